@@ -1,0 +1,65 @@
+"""The one tree of errors that users may meet; every other module imports from here, this one from none.
+
+Each message is one line that says where, what was got, what was expected and what to do next:
+
+    raise BudgetError(f"budget.flops: {asked:,} asked, {smallest:,} is the smallest reachable; raise the budget.")
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AutopruneError(Exception):
+    """Root of all errors that a user can cause or meet; the command line prints it and exits with code 2."""
+
+
+class ConfigError(AutopruneError):
+    """A run's configuration cannot be used as it is written."""
+
+
+class DataError(AutopruneError):
+    """The data are missing, empty, malformed or not finite."""
+
+
+class CheckpointError(AutopruneError):
+    """A file of weights is missing, unreadable or does not fit the model."""
+
+
+class TraceError(AutopruneError):
+    """The model cannot be traced to a graph."""
+
+
+class UnsupportedOperator(TraceError):  # noqa: N818 - the name says it all
+    """An operator has no rule where one is needed."""
+
+
+class PlanError(AutopruneError):
+    """A plan, a width or a keep ratio does not fit the model's channel groups."""
+
+
+class BudgetError(AutopruneError):
+    """No plan under the divisor, floor and ties meets the budget."""
+
+
+class StudyError(AutopruneError):
+    """The study is missing, locked, broken or made for another model, data or space."""
+
+
+class ExportError(AutopruneError):
+    """A model cannot be written, or what was written differs from the model."""
+
+
+class VerificationError(AutopruneError):
+    """A rebuilt model is not the one that its plan describes."""
+
+
+class TrialError(AutopruneError):
+    """One candidate failed (it diverged, ran out of memory); the search goes on."""
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return ' Did you mean "x"?' for the known word nearest to `word`, or '' where none is near."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f' Did you mean "{close[0]}"?' if close else ""

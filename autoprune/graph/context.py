@@ -1,0 +1,162 @@
+"""Own what a layer rule sees: the labelled inputs of one operator, and what it may say about them.
+
+`propagate` makes a context per node and calls the rule that LAYER_RULES names for the operator.
+
+    def relu_like(op: OpContext) -> Value:          # a rule of the user's own
+        return op.output(op.tensor("input").labels)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from autoprune.graph.labels import STRUCTURAL, LabelStore, LabelVector
+
+Labels = tuple[LabelVector | None, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """One tensor of the graph.
+
+    Attributes:
+        shape: its sizes in the dense model.
+        labels: per axis, the label of each position; None where the whole axis is fixed.
+        note: why its fixed axes are fixed, for reports ("the model's input").
+        constant: the tensor itself where it is an integer or boolean constant, such as an index.
+        dtype: its element type.
+    """
+
+    shape: tuple[int, ...]
+    labels: Labels
+    note: str = ""
+    constant: Tensor | None = None
+    dtype: torch.dtype = torch.float32
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """One factor of a count of MACs: the positions of one axis."""
+
+    size: int
+    labels: LabelVector | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class MacTerm:
+    """A product of factors, as counted at one operator."""
+
+    node: str
+    layer: str
+    factors: tuple[Factor, ...]
+
+
+@dataclass
+class OpContext:
+    """One operator with its arguments by the names of its schema; tensors come as `Value`.
+
+    Attributes:
+        node: the node's name in the graph.
+        layer: the module that called the operator ("layer1.0.conv1"; "model" for the root).
+        operator: the operator's name without namespace and trailing underscore ("conv2d").
+        arguments: by schema name, defaults filled in.
+        shapes: the shapes of the outputs, one a tensor.
+        store: where labels are tied and frozen.
+        terms: where MACs are counted; None while the training graph is walked.
+    """
+
+    node: str
+    layer: str
+    operator: str
+    arguments: Mapping[str, object]
+    shapes: Sequence[tuple[int, ...]]
+    store: LabelStore
+    terms: list[MacTerm] | None
+
+    @property
+    def where(self) -> str:
+        """The place that reasons name: "layer1.0.conv1 (conv2d)"."""
+        return f"{self.layer} ({self.operator})"
+
+    def tensor(self, name: str) -> Value:
+        """Return the tensor argument `name`."""
+        value = self.arguments[name]
+        if not isinstance(value, Value):
+            raise TypeError(f"{self.where}: argument {name} is {value!r}, not a tensor")
+        return value
+
+    def optional(self, name: str) -> Value | None:
+        """Return the tensor argument `name`, or None where it was not given."""
+        value = self.arguments.get(name)
+        return value if isinstance(value, Value) else None
+
+    def integer(self, name: str, default: int = 0) -> int:
+        """Return the integer argument `name`."""
+        value = self.arguments.get(name, default)
+        return value if isinstance(value, int) else default
+
+    def axes(self, name: str, ndim: int) -> tuple[int, ...]:
+        """Return the argument `name` (an axis, several, or None for all) as axes in [0, ndim)."""
+        value = self.arguments.get(name)
+        if value is None or value == []:
+            return tuple(range(ndim))
+        listed = value if isinstance(value, list | tuple) else [value]
+        return tuple(int(axis) % ndim for axis in listed)
+
+    def tensors(self) -> list[Value]:
+        """Return every tensor argument, those inside lists too."""
+        found = []
+        for value in self.arguments.values():
+            for item in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(item, Value):
+                    found.append(item)
+        return found
+
+    def output(self, labels: Sequence[LabelVector | None], position: int = 0) -> Value:
+        """Return the output number `position` with these labels."""
+        return Value(tuple(self.shapes[position]), tuple(labels), self.note())
+
+    def fixed_output(self, note: str = "") -> list[Value]:
+        """Return all outputs without labels, for the reason `note`."""
+        return [Value(tuple(shape), (None,) * len(shape), note or self.note()) for shape in self.shapes]
+
+    def note(self) -> str:
+        """Return why the fixed axes of the inputs are fixed."""
+        return next((value.note for value in self.tensors() if value.note), "")
+
+    def tie(self, first: LabelVector | None, second: LabelVector | None, partner: Value | None = None) -> None:
+        """Tie two axes; where one is fixed the other is frozen, naming this operator."""
+        because = partner.note if partner is not None and partner.note else self.note()
+        self.store.tie(first, second, f"{self.where}: meets {because or 'an axis that no layer produces'}")
+
+    def freeze(self, vector: LabelVector | None, reason: str) -> None:
+        """Freeze an axis; the reason is put behind this operator's place."""
+        self.store.freeze(vector, f"{self.where}: {reason}")
+
+    def freeze_all(self, value: Value, reason: str) -> None:
+        """Freeze every axis of a tensor."""
+        for vector in value.labels:
+            self.freeze(vector, reason)
+
+    def structural(self, vector: LabelVector | None) -> None:
+        """Say that an axis holds no channels (the height of a kernel)."""
+        self.store.freeze(vector, STRUCTURAL)
+
+    def cross(self, vector: LabelVector | None) -> None:
+        """Say that this operator normalises over the axis."""
+        self.store.cross(vector, self.where)
+
+    def count(self, *factors: Factor | int) -> None:
+        """Count the product of the factors as MACs of this operator."""
+        if self.terms is not None:
+            wrapped = tuple(factor if isinstance(factor, Factor) else Factor(factor) for factor in factors)
+            self.terms.append(MacTerm(self.node, self.layer, wrapped))
+
+
+def axis_factor(value: Value, axis: int) -> Factor:
+    """Return the size of an axis of a tensor as a factor of a count."""
+    return Factor(value.shape[axis], value.labels[axis])

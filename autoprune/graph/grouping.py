@@ -1,0 +1,183 @@
+"""Own the step from labels to channel groups: channels that span the same axes, equally often, form one group.
+
+After `propagate`, before cost and rebuild.
+
+    groups = make_groups(axes, components, terms)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from autoprune.graph.context import MacTerm
+from autoprune.graph.groups import ChannelGroup, Member
+from autoprune.graph.labels import FIXED, STRUCTURAL, Components, LabelVector
+from autoprune.graph.propagate import ParameterAxes
+
+
+@dataclass(frozen=True, eq=False)
+class _Axis:
+    """One labelled axis of a parameter, or (without parameter) of a counted tensor."""
+
+    parameter: str | None
+    axis: int
+    components: LabelVector
+
+
+@dataclass(frozen=True, eq=False)
+class Grouping:
+    """The groups of a model.
+
+    Attributes:
+        groups: in model order.
+        group_of: int64 [components], the position of each component's group in `groups`; -1 for axes
+            that hold no channels.
+        channel_of: int64 [components], the channel's number inside its group.
+        of_label: int64 [labels], the component of each label.
+    """
+
+    groups: tuple[ChannelGroup, ...]
+    group_of: LabelVector
+    channel_of: LabelVector
+    of_label: LabelVector
+
+    def kept(self, vector: LabelVector, dropped: np.ndarray) -> np.ndarray:
+        """Return a bool mask of the positions of `vector` whose component is not in the bool array `dropped`."""
+        mask = np.ones(len(vector), bool)
+        labelled = vector != FIXED
+        mask[labelled] = ~dropped[self.of_label[vector[labelled]]]
+        return mask
+
+
+def make_groups(
+    model: nn.Module,
+    axes: ParameterAxes,
+    components: Components,
+    terms: Sequence[MacTerm],
+    unused: frozenset[str],
+) -> Grouping:
+    """Form the groups.
+
+    Args:
+        model: the dense model; its parameters (not its buffers) make channels.
+        axes: labels of the parameters' axes.
+        components: the channels.
+        terms: counts of MACs; channels that enter them unequally often are of different groups.
+        unused: names of parameters that no graph reads.
+    """
+    parameters = {name for name, _ in model.named_parameters()}
+    listed = list(_labelled_axes(axes, components, terms))
+    occurrences = _occurrences(listed, len(np.unique(components.of_label)))
+    has_parameter = np.zeros(len(occurrences), bool)
+    for axis in listed:
+        if axis.parameter in parameters:
+            has_parameter[axis.components] = True
+    families: dict[tuple[object, ...], list[int]] = {}
+    for component in np.flatnonzero(has_parameter).tolist():
+        frozen = components.frozen.get(component)
+        if frozen != STRUCTURAL:
+            key = (occurrences[component], frozen, components.crosses.get(component))
+            families.setdefault(key, []).append(component)
+    return _number(listed, families, components, unused, len(occurrences))
+
+
+def _labelled_axes(axes: ParameterAxes, components: Components, terms: Sequence[MacTerm]) -> Iterator[_Axis]:
+    for name, vectors in axes.labels.items():
+        for axis, vector in enumerate(vectors):
+            if vector is not None:
+                yield _Axis(name, axis, components.of_label[vector])
+    for term in terms:
+        for factor in term.factors:
+            if factor.labels is not None:
+                labelled = factor.labels[factor.labels != FIXED]
+                yield _Axis(None, 0, components.of_label[labelled])
+
+
+def _occurrences(listed: Sequence[_Axis], count: int) -> list[bytes]:
+    """Return, per component, the multiset of axes that it occurs on, as bytes that compare equal when it is."""
+    numbers = np.concatenate([np.full(len(a.components), i, np.int64) for i, a in enumerate(listed)])
+    places = np.stack([np.concatenate([a.components for a in listed]), numbers], axis=1)
+    rows, times = np.unique(places, axis=0, return_counts=True)
+    table = np.concatenate([rows[:, 1:], times[:, None]], axis=1)
+    starts = np.searchsorted(rows[:, 0], np.arange(count + 1))
+    return [table[starts[c] : starts[c + 1]].tobytes() for c in range(count)]
+
+
+def _number(
+    listed: Sequence[_Axis],
+    families: dict[tuple[object, ...], list[int]],
+    components: Components,
+    unused: frozenset[str],
+    count: int,
+) -> Grouping:
+    family_of = np.full(count, -1, np.int64)
+    for number, family in enumerate(families.values()):
+        family_of[family] = number
+    places = _places(listed, family_of, len(families))
+    order = sorted(range(len(families)), key=lambda number: _lead(listed, places[number]))
+    group_of = np.full(count, -1, np.int64)
+    channel_of = np.full(count, -1, np.int64)
+    groups: list[ChannelGroup] = []
+    taken: set[str] = set()
+    for number in order:
+        lead = _lead(listed, places[number])
+        channels = _channels_in_order(listed[lead], family_of, number)
+        group_of[channels] = len(groups)
+        channel_of[channels] = np.arange(len(channels))
+        first = int(channels[0])
+        members = tuple(
+            _member(listed[place], family_of, number, channel_of, len(channels)) for place in places[number]
+        )
+        reason = components.frozen.get(first)
+        if reason is None and all(member.parameter in unused for member in members):
+            reason = f"{members[0].parameter}: the forward pass never reads it"
+        name = _unique_name(listed[lead], taken)
+        groups.append(ChannelGroup(name, len(channels), members, reason, components.crosses.get(first)))
+    return Grouping(tuple(groups), group_of, channel_of, components.of_label)
+
+
+def _places(listed: Sequence[_Axis], family_of: LabelVector, count: int) -> list[list[int]]:
+    """Return, per family, the numbers of the parameter axes that it spans."""
+    places: list[list[int]] = [[] for _ in range(count)]
+    for number, axis in enumerate(listed):
+        if axis.parameter is not None:
+            families = np.unique(family_of[axis.components])
+            for family in families[families >= 0].tolist():
+                places[family].append(number)
+    return places
+
+
+def _lead(listed: Sequence[_Axis], places: Sequence[int]) -> int:
+    """Return the axis that names the group: the first output axis of a weight, else the first axis."""
+    outputs = (p for p in places if listed[p].axis == 0 and str(listed[p].parameter).endswith("weight"))
+    return next(outputs, places[0])
+
+
+def _channels_in_order(axis: _Axis, family_of: LabelVector, family: int) -> LabelVector:
+    inside = axis.components[family_of[axis.components] == family]
+    _, first = np.unique(inside, return_index=True)
+    return inside[np.sort(first)]
+
+
+def _member(
+    axis: _Axis, family_of: LabelVector, family: int, channel_of: LabelVector, width: int
+) -> Member:
+    positions = np.flatnonzero(family_of[axis.components] == family)
+    channels = channel_of[axis.components[positions]]
+    by_channel = positions[np.argsort(channels, kind="stable")]
+    return Member(str(axis.parameter), axis.axis, by_channel.reshape(width, -1).astype(np.int64))
+
+
+def _unique_name(axis: _Axis, taken: set[str]) -> str:
+    module = str(axis.parameter).rpartition(".")[0] or str(axis.parameter)
+    base = module if axis.axis == 0 else f"{module}:in"
+    name, number = base, 1
+    while name in taken:
+        number += 1
+        name = f"{base}:{number}"
+    taken.add(name)
+    return name

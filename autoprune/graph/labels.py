@@ -1,0 +1,108 @@
+"""Own labels: integers that say which channel each position of a tensor's axis belongs to.
+
+The rules tie and freeze labels while they walk the traced graph; grouping reads the connected components.
+
+    labels = LabelStore()
+    a, b = labels.fresh(8), labels.fresh(8)
+    labels.tie(a, b, "conv2 (conv2d)")   # channel i of a is channel i of b
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+LabelVector = NDArray[np.int64]
+
+FIXED = -1
+"""The label of a position that no plan may drop."""
+
+STRUCTURAL = ""
+"""The reason for axes that are no channels at all (a kernel's height): not offered, not reported."""
+
+
+@dataclass(frozen=True)
+class Components:
+    """The channels: connected components of the ties.
+
+    Attributes:
+        of_label: int64 [labels], the component of each label.
+        frozen: {component: reason}, the first reason that froze it.
+        crosses: {component: the first normalisation over channels that it crosses}.
+    """
+
+    of_label: LabelVector
+    frozen: dict[int, str]
+    crosses: dict[int, str]
+
+
+@dataclass
+class LabelStore:
+    """Collect fresh labels, ties between them and reasons to freeze them; components come at the end."""
+
+    count: int = 0
+    _ties: list[tuple[LabelVector, LabelVector]] = field(default_factory=list)
+    _frozen: list[tuple[LabelVector, str]] = field(default_factory=list)
+    _crosses: list[tuple[LabelVector, str]] = field(default_factory=list)
+
+    def fresh(self, size: int) -> LabelVector:
+        """Return `size` labels that nothing else carries yet."""
+        start = self.count
+        self.count += size
+        return np.arange(start, self.count, dtype=np.int64)
+
+    def tie(self, first: LabelVector | None, second: LabelVector | None, reason: str) -> None:
+        """Tie two vectors of one length position by position; a fixed position freezes its partner.
+
+        Args:
+            first: labels, or None where every position is fixed.
+            second: as `first`.
+            reason: why a partner of a fixed position is frozen.
+        """
+        if first is None or second is None:
+            for vector in (first, second):
+                if vector is not None:
+                    self.freeze(vector, reason)
+            return
+        fixed = (first == FIXED) != (second == FIXED)
+        if fixed.any():
+            self.freeze(np.maximum(first, second)[fixed], reason)
+        both = (first != FIXED) & (second != FIXED) & (first != second)
+        if both.any():
+            self._ties.append((first[both], second[both]))
+
+    def freeze(self, vector: LabelVector | None, reason: str) -> None:
+        """Keep every labelled position of `vector`, whatever the plan, for `reason`."""
+        if vector is not None and vector.size:
+            self._frozen.append((vector[vector != FIXED], reason))
+
+    def cross(self, vector: LabelVector | None, norm: str) -> None:
+        """Note that `vector` crosses the normalisation over channels `norm`."""
+        if vector is not None and vector.size:
+            self._crosses.append((vector[vector != FIXED], norm))
+
+    def components(self) -> Components:
+        """Return the connected components of all ties so far."""
+        rows = np.concatenate([first for first, _ in self._ties] or [np.empty(0, np.int64)])
+        columns = np.concatenate([second for _, second in self._ties] or [np.empty(0, np.int64)])
+        graph = coo_matrix((np.ones(len(rows), np.int8), (rows, columns)), shape=(self.count, self.count))
+        of_label = connected_components(graph, directed=False)[1].astype(np.int64)
+        return Components(
+            of_label=of_label,
+            frozen=_first_reasons(self._frozen, of_label),
+            crosses=_first_reasons(self._crosses, of_label),
+        )
+
+
+def _first_reasons(events: list[tuple[LabelVector, str]], of_label: LabelVector) -> dict[int, str]:
+    reasons: dict[int, str] = {}
+    for vector, reason in events:
+        for component in np.unique(of_label[vector]).tolist():
+            # A structural axis is no channel: any other reason says more to the user.
+            if component not in reasons or reasons[component] == STRUCTURAL:
+                reasons[component] = reason
+    return reasons

@@ -1,0 +1,206 @@
+"""Patches: the numbers that modules carry beside their tensors, each following from the tensors' shapes.
+
+A convolution knows its `groups`, a normalisation its `num_features`; a narrowed weight alone leaves them
+wrong, some loudly and some silently. One table holds them. Stage before: `rebuild` slices the tensors of a
+module. Stage after: the patched module runs, and `export` stores the patches, so that loading never traces:
+
+    patches_for(conv, {"weight": (8, 1, 3, 3)})   # a depthwise convolution of 16 channels, cut to 8
+    {"out_channels": 8, "groups": 8, "in_channels": 8}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from autoprune.errors import PlanError
+
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+"""Local names of a module's own parameters and buffers ("weight") to their new shapes."""
+
+PatchRule: TypeAlias = Callable[[nn.Module, Shapes], object]
+"""(module with its old numbers, new shapes) -> the new number, or None where the shapes do not tell it."""
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One number of one module: `module` is its path in the model ("" for the model itself)."""
+
+    module: str
+    attribute: str
+    value: object
+
+
+def patches_for(module_old: nn.Module, shapes: Shapes) -> dict[str, object]:
+    """Compute the numbers of one module after its tensors took new shapes; the module is only read.
+
+    Args:
+        module_old: the dense module with its old numbers; heads and the size of a convolution's group stay.
+        shapes: new shape of each of the module's own parameters and buffers, by local name. Missing ones (a
+            norm without scale) leave the numbers that follow from them out of the answer.
+
+    Returns:
+        {attribute: value} for every tabled attribute that the shapes determine, changed or not.
+
+    Raises:
+        PlanError: a grouped convolution loses part of a group, or heads do not divide their embedding.
+    """
+    values: dict[str, object] = {}
+    for attribute, rule in _rules_of(module_old).items():
+        value = rule(module_old, shapes)
+        if value is not None:
+            values[attribute] = value
+    return values
+
+
+def read_patches(model: nn.Module) -> list[Patch]:
+    """Read the current value of every tabled attribute of every module, in the order of `named_modules`."""
+    return [
+        Patch(path, attribute, getattr(module, attribute))
+        for path, module in model.named_modules()
+        for attribute in _rules_of(module)
+    ]
+
+
+def apply_patches(model: nn.Module, patches: Iterable[Patch]) -> None:
+    """Set the patched numbers on `model`, in place; lists (of a JSON file) become tuples.
+
+    Raises:
+        PlanError: a module or attribute that the model has not, or a value that is not whole numbers like the
+            old one. Nothing is set then.
+    """
+    checked = [_checked(model, patch) for patch in patches]
+    for module, attribute, value in checked:
+        setattr(module, attribute, value)
+
+
+def _rules_of(module: nn.Module) -> dict[str, PatchRule]:
+    """Attribute -> rule for a module's class; the most derived class that has a row wins."""
+    rules: dict[str, PatchRule] = {}
+    for cls in type(module).__mro__:
+        names = (cls, f"{cls.__module__}.{cls.__qualname__}")
+        for (owner, attribute), rule in PATCH_RULES.items():
+            if owner in names and hasattr(module, attribute):
+                rules.setdefault(attribute, rule)
+    return rules
+
+
+def _checked(model: nn.Module, patch: Patch) -> tuple[nn.Module, str, object]:
+    """Find the patched module and bring the value into its form."""
+    where = f"Patch {patch.module or '(model)'}.{patch.attribute} = {patch.value!r}"
+    try:
+        module = model.get_submodule(patch.module)
+    except AttributeError:
+        raise PlanError(f"{where}: the model has no such module; it is of another architecture.") from None
+    old = getattr(module, patch.attribute, None)
+    if not _is_number(old):
+        raise PlanError(
+            f"{where}: {type(module).__name__} holds no whole number of that name; "
+            "the model is of another architecture."
+        )
+    value = tuple(patch.value) if isinstance(patch.value, list) else patch.value
+    if not _is_number(value) or isinstance(value, tuple) != isinstance(old, tuple):
+        raise PlanError(f"{where}: expected a value like the old one, {old!r}.")
+    return module, patch.attribute, value
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(_is_number(item) for item in value)
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _shape(shapes: Shapes, name: str) -> tuple[int, ...] | None:
+    """Shape of a tensor, also where weight norm or spectral norm stores it under another name."""
+    parametrized = f"parametrizations.{name}.original"
+    for stored in (name, f"{parametrized}1", parametrized, f"{name}_v", f"{name}_orig"):
+        if stored in shapes:
+            return tuple(shapes[stored])
+    return None
+
+
+def _axis(axis: int, *names: str) -> PatchRule:
+    """Make the rule "size along `axis` of the first of these tensors that the module has"."""
+
+    def rule(module: nn.Module, shapes: Shapes) -> int | None:
+        found = (_shape(shapes, name) for name in names)
+        return next((shape[axis] for shape in found if shape is not None), None)
+
+    return rule
+
+
+def _whole_shape(module: nn.Module, shapes: Shapes) -> tuple[int, ...] | None:
+    return _shape(shapes, "weight")
+
+
+def _conv_groups(module: nn.Module, shapes: Shapes) -> int | None:
+    """Count the groups left: axis 0 of the weight holds them whole (outputs, or inputs if transposed)."""
+    shape = _shape(shapes, "weight")
+    if shape is None or not isinstance(module, _ConvNd):
+        return None
+    if module.groups == 1:
+        return 1
+    channels = module.in_channels if isinstance(module, _ConvTransposeNd) else module.out_channels
+    each = channels // module.groups
+    if shape[0] % each:
+        raise PlanError(
+            f"{type(module).__name__} with {module.groups} groups of {each} channels: {shape[0]} channels "
+            f"are not a whole number of groups; keep a multiple of {each}."
+        )
+    return shape[0] // each
+
+
+def _conv_across_groups(module: nn.Module, shapes: Shapes) -> int | None:
+    """Multiply axis 1 of the weight, which is one group's share, by the groups that are left."""
+    shape, groups = _shape(shapes, "weight"), _conv_groups(module, shapes)
+    return None if shape is None or groups is None else shape[1] * groups
+
+
+def _head_dim(module: nn.Module, shapes: Shapes) -> int | None:
+    """Divide the embedding by the heads, whose number the module cannot change."""
+    shape = _shape(shapes, "in_proj_weight") or _shape(shapes, "q_proj_weight")
+    if shape is None or not isinstance(module, nn.MultiheadAttention):
+        return None
+    if shape[1] % module.num_heads:
+        raise PlanError(
+            f"MultiheadAttention: an embedding of {shape[1]} does not divide by its "
+            f"{module.num_heads} heads; keep a multiple of {module.num_heads}."
+        )
+    return int(shape[1] // module.num_heads)
+
+
+PATCH_RULES: dict[tuple[type | str, str], PatchRule] = {
+    (_ConvNd, "out_channels"): _axis(0, "weight"),
+    (_ConvNd, "groups"): _conv_groups,
+    (_ConvNd, "in_channels"): _conv_across_groups,
+    (_ConvTransposeNd, "in_channels"): _axis(0, "weight"),
+    (_ConvTransposeNd, "out_channels"): _conv_across_groups,
+    (nn.Linear, "out_features"): _axis(0, "weight"),
+    (nn.Linear, "in_features"): _axis(1, "weight"),
+    (nn.Bilinear, "out_features"): _axis(0, "weight"),
+    (nn.Bilinear, "in1_features"): _axis(1, "weight"),
+    (nn.Bilinear, "in2_features"): _axis(2, "weight"),
+    (_NormBase, "num_features"): _axis(0, "weight", "running_mean"),
+    (nn.GroupNorm, "num_channels"): _axis(0, "weight"),
+    (nn.LayerNorm, "normalized_shape"): _whole_shape,
+    (nn.RMSNorm, "normalized_shape"): _whole_shape,
+    (nn.PReLU, "num_parameters"): _axis(0, "weight"),
+    (nn.Embedding, "embedding_dim"): _axis(1, "weight"),
+    (nn.EmbeddingBag, "embedding_dim"): _axis(1, "weight"),
+    (nn.MultiheadAttention, "embed_dim"): _axis(1, "in_proj_weight", "q_proj_weight"),
+    (nn.MultiheadAttention, "kdim"): _axis(1, "in_proj_weight", "k_proj_weight"),
+    (nn.MultiheadAttention, "vdim"): _axis(1, "in_proj_weight", "v_proj_weight"),
+    (nn.MultiheadAttention, "head_dim"): _head_dim,
+    ("torchvision.models.vision_transformer.VisionTransformer", "hidden_dim"): _axis(2, "class_token"),
+}
+"""(module class, or its qualified name where it must not be imported; attribute) -> rule; subclasses inherit.
+
+`_ConvNd` is the base of Conv1d to Conv3d and, through `_ConvTransposeNd`, of the transposed ones;
+`_NormBase` of BatchNorm, SyncBatchNorm and InstanceNorm. Add a module with one row:
+`PATCH_RULES[MyNorm, "dim"] = my_rule`.
+"""

@@ -1,0 +1,64 @@
+"""Own the plan: which channels of which groups a smaller model keeps.
+
+Criteria and searches make plans, `rebuild` turns them into models, `save_pruned` stores them.
+
+    plan = Plan({"layer1.0.conv1": np.array([0, 3, 5])})
+    plan.widths  # {"layer1.0.conv1": 3}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Plan(Mapping[str, NDArray[np.int64]]):
+    """A mapping {group name: keep index}; groups that it does not name are kept whole.
+
+    Attributes:
+        keep: for each narrowed group the sorted int64 indices, in [0, width), of the channels kept.
+    """
+
+    keep: Mapping[str, NDArray[np.int64]]
+
+    def __post_init__(self) -> None:
+        """Canonicalise each keep index to a sorted, read-only int64 array."""
+        canonical = {}
+        for name, index in self.keep.items():
+            array = np.unique(np.asarray(index, dtype=np.int64))
+            array.flags.writeable = False
+            canonical[name] = array
+        object.__setattr__(self, "keep", canonical)
+
+    def __getitem__(self, name: str) -> NDArray[np.int64]:
+        """Return the keep index of the group `name`."""
+        return self.keep[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the groups that the plan narrows."""
+        return iter(self.keep)
+
+    def __len__(self) -> int:
+        """Return the number of groups that the plan names."""
+        return len(self.keep)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare by content."""
+        if not isinstance(other, Plan):
+            return NotImplemented
+        return self.keep.keys() == other.keep.keys() and all(
+            np.array_equal(index, other.keep[name]) for name, index in self.keep.items()
+        )
+
+    def __hash__(self) -> int:
+        """Hash by content."""
+        return hash(tuple((name, self.keep[name].tobytes()) for name in sorted(self.keep)))
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """The number of channels kept, {group name: width}."""
+        return {name: len(index) for name, index in self.keep.items()}

@@ -1,0 +1,229 @@
+"""Own the walk over a traced graph: each operator's rule turns labelled inputs into labelled outputs.
+
+After `capture`, before `grouping`.
+
+    axes = ParameterAxes.of(model, store)
+    values = propagate(captured, axes, store, terms)
+    values["conv2d"]          # Value with labels along axis 1
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+from torch.fx.node import map_arg
+
+from autoprune.graph.capture import Captured, named_tensors
+from autoprune.graph.context import MacTerm, OpContext, Value
+from autoprune.graph.labels import LabelStore, LabelVector
+from autoprune.graph.rules import LAYER_RULES, LayerRule, elementwise
+
+NodeValue = Value | list[Value]
+
+
+@dataclass(frozen=True, eq=False)
+class ParameterAxes:
+    """The labels of every axis of every parameter and buffer; axes of size 1 carry none."""
+
+    labels: Mapping[str, tuple[LabelVector | None, ...]]
+
+    @staticmethod
+    def of(model: nn.Module, store: LabelStore) -> ParameterAxes:
+        """Give every axis fresh labels."""
+        return ParameterAxes(
+            {
+                name: tuple(store.fresh(size) if size > 1 else None for size in tensor.shape)
+                for name, tensor in named_tensors(model)
+            }
+        )
+
+
+def propagate(
+    captured: Captured, axes: ParameterAxes, store: LabelStore, terms: list[MacTerm] | None
+) -> dict[str, NodeValue]:
+    """Walk the graph once; returns the labelled value of each node.
+
+    Args:
+        captured: the traced graph.
+        axes: labels of the model's tensors, shared by all graphs of the model.
+        store: where ties go.
+        terms: where MACs go; None where this graph's are not wanted.
+    """
+    values: dict[str, NodeValue] = {}
+    for node in captured.nodes:
+        if node.op == "placeholder":
+            values[node.name] = _placeholder(node, captured, axes)
+        elif node.op == "output":
+            _freeze_outputs(node, values, store)
+        else:
+            values[node.name] = _call(node, values, store, terms)
+    return values
+
+
+def _placeholder(node: Node, captured: Captured, axes: ParameterAxes) -> Value:
+    if node.name in captured.states:
+        name = captured.states[node.name]
+        tensor = _meta_tensor(node)
+        state = captured.program.state_dict.get(captured.program.graph_signature.inputs_to_buffers.get(node.name, ""))
+        return Value(tuple(tensor.shape), axes.labels[name], "", _index_constant(state), tensor.dtype)
+    if node.name in captured.constants:
+        tensor = captured.constants[node.name]
+        note = "a tensor that is neither parameter nor buffer"
+        return Value(tuple(tensor.shape), (None,) * tensor.ndim, note, _index_constant(tensor), tensor.dtype)
+    value = node.meta.get("val")
+    shape = tuple(value.shape) if isinstance(value, Tensor) else ()
+    return Value(shape, (None,) * len(shape), "the model's input")
+
+
+def _index_constant(tensor: Tensor | None) -> Tensor | None:
+    integral = tensor is not None and not tensor.is_floating_point() and not tensor.is_complex()
+    return tensor if integral else None
+
+
+def _meta_tensor(node: Node) -> Tensor:
+    value = node.meta["val"]
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{node.name}: {type(value).__name__} is no tensor")
+    return value
+
+
+def _call(node: Node, values: dict[str, NodeValue], store: LabelStore, terms: list[MacTerm] | None) -> NodeValue:
+    arguments = _arguments(node, values)
+    if node.target is operator.getitem:
+        container, index = arguments["self"], arguments["index"]
+        if isinstance(container, list) and isinstance(index, int):
+            item: Value = container[index]
+            return item
+    outputs = node.meta.get("val")
+    shapes = [tuple(t.shape) for t in (outputs if isinstance(outputs, tuple | list) else [outputs]) if _is_tensor(t)]
+    op = OpContext(
+        node=node.name,
+        layer=layer_of(node),
+        operator=operator_name(node),
+        arguments=arguments,
+        shapes=shapes,
+        store=store,
+        terms=terms,
+    )
+    rule = _rule(node, op)
+    result = _freeze_unknown(op) if rule is None else rule(op)
+    return _fold_constant(node, op, result, single=not isinstance(outputs, tuple | list))
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Tensor)
+
+
+def _rule(node: Node, op: OpContext) -> LayerRule | None:
+    rule = LAYER_RULES.get(op.operator)
+    if rule is not None:
+        return rule
+    tags = getattr(node.target, "tags", ())
+    return elementwise if torch.Tag.pointwise in tags else None
+
+
+def _freeze_unknown(op: OpContext) -> list[Value]:
+    reason = "has no rule that ties its channels; add a row to LAYER_RULES"
+    for value in op.tensors():
+        op.freeze_all(value, reason)
+    return op.fixed_output(f"the output of {op.where}, which has no rule")
+
+
+def _fold_constant(node: Node, op: OpContext, result: NodeValue, *, single: bool) -> NodeValue:
+    outputs = [result] if isinstance(result, Value) else result
+    tensors = op.tensors()
+    if single and len(outputs) == 1:
+        output = outputs[0]
+        if tensors and all(value.constant is not None for value in tensors):
+            folded = _evaluate(node, op)
+            return Value(output.shape, output.labels, output.note, folded, output.dtype)
+        return output
+    return outputs
+
+
+def _evaluate(node: Node, op: OpContext) -> Tensor | None:
+    def value_of(item: object) -> object:
+        if isinstance(item, Value):
+            return item.constant
+        if isinstance(item, list | tuple):
+            return [value_of(part) for part in item]
+        return item
+
+    function = node.target
+    if not callable(function) or node.is_impure():
+        return None
+    result = function(**{name: value_of(value) for name, value in op.arguments.items()})
+    return _index_constant(result) if isinstance(result, Tensor) else None
+
+
+def _arguments(node: Node, values: dict[str, NodeValue]) -> dict[str, object]:
+    def value_of(argument: Node) -> object:
+        return _Holder(values[argument.name])
+
+    args = _unwrap(map_arg(node.args, value_of))
+    kwargs = _unwrap(map_arg(node.kwargs, value_of))
+    positional = list(args) if isinstance(args, list | tuple) else []
+    named = dict(kwargs) if isinstance(kwargs, Mapping) else {}
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        if node.target is operator.getitem:
+            return {"self": positional[0], "index": positional[1]}
+        return {**{f"argument{i}": value for i, value in enumerate(positional)}, **named}
+    bound: dict[str, object] = {}
+    for position, argument in enumerate(schema.arguments):
+        if position < len(positional):
+            bound[argument.name] = positional[position]
+        elif argument.name in named:
+            bound[argument.name] = named[argument.name]
+        else:
+            bound[argument.name] = argument.default_value if argument.has_default_value() else None
+    return bound
+
+
+@dataclass(frozen=True)
+class _Holder:
+    """Keeps a value whole while `map_arg` walks through containers."""
+
+    value: NodeValue
+
+
+def _unwrap(item: object) -> object:
+    if isinstance(item, _Holder):
+        return item.value
+    if isinstance(item, Mapping):
+        return {key: _unwrap(value) for key, value in item.items()}
+    if isinstance(item, list | tuple):
+        return [_unwrap(value) for value in item]
+    return item
+
+
+def _freeze_outputs(node: Node, values: dict[str, NodeValue], store: LabelStore) -> None:
+    def visit(argument: Node) -> Node:
+        found = values[argument.name]
+        for value in found if isinstance(found, list) else [found]:
+            for vector in value.labels:
+                store.freeze(vector, "the model's output")
+        return argument
+
+    map_arg(node.args, visit)
+
+
+def operator_name(node: Node) -> str:
+    """Return the operator as LAYER_RULES names it: "conv2d", "mylib::op", in-place twins without underscore."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return getattr(node.target, "__name__", str(node.target))
+    name = str(schema.name).removeprefix("aten::")
+    return name[:-1] if name.endswith("_") and not name.endswith("__") else name
+
+
+def layer_of(node: Node) -> str:
+    """Return the module that called the operator, "model" for the root."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = next(reversed([str(entry[0]) for entry in stack.values()]), "") if stack else ""
+    return path or "model"

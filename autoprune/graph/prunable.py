@@ -1,0 +1,174 @@
+"""Own the prunable: a traced model with its channel groups, and the names that users ask it by.
+
+`autoprune.trace` makes it; cost, criteria, space and rebuild read it.
+
+    prunable.groups                                # tuple[ChannelGroup, ...]
+    prunable.cost({"layer1.0.conv1": 8})           # Cost(macs=..., params=...)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from autoprune.errors import PlanError, suggest
+from autoprune.graph.capture import Captured, ExampleInputs
+from autoprune.graph.grouping import Grouping
+from autoprune.graph.groups import ChannelGroup
+from autoprune.graph.plan import Plan
+from autoprune.graph.propagate import NodeValue
+
+Counts = int | NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model takes at batch 1: integers for one model, int64 [candidates] for many.
+
+    Attributes:
+        macs: multiply-adds of convolutions, linear layers, matrix products and attention.
+        params: elements of all parameters.
+    """
+
+    macs: Counts
+    params: Counts
+
+    @property
+    def flops(self) -> Counts:
+        """Floating point operations: two a multiply-add."""
+        return 2 * self.macs
+
+
+class CostFormula(Protocol):
+    """Exact costs of candidates from their widths."""
+
+    def __call__(self, widths: NDArray[np.int64]) -> Cost:
+        """Return costs [candidates] of widths [candidates, groups]."""
+
+    def carried(self, group: int) -> tuple[int, int]:
+        """Return the MACs and parameters of the dense model's operators that the group touches."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prunable:
+    """A dense model, never changed, and all that is known of its channels.
+
+    Attributes:
+        model: the dense model.
+        example_inputs: positional (tuple) or keyword (dict) inputs, at batch 1.
+        groups: every channel group in model order, frozen ones included.
+        formula: exact costs from widths.
+        grouping: labels to groups.
+        captured: the graph in eval mode.
+        values: the labelled value of each node of that graph.
+    """
+
+    model: nn.Module
+    example_inputs: ExampleInputs
+    groups: tuple[ChannelGroup, ...]
+    formula: CostFormula = field(repr=False)
+    grouping: Grouping = field(repr=False)
+    captured: Captured = field(repr=False)
+    values: Mapping[str, NodeValue] = field(repr=False)
+
+    @cached_property
+    def position(self) -> dict[str, int]:
+        """{group name: its position in `groups`}."""
+        return {group.name: position for position, group in enumerate(self.groups)}
+
+    @property
+    def searchable(self) -> tuple[ChannelGroup, ...]:
+        """The groups that can be narrowed."""
+        return tuple(group for group in self.groups if group.frozen is None and group.width > 1)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A SHA-256 of names, widths, members and reasons; equal for equal architectures."""
+        digest = hashlib.sha256()
+        for group in self.groups:
+            digest.update(f"{group.name}|{group.width}|{group.frozen}|{group.crosses}".encode())
+            for member in group.members:
+                digest.update(f"{member.parameter}|{member.axis}".encode() + member.index.tobytes())
+        return digest.hexdigest()
+
+    def group(self, name: str) -> ChannelGroup:
+        """Return the group `name`.
+
+        Raises:
+            PlanError: there is none of that name.
+        """
+        if name not in self.position:
+            raise PlanError(
+                f"{name}: no such channel group.{suggest(name, self.position)} See prunable.groups."
+            )
+        return self.groups[self.position[name]]
+
+    def cost(self, widths: Mapping[str, int] | NDArray[np.int64] | None = None) -> Cost:
+        """Return exact costs at batch 1, without building a model.
+
+        Args:
+            widths: {group name: width} (groups left out are whole), an int array [candidates, groups] in
+                the order of `groups`, or None for the dense model.
+
+        Returns:
+            Cost of integers for a mapping or None, of int64 arrays [candidates] for an array.
+
+        Raises:
+            PlanError: unknown group, width out of range, frozen group narrowed, or wrong shape.
+        """
+        if isinstance(widths, np.ndarray):
+            return self.formula(self._check(np.atleast_2d(widths)))
+        row = np.array([[group.width for group in self.groups]], dtype=np.int64)
+        for name, width in (widths or {}).items():
+            group = self.group(name)
+            row[0, self.position[name]] = width
+            if group.frozen is not None and width != group.width:
+                raise PlanError(f"{name}: {width} channels asked of a frozen group ({group.frozen}).")
+        cost = self.formula(self._check(row))
+        return Cost(int(np.ravel(cost.macs)[0]), int(np.ravel(cost.params)[0]))
+
+    def _check(self, widths: NDArray[np.int64]) -> NDArray[np.int64]:
+        full = np.array([group.width for group in self.groups], dtype=np.int64)
+        if widths.ndim != 2 or widths.shape[1] != len(full) or not np.issubdtype(widths.dtype, np.integer):
+            raise PlanError(
+                f"widths: got {widths.dtype} {list(widths.shape)}, expected integers "
+                f"[candidates, {len(full)}] in the order of prunable.groups."
+            )
+        wrong = ((widths < 1) | (widths > full)).any(axis=0)
+        if wrong.any():
+            place = int(np.flatnonzero(wrong)[0])
+            got = widths[:, place]
+            raise PlanError(
+                f"{self.groups[place].name}: got width {int(got.min())}..{int(got.max())}, "
+                f"expected 1..{int(full[place])}."
+            )
+        return widths
+
+    def dropped(self, plan: Plan) -> NDArray[np.bool_]:
+        """Return a bool array [components] of the channels that `plan` drops.
+
+        Raises:
+            PlanError: the plan names a group that is unknown, frozen or left empty, or a channel out of range.
+        """
+        grouping = self.grouping
+        keep = np.ones((len(self.groups), max((g.width for g in self.groups), default=1)), bool)
+        for name, index in plan.items():
+            group = self.group(name)
+            if len(index) == 0 or index[0] < 0 or index[-1] >= group.width:
+                raise PlanError(f"{name}: got keep index {index.tolist()}, expected some of 0..{group.width - 1}.")
+            if group.frozen is not None and len(index) < group.width:
+                raise PlanError(f"{name}: {len(index)} of {group.width} channels kept, but it is frozen: {group.frozen}")
+            row = keep[self.position[name]]
+            row[:] = False
+            row[index] = True
+        dropped = np.zeros(len(grouping.group_of), bool)
+        grouped = grouping.group_of >= 0
+        dropped[grouped] = ~keep[grouping.group_of[grouped], grouping.channel_of[grouped]]
+        return dropped

@@ -1,0 +1,58 @@
+"""Own the rule of elementwise operators: they tie the axes of their operands, after broadcasting.
+
+Every operator that torch tags as pointwise follows it, and those listed here that carry no tag.
+"""
+
+from __future__ import annotations
+
+from autoprune.graph.context import OpContext, Value
+from autoprune.graph.labels import LabelVector
+
+
+def elementwise(op: OpContext) -> list[Value]:
+    """Tie operands axis by axis, right-aligned; an operand of size 1 along an axis is broadcast there."""
+    shape = op.shapes[0]
+    labels: list[LabelVector | None] = [None] * len(shape)
+    operands = op.tensors()
+    for axis in range(1, len(shape) + 1):
+        wide = [v for v in operands if len(v.shape) >= axis and v.shape[-axis] > 1]
+        labels[-axis] = next((v.labels[-axis] for v in wide if v.labels[-axis] is not None), None)
+        for value in wide:
+            op.tie(labels[-axis], value.labels[-axis], value)
+    return [op.output(labels, position) for position in range(len(op.shapes))]
+
+
+def first_operand(op: OpContext) -> Value:
+    """Carry the labels of the first operand, which lends its shape; others only lend dtype or device."""
+    return op.output(op.tensors()[0].labels)
+
+
+def factory(op: OpContext) -> list[Value]:
+    """A new tensor of given sizes: all fixed."""
+    return op.fixed_output()
+
+
+ELEMENTWISE_RULES = {
+    **dict.fromkeys(
+        (
+            *("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout", "rrelu"),
+            *("clone", "contiguous", "alias", "detach", "lift_fresh_copy", "copy", "masked_fill", "where"),
+            *("fill", "zero", "bernoulli", "normal", "uniform", "hardtanh", "relu6", "selu", "celu"),
+            *("hardswish", "hardsigmoid", "silu", "gelu", "mish", "elu", "leaky_relu", "softplus", "threshold"),
+            *("relu", "sigmoid", "tanh", "logsigmoid", "log_sigmoid", "softsign", "hardshrink", "softshrink"),
+            *("add", "sub", "mul", "div", "maximum", "minimum", "rsub", "pow", "to", "_to_copy"),
+        ),
+        elementwise,
+    ),
+    **dict.fromkeys(
+        ("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "type_as"),
+        first_operand,
+    ),
+    **dict.fromkeys(
+        (
+            *("empty", "zeros", "ones", "full", "arange", "linspace", "rand", "randn", "scalar_tensor", "eye"),
+            *("new_empty", "new_zeros", "new_ones", "new_full", "new_tensor"),
+        ),
+        factory,
+    ),
+}
