@@ -60,9 +60,7 @@ def keep_positions(prunable: Prunable, plan: Plan) -> dict[str, dict[int, NDArra
             if member.axis not in axes:
                 axes[member.axis] = np.ones(sizes[member.parameter][member.axis], bool)
             axes[member.axis][member.index[gone].ravel()] = False
-    return {
-        name: {axis: np.flatnonzero(mask) for axis, mask in axes.items()} for name, axes in masks.items()
-    }
+    return {name: {axis: np.flatnonzero(mask) for axis, mask in axes.items()} for name, axes in masks.items()}
 
 
 def narrow(model: nn.Module, positions: KeepPositions) -> nn.Module:

@@ -1,6 +1,6 @@
 """Own `autoprune.trace`: from a model to a prunable whose groups have been tried out.
 
-Joins the graph stages, the cost formula and the check of shapes: all groups are narrowed at once on the meta device, and the
+Joins the graph stages, the cost formula and the check of shapes: all groups are narrowed at once, and the
 shape of every node is compared with what the labels predict. What does not fit is frozen with the reason.
 
     prunable = trace(model, torch.zeros(1, 3, 32, 32))
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -84,7 +84,7 @@ class _Draft:
         """Group the labels as they are tied and frozen now."""
         grouping = make_groups(self.model, self.axes, self.store.components(), self.terms, self.unused)
         params = (
-            [Factor(size, labels) for size, labels in zip(parameter.shape, self.axes.labels[name], strict=True)]
+            [Factor(*axis) for axis in zip(parameter.shape, self.axes.labels[name], strict=True)]
             for name, parameter in self.model.named_parameters()
         )
         formula = make_formula(grouping.groups, grouping, (term.factors for term in self.terms), params)
@@ -105,7 +105,9 @@ def _freeze_named(model: nn.Module, axes: ParameterAxes, store: LabelStore, froz
     modules = {name for name, _ in model.named_modules() if name}
     for name in frozen:
         if name not in modules:
-            raise TraceError(f"frozen: {name} is no module of {type(model).__name__}.{suggest(name, modules)}")
+            raise TraceError(
+                f"frozen: {name} is no module of {type(model).__name__}.{suggest(name, modules)}"
+            )
         for parameter, vectors in axes.labels.items():
             if parameter.startswith(f"{name}.") and vectors:
                 store.freeze(vectors[0], f"{name}: frozen by the user")

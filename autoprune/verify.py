@@ -1,4 +1,4 @@
-"""Own the proof of a rebuild: the small model computes what the dense one does with its dropped channels masked.
+"""Own the proof of a rebuild: the small model computes what the dense one does with dropped channels masked.
 
 After `rebuild`; tests and careful users call it before they trust a plan.
 
@@ -78,7 +78,7 @@ def _check_slices(model: nn.Module, positions: KeepPositions, small: nn.Module) 
                 f"of {list(dense[name].shape)}."
             )
         if not torch.equal(tensor.detach(), expected):
-            raise VerificationError(f"{name}: its values are not the slice of the dense tensor that the plan names.")
+            raise VerificationError(f"{name}: its values are not the slice that the plan names.")
 
 
 def _take(tensor: Tensor, axes: dict[int, NDArray[np.int64]] | object) -> Tensor:
@@ -149,8 +149,9 @@ class _MaskedReference(Interpreter):
         results = self.run(*arguments)
         user = set(captured.program.graph_signature.user_outputs)
         output = captured.nodes[-1]
-        named = zip(pytree.tree_leaves(output.args), pytree.tree_leaves(results), strict=True)
-        return [value for node, value in named if getattr(node, "name", None) in user and isinstance(value, Tensor)]
+        nodes = [getattr(leaf, "name", None) for leaf in pytree.tree_leaves(output.args)]
+        named = zip(nodes, pytree.tree_leaves(results), strict=True)
+        return [value for name, value in named if name in user and isinstance(value, Tensor)]
 
     def run_node(self, n: Node) -> object:
         """Run one operator in float64 and mask what comes out."""
@@ -193,11 +194,13 @@ def _in_double(tensor: Tensor) -> Tensor:
 
 def _largest_difference(actual: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
     if len(actual) != len(reference):
-        raise VerificationError(f"{len(actual)} outputs of the small model, {len(reference)} of the dense one.")
+        raise VerificationError(f"{len(actual)} outputs of the small model, {len(reference)} of the dense.")
     largest = 0.0
     for number, (small, dense) in enumerate(zip(actual, reference, strict=True)):
         if small.shape != dense.shape:
-            raise VerificationError(f"output {number}: shape {list(small.shape)}, expected {list(dense.shape)}.")
+            raise VerificationError(
+                f"output {number}: shape {list(small.shape)}, expected {list(dense.shape)}."
+            )
         if not (torch.isfinite(small).all() and torch.isfinite(dense).all()):
             raise VerificationError(f"output {number}: holds values that are not finite.")
         scale = float(dense.abs().max()) if dense.numel() else 0.0

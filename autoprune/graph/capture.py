@@ -44,7 +44,7 @@ class Captured:
 
 
 def normalise_inputs(example_inputs: object) -> ExampleInputs:
-    """Return a tensor, tuple or dict of keyword inputs as a tuple or dict, at batch 1 where they share a batch."""
+    """Return the inputs as a tuple or a dict of keywords, at batch 1 where they share a batch."""
     if isinstance(example_inputs, Mapping):
         return {str(name): value for name, value in _first_sample(dict(example_inputs)).items()}
     values = example_inputs if isinstance(example_inputs, tuple | list) else (example_inputs,)
@@ -59,7 +59,7 @@ def _first_sample(values: dict[object, object]) -> dict[object, object]:
 
 
 def repeat_batch(inputs: ExampleInputs, times: int) -> ExampleInputs:
-    """Return the inputs with each tensor repeated `times` along axis 0 (BatchNorm cannot train on one sample)."""
+    """Return the inputs with each tensor repeated along axis 0: BatchNorm cannot train on one sample."""
 
     def repeat(value: object) -> object:
         return torch.cat([value] * times) if isinstance(value, Tensor) and value.ndim else value
@@ -141,6 +141,6 @@ def _explain(model: nn.Module, error: Exception) -> str:
     cause = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     place = f" at {where}" if where else ""
     return (
-        f"{type(model).__name__} cannot be traced{place}: {cause.strip()}. torch.export must be able to follow "
-        "the forward pass: replace branches on tensor values there, or check the example inputs."
+        f"{type(model).__name__} cannot be traced{place}: {cause.strip()}. torch.export must be able "
+        "to follow the forward pass: replace branches on tensor values there, or check the example inputs."
     )

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -105,7 +105,7 @@ class OpContext:
         if value is None or value == []:
             return tuple(range(ndim))
         listed = value if isinstance(value, list | tuple) else [value]
-        return tuple(int(axis) % ndim for axis in listed)
+        return tuple(axis % ndim for axis in listed if isinstance(axis, int))
 
     def tensors(self) -> list[Value]:
         """Return every tensor argument, those inside lists too."""
@@ -128,7 +128,9 @@ class OpContext:
         """Return why the fixed axes of the inputs are fixed."""
         return next((value.note for value in self.tensors() if value.note), "")
 
-    def tie(self, first: LabelVector | None, second: LabelVector | None, partner: Value | None = None) -> None:
+    def tie(
+        self, first: LabelVector | None, second: LabelVector | None, partner: Value | None = None
+    ) -> None:
         """Tie two axes; where one is fixed the other is frozen, naming this operator."""
         because = partner.note if partner is not None and partner.note else self.note()
         self.store.tie(first, second, f"{self.where}: meets {because or 'an axis that no layer produces'}")
@@ -155,6 +157,10 @@ class OpContext:
         if self.terms is not None:
             wrapped = tuple(factor if isinstance(factor, Factor) else Factor(factor) for factor in factors)
             self.terms.append(MacTerm(self.node, self.layer, wrapped))
+
+
+LayerRule = Callable[[OpContext], Value | list[Value]]
+"""What LAYER_RULES holds: the labelled outputs of one operator."""
 
 
 def axis_factor(value: Value, axis: int) -> Factor:

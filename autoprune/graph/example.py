@@ -1,7 +1,7 @@
-"""The example inputs that travel with a rebuilt model, so that exporting it needs no second word from the user.
+"""The example inputs that travel with a rebuilt model, so that exporting it needs no more from the user.
 
-Before: `rebuild` notes the traced model's inputs on the smaller one; `load_pruned` those of the recipe. After:
-`export` reads them where it is given none.
+Before: `rebuild` notes the traced model's inputs on the smaller one, `load_pruned` those of the recipe.
+After: `export` reads them where it is given none.
 
     note_example(small, prunable.example_inputs)
     example_of(small)      # (tensor [1, 3, 32, 32],)

@@ -1,4 +1,4 @@
-"""Own the step from labels to channel groups: channels that span the same axes, equally often, form one group.
+"""Own the step from labels to channel groups: channels that span the same axes equally often are one group.
 
 After `propagate`, before cost and rebuild.
 
@@ -11,12 +11,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from autoprune.graph.context import MacTerm
 from autoprune.graph.groups import ChannelGroup, Member
 from autoprune.graph.labels import FIXED, STRUCTURAL, Components, LabelVector
 from autoprune.graph.propagate import ParameterAxes
+
+
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+"""Layers whose weights hold their outputs on axis 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +50,8 @@ class Grouping:
     channel_of: LabelVector
     of_label: LabelVector
 
-    def kept(self, vector: LabelVector, dropped: np.ndarray) -> np.ndarray:
-        """Return a bool mask of the positions of `vector` whose component is not in the bool array `dropped`."""
+    def kept(self, vector: LabelVector, dropped: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return a bool mask of the positions of `vector` whose component is not `dropped`."""
         mask = np.ones(len(vector), bool)
         labelled = vector != FIXED
         mask[labelled] = ~dropped[self.of_label[vector[labelled]]]
@@ -82,7 +87,7 @@ def make_groups(
         if frozen != STRUCTURAL:
             key = (occurrences[component], frozen, components.crosses.get(component))
             families.setdefault(key, []).append(component)
-    return _number(listed, families, components, unused, len(occurrences))
+    return _number(model, listed, families, components, unused, len(occurrences))
 
 
 def _labelled_axes(axes: ParameterAxes, components: Components, terms: Sequence[MacTerm]) -> Iterator[_Axis]:
@@ -98,7 +103,7 @@ def _labelled_axes(axes: ParameterAxes, components: Components, terms: Sequence[
 
 
 def _occurrences(listed: Sequence[_Axis], count: int) -> list[bytes]:
-    """Return, per component, the multiset of axes that it occurs on, as bytes that compare equal when it is."""
+    """Return, per component, the multiset of axes that it occurs on, as comparable bytes."""
     numbers = np.concatenate([np.full(len(a.components), i, np.int64) for i, a in enumerate(listed)])
     places = np.stack([np.concatenate([a.components for a in listed]), numbers], axis=1)
     rows, times = np.unique(places, axis=0, return_counts=True)
@@ -108,6 +113,7 @@ def _occurrences(listed: Sequence[_Axis], count: int) -> list[bytes]:
 
 
 def _number(
+    model: nn.Module,
     listed: Sequence[_Axis],
     families: dict[tuple[object, ...], list[int]],
     components: Components,
@@ -118,14 +124,15 @@ def _number(
     for number, family in enumerate(families.values()):
         family_of[family] = number
     places = _places(listed, family_of, len(families))
-    order = sorted(range(len(families)), key=lambda number: _lead(listed, places[number]))
+    leads = [_lead(model, listed, family) for family in places]
+    order = sorted(range(len(families)), key=lambda number: leads[number])
     group_of = np.full(count, -1, np.int64)
     channel_of = np.full(count, -1, np.int64)
     groups: list[ChannelGroup] = []
     taken: set[str] = set()
     for number in order:
-        lead = _lead(listed, places[number])
-        channels = _channels_in_order(listed[lead], family_of, number)
+        lead = listed[leads[number]]
+        channels = _channels_in_order(lead, family_of, number)
         group_of[channels] = len(groups)
         channel_of[channels] = np.arange(len(channels))
         first = int(channels[0])
@@ -135,7 +142,7 @@ def _number(
         reason = components.frozen.get(first)
         if reason is None and all(member.parameter in unused for member in members):
             reason = f"{members[0].parameter}: the forward pass never reads it"
-        name = _unique_name(listed[lead], taken)
+        name = _unique_name(model, lead, taken)
         groups.append(ChannelGroup(name, len(channels), members, reason, components.crosses.get(first)))
     return Grouping(tuple(groups), group_of, channel_of, components.of_label)
 
@@ -151,30 +158,34 @@ def _places(listed: Sequence[_Axis], family_of: LabelVector, count: int) -> list
     return places
 
 
-def _lead(listed: Sequence[_Axis], places: Sequence[int]) -> int:
+def _lead(model: nn.Module, listed: Sequence[_Axis], places: Sequence[int]) -> int:
     """Return the axis that names the group: the first output axis of a weight, else the first axis."""
-    outputs = (p for p in places if listed[p].axis == 0 and str(listed[p].parameter).endswith("weight"))
-    return next(outputs, places[0])
+    return next((place for place in places if _makes_output(model, listed[place])), places[0])
+
+
+def _makes_output(model: nn.Module, axis: _Axis) -> bool:
+    path, _, leaf = str(axis.parameter).rpartition(".")
+    transposed = isinstance(model.get_submodule(path), _TRANSPOSED)
+    return leaf.endswith("weight") and axis.axis == (1 if transposed else 0)
 
 
 def _channels_in_order(axis: _Axis, family_of: LabelVector, family: int) -> LabelVector:
-    inside = axis.components[family_of[axis.components] == family]
+    inside: LabelVector = axis.components[family_of[axis.components] == family]
     _, first = np.unique(inside, return_index=True)
-    return inside[np.sort(first)]
+    ordered: LabelVector = inside[np.sort(first)]
+    return ordered
 
 
-def _member(
-    axis: _Axis, family_of: LabelVector, family: int, channel_of: LabelVector, width: int
-) -> Member:
+def _member(axis: _Axis, family_of: LabelVector, family: int, channel_of: LabelVector, width: int) -> Member:
     positions = np.flatnonzero(family_of[axis.components] == family)
     channels = channel_of[axis.components[positions]]
     by_channel = positions[np.argsort(channels, kind="stable")]
     return Member(str(axis.parameter), axis.axis, by_channel.reshape(width, -1).astype(np.int64))
 
 
-def _unique_name(axis: _Axis, taken: set[str]) -> str:
+def _unique_name(model: nn.Module, axis: _Axis, taken: set[str]) -> str:
     module = str(axis.parameter).rpartition(".")[0] or str(axis.parameter)
-    base = module if axis.axis == 0 else f"{module}:in"
+    base = module if axis.axis == 0 or _makes_output(model, axis) else f"{module}:in"
     name, number = base, 1
     while name in taken:
         number += 1

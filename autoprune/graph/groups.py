@@ -1,6 +1,6 @@
 """Own the channel group: channels of many layers that can only be kept or dropped together.
 
-Grouping makes them from labels; criteria rank their channels, spaces choose their widths, `rebuild` cuts them.
+Grouping makes them from labels; criteria rank their channels, spaces choose widths, `rebuild` cuts them.
 
     group.name, group.width    # "layer1.0.conv1", 64
     group.members[0]           # Member("layer1.0.conv1.weight", axis=0, index of shape [64, 1])

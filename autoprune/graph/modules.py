@@ -37,10 +37,8 @@ def _axis_labels(path: str, names: dict[str, str], axes: ParameterAxes) -> AxisL
     return labels_of
 
 
-def tie_multihead_attention(
-    module: nn.Module, labels_of: AxisLabels, store: LabelStore, path: str
-) -> None:
-    """Tie the inner width to the embedding, and position i of every head: nn.MultiheadAttention has one width.
+def tie_multihead_attention(module: nn.Module, labels_of: AxisLabels, store: LabelStore, path: str) -> None:
+    """Tie the inner width to the embedding, and position i of every head: the module has one width only.
 
     It computes its head width as embedding / heads, so each head must lose the same number of positions.
     """

@@ -71,8 +71,8 @@ def apply_patches(model: nn.Module, patches: Iterable[Patch]) -> None:
     """Set the patched numbers on `model`, in place; lists (of a JSON file) become tuples.
 
     Raises:
-        PlanError: a module or attribute that the model has not, or a value that is not whole numbers like the
-            old one. Nothing is set then.
+        PlanError: a module or attribute that the model has not, or a value that is not like the old one.
+            Nothing is set then.
     """
     checked = [_checked(model, patch) for patch in patches]
     for module, attribute, value in checked:
@@ -100,11 +100,11 @@ def _checked(model: nn.Module, patch: Patch) -> tuple[nn.Module, str, object]:
     old = getattr(module, patch.attribute, None)
     if not _is_number(old):
         raise PlanError(
-            f"{where}: {type(module).__name__} holds no whole number of that name; "
+            f"{where}: {type(module).__name__} holds no number of that name; "
             "the model is of another architecture."
         )
     value = tuple(patch.value) if isinstance(patch.value, list) else patch.value
-    if not _is_number(value) or isinstance(value, tuple) != isinstance(old, tuple):
+    if not _is_number(value) or type(value) is not type(old):
         raise PlanError(f"{where}: expected a value like the old one, {old!r}.")
     return module, patch.attribute, value
 
@@ -112,7 +112,7 @@ def _checked(model: nn.Module, patch: Patch) -> tuple[nn.Module, str, object]:
 def _is_number(value: object) -> bool:
     if isinstance(value, tuple):
         return all(_is_number(item) for item in value)
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _shape(shapes: Shapes, name: str) -> tuple[int, ...] | None:

@@ -69,7 +69,8 @@ def _placeholder(node: Node, captured: Captured, axes: ParameterAxes) -> Value:
     if node.name in captured.states:
         name = captured.states[node.name]
         tensor = _meta_tensor(node)
-        state = captured.program.state_dict.get(captured.program.graph_signature.inputs_to_buffers.get(node.name, ""))
+        buffer = captured.program.graph_signature.inputs_to_buffers.get(node.name, "")
+        state = captured.program.state_dict.get(buffer)
         return Value(tuple(tensor.shape), axes.labels[name], "", _index_constant(state), tensor.dtype)
     if node.name in captured.constants:
         tensor = captured.constants[node.name]
@@ -92,7 +93,9 @@ def _meta_tensor(node: Node) -> Tensor:
     return value
 
 
-def _call(node: Node, values: dict[str, NodeValue], store: LabelStore, terms: list[MacTerm] | None) -> NodeValue:
+def _call(
+    node: Node, values: dict[str, NodeValue], store: LabelStore, terms: list[MacTerm] | None
+) -> NodeValue:
     arguments = _arguments(node, values)
     if node.target is operator.getitem:
         container, index = arguments["self"], arguments["index"]
@@ -100,7 +103,8 @@ def _call(node: Node, values: dict[str, NodeValue], store: LabelStore, terms: li
             item: Value = container[index]
             return item
     outputs = node.meta.get("val")
-    shapes = [tuple(t.shape) for t in (outputs if isinstance(outputs, tuple | list) else [outputs]) if _is_tensor(t)]
+    listed = outputs if isinstance(outputs, tuple | list) else [outputs]
+    shapes = [tuple(tensor.shape) for tensor in listed if isinstance(tensor, Tensor)]
     op = OpContext(
         node=node.name,
         layer=layer_of(node),
@@ -113,10 +117,6 @@ def _call(node: Node, values: dict[str, NodeValue], store: LabelStore, terms: li
     rule = _rule(node, op)
     result = _freeze_unknown(op) if rule is None else rule(op)
     return _fold_constant(node, op, result, single=not isinstance(outputs, tuple | list))
-
-
-def _is_tensor(value: object) -> bool:
-    return isinstance(value, Tensor)
 
 
 def _rule(node: Node, op: OpContext) -> LayerRule | None:
@@ -162,13 +162,8 @@ def _evaluate(node: Node, op: OpContext) -> Tensor | None:
 
 
 def _arguments(node: Node, values: dict[str, NodeValue]) -> dict[str, object]:
-    def value_of(argument: Node) -> object:
-        return _Holder(values[argument.name])
-
-    args = _unwrap(map_arg(node.args, value_of))
-    kwargs = _unwrap(map_arg(node.kwargs, value_of))
-    positional = list(args) if isinstance(args, list | tuple) else []
-    named = dict(kwargs) if isinstance(kwargs, Mapping) else {}
+    positional = [_labelled(argument, values) for argument in node.args]
+    named = {name: _labelled(argument, values) for name, argument in node.kwargs.items()}
     schema = getattr(node.target, "_schema", None)
     if schema is None:
         if node.target is operator.getitem:
@@ -185,21 +180,13 @@ def _arguments(node: Node, values: dict[str, NodeValue]) -> dict[str, object]:
     return bound
 
 
-@dataclass(frozen=True)
-class _Holder:
-    """Keeps a value whole while `map_arg` walks through containers."""
-
-    value: NodeValue
-
-
-def _unwrap(item: object) -> object:
-    if isinstance(item, _Holder):
-        return item.value
-    if isinstance(item, Mapping):
-        return {key: _unwrap(value) for key, value in item.items()}
-    if isinstance(item, list | tuple):
-        return [_unwrap(value) for value in item]
-    return item
+def _labelled(argument: object, values: dict[str, NodeValue]) -> object:
+    """Put the values of nodes in their places, inside lists too."""
+    if isinstance(argument, Node):
+        return values[argument.name]
+    if isinstance(argument, list | tuple):
+        return [_labelled(item, values) for item in argument]
+    return argument
 
 
 def _freeze_outputs(node: Node, values: dict[str, NodeValue], store: LabelStore) -> None:
@@ -214,7 +201,7 @@ def _freeze_outputs(node: Node, values: dict[str, NodeValue], store: LabelStore)
 
 
 def operator_name(node: Node) -> str:
-    """Return the operator as LAYER_RULES names it: "conv2d", "mylib::op", in-place twins without underscore."""
+    """Return the operator as LAYER_RULES names it: "conv2d", "mylib::op", no underscore of in-place twins."""
     schema = getattr(node.target, "_schema", None)
     if schema is None:
         return getattr(node.target, "__name__", str(node.target))

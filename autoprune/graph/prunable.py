@@ -155,16 +155,21 @@ class Prunable:
         """Return a bool array [components] of the channels that `plan` drops.
 
         Raises:
-            PlanError: the plan names a group that is unknown, frozen or left empty, or a channel out of range.
+            PlanError: the plan names a group that is unknown, frozen or left empty, or a channel that
+                the group does not have.
         """
         grouping = self.grouping
         keep = np.ones((len(self.groups), max((g.width for g in self.groups), default=1)), bool)
         for name, index in plan.items():
             group = self.group(name)
             if len(index) == 0 or index[0] < 0 or index[-1] >= group.width:
-                raise PlanError(f"{name}: got keep index {index.tolist()}, expected some of 0..{group.width - 1}.")
+                raise PlanError(
+                    f"{name}: got keep index {index.tolist()}, expected some of 0..{group.width - 1}."
+                )
             if group.frozen is not None and len(index) < group.width:
-                raise PlanError(f"{name}: {len(index)} of {group.width} channels kept, but it is frozen: {group.frozen}")
+                raise PlanError(
+                    f"{name}: {len(index)} of {group.width} channels kept, but it is frozen: {group.frozen}"
+                )
             row = keep[self.position[name]]
             row[:] = False
             row[index] = True

@@ -13,16 +13,12 @@ an in-place operator ("relu_") follows the rule of its plain twin.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from autoprune.graph.context import OpContext, Value
+from autoprune.graph.context import LayerRule
 from autoprune.graph.rules.contraction import CONTRACTION_RULES
 from autoprune.graph.rules.elementwise import ELEMENTWISE_RULES, elementwise
 from autoprune.graph.rules.layout import LAYOUT_RULES
 from autoprune.graph.rules.normalisation import NORMALISATION_RULES
 from autoprune.graph.rules.reduction import REDUCTION_RULES
-
-LayerRule = Callable[[OpContext], Value | list[Value]]
 
 LAYER_RULES: dict[str, LayerRule] = {
     **CONTRACTION_RULES,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoprune.graph.context import Factor, OpContext, Value, axis_factor
+from autoprune.graph.context import Factor, LayerRule, OpContext, Value, axis_factor
 from autoprune.graph.labels import LabelVector
 
 
@@ -173,7 +173,7 @@ def _fixed(op: OpContext, reason: str) -> Value:
     return op.fixed_output(f"the output of {op.where}: {reason}")[0]
 
 
-CONTRACTION_RULES = {
+CONTRACTION_RULES: dict[str, LayerRule] = {
     **{f"conv{n}d": convolution for n in (1, 2, 3)},
     **{f"conv_transpose{n}d": convolution for n in (1, 2, 3)},
     "linear": linear,

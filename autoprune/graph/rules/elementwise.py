@@ -5,7 +5,7 @@ Every operator that torch tags as pointwise follows it, and those listed here th
 
 from __future__ import annotations
 
-from autoprune.graph.context import OpContext, Value
+from autoprune.graph.context import LayerRule, OpContext, Value
 from autoprune.graph.labels import LabelVector
 
 
@@ -32,13 +32,14 @@ def factory(op: OpContext) -> list[Value]:
     return op.fixed_output()
 
 
-ELEMENTWISE_RULES = {
+ELEMENTWISE_RULES: dict[str, LayerRule] = {
     **dict.fromkeys(
         (
-            *("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout", "rrelu"),
+            *("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout"),
             *("clone", "contiguous", "alias", "detach", "lift_fresh_copy", "copy", "masked_fill", "where"),
-            *("fill", "zero", "bernoulli", "normal", "uniform", "hardtanh", "relu6", "selu", "celu"),
-            *("hardswish", "hardsigmoid", "silu", "gelu", "mish", "elu", "leaky_relu", "softplus", "threshold"),
+            *("fill", "zero", "bernoulli", "normal", "uniform", "hardtanh", "relu6", "selu", "celu", "rrelu"),
+            *("hardswish", "hardsigmoid", "silu", "gelu", "mish", "elu", "leaky_relu"),
+            *("softplus", "threshold"),
             *("relu", "sigmoid", "tanh", "logsigmoid", "log_sigmoid", "softsign", "hardshrink", "softshrink"),
             *("add", "sub", "mul", "div", "maximum", "minimum", "rsub", "pow", "to", "_to_copy"),
         ),
@@ -50,7 +51,7 @@ ELEMENTWISE_RULES = {
     ),
     **dict.fromkeys(
         (
-            *("empty", "zeros", "ones", "full", "arange", "linspace", "rand", "randn", "scalar_tensor", "eye"),
+            *("empty", "zeros", "ones", "full", "arange", "linspace", "rand", "randn", "scalar_tensor"),
             *("new_empty", "new_zeros", "new_ones", "new_full", "new_tensor"),
         ),
         factory,

@@ -7,13 +7,11 @@ keeps the last of these axes free and ties the others.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from autoprune.graph.context import OpContext, Value
+from autoprune.graph.context import LayerRule, OpContext, Value
 from autoprune.graph.labels import FIXED, LabelVector
 
 
@@ -119,7 +117,7 @@ def pad(op: OpContext) -> list[Value]:
 
 
 def _apply(op: OpContext, spread: Tensor) -> list[Tensor]:
-    function = _FUNCTIONS.get(op.operator) or getattr(torch.ops.aten, op.operator)
+    function = getattr(torch.ops.aten, _COPYING.get(op.operator, op.operator))
     arguments: dict[str, object] = {}
     replaced = False
     for name, value in op.arguments.items():
@@ -130,6 +128,8 @@ def _apply(op: OpContext, spread: Tensor) -> list[Tensor]:
             arguments[name] = [v.constant if isinstance(v, Value) else v for v in value]
         else:
             arguments[name] = value
+    if op.operator in _COPYING:
+        arguments = {"self": spread, "shape": arguments["size"]}
     result = function(**arguments)
     return [result] if isinstance(result, Tensor) else list(result)
 
@@ -145,28 +145,23 @@ def _rectangular(op: OpContext, labels: LabelVector) -> tuple[int, LabelVector] 
         if labels.size:
             op.freeze(labels.ravel()[:1], "picks one channel by its position")
         return None
-    free = varying[-1]
+    free = _FREE_AXIS.get(op.operator, varying[-1]) % labels.ndim
     # Collapse the axes along which nothing varies; the free axis comes last.
-    table = labels[tuple(slice(None) if axis in varying else 0 for axis in range(labels.ndim))]
-    table = table.reshape(-1, table.shape[-1])
+    kept = [axis for axis in varying if axis != free]
+    table = np.moveaxis(labels, [*kept, free], range(-len(kept) - 1, 0))
+    table = table[(0,) * (labels.ndim - len(kept) - 1)].reshape(-1, labels.shape[free])
     for row in table[1:]:
         op.tie(table[0], row)
     return free, np.ascontiguousarray(table[0])
 
 
-def _reshape(**arguments: object) -> Tensor:
-    # Labels are spread with stride 0, which a view of the same sizes may not accept.
-    source, sizes = list(arguments.values())[:2]
-    return torch.reshape(source, sizes)  # type: ignore[call-overload,no-any-return]  # schema-checked values
+# Labels are spread with stride 0, which a view of the same sizes may not accept.
+_FREE_AXIS = {"pixel_shuffle": -3}
+"""Where not the last of several labelled axes of the output is the one of the channels."""
 
+_COPYING = {"view": "reshape", "_unsafe_view": "reshape"}
 
-_FUNCTIONS: dict[str, Callable[..., Tensor]] = {
-    "view": _reshape,
-    "_unsafe_view": _reshape,
-    "reshape": _reshape,
-}
-
-LAYOUT_RULES = {
+LAYOUT_RULES: dict[str, LayerRule] = {
     **dict.fromkeys(
         (
             *("view", "reshape", "_unsafe_view", "flatten", "unflatten", "permute", "transpose", "t"),

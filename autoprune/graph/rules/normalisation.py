@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoprune.graph.context import OpContext, Value
+from autoprune.graph.context import LayerRule, OpContext, Value
 
 
 def per_channel(op: OpContext) -> Value:
@@ -56,7 +56,7 @@ def group_norm(op: OpContext) -> Value:
     return op.output(source.labels)
 
 
-NORMALISATION_RULES = {
+NORMALISATION_RULES: dict[str, LayerRule] = {
     "batch_norm": per_channel,
     "instance_norm": per_channel,
     "prelu": per_channel,

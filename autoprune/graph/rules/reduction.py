@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from autoprune.graph.context import OpContext, Value
+from autoprune.graph.context import LayerRule, OpContext, Value
 from autoprune.graph.rules.elementwise import elementwise
 
-_KEEPS_FUNCTION = {"sum", "linalg_vector_norm", "norm", "cumsum"}
+_NORMS = ("linalg_vector_norm", "norm")
+
+_KEEPS_FUNCTION = {"sum", *_NORMS, "cumsum"}
 """Reductions to which a channel of zeros adds nothing."""
 
 
@@ -47,19 +49,20 @@ def along(op: OpContext) -> Value:
     return op.output(source.labels)
 
 
-REDUCTION_RULES = {
+REDUCTION_RULES: dict[str, LayerRule] = {
     **dict.fromkeys(
         (
             *(f"{kind}_pool{n}d" for kind in ("avg", "max") for n in (1, 2, 3)),
             *(f"adaptive_{kind}_pool{n}d" for kind in ("avg", "max") for n in (1, 2, 3)),
             *(f"max_pool{n}d_with_indices" for n in (2, 3)),
-            *(f"upsample_{kind}" for kind in ("nearest1d", "nearest2d", "nearest3d", "bilinear2d", "bicubic2d")),
+            *(f"upsample_nearest{n}d" for n in (1, 2, 3)),
+            *("upsample_bilinear2d", "upsample_bicubic2d"),
             *("_upsample_nearest_exact2d", "_upsample_bilinear2d_aa", "lp_pool2d"),
         ),
         pooling,
     ),
     **dict.fromkeys(
-        ("sum", "mean", "amax", "amin", "max", "min", "var", "std", "logsumexp", "linalg_vector_norm", "norm"),
+        ("sum", "mean", "amax", "amin", "max", "min", "var", "std", "logsumexp", *_NORMS),
         reduce,
     ),
     **dict.fromkeys(("softmax", "log_softmax", "_softmax", "_log_softmax", "cumsum"), along),
