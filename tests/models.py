@@ -135,7 +135,8 @@ class HandAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, tokens, _ = x.shape
-        q, k, v = (layer(x).view(batch, tokens, self.heads, -1).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        split = (layer(x).view(batch, tokens, self.heads, -1) for layer in (self.q, self.k, self.v))
+        q, k, v = (part.transpose(1, 2) for part in split)
         scores = torch.matmul(q, k.transpose(-2, -1)) * 0.5
         mixed = torch.matmul(scores.softmax(-1), v).transpose(1, 2).flatten(2)
         return self.head(mixed.mean(1))  # type: ignore[no-any-return]  # modules return Any
@@ -290,9 +291,7 @@ CASES: dict[str, Case] = {
     "hand_attention": Case(HandAttention, (torch.zeros(1, 7, 5),), {"q": 4, "v": 4}),
     "twice": Case(Twice, (torch.zeros(1, 4),), {"up": 6}),
     "scaled": Case(Scaled, image(), {"conv": 8}),
-    "two_inputs": Case(
-        TwoInputs, {"picture": image()[0], "depth": image(1)[0]}, {"left": 8}
-    ),
+    "two_inputs": Case(TwoInputs, {"picture": image()[0], "depth": image(1)[0]}, {"left": 8}),
     "chunked": Case(Chunked, image(), {"conv": 6}),
     "constant_view": Case(ConstantView, image(), {"inner": 6}, {"conv": "64"}),
     "half_by_number": Case(HalfByNumber, image(), {"conv:2": 4, "left": 6}, {"conv": "Invalid channel"}),

@@ -1,0 +1,110 @@
+"""Tracing: each tricky net shows its groups, and the model is left as it was."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autoprune.errors import TraceError
+from autoprune.graph.context import OpContext, Value
+from autoprune.graph.rules import LAYER_RULES
+from autoprune.tracing import trace
+from tests.models import CASES, Residual, image
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_shows_the_groups_it_must(name: str) -> None:
+    case = CASES[name]
+    prunable = trace(case.make(), case.inputs)
+    assert {group.name: group.width for group in prunable.groups if group.frozen is None} == case.free
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_frozen_groups_say_why(name: str) -> None:
+    case = CASES[name]
+    prunable = trace(case.make(), case.inputs)
+    usual = ("the model's input", "the model's output", "frozen", "no rule")
+    for group in prunable.groups:
+        if group.frozen is not None:
+            assert any(part in group.frozen for part in (*usual, case.frozen.get(group.name, "!")))
+    assert set(case.frozen) <= {group.name for group in prunable.groups if group.frozen}
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_leaves_the_model_and_random_states_alone(training: bool) -> None:
+    model = Residual().train(training)
+    model.stem.eval()
+    model.stem.weight.requires_grad_(False)
+    handle = model.head.register_forward_hook(lambda *_: None)
+    before = copy.deepcopy(model.state_dict())
+    state = torch.get_rng_state()
+    trace(model, image())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training is training
+    assert model.stem.training is False
+    assert model.bn.training is training
+    assert model.stem.weight.requires_grad is False
+    assert handle.id in model.head._forward_hooks
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_the_batch_of_the_example_does_not_matter() -> None:
+    model = Residual()
+    one, four = trace(model, torch.zeros(1, 3, 8, 8)), trace(model, torch.zeros(4, 3, 8, 8))
+    assert one.cost() == four.cost()
+    assert one.fingerprint == four.fingerprint
+
+
+def test_user_freezes_a_module() -> None:
+    prunable = trace(Residual(), image(), frozen=["inner1"])
+    assert prunable.group("inner1").frozen == "inner1: frozen by the user"
+    assert prunable.group("stem").frozen is None
+
+
+def test_unknown_frozen_module_suggests_the_nearest() -> None:
+    with pytest.raises(TraceError, match=r'iner1 is no module of Residual\. Did you mean "inner1"'):
+        trace(Residual(), image(), frozen=["iner1"])
+
+
+class _Branches(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            return x
+        return -x
+
+
+def test_untraceable_model_names_the_line_and_stays_as_it_was() -> None:
+    model = _Branches().train()
+    with pytest.raises(TraceError, match=r"_Branches cannot be traced at .*test_tracing.py:\d+ \(if x.sum"):
+        trace(model, image())
+    assert model.training is True
+
+
+def test_fingerprint_tells_architectures_apart() -> None:
+    wide = Residual()
+    wide.inner1, wide.outer1 = nn.Conv2d(8, 7, 1), nn.Conv2d(7, 8, 1)
+    assert trace(wide, image()).fingerprint != trace(Residual(), image()).fingerprint
+
+
+def test_a_rule_of_the_users_own_frees_its_channels() -> None:
+    class Sorts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 5, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.conv(x).sort(dim=2).values)  # type: ignore[no-any-return]  # as modules do
+
+    def sort_rows(op: OpContext) -> list[Value]:
+        labels = op.tensor("self").labels
+        return [op.output(labels, 0), op.output(labels, 1)]
+
+    assert trace(Sorts(), image()).searchable == ()
+    LAYER_RULES["sort"] = sort_rows
+    try:
+        assert [group.name for group in trace(Sorts(), image()).searchable] == ["conv"]
+    finally:
+        del LAYER_RULES["sort"]
