@@ -82,8 +82,9 @@ def _placeholder(node: Node, captured: Captured, axes: ParameterAxes) -> Value:
 
 
 def _index_constant(tensor: Tensor | None) -> Tensor | None:
-    integral = tensor is not None and not tensor.is_floating_point() and not tensor.is_complex()
-    return tensor if integral else None
+    if tensor is None or tensor.is_meta or tensor.is_floating_point() or tensor.is_complex():
+        return None
+    return tensor
 
 
 def _meta_tensor(node: Node) -> Tensor:

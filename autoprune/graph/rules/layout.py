@@ -17,7 +17,10 @@ from autoprune.graph.labels import FIXED, LabelVector
 
 def layout(op: OpContext) -> list[Value]:
     """Apply the operator to the labels of each labelled axis of its first operand."""
-    source = op.tensors()[0]
+    source, *indices = op.tensors()
+    if any(index.constant is None for index in indices):
+        op.freeze_all(source, "its positions are picked by values that are not known before the model runs")
+        return op.fixed_output()
     outputs: list[list[LabelVector | None]] = [[None] * len(shape) for shape in op.shapes]
     for axis, vector in enumerate(source.labels):
         if vector is None:
