@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from autoprune.graph import Plan, Prunable
 from autoprune.graph.capture import first_names, named_tensors
+from autoprune.graph.example import note_example
 from autoprune.graph.patches import patches_for
 
 _PLAIN = (int, float, str, bool, bytes, complex, type(None), torch.dtype, torch.device, type)
@@ -37,7 +38,9 @@ def rebuild(prunable: Prunable, plan: Plan) -> nn.Module:
     Raises:
         PlanError: the plan does not fit the model's groups.
     """
-    return narrow(prunable.model, keep_positions(prunable, plan))
+    small = narrow(prunable.model, keep_positions(prunable, plan))
+    note_example(small, prunable.example_inputs)
+    return small
 
 
 def keep_positions(prunable: Prunable, plan: Plan) -> dict[str, dict[int, NDArray[np.int64]]]:

@@ -1,0 +1,156 @@
+"""The searches as a script calls them: with a model and data in hand, or with nothing but a config.
+
+Before: a user's script; after: `pipeline`, which is imported when one of these is called, so that
+`import autoprune` stays light.
+
+    result = autoprune.search(model, data, "run.toml")
+    tuned = autoprune.finetune(result.study, result.storage, model=model, data=data)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from autoprune.errors import ConfigError
+
+if TYPE_CHECKING:
+    from autoprune.data import VisionData
+    from autoprune.pipeline import Dense, FinetuneResult, SearchResult
+    from autoprune.pipeline.events import Watcher
+    from autoprune.settings import RunConfig
+
+
+def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a config: a TOML file, the name of an embedded one ("digits"), or a mapping of sections.
+
+    Args:
+        source: where it is.
+        overrides: "section.key=value" strings.
+
+    Raises:
+        ConfigError: it is missing, no TOML, or holds an unknown key or a wrong value.
+    """
+    from autoprune.config import load_config as load
+
+    return load(source, overrides)
+
+
+def search(
+    model: nn.Module | None = None,
+    data: VisionData | None = None,
+    config: RunConfig | str | Path | Mapping[str, Any] | None = None,
+    *,
+    watch: Watcher | None = None,
+) -> SearchResult:
+    """Search smaller versions of a model under a budget.
+
+    Args:
+        model: the trained dense model; None takes the one that the config names.
+        data: as `autoprune.data.load` returns it; None takes those that the config names. Model and data come
+            together. That the model was not trained on data.val is the caller's to know.
+        config: a RunConfig, a mapping of sections, a TOML file, or the name of an embedded config.
+        watch: called with events as the search goes on.
+
+    Raises:
+        AutopruneError: something cannot be used; the storage is then untouched.
+    """
+    from autoprune import pipeline
+    from autoprune.pipeline.events import silent
+    from autoprune.settings import RunConfig
+
+    if config is None:
+        raise ConfigError('search: no config given; pass at least {"budget": {"flops": "50%"}}.')
+    settings = config if isinstance(config, RunConfig) else load_config(config)
+    dense = _dense(model, data, settings)
+    if dense is not None:
+        settings = _without_names(settings)
+    return pipeline.search(settings, dense=dense, watch=watch or silent)
+
+
+def resume(
+    study: str,
+    storage: str | None = None,
+    *,
+    model: nn.Module | None = None,
+    data: VisionData | None = None,
+    watch: Watcher | None = None,
+) -> SearchResult:
+    """Go on with a search; model and data are needed where `search` was given them.
+
+    Args:
+        study: its name.
+        storage: its URL; default runs/STUDY.db.
+        model: the same dense model.
+        data: the same data.
+        watch: called with events as the search goes on.
+
+    Raises:
+        StudyError: no such study, or model, data or space are not those that it was made for.
+    """
+    from autoprune import pipeline
+    from autoprune.pipeline.events import silent
+
+    url = pipeline.find_storage(study, storage)
+    return pipeline.resume(study, url, dense=_stored_dense(study, url, model, data), watch=watch or silent)
+
+
+def finetune(
+    study: str,
+    storage: str | None = None,
+    *,
+    model: nn.Module | None = None,
+    data: VisionData | None = None,
+    watch: Watcher | None = None,
+) -> FinetuneResult:
+    """Retrain the best plan of a study fully, evaluate it once on the test part, and save it.
+
+    Args:
+        study: its name.
+        storage: its URL; default runs/STUDY.db.
+        model: the same dense model, where `search` was given it.
+        data: the same data.
+        watch: called with events as the training goes on.
+
+    Raises:
+        StudyError: no such study, no complete trial, or another model or other data than the study's.
+    """
+    from autoprune import pipeline
+    from autoprune.pipeline.events import silent
+
+    url = pipeline.find_storage(study, storage)
+    return pipeline.finetune(study, url, dense=_stored_dense(study, url, model, data), watch=watch or silent)
+
+
+def _stored_dense(study: str, url: str, model: nn.Module | None, data: VisionData | None) -> Dense | None:
+    from autoprune.pipeline.stored import stored_config
+    from autoprune.study import open_study
+
+    return _dense(model, data, stored_config(open_study(url, study)))
+
+
+def _dense(model: nn.Module | None, data: VisionData | None, config: RunConfig) -> Dense | None:
+    """Put a caller's model and data together with the task and device of the config."""
+    if (model is None) != (data is None):
+        raise ConfigError("model and data come together: got one of them, expected both or neither.")
+    if model is None or data is None:
+        return None
+    from autoprune.pipeline import Dense
+    from autoprune.precision import resolve_device
+    from autoprune.task import make_task
+
+    task = make_task(config.task.loss, config.task.metric)
+    return Dense(model.eval(), data, task, resolve_device(config.search.device))
+
+
+def _without_names(config: RunConfig) -> RunConfig:
+    """Take out the names that the caller's own model and data stand for: a resume must not load those."""
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, name=None, factory=None, checkpoint=None, weights=None),
+        data=dataclasses.replace(config.data, name=None, loaders=None),
+    )

@@ -1,0 +1,181 @@
+"""The commands: one function a verb, each a few lines over `pipeline`.
+
+Before: `cli.main`; after: `pipeline` does the work, `report.tables` draws its results. The heavy modules are
+imported inside the commands, so that `autoprune --help` answers at once.
+
+    autoprune finetune digits --set finetune.epochs=5
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from autoprune.cli.progress import Screen
+    from autoprune.pipeline import SearchResult
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Search smaller versions of a trained PyTorch vision model under a budget.",
+)
+console = Console()
+
+ConfigSource = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="A TOML file, or the name of an embedded config: digits.")
+]
+StudyName = Annotated[
+    str, typer.Argument(metavar="STUDY", help="The study's name, as the search printed it.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override section.key of the config; may be repeated."),
+]
+Storage = Annotated[
+    str | None,
+    typer.Option("--storage", metavar="URL", help="The study's storage; default runs/STUDY.db."),
+]
+
+
+@app.command()
+def search(config: ConfigSource, overrides: Overrides = None) -> None:
+    """Search sub-models under the config's budget."""
+    from autoprune import pipeline
+    from autoprune.config import load_config
+
+    run = pipeline.settle(load_config(config, overrides or ()))
+    with (
+        _resumable(f"autoprune resume {run.search.study} --storage {run.search.storage}"),
+        _screen() as watch,
+    ):
+        result = pipeline.search(run, watch=watch)
+    _print_search(result)
+
+
+@app.command()
+def resume(study: StudyName, storage: Storage = None, overrides: Overrides = None) -> None:
+    """Go on with a search that was stopped or killed; only its storage is needed."""
+    from autoprune import pipeline
+
+    url = pipeline.find_storage(study, storage)
+    with _resumable(f"autoprune resume {study} --storage {url}"), _screen() as watch:
+        result = pipeline.resume(study, url, overrides=overrides or (), watch=watch)
+    _print_search(result)
+
+
+@app.command()
+def finetune(study: StudyName, storage: Storage = None, overrides: Overrides = None) -> None:
+    """Retrain the best plan of a study fully and evaluate it once on the test part; goes on where it was."""
+    from autoprune import pipeline
+    from autoprune.cli.tables import finetune_table
+
+    url = pipeline.find_storage(study, storage)
+    with _resumable(f"autoprune finetune {study} --storage {url}"), _screen() as watch:
+        result = pipeline.finetune(study, url, overrides=overrides or (), watch=watch)
+    console.print(finetune_table(result))
+    console.print(
+        f"Saved in {result.folder}. Next: autoprune export {study} --storage {url} --format onnx",
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def train(config: ConfigSource, overrides: Overrides = None) -> None:
+    """Train the dense model with a clean validation part, and note beside it what it has seen."""
+    from autoprune import pipeline
+    from autoprune.config import load_config
+
+    run = load_config(config, overrides or ())
+    with _resumable("the same command"), _screen() as watch:
+        result = pipeline.train(run, watch=watch)
+    console.print(f"Validation score {result.val_score:.4f}. Saved in {result.checkpoint}.", soft_wrap=True)
+
+
+@app.command()
+def inspect(config: ConfigSource, overrides: Overrides = None) -> None:
+    """Show groups, costs, reachable budgets, frozen layers and the memory needed, before any training."""
+    from autoprune import pipeline
+    from autoprune.cli.tables import group_table, inspection_notes, inspection_table
+    from autoprune.config import load_config
+
+    inspection = pipeline.inspect(load_config(config, overrides or ()))
+    console.print(group_table(inspection))
+    console.print(inspection_table(inspection))
+    _print_notes(inspection_notes(inspection))
+
+
+@app.command()
+def export(
+    target: Annotated[
+        str, typer.Argument(metavar="STUDY|FOLDER", help="A finetuned study, or a saved model.")
+    ],
+    format_name: Annotated[str, typer.Option("--format", help="onnx, pt2 or safetensors.")] = "onnx",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write.")] = None,
+    storage: Storage = None,
+) -> None:
+    """Write the finetuned model for another runtime, and check that it computes the same."""
+    from autoprune import pipeline
+
+    report = pipeline.export(target, format_name, output=output, storage=storage)
+    console.print(
+        f"Wrote {report.path} ({report.format}); largest difference to PyTorch {report.max_difference:.2e}.",
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def report(
+    study: StudyName,
+    storage: Storage = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The plot, a PNG file.")] = None,
+) -> None:
+    """Print a study's trials and plot score against MACs and against evaluations."""
+    from autoprune import pipeline
+    from autoprune.report import summary_notes, trial_table
+
+    url = pipeline.find_storage(study, storage)
+    summary, plot = pipeline.report(study, url, output)
+    console.print(trial_table(summary, most=len(summary.records)))
+    _print_notes(summary_notes(summary))
+    console.print(f"Plotted in {plot}.", soft_wrap=True)
+
+
+def _print_search(result: SearchResult) -> None:
+    from autoprune.report import best_table, summary_notes, trial_table
+
+    console.print(trial_table(result.summary, most=5))
+    console.print(best_table(result.summary))
+    _print_notes(summary_notes(result.summary))
+    console.print(f"Next: autoprune finetune {result.study} --storage {result.storage}", soft_wrap=True)
+
+
+def _print_notes(notes: list[str]) -> None:
+    for note in notes:
+        console.print(note, soft_wrap=True, highlight=False, markup=False)
+
+
+def _screen() -> Screen:
+    import optuna
+
+    from autoprune.cli.progress import Screen
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # the screen tells the same, and more
+    return Screen(console)
+
+
+@contextlib.contextmanager
+def _resumable(command: str) -> Iterator[None]:
+    """Say after Ctrl-C how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print(f"Interrupted; what is finished is kept. Go on with: {command}", soft_wrap=True)
+        raise typer.Exit(130) from None

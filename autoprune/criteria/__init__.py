@@ -1,0 +1,127 @@
+"""Criteria: how much each channel matters, and the plans that follow.
+
+Before: `graph` gives the channel groups. After: `rebuild` makes the smaller model of a plan. One file holds a
+family of criteria; a new one is a function and a row in CRITERIA.
+
+    plan = make_plan(prunable, 0.5, criterion="l1")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from autoprune.criteria.base import (
+    Criterion,
+    CriterionInput,
+    Importance,
+    LossFunction,
+    TracedModel,
+    undisturbed,
+)
+from autoprune.criteria.gradients import taylor
+from autoprune.criteria.plans import plan_from_importance, resolve_widths
+from autoprune.criteria.weights import bn, fpgm, l1, l2, random
+from autoprune.errors import PlanError, suggest
+from autoprune.graph.plan import Plan
+
+__all__ = [
+    "CRITERIA",
+    "Criterion",
+    "CriterionInput",
+    "Importance",
+    "importance",
+    "make_plan",
+    "plan_from_importance",
+    "resolve_widths",
+]
+
+CRITERIA: dict[str, Criterion] = {
+    "l1": l1,
+    "l2": l2,
+    "bn": bn,
+    "random": random,
+    "fpgm": fpgm,
+    "taylor": taylor,
+}
+"""Name -> criterion."""
+
+
+def importance(
+    prunable: TracedModel,
+    criterion: str | Criterion = "l1",
+    data: Iterable[Any] | None = None,
+    loss: LossFunction | None = None,
+    seed: int = 0,
+) -> Importance:
+    """Rank the channels of every group that is not frozen; the dense model is left as it is.
+
+    Args:
+        prunable: the traced model.
+        criterion: a name in CRITERIA, or a function of the user's.
+        data: batches (inputs, targets), for criteria that need them ("taylor").
+        loss: (outputs in eval mode, targets) -> scalar, for the same; cross-entropy by default.
+        seed: of every draw.
+
+    Returns:
+        {group name: float64 [width]}; the higher, the rather kept.
+
+    Raises:
+        PlanError: an unknown criterion, one without the data it needs, or an importance that is not finite.
+        DataError: data without batches of (inputs, targets).
+    """
+    name = criterion if isinstance(criterion, str) else getattr(criterion, "__name__", "(yours)")
+    if isinstance(criterion, str):
+        if criterion not in CRITERIA:
+            hint = suggest(criterion, CRITERIA)
+            raise PlanError(f'criterion "{criterion}": unknown.{hint} Known: {", ".join(CRITERIA)}.')
+        criterion = CRITERIA[criterion]
+    groups = tuple(group for group in prunable.groups if group.frozen is None)
+    with undisturbed(prunable.model, seed), torch.no_grad():
+        result = criterion(CriterionInput(prunable.model, groups, data, loss, seed))
+    for group in groups:
+        values = result.get(group.name)
+        if values is None or np.shape(values) != (group.width,):
+            raise PlanError(
+                f'criterion "{name}": group "{group.name}" needs an importance of shape ({group.width},), '
+                f"got {'none' if values is None else np.shape(values)}."
+            )
+        if not np.isfinite(values).all():
+            raise PlanError(
+                f'criterion "{name}": the importance of group "{group.name}" is not finite; the weights '
+                "or the data hold NaN or infinity."
+            )
+    return result
+
+
+def make_plan(
+    prunable: TracedModel,
+    ratio: float | Mapping[str, int | float],
+    criterion: str | Criterion = "l1",
+    data: Iterable[Any] | None = None,
+    loss: LossFunction | None = None,
+    seed: int = 0,
+) -> Plan:
+    """Choose the channels to keep at given keep ratios or widths.
+
+    Args:
+        prunable: the traced model.
+        ratio: a keep ratio in (0, 1] for every group that is not frozen, or {group name: width or ratio}; an
+            int is a width (1 is one channel), a float a ratio (1.0 is all). Groups left out stay whole.
+        criterion: a name in CRITERIA ("l1", "l2", "bn", "random", "fpgm", "taylor"), or a function.
+        data: batches (inputs, targets), for criteria that need them ("taylor").
+        loss: (outputs in eval mode, targets) -> scalar, for the same; cross-entropy by default.
+        seed: of every draw.
+
+    Returns:
+        The plan: a mapping {group name: sorted int64 keep index} of the groups that are narrowed.
+
+    Raises:
+        PlanError: a group, width, ratio or criterion that does not fit, or data that is missing.
+        DataError: data without batches of (inputs, targets).
+    """
+    widths = resolve_widths(prunable, ratio)
+    return plan_from_importance(prunable, widths, importance(prunable, criterion, data, loss, seed))

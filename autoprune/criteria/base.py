@@ -1,0 +1,143 @@
+"""What every criterion reads and gives, and the slices of parameters that belong to a channel.
+
+Before: a traced model's channel groups. After: the families of criteria (`weights`, `gradients`), each a
+plain function from a `CriterionInput` to one importance a channel:
+
+    for filters in filter_slices(given.model, group):     # float64 [width, n], one a convolution or linear
+        total += filters.abs().sum(dim=1)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvTransposeNd
+
+from autoprune.graph.groups import ChannelGroup, Member
+
+Importance: TypeAlias = dict[str, NDArray[np.float64]]
+"""{group name: float64 [width]}; the higher, the rather kept."""
+
+LossFunction: TypeAlias = Callable[[Any, Any], Tensor]
+"""(outputs of the model in eval mode, targets) -> scalar tensor."""
+
+
+class TracedModel(Protocol):
+    """The part of a `Prunable` that criteria and plans read."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The dense model."""
+        ...
+
+    @property
+    def groups(self) -> tuple[ChannelGroup, ...]:
+        """Its channel groups."""
+        ...
+
+
+@dataclass(frozen=True)
+class CriterionInput:
+    """What a criterion may read; it changes none of it.
+
+    Attributes:
+        model: the dense model, in eval mode.
+        groups: the groups to rank, without the frozen ones.
+        data: batches (inputs, targets), or None.
+        loss: the loss to lower, or None.
+        seed: of every draw; torch, numpy and random are seeded with it.
+    """
+
+    model: nn.Module
+    groups: tuple[ChannelGroup, ...]
+    data: Iterable[Any] | None
+    loss: LossFunction | None
+    seed: int
+
+
+Criterion: TypeAlias = Callable[[CriterionInput], Importance]
+"""Gives the importance of every channel of every group in `CriterionInput.groups`."""
+
+
+def channel_slices(tensor: Tensor, member: Member) -> Tensor:
+    """Cut a tensor into the part of each channel: float64 [width, n], n = m times the other axes' sizes."""
+    index = torch.from_numpy(member.index.reshape(-1)).to(tensor.device)
+    parts = tensor.detach().index_select(member.axis, index).movedim(member.axis, 0)
+    return parts.reshape(member.index.shape[0], -1).double()
+
+
+def filter_slices(model: nn.Module, group: ChannelGroup) -> list[Tensor]:
+    """Cut the weights that compute the group's channels into filters, each float64 [width, n].
+
+    These are the weights of convolutions, linears and their like on their output side (axis 0, or 1 for a
+    transposed convolution and an embedding; a depthwise convolution has one side only). Biases, scales and
+    buffers do not count. A weight under a parametrization (weight norm) counts as the module uses it. A
+    group without such weights gives the slices of all its parameters.
+    """
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    filters: list[Tensor] = []
+    others: list[Tensor] = []
+    for member in group.members:
+        stored = parameters.get(member.parameter)
+        if stored is None:
+            continue
+        module, attribute = locate(model, member.parameter)
+        weight = getattr(module, attribute)
+        if weight.numel() != stored.numel():
+            continue
+        is_filter = _is_weight(attribute, weight) and not is_input_side(model, member, weight.ndim)
+        (filters if is_filter else others).append(channel_slices(weight, member))
+    return filters or others
+
+
+def locate(model: nn.Module, parameter: str) -> tuple[nn.Module, str]:
+    """Find the module and the attribute that a parameter serves, also through a parametrization."""
+    path, _, attribute = parameter.rpartition(".")
+    owner, parametrized, name = path.rpartition("parametrizations.")
+    if parametrized:
+        return model.get_submodule(owner.rstrip(".")), name
+    return model.get_submodule(path), attribute
+
+
+def is_input_side(model: nn.Module, member: Member, ndim: int) -> bool:
+    """Whether a member is the side of a weight that reads the channels, rather than computes them."""
+    module, attribute = locate(model, member.parameter)
+    if ndim < 2 or not attribute.endswith("weight"):
+        return False
+    transposed = isinstance(module, _ConvTransposeNd) and module.groups == 1
+    if transposed or isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+        return member.axis == 0
+    return member.axis != 0
+
+
+@contextlib.contextmanager
+def undisturbed(model: nn.Module, seed: int) -> Iterator[None]:
+    """Put the model in eval mode and seed torch, numpy and random inside the block; restore all after it."""
+    modes = [(module, module.training) for module in model.modules()]
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
+    with torch.random.fork_rng(devices=list(devices)):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            for module, _ in modes:
+                module.training = False
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+def _is_weight(attribute: str, tensor: Tensor) -> bool:
+    return tensor.ndim >= 2 and attribute.endswith("weight")

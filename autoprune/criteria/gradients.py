@@ -1,0 +1,123 @@
+"""Criteria that read gradients of the loss: taylor.
+
+Before: `criteria.base`, batches of data and a loss. After: the table CRITERIA. The gradients are taken on a
+functional call with copies of the buffers, so that the dense model keeps its own and gets no `.grad`.
+
+    taylor(given)["layer1.0.conv1"]     # float64 [width]
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+from autoprune.criteria.base import (
+    CriterionInput,
+    Importance,
+    LossFunction,
+    channel_slices,
+    is_input_side,
+)
+from autoprune.errors import DataError, PlanError
+
+TAYLOR_BATCHES = 10
+"""Batches that the importance is averaged over; the data's first ones, all where it has fewer."""
+
+
+def taylor(given: CriterionInput) -> Importance:
+    """Sum (weight x gradient)^2 over a channel's parameters, averaged over `TAYLOR_BATCHES` batches.
+
+    The parameters of a channel are its filters, biases and normalisation scales and shifts in all layers that
+    write into the group, not the weights that read it. The loss is cross-entropy where none is given.
+
+    Raises:
+        PlanError: no data is given.
+        DataError: the data holds no batch, or other things than (inputs, targets).
+
+    Reference: Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019, section 3.1,
+    equations 7 and 8. Differs in the model's mode: eval, so that BatchNorm's statistics stay.
+    """
+    if not given.groups:
+        return {}
+    if given.data is None:
+        raise PlanError(
+            'criterion "taylor": needs batches of data; give make_plan(..., data=loader, loss=loss).'
+        )
+    parameters = dict(given.model.named_parameters(remove_duplicate=False))
+    members = {
+        group.name: [
+            member
+            for member in group.members
+            if member.parameter in parameters
+            and not is_input_side(given.model, member, parameters[member.parameter].ndim)
+        ]
+        for group in given.groups
+    }
+    wanted = {id(parameters[member.parameter]) for listed in members.values() for member in listed}
+    result = {group.name: np.zeros(group.width) for group in given.groups}
+    batches = 0
+    for gradients in _gradients(given.model, wanted, given.data, given.loss or functional.cross_entropy):
+        batches += 1
+        for group_name, listed in members.items():
+            for member in listed:
+                parameter = parameters[member.parameter]
+                product = parameter.detach().double() * gradients[id(parameter)]
+                squares = channel_slices(product, member).square().sum(dim=1)
+                result[group_name] += squares.cpu().numpy()
+    if batches == 0:
+        raise DataError('criterion "taylor": the data gave no batch; give a loader that is not empty.')
+    return {name: total / batches for name, total in result.items()}
+
+
+def _gradients(
+    model: nn.Module, wanted: set[int], data: Iterable[Any], loss: LossFunction
+) -> Iterator[Mapping[int, Tensor]]:
+    """Yield {id of wanted parameter: gradient of the loss} for each of the first batches."""
+    state = {name: tensor.detach() for name, tensor in model.named_parameters()}
+    names = {name: id(tensor) for name, tensor in model.named_parameters() if id(tensor) in wanted}
+    leaves = {name: state[name].clone().requires_grad_() for name in names}
+    device = next((tensor.device for tensor in state.values()), torch.device("cpu"))
+    for batch in itertools.islice(data, TAYLOR_BATCHES):
+        inputs, targets = _unpack(batch, device)
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        arguments, keywords = _as_call(inputs)
+        with torch.enable_grad():
+            outputs = torch.func.functional_call(model, {**state, **buffers, **leaves}, arguments, keywords)
+            gradients = torch.autograd.grad(loss(outputs, targets), list(leaves.values()), allow_unused=True)
+        yield {
+            names[name]: torch.zeros_like(leaf) if gradient is None else gradient
+            for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True)
+        }
+
+
+def _unpack(batch: Any, device: torch.device) -> tuple[Any, Any]:
+    """Split a batch into (inputs, targets), both on the model's device."""
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise DataError(
+            f'criterion "taylor": the data gave a {type(batch).__name__}, expected batches (inputs, targets).'
+        )
+    inputs, targets = (_moved(part, device) for part in batch)
+    return inputs, targets
+
+
+def _moved(part: Any, device: torch.device) -> Any:
+    if isinstance(part, Tensor):
+        return part.to(device)
+    if isinstance(part, Mapping):
+        return {key: _moved(value, device) for key, value in part.items()}
+    if isinstance(part, (tuple, list)):
+        return tuple(_moved(value, device) for value in part)
+    return part
+
+
+def _as_call(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Turn a batch's inputs into positional and keyword arguments of the model."""
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    return (inputs if isinstance(inputs, tuple) else (inputs,)), {}

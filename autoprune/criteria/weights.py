@@ -1,0 +1,97 @@
+"""Criteria that read the weights alone: l1, l2, bn, random and fpgm.
+
+Before: `criteria.base`. After: the table CRITERIA. Where several layers write into one group (residual
+connections), a channel's importance is the sum over these layers, for "bn" the mean.
+
+    l1(given)["layer1.0.conv1"]     # float64 [width]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from autoprune.criteria.base import CriterionInput, Importance, channel_slices, filter_slices, locate
+from autoprune.graph.groups import ChannelGroup
+
+
+def l1(given: CriterionInput) -> Importance:
+    """Sum the absolute weights of a channel's filters.
+
+    Reference: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, section 3.1. Differs in groups
+    tied by a residual connection: the paper lets the shortcut's projection alone rank them (section 3.3),
+    here all layers that write into the group count, since few groups have a projection.
+    """
+    return _over_filters(given, lambda filters: filters.abs().sum(dim=1))
+
+
+def l2(given: CriterionInput) -> Importance:
+    """Take the Euclidean norm of each of a channel's filters, summed over the layers.
+
+    Reference: He et al., Soft Filter Pruning, IJCAI 2018, section 3.2 (p = 2).
+    """
+    return _over_filters(given, lambda filters: torch.linalg.vector_norm(filters, dim=1))
+
+
+def fpgm(given: CriterionInput) -> Importance:
+    """Sum a filter's distances to all filters of its layer: the nearest to the geometric median go first.
+
+    Reference: He et al., Filter Pruning via Geometric Median, CVPR 2019, section 3.3, equation 6.
+    """
+    return _over_filters(given, lambda filters: torch.cdist(filters, filters).sum(dim=1))
+
+
+def bn(given: CriterionInput) -> Importance:
+    """Average the absolute BatchNorm scales of a channel over the BatchNorms that the group passes through.
+
+    A group without a BatchNorm scale falls back to l1, divided by its largest so that it lies in [0, 1], as
+    trained scales mostly do.
+
+    Reference: Liu et al., Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017,
+    section 3.
+    """
+    parameters = dict(given.model.named_parameters(remove_duplicate=False))
+    result: Importance = {}
+    for group in given.groups:
+        scales = [
+            channel_slices(parameters[member.parameter], member).abs().mean(dim=1)
+            for member in group.members
+            if member.parameter in parameters and _is_scale(given.model, member.parameter)
+        ]
+        if scales:
+            result[group.name] = _to_numpy(torch.stack(scales).mean(dim=0))
+        else:
+            norms = _rank(given.model, group, lambda filters: filters.abs().sum(dim=1))
+            result[group.name] = norms / max(float(norms.max()), np.finfo(np.float64).tiny)
+    return result
+
+
+def random(given: CriterionInput) -> Importance:
+    """Draw every importance from [0, 1): the control that a criterion has to beat."""
+    rng = np.random.default_rng(given.seed)
+    return {group.name: rng.random(group.width) for group in given.groups}
+
+
+def _over_filters(given: CriterionInput, norm: Callable[[Tensor], Tensor]) -> Importance:
+    return {group.name: _rank(given.model, group, norm) for group in given.groups}
+
+
+def _rank(model: nn.Module, group: ChannelGroup, norm: Callable[[Tensor], Tensor]) -> NDArray[np.float64]:
+    """Sum `norm` [width, n] -> [width] over the group's layers; zeros where it has no parameters at all."""
+    norms = [norm(filters) for filters in filter_slices(model, group)]
+    return _to_numpy(torch.stack(norms).sum(dim=0)) if norms else np.zeros(group.width)
+
+
+def _is_scale(model: nn.Module, parameter: str) -> bool:
+    module, attribute = locate(model, parameter)
+    return isinstance(module, _BatchNorm) and attribute == "weight"
+
+
+def _to_numpy(tensor: Tensor) -> NDArray[np.float64]:
+    values: NDArray[np.float64] = tensor.cpu().numpy()
+    return values

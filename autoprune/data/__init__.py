@@ -1,0 +1,100 @@
+"""Data: named sets, image folders and the user's own loaders, all as one VisionData.
+
+Before: names and folders from a config. After: `train` and `score`, which see only loaders of
+(inputs, targets) on the device.
+
+    data = load("fashion-mnist", batch_size=128, val_fraction=0.1, seed=0)
+    for inputs, targets in data.train.batches(seed=0, epoch=0): ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from autoprune.data.folder import load_folder
+from autoprune.data.loaders import Augment, Batch, DeviceLoader, Loader, StreamLoader, endless
+from autoprune.data.memory import load_arrays
+from autoprune.data.sources import SOURCES
+from autoprune.data.user import load_user
+from autoprune.data.vision import LoadOptions, VisionData
+from autoprune.errors import DataError, suggest
+
+__all__ = [
+    "DATASETS",
+    "Augment",
+    "Batch",
+    "DeviceLoader",
+    "LoadOptions",
+    "Loader",
+    "StreamLoader",
+    "VisionData",
+    "endless",
+    "load",
+]
+
+
+def _in_memory(name: str) -> Callable[[LoadOptions], VisionData]:
+    def load_source(options: LoadOptions) -> VisionData:
+        return load_arrays(name, SOURCES[name](options.folder or Path("data")), options)
+
+    return load_source
+
+
+DATASETS: Mapping[str, Callable[[LoadOptions], VisionData]] = {
+    **{name: _in_memory(name) for name in SOURCES},
+    "folder": load_folder,
+}
+"""Name -> function of the options; "module:function" loaders need no row."""
+
+
+def load(
+    name: str,
+    *,
+    folder: str | Path | None = None,
+    batch_size: int = 128,
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    device: str = "cpu",
+    augment: bool = True,
+    image_size: int | None = None,
+    workers: int = 2,
+    validation: str | None = None,
+) -> VisionData:
+    """Load a data set by name.
+
+    Args:
+        name: a row of DATASETS, "folder", or "package.module:function" for the user's own loaders.
+        folder: where the files are, or are downloaded to (default "data"); for "folder", what holds train/
+            and val/.
+        batch_size: samples a training batch; a set in memory is evaluated in larger ones.
+        val_fraction: share of the training part that is held out, where the set has no validation part.
+        seed: of that split.
+        device: where the batches are delivered.
+        augment: whether training images are shifted, cropped and flipped at random, as suits the set.
+        image_size: pixels a side for "folder" (default 224).
+        workers: processes that read an image folder.
+        validation: "package.module:function" that returns a loader to validate with, instead of a
+            held-out share.
+
+    Raises:
+        ConfigError: a function that cannot be imported.
+        DataError: unknown name, missing or malformed files, an empty part, NaN, labels out of range.
+    """
+    options = LoadOptions(
+        folder=Path(folder) if folder is not None else None,
+        batch_size=batch_size,
+        val_fraction=val_fraction,
+        seed=seed,
+        device=device,
+        augment=augment,
+        image_size=image_size,
+        workers=workers,
+        validation=validation,
+    )
+    if ":" in name:
+        return load_user(name, options)
+    if name not in DATASETS:
+        known = ", ".join(DATASETS)
+        raise DataError(f'data.name: unknown data set "{name}"; known: {known}.{suggest(name, DATASETS)}')
+    return DATASETS[name](options)

@@ -1,0 +1,84 @@
+"""Seeds and random states: every draw belongs to a stream of its own, the process's global states stay put.
+
+Before: nothing. After: the loaders (one stream an epoch) and `train` (one stream a training).
+
+    with seeded(stream_seed(0, 7)):     # torch, numpy and random are seeded inside, as before outside
+        model = make_model()
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def stream_seed(*parts: int) -> int:
+    """Return one 63-bit seed for a tuple of non-negative numbers; other tuples give unrelated seeds."""
+    return int(np.random.SeedSequence(list(parts)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def random_states() -> dict[str, Any]:
+    """Return the global states of torch (CPU and every CUDA device in use), numpy and random."""
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if _cuda_in_use() else [],
+        "random": random.getstate(),
+        "numpy": np.random.get_state(),
+    }
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """Set the global states to what `random_states` returned."""
+    torch.set_rng_state(states["torch"])
+    if states["cuda"]:
+        torch.cuda.set_rng_state_all(states["cuda"])
+    random.setstate(states["random"])
+    np.random.set_state(states["numpy"])
+
+
+def to_storable(states: dict[str, Any]) -> dict[str, Any]:
+    """Turn random states into tensors, numbers, strings and lists (torch.load's weights_only)."""
+    version, words, gauss = states["random"]
+    kind, key, *rest = states["numpy"]
+    storable_numpy = [kind, torch.from_numpy(key.astype(np.int64)), *(float(value) for value in rest)]
+    return {**states, "random": [version, list(words), gauss], "numpy": storable_numpy}
+
+
+def from_storable(stored: dict[str, Any]) -> dict[str, Any]:
+    """Turn what `to_storable` returned back into random states."""
+    version, words, gauss = stored["random"]
+    kind, key, position, has_gauss, cached = stored["numpy"]
+    numpy_state = (kind, key.numpy().astype(np.uint32), int(position), int(has_gauss), cached)
+    return {**stored, "random": (version, tuple(words), gauss), "numpy": numpy_state}
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch, numpy and random inside the block; restore the states that they had before it."""
+    before = random_states()
+    # torch.manual_seed formats the whole stack where there is no CUDA: milliseconds, on every call.
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        restore_random_states(before)
+
+
+def seeded_states(seed: int) -> dict[str, Any]:
+    """Return the states that `seeded(seed)` starts with."""
+    with seeded(seed):
+        return random_states()
+
+
+def _cuda_in_use() -> bool:
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return torch.cuda.is_available() and bool(used)

@@ -1,0 +1,72 @@
+"""The engines: who runs trials, never what a trial is. One row of ENGINES an engine.
+
+Before: `pipeline` has a study, a space and a scorer; after: the study holds the finished trials.
+
+    runner = TrialRunner(study, space, sampler="tpe", trials=60, rungs=2, seed=0)
+    run_search("serial", runner, make_scorer)
+
+A new engine is a function (runner, make_scorer, workers) in a file of its own, and one row here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from autoprune.engines.processes import run_processes
+from autoprune.engines.pruners import PRUNERS
+from autoprune.engines.serial import run_serial
+from autoprune.engines.trial_runner import Event, Job, MakeScorer, Scorer, TrialRunner
+from autoprune.errors import ConfigError, suggest
+
+Engine = Callable[[TrialRunner, MakeScorer, int], None]
+
+ENGINES: dict[str, Engine] = {
+    "serial": run_serial,
+    "processes": run_processes,
+}
+
+__all__ = [
+    "ENGINES",
+    "PRUNERS",
+    "Engine",
+    "Event",
+    "Job",
+    "MakeScorer",
+    "Scorer",
+    "TrialRunner",
+    "run_search",
+]
+
+
+def run_search(
+    engine: str,
+    runner: TrialRunner,
+    make_scorer: MakeScorer,
+    *,
+    workers: int = 1,
+    other_hosts_are_gone: bool = False,
+) -> None:
+    """Run a search, or go on with one, until its study has all its trials.
+
+    Trials that a dead process left running are queued again first. Whatever ends the search early (Ctrl-C, an
+    error) leaves no trial behind as running, and no finished one lost.
+
+    Args:
+        engine: a row of ENGINES.
+        runner: the trials' lifecycle.
+        make_scorer: makes the scorer where it is used; picklable for engines with several processes.
+        workers: how many processes, for engines that have them.
+        other_hosts_are_gone: queue trials again that other hosts hold, too.
+
+    Raises:
+        ConfigError: the engine is unknown (the nearest is named).
+        StudyError: the storage cannot be used, or every trial fails.
+    """
+    if engine not in ENGINES:
+        hint = suggest(engine, ENGINES) or f" Known: {', '.join(ENGINES)}."
+        raise ConfigError(f"search.engine: unknown engine {engine!r}.{hint}")
+    runner.study.requeue_dead(other_hosts=other_hosts_are_gone)
+    try:
+        ENGINES[engine](runner, make_scorer, workers)
+    finally:
+        runner.study.release()

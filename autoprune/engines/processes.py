@@ -1,0 +1,210 @@
+"""The engine of N worker processes on one study: workers score, this process alone touches the storage.
+
+Before: `TrialRunner` has jobs; after: workers send scores over pipes, and are told whether to climb on.
+
+    run_processes(runner, make_scorer, workers=2)
+
+A worker that dies (kill -9, out of memory) costs its trial only: that is queued once more, then recorded as
+failed; the worker is replaced. Workers leave by themselves when this process dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from autoprune.engines.serial import climb
+from autoprune.engines.trial_runner import Job, MakeScorer, TrialRunner
+from autoprune.errors import StudyError, TrialError
+
+MAX_DEATHS = 2
+"""A trial whose worker died so often has failed; so many workers that die unready end the search."""
+
+_STOP_TIMEOUT_S = 5.0
+
+
+@dataclass
+class _Worker:
+    """A worker as this process sees it; `job` is what it works on, `fault` what is wrong with its scores."""
+
+    process: BaseProcess
+    pipe: Connection
+    ready: bool = False
+    job: Job | None = None
+    fault: str | None = None
+
+
+def run_processes(runner: TrialRunner, make_scorer: MakeScorer, workers: int) -> None:
+    """Run trials on spawned workers until the study has them all.
+
+    Args:
+        runner: the trials' lifecycle.
+        make_scorer: picklable; called once in each worker; they share out this process's threads.
+        workers: how many processes.
+
+    Raises:
+        StudyError: workers cannot be started.
+    """
+    pool: list[_Worker] = []
+    try:
+        pool.extend(_spawn(make_scorer, workers) for _ in range(workers))
+        unready_deaths = 0
+        while any(worker.job is not None or not worker.ready for worker in pool) or _feed(runner, pool):
+            ends = {worker.pipe: worker for worker in pool}
+            for pipe in wait(list(ends)):
+                worker = ends[pipe]  # type: ignore[index]  # wait() returns the very objects that it was given
+                try:
+                    message = worker.pipe.recv()
+                except (EOFError, OSError):
+                    unready_deaths += not worker.ready
+                    _bury(runner, worker, unready_deaths)
+                    pool[pool.index(worker)] = _spawn(make_scorer, workers)
+                else:
+                    _handle(runner, worker, message)
+            _feed(runner, pool)
+    finally:
+        _stop(pool)
+
+
+def _feed(runner: TrialRunner, pool: list[_Worker]) -> bool:
+    """Give every idle worker a job while there are any; tell whether one was given."""
+    fed = False
+    for worker in pool:
+        if worker.ready and worker.job is None:
+            job = runner.ask()
+            if job is None:
+                break
+            worker.job = job
+            fed = True
+            with contextlib.suppress(OSError):  # a worker that just died is noticed at its pipe's end
+                worker.pipe.send((dict(job.widths), job.seed))
+    return fed
+
+
+def _handle(runner: TrialRunner, worker: _Worker, message: tuple[str, Any]) -> None:
+    """Act on one message of a worker: ready, broken, rung, done or failed."""
+    kind, content = message
+    if kind == "ready":
+        worker.ready = True
+        return
+    job = worker.job
+    if kind == "broken" or job is None:
+        raise StudyError(f"{runner.study.name}: a worker could not make its scorer: {content}")
+    if kind == "rung":
+        go_on = False
+        try:
+            go_on = runner.report(job, content)
+        except TrialError as error:
+            worker.fault = str(error)
+        with contextlib.suppress(OSError):
+            worker.pipe.send(go_on)
+        return
+    fault, worker.job, worker.fault = worker.fault or content, None, None
+    try:
+        if fault is None:
+            runner.finish(job)
+    except TrialError as error:
+        fault = str(error)
+    if fault is not None:
+        runner.fail(job, fault)
+
+
+def _bury(runner: TrialRunner, worker: _Worker, unready_deaths: int) -> None:
+    """Queue the trial of a dead worker once more, or fail it where that happened before."""
+    worker.process.join(_STOP_TIMEOUT_S)
+    how = f"exit code {worker.process.exitcode}"
+    if unready_deaths >= MAX_DEATHS:
+        raise StudyError(
+            f"{runner.study.name}: {unready_deaths} workers died before they were ready ({how})."
+        )
+    job, worker.job = worker.job, None
+    if job is None:
+        return
+    deaths = runner.count_death(job)
+    if deaths < MAX_DEATHS:
+        runner.requeue(job)
+    else:
+        runner.fail(job, f"its worker process died {deaths} times ({how}; out of memory?).")
+
+
+def _spawn(make_scorer: MakeScorer, workers: int) -> _Worker:
+    import torch
+
+    threads = max(1, torch.get_num_threads() // workers)
+    context = multiprocessing.get_context("spawn")
+    mine, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(make_scorer, theirs, threads), daemon=True)
+    with _thread_limit(threads):
+        process.start()
+    theirs.close()
+    return _Worker(process, mine)
+
+
+@contextlib.contextmanager
+def _thread_limit(threads: int) -> Iterator[None]:
+    """Let processes started inside inherit the limit: OpenMP reads it once, as it is loaded."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+
+
+def _stop(pool: list[_Worker]) -> None:
+    for worker in pool:
+        worker.pipe.close()
+        worker.process.terminate()
+    for worker in pool:
+        worker.process.join(_STOP_TIMEOUT_S)
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
+
+
+def _work(make_scorer: MakeScorer, pipe: Connection, threads: int) -> None:
+    """Score jobs until the pipe closes; the body of a worker process."""
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent alone decides
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    try:
+        scorer = make_scorer()
+    except Exception as error:
+        pipe.send(("broken", f"{type(error).__name__}: {error}"))
+        return
+    pipe.send(("ready", None))
+    while True:
+        try:
+            widths, seed = pipe.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            for rung in climb(scorer, widths, seed):
+                pipe.send(("rung", rung))
+                if not pipe.recv():
+                    break
+            pipe.send(("done", None))
+        except (EOFError, BrokenPipeError):
+            return
+        except TrialError as error:
+            pipe.send(("failed", str(error)))
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

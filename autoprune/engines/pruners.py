@@ -1,0 +1,100 @@
+"""Own early stopping: Optuna's pruners by name, judged from the storage and the trial's own attempt alone.
+
+Before: `TrialRunner` has a rung's score; after: the trial climbs on, or is stopped.
+
+    early = EarlyStopping(study, make_pruner("median", rungs=3))
+    early.should_stop(7, scores=[0.71])      # trial 7 after rung 0
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import optuna
+from optuna.pruners import (
+    BasePruner,
+    HyperbandPruner,
+    MedianPruner,
+    NopPruner,
+    PercentilePruner,
+    SuccessiveHalvingPruner,
+)
+
+from autoprune.errors import ConfigError, suggest
+from autoprune.samplers import view_study
+
+REDUCTION = 3
+"""Halving keeps the best third of each rung; steps are powers of it, so that Optuna's rungs are ours."""
+
+
+def _median(rungs: int) -> BasePruner:
+    return MedianPruner(n_startup_trials=5)
+
+
+def _percentile(rungs: int) -> BasePruner:
+    return PercentilePruner(25.0, n_startup_trials=8)
+
+
+def _halving(rungs: int) -> BasePruner:
+    return SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION)
+
+
+def _hyperband(rungs: int) -> BasePruner:
+    return HyperbandPruner(min_resource=1, max_resource=rung_step(rungs - 1) + 1, reduction_factor=REDUCTION)
+
+
+def _none(rungs: int) -> BasePruner:
+    return NopPruner()
+
+
+PRUNERS: dict[str, Callable[[int], BasePruner]] = {
+    "none": _none,
+    "median": _median,
+    "percentile": _percentile,
+    "halving": _halving,
+    "hyperband": _hyperband,
+}
+"""From the number of rungs to a pruner. The percentile pruner keeps the best quarter."""
+
+
+def make_pruner(name: str, rungs: int) -> BasePruner:
+    """Make a pruner by name.
+
+    Raises:
+        ConfigError: the name is unknown (the nearest is named).
+    """
+    if name not in PRUNERS:
+        hint = suggest(name, PRUNERS) or f" Known: {', '.join(PRUNERS)}."
+        raise ConfigError(f"search.pruner: unknown pruner {name!r}.{hint}")
+    return PRUNERS[name](rungs)
+
+
+def rung_step(index: int) -> int:
+    """Return the step under which rung `index` is reported to Optuna: 1, 3, 9, ..."""
+    return int(REDUCTION**index)
+
+
+class EarlyStopping:
+    """Judges running trials after each rung.
+
+    The pruner sees a trial as its present attempt made it, without what a killed attempt left in the storage
+    (Optuna cannot delete that), and all other trials as stored; so a resumed trial gets the same verdicts.
+    """
+
+    def __init__(self, study: optuna.Study, pruner: BasePruner) -> None:
+        self._study = study
+        self._pruner = pruner
+        self._marks: dict[int, dict[str, Any]] = {}
+
+    def should_stop(self, number: int, scores: Sequence[float]) -> bool:
+        """Tell whether trial `number` should stop after the last of its scores, which begin at rung 0."""
+        if len(scores) == 1:
+            self._marks[number] = {}
+        marks = self._marks[number]
+        attempt = copy.copy(self._study.get_trials(deepcopy=False)[number])
+        attempt.intermediate_values = {rung_step(index): score for index, score in enumerate(scores)}
+        attempt.system_attrs = dict(marks)
+        others = view_study(self._study, lambda other: other.number != number, marks)
+        return bool(self._pruner.prune(others, attempt))

@@ -1,0 +1,50 @@
+"""The serial engine: one trial after the other in this process; resumed searches repeat exactly.
+
+run_serial(runner, make_scorer, workers=1)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from autoprune.engines.trial_runner import Job, MakeScorer, Scorer, TrialRunner
+from autoprune.errors import TrialError
+from autoprune.study import RungScore
+
+
+def run_serial(runner: TrialRunner, make_scorer: MakeScorer, workers: int) -> None:
+    """Run trials until the study has them all; `workers` does not matter here."""
+    scorer = make_scorer()
+    while (job := runner.ask()) is not None:
+        _run_trial(runner, scorer, job)
+
+
+def _run_trial(runner: TrialRunner, scorer: Scorer, job: Job) -> None:
+    """Climb the rungs of one trial; whatever the scorer raises fails this trial only."""
+    try:
+        for rung in climb(scorer, job.widths, job.seed):
+            if not runner.report(job, rung):
+                break
+        runner.finish(job)
+    except TrialError as error:
+        runner.fail(job, str(error))
+
+
+def climb(scorer: Scorer, widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
+    """Yield the scorer's rungs.
+
+    Raises:
+        TrialError: the scorer raised anything at all; the message is one line.
+    """
+    rungs = scorer(widths, seed)
+    while True:
+        try:
+            rung = next(rungs, None)
+        except TrialError:
+            raise
+        except Exception as error:
+            text = " ".join(str(error).split())
+            raise TrialError(f"{type(error).__name__}: {text}"[:500]) from error
+        if rung is None:
+            return
+        yield RungScore(rung.index, rung.name, float(rung.score), float(rung.seconds))

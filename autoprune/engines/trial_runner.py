@@ -1,0 +1,274 @@
+"""Own the lifecycle of a trial, the same for every engine: ask, decode, climb rungs, stop early, tell, fail.
+
+Before: the study and the space exist; after: an engine fetches jobs and hands their scores back.
+
+    runner = TrialRunner(study, space, sampler="tpe", pruner="median", trials=60, rungs=2)
+    while (job := runner.ask()) is not None:
+        for rung in scorer(job.widths, job.seed):
+            if not runner.report(job, rung):
+                break
+        runner.finish(job)
+
+Only this file tells a study how a trial ended. It runs in one process: workers never see the storage.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from optuna.trial import Trial, TrialState
+
+from autoprune.engines.pruners import EarlyStopping, make_pruner, rung_step
+from autoprune.errors import StudyError, TrialError
+from autoprune.samplers import IGNORES_PRUNED, distributions, make_sampler, trial_seed
+from autoprune.space import SearchSpace
+from autoprune.study import RungScore, SearchStudy, TrialRecord
+
+PENALTY = 0.1
+"""A stopped trial's value is its last score less this share of the rung's spread, for each rung it misses."""
+
+HOPELESS = 5
+"""So many failures before any success end the search: the fault is not the candidates'."""
+
+_log = logging.getLogger(__name__)
+
+
+class RungLike(Protocol):
+    """What a scorer yields for each rung."""
+
+    @property
+    def index(self) -> int: ...  # noqa: D102 - as in RungScore
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def score(self) -> float: ...  # noqa: D102
+    @property
+    def seconds(self) -> float: ...  # noqa: D102
+
+
+Scorer = Callable[[Mapping[str, int], int], Iterator[RungLike]]
+"""From (widths, seed) to the scores of one rung after the other; the caller may leave off after any."""
+
+MakeScorer = Callable[[], Scorer]
+"""Makes the scorer in the process that will use it; picklable where an engine has several."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a trial asks to be scored."""
+
+    number: int
+    widths: Mapping[str, int]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Event:
+    """Progress: a trial started, climbed a rung, finished (whatever its state), or went back to the queue."""
+
+    kind: Literal["started", "rung", "finished", "requeued"]
+    number: int
+    rung: RungScore | None = None
+    record: TrialRecord | None = None
+
+
+@dataclass
+class _Attempt:
+    """A running trial's state in memory."""
+
+    trial: Trial
+    started: float
+    scores: list[RungScore] = field(default_factory=list)
+    stopped: bool = False
+
+
+class TrialRunner:
+    """Runs the trials of one search.
+
+    Args:
+        study: where everything is stored.
+        space: decodes proposals into widths.
+        sampler: a row of SAMPLERS.
+        pruner: a row of PRUNERS.
+        trials: how many trials the study shall have in all, failed ones included.
+        rungs: how many rungs the scorer climbs; the last one's score is the objective.
+        seed: the search's seed.
+        device: a name for the records.
+        on_event: called with every `Event`, in this process.
+
+    Raises:
+        ConfigError: an unknown sampler or pruner.
+    """
+
+    def __init__(
+        self,
+        study: SearchStudy,
+        space: SearchSpace,
+        *,
+        sampler: str = "tpe",
+        pruner: str = "median",
+        trials: int = 60,
+        rungs: int = 1,
+        seed: int = 0,
+        device: str = "cpu",
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        self.study = study
+        self.space = space
+        self.trials = trials
+        self.rungs = rungs
+        self.seed = seed
+        self.device = device
+        self._on_event = on_event or (lambda event: None)
+        self._penalised = sampler in IGNORES_PRUNED
+        self._distributions = distributions(space.variables)
+        self._early = EarlyStopping(study.optuna, make_pruner(pruner, rungs))
+        self._attempts: dict[int, _Attempt] = {}
+        study.optuna.sampler = make_sampler(sampler, seed=seed, trials=trials, space=self._distributions)
+
+    def ask(self) -> Job | None:
+        """Return the next trial to score, or None where the study has all its trials.
+
+        Trials whose widths were scored before take those scores and never reach the engine.
+        """
+        while (trial := self.study.ask(self.trials)) is not None:
+            self._attempts[trial.number] = _Attempt(trial, time.perf_counter())
+            job = self._propose(trial)
+            self._tell_progress(Event("started", job.number))
+            known = self._find_scored(job)
+            if known is None:
+                return job
+            self._reuse(job, known)
+        return None
+
+    def report(self, job: Job, rung: RungScore) -> bool:
+        """Record a rung's score; tell whether the trial shall climb on.
+
+        Raises:
+            TrialError: the score is not finite.
+        """
+        attempt = self._attempts[job.number]
+        if not math.isfinite(rung.score):
+            raise TrialError(f"the score of rung {rung.name} is {rung.score}, expected a finite number.")
+        attempt.scores.append(rung)
+        self._store_scores(attempt)
+        self._tell_progress(Event("rung", job.number, rung=rung))
+        if len(attempt.scores) >= self.rungs:
+            return False
+        attempt.stopped = self._early.should_stop(job.number, [each.score for each in attempt.scores])
+        return not attempt.stopped
+
+    def finish(self, job: Job) -> None:
+        """Tell the study how the trial ended after its last report: complete, or stopped early.
+
+        Raises:
+            TrialError: the scorer gave fewer rungs than the trial should have climbed.
+        """
+        attempt = self._attempts[job.number]
+        if not attempt.stopped and len(attempt.scores) < self.rungs:
+            raise TrialError(f"the scorer gave {len(attempt.scores)} scores, expected {self.rungs}.")
+        self._conclude(job, attempt)
+
+    def fail(self, job: Job, reason: str) -> None:
+        """Record the trial as failed; the search goes on.
+
+        Raises:
+            StudyError: every trial so far has failed, and there are several.
+        """
+        attempt = self._attempts[job.number]
+        _log.warning("trial %d failed: %s", job.number, reason)
+        self.study.annotate(attempt.trial, failure=reason, seconds=time.perf_counter() - attempt.started)
+        self._end(job, TrialState.FAIL)
+        records = self.study.records()
+        failed = sum(record.state == "failed" for record in records)
+        if failed >= HOPELESS and not any(record.state in ("complete", "pruned") for record in records):
+            raise StudyError(f"{self.study.name}: the first {failed} trials all failed; the last: {reason}")
+
+    def requeue(self, job: Job) -> None:
+        """Send the trial back to the queue under its own number, to be scored from the start."""
+        del self._attempts[job.number]
+        self.study.requeue(job.number)
+        self._tell_progress(Event("requeued", job.number))
+
+    def count_death(self, job: Job) -> int:
+        """Record that the process which scored the trial died; return how often that has happened to it."""
+        trial = self._attempts[job.number].trial
+        deaths = int(trial.user_attrs.get("deaths", 0)) + 1
+        self.study.annotate(trial, deaths=deaths)
+        return deaths
+
+    def _propose(self, trial: Trial) -> Job:
+        ratios = [
+            trial.suggest_float(name, distribution.low, distribution.high)
+            for name, distribution in self._distributions.items()
+        ]
+        decoded = self.space.decode(np.array(ratios))
+        widths = {name: int(width) for name, width in zip(self.space.groups, decoded, strict=True)}
+        cost = self.space.cost(decoded)
+        seed = trial_seed(self.seed, trial.number)
+        leftovers: dict[str, Any] = {
+            key: None for key in ("stopped", "failure", "reused") if key in trial.user_attrs
+        }
+        self.study.annotate(
+            trial,
+            widths=widths,
+            macs=int(np.asarray(cost.macs)[0]),
+            params=int(np.asarray(cost.params)[0]),
+            seed=seed,
+            device=self.device,
+            **leftovers,
+        )
+        return Job(trial.number, widths, seed)
+
+    def _find_scored(self, job: Job) -> TrialRecord | None:
+        """Return the first finished trial with the same widths, if any."""
+        for record in self.study.records():
+            if record.state in ("complete", "pruned") and record.scores and record.widths == job.widths:
+                return record
+        return None
+
+    def _reuse(self, job: Job, known: TrialRecord) -> None:
+        """Give the trial the scores and the verdict that its widths got before."""
+        attempt = self._attempts[job.number]
+        attempt.scores = list(known.scores)
+        attempt.stopped = known.stopped
+        self._store_scores(attempt)
+        self.study.annotate(attempt.trial, reused=known.number)
+        self._conclude(job, attempt)
+
+    def _store_scores(self, attempt: _Attempt) -> None:
+        for score in attempt.scores:
+            self.study.store_score(attempt.trial.number, rung_step(score.index), score.score)
+        self.study.annotate(attempt.trial, scores=[asdict(score) for score in attempt.scores])
+
+    def _conclude(self, job: Job, attempt: _Attempt) -> None:
+        self.study.annotate(
+            attempt.trial, stopped=attempt.stopped, seconds=time.perf_counter() - attempt.started
+        )
+        if not attempt.stopped:
+            self._end(job, TrialState.COMPLETE, attempt.scores[-1].score)
+        elif self._penalised:
+            self._end(job, TrialState.COMPLETE, self._less_penalty(attempt.scores))
+        else:
+            self._end(job, TrialState.PRUNED)
+
+    def _less_penalty(self, scores: list[RungScore]) -> float:
+        """Return a stopped trial's value for samplers that ignore pruned trials, from stored trials alone."""
+        rung = len(scores) - 1
+        seen = [record.scores[rung].score for record in self.study.records() if len(record.scores) > rung]
+        spread = max(seen) - min(seen) if seen else 0.0
+        return scores[rung].score - PENALTY * spread * (self.rungs - len(scores))
+
+    def _end(self, job: Job, state: TrialState, value: float | None = None) -> None:
+        self.study.tell(job.number, state, value)
+        del self._attempts[job.number]
+        self._tell_progress(Event("finished", job.number, record=self.study.record(job.number)))
+
+    def _tell_progress(self, event: Event) -> None:
+        self._on_event(event)

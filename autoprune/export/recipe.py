@@ -1,0 +1,215 @@
+"""The recipe: what JSON has to say, beside the tensors, to make a pruned model from its dense architecture.
+
+Before: a rebuilt model and its plan. After: `storage` writes it next to the tensors and reads it back.
+
+    recipe = read_recipe("best/")
+    recipe.plan.widths          # {"layer1.0.conv1": 8, ...}
+    recipe.tensors["conv1.weight"].shape
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from autoprune.errors import CheckpointError
+from autoprune.graph.capture import ExampleInputs
+from autoprune.graph.example import example_of
+from autoprune.graph.patches import Patch, read_patches
+from autoprune.graph.plan import Plan
+
+FORMAT = "autoprune-pruned"
+VERSION = 1
+
+_LAYOUTS: Mapping[str, torch.memory_format] = {
+    "contiguous": torch.contiguous_format,
+    "channels_last": torch.channels_last,
+    "channels_last_3d": torch.channels_last_3d,
+}
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One stored tensor.
+
+    Attributes:
+        shape: its sizes.
+        dtype: torch's name of its type, such as "float32".
+        kind: "parameter" or "buffer".
+        requires_grad: whether it trains.
+        layout: "contiguous", "channels_last" or "channels_last_3d".
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    kind: str
+    requires_grad: bool
+    layout: str = "contiguous"
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The layout as torch names it."""
+        return _LAYOUTS[self.layout]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What `recipe.json` holds.
+
+    Attributes:
+        tensors: {first name of each stored tensor: its description}, non-persistent buffers included.
+        ties: {further name: first name} of tensors that several modules share.
+        patches: numbers of modules.
+        plan: the keep indices.
+        inputs: shapes and dtypes of the example inputs, positional (list) or by keyword (dict), or None.
+        extra: what the caller added; JSON values.
+        digest: SHA-256 of the file of tensors.
+    """
+
+    tensors: Mapping[str, Leaf]
+    ties: Mapping[str, str]
+    patches: tuple[Patch, ...]
+    plan: Plan
+    inputs: list[Any] | dict[str, Any] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    digest: str = ""
+
+
+def named_leaves(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return {first name: tensor} of all parameters and buffers, and the ties {further name: first name}."""
+    first: dict[int, str] = {}
+    leaves: dict[str, Tensor] = {}
+    ties: dict[str, str] = {}
+    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    for name, tensor in named:
+        if id(tensor) in first:
+            ties[name] = first[id(tensor)]
+        else:
+            first[id(tensor)] = name
+            leaves[name] = tensor
+    return leaves, ties
+
+
+def describe(model: nn.Module, plan: Plan, extra: Mapping[str, object]) -> Recipe:
+    """Write down a model's recipe (its digest is still empty)."""
+    leaves, ties = named_leaves(model)
+    return Recipe(
+        tensors={
+            name: Leaf(
+                shape=tuple(tensor.shape),
+                dtype=str(tensor.dtype).removeprefix("torch."),
+                kind="parameter" if isinstance(tensor, nn.Parameter) else "buffer",
+                requires_grad=tensor.requires_grad,
+                layout=_layout(tensor),
+            )
+            for name, tensor in leaves.items()
+        },
+        ties=ties,
+        patches=tuple(read_patches(model)),
+        plan=plan,
+        inputs=_describe_inputs(example_of(model)),
+        extra=dict(extra),
+    )
+
+
+def to_json(recipe: Recipe) -> dict[str, Any]:
+    """Turn a recipe into JSON values."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "digest": recipe.digest,
+        "widths": recipe.plan.widths,
+        "inputs": recipe.inputs,
+        "extra": recipe.extra,
+        "tensors": {
+            name: [list(leaf.shape), leaf.dtype, leaf.kind, leaf.requires_grad, leaf.layout]
+            for name, leaf in recipe.tensors.items()
+        },
+        "ties": recipe.ties,
+        "patches": [[patch.module, patch.attribute, patch.value] for patch in recipe.patches],
+        "keep": {name: index.tolist() for name, index in recipe.plan.items()},
+    }
+
+
+def from_json(values: Any, where: str) -> Recipe:
+    """Read a recipe from JSON values.
+
+    Args:
+        values: what the JSON file holds.
+        where: the file, which opens every message.
+
+    Raises:
+        CheckpointError: another file, a newer version, or parts that are missing or malformed.
+    """
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise CheckpointError(f'{where}: not a recipe of a pruned model (its "format" is not "{FORMAT}").')
+    version = values.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise CheckpointError(
+            f"{where}: has format version {version}, this autoprune reads up to {VERSION}; update autoprune."
+        )
+    try:
+        recipe = Recipe(
+            tensors={name: _leaf(*parts) for name, parts in values["tensors"].items()},
+            ties=dict(values["ties"]),
+            patches=tuple(Patch(*parts) for parts in values["patches"]),
+            plan=Plan({name: np.array(index, dtype=np.int64) for name, index in values["keep"].items()}),
+            inputs=values["inputs"],
+            extra=dict(values["extra"]),
+            digest=str(values["digest"]),
+        )
+        if not set(recipe.ties.values()) <= set(recipe.tensors):
+            raise ValueError("a tie to a tensor that is not stored")
+        return recipe
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{where}: is damaged ({type(error).__name__}: {error}); save the model again."
+        ) from error
+
+
+def example_from(recipe: Recipe) -> ExampleInputs | None:
+    """Make example inputs, all zeros, of the recorded shapes and dtypes; other values are as they were."""
+    if isinstance(recipe.inputs, dict):
+        return {name: _zeros(value) for name, value in recipe.inputs.items()}
+    return None if recipe.inputs is None else tuple(_zeros(value) for value in recipe.inputs)
+
+
+def _leaf(shape: list[int], dtype: str, kind: str, requires_grad: bool, layout: str) -> Leaf:
+    if layout not in _LAYOUTS or kind not in ("parameter", "buffer"):
+        raise ValueError(f"{kind} of layout {layout}")
+    return Leaf(tuple(int(size) for size in shape), str(dtype), kind, bool(requires_grad), layout)
+
+
+def _layout(tensor: Tensor) -> str:
+    """Name a layout other than the usual one: results depend on it to the last bit."""
+    if not tensor.is_contiguous():
+        for name, ndim in (("channels_last", 4), ("channels_last_3d", 5)):
+            if tensor.ndim == ndim and tensor.is_contiguous(memory_format=_LAYOUTS[name]):
+                return name
+    return "contiguous"
+
+
+def _describe_inputs(inputs: ExampleInputs | None) -> list[Any] | dict[str, Any] | None:
+    values = inputs.values() if isinstance(inputs, dict) else inputs or ()
+    if not all(isinstance(value, (Tensor, int, float, str, type(None))) for value in values):
+        return None
+    if isinstance(inputs, dict):
+        return {name: _describe_input(value) for name, value in inputs.items()}
+    return None if inputs is None else [_describe_input(value) for value in inputs]
+
+
+def _describe_input(value: object) -> Any:
+    if isinstance(value, Tensor):
+        return {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
+    return value
+
+
+def _zeros(value: Any) -> Any:
+    if isinstance(value, dict):
+        return torch.zeros(value["shape"], dtype=getattr(torch, value["dtype"]))
+    return value

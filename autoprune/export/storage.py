@@ -1,0 +1,238 @@
+"""Pruned models on disk: a folder with model.safetensors and recipe.json, and nothing that runs code.
+
+Before: `rebuild` or `finetune` made a small model. After: `load_pruned` makes it again from the dense
+architecture, without tracing.
+
+    save_pruned(small, plan, "best/", extra={"accuracy": 0.93})
+    small = load_pruned("best/", make_model)      # bit-identical outputs
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from autoprune.errors import CheckpointError, ExportError, PlanError
+from autoprune.export.recipe import Leaf, Recipe, describe, example_from, from_json, named_leaves, to_json
+from autoprune.graph.example import note_example
+from autoprune.graph.patches import apply_patches
+from autoprune.graph.plan import Plan
+
+WEIGHTS, RECIPE = "model.safetensors", "recipe.json"
+_PREVIOUS = "model.safetensors.previous"
+
+
+def save_pruned(
+    small: nn.Module, plan: Plan, folder: str | os.PathLike[str], *, extra: Mapping[str, object] | None = None
+) -> None:
+    """Write a pruned model as safetensors and a JSON recipe; other files in the folder stay.
+
+    A model that the folder held before is replaced only once the new one is written: at any moment, also
+    after a kill, the folder holds one of the two whole.
+
+    Args:
+        small: the rebuilt model; parameters and all buffers are stored, on any device, in any dtype.
+        plan: the plan that it was rebuilt from.
+        folder: made where it is missing.
+        extra: more to note in the recipe; JSON values.
+
+    Raises:
+        ExportError: the folder cannot be written, or a tensor or a value in `extra` cannot be stored.
+    """
+    folder = Path(folder)
+    recipe = describe(small, plan, extra or {})
+    weights_part, recipe_part = (folder / f".{name}.{os.getpid()}.part" for name in (WEIGHTS, RECIPE))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_tensors(small, weights_part)
+        text = json.dumps(to_json(replace(recipe, digest=_digest(weights_part))), indent=1)
+        recipe_part.write_text(text, encoding="utf-8")
+        _sync(recipe_part)
+        _commit(folder, weights_part, recipe_part)
+    except OSError as error:
+        raise ExportError(
+            f"{folder}: cannot be written ({error.strerror or error}); choose another folder."
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise ExportError(
+            f"{folder}: extra cannot be stored as JSON ({error}); give plain values."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            weights_part.unlink(missing_ok=True)
+            recipe_part.unlink(missing_ok=True)
+
+
+def load_pruned(folder: str | os.PathLike[str], make_model: Callable[[], nn.Module]) -> nn.Module:
+    """Make a pruned model again from its dense architecture; nothing is traced and no pickle is read.
+
+    Args:
+        folder: what `save_pruned` wrote.
+        make_model: makes the dense architecture with any weights; on the meta device it costs no memory.
+
+    Returns:
+        The model in eval mode, on the devices that `make_model` chose (CPU instead of meta).
+
+    Raises:
+        CheckpointError: files missing, damaged or too new, or an architecture that is not the stored one; the
+            message names the first tensor that differs and both shapes.
+    """
+    folder = Path(folder)
+    recipe = read_recipe(folder)
+    tensors = _read_tensors(folder, recipe)
+    model = make_model()
+    _check_architecture(model, recipe, f"{folder}")
+    for name, leaf in recipe.tensors.items():
+        _put(model, name, _as_leaf(tensors[name], leaf, _device_of(model, name)))
+    for name, first in recipe.ties.items():
+        _put(model, name, _get(model, first))
+    try:
+        apply_patches(model, recipe.patches)
+    except PlanError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    example = example_from(recipe)
+    if example is not None:
+        note_example(model, example)
+    return model.eval()
+
+
+def read_recipe(folder: str | os.PathLike[str]) -> Recipe:
+    """Read the recipe of a saved model: its plan, shapes and what `extra` held.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or of a newer version.
+    """
+    path = Path(folder) / RECIPE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror}); give the folder that save_pruned wrote."
+        ) from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: is no JSON ({error}); save the model again.") from error
+    return from_json(values, str(path))
+
+
+def _write_tensors(model: nn.Module, path: Path) -> None:
+    leaves, _ = named_leaves(model)
+    for name, tensor in leaves.items():
+        if tensor.is_meta or tensor.layout != torch.strided:
+            kind = "on the meta device" if tensor.is_meta else f"of layout {tensor.layout}"
+            raise ExportError(f"{path.parent}: tensor {name} is {kind} and cannot be stored.")
+    # Clones: two views of one storage are stored as what they are, two tensors.
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in leaves.items()}
+    try:
+        safetensors.torch.save_file(plain, path)
+    except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise ExportError(f"{path.parent}: the tensors cannot be stored ({error}).") from error
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _commit(folder: Path, weights_part: Path, recipe_part: Path) -> None:
+    """Put both files in place. The recipe's digest says which tensors are its own, so its rename decides."""
+    weights, previous, recipe = folder / WEIGHTS, folder / _PREVIOUS, folder / RECIPE
+    if previous.exists():  # an earlier save was killed here
+        with contextlib.suppress(CheckpointError):
+            if _digest(previous) == read_recipe(folder).digest:
+                os.replace(previous, weights)
+    if weights.exists():
+        os.replace(weights, previous)
+    os.replace(weights_part, weights)
+    os.replace(recipe_part, recipe)
+    previous.unlink(missing_ok=True)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_tensors(folder: Path, recipe: Recipe) -> dict[str, Tensor]:
+    """Read the tensors that belong to the recipe, and check them against it."""
+    path = folder / WEIGHTS
+    advice = "restore the file or save the model again."
+    found = [file for file in (path, folder / _PREVIOUS) if file.exists()]
+    if not found:
+        raise CheckpointError(f"{path}: is missing; {advice}")
+    try:
+        intact = next((file for file in found if _digest(file) == recipe.digest), None)
+        tensors = {} if intact is None else safetensors.torch.load_file(intact)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({str(error).splitlines()[0]}); {advice}") from error
+    if intact is None or set(tensors) != set(recipe.tensors):
+        raise CheckpointError(f"{path}: is damaged, or not the file that {RECIPE} was written with; {advice}")
+    for name, leaf in recipe.tensors.items():
+        if tuple(tensors[name].shape) != leaf.shape:
+            raise CheckpointError(
+                f"{folder}: {name} has shape {list(leaf.shape)} in {RECIPE}, {list(tensors[name].shape)} in "
+                f"{path.name}; {advice}"
+            )
+    return tensors
+
+
+def _check_architecture(model: nn.Module, recipe: Recipe, where: str) -> None:
+    """Compare names, kinds and shapes of the dense architecture's leaves with the stored ones."""
+    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    dense = dict(named)
+    stored = {**recipe.tensors, **{name: recipe.tensors[first] for name, first in recipe.ties.items()}}
+    hint = "make_model must give the dense architecture that was pruned."
+    for name, leaf in stored.items():
+        if name not in dense:
+            raise CheckpointError(
+                f"{where}: stores {name} {list(leaf.shape)}, which the model has not; {hint}"
+            )
+        shape = tuple(dense[name].shape)
+        if len(shape) != len(leaf.shape) or any(
+            small > full for small, full in zip(leaf.shape, shape, strict=True)
+        ):
+            raise CheckpointError(
+                f"{where}: {name} is stored with shape {list(leaf.shape)}, "
+                f"the model's has {list(shape)}; {hint}"
+            )
+        if isinstance(dense[name], nn.Parameter) != (leaf.kind == "parameter"):
+            raise CheckpointError(
+                f"{where}: {name} is stored as a {leaf.kind}, in the model it is none; {hint}"
+            )
+    for name, tensor in dense.items():
+        if name not in stored:
+            raise CheckpointError(f"{where}: stores no {name}, the model's has {list(tensor.shape)}; {hint}")
+
+
+def _as_leaf(tensor: Tensor, leaf: Leaf, device: torch.device) -> Tensor:
+    tensor = tensor.to(device).contiguous(memory_format=leaf.memory_format)
+    if leaf.kind == "parameter":
+        return nn.Parameter(tensor, requires_grad=leaf.requires_grad)
+    return tensor
+
+
+def _device_of(model: nn.Module, name: str) -> torch.device:
+    device = _get(model, name).device
+    return torch.device("cpu") if device.type == "meta" else device
+
+
+def _get(model: nn.Module, name: str) -> Tensor:
+    path, _, attribute = name.rpartition(".")
+    tensor: Tensor = getattr(model.get_submodule(path), attribute)
+    return tensor
+
+
+def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
+    """Replace a leaf; a buffer stays persistent, or not, as it was."""
+    path, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(path), attribute, tensor)

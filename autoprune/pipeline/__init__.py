@@ -1,0 +1,36 @@
+"""The verbs: each a plain function that a script may call, and the command line does.
+
+Before: `config` (or a script) makes a `RunConfig`; after: studies, checkpoints and exported models on disk.
+
+    result = search(load_config("digits"))
+    tuned = finetune(result.study, result.storage)
+"""
+
+from __future__ import annotations
+
+from autoprune.pipeline.dense import Dense
+from autoprune.pipeline.export import export, load_saved
+from autoprune.pipeline.finetune import FinetuneResult, finetune
+from autoprune.pipeline.inspect import Inspection, inspect
+from autoprune.pipeline.places import find_storage, settle
+from autoprune.pipeline.report import report
+from autoprune.pipeline.search import SearchResult, resume, search
+from autoprune.pipeline.train import TrainResult, train
+
+__all__ = [
+    "Dense",
+    "FinetuneResult",
+    "Inspection",
+    "SearchResult",
+    "TrainResult",
+    "export",
+    "find_storage",
+    "finetune",
+    "inspect",
+    "load_saved",
+    "report",
+    "resume",
+    "search",
+    "settle",
+    "train",
+]

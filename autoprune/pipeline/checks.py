@@ -1,0 +1,85 @@
+"""What can be refused before anything is loaded: names, folders, a study that is there already.
+
+Before: a settled config; after: `search`, which then loads, traces and, last of all, makes the study.
+
+    check_names(config); check_places(config); check_study_is_new(config)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from autoprune.criteria import CRITERIA
+from autoprune.engines import ENGINES, PRUNERS
+from autoprune.errors import ConfigError, StudyError, suggest
+from autoprune.pipeline.places import check_writable, storage_file
+from autoprune.pipeline.problem import space_spec
+from autoprune.pipeline.scoring import parse_rungs
+from autoprune.pipeline.train import schedule_of
+from autoprune.precision import resolve_device
+from autoprune.samplers import SAMPLERS
+from autoprune.settings import RunConfig
+from autoprune.study.search_study import study_names
+from autoprune.study.storage import open_storage
+from autoprune.task import make_task
+
+
+def check_names(config: RunConfig) -> None:
+    """Refuse names that no table has, and numbers that no schedule takes.
+
+    Raises:
+        ConfigError: the first that is wrong, with the nearest known name.
+    """
+    search = config.search
+    for key, name, known in (
+        ("sampler", search.sampler, SAMPLERS),
+        ("engine", search.engine, ENGINES),
+        ("pruner", search.pruner, PRUNERS),
+        ("criterion", search.criterion, CRITERIA),
+    ):
+        _check_name(f"search.{key}", name, known)
+    resolve_device(search.device)
+    make_task(config.task.loss, config.task.metric)
+    parse_rungs(config.score)
+    space_spec(config)
+    schedule_of(config.train)
+    schedule_of(config.finetune)
+
+
+def check_places(config: RunConfig) -> None:
+    """Refuse an output folder, or a folder of the storage, that cannot be written.
+
+    Raises:
+        ConfigError: it cannot be made or written.
+    """
+    check_writable(str(config.output.folder), "output.folder")
+    file = storage_file(str(config.search.storage))
+    if file is not None:
+        check_writable(file.parent, "search.storage")
+    if config.train.when_missing and config.model.checkpoint is not None:
+        check_writable(Path(config.model.checkpoint).parent, "model.checkpoint")
+
+
+def check_study_is_new(config: RunConfig) -> None:
+    """Refuse to begin a search under a name that its storage has already.
+
+    Raises:
+        StudyError: it is taken, or the storage cannot be used.
+    """
+    url, name = str(config.search.storage), str(config.search.study)
+    file = storage_file(url)
+    if file is not None and not file.exists():
+        return
+    if name in study_names(open_storage(url, create=False)):
+        raise StudyError(
+            f"{name}: a study of that name is in {url} already; go on with `autoprune resume {name} "
+            f"--storage {url}`, or choose another search.study."
+        )
+
+
+def _check_name(key: str, name: str, known: Iterable[str]) -> None:
+    names = list(known)
+    if name not in names:
+        hint = suggest(name, names) or f" Known: {', '.join(names)}."
+        raise ConfigError(f'{key}: unknown name "{name}".{hint}')

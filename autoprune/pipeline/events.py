@@ -1,0 +1,64 @@
+"""What a long verb tells while it works; a watcher may show it, and nothing depends on it.
+
+Before: `search`, `train` and `finetune` make the events; after: the command line draws them.
+
+    search(config, watch=print)      # Stage("tracing resnet20"), TrialDone(...), ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of the work begins, or has something to say."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class TrialDone:
+    """A trial of a search has ended, one way or another.
+
+    Attributes:
+        number: of the trial in its study.
+        outcome: "complete", "stopped" (early) or "failed".
+        score: of its last rung; None where it failed before the first.
+        macs_share: its MACs over the dense model's.
+        seconds: that it took.
+        reason: why it failed, else "".
+        done: trials that have ended so far.
+        trials: trials asked for.
+        best: the best score so far and its `macs_share`; None before the first complete trial.
+    """
+
+    number: int
+    outcome: str
+    score: float | None
+    macs_share: float
+    seconds: float
+    reason: str
+    done: int
+    trials: int
+    best: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """An epoch of a full training has ended; the score is its metric on the validation part."""
+
+    epoch: int
+    epochs: int
+    loss: float
+    score: float
+    seconds: float
+
+
+Event = Stage | TrialDone | EpochDone
+Watcher = Callable[[Event], None]
+
+
+def silent(event: Event) -> None:
+    """Watch nothing."""

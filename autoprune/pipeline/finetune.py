@@ -1,0 +1,207 @@
+"""Retrains the best plan of a study fully, reads the test part once, and saves the small model.
+
+Before: `search`; after: `export`. A killed finetune goes on from its last epoch; a finished one stays.
+
+    result = finetune("digits", "sqlite:///runs/digits.db")
+    result.folder, result.test_score
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoprune.criteria import plan_from_importance
+from autoprune.errors import CheckpointError
+from autoprune.export import read_recipe, save_pruned
+from autoprune.graph import Cost, Plan
+from autoprune.pipeline.dense import Dense, load_dense
+from autoprune.pipeline.events import Stage, Watcher, silent
+from autoprune.pipeline.identity import identify
+from autoprune.pipeline.places import check_writable
+from autoprune.pipeline.problem import Problem, pose
+from autoprune.pipeline.ranking import decode_ranking
+from autoprune.pipeline.stored import change_config, stored_config
+from autoprune.pipeline.train import schedule_of, tell_epochs
+from autoprune.precision import Setting
+from autoprune.rebuild import rebuild
+from autoprune.settings import RunConfig
+from autoprune.study import SearchStudy, TrialRecord, open_study
+from autoprune.train import evaluate, fit
+
+BEST = "best"
+"""The folder under the output folder that receives the finetuned model."""
+
+_RESULT = "autoprune:finetuned"
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """A finetuned model: where it lies, what it costs and scores, and the dense model beside it.
+
+    Attributes:
+        study: its name.
+        folder: what `save_pruned` wrote.
+        trial: number of the trial whose plan it is.
+        cost: of the small model.
+        dense_cost: of the dense one.
+        val_score: the small model's after the last epoch.
+        test_score: the same on the test part, read once; None where the data have none.
+        dense_val_score: the dense model's.
+        dense_test_score: the dense model's; None where the data have no test part.
+    """
+
+    study: str
+    folder: Path
+    trial: int
+    cost: Cost
+    dense_cost: Cost
+    val_score: float
+    test_score: float | None
+    dense_val_score: float
+    dense_test_score: float | None
+
+
+def finetune(
+    study: str,
+    storage: str,
+    *,
+    dense: Dense | None = None,
+    overrides: Sequence[str] = (),
+    watch: Watcher = silent,
+) -> FinetuneResult:
+    """Retrain the best plan of a study, evaluate it once on the test part and save it.
+
+    Args:
+        study: its name.
+        storage: its URL.
+        dense: the model and data that `search` was given, where it was given any.
+        overrides: "section.key=value"; all of [finetune], and the keys that `resume` takes.
+        watch: told how it goes on.
+
+    Raises:
+        StudyError: no trial has completed, or model or data are not those of the study.
+        TrialError: the training diverged.
+    """
+    opened = open_study(storage, study)
+    config = change_config(stored_config(opened), overrides)
+    best = opened.best()
+    folder = Path(str(config.output.folder))
+    check_writable(folder, "output.folder")
+    identity = {"trial": best.number, "finetune": dataclasses.asdict(config.finetune), "folder": str(folder)}
+    known = _known_result(opened, identity)
+    if known is not None:
+        watch(Stage(f"trial {best.number} is finetuned already; the test part is not read again"))
+        return known
+    dense = dense or load_dense(config)
+    problem = pose(dense, config)
+    opened.require(identify(dense, problem, config))
+    setting = Setting(**opened.chosen["setting"])
+    torch.set_num_threads(setting.threads)
+    plan = plan_from_importance(problem.prunable, best.widths, decode_ranking(opened.chosen["ranking"]))
+    small = rebuild(problem.prunable, plan)
+    watch(
+        Stage(
+            f"finetuning trial {best.number} ({_share(best, problem):.1%} of the MACs) for "
+            f"{config.finetune.epochs} epochs, teacher {config.finetune.teacher}"
+        )
+    )
+    state = folder / f"finetune-trial-{best.number}.training"
+    val_score = fit(
+        small,
+        dense.data,
+        schedule_of(config.finetune),
+        setting,
+        dense.task,
+        seed=config.finetune.seed,
+        teacher=copy.deepcopy(dense.model) if config.finetune.teacher == "dense" else None,
+        on_epoch=tell_epochs(config.finetune.epochs, watch),
+        checkpoint=state,
+    ).score
+    result = FinetuneResult(
+        study=study,
+        folder=folder / BEST,
+        trial=best.number,
+        cost=problem.prunable.cost(plan.widths),
+        dense_cost=problem.dense_cost,
+        val_score=val_score,
+        test_score=_on_test(small, dense, setting),
+        dense_val_score=float(opened.chosen["dense_score"]),
+        dense_test_score=_on_test(copy.deepcopy(dense.model), dense, setting),
+    )
+    _save(opened, result, small.cpu(), plan, dense, config, identity)
+    state.unlink(missing_ok=True)
+    return result
+
+
+def _on_test(model: nn.Module, dense: Dense, setting: Setting) -> float | None:
+    return None if dense.data.test is None else evaluate(model, dense.data.test, dense.task, setting)
+
+
+def _share(record: TrialRecord, problem: Problem) -> float:
+    return (record.macs or 0) / int(problem.dense_cost.macs)
+
+
+def _save(
+    study: SearchStudy,
+    result: FinetuneResult,
+    small: nn.Module,
+    plan: Plan,
+    dense: Dense,
+    config: RunConfig,
+    identity: Mapping[str, Any],
+) -> None:
+    """Write the model with what it takes to load it, then record the result in the study."""
+    scores = {
+        "val_score": result.val_score,
+        "test_score": result.test_score,
+        "dense_val_score": result.dense_val_score,
+        "dense_test_score": result.dense_test_score,
+    }
+    architecture = {
+        "name": config.model.name or config.model.factory,
+        "classes": dense.data.classes,
+        "input_shape": list(dense.data.input_shape),
+    }
+    save_pruned(
+        small,
+        plan,
+        result.folder,
+        extra={"study": study.name, "trial": result.trial, "architecture": architecture, **scores},
+    )
+    costs = {
+        "cost": [int(result.cost.macs), int(result.cost.params)],
+        "dense_cost": [int(result.dense_cost.macs), int(result.dense_cost.params)],
+    }
+    study.optuna.set_user_attr(_RESULT, {"identity": dict(identity), **costs, **scores})
+
+
+def _known_result(study: SearchStudy, identity: Mapping[str, Any]) -> FinetuneResult | None:
+    """Return the result of the same finetune, where its folder still holds the model."""
+    stored = study.optuna.user_attrs.get(_RESULT)
+    if not isinstance(stored, dict) or stored["identity"] != identity:
+        return None
+    folder = Path(identity["folder"]) / BEST
+    try:
+        if read_recipe(folder).extra.get("trial") != identity["trial"]:
+            return None
+    except CheckpointError:
+        return None
+    return FinetuneResult(
+        study=study.name,
+        folder=folder,
+        trial=int(identity["trial"]),
+        cost=Cost(*stored["cost"]),
+        dense_cost=Cost(*stored["dense_cost"]),
+        val_score=stored["val_score"],
+        test_score=stored["test_score"],
+        dense_val_score=stored["dense_val_score"],
+        dense_test_score=stored["dense_test_score"],
+    )

@@ -1,0 +1,155 @@
+"""What can be known before any training: groups and what they carry, reachable budgets, memory.
+
+Before: a config; after: the user, who chooses a budget, a divisor, what to freeze.
+
+    inspection = inspect(load_config("run.toml"))
+    inspection.dense_cost.macs, inspection.smallest.macs, inspection.memory_bytes
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from autoprune.errors import BudgetError
+from autoprune.graph import Cost
+from autoprune.pipeline.amounts import resolve_budget
+from autoprune.pipeline.dense import Dense, load_dense
+from autoprune.pipeline.places import settle
+from autoprune.pipeline.problem import space_spec
+from autoprune.settings import RunConfig
+from autoprune.space import Budget, build_space
+from autoprune.tracing import trace
+
+_PARAMETER_COPIES = 5
+"""Dense model, candidate, gradients, momentum, and the candidate's weights as they are handed on."""
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """One channel group and the MACs and parameters of the dense layers that it touches."""
+
+    name: str
+    width: int
+    layers: tuple[str, ...]
+    macs: int
+    params: int
+    frozen: str | None
+    crosses: str | None
+    relaxed_step: int | None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `inspect` found.
+
+    Attributes:
+        model: the model's name.
+        groups: in the order of the traced model.
+        variables: how many keep ratios a search proposes.
+        dense_cost: of the whole model.
+        smallest: of the smallest plan of the search space.
+        largest: of its largest plan.
+        budget: the limits asked for, in absolute numbers; None where the config names none that can be met.
+        in_window: whether some plan fills the budget to [0.98, 1.00].
+        problem: why the budget cannot be met, else "".
+        memory_bytes: an estimate of what the search will need at its peak, all workers together.
+    """
+
+    model: str
+    groups: tuple[GroupRow, ...]
+    variables: int
+    dense_cost: Cost
+    smallest: Cost
+    largest: Cost
+    budget: Budget | None
+    in_window: bool
+    problem: str
+    memory_bytes: int
+
+
+def inspect(config: RunConfig) -> Inspection:
+    """Trace a config's model and tell what a search would meet; no weights are read and nothing is written.
+
+    Raises:
+        AutopruneError: the model, the data or the search space cannot be had.
+    """
+    config = settle(config)
+    dense = load_dense(config, trained=False)
+    prunable = trace(dense.model, dense.example_inputs, frozen=config.model.frozen)
+    dense_cost = prunable.cost()
+    spec = space_spec(config)
+    whole = build_space(prunable.groups, prunable.cost, Budget(macs=int(dense_cost.macs)), spec)
+    budget, in_window, problem = None, False, ""
+    try:
+        budget = resolve_budget(config.budget, dense_cost)
+        in_window = build_space(prunable.groups, prunable.cost, budget, spec).reach().in_window
+    except BudgetError as error:
+        problem = str(error)
+    carried = [prunable.formula.carried(position) for position in range(len(prunable.groups))]
+    rows = tuple(
+        GroupRow(
+            group.name,
+            group.width,
+            group.layers,
+            macs,
+            params,
+            group.frozen,
+            group.crosses,
+            whole.relaxed.get(group.name),
+        )
+        for group, (macs, params) in zip(prunable.groups, carried, strict=True)
+    )
+    reach = whole.reach()
+    return Inspection(
+        model=config.model.name or config.model.factory or "",
+        groups=rows,
+        variables=len(whole.variables),
+        dense_cost=dense_cost,
+        smallest=_scalar(reach.smallest),
+        largest=_scalar(reach.largest),
+        budget=budget,
+        in_window=in_window,
+        problem=problem,
+        memory_bytes=_memory(dense, config),
+    )
+
+
+def _scalar(cost: Cost) -> Cost:
+    """Return the cost of one candidate as plain integers."""
+    return Cost(*(int(np.ravel(value)[0]) for value in (cost.macs, cost.params)))
+
+
+def _memory(dense: Dense, config: RunConfig) -> int:
+    """Estimate the bytes of data, weights and what a training step keeps for its backward pass."""
+    weights = sum(leaf.numel() * leaf.element_size() for leaf in dense.model.state_dict().values())
+    samples = dense.data.train.samples + dense.data.val.samples
+    samples += dense.data.test.samples if dense.data.test is not None else 0
+    images = samples * dense.example_inputs.numel() if config.data.name != "folder" else 0
+    step = config.data.batch_size * _activation_bytes(dense.model, dense.example_inputs)
+    workers = config.search.workers if config.search.engine != "serial" else 1
+    total: int = workers * (images + _PARAMETER_COPIES * weights + step)
+    return total
+
+
+def _activation_bytes(model: nn.Module, example: Tensor) -> int:
+    """Count the bytes a sample that a forward pass keeps for the backward pass, parameters left out."""
+    trained = copy.deepcopy(model).train()
+    own = {leaf.untyped_storage().data_ptr() for leaf in trained.state_dict(keep_vars=True).values()}
+    kept: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    batch = torch.zeros(2, *example.shape[1:])
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        outputs = trained(batch)
+    del outputs
+    return sum(kept.values()) // 2

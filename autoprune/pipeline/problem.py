@@ -1,0 +1,56 @@
+"""The problem that a search solves: the traced dense model, the budget in absolute numbers, the search space.
+
+Before: the dense model; after: importance, study and engine.
+
+    problem = pose(load_dense(config), config)
+    problem.space.variables, problem.dense_cost.macs, problem.budget
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from autoprune.graph import Cost, Prunable
+from autoprune.pipeline.amounts import resolve_budget
+from autoprune.pipeline.dense import Dense
+from autoprune.settings import RunConfig
+from autoprune.space import Budget, SearchSpace, SpaceSpec, build_space, load_spec
+from autoprune.tracing import trace
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A traced model under a budget."""
+
+    prunable: Prunable
+    dense_cost: Cost
+    budget: Budget
+    space: SearchSpace
+
+
+def pose(dense: Dense, config: RunConfig) -> Problem:
+    """Trace the dense model, resolve the budget against its cost and build the search space.
+
+    Raises:
+        TraceError: the model cannot be traced.
+        ConfigError: a budget or a search space that cannot be used as written.
+        BudgetError: no plan meets the budget; the smallest reachable cost is named.
+    """
+    prunable = trace(dense.model, dense.example_inputs, frozen=config.model.frozen)
+    dense_cost = prunable.cost()
+    budget = resolve_budget(config.budget, dense_cost)
+    space = build_space(prunable.groups, prunable.cost, budget, space_spec(config))
+    return Problem(prunable, dense_cost, budget, space)
+
+
+def space_spec(config: RunConfig) -> SpaceSpec:
+    """Read the search space's file, where one is named, and put the config's own keys on top."""
+    search = config.search
+    spec = load_spec(search.space) if search.space is not None else SpaceSpec()
+    return dataclasses.replace(
+        spec,
+        low=spec.low if search.low is None else search.low,
+        high=spec.high if search.high is None else search.high,
+        divisor=spec.divisor if search.divisor is None else search.divisor,
+    )

@@ -1,0 +1,38 @@
+"""Which channels of a group go first: the order of importance, measured once and kept in the study.
+
+Before: `criteria.importance`; after: every plan of a study, in any process and at any later time, is cut from
+the same order, so that the finetuned winner keeps exactly the channels that were scored.
+
+    text = encode_ranking(importance(prunable, "taylor", data, loss))
+    plan = plan_from_importance(prunable, widths, decode_ranking(text))
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from autoprune.criteria import Importance
+
+
+def encode_ranking(importance: Importance) -> dict[str, str]:
+    """Write each group's channels, the most important first (ties: the lower index), as a short text."""
+    texts = {}
+    for name, values in importance.items():
+        order = np.argsort(-np.asarray(values), kind="stable").astype("<u4")
+        texts[name] = base64.b64encode(zlib.compress(order.tobytes(), 9)).decode("ascii")
+    return texts
+
+
+def decode_ranking(texts: Mapping[str, str]) -> Importance:
+    """Read the orders back as importances, float64 [width]: from the width down to 1."""
+    importance: Importance = {}
+    for name, text in texts.items():
+        order = np.frombuffer(zlib.decompress(base64.b64decode(text)), "<u4").astype(np.int64)
+        values = np.empty(len(order), dtype=np.float64)
+        values[order] = np.arange(len(order), 0, -1)
+        importance[name] = values
+    return importance

@@ -1,0 +1,87 @@
+"""From a config to the function that scores widths, here or in another process.
+
+Before: the dense model, its setting and its ranking; after: `engines` call the score, whatever it does.
+
+    make_scorer = ScorerFactory(config, setting, ranking)     # picklable; calling it loads model and data
+    for rung in make_scorer()({"layer1.0.conv1": 8}, seed=0): ...
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from autoprune.errors import ConfigError
+from autoprune.graph import Prunable
+from autoprune.pipeline.dense import Dense, load_dense
+from autoprune.pipeline.ranking import decode_ranking
+from autoprune.precision import Setting
+from autoprune.score import FinetuneScore, Rung
+from autoprune.settings import RunConfig, ScoreSettings
+from autoprune.tracing import trace
+from autoprune.train import Schedule
+
+CALIBRATE = "calibrate"
+_FINETUNE = re.compile(r"([0-9]+) +(step|epoch)s?")
+
+
+def parse_rungs(settings: ScoreSettings) -> tuple[Rung, ...]:
+    """Read rungs such as "calibrate", "50 steps", "1 epoch", from cheap to dear.
+
+    Raises:
+        ConfigError: a rung is none of these.
+    """
+    rungs = []
+    for text in settings.rungs:
+        if text == CALIBRATE:
+            rungs.append(Rung(CALIBRATE))
+            continue
+        found = _FINETUNE.fullmatch(text.strip())
+        if found is None:
+            raise ConfigError(
+                f'score.rungs: got "{text}", expected "{CALIBRATE}", or a finetune such as "50 steps".'
+            )
+        length, in_steps = int(found[1]), found[2] == "step"
+        rungs.append(
+            Rung(
+                text,
+                steps=length if in_steps else None,
+                epochs=None if in_steps else length,
+                learning_rate=settings.learning_rate,
+            )
+        )
+    return tuple(rungs)
+
+
+def make_score(
+    dense: Dense, prunable: Prunable, config: RunConfig, setting: Setting, ranking: Mapping[str, str]
+) -> FinetuneScore:
+    """Build the score of a search from parts that are loaded already."""
+    return FinetuneScore(
+        prunable,
+        decode_ranking(ranking),
+        dense.data,
+        dense.task,
+        setting,
+        parse_rungs(config.score),
+        schedule=Schedule(steps=1, warmup=0.0),
+        calibration_batches=config.score.calibration_batches,
+        teacher=dense.model if config.score.teacher == "dense" else None,
+    )
+
+
+@dataclass(frozen=True)
+class ScorerFactory:
+    """Makes the score of a search in a fresh process: all that it needs travels as plain values."""
+
+    config: RunConfig
+    setting: Setting
+    ranking: Mapping[str, str]
+    dense: Dense | None = None
+
+    def __call__(self) -> FinetuneScore:
+        """Load data and model (unless they travelled along), trace, and build the score."""
+        dense = self.dense or load_dense(self.config)
+        prunable = trace(dense.model, dense.example_inputs, frozen=self.config.model.frozen)
+        return make_score(dense, prunable, self.config, self.setting, self.ranking)

@@ -1,0 +1,261 @@
+"""The search: everything is checked, then the study is made, then an engine runs its trials; and its resume.
+
+Before: a config; after: `finetune` retrains the best trial, `report` tells the rest.
+
+    result = search(load_config("digits"), watch=print)
+    result = resume(result.study, result.storage)          # after a kill: goes on where it was
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autoprune.criteria import importance
+from autoprune.engines import Event, TrialRunner, run_search
+from autoprune.errors import TrialError
+from autoprune.pipeline.checks import check_names, check_places, check_study_is_new
+from autoprune.pipeline.dense import Dense, load_dense
+from autoprune.pipeline.events import Stage, TrialDone, Watcher, silent
+from autoprune.pipeline.history import require_unseen_validation
+from autoprune.pipeline.identity import identify
+from autoprune.pipeline.places import settle
+from autoprune.pipeline.problem import Problem, pose
+from autoprune.pipeline.ranking import encode_ranking
+from autoprune.pipeline.scoring import ScorerFactory, make_score, parse_rungs
+from autoprune.pipeline.stored import change_config, stored_config
+from autoprune.pipeline.train import measure_setting, train_dense
+from autoprune.precision import Setting
+from autoprune.report import StudySummary, summarise
+from autoprune.report.summary import outcome
+from autoprune.settings import RunConfig
+from autoprune.study import SearchStudy, TrialRecord, create_study, open_study
+from autoprune.train import evaluate
+
+TAYLOR_BATCHES = 20
+"""Batches of the training part that criteria with gradients look at."""
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """A search that has all its trials."""
+
+    study: str
+    storage: str
+    output: Path
+    summary: StudySummary
+
+    @property
+    def best(self) -> TrialRecord:
+        """The best complete trial.
+
+        Raises:
+            TrialError: there is none.
+        """
+        if self.summary.best is None:
+            raise TrialError(f"{self.study}: no trial completed; see `autoprune report {self.study}`.")
+        return self.summary.best
+
+
+def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = silent) -> SearchResult:
+    """Search sub-models under a config's budget, in a new study.
+
+    Args:
+        config: of the run.
+        dense: model and data that the caller has already, in place of those that the config names.
+        watch: told how it goes on.
+
+    Raises:
+        AutopruneError: anything that the config names cannot be used; the storage is then untouched.
+    """
+    config = settle(config, named=dense is None)
+    check_names(config)
+    check_places(config)
+    check_study_is_new(config)
+    dense, problem = _prepare(config, dense, watch)
+    setting = _measure(dense, config, watch)
+    dense_score = evaluate(copy.deepcopy(dense.model), dense.data.val, dense.task, setting)
+    watch(Stage(f"dense model: {config.task.metric} {dense_score:.4f} on the validation part"))
+    ranking = _rank(dense, problem, config)
+    study = create_study(
+        str(config.search.storage),
+        str(config.search.study),
+        config=dataclasses.asdict(config),
+        identity=identify(dense, problem, config),
+        chosen={
+            "setting": dataclasses.asdict(setting),
+            "ranking": ranking,
+            "dense_score": dense_score,
+            "dense_macs": int(problem.dense_cost.macs),
+            "dense_params": int(problem.dense_cost.params),
+            "budget_macs": problem.budget.macs,
+            "budget_params": problem.budget.params,
+            "relaxed": dict(problem.space.relaxed),
+        },
+    )
+    return _run(study, config, dense, problem, watch)
+
+
+def resume(
+    study: str,
+    storage: str,
+    *,
+    dense: Dense | None = None,
+    overrides: Sequence[str] = (),
+    watch: Watcher = silent,
+) -> SearchResult:
+    """Go on with a search, from what its storage holds.
+
+    Args:
+        study: its name.
+        storage: its URL.
+        dense: the model and data that `search` was given, where it was given any.
+        overrides: "section.key=value" of what may change: more trials, another engine, a moved file.
+        watch: told how it goes on.
+
+    Raises:
+        StudyError: there is no such study, or model, data or space are not those that it was made for.
+        AutopruneError: what the config names cannot be used any more.
+    """
+    opened = open_study(storage, study)
+    config = change_config(stored_config(opened), overrides)
+    check_names(config)
+    check_places(config)
+    dense = dense or load_dense(config)
+    problem = pose(dense, config)
+    opened.require(identify(dense, problem, config))
+    done = sum(record.state in ("complete", "pruned", "failed") for record in opened.records())
+    watch(Stage(f"resuming {study}: {done} of {config.search.trials} trials are done"))
+    return _run(opened, config, dense, problem, watch)
+
+
+def _prepare(config: RunConfig, dense: Dense | None, watch: Watcher) -> tuple[Dense, Problem]:
+    """Load or train the dense model and pose the problem; refuse what can be before any training."""
+    checkpoint = config.model.checkpoint
+    if dense is not None:
+        return dense, _pose(dense, config, watch)
+    missing = checkpoint is not None and config.train.when_missing and not Path(checkpoint).exists()
+    dense = load_dense(config, trained=not missing)
+    problem = _pose(dense, config, watch)
+    if missing and checkpoint is not None:
+        Path(checkpoint).parent.mkdir(parents=True, exist_ok=True)
+        train_dense(dense, config, Path(checkpoint), watch=watch)
+        dense = load_dense(config)
+        problem = pose(dense, config)
+    require_unseen_validation(config, dense.data, checkpoint)
+    return dense, problem
+
+
+def _pose(dense: Dense, config: RunConfig, watch: Watcher) -> Problem:
+    problem = pose(dense, config)
+    groups = len(problem.prunable.searchable)
+    limits = ", ".join(f"{name} <= {limit:,}" for name, limit in problem.budget.limits.items())
+    watch(
+        Stage(
+            f"traced {groups} channel groups, {len(problem.space.variables)} keep ratios; "
+            f"dense MACs {problem.dense_cost.macs:,}, FLOPs {problem.dense_cost.flops:,}, "
+            f"params {problem.dense_cost.params:,}; budget {limits}"
+        )
+    )
+    for name, step in problem.space.relaxed.items():
+        watch(Stage(f"{name} is too small for the divisor; its widths are multiples of {step}"))
+    return problem
+
+
+def _rank(dense: Dense, problem: Problem, config: RunConfig) -> dict[str, str]:
+    """Rank the channels of every group by the config's criterion; data are read only where it needs them."""
+    seed = config.search.seed
+    batches = (
+        (inputs.cpu(), targets.cpu())
+        for inputs, targets in itertools.islice(dense.data.train.batches(seed, 0), TAYLOR_BATCHES)
+    )
+    ranked = importance(problem.prunable, config.search.criterion, batches, dense.task.loss, seed)
+    return encode_ranking(ranked)
+
+
+def _measure(dense: Dense, config: RunConfig, watch: Watcher) -> Setting:
+    """Measure the fastest setting with the threads that a trial will have."""
+    threads = torch.get_num_threads()
+    if config.search.engine == "serial":
+        return measure_setting(dense, watch)
+    torch.set_num_threads(max(1, threads // config.search.workers))
+    try:
+        return measure_setting(dense, watch)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run(
+    study: SearchStudy, config: RunConfig, dense: Dense, problem: Problem, watch: Watcher
+) -> SearchResult:
+    search = config.search
+    setting = Setting(**study.chosen["setting"])
+    ranking: dict[str, str] = study.chosen["ranking"]
+    runner = TrialRunner(
+        study,
+        problem.space,
+        sampler=search.sampler,
+        pruner=search.pruner,
+        trials=search.trials,
+        rungs=len(parse_rungs(config.score)),
+        seed=search.seed,
+        device=setting.device,
+        on_event=_teller(study, config, problem, watch),
+    )
+    watch(
+        Stage(
+            f"study {study.name} in {study.url}: {search.trials} trials, sampler {search.sampler}, "
+            f"engine {search.engine}"
+        )
+    )
+    make_scorer: Callable[[], Any]
+    if search.engine == "serial":
+        torch.set_num_threads(setting.threads)
+        score = make_score(dense, problem.prunable, config, setting, ranking)
+        make_scorer = lambda: score  # noqa: E731 - the same score again, not a function of its own
+    else:
+        handed_on = dense if config.model.name is None and config.model.factory is None else None
+        make_scorer = ScorerFactory(config, setting, ranking, handed_on)
+    run_search(search.engine, runner, make_scorer, workers=search.workers)
+    return SearchResult(study.name, study.url, Path(str(config.output.folder)), summarise(study))
+
+
+def _teller(
+    study: SearchStudy, config: RunConfig, problem: Problem, watch: Watcher
+) -> Callable[[Event], None]:
+    """Return a function that turns an engine's events into those of a watcher."""
+    dense_macs = int(problem.dense_cost.macs)
+    ended = [record for record in study.records() if record.state in ("complete", "pruned", "failed")]
+    seen = {record.number: record for record in ended}
+
+    def tell(event: Event) -> None:
+        record = event.record
+        if event.kind == "requeued":
+            watch(Stage(f"trial {event.number} goes back to the queue"))
+        if record is None:
+            return
+        seen[record.number] = record
+        complete = [each for each in seen.values() if each.state == "complete" and not each.stopped]
+        best = max(complete, key=lambda each: (each.score or 0.0, -each.number), default=None)
+        watch(
+            TrialDone(
+                number=record.number,
+                outcome=outcome(record),
+                score=record.score,
+                macs_share=(record.macs or 0) / dense_macs,
+                seconds=record.seconds or 0.0,
+                reason=record.failure or "",
+                done=len(seen),
+                trials=config.search.trials,
+                best=None if best is None else (best.score or 0.0, (best.macs or 0) / dense_macs),
+            )
+        )
+
+    return tell

@@ -1,0 +1,57 @@
+"""The config that a study holds, and the few keys of it that may change later.
+
+Before: an opened study; after: `resume`, `finetune`, `export` and `report`, which need no config file.
+
+    config = change_config(stored_config(study), ["search.trials=100"])
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from autoprune.errors import ConfigError, StudyError, suggest
+from autoprune.pipeline.places import settle
+from autoprune.settings import RunConfig, parse_override, parse_settings
+from autoprune.study import SearchStudy
+
+CHANGEABLE = (
+    "search.trials",
+    "search.engine",
+    "search.workers",
+    "model.checkpoint",
+    "data.folder",
+    "data.workers",
+    "output.folder",
+)
+"""Keys that may change while a search goes on, beside [finetune]; others would make it another search."""
+
+
+def stored_config(study: SearchStudy) -> RunConfig:
+    """Read the config that a study was made with.
+
+    Raises:
+        StudyError: it was written by another version, and cannot be read by this one.
+    """
+    try:
+        return parse_settings(study.config, where=study.name)
+    except ConfigError as error:
+        raise StudyError(f"{study.name}: its stored config cannot be read by this version: {error}") from None
+
+
+def change_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """Apply "section.key=value" strings to a stored config.
+
+    Raises:
+        ConfigError: a key that may not change, or a wrong value.
+    """
+    values = dataclasses.asdict(config)
+    for override in overrides:
+        section, key, value = parse_override(override)
+        if section != "finetune" and f"{section}.{key}" not in CHANGEABLE:
+            hint = suggest(f"{section}.{key}", CHANGEABLE) or f" Those are: {', '.join(CHANGEABLE)}."
+            raise ConfigError(
+                f"--set {override}: not a key that may change in a study; begin another search.{hint}"
+            )
+        values[section][key] = value
+    return settle(parse_settings(values, where="config with --set"), named=False)

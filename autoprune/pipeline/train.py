@@ -1,0 +1,121 @@
+"""Trains the dense model where the user has none: `autoprune train`, and the searches that ask for it.
+
+Before: a config; after: `search`, which trusts the checkpoint's note that the validation part was held out.
+
+    result = train(load_config("run.toml"))
+    result.checkpoint, result.val_score
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoprune.errors import ConfigError
+from autoprune.pipeline.dense import Dense, load_dense
+from autoprune.pipeline.events import EpochDone, Stage, Watcher, silent
+from autoprune.pipeline.history import save_dense, split_of
+from autoprune.pipeline.places import check_writable, settle
+from autoprune.precision import Setting, fastest_setting
+from autoprune.settings import RunConfig, ScheduleSettings
+from autoprune.train import EpochRecord, Schedule, fit
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A trained dense model: where it lies, and its metric on the validation part after the last epoch."""
+
+    checkpoint: Path
+    val_score: float
+
+
+def train(config: RunConfig, *, watch: Watcher = silent) -> TrainResult:
+    """Train the dense model of a config and write it to model.checkpoint; a killed training goes on.
+
+    Raises:
+        ConfigError: the checkpoint exists already, does not end in .safetensors, or cannot be written.
+        AutopruneError: the model or the data cannot be had, or the training diverges.
+    """
+    config = settle(config)
+    if config.model.checkpoint is None:
+        raise ConfigError(
+            "model.checkpoint: none named; name the .safetensors file that the training writes."
+        )
+    path = Path(config.model.checkpoint)
+    if path.suffix != ".safetensors":
+        raise ConfigError(
+            f"model.checkpoint: got {path}, expected a name that ends in .safetensors to train to."
+        )
+    if path.exists():
+        raise ConfigError(f"model.checkpoint: {path} exists already; name another file, or remove this one.")
+    check_writable(path.parent, "model.checkpoint")
+    return train_dense(load_dense(config, trained=False), config, path, watch=watch)
+
+
+def train_dense(dense: Dense, config: RunConfig, path: Path, *, watch: Watcher = silent) -> TrainResult:
+    """Train a fresh dense model in place and write it with its history; the state of every epoch is kept."""
+    state = path.with_suffix(".training")
+    setting = _setting_of(state.with_suffix(".setting.json"), dense, watch)
+    watch(
+        Stage(
+            f"training the dense model: {config.train.epochs} epochs of {dense.data.train.samples:,} images"
+        )
+    )
+    result = fit(
+        dense.model,
+        dense.data,
+        schedule_of(config.train),
+        setting,
+        dense.task,
+        seed=config.train.seed,
+        on_epoch=tell_epochs(config.train.epochs, watch),
+        checkpoint=state,
+    )
+    history = {
+        "data": split_of(config.data, dense.data),
+        "config": dataclasses.asdict(config),
+        "epochs": config.train.epochs,
+        "val_score": result.score,
+    }
+    save_dense(dense.model, path, history)
+    for left_over in (state, state.with_suffix(".setting.json")):
+        left_over.unlink(missing_ok=True)
+    dense.model.cpu().eval()
+    return TrainResult(path, result.score)
+
+
+def _setting_of(path: Path, dense: Dense, watch: Watcher) -> Setting:
+    """Return the setting that a training began with, so that it goes on under the same; else measure it."""
+    if path.is_file():
+        return Setting(**json.loads(path.read_text("utf-8")))
+    setting = measure_setting(dense, watch)
+    path.write_text(json.dumps(dataclasses.asdict(setting)), "utf-8")
+    return setting
+
+
+def measure_setting(dense: Dense, watch: Watcher) -> Setting:
+    """Measure which number format and layout trains the fastest here."""
+    batch = next(iter(dense.data.train))
+    setting, milliseconds = fastest_setting(dense.model, batch, dense.task, dense.device)
+    times = ", ".join(f"{label} {value:.1f} ms" for label, value in milliseconds.items())
+    watch(Stage(f"one training step: {times}; using {setting.label} on {setting.device}"))
+    return setting
+
+
+def schedule_of(settings: ScheduleSettings) -> Schedule:
+    """Turn a [train] or [finetune] section into a schedule: the keys that both have mean the same."""
+    names = {spec.name for spec in dataclasses.fields(Schedule)}
+    values = dataclasses.asdict(settings)
+    return Schedule(**{name: value for name, value in values.items() if name in names})
+
+
+def tell_epochs(epochs: int, watch: Watcher) -> Callable[[EpochRecord], None]:
+    """Return a function that passes the records of a training's epochs on to a watcher."""
+
+    def tell(record: EpochRecord) -> None:
+        watch(EpochDone(record.epoch, epochs, record.loss, record.score, record.seconds))
+
+    return tell

@@ -1,0 +1,168 @@
+"""How a model is run here: device, number format, memory layout, threads; and which choice is the fastest.
+
+Before: a model and a batch. After: `train` and `score` run every forward and backward under the Setting that
+was measured once and stored in the study.
+
+    setting, milliseconds = fastest_setting(model, (inputs, targets), Task(), device="auto")
+    model = setting.place(model)
+    with setting.autocast():
+        outputs = model(setting.arrange(inputs))
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.data.randomness import seeded
+from autoprune.errors import ConfigError
+from autoprune.task import Task, main_output
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Number formats of the forward pass; the parameters stay float32 (autocast)."""
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Device, number format ("float32", "bfloat16", "float16"), layout and CPU threads of a run."""
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    channels_last: bool = False
+    threads: int = 1
+
+    @property
+    def label(self) -> str:
+        """Name number format and layout, e.g. "bfloat16 channels_last"."""
+        return f"{self.dtype} {'channels_last' if self.channels_last else 'contiguous'}"
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The layout as torch's constant."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    @property
+    def scales_gradients(self) -> bool:
+        """Whether gradients would underflow without scaling: float16 has too few exponent bits."""
+        return self.dtype == "float16"
+
+    def place(self, model: Model) -> Model:
+        """Move a model to the device and layout, in place, and return it."""
+        model.to(self.device)
+        for parameter in model.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=self.memory_format)
+        return model
+
+    def arrange(self, inputs: Tensor) -> Tensor:
+        """Return a batch on the device, images [n, C, H, W] in the layout."""
+        inputs = inputs.to(self.device, non_blocking=True)
+        return inputs.contiguous(memory_format=self.memory_format) if inputs.ndim == 4 else inputs
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Return the context in which forward passes and losses run."""
+        if self.dtype == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(torch.device(self.device).type, dtype=DTYPES[self.dtype])
+
+
+def resolve_device(device: str = "auto") -> str:
+    """Return the device that `device` names; "auto" takes CUDA where there is one.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ConfigError(f'device: "{device}" is no device; use "auto", "cpu" or "cuda".') from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            f'device: "{device}" asked, but torch sees no CUDA device here; use "auto" or "cpu".'
+        )
+    return device
+
+
+def fastest_setting(
+    model: nn.Module,
+    batch: tuple[Tensor, Tensor],
+    task: Task,
+    device: str = "auto",
+    *,
+    repeats: int = 5,
+) -> tuple[Setting, dict[str, float]]:
+    """Time one training step in every number format and layout, in turns, and choose by the median.
+
+    The model is not changed, nor are the global random states. A choice that fails here, or whose loss is
+    not finite, is left out.
+
+    Args:
+        model: as it will be trained; copies of it are timed.
+        batch: (inputs [n, C, H, W], targets [n]) of the size to train with.
+        task: for its loss.
+        device: "auto", or torch's name of a device.
+        repeats: timed steps a choice, after two untimed ones.
+
+    Returns:
+        The fastest setting, and {label: milliseconds a step} of all that ran.
+
+    Raises:
+        ConfigError: no such device, or no choice ran.
+    """
+    device = resolve_device(device)
+    formats = ["float32", "bfloat16", "float16"] if device.startswith("cuda") else ["float32", "bfloat16"]
+    threads = torch.get_num_threads()
+    settings = [Setting(device, dtype, last, threads) for dtype in formats for last in (False, True)]
+    steps: dict[Setting, Callable[[], None]] = {}
+    reason = ""
+    with seeded(0):
+        for setting in settings:
+            try:
+                steps[setting] = _prepare_step(model, batch, task, setting)
+            except RuntimeError as error:
+                reason = str(error).splitlines()[0]
+        times: dict[Setting, list[float]] = {setting: [] for setting in steps}
+        for _ in range(repeats):
+            for setting, step in steps.items():
+                started = time.perf_counter()
+                step()
+                times[setting].append(1000 * (time.perf_counter() - started))
+    if not times:
+        raise ConfigError(f"device {device}: not one training step of the model runs here ({reason}).")
+    medians = {setting: statistics.median(values) for setting, values in times.items()}
+    best = min(medians, key=lambda setting: medians[setting])
+    return best, {setting.label: milliseconds for setting, milliseconds in medians.items()}
+
+
+def _prepare_step(
+    model: nn.Module, batch: tuple[Tensor, Tensor], task: Task, setting: Setting
+) -> Callable[[], None]:
+    """Return a function that does one training step on a copy of the model; run it twice to warm up."""
+    trained = setting.place(copy.deepcopy(model)).train()
+    inputs, targets = batch[0].to(setting.device), batch[1].to(setting.device)
+
+    def step() -> None:
+        trained.zero_grad(set_to_none=True)
+        with setting.autocast():
+            loss = task.loss(main_output(trained(setting.arrange(inputs))), targets)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        if setting.device.startswith("cuda"):
+            torch.cuda.synchronize(setting.device)
+        if not bool(torch.isfinite(loss)):
+            raise RuntimeError(f"the loss is not finite in {setting.label}")
+
+    step()
+    step()
+    return step

@@ -1,0 +1,127 @@
+"""A study in numbers: its trials, its best, what the dense model costs and scores, how well rungs agree.
+
+Before: `study`; after: `report.tables` and `report.plot` draw it.
+
+    summary = summarise(open_study("sqlite:///runs/digits.db", "digits"))
+    summary.best.score, summary.macs_share(summary.best)
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+from autoprune.errors import StudyError
+from autoprune.study import SearchStudy, TrialRecord
+
+_FEWEST_PAIRS = 4
+"""Trials that must have climbed both rungs before their agreement is worth a number."""
+
+
+@dataclass(frozen=True)
+class RungAgreement:
+    """Kendall's tau between two rungs' scores, over the trials that climbed both."""
+
+    lower: str
+    upper: str
+    tau: float
+    trials: int
+
+
+@dataclass(frozen=True)
+class StudySummary:
+    """A study at one moment.
+
+    Attributes:
+        study: its name.
+        metric: name of the score.
+        records: all trials, by number.
+        best: the best complete trial; None before the first.
+        dense_macs: of the dense model.
+        dense_params: of the dense model.
+        dense_score: the dense model's on the validation part.
+        budget_macs: the limit, or None.
+        budget_params: the limit, or None.
+        agreements: between neighbouring rungs, where enough trials climbed both.
+    """
+
+    study: str
+    metric: str
+    records: tuple[TrialRecord, ...]
+    best: TrialRecord | None
+    dense_macs: int
+    dense_params: int
+    dense_score: float
+    budget_macs: int | None
+    budget_params: int | None
+    agreements: tuple[RungAgreement, ...]
+
+    def macs_share(self, record: TrialRecord) -> float:
+        """Return a trial's MACs over the dense model's; NaN where it has none yet."""
+        return math.nan if record.macs is None else record.macs / self.dense_macs
+
+    def params_share(self, record: TrialRecord) -> float:
+        """Return a trial's parameters over the dense model's; NaN where it has none yet."""
+        return math.nan if record.params is None else record.params / self.dense_params
+
+    def ranked(self) -> list[TrialRecord]:
+        """Return the trials with a score, complete ones first, the best first among equals in that."""
+        scored = [record for record in self.records if record.score is not None]
+        return sorted(
+            scored,
+            key=lambda record: (record.stopped or record.state != "complete", -(record.score or 0.0)),
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Return how many trials ended how: {"complete": 18, "stopped": 2, ...}."""
+        found: dict[str, int] = {}
+        for record in self.records:
+            word = outcome(record)
+            found[word] = found.get(word, 0) + 1
+        return found
+
+
+def outcome(record: TrialRecord) -> str:
+    """Name how a trial ended, or how far it is: "complete", "stopped", "failed", "running" or "waiting"."""
+    return "stopped" if record.stopped or record.state == "pruned" else record.state
+
+
+def summarise(study: SearchStudy) -> StudySummary:
+    """Read a study."""
+    records = tuple(study.records())
+    try:
+        best = study.best()
+    except StudyError:
+        best = None
+    chosen = study.chosen
+    return StudySummary(
+        study=study.name,
+        metric=str(study.config["task"]["metric"]),
+        records=records,
+        best=best,
+        dense_macs=int(chosen["dense_macs"]),
+        dense_params=int(chosen["dense_params"]),
+        dense_score=float(chosen["dense_score"]),
+        budget_macs=chosen["budget_macs"],
+        budget_params=chosen["budget_params"],
+        agreements=_agreements(records),
+    )
+
+
+def _agreements(records: tuple[TrialRecord, ...]) -> tuple[RungAgreement, ...]:
+    from scipy.stats import kendalltau
+
+    highest = max((len(record.scores) for record in records), default=0)
+    found = []
+    for lower, upper in itertools.pairwise(range(highest)):
+        both = [record for record in records if len(record.scores) > upper and record.reused is None]
+        if len(both) < _FEWEST_PAIRS:
+            continue
+        tau = kendalltau(
+            [record.scores[lower].score for record in both], [record.scores[upper].score for record in both]
+        ).statistic
+        names = both[0].scores
+        if math.isfinite(tau):
+            found.append(RungAgreement(names[lower].name, names[upper].name, float(tau), len(both)))
+    return tuple(found)

@@ -1,0 +1,18 @@
+"""Gaussian process with expected improvement; strong for few trials and few variables, cubic in the trials.
+
+Before: a row of SAMPLERS; after: `PerTrialSampler` makes it afresh for each trial.
+
+    sampler = make_gp(seed=0, trials=60, variables=12)
+"""
+
+from __future__ import annotations
+
+from optuna.samplers import BaseSampler, GPSampler
+
+
+def make_gp(seed: int, trials: int, variables: int) -> BaseSampler:
+    """Make Optuna's GP sampler; scores are noisy, so that a point seen is not taken as exact.
+
+    A proposal fits the process anew: GP_COST_TEXT.
+    """
+    return GPSampler(seed=seed, n_startup_trials=min(20, max(5, trials // 5)), deterministic_objective=False)

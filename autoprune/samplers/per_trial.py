@@ -1,0 +1,98 @@
+"""Own the wrapper that makes any Optuna sampler a function of the storage, the seed and the trial's number.
+
+Before: a row of SAMPLERS makes the inner sampler; after: the study asks the wrapper, which keeps no state.
+
+A search that was killed then proposes what an uninterrupted one would, even where some parameters of the
+running trial were already stored: for each trial the inner sampler is made afresh with its own seed, proposes
+the whole vector at once, and sees only trials of this space (a user may have added others by hand).
+
+    study.sampler = PerTrialSampler(make_tpe, seed=0, trials=60, space={"conv1": FloatDistribution(0.1, 1.0)})
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from autoprune.samplers.views import view_study
+
+SamplerFactory = Callable[[int, int, int], BaseSampler]
+"""From (seed, number of trials, number of variables) to a sampler of Optuna's."""
+
+
+class PerTrialSampler(BaseSampler):
+    """Proposes trial n with an inner sampler made afresh from the seed f(seed, n).
+
+    Args:
+        make: makes the inner sampler.
+        seed: the search's seed.
+        trials: how many trials the search has; populations and start-up phases follow from it.
+        space: the distributions of all variables; a trial with others is not shown to the inner sampler.
+    """
+
+    def __init__(
+        self, make: SamplerFactory, *, seed: int, trials: int, space: Mapping[str, BaseDistribution]
+    ) -> None:
+        self._make = make
+        self._seed = seed
+        self._trials = trials
+        self._space = dict(space)
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Return the whole space, whatever other trials hold."""
+        return dict(self._space)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Propose every variable, in one fixed order."""
+        inner = self._make(trial_seed(self._seed, trial.number), self._trials, len(self._space))
+        view = self._own_trials(study)
+        inner.before_trial(view, trial)
+        together = inner.infer_relative_search_space(view, trial)
+        proposal = inner.sample_relative(view, trial, together)
+        for name, distribution in self._space.items():
+            if name not in proposal:
+                proposal[name] = inner.sample_independent(view, trial, name, distribution)
+        return proposal
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Draw a parameter that is not of this space at random."""
+        name_seed = int.from_bytes(param_name.encode()[-4:].rjust(4), "big")
+        inner = RandomSampler(seed=trial_seed(self._seed + name_seed, trial.number))
+        return inner.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """Let the inner sampler note what it keeps in the storage."""
+        inner = self._make(trial_seed(self._seed, trial.number), self._trials, len(self._space))
+        inner.after_trial(self._own_trials(study), trial, state, values)
+
+    def _own_trials(self, study: optuna.Study) -> optuna.Study:
+        visible = {trial.number for trial in study.get_trials(deepcopy=False)}
+
+        def is_own(trial: FrozenTrial) -> bool:
+            started = not trial.state.is_finished()
+            return trial.number in visible and (started or self._space.keys() <= trial.params.keys())
+
+        return view_study(study, is_own)
+
+
+def trial_seed(seed: int, number: int) -> int:
+    """Return the seed of trial `number`, in [0, 2**32)."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])

@@ -1,0 +1,254 @@
+"""The settings of one run as plain frozen dataclasses, one class a section of the config file.
+
+Before: `config` reads TOML and `--set` into them; after: `pipeline` hands their values to every stage. The
+study stores them as JSON, so that a resume needs nothing but the storage:
+
+    config = parse_settings({"model": {"name": "resnet20"}, "budget": {"flops": "50%"}})
+    config.search.trials                                  # 60
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from autoprune.errors import ConfigError, suggest
+
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Ratio = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Amount = int | float | str | None
+Names = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Where the dense model comes from: a name of the zoo or a factory, and its weights."""
+
+    name: str | None = None
+    factory: str | None = None
+    checkpoint: str | None = None
+    weights: str | None = None
+    frozen: Names = ()
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where images and labels come from, and how the validation part is held out."""
+
+    name: str | None = None
+    loaders: str | None = None
+    folder: str | None = None
+    batch_size: Positive = 128
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    augment: bool = True
+    validation: str | None = None
+    image_size: Positive | None = None
+    workers: Count = 2
+    seed: Count = 0
+    checkpoint_saw_validation: bool = False
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """The loss that training lowers and the metric that scores raise, by name or "mypkg.mod:function"."""
+
+    loss: str = "cross_entropy"
+    metric: str = "accuracy"
+
+
+@dataclass(frozen=True)
+class BudgetSettings:
+    """What the small model may cost: a share of the dense model ("50%") or an amount (20000000, "20M")."""
+
+    flops: Amount = None
+    macs: Amount = None
+    params: Amount = None
+    latency: Amount = None
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How sub-models are proposed, on which engine they run and where the study is kept."""
+
+    sampler: str = "tpe"
+    trials: Positive = 60
+    engine: str = "serial"
+    workers: Positive = 2
+    seed: Count = 0
+    storage: str | None = None
+    study: str | None = None
+    space: str | None = None
+    criterion: str = "l1"
+    pruner: str = "median"
+    device: str = "auto"
+    divisor: Positive | None = None
+    low: Ratio | None = None
+    high: Ratio | None = None
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """How a candidate climbs: BatchNorm recalibration, then finetunes such as "50 steps" or "1 epoch"."""
+
+    rungs: Annotated[tuple[str, ...], Field(min_length=1)] = ("calibrate", "100 steps")
+    calibration_batches: Positive = 20
+    learning_rate: PositiveFloat = 0.02
+    teacher: Literal["dense", "none"] = "none"
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """A full training: epochs, optimiser, schedule and what smooths them."""
+
+    epochs: Positive = 20
+    learning_rate: PositiveFloat = 0.1
+    optimizer: str = "sgd"
+    momentum: Share = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    schedule: str = "cosine"
+    warmup: Share = 0.05
+    label_smoothing: Share = 0.0
+    ema: Share = 0.0
+    seed: Count = 0
+
+
+@dataclass(frozen=True)
+class TrainSettings(ScheduleSettings):
+    """The dense model's training; with `when_missing` a search trains the checkpoint that is missing."""
+
+    when_missing: bool = False
+
+
+@dataclass(frozen=True)
+class FinetuneSettings(ScheduleSettings):
+    """The winner's training, with the dense model as teacher unless it is told otherwise."""
+
+    learning_rate: PositiveFloat = 0.05
+    teacher: Literal["dense", "none"] = "dense"
+    distill_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
+    temperature: PositiveFloat = 4.0
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """The folder that receives checkpoints, the finetuned model and reports; default runs/STUDY."""
+
+    folder: str | None = None
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All settings of one run; `dataclasses.asdict` gives what the study stores."""
+
+    model: ModelSettings = field(default_factory=ModelSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    task: TaskSettings = field(default_factory=TaskSettings)
+    budget: BudgetSettings = field(default_factory=BudgetSettings)
+    search: SearchSettings = field(default_factory=SearchSettings)
+    score: ScoreSettings = field(default_factory=ScoreSettings)
+    finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    output: OutputSettings = field(default_factory=OutputSettings)
+
+
+def parse_settings(values: Mapping[str, Any], *, where: str = "config") -> RunConfig:
+    """Check a mapping of sections against the known keys and types.
+
+    Args:
+        values: {section: {key: value}}, as TOML and JSON give it.
+        where: name of the source (a path), which opens every message.
+
+    Raises:
+        ConfigError: an unknown section or key (the nearest known one is named), or a value of the wrong kind.
+    """
+    sections = {spec.name: spec for spec in dataclasses.fields(RunConfig)}
+    hints = get_type_hints(RunConfig)
+    for section, content in values.items():
+        if section not in sections:
+            raise ConfigError(_unknown(where, "section", f"[{section}]", section, sections))
+        if not isinstance(content, Mapping):
+            raise ConfigError(f"{where}: {section}: got {content!r}, expected a section [{section}] of keys.")
+        known = [spec.name for spec in dataclasses.fields(hints[section])]
+        for key in content:
+            if key not in known:
+                raise ConfigError(_unknown(where, "key", f"{section}.{key}", key, known))
+    try:
+        return TypeAdapter(RunConfig).validate_python(values)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_first_problem(error)}") from None
+
+
+def parse_override(override: str) -> tuple[str, str, Any]:
+    """Split "section.key=value" into its parts; the value is TOML, a bare word is taken as a string.
+
+    Raises:
+        ConfigError: it has not that form.
+    """
+    path, equals, text = override.partition("=")
+    section, dot, key = path.strip().partition(".")
+    if not (equals and dot and section and key) or "." in key:
+        raise ConfigError(
+            f"--set {override}: expected section.key=value with one section and one key, "
+            'e.g. "search.trials=20".'
+        )
+    try:
+        return section, key, tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        return section, key, text.strip()
+
+
+def _unknown(where: str, kind: str, shown: str, word: str, known: typing.Iterable[str]) -> str:
+    names = list(known)
+    hint = suggest(word, names) or f" Known: {', '.join(names)}."
+    return f"{where}: unknown {kind} {shown}.{hint}"
+
+
+def _first_problem(error: ValidationError) -> str:
+    """Turn pydantic's report into "section.key: got X, expected Y"; the first problem is enough to act on."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    path = [str(part) for part in first["loc"][:2]]
+    section = get_type_hints(RunConfig)[path[0]]
+    spec = get_type_hints(section, include_extras=True)[path[1]]
+    more = len({problem["loc"][:2] for problem in problems}) - 1
+    others = f" ({more} more like this)" if more else ""
+    return f"{'.'.join(path)}: got {first['input']!r}, expected {_describe(spec)}.{others}"
+
+
+def _describe(spec: Any) -> str:
+    """Name a type hint in a user's words, e.g. "an integer >= 1"."""
+    words: Mapping[Any, str] = {
+        int: "an integer",
+        float: "a number",
+        str: "a string",
+        bool: "true or false",
+        type(None): "nothing",
+    }
+    origin, arguments = get_origin(spec), get_args(spec)
+    if origin is Annotated:
+        signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "length >="}
+        limits = [
+            f"{sign} {getattr(limit, name)}"
+            for info in arguments[1:]
+            for limit in getattr(info, "metadata", ())
+            for name, sign in signs.items()
+            if hasattr(limit, name)
+        ]
+        return " ".join([_describe(arguments[0]), " and ".join(limits)]).strip()
+    if origin is Literal:
+        return "one of " + ", ".join(f'"{value}"' for value in arguments)
+    if origin is tuple:
+        return "a list of strings"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_describe(part) for part in arguments if part is not type(None))
+    return words.get(spec, str(spec))

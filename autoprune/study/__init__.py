@@ -1,0 +1,14 @@
+"""The study: one search in an Optuna storage, the single source of truth for every engine.
+
+Before: `pipeline` resolved the config; after: `engines` run its trials, `report` reads its records.
+
+    study = open_study("sqlite:///runs/fm.db", "fm-50")
+    study.best().widths
+"""
+
+from __future__ import annotations
+
+from autoprune.study.records import RungScore, TrialRecord
+from autoprune.study.search_study import SearchStudy, create_study, open_study
+
+__all__ = ["RungScore", "SearchStudy", "TrialRecord", "create_study", "open_study"]

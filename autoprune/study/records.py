@@ -1,0 +1,102 @@
+"""Own the record of one trial: what was tried, what it cost, how it scored, and how it ended.
+
+Before: `engines` write the attributes below as a trial runs; after: reports and the score cache read them.
+
+    record = read_record(study.trials[3])
+    record.widths, record.score, record.scores[-1].name
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from optuna.trial import FrozenTrial, TrialState
+
+State = Literal["waiting", "running", "complete", "pruned", "failed"]
+
+_STATES: Mapping[TrialState, State] = {
+    TrialState.WAITING: "waiting",
+    TrialState.RUNNING: "running",
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
+
+@dataclass(frozen=True)
+class RungScore:
+    """The score of one rung: its place (0 is the first), name, the metric, and the seconds that it took."""
+
+    index: int
+    name: str
+    score: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial as the storage holds it; what is not known yet is None or empty.
+
+    Attributes:
+        number: the trial's number, from 0 without gaps.
+        state: how far it came.
+        value: what the sampler was told; for some samplers less a penalty where the trial was stopped early.
+        scores: the rungs that it climbed, in order; the raw scores.
+        stopped: whether it was stopped before the last rung.
+        ratios: the proposed keep ratio of each variable.
+        widths: the width of each of the model's groups.
+        macs: multiply-adds of the candidate.
+        params: parameters of the candidate.
+        seed: the seed that its score was computed with.
+        seconds: wall time of scoring.
+        device: where it was scored.
+        origin: "sampler", or the name of the heuristic that it started from.
+        reused: number of the trial with the same widths whose scores it took, or None.
+        failure: why it failed, or None.
+    """
+
+    number: int
+    state: State
+    value: float | None
+    scores: tuple[RungScore, ...]
+    stopped: bool
+    ratios: Mapping[str, float]
+    widths: Mapping[str, int]
+    macs: int | None
+    params: int | None
+    seed: int | None
+    seconds: float | None
+    device: str | None
+    origin: str
+    reused: int | None
+    failure: str | None
+
+    @property
+    def score(self) -> float | None:
+        """The raw score of the last rung that the trial climbed."""
+        return self.scores[-1].score if self.scores else None
+
+
+def read_record(trial: FrozenTrial) -> TrialRecord:
+    """Read the record of a trial; trials that others added have only what Optuna keeps."""
+    attributes: Mapping[str, Any] = trial.user_attrs
+    scores = tuple(RungScore(**score) for score in attributes.get("scores", ()))
+    return TrialRecord(
+        number=trial.number,
+        state=_STATES[trial.state],
+        value=trial.value if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
+        scores=scores,
+        stopped=bool(attributes.get("stopped", False)),
+        ratios={name: float(value) for name, value in trial.params.items() if isinstance(value, float)},
+        widths=dict(attributes.get("widths", {})),
+        macs=attributes.get("macs"),
+        params=attributes.get("params"),
+        seed=attributes.get("seed"),
+        seconds=attributes.get("seconds"),
+        device=attributes.get("device"),
+        origin=str(attributes.get("origin", "sampler")),
+        reused=attributes.get("reused"),
+        failure=attributes.get("failure"),
+    )

@@ -1,0 +1,216 @@
+"""Own the study of one search: an Optuna study with the search's config, and the facts that it rests on.
+
+Before: `pipeline` knows model, data and space; after: `engines` run trials in it, reports read its records.
+
+    study = create_study("sqlite:///runs/fm.db", "fm-50", config=..., identity={"model": "9f3c...", ...})
+    study = open_study("sqlite:///runs/fm.db", "fm-50")       # all that a resume needs: study.config
+    study.require({"model": "9f3c...", ...})                  # refuses another model, data or space
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.trial import Trial, TrialState
+
+from autoprune.errors import StudyError, suggest
+from autoprune.study import queue
+from autoprune.study.leases import this_process
+from autoprune.study.records import TrialRecord, read_record
+from autoprune.study.storage import open_storage, storage_errors
+
+HEADER = "autoprune"
+FORMAT = 1
+
+
+class SearchStudy:
+    """An Optuna study of autoprune's.
+
+    Attributes:
+        url: where the storage is.
+        name: the study's name in it.
+        optuna: the Optuna study, with whatever sampler it was given last.
+        config: the resolved config of the search.
+        identity: what must be the same on resume: {"model": fingerprint, "data": ..., "space": ...}.
+        chosen: what was measured and chosen once: dtype, layout, threads, divisor, ...
+    """
+
+    def __init__(self, url: str, study: optuna.Study) -> None:
+        header = study.user_attrs[HEADER]
+        self.url = url
+        self.name = study.study_name
+        self.optuna = study
+        self.config: dict[str, Any] = header["config"]
+        self.identity: dict[str, str] = header["identity"]
+        self.chosen: dict[str, Any] = header["chosen"]
+
+    def require(self, identity: Mapping[str, str]) -> None:
+        """Refuse to go on with another model, data or space than the study was made for.
+
+        Raises:
+            StudyError: naming everything that differs.
+        """
+        differs = [
+            f"{key} is {_short(identity.get(key))} here and {_short(self.identity.get(key))} in the study"
+            for key in dict.fromkeys([*self.identity, *identity])
+            if identity.get(key) != self.identity.get(key)
+        ]
+        if differs:
+            raise StudyError(
+                f"{self.name}: cannot go on: {'; '.join(differs)}. Restore that, or start another study."
+            )
+
+    def records(self) -> list[TrialRecord]:
+        """Return the records of all trials, by number."""
+        with storage_errors(self.url):
+            return [read_record(trial) for trial in self.optuna.get_trials(deepcopy=False)]
+
+    def record(self, number: int) -> TrialRecord:
+        """Return the record of one trial."""
+        with storage_errors(self.url):
+            return read_record(self.optuna.get_trials(deepcopy=False)[number])
+
+    def best(self) -> TrialRecord:
+        """Return the trial with the best raw score among those that climbed every rung; the earliest wins.
+
+        Raises:
+            StudyError: no trial has completed yet.
+        """
+        finished = [
+            record
+            for record in self.records()
+            if record.state == "complete" and not record.stopped and record.widths and record.scores
+        ]
+        if not finished:
+            raise StudyError(f"{self.name}: no trial has completed yet; resume the search first.")
+        return max(finished, key=lambda record: record.scores[-1].score)
+
+    def enqueue(self, ratios: Mapping[str, float], origin: str) -> None:
+        """Queue a trial with given ratios before the sampler's own; `origin` names where they come from."""
+        with storage_errors(self.url):
+            self.optuna.enqueue_trial(dict(ratios), user_attrs={"origin": origin})
+
+    def ask(self, target: int) -> Trial | None:
+        """Claim the next waiting trial, or a new one while the study has fewer than `target` trials."""
+        with storage_errors(self.url):
+            return queue.claim_trial(self.optuna, target=target, lease=this_process())
+
+    def tell(self, number: int, state: TrialState, value: float | None = None) -> None:
+        """Finish a trial."""
+        with storage_errors(self.url):
+            self.optuna.tell(number, value if state == TrialState.COMPLETE else None, state=state)
+
+    def annotate(self, trial: Trial, **attributes: Any) -> None:
+        """Store attributes of a trial's record."""
+        with storage_errors(self.url):
+            for key, value in attributes.items():
+                trial.set_user_attr(key, value)
+
+    def store_score(self, number: int, step: int, score: float) -> None:
+        """Store the score that a trial reached at one step."""
+        with storage_errors(self.url):
+            queue.store_score(self.optuna, number, step, score)
+
+    def requeue(self, number: int) -> None:
+        """Send a running trial back to the queue under its own number."""
+        with storage_errors(self.url):
+            queue.requeue_trial(self.optuna, number)
+
+    def requeue_dead(self, *, other_hosts: bool = False) -> list[int]:
+        """Re-queue the running trials whose process is dead, and return their numbers.
+
+        Trials that live processes hold are left alone, and so are those of other hosts, unless `other_hosts`
+        says that those are gone.
+        """
+        with storage_errors(self.url):
+            dead = queue.dead_trials(self.optuna, other_hosts=other_hosts)
+            for number in dead:
+                queue.requeue_trial(self.optuna, number)
+        return dead
+
+    def release(self) -> list[int]:
+        """Re-queue the trials that this very process holds, and return their numbers."""
+        with storage_errors(self.url):
+            mine = this_process()
+            held = [number for number, lease in queue.running_trials(self.optuna).items() if lease == mine]
+            for number in held:
+                queue.requeue_trial(self.optuna, number)
+        return held
+
+
+def create_study(
+    url: str,
+    name: str,
+    *,
+    config: Mapping[str, Any],
+    identity: Mapping[str, str],
+    chosen: Mapping[str, Any] | None = None,
+) -> SearchStudy:
+    """Create the study of a new search; the first thing that touches the storage.
+
+    Args:
+        url: the storage; see `open_storage`.
+        name: the study's name.
+        config: the resolved config, as JSON takes it.
+        identity: fingerprints of what the search rests on; a resume must bring the same.
+        chosen: what was measured and chosen at the start.
+
+    Raises:
+        StudyError: a study of that name exists, or the storage cannot be used.
+    """
+    header = {"format": FORMAT, "config": config, "identity": identity, "chosen": chosen or {}}
+    header = json.loads(json.dumps(header))
+    storage = open_storage(url, create=True)
+    with storage_errors(url):
+        if name in study_names(storage):
+            study = optuna.load_study(study_name=name, storage=storage)
+            if study.user_attrs or study.get_trials(deepcopy=False):
+                raise StudyError(
+                    f"{name}: a study of that name exists in {url}; resume it, or choose another name."
+                )
+        else:
+            study = optuna.create_study(storage=storage, study_name=name, direction=StudyDirection.MAXIMIZE)
+        study.set_user_attr(HEADER, header)
+        return SearchStudy(url, study)
+
+
+def open_study(url: str, name: str) -> SearchStudy:
+    """Open the study of an earlier search; nothing is written.
+
+    Raises:
+        StudyError: there is no such storage or study, it is not one of autoprune's, or of a later version.
+    """
+    storage = open_storage(url, create=False)
+    with storage_errors(url):
+        names = study_names(storage)
+        if name not in names:
+            hint = suggest(name, names) or f" Studies there: {', '.join(names) or 'none'}."
+            raise StudyError(f"{name}: no such study in {url}.{hint}")
+        study = optuna.load_study(study_name=name, storage=storage)
+        header = study.user_attrs.get(HEADER)
+        if not isinstance(header, dict) or header.get("format") != FORMAT:
+            raise StudyError(
+                f"{name}: not a study of this version of autoprune (attribute {HEADER!r} is missing or of "
+                "another format); choose another study or storage."
+            )
+        return SearchStudy(url, study)
+
+
+def study_names(storage: BaseStorage) -> list[str]:
+    """Return the names of all studies in a storage."""
+    return [study.study_name for study in storage.get_all_studies()]
+
+
+def _short(fingerprint: str | None) -> str:
+    return (
+        "missing"
+        if fingerprint is None
+        else fingerprint
+        if len(fingerprint) <= 24
+        else f"{fingerprint[:12]}..."
+    )

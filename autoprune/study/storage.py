@@ -1,0 +1,109 @@
+"""Own the way to an Optuna storage by URL, and turn what goes wrong there into one clear line.
+
+Before: a config's `search.storage`; after: `SearchStudy` reads and writes trials in it.
+
+    storage = open_storage("sqlite:///runs/fm.db", create=True)     # or journal:///runs/fm.log, postgresql://...
+    with storage_errors("sqlite:///runs/fm.db"):
+        ...
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy.exc
+from optuna.exceptions import OptunaError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
+from optuna.storages.journal import JournalFileBackend
+from sqlalchemy.engine import make_url
+
+from autoprune.errors import StudyError
+
+LOCK_TIMEOUT_S = 20.0
+"""How long a write waits for another process's lock on SQLite; `?timeout=5` in the URL overrides it."""
+
+
+def open_storage(url: str, *, create: bool) -> BaseStorage:
+    """Open the storage behind a URL.
+
+    Args:
+        url: "sqlite:///path.db", "journal:///path.log" (relative paths; four slashes make them absolute), or
+            any other URL that Optuna and SQLAlchemy take.
+        create: make the file and its folder where they are missing.
+
+    Raises:
+        StudyError: the file is missing, locked, unwritable or not a storage, or a driver is not installed.
+    """
+    try:
+        with storage_errors(url):
+            return _open(url, _file_of(url), create)
+    except (ValueError, KeyError, AssertionError, RuntimeError) as error:
+        raise StudyError(f"{_shown(url)}: not a storage of Optuna's, or a broken one ({error}).") from error
+
+
+def _open(url: str, path: Path | None, create: bool) -> BaseStorage:
+    if path is not None and create:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    elif path is not None and not path.is_file():
+        raise StudyError(f"{url}: there is no such file, so no study to open; check search.storage.")
+    if path is not None and url.startswith("journal:"):
+        return JournalStorage(JournalFileBackend(str(path)))
+    options: dict[str, Any] = {}
+    if path is not None:
+        options["pool_events"] = [(functools.partial(_tune_sqlite, create), "connect")]
+        if "timeout" not in make_url(url).query:
+            options["connect_args"] = {"timeout": LOCK_TIMEOUT_S}
+    return get_storage(RDBStorage(url, engine_kwargs=options))
+
+
+def _tune_sqlite(create: bool, connection: Any, _: Any) -> None:
+    """Write ahead instead of waiting for the disk at every commit: 20 times faster, and a kill loses nothing."""
+    if create:
+        connection.execute("PRAGMA journal_mode=WAL")
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+
+@contextmanager
+def storage_errors(url: str) -> Iterator[None]:
+    """Raise a StudyError of one line for whatever a storage raises inside the block."""
+    try:
+        yield
+    except (sqlalchemy.exc.SQLAlchemyError, OptunaError, ImportError, OSError) as error:
+        raise StudyError(f"{_shown(url)}: {_explain(error)}") from error
+
+
+def _file_of(url: str) -> Path | None:
+    """Return the file behind an SQLite or journal URL; None for servers and for SQLite in memory."""
+    if url.startswith("journal:"):
+        if not url.startswith("journal:///") or url == "journal:///":
+            raise StudyError(
+                f"{url}: expected journal:///relative/path.log or journal:////absolute/path.log."
+            )
+        return Path(url.removeprefix("journal:///"))
+    database = make_url(url).database if url.startswith("sqlite") else None
+    return Path(database) if database and database != ":memory:" else None
+
+
+def _explain(error: BaseException) -> str:
+    cause = error.__cause__ if isinstance(error.__cause__, sqlalchemy.exc.SQLAlchemyError) else error
+    text = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
+    explanations = {
+        "locked": "locked by another process; wait for it, or stop it, then try again.",
+        "not a database": "not an SQLite database; check search.storage, or move the file away.",
+        "readonly": "cannot be written; check the permissions of the file and its folder.",
+        "unable to open": "cannot be opened; check that the folder exists and can be written.",
+    }
+    for sign, explanation in explanations.items():
+        if sign in text:
+            return explanation
+    return f"the storage cannot be used ({text})."
+
+
+def _shown(url: str) -> str:
+    """Return the URL without its password."""
+    return url if url.startswith("journal:") else make_url(url).render_as_string(hide_password=True)

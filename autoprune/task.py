@@ -1,0 +1,100 @@
+"""What is learnt and what is measured: the loss that training lowers, the metric that a search raises.
+
+Before: names from a config (or functions from a script). After: `train` and `score`.
+
+    task = make_task(loss="cross_entropy", metric="accuracy")
+    score = task.metric(torch.tensor([[0.1, 0.9]]), torch.tensor([1]))    # 1.0
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+from autoprune.errors import ConfigError
+from autoprune.userfunction import look_up
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+"""(outputs [n, ...], targets [n, ...]) -> scalar tensor: the mean over the batch."""
+
+MetricFunction = Callable[[Tensor, Tensor], "Tensor | float"]
+"""(outputs [n, ...], targets [n, ...]) of one whole part of the data -> one number, the higher the better."""
+
+
+def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean cross-entropy of logits [n, classes] against labels [n] (or probabilities)."""
+    return functional.cross_entropy(outputs.float(), targets)
+
+
+def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the share, in [0, 1], of the n rows whose largest logit is the label's."""
+    return (outputs.argmax(dim=1) == targets).double().mean()
+
+
+def top5(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the share, in [0, 1], of the n rows whose label is among the five largest logits."""
+    best = outputs.topk(min(5, outputs.shape[1]), dim=1).indices
+    return (best == targets[:, None]).any(dim=1).double().mean()
+
+
+LOSSES: Mapping[str, LossFunction] = {"cross_entropy": cross_entropy}
+METRICS: Mapping[str, MetricFunction] = {"accuracy": accuracy, "top5": top5}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A loss and a metric; both are plain functions, so that a task can be pickled to a worker."""
+
+    loss: LossFunction = cross_entropy
+    metric: MetricFunction = accuracy
+
+    def training_loss(self, label_smoothing: float = 0.0) -> LossFunction:
+        """Return the loss to train with: the task's own, smoothed where that is asked for.
+
+        Raises:
+            ConfigError: smoothing is asked for a loss other than `cross_entropy`.
+        """
+        if label_smoothing == 0.0:
+            return self.loss
+        if self.loss is not cross_entropy:
+            raise ConfigError(
+                f"label_smoothing: {label_smoothing} given, but it is defined for cross_entropy only; "
+                "set it to 0 and smooth inside your own loss."
+            )
+        return functools.partial(_smoothed_cross_entropy, label_smoothing=label_smoothing)
+
+
+def make_task(loss: str | LossFunction = "cross_entropy", metric: str | MetricFunction = "accuracy") -> Task:
+    """Build a task from names in LOSSES and METRICS, from "package.module:function", or from functions.
+
+    Raises:
+        ConfigError: a name is unknown or cannot be imported.
+    """
+    return Task(
+        loss=look_up(loss, LOSSES, "task.loss") if isinstance(loss, str) else loss,
+        metric=look_up(metric, METRICS, "task.metric") if isinstance(metric, str) else metric,
+    )
+
+
+def main_output(outputs: object) -> Tensor:
+    """Return the logits of a model's outputs: the tensor itself, or the first of several (auxiliary heads).
+
+    Raises:
+        ConfigError: the model gives neither a tensor nor a tuple, list or dict that starts with one.
+    """
+    if isinstance(outputs, Mapping):
+        outputs = next(iter(outputs.values()), None)
+    elif isinstance(outputs, (tuple, list)) and outputs:
+        outputs = outputs[0]
+    if not isinstance(outputs, torch.Tensor):
+        raise ConfigError(f"model: its output is a {type(outputs).__name__}, expected a tensor of logits.")
+    return outputs
+
+
+def _smoothed_cross_entropy(outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+    return functional.cross_entropy(outputs.float(), targets, label_smoothing=label_smoothing)

@@ -1,0 +1,152 @@
+"""The full training: after each epoch an evaluation and a saved state; the last epoch is what counts.
+
+Before: a model, data, a Schedule, a Setting. After: `pipeline` evaluates and saves the trained model.
+
+    result = fit(model, data, Schedule(epochs=30), setting, Task(), seed=0, checkpoint=Path("state.pt"))
+    result.score        # metric on the validation part after the last epoch
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from autoprune.data.randomness import (
+    from_storable,
+    random_states,
+    restore_random_states,
+    seeded,
+    stream_seed,
+    to_storable,
+)
+from autoprune.data.vision import VisionData
+from autoprune.precision import Setting
+from autoprune.task import Task
+from autoprune.train.evaluation import evaluate
+from autoprune.train.schedule import Schedule
+from autoprune.train.trainer import Trainer
+from autoprune.train.training_state import load_state, save_state
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch as it went: mean training loss, validation metric, wall seconds with evaluation."""
+
+    epoch: int
+    steps: int
+    loss: float
+    score: float
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A training that ended: the validation metric after its last epoch, and every epoch's record."""
+
+    score: float
+    records: tuple[EpochRecord, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds over all epochs, evaluation included."""
+        return sum(record.seconds for record in self.records)
+
+
+def fit(
+    model: nn.Module,
+    data: VisionData,
+    schedule: Schedule,
+    setting: Setting,
+    task: Task,
+    *,
+    seed: int,
+    teacher: nn.Module | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+    checkpoint: Path | None = None,
+) -> FitResult:
+    """Train `model` in place on data.train, evaluating on data.val after every epoch.
+
+    Where `checkpoint` exists already, the training goes on from there; on CPU the result is bit for bit that
+    of a training that was never stopped. Global random states are put aside and given back.
+
+    Args:
+        model: trained in place; with a weight average, it holds the average at the end.
+        data: its test part is not touched.
+        schedule: length, learning rate, optimiser and the rest.
+        setting: how forward and backward passes run.
+        task: loss and metric.
+        seed: of the batches and of everything random in the model.
+        teacher: followed with the schedule's distill_weight; put into eval mode.
+        on_epoch: called with every epoch's record as it ends (not for epochs that a checkpoint had).
+        checkpoint: file for the training's state, written after every epoch.
+
+    Raises:
+        TrialError: the loss is not finite.
+        CheckpointError: the checkpoint is corrupt, of another training, or cannot be written.
+    """
+    per_epoch = len(data.train)
+    total = schedule.total_steps(per_epoch)
+    if teacher is not None:
+        setting.place(teacher).eval()
+    trainer = Trainer(model, schedule, setting, task, total_steps=total, teacher=teacher)
+    identity = {
+        **{name: str(value) for name, value in dataclasses.asdict(schedule).items()},
+        "dtype": setting.dtype,
+        "model": _architecture_hash(model),
+        "seed": str(seed),
+        "data": data.fingerprint,
+        "teacher": str(teacher is not None),
+    }
+    records: list[EpochRecord] = []
+    with seeded(stream_seed(seed)):
+        state = load_state(checkpoint, identity) if checkpoint else None
+        if state is not None:
+            trainer.restore(state["trainer"])
+            records = [EpochRecord(**record) for record in state["records"]]
+            restore_random_states(from_storable(state["random"]))
+        while trainer.steps < total:
+            record = _run_epoch(
+                trainer, data, setting, task, seed=seed, steps=min(per_epoch, total - trainer.steps)
+            )
+            records.append(record)
+            if checkpoint is not None:
+                kept = [dataclasses.asdict(each) for each in records]
+                save_state(
+                    checkpoint,
+                    identity,
+                    {"trainer": trainer.state(), "records": kept, "random": to_storable(random_states())},
+                )
+            if on_epoch is not None:
+                on_epoch(record)
+    model.zero_grad(set_to_none=True)
+    if trainer.average:
+        trainer.average.copy_to(model)
+    return FitResult(records[-1].score, tuple(records))
+
+
+def _run_epoch(
+    trainer: Trainer, data: VisionData, setting: Setting, task: Task, *, seed: int, steps: int
+) -> EpochRecord:
+    started = time.perf_counter()
+    learning_rate = trainer.learning_rate
+    epoch = trainer.steps // len(data.train)
+    loss = trainer.run(data.train.batches(seed, epoch), steps)
+    if trainer.average:
+        with trainer.average.swapped_in(trainer.model):
+            score = evaluate(trainer.model, data.val, task, setting)
+    else:
+        score = evaluate(trainer.model, data.val, task, setting)
+    return EpochRecord(epoch + 1, trainer.steps, loss, score, learning_rate, time.perf_counter() - started)
+
+
+def _architecture_hash(model: nn.Module) -> str:
+    """Return a hash of the names and shapes of all parameters and buffers."""
+    leaves = [f"{name} {tuple(tensor.shape)}" for name, tensor in model.state_dict().items()]
+    return hashlib.sha256("\n".join(leaves).encode()).hexdigest()[:16]

@@ -1,0 +1,161 @@
+"""How long and how hard to train: the Schedule, its learning rates and its optimisers.
+
+Before: numbers from a config. After: `train.trainer`, which asks for the learning rate of every step.
+
+    schedule = Schedule(epochs=30, learning_rate=0.1, schedule="cosine", warmup=0.05)
+    learning_rate_at(schedule, step=0, total=1000)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoprune.errors import ConfigError, suggest
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """One training.
+
+    Args:
+        epochs: length in passes over the training part; or
+        steps: length in batches (exactly one of the two is given).
+        learning_rate: the highest one.
+        optimizer: a row of OPTIMIZERS.
+        momentum: of SGD (Nesterov's), or the first beta of AdamW.
+        weight_decay: on weights of convolutions and linear layers; not on biases and normalisations.
+        schedule: a row of SHAPES.
+        warmup: share of the steps during which the learning rate rises, linearly.
+        label_smoothing: share of the target that is spread over all classes.
+        ema: decay per step of the exponential moving average of the weights, which is what is evaluated and
+            kept; 0 for none.
+        distill_weight: share of the loss that follows the teacher, where `fit` is given one.
+        temperature: of the teacher's and the student's softmax.
+        clip_norm: largest norm of the gradient; None for no clipping.
+
+    Raises:
+        ConfigError: a value is out of its range, or a name unknown.
+    """
+
+    epochs: int | None = None
+    steps: int | None = None
+    learning_rate: float = 0.1
+    optimizer: str = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: str = "cosine"
+    warmup: float = 0.05
+    label_smoothing: float = 0.0
+    ema: float = 0.0
+    distill_weight: float = 0.5
+    temperature: float = 4.0
+    clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise ConfigError(
+                f"schedule: epochs={self.epochs} and steps={self.steps}; give exactly one of the two."
+            )
+        ranges = {
+            "epochs": self.epochs is None or self.epochs >= 1,
+            "steps": self.steps is None or self.steps >= 1,
+            "learning_rate": self.learning_rate > 0,
+            "momentum": 0 <= self.momentum < 1,
+            "weight_decay": self.weight_decay >= 0,
+            "warmup": 0 <= self.warmup < 1,
+            "label_smoothing": 0 <= self.label_smoothing < 1,
+            "ema": 0 <= self.ema < 1,
+            "distill_weight": 0 <= self.distill_weight <= 1,
+            "temperature": self.temperature > 0,
+            "clip_norm": self.clip_norm is None or self.clip_norm > 0,
+        }
+        wrong = next((name for name, right in ranges.items() if not right), None)
+        if wrong is not None:
+            raise ConfigError(f"schedule.{wrong}: {getattr(self, wrong)} is out of its range.")
+        for name, value, table in (
+            ("optimizer", self.optimizer, OPTIMIZERS),
+            ("schedule", self.schedule, SHAPES),
+        ):
+            if value not in table:
+                known = ", ".join(table)
+                raise ConfigError(
+                    f'schedule.{name}: unknown "{value}"; known: {known}.{suggest(value, table)}'
+                )
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Return the length in steps, for a training part of `steps_per_epoch` batches."""
+        return self.steps if self.steps is not None else (self.epochs or 0) * steps_per_epoch
+
+
+def learning_rate_at(schedule: Schedule, step: int, total: int) -> float:
+    """Return the learning rate of step 0, 1, ... total - 1."""
+    rising = round(schedule.warmup * total)
+    if step < rising:
+        return schedule.learning_rate * (step + 1) / (rising + 1)
+    return schedule.learning_rate * SHAPES[schedule.schedule]((step - rising) / max(1, total - rising))
+
+
+def _cosine(progress: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _one_cycle(progress: float) -> float:
+    return 1 - progress
+
+
+def _constant(progress: float) -> float:
+    return 1.0
+
+
+SHAPES: Mapping[str, Callable[[float], float]] = {
+    "cosine": _cosine,
+    "one-cycle": _one_cycle,
+    "constant": _constant,
+}
+"""Name -> share of the highest learning rate, of the progress in [0, 1) after the warm-up.
+
+one-cycle is the triangle of Smith and Topin, "Super-Convergence", 2018, section 3, with its rise set by
+`warmup` (the paper: nearly half; 0.2 to 0.3 is usual) and without the cycle of the momentum.
+"""
+
+
+def _sgd(groups: list[dict[str, Any]], schedule: Schedule) -> torch.optim.Optimizer:
+    return torch.optim.SGD(
+        groups,
+        lr=schedule.learning_rate,
+        momentum=schedule.momentum,
+        nesterov=schedule.momentum > 0,
+        foreach=True,
+    )
+
+
+def _adamw(groups: list[dict[str, Any]], schedule: Schedule) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        groups, lr=schedule.learning_rate, betas=(schedule.momentum, 0.999), foreach=True
+    )
+
+
+OPTIMIZERS: Mapping[str, Callable[[list[dict[str, Any]], Schedule], torch.optim.Optimizer]] = {
+    "sgd": _sgd,
+    "adamw": _adamw,
+}
+"""Name -> function of (parameter groups, schedule)."""
+
+
+def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    """Build the optimiser of a model's trainable parameters; only matrices and kernels decay."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {
+            "params": [parameter for parameter in parameters if parameter.ndim >= 2],
+            "weight_decay": schedule.weight_decay,
+        },
+        {"params": [parameter for parameter in parameters if parameter.ndim < 2], "weight_decay": 0.0},
+    ]
+    return OPTIMIZERS[schedule.optimizer]([group for group in groups if group["params"]], schedule)

@@ -1,0 +1,147 @@
+"""A training under way: model, optimiser, weight average and gradient scaler, which step together.
+
+Before: `train.schedule` builds the optimiser, the loaders give batches. After: `train.loop` (full trainings)
+and `score` (short finetunes) run it for as many steps as they want.
+
+    trainer = Trainer(model, Schedule(steps=100), setting, Task(), total_steps=100)
+    mean_loss = trainer.run(endless(data.train, seed=0), steps=100)
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.data.loaders import Batch
+from autoprune.errors import TrialError
+from autoprune.precision import Setting
+from autoprune.task import Task, main_output
+from autoprune.train.distill import distillation_loss
+from autoprune.train.ema import WeightAverage
+from autoprune.train.schedule import Schedule, learning_rate_at, make_optimizer
+
+CHECK_EVERY = 50
+"""Steps between looks at the loss; each look waits for the device."""
+
+AUXILIARY_WEIGHT = 0.3
+"""Share of an auxiliary head's loss: Szegedy et al., "Going Deeper with Convolutions", 2014, section 5."""
+
+
+class Trainer:
+    """Trains `model` in place, a step a batch.
+
+    Args:
+        model: placed on the setting's device; changed.
+        schedule: the training's numbers.
+        setting: how forward and backward passes run.
+        task: for its loss.
+        total_steps: length of the whole training, for the learning rate.
+        teacher: a model in eval mode to follow, or None.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        schedule: Schedule,
+        setting: Setting,
+        task: Task,
+        *,
+        total_steps: int,
+        teacher: nn.Module | None = None,
+    ) -> None:
+        self.model = setting.place(model)
+        self.steps = 0
+        self.average = WeightAverage(model, schedule.ema) if schedule.ema else None
+        self._schedule = schedule
+        self._setting = setting
+        self._loss = task.training_loss(schedule.label_smoothing)
+        self._total = total_steps
+        self._teacher = teacher if schedule.distill_weight else None
+        self._optimizer = make_optimizer(model, schedule)
+        device_type = torch.device(setting.device).type
+        self._scaler = torch.amp.GradScaler(device_type, enabled=setting.scales_gradients)
+
+    def run(self, batches: Iterator[Batch], steps: int) -> float:
+        """Train for the next `steps` batches and return their mean loss.
+
+        Raises:
+            TrialError: the loss is not finite.
+        """
+        self.model.train()
+        total = torch.zeros((), device=self._setting.device)
+        for done, batch in enumerate(itertools.islice(batches, steps), start=1):
+            total += self._step(batch)
+            if done % CHECK_EVERY == 0:
+                self._check(total)
+        self._check(total)
+        return float(total) / steps
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the step to come, or of the last one at the end."""
+        return learning_rate_at(self._schedule, min(self.steps, self._total - 1), self._total)
+
+    def state(self) -> dict[str, Any]:
+        """Return the state as tensors, numbers, strings, lists and dicts; `restore` takes it back."""
+        return {
+            "steps": self.steps,
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "average": self.average.state() if self.average else None,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go back to where `state` was taken."""
+        self.steps = state["steps"]
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        if self.average:
+            self.average.restore(**state["average"])
+
+    def _step(self, batch: Batch) -> Tensor:
+        learning_rate = self.learning_rate
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        inputs = self._setting.arrange(batch[0])
+        self._optimizer.zero_grad(set_to_none=True)
+        with self._setting.autocast():
+            loss = self._batch_loss(inputs, batch[1])
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        if self._schedule.clip_norm is not None:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self._schedule.clip_norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        if self.average:
+            self.average.update(self.model)
+        self.steps += 1
+        return loss.detach()
+
+    def _batch_loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        outputs = self.model(inputs)
+        logits = main_output(outputs)
+        loss = self._loss(logits, targets)
+        if isinstance(outputs, tuple):
+            for auxiliary in outputs[1:]:
+                if isinstance(auxiliary, Tensor):
+                    loss = loss + AUXILIARY_WEIGHT * self._loss(auxiliary, targets)
+        if self._teacher is not None:
+            with torch.no_grad():
+                followed = main_output(self._teacher(inputs))
+            weight = self._schedule.distill_weight
+            distilled = distillation_loss(logits, followed, self._schedule.temperature)
+            loss = (1 - weight) * loss + weight * distilled
+        return loss
+
+    def _check(self, total_loss: Tensor) -> None:
+        if not bool(torch.isfinite(total_loss)):
+            raise TrialError(
+                f"diverged: the loss is not finite by step {self.steps} of {self._total} "
+                f"(learning rate {self._schedule.learning_rate:g}, {self._setting.label}); lower it."
+            )

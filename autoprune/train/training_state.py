@@ -1,0 +1,74 @@
+"""The file from which a training goes on: written whole or not at all, after every epoch.
+
+Before: `train.loop` gathers the state. After: the same training, in another process, reads it and continues.
+
+    save_state(path, identity, state)
+    state = load_state(path, identity)      # None where there is no file yet
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autoprune.errors import CheckpointError
+
+
+def save_state(path: Path, identity: Mapping[str, str], state: Mapping[str, Any]) -> None:
+    """Write `state` (tensors, numbers, strings, lists, dicts) to `path`, atomically.
+
+    Raises:
+        CheckpointError: the folder cannot be written to.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as file:
+            torch.save({"identity": dict(identity), "state": dict(state)}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise CheckpointError(f"training state {path}: cannot be written ({error}).") from error
+
+
+def load_state(path: Path, identity: Mapping[str, str]) -> dict[str, Any] | None:
+    """Read the state back, or return None where there is no file.
+
+    Raises:
+        CheckpointError: the file is corrupt, or of a training with another identity (the first difference is
+            named).
+    """
+    if not path.exists():
+        return None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        saved: Mapping[str, str] = content["identity"]
+        state: dict[str, Any] = content["state"]
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        KeyError,
+        TypeError,
+        ValueError,
+        pickle.UnpicklingError,
+    ) as error:
+        raise CheckpointError(
+            f"training state {path}: it is corrupt; remove it to start that training over."
+        ) from error
+    for name in sorted({*saved, *identity}):
+        if saved.get(name) != identity.get(name):
+            raise CheckpointError(
+                f"training state {path}: it is of another training: {name} was {saved.get(name)}, now it is "
+                f"{identity.get(name)}; restore that, or remove the file to start over."
+            )
+    return state

@@ -1,0 +1,120 @@
+"""Reading a checkpoint of weights into a model, with errors that name the leaf and both shapes.
+
+Before: `zoo.make_model`, which gives the model. After: everything that starts from a trained model.
+
+    load_checkpoint(model, "dense.safetensors")     # or a state_dict written by torch.save
+    print(checkpoint_hash("dense.safetensors"))
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from autoprune.errors import CheckpointError, suggest
+
+WRAPPERS = ("state_dict", "model", "model_state_dict")
+"""Keys under which training scripts keep the state_dict inside a larger dict."""
+
+
+def checkpoint_hash(path: str | Path) -> str:
+    """Return the sha256 of the file's bytes, in hexadecimal.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path}: cannot be read ({_reason(error)}).") from error
+
+
+def load_checkpoint(model: nn.Module, path: str | Path) -> None:
+    """Copy the weights in a file into `model`: all of them or, on any misfit, none.
+
+    Args:
+        model: its parameters and buffers are overwritten.
+        path: a safetensors file, or a state_dict written by `torch.save` (read with weights_only=True), bare
+            or under the key "state_dict" or "model"; "module." prefixes are dropped.
+
+    Raises:
+        CheckpointError: the file is missing or corrupt, or its leaves or shapes are not the model's.
+    """
+    state = _strip_prefix(read_state(path))
+    own = model.state_dict()
+    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in state if name not in own]
+    if missing or unexpected:
+        raise CheckpointError(
+            f"checkpoint {path}: it is not this model's: {_listed('missing', missing)}"
+            f"{'; ' if missing and unexpected else ''}{_listed('unexpected', unexpected)}."
+            f"{suggest(missing[0], unexpected) if missing else ''}"
+        )
+    for name, tensor in state.items():
+        if tensor.shape != own[name].shape:
+            raise CheckpointError(
+                f"checkpoint {path}: {name} is {tuple(tensor.shape)}, the model's is "
+                f"{tuple(own[name].shape)}; check the number of classes and input channels."
+            )
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"checkpoint {path}: {name} has values that are not finite.")
+    model.load_state_dict({**own, **state})
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint file, by name.
+
+    Raises:
+        CheckpointError: the file is missing, corrupt, or holds no state_dict.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"checkpoint {path}: there is no such file.")
+    try:
+        if Path(path).suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"checkpoint {path}: it is corrupt, or holds more than tensors; save model.state_dict() alone."
+        ) from error
+    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(f"checkpoint {path}: it is corrupt ({_reason(error)}).") from error
+    for key in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(
+            f"checkpoint {path}: it holds a {type(content).__name__}, expected a state_dict."
+        )
+    wrong = next((name for name, value in content.items() if not isinstance(value, Tensor)), None)
+    if wrong is not None:
+        raise CheckpointError(
+            f'checkpoint {path}: its entry "{wrong}" is no tensor; keep the state_dict under "state_dict".'
+        )
+    return dict(content)
+
+
+def _strip_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    if all(name.startswith("module.") for name in state):
+        return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return state
+
+
+def _listed(word: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{word} {', '.join(names[:3])}{more}"
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

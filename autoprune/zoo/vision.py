@@ -1,0 +1,81 @@
+"""torchvision's classifiers by name, with any number of classes and input channels.
+
+Before: `zoo.make_model`, which imports this file only when a name is not ours. After: tracing.
+
+    model = make_vision_model("mobilenet_v3_small", classes=10, in_channels=1)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torchvision  # type: ignore[import-untyped]  # ships no types
+from torch import nn
+
+from autoprune.errors import ConfigError, suggest
+
+
+def vision_names() -> list[str]:
+    """Return the names of torchvision's classifiers."""
+    return list(torchvision.models.list_models(module=torchvision.models))
+
+
+def make_vision_model(name: str, classes: int, in_channels: int, weights: str | None = None) -> nn.Module:
+    """Build one of torchvision's classifiers.
+
+    Where the images do not have three channels, the first convolution is made anew (untrained, also
+    under `weights`).
+
+    Raises:
+        ConfigError: no such weights, weights for another number of classes, or a failed download.
+    """
+    options: dict[str, Any] = {"num_classes": classes}
+    if name in ("googlenet", "inception_v3"):
+        options["init_weights"] = weights is None
+    if weights is not None:
+        options["weights"] = _find_weights(name, weights, classes)
+    try:
+        model: nn.Module = torchvision.models.get_model(name, **options)
+    except (OSError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {error}".replace("\n", " ")
+        raise ConfigError(f'model.weights: "{weights}" of {name} cannot be had: {reason}') from error
+    if in_channels != 3:
+        _remake_first_convolution(model, in_channels)
+    return model
+
+
+def _find_weights(name: str, weights: str, classes: int) -> Any:
+    known = torchvision.models.get_model_weights(name)
+    if weights not in known.__members__:
+        names = list(known.__members__)
+        raise ConfigError(
+            f'model.weights: {name} has no weights "{weights}"; known: {", ".join(names)}.'
+            f"{suggest(weights, names)}"
+        )
+    found = known[weights]
+    trained_for = len(found.meta["categories"])
+    if trained_for != classes:
+        raise ConfigError(
+            f'model.weights: "{weights}" of {name} is for {trained_for} classes, the data have {classes}; '
+            "leave model.weights out and train, or give a model.checkpoint of your own."
+        )
+    return found
+
+
+def _remake_first_convolution(model: nn.Module, in_channels: int) -> None:
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            made = nn.Conv2d(
+                in_channels,
+                module.out_channels,
+                module.kernel_size,  # type: ignore[arg-type]  # a tuple of two, typed as of any length
+                module.stride,  # type: ignore[arg-type]  # as above
+                module.padding,  # type: ignore[arg-type]  # as above
+                module.dilation,  # type: ignore[arg-type]  # as above
+                bias=module.bias is not None,
+                padding_mode=module.padding_mode,
+            )
+            parent, _, attribute = path.rpartition(".")
+            setattr(model.get_submodule(parent), attribute, made)
+            return
+    raise ConfigError(f"model: no convolution to make anew for {in_channels} input channels.")

@@ -1,0 +1,47 @@
+"""What several experiments share: named models with their example inputs, and rows appended to a CSV file."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model  # type: ignore[import-untyped]  # ships no types
+
+from autoprune.zoo import make_model
+
+OWN = {"resnet20": (1, 28), "resnet56": (3, 32), "vgg16_bn": (3, 32), "densenet40": (3, 32)}
+"""Models of the zoo: their input channels and image sizes; every other name is torchvision's."""
+
+
+def build(name: str) -> tuple[nn.Module, Tensor]:
+    """Return a model with random weights and an example input at batch 1; "autoprune/NAME" is the zoo's."""
+    own = name.removeprefix("autoprune/")
+    if own != name:
+        channels, size = OWN[own]
+        return make_model(own, 10, channels), torch.zeros(1, channels, size, size)
+    # The truncated normal initialisation of these two takes minutes.
+    slow = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    size = 299 if name == "inception_v3" else 224
+    return get_model(name, weights=None, **slow), torch.zeros(1, 3, size, size)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """Return the rows written so far."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def append_row(path: Path, row: Mapping[str, object]) -> None:
+    """Append a row, with a header where the file is new, and print it."""
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+    print(dict(row), flush=True)

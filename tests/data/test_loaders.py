@@ -1,0 +1,162 @@
+"""Loaders: batches as a function of (seed, epoch), augmentation against a plain reference."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from autoprune.data import Augment, DeviceLoader, StreamLoader, endless
+from autoprune.data.loaders import _shift_and_flip
+from autoprune.data.randomness import (
+    from_storable,
+    random_states,
+    restore_random_states,
+    seeded,
+    stream_seed,
+    to_storable,
+)
+from autoprune.errors import DataError
+
+IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (50, 3, 6, 5), dtype=np.uint8))
+LABELS = torch.arange(50)
+MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.1])
+
+
+class NoisyDataset(Dataset[tuple[Tensor, int]]):
+    """Uses all three global generators, as users' transforms do."""
+
+    def __len__(self) -> int:
+        return 24
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        noise = torch.rand(1).item() + random.random() + float(np.random.rand())
+        return torch.full((1, 2, 2), index + noise), index
+
+
+def draw_from_all() -> list[float]:
+    return [torch.rand(1).item(), random.gauss(0, 1), random.random(), float(np.random.standard_normal())]
+
+
+def device_loader(*, shuffle: bool = True, augment: Augment | None = None) -> DeviceLoader:
+    return DeviceLoader(
+        IMAGES, LABELS, batch_size=16, device="cpu", mean=MEAN, std=STD, shuffle=shuffle, augment=augment
+    )
+
+
+def same(left: Iterator[tuple[Tensor, Tensor]], right: Iterator[tuple[Tensor, Tensor]]) -> bool:
+    return all(
+        torch.equal(a, c) and torch.equal(b, d)
+        for (a, b), (c, d) in zip(list(left), list(right), strict=True)
+    )
+
+
+def test_plain_iteration_gives_every_sample_once_normalised() -> None:
+    loader = device_loader(shuffle=False)
+    inputs, targets = (torch.cat(parts) for parts in zip(*loader, strict=True))
+    expected = (IMAGES.float() / 255 - MEAN[:, None, None]) / STD[:, None, None]
+    assert torch.allclose(inputs, expected, atol=1e-5)
+    assert torch.equal(targets, LABELS)
+    assert len(loader) == 4
+    assert loader.samples == 50
+
+
+def test_shuffling_leaves_out_the_last_part_of_a_batch() -> None:
+    batches = list(device_loader().batches(0, 0))
+    assert [len(targets) for _, targets in batches] == [16, 16, 16]
+    assert len(set(torch.cat([targets for _, targets in batches]).tolist())) == 48
+
+
+def test_batches_depend_on_seed_and_epoch_alone() -> None:
+    loader = device_loader(augment=Augment(pad=2, flip=True))
+    assert same(loader.batches(3, 5), loader.batches(3, 5))
+    assert not same(loader.batches(3, 5), loader.batches(3, 6))
+    assert not same(loader.batches(3, 5), loader.batches(4, 5))
+
+
+def test_shift_and_flip_against_loops() -> None:
+    images = IMAGES.permute(0, 2, 3, 1)[:9]
+    shifts = torch.tensor([[dy for dy in (-1, 0, 1) for _ in range(3)], [-1, 0, 1] * 3])
+    flips = torch.arange(9) % 2 == 0
+    got = _shift_and_flip(images, shifts, flips, pad=1)
+    for number in range(9):
+        down, right = int(shifts[0, number]), int(shifts[1, number])
+        expected = torch.zeros_like(images[number])
+        for row in range(6):
+            for column in range(5):
+                if 0 <= row - down < 6 and 0 <= column - right < 5:
+                    expected[row, column] = images[number][row - down, column - right]
+        assert torch.equal(got[number], expected.flip(1) if flips[number] else expected)
+
+
+def test_an_empty_part_is_refused() -> None:
+    with pytest.raises(DataError, match=r"a part without samples"):
+        DeviceLoader(IMAGES[:0], LABELS[:0], batch_size=4, device="cpu", mean=MEAN, std=STD)
+
+
+def test_endless_starts_anywhere() -> None:
+    loader = device_loader(augment=Augment(pad=1))
+    whole, late = endless(loader, 0), endless(loader, 0, start=5)
+    first = [next(whole) for _ in range(8)][5:]
+    assert same(iter(first), iter([next(late) for _ in range(3)]))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_stream_is_reproducible_and_leaves_global_states(workers: int) -> None:
+    source = DataLoader(NoisyDataset(), batch_size=6, shuffle=True, num_workers=workers)
+    loader = StreamLoader(source, batches=4, samples=24, device="cpu")
+    torch.manual_seed(1)
+    before = random_states()
+    first = list(loader.batches(0, 2))
+    assert torch.equal(before["torch"], torch.get_rng_state())
+    assert before["random"] == random_states()["random"]
+    random.seed(99)
+    torch.manual_seed(99)
+    assert same(iter(first), loader.batches(0, 2))
+    assert not same(iter(first), loader.batches(0, 3))
+
+
+def test_stream_seeds_a_generator_of_the_loaders_own() -> None:
+    source = DataLoader(
+        TensorDataset(torch.rand(12, 1, 2, 2), torch.arange(12)),
+        batch_size=4,
+        shuffle=True,
+        generator=torch.Generator().manual_seed(5),
+    )
+    loader = StreamLoader(source, batches=3, samples=12, device="cpu")
+    assert same(loader.batches(0, 1), loader.batches(0, 1))
+    assert not same(loader.batches(0, 1), loader.batches(0, 2))
+
+
+def test_stream_refuses_other_batches() -> None:
+    loader = StreamLoader([torch.zeros(3)], batches=1, samples=3, device="cpu")
+    with pytest.raises(DataError, match=r"a loader gave a Tensor, expected \(inputs, targets\)"):
+        next(iter(loader))
+
+
+def test_random_states_survive_a_file(tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    random.gauss(0, 1)
+    np.random.standard_normal()
+    torch.save(to_storable(random_states()), tmp_path / "states.pt")
+    expected = draw_from_all()
+    restore_random_states(from_storable(torch.load(tmp_path / "states.pt", weights_only=True)))
+    assert draw_from_all() == expected
+
+
+def test_seeded_restores_and_stream_seeds_differ() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    with seeded(8):
+        inside = torch.rand(2)
+    assert torch.equal(torch.rand(2), expected)
+    with seeded(8):
+        assert torch.equal(torch.rand(2), inside)
+    assert len({stream_seed(seed, epoch) for seed in range(30) for epoch in range(30)}) == 900

@@ -1,0 +1,103 @@
+"""The user's own loaders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from autoprune.data import load
+from autoprune.errors import DataError
+
+Loaders = DataLoader[tuple[torch.Tensor, ...]]
+
+
+def loader(count: int = 20, classes: int = 4, **changes: Any) -> Loaders:
+    images = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(count))
+    labels = torch.arange(count) % classes
+    images[changes.get("nan_at", 0)] *= changes.get("factor", 1.0)
+    return DataLoader(TensorDataset(images, labels + changes.get("add", 0)), batch_size=8)
+
+
+def pair(batch_size: int) -> tuple[Loaders, Loaders]:
+    assert batch_size == 128
+    return loader(40), loader(16)
+
+
+def triple_in_a_dict() -> dict[str, Any]:
+    return {"train": loader(), "val": loader(), "test": loader(), "classes": 9}
+
+
+def nan_in_val() -> tuple[Loaders, Loaders]:
+    return loader(), loader(nan_at=17, factor=float("nan"))
+
+
+def negative_label() -> tuple[Loaders, Loaders]:
+    return loader(), loader(add=-1)
+
+
+def too_few_classes() -> dict[str, Any]:
+    return {"train": loader(), "val": loader(), "classes": 2}
+
+
+def empty_val() -> tuple[Loaders, list[Any]]:
+    return loader(), []
+
+
+def other_shape() -> tuple[Loaders, list[Any]]:
+    return loader(), [(torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64))]
+
+
+def alone() -> Loaders:
+    return loader()
+
+
+def fails() -> None:
+    raise OSError("disk on fire")
+
+
+def digits_like() -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [(torch.zeros(30, 1, 8, 8), torch.arange(30) % 10)]
+
+
+def test_classes_and_shape_are_found() -> None:
+    data = load(f"{__name__}:pair")
+    assert (data.classes, data.input_shape, data.test) == (4, (3, 8, 8), None)
+    assert (data.train.samples, len(data.train), data.val.samples) == (40, 5, 16)
+    assert data.fingerprint == load(f"{__name__}:pair").fingerprint
+
+
+def test_a_dict_may_name_the_classes() -> None:
+    data = load(f"{__name__}:triple_in_a_dict")
+    assert data.classes == 9
+    assert data.test is not None
+    assert data.fingerprint != load(f"{__name__}:pair").fingerprint
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nan_in_val", "val: the inputs have NaN or infinite values"),
+        ("negative_label", "val: label -1 found, expected 0 or more"),
+        ("too_few_classes", "label 3 found, expected from 0 to 1"),
+        ("empty_val", "val: the part is empty"),
+        ("other_shape", r"train images are \(3, 8, 8\), val images \(1, 8, 8\)"),
+        ("alone", r"returned a DataLoader, expected \(train, val\)"),
+        ("fails", "failed: OSError: disk on fire"),
+    ],
+)
+def test_each_mistake_is_named_in_one_line(name: str, message: str) -> None:
+    with pytest.raises(DataError, match=message) as raised:
+        load(f"{__name__}:{name}")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_separate_validation_part_replaces_the_held_out_share() -> None:
+    data = load("digits", validation=f"{__name__}:digits_like")
+    assert (data.val.samples, len(data.val)) == (30, 1)
+    assert data.train.samples == load("digits").train.samples + load("digits").val.samples
+    assert data.fingerprint != load("digits").fingerprint
+    with pytest.raises(DataError, match=r"data.validation .*images \(3, 8, 8\)"):
+        load("digits", validation=f"{__name__}:alone")

@@ -1,0 +1,110 @@
+"""kill -9 at random moments of a real process, then resume: the trials are those of an uninterrupted search."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autoprune.study import TrialRecord, open_study
+
+ROOT = Path(__file__).parents[2]
+TRIALS = 24
+
+
+def start(url: str, sampler: str, pruner: str, engine: str = "serial") -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.engines.toy", url, sampler, str(TRIALS), pruner, engine]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def comparable(record: TrialRecord) -> dict[str, Any]:
+    values = {name: getattr(record, name) for name in record.__dataclass_fields__}
+    return {name: value for name, value in values.items() if name not in ("seconds", "device")}
+
+
+def finished(url: str) -> int:
+    return sum(record.state in ("complete", "pruned") for record in open_study(url, "toy").records())
+
+
+@pytest.mark.parametrize(
+    ("sampler", "pruner", "scheme"),
+    [("tpe", "halving", "sqlite"), ("nsga2", "median", "sqlite"), ("cmaes", "hyperband", "journal")],
+)
+def test_resumed_trials_equal_the_uninterrupted_ones(
+    sampler: str, pruner: str, scheme: str, tmp_path: Path
+) -> None:
+    whole, killed = f"{scheme}:///{tmp_path}/whole.db", f"{scheme}:///{tmp_path}/killed.db"
+    assert start(whole, sampler, pruner).wait() == 0
+    moments = random.Random(f"{sampler} {pruner}")
+    done = 0
+    for _ in range(3):
+        process = start(killed, sampler, pruner)
+        time.sleep(moments.uniform(0.05, 0.8))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert finished(killed) >= done
+        done = finished(killed)
+    assert start(killed, sampler, pruner).wait() == 0
+    expected = [comparable(record) for record in open_study(whole, "toy").records()]
+    assert [comparable(record) for record in open_study(killed, "toy").records()] == expected
+    assert len(expected) == TRIALS
+    assert len({record["state"] for record in expected}) >= 1
+
+
+def test_workers_leave_when_their_parent_is_killed(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    process = start(url, "random", "none", "processes")
+    deadline = time.monotonic() + 60
+    children: list[int] = []
+    while len(children) < 2 or not open_study(url, "toy").records():
+        children = [int(pid) for pid in children_of(process.pid)]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    while any(is_running(pid) for pid in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    study = open_study(url, "toy")
+    running = [record.number for record in study.records() if record.state == "running"]
+    assert study.requeue_dead() == running
+
+
+def children_of(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        pytest.skip("needs /proc")
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_ctrl_c_requeues_the_running_trial_and_loses_none(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    process = start(url, "random", "none", "processes")
+    deadline = time.monotonic() + 60
+    while not any(record.state == "complete" for record in open_study(url, "toy").records()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) != 0
+    states = [record.state for record in open_study(url, "toy").records()]
+    assert "running" not in states
+    assert "failed" not in states
+    assert "complete" in states

@@ -1,0 +1,116 @@
+"""Cheap scorers with deterministic scores, for searches in tests; a program that tests start and kill.
+
+python -m tests.engines.toy sqlite:///s.db tpe 40        # begins or resumes a serial search
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+
+from autoprune.engines import Event, TrialRunner, run_search
+from autoprune.errors import TrialError
+from autoprune.space import Budget, SearchSpace, build_space
+from autoprune.study import RungScore, SearchStudy, create_study, open_study
+from autoprune.study.storage import open_storage
+from tests.space.costs import chain, dense_macs
+
+IDENTITY = {"model": "m" * 64, "data": "d" * 64, "space": "s" * 64}
+
+
+@dataclass(frozen=True)
+class ToyScorer:
+    """A smooth score of the widths, rung by rung; sleeps a little where told."""
+
+    rungs: int = 2
+    sleep_s: float = 0.0
+
+    def __call__(self, widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
+        for rung in range(self.rungs):
+            time.sleep(self.sleep_s)
+            score = sum(math.sin(width / 7 + i + 0.1 * rung) for i, width in enumerate(widths.values()))
+            yield RungScore(rung, f"rung{rung}", score, self.sleep_s)
+
+
+@dataclass(frozen=True)
+class Troubled:
+    """Scores as ToyScorer does, but meets trouble at certain trials, which it counts in a folder's files."""
+
+    folder: Path
+    trouble: str
+
+    def __call__(self, widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
+        call = len(list(self.folder.iterdir()))
+        (self.folder / f"{call}-{os.getpid()}-{time.monotonic_ns()}").touch()
+        if self.trouble == "always dies" or (self.trouble == "dies once" and call == 3):
+            os.kill(os.getpid(), signal.SIGKILL)
+        for rung in ToyScorer()(widths, seed):
+            yield rung
+            if self.trouble == "diverges" and call == 3:
+                raise TrialError("diverged: the loss is nan")
+            if self.trouble == "out of memory" and call == 3:
+                raise RuntimeError("CUDA out of memory.\nTried to allocate 20 GiB")
+            if self.trouble == "not finite" and call == 3:
+                yield RungScore(1, "rung1", math.nan, 0.0)
+            if self.trouble == "too few rungs" and call == 3:
+                return
+            if self.trouble == "always fails":
+                raise ValueError("a bug in the metric")
+
+
+def make_toy() -> ToyScorer:
+    return ToyScorer()
+
+
+def make_slow() -> ToyScorer:
+    return ToyScorer(sleep_s=0.3)
+
+
+def make_broken() -> ToyScorer:
+    raise RuntimeError("no data")
+
+
+def toy_space() -> SearchSpace:
+    net = chain([16, 32, 32, 64])
+    return build_space(*net, Budget(macs=dense_macs(net) // 2))
+
+
+def new_study(url: str) -> SearchStudy:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return create_study(url, "toy", config={"seed": 5}, identity=IDENTITY)
+
+
+def toy_runner(
+    study: SearchStudy,
+    sampler: str = "tpe",
+    trials: int = 12,
+    pruner: str = "median",
+    on_event: Callable[[Event], None] | None = None,
+) -> TrialRunner:
+    return TrialRunner(
+        study, toy_space(), sampler=sampler, pruner=pruner, trials=trials, rungs=2, seed=5, on_event=on_event
+    )
+
+
+def main(url: str, sampler: str, trials: str, pruner: str, engine: str) -> None:
+    """Begin a search, or resume it where its study exists."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    exists = Path(url.partition(":///")[2]).exists()
+    names = [each.study_name for each in open_storage(url, create=True).get_all_studies()] if exists else []
+    study = open_study(url, "toy") if "toy" in names else new_study(url)
+    runner = toy_runner(study, sampler, int(trials), pruner)
+    make = make_toy if engine == "serial" else make_slow
+    print("ready", flush=True)
+    run_search(engine, runner, make, workers=2)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

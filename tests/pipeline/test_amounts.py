@@ -1,0 +1,57 @@
+"""Budgets as users write them, against a dense model of 4 G MACs and 40 M parameters."""
+
+from __future__ import annotations
+
+import pytest
+
+from autoprune.errors import BudgetError, ConfigError
+from autoprune.graph import Cost
+from autoprune.pipeline.amounts import resolve_budget
+from autoprune.settings import BudgetSettings
+
+DENSE = Cost(macs=4_000_000_001, params=40_000_000)
+
+
+@pytest.mark.parametrize(
+    ("settings", "macs", "params"),
+    [
+        (BudgetSettings(flops="50%"), 2_000_000_000, None),
+        (BudgetSettings(macs="50%"), 2_000_000_000, None),
+        (BudgetSettings(macs="2.05G"), 2_050_000_000, None),
+        (BudgetSettings(flops="2.05G"), 1_025_000_000, None),
+        (BudgetSettings(macs=20_000_000), 20_000_000, None),
+        (BudgetSettings(macs="20 m"), 20_000_000, None),
+        (BudgetSettings(params="5M"), None, 5_000_000),
+        (BudgetSettings(params="12.5%"), None, 5_000_000),
+        (BudgetSettings(macs="1,500,000", params=2e6), 1_500_000, 2_000_000),
+        (BudgetSettings(macs="30%", flops="20%"), 800_000_000, None),
+    ],
+)
+def test_amounts_become_absolute_limits(
+    settings: BudgetSettings, macs: int | None, params: int | None
+) -> None:
+    budget = resolve_budget(settings, DENSE)
+    assert (budget.macs, budget.params) == (macs, params)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "message"),
+    [
+        (BudgetSettings(), ConfigError, r"no limit is given"),
+        (BudgetSettings(flops="half"), ConfigError, r"budget\.flops: got 'half', expected a share"),
+        (BudgetSettings(flops="50 km"), ConfigError, r"budget\.flops: got '50 km'"),
+        (BudgetSettings(macs=0.5), ConfigError, r'less than one; write a share as "50%"'),
+        (BudgetSettings(macs=True), ConfigError, r"budget\.macs: got True"),
+        (BudgetSettings(macs=-3), ConfigError, r"budget\.macs: got -3"),
+        (BudgetSettings(latency="4 ms"), ConfigError, r"latency budgets are not available"),
+        (BudgetSettings(macs="100%"), BudgetError, r"less than the dense model's 4,000,000,001"),
+        (BudgetSettings(params="0%"), BudgetError, r"budget\.params: 0% is 0"),
+        (BudgetSettings(macs="5G"), BudgetError, r"5,000,000,000, expected more than 0"),
+    ],
+)
+def test_a_wrong_budget_gets_one_clear_line(
+    settings: BudgetSettings, kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message) as caught:
+        resolve_budget(settings, DENSE)
+    assert "\n" not in str(caught.value)

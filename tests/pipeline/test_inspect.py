@@ -1,0 +1,48 @@
+"""What `inspect` says before any training."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoprune.config import load_config
+from autoprune.pipeline import inspect
+
+
+def test_an_inspection_of_the_default() -> None:
+    inspection = inspect(load_config("digits"))
+    names = [row.name for row in inspection.groups]
+    assert names[0] == "conv1"
+    assert [row.name for row in inspection.groups if row.frozen] == ["fc"]
+    assert inspection.variables == len(names) - 1
+    assert inspection.budget is not None
+    assert inspection.budget.macs == int(inspection.dense_cost.macs) // 4
+    assert inspection.in_window
+    assert inspection.problem == ""
+    assert np.all(inspection.smallest.macs < np.asarray(inspection.budget.macs))
+    assert inspection.largest == inspection.dense_cost
+    assert all(row.params <= inspection.dense_cost.params for row in inspection.groups)
+    assert inspection.memory_bytes > 4 * int(inspection.dense_cost.params)
+
+
+def test_a_budget_out_of_reach_is_explained_and_the_rest_is_shown() -> None:
+    inspection = inspect(load_config("digits", ["budget.flops=0.1%"]))
+    assert f"{inspection.smallest.macs:,} is the smallest reachable" in inspection.problem
+    assert inspection.budget is not None
+    assert not inspection.in_window
+
+
+def test_a_larger_batch_and_more_workers_need_more_memory() -> None:
+    small = inspect(load_config("digits", ["data.batch_size=32"]))
+    large = inspect(load_config("digits", ["data.batch_size=64"]))
+    several = inspect(
+        load_config("digits", ["data.batch_size=64", "search.engine=processes", "search.workers=3"])
+    )
+    assert small.memory_bytes < large.memory_bytes
+    assert several.memory_bytes == 3 * large.memory_bytes
+
+
+def test_the_divisor_is_relaxed_for_small_groups() -> None:
+    inspection = inspect(load_config("digits", ["search.divisor=16"]))
+    steps = {row.name: row.relaxed_step for row in inspection.groups}
+    assert steps["conv1"] is not None
+    assert steps["layer2.0.conv1"] is None

@@ -1,0 +1,93 @@
+"""Training the dense model, the note beside its checkpoint, and the question that a search asks of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from autoprune.config import load_config
+from autoprune.errors import ConfigError, DataError
+from autoprune.pipeline import settle, train
+from autoprune.pipeline.dense import load_dense
+from autoprune.pipeline.events import EpochDone, Event
+from autoprune.pipeline.history import history_path, read_history, require_unseen_validation
+from autoprune.settings import RunConfig
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, list[Event]]:
+    folder = tmp_path_factory.mktemp("trained")
+    config = settle(load_config("digits", [f"model.checkpoint={folder}/dense.safetensors", "train.epochs=2"]))
+    events: list[Event] = []
+    train(config, watch=events.append)
+    return config, events
+
+
+def test_training_tells_its_epochs_and_leaves_weights_that_load(
+    trained: tuple[RunConfig, list[Event]],
+) -> None:
+    config, events = trained
+    epochs = [event for event in events if isinstance(event, EpochDone)]
+    assert [event.epoch for event in epochs] == [1, 2]
+    assert epochs[1].loss < epochs[0].loss
+    load_dense(config)
+    folder = Path(config.model.checkpoint or "").parent
+    assert sorted(path.name for path in folder.iterdir()) == ["dense.json", "dense.safetensors"]
+
+
+def test_its_own_checkpoint_passes_without_a_question(trained: tuple[RunConfig, list[Event]]) -> None:
+    config, _ = trained
+    dense = load_dense(config)
+    note = read_history(config.model.checkpoint or "")
+    assert note is not None
+    assert note["data"]["fingerprint"] == dense.data.fingerprint
+    require_unseen_validation(config, dense.data, config.model.checkpoint)
+
+
+def test_another_split_of_the_same_data_is_refused(trained: tuple[RunConfig, list[Event]]) -> None:
+    config, _ = trained
+    other = settle(load_config("digits", [f"model.checkpoint={config.model.checkpoint}", "data.seed=1"]))
+    with pytest.raises(DataError, match=r"held out another validation part \(.*seed 0 there, 1 here\)"):
+        require_unseen_validation(other, load_dense(other).data, other.model.checkpoint)
+
+
+def test_a_checkpoint_without_a_note_needs_consent(
+    trained: tuple[RunConfig, list[Event]], tmp_path: Path
+) -> None:
+    config, _ = trained
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(Path(config.model.checkpoint or "").read_bytes())
+    asked = settle(load_config("digits", [f"model.checkpoint={copy}"]))
+    dense = load_dense(asked)
+    with pytest.raises(DataError, match=r"may have been trained on the validation part .*consent with"):
+        require_unseen_validation(asked, dense.data, str(copy))
+    granted = settle(
+        load_config("digits", [f"model.checkpoint={copy}", "data.checkpoint_saw_validation=true"])
+    )
+    require_unseen_validation(granted, dense.data, str(copy))
+
+
+def test_a_note_of_other_weights_vouches_for_nothing(
+    trained: tuple[RunConfig, list[Event]], tmp_path: Path
+) -> None:
+    config, _ = trained
+    checkpoint = Path(config.model.checkpoint or "")
+    copy = tmp_path / "dense.safetensors"
+    copy.write_bytes(checkpoint.read_bytes())
+    note = json.loads(history_path(checkpoint).read_text("utf-8"))
+    history_path(copy).write_text(json.dumps({**note, "sha256": "0" * 64}), "utf-8")
+    assert read_history(copy) is None
+
+
+def test_a_checkpoint_is_never_overwritten(trained: tuple[RunConfig, list[Event]]) -> None:
+    config, _ = trained
+    with pytest.raises(ConfigError, match="exists already"):
+        train(config)
+
+
+def test_only_safetensors_are_written(tmp_path: Path) -> None:
+    config = load_config("digits", [f"model.checkpoint={tmp_path}/dense.pt"])
+    with pytest.raises(ConfigError, match=r"expected a name that ends in \.safetensors"):
+        train(config)

@@ -1,0 +1,86 @@
+"""Reading search spaces from TOML, and the files that ship."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from autoprune import zoo
+from autoprune.errors import BudgetError, ConfigError
+from autoprune.space import Budget, Override, SpaceSpec, Tie, build_space, load_spec
+from autoprune.tracing import trace
+
+SHIPPED = Path(__file__).parents[2] / "search_spaces"
+MODELS = {
+    "resnet20": ("resnet20", 32),
+    "resnet56": ("resnet56", 32),
+    "vgg16_bn": ("vgg16_bn", 32),
+    "densenet40": ("densenet40", 32),
+    "mobilenet_v3": ("mobilenet_v3_small", 64),
+}
+
+
+def test_a_file_reads_back_as_written(tmp_path: Path) -> None:
+    path = tmp_path / "space.toml"
+    path.write_text(
+        'low = 0.2\ndivisor = 4\nskip = ["fc"]\n'
+        '[[tie]]\nname = "stem"\ngroups = ["conv*"]\n'
+        '[[override]]\ngroups = ["layer3.*"]\nhigh = 0.5\n'
+    )
+    assert load_spec(path) == SpaceSpec(
+        low=0.2,
+        divisor=4,
+        skip=("fc",),
+        ties=(Tie("stem", ("conv*",)),),
+        overrides=(Override(("layer3.*",), high=0.5),),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("divisr = 4", 'unknown key divisr. Did you mean "divisor"'),
+        ("low = 0.0", "expected 0 < low <= high <= 1"),
+        ("divisor = 0", "divisor: got 0, expected an integer >= 1"),
+        ('divisor = "4"', "divisor: got '4', expected int"),
+        ("skip = [1]", "expected a list of strings"),
+        ('[[tie]]\ngroups = ["a"]', "the key name is missing"),
+        ('[[override]]\ngroups = ["a"]\nlow = 2.0', "expected 0 < low <= high <= 1"),
+        ("low = ", "cannot be read as a search space"),
+    ],
+)
+def test_mistakes_get_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "space.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_spec(path)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_spec(tmp_path / "missing.toml")
+
+
+def test_a_budget_needs_a_limit() -> None:
+    with pytest.raises(BudgetError, match="expected macs or params of at least 1"):
+        Budget()
+
+
+def test_every_shipped_space_has_a_model_here() -> None:
+    assert {path.stem for path in SHIPPED.glob("*.toml")} == set(MODELS)
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_shipped_spaces_fit_their_models(family: str) -> None:
+    name, size = MODELS[family]
+    model = zoo.make_model(name, classes=10)
+    prunable = trace(model, torch.randn(1, 3, size, size))
+    dense = int(np.asarray(prunable.cost().macs))
+    for share in (0.5, 0.25):
+        budget = Budget(macs=int(share * dense))
+        space = build_space(prunable.groups, prunable.cost, budget, load_spec(SHIPPED / f"{family}.toml"))
+        low, high = (np.array([getattr(v, end) for v in space.variables]) for end in ("low", "high"))
+        widths = space.decode(np.random.default_rng(0).uniform(low, high, (200, len(low))))
+        usage = space.usage(widths)
+        assert ((usage >= 0.98) & (usage <= 1)).all()
+        np.testing.assert_array_equal(space.decode(space.encode(widths)), widths)

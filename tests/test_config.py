@@ -1,0 +1,100 @@
+"""Reading a run's configuration: defaults, overrides and the one line that each mistake gets."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from autoprune.config import embedded_configs, load_config
+from autoprune.errors import ConfigError
+from autoprune.settings import RunConfig, parse_settings
+
+MINIMAL = {"model": {"name": "resnet20"}, "data": {"name": "digits"}, "budget": {"flops": "50%"}}
+
+
+def test_three_sections_suffice() -> None:
+    config = load_config(MINIMAL)
+    assert (config.search.sampler, config.search.trials, config.search.engine) == ("tpe", 60, "serial")
+    assert (config.task.loss, config.task.metric, config.finetune.teacher) == (
+        "cross_entropy",
+        "accuracy",
+        "dense",
+    )
+
+
+def test_the_embedded_default_is_read_by_name() -> None:
+    assert "digits" in embedded_configs()
+    assert load_config("digits").data.name == "digits"
+
+
+def test_a_config_survives_the_way_through_json() -> None:
+    config = load_config("digits", ["search.trials=7", "budget.params=40%", "model.frozen=['fc*']"])
+    stored = json.loads(json.dumps(dataclasses.asdict(config)))
+    assert parse_settings(stored) == config
+
+
+def test_a_file_is_read_and_overridden(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text('[model]\nname = "resnet20"\n[budget]\nmacs = "20M"\n[search]\ntrials = 5\n')
+    config = load_config(path, ["search.trials=9", "search.sampler=random", "score.rungs=['calibrate']"])
+    assert (config.search.trials, config.search.sampler) == (9, "random")
+    assert config.score.rungs == ("calibrate",)
+    assert config.budget.macs == "20M"
+
+
+def test_overrides_leave_the_mapping_alone() -> None:
+    source = {"search": {"trials": 5}}
+    load_config(source, ["search.trials=9"])
+    assert source == {"search": {"trials": 5}}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("serch.trials=8", r'unknown section \[serch\]\. Did you mean "search"\?'),
+        ("search.trails=8", r'unknown key search\.trails\. Did you mean "trials"\?'),
+        ("search.xyz=8", r"unknown key search\.xyz\. Known: sampler, trials"),
+        ("search.trials=many", r"search\.trials: got 'many', expected an integer >= 1\."),
+        ("search.trials=0", r"search\.trials: got 0, expected an integer >= 1\."),
+        ("score.rungs=[]", r"score\.rungs: got \[\], expected a list of strings"),
+        ("budget.flops=[1]", r"budget\.flops: got \[1\], expected an integer or a number or a string\."),
+        ("data.val_fraction=1.0", r"data\.val_fraction: got 1\.0, expected a number > 0 and < 1\."),
+        ("finetune.teacher=me", r'finetune\.teacher: got \'me\', expected one of "dense", "none"\.'),
+        ("model.checkpoint=3", r"model\.checkpoint: got 3, expected a string\."),
+        ("search=3", r"expected section\.key=value"),
+        ("a.b.c=3", r"expected section\.key=value"),
+    ],
+)
+def test_a_mistake_gets_one_clear_line(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(MINIMAL, [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_section_that_is_a_value_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"search: got 3, expected a section \[search\]"):
+        load_config({"search": 3})
+    with pytest.raises(ConfigError, match=r"search: got 3, expected a section \[search\]"):
+        load_config({"search": 3}, ["search.trials=3"])
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.toml: no such config file\. Embedded configs: digits"):
+        load_config("nowhere.toml")
+    with pytest.raises(ConfigError, match=r'digit: no such config file\. Did you mean "digits"\?'):
+        load_config("digit")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[search\n")
+    with pytest.raises(ConfigError, match=r"broken\.toml: not valid TOML"):
+        load_config(broken)
+    with pytest.raises(ConfigError, match="cannot be read as a config file"):
+        load_config(tmp_path)
+
+
+def test_the_design_keys_exist() -> None:
+    sections = {spec.name for spec in dataclasses.fields(RunConfig)}
+    assert sections >= {"model", "data", "task", "budget", "search", "score", "finetune"}
+    assert parse_settings({"budget": {"latency": "4 ms"}}).budget.latency == "4 ms"

@@ -1,0 +1,113 @@
+"""The shape of the package: which module may import which, and how light `import autoprune` stays."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "autoprune"
+
+# "a: b c" says that a may import b and c and, with them, everything that they may import.
+ARROWS = {
+    "errors": "",
+    "settings": "errors",
+    "graph": "errors",
+    "cost": "graph",
+    "rebuild": "graph",
+    "criteria": "graph",
+    "space": "graph cost",
+    "verify": "rebuild",
+    "tracing": "graph cost rebuild",
+    "userfunction": "errors",
+    "data": "userfunction",
+    "task": "userfunction",
+    "precision": "data task",
+    "train": "data task precision",
+    "latency": "graph",
+    "score": "rebuild train latency criteria",
+    "samplers": "space",
+    "study": "samplers space cost",
+    "engines": "study samplers space cost",
+    "zoo": "userfunction",
+    "export": "rebuild",
+    "report": "study",
+    "pipeline": "study engines report export zoo score settings tracing",
+    "config": "pipeline settings",
+    "api": "config pipeline",
+    "cli": "config api",
+}
+HEAVY = ("ray", "onnx", "onnxruntime", "onnxscript", "matplotlib", "torchvision")
+
+
+def reachable(name: str) -> set[str]:
+    """Follow the arrows from `name`, which belongs to the result: a package's files may import each other."""
+    found = {name}
+    for target in ARROWS[name].split():
+        found |= reachable(target)
+    return found
+
+
+def imported_modules(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (line, name) for every module that a file imports, from relative imports too."""
+    package = ["autoprune", *path.relative_to(PACKAGE).parent.parts]
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            prefix = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*prefix, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield node.lineno, module if module != "autoprune" else f"autoprune.{alias.name}"
+
+
+def sources() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def noun(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_only_go_down(path: Path) -> None:
+    if noun(path) in ("__main__", "defaults"):
+        return
+    assert noun(path) in ARROWS, f"give {noun(path)} its place in ARROWS"
+    allowed = reachable(noun(path))
+    wrong = [
+        f"{path.name}:{line} imports {module}"
+        for line, module in imported_modules(path)
+        if module.startswith("autoprune.") and module.split(".")[1] not in allowed
+    ]
+    assert not wrong
+
+
+def test_every_file_opens_with_a_docstring() -> None:
+    bare = [str(path) for path in sources() if not ast.get_docstring(ast.parse(path.read_text("utf-8")))]
+    assert not bare
+
+
+def test_importing_autoprune_stays_light() -> None:
+    code = f"import sys, autoprune; print(*[name for name in {HEAVY} if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == []
+
+
+def test_public_names_are_all_there() -> None:
+    import autoprune
+
+    tree = ast.parse((PACKAGE / "__init__.py").read_text("utf-8"))
+    literal = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+        if node.targets[0].id == "__all__"
+    ]
+    assert literal == [autoprune.__all__]
+    assert all(callable(getattr(autoprune, name)) for name in autoprune.__all__)

@@ -1,0 +1,96 @@
+"""The README keeps its word: commands exist, the config is valid, the Python runs, links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from autoprune.cli import app
+from autoprune.config import embedded_configs, load_config
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+COMMANDS = vars(get_command(app))["commands"]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def verb_lines() -> list[str]:
+    lines = [line.split("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+    return [line.split("&&")[-1].strip() for line in lines if re.search(r"(^|/)autoprune ", line)]
+
+
+def set_up_lines() -> list[str]:
+    return [line for block in blocks("sh") for line in block.splitlines() if "-m venv" in line]
+
+
+@pytest.mark.parametrize("line", verb_lines())
+def test_every_command_exists_with_its_options(line: str) -> None:
+    _, verb, *rest = line.split()
+    assert verb in COMMANDS
+    options = {option for parameter in COMMANDS[verb].params for option in parameter.opts}
+    assert {word for word in rest if word.startswith("-")} <= options
+
+
+def test_overrides_in_the_readme_are_valid_keys() -> None:
+    overrides = re.findall(r"--set (\S+=\S+)", README)
+    assert overrides
+    load_config("digits", overrides)
+
+
+def test_the_two_set_up_lines_need_only_python_and_pip() -> None:
+    search_line, test_line = set_up_lines()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert search_line.endswith(".venv/bin/autoprune search digits")
+    assert "digits" in embedded_configs()
+    assert project["scripts"]["autoprune"] == "autoprune.cli:main"
+    assert "'.[test]'" in test_line
+    assert test_line.endswith("-m pytest -q")
+    assert "test" in project["optional-dependencies"]
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    script = (ROOT / ".ci" / "run").read_text("utf-8")
+    taken = re.search(r"tests=\$\((.*)\)", script)
+    assert taken is not None
+    found = subprocess.run(["bash", "-c", taken[1]], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == set_up_lines()[1]
+
+
+def test_the_config_is_valid(tmp_path: Path) -> None:
+    (block,) = blocks("toml")
+    path = tmp_path / "run.toml"
+    path.write_text(block)
+    assert load_config(path).budget.flops == "50%"
+
+
+def test_the_python_runs(tmp_path: Path) -> None:
+    (block,) = blocks("python")
+    run = subprocess.run(
+        [sys.executable, "-c", block],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert run.returncode == 0, run.stderr
+    dense, small, difference = run.stdout.split()
+    assert int(small) < int(dense)
+    assert float(difference) <= 1e-9
+    assert (tmp_path / "small" / "recipe.json").is_file()
+
+
+def test_links_lead_somewhere() -> None:
+    targets = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []

@@ -1,0 +1,63 @@
+"""Losses and metrics by name, and the user's own."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from autoprune.errors import ConfigError
+from autoprune.task import Task, accuracy, main_output, make_task, top5
+
+LOGITS = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [0.0, 1.0, 5.0], [1.0, 0.0, 0.5]])
+LABELS = torch.tensor([0, 1, 2, 1])
+
+
+def own_metric(outputs: Tensor, targets: Tensor) -> float:
+    return 7.0
+
+
+def test_accuracy_counts_the_largest_logit() -> None:
+    assert float(accuracy(LOGITS, LABELS)) == 0.75
+
+
+def test_top5_of_ten_classes() -> None:
+    logits = torch.arange(10.0).repeat(4, 1)
+    assert float(top5(logits, torch.tensor([9, 5, 4, 0]))) == 0.5
+
+
+def test_cross_entropy_of_uniform_logits_is_the_log_of_the_classes() -> None:
+    loss = make_task().loss(torch.zeros(5, 8), torch.arange(5))
+    assert float(loss) == pytest.approx(math.log(8))
+
+
+def test_smoothing_matches_soft_targets() -> None:
+    soft = torch.full((4, 3), 0.1 / 3)
+    soft[torch.arange(4), LABELS] += 0.9
+    expected = -(soft * LOGITS.log_softmax(1)).sum(1).mean()
+    assert float(Task().training_loss(0.1)(LOGITS, LABELS)) == pytest.approx(float(expected))
+
+
+def test_smoothing_a_loss_of_the_users_is_refused() -> None:
+    task = make_task(loss=lambda outputs, targets: outputs.sum())
+    assert task.training_loss(0.0) is task.loss
+    with pytest.raises(ConfigError, match=r"label_smoothing: 0.1 given, but it is defined"):
+        task.training_loss(0.1)
+
+
+def test_the_users_metric_by_name() -> None:
+    assert make_task(metric=f"{__name__}:own_metric").metric(LOGITS, LABELS) == 7.0
+
+
+def test_unknown_metric_suggests_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r'task.metric: unknown name "acuracy".*Did you mean "accuracy"'):
+        make_task(metric="acuracy")
+
+
+def test_main_output_is_the_first_of_several() -> None:
+    assert main_output((LOGITS, LABELS)) is LOGITS
+    assert main_output({"out": LOGITS}) is LOGITS
+    with pytest.raises(ConfigError, match=r"its output is a NoneType"):
+        main_output(None)

@@ -1,0 +1,111 @@
+"""Evaluation and BatchNorm recalibration against plain torch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autoprune.data import load
+from autoprune.data.randomness import seeded
+from autoprune.errors import TrialError
+from autoprune.precision import Setting
+from autoprune.task import Task
+from autoprune.train import evaluate, recalibrate
+from autoprune.zoo import make_model
+
+DATA = load("digits", batch_size=32)
+SETTING = Setting()
+
+
+class Net(nn.Module):
+    """One BatchNorm in use, one that the forward pass never reaches, and dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.unreached = nn.BatchNorm1d(3)
+        self.dropout = nn.Dropout(0.5)
+        self.fc = nn.Linear(144, 10)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.dropout(self.norm(self.conv(inputs)).relu()).flatten(1))
+        return logits
+
+
+def net() -> Net:
+    with seeded(0):
+        return Net()
+
+
+def test_evaluate_equals_a_loop() -> None:
+    model = make_model("digits_resnet", 10, 1).train()
+    model.eval()
+    right = sum(int((model(inputs).argmax(1) == targets).sum()) for inputs, targets in DATA.val)
+    model.train()
+    assert evaluate(model, DATA.val, Task(), SETTING) == pytest.approx(right / DATA.val.samples)
+
+
+def test_evaluate_keeps_modes_and_weights() -> None:
+    model = net().train()
+    model.norm.eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    evaluate(model, DATA.val, Task(), SETTING)
+    assert [name for name, module in model.named_modules() if not module.training] == ["norm"]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_outputs_that_are_not_finite_are_a_failed_trial() -> None:
+    model = net()
+    nn.init.constant_(model.fc.bias, float("nan"))
+    with pytest.raises(TrialError, match=r"diverged: the model's outputs are not finite"):
+        evaluate(model, DATA.val, Task(), SETTING)
+
+
+def test_recalibrated_statistics_are_plain_means_over_the_batches() -> None:
+    model = net().train()
+    recalibrate(model, DATA.train, 5, SETTING, seed=3)
+    means, variances = [], []
+    batches = DATA.train.batches(3, 0)
+    for _ in range(5):
+        with torch.no_grad():
+            hidden = model.conv(next(batches)[0])
+        means.append(hidden.mean((0, 2, 3)))
+        variances.append(hidden.var((0, 2, 3)))
+    statistics = dict(model.norm.named_buffers())
+    assert torch.allclose(statistics["running_mean"], torch.stack(means).mean(0), atol=1e-6)
+    assert torch.allclose(statistics["running_var"], torch.stack(variances).mean(0), atol=1e-6)
+    assert model.norm.momentum == 0.1
+    assert all(module.training for module in model.modules())
+
+
+def test_recalibration_changes_nothing_else() -> None:
+    model = net().eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    recalibrate(model, DATA.train, 2, SETTING)
+    after = model.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
+    assert not any(module.training for module in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_more_batches_than_an_epoch_go_on_with_the_next() -> None:
+    model = net()
+    recalibrate(model, DATA.train, len(DATA.train) + 3, SETTING)
+    assert int(model.state_dict()["norm.num_batches_tracked"]) == len(DATA.train) + 3
+
+
+def test_layers_that_no_batch_reaches_keep_their_statistics() -> None:
+    model = net()
+    model.load_state_dict({**model.state_dict(), "unreached.running_mean": torch.full((3,), 7.0)})
+    recalibrate(model, DATA.train, 2, SETTING)
+    assert model.state_dict()["unreached.running_mean"].tolist() == [7, 7, 7]
+
+
+def test_models_without_batchnorm_stay() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    recalibrate(model, DATA.train, 2, SETTING)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

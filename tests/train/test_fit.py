@@ -1,0 +1,224 @@
+"""Full trainings on digits: they learn, resume bit for bit, follow a teacher, fail in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autoprune.data import load
+from autoprune.data.randomness import seeded
+from autoprune.errors import CheckpointError, TrialError
+from autoprune.precision import Setting
+from autoprune.task import Task
+from autoprune.train import EpochRecord, FitResult, Schedule, Trainer, fit
+from autoprune.train.distill import distillation_loss
+from autoprune.zoo import make_model
+
+DATA = load("digits", batch_size=64)
+SCHEDULE = Schedule(epochs=3, learning_rate=0.1, warmup=0.1, ema=0.9, clip_norm=5.0)
+Trained = tuple[dict[str, Tensor], FitResult]
+SETTINGS = [Setting(), Setting(dtype="bfloat16", channels_last=True)]
+
+
+class InterruptedTrainingError(Exception):
+    """Stands for Ctrl-C."""
+
+
+class Net(nn.Module):
+    """BatchNorm's statistics and dropout's draws are part of what a resumed training must bring back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 3)
+        self.norm = nn.BatchNorm2d(8)
+        self.dropout = nn.Dropout(0.2)
+        self.fc = nn.Linear(288, 10)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.dropout(self.norm(self.conv(inputs)).relu()).flatten(1))
+        return logits
+
+
+def small_model() -> Net:
+    with seeded(0):
+        return Net()
+
+
+def run(
+    checkpoint: Path | None, *, setting: Setting = SETTINGS[0], stop_after: int = 0, pause: float = 0.0
+) -> Trained:
+    def on_epoch(record: EpochRecord) -> None:
+        time.sleep(pause)
+        if record.epoch == stop_after:
+            raise InterruptedTrainingError
+
+    model = small_model()
+    result = fit(model, DATA, SCHEDULE, setting, Task(), seed=4, on_epoch=on_epoch, checkpoint=checkpoint)
+    return model.state_dict(), result
+
+
+def assert_same(
+    left: tuple[dict[str, Tensor], FitResult], right: tuple[dict[str, Tensor], FitResult]
+) -> None:
+    assert all(torch.equal(tensor, right[0][name]) for name, tensor in left[0].items())
+
+    def strip(result: FitResult) -> list[EpochRecord]:
+        return [dataclasses.replace(record, seconds=0) for record in result.records]
+
+    assert strip(left[1]) == strip(right[1])
+
+
+def test_learns_digits() -> None:
+    with seeded(0):
+        model = make_model("digits_resnet", 10, 1)
+    seen: list[EpochRecord] = []
+    schedule = Schedule(epochs=4, learning_rate=0.1, label_smoothing=0.05)
+    result = fit(model, DATA, schedule, SETTINGS[1], Task(), seed=0, on_epoch=seen.append)
+    assert result.score > 0.95
+    assert result.score == result.records[-1].score
+    assert tuple(seen) == result.records
+    assert [record.epoch for record in seen] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.label)
+def test_resumed_is_bit_identical(tmp_path: Path, setting: Setting) -> None:
+    whole = run(None, setting=setting)
+    with pytest.raises(InterruptedTrainingError):
+        run(tmp_path / "state.pt", setting=setting, stop_after=1)
+    torch.rand(17)  # a resumed process starts with other global states
+    resumed = run(tmp_path / "state.pt", setting=setting)
+    assert_same(whole, resumed)
+    assert_same(whole, run(tmp_path / "state.pt", setting=setting))
+
+
+def test_resumed_after_kill_9_is_bit_identical(tmp_path: Path) -> None:
+    state = tmp_path / "state.pt"
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import torch; "
+    code += f"torch.set_num_threads({torch.get_num_threads()}); from pathlib import Path; import test_fit; "
+    code += f"test_fit.run(Path({str(state)!r}), pause=30)"
+    with subprocess.Popen([sys.executable, "-c", code]) as child:
+        for _ in range(600):
+            if state.exists() or child.poll() is not None:
+                break
+            time.sleep(0.1)
+        child.send_signal(signal.SIGKILL)
+    assert child.returncode == -signal.SIGKILL
+    assert_same(run(None), run(state))
+
+
+def test_global_random_states_stay() -> None:
+    torch.manual_seed(9)
+    before = torch.get_rng_state()
+    fit(small_model(), DATA, Schedule(steps=2), SETTINGS[0], Task(), seed=0)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_seed_decides() -> None:
+    first, again, other = (small_model() for _ in range(3))
+    for model, seed in ((first, 1), (again, 1), (other, 2)):
+        fit(model, DATA, Schedule(steps=3), SETTINGS[0], Task(), seed=seed)
+    assert torch.equal(first.fc.weight, again.fc.weight)
+    assert not torch.equal(first.fc.weight, other.fc.weight)
+
+
+def test_steps_may_end_within_an_epoch() -> None:
+    result = fit(small_model(), DATA, Schedule(steps=len(DATA.train) + 2), SETTINGS[0], Task(), seed=0)
+    assert [record.steps for record in result.records] == [len(DATA.train), len(DATA.train) + 2]
+
+
+def test_one_step_equals_plain_sgd() -> None:
+    ours, plain = small_model(), small_model()
+    ours.dropout.p = plain.dropout.p = 0.0
+    schedule = Schedule(
+        steps=2, learning_rate=0.1, momentum=0.9, weight_decay=0.0, warmup=0, schedule="constant"
+    )
+    trainer = Trainer(ours, schedule, SETTINGS[0], Task(), total_steps=2)
+    trainer.run(DATA.train.batches(0, 0), 2)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+    plain.train()
+    for (inputs, targets), _ in zip(DATA.train.batches(0, 0), range(2), strict=False):
+        optimizer.zero_grad()
+        torch.autograd.backward(nn.functional.cross_entropy(plain(inputs), targets))
+        optimizer.step()
+    assert torch.allclose(ours.fc.weight, plain.fc.weight, atol=1e-7)
+
+
+def test_another_trainings_state_is_refused_with_the_difference(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    fit(small_model(), DATA, Schedule(steps=1), SETTINGS[0], Task(), seed=0, checkpoint=path)
+    with pytest.raises(CheckpointError, match=r"of another training: seed was 0, now it is 1"):
+        fit(small_model(), DATA, Schedule(steps=1), SETTINGS[0], Task(), seed=1, checkpoint=path)
+    another = make_model("digits_resnet", 10, 1)
+    with pytest.raises(CheckpointError, match=r"of another training: model was"):
+        fit(another, DATA, Schedule(steps=1), SETTINGS[0], Task(), seed=0, checkpoint=path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"it is corrupt; remove it"):
+        fit(small_model(), DATA, Schedule(steps=1), SETTINGS[0], Task(), seed=0, checkpoint=path)
+
+
+def test_unwritable_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / "state.pt"
+    with pytest.raises(CheckpointError, match=r"cannot be written"):
+        fit(small_model(), DATA, Schedule(steps=1), SETTINGS[0], Task(), seed=0, checkpoint=path)
+
+
+def test_divergence_is_a_failed_trial() -> None:
+    schedule = Schedule(steps=200, learning_rate=1e30, warmup=0)
+    with pytest.raises(TrialError, match=r"diverged: the loss is not finite by step .* of 200"):
+        fit(small_model(), DATA, schedule, SETTINGS[0], Task(), seed=0)
+
+
+def test_distillation_loss_is_temperature_squared_kl() -> None:
+    student, teacher = torch.randn(6, 5), torch.randn(6, 5)
+    p, q = (teacher / 3).softmax(1), (student / 3).softmax(1)
+    expected = 9 * (p * (p / q).log()).sum(1).mean()
+    assert float(distillation_loss(student, teacher, 3.0)) == pytest.approx(float(expected), rel=1e-5)
+    assert float(distillation_loss(teacher, teacher, 3.0)) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_teacher_alone_teaches_its_labels() -> None:
+    with seeded(0):
+        teacher, student = make_model("digits_resnet", 10, 1), make_model("digits_resnet", 10, 1)
+    fit(teacher, DATA, Schedule(epochs=4), SETTINGS[0], Task(), seed=0)
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    wrong_labels = Task(loss=lambda outputs, targets: (outputs * 0).sum())
+    schedule = Schedule(epochs=4, distill_weight=1.0, temperature=2.0)
+    result = fit(student, DATA, schedule, SETTINGS[0], wrong_labels, seed=0, teacher=teacher)
+    assert result.score > 0.75  # ten classes: 0.1 by chance
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_average_of_weights_equals_its_recurrence() -> None:
+    model = small_model()
+    trainer = Trainer(model, dataclasses.replace(SCHEDULE, ema=0.15), SETTINGS[0], Task(), total_steps=9)
+    expected, batches = model.fc.weight.detach().clone(), DATA.train.batches(0, 0)
+    for update in range(4):
+        trainer.run(batches, 1)
+        decay = min(0.15, (1 + update) / (10 + update))
+        expected = decay * expected + (1 - decay) * model.fc.weight.detach()
+    assert trainer.average is not None
+    own = model.fc.weight.detach().clone()
+    with trainer.average.swapped_in(model):
+        assert torch.allclose(model.fc.weight, expected, atol=1e-6)
+    assert torch.equal(model.fc.weight, own)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_learns_on_cuda(dtype: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    data = load("digits", batch_size=64, device="cuda")
+    setting = Setting(device="cuda", dtype=dtype, channels_last=True)
+    model = make_model("digits_resnet", 10, 1)
+    assert fit(model, data, Schedule(epochs=4), setting, Task(), seed=0).score > 0.9
