@@ -91,6 +91,7 @@ class SearchSettings:
     criterion: str = "l1"
     pruner: str = "median"
     device: str = "auto"
+    setting: str = "auto"
     divisor: Positive | None = None
     low: Ratio | None = None
     high: Ratio | None = None

@@ -1,10 +1,15 @@
-"""The command line as a user runs it, in processes of its own, on scikit-learn's digits."""
+"""The command line as a user runs it, on scikit-learn's digits: the main job, kills, and every kind of mistake.
+
+What is killed runs in processes of its own; mistakes are made in this one, through the same `main`.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +17,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-ROOT = Path(__file__).parents[1]
-QUICK = ("search.trials=4", "score.rungs=['calibrate', '2 steps']", "train.epochs=2", "finetune.epochs=2")
+import autoprune
+from autoprune.cli import main
+from autoprune.study import TrialRecord, open_study
+from autoprune.zoo import make_model
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
+ROOT = Path(__file__).parents[1]
+QUICK = (
+    "search.trials=4",
+    "search.setting=float32 contiguous",
+    "score.rungs=['calibrate', '2 steps']",
+    "train.epochs=2",
+    "finetune.epochs=2",
+)
 
 
 def environment() -> dict[str, str]:
@@ -26,40 +40,86 @@ def sets(*overrides: str) -> list[str]:
     return [word for override in (*QUICK, *overrides) for word in ("--set", override)]
 
 
-def autoprune(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    """Begin a command in a process of its own."""
+    return subprocess.Popen(
         [sys.executable, "-m", "autoprune", *arguments],
         cwd=cwd,
         env=environment(),
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        check=False,
-        timeout=240,
     )
+
+
+def run_until(line_start: str, *arguments: str, cwd: Path, then: signal.Signals) -> str:
+    """Run a command until it prints a line that begins so, then send it a signal; return all that it printed."""
+    process = start(*arguments, cwd=cwd)
+    assert process.stdout is not None
+    printed = ""
+    for line in process.stdout:
+        printed += line
+        if line.startswith(line_start):
+            process.send_signal(then)
+            break
+    printed += process.communicate(timeout=60)[0]
+    expected = -signal.SIGKILL if then == signal.SIGKILL else 130
+    assert process.returncode == expected, printed
+    return printed
+
+
+class Command:
+    """Runs the command line in this process, in a folder of the test's own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str, cwd: Path) -> tuple[int, str, str]:
+        """Return exit code, standard output and standard error."""
+        self._monkeypatch.chdir(cwd)
+        self._monkeypatch.setenv("COLUMNS", "140")
+        self._monkeypatch.setattr(sys, "argv", ["autoprune", *arguments])
+        self._capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        printed = self._capsys.readouterr()
+        code = left.value.code
+        return code if isinstance(code, int) else 0, printed.out, printed.err
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the dense digits model is trained already."""
+    """A folder in which `autoprune train` has trained the dense digits model, killed once on the way."""
     folder = tmp_path_factory.mktemp("workplace")
-    run = autoprune("train", "digits", *sets(), cwd=folder)
-    assert run.returncode == 0, run.stderr
+    arguments = ("train", "digits", *sets("train.epochs=3"))
+    run_until("epoch   1/3", *arguments, cwd=folder, then=signal.SIGKILL)
+    process = start(*arguments, cwd=folder)
+    printed = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, printed
+    assert "epoch   1/3" not in printed
+    assert "epoch   3/3" in printed
     assert (folder / "runs" / "digits" / "dense.safetensors").is_file()
     return folder
 
 
-def assert_refused(run: subprocess.CompletedProcess[str], message: str) -> None:
-    assert run.returncode == 2, run.stdout + run.stderr
-    assert "Traceback" not in run.stderr
-    lines = run.stderr.strip().splitlines()
-    assert len(lines) == 1, run.stderr
+def assert_refused(result: tuple[int, str, str], message: str) -> None:
+    code, out, err = result
+    assert code == 2, out + err
+    lines = err.strip().splitlines()
+    assert len(lines) == 1, err
     assert lines[0].startswith("autoprune: ")
     assert message in lines[0]
 
 
-def write_npz_loaders(folder: Path, body: str) -> None:
-    """Write a module `mine` whose `make` returns loaders of 8 x 8 images; `body` may spoil them."""
-    (folder / "mine.py").write_text(
+def write_loaders(folder: Path, module: str, body: str) -> None:
+    """Write a module whose `make` should return loaders of 8 x 8 images; `body` may spoil them."""
+    (folder / f"{module}.py").write_text(
         "import torch\n"
         "from torch.utils.data import DataLoader, TensorDataset\n"
         "def part(count):\n"

@@ -16,7 +16,7 @@ from autoprune.errors import ConfigError, StudyError, suggest
 from autoprune.pipeline.places import check_writable, storage_file
 from autoprune.pipeline.problem import space_spec
 from autoprune.pipeline.scoring import parse_rungs
-from autoprune.pipeline.train import schedule_of
+from autoprune.pipeline.train import AUTO, named_setting, schedule_of
 from autoprune.precision import resolve_device
 from autoprune.samplers import SAMPLERS
 from autoprune.settings import RunConfig
@@ -39,7 +39,9 @@ def check_names(config: RunConfig) -> None:
         ("criterion", search.criterion, CRITERIA),
     ):
         _check_name(f"search.{key}", name, known)
-    resolve_device(search.device)
+    device = resolve_device(search.device)
+    if search.setting != AUTO:
+        named_setting(search.setting, device)
     make_task(config.task.loss, config.task.metric)
     parse_rungs(config.score)
     space_spec(config)

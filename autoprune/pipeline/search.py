@@ -131,6 +131,8 @@ def resume(
     dense = dense or load_dense(config)
     problem = pose(dense, config)
     opened.require(identify(dense, problem, config))
+    if overrides:
+        opened.store_config(dataclasses.asdict(config))
     done = sum(record.state in ("complete", "pruned", "failed") for record in opened.records())
     watch(Stage(f"resuming {study}: {done} of {config.search.trials} trials are done"))
     return _run(opened, config, dense, problem, watch)
@@ -184,10 +186,10 @@ def _measure(dense: Dense, config: RunConfig, watch: Watcher) -> Setting:
     """Measure the fastest setting with the threads that a trial will have."""
     threads = torch.get_num_threads()
     if config.search.engine == "serial":
-        return measure_setting(dense, watch)
+        return measure_setting(dense, config, watch)
     torch.set_num_threads(max(1, threads // config.search.workers))
     try:
-        return measure_setting(dense, watch)
+        return measure_setting(dense, config, watch)
     finally:
         torch.set_num_threads(threads)
 

@@ -14,14 +14,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoprune.errors import ConfigError
+import torch
+
+from autoprune.errors import ConfigError, suggest
 from autoprune.pipeline.dense import Dense, load_dense
 from autoprune.pipeline.events import EpochDone, Stage, Watcher, silent
 from autoprune.pipeline.history import save_dense, split_of
 from autoprune.pipeline.places import check_writable, settle
-from autoprune.precision import Setting, fastest_setting
+from autoprune.precision import DTYPES, Setting, fastest_setting
 from autoprune.settings import RunConfig, ScheduleSettings
 from autoprune.train import EpochRecord, Schedule, fit
+
+
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ def train(config: RunConfig, *, watch: Watcher = silent) -> TrainResult:
 def train_dense(dense: Dense, config: RunConfig, path: Path, *, watch: Watcher = silent) -> TrainResult:
     """Train a fresh dense model in place and write it with its history; the state of every epoch is kept."""
     state = path.with_suffix(".training")
-    setting = _setting_of(state.with_suffix(".setting.json"), dense, watch)
+    setting = _setting_of(state.with_suffix(".setting.json"), dense, config, watch)
     watch(
         Stage(
             f"training the dense model: {config.train.epochs} epochs of {dense.data.train.samples:,} images"
@@ -87,22 +92,43 @@ def train_dense(dense: Dense, config: RunConfig, path: Path, *, watch: Watcher =
     return TrainResult(path, result.score)
 
 
-def _setting_of(path: Path, dense: Dense, watch: Watcher) -> Setting:
+def _setting_of(path: Path, dense: Dense, config: RunConfig, watch: Watcher) -> Setting:
     """Return the setting that a training began with, so that it goes on under the same; else measure it."""
     if path.is_file():
         return Setting(**json.loads(path.read_text("utf-8")))
-    setting = measure_setting(dense, watch)
+    setting = measure_setting(dense, config, watch)
     path.write_text(json.dumps(dataclasses.asdict(setting)), "utf-8")
     return setting
 
 
-def measure_setting(dense: Dense, watch: Watcher) -> Setting:
-    """Measure which number format and layout trains the fastest here."""
+def measure_setting(dense: Dense, config: RunConfig, watch: Watcher) -> Setting:
+    """Measure which number format and layout trains the fastest here, or take the one that the config names.
+
+    Raises:
+        ConfigError: the config names one that there is not.
+    """
+    if config.search.setting != AUTO:
+        return named_setting(config.search.setting, dense.device)
     batch = next(iter(dense.data.train))
     setting, milliseconds = fastest_setting(dense.model, batch, dense.task, dense.device)
     times = ", ".join(f"{label} {value:.1f} ms" for label, value in milliseconds.items())
     watch(Stage(f"one training step: {times}; using {setting.label} on {setting.device}"))
     return setting
+
+
+def named_setting(label: str, device: str) -> Setting:
+    """Return the setting with a label such as "float32 contiguous" or "bfloat16 channels_last".
+
+    Raises:
+        ConfigError: there is none of that label.
+    """
+    threads = torch.get_num_threads()
+    settings = [Setting(device, dtype, last, threads) for dtype in DTYPES for last in (False, True)]
+    found = {setting.label: setting for setting in settings}
+    if label not in found:
+        known = ", ".join([AUTO, *found])
+        raise ConfigError(f'search.setting: unknown "{label}"; known: {known}.{suggest(label, found)}')
+    return found[label]
 
 
 def schedule_of(settings: ScheduleSettings) -> Schedule:

@@ -65,6 +65,13 @@ class SearchStudy:
                 f"{self.name}: cannot go on: {'; '.join(differs)}. Restore that, or start another study."
             )
 
+    def store_config(self, config: Mapping[str, Any]) -> None:
+        """Store a changed config in place of the one that the search began with."""
+        with storage_errors(self.url):
+            header = {**self.optuna.user_attrs[HEADER], "config": json.loads(json.dumps(config))}
+            self.optuna.set_user_attr(HEADER, header)
+        self.config = header["config"]
+
     def records(self) -> list[TrialRecord]:
         """Return the records of all trials, by number."""
         with storage_errors(self.url):

@@ -37,6 +37,8 @@ def make_vision_model(name: str, classes: int, in_channels: int, weights: str | 
     try:
         model: nn.Module = torchvision.models.get_model(name, **options)
     except (OSError, RuntimeError) as error:
+        if weights is None:
+            raise
         reason = f"{type(error).__name__}: {error}".replace("\n", " ")
         raise ConfigError(f'model.weights: "{weights}" of {name} cannot be had: {reason}') from error
     if in_channels != 3:
@@ -77,5 +79,9 @@ def _remake_first_convolution(model: nn.Module, in_channels: int) -> None:
             )
             parent, _, attribute = path.rpartition(".")
             setattr(model.get_submodule(parent), attribute, made)
+            if hasattr(model, "transform_input"):
+                model.transform_input = (
+                    False  # GoogLeNet's and Inception's own normalisation reads three channels
+                )
             return
     raise ConfigError(f"model: no convolution to make anew for {in_channels} input channels.")

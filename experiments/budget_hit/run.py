@@ -17,7 +17,7 @@ import numpy as np
 
 from autoprune.errors import BudgetError
 from autoprune.graph import Prunable
-from autoprune.space import Budget, SpaceSpec, build_space
+from autoprune.space import Budget, SpaceSpec, Tie, build_space
 from autoprune.tracing import trace
 from experiments.common import OWN, append_row, build, rows_of
 
@@ -26,6 +26,14 @@ MODELS = [
     *("mobilenet_v3_small", "mobilenet_v3_large", "resnet18", "resnet50", "mobilenet_v2", "densenet121"),
     *("efficientnet_b0", "regnet_y_400mf", "convnext_tiny", "googlenet"),
 ]
+STAGES = (
+    Tie("stage1", ("conv1", "layer1.*")),
+    Tie("stage2", ("layer2.*",)),
+    Tie("stage3", ("layer3.*",)),
+)
+TIED = {"autoprune/resnet20": STAGES, "autoprune/resnet56": STAGES}
+"""Few ratios leave few plans: here a window may hold none, which enumeration tells."""
+
 BUDGETS = (0.9, 0.5, 0.25)
 DIVISORS = (1, 4, 8)
 PROPOSALS = 1000
@@ -33,20 +41,24 @@ RESULTS = Path(__file__).with_name("results.csv")
 
 
 def main() -> None:
-    done = {row["model"] for row in rows_of(RESULTS)}
-    for name in MODELS:
-        if name not in done:
+    done = {(row["model"], row["tied"]) for row in rows_of(RESULTS)}
+    cases: list[tuple[str, tuple[Tie, ...]]] = [*((name, ()) for name in MODELS), *TIED.items()]
+    for name, ties in cases:
+        tied = " + ".join(tie.name for tie in ties)
+        if (name, tied) not in done:
             prunable = trace(*build(name))
             for budget in BUDGETS:
                 for divisor in DIVISORS:
-                    append_row(RESULTS, {"model": name, **measure(prunable, budget, divisor)})
+                    row = {"model": name, "tied": tied, **measure(prunable, budget, divisor, ties)}
+                    append_row(RESULTS, row)
 
 
-def measure(prunable: Prunable, share: float, divisor: int) -> dict[str, object]:
+def measure(prunable: Prunable, share: float, divisor: int, ties: tuple[Tie, ...]) -> dict[str, object]:
+    spec = SpaceSpec(divisor=divisor, ties=ties)
     limit = int(int(prunable.cost().macs) * share)
     head = {"budget": f"{share:.0%}", "divisor": divisor}
     try:
-        space = build_space(prunable.groups, prunable.cost, Budget(macs=limit), SpaceSpec(divisor=divisor))
+        space = build_space(prunable.groups, prunable.cost, Budget(macs=limit), spec)
     except BudgetError:
         nothing = dict.fromkeys(("variables", "in_window", "over", "distinct"), 0)
         return {**head, **nothing, "reachable": "no", "ms_each": 0}

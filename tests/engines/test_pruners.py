@@ -1,0 +1,101 @@
+"""Early stopping against what each pruner promises, and its verdicts after a kill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from autoprune.engines import PRUNERS, TrialRunner
+from autoprune.engines.pruners import rung_step
+from autoprune.study import RungScore, SearchStudy
+from autoprune.study.queue import store_score
+from tests.engines.toy import new_study, toy_space
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> SearchStudy:
+    return new_study(f"sqlite:///{tmp_path}/study.db")
+
+
+def make_runner(study: SearchStudy, pruner: str, rungs: int = 3) -> TrialRunner:
+    return TrialRunner(study, toy_space(), sampler="random", pruner=pruner, trials=200, rungs=rungs, seed=1)
+
+
+def climb(runner: TrialRunner, scores: list[float]) -> int:
+    """Run one trial; return how many rungs it climbed."""
+    job = runner.ask()
+    assert job is not None
+    climbed = 0
+    for index, score in enumerate(scores):
+        climbed += 1
+        if not runner.report(job, RungScore(index, str(index), score, 0.0)):
+            break
+    runner.finish(job)
+    return climbed
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+def test_the_best_trial_always_climbs_to_the_top(study: SearchStudy, name: str) -> None:
+    runner = make_runner(study, name)
+    for n in range(12):
+        assert climb(runner, [0.5 + 0.01 * n] * 3) == 3
+    assert all(record.state == "complete" for record in study.records())
+
+
+@pytest.mark.parametrize("name", [name for name in PRUNERS if name != "none"])
+def test_poor_trials_stop_early(study: SearchStudy, name: str) -> None:
+    runner = make_runner(study, name)
+    for n in range(12):
+        climb(runner, [0.5 + 0.01 * n] * 3)
+    rungs = [climb(runner, [0.1 - 0.001 * n] * 3) for n in range(8)]
+    assert min(rungs) == 1
+    stopped = [record for record in study.records()[12:] if record.stopped]
+    assert {record.state for record in stopped} == {"pruned"}
+    assert all(record.score == record.value for record in stopped)
+
+
+def test_none_stops_nothing(study: SearchStudy) -> None:
+    runner = make_runner(study, "none")
+    assert [climb(runner, [1.0 - 0.05 * n] * 3) for n in range(12)] == [3] * 12
+
+
+def test_halving_keeps_a_third_of_each_rung(study: SearchStudy) -> None:
+    runner = make_runner(study, "halving")
+    order = [(7 * n) % 27 for n in range(27)]
+    climbed = {rank: climb(runner, [rank / 27] * 3) for rank in order}
+    assert 9 <= sum(rungs >= 2 for rungs in climbed.values()) <= 15
+    assert climbed[26] == 3
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+def test_what_a_killed_attempt_left_changes_no_verdict(tmp_path: Path, name: str) -> None:
+    """Each trial is killed once, at its last rung, with all it had stored, then runs again."""
+    whole, killed = (new_study(f"sqlite:///{tmp_path}/{each}.db") for each in ("whole", "killed"))
+    scores = [[0.3 + 0.5 * ((11 * n) % 17) / 17 + 0.05 * rung for rung in range(3)] for n in range(24)]
+    runner = make_runner(whole, name)
+    expected = [climb(runner, each) for each in scores]
+    rungs = []
+    for each in scores:
+        victim = make_runner(killed, name)
+        job = victim.ask()
+        assert job is not None
+        for index, score in enumerate(each):
+            if not victim.report(job, RungScore(index, str(index), score, 0.0)):
+                break
+        killed.release()
+        rungs.append(climb(make_runner(killed, name), each))
+    assert rungs == expected
+    assert [r.value for r in killed.records()] == [r.value for r in whole.records()]
+
+
+def test_steps_are_powers_that_halving_knows() -> None:
+    assert [rung_step(index) for index in range(4)] == [1, 3, 9, 27]
+
+
+def test_scores_overwrite_those_of_an_earlier_attempt(study: SearchStudy) -> None:
+    trial = study.ask(1)
+    assert trial is not None
+    for score in (0.1, 0.2):
+        store_score(study.optuna, trial.number, 1, score)
+    assert study.optuna.get_trials()[0].intermediate_values == {1: 0.2}

@@ -1,0 +1,128 @@
+"""The lifecycle of trials in the serial engine: what ends how, and that searches go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from autoprune.engines import Event, run_search
+from autoprune.errors import ConfigError, StudyError
+from autoprune.study import RungScore, open_study
+from tests.engines.toy import ToyScorer, Troubled, make_toy, new_study, toy_runner
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/study.db"
+
+
+def test_a_search_ends_with_all_its_trials_and_a_resume_adds_none(url: str) -> None:
+    events: list[Event] = []
+    run_search("serial", toy_runner(new_study(url), on_event=events.append), make_toy)
+    records = open_study(url, "toy").records()
+    assert [record.number for record in records] == list(range(12))
+    assert {record.state for record in records} <= {"complete", "pruned"}
+    finished = [event.record for event in events if event.kind == "finished"]
+    assert finished == records
+    assert sum(event.kind == "rung" for event in events) == sum(
+        len(record.scores) for record in records if record.reused is None
+    )
+    run_search("serial", toy_runner(open_study(url, "toy")), make_toy)
+    assert open_study(url, "toy").records() == records
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        ("diverges", "diverged: the loss is nan"),
+        ("out of memory", "RuntimeError: CUDA out of memory. Tried to allocate 20 GiB"),
+        ("not finite", "the score of rung rung1 is nan"),
+        ("too few rungs", "the scorer gave 1 scores, expected 2"),
+    ],
+)
+@pytest.mark.parametrize("engine", ["serial", "processes"])
+def test_a_failed_trial_is_recorded_and_the_search_goes_on(
+    url: str, tmp_path: Path, trouble: str, reason: str, engine: str
+) -> None:
+    calls = tmp_path / "calls"
+    calls.mkdir()
+    runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=6)
+    run_search(engine, runner, TroubledMaker(calls, trouble), workers=1)
+    records = open_study(url, "toy").records()
+    assert [record.state for record in records] == ["complete"] * 3 + ["failed"] + ["complete"] * 2
+    assert records[3].failure is not None
+    assert reason in records[3].failure
+    assert records[3].value is None
+
+
+class TroubledMaker:
+    """Makes `Troubled` scorers; picklable."""
+
+    def __init__(self, folder: Path, trouble: str) -> None:
+        self.folder, self.trouble = folder, trouble
+
+    def __call__(self) -> Troubled:
+        return Troubled(self.folder, self.trouble)
+
+
+def test_a_search_whose_every_trial_fails_ends_early(url: str, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    calls.mkdir()
+    with pytest.raises(StudyError, match="the first 5 trials all failed; the last: ValueError: a bug"):
+        run_search("serial", toy_runner(new_study(url)), TroubledMaker(calls, "always fails"))
+    assert [record.state for record in open_study(url, "toy").records()] == ["failed"] * 5
+
+
+def test_widths_seen_before_reuse_their_scores(url: str) -> None:
+    study = new_study(url)
+    calls: list[Mapping[str, int]] = []
+
+    def count(widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
+        calls.append(widths)
+        yield from ToyScorer()(widths, seed)
+
+    runner = toy_runner(study, sampler="random", pruner="none", trials=4)
+    for shift in (0.0, 1e-6, 0.2, 2e-6):
+        study.enqueue({f"conv{i}": 0.5 + shift * i for i in range(4)}, origin="by hand")
+    run_search("serial", runner, lambda: count)
+    records = study.records()
+    assert [record.reused for record in records] == [None, 0, None, 0]
+    assert len(calls) == 2
+    assert records[1].scores == records[3].scores == records[0].scores
+    assert records[1].value == records[0].value
+
+
+def test_ctrl_c_requeues_the_running_trial(url: str) -> None:
+    def interrupted(widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
+        rungs = ToyScorer()(widths, seed)
+        yield next(rungs)
+        if len(open_study(url, "toy").records()) == 3:
+            raise KeyboardInterrupt
+        yield from rungs
+
+    with pytest.raises(KeyboardInterrupt):
+        run_search("serial", toy_runner(new_study(url), pruner="none"), lambda: interrupted)
+    states = [record.state for record in open_study(url, "toy").records()]
+    assert states == ["complete", "complete", "waiting"]
+
+
+def test_faults_of_our_own_are_not_taken_for_failed_trials(url: str) -> None:
+    def broken(event: Event) -> None:
+        raise TypeError("a bug in the display")
+
+    with pytest.raises(TypeError, match="a bug in the display"):
+        run_search("serial", toy_runner(new_study(url), on_event=broken), make_toy)
+    assert [record.state for record in open_study(url, "toy").records()] == ["waiting"]
+
+
+def test_unknown_names_suggest_the_nearest(url: str) -> None:
+    study = new_study(url)
+    with pytest.raises(ConfigError, match=r'unknown engine \'serail\'. Did you mean "serial"'):
+        run_search("serail", toy_runner(study), make_toy)
+    with pytest.raises(ConfigError, match=r'unknown pruner \'medain\'. Did you mean "median"'):
+        toy_runner(study, pruner="medain")
+    with pytest.raises(ConfigError, match=r'unknown sampler \'cma\'. Did you mean "cmaes"'):
+        toy_runner(study, sampler="cma")
+    assert study.records() == []

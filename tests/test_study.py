@@ -1,0 +1,198 @@
+"""Studies in real storages: what is stored reads back, what does not fit is refused, and nobody's trial is stolen."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from autoprune.errors import StudyError
+from autoprune.study import RungScore, create_study, open_study
+from autoprune.study.leases import Lease, is_alive, this_process
+from tests.engines.toy import IDENTITY, new_study, toy_runner
+
+SCHEMES = ("sqlite", "journal")
+
+
+@pytest.fixture(params=SCHEMES)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return f"{request.param}:///{tmp_path}/deep/folder/study.db"
+
+
+def test_config_identity_and_choices_read_back(url: str) -> None:
+    config = {"search": {"trials": 3, "seed": 0}, "budget": {"flops": "50%"}}
+    created = create_study(url, "a", config=config, identity=IDENTITY, chosen={"dtype": "bfloat16"})
+    opened = open_study(url, "a")
+    assert opened.config == created.config == config
+    assert opened.identity == IDENTITY
+    assert opened.chosen == {"dtype": "bfloat16"}
+    opened.require(IDENTITY)
+
+
+def test_another_model_data_or_space_is_refused_by_name(url: str) -> None:
+    new_study(url)
+    study = open_study(url, "toy")
+    with pytest.raises(StudyError, match=r"model is 9{12}\.\.\. here and m{12}\.\.\. in the study\. Restore"):
+        study.require(IDENTITY | {"model": "9" * 64})
+    with pytest.raises(StudyError, match=r"data is short here .*; space is missing here"):
+        study.require({"model": IDENTITY["model"], "data": "short"})
+
+
+def test_a_study_is_made_once(url: str) -> None:
+    new_study(url)
+    with pytest.raises(StudyError, match="a study of that name exists in .*; resume it"):
+        new_study(url)
+
+
+def test_missing_studies_and_storages_are_named_and_not_made(url: str, tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="there is no such file"):
+        open_study(url, "toy")
+    assert not list(tmp_path.iterdir())
+    new_study(url)
+    with pytest.raises(StudyError, match=r'toi: no such study in .* Did you mean "toy"'):
+        open_study(url, "toi")
+
+
+def test_studies_of_others_are_refused_and_left_alone(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    optuna.create_study(storage=url, study_name="theirs").add_trial(optuna.trial.create_trial(value=1.0))
+    with pytest.raises(StudyError, match="theirs: not a study of this version of autoprune"):
+        open_study(url, "theirs")
+    with pytest.raises(StudyError, match="a study of that name exists"):
+        create_study(url, "theirs", config={}, identity={})
+    assert optuna.load_study(storage=url, study_name="theirs").user_attrs == {}
+
+
+def test_a_study_killed_while_it_was_made_is_made_again(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    optuna.create_study(storage=url, study_name="toy", direction="maximize")
+    assert new_study(url).identity == IDENTITY
+
+
+def test_files_that_are_no_storage_get_one_line(tmp_path: Path) -> None:
+    for scheme in SCHEMES:
+        path = tmp_path / f"{scheme}.db"
+        path.write_text("hello, I am a poem\nand no database\n" * 50)
+        with pytest.raises(StudyError, match=r"^\S+: not a") as caught:
+            open_study(f"{scheme}:///{path}", "toy")
+        assert "\n" not in str(caught.value)
+        assert path.read_text().startswith("hello")
+
+
+def test_a_locked_database_is_said_to_be_locked(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db?timeout=0.1"
+    study = new_study(url)
+    blocker = sqlite3.connect(tmp_path / "study.db")
+    blocker.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StudyError, match="locked by another process"):
+        study.enqueue({"conv0": 0.5}, origin="uniform")
+    with pytest.raises(StudyError, match="locked by another process"):
+        create_study(url, "second", config={}, identity={})
+    blocker.rollback()
+    study.enqueue({"conv0": 0.5}, origin="uniform")
+    assert len(study.records()) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("journal://here.log", "expected journal:///relative/path.log"),
+        ("nonsense", "Could not parse"),
+        ("sqlite:////proc/nowhere/x.db", "cannot be used|cannot be opened"),
+        ("postgresql+nodriver://user:secret@host/db", "cannot be used"),
+    ],
+)
+def test_urls_that_lead_nowhere(url: str, message: str) -> None:
+    with pytest.raises(StudyError, match=message) as caught:
+        create_study(url, "a", config={}, identity={})
+    assert "secret" not in str(caught.value)
+
+
+def test_a_record_reads_back_what_was_stored(url: str) -> None:
+    runner = toy_runner(new_study(url), trials=1)
+    job = runner.ask()
+    assert job is not None
+    scores = (RungScore(0, "calibrate", 0.25, 1.5), RungScore(1, "100 steps", 0.75, 9.0))
+    assert [runner.report(job, score) for score in scores] == [True, False]
+    runner.finish(job)
+    (record,) = open_study(url, "toy").records()
+    assert record.scores == scores
+    assert (record.state, record.value, record.score, record.stopped) == ("complete", 0.75, 0.75, False)
+    assert record.widths == job.widths
+    assert record.seed == job.seed
+    assert record.origin == "sampler"
+    assert record.ratios.keys() == {"conv0", "conv1", "conv2", "conv3"}
+    limit = runner.space.budget.macs
+    assert limit is not None
+    assert record.macs is not None
+    assert 0.98 * limit <= record.macs <= limit
+
+
+def test_the_best_trial_climbed_every_rung(url: str) -> None:
+    study = new_study(url)
+    with pytest.raises(StudyError, match="no trial has completed yet"):
+        study.best()
+    runner = toy_runner(study, sampler="cmaes", trials=12)
+    for first, last in [(0.5, 0.6), (0.5, 0.7), (0.5, 0.65), (0.5, 0.6), (0.5, 0.6), (0.5, 0.6), (0.4, 0.0)]:
+        job = runner.ask()
+        assert job is not None
+        if runner.report(job, RungScore(0, "a", first, 0)):
+            runner.report(job, RungScore(1, "b", last, 0))
+        runner.finish(job)
+    assert study.best().number == 1
+    stopped = study.records()[6]
+    assert (stopped.state, stopped.stopped, stopped.score) == ("complete", True, 0.4)
+    assert stopped.value == pytest.approx(0.4 - 0.1 * 0.1)
+
+
+def test_warm_starts_come_first_with_their_origin_and_exact_widths(url: str) -> None:
+    study = new_study(url)
+    runner = toy_runner(study, trials=3)
+    ratios = [0.3, 0.9, 0.5, 0.6]
+    widths = runner.space.decode(ratios)  # type: ignore[arg-type]  # a list is as good as an array
+    names = [variable.name for variable in runner.space.variables]
+    exact = runner.space.encode(widths)
+    study.enqueue(dict(zip(names, map(float, exact), strict=True)), origin="uniform")
+    job = runner.ask()
+    assert job is not None
+    assert list(job.widths.values()) == widths.tolist()
+    assert study.records()[0].origin == "uniform"
+
+
+def test_trials_of_living_processes_are_left_alone_and_dead_ones_queued(url: str) -> None:
+    study = new_study(url)
+    for _ in range(4):
+        assert study.ask(10) is not None
+    sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    trials = study.optuna.get_trials()
+    owners = {1: Lease(socket.gethostname(), 2**22 + 1, "boot:1"), 2: Lease("elsewhere", 7, "boot:1")}
+    for number, lease in owners.items():
+        study.optuna._storage.set_trial_user_attr(trials[number]._trial_id, "lease", lease.to_json())
+    assert study.requeue_dead() == [1]
+    assert study.requeue_dead() == []
+    assert study.requeue_dead(other_hosts=True) == [2]
+    assert study.release() == [0, 3]
+    assert [trial.state for trial in study.optuna.get_trials()] == [TrialState.WAITING] * 4
+    claimed = [study.ask(4) for _ in range(5)]
+    assert [trial.number if trial else None for trial in claimed] == [0, 1, 2, 3, None]
+    sleeper.communicate(b"\n")
+
+
+def test_leases_tell_processes_apart() -> None:
+    mine = this_process()
+    assert is_alive(mine)
+    assert is_alive(Lease.from_json(mine.to_json()))
+    assert is_alive(Lease(mine.host, mine.pid, "another start")) is False
+    assert is_alive(Lease("elsewhere", mine.pid, mine.started)) is None
+    assert is_alive(Lease.from_json({"host": "x"})) is False
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    child.wait()
+    assert is_alive(Lease(mine.host, child.pid, mine.started)) is False
+    assert is_alive(Lease(mine.host, os.getppid(), mine.started)) is False
