@@ -104,7 +104,7 @@ def test_a_locked_database_is_said_to_be_locked(tmp_path: Path) -> None:
     ("url", "message"),
     [
         ("journal://here.log", "expected journal:///relative/path.log"),
-        ("nonsense", "Could not parse"),
+        ("nonsense", "not a URL"),
         ("sqlite:////proc/nowhere/x.db", "cannot be used|cannot be opened"),
         ("postgresql+nodriver://user:secret@host/db", "cannot be used"),
     ],

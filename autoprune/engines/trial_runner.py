@@ -29,6 +29,7 @@ from autoprune.errors import StudyError, TrialError
 from autoprune.samplers import IGNORES_PRUNED, distributions, make_sampler, trial_seed
 from autoprune.space import SearchSpace
 from autoprune.study import RungScore, SearchStudy, TrialRecord
+from autoprune.study.records import OUTCOME, PROPOSAL, SCORES
 
 PENALTY = 0.1
 """A stopped trial's value is its last score less this share of the rung's spread, for each rung it misses."""
@@ -183,7 +184,7 @@ class TrialRunner:
         """
         attempt = self._attempts[job.number]
         _log.warning("trial %d failed: %s", job.number, reason)
-        self.study.annotate(attempt.trial, failure=reason, seconds=time.perf_counter() - attempt.started)
+        self._store_outcome(attempt, failure=reason)
         self._end(job, TrialState.FAIL)
         records = self.study.records()
         failed = sum(record.state == "failed" for record in records)
@@ -212,18 +213,14 @@ class TrialRunner:
         widths = {name: int(width) for name, width in zip(self.space.groups, decoded, strict=True)}
         cost = self.space.cost(decoded)
         seed = trial_seed(self.seed, trial.number)
-        leftovers: dict[str, Any] = {
-            key: None for key in ("stopped", "failure", "reused") if key in trial.user_attrs
+        proposal = {
+            "widths": widths,
+            "macs": int(np.asarray(cost.macs)[0]),
+            "params": int(np.asarray(cost.params)[0]),
+            "seed": seed,
+            "device": self.device,
         }
-        self.study.annotate(
-            trial,
-            widths=widths,
-            macs=int(np.asarray(cost.macs)[0]),
-            params=int(np.asarray(cost.params)[0]),
-            seed=seed,
-            device=self.device,
-            **leftovers,
-        )
+        self.study.annotate(trial, **{PROPOSAL: proposal})
         return Job(trial.number, widths, seed)
 
     def _find_scored(self, job: Job) -> TrialRecord | None:
@@ -239,18 +236,19 @@ class TrialRunner:
         attempt.scores = list(known.scores)
         attempt.stopped = known.stopped
         self._store_scores(attempt)
-        self.study.annotate(attempt.trial, reused=known.number)
-        self._conclude(job, attempt)
+        self._conclude(job, attempt, reused=known.number)
 
     def _store_scores(self, attempt: _Attempt) -> None:
-        for score in attempt.scores:
-            self.study.store_score(attempt.trial.number, rung_step(score.index), score.score)
-        self.study.annotate(attempt.trial, scores=[asdict(score) for score in attempt.scores])
+        newest = attempt.scores[-1]
+        self.study.store_score(attempt.trial.number, rung_step(newest.index), newest.score)
+        self.study.annotate(attempt.trial, **{SCORES: [asdict(score) for score in attempt.scores]})
 
-    def _conclude(self, job: Job, attempt: _Attempt) -> None:
-        self.study.annotate(
-            attempt.trial, stopped=attempt.stopped, seconds=time.perf_counter() - attempt.started
-        )
+    def _store_outcome(self, attempt: _Attempt, **outcome: Any) -> None:
+        seconds = time.perf_counter() - attempt.started
+        self.study.annotate(attempt.trial, **{OUTCOME: {"seconds": seconds, **outcome}})
+
+    def _conclude(self, job: Job, attempt: _Attempt, reused: int | None = None) -> None:
+        self._store_outcome(attempt, stopped=attempt.stopped, reused=reused)
         if not attempt.stopped:
             self._end(job, TrialState.COMPLETE, attempt.scores[-1].score)
         elif self._penalised:

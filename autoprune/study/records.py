@@ -14,6 +14,9 @@ from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
 
+PROPOSAL, SCORES, OUTCOME, ORIGIN = "proposal", "scores", "outcome", "origin"
+"""The attributes of a trial: one commit each, since a storage takes milliseconds for every one."""
+
 State = Literal["waiting", "running", "complete", "pruned", "failed"]
 
 _STATES: Mapping[TrialState, State] = {
@@ -82,21 +85,23 @@ class TrialRecord:
 def read_record(trial: FrozenTrial) -> TrialRecord:
     """Read the record of a trial; trials that others added have only what Optuna keeps."""
     attributes: Mapping[str, Any] = trial.user_attrs
-    scores = tuple(RungScore(**score) for score in attributes.get("scores", ()))
+    proposal: Mapping[str, Any] = attributes.get(PROPOSAL, {})
+    outcome: Mapping[str, Any] = attributes.get(OUTCOME, {}) if trial.state.is_finished() else {}
+    scores = tuple(RungScore(**score) for score in attributes.get(SCORES, ()))
     return TrialRecord(
         number=trial.number,
         state=_STATES[trial.state],
         value=trial.value if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
         scores=scores,
-        stopped=bool(attributes.get("stopped", False)),
+        stopped=bool(outcome.get("stopped", False)),
         ratios={name: float(value) for name, value in trial.params.items() if isinstance(value, float)},
-        widths=dict(attributes.get("widths", {})),
-        macs=attributes.get("macs"),
-        params=attributes.get("params"),
-        seed=attributes.get("seed"),
-        seconds=attributes.get("seconds"),
-        device=attributes.get("device"),
-        origin=str(attributes.get("origin", "sampler")),
-        reused=attributes.get("reused"),
-        failure=attributes.get("failure"),
+        widths=dict(proposal.get("widths", {})),
+        macs=proposal.get("macs"),
+        params=proposal.get("params"),
+        seed=proposal.get("seed"),
+        seconds=outcome.get("seconds"),
+        device=proposal.get("device"),
+        origin=str(attributes.get(ORIGIN, "sampler")),
+        reused=outcome.get("reused"),
+        failure=outcome.get("failure"),
     )

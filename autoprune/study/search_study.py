@@ -21,7 +21,7 @@ from optuna.trial import Trial, TrialState
 from autoprune.errors import StudyError, suggest
 from autoprune.study import queue
 from autoprune.study.leases import this_process
-from autoprune.study.records import TrialRecord, read_record
+from autoprune.study.records import ORIGIN, TrialRecord, read_record
 from autoprune.study.storage import open_storage, storage_errors
 
 HEADER = "autoprune"
@@ -100,7 +100,7 @@ class SearchStudy:
     def enqueue(self, ratios: Mapping[str, float], origin: str) -> None:
         """Queue a trial with given ratios before the sampler's own; `origin` names where they come from."""
         with storage_errors(self.url):
-            self.optuna.enqueue_trial(dict(ratios), user_attrs={"origin": origin})
+            self.optuna.enqueue_trial(dict(ratios), user_attrs={ORIGIN: origin})
 
     def ask(self, target: int) -> Trial | None:
         """Claim the next waiting trial, or a new one while the study has fewer than `target` trials."""

@@ -90,6 +90,8 @@ def _file_of(url: str) -> Path | None:
 
 
 def _explain(error: BaseException) -> str:
+    if isinstance(error, sqlalchemy.exc.ArgumentError):
+        return 'not a URL of a storage, such as "sqlite:///runs/study.db" or "journal:///runs/study.log".'
     cause = error.__cause__ if isinstance(error.__cause__, sqlalchemy.exc.SQLAlchemyError) else error
     text = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
     explanations = {
@@ -106,4 +108,7 @@ def _explain(error: BaseException) -> str:
 
 def _shown(url: str) -> str:
     """Return the URL without its password."""
-    return url if url.startswith("journal:") else make_url(url).render_as_string(hide_password=True)
+    try:
+        return url if url.startswith("journal:") else make_url(url).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError:
+        return "search.storage"

@@ -2,9 +2,10 @@
 
     python -m experiments.score_overhead.run
 
-ResNet-20 on Fashion-MNIST at 25% of the FLOPs. A trial is the whole of it: propose, decode, rebuild, recalibrate
-BatchNorm, evaluate, 100 steps, evaluate, store in SQLite. The bare loop gets the same rebuilt model and does the
-same forward and backward passes in plain PyTorch. In turn, 12 pairs; writes results.csv and prints the medians.
+ResNet-20 on Fashion-MNIST at 25% of the FLOPs. A trial is the whole of it: propose, decode, rebuild,
+recalibrate BatchNorm, evaluate, 100 steps, evaluate, store in SQLite. The bare loop gets the same rebuilt
+model and does the same forward and backward passes in plain PyTorch. In turn, 12 pairs; writes results.csv and
+prints the medians.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from autoprune.criteria import importance, plan_from_importance
 from autoprune.data import VisionData, load
 from autoprune.data.loaders import Batch, endless
 from autoprune.engines import TrialRunner
+from autoprune.engines.serial import climb
 from autoprune.graph import Prunable
 from autoprune.precision import Setting, fastest_setting
 from autoprune.rebuild import rebuild
@@ -80,7 +82,7 @@ def run_trial(runner: TrialRunner, scorer: FinetuneScore) -> tuple[Mapping[str, 
     job = runner.ask()
     if job is None:
         raise AssertionError("the study has all its trials")
-    for rung in scorer(job.widths, job.seed):
+    for rung in climb(scorer, job.widths, job.seed):
         if not runner.report(job, rung):
             break
     runner.finish(job)
@@ -109,7 +111,7 @@ def bare_loop(model: nn.Module, data: VisionData, setting: Setting) -> None:
         with setting.autocast():
             logits = model(inputs.to(memory_format=setting.memory_format))
             loss = functional.cross_entropy(logits, targets)
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
     validate(model, data.val, setting)
 
