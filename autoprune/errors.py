@@ -2,7 +2,7 @@
 
 Each message is one line that says where, what was got, what was expected and what to do next:
 
-    raise BudgetError(f"budget.flops: {asked:,} asked, {smallest:,} is the smallest reachable; raise the budget.")
+    raise BudgetError(f"budget.flops: {asked:,} asked, {smallest:,} is the smallest; raise the budget.")
 """
 
 from __future__ import annotations

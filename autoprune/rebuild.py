@@ -9,6 +9,7 @@ and every tensor sliced on the way, so that nothing is copied that would be thro
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Mapping
 
 import numpy as np
@@ -17,11 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoprune.graph import Plan, Prunable
-from autoprune.graph.capture import first_names, named_tensors
 from autoprune.graph.example import note_example
 from autoprune.graph.patches import patches_for
 
 _PLAIN = (int, float, str, bool, bytes, complex, type(None), torch.dtype, torch.device, type)
+_CONTAINERS = (dict, OrderedDict, set, list, tuple)
 _TABLES = ("_parameters", "_buffers", "_modules")
 
 KeepPositions = Mapping[str, Mapping[int, NDArray[np.int64]]]
@@ -49,36 +50,45 @@ def keep_positions(prunable: Prunable, plan: Plan) -> dict[str, dict[int, NDArra
     Raises:
         PlanError: the plan does not fit the model's groups.
     """
-    prunable.dropped(plan)  # raises where the plan does not fit
-    masks: dict[str, dict[int, NDArray[np.bool_]]] = {}
-    sizes = {name: tensor.shape for name, tensor in named_tensors(prunable.model)}
+    prunable.check(plan)
+    gone: dict[tuple[str, int], list[NDArray[np.int64]]] = {}
     for name, index in plan.items():
         group = prunable.group(name)
-        if len(index) == group.width:
-            continue
-        gone = np.ones(group.width, bool)
-        gone[index] = False
-        for member in group.members:
-            axes = masks.setdefault(member.parameter, {})
-            if member.axis not in axes:
-                axes[member.axis] = np.ones(sizes[member.parameter][member.axis], bool)
-            axes[member.axis][member.index[gone].ravel()] = False
-    return {name: {axis: np.flatnonzero(mask) for axis, mask in axes.items()} for name, axes in masks.items()}
+        if len(index) < group.width:
+            dropped = np.delete(np.arange(group.width), index)
+            for member in group.members:
+                gone.setdefault((member.parameter, member.axis), []).append(member.index[dropped].ravel())
+    positions: dict[str, dict[int, NDArray[np.int64]]] = {}
+    for (parameter, axis), parts in gone.items():
+        kept = np.ones(prunable.shapes[parameter][axis], bool)
+        kept[np.concatenate(parts)] = False
+        positions.setdefault(parameter, {})[axis] = np.flatnonzero(kept)
+    return positions
 
 
 def narrow(model: nn.Module, positions: KeepPositions) -> nn.Module:
     """Clone `model` with its tensors cut to `positions` and its modules' numbers to match."""
-    names = first_names(model)
     memo: dict[int, object] = {}
-    for name, tensor in named_tensors(model):
-        memo[id(tensor)] = _slice(tensor, positions.get(names[name], {}))
-    narrowed = {name.rpartition(".")[0] for name, first in names.items() if first in positions}
+    first: dict[int, str] = {}
+    narrowed: list[tuple[str, nn.Module]] = []
+    with torch.no_grad():
+        for path, module in model.named_modules():
+            cut = False
+            for leaf, tensor in (*module._parameters.items(), *module._buffers.items()):
+                if tensor is None:
+                    continue
+                name = first.setdefault(id(tensor), f"{path}.{leaf}" if path else leaf)
+                if id(tensor) not in memo:
+                    memo[id(tensor)] = _slice(tensor, positions.get(name, {}))
+                cut |= name in positions
+            if cut:
+                narrowed.append((path, module))
     small = clone_structure(model, memo)
-    for path in narrowed:
+    for path, dense in narrowed:
         module = small.get_submodule(path)
-        local = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-        shapes = {name: tuple(tensor.shape) for name, tensor in local}
-        for attribute, value in patches_for(model.get_submodule(path), shapes).items():
+        local = (*module._parameters.items(), *module._buffers.items())
+        shapes = {leaf: tuple(tensor.shape) for leaf, tensor in local if tensor is not None}
+        for attribute, value in patches_for(dense, shapes).items():
             setattr(module, attribute, value)
     return small
 
@@ -105,21 +115,20 @@ def clone_structure(module: nn.Module, memo: dict[int, object]) -> nn.Module:
             state[name] = {key: None if t is None else memo[id(t)] for key, t in value.items()}
         elif isinstance(value, _PLAIN):
             state[name] = value
-        elif not value and isinstance(value, dict | set | list | tuple):
-            state[name] = copy.copy(value)
+        elif type(value) in _CONTAINERS and not value:
+            state[name] = type(value)()
         else:
             state[name] = copy.deepcopy(value, memo)
     return clone
 
 
 def _slice(tensor: Tensor, axes: Mapping[int, NDArray[np.int64]]) -> Tensor:
-    with torch.no_grad():
-        small = tensor.detach()
-        # The axis that loses most goes first, so that the rest moves less memory.
-        for axis in sorted(axes, key=lambda a: len(axes[a]) / tensor.shape[a]):
-            small = small.index_select(axis, torch.from_numpy(axes[axis]).to(tensor.device))
-        if not axes:
-            small = small.clone()
+    small = tensor.detach()
+    # The axis that loses most goes first, so that the rest moves less memory.
+    for axis in sorted(axes, key=lambda a: len(axes[a]) / tensor.shape[a]):
+        small = small.index_select(axis, torch.from_numpy(axes[axis]).to(tensor.device))
+    if not axes:
+        small = small.clone()
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(small, requires_grad=tensor.requires_grad)
     return small
@@ -129,5 +138,5 @@ def _has_own_copy(cls: type[nn.Module]) -> bool:
     return (
         hasattr(cls, "__deepcopy__")
         or cls.__reduce_ex__ is not object.__reduce_ex__
-        or cls.__getstate__ is not object.__getstate__
+        or cls.__getstate__ is not nn.Module.__getstate__
     )

@@ -19,7 +19,6 @@ from autoprune.graph.groups import ChannelGroup, Member
 from autoprune.graph.labels import FIXED, STRUCTURAL, Components, LabelVector
 from autoprune.graph.propagate import ParameterAxes
 
-
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 """Layers whose weights hold their outputs on axis 1."""
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from autoprune.errors import PlanError, suggest
-from autoprune.graph.capture import Captured, ExampleInputs
+from autoprune.graph.capture import Captured, ExampleInputs, named_tensors
 from autoprune.graph.grouping import Grouping
 from autoprune.graph.groups import ChannelGroup
 from autoprune.graph.plan import Plan
@@ -82,6 +82,11 @@ class Prunable:
     def position(self) -> dict[str, int]:
         """{group name: its position in `groups`}."""
         return {group.name: position for position, group in enumerate(self.groups)}
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """{parameter or buffer: its dense shape}, shared tensors under their first name."""
+        return {name: tuple(tensor.shape) for name, tensor in named_tensors(self.model)}
 
     @property
     def searchable(self) -> tuple[ChannelGroup, ...]:
@@ -151,15 +156,13 @@ class Prunable:
             )
         return widths
 
-    def dropped(self, plan: Plan) -> NDArray[np.bool_]:
-        """Return a bool array [components] of the channels that `plan` drops.
+    def check(self, plan: Plan) -> None:
+        """Make sure that a plan fits.
 
         Raises:
             PlanError: the plan names a group that is unknown, frozen or left empty, or a channel that
                 the group does not have.
         """
-        grouping = self.grouping
-        keep = np.ones((len(self.groups), max((g.width for g in self.groups), default=1)), bool)
         for name, index in plan.items():
             group = self.group(name)
             if len(index) == 0 or index[0] < 0 or index[-1] >= group.width:
@@ -170,6 +173,17 @@ class Prunable:
                 raise PlanError(
                     f"{name}: {len(index)} of {group.width} channels kept, but it is frozen: {group.frozen}"
                 )
+
+    def dropped(self, plan: Plan) -> NDArray[np.bool_]:
+        """Return a bool array [components] of the channels that `plan` drops.
+
+        Raises:
+            PlanError: the plan does not fit.
+        """
+        self.check(plan)
+        grouping = self.grouping
+        keep = np.ones((len(self.groups), max((g.width for g in self.groups), default=1)), bool)
+        for name, index in plan.items():
             row = keep[self.position[name]]
             row[:] = False
             row[index] = True
