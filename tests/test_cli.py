@@ -1,4 +1,4 @@
-"""The command line as a user runs it, on scikit-learn's digits: the main job, kills, and every kind of mistake.
+"""The command line as a user runs it, on scikit-learn's digits: the main job, kills, all kinds of mistakes.
 
 What is killed runs in processes of its own; mistakes are made in this one, through the same `main`.
 """
@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -53,7 +52,7 @@ def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
 
 
 def run_until(line_start: str, *arguments: str, cwd: Path, then: signal.Signals) -> str:
-    """Run a command until it prints a line that begins so, then send it a signal; return all that it printed."""
+    """Run a command until a line begins so, then send it a signal; return all that it printed."""
     process = start(*arguments, cwd=cwd)
     assert process.stdout is not None
     printed = ""
@@ -62,7 +61,7 @@ def run_until(line_start: str, *arguments: str, cwd: Path, then: signal.Signals)
         if line.startswith(line_start):
             process.send_signal(then)
             break
-    printed += process.communicate(timeout=60)[0]
+    printed += process.communicate(timeout=120)[0]
     expected = -signal.SIGKILL if then == signal.SIGKILL else 130
     assert process.returncode == expected, printed
     return printed
@@ -156,81 +155,208 @@ def write_loaders(folder: Path, module: str, body: str) -> None:
     ],
 )
 def test_bad_input_gets_one_line_and_leaves_no_study(
-    workplace: Path, tmp_path: Path, override: str, message: str
+    command: Command, workplace: Path, tmp_path: Path, override: str, message: str
 ) -> None:
     checkpoint = f"model.checkpoint={workplace}/runs/digits/dense.safetensors"
-    run = autoprune("search", "digits", *sets("train.when_missing=false", checkpoint, override), cwd=tmp_path)
-    assert_refused(run, message)
+    overrides = sets("train.when_missing=false", checkpoint, override)
+    assert_refused(command("search", "digits", *overrides, cwd=tmp_path), message)
     assert list(tmp_path.rglob("*.db")) == []
 
 
-def test_a_checkpoint_of_another_shape_is_named_with_both_shapes(workplace: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_shape_is_named_with_both_shapes(
+    command: Command, workplace: Path, tmp_path: Path
+) -> None:
     state = load_file(workplace / "runs" / "digits" / "dense.safetensors")
     state["fc.weight"] = torch.zeros(7, state["fc.weight"].shape[1])
     save_file(state, tmp_path / "other.safetensors")
-    run = autoprune("search", "digits", *sets("model.checkpoint=other.safetensors"), cwd=tmp_path)
-    assert_refused(run, "fc.weight")
-    assert "(7, 32)" in run.stderr
-    assert "(10, 32)" in run.stderr
+    result = command("search", "digits", *sets("model.checkpoint=other.safetensors"), cwd=tmp_path)
+    assert_refused(result, "fc.weight")
+    assert "(7, 32)" in result[2]
+    assert "(10, 32)" in result[2]
 
 
-def test_a_corrupt_checkpoint_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "broken.safetensors").write_bytes(b"no weights at all")
-    (tmp_path / "broken.pt").write_bytes(b"no weights at all")
-    for name in ("broken.safetensors", "broken.pt"):
-        run = autoprune("search", "digits", *sets(f"model.checkpoint={name}"), cwd=tmp_path)
-        assert_refused(run, "corrupt")
+@pytest.mark.parametrize("name", ["broken.safetensors", "broken.pt"])
+def test_a_corrupt_checkpoint_is_refused(command: Command, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"no weights at all")
+    result = command("search", "digits", *sets(f"model.checkpoint={name}"), cwd=tmp_path)
+    assert_refused(result, "corrupt")
     assert list(tmp_path.rglob("*.db")) == []
 
 
 @pytest.mark.parametrize(
-    ("body", "message"),
+    ("module", "body", "message"),
     [
         (
+            "with_nan",
             "def make():\n    x, y = part(64)\n    x[3, 0, 2, 2] = float('nan')\n"
             "    return loader(x, y), loader(*part(32))",
-            "finite",
+            "NaN",
         ),
-        ("def make():\n    return loader(*part(64)), loader(*part(0))", "data"),
-        ("def made():\n    return None", 'has no "make"'),
-        ("raise ValueError('broken on import')", "broken on import"),
+        ("with_nothing", "def make():\n    return loader(*part(64)), loader(*part(0))", "empty"),
+        ("without_make", "def made():\n    return None", 'has no "make"'),
+        ("broken", "raise ValueError('broken on import')", "broken on import"),
     ],
 )
-def test_bad_loaders_of_the_users_own_are_refused(tmp_path: Path, body: str, message: str) -> None:
-    write_npz_loaders(tmp_path, body)
+def test_bad_loaders_of_the_users_own_are_refused(
+    command: Command, tmp_path: Path, module: str, body: str, message: str
+) -> None:
+    write_loaders(tmp_path, module, body)
     (tmp_path / "run.toml").write_text(
-        '[model]\nname = "digits_resnet"\n[data]\nloaders = "mine:make"\n[budget]\nflops = "50%"\n'
+        f'[model]\nname = "digits_resnet"\n[data]\nloaders = "{module}:make"\n[budget]\nflops = "50%"\n'
         "[train]\nwhen_missing = true\nepochs = 1\n"
     )
-    run = autoprune("search", "run.toml", cwd=tmp_path)
-    assert_refused(run, message)
+    assert_refused(command("search", "run.toml", cwd=tmp_path), message)
     assert list(tmp_path.rglob("*.db")) == []
 
 
-def test_a_config_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    assert_refused(autoprune("search", "nowhere.toml", cwd=tmp_path), "no such config file")
-    assert_refused(autoprune("resume", "nothing", cwd=tmp_path), "no storage in runs/")
+def test_what_is_not_there_is_refused(command: Command, tmp_path: Path) -> None:
+    assert_refused(command("search", "nowhere.toml", cwd=tmp_path), "no such config file")
+    assert_refused(command("resume", "nothing", cwd=tmp_path), "no storage in runs/")
+    assert_refused(
+        command("export", "nothing", "--format", "tflite", cwd=tmp_path), "known: onnx, pt2, safetensors"
+    )
 
 
-def test_help_answers_and_a_missing_argument_is_a_mistake(tmp_path: Path) -> None:
-    helped = autoprune("--help", cwd=tmp_path)
-    assert helped.returncode == 0
-    verbs = ("search", "resume", "finetune", "export", "inspect", "train", "report")
-    assert all(verb in helped.stdout for verb in verbs)
-    missing = autoprune("search", cwd=tmp_path)
-    assert missing.returncode == 2
-    assert "CONFIG" in missing.stderr
+def test_a_locked_storage_and_a_file_that_is_none_are_refused(
+    command: Command, workplace: Path, tmp_path: Path
+) -> None:
+    checkpoint = f"model.checkpoint={workplace}/runs/digits/dense.safetensors"
+    (tmp_path / "text.db").write_text("this is no database at all, but a text of some length")
+    overrides = sets(checkpoint, "search.storage=sqlite:///text.db")
+    assert_refused(command("search", "digits", *overrides, cwd=tmp_path), "text.db")
+    with sqlite3.connect(tmp_path / "locked.db") as lock:
+        lock.execute("CREATE TABLE mine (number INTEGER)")
+        lock.commit()
+        lock.execute("BEGIN EXCLUSIVE")
+        overrides = sets(checkpoint, "search.storage=sqlite:///locked.db?timeout=1")
+        assert_refused(command("search", "digits", *overrides, cwd=tmp_path), "locked")
 
 
-def test_inspect_shows_groups_costs_and_memory(tmp_path: Path) -> None:
-    run = autoprune("inspect", "digits", cwd=tmp_path)
-    assert run.returncode == 0, run.stderr
-    for word in (
-        "layer1.0.conv1",
-        "the model's output",
-        "smallest reachable",
-        "keep ratios are searched",
-        "MB",
-    ):
-        assert word in run.stdout
+def test_help_lists_the_verbs_and_a_missing_argument_is_a_mistake(command: Command, tmp_path: Path) -> None:
+    code, out, _ = command("--help", cwd=tmp_path)
+    assert code == 0
+    assert all(
+        verb in out for verb in ("search", "resume", "finetune", "export", "inspect", "train", "report")
+    )
+    code, _, err = command("search", cwd=tmp_path)
+    assert code == 2
+    assert "CONFIG" in err
+
+
+def test_inspect_shows_groups_costs_and_memory(command: Command, tmp_path: Path) -> None:
+    code, out, err = command("inspect", "digits", cwd=tmp_path)
+    assert code == 0, err
+    words = ("layer1.0.conv1", "model's output", "smallest reachable", "keep ratios are searched", "MB")
+    assert all(word in out for word in words)
     assert list(tmp_path.iterdir()) == []
+
+
+def proposals(folder: Path, study: str) -> list[TrialRecord]:
+    return open_study(f"sqlite:///{folder}/runs/{study}.db", study).records()
+
+
+def test_a_killed_search_goes_on_and_equals_an_uninterrupted_one(command: Command, workplace: Path) -> None:
+    """kill -9 in mid-search, Ctrl-C in mid-resume, then to the end; trial by trial the same as without."""
+    killed = sets("search.study=killed", "search.trials=10", "search.sampler=cmaes")
+    run_until("trial   1", "search", "digits", *killed, cwd=workplace, then=signal.SIGKILL)
+    printed = run_until("trial   3", "resume", "killed", cwd=workplace, then=signal.SIGINT)
+    assert "Go on with: the same command" in printed
+    code, out, err = command("resume", "killed", cwd=workplace)
+    assert code == 0, err
+    assert "trial   0" not in out
+    whole = sets("search.study=whole", "search.trials=10", "search.sampler=cmaes")
+    code, out, err = command("search", "digits", *whole, cwd=workplace)
+    assert code == 0, err
+    assert "Best: trial" in out
+    one, other = proposals(workplace, "killed"), proposals(workplace, "whole")
+    assert len(one) == len(other) == 10
+    for first, second in zip(one, other, strict=True):
+        assert (first.ratios, first.widths, first.seed) == (second.ratios, second.widths, second.seed)
+        assert first.score == second.score
+        assert (first.state, first.stopped) == (second.state, second.stopped)
+
+
+def test_ctrl_c_says_how_to_go_on(workplace: Path, tmp_path: Path) -> None:
+    """Before the study exists by the same command, which goes on with the training; then by a resume."""
+    arguments = ("search", "digits", *sets("train.epochs=40"))
+    printed = run_until("epoch   2/40", *arguments, cwd=tmp_path, then=signal.SIGINT)
+    assert "Go on with: the same command" in printed
+    assert list(tmp_path.rglob("*.db")) == []
+    checkpoint = f"model.checkpoint={workplace}/runs/digits/dense.safetensors"
+    printed = run_until(
+        "trial   0",
+        "search",
+        "digits",
+        *sets(checkpoint, "search.trials=50"),
+        cwd=tmp_path,
+        then=signal.SIGINT,
+    )
+    assert "Go on with: autoprune resume digits --storage sqlite:///" in printed
+
+
+def test_the_main_job_from_search_to_export(command: Command, workplace: Path) -> None:
+    """Search, refuse another model, finetune through a kill, export three ways, load, report."""
+    code, out, err = command("search", "digits", *sets(), cwd=workplace)
+    assert code == 0, err
+    records = proposals(workplace, "digits")
+    assert all(0.98 <= (record.macs or 0) / (1_123_648 // 4) <= 1.0 for record in records)
+    assert_refused(command("search", "digits", *sets(), cwd=workplace), "a study of that name is in")
+    assert_refused(
+        command("export", "digits", cwd=workplace), "nothing to export yet; run `autoprune finetune"
+    )
+    assert_refused(
+        command("resume", "digits", "--set", "search.sampler=gp", cwd=workplace), "not a key that may change"
+    )
+
+    printed = run_until("epoch   1/2", "finetune", "digits", cwd=workplace, then=signal.SIGKILL)
+    assert "epoch   2/2" not in printed
+    code, out, err = command("finetune", "digits", cwd=workplace)
+    assert code == 0, err
+    assert "epoch   1/2" not in out
+    assert "pruned" in out
+    code, out, _ = command("finetune", "digits", cwd=workplace)
+    assert code == 0
+    assert "the test part is not read again" in out
+
+    for name in ("onnx", "pt2"):
+        code, out, err = command("export", "digits", "--format", name, "-o", f"small.{name}", cwd=workplace)
+        assert code == 0, err
+        assert "largest difference to PyTorch" in out
+        assert (workplace / f"small.{name}").is_file()
+    code, out, err = command("export", "digits", "--format", "safetensors", "-o", "small", cwd=workplace)
+    assert code == 0, err
+    small = autoprune.load_pruned(workplace / "small", lambda: make_model("digits_resnet", 10, 1))
+    best = open_study(f"sqlite:///{workplace}/runs/digits.db", "digits").best()
+    assert sum(parameter.numel() for parameter in small.parameters()) == best.params
+    assert small(torch.zeros(5, 1, 8, 8)).shape == (5, 10)
+
+    code, out, err = command("report", "digits", "-o", "report.png", cwd=workplace)
+    assert code == 0, err
+    assert (workplace / "report.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_another_model_or_other_data_are_refused_with_the_difference(
+    command: Command, workplace: Path, tmp_path: Path
+) -> None:
+    code, _, err = command("search", "digits", *sets("search.study=own", "search.trials=1"), cwd=workplace)
+    assert code == 0, err
+    state = load_file(workplace / "runs" / "digits" / "dense.safetensors")
+    state["fc.bias"] += 1
+    save_file(state, tmp_path / "other.safetensors")
+    result = command(
+        "resume", "own", "--set", f"model.checkpoint={tmp_path}/other.safetensors", cwd=workplace
+    )
+    assert_refused(result, "cannot go on: model (its weights) is")
+    assert len(proposals(workplace, "own")) == 1
+
+
+def test_more_trials_on_worker_processes(command: Command, workplace: Path) -> None:
+    code, _, err = command("search", "digits", *sets("search.study=more", "search.trials=1"), cwd=workplace)
+    assert code == 0, err
+    changed = ("search.trials=3", "search.engine=processes", "search.workers=2")
+    code, _, err = command(
+        "resume", "more", *[word for override in changed for word in ("--set", override)], cwd=workplace
+    )
+    assert code == 0, err
+    assert [record.state for record in proposals(workplace, "more")] == ["complete"] * 3
+    assert open_study(f"sqlite:///{workplace}/runs/more.db", "more").config["search"]["trials"] == 3

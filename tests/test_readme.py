@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from autoprune.cli import app
+from autoprune.cli.commands import app
 from autoprune.config import embedded_configs, load_config
 
 ROOT = Path(__file__).parents[1]

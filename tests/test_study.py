@@ -1,8 +1,7 @@
-"""Studies in real storages: what is stored reads back, what does not fit is refused, and nobody's trial is stolen."""
+"""Studies in real storages: what is stored reads back, what does not fit is refused, no trial is stolen."""
 
 from __future__ import annotations
 
-import os
 import socket
 import sqlite3
 import subprocess
@@ -47,7 +46,7 @@ def test_another_model_data_or_space_is_refused_by_name(url: str) -> None:
 
 def test_a_study_is_made_once(url: str) -> None:
     new_study(url)
-    with pytest.raises(StudyError, match="a study of that name exists in .*; resume it"):
+    with pytest.raises(StudyError, match=r"a study of that name exists in .*; resume it"):
         new_study(url)
 
 
@@ -106,7 +105,7 @@ def test_a_locked_database_is_said_to_be_locked(tmp_path: Path) -> None:
         ("journal://here.log", "expected journal:///relative/path.log"),
         ("nonsense", "not a URL"),
         ("sqlite:////proc/nowhere/x.db", "cannot be used|cannot be opened"),
-        ("postgresql+nodriver://user:secret@host/db", "cannot be used"),
+        ("postgresql+nodriver://user:secret@host/db", "no driver"),
     ],
 )
 def test_urls_that_lead_nowhere(url: str, message: str) -> None:
@@ -195,4 +194,3 @@ def test_leases_tell_processes_apart() -> None:
     child = subprocess.Popen([sys.executable, "-c", "pass"])
     child.wait()
     assert is_alive(Lease(mine.host, child.pid, mine.started)) is False
-    assert is_alive(Lease(mine.host, os.getppid(), mine.started)) is False

@@ -9,7 +9,7 @@ imported inside the commands, so that `autoprune --help` answers at once.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +28,7 @@ app = typer.Typer(
     help="Search smaller versions of a trained PyTorch vision model under a budget.",
 )
 console = Console()
+SAME = "the same command"
 
 ConfigSource = Annotated[
     str, typer.Argument(metavar="CONFIG", help="A TOML file, or the name of an embedded config: digits.")
@@ -52,10 +53,12 @@ def search(config: ConfigSource, overrides: Overrides = None) -> None:
     from autoprune.config import load_config
 
     run = pipeline.settle(load_config(config, overrides or ()))
-    with (
-        _resumable(f"autoprune resume {run.search.study} --storage {run.search.storage}"),
-        _screen() as watch,
-    ):
+
+    def go_on() -> str:
+        known = pipeline.study_exists(run)
+        return f"autoprune resume {run.search.study} --storage {run.search.storage}" if known else SAME
+
+    with _resumable(go_on), _screen() as watch:
         result = pipeline.search(run, watch=watch)
     _print_search(result)
 
@@ -66,7 +69,7 @@ def resume(study: StudyName, storage: Storage = None, overrides: Overrides = Non
     from autoprune import pipeline
 
     url = pipeline.find_storage(study, storage)
-    with _resumable(f"autoprune resume {study} --storage {url}"), _screen() as watch:
+    with _resumable(lambda: SAME), _screen() as watch:
         result = pipeline.resume(study, url, overrides=overrides or (), watch=watch)
     _print_search(result)
 
@@ -78,7 +81,7 @@ def finetune(study: StudyName, storage: Storage = None, overrides: Overrides = N
     from autoprune.cli.tables import finetune_table
 
     url = pipeline.find_storage(study, storage)
-    with _resumable(f"autoprune finetune {study} --storage {url}"), _screen() as watch:
+    with _resumable(lambda: SAME), _screen() as watch:
         result = pipeline.finetune(study, url, overrides=overrides or (), watch=watch)
     console.print(finetune_table(result))
     console.print(
@@ -94,7 +97,7 @@ def train(config: ConfigSource, overrides: Overrides = None) -> None:
     from autoprune.config import load_config
 
     run = load_config(config, overrides or ())
-    with _resumable("the same command"), _screen() as watch:
+    with _resumable(lambda: SAME), _screen() as watch:
         result = pipeline.train(run, watch=watch)
     console.print(f"Validation score {result.val_score:.4f}. Saved in {result.checkpoint}.", soft_wrap=True)
 
@@ -172,10 +175,10 @@ def _screen() -> Screen:
 
 
 @contextlib.contextmanager
-def _resumable(command: str) -> Iterator[None]:
-    """Say after Ctrl-C how to go on."""
+def _resumable(go_on: Callable[[], str]) -> Iterator[None]:
+    """Say after Ctrl-C how to go on; `go_on` names the command, and is asked only then."""
     try:
         yield
     except KeyboardInterrupt:
-        console.print(f"Interrupted; what is finished is kept. Go on with: {command}", soft_wrap=True)
+        console.print(f"Interrupted; what is finished is kept. Go on with: {go_on()}", soft_wrap=True)
         raise typer.Exit(130) from None

@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -157,8 +157,7 @@ class TrialRunner:
         attempt = self._attempts[job.number]
         if not math.isfinite(rung.score):
             raise TrialError(f"the score of rung {rung.name} is {rung.score}, expected a finite number.")
-        attempt.scores.append(rung)
-        self._store_scores(attempt)
+        self._store_scores(attempt, [rung])
         self._tell_progress(Event("rung", job.number, rung=rung))
         if len(attempt.scores) >= self.rungs:
             return False
@@ -233,14 +232,14 @@ class TrialRunner:
     def _reuse(self, job: Job, known: TrialRecord) -> None:
         """Give the trial the scores and the verdict that its widths got before."""
         attempt = self._attempts[job.number]
-        attempt.scores = list(known.scores)
         attempt.stopped = known.stopped
-        self._store_scores(attempt)
+        self._store_scores(attempt, known.scores)
         self._conclude(job, attempt, reused=known.number)
 
-    def _store_scores(self, attempt: _Attempt) -> None:
-        newest = attempt.scores[-1]
-        self.study.store_score(attempt.trial.number, rung_step(newest.index), newest.score)
+    def _store_scores(self, attempt: _Attempt, new: Sequence[RungScore]) -> None:
+        attempt.scores.extend(new)
+        for score in new:
+            self.study.store_score(attempt.trial.number, rung_step(score.index), score.score)
         self.study.annotate(attempt.trial, **{SCORES: [asdict(score) for score in attempt.scores]})
 
     def _store_outcome(self, attempt: _Attempt, **outcome: Any) -> None:

@@ -8,6 +8,7 @@ Before: `config` (or a script) makes a `RunConfig`; after: studies, checkpoints 
 
 from __future__ import annotations
 
+from autoprune.pipeline.checks import study_exists
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.export import export, load_saved
 from autoprune.pipeline.finetune import FinetuneResult, finetune
@@ -32,5 +33,6 @@ __all__ = [
     "resume",
     "search",
     "settle",
+    "study_exists",
     "train",
 ]

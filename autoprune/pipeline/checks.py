@@ -70,14 +70,24 @@ def check_study_is_new(config: RunConfig) -> None:
         StudyError: it is taken, or the storage cannot be used.
     """
     url, name = str(config.search.storage), str(config.search.study)
-    file = storage_file(url)
-    if file is not None and not file.exists():
-        return
-    if name in study_names(open_storage(url, create=False)):
+    if study_exists(config):
         raise StudyError(
             f"{name}: a study of that name is in {url} already; go on with `autoprune resume {name} "
             f"--storage {url}`, or choose another search.study."
         )
+
+
+def study_exists(config: RunConfig) -> bool:
+    """Tell whether a settled config's storage holds its study.
+
+    Raises:
+        StudyError: the storage cannot be used.
+    """
+    url = str(config.search.storage)
+    file = storage_file(url)
+    if file is not None and not file.exists():
+        return False
+    return config.search.study in study_names(open_storage(url, create=False))
 
 
 def _check_name(key: str, name: str, known: Iterable[str]) -> None:

@@ -25,7 +25,6 @@ from autoprune.precision import DTYPES, Setting, fastest_setting
 from autoprune.settings import RunConfig, ScheduleSettings
 from autoprune.train import EpochRecord, Schedule, fit
 
-
 AUTO = "auto"
 
 

@@ -48,7 +48,7 @@ class Filler:
         self._tree: KDTree | None = None
         self._tried_listing = False
         middle = (ladder.low + ladder.high)[None] / 2
-        _, inside = self._climb(middle)
+        _, inside, _ = self._climb(middle)
         if not inside[0]:
             self._list()
 
@@ -62,17 +62,17 @@ class Filler:
         inside = self._is_inside(usage)
         todo = np.flatnonzero(~inside)
         if len(todo):
-            levels[todo], inside[todo] = self._climb(ratios[todo])
-        missed = np.flatnonzero(~inside)
-        if len(missed):
-            levels[missed], inside[missed] = self._repair(levels[missed], ratios[missed])
+            climbed, hit, scaled = self._climb(ratios[todo])
+            if not hit.all():
+                climbed[~hit], hit[~hit] = self._repair(climbed[~hit], scaled[~hit])
+            levels[todo], inside[todo] = climbed, hit
         return levels, inside
 
     def _is_inside(self, usage: FloatArray) -> BoolArray:
         inside: BoolArray = (usage <= 1.0) & (usage >= self.lowest - (ROUNDING if self.known_to_miss else 0))
         return inside
 
-    def _climb(self, ratios: FloatArray) -> tuple[IntArray, BoolArray]:
+    def _climb(self, ratios: FloatArray) -> tuple[IntArray, BoolArray, FloatArray]:
         """Scale by the largest common factor that fits, then raise single variables by largest remainder."""
         levels, scaled = self._scale(ratios)
         remainders = self._remainders(levels, scaled)
@@ -94,25 +94,30 @@ class Filler:
                 fits = trial_usage <= 1.0
                 levels[rows[fits]], usage[rows[fits]] = trial[fits], trial_usage[fits]
                 risen = risen or bool(fits.any())
-        return levels, self._is_inside(usage)
+        return levels, self._is_inside(usage), scaled
 
     def _scale(self, ratios: FloatArray) -> tuple[IntArray, FloatArray]:
-        """Bisect the factor's logarithm; return the last levels that fit and their ratios, both [n, k]."""
-        low, high = self.ladder.low, self.ladder.high
-        ratios = np.clip(ratios, low, high)
-        span = float(np.log(high.max() / low.min())) + 1e-6
-        fits, over = np.full(len(ratios), -span), np.full(len(ratios), span)
+        """Bisect the common factor; return the last levels that fit and their ratios, both [n, k]."""
+        ratios = np.clip(ratios, self.ladder.low, self.ladder.high)
+        fits, over = np.full(len(ratios), -1.0), np.full(len(ratios), 1.0)
         for _ in range(BISECTIONS):
             middle = (fits + over) / 2
-            below = self.ladder.usage(self._scaled_levels(ratios, middle)) <= 1.0
+            below = self.ladder.usage(self.ladder.of_ratios(self._scaled(ratios, middle))) <= 1.0
             fits, over = np.where(below, middle, fits), np.where(below, over, middle)
-        scaled = np.clip(ratios * np.exp(fits)[:, None], low, high)
+        scaled = self._scaled(ratios, fits)
         return self.ladder.of_ratios(scaled), scaled
 
-    def _scaled_levels(self, ratios: FloatArray, factor: FloatArray) -> IntArray:
-        return self.ladder.of_ratios(
-            np.clip(ratios * np.exp(factor)[:, None], self.ladder.low, self.ladder.high)
-        )
+    def _scaled(self, ratios: FloatArray, place: FloatArray) -> FloatArray:
+        """Return the ratios [n, k] at places [n] from all lowest (-1) by as asked (0) to all highest (1).
+
+        Downwards the ratios shrink by a common factor, upwards what is cut does: nothing saturates early.
+        """
+        low, high = self.ladder.low, self.ladder.high
+        span = float(np.log(high.max() / low.min())) + 1e-6
+        place = place[:, None]
+        down = np.clip(ratios * np.exp(np.minimum(place, 0) * span), low, high)
+        up = high - (high - ratios) * (1 - place)
+        return np.where(place < 0, down, up)
 
     def _remainders(self, levels: IntArray, scaled: FloatArray) -> FloatArray:
         """Return how near each scaled ratio is to its next level, 0 (just reached) to 1, [n, k]."""
@@ -123,23 +128,18 @@ class Filler:
             parts.append((scaled[:, v] - lower) / np.maximum(upper - lower, 1e-12))
         return np.stack(parts, axis=1)
 
-    def _repair(self, levels: IntArray, ratios: FloatArray) -> tuple[IntArray, BoolArray]:
+    def _repair(self, levels: IntArray, scaled: FloatArray) -> tuple[IntArray, BoolArray]:
+        """Move the plans [n, k] that stayed below the window into it, near their scaled ratios [n, k]."""
         listed = self._list()
         if listed is not None and self._tree is not None:
-            _, nearest = self._tree.query(self._wanted(levels, ratios), p=1)
+            _, nearest = self._tree.query(scaled, p=1)
             return listed[nearest], np.full(len(levels), not self.known_to_miss)
         levels, inside = self._exchange(levels)
         for row in np.flatnonzero(~inside):
-            found = nearest_plan(
-                self.ladder, self.lowest, BEAM, self._wanted(levels[row : row + 1], ratios[row])[0]
-            )
+            found = nearest_plan(self.ladder, self.lowest, BEAM, scaled[row])
             if found is not None:
                 levels[row], inside[row] = found, True
         return levels, inside
-
-    def _wanted(self, levels: IntArray, ratios: FloatArray) -> FloatArray:
-        """Return the ratios that a repaired plan should be near: the filled plan's, ties broken as asked."""
-        return 0.9 * self.ladder.ratios(levels) + 0.1 * np.clip(ratios, self.ladder.low, self.ladder.high)
 
     def _list(self) -> IntArray | None:
         """List the plans of a small space once: those in the window, else the fullest below."""
@@ -171,7 +171,7 @@ class Filler:
     def _best_move(self, levels: IntArray, usage: FloatArray, moves: IntArray) -> tuple[IntArray, FloatArray]:
         """Return each row's smallest move into the window, else the move that fills most, else itself."""
         trial = levels[:, None, :] + moves[None]
-        allowed = ((trial >= 0) & (trial <= self.ladder.top)).all(axis=2)
+        allowed: BoolArray = np.all((trial >= 0) & (trial <= self.ladder.top), axis=2)
         trial = np.where(allowed[..., None], trial, levels[:, None, :])
         flat = trial.reshape(-1, levels.shape[1])
         trial_usage = self.ladder.usage(flat).reshape(allowed.shape)

@@ -61,7 +61,7 @@ def _open(url: str, path: Path | None, create: bool) -> BaseStorage:
 
 
 def _tune_sqlite(create: bool, connection: Any, _: Any) -> None:
-    """Write ahead instead of waiting for the disk at every commit: 20 times faster, and a kill loses nothing."""
+    """Write ahead instead of waiting for the disk at every commit; a kill still loses nothing."""
     if create:
         connection.execute("PRAGMA journal_mode=WAL")
     if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
@@ -90,6 +90,8 @@ def _file_of(url: str) -> Path | None:
 
 
 def _explain(error: BaseException) -> str:
+    if isinstance(error, sqlalchemy.exc.NoSuchModuleError):
+        return f"no driver for this kind of storage is installed ({error})."
     if isinstance(error, sqlalchemy.exc.ArgumentError):
         return 'not a URL of a storage, such as "sqlite:///runs/study.db" or "journal:///runs/study.log".'
     cause = error.__cause__ if isinstance(error.__cause__, sqlalchemy.exc.SQLAlchemyError) else error

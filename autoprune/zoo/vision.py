@@ -80,8 +80,7 @@ def _remake_first_convolution(model: nn.Module, in_channels: int) -> None:
             parent, _, attribute = path.rpartition(".")
             setattr(model.get_submodule(parent), attribute, made)
             if hasattr(model, "transform_input"):
-                model.transform_input = (
-                    False  # GoogLeNet's and Inception's own normalisation reads three channels
-                )
+                # GoogLeNet's and Inception's own normalisation reads three channels.
+                vars(model)["transform_input"] = False
             return
     raise ConfigError(f"model: no convolution to make anew for {in_channels} input channels.")

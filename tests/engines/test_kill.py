@@ -1,4 +1,4 @@
-"""kill -9 at random moments of a real process, then resume: the trials are those of an uninterrupted search."""
+"""kill -9 at random moments of a real process: the resumed trials are those of an uninterrupted search."""
 
 from __future__ import annotations
 
@@ -39,7 +39,12 @@ def finished(url: str) -> int:
 
 @pytest.mark.parametrize(
     ("sampler", "pruner", "scheme"),
-    [("tpe", "halving", "sqlite"), ("nsga2", "median", "sqlite"), ("cmaes", "hyperband", "journal")],
+    [
+        ("tpe", "halving", "sqlite"),
+        ("cmaes", "hyperband", "journal"),
+        pytest.param("nsga2", "median", "sqlite", marks=pytest.mark.slow),
+        pytest.param("gp", "percentile", "sqlite", marks=pytest.mark.slow),
+    ],
 )
 def test_resumed_trials_equal_the_uninterrupted_ones(
     sampler: str, pruner: str, scheme: str, tmp_path: Path

@@ -72,7 +72,7 @@ def test_halving_keeps_a_third_of_each_rung(study: SearchStudy) -> None:
 def test_what_a_killed_attempt_left_changes_no_verdict(tmp_path: Path, name: str) -> None:
     """Each trial is killed once, at its last rung, with all it had stored, then runs again."""
     whole, killed = (new_study(f"sqlite:///{tmp_path}/{each}.db") for each in ("whole", "killed"))
-    scores = [[0.3 + 0.5 * ((11 * n) % 17) / 17 + 0.05 * rung for rung in range(3)] for n in range(24)]
+    scores = [[0.3 + 0.5 * ((11 * n) % 17) / 17 + 0.05 * rung for rung in range(3)] for n in range(14)]
     runner = make_runner(whole, name)
     expected = [climb(runner, each) for each in scores]
     rungs = []

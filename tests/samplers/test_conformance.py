@@ -1,4 +1,4 @@
-"""What every sampler must do: repeat itself from the storage alone, wherever it was killed, whatever lies there."""
+"""What every sampler must do: repeat itself from the storage alone, wherever it was killed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import optuna
 import pytest
-from optuna.distributions import FloatDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.storages import InMemoryStorage
 from optuna.trial import Trial, TrialState, create_trial
 
@@ -137,9 +137,9 @@ def test_one_variable_and_three_hundred(name: str, variables: int) -> None:
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_foreign_trials_do_no_harm(name: str) -> None:
     search = Search(name, 3, length(name))
-    foreign = {"x": FloatDistribution(0, 10)}
+    foreign: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 10)}
     search.study.add_trial(create_trial(params={"x": 2.0}, distributions=foreign, value=9.0))
-    partial = {"group0": search.space["group0"]}
+    partial: dict[str, BaseDistribution] = {"group0": search.space["group0"]}
     search.study.add_trial(create_trial(params={"group0": 0.5}, distributions=partial, value=9.0))
     for _ in range(search.trials):
         trial = search.ask()

@@ -32,7 +32,7 @@ def random_ratios(space: SearchSpace, n: int) -> np.ndarray[tuple[int, int], np.
 
 
 def brute_force_usages(net: Net, share: float, divisor: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """All usages <= 1 of plans with widths that are multiples of the divisor (halved where too wide) or full."""
+    """All usages <= 1 of plans with widths that are multiples of the divisor (halved for small groups)."""
     choices = []
     for each in net[0]:
         step = next(d for d in (divisor, divisor // 2, divisor // 4, 1) if d and each.width >= 2 * d)

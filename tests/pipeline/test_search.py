@@ -1,0 +1,135 @@
+"""Searches as a script runs them, with a model and data of its own, and the parts that they are made of."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import autoprune
+from autoprune.criteria import importance, plan_from_importance
+from autoprune.data import VisionData, load
+from autoprune.errors import ConfigError, StudyError
+from autoprune.pipeline.identity import weights_hash
+from autoprune.pipeline.ranking import decode_ranking, encode_ranking
+from autoprune.pipeline.scoring import ScorerFactory, parse_rungs
+from autoprune.pipeline.train import named_setting
+from autoprune.report import plot_study, summarise
+from autoprune.settings import ScoreSettings
+from autoprune.study import open_study
+from autoprune.zoo import make_model
+
+CONFIG: dict[str, dict[str, Any]] = {
+    "budget": {"flops": "50%"},
+    "search": {"trials": 5, "study": "own", "sampler": "random", "setting": "float32 contiguous"},
+    "score": {"rungs": ["calibrate", "2 steps"], "teacher": "dense"},
+    "finetune": {"epochs": 1},
+}
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return make_model("digits_resnet", 10, 1)
+
+
+@pytest.fixture(scope="module")
+def data() -> VisionData:
+    return load("digits", batch_size=64, val_fraction=0.2)
+
+
+def test_a_script_searches_resumes_and_finetunes_its_own_model(
+    model: nn.Module, data: VisionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = weights_hash(model)
+    result = autoprune.search(model, data, CONFIG)
+    assert [record.number for record in result.summary.records] == [0, 1, 2, 3, 4]
+    assert result.best.score == max(
+        record.score or 0 for record in result.summary.records if not record.stopped
+    )
+    with pytest.raises(StudyError, match="a study of that name is in"):
+        autoprune.search(model, data, CONFIG)
+    again = autoprune.resume("own", model=model, data=data)
+    assert again.summary.records == result.summary.records
+    tuned = autoprune.finetune("own", model=model, data=data)
+    assert tuned.trial == result.best.number
+    assert tuned.cost.macs == result.best.macs
+    assert tuned.test_score is not None
+    assert weights_hash(model) == before
+    small = autoprune.load_pruned(tuned.folder, lambda: make_model("digits_resnet", 10, 1))
+    assert sum(parameter.numel() for parameter in small.parameters()) == tuned.cost.params
+
+
+def test_another_model_than_the_studys_is_refused(
+    model: nn.Module, data: VisionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    autoprune.search(model, data, {**CONFIG, "search": {**CONFIG["search"], "trials": 1}})
+    torch.manual_seed(1)
+    with pytest.raises(StudyError, match=r"cannot go on: model \(its weights\) is"):
+        autoprune.resume("own", model=make_model("digits_resnet", 10, 1), data=data)
+    with pytest.raises(StudyError, match=r"data is .* here and .* in the study"):
+        autoprune.resume("own", model=model, data=load("digits", batch_size=64, val_fraction=0.3))
+
+
+def test_a_study_is_summarised_and_drawn(
+    model: nn.Module, data: VisionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = autoprune.search(model, data, {**CONFIG, "search": {**CONFIG["search"], "pruner": "none"}})
+    summary = summarise(open_study(result.storage, "own"))
+    assert summary == result.summary
+    assert summary.counts() == {"complete": 5}
+    (agreement,) = summary.agreements
+    assert (agreement.lower, agreement.upper, agreement.trials) == ("calibrate", "2 steps", 5)
+    assert -1 <= agreement.tau <= 1
+    scores = [record.score or 0.0 for record in summary.ranked()]
+    assert scores == sorted(scores, reverse=True)
+    assert all(0.49 <= summary.macs_share(record) <= 0.5 for record in summary.records)
+    assert plot_study(summary, tmp_path / "new" / "study.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_model_and_data_come_together(model: nn.Module) -> None:
+    with pytest.raises(ConfigError, match="model and data come together"):
+        autoprune.search(model, None, CONFIG)
+    with pytest.raises(ConfigError, match="no config given"):
+        autoprune.search(model)
+
+
+def test_rungs_are_read_from_words() -> None:
+    rungs = parse_rungs(ScoreSettings(rungs=("calibrate", "50 steps", "1 epoch"), learning_rate=0.3))
+    assert [(rung.steps, rung.epochs) for rung in rungs] == [(None, None), (50, None), (None, 1)]
+    assert [rung.name for rung in rungs] == ["calibrate", "50 steps", "1 epoch"]
+    assert rungs[1].learning_rate == 0.3
+    for wrong in ("5 stepps", "steps", "0 steps", "-1 epochs", ""):
+        with pytest.raises(ConfigError, match=r"score\.rungs"):
+            parse_rungs(ScoreSettings(rungs=(wrong,)))
+
+
+def test_a_ranking_cuts_the_plans_of_its_importance(model: nn.Module) -> None:
+    prunable = autoprune.trace(model, torch.zeros(1, 1, 8, 8))
+    scores = importance(prunable, "l2")
+    scores["conv1"] = np.array([1.0, 2.0] * 8)
+    back = decode_ranking(encode_ranking(scores))
+    for width in range(1, 17):
+        widths = {"conv1": width, "layer2.0.conv1": 2 * width}
+        assert plan_from_importance(prunable, widths, back) == plan_from_importance(prunable, widths, scores)
+
+
+def test_a_scorer_travels_to_a_fresh_process_as_plain_values() -> None:
+    config = autoprune.load_config("digits")
+    factory = ScorerFactory(config, named_setting("float32 contiguous", "cpu"), {"conv1": "text"})
+    assert pickle.loads(pickle.dumps(factory)) == factory
+
+
+def test_settings_have_names() -> None:
+    setting = named_setting("bfloat16 channels_last", "cpu")
+    assert (setting.dtype, setting.channels_last) == ("bfloat16", True)
+    with pytest.raises(ConfigError, match=r'unknown "float23 contiguous".*Did you mean "float32 contiguous"'):
+        named_setting("float23 contiguous", "cpu")
