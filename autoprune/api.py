@@ -9,6 +9,7 @@ Before: a user's script; after: `pipeline`, which is imported when one of these 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import nn
 from autoprune.errors import ConfigError
 
 if TYPE_CHECKING:
-    from autoprune.data import VisionData
+    from autoprune.data import UserLoaders, VisionData
     from autoprune.pipeline import Dense, FinetuneResult, SearchResult
     from autoprune.pipeline.events import Watcher
     from autoprune.settings import RunConfig
@@ -42,7 +43,7 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
 
 def search(
     model: nn.Module | None = None,
-    data: VisionData | None = None,
+    data: VisionData | UserLoaders | None = None,
     config: RunConfig | str | Path | Mapping[str, Any] | None = None,
     *,
     watch: Watcher | None = None,
@@ -50,9 +51,11 @@ def search(
     """Search smaller versions of a model under a budget.
 
     Args:
-        model: the trained dense model; None takes the one that the config names.
-        data: as `autoprune.data.load` returns it; None takes those that the config names. Model and data come
-            together. That the model was not trained on data.val is the caller's to know.
+        model: the trained dense model, which stays as it is; None takes the one that the config names.
+        data: loaders of your own, (train, val), (train, val, test) or a dict with these keys, each a torch
+            DataLoader or another iterable of (inputs, targets) with a length; or what `autoprune.data.load`
+            returns; None takes those that the config names. Model and data come together. That the model was
+            not trained on the validation part is the caller's to know.
         config: a RunConfig, a mapping of sections, a TOML file, or the name of an embedded config.
         watch: called with events as the search goes on.
 
@@ -77,7 +80,8 @@ def resume(
     storage: str | None = None,
     *,
     model: nn.Module | None = None,
-    data: VisionData | None = None,
+    data: VisionData | UserLoaders | None = None,
+    take_over: bool = False,
     watch: Watcher | None = None,
 ) -> SearchResult:
     """Go on with a search; model and data are needed where `search` was given them.
@@ -87,6 +91,7 @@ def resume(
         storage: its URL; default runs/STUDY.db.
         model: the same dense model.
         data: the same data.
+        take_over: also run the trials again that other hosts hold; say so only where those hosts are gone.
         watch: called with events as the search goes on.
 
     Raises:
@@ -96,7 +101,8 @@ def resume(
     from autoprune.pipeline.events import silent
 
     url = pipeline.find_storage(study, storage)
-    return pipeline.resume(study, url, dense=_stored_dense(study, url, model, data), watch=watch or silent)
+    dense = _stored_dense(study, url, model, data)
+    return pipeline.resume(study, url, dense=dense, take_over=take_over, watch=watch or silent)
 
 
 def finetune(
@@ -104,7 +110,7 @@ def finetune(
     storage: str | None = None,
     *,
     model: nn.Module | None = None,
-    data: VisionData | None = None,
+    data: VisionData | UserLoaders | None = None,
     watch: Watcher | None = None,
 ) -> FinetuneResult:
     """Retrain the best plan of a study fully, evaluate it once on the test part, and save it.
@@ -126,25 +132,31 @@ def finetune(
     return pipeline.finetune(study, url, dense=_stored_dense(study, url, model, data), watch=watch or silent)
 
 
-def _stored_dense(study: str, url: str, model: nn.Module | None, data: VisionData | None) -> Dense | None:
+def _stored_dense(
+    study: str, url: str, model: nn.Module | None, data: VisionData | UserLoaders | None
+) -> Dense | None:
     from autoprune.pipeline.stored import stored_config
     from autoprune.study import open_study
 
     return _dense(model, data, stored_config(open_study(url, study)))
 
 
-def _dense(model: nn.Module | None, data: VisionData | None, config: RunConfig) -> Dense | None:
-    """Put a caller's model and data together with the task and device of the config."""
+def _dense(model: nn.Module | None, data: VisionData | UserLoaders | None, config: RunConfig) -> Dense | None:
+    """Put a copy of a caller's model and its data together with the task and device of the config."""
     if (model is None) != (data is None):
         raise ConfigError("model and data come together: got one of them, expected both or neither.")
     if model is None or data is None:
         return None
+    from autoprune.data import VisionData, wrap_loaders
     from autoprune.pipeline import Dense
     from autoprune.precision import resolve_device
     from autoprune.task import make_task
 
     task = make_task(config.task.loss, config.task.metric)
-    return Dense(model.eval(), data, task, resolve_device(config.search.device))
+    device = resolve_device(config.search.device)
+    if not isinstance(data, VisionData):
+        data = wrap_loaders(data, device=device, batch_size=config.data.batch_size)
+    return Dense(copy.deepcopy(model).cpu().eval(), data, task, device)
 
 
 def _without_names(config: RunConfig) -> RunConfig:

@@ -117,6 +117,9 @@ def clone_structure(module: nn.Module, memo: dict[int, object]) -> nn.Module:
             state[name] = value
         elif type(value) in _CONTAINERS and not value:
             state[name] = type(value)()
+        elif type(value) is Tensor and id(value) not in memo:
+            # What a forward pass or hook left behind may have a history, which deepcopy refuses.
+            memo[id(value)] = state[name] = value.detach().clone()
         else:
             state[name] = copy.deepcopy(value, memo)
     return clone

@@ -27,6 +27,7 @@ from autoprune.errors import ConfigError
 from autoprune.graph import Prunable
 from autoprune.precision import Setting
 from autoprune.rebuild import rebuild
+from autoprune.rungs import RungScore
 from autoprune.task import Task
 from autoprune.train import Schedule, Trainer, evaluate, recalibrate
 
@@ -61,16 +62,6 @@ class Rung:
         return dataclasses.replace(
             base, steps=self.steps, epochs=self.epochs, learning_rate=self.learning_rate
         )
-
-
-@dataclass(frozen=True)
-class RungScore:
-    """What a rung gave: its index from 0, name, validation metric, and wall seconds of this rung alone."""
-
-    index: int
-    name: str
-    score: float
-    seconds: float
 
 
 class FinetuneScore:

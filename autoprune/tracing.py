@@ -12,29 +12,19 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from autoprune.cost import make_formula
 from autoprune.errors import TraceError, suggest
-from autoprune.graph import ChannelGroup, Plan, Prunable
-from autoprune.graph.capture import (
-    Captured,
-    ExampleInputs,
-    call,
-    capture,
-    normalise_inputs,
-    repeat_batch,
-    unchanged,
-)
-from autoprune.graph.context import Factor, MacTerm, Value
+from autoprune.graph import Prunable
+from autoprune.graph.capture import Captured, ExampleInputs, capture, normalise_inputs, repeat_batch
+from autoprune.graph.context import Factor, MacTerm
 from autoprune.graph.grouping import make_groups
 from autoprune.graph.labels import LabelStore
 from autoprune.graph.modules import tie_modules
-from autoprune.graph.propagate import NodeValue, ParameterAxes, layer_of, operator_name, propagate
-from autoprune.rebuild import clone_structure, keep_positions, narrow
+from autoprune.graph.orientation import output_axis
+from autoprune.graph.propagate import NodeValue, ParameterAxes, propagate
+from autoprune.probe import find_misfits
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +53,7 @@ def trace(model: nn.Module, example_inputs: object, *, frozen: Sequence[str] = (
         propagate(trained, axes, store, None)
     _freeze_named(model, axes, store, frozen)
     unused = _unused(model, evaluated, trained)
-    draft = _Draft(model, inputs, evaluated, axes, store, terms, values, unused)
+    draft = _Draft(model, inputs, evaluated, axes, store, terms, values, unused, trained is not None)
     return _freeze_misfits(draft)
 
 
@@ -79,6 +69,7 @@ class _Draft:
     terms: list[MacTerm]
     values: Mapping[str, NodeValue]
     unused: frozenset[str]
+    trains: bool
 
     def prunable(self) -> Prunable:
         """Group the labels as they are tied and frozen now."""
@@ -110,7 +101,9 @@ def _freeze_named(model: nn.Module, axes: ParameterAxes, store: LabelStore, froz
             )
         for parameter, vectors in axes.labels.items():
             if parameter.startswith(f"{name}.") and vectors:
-                store.freeze(vectors[0], f"{name}: frozen by the user")
+                owner = model.get_submodule(parameter.rpartition(".")[0])
+                outputs = output_axis(owner) if len(vectors) > 1 else 0
+                store.freeze(vectors[outputs], f"{name}: frozen by the user")
 
 
 def _unused(model: nn.Module, *graphs: Captured | None) -> frozenset[str]:
@@ -124,161 +117,16 @@ def _unused(model: nn.Module, *graphs: Captured | None) -> frozenset[str]:
     return frozenset(name for name, _ in model.named_parameters() if name not in read)
 
 
-# --- the check of shapes ------------------------------------------------------------------------
-
-
 def _freeze_misfits(draft: _Draft) -> Prunable:
     """Freeze groups until a model with all the others narrowed has the shapes that the labels predict."""
     while True:
         prunable = draft.prunable()
-        misfits = _misfits(prunable)
+        misfits = find_misfits(prunable, trains=draft.trains)
         if not misfits:
             return prunable
-        for group, reason in misfits:
-            for member in group.members:
+        for misfit in misfits:
+            note = draft.store.cross if misfit.crosses else draft.store.freeze
+            for member in misfit.group.members:
                 vector = draft.axes.labels[member.parameter][member.axis]
                 if vector is not None:
-                    draft.store.freeze(vector[member.index.ravel()], reason)
-
-
-def _misfits(prunable: Prunable) -> list[tuple[ChannelGroup, str]]:
-    skeleton = _on_meta(prunable.model)
-    plan = _probe_plan(prunable, prunable.searchable)
-    if not plan:
-        return []
-    error = _run_error(skeleton, prunable, plan)
-    if error is not None:
-        return [
-            (group, f"the narrowed model fails: {error}")
-            for group in _culprits(skeleton, prunable, list(prunable.searchable))
-        ]
-    return _wrong_shapes(prunable, plan)
-
-
-def _probe_plan(prunable: Prunable, groups: Sequence[ChannelGroup]) -> Plan:
-    """Keep a random half of each group: uneven halves betray a chunk that is cut unevenly."""
-    keep = {}
-    for group in groups:
-        rng = np.random.default_rng([len(group.name), group.width])
-        keep[group.name] = np.sort(rng.permutation(group.width)[: max(1, group.width // 2)])
-    return Plan(keep)
-
-
-def _on_meta(model: nn.Module) -> nn.Module:
-    """Return a copy of the model whose tensors have no data."""
-    memo: dict[int, object] = {id(t): _meta(t) for t in [*model.parameters(), *model.buffers()]}
-    return clone_structure(model, memo)
-
-
-def _meta(tensor: Tensor) -> Tensor:
-    empty = torch.empty_like(tensor, device="meta")
-    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
-
-
-def _meta_inputs(inputs: ExampleInputs) -> ExampleInputs:
-    def move(value: object) -> object:
-        return value.to("meta") if isinstance(value, Tensor) else value
-
-    if isinstance(inputs, dict):
-        return {name: move(value) for name, value in inputs.items()}
-    return tuple(move(value) for value in inputs)
-
-
-def _run_error(skeleton: nn.Module, prunable: Prunable, plan: Plan) -> str | None:
-    """Return why a narrowed model cannot run, or None."""
-    with torch.no_grad(), unchanged(skeleton):
-        try:
-            small = narrow(skeleton, keep_positions(prunable, plan))
-            for module in small.modules():
-                module.training = False
-            call(small, _meta_inputs(prunable.example_inputs))
-        except Exception as error:
-            return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return None
-
-
-def _culprits(skeleton: nn.Module, prunable: Prunable, groups: list[ChannelGroup]) -> list[ChannelGroup]:
-    """Return groups without which the narrowed model runs, by bisection."""
-    if len(groups) == 1:
-        return groups
-    half = len(groups) // 2
-    found = []
-    for part in (groups[:half], groups[half:]):
-        if _run_error(skeleton, prunable, _probe_plan(prunable, part)) is not None:
-            found.extend(_culprits(skeleton, prunable, part))
-    # Each half runs alone: the fault lies between them; the later half gives way.
-    return found or _culprits_between(skeleton, prunable, groups[:half], groups[half:])
-
-
-def _culprits_between(
-    skeleton: nn.Module, prunable: Prunable, fixed: list[ChannelGroup], groups: list[ChannelGroup]
-) -> list[ChannelGroup]:
-    """Return those of `groups` that fail together with `fixed`, by bisection."""
-    if len(groups) == 1:
-        return groups
-    half = len(groups) // 2
-    for part in (groups[:half], groups[half:]):
-        if _run_error(skeleton, prunable, _probe_plan(prunable, [*fixed, *part])) is not None:
-            return _culprits_between(skeleton, prunable, fixed, part)
-    return groups
-
-
-def _wrong_shapes(prunable: Prunable, plan: Plan) -> list[tuple[ChannelGroup, str]]:
-    """Compare every node of the narrowed model's graph with the prediction; returns the groups at fault."""
-    # Not on the meta device: there models that build constants (Swin's masks) trace to other operators.
-    small = narrow(prunable.model, keep_positions(prunable, plan))
-    actual = capture(small, prunable.example_inputs, training=False)
-    dropped = prunable.dropped(plan)
-    for dense, narrowed in zip(_operators(prunable.captured), _operators(actual), strict=False):
-        place = f"{layer_of(dense)} ({operator_name(dense)})"
-        if dense.target != narrowed.target:
-            return _blame(prunable, dense.all_input_nodes, f"{place}: its operators depend on the width")
-        expected = _predicted(prunable, prunable.values[dense.name], dropped)
-        got = _shapes(narrowed.meta.get("val"))
-        if len(got) == len(expected) and got != expected:
-            reason = f"{place}: narrowed it gives shape {got[0]} where its labels predict {expected[0]}"
-            return _blame(prunable, [dense, *dense.all_input_nodes], reason)
-    return []
-
-
-def _operators(captured: Captured) -> list[torch.fx.Node]:
-    return [node for node in captured.nodes if node.op == "call_function"]
-
-
-def _predicted(prunable: Prunable, value: NodeValue, dropped: NDArray[np.bool_]) -> list[tuple[int, ...]]:
-    shapes = []
-    for part in value if isinstance(value, list) else [value]:
-        shapes.append(
-            tuple(
-                size if labels is None else int(prunable.grouping.kept(labels, dropped).sum())
-                for size, labels in zip(part.shape, part.labels, strict=True)
-            )
-        )
-    return shapes
-
-
-def _shapes(outputs: object) -> list[tuple[int, ...]]:
-    tensors = outputs if isinstance(outputs, tuple | list) else [outputs]
-    return [tuple(tensor.shape) for tensor in tensors if isinstance(tensor, Tensor)]
-
-
-def _blame(prunable: Prunable, nodes: Sequence[torch.fx.Node], reason: str) -> list[tuple[ChannelGroup, str]]:
-    """Return the narrowable groups whose channels the first node that has any carries."""
-    for node in nodes:
-        value = prunable.values.get(node.name, [])
-        found: set[int] = set()
-        for part in value if isinstance(value, list) else [value]:
-            found |= _groups_of(prunable, part)
-        offered = [prunable.groups[g] for g in sorted(found) if prunable.groups[g].frozen is None]
-        if offered:
-            return [(group, reason) for group in offered]
-    raise TraceError(f"{reason}; no channel group explains it. Freeze the layer with frozen=[...].")
-
-
-def _groups_of(prunable: Prunable, value: Value) -> set[int]:
-    grouping = prunable.grouping
-    found: set[int] = set()
-    for labels in value.labels:
-        if labels is not None:
-            found |= set(grouping.group_of[grouping.of_label[labels[labels >= 0]]].tolist())
-    return found - {-1}
+                    note(vector[member.index.ravel()], misfit.reason)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoprune.errors import VerificationError
 from autoprune.graph import Plan, Prunable
@@ -25,6 +26,8 @@ from autoprune.rebuild import KeepPositions, clone_structure, keep_positions
 
 TOLERANCE = 1e-9
 """Largest relative difference in float64 of a right rebuild that crosses no normalisation."""
+
+_SHORTER = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def verify(prunable: Prunable, plan: Plan, small: nn.Module, *, seed: int = 0) -> float:
@@ -58,7 +61,7 @@ def verify(prunable: Prunable, plan: Plan, small: nn.Module, *, seed: int = 0) -
         copy = _with_tensors(small, prunable.model, random, positions)
         for module in copy.modules():
             module.training = False
-        with unchanged(copy):
+        with unchanged(copy), _InDouble():  # type: ignore[no-untyped-call]  # torch gives no hints
             actual = [leaf for leaf in pytree.tree_leaves(call(copy, inputs)) if isinstance(leaf, Tensor)]
     return _largest_difference(actual, reference)
 
@@ -180,12 +183,34 @@ class _MaskedReference(Interpreter):
                 shape = [1] * result.ndim
                 shape[axis] = len(kept)
                 # Not a product: a dropped channel may hold nan where it is divided by zero.
-                result = torch.where(torch.from_numpy(kept).view(shape), result, torch.zeros_like(result))
+                kept_there = torch.from_numpy(kept).view(shape)
+                # A view of what is masked already stays one, so that writing into it reaches its base.
+                if bool(((result != 0) & ~kept_there).any()):
+                    result = torch.where(kept_there, result, torch.zeros_like(result))
         return result
 
 
+class _InDouble(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives no hints
+    """Run casts and factories of a model in float64 where its code asks for a shorter type."""
+
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload,
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        """Run one operator."""
+        args, kwargs = pytree.tree_map(_double_for_float, (args, dict(kwargs or {})))
+        result = func(*args, **kwargs)
+        made = not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves((args, kwargs)))
+        return (
+            result.double() if made and isinstance(result, Tensor) and result.is_floating_point() else result
+        )
+
+
 def _double_for_float(value: object) -> object:
-    return torch.float64 if value is torch.float32 else value
+    return torch.float64 if isinstance(value, torch.dtype) and value in _SHORTER else value
 
 
 def _in_double(tensor: Tensor) -> Tensor:

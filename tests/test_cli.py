@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 import autoprune
 from autoprune.cli import main
 from autoprune.study import TrialRecord, open_study
+from autoprune.study.leases import Lease
 from autoprune.zoo import make_model
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +30,10 @@ QUICK = (
     "train.epochs=2",
     "finetune.epochs=2",
 )
+
+
+TRIALS = 8
+WHOLE = (f"search.trials={TRIALS}", "search.sampler=cmaes")
 
 
 def environment() -> dict[str, str]:
@@ -105,6 +110,15 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "epoch   3/3" in printed
     assert (folder / "runs" / "digits" / "dense.safetensors").is_file()
     return folder
+
+
+@pytest.fixture(scope="module")
+def whole(workplace: Path) -> str:
+    """The finished study "whole" in `workplace`, which several tests read; what its search printed."""
+    process = start("search", "digits", *sets("search.study=whole", *WHOLE), cwd=workplace)
+    printed = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, printed
+    return printed
 
 
 def assert_refused(result: tuple[int, str, str], message: str) -> None:
@@ -209,6 +223,42 @@ def test_bad_loaders_of_the_users_own_are_refused(
     assert list(tmp_path.rglob("*.db")) == []
 
 
+@pytest.mark.parametrize(
+    ("body", "override", "message"),
+    [
+        ("def metric(o, t): raise ValueError('no AUC')", "task.metric=m:metric", "ValueError: no AUC"),
+        (
+            "def metric(o, t): return o.argmax(1) == t",
+            "task.metric=m:metric",
+            'task.metric: "m:metric" failed',
+        ),
+        ("def loss(o, t): return (o - 1) ** 2", "task.loss=m:loss", 'task.loss: "m:loss" failed'),
+        ("def metric(o, t): return float('nan')", "task.metric=m:metric", "nan for the dense model"),
+        (
+            "def net(): return torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), torch.nn.Conv2d(8, 8, 3), "
+            "torch.nn.Flatten(), torch.nn.Linear(128, 7))",
+            "model.factory=m:net",
+            "it has 7 outputs for data of 10 classes",
+        ),
+    ],
+)
+def test_a_task_that_does_not_fit_is_refused_before_any_training(
+    command: Command, workplace: Path, tmp_path: Path, body: str, override: str, message: str
+) -> None:
+    (tmp_path / "m.py").write_text(f"import torch\n{body}\n")
+    sys.modules.pop("m", None)
+    model = "" if "factory" in override else 'name = "digits_resnet"\n'
+    weights = "new" if "factory" in override else f"{workplace}/runs/digits/dense"
+    (tmp_path / "run.toml").write_text(
+        f'[model]\n{model}checkpoint = "{weights}.safetensors"\n[data]\nname = "digits"\n'
+        'val_fraction = 0.2\nbatch_size = 64\n[budget]\nflops = "50%"\n[train]\nwhen_missing = true\n'
+    )
+    result = command("search", "run.toml", *sets(override), cwd=tmp_path)
+    assert_refused(result, message)
+    assert "epoch" not in result[1]
+    assert list(tmp_path.rglob("*.db")) == []
+
+
 def test_what_is_not_there_is_refused(command: Command, tmp_path: Path) -> None:
     assert_refused(command("search", "nowhere.toml", cwd=tmp_path), "no such config file")
     assert_refused(command("resume", "nothing", cwd=tmp_path), "no storage in runs/")
@@ -255,108 +305,131 @@ def proposals(folder: Path, study: str) -> list[TrialRecord]:
     return open_study(f"sqlite:///{folder}/runs/{study}.db", study).records()
 
 
-def test_a_killed_search_goes_on_and_equals_an_uninterrupted_one(command: Command, workplace: Path) -> None:
+def test_a_killed_search_goes_on_and_equals_an_uninterrupted_one(
+    command: Command, workplace: Path, whole: str
+) -> None:
     """kill -9 in mid-search, Ctrl-C in mid-resume, then to the end; trial by trial the same as without."""
-    killed = sets("search.study=killed", "search.trials=10", "search.sampler=cmaes")
+    killed = sets("search.study=killed", *WHOLE)
     run_until("trial   1", "search", "digits", *killed, cwd=workplace, then=signal.SIGKILL)
     printed = run_until("trial   3", "resume", "killed", cwd=workplace, then=signal.SIGINT)
     assert "Go on with: the same command" in printed
     code, out, err = command("resume", "killed", cwd=workplace)
     assert code == 0, err
     assert "trial   0" not in out
-    whole = sets("search.study=whole", "search.trials=10", "search.sampler=cmaes")
-    code, out, err = command("search", "digits", *whole, cwd=workplace)
-    assert code == 0, err
     assert "Best: trial" in out
     one, other = proposals(workplace, "killed"), proposals(workplace, "whole")
-    assert len(one) == len(other) == 10
+    assert len(one) == len(other) == TRIALS
     for first, second in zip(one, other, strict=True):
         assert (first.ratios, first.widths, first.seed) == (second.ratios, second.widths, second.seed)
         assert first.score == second.score
         assert (first.state, first.stopped) == (second.state, second.stopped)
 
 
-def test_ctrl_c_says_how_to_go_on(workplace: Path, tmp_path: Path) -> None:
-    """Before the study exists by the same command, which goes on with the training; then by a resume."""
+@pytest.mark.slow
+def test_ctrl_c_in_the_dense_training_leaves_no_study(tmp_path: Path) -> None:
+    """The study does not exist yet: the same command goes on with the training."""
     arguments = ("search", "digits", *sets("train.epochs=40"))
     printed = run_until("epoch   2/40", *arguments, cwd=tmp_path, then=signal.SIGINT)
     assert "Go on with: the same command" in printed
     assert list(tmp_path.rglob("*.db")) == []
+
+
+def test_ctrl_c_in_a_search_names_the_resume(workplace: Path, tmp_path: Path) -> None:
     checkpoint = f"model.checkpoint={workplace}/runs/digits/dense.safetensors"
-    printed = run_until(
-        "trial   0",
-        "search",
-        "digits",
-        *sets(checkpoint, "search.trials=50"),
-        cwd=tmp_path,
-        then=signal.SIGINT,
-    )
+    arguments = ("search", "digits", *sets(checkpoint, "search.trials=50"))
+    printed = run_until("trial   0", *arguments, cwd=tmp_path, then=signal.SIGINT)
     assert "Go on with: autoprune resume digits --storage sqlite:///" in printed
 
 
-def test_the_main_job_from_search_to_export(command: Command, workplace: Path) -> None:
+def test_the_main_job_from_search_to_export(command: Command, workplace: Path, whole: str) -> None:
     """Search, refuse another model, finetune through a kill, export three ways, load, report."""
-    code, out, err = command("search", "digits", *sets(), cwd=workplace)
-    assert code == 0, err
-    records = proposals(workplace, "digits")
+    assert "Best: trial" in whole
+    records = proposals(workplace, "whole")
     assert all(0.98 <= (record.macs or 0) / (1_123_648 // 4) <= 1.0 for record in records)
-    assert_refused(command("search", "digits", *sets(), cwd=workplace), "a study of that name is in")
     assert_refused(
-        command("export", "digits", cwd=workplace), "nothing to export yet; run `autoprune finetune"
+        command("search", "digits", *sets("search.study=whole"), cwd=workplace), "a study of that name is in"
     )
     assert_refused(
-        command("resume", "digits", "--set", "search.sampler=gp", cwd=workplace), "not a key that may change"
+        command("export", "whole", cwd=workplace), "nothing to export yet; run `autoprune finetune"
+    )
+    assert_refused(
+        command("resume", "whole", "--set", "search.sampler=gp", cwd=workplace), "not a key that may change"
     )
 
-    printed = run_until("epoch   1/2", "finetune", "digits", cwd=workplace, then=signal.SIGKILL)
+    printed = run_until("epoch   1/2", "finetune", "whole", cwd=workplace, then=signal.SIGKILL)
     assert "epoch   2/2" not in printed
-    code, out, err = command("finetune", "digits", cwd=workplace)
+    code, out, err = command("finetune", "whole", cwd=workplace)
     assert code == 0, err
     assert "epoch   1/2" not in out
     assert "pruned" in out
-    code, out, _ = command("finetune", "digits", cwd=workplace)
+    code, out, _ = command("finetune", "whole", cwd=workplace)
     assert code == 0
     assert "the test part is not read again" in out
 
     for name in ("onnx", "pt2"):
-        code, out, err = command("export", "digits", "--format", name, "-o", f"small.{name}", cwd=workplace)
+        code, out, err = command("export", "whole", "--format", name, "-o", f"small.{name}", cwd=workplace)
         assert code == 0, err
         assert "largest difference to PyTorch" in out
         assert (workplace / f"small.{name}").is_file()
-    code, out, err = command("export", "digits", "--format", "safetensors", "-o", "small", cwd=workplace)
+    code, out, err = command("export", "whole", "--format", "safetensors", "-o", "small", cwd=workplace)
     assert code == 0, err
     small = autoprune.load_pruned(workplace / "small", lambda: make_model("digits_resnet", 10, 1))
-    best = open_study(f"sqlite:///{workplace}/runs/digits.db", "digits").best()
+    best = open_study(f"sqlite:///{workplace}/runs/whole.db", "whole").best()
     assert sum(parameter.numel() for parameter in small.parameters()) == best.params
     assert small(torch.zeros(5, 1, 8, 8)).shape == (5, 10)
 
-    code, out, err = command("report", "digits", "-o", "report.png", cwd=workplace)
+    code, out, err = command("report", "whole", "-o", "report.png", cwd=workplace)
     assert code == 0, err
     assert (workplace / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_another_model_or_other_data_are_refused_with_the_difference(
-    command: Command, workplace: Path, tmp_path: Path
+def test_another_model_is_refused_with_the_difference(
+    command: Command, workplace: Path, whole: str, tmp_path: Path
 ) -> None:
-    code, _, err = command("search", "digits", *sets("search.study=own", "search.trials=1"), cwd=workplace)
-    assert code == 0, err
     state = load_file(workplace / "runs" / "digits" / "dense.safetensors")
     state["fc.bias"] += 1
     save_file(state, tmp_path / "other.safetensors")
-    result = command(
-        "resume", "own", "--set", f"model.checkpoint={tmp_path}/other.safetensors", cwd=workplace
-    )
-    assert_refused(result, "cannot go on: model (its weights) is")
-    assert len(proposals(workplace, "own")) == 1
+    other = ("--set", f"model.checkpoint={tmp_path}/other.safetensors", "--set", "search.trials=9")
+    assert_refused(command("resume", "whole", *other, cwd=workplace), "cannot go on: model (its weights) is")
+    assert len(proposals(workplace, "whole")) == TRIALS
 
 
-def test_more_trials_on_worker_processes(command: Command, workplace: Path) -> None:
-    code, _, err = command("search", "digits", *sets("search.study=more", "search.trials=1"), cwd=workplace)
+def copy_of_whole(workplace: Path, folder: Path) -> str:
+    """Copy the finished study; return the copy's URL."""
+    with sqlite3.connect(workplace / "runs" / "whole.db") as study, sqlite3.connect(folder / "w.db") as copy:
+        study.backup(copy)
+    return f"sqlite:///{folder}/w.db"
+
+
+def test_more_trials_on_worker_processes(
+    command: Command, workplace: Path, whole: str, tmp_path: Path
+) -> None:
+    url = copy_of_whole(workplace, tmp_path)
+    changed = (f"search.trials={TRIALS + 2}", "search.engine=processes", "search.workers=2")
+    words = [word for override in changed for word in ("--set", override)]
+    code, _, err = command("resume", "whole", "--storage", url, *words, cwd=workplace)
     assert code == 0, err
-    changed = ("search.trials=3", "search.engine=processes", "search.workers=2")
-    code, _, err = command(
-        "resume", "more", *[word for override in changed for word in ("--set", override)], cwd=workplace
-    )
+    study = open_study(url, "whole")
+    assert study.records()[:TRIALS] == proposals(workplace, "whole")
+    assert [record.score is not None for record in study.records()] == [True] * (TRIALS + 2)
+    assert study.config["search"]["trials"] == TRIALS + 2
+
+
+def test_trials_of_another_host_are_named_and_taken_over_when_told(
+    command: Command, workplace: Path, whole: str, tmp_path: Path
+) -> None:
+    url = copy_of_whole(workplace, tmp_path)
+    study = open_study(url, "whole")
+    trial = study.ask(TRIALS + 1)
+    assert trial is not None
+    study.annotate(trial, lease=Lease("gone-box", 7, "boot:1").to_json())
+    arguments = ("resume", "whole", "--storage", url, "--set", f"search.trials={TRIALS + 1}")
+    code, out, err = command(*arguments, cwd=workplace)
     assert code == 0, err
-    assert [record.state for record in proposals(workplace, "more")] == ["complete"] * 3
-    assert open_study(f"sqlite:///{workplace}/runs/more.db", "more").config["search"]["trials"] == 3
+    assert f"trials held by other hosts (gone-box): {TRIALS}." in out
+    assert f"autoprune resume whole --storage {url} --take-over" in out
+    assert open_study(url, "whole").records()[-1].state == "running"
+    code, out, err = command(*arguments, "--take-over", cwd=workplace)
+    assert code == 0, err
+    assert "held by other hosts" not in out
+    assert open_study(url, "whole").records()[-1].score is not None

@@ -176,12 +176,48 @@ def test_trials_of_living_processes_are_left_alone_and_dead_ones_queued(url: str
         study.optuna._storage.set_trial_user_attr(trials[number]._trial_id, "lease", lease.to_json())
     assert study.requeue_dead() == [1]
     assert study.requeue_dead() == []
+    assert study.held_elsewhere() == {2: "elsewhere"}
     assert study.requeue_dead(other_hosts=True) == [2]
+    assert study.held_elsewhere() == {}
     assert study.release() == [0, 3]
     assert [trial.state for trial in study.optuna.get_trials()] == [TrialState.WAITING] * 4
     claimed = [study.ask(4) for _ in range(5)]
     assert [trial.number if trial else None for trial in claimed] == [0, 1, 2, 3, None]
     sleeper.communicate(b"\n")
+
+
+def test_who_loses_the_race_for_a_waiting_trial_leaves_its_lease_alone(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loser has read that the trial waits; before it acts, the winner takes it."""
+    new_study(url).enqueue({"conv0": 0.5}, origin="uniform")
+    winner, loser = open_study(url, "toy"), open_study(url, "toy")
+    stale = loser.optuna.get_trials(states=(TrialState.WAITING,))
+    assert winner.ask(1) is not None
+    lease = winner.optuna.get_trials()[0].user_attrs["lease"]
+    monkeypatch.setattr(loser.optuna._storage, "get_all_trials", lambda *args, **kwargs: stale)
+    other = Lease("elsewhere", 7, "boot:1")
+    monkeypatch.setattr("autoprune.study.search_study.this_process", lambda: other)
+    assert loser.ask(1) is None
+    assert open_study(url, "toy").optuna.get_trials()[0].user_attrs["lease"] == lease
+
+
+def test_a_trial_that_is_just_being_claimed_is_not_taken_for_a_dead_one(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between taking a trial and writing its lease there is none: who looks then looks again."""
+    study = new_study(url)
+    trial = study.ask(1)
+    assert trial is not None
+    study.requeue(0)
+    storage = study.optuna._storage
+    assert storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+
+    def write_lease(seconds: float) -> None:
+        storage.set_trial_user_attr(trial._trial_id, "lease", this_process().to_json())
+
+    monkeypatch.setattr("autoprune.study.queue.time.sleep", write_lease)
+    assert study.requeue_dead() == []
 
 
 def test_leases_tell_processes_apart() -> None:

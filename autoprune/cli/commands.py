@@ -64,13 +64,21 @@ def search(config: ConfigSource, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def resume(study: StudyName, storage: Storage = None, overrides: Overrides = None) -> None:
+def resume(
+    study: StudyName,
+    storage: Storage = None,
+    overrides: Overrides = None,
+    take_over: Annotated[
+        bool,
+        typer.Option("--take-over", help="Also run the trials again that other hosts held; they are gone."),
+    ] = False,
+) -> None:
     """Go on with a search that was stopped or killed; only its storage is needed."""
     from autoprune import pipeline
 
     url = pipeline.find_storage(study, storage)
     with _resumable(lambda: SAME), _screen() as watch:
-        result = pipeline.resume(study, url, overrides=overrides or (), watch=watch)
+        result = pipeline.resume(study, url, overrides=overrides or (), take_over=take_over, watch=watch)
     _print_search(result)
 
 
@@ -157,6 +165,7 @@ def _print_search(result: SearchResult) -> None:
     console.print(trial_table(result.summary, most=5))
     console.print(best_table(result.summary))
     _print_notes(summary_notes(result.summary))
+    _ = result.best  # raises where no trial completed: there is nothing to go on with
     console.print(f"Next: autoprune finetune {result.study} --storage {result.storage}", soft_wrap=True)
 
 

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvTransposeNd
 
 from autoprune.graph.groups import ChannelGroup, Member
+from autoprune.graph.orientation import output_axis
 
 Importance: TypeAlias = dict[str, NDArray[np.float64]]
 """{group name: float64 [width]}; the higher, the rather kept."""
@@ -112,10 +112,7 @@ def is_input_side(model: nn.Module, member: Member, ndim: int) -> bool:
     module, attribute = locate(model, member.parameter)
     if ndim < 2 or not attribute.endswith("weight"):
         return False
-    transposed = isinstance(module, _ConvTransposeNd) and module.groups == 1
-    if transposed or isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
-        return member.axis == 0
-    return member.axis != 0
+    return member.axis != output_axis(module)
 
 
 @contextlib.contextmanager

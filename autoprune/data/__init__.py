@@ -16,7 +16,7 @@ from autoprune.data.folder import load_folder
 from autoprune.data.loaders import Augment, Batch, DeviceLoader, Loader, StreamLoader, endless
 from autoprune.data.memory import load_arrays
 from autoprune.data.sources import SOURCES
-from autoprune.data.user import load_user
+from autoprune.data.user import UserLoaders, load_user, wrap_loaders
 from autoprune.data.vision import LoadOptions, VisionData
 from autoprune.errors import DataError, suggest
 
@@ -28,9 +28,11 @@ __all__ = [
     "LoadOptions",
     "Loader",
     "StreamLoader",
+    "UserLoaders",
     "VisionData",
     "endless",
     "load",
+    "wrap_loaders",
 ]
 
 

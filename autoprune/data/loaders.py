@@ -208,7 +208,12 @@ def endless(loader: Loader, seed: int, start: int = 0) -> Iterator[Batch]:
     """Yield the batches of epochs 0, 1, 2, ... without end, from the batch numbered `start` on."""
     first, skip = divmod(start, len(loader))
     for epoch in itertools.count(first):
-        yield from itertools.islice(loader.batches(seed, epoch), skip, None)
+        empty = True
+        for batch in itertools.islice(loader.batches(seed, epoch), skip, None):
+            empty = False
+            yield batch
+        if empty:
+            raise DataError(f"data: a loader of {len(loader)} batches gave none in epoch {epoch}.")
         skip = 0
 
 

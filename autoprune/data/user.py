@@ -1,9 +1,11 @@
-"""The user's own loaders, from a function named as "package.module:function".
+"""The user's own loaders, as they are or from a function named as "package.module:function".
 
-Before: a name in a config. After: `data.load` hands the loaders out. The function returns (train, val),
-(train, val, test) or a dict with these keys (and "classes", where labels alone do not tell); each is a torch
-DataLoader or another iterable of (inputs, targets) with a length. It may take batch_size, folder and seed.
+Before: loaders in a script, or a name in a config. After: `train` and `score` read them as a VisionData. The
+loaders are (train, val), (train, val, test) or a dict with these keys (and "classes", where labels alone do
+not tell); each is a torch DataLoader or another iterable of (inputs, targets) with a length. A function that
+returns them may take batch_size, folder and seed.
 
+    data = wrap_loaders((train_loader, val_loader), device="cpu")
     data = load_user("mypkg.data:make", LoadOptions())
 """
 
@@ -12,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import itertools
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +30,9 @@ SCANNED_TRAIN_BATCHES = 100
 """Batches of the training part that are looked through at the start; the validation part is, wholly."""
 
 PARTS = ("train", "val", "test")
+
+UserLoaders = Sequence[Any] | Mapping[str, Any]
+"""(train, val), (train, val, test), or a dict with these keys and perhaps "classes"."""
 
 
 @dataclass(frozen=True)
@@ -48,33 +53,54 @@ def load_user(reference: str, options: LoadOptions) -> VisionData:
         ConfigError: the function cannot be imported.
         DataError: it fails, returns something else, or its data are empty, not finite or wrongly labelled.
     """
-    made = _call(reference, options, "data.loaders")
-    parts, classes = _parts(reference, made)
+    return wrap_loaders(
+        _call(reference, options, "data.loaders"),
+        name=reference,
+        device=options.device,
+        batch_size=options.batch_size,
+    )
+
+
+def wrap_loaders(
+    loaders: UserLoaders, *, name: str = "loaders", device: str = "cpu", batch_size: int = 128
+) -> VisionData:
+    """Check a user's loaders and put them into the form in which all data travel.
+
+    Args:
+        loaders: (train, val), (train, val, test), or a dict with these keys and perhaps "classes".
+        name: for messages, and part of the fingerprint.
+        device: where the batches are moved to.
+        batch_size: to count samples with, of a loader that tells neither its data set nor its batch size.
+
+    Raises:
+        DataError: something else, or data that are empty, not finite or wrongly labelled.
+    """
+    parts, classes = _parts(name, loaders)
     scans = {
-        "train": _scan(f"{reference}: train", parts["train"], SCANNED_TRAIN_BATCHES),
-        "val": _scan(f"{reference}: val", parts["val"], None),
+        "train": _scan(f"{name}: train", parts["train"], SCANNED_TRAIN_BATCHES),
+        "val": _scan(f"{name}: val", parts["val"], None),
     }
     classes = classes or 1 + max(scan.highest for scan in scans.values())
     for part, scan in scans.items():
         if scan.highest >= classes:
             raise DataError(
-                f"data {reference}: {part}: label {scan.highest} found, expected from 0 to {classes - 1}."
+                f"data {name}: {part}: label {scan.highest} found, expected from 0 to {classes - 1}."
             )
     if scans["train"].shape != scans["val"].shape:
         raise DataError(
-            f"data {reference}: train images are {scans['train'].shape}, val images {scans['val'].shape}."
+            f"data {name}: train images are {scans['train'].shape}, val images {scans['val'].shape}."
         )
-    loaders = {
-        part: _loader(f"{reference}: {part}", source, options, scans.get(part))
+    wrapped = {
+        part: _loader(f"{name}: {part}", source, scans.get(part), device, batch_size)
         for part, source in parts.items()
     }
     # The training part shuffles: its count is hashed, the validation part's content.
-    identity = f"{reference} {classes} {loaders['train'].samples} {scans['val'].digest}"
+    identity = f"{name} {classes} {wrapped['train'].samples} {scans['val'].digest}"
     return VisionData(
-        name=reference,
-        train=loaders["train"],
-        val=loaders["val"],
-        test=loaders.get("test"),
+        name=name,
+        train=wrapped["train"],
+        val=wrapped["val"],
+        test=wrapped.get("test"),
         classes=classes,
         input_shape=scans["train"].shape,
         fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
@@ -90,7 +116,7 @@ def load_user_validation(reference: str, options: LoadOptions) -> tuple[StreamLo
     """
     source = _call(reference, options, "data.validation")
     scan = _scan(reference, source, None)
-    return _loader(reference, source, options, scan), scan
+    return _loader(reference, source, scan, options.device, options.batch_size), scan
 
 
 def _call(reference: str, options: LoadOptions, where: str) -> Any:
@@ -106,21 +132,21 @@ def _call(reference: str, options: LoadOptions, where: str) -> Any:
         raise DataError(f'{where}: "{reference}" failed: {reason}') from error
 
 
-def _parts(reference: str, made: Any) -> tuple[dict[str, Any], int | None]:
+def _parts(name: str, made: Any) -> tuple[dict[str, Any], int | None]:
     if isinstance(made, (tuple, list)) and len(made) in (2, 3):
         named = dict(zip(PARTS, made, strict=False))
     elif isinstance(made, Mapping) and {"train", "val"} <= set(made) <= {*PARTS, "classes"}:
         named = dict(made)
     else:
         raise DataError(
-            f'data.loaders: "{reference}" returned a {type(made).__name__}, expected (train, val), '
+            f"data {name}: got a {type(made).__name__}, expected (train, val), "
             '(train, val, test) or a dict with the keys "train" and "val".'
         )
     classes = named.pop("classes", None)
     return {part: source for part, source in named.items() if source is not None}, classes
 
 
-def _loader(where: str, source: Any, options: LoadOptions, scan: Scan | None) -> StreamLoader:
+def _loader(where: str, source: Any, scan: Scan | None, device: str, batch_size: int) -> StreamLoader:
     if not isinstance(source, Sized) or not isinstance(source, Iterable):
         raise DataError(f"data {where}: a {type(source).__name__} without a length; give it a __len__.")
     batches = len(source)
@@ -130,14 +156,18 @@ def _loader(where: str, source: Any, options: LoadOptions, scan: Scan | None) ->
     elif isinstance(dataset, Sized) and not getattr(source, "drop_last", False):
         samples = len(dataset)
     else:
-        samples = batches * int(getattr(source, "batch_size", None) or options.batch_size)
-    return StreamLoader(source, batches=batches, samples=samples, device=options.device)
+        samples = batches * int(getattr(source, "batch_size", None) or batch_size)
+    return StreamLoader(source, batches=batches, samples=samples, device=device)
 
 
 def _scan(where: str, source: Any, limit: int | None) -> Scan:
     """Look through a part once, up to `limit` batches."""
     if not isinstance(source, Iterable):
         raise DataError(f"data {where}: a {type(source).__name__}, expected a DataLoader.")
+    if isinstance(source, Iterator):
+        raise DataError(
+            f"data {where}: a {type(source).__name__} can be read only once; give a DataLoader or a list."
+        )
     digest = hashlib.sha256()
     shape: tuple[int, ...] = ()
     highest = batches = samples = 0

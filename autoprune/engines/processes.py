@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Iterator
@@ -33,13 +34,12 @@ _STOP_TIMEOUT_S = 5.0
 
 @dataclass
 class _Worker:
-    """A worker as this process sees it; `job` is what it works on, `fault` what is wrong with its scores."""
+    """A worker as this process sees it; `job` is what it works on."""
 
     process: BaseProcess
     pipe: Connection
     ready: bool = False
     job: Job | None = None
-    fault: str | None = None
 
 
 def run_processes(runner: TrialRunner, make_scorer: MakeScorer, workers: int) -> None:
@@ -99,22 +99,15 @@ def _handle(runner: TrialRunner, worker: _Worker, message: tuple[str, Any]) -> N
     if kind == "broken" or job is None:
         raise StudyError(f"{runner.study.name}: a worker could not make its scorer: {content}")
     if kind == "rung":
-        go_on = False
-        try:
-            go_on = runner.report(job, content)
-        except TrialError as error:
-            worker.fault = str(error)
+        go_on = runner.report(job, content)
         with contextlib.suppress(OSError):
             worker.pipe.send(go_on)
         return
-    fault, worker.job, worker.fault = worker.fault or content, None, None
-    try:
-        if fault is None:
-            runner.finish(job)
-    except TrialError as error:
-        fault = str(error)
-    if fault is not None:
-        runner.fail(job, fault)
+    worker.job = None
+    if kind == "done":
+        runner.finish(job)
+    else:
+        runner.fail(job, content)
 
 
 def _bury(runner: TrialRunner, worker: _Worker, unready_deaths: int) -> None:
@@ -142,8 +135,15 @@ def _spawn(make_scorer: MakeScorer, workers: int) -> _Worker:
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe()
     process = context.Process(target=_work, args=(make_scorer, theirs, threads), daemon=True)
-    with _thread_limit(threads):
-        process.start()
+    try:
+        with _thread_limit(threads):
+            process.start()
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise StudyError(
+            f"search.engine: model or data cannot be handed to worker processes ({reason}); define their "
+            'classes and functions at the top of a module, or use engine = "serial".'
+        ) from error
     theirs.close()
     return _Worker(process, mine)
 

@@ -20,14 +20,17 @@ def run_serial(runner: TrialRunner, make_scorer: MakeScorer, workers: int) -> No
 
 
 def _run_trial(runner: TrialRunner, scorer: Scorer, job: Job) -> None:
-    """Climb the rungs of one trial; whatever the scorer raises fails this trial only."""
-    try:
-        for rung in climb(scorer, job.widths, job.seed):
-            if not runner.report(job, rung):
-                break
-        runner.finish(job)
-    except TrialError as error:
-        runner.fail(job, str(error))
+    """Climb the rungs of one trial; whatever the scorer raises, and nothing else, fails this trial only."""
+    rungs = climb(scorer, job.widths, job.seed)
+    while True:
+        try:
+            rung = next(rungs, None)
+        except TrialError as error:
+            runner.fail(job, str(error))
+            return
+        if rung is None or not runner.report(job, rung):
+            runner.finish(job)
+            return
 
 
 def climb(scorer: Scorer, widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
@@ -47,4 +50,4 @@ def climb(scorer: Scorer, widths: Mapping[str, int], seed: int) -> Iterator[Rung
             raise TrialError(f"{type(error).__name__}: {text}"[:500]) from error
         if rung is None:
             return
-        yield RungScore(rung.index, rung.name, float(rung.score), float(rung.seconds))
+        yield rung

@@ -19,17 +19,18 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from optuna.trial import Trial, TrialState
 
 from autoprune.engines.pruners import EarlyStopping, make_pruner, rung_step
-from autoprune.errors import StudyError, TrialError
+from autoprune.errors import StudyError
 from autoprune.samplers import IGNORES_PRUNED, distributions, make_sampler, trial_seed
 from autoprune.space import SearchSpace
 from autoprune.study import RungScore, SearchStudy, TrialRecord
 from autoprune.study.records import OUTCOME, PROPOSAL, SCORES
+from autoprune.study.storage import storage_errors
 
 PENALTY = 0.1
 """A stopped trial's value is its last score less this share of the rung's spread, for each rung it misses."""
@@ -40,20 +41,7 @@ HOPELESS = 5
 _log = logging.getLogger(__name__)
 
 
-class RungLike(Protocol):
-    """What a scorer yields for each rung."""
-
-    @property
-    def index(self) -> int: ...  # noqa: D102 - as in RungScore
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def score(self) -> float: ...  # noqa: D102
-    @property
-    def seconds(self) -> float: ...  # noqa: D102
-
-
-Scorer = Callable[[Mapping[str, int], int], Iterator[RungLike]]
+Scorer = Callable[[Mapping[str, int], int], Iterator[RungScore]]
 """From (widths, seed) to the scores of one rung after the other; the caller may leave off after any."""
 
 MakeScorer = Callable[[], Scorer]
@@ -87,6 +75,7 @@ class _Attempt:
     started: float
     scores: list[RungScore] = field(default_factory=list)
     stopped: bool = False
+    fault: str | None = None
 
 
 class TrialRunner:
@@ -101,7 +90,8 @@ class TrialRunner:
         rungs: how many rungs the scorer climbs; the last one's score is the objective.
         seed: the search's seed.
         device: a name for the records.
-        on_event: called with every `Event`, in this process.
+        on_event: called with every `Event`, in this process, once what it tells of is stored. An error that
+            it raises ends the search, never the trial: that has ended already, or goes back to the queue.
 
     Raises:
         ConfigError: an unknown sampler or pruner.
@@ -141,7 +131,7 @@ class TrialRunner:
         while (trial := self.study.ask(self.trials)) is not None:
             self._attempts[trial.number] = _Attempt(trial, time.perf_counter())
             job = self._propose(trial)
-            self._tell_progress(Event("started", job.number))
+            self._on_event(Event("started", job.number))
             known = self._find_scored(job)
             if known is None:
                 return job
@@ -149,31 +139,32 @@ class TrialRunner:
         return None
 
     def report(self, job: Job, rung: RungScore) -> bool:
-        """Record a rung's score; tell whether the trial shall climb on.
-
-        Raises:
-            TrialError: the score is not finite.
-        """
+        """Record a rung's score; tell whether the trial shall climb on: not after one that is not finite."""
         attempt = self._attempts[job.number]
         if not math.isfinite(rung.score):
-            raise TrialError(f"the score of rung {rung.name} is {rung.score}, expected a finite number.")
-        self._store_scores(attempt, [rung])
-        self._tell_progress(Event("rung", job.number, rung=rung))
-        if len(attempt.scores) >= self.rungs:
+            attempt.fault = f"the score of rung {rung.name} is {rung.score}, expected a finite number."
             return False
-        attempt.stopped = self._early.should_stop(job.number, [each.score for each in attempt.scores])
-        return not attempt.stopped
+        self._store_scores(attempt, [rung])
+        if len(attempt.scores) < self.rungs:
+            with storage_errors(self.study.url):
+                scores = [each.score for each in attempt.scores]
+                attempt.stopped = self._early.should_stop(job.number, scores)
+        self._on_event(Event("rung", job.number, rung=rung))
+        return len(attempt.scores) < self.rungs and not attempt.stopped
 
     def finish(self, job: Job) -> None:
-        """Tell the study how the trial ended after its last report: complete, or stopped early.
+        """Tell the study how the trial ended after its last report: complete, stopped early, or failed.
 
         Raises:
-            TrialError: the scorer gave fewer rungs than the trial should have climbed.
+            StudyError: every trial so far has failed, and there are several.
         """
         attempt = self._attempts[job.number]
-        if not attempt.stopped and len(attempt.scores) < self.rungs:
-            raise TrialError(f"the scorer gave {len(attempt.scores)} scores, expected {self.rungs}.")
-        self._conclude(job, attempt)
+        if attempt.fault is None and not attempt.stopped and len(attempt.scores) < self.rungs:
+            attempt.fault = f"the scorer gave {len(attempt.scores)} scores, expected {self.rungs}."
+        if attempt.fault is not None:
+            self.fail(job, attempt.fault)
+        else:
+            self._conclude(job, attempt)
 
     def fail(self, job: Job, reason: str) -> None:
         """Record the trial as failed; the search goes on.
@@ -194,7 +185,7 @@ class TrialRunner:
         """Send the trial back to the queue under its own number, to be scored from the start."""
         del self._attempts[job.number]
         self.study.requeue(job.number)
-        self._tell_progress(Event("requeued", job.number))
+        self._on_event(Event("requeued", job.number))
 
     def count_death(self, job: Job) -> int:
         """Record that the process which scored the trial died; return how often that has happened to it."""
@@ -204,10 +195,11 @@ class TrialRunner:
         return deaths
 
     def _propose(self, trial: Trial) -> Job:
-        ratios = [
-            trial.suggest_float(name, distribution.low, distribution.high)
-            for name, distribution in self._distributions.items()
-        ]
+        with storage_errors(self.study.url):
+            ratios = [
+                trial.suggest_float(name, distribution.low, distribution.high)
+                for name, distribution in self._distributions.items()
+            ]
         decoded = self.space.decode(np.array(ratios))
         widths = {name: int(width) for name, width in zip(self.space.groups, decoded, strict=True)}
         cost = self.space.cost(decoded)
@@ -265,7 +257,4 @@ class TrialRunner:
     def _end(self, job: Job, state: TrialState, value: float | None = None) -> None:
         self.study.tell(job.number, state, value)
         del self._attempts[job.number]
-        self._tell_progress(Event("finished", job.number, record=self.study.record(job.number)))
-
-    def _tell_progress(self, event: Event) -> None:
-        self._on_event(event)
+        self._on_event(Event("finished", job.number, record=self.study.record(job.number)))

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
-from torch.fx import Node
+from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
 
 from autoprune.errors import TraceError
 
@@ -52,21 +53,21 @@ def normalise_inputs(example_inputs: object) -> ExampleInputs:
 
 
 def _first_sample(values: dict[object, object]) -> dict[object, object]:
-    sizes = {value.shape[0] for value in values.values() if isinstance(value, Tensor) and value.ndim}
+    sizes = {value.shape[0] for value in pytree.tree_leaves(values) if _has_axes(value)}
     if len(sizes) != 1 or sizes == {1}:
         return values
-    return {k: v[:1].contiguous() if isinstance(v, Tensor) and v.ndim else v for k, v in values.items()}
+    first: dict[object, object] = pytree.tree_map_only(_has_axes, lambda v: v[:1].contiguous(), values)
+    return first
+
+
+def _has_axes(value: object) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0
 
 
 def repeat_batch(inputs: ExampleInputs, times: int) -> ExampleInputs:
     """Return the inputs with each tensor repeated along axis 0: BatchNorm cannot train on one sample."""
-
-    def repeat(value: object) -> object:
-        return torch.cat([value] * times) if isinstance(value, Tensor) and value.ndim else value
-
-    if isinstance(inputs, dict):
-        return {name: repeat(value) for name, value in inputs.items()}
-    return tuple(repeat(value) for value in inputs)
+    repeated: ExampleInputs = pytree.tree_map_only(_has_axes, lambda v: torch.cat([v] * times), inputs)
+    return repeated
 
 
 def call(model: nn.Module, inputs: ExampleInputs) -> object:
@@ -81,12 +82,14 @@ def capture(model: nn.Module, inputs: ExampleInputs, *, training: bool) -> Captu
         TraceError: the model cannot be traced; the message names the line of the model.
     """
     args, kwargs = ((), inputs) if isinstance(inputs, dict) else (inputs, None)
-    with unchanged(model), torch.random.fork_rng():
+    # Without gradients, as a region under torch.no_grad() would else become a graph of its own.
+    with unchanged(model), torch.random.fork_rng(), torch.no_grad():
         _set_training(model, training)
         try:
             program = torch.export.export(model, args, kwargs, strict=False)
         except Exception as error:
             raise TraceError(_explain(model, error)) from error
+    _inline_regions(program.graph_module)
     names = first_names(model)
     signature = program.graph_signature
     states = {
@@ -98,6 +101,37 @@ def capture(model: nn.Module, inputs: ExampleInputs, *, training: bool) -> Captu
         p: value for p, name in lifted.items() if isinstance(value := program.constants[name], Tensor)
     }
     return Captured(program, states, constants)
+
+
+def _inline_regions(graph_module: GraphModule) -> None:
+    """Put the operators of autocast regions in place of the nested graphs that tracing made of them.
+
+    Only where the numbers are rounded changes, not which channels meet.
+    """
+    graph = graph_module.graph
+    for node in list(graph.nodes):
+        if getattr(node.target, "__name__", "") != "wrap_with_autocast":
+            continue
+        nodes = [argument for argument in node.args if isinstance(argument, Node)]
+        nested, inputs = nodes[0], nodes[1:]
+        region = graph_module.get_submodule(str(nested.target))
+        if not isinstance(region, GraphModule):
+            raise TypeError(f"{nested.name}: {type(region).__name__} is no graph")
+        holes = [inner for inner in region.graph.nodes if inner.op == "placeholder"]
+        with graph.inserting_before(node):
+            outputs = graph.graph_copy(region.graph, dict(zip(holes, inputs, strict=True)))
+        if not isinstance(outputs, tuple | list):
+            raise TypeError(f"{node.name}: an autocast region gives {type(outputs).__name__}")
+        for item in list(node.users):
+            position = item.args[1]
+            value = outputs[position] if isinstance(position, int) else None
+            if not isinstance(value, Node):
+                raise TypeError(f"{item.name}: {position} is no output of an autocast region")
+            item.replace_all_uses_with(value)
+            graph.erase_node(item)
+        graph.erase_node(node)
+    graph.eliminate_dead_code()
+    graph_module.recompile()
 
 
 def first_names(model: nn.Module) -> dict[str, str]:
@@ -117,16 +151,17 @@ def named_tensors(model: nn.Module, *, shared: bool = False) -> Iterator[tuple[s
 
 @contextlib.contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
-    """Give every module its training flag back, whatever happens inside."""
-    modes = [(module, module.training) for module in model.modules()]
+    """Give every module its attributes back (flags, tensors that forward notes), whatever happens."""
+    attributes = [(module, dict(module.__dict__)) for module in model.modules()]
     fastpath = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
-        for module, training in modes:
-            module.training = training
+        for module, before in attributes:
+            module.__dict__.clear()
+            module.__dict__.update(before)
 
 
 def _set_training(model: nn.Module, training: bool) -> None:

@@ -17,10 +17,8 @@ from torch import nn
 from autoprune.graph.context import MacTerm
 from autoprune.graph.groups import ChannelGroup, Member
 from autoprune.graph.labels import FIXED, STRUCTURAL, Components, LabelVector
+from autoprune.graph.orientation import output_axis
 from autoprune.graph.propagate import ParameterAxes
-
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-"""Layers whose weights hold their outputs on axis 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,8 +162,7 @@ def _lead(model: nn.Module, listed: Sequence[_Axis], places: Sequence[int]) -> i
 
 def _makes_output(model: nn.Module, axis: _Axis) -> bool:
     path, _, leaf = str(axis.parameter).rpartition(".")
-    transposed = isinstance(model.get_submodule(path), _TRANSPOSED)
-    return leaf.endswith("weight") and axis.axis == (1 if transposed else 0)
+    return leaf.endswith("weight") and axis.axis == output_axis(model.get_submodule(path))
 
 
 def _channels_in_order(axis: _Axis, family_of: LabelVector, family: int) -> LabelVector:

@@ -70,8 +70,10 @@ def _placeholder(node: Node, captured: Captured, axes: ParameterAxes) -> Value:
         name = captured.states[node.name]
         tensor = _meta_tensor(node)
         buffer = captured.program.graph_signature.inputs_to_buffers.get(node.name, "")
-        state = captured.program.state_dict.get(buffer)
-        return Value(tuple(tensor.shape), axes.labels[name], "", _index_constant(state), tensor.dtype)
+        program = captured.program  # buffers that are not persistent lie among its constants
+        state = program.state_dict.get(buffer, program.constants.get(buffer))
+        constant = _index_constant(state) if isinstance(state, Tensor) else None
+        return Value(tuple(tensor.shape), axes.labels[name], "", constant, tensor.dtype)
     if node.name in captured.constants:
         tensor = captured.constants[node.name]
         note = "a tensor that is neither parameter nor buffer"
@@ -115,6 +117,8 @@ def _call(
         store=store,
         terms=terms,
     )
+    if op.operator.startswith("_assert"):
+        return []  # checks only, of shapes and dtypes that tracing has fixed
     rule = _rule(node, op)
     result = _freeze_unknown(op) if rule is None else rule(op)
     return _fold_constant(node, op, result, single=not isinstance(outputs, tuple | list))

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.data import VisionData, load
+from autoprune.data.randomness import seeded
+from autoprune.errors import ConfigError
 from autoprune.precision import resolve_device
 from autoprune.settings import RunConfig
-from autoprune.task import Task, make_task
+from autoprune.task import Task, cross_entropy, main_output, make_task
 from autoprune.zoo import load_checkpoint, make_model
 
 
@@ -40,6 +42,35 @@ class Dense:
     def example_inputs(self) -> Tensor:
         """Zeros [1, C, H, W] of the data's shape."""
         return torch.zeros(1, *self.data.input_shape)
+
+
+def try_task(dense: Dense, config: RunConfig) -> None:
+    """Run model, loss and metric on one batch, so that what does not fit is said before any training.
+
+    Raises:
+        ConfigError: one of them fails, or gives something else than one number.
+    """
+    inputs, targets = (part.cpu() for part in next(iter(dense.data.val)))
+    with torch.inference_mode():
+        outputs = main_output(dense.model(inputs)).float()
+    classes = outputs.shape[1] if outputs.ndim == 2 else None
+    if dense.task.loss is cross_entropy and classes is not None and classes < dense.data.classes:
+        raise ConfigError(
+            f"model: it has {classes} outputs for data of {dense.data.classes} classes; "
+            "build it with as many outputs."
+        )
+    for key, name, function in (
+        ("loss", config.task.loss, dense.task.loss),
+        ("metric", config.task.metric, dense.task.metric),
+    ):
+        try:
+            float(function(outputs, targets))
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ConfigError(
+                f'task.{key}: "{name}" failed on outputs {tuple(outputs.shape)} and targets '
+                f"{tuple(targets.shape)} ({targets.dtype}): {reason}"
+            ) from error
 
 
 def load_data(config: RunConfig, device: str) -> VisionData:
@@ -77,11 +108,17 @@ def load_dense(config: RunConfig, *, trained: bool = True) -> Dense:
         CheckpointError: the checkpoint is missing, corrupt or of another architecture.
         DataError: the data are missing or unusable.
     """
+    named = (config.model.name or config.model.factory) and (config.data.name or config.data.loaders)
+    if not named:
+        raise ConfigError(
+            "model and data: the study names none, since a script brought its own; go on from Python, e.g. "
+            "autoprune.resume(study, storage, model=model, data=data)."
+        )
     device = resolve_device(config.search.device)
     task = make_task(config.task.loss, config.task.metric)
     data = load_data(config, device)
-    torch.manual_seed(config.train.seed)
-    model = make_architecture(config, data.classes, data.input_shape[0])
+    with seeded(config.train.seed):
+        model = make_architecture(config, data.classes, data.input_shape[0])
     if trained and config.model.checkpoint is not None:
         load_checkpoint(model, config.model.checkpoint)
     return Dense(model, data, task, device)

@@ -180,12 +180,12 @@ def _save(
         "cost": [int(result.cost.macs), int(result.cost.params)],
         "dense_cost": [int(result.dense_cost.macs), int(result.dense_cost.params)],
     }
-    study.optuna.set_user_attr(_RESULT, {"identity": dict(identity), **costs, **scores})
+    study.store_note(_RESULT, {"identity": dict(identity), **costs, **scores})
 
 
 def _known_result(study: SearchStudy, identity: Mapping[str, Any]) -> FinetuneResult | None:
     """Return the result of the same finetune, where its folder still holds the model."""
-    stored = study.optuna.user_attrs.get(_RESULT)
+    stored = study.note(_RESULT)
     if not isinstance(stored, dict) or stored["identity"] != identity:
         return None
     folder = Path(identity["folder"]) / BEST

@@ -11,12 +11,10 @@ import dataclasses
 import hashlib
 import json
 
-import torch
-from torch import nn
-
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.problem import Problem, space_spec
 from autoprune.settings import RunConfig
+from autoprune.train import weights_hash
 
 
 def identify(dense: Dense, problem: Problem, config: RunConfig) -> dict[str, str]:
@@ -30,12 +28,3 @@ def identify(dense: Dense, problem: Problem, config: RunConfig) -> dict[str, str
         "space": hashlib.sha256(spec.encode()).hexdigest(),
         "budget": ", ".join(f"{name} {limit}" for name, limit in limits.items()),
     }
-
-
-def weights_hash(model: nn.Module) -> str:
-    """Return the sha256 of all parameters and buffers, by name, whatever file they came from."""
-    digest = hashlib.sha256()
-    for name, leaf in model.state_dict().items():
-        digest.update(f"{name}|{leaf.dtype}|{tuple(leaf.shape)}".encode())
-        digest.update(leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, StudyError
 from autoprune.graph import Prunable
 from autoprune.pipeline.dense import Dense, load_dense
 from autoprune.pipeline.ranking import decode_ranking
@@ -79,9 +79,16 @@ class ScorerFactory:
     setting: Setting
     ranking: Mapping[str, str]
     dense: Dense | None = None
+    fingerprint: str | None = None
 
     def __call__(self) -> FinetuneScore:
-        """Load data and model (unless they travelled along), trace, and build the score."""
+        """Load data and model (unless they travelled along), trace, and build the score.
+
+        Raises:
+            StudyError: the channel groups are not those of `fingerprint`, where one is given.
+        """
         dense = self.dense or load_dense(self.config)
         prunable = trace(dense.model, dense.example_inputs, frozen=self.config.model.frozen)
+        if self.fingerprint is not None and prunable.fingerprint != self.fingerprint:
+            raise StudyError("the model that a worker built has other channel groups than the search's.")
         return make_score(dense, prunable, self.config, self.setting, self.ranking)

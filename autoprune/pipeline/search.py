@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,9 @@ import torch
 
 from autoprune.criteria import importance
 from autoprune.engines import Event, TrialRunner, run_search
-from autoprune.errors import TrialError
+from autoprune.errors import ConfigError, TrialError
 from autoprune.pipeline.checks import check_names, check_places, check_study_is_new
-from autoprune.pipeline.dense import Dense, load_dense
+from autoprune.pipeline.dense import Dense, load_dense, try_task
 from autoprune.pipeline.events import Stage, TrialDone, Watcher, silent
 from autoprune.pipeline.history import require_unseen_validation
 from autoprune.pipeline.identity import identify
@@ -80,8 +81,11 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
     check_places(config)
     check_study_is_new(config)
     dense, problem = _prepare(config, dense, watch)
+    try_task(dense, config)
     setting = _measure(dense, config, watch)
     dense_score = evaluate(copy.deepcopy(dense.model), dense.data.val, dense.task, setting)
+    if not math.isfinite(dense_score):
+        raise ConfigError(f"task.metric: {config.task.metric} is {dense_score} for the dense model.")
     watch(Stage(f"dense model: {config.task.metric} {dense_score:.4f} on the validation part"))
     ranking = _rank(dense, problem, config)
     study = create_study(
@@ -109,6 +113,7 @@ def resume(
     *,
     dense: Dense | None = None,
     overrides: Sequence[str] = (),
+    take_over: bool = False,
     watch: Watcher = silent,
 ) -> SearchResult:
     """Go on with a search, from what its storage holds.
@@ -118,6 +123,7 @@ def resume(
         storage: its URL.
         dense: the model and data that `search` was given, where it was given any.
         overrides: "section.key=value" of what may change: more trials, another engine, a moved file.
+        take_over: also run the trials again that other hosts hold; say so only where those hosts are gone.
         watch: told how it goes on.
 
     Raises:
@@ -135,7 +141,22 @@ def resume(
         opened.store_config(dataclasses.asdict(config))
     done = sum(record.state in ("complete", "pruned", "failed") for record in opened.records())
     watch(Stage(f"resuming {study}: {done} of {config.search.trials} trials are done"))
-    return _run(opened, config, dense, problem, watch)
+    if not take_over:
+        _tell_held_elsewhere(opened, watch)
+    return _run(opened, config, dense, problem, watch, take_over=take_over)
+
+
+def _tell_held_elsewhere(study: SearchStudy, watch: Watcher) -> None:
+    """Say which trials wait for another host: whether it still works on them cannot be seen from here."""
+    held = study.held_elsewhere()
+    if held:
+        numbers, hosts = ", ".join(map(str, held)), ", ".join(sorted(set(held.values())))
+        watch(
+            Stage(
+                f"trials held by other hosts ({hosts}): {numbers}. Where those are gone, run them again "
+                f"with `autoprune resume {study.name} --storage {study.url} --take-over`"
+            )
+        )
 
 
 def _prepare(config: RunConfig, dense: Dense | None, watch: Watcher) -> tuple[Dense, Problem]:
@@ -195,7 +216,13 @@ def _measure(dense: Dense, config: RunConfig, watch: Watcher) -> Setting:
 
 
 def _run(
-    study: SearchStudy, config: RunConfig, dense: Dense, problem: Problem, watch: Watcher
+    study: SearchStudy,
+    config: RunConfig,
+    dense: Dense,
+    problem: Problem,
+    watch: Watcher,
+    *,
+    take_over: bool = False,
 ) -> SearchResult:
     search = config.search
     setting = Setting(**study.chosen["setting"])
@@ -224,8 +251,8 @@ def _run(
         make_scorer = lambda: score  # noqa: E731 - the same score again, not a function of its own
     else:
         handed_on = dense if config.model.name is None and config.model.factory is None else None
-        make_scorer = ScorerFactory(config, setting, ranking, handed_on)
-    run_search(search.engine, runner, make_scorer, workers=search.workers)
+        make_scorer = ScorerFactory(config, setting, ranking, handed_on, problem.prunable.fingerprint)
+    run_search(search.engine, runner, make_scorer, workers=search.workers, other_hosts_are_gone=take_over)
     return SearchResult(study.name, study.url, Path(str(config.output.folder)), summarise(study))
 
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from autoprune.errors import ConfigError, suggest
-from autoprune.pipeline.dense import Dense, load_dense
+from autoprune.errors import CheckpointError, ConfigError, suggest
+from autoprune.pipeline.dense import Dense, load_dense, try_task
 from autoprune.pipeline.events import EpochDone, Stage, Watcher, silent
 from autoprune.pipeline.history import save_dense, split_of
 from autoprune.pipeline.places import check_writable, settle
@@ -62,7 +63,9 @@ def train(config: RunConfig, *, watch: Watcher = silent) -> TrainResult:
 def train_dense(dense: Dense, config: RunConfig, path: Path, *, watch: Watcher = silent) -> TrainResult:
     """Train a fresh dense model in place and write it with its history; the state of every epoch is kept."""
     state = path.with_suffix(".training")
+    try_task(dense, config)
     setting = _setting_of(state.with_suffix(".setting.json"), dense, config, watch)
+    torch.set_num_threads(setting.threads)
     watch(
         Stage(
             f"training the dense model: {config.train.epochs} epochs of {dense.data.train.samples:,} images"
@@ -94,9 +97,14 @@ def train_dense(dense: Dense, config: RunConfig, path: Path, *, watch: Watcher =
 def _setting_of(path: Path, dense: Dense, config: RunConfig, watch: Watcher) -> Setting:
     """Return the setting that a training began with, so that it goes on under the same; else measure it."""
     if path.is_file():
-        return Setting(**json.loads(path.read_text("utf-8")))
+        try:
+            return Setting(**json.loads(path.read_text("utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{path}: it is corrupt; remove it to start that training over.") from error
     setting = measure_setting(dense, config, watch)
-    path.write_text(json.dumps(dataclasses.asdict(setting)), "utf-8")
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(dataclasses.asdict(setting)), "utf-8")
+    os.replace(partial, path)
     return setting
 
 

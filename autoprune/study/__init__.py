@@ -8,7 +8,8 @@ Before: `pipeline` resolved the config; after: `engines` run its trials, `report
 
 from __future__ import annotations
 
-from autoprune.study.records import RungScore, TrialRecord
+from autoprune.rungs import RungScore
+from autoprune.study.records import TrialRecord
 from autoprune.study.search_study import SearchStudy, create_study, open_study
 
 __all__ = ["RungScore", "SearchStudy", "TrialRecord", "create_study", "open_study"]

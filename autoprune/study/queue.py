@@ -10,6 +10,7 @@ This file and `views` alone reach below Optuna's public interface, since that ha
 from __future__ import annotations
 
 import datetime
+import time
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -18,6 +19,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from autoprune.study.leases import Lease, is_alive
 
 LEASE = "lease"
+
+CLAIM_S = 0.3
+"""Longer than a claim takes from taking a trial to writing its lease."""
 
 
 def claim_trial(study: optuna.Study, *, target: int, lease: Lease) -> Trial | None:
@@ -41,9 +45,9 @@ def claim_trial(study: optuna.Study, *, target: int, lease: Lease) -> Trial | No
 
 
 def _claim_waiting(study: optuna.Study, trial: FrozenTrial, lease: Lease) -> bool:
+    """Take a waiting trial unless another process was faster; only the one that gets it writes its lease."""
     storage = study._storage
     try:
-        storage.set_trial_user_attr(trial._trial_id, LEASE, lease.to_json())
         if not storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
             return False
         storage.set_trial_user_attr(trial._trial_id, LEASE, lease.to_json())
@@ -62,22 +66,51 @@ def requeue_trial(study: optuna.Study, number: int) -> None:
     for key in storage.get_trial_system_attrs(trial_id):
         if ":relative_params" in key:
             storage.set_trial_system_attr(trial_id, key, "")
+    storage.set_trial_user_attr(trial_id, LEASE, None)
     storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
 
 def running_trials(study: optuna.Study) -> dict[int, Lease | None]:
     """Return {number: lease} of the trials that count as running."""
-    trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    return {trial.number: Lease.from_json(trial.user_attrs.get(LEASE)) for trial in trials}
+    return {trial.number: _lease_of(trial) for trial in _running(study)}
+
+
+def foreign_trials(study: optuna.Study) -> dict[int, str]:
+    """Return {number: host} of the running trials that other hosts hold, dead or alive."""
+    return {
+        number: lease.host
+        for number, lease in running_trials(study).items()
+        if lease is not None and is_alive(lease) is None
+    }
 
 
 def dead_trials(study: optuna.Study, *, other_hosts: bool) -> list[int]:
-    """Return the running trials whose process is dead; those of other hosts only where the caller says so."""
-    return [
-        number
-        for number, lease in running_trials(study).items()
-        if (alive := is_alive(lease)) is False or (alive is None and other_hosts)
-    ]
+    """Return the running trials whose process is dead; those of other hosts only where the caller says so.
+
+    Looks twice, since a process that claims a waiting trial writes its lease a moment after.
+    """
+    first = _seem_dead(study, other_hosts)
+    if not first:
+        return []
+    time.sleep(CLAIM_S)
+    return sorted(number for number, _ in first & _seem_dead(study, other_hosts))
+
+
+def _seem_dead(study: optuna.Study, other_hosts: bool) -> set[tuple[int, datetime.datetime | None]]:
+    """Return (number, start) of the running trials without a living process; each claim starts anew."""
+    return {
+        (trial.number, trial.datetime_start)
+        for trial in _running(study)
+        if (alive := is_alive(_lease_of(trial))) is False or (alive is None and other_hosts)
+    }
+
+
+def _running(study: optuna.Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+
+def _lease_of(trial: FrozenTrial) -> Lease | None:
+    return Lease.from_json(trial.user_attrs.get(LEASE))
 
 
 def store_score(study: optuna.Study, number: int, step: int, score: float) -> None:

@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
 
+from autoprune.rungs import RungScore
+
 PROPOSAL, SCORES, OUTCOME, ORIGIN = "proposal", "scores", "outcome", "origin"
 """The attributes of a trial: one commit each, since a storage takes milliseconds for every one."""
 
@@ -26,16 +28,6 @@ _STATES: Mapping[TrialState, State] = {
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
 }
-
-
-@dataclass(frozen=True)
-class RungScore:
-    """The score of one rung: its place (0 is the first), name, the metric, and the seconds that it took."""
-
-    index: int
-    name: str
-    score: float
-    seconds: float
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,21 @@ class SearchStudy:
                 queue.requeue_trial(self.optuna, number)
         return dead
 
+    def held_elsewhere(self) -> dict[int, str]:
+        """Return {number: host} of the running trials of other hosts: those cannot be seen from here."""
+        with storage_errors(self.url):
+            return queue.foreign_trials(self.optuna)
+
+    def store_note(self, key: str, value: Any) -> None:
+        """Keep a JSON value beside the trials."""
+        with storage_errors(self.url):
+            self.optuna.set_user_attr(key, value)
+
+    def note(self, key: str) -> Any:
+        """Return what `store_note` kept, or None."""
+        with storage_errors(self.url):
+            return self.optuna.user_attrs.get(key)
+
     def release(self) -> list[int]:
         """Re-queue the trials that this very process holds, and return their numbers."""
         with storage_errors(self.url):

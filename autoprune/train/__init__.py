@@ -12,6 +12,7 @@ from autoprune.train.evaluation import evaluate, recalibrate
 from autoprune.train.loop import EpochRecord, FitResult, fit
 from autoprune.train.schedule import OPTIMIZERS, SHAPES, Schedule, learning_rate_at
 from autoprune.train.trainer import Trainer
+from autoprune.train.training_state import weights_hash
 
 __all__ = [
     "OPTIMIZERS",
@@ -24,4 +25,5 @@ __all__ = [
     "fit",
     "learning_rate_at",
     "recalibrate",
+    "weights_hash",
 ]

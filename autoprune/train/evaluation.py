@@ -36,7 +36,7 @@ def evaluate(model: nn.Module, loader: Loader, task: Task, setting: Setting) -> 
         model.eval()
         for batch_inputs, batch_targets in loader:
             outputs.append(main_output(model(setting.arrange(batch_inputs))).float())
-            targets.append(batch_targets)
+            targets.append(batch_targets.to(setting.device, non_blocking=True))
     if not outputs:
         raise DataError("data: the part to evaluate on is empty; give it more data.")
     together = torch.cat(outputs)

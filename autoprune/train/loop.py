@@ -9,7 +9,6 @@ Before: a model, data, a Schedule, a Setting. After: `pipeline` evaluates and sa
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from autoprune.task import Task
 from autoprune.train.evaluation import evaluate
 from autoprune.train.schedule import Schedule
 from autoprune.train.trainer import Trainer
-from autoprune.train.training_state import load_state, save_state
+from autoprune.train.training_state import load_state, save_state, weights_hash
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,8 @@ def fit(
 ) -> FitResult:
     """Train `model` in place on data.train, evaluating on data.val after every epoch.
 
-    Where `checkpoint` exists already, the training goes on from there; on CPU the result is bit for bit that
+    Where `checkpoint` exists already, the training goes on from there, provided that it began with the same
+    weights, teacher, data, schedule and seed; on CPU the result is bit for bit that
     of a training that was never stopped. Global random states are put aside and given back.
 
     Args:
@@ -99,10 +99,10 @@ def fit(
     identity = {
         **{name: str(value) for name, value in dataclasses.asdict(schedule).items()},
         "dtype": setting.dtype,
-        "model": _architecture_hash(model),
+        "model": weights_hash(model),
         "seed": str(seed),
         "data": data.fingerprint,
-        "teacher": str(teacher is not None),
+        "teacher": weights_hash(teacher) if teacher is not None else "none",
     }
     records: list[EpochRecord] = []
     with seeded(stream_seed(seed)):
@@ -144,9 +144,3 @@ def _run_epoch(
     else:
         score = evaluate(trainer.model, data.val, task, setting)
     return EpochRecord(epoch + 1, trainer.steps, loss, score, learning_rate, time.perf_counter() - started)
-
-
-def _architecture_hash(model: nn.Module) -> str:
-    """Return a hash of the names and shapes of all parameters and buffers."""
-    leaves = [f"{name} {tuple(tensor.shape)}" for name, tensor in model.state_dict().items()]
-    return hashlib.sha256("\n".join(leaves).encode()).hexdigest()[:16]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.data.loaders import Batch
-from autoprune.errors import TrialError
+from autoprune.errors import DataError, TrialError
 from autoprune.precision import Setting
 from autoprune.task import Task, main_output
 from autoprune.train.distill import distillation_loss
@@ -70,14 +70,18 @@ class Trainer:
 
         Raises:
             TrialError: the loss is not finite.
+            DataError: there are fewer batches.
         """
         self.model.train()
         total = torch.zeros((), device=self._setting.device)
+        done = 0
         for done, batch in enumerate(itertools.islice(batches, steps), start=1):
             total += self._step(batch)
             if done % CHECK_EVERY == 0:
                 self._check(total)
         self._check(total)
+        if done < steps:
+            raise DataError(f"data: the training part gave {done} of {steps} batches; its length is wrong.")
         return float(total) / steps
 
     @property
@@ -109,9 +113,10 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         inputs = self._setting.arrange(batch[0])
+        targets = batch[1].to(self._setting.device, non_blocking=True)
         self._optimizer.zero_grad(set_to_none=True)
         with self._setting.autocast():
-            loss = self._batch_loss(inputs, batch[1])
+            loss = self._batch_loss(inputs, targets)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         if self._schedule.clip_norm is not None:
             self._scaler.unscale_(self._optimizer)

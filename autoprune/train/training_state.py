@@ -9,6 +9,7 @@ Before: `train.loop` gathers the state. After: the same training, in another pro
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import pickle
 from collections.abc import Mapping
@@ -16,8 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from autoprune.errors import CheckpointError
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Return the sha256 of all parameters and buffers, by name, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, leaf in model.state_dict().items():
+        digest.update(f"{name}|{leaf.dtype}|{tuple(leaf.shape)}".encode())
+        digest.update(leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def save_state(path: Path, identity: Mapping[str, str], state: Mapping[str, Any]) -> None:

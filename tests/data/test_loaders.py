@@ -160,3 +160,12 @@ def test_seeded_restores_and_stream_seeds_differ() -> None:
     with seeded(8):
         assert torch.equal(torch.rand(2), inside)
     assert len({stream_seed(seed, epoch) for seed in range(30) for epoch in range(30)}) == 900
+
+
+def test_a_loader_that_gives_nothing_does_not_hang_a_training() -> None:
+    exhausted = iter([(torch.zeros(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64))])
+    loader = StreamLoader(exhausted, batches=1, samples=2, device="cpu")
+    batches = endless(loader, seed=0)
+    next(batches)
+    with pytest.raises(DataError, match="gave none in epoch 1"):
+        next(batches)

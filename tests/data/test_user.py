@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from autoprune.data import load
+from autoprune.data import load, wrap_loaders
 from autoprune.errors import DataError
 
 Loaders = DataLoader[tuple[torch.Tensor, ...]]
@@ -50,6 +50,10 @@ def other_shape() -> tuple[Loaders, list[Any]]:
     return loader(), [(torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64))]
 
 
+def once_only() -> tuple[Loaders, Any]:
+    return loader(), iter(loader())
+
+
 def alone() -> Loaders:
     return loader()
 
@@ -84,7 +88,8 @@ def test_a_dict_may_name_the_classes() -> None:
         ("too_few_classes", "label 3 found, expected from 0 to 1"),
         ("empty_val", "val: the part is empty"),
         ("other_shape", r"train images are \(3, 8, 8\), val images \(1, 8, 8\)"),
-        ("alone", r"returned a DataLoader, expected \(train, val\)"),
+        ("alone", r"got a DataLoader, expected \(train, val\)"),
+        ("once_only", "can be read only once"),
         ("fails", "failed: OSError: disk on fire"),
     ],
 )
@@ -92,6 +97,17 @@ def test_each_mistake_is_named_in_one_line(name: str, message: str) -> None:
     with pytest.raises(DataError, match=message) as raised:
         load(f"{__name__}:{name}")
     assert "\n" not in str(raised.value)
+
+
+def test_loaders_in_hand_are_wrapped_as_those_of_a_function() -> None:
+    made = {"train": loader(40), "val": loader(16), "test": loader(24)}
+    data = wrap_loaders(made)
+    assert (data.classes, data.input_shape, data.train.samples) == (4, (3, 8, 8), 40)
+    assert data.test is not None
+    assert data.fingerprint == wrap_loaders(tuple(made.values())).fingerprint
+    assert data.fingerprint != wrap_loaders((loader(40), loader(20))).fingerprint
+    with pytest.raises(DataError, match=r"got a Tensor, expected \(train, val\)"):
+        wrap_loaders(torch.zeros(3))  # type: ignore[arg-type]  # what a user may hand over by mistake
 
 
 def test_a_separate_validation_part_replaces_the_held_out_share() -> None:

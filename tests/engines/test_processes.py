@@ -50,12 +50,18 @@ def test_a_dead_worker_costs_no_trial_the_first_time(url: str, calls: Path) -> N
 
 
 def test_a_trial_that_kills_its_worker_twice_has_failed(url: str, calls: Path) -> None:
-    runner = toy_runner(new_study(url), sampler="random", trials=2)
+    runner = toy_runner(new_study(url), sampler="random", trials=1)
     run_search("processes", runner, TroubledMaker(calls, "always dies"), workers=1)
     records = open_study(url, "toy").records()
-    assert [record.state for record in records] == ["failed", "failed"]
+    assert [record.state for record in records] == ["failed"]
     assert records[0].failure is not None
     assert "died 2 times (exit code -9; out of memory?)" in records[0].failure
+
+
+def test_what_cannot_travel_to_a_worker_is_said_in_one_line(url: str) -> None:
+    with pytest.raises(StudyError, match=r"cannot be handed to worker processes .* use engine") as raised:
+        run_search("processes", toy_runner(new_study(url)), lambda: make_toy(), workers=1)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_scorer_that_cannot_be_made_ends_the_search(url: str) -> None:

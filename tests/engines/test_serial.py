@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from optuna.trial import Trial
 
 from autoprune.engines import Event, run_search
-from autoprune.errors import ConfigError, StudyError
+from autoprune.errors import ConfigError, StudyError, TrialError
 from autoprune.study import RungScore, open_study
 from tests.engines.toy import ToyScorer, Troubled, make_toy, new_study, toy_runner
 
@@ -33,18 +35,26 @@ def test_a_search_ends_with_all_its_trials_and_a_resume_adds_none(url: str) -> N
     assert open_study(url, "toy").records() == records
 
 
+TROUBLES = {
+    "diverges": "diverged: the loss is nan",
+    "out of memory": "RuntimeError: CUDA out of memory. Tried to allocate 20 GiB",
+    "not finite": "the score of rung rung1 is nan",
+    "too few rungs": "the scorer gave 1 scores, expected 2",
+}
+
+
 @pytest.mark.parametrize(
-    ("trouble", "reason"),
+    ("engine", "trouble"),
     [
-        ("diverges", "diverged: the loss is nan"),
-        ("out of memory", "RuntimeError: CUDA out of memory. Tried to allocate 20 GiB"),
-        ("not finite", "the score of rung rung1 is nan"),
-        ("too few rungs", "the scorer gave 1 scores, expected 2"),
+        *(("serial", trouble) for trouble in TROUBLES),
+        ("processes", "out of memory"),
+        ("processes", "not finite"),
+        pytest.param("processes", "diverges", marks=pytest.mark.slow),
+        pytest.param("processes", "too few rungs", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("engine", ["serial", "processes"])
 def test_a_failed_trial_is_recorded_and_the_search_goes_on(
-    url: str, tmp_path: Path, trouble: str, reason: str, engine: str
+    url: str, tmp_path: Path, trouble: str, engine: str
 ) -> None:
     calls = tmp_path / "calls"
     calls.mkdir()
@@ -53,7 +63,7 @@ def test_a_failed_trial_is_recorded_and_the_search_goes_on(
     records = open_study(url, "toy").records()
     assert [record.state for record in records] == ["complete"] * 3 + ["failed"] + ["complete"] * 2
     assert records[3].failure is not None
-    assert reason in records[3].failure
+    assert TROUBLES[trouble] in records[3].failure
     assert records[3].value is None
 
 
@@ -115,6 +125,53 @@ def test_faults_of_our_own_are_not_taken_for_failed_trials(url: str) -> None:
     with pytest.raises(TypeError, match="a bug in the display"):
         run_search("serial", toy_runner(new_study(url), on_event=broken), make_toy)
     assert [record.state for record in open_study(url, "toy").records()] == ["waiting"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "kind", "left"),
+    [
+        ("serial", "started", ["waiting"]),
+        ("serial", "rung", ["waiting"]),
+        ("serial", "finished", ["complete"]),
+        ("processes", "finished", ["complete"]),
+        pytest.param("processes", "rung", ["waiting"], marks=pytest.mark.slow),
+    ],
+)
+def test_errors_of_a_watcher_are_never_the_trials(url: str, engine: str, kind: str, left: list[str]) -> None:
+    """Not even where they look like a scorer's: what has ended stays so, what runs is queued again."""
+
+    def broken(event: Event) -> None:
+        if event.kind == kind:
+            raise TrialError("from the watcher")
+
+    runner = toy_runner(new_study(url), sampler="random", pruner="none", on_event=broken)
+    with pytest.raises(TrialError, match="from the watcher"):
+        run_search(engine, runner, make_toy)
+    assert [record.state for record in open_study(url, "toy").records()] == left
+
+
+def test_a_storage_that_is_locked_in_mid_search_gets_one_line(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db?timeout=0.1"
+    study = new_study(url)
+    runner = toy_runner(study, sampler="random")
+    blocker = sqlite3.connect(tmp_path / "study.db")
+
+    def lock_once_claimed(event: Event) -> None:
+        if event.kind == "finished":
+            claim = study.ask
+
+            def claim_and_lock(target: int) -> Trial | None:
+                trial = claim(target)
+                blocker.execute("BEGIN EXCLUSIVE")
+                return trial
+
+            study.ask = claim_and_lock  # type: ignore[method-assign]  # locks between two writes
+
+    runner = toy_runner(study, sampler="random", on_event=lock_once_claimed)
+    with pytest.raises(StudyError, match="locked by another process"):
+        run_search("serial", runner, make_toy)
+    blocker.rollback()
+    assert open_study(url, "toy").release() == [1]
 
 
 def test_unknown_names_suggest_the_nearest(url: str) -> None:

@@ -10,18 +10,21 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import autoprune
 from autoprune.criteria import importance, plan_from_importance
 from autoprune.data import VisionData, load
-from autoprune.errors import ConfigError, StudyError
-from autoprune.pipeline.identity import weights_hash
+from autoprune.errors import ConfigError, DataError, StudyError
+from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.ranking import decode_ranking, encode_ranking
 from autoprune.pipeline.scoring import ScorerFactory, parse_rungs
 from autoprune.pipeline.train import named_setting
 from autoprune.report import plot_study, summarise
 from autoprune.settings import ScoreSettings
 from autoprune.study import open_study
+from autoprune.task import Task
+from autoprune.train import weights_hash
 from autoprune.zoo import make_model
 
 CONFIG: dict[str, dict[str, Any]] = {
@@ -64,6 +67,33 @@ def test_a_script_searches_resumes_and_finetunes_its_own_model(
     assert weights_hash(model) == before
     small = autoprune.load_pruned(tuned.folder, lambda: make_model("digits_resnet", 10, 1))
     assert sum(parameter.numel() for parameter in small.parameters()) == tuned.cost.params
+
+
+def test_loaders_of_the_users_own_are_searched_and_the_model_stays(
+    model: nn.Module, data: VisionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """(train, val, test) as torch DataLoaders; a resume may bring the same as a dict."""
+    monkeypatch.chdir(tmp_path)
+    parts = [data.train, data.val, data.val]
+    tensors = [TensorDataset(*map(torch.cat, zip(*part, strict=True))) for part in parts]
+    made = [DataLoader(part, batch_size=64, shuffle=part is tensors[0]) for part in tensors]
+    model.train()
+    before = weights_hash(model)
+    few = {**CONFIG, "search": {**CONFIG["search"], "trials": 2}}
+    result = autoprune.search(model, tuple(made), few)
+    assert [record.state for record in result.summary.records] == ["complete"] * 2
+    again = autoprune.resume("own", model=model, data=dict(zip(("train", "val", "test"), made, strict=True)))
+    assert again.summary == result.summary
+    with pytest.raises(ConfigError, match=r"a script brought its own; go on from Python"):
+        autoprune.resume("own")
+    tuned = autoprune.finetune("own", model=model, data=tuple(made))
+    assert tuned.test_score == pytest.approx(tuned.val_score)
+    assert model.training
+    assert weights_hash(model) == before
+    with pytest.raises(StudyError, match=r"data is .* here and .* in the study"):
+        autoprune.resume("own", model=model, data=(made[0], made[0]))
+    with pytest.raises(DataError, match=r"got a DataLoader, expected \(train, val\)"):
+        autoprune.search(model, made[0], CONFIG)  # type: ignore[arg-type]  # a user's mistake
 
 
 def test_another_model_than_the_studys_is_refused(
@@ -126,6 +156,14 @@ def test_a_scorer_travels_to_a_fresh_process_as_plain_values() -> None:
     config = autoprune.load_config("digits")
     factory = ScorerFactory(config, named_setting("float32 contiguous", "cpu"), {"conv1": "text"})
     assert pickle.loads(pickle.dumps(factory)) == factory
+
+
+def test_a_worker_that_builds_another_model_is_refused(model: nn.Module, data: VisionData) -> None:
+    config = autoprune.load_config("digits")
+    dense = Dense(model.eval(), data, Task(), "cpu")
+    factory = ScorerFactory(config, named_setting("float32 contiguous", "cpu"), {}, dense, "another")
+    with pytest.raises(StudyError, match="other channel groups than the search's"):
+        factory()
 
 
 def test_settings_have_names() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from autoprune.config import load_config
-from autoprune.errors import ConfigError, DataError
+from autoprune.errors import CheckpointError, ConfigError, DataError
 from autoprune.pipeline import settle, train
 from autoprune.pipeline.dense import load_dense
 from autoprune.pipeline.events import EpochDone, Event
@@ -84,6 +84,13 @@ def test_a_note_of_other_weights_vouches_for_nothing(
 def test_a_checkpoint_is_never_overwritten(trained: tuple[RunConfig, list[Event]]) -> None:
     config, _ = trained
     with pytest.raises(ConfigError, match="exists already"):
+        train(config)
+
+
+def test_a_setting_that_is_half_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "dense.setting.json").write_text("{")
+    config = load_config("digits", [f"model.checkpoint={tmp_path}/dense.safetensors"])
+    with pytest.raises(CheckpointError, match=r"setting\.json: it is corrupt; remove it"):
         train(config)
 
 

@@ -159,6 +159,10 @@ def test_another_trainings_state_is_refused_with_the_difference(tmp_path: Path) 
     another = make_model("digits_resnet", 10, 1)
     with pytest.raises(CheckpointError, match=r"of another training: model was"):
         fit(another, DATA, Schedule(steps=1), SETTINGS[0], Task(), seed=0, checkpoint=path)
+    retrained = small_model()
+    next(retrained.parameters()).data.mul_(1.01)
+    with pytest.raises(CheckpointError, match=r"of another training: model was"):
+        fit(retrained, DATA, Schedule(steps=1), SETTINGS[0], Task(), seed=0, checkpoint=path)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match=r"it is corrupt; remove it"):
         fit(small_model(), DATA, Schedule(steps=1), SETTINGS[0], Task(), seed=0, checkpoint=path)

@@ -116,6 +116,8 @@ def einsum(op: OpContext) -> Value:
 def attention(op: OpContext) -> Value:
     """Tie queries to keys, and the sequence of keys to that of values (scaled dot product attention)."""
     query, key, value = op.tensor("query"), op.tensor("key"), op.tensor("value")
+    if op.arguments.get("enable_gqa"):
+        return _fixed(op, "heads that share keys have no rule")
     batch = "".join(chr(ord("a") + axis) for axis in range(len(query.shape) - 2))
     scores = contract(op, (query, key), (batch + "le", batch + "se"), batch + "ls")
     weights = Value((*query.shape[:-1], key.shape[-2]), scores, query.note)
@@ -148,14 +150,18 @@ def contract(
             letters.setdefault(letter, []).append((operand, axis))
     labels: dict[str, LabelVector | None] = {}
     factors = []
+    contracted = False
     for letter, places in letters.items():
         wide = [(operand, axis) for operand, axis in places if operand.shape[axis] > 1]
         labels[letter] = next((o.labels[a] for o, a in wide if o.labels[a] is not None), None)
         for operand, axis in wide:
             op.tie(labels[letter], operand.labels[axis], operand)
-        size = max(operand.shape[axis] for operand, axis in places)
-        factors.append(Factor(size, labels[letter]))
-    if len(operands) > 1:
+        if letter in out or len(wide) == len(operands):
+            size = max(operand.shape[axis] for operand, axis in places)
+            factors.append(Factor(size, labels[letter]))
+            contracted |= letter not in out
+    # A letter of one operand alone is summed before the product; without contraction it is elementwise.
+    if len(operands) > 1 and (contracted or op.operator != "einsum"):
         op.count(*factors)
     return tuple(labels[letter] for letter in out)
 

@@ -25,6 +25,8 @@ def layout(op: OpContext) -> list[Value]:
     for axis, vector in enumerate(source.labels):
         if vector is None:
             continue
+        if _picks_by_position(op, axis, len(source.shape)):
+            op.freeze(vector, "moves or picks channels by their positions")
         shape = [1] * len(source.shape)
         shape[axis] = len(vector)
         spread = torch.from_numpy(vector).view(shape).expand(source.shape)
@@ -39,6 +41,23 @@ def layout(op: OpContext) -> list[Value]:
                 op.freeze(labelled, "two labelled axes merge into one")
             labels[place] = labelled
     return [op.output(labels, position) for position, labels in enumerate(outputs)]
+
+
+def _picks_by_position(op: OpContext, axis: int, ndim: int) -> bool:
+    """Whether the channels that remain of fewer would be others than those that the labels name."""
+    if op.operator == "roll":
+        return axis in op.axes("dims", ndim)
+    return op.operator == "slice" and op.integer("step", 1) != 1 and op.integer("dim") % ndim == axis
+
+
+def channel_shuffle(op: OpContext) -> list[Value]:
+    """Interleave the groups; all must keep the same positions, so that their number stays."""
+    source, groups = op.tensor("self"), op.integer("groups", 1)
+    channels = source.labels[1]
+    if channels is not None and groups > 1:
+        blocks = channels.reshape(groups, -1)
+        op.tie(np.tile(blocks[0], groups - 1), blocks[1:].ravel())
+    return layout(op)
 
 
 def equal_parts(op: OpContext) -> list[Value]:
@@ -171,12 +190,15 @@ LAYOUT_RULES: dict[str, LayerRule] = {
             *("swapaxes", "swapdims", "movedim", "moveaxis", "numpy_T", "squeeze", "unsqueeze", "expand"),
             *("slice", "select", "narrow", "split_with_sizes", "unbind", "roll", "flip", "repeat"),
             *("repeat_interleave", "tile", "unfold", "index", "index_select"),
-            *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "tensor_split"),
+            *("pixel_shuffle", "pixel_unshuffle"),
         ),
         layout,
     ),
     "chunk": equal_parts,
     "split": equal_parts,
+    "tensor_split": equal_parts,
+    "channel_shuffle": channel_shuffle,
+    "native_channel_shuffle": channel_shuffle,
     "cat": cat,
     "concat": cat,
     "stack": stack,

@@ -1,0 +1,20 @@
+"""Own the value that passes from whatever scores a candidate to whatever runs and records it: a rung's score.
+
+Before: `score` climbs the rungs; after: `engines` decide on each, `study` stores them.
+
+    RungScore(0, "calibrate", score=0.71, seconds=0.4)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RungScore:
+    """What a rung gave: its index from 0, name, validation metric, and wall seconds of this rung alone."""
+
+    index: int
+    name: str
+    score: float
+    seconds: float

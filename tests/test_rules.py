@@ -1,0 +1,117 @@
+"""Rules and the check of shapes on nets that narrow wrongly where a rule is naive; each was once a fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autoprune.graph import Plan
+from autoprune.rebuild import rebuild
+from autoprune.tracing import trace
+from autoprune.verify import TOLERANCE, verify
+from tests.test_cost import counted, random_plan
+
+
+class Net(nn.Module):
+    """A convolution, a function in the middle, two heads."""
+
+    def __init__(self, middle: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 5, 1)
+        self.middle = middle
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.middle(self.conv(x)))  # type: ignore[no-any-return]  # modules return Any
+
+
+MIDDLES: dict[str, Callable[[Tensor], Tensor]] = {
+    "roll": lambda x: x.roll(1, 1),
+    "channel_shuffle": lambda x: torch.nn.functional.channel_shuffle(x, 2),
+    "float_cast": lambda x: x.float().relu(),
+    "divide_by_width": lambda x: x / x.shape[1],
+    "halves_by_width": lambda x: torch.cat([x[:, x.shape[1] // 2 :], x[:, : x.shape[1] // 2]], 1),
+    "steps": lambda x: torch.cat([x[:, ::2], x[:, 1::2]], 1),
+    "in_place_on_a_slice": lambda x: x[:, :, :2].mul_(2.0).new_zeros(1) + x,
+    "contraction_of_one_operand": lambda x: torch.einsum("bchw,bc->bchw", x, x.mean((2, 3))),
+}
+
+
+@pytest.mark.parametrize("name", MIDDLES)
+def test_rebuilt_equals_reference_and_counts(name: str) -> None:
+    inputs = torch.zeros(1, 3, 8, 8)
+    prunable = trace(Net(MIDDLES[name]), inputs)
+    for seed in range(6):
+        plan = random_plan(prunable, seed, crossing=False)
+        small = rebuild(prunable, plan)
+        assert verify(prunable, plan, small) <= TOLERANCE
+        cost = prunable.cost(plan.widths)
+        assert (cost.macs, cost.params) == counted(small, (inputs,))
+
+
+@pytest.mark.parametrize("name", ["channel_shuffle", "float_cast", "divide_by_width"])
+def test_stays_free(name: str) -> None:
+    assert trace(Net(MIDDLES[name]), torch.zeros(1, 3, 8, 8)).group("conv").frozen is None
+
+
+def test_a_tensor_made_without_a_device_freezes_nothing() -> None:
+    prunable = trace(Net(lambda x: x + torch.zeros(1)), torch.zeros(1, 3, 8, 8))
+    assert prunable.group("conv").frozen is None
+
+
+def test_a_number_that_follows_the_width_crosses() -> None:
+    group = trace(Net(MIDDLES["divide_by_width"]), torch.zeros(1, 3, 8, 8)).group("conv")
+    assert group.crosses is not None
+    assert "div" in group.crosses
+
+
+def test_frozen_transposed_convolution_keeps_its_outputs() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ConvTranspose2d(8, 6, 2, bias=False), nn.Conv2d(6, 5, 1))
+    prunable = trace(model, torch.zeros(1, 3, 8, 8), frozen=["1"])
+    assert prunable.group("1").frozen == "1: frozen by the user"
+    assert prunable.group("0").frozen is None
+
+
+def test_train_only_view_is_tried_and_nested_inputs_are_followed() -> None:
+    class Trained(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head, self.aux = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 5, 1), nn.Linear(512, 2)
+
+        def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
+            x = self.conv(batch["image"])
+            self.last = x
+            head: Tensor = self.head(x)
+            return (head, self.aux(x.reshape(-1, 512))) if self.training else (head,)
+
+    model = Trained()
+    prunable = trace(model, ({"image": torch.zeros(4, 3, 8, 8)},))
+    assert not hasattr(model, "last")
+    assert "512" in str(prunable.group("conv").frozen)
+    assert rebuild(prunable, Plan({"conv": np.arange(8)})) is not model
+
+
+class _AutocastRegion(nn.Module):
+    """Half precision switched off in the middle, as losses and norms often do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        with torch.autocast("cpu", enabled=False):
+            inner = self.b(x.float()).relu()
+            doubled = inner * 2
+        return self.c(inner + doubled)  # type: ignore[no-any-return]  # modules return Any
+
+
+def test_operators_in_an_autocast_region_are_counted_and_free() -> None:
+    prunable = trace(_AutocastRegion(), torch.zeros(1, 3, 8, 8))
+    assert {group.name for group in prunable.searchable} == {"a", "b"}
+    assert prunable.cost().macs == 64 * (3 * 8 + 8 * 6 + 6 * 5)
+    plan = Plan({"a": np.arange(3), "b": np.arange(2)})
+    assert verify(prunable, plan, rebuild(prunable, plan)) <= TOLERANCE
