@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from autoprune.errors import ConfigError, suggest
+from autoprune.errors import ConfigError, reason_of, suggest
 from autoprune.settings import RunConfig, parse_override, parse_settings
 
 
@@ -65,7 +65,7 @@ def _read_toml(source: str) -> dict[str, Any]:
             hint = suggest(source, names) or f" Embedded configs: {', '.join(names)}."
             raise ConfigError(f"{source}: no such config file.{hint}") from None
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{source}: cannot be read as a config file ({error}).") from None
+            raise ConfigError(f"{source}: cannot be read as a config file ({reason_of(error)}).") from None
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

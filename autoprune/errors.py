@@ -59,6 +59,12 @@ class TrialError(AutopruneError):
     """One candidate failed (it diverged, ran out of memory); the search goes on."""
 
 
+def reason_of(error: BaseException) -> str:
+    """Return why something failed, in one line and without the path that the message names already."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return ' Did you mean "x"?' for the known word nearest to `word`, or '' where none is near."""
     close = difflib.get_close_matches(word, list(known), n=1)

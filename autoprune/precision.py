@@ -87,10 +87,10 @@ def resolve_device(device: str = "auto") -> str:
     try:
         kind = torch.device(device).type
     except RuntimeError as error:
-        raise ConfigError(f'device: "{device}" is no device; use "auto", "cpu" or "cuda".') from error
+        raise ConfigError(f'search.device: "{device}" is no device; use "auto", "cpu" or "cuda".') from error
     if kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
-            f'device: "{device}" asked, but torch sees no CUDA device here; use "auto" or "cpu".'
+            f'search.device: "{device}" asked, but torch sees no CUDA device here; use "auto" or "cpu".'
         )
     return device
 
@@ -140,7 +140,9 @@ def fastest_setting(
                 step()
                 times[setting].append(1000 * (time.perf_counter() - started))
     if not times:
-        raise ConfigError(f"device {device}: not one training step of the model runs here ({reason}).")
+        raise ConfigError(
+            f"search.device: {device}: not one training step of the model runs here ({reason})."
+        )
     medians = {setting: statistics.median(values) for setting, values in times.items()}
     best = min(medians, key=lambda setting: medians[setting])
     return best, {setting.label: milliseconds for setting, milliseconds in medians.items()}

@@ -25,6 +25,7 @@ from autoprune.data.randomness import seeded, stream_seed
 from autoprune.data.vision import VisionData
 from autoprune.errors import ConfigError
 from autoprune.graph import Prunable
+from autoprune.memory import release_freed_memory
 from autoprune.precision import Setting
 from autoprune.rebuild import rebuild
 from autoprune.rungs import RungScore
@@ -119,6 +120,13 @@ class FinetuneScore:
             PlanError: the widths do not fit the groups.
             TrialError: the candidate diverged.
         """
+        try:
+            yield from self._climb(widths, seed)
+        finally:
+            # By now the model is gone; hundreds of different shapes would leave the heap full of holes.
+            release_freed_memory()
+
+    def _climb(self, widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
         started = time.perf_counter()
         model = rebuild(self._prunable, plan_from_importance(self._prunable, widths, self._importance))
         with seeded(stream_seed(seed)):

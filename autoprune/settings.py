@@ -21,12 +21,15 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from autoprune.errors import ConfigError, suggest
 
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
-Ratio = Annotated[float, Field(gt=0, le=1)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-Amount = int | float | str | None
+Flag = Annotated[bool, Field(strict=True)]
+Positive = Annotated[int, Field(strict=True, ge=1)]
+Count = Annotated[int, Field(strict=True, ge=0)]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
+Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Ratio = Annotated[Real, Field(gt=0, le=1)]
+Share = Annotated[Real, Field(ge=0, lt=1)]
+PositiveFloat = Annotated[Real, Field(gt=0)]
+Amount = Annotated[int, Field(strict=True)] | Real | str | None
 Names = tuple[str, ...]
 
 
@@ -49,13 +52,13 @@ class DataSettings:
     loaders: str | None = None
     folder: str | None = None
     batch_size: Positive = 128
-    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    augment: bool = True
+    val_fraction: Annotated[Real, Field(gt=0, lt=1)] = 0.1
+    augment: Flag = True
     validation: str | None = None
     image_size: Positive | None = None
     workers: Count = 2
-    seed: Count = 0
-    checkpoint_saw_validation: bool = False
+    seed: Seed = 0
+    checkpoint_saw_validation: Flag = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class SearchSettings:
     trials: Positive = 60
     engine: str = "serial"
     workers: Positive = 2
-    seed: Count = 0
+    seed: Seed = 0
     storage: str | None = None
     study: str | None = None
     space: str | None = None
@@ -99,7 +102,11 @@ class SearchSettings:
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """How a candidate climbs: BatchNorm recalibration, then finetunes such as "50 steps" or "1 epoch"."""
+    """How a candidate climbs: BatchNorm recalibration, then finetunes such as "50 steps" or "1 epoch".
+
+    Finetunes add up: each goes on from the one before, so ["calibrate", "50 steps", "100 steps"] has trained
+    for 150 steps at the top. "calibrate" can only be the first.
+    """
 
     rungs: Annotated[tuple[str, ...], Field(min_length=1)] = ("calibrate", "100 steps")
     calibration_batches: Positive = 20
@@ -115,19 +122,19 @@ class ScheduleSettings:
     learning_rate: PositiveFloat = 0.1
     optimizer: str = "sgd"
     momentum: Share = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    weight_decay: Annotated[Real, Field(ge=0)] = 5e-4
     schedule: str = "cosine"
     warmup: Share = 0.05
     label_smoothing: Share = 0.0
     ema: Share = 0.0
-    seed: Count = 0
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
 class TrainSettings(ScheduleSettings):
     """The dense model's training; with `when_missing` a search trains the checkpoint that is missing."""
 
-    when_missing: bool = False
+    when_missing: Flag = False
 
 
 @dataclass(frozen=True)
@@ -136,7 +143,7 @@ class FinetuneSettings(ScheduleSettings):
 
     learning_rate: PositiveFloat = 0.05
     teacher: Literal["dense", "none"] = "dense"
-    distill_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
+    distill_weight: Annotated[Real, Field(ge=0, le=1)] = 0.5
     temperature: PositiveFloat = 4.0
 
 

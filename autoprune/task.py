@@ -11,13 +11,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import SupportsFloat
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
 from autoprune.errors import ConfigError
-from autoprune.userfunction import look_up
+from autoprune.userfunction import look_up, reference
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """(outputs [n, ...], targets [n, ...]) -> scalar tensor: the mean over the batch."""
@@ -52,6 +53,23 @@ class Task:
 
     loss: LossFunction = cross_entropy
     metric: MetricFunction = accuracy
+
+    def measure(self, outputs: Tensor, targets: Tensor) -> float:
+        """Return the metric of one whole part of the data.
+
+        Raises:
+            ConfigError: the metric raises, or gives something else than one number.
+        """
+        return _one_number("metric", self.metric, outputs, targets)
+
+    def require_numbers(self, outputs: Tensor, targets: Tensor) -> None:
+        """Try loss and metric on one batch.
+
+        Raises:
+            ConfigError: one of them raises, or gives something else than one number.
+        """
+        _one_number("loss", self.loss, outputs, targets)
+        self.measure(outputs, targets)
 
     def training_loss(self, label_smoothing: float = 0.0) -> LossFunction:
         """Return the loss to train with: the task's own, smoothed where that is asked for.
@@ -94,6 +112,20 @@ def main_output(outputs: object) -> Tensor:
     if not isinstance(outputs, torch.Tensor):
         raise ConfigError(f"model: its output is a {type(outputs).__name__}, expected a tensor of logits.")
     return outputs
+
+
+def _one_number(key: str, function: LossFunction | MetricFunction, outputs: Tensor, targets: Tensor) -> float:
+    try:
+        value: object = function(outputs, targets)
+        if not isinstance(value, SupportsFloat):
+            raise TypeError(f"it gave a {type(value).__name__}, expected one number")
+        return float(value)
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(
+            f'task.{key}: "{reference(function)}" failed on outputs {tuple(outputs.shape)} and targets '
+            f"{tuple(targets.shape)} ({targets.dtype}): {reason}"
+        ) from error
 
 
 def _smoothed_cross_entropy(outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:

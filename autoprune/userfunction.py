@@ -49,6 +49,12 @@ def load_function(reference: str, where: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]  # looked up by name at run time
 
 
+def reference(function: Callable[..., Any]) -> str:
+    """Return "package.module:function" for a function, as near as it tells."""
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return f"{getattr(function, '__module__', type(function).__module__)}:{name}"
+
+
 def look_up(name: str, table: Mapping[str, T], where: str) -> T | Callable[..., Any]:
     """Return the row of `table` called `name`, or the user's own function where the name has a colon.
 

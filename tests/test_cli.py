@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,8 @@ def run_until(line_start: str, *arguments: str, cwd: Path, then: signal.Signals)
             process.send_signal(then)
             break
     printed += process.communicate(timeout=120)[0]
-    expected = -signal.SIGKILL if then == signal.SIGKILL else 130
+    expected = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 143}[then]
+    assert "Traceback" not in printed
     assert process.returncode == expected, printed
     return printed
 
@@ -308,11 +310,12 @@ def proposals(folder: Path, study: str) -> list[TrialRecord]:
 def test_a_killed_search_goes_on_and_equals_an_uninterrupted_one(
     command: Command, workplace: Path, whole: str
 ) -> None:
-    """kill -9 in mid-search, Ctrl-C in mid-resume, then to the end; trial by trial the same as without."""
+    """kill -9 in mid-search, SIGTERM in mid-resume, then to the end; trial by trial the same as without."""
     killed = sets("search.study=killed", *WHOLE)
     run_until("trial   1", "search", "digits", *killed, cwd=workplace, then=signal.SIGKILL)
-    printed = run_until("trial   3", "resume", "killed", cwd=workplace, then=signal.SIGINT)
-    assert "Go on with: the same command" in printed
+    printed = run_until("trial   3", "resume", "killed", cwd=workplace, then=signal.SIGTERM)
+    assert "Terminated; what is finished is kept. Go on with: autoprune resume killed" in printed
+    assert "running" not in [record.state for record in proposals(workplace, "killed")]
     code, out, err = command("resume", "killed", cwd=workplace)
     assert code == 0, err
     assert "trial   0" not in out
@@ -330,7 +333,7 @@ def test_ctrl_c_in_the_dense_training_leaves_no_study(tmp_path: Path) -> None:
     """The study does not exist yet: the same command goes on with the training."""
     arguments = ("search", "digits", *sets("train.epochs=40"))
     printed = run_until("epoch   2/40", *arguments, cwd=tmp_path, then=signal.SIGINT)
-    assert "Go on with: the same command" in printed
+    assert "Go on with: autoprune search digits --set" in printed
     assert list(tmp_path.rglob("*.db")) == []
 
 
@@ -339,6 +342,57 @@ def test_ctrl_c_in_a_search_names_the_resume(workplace: Path, tmp_path: Path) ->
     arguments = ("search", "digits", *sets(checkpoint, "search.trials=50"))
     printed = run_until("trial   0", *arguments, cwd=tmp_path, then=signal.SIGINT)
     assert "Go on with: autoprune resume digits --storage sqlite:///" in printed
+
+
+def descendants(pid: int) -> set[int]:
+    """Return the numbers of all processes that a process started, and those started."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return set()
+    return {int(child) for child in children}.union(*(descendants(int(child)) for child in children))
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
+@pytest.mark.parametrize("moment", ["engine processes", "trial   0"])
+@pytest.mark.parametrize("then", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_process_is_left_of_a_search_that_was_stopped(
+    workplace: Path, tmp_path: Path, then: signal.Signals, moment: str
+) -> None:
+    """Workers that compute, and workers that are still importing."""
+    checkpoint = f"model.checkpoint={workplace}/runs/digits/dense.safetensors"
+    engine = ("search.engine=processes", "search.workers=2", "search.trials=50")
+    process = start("search", "digits", *sets(checkpoint, *engine), cwd=tmp_path)
+    assert process.stdout is not None
+    printed = ""
+    for line in process.stdout:
+        printed += line
+        if moment in line:
+            break
+    deadline = time.monotonic() + 60
+    while len(started := descendants(process.pid)) < 3:  # two workers and Python's resource tracker
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    if then == signal.SIGINT:  # as a terminal sends it: to every process of the group
+        for pid in started:
+            os.kill(pid, then)
+    process.send_signal(then)
+    printed += process.communicate(timeout=60)[0]
+    while any(is_running(pid) for pid in started):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    if then != signal.SIGKILL:  # a half-started worker of a killed search may complain
+        assert "Traceback" not in printed
+        assert "Go on with: autoprune resume digits --storage sqlite:///" in printed
+        assert process.returncode == 128 + then
 
 
 def test_the_main_job_from_search_to_export(command: Command, workplace: Path, whole: str) -> None:

@@ -64,6 +64,18 @@ def test_overrides_leave_the_mapping_alone() -> None:
         ("data.val_fraction=1.0", r"data\.val_fraction: got 1\.0, expected a number > 0 and < 1\."),
         ("finetune.teacher=me", r'finetune\.teacher: got \'me\', expected one of "dense", "none"\.'),
         ("model.checkpoint=3", r"model\.checkpoint: got 3, expected a string\."),
+        (
+            "search.seed=99999999999999999999999",
+            r"search\.seed: got 9+, expected an integer >= 0 and < 4294967296",
+        ),
+        ("data.seed=4294967296", r"data\.seed: got 4294967296"),
+        ("score.learning_rate=inf", r"score\.learning_rate: got inf, expected a number > 0\."),
+        ("finetune.temperature=nan", r"finetune\.temperature: got nan, expected a number > 0\."),
+        ("budget.flops=true", r"budget\.flops: got True, expected an integer or a number or a string\."),
+        ("budget.macs=inf", r"budget\.macs: got inf"),
+        ("search.trials=true", r"search\.trials: got True, expected an integer"),
+        ("train.learning_rate=true", r"train\.learning_rate: got True, expected a number"),
+        ("data.augment=1", r"data\.augment: got 1, expected true or false"),
         ("search=3", r"expected section\.key=value"),
         ("a.b.c=3", r"expected section\.key=value"),
     ],
@@ -91,6 +103,8 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"broken\.toml: not valid TOML"):
         load_config(broken)
     with pytest.raises(ConfigError, match="cannot be read as a config file"):
+        load_config(tmp_path)
+    with pytest.raises(ConfigError, match=r"config file \(Is a directory\)"):
         load_config(tmp_path)
 
 

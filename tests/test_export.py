@@ -78,6 +78,12 @@ def test_a_round_trip_gives_bit_identical_outputs(tmp_path: Path) -> None:
     assert recipe.extra == {"accuracy": 0.5, "note": "ä"}
 
 
+def test_the_files_have_the_mode_that_the_umask_gives(tmp_path: Path) -> None:
+    save_pruned(small_net(), PLAN, tmp_path)
+    (tmp_path / "plain").touch()
+    assert len({file.stat().st_mode for file in tmp_path.iterdir()}) == 1
+
+
 def test_a_loaded_model_trains_and_saves_again(tmp_path: Path) -> None:
     small = small_net()
     save_pruned(small, PLAN, tmp_path / "first")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,12 +32,14 @@ ARROWS = {
     "train": "data task precision",
     "latency": "graph",
     "rungs": "errors",
-    "score": "rebuild train latency criteria rungs",
+    "memory": "errors",
+    "score": "rebuild train latency criteria rungs memory",
     "samplers": "space",
     "study": "samplers space cost rungs",
     "engines": "study samplers space cost",
-    "zoo": "userfunction",
-    "export": "rebuild",
+    "tensorfile": "errors",
+    "zoo": "userfunction tensorfile",
+    "export": "rebuild tensorfile",
     "report": "study",
     "pipeline": "study engines report export zoo score settings tracing",
     "config": "pipeline settings",
@@ -95,10 +98,40 @@ def test_every_file_opens_with_a_docstring() -> None:
     assert not bare
 
 
-def test_importing_autoprune_stays_light() -> None:
-    code = f"import sys, autoprune; print(*[name for name in {HEAVY} if name in sys.modules])"
+def loaded_at_import(path: Path) -> Iterator[str]:
+    """Yield the packages that importing a file loads by itself: those of its own top-level imports."""
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.partition(".")[0]
+
+
+def test_heavy_packages_are_imported_where_they_are_used() -> None:
+    heavy = {path.name: sorted(set(loaded_at_import(path)) & set(HEAVY)) for path in sources()}
+    assert {name: found for name, found in heavy.items() if found} == {"vision.py": ["torchvision"]}
+
+
+def test_neither_the_import_nor_the_help_loads_torch() -> None:
+    code = (
+        "import sys, autoprune; from autoprune.cli import main; sys.argv = ['autoprune', '--help']\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        f"print('loaded', *[name for name in {('torch', 'numpy', 'optuna', *HEAVY)} if name in sys.modules])"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.split() == []
+    assert "resume" in run.stdout
+    assert run.stdout.splitlines()[-1] == "loaded"
+
+
+def test_submodules_do_not_hide_the_functions_of_their_names() -> None:
+    import autoprune
+
+    for name in ("export", "rebuild", "verify"):
+        importlib.import_module(f"autoprune.{name}")
+        assert getattr(autoprune, name) is getattr(sys.modules[f"autoprune.{name}"], name)
+    with pytest.raises(AttributeError, match="no attribute 'serach'"):
+        _ = autoprune.serach  # type: ignore[attr-defined]  # a typing mistake
+    assert set(autoprune.__all__) <= set(dir(autoprune))
 
 
 def test_public_names_are_all_there() -> None:

@@ -68,7 +68,7 @@ def test_autocast_runs_in_the_number_format() -> None:
 
 def test_devices() -> None:
     assert resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
-    with pytest.raises(ConfigError, match=r'device: "gpu" is no device'):
+    with pytest.raises(ConfigError, match=r'search\.device: "gpu" is no device'):
         resolve_device("gpu")
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match=r'"cuda:0" asked, but torch sees no CUDA device'):

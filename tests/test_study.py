@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from autoprune.errors import StudyError
 from autoprune.study import RungScore, create_study, open_study
 from autoprune.study.leases import Lease, is_alive, this_process
+from autoprune.study.storage import is_in_memory
 from tests.engines.toy import IDENTITY, new_study, toy_runner
 
 SCHEMES = ("sqlite", "journal")
@@ -230,3 +231,57 @@ def test_leases_tell_processes_apart() -> None:
     child = subprocess.Popen([sys.executable, "-c", "pass"])
     child.wait()
     assert is_alive(Lease(mine.host, child.pid, mine.started)) is False
+
+
+def test_a_commit_survives_a_power_cut(tmp_path: Path) -> None:
+    """WAL with synchronous FULL (2): the log is on the disk before a commit returns."""
+    url = f"sqlite:///{tmp_path}/study.db"
+    new_study(url)
+    storage = open_study(url, "toy").optuna._storage
+    assert isinstance(storage, optuna.storages._CachedStorage)
+    with storage._backend.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+
+
+def test_a_database_of_others_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.db"
+    with sqlite3.connect(path) as theirs:
+        theirs.execute("CREATE TABLE mine (number INTEGER)")
+    before = path.read_bytes()
+    with pytest.raises(StudyError, match="it holds no study"):
+        open_study(f"sqlite:///{path}", "toy")
+    assert path.read_bytes() == before
+
+
+def test_a_missing_driver_and_a_missing_folder_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("psycopg2", "psycopg", "MySQLdb"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(
+        StudyError, match=r'pip install "psycopg\[binary\]", and write .* postgresql\+psycopg://'
+    ):
+        open_study("postgresql://user:secret@host/db", "toy")
+    with pytest.raises(StudyError, match=r'pip install "psycopg\[binary\]"'):
+        open_study("postgresql+psycopg://user:secret@host/db", "toy")
+    with pytest.raises(StudyError, match=r"pip install pymysql, and write the URL as mysql\+pymysql://"):
+        open_study("mysql://user:secret@host/db", "toy")
+    with pytest.raises(
+        StudyError, match=r"^\S+: the storage cannot be used \((Permission|No such)[^/]*\)\.$"
+    ):
+        create_study("sqlite:////proc/here/a.db", "toy", config={}, identity={})
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("sqlite://", True),
+        ("sqlite:///:memory:", True),
+        ("sqlite:///file:x?mode=memory&uri=true", True),
+        ("sqlite:///runs/a.db", False),
+        ("journal:///runs/a.log", False),
+        ("postgresql://host/db", False),
+        ("nonsense", False),
+    ],
+)
+def test_storages_in_memory_are_known(url: str, expected: bool) -> None:
+    assert is_in_memory(url) is expected

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from autoprune.errors import ConfigError
-from autoprune.task import Task, accuracy, main_output, make_task, top5
+from autoprune.task import MetricFunction, Task, accuracy, main_output, make_task, top5
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [0.0, 1.0, 5.0], [1.0, 0.0, 0.5]])
 LABELS = torch.tensor([0, 1, 2, 1])
@@ -49,6 +49,29 @@ def test_smoothing_a_loss_of_the_users_is_refused() -> None:
 
 def test_the_users_metric_by_name() -> None:
     assert make_task(metric=f"{__name__}:own_metric").metric(LOGITS, LABELS) == 7.0
+
+
+def two_arguments_are_too_many(outputs: Tensor) -> float:
+    return 1.0
+
+
+@pytest.mark.parametrize(
+    ("metric", "reason"),
+    [
+        (two_arguments_are_too_many, "TypeError: two_arguments_are_too_many() takes 1 positional argument"),
+        (lambda outputs, targets: "0.9", "TypeError: it gave a str, expected one number"),
+        (lambda outputs, targets: outputs, "Error: "),
+        (lambda outputs, targets: dict[str, float]()["auc"], "KeyError: 'auc'"),
+    ],
+)
+def test_a_metric_that_fails_is_named_in_one_line(metric: MetricFunction, reason: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        Task(metric=metric).measure(LOGITS, LABELS)
+    text = str(raised.value)
+    assert text.startswith(f'task.metric: "{__name__}:')
+    assert "failed on outputs (4, 3) and targets (4,) (torch.int64): " in text
+    assert reason in text
+    assert "\n" not in text
 
 
 def test_unknown_metric_suggests_the_nearest() -> None:

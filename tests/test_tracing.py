@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 
 import pytest
 import torch
@@ -81,6 +82,26 @@ def test_untraceable_model_names_the_line_and_stays_as_it_was() -> None:
     with pytest.raises(TraceError, match=r"_Branches cannot be traced at .*test_tracing.py:\d+ \(if x.sum"):
         trace(model, image())
     assert model.training is True
+
+
+def test_torch_export_keeps_its_pages_to_itself(
+    capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    class Notes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 5, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.last = self.conv(x)
+            return self.head(self.last)  # type: ignore[no-any-return]  # as modules do
+
+    with pytest.raises(TraceError, match="cannot be traced"):
+        trace(_Branches(), image())
+    assert not logging.getLogger("torch").disabled
+    assert [group.name for group in trace(Notes(), image()).searchable] == ["conv"]
+    assert capfd.readouterr().err == ""
+    assert [str(each.message) for each in recwarn if "tensor attribute" in str(each.message)] == []
 
 
 def test_fingerprint_tells_architectures_apart() -> None:

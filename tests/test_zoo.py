@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -11,6 +12,7 @@ from torch import nn
 
 from autoprune.errors import CheckpointError, ConfigError
 from autoprune.zoo import MODELS, checkpoint_hash, load_checkpoint, make_model, model_names
+from autoprune.zoo.checkpoint import read_state
 
 PARAMETERS = {  # of the papers' nets with 10 classes and 3 channels, plus what the 1x1 shortcuts add
     "resnet20": 272_474,
@@ -127,19 +129,59 @@ def test_misfit_leaves_the_model_as_it_was(tmp_path: Path) -> None:
 
 def test_missing_and_corrupt_files(tmp_path: Path) -> None:
     model = make_model("digits_resnet", 10, 1)
-    with pytest.raises(CheckpointError, match=r"there is no such file"):
+    with pytest.raises(CheckpointError, match=r"there is no such file; train one with `autoprune train"):
         load_checkpoint(model, tmp_path / "absent.pt")
     with pytest.raises(CheckpointError, match=r"cannot be read"):
         checkpoint_hash(tmp_path / "absent.pt")
     for name in ("w.pt", "w.safetensors"):
-        for content in (b"", b"nonsense" * 40):
+        for content in (b"nonsense" * 40, b"abcdefghij" * 12, b"z" * 120):
             (tmp_path / name).write_bytes(content)
             with pytest.raises(CheckpointError, match=r"corrupt") as raised:
                 load_checkpoint(model, tmp_path / name)
             assert "\n" not in str(raised.value)
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(CheckpointError, match=r"the file is empty"):
+            load_checkpoint(model, tmp_path / name)
+    with pytest.raises(CheckpointError, match=r"it is a folder"):
+        load_checkpoint(model, tmp_path)
+    torch.save({0: torch.zeros(3)}, tmp_path / "w.pt")
+    with pytest.raises(CheckpointError, match=r'"0" is no tensor with a name'):
+        load_checkpoint(model, tmp_path / "w.pt")
     torch.save(model, tmp_path / "w.pt")
     with pytest.raises(CheckpointError, match=r"corrupt, or holds more than tensors"):
         load_checkpoint(model, tmp_path / "w.pt")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
+def test_no_garbage_leads_to_another_error(tmp_path: Path, name: str) -> None:
+    """Random bytes, random letters, and whole files with some bytes changed or cut off."""
+    rng = np.random.default_rng(0)
+    state = {"weight": torch.arange(6.0), "bias": torch.zeros(2)}
+    path = tmp_path / name
+    save_file(state, path) if name.endswith("safetensors") else torch.save(state, path)
+    whole = path.read_bytes()
+    refused: list[str] = []
+    for turn in range(200):
+        content = rng.integers(*((0, 256) if turn % 2 else (32, 127)), rng.integers(1, 300), dtype=np.uint8)
+        if turn % 4 == 3:
+            content = np.frombuffer(whole, np.uint8).copy()
+            content[rng.integers(0, len(content), 9)] = rng.integers(0, 256, 9)
+            content = content[: rng.integers(1, len(content) + 1)]
+        path.write_bytes(content.tobytes())
+        try:
+            read_state(path)
+        except CheckpointError as error:
+            refused.append(str(error))
+    assert len(refused) > 100
+    assert not any("\n" in message for message in refused)
+
+
+def test_another_architecture_is_named_by_its_weights(tmp_path: Path) -> None:
+    torch.save(make_model("resnet20", 10, 1).state_dict(), tmp_path / "w.pt")
+    with pytest.raises(CheckpointError, match="looks like another architecture's") as raised:
+        load_checkpoint(make_model("vgg16_bn", 10, 1), tmp_path / "w.pt")
+    assert "num_batches_tracked" not in str(raised.value)
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The command line: parses, calls the function that a script would call, prints what it returns.
 
-Before: a shell; after: `config` and `pipeline`. Mistakes of the user end in one line and exit code 2:
+Before: a shell; after: `config` and `pipeline`. Mistakes of the user end in one line and exit code 2,
+Ctrl-C in 130, SIGTERM in 143, none of them with a traceback:
 
     autoprune search digits --set search.trials=8
 """
@@ -9,24 +10,34 @@ from __future__ import annotations
 
 import sys
 
-from rich.console import Console
-
-from autoprune.cli.commands import app
+from autoprune.cli.signals import caught_signals
 from autoprune.errors import AutopruneError
 
-INTERRUPTED = 130
 MISTAKE = 2
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    with caught_signals() as caught:
+        try:
+            _run()
+        except BaseException:
+            # Whatever a signal led to (an import that broke off in the middle raises all sorts of things).
+            if caught:
+                sys.exit(caught[-1])
+            raise
+
+
+def _run() -> None:
     try:
+        from autoprune.cli.commands import app
+
         app()
     except (AutopruneError, OSError) as error:
+        from rich.console import Console
+
         message = " ".join(str(error).split()) or type(error).__name__
         Console(stderr=True, soft_wrap=True).print(
             f"autoprune: {message}", style="red", markup=False, highlight=False
         )
         sys.exit(MISTAKE)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)

@@ -9,12 +9,16 @@ imported inside the commands, so that `autoprune --help` answers at once.
 from __future__ import annotations
 
 import contextlib
+import shlex
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+
+from autoprune.cli.signals import Terminated
 
 if TYPE_CHECKING:
     from autoprune.cli.progress import Screen
@@ -28,7 +32,6 @@ app = typer.Typer(
     help="Search smaller versions of a trained PyTorch vision model under a budget.",
 )
 console = Console()
-SAME = "the same command"
 
 ConfigSource = Annotated[
     str, typer.Argument(metavar="CONFIG", help="A TOML file, or the name of an embedded config: digits.")
@@ -55,8 +58,11 @@ def search(config: ConfigSource, overrides: Overrides = None) -> None:
     run = pipeline.settle(load_config(config, overrides or ()))
 
     def go_on() -> str:
-        known = pipeline.study_exists(run)
-        return f"autoprune resume {run.search.study} --storage {run.search.storage}" if known else SAME
+        if not pipeline.study_exists(run):
+            return _same_command()
+        return shlex.join(
+            ["autoprune", "resume", str(run.search.study), "--storage", str(run.search.storage)]
+        )
 
     with _resumable(go_on), _screen() as watch:
         result = pipeline.search(run, watch=watch)
@@ -77,7 +83,7 @@ def resume(
     from autoprune import pipeline
 
     url = pipeline.find_storage(study, storage)
-    with _resumable(lambda: SAME), _screen() as watch:
+    with _resumable(_same_command), _screen() as watch:
         result = pipeline.resume(study, url, overrides=overrides or (), take_over=take_over, watch=watch)
     _print_search(result)
 
@@ -89,7 +95,7 @@ def finetune(study: StudyName, storage: Storage = None, overrides: Overrides = N
     from autoprune.cli.tables import finetune_table
 
     url = pipeline.find_storage(study, storage)
-    with _resumable(lambda: SAME), _screen() as watch:
+    with _resumable(_same_command), _screen() as watch:
         result = pipeline.finetune(study, url, overrides=overrides or (), watch=watch)
     console.print(finetune_table(result))
     console.print(
@@ -105,7 +111,7 @@ def train(config: ConfigSource, overrides: Overrides = None) -> None:
     from autoprune.config import load_config
 
     run = load_config(config, overrides or ())
-    with _resumable(lambda: SAME), _screen() as watch:
+    with _resumable(_same_command), _screen() as watch:
         result = pipeline.train(run, watch=watch)
     console.print(f"Validation score {result.val_score:.4f}. Saved in {result.checkpoint}.", soft_wrap=True)
 
@@ -150,22 +156,26 @@ def report(
 ) -> None:
     """Print a study's trials and plot score against MACs and against evaluations."""
     from autoprune import pipeline
-    from autoprune.report import summary_notes, trial_table
+    from autoprune.report import failure_table, summary_notes, trial_table
 
     url = pipeline.find_storage(study, storage)
     summary, plot = pipeline.report(study, url, output)
     console.print(trial_table(summary, most=len(summary.records)))
+    if summary.failures():
+        console.print(failure_table(summary))
     _print_notes(summary_notes(summary))
-    console.print(f"Plotted in {plot}.", soft_wrap=True)
+    console.print("No trial has a score: no plot." if plot is None else f"Plotted in {plot}.", soft_wrap=True)
 
 
 def _print_search(result: SearchResult) -> None:
-    from autoprune.report import best_table, summary_notes, trial_table
+    from autoprune.report import best_table, failure_table, summary_notes, trial_table
 
     console.print(trial_table(result.summary, most=5))
+    if result.summary.failures():
+        console.print(failure_table(result.summary))
+    _ = result.best  # raises where no trial completed: there is nothing to go on with
     console.print(best_table(result.summary))
     _print_notes(summary_notes(result.summary))
-    _ = result.best  # raises where no trial completed: there is nothing to go on with
     console.print(f"Next: autoprune finetune {result.study} --storage {result.storage}", soft_wrap=True)
 
 
@@ -175,19 +185,23 @@ def _print_notes(notes: list[str]) -> None:
 
 
 def _screen() -> Screen:
-    import optuna
-
     from autoprune.cli.progress import Screen
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # the screen tells the same, and more
     return Screen(console)
+
+
+def _same_command() -> str:
+    """Return the command as it was typed."""
+    return shlex.join(["autoprune", *sys.argv[1:]])
 
 
 @contextlib.contextmanager
 def _resumable(go_on: Callable[[], str]) -> Iterator[None]:
-    """Say after Ctrl-C how to go on; `go_on` names the command, and is asked only then."""
+    """Say after Ctrl-C or SIGTERM how to go on; `go_on` names the command, and is asked only then."""
     try:
         yield
-    except KeyboardInterrupt:
-        console.print(f"Interrupted; what is finished is kept. Go on with: {go_on()}", soft_wrap=True)
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as signal:
+        word, code = ("Terminated", 143) if isinstance(signal, Terminated) else ("Interrupted", 130)
+        line = f"{word}; what is finished is kept. Go on with: {go_on()}"
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+        raise typer.Exit(code) from None

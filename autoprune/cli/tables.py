@@ -7,13 +7,17 @@ Before: results of `pipeline`; after: the terminal. Tables of a study are `repor
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from rich import box
 from rich.table import Table
 
 from autoprune.graph import Cost
 from autoprune.graph.prunable import Counts
 from autoprune.pipeline import FinetuneResult, Inspection
+from autoprune.pipeline.problem import SHORT_OF_WINDOW
 
-_SHOWN_LAYERS = 3
+_SHOWN_NAMES = 3
 
 
 def amount(number: float) -> str:
@@ -25,25 +29,25 @@ def amount(number: float) -> str:
 
 
 def group_table(inspection: Inspection) -> Table:
-    """Draw the channel groups of a model and what they carry."""
-    table = Table(title=f"Channel groups of {inspection.model}", title_justify="left")
-    for column in ("group", "width", "layers", "MACs", "params", "notes"):
-        table.add_column(column, justify="right" if column in ("width", "MACs", "params") else "left")
+    """Draw the channel groups of a model and what they carry, one line a group."""
+    table = Table(
+        title=f"Channel groups of {inspection.model}",
+        title_justify="left",
+        box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("group", overflow="fold")
+    for column in ("width", "layers", "MACs", "params", "state"):
+        table.add_column(column, justify="left" if column == "state" else "right", no_wrap=True)
     for row in inspection.groups:
-        notes = [
-            f"frozen: {row.frozen}" if row.frozen else "",
-            f"crosses {row.crosses}" if row.crosses else "",
-            f"too small for the divisor: step {row.relaxed_step}" if row.relaxed_step else "",
-        ]
-        more = len(row.layers) - _SHOWN_LAYERS
-        layers = ", ".join(row.layers[:_SHOWN_LAYERS]) + (f" and {more} more" if more > 0 else "")
+        step = f"step {row.relaxed_step}" if row.relaxed_step else ""
         table.add_row(
             row.name,
             str(row.width),
-            layers,
+            str(len(row.layers)),
             amount(row.macs),
             amount(row.params),
-            "; ".join(note for note in notes if note),
+            "frozen" if row.frozen else step,
         )
     return table
 
@@ -69,12 +73,23 @@ def inspection_table(inspection: Inspection) -> Table:
 
 
 def inspection_notes(inspection: Inspection) -> list[str]:
-    """Say in sentences whether the budget can be met, and what the search will need."""
-    notes = [f"{inspection.variables} keep ratios are searched."]
+    """Say in sentences what is frozen and why, whether the budget can be met, what the search will need."""
+    notes = [
+        *_grouped((row.name, f"frozen ({row.frozen})" if row.frozen else "") for row in inspection.groups),
+        *_grouped((row.name, f"crosses {row.crosses}" if row.crosses else "") for row in inspection.groups),
+        *_grouped(
+            (
+                row.name,
+                f"too small for the divisor, in steps of {row.relaxed_step}" if row.relaxed_step else "",
+            )
+            for row in inspection.groups
+        ),
+        f"{inspection.variables} keep ratios are searched.",
+    ]
     if inspection.problem:
         notes.append(f"The budget cannot be met: {inspection.problem}")
     elif not inspection.in_window:
-        notes.append("No plan fills the budget to 98%: the search takes the nearest below.")
+        notes.append(SHORT_OF_WINDOW)
     notes.append(f"The search needs about {amount(inspection.memory_bytes)}B beside PyTorch itself.")
     return notes
 
@@ -96,6 +111,19 @@ def finetune_table(result: FinetuneResult) -> Table:
             "-" if test is None else f"{test:.4f}",
         )
     return table
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Put the names of which the same is said into one line; an empty saying is none."""
+    names: dict[str, list[str]] = {}
+    for name, saying in pairs:
+        if saying:
+            names.setdefault(saying, []).append(name)
+    return [
+        f"{', '.join(each[:_SHOWN_NAMES])}"
+        f"{f' and {len(each) - _SHOWN_NAMES} more' if len(each) > _SHOWN_NAMES else ''}: {saying}"
+        for saying, each in names.items()
+    ]
 
 
 def _costs(cost: Cost, dense: Cost) -> tuple[str, str, str]:

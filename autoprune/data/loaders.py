@@ -144,10 +144,17 @@ class StreamLoader:
         batches: batches an epoch.
         samples: samples an epoch.
         device: where the batches are moved to (without waiting, where their memory is pinned).
+        where: names the data and the part in messages.
     """
 
     def __init__(
-        self, source: Iterable[Any], *, batches: int, samples: int, device: str | torch.device
+        self,
+        source: Iterable[Any],
+        *,
+        batches: int,
+        samples: int,
+        device: str | torch.device,
+        where: str = "data",
     ) -> None:
         if batches == 0 or samples == 0:
             raise DataError("data: a part without samples; give it more data.")
@@ -155,6 +162,7 @@ class StreamLoader:
         self._batches = batches
         self._samples = samples
         self._device = torch.device(device)
+        self._where = where
 
     @property
     def samples(self) -> int:
@@ -170,7 +178,11 @@ class StreamLoader:
         return self.batches(0, 0)
 
     def batches(self, seed: int, epoch: int) -> Iterator[Batch]:
-        """Yield (inputs, targets) on the device, seeded by (seed, epoch)."""
+        """Yield (inputs, targets) on the device, seeded by (seed, epoch).
+
+        Raises:
+            DataError: the iterable raises, or gives something else.
+        """
         generator = getattr(self._source, "generator", None)
         if isinstance(generator, torch.Generator):
             generator.manual_seed(stream_seed(seed, epoch))
@@ -189,6 +201,8 @@ class StreamLoader:
             except DataError as error:
                 # A worker's error arrives with its traceback; the message proper is its last line.
                 raise DataError(str(error).splitlines()[-1].rpartition("DataError: ")[2]) from error
+            except Exception as error:
+                raise DataError(f"{self._where}: reading a batch failed: {_reason(error)}") from error
             finally:
                 restore_random_states(outside)
             if batch is None:
@@ -198,10 +212,24 @@ class StreamLoader:
     def _move(self, batch: Any) -> Batch:
         if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not isinstance(batch[0], Tensor):
             raise DataError(
-                f"data: a loader gave a {type(batch).__name__}, expected (inputs, targets) as tensors."
+                f"{self._where}: a loader gave a {type(batch).__name__}, "
+                "expected (inputs, targets) as tensors."
             )
-        inputs, targets = batch[0], torch.as_tensor(batch[1])
+        try:
+            inputs, targets = batch[0], torch.as_tensor(batch[1])
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DataError(
+                f"{self._where}: targets are a {type(batch[1]).__name__} that is no tensor: {_reason(error)}"
+            ) from error
         return inputs.to(self._device, non_blocking=True), targets.to(self._device, non_blocking=True)
+
+
+def _reason(error: Exception) -> str:
+    """Put an error into one line; of one that comes from a worker with its traceback, the last line."""
+    lines = str(error).strip().splitlines()
+    if lines and lines[0].startswith("Caught ") and len(lines) > 1:
+        return lines[-1].strip()
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def endless(loader: Loader, seed: int, start: int = 0) -> Iterator[Batch]:

@@ -149,7 +149,10 @@ def _parts(name: str, made: Any) -> tuple[dict[str, Any], int | None]:
 def _loader(where: str, source: Any, scan: Scan | None, device: str, batch_size: int) -> StreamLoader:
     if not isinstance(source, Sized) or not isinstance(source, Iterable):
         raise DataError(f"data {where}: a {type(source).__name__} without a length; give it a __len__.")
-    batches = len(source)
+    try:
+        batches = len(source)
+    except Exception as error:
+        raise DataError(f"data {where}: its length cannot be told ({error}); give it a __len__.") from error
     dataset = getattr(source, "dataset", None)
     if scan is not None and scan.batches == batches:
         samples = scan.samples
@@ -157,7 +160,7 @@ def _loader(where: str, source: Any, scan: Scan | None, device: str, batch_size:
         samples = len(dataset)
     else:
         samples = batches * int(getattr(source, "batch_size", None) or batch_size)
-    return StreamLoader(source, batches=batches, samples=samples, device=device)
+    return StreamLoader(source, batches=batches, samples=samples, device=device, where=f"data {where}")
 
 
 def _scan(where: str, source: Any, limit: int | None) -> Scan:
@@ -171,7 +174,7 @@ def _scan(where: str, source: Any, limit: int | None) -> Scan:
     digest = hashlib.sha256()
     shape: tuple[int, ...] = ()
     highest = batches = samples = 0
-    counted = StreamLoader(source, batches=1, samples=1, device="cpu").batches(0, 0)
+    counted = StreamLoader(source, batches=1, samples=1, device="cpu", where=f"data {where}").batches(0, 0)
     for inputs, targets in itertools.islice(counted, limit):
         _check(where, inputs, targets)
         shape = tuple(inputs.shape[1:])
@@ -190,7 +193,7 @@ def _scan(where: str, source: Any, limit: int | None) -> Scan:
 
 
 def _check(where: str, inputs: Tensor, targets: Tensor) -> None:
-    if inputs.ndim != 4 or len(inputs) != len(targets) or len(inputs) == 0:
+    if inputs.ndim != 4 or targets.ndim == 0 or len(inputs) != len(targets) or len(inputs) == 0:
         raise DataError(
             f"data {where}: a batch of inputs {tuple(inputs.shape)} and targets {tuple(targets.shape)}, "
             "expected [n, C, H, W] and [n]."

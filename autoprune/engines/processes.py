@@ -18,6 +18,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -136,7 +137,7 @@ def _spawn(make_scorer: MakeScorer, workers: int) -> _Worker:
     mine, theirs = context.Pipe()
     process = context.Process(target=_work, args=(make_scorer, theirs, threads), daemon=True)
     try:
-        with _thread_limit(threads):
+        with _thread_limit(threads), _started_whole():
             process.start()
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())
@@ -162,15 +163,29 @@ def _thread_limit(threads: int) -> Iterator[None]:
             os.environ["OMP_NUM_THREADS"] = before
 
 
+@contextlib.contextmanager
+def _started_whole() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM reach this process after the block only: no process is left half started.
+
+    Those started inside inherit that: Ctrl-C, which reaches all, does not end them as they import torch.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # its own start would unblock the signal again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _stop(pool: list[_Worker]) -> None:
     for worker in pool:
         worker.pipe.close()
-        worker.process.terminate()
+        worker.process.kill()  # it holds nothing that could get lost
     for worker in pool:
         worker.process.join(_STOP_TIMEOUT_S)
-        if worker.process.is_alive():
-            worker.process.kill()
-            worker.process.join()
 
 
 def _work(make_scorer: MakeScorer, pipe: Connection, threads: int) -> None:
@@ -178,6 +193,8 @@ def _work(make_scorer: MakeScorer, pipe: Connection, threads: int) -> None:
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent alone decides
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     try:

@@ -27,6 +27,7 @@ from autoprune.export.recipe import Leaf, Recipe, describe, example_from, from_j
 from autoprune.graph.example import note_example
 from autoprune.graph.patches import apply_patches
 from autoprune.graph.plan import Plan
+from autoprune.tensorfile import write_tensors
 
 WEIGHTS, RECIPE = "model.safetensors", "recipe.json"
 _PREVIOUS = "model.safetensors.previous"
@@ -133,7 +134,7 @@ def _write_tensors(model: nn.Module, path: Path) -> None:
     # Clones: two views of one storage are stored as what they are, two tensors.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in leaves.items()}
     try:
-        safetensors.torch.save_file(plain, path)
+        write_tensors(plain, path)
     except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise ExportError(f"{path.parent}: the tensors cannot be stored ({error}).") from error
     _sync(path)

@@ -9,7 +9,11 @@ First stage of tracing; `propagate` walks what it returns. The model itself is l
 from __future__ import annotations
 
 import contextlib
+import io
+import logging
+import sys
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -86,7 +90,8 @@ def capture(model: nn.Module, inputs: ExampleInputs, *, training: bool) -> Captu
     with unchanged(model), torch.random.fork_rng(), torch.no_grad():
         _set_training(model, training)
         try:
-            program = torch.export.export(model, args, kwargs, strict=False)
+            with _quiet_export():
+                program = torch.export.export(model, args, kwargs, strict=False)
         except Exception as error:
             raise TraceError(_explain(model, error)) from error
     _inline_regions(program.graph_module)
@@ -162,6 +167,30 @@ def unchanged(model: nn.Module) -> Iterator[None]:
         for module, before in attributes:
             module.__dict__.clear()
             module.__dict__.update(before)
+
+
+@contextlib.contextmanager
+def _quiet_export() -> Iterator[None]:
+    """Keep torch.export's talk from the terminal: pages of graph before an error, advice about attributes.
+
+    What else the forward pass writes to standard error is written where the block succeeds.
+    """
+    loggers = [
+        logger
+        for name, logger in list(logging.root.manager.loggerDict.items())
+        if name.partition(".")[0] == "torch" and isinstance(logger, logging.Logger) and not logger.disabled
+    ]
+    written = io.StringIO()
+    for logger in loggers:
+        logger.disabled = True
+    try:
+        with contextlib.redirect_stderr(written), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The tensor attribute", category=UserWarning)
+            yield
+        sys.stderr.write(written.getvalue())
+    finally:
+        for logger in loggers:
+            logger.disabled = False
 
 
 def _set_training(model: nn.Module, training: bool) -> None:

@@ -8,15 +8,49 @@ Before: the [budget] section; after: `space`, which fits every proposal into the
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 
 from autoprune.errors import BudgetError, ConfigError
 from autoprune.graph import Cost
 from autoprune.settings import Amount, BudgetSettings
-from autoprune.space import Budget
+from autoprune.space import Asked, Budget
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
 _AMOUNT = re.compile(r"([0-9][0-9_,]*(?:\.[0-9]+)?|\.[0-9]+)\s*([a-z%]?)")
+
+
+_KEYS = (("flops", "macs", "FLOPs", 2), ("macs", "macs", "MACs", 1), ("params", "params", "parameters", 1))
+"""Key of the section, the cost that it bounds, its unit, and how many units one of that cost is."""
+
+
+@dataclass(frozen=True)
+class _Amount:
+    """A number as it was written: a share of the dense model, or so many units."""
+
+    number: Fraction
+    is_share: bool
+
+    def units(self, dense: int) -> Fraction:
+        return self.number * dense if self.is_share else self.number
+
+
+def check_amounts(settings: BudgetSettings) -> None:
+    """Refuse a [budget] section that is malformed whatever the dense model costs.
+
+    Raises:
+        ConfigError: an amount is malformed, or no limit is given.
+    """
+    if settings.latency is not None:
+        raise ConfigError(
+            f"budget.latency: got {settings.latency!r}, but latency budgets are not available in this "
+            "version; use flops, macs or params."
+        )
+    if not any(read is not None for _, read in _written(settings)):
+        raise ConfigError(
+            'budget: no limit is given; write e.g. flops = "50%", macs = "20M" or params = "40%".'
+        )
 
 
 def resolve_budget(settings: BudgetSettings, dense: Cost) -> Budget:
@@ -30,27 +64,39 @@ def resolve_budget(settings: BudgetSettings, dense: Cost) -> Budget:
         ConfigError: an amount is malformed, or no limit is given.
         BudgetError: a share or an amount is not below the dense model's own cost.
     """
-    if settings.latency is not None:
-        raise ConfigError(
-            f"budget.latency: got {settings.latency!r}, but latency budgets are not available in this "
-            "version; use flops, macs or params."
-        )
-    dense_macs, dense_params = int(dense.macs), int(dense.params)
-    macs = [
-        amount // per_mac
-        for key, value, per_mac in (("flops", settings.flops, 2), ("macs", settings.macs, 1))
-        if (amount := _amount(f"budget.{key}", value, dense_macs * per_mac)) is not None
-    ]
-    params = _amount("budget.params", settings.params, dense_params)
-    if not macs and params is None:
-        raise ConfigError(
-            'budget: no limit is given; write e.g. flops = "50%", macs = "20M" or params = "40%".'
-        )
-    return Budget(macs=min(macs) if macs else None, params=params)
+    check_amounts(settings)
+    limits: dict[str, int] = {}
+    asked: dict[str, Asked] = {}
+    for (key, cost, unit, per_cost), amount in _written(settings):
+        if amount is None:
+            continue
+        dense_cost = int(getattr(dense, cost))
+        words = Asked(f"budget.{key}", str(getattr(settings, key)), unit, per_cost, dense_cost * per_cost)
+        limit = _limit(amount, words)
+        if limit < limits.get(cost, dense_cost):
+            limits[cost], asked[cost] = limit, words
+    return Budget(macs=limits.get("macs"), params=limits.get("params"), asked=asked)
 
 
-def _amount(key: str, value: Amount, dense: int) -> int | None:
-    """Return the limit as an integer, given the dense model's own amount; None where there is no limit."""
+def _limit(amount: _Amount, asked: Asked) -> int:
+    """Return the limit in whole MACs or parameters."""
+    units = amount.units(asked.dense)
+    limit = int(units / asked.per_cost)
+    if limit < 1 or units >= asked.dense:
+        raise BudgetError(
+            f"{asked.key}: {asked.text} is {int(units):,} {asked.unit}, expected at least {asked.per_cost} "
+            f"and less than the dense model's {asked.dense:,}."
+        )
+    return limit
+
+
+def _written(settings: BudgetSettings) -> Iterator[tuple[tuple[str, str, str, int], _Amount | None]]:
+    for row in _KEYS:
+        yield row, _read(f"budget.{row[0]}", getattr(settings, row[0]))
+
+
+def _read(key: str, value: Amount) -> _Amount | None:
+    """Read an amount as it is written; None where there is no limit."""
     if value is None:
         return None
     found = None if isinstance(value, bool) else _AMOUNT.fullmatch(str(value).strip().lower())
@@ -58,15 +104,9 @@ def _amount(key: str, value: Amount, dense: int) -> int | None:
         raise ConfigError(f'{key}: got {value!r}, expected a share such as "50%" or an amount such as "20M".')
     number = Fraction(found[1].replace("_", "").replace(",", ""))
     if found[2] == "%":
-        limit = int(number * dense / 100)
-    elif number < 1:
+        return _Amount(number / 100, is_share=True)
+    if number < 1:
         raise ConfigError(
             f'{key}: got {value!r}, which is less than one; write a share as "{float(number):.0%}".'
         )
-    else:
-        limit = int(number * _UNITS[found[2]])
-    if limit < 1 or limit >= dense:
-        raise BudgetError(
-            f"{key}: {value} is {limit:,}, expected more than 0 and less than the dense model's {dense:,}."
-        )
-    return limit
+    return _Amount(number * _UNITS[found[2]], is_share=False)

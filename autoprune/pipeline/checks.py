@@ -13,15 +13,16 @@ from pathlib import Path
 from autoprune.criteria import CRITERIA
 from autoprune.engines import ENGINES, PRUNERS
 from autoprune.errors import ConfigError, StudyError, suggest
-from autoprune.pipeline.places import check_writable, storage_file
+from autoprune.pipeline.amounts import check_amounts
+from autoprune.pipeline.places import probe_writable, storage_file
 from autoprune.pipeline.problem import space_spec
 from autoprune.pipeline.scoring import parse_rungs
 from autoprune.pipeline.train import AUTO, named_setting, schedule_of
 from autoprune.precision import resolve_device
 from autoprune.samplers import SAMPLERS
 from autoprune.settings import RunConfig
-from autoprune.study.search_study import study_names
-from autoprune.study.storage import open_storage
+from autoprune.study import study_state
+from autoprune.study.storage import is_in_memory, names_in_file
 from autoprune.task import make_task
 
 
@@ -43,6 +44,7 @@ def check_names(config: RunConfig) -> None:
     if search.setting != AUTO:
         named_setting(search.setting, device)
     make_task(config.task.loss, config.task.metric)
+    check_amounts(config.budget)
     parse_rungs(config.score)
     space_spec(config)
     schedule_of(config.train)
@@ -50,17 +52,25 @@ def check_names(config: RunConfig) -> None:
 
 
 def check_places(config: RunConfig) -> None:
-    """Refuse an output folder, or a folder of the storage, that cannot be written.
+    """Refuse an output folder, or a folder of the storage, that cannot be written; nothing is made.
 
     Raises:
-        ConfigError: it cannot be made or written.
+        ConfigError: it cannot be made or written, or the storage is none for several processes.
     """
-    check_writable(str(config.output.folder), "output.folder")
-    file = storage_file(str(config.search.storage))
+    storage = str(config.search.storage)
+    probe_writable(str(config.output.folder), "output.folder")
+    file = storage_file(storage)
     if file is not None:
-        check_writable(file.parent, "search.storage")
+        if file.is_dir():
+            raise ConfigError(f"search.storage: {file} is a folder; name a file in it.")
+        probe_writable(file.parent, "search.storage")
+    if config.search.engine != "serial" and is_in_memory(storage):
+        raise ConfigError(
+            f"search.storage: {storage} is seen by one process only; name a file, e.g. runs/study.db, for "
+            f'the engine "{config.search.engine}".'
+        )
     if config.train.when_missing and config.model.checkpoint is not None:
-        check_writable(Path(config.model.checkpoint).parent, "model.checkpoint")
+        probe_writable(Path(config.model.checkpoint).parent, "model.checkpoint")
 
 
 def check_study_is_new(config: RunConfig) -> None:
@@ -70,7 +80,13 @@ def check_study_is_new(config: RunConfig) -> None:
         StudyError: it is taken, or the storage cannot be used.
     """
     url, name = str(config.search.storage), str(config.search.study)
-    if study_exists(config):
+    state = _state(config)
+    if state == "foreign":
+        raise StudyError(
+            f"{name}: {url} holds a study of that name that this version of autoprune did not make; choose "
+            "another search.study or search.storage."
+        )
+    if state == "ours":
         raise StudyError(
             f"{name}: a study of that name is in {url} already; go on with `autoprune resume {name} "
             f"--storage {url}`, or choose another search.study."
@@ -78,16 +94,22 @@ def check_study_is_new(config: RunConfig) -> None:
 
 
 def study_exists(config: RunConfig) -> bool:
-    """Tell whether a settled config's storage holds its study.
+    """Tell whether a settled config's storage holds its study, so that it can be resumed.
 
     Raises:
         StudyError: the storage cannot be used.
     """
+    return _state(config) == "ours"
+
+
+def _state(config: RunConfig) -> str:
     url = str(config.search.storage)
     file = storage_file(url)
-    if file is not None and not file.exists():
-        return False
-    return config.search.study in study_names(open_storage(url, create=False))
+    if is_in_memory(url) or (file is not None and not file.exists()):
+        return "none"
+    if file is not None and url.startswith("sqlite") and names_in_file(file) == []:
+        return "none"
+    return study_state(url, str(config.search.study))
 
 
 def _check_name(key: str, name: str, known: Iterable[str]) -> None:

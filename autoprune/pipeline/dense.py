@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from autoprune.data import VisionData, load
 from autoprune.data.randomness import seeded
 from autoprune.errors import ConfigError
+from autoprune.graph.capture import unchanged
 from autoprune.precision import resolve_device
 from autoprune.settings import RunConfig
 from autoprune.task import Task, cross_entropy, main_output, make_task
@@ -44,33 +45,49 @@ class Dense:
         return torch.zeros(1, *self.data.input_shape)
 
 
-def try_task(dense: Dense, config: RunConfig) -> None:
+def try_model(dense: Dense) -> None:
+    """Run the model on one image, so that one which gives no logits is refused before all else.
+
+    Raises:
+        ConfigError: the forward pass fails, or its output is no tensor of floating numbers for each image.
+    """
+    inputs = dense.example_inputs
+    outputs = _outputs(dense.model, inputs)
+    if not outputs.is_floating_point() or outputs.shape[:1] != inputs.shape[:1]:
+        raise ConfigError(
+            f"model: its output for one image is {tuple(outputs.shape)} of {outputs.dtype}, "
+            "expected logits, such as (1, classes) of torch.float32."
+        )
+
+
+def try_task(dense: Dense) -> None:
     """Run model, loss and metric on one batch, so that what does not fit is said before any training.
 
     Raises:
         ConfigError: one of them fails, or gives something else than one number.
     """
     inputs, targets = (part.cpu() for part in next(iter(dense.data.val)))
-    with torch.inference_mode():
-        outputs = main_output(dense.model(inputs)).float()
+    outputs = _outputs(dense.model, inputs).float()
     classes = outputs.shape[1] if outputs.ndim == 2 else None
     if dense.task.loss is cross_entropy and classes is not None and classes < dense.data.classes:
         raise ConfigError(
             f"model: it has {classes} outputs for data of {dense.data.classes} classes; "
             "build it with as many outputs."
         )
-    for key, name, function in (
-        ("loss", config.task.loss, dense.task.loss),
-        ("metric", config.task.metric, dense.task.metric),
-    ):
+    dense.task.require_numbers(outputs, targets)
+
+
+def _outputs(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Run the model and leave it as it was: a forward pass may note tensors on its modules."""
+    with unchanged(model), torch.random.fork_rng(), torch.no_grad():
         try:
-            float(function(outputs, targets))
+            outputs = model(inputs)
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise ConfigError(
-                f'task.{key}: "{name}" failed on outputs {tuple(outputs.shape)} and targets '
-                f"{tuple(targets.shape)} ({targets.dtype}): {reason}"
+                f"model: its forward pass failed on inputs {tuple(inputs.shape)}: {reason}"
             ) from error
+    return main_output(outputs)
 
 
 def load_data(config: RunConfig, device: str) -> VisionData:
@@ -104,7 +121,7 @@ def load_dense(config: RunConfig, *, trained: bool = True) -> Dense:
         trained: whether the checkpoint is read; without it the weights are fresh.
 
     Raises:
-        ConfigError: an unknown name, or no such device.
+        ConfigError: an unknown name, no such device, or a model that gives no logits.
         CheckpointError: the checkpoint is missing, corrupt or of another architecture.
         DataError: the data are missing or unusable.
     """
@@ -121,4 +138,6 @@ def load_dense(config: RunConfig, *, trained: bool = True) -> Dense:
         model = make_architecture(config, data.classes, data.input_shape[0])
     if trained and config.model.checkpoint is not None:
         load_checkpoint(model, config.model.checkpoint)
-    return Dense(model, data, task, device)
+    dense = Dense(model, data, task, device)
+    try_model(dense)
+    return dense

@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import nn
 
 from autoprune.data import VisionData
 from autoprune.errors import DataError
 from autoprune.settings import DataSettings, RunConfig
+from autoprune.tensorfile import write_tensors
 from autoprune.zoo import checkpoint_hash
 
 
@@ -41,7 +41,7 @@ def save_dense(model: nn.Module, path: str | Path, history: Mapping[str, Any]) -
     """
     path = Path(path)
     partial = path.with_name(f"{path.name}.partial")
-    save_file(
+    write_tensors(
         {name: leaf.detach().cpu().contiguous().clone() for name, leaf in model.state_dict().items()}, partial
     )
     note = {"sha256": checkpoint_hash(partial), **history}
@@ -78,10 +78,7 @@ def require_unseen_validation(config: RunConfig, data: VisionData, checkpoint: s
     if note is not None and note.get("data") == wanted:
         return
     if note is not None and isinstance(note.get("data"), dict):
-        pairs = {key: (note["data"].get(key), value) for key, value in wanted.items()}
-        differs = ", ".join(
-            f"{key} {old} there, {new} here" for key, (old, new) in pairs.items() if old != new
-        )
+        differs = _differences(note["data"], wanted)
         reason = f"{checkpoint} held out another validation part ({differs})"
     else:
         reason = (
@@ -91,6 +88,21 @@ def require_unseen_validation(config: RunConfig, data: VisionData, checkpoint: s
         f"data: {reason}, and scores on images already seen read near 100%; give a validation part of its "
         "own (a folder with val/, or loaders), or consent with data.checkpoint_saw_validation = true."
     )
+
+
+def _differences(noted: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Name what differs, what a user can set first: a fingerprint differs with every setting of the data."""
+    keys = sorted(wanted, key=lambda key: key == "fingerprint")
+    return ", ".join(
+        f"{key} {_short(noted.get(key))} there, {_short(wanted[key])} here"
+        for key in keys
+        if noted.get(key) != wanted[key]
+    )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:12]}..."
 
 
 def _is_separate(settings: DataSettings) -> bool:

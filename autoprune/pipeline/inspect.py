@@ -20,10 +20,9 @@ from autoprune.graph import Cost
 from autoprune.pipeline.amounts import resolve_budget
 from autoprune.pipeline.dense import Dense, load_dense
 from autoprune.pipeline.places import settle
-from autoprune.pipeline.problem import space_spec
+from autoprune.pipeline.problem import space_spec, trace_dense
 from autoprune.settings import RunConfig
 from autoprune.space import Budget, build_space
-from autoprune.tracing import trace
 
 _PARAMETER_COPIES = 5
 """Dense model, candidate, gradients, momentum, and the candidate's weights as they are handed on."""
@@ -80,7 +79,7 @@ def inspect(config: RunConfig) -> Inspection:
     """
     config = settle(config)
     dense = load_dense(config, trained=False)
-    prunable = trace(dense.model, dense.example_inputs, frozen=config.model.frozen)
+    prunable = trace_dense(dense, config)
     dense_cost = prunable.cost()
     spec = space_spec(config)
     whole = build_space(prunable.groups, prunable.cost, Budget(macs=int(dense_cost.macs)), spec)

@@ -14,11 +14,13 @@ import os
 import re
 from pathlib import Path
 
-from autoprune.errors import ConfigError, StudyError
+from autoprune.errors import ConfigError, StudyError, reason_of, suggest
 from autoprune.settings import RunConfig
+from autoprune.study.storage import is_in_memory, names_in_file
 
 RUNS = "runs"
 _FILES = ("sqlite:///", "journal:///")
+_LONGEST_NAME = 200
 
 
 def settle(config: RunConfig, *, named: bool = True) -> RunConfig:
@@ -29,16 +31,23 @@ def settle(config: RunConfig, *, named: bool = True) -> RunConfig:
         named: whether the config has to name a model and data; a script may bring its own instead.
 
     Raises:
-        ConfigError: neither a model nor data are named, or both of two that exclude each other.
+        ConfigError: neither a model nor data are named, or both of two that exclude each other; or the
+            study's name or storage cannot be used.
     """
     model, data, search = config.model, config.data, config.search
     if named:
         _require_one("model", name=model.name, factory=model.factory)
         _require_one("data", name=data.name, loaders=data.loaders)
+        _require_function("model", "factory", model.name, model.factory)
+        _require_function("data", "loaders", data.name, data.loaders)
+        _require_lasting(search.storage)
     model_label = model.name or model.factory
     label = _plain(f"{model_label or 'model'}-{data.name or data.loaders or 'data'}")
     limits = {key: value for key, value in dataclasses.asdict(config.budget).items() if value is not None}
-    study = search.study or _plain("-".join([label, *(f"{key}{value}" for key, value in limits.items())]))
+    study = search.study
+    if study is None:
+        study = _plain("-".join([label, *(f"{key}{value}" for key, value in limits.items())]))[:_LONGEST_NAME]
+    _require_plain(study)
     checkpoint = model.checkpoint
     if checkpoint is None and model.weights is None and model.name is not None:
         checkpoint = f"{RUNS}/{label}.safetensors"
@@ -50,7 +59,7 @@ def settle(config: RunConfig, *, named: bool = True) -> RunConfig:
             search,
             study=study,
             space=_absolute(search.space),
-            storage=absolute_storage(search.storage or f"{RUNS}/{_plain(study)}.db"),
+            storage=absolute_storage(search.storage or f"{RUNS}/{study}.db"),
         ),
         output=dataclasses.replace(
             config.output, folder=_absolute(config.output.folder or f"{RUNS}/{study}")
@@ -73,26 +82,52 @@ def storage_file(storage: str) -> Path | None:
 
 
 def find_storage(study: str, storage: str | None = None) -> str:
-    """Return the storage that holds `study`: the one given, runs/STUDY.db, or the only one in runs/.
+    """Return the storage that holds `study`: the one given, runs/STUDY.db, or another file in runs/.
 
     Raises:
-        StudyError: there is none, or there are several to choose from.
+        StudyError: no storage holds it; the nearest name among those there are is suggested.
     """
     if storage is not None:
         url = absolute_storage(storage)
         file = storage_file(url)
+        if file is not None and file.is_dir():
+            raise StudyError(f"--storage {storage}: it is a folder; name the file of the study in it.")
         if file is not None and not file.is_file():
             raise StudyError(f"--storage {storage}: no such file; there is no study to go on with.")
         return url
     own = Path(RUNS) / f"{_plain(study)}.db"
-    found = [own] if own.is_file() else sorted(Path(RUNS).glob("*.db"))
-    if len(found) == 1:
-        return absolute_storage(str(found[0]))
-    names = ", ".join(path.name for path in found)
+    files = sorted(Path(RUNS).glob("*.db"), key=lambda path: (path != own, path))
+    names: list[str] = []
+    for file in files:
+        there = names_in_file(file)
+        if there is None and file == own:
+            return absolute_storage(str(own))  # whoever opens it says what is wrong with it
+        if there is not None and study in there:
+            return absolute_storage(str(file))
+        names += there or []
+    if not files:
+        raise StudyError(f'study "{study}": no storage in {RUNS}/; name one with --storage sqlite:///PATH.')
+    known = suggest(study, names) or f" Studies there: {', '.join(names) or 'none'}."
     raise StudyError(
-        f'study "{study}": {"several storages" if found else "no storage"} in {RUNS}/'
-        f"{f' ({names})' if found else ''}; name one with --storage sqlite:///PATH."
+        f'study "{study}": no study of that name in {RUNS}/*.db.{known} '
+        "Another storage is named with --storage sqlite:///PATH."
     )
+
+
+def probe_writable(folder: str | Path, key: str) -> None:
+    """Prove that a folder can be written, or made in the nearest one that exists, and leave nothing behind.
+
+    Raises:
+        ConfigError: it cannot; `key` names the setting.
+    """
+    folder = Path(folder)
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    probe = nearest / f".autoprune-{os.getpid()}"
+    try:
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise _unwritable(folder, key, error) from None
 
 
 def check_writable(folder: str | Path, key: str) -> Path:
@@ -102,15 +137,47 @@ def check_writable(folder: str | Path, key: str) -> Path:
         ConfigError: it cannot be made or written; `key` names the setting.
     """
     folder = Path(folder)
-    probe = folder / f".autoprune-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise ConfigError(f"{key}: {folder} cannot be written ({reason}); name another folder.") from None
+        raise _unwritable(folder, key, error) from None
+    probe_writable(folder, key)
     return folder
+
+
+def _unwritable(folder: Path, key: str, error: OSError) -> ConfigError:
+    return ConfigError(f"{key}: {folder} cannot be written ({reason_of(error)}); name another folder.")
+
+
+def _require_function(section: str, key: str, name: str | None, reference: str | None) -> None:
+    """Refuse a function under the key of names, and what is no function under the key of functions."""
+    if name is not None and ":" in name:
+        raise ConfigError(
+            f'{section}.name: "{name}" names a function; write it as {section}.{key} = "{name}".'
+        )
+    if reference is not None and ":" not in reference:
+        raise ConfigError(
+            f'{section}.{key}: "{reference}" names no function; write it as "package.module:function".'
+        )
+
+
+def _require_plain(study: str) -> None:
+    """Refuse a study's name that is no name of a file: it names a storage and a folder of results too."""
+    plain = _plain(study)
+    if study != plain or not plain or len(plain.encode()) > _LONGEST_NAME:
+        hint = f' Write e.g. "{plain[:40]}".' if plain else ""
+        raise ConfigError(
+            f'search.study: got "{study}", expected at most {_LONGEST_NAME} letters, digits or "_", "-", '
+            f'".", "=", beginning and ending with none of "-" and ".".{hint}'
+        )
+
+
+def _require_lasting(storage: str | None) -> None:
+    """Refuse a study in memory where it has to be found again by another command."""
+    if storage is not None and is_in_memory(absolute_storage(storage)):
+        raise ConfigError(
+            f"search.storage: {storage} is gone when the command ends; name a file, e.g. runs/study.db."
+        )
 
 
 def _require_one(section: str, **choices: str | None) -> None:
@@ -130,7 +197,7 @@ def _file_of(storage: str) -> tuple[str, str | None]:
 
 def _plain(text: str) -> str:
     """Keep what every file system takes in a name."""
-    return re.sub(r"[^\w.=-]+", "-", text.replace("%", "")).strip("-")
+    return re.sub(r"[^\w.=-]+", "-", text.replace("%", "")).strip("-.")
 
 
 def _absolute(path: str | None) -> str | None:

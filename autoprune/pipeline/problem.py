@@ -11,12 +11,16 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from autoprune.errors import ConfigError, suggest
 from autoprune.graph import Cost, Prunable
 from autoprune.pipeline.amounts import resolve_budget
 from autoprune.pipeline.dense import Dense
 from autoprune.settings import RunConfig
 from autoprune.space import Budget, SearchSpace, SpaceSpec, build_space, load_spec
 from autoprune.tracing import trace
+
+SHORT_OF_WINDOW = "No plan fills the budget to 98%: the search takes the nearest below."
+"""Said by `inspect` and at the start of a search whose divisor, ratios and ties leave the window empty."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,26 @@ def pose(dense: Dense, config: RunConfig) -> Problem:
         ConfigError: a budget or a search space that cannot be used as written.
         BudgetError: no plan meets the budget; the smallest reachable cost is named.
     """
-    prunable = trace(dense.model, dense.example_inputs, frozen=config.model.frozen)
+    prunable = trace_dense(dense, config)
     dense_cost = prunable.cost()
     budget = resolve_budget(config.budget, dense_cost)
     space = build_space(prunable.groups, prunable.cost, budget, space_spec(config))
     return Problem(prunable, dense_cost, budget, space)
+
+
+def trace_dense(dense: Dense, config: RunConfig) -> Prunable:
+    """Trace the dense model, with the modules frozen that the config names.
+
+    Raises:
+        ConfigError: model.frozen names no module.
+        TraceError: the model cannot be traced.
+    """
+    modules = [name for name, _ in dense.model.named_modules() if name]
+    for name in config.model.frozen:
+        if name not in modules:
+            kind = type(dense.model).__name__
+            raise ConfigError(f'model.frozen: "{name}" is no module of {kind}.{suggest(name, modules)}')
+    return trace(dense.model, dense.example_inputs, frozen=config.model.frozen)
 
 
 def space_spec(config: RunConfig) -> SpaceSpec:

@@ -18,8 +18,8 @@ from autoprune.study import open_study
 
 def report(
     study: str, storage: str, output: str | os.PathLike[str] | None = None
-) -> tuple[StudySummary, Path]:
-    """Summarise a study and plot it; nothing of the study changes.
+) -> tuple[StudySummary, Path | None]:
+    """Summarise a study and plot it, where a trial has a score; nothing of the study changes.
 
     Args:
         study: its name.
@@ -27,10 +27,12 @@ def report(
         output: the PNG file; default report.png in the output folder of the search.
 
     Raises:
-        StudyError: there is no such study, or no trial has a score yet.
+        StudyError: there is there is no such study.
     """
     opened = open_study(storage, study)
     summary = summarise(opened)
+    if not summary.ranked():
+        return summary, None
     path = (
         Path(output) if output is not None else Path(str(stored_config(opened).output.folder)) / "report.png"
     )

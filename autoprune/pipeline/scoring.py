@@ -29,12 +29,20 @@ _FINETUNE = re.compile(r"([0-9]+) +(step|epoch)s?")
 def parse_rungs(settings: ScoreSettings) -> tuple[Rung, ...]:
     """Read rungs such as "calibrate", "50 steps", "1 epoch", from cheap to dear.
 
+    Each finetune goes on from the one before, so any that follows makes the whole training longer; to
+    recalibrate alone makes sense only at the foot.
+
     Raises:
-        ConfigError: a rung is none of these.
+        ConfigError: a rung is none of these, or "calibrate" is not the first.
     """
-    rungs = []
+    rungs: list[Rung] = []
     for text in settings.rungs:
-        if text == CALIBRATE:
+        if text.strip() == CALIBRATE:
+            if rungs:
+                raise ConfigError(
+                    f'score.rungs: got "{CALIBRATE}" after "{rungs[-1].name}"; rungs climb from cheap to '
+                    f'dear, so "{CALIBRATE}" can only be the first.'
+                )
             rungs.append(Rung(CALIBRATE))
             continue
         found = _FINETUNE.fullmatch(text.strip())

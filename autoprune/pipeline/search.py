@@ -8,27 +8,29 @@ Before: a config; after: `finetune` retrains the best trial, `report` tells the 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import optuna
 import torch
 
 from autoprune.criteria import importance
 from autoprune.engines import Event, TrialRunner, run_search
 from autoprune.errors import ConfigError, TrialError
 from autoprune.pipeline.checks import check_names, check_places, check_study_is_new
-from autoprune.pipeline.dense import Dense, load_dense, try_task
+from autoprune.pipeline.dense import Dense, load_dense, try_model, try_task
 from autoprune.pipeline.events import Stage, TrialDone, Watcher, silent
 from autoprune.pipeline.history import require_unseen_validation
 from autoprune.pipeline.identity import identify
 from autoprune.pipeline.places import settle
-from autoprune.pipeline.problem import Problem, pose
+from autoprune.pipeline.problem import SHORT_OF_WINDOW, Problem, pose
 from autoprune.pipeline.ranking import encode_ranking
 from autoprune.pipeline.scoring import ScorerFactory, make_score, parse_rungs
 from autoprune.pipeline.stored import change_config, stored_config
@@ -61,7 +63,9 @@ class SearchResult:
             TrialError: there is none.
         """
         if self.summary.best is None:
-            raise TrialError(f"{self.study}: no trial completed; see `autoprune report {self.study}`.")
+            failures = self.summary.failures()
+            most = f", {len(failures[0].trials)} of them with: {failures[0].reason}" if failures else "."
+            raise TrialError(f"{self.study}: none of {len(self.summary.records)} trials completed{most}")
         return self.summary.best
 
 
@@ -81,29 +85,32 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
     check_places(config)
     check_study_is_new(config)
     dense, problem = _prepare(config, dense, watch)
-    try_task(dense, config)
+    try_task(dense)
     setting = _measure(dense, config, watch)
     dense_score = evaluate(copy.deepcopy(dense.model), dense.data.val, dense.task, setting)
     if not math.isfinite(dense_score):
         raise ConfigError(f"task.metric: {config.task.metric} is {dense_score} for the dense model.")
     watch(Stage(f"dense model: {config.task.metric} {dense_score:.4f} on the validation part"))
     ranking = _rank(dense, problem, config)
-    study = create_study(
-        str(config.search.storage),
-        str(config.search.study),
-        config=dataclasses.asdict(config),
-        identity=identify(dense, problem, config),
-        chosen={
-            "setting": dataclasses.asdict(setting),
-            "ranking": ranking,
-            "dense_score": dense_score,
-            "dense_macs": int(problem.dense_cost.macs),
-            "dense_params": int(problem.dense_cost.params),
-            "budget_macs": problem.budget.macs,
-            "budget_params": problem.budget.params,
-            "relaxed": dict(problem.space.relaxed),
-        },
-    )
+    chosen = {
+        "setting": dataclasses.asdict(setting),
+        "ranking": ranking,
+        "dense_score": dense_score,
+        "dense_macs": int(problem.dense_cost.macs),
+        "dense_params": int(problem.dense_cost.params),
+        "dense_widths": {group.name: group.width for group in problem.prunable.searchable},
+        "budget_macs": problem.budget.macs,
+        "budget_params": problem.budget.params,
+        "relaxed": dict(problem.space.relaxed),
+    }
+    with _quiet_optuna():
+        study = create_study(
+            str(config.search.storage),
+            str(config.search.study),
+            config=dataclasses.asdict(config),
+            identity=identify(dense, problem, config),
+            chosen=chosen,
+        )
     return _run(study, config, dense, problem, watch)
 
 
@@ -163,6 +170,7 @@ def _prepare(config: RunConfig, dense: Dense | None, watch: Watcher) -> tuple[De
     """Load or train the dense model and pose the problem; refuse what can be before any training."""
     checkpoint = config.model.checkpoint
     if dense is not None:
+        try_model(dense)
         return dense, _pose(dense, config, watch)
     missing = checkpoint is not None and config.train.when_missing and not Path(checkpoint).exists()
     dense = load_dense(config, trained=not missing)
@@ -187,6 +195,8 @@ def _pose(dense: Dense, config: RunConfig, watch: Watcher) -> Problem:
             f"params {problem.dense_cost.params:,}; budget {limits}"
         )
     )
+    if not problem.space.reach().in_window:
+        watch(Stage(SHORT_OF_WINDOW))
     for name, step in problem.space.relaxed.items():
         watch(Stage(f"{name} is too small for the divisor; its widths are multiples of {step}"))
     return problem
@@ -252,8 +262,20 @@ def _run(
     else:
         handed_on = dense if config.model.name is None and config.model.factory is None else None
         make_scorer = ScorerFactory(config, setting, ranking, handed_on, problem.prunable.fingerprint)
-    run_search(search.engine, runner, make_scorer, workers=search.workers, other_hosts_are_gone=take_over)
+    with _quiet_optuna():
+        run_search(search.engine, runner, make_scorer, workers=search.workers, other_hosts_are_gone=take_over)
     return SearchResult(study.name, study.url, Path(str(config.output.folder)), summarise(study))
+
+
+@contextlib.contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Keep Optuna's progress lines, which a watcher tells better, from the terminal; warnings stay."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 def _teller(

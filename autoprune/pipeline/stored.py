@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from autoprune.errors import ConfigError, StudyError, suggest
+from autoprune.errors import ConfigError, StudyError
 from autoprune.pipeline.places import settle
 from autoprune.settings import RunConfig, parse_override, parse_settings
 from autoprune.study import SearchStudy
@@ -49,9 +49,9 @@ def change_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     for override in overrides:
         section, key, value = parse_override(override)
         if section != "finetune" and f"{section}.{key}" not in CHANGEABLE:
-            hint = suggest(f"{section}.{key}", CHANGEABLE) or f" Those are: {', '.join(CHANGEABLE)}."
             raise ConfigError(
-                f"--set {override}: not a key that may change in a study; begin another search.{hint}"
+                f"--set {override}: not a key that may change in a study; begin another search. Those that "
+                f"may: {', '.join(CHANGEABLE)}, finetune.*"
             )
         values[section][key] = value
     return settle(parse_settings(values, where="config with --set"), named=False)

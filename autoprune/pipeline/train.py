@@ -21,10 +21,11 @@ from autoprune.errors import CheckpointError, ConfigError, suggest
 from autoprune.pipeline.dense import Dense, load_dense, try_task
 from autoprune.pipeline.events import EpochDone, Stage, Watcher, silent
 from autoprune.pipeline.history import save_dense, split_of
-from autoprune.pipeline.places import check_writable, settle
+from autoprune.pipeline.places import probe_writable, settle
 from autoprune.precision import DTYPES, Setting, fastest_setting
-from autoprune.settings import RunConfig, ScheduleSettings
+from autoprune.settings import FinetuneSettings, RunConfig, ScheduleSettings
 from autoprune.train import EpochRecord, Schedule, fit
+from autoprune.train.schedule import OPTIMIZERS, SHAPES
 
 AUTO = "auto"
 
@@ -56,14 +57,16 @@ def train(config: RunConfig, *, watch: Watcher = silent) -> TrainResult:
         )
     if path.exists():
         raise ConfigError(f"model.checkpoint: {path} exists already; name another file, or remove this one.")
-    check_writable(path.parent, "model.checkpoint")
+    schedule_of(config.train)
+    probe_writable(path.parent, "model.checkpoint")
     return train_dense(load_dense(config, trained=False), config, path, watch=watch)
 
 
 def train_dense(dense: Dense, config: RunConfig, path: Path, *, watch: Watcher = silent) -> TrainResult:
     """Train a fresh dense model in place and write it with its history; the state of every epoch is kept."""
     state = path.with_suffix(".training")
-    try_task(dense, config)
+    try_task(dense)
+    path.parent.mkdir(parents=True, exist_ok=True)
     setting = _setting_of(state.with_suffix(".setting.json"), dense, config, watch)
     torch.set_num_threads(setting.threads)
     watch(
@@ -139,7 +142,20 @@ def named_setting(label: str, device: str) -> Setting:
 
 
 def schedule_of(settings: ScheduleSettings) -> Schedule:
-    """Turn a [train] or [finetune] section into a schedule: the keys that both have mean the same."""
+    """Turn a [train] or [finetune] section into a schedule: the keys that both have mean the same.
+
+    Raises:
+        ConfigError: an unknown optimiser or schedule, under the section's own key.
+    """
+    section = "finetune" if isinstance(settings, FinetuneSettings) else "train"
+    for key, name, known in (
+        ("optimizer", settings.optimizer, list(OPTIMIZERS)),
+        ("schedule", settings.schedule, list(SHAPES)),
+    ):
+        if name not in known:
+            raise ConfigError(
+                f'{section}.{key}: unknown "{name}"; known: {", ".join(known)}.{suggest(name, known)}'
+            )
     names = {spec.name for spec in dataclasses.fields(Schedule)}
     values = dataclasses.asdict(settings)
     return Schedule(**{name: value for name, value in values.items() if name in names})

@@ -9,13 +9,15 @@ Before: `study` holds the records; after: the command line and the user.
 from __future__ import annotations
 
 from autoprune.report.plot import plot_study
-from autoprune.report.summary import RungAgreement, StudySummary, summarise
-from autoprune.report.tables import best_table, summary_notes, trial_table
+from autoprune.report.summary import Failure, RungAgreement, StudySummary, summarise
+from autoprune.report.tables import best_table, failure_table, summary_notes, trial_table
 
 __all__ = [
+    "Failure",
     "RungAgreement",
     "StudySummary",
     "best_table",
+    "failure_table",
     "plot_study",
     "summarise",
     "summary_notes",

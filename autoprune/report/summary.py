@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autoprune.errors import StudyError
@@ -30,17 +31,27 @@ class RungAgreement:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """Why trials failed, and the numbers of those that did so for this reason."""
+
+    reason: str
+    trials: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class StudySummary:
     """A study at one moment.
 
     Attributes:
         study: its name.
         metric: name of the score.
+        rungs: names of the rungs that a trial climbs; its score is the metric after the last one.
         records: all trials, by number.
         best: the best complete trial; None before the first.
         dense_macs: of the dense model.
         dense_params: of the dense model.
         dense_score: the dense model's on the validation part.
+        dense_widths: of the groups that are searched, which frozen ones are not.
         budget_macs: the limit, or None.
         budget_params: the limit, or None.
         agreements: between neighbouring rungs, where enough trials climbed both.
@@ -48,11 +59,13 @@ class StudySummary:
 
     study: str
     metric: str
+    rungs: tuple[str, ...]
     records: tuple[TrialRecord, ...]
     best: TrialRecord | None
     dense_macs: int
     dense_params: int
     dense_score: float
+    dense_widths: Mapping[str, int]
     budget_macs: int | None
     budget_params: int | None
     agreements: tuple[RungAgreement, ...]
@@ -72,6 +85,15 @@ class StudySummary:
             scored,
             key=lambda record: (record.stopped or record.state != "complete", -(record.score or 0.0)),
         )
+
+    def failures(self) -> list[Failure]:
+        """Return why trials failed, the most frequent reason first."""
+        numbers: dict[str, list[int]] = {}
+        for record in self.records:
+            if record.state == "failed":
+                numbers.setdefault(record.failure or "unknown", []).append(record.number)
+        found = [Failure(reason, tuple(trials)) for reason, trials in numbers.items()]
+        return sorted(found, key=lambda failure: -len(failure.trials))
 
     def counts(self) -> dict[str, int]:
         """Return how many trials ended how: {"complete": 18, "stopped": 2, ...}."""
@@ -98,11 +120,13 @@ def summarise(study: SearchStudy) -> StudySummary:
     return StudySummary(
         study=study.name,
         metric=str(study.config["task"]["metric"]),
+        rungs=tuple(study.config["score"]["rungs"]),
         records=records,
         best=best,
         dense_macs=int(chosen["dense_macs"]),
         dense_params=int(chosen["dense_params"]),
         dense_score=float(chosen["dense_score"]),
+        dense_widths=dict(chosen.get("dense_widths", {})),
         budget_macs=chosen["budget_macs"],
         budget_params=chosen["budget_params"],
         agreements=_agreements(records),

@@ -7,7 +7,9 @@ Before: `report.summary`; after: the command line prints them.
 
 from __future__ import annotations
 
+from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from autoprune.report.summary import StudySummary, outcome
 from autoprune.study import TrialRecord
@@ -20,8 +22,21 @@ def trial_table(summary: StudySummary, *, most: int) -> Table:
         summary: of the study.
         most: rows; failed trials follow the scored ones.
     """
-    table = Table(title=f"Study {summary.study}: {_counted(summary)}", title_justify="left")
-    for column in ("trial", summary.metric, "MACs", "params", "seconds", "origin", "outcome"):
+    table = Table(
+        title=f"Study {summary.study}: {_counted(summary)}",
+        title_justify="left",
+        box=box.SIMPLE,
+        padding=(0, 1, 0, 0),  # so that it fits in 80 columns
+    )
+    for column in (
+        "trial",
+        f"{summary.metric}\nafter {summary.rungs[-1]}",
+        "MACs",
+        "params",
+        "seconds",
+        "origin",
+        "outcome",
+    ):
         table.add_column(column, justify="left" if column in ("origin", "outcome") else "right")
     table.add_row("dense", f"{summary.dense_score:.4f}", "100.0%", "100.0%", "", "", "", end_section=True)
     scored = summary.ranked()
@@ -41,33 +56,48 @@ def trial_table(summary: StudySummary, *, most: int) -> Table:
 
 
 def best_table(summary: StudySummary) -> Table:
-    """Draw the widths of the best trial."""
+    """Draw the widths of the best trial, of the groups that are searched."""
     best = summary.best
     title = "No trial has completed" if best is None else f"Best: trial {best.number}"
     table = Table(title=title, title_justify="left")
-    table.add_column("group")
-    table.add_column("width kept", justify="right")
-    for name, width in (best.widths if best is not None else {}).items():
-        table.add_row(name, str(width))
+    table.add_column("group", overflow="fold")
+    table.add_column("width kept", justify="right", no_wrap=True)
+    widths = best.widths if best is not None else {}
+    for name, dense in (summary.dense_widths or widths).items():
+        if name in widths:
+            table.add_row(name, f"{widths[name]} / {dense}" if summary.dense_widths else str(widths[name]))
+    return table
+
+
+def failure_table(summary: StudySummary) -> Table:
+    """Draw why trials failed, the most frequent reason first."""
+    table = Table(title="Failures", title_justify="left")
+    table.add_column("trials", justify="right")
+    table.add_column("first", justify="right")
+    table.add_column("reason", overflow="fold")
+    for failure in summary.failures():
+        table.add_row(str(len(failure.trials)), str(failure.trials[0]), Text(failure.reason))
     return table
 
 
 def summary_notes(summary: StudySummary) -> list[str]:
-    """Say in sentences how the rungs agree, and which trials failed why."""
-    notes = [
+    """Say in sentences what the scores mean, and how the rungs agree."""
+    notes = []
+    if summary.ranked():
+        notes.append(
+            f'Scores are those after the search\'s short rung "{summary.rungs[-1]}"; '
+            "`autoprune finetune` trains the best trial fully."
+        )
+    return notes + [
         f'Kendall\'s tau of "{found.lower}" and "{found.upper}": {found.tau:.2f} over {found.trials} trials.'
         for found in summary.agreements
     ]
-    failures = [
-        record for record in summary.records if record.failure is not None and record.state == "failed"
-    ]
-    notes += [f"Trial {record.number} failed: {record.failure}" for record in failures[:3]]
-    return notes
 
 
 def _ended(record: TrialRecord) -> str:
     reused = f", as trial {record.reused}" if record.reused is not None else ""
-    return f"{outcome(record)}{reused}"
+    after = f" at {record.scores[-1].name}" if outcome(record) == "stopped" and record.scores else ""
+    return f"{outcome(record)}{after}{reused}"
 
 
 def _counted(summary: StudySummary) -> str:

@@ -8,11 +8,12 @@ Before: `graph` finds the groups and their cost; after: samplers and studies spe
 
 from __future__ import annotations
 
-from autoprune.space.budget import Budget
+from autoprune.space.budget import Asked, Budget
 from autoprune.space.search_space import Reach, SearchSpace, Variable, build_space
 from autoprune.space.spec import Override, SpaceSpec, Tie, load_spec
 
 __all__ = [
+    "Asked",
     "Budget",
     "Override",
     "Reach",

@@ -7,7 +7,9 @@ Before: `pipeline` resolves "50%" against the dense cost; after: `fill` puts eve
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,12 +25,41 @@ WINDOW_LOW = 0.98
 
 
 @dataclass(frozen=True)
+class Asked:
+    """How a user wrote a limit, so that the answer can be given in the same words.
+
+    Attributes:
+        key: of the config, e.g. "budget.flops".
+        text: its value, e.g. "1%".
+        unit: what the key counts, e.g. "FLOPs".
+        per_cost: units per MAC or parameter, e.g. 2 FLOPs.
+        dense: what the dense model has, in units.
+    """
+
+    key: str
+    text: str
+    unit: str
+    per_cost: int
+    dense: int
+
+    def out_of_reach(self, limit: int, smallest: int) -> str:
+        """Say that `limit` cannot be met, since `smallest` is the least; both in MACs or parameters."""
+        asked, least = limit * self.per_cost, smallest * self.per_cost
+        share = math.ceil(1000 * least / self.dense) / 10
+        return (
+            f"{self.key}: {self.text} asks for {asked:,} {self.unit}, but {least:,} {self.unit} is the "
+            f"smallest reachable here: ask for at least {share:g}%"
+        )
+
+
+@dataclass(frozen=True)
 class Budget:
     """Upper limits on what a candidate may cost.
 
     Attributes:
         macs: multiply-adds of one forward at batch 1, or None for no limit.
         params: parameters, or None for no limit.
+        asked: {"macs": ..., "params": ...} as the user wrote them, where they come from a config.
 
     Raises:
         BudgetError: no limit is given, or one is below 1.
@@ -36,6 +67,7 @@ class Budget:
 
     macs: int | None = None
     params: int | None = None
+    asked: Mapping[str, Asked] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         limits = self.limits
@@ -47,6 +79,15 @@ class Budget:
         """The limits that are set, by the name of the cost that they bound."""
         named = {"macs": self.macs, "params": self.params}
         return {name: limit for name, limit in named.items() if limit is not None}
+
+    def out_of_reach(self, name: str, smallest: int) -> str:
+        """Say that the limit called `name` cannot be met, and what can be, in the user's own key and unit."""
+        limit = self.limits[name]
+        if name in self.asked:
+            return self.asked[name].out_of_reach(limit, smallest)
+        return (
+            f"budget.{name}: got {limit:,}, but {smallest:,} is the smallest reachable here; raise the budget"
+        )
 
     def usage(self, cost: Cost) -> NDArray[np.float64]:
         """Return cost / limit for the limit that is fullest; a candidate fits where this is at most 1.

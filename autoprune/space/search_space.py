@@ -159,8 +159,7 @@ class SearchSpace:
             smallest = int(np.asarray(getattr(cost, name))[0])
             if smallest > limit:
                 raise BudgetError(
-                    f"budget.{name}: got {limit:,}, but {smallest:,} is the smallest reachable here; "
-                    "raise the budget, or lower the space's low, divisor or floor."
+                    f"{self.budget.out_of_reach(name, smallest)}, or lower the space's low, divisor or floor."
                 )
 
 

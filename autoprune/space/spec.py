@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from autoprune.errors import ConfigError, suggest
+from autoprune.errors import ConfigError, reason_of, suggest
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def load_spec(path: str | Path) -> SpaceSpec:
     try:
         values = tomllib.loads(Path(path).read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as a search space ({error}).") from None
+        raise ConfigError(f"{path}: cannot be read as a search space ({reason_of(error)}).") from None
     tables = {"tie": Tie, "override": Override}
     plain = {spec.name for spec in fields(SpaceSpec)} - {"ties", "overrides"}
     _refuse_unknown(str(path), values, plain | tables.keys())

@@ -10,6 +10,6 @@ from __future__ import annotations
 
 from autoprune.rungs import RungScore
 from autoprune.study.records import TrialRecord
-from autoprune.study.search_study import SearchStudy, create_study, open_study
+from autoprune.study.search_study import SearchStudy, create_study, open_study, study_state
 
-__all__ = ["RungScore", "SearchStudy", "TrialRecord", "create_study", "open_study"]
+__all__ = ["RungScore", "SearchStudy", "TrialRecord", "create_study", "open_study", "study_state"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.storages import BaseStorage
@@ -214,8 +214,7 @@ def open_study(url: str, name: str) -> SearchStudy:
             hint = suggest(name, names) or f" Studies there: {', '.join(names) or 'none'}."
             raise StudyError(f"{name}: no such study in {url}.{hint}")
         study = optuna.load_study(study_name=name, storage=storage)
-        header = study.user_attrs.get(HEADER)
-        if not isinstance(header, dict) or header.get("format") != FORMAT:
+        if not _is_ours(study):
             raise StudyError(
                 f"{name}: not a study of this version of autoprune (attribute {HEADER!r} is missing or of "
                 "another format); choose another study or storage."
@@ -223,9 +222,32 @@ def open_study(url: str, name: str) -> SearchStudy:
         return SearchStudy(url, study)
 
 
+def study_state(url: str, name: str) -> Literal["none", "ours", "foreign"]:
+    """Tell what a storage has under a name: nothing, a study that can be gone on with, or someone else's.
+
+    A study that was killed while it was made, before it held anything, counts as none.
+
+    Raises:
+        StudyError: the storage cannot be used.
+    """
+    storage = open_storage(url, create=False)
+    with storage_errors(url):
+        if name not in study_names(storage):
+            return "none"
+        study = optuna.load_study(study_name=name, storage=storage)
+        if _is_ours(study):
+            return "ours"
+        return "foreign" if study.user_attrs or study.get_trials(deepcopy=False) else "none"
+
+
 def study_names(storage: BaseStorage) -> list[str]:
     """Return the names of all studies in a storage."""
     return [study.study_name for study in storage.get_all_studies()]
+
+
+def _is_ours(study: optuna.Study) -> bool:
+    header = study.user_attrs.get(HEADER)
+    return isinstance(header, dict) and header.get("format") == FORMAT
 
 
 def _short(fingerprint: str | None) -> str:

@@ -10,8 +10,9 @@ Before: a config's `search.storage`; after: `SearchStudy` reads and writes trial
 from __future__ import annotations
 
 import functools
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,18 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.engine import make_url
 
-from autoprune.errors import StudyError
+from autoprune.errors import StudyError, reason_of
 
 LOCK_TIMEOUT_S = 20.0
 """How long a write waits for another process's lock on SQLite; `?timeout=5` in the URL overrides it."""
+
+
+DRIVERS = {
+    "postgresql": ('"psycopg[binary]"', "postgresql+psycopg"),
+    "mysql": ("pymysql", "mysql+pymysql"),
+    "mariadb": ("pymysql", "mariadb+pymysql"),
+}
+"""Kind of server -> package to install, and the scheme of the URLs that use it."""
 
 
 def open_storage(url: str, *, create: bool) -> BaseStorage:
@@ -50,6 +59,8 @@ def _open(url: str, path: Path | None, create: bool) -> BaseStorage:
         path.parent.mkdir(parents=True, exist_ok=True)
     elif path is not None and not path.is_file():
         raise StudyError(f"{url}: there is no such file, so no study to open; check search.storage.")
+    elif path is not None and url.startswith("sqlite") and names_in_file(path) == []:
+        raise StudyError(f"{url}: it holds no study; check search.storage.")
     if path is not None and url.startswith("journal:"):
         return JournalStorage(JournalFileBackend(str(path)))
     options: dict[str, Any] = {}
@@ -61,11 +72,37 @@ def _open(url: str, path: Path | None, create: bool) -> BaseStorage:
 
 
 def _tune_sqlite(create: bool, connection: Any, _: Any) -> None:
-    """Write ahead instead of waiting for the disk at every commit; a kill still loses nothing."""
+    """Let readers and a writer work at once (WAL), and lose nothing committed, not even at a power cut.
+
+    synchronous=NORMAL would be faster, but may lose the last commits when the power fails.
+    """
     if create:
         connection.execute("PRAGMA journal_mode=WAL")
-    if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
-        connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute("PRAGMA synchronous=FULL")
+
+
+def is_in_memory(url: str) -> bool:
+    """Tell whether a storage lives in the memory of one process, and is gone with it."""
+    if not url.startswith("sqlite"):
+        return False
+    try:
+        database = make_url(url).database or ""
+    except sqlalchemy.exc.ArgumentError:
+        return False
+    return not database or ":memory:" in database or "mode=memory" in url
+
+
+def names_in_file(path: Path) -> list[str] | None:
+    """Return the names of the studies in an SQLite file, which is only read; None where it cannot be read."""
+    try:
+        url = f"{path.absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(url, timeout=1, uri=True)) as file:
+            tables = {name for (name,) in file.execute("SELECT name FROM sqlite_master")}
+            if "studies" not in tables:
+                return []
+            return [str(name) for (name,) in file.execute("SELECT study_name FROM studies")]
+    except sqlite3.Error:
+        return None
 
 
 @contextmanager
@@ -74,7 +111,7 @@ def storage_errors(url: str) -> Iterator[None]:
     try:
         yield
     except (sqlalchemy.exc.SQLAlchemyError, OptunaError, ImportError, OSError) as error:
-        raise StudyError(f"{_shown(url)}: {_explain(error)}") from error
+        raise StudyError(f"{_shown(url)}: {_explain(url, error)}") from error
 
 
 def _file_of(url: str) -> Path | None:
@@ -89,13 +126,16 @@ def _file_of(url: str) -> Path | None:
     return Path(database) if database and database != ":memory:" else None
 
 
-def _explain(error: BaseException) -> str:
+def _explain(url: str, error: BaseException) -> str:
     if isinstance(error, sqlalchemy.exc.NoSuchModuleError):
         return f"no driver for this kind of storage is installed ({error})."
+    missing = _missing_driver(url, error)
+    if missing is not None:
+        return missing
     if isinstance(error, sqlalchemy.exc.ArgumentError):
         return 'not a URL of a storage, such as "sqlite:///runs/study.db" or "journal:///runs/study.log".'
     cause = error.__cause__ if isinstance(error.__cause__, sqlalchemy.exc.SQLAlchemyError) else error
-    text = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
+    text = reason_of(getattr(cause, "orig", None) or cause)
     explanations = {
         "locked": "locked by another process; wait for it, or stop it, then try again.",
         "not a database": "not an SQLite database; check search.storage, or move the file away.",
@@ -106,6 +146,20 @@ def _explain(error: BaseException) -> str:
         if sign in text:
             return explanation
     return f"the storage cannot be used ({text})."
+
+
+def _missing_driver(url: str, error: BaseException) -> str | None:
+    """Name the package that a server's URL needs, where it is that which is missing."""
+    if not isinstance(error, ImportError) and not isinstance(error.__cause__, ImportError):
+        return None
+    scheme = url.partition(":")[0]
+    kind, _, driver = scheme.partition("+")
+    package, usual = DRIVERS.get(kind, (driver or kind, scheme))
+    if driver and driver != usual.partition("+")[2]:
+        return (
+            f'the driver "{driver}" is not installed: pip install {driver}, or use {package} and {usual}://.'
+        )
+    return f"no driver for {kind} is installed: pip install {package}, and write the URL as {usual}://..."
 
 
 def _shown(url: str) -> str:

@@ -28,6 +28,7 @@ def evaluate(model: nn.Module, loader: Loader, task: Task, setting: Setting) -> 
     Raises:
         DataError: the part is empty.
         TrialError: the outputs are not finite.
+        ConfigError: the metric raises, or gives something else than one number.
     """
     setting.place(model)
     outputs: list[Tensor] = []
@@ -42,7 +43,7 @@ def evaluate(model: nn.Module, loader: Loader, task: Task, setting: Setting) -> 
     together = torch.cat(outputs)
     if not bool(torch.isfinite(together).all()):
         raise TrialError(f"diverged: the model's outputs are not finite ({setting.label}).")
-    return float(task.metric(together, torch.cat(targets)))
+    return task.measure(together, torch.cat(targets))
 
 
 def recalibrate(model: nn.Module, loader: Loader, batches: int, setting: Setting, *, seed: int = 0) -> None:

@@ -14,14 +14,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from autoprune.errors import CheckpointError, suggest
+from autoprune.errors import CheckpointError, reason_of, suggest
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")
 """Keys under which training scripts keep the state_dict inside a larger dict."""
+
+COUNTER = "num_batches_tracked"
+"""BatchNorm's counter of batches, which carries no weights: files may lack it, and messages name it last."""
+
+FOREIGN_SHARE = 0.25
+"""Above this share of leaves that the model or the file lacks, the file is another architecture's."""
 
 
 def checkpoint_hash(path: str | Path) -> str:
@@ -34,7 +39,7 @@ def checkpoint_hash(path: str | Path) -> str:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise CheckpointError(f"checkpoint {path}: cannot be read ({_reason(error)}).") from error
+        raise CheckpointError(f"checkpoint {path}: cannot be read ({reason_of(error)}).") from error
 
 
 def load_checkpoint(model: nn.Module, path: str | Path) -> None:
@@ -50,13 +55,20 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
     """
     state = _strip_prefix(read_state(path))
     own = model.state_dict()
-    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in state if name not in own]
+    missing = [name for name in own if name not in state and not name.endswith(COUNTER)]
+    unexpected = sorted((name for name in state if name not in own), key=lambda name: name.endswith(COUNTER))
     if missing or unexpected:
+        foreign = max(len(missing) / len(own), len(unexpected) / max(1, len(state))) > FOREIGN_SHARE
+        hint = (
+            " It looks like another architecture's; check model.name and model.checkpoint."
+            if foreign
+            else suggest(missing[0], unexpected)
+            if missing
+            else ""
+        )
         raise CheckpointError(
             f"checkpoint {path}: it is not this model's: {_listed('missing', missing)}"
-            f"{'; ' if missing and unexpected else ''}{_listed('unexpected', unexpected)}."
-            f"{suggest(missing[0], unexpected) if missing else ''}"
+            f"{'; ' if missing and unexpected else ''}{_listed('unexpected', unexpected)}.{hint}"
         )
     for name, tensor in state.items():
         if tensor.shape != own[name].shape:
@@ -75,8 +87,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the file is missing, corrupt, or holds no state_dict.
     """
-    if not Path(path).is_file():
-        raise CheckpointError(f"checkpoint {path}: there is no such file.")
+    _require_file(Path(path))
     try:
         if Path(path).suffix == ".safetensors":
             return load_file(path)
@@ -85,7 +96,9 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"checkpoint {path}: it is corrupt, or holds more than tensors; save model.state_dict() alone."
         ) from error
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except PermissionError as error:
+        raise CheckpointError(f"checkpoint {path}: cannot be read ({reason_of(error)}).") from error
+    except Exception as error:  # garbage leads the readers to errors of any kind
         raise CheckpointError(f"checkpoint {path}: it is corrupt ({_reason(error)}).") from error
     for key in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -95,12 +108,25 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"checkpoint {path}: it holds a {type(content).__name__}, expected a state_dict."
         )
-    wrong = next((name for name, value in content.items() if not isinstance(value, Tensor)), None)
-    if wrong is not None:
-        raise CheckpointError(
-            f'checkpoint {path}: its entry "{wrong}" is no tensor; keep the state_dict under "state_dict".'
-        )
+    for name, value in content.items():
+        if not (isinstance(name, str) and isinstance(value, Tensor)):
+            raise CheckpointError(
+                f'checkpoint {path}: its entry "{name}" is no tensor with a name; keep the state_dict under '
+                '"state_dict".'
+            )
     return dict(content)
+
+
+def _require_file(path: Path) -> None:
+    if path.is_dir():
+        raise CheckpointError(f"checkpoint {path}: it is a folder; name the file of weights in it.")
+    if not path.is_file():
+        raise CheckpointError(
+            f"checkpoint {path}: there is no such file; train one with `autoprune train CONFIG`, or name "
+            "yours as model.checkpoint."
+        )
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"checkpoint {path}: the file is empty.")
 
 
 def _strip_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:

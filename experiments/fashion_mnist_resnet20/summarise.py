@@ -50,6 +50,8 @@ def difference(values: NDArray[np.float64], base: NDArray[np.float64]) -> str:
     pairs = values - base
     if not pairs.any():
         return "0"
+    if len(pairs) == 1:
+        return f"{pairs[0]:+.2f} (one seed: no interval)"
     half = stats.t.ppf(0.975, len(pairs) - 1) * stats.sem(pairs)
     return f"{pairs.mean():+.2f} [{pairs.mean() - half:+.2f}, {pairs.mean() + half:+.2f}]"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from autoprune.data import load, wrap_loaders
 from autoprune.errors import DataError
@@ -58,6 +58,28 @@ def alone() -> Loaders:
     return loader()
 
 
+class Broken(Dataset[tuple[torch.Tensor, int]]):
+    """Raises at its twelfth sample."""
+
+    def __len__(self) -> int:
+        return 20
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.zeros(3, 8, 8), {number: number % 4 for number in range(12)}[index]
+
+
+def breaks_in_val() -> tuple[Any, Any]:
+    return loader(), DataLoader(Broken(), batch_size=8)
+
+
+def words_for_targets() -> tuple[Any, Any]:
+    return loader(), [(torch.zeros(2, 3, 8, 8), ["cat", "dog"])]
+
+
+def one_target_for_all() -> tuple[Any, Any]:
+    return loader(), [(torch.zeros(2, 3, 8, 8), torch.tensor(1))]
+
+
 def fails() -> None:
     raise OSError("disk on fire")
 
@@ -90,6 +112,9 @@ def test_a_dict_may_name_the_classes() -> None:
         ("other_shape", r"train images are \(3, 8, 8\), val images \(1, 8, 8\)"),
         ("alone", r"got a DataLoader, expected \(train, val\)"),
         ("once_only", "can be read only once"),
+        ("breaks_in_val", r"data .*:breaks_in_val: val: reading a batch failed: KeyError: 12"),
+        ("words_for_targets", "val: targets are a list that is no tensor"),
+        ("one_target_for_all", r"val: a batch of inputs \(2, 3, 8, 8\) and targets \(\)"),
         ("fails", "failed: OSError: disk on fire"),
     ],
 )
@@ -97,6 +122,21 @@ def test_each_mistake_is_named_in_one_line(name: str, message: str) -> None:
     with pytest.raises(DataError, match=message) as raised:
         load(f"{__name__}:{name}")
     assert "\n" not in str(raised.value)
+
+
+def test_a_data_set_that_breaks_after_the_scan_is_named() -> None:
+    source = DataLoader(Broken(), batch_size=8)
+    data = wrap_loaders({"train": loader(), "val": loader(), "test": source}, name="m:make")
+    assert data.test is not None
+    with pytest.raises(DataError, match=r"data m:make: test: reading a batch failed: KeyError: 12"):
+        list(data.test)
+
+
+@pytest.mark.slow
+def test_an_error_in_a_loaders_worker_is_one_line() -> None:
+    source = DataLoader(Broken(), batch_size=8, num_workers=1)
+    with pytest.raises(DataError, match=r"val: reading a batch failed: KeyError: 12$"):
+        wrap_loaders((loader(), source))
 
 
 def test_loaders_in_hand_are_wrapped_as_those_of_a_function() -> None:

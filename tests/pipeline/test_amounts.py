@@ -6,7 +6,7 @@ import pytest
 
 from autoprune.errors import BudgetError, ConfigError
 from autoprune.graph import Cost
-from autoprune.pipeline.amounts import resolve_budget
+from autoprune.pipeline.amounts import check_amounts, resolve_budget
 from autoprune.settings import BudgetSettings
 
 DENSE = Cost(macs=4_000_000_001, params=40_000_000)
@@ -46,7 +46,8 @@ def test_amounts_become_absolute_limits(
         (BudgetSettings(latency="4 ms"), ConfigError, r"latency budgets are not available"),
         (BudgetSettings(macs="100%"), BudgetError, r"less than the dense model's 4,000,000,001"),
         (BudgetSettings(params="0%"), BudgetError, r"budget\.params: 0% is 0"),
-        (BudgetSettings(macs="5G"), BudgetError, r"5,000,000,000, expected more than 0"),
+        (BudgetSettings(macs="5G"), BudgetError, r"5,000,000,000 MACs, expected at least 1 and less than"),
+        (BudgetSettings(flops=1), BudgetError, r"budget\.flops: 1 is 1 FLOPs, expected at least 2"),
     ],
 )
 def test_a_wrong_budget_gets_one_clear_line(
@@ -55,3 +56,20 @@ def test_a_wrong_budget_gets_one_clear_line(
     with pytest.raises(kind, match=message) as caught:
         resolve_budget(settings, DENSE)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_malformed_is_refused_without_a_model() -> None:
+    check_amounts(BudgetSettings(flops="50%"))
+    with pytest.raises(ConfigError, match=r"budget\.flops: got 'abc', expected a share"):
+        check_amounts(BudgetSettings(flops="abc"))
+    with pytest.raises(ConfigError, match="no limit is given"):
+        check_amounts(BudgetSettings())
+
+
+def test_a_budget_out_of_reach_is_answered_in_the_users_key_and_unit() -> None:
+    budget = resolve_budget(BudgetSettings(flops="1%", params="20M"), DENSE)
+    assert budget.out_of_reach("macs", 66_000_000) == (
+        "budget.flops: 1% asks for 80,000,000 FLOPs, but 132,000,000 FLOPs is the smallest reachable here: "
+        "ask for at least 1.7%"
+    )
+    assert "budget.params: 20M asks for 20,000,000 parameters" in budget.out_of_reach("params", 30_000_000)

@@ -26,7 +26,7 @@ def test_an_inspection_of_the_default() -> None:
 
 def test_a_budget_out_of_reach_is_explained_and_the_rest_is_shown() -> None:
     inspection = inspect(load_config("digits", ["budget.flops=0.1%"]))
-    assert f"{inspection.smallest.macs:,} is the smallest reachable" in inspection.problem
+    assert f"{inspection.smallest.flops:,} FLOPs is the smallest reachable" in inspection.problem
     assert inspection.budget is not None
     assert not inspection.in_window
 

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from pathlib import Path
 
+import optuna
 import pytest
 
 from autoprune.config import load_config
 from autoprune.errors import ConfigError, StudyError
-from autoprune.pipeline.places import absolute_storage, check_writable, find_storage, settle
+from autoprune.pipeline.checks import check_places, check_study_is_new
+from autoprune.pipeline.places import (
+    absolute_storage,
+    check_writable,
+    find_storage,
+    probe_writable,
+    settle,
+)
+from autoprune.study import create_study
 
 MINIMAL = {"model": {"name": "resnet20"}, "data": {"name": "digits"}, "budget": {"flops": "50%"}}
 
@@ -42,11 +52,30 @@ def test_weights_of_their_own_need_no_checkpoint() -> None:
     [
         ("model.factory=a.b:c", r'model: got name = "resnet20" and factory = "a\.b:c", expected one of'),
         ("data.loaders=a.b:c", r'data: got name = "digits" and loaders = "a\.b:c", expected one of'),
+        ("model.name=m:net", r'model\.name: "m:net" names a function; write it as model\.factory = "m:net"'),
+        ("data.name=m:make", r'data\.name: "m:make" names a function; write it as data\.loaders = "m:make"'),
+        ("search.study=../../x", r'search\.study: got "\.\./\.\./x", expected .* Write e\.g\. "x"'),
+        ("search.study=..", r'search\.study: got "\.\."'),
+        ("search.study=a/b", r'search\.study: got "a/b", .* Write e\.g\. "a-b"'),
+        ("search.study=''", r'search\.study: got "", expected'),
+        ("search.study='" + 300 * "a" + "'", r"expected at most 200 letters"),
+        ("search.storage='sqlite:///:memory:'", r"search\.storage: .* is gone when the command ends"),
+        ("search.storage=':memory:'", r"search\.storage: .* is gone when the command ends"),
+        ("search.storage='sqlite://'", r"search\.storage: .* is gone when the command ends"),
     ],
 )
-def test_two_names_for_one_thing_are_refused(override: str, message: str) -> None:
+def test_names_that_cannot_be_used_are_refused(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         settle(load_config(MINIMAL, [override]))
+
+
+def test_a_function_is_written_with_a_colon() -> None:
+    for section, key, other in (("model", "factory", "data"), ("data", "loaders", "model")):
+        config = {section: {key: "mymod"}, other: MINIMAL[other]}
+        with pytest.raises(
+            ConfigError, match=rf'{section}\.{key}: "mymod" names no .* "package\.module:func'
+        ):
+            settle(load_config(config))
 
 
 def test_a_missing_model_is_named() -> None:
@@ -62,24 +91,68 @@ def test_servers_are_left_as_they_are() -> None:
     assert absolute_storage("a.db") == f"sqlite:///{os.getcwd()}/a.db"
 
 
-def test_the_only_storage_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_storage_that_holds_the_study_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StudyError, match=r'study "a": no storage in runs/; name one with --storage'):
         find_storage("a")
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "other.db").touch()
-    assert find_storage("a") == f"sqlite:///{tmp_path}/runs/other.db"
-    (tmp_path / "runs" / "more.db").touch()
-    with pytest.raises(StudyError, match=r"several storages in runs/ \(more\.db, other\.db\)"):
-        find_storage("a")
-    (tmp_path / "runs" / "a.db").touch()
-    assert find_storage("a") == f"sqlite:///{tmp_path}/runs/a.db"
+    other = absolute_storage("runs/other.db")
+    create_study(other, "alpha", config={}, identity={})
+    assert find_storage("alpha") == other
+    (tmp_path / "runs" / "empty.db").touch()
+    with sqlite3.connect(tmp_path / "runs" / "foreign.db") as foreign:
+        foreign.execute("CREATE TABLE mine (number INTEGER)")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "runs").glob("*.db")}
+    with pytest.raises(StudyError, match=r'"alpa": no study of that name in runs/.* Did you mean "alpha"'):
+        find_storage("alpa")
+    with pytest.raises(StudyError, match=r'"x": no study of that name in runs/.* Studies there: alpha'):
+        find_storage("x")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "runs").glob("*.db")} == before
+    (tmp_path / "runs" / "a.db").write_bytes(b"this is a text and no database " * 40)
+    assert find_storage("a") == absolute_storage("runs/a.db")
     with pytest.raises(StudyError, match="no such file"):
         find_storage("a", "sqlite:///nowhere.db")
+    with pytest.raises(StudyError, match="it is a folder"):
+        find_storage("a", str(tmp_path))
+
+
+def test_checks_make_nothing_and_refuse_a_folder_as_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_places(settle(load_config("digits")))
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConfigError, match=r"search\.storage: .* is a folder; name a file"):
+        check_places(settle(load_config("digits", [f"search.storage={tmp_path}"])))
+    shared = load_config("digits", ["search.storage='sqlite:///:memory:'", "search.engine=processes"])
+    with pytest.raises(ConfigError, match=r"is seen by one process only"):
+        check_places(settle(shared, named=False))
+
+
+def test_only_a_study_that_resume_takes_is_said_to_be_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = settle(load_config("digits", ["search.storage=a.db"]))
+    url = str(config.search.storage)
+    check_study_is_new(config)
+    (tmp_path / "a.db").touch()
+    check_study_is_new(config)
+    study = optuna.create_study(storage=url, study_name="digits", direction="maximize")
+    check_study_is_new(config)
+    study.add_trial(optuna.trial.create_trial(value=1.0))
+    with pytest.raises(StudyError, match=r"holds a study of that name that this version .* choose another"):
+        check_study_is_new(config)
+    create_study(url, "mine", config={}, identity={})
+    with pytest.raises(StudyError, match=r"go on with `autoprune resume mine"):
+        check_study_is_new(settle(load_config("digits", ["search.storage=a.db", "search.study=mine"])))
 
 
 def test_an_unwritable_folder_is_said_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"output\.folder: .*file/out cannot be written"):
         check_writable(tmp_path / "file" / "out", "output.folder")
+    with pytest.raises(
+        ConfigError, match=r"output\.folder: .*file/out cannot be written \(Not a directory\)"
+    ):
+        probe_writable(tmp_path / "file" / "out", "output.folder")
     assert check_writable(tmp_path / "new" / "folder", "output.folder").is_dir()

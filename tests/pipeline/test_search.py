@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import autoprune
+from autoprune.config import load_config
 from autoprune.criteria import importance, plan_from_importance
 from autoprune.data import VisionData, load
-from autoprune.errors import ConfigError, DataError, StudyError
+from autoprune.errors import ConfigError, DataError, StudyError, TrialError
+from autoprune.pipeline import report, settle
 from autoprune.pipeline.dense import Dense
+from autoprune.pipeline.events import Stage
+from autoprune.pipeline.problem import SHORT_OF_WINDOW
 from autoprune.pipeline.ranking import decode_ranking, encode_ranking
 from autoprune.pipeline.scoring import ScorerFactory, parse_rungs
+from autoprune.pipeline.stored import change_config
 from autoprune.pipeline.train import named_setting
 from autoprune.report import plot_study, summarise
+from autoprune.score import FinetuneScore
 from autoprune.settings import ScoreSettings
 from autoprune.study import open_study
 from autoprune.task import Task
@@ -140,6 +148,41 @@ def test_rungs_are_read_from_words() -> None:
     for wrong in ("5 stepps", "steps", "0 steps", "-1 epochs", ""):
         with pytest.raises(ConfigError, match=r"score\.rungs"):
             parse_rungs(ScoreSettings(rungs=(wrong,)))
+    for wrong_order in (("20 steps", "calibrate"), ("calibrate", "calibrate")):
+        with pytest.raises(ConfigError, match=r'score\.rungs: .* "calibrate" can only be the first'):
+            parse_rungs(ScoreSettings(rungs=wrong_order))
+
+
+def test_a_key_that_may_not_change_is_answered_with_those_that_may() -> None:
+    config = settle(load_config("digits"))
+    with pytest.raises(
+        ConfigError, match=r"begin another search\. Those that may: search\.trials, .*finetune\.\*"
+    ):
+        change_config(config, ["search.sampler=gp"])
+    assert change_config(config, ["search.trials=7"]).search.trials == 7
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("budget.flops=abc", r"budget\.flops: got 'abc'"),
+        ("search.storage='sqlite:///:memory:'", r"search\.storage: .* is gone"),
+        ("search.study=../../x", r"search\.study"),
+        ("finetune.schedule=cosin", r"finetune\.schedule"),
+        (
+            "search.space=nowhere.toml",
+            r"nowhere\.toml: cannot be read as a search space \(No such file or directory\)",
+        ),
+    ],
+)
+def test_names_are_refused_before_anything_is_loaded_or_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys.modules["autoprune.pipeline.search"], "load_dense", None)
+    with pytest.raises(ConfigError, match=message):
+        autoprune.search(config=load_config("digits", [override]))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_ranking_cuts_the_plans_of_its_importance(model: nn.Module) -> None:
@@ -153,13 +196,13 @@ def test_a_ranking_cuts_the_plans_of_its_importance(model: nn.Module) -> None:
 
 
 def test_a_scorer_travels_to_a_fresh_process_as_plain_values() -> None:
-    config = autoprune.load_config("digits")
+    config = load_config("digits")
     factory = ScorerFactory(config, named_setting("float32 contiguous", "cpu"), {"conv1": "text"})
     assert pickle.loads(pickle.dumps(factory)) == factory
 
 
 def test_a_worker_that_builds_another_model_is_refused(model: nn.Module, data: VisionData) -> None:
-    config = autoprune.load_config("digits")
+    config = load_config("digits")
     dense = Dense(model.eval(), data, Task(), "cpu")
     factory = ScorerFactory(config, named_setting("float32 contiguous", "cpu"), {}, dense, "another")
     with pytest.raises(StudyError, match="other channel groups than the search's"):
@@ -171,3 +214,70 @@ def test_settings_have_names() -> None:
     assert (setting.dtype, setting.channels_last) == ("bfloat16", True)
     with pytest.raises(ConfigError, match=r'unknown "float23 contiguous".*Did you mean "float32 contiguous"'):
         named_setting("float23 contiguous", "cpu")
+
+
+def test_a_model_that_gives_no_logits_is_refused_before_its_budget(
+    data: VisionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    class Says(nn.Module):
+        def __init__(self, give: Any) -> None:
+            super().__init__()
+            self.conv, self.give = nn.Conv2d(1, 8, 3), give
+
+        def forward(self, x: torch.Tensor) -> Any:
+            self.last = self.conv(x)
+            return self.give(self.last)
+
+    impossible = {**CONFIG, "budget": {"flops": "0.001%"}}
+    for give, message in (
+        (lambda x: "a cat", "its output is a str, expected a tensor of logits"),
+        (lambda x: x.mean((1, 2, 3)) > 0, r"output for one image is \(1,\) of torch.bool, expected logits"),
+        (lambda x: x.mean(), r"output for one image is \(\) of torch.float32, expected logits"),
+        (lambda x: dict[str, Any]()["x"], r"its forward pass failed on inputs \(1, 1, 8, 8\): KeyError: 'x'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            autoprune.search(Says(give), data, impossible)
+    assert list(tmp_path.rglob("*.db")) == []
+
+
+def test_a_budget_that_no_plan_fills_is_told_and_optuna_keeps_quiet(
+    model: nn.Module,
+    data: VisionData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    try:
+        coarse = {**CONFIG, "search": {**CONFIG["search"], "trials": 1, "high": 0.2}}
+        told: list[object] = []
+        result = autoprune.search(model, data, coarse, watch=told.append)
+        assert Stage(SHORT_OF_WINDOW) in told
+        assert "dense_widths" in open_study(result.storage, "own").chosen
+        assert "fc" not in result.summary.dense_widths
+        assert optuna.logging.get_verbosity() == optuna.logging.INFO
+        assert capfd.readouterr().err == ""
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def test_a_search_whose_every_trial_failed_is_reported_without_a_plot(
+    model: nn.Module, data: VisionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def diverges(*arguments: object) -> None:
+        raise TrialError("diverged: the loss is nan")
+
+    monkeypatch.setattr(FinetuneScore, "_climb", diverges)
+    few = {**CONFIG, "search": {**CONFIG["search"], "trials": 2}}
+    result = autoprune.search(model, data, few)
+    with pytest.raises(TrialError, match=r"own: none of 2 trials completed, 2 of them with: diverged"):
+        _ = result.best
+    summary, plot = report("own", result.storage)
+    assert plot is None
+    assert [failure.trials for failure in summary.failures()] == [(0, 1)]

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from autoprune.config import load_config
-from autoprune.errors import CheckpointError, ConfigError, DataError
+from autoprune.errors import AutopruneError, CheckpointError, ConfigError, DataError
 from autoprune.pipeline import settle, train
 from autoprune.pipeline.dense import load_dense
 from autoprune.pipeline.events import EpochDone, Event
 from autoprune.pipeline.history import history_path, read_history, require_unseen_validation
+from autoprune.pipeline.problem import pose
+from autoprune.pipeline.train import schedule_of
 from autoprune.settings import RunConfig
 
 
@@ -49,7 +51,10 @@ def test_its_own_checkpoint_passes_without_a_question(trained: tuple[RunConfig, 
 def test_another_split_of_the_same_data_is_refused(trained: tuple[RunConfig, list[Event]]) -> None:
     config, _ = trained
     other = settle(load_config("digits", [f"model.checkpoint={config.model.checkpoint}", "data.seed=1"]))
-    with pytest.raises(DataError, match=r"held out another validation part \(.*seed 0 there, 1 here\)"):
+    with pytest.raises(
+        DataError,
+        match=r"\(seed 0 there, 1 here, fingerprint \w{12}\.\.\. there, \w{12}\.\.\. here\)",
+    ):
         require_unseen_validation(other, load_dense(other).data, other.model.checkpoint)
 
 
@@ -79,6 +84,43 @@ def test_a_note_of_other_weights_vouches_for_nothing(
     note = json.loads(history_path(checkpoint).read_text("utf-8"))
     history_path(copy).write_text(json.dumps({**note, "sha256": "0" * 64}), "utf-8")
     assert read_history(copy) is None
+
+
+def test_what_is_written_has_the_mode_that_the_umask_gives(trained: tuple[RunConfig, list[Event]]) -> None:
+    folder = Path(trained[0].model.checkpoint or "").parent
+    (folder / "plain").touch()
+    modes = {path.name: path.stat().st_mode for path in folder.iterdir()}
+    (folder / "plain").unlink()
+    assert modes["dense.safetensors"] == modes["dense.json"] == modes["plain"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.schedule=cosin", r'train\.schedule: unknown "cosin".*Did you mean "cosine"'),
+        ("train.optimizer=sdg", r'train\.optimizer: unknown "sdg".*Did you mean "sgd"'),
+        ("search.device=gpu", r'search\.device: "gpu" is no device'),
+        ("data.val_fraction=0.0001", r"val_fraction"),
+    ],
+)
+def test_a_training_that_is_refused_leaves_nothing(tmp_path: Path, override: str, message: str) -> None:
+    where = f"model.checkpoint={tmp_path}/new/dense.safetensors"
+    with pytest.raises(AutopruneError, match=message):
+        train(load_config("digits", [where, override]))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_schedule_of_the_finetune_is_named_by_its_section() -> None:
+    with pytest.raises(ConfigError, match=r'finetune\.schedule: unknown "cosin"'):
+        schedule_of(load_config("digits", ["finetune.schedule=cosin"]).finetune)
+
+
+def test_a_module_to_freeze_that_there_is_not_is_named_by_its_key() -> None:
+    config = settle(load_config("digits", ["model.frozen=['layer1.0.conv']"]))
+    with pytest.raises(
+        ConfigError, match=r'model\.frozen: "layer1.0.conv" is no module .* Did you mean "layer1'
+    ):
+        pose(load_dense(config, trained=False), config)
 
 
 def test_a_checkpoint_is_never_overwritten(trained: tuple[RunConfig, list[Event]]) -> None:

@@ -1,0 +1,98 @@
+"""The tables of a study: what failed and why, what was kept of what."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from autoprune.errors import TrialError
+from autoprune.pipeline import SearchResult
+from autoprune.report import StudySummary, best_table, failure_table, summary_notes, trial_table
+from autoprune.rungs import RungScore
+from autoprune.study import TrialRecord
+
+RECORD = TrialRecord(
+    number=0,
+    state="complete",
+    value=0.9,
+    scores=(RungScore(0, "calibrate", 0.5, 0.1), RungScore(1, "50 steps", 0.9, 1.0)),
+    stopped=False,
+    ratios={},
+    widths={"conv1": 10, "fc": 10},
+    macs=500,
+    params=50,
+    seed=1,
+    seconds=1.1,
+    device="cpu",
+    origin="sampler",
+    reused=None,
+    failure=None,
+)
+FAILED = dataclasses.replace(RECORD, state="failed", value=None, scores=(), failure="diverged [nan]")
+SUMMARY = StudySummary(
+    study="s",
+    metric="accuracy",
+    rungs=("calibrate", "50 steps"),
+    records=(RECORD, dataclasses.replace(RECORD, number=1, scores=RECORD.scores[:1], stopped=True)),
+    best=RECORD,
+    dense_macs=1000,
+    dense_params=100,
+    dense_score=0.99,
+    dense_widths={"conv1": 16},
+    budget_macs=500,
+    budget_params=None,
+    agreements=(),
+)
+HOPELESS = dataclasses.replace(
+    SUMMARY,
+    records=(
+        dataclasses.replace(FAILED, number=0, failure="out of memory"),
+        *(dataclasses.replace(FAILED, number=number) for number in (1, 2)),
+    ),
+    best=None,
+)
+
+
+def drawn(table: Table, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_best_widths_are_shown_of_the_dense_ones_without_frozen_groups() -> None:
+    text = drawn(best_table(SUMMARY))
+    assert "10 / 16" in text
+    assert "fc" not in text
+    older = dataclasses.replace(SUMMARY, dense_widths={})  # a study from before dense widths were stored
+    assert "fc" in drawn(best_table(older))
+
+
+def test_a_score_names_the_rung_that_it_was_measured_after() -> None:
+    text = drawn(trial_table(SUMMARY, most=5))
+    assert "after 50 steps" in text
+    assert "stopped at calibrate" in text
+    assert any("`autoprune finetune`" in note for note in summary_notes(SUMMARY))
+
+
+def test_failures_are_counted_by_reason_the_most_frequent_first() -> None:
+    assert [(each.reason, each.trials) for each in HOPELESS.failures()] == [
+        ("diverged [nan]", (1, 2)),
+        ("out of memory", (0,)),
+    ]
+    text = drawn(failure_table(HOPELESS))
+    assert text.index("diverged [nan]") < text.index("out of memory")
+    assert summary_notes(HOPELESS) == []
+    assert SUMMARY.failures() == []
+
+
+def test_a_search_without_a_complete_trial_raises_the_most_frequent_reason() -> None:
+
+    result = SearchResult("s", "sqlite:///s.db", Path("runs"), HOPELESS)
+    with pytest.raises(TrialError, match=r"s: none of 3 trials completed, 2 of them with: diverged \[nan\]"):
+        _ = result.best
