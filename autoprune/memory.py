@@ -1,7 +1,7 @@
 """Own the hand-back of freed memory to the system between trials.
 
-After a trial's model is gone; `score` calls it, so that a search of hundreds of models of different sizes
-does not keep the holes that each leaves in the heap.
+`score` calls it before it builds a trial's model, so that a search of hundreds of models of different sizes
+does not keep the holes that each of them leaves in the heap.
 
     release_freed_memory()
 """

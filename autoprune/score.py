@@ -120,13 +120,8 @@ class FinetuneScore:
             PlanError: the widths do not fit the groups.
             TrialError: the candidate diverged.
         """
-        try:
-            yield from self._climb(widths, seed)
-        finally:
-            # By now the model is gone; hundreds of different shapes would leave the heap full of holes.
-            release_freed_memory()
-
-    def _climb(self, widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
+        # Before the new model, not after it: a generator that is collected early would swallow a Ctrl-C here.
+        release_freed_memory()
         started = time.perf_counter()
         model = rebuild(self._prunable, plan_from_importance(self._prunable, widths, self._importance))
         with seeded(stream_seed(seed)):

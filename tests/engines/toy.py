@@ -102,6 +102,7 @@ def toy_runner(
 
 def main(url: str, sampler: str, trials: str, pruner: str, engine: str) -> None:
     """Begin a search, or resume it where its study exists."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     exists = Path(url.partition(":///")[2]).exists()
     names = [each.study_name for each in open_storage(url, create=True).get_all_studies()] if exists else []
