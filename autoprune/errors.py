@@ -31,10 +31,6 @@ class TraceError(AutopruneError):
     """The model cannot be traced to a graph."""
 
 
-class UnsupportedOperator(TraceError):  # noqa: N818 - the name says it all
-    """An operator has no rule where one is needed."""
-
-
 class PlanError(AutopruneError):
     """A plan, a width or a keep ratio does not fit the model's channel groups."""
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from autoprune.graph.labels import STRUCTURAL, LabelStore, LabelVector
@@ -28,14 +27,12 @@ class Value:
         labels: per axis, the label of each position; None where the whole axis is fixed.
         note: why its fixed axes are fixed, for reports ("the model's input").
         constant: the tensor itself where it is an integer or boolean constant, such as an index.
-        dtype: its element type.
     """
 
     shape: tuple[int, ...]
     labels: Labels
     note: str = ""
     constant: Tensor | None = None
-    dtype: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True, eq=False)

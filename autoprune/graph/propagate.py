@@ -73,11 +73,11 @@ def _placeholder(node: Node, captured: Captured, axes: ParameterAxes) -> Value:
         program = captured.program  # buffers that are not persistent lie among its constants
         state = program.state_dict.get(buffer, program.constants.get(buffer))
         constant = _index_constant(state) if isinstance(state, Tensor) else None
-        return Value(tuple(tensor.shape), axes.labels[name], "", constant, tensor.dtype)
+        return Value(tuple(tensor.shape), axes.labels[name], "", constant)
     if node.name in captured.constants:
         tensor = captured.constants[node.name]
         note = "a tensor that is neither parameter nor buffer"
-        return Value(tuple(tensor.shape), (None,) * tensor.ndim, note, _index_constant(tensor), tensor.dtype)
+        return Value(tuple(tensor.shape), (None,) * tensor.ndim, note, _index_constant(tensor))
     value = node.meta.get("val")
     shape = tuple(value.shape) if isinstance(value, Tensor) else ()
     return Value(shape, (None,) * len(shape), "the model's input")
@@ -146,7 +146,7 @@ def _fold_constant(node: Node, op: OpContext, result: NodeValue, *, single: bool
         output = outputs[0]
         if tensors and all(value.constant is not None for value in tensors):
             folded = _evaluate(node, op)
-            return Value(output.shape, output.labels, output.note, folded, output.dtype)
+            return Value(output.shape, output.labels, output.note, folded)
         return output
     return outputs
 
