@@ -273,7 +273,7 @@ def test_a_search_whose_every_trial_failed_is_reported_without_a_plot(
     def diverges(*arguments: object) -> None:
         raise TrialError("diverged: the loss is nan")
 
-    monkeypatch.setattr(FinetuneScore, "_climb", diverges)
+    monkeypatch.setattr(FinetuneScore, "__call__", diverges)
     few = {**CONFIG, "search": {**CONFIG["search"], "trials": 2}}
     result = autoprune.search(model, data, few)
     with pytest.raises(TrialError, match=r"own: none of 2 trials completed, 2 of them with: diverged"):
