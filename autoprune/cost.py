@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.graph import ChannelGroup, Cost
-from autoprune.graph.context import Factor
+from autoprune.graph.context import Factor, MacTerm
 from autoprune.graph.grouping import Grouping
 from autoprune.graph.labels import FIXED
 
@@ -31,18 +31,27 @@ class ProductSum:
     Attributes:
         coefficients: int64 [terms], the constant part of each product.
         sizes: int64 [terms, factors], rows of the table of sizes; row 0 is the constant one.
+        summed: int64 [terms], the row of a size without which, at 1, the product counts nothing; 0 where it
+            always counts.
     """
 
     coefficients: NDArray[np.int64]
     sizes: NDArray[np.int64]
+    summed: NDArray[np.int64]
 
     def evaluate(self, table: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return int64 [candidates] from a table of sizes [sizes, candidates]."""
         products = table[self.sizes[:, 0]]
         for factor in range(1, self.sizes.shape[1]):
             products = products * table[self.sizes[:, factor]]
+        if self.summed.any():
+            products *= (table[self.summed] > 1) | (self.summed == 0)[:, None]
         total: NDArray[np.int64] = self.coefficients @ products
         return total
+
+    def part(self, rows: NDArray[np.bool_]) -> ProductSum:
+        """Return the sum of some of the products."""
+        return ProductSum(self.coefficients[rows], self.sizes[rows], self.summed[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +89,8 @@ class ExactCost:
         touched = self.times[:, group] > 0
         sums = []
         for products in (self.macs, self.params):
-            rows = touched[products.sizes].any(axis=1)
-            part = ProductSum(products.coefficients[rows], products.sizes[rows])
-            sums.append(int(part.evaluate(table)[0]) if rows.any() else 0)
+            rows = np.asarray(touched[products.sizes].any(axis=1))
+            sums.append(int(products.part(rows).evaluate(table)[0]) if rows.any() else 0)
         return sums[0], sums[1]
 
     def _sizes(self, widths: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -94,7 +102,7 @@ class ExactCost:
 def make_formula(
     groups: Sequence[ChannelGroup],
     grouping: Grouping,
-    macs: Iterable[Sequence[Factor]],
+    macs: Iterable[MacTerm],
     params: Iterable[Sequence[Factor]],
 ) -> ExactCost:
     """Turn counted products of axes into a formula over the widths of the groups.
@@ -102,22 +110,25 @@ def make_formula(
     Args:
         groups: the model's groups; their order is that of a candidate's columns.
         grouping: which group each label belongs to.
-        macs: for each counted operator its factors.
+        macs: the counts of the operators.
         params: for each parameter its axes.
     """
     table: dict[tuple[int, ...], int] = {(1, *[0] * len(groups)): 0}
-    mac_sum = _product_sum(macs, grouping, len(groups), table)
-    param_sum = _product_sum(params, grouping, len(groups), table)
+    mac_sum = _product_sum(((t.factors, t.summed) for t in macs), grouping, len(groups), table)
+    param_sum = _product_sum(((axes, ()) for axes in params), grouping, len(groups), table)
     sizes = np.array(list(table), dtype=np.int64)
     full = np.array([group.width for group in groups], dtype=np.int64)
     return ExactCost(sizes[:, 0], sizes[:, 1:], mac_sum, param_sum, full)
 
 
 def _product_sum(
-    products: Iterable[Sequence[Factor]], grouping: Grouping, groups: int, table: dict[tuple[int, ...], int]
+    products: Iterable[tuple[Sequence[Factor], Sequence[Factor]]],
+    grouping: Grouping,
+    groups: int,
+    table: dict[tuple[int, ...], int],
 ) -> ProductSum:
-    merged: dict[tuple[int, ...], int] = {}
-    for factors in products:
+    merged: dict[tuple[int, tuple[int, ...]], int] = {}
+    for factors, summed in products:
         coefficient = 1
         rows = []
         for factor in factors:
@@ -126,12 +137,28 @@ def _product_sum(
                 rows.append(table.setdefault(size, len(table)))
             else:
                 coefficient *= size[0]
-        key = tuple(sorted(rows))
+        key = (_row_of_summed(summed, grouping, groups, table), tuple(sorted(rows)))
         merged[key] = merged.get(key, 0) + coefficient
-    longest = max((len(key) for key in merged), default=0) or 1
-    padded = [key + (0,) * (longest - len(key)) for key in merged]
-    sizes = np.array(padded, dtype=np.int64).reshape(-1, longest)
-    return ProductSum(np.array(list(merged.values()), dtype=np.int64), sizes)
+    longest = max((len(rows) for _, rows in merged), default=0) or 1
+    padded = [rows + (0,) * (longest - len(rows)) for _, rows in merged]
+    return ProductSum(
+        np.array(list(merged.values()), dtype=np.int64),
+        np.array(padded, dtype=np.int64).reshape(-1, longest),
+        np.array([row for row, _ in merged], dtype=np.int64),
+    )
+
+
+def _row_of_summed(
+    summed: Sequence[Factor], grouping: Grouping, groups: int, table: dict[tuple[int, ...], int]
+) -> int:
+    """Return the row of a size that is 1 exactly where all of `summed` are; 0 where that cannot happen."""
+    sizes = [_size(factor, grouping, groups) for factor in summed]
+    # Every width is at least 1, so a size is at least the sum of its coefficients.
+    if not sizes or any(sum(size) > 1 for size in sizes):
+        return 0
+    constant = sum(size[0] for size in sizes) - len(sizes) + 1
+    joint = (constant, *(sum(times) for times in zip(*(size[1:] for size in sizes), strict=True)))
+    return table.setdefault(joint, len(table))
 
 
 def _size(factor: Factor, grouping: Grouping, groups: int) -> tuple[int, ...]:

@@ -1,28 +1,36 @@
 """Own the check of shapes: a model with every group narrowed must have the shapes that the labels predict.
 
-After grouping, before groups are offered: `tracing` freezes the groups found at fault here and asks again. A
-narrowed copy is run on the meta device (in train mode too), then traced, and compared node by node with the
-dense graph: shapes, operators, and the numbers among their arguments.
+After grouping, before groups are offered: `tracing` repairs or freezes what is found at fault here and asks
+again. A narrowed copy is run on the meta device (in train mode too), then traced, and compared node by node
+with the dense graph: shapes, operators, and the numbers among their arguments.
 
-    for misfit in find_misfits(prunable, trains=True): ...
+    probe = Probe.of(model, trains=True)
+    fault = probe.fault(prunable)                  # None where everything fits
+    for misfit in probe.misfits(prunable, fault): ...
 """
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.fx import Node
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoprune.errors import AutopruneError, TraceError
 from autoprune.graph import ChannelGroup, Plan, Prunable
 from autoprune.graph.capture import Captured, ExampleInputs, call, capture, repeat_batch, unchanged
 from autoprune.graph.context import Value
+from autoprune.graph.patches import apply_patches
 from autoprune.graph.propagate import NodeValue, layer_of, operator_name
+from autoprune.graph.starts import misplaced
 from autoprune.rebuild import clone_structure, keep_positions, narrow
 
 _FAULTS_OF_WIDTH = (
@@ -53,34 +61,132 @@ class Misfit:
 
 
 @dataclass(frozen=True, eq=False)
-class _Skeleton:
-    """A model whose tensors have no data, and whether it can run in train mode."""
+class Fault:
+    """The first thing in which a narrowed model differs from what the labels predict.
 
-    model: nn.Module
+    Attributes:
+        layer: path of the module that it happens in, "" for the model itself; None where no module does.
+        progress: how far the check came; the greater, the further.
+        misfits: the groups at fault where they are known; empty where a run failed and none is known yet.
+        error: why the run failed, or "".
+    """
+
+    layer: str | None
+    progress: tuple[int, int]
+    misfits: tuple[Misfit, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """The check of one model.
+
+    Attributes:
+        skeleton: the model with tensors that have no data.
+        trains: whether the dense model runs in train mode.
+    """
+
+    skeleton: nn.Module
     trains: bool
 
+    @staticmethod
+    def of(model: nn.Module, *, trains: bool) -> Probe:
+        """Make the check of `model`, which is only read."""
+        memo: dict[int, object] = {id(t): _meta(t) for t in [*model.parameters(), *model.buffers()]}
+        return Probe(clone_structure(model, memo), trains)
 
-def find_misfits(prunable: Prunable, *, trains: bool) -> list[Misfit]:
-    """Narrow all groups at once and compare what the model then does with what the labels predict.
+    def fault(self, prunable: Prunable) -> Fault | None:
+        """Narrow all groups at once and return the first thing that does not fit, or None."""
+        plan = _probe_plan(prunable, prunable.searchable)
+        if not plan:
+            return None
+        return self._run(prunable, plan) or _difference(prunable, plan)
 
-    Args:
-        prunable: the traced model with the groups as they are tied and frozen so far.
-        trains: whether the dense model runs in train mode.
-
-    Returns:
-        The groups at fault; none where everything fits.
-    """
-    skeleton = _Skeleton(_on_meta(prunable.model), trains)
-    plan = _probe_plan(prunable, prunable.searchable)
-    if not plan:
-        return []
-    error = _run_error(skeleton, prunable, plan)
-    if error is not None:
+    def misfits(self, prunable: Prunable, fault: Fault) -> list[Misfit]:
+        """Return the groups at fault, by bisection where a run failed."""
+        if not fault.error:
+            return list(fault.misfits)
         return [
-            Misfit(group, f"the narrowed model fails: {error}")
-            for group in _culprits(skeleton, prunable, list(prunable.searchable))
+            Misfit(group, f"the narrowed model fails: {fault.error}")
+            for group in self._culprits(prunable, list(prunable.searchable))
         ]
-    return _differences(prunable, plan)
+
+    def _run(self, prunable: Prunable, plan: Plan) -> Fault | None:
+        """Return why a narrowed model cannot run, or None; in train mode too where the dense one can."""
+        inputs = _meta_inputs(prunable.example_inputs)
+        # The device: a forward pass that makes tensors without naming one would mix it with meta.
+        with torch.no_grad(), torch.device("meta"), unchanged(self.skeleton):
+            small = self.skeleton
+            for stage, training in enumerate((False, True) if self.trains else (False,)):
+                with _Operators() as ran:
+                    try:
+                        if not training:
+                            small = narrow(self.skeleton, keep_positions(prunable, plan))
+                            apply_patches(small, prunable.numbers(plan))
+                        for module in small.modules():
+                            module.training = training
+                        call(small, repeat_batch(inputs, 2) if training else inputs)
+                    except _FAULTS_OF_WIDTH as error:
+                        said = str(error).strip().splitlines()
+                        return Fault(
+                            _failing_module(small, error),
+                            (stage, ran.count),
+                            error=said[0] if said else type(error).__name__,
+                        )
+        return None
+
+    def _fails(self, prunable: Prunable, groups: Sequence[ChannelGroup]) -> bool:
+        return self._run(prunable, _probe_plan(prunable, groups)) is not None
+
+    def _culprits(self, prunable: Prunable, groups: list[ChannelGroup]) -> list[ChannelGroup]:
+        """Return groups without which the narrowed model runs, by bisection."""
+        if len(groups) == 1:
+            return groups
+        half = len(groups) // 2
+        found = []
+        for part in (groups[:half], groups[half:]):
+            if self._fails(prunable, part):
+                found.extend(self._culprits(prunable, part))
+        # Each half runs alone: the fault lies between them; the later half gives way.
+        return found or self._culprits_between(prunable, groups[:half], groups[half:])
+
+    def _culprits_between(
+        self, prunable: Prunable, fixed: list[ChannelGroup], groups: list[ChannelGroup]
+    ) -> list[ChannelGroup]:
+        """Return those of `groups` that fail together with `fixed`, by bisection."""
+        if len(groups) == 1:
+            return groups
+        half = len(groups) // 2
+        for part in (groups[:half], groups[half:]):
+            if self._fails(prunable, [*fixed, *part]):
+                return self._culprits_between(prunable, fixed, part)
+        return groups
+
+
+class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives no hints
+    """Count the operators that run."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch gives no hints
+        self.count = 0
+
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload,
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        """Run one operator."""
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _failing_module(model: nn.Module, error: BaseException) -> str | None:
+    """Return the path of the innermost module of `model` whose code raised the error."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    owners = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return next((paths[id(owner)] for owner in reversed(owners) if id(owner) in paths), None)
 
 
 def _probe_plan(prunable: Prunable, groups: Sequence[ChannelGroup]) -> Plan:
@@ -95,12 +201,6 @@ def _probe_plan(prunable: Prunable, groups: Sequence[ChannelGroup]) -> Plan:
     return Plan(keep)
 
 
-def _on_meta(model: nn.Module) -> nn.Module:
-    """Return a copy of the model whose tensors have no data."""
-    memo: dict[int, object] = {id(t): _meta(t) for t in [*model.parameters(), *model.buffers()]}
-    return clone_structure(model, memo)
-
-
 def _meta(tensor: Tensor) -> Tensor:
     empty = torch.empty_like(tensor, device="meta")
     return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
@@ -111,84 +211,93 @@ def _meta_inputs(inputs: ExampleInputs) -> ExampleInputs:
     return moved
 
 
-def _run_error(skeleton: _Skeleton, prunable: Prunable, plan: Plan) -> str | None:
-    """Return why a narrowed model cannot run, or None; in train mode too where the dense one can."""
-    # The device: a forward pass that makes tensors without naming one would mix it with meta.
-    with torch.no_grad(), torch.device("meta"), unchanged(skeleton.model):
-        try:
-            small = narrow(skeleton.model, keep_positions(prunable, plan))
-            for module in small.modules():
-                module.training = False
-            call(small, _meta_inputs(prunable.example_inputs))
-            if skeleton.trains:
-                for module in small.modules():
-                    module.training = True
-                call(small, repeat_batch(_meta_inputs(prunable.example_inputs), 2))
-        except _FAULTS_OF_WIDTH as error:
-            return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return None
-
-
-def _culprits(skeleton: _Skeleton, prunable: Prunable, groups: list[ChannelGroup]) -> list[ChannelGroup]:
-    """Return groups without which the narrowed model runs, by bisection."""
-    if len(groups) == 1:
-        return groups
-    half = len(groups) // 2
-    found = []
-    for part in (groups[:half], groups[half:]):
-        if _run_error(skeleton, prunable, _probe_plan(prunable, part)) is not None:
-            found.extend(_culprits(skeleton, prunable, part))
-    # Each half runs alone: the fault lies between them; the later half gives way.
-    return found or _culprits_between(skeleton, prunable, groups[:half], groups[half:])
-
-
-def _culprits_between(
-    skeleton: _Skeleton, prunable: Prunable, fixed: list[ChannelGroup], groups: list[ChannelGroup]
-) -> list[ChannelGroup]:
-    """Return those of `groups` that fail together with `fixed`, by bisection."""
-    if len(groups) == 1:
-        return groups
-    half = len(groups) // 2
-    for part in (groups[:half], groups[half:]):
-        if _run_error(skeleton, prunable, _probe_plan(prunable, [*fixed, *part])) is not None:
-            return _culprits_between(skeleton, prunable, fixed, part)
-    return groups
-
-
-def _differences(prunable: Prunable, plan: Plan) -> list[Misfit]:
-    """Compare every node of the narrowed model's graph with the prediction; returns the groups at fault."""
+def _difference(prunable: Prunable, plan: Plan) -> Fault | None:
+    """Compare every node of the narrowed model's graph with the prediction."""
     if not plan:
-        return []
+        return None
     # Not on the meta device: there models that build constants (Swin's masks) trace to other operators.
     small = narrow(prunable.model, keep_positions(prunable, plan))
+    apply_patches(small, prunable.numbers(plan))
     actual = capture(small, prunable.example_inputs, training=False)
-    dropped = prunable.dropped(plan)
-    changed = []
     dense_nodes, small_nodes = _operators(prunable.captured), _operators(actual)
-    for dense, narrowed in zip(dense_nodes, small_nodes, strict=False):
-        place = f"{layer_of(dense)} ({operator_name(dense)})"
-        if dense.target != narrowed.target:
-            return _blame(prunable, dense.all_input_nodes, f"{place}: its operators depend on the width")
-        expected = _predicted(prunable, prunable.values[dense.name], dropped)
-        got = _shapes(narrowed.meta.get("val"))
-        if len(got) == len(expected) and got != expected:
-            reason = f"{place}: narrowed it gives shape {got[0]} where its labels predict {expected[0]}"
-            return _blame(prunable, [dense], reason)
-        if _numbers(dense) != _numbers(narrowed):
-            changed.append((dense, f"{place}, whose number follows the width"))
+    dropped = prunable.dropped(plan)
+    for count, (dense, narrowed) in enumerate(zip(dense_nodes, small_nodes, strict=False)):
+        reason, blamed = _unlike(prunable, dense, narrowed, dropped)
+        if reason:
+            misfits = _blame(prunable, blamed, f"{layer_of(dense)} ({operator_name(dense)}): {reason}")
+            return Fault(_path(dense), (_COMPARED, count), tuple(misfits))
+        astray = _astray(prunable, dense, narrowed, dropped)
+        if astray:
+            return Fault(_path(dense), (_COMPARED, count), tuple(astray))
     if len(dense_nodes) != len(small_nodes):
         last = dense_nodes[min(len(dense_nodes), len(small_nodes)) - 1]
-        return _blame(prunable, [last], f"{layer_of(last)}: how many operators run depends on the width")
-    if not changed:
+        misfits = _blame(prunable, [last], f"{layer_of(last)}: how many operators run depends on the width")
+        return Fault(_path(last), (_COMPARED, len(dense_nodes)), tuple(misfits))
+    return _changed_numbers(prunable, plan, list(zip(dense_nodes, small_nodes, strict=True)))
+
+
+_COMPARED = 2
+"""The stage of comparing graphs, behind those of running in eval and in train mode."""
+
+
+def _path(node: Node) -> str:
+    layer = layer_of(node)
+    return "" if layer == "model" else layer
+
+
+def _unlike(
+    prunable: Prunable, dense: Node, narrowed: Node, dropped: NDArray[np.bool_]
+) -> tuple[str, Sequence[Node]]:
+    """Return why a narrowed node is not the dense one, and where to look for the group; "" where it is."""
+    if dense.target != narrowed.target:
+        return "its operators depend on the width", dense.all_input_nodes
+    expected = _predicted(prunable, prunable.values[dense.name], dropped)
+    got = _shapes(narrowed.meta.get("val"))
+    if len(got) == len(expected) and got != expected:
+        wrong = next(i for i, shapes in enumerate(zip(got, expected, strict=True)) if shapes[0] != shapes[1])
+        reason = f"narrowed it gives shape {got[wrong]} where its labels predict {expected[wrong]}"
+        return reason, [dense]
+    return "", []
+
+
+def _astray(prunable: Prunable, dense: Node, narrowed: Node, dropped: NDArray[np.bool_]) -> list[Misfit]:
+    """Return the groups for which a slice begins at other channels than the labels say."""
+    source = prunable.values.get(str(dense.args[0])) if dense.args else None
+    if not isinstance(source, Value):
         return []
-    full = [g for g in prunable.searchable if g.crosses is None]
+    kept = partial(prunable.grouping.kept, dropped=dropped)
+    vector = misplaced(operator_name(dense), dense, narrowed, source, kept)
+    if vector is None:
+        return []
+    place = f"{layer_of(dense)} ({operator_name(dense)})"
+    found = (prunable.groups[g] for g in sorted(_groups_of(prunable, Value((len(vector),), (vector,)))))
+    reason = f"{place}: picks channels from a position that does not follow what is kept before it"
+    return [Misfit(group, reason) for group in found if group.frozen is None]
+
+
+def _changed_numbers(prunable: Prunable, plan: Plan, pairs: Sequence[tuple[Node, Node]]) -> Fault | None:
+    """Compare the factors and summands in the code: where they follow a width, the group crosses."""
+    changed = [dense for dense, narrowed in pairs if _numbers(dense) != _numbers(narrowed)]
+    if not changed:
+        return None
+    full = [group for group in prunable.searchable if group.crosses is None]
     if len(full) < len(plan):
         # Groups that are known to cross may explain it: only what is left without them is at fault.
-        return _differences(prunable, _probe_plan(prunable, full))
-    return [m for dense, reason in changed for m in _blame(prunable, [dense], reason, crosses=True)]
+        return _difference(prunable, _probe_plan(prunable, full))
+    misfits = [
+        misfit
+        for dense in changed
+        for misfit in _blame(
+            prunable,
+            [dense],
+            f"{layer_of(dense)} ({operator_name(dense)}), whose number follows the width",
+            crosses=True,
+        )
+    ]
+    return Fault(None, (_COMPARED, len(pairs)), tuple(misfits))
 
 
-def _numbers(node: torch.fx.Node) -> list[object]:
+def _numbers(node: Node) -> list[object]:
     """Return the arguments that are factors or summands, not sizes or axes."""
     schema = getattr(node.target, "_schema", None)
     if schema is None:
@@ -198,11 +307,11 @@ def _numbers(node: torch.fx.Node) -> list[object]:
         given.get(argument.name)
         for argument in schema.arguments
         if str(argument.type).removeprefix("Optional[").rstrip("]") in ("Tensor", "number", "float")
-        and not isinstance(given.get(argument.name), torch.fx.Node)
+        and not isinstance(given.get(argument.name), Node)
     ]
 
 
-def _operators(captured: Captured) -> list[torch.fx.Node]:
+def _operators(captured: Captured) -> list[Node]:
     return [node for node in captured.nodes if node.op == "call_function"]
 
 
@@ -223,9 +332,7 @@ def _shapes(outputs: object) -> list[tuple[int, ...]]:
     return [tuple(tensor.shape) for tensor in tensors if isinstance(tensor, Tensor)]
 
 
-def _blame(
-    prunable: Prunable, nodes: Sequence[torch.fx.Node], reason: str, *, crosses: bool = False
-) -> list[Misfit]:
+def _blame(prunable: Prunable, nodes: Sequence[Node], reason: str, *, crosses: bool = False) -> list[Misfit]:
     """Return the narrowable groups on the nodes, or on the nearest before them that carries any."""
     queue = list(nodes)
     seen = set(queue)

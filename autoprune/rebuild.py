@@ -9,8 +9,7 @@ and every tensor sliced on the way, so that nothing is copied that would be thro
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
-from collections.abc import Mapping
+from types import FunctionType
 
 import numpy as np
 import torch
@@ -18,15 +17,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoprune.graph import Plan, Prunable
+from autoprune.graph.capture import named_tensors
 from autoprune.graph.example import note_example
-from autoprune.graph.patches import patches_for
+from autoprune.graph.orientation import owner_of
+from autoprune.graph.patches import Rules, apply_patches, patches_for, rules_of
+from autoprune.graph.positions import KeepPositions
+from autoprune.slicing import Slicer
 
-_PLAIN = (int, float, str, bool, bytes, complex, type(None), torch.dtype, torch.device, type)
-_CONTAINERS = (dict, OrderedDict, set, list, tuple)
-_TABLES = ("_parameters", "_buffers", "_modules")
+_PLAIN = frozenset(
+    (int, float, str, bool, bytes, complex, type(None), torch.dtype, torch.device, type, FunctionType)
+)
+"""Types whose values are shared rather than copied."""
 
-KeepPositions = Mapping[str, Mapping[int, NDArray[np.int64]]]
-"""{parameter or buffer: {axis: sorted int64 positions kept}}, whole axes left out."""
+_TABLES = frozenset(("_parameters", "_buffers"))
+
+_STANDARD = frozenset(nn.Module().__dict__)
+"""Attributes of every module (tables of hooks and the like): no two modules share them."""
 
 
 def rebuild(prunable: Prunable, plan: Plan) -> nn.Module:
@@ -40,6 +46,7 @@ def rebuild(prunable: Prunable, plan: Plan) -> nn.Module:
         PlanError: the plan does not fit the model's groups.
     """
     small = narrow(prunable.model, keep_positions(prunable, plan))
+    apply_patches(small, prunable.numbers(plan))
     note_example(small, prunable.example_inputs)
     return small
 
@@ -51,46 +58,64 @@ def keep_positions(prunable: Prunable, plan: Plan) -> dict[str, dict[int, NDArra
         PlanError: the plan does not fit the model's groups.
     """
     prunable.check(plan)
-    gone: dict[tuple[str, int], list[NDArray[np.int64]]] = {}
-    for name, index in plan.items():
-        group = prunable.group(name)
-        if len(index) < group.width:
-            dropped = np.delete(np.arange(group.width), index)
-            for member in group.members:
-                gone.setdefault((member.parameter, member.axis), []).append(member.index[dropped].ravel())
-    positions: dict[str, dict[int, NDArray[np.int64]]] = {}
-    for (parameter, axis), parts in gone.items():
-        kept = np.ones(prunable.shapes[parameter][axis], bool)
-        kept[np.concatenate(parts)] = False
-        positions.setdefault(parameter, {})[axis] = np.flatnonzero(kept)
-    return positions
+    return prunable.positions.kept(plan)
 
 
 def narrow(model: nn.Module, positions: KeepPositions) -> nn.Module:
     """Clone `model` with its tensors cut to `positions` and its modules' numbers to match."""
     memo: dict[int, object] = {}
-    first: dict[int, str] = {}
-    narrowed: list[tuple[str, nn.Module]] = []
     with torch.no_grad():
-        for path, module in model.named_modules():
-            cut = False
-            for leaf, tensor in (*module._parameters.items(), *module._buffers.items()):
-                if tensor is None:
-                    continue
-                name = first.setdefault(id(tensor), f"{path}.{leaf}" if path else leaf)
-                if id(tensor) not in memo:
-                    memo[id(tensor)] = _slice(tensor, positions.get(name, {}))
-                cut |= name in positions
-            if cut:
-                narrowed.append((path, module))
+        narrowed = _cut_tensors(model, positions, memo)
     small = clone_structure(model, memo)
-    for path, dense in narrowed:
-        module = small.get_submodule(path)
-        local = (*module._parameters.items(), *module._buffers.items())
-        shapes = {leaf: tuple(tensor.shape) for leaf, tensor in local if tensor is not None}
-        for attribute, value in patches_for(dense, shapes).items():
-            setattr(module, attribute, value)
+    rules: dict[type[nn.Module], Rules] = {}
+    for path, dense in narrowed.items():
+        known = memo.get(id(dense))
+        # A module with its own way of copying need not tell what became of those below it.
+        module = known if isinstance(known, nn.Module) else small.get_submodule(path)
+        cls = type(dense)
+        if cls not in rules:
+            rules[cls] = rules_of(cls)
+        state = module.__dict__
+        for attribute, value in patches_for(dense, _shapes(module), rules[cls]).items():
+            if attribute in state:
+                state[attribute] = value  # a module's own way looks for tensors first
+            else:
+                setattr(module, attribute, value)
     return small
+
+
+def _cut_tensors(model: nn.Module, positions: KeepPositions, memo: dict[int, object]) -> dict[str, nn.Module]:
+    """Put what each tensor becomes into `memo`; returns the modules that hold a narrowed one, by path."""
+    slicer = Slicer()
+    smaller: set[int] = set()
+    narrowed: dict[str, nn.Module] = {}
+    for path, module in model.named_modules():
+        prefix = f"{path}." if path else ""
+        cut = False
+        for leaf, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is None:
+                continue
+            key = id(tensor)
+            if key not in memo:
+                axes = positions.get(prefix + leaf, {})
+                memo[key] = slicer.cut(tensor, axes)
+                if axes:
+                    smaller.add(key)
+            cut |= key in smaller
+        if cut:
+            # The numbers of a parametrized weight are those of the module that uses it.
+            owner = owner_of(prefix)[0]
+            narrowed[owner] = module if owner == path else model.get_submodule(owner)
+    return narrowed
+
+
+def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a module's own tensors, with those that its parametrizations store."""
+    local = [*module._parameters.items(), *module._buffers.items()]
+    parametrized = module._modules.get("parametrizations")
+    if parametrized is not None:
+        local.extend((f"parametrizations.{leaf}", tensor) for leaf, tensor in named_tensors(parametrized))
+    return {leaf: tuple(tensor.shape) for leaf, tensor in local if tensor is not None}
 
 
 def clone_structure(module: nn.Module, memo: dict[int, object]) -> nn.Module:
@@ -103,38 +128,37 @@ def clone_structure(module: nn.Module, memo: dict[int, object]) -> nn.Module:
     known = memo.get(id(module))
     if isinstance(known, nn.Module):
         return known
-    if _has_own_copy(type(module)):
+    cls = module.__class__
+    if _has_own_copy(cls):
         return copy.deepcopy(module, memo)
-    clone = module.__class__.__new__(module.__class__)
+    clone = cls.__new__(cls)
     memo[id(module)] = clone
     state = clone.__dict__
     for name, value in module.__dict__.items():
-        if name == "_modules":
+        kind = type(value)
+        if kind in _PLAIN:
+            state[name] = value
+        elif name == "_modules":
             state[name] = {key: None if m is None else clone_structure(m, memo) for key, m in value.items()}
         elif name in _TABLES:
             state[name] = {key: None if t is None else memo[id(t)] for key, t in value.items()}
-        elif isinstance(value, _PLAIN):
-            state[name] = value
-        elif type(value) in _CONTAINERS and not value:
-            state[name] = type(value)()
-        elif type(value) is Tensor and id(value) not in memo:
-            # What a forward pass or hook left behind may have a history, which deepcopy refuses.
-            memo[id(value)] = state[name] = value.detach().clone()
+        elif name in _STANDARD and not value:
+            state[name] = kind()
         else:
-            state[name] = copy.deepcopy(value, memo)
+            state[name] = _clone_value(value, memo)
     return clone
 
 
-def _slice(tensor: Tensor, axes: Mapping[int, NDArray[np.int64]]) -> Tensor:
-    small = tensor.detach()
-    # The axis that loses most goes first, so that the rest moves less memory.
-    for axis in sorted(axes, key=lambda a: len(axes[a]) / tensor.shape[a]):
-        small = small.index_select(axis, torch.from_numpy(axes[axis]).to(tensor.device))
-    if not axes:
-        small = small.clone()
-    if isinstance(tensor, nn.Parameter):
-        return nn.Parameter(small, requires_grad=tensor.requires_grad)
-    return small
+def _clone_value(value: object, memo: dict[int, object]) -> object:
+    if type(value) is tuple and _PLAIN.issuperset(map(type, value)):
+        return value
+    if id(value) not in memo:
+        if type(value) is list and _PLAIN.issuperset(map(type, value)):
+            memo[id(value)] = value.copy()
+        elif type(value) is Tensor:
+            # What a forward pass or hook left behind may have a history, which deepcopy refuses.
+            memo[id(value)] = value.detach().clone()
+    return copy.deepcopy(value, memo)
 
 
 def _has_own_copy(cls: type[nn.Module]) -> bool:

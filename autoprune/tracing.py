@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -19,12 +19,14 @@ from autoprune.errors import TraceError, suggest
 from autoprune.graph import Prunable
 from autoprune.graph.capture import Captured, ExampleInputs, capture, normalise_inputs, repeat_batch
 from autoprune.graph.context import Factor, MacTerm
+from autoprune.graph.followers import Follower
 from autoprune.graph.grouping import make_groups
 from autoprune.graph.labels import LabelStore
 from autoprune.graph.modules import tie_modules
-from autoprune.graph.orientation import output_axis
+from autoprune.graph.orientation import output_axis, owner_of
 from autoprune.graph.propagate import NodeValue, ParameterAxes, propagate
-from autoprune.probe import find_misfits
+from autoprune.probe import Fault, Misfit, Probe
+from autoprune.repairs import Repair, repairs
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +56,7 @@ def trace(model: nn.Module, example_inputs: object, *, frozen: Sequence[str] = (
     _freeze_named(model, axes, store, frozen)
     unused = _unused(model, evaluated, trained)
     draft = _Draft(model, inputs, evaluated, axes, store, terms, values, unused, trained is not None)
-    return _freeze_misfits(draft)
+    return _settle(draft)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +72,14 @@ class _Draft:
     values: Mapping[str, NodeValue]
     unused: frozenset[str]
     trains: bool
+    followers: tuple[Follower, ...] = ()
+
+    def repaired(self, repair: Repair) -> _Draft:
+        """Return a draft with the repair's ties and followers added; this one stays as it is."""
+        store = self.store.copy()
+        for first, second in repair.ties:
+            store.tie(first, second, "the code of its module takes one width from the other")
+        return replace(self, store=store, followers=(*self.followers, *repair.followers))
 
     def prunable(self) -> Prunable:
         """Group the labels as they are tied and frozen now."""
@@ -78,9 +88,16 @@ class _Draft:
             [Factor(*axis) for axis in zip(parameter.shape, self.axes.labels[name], strict=True)]
             for name, parameter in self.model.named_parameters()
         )
-        formula = make_formula(grouping.groups, grouping, (term.factors for term in self.terms), params)
+        formula = make_formula(grouping.groups, grouping, self.terms, params)
         return Prunable(
-            self.model, self.inputs, grouping.groups, formula, grouping, self.captured, self.values
+            self.model,
+            self.inputs,
+            grouping.groups,
+            formula,
+            grouping,
+            self.captured,
+            self.values,
+            self.followers,
         )
 
 
@@ -101,7 +118,7 @@ def _freeze_named(model: nn.Module, axes: ParameterAxes, store: LabelStore, froz
             )
         for parameter, vectors in axes.labels.items():
             if parameter.startswith(f"{name}.") and vectors:
-                owner = model.get_submodule(parameter.rpartition(".")[0])
+                owner = model.get_submodule(owner_of(parameter)[0])
                 outputs = output_axis(owner) if len(vectors) > 1 else 0
                 store.freeze(vectors[outputs], f"{name}: frozen by the user")
 
@@ -117,16 +134,41 @@ def _unused(model: nn.Module, *graphs: Captured | None) -> frozenset[str]:
     return frozenset(name for name, _ in model.named_parameters() if name not in read)
 
 
-def _freeze_misfits(draft: _Draft) -> Prunable:
-    """Freeze groups until a model with all the others narrowed has the shapes that the labels predict."""
+def _settle(draft: _Draft) -> Prunable:
+    """Repair or freeze until a model with all groups narrowed has the shapes that the labels predict."""
+    probe = Probe.of(draft.model, trains=draft.trains)
+    hopeless: set[type[nn.Module]] = set()
     while True:
         prunable = draft.prunable()
-        misfits = find_misfits(prunable, trains=draft.trains)
-        if not misfits:
+        fault = probe.fault(prunable)
+        if fault is None:
             return prunable
-        for misfit in misfits:
-            note = draft.store.cross if misfit.crosses else draft.store.freeze
-            for member in misfit.group.members:
-                vector = draft.axes.labels[member.parameter][member.axis]
-                if vector is not None:
-                    note(vector[member.index.ravel()], misfit.reason)
+        if fault.layer is not None and type(draft.model.get_submodule(fault.layer)) not in hopeless:
+            repaired = _best_repair(draft, probe, prunable, fault)
+            if repaired is not None:
+                draft = repaired
+                continue
+            hopeless.add(type(draft.model.get_submodule(fault.layer)))
+        _freeze(draft, probe.misfits(prunable, fault))
+
+
+def _best_repair(draft: _Draft, probe: Probe, prunable: Prunable, fault: Fault) -> _Draft | None:
+    """Return the draft with the repair that brings the check furthest; None where none brings it further."""
+    best, furthest = None, fault.progress
+    for repair in repairs(prunable, fault.layer or ""):
+        tried = draft.repaired(repair)
+        found = probe.fault(tried.prunable())
+        if found is None:
+            return tried
+        if found.progress > furthest:
+            best, furthest = tried, found.progress
+    return best
+
+
+def _freeze(draft: _Draft, misfits: Sequence[Misfit]) -> None:
+    for misfit in misfits:
+        note = draft.store.cross if misfit.crosses else draft.store.freeze
+        for member in misfit.group.members:
+            vector = draft.axes.labels[member.parameter][member.axis]
+            if vector is not None:
+                note(vector[member.index.ravel()], misfit.reason)

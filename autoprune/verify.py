@@ -22,7 +22,8 @@ from autoprune.errors import VerificationError
 from autoprune.graph import Plan, Prunable
 from autoprune.graph.capture import call, first_names, named_tensors, unchanged
 from autoprune.graph.context import Value
-from autoprune.rebuild import KeepPositions, clone_structure, keep_positions
+from autoprune.graph.positions import KeepPositions
+from autoprune.rebuild import clone_structure, keep_positions
 
 TOLERANCE = 1e-9
 """Largest relative difference in float64 of a right rebuild that crosses no normalisation."""
@@ -172,7 +173,8 @@ class _MaskedReference(Interpreter):
         """Run in float64 where the model was traced to ask for float32."""
         args, kwargs = pytree.tree_map(_double_for_float, (args, kwargs))
         kwargs = {name: "cpu" if name == "device" else value for name, value in kwargs.items()}
-        return super().call_function(target, args, kwargs)  # type: ignore[arg-type]  # as Interpreter passes it
+        result = super().call_function(target, args, kwargs)  # type: ignore[arg-type]  # as Interpreter passes it
+        return _in_double_if_made(result, (args, kwargs))
 
     def _mask(self, result: Tensor, value: Value) -> Tensor:
         for axis, labels in enumerate(value.labels):
@@ -202,15 +204,17 @@ class _InDouble(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gi
     ) -> object:
         """Run one operator."""
         args, kwargs = pytree.tree_map(_double_for_float, (args, dict(kwargs or {})))
-        result = func(*args, **kwargs)
-        made = not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves((args, kwargs)))
-        return (
-            result.double() if made and isinstance(result, Tensor) and result.is_floating_point() else result
-        )
+        return _in_double_if_made(func(*args, **kwargs), (args, kwargs))
 
 
 def _double_for_float(value: object) -> object:
     return torch.float64 if isinstance(value, torch.dtype) and value in _SHORTER else value
+
+
+def _in_double_if_made(result: object, inputs: object) -> object:
+    """Bring what an operator made without any tensor to float64: its type is the default, not the model's."""
+    made = not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(inputs))
+    return _in_double(result) if made and isinstance(result, Tensor) else result
 
 
 def _in_double(tensor: Tensor) -> Tensor:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import parametrizations
+
+from tests import topologies
 
 
 @dataclass(frozen=True)
@@ -221,7 +225,7 @@ class HalfByNumber(nn.Module):
         return self.last(self.left(x[:, :4]) + self.right(x[:, 4:]))  # type: ignore[no-any-return]  # as above
 
 
-class Sorted(nn.Module):
+class Renormed(nn.Module):
     """An operator without a rule: freezes what enters it, nothing else."""
 
     def __init__(self) -> None:
@@ -230,8 +234,7 @@ class Sorted(nn.Module):
         self.back = nn.Conv2d(6, 8, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
-        x = x.sort(dim=1).values
+        x = self.conv(x).renorm(2, 1, 1.0)
         return self.head(self.back(self.inner(x)))  # type: ignore[no-any-return]  # modules return Any
 
 
@@ -295,8 +298,42 @@ CASES: dict[str, Case] = {
     "chunked": Case(Chunked, image(), {"conv": 6}),
     "constant_view": Case(ConstantView, image(), {"inner": 6}, {"conv": "64"}),
     "half_by_number": Case(HalfByNumber, image(), {"conv:2": 4, "left": 6}, {"conv": "Invalid channel"}),
-    "sorted": Case(Sorted, image(), {"inner": 6, "back": 8}, {"conv": "sort", "inner:in": "sort"}),
+    "renormed": Case(Renormed, image(), {"inner": 6, "back": 8}, {"conv": "renorm", "inner:in": "renorm"}),
     "train_only_head": Case(TrainOnlyHead, image(), {"conv": 8, "aux": 4}),
     "norms": Case(Norms, image(), {"conv1": 4, "conv2": 6, "fc": 10}),
     "transposed": Case(Transposed, image(), {"conv": 8, "up": 3, "fold": 3}),
+    "shuffled": Case(lambda: topologies.Between(topologies.shuffled), image(), {"first": 4}),
+    "unshuffled": Case(
+        lambda: topologies.Between(lambda x: functional.pixel_unshuffle(x, 2), 8, 32), image(), {"first": 8}
+    ),
+    "gated": Case(lambda: topologies.Between(lambda x: functional.glu(x, 1), 8, 4), image(), {"first": 4}),
+    "split": Case(topologies.Split, image(), {"conv": 6, "fused": 4}),
+    "film": Case(topologies.Film, {"x": image()[0], "code": torch.zeros(1, 4)}, {"conv": 8}),
+    "dilated": Case(topologies.Dilated, image(), {"flat": 4, "line": 6, "back": 4}),
+    "instance_norm": Case(topologies.InstanceNormed, image(), {"a": 8, "b": 6}),
+    "stages": Case(
+        topologies.Stages, image(), {"stem": 6, "inner1": 4, "inner2": 5, "outer2": 9, "inner3": 7}
+    ),
+    "over_channels": Case(topologies.OverChannels, image(), {"a": 8, "b": 7, "c": 6}),
+    "bilinear": Case(topologies.Bilinear, (torch.zeros(1, 4),), {"left": 6, "right": 7, "both": 8}),
+    "recurrent": Case(
+        topologies.Recurrent,
+        image(),
+        {"conv": 6, "mix": 7},
+        {"mix:in": "the states of lstm"}
+        | dict.fromkeys(("lstm", "lstm:in", *(f"lstm:in:{n}" for n in range(2, 7))), "share one width"),
+    ),
+    "picked": Case(topologies.Picked, image(), {"b": 6}, {"a": "topk", "c": "argsort"}),
+    "global_filter": Case(topologies.GlobalFilter, image(), {"weight": 6}),
+    "grouped_queries": Case(topologies.GroupedQueries, (torch.zeros(1, 7, 5),), {"q": 3, "v": 4}),
+    "ellipsis": Case(topologies.Ellipsis, (torch.zeros(1, 3, 4),), {"mix": 7, "embed": 6}),
+    **{
+        name: Case(partial(topologies.Normed, norm), image(), {"conv": 8, "up": 6, "fc": 7})
+        for name, norm in (
+            ("weight_norm", parametrizations.weight_norm),
+            ("spectral_norm", parametrizations.spectral_norm),
+            ("weight_norm_by_hook", nn.utils.weight_norm),
+            ("spectral_norm_by_hook", nn.utils.spectral_norm),
+        )
+    },
 }

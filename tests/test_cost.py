@@ -94,3 +94,20 @@ def test_wrong_widths_are_refused(widths: dict[str, int] | NDArray[np.int64], me
     prunable = trace(Residual(), image())
     with pytest.raises(PlanError, match=message):
         prunable.cost(widths)
+
+
+def test_an_einsum_with_nothing_left_to_sum_counts_nothing() -> None:
+    class Scores(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.head = nn.Linear(5, 6), nn.Linear(5, 6), nn.Linear(7, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(torch.einsum("bic,bjc->bij", self.q(x), self.k(x)))  # type: ignore[no-any-return]  # as modules do
+
+    inputs = torch.zeros(1, 7, 5)
+    prunable = trace(Scores(), inputs)
+    for width in (6, 2, 1):
+        small = rebuild(prunable, Plan({"q": np.arange(width)}))
+        cost = prunable.cost({"q": width})
+        assert (cost.macs, cost.params) == counted(small, (inputs,))

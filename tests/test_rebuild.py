@@ -119,6 +119,38 @@ def test_plans_that_do_not_fit_are_refused(keep: dict[str, list[int]], message: 
         rebuild(prunable, Plan({name: np.array(index, dtype=np.int64) for name, index in keep.items()}))
 
 
+def test_attributes_that_modules_share_stay_shared() -> None:
+    model = Residual()
+    notes: list[int] = []
+    model.stem.notes, model.head.notes = notes, notes  # type: ignore[assignment]  # plain attributes
+    small = rebuild(trace(model, image()), Plan({"stem": np.arange(4)}))
+    assert isinstance(small, Residual)
+    assert small.stem.notes is small.head.notes
+    assert small.stem.notes is not model.stem.notes
+
+
+def test_channels_last_survives() -> None:
+    model = Residual().to(memory_format=torch.channels_last)
+    small = rebuild(trace(model, image()), Plan({"stem": np.arange(4), "inner1": np.arange(3)}))
+    assert isinstance(small, Residual)
+    assert small.stem.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_what_changes_after_tracing_is_what_is_rebuilt() -> None:
+    model = Residual()
+    prunable = trace(model, image())
+    plan = Plan({"stem": np.array([1, 4])})
+    rebuild(prunable, plan)
+    model.eval()
+    model.bn.eps = 0.5
+    model.stem.weight = nn.Parameter(torch.ones_like(model.stem.weight), requires_grad=False)
+    small = rebuild(prunable, plan)
+    assert isinstance(small, Residual)
+    assert (small.training, small.bn.training, small.bn.eps) == (False, False, 0.5)
+    assert torch.equal(small.stem.weight, torch.ones(2, 3, 3, 3))
+    assert small.stem.weight.requires_grad is False
+
+
 def test_hooks_survive_on_both() -> None:
     calls: list[str] = []
     model = Residual()

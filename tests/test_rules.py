@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -10,10 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.graph import Plan
+from autoprune.graph.context import OpContext, Value
+from autoprune.graph.labels import LabelStore
+from autoprune.graph.modules import MODULE_TIES, AxisLabels
+from autoprune.graph.patches import PATCH_RULES, read_patches
+from autoprune.graph.rules import LAYER_RULES
 from autoprune.rebuild import rebuild
 from autoprune.tracing import trace
 from autoprune.verify import TOLERANCE, verify
+from tests.models import CASES
 from tests.test_cost import counted, random_plan
+from tests.topologies import Normed
 
 
 class Net(nn.Module):
@@ -36,6 +43,8 @@ MIDDLES: dict[str, Callable[[Tensor], Tensor]] = {
     "halves_by_width": lambda x: torch.cat([x[:, x.shape[1] // 2 :], x[:, : x.shape[1] // 2]], 1),
     "steps": lambda x: torch.cat([x[:, ::2], x[:, 1::2]], 1),
     "in_place_on_a_slice": lambda x: x[:, :, :2].mul_(2.0).new_zeros(1) + x,
+    "middle_run": lambda x: x * x[:, 2:4].sum(1, keepdim=True),
+    "middle_channel": lambda x: x * x[:, x.shape[1] // 2].unsqueeze(1),
     "contraction_of_one_operand": lambda x: torch.einsum("bchw,bc->bchw", x, x.mean((2, 3))),
 }
 
@@ -94,6 +103,27 @@ def test_train_only_view_is_tried_and_nested_inputs_are_followed() -> None:
     assert rebuild(prunable, Plan({"conv": np.arange(8)})) is not model
 
 
+NORMS = ("weight_norm", "spectral_norm", "weight_norm_by_hook", "spectral_norm_by_hook")
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_computed_weights_are_proved_with_all_narrowed_and_train(name: str) -> None:
+    case = CASES[name]
+    prunable = trace(case.make(), case.inputs)
+    assert str(prunable.group("up").crosses).startswith("up (")
+    plan = Plan({"conv": np.array([1, 4, 6]), "up": np.array([0, 5]), "fc": np.arange(3)})
+    small = rebuild(prunable, plan)
+    assert verify(prunable, plan, small) <= TOLERANCE
+    assert isinstance(small, Normed)
+    numbers = {patch.attribute: patch.value for patch in read_patches(small) if patch.module == "deep"}
+    assert numbers == {"in_channels": 3, "out_channels": 3, "groups": 3}
+    before = [parameter.detach().clone() for parameter in small.parameters()]
+    small.train()(torch.randn(2, 3, 8, 8)).square().sum().backward()
+    torch.optim.SGD(small.parameters(), 0.1).step()
+    assert not all(torch.equal(a, b) for a, b in zip(before, small.parameters(), strict=True))
+    small.load_state_dict(rebuild(prunable, plan).state_dict())
+
+
 class _AutocastRegion(nn.Module):
     """Half precision switched off in the middle, as losses and norms often do."""
 
@@ -115,3 +145,70 @@ def test_operators_in_an_autocast_region_are_counted_and_free() -> None:
     assert prunable.cost().macs == 64 * (3 * 8 + 8 * 6 + 6 * 5)
     plan = Plan({"a": np.arange(3), "b": np.arange(2)})
     assert verify(prunable, plan, rebuild(prunable, plan)) <= TOLERANCE
+
+
+@torch.library.custom_op("autoprune_tests::gain", mutates_args=())
+def gain(x: Tensor, weight: Tensor, heads: int) -> Tensor:
+    """Scale each channel by its weight, and each head by what it holds on average."""
+    blocks = (x * weight).reshape(*x.shape[:-1], heads, -1)
+    return (blocks * blocks.sum(-1, keepdim=True)).flatten(-2)
+
+
+@gain.register_fake
+def _(x: Tensor, weight: Tensor, heads: int) -> Tensor:
+    return torch.empty_like(x)
+
+
+class Gain(nn.Module):
+    """A layer of a user's own: an operator of its own, and numbers beside its weight."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.width, self.heads = width, heads
+        self.weight = nn.Parameter(torch.randn(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != self.width:
+            raise ValueError(f"expected {self.width} channels, got {x.shape[-1]}")
+        return gain(x, self.weight, self.heads)  # type: ignore[no-any-return]  # custom operators return Any
+
+
+def gain_rule(op: OpContext) -> Value:
+    source, weight = op.tensor("x"), op.tensor("weight")
+    op.tie(source.labels[-1], weight.labels[0], source)
+    return op.output(source.labels)
+
+
+def tie_heads(module: nn.Module, labels_of: AxisLabels, store: LabelStore, path: str) -> None:
+    assert isinstance(module, Gain)
+    channels = labels_of("weight", 0)
+    assert channels is not None
+    store.tie(channels, np.tile(channels.reshape(module.heads, -1)[0], module.heads), path)
+
+
+@pytest.fixture
+def own_layer() -> Iterator[nn.Module]:
+    yield nn.Sequential(nn.Linear(4, 12), Gain(12, 3), nn.Linear(12, 5))
+    LAYER_RULES.pop("autoprune_tests::gain", None)
+    PATCH_RULES.pop((Gain, "width"), None)
+    MODULE_TIES.pop(Gain, None)
+
+
+def test_a_layer_of_the_users_own_joins_by_one_row_a_table(own_layer: nn.Module) -> None:
+    inputs = torch.zeros(1, 4)
+    assert "1 (autoprune_tests::gain): has no rule" in str(trace(own_layer, inputs).group("0").frozen)
+
+    LAYER_RULES["autoprune_tests::gain"] = gain_rule
+    assert "expected 12 channels" in str(trace(own_layer, inputs).group("0").frozen)
+
+    PATCH_RULES[Gain, "width"] = lambda module, shapes: shapes["weight"][0]
+    MODULE_TIES[Gain] = tie_heads
+    prunable = trace(own_layer, inputs)
+    assert prunable.group("0").frozen is None
+    assert prunable.group("0").width == 4  # a channel of each head
+    plan = Plan({"0": np.array([0, 3])})
+    small = rebuild(prunable, plan)
+    assert small.get_submodule("1").width == 6
+    assert verify(prunable, plan, small) <= TOLERANCE
+    cost = prunable.cost(plan.widths)
+    assert (cost.macs, cost.params) == counted(small, inputs)

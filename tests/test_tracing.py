@@ -27,7 +27,14 @@ def test_shows_the_groups_it_must(name: str) -> None:
 def test_frozen_groups_say_why(name: str) -> None:
     case = CASES[name]
     prunable = trace(case.make(), case.inputs)
-    usual = ("the model's input", "the model's output", "frozen", "no rule")
+    usual = (
+        "the model's input",
+        "the model's output",
+        "the output of",
+        "holds no channels",
+        "frozen",
+        "no rule",
+    )
     for group in prunable.groups:
         if group.frozen is not None:
             assert any(part in group.frozen for part in (*usual, case.frozen.get(group.name, "!")))
@@ -111,21 +118,37 @@ def test_fingerprint_tells_architectures_apart() -> None:
 
 
 def test_a_rule_of_the_users_own_frees_its_channels() -> None:
-    class Sorts(nn.Module):
+    class Clips(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.conv, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 5, 1)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.head(self.conv(x).sort(dim=2).values)  # type: ignore[no-any-return]  # as modules do
+            return self.head(self.conv(x).renorm(2, 0, 1.0))  # type: ignore[no-any-return]  # as modules do
 
-    def sort_rows(op: OpContext) -> list[Value]:
-        labels = op.tensor("self").labels
-        return [op.output(labels, 0), op.output(labels, 1)]
+    def clip_samples(op: OpContext) -> Value:
+        return op.output(op.tensor("self").labels)
 
-    assert trace(Sorts(), image()).searchable == ()
-    LAYER_RULES["sort"] = sort_rows
+    assert trace(Clips(), image()).searchable == ()
+    LAYER_RULES["renorm"] = clip_samples
     try:
-        assert [group.name for group in trace(Sorts(), image()).searchable] == ["conv"]
+        assert [group.name for group in trace(Clips(), image()).searchable] == ["conv"]
     finally:
-        del LAYER_RULES["sort"]
+        del LAYER_RULES["renorm"]
+
+
+def test_a_cache_that_the_forward_pass_fills_is_left_empty() -> None:
+    class Caches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 5, 1)
+            self.seen: dict[str, Tensor] = {}
+
+        def forward(self, x: Tensor) -> Tensor:
+            if "scale" not in self.seen:
+                self.seen["scale"] = self.conv.weight.mean()
+            return self.head(self.conv(x) * self.seen["scale"])  # type: ignore[no-any-return]  # as modules do
+
+    model = Caches().eval()
+    assert [group.name for group in trace(model, image()).searchable] == ["conv"]
+    assert model.seen == {}

@@ -156,8 +156,14 @@ def named_tensors(model: nn.Module, *, shared: bool = False) -> Iterator[tuple[s
 
 @contextlib.contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
-    """Give every module its attributes back (flags, tensors that forward notes), whatever happens."""
+    """Give every module its attributes back (flags, tensors that forward notes, caches), whatever happens."""
     attributes = [(module, dict(module.__dict__)) for module in model.modules()]
+    caches = [
+        (value, value.copy())
+        for _, before in attributes
+        for value in before.values()
+        if isinstance(value, dict | list | set)
+    ]
     fastpath = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -167,6 +173,12 @@ def unchanged(model: nn.Module) -> Iterator[None]:
         for module, before in attributes:
             module.__dict__.clear()
             module.__dict__.update(before)
+        for container, content in caches:
+            container.clear()
+            if isinstance(container, list):
+                container.extend(content)
+            else:
+                container.update(content)
 
 
 @contextlib.contextmanager

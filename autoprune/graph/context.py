@@ -45,11 +45,19 @@ class Factor:
 
 @dataclass(frozen=True, eq=False)
 class MacTerm:
-    """A product of factors, as counted at one operator."""
+    """A product of factors, as counted at one operator.
+
+    Attributes:
+        node: the operator's name in the graph.
+        layer: the module that called it.
+        factors: what is multiplied.
+        summed: where given, nothing is counted unless one of these factors is above 1.
+    """
 
     node: str
     layer: str
     factors: tuple[Factor, ...]
+    summed: tuple[Factor, ...] = ()
 
 
 @dataclass
@@ -64,6 +72,8 @@ class OpContext:
         shapes: the shapes of the outputs, one a tensor.
         store: where labels are tied and frozen.
         terms: where MACs are counted; None while the training graph is walked.
+        read: which of several outputs the graph reads.
+        dense_macs: counts the operator's MACs in the dense model, by running it without data.
     """
 
     node: str
@@ -73,6 +83,9 @@ class OpContext:
     shapes: Sequence[tuple[int, ...]]
     store: LabelStore
     terms: list[MacTerm] | None
+    read: frozenset[int]
+    dense_macs: Callable[[], int]
+    _froze: str = ""
 
     @property
     def where(self) -> str:
@@ -117,12 +130,29 @@ class OpContext:
         """Return the output number `position` with these labels."""
         return Value(tuple(self.shapes[position]), tuple(labels), self.note())
 
+    def produced(self, labels: Sequence[LabelVector | None]) -> Value:
+        """Return the output of a layer that makes channels; its other axes hold none."""
+        return Value(tuple(self.shapes[0]), tuple(labels), f"an axis of {self.where} that holds no channels")
+
     def fixed_output(self, note: str = "") -> list[Value]:
         """Return all outputs without labels, for the reason `note`."""
         return [Value(tuple(shape), (None,) * len(shape), note or self.note()) for shape in self.shapes]
 
+    def unsupported(self, reason: str) -> list[Value]:
+        """Freeze every axis of every input and return outputs without labels.
+
+        What is frozen has a fixed cost, so the operator's MACs are counted as those of the dense model.
+        """
+        for value in self.tensors():
+            self.freeze_all(value, reason)
+        if self.terms is not None:
+            self.count(self.dense_macs())
+        return self.fixed_output(f"the output of {self.where}, which {reason.partition(';')[0]}")
+
     def note(self) -> str:
-        """Return why the fixed axes of the inputs are fixed."""
+        """Return why fixed axes are fixed: what this operator froze, else what fixed those of its inputs."""
+        if self._froze:
+            return f"the output of {self.where}: {self._froze}"
         return next((value.note for value in self.tensors() if value.note), "")
 
     def tie(
@@ -134,7 +164,9 @@ class OpContext:
 
     def freeze(self, vector: LabelVector | None, reason: str) -> None:
         """Freeze an axis; the reason is put behind this operator's place."""
-        self.store.freeze(vector, f"{self.where}: {reason}")
+        if vector is not None and vector.size:
+            self._froze = self._froze or reason
+            self.store.freeze(vector, f"{self.where}: {reason}")
 
     def freeze_all(self, value: Value, reason: str) -> None:
         """Freeze every axis of a tensor."""
@@ -149,11 +181,11 @@ class OpContext:
         """Say that this operator normalises over the axis."""
         self.store.cross(vector, self.where)
 
-    def count(self, *factors: Factor | int) -> None:
-        """Count the product of the factors as MACs of this operator."""
+    def count(self, *factors: Factor | int, summed: Sequence[Factor] = ()) -> None:
+        """Count the product of the factors as MACs; where `summed` is given, if one of those is above 1."""
         if self.terms is not None:
             wrapped = tuple(factor if isinstance(factor, Factor) else Factor(factor) for factor in factors)
-            self.terms.append(MacTerm(self.node, self.layer, wrapped))
+            self.terms.append(MacTerm(self.node, self.layer, wrapped, tuple(summed)))
 
 
 LayerRule = Callable[[OpContext], Value | list[Value]]

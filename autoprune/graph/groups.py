@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from autoprune.graph.orientation import owner_of
+
 
 @dataclass(frozen=True, eq=False)
 class Member:
@@ -52,4 +54,4 @@ class ChannelGroup:
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the modules whose tensors the group narrows, in model order."""
-        return tuple(dict.fromkeys(member.parameter.rpartition(".")[0] for member in self.members))
+        return tuple(dict.fromkeys(owner_of(member.parameter)[0] for member in self.members))

@@ -85,6 +85,10 @@ class LabelStore:
         if vector is not None and vector.size:
             self._crosses.append((vector[vector != FIXED], norm))
 
+    def copy(self) -> LabelStore:
+        """Return a store with the same labels, ties and reasons, to try more ties on."""
+        return LabelStore(self.count, list(self._ties), list(self._frozen), list(self._crosses))
+
     def components(self) -> Components:
         """Return the connected components of all ties so far."""
         rows = np.concatenate([first for first, _ in self._ties] or [np.empty(0, np.int64)])

@@ -26,6 +26,13 @@ Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 PatchRule: TypeAlias = Callable[[nn.Module, Shapes], object]
 """(module with its old numbers, new shapes) -> the new number, or None where the shapes do not tell it."""
 
+Rules: TypeAlias = Mapping[str, PatchRule]
+"""Attribute -> rule, as they hold for one class."""
+
+
+_UNTABLED = "_autoprune_numbers"
+"""Where a model notes, as (module, attribute), the patched numbers that PATCH_RULES does not name."""
+
 
 @dataclass(frozen=True)
 class Patch:
@@ -36,13 +43,14 @@ class Patch:
     value: object
 
 
-def patches_for(module_old: nn.Module, shapes: Shapes) -> dict[str, object]:
+def patches_for(module_old: nn.Module, shapes: Shapes, rules: Rules | None = None) -> dict[str, object]:
     """Compute the numbers of one module after its tensors took new shapes; the module is only read.
 
     Args:
         module_old: the dense module with its old numbers; heads and the size of a convolution's group stay.
         shapes: new shape of each of the module's own parameters and buffers, by local name. Missing ones (a
             norm without scale) leave the numbers that follow from them out of the answer.
+        rules: `rules_of` the module's class, where many modules of one class are asked for.
 
     Returns:
         {attribute: value} for every tabled attribute that the shapes determine, changed or not.
@@ -51,43 +59,61 @@ def patches_for(module_old: nn.Module, shapes: Shapes) -> dict[str, object]:
         PlanError: a grouped convolution loses part of a group, or heads do not divide their embedding.
     """
     values: dict[str, object] = {}
-    for attribute, rule in _rules_of(module_old).items():
-        value = rule(module_old, shapes)
-        if value is not None:
+    for attribute, rule in (rules_of(type(module_old)) if rules is None else rules).items():
+        if hasattr(module_old, attribute) and (value := rule(module_old, shapes)) is not None:
             values[attribute] = value
     return values
 
 
+def rules_of(cls: type[nn.Module]) -> dict[str, PatchRule]:
+    """Return attribute -> rule for a class; the most derived class that has a row wins."""
+    rules: dict[str, PatchRule] = {}
+    for base in cls.__mro__:
+        names = (base, f"{base.__module__}.{base.__qualname__}")
+        for (owner, attribute), rule in PATCH_RULES.items():
+            if owner in names:
+                rules.setdefault(attribute, rule)
+    return rules
+
+
 def read_patches(model: nn.Module) -> list[Patch]:
-    """Read the current value of every tabled attribute of every module, in the order of `named_modules`."""
-    return [
+    """Read the current value of every number that may have been patched.
+
+    These are the tabled attributes of every module, in the order of `named_modules`, then those that no table
+    names and `apply_patches` has set.
+    """
+    tabled = [
         Patch(path, attribute, getattr(module, attribute))
         for path, module in model.named_modules()
-        for attribute in _rules_of(module)
+        for attribute in rules_of(type(module))
+        if hasattr(module, attribute)
+    ]
+    untabled: tuple[tuple[str, str], ...] = model.__dict__.get(_UNTABLED, ())
+    return tabled + [
+        Patch(path, attribute, getattr(model.get_submodule(path), attribute)) for path, attribute in untabled
     ]
 
 
 def apply_patches(model: nn.Module, patches: Iterable[Patch]) -> None:
     """Set the patched numbers on `model`, in place; lists (of a JSON file) become tuples.
 
+    Numbers that no table names are noted on the model, so that `read_patches` finds them again.
+
     Raises:
         PlanError: a module or attribute that the model has not, or a value that is not like the old one.
             Nothing is set then.
     """
+    patches = list(patches)
     checked = [_checked(model, patch) for patch in patches]
     for module, attribute, value in checked:
         setattr(module, attribute, value)
-
-
-def _rules_of(module: nn.Module) -> dict[str, PatchRule]:
-    """Attribute -> rule for a module's class; the most derived class that has a row wins."""
-    rules: dict[str, PatchRule] = {}
-    for cls in type(module).__mro__:
-        names = (cls, f"{cls.__module__}.{cls.__qualname__}")
-        for (owner, attribute), rule in PATCH_RULES.items():
-            if owner in names and hasattr(module, attribute):
-                rules.setdefault(attribute, rule)
-    return rules
+    untabled = [
+        (patch.module, patch.attribute)
+        for patch, (module, _, _) in zip(patches, checked, strict=True)
+        if patch.attribute not in rules_of(type(module))
+    ]
+    if untabled:
+        model.__dict__[_UNTABLED] = tuple(untabled)
 
 
 def _checked(model: nn.Module, patch: Patch) -> tuple[nn.Module, str, object]:
@@ -117,8 +143,10 @@ def _is_number(value: object) -> bool:
 
 def _shape(shapes: Shapes, name: str) -> tuple[int, ...] | None:
     """Shape of a tensor, also where weight norm or spectral norm stores it under another name."""
+    if name in shapes:
+        return tuple(shapes[name])
     parametrized = f"parametrizations.{name}.original"
-    for stored in (name, f"{parametrized}1", parametrized, f"{name}_v", f"{name}_orig"):
+    for stored in (f"{parametrized}1", parametrized, f"{name}_orig", f"{name}_v"):
         if stored in shapes:
             return tuple(shapes[stored])
     return None
@@ -192,6 +220,8 @@ PATCH_RULES: dict[tuple[type | str, str], PatchRule] = {
     (nn.PReLU, "num_parameters"): _axis(0, "weight"),
     (nn.Embedding, "embedding_dim"): _axis(1, "weight"),
     (nn.EmbeddingBag, "embedding_dim"): _axis(1, "weight"),
+    (nn.RNNBase, "input_size"): _axis(1, "weight_ih_l0"),
+    (nn.RNNCellBase, "input_size"): _axis(1, "weight_ih"),
     (nn.MultiheadAttention, "embed_dim"): _axis(1, "in_proj_weight", "q_proj_weight"),
     (nn.MultiheadAttention, "kdim"): _axis(1, "in_proj_weight", "k_proj_weight"),
     (nn.MultiheadAttention, "vdim"): _axis(1, "in_proj_weight", "v_proj_weight"),

@@ -9,26 +9,37 @@ After `capture`, before `grouping`.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Node
 from torch.fx.node import map_arg
+from torch.nn.modules.conv import _ConvNd
+from torch.utils import _pytree as pytree
+from torch.utils.flop_counter import FlopCounterMode
 
 from autoprune.graph.capture import Captured, named_tensors
 from autoprune.graph.context import MacTerm, OpContext, Value
 from autoprune.graph.labels import LabelStore, LabelVector
+from autoprune.graph.orientation import owner_of
 from autoprune.graph.rules import LAYER_RULES, LayerRule, elementwise
 
 NodeValue = Value | list[Value]
 
+_NO_RULE = "has no rule that ties its channels; add a row to LAYER_RULES"
+
 
 @dataclass(frozen=True, eq=False)
 class ParameterAxes:
-    """The labels of every axis of every parameter and buffer; axes of size 1 carry none."""
+    """The labels of every axis of every parameter and buffer.
+
+    Axes of size 1 carry none, nor does the kernel of a convolution: both may merge with an axis that does.
+    """
 
     labels: Mapping[str, tuple[LabelVector | None, ...]]
 
@@ -37,10 +48,18 @@ class ParameterAxes:
         """Give every axis fresh labels."""
         return ParameterAxes(
             {
-                name: tuple(store.fresh(size) if size > 1 else None for size in tensor.shape)
+                name: tuple(
+                    store.fresh(size) if size > 1 and axis < _channel_axes(model, name) else None
+                    for axis, size in enumerate(tensor.shape)
+                )
                 for name, tensor in named_tensors(model)
             }
         )
+
+
+def _channel_axes(model: nn.Module, name: str) -> int | float:
+    """Return how many leading axes of a tensor may hold channels."""
+    return 2 if isinstance(model.get_submodule(owner_of(name)[0]), _ConvNd) else math.inf
 
 
 def propagate(
@@ -55,9 +74,10 @@ def propagate(
         terms: where MACs go; None where this graph's are not wanted.
     """
     values: dict[str, NodeValue] = {}
+    buffers = captured.program.graph_signature.inputs_to_buffers  # made anew at each look
     for node in captured.nodes:
         if node.op == "placeholder":
-            values[node.name] = _placeholder(node, captured, axes)
+            values[node.name] = _placeholder(node, captured, axes, buffers)
         elif node.op == "output":
             _freeze_outputs(node, values, store)
         else:
@@ -65,11 +85,11 @@ def propagate(
     return values
 
 
-def _placeholder(node: Node, captured: Captured, axes: ParameterAxes) -> Value:
+def _placeholder(node: Node, captured: Captured, axes: ParameterAxes, buffers: Mapping[str, str]) -> Value:
     if node.name in captured.states:
         name = captured.states[node.name]
         tensor = _meta_tensor(node)
-        buffer = captured.program.graph_signature.inputs_to_buffers.get(node.name, "")
+        buffer = buffers.get(node.name, "")
         program = captured.program  # buffers that are not persistent lie among its constants
         state = program.state_dict.get(buffer, program.constants.get(buffer))
         constant = _index_constant(state) if isinstance(state, Tensor) else None
@@ -116,12 +136,19 @@ def _call(
         shapes=shapes,
         store=store,
         terms=terms,
+        read=frozenset(_position(user) for user in node.users if user.target is operator.getitem),
+        dense_macs=partial(_dense_macs, node),
     )
     if op.operator.startswith("_assert"):
         return []  # checks only, of shapes and dtypes that tracing has fixed
     rule = _rule(node, op)
-    result = _freeze_unknown(op) if rule is None else rule(op)
+    result = op.unsupported(_NO_RULE) if rule is None else rule(op)
     return _fold_constant(node, op, result, single=not isinstance(outputs, tuple | list))
+
+
+def _position(item: Node) -> int:
+    position = item.args[1]
+    return position if isinstance(position, int) else 0
 
 
 def _rule(node: Node, op: OpContext) -> LayerRule | None:
@@ -132,11 +159,24 @@ def _rule(node: Node, op: OpContext) -> LayerRule | None:
     return elementwise if torch.Tag.pointwise in tags else None
 
 
-def _freeze_unknown(op: OpContext) -> list[Value]:
-    reason = "has no rule that ties its channels; add a row to LAYER_RULES"
-    for value in op.tensors():
-        op.freeze_all(value, reason)
-    return op.fixed_output(f"the output of {op.where}, which has no rule")
+def _dense_macs(node: Node) -> int:
+    """Run one operator on tensors without data and count; 0 where it has no kernel for those."""
+
+    def without_data(leaf: object) -> object:
+        value = leaf.meta.get("val") if isinstance(leaf, Node) else leaf
+        if isinstance(value, Tensor):
+            return torch.empty(value.shape, dtype=value.dtype, device="meta")
+        return value
+
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return 0
+    args, kwargs = pytree.tree_map(without_data, (list(node.args), dict(node.kwargs)))
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), torch.device("meta"):
+        try:
+            node.target(*args, **{k: "meta" if k == "device" else value for k, value in kwargs.items()})
+        except (RuntimeError, NotImplementedError):
+            return 0
+    return int(counter.get_total_flops()) // 2
 
 
 def _fold_constant(node: Node, op: OpContext, result: NodeValue, *, single: bool) -> NodeValue:
@@ -218,4 +258,4 @@ def layer_of(node: Node) -> str:
     """Return the module that called the operator, "model" for the root."""
     stack = node.meta.get("nn_module_stack") or {}
     path = next(reversed([str(entry[0]) for entry in stack.values()]), "") if stack else ""
-    return path or "model"
+    return path.partition(".parametrizations.")[0] or "model"

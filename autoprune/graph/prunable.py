@@ -20,9 +20,12 @@ from torch import nn
 
 from autoprune.errors import PlanError, suggest
 from autoprune.graph.capture import Captured, ExampleInputs, named_tensors
+from autoprune.graph.followers import Follower
 from autoprune.graph.grouping import Grouping
 from autoprune.graph.groups import ChannelGroup
+from autoprune.graph.patches import Patch
 from autoprune.graph.plan import Plan
+from autoprune.graph.positions import PositionTable
 from autoprune.graph.propagate import NodeValue
 
 Counts = int | NDArray[np.int64]
@@ -68,6 +71,7 @@ class Prunable:
         grouping: labels to groups.
         captured: the graph in eval mode.
         values: the labelled value of each node of that graph.
+        followers: numbers of modules that follow a width and that no table names.
     """
 
     model: nn.Module
@@ -77,6 +81,7 @@ class Prunable:
     grouping: Grouping = field(repr=False)
     captured: Captured = field(repr=False)
     values: Mapping[str, NodeValue] = field(repr=False)
+    followers: tuple[Follower, ...] = field(repr=False, default=())
 
     @cached_property
     def position(self) -> dict[str, int]:
@@ -87,6 +92,11 @@ class Prunable:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """{parameter or buffer: its dense shape}, shared tensors under their first name."""
         return {name: tuple(tensor.shape) for name, tensor in named_tensors(self.model)}
+
+    @cached_property
+    def positions(self) -> PositionTable:
+        """Which channel lies at each position of each axis."""
+        return PositionTable.of(self.groups, self.shapes)
 
     @property
     def searchable(self) -> tuple[ChannelGroup, ...]:
@@ -101,6 +111,8 @@ class Prunable:
             digest.update(f"{group.name}|{group.width}|{group.frozen}|{group.crosses}".encode())
             for member in group.members:
                 digest.update(f"{member.parameter}|{member.axis}".encode() + member.index.tobytes())
+        for each in self.followers:
+            digest.update(f"{each.module}|{each.attribute}".encode() + each.labels.tobytes())
         return digest.hexdigest()
 
     def group(self, name: str) -> ChannelGroup:
@@ -191,3 +203,17 @@ class Prunable:
         grouped = grouping.group_of >= 0
         dropped[grouped] = ~keep[grouping.group_of[grouped], grouping.channel_of[grouped]]
         return dropped
+
+    def numbers(self, plan: Plan) -> list[Patch]:
+        """Return the value that each follower takes under `plan`.
+
+        Raises:
+            PlanError: the plan does not fit.
+        """
+        if not self.followers:
+            return []
+        dropped = self.dropped(plan)
+        return [
+            Patch(each.module, each.attribute, int(self.grouping.kept(each.labels, dropped).sum()))
+            for each in self.followers
+        ]

@@ -26,14 +26,14 @@ from autoprune.pipeline.dense import Dense, load_dense
 from autoprune.pipeline.events import Stage, Watcher, silent
 from autoprune.pipeline.identity import identify
 from autoprune.pipeline.places import check_writable
-from autoprune.pipeline.problem import Problem, pose
+from autoprune.pipeline.problem import pose
 from autoprune.pipeline.ranking import decode_ranking
 from autoprune.pipeline.stored import change_config, stored_config
 from autoprune.pipeline.train import schedule_of, tell_epochs
 from autoprune.precision import Setting
 from autoprune.rebuild import rebuild
-from autoprune.settings import RunConfig
-from autoprune.study import SearchStudy, TrialRecord, open_study
+from autoprune.settings import FinetuneSettings, RunConfig
+from autoprune.study import SearchStudy, open_study
 from autoprune.train import evaluate, fit
 
 BEST = "best"
@@ -107,24 +107,15 @@ def finetune(
     torch.set_num_threads(setting.threads)
     plan = plan_from_importance(problem.prunable, best.widths, decode_ranking(opened.chosen["ranking"]))
     small = rebuild(problem.prunable, plan)
+    share = (best.macs or 0) / int(problem.dense_cost.macs)
     watch(
         Stage(
-            f"finetuning trial {best.number} ({_share(best, problem):.1%} of the MACs) for "
+            f"finetuning trial {best.number} ({share:.1%} of the MACs) for "
             f"{config.finetune.epochs} epochs, teacher {config.finetune.teacher}"
         )
     )
     state = folder / f"finetune-trial-{best.number}.training"
-    val_score = fit(
-        small,
-        dense.data,
-        schedule_of(config.finetune),
-        setting,
-        dense.task,
-        seed=config.finetune.seed,
-        teacher=copy.deepcopy(dense.model) if config.finetune.teacher == "dense" else None,
-        on_epoch=tell_epochs(config.finetune.epochs, watch),
-        checkpoint=state,
-    ).score
+    val_score = _retrain(small, dense, config.finetune, setting, state, watch)
     result = FinetuneResult(
         study=study,
         folder=folder / BEST,
@@ -141,12 +132,25 @@ def finetune(
     return result
 
 
+def _retrain(
+    small: nn.Module, dense: Dense, config: FinetuneSettings, setting: Setting, state: Path, watch: Watcher
+) -> float:
+    """Train the small model in place, from `state` where there is one; returns its validation score."""
+    return fit(
+        small,
+        dense.data,
+        schedule_of(config),
+        setting,
+        dense.task,
+        seed=config.seed,
+        teacher=copy.deepcopy(dense.model) if config.teacher == "dense" else None,
+        on_epoch=tell_epochs(config.epochs, watch),
+        checkpoint=state,
+    ).score
+
+
 def _on_test(model: nn.Module, dense: Dense, setting: Setting) -> float | None:
     return None if dense.data.test is None else evaluate(model, dense.data.test, dense.task, setting)
-
-
-def _share(record: TrialRecord, problem: Problem) -> float:
-    return (record.macs or 0) / int(problem.dense_cost.macs)
 
 
 def _save(

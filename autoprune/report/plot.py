@@ -17,6 +17,8 @@ from autoprune.report.summary import StudySummary
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from autoprune.study import TrialRecord
+
 _TRIALS, _BEST, _DENSE, _STOPPED = "#4477aa", "#ee6677", "#555555", "#bbbbbb"
 
 
@@ -34,8 +36,9 @@ def plot_study(summary: StudySummary, path: str | os.PathLike[str]) -> Path:
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)
     over_trials, over_macs = figure.subplots(1, 2, sharey=True)
-    _draw_trials(over_trials, summary)
-    _draw_macs(over_macs, summary)
+    floor = _floor(summary)
+    _draw_trials(over_trials, summary, floor)
+    _draw_macs(over_macs, summary, floor)
     figure.suptitle(f"{summary.study}: {len(summary.records)} trials")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,16 +46,33 @@ def plot_study(summary: StudySummary, path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _draw_trials(axes: Axes, summary: StudySummary) -> None:
+def _is_whole(record: TrialRecord) -> bool:
+    return record.state == "complete" and not record.stopped
+
+
+def _floor(summary: StudySummary) -> float:
+    """Return the lowest score that is drawn in its place: trials stopped early must not squeeze the rest."""
+    scores = [record.score or 0.0 for record in summary.ranked()]
+    whole = [record.score or 0.0 for record in summary.ranked() if _is_whole(record)]
+    low, high = min(whole or scores), max(*scores, summary.dense_score)
+    return max(min(scores), low - 0.2 * (high - low))
+
+
+def _draw_trials(axes: Axes, summary: StudySummary, floor: float) -> None:
     finished = sorted(summary.ranked(), key=lambda record: record.number)
-    for stopped, color, label in ((True, _STOPPED, "stopped early"), (False, _TRIALS, "complete")):
-        chosen = [record for record in finished if (record.stopped or record.state != "complete") is stopped]
+    stopped = [record for record in finished if not _is_whole(record)]
+    for chosen, color, marker, label in (
+        ([record for record in stopped if (record.score or 0.0) < floor], _STOPPED, "v", "stopped, below"),
+        ([record for record in stopped if (record.score or 0.0) >= floor], _STOPPED, "o", "stopped early"),
+        ([record for record in finished if _is_whole(record)], _TRIALS, "o", "complete"),
+    ):
         if chosen:
             numbers = [record.number for record in chosen]
-            axes.scatter(numbers, [record.score or 0.0 for record in chosen], s=18, color=color, label=label)
+            heights = [max(record.score or 0.0, floor) for record in chosen]
+            axes.scatter(numbers, heights, s=18, color=color, marker=marker, label=label)
     best, numbers, heights = float("-inf"), [], []
     for record in finished:
-        if record.state == "complete" and not record.stopped and record.score is not None:
+        if _is_whole(record) and record.score is not None:
             best = max(best, record.score)
             numbers.append(record.number)
             heights.append(best)
@@ -67,8 +87,8 @@ def _draw_trials(axes: Axes, summary: StudySummary) -> None:
     axes.grid(alpha=0.3)
 
 
-def _draw_macs(axes: Axes, summary: StudySummary) -> None:
-    scored = summary.ranked()
+def _draw_macs(axes: Axes, summary: StudySummary, floor: float) -> None:
+    scored = [record for record in summary.ranked() if (record.score or 0.0) >= floor]
     shares = [100 * summary.macs_share(record) for record in scored]
     axes.scatter(shares, [record.score or 0.0 for record in scored], s=18, color=_TRIALS)
     if summary.best is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,31 +104,39 @@ def fit(
         "data": data.fingerprint,
         "teacher": weights_hash(teacher) if teacher is not None else "none",
     }
-    records: list[EpochRecord] = []
     with seeded(stream_seed(seed)):
-        state = load_state(checkpoint, identity) if checkpoint else None
-        if state is not None:
-            trainer.restore(state["trainer"])
-            records = [EpochRecord(**record) for record in state["records"]]
-            restore_random_states(from_storable(state["random"]))
+        records = _restore(trainer, checkpoint, identity)
         while trainer.steps < total:
             record = _run_epoch(
                 trainer, data, setting, task, seed=seed, steps=min(per_epoch, total - trainer.steps)
             )
             records.append(record)
             if checkpoint is not None:
-                kept = [dataclasses.asdict(each) for each in records]
-                save_state(
-                    checkpoint,
-                    identity,
-                    {"trainer": trainer.state(), "records": kept, "random": to_storable(random_states())},
-                )
+                _save(trainer, records, checkpoint, identity)
             if on_epoch is not None:
                 on_epoch(record)
     model.zero_grad(set_to_none=True)
     if trainer.average:
         trainer.average.copy_to(model)
     return FitResult(records[-1].score, tuple(records))
+
+
+def _restore(trainer: Trainer, checkpoint: Path | None, identity: Mapping[str, str]) -> list[EpochRecord]:
+    """Put trainer and random states where a stopped training left them; returns the epochs that it had."""
+    state = load_state(checkpoint, identity) if checkpoint else None
+    if state is None:
+        return []
+    trainer.restore(state["trainer"])
+    restore_random_states(from_storable(state["random"]))
+    return [EpochRecord(**record) for record in state["records"]]
+
+
+def _save(
+    trainer: Trainer, records: Sequence[EpochRecord], checkpoint: Path, identity: Mapping[str, str]
+) -> None:
+    kept = [dataclasses.asdict(each) for each in records]
+    state = {"trainer": trainer.state(), "records": kept, "random": to_storable(random_states())}
+    save_state(checkpoint, identity, state)
 
 
 def _run_epoch(

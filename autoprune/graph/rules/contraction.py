@@ -1,6 +1,6 @@
-"""Own the rules of operators that contract channels: convolutions, linear, matrix products, attention.
+"""Own the rules of layers that contract channels with a weight: convolutions, linear, bilinear, embeddings.
 
-These are the operators whose MACs are counted, so each rule also states its count.
+Their MACs are counted, so each rule also states its count. Products of two tensors are in `products`.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ def convolution(op: OpContext) -> Value:
     source, weight, bias = op.tensor("input"), op.tensor("weight"), op.optional("bias")
     transposed = op.operator.startswith("conv_transpose")
     spatial = len(weight.shape) - 2
-    if len(source.shape) != spatial + 2:
-        return _fixed(op, "an input without a batch axis has no rule")
+    batch = source.shape[: -spatial - 1]  # none where a single sample is given
+    place = len(batch)
     groups = op.integer("groups", 1)
-    for vector in (source.labels[0], *source.labels[2:]):
+    for vector in (*source.labels[:place], *source.labels[place + 1 :]):
         op.freeze(vector, "channels lie on a batch or spatial axis of a convolution")
     for vector in weight.labels[2:]:
         op.structural(vector)
     in_axis, out_axis = (0, 1) if transposed else (1, 0)
     if groups == 1:
-        op.tie(source.labels[1], weight.labels[in_axis], source)
+        op.tie(source.labels[place], weight.labels[in_axis], source)
         channels, out_factor = weight.labels[out_axis], axis_factor(weight, out_axis)
     else:
         channels = _tie_conv_groups(op, source, weight, groups, in_axis)
-        out_factor = Factor(op.shapes[0][1], channels)
+        out_factor = Factor(op.shapes[0][place], channels)
     if bias is not None:
         op.tie(bias.labels[0], channels, source)
     # Positions at which the kernel is applied: of the output, or of the input where transposed.
-    positions = source.shape[2:] if transposed else op.shapes[0][2:]
-    per_position = (source.shape[0], *positions, *weight.shape[2:])
+    positions = source.shape[-spatial:] if transposed else op.shapes[0][-spatial:]
+    per_position = (*batch, *positions, *weight.shape[2:])
     if transposed:
-        op.count(axis_factor(source, 1), axis_factor(weight, 1), *per_position)
+        op.count(axis_factor(source, place), axis_factor(weight, 1), *per_position)
     else:
         op.count(out_factor, axis_factor(weight, 1), *per_position)
-    return op.output((None, channels, *(None,) * spatial))
+    return op.produced((*(None,) * place, channels, *(None,) * spatial))
 
 
 def _tie_conv_groups(op: OpContext, source: Value, weight: Value, groups: int, in_axis: int) -> LabelVector:
@@ -48,19 +48,19 @@ def _tie_conv_groups(op: OpContext, source: Value, weight: Value, groups: int, i
     So a grouped convolution loses whole groups, and keeps the width of a group; a depthwise one is the
     case of one input a group.
     """
-    wide = weight.labels[0]
+    wide, place = weight.labels[0], len(source.shape) - len(weight.shape) + 1
     if wide is None:
         wide = np.full(weight.shape[0], -1, np.int64)
     op.structural(weight.labels[1])
     if in_axis == 0:
         # Transposed: axis 0 holds the inputs; the outputs repeat the label of their group.
-        op.tie(source.labels[1], wide, source)
+        op.tie(source.labels[place], wide, source)
         blocks = wide.reshape(groups, -1)
         _tie_rows(op, blocks)
         return np.repeat(blocks[:, 0], weight.shape[1])
     blocks = wide.reshape(groups, -1)
     _tie_rows(op, blocks)
-    op.tie(source.labels[1], np.repeat(blocks[:, 0], source.shape[1] // groups), source)
+    op.tie(source.labels[place], np.repeat(blocks[:, 0], source.shape[place] // groups), source)
     return wide
 
 
@@ -77,59 +77,7 @@ def linear(op: OpContext) -> Value:
         op.tie(bias.labels[0], weight.labels[0], source)
     leading = [axis_factor(source, axis) for axis in range(len(source.shape) - 1)]
     op.count(*leading, axis_factor(weight, 0), axis_factor(weight, 1))
-    return op.output((*source.labels[:-1], weight.labels[0]))
-
-
-def matmul(op: OpContext) -> Value:
-    """Tie the contracted axes of a matrix product and its broadcast batch axes."""
-    first, second = _product_operands(op)
-    if len(first.shape) < 2 or len(second.shape) < 2:
-        return _fixed(op, "a product with a vector has no rule")
-    rank = max(len(first.shape), len(second.shape))
-    batch = [chr(ord("a") + axis) for axis in range(rank - 2)]
-    left = "".join(batch[rank - len(first.shape) :]) + "xk"
-    right = "".join(batch[rank - len(second.shape) :]) + "ky"
-    return op.output(contract(op, (first, second), (left, right), "".join(batch) + "xy"))
-
-
-def addmm(op: OpContext) -> Value:
-    """A matrix product with a tensor added to it."""
-    product = matmul(op)
-    added = op.tensor("self")
-    for axis in range(-1, -len(added.shape) - 1, -1):
-        if added.shape[axis] > 1:
-            op.tie(added.labels[axis], product.labels[axis], added)
-    return product
-
-
-def einsum(op: OpContext) -> Value:
-    """Tie the axes that share a letter."""
-    equation = str(op.arguments["equation"]).replace(" ", "")
-    operands = op.tensors()
-    left, arrow, out = equation.partition("->")
-    subscripts = tuple(left.split(","))
-    if "." in equation or not arrow or len(operands) > 2 or any(len(set(s)) < len(s) for s in subscripts):
-        return _fixed(op, f"the equation {equation} has no rule")
-    return op.output(contract(op, tuple(operands), subscripts, out))
-
-
-def attention(op: OpContext) -> Value:
-    """Tie queries to keys, and the sequence of keys to that of values (scaled dot product attention)."""
-    query, key, value = op.tensor("query"), op.tensor("key"), op.tensor("value")
-    if op.arguments.get("enable_gqa"):
-        return _fixed(op, "heads that share keys have no rule")
-    batch = "".join(chr(ord("a") + axis) for axis in range(len(query.shape) - 2))
-    scores = contract(op, (query, key), (batch + "le", batch + "se"), batch + "ls")
-    weights = Value((*query.shape[:-1], key.shape[-2]), scores, query.note)
-    mask = op.optional("attn_mask")
-    for vector in scores[-2:]:
-        op.cross(vector)
-    if mask is not None:
-        op.freeze_all(mask, "channels lie on an axis of the attention mask")
-    if op.arguments.get("scale") is None:
-        # The default scale is 1 / sqrt(width of a head): a narrower head scales its scores otherwise.
-        op.cross(query.labels[-1])
-    return op.output(contract(op, (weights, value), (batch + "ls", batch + "sv"), batch + "lv"))
+    return op.produced((*source.labels[:-1], weight.labels[0]))
 
 
 def embedding(op: OpContext) -> Value:
@@ -140,55 +88,52 @@ def embedding(op: OpContext) -> Value:
     return op.output((*(None,) * leading, weight.labels[1]))
 
 
-def contract(
-    op: OpContext, operands: tuple[Value, ...], subscripts: tuple[str, ...], out: str
-) -> tuple[LabelVector | None, ...]:
-    """Tie the axes that share a letter, count the product of all letters, return the labels of `out`."""
-    letters: dict[str, list[tuple[Value, int]]] = {}
-    for operand, subscript in zip(operands, subscripts, strict=True):
-        for axis, letter in enumerate(subscript):
-            letters.setdefault(letter, []).append((operand, axis))
-    labels: dict[str, LabelVector | None] = {}
-    factors = []
-    contracted = False
-    for letter, places in letters.items():
-        wide = [(operand, axis) for operand, axis in places if operand.shape[axis] > 1]
-        labels[letter] = next((o.labels[a] for o, a in wide if o.labels[a] is not None), None)
-        for operand, axis in wide:
-            op.tie(labels[letter], operand.labels[axis], operand)
-        if letter in out or len(wide) == len(operands):
-            size = max(operand.shape[axis] for operand, axis in places)
-            factors.append(Factor(size, labels[letter]))
-            contracted |= letter not in out
-    # A letter of one operand alone is summed before the product; without contraction it is elementwise.
-    if len(operands) > 1 and (contracted or op.operator != "einsum"):
-        op.count(*factors)
-    return tuple(labels[letter] for letter in out)
-
-
-def _product_operands(op: OpContext) -> tuple[Value, Value]:
-    for first, second in (("mat1", "mat2"), ("batch1", "batch2"), ("self", "mat2"), ("self", "other")):
-        if first in op.arguments and second in op.arguments:
-            return op.tensor(first), op.tensor(second)
-    raise TypeError(f"{op.where}: no operands found in {sorted(op.arguments)}")
-
-
-def _fixed(op: OpContext, reason: str) -> Value:
+def embedding_bag(op: OpContext) -> list[Value]:
+    """Carry axis 1 of the table; what else comes out are positions in it."""
+    weight = op.tensor("weight")
+    op.structural(weight.labels[0])
     for value in op.tensors():
-        op.freeze_all(value, reason)
-    return op.fixed_output(f"the output of {op.where}: {reason}")[0]
+        if value is not weight:
+            op.freeze_all(value, "channels lie on an axis of its indices")
+    first = op.output((None, weight.labels[1]))
+    return [first, *op.fixed_output()[1:]]
+
+
+def bilinear(op: OpContext) -> Value:
+    """Tie the last axes of both inputs to axes 1 and 2 of the weight; the output carries axis 0."""
+    first, second = op.tensor("input1"), op.tensor("input2")
+    weight, bias = op.tensor("weight"), op.optional("bias")
+    op.tie(first.labels[-1], weight.labels[1], first)
+    op.tie(second.labels[-1], weight.labels[2], second)
+    if bias is not None:
+        op.tie(bias.labels[0], weight.labels[0], first)
+    leading = list(first.labels[:-1])
+    for axis, vector in enumerate(second.labels[:-1]):
+        op.tie(leading[axis], vector, second)
+        leading[axis] = vector if leading[axis] is None else leading[axis]
+    return op.output((*leading, weight.labels[0]))
+
+
+def deformable(op: OpContext) -> list[Value]:
+    """A convolution whose offsets and masks are fixed; torch counts no MACs for it."""
+    source, weight, bias = op.tensor("input"), op.tensor("weight"), op.tensor("bias")
+    if op.integer("groups") != 1 or op.integer("offset_groups") != 1:
+        return op.unsupported("has no rule for several groups")
+    for name in ("offset", "mask"):
+        op.freeze_all(op.tensor(name), "takes one channel a kernel position")
+    for vector in weight.labels[2:]:
+        op.structural(vector)
+    op.tie(source.labels[1], weight.labels[1], source)
+    op.tie(bias.labels[0], weight.labels[0], source)
+    return [op.output((None, weight.labels[0], None, None))]
 
 
 CONTRACTION_RULES: dict[str, LayerRule] = {
     **{f"conv{n}d": convolution for n in (1, 2, 3)},
     **{f"conv_transpose{n}d": convolution for n in (1, 2, 3)},
     "linear": linear,
-    "matmul": matmul,
-    "mm": matmul,
-    "bmm": matmul,
-    "addmm": addmm,
-    "baddbmm": addmm,
-    "einsum": einsum,
-    "scaled_dot_product_attention": attention,
+    "bilinear": bilinear,
     "embedding": embedding,
+    "embedding_bag": embedding_bag,
+    "torchvision::deform_conv2d": deformable,
 }

@@ -5,21 +5,27 @@ Every operator that torch tags as pointwise follows it, and those listed here th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from autoprune.graph.context import LayerRule, OpContext, Value
 from autoprune.graph.labels import LabelVector
 
 
 def elementwise(op: OpContext) -> list[Value]:
     """Tie operands axis by axis, right-aligned; an operand of size 1 along an axis is broadcast there."""
-    shape = op.shapes[0]
-    labels: list[LabelVector | None] = [None] * len(shape)
-    operands = op.tensors()
-    for axis in range(1, len(shape) + 1):
+    labels = broadcast(op, op.tensors(), len(op.shapes[0]))
+    return [op.output(labels, position) for position in range(len(op.shapes))]
+
+
+def broadcast(op: OpContext, operands: Sequence[Value], rank: int) -> list[LabelVector | None]:
+    """Tie operands as `elementwise` does and return the labels of the `rank` axes that they span."""
+    labels: list[LabelVector | None] = [None] * rank
+    for axis in range(1, rank + 1):
         wide = [v for v in operands if len(v.shape) >= axis and v.shape[-axis] > 1]
         labels[-axis] = next((v.labels[-axis] for v in wide if v.labels[-axis] is not None), None)
         for value in wide:
             op.tie(labels[-axis], value.labels[-axis], value)
-    return [op.output(labels, position) for position in range(len(op.shapes))]
+    return labels
 
 
 def first_operand(op: OpContext) -> Value:
@@ -29,7 +35,7 @@ def first_operand(op: OpContext) -> Value:
 
 def factory(op: OpContext) -> list[Value]:
     """A new tensor of given sizes: all fixed."""
-    return op.fixed_output()
+    return op.fixed_output(f"the tensor that {op.where} makes")
 
 
 ELEMENTWISE_RULES: dict[str, LayerRule] = {
@@ -42,6 +48,8 @@ ELEMENTWISE_RULES: dict[str, LayerRule] = {
             *("softplus", "threshold"),
             *("relu", "sigmoid", "tanh", "logsigmoid", "log_sigmoid", "softsign", "hardshrink", "softshrink"),
             *("add", "sub", "mul", "div", "maximum", "minimum", "rsub", "pow", "to", "_to_copy"),
+            *("exponential", "log_normal", "cauchy", "geometric", "random", "broadcast_tensors", "polar"),
+            *("real", "imag", "complex", "_conj", "conj", "resolve_conj", "resolve_neg"),
         ),
         elementwise,
     ),
@@ -52,7 +60,8 @@ ELEMENTWISE_RULES: dict[str, LayerRule] = {
     **dict.fromkeys(
         (
             *("empty", "zeros", "ones", "full", "arange", "linspace", "rand", "randn", "scalar_tensor"),
-            *("new_empty", "new_zeros", "new_ones", "new_full", "new_tensor"),
+            *("new_empty", "new_zeros", "new_ones", "new_full", "new_tensor", "eye", "randint", "randperm"),
+            *("range", "logspace", "tril_indices", "triu_indices", "hann_window", "hamming_window"),
         ),
         factory,
     ),

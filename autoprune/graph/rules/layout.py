@@ -7,6 +7,9 @@ keeps the last of these axes free and ties the others.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,16 +20,14 @@ from autoprune.graph.labels import FIXED, LabelVector
 
 def layout(op: OpContext) -> list[Value]:
     """Apply the operator to the labels of each labelled axis of its first operand."""
-    source, *indices = op.tensors()
-    if any(index.constant is None for index in indices):
-        op.freeze_all(source, "its positions are picked by values that are not known before the model runs")
-        return op.fixed_output()
+    source = op.tensors()[0]
+    if "dtype" in op.arguments:
+        return op.unsupported("takes the bytes of a tensor for another type")
     outputs: list[list[LabelVector | None]] = [[None] * len(shape) for shape in op.shapes]
     for axis, vector in enumerate(source.labels):
         if vector is None:
             continue
-        if _picks_by_position(op, axis, len(source.shape)):
-            op.freeze(vector, "moves or picks channels by their positions")
+        op.freeze(_picked_by_position(op, axis, vector), "moves or picks channels by their positions")
         shape = [1] * len(source.shape)
         shape[axis] = len(vector)
         spread = torch.from_numpy(vector).view(shape).expand(source.shape)
@@ -34,20 +35,68 @@ def layout(op: OpContext) -> list[Value]:
         for result, labels in zip(results, outputs, strict=True):
             found = _rectangular(op, result.numpy())
             if found is None:
+                reason = "holds one channel only" if (vector == vector[0]).all() else _PICKS_ONE
+                op.freeze(torch.unique(result).numpy(), reason)
                 continue
             place, labelled = found
-            if labels[place] is not None:
-                op.freeze(labels[place], "two labelled axes merge into one")
-                op.freeze(labelled, "two labelled axes merge into one")
+            # Of two that merge into one, the inner axis stays free: a head's channels, not the heads.
+            op.freeze(labels[place], "its channels lie on an axis that merges with another's")
             labels[place] = labelled
     return [op.output(labels, position) for position, labels in enumerate(outputs)]
 
 
-def _picks_by_position(op: OpContext, axis: int, ndim: int) -> bool:
-    """Whether the channels that remain of fewer would be others than those that the labels name."""
+def _picked_by_position(op: OpContext, axis: int, vector: LabelVector) -> LabelVector | None:
+    """Return those channels without which others would remain than those that the labels name."""
+    ndim = len(op.tensors()[0].shape)
     if op.operator == "roll":
-        return axis in op.axes("dims", ndim)
-    return op.operator == "slice" and op.integer("step", 1) != 1 and op.integer("dim") % ndim == axis
+        return vector if axis in op.axes("dims", ndim) or not op.arguments.get("dims") else None
+    if op.integer("dim") % ndim != axis:
+        return None
+    if op.operator == "slice" and op.integer("step", 1) != 1:
+        return vector
+    if op.operator == "select":
+        place = op.integer("index")
+        return vector[: place + 1] if place >= 0 else vector[place:]
+    return None
+
+
+def indexed(op: OpContext) -> list[Value]:
+    """Freeze the axes that indices pick from; carry the others as a layout operator does."""
+    source = op.tensors()[0]
+    if not all(isinstance(size, int) for shape in op.shapes for size in shape):
+        return op.unsupported("picks as many positions as a mask says, which is not known before it runs")
+    listed = op.arguments.get("indices")
+    entries = list(listed) if isinstance(listed, list | tuple) else []
+    if op.operator == "index_select":
+        entries = [None] * (op.integer("dim") % len(source.shape)) + [op.tensor("index")]
+    labels: list[LabelVector | None] = list(source.labels)
+    stand_ins: dict[int, Value] = {}
+    for axis, index in enumerate(entries):
+        if isinstance(index, Value):
+            op.freeze_all(index, "its channels lie on an axis of an index")
+            op.freeze(labels[axis], "picks positions by an index")
+            labels[axis] = None
+            # Any index in range moves the labels of the other axes alike.
+            stand_ins[id(index)] = replace(index, constant=torch.zeros(index.shape, dtype=torch.long))
+    stand_ins[id(source)] = replace(source, labels=tuple(labels))
+    arguments = {name: _replaced(value, stand_ins) for name, value in op.arguments.items()}
+    return layout(replace(op, arguments=arguments))
+
+
+def _replaced(argument: object, stand_ins: Mapping[int, Value]) -> object:
+    if isinstance(argument, list | tuple):
+        return [stand_ins.get(id(item), item) for item in argument]
+    return stand_ins.get(id(argument), argument)
+
+
+def shaped_as(op: OpContext) -> list[Value]:
+    """Reshape to the sizes of another tensor, whose axes are tied."""
+    source, other = op.tensors()
+    arguments = {"self": source, "shape": list(op.shapes[0])}
+    outputs = layout(replace(op, operator="reshape", arguments=arguments))
+    for axis, vector in enumerate(other.labels):
+        op.tie(outputs[0].labels[axis], vector, other)
+    return outputs
 
 
 def channel_shuffle(op: OpContext) -> list[Value]:
@@ -60,11 +109,24 @@ def channel_shuffle(op: OpContext) -> list[Value]:
     return layout(op)
 
 
+def gated(op: OpContext) -> Value:
+    """Tie the half of channels that is gated to the half that gates it (glu)."""
+    source = op.tensor("self")
+    (axis,) = op.axes("dim", len(source.shape))
+    labels = list(source.labels)
+    vector = labels[axis]
+    if vector is not None:
+        half = len(vector) // 2
+        op.tie(vector[:half], vector[half:])
+        labels[axis] = vector[:half]
+    return op.output(labels)
+
+
 def equal_parts(op: OpContext) -> list[Value]:
     """Tie the parts of chunk and split with one size: all must shrink alike to stay as many."""
     parts = layout(op)
     source = op.tensors()[0]
-    axis = op.integer("dim") % len(source.shape)
+    axis = _SPLIT_AXIS.get(op.operator, op.integer("dim")) % len(source.shape)
     sizes = {part.shape[axis] for part in parts}
     for part in parts[1:]:
         if len(sizes) == 1:
@@ -77,7 +139,7 @@ def equal_parts(op: OpContext) -> list[Value]:
 def cat(op: OpContext) -> Value:
     """Join the labels along one axis; along the others tie the operands."""
     parts = [value for value in op.tensors() if len(value.shape) == len(op.shapes[0])]
-    axis = op.integer("dim") % len(op.shapes[0])
+    axis = _JOINED_AXIS.get(op.operator, op.integer("dim")) % len(op.shapes[0])
     labels: list[LabelVector | None] = []
     for place in range(len(op.shapes[0])):
         vectors = [part.labels[place] for part in parts]
@@ -95,6 +157,13 @@ def cat(op: OpContext) -> Value:
     return op.output(labels)
 
 
+def named_cat(op: OpContext) -> list[Value]:
+    """Join tensors that have the axis already (hstack, vstack, dstack)."""
+    if any(len(value.shape) != len(op.shapes[0]) for value in op.tensors()):
+        return op.unsupported("joins tensors of fewer axes, which has no rule")
+    return [cat(op)]
+
+
 def stack(op: OpContext) -> Value:
     """Tie the operands; the new axis is fixed."""
     parts = op.tensors()
@@ -106,6 +175,20 @@ def stack(op: OpContext) -> Value:
         labels.append(shared)
     labels.insert(op.integer("dim") % (len(labels) + 1), None)
     return op.output(labels)
+
+
+def expand(op: OpContext) -> list[Value]:
+    """Carry the operand's labels; an axis that is broadcast takes new ones, as its size may follow a width.
+
+    Where the size is a number in the code instead, the check of shapes finds out.
+    """
+    (carried,) = layout(op)
+    source = op.tensors()[0]
+    labels = list(carried.labels)
+    for axis in range(1, len(labels) + 1):
+        if len(source.shape) < axis or source.shape[-axis] == 1 < carried.shape[-axis]:
+            labels[-axis] = op.store.fresh(carried.shape[-axis])
+    return [op.output(labels)]
 
 
 def expand_as(op: OpContext) -> Value:
@@ -157,15 +240,13 @@ def _apply(op: OpContext, spread: Tensor) -> list[Tensor]:
 
 
 def _rectangular(op: OpContext, labels: LabelVector) -> tuple[int, LabelVector] | None:
-    """Reduce element labels to one axis; returns (axis, labels along it)."""
+    """Reduce element labels to one axis; returns (axis, labels along it), None where all are one."""
     varying = [
         axis
         for axis in range(labels.ndim)
         if labels.shape[axis] > 1 and (labels != labels.take([0], axis=axis)).any()
     ]
     if not varying:
-        if labels.size:
-            op.freeze(labels.ravel()[:1], "picks one channel by its position")
         return None
     free = _FREE_AXIS.get(op.operator, varying[-1]) % labels.ndim
     # Collapse the axes along which nothing varies; the free axis comes last.
@@ -177,32 +258,55 @@ def _rectangular(op: OpContext, labels: LabelVector) -> tuple[int, LabelVector] 
     return free, np.ascontiguousarray(table[0])
 
 
+_PICKS_ONE = "picks one channel by its position"
+
 # Labels are spread with stride 0, which a view of the same sizes may not accept.
 _FREE_AXIS = {"pixel_shuffle": -3}
 """Where not the last of several labelled axes of the output is the one of the channels."""
 
-_COPYING = {"view": "reshape", "_unsafe_view": "reshape"}
+_JOINED_AXIS = {"hstack": 1, "column_stack": 1, "vstack": 0, "dstack": 2}
+
+_SPLIT_AXIS = {"hsplit": 1, "vsplit": 0, "dsplit": 2}
+
+_COPYING = {"view": "reshape", "_unsafe_view": "reshape", "view_copy": "reshape"}
 
 LAYOUT_RULES: dict[str, LayerRule] = {
     **dict.fromkeys(
         (
-            *("view", "reshape", "_unsafe_view", "flatten", "unflatten", "permute", "transpose", "t"),
-            *("swapaxes", "swapdims", "movedim", "moveaxis", "numpy_T", "squeeze", "unsqueeze", "expand"),
-            *("slice", "select", "narrow", "split_with_sizes", "unbind", "roll", "flip", "repeat"),
-            *("repeat_interleave", "tile", "unfold", "index", "index_select"),
-            *("pixel_shuffle", "pixel_unshuffle"),
+            *("view", "reshape", "_unsafe_view", "flatten", "unflatten", "permute", "transpose", "ravel"),
+            *("swapaxes", "swapdims", "movedim", "moveaxis", "numpy_T", "squeeze", "unsqueeze"),
+            *(
+                "t",
+                "mT",
+                "mH",
+                "matrix_H",
+                "adjoint",
+                "broadcast_to",
+                "atleast_1d",
+                "atleast_2d",
+                "atleast_3d",
+            ),
+            *("slice", "select", "narrow", "split_with_sizes", "unbind", "roll", "repeat", "flip", "fliplr"),
+            *("flipud", "rot90", "repeat_interleave", "tile", "unfold", "pixel_shuffle", "pixel_unshuffle"),
+            *("unsafe_split_with_sizes", "split_with_sizes_copy", "unbind_copy", "select_copy", "slice_copy"),
+            *("view_copy", "permute_copy", "transpose_copy", "squeeze_copy", "unsqueeze_copy"),
         ),
         layout,
     ),
-    "chunk": equal_parts,
-    "split": equal_parts,
-    "tensor_split": equal_parts,
+    **dict.fromkeys(("index", "_unsafe_index", "index_select"), indexed),
+    **dict.fromkeys(("view_as", "reshape_as"), shaped_as),
+    **dict.fromkeys(("chunk", "split", "tensor_split", "unsafe_chunk", "unsafe_split"), equal_parts),
+    **dict.fromkeys(_SPLIT_AXIS, equal_parts),
+    **dict.fromkeys(_JOINED_AXIS, named_cat),
     "channel_shuffle": channel_shuffle,
     "native_channel_shuffle": channel_shuffle,
     "cat": cat,
     "concat": cat,
+    "concatenate": cat,
     "stack": stack,
+    **dict.fromkeys(("expand", "expand_copy", "broadcast_to"), expand),
     "expand_as": expand_as,
+    "glu": gated,
     "pad": pad,
     "constant_pad_nd": pad,
 }

@@ -8,7 +8,10 @@ from autoprune.graph.context import LayerRule, OpContext, Value
 
 
 def per_channel(op: OpContext) -> Value:
-    """Tie scale, shift and running statistics to axis 1 (BatchNorm, InstanceNorm, PReLU)."""
+    """Tie scale, shift and running statistics to axis 1 (BatchNorm, InstanceNorm, PReLU).
+
+    Without running statistics the layer normalises over the other axes: of a weight, those are its inputs.
+    """
     source = op.tensors()[0]
     axis = min(1, len(source.shape) - 1)
     channels = source.labels[axis]
@@ -18,6 +21,9 @@ def per_channel(op: OpContext) -> Value:
             op.tie(parameter.labels[0], channels, source)
             if channels is None:
                 channels = parameter.labels[0]
+    if op.operator != "prelu" and op.optional("running_mean") is None:
+        for vector in source.labels[axis + 1 :]:
+            op.cross(vector)
     return op.output((*source.labels[:axis], channels, *source.labels[axis + 1 :]))
 
 
@@ -34,7 +40,9 @@ def layer_norm(op: OpContext) -> Value:
             if parameter is not None:
                 op.tie(parameter.labels[axis], vector, source)
         if weight is None:
-            op.freeze(vector, "its normalized_shape follows no parameter")
+            op.freeze(
+                vector, "its normalized_shape follows no parameter; elementwise_affine=True gives it one"
+            )
     return op.output(source.labels)
 
 
@@ -56,6 +64,17 @@ def group_norm(op: OpContext) -> Value:
     return op.output(source.labels)
 
 
+def weight_norm(op: OpContext) -> Value:
+    """Tie the lengths to the axis of the directions that has them; over the others it normalises."""
+    direction, length = op.tensor("v"), op.tensor("g")
+    for axis, vector in enumerate(direction.labels):
+        if len(length.shape) == len(direction.shape) and length.shape[axis] > 1:
+            op.tie(vector, length.labels[axis], length)
+        else:
+            op.cross(vector)
+    return op.output(direction.labels)
+
+
 NORMALISATION_RULES: dict[str, LayerRule] = {
     "batch_norm": per_channel,
     "instance_norm": per_channel,
@@ -63,4 +82,5 @@ NORMALISATION_RULES: dict[str, LayerRule] = {
     "layer_norm": layer_norm,
     "rms_norm": layer_norm,
     "group_norm": group_norm,
+    "_weight_norm": weight_norm,
 }

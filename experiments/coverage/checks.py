@@ -1,0 +1,281 @@
+"""Own the checks of one model: what is traced, proved, counted and run, each a function of a prunable.
+
+`run` calls them for every entry of MODELS and writes a row, the tests for some:
+
+    prove(prunable, 0, crossing=False)   # Proof(difference=2.2e-15, predicted=(900, 70), counted=(900, 70))
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from torch.utils.flop_counter import FlopCounterMode
+
+from autoprune.cost import ExactCost, ProductSum
+from autoprune.criteria import make_plan
+from autoprune.graph import ChannelGroup, Plan, Prunable
+from autoprune.rebuild import rebuild
+from autoprune.verify import verify
+from experiments.coverage.models import Entry
+
+RATIO = 0.5
+"""The keep ratio of every free group of the model that is trained and run at other sizes."""
+
+
+class CheckError(AssertionError):
+    """A model does not do what the experiment claims."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What one random plan gave.
+
+    Attributes:
+        difference: what `verify` returned; None on the meta device, where nothing is computed.
+        predicted: MACs and parameters by the formula.
+        counted: MACs and parameters of the rebuilt model.
+    """
+
+    difference: float | None
+    predicted: tuple[object, object]
+    counted: tuple[object, object]
+
+
+def disturb(model: nn.Module) -> None:
+    """Give the dense model a mixed mode, a hook and a frozen parameter, so that losing them would show."""
+    model.train()
+    modules = list(model.modules())
+    modules[-1].eval()
+    modules[-1].register_forward_hook(_no_change)
+    next(model.parameters()).requires_grad_(False)
+
+
+def _no_change(module: nn.Module, inputs: object, output: object) -> None:
+    """Be a hook that does nothing."""
+
+
+def snapshot(model: nn.Module) -> dict[str, object]:
+    """Note all that tracing, rebuilding and proving must leave as it is, random states included."""
+    noted: dict[str, object] = {"random state": torch.get_rng_state()}
+    for path, module in model.named_modules():
+        noted[f"{path}: mode"] = module.training
+        noted[f"{path}: attributes"] = sorted(module.__dict__)
+        noted[f"{path}: hooks"] = [list(module._forward_hooks), list(module._forward_pre_hooks)]
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        noted[f"{name}: requires_grad"] = (parameter.requires_grad, parameter.grad is None)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        noted[f"{name}: identity"] = id(tensor)
+        if not tensor.is_meta:
+            noted[f"{name}: values"] = tensor.detach().clone()
+    return noted
+
+
+def changes(before: dict[str, object], after: dict[str, object]) -> list[str]:
+    """Return the names of what differs between two snapshots."""
+    return [name for name in {**before, **after} if not _same(before.get(name), after.get(name))]
+
+
+def _same(first: object, second: object) -> bool:
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return first.dtype == second.dtype and torch.equal(first.nan_to_num(), second.nan_to_num())
+    return first == second
+
+
+def random_plan(prunable: Prunable, seed: int, *, crossing: bool) -> Plan:
+    """Keep a random part, at least one channel, of each free group; groups that cross only if `crossing`."""
+    rng = np.random.default_rng(seed)
+    return Plan(
+        {
+            group.name: rng.permutation(group.width)[: rng.integers(1, group.width + 1)]
+            for group in prunable.searchable
+            if crossing or group.crosses is None
+        }
+    )
+
+
+def prove(prunable: Prunable, seed: int, *, crossing: bool) -> Proof:
+    """Rebuild a random plan, compare it with the reference, and its costs with the counted ones."""
+    plan = random_plan(prunable, seed, crossing=crossing)
+    small = rebuild(prunable, plan)
+    on_meta = any(parameter.is_meta for parameter in prunable.model.parameters())
+    difference = None if on_meta else verify(prunable, plan, small, seed=seed)
+    cost = prunable.cost(plan.widths)
+    return Proof(difference, (cost.macs, cost.params), counted(small, prunable))
+
+
+def counted(model: nn.Module, prunable: Prunable) -> tuple[int, int]:
+    """Return (MACs, parameters) of a model at batch 1, counted by torch on the meta device; it ends there."""
+    params = sum(parameter.numel() for parameter in model.parameters())
+    # Without gradients: the counter hangs hooks on parameters that are passed between modules.
+    model.to("meta").eval().requires_grad_(False)
+    inputs = pytree.tree_map_only(Tensor, lambda tensor: tensor.to("meta"), prunable.example_inputs)
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), torch.device("meta"):
+        model(*inputs)
+    return counter.get_total_flops() // 2, params
+
+
+def half(prunable: Prunable) -> nn.Module:
+    """Rebuild the model with half of every free group."""
+    return rebuild(prunable, make_plan(prunable, RATIO, criterion="random", seed=0))
+
+
+def check_training(entry: Entry, dense: nn.Module, small: nn.Module) -> str:
+    """Run forward and backward in train mode at batch 2, and return "ok".
+
+    Raises:
+        CheckError: a value is not finite, or a parameter has no gradient that has one in the dense model.
+    """
+    reached = _with_gradient(entry, dense)
+    lost = sorted(reached - _with_gradient(entry, small))
+    if lost:
+        raise CheckError(f"{len(lost)} parameters get no gradient that get one in the dense model: {lost[0]}")
+    for name, parameter in small.named_parameters():
+        if parameter.grad is not None and not parameter.is_meta and not parameter.grad.isfinite().all():
+            raise CheckError(f"{name}: its gradient is not finite")
+    return "ok"
+
+
+def _with_gradient(entry: Entry, model: nn.Module) -> set[str]:
+    model.train()
+    with torch.device("meta" if entry.meta else "cpu"):
+        loss = torch.stack([leaf.square().mean() for leaf in _leaves(model(entry.inputs(2)))]).sum()
+        torch.autograd.backward(loss)
+    return {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def check_evaluation(entry: Entry, dense: nn.Module, small: nn.Module) -> str:
+    """Run in eval mode at batch 3, and return "ok".
+
+    Raises:
+        CheckError: an output is not finite, or has another shape than the dense model's.
+    """
+    _compare(dense, small, entry, entry.shape)
+    return "ok"
+
+
+def check_other_size(entry: Entry, dense: nn.Module, small: nn.Module) -> str:
+    """Run in eval mode on a larger image, and return "ok", or that the dense model refuses it.
+
+    Raises:
+        CheckError: an output is not finite, or has another shape than the dense model's.
+    """
+    try:
+        _shapes(dense, entry, entry.other)
+    except Exception:  # whatever a model raises at a size that it is not made for
+        return "refused by the dense model"
+    _compare(dense, small, entry, entry.other)
+    return "ok"
+
+
+def _compare(dense: nn.Module, small: nn.Module, entry: Entry, shape: tuple[int, ...]) -> None:
+    expected, got = _shapes(dense, entry, shape), _shapes(small, entry, shape)
+    if got != expected:
+        raise CheckError(f"at {list(shape)} its outputs have shapes {got}, the dense model's {expected}")
+
+
+def _shapes(model: nn.Module, entry: Entry, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    model.eval()
+    with torch.no_grad(), torch.device("meta" if entry.meta else "cpu"):
+        outputs = _leaves(model(entry.inputs(3, shape)))
+    if not all(leaf.is_meta or leaf.isfinite().all() for leaf in outputs):
+        raise CheckError(f"at {list(shape)} {type(model).__name__} gives outputs that are not finite")
+    return [tuple(leaf.shape) for leaf in outputs]
+
+
+def _leaves(outputs: object) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+
+
+def channels(groups: Iterable[ChannelGroup]) -> int:
+    """Return how many channels the groups hold."""
+    return sum(group.width for group in groups)
+
+
+def frozen_reasons(prunable: Prunable) -> list[str]:
+    """Return "CHANNELS: LAYER (OPERATOR): WHY [+N layers]", reasons that differ only in the layer joined."""
+    counts: dict[str, int] = {}
+    layers: dict[str, list[str]] = {}
+    for group in prunable.groups:
+        layer, why = _reason(group)
+        if why:
+            counts[why] = counts.get(why, 0) + group.width
+            if layer not in layers.setdefault(why, []):
+                layers[why].append(layer)
+    lines = []
+    for why in sorted(counts, key=lambda why: -counts[why]):
+        first, *more = layers[why]
+        lines.append(f"{counts[why]}: {first}{why}" + (f" [+{len(more)} layers]" if more else ""))
+    return lines
+
+
+def _reason(group: ChannelGroup) -> tuple[str, str]:
+    """Return the layer that a reason names, and the rest of it; two empty texts for a free group."""
+    if group.frozen is None:
+        return (group.name, ": is a group of one channel") if group.width == 1 else ("", "")
+    layer, bracket, why = group.frozen.partition(" (")
+    return (layer, bracket + why) if bracket else ("", group.frozen)
+
+
+def touched_shares(prunable: Prunable) -> tuple[float, float]:
+    """Return the shares of MACs and of parameters in operators that a free group touches."""
+    formula = prunable.formula
+    if not isinstance(formula, ExactCost):
+        raise TypeError(f"{type(formula).__name__} shows no terms")
+    free = [prunable.position[group.name] for group in prunable.searchable]
+    touched = np.asarray((formula.times[:, free] > 0).any(axis=1))
+    table = (formula.times @ formula.full + formula.constants)[:, None]
+    return _touched(formula.macs, touched, table), _touched(formula.params, touched, table)
+
+
+def _touched(products: ProductSum, touched: NDArray[np.bool_], table: NDArray[np.int64]) -> float:
+    rows = touched[products.sizes].any(axis=1)
+    total = int(products.evaluate(table)[0])
+    part = products.part(np.asarray(rows))
+    return int(part.evaluate(table)[0]) / total if total and rows.any() else 0.0
+
+
+def smallest_macs(prunable: Prunable) -> float:
+    """Return the share of the MACs that is left with one channel of every free group."""
+    smallest = prunable.cost(dict.fromkeys((group.name for group in prunable.searchable), 1))
+    return _ratio(smallest.macs, prunable.cost().macs)
+
+
+def _ratio(part: object, whole: object) -> float:
+    return float(np.asarray(part) / np.asarray(whole)) if whole else 1.0
+
+
+def largest(proofs: Sequence[Proof]) -> float | None:
+    """Return the largest difference among proofs, None where none was computed."""
+    return max((proof.difference for proof in proofs if proof.difference is not None), default=None)
+
+
+class _Collector(logging.Handler):
+    """Put the messages of warnings into a list."""
+
+    def __init__(self, heard: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._heard = heard
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Put one message in."""
+        self._heard.append(record.getMessage())
+
+
+@contextmanager
+def warnings_of(logger: str) -> Iterator[list[str]]:
+    """Collect the warnings that a logger and those below it give."""
+    heard: list[str] = []
+    handler = _Collector(heard)
+    logging.getLogger(logger).addHandler(handler)
+    try:
+        yield heard
+    finally:
+        logging.getLogger(logger).removeHandler(handler)
