@@ -172,7 +172,7 @@ def new_row(name: str, error: str = "") -> Row:
 
 
 def measure(name: str, limit: int, plans: int = PLANS) -> Row:
-    """Run all checks of one model, whatever fails, for at most `limit` seconds, with `plans` plans a proof."""
+    """Run all checks of one model, whatever fails, for at most `limit` seconds and `plans` plans a proof."""
     row = new_row(name)
     start, start_cpu = time.perf_counter(), time.process_time()
     torch.manual_seed(0)
