@@ -12,7 +12,6 @@ FAST = (
     "resnet18",
     "shufflenet_v2_x0_5",
     "squeezenet1_1",
-    "segmentation/lraspp_mobilenet_v3_large",
     "timm/convnext_atto",
     "timm/deit_tiny_patch16_224",
     "timm/lcnet_050",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from autoprune.errors import VerificationError
 from autoprune.graph import Plan
@@ -77,3 +78,20 @@ def test_another_plans_model_is_caught() -> None:
         VerificationError, match=r"inner1\.weight: shape \[3, 8, 1, 1\], the plan gives \[4, 8, 1, 1\]"
     ):
         verify(prunable, Plan({"inner1": np.arange(4)}), small)
+
+
+def test_checks_of_a_tensors_type_are_no_part_of_the_reference() -> None:
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 3)
+            self.table = nn.Parameter(torch.ones(5, 8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            distance = torch.arange(2) * 2.0
+            distance += 1
+            return self.b(self.a(x) + self.table[distance.long()])  # type: ignore[no-any-return]  # as modules do
+
+    prunable = trace(Positions(), torch.zeros(1, 2, 4))
+    plan = Plan({"a": np.arange(3)})
+    assert verify(prunable, plan, rebuild(prunable, plan)) <= TOLERANCE

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ from autoprune.graph import ChannelGroup, Plan, Prunable
 from autoprune.rebuild import rebuild
 from autoprune.verify import verify
 from experiments.coverage.models import Entry
+
+_LAYER = re.compile(r"[\w.]+(?= \()")
+"""The name of a layer in a reason: what stands before the operator in brackets."""
 
 RATIO = 0.5
 """The keep ratio of every free group of the model that is trained and run at other sizes."""
@@ -200,28 +204,27 @@ def channels(groups: Iterable[ChannelGroup]) -> int:
 
 
 def frozen_reasons(prunable: Prunable) -> list[str]:
-    """Return "CHANNELS: LAYER (OPERATOR): WHY [+N layers]", reasons that differ only in the layer joined."""
+    """Return "CHANNELS: LAYER (OPERATOR): WHY [+N alike]", joining reasons that differ only in the layers."""
     counts: dict[str, int] = {}
-    layers: dict[str, list[str]] = {}
+    reasons: dict[str, list[str]] = {}
     for group in prunable.groups:
-        layer, why = _reason(group)
-        if why:
-            counts[why] = counts.get(why, 0) + group.width
-            if layer not in layers.setdefault(why, []):
-                layers[why].append(layer)
+        reason = _reason(group)
+        if reason is not None:
+            kind = _LAYER.sub("", reason)
+            counts[kind] = counts.get(kind, 0) + group.width
+            if reason not in reasons.setdefault(kind, []):
+                reasons[kind].append(reason)
     lines = []
-    for why in sorted(counts, key=lambda why: -counts[why]):
-        first, *more = layers[why]
-        lines.append(f"{counts[why]}: {first}{why}" + (f" [+{len(more)} layers]" if more else ""))
+    for kind in sorted(counts, key=lambda kind: -counts[kind]):
+        first, *more = reasons[kind]
+        lines.append(f"{counts[kind]}: {first}" + (f" [+{len(more)} alike]" if more else ""))
     return lines
 
 
-def _reason(group: ChannelGroup) -> tuple[str, str]:
-    """Return the layer that a reason names, and the rest of it; two empty texts for a free group."""
-    if group.frozen is None:
-        return (group.name, ": is a group of one channel") if group.width == 1 else ("", "")
-    layer, bracket, why = group.frozen.partition(" (")
-    return (layer, bracket + why) if bracket else ("", group.frozen)
+def _reason(group: ChannelGroup) -> str | None:
+    if group.frozen is None and group.width == 1:
+        return f"{group.name} (width 1): a group of one channel"
+    return group.frozen
 
 
 def touched_shares(prunable: Prunable) -> tuple[float, float]:

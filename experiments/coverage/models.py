@@ -121,28 +121,29 @@ def _backbone(name: str) -> nn.Module:
 
 
 def _detection() -> dict[str, Entry]:
-    """The backbones; that of fasterrcnn_resnet50_fpn serves maskrcnn and keypointrcnn too."""
-    same = ("maskrcnn_resnet50_fpn", "keypointrcnn_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn")
-    return {
-        f"detection/{name}": Entry(
-            "detection backbone",
-            "torchvision",
-            functools.partial(_backbone, name),
-            (1, 3, 2 * SIZE, 2 * SIZE),
-        )
-        for name in vision.list_models(module=vision.detection)
-        if name not in (*same, "maskrcnn_resnet50_fpn_v2")
-    }
+    """Return the backbones; those of fasterrcnn serve maskrcnn and keypointrcnn too."""
+    sizes = {"ssd300_vgg16": 300}  # smaller ones leave nothing to its last convolutions
+    same = (
+        *("maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2", "keypointrcnn_resnet50_fpn"),
+        "fasterrcnn_mobilenet_v3_large_320_fpn",
+    )
+    entries = {}
+    for name in vision.list_models(module=vision.detection):
+        if name not in same:
+            size = sizes.get(name, 2 * SIZE)
+            make = functools.partial(_backbone, name)
+            entries[f"detection/{name}"] = Entry("detection", "torchvision", make, (1, 3, size, size))
+    return entries
 
 
 def _video() -> dict[str, Entry]:
-    frames = {"s3d": 16}
+    shapes = {"s3d": (1, 3, 16, 224, 224)}  # its last pooling takes 2 x 7 x 7 positions
     return {
         f"video/{name}": Entry(
             "video",
             "torchvision",
             functools.partial(vision.get_model, name, weights=None),
-            (1, 3, frames.get(name, 8), SIZE, SIZE),
+            shapes.get(name, (1, 3, 8, SIZE, SIZE)),
         )
         for name in ("r3d_18", "mc3_18", "r2plus1d_18", "s3d")
     }

@@ -16,6 +16,7 @@ costs     costs in a matrix of 10,000 candidates; decode in a batch of 1,000 at 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -43,6 +44,7 @@ PARTS: dict[str, tuple[Callable[[str], Row], list[str]]] = {
 
 
 def main() -> None:
+    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")  # the children's
     for part in sys.argv[1:] or PARTS:
         measure, names = PARTS[part]
         path = Path(__file__).with_name(f"{part}.csv")

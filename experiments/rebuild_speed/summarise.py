@@ -20,11 +20,14 @@ Rows = list[dict[str, str]]
 
 
 def main() -> None:
-    parts = {part: rows_of(FOLDER / f"{part}.csv") for part in ("copy", "pruning", "tracing", "costs")}
-    text = "\n".join([*_copy(parts["copy"]), *_pruning(parts["pruning"]), *_tracing(parts["tracing"])])
-    (FOLDER / "table.md").write_text("\n".join([text, *_costs(parts["costs"])]) + "\n")
-    _plot_ratios(parts["copy"], parts["pruning"])
-    _plot_tracing(parts["tracing"])
+    sections = {"copy": _copy, "pruning": _pruning, "tracing": _tracing, "costs": _costs}
+    measured = {part: rows for part in sections if (rows := rows_of(FOLDER / f"{part}.csv"))}
+    lines = [line for part, rows in measured.items() for line in sections[part](rows)]
+    (FOLDER / "table.md").write_text("\n".join(lines) + "\n")
+    if {"copy", "pruning"} <= measured.keys():
+        _plot_ratios(measured["copy"], measured["pruning"])
+    if "tracing" in measured:
+        _plot_tracing(measured["tracing"])
 
 
 def _copy(rows: Rows) -> list[str]:
@@ -150,6 +153,7 @@ def _plot_ratios(copies: Rows, pruned: Rows) -> None:
     left.set_xlabel("rebuild / deepcopy (less is better)")
     _bars(right, _finite(pruned, "unranked"), "unranked_ratio")
     right.set_xscale("log")
+    right.set_xlim(left=1)
     right.set_xlabel("Torch-Pruning / rebuild, per candidate (more is better)")
     figure.savefig(FOLDER / "ratios.png", dpi=120)
     plt.close(figure)
