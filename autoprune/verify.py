@@ -22,8 +22,8 @@ from autoprune.errors import VerificationError
 from autoprune.graph import Plan, Prunable
 from autoprune.graph.capture import call, first_names, named_tensors, unchanged
 from autoprune.graph.context import Value
-from autoprune.graph.propagate import operator_name
 from autoprune.graph.positions import KeepPositions
+from autoprune.graph.propagate import operator_name
 from autoprune.rebuild import clone_structure, keep_positions
 
 TOLERANCE = 1e-9
