@@ -106,8 +106,9 @@ class Probe:
         """Return the groups at fault, by bisection where a run failed."""
         if not fault.error:
             return list(fault.misfits)
+        place = "" if fault.layer is None else f"{fault.layer or 'model'}: "
         return [
-            Misfit(group, f"the narrowed model fails: {fault.error}")
+            Misfit(group, f"{place}the narrowed model fails: {fault.error}")
             for group in self._culprits(prunable, list(prunable.searchable))
         ]
 

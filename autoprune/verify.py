@@ -97,18 +97,16 @@ def _randomised(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor
     if not tensor.is_floating_point():
         return tensor.detach().cpu().clone()
     shape = tensor.shape
-    uniform = torch.rand(shape, generator=generator, dtype=torch.float64)
-    normal = torch.randn(shape, generator=generator, dtype=torch.float64)
     leaf = name.rpartition(".")[2]
-    if isinstance(tensor, nn.Parameter):
-        if tensor.ndim >= 2:
-            fan_in = max(1, math.prod(shape[1:]))
-            return normal / math.sqrt(fan_in)
-        return 0.5 + uniform if leaf == "weight" else 0.3 * normal
-    if leaf == "running_mean":
-        return 0.3 * normal
+    is_parameter = isinstance(tensor, nn.Parameter)
+    if is_parameter and tensor.ndim >= 2:
+        weight = torch.randn(shape, generator=generator, dtype=torch.float64)
+        return weight / math.sqrt(max(1, math.prod(shape[1:])))
+    if leaf == "running_mean" or (is_parameter and leaf != "weight"):
+        return 0.3 * torch.randn(shape, generator=generator, dtype=torch.float64)
+    scale = 0.5 + torch.rand(shape, generator=generator, dtype=torch.float64)
     # Other buffers may be masks, tables or variances: their signs and zeros mean something.
-    return tensor.detach().cpu().double() * (0.5 + uniform)
+    return scale if is_parameter else tensor.detach().cpu().double() * scale
 
 
 def _random_input(value: object, generator: torch.Generator) -> object:
