@@ -28,10 +28,9 @@ from autoprune.errors import AutopruneError, TraceError
 from autoprune.graph import ChannelGroup, Plan, Prunable
 from autoprune.graph.capture import Captured, ExampleInputs, call, capture, repeat_batch, unchanged
 from autoprune.graph.context import Value
-from autoprune.graph.patches import apply_patches
 from autoprune.graph.propagate import NodeValue, layer_of, operator_name
 from autoprune.graph.starts import misplaced
-from autoprune.rebuild import clone_structure, keep_positions, narrow
+from autoprune.rebuild import clone_structure, narrow_to
 
 _FAULTS_OF_WIDTH = (
     AutopruneError,
@@ -122,8 +121,7 @@ class Probe:
                 with _Operators() as ran:
                     try:
                         if not training:
-                            small = narrow(self.skeleton, keep_positions(prunable, plan))
-                            apply_patches(small, prunable.numbers(plan))
+                            small = narrow_to(self.skeleton, prunable, plan)
                         for module in small.modules():
                             module.training = training
                         call(small, repeat_batch(inputs, 2) if training else inputs)
@@ -217,8 +215,7 @@ def _difference(prunable: Prunable, plan: Plan) -> Fault | None:
     if not plan:
         return None
     # Not on the meta device: there models that build constants (Swin's masks) trace to other operators.
-    small = narrow(prunable.model, keep_positions(prunable, plan))
-    apply_patches(small, prunable.numbers(plan))
+    small = narrow_to(prunable.model, prunable, plan)
     actual = capture(small, prunable.example_inputs, training=False)
     dense_nodes, small_nodes = _operators(prunable.captured), _operators(actual)
     dropped = prunable.dropped(plan)
@@ -271,7 +268,7 @@ def _astray(prunable: Prunable, dense: Node, narrowed: Node, dropped: NDArray[np
     if vector is None:
         return []
     place = f"{layer_of(dense)} ({operator_name(dense)})"
-    found = (prunable.groups[g] for g in sorted(_groups_of(prunable, Value((len(vector),), (vector,)))))
+    found = (prunable.groups[g] for g in sorted(prunable.grouping.owners(vector)))
     reason = f"{place}: picks channels from a position that does not follow what is kept before it"
     return [Misfit(group, reason) for group in found if group.frozen is None]
 
@@ -341,20 +338,11 @@ def _blame(prunable: Prunable, nodes: Sequence[Node], reason: str, *, crosses: b
         queue.extend(before for before in node.all_input_nodes if before not in seen)
         seen.update(node.all_input_nodes)
         value = prunable.values.get(node.name, [])
-        found: set[int] = set()
-        for part in value if isinstance(value, list) else [value]:
-            found |= _groups_of(prunable, part)
+        parts = value if isinstance(value, list) else [value]
+        vectors = (labels for part in parts for labels in part.labels if labels is not None)
+        found = {owner for vector in vectors for owner in prunable.grouping.owners(vector)}
         free = [prunable.groups[g] for g in sorted(found) if prunable.groups[g].frozen is None]
         offered = [group for group in free if not (crosses and group.crosses)]
         if offered:
             return [Misfit(group, reason, crosses) for group in offered]
     raise TraceError(f"{reason}; no channel group explains it. Freeze the layer with frozen=[...].")
-
-
-def _groups_of(prunable: Prunable, value: Value) -> set[int]:
-    grouping = prunable.grouping
-    found: set[int] = set()
-    for labels in value.labels:
-        if labels is not None:
-            found |= set(grouping.group_of[grouping.of_label[labels[labels >= 0]]].tolist())
-    return found - {-1}

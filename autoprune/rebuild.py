@@ -45,9 +45,19 @@ def rebuild(prunable: Prunable, plan: Plan) -> nn.Module:
     Raises:
         PlanError: the plan does not fit the model's groups.
     """
-    small = narrow(prunable.model, keep_positions(prunable, plan))
-    apply_patches(small, prunable.numbers(plan))
+    small = narrow_to(prunable.model, prunable, plan)
     note_example(small, prunable.example_inputs)
+    return small
+
+
+def narrow_to(model: nn.Module, prunable: Prunable, plan: Plan) -> nn.Module:
+    """Clone `model`, the traced one or its like on another device, narrowed to the plan, followers included.
+
+    Raises:
+        PlanError: the plan does not fit the model's groups.
+    """
+    small = narrow(model, keep_positions(prunable, plan))
+    apply_patches(small, prunable.numbers(plan))
     return small
 
 

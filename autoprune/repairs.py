@@ -21,7 +21,7 @@ from torch.fx import Node
 from autoprune.graph import Prunable
 from autoprune.graph.context import Value
 from autoprune.graph.followers import Follower
-from autoprune.graph.labels import FIXED, LabelVector
+from autoprune.graph.labels import LabelVector
 from autoprune.graph.propagate import layer_of, operator_name
 
 _RESHAPES = {"view", "reshape", "_unsafe_view", "flatten", "unflatten", "expand", "repeat", "split", "chunk"}
@@ -108,9 +108,7 @@ def _axes(prunable: Prunable, nodes: Iterable[Node]) -> Iterator[LabelVector]:
 
 
 def _is_narrowable(prunable: Prunable, vector: LabelVector) -> bool:
-    grouping = prunable.grouping
-    owners = set(grouping.group_of[grouping.of_label[vector[vector != FIXED]]].tolist()) - {-1}
-    return any(prunable.groups[owner].frozen is None for owner in owners)
+    return any(prunable.groups[owner].frozen is None for owner in prunable.grouping.owners(vector))
 
 
 def _attribute_sets(lead: _Instance) -> Iterator[tuple[str, ...]]:

@@ -47,6 +47,10 @@ class Grouping:
     channel_of: LabelVector
     of_label: LabelVector
 
+    def owners(self, vector: LabelVector) -> set[int]:
+        """Return the positions in `groups` of the groups that have channels on `vector`."""
+        return set(self.group_of[self.of_label[vector[vector != FIXED]]].tolist()) - {-1}
+
     def kept(self, vector: LabelVector, dropped: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return a bool mask of the positions of `vector` whose component is not `dropped`."""
         mask = np.ones(len(vector), bool)
