@@ -5,13 +5,14 @@ of that class and keeps the repair with which the narrowed model gets furthest; 
 
     for repair in repairs(prunable, "blocks.0.attn"): ...
 
-Two kinds of code are met. `x.reshape(b, n, heads, self.head_dim)` needs its attribute to follow the width;
+Three kinds of code are met. `x.reshape(b, n, heads, self.head_dim)` and `x.split(self.sizes)` need their
+attribute to follow the width; `x.split([self.key, self.key, self.value])` needs two widths to be one as well;
 `x.reshape(b, n, c)`, with c taken from the input's shape, needs the inner width to equal the input's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -24,9 +25,14 @@ from autoprune.graph.followers import Follower
 from autoprune.graph.labels import LabelVector
 from autoprune.graph.propagate import layer_of, operator_name
 
-_RESHAPES = {"view", "reshape", "_unsafe_view", "flatten", "unflatten", "expand", "repeat", "split", "chunk"}
-_MOST_ATTRIBUTES = 4
-"""More attributes of equal value than these are no longer told apart by trying."""
+_CUTS = {"split", "chunk", "split_with_sizes"}
+_RESHAPES = _CUTS | {
+    *("view", "reshape", "_unsafe_view", "flatten", "unflatten", "expand", "repeat", "slice", "narrow")
+}
+_MOST_ATTRIBUTES = 5
+"""More attributes that hold sizes than these are no longer told apart by trying."""
+
+Ties = tuple[tuple[LabelVector, LabelVector], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +44,7 @@ class Repair:
         followers: numbers of modules that are to follow an axis.
     """
 
-    ties: tuple[tuple[LabelVector, LabelVector], ...] = ()
+    ties: Ties = ()
     followers: tuple[Follower, ...] = ()
 
 
@@ -49,15 +55,44 @@ class _Instance:
     Attributes:
         path: of the module.
         reshaped: labels of every axis that enters or leaves a reshape.
-        left: labels of every axis that leaves one and can be narrowed, by size.
+        sizes: labels of an axis of each size that leaves one, or else enters one, and can be narrowed.
+        cuts: labels of the parts of every cut along an axis that can be narrowed.
         entering: labels of every axis that enters the module.
     """
 
     path: str
     module: nn.Module
     reshaped: tuple[LabelVector, ...]
-    left: Mapping[int, LabelVector]
+    sizes: Mapping[int, LabelVector]
+    cuts: tuple[tuple[LabelVector, ...], ...]
     entering: tuple[LabelVector, ...]
+
+    def followers(self, name: str) -> list[Follower]:
+        """Return how the attribute can follow widths; empty where it holds no sizes."""
+        value = vars(self.module).get(name)
+        if type(value) is int:
+            return self._of_number(name, value)
+        if isinstance(value, tuple | list) and value and all(type(item) is int for item in value):
+            return self._of_sequence(name, value)
+        return []
+
+    def _of_number(self, name: str, value: int) -> list[Follower]:
+        if value > 1 and value in self.sizes:
+            return [Follower(self.path, name, self.sizes[value])]
+        # The code may divide it: `x.split(self.expanded // 2, 1)`.
+        for parts in self.cuts:
+            if len({len(part) for part in parts}) == 1 and value == len(parts) * len(parts[0]):
+                return [Follower(self.path, name, parts[0], times=len(parts))]
+        return []
+
+    def _of_sequence(self, name: str, value: Sequence[int]) -> list[Follower]:
+        axes = next(
+            (parts for parts in self.cuts if [len(part) for part in parts] == list(value)),
+            [self.sizes.get(item) if item > 1 else None for item in value],
+        )
+        return [
+            Follower(self.path, name, axis, item=item) for item, axis in enumerate(axes) if axis is not None
+        ]
 
 
 def repairs(prunable: Prunable, path: str) -> Iterator[Repair]:
@@ -70,12 +105,25 @@ def repairs(prunable: Prunable, path: str) -> Iterator[Repair]:
     lead = next((each for each in instances if each.path == path), None)
     if lead is None:
         return
-    attributes = [_followers(instances, names) for names in _attribute_sets(lead)]
-    ties = tuple(pair for each in instances for pair in _links(each))
-    yield from (Repair(followers=followers) for followers in attributes)
-    if ties:
-        yield Repair(ties)
-        yield from (Repair(ties, followers) for followers in attributes)
+    attributes = [name for name in vars(lead.module) if lead.followers(name)][:_MOST_ATTRIBUTES]
+    cuts = tuple(pair for each in instances for cut in each.cuts for pair in _alike(cut))
+    across = tuple(pair for each in instances for pair in _alike([part for cut in each.cuts for part in cut]))
+    links = tuple(pair for each in instances for pair in _links(each))
+    yield from _combined(instances, attributes, ())
+    tried: list[Ties] = [()]
+    for ties in (cuts, across, links, across + links):
+        if all(len(ties) != len(other) for other in tried):
+            tried.append(ties)
+            yield Repair(ties)
+            yield from _combined(instances, attributes, ties)
+
+
+def _combined(instances: Sequence[_Instance], attributes: Sequence[str], ties: Ties) -> Iterator[Repair]:
+    """Iterate over repairs in which one attribute follows, then two, and so on."""
+    for count in range(1, len(attributes) + 1):
+        for names in combinations(attributes, count):
+            found = (each.followers(name) for each in instances for name in names)
+            yield Repair(ties, tuple(follower for some in found for follower in some))
 
 
 def _instance(prunable: Prunable, path: str, module: nn.Module) -> _Instance:
@@ -83,14 +131,16 @@ def _instance(prunable: Prunable, path: str, module: nn.Module) -> _Instance:
     nodes = prunable.captured.nodes
     reshapes = [n for n in nodes if layer_of(n) == own and operator_name(n) in _RESHAPES]
     left = list(_axes(prunable, reshapes))
-    narrowable = [vector for vector in left if _is_narrowable(prunable, vector)]
+    entered = list(_axes(prunable, (b for n in reshapes for b in n.all_input_nodes)))
+    narrowable = [vector for vector in (*left, *entered) if _is_narrowable(prunable, vector)]
     inside = [n for n in nodes if n.op == "call_function" and _lies_in(layer_of(n), path)]
     before = {b for n in inside for b in n.all_input_nodes if not _lies_in(layer_of(b), path)}
     return _Instance(
         path,
         module,
-        (*_axes(prunable, (b for n in reshapes for b in n.all_input_nodes)), *left),
+        (*entered, *left),
         {len(vector): vector for vector in reversed(narrowable)},
+        tuple(_cuts(prunable, (n for n in reshapes if operator_name(n) in _CUTS))),
         tuple(_axes(prunable, (b for b in before if b.op == "call_function"))),
     )
 
@@ -107,28 +157,29 @@ def _axes(prunable: Prunable, nodes: Iterable[Node]) -> Iterator[LabelVector]:
                 yield from (vector for vector in part.labels if vector is not None)
 
 
+def _cuts(prunable: Prunable, nodes: Iterable[Node]) -> Iterator[tuple[LabelVector, ...]]:
+    for node in nodes:
+        value, source = prunable.values[node.name], prunable.values[node.all_input_nodes[0].name]
+        if not isinstance(value, list) or not isinstance(source, Value):
+            continue
+        for axis, size in enumerate(source.shape):
+            parts = [part.labels[axis] for part in value]
+            labelled = tuple(part for part in parts if part is not None)
+            cut = size == sum(part.shape[axis] for part in value)
+            if cut and len(labelled) == len(value) and any(_is_narrowable(prunable, p) for p in labelled):
+                yield labelled
+
+
 def _is_narrowable(prunable: Prunable, vector: LabelVector) -> bool:
     return any(prunable.groups[owner].frozen is None for owner in prunable.grouping.owners(vector))
 
 
-def _attribute_sets(lead: _Instance) -> Iterator[tuple[str, ...]]:
-    """Iterate over sets of integer attributes that hold sizes of reshaped axes, the smallest set first."""
-    named = [
-        name
-        for name, value in vars(lead.module).items()
-        if type(value) is int and value > 1 and value in lead.left
-    ][:_MOST_ATTRIBUTES]
-    for count in range(1, len(named) + 1):
-        yield from combinations(named, count)
-
-
-def _followers(instances: Iterable[_Instance], names: Iterable[str]) -> tuple[Follower, ...]:
-    return tuple(
-        Follower(each.path, name, each.left[value])
-        for each in instances
-        for name in names
-        if (value := vars(each.module).get(name, 0)) in each.left
-    )
+def _alike(parts: Sequence[LabelVector]) -> Iterator[tuple[LabelVector, LabelVector]]:
+    """Iterate over the pairs that make all parts of one size one."""
+    for part in parts:
+        first = next(other for other in parts if len(other) == len(part))
+        if first is not part:
+            yield first, part
 
 
 def _links(instance: _Instance) -> Iterator[tuple[LabelVector, LabelVector]]:

@@ -9,7 +9,7 @@ shape of every node is compared with what the labels predict. What does not fit 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -143,32 +143,67 @@ def _settle(draft: _Draft) -> Prunable:
         fault = probe.fault(prunable)
         if fault is None:
             return prunable
-        if fault.layer is not None and type(draft.model.get_submodule(fault.layer)) not in hopeless:
-            repaired = _best_repair(draft, probe, prunable, fault)
-            if repaired is not None:
-                draft = repaired
-                continue
-            hopeless.add(type(draft.model.get_submodule(fault.layer)))
-        _freeze(draft, probe.misfits(prunable, fault))
+        draft = _repaired(draft, probe, prunable, fault, hopeless) or _frozen(draft, probe.misfits(prunable, fault))
 
 
-def _best_repair(draft: _Draft, probe: Probe, prunable: Prunable, fault: Fault) -> _Draft | None:
-    """Return the draft with the repair that brings the check furthest; None where none brings it further."""
+def _repaired(
+    draft: _Draft, probe: Probe, prunable: Prunable, fault: Fault, hopeless: set[type[nn.Module]]
+) -> _Draft | None:
+    """Return the draft with a repair of the module at fault, or of one around it, that brings the check on.
+
+    A module's numbers may first fail in the modules that it calls. Classes that nothing helps are noted in
+    `hopeless` and not tried again.
+    """
+    for path in () if fault.layer is None else _outwards(fault.layer):
+        cls = type(draft.model.get_submodule(path))
+        if cls not in hopeless:
+            found = _best_repair(draft, probe, prunable, fault, path)
+            if found is not None:
+                return found
+            hopeless.add(cls)
+    return None
+
+
+def _outwards(path: str) -> Iterator[str]:
+    """Iterate over a module's path and those of the modules around it, the model itself last."""
+    while path:
+        yield path
+        path = path.rpartition(".")[0]
+    yield ""
+
+
+def _best_repair(
+    draft: _Draft, probe: Probe, prunable: Prunable, fault: Fault, path: str
+) -> _Draft | None:
+    """Return the draft with the first repair of the class of the module at `path` with which that class passes.
+
+    Else the one that brings the check furthest; None where none brings it further.
+    """
     best, furthest = None, fault.progress
-    for repair in repairs(prunable, fault.layer or ""):
+    cls = type(draft.model.get_submodule(path))
+    for repair in repairs(prunable, path):
         tried = draft.repaired(repair)
         found = probe.fault(tried.prunable())
         if found is None:
             return tried
         if found.progress > furthest:
             best, furthest = tried, found.progress
+            if not _within(draft.model, found.layer, cls):
+                return tried
     return best
 
 
-def _freeze(draft: _Draft, misfits: Sequence[Misfit]) -> None:
+def _within(model: nn.Module, layer: str | None, cls: type[nn.Module]) -> bool:
+    """Tell whether a layer lies in a module of class `cls`, or is one."""
+    return layer is not None and any(type(model.get_submodule(p)) is cls for p in _outwards(layer))
+
+
+def _frozen(draft: _Draft, misfits: Sequence[Misfit]) -> _Draft:
+    """Freeze groups, or note that they cross, in the draft's store."""
     for misfit in misfits:
         note = draft.store.cross if misfit.crosses else draft.store.freeze
         for member in misfit.group.members:
             vector = draft.axes.labels[member.parameter][member.axis]
             if vector is not None:
                 note(vector[member.index.ravel()], misfit.reason)
+    return draft

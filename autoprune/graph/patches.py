@@ -95,7 +95,7 @@ def read_patches(model: nn.Module) -> list[Patch]:
 
 
 def apply_patches(model: nn.Module, patches: Iterable[Patch]) -> None:
-    """Set the patched numbers on `model`, in place; lists (of a JSON file) become tuples.
+    """Set the patched numbers on `model`, in place; sequences (lists, in a JSON file) take the old one's type.
 
     Numbers that no table names are noted on the model, so that `read_patches` finds them again.
 
@@ -129,14 +129,16 @@ def _checked(model: nn.Module, patch: Patch) -> tuple[nn.Module, str, object]:
             f"{where}: {type(module).__name__} holds no number of that name; "
             "the model is of another architecture."
         )
-    value = tuple(patch.value) if isinstance(patch.value, list) else patch.value
+    value = patch.value
+    if isinstance(old, tuple | list) and isinstance(value, tuple | list):
+        value = type(old)(value)
     if not _is_number(value) or type(value) is not type(old):
         raise PlanError(f"{where}: expected a value like the old one, {old!r}.")
     return module, patch.attribute, value
 
 
 def _is_number(value: object) -> bool:
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return all(_is_number(item) for item in value)
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 

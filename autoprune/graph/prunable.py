@@ -20,9 +20,10 @@ from torch import nn
 
 from autoprune.errors import PlanError, suggest
 from autoprune.graph.capture import Captured, ExampleInputs, named_tensors
-from autoprune.graph.followers import Follower
+from autoprune.graph.followers import Follower, followed
 from autoprune.graph.grouping import Grouping
 from autoprune.graph.groups import ChannelGroup
+from autoprune.graph.labels import LabelVector
 from autoprune.graph.patches import Patch
 from autoprune.graph.plan import Plan
 from autoprune.graph.positions import PositionTable
@@ -112,7 +113,8 @@ class Prunable:
             for member in group.members:
                 digest.update(f"{member.parameter}|{member.axis}".encode() + member.index.tobytes())
         for each in self.followers:
-            digest.update(f"{each.module}|{each.attribute}".encode() + each.labels.tobytes())
+            place = f"{each.module}|{each.attribute}|{each.item}|{each.times}"
+            digest.update(place.encode() + each.labels.tobytes())
         return digest.hexdigest()
 
     def group(self, name: str) -> ChannelGroup:
@@ -213,7 +215,8 @@ class Prunable:
         if not self.followers:
             return []
         dropped = self.dropped(plan)
-        return [
-            Patch(each.module, each.attribute, int(self.grouping.kept(each.labels, dropped).sum()))
-            for each in self.followers
-        ]
+
+        def size(labels: LabelVector) -> int:
+            return int(self.grouping.kept(labels, dropped).sum())
+
+        return list(followed(self.model, self.followers, size))
