@@ -118,20 +118,21 @@ class Probe:
         with torch.no_grad(), torch.device("meta"), unchanged(self.skeleton):
             small = self.skeleton
             for stage, training in enumerate((False, True) if self.trains else (False,)):
-                with _Operators() as ran:
-                    try:
-                        if not training:
-                            small = narrow_to(self.skeleton, prunable, plan)
-                        for module in small.modules():
-                            module.training = training
+                ran = _Operators()
+                try:
+                    if not training:
+                        small = narrow_to(self.skeleton, prunable, plan)
+                    for module in small.modules():
+                        module.training = training
+                    with ran:
                         call(small, repeat_batch(inputs, 2) if training else inputs)
-                    except _FAULTS_OF_WIDTH as error:
-                        said = str(error).strip().splitlines()
-                        return Fault(
-                            _failing_module(small, error),
-                            (stage, ran.count),
-                            error=said[0] if said else type(error).__name__,
-                        )
+                except _FAULTS_OF_WIDTH as error:
+                    said = str(error).strip().splitlines()
+                    return Fault(
+                        _failing_module(small, error),
+                        (stage, ran.count),
+                        error=said[0] if said else type(error).__name__,
+                    )
         return None
 
     def _fails(self, prunable: Prunable, groups: Sequence[ChannelGroup]) -> bool:

@@ -7,7 +7,7 @@ of that class and keeps the repair with which the narrowed model gets furthest; 
 
 Three kinds of code are met. `x.reshape(b, n, heads, self.head_dim)` and `x.split(self.sizes)` need their
 attribute to follow the width; `x.split([self.key, self.key, self.value])` needs two widths to be one as well;
-`x.reshape(b, n, c)`, with c taken from the input's shape, needs the inner width to equal the input's.
+`x.reshape(b, n, c)`, with c taken from the input's shape, needs the inner width to equal the input's, and `c // heads` needs each head's to be its share of it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class _Instance:
 
     Attributes:
         path: of the module.
-        reshaped: labels of every axis that enters or leaves a reshape.
+        entered: labels of every axis that enters a reshape.
+        left: labels of every axis that leaves one.
         sizes: labels of an axis of each size that leaves one, or else enters one, and can be narrowed.
         cuts: labels of the parts of every cut along an axis that can be narrowed.
         entering: labels of every axis that enters the module.
@@ -62,7 +63,8 @@ class _Instance:
 
     path: str
     module: nn.Module
-    reshaped: tuple[LabelVector, ...]
+    entered: tuple[LabelVector, ...]
+    left: tuple[LabelVector, ...]
     sizes: Mapping[int, LabelVector]
     cuts: tuple[tuple[LabelVector, ...], ...]
     entering: tuple[LabelVector, ...]
@@ -111,7 +113,8 @@ def repairs(prunable: Prunable, path: str) -> Iterator[Repair]:
     links = tuple(pair for each in instances for pair in _links(each))
     yield from _combined(instances, attributes, ())
     tried: list[Ties] = [()]
-    for ties in (cuts, across, links, across + links):
+    shares = [tuple(pair for each in instances for pair in _shares(each, size)) for size in _shared_sizes(lead)]
+    for ties in (cuts, across, links, across + links, *(across + links + share for share in shares)):
         if all(len(ties) != len(other) for other in tried):
             tried.append(ties)
             yield Repair(ties)
@@ -138,7 +141,8 @@ def _instance(prunable: Prunable, path: str, module: nn.Module) -> _Instance:
     return _Instance(
         path,
         module,
-        (*entered, *left),
+        tuple(entered),
+        tuple(left),
         {len(vector): vector for vector in reversed(narrowable)},
         tuple(_cuts(prunable, (n for n in reshapes if operator_name(n) in _CUTS))),
         tuple(_axes(prunable, (b for b in before if b.op == "call_function"))),
@@ -185,6 +189,21 @@ def _alike(parts: Sequence[LabelVector]) -> Iterator[tuple[LabelVector, LabelVec
 def _links(instance: _Instance) -> Iterator[tuple[LabelVector, LabelVector]]:
     """Iterate over reshaped axes that are as wide as an axis that enters the module."""
     for entering in instance.entering:
-        for reshaped in instance.reshaped:
+        for reshaped in (*instance.entered, *instance.left):
             if len(reshaped) == len(entering) and reshaped is not entering:
                 yield entering, reshaped
+
+
+def _shared_sizes(instance: _Instance) -> list[int]:
+    """Return the sizes of axes that leave a reshape and that an entering axis holds several times, from large."""
+    leaving, entering = ({len(vector) for vector in axes} for axes in (instance.left, instance.entering))
+    held = {size for size in leaving for whole in entering if size < whole and whole % size == 0}
+    return sorted(held - {1}, reverse=True)
+
+
+def _shares(instance: _Instance, size: int) -> Iterator[tuple[LabelVector, LabelVector]]:
+    """Iterate over an entering axis's parts of a size, each with the axis of that size that leaves a reshape."""
+    for entering in instance.entering:
+        if len(entering) % size == 0 and len(entering) > size:
+            parts = entering.reshape(-1, size)
+            yield from ((part, left) for left in instance.left if len(left) == size for part in parts)
