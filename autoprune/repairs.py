@@ -5,9 +5,10 @@ of that class and keeps the repair with which the narrowed model gets furthest; 
 
     for repair in repairs(prunable, "blocks.0.attn"): ...
 
-Three kinds of code are met. `x.reshape(b, n, heads, self.head_dim)` and `x.split(self.sizes)` need their
-attribute to follow the width; `x.split([self.key, self.key, self.value])` needs two widths to be one as well;
-`x.reshape(b, n, c)`, with c taken from the input's shape, needs the inner width to equal the input's, and `c // heads` needs each head's to be its share of it.
+What is met in code: `x.reshape(b, n, heads, self.head_dim)` and `x.split(self.sizes)`, whose attribute must
+follow the width; `x.split([self.key, self.key, self.value])`, which needs two widths to be one as well;
+`x.reshape(b, n, c)` and `c // heads`, with c taken from the input's shape, which need the inner width to be
+that of the input, or its share.
 """
 
 from __future__ import annotations
@@ -101,9 +102,11 @@ def repairs(prunable: Prunable, path: str) -> Iterator[Repair]:
     """Propose repairs of all modules of the class of the module at `path`, those that tie least first."""
     model = prunable.model
     cls = type(model.get_submodule(path))
-    instances = [
-        _instance(prunable, name, module) for name, module in model.named_modules() if type(module) is cls
-    ]
+    names: dict[nn.Module, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if type(module) is cls:
+            names.setdefault(module, []).append(name)
+    instances = [_instance(prunable, module, paths) for module, paths in names.items()]
     lead = next((each for each in instances if each.path == path), None)
     if lead is None:
         return
@@ -113,7 +116,9 @@ def repairs(prunable: Prunable, path: str) -> Iterator[Repair]:
     links = tuple(pair for each in instances for pair in _links(each))
     yield from _combined(instances, attributes, ())
     tried: list[Ties] = [()]
-    shares = [tuple(pair for each in instances for pair in _shares(each, size)) for size in _shared_sizes(lead)]
+    shares = [
+        tuple(pair for each in instances for pair in _shares(each, size)) for size in _shared_sizes(lead)
+    ]
     for ties in (cuts, across, links, across + links, *(across + links + share for share in shares)):
         if all(len(ties) != len(other) for other in tried):
             tried.append(ties)
@@ -129,17 +134,18 @@ def _combined(instances: Sequence[_Instance], attributes: Sequence[str], ties: T
             yield Repair(ties, tuple(follower for some in found for follower in some))
 
 
-def _instance(prunable: Prunable, path: str, module: nn.Module) -> _Instance:
-    own = path or "model"
+def _instance(prunable: Prunable, module: nn.Module, paths: Sequence[str]) -> _Instance:
+    """Gather a module's axes; one that is shared has several paths, by any of which the graph may name it."""
+    own = {path or "model" for path in paths}
     nodes = prunable.captured.nodes
-    reshapes = [n for n in nodes if layer_of(n) == own and operator_name(n) in _RESHAPES]
+    reshapes = [n for n in nodes if layer_of(n) in own and operator_name(n) in _RESHAPES]
     left = list(_axes(prunable, reshapes))
     entered = list(_axes(prunable, (b for n in reshapes for b in n.all_input_nodes)))
     narrowable = [vector for vector in (*left, *entered) if _is_narrowable(prunable, vector)]
-    inside = [n for n in nodes if n.op == "call_function" and _lies_in(layer_of(n), path)]
-    before = {b for n in inside for b in n.all_input_nodes if not _lies_in(layer_of(b), path)}
+    inside = [n for n in nodes if n.op == "call_function" and _lies_in(layer_of(n), paths)]
+    before = {b for n in inside for b in n.all_input_nodes if not _lies_in(layer_of(b), paths)}
     return _Instance(
-        path,
+        paths[0],
         module,
         tuple(entered),
         tuple(left),
@@ -149,8 +155,8 @@ def _instance(prunable: Prunable, path: str, module: nn.Module) -> _Instance:
     )
 
 
-def _lies_in(layer: str, path: str) -> bool:
-    return not path or layer == path or layer.startswith(f"{path}.")
+def _lies_in(layer: str, paths: Iterable[str]) -> bool:
+    return any(not path or layer == path or layer.startswith(f"{path}.") for path in paths)
 
 
 def _axes(prunable: Prunable, nodes: Iterable[Node]) -> Iterator[LabelVector]:
@@ -195,14 +201,14 @@ def _links(instance: _Instance) -> Iterator[tuple[LabelVector, LabelVector]]:
 
 
 def _shared_sizes(instance: _Instance) -> list[int]:
-    """Return the sizes of axes that leave a reshape and that an entering axis holds several times, from large."""
+    """Return the sizes of axes that leave a reshape and fit an entering axis several times, from large."""
     leaving, entering = ({len(vector) for vector in axes} for axes in (instance.left, instance.entering))
     held = {size for size in leaving for whole in entering if size < whole and whole % size == 0}
     return sorted(held - {1}, reverse=True)
 
 
 def _shares(instance: _Instance, size: int) -> Iterator[tuple[LabelVector, LabelVector]]:
-    """Iterate over an entering axis's parts of a size, each with the axis of that size that leaves a reshape."""
+    """Iterate over the parts of entering axes, each with an axis of this size that leaves a reshape."""
     for entering in instance.entering:
         if len(entering) % size == 0 and len(entering) > size:
             parts = entering.reshape(-1, size)

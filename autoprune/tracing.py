@@ -143,7 +143,9 @@ def _settle(draft: _Draft) -> Prunable:
         fault = probe.fault(prunable)
         if fault is None:
             return prunable
-        draft = _repaired(draft, probe, prunable, fault, hopeless) or _frozen(draft, probe.misfits(prunable, fault))
+        draft = _repaired(draft, probe, prunable, fault, hopeless) or _frozen(
+            draft, probe.misfits(prunable, fault)
+        )
 
 
 def _repaired(
@@ -172,10 +174,8 @@ def _outwards(path: str) -> Iterator[str]:
     yield ""
 
 
-def _best_repair(
-    draft: _Draft, probe: Probe, prunable: Prunable, fault: Fault, path: str
-) -> _Draft | None:
-    """Return the draft with the first repair of the class of the module at `path` with which that class passes.
+def _best_repair(draft: _Draft, probe: Probe, prunable: Prunable, fault: Fault, path: str) -> _Draft | None:
+    """Return the draft with the first repair of the class of the module at `path` that makes it pass.
 
     Else the one that brings the check furthest; None where none brings it further.
     """

@@ -70,6 +70,78 @@ class WrittenOut(nn.Module):
         return self.out(mixed)  # type: ignore[no-any-return]  # modules return Any
 
 
+class Pieces(nn.Module):
+    """Cuts its channels by a list of sizes, and convolves each piece by itself."""
+
+    def __init__(self, width: int = 24) -> None:
+        super().__init__()
+        self.up, self.out = nn.Linear(width, 20), nn.Linear(20, width)
+        self.sizes = [4, 4, 12]
+        self.mixes = nn.ModuleList(nn.Linear(size, size) for size in self.sizes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pieces = zip(self.mixes, self.up(x).split(self.sizes, -1), strict=True)
+        return self.out(torch.cat([mix(piece) for mix, piece in pieces], -1))  # type: ignore[no-any-return]  # as above
+
+
+class Halves(nn.Module):
+    """Cuts into pieces of half a number, which fails first in the module that a piece enters."""
+
+    def __init__(self, width: int = 24) -> None:
+        super().__init__()
+        self.expanded = 16
+        self.up, self.mix, self.out = nn.Linear(width, 16), nn.Linear(8, 8), nn.Linear(16, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = self.up(x).split(self.expanded // 2, -1)
+        return self.out(torch.cat([first, self.mix(second)], -1))  # type: ignore[no-any-return]  # as above
+
+
+class OneNumberForTwo(nn.Module):
+    """Heads of their own layers: one number holds the width of queries and keys, of every head."""
+
+    def __init__(self, width: int = 24) -> None:
+        super().__init__()
+        self.key, self.value = 6, 8
+        self.heads = nn.ModuleList(nn.Linear(width, 20) for _ in range(2))
+        self.out = nn.Linear(16, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed = []
+        for head in self.heads:
+            q, k, v = head(x).split([self.key, self.key, self.value], -1)
+            mixed.append((q @ k.transpose(-2, -1)).softmax(-1) @ v)
+        return self.out(torch.cat(mixed, -1))  # type: ignore[no-any-return]  # modules return Any
+
+
+class ShapeOfScale(nn.Module):
+    """A scale that is viewed in a shape kept as a tuple."""
+
+    def __init__(self, width: int = 24) -> None:
+        super().__init__()
+        self.shape = (1, width)
+        self.scale = nn.Parameter(torch.rand(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale.view(self.shape)
+
+
+class ShareOfInput(nn.Module):
+    """Queries and keys in one layer, values in another: heads are a share of the input's width."""
+
+    def __init__(self, width: int = 24, heads: int = 3) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qk, self.v, self.out = (nn.Linear(width, n * width) for n in (2, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, c = x.shape
+        q, k = self.qk(x).reshape(b, n, 2, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        v = self.v(x).reshape(b, n, self.heads, c // self.heads).transpose(1, 2)
+        mixed = ((q @ k.transpose(-2, -1)).softmax(-1) @ v).transpose(1, 2)
+        return self.out(mixed.flatten(2))  # type: ignore[no-any-return]  # modules return Any
+
+
 class Net(nn.Module):
     """Two residual blocks of one kind of attention."""
 
@@ -107,6 +179,33 @@ def test_the_inner_width_follows_the_input() -> None:
     assert prunable.followers == ()
 
 
+EXPECTED: dict[type[nn.Module], tuple[dict[str, int], set[tuple[str, int | None, int]]]] = {
+    Pieces: (
+        {"up": 4, "up/2": 4, "up/3": 12},
+        {("sizes", 0, 1), ("sizes", 1, 1), ("sizes", 2, 1)},
+    ),
+    Halves: ({"up": 8}, {("expanded", None, 2)}),
+    OneNumberForTwo: ({"heads.0": 6, "heads.0/2": 8}, {("key", None, 1), ("value", None, 1)}),
+    ShapeOfScale: ({}, {("shape", 1, 1)}),
+}
+"""{block: (its free groups, beside that of the embedding; (attribute, item, times) of its followers)}."""
+
+
+@pytest.mark.parametrize("kind", EXPECTED)
+def test_numbers_of_many_forms_follow(kind: type[nn.Module]) -> None:
+    prunable = trace(Net(kind), TOKENS)
+    widths, followed = EXPECTED[kind]
+    print(free(prunable))
+    assert free(prunable) == {"embed": 24} | {f"blocks.{i}.{name}": w for i in (0, 1) for name, w in widths.items()}
+    assert {(each.attribute, each.item, each.times) for each in prunable.followers} == followed
+
+
+def test_heads_may_be_a_share_of_the_input() -> None:
+    prunable = trace(Net(ShareOfInput), TOKENS)
+    assert free(prunable) == {"embed": 8}
+    assert prunable.followers == ()
+
+
 def test_a_number_in_the_code_stays_and_freezes() -> None:
     prunable = trace(Net(WrittenOut), TOKENS)
     assert free(prunable) == {"embed": 24}
@@ -116,7 +215,7 @@ def test_a_number_in_the_code_stays_and_freezes() -> None:
     assert "the narrowed model fails: shape '[1, 7, 3, 3, 8]' is invalid" in frozen
 
 
-@pytest.mark.parametrize("kind", [OwnHeadWidth, WidthOfInput, WrittenOut])
+@pytest.mark.parametrize("kind", [OwnHeadWidth, WidthOfInput, WrittenOut, *EXPECTED, ShareOfInput])
 @pytest.mark.parametrize("seed", range(4))
 def test_rebuilt_equals_reference_and_counts(kind: type[nn.Module], seed: int) -> None:
     prunable = trace(Net(kind), TOKENS)

@@ -42,7 +42,7 @@ class Follower:
 def followed(
     model: nn.Module, followers: Iterable[Follower], size: Callable[[LabelVector], int]
 ) -> Iterator[Patch]:
-    """Iterate over what the followed attributes of `model` become where an axis has the size `size(labels)`."""
+    """Iterate over what attributes of `model` become where axes have the sizes that `size(labels)` tells."""
     values: dict[tuple[str, str], int | list[int]] = {}
     for each in followers:
         place, number = (each.module, each.attribute), each.times * size(each.labels)

@@ -1,4 +1,4 @@
-"""Own two answers: whose weight is a parameter, and which axis of it holds the channels that are computed?
+"""Own three answers: whose weight is a parameter, along which axis its outputs lie, what grouped ones lose.
 
 Grouping names groups by them, criteria rank filters by them, and users freeze layers by them.
 
@@ -16,11 +16,21 @@ from torch.nn.modules.conv import _ConvTransposeNd
 def output_axis(module: nn.Module) -> int:
     """Return the axis of the module's weight along which its output channels lie.
 
-    A grouped transposed convolution keeps or drops whole groups, which lie along axis 0 of its weight.
+    A transposed convolution that loses whole groups has these along axis 0 of its weight.
     """
     if isinstance(module, _ConvTransposeNd):
-        return 1 if module.groups == 1 else 0
+        whole = module.groups > 1 and not keeps_groups(module.groups, module.in_channels // module.groups)
+        return 0 if whole else 1
     return 1 if isinstance(module, nn.Embedding | nn.EmbeddingBag) else 0
+
+
+def keeps_groups(groups: int, inputs: int) -> bool:
+    """Tell whether a convolution, `groups` of so many inputs each, keeps all groups and narrows each.
+
+    Otherwise it loses whole groups, and each keeps its width: whichever leaves more widths to choose from. A
+    depthwise convolution loses groups; one of 2 groups, for which half is too coarse a step, narrows them.
+    """
+    return groups < inputs
 
 
 def owner_of(name: str) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from autoprune.errors import PlanError
+from autoprune.graph.orientation import keeps_groups
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 """Local names of a module's own parameters and buffers ("weight") to their new shapes."""
@@ -95,7 +96,7 @@ def read_patches(model: nn.Module) -> list[Patch]:
 
 
 def apply_patches(model: nn.Module, patches: Iterable[Patch]) -> None:
-    """Set the patched numbers on `model`, in place; sequences (lists, in a JSON file) take the old one's type.
+    """Set the patched numbers on `model`, in place; lists (of a JSON file) become what the old value is.
 
     Numbers that no table names are noted on the model, so that `read_patches` finds them again.
 
@@ -169,20 +170,21 @@ def _whole_shape(module: nn.Module, shapes: Shapes) -> tuple[int, ...] | None:
 
 
 def _conv_groups(module: nn.Module, shapes: Shapes) -> int | None:
-    """Count the groups left: axis 0 of the weight holds them whole (outputs, or inputs if transposed)."""
+    """Count the groups left: all, or those on axis 0 of the weight (of outputs; of inputs if transposed)."""
     shape = _shape(shapes, "weight")
     if shape is None or not isinstance(module, _ConvNd):
         return None
-    if module.groups == 1:
-        return 1
+    groups = module.groups
     channels = module.in_channels if isinstance(module, _ConvTransposeNd) else module.out_channels
-    each = channels // module.groups
-    if shape[0] % each:
+    all_stay = groups == 1 or keeps_groups(groups, module.in_channels // groups)
+    step = groups if all_stay else channels // groups
+    if shape[0] % step:
         raise PlanError(
-            f"{type(module).__name__} with {module.groups} groups of {each} channels: {shape[0]} channels "
-            f"are not a whole number of groups; keep a multiple of {each}."
+            f"{type(module).__name__} with {groups} groups of {channels // groups} channels: {shape[0]} "
+            f"channels are not {'as many in each group' if all_stay else 'a whole number of groups'}; keep a "
+            f"multiple of {step}."
         )
-    return shape[0] // each
+    return groups if all_stay else shape[0] // step
 
 
 def _conv_across_groups(module: nn.Module, shapes: Shapes) -> int | None:
@@ -228,6 +230,7 @@ PATCH_RULES: dict[tuple[type | str, str], PatchRule] = {
     (nn.MultiheadAttention, "kdim"): _axis(1, "in_proj_weight", "k_proj_weight"),
     (nn.MultiheadAttention, "vdim"): _axis(1, "in_proj_weight", "v_proj_weight"),
     (nn.MultiheadAttention, "head_dim"): _head_dim,
+    ("timm.layers.blur_pool.BlurPool2d", "channels"): _axis(0, "filt"),
     ("torchvision.models.vision_transformer.VisionTransformer", "hidden_dim"): _axis(2, "class_token"),
 }
 """(module class, or its qualified name where it must not be imported; attribute) -> rule; subclasses inherit.

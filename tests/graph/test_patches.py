@@ -24,12 +24,17 @@ PAIRS: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module]]] = {
     "depthwise, multiplier 2": (lambda: nn.Conv2d(8, 16, 3, groups=8), lambda: nn.Conv2d(3, 6, 3, groups=3)),
     "grouped": (lambda: nn.Conv2d(8, 12, 3, groups=4), lambda: nn.Conv2d(6, 9, 3, groups=3)),
     "grouped, one group left": (lambda: nn.Conv2d(8, 12, 3, groups=4), lambda: nn.Conv2d(2, 3, 3)),
+    "few wide groups": (lambda: nn.Conv2d(8, 12, 3, groups=2), lambda: nn.Conv2d(6, 10, 3, groups=2)),
     "transposed 1d": (lambda: nn.ConvTranspose1d(6, 8, 3), lambda: nn.ConvTranspose1d(4, 5, 3)),
     "transposed 2d": (lambda: nn.ConvTranspose2d(6, 8, 3), lambda: nn.ConvTranspose2d(4, 5, 3)),
     "transposed 3d": (lambda: nn.ConvTranspose3d(6, 8, 3), lambda: nn.ConvTranspose3d(4, 5, 3)),
     "transposed, grouped": (
         lambda: nn.ConvTranspose2d(8, 12, 3, groups=4),
         lambda: nn.ConvTranspose2d(6, 9, 3, groups=3),
+    ),
+    "transposed, few wide groups": (
+        lambda: nn.ConvTranspose2d(8, 12, 3, groups=2),
+        lambda: nn.ConvTranspose2d(6, 10, 3, groups=2),
     ),
     "linear": (lambda: nn.Linear(6, 8), lambda: nn.Linear(3, 5)),
     "bilinear": (lambda: nn.Bilinear(6, 7, 8), lambda: nn.Bilinear(3, 4, 5)),
@@ -93,6 +98,11 @@ def test_torchvision_subclasses_and_names() -> None:
     vit = transformers.VisionTransformer(8, 4, 1, 2, 12, 24, num_classes=3)
     assert patches_for(vit, {"class_token": (1, 1, 10)}) == {"hidden_dim": 10}
     assert Patch("", "hidden_dim", 12) in read_patches(vit)
+
+
+def test_wide_groups_must_stay_alike() -> None:
+    with pytest.raises(PlanError, match=r"2 groups of 6 channels: 9 channels are not as many in each group"):
+        patches_for(nn.Conv2d(8, 12, 3, groups=2), {"weight": (9, 3, 3, 3)})
 
 
 def test_parts_of_a_group_cannot_be_lost() -> None:

@@ -315,6 +315,31 @@ class Bags(nn.Module):
         return self.head(self.words(words) + shown)  # type: ignore[no-any-return]  # modules return Any
 
 
+class FewGroups(nn.Module):
+    """Two wide groups, there and back: each is narrowed, its inputs apart from its outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.halves = nn.Conv2d(3, 12, 1), nn.Conv2d(12, 16, 3, padding=1, groups=2)
+        self.back, self.head = nn.ConvTranspose2d(16, 10, 2, 2, groups=2), nn.Conv2d(10, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.back(self.halves(self.conv(x)).relu()))  # type: ignore[no-any-return]  # as above
+
+
+class ChannelsOnAnAxis(nn.Module):
+    """A convolution over three maps, laid side by side, whose channels lie on its spatial axis."""
+
+    def __init__(self, kernel: int) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 1), nn.Linear(8, 5)
+        self.mix = nn.Conv1d(3, 4, kernel, padding=kernel // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.conv(x).mean(3)[:, :, :3].transpose(1, 2)
+        return self.head(self.mix(rows).mean(1))  # type: ignore[no-any-return]  # modules return Any
+
+
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...], dict[str, int]]] = {
     **{
         name: (partial(Steps, cell), (torch.zeros(1, 4),), {"embed": 6})
@@ -325,6 +350,8 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...], dict[str, i
         )
     },
     "deform": (Deformed, (torch.zeros(1, 3, 8, 8),), {"conv": 8, "deform": 6}),
+    "few_groups": (FewGroups, (torch.zeros(1, 3, 8, 8),), {"conv": 6, "halves": 8, "back": 5}),
+    "pointwise_across": (partial(ChannelsOnAnAxis, 1), (torch.zeros(1, 3, 8, 8),), {"conv": 8, "mix": 4}),
     "roi_align": (Regions, (torch.zeros(1, 3, 8, 8),), {"conv": 8}),
     "bag": (Bags, (torch.zeros(1, 4, dtype=torch.long), torch.zeros(3, 8, 8)), {"words": 6}),
 }
@@ -343,3 +370,20 @@ def test_layer_shows_its_groups_and_is_proved(name: str) -> None:
         cost = prunable.cost(plan.widths)
         with torch.device("meta"):
             assert (cost.macs, cost.params) == counted(small, inputs)
+
+
+def test_a_convolution_along_the_channels_is_crossed() -> None:
+    prunable = trace(ChannelsOnAnAxis(3), torch.zeros(1, 3, 8, 8))
+    assert {group.name: group.crosses for group in prunable.searchable} == {"conv": "mix (conv1d)", "mix": None}
+    for seed in range(3):
+        plan = random_plan(prunable, seed, crossing=False)
+        assert verify(prunable, plan, rebuild(prunable, plan), seed=seed) <= TOLERANCE
+        plan = random_plan(prunable, seed)
+        assert np.isfinite(verify(prunable, plan, rebuild(prunable, plan), seed=seed))
+
+
+def test_a_convolution_that_drops_borders_freezes() -> None:
+    model = ChannelsOnAnAxis(3)
+    model.mix, model.head = nn.Conv1d(3, 4, 3), nn.Linear(6, 5)
+    group = trace(model, torch.zeros(1, 3, 8, 8)).group("conv")
+    assert group.frozen == "mix (conv1d): channels lie on a spatial axis of a convolution"

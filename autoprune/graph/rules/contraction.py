@@ -5,10 +5,13 @@ Their MACs are counted, so each rule also states its count. Products of two tens
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from autoprune.graph.context import Factor, LayerRule, OpContext, Value, axis_factor
-from autoprune.graph.labels import LabelVector
+from autoprune.graph.labels import FIXED, LabelVector
+from autoprune.graph.orientation import keeps_groups
 
 
 def convolution(op: OpContext) -> Value:
@@ -19,8 +22,9 @@ def convolution(op: OpContext) -> Value:
     batch = source.shape[: -spatial - 1]  # none where a single sample is given
     place = len(batch)
     groups = op.integer("groups", 1)
-    for vector in (*source.labels[:place], *source.labels[place + 1 :]):
-        op.freeze(vector, "channels lie on a batch or spatial axis of a convolution")
+    for vector in source.labels[:place]:
+        op.freeze(vector, "channels lie on a batch axis of a convolution")
+    spread = [_spatial_labels(op, source, weight, axis) for axis in range(2, 2 + spatial)]
     for vector in weight.labels[2:]:
         op.structural(vector)
     in_axis, out_axis = (0, 1) if transposed else (1, 0)
@@ -33,35 +37,69 @@ def convolution(op: OpContext) -> Value:
     if bias is not None:
         op.tie(bias.labels[0], channels, source)
     # Positions at which the kernel is applied: of the output, or of the input where transposed.
-    positions = source.shape[-spatial:] if transposed else op.shapes[0][-spatial:]
-    per_position = (*batch, *positions, *weight.shape[2:])
+    sizes = source.shape[-spatial:] if transposed else op.shapes[0][-spatial:]
+    positions = (Factor(size, labels) for size, labels in zip(sizes, spread, strict=True))
+    per_position: tuple[Factor | int, ...] = (*batch, *positions, *weight.shape[2:])
     if transposed:
         op.count(axis_factor(source, place), axis_factor(weight, 1), *per_position)
     else:
         op.count(out_factor, axis_factor(weight, 1), *per_position)
-    return op.produced((*(None,) * place, channels, *(None,) * spatial))
+    return op.produced((*(None,) * place, channels, *spread))
+
+
+def _spatial_labels(op: OpContext, source: Value, weight: Value, axis: int) -> LabelVector | None:
+    """Carry channels on a spatial axis (by its number on the weight) where no position is lost or added.
+
+    A kernel of more than one position mixes neighbours (ECA-Net's attention): the channels cross it.
+    """
+    vector = source.labels[axis - len(weight.shape)]
+    kernel = weight.shape[axis]
+    stride, dilation = (_setting(op, name, axis - 2) or 1 for name in ("stride", "dilation"))
+    padding = _setting(op, "padding", axis - 2)
+    same = padding == "same" or (isinstance(padding, int) and 2 * padding == dilation * (kernel - 1))
+    if vector is None or not same or stride != 1 or op.operator.startswith("conv_transpose"):
+        op.freeze(vector, "channels lie on a spatial axis of a convolution")
+        return None
+    if kernel > 1:
+        op.cross(vector)
+    return vector
+
+
+def _setting(op: OpContext, name: str, place: int) -> Any:
+    """Return a convolution's number for one spatial axis, from a list with one for each or for all."""
+    value: Any = op.arguments.get(name, 0)
+    return value[place % len(value)] if isinstance(value, list | tuple) and value else value
 
 
 def _tie_conv_groups(op: OpContext, source: Value, weight: Value, groups: int, in_axis: int) -> LabelVector:
-    """Make each convolution group one channel: its inputs and outputs are kept or dropped together.
-
-    So a grouped convolution loses whole groups, and keeps the width of a group; a depthwise one is the
-    case of one input a group.
-    """
-    wide, place = weight.labels[0], len(source.shape) - len(weight.shape) + 1
+    """Tie a grouped convolution's channels so that its groups stay alike; returns the outputs' labels."""
+    place = len(source.shape) - len(weight.shape) + 1
+    wide, inner = weight.labels[0], weight.labels[1]
     if wide is None:
-        wide = np.full(weight.shape[0], -1, np.int64)
-    op.structural(weight.labels[1])
-    if in_axis == 0:
-        # Transposed: axis 0 holds the inputs; the outputs repeat the label of their group.
-        op.tie(source.labels[place], wide, source)
-        blocks = wide.reshape(groups, -1)
-        _tie_rows(op, blocks)
-        return np.repeat(blocks[:, 0], weight.shape[1])
+        wide = np.full(weight.shape[0], FIXED, np.int64)
     blocks = wide.reshape(groups, -1)
+    if keeps_groups(groups, source.shape[place] // groups):
+        return _tie_positions(op, source, blocks, inner, in_axis)
+    op.structural(inner)
+    # Each group is one channel: its inputs and outputs are kept or dropped together, and its width stays.
     _tie_rows(op, blocks)
+    if in_axis == 0:
+        op.tie(source.labels[place], wide, source)
+        return np.repeat(blocks[:, 0], weight.shape[1])
     op.tie(source.labels[place], np.repeat(blocks[:, 0], source.shape[place] // groups), source)
     return wide
+
+
+def _tie_positions(
+    op: OpContext, source: Value, blocks: LabelVector, inner: LabelVector | None, in_axis: int
+) -> LabelVector:
+    """Make position i of every group one channel, of the inputs and apart from these of the outputs."""
+    groups, place = len(blocks), len(source.shape) - len(op.tensor("weight").shape) + 1
+    op.tie(np.tile(blocks[0], groups - 1), blocks[1:].ravel())
+    repeated = np.full(groups, FIXED, np.int64) if inner is None else np.tile(inner, groups)
+    entering, leaving = (blocks.ravel(), repeated) if in_axis == 0 else (repeated, blocks.ravel())
+    op.tie(source.labels[place], entering, source)
+    return leaving
 
 
 def _tie_rows(op: OpContext, blocks: LabelVector) -> None:
