@@ -74,18 +74,10 @@ class _Instance:
         """Return how the attribute can follow widths; empty where it holds no sizes."""
         value = vars(self.module).get(name)
         if type(value) is int:
-            return self._of_number(name, value)
+            found = value > 1 and value in self.sizes
+            return [Follower(self.path, name, self.sizes[value])] if found else []
         if isinstance(value, tuple | list) and value and all(type(item) is int for item in value):
             return self._of_sequence(name, value)
-        return []
-
-    def _of_number(self, name: str, value: int) -> list[Follower]:
-        if value > 1 and value in self.sizes:
-            return [Follower(self.path, name, self.sizes[value])]
-        # The code may divide it: `x.split(self.expanded // 2, 1)`.
-        for parts in self.cuts:
-            if len({len(part) for part in parts}) == 1 and value == len(parts) * len(parts[0]):
-                return [Follower(self.path, name, parts[0], times=len(parts))]
         return []
 
     def _of_sequence(self, name: str, value: Sequence[int]) -> list[Follower]:

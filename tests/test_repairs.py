@@ -179,25 +179,25 @@ def test_the_inner_width_follows_the_input() -> None:
     assert prunable.followers == ()
 
 
-EXPECTED: dict[type[nn.Module], tuple[dict[str, int], set[tuple[str, int | None, int]]]] = {
+EXPECTED: dict[type[nn.Module], tuple[dict[str, int], set[tuple[str, int | None]]]] = {
     Pieces: (
-        {"up": 4, "up/2": 4, "up/3": 12},
-        {("sizes", 0, 1), ("sizes", 1, 1), ("sizes", 2, 1)},
+        {"up": 4, "up:2": 4, "up:3": 12, "mixes.0": 4, "mixes.1": 4, "mixes.2": 12},
+        {("sizes", 0), ("sizes", 1), ("sizes", 2)},
     ),
-    Halves: ({"up": 8}, {("expanded", None, 2)}),
-    OneNumberForTwo: ({"heads.0": 6, "heads.0/2": 8}, {("key", None, 1), ("value", None, 1)}),
-    ShapeOfScale: ({}, {("shape", 1, 1)}),
+    Halves: ({"up": 8, "mix": 8}, {("expanded", None)}),
+    OneNumberForTwo: ({"heads.0": 6, "heads.0:2": 8}, {("key", None), ("value", None)}),
+    ShapeOfScale: ({}, {("shape", 1)}),
 }
-"""{block: (its free groups, beside that of the embedding; (attribute, item, times) of its followers)}."""
+"""{block: (its free groups, beside that of the embedding; (attribute, item) of its followers)}."""
 
 
 @pytest.mark.parametrize("kind", EXPECTED)
 def test_numbers_of_many_forms_follow(kind: type[nn.Module]) -> None:
     prunable = trace(Net(kind), TOKENS)
     widths, followed = EXPECTED[kind]
-    print(free(prunable))
-    assert free(prunable) == {"embed": 24} | {f"blocks.{i}.{name}": w for i in (0, 1) for name, w in widths.items()}
-    assert {(each.attribute, each.item, each.times) for each in prunable.followers} == followed
+    inside = {f"blocks.{i}.{name}": width for i in (0, 1) for name, width in widths.items()}
+    assert free(prunable) == {"embed": 24} | inside
+    assert {(each.attribute, each.item) for each in prunable.followers} == followed
 
 
 def test_heads_may_be_a_share_of_the_input() -> None:

@@ -6,7 +6,6 @@ PATCH_RULES.
 
     Follower("blocks.0.attn", "head_dim", labels)        # head_dim is how many of these positions are kept
     Follower("blocks.0", "splits", labels, item=1)       # so is splits[1]
-    Follower("blocks.0", "expanded", labels, times=2)    # twice as many
 """
 
 from __future__ import annotations
@@ -29,14 +28,12 @@ class Follower:
         attribute: the attribute that is set: an integer, or a list or tuple of integers.
         labels: int64 [size], the labels of the axis whose size the number is.
         item: which number of a list or tuple; None for an integer.
-        times: the number is so many times the axis's size.
     """
 
     module: str
     attribute: str
     labels: LabelVector
     item: int | None = None
-    times: int = 1
 
 
 def followed(
@@ -45,7 +42,7 @@ def followed(
     """Iterate over what attributes of `model` become where axes have the sizes that `size(labels)` tells."""
     values: dict[tuple[str, str], int | list[int]] = {}
     for each in followers:
-        place, number = (each.module, each.attribute), each.times * size(each.labels)
+        place, number = (each.module, each.attribute), size(each.labels)
         if each.item is None:
             values[place] = number
             continue

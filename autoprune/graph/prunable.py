@@ -113,7 +113,7 @@ class Prunable:
             for member in group.members:
                 digest.update(f"{member.parameter}|{member.axis}".encode() + member.index.tobytes())
         for each in self.followers:
-            place = f"{each.module}|{each.attribute}|{each.item}|{each.times}"
+            place = f"{each.module}|{each.attribute}|{each.item}"
             digest.update(place.encode() + each.labels.tobytes())
         return digest.hexdigest()
 

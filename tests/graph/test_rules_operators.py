@@ -333,11 +333,11 @@ class ChannelsOnAnAxis(nn.Module):
     def __init__(self, kernel: int) -> None:
         super().__init__()
         self.conv, self.head = nn.Conv2d(3, 8, 1), nn.Linear(8, 5)
-        self.mix = nn.Conv1d(3, 4, kernel, padding=kernel // 2)
+        self.mix, self.last = nn.Conv1d(3, 4, kernel, padding=kernel // 2), nn.Conv1d(4, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         rows = self.conv(x).mean(3)[:, :, :3].transpose(1, 2)
-        return self.head(self.mix(rows).mean(1))  # type: ignore[no-any-return]  # modules return Any
+        return self.head(self.last(self.mix(rows)))  # type: ignore[no-any-return]  # modules return Any
 
 
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...], dict[str, int]]] = {
@@ -374,7 +374,10 @@ def test_layer_shows_its_groups_and_is_proved(name: str) -> None:
 
 def test_a_convolution_along_the_channels_is_crossed() -> None:
     prunable = trace(ChannelsOnAnAxis(3), torch.zeros(1, 3, 8, 8))
-    assert {group.name: group.crosses for group in prunable.searchable} == {"conv": "mix (conv1d)", "mix": None}
+    assert {group.name: group.crosses for group in prunable.searchable} == {
+        "conv": "mix (conv1d)",
+        "mix": None,
+    }
     for seed in range(3):
         plan = random_plan(prunable, seed, crossing=False)
         assert verify(prunable, plan, rebuild(prunable, plan), seed=seed) <= TOLERANCE
