@@ -69,8 +69,10 @@ Criterion: TypeAlias = Callable[[CriterionInput], Importance]
 
 def channel_slices(tensor: Tensor, member: Member) -> Tensor:
     """Cut a tensor into the part of each channel: float64 [width, n], n = m times the other axes' sizes."""
-    index = torch.from_numpy(member.index.reshape(-1)).to(tensor.device)
-    parts = tensor.detach().index_select(member.axis, index).movedim(member.axis, 0)
+    index, parts = member.index.reshape(-1), tensor.detach()
+    if not np.array_equal(index, np.arange(tensor.shape[member.axis])):
+        parts = parts.index_select(member.axis, torch.from_numpy(index).to(tensor.device))
+    parts = parts.movedim(member.axis, 0)
     return parts.reshape(member.index.shape[0], -1).double()
 
 
@@ -83,8 +85,8 @@ def filter_slices(model: nn.Module, group: ChannelGroup) -> list[Tensor]:
     group without such weights gives the slices of all its parameters.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    filters: list[Tensor] = []
-    others: list[Tensor] = []
+    filters: list[tuple[Tensor, Member]] = []
+    others: list[tuple[Tensor, Member]] = []
     for member in group.members:
         stored = parameters.get(member.parameter)
         if stored is None:
@@ -94,8 +96,8 @@ def filter_slices(model: nn.Module, group: ChannelGroup) -> list[Tensor]:
         if weight.numel() != stored.numel():
             continue
         is_filter = _is_weight(attribute, weight) and not is_input_side(model, member, weight.ndim)
-        (filters if is_filter else others).append(channel_slices(weight, member))
-    return filters or others
+        (filters if is_filter else others).append((weight, member))
+    return [channel_slices(weight, member) for weight, member in filters or others]
 
 
 def locate(model: nn.Module, parameter: str) -> tuple[nn.Module, str]:
