@@ -100,8 +100,9 @@ def _randomised(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor
     leaf = name.rpartition(".")[2]
     is_parameter = isinstance(tensor, nn.Parameter)
     if is_parameter and tensor.ndim >= 2:
-        weight = torch.randn(shape, generator=generator, dtype=torch.float64)
-        return weight / math.sqrt(max(1, math.prod(shape[1:])))
+        # Drawn in float32, which is several times faster; they are float64 numbers all the same.
+        weight = torch.randn(shape, generator=generator).double()
+        return weight.div_(math.sqrt(max(1, math.prod(shape[1:]))))
     if leaf == "running_mean" or (is_parameter and leaf != "weight"):
         return 0.3 * torch.randn(shape, generator=generator, dtype=torch.float64)
     scale = 0.5 + torch.rand(shape, generator=generator, dtype=torch.float64)
@@ -135,6 +136,7 @@ class _MaskedReference(Interpreter):
         self._prunable = prunable
         self._dropped = dropped
         self._states = states
+        self._parameters = {name for name, _ in prunable.model.named_parameters()}
 
     def outputs(self, inputs: object) -> list[Tensor]:
         """Return the tensors among the graph's user outputs."""
@@ -144,7 +146,10 @@ class _MaskedReference(Interpreter):
         for node in captured.nodes:
             if node.op == "placeholder":
                 if node.name in captured.states:
-                    arguments.append(self._states[captured.states[node.name]].clone())
+                    name = captured.states[node.name]
+                    state = self._states[name]
+                    # A forward pass may write into a buffer; a large parameter is not copied for nothing.
+                    arguments.append(state if name in self._parameters else state.clone())
                 elif node.name in captured.constants:
                     arguments.append(_in_double(captured.constants[node.name].cpu()))
                 else:
@@ -161,7 +166,7 @@ class _MaskedReference(Interpreter):
         if n.op == "call_function" and operator_name(n).startswith("_assert"):
             return None  # checks of the types that tracing saw, which float64 is not
         result = super().run_node(n)
-        if n.op == "output" or n.name not in self._prunable.values:
+        if n.op == "output" or n.name not in self._prunable.values or _only_weighs(n):
             return result
         values = self._prunable.values[n.name]
         if isinstance(result, Tensor) and isinstance(values, Value):
@@ -183,14 +188,22 @@ class _MaskedReference(Interpreter):
                 continue
             kept = self._prunable.grouping.kept(labels, self._dropped)
             if not kept.all():
-                shape = [1] * result.ndim
-                shape[axis] = len(kept)
-                # Not a product: a dropped channel may hold nan where it is divided by zero.
-                kept_there = torch.from_numpy(kept).view(shape)
+                gone = torch.from_numpy(np.flatnonzero(~kept))
                 # A view of what is masked already stays one, so that writing into it reaches its base.
-                if bool(((result != 0) & ~kept_there).any()):
-                    result = torch.where(kept_there, result, torch.zeros_like(result))
+                if bool(result.index_select(axis, gone).any()):
+                    # Not a product: a dropped channel may hold nan where it is divided by zero.
+                    result = result.index_fill(axis, gone, 0)
         return result
+
+
+def _only_weighs(node: Node) -> bool:
+    """Tell whether a parameter only weighs what enters a convolution or linear: that is masked, as what leaves is."""
+    return node.op == "placeholder" and all(
+        operator_name(user) in _LAYERS and node not in user.args[:1] for user in node.users
+    )
+
+
+_LAYERS = {"linear", *(f"conv{n}d" for n in (1, 2, 3)), *(f"conv_transpose{n}d" for n in (1, 2, 3))}
 
 
 class _InDouble(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives no hints
