@@ -197,7 +197,7 @@ class _MaskedReference(Interpreter):
 
 
 def _only_weighs(node: Node) -> bool:
-    """Tell whether a parameter only weighs what enters a convolution or linear: that is masked, as what leaves is."""
+    """Tell whether a parameter only weighs what enters a layer: that is masked, and so is what leaves."""
     return node.op == "placeholder" and all(
         operator_name(user) in _LAYERS and node not in user.args[:1] for user in node.users
     )
