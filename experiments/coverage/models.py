@@ -20,6 +20,7 @@ import torch
 import torchvision  # type: ignore[import-untyped]  # ships no types
 from torch import Tensor, nn
 from torchvision import models as vision
+from torchvision.models.regnet import BlockParams, RegNet  # type: ignore[import-untyped]  # as above
 
 SIZE = 64
 """Height and width of the example image where the model says nothing else."""
@@ -75,6 +76,19 @@ _FAMILIES = ("wide_resnet", "resnext", "resnet", "vgg", "densenet", "shufflenet"
 """A family is the first of these that the name starts with, or the name up to its first underscore."""
 
 
+def _regnet_y_128gf() -> nn.Module:
+    """Make it as torchvision does, which computes its widths with tensors; on meta these have no data."""
+    with torch.device("cpu"):
+        widths = BlockParams.from_init_params(
+            depth=27, w_0=456, w_a=160.83, w_m=2.52, group_width=264, se_ratio=0.25
+        )
+    model: nn.Module = RegNet(widths, norm_layer=functools.partial(nn.BatchNorm2d, eps=1e-5, momentum=0.1))
+    return model
+
+
+_MADE = {"regnet_y_128gf": _regnet_y_128gf}
+
+
 def _torchvision() -> dict[str, Entry]:
     entries = {}
     for name in torchvision.models.list_models(module=torchvision.models):
@@ -98,7 +112,7 @@ def _family(name: str) -> str:
 
 def _vision_entry(family: str, name: str, size: int, options: Mapping[str, object]) -> Entry:
     make = functools.partial(vision.get_model, name, weights=None, **options)
-    return Entry(family, "torchvision", make, (1, 3, size, size), name in _META)
+    return Entry(family, "torchvision", _MADE.get(name, make), (1, 3, size, size), name in _META)
 
 
 def _segmentation() -> dict[str, Entry]:

@@ -179,6 +179,8 @@ def measure(name: str, limit: int, plans: int = PLANS) -> Row:
     try:
         with _time_limit(limit):
             _fill(row, MODELS[name], plans)
+    except Exception as error:  # whatever a library raises as it makes a model is a row too
+        _note_error(row, "build", error)
     except OutOfTimeError:
         _note_error(row, "all", TimeoutError(f"took more than {limit} s of processor time"))
     row.seconds = round(time.perf_counter() - start, 1)
