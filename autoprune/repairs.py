@@ -103,19 +103,26 @@ def repairs(prunable: Prunable, path: str) -> Iterator[Repair]:
     if lead is None:
         return
     attributes = [name for name in vars(lead.module) if lead.followers(name)][:_MOST_ATTRIBUTES]
-    cuts = tuple(pair for each in instances for cut in each.cuts for pair in _alike(cut))
-    across = tuple(pair for each in instances for pair in _alike([part for cut in each.cuts for part in cut]))
-    links = tuple(pair for each in instances for pair in _links(each))
     yield from _combined(instances, attributes, ())
-    tried: list[Ties] = [()]
-    shares = [
-        tuple(pair for each in instances for pair in _shares(each, size)) for size in _shared_sizes(lead)
-    ]
-    for ties in (cuts, across, links, across + links, *(across + links + share for share in shares)):
-        if all(len(ties) != len(other) for other in tried):
-            tried.append(ties)
+    tried: dict[tuple[tuple[int, int], ...], Ties] = {(): ()}
+    for ties in _tie_sets(instances, lead):
+        key = tuple((id(first), id(second)) for first, second in ties)
+        if key not in tried:
+            tried[key] = ties
             yield Repair(ties)
             yield from _combined(instances, attributes, ties)
+
+
+def _tie_sets(instances: Sequence[_Instance], lead: _Instance) -> Iterator[Ties]:
+    """Iterate over ties to try, those that tie least first."""
+    yield tuple(pair for each in instances for cut in each.cuts for pair in _alike(cut))
+    across = tuple(pair for each in instances for pair in _alike([part for cut in each.cuts for part in cut]))
+    yield across
+    links = tuple(pair for each in instances for pair in _links(each))
+    yield links
+    yield across + links
+    for size in _shared_sizes(lead):
+        yield across + links + tuple(pair for each in instances for pair in _shares(each, size))
 
 
 def _combined(instances: Sequence[_Instance], attributes: Sequence[str], ties: Ties) -> Iterator[Repair]:
