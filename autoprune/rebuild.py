@@ -148,12 +148,12 @@ def clone_structure(module: nn.Module, memo: dict[int, object]) -> nn.Module:
         kind = type(value)
         if kind in _PLAIN:
             state[name] = value
+        elif name in _STANDARD and not value:
+            state[name] = kind()
         elif name == "_modules":
             state[name] = {key: None if m is None else clone_structure(m, memo) for key, m in value.items()}
         elif name in _TABLES:
             state[name] = {key: None if t is None else memo[id(t)] for key, t in value.items()}
-        elif name in _STANDARD and not value:
-            state[name] = kind()
         else:
             state[name] = _clone_value(value, memo)
     return clone

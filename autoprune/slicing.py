@@ -22,6 +22,9 @@ Kept = NDArray[np.int64]
 _SCRATCH_BYTES = 1 << 20
 """Rows that are cut at a time along two axes: they stay in the cache until their columns are taken."""
 
+_SMALL_BYTES = 1 << 16
+"""Up to so many a tensor and its rows fit the innermost cache: what counts there is calls, not traffic."""
+
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """{bytes: what stands for an element of as many in NumPy, which knows no bfloat16}."""
 
@@ -72,7 +75,7 @@ class Slicer:
         return known
 
     def _select(self, tensor: Tensor, indices: Mapping[int, Tensor]) -> Tensor:
-        if len(indices) == 2 and 0 in indices and _in_reach(tensor):
+        if len(indices) == 2 and 0 in indices and tensor.nbytes > _SMALL_BYTES and _in_reach(tensor):
             return self._select_two(tensor, indices[0].numpy(), max(indices), indices[max(indices)].numpy())
         # The axis that loses most goes first, so that the rest moves less memory.
         for axis in sorted(indices, key=lambda axis: len(indices[axis]) / tensor.shape[axis]):

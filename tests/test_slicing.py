@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from autoprune import slicing
 from autoprune.slicing import Kept, Slicer
 
 AXES: list[dict[int, list[int]]] = [
@@ -27,6 +28,13 @@ DTYPES = [
     torch.bool,
     torch.complex64,
 ]
+
+
+@pytest.fixture(autouse=True, params=["by calls", "by traffic"])
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut small tensors both as what they are and as if they were large."""
+    if request.param == "by traffic":
+        monkeypatch.setattr(slicing, "_SMALL_BYTES", 0)
 
 
 def cut(tensor: Tensor, axes: dict[int, list[int]]) -> Tensor:
