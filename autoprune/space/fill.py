@@ -157,7 +157,7 @@ class Filler:
 
     def _exchange(self, levels: IntArray) -> tuple[IntArray, BoolArray]:
         """Raise one variable and lower another until the window is met, or nothing comes nearer."""
-        moves = _moves(levels.shape[1])
+        moves = exchanges(levels.shape[1])
         levels = levels.copy()
         usage = self.ladder.usage(levels)
         for _ in range(EXCHANGES):
@@ -187,7 +187,7 @@ class Filler:
         return chosen, np.where(better, trial_usage[rows, best], usage)
 
 
-def _moves(variables: int) -> IntArray:
+def exchanges(variables: int) -> IntArray:
     """Return exchanges [moves, k]: one variable up by 1 to 3 levels, another down by 1 to 3.
 
     Every pair takes part up to about 40 variables; beyond, each with its next few, which bounds the memory.

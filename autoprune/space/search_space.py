@@ -91,6 +91,11 @@ class SearchSpace:
         self._require_reachable()
         self._filler = Filler(ladder)
 
+    @property
+    def ladder(self) -> Ladder:
+        """The levels of all variables, for what allocates widths level by level."""
+        return self._ladder
+
     def decode(self, ratios: FloatArray) -> IntArray:
         """Translate proposed keep ratios into widths that meet the budget.
 

@@ -1,0 +1,149 @@
+"""The most valuable levels that the budget can carry: a knapsack over importance, with exact costs.
+
+Before: `criteria` scores channels; after: heuristics enqueue the levels as a trial.
+
+    values = channel_values(ladder.rows, scores)           # what each level of each variable is worth
+    levels = knapsack(ladder, values)                      # int64 [k]
+
+Costs are products of widths, so what a channel costs depends on what the others keep: a Lagrangian takes the
+best level of each variable at a price per cost with the others held, anew until nothing changes; then single
+levels are added and pairs exchanged under exact costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from autoprune.space.allocation import cut, uniform_gates
+from autoprune.space.fill import exchanges
+from autoprune.space.ladder import Ladder
+from autoprune.space.levels import FloatArray, IntArray, Levels
+
+ROUNDS = 20
+"""Linearisations at most; they mostly settle after five."""
+
+POLISHED = 5
+BISECTIONS = 50
+EVALUATED = 200_000
+"""Exchanges that are tried in all, at most: bounds the time in spaces of hundreds of variables."""
+
+
+def channel_values(rows: Sequence[Levels], scores: Sequence[Sequence[FloatArray]]) -> list[FloatArray]:
+    """Return what each level of each variable is worth, float64 [levels]: the best channels' scores, summed.
+
+    Args:
+        rows: the levels of each variable.
+        scores: for each variable the scores of each of its groups, float64 [width]; none is negative.
+    """
+    values = []
+    for row, groups in zip(rows, scores, strict=True):
+        sums = [np.cumsum(-np.sort(-np.asarray(group, dtype=np.float64))) for group in groups]
+        kept = [total[widths - 1] for total, widths in zip(sums, row.widths.T, strict=True)]
+        values.append(np.sum(kept, axis=0))
+    return values
+
+
+def knapsack(ladder: Ladder, values: Sequence[FloatArray]) -> IntArray:
+    """Choose levels of nearly the largest total value whose usage is at most 1.
+
+    Args:
+        ladder: the levels of k variables.
+        values: for each variable float64 [its levels], nondecreasing.
+
+    Returns:
+        Levels int64 [k].
+
+    Reference: Shen et al., "Structural Pruning via Latency-Saliency Knapsack", NeurIPS 2022, section 3.
+        Differs: MACs from a formula stand in for latency from a table; a Lagrangian with exchanges for the
+        augmented dynamic programme, which needs costs that add up; one cut for the schedule of many with
+        training between them.
+    """
+    levels = cut(ladder, uniform_gates(ladder.rows))
+    reached = {levels.tobytes(): levels}
+    for _ in range(ROUNDS):
+        levels = _priced(ladder, values, _marginal_costs(ladder, levels))
+        if levels.tobytes() in reached:
+            break
+        reached[levels.tobytes()] = levels
+    # The rounds may end in a cycle rather than in the best that they met, so several are polished.
+    starts = sorted(reached.values(), key=lambda each: -_value(values, each))[:POLISHED]
+    polished = [_exchange(ladder, values, _add(ladder, values, each)) for each in starts]
+    return max(polished, key=lambda each: _value(values, each))
+
+
+def _marginal_costs(ladder: Ladder, levels: IntArray) -> list[FloatArray]:
+    """Return the usage at each level of each variable, all others as they are, less that of its lowest."""
+    costs = []
+    for variable, row in enumerate(ladder.rows):
+        trial = np.repeat(levels[None], len(row.ratios), axis=0)
+        trial[:, variable] = np.arange(len(row.ratios))
+        usage = ladder.usage(trial)
+        costs.append(usage - usage[0])
+    return costs
+
+
+def _priced(ladder: Ladder, values: Sequence[FloatArray], costs: Sequence[FloatArray]) -> IntArray:
+    """Bisect the price per cost to the lowest at which the variables' best levels fit the budget together."""
+
+    def at(price: float) -> IntArray:
+        chosen = [int(np.argmax(value - price * cost)) for value, cost in zip(values, costs, strict=True)]
+        return np.array(chosen, dtype=np.int64)
+
+    slopes = [
+        (value[-1] - value[0]) / cost[-1] for value, cost in zip(values, costs, strict=True) if cost[-1] > 0
+    ]
+    scale = max([*slopes, 1e-300])
+    low, high = np.log(scale) - 40.0, np.log(scale) + 40.0
+    fitting = np.zeros(len(values), dtype=np.int64)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        levels = at(float(np.exp(middle)))
+        if ladder.usage(levels[None])[0] <= 1.0:
+            fitting, high = levels, middle
+        else:
+            low = middle
+    return fitting
+
+
+def _add(ladder: Ladder, values: Sequence[FloatArray], levels: IntArray) -> IntArray:
+    """Raise single levels while any fits, the one with the most value for its cost first."""
+    steps = np.eye(len(levels), dtype=np.int64)
+    while True:
+        raised = levels + steps
+        allowed = np.flatnonzero(levels < ladder.top)
+        usage = ladder.usage(raised[allowed])
+        allowed, usage = allowed[usage <= 1.0], usage[usage <= 1.0]
+        if not len(allowed):
+            return levels
+        gain = np.array([values[v][levels[v] + 1] - values[v][levels[v]] for v in allowed])
+        paid = np.maximum(usage - ladder.usage(levels[None])[0], 1e-12)
+        levels = raised[allowed[np.argmax(gain / paid)]]
+
+
+def _exchange(ladder: Ladder, values: Sequence[FloatArray], levels: IntArray) -> IntArray:
+    """Move a few levels from one variable to another while that gains value and fits."""
+    if len(levels) < 2:
+        return levels
+    moves = exchanges(len(levels))
+    for _ in range(max(1, EVALUATED // len(moves))):
+        trial = levels + moves
+        trial = trial[np.all((trial >= 0) & (trial <= ladder.top), axis=1)]
+        gain = np.array(_values(values, trial)) - _value(values, levels)
+        trial, gain = trial[gain > 1e-12], gain[gain > 1e-12]
+        fits = np.flatnonzero(ladder.usage(trial) <= 1.0)
+        if not len(fits):
+            return levels
+        levels = _add(ladder, values, trial[fits[np.argmax(gain[fits])]])
+    return levels
+
+
+def _values(values: Sequence[FloatArray], levels: IntArray) -> FloatArray:
+    """Return the total values [n] of levels [n, k]."""
+    total: FloatArray = np.sum([value[levels[:, v]] for v, value in enumerate(values)], axis=0)
+    return total
+
+
+def _value(values: Sequence[FloatArray], levels: IntArray) -> float:
+    return float(_values(values, levels[None])[0])
