@@ -32,6 +32,9 @@ PositiveFloat = Annotated[Real, Field(gt=0)]
 Amount = Annotated[int, Field(strict=True)] | Real | str | None
 Names = tuple[str, ...]
 
+WARM_STARTS = ("uniform", "taylor-knapsack", "sensitivity", "taylor", "l1", "bn", "l2")
+"""The heuristics that a search tries first, unless it is told otherwise; the most promising ones lead."""
+
 
 @dataclass(frozen=True)
 class ModelSettings:
@@ -81,7 +84,12 @@ class BudgetSettings:
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How sub-models are proposed, on which engine they run and where the study is kept."""
+    """How sub-models are proposed, on which engine they run and where the study is kept.
+
+    Heuristics named in `warm_starts` are tried before the sampler takes over, in that order, at most a third
+    of the trials. "sensitivity" scores so many cut models at most, each on so many validation images after
+    so many batches of recalibration.
+    """
 
     sampler: str = "tpe"
     trials: Positive = 60
@@ -98,6 +106,10 @@ class SearchSettings:
     divisor: Positive | None = None
     low: Ratio | None = None
     high: Ratio | None = None
+    warm_starts: Names = WARM_STARTS
+    sensitivity_evaluations: Positive = 80
+    sensitivity_images: Positive = 1000
+    sensitivity_batches: Positive = 4
 
 
 @dataclass(frozen=True)

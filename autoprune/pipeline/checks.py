@@ -18,6 +18,7 @@ from autoprune.pipeline.places import probe_writable, storage_file
 from autoprune.pipeline.problem import space_spec
 from autoprune.pipeline.scoring import parse_rungs
 from autoprune.pipeline.train import AUTO, named_setting, schedule_of
+from autoprune.pipeline.warm_starts import WARM_STARTS
 from autoprune.precision import resolve_device
 from autoprune.samplers import SAMPLERS
 from autoprune.settings import RunConfig
@@ -40,6 +41,8 @@ def check_names(config: RunConfig) -> None:
         ("criterion", search.criterion, CRITERIA),
     ):
         _check_name(f"search.{key}", name, known)
+    for name in search.warm_starts:
+        _check_name("search.warm_starts", name, WARM_STARTS)
     device = resolve_device(search.device)
     if search.setting != AUTO:
         named_setting(search.setting, device)

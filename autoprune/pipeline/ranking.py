@@ -3,25 +3,47 @@
 Before: `criteria.importance`; after: every plan of a study, in any process and at any later time, is cut from
 the same order, so that the finetuned winner keeps exactly the channels that were scored.
 
-    text = encode_ranking(importance(prunable, "taylor", data, loss))
+    text = encode_ranking(rank_channels(dense, problem, config.search.criterion, config.search.seed))
     plan = plan_from_importance(prunable, widths, decode_ranking(text))
 """
 
 from __future__ import annotations
 
 import base64
+import itertools
 import zlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from autoprune.criteria import Importance
+from autoprune.criteria import Importance, importance
+from autoprune.pipeline.dense import Dense
+from autoprune.pipeline.problem import Problem
+from autoprune.task import main_output
+
+TAYLOR_BATCHES = 20
+"""Batches of the training part that criteria with gradients look at."""
 
 
-def encode_ranking(importance: Importance) -> dict[str, str]:
+def rank_channels(dense: Dense, problem: Problem, criterion: str, seed: int) -> Importance:
+    """Measure the importance of all channels by a criterion; data are read only where it needs them."""
+
+    def loss(outputs: Any, targets: Tensor) -> Tensor:
+        return dense.task.loss(main_output(outputs), targets)
+
+    batches = (
+        (inputs.cpu(), targets.cpu())
+        for inputs, targets in itertools.islice(dense.data.train.batches(seed, 0), TAYLOR_BATCHES)
+    )
+    return importance(problem.prunable, criterion, batches, loss, seed)
+
+
+def encode_ranking(measured: Importance) -> dict[str, str]:
     """Write each group's channels, the most important first (ties: the lower index), as a short text."""
     texts = {}
-    for name, values in importance.items():
+    for name, values in measured.items():
         order = np.argsort(-np.asarray(values), kind="stable").astype("<u4")
         texts[name] = base64.b64encode(zlib.compress(order.tobytes(), 9)).decode("ascii")
     return texts
@@ -29,10 +51,10 @@ def encode_ranking(importance: Importance) -> dict[str, str]:
 
 def decode_ranking(texts: Mapping[str, str]) -> Importance:
     """Read the orders back as importances, float64 [width]: from the width down to 1."""
-    importance: Importance = {}
+    decoded: Importance = {}
     for name, text in texts.items():
         order = np.frombuffer(zlib.decompress(base64.b64decode(text)), "<u4").astype(np.int64)
         values = np.empty(len(order), dtype=np.float64)
         values[order] = np.arange(len(order), 0, -1)
-        importance[name] = values
-    return importance
+        decoded[name] = values
+    return decoded

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from typing import Any
 import optuna
 import torch
 
-from autoprune.criteria import importance
 from autoprune.engines import Event, TrialRunner, run_search
 from autoprune.errors import ConfigError, TrialError
 from autoprune.pipeline.checks import check_names, check_places, check_study_is_new
@@ -31,19 +29,18 @@ from autoprune.pipeline.history import require_unseen_validation
 from autoprune.pipeline.identity import identify
 from autoprune.pipeline.places import settle
 from autoprune.pipeline.problem import SHORT_OF_WINDOW, Problem, pose
-from autoprune.pipeline.ranking import encode_ranking
+from autoprune.pipeline.ranking import encode_ranking, rank_channels
 from autoprune.pipeline.scoring import ScorerFactory, make_score, parse_rungs
+from autoprune.pipeline.statistics import Ground, measure_statistics
 from autoprune.pipeline.stored import change_config, stored_config
 from autoprune.pipeline.train import measure_setting, train_dense
+from autoprune.pipeline.warm_starts import choose_warm_starts, enqueue_missing
 from autoprune.precision import Setting
 from autoprune.report import StudySummary, summarise
 from autoprune.report.summary import outcome
 from autoprune.settings import RunConfig
 from autoprune.study import SearchStudy, TrialRecord, create_study, open_study
 from autoprune.train import evaluate
-
-TAYLOR_BATCHES = 20
-"""Batches of the training part that criteria with gradients look at."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +88,11 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
     if not math.isfinite(dense_score):
         raise ConfigError(f"task.metric: {config.task.metric} is {dense_score} for the dense model.")
     watch(Stage(f"dense model: {config.task.metric} {dense_score:.4f} on the validation part"))
-    ranking = _rank(dense, problem, config)
+    ranked = rank_channels(dense, problem, config.search.criterion, config.search.seed)
+    ground = Ground(dense, problem, config, setting, ranked, watch)
     chosen = {
         "setting": dataclasses.asdict(setting),
-        "ranking": ranking,
+        "ranking": encode_ranking(ranked),
         "dense_score": dense_score,
         "dense_macs": int(problem.dense_cost.macs),
         "dense_params": int(problem.dense_cost.params),
@@ -102,6 +100,8 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
         "budget_macs": problem.budget.macs,
         "budget_params": problem.budget.params,
         "relaxed": dict(problem.space.relaxed),
+        "statistics": measure_statistics(ground),
+        "warm_starts": choose_warm_starts(ground),
     }
     with _quiet_optuna():
         study = create_study(
@@ -202,17 +202,6 @@ def _pose(dense: Dense, config: RunConfig, watch: Watcher) -> Problem:
     return problem
 
 
-def _rank(dense: Dense, problem: Problem, config: RunConfig) -> dict[str, str]:
-    """Rank the channels of every group by the config's criterion; data are read only where it needs them."""
-    seed = config.search.seed
-    batches = (
-        (inputs.cpu(), targets.cpu())
-        for inputs, targets in itertools.islice(dense.data.train.batches(seed, 0), TAYLOR_BATCHES)
-    )
-    ranked = importance(problem.prunable, config.search.criterion, batches, dense.task.loss, seed)
-    return encode_ranking(ranked)
-
-
 def _measure(dense: Dense, config: RunConfig, watch: Watcher) -> Setting:
     """Measure the fastest setting with the threads that a trial will have."""
     threads = torch.get_num_threads()
@@ -254,6 +243,7 @@ def _run(
             f"engine {search.engine}"
         )
     )
+    enqueue_missing(study, problem.space)
     make_scorer: Callable[[], Any]
     if search.engine == "serial":
         torch.set_num_threads(setting.threads)

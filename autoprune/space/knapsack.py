@@ -117,7 +117,7 @@ def _add(ladder: Ladder, values: Sequence[FloatArray], levels: IntArray) -> IntA
         allowed, usage = allowed[usage <= 1.0], usage[usage <= 1.0]
         if not len(allowed):
             return levels
-        gain = np.array([values[v][levels[v] + 1] - values[v][levels[v]] for v in allowed])
+        gain = np.array([np.diff(values[v])[levels[v]] for v in allowed.tolist()])
         paid = np.maximum(usage - ladder.usage(levels[None])[0], 1e-12)
         levels = raised[allowed[np.argmax(gain / paid)]]
 

@@ -69,6 +69,7 @@ class SearchSpace:
         groups: names of all the model's groups, in the order of widths' columns.
         relaxed: {group name: step} of the groups too small for the divisor, with the step that they got.
         budget: the limits that every decoded proposal meets.
+        ladder: the levels that each variable may take, and what any combination costs, budget or not.
     """
 
     def __init__(
@@ -87,14 +88,9 @@ class SearchSpace:
             for row in ladder.rows
         )
         self._full: IntArray = np.array([group.width for group in groups], dtype=np.int64)
-        self._ladder = ladder
+        self.ladder = ladder
         self._require_reachable()
         self._filler = Filler(ladder)
-
-    @property
-    def ladder(self) -> Ladder:
-        """The levels of all variables, for what allocates widths level by level."""
-        return self._ladder
 
     def decode(self, ratios: FloatArray) -> IntArray:
         """Translate proposed keep ratios into widths that meet the budget.
@@ -119,7 +115,7 @@ class SearchSpace:
         if not np.isfinite(proposals).all():
             raise PlanError("decode: a proposed ratio is not finite, expected numbers in (0, 1].")
         levels, _ = self._filler.fill(proposals.reshape(-1, len(self.variables)))
-        widths = self._ladder.widths(levels)
+        widths = self.ladder.widths(levels)
         return widths if proposals.ndim == 2 else widths[0]
 
     def encode(self, widths: IntArray) -> FloatArray:
@@ -129,7 +125,7 @@ class SearchSpace:
         """
         wanted = np.asarray(widths, dtype=np.int64).reshape(-1, len(self.groups))
         columns = []
-        for row in self._ladder.rows:
+        for row in self.ladder.rows:
             mine = wanted[:, row.columns]
             kept = mine.sum(axis=1) / self._full[row.columns].sum()
             ratios = np.clip(kept, row.ratios[0], row.ratios[-1])
@@ -141,7 +137,7 @@ class SearchSpace:
 
     def cost(self, widths: IntArray) -> Cost:
         """Return the cost of widths [groups] or [n, groups], as arrays [1] or [n]."""
-        return self._ladder.cost(np.asarray(widths, dtype=np.int64).reshape(-1, len(self.groups)))
+        return self.ladder.cost(np.asarray(widths, dtype=np.int64).reshape(-1, len(self.groups)))
 
     def usage(self, widths: IntArray) -> FloatArray:
         """Return the share of the tightest budget that widths use, shaped as in `cost`."""
@@ -152,13 +148,13 @@ class SearchSpace:
         middle = np.array([[(variable.low + variable.high) / 2 for variable in self.variables]])
         _, inside = self._filler.fill(middle)
         smallest, largest = (
-            self.cost(self._ladder.widths(levels[None])[0])
-            for levels in (np.zeros_like(self._ladder.top), self._ladder.top)
+            self.cost(self.ladder.widths(levels[None])[0])
+            for levels in (np.zeros_like(self.ladder.top), self.ladder.top)
         )
         return Reach(smallest, largest, bool(inside[0]) and not self._filler.known_to_miss)
 
     def _require_reachable(self) -> None:
-        widths = self._ladder.widths(np.zeros((1, len(self.variables)), dtype=np.int64))
+        widths = self.ladder.widths(np.zeros((1, len(self.variables)), dtype=np.int64))
         cost = self.cost(widths)
         for name, limit in self.budget.limits.items():
             smallest = int(np.asarray(getattr(cost, name))[0])

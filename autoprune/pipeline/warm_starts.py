@@ -1,0 +1,224 @@
+"""Warm starts: what known heuristics would do, tried as the first trials of a search. One row a heuristic.
+
+Before: a ranking and the space, in `search`; after: the study holds their levels, and its first trials are
+theirs, so that the result is never worse than the heuristics on the same rungs.
+
+    chosen = choose_warm_starts(ground)           # kept in the study as it is made
+    enqueue_missing(study, space)                 # at the start and at every resume
+
+A heuristic gives levels of the space's variables; which channels stay is the study's ranking's affair. All of
+it is measured before the study exists: a search that is interrupted by then has stored nothing and loses that
+time alone; a resume measures nothing again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from autoprune.criteria import Importance
+from autoprune.errors import PlanError, reason_of
+from autoprune.pipeline.events import Stage
+from autoprune.pipeline.ranking import rank_channels
+from autoprune.pipeline.statistics import Ground, measure_sensitivity
+from autoprune.space import SearchSpace
+from autoprune.space.allocation import cut, drop_gates, ranking_gates, uniform_gates
+from autoprune.space.knapsack import channel_values, knapsack
+from autoprune.space.levels import FloatArray, IntArray
+from autoprune.study import SearchStudy
+
+LARGEST_SHARE = 3
+"""At most one trial in so many is a warm start: the sampler is to have most of them."""
+
+
+@dataclass(frozen=True)
+class Proposer:
+    """What a heuristic reads, and where it notes what it measured.
+
+    Attributes:
+        ground: model, data, space and config.
+        measured: JSON values by the heuristic's name, kept in the study.
+    """
+
+    ground: Ground
+    measured: dict[str, Any] = field(default_factory=dict)
+    _importances: dict[str, Importance] = field(default_factory=dict)
+
+    @property
+    def space(self) -> SearchSpace:
+        """The search space."""
+        return self.ground.problem.space
+
+    def importance(self, criterion: str) -> Importance:
+        """Return the importance of all channels by a criterion, measured once."""
+        if criterion not in self._importances:
+            search = self.ground.config.search
+            self._importances[criterion] = (
+                self.ground.ranked
+                if criterion == search.criterion
+                else rank_channels(self.ground.dense, self.ground.problem, criterion, search.seed)
+            )
+        return self._importances[criterion]
+
+    def scores(self, importance: Mapping[str, FloatArray]) -> list[list[FloatArray]]:
+        """Return importances by variable and group, as `ranking_gates` takes them."""
+        return [[importance[name] for name in variable.groups] for variable in self.space.variables]
+
+
+Heuristic = Callable[[Proposer], IntArray]
+"""Gives levels int64 [k] of the space's variables that meet the budget; may raise where it makes no sense."""
+
+
+def uniform(given: Proposer) -> IntArray:
+    """Give every variable the same keep ratio."""
+    ladder = given.space.ladder
+    return cut(ladder, uniform_gates(ladder.rows))
+
+
+def magnitude(criterion: str) -> Heuristic:
+    """Make the heuristic that cuts one ranking of all channels by a norm of their filters.
+
+    Norms grow with a layer's fan-in and scale, so each is divided by the mean of its group first.
+
+    Reference: the default ("mean") of global pruning in Torch-Pruning, the code of Fang et al., DepGraph,
+        CVPR 2023.
+    """
+
+    def heuristic(given: Proposer) -> IntArray:
+        found = given.importance(criterion)
+        means = {name: max(float(np.mean(values)), np.finfo(float).tiny) for name, values in found.items()}
+        return _cut_ranking(given, {name: values / means[name] for name, values in found.items()})
+
+    return heuristic
+
+
+def batchnorm_scale(given: Proposer) -> IntArray:
+    """Cut one ranking of all channels by the absolute scale of their BatchNorm, taken as it is.
+
+    Reference: Liu et al., Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017,
+        section 3. Differs: the scales were not trained towards sparsity, unless the dense model was; groups
+        without a BatchNorm take part as the criterion "bn" says.
+
+    Raises:
+        PlanError: the model has no BatchNorm with a scale.
+    """
+    modules = given.ground.dense.model.modules()
+    if not any(isinstance(module, _BatchNorm) and module.weight is not None for module in modules):
+        raise PlanError("the model has no BatchNorm with a scale.")
+    return _cut_ranking(given, given.importance("bn"))
+
+
+def taylor(given: Proposer) -> IntArray:
+    """Cut one ranking of all channels by their Taylor importance, taken as it is.
+
+    Reference: Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019, section 3.
+        Differs: in one cut, where the paper cuts a little at a time between training steps.
+    """
+    return _cut_ranking(given, given.importance("taylor"))
+
+
+def taylor_knapsack(given: Proposer) -> IntArray:
+    """Keep the most Taylor importance that the budget can carry; see `knapsack` for the paper."""
+    ladder = given.space.ladder
+    return knapsack(ladder, channel_values(ladder.rows, given.scores(given.importance("taylor"))))
+
+
+def sensitivity(given: Proposer) -> IntArray:
+    """Cut every variable as far as its score alone drops by no more than one tolerance; see `drop_gates`."""
+    ladder = given.space.ladder
+    found = measure_sensitivity(given.ground)
+    given.measured["sensitivity"] = found.to_json()
+    return cut(ladder, drop_gates(ladder.rows, found.ratios, found.scores, found.baseline))
+
+
+WARM_STARTS: dict[str, Heuristic] = {
+    "uniform": uniform,
+    "taylor-knapsack": taylor_knapsack,
+    "sensitivity": sensitivity,
+    "taylor": taylor,
+    "l1": magnitude("l1"),
+    "bn": batchnorm_scale,
+    "l2": magnitude("l2"),
+}
+"""Name in `search.warm_starts` -> heuristic."""
+
+
+def choose_warm_starts(ground: Ground) -> dict[str, Any]:
+    """Ask the heuristics of `search.warm_starts` in their order for as many trials as warm starts may have.
+
+    That is a third of `search.trials`, rounded down: a search of one or two trials has none. Heuristics that
+    come to the same widths share a trial. One that fails is told and left out: the search does not need it.
+
+    Returns:
+        As the study keeps it: {"trials": [{"origin": "uniform, l1", "levels": [...]}, ...], "seconds": {name:
+        seconds}, and what heuristics noted by their name}.
+    """
+    search = ground.config.search
+    given = Proposer(ground)
+    most = search.trials // LARGEST_SHARE
+    origins: dict[tuple[int, ...], list[str]] = {}
+    seconds: dict[str, float] = {}
+    crowded = []
+    for name in dict.fromkeys(search.warm_starts):
+        if len(origins) >= most:
+            crowded.append(name)
+            continue
+        started = time.perf_counter()
+        try:
+            levels = _decoded(given.space, WARM_STARTS[name](given))
+        except Exception as error:
+            ground.watch(Stage(f"warm start {name} is left out: {_line(error)}"))
+            continue
+        finally:
+            seconds[name] = time.perf_counter() - started
+        origins.setdefault(tuple(levels.tolist()), []).append(name)
+    _tell(ground, list(origins.values()), crowded)
+    trials = [{"origin": ", ".join(names), "levels": list(levels)} for levels, names in origins.items()]
+    return {"trials": trials, "seconds": seconds, **given.measured}
+
+
+def enqueue_missing(study: SearchStudy, space: SearchSpace) -> None:
+    """Queue the study's warm starts that have no trial yet, in their order.
+
+    They are told apart by their origin: a search killed in between loses none, a resume queues none twice.
+    """
+    queued = {record.origin for record in study.records()}
+    names = [variable.name for variable in space.variables]
+    for entry in study.chosen.get("warm_starts", {}).get("trials", ()):
+        if entry["origin"] not in queued:
+            ratios = space.ladder.ratios(np.array([entry["levels"]], dtype=np.int64))[0]
+            study.enqueue(dict(zip(names, ratios.tolist(), strict=True)), entry["origin"])
+
+
+def _cut_ranking(given: Proposer, importance: Mapping[str, FloatArray]) -> IntArray:
+    ladder = given.space.ladder
+    return cut(ladder, ranking_gates(ladder.rows, given.scores(importance)))
+
+
+def _decoded(space: SearchSpace, levels: IntArray) -> IntArray:
+    """Return the levels that a trial of these levels gets: theirs, or the nearest inside the window."""
+    widths = space.decode(space.ladder.ratios(levels[None])[0])
+    nearest: IntArray = space.ladder.of_ratios(space.encode(widths)[None])[0]
+    return nearest
+
+
+def _tell(ground: Ground, origins: list[list[str]], crowded: list[str]) -> None:
+    if origins:
+        ground.watch(Stage(f"warm starts: {'; '.join(', '.join(names) for names in origins)}"))
+    if crowded:
+        ground.watch(
+            Stage(
+                f"warm starts left out, since they may take a third of {ground.config.search.trials} trials: "
+                f"{', '.join(crowded)}"
+            )
+        )
+
+
+def _line(error: Exception) -> str:
+    kind = "" if isinstance(error, PlanError) else f"{type(error).__name__}: "
+    return f"{kind}{reason_of(error)}"

@@ -1,0 +1,129 @@
+"""What cuts do to a model before any finetune: its score afterwards, and how far its outputs move.
+
+Before: importances and widths of cuts; after: `pipeline` turns scores into a warm start, divergences into the
+probabilities of a sampler.
+
+    probe = Probe(prunable, importance, setting, calibration=first_batches(data.train, 4, seed=0))
+    cut_scores(probe, [{"layer1.0.conv1": 8}], data.val, task)           # [0.87]
+    divergences(probe, [{"layer1.0.conv1": 8}], calibration)             # [0.21] nats
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+from autoprune.criteria import Importance, plan_from_importance
+from autoprune.data.loaders import Loader
+from autoprune.errors import TrialError
+from autoprune.graph import Prunable
+from autoprune.memory import release_freed_memory
+from autoprune.precision import Setting
+from autoprune.rebuild import rebuild
+from autoprune.task import Task, main_output
+from autoprune.train import evaluate, recalibrate
+
+Cut = Mapping[str, int]
+"""{group name: width}; groups that it does not name are whole."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Makes cut models to look at.
+
+    Attributes:
+        prunable: the traced dense model, never changed.
+        importance: per group, an importance per channel; the least important channels are cut.
+        setting: how forward passes run.
+        calibration: training batches that BatchNorm's statistics are measured on, all of them for each model.
+    """
+
+    prunable: Prunable
+    importance: Importance
+    setting: Setting
+    calibration: Loader
+
+    def model(self, cut: Cut) -> nn.Module:
+        """Rebuild the model at the cut's widths and recalibrate it, in eval mode; no cut is treated alike."""
+        release_freed_memory()
+        model = rebuild(self.prunable, plan_from_importance(self.prunable, cut, self.importance))
+        recalibrate(model, self.calibration, len(self.calibration), self.setting)
+        return self.setting.place(model).eval()
+
+
+def cut_scores(
+    probe: Probe, cuts: Sequence[Cut], part: Loader, task: Task, *, done: Callable[[int], None] | None = None
+) -> list[float]:
+    """Return the task's metric on a part for every cut; NaN where a cut model's outputs are not finite.
+
+    Args:
+        probe: makes the models.
+        cuts: what to cut.
+        part: of the data, the validation part or some of it.
+        task: for its metric.
+        done: told how many cuts are scored, after each.
+    """
+    scores = []
+    for number, cut in enumerate(cuts, start=1):
+        try:
+            scores.append(evaluate(probe.model(cut), part, task, probe.setting))
+        except TrialError:
+            scores.append(math.nan)
+        if done is not None:
+            done(number)
+    return scores
+
+
+def divergences(probe: Probe, cuts: Sequence[Cut], batches: Loader) -> list[float]:
+    """Return the Kullback-Leibler divergence of every cut model's outputs from the dense model's, in nats.
+
+    The mean over all samples of KL(dense || cut) between the softmax of their logits. The dense model is
+    recalibrated on the same batches, so that no cut diverges by exactly 0. Outputs that are not finite give
+    infinity.
+
+    Args:
+        probe: makes the models, the dense one too.
+        cuts: what to cut.
+        batches: inputs to compare on; their targets are not looked at.
+    """
+    dense = _outputs(probe.model({}), batches, probe.setting)
+    return [
+        _mean([kl_divergence(*pair) for pair in zip(dense, cut_outputs, strict=True)], dense)
+        for cut_outputs in (_outputs(probe.model(cut), batches, probe.setting) for cut in cuts)
+    ]
+
+
+def kl_divergence(reference: Tensor, other: Tensor) -> float:
+    """Return the mean of KL(reference || other) over samples, in nats; never below 0.
+
+    Args:
+        reference: logits [n, classes, ...], or [n] or [n, 1] of one class against none.
+        other: logits of the same shape.
+    """
+    first, second = (functional.log_softmax(_logits(each), dim=1) for each in (reference, other))
+    value = float((first.exp() * (first - second)).sum(dim=1).mean())
+    return max(value, 0.0) if math.isfinite(value) else math.inf
+
+
+def _logits(outputs: Tensor) -> Tensor:
+    outputs = outputs.double()
+    if outputs.ndim > 1 and outputs.shape[1] > 1:
+        return outputs
+    column = outputs.reshape(len(outputs), 1)
+    return torch.cat([torch.zeros_like(column), column], dim=1)
+
+
+def _outputs(model: nn.Module, batches: Loader, setting: Setting) -> list[Tensor]:
+    with torch.inference_mode(), setting.autocast():
+        return [main_output(model(setting.arrange(inputs))).float().cpu() for inputs, _ in batches]
+
+
+def _mean(values: Sequence[float], batches: Sequence[Tensor]) -> float:
+    """Return the mean over all samples of values [batches] that are means over a batch each."""
+    sizes = [len(batch) for batch in batches]
+    return sum(value * size for value, size in zip(values, sizes, strict=True)) / sum(sizes)
