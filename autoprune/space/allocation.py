@@ -30,7 +30,8 @@ def cut(ladder: Ladder, gates: Sequence[FloatArray]) -> IntArray:
         ladder: the levels of k variables.
         gates: for each variable float64 [its levels - 1]; entry i is the threshold at which level i gives way
             to level i + 1. A variable's own steps come one after the other, so a gate above an earlier one of
-            its variable counts as that. Of equal gates the lower keep ratio is raised first.
+            its variable counts as that. Equal gates are taken as those of
+            `uniform_gates` are.
 
     Returns:
         Levels int64 [k] whose usage is at most 1.
@@ -121,7 +122,7 @@ def _order(rows: Sequence[Levels], gates: Sequence[FloatArray]) -> IntArray:
     tops = [len(row.ratios) - 1 for row in rows]
     variable = np.repeat(np.arange(len(rows)), tops)
     level = np.concatenate([np.arange(top) for top in tops])
-    ratio = np.concatenate([row.ratios[:-1] for row in rows])
+    ratio = np.concatenate([row.edges for row in rows])
     gate = np.concatenate([np.minimum.accumulate(each) if len(each) else each for each in gates])
     order: IntArray = variable[np.lexsort((variable, level, ratio, -gate))].astype(np.int64)
     return order

@@ -1,0 +1,148 @@
+"""What is measured of each variable: which cuts are looked at, and that a group with dead channels shows."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from autoprune.config import load_config
+from autoprune.data import VisionData, load
+from autoprune.data.loaders import endless
+from autoprune.pipeline.dense import Dense
+from autoprune.pipeline.events import silent
+from autoprune.pipeline.problem import pose
+from autoprune.pipeline.ranking import rank_channels
+from autoprune.pipeline.statistics import (
+    Ground,
+    lower_share,
+    measure_sensitivity,
+    measure_statistics,
+    plan_cuts,
+)
+from autoprune.pipeline.warm_starts import WARM_STARTS, Proposer
+from autoprune.precision import Setting
+from autoprune.space.levels import Levels, allowed_widths, make_levels
+from autoprune.task import Task
+from autoprune.train import Schedule, Trainer
+from autoprune.zoo import make_model
+
+DEAD = "layer2.0.conv1"
+SETTING = Setting("cpu")
+
+
+@pytest.fixture(scope="module")
+def data() -> VisionData:
+    return load("digits", batch_size=64, val_fraction=0.2)
+
+
+@pytest.fixture(scope="module")
+def model(data: VisionData) -> nn.Module:
+    """A net trained for a few seconds, with three quarters of one group's channels dead from the start."""
+    torch.manual_seed(0)
+    made = make_model("digits_resnet", 10, 1)
+    kept = torch.zeros(32)
+    kept[:8] = 1
+
+    def kill() -> None:
+        with torch.no_grad():
+            made.get_submodule(DEAD).weight.mul_(kept[:, None, None, None])  # type: ignore[operator]  # conv
+            made.get_submodule(DEAD.replace("conv", "bn")).bias.mul_(kept)  # type: ignore[operator]  # norm
+
+    kill()
+    trainer = Trainer(made, Schedule(steps=60, learning_rate=0.1), SETTING, Task(), total_steps=60)
+    trainer.run(endless(data.train, 0), 60)
+    kill()
+    return made.eval()
+
+
+def make_ground(model: nn.Module, data: VisionData, *overrides: str) -> Ground:
+    settings = {"budget": {"flops": "40%"}, "search": {"sensitivity_evaluations": 25}}
+    config = load_config(settings, overrides)
+    dense = Dense(model, data, Task(), "cpu")
+    problem = pose(dense, config)
+    ranked = rank_channels(dense, problem, config.search.criterion, config.search.seed)
+    return Ground(dense, problem, config, SETTING, ranked, silent)
+
+
+def rows_of(widths: Sequence[int], divisor: int = 1) -> list[Levels]:
+    return [
+        make_levels(f"v{i}", [i], [width], [allowed_widths(width, step=divisor, low=0.2, high=1.0, floor=1)])
+        for i, width in enumerate(widths)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variables", "evaluations", "cuts"),
+    [(12, 80, 48), (12, 49, 48), (12, 48, 36), (37, 80, 74), (40, 80, 39 * 2), (300, 80, 78), (3, 1, 1)],
+)
+def test_the_evaluations_are_capped(variables: int, evaluations: int, cuts: int) -> None:
+    """First fewer ratios, then neighbours together; every variable is always cut somewhere."""
+    rows = rows_of([64] * variables)
+    planned = plan_cuts(rows, evaluations)
+    assert len(planned) == cuts <= max(1, evaluations - 1)
+    assert {variable for cut in planned for variable in cut} == set(range(variables))
+    assert all(rows[v].ratios[level] < 1 for cut in planned for v, level in cut.items())
+    if variables * 2 < evaluations:
+        assert all(len(cut) == 1 for cut in planned)
+
+
+def test_cuts_are_spread_from_the_lowest_ratio_and_never_repeat() -> None:
+    rows = rows_of([64, 8], divisor=4)
+    planned = plan_cuts(rows, 80)
+    ratios = [rows[0].ratios[cut[0]] for cut in planned if 0 in cut]
+    assert ratios[0] == rows[0].ratios[0]
+    np.testing.assert_allclose(np.diff(ratios), 0.2, atol=0.04)
+    assert [cut[1] for cut in planned if 1 in cut] == [0], "a group of two widths has one cut"
+
+
+def test_the_group_with_dead_channels_is_cut_first(model: nn.Module, data: VisionData) -> None:
+    ground = make_ground(model, data, "search.low=0.2")
+    found = measure_sensitivity(ground)
+    assert found.evaluations == 25
+    assert found.baseline > 0.8
+    place = found.variables.index(DEAD)
+    worst = [scores.min() for scores in found.scores]
+    assert found.baseline - found.scores[place][found.ratios[place] >= 0.25].min() < 0.01
+    assert found.baseline - np.median(worst) > 0.05
+    read = json.loads(json.dumps(found.to_json()))
+    assert read["scores"][DEAD] == [
+        list(pair) for pair in zip(found.ratios[place], found.scores[place], strict=True)
+    ]
+    levels = WARM_STARTS["sensitivity"](Proposer(ground))
+    ratios = ground.problem.space.ladder.ratios(levels[None])[0]
+    assert ratios[place] == ratios.min() < 0.35
+
+
+@pytest.mark.parametrize("statistic", ["kl", "importance"])
+def test_a_statistic_is_lowest_where_half_the_channels_can_go(
+    model: nn.Module, data: VisionData, statistic: str
+) -> None:
+    # Until other samplers draw by them, their names are not those of samplers: only this table is asked.
+    ground = make_ground(model, data, f"search.sampler={statistic}")
+    found = measure_statistics(ground)
+    assert found.keys() == {statistic}
+    values = found[statistic]
+    assert values.keys() == {variable.name for variable in ground.problem.space.variables}
+    assert min(values, key=lambda name: values[name]) == DEAD
+    assert values[DEAD] == pytest.approx(0.0, abs=1e-6)
+    assert all(math.isfinite(value) and value > 0.01 for name, value in values.items() if name != DEAD)
+
+
+def test_samplers_that_need_no_statistic_measure_none(model: nn.Module, data: VisionData) -> None:
+    assert measure_statistics(make_ground(model, data, "search.sampler=tpe")) == {}
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-6, 50.0])
+def test_the_lower_share_has_no_unit(scale: float) -> None:
+    assert lower_share(scale * np.ones(8)) == pytest.approx(0.5)
+    assert lower_share(scale * np.array([0.0, 3.0, 0.0, 1.0])) == 0.0
+    assert lower_share(scale * np.array([4.0, 3.0, 2.0, 1.0])) == pytest.approx(0.3)
+    assert lower_share(scale * np.array([2.0, 3.0, 1.0])) == pytest.approx(1 / 6)
+    assert lower_share(np.zeros(4)) == 0.0
+    assert lower_share(np.array([-1.0, 1.0])) == 0.0
