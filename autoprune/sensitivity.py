@@ -3,7 +3,7 @@
 Before: importances and widths of cuts; after: `pipeline` turns scores into a warm start, divergences into the
 probabilities of a sampler.
 
-    probe = Probe(prunable, importance, setting, calibration=first_batches(data.train, 4, seed=0))
+    probe = Probe(prunable, importance, setting, calibration=first_batches(data.train, 2, seed=0))
     cut_scores(probe, [{"layer1.0.conv1": 8}], data.val, task)           # [0.87]
     divergences(probe, [{"layer1.0.conv1": 8}], calibration)             # [0.21] nats
 """

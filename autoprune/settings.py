@@ -108,8 +108,8 @@ class SearchSettings:
     high: Ratio | None = None
     warm_starts: Names = WARM_STARTS
     sensitivity_evaluations: Positive = 80
-    sensitivity_images: Positive = 1000
-    sensitivity_batches: Positive = 4
+    sensitivity_images: Positive = 500
+    sensitivity_batches: Positive = 2
 
 
 @dataclass(frozen=True)

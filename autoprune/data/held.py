@@ -2,8 +2,8 @@
 
 Before: the loaders; after: `sensitivity`, which recalibrates and evaluates dozens of cut models in a row.
 
-    calibration = first_batches(data.train, 4, seed=0)
-    images = spread_samples(data.val, 1000)
+    calibration = first_batches(data.train, 2, seed=0)
+    images = spread_samples(data.val, 500)
 """
 
 from __future__ import annotations

@@ -37,7 +37,11 @@ def trial_table(summary: StudySummary, *, most: int) -> Table:
         "origin",
         "outcome",
     ):
-        table.add_column(column, justify="left" if column in ("origin", "outcome") else "right")
+        table.add_column(
+            column,
+            justify="left" if column in ("origin", "outcome") else "right",
+            no_wrap=column == "origin",
+        )
     table.add_row("dense", f"{summary.dense_score:.4f}", "100.0%", "100.0%", "", "", "", end_section=True)
     scored = summary.ranked()
     failed = [record for record in summary.records if record.state == "failed" and record.score is None]
@@ -48,7 +52,7 @@ def trial_table(summary: StudySummary, *, most: int) -> Table:
             f"{summary.macs_share(record):.1%}",
             f"{summary.params_share(record):.1%}",
             "-" if record.seconds is None else f"{record.seconds:.1f}",
-            record.origin,
+            record.origin.replace(", ", "\n"),
             _ended(record),
             style="bold" if summary.best is not None and record.number == summary.best.number else "",
         )

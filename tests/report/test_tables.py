@@ -80,6 +80,14 @@ def test_a_score_names_the_rung_that_it_was_measured_after() -> None:
     assert any("`autoprune finetune`" in note for note in summary_notes(SUMMARY))
 
 
+def test_a_trial_that_several_heuristics_came_to_names_them_all() -> None:
+    origins = ["uniform", "taylor-knapsack", "sensitivity"]
+    warm = dataclasses.replace(RECORD, number=2, origin=", ".join(origins))
+    text = drawn(trial_table(dataclasses.replace(SUMMARY, records=(*SUMMARY.records, warm)), most=5))
+    assert all(name in text for name in origins)
+    assert "…" not in text
+
+
 def test_failures_are_counted_by_reason_the_most_frequent_first() -> None:
     assert [(each.reason, each.trials) for each in HOPELESS.failures()] == [
         ("diverged [nan]", (1, 2)),
