@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.errors import ConfigError, reason_of, suggest
-from autoprune.settings import RunConfig, parse_override, parse_settings
+from autoprune.settings import RunConfig, parse_override, parse_settings, spell_out
 
 
 def embedded_configs() -> tuple[str, ...]:
@@ -40,6 +40,7 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     else:
         where = str(source)
         values = _read_toml(where)
+    values = spell_out(values)
     for override in overrides:
         section, key, value = parse_override(override)
         content = values.setdefault(section, {})

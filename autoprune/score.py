@@ -65,6 +65,12 @@ class Rung:
         )
 
 
+def calibrate(model: nn.Module, data: VisionData, batches: int, setting: Setting, *, seed: int) -> None:
+    """Recalibrate BatchNorm as a trial with that seed does, and give the random states back."""
+    with seeded(stream_seed(seed)):
+        recalibrate(model, data.train, batches, setting, seed=seed)
+
+
 class FinetuneScore:
     """Scores widths; a plain value to hand to an engine. One call is one trial, its rungs come one at a time.
 
@@ -124,8 +130,7 @@ class FinetuneScore:
         release_freed_memory()
         started = time.perf_counter()
         model = rebuild(self._prunable, plan_from_importance(self._prunable, widths, self._importance))
-        with seeded(stream_seed(seed)):
-            recalibrate(model, self._data.train, self._calibration_batches, self._setting, seed=seed)
+        calibrate(model, self._data, self._calibration_batches, self._setting, seed=seed)
         batches = endless(self._data.train, seed)
         for index, rung in enumerate(self._rungs):
             with seeded(stream_seed(seed, index)):

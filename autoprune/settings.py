@@ -117,7 +117,8 @@ class ScoreSettings:
     """How a candidate climbs: BatchNorm recalibration, then finetunes such as "50 steps" or "1 epoch".
 
     Finetunes add up: each goes on from the one before, so ["calibrate", "50 steps", "100 steps"] has trained
-    for 150 steps at the top. "calibrate" can only be the first.
+    for 150 steps at the top. "calibrate" can only be the first. So can "supernet", which stands in its place:
+    candidates are then cut from weights that [supernet] trains once, before the first trial.
     """
 
     rungs: Annotated[tuple[str, ...], Field(min_length=1)] = ("calibrate", "100 steps")
@@ -151,12 +152,30 @@ class TrainSettings(ScheduleSettings):
 
 @dataclass(frozen=True)
 class FinetuneSettings(ScheduleSettings):
-    """The winner's training, with the dense model as teacher unless it is told otherwise."""
+    """The winner's training, with the dense model as teacher unless it is told otherwise.
 
+    Without epochs the winner stays as it was cut: BatchNorm alone is recalibrated.
+    """
+
+    epochs: Count = 20
     learning_rate: PositiveFloat = 0.05
     teacher: Literal["dense", "none"] = "dense"
     distill_weight: Annotated[Real, Field(ge=0, le=1)] = 0.5
     temperature: PositiveFloat = 4.0
+
+
+@dataclass(frozen=True)
+class SupernetSettings(ScheduleSettings):
+    """The training of weights that all sub-nets share, for the rung "supernet": see `autoprune.supernet`.
+
+    A step trains the whole model on the labels, and the smallest sub-net and `subnets` random ones on what
+    the whole one says; `budget_share` of the random ones fill the budget, the others have any size.
+    """
+
+    learning_rate: PositiveFloat = 0.05
+    subnets: Count = 2
+    budget_share: Annotated[Real, Field(ge=0, le=1)] = 0.5
+    temperature: PositiveFloat = 1.0
 
 
 @dataclass(frozen=True)
@@ -178,6 +197,7 @@ class RunConfig:
     score: ScoreSettings = field(default_factory=ScoreSettings)
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
+    supernet: SupernetSettings = field(default_factory=SupernetSettings)
     output: OutputSettings = field(default_factory=OutputSettings)
 
 
@@ -191,6 +211,7 @@ def parse_settings(values: Mapping[str, Any], *, where: str = "config") -> RunCo
     Raises:
         ConfigError: an unknown section or key (the nearest known one is named), or a value of the wrong kind.
     """
+    values = spell_out(values)
     sections = {spec.name: spec for spec in dataclasses.fields(RunConfig)}
     hints = get_type_hints(RunConfig)
     for section, content in values.items():
@@ -208,13 +229,26 @@ def parse_settings(values: Mapping[str, Any], *, where: str = "config") -> RunCo
         raise ConfigError(f"{where}: {_first_problem(error)}") from None
 
 
+def spell_out(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Spell out the one shorthand: `score = "supernet"` stands for the section [score], rungs = ["supernet"].
+
+    Any other rung can be written so too. The rest of the mapping is handed on as it is.
+    """
+    score = values.get("score")
+    return {**values, "score": {"rungs": [score]}} if isinstance(score, str) else dict(values)
+
+
 def parse_override(override: str) -> tuple[str, str, Any]:
     """Split "section.key=value" into its parts; the value is TOML, a bare word is taken as a string.
+
+    "score=supernet" is short for "score.rungs=['supernet']".
 
     Raises:
         ConfigError: it has not that form.
     """
     path, equals, text = override.partition("=")
+    if path.strip() == "score" and text.strip():
+        return "score", "rungs", [text.strip().strip("\"'")]
     section, dot, key = path.strip().partition(".")
     if not (equals and dot and section and key) or "." in key:
         raise ConfigError(

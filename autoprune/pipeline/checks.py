@@ -51,7 +51,9 @@ def check_names(config: RunConfig) -> None:
     parse_rungs(config.score)
     space_spec(config)
     schedule_of(config.train)
-    schedule_of(config.finetune)
+    schedule_of(config.supernet)
+    if config.finetune.epochs:
+        schedule_of(config.finetune)
 
 
 def check_places(config: RunConfig) -> None:

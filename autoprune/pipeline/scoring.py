@@ -8,47 +8,56 @@ Before: the dense model, its setting and its ranking; after: `engines` call the 
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from autoprune.errors import ConfigError, StudyError
+from autoprune.errors import ConfigError, StudyError, suggest
 from autoprune.graph import Prunable
 from autoprune.pipeline.dense import Dense, load_dense
 from autoprune.pipeline.ranking import decode_ranking
 from autoprune.precision import Setting
 from autoprune.score import FinetuneScore, Rung
 from autoprune.settings import RunConfig, ScoreSettings
+from autoprune.supernet import with_model
 from autoprune.tracing import trace
 from autoprune.train import Schedule
+from autoprune.zoo import load_checkpoint
 
 CALIBRATE = "calibrate"
+SUPERNET = "supernet"
+"""In place of "calibrate": the same, on a candidate that is cut from the supernet's weights."""
+
 _FINETUNE = re.compile(r"([0-9]+) +(step|epoch)s?")
 
 
 def parse_rungs(settings: ScoreSettings) -> tuple[Rung, ...]:
-    """Read rungs such as "calibrate", "50 steps", "1 epoch", from cheap to dear.
+    """Read rungs such as "calibrate", "supernet", "50 steps", "1 epoch", from cheap to dear.
 
     Each finetune goes on from the one before, so any that follows makes the whole training longer; to
     recalibrate alone makes sense only at the foot.
 
     Raises:
-        ConfigError: a rung is none of these, or "calibrate" is not the first.
+        ConfigError: a rung is none of these, or "calibrate" or "supernet" is not the first.
     """
     rungs: list[Rung] = []
     for text in settings.rungs:
-        if text.strip() == CALIBRATE:
+        name = text.strip()
+        if name in (CALIBRATE, SUPERNET):
             if rungs:
                 raise ConfigError(
-                    f'score.rungs: got "{CALIBRATE}" after "{rungs[-1].name}"; rungs climb from cheap to '
-                    f'dear, so "{CALIBRATE}" can only be the first.'
+                    f'score.rungs: got "{name}" after "{rungs[-1].name}"; rungs climb from cheap to '
+                    f'dear, so "{name}" can only be the first.'
                 )
-            rungs.append(Rung(CALIBRATE))
+            rungs.append(Rung(name))
             continue
-        found = _FINETUNE.fullmatch(text.strip())
+        found = _FINETUNE.fullmatch(name)
         if found is None:
             raise ConfigError(
-                f'score.rungs: got "{text}", expected "{CALIBRATE}", or a finetune such as "50 steps".'
+                f'score.rungs: got "{text}", expected "{CALIBRATE}", "{SUPERNET}", or a finetune such as '
+                f'"50 steps".{suggest(name, (CALIBRATE, SUPERNET))}'
             )
         length, in_steps = int(found[1]), found[2] == "step"
         rungs.append(
@@ -62,12 +71,33 @@ def parse_rungs(settings: ScoreSettings) -> tuple[Rung, ...]:
     return tuple(rungs)
 
 
+def asks_for_supernet(settings: ScoreSettings) -> bool:
+    """Tell whether candidates are to be cut from the supernet's weights rather than the dense model's."""
+    return parse_rungs(settings)[0].name == SUPERNET
+
+
+def with_weights(prunable: Prunable, weights: Path) -> Prunable:
+    """Return the prunable over the weights in a file, those of a supernet; the traced model stays.
+
+    Raises:
+        CheckpointError: the file cannot be read, or is of another architecture.
+    """
+    model = copy.deepcopy(prunable.model)
+    load_checkpoint(model, weights)
+    return with_model(prunable, model)
+
+
 def make_score(
-    dense: Dense, prunable: Prunable, config: RunConfig, setting: Setting, ranking: Mapping[str, str]
+    dense: Dense,
+    prunable: Prunable,
+    config: RunConfig,
+    setting: Setting,
+    ranking: Mapping[str, str],
+    supernet: Path | None = None,
 ) -> FinetuneScore:
-    """Build the score of a search from parts that are loaded already."""
+    """Build the score of a search from parts that are loaded already; `supernet` is a file of weights."""
     return FinetuneScore(
-        prunable,
+        prunable if supernet is None else with_weights(prunable, supernet),
         decode_ranking(ranking),
         dense.data,
         dense.task,
@@ -88,6 +118,7 @@ class ScorerFactory:
     ranking: Mapping[str, str]
     dense: Dense | None = None
     fingerprint: str | None = None
+    supernet: Path | None = None
 
     def __call__(self) -> FinetuneScore:
         """Load data and model (unless they travelled along), trace, and build the score.
@@ -99,4 +130,4 @@ class ScorerFactory:
         prunable = trace(dense.model, dense.example_inputs, frozen=self.config.model.frozen)
         if self.fingerprint is not None and prunable.fingerprint != self.fingerprint:
             raise StudyError("the model that a worker built has other channel groups than the search's.")
-        return make_score(dense, prunable, self.config, self.setting, self.ranking)
+        return make_score(dense, prunable, self.config, self.setting, self.ranking, self.supernet)

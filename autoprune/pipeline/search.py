@@ -33,6 +33,7 @@ from autoprune.pipeline.ranking import encode_ranking, rank_channels
 from autoprune.pipeline.scoring import ScorerFactory, make_score, parse_rungs
 from autoprune.pipeline.statistics import Ground, measure_statistics
 from autoprune.pipeline.stored import change_config, stored_config
+from autoprune.pipeline.supernet import prepare_supernet
 from autoprune.pipeline.train import measure_setting, train_dense
 from autoprune.pipeline.warm_starts import choose_warm_starts, enqueue_missing
 from autoprune.precision import Setting
@@ -244,14 +245,16 @@ def _run(
         )
     )
     enqueue_missing(study, problem.space)
+    supernet = prepare_supernet(study, config, dense, problem, watch)
     make_scorer: Callable[[], Any]
     if search.engine == "serial":
         torch.set_num_threads(setting.threads)
-        score = make_score(dense, problem.prunable, config, setting, ranking)
+        score = make_score(dense, problem.prunable, config, setting, ranking, supernet)
         make_scorer = lambda: score  # noqa: E731 - the same score again, not a function of its own
     else:
         handed_on = dense if config.model.name is None and config.model.factory is None else None
-        make_scorer = ScorerFactory(config, setting, ranking, handed_on, problem.prunable.fingerprint)
+        known = problem.prunable.fingerprint
+        make_scorer = ScorerFactory(config, setting, ranking, handed_on, known, supernet)
     with _quiet_optuna():
         run_search(search.engine, runner, make_scorer, workers=search.workers, other_hosts_are_gone=take_over)
     return SearchResult(study.name, study.url, Path(str(config.output.folder)), summarise(study))

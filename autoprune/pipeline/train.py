@@ -23,7 +23,7 @@ from autoprune.pipeline.events import EpochDone, Stage, Watcher, silent
 from autoprune.pipeline.history import save_dense, split_of
 from autoprune.pipeline.places import probe_writable, settle
 from autoprune.precision import DTYPES, Setting, fastest_setting
-from autoprune.settings import FinetuneSettings, RunConfig, ScheduleSettings
+from autoprune.settings import FinetuneSettings, RunConfig, ScheduleSettings, SupernetSettings
 from autoprune.train import EpochRecord, Schedule, fit
 from autoprune.train.schedule import OPTIMIZERS, SHAPES
 
@@ -142,12 +142,13 @@ def named_setting(label: str, device: str) -> Setting:
 
 
 def schedule_of(settings: ScheduleSettings) -> Schedule:
-    """Turn a [train] or [finetune] section into a schedule: the keys that both have mean the same.
+    """Turn a [train], [finetune] or [supernet] section into a schedule: keys of one name mean the same.
 
     Raises:
         ConfigError: an unknown optimiser or schedule, under the section's own key.
     """
-    section = "finetune" if isinstance(settings, FinetuneSettings) else "train"
+    names = {FinetuneSettings: "finetune", SupernetSettings: "supernet"}
+    section = names.get(type(settings), "train")
     for key, name, known in (
         ("optimizer", settings.optimizer, list(OPTIMIZERS)),
         ("schedule", settings.schedule, list(SHAPES)),
@@ -156,9 +157,9 @@ def schedule_of(settings: ScheduleSettings) -> Schedule:
             raise ConfigError(
                 f'{section}.{key}: unknown "{name}"; known: {", ".join(known)}.{suggest(name, known)}'
             )
-    names = {spec.name for spec in dataclasses.fields(Schedule)}
+    known_keys = {spec.name for spec in dataclasses.fields(Schedule)}
     values = dataclasses.asdict(settings)
-    return Schedule(**{name: value for name, value in values.items() if name in names})
+    return Schedule(**{name: value for name, value in values.items() if name in known_keys})
 
 
 def tell_epochs(epochs: int, watch: Watcher) -> Callable[[EpochRecord], None]:

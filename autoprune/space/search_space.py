@@ -118,6 +118,16 @@ class SearchSpace:
         widths = self.ladder.widths(levels)
         return widths if proposals.ndim == 2 else widths[0]
 
+    def snap(self, ratios: FloatArray) -> IntArray:
+        """Translate keep ratios [k] or [n, k] into the nearest widths, whether the budget is met or not.
+
+        Divisor, floor and ties hold. The `low` of every variable gives the smallest plan of the space.
+        """
+        proposals = np.asarray(ratios, dtype=np.float64)
+        levels = self._ladder.of_ratios(proposals.reshape(-1, len(self.variables)))
+        widths = self._ladder.widths(levels)
+        return widths if proposals.ndim == 2 else widths[0]
+
     def encode(self, widths: IntArray) -> FloatArray:
         """Translate widths [groups] or [n, groups] into the ratios [k] or [n, k] that decode to them.
 

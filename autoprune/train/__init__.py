@@ -11,7 +11,7 @@ from __future__ import annotations
 from autoprune.train.evaluation import evaluate, recalibrate
 from autoprune.train.loop import EpochRecord, FitResult, fit
 from autoprune.train.schedule import OPTIMIZERS, SHAPES, Schedule, learning_rate_at
-from autoprune.train.trainer import Trainer
+from autoprune.train.trainer import Subnets, Trainer
 from autoprune.train.training_state import weights_hash
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "EpochRecord",
     "FitResult",
     "Schedule",
+    "Subnets",
     "Trainer",
     "evaluate",
     "fit",

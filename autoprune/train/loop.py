@@ -29,7 +29,7 @@ from autoprune.precision import Setting
 from autoprune.task import Task
 from autoprune.train.evaluation import evaluate
 from autoprune.train.schedule import Schedule
-from autoprune.train.trainer import Trainer
+from autoprune.train.trainer import Subnets, Trainer
 from autoprune.train.training_state import load_state, save_state, weights_hash
 
 
@@ -67,13 +67,14 @@ def fit(
     *,
     seed: int,
     teacher: nn.Module | None = None,
+    subnets: Subnets | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     checkpoint: Path | None = None,
 ) -> FitResult:
     """Train `model` in place on data.train, evaluating on data.val after every epoch.
 
     Where `checkpoint` exists already, the training goes on from there, provided that it began with the same
-    weights, teacher, data, schedule and seed; on CPU the result is bit for bit that
+    weights, teacher, sub-nets, data, schedule and seed; on CPU the result is bit for bit that
     of a training that was never stopped. Global random states are put aside and given back.
 
     Args:
@@ -84,6 +85,7 @@ def fit(
         task: loss and metric.
         seed: of the batches and of everything random in the model.
         teacher: followed with the schedule's distill_weight; put into eval mode.
+        subnets: cut from the model, and trained along with it.
         on_epoch: called with every epoch's record as it ends (not for epochs that a checkpoint had).
         checkpoint: file for the training's state, written after every epoch.
 
@@ -95,7 +97,7 @@ def fit(
     total = schedule.total_steps(per_epoch)
     if teacher is not None:
         setting.place(teacher).eval()
-    trainer = Trainer(model, schedule, setting, task, total_steps=total, teacher=teacher)
+    trainer = Trainer(model, schedule, setting, task, total_steps=total, teacher=teacher, subnets=subnets)
     identity = {
         **{name: str(value) for name, value in dataclasses.asdict(schedule).items()},
         "dtype": setting.dtype,
@@ -103,6 +105,7 @@ def fit(
         "seed": str(seed),
         "data": data.fingerprint,
         "teacher": weights_hash(teacher) if teacher is not None else "none",
+        **({"subnets": subnets.identity} if subnets is not None else {}),
     }
     with seeded(stream_seed(seed)):
         records = _restore(trainer, checkpoint, identity)

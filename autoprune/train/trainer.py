@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,22 @@ AUXILIARY_WEIGHT = 0.3
 """Share of an auxiliary head's loss: Szegedy et al., "Going Deeper with Convolutions", 2014, section 5."""
 
 
+class Subnets(Protocol):
+    """Smaller models cut from the trained one, which learn along with it; see `autoprune.supernet`."""
+
+    @property
+    def identity(self) -> str:
+        """A fingerprint of which sub-nets each step has: a stopped training goes on under the same only."""
+        ...
+
+    def at(self, model: nn.Module, step: int) -> Iterator[nn.Module]:
+        """Yield the sub-nets of a step, counted from 0, in train mode.
+
+        Asking for the next one, or for the end, adds the gradients of the one before to those of `model`.
+        """
+        ...
+
+
 class Trainer:
     """Trains `model` in place, a step a batch.
 
@@ -41,6 +57,8 @@ class Trainer:
         task: for its loss.
         total_steps: length of the whole training, for the learning rate.
         teacher: a model in eval mode to follow, or None.
+        subnets: cut from `model`, each follows its outputs of the same batch with no label, at the schedule's
+            temperature; all gradients add up to one step.
     """
 
     def __init__(
@@ -52,6 +70,7 @@ class Trainer:
         *,
         total_steps: int,
         teacher: nn.Module | None = None,
+        subnets: Subnets | None = None,
     ) -> None:
         self.model = setting.place(model)
         self.steps = 0
@@ -61,6 +80,7 @@ class Trainer:
         self._loss = task.training_loss(schedule.label_smoothing)
         self._total = total_steps
         self._teacher = teacher if schedule.distill_weight else None
+        self._subnets = subnets
         self._optimizer = make_optimizer(model, schedule)
         device_type = torch.device(setting.device).type
         self._scaler = torch.amp.GradScaler(device_type, enabled=setting.scales_gradients)
@@ -116,8 +136,11 @@ class Trainer:
         targets = batch[1].to(self._setting.device, non_blocking=True)
         self._optimizer.zero_grad(set_to_none=True)
         with self._setting.autocast():
-            loss = self._batch_loss(inputs, targets)
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            outputs = self.model(inputs)
+            loss = self._batch_loss(outputs, inputs, targets)
+        self._backward(loss)
+        if self._subnets is not None:
+            self._distill_in_place(self._subnets, inputs, main_output(outputs).detach())
         if self._schedule.clip_norm is not None:
             self._scaler.unscale_(self._optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self._schedule.clip_norm)
@@ -128,8 +151,17 @@ class Trainer:
         self.steps += 1
         return loss.detach()
 
-    def _batch_loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        outputs = self.model(inputs)
+    def _distill_in_place(self, subnets: Subnets, inputs: Tensor, followed: Tensor) -> None:
+        for small in subnets.at(self.model, self.steps):
+            with self._setting.autocast():
+                logits = main_output(small(inputs))
+                loss = distillation_loss(logits, followed, self._schedule.temperature)
+            self._backward(loss)
+
+    def _backward(self, loss: Tensor) -> None:
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
+    def _batch_loss(self, outputs: object, inputs: Tensor, targets: Tensor) -> Tensor:
         logits = main_output(outputs)
         loss = self._loss(logits, targets)
         if isinstance(outputs, tuple):

@@ -1,0 +1,168 @@
+"""The supernet of a study: trained once, before its first trial, and kept beside the study's output.
+
+Before: `search` has made the study; after: every trial, and the finetune, cut their models from its weights.
+
+    weights = prepare_supernet(study, config, dense, problem, watch)      # None where no rung asks for it
+    prunable = with_weights(problem.prunable, weights)
+
+The file's name holds the fingerprint of all that the training rests on, and the study notes the hash of its
+content. A training that was killed goes on after its last epoch; a finished one is never repeated: another
+study with the same fingerprint and output folder takes the file as it is.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from torch import nn
+
+from autoprune.errors import CheckpointError
+from autoprune.pipeline.dense import Dense
+from autoprune.pipeline.events import Stage, Watcher
+from autoprune.pipeline.identity import identify
+from autoprune.pipeline.problem import Problem
+from autoprune.pipeline.ranking import decode_ranking
+from autoprune.pipeline.scoring import asks_for_supernet
+from autoprune.pipeline.train import schedule_of, tell_epochs
+from autoprune.precision import Setting
+from autoprune.settings import RunConfig
+from autoprune.study import SearchStudy
+from autoprune.supernet import SandwichSampler
+from autoprune.tensorfile import write_tensors
+from autoprune.train import fit
+from autoprune.zoo import checkpoint_hash
+
+_NOTE = "autoprune:supernet"
+
+
+def prepare_supernet(
+    study: SearchStudy, config: RunConfig, dense: Dense, problem: Problem, watch: Watcher
+) -> Path | None:
+    """Return the file of a study's supernet, trained now if it is not there; None if no rung asks for it.
+
+    The validation part is looked at for the record of each epoch only; the last epoch is what counts.
+
+    Raises:
+        CheckpointError: trials were scored with weights that are gone or changed, or nothing can be written.
+        TrialError: the training diverged.
+    """
+    known = known_supernet(study, config)
+    if known is not None or not asks_for_supernet(config.score):
+        return known
+    setting = Setting(**study.chosen["setting"])
+    subnets = SandwichSampler(
+        problem.prunable,
+        decode_ranking(study.chosen["ranking"]),
+        problem.space,
+        random=config.supernet.subnets,
+        budget_share=config.supernet.budget_share,
+        seed=config.supernet.seed,
+    )
+    fingerprint = _fingerprint(dense, problem, config, setting, subnets)
+    path = Path(str(config.output.folder)) / f"supernet-{fingerprint[:16]}.safetensors"
+    state = path.with_suffix(".training")
+    if path.is_file():
+        watch(Stage(f"supernet: {path.name} is there, of the same model, data, space and settings"))
+    else:
+        shared = _trained(dense, config, setting, subnets, state, watch)
+        if not path.is_file():  # another process may have been faster, and scored trials with its own
+            _write(shared, path)
+    study.store_note(_NOTE, {"path": str(path), "sha256": checkpoint_hash(path)})
+    state.unlink(missing_ok=True)
+    return path
+
+
+def known_supernet(study: SearchStudy, config: RunConfig) -> Path | None:
+    """Return the file of weights that a study's trials are cut from; None where it has trained none.
+
+    It is looked for in the output folder, then where it was written.
+
+    Raises:
+        CheckpointError: it is gone, or holds other weights.
+    """
+    note = study.note(_NOTE)
+    if not isinstance(note, dict):
+        return None
+    written = Path(note["path"])
+    moved = Path(str(config.output.folder)) / written.name
+    path = moved if moved.is_file() else written
+    if not path.is_file():
+        raise CheckpointError(
+            f"supernet {moved}: there is no such file, and the trials of {study.name} were scored with its "
+            "weights; put it back, or begin another search."
+        )
+    if checkpoint_hash(path) != note["sha256"]:
+        raise CheckpointError(
+            f"supernet {path}: it does not hold the weights that the trials of {study.name} were scored "
+            "with; put those back, or begin another search."
+        )
+    return path
+
+
+def _fingerprint(
+    dense: Dense, problem: Problem, config: RunConfig, setting: Setting, subnets: SandwichSampler
+) -> str:
+    """Hash all that decides the weights, but for the threads and the machine."""
+    facts = {
+        **identify(dense, problem, config),
+        "subnets": subnets.identity,
+        "schedule": dataclasses.asdict(config.supernet),
+        "batches": [config.data.batch_size, config.data.augment],
+        "loss": config.task.loss,
+        "setting": [setting.device, setting.label],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _trained(
+    dense: Dense,
+    config: RunConfig,
+    setting: Setting,
+    subnets: SandwichSampler,
+    state: Path,
+    watch: Watcher,
+) -> nn.Module:
+    """Return a copy of the dense model, trained with its sub-nets; goes on from `state` if there is one."""
+    settings = config.supernet
+    watch(
+        Stage(
+            f"training the supernet: {settings.epochs} epochs of {dense.data.train.samples:,} images, each "
+            f"step the whole model, the smallest sub-net and {settings.subnets} random ones"
+        )
+    )
+    shared = copy.deepcopy(dense.model)
+    fit(
+        shared,
+        dense.data,
+        schedule_of(settings),
+        setting,
+        dense.task,
+        seed=settings.seed,
+        subnets=subnets,
+        on_epoch=tell_epochs(settings.epochs, watch),
+        checkpoint=state,
+    )
+    return shared
+
+
+def _write(model: nn.Module, path: Path) -> None:
+    """Write a model's weights whole or not at all.
+
+    Raises:
+        CheckpointError: the folder cannot be written to.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        write_tensors(
+            {name: leaf.detach().cpu().contiguous().clone() for name, leaf in model.state_dict().items()},
+            partial,
+        )
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(f"supernet {path}: cannot be written ({error}).") from error
