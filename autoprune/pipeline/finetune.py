@@ -1,6 +1,7 @@
 """Retrains the best plan of a study fully, reads the test part once, and saves the small model.
 
-Before: `search`; after: `export`. A killed finetune goes on from its last epoch; a finished one stays.
+Before: `search`; after: `export`. A killed finetune goes on from its last epoch; a finished one stays. Where
+the trials were cut from a supernet, so is the winner, which may need no finetune: finetune.epochs = 0.
 
     result = finetune("digits", "sqlite:///runs/digits.db")
     result.folder, result.test_score
@@ -28,12 +29,15 @@ from autoprune.pipeline.identity import identify
 from autoprune.pipeline.places import check_writable
 from autoprune.pipeline.problem import pose
 from autoprune.pipeline.ranking import decode_ranking
+from autoprune.pipeline.scoring import with_weights
 from autoprune.pipeline.stored import change_config, stored_config
+from autoprune.pipeline.supernet import known_supernet
 from autoprune.pipeline.train import schedule_of, tell_epochs
 from autoprune.precision import Setting
 from autoprune.rebuild import rebuild
+from autoprune.score import calibrate
 from autoprune.settings import FinetuneSettings, RunConfig
-from autoprune.study import SearchStudy, open_study
+from autoprune.study import SearchStudy, TrialRecord, open_study
 from autoprune.train import evaluate, fit
 
 BEST = "best"
@@ -79,6 +83,9 @@ def finetune(
 ) -> FinetuneResult:
     """Retrain the best plan of a study, evaluate it once on the test part and save it.
 
+    With finetune.epochs = 0 nothing is trained: what is saved is the candidate as the foot of the ladder
+    scored it, recalibrated under the trial's seed.
+
     Args:
         study: its name.
         storage: its URL.
@@ -106,16 +113,12 @@ def finetune(
     setting = Setting(**opened.chosen["setting"])
     torch.set_num_threads(setting.threads)
     plan = plan_from_importance(problem.prunable, best.widths, decode_ranking(opened.chosen["ranking"]))
-    small = rebuild(problem.prunable, plan)
+    weights = known_supernet(opened, config)
+    small = rebuild(problem.prunable if weights is None else with_weights(problem.prunable, weights), plan)
     share = (best.macs or 0) / int(problem.dense_cost.macs)
-    watch(
-        Stage(
-            f"finetuning trial {best.number} ({share:.1%} of the MACs) for "
-            f"{config.finetune.epochs} epochs, teacher {config.finetune.teacher}"
-        )
-    )
+    watch(Stage(f"trial {best.number} ({share:.1%} of the MACs): {_intention(config.finetune)}"))
     state = folder / f"finetune-trial-{best.number}.training"
-    val_score = _retrain(small, dense, config.finetune, setting, state, watch)
+    val_score = _retrain(small, best, dense, config, setting, state, watch)
     result = FinetuneResult(
         study=study,
         folder=folder / BEST,
@@ -132,19 +135,35 @@ def finetune(
     return result
 
 
+def _intention(settings: FinetuneSettings) -> str:
+    if settings.epochs == 0:
+        return "no finetune, BatchNorm is recalibrated"
+    return f"finetuning for {settings.epochs} epochs, teacher {settings.teacher}"
+
+
 def _retrain(
-    small: nn.Module, dense: Dense, config: FinetuneSettings, setting: Setting, state: Path, watch: Watcher
+    small: nn.Module,
+    best: TrialRecord,
+    dense: Dense,
+    config: RunConfig,
+    setting: Setting,
+    state: Path,
+    watch: Watcher,
 ) -> float:
     """Train the small model in place, from `state` where there is one; returns its validation score."""
+    settings = config.finetune
+    if settings.epochs == 0:
+        calibrate(small, dense.data, config.score.calibration_batches, setting, seed=best.seed or 0)
+        return evaluate(small, dense.data.val, dense.task, setting)
     return fit(
         small,
         dense.data,
-        schedule_of(config),
+        schedule_of(settings),
         setting,
         dense.task,
-        seed=config.seed,
-        teacher=copy.deepcopy(dense.model) if config.teacher == "dense" else None,
-        on_epoch=tell_epochs(config.epochs, watch),
+        seed=settings.seed,
+        teacher=copy.deepcopy(dense.model) if settings.teacher == "dense" else None,
+        on_epoch=tell_epochs(settings.epochs, watch),
         checkpoint=state,
     ).score
 
