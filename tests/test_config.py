@@ -78,12 +78,30 @@ def test_overrides_leave_the_mapping_alone() -> None:
         ("data.augment=1", r"data\.augment: got 1, expected true or false"),
         ("search=3", r"expected section\.key=value"),
         ("a.b.c=3", r"expected section\.key=value"),
+        ("score=", r"expected section\.key=value"),
+        ("supernet.epochs=0", r"supernet\.epochs: got 0, expected an integer >= 1\."),
+        ("supernet.budget_share=1.5", r"supernet\.budget_share: got 1\.5, expected a number >= 0 and <= 1"),
+        ("supernet.subnet=1", r'unknown key supernet\.subnet\. Did you mean "subnets"\?'),
     ],
 )
 def test_a_mistake_gets_one_clear_line(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(MINIMAL, [override])
     assert "\n" not in str(caught.value)
+
+
+def test_a_score_can_be_one_word(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text('score = "supernet"\n[model]\nname = "resnet20"\n[supernet]\nepochs = 3\n')
+    config = load_config(path)
+    assert (config.score.rungs, config.supernet.epochs) == (("supernet",), 3)
+    changed = load_config(path, ["score.calibration_batches=5"])
+    assert (changed.score.rungs, changed.score.calibration_batches) == (("supernet",), 5)
+    table = {**MINIMAL, "score": {"calibration_batches": 7, "rungs": ["calibrate"]}}
+    for override in ("score=supernet", 'score = "supernet"', "score.rungs=['supernet']"):
+        overridden = load_config(table, [override])
+        assert (overridden.score.rungs, overridden.score.calibration_batches) == (("supernet",), 7)
+    assert parse_settings({"score": "50 steps"}).score.rungs == ("50 steps",)
 
 
 def test_a_section_that_is_a_value_is_refused() -> None:

@@ -148,9 +148,13 @@ def test_rungs_are_read_from_words() -> None:
     for wrong in ("5 stepps", "steps", "0 steps", "-1 epochs", ""):
         with pytest.raises(ConfigError, match=r"score\.rungs"):
             parse_rungs(ScoreSettings(rungs=(wrong,)))
-    for wrong_order in (("20 steps", "calibrate"), ("calibrate", "calibrate")):
+    for wrong_order in (("20 steps", "calibrate"), ("calibrate", "calibrate"), ("supernet", "calibrate")):
         with pytest.raises(ConfigError, match=r'score\.rungs: .* "calibrate" can only be the first'):
             parse_rungs(ScoreSettings(rungs=wrong_order))
+    with pytest.raises(ConfigError, match=r'"supernet" can only be the first'):
+        parse_rungs(ScoreSettings(rungs=("calibrate", "supernet")))
+    with pytest.raises(ConfigError, match=r'got "supernets".* Did you mean "supernet"\?'):
+        parse_rungs(ScoreSettings(rungs=("supernets",)))
 
 
 def test_a_key_that_may_not_change_is_answered_with_those_that_may() -> None:

@@ -1,0 +1,243 @@
+"""Searches that score by a supernet: trained once, never again, and good for an export without a finetune."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import autoprune
+from autoprune.config import load_config
+from autoprune.criteria import plan_from_importance
+from autoprune.data import VisionData, load
+from autoprune.errors import CheckpointError, ConfigError
+from autoprune.export import read_recipe
+from autoprune.pipeline import Dense, SearchResult, export, resume, settle, train
+from autoprune.pipeline.checks import check_names
+from autoprune.pipeline.events import EpochDone, Event, Stage
+from autoprune.pipeline.ranking import decode_ranking
+from autoprune.pipeline.scoring import asks_for_supernet
+from autoprune.precision import Setting
+from autoprune.rebuild import rebuild
+from autoprune.score import calibrate
+from autoprune.study import open_study
+from autoprune.task import Task
+from autoprune.tracing import trace
+from autoprune.train import evaluate, weights_hash
+from autoprune.zoo import checkpoint_hash, load_checkpoint, make_model
+
+CONFIG: dict[str, dict[str, Any]] = {
+    "budget": {"flops": "50%"},
+    "search": {"trials": 3, "study": "shared", "sampler": "random", "setting": "float32 contiguous"},
+    "score": {"rungs": ["supernet"], "calibration_batches": 4},
+    "supernet": {"epochs": 2, "subnets": 1},
+    "finetune": {"epochs": 0},
+}
+
+
+def config(**sections: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {name: {**CONFIG.get(name, {}), **sections.get(name, {})} for name in {**CONFIG, **sections}}
+
+
+class InterruptedSearchError(Exception):
+    """Stands for Ctrl-C."""
+
+
+def fresh_model() -> nn.Module:
+    torch.manual_seed(0)
+    return make_model("digits_resnet", 10, 1)
+
+
+@pytest.fixture(scope="module")
+def data() -> VisionData:
+    return load("digits", batch_size=256, val_fraction=0.2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Searched:
+    result: SearchResult
+    events: list[Event]
+    weights: Path
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory, data: VisionData) -> Searched:
+    """A whole search, in a folder that tests only read."""
+    folder = tmp_path_factory.mktemp("whole")
+    places = config(
+        search={"storage": f"sqlite:///{folder}/study.db"}, output={"folder": str(folder / "out")}
+    )
+    events: list[Event] = []
+    result = autoprune.search(fresh_model(), data, places, watch=events.append)
+    (weights,) = result.output.glob("supernet-*")
+    return Searched(result, events, weights)
+
+
+def trainings(events: list[Event]) -> int:
+    return sum(isinstance(event, Stage) and "training the supernet" in event.text for event in events)
+
+
+def test_the_supernet_is_trained_before_the_first_trial(searched: Searched) -> None:
+    kinds = [type(event).__name__ for event in searched.events if not isinstance(event, Stage)]
+    assert [kind for kind, _ in itertools.groupby(kinds)] == ["EpochDone", "TrialDone"]
+    assert kinds.count("EpochDone") == 2
+    assert trainings(searched.events) == 1
+    assert searched.weights.suffix == ".safetensors"
+    assert [path.name for path in searched.result.output.iterdir()] == [searched.weights.name]
+    assert [record.scores[0].name for record in searched.result.summary.records] == ["supernet"] * 3
+
+
+def test_trials_are_scored_with_the_shared_weights(searched: Searched, data: VisionData) -> None:
+    """By hand: the weights of the file, cut by the study's ranking, recalibrated and evaluated."""
+    shared = fresh_model()
+    load_checkpoint(shared, searched.weights)
+    assert weights_hash(shared) != weights_hash(fresh_model())
+    prunable = trace(shared.eval(), torch.zeros(1, 1, 8, 8))
+    study = open_study(searched.result.storage, "shared")
+    for record in study.records():
+        plan = plan_from_importance(prunable, record.widths, decode_ranking(study.chosen["ranking"]))
+        small = rebuild(prunable, plan)
+        calibrate(small, data, 4, Setting(), seed=record.seed or 0)
+        assert evaluate(small, data.val, Task(), Setting()) == record.score
+
+
+def test_a_killed_supernet_goes_on_and_a_finished_one_is_kept(
+    searched: Searched, data: VisionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, EpochDone):
+            raise InterruptedSearchError
+
+    with pytest.raises(InterruptedSearchError):
+        autoprune.search(fresh_model(), data, CONFIG, watch=interrupt)
+    assert open_study(f"sqlite:///{tmp_path}/runs/shared.db", "shared").records() == []
+    events: list[Event] = []
+    result = autoprune.resume("shared", model=fresh_model(), data=data, watch=events.append)
+    assert [event.epoch for event in events if isinstance(event, EpochDone)] == [2]
+    assert checkpoint_hash(result.output / searched.weights.name) == checkpoint_hash(searched.weights)
+    scores = [record.scores[0].score for record in result.summary.records]
+    assert scores == [record.scores[0].score for record in searched.result.summary.records]
+
+    events.clear()
+    more = ("search.trials=4",)
+    dense = Dense(fresh_model().eval(), data, Task(), "cpu")
+    grown = resume("shared", result.storage, dense=dense, overrides=more, watch=events.append)
+    assert len(grown.summary.records) == 4
+    assert trainings(events) == 0
+    assert [path.name for path in result.output.iterdir()] == [searched.weights.name]
+
+
+def test_another_study_of_the_same_takes_the_weights(
+    searched: Searched, data: VisionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / searched.weights.name).write_bytes(searched.weights.read_bytes())
+    for changed, trained in (({"sampler": "tpe"}, 0), ({"criterion": "l2"}, 1)):
+        events: list[Event] = []
+        name = f"study-{trained}"
+        autoprune.search(
+            fresh_model(),
+            data,
+            config(
+                search={"trials": 1, "study": name, **changed},
+                output={"folder": str(folder)},
+                supernet={"epochs": 2 - trained},
+            ),
+            watch=events.append,
+        )
+        assert trainings(events) == trained
+
+
+def test_weights_that_are_gone_or_changed_are_said(
+    searched: Searched, data: VisionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    one = config(search={"trials": 1}, supernet={"epochs": 1, "subnets": 0})
+    result = autoprune.search(fresh_model(), data, one)
+    (weights,) = result.output.glob("supernet-*")
+    kept = weights.read_bytes()
+    weights.unlink()
+    for verb in (autoprune.resume, autoprune.finetune):
+        with pytest.raises(CheckpointError, match=r"there is no such file, and the trials of shared were"):
+            verb("shared", model=fresh_model(), data=data)
+    weights.write_bytes(searched.weights.read_bytes())
+    with pytest.raises(CheckpointError, match=r"it does not hold the weights that the trials of shared"):
+        autoprune.resume("shared", model=fresh_model(), data=data)
+    weights.write_bytes(kept)
+    autoprune.resume("shared", model=fresh_model(), data=data)
+
+
+def test_without_a_finetune_the_winner_is_what_was_scored(searched: Searched, data: VisionData) -> None:
+    model = fresh_model()
+    before = weights_hash(model)
+    tuned = autoprune.finetune("shared", searched.result.storage, model=model, data=data)
+    assert tuned.val_score == searched.result.best.score
+    assert tuned.cost.macs == searched.result.best.macs
+    assert weights_hash(model) == before
+    small = autoprune.load_pruned(tuned.folder, fresh_model)
+    assert evaluate(small, data.val, Task(), Setting()) == pytest.approx(tuned.val_score)
+
+
+def test_the_command_line_exports_without_a_finetune(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A config of names; an export at once, then a finetune from the same weights."""
+    monkeypatch.chdir(tmp_path)
+    overrides = [
+        "score=supernet",
+        "supernet.epochs=1",
+        "supernet.subnets=1",
+        "search.trials=2",
+        "search.setting=float32 contiguous",
+        "data.batch_size=256",
+        "train.epochs=2",
+        "finetune.epochs=2",
+    ]
+    run = load_config("digits", overrides)
+    assert asks_for_supernet(run.score)
+    train(run)
+    serial = autoprune.search(config=load_config("digits", [*overrides, "search.study=serial"]))
+    weights = checkpoint_hash(next(serial.output.glob("supernet-*")))
+    dense = checkpoint_hash("runs/digits/dense.safetensors")
+    path = export("serial", "safetensors").path
+    assert read_recipe(path).extra["val_score"] == serial.best.score
+    assert checkpoint_hash("runs/digits/dense.safetensors") == dense
+    tuned = autoprune.finetune("serial")
+    assert tuned.folder == path
+    assert tuned.val_score != serial.best.score
+    assert checkpoint_hash(next(serial.output.glob("supernet-*"))) == weights
+
+
+@pytest.mark.slow
+def test_workers_score_as_one_process_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They read the same file of weights."""
+    monkeypatch.chdir(tmp_path)
+    quick = ["score=supernet", "supernet.epochs=1", "search.trials=3", "search.sampler=random"]
+    quick += ["search.setting=float32 contiguous", "train.epochs=2"]
+    one = autoprune.search(config=load_config("digits", quick))
+    two = autoprune.search(
+        config=load_config("digits", [*quick, "search.engine=processes", "search.study=2"])
+    )
+    assert [record.widths for record in two.summary.records] == [
+        record.widths for record in one.summary.records
+    ]
+    assert [record.score for record in two.summary.records] == [
+        record.score for record in one.summary.records
+    ]
+
+
+def test_a_schedule_that_cannot_be_is_named_by_its_section() -> None:
+    for override, message in (
+        ("supernet.schedule=cosin", r'supernet\.schedule: unknown "cosin".*Did you mean "cosine"'),
+        ("supernet.optimizer=sdg", r'supernet\.optimizer: unknown "sdg"'),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            check_names(settle(load_config("digits", [override])))
+    check_names(settle(load_config("digits", ["finetune.epochs=0"])))
