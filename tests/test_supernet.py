@@ -74,7 +74,7 @@ def in_double(name: str) -> tuple[nn.Module, Prunable, tuple[object, ...], dict[
     return model, prunable, *(((), inputs) if isinstance(inputs, dict) else (inputs, {}))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name in CASES if name != "recurrent"])  # seconds to trace
 def test_gradients_of_a_subnet_are_those_of_differentiable_slices(name: str) -> None:
     model, prunable, args, kwargs = in_double(name)
     plan = random_plan(prunable, 0)
@@ -264,8 +264,8 @@ def test_a_step_descends_the_sum_of_all_losses(parts: Parts) -> None:
     for (name, mine), expected in zip(trained.named_parameters(), by_hand.parameters(), strict=True):
         torch.testing.assert_close(mine, expected, rtol=1e-5, atol=1e-7, msg=name)
     # BatchNorm's running statistics are those of the whole model alone.
-    for (name, mine), buffer in zip(trained.named_buffers(), by_hand.buffers(), strict=True):
-        torch.testing.assert_close(mine, buffer, rtol=1e-9, atol=1e-12, msg=name)
+    for (name, running), alone in zip(trained.named_buffers(), by_hand.buffers(), strict=True):
+        torch.testing.assert_close(running, alone, rtol=1e-9, atol=1e-12, msg=name)
 
 
 class InterruptedTrainingError(Exception):
@@ -273,7 +273,12 @@ class InterruptedTrainingError(Exception):
 
 
 def train_supernet(
-    parts: Parts, checkpoint: Path | None, sampler: SandwichSampler, *, stop_after: int = 0
+    parts: Parts,
+    checkpoint: Path | None,
+    sampler: SandwichSampler,
+    setting: Setting = SETTING,
+    *,
+    stop_after: int = 0,
 ) -> nn.Module:
     def on_epoch(record: EpochRecord) -> None:
         if record.epoch == stop_after:
@@ -285,7 +290,7 @@ def train_supernet(
         shared,
         parts.data,
         schedule,
-        SETTING,
+        setting,
         Task(),
         seed=0,
         subnets=sampler,
@@ -295,16 +300,19 @@ def train_supernet(
     return shared
 
 
-def test_a_killed_training_goes_on_bit_for_bit(parts: Parts, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "setting", [SETTING, Setting(dtype="bfloat16", channels_last=True)], ids=lambda setting: setting.label
+)
+def test_a_killed_training_goes_on_bit_for_bit(parts: Parts, tmp_path: Path, setting: Setting) -> None:
     state = tmp_path / "supernet.training"
     sampler = parts.sampler(random=1)
     with pytest.raises(InterruptedTrainingError):
-        train_supernet(parts, state, sampler, stop_after=1)
+        train_supernet(parts, state, sampler, setting, stop_after=1)
     with pytest.raises(CheckpointError, match="it is of another training: subnets was"):
-        train_supernet(parts, state, parts.sampler(random=1, seed=1))
+        train_supernet(parts, state, parts.sampler(random=1, seed=1), setting)
     before = weights_hash(parts.dense)
-    resumed = train_supernet(parts, state, parts.sampler(random=1))
-    assert weights_hash(resumed) == weights_hash(train_supernet(parts, None, sampler))
+    resumed = train_supernet(parts, state, parts.sampler(random=1), setting)
+    assert weights_hash(resumed) == weights_hash(train_supernet(parts, None, sampler, setting))
     assert weights_hash(parts.dense) == before
 
 
