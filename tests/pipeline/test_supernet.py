@@ -226,7 +226,7 @@ def test_workers_score_as_one_process_does(tmp_path: Path, monkeypatch: pytest.M
     quick += ["search.setting=float32 contiguous", "train.epochs=2"]
     one = autoprune.search(config=load_config("digits", quick))
     two = autoprune.search(
-        config=load_config("digits", [*quick, "search.engine=processes", "search.study=2"])
+        config=load_config("digits", [*quick, "search.engine=processes", "search.study=two"])
     )
     assert [record.widths for record in two.summary.records] == [
         record.widths for record in one.summary.records
