@@ -59,6 +59,21 @@ def test_every_proposal_lies_in_the_window(name: str, divisor: int, share: float
     np.testing.assert_array_equal(space.decode(space.encode(widths)), widths)
 
 
+def test_snapping_keeps_to_the_steps_and_leaves_the_budget_out() -> None:
+    net, ties = NETS["resnet20-stages"]
+    space = make_space(net, 0.25, SpaceSpec(divisor=4, ties=ties))
+    fitting = space.decode(random_ratios(space, 100))
+    np.testing.assert_array_equal(space.snap(space.encode(fitting)), fitting)
+    low, high = (space.snap(np.array([getattr(v, end) for v in space.variables])) for end in ("low", "high"))
+    assert (high == [each.width for each in net[0]]).all()
+    assert low.shape == high.shape
+    reach = space.reach()
+    assert (space.cost(low).macs, space.cost(high).macs) == (reach.smallest.macs, reach.largest.macs)
+    snapped = space.snap(random_ratios(space, 100))
+    assert space.usage(snapped).max() > 1
+    assert ((snapped % 4 == 0) & (snapped >= low) & (snapped <= high)).all()
+
+
 @pytest.mark.parametrize("share", [0.9, 0.7, 0.5, 0.3, 0.25, 0.2, 0.1])
 @pytest.mark.parametrize("divisor", [1, 2, 4, 8])
 @pytest.mark.parametrize("widths", [(16, 32), (16, 24, 32), (8, 16, 16, 32), (16, 16, 16, 16, 16)])
