@@ -172,7 +172,6 @@ class SupernetSettings(ScheduleSettings):
     the whole one says; `budget_share` of the random ones fill the budget, the others have any size.
     """
 
-    learning_rate: PositiveFloat = 0.05
     subnets: Count = 2
     budget_share: Annotated[Real, Field(ge=0, le=1)] = 0.5
     temperature: PositiveFloat = 1.0

@@ -334,7 +334,7 @@ def test_shared_weights_make_better_subnets_than_the_dense_models() -> None:
     """At half the MACs, without a finetune, BatchNorm recalibrated: every one of eight random plans."""
     parts = make_parts(batch_size=64, epochs=8)
     shared = copy.deepcopy(parts.dense)
-    schedule = Schedule(epochs=8, learning_rate=0.05, temperature=1.0)
+    schedule = Schedule(epochs=8, learning_rate=0.1, temperature=1.0)
     fit(shared, parts.data, schedule, SETTING, Task(), seed=0, subnets=parts.sampler())
     ratios = np.random.default_rng(1).random((8, len(parts.space.variables)))
     gains = []

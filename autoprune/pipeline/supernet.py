@@ -21,7 +21,7 @@ from pathlib import Path
 
 from torch import nn
 
-from autoprune.errors import CheckpointError
+from autoprune.errors import CheckpointError, TrialError
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Stage, Watcher
 from autoprune.pipeline.identity import identify
@@ -136,17 +136,23 @@ def _trained(
         )
     )
     shared = copy.deepcopy(dense.model)
-    fit(
-        shared,
-        dense.data,
-        schedule_of(settings),
-        setting,
-        dense.task,
-        seed=settings.seed,
-        subnets=subnets,
-        on_epoch=tell_epochs(settings.epochs, watch),
-        checkpoint=state,
-    )
+    try:
+        fit(
+            shared,
+            dense.data,
+            schedule_of(settings),
+            setting,
+            dense.task,
+            seed=settings.seed,
+            subnets=subnets,
+            on_epoch=tell_epochs(settings.epochs, watch),
+            checkpoint=state,
+        )
+    except TrialError as error:
+        raise TrialError(
+            f"supernet: {error} Begin another search with a lower supernet.learning_rate than "
+            f"{settings.learning_rate:g}."
+        ) from error
     return shared
 
 

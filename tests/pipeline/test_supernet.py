@@ -15,7 +15,7 @@ import autoprune
 from autoprune.config import load_config
 from autoprune.criteria import plan_from_importance
 from autoprune.data import VisionData, load
-from autoprune.errors import CheckpointError, ConfigError
+from autoprune.errors import CheckpointError, ConfigError, TrialError
 from autoprune.export import read_recipe
 from autoprune.pipeline import Dense, SearchResult, export, load_saved, resume, settle, train
 from autoprune.pipeline.checks import check_names
@@ -234,6 +234,17 @@ def test_workers_score_as_one_process_does(tmp_path: Path, monkeypatch: pytest.M
     assert [record.score for record in two.summary.records] == [
         record.score for record in one.summary.records
     ]
+
+
+def test_a_supernet_that_diverges_is_said(
+    data: VisionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        TrialError, match=r"supernet: diverged: .* Begin another search with a lower supernet"
+    ):
+        autoprune.search(fresh_model(), data, config(supernet={"epochs": 1, "learning_rate": 1e30}))
+    assert list(tmp_path.rglob("*.safetensors")) == []
 
 
 def test_a_schedule_that_cannot_be_is_named_by_its_section() -> None:
