@@ -26,7 +26,7 @@ from optuna.trial import Trial, TrialState
 
 from autoprune.engines.pruners import EarlyStopping, make_pruner, rung_step
 from autoprune.errors import StudyError
-from autoprune.samplers import IGNORES_PRUNED, distributions, make_sampler, trial_seed
+from autoprune.samplers import IGNORES_PRUNED, EvolutionRates, distributions, make_sampler, trial_seed
 from autoprune.space import SearchSpace
 from autoprune.study import RungScore, SearchStudy, TrialRecord
 from autoprune.study.records import OUTCOME, PROPOSAL, SCORES
@@ -90,11 +90,14 @@ class TrialRunner:
         rungs: how many rungs the scorer climbs; the last one's score is the objective.
         seed: the search's seed.
         device: a name for the records.
+        statistics: {statistic: {variable: value}} for the samplers that draw by it.
+        shapes: {parameter: dense shape} for the samplers that look at layers.
+        rates: of the sampler "evolution".
         on_event: called with every `Event`, in this process, once what it tells of is stored. An error that
             it raises ends the search, never the trial: that has ended already, or goes back to the queue.
 
     Raises:
-        ConfigError: an unknown sampler or pruner.
+        ConfigError: an unknown sampler or pruner, or a sampler that lacks its statistic.
     """
 
     def __init__(
@@ -108,6 +111,9 @@ class TrialRunner:
         rungs: int = 1,
         seed: int = 0,
         device: str = "cpu",
+        statistics: Mapping[str, Mapping[str, float]] | None = None,
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
+        rates: EvolutionRates | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         self.study = study
@@ -121,7 +127,15 @@ class TrialRunner:
         self._distributions = distributions(space.variables)
         self._early = EarlyStopping(study.optuna, make_pruner(pruner, rungs))
         self._attempts: dict[int, _Attempt] = {}
-        study.optuna.sampler = make_sampler(sampler, seed=seed, trials=trials, space=self._distributions)
+        study.optuna.sampler = make_sampler(
+            sampler,
+            seed=seed,
+            trials=trials,
+            space=space,
+            statistics=statistics,
+            shapes=shapes,
+            rates=rates,
+        )
 
     def ask(self) -> Job | None:
         """Return the next trial to score, or None where the study has all its trials.

@@ -2,27 +2,27 @@
 
 Before: `space` names the variables and their ranges; after: `engines` asks the study for trials.
 
-    study.sampler = make_sampler("tpe", seed=0, trials=60, space=distributions(space.variables))
+    study.sampler = make_sampler("tpe", seed=0, trials=60, space=space)
 
-A new sampler is a function (seed, trials, variables) -> an Optuna sampler, in a file of its own, and one row
-here; tests/samplers proves that every row repeats its proposals after a kill.
+A new sampler is a function from a `Brief` to an Optuna sampler, in a file of its own, and one row here;
+tests/samplers proves that every row repeats its proposals after a kill.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
-from optuna.distributions import BaseDistribution, FloatDistribution
+from collections.abc import Mapping
 
 from autoprune.errors import ConfigError, suggest
+from autoprune.samplers.brief import Brief, EvolutionRates
 from autoprune.samplers.cmaes import make_cmaes
+from autoprune.samplers.evolution import make_evolution
 from autoprune.samplers.gp import make_gp
 from autoprune.samplers.nsga2 import make_nsga2
-from autoprune.samplers.per_trial import PerTrialSampler, SamplerFactory, trial_seed
+from autoprune.samplers.per_trial import PerTrialSampler, SamplerFactory, distributions, trial_seed
 from autoprune.samplers.random import make_random
 from autoprune.samplers.tpe import make_tpe
 from autoprune.samplers.views import view_study
-from autoprune.space import Variable
+from autoprune.space import SearchSpace
 
 SAMPLERS: dict[str, SamplerFactory] = {
     "random": make_random,
@@ -30,14 +30,17 @@ SAMPLERS: dict[str, SamplerFactory] = {
     "gp": make_gp,
     "cmaes": make_cmaes,
     "nsga2": make_nsga2,
+    "evolution": make_evolution,
 }
 
-IGNORES_PRUNED = frozenset({"gp", "cmaes", "nsga2"})
+IGNORES_PRUNED = frozenset({"gp", "cmaes", "nsga2", "evolution"})
 """Samplers that learn from complete trials only: for them a stopped trial is complete, less a penalty."""
 
 __all__ = [
     "IGNORES_PRUNED",
     "SAMPLERS",
+    "Brief",
+    "EvolutionRates",
     "PerTrialSampler",
     "SamplerFactory",
     "distributions",
@@ -47,13 +50,15 @@ __all__ = [
 ]
 
 
-def distributions(variables: Iterable[Variable]) -> dict[str, FloatDistribution]:
-    """Return one float distribution a variable, over its range of keep ratios."""
-    return {variable.name: FloatDistribution(variable.low, variable.high) for variable in variables}
-
-
 def make_sampler(
-    name: str, *, seed: int, trials: int, space: Mapping[str, BaseDistribution]
+    name: str,
+    *,
+    seed: int,
+    trials: int,
+    space: SearchSpace,
+    statistics: Mapping[str, Mapping[str, float]] | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    rates: EvolutionRates | None = None,
 ) -> PerTrialSampler:
     """Make a sampler by name.
 
@@ -61,12 +66,25 @@ def make_sampler(
         name: a row of SAMPLERS.
         seed: the search's seed; trial n is proposed with a seed derived from it and n.
         trials: how many trials the search has.
-        space: the distributions of all variables.
+        space: the search space.
+        statistics: {"importance" or "kl": {variable: value}}; the samplers of those names need theirs.
+        shapes: {parameter: dense shape}, which "ddpg" looks at.
+        rates: of "evolution".
 
     Raises:
-        ConfigError: the name is unknown (the nearest is named).
+        ConfigError: the name is unknown (the nearest is named), or the sampler lacks what it needs.
     """
     if name not in SAMPLERS:
         hint = suggest(name, SAMPLERS) or f" Known: {', '.join(SAMPLERS)}."
         raise ConfigError(f"search.sampler: unknown sampler {name!r}.{hint}")
-    return PerTrialSampler(SAMPLERS[name], seed=seed, trials=trials, space=space)
+    brief = Brief(
+        seed=seed,
+        search_seed=seed,
+        trials=trials,
+        space=space,
+        statistics=statistics or {},
+        shapes=shapes or {},
+        rates=rates or EvolutionRates(),
+    )
+    SAMPLERS[name](brief)  # refuses here, not in the first trial, what it cannot work with
+    return PerTrialSampler(SAMPLERS[name], brief)

@@ -2,7 +2,7 @@
 
 Before: a row of SAMPLERS; after: `PerTrialSampler` makes it afresh for each trial.
 
-    sampler = make_nsga2(seed=0, trials=60, variables=12)
+    sampler = make_nsga2(Brief(seed=7, search_seed=0, trials=60, space=space))
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import optuna
 from optuna.samplers import BaseSampler, NSGAIISampler
 from optuna.trial import FrozenTrial
+
+from autoprune.samplers.brief import Brief
 
 
 class _OrderedParents(NSGAIISampler):
@@ -20,9 +22,9 @@ class _OrderedParents(NSGAIISampler):
         return sorted(super().select_parent(study, generation), key=lambda trial: trial.number)
 
 
-def make_nsga2(seed: int, trials: int, variables: int) -> BaseSampler:
+def make_nsga2(brief: Brief) -> BaseSampler:
     """Make Optuna's NSGA-II with a population of 50, but at most a fifth of the trials.
 
     Reference: Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", 2002, section III.
     """
-    return _OrderedParents(seed=seed, population_size=max(2, min(50, trials // 5)))
+    return _OrderedParents(seed=brief.seed, population_size=max(2, min(50, brief.trials // 5)))

@@ -6,43 +6,44 @@ A search that was killed then proposes what an uninterrupted one would, even whe
 running trial were already stored: for each trial the inner sampler is made afresh with its own seed, proposes
 the whole vector at once, and sees only trials of this space (a user may have added others by hand).
 
-    study.sampler = PerTrialSampler(make_tpe, seed=0, trials=60, space={"conv1": FloatDistribution(0.1, 1.0)})
+    study.sampler = PerTrialSampler(make_tpe, Brief(seed=0, search_seed=0, trials=60, space=space))
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from autoprune.samplers.brief import Brief
 from autoprune.samplers.views import view_study
+from autoprune.space import Variable
 
-SamplerFactory = Callable[[int, int, int], BaseSampler]
-"""From (seed, number of trials, number of variables) to a sampler of Optuna's."""
+SamplerFactory = Callable[[Brief], BaseSampler]
+"""From a brief to a sampler of Optuna's."""
 
 
 class PerTrialSampler(BaseSampler):
     """Proposes trial n with an inner sampler made afresh from the seed f(seed, n).
 
+    The inner samplers share the brief's memory, and nothing else.
+
     Args:
         make: makes the inner sampler.
-        seed: the search's seed.
-        trials: how many trials the search has; populations and start-up phases follow from it.
-        space: the distributions of all variables; a trial with others is not shown to the inner sampler.
+        brief: of the search; each trial gets its own seed. A trial without all of the space's variables is
+            not shown to the inner sampler.
     """
 
-    def __init__(
-        self, make: SamplerFactory, *, seed: int, trials: int, space: Mapping[str, BaseDistribution]
-    ) -> None:
+    def __init__(self, make: SamplerFactory, brief: Brief) -> None:
         self._make = make
-        self._seed = seed
-        self._trials = trials
-        self._space = dict(space)
+        self._brief = brief
+        self._space = distributions(brief.space.variables)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -54,7 +55,7 @@ class PerTrialSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Propose every variable, in one fixed order."""
-        inner = self._make(trial_seed(self._seed, trial.number), self._trials, len(self._space))
+        inner = self._inner(trial)
         view = self._own_trials(study)
         inner.before_trial(view, trial)
         together = inner.infer_relative_search_space(view, trial)
@@ -69,7 +70,7 @@ class PerTrialSampler(BaseSampler):
     ) -> Any:
         """Draw a parameter that is not of this space at random."""
         name_seed = int.from_bytes(param_name.encode()[-4:].rjust(4), "big")
-        inner = RandomSampler(seed=trial_seed(self._seed + name_seed, trial.number))
+        inner = RandomSampler(seed=trial_seed(self._brief.search_seed + name_seed, trial.number))
         return inner.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(
@@ -80,8 +81,11 @@ class PerTrialSampler(BaseSampler):
         values: Sequence[float] | None,
     ) -> None:
         """Let the inner sampler note what it keeps in the storage."""
-        inner = self._make(trial_seed(self._seed, trial.number), self._trials, len(self._space))
+        inner = self._inner(trial)
         inner.after_trial(self._own_trials(study), trial, state, values)
+
+    def _inner(self, trial: FrozenTrial) -> BaseSampler:
+        return self._make(replace(self._brief, seed=trial_seed(self._brief.search_seed, trial.number)))
 
     def _own_trials(self, study: optuna.Study) -> optuna.Study:
         visible = {trial.number for trial in study.get_trials(deepcopy=False)}
@@ -91,6 +95,11 @@ class PerTrialSampler(BaseSampler):
             return trial.number in visible and (started or self._space.keys() <= trial.params.keys())
 
         return view_study(study, is_own)
+
+
+def distributions(variables: Iterable[Variable]) -> dict[str, FloatDistribution]:
+    """Return one float distribution a variable, over its range of keep ratios."""
+    return {variable.name: FloatDistribution(variable.low, variable.high) for variable in variables}
 
 
 def trial_seed(seed: int, number: int) -> int:

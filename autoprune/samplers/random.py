@@ -2,14 +2,16 @@
 
 Before: a row of SAMPLERS; after: `PerTrialSampler` makes it afresh for each trial.
 
-    sampler = make_random(seed=0, trials=60, variables=12)
+    sampler = make_random(Brief(seed=7, search_seed=0, trials=60, space=space))
 """
 
 from __future__ import annotations
 
 from optuna.samplers import BaseSampler, RandomSampler
 
+from autoprune.samplers.brief import Brief
 
-def make_random(seed: int, trials: int, variables: int) -> BaseSampler:
+
+def make_random(brief: Brief) -> BaseSampler:
     """Make Optuna's random sampler; the number of trials and variables does not matter to it."""
-    return RandomSampler(seed=seed)
+    return RandomSampler(seed=brief.seed)

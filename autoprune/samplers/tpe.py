@@ -2,15 +2,17 @@
 
 Before: a row of SAMPLERS; after: `PerTrialSampler` makes it afresh for each trial.
 
-    sampler = make_tpe(seed=0, trials=60, variables=12)
+    sampler = make_tpe(Brief(seed=7, search_seed=0, trials=60, space=space))
 """
 
 from __future__ import annotations
 
 from optuna.samplers import BaseSampler, TPESampler
 
+from autoprune.samplers.brief import Brief
 
-def make_tpe(seed: int, trials: int, variables: int) -> BaseSampler:
+
+def make_tpe(brief: Brief) -> BaseSampler:
     """Make Optuna's multivariate TPE; the first fifth of the trials, 5 to 20, are random.
 
     Trials that run elsewhere count as bad ones (the constant liar), so that workers spread.
@@ -18,5 +20,8 @@ def make_tpe(seed: int, trials: int, variables: int) -> BaseSampler:
     Reference: Bergstra et al., "Algorithms for Hyper-Parameter Optimization", 2011, section 4.
     """
     return TPESampler(
-        seed=seed, multivariate=True, constant_liar=True, n_startup_trials=min(20, max(5, trials // 5))
+        seed=brief.seed,
+        multivariate=True,
+        constant_liar=True,
+        n_startup_trials=min(20, max(5, brief.trials // 5)),
     )

@@ -70,11 +70,13 @@ class SearchSpace:
         relaxed: {group name: step} of the groups too small for the divisor, with the step that they got.
         budget: the limits that every decoded proposal meets.
         ladder: the levels that each variable may take, and what any combination costs, budget or not.
+        channel_groups: all the model's groups, in the order of `groups`.
     """
 
     def __init__(
         self, groups: Sequence[ChannelGroup], ladder: Ladder, budget: Budget, relaxed: dict[str, int]
     ) -> None:
+        self.channel_groups = tuple(groups)
         self.groups = tuple(group.name for group in groups)
         self.budget = budget
         self.relaxed = relaxed
@@ -124,8 +126,8 @@ class SearchSpace:
         Divisor, floor and ties hold. The `low` of every variable gives the smallest plan of the space.
         """
         proposals = np.asarray(ratios, dtype=np.float64)
-        levels = self._ladder.of_ratios(proposals.reshape(-1, len(self.variables)))
-        widths = self._ladder.widths(levels)
+        levels = self.ladder.of_ratios(proposals.reshape(-1, len(self.variables)))
+        widths = self.ladder.widths(levels)
         return widths if proposals.ndim == 2 else widths[0]
 
     def encode(self, widths: IntArray) -> FloatArray:

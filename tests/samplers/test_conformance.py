@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,9 +14,11 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import Trial, TrialState, create_trial
 
 from autoprune.errors import ConfigError
-from autoprune.samplers import SAMPLERS, make_sampler, trial_seed
+from autoprune.samplers import SAMPLERS, distributions, make_sampler, trial_seed
+from autoprune.space import Budget, SearchSpace, SpaceSpec, build_space
 from autoprune.study.leases import this_process
 from autoprune.study.queue import claim_trial, requeue_trial, store_score
+from tests.space.costs import chain, dense_macs
 
 Proposals = list[dict[str, float]]
 
@@ -33,8 +36,15 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def space_of(variables: int) -> dict[str, FloatDistribution]:
-    return {f"group{i}": FloatDistribution(0.1, 0.9 + 0.1 * (i % 2)) for i in range(variables)}
+@functools.cache
+def space_of(variables: int) -> SearchSpace:
+    """A chain of convolutions at half its MACs; a single layer has the stem and the classes beside it."""
+    net = chain([24 + 8 * (i % 2) for i in range(variables)])
+    return build_space(*net, Budget(macs=dense_macs(net) // 2), SpaceSpec(divisor=2 if variables > 2 else 1))
+
+
+def statistic(space: SearchSpace) -> dict[str, float]:
+    return {variable.name: float(i % 5) for i, variable in enumerate(space.variables)}
 
 
 class Search:
@@ -42,13 +52,20 @@ class Search:
 
     def __init__(self, sampler: str, variables: int, trials: int, seed: int = 3) -> None:
         self.sampler, self.trials, self.seed = sampler, trials, seed
-        self.space = space_of(variables)
+        self.problem = space_of(variables)
+        self.space = distributions(self.problem.variables)
         self.storage = InMemoryStorage()
         optuna.create_study(study_name="s", storage=self.storage, direction="maximize")
         self.restart()
 
     def restart(self) -> None:
-        sampler = make_sampler(self.sampler, seed=self.seed, trials=self.trials, space=self.space)
+        sampler = make_sampler(
+            self.sampler,
+            seed=self.seed,
+            trials=self.trials,
+            space=self.problem,
+            statistics={name: statistic(self.problem) for name in ("importance", "kl")},
+        )
         self.study = optuna.load_study(study_name="s", storage=self.storage, sampler=sampler)
 
     def ask(self) -> Trial:
@@ -139,8 +156,8 @@ def test_foreign_trials_do_no_harm(name: str) -> None:
     search = Search(name, 3, length(name))
     foreign: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 10)}
     search.study.add_trial(create_trial(params={"x": 2.0}, distributions=foreign, value=9.0))
-    partial: dict[str, BaseDistribution] = {"group0": search.space["group0"]}
-    search.study.add_trial(create_trial(params={"group0": 0.5}, distributions=partial, value=9.0))
+    partial: dict[str, BaseDistribution] = {"conv0": search.space["conv0"]}
+    search.study.add_trial(create_trial(params={"conv0": 0.5}, distributions=partial, value=9.0))
     for _ in range(search.trials):
         trial = search.ask()
         search.suggest(trial)
@@ -155,7 +172,7 @@ def test_foreign_trials_do_no_harm(name: str) -> None:
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_enqueued_ratios_are_taken_exactly(name: str) -> None:
     search = Search(name, 3, 10)
-    asked = {"group0": 0.123456789, "group1": 0.7, "group2": 0.1}
+    asked = {"conv0": 0.234567891, "conv1": 0.7, "conv2": 0.2}
     search.study.enqueue_trial(asked)
     trial = search.ask()
     search.suggest(trial)

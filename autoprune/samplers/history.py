@@ -1,0 +1,115 @@
+"""Own the history: what the finished trials of a study have shown, and which plans were tried already.
+
+Before: an Optuna study and a brief; after: samplers of our own learn from it.
+
+    history = read_history(brief, study, trial)
+    history.outcomes[-1].ratios, history.outcomes[-1].score        # the youngest; a higher score is better
+
+It holds complete trials, in the order in which they finished (`datetime_complete`, which the storage keeps;
+the number settles ties), so that every process reads the same sequence. Failed trials have taught nothing;
+trials that were stopped early come as complete ones, less a penalty, to the samplers in IGNORES_PRUNED.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from autoprune.errors import ConfigError
+from autoprune.samplers.brief import Brief
+from autoprune.space.levels import FloatArray, IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A complete trial: the plan that was scored, and its score.
+
+    Attributes:
+        ratios: float64 [k], the ratios that stand for the widths that the proposal decoded to.
+        score: higher is better, whatever the study's direction.
+    """
+
+    ratios: FloatArray
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """What a sampler learns from.
+
+    Attributes:
+        outcomes: of the complete trials, the first to finish first.
+        seen: the plans of all trials that finished, or that started before the one to be proposed.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    seen: frozenset[bytes]
+
+
+def read_history(brief: Brief, study: optuna.Study, trial: FrozenTrial) -> History:
+    """Read what a study's trials show to the one that is to be proposed.
+
+    Raises:
+        ConfigError: the study has several objectives.
+    """
+    if len(study.directions) > 1:
+        raise ConfigError(
+            f"search.sampler: the study has {len(study.directions)} objectives, this sampler takes one; "
+            'choose "nsga2", "tpe" or "random".'
+        )
+    names = {variable.name for variable in brief.space.variables}
+    trials = [each for each in study.get_trials(deepcopy=False) if names <= each.params.keys()]
+    tried = [each for each in trials if each.state.is_finished() or each.number < trial.number]
+    plans = {each.number: _plan(brief, each) for each in tried}
+    sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
+    complete = sorted((each for each in tried if each.state == TrialState.COMPLETE), key=_finished)
+    outcomes = tuple(
+        Outcome(plans[each.number], sign * each.values[0])
+        for each in complete
+        if math.isfinite(each.values[0])
+    )
+    return History(outcomes, frozenset(plan.tobytes() for plan in plans.values()))
+
+
+def places(brief: Brief, ratios: FloatArray) -> FloatArray:
+    """Return where ratios [..., k] lie in their ranges, from 0 (lowest) to 1 (highest)."""
+    ladder = brief.space.ladder
+    where: FloatArray = (ratios - ladder.low) / (ladder.high - ladder.low)
+    return where
+
+
+def ratios_at(brief: Brief, where: FloatArray) -> FloatArray:
+    """Return the ratios [..., k] at places in [0, 1]."""
+    ladder = brief.space.ladder
+    ratios: FloatArray = ladder.low + np.clip(where, 0.0, 1.0) * (ladder.high - ladder.low)
+    return ratios
+
+
+def levels_of(brief: Brief, ratios: FloatArray) -> IntArray:
+    """Return the level [k] of each ratio [k]."""
+    levels: IntArray = brief.space.ladder.of_ratios(ratios[None])[0]
+    return levels
+
+
+def _finished(trial: FrozenTrial) -> tuple[datetime.datetime, int]:
+    return trial.datetime_complete or datetime.datetime.min, trial.number
+
+
+def _plan(brief: Brief, trial: FrozenTrial) -> FloatArray:
+    """Return the ratios of the widths that a trial's parameters stand for; remembered, for they never change."""
+    proposal = tuple(trial.params[variable.name] for variable in brief.space.variables)
+    known: dict[tuple[float, ...], FloatArray] = brief.memory.setdefault("plans", {})
+    if proposal not in known:
+        known[proposal] = feasible(brief, np.array(proposal, dtype=np.float64))
+    return known[proposal]
+
+
+def feasible(brief: Brief, ratios: FloatArray) -> FloatArray:
+    """Return the ratios [k] of the plan that ratios [k] decode to; those decode to the same plan."""
+    return brief.space.encode(brief.space.decode(ratios))
