@@ -15,10 +15,14 @@ from collections.abc import Mapping
 from autoprune.errors import ConfigError, suggest
 from autoprune.samplers.brief import Brief, EvolutionRates
 from autoprune.samplers.cmaes import make_cmaes
+from autoprune.samplers.ddpg import make_ddpg
 from autoprune.samplers.evolution import make_evolution
 from autoprune.samplers.gp import make_gp
+from autoprune.samplers.importance import make_importance
+from autoprune.samplers.kl import make_kl
 from autoprune.samplers.nsga2 import make_nsga2
 from autoprune.samplers.per_trial import PerTrialSampler, SamplerFactory, distributions, trial_seed
+from autoprune.samplers.policy_gradient import make_policy_gradient
 from autoprune.samplers.random import make_random
 from autoprune.samplers.tpe import make_tpe
 from autoprune.samplers.views import view_study
@@ -31,9 +35,13 @@ SAMPLERS: dict[str, SamplerFactory] = {
     "cmaes": make_cmaes,
     "nsga2": make_nsga2,
     "evolution": make_evolution,
+    "ddpg": make_ddpg,
+    "policy_gradient": make_policy_gradient,
+    "importance": make_importance,
+    "kl": make_kl,
 }
 
-IGNORES_PRUNED = frozenset({"gp", "cmaes", "nsga2", "evolution"})
+IGNORES_PRUNED = frozenset({"gp", "cmaes", "nsga2", "evolution", "ddpg", "policy_gradient"})
 """Samplers that learn from complete trials only: for them a stopped trial is complete, less a penalty."""
 
 __all__ = [

@@ -102,7 +102,7 @@ def _finished(trial: FrozenTrial) -> tuple[datetime.datetime, int]:
 
 
 def _plan(brief: Brief, trial: FrozenTrial) -> FloatArray:
-    """Return the ratios of the widths that a trial's parameters stand for; remembered, for they never change."""
+    """Return the ratios of the plan that a trial's parameters decode to; remembered, as it never changes."""
     proposal = tuple(trial.params[variable.name] for variable in brief.space.variables)
     known: dict[tuple[float, ...], FloatArray] = brief.memory.setdefault("plans", {})
     if proposal not in known:

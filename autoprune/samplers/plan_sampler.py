@@ -1,4 +1,4 @@
-"""Own the step from a rule that proposes plans to an Optuna sampler: feasible plans, new ones where there are.
+"""Own the step from a rule that proposes plans to an Optuna sampler: plans in the budget, and new ones.
 
 Before: a row of SAMPLERS has a rule; after: `PerTrialSampler` asks the sampler for one trial.
 

@@ -1,0 +1,116 @@
+"""The actor-critic of AMC: an agent walks through the variables and chooses one keep ratio after the other.
+
+Before: a row of SAMPLERS; after: `PerTrialSampler` makes it afresh for each trial.
+
+    sampler = make_ddpg(Brief(seed=7, search_seed=0, trials=60, space=space, shapes=prunable.shapes))
+
+The agent is trained on the finished trials in the order in which they finished, a fixed number of updates
+after each. It stays in the brief's memory, so that a trial costs the updates of one trial; a process that
+resumes replays all of them once and arrives at the same weights, bit for bit on the same machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from optuna.samplers import BaseSampler
+from scipy.special import ndtr, ndtri
+
+from autoprune.samplers.actor_critic import Agent
+from autoprune.samplers.brief import Brief
+from autoprune.samplers.history import History, Outcome
+from autoprune.samplers.plan_sampler import PlanSampler, random_ratios
+from autoprune.samplers.walk import Walk
+from autoprune.space.levels import FloatArray
+
+FIRST_NOISE, LAST_NOISE = 0.5, 0.05
+"""Standard deviation of the exploration, in places, after the warm-up and at the search's last trial."""
+
+UPDATES = 4
+MOST_UPDATES = 64
+"""Updates after each finished trial: so many a variable, up to a limit, which bounds a proposal's time."""
+
+
+@dataclass(eq=False)
+class Learner:
+    """An agent, and the outcomes that it has absorbed."""
+
+    walk: Walk
+    agent: Agent
+    absorbed: list[Outcome] = field(default_factory=list)
+
+
+def make_ddpg(brief: Brief) -> BaseSampler:
+    """Make the layer-by-layer actor-critic.
+
+    One trial is one episode, one variable one step; tied groups are one step with the cost of all. A state
+    holds index, channels, inputs, kernel, cost, cost reduced, cost left and the last action, each in [0, 1];
+    an action is bounded so that later variables can still meet the budget, from above (the paper's algorithm
+    1) and from below. The first episodes are random, then truncated normal noise decays by a constant factor
+    an episode. Discount 1; the reward is the score less a moving average.
+
+    Departs from the paper, for tens of trials in place of hundreds and any score in place of accuracy: hidden
+    layers of 64 units, not 300; each step is rewarded with its share of the episode's reward, which keeps
+    values on one scale; rewards are divided by their standard deviation; several updates a step. Stride and
+    map size are not in the state: the cost stands for them. What the budget made of the actions is what is
+    learnt, and trials that others proposed (warm starts) are episodes too.
+
+    Reference: He et al., "AMC: AutoML for Model Compression and Acceleration on Mobile Devices", 2018,
+    section 3 and algorithm 1; Lillicrap et al., "Continuous Control with Deep Reinforcement Learning", 2016.
+    """
+    return PlanSampler(brief, _propose)
+
+
+def warm_up(brief: Brief) -> int:
+    """Return how many episodes are random; a fifth of the trials, 5 to 100 (the paper: 100 of 400)."""
+    return min(100, max(5, brief.trials // 5))
+
+
+def learner(brief: Brief, history: History) -> Learner:
+    """Return the learner that has absorbed the whole history: from memory, going on where it was.
+
+    Where memory holds another history (the clocks of two hosts may disagree on which trial finished first),
+    it begins again.
+    """
+    known: Learner | None = brief.memory.get("ddpg")
+    if known is None or not _begins_with(history.outcomes, known.absorbed):
+        known = brief.memory["ddpg"] = Learner(Walk(brief), Agent(brief.search_seed))
+    for outcome in history.outcomes[len(known.absorbed) :]:
+        learns = len(known.absorbed) + 1 >= warm_up(brief)
+        actions, states = known.walk.replay(outcome.ratios)
+        updates = min(MOST_UPDATES, UPDATES * brief.variables) if learns else 0
+        known.agent.absorb(states, actions, outcome.score, updates)
+        known.absorbed.append(outcome)
+    return known
+
+
+def noise_after(brief: Brief, episodes: int) -> float:
+    """Return the exploration's standard deviation after so many finished episodes."""
+    span = max(1, brief.trials - warm_up(brief))
+    passed = min(1.0, max(0, episodes - warm_up(brief)) / span)
+    return float(FIRST_NOISE * (LAST_NOISE / FIRST_NOISE) ** passed)
+
+
+def _propose(brief: Brief, history: History, rng: np.random.Generator, attempt: int) -> FloatArray:
+    if len(history.outcomes) < warm_up(brief):
+        return random_ratios(brief, rng)
+    mine = learner(brief, history)
+    noise = noise_after(brief, len(history.outcomes)) * (1 + attempt / 4)
+    levels, _ = mine.walk.go(lambda state: truncated_normal(mine.agent.act(state), noise, rng))
+    ratios: FloatArray = brief.space.ladder.ratios(levels[None])[0]
+    return ratios
+
+
+def truncated_normal(mean: float, spread: float, rng: np.random.Generator) -> float:
+    """Draw from a normal distribution cut to [0, 1], by its inverse distribution function."""
+    low, high = ndtr((0.0 - mean) / spread), ndtr((1.0 - mean) / spread)
+    return float(np.clip(mean + spread * ndtri(low + rng.random() * (high - low)), 0.0, 1.0))
+
+
+def _begins_with(outcomes: tuple[Outcome, ...], absorbed: list[Outcome]) -> bool:
+    """Tell whether the absorbed outcomes are the first of a history."""
+    return len(absorbed) <= len(outcomes) and all(
+        mine.score == theirs.score and np.array_equal(mine.ratios, theirs.ratios)
+        for mine, theirs in zip(absorbed, outcomes, strict=False)
+    )

@@ -1,0 +1,83 @@
+"""REINFORCE: one normal distribution a variable, moved towards the plans that score above the baseline.
+
+Before: a row of SAMPLERS; after: `PerTrialSampler` makes it afresh for each trial.
+
+    sampler = make_policy_gradient(Brief(seed=7, search_seed=0, trials=60, space=space))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from optuna.samplers import BaseSampler
+
+from autoprune.samplers.brief import Brief
+from autoprune.samplers.history import History, Outcome, places, ratios_at
+from autoprune.samplers.plan_sampler import PlanSampler
+from autoprune.space.levels import FloatArray
+
+START_MEAN, START_SPREAD = 0.5, 0.3
+"""The first policy, in places from 0 (lowest ratio) to 1 (highest)."""
+
+SMALLEST_SPREAD, LARGEST_SPREAD = 0.03, 0.5
+
+MEAN_RATE = 0.2
+SPREAD_RATE = 0.05
+ENTROPY = 0.1
+"""Weight of the entropy's gradient against an advantage of one standard deviation."""
+
+BASELINE = 0.8
+"""How much of the moving average of the scores stays at each trial."""
+
+CLIP = 2.0
+"""Advantages are cut here, in standard deviations: one failed finetune shall not throw the policy away."""
+
+
+@dataclass(frozen=True, eq=False)
+class Policy:
+    """Independent normal distributions over the places of all variables, mean and spread [k] each."""
+
+    mean: FloatArray
+    spread: FloatArray
+
+
+def make_policy_gradient(brief: Brief) -> BaseSampler:
+    """Make the policy-gradient sampler; its policy is computed anew from the finished trials, in order.
+
+    The paper's episodic REINFORCE with a Gaussian unit a variable, whose step is proportional to its
+    variance, a reinforcement baseline that is a moving average, and an entropy bonus.
+
+    Departs from the paper: the action that is learnt from is the plan that the budget made of the draw, and
+    trials that others proposed (warm starts) are learnt from as if the policy had; advantages are divided by
+    the scores' standard deviation so far, and clipped, since the unit of the score is not known.
+
+    Reference: Williams, "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement
+    Learning", 1992, section 6.
+    """
+    return PlanSampler(brief, _propose)
+
+
+def learn_policy(brief: Brief, outcomes: Sequence[Outcome]) -> Policy:
+    """Return the policy after one step for each outcome, in order."""
+    mean = np.full(brief.variables, START_MEAN)
+    log_spread = np.full(brief.variables, np.log(START_SPREAD))
+    baseline = outcomes[0].score if outcomes else 0.0
+    scores: list[float] = []
+    for outcome in outcomes:
+        scores.append(outcome.score)
+        scale = float(np.std(scores)) or 1.0
+        advantage = float(np.clip((outcome.score - baseline) / scale, -CLIP, CLIP))
+        baseline += (1 - BASELINE) * (outcome.score - baseline)
+        off = places(brief, outcome.ratios) - mean
+        surprise = np.clip((off / np.exp(log_spread)) ** 2 - 1, -1.0, 3.0)
+        mean = np.clip(mean + MEAN_RATE * advantage * off, 0.0, 1.0)
+        log_spread += SPREAD_RATE * (advantage * surprise + ENTROPY)
+        log_spread = np.clip(log_spread, np.log(SMALLEST_SPREAD), np.log(LARGEST_SPREAD))
+    return Policy(mean, np.exp(log_spread))
+
+
+def _propose(brief: Brief, history: History, rng: np.random.Generator, attempt: int) -> FloatArray:
+    policy = learn_policy(brief, history.outcomes)
+    return ratios_at(brief, rng.normal(policy.mean, policy.spread))

@@ -1,0 +1,122 @@
+"""Own the walk through a plan, one variable a step: what an agent sees, and what the budget leaves it.
+
+Before: the search space and the shapes of its layers; after: `ddpg` acts along it, or replays a trial on it.
+
+    walk = Walk(brief)
+    levels, states = walk.go(lambda state: 0.4)      # int64 [k]; float64 [k, STATE]
+    actions, states = walk.replay(ratios)            # of a plan that was scored
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from autoprune.samplers.brief import Brief
+from autoprune.samplers.history import levels_of, places
+from autoprune.space import SearchSpace, Variable
+from autoprune.space.budget import WINDOW_LOW
+from autoprune.space.levels import FloatArray, IntArray
+
+STATE = 8
+"""Index, channels, input channels, kernel size, cost, cost reduced so far, cost left, last action."""
+
+
+class Walk:
+    """The steps of one search space.
+
+    Costs are shares of the tightest budget, so that they mean MACs under a budget of MACs and parameters
+    under one of parameters; in states they are divided by what the space's largest plan costs.
+    """
+
+    def __init__(self, brief: Brief) -> None:
+        self._brief = brief
+        self._ladder = brief.space.ladder
+        self._dense = float(self._ladder.usage(self._ladder.top[None])[0])
+        self._facts = self._fixed_facts(brief)
+
+    def go(self, act: Callable[[FloatArray], float]) -> tuple[IntArray, FloatArray]:
+        """Choose level after level; an action is bounded so that the budget stays reachable.
+
+        Args:
+            act: from a state to an action, the place from 0 to 1 in the variable's range of keep ratios.
+
+        Returns:
+            The levels [k] and the states [k, STATE] that they were chosen in.
+        """
+        ladder, top = self._ladder, self._ladder.top
+        chosen = np.zeros_like(top)
+        states = np.empty((len(top), STATE))
+        last, most, least = 1.0, self._dense, float(ladder.usage(chosen[None])[0])
+        for step, row in enumerate(ladder.rows):
+            states[step] = self._state(step, most, least, last)
+            wanted = row.ratios[0] + act(states[step]) * (row.ratios[-1] - row.ratios[0])
+            rest_least, rest_most = self._costs_of_levels(chosen, step)
+            level = int(row.of_ratio(np.array([wanted]))[0])
+            chosen[step] = level = _bounded(level, rest_least, rest_most)
+            most, least = rest_most[level], rest_least[level]
+            last = float((row.ratios[level] - row.ratios[0]) / (row.ratios[-1] - row.ratios[0]))
+        return chosen, states
+
+    def replay(self, ratios: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the actions [k] and states [k, STATE] of a walk that ended in a plan's ratios [k]."""
+        levels = levels_of(self._brief, ratios)
+        actions = places(self._brief, self._ladder.ratios(levels[None])[0])
+        steps = np.arange(len(levels))
+        settled = steps[None] < steps[:, None]
+        most = self._ladder.usage(np.where(settled, levels, self._ladder.top))
+        least = self._ladder.usage(np.where(settled, levels, 0))
+        last = np.concatenate([[1.0], actions[:-1]])
+        states = [self._state(step, most[step], least[step], last[step]) for step in range(len(levels))]
+        return actions, np.stack(states)
+
+    def _state(self, step: int, most: float, least: float, last: float) -> FloatArray:
+        """Return the state before a step, where the plans that are still open cost from `least` to `most`."""
+        costs = [1 - most / self._dense, (most - least) / self._dense]
+        return np.concatenate([self._facts[step], costs, [last]])
+
+    def _costs_of_levels(self, chosen: IntArray, step: int) -> tuple[FloatArray, FloatArray]:
+        """Return what each level of a step costs, later variables at their lowest and at their highest."""
+        levels = int(self._ladder.top[step]) + 1
+        plans = np.repeat(chosen[None], 2 * levels, axis=0)
+        plans[:levels, step + 1 :] = 0
+        plans[levels:, step + 1 :] = self._ladder.top[step + 1 :]
+        plans[:, step] = np.tile(np.arange(levels), 2)
+        usage = self._ladder.usage(plans)
+        return usage[:levels], usage[levels:]
+
+    def _fixed_facts(self, brief: Brief) -> FloatArray:
+        """Return what never changes: index, channels, inputs, kernel and cost of each variable, in [0, 1]."""
+        ladder = self._ladder
+        without = np.repeat(ladder.top[None], len(ladder.top), axis=0)
+        np.fill_diagonal(without, 0)
+        saves = self._dense - ladder.usage(without)
+        shapes = [_shape_of(variable, brief.space, brief.shapes) for variable in brief.space.variables]
+        columns = np.column_stack([np.arange(len(saves)), np.array(shapes), saves])
+        largest: FloatArray = columns / np.maximum(columns.max(axis=0), 1e-12)
+        return largest
+
+
+def _bounded(level: int, rest_least: FloatArray, rest_most: FloatArray) -> int:
+    """Return the nearest level from which later variables can still come under the budget, and up to it."""
+    highest = int(np.count_nonzero(rest_least <= 1.0)) - 1
+    lowest = int(np.count_nonzero(rest_most < WINDOW_LOW))
+    return max(0, min(max(level, lowest), highest))
+
+
+def _shape_of(
+    variable: Variable, space: SearchSpace, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[int, int, int]:
+    """Return channels, most input channels and largest kernel of the layers that a variable's groups make."""
+    channels, inputs, kernel = 0, 0, 0
+    for group in space.channel_groups:
+        if group.name not in variable.groups:
+            continue
+        channels += group.width
+        for member in group.members:
+            shape = shapes.get(member.parameter, ())
+            if member.axis == 0 and len(shape) > 1:
+                inputs, kernel = max(inputs, shape[1]), max(kernel, math.prod(shape[2:]))
+    return channels, inputs, kernel
