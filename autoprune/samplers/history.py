@@ -66,7 +66,7 @@ def read_history(brief: Brief, study: optuna.Study, trial: FrozenTrial) -> Histo
     names = {variable.name for variable in brief.space.variables}
     trials = [each for each in study.get_trials(deepcopy=False) if names <= each.params.keys()]
     tried = [each for each in trials if each.state.is_finished() or each.number < trial.number]
-    plans = {each.number: _plan(brief, each) for each in tried}
+    plans = _plans(brief, tried)
     sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
     complete = sorted((each for each in tried if each.state == TrialState.COMPLETE), key=_finished)
     outcomes = tuple(
@@ -101,15 +101,17 @@ def _finished(trial: FrozenTrial) -> tuple[datetime.datetime, int]:
     return trial.datetime_complete or datetime.datetime.min, trial.number
 
 
-def _plan(brief: Brief, trial: FrozenTrial) -> FloatArray:
-    """Return the ratios of the plan that a trial's parameters decode to; remembered, as it never changes."""
-    proposal = tuple(trial.params[variable.name] for variable in brief.space.variables)
+def _plans(brief: Brief, trials: list[FrozenTrial]) -> dict[int, FloatArray]:
+    """Return {number: ratios of the plan that a trial decodes to}; remembered, as a plan never changes."""
+    names = [variable.name for variable in brief.space.variables]
     known: dict[tuple[float, ...], FloatArray] = brief.memory.setdefault("plans", {})
-    if proposal not in known:
-        known[proposal] = feasible(brief, np.array(proposal, dtype=np.float64))
-    return known[proposal]
+    proposals = {trial.number: tuple(trial.params[name] for name in names) for trial in trials}
+    new = [proposal for proposal in dict.fromkeys(proposals.values()) if proposal not in known]
+    if new:
+        known.update(zip(new, feasible(brief, np.array(new, dtype=np.float64)), strict=True))
+    return {number: known[proposal] for number, proposal in proposals.items()}
 
 
 def feasible(brief: Brief, ratios: FloatArray) -> FloatArray:
-    """Return the ratios [k] of the plan that ratios [k] decode to; those decode to the same plan."""
+    """Return the ratios [..., k] of the plans that ratios [..., k] decode to; they decode to the same."""
     return brief.space.encode(brief.space.decode(ratios))

@@ -1,31 +1,37 @@
-"""What every sampler must do: repeat itself from the storage alone, wherever it was killed."""
+"""What every sampler must do: repeat itself from the storage alone, wherever it was killed, and more."""
 
 from __future__ import annotations
 
 import functools
-import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
+import numpy as np
 import optuna
 import pytest
+import torch
 from optuna.distributions import BaseDistribution, FloatDistribution
-from optuna.storages import InMemoryStorage
-from optuna.trial import Trial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 
 from autoprune.errors import ConfigError
-from autoprune.samplers import SAMPLERS, distributions, make_sampler, trial_seed
-from autoprune.space import Budget, SearchSpace, SpaceSpec, build_space
-from autoprune.study.leases import this_process
-from autoprune.study.queue import claim_trial, requeue_trial, store_score
-from tests.space.costs import chain, dense_macs
+from autoprune.samplers import IGNORES_PRUNED, SAMPLERS, make_sampler, trial_seed
+from tests.samplers.search import Proposals, Search, kill_somewhere, space_of, upside_down
 
-Proposals = list[dict[str, float]]
+BLIND = {"random", "importance", "kl"}
+"""Samplers that do not look at scores."""
+
+WHOLE_PLANS = {"evolution", "ddpg", "policy_gradient", "importance", "kl"}
+"""Samplers whose proposals are the ratios of the widths that are scored."""
 
 
 def length(name: str) -> int:
     """Enough trials for two generations and more; a Gaussian process takes its time for each."""
     return 14 if name == "gp" else 30
+
+
+@functools.cache
+def uninterrupted(name: str, variables: int) -> Proposals:
+    return Search(name, variables, length(name)).run()
 
 
 @pytest.fixture(autouse=True)
@@ -36,82 +42,10 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-@functools.cache
-def space_of(variables: int) -> SearchSpace:
-    """A chain of convolutions at half its MACs; a single layer has the stem and the classes beside it."""
-    net = chain([24 + 8 * (i % 2) for i in range(variables)])
-    return build_space(*net, Budget(macs=dense_macs(net) // 2), SpaceSpec(divisor=2 if variables > 2 else 1))
-
-
-def statistic(space: SearchSpace) -> dict[str, float]:
-    return {variable.name: float(i % 5) for i, variable in enumerate(space.variables)}
-
-
-class Search:
-    """A search whose process can be killed: `restart` keeps nothing but the storage."""
-
-    def __init__(self, sampler: str, variables: int, trials: int, seed: int = 3) -> None:
-        self.sampler, self.trials, self.seed = sampler, trials, seed
-        self.problem = space_of(variables)
-        self.space = distributions(self.problem.variables)
-        self.storage = InMemoryStorage()
-        optuna.create_study(study_name="s", storage=self.storage, direction="maximize")
-        self.restart()
-
-    def restart(self) -> None:
-        sampler = make_sampler(
-            self.sampler,
-            seed=self.seed,
-            trials=self.trials,
-            space=self.problem,
-            statistics={name: statistic(self.problem) for name in ("importance", "kl")},
-        )
-        self.study = optuna.load_study(study_name="s", storage=self.storage, sampler=sampler)
-
-    def ask(self) -> Trial:
-        trial = claim_trial(self.study, target=10_000, lease=this_process())
-        assert trial is not None
-        return trial
-
-    def suggest(self, trial: Trial, count: int | None = None) -> None:
-        for name, distribution in list(self.space.items())[:count]:
-            trial.suggest_float(name, distribution.low, distribution.high)
-
-    def tell(self, trial: Trial) -> None:
-        value = sum(math.sin(5 * ratio + i) for i, ratio in enumerate(trial.params.values()))
-        if trial.number % 7 == 3:
-            self.study.tell(trial, state=TrialState.FAIL)
-        elif trial.number % 5 == 4:
-            store_score(self.study, trial.number, 1, value)
-            self.study.tell(trial, state=TrialState.PRUNED)
-        else:
-            self.study.tell(trial, value)
-
-    def run(self, disturb: Callable[[Search, int], None] = lambda search, n: None) -> Proposals:
-        for n in range(self.trials):
-            disturb(self, n)
-            trial = self.ask()
-            assert trial.number == n
-            self.suggest(trial)
-            self.tell(trial)
-        return [trial.params for trial in self.study.get_trials(deepcopy=False)]
-
-
-def kill_somewhere(search: Search, n: int) -> None:
-    """Kill trial n once: before its proposal, after some of its parameters, or after its first score."""
-    trial = search.ask()
-    stage = n % (len(search.space) + 2)
-    if stage:
-        search.suggest(trial, stage)
-    if stage == len(search.space) + 1:
-        store_score(search.study, n, 1, 0.5)
-    search.restart()
-    requeue_trial(search.study, n)
-
-
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_same_seed_repeats_and_another_differs(name: str) -> None:
-    first, second, other = (Search(name, 4, length(name), seed).run() for seed in (3, 3, 4))
+    first = uninterrupted(name, 4)
+    second, other = (Search(name, 4, length(name), seed).run() for seed in (3, 4))
     assert first == second
     assert all(a != b for a, b in zip(first, other, strict=True))
     distinct = {tuple(proposal.values()) for proposal in first}
@@ -120,23 +54,31 @@ def test_the_same_seed_repeats_and_another_differs(name: str) -> None:
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_resumed_equals_uninterrupted_wherever_it_was_killed(name: str) -> None:
-    assert Search(name, 4, length(name)).run(kill_somewhere) == Search(name, 4, length(name)).run()
+    assert Search(name, 4, length(name)).run(kill_somewhere) == uninterrupted(name, 4)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_fresh_objects_for_every_trial_change_nothing(name: str) -> None:
+    """So whatever a sampler keeps in memory it also finds in the storage."""
+
     def restart(search: Search, n: int) -> None:
         search.restart()
 
-    assert Search(name, 3, length(name)).run(restart) == Search(name, 3, length(name)).run()
+    assert Search(name, 3, length(name)).run(restart) == uninterrupted(name, 3)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_proposals_use_the_scores(name: str) -> None:
-    """All but random move: few of the last proposals are those of random with the same seeds."""
-    mine, control = (Search(each, 3, length(name)).run() for each in (name, "random"))
-    same = sum(a == b for a, b in zip(mine[-6:], control[-6:], strict=True))
-    assert same == 6 if name == "random" else same <= 1
+def test_all_but_the_blind_learn_from_scores(name: str) -> None:
+    other = Search(name, 3, length(name), score=upside_down).run()
+    same = [a == b for a, b in zip(uninterrupted(name, 3), other, strict=True)]
+    assert all(same) if name in BLIND else sum(same[-6:]) <= 1
+    assert all(same[:3])
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_only_those_that_say_so_ignore_pruned_trials(name: str) -> None:
+    other = Search(name, 3, length(name), pruned=upside_down).run()
+    assert (other == uninterrupted(name, 3)) == (name in IGNORES_PRUNED | BLIND)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -152,6 +94,29 @@ def test_one_variable_and_three_hundred(name: str, variables: int) -> None:
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
+def test_every_proposal_fits_the_budget(name: str) -> None:
+    space = space_of(4)
+    ratios = np.array([list(proposal.values()) for proposal in uninterrupted(name, 4)])
+    widths = space.decode(ratios)
+    usage = space.usage(widths)
+    assert ((usage >= 0.98) & (usage <= 1)).all()
+    if name in WHOLE_PLANS:
+        np.testing.assert_array_equal(space.encode(widths), ratios)
+        assert len(np.unique(widths, axis=0)) == len(widths)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("state", [TrialState.FAIL, TrialState.PRUNED])
+def test_nothing_but_failed_or_pruned_trials(name: str, state: TrialState) -> None:
+    search = Search(name, 3, 10)
+    for _ in range(search.trials):
+        trial = search.ask()
+        search.suggest(trial)
+        search.study.tell(trial, state=state)
+    assert len({tuple(proposal.values()) for proposal in search.proposals()}) == search.trials
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_foreign_trials_do_no_harm(name: str) -> None:
     search = Search(name, 3, length(name))
     foreign: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 10)}
@@ -162,7 +127,7 @@ def test_foreign_trials_do_no_harm(name: str) -> None:
         trial = search.ask()
         search.suggest(trial)
         search.tell(trial)
-    ours = [trial.params for trial in search.study.get_trials(deepcopy=False)][2:]
+    ours = search.proposals()[2:]
     assert all(params.keys() == search.space.keys() for params in ours)
     if name != "random":
         control = Search("random", 3, length(name) + 2).run()[2:]
@@ -189,6 +154,16 @@ def test_several_running_trials_get_different_proposals(name: str) -> None:
     for trial in open_trials:
         search.suggest(trial)
     assert len({tuple(trial.params.values()) for trial in open_trials}) == 3
+
+
+@pytest.mark.parametrize("name", sorted(WHOLE_PLANS))
+def test_global_random_states_are_left_alone(name: str) -> None:
+    def states() -> tuple[bytes, str]:
+        return torch.get_rng_state().numpy().tobytes(), str(np.random.get_state())
+
+    before = states()
+    Search(name, 3, 12).run()
+    assert states() == before
 
 
 def test_seeds_of_trials_differ() -> None:

@@ -1,0 +1,121 @@
+"""A search on a synthetic score whose process can be killed; every sampler's tests run on it."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+
+import optuna
+from optuna.storages import InMemoryStorage
+from optuna.trial import Trial, TrialState
+
+from autoprune.samplers import PerTrialSampler, distributions, make_sampler
+from autoprune.space import Budget, SearchSpace, SpaceSpec, build_space
+from autoprune.study.leases import this_process
+from autoprune.study.queue import claim_trial, requeue_trial, store_score
+from tests.space.costs import chain, dense_macs
+
+Proposals = list[dict[str, float]]
+Score = Callable[[dict[str, float]], float]
+
+
+@functools.cache
+def space_of(variables: int) -> SearchSpace:
+    """A chain of convolutions at half its MACs, widths of 24 and 32."""
+    net = chain([24 + 8 * (i % 2) for i in range(variables)])
+    return build_space(*net, Budget(macs=dense_macs(net) // 2), SpaceSpec(divisor=2 if variables > 2 else 1))
+
+
+def statistic(space: SearchSpace) -> dict[str, float]:
+    return {variable.name: float(i % 5) for i, variable in enumerate(space.variables)}
+
+
+def waves(params: dict[str, float]) -> float:
+    return sum(math.sin(5 * ratio + i) for i, ratio in enumerate(params.values()))
+
+
+def upside_down(params: dict[str, float]) -> float:
+    return -waves(params)
+
+
+class Search:
+    """A search whose process can be killed: `restart` keeps nothing but the storage.
+
+    Every seventh trial fails, every fifth is stopped early; `pruned` scores those, `score` the others.
+    """
+
+    def __init__(
+        self,
+        sampler: str,
+        variables: int,
+        trials: int,
+        seed: int = 3,
+        *,
+        score: Score = waves,
+        pruned: Score = waves,
+    ) -> None:
+        self.sampler, self.trials, self.seed = sampler, trials, seed
+        self.score, self.pruned = score, pruned
+        self.problem = space_of(variables)
+        self.space = distributions(self.problem.variables)
+        self.storage = InMemoryStorage()
+        optuna.create_study(study_name="s", storage=self.storage, direction="maximize")
+        self.restart()
+
+    def restart(self) -> None:
+        sampler = make_sampler(
+            self.sampler,
+            seed=self.seed,
+            trials=self.trials,
+            space=self.problem,
+            statistics={name: statistic(self.problem) for name in ("importance", "kl")},
+        )
+        self.study = optuna.load_study(study_name="s", storage=self.storage, sampler=sampler)
+
+    @property
+    def wrapper(self) -> PerTrialSampler:
+        assert isinstance(self.study.sampler, PerTrialSampler)
+        return self.study.sampler
+
+    def ask(self) -> Trial:
+        trial = claim_trial(self.study, target=10_000, lease=this_process())
+        assert trial is not None
+        return trial
+
+    def suggest(self, trial: Trial, count: int | None = None) -> None:
+        for name, distribution in list(self.space.items())[:count]:
+            trial.suggest_float(name, distribution.low, distribution.high)
+
+    def tell(self, trial: Trial) -> None:
+        if trial.number % 7 == 3:
+            self.study.tell(trial, state=TrialState.FAIL)
+        elif trial.number % 5 == 4:
+            store_score(self.study, trial.number, 1, self.pruned(trial.params))
+            self.study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self.study.tell(trial, self.score(trial.params))
+
+    def run(self, disturb: Callable[[Search, int], None] = lambda search, n: None) -> Proposals:
+        for n in range(self.trials):
+            disturb(self, n)
+            trial = self.ask()
+            assert trial.number == n
+            self.suggest(trial)
+            self.tell(trial)
+        return self.proposals()
+
+    def proposals(self) -> Proposals:
+        return [trial.params for trial in self.study.get_trials(deepcopy=False)]
+
+
+def kill_somewhere(search: Search, n: int) -> None:
+    """Kill trial n once: before its proposal, after some of its parameters, or after its first score."""
+    trial = search.ask()
+    stage = n % (len(search.space) + 2)
+    if stage:
+        search.suggest(trial, stage)
+    if stage == len(search.space) + 1:
+        store_score(search.study, n, 1, 0.5)
+    search.restart()
+    requeue_trial(search.study, n)
