@@ -24,7 +24,7 @@ Score = Callable[[dict[str, float]], float]
 def space_of(variables: int) -> SearchSpace:
     """A chain of convolutions at half its MACs, widths of 24 and 32."""
     net = chain([24 + 8 * (i % 2) for i in range(variables)])
-    return build_space(*net, Budget(macs=dense_macs(net) // 2), SpaceSpec(divisor=2 if variables > 2 else 1))
+    return build_space(*net, Budget(macs=dense_macs(net) // 2), SpaceSpec())
 
 
 def statistic(space: SearchSpace) -> dict[str, float]:
@@ -42,7 +42,7 @@ def upside_down(params: dict[str, float]) -> float:
 class Search:
     """A search whose process can be killed: `restart` keeps nothing but the storage.
 
-    Every seventh trial fails, every fifth is stopped early; `pruned` scores those, `score` the others.
+    Every seventh trial fails, every fifth is stopped early, unless `stops` is off: then it fails too.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class Search:
         seed: int = 3,
         *,
         score: Score = waves,
-        pruned: Score = waves,
+        stops: bool = True,
     ) -> None:
         self.sampler, self.trials, self.seed = sampler, trials, seed
-        self.score, self.pruned = score, pruned
+        self.score, self.stops = score, stops
         self.problem = space_of(variables)
         self.space = distributions(self.problem.variables)
         self.storage = InMemoryStorage()
@@ -88,10 +88,11 @@ class Search:
             trial.suggest_float(name, distribution.low, distribution.high)
 
     def tell(self, trial: Trial) -> None:
-        if trial.number % 7 == 3:
+        stopped = trial.number % 5 == 4
+        if trial.number % 7 == 3 or (stopped and not self.stops):
             self.study.tell(trial, state=TrialState.FAIL)
-        elif trial.number % 5 == 4:
-            store_score(self.study, trial.number, 1, self.pruned(trial.params))
+        elif stopped:
+            store_score(self.study, trial.number, 1, self.score(trial.params))
             self.study.tell(trial, state=TrialState.PRUNED)
         else:
             self.study.tell(trial, self.score(trial.params))
