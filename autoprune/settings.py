@@ -113,6 +113,16 @@ class SearchSettings:
 
 
 @dataclass(frozen=True)
+class EvolutionSettings:
+    """How search.sampler = "evolution" breeds; what is left out follows from the size of the search."""
+
+    population: Annotated[int, Field(strict=True, ge=2)] | None = None
+    tournament: Positive | None = None
+    crossover: Annotated[Real, Field(ge=0, le=1)] = 0.5
+    mutation: Ratio | None = None
+
+
+@dataclass(frozen=True)
 class ScoreSettings:
     """How a candidate climbs: BatchNorm recalibration, then finetunes such as "50 steps" or "1 epoch".
 
@@ -193,6 +203,7 @@ class RunConfig:
     task: TaskSettings = field(default_factory=TaskSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
+    evolution: EvolutionSettings = field(default_factory=EvolutionSettings)
     score: ScoreSettings = field(default_factory=ScoreSettings)
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     train: TrainSettings = field(default_factory=TrainSettings)

@@ -76,6 +76,8 @@ def test_overrides_leave_the_mapping_alone() -> None:
         ("search.trials=true", r"search\.trials: got True, expected an integer"),
         ("train.learning_rate=true", r"train\.learning_rate: got True, expected a number"),
         ("data.augment=1", r"data\.augment: got 1, expected true or false"),
+        ("evolution.population=1", r"evolution\.population: got 1, expected an integer >= 2"),
+        ("evolution.crossover=2.0", r"evolution\.crossover: got 2\.0, expected a number >= 0 and <= 1"),
         ("search=3", r"expected section\.key=value"),
         ("a.b.c=3", r"expected section\.key=value"),
         ("score=", r"expected section\.key=value"),

@@ -7,6 +7,7 @@ Before: a settled config; after: `search`, which then loads, traces and, last of
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from autoprune.pipeline.scoring import parse_rungs
 from autoprune.pipeline.train import AUTO, named_setting, schedule_of
 from autoprune.pipeline.warm_starts import WARM_STARTS
 from autoprune.precision import resolve_device
-from autoprune.samplers import SAMPLERS
+from autoprune.samplers import SAMPLERS, EvolutionRates
+from autoprune.samplers.evolution import settled_rates
 from autoprune.settings import RunConfig
 from autoprune.study import study_state
 from autoprune.study.storage import is_in_memory, names_in_file
@@ -43,6 +45,8 @@ def check_names(config: RunConfig) -> None:
         _check_name(f"search.{key}", name, known)
     for name in search.warm_starts:
         _check_name("search.warm_starts", name, WARM_STARTS)
+    if search.sampler == "evolution":
+        settled_rates(EvolutionRates(**dataclasses.asdict(config.evolution)), search.trials, 1)
     device = resolve_device(search.device)
     if search.setting != AUTO:
         named_setting(search.setting, device)

@@ -39,6 +39,7 @@ from autoprune.pipeline.warm_starts import choose_warm_starts, enqueue_missing
 from autoprune.precision import Setting
 from autoprune.report import StudySummary, summarise
 from autoprune.report.summary import outcome
+from autoprune.samplers import EvolutionRates
 from autoprune.settings import RunConfig
 from autoprune.study import SearchStudy, TrialRecord, create_study, open_study
 from autoprune.train import evaluate
@@ -236,6 +237,9 @@ def _run(
         rungs=len(parse_rungs(config.score)),
         seed=search.seed,
         device=setting.device,
+        statistics=study.chosen.get("statistics"),
+        shapes=problem.prunable.shapes,
+        rates=EvolutionRates(**dataclasses.asdict(config.evolution)),
         on_event=_teller(study, config, problem, watch),
     )
     watch(

@@ -25,7 +25,7 @@ HIDDEN = 64
 """Units of each of the two hidden layers; the paper has 300, for hundreds of episodes."""
 
 BATCH = 64
-ACTOR_RATE, CRITIC_RATE = 3e-3, 1e-2
+ACTOR_RATE, CRITIC_RATE = 1e-3, 3e-3
 SOFT = 0.05
 """Share of the networks that moves into their slow copies at each update."""
 

@@ -24,7 +24,7 @@ from autoprune.samplers.plan_sampler import PlanSampler, random_ratios
 from autoprune.samplers.walk import Walk
 from autoprune.space.levels import FloatArray
 
-FIRST_NOISE, LAST_NOISE = 0.5, 0.05
+FIRST_NOISE, LAST_NOISE = 0.3, 0.05
 """Standard deviation of the exploration, in places, after the warm-up and at the search's last trial."""
 
 UPDATES = 4

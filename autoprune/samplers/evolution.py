@@ -41,21 +41,20 @@ def make_evolution(brief: Brief) -> BaseSampler:
 
     Reference: Real et al., "Regularized Evolution for Image Classifier Architecture Search", 2019, section 3.
     """
-    settled_rates(brief)
+    settled_rates(brief.rates, brief.trials, brief.variables)
     return PlanSampler(brief, _propose)
 
 
-def settled_rates(brief: Brief) -> EvolutionRates:
+def settled_rates(rates: EvolutionRates, trials: int, variables: int) -> EvolutionRates:
     """Return the rates with those filled in that follow from the search's size.
 
     Raises:
         ConfigError: the population takes all trials, or the tournament is larger than the population.
     """
-    rates = brief.rates
-    population = rates.population or max(2, min(LARGEST, brief.trials // 5))
-    if rates.population is not None and population >= brief.trials:
+    population = rates.population or max(2, min(LARGEST, trials // 5))
+    if rates.population is not None and population >= trials:
         raise ConfigError(
-            f"evolution.population: got {population} in a search of {brief.trials} trials, expected "
+            f"evolution.population: got {population} in a search of {trials} trials, expected "
             "fewer than the trials; a fifth of them is usual."
         )
     tournament = rates.tournament or max(2, round(population / 4))
@@ -63,12 +62,12 @@ def settled_rates(brief: Brief) -> EvolutionRates:
         raise ConfigError(
             f"evolution.tournament: got {tournament}, expected at most the population, {population}."
         )
-    mutation = rates.mutation or min(0.5, MOVED / brief.variables)
+    mutation = rates.mutation or min(0.5, MOVED / variables)
     return EvolutionRates(population, tournament, rates.crossover, mutation)
 
 
 def _propose(brief: Brief, history: History, rng: np.random.Generator, attempt: int) -> FloatArray:
-    rates = settled_rates(brief)
+    rates = settled_rates(brief.rates, brief.trials, brief.variables)
     population = history.outcomes[-(rates.population or 0) :]
     if len(population) < (rates.population or 0):
         return random_ratios(brief, rng)

@@ -45,6 +45,11 @@ class PerTrialSampler(BaseSampler):
         self._brief = brief
         self._space = distributions(brief.space.variables)
 
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What the inner samplers keep between trials, to save work."""
+        return self._brief.memory
+
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from optuna.trial import Trial
 
-from autoprune.engines import Event, run_search
+from autoprune.engines import Event, TrialRunner, run_search
 from autoprune.errors import ConfigError, StudyError, TrialError
+from autoprune.samplers import IGNORES_PRUNED, EvolutionRates
 from autoprune.study import RungScore, open_study
-from tests.engines.toy import ToyScorer, Troubled, make_toy, new_study, toy_runner
+from tests.engines.toy import ToyScorer, Troubled, make_toy, new_study, toy_runner, toy_space
 
 
 @pytest.fixture
@@ -182,4 +183,34 @@ def test_unknown_names_suggest_the_nearest(url: str) -> None:
         toy_runner(study, pruner="medain")
     with pytest.raises(ConfigError, match=r'unknown sampler \'cma\'. Did you mean "cmaes"'):
         toy_runner(study, sampler="cma")
+    assert study.records() == []
+
+
+@pytest.mark.parametrize("sampler", ["evolution", "ddpg", "policy_gradient", "importance", "kl"])
+def test_samplers_of_our_own_run_a_search(url: str, sampler: str) -> None:
+    study = new_study(url)
+    space = toy_space()
+    values = {variable.name: float(i) for i, variable in enumerate(space.variables)}
+    runner = TrialRunner(
+        study,
+        space,
+        sampler=sampler,
+        trials=12,
+        rungs=2,
+        statistics={"importance": values, "kl": values},
+        rates=EvolutionRates(population=3),
+    )
+    run_search("serial", runner, make_toy)
+    records = study.records()
+    assert len(records) == 12
+    assert len({tuple(record.widths.values()) for record in records}) == 12
+    stopped = [record for record in records if record.stopped]
+    states = {record.state for record in stopped}
+    assert states <= ({"complete"} if sampler in IGNORES_PRUNED else {"pruned"})
+
+
+def test_a_sampler_without_its_statistic_is_refused_before_any_trial(url: str) -> None:
+    study = new_study(url)
+    with pytest.raises(ConfigError, match=r'"kl" draws by the statistic "kl" of each variable, and none is'):
+        toy_runner(study, "kl")
     assert study.records() == []

@@ -1,0 +1,76 @@
+"""The walk: whatever the agent asks for, the budget stays reachable; a replay sees what the walk saw."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from autoprune.samplers import Brief
+from autoprune.samplers.walk import STATE, Walk
+from autoprune.space import Budget, SpaceSpec, Tie, build_space
+from tests.space.costs import chain, dense_macs
+
+
+def brief(limit: float = 0.5, params: int | None = None) -> Brief:
+    net = chain([24, 32, 24, 32, 24], maps=[64, 64, 16, 16, 16])
+    budget = Budget(macs=None if params else int(limit * dense_macs(net)), params=params)
+    space = build_space(*net, budget, SpaceSpec(ties=(Tie("pair", ("conv1", "conv3")),)))
+    shapes = {f"conv{i}.weight": (8, 10 + i, 3, 3) for i in range(4)}
+    return Brief(seed=0, search_seed=0, trials=20, space=space, shapes=shapes)
+
+
+@pytest.mark.parametrize("limit", [0.15, 0.5, 0.9])
+@pytest.mark.parametrize("asked", [0.0, 0.3, 1.0])
+def test_actions_are_bounded_so_that_the_budget_is_met(limit: float, asked: float) -> None:
+    told = brief(limit)
+    levels, states = Walk(told).go(lambda state: asked)
+    usage = told.space.ladder.usage(levels[None])[0]
+    assert 0.9 < usage <= 1.0  # the last variable's step is what may be missing to the window
+    assert states.shape == (4, STATE)
+    assert ((states >= 0) & (states <= 1)).all()
+
+
+def test_an_action_within_the_bounds_is_taken() -> None:
+    told = brief()
+    levels, _ = Walk(told).go(lambda state: 0.6)
+    row = told.space.ladder.rows[0]
+    wanted = row.ratios[0] + 0.6 * (row.ratios[-1] - row.ratios[0])
+    assert abs(row.ratios[levels[0]] - wanted) <= 1 / 24
+
+
+def test_a_replay_sees_the_states_of_the_walk() -> None:
+    told = brief()
+    draws = iter(np.random.default_rng(0).random(4))
+    walk = Walk(told)
+    levels, states = walk.go(lambda state: next(draws))
+    actions, again = walk.replay(told.space.ladder.ratios(levels[None])[0])
+    np.testing.assert_array_equal(again, states)
+    np.testing.assert_array_equal(actions[:-1], states[1:, -1])
+
+
+def test_states_say_what_was_saved_and_what_can_be() -> None:
+    told = brief()
+    walk, ladder = Walk(told), told.space.ladder
+    dense, least = (float(ladder.usage(levels[None])[0]) for levels in (ladder.top, 0 * ladder.top))
+    _, all_kept = walk.replay(ladder.high)
+    _, all_cut = walk.replay(ladder.low)
+    np.testing.assert_allclose(all_kept[:, 5], 0, atol=1e-12)
+    assert (np.diff(all_kept[:, 6]) < 0).all()
+    assert (np.diff(all_cut[:, 5]) > 0).all()
+    np.testing.assert_allclose(all_cut[:, 5] + all_cut[:, 6], 1 - least / dense)
+
+
+def test_shapes_of_layers_are_seen_and_ties_add_up() -> None:
+    _, states = Walk(brief()).replay(brief().space.ladder.high)
+    index, channels, inputs, kernel = states[:, :4].T
+    np.testing.assert_allclose(index, [0, 1 / 3, 2 / 3, 1])
+    np.testing.assert_allclose(channels, np.array([24, 64, 24, 24]) / 64)
+    np.testing.assert_allclose(inputs, np.array([10, 13, 12, 0]) / 13)
+    np.testing.assert_allclose(kernel, [1, 1, 1, 0])
+
+
+def test_a_budget_of_parameters_is_walked_by_parameters() -> None:
+    told = brief(params=12_000)
+    levels, _ = Walk(told).go(lambda state: 1.0)
+    cost = told.space.cost(told.space.ladder.widths(levels[None]))
+    assert 0.9 * 12_000 < np.asarray(cost.params)[0] <= 12_000
