@@ -72,7 +72,7 @@ def test_all_but_the_blind_learn_from_scores(name: str) -> None:
     other = Search(name, 4, length(name), score=upside_down).run()
     same = [a == b for a, b in zip(uninterrupted(name, 4), other, strict=True)]
     assert all(same) if name in BLIND else sum(same[-6:]) <= 1
-    assert all(same[:3])
+    assert same[0]
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
