@@ -7,8 +7,8 @@ Before: `walk` turns finished trials into transitions; after: `ddpg` asks the ag
     agent.act(state)                                     # 0.4: a place in the variable's range
 
 The agent is a function of its seed and of the sequence of what it absorbed: each trial's updates draw from a
-generator seeded with its position. The networks are so small that NumPy, with gradients by hand, takes a
-fifth of the time that torch's autograd does, and leaves torch's random state, threads and modes alone.
+generator seeded with its position. The networks are so small that NumPy, with gradients by hand, takes
+half the time that torch's autograd does, and leaves torch's random state, threads and modes alone.
 """
 
 from __future__ import annotations

@@ -56,8 +56,8 @@ def make_ddpg(brief: Brief) -> BaseSampler:
     map size are not in the state: the cost stands for them. What the budget made of the actions is what is
     learnt, and trials that others proposed (warm starts) are episodes too.
 
-    Measured on a smooth synthetic score of 12 variables: after 80 trials no better than random (the paper gives
-    it 400 episodes). Choose "evolution" or "policy_gradient" for short searches.
+    Measured on a smooth synthetic score of 12 variables: after 80 trials no better than random (the paper
+    gives it 400 episodes). Choose "evolution" or "policy_gradient" for short searches.
 
     Reference: He et al., "AMC: AutoML for Model Compression and Acceleration on Mobile Devices", 2018,
     section 3 and algorithm 1; Lillicrap et al., "Continuous Control with Deep Reinforcement Learning", 2016.
