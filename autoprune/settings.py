@@ -89,12 +89,18 @@ class SearchSettings:
     Heuristics named in `warm_starts` are tried before the sampler takes over, in that order, at most a third
     of the trials. "sensitivity" scores so many cut models at most, each on so many validation images after
     so many batches of recalibration.
+
+    The engine "ray" alone reads `cpus_per_trial`, `gpus_per_trial` (a share such as 0.5) and `address` (of a
+    running cluster: "auto", "10.0.0.1:6379").
     """
 
     sampler: str = "tpe"
     trials: Positive = 60
     engine: str = "serial"
     workers: Positive = 2
+    cpus_per_trial: PositiveFloat | None = None
+    gpus_per_trial: Annotated[Real, Field(ge=0)] | None = None
+    address: str | None = None
     seed: Seed = 0
     storage: str | None = None
     study: str | None = None

@@ -5,7 +5,8 @@ Before: `pipeline` has a study, a space and a scorer; after: the study holds the
     runner = TrialRunner(study, space, sampler="tpe", trials=60, rungs=2, seed=0)
     run_search("serial", runner, make_scorer)
 
-A new engine is a function (runner, make_scorer, workers) in a file of its own, and one row here.
+A new engine is a function (runner, make_scorer, workers) in a file of its own, and one row here; what it
+needs beyond autoprune's own packages is imported when it runs.
 """
 
 from __future__ import annotations
@@ -14,15 +15,18 @@ from collections.abc import Callable
 
 from autoprune.engines.processes import run_processes
 from autoprune.engines.pruners import PRUNERS
+from autoprune.engines.ray import run_ray
 from autoprune.engines.serial import run_serial
 from autoprune.engines.trial_runner import Event, Job, MakeScorer, Scorer, TrialRunner
+from autoprune.engines.workers import Workers
 from autoprune.errors import ConfigError, suggest
 
-Engine = Callable[[TrialRunner, MakeScorer, int], None]
+Engine = Callable[[TrialRunner, MakeScorer, Workers], None]
 
 ENGINES: dict[str, Engine] = {
     "serial": run_serial,
     "processes": run_processes,
+    "ray": run_ray,
 }
 
 __all__ = [
@@ -34,6 +38,7 @@ __all__ = [
     "MakeScorer",
     "Scorer",
     "TrialRunner",
+    "Workers",
     "run_search",
 ]
 
@@ -43,7 +48,7 @@ def run_search(
     runner: TrialRunner,
     make_scorer: MakeScorer,
     *,
-    workers: int = 1,
+    workers: int | Workers = 1,
     other_hosts_are_gone: bool = False,
 ) -> None:
     """Run a search, or go on with one, until its study has all its trials.
@@ -55,7 +60,7 @@ def run_search(
         engine: a row of ENGINES.
         runner: the trials' lifecycle.
         make_scorer: makes the scorer where it is used; picklable for engines with several processes.
-        workers: how many processes, for engines that have them.
+        workers: how many trials at once, for engines that run several; or what each of them may use, too.
         other_hosts_are_gone: queue trials again that other hosts hold, too.
 
     Raises:
@@ -65,8 +70,9 @@ def run_search(
     if engine not in ENGINES:
         hint = suggest(engine, ENGINES) or f" Known: {', '.join(ENGINES)}."
         raise ConfigError(f"search.engine: unknown engine {engine!r}.{hint}")
+    given = workers if isinstance(workers, Workers) else Workers(workers)
     runner.study.requeue_dead(other_hosts=other_hosts_are_gone)
     try:
-        ENGINES[engine](runner, make_scorer, workers)
+        ENGINES[engine](runner, make_scorer, given)
     finally:
         runner.study.release()

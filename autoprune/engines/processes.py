@@ -2,7 +2,7 @@
 
 Before: `TrialRunner` has jobs; after: workers send scores over pipes, and are told whether to climb on.
 
-    run_processes(runner, make_scorer, workers=2)
+    run_processes(runner, make_scorer, Workers(2))
 
 A worker that dies (kill -9, out of memory) costs its trial only: that is queued once more, then recorded as
 failed; the worker is replaced. Workers leave by themselves when this process dies.
@@ -25,6 +25,7 @@ from typing import Any
 
 from autoprune.engines.serial import climb
 from autoprune.engines.trial_runner import Job, MakeScorer, TrialRunner
+from autoprune.engines.workers import Workers
 from autoprune.errors import StudyError, TrialError
 
 MAX_DEATHS = 2
@@ -43,7 +44,7 @@ class _Worker:
     job: Job | None = None
 
 
-def run_processes(runner: TrialRunner, make_scorer: MakeScorer, workers: int) -> None:
+def run_processes(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers) -> None:
     """Run trials on spawned workers until the study has them all.
 
     Args:
@@ -56,7 +57,7 @@ def run_processes(runner: TrialRunner, make_scorer: MakeScorer, workers: int) ->
     """
     pool: list[_Worker] = []
     try:
-        pool.extend(_spawn(make_scorer, workers) for _ in range(workers))
+        pool.extend(_spawn(make_scorer, workers.number) for _ in range(workers.number))
         unready_deaths = 0
         while any(worker.job is not None or not worker.ready for worker in pool) or _feed(runner, pool):
             ends = {worker.pipe: worker for worker in pool}
@@ -67,7 +68,7 @@ def run_processes(runner: TrialRunner, make_scorer: MakeScorer, workers: int) ->
                 except (EOFError, OSError):
                     unready_deaths += not worker.ready
                     _bury(runner, worker, unready_deaths)
-                    pool[pool.index(worker)] = _spawn(make_scorer, workers)
+                    pool[pool.index(worker)] = _spawn(make_scorer, workers.number)
                 else:
                     _handle(runner, worker, message)
             _feed(runner, pool)

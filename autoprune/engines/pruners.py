@@ -54,9 +54,15 @@ PRUNERS: dict[str, Callable[[int], BasePruner]] = {
     "median": _median,
     "percentile": _percentile,
     "halving": _halving,
+    "asha": _halving,
     "hyperband": _hyperband,
 }
-"""From the number of rungs to a pruner. The percentile pruner keeps the best quarter."""
+"""From the number of rungs to a pruner. The percentile pruner keeps the best quarter.
+
+Optuna's halving is asynchronous, so "asha" is another name for it; under both, the Ray engine asks the ASHA
+of Ray. Hyperband puts trial n into a bracket by a hash of the study's name and n, so a resumed trial stays in its
+own; unlike in `Study.optimize`, the sampler learns from all brackets, since few trials are in each.
+"""
 
 
 def make_pruner(name: str, rungs: int) -> BasePruner:

@@ -1,6 +1,6 @@
 """The serial engine: one trial after the other in this process; resumed searches repeat exactly.
 
-run_serial(runner, make_scorer, workers=1)
+run_serial(runner, make_scorer, Workers())
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from autoprune.engines.trial_runner import Job, MakeScorer, Scorer, TrialRunner
+from autoprune.engines.workers import Workers
 from autoprune.errors import TrialError
 from autoprune.study import RungScore
 
 
-def run_serial(runner: TrialRunner, make_scorer: MakeScorer, workers: int) -> None:
+def run_serial(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers) -> None:
     """Run trials until the study has them all; `workers` does not matter here."""
     scorer = make_scorer()
     while (job := runner.ask()) is not None:

@@ -96,6 +96,8 @@ class TrialRunner:
         on_event: called with every `Event`, in this process, once what it tells of is stored. An error that
             it raises ends the search, never the trial: that has ended already, or goes back to the queue.
 
+    An engine with an early stopping of its own sets it as `early`; scores reach it by `report` all the same.
+
     Raises:
         ConfigError: an unknown sampler or pruner, or a sampler that lacks its statistic.
     """
@@ -125,7 +127,8 @@ class TrialRunner:
         self._on_event = on_event or (lambda event: None)
         self._penalised = sampler in IGNORES_PRUNED
         self._distributions = distributions(space.variables)
-        self._early = EarlyStopping(study.optuna, make_pruner(pruner, rungs))
+        self.pruner = pruner
+        self.early = EarlyStopping(study.optuna, make_pruner(pruner, rungs))
         self._attempts: dict[int, _Attempt] = {}
         study.optuna.sampler = make_sampler(
             sampler,
@@ -162,7 +165,7 @@ class TrialRunner:
         if len(attempt.scores) < self.rungs:
             with storage_errors(self.study.url):
                 scores = [each.score for each in attempt.scores]
-                attempt.stopped = self._early.should_stop(job.number, scores)
+                attempt.stopped = self.early.should_stop(job.number, scores)
         self._on_event(Event("rung", job.number, rung=rung))
         return len(attempt.scores) < self.rungs and not attempt.stopped
 

@@ -20,7 +20,7 @@ from typing import Any
 import optuna
 import torch
 
-from autoprune.engines import Event, TrialRunner, run_search
+from autoprune.engines import Event, TrialRunner, Workers, run_search
 from autoprune.errors import ConfigError, TrialError
 from autoprune.pipeline.checks import check_names, check_places, check_study_is_new
 from autoprune.pipeline.dense import Dense, load_dense, try_model, try_task
@@ -260,7 +260,8 @@ def _run(
         known = problem.prunable.fingerprint
         make_scorer = ScorerFactory(config, setting, ranking, handed_on, known, supernet)
     with _quiet_optuna():
-        run_search(search.engine, runner, make_scorer, workers=search.workers, other_hosts_are_gone=take_over)
+        workers = Workers(search.workers, search.cpus_per_trial, search.gpus_per_trial, search.address)
+        run_search(search.engine, runner, make_scorer, workers=workers, other_hosts_are_gone=take_over)
     return SearchResult(study.name, study.url, Path(str(config.output.folder)), summarise(study))
 
 

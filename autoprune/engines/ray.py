@@ -1,0 +1,202 @@
+"""The engine that hands trials to Ray Tune: on this machine, or on a cluster, with shares of GPUs.
+
+Before: `TrialRunner` has jobs; after: `ray_tune` runs them in Ray's actors, and tells the study each score.
+
+    run_ray(runner, make_scorer, Workers(4, gpus=0.5, address="auto"))
+
+Only this process touches the storage. A worker or a node that dies costs the trial that it ran: that is
+queued once more, then recorded as failed. What Tune itself writes goes to a folder that is removed at the end:
+the study is the only state, so any engine can go on with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import math
+import os
+import signal
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+from autoprune.engines.trial_runner import MakeScorer, TrialRunner
+from autoprune.engines.workers import Share, Workers
+from autoprune.errors import ConfigError, reason_of
+
+SPARE_BYTES = 100 * 2**20
+"""Memory of an object store that we start, beside what the scorer takes: nothing else of size passes."""
+
+_QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints even where it is told to be silent
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in a config are relative to the folder of the search
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the search at once, as in every engine
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_RESULT_BUFFER_LENGTH": "1",  # each score is judged before the next rung begins
+}
+"""What Ray reads from the environment, for as long as a search runs."""
+
+_log = logging.getLogger(__name__)
+
+
+def run_ray(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers) -> None:
+    """Run trials under Ray Tune until the study has them all.
+
+    Where this process is connected to Ray already, that connection is used, and left open.
+
+    Args:
+        runner: the trials' lifecycle; with the pruner "halving" or "asha", Ray's own ASHA judges the rungs.
+        make_scorer: picklable; called once in each worker.
+        workers: how many trials at once, what each may use, and the cluster.
+
+    Raises:
+        ConfigError: Ray is not installed, there is no cluster at the address, or this machine cannot hold
+            a trial.
+        StudyError: the scorer cannot be handed to workers, or cannot be made there.
+    """
+    with _environment(_QUIET), _quiet_logs(), _signals_kept():
+        ray_tune = _load()
+        parcel = ray_tune.pack(make_scorer)
+        with _connected(workers, len(parcel)):
+            share = _share(runner, workers)
+            with tempfile.TemporaryDirectory(prefix="autoprune-ray-", ignore_cleanup_errors=True) as folder:
+                ray_tune.tune_trials(runner, parcel, share, folder)
+
+
+def _load() -> ModuleType:
+    try:
+        return importlib.import_module("autoprune.engines.ray_tune")
+    except ImportError as error:
+        raise ConfigError(
+            f'search.engine: "ray" needs Ray Tune ({error}): pip install "autoprune[ray]", or use the engine '
+            '"processes".'
+        ) from error
+
+
+@contextlib.contextmanager
+def _connected(workers: Workers, parcel_bytes: int) -> Iterator[None]:
+    """Connect to Ray, or start it here; leave it as it was."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        with _signals_kept():  # from here on, too: SIGTERM stays the caller's
+            if workers.address is None:
+                _start_here(workers, parcel_bytes)
+            else:
+                _join(workers.address)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start_here(workers: Workers, parcel_bytes: int) -> None:
+    import ray
+
+    try:
+        ray.init(
+            address="local",  # never a cluster that happens to run here
+            num_cpus=math.ceil(workers.number * _cpus(workers)),
+            object_store_memory=SPARE_BYTES + 2 * parcel_bytes,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f'search.engine: Ray cannot be started here ({reason_of(error)}); use the engine "processes".'
+        ) from error
+
+
+def _join(address: str) -> None:
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"search.address: no Ray cluster at {address!r} ({reason_of(error)}); start one with "
+            "`ray start --head`, or leave search.address out to run on this machine alone."
+        ) from error
+
+
+def _share(runner: TrialRunner, workers: Workers) -> Share:
+    """Return what one trial may use; say so where no machine has it."""
+    import ray
+
+    alive: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    nodes: list[dict[str, float]] = [node["Resources"] for node in alive]
+    gpus = sum(node.get("GPU", 0.0) for node in nodes)
+    share = Share(workers.number, cpus=_cpus(workers), gpus=_gpus(runner, workers, gpus))
+    if any(node.get("CPU", 0.0) >= share.cpus and node.get("GPU", 0.0) >= share.gpus for node in nodes):
+        return share
+    wanted = f"{share.cpus:g} CPUs and {share.gpus:g} GPUs a trial, which no machine that Ray sees has"
+    if workers.address is None:
+        raise ConfigError(f"search.gpus_per_trial: {wanted}; ask for less, or search.cpus_per_trial.")
+    _log.warning("search.address: %s; the search waits for one to join the cluster", wanted)
+    return share
+
+
+def _cpus(workers: Workers) -> float:
+    import torch
+
+    return max(1, torch.get_num_threads() // workers.number) if workers.cpus is None else workers.cpus
+
+
+def _gpus(runner: TrialRunner, workers: Workers, present: float) -> float:
+    """Return the GPUs of a trial: as many trials on each as it takes to run all workers at once."""
+    if workers.gpus is not None:
+        return workers.gpus
+    if not runner.device.startswith("cuda"):
+        return 0.0
+    return 1.0 if present < 1 else 1.0 / max(1, math.ceil(workers.number / present))
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _quiet_logs() -> Iterator[None]:
+    """Keep Ray's own reports from the terminal: a watcher tells better how a search goes on."""
+    logger = logging.getLogger("ray")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"ray\b.*")
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Give back the handlers of the signals that Ray and Tune take."""
+    names = ("SIGINT", "SIGTERM", "SIGUSR1")  # Windows has no SIGUSR1
+    before = {each: signal.getsignal(each) for name in names if (each := getattr(signal, name, None))}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # nothing is taken in others
+            for each, handler in before.items():
+                signal.signal(each, handler)

@@ -1,0 +1,377 @@
+"""The parts of Ray Tune that are ours: the search's trials as Tune's, each rung one of its iterations.
+
+Before: `ray` is connected to Ray; after: `TrialRunner` was told every score, and how every trial ended.
+
+    tune_trials(runner, pack(make_scorer), Share(number=2, cpus=1, gpus=0), folder="/tmp/x")
+
+This file is imported when a search runs on Ray only: it loads Ray. A trial of Tune's is one attempt at one of
+the study's: after a death the study's trial is queued again, and comes back as another trial of Tune's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any, cast
+
+import optuna
+import ray.cloudpickle
+from optuna.pruners import BasePruner
+from optuna.trial import FrozenTrial, TrialState
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import ConcurrencyLimiter, Searcher
+
+from autoprune.engines.processes import MAX_DEATHS
+from autoprune.engines.pruners import REDUCTION, EarlyStopping, rung_step
+from autoprune.engines.serial import climb
+from autoprune.engines.trial_runner import Job, MakeScorer, TrialRunner
+from autoprune.engines.workers import Share
+from autoprune.errors import StudyError, TrialError
+from autoprune.study import RungScore
+from autoprune.study.records import OUTCOME
+
+MAX_CRASHES = 3
+"""Tune itself may fail so often in a search, as it does where a node with an idle actor goes."""
+
+_log = logging.getLogger(__name__)
+
+
+def pack(make_scorer: MakeScorer) -> bytes:
+    """Pickle what makes the scorer; unlike in plain pickle, classes of a script or a notebook travel along.
+
+    Raises:
+        StudyError: it cannot be pickled.
+    """
+    try:
+        return bytes(ray.cloudpickle.dumps(make_scorer))  # type: ignore[no-untyped-call]
+    except Exception as error:  # whatever the parts of a model or of a user's data raise
+        reason = " ".join(str(error).split())
+        raise StudyError(
+            f"search.engine: model or data cannot be handed to Ray's workers ({reason}); use engine = "
+            '"serial".'
+        ) from error
+
+
+def tune_trials(runner: TrialRunner, parcel: bytes, share: Share, folder: str) -> None:
+    """Let Tune run trials until the study has them all.
+
+    Args:
+        runner: the trials' lifecycle.
+        parcel: from `pack`.
+        share: of each trial.
+        folder: where Tune writes its own state, which nothing reads.
+
+    Raises:
+        StudyError: a scorer cannot be made, workers die before they are ready, or Tune fails again and again.
+    """
+    if runner.pruner in ("halving", "asha"):
+        runner.early = EarlyStopping(runner.study.optuna, RayAsha(runner.rungs))
+    for crash in range(MAX_CRASHES):
+        bridge = Bridge(runner, share.number)
+        try:
+            _run(bridge, parcel, share, f"{folder}/{crash}")
+        except Exception as error:
+            bridge.abandon()
+            if bridge.error is not None or isinstance(error, StudyError):
+                raise bridge.error or error from None
+            _log.warning("Ray Tune failed (%s); the search goes on with a new one", error)
+            fault = error
+        else:
+            if bridge.error is not None:
+                raise bridge.error
+            return
+    raise StudyError(f"{runner.study.name}: Ray Tune failed {MAX_CRASHES} times ({fault}).") from fault
+
+
+def _run(bridge: Bridge, parcel: bytes, share: Share, folder: str) -> None:
+    here = Here(os.getcwd(), tuple(path for path in sys.path if path), share.threads)
+    tune.run(
+        tune.with_parameters(Climb, parcel=parcel, here=here),
+        search_alg=ConcurrencyLimiter(StudySearcher(bridge), max_concurrent=share.number),
+        scheduler=StudyScheduler(bridge),
+        num_samples=-1,
+        resources_per_trial=tune.PlacementGroupFactory([{"CPU": share.cpus, "GPU": share.gpus}]),
+        reuse_actors=True,  # a scorer holds model and data: made once a worker, not once a trial
+        max_failures=0,  # the study queues trials again, not Tune
+        raise_on_failed_trial=False,
+        stop=bridge.end,
+        callbacks=[StartNote(bridge)],
+        storage_path=folder,
+        name="search",
+        trial_name_creator=_trial_name,
+        trial_dirname_creator=_trial_name,
+        verbose=0,
+        _remote=False,  # the storage is this process's, also where Ray is reached through its client
+    )
+
+
+def _trial_name(trial: Trial) -> str:
+    return f"trial_{trial.config['job'].number}_{trial.trial_id}"
+
+
+class Bridge:
+    """What Tune's searcher and scheduler share: which of Tune's trials is which of the study's.
+
+    An error on our side ends Tune's run and is kept in `error`: raised through Tune it would lose its type.
+    """
+
+    def __init__(self, runner: TrialRunner, number: int) -> None:
+        self.error: Exception | None = None
+        self.end = End()
+        self.started: set[str] = set()
+        self._runner = runner
+        self._number = number
+        self._jobs: dict[str, Job] = {}
+        self._exhausted = False
+        self._unready_deaths = 0
+
+    def propose(self, key: str) -> Job | None:
+        """Return a job for Tune's trial `key`; None where the study has none left to give now."""
+        job = None
+        if not self._exhausted:
+            with self._keeping_errors():
+                job = self._runner.ask()
+        if job is None:
+            self._exhausted = True  # until a death puts a trial back into the queue
+        else:
+            self._jobs[key] = job
+        return job
+
+    @property
+    def finished(self) -> bool:
+        """Whether no trial is left, and none that runs can come back."""
+        return self.end.reached or (self._exhausted and not self._jobs)
+
+    def report(self, key: str, rung: RungScore) -> bool:
+        """Record a score; tell whether the trial climbs on."""
+        go_on = False
+        with self._keeping_errors():
+            go_on = self._runner.report(self._jobs[key], rung)
+        return go_on
+
+    def conclude(self, key: str, result: Mapping[str, Any]) -> None:
+        """Tell the study how a trial ended that was not cut short."""
+        job = self._jobs.pop(key, None)
+        if job is None or self.end.reached:
+            return
+        with self._keeping_errors():
+            if result.get("broken"):
+                name = self._runner.study.name
+                raise StudyError(f"{name}: a worker could not make its scorer: {result['broken']}")
+            if result.get("failure"):
+                self._runner.fail(job, result["failure"])
+            else:
+                self._runner.finish(job)
+
+    def bury(self, key: str) -> None:
+        """Queue the trial of a dead worker once more, or fail it where that happened before."""
+        job = self._jobs.pop(key, None)
+        if job is None or self.end.reached:
+            return
+        with self._keeping_errors():
+            if key not in self.started:
+                self._count_unready_death()
+                self._runner.requeue(job)
+            elif (deaths := self._runner.count_death(job)) < MAX_DEATHS:
+                self._runner.requeue(job)
+            else:
+                self._runner.fail(job, f"its worker process died {deaths} times (out of memory?).")
+        self._exhausted = False
+
+    def begin(self, key: str) -> None:
+        """Note that a trial's worker is ready."""
+        self.started.add(key)
+        self._unready_deaths = 0
+
+    def abandon(self) -> None:
+        """Queue all running trials again: Tune lost them."""
+        with self._keeping_errors():
+            for job in self._jobs.values():
+                self._runner.requeue(job)
+        self._jobs.clear()
+
+    def _count_unready_death(self) -> None:
+        self._unready_deaths += 1
+        if self._unready_deaths >= MAX_DEATHS * self._number:
+            raise StudyError(
+                f"{self._runner.study.name}: {self._unready_deaths} workers died one after the other before "
+                "they were ready; see the logs of Ray in /tmp/ray/session_latest/logs."
+            )
+
+    @contextlib.contextmanager
+    def _keeping_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.error = error
+            self.end.reached = True
+
+
+class End(tune.Stopper):
+    """Ends Tune's run at once, once it is told to. A plain value: Tune pickles it."""
+
+    def __init__(self) -> None:
+        self.reached = False
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Stop no single trial."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Tell whether the run has to end."""
+        return self.reached
+
+
+class StudySearcher(Searcher):
+    """Proposes what the study asks for, and tells it how trials ended. It keeps nothing of its own."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        super().__init__()
+        self._bridge = bridge
+
+    def suggest(self, trial_id: str) -> Any:
+        """Return a job for one of Tune's trials; FINISHED once the study has all its trials."""
+        job = self._bridge.propose(trial_id)
+        if job is not None:
+            return {"job": job}
+        return Searcher.FINISHED if self._bridge.finished else None
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """End the study's trial; an error of Tune's is a dead worker, since `Climb` raises nothing."""
+        if error:
+            self._bridge.bury(trial_id)
+        else:
+            self._bridge.conclude(trial_id, result or {})
+
+    def save(self, checkpoint_path: str) -> None:
+        """Save nothing: the study is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore nothing: the study is the state."""
+
+
+class StudyScheduler(FIFOScheduler):
+    """Stops trials as the search's pruner judges, in the order in which their scores come."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._bridge = bridge
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Record a rung; stop the trial unless it climbs on."""
+        go_on = self._bridge.report(trial.trial_id, result["rung"])
+        return TrialScheduler.CONTINUE if go_on else TrialScheduler.STOP
+
+
+class StartNote(tune.Callback):
+    """Notes which trials have a worker."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Note one."""
+        self._bridge.begin(trial.trial_id)
+
+
+class RayAsha(BasePruner):
+    """Ray's ASHA as a pruner: a scheduler of Ray's made afresh for each verdict, and fed from the study.
+
+    `ASHAScheduler` keeps the scores of each rung in memory, and would start empty on a resume; the study has
+    them, and with one bracket its verdict depends on nothing else. Reused scores count once, failed trials
+    not at all. A trial that is stopped never goes on, unlike in the paper, where it may be promoted later.
+
+    Reference:
+        Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020, Algorithm 2.
+    """
+
+    def __init__(self, rungs: int) -> None:
+        self._top = rung_step(rungs - 1) + 1
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Tell whether a trial that has just reported should stop."""
+        asha = ASHAScheduler(
+            time_attr="step",
+            metric="score",
+            mode="max",
+            max_t=self._top,
+            grace_period=1,
+            reduction_factor=REDUCTION,
+        )
+        step = trial.last_step
+        if step is None:
+            return False
+        for other in study.get_trials(deepcopy=False):
+            score = other.intermediate_values.get(step)
+            if score is not None and other.number != trial.number and _counts(other):
+                _decide(asha, other.number, step, score)
+        return _decide(asha, trial.number, step, trial.intermediate_values[step]) == TrialScheduler.STOP
+
+
+def _counts(trial: FrozenTrial) -> bool:
+    reused = trial.user_attrs.get(OUTCOME, {}).get("reused") is not None
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING) and not reused
+
+
+def _decide(asha: ASHAScheduler, number: int, step: int, score: float) -> str:
+    stand_in: Any = SimpleNamespace(trial_id=str(number))  # all that ASHA looks at
+    asha.on_trial_add(cast(Any, None), stand_in)
+    return str(asha.on_trial_result(cast(Any, None), stand_in, {"step": step, "score": score}))
+
+
+@dataclasses.dataclass(frozen=True)
+class Here:
+    """What a worker shall have in common with this process, where its machine has it: paths and threads."""
+
+    folder: str
+    paths: tuple[str, ...]
+    threads: int
+
+    def settle(self) -> None:
+        """Make the calling process so."""
+        import torch
+
+        if os.path.isdir(self.folder):
+            os.chdir(self.folder)
+        sys.path.extend(path for path in self.paths if path not in sys.path)
+        torch.set_num_threads(self.threads)
+
+
+class Climb(tune.Trainable):
+    """Scores one trial after the other in a worker; an iteration of Tune's is a rung."""
+
+    def setup(self, config: dict[str, Any], **given: Any) -> None:
+        """Make the scorer; what that raises is told in place of a score: as an error it would be a death."""
+        here: Here = given["here"]
+        self._broken = ""
+        try:
+            here.settle()
+            self._scorer = ray.cloudpickle.loads(given["parcel"])()
+        except Exception as error:
+            self._broken = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin another trial."""
+        job: Job = new_config["job"]
+        self._rungs = iter(()) if self._broken else climb(self._scorer, job.widths, job.seed)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Climb one rung: {"rung": its score}, or how the trial ended."""
+        if self._broken:
+            return {"done": True, "broken": self._broken}
+        try:
+            rung = next(self._rungs, None)
+        except TrialError as error:
+            return {"done": True, "failure": str(error)}
+        return {"done": True} if rung is None else {"rung": rung}

@@ -1,0 +1,56 @@
+"""Own what an engine is given to run trials on: how many workers, where, and what each of them may use.
+
+Before: the [search] settings; after: engines with several processes start so many.
+
+    Workers(4, gpus=0.5, address="auto")      # four at once, two on a GPU, on the Ray cluster of this machine
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from autoprune.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The workers of a search.
+
+    Args:
+        number: trials that run at once, at most.
+        cpus: CPU cores of one trial; None shares out this process's threads. The Ray engine only.
+        gpus: GPUs of one trial, such as 0.5; None shares out those there are, where trials run on GPUs.
+            The Ray engine only.
+        address: of a running Ray cluster ("auto", "10.0.0.1:6379"); None starts one on this machine.
+
+    Raises:
+        ConfigError: a number is out of its range.
+    """
+
+    number: int = 1
+    cpus: float | None = None
+    gpus: float | None = None
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.number < 1:
+            raise ConfigError(f"search.workers: got {self.number}, expected 1 or more.")
+        for key, amount in (("cpus", self.cpus), ("gpus", self.gpus)):
+            if amount is not None and amount > 1 and amount != int(amount):
+                raise ConfigError(
+                    f"search.{key}_per_trial: got {amount:g}; above 1, Ray gives out whole ones only."
+                )
+
+
+@dataclass(frozen=True)
+class Share:
+    """What each of `number` trials at once gets of the machines: settled numbers in place of None."""
+
+    number: int
+    cpus: float
+    gpus: float
+
+    @property
+    def threads(self) -> int:
+        """Threads that PyTorch has in a worker."""
+        return max(1, int(self.cpus))
