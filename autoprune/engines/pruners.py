@@ -60,8 +60,8 @@ PRUNERS: dict[str, Callable[[int], BasePruner]] = {
 """From the number of rungs to a pruner. The percentile pruner keeps the best quarter.
 
 Optuna's halving is asynchronous, so "asha" is another name for it; under both, the Ray engine asks the ASHA
-of Ray. Hyperband puts trial n into a bracket by a hash of the study's name and n, so a resumed trial stays in its
-own; unlike in `Study.optimize`, the sampler learns from all brackets, since few trials are in each.
+of Ray. Hyperband puts trial n into a bracket by a hash of the study's name and n, so a resumed trial stays in
+its own; unlike in `Study.optimize`, the sampler learns from all brackets, since few trials are in each.
 """
 
 
@@ -91,7 +91,7 @@ class EarlyStopping:
 
     def __init__(self, study: optuna.Study, pruner: BasePruner) -> None:
         self._study = study
-        self._pruner = pruner
+        self.pruner = pruner
         self._marks: dict[int, dict[str, Any]] = {}
 
     def should_stop(self, number: int, scores: Sequence[float]) -> bool:
@@ -103,4 +103,4 @@ class EarlyStopping:
         attempt.intermediate_values = {rung_step(index): score for index, score in enumerate(scores)}
         attempt.system_attrs = dict(marks)
         others = view_study(self._study, lambda other: other.number != number, marks)
-        return bool(self._pruner.prune(others, attempt))
+        return bool(self.pruner.prune(others, attempt))

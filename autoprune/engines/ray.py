@@ -5,8 +5,8 @@ Before: `TrialRunner` has jobs; after: `ray_tune` runs them in Ray's actors, and
     run_ray(runner, make_scorer, Workers(4, gpus=0.5, address="auto"))
 
 Only this process touches the storage. A worker or a node that dies costs the trial that it ran: that is
-queued once more, then recorded as failed. What Tune itself writes goes to a folder that is removed at the end:
-the study is the only state, so any engine can go on with it.
+queued once more, then recorded as failed. What Tune itself writes goes to a folder that is removed at the
+end: the study is the only state, so any engine can go on with it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,239 @@
+"""The Ray engine on a real local Ray: its trials are those of the other engines, and its deaths cost as little."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+ray = pytest.importorskip("ray")
+
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler  # noqa: E402
+
+from autoprune.engines import Event, Workers, run_search  # noqa: E402
+from autoprune.engines.pruners import REDUCTION, EarlyStopping, rung_step  # noqa: E402
+from autoprune.engines.ray_tune import RayAsha  # noqa: E402
+from autoprune.errors import ConfigError, StudyError, TrialError  # noqa: E402
+from autoprune.study import RungScore, SearchStudy, TrialRecord, open_study  # noqa: E402
+from tests.engines.test_pruners import climb, make_runner  # noqa: E402
+from tests.engines.test_serial import TROUBLES, TroubledMaker  # noqa: E402
+from tests.engines.toy import ToyScorer, make_broken, make_toy, new_study, toy_runner  # noqa: E402
+
+OBJECT_STORE = 100 * 2**20
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray() -> Iterator[None]:
+    """One Ray for all tests here: the engine uses the one that it finds, and leaves it running."""
+    ray.init(
+        address="local",
+        num_cpus=2,
+        object_store_memory=OBJECT_STORE,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="CRITICAL",
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/study.db"
+
+
+@pytest.fixture
+def calls(tmp_path: Path) -> Path:
+    folder = tmp_path / "calls"
+    folder.mkdir()
+    return folder
+
+
+def comparable(records: list[TrialRecord]) -> list[dict[str, Any]]:
+    names = [name for name in TrialRecord.__dataclass_fields__ if name != "seconds"]
+    return [{name: getattr(record, name) for name in names} for record in records]
+
+
+def serial_records(folder: Path, sampler: str = "random") -> list[TrialRecord]:
+    url = f"sqlite:///{folder}/alone.db"
+    run_search("serial", toy_runner(new_study(url), sampler=sampler, pruner="none"), make_toy)
+    return open_study(url, "toy").records()
+
+
+def test_two_workers_record_what_the_serial_engine_would(url: str, tmp_path: Path, calls: Path) -> None:
+    events: list[Event] = []
+    runner = toy_runner(new_study(url), sampler="random", pruner="none", on_event=events.append)
+    run_search("ray", runner, TroubledMaker(calls, "none"), workers=2)
+    assert comparable(open_study(url, "toy").records()) == comparable(serial_records(tmp_path))
+    assert len({path.name.split("-")[1] for path in calls.iterdir()}) == 2  # processes
+    assert [event.number for event in events if event.kind == "requeued"] == []
+    assert ray.is_initialized()
+
+
+@pytest.mark.parametrize(("first", "second"), [("serial", "ray"), ("ray", "serial")])
+def test_another_engine_goes_on_where_one_was_interrupted(
+    url: str, tmp_path: Path, first: str, second: str
+) -> None:
+    """With one worker TPE proposes what it would without the interruption."""
+
+    def interrupt(event: Event) -> None:
+        if event.kind == "rung" and event.number == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_search(first, toy_runner(new_study(url), pruner="none", on_event=interrupt), make_toy)
+    states = [record.state for record in open_study(url, "toy").records()]
+    assert states == ["complete"] * 5 + ["waiting"]
+    run_search(second, toy_runner(open_study(url, "toy"), pruner="none"), make_toy)
+    assert comparable(open_study(url, "toy").records()) == comparable(serial_records(tmp_path, "tpe"))
+
+
+def test_a_dead_worker_costs_no_trial_the_first_time(url: str, calls: Path) -> None:
+    events: list[Event] = []
+    runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=6, on_event=events.append)
+    run_search("ray", runner, TroubledMaker(calls, "dies once"), workers=1)
+    assert [record.state for record in open_study(url, "toy").records()] == ["complete"] * 6
+    assert [event.number for event in events if event.kind == "requeued"] == [3]
+
+
+@pytest.mark.slow
+def test_a_trial_that_kills_its_worker_twice_has_failed(url: str, calls: Path) -> None:
+    runner = toy_runner(new_study(url), sampler="random", trials=1)
+    run_search("ray", runner, TroubledMaker(calls, "always dies"), workers=1)
+    (record,) = open_study(url, "toy").records()
+    assert record.state == "failed"
+    assert record.failure == "its worker process died 2 times (out of memory?)."
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        pytest.param(trouble, marks=() if trouble == "out of memory" else pytest.mark.slow)
+        for trouble in TROUBLES
+    ],
+)
+def test_a_failed_trial_is_recorded_and_the_search_goes_on(url: str, calls: Path, trouble: str) -> None:
+    runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=5)
+    run_search("ray", runner, TroubledMaker(calls, trouble), workers=1)
+    records = open_study(url, "toy").records()
+    assert [record.state for record in records] == ["complete"] * 3 + ["failed", "complete"]
+    assert TROUBLES[trouble] in str(records[3].failure)
+
+
+def test_a_scorer_that_cannot_be_made_ends_the_search(url: str) -> None:
+    with pytest.raises(StudyError, match="could not make its scorer: RuntimeError: no data"):
+        run_search("ray", toy_runner(new_study(url)), make_broken, workers=2)
+    assert {record.state for record in open_study(url, "toy").records()} == {"waiting"}
+
+
+@pytest.mark.slow
+def test_an_error_of_a_watcher_ends_the_search_and_keeps_its_type(url: str) -> None:
+    def fail(event: Event) -> None:
+        if event.kind == "finished":
+            raise ZeroDivisionError("a watcher's bug")
+
+    with pytest.raises(ZeroDivisionError, match="a watcher's bug"):
+        run_search("ray", toy_runner(new_study(url), pruner="none", on_event=fail), make_toy, workers=1)
+    assert open_study(url, "toy").records()[0].state == "complete"
+
+
+@pytest.mark.slow
+def test_functions_of_a_script_travel_and_what_cannot_is_said_in_one_line(url: str) -> None:
+    run_search("ray", toy_runner(new_study(url), sampler="random", trials=1), lambda: make_toy(), workers=1)
+    assert open_study(url, "toy").records()[0].state == "complete"
+    lock = threading.Lock()
+    with pytest.raises(StudyError, match=r"cannot be handed to Ray's workers \(.*lock.*\); use") as raised:
+        run_search("ray", toy_runner(open_study(url, "toy")), lambda: lock and make_toy(), workers=1)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_share_that_no_machine_has_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"1 CPUs and 0.5 GPUs a trial, which no machine .* ask for less"):
+        run_search("ray", toy_runner(new_study(url)), make_toy, workers=Workers(2, cpus=1, gpus=0.5))
+    with pytest.raises(ConfigError, match="gpus_per_trial: got 1.5; above 1, Ray gives out whole ones only"):
+        Workers(2, gpus=1.5)
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Scores once four of its kind have begun: none would ever end if they ran one after the other."""
+
+    folder: Path
+
+    def __call__(self, widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
+        (self.folder / str(seed)).touch()
+        deadline = time.monotonic() + 200
+        while len(list(self.folder.iterdir())) < 4:
+            if time.monotonic() > deadline:
+                raise TrialError("the others did not come")
+            time.sleep(0.05)
+        yield from ToyScorer()(widths, seed)
+
+
+@pytest.mark.slow
+def test_half_a_cpu_each_lets_four_trials_run_at_once_on_two(url: str, calls: Path) -> None:
+    runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=4)
+    run_search("ray", runner, lambda: Meeting(calls), workers=Workers(4, cpus=0.5))
+    assert [record.state for record in open_study(url, "toy").records()] == ["complete"] * 4
+
+
+def judged_live(scores: list[list[float]]) -> list[int]:
+    """Return how many rungs each trial climbs under one ASHA of Ray's that sees all scores as they come."""
+    asha = ASHAScheduler(
+        time_attr="step", metric="score", mode="max", max_t=10, grace_period=1, reduction_factor=REDUCTION
+    )
+    climbed = []
+    for number, rungs in enumerate(scores):
+        trial: Any = SimpleNamespace(trial_id=str(number))
+        asha.on_trial_add(cast(Any, None), trial)
+        for index, score in enumerate(rungs):
+            verdict = asha.on_trial_result(
+                cast(Any, None), trial, {"step": rung_step(index), "score": score}
+            )
+            if verdict == TrialScheduler.STOP or index == len(rungs) - 1:
+                climbed.append(index + 1)
+                break
+    return climbed
+
+
+def test_asha_from_the_study_judges_as_one_that_saw_every_score_also_after_a_kill(tmp_path: Path) -> None:
+    scores = [[0.3 + 0.5 * ((11 * n) % 17) / 17 + 0.05 * rung for rung in range(3)] for n in range(30)]
+    expected = judged_live(scores)
+    assert set(expected) == {1, 2, 3}
+
+    def judge(study: SearchStudy, kill: bool) -> list[int]:
+        climbed = []
+        for each in scores:
+            if kill:
+                victim = make_runner(study, "asha")
+                victim.early = EarlyStopping(study.optuna, RayAsha(3))
+                job = victim.ask()
+                assert job is not None
+                for index, score in enumerate(each):
+                    if not victim.report(job, RungScore(index, str(index), score, 0.0)):
+                        break
+                study.release()
+            runner = make_runner(study, "asha")
+            runner.early = EarlyStopping(study.optuna, RayAsha(3))
+            climbed.append(climb(runner, each))
+        return climbed
+
+    assert judge(new_study(f"sqlite:///{tmp_path}/whole.db"), kill=False) == expected
+    assert judge(new_study(f"sqlite:///{tmp_path}/killed.db"), kill=True) == expected
+
+
+def test_asha_stops_weak_trials_in_a_search(url: str) -> None:
+    runner = toy_runner(new_study(url), sampler="random", pruner="asha", trials=12)
+    run_search("ray", runner, make_toy, workers=1)
+    assert isinstance(runner.early.pruner, RayAsha)
+    records = open_study(url, "toy").records()
+    assert [len(record.scores) for record in records] == judged_live(
+        [[score.score for score in record.scores] for record in serial_records(Path(url[10:]).parent)]
+    )
+    assert {record.state for record in records} == {"complete", "pruned"}

@@ -1,0 +1,122 @@
+"""What the Ray engine loses when a machine of a cluster goes, or the search itself is killed: running trials only."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ray = pytest.importorskip("ray")
+
+from ray.cluster_utils import Cluster  # noqa: E402
+
+from autoprune.engines import Event, Workers, run_search  # noqa: E402
+from autoprune.study import RungScore, open_study  # noqa: E402
+from tests.engines.test_kill import children_of, finished, is_running, start  # noqa: E402
+from tests.engines.test_ray import OBJECT_STORE, serial_records  # noqa: E402
+from tests.engines.toy import ToyScorer, make_toy, new_study, toy_runner  # noqa: E402
+
+pytestmark = pytest.mark.slow
+NODE = {"num_cpus": 1, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    made = Cluster(initialize_head=True, head_node_args=NODE)  # type: ignore[no-untyped-call]
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+@dataclass(frozen=True)
+class Located:
+    """Scores as ToyScorer does, each rung named after the node that it ran on."""
+
+    def __call__(self, widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
+        node = ray.get_runtime_context().get_node_id()
+        for rung in ToyScorer(sleep_s=0.1)(widths, seed):
+            yield RungScore(rung.index, node, rung.score, rung.seconds)
+
+
+def test_a_node_that_goes_costs_the_trial_that_it_ran(cluster: Any, tmp_path: Path) -> None:
+    doomed = cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE)
+    url = f"sqlite:///{tmp_path}/study.db"
+    hit: list[int] = []
+    requeued: list[int] = []
+
+    def remove_once(event: Event) -> None:
+        if event.kind == "requeued":
+            requeued.append(event.number)
+        if event.rung is not None and event.rung.index == 0 and event.rung.name == doomed.node_id and not hit:
+            hit.append(event.number)
+            cluster.remove_node(doomed, allow_graceful=False)
+
+    runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=12, on_event=remove_once)
+    run_search("ray", runner, Located, workers=Workers(2, cpus=1, address=cluster.address))
+    assert not ray.is_initialized()  # the engine connected, so it leaves
+    assert len(hit) == 1
+    assert requeued == hit
+    records = open_study(url, "toy").records()
+    expected = serial_records(tmp_path)
+    assert [(each.number, each.state, each.value) for each in records] == [
+        (each.number, "complete", each.value) for each in expected
+    ]
+    nodes = {score.name for score in records[hit[0]].scores}
+    assert len(nodes) == 1
+    assert doomed.node_id not in nodes
+
+
+def test_a_killed_search_leaves_no_process_and_goes_on_on_another_engine(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    process = start(url, "random", "none", "ray")
+    deadline = time.monotonic() + 120
+    while finished(url) < 3:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.1)
+    family = descendants(process.pid)
+    assert len(family) > 3
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = {each.number: each for each in open_study(url, "toy").records() if each.state == "complete"}
+    while any(is_running(pid) for pid in family):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    study = open_study(url, "toy")
+    runner = toy_runner(study, sampler="random", pruner="none", trials=24)
+    run_search("serial", runner, make_toy)
+    records = study.records()
+    assert [record.state for record in records] == ["complete"] * 24
+    assert {number: records[number] for number in done} == done
+    assert len(done) >= 3
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_search_ends_ray_and_requeues_what_ran(tmp_path: Path, sign: signal.Signals) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    process = start(url, "random", "none", "ray")
+    deadline = time.monotonic() + 120
+    while finished(url) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    family = descendants(process.pid)
+    os.kill(process.pid, sign)
+    assert process.wait(60) != 0
+    while any(is_running(pid) for pid in family):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    states = [record.state for record in open_study(url, "toy").records()]
+    assert "failed" not in states
+    if sign == signal.SIGINT:
+        assert "running" not in states
+
+
+def descendants(pid: int) -> list[int]:
+    found = [int(child) for child in children_of(pid)]
+    return found + [each for child in found for each in descendants(child)]
