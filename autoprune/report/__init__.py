@@ -8,8 +8,9 @@ Before: `study` holds the records; after: the command line and the user.
 
 from __future__ import annotations
 
+from autoprune.report.agreement import RungAgreement
 from autoprune.report.plot import plot_study
-from autoprune.report.summary import Failure, RungAgreement, StudySummary, summarise
+from autoprune.report.summary import Failure, StudySummary, summarise
 from autoprune.report.tables import best_table, failure_table, summary_notes, trial_table
 
 __all__ = [

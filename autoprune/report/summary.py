@@ -8,26 +8,13 @@ Before: `study`; after: `report.tables` and `report.plot` draw it.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autoprune.errors import StudyError
+from autoprune.report.agreement import RungAgreement, agreements
 from autoprune.study import SearchStudy, TrialRecord
-
-_FEWEST_PAIRS = 4
-"""Trials that must have climbed both rungs before their agreement is worth a number."""
-
-
-@dataclass(frozen=True)
-class RungAgreement:
-    """Kendall's tau between two rungs' scores, over the trials that climbed both."""
-
-    lower: str
-    upper: str
-    tau: float
-    trials: int
 
 
 @dataclass(frozen=True)
@@ -54,7 +41,7 @@ class StudySummary:
         dense_widths: of the groups that are searched, which frozen ones are not.
         budget_macs: the limit, or None.
         budget_params: the limit, or None.
-        agreements: between neighbouring rungs, where enough trials climbed both.
+        agreements: between neighbouring rungs, then the first and the last, where enough trials climbed both.
     """
 
     study: str
@@ -129,23 +116,5 @@ def summarise(study: SearchStudy) -> StudySummary:
         dense_widths=dict(chosen.get("dense_widths", {})),
         budget_macs=chosen["budget_macs"],
         budget_params=chosen["budget_params"],
-        agreements=_agreements(records),
+        agreements=agreements(records),
     )
-
-
-def _agreements(records: tuple[TrialRecord, ...]) -> tuple[RungAgreement, ...]:
-    from scipy.stats import kendalltau
-
-    highest = max((len(record.scores) for record in records), default=0)
-    found = []
-    for lower, upper in itertools.pairwise(range(highest)):
-        both = [record for record in records if len(record.scores) > upper and record.reused is None]
-        if len(both) < _FEWEST_PAIRS:
-            continue
-        tau = kendalltau(
-            [record.scores[lower].score for record in both], [record.scores[upper].score for record in both]
-        ).statistic
-        names = both[0].scores
-        if math.isfinite(tau):
-            found.append(RungAgreement(names[lower].name, names[upper].name, float(tau), len(both)))
-    return tuple(found)

@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from autoprune.report.agreement import PREDICTS, RungAgreement
 from autoprune.report.summary import StudySummary, outcome
 from autoprune.study import TrialRecord
 
@@ -92,10 +93,38 @@ def summary_notes(summary: StudySummary) -> list[str]:
             f'Scores are those after the search\'s short rung "{summary.rungs[-1]}"; '
             "`autoprune finetune` trains the best trial fully."
         )
-    return notes + [
-        f'Kendall\'s tau of "{found.lower}" and "{found.upper}": {found.tau:.2f} over {found.trials} trials.'
-        for found in summary.agreements
+    notes += [_agreement(found) for found in summary.agreements]
+    return notes + rung_warning(summary)
+
+
+def rung_warning(summary: StudySummary) -> list[str]:
+    """Say that a cheap rung does not predict a dearer one, and what to do: one sentence, or none.
+
+    Where several fail, the one with the lowest interval speaks for all.
+    """
+    failing = [found for found in summary.agreements if found.fails]
+    if not failing:
+        return []
+    worst = min(failing, key=lambda found: found.tau_interval[1])
+    unseen = (
+        " (the trials stopped early are missing from it, which lowers it: a search of some 20 trials with "
+        'search.pruner = "none" tells for sure)'
+    )
+    return [
+        f'Warning: "{worst.lower}" does not predict "{worst.upper}": tau is below {PREDICTS} '
+        f"with its whole interval{unseen if worst.trials < worst.reached else ''}. Raise score.calibration_batches, "
+        'make the first finetune of score.rungs longer, or set search.pruner = "none".'
     ]
+
+
+def _agreement(found: RungAgreement) -> str:
+    missing = found.reached - found.trials
+    (low, high), (lowest, highest) = found.tau_interval, found.rho_interval
+    return (
+        f'"{found.lower}" and "{found.upper}": Kendall\'s tau {found.tau:.2f} ({low:.2f} to {high:.2f}), Spearman\'s '
+        f"rho {found.rho:.2f} ({lowest:.2f} to {highest:.2f}), 95% intervals, over {found.trials} trials"
+        + (f"; {missing} more did not climb so far." if missing else ".")
+    )
 
 
 def _ended(record: TrialRecord) -> str:

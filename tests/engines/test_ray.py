@@ -1,4 +1,4 @@
-"""The Ray engine on a real local Ray: its trials are those of the other engines, and its deaths cost as little."""
+"""The Ray engine on a real local Ray: it runs the trials that the other engines would."""
 
 from __future__ import annotations
 
@@ -156,7 +156,9 @@ def test_functions_of_a_script_travel_and_what_cannot_is_said_in_one_line(url: s
 def test_a_share_that_no_machine_has_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match=r"1 CPUs and 0.5 GPUs a trial, which no machine .* ask for less"):
         run_search("ray", toy_runner(new_study(url)), make_toy, workers=Workers(2, cpus=1, gpus=0.5))
-    with pytest.raises(ConfigError, match="gpus_per_trial: got 1.5; above 1, Ray gives out whole ones only"):
+    with pytest.raises(
+        ConfigError, match=r"gpus_per_trial: got 1\.5; above 1, Ray gives out whole ones only"
+    ):
         Workers(2, gpus=1.5)
 
 
@@ -193,9 +195,7 @@ def judged_live(scores: list[list[float]]) -> list[int]:
         trial: Any = SimpleNamespace(trial_id=str(number))
         asha.on_trial_add(cast(Any, None), trial)
         for index, score in enumerate(rungs):
-            verdict = asha.on_trial_result(
-                cast(Any, None), trial, {"step": rung_step(index), "score": score}
-            )
+            verdict = asha.on_trial_result(cast(Any, None), trial, {"step": rung_step(index), "score": score})
             if verdict == TrialScheduler.STOP or index == len(rungs) - 1:
                 climbed.append(index + 1)
                 break

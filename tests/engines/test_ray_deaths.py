@@ -1,4 +1,4 @@
-"""What the Ray engine loses when a machine of a cluster goes, or the search itself is killed: running trials only."""
+"""A machine of a Ray cluster goes, or the search itself is killed: only running trials are lost."""
 
 from __future__ import annotations
 
@@ -36,11 +36,16 @@ def cluster() -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class Located:
-    """Scores as ToyScorer does, each rung named after the node that it ran on."""
+    """Scores as ToyScorer does once two workers do, each rung named after the node that it ran on."""
+
+    folder: Path
 
     def __call__(self, widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
+        (self.folder / str(os.getpid())).touch()
+        while len(list(self.folder.iterdir())) < 2:
+            time.sleep(0.05)
         node = ray.get_runtime_context().get_node_id()
-        for rung in ToyScorer(sleep_s=0.1)(widths, seed):
+        for rung in ToyScorer(sleep_s=0.5)(widths, seed):
             yield RungScore(rung.index, node, rung.score, rung.seconds)
 
 
@@ -53,12 +58,14 @@ def test_a_node_that_goes_costs_the_trial_that_it_ran(cluster: Any, tmp_path: Pa
     def remove_once(event: Event) -> None:
         if event.kind == "requeued":
             requeued.append(event.number)
-        if event.rung is not None and event.rung.index == 0 and event.rung.name == doomed.node_id and not hit:
+        if not hit and event.rung is not None and (event.rung.index, event.rung.name) == (0, doomed.node_id):
             hit.append(event.number)
             cluster.remove_node(doomed, allow_graceful=False)
 
+    folder = tmp_path / "workers"
+    folder.mkdir()
     runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=12, on_event=remove_once)
-    run_search("ray", runner, Located, workers=Workers(2, cpus=1, address=cluster.address))
+    run_search("ray", runner, lambda: Located(folder), workers=Workers(2, cpus=1, address=cluster.address))
     assert not ray.is_initialized()  # the engine connected, so it leaves
     assert len(hit) == 1
     assert requeued == hit
@@ -67,9 +74,8 @@ def test_a_node_that_goes_costs_the_trial_that_it_ran(cluster: Any, tmp_path: Pa
     assert [(each.number, each.state, each.value) for each in records] == [
         (each.number, "complete", each.value) for each in expected
     ]
-    nodes = {score.name for score in records[hit[0]].scores}
-    assert len(nodes) == 1
-    assert doomed.node_id not in nodes
+    assert {score.name for score in records[requeued[0]].scores} == {cluster.head_node.node_id}
+    assert any(score.name == doomed.node_id for record in records for score in record.scores)
 
 
 def test_a_killed_search_leaves_no_process_and_goes_on_on_another_engine(tmp_path: Path) -> None:
@@ -80,8 +86,8 @@ def test_a_killed_search_leaves_no_process_and_goes_on_on_another_engine(tmp_pat
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.1)
-    family = descendants(process.pid)
-    assert len(family) > 3
+    family = workers_of(process.pid)
+    assert len(family) == 2
     process.send_signal(signal.SIGKILL)
     process.wait()
     done = {each.number: each for each in open_study(url, "toy").records() if each.state == "complete"}
@@ -105,7 +111,7 @@ def test_an_interrupted_search_ends_ray_and_requeues_what_ran(tmp_path: Path, si
     while finished(url) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    family = descendants(process.pid)
+    family = workers_of(process.pid)
     os.kill(process.pid, sign)
     assert process.wait(60) != 0
     while any(is_running(pid) for pid in family):
@@ -115,6 +121,15 @@ def test_an_interrupted_search_ends_ray_and_requeues_what_ran(tmp_path: Path, si
     assert "failed" not in states
     if sign == signal.SIGINT:
         assert "running" not in states
+
+
+def workers_of(pid: int) -> list[int]:
+    """Return the processes that score; Ray's own agents notice a killed search after a minute only."""
+    return [
+        each
+        for each in descendants(pid)
+        if "_Inner" in Path(f"/proc/{each}/cmdline").read_text("utf-8", "replace")
+    ]
 
 
 def descendants(pid: int) -> list[int]:

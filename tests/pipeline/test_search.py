@@ -127,6 +127,7 @@ def test_a_study_is_summarised_and_drawn(
     (agreement,) = summary.agreements
     assert (agreement.lower, agreement.upper, agreement.trials) == ("calibrate", "2 steps", 5)
     assert -1 <= agreement.tau <= 1
+    assert agreement.tau_interval[0] <= agreement.tau <= agreement.tau_interval[1]
     scores = [record.score or 0.0 for record in summary.ranked()]
     assert scores == sorted(scores, reverse=True)
     assert all(0.49 <= summary.macs_share(record) <= 0.5 for record in summary.records)

@@ -1,0 +1,98 @@
+"""How rungs agree: known orders, intervals that cover, and a warning that comes when it should."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau, spearmanr
+
+from autoprune.report import summary_notes
+from autoprune.report.agreement import PREDICTS, agreements, rho_interval, tau_interval
+from autoprune.rungs import RungScore
+from autoprune.study import TrialRecord
+from tests.report.test_tables import RECORD, SUMMARY
+
+NAMES = ("calibrate", "50 steps", "200 steps")
+
+
+def records(*rungs: list[float]) -> list[TrialRecord]:
+    """Return one record a trial, of the rungs that have a score for it."""
+    found = []
+    for number in range(len(rungs[0])):
+        scores = [scores[number] for scores in rungs if number < len(scores)]
+        climbed = tuple(RungScore(i, NAMES[i], score, 0.0) for i, score in enumerate(scores))
+        found.append(
+            dataclasses.replace(RECORD, number=number, scores=climbed, stopped=len(climbed) < len(rungs))
+        )
+    return found
+
+
+def test_neighbours_and_the_ends_are_compared_over_those_that_climbed_both() -> None:
+    first = [float(n) for n in range(12)]
+    second = [float(n) for n in range(10)]
+    third = [-float(n) for n in range(6)]
+    found = agreements(records(first, second, third))
+    assert [(each.lower, each.upper, each.trials, each.reached) for each in found] == [
+        ("calibrate", "50 steps", 10, 12),
+        ("50 steps", "200 steps", 6, 10),
+        ("calibrate", "200 steps", 6, 12),
+    ]
+    assert [round(each.tau, 9) for each in found] == [1, -1, -1]
+    assert [round(each.rho, 9) for each in found] == [1, -1, -1]
+    assert 0.5 < found[0].tau_interval[0] < 1 == found[0].tau_interval[1]
+
+
+def test_reused_scores_count_once_and_constant_ones_have_no_rank() -> None:
+    rising = [float(n) for n in range(6)]
+    made = records(rising, rising)
+    again = [dataclasses.replace(record, reused=0) for record in made]
+    assert agreements(made + again) == agreements(made)
+    assert agreements(records(rising, [0.5] * 6)) == ()
+    assert agreements(records(rising[:4], rising[:4])) == ()
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
+def test_intervals_cover_the_true_value_nineteen_times_of_twenty(correlation: float) -> None:
+    """Of normal pairs tau is 2/pi asin(r) and rho 6/pi asin(r/2); 1000 draws put 95% within 1.4 points (2 sd).
+
+    The formulas are approximations: they may be off by some 3 points more.
+    """
+    generator = np.random.default_rng(0)
+    true = 2 / np.pi * np.arcsin(correlation), 6 / np.pi * np.arcsin(correlation / 2)
+    covered = np.zeros(2)
+    for _ in range(1000):
+        x, noise = generator.normal(size=(2, 30))
+        y = correlation * x + np.sqrt(1 - correlation**2) * noise
+        intervals = (
+            tau_interval(float(kendalltau(x, y).statistic), 30),
+            rho_interval(float(spearmanr(x, y).statistic), 30),
+        )
+        covered += [low <= value <= high for (low, high), value in zip(intervals, true, strict=True)]
+    assert np.all(np.abs(covered / 1000 - 0.95) < 0.045)
+
+
+def test_a_rung_that_does_not_predict_is_told_with_what_to_do() -> None:
+    generator = np.random.default_rng(1)
+    cheap, dear = generator.normal(size=(2, 30)).tolist()
+    summary = dataclasses.replace(SUMMARY, agreements=agreements(records(cheap, dear)))
+    *_, figures, warning = summary_notes(summary)
+    assert "over 30 trials." in figures
+    assert "Spearman's rho" in figures
+    assert warning.startswith(f'Warning: "calibrate" does not predict "50 steps": tau is below {PREDICTS}')
+    assert 'search.pruner = "none"' in warning
+    assert "stopped early" not in warning
+    censored = dataclasses.replace(SUMMARY, agreements=agreements(records(cheap, dear[:20])))
+    *_, figures, warning = summary_notes(censored)
+    assert "over 20 trials; 10 more did not climb so far." in figures
+    assert "the trials stopped early are missing" in warning
+
+
+def test_no_warning_without_evidence() -> None:
+    cheap = [float(n) for n in range(30)]
+    good = [score + 3 * (-1) ** n for n, score in enumerate(cheap)]
+    for pairs in (records(cheap, good), records(cheap[:9], cheap[8::-1])):
+        summary = dataclasses.replace(SUMMARY, agreements=agreements(pairs))
+        assert len(summary.agreements) == 1
+        assert not any("Warning" in note for note in summary_notes(summary))
