@@ -112,8 +112,9 @@ def rung_warning(summary: StudySummary) -> list[str]:
     )
     return [
         f'Warning: "{worst.lower}" does not predict "{worst.upper}": tau is below {PREDICTS} '
-        f"with its whole interval{unseen if worst.trials < worst.reached else ''}. Raise score.calibration_batches, "
-        'make the first finetune of score.rungs longer, or set search.pruner = "none".'
+        f"with its whole interval{unseen if worst.trials < worst.reached else ''}. Raise "
+        "score.calibration_batches, make the first finetune of score.rungs longer, or set "
+        'search.pruner = "none".'
     ]
 
 
@@ -121,8 +122,8 @@ def _agreement(found: RungAgreement) -> str:
     missing = found.reached - found.trials
     (low, high), (lowest, highest) = found.tau_interval, found.rho_interval
     return (
-        f'"{found.lower}" and "{found.upper}": Kendall\'s tau {found.tau:.2f} ({low:.2f} to {high:.2f}), Spearman\'s '
-        f"rho {found.rho:.2f} ({lowest:.2f} to {highest:.2f}), 95% intervals, over {found.trials} trials"
+        f'"{found.lower}" and "{found.upper}": Kendall\'s tau {found.tau:.2f} ({low:.2f} to {high:.2f}), '
+        f"Spearman's rho {found.rho:.2f} ({lowest:.2f} to {highest:.2f}), 95% intervals, over {found.trials} trials"
         + (f"; {missing} more did not climb so far." if missing else ".")
     )
 

@@ -28,10 +28,10 @@ NODE = {"num_cpus": 1, "object_store_memory": OBJECT_STORE, "include_dashboard":
 
 @pytest.fixture
 def cluster() -> Iterator[Any]:
-    made = Cluster(initialize_head=True, head_node_args=NODE)  # type: ignore[no-untyped-call]
+    made = Cluster(initialize_head=True, head_node_args=NODE)
     yield made
     ray.shutdown()
-    made.shutdown()
+    made.shutdown()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
