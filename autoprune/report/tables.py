@@ -123,8 +123,8 @@ def _agreement(found: RungAgreement) -> str:
     (low, high), (lowest, highest) = found.tau_interval, found.rho_interval
     return (
         f'"{found.lower}" and "{found.upper}": Kendall\'s tau {found.tau:.2f} ({low:.2f} to {high:.2f}), '
-        f"Spearman's rho {found.rho:.2f} ({lowest:.2f} to {highest:.2f}), 95% intervals, over {found.trials} trials"
-        + (f"; {missing} more did not climb so far." if missing else ".")
+        f"Spearman's rho {found.rho:.2f} ({lowest:.2f} to {highest:.2f}), 95% intervals, "
+        f"over {found.trials} trials" + (f"; {missing} more did not climb so far." if missing else ".")
     )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import optuna
 import pytest
 
 from autoprune.engines import PRUNERS, TrialRunner
-from autoprune.engines.pruners import rung_step
+from autoprune.engines.pruners import make_pruner, rung_step
 from autoprune.study import RungScore, SearchStudy
 from autoprune.study.queue import store_score
 from tests.engines.toy import new_study, toy_space
@@ -66,6 +67,51 @@ def test_halving_keeps_a_third_of_each_rung(study: SearchStudy) -> None:
     climbed = {rank: climb(runner, [rank / 27] * 3) for rank in order}
     assert 9 <= sum(rungs >= 2 for rungs in climbed.values()) <= 15
     assert climbed[26] == 3
+
+
+def judged_by_optuna(name: str, scores: list[list[float]]) -> list[int]:
+    """Return how many rungs each trial climbs in `Study.optimize`, which nothing interrupts."""
+    climbed = []
+
+    def objective(trial: optuna.Trial) -> float:
+        for index, score in enumerate(scores[trial.number]):
+            trial.report(score, rung_step(index))
+            if index < 2 and trial.should_prune():
+                climbed.append(index + 1)
+                raise optuna.TrialPruned
+        climbed.append(3)
+        return scores[trial.number][-1]
+
+    study = optuna.create_study(study_name="toy", direction="maximize", pruner=make_pruner(name, 3))
+    study.optimize(objective, n_trials=len(scores))
+    return climbed
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("name", ["halving", "hyperband"])
+def test_rungs_are_those_of_an_uninterrupted_study_of_optunas(
+    study: SearchStudy, name: str, killed: bool
+) -> None:
+    """Of three rungs; where killed, each trial dies once, after one, two or three of them, and runs again."""
+    scores = [
+        [0.3 + 0.5 * ((11 * n) % 29) / 29 + 0.1 * ((7 * n * rung) % 5) for rung in range(3)]
+        for n in range(24)  # no widths come twice among so many
+    ]
+    expected = judged_by_optuna(name, scores)
+    assert set(expected) == {1, 2, 3}
+    climbed = []
+    for number, each in enumerate(scores):
+        if killed:
+            victim = make_runner(study, name)
+            job = victim.ask()
+            assert job is not None
+            for index, score in enumerate(each[: 1 + number % 3]):
+                if not victim.report(job, RungScore(index, str(index), score, 0.0)):
+                    break
+            study.release()
+        climbed.append(climb(make_runner(study, name), each))
+    assert climbed == expected
+    assert all(record.reused is None for record in study.records())
 
 
 @pytest.mark.parametrize("name", PRUNERS)

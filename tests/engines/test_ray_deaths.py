@@ -75,7 +75,6 @@ def test_a_node_that_goes_costs_the_trial_that_it_ran(cluster: Any, tmp_path: Pa
         (each.number, "complete", each.value) for each in expected
     ]
     assert {score.name for score in records[requeued[0]].scores} == {cluster.head_node.node_id}
-    assert any(score.name == doomed.node_id for record in records for score in record.scores)
 
 
 def test_a_killed_search_leaves_no_process_and_goes_on_on_another_engine(tmp_path: Path) -> None:
@@ -87,7 +86,7 @@ def test_a_killed_search_leaves_no_process_and_goes_on_on_another_engine(tmp_pat
         assert process.poll() is None
         time.sleep(0.1)
     family = workers_of(process.pid)
-    assert len(family) == 2
+    assert len(family) >= 4  # two that score, and those of Ray that start them
     process.send_signal(signal.SIGKILL)
     process.wait()
     done = {each.number: each for each in open_study(url, "toy").records() if each.state == "complete"}
@@ -124,11 +123,11 @@ def test_an_interrupted_search_ends_ray_and_requeues_what_ran(tmp_path: Path, si
 
 
 def workers_of(pid: int) -> list[int]:
-    """Return the processes that score; Ray's own agents notice a killed search after a minute only."""
+    """Return Ray's processes but its agents: those notice that a search was killed after a minute only."""
     return [
         each
         for each in descendants(pid)
-        if "_Inner" in Path(f"/proc/{each}/cmdline").read_text("utf-8", "replace")
+        if "gent" not in Path(f"/proc/{each}/cmdline").read_text("utf-8", "replace")
     ]
 
 
