@@ -119,6 +119,11 @@ def _start_here(workers: Workers, parcel_bytes: int) -> None:
 def _join(address: str) -> None:
     import ray
 
+    if address.startswith("ray://"):
+        raise ConfigError(
+            f"search.address: {address} is for Ray's client, through which Tune would run away from the "
+            'study\'s storage; start the search on a machine of the cluster, with "auto" or its host:port.'
+        )
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
     except (OSError, RuntimeError, ValueError) as error:

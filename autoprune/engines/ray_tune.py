@@ -108,7 +108,6 @@ def _run(bridge: Bridge, parcel: bytes, share: Share, folder: str) -> None:
         trial_name_creator=_trial_name,
         trial_dirname_creator=_trial_name,
         verbose=0,
-        _remote=False,  # the storage is this process's, also where Ray is reached through its client
     )
 
 

@@ -21,7 +21,8 @@ class Workers:
         cpus: CPU cores of one trial; None shares out this process's threads. The Ray engine only.
         gpus: GPUs of one trial, such as 0.5; None shares out those there are, where trials run on GPUs.
             The Ray engine only.
-        address: of a running Ray cluster ("auto", "10.0.0.1:6379"); None starts one on this machine.
+        address: of a running Ray cluster ("auto", "10.0.0.1:6379") that this
+            machine belongs to; None starts one here.
 
     Raises:
         ConfigError: a number is out of its range.
