@@ -36,7 +36,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def append_row(path: Path, row: Mapping[str, object]) -> None:
+def append_row(path: Path, row: Mapping[str, object], *, quiet: bool = False) -> None:
     """Append a row, with a header where the file is new, and print it."""
     new = not path.exists()
     with path.open("a", newline="") as file:
@@ -44,4 +44,5 @@ def append_row(path: Path, row: Mapping[str, object]) -> None:
         if new:
             writer.writeheader()
         writer.writerow(row)
-    print(dict(row), flush=True)
+    if not quiet:
+        print(dict(row), flush=True)

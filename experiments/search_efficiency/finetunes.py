@@ -1,0 +1,174 @@
+"""Claim: after the same finetuning no method is above the default search, which is above uniform at 12%.
+
+The candidates of six methods, all in [0.98, 1.00] of the budget, are finetuned for 8 epochs by one recipe, with
+the dense model as teacher; the test part is read once, after the last epoch:
+
+    default       the best trial of `autoprune search` with 60 trials, rungs and warm starts as they come
+    random-300    the best of 300 random candidates on the first rung (EagleEye's way), from curves/
+    uniform       one keep ratio for all groups
+    tp-l1         Torch-Pruning's global pruning by magnitude, its own choice of channels
+    tp-group      the same by its group norm
+    fastnas       NVIDIA Model Optimizer's FastNAS, from fastnas/ (see fastnas.py)
+
+    python -m experiments.search_efficiency.finetunes [--setups resnet20-25] [--seeds 0 1 2] [--methods uniform]
+
+Each result is appended to finetunes.csv as it comes; a finetune that was cut off goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from autoprune import pipeline
+from autoprune.criteria import plan_from_importance
+from autoprune.errors import StudyError
+from autoprune.pipeline.train import schedule_of
+from autoprune.rebuild import rebuild
+from autoprune.study import open_study
+from autoprune.train import evaluate, fit
+from experiments.common import append_row, rows_of
+from experiments.search_efficiency import torch_pruning_plans
+from experiments.search_efficiency.setups import HERE, RUNS, SETTING, config_of, ground_of
+
+RESULTS = HERE / "finetunes.csv"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A small model before its finetune, what it costs, and how long it took to find."""
+
+    model: nn.Module
+    flops_share: float
+    params: int
+    seconds: float
+    widths: str = ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--setups", nargs="+", default=["resnet20-12", "resnet20-25"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    options = parser.parse_args()
+    RUNS.mkdir(parents=True, exist_ok=True)
+    for seed in options.seeds:
+        for method in options.methods:
+            for setup in options.setups:
+                done = {(row["setup"], row["method"], int(row["seed"])) for row in rows_of(RESULTS)}
+                if (setup, method, seed) not in done:
+                    append_row(RESULTS, finetune(setup, method, seed))
+
+
+def finetune(setup: str, method: str, seed: int) -> dict[str, object]:
+    """Finetune one method's candidate and read the test part."""
+    ground = ground_of(setup, seed)
+    torch.set_num_threads(SETTING.threads)
+    candidate = METHODS[method](setup, seed)
+    dense = ground.dense
+    finetuned = fit(
+        candidate.model,
+        dense.data,
+        schedule_of(ground.config.finetune),
+        SETTING,
+        dense.task,
+        seed=seed,
+        teacher=copy.deepcopy(dense.model),
+        checkpoint=RUNS / f"{setup}-{method}-{seed}.training",
+    )
+    if dense.data.test is None:
+        raise AssertionError("Fashion-MNIST has a test part")
+    return {
+        "setup": setup,
+        "method": method,
+        "seed": seed,
+        "flops_share": round(candidate.flops_share, 5),
+        "params": candidate.params,
+        "val_accuracy": round(finetuned.score, 4),
+        "test_accuracy": round(evaluate(candidate.model, dense.data.test, dense.task, SETTING), 4),
+        "search_seconds": round(candidate.seconds),
+        "finetune_seconds": round(finetuned.seconds),
+        "widths": candidate.widths,
+    }
+
+
+def of_widths(setup: str, seed: int, widths: dict[str, int], seconds: float) -> Candidate:
+    """Cut the dense model to widths, the most important channels by l1 first."""
+    ground = ground_of(setup, seed)
+    problem = ground.problem
+    cost = problem.prunable.cost(widths)
+    model = rebuild(problem.prunable, plan_from_importance(problem.prunable, widths, ground.ranked))
+    named = " ".join(str(widths[group.name]) for group in problem.prunable.searchable)
+    share = int(cost.macs) / int(problem.dense_cost.macs)
+    return Candidate(model, share, int(cost.params), seconds, named)
+
+
+def by_default_search(setup: str, seed: int) -> Candidate:
+    """Take the best trial of a search with default settings; it goes on where it was cut off."""
+    name = f"{setup}-{seed}"
+    storage = f"sqlite:///{(RUNS / name).resolve()}.db"
+    config = config_of(
+        setup,
+        seed,
+        f"search.storage={storage}",
+        f"search.study={name}",
+        f"output.folder={(RUNS / name).resolve()}",
+    )
+    try:
+        open_study(storage, name)
+    except StudyError:
+        pipeline.search(config)
+    else:
+        pipeline.resume(name, storage)
+    study = open_study(storage, name)
+    warm = sum(study.chosen["warm_starts"].get("seconds", {}).values())
+    seconds = warm + sum(record.seconds or 0.0 for record in study.records())
+    return of_widths(setup, seed, dict(study.best().widths), seconds)
+
+
+def by_random_search(setup: str, seed: int) -> Candidate:
+    """Take the best of the 300 random candidates of the curves."""
+    rows = [r for r in rows_of(HERE / "curves" / f"{setup}-{seed}.csv") if r["method"] == "random-300"]
+    best = max(rows, key=lambda row: float(row["score"]))
+    groups = ground_of(setup, seed).problem.prunable.searchable
+    widths = {group.name: int(width) for group, width in zip(groups, best["widths"].split(), strict=True)}
+    return of_widths(setup, seed, widths, max(float(row["seconds"] or 0) for row in rows))
+
+
+def by_one_ratio(setup: str, seed: int) -> Candidate:
+    """Take the warm start "uniform"."""
+    rows = [r for r in rows_of(HERE / "curves" / f"{setup}-{seed}.csv") if "uniform" in r["origin"]]
+    groups = ground_of(setup, seed).problem.prunable.searchable
+    widths = {group.name: int(w) for group, w in zip(groups, rows[0]["widths"].split(), strict=True)}
+    return of_widths(setup, seed, widths, 0.0)
+
+
+def by_torch_pruning(importance: str) -> Callable[[str, int], Candidate]:
+    """Make the method that takes what Torch-Pruning's global pruning leaves at the budget."""
+
+    def candidate(setup: str, seed: int) -> Candidate:
+        dense, problem = ground_of(setup, seed).dense, ground_of(setup, seed).problem
+        share = problem.budget.limits["macs"] / int(problem.dense_cost.macs)
+        started = time.perf_counter()
+        model, left = torch_pruning_plans.pruned(dense.model, dense.example_inputs, importance, share)
+        seconds = time.perf_counter() - started
+        params = sum(parameter.numel() for parameter in model.parameters())
+        return Candidate(model, left, params, seconds)
+
+    return candidate
+
+
+METHODS: dict[str, Callable[[str, int], Candidate]] = {
+    "uniform": by_one_ratio,
+    "default": by_default_search,
+    "random-300": by_random_search,
+    **{name: by_torch_pruning(name) for name in torch_pruning_plans.IMPORTANCES},
+}

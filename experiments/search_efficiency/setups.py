@@ -1,0 +1,60 @@
+"""What is searched: a net with its budget, loaded and traced once a process.
+
+ground = ground_of("resnet20-25", seed=0)      # model, data, problem, ranking; trials=60, warm starts on
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import torch
+
+from autoprune import pipeline
+from autoprune.config import load_config
+from autoprune.pipeline.dense import Dense, load_dense
+from autoprune.pipeline.problem import pose
+from autoprune.pipeline.ranking import rank_channels
+from autoprune.pipeline.statistics import Ground
+from autoprune.precision import Setting
+from autoprune.settings import RunConfig
+
+HERE = Path(__file__).parent
+RUNS = Path("runs/search_efficiency")
+
+SETUPS = {
+    "resnet20-25": ("resnet20.toml", "25%"),
+    "resnet20-12": ("resnet20.toml", "12%"),
+    "mobilenet-50": ("mobilenet.toml", "50%"),
+}
+"""{name: (config, share of the FLOPs)}."""
+
+EVALUATIONS = 60
+"""Trials of every sampler."""
+
+SETTING = Setting(device="cpu", dtype="bfloat16", channels_last=True, threads=1)
+"""One for all, so that scores compare; chosen before, as the fastest on this kind of machine."""
+
+
+def config_of(setup: str, seed: int, *overrides: str) -> RunConfig:
+    """Return the config of a setup, settled."""
+    file, share = SETUPS[setup]
+    given = (f"budget.flops={share}", f"search.seed={seed}", f"search.trials={EVALUATIONS}", *overrides)
+    return pipeline.settle(load_config(HERE / file, given))
+
+
+@functools.cache
+def dense_of(file: str) -> Dense:
+    """Load a config's dense model and data."""
+    return load_dense(pipeline.settle(load_config(HERE / file, ())))
+
+
+@functools.cache
+def ground_of(setup: str, seed: int) -> Ground:
+    """Return all that a search knows before its first trial."""
+    torch.set_num_threads(SETTING.threads)
+    config = config_of(setup, seed)
+    dense = dense_of(SETUPS[setup][0])
+    problem = pose(dense, config)
+    ranked = rank_channels(dense, problem, config.search.criterion, seed)
+    return Ground(dense, problem, config, SETTING, ranked, lambda event: None)
