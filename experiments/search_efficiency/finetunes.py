@@ -1,6 +1,6 @@
 """Claim: after the same finetuning no method is above the default search, which is above uniform at 12%.
 
-The candidates of six methods, all in [0.98, 1.00] of the budget, are finetuned for 8 epochs by one recipe, with
+The candidates of six methods, all in [0.98, 1.00] of the budget, are finetuned for 8 epochs in one way, with
 the dense model as teacher; the test part is read once, after the last epoch:
 
     default       the best trial of `autoprune search` with 60 trials, rungs and warm starts as they come
@@ -10,7 +10,7 @@ the dense model as teacher; the test part is read once, after the last epoch:
     tp-group      the same by its group norm
     fastnas       NVIDIA Model Optimizer's FastNAS, from fastnas/ (see fastnas.py)
 
-    python -m experiments.search_efficiency.finetunes [--setups resnet20-25] [--seeds 0 1 2] [--methods uniform]
+    python -m experiments.search_efficiency.finetunes [--setups resnet20-25] [--seeds 0 1] [--methods uniform]
 
 Each result is appended to finetunes.csv as it comes; a finetune that was cut off goes on where it was.
 """

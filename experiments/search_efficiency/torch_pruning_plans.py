@@ -1,8 +1,8 @@
 """Own Torch-Pruning's candidates: its global pruning at the keep ratio that meets a share of the FLOPs.
 
-Before: the dense model; after: `finetunes` finetunes what it gives. Its channels are its own choice, not ours:
+Before: the dense model; after: `finetunes` finetunes what it gives. Its channels are its own choice:
 
-    model, share = pruned(dense, example, "l1", 0.25)      # MACs in [0.98, 1.00] of a quarter, where it reaches them
+    model, share = pruned(dense, example, "l1", 0.25)      # MACs of a quarter at most
 """
 
 from __future__ import annotations
