@@ -4,7 +4,7 @@ Before: `walk` turns finished trials into transitions; after: `ddpg` asks the ag
 
     agent = Agent(seed=0)
     agent.absorb(states, actions, score, updates=12)     # [k, STATE], [k]; one finished trial
-    agent.act(state)                                     # 0.4: a place in the variable's range
+    agent.act(state)                                     # 0.4, from 0 (cut all that can be) to 1
 
 The agent is a function of its seed and of the sequence of what it absorbed: each trial's updates draw from a
 generator seeded with its position. The networks are so small that NumPy, with gradients by hand, takes

@@ -25,7 +25,7 @@ from autoprune.samplers.walk import Walk
 from autoprune.space.levels import FloatArray
 
 FIRST_NOISE, LAST_NOISE = 0.3, 0.05
-"""Standard deviation of the exploration, in places, after the warm-up and at the search's last trial."""
+"""Standard deviation of the noise on actions from 0 to 1, after the warm-up and at the last trial."""
 
 UPDATES = 4
 MOST_UPDATES = 64
@@ -50,14 +50,17 @@ def make_ddpg(brief: Brief) -> BaseSampler:
     1) and from below. The first episodes are random, then truncated normal noise decays by a constant factor
     an episode. Discount 1; the reward is the score less a moving average.
 
-    Departs from the paper, for tens of trials in place of hundreds and any score in place of accuracy: hidden
-    layers of 64 units, not 300; each step is rewarded with its share of the episode's reward, which keeps
-    values on one scale; rewards are divided by their standard deviation; several updates a step. Stride and
-    map size are not in the state: the cost stands for them. What the budget made of the actions is what is
-    learnt, and trials that others proposed (warm starts) are episodes too.
+    Departs from the paper, for tens of trials in place of hundreds and any score in place of accuracy: an
+    action says how much more or less a variable keeps than its even share of the budget (see `Walk`), in
+    place of the keep ratio itself; hidden layers of 64 units, not 300; each step is rewarded with its share
+    of the episode's reward, which keeps values on one scale; rewards are divided by their standard deviation;
+    several updates a step. Stride and map size are not in the state: the cost stands for them. What the
+    budget made of the actions is what is learnt, and trials that others proposed (warm starts) are episodes
+    too.
 
-    Measured on a smooth synthetic score of 12 variables: after 80 trials no better than random (the paper
-    gives it 400 episodes). Choose "evolution" or "policy_gradient" for short searches.
+    Measured on smooth synthetic scores of 12 variables, the best of 60, 80 and 100 trials against that of
+    random: better in 6, 9 and 8 of 10 (with the keep ratio as the action 3 of 10, after 80). The paper gives
+    it 400 episodes; in short searches "evolution" and "policy_gradient" come further.
 
     Reference: He et al., "AMC: AutoML for Model Compression and Acceleration on Mobile Devices", 2018,
     section 3 and algorithm 1; Lillicrap et al., "Continuous Control with Deep Reinforcement Learning", 2016.

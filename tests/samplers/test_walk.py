@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from autoprune.samplers import Brief
-from autoprune.samplers.walk import STATE, Walk
+from autoprune.samplers.history import places
+from autoprune.samplers.walk import EVEN, STATE, Walk
 from autoprune.space import Budget, SpaceSpec, Tie, build_space
 from tests.space.costs import chain, dense_macs
 
 
-def brief(limit: float = 0.5, params: int | None = None) -> Brief:
-    net = chain([24, 32, 24, 32, 24], maps=[64, 64, 16, 16, 16])
+def brief(limit: float = 0.5, params: int | None = None, scale: int = 1) -> Brief:
+    net = chain([scale * width for width in (24, 32, 24, 32, 24)], maps=[64, 64, 16, 16, 16])
     budget = Budget(macs=None if params else int(limit * dense_macs(net)), params=params)
     space = build_space(*net, budget, SpaceSpec(ties=(Tie("pair", ("conv1", "conv3")),)))
     shapes = {f"conv{i}.weight": (8, 10 + i, 3, 3) for i in range(4)}
@@ -30,12 +31,27 @@ def test_actions_are_bounded_so_that_the_budget_is_met(limit: float, asked: floa
     assert ((states >= 0) & (states <= 1)).all()
 
 
-def test_an_action_within_the_bounds_is_taken() -> None:
-    told = brief()
-    levels, _ = Walk(told).go(lambda state: 0.6)
-    row = told.space.ladder.rows[0]
-    wanted = row.ratios[0] + 0.6 * (row.ratios[-1] - row.ratios[0])
-    assert abs(row.ratios[levels[0]] - wanted) <= 1 / 24
+def places_of(told: Brief, levels: np.ndarray) -> np.ndarray:
+    return places(told, told.space.ladder.ratios(levels[None])[0])
+
+
+@pytest.mark.parametrize("limit", [0.15, 0.5, 0.9])
+def test_even_actions_give_all_variables_one_place(limit: float) -> None:
+    told = brief(limit, scale=8)
+    levels, states = Walk(told).go(lambda state: EVEN)
+    assert np.ptp(places_of(told, levels)) < 5 / 192  # a level is 1 / 192; the last takes what is left
+    np.testing.assert_allclose(states[:, -1], EVEN, atol=0.05)
+
+
+@pytest.mark.parametrize(("asked", "sign"), [(0.9, 1), (0.1, -1)])
+def test_what_one_variable_takes_the_later_ones_share(asked: float, sign: int) -> None:
+    told = brief(scale=8)
+    even = places_of(told, Walk(told).go(lambda state: EVEN)[0]).mean()
+    actions = iter([asked, EVEN, EVEN, EVEN])
+    first, *later = places_of(told, Walk(told).go(lambda state: next(actions))[0])
+    assert first == pytest.approx(np.interp(asked, [0, EVEN, 1], [0, even, 1]), abs=1 / 96)
+    assert np.ptp(later) < 5 / 192
+    assert sign * (even - np.mean(later)) > 0.02
 
 
 def test_a_replay_sees_the_states_of_the_walk() -> None:
