@@ -88,7 +88,8 @@ class SearchSettings:
 
     Heuristics named in `warm_starts` are tried before the sampler takes over, in that order, at most a third
     of the trials. "sensitivity" scores so many cut models at most, each on so many validation images after
-    so many batches of recalibration.
+    so many batches of recalibration. Warm starts climb every rung, and the pruners "median" and "percentile"
+    compare the sampler's trials with one another alone; under "halving" and "hyperband" all compete.
 
     The engine "ray" alone reads `cpus_per_trial`, `gpus_per_trial` (a share such as 0.5) and `address` (of a
     running cluster: "auto", "10.0.0.1:6379").

@@ -21,20 +21,49 @@ from optuna.pruners import (
     PercentilePruner,
     SuccessiveHalvingPruner,
 )
+from optuna.trial import FrozenTrial
 
 from autoprune.errors import ConfigError, suggest
 from autoprune.samplers import view_study
+from autoprune.study.records import ORIGIN, OUTCOME
 
 REDUCTION = 3
 """Halving keeps the best third of each rung; steps are powers of it, so that Optuna's rungs are ours."""
 
 
+class AmongSampled(BasePruner):
+    """Lets a pruner judge the trials that the sampler proposed, by one another; warm starts climb to the top.
+
+    Optuna's median and percentile pruners compare with complete trials only. Good warm starts fill that list
+    before the sampler's first trial, and since a trial that is stopped never joins it, hardly one would get
+    past the first rung again. And a warm start that was stopped could not be what it is for: a heuristic that
+    the result is never worse than. A trial that took another's scores is no second measurement.
+
+    Args:
+        pruner: judges; it counts its start-up trials among the sampler's, too.
+    """
+
+    def __init__(self, pruner: BasePruner) -> None:
+        self._pruner = pruner
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Tell whether a trial that has just reported should stop."""
+        if ORIGIN in trial.user_attrs:
+            return False
+        return bool(self._pruner.prune(view_study(study, _is_sampled), trial))
+
+
+def _is_sampled(trial: FrozenTrial) -> bool:
+    """Tell whether the sampler proposed a trial, and widths that were new."""
+    return ORIGIN not in trial.user_attrs and trial.user_attrs.get(OUTCOME, {}).get("reused") is None
+
+
 def _median(rungs: int) -> BasePruner:
-    return MedianPruner(n_startup_trials=5)
+    return AmongSampled(MedianPruner(n_startup_trials=5))
 
 
 def _percentile(rungs: int) -> BasePruner:
-    return PercentilePruner(25.0, n_startup_trials=8)
+    return AmongSampled(PercentilePruner(25.0, n_startup_trials=8))
 
 
 def _halving(rungs: int) -> BasePruner:
@@ -59,9 +88,11 @@ PRUNERS: dict[str, Callable[[int], BasePruner]] = {
 }
 """From the number of rungs to a pruner. The percentile pruner keeps the best quarter.
 
-Optuna's halving is asynchronous, so "asha" is another name for it; under both, the Ray engine asks the ASHA
-of Ray. Hyperband puts trial n into a bracket by a hash of the study's name and n, so a resumed trial stays in
-its own; unlike in `Study.optimize`, the sampler learns from all brackets, since few trials are in each.
+Halving and Hyperband rank a trial among all that reached its rung, stopped ones too, so warm starts compete
+there like any other. Optuna's halving is asynchronous, so "asha" is another name for it; under both, the Ray
+engine asks the ASHA of Ray. Hyperband puts trial n into a bracket by a hash of the study's name and n, so a
+resumed trial stays in its own; unlike in `Study.optimize`, the sampler learns from all brackets, since few
+trials are in each.
 """
 
 

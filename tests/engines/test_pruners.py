@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
+from optuna.pruners import MedianPruner
 
 from autoprune.engines import PRUNERS, TrialRunner
 from autoprune.engines.pruners import make_pruner, rung_step
@@ -54,6 +56,70 @@ def test_poor_trials_stop_early(study: SearchStudy, name: str) -> None:
     stopped = [record for record in study.records()[12:] if record.stopped]
     assert {record.state for record in stopped} == {"pruned"}
     assert all(record.score == record.value for record in stopped)
+
+
+IN_REACH = np.random.default_rng(4).uniform(0.3, 0.7, 23).tolist()
+"""Scores of the sampler's trials."""
+
+
+def enqueue_warm_starts(study: SearchStudy, count: int) -> None:
+    rng = np.random.default_rng(0)
+    for n in range(count):
+        ratios = {variable.name: float(rng.uniform(0.2, 0.9)) for variable in toy_space().variables}
+        study.enqueue(ratios, f"heuristic {n}")
+
+
+def run_with_warm_starts(pruner: str, warm: list[float]) -> list[int]:
+    """Run warm starts of these scores, then the sampler's trials; return the rungs that each climbed."""
+    study = new_study("sqlite:///:memory:")
+    runner = make_runner(study, pruner)
+    enqueue_warm_starts(study, len(warm))
+    return [climb(runner, [score] * 3) for score in [*warm, *IN_REACH]]
+
+
+@pytest.mark.parametrize(("name", "level"), [("median", 0.9), ("median", 0.1), ("percentile", 0.9)])
+def test_warm_starts_are_no_bar_to_the_samplers_trials(name: str, level: float) -> None:
+    """Whatever they scored, the sampler's trials end as they would without them; they climb to the top."""
+    expected = run_with_warm_starts(name, [])
+    assert run_with_warm_starts(name, [level - 0.01 * n for n in range(7)]) == [3] * 7 + expected
+    start_up = {"median": 5, "percentile": 8}[name]
+    assert expected[:start_up] == [3] * start_up
+    assert expected.count(3) == 12
+
+
+def test_optunas_median_alone_would_stop_all_that_follow_good_warm_starts() -> None:
+    """What `AmongSampled` is for."""
+    study = new_study("sqlite:///:memory:")
+    bare = make_runner(study, "median")
+    bare.early.pruner = MedianPruner(n_startup_trials=5)
+    enqueue_warm_starts(study, 7)
+    climbed = [climb(bare, [score] * 3) for score in [*[0.9] * 7, *IN_REACH]]
+    assert climbed == [3] * 7 + [1] * 23
+
+
+def test_a_warm_start_that_runs_again_is_not_judged_by_later_trials(study: SearchStudy) -> None:
+    """A worker died with it; by then the sampler's trials are many, and better."""
+    runner = make_runner(study, "median")
+    enqueue_warm_starts(study, 1)
+    lost = runner.ask()
+    assert lost is not None
+    for n in range(8):
+        climb(runner, [0.5 + 0.01 * n] * 3)
+    runner.requeue(lost)
+    assert climb(runner, [0.1] * 3) == 3
+    assert study.record(lost.number).origin == "heuristic 0"
+
+
+def test_scores_that_were_taken_over_count_once(study: SearchStudy) -> None:
+    """Copies of the best trial would raise the median: here above all that comes later."""
+    runner = make_runner(study, "median")
+    for n in range(6):
+        climb(runner, [0.4 + 0.1 * n] * 3)
+    best = study.record(5)
+    for _ in range(12):
+        study.optuna.enqueue_trial(dict(best.ratios))  # by hand, so without an origin
+    assert climb(runner, [0.75] * 3) == 3
+    assert [record.reused for record in study.records()[6:18]] == [5] * 12
 
 
 def test_none_stops_nothing(study: SearchStudy) -> None:
