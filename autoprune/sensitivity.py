@@ -79,7 +79,9 @@ def cut_scores(
     return scores
 
 
-def divergences(probe: Probe, cuts: Sequence[Cut], batches: Loader) -> list[float]:
+def divergences(
+    probe: Probe, cuts: Sequence[Cut], batches: Loader, *, done: Callable[[int], None] | None = None
+) -> list[float]:
     """Return the Kullback-Leibler divergence of every cut model's outputs from the dense model's, in nats.
 
     The mean over all samples of KL(dense || cut) between the softmax of their logits. The dense model is
@@ -90,12 +92,16 @@ def divergences(probe: Probe, cuts: Sequence[Cut], batches: Loader) -> list[floa
         probe: makes the models, the dense one too.
         cuts: what to cut.
         batches: inputs to compare on; their targets are not looked at.
+        done: told how many cuts are compared, after each.
     """
     dense = _outputs(probe.model({}), batches, probe.setting)
-    return [
-        _mean([kl_divergence(*pair) for pair in zip(dense, cut_outputs, strict=True)], dense)
-        for cut_outputs in (_outputs(probe.model(cut), batches, probe.setting) for cut in cuts)
-    ]
+    found = []
+    for number, cut in enumerate(cuts, start=1):
+        outputs = _outputs(probe.model(cut), batches, probe.setting)
+        found.append(_mean([kl_divergence(*pair) for pair in zip(dense, outputs, strict=True)], dense))
+        if done is not None:
+            done(number)
+    return found
 
 
 def kl_divergence(reference: Tensor, other: Tensor) -> float:

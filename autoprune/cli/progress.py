@@ -14,7 +14,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from autoprune.pipeline.events import EpochDone, Event, Stage, TrialDone
+from autoprune.pipeline.events import Counted, EpochDone, Event, Stage, TrialDone
 
 
 class Screen:
@@ -51,6 +51,8 @@ class Screen:
         """Draw one event."""
         if isinstance(event, Stage):
             self._console.print(event.text, highlight=False, markup=False, soft_wrap=True)
+        elif isinstance(event, Counted):
+            self._advance(event.what, event.done, event.total, "")
         elif isinstance(event, TrialDone):
             self._trial(event)
         else:

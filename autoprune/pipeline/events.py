@@ -19,6 +19,15 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Counted:
+    """So many of a known number of things are done, such as the evaluations of a measurement."""
+
+    what: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class TrialDone:
     """A trial of a search has ended, one way or another.
 
@@ -56,7 +65,7 @@ class EpochDone:
     seconds: float
 
 
-Event = Stage | TrialDone | EpochDone
+Event = Stage | Counted | TrialDone | EpochDone
 Watcher = Callable[[Event], None]
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from autoprune.criteria import Importance
 from autoprune.data.held import first_batches, spread_samples
 from autoprune.pipeline.dense import Dense
-from autoprune.pipeline.events import Stage, Watcher
+from autoprune.pipeline.events import Counted, Stage, Watcher
 from autoprune.pipeline.problem import Problem
 from autoprune.precision import Setting
 from autoprune.sensitivity import Cut, Probe, cut_scores, divergences
@@ -59,6 +59,10 @@ class Ground:
         search = self.config.search
         calibration = first_batches(self.dense.data.train, search.sensitivity_batches, seed=search.seed)
         return Probe(self.problem.prunable, self.ranked, self.setting, calibration)
+
+    def counter(self, what: str, total: int) -> Callable[[int], None]:
+        """Return a function that tells how many of a measurement's evaluations are done."""
+        return lambda done: self.watch(Counted(what, done, total))
 
 
 @dataclass(frozen=True)
@@ -108,11 +112,12 @@ def measure_sensitivity(ground: Ground) -> Sensitivity:
     images = spread_samples(ground.dense.data.val, search.sensitivity_images)
     ground.watch(
         Stage(
-            f"sensitivity: {len(cuts)} evaluations on {images.samples:,} validation images, "
-            f"{len(rows)} keep ratios each cut alone"
+            f"sensitivity of {len(rows)} keep ratios: {len(cuts)} evaluations on {images.samples:,} "
+            "validation images"
         )
     )
-    scores = cut_scores(ground.probe(), cuts, images, ground.dense.task)
+    counter = ground.counter("sensitivity", len(cuts))
+    scores = cut_scores(ground.probe(), cuts, images, ground.dense.task, done=counter)
     worst = min((score for score in scores if math.isfinite(score)), default=0.0)
     baseline, *measured = (score if math.isfinite(score) else worst for score in scores)
     tables = [_table(row, v, trials, measured) for v, row in enumerate(rows)]
@@ -197,17 +202,16 @@ def measure_divergence(ground: Ground) -> dict[str, float]:
     """Return the KL divergence of the outputs as the lower half of a variable's channels goes, in nats.
 
     The mean over `search.sensitivity_batches` training batches, on which BatchNorm is recalibrated too, since
-    every candidate of a search is. What is not finite counts as the largest divergence seen.
-
-    Reference: none fixes the share; half is far enough for the divergences to differ and near enough for the
-        outputs to mean something.
+    every candidate of a search is. What is not finite counts as the largest divergence seen. Half is far
+    enough for the divergences to differ, and near enough for the outputs to mean something.
     """
     probe = ground.probe()
     widths = {group.name: group.width for group in ground.problem.prunable.groups}
     variables = ground.problem.space.variables
     cuts = [{name: _half(widths[name]) for name in variable.groups} for variable in variables]
-    ground.watch(Stage(f"KL divergence: {len(cuts)} keep ratios, half of the channels of each cut alone"))
-    found = divergences(probe, cuts, probe.calibration)
+    ground.watch(Stage(f"KL divergence of {len(cuts)} keep ratios: half of the channels of each cut alone"))
+    counter = ground.counter("KL divergence", len(cuts))
+    found = divergences(probe, cuts, probe.calibration, done=counter)
     largest = max((value for value in found if math.isfinite(value)), default=1.0)
     return {
         variable.name: value if math.isfinite(value) else largest
