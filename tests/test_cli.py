@@ -154,6 +154,9 @@ def write_loaders(folder: Path, module: str, body: str) -> None:
         ("search.sampler=tpee", 'Did you mean "tpe"?'),
         ("search.engine=seriel", 'Did you mean "serial"?'),
         ("search.pruner=medain", 'Did you mean "median"?'),
+        ("search.warm_starts=['uniform', 'tailor']", 'Did you mean "taylor"?'),
+        ("search.warm_starts=l1", "search.warm_starts: got 'l1', expected a list of strings"),
+        ("evolution.population=1", "evolution.population: got 1, expected an integer >= 2"),
         ("search.criterion=l7", "search.criterion"),
         ("score.rungs=['5 stepps']", "score.rungs"),
         ("model.name=digits_resnett", 'Did you mean "digits_resnet"?'),
@@ -435,6 +438,28 @@ def test_the_main_job_from_search_to_export(command: Command, workplace: Path, w
     code, out, err = command("report", "whole", "-o", "report.png", cwd=workplace)
     assert code == 0, err
     assert (workplace / "report.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["search.sampler=kl"], "KL divergence of 6 keep ratios"),
+        (
+            ["search.sampler=evolution", "evolution.population=2", "evolution.mutation=0.3"],
+            "sampler evolution",
+        ),
+    ],
+)
+def test_samplers_with_measurements_or_rates_of_their_own(
+    command: Command, workplace: Path, tmp_path: Path, overrides: list[str], said: str
+) -> None:
+    places = (f"search.storage=sqlite:///{tmp_path}/study.db", f"output.folder={tmp_path}")
+    code, out, err = command("search", "digits", *sets(*places, *overrides, "search.trials=5"), cwd=workplace)
+    assert code == 0, err
+    assert said in out
+    records = open_study(f"sqlite:///{tmp_path}/study.db", "digits").records()
+    assert [record.origin for record in records].count("sampler") == 4
+    assert all(record.score is not None for record in records)
 
 
 def test_another_model_is_refused_with_the_difference(

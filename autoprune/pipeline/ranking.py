@@ -10,7 +10,6 @@ the same order, so that the finetuned winner keeps exactly the channels that wer
 from __future__ import annotations
 
 import base64
-import itertools
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -23,20 +22,14 @@ from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.problem import Problem
 from autoprune.task import main_output
 
-TAYLOR_BATCHES = 20
-"""Batches of the training part that criteria with gradients look at."""
-
 
 def rank_channels(dense: Dense, problem: Problem, criterion: str, seed: int) -> Importance:
-    """Measure the importance of all channels by a criterion; data are read only where it needs them."""
+    """Measure the importance of all channels; a criterion draws as many training batches as it needs."""
 
     def loss(outputs: Any, targets: Tensor) -> Tensor:
         return dense.task.loss(main_output(outputs), targets)
 
-    batches = (
-        (inputs.cpu(), targets.cpu())
-        for inputs, targets in itertools.islice(dense.data.train.batches(seed, 0), TAYLOR_BATCHES)
-    )
+    batches = ((inputs.cpu(), targets.cpu()) for inputs, targets in dense.data.train.batches(seed, 0))
     return importance(problem.prunable, criterion, batches, loss, seed)
 
 

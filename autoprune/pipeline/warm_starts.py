@@ -32,8 +32,8 @@ from autoprune.space.knapsack import channel_values, knapsack
 from autoprune.space.levels import FloatArray, IntArray
 from autoprune.study import SearchStudy
 
-LARGEST_SHARE = 3
-"""At most one trial in so many is a warm start: the sampler is to have most of them."""
+TRIALS_PER_WARM_START = 3
+"""So many trials there are for each warm start, at least: the sampler is to have most of them."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def choose_warm_starts(ground: Ground) -> dict[str, Any]:
     """
     search = ground.config.search
     given = Proposer(ground)
-    most = search.trials // LARGEST_SHARE
+    most = search.trials // TRIALS_PER_WARM_START
     origins: dict[tuple[int, ...], list[str]] = {}
     seconds: dict[str, float] = {}
     crowded = []
@@ -186,6 +186,8 @@ def enqueue_missing(study: SearchStudy, space: SearchSpace) -> None:
     """Queue the study's warm starts that have no trial yet, in their order.
 
     They are told apart by their origin: a search killed in between loses none, a resume queues none twice.
+    Only processes that resume within the same milliseconds can; the second trial then takes the scores of the
+    first, or is scored once more.
     """
     queued = {record.origin for record in study.records()}
     names = [variable.name for variable in space.variables]

@@ -1,4 +1,4 @@
-"""Plans drawn by importance: groups whose channels matter little on average are cut more often.
+"""Plans drawn by importance: groups whose lesser channels hold little of it are cut more often.
 
 Before: a row of SAMPLERS; after: `PerTrialSampler` makes it afresh for each trial.
 

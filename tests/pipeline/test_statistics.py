@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import autoprune
 from autoprune.config import load_config
 from autoprune.data import VisionData, load
 from autoprune.data.loaders import endless
+from autoprune.pipeline import resume
 from autoprune.pipeline.dense import Dense
-from autoprune.pipeline.events import silent
+from autoprune.pipeline.events import Counted, Event, silent
 from autoprune.pipeline.problem import pose
 from autoprune.pipeline.ranking import rank_channels
 from autoprune.pipeline.statistics import (
@@ -28,6 +31,7 @@ from autoprune.pipeline.statistics import (
 from autoprune.pipeline.warm_starts import WARM_STARTS, Proposer
 from autoprune.precision import Setting
 from autoprune.space.levels import Levels, allowed_widths, make_levels
+from autoprune.study import open_study
 from autoprune.task import Task
 from autoprune.train import Schedule, Trainer
 from autoprune.zoo import make_model
@@ -123,7 +127,6 @@ def test_the_group_with_dead_channels_is_cut_first(model: nn.Module, data: Visio
 def test_a_statistic_is_lowest_where_half_the_channels_can_go(
     model: nn.Module, data: VisionData, statistic: str
 ) -> None:
-    # Until other samplers draw by them, their names are not those of samplers: only this table is asked.
     ground = make_ground(model, data, f"search.sampler={statistic}")
     found = measure_statistics(ground)
     assert found.keys() == {statistic}
@@ -132,6 +135,38 @@ def test_a_statistic_is_lowest_where_half_the_channels_can_go(
     assert min(values, key=lambda name: values[name]) == DEAD
     assert values[DEAD] == pytest.approx(0.0, abs=1e-6)
     assert all(math.isfinite(value) and value > 0.01 for name, value in values.items() if name != DEAD)
+
+
+@pytest.mark.parametrize("sampler", ["kl", "importance"])
+def test_a_search_draws_by_the_statistic_that_it_measured(
+    model: nn.Module, data: VisionData, sampler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The study keeps it, a resume measures nothing again, and the group with dead channels is cut most."""
+    monkeypatch.chdir(tmp_path)
+    events: list[Event] = []
+    settings = {
+        "budget": {"flops": "60%"},
+        "search": {"trials": 12, "study": "own", "sampler": sampler, "warm_starts": [], "pruner": "none"},
+        "score": {"rungs": ["calibrate"], "calibration_batches": 1},
+    }
+    result = autoprune.search(model, data, settings, watch=events.append)
+    study = open_study(result.storage, "own")
+    table = study.chosen["statistics"]
+    assert table.keys() == {sampler}
+    counted = [event for event in events if isinstance(event, Counted)]
+    assert [event.done for event in counted] == (
+        list(range(1, len(table["kl"]) + 1)) if sampler == "kl" else []
+    )
+    events.clear()
+    dense = Dense(model, data, Task(), "cpu")
+    more = resume("own", result.storage, dense=dense, overrides=["search.trials=16"], watch=events.append)
+    assert not [event for event in events if isinstance(event, Counted)]
+    assert len(more.summary.records) == 16
+    kept = {
+        name: np.mean([record.ratios[name] for record in more.summary.records]) for name in table[sampler]
+    }
+    assert min(kept, key=lambda name: kept[name]) == DEAD
+    assert np.corrcoef([*table[sampler].values()], [*kept.values()])[0, 1] > 0
 
 
 def test_samplers_that_need_no_statistic_measure_none(model: nn.Module, data: VisionData) -> None:

@@ -92,6 +92,8 @@ def test_one_variable_and_three_hundred(name: str, variables: int) -> None:
     for proposal in proposals:
         assert proposal.keys() == search.space.keys()
         assert all(search.space[key]._contains(value) for key, value in proposal.items())
+    usage = search.problem.usage(search.problem.decode(np.array([[*each.values()] for each in proposals])))
+    assert ((usage >= 0.98) & (usage <= 1)).all() or not search.problem.reach().in_window
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
