@@ -81,6 +81,7 @@ def resume(
     *,
     model: nn.Module | None = None,
     data: VisionData | UserLoaders | None = None,
+    overrides: Sequence[str] = (),
     take_over: bool = False,
     watch: Watcher | None = None,
 ) -> SearchResult:
@@ -91,6 +92,7 @@ def resume(
         storage: its URL; default runs/STUDY.db.
         model: the same dense model.
         data: the same data.
+        overrides: "section.key=value" of what may change: more trials, another engine.
         take_over: also run the trials again that other hosts hold; say so only where those hosts are gone.
         watch: called with events as the search goes on.
 
@@ -102,7 +104,9 @@ def resume(
 
     url = pipeline.find_storage(study, storage)
     dense = _stored_dense(study, url, model, data)
-    return pipeline.resume(study, url, dense=dense, take_over=take_over, watch=watch or silent)
+    return pipeline.resume(
+        study, url, dense=dense, overrides=overrides, take_over=take_over, watch=watch or silent
+    )
 
 
 def finetune(
@@ -111,6 +115,7 @@ def finetune(
     *,
     model: nn.Module | None = None,
     data: VisionData | UserLoaders | None = None,
+    overrides: Sequence[str] = (),
     watch: Watcher | None = None,
 ) -> FinetuneResult:
     """Retrain the best plan of a study fully, evaluate it once on the test part, and save it.
@@ -120,6 +125,7 @@ def finetune(
         storage: its URL; default runs/STUDY.db.
         model: the same dense model, where `search` was given it.
         data: the same data.
+        overrides: "section.key=value" of what may change: all of [finetune].
         watch: called with events as the training goes on.
 
     Raises:
@@ -129,7 +135,8 @@ def finetune(
     from autoprune.pipeline.events import silent
 
     url = pipeline.find_storage(study, storage)
-    return pipeline.finetune(study, url, dense=_stored_dense(study, url, model, data), watch=watch or silent)
+    dense = _stored_dense(study, url, model, data)
+    return pipeline.finetune(study, url, dense=dense, overrides=overrides, watch=watch or silent)
 
 
 def _stored_dense(

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+SUPERNET = "supernet"
+"""Name of the rung whose candidates are cut from a supernet's weights, and need no finetune."""
+
 
 @dataclass(frozen=True)
 class RungScore:

@@ -91,8 +91,8 @@ class SearchSettings:
     so many batches of recalibration. Warm starts climb every rung, and the pruners "median" and "percentile"
     compare the sampler's trials with one another alone; under "halving" and "hyperband" all compete.
 
-    The engine "ray" alone reads `cpus_per_trial`, `gpus_per_trial` (a share such as 0.5) and `address` (of a
-    running cluster: "auto", "10.0.0.1:6379").
+    Engines with several workers read `workers` and `cpus_per_trial`; "ray" alone `gpus_per_trial` (a share
+    such as 0.5) and `address` (of a running cluster: "auto", "10.0.0.1:6379"; "local" for none).
     """
 
     sampler: str = "tpe"

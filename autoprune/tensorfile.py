@@ -1,6 +1,6 @@
 """Writes tensors to a safetensors file with the permissions that any other new file gets.
 
-Before: `pipeline.history` and `export.storage` have the tensors of a model; after: `load_file` reads them.
+Before: `pipeline` and `export.storage` have the tensors of a model; after: `load_file` reads them.
 
     write_tensors({"weight": torch.zeros(3)}, Path("small.safetensors"))
 """
@@ -17,12 +17,13 @@ from torch import Tensor
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors as they are, {name: dense CPU tensor}.
+    """Write tensors, {name: tensor}, wherever they lie and whatever memory they share.
 
     safetensors makes the file readable for its owner alone, which a model shared on a server must not be:
-    the mode that the umask gives is taken from an empty file made in its place.
+    the mode that the umask gives is taken from an empty file made in its place. Two views of one storage are
+    written as what they are, two tensors.
     """
     path.touch()
     mode = stat.S_IMODE(path.stat().st_mode)
-    save_file(dict(tensors), path)
+    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
     os.chmod(path, mode)

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from typer.main import get_command
 
 from autoprune.cli.commands import app
 from autoprune.config import embedded_configs, load_config
+from autoprune.engines import ENGINES, PRUNERS
+from autoprune.samplers import SAMPLERS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -71,6 +74,24 @@ def test_the_config_is_valid(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     path.write_text(block)
     assert load_config(path).budget.flops == "50%"
+
+
+@pytest.mark.parametrize(
+    ("text", "heading", "table"),
+    [
+        ("README.md", "- **`sampler`:**", SAMPLERS),
+        ("README.md", "- **`engine`:**", ENGINES),
+        ("README.md", "- **`rungs` in", [name for name in PRUNERS if name != "none"]),
+        ("CHANGELOG.md", "- Samplers:", SAMPLERS),
+        ("CHANGELOG.md", "- Engines:", ENGINES),
+        ("CHANGELOG.md", "- Rungs:", PRUNERS),
+    ],
+)
+def test_lists_of_choices_leave_none_out(text: str, heading: str, table: Iterable[str]) -> None:
+    (item,) = re.findall(
+        rf"^{re.escape(heading)}.*?(?=^- |^$)", (ROOT / text).read_text("utf-8"), re.M | re.S
+    )
+    assert [name for name in table if not re.search(rf"\b{name}\b", item)] == []
 
 
 def test_the_python_runs(tmp_path: Path) -> None:

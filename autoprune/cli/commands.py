@@ -132,13 +132,16 @@ def inspect(config: ConfigSource, overrides: Overrides = None) -> None:
 @app.command()
 def export(
     target: Annotated[
-        str, typer.Argument(metavar="STUDY|FOLDER", help="A finetuned study, or a saved model.")
+        str,
+        typer.Argument(
+            metavar="STUDY|FOLDER", help="A study, finetuned or scored by a supernet, or a saved model."
+        ),
     ],
     format_name: Annotated[str, typer.Option("--format", help="onnx, pt2 or safetensors.")] = "onnx",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write.")] = None,
     storage: Storage = None,
 ) -> None:
-    """Write the finetuned model for another runtime, and check that it computes the same."""
+    """Write the small model for another runtime, and check that it computes the same."""
     from autoprune import pipeline
 
     report = pipeline.export(target, format_name, output=output, storage=storage)
@@ -176,7 +179,13 @@ def _print_search(result: SearchResult) -> None:
     _ = result.best  # raises where no trial completed: there is nothing to go on with
     console.print(best_table(result.summary))
     _print_notes(summary_notes(result.summary))
-    console.print(f"Next: autoprune finetune {result.study} --storage {result.storage}", soft_wrap=True)
+    where = f"{result.study} --storage {result.storage}"
+    console.print(
+        f"Next: autoprune export {where} --format onnx (or finetune it before)"
+        if result.summary.by_supernet
+        else f"Next: autoprune finetune {where}",
+        soft_wrap=True,
+    )
 
 
 def _print_notes(notes: list[str]) -> None:

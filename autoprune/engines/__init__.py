@@ -6,7 +6,7 @@ Before: `pipeline` has a study, a space and a scorer; after: the study holds the
     run_search("serial", runner, make_scorer)
 
 A new engine is a function (runner, make_scorer, workers) in a file of its own, and one row here; what it
-needs beyond autoprune's own packages is imported when it runs.
+needs beyond autoprune's own packages is imported when it runs, and asked for by `check_engine` before.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from autoprune.engines.processes import run_processes
 from autoprune.engines.pruners import PRUNERS
-from autoprune.engines.ray import run_ray
+from autoprune.engines.ray import check_ray, run_ray
 from autoprune.engines.serial import run_serial
 from autoprune.engines.trial_runner import Event, Job, MakeScorer, Scorer, TrialRunner
 from autoprune.engines.workers import Workers
@@ -29,6 +29,9 @@ ENGINES: dict[str, Engine] = {
     "ray": run_ray,
 }
 
+_CHECKS: dict[str, Callable[[Workers], None]] = {"ray": check_ray}
+"""For the engines that need more than this process: raises a ConfigError where it is not there."""
+
 __all__ = [
     "ENGINES",
     "PRUNERS",
@@ -39,8 +42,22 @@ __all__ = [
     "Scorer",
     "TrialRunner",
     "Workers",
+    "check_engine",
     "run_search",
 ]
+
+
+def check_engine(engine: str, workers: Workers) -> None:
+    """Refuse an engine that cannot run here, before a search has cost anything.
+
+    Raises:
+        ConfigError: it is unknown (the nearest is named), or what it needs is not there.
+    """
+    if engine not in ENGINES:
+        hint = suggest(engine, ENGINES) or f" Known: {', '.join(ENGINES)}."
+        raise ConfigError(f"search.engine: unknown engine {engine!r}.{hint}")
+    if engine in _CHECKS:
+        _CHECKS[engine](workers)
 
 
 def run_search(
@@ -64,13 +81,11 @@ def run_search(
         other_hosts_are_gone: queue trials again that other hosts hold, too.
 
     Raises:
-        ConfigError: the engine is unknown (the nearest is named).
+        ConfigError: the engine is unknown, or cannot run here.
         StudyError: the storage cannot be used, or every trial fails.
     """
-    if engine not in ENGINES:
-        hint = suggest(engine, ENGINES) or f" Known: {', '.join(ENGINES)}."
-        raise ConfigError(f"search.engine: unknown engine {engine!r}.{hint}")
     given = workers if isinstance(workers, Workers) else Workers(workers)
+    check_engine(engine, given)
     runner.study.requeue_dead(other_hosts=other_hosts_are_gone)
     try:
         ENGINES[engine](runner, make_scorer, given)

@@ -49,15 +49,15 @@ def run_processes(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers
 
     Args:
         runner: the trials' lifecycle.
-        make_scorer: picklable; called once in each worker; they share out this process's threads.
-        workers: how many processes.
+        make_scorer: picklable; called once in each worker.
+        workers: how many processes, and their threads.
 
     Raises:
         StudyError: workers cannot be started.
     """
     pool: list[_Worker] = []
     try:
-        pool.extend(_spawn(make_scorer, workers.number) for _ in range(workers.number))
+        pool.extend(_spawn(make_scorer, workers.threads) for _ in range(workers.number))
         unready_deaths = 0
         while any(worker.job is not None or not worker.ready for worker in pool) or _feed(runner, pool):
             ends = {worker.pipe: worker for worker in pool}
@@ -68,7 +68,7 @@ def run_processes(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers
                 except (EOFError, OSError):
                     unready_deaths += not worker.ready
                     _bury(runner, worker, unready_deaths)
-                    pool[pool.index(worker)] = _spawn(make_scorer, workers.number)
+                    pool[pool.index(worker)] = _spawn(make_scorer, workers.threads)
                 else:
                     _handle(runner, worker, message)
             _feed(runner, pool)
@@ -130,10 +130,7 @@ def _bury(runner: TrialRunner, worker: _Worker, unready_deaths: int) -> None:
         runner.fail(job, f"its worker process died {deaths} times ({how}; out of memory?).")
 
 
-def _spawn(make_scorer: MakeScorer, workers: int) -> _Worker:
-    import torch
-
-    threads = max(1, torch.get_num_threads() // workers)
+def _spawn(make_scorer: MakeScorer, threads: int) -> _Worker:
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe()
     process = context.Process(target=_work, args=(make_scorer, theirs, threads), daemon=True)

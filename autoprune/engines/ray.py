@@ -17,6 +17,7 @@ import logging
 import math
 import os
 import signal
+import socket
 import tempfile
 import threading
 import warnings
@@ -30,6 +31,9 @@ from autoprune.errors import ConfigError, reason_of
 
 SPARE_BYTES = 100 * 2**20
 """Memory of an object store that we start, beside what the scorer takes: nothing else of size passes."""
+
+ANSWER_S = 5.0
+"""How long a cluster may take to answer at its address."""
 
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints even where it is told to be silent
@@ -56,11 +60,10 @@ def run_ray(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers) -> N
         workers: how many trials at once, what each may use, and the cluster.
 
     Raises:
-        ConfigError: Ray is not installed, there is no cluster at the address, or this machine cannot hold
-            a trial.
+        ConfigError: as from `check_ray`, or this machine cannot hold a trial.
         StudyError: the scorer cannot be handed to workers, or cannot be made there.
     """
-    with _environment(_QUIET), _quiet_logs(), _signals_kept():
+    with _unnoticed():
         ray_tune = _load()
         parcel = ray_tune.pack(make_scorer)
         with _connected(workers, len(parcel)):
@@ -69,7 +72,22 @@ def run_ray(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers) -> N
                 ray_tune.tune_trials(runner, parcel, share, folder)
 
 
+def check_ray(workers: Workers) -> None:
+    """Refuse a search under Ray that could not begin.
+
+    Raises:
+        ConfigError: Ray is not installed, or no cluster answers at the address.
+    """
+    with _unnoticed():
+        _load()
+        import ray
+
+        if workers.cluster is not None and not ray.is_initialized():
+            _require_answer(workers.cluster)
+
+
 def _load() -> ModuleType:
+    """Import the parts that need Ray, wherever a whole Ray Tune is installed."""
     try:
         return importlib.import_module("autoprune.engines.ray_tune")
     except ImportError as error:
@@ -89,10 +107,10 @@ def _connected(workers: Workers, parcel_bytes: int) -> Iterator[None]:
         return
     try:
         with _signals_kept():  # from here on, too: SIGTERM stays the caller's
-            if workers.address is None:
+            if workers.cluster is None:
                 _start_here(workers, parcel_bytes)
             else:
-                _join(workers.address)
+                _join(workers.cluster)
         yield
     finally:
         ray.shutdown()
@@ -119,18 +137,35 @@ def _start_here(workers: Workers, parcel_bytes: int) -> None:
 def _join(address: str) -> None:
     import ray
 
+    _require_answer(address)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _no_cluster(address, error) from error
+
+
+def _require_answer(address: str) -> None:
+    """Refuse an address at which nothing listens; Ray itself would try for over a minute."""
     if address.startswith("ray://"):
         raise ConfigError(
             f"search.address: {address} is for Ray's client, through which Tune would run away from the "
             'study\'s storage; start the search on a machine of the cluster, with "auto" or its host:port.'
         )
+    from ray._private.services import canonicalize_bootstrap_address  # what "auto" stands for
+
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ConfigError(
-            f"search.address: no Ray cluster at {address!r} ({reason_of(error)}); start one with "
-            "`ray start --head`, or leave search.address out to run on this machine alone."
-        ) from error
+        host, _, port = str(canonicalize_bootstrap_address(address)).rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
+    except (OSError, ValueError, OverflowError) as error:  # the last one of a port that cannot be
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: Exception) -> ConfigError:
+    reason = reason_of(error).partition(". ")[0]  # then Ray names options of its own commands
+    return ConfigError(
+        f"search.address: no Ray cluster at {address!r} ({reason}); start one with `ray start --head`, or "
+        'set search.address = "local" to run on this machine alone.'
+    )
 
 
 def _share(runner: TrialRunner, workers: Workers) -> Share:
@@ -144,16 +179,14 @@ def _share(runner: TrialRunner, workers: Workers) -> Share:
     if any(node.get("CPU", 0.0) >= share.cpus and node.get("GPU", 0.0) >= share.gpus for node in nodes):
         return share
     wanted = f"{share.cpus:g} CPUs and {share.gpus:g} GPUs a trial, which no machine that Ray sees has"
-    if workers.address is None:
+    if workers.cluster is None:
         raise ConfigError(f"search.gpus_per_trial: {wanted}; ask for less, or search.cpus_per_trial.")
     _log.warning("search.address: %s; the search waits for one to join the cluster", wanted)
     return share
 
 
 def _cpus(workers: Workers) -> float:
-    import torch
-
-    return max(1, torch.get_num_threads() // workers.number) if workers.cpus is None else workers.cpus
+    return workers.threads if workers.cpus is None else workers.cpus
 
 
 def _gpus(runner: TrialRunner, workers: Workers, present: float) -> float:
@@ -163,6 +196,13 @@ def _gpus(runner: TrialRunner, workers: Workers, present: float) -> float:
     if not runner.device.startswith("cuda"):
         return 0.0
     return 1.0 if present < 1 else 1.0 / max(1, math.ceil(workers.number / present))
+
+
+@contextlib.contextmanager
+def _unnoticed() -> Iterator[None]:
+    """Let Ray in without a word of its own, and without a signal handler left behind."""
+    with _environment(_QUIET), _quiet_logs(), _signals_kept():
+        yield
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import logging
 import os
 import sys
@@ -33,12 +34,12 @@ from autoprune.engines.pruners import REDUCTION, EarlyStopping, rung_step
 from autoprune.engines.serial import climb
 from autoprune.engines.trial_runner import Job, MakeScorer, TrialRunner
 from autoprune.engines.workers import Share
-from autoprune.errors import StudyError, TrialError
+from autoprune.errors import StudyError, TrialError, reason_of
 from autoprune.study import RungScore
 from autoprune.study.records import OUTCOME
 
 MAX_CRASHES = 3
-"""Tune itself may fail so often in a search, as it does where a node with an idle actor goes."""
+"""Tune itself may fail so often with no trial ended in between, as where a node with an idle actor goes."""
 
 _log = logging.getLogger(__name__)
 
@@ -73,21 +74,24 @@ def tune_trials(runner: TrialRunner, parcel: bytes, share: Share, folder: str) -
     """
     if runner.pruner in ("halving", "asha"):
         runner.early = EarlyStopping(runner.study.optuna, RayAsha(runner.rungs))
-    for crash in range(MAX_CRASHES):
+    crashes = 0
+    for attempt in itertools.count():
         bridge = Bridge(runner, share.number)
         try:
-            _run(bridge, parcel, share, f"{folder}/{crash}")
+            _run(bridge, parcel, share, f"{folder}/{attempt}")
         except Exception as error:
             bridge.abandon()
             if bridge.error is not None or isinstance(error, StudyError):
                 raise bridge.error or error from None
-            _log.warning("Ray Tune failed (%s); the search goes on with a new one", error)
-            fault = error
+            crashes = 1 if bridge.ended else crashes + 1
+            if crashes == MAX_CRASHES:
+                name = runner.study.name
+                raise StudyError(f"{name}: Ray Tune failed {crashes} times ({reason_of(error)}).") from error
+            _log.warning("Ray Tune failed (%s); the search goes on with a new one", reason_of(error))
         else:
             if bridge.error is not None:
                 raise bridge.error
             return
-    raise StudyError(f"{runner.study.name}: Ray Tune failed {MAX_CRASHES} times ({fault}).") from fault
 
 
 def _run(bridge: Bridge, parcel: bytes, share: Share, folder: str) -> None:
@@ -119,15 +123,17 @@ class Bridge:
     """What Tune's searcher and scheduler share: which of Tune's trials is which of the study's.
 
     An error on our side ends Tune's run and is kept in `error`: raised through Tune it would lose its type.
+    `ended` counts the study's trials that came to their end.
     """
 
     def __init__(self, runner: TrialRunner, number: int) -> None:
         self.error: Exception | None = None
         self.end = End()
-        self.started: set[str] = set()
+        self.ended = 0
         self._runner = runner
         self._number = number
         self._jobs: dict[str, Job] = {}
+        self._started: set[str] = set()
         self._exhausted = False
         self._unready_deaths = 0
 
@@ -168,6 +174,7 @@ class Bridge:
                 self._runner.fail(job, result["failure"])
             else:
                 self._runner.finish(job)
+            self.ended += 1
 
     def bury(self, key: str) -> None:
         """Queue the trial of a dead worker once more, or fail it where that happened before."""
@@ -175,7 +182,7 @@ class Bridge:
         if job is None or self.end.reached:
             return
         with self._keeping_errors():
-            if key not in self.started:
+            if key not in self._started:
                 self._count_unready_death()
                 self._runner.requeue(job)
             elif (deaths := self._runner.count_death(job)) < MAX_DEATHS:
@@ -186,7 +193,7 @@ class Bridge:
 
     def begin(self, key: str) -> None:
         """Note that a trial's worker is ready."""
-        self.started.add(key)
+        self._started.add(key)
         self._unready_deaths = 0
 
     def abandon(self) -> None:

@@ -18,11 +18,11 @@ class Workers:
 
     Args:
         number: trials that run at once, at most.
-        cpus: CPU cores of one trial; None shares out this process's threads. The Ray engine only.
+        cpus: CPU cores of one trial; None shares out this process's threads.
         gpus: GPUs of one trial, such as 0.5; None shares out those there are, where trials run on GPUs.
             The Ray engine only.
-        address: of a running Ray cluster ("auto", "10.0.0.1:6379") that this
-            machine belongs to; None starts one here.
+        address: of a running Ray cluster ("auto", "10.0.0.1:6379") that this machine belongs to; None and
+            "local" start one here. The Ray engine only.
 
     Raises:
         ConfigError: a number is out of its range.
@@ -41,6 +41,18 @@ class Workers:
                 raise ConfigError(
                     f"search.{key}_per_trial: got {amount:g}; above 1, Ray gives out whole ones only."
                 )
+
+    @property
+    def threads(self) -> int:
+        """Threads that PyTorch has in a worker: its cores, or its part of this process's threads."""
+        import torch
+
+        return max(1, int(self.cpus) if self.cpus is not None else torch.get_num_threads() // self.number)
+
+    @property
+    def cluster(self) -> str | None:
+        """Address of the running cluster to join; None where one is started here."""
+        return None if self.address == "local" else self.address
 
 
 @dataclass(frozen=True)

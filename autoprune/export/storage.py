@@ -131,10 +131,8 @@ def _write_tensors(model: nn.Module, path: Path) -> None:
         if tensor.is_meta or tensor.layout != torch.strided:
             kind = "on the meta device" if tensor.is_meta else f"of layout {tensor.layout}"
             raise ExportError(f"{path.parent}: tensor {name} is {kind} and cannot be stored.")
-    # Clones: two views of one storage are stored as what they are, two tensors.
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in leaves.items()}
     try:
-        write_tensors(plain, path)
+        write_tensors(leaves, path)
     except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise ExportError(f"{path.parent}: the tensors cannot be stored ({error}).") from error
     _sync(path)

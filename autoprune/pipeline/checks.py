@@ -2,7 +2,7 @@
 
 Before: a settled config; after: `search`, which then loads, traces and, last of all, makes the study.
 
-    check_names(config); check_places(config); check_study_is_new(config)
+    check_names(config); check_places(config); check_engine_runs(config); check_study_is_new(config)
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from autoprune.criteria import CRITERIA
-from autoprune.engines import ENGINES, PRUNERS
+from autoprune.engines import ENGINES, PRUNERS, Workers, check_engine
 from autoprune.errors import ConfigError, StudyError, suggest
 from autoprune.pipeline.amounts import check_amounts
 from autoprune.pipeline.places import probe_writable, storage_file
@@ -23,7 +23,7 @@ from autoprune.pipeline.warm_starts import WARM_STARTS
 from autoprune.precision import resolve_device
 from autoprune.samplers import SAMPLERS, EvolutionRates
 from autoprune.samplers.evolution import settled_rates
-from autoprune.settings import RunConfig
+from autoprune.settings import RunConfig, SearchSettings
 from autoprune.study import study_state
 from autoprune.study.storage import is_in_memory, names_in_file
 from autoprune.task import make_task
@@ -58,6 +58,24 @@ def check_names(config: RunConfig) -> None:
     schedule_of(config.supernet)
     if config.finetune.epochs:
         schedule_of(config.finetune)
+
+
+def workers_of(search: SearchSettings) -> Workers:
+    """Return the workers that [search] asks for.
+
+    Raises:
+        ConfigError: a share that cannot be.
+    """
+    return Workers(search.workers, search.cpus_per_trial, search.gpus_per_trial, search.address)
+
+
+def check_engine_runs(config: RunConfig) -> None:
+    """Refuse an engine that lacks what it needs: a package, a cluster that answers.
+
+    Raises:
+        ConfigError: it cannot run here.
+    """
+    check_engine(config.search.engine, workers_of(config.search))
 
 
 def check_places(config: RunConfig) -> None:

@@ -18,7 +18,7 @@ from torch import nn
 from autoprune.errors import CheckpointError, ExportError, suggest
 from autoprune.export import EXPORTERS, ExportReport, load_pruned, read_recipe, save_pruned
 from autoprune.export import export as export_model
-from autoprune.pipeline.finetune import BEST, finetune
+from autoprune.pipeline.finetune import BEST, finetune, is_untrained
 from autoprune.pipeline.places import find_storage
 from autoprune.pipeline.scoring import asks_for_supernet
 from autoprune.pipeline.stored import stored_config
@@ -37,8 +37,8 @@ def export(
 ) -> ExportReport:
     """Write the finetuned model of a study, or one that was saved, and compare it with what was saved.
 
-    A study that scores by a supernet needs no finetune: where there was none, its best candidate is cut from
-    the supernet, recalibrated and saved first, as `finetune` does with finetune.epochs = 0.
+    A study that scores by a supernet needs no finetune: where there was none, its best candidate, as of now,
+    is cut from the supernet, recalibrated and saved first, as `finetune` does with finetune.epochs = 0.
 
     Args:
         target: a study's name, or a folder that `save_pruned` wrote.
@@ -94,7 +94,7 @@ def _saved_folder(target: str | os.PathLike[str], storage: str | None) -> Path:
     study = open_study(find_storage(str(target), storage), str(target))
     config = stored_config(study)
     folder = Path(str(config.output.folder)) / BEST
-    if not folder.is_dir() and asks_for_supernet(config.score):
+    if asks_for_supernet(config.score) and (not folder.is_dir() or is_untrained(study, folder)):
         return finetune(study.name, study.url, overrides=["finetune.epochs=0"]).folder
     if not folder.is_dir():
         raise ExportError(

@@ -135,6 +135,15 @@ def finetune(
     return result
 
 
+def is_untrained(study: SearchStudy, folder: Path) -> bool:
+    """Tell whether a folder holds what finetune.epochs = 0 saved of a study: it is quickly made again."""
+    stored = study.note(_RESULT)
+    if not isinstance(stored, dict):
+        return False
+    identity = stored["identity"]
+    return identity["finetune"]["epochs"] == 0 and Path(identity["folder"]) / BEST == folder
+
+
 def _intention(settings: FinetuneSettings) -> str:
     if settings.epochs == 0:
         return "no finetune, BatchNorm is recalibrated"

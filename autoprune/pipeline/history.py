@@ -41,9 +41,7 @@ def save_dense(model: nn.Module, path: str | Path, history: Mapping[str, Any]) -
     """
     path = Path(path)
     partial = path.with_name(f"{path.name}.partial")
-    write_tensors(
-        {name: leaf.detach().cpu().contiguous().clone() for name, leaf in model.state_dict().items()}, partial
-    )
+    write_tensors(model.state_dict(), partial)
     note = {"sha256": checkpoint_hash(partial), **history}
     note_partial = history_path(path).with_suffix(".json.partial")
     note_partial.write_text(json.dumps(note, indent=2) + "\n", "utf-8")

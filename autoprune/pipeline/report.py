@@ -27,7 +27,8 @@ def report(
         output: the PNG file; default report.png in the output folder of the search.
 
     Raises:
-        StudyError: there is there is no such study.
+        StudyError: there is no such study.
+        ConfigError: the folder of the picture cannot be written.
     """
     opened = open_study(storage, study)
     summary = summarise(opened)

@@ -19,6 +19,7 @@ from autoprune.graph import Prunable
 from autoprune.pipeline.dense import Dense, load_dense
 from autoprune.pipeline.ranking import decode_ranking
 from autoprune.precision import Setting
+from autoprune.rungs import SUPERNET
 from autoprune.score import FinetuneScore, Rung
 from autoprune.settings import RunConfig, ScoreSettings
 from autoprune.supernet import with_model
@@ -27,8 +28,7 @@ from autoprune.train import Schedule
 from autoprune.zoo import load_checkpoint
 
 CALIBRATE = "calibrate"
-SUPERNET = "supernet"
-"""In place of "calibrate": the same, on a candidate that is cut from the supernet's weights."""
+"""Name of the rung that finetunes nothing; SUPERNET in its place is the same, on the supernet's weights."""
 
 _FINETUNE = re.compile(r"([0-9]+) +(step|epoch)s?")
 

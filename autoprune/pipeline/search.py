@@ -15,14 +15,19 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 import torch
 
-from autoprune.engines import Event, TrialRunner, Workers, run_search
+from autoprune.engines import Event, MakeScorer, TrialRunner, run_search
 from autoprune.errors import ConfigError, TrialError
-from autoprune.pipeline.checks import check_names, check_places, check_study_is_new
+from autoprune.pipeline.checks import (
+    check_engine_runs,
+    check_names,
+    check_places,
+    check_study_is_new,
+    workers_of,
+)
 from autoprune.pipeline.dense import Dense, load_dense, try_model, try_task
 from autoprune.pipeline.events import Stage, TrialDone, Watcher, silent
 from autoprune.pipeline.history import require_unseen_validation
@@ -83,6 +88,7 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
     check_names(config)
     check_places(config)
     check_study_is_new(config)
+    check_engine_runs(config)
     dense, problem = _prepare(config, dense, watch)
     try_task(dense)
     setting = _measure(dense, config, watch)
@@ -143,6 +149,7 @@ def resume(
     config = change_config(stored_config(opened), overrides)
     check_names(config)
     check_places(config)
+    check_engine_runs(config)
     dense = dense or load_dense(config)
     problem = pose(dense, config)
     opened.require(identify(dense, problem, config))
@@ -209,7 +216,7 @@ def _measure(dense: Dense, config: RunConfig, watch: Watcher) -> Setting:
     threads = torch.get_num_threads()
     if config.search.engine == "serial":
         return measure_setting(dense, config, watch)
-    torch.set_num_threads(max(1, threads // config.search.workers))
+    torch.set_num_threads(workers_of(config.search).threads)
     try:
         return measure_setting(dense, config, watch)
     finally:
@@ -226,8 +233,6 @@ def _run(
     take_over: bool = False,
 ) -> SearchResult:
     search = config.search
-    setting = Setting(**study.chosen["setting"])
-    ranking: dict[str, str] = study.chosen["ranking"]
     runner = TrialRunner(
         study,
         problem.space,
@@ -236,7 +241,7 @@ def _run(
         trials=search.trials,
         rungs=len(parse_rungs(config.score)),
         seed=search.seed,
-        device=setting.device,
+        device=str(study.chosen["setting"]["device"]),
         statistics=study.chosen.get("statistics"),
         shapes=problem.prunable.shapes,
         rates=EvolutionRates(**dataclasses.asdict(config.evolution)),
@@ -250,19 +255,30 @@ def _run(
     )
     enqueue_missing(study, problem.space)
     supernet = prepare_supernet(study, config, dense, problem, watch)
-    make_scorer: Callable[[], Any]
-    if search.engine == "serial":
+    make_scorer = _scorer_maker(study, config, dense, problem, supernet)
+    with _quiet_optuna():
+        run_search(
+            search.engine,
+            runner,
+            make_scorer,
+            workers=workers_of(search),
+            other_hosts_are_gone=take_over,
+        )
+    return SearchResult(study.name, study.url, Path(str(config.output.folder)), summarise(study))
+
+
+def _scorer_maker(
+    study: SearchStudy, config: RunConfig, dense: Dense, problem: Problem, supernet: Path | None
+) -> MakeScorer:
+    """Return what makes the score where the engine needs it: of the parts at hand, or of names alone."""
+    setting = Setting(**study.chosen["setting"])
+    ranking: dict[str, str] = study.chosen["ranking"]
+    if config.search.engine == "serial":
         torch.set_num_threads(setting.threads)
         score = make_score(dense, problem.prunable, config, setting, ranking, supernet)
-        make_scorer = lambda: score  # noqa: E731 - the same score again, not a function of its own
-    else:
-        handed_on = dense if config.model.name is None and config.model.factory is None else None
-        known = problem.prunable.fingerprint
-        make_scorer = ScorerFactory(config, setting, ranking, handed_on, known, supernet)
-    with _quiet_optuna():
-        workers = Workers(search.workers, search.cpus_per_trial, search.gpus_per_trial, search.address)
-        run_search(search.engine, runner, make_scorer, workers=workers, other_hosts_are_gone=take_over)
-    return SearchResult(study.name, study.url, Path(str(config.output.folder)), summarise(study))
+        return lambda: score
+    handed_on = dense if config.model.name is None and config.model.factory is None else None
+    return ScorerFactory(config, setting, ranking, handed_on, problem.prunable.fingerprint, supernet)
 
 
 @contextlib.contextmanager

@@ -164,10 +164,7 @@ def _write(model: nn.Module, path: Path) -> None:
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        write_tensors(
-            {name: leaf.detach().cpu().contiguous().clone() for name, leaf in model.state_dict().items()},
-            partial,
-        )
+        write_tensors(model.state_dict(), partial)
         os.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from autoprune.errors import StudyError
 from autoprune.report.agreement import RungAgreement, agreements
+from autoprune.rungs import SUPERNET
 from autoprune.study import SearchStudy, TrialRecord
 
 
@@ -56,6 +57,11 @@ class StudySummary:
     budget_macs: int | None
     budget_params: int | None
     agreements: tuple[RungAgreement, ...]
+
+    @property
+    def by_supernet(self) -> bool:
+        """Whether candidates were cut from a supernet's weights, so that the best needs no finetune."""
+        return self.rungs[0].strip() == SUPERNET
 
     def macs_share(self, record: TrialRecord) -> float:
         """Return a trial's MACs over the dense model's; NaN where it has none yet."""

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from autoprune.report.agreement import PREDICTS, RungAgreement
 from autoprune.report.summary import StudySummary, outcome
+from autoprune.rungs import SUPERNET
 from autoprune.study import TrialRecord
 
 
@@ -87,17 +88,24 @@ def failure_table(summary: StudySummary) -> Table:
 
 def summary_notes(summary: StudySummary) -> list[str]:
     """Say in sentences what the scores mean, and how the rungs agree."""
-    notes = []
-    if summary.ranked():
-        notes.append(
-            f'Scores are those after the search\'s short rung "{summary.rungs[-1]}"; '
-            "`autoprune finetune` trains the best trial fully."
+    notes = [_meaning(summary)] if summary.ranked() else []
+    return notes + [_agreement(found) for found in summary.agreements] + _warning(summary)
+
+
+def _meaning(summary: StudySummary) -> str:
+    last = summary.rungs[-1]
+    if not summary.by_supernet:
+        return (
+            f'Scores are those after the search\'s short rung "{last}"; `autoprune finetune` trains the best '
+            "trial fully."
         )
-    notes += [_agreement(found) for found in summary.agreements]
-    return notes + rung_warning(summary)
+    return (
+        f'Scores are those after the rung "{last}", on weights of the supernet; `autoprune export` writes '
+        f'the best trial as the rung "{SUPERNET}" scored it, `autoprune finetune` trains it further.'
+    )
 
 
-def rung_warning(summary: StudySummary) -> list[str]:
+def _warning(summary: StudySummary) -> list[str]:
     """Say that a cheap rung does not predict a dearer one, and what to do: one sentence, or none.
 
     Where several fail, the one with the lowest interval speaks for all.

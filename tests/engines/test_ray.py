@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import torch
 
 ray = pytest.importorskip("ray")
 
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler  # noqa: E402
 
-from autoprune.engines import Event, Workers, run_search  # noqa: E402
+from autoprune.engines import Event, Workers, ray_tune, run_search  # noqa: E402
 from autoprune.engines.pruners import REDUCTION, EarlyStopping, rung_step  # noqa: E402
-from autoprune.engines.ray_tune import RayAsha  # noqa: E402
+from autoprune.engines.ray import _gpus  # noqa: E402
+from autoprune.engines.ray_tune import Bridge, RayAsha  # noqa: E402
+from autoprune.engines.workers import Share  # noqa: E402
 from autoprune.errors import ConfigError, StudyError, TrialError  # noqa: E402
 from autoprune.study import RungScore, SearchStudy, TrialRecord, open_study  # noqa: E402
 from tests.engines.test_pruners import climb, make_runner  # noqa: E402
@@ -34,6 +38,7 @@ def local_ray() -> Iterator[None]:
     ray.init(
         address="local",
         num_cpus=2,
+        num_gpus=1,  # a number that Ray counts by, whether or not there is one
         object_store_memory=OBJECT_STORE,
         include_dashboard=False,
         log_to_driver=False,
@@ -153,36 +158,109 @@ def test_functions_of_a_script_travel_and_what_cannot_is_said_in_one_line(url: s
     assert "\n" not in str(raised.value)
 
 
+def test_where_tune_fails_another_goes_on_as_long_as_trials_end(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In place of a Tune that a lost node breaks: one that scores a trial, and breaks at the next."""
+
+    def fail_after(scored: int) -> Callable[[Bridge, bytes, Share, str], None]:
+        def run(bridge: Bridge, parcel: bytes, share: Share, folder: str) -> None:
+            for key in range(scored):
+                job = bridge.propose(f"{folder}-{key}")
+                if job is None:
+                    return
+                for rung in make_toy()(job.widths, job.seed):
+                    bridge.report(f"{folder}-{key}", rung)
+                bridge.conclude(f"{folder}-{key}", {})
+            bridge.propose("lost")
+            raise RuntimeError("a node went\nwith a long story")
+
+        return run
+
+    share = Share(1, cpus=1, gpus=0)
+    monkeypatch.setattr(ray_tune, "_run", fail_after(0))
+    with pytest.raises(StudyError, match=r"^toy: Ray Tune failed 3 times \(a node went\)\.$"):
+        ray_tune.tune_trials(toy_runner(new_study(url), sampler="random", trials=6), b"", share, "tune")
+    study = open_study(url, "toy")
+    assert [record.state for record in study.records()] == ["waiting"]
+    monkeypatch.setattr(ray_tune, "_run", fail_after(1))
+    ray_tune.tune_trials(toy_runner(study, sampler="random", pruner="none", trials=6), b"", share, "tune")
+    assert [record.state for record in study.records()] == ["complete"] * 6
+
+
 def test_a_share_that_no_machine_has_is_refused(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"1 CPUs and 0.5 GPUs a trial, which no machine .* ask for less"):
-        run_search("ray", toy_runner(new_study(url)), make_toy, workers=Workers(2, cpus=1, gpus=0.5))
-    with pytest.raises(
-        ConfigError, match=r"gpus_per_trial: got 1\.5; above 1, Ray gives out whole ones only"
-    ):
-        Workers(2, gpus=1.5)
+    with pytest.raises(ConfigError, match=r"1 CPUs and 2 GPUs a trial, which no machine .* ask for less"):
+        run_search("ray", toy_runner(new_study(url)), make_toy, workers=Workers(2, cpus=1, gpus=2))
 
 
 @dataclass(frozen=True)
 class Meeting:
-    """Scores once four of its kind have begun: none would ever end if they ran one after the other."""
+    """Scores once so many have begun: none would ever end if they ran one after the other.
+
+    Each rung is named after what torch, or Ray, sees of GPUs.
+    """
 
     folder: Path
+    guests: int
+    on_gpu: bool = False
 
     def __call__(self, widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
         (self.folder / str(seed)).touch()
         deadline = time.monotonic() + 200
-        while len(list(self.folder.iterdir())) < 4:
+        while len(list(self.folder.iterdir())) < self.guests:
             if time.monotonic() > deadline:
                 raise TrialError("the others did not come")
             time.sleep(0.05)
-        yield from ToyScorer()(widths, seed)
+        seen = ",".join(map(str, ray.get_gpu_ids()))
+        if self.on_gpu:
+            seen = f"{torch.ones(1, device='cuda').device} of {torch.cuda.device_count()}"
+        for rung in ToyScorer()(widths, seed):
+            yield dataclasses.replace(rung, name=seen)
+
+
+def names_of_rungs(url: str) -> set[str]:
+    return {score.name for record in open_study(url, "toy").records() for score in record.scores}
 
 
 @pytest.mark.slow
 def test_half_a_cpu_each_lets_four_trials_run_at_once_on_two(url: str, calls: Path) -> None:
     runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=4)
-    run_search("ray", runner, lambda: Meeting(calls), workers=Workers(4, cpus=0.5))
+    run_search("ray", runner, lambda: Meeting(calls, 4), workers=Workers(4, cpus=0.5))
     assert [record.state for record in open_study(url, "toy").records()] == ["complete"] * 4
+
+
+@pytest.mark.slow
+def test_half_a_gpu_each_lets_two_trials_share_one(url: str, calls: Path) -> None:
+    """As Ray counts them: the device itself is for the next test."""
+    runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=2)
+    run_search("ray", runner, lambda: Meeting(calls, 2), workers=Workers(2, cpus=1, gpus=0.5))
+    assert names_of_rungs(url) == {"0"}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_two_trials_compute_on_one_gpu_at_once(url: str, calls: Path) -> None:
+    runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=2)
+    workers = Workers(2, cpus=1, gpus=0.5)
+    run_search("ray", runner, lambda: Meeting(calls, 2, on_gpu=True), workers=workers)
+    assert names_of_rungs(url) == {"cuda:0 of 1"}
+
+
+def test_workers_share_out_the_gpus_that_there_are(url: str) -> None:
+    runner = toy_runner(new_study(url))
+    assert _gpus(runner, Workers(2), present=4) == 0
+    runner.device = "cuda"
+    shares = {
+        (number, present): _gpus(runner, Workers(number), present)
+        for number in (1, 2, 5)
+        for present in (0, 1, 2)
+    }
+    assert shares == {
+        (1, 0): 1, (1, 1): 1, (1, 2): 1,
+        (2, 0): 1, (2, 1): 0.5, (2, 2): 1,
+        (5, 0): 1, (5, 1): 0.2, (5, 2): pytest.approx(1 / 3),
+    }  # fmt: skip
+    assert _gpus(runner, Workers(5, gpus=0.25), present=2) == 0.25
 
 
 def judged_live(scores: list[list[float]]) -> list[int]:

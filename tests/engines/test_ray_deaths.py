@@ -17,7 +17,6 @@ ray = pytest.importorskip("ray")
 from ray.cluster_utils import Cluster  # noqa: E402
 
 from autoprune.engines import Event, Workers, run_search  # noqa: E402
-from autoprune.errors import ConfigError  # noqa: E402
 from autoprune.study import RungScore, open_study  # noqa: E402
 from tests.engines.test_kill import children_of, finished, is_running, start  # noqa: E402
 from tests.engines.test_ray import OBJECT_STORE, serial_records  # noqa: E402
@@ -76,12 +75,6 @@ def test_a_node_that_goes_costs_the_trial_that_it_ran(cluster: Any, tmp_path: Pa
         (each.number, "complete", each.value) for each in expected
     ]
     assert {score.name for score in records[requeued[0]].scores} == {cluster.head_node.node_id}
-
-
-def test_a_client_address_is_refused(tmp_path: Path) -> None:
-    runner = toy_runner(new_study(f"sqlite:///{tmp_path}/study.db"))
-    with pytest.raises(ConfigError, match=r"search.address: ray://head:10001 is for Ray's client.* \"auto\""):
-        run_search("ray", runner, make_toy, workers=Workers(1, address="ray://head:10001"))
 
 
 def test_a_killed_search_leaves_no_process_and_goes_on_on_another_engine(tmp_path: Path) -> None:

@@ -80,6 +80,14 @@ def test_a_score_names_the_rung_that_it_was_measured_after() -> None:
     assert any("`autoprune finetune`" in note for note in summary_notes(SUMMARY))
 
 
+def test_a_supernets_scores_need_no_finetune() -> None:
+    for rungs in (("supernet",), ("supernet", "50 steps")):
+        (note,) = summary_notes(dataclasses.replace(SUMMARY, rungs=rungs))
+        assert f'after the rung "{rungs[-1]}", on weights of the supernet' in note
+        assert '`autoprune export` writes the best trial as the rung "supernet" scored it' in note
+    assert not SUMMARY.by_supernet
+
+
 def test_a_trial_that_several_heuristics_came_to_names_them_all() -> None:
     origins = ["uniform", "taylor-knapsack", "sensitivity"]
     warm = dataclasses.replace(RECORD, number=2, origin=", ".join(origins))

@@ -1,0 +1,112 @@
+"""What the Ray engine refuses before a search costs anything: no Ray, no cluster, shares that cannot be."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from autoprune.engines import Workers, check_engine
+from autoprune.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+
+WITHOUT_RAY = """
+import sys
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "ray":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Hidden())
+from autoprune.cli import main
+
+sys.argv = ["autoprune", "search", "digits", "--set", "search.engine=ray"]
+main()
+"""
+
+
+def test_without_ray_the_extra_is_named_and_nothing_is_made(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", WITHOUT_RAY],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 2
+    assert run.stderr == (
+        "autoprune: search.engine: \"ray\" needs Ray Tune (No module named 'ray'): "
+        'pip install "autoprune[ray]", or use the engine "processes".\n'
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def refusal(address: str) -> str:
+    """Return why an address is refused, which must not take long."""
+    pytest.importorskip("ray")
+    started = time.monotonic()
+    with pytest.raises(ConfigError, match=r"^search\.address: ") as raised:
+        check_engine("ray", Workers(1, address=address))
+    assert time.monotonic() - started < 15  # Ray alone would try for over a minute
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_an_address_where_nothing_listens_is_refused_at_once() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, but not listening: nobody else gets it
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert refusal(address) == (
+            f"search.address: no Ray cluster at '{address}' (Connection refused); start one with `ray start "
+            '--head`, or set search.address = "local" to run on this machine alone.'
+        )
+
+
+@pytest.mark.parametrize("address", ["head", "head:", "head:port", "10.0.0.1:70000", ""])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    assert f"no Ray cluster at '{address}'" in refusal(address)
+
+
+def test_auto_without_a_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is none, and where the last one has left its address behind."""
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert "no Ray cluster at 'auto' (Connection refused)" in refusal("auto")
+    monkeypatch.delenv("RAY_ADDRESS")
+    services = pytest.importorskip("ray._private.services")
+    if services.find_gcs_addresses():
+        pytest.skip("a cluster runs on this machine")
+    assert "no Ray cluster at 'auto'" in refusal("auto")
+
+
+def test_an_address_of_rays_client_is_refused() -> None:
+    assert "ray://head:10001 is for Ray's client" in refusal("ray://head:10001")
+
+
+def test_shares_that_ray_does_not_give_out_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"gpus_per_trial: got 1\.5; above 1, Ray gives out whole ones"):
+        Workers(2, gpus=1.5)
+    with pytest.raises(ConfigError, match=r"cpus_per_trial: got 2\.5; above 1"):
+        Workers(2, cpus=2.5)
+
+
+def test_workers_share_out_the_threads_of_this_process() -> None:
+    threads = torch.get_num_threads()
+    assert Workers(1).threads == threads
+    assert Workers(2 * threads).threads == 1
+    assert [Workers(2, cpus=cpus).threads for cpus in (0.5, 1, 3)] == [1, 1, 3]
+
+
+def test_local_is_no_cluster() -> None:
+    pytest.importorskip("ray")
+    assert Workers(1, address="local").cluster is None
+    assert Workers(1, address="auto").cluster == "auto"
+    check_engine("ray", Workers(1, address="local"))

@@ -1,0 +1,46 @@
+"""The score of a real model, wherever it is made: engines with processes of their own, and on a resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import autoprune
+from autoprune.config import load_config
+from autoprune.study import TrialRecord
+
+QUICK = (
+    "search.sampler=random",
+    "search.pruner=none",
+    "search.warm_starts=[]",  # as many as a third of the trials, so not those of a shorter search
+    "search.setting=float32 contiguous",
+    "score.rungs=['calibrate', '3 steps']",
+    "train.epochs=2",
+)
+
+
+def scored(records: tuple[TrialRecord, ...]) -> list[tuple[object, ...]]:
+    return [
+        (each.widths, each.seed, each.state, [(rung.name, rung.score) for rung in each.scores])
+        for each in records
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["processes", "ray"])
+def test_workers_score_as_one_process_does_and_it_goes_on(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four trials on two workers, two more in this process: the same as six in this process."""
+    if engine == "ray":
+        pytest.importorskip("ray")
+    monkeypatch.chdir(tmp_path)
+    alone = autoprune.search(config=load_config("digits", [*QUICK, "search.trials=6"]))
+    spread = [f"search.engine={engine}", "search.study=spread", "search.trials=4"]
+    begun = autoprune.search(config=load_config("digits", [*QUICK, *spread]))
+    assert [record.state for record in begun.summary.records] == ["complete"] * 4
+    more = ("search.engine=serial", "search.trials=6")
+    whole = autoprune.resume("spread", overrides=more)
+    assert scored(whole.summary.records[:4]) == scored(begun.summary.records)
+    assert scored(whole.summary.records) == scored(alone.summary.records)
