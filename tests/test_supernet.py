@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ from autoprune.task import Task
 from autoprune.tracing import trace
 from autoprune.train import EpochRecord, Schedule, Trainer, evaluate, fit, weights_hash
 from autoprune.train.distill import distillation_loss
-from autoprune.zoo import make_model
+from autoprune.zoo.resnet import ResNet
 from tests.models import CASES
 from tests.test_cost import random_plan
 from tests.test_rebuild import leaves
@@ -65,6 +66,7 @@ def own_gradients(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
+@functools.cache
 def in_double(name: str) -> tuple[nn.Module, Prunable, tuple[object, ...], dict[str, object]]:
     """Return a case's model, what is known of it, and random inputs for a batch of 3, all in float64."""
     case = CASES[name]
@@ -75,9 +77,16 @@ def in_double(name: str) -> tuple[nn.Module, Prunable, tuple[object, ...], dict[
     return model, prunable, *(((), inputs) if isinstance(inputs, dict) else (inputs, {}))
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "recurrent"])  # seconds to trace
+TYPICAL = ("residual", "concat", "depthwise", "chunked", "hand_attention", "shuffled")
+"""Sums, concatenations, groups, halves, heads, layouts: the other cases are for the slow run."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in TYPICAL else pytest.mark.slow) for name in CASES]
+)
 def test_gradients_of_a_subnet_are_those_of_differentiable_slices(name: str) -> None:
     model, prunable, args, kwargs = in_double(name)
+    model.zero_grad()
     plan = random_plan(prunable, 0)
     small = narrow_to(model, prunable, plan)
     structure = copy.deepcopy(small)  # as it is now: a forward pass in train mode may move buffers
@@ -97,10 +106,11 @@ def test_gradients_of_a_subnet_are_those_of_differentiable_slices(name: str) -> 
         assert torch.equal(got[leaf] == 0, gradient == 0), leaf  # nothing beside the slices
 
 
-@pytest.mark.parametrize("name", ["residual", "concat", "depthwise", "chunked", "attention", "shuffled"])
+@pytest.mark.parametrize("name", TYPICAL)
 def test_gradients_predict_how_the_loss_of_a_subnet_moves(name: str) -> None:
     """Central differences of the rebuilt model's loss, in which no slice of ours is differentiated."""
     model, prunable, args, kwargs = in_double(name)
+    model.zero_grad()
     plan = random_plan(prunable, 1)
     small = narrow_to(model, prunable, plan)
     loss_of(small(*args, **kwargs)).backward()  # type: ignore[no-untyped-call]  # torch gives no hints
@@ -120,7 +130,7 @@ def test_gradients_predict_how_the_loss_of_a_subnet_moves(name: str) -> None:
 
 
 def test_the_whole_model_as_a_subnet_gives_its_own_gradients_exactly() -> None:
-    model = make_model("digits_resnet", 10, 1).train()
+    model = ResNet(1, (16, 32), 10, 1).train()
     prunable = trace(model, torch.zeros(1, 1, 8, 8))
     inputs = torch.randn(4, 1, 8, 8)
     whole = Plan({group.name: np.arange(group.width) for group in prunable.searchable})
@@ -149,10 +159,10 @@ class Parts:
         )
 
 
-def make_parts(*, batch_size: int, epochs: int) -> Parts:
+def make_parts(*, batch_size: int, epochs: int, blocks: int) -> Parts:
     data = load("digits", batch_size=batch_size, val_fraction=0.2)
     with seeded(0):
-        dense = make_model("digits_resnet", 10, 1)
+        dense = ResNet(blocks, (16, 32), 10, 1)
     if epochs:
         fit(dense, data, Schedule(epochs=epochs), SETTING, Task(), seed=0)
     prunable = trace(dense.eval(), torch.zeros(1, *data.input_shape))
@@ -163,7 +173,7 @@ def make_parts(*, batch_size: int, epochs: int) -> Parts:
 
 @pytest.fixture(scope="module")
 def parts() -> Parts:
-    return make_parts(batch_size=256, epochs=0)
+    return make_parts(batch_size=512, epochs=0, blocks=1)
 
 
 def test_a_step_has_the_smallest_and_random_subnets(parts: Parts) -> None:
@@ -302,7 +312,9 @@ def train_supernet(
 
 
 @pytest.mark.parametrize(
-    "setting", [SETTING, Setting(dtype="bfloat16", channels_last=True)], ids=lambda setting: setting.label
+    "setting",
+    [SETTING, pytest.param(Setting(dtype="bfloat16", channels_last=True), marks=pytest.mark.slow)],
+    ids=lambda setting: setting.label,
 )
 def test_a_killed_training_goes_on_bit_for_bit(parts: Parts, tmp_path: Path, setting: Setting) -> None:
     state = tmp_path / "supernet.training"
@@ -339,7 +351,7 @@ def test_shared_weights_make_better_subnets_than_the_dense_models(
     How well the scores rank the plans before an epoch of finetune is recorded only: eight plans whose scores
     lie within two points of each other decide nothing.
     """
-    parts = make_parts(batch_size=64, epochs=8)
+    parts = make_parts(batch_size=64, epochs=8, blocks=2)
     shared = copy.deepcopy(parts.dense)
     schedule = Schedule(epochs=8, learning_rate=0.1, temperature=1.0)
     fit(shared, parts.data, schedule, SETTING, Task(), seed=0, subnets=parts.sampler())

@@ -18,6 +18,8 @@ import math
 import os
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import warnings
@@ -33,7 +35,13 @@ SPARE_BYTES = 100 * 2**20
 """Memory of an object store that we start, beside what the scorer takes: nothing else of size passes."""
 
 ANSWER_S = 5.0
-"""How long a cluster may take to answer at its address."""
+"""How long a cluster may take to accept a connection at its address."""
+
+GREETING_S = 45.0
+"""How long a process may take to import Ray and greet the cluster there."""
+
+_QUESTION = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1])"
+"""Asked in a process of its own: Ray's client tries on for minutes, and cannot be stopped."""
 
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints even where it is told to be silent
@@ -137,7 +145,6 @@ def _start_here(workers: Workers, parcel_bytes: int) -> None:
 def _join(address: str) -> None:
     import ray
 
-    _require_answer(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
     except (OSError, RuntimeError, ValueError) as error:
@@ -145,7 +152,7 @@ def _join(address: str) -> None:
 
 
 def _require_answer(address: str) -> None:
-    """Refuse an address at which nothing listens; Ray itself would try for over a minute."""
+    """Refuse an address at which no Ray listens; Ray itself would try for minutes."""
     if address.startswith("ray://"):
         raise ConfigError(
             f"search.address: {address} is for Ray's client, through which Tune would run away from the "
@@ -155,8 +162,14 @@ def _require_answer(address: str) -> None:
 
     try:
         host, _, port = str(canonicalize_bootstrap_address(address)).rpartition(":")
+        if not 0 < int(port) < 2**16:
+            raise ValueError(f"there is no port {port}")
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
-    except (OSError, ValueError, OverflowError) as error:  # the last one of a port that cannot be
+        ask = [sys.executable, "-c", _QUESTION, f"{host}:{port}"]
+        subprocess.run(ask, capture_output=True, check=True, timeout=GREETING_S)
+    except subprocess.SubprocessError:
+        raise _no_cluster(address, ValueError("what listens there does not answer as Ray does")) from None
+    except (OSError, ValueError) as error:
         raise _no_cluster(address, error) from error
 
 
@@ -180,7 +193,7 @@ def _share(runner: TrialRunner, workers: Workers) -> Share:
         return share
     wanted = f"{share.cpus:g} CPUs and {share.gpus:g} GPUs a trial, which no machine that Ray sees has"
     if workers.cluster is None:
-        raise ConfigError(f"search.gpus_per_trial: {wanted}; ask for less, or search.cpus_per_trial.")
+        raise ConfigError(f"search.gpus_per_trial: {wanted}; lower it, or search.cpus_per_trial.")
     _log.warning("search.address: %s; the search waits for one to join the cluster", wanted)
     return share
 

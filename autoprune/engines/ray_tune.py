@@ -195,6 +195,8 @@ class Bridge:
         """Note that a trial's worker is ready."""
         self._started.add(key)
         self._unready_deaths = 0
+        if key in self._jobs:
+            self._runner.begin(self._jobs[key])
 
     def abandon(self) -> None:
         """Queue all running trials again: Tune lost them."""

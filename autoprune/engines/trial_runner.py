@@ -155,6 +155,10 @@ class TrialRunner:
             self._reuse(job, known)
         return None
 
+    def begin(self, job: Job) -> None:
+        """Count the trial's seconds from now, where an engine asked for it before a worker was ready."""
+        self._attempts[job.number].started = time.perf_counter()
+
     def report(self, job: Job, rung: RungScore) -> bool:
         """Record a rung's score; tell whether the trial shall climb on: not after one that is not finite."""
         attempt = self._attempts[job.number]

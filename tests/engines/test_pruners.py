@@ -19,8 +19,8 @@ NAMES = [name for name in PRUNERS if name != "asha"]
 
 
 @pytest.fixture
-def study() -> SearchStudy:
-    return new_study("sqlite:///:memory:")
+def study(tmp_path: Path) -> SearchStudy:
+    return new_study(f"journal:///{tmp_path}/study.log")
 
 
 def test_asha_is_the_asynchronous_halving() -> None:
@@ -187,9 +187,9 @@ def test_rungs_are_those_of_an_uninterrupted_study_of_optunas(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_a_killed_attempt_left_changes_no_verdict(name: str) -> None:
+def test_what_a_killed_attempt_left_changes_no_verdict(tmp_path: Path, name: str) -> None:
     """Each trial is killed once, at its last rung, with all it had stored, then runs again."""
-    whole, killed = (new_study("sqlite:///:memory:") for _ in range(2))
+    whole, killed = (new_study(f"journal:///{tmp_path}/{each}.log") for each in ("whole", "killed"))
     scores = [[0.3 + 0.5 * ((11 * n) % 17) / 17 + 0.05 * rung for rung in range(3)] for n in range(14)]
     runner = make_runner(whole, name)
     expected = [climb(runner, each) for each in scores]

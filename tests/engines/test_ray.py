@@ -189,7 +189,7 @@ def test_where_tune_fails_another_goes_on_as_long_as_trials_end(
 
 
 def test_a_share_that_no_machine_has_is_refused(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"1 CPUs and 2 GPUs a trial, which no machine .* ask for less"):
+    with pytest.raises(ConfigError, match=r"1 CPUs and 2 GPUs a trial, which no machine .*; lower it"):
         run_search("ray", toy_runner(new_study(url)), make_toy, workers=Workers(2, cpus=1, gpus=2))
 
 

@@ -29,11 +29,18 @@ from autoprune.study import open_study
 from autoprune.task import Task
 from autoprune.tracing import trace
 from autoprune.train import evaluate, weights_hash
-from autoprune.zoo import checkpoint_hash, load_checkpoint, make_model
+from autoprune.zoo import checkpoint_hash, load_checkpoint
+from autoprune.zoo.resnet import ResNet
 
 CONFIG: dict[str, dict[str, Any]] = {
     "budget": {"flops": "50%"},
-    "search": {"trials": 3, "study": "shared", "sampler": "random", "setting": "float32 contiguous"},
+    "search": {
+        "trials": 3,
+        "study": "shared",
+        "sampler": "random",
+        "warm_starts": [],
+        "setting": "float32 contiguous",
+    },
     "score": {"rungs": ["supernet"], "calibration_batches": 4},
     "supernet": {"epochs": 2, "subnets": 1},
     "finetune": {"epochs": 0},
@@ -50,12 +57,12 @@ class InterruptedSearchError(Exception):
 
 def fresh_model() -> nn.Module:
     torch.manual_seed(0)
-    return make_model("digits_resnet", 10, 1)
+    return ResNet(1, (16, 32), 10, 1)
 
 
 @pytest.fixture(scope="module")
 def data() -> VisionData:
-    return load("digits", batch_size=256, val_fraction=0.2)
+    return load("digits", batch_size=512, val_fraction=0.2)
 
 
 @dataclasses.dataclass(frozen=True)
