@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -71,17 +72,41 @@ def serial_records(folder: Path, sampler: str = "random") -> list[TrialRecord]:
     return open_study(url, "toy").records()
 
 
+@dataclass(frozen=True)
+class Meeting:
+    """Scores as ToyScorer does once so many trials have begun: none would end if they ran one after another.
+
+    Rungs are named after what `gpus` sees there, if it is given.
+    """
+
+    folder: Path
+    guests: int
+    gpus: Callable[[], str] | None = None
+
+    def __call__(self, widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
+        (self.folder / str(seed)).write_text(str(os.getpid()))
+        deadline = time.monotonic() + 200
+        while len(list(self.folder.iterdir())) < self.guests:
+            if time.monotonic() > deadline:
+                raise TrialError("the others did not come")
+            time.sleep(0.05)
+        for rung in ToyScorer()(widths, seed):
+            yield rung if self.gpus is None else dataclasses.replace(rung, name=self.gpus())
+
+
 def test_two_workers_record_what_the_serial_engine_would(url: str, tmp_path: Path, calls: Path) -> None:
     events: list[Event] = []
     runner = toy_runner(new_study(url), sampler="random", pruner="none", on_event=events.append)
-    run_search("ray", runner, TroubledMaker(calls, "none"), workers=2)
+    run_search("ray", runner, lambda: Meeting(calls, 2), workers=2)
     assert comparable(open_study(url, "toy").records()) == comparable(serial_records(tmp_path))
-    assert len({path.name.split("-")[1] for path in calls.iterdir()}) == 2  # processes
+    assert len({path.read_text() for path in calls.iterdir()}) == 2  # processes
     assert [event.number for event in events if event.kind == "requeued"] == []
     assert ray.is_initialized()
 
 
-@pytest.mark.parametrize(("first", "second"), [("serial", "ray"), ("ray", "serial")])
+@pytest.mark.parametrize(
+    ("first", "second"), [("ray", "serial"), pytest.param("serial", "ray", marks=pytest.mark.slow)]
+)
 def test_another_engine_goes_on_where_one_was_interrupted(
     url: str, tmp_path: Path, first: str, second: str
 ) -> None:
@@ -99,6 +124,7 @@ def test_another_engine_goes_on_where_one_was_interrupted(
     assert comparable(open_study(url, "toy").records()) == comparable(serial_records(tmp_path, "tpe"))
 
 
+@pytest.mark.slow
 def test_a_dead_worker_costs_no_trial_the_first_time(url: str, calls: Path) -> None:
     events: list[Event] = []
     runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=6, on_event=events.append)
@@ -116,13 +142,8 @@ def test_a_trial_that_kills_its_worker_twice_has_failed(url: str, calls: Path) -
     assert record.failure == "its worker process died 2 times (out of memory?)."
 
 
-@pytest.mark.parametrize(
-    "trouble",
-    [
-        pytest.param(trouble, marks=() if trouble == "out of memory" else pytest.mark.slow)
-        for trouble in TROUBLES
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("trouble", TROUBLES)
 def test_a_failed_trial_is_recorded_and_the_search_goes_on(url: str, calls: Path, trouble: str) -> None:
     runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=5)
     run_search("ray", runner, TroubledMaker(calls, trouble), workers=1)
@@ -131,6 +152,7 @@ def test_a_failed_trial_is_recorded_and_the_search_goes_on(url: str, calls: Path
     assert TROUBLES[trouble] in str(records[3].failure)
 
 
+@pytest.mark.slow
 def test_a_scorer_that_cannot_be_made_ends_the_search(url: str) -> None:
     with pytest.raises(StudyError, match="could not make its scorer: RuntimeError: no data"):
         run_search("ray", toy_runner(new_study(url)), make_broken, workers=2)
@@ -193,29 +215,12 @@ def test_a_share_that_no_machine_has_is_refused(url: str) -> None:
         run_search("ray", toy_runner(new_study(url)), make_toy, workers=Workers(2, cpus=1, gpus=2))
 
 
-@dataclass(frozen=True)
-class Meeting:
-    """Scores once so many have begun: none would ever end if they ran one after the other.
+def gpus_of_ray() -> str:
+    return ",".join(map(str, ray.get_gpu_ids()))
 
-    Each rung is named after what torch, or Ray, sees of GPUs.
-    """
 
-    folder: Path
-    guests: int
-    on_gpu: bool = False
-
-    def __call__(self, widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
-        (self.folder / str(seed)).touch()
-        deadline = time.monotonic() + 200
-        while len(list(self.folder.iterdir())) < self.guests:
-            if time.monotonic() > deadline:
-                raise TrialError("the others did not come")
-            time.sleep(0.05)
-        seen = ",".join(map(str, ray.get_gpu_ids()))
-        if self.on_gpu:
-            seen = f"{torch.ones(1, device='cuda').device} of {torch.cuda.device_count()}"
-        for rung in ToyScorer()(widths, seed):
-            yield dataclasses.replace(rung, name=seen)
+def gpus_of_torch() -> str:
+    return f"{torch.ones(1, device='cuda').device} of {torch.cuda.device_count()}"
 
 
 def names_of_rungs(url: str) -> set[str]:
@@ -233,7 +238,7 @@ def test_half_a_cpu_each_lets_four_trials_run_at_once_on_two(url: str, calls: Pa
 def test_half_a_gpu_each_lets_two_trials_share_one(url: str, calls: Path) -> None:
     """As Ray counts them: the device itself is for the next test."""
     runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=2)
-    run_search("ray", runner, lambda: Meeting(calls, 2), workers=Workers(2, cpus=1, gpus=0.5))
+    run_search("ray", runner, lambda: Meeting(calls, 2, gpus_of_ray), workers=Workers(2, cpus=1, gpus=0.5))
     assert names_of_rungs(url) == {"0"}
 
 
@@ -242,7 +247,7 @@ def test_half_a_gpu_each_lets_two_trials_share_one(url: str, calls: Path) -> Non
 def test_two_trials_compute_on_one_gpu_at_once(url: str, calls: Path) -> None:
     runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=2)
     workers = Workers(2, cpus=1, gpus=0.5)
-    run_search("ray", runner, lambda: Meeting(calls, 2, on_gpu=True), workers=workers)
+    run_search("ray", runner, lambda: Meeting(calls, 2, gpus_of_torch), workers=workers)
     assert names_of_rungs(url) == {"cuda:0 of 1"}
 
 
@@ -302,10 +307,11 @@ def test_asha_from_the_study_judges_as_one_that_saw_every_score_also_after_a_kil
             climbed.append(climb(runner, each))
         return climbed
 
-    assert judge(new_study(f"sqlite:///{tmp_path}/whole.db"), kill=False) == expected
-    assert judge(new_study(f"sqlite:///{tmp_path}/killed.db"), kill=True) == expected
+    assert judge(new_study(f"journal:///{tmp_path}/whole.log"), kill=False) == expected
+    assert judge(new_study(f"journal:///{tmp_path}/killed.log"), kill=True) == expected
 
 
+@pytest.mark.slow
 def test_asha_stops_weak_trials_in_a_search(url: str) -> None:
     runner = toy_runner(new_study(url), sampler="random", pruner="asha", trials=12)
     run_search("ray", runner, make_toy, workers=1)

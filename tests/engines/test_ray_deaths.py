@@ -17,6 +17,7 @@ ray = pytest.importorskip("ray")
 from ray.cluster_utils import Cluster  # noqa: E402
 
 from autoprune.engines import Event, Workers, run_search  # noqa: E402
+from autoprune.errors import TrialError  # noqa: E402
 from autoprune.study import RungScore, open_study  # noqa: E402
 from tests.engines.test_kill import children_of, finished, is_running, start  # noqa: E402
 from tests.engines.test_ray import OBJECT_STORE, serial_records  # noqa: E402
@@ -36,22 +37,32 @@ def cluster() -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class Located:
-    """Scores as ToyScorer does once two workers do, each rung named after the node that it ran on."""
+    """Scores as ToyScorer does once two workers do, each rung named after the node that it ran on.
+
+    On the node that the file `gone` names it goes no further: workers outlive their node for a moment.
+    """
 
     folder: Path
+    gone: Path
 
     def __call__(self, widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
         (self.folder / str(os.getpid())).touch()
         while len(list(self.folder.iterdir())) < 2:
             time.sleep(0.05)
         node = ray.get_runtime_context().get_node_id()
-        for rung in ToyScorer(sleep_s=0.5)(widths, seed):
+        for rung in ToyScorer(sleep_s=0.2)(widths, seed):
             yield RungScore(rung.index, node, rung.score, rung.seconds)
+            deadline = time.monotonic() + 200
+            while self.gone.exists() and self.gone.read_text() == node:
+                if time.monotonic() > deadline:
+                    raise TrialError("the node has not gone")
+                time.sleep(0.05)
 
 
 def test_a_node_that_goes_costs_the_trial_that_it_ran(cluster: Any, tmp_path: Path) -> None:
     doomed = cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE)
     url = f"sqlite:///{tmp_path}/study.db"
+    gone = tmp_path / "gone"
     hit: list[int] = []
     requeued: list[int] = []
 
@@ -60,12 +71,14 @@ def test_a_node_that_goes_costs_the_trial_that_it_ran(cluster: Any, tmp_path: Pa
             requeued.append(event.number)
         if not hit and event.rung is not None and (event.rung.index, event.rung.name) == (0, doomed.node_id):
             hit.append(event.number)
+            gone.write_text(doomed.node_id)
             cluster.remove_node(doomed, allow_graceful=False)
 
     folder = tmp_path / "workers"
     folder.mkdir()
+    workers = Workers(2, cpus=1, address=cluster.address)
     runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=12, on_event=remove_once)
-    run_search("ray", runner, lambda: Located(folder), workers=Workers(2, cpus=1, address=cluster.address))
+    run_search("ray", runner, lambda: Located(folder, gone), workers=workers)
     assert not ray.is_initialized()  # the engine connected, so it leaves
     assert len(hit) == 1
     assert requeued == hit
