@@ -194,6 +194,7 @@ def test_without_a_finetune_the_winner_is_what_was_scored(searched: Searched, da
     assert evaluate(small, data.val, Task(), Setting()) == pytest.approx(tuned.val_score)
 
 
+@pytest.mark.slow
 def test_the_command_line_exports_without_a_finetune(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A config of names; an export at once, then a finetune from the same weights."""
     monkeypatch.chdir(tmp_path)
