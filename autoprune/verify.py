@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -160,6 +161,15 @@ class _MaskedReference(Interpreter):
         nodes = [getattr(leaf, "name", None) for leaf in pytree.tree_leaves(output.args)]
         named = zip(nodes, pytree.tree_leaves(results), strict=True)
         return [value for name, value in named if name in user and isinstance(value, Tensor)]
+
+    def fetch_args_kwargs_from_env(self, n: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Mask what enters a layer again, since its weight is not masked: code may have written into it."""
+        args, kwargs = super().fetch_args_kwargs_from_env(n)
+        if n.op == "call_function" and operator_name(n) in _LAYERS:
+            source, values = args[0], self._prunable.values[str(n.args[0])]
+            if isinstance(source, Tensor) and isinstance(values, Value):
+                args = (self._mask(source, values), *args[1:])
+        return args, kwargs
 
     def run_node(self, n: Node) -> object:
         """Run one operator in float64 and mask what comes out."""
