@@ -1,13 +1,15 @@
-"""What several experiments share: named models with their example inputs, and rows appended to a CSV file."""
+"""What several experiments share: named models with example inputs, counted MACs, rows of a CSV file."""
 
 from __future__ import annotations
 
+import copy
 import csv
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model  # type: ignore[import-untyped]  # ships no types
 
 from autoprune.zoo import make_model
@@ -26,6 +28,13 @@ def build(name: str) -> tuple[nn.Module, Tensor]:
     slow = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     size = 299 if name == "inception_v3" else 224
     return get_model(name, weights=None, **slow), torch.zeros(1, 3, size, size)
+
+
+def count_macs(model: nn.Module, example: Tensor) -> int:
+    """Count the multiply-adds of one forward pass of a model on the example, without computing it."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        copy.deepcopy(model).to("meta")(example.to("meta"))
+    return int(counter.get_total_flops()) // 2
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

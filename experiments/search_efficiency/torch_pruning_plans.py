@@ -10,10 +10,10 @@ from __future__ import annotations
 import copy
 import warnings
 
-import torch
 import torch_pruning as tp  # type: ignore[import-untyped]  # ships no types
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+
+from experiments.common import count_macs
 
 IMPORTANCES = {
     "tp-l1": lambda: tp.importance.GroupMagnitudeImportance(p=1),
@@ -29,13 +29,13 @@ def pruned(dense: nn.Module, example: Tensor, importance: str, share: float) -> 
 
     The largest model under the share among those of the ratios that bisection tries.
     """
-    whole = macs(dense, example)
+    whole = count_macs(dense, example)
     best: tuple[nn.Module, float] | None = None
     low, high = 0.0, 1.0
     for _ in range(HALVINGS):
         ratio = (low + high) / 2
         model = _prune(dense, example, importance, ratio)
-        left = macs(model, example) / whole
+        left = count_macs(model, example) / whole
         if left > share:
             low = ratio
             continue
@@ -61,10 +61,3 @@ def _prune(dense: nn.Module, example: Tensor, importance: str, ratio: float) -> 
         )
         pruner.step()
     return model
-
-
-def macs(model: nn.Module, example: Tensor) -> int:
-    """Count a model's multiply-adds at batch 1."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        copy.deepcopy(model).to("meta")(example.to("meta"))
-    return int(counter.get_total_flops()) // 2

@@ -1,0 +1,124 @@
+"""Claim: the rungs predict: Kendall's tau of their scores with the accuracy after 4 epochs is above 0.65.
+
+28 candidates at 25% of the FLOPs. Chosen by their trial numbers alone, before any score is looked at: all
+distinct warm starts of seed 0's curves, then trials of its random-300 in the order that
+`numpy.random.default_rng(0).permutation(300)` gives, until there are 28. Each climbs the rungs with a seed of
+its own, as in a search; then it is cut anew and finetuned for 4 epochs by the recipe of `finetunes`.
+
+    python -m experiments.search_efficiency.correlation [--candidates 28]
+
+Each candidate is appended to correlation.csv as it comes; one that was cut off goes on at its last epoch. The
+test part is not touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from autoprune.pipeline.ranking import encode_ranking
+from autoprune.pipeline.scoring import make_score
+from autoprune.pipeline.train import schedule_of
+from autoprune.samplers import trial_seed
+from autoprune.train import fit
+from experiments.common import append_row, rows_of
+from experiments.search_efficiency.curves import LARGE
+from experiments.search_efficiency.finetunes import of_widths
+from experiments.search_efficiency.setups import HERE, RUNS, SETTING, config_of, ground_of
+
+SETUP, SEED = "resnet20-25", 0
+CANDIDATES = 28
+EPOCHS = 4
+RUNGS = {"calibrate": "calibrate", "100 steps": "steps_100", "200 steps": "steps_300"}
+"""The rungs, and the columns of their scores: finetunes add up."""
+
+RESULTS = HERE / "correlation.csv"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A candidate as the curves have it; widths in the order of the searchable groups."""
+
+    origin: str
+    trial: int
+    widths: str
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--candidates", type=int, default=CANDIDATES)
+    options = parser.parse_args()
+    RUNS.mkdir(parents=True, exist_ok=True)
+    done = {int(row["candidate"]) for row in rows_of(RESULTS)}
+    for number, choice in enumerate(choose(options.candidates)):
+        if number not in done:
+            append_row(RESULTS, measure(number, choice))
+
+
+def choose(count: int) -> list[Choice]:
+    """Choose the candidates by the rule above.
+
+    Raises:
+        SystemExit: the curves lack the random search, or any search with warm starts.
+    """
+    path = HERE / "curves" / f"{SETUP}-{SEED}.csv"
+    rows = rows_of(path)
+    warm: dict[str, Choice] = {}
+    for row in rows:
+        if row["origin"] != "sampler":
+            warm.setdefault(row["widths"], Choice(row["origin"], int(row["trial"]), row["widths"]))
+    drawn = {int(row["trial"]): row for row in rows if row["method"] == f"random-{LARGE}"}
+    if not warm or len(drawn) < LARGE:
+        raise SystemExit(
+            f"{path}: {len(warm)} warm starts and {len(drawn)} random candidates, expected some and {LARGE}; "
+            f"run `python -m experiments.search_efficiency.curves --setups {SETUP} --seeds {SEED}` first."
+        )
+    order = np.random.default_rng(SEED).permutation(LARGE).tolist()
+    random = [Choice("random", number, drawn[number]["widths"]) for number in order]
+    every = {choice.widths: choice for choice in [*random[::-1], *list(warm.values())[::-1]]}
+    return list(every.values())[::-1][:count]
+
+
+def measure(number: int, choice: Choice) -> dict[str, object]:
+    """Score a candidate on every rung, then finetune it."""
+    ground = ground_of(SETUP, SEED)
+    torch.set_num_threads(SETTING.threads)
+    problem, dense = ground.problem, ground.dense
+    values = map(int, choice.widths.split())
+    widths = {group.name: value for group, value in zip(problem.prunable.searchable, values, strict=True)}
+    config = config_of(SETUP, SEED, f"score.rungs={list(RUNGS)}")
+    score = make_score(dense, problem.prunable, config, SETTING, encode_ranking(ground.ranked))
+    rungs = list(score(widths, trial_seed(SEED, number)))
+    candidate = of_widths(SETUP, SEED, widths, 0.0)
+    finetuned = fit(
+        candidate.model,
+        dense.data,
+        dataclasses.replace(schedule_of(config.finetune), epochs=EPOCHS),
+        SETTING,
+        dense.task,
+        seed=SEED,
+        teacher=copy.deepcopy(dense.model),
+        checkpoint=RUNS / f"correlation-{number}.training",
+    )
+    return {
+        "candidate": number,
+        "origin": choice.origin,
+        "trial": choice.trial,
+        "flops_share": round(candidate.flops_share, 5),
+        **{RUNGS[rung.name]: f"{rung.score:.6f}" for rung in rungs},
+        "finetuned": f"{finetuned.score:.6f}",
+        **{f"{RUNGS[rung.name]}_seconds": round(rung.seconds, 2) for rung in rungs},
+        "finetune_seconds": round(finetuned.seconds, 1),
+        "widths": choice.widths,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""Write table.md, curves.png and the measured part of README.md from the rows that there are so far.
+
+    python -m experiments.search_efficiency.summarise
+
+What is not measured yet is left out and counted. Differences are paired by seed; intervals are 95%.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from autoprune.report.agreement import FEWEST_TRIALS, tau_interval
+from experiments.common import rows_of
+from experiments.search_efficiency.correlation import CANDIDATES, RUNGS
+from experiments.search_efficiency.curves import LARGE, METHODS
+from experiments.search_efficiency.finetunes import METHODS as FINETUNED
+from experiments.search_efficiency.measured import (
+    DEFAULT,
+    RANDOM,
+    SEEDS,
+    BySeed,
+    accuracies,
+    paired,
+    read_curves,
+    read_finetunes,
+)
+from experiments.search_efficiency.plot import draw
+from experiments.search_efficiency.setups import EVALUATIONS, HERE, SETUPS
+
+BEGIN, END = "<!-- measured -->\n", "<!-- end -->\n"
+"""README.md between these lines is written here."""
+
+Part = tuple[list[str], list[str]]
+"""Lines of table.md, and sentences for README.md."""
+
+
+def main() -> None:
+    curves = read_curves()
+    if curves:
+        draw(curves, HERE / "curves.png")
+    parts: Sequence[Callable[[], Part]] = (
+        lambda: summarise_curves(curves),
+        summarise_finetunes,
+        summarise_correlation,
+        summarise_workers,
+    )
+    lines: list[str] = []
+    sentences: list[str] = []
+    for part in parts:
+        table, said = part()
+        lines += table
+        sentences += [f"- {sentence}" for sentence in said]
+    (HERE / "table.md").write_text("\n".join(lines) + "\n", "utf-8")
+    readme = HERE / "README.md"
+    before, _, rest = readme.read_text("utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    readme.write_text(before + BEGIN + "\n".join([*sentences, ""]) + END + after, "utf-8")
+    print("\n".join([*lines, *sentences]))
+
+
+def summarise_curves(curves: Mapping[str, Mapping[str, BySeed]]) -> Part:
+    """Tell what every sampler found, and what the default one did against random search."""
+    lines: list[str] = []
+    said: list[str] = []
+    for setup in SETUPS:
+        methods = curves.get(setup, {})
+        count = f"{sum(map(len, methods.values()))} of {len(METHODS) * len(SEEDS)} searches"
+        if not methods:
+            said.append(f"Curves, {setup}: {count} so far.")
+            continue
+        head = [
+            "method",
+            "seeds",
+            f"best at {EVALUATIONS}, %",
+            "best at the end, %",
+            f"at {EVALUATIONS} less {RANDOM} at {LARGE}, points",
+            f"seconds of {RANDOM}'s",
+        ]
+        lines += [f"## First rung, {setup}: {count}", *_table(head, _curve_rows(methods))]
+        said.append(f"Curves, {setup}: {count} so far. {_verdict(methods)}".rstrip())
+    return lines, said
+
+
+def _curve_rows(methods: Mapping[str, BySeed]) -> list[list[str]]:
+    """Return the rows of all methods, the best first."""
+    large = methods.get(RANDOM, {})
+    rows = []
+    for method, seeds in methods.items():
+        at = {seed: curve.best_at(EVALUATIONS) for seed, curve in seeds.items()}
+        end = float(np.mean([curve.best[-1] for curve in seeds.values()]))
+        difference = paired(at, {seed: curve.best[-1] for seed, curve in large.items()})
+        row = [
+            method,
+            str(len(seeds)),
+            f"{100 * float(np.mean(list(at.values()))):.2f}",
+            f"{100 * end:.2f}",
+            "" if difference is None else difference.text(),
+            _share_of_seconds(seeds, large),
+        ]
+        rows.append((np.mean(list(at.values())), row))
+    return [row for _, row in sorted(rows, key=lambda pair: -pair[0])]
+
+
+def _share_of_seconds(seeds: BySeed, base: BySeed) -> str:
+    """Return the mean share of a base's seconds that a method took, over the seeds that both have."""
+    both = seeds.keys() & base.keys()
+    shares = [seeds[seed].seconds[-1] / base[seed].seconds[-1] for seed in both]
+    return f"{float(np.mean(shares)):.2f}" if shares else ""
+
+
+def _verdict(methods: Mapping[str, BySeed]) -> str:
+    """Say what the default sampler reached against its target, where both were measured."""
+    mine, large = methods.get(DEFAULT, {}), methods.get(RANDOM, {})
+    at = {seed: curve.best_at(EVALUATIONS) for seed, curve in mine.items()}
+    difference = paired(at, {seed: curve.best[-1] for seed, curve in large.items()})
+    if difference is None:
+        return ""
+    above = "reaches" if difference.mean >= 0 else "misses"
+    return (
+        f"The default ({DEFAULT}, {EVALUATIONS} trials) {above} the best of {LARGE} random ones: "
+        f"{difference.text()} points over {difference.seeds} seed(s), in {_share_of_seconds(mine, large)} of "
+        "their seconds (target: at least 0 in at most 0.30)."
+    )
+
+
+def summarise_finetunes() -> Part:
+    """Tell the test accuracies after finetuning."""
+    lines: list[str] = []
+    said: list[str] = []
+    for setup, methods in read_finetunes().items():
+        uniform = accuracies(methods.get("uniform", {}))
+        rows = []
+        for method, finetunes in methods.items():
+            values = accuracies(finetunes)
+            difference = paired(values, uniform)
+            shares = [100 * float(row["flops_share"]) for row in finetunes.values()]
+            each = ", ".join(f"{100 * values[seed]:.2f}" for seed in sorted(values))
+            known = "" if difference is None or method == "uniform" else difference.text()
+            share = f"{min(shares):.2f} to {max(shares):.2f}"
+            rows.append([method, each, f"{100 * float(np.mean(list(values.values()))):.2f}", known, share])
+        rows.sort(key=lambda row: -float(row[2]))
+        count = f"{sum(map(len, methods.values()))} of {len(FINETUNED) * len(SEEDS)} finetunes"
+        head = ["method", "test accuracy of each seed, %", "mean", "less uniform, points", "FLOPs, %"]
+        lines += [f"## Finetuned, {setup}: {count}", *_table(head, rows)]
+        said.append(f"Finetunes, {setup}: {count} so far. {_finetuned_verdict(methods)}".rstrip())
+    lines += _fastnas_lines()
+    return lines, said or ["Finetunes: none so far."]
+
+
+def _finetuned_verdict(methods: Mapping[str, Mapping[int, Mapping[str, str]]]) -> str:
+    """Say how the default search did against uniform, and what was above it beyond the interval."""
+    mine = accuracies(methods.get("default", {}))
+    difference = paired(mine, accuracies(methods.get("uniform", {})))
+    if difference is None:
+        return ""
+    above = []
+    for method, finetunes in methods.items():
+        gap = paired(accuracies(finetunes), mine)
+        if method != "default" and gap is not None and gap.low > 0:
+            above.append(f"{method} {gap.text()}")
+    return (
+        f"The default search less uniform: {difference.text()} points (target at 12%: 0.30 or more). "
+        f"Above it beyond the interval: {', '.join(above) or 'no method'}."
+    )
+
+
+def _fastnas_lines() -> list[str]:
+    """List what FastNAS left, since its widths may not fill the window."""
+    found = [json.loads(path.read_text("utf-8")) for path in sorted((HERE / "fastnas").glob("*.json"))]
+    rows = [
+        [
+            facts["setup"],
+            str(facts["seed"]),
+            f"{100 * facts['flops_share']:.2f}",
+            "yes" if facts["in_window"] else "no: the nearest below",
+            facts["constraint"],
+            f"{facts['seconds']:.0f}",
+        ]
+        for facts in found
+    ]
+    head = ["setup", "seed", "FLOPs, %", "in [0.98, 1.00] of the budget", "constraint", "seconds"]
+    return ["## FastNAS's candidates", *_table(head, rows)] if rows else []
+
+
+def summarise_correlation() -> Part:
+    """Tell Kendall's tau of every rung with the finetuned accuracy."""
+    from scipy.stats import kendalltau
+
+    rows = rows_of(HERE / "correlation.csv")
+    count = f"{len(rows)} of {CANDIDATES} candidates"
+    if len(rows) < FEWEST_TRIALS:
+        return [], [f"Rank correlation: {count} so far."]
+    above = [float(row["finetuned"]) for row in rows]
+    table = []
+    for column in RUNGS.values():
+        tau = float(kendalltau([float(row[column]) for row in rows], above).statistic)
+        low, high = tau_interval(tau, len(rows))
+        seconds = float(np.median([float(row[f"{column}_seconds"]) for row in rows]))
+        table.append([column, f"{tau:.2f} [{low:.2f}, {high:.2f}]", f"{seconds:.1f}"])
+    head = ["rung", "Kendall's tau (95%)", "its own seconds, median"]
+    title = f"## Rungs against the accuracy after 4 epochs: {count}"
+    said = f"Rank correlation, {count}: " + "; ".join(f"{row[0]} {row[1]}" for row in table)
+    return [title, *_table(head, table)], [f"{said} (target: above 0.65)."]
+
+
+def summarise_workers() -> Part:
+    """Tell the ratio of two workers to one."""
+    rows = rows_of(HERE / "workers.csv")
+    if not rows:
+        return [], ["Two workers: no round so far."]
+    ratios = [float(row["ratio"]) for row in rows]
+    hourly = {
+        kind: float(np.median([3600 * int(row["trials"]) / float(row[f"{kind}_seconds"]) for row in rows]))
+        for kind in ("serial", "workers")
+    }
+    start = float(np.median([float(row["workers_start_seconds"]) for row in rows]))
+    spread = f"{float(np.median(ratios)):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    head = ["rounds", "serial, trials/h", "two workers, trials/h", "ratio, median (range)", "start, s"]
+    cells = [str(len(rows)), f"{hourly['serial']:.0f}", f"{hourly['workers']:.0f}", spread, f"{start:.1f}"]
+    said = f"Two workers: {spread} times the trials per hour of one, {len(rows)} round(s) (target: 1.70)."
+    return ["## Two workers on two cores", *_table(head, [cells])], [said]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = (" | ".join(row) for row in [head, ["---"] * len(head), *rows])
+    return ["", *(f"| {line} |" for line in lines), ""]
+
+
+if __name__ == "__main__":
+    main()
