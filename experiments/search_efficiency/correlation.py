@@ -70,10 +70,7 @@ def choose(count: int) -> list[Choice]:
     """
     path = HERE / "curves" / f"{SETUP}-{SEED}.csv"
     rows = rows_of(path)
-    warm: dict[str, Choice] = {}
-    for row in rows:
-        if row["origin"] != "sampler":
-            warm.setdefault(row["widths"], Choice(row["origin"], int(row["trial"]), row["widths"]))
+    warm = [row for row in rows if row["origin"] != "sampler"]
     drawn = {int(row["trial"]): row for row in rows if row["method"] == f"random-{LARGE}"}
     if not warm or len(drawn) < LARGE:
         raise SystemExit(
@@ -81,9 +78,11 @@ def choose(count: int) -> list[Choice]:
             f"run `python -m experiments.search_efficiency.curves --setups {SETUP} --seeds {SEED}` first."
         )
     order = np.random.default_rng(SEED).permutation(LARGE).tolist()
-    random = [Choice("random", number, drawn[number]["widths"]) for number in order]
-    every = {choice.widths: choice for choice in [*random[::-1], *list(warm.values())[::-1]]}
-    return list(every.values())[::-1][:count]
+    chosen: dict[str, Choice] = {}
+    for row in [*warm, *(drawn[number] for number in order)]:
+        choice = Choice(row["origin"], int(row["trial"]), row["widths"])
+        chosen.setdefault(choice.widths, choice)
+    return list(chosen.values())[:count]
 
 
 def measure(number: int, choice: Choice) -> dict[str, object]:
