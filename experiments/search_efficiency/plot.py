@@ -48,7 +48,7 @@ def _look(method: str) -> dict[str, str | float]:
     return {
         "color": colour,
         "linestyle": "-" if METHODS[method].warm or sampler == "random" else "--",
-        "linewidth": 1.5,
+        "drawstyle": "steps-post",
     }
 
 
