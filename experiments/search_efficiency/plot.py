@@ -68,7 +68,8 @@ def _by_seconds(seeds: BySeed) -> tuple[FloatArray, FloatArray]:
 
 def _finish(axes: Axes, methods: Mapping[str, BySeed], label: str) -> None:
     if RANDOM in methods:
-        axes.set_ylim(bottom=float(_by_trials(methods[RANDOM])[1][SHOWN_FROM - 1]))
+        rising = _by_trials(methods[RANDOM])[1]
+        axes.set_ylim(bottom=float(rising[min(SHOWN_FROM, len(rising)) - 1]))
     axes.set_xscale("log")
     axes.set_xlabel(label)
     axes.grid(alpha=0.3)
