@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from autoprune.engines import TrialRunner
@@ -60,10 +62,23 @@ def main() -> None:
             path = HERE / "curves" / f"{setup}-{seed}.csv"
             path.parent.mkdir(exist_ok=True)
             for method in options.methods:
-                if method not in {row["method"] for row in rows_of(path)}:
+                if method not in finished(path):
                     for row in run(setup, seed, METHODS[method]):
                         append_row(path, {"method": method, **row}, quiet=True)
                     print(setup, seed, method, flush=True)
+
+
+def finished(path: Path) -> set[str]:
+    """Return the methods whose trials are all in a file; rows of one that was cut off are dropped from it."""
+    rows = rows_of(path)
+    counts = Counter(row["method"] for row in rows)
+    whole = {method for method, count in counts.items() if count == METHODS[method].trials}
+    if len(whole) < len(counts):
+        path.unlink()
+        for row in rows:
+            if row["method"] in whole:
+                append_row(path, row, quiet=True)
+    return whole
 
 
 def run(setup: str, seed: int, method: Method) -> list[dict[str, object]]:
