@@ -7,6 +7,7 @@ Before: `score` climbs the rungs; after: `engines` decide on each, `study` store
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 SUPERNET = "supernet"
@@ -21,3 +22,12 @@ class RungScore:
     name: str
     score: float
     seconds: float
+
+
+def asks_for_supernet(rungs: Sequence[str]) -> bool:
+    """Tell whether candidates are cut from a supernet's weights rather than the dense model's.
+
+    Args:
+        rungs: as [score] names them.
+    """
+    return rungs[0].strip() == SUPERNET

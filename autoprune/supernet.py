@@ -72,8 +72,7 @@ class SandwichSampler:
         self._random = random
         self._budget_share = budget_share
         self._seed = seed
-        self._low = np.array([variable.low for variable in space.variables])
-        self._high = np.array([variable.high for variable in space.variables])
+        self._low, self._high = space.ladder.low, space.ladder.high
         self._drawn: tuple[int, NDArray[np.int64]] | None = None
 
     @property

@@ -134,32 +134,47 @@ def _unused(model: nn.Module, *graphs: Captured | None) -> frozenset[str]:
     return frozenset(name for name, _ in model.named_parameters() if name not in read)
 
 
+@dataclass(frozen=True, eq=False)
+class _Checked:
+    """A draft with its groups, and the first thing in which a narrowed model differs, if any."""
+
+    draft: _Draft
+    prunable: Prunable
+    fault: Fault | None
+
+    @staticmethod
+    def of(draft: _Draft, probe: Probe) -> _Checked:
+        """Group and check a draft."""
+        prunable = draft.prunable()
+        return _Checked(draft, prunable, probe.fault(prunable))
+
+
 def _settle(draft: _Draft) -> Prunable:
     """Repair or freeze until a model with all groups narrowed has the shapes that the labels predict."""
     probe = Probe.of(draft.model, trains=draft.trains)
     hopeless: set[type[nn.Module]] = set()
-    while True:
-        prunable = draft.prunable()
-        fault = probe.fault(prunable)
-        if fault is None:
-            return prunable
-        draft = _repaired(draft, probe, prunable, fault, hopeless) or _frozen(
-            draft, probe.misfits(prunable, fault)
-        )
+    checked = _Checked.of(draft, probe)
+    while (fault := checked.fault) is not None:
+        repaired = _repaired(checked, fault, probe, hopeless)
+        if repaired is None:
+            _freeze(checked.draft, probe.misfits(checked.prunable, fault))
+            repaired = _Checked.of(checked.draft, probe)
+        checked = repaired
+    return checked.prunable
 
 
 def _repaired(
-    draft: _Draft, probe: Probe, prunable: Prunable, fault: Fault, hopeless: set[type[nn.Module]]
-) -> _Draft | None:
+    checked: _Checked, fault: Fault, probe: Probe, hopeless: set[type[nn.Module]]
+) -> _Checked | None:
     """Return the draft with a repair of the module at fault, or of one around it, that brings the check on.
 
     A module's numbers may first fail in the modules that it calls. Classes that nothing helps are noted in
     `hopeless` and not tried again.
     """
     for path in () if fault.layer is None else _outwards(fault.layer):
-        cls = type(draft.model.get_submodule(path))
+        cls = type(checked.draft.model.get_submodule(path))
         if cls not in hopeless:
-            found = _best_repair(draft, probe, prunable, fault, path)
+            found = _best_repair(checked, fault, probe, path)
             if found is not None:
                 return found
             hopeless.add(cls)
@@ -174,21 +189,21 @@ def _outwards(path: str) -> Iterator[str]:
     yield ""
 
 
-def _best_repair(draft: _Draft, probe: Probe, prunable: Prunable, fault: Fault, path: str) -> _Draft | None:
+def _best_repair(checked: _Checked, fault: Fault, probe: Probe, path: str) -> _Checked | None:
     """Return the draft with the first repair of the class of the module at `path` that makes it pass.
 
     Else the one that brings the check furthest; None where none brings it further.
     """
     best, furthest = None, fault.progress
-    cls = type(draft.model.get_submodule(path))
-    for repair in repairs(prunable, path):
-        tried = draft.repaired(repair)
-        found = probe.fault(tried.prunable())
-        if found is None:
+    model = checked.draft.model
+    cls = type(model.get_submodule(path))
+    for repair in repairs(checked.prunable, path):
+        tried = _Checked.of(checked.draft.repaired(repair), probe)
+        if tried.fault is None:
             return tried
-        if found.progress > furthest:
-            best, furthest = tried, found.progress
-            if not _within(draft.model, found.layer, cls):
+        if tried.fault.progress > furthest:
+            best, furthest = tried, tried.fault.progress
+            if not _within(model, tried.fault.layer, cls):
                 return tried
     return best
 
@@ -198,7 +213,7 @@ def _within(model: nn.Module, layer: str | None, cls: type[nn.Module]) -> bool:
     return layer is not None and any(type(model.get_submodule(p)) is cls for p in _outwards(layer))
 
 
-def _frozen(draft: _Draft, misfits: Sequence[Misfit]) -> _Draft:
+def _freeze(draft: _Draft, misfits: Sequence[Misfit]) -> None:
     """Freeze groups, or note that they cross, in the draft's store."""
     for misfit in misfits:
         note = draft.store.cross if misfit.crosses else draft.store.freeze
@@ -206,4 +221,3 @@ def _frozen(draft: _Draft, misfits: Sequence[Misfit]) -> _Draft:
             vector = draft.axes.labels[member.parameter][member.axis]
             if vector is not None:
                 note(vector[member.index.ravel()], misfit.reason)
-    return draft

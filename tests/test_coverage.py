@@ -43,19 +43,11 @@ HARD = (
 """Auxiliary heads, windows, several outputs, and numbers of their own in lists, halves and shares."""
 
 
-@pytest.mark.parametrize("name", FAST)
+SLOW = [pytest.param(name, marks=[pytest.mark.slow, pytest.mark.timeout(600)]) for name in HARD]
+
+
+@pytest.mark.parametrize("name", [*FAST, *SLOW])
 def test_covered(name: str) -> None:
-    _measure(name)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", HARD)
-def test_covered_slowly(name: str) -> None:
-    _measure(name)
-
-
-def _measure(name: str) -> None:
     if MODELS[name].library == "timm":
         pytest.importorskip("timm")
     row = measure(name, limit=600, plans=1)

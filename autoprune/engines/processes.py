@@ -24,12 +24,9 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from autoprune.engines.serial import climb
-from autoprune.engines.trial_runner import Job, MakeScorer, TrialRunner
+from autoprune.engines.trial_runner import MAX_DEATHS, Job, MakeScorer, TrialRunner
 from autoprune.engines.workers import Workers
 from autoprune.errors import StudyError, TrialError
-
-MAX_DEATHS = 2
-"""A trial whose worker died so often has failed; so many workers that die unready end the search."""
 
 _STOP_TIMEOUT_S = 5.0
 
@@ -123,11 +120,7 @@ def _bury(runner: TrialRunner, worker: _Worker, unready_deaths: int) -> None:
     job, worker.job = worker.job, None
     if job is None:
         return
-    deaths = runner.count_death(job)
-    if deaths < MAX_DEATHS:
-        runner.requeue(job)
-    else:
-        runner.fail(job, f"its worker process died {deaths} times ({how}; out of memory?).")
+    runner.bury(job, f"{how}; out of memory?")
 
 
 def _spawn(make_scorer: MakeScorer, threads: int) -> _Worker:

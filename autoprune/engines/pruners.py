@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial
 
 from autoprune.errors import ConfigError, suggest
 from autoprune.samplers import view_study
-from autoprune.study.records import ORIGIN, OUTCOME
+from autoprune.study.records import ORIGIN, took_scores
 
 REDUCTION = 3
 """Halving keeps the best third of each rung; steps are powers of it, so that Optuna's rungs are ours."""
@@ -55,7 +55,7 @@ class AmongSampled(BasePruner):
 
 def _is_sampled(trial: FrozenTrial) -> bool:
     """Tell whether the sampler proposed a trial, and widths that were new."""
-    return ORIGIN not in trial.user_attrs and trial.user_attrs.get(OUTCOME, {}).get("reused") is None
+    return ORIGIN not in trial.user_attrs and not took_scores(trial)
 
 
 def _median(rungs: int) -> BasePruner:

@@ -29,14 +29,13 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
-from autoprune.engines.processes import MAX_DEATHS
 from autoprune.engines.pruners import REDUCTION, EarlyStopping, rung_step
 from autoprune.engines.serial import climb
-from autoprune.engines.trial_runner import Job, MakeScorer, TrialRunner
+from autoprune.engines.trial_runner import MAX_DEATHS, Job, MakeScorer, TrialRunner
 from autoprune.engines.workers import Share
 from autoprune.errors import StudyError, TrialError, reason_of
 from autoprune.study import RungScore
-from autoprune.study.records import OUTCOME
+from autoprune.study.records import took_scores
 
 MAX_CRASHES = 3
 """Tune itself may fail so often with no trial ended in between, as where a node with an idle actor goes."""
@@ -185,10 +184,8 @@ class Bridge:
             if key not in self._started:
                 self._count_unready_death()
                 self._runner.requeue(job)
-            elif (deaths := self._runner.count_death(job)) < MAX_DEATHS:
-                self._runner.requeue(job)
             else:
-                self._runner.fail(job, f"its worker process died {deaths} times (out of memory?).")
+                self._runner.bury(job, "out of memory?")
         self._exhausted = False
 
     def begin(self, key: str) -> None:
@@ -326,8 +323,8 @@ class RayAsha(BasePruner):
 
 
 def _counts(trial: FrozenTrial) -> bool:
-    reused = trial.user_attrs.get(OUTCOME, {}).get("reused") is not None
-    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING) and not reused
+    climbed = trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+    return climbed and not took_scores(trial)
 
 
 def _decide(asha: ASHAScheduler, number: int, step: int, score: float) -> str:

@@ -35,6 +35,9 @@ from autoprune.study.storage import storage_errors
 PENALTY = 0.1
 """A stopped trial's value is its last score less this share of the rung's spread, for each rung it misses."""
 
+MAX_DEATHS = 2
+"""A trial whose worker died so often has failed; workers that die unready are counted by it, too."""
+
 HOPELESS = 5
 """So many failures before any success end the search: the fault is not the candidates'."""
 
@@ -208,12 +211,23 @@ class TrialRunner:
         self.study.requeue(job.number)
         self._on_event(Event("requeued", job.number))
 
-    def count_death(self, job: Job) -> int:
-        """Record that the process which scored the trial died; return how often that has happened to it."""
+    def bury(self, job: Job, how: str) -> None:
+        """Record that the process which scored the trial died; queue the trial once more, or fail it.
+
+        Args:
+            job: the trial's.
+            how: what is known of the death, for the record's reason.
+
+        Raises:
+            StudyError: as from `fail`.
+        """
         trial = self._attempts[job.number].trial
         deaths = int(trial.user_attrs.get("deaths", 0)) + 1
         self.study.annotate(trial, deaths=deaths)
-        return deaths
+        if deaths < MAX_DEATHS:
+            self.requeue(job)
+        else:
+            self.fail(job, f"its worker process died {deaths} times ({how}).")
 
     def _propose(self, trial: Trial) -> Job:
         with storage_errors(self.study.url):

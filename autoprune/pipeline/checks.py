@@ -23,7 +23,7 @@ from autoprune.pipeline.warm_starts import WARM_STARTS
 from autoprune.precision import resolve_device
 from autoprune.samplers import SAMPLERS, EvolutionRates
 from autoprune.samplers.evolution import settled_rates
-from autoprune.settings import RunConfig, SearchSettings
+from autoprune.settings import EvolutionSettings, RunConfig, SearchSettings
 from autoprune.study import study_state
 from autoprune.study.storage import is_in_memory, names_in_file
 from autoprune.task import make_task
@@ -46,7 +46,7 @@ def check_names(config: RunConfig) -> None:
     for name in search.warm_starts:
         _check_name("search.warm_starts", name, WARM_STARTS)
     if search.sampler == "evolution":
-        settled_rates(EvolutionRates(**dataclasses.asdict(config.evolution)), search.trials, 1)
+        settled_rates(rates_of(config.evolution), search.trials, 1)
     device = resolve_device(search.device)
     if search.setting != AUTO:
         named_setting(search.setting, device)
@@ -58,6 +58,11 @@ def check_names(config: RunConfig) -> None:
     schedule_of(config.supernet)
     if config.finetune.epochs:
         schedule_of(config.finetune)
+
+
+def rates_of(settings: EvolutionSettings) -> EvolutionRates:
+    """Turn the [evolution] section into what the sampler takes."""
+    return EvolutionRates(**dataclasses.asdict(settings))
 
 
 def workers_of(search: SearchSettings) -> Workers:

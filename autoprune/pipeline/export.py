@@ -20,8 +20,8 @@ from autoprune.export import EXPORTERS, ExportReport, load_pruned, read_recipe, 
 from autoprune.export import export as export_model
 from autoprune.pipeline.finetune import BEST, finetune, is_untrained
 from autoprune.pipeline.places import find_storage
-from autoprune.pipeline.scoring import asks_for_supernet
 from autoprune.pipeline.stored import stored_config
+from autoprune.rungs import asks_for_supernet
 from autoprune.study import open_study
 from autoprune.zoo import make_model
 
@@ -94,7 +94,7 @@ def _saved_folder(target: str | os.PathLike[str], storage: str | None) -> Path:
     study = open_study(find_storage(str(target), storage), str(target))
     config = stored_config(study)
     folder = Path(str(config.output.folder)) / BEST
-    if asks_for_supernet(config.score) and (not folder.is_dir() or is_untrained(study, folder)):
+    if asks_for_supernet(config.score.rungs) and (not folder.is_dir() or is_untrained(study, folder)):
         return finetune(study.name, study.url, overrides=["finetune.epochs=0"]).folder
     if not folder.is_dir():
         raise ExportError(

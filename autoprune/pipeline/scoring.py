@@ -71,11 +71,6 @@ def parse_rungs(settings: ScoreSettings) -> tuple[Rung, ...]:
     return tuple(rungs)
 
 
-def asks_for_supernet(settings: ScoreSettings) -> bool:
-    """Tell whether candidates are to be cut from the supernet's weights rather than the dense model's."""
-    return parse_rungs(settings)[0].name == SUPERNET
-
-
 def with_weights(prunable: Prunable, weights: Path) -> Prunable:
     """Return the prunable over the weights in a file, those of a supernet; the traced model stays.
 

@@ -26,6 +26,7 @@ from autoprune.pipeline.checks import (
     check_names,
     check_places,
     check_study_is_new,
+    rates_of,
     workers_of,
 )
 from autoprune.pipeline.dense import Dense, load_dense, try_model, try_task
@@ -44,7 +45,6 @@ from autoprune.pipeline.warm_starts import choose_warm_starts, enqueue_missing
 from autoprune.precision import Setting
 from autoprune.report import StudySummary, summarise
 from autoprune.report.summary import outcome
-from autoprune.samplers import EvolutionRates
 from autoprune.settings import RunConfig
 from autoprune.study import SearchStudy, TrialRecord, create_study, open_study
 from autoprune.train import evaluate
@@ -244,7 +244,7 @@ def _run(
         device=str(study.chosen["setting"]["device"]),
         statistics=study.chosen.get("statistics"),
         shapes=problem.prunable.shapes,
-        rates=EvolutionRates(**dataclasses.asdict(config.evolution)),
+        rates=rates_of(config.evolution),
         on_event=_teller(study, config, problem, watch),
     )
     watch(

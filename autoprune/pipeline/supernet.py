@@ -27,9 +27,9 @@ from autoprune.pipeline.events import Stage, Watcher
 from autoprune.pipeline.identity import identify
 from autoprune.pipeline.problem import Problem
 from autoprune.pipeline.ranking import decode_ranking
-from autoprune.pipeline.scoring import asks_for_supernet
 from autoprune.pipeline.train import schedule_of, tell_epochs
 from autoprune.precision import Setting
+from autoprune.rungs import asks_for_supernet
 from autoprune.settings import RunConfig
 from autoprune.study import SearchStudy
 from autoprune.supernet import SandwichSampler
@@ -52,7 +52,7 @@ def prepare_supernet(
         TrialError: the training diverged.
     """
     known = known_supernet(study, config)
-    if known is not None or not asks_for_supernet(config.score):
+    if known is not None or not asks_for_supernet(config.score.rungs):
         return known
     setting = Setting(**study.chosen["setting"])
     subnets = SandwichSampler(

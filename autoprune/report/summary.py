@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from autoprune.errors import StudyError
 from autoprune.report.agreement import RungAgreement, agreements
-from autoprune.rungs import SUPERNET
+from autoprune.rungs import asks_for_supernet
 from autoprune.study import SearchStudy, TrialRecord
 
 
@@ -61,7 +61,7 @@ class StudySummary:
     @property
     def by_supernet(self) -> bool:
         """Whether candidates were cut from a supernet's weights, so that the best needs no finetune."""
-        return self.rungs[0].strip() == SUPERNET
+        return asks_for_supernet(self.rungs)
 
     def macs_share(self, record: TrialRecord) -> float:
         """Return a trial's MACs over the dense model's; NaN where it has none yet."""

@@ -101,20 +101,12 @@ def drop_gates(
 def isotonic(values: FloatArray) -> FloatArray:
     """Return the nondecreasing sequence nearest to `values` [n] in least squares.
 
-    Neighbours that fall are pooled into their mean until none fall (pool adjacent violators).
-
     Reference: Barlow et al., "Statistical Inference under Order Restrictions", 1972, section 1.2.
     """
-    means: list[float] = []
-    counts: list[int] = []
-    for value in np.asarray(values, dtype=np.float64).tolist():
-        means.append(value)
-        counts.append(1)
-        while len(means) > 1 and means[-2] > means[-1]:
-            count = counts[-2] + counts[-1]
-            means[-2:] = [(means[-2] * counts[-2] + means[-1] * counts[-1]) / count]
-            counts[-2:] = [count]
-    return np.repeat(np.array(means, dtype=np.float64), counts)
+    from scipy.optimize import isotonic_regression  # takes a while to import
+
+    fitted: FloatArray = isotonic_regression(np.asarray(values, dtype=np.float64)).x
+    return fitted
 
 
 def _order(rows: Sequence[Levels], gates: Sequence[FloatArray]) -> IntArray:

@@ -74,6 +74,11 @@ class TrialRecord:
         return self.scores[-1].score if self.scores else None
 
 
+def took_scores(trial: FrozenTrial) -> bool:
+    """Tell whether a trial took the scores of another with its widths: it is no second measurement."""
+    return trial.user_attrs.get(OUTCOME, {}).get("reused") is not None
+
+
 def read_record(trial: FrozenTrial) -> TrialRecord:
     """Read the record of a trial; trials that others added have only what Optuna keeps."""
     attributes: Mapping[str, Any] = trial.user_attrs

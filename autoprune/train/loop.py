@@ -99,13 +99,10 @@ def fit(
         setting.place(teacher).eval()
     trainer = Trainer(model, schedule, setting, task, total_steps=total, teacher=teacher, subnets=subnets)
     identity = {
-        **{name: str(value) for name, value in dataclasses.asdict(schedule).items()},
+        **_identity(schedule, model, teacher, subnets),
         "dtype": setting.dtype,
-        "model": weights_hash(model),
         "seed": str(seed),
         "data": data.fingerprint,
-        "teacher": weights_hash(teacher) if teacher is not None else "none",
-        **({"subnets": subnets.identity} if subnets is not None else {}),
     }
     with seeded(stream_seed(seed)):
         records = _restore(trainer, checkpoint, identity)
@@ -122,6 +119,18 @@ def fit(
     if trainer.average:
         trainer.average.copy_to(model)
     return FitResult(records[-1].score, tuple(records))
+
+
+def _identity(
+    schedule: Schedule, model: nn.Module, teacher: nn.Module | None, subnets: Subnets | None
+) -> dict[str, str]:
+    """Name what a training begins with: one that was stopped goes on under the same only."""
+    return {
+        **{name: str(value) for name, value in dataclasses.asdict(schedule).items()},
+        "model": weights_hash(model),
+        "teacher": weights_hash(teacher) if teacher is not None else "none",
+        **({"subnets": subnets.identity} if subnets is not None else {}),
+    }
 
 
 def _restore(trainer: Trainer, checkpoint: Path | None, identity: Mapping[str, str]) -> list[EpochRecord]:

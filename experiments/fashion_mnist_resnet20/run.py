@@ -13,7 +13,6 @@ were. `python -m experiments.fashion_mnist_resnet20.summarise` makes the table a
 from __future__ import annotations
 
 import argparse
-import copy
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +21,13 @@ import torch
 from autoprune import pipeline
 from autoprune.config import load_config
 from autoprune.criteria import importance, plan_from_importance
-from autoprune.errors import StudyError
 from autoprune.pipeline.dense import load_dense
 from autoprune.pipeline.problem import Problem, pose
-from autoprune.pipeline.train import schedule_of
 from autoprune.precision import Setting
 from autoprune.rebuild import rebuild
 from autoprune.settings import RunConfig
-from autoprune.study import SearchStudy, open_study
-from autoprune.train import evaluate, fit
 from experiments.common import append_row, rows_of
+from experiments.finetuning import finetuned, searched
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.csv"
@@ -66,18 +62,8 @@ def run(method: str, seed: int) -> dict[str, object]:
     setting = Setting(device="cpu", dtype="bfloat16", channels_last=True, threads=torch.get_num_threads())
     ranked = importance(problem.prunable, config.search.criterion)
     small = rebuild(problem.prunable, plan_from_importance(problem.prunable, widths, ranked))
-    finetuned = fit(
-        small,
-        dense.data,
-        schedule_of(config.finetune),
-        setting,
-        dense.task,
-        seed=seed,
-        teacher=copy.deepcopy(dense.model),
-        checkpoint=RUNS / f"{method}-{seed}.training",
-    )
-    if dense.data.test is None:
-        raise AssertionError("Fashion-MNIST has a test part")
+    checkpoint = RUNS / f"{method}-{seed}.training"
+    fitted, test = finetuned(small, dense, config, setting, seed=seed, checkpoint=checkpoint)
     cost = problem.prunable.cost(widths)
     return {
         "method": method,
@@ -85,10 +71,10 @@ def run(method: str, seed: int) -> dict[str, object]:
         "macs_share": round(int(cost.macs) / int(problem.dense_cost.macs), 5),
         "params": cost.params,
         "rung_score": round(val_after_rungs, 4),
-        "val_accuracy": round(finetuned.score, 4),
-        "test_accuracy": round(evaluate(small, dense.data.test, dense.task, setting), 4),
+        "val_accuracy": round(fitted.score, 4),
+        "test_accuracy": round(test, 4),
         "search_seconds": round(search_seconds),
-        "finetune_seconds": round(finetuned.seconds),
+        "finetune_seconds": round(fitted.seconds),
         "widths": " ".join(str(widths[group.name]) for group in problem.prunable.searchable),
     }
 
@@ -104,18 +90,6 @@ def config_of(method: str, seed: int) -> RunConfig:
         f"finetune.seed={seed}",
     )
     return pipeline.settle(load_config(HERE / "config.toml", overrides))
-
-
-def searched(config: RunConfig) -> SearchStudy:
-    """Search, or go on with the search; returns the finished study."""
-    name, storage = str(config.search.study), str(config.search.storage)
-    try:
-        open_study(storage, name)
-    except StudyError:
-        pipeline.search(config)
-    else:
-        pipeline.resume(name, storage)
-    return open_study(storage, name)
 
 
 def uniform_widths(problem: Problem) -> dict[str, int]:

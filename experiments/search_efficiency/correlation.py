@@ -28,7 +28,7 @@ from autoprune.samplers import trial_seed
 from autoprune.train import fit
 from experiments.common import append_row, rows_of
 from experiments.search_efficiency.curves import LARGE
-from experiments.search_efficiency.finetunes import of_widths
+from experiments.search_efficiency.finetunes import of_widths, widths_of
 from experiments.search_efficiency.setups import HERE, RUNS, SETTING, config_of, ground_of
 
 SETUP, SEED = "resnet20-25", 0
@@ -90,8 +90,7 @@ def measure(number: int, choice: Choice) -> dict[str, object]:
     ground = ground_of(SETUP, SEED)
     torch.set_num_threads(SETTING.threads)
     problem, dense = ground.problem, ground.dense
-    values = map(int, choice.widths.split())
-    widths = {group.name: value for group, value in zip(problem.prunable.searchable, values, strict=True)}
+    widths = widths_of(SETUP, SEED, choice.widths)
     config = config_of(SETUP, SEED, f"score.rungs={list(RUNGS)}")
     score = make_score(dense, problem.prunable, config, SETTING, encode_ranking(ground.ranked))
     rungs = list(score(widths, trial_seed(SEED, number)))

@@ -18,7 +18,6 @@ Each result is appended to finetunes.csv as it comes; a finetune that was cut of
 from __future__ import annotations
 
 import argparse
-import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,15 +25,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from autoprune import pipeline
 from autoprune.criteria import plan_from_importance
-from autoprune.errors import StudyError
-from autoprune.pipeline.train import schedule_of
 from autoprune.rebuild import rebuild
-from autoprune.study import open_study
-from autoprune.train import evaluate, fit
 from experiments.common import append_row, rows_of
+from experiments.finetuning import finetuned, searched
 from experiments.search_efficiency import fastnas, torch_pruning_plans
+from experiments.search_efficiency.curves import LARGE
 from experiments.search_efficiency.setups import HERE, RUNS, SETTING, config_of, ground_of
 
 RESULTS = HERE / "finetunes.csv"
@@ -77,29 +73,24 @@ def finetune(setup: str, method: str, seed: int) -> dict[str, object]:
     ground = ground_of(setup, seed)
     torch.set_num_threads(SETTING.threads)
     candidate = METHODS[method](setup, seed)
-    dense = ground.dense
-    finetuned = fit(
+    fitted, test = finetuned(
         candidate.model,
-        dense.data,
-        schedule_of(ground.config.finetune),
+        ground.dense,
+        ground.config,
         SETTING,
-        dense.task,
         seed=seed,
-        teacher=copy.deepcopy(dense.model),
         checkpoint=RUNS / f"{setup}-{method}-{seed}.training",
     )
-    if dense.data.test is None:
-        raise AssertionError("Fashion-MNIST has a test part")
     return {
         "setup": setup,
         "method": method,
         "seed": seed,
         "flops_share": round(candidate.flops_share, 5),
         "params": candidate.params,
-        "val_accuracy": round(finetuned.score, 4),
-        "test_accuracy": round(evaluate(candidate.model, dense.data.test, dense.task, SETTING), 4),
+        "val_accuracy": round(fitted.score, 4),
+        "test_accuracy": round(test, 4),
         "search_seconds": round(candidate.seconds),
-        "finetune_seconds": round(finetuned.seconds),
+        "finetune_seconds": round(fitted.seconds),
         "widths": candidate.widths,
     }
 
@@ -115,6 +106,12 @@ def of_widths(setup: str, seed: int, widths: dict[str, int], seconds: float) -> 
     return Candidate(model, share, int(cost.params), seconds, named)
 
 
+def widths_of(setup: str, seed: int, text: str) -> dict[str, int]:
+    """Read widths as the curves write them, in the order of the searchable groups."""
+    groups = ground_of(setup, seed).problem.prunable.searchable
+    return {group.name: int(width) for group, width in zip(groups, text.split(), strict=True)}
+
+
 def by_default_search(setup: str, seed: int) -> Candidate:
     """Take the best trial of a search with default settings; it goes on where it was cut off."""
     name = f"{setup}-{seed}"
@@ -126,13 +123,7 @@ def by_default_search(setup: str, seed: int) -> Candidate:
         f"search.study={name}",
         f"output.folder={(RUNS / name).resolve()}",
     )
-    try:
-        open_study(storage, name)
-    except StudyError:
-        pipeline.search(config)
-    else:
-        pipeline.resume(name, storage)
-    study = open_study(storage, name)
+    study = searched(config)
     warm = sum(study.chosen["warm_starts"].get("seconds", {}).values())
     seconds = warm + sum(record.seconds or 0.0 for record in study.records())
     return of_widths(setup, seed, dict(study.best().widths), seconds)
@@ -140,19 +131,17 @@ def by_default_search(setup: str, seed: int) -> Candidate:
 
 def by_random_search(setup: str, seed: int) -> Candidate:
     """Take the best of the 300 random candidates of the curves."""
-    rows = [r for r in rows_of(HERE / "curves" / f"{setup}-{seed}.csv") if r["method"] == "random-300"]
+    rows = [r for r in rows_of(HERE / "curves" / f"{setup}-{seed}.csv") if r["method"] == f"random-{LARGE}"]
     best = max(rows, key=lambda row: float(row["score"]))
-    groups = ground_of(setup, seed).problem.prunable.searchable
-    widths = {group.name: int(width) for group, width in zip(groups, best["widths"].split(), strict=True)}
-    return of_widths(setup, seed, widths, max(float(row["seconds"] or 0) for row in rows))
+    return of_widths(
+        setup, seed, widths_of(setup, seed, best["widths"]), max(float(row["seconds"] or 0) for row in rows)
+    )
 
 
 def by_one_ratio(setup: str, seed: int) -> Candidate:
     """Take the warm start "uniform"."""
     rows = [r for r in rows_of(HERE / "curves" / f"{setup}-{seed}.csv") if "uniform" in r["origin"]]
-    groups = ground_of(setup, seed).problem.prunable.searchable
-    widths = {group.name: int(w) for group, w in zip(groups, rows[0]["widths"].split(), strict=True)}
-    return of_widths(setup, seed, widths, 0.0)
+    return of_widths(setup, seed, widths_of(setup, seed, rows[0]["widths"]), 0.0)
 
 
 def by_torch_pruning(importance: str) -> Callable[[str, int], Candidate]:

@@ -13,18 +13,6 @@ from tests.engines.test_serial import TroubledMaker
 from tests.engines.toy import make_broken, make_toy, new_study, toy_runner
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/study.db"
-
-
-@pytest.fixture
-def calls(tmp_path: Path) -> Path:
-    folder = tmp_path / "calls"
-    folder.mkdir()
-    return folder
-
-
 def test_two_workers_score_what_the_serial_engine_would(url: str, tmp_path: Path, calls: Path) -> None:
     run_search(
         "processes",

@@ -49,18 +49,6 @@ def local_ray() -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/study.db"
-
-
-@pytest.fixture
-def calls(tmp_path: Path) -> Path:
-    folder = tmp_path / "calls"
-    folder.mkdir()
-    return folder
-
-
 def comparable(records: list[TrialRecord]) -> list[dict[str, Any]]:
     names = [name for name in TrialRecord.__dataclass_fields__ if name != "seconds"]
     return [{name: getattr(record, name) for name in names} for record in records]

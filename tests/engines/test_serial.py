@@ -16,11 +16,6 @@ from autoprune.study import RungScore, open_study
 from tests.engines.toy import ToyScorer, Troubled, make_toy, new_study, toy_runner, toy_space
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/study.db"
-
-
 def test_a_search_ends_with_all_its_trials_and_a_resume_adds_none(url: str) -> None:
     events: list[Event] = []
     run_search("serial", toy_runner(new_study(url), on_event=events.append), make_toy)

@@ -21,9 +21,9 @@ from autoprune.pipeline import Dense, SearchResult, export, load_saved, resume, 
 from autoprune.pipeline.checks import check_names
 from autoprune.pipeline.events import EpochDone, Event, Stage
 from autoprune.pipeline.ranking import decode_ranking
-from autoprune.pipeline.scoring import asks_for_supernet
 from autoprune.precision import Setting
 from autoprune.rebuild import rebuild
+from autoprune.rungs import asks_for_supernet
 from autoprune.score import calibrate
 from autoprune.study import open_study
 from autoprune.task import Task
@@ -210,7 +210,7 @@ def test_the_command_line_exports_without_a_finetune(tmp_path: Path, monkeypatch
         "finetune.learning_rate=1e-9",
     ]
     run = load_config("digits", overrides)
-    assert asks_for_supernet(run.score)
+    assert asks_for_supernet(run.score.rungs)
     train(run)
     serial = autoprune.search(config=load_config("digits", [*overrides, "search.study=serial"]))
     weights = checkpoint_hash(next(serial.output.glob("supernet-*")))

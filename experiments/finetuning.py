@@ -1,0 +1,64 @@
+"""What experiments that search and finetune share: a search that goes on where it was, one way to finetune.
+
+study = searched(config)                                       # an open study with all its trials
+fitted, test = finetuned(small, dense, config, setting, seed=0, checkpoint=Path("runs/x.training"))
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+from torch import nn
+
+from autoprune import pipeline
+from autoprune.errors import StudyError
+from autoprune.pipeline.dense import Dense
+from autoprune.pipeline.train import schedule_of
+from autoprune.precision import Setting
+from autoprune.settings import RunConfig
+from autoprune.study import SearchStudy, open_study
+from autoprune.train import FitResult, evaluate, fit
+
+
+def searched(config: RunConfig) -> SearchStudy:
+    """Search, or go on with the search; returns the finished study."""
+    name, storage = str(config.search.study), str(config.search.storage)
+    try:
+        open_study(storage, name)
+    except StudyError:
+        pipeline.search(config)
+    else:
+        pipeline.resume(name, storage)
+    return open_study(storage, name)
+
+
+def finetuned(
+    small: nn.Module, dense: Dense, config: RunConfig, setting: Setting, *, seed: int, checkpoint: Path
+) -> tuple[FitResult, float]:
+    """Finetune a model in place, the dense one its teacher; then, once, read the test part.
+
+    Args:
+        small: a candidate.
+        dense: teacher and data.
+        config: its [finetune] is the recipe.
+        setting: how it runs.
+        seed: of the finetune.
+        checkpoint: where it goes on after it was cut off.
+
+    Returns:
+        The finetune's record, and the metric on the test part.
+    """
+    fitted = fit(
+        small,
+        dense.data,
+        schedule_of(config.finetune),
+        setting,
+        dense.task,
+        seed=seed,
+        teacher=copy.deepcopy(dense.model),
+        checkpoint=checkpoint,
+    )
+    if dense.data.test is None:
+        raise AssertionError("the data have no test part")
+    return fitted, evaluate(small, dense.data.test, dense.task, setting)
