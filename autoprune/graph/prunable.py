@@ -30,6 +30,7 @@ from autoprune.graph.positions import PositionTable
 from autoprune.graph.propagate import NodeValue
 
 Counts = int | NDArray[np.int64]
+Milliseconds = float | NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,12 @@ class Cost:
     Attributes:
         macs: multiply-adds of convolutions, linear layers, matrix products and attention.
         params: elements of all parameters.
+        latency_ms: milliseconds of one forward as a table predicts them; None where none was measured.
     """
 
     macs: Counts
     params: Counts
+    latency_ms: Milliseconds | None = None
 
     @property
     def flops(self) -> Counts:

@@ -169,7 +169,7 @@ class SearchSpace:
         widths = self.ladder.widths(np.zeros((1, len(self.variables)), dtype=np.int64))
         cost = self.cost(widths)
         for name, limit in self.budget.limits.items():
-            smallest = int(np.asarray(getattr(cost, name))[0])
+            smallest = np.asarray(getattr(cost, name))[0].item()
             if smallest > limit:
                 raise BudgetError(
                     f"{self.budget.out_of_reach(name, smallest)}, or lower the space's low, divisor or floor."

@@ -9,7 +9,7 @@ from autoprune.graph import Cost
 from autoprune.pipeline.amounts import check_amounts, resolve_budget
 from autoprune.settings import BudgetSettings
 
-DENSE = Cost(macs=4_000_000_001, params=40_000_000)
+DENSE = Cost(macs=4_000_000_001, params=40_000_000, latency_ms=8.0)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,16 @@ def test_amounts_become_absolute_limits(
 
 
 @pytest.mark.parametrize(
+    ("latency", "milliseconds"),
+    [("4 ms", 4.0), ("3.5ms", 3.5), ("60%", 4.8), ("1500 us", 1.5), ("1500µs", 1.5), ("0.002 s", 2.0)],
+)
+def test_a_latency_is_a_time_or_a_share(latency: str, milliseconds: float) -> None:
+    budget = resolve_budget(BudgetSettings(latency=latency, params="50%"), DENSE)
+    assert budget.latency_ms == pytest.approx(milliseconds)
+    assert budget.limits.keys() == {"params", "latency_ms"}
+
+
+@pytest.mark.parametrize(
     ("settings", "kind", "message"),
     [
         (BudgetSettings(), ConfigError, r"no limit is given"),
@@ -43,7 +53,14 @@ def test_amounts_become_absolute_limits(
         (BudgetSettings(macs=0.5), ConfigError, r'less than one; write a share as "50%"'),
         (BudgetSettings(macs=True), ConfigError, r"budget\.macs: got True"),
         (BudgetSettings(macs=-3), ConfigError, r"budget\.macs: got -3"),
-        (BudgetSettings(latency="4 ms"), ConfigError, r"latency budgets are not available"),
+        (BudgetSettings(latency=4), ConfigError, r'latency: got 4, expected a share .* such as "4 ms"'),
+        (BudgetSettings(latency="4 M"), ConfigError, r"budget\.latency: got '4 M'"),
+        (
+            BudgetSettings(latency="0 ms"),
+            BudgetError,
+            r"0 ms is 0 ms, expected more than 0 and less",
+        ),
+        (BudgetSettings(latency="9 ms"), BudgetError, r"latency: 9 ms is 9 ms, expected .* less than .* 8\."),
         (BudgetSettings(macs="100%"), BudgetError, r"less than the dense model's 4,000,000,001"),
         (BudgetSettings(params="0%"), BudgetError, r"budget\.params: 0% is 0"),
         (BudgetSettings(macs="5G"), BudgetError, r"5,000,000,000 MACs, expected at least 1 and less than"),
@@ -73,3 +90,11 @@ def test_a_budget_out_of_reach_is_answered_in_the_users_key_and_unit() -> None:
         "ask for at least 1.7%"
     )
     assert "budget.params: 20M asks for 20,000,000 parameters" in budget.out_of_reach("params", 30_000_000)
+
+
+def test_a_latency_out_of_reach_is_answered_in_milliseconds() -> None:
+    budget = resolve_budget(BudgetSettings(latency="2 ms"), DENSE)
+    assert budget.out_of_reach("latency_ms", 2.5161) == (
+        "budget.latency: 2 ms asks for 2 ms, but 2.516 ms is the smallest reachable here: "
+        "ask for at least 31.5%"
+    )

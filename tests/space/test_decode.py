@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from autoprune.errors import BudgetError, PlanError
+from autoprune.graph import Cost
 from autoprune.space import Budget, SearchSpace, SpaceSpec, Tie, build_space
 from tests.space.costs import Net, chain, dense_macs, group, resnet
 
@@ -181,3 +183,31 @@ def test_three_hundred_groups_are_decoded() -> None:
     space = make_space(net, 0.4, SpaceSpec(divisor=8))
     usage = space.usage(space.decode(random_ratios(space, 20)))
     assert ((usage >= 0.98) & (usage <= 1)).all()
+
+
+def test_latency_and_macs_bound_a_proposal_together() -> None:
+    """A latency that grows with the first widths alone: sometimes it binds, sometimes the MACs do."""
+    groups, macs = resnet(3)
+    whole = sum(each.width for each in groups[:3])
+
+    def cost(widths: np.ndarray[tuple[int, int], np.dtype[np.int64]]) -> Cost:
+        return dataclasses.replace(macs(widths), latency_ms=(widths[:, :3] @ np.ones(3)) / whole)
+
+    limits = Budget(macs=dense_macs((groups, macs)) // 2, latency_ms=0.625).limits
+    space = build_space(groups, cost, Budget(macs=int(limits["macs"]), latency_ms=limits["latency_ms"]))
+    decoded = space.cost(space.decode(random_ratios(space, 200)))
+    shares = np.stack([np.asarray(getattr(decoded, name)) / limit for name, limit in limits.items()])
+    assert (shares <= 1).all()
+    assert (shares.max(axis=0) >= 0.98).all()
+    assert (shares.argmax(axis=0) == 0).any()
+    assert (shares.argmax(axis=0) == 1).any()
+
+
+def test_a_latency_out_of_reach_is_refused() -> None:
+    groups, macs = resnet(3)
+
+    def cost(widths: np.ndarray[tuple[int, int], np.dtype[np.int64]]) -> Cost:
+        return dataclasses.replace(macs(widths), latency_ms=5.0 + widths[:, 0].astype(np.float64))
+
+    with pytest.raises(BudgetError, match=r"budget\.latency_ms: got 4, but 7 is the smallest reachable"):
+        build_space(groups, cost, Budget(latency_ms=4.0))
