@@ -124,6 +124,7 @@ class EvolutionSettings:
     """How search.sampler = "evolution" breeds; what is left out follows from the size of the search."""
 
     population: Annotated[int, Field(strict=True, ge=2)] | None = None
+    lifetime: Positive | None = None
     tournament: Positive | None = None
     crossover: Annotated[Real, Field(ge=0, le=1)] = 0.5
     mutation: Ratio | None = None

@@ -20,13 +20,15 @@ class EvolutionRates:
     """How the row `evolution` breeds; what is None follows from the search's size.
 
     Attributes:
-        population: how many of the youngest finished trials may have children; a fifth of the trials at most.
+        population: how many may have children, the fittest that live; a fifth of the trials at most.
+        lifetime: so many trials after it has finished one dies; three populations.
         tournament: how many of them compete to be a parent; a quarter of the population.
         crossover: the probability that a child has two parents.
-        mutation: the probability that a variable moves to another level; two variables of all on average.
+        mutation: the probability that a variable moves to another level; four variables on average.
     """
 
     population: int | None = None
+    lifetime: int | None = None
     tournament: int | None = None
     crossover: float = 0.5
     mutation: float | None = None

@@ -1,4 +1,4 @@
-"""Regularised evolution: children of the fittest among the youngest finished trials; the old ones die.
+"""Regularised evolution: children of the fittest among the younger finished trials; the old ones die.
 
 Before: a row of SAMPLERS; after: `PerTrialSampler` makes it afresh for each trial.
 
@@ -21,8 +21,14 @@ from autoprune.space.levels import FloatArray, IntArray
 LARGEST = 50
 """The largest population that is taken by default."""
 
-MOVED = 2.0
+MOVED = 4.0
 """Variables that a mutation moves by default, on average."""
+
+SPREAD = 0.2
+"""Standard deviation of a variable's move, as a share of its range."""
+
+GENERATIONS = 3
+"""So many times the population is the number of trials after which one dies, by default."""
 
 
 def make_evolution(brief: Brief) -> BaseSampler:
@@ -32,9 +38,11 @@ def make_evolution(brief: Brief) -> BaseSampler:
     on a trial is a child of the population at the moment when it is asked for: there are no generations, so
     that workers never wait.
 
-    Departs from the paper: a child may have two parents, each variable from either (the paper mutates only);
-    a mutation moves each variable with a probability, half of the moves to a neighbouring level, the others
-    to any; and a child whose plan was tried already mutates again.
+    Departs from the paper: the population is the fittest of all that live, and one dies once `lifetime`
+    trials finished after it (in the paper, where searches have thousands of trials, all that live are the
+    population; in 60 trials that forgets what it has found); a child may have two parents, each variable from
+    either (the paper mutates only); a mutation moves each variable with a probability by a normal step, and a
+    child whose plan was tried already is made anew with larger steps.
 
     Raises:
         ConfigError: rates that leave nothing to breed.
@@ -49,7 +57,8 @@ def settled_rates(rates: EvolutionRates, trials: int, variables: int) -> Evoluti
     """Return the rates with those filled in that follow from the search's size.
 
     Raises:
-        ConfigError: the population takes all trials, or the tournament is larger than the population.
+        ConfigError: the population takes all trials, the tournament is larger than the population, or its
+            members die before it is complete.
     """
     population = rates.population or max(2, min(LARGEST, trials // 5))
     if rates.population is not None and population >= trials:
@@ -62,23 +71,34 @@ def settled_rates(rates: EvolutionRates, trials: int, variables: int) -> Evoluti
         raise ConfigError(
             f"evolution.tournament: got {tournament}, expected at most the population, {population}."
         )
+    lifetime = rates.lifetime or GENERATIONS * population
+    if lifetime < population:
+        raise ConfigError(
+            f"evolution.lifetime: got {lifetime}, expected at least the population, {population}."
+        )
     mutation = rates.mutation or min(0.5, MOVED / variables)
-    return EvolutionRates(population, tournament, rates.crossover, mutation)
+    return EvolutionRates(population, lifetime, tournament, rates.crossover, mutation)
 
 
 def _propose(brief: Brief, history: History, rng: np.random.Generator, attempt: int) -> FloatArray:
     rates = settled_rates(brief.rates, brief.trials, brief.variables)
-    population = history.outcomes[-(rates.population or 0) :]
-    if len(population) < (rates.population or 0):
+    if len(history.outcomes) < (rates.population or 0):
         return random_ratios(brief, rng)
+    population = _population(history.outcomes, rates)
     child = levels_of(brief, _select(population, rates, rng).ratios)
     if rng.random() < rates.crossover:
         other = levels_of(brief, _select(population, rates, rng).ratios)
         child = np.where(rng.random(len(child)) < 0.5, child, other)
-    for _ in range(attempt + 1):
-        child = _mutate(child, brief.space.ladder.top, rates.mutation or 0.0, rng)
+    child = _mutate(child, brief.space.ladder.top, rates.mutation or 0.0, SPREAD * (attempt + 1), rng)
     ratios: FloatArray = brief.space.ladder.ratios(child[None])[0]
     return ratios
+
+
+def _population(outcomes: Sequence[Outcome], rates: EvolutionRates) -> list[Outcome]:
+    """Return the fittest of those that live, in the order in which they finished."""
+    alive = outcomes[-(rates.lifetime or 0) :]
+    fittest = sorted(range(len(alive)), key=lambda place: (alive[place].score, place))
+    return [alive[place] for place in sorted(fittest[-(rates.population or 0) :])]
 
 
 def _select(population: Sequence[Outcome], rates: EvolutionRates, rng: np.random.Generator) -> Outcome:
@@ -87,13 +107,17 @@ def _select(population: Sequence[Outcome], rates: EvolutionRates, rng: np.random
     return population[max(drawn, key=lambda position: (population[position].score, position))]
 
 
-def _mutate(levels: IntArray, top: IntArray, rate: float, rng: np.random.Generator) -> IntArray:
-    """Move each variable with probability `rate`, and one at least, to another of its levels."""
+def _mutate(
+    levels: IntArray, top: IntArray, rate: float, spread: float, rng: np.random.Generator
+) -> IntArray:
+    """Move each variable with probability `rate`, and one at least, by a normal step to another level."""
     moved = rng.random(len(levels)) < rate
     moved[rng.integers(len(levels))] = True
-    step = np.where(rng.random(len(levels)) < 0.5, 1, -1)
-    neighbour = np.where((levels + step < 0) | (levels + step > top), levels - step, levels + step)
-    anywhere = (levels + rng.integers(1, top + 1)) % (top + 1)
-    changed = np.where(rng.random(len(levels)) < 0.5, neighbour, anywhere)
-    mutated: IntArray = np.where(moved, changed, levels)
+    drawn = rng.normal(0.0, spread * top)
+    step = np.where(drawn < 0, np.minimum(np.rint(drawn), -1), np.maximum(np.rint(drawn), 1))
+    target = np.abs(levels + step)
+    target = np.clip(np.where(target > top, 2 * top - target, target), 0, top)
+    # A step that the end of the range reflects onto where it began goes to the next level instead.
+    target = np.where(target == levels, np.where(levels < top, levels + 1, levels - 1), target)
+    mutated: IntArray = np.where(moved, target, levels).astype(np.int64)
     return mutated

@@ -31,10 +31,12 @@ def child(told: Brief, past: History, seed: int = 0) -> np.ndarray:
 
 def test_rates_follow_from_the_size_of_the_search() -> None:
     assert settled_rates(EvolutionRates(), 40, 4) == EvolutionRates(
-        population=8, tournament=2, crossover=0.5, mutation=0.5
+        population=8, lifetime=24, tournament=2, crossover=0.5, mutation=0.5
     )
     large = settled_rates(EvolutionRates(), 1000, 300)
-    assert large == EvolutionRates(population=50, tournament=12, crossover=0.5, mutation=2 / 300)
+    assert large == EvolutionRates(
+        population=50, lifetime=150, tournament=12, crossover=0.5, mutation=4 / 300
+    )
     assert settled_rates(EvolutionRates(), 3, 4).population == 2
 
 
@@ -46,6 +48,7 @@ def test_rates_follow_from_the_size_of_the_search() -> None:
             EvolutionRates(population=5, tournament=6),
             r"tournament: got 6, expected at most the population",
         ),
+        (EvolutionRates(population=5, lifetime=4), r"lifetime: got 4, expected at least the population, 5"),
     ],
 )
 def test_rates_that_breed_nothing_are_refused(rates: EvolutionRates, message: str) -> None:
@@ -61,13 +64,24 @@ def test_trials_are_random_until_a_population_is_complete() -> None:
 
 
 def test_the_old_have_no_children() -> None:
-    """Whatever the ninth youngest scored, the children are the same; not so for the eighth."""
-    scores = [float(n % 5) for n in range(12)]
+    """Whatever the eleventh youngest scored, the children are the same; not so for the tenth."""
+    told = replace(BRIEF, rates=EvolutionRates(lifetime=10))
+    scores = [float((n + 1) % 5) for n in range(14)]
     seeds = range(20)
-    first = [child(BRIEF, history(scores), seed).tolist() for seed in seeds]
+    first = [child(told, history(scores), seed).tolist() for seed in seeds]
     old, young = ([*scores[:n], 99.0, *scores[n + 1 :]] for n in (3, 4))
-    assert [child(BRIEF, history(old), seed).tolist() for seed in seeds] == first
-    assert [child(BRIEF, history(young), seed).tolist() for seed in seeds] != first
+    assert [child(told, history(old), seed).tolist() for seed in seeds] == first
+    assert [child(told, history(young), seed).tolist() for seed in seeds] != first
+
+
+def test_the_fittest_alone_have_children() -> None:
+    """A population of 2: what the third fittest is like does not matter."""
+    told = replace(BRIEF, rates=EvolutionRates(population=2))
+    one, other = history([1.0, 5.0, 2.0, 4.0, 0.0]), history([2.0, 5.0, 1.0, 4.0, 0.5])
+    seeds = range(20)
+    assert [child(told, one, seed).tolist() for seed in seeds] == [
+        child(told, other, seed).tolist() for seed in seeds
+    ]
 
 
 def test_a_full_tournament_lets_the_best_mutate() -> None:
@@ -95,7 +109,7 @@ def test_mutation_moves_to_another_allowed_level() -> None:
     rng, top = np.random.default_rng(0), np.array([1, 2, 20, 30])
     for _ in range(200):
         levels = rng.integers(0, top + 1)
-        moved = _mutate(levels, top, 1.0, rng)
+        moved = _mutate(levels, top, 1.0, 0.2, rng)
         assert (moved != levels).all()
         assert ((moved >= 0) & (moved <= top)).all()
 
