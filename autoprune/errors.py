@@ -51,6 +51,10 @@ class VerificationError(AutopruneError):
     """A rebuilt model is not the one that its plan describes."""
 
 
+class LatencyError(AutopruneError):
+    """A latency cannot be measured here, or what was measured does not belong to this device."""
+
+
 class TrialError(AutopruneError):
     """One candidate failed (it diverged, ran out of memory); the search goes on."""
 

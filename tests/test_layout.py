@@ -32,7 +32,7 @@ ARROWS = {
     "task": "userfunction",
     "precision": "data task",
     "train": "data task precision",
-    "latency": "graph",
+    "latency": "graph userfunction export",
     "supernet": "rebuild criteria space",
     "rungs": "errors",
     "memory": "errors",

@@ -1,0 +1,102 @@
+"""Own what a timing gives: medians in milliseconds and ratios, each with its 95% confidence interval.
+
+Before: `timing` collects the milliseconds of single runs, turn by turn; after: studies store the values, the
+command line prints them.
+
+    measured = Measurement.of([[4.1, 4.0], [4.2, 4.1], ...], seconds=1.3, tolerance=0.02)
+    measured.median_ms, measured.interval_ms, measured.tight
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+FEWEST_ROUNDS = 6
+"""The largest and the smallest of six values enclose the median with 97%, of five with 94%: too little."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How long one forward pass of a model takes.
+
+    The interval takes a turn, not a run, for one draw, as runs of one turn meet the same noise. What is noisy
+    for longer than a turn (another program, a clock that steps down) widens it only in part: to compare two
+    models, take their Ratio.
+
+    Attributes:
+        median_ms: median over turns of the turn's median run.
+        interval_ms: 95% confidence interval of that median.
+        p10_ms: a tenth of all single runs were faster; so with p50, p90 and p99.
+        p50_ms: median of all single runs.
+        p90_ms: what nine of ten runs kept to.
+        p99_ms: what all but a hundredth of the runs kept to.
+        runs: single runs that were timed.
+        seconds: wall time of the whole timing, the other models' turns included.
+        tight: whether the interval's half-width is within the tolerance that was asked.
+    """
+
+    median_ms: float
+    interval_ms: tuple[float, float]
+    p10_ms: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    runs: int
+    seconds: float
+    tight: bool
+
+    @classmethod
+    def of(cls, turns: Sequence[Sequence[float]], *, seconds: float, tolerance: float) -> Measurement:
+        """Summarise the milliseconds of single runs, grouped by turn; at least FEWEST_ROUNDS turns."""
+        median, interval = median_interval([float(np.median(turn)) for turn in turns])
+        runs = np.concatenate([np.asarray(turn, dtype=float) for turn in turns])
+        p10, p50, p90, p99 = (float(value) for value in np.percentile(runs, (10, 50, 90, 99)))
+        tight = is_tight(median, interval, tolerance)
+        return cls(median, interval, p10, p50, p90, p99, len(runs), seconds, tight)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A model's time over the baseline's, from turns beside each other: what both suffered cancels out.
+
+    Attributes:
+        ratio: median over rounds of (turn's median of the model / turn's median of the baseline).
+        interval: 95% confidence interval of that median.
+        tight: whether the interval's half-width is within the tolerance that was asked.
+    """
+
+    ratio: float
+    interval: tuple[float, float]
+    tight: bool
+
+    @classmethod
+    def of(cls, ratios: Sequence[float], *, tolerance: float) -> Ratio:
+        """Summarise the ratios of the rounds; at least FEWEST_ROUNDS."""
+        median, interval = median_interval(ratios)
+        return cls(median, interval, is_tight(median, interval, tolerance))
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, tuple[float, float]]:
+    """Return the median and its 95% confidence interval from order statistics, whatever the distribution.
+
+    Reference: Conover, Practical Nonparametric Statistics (1999), section 3.2.
+
+    Raises:
+        ValueError: fewer than FEWEST_ROUNDS values.
+    """
+    if len(values) < FEWEST_ROUNDS:
+        raise ValueError(f"{len(values)} values: an interval of a median takes {FEWEST_ROUNDS}.")
+    ordered = np.sort(values)
+    # So many values lie below the median by chance in all but 2.5% of the cases, and above it in as many.
+    below = int(stats.binom.ppf(0.025, len(values), 0.5))
+    return float(np.median(ordered)), (float(ordered[below - 1]), float(ordered[-below]))
+
+
+def is_tight(median: float, interval: tuple[float, float], tolerance: float) -> bool:
+    """Tell whether the half-width of an interval is at most the tolerance, as a share of the median."""
+    low, high = interval
+    return (high - low) / 2 <= tolerance * median

@@ -1,0 +1,84 @@
+"""Own how a model and its inputs are made ready for a probe: a copy on the device, random inputs, threads.
+
+Before: a model and example inputs of any batch; after: every probe runs what comes from here.
+
+    with cpu_threads(setting.threads):
+        model, inputs = placed_copy(model, setting), random_inputs(example_inputs, setting)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from autoprune.errors import ConfigError
+from autoprune.graph.capture import ExampleInputs, normalise_inputs, repeat_batch
+from autoprune.latency.setting import LatencySetting
+
+
+def placed_copy(model: nn.Module, setting: LatencySetting) -> nn.Module:
+    """Return a copy of the model in eval mode, on the setting's device, in its number format and layout.
+
+    Raises:
+        ConfigError: the setting's device is not there.
+    """
+    check_device(setting)
+    copied = copy.deepcopy(model).requires_grad_(False).eval()
+    copied.to(setting.device, setting.torch_dtype)
+    return copied.to(memory_format=_layout(setting))
+
+
+def random_inputs(example_inputs: object, setting: LatencySetting) -> ExampleInputs:
+    """Return inputs of the setting's batch: random where they are floating, else as the example has them.
+
+    Args:
+        example_inputs: a Tensor, a tuple of inputs or a dict of keyword inputs, the batch on axis 0.
+        setting: gives batch, device, number format and layout.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def placed(tensor: Tensor) -> Tensor:
+        if tensor.is_floating_point():
+            tensor = torch.randn(tensor.shape, generator=generator).to(setting.torch_dtype)
+        tensor = tensor.to(setting.device)
+        return tensor.contiguous(memory_format=_layout(setting)) if tensor.ndim == 4 else tensor
+
+    repeated = repeat_batch(normalise_inputs(example_inputs), setting.batch)
+    inputs: ExampleInputs = pytree.tree_map_only(Tensor, placed, repeated)
+    return inputs
+
+
+def check_device(setting: LatencySetting) -> None:
+    """Refuse a device that is not there.
+
+    Raises:
+        ConfigError: torch sees no such CUDA device.
+    """
+    if not setting.on_cuda:
+        return
+    seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (torch.device(setting.device).index or 0) >= seen:
+        raise ConfigError(
+            f'latency.device: "{setting.device}" asked, but torch sees {seen} CUDA devices here; '
+            'use "cpu" or measure on the machine that has it.'
+        )
+
+
+@contextlib.contextmanager
+def cpu_threads(threads: int) -> Iterator[None]:
+    """Run torch on so many CPU threads inside the block, and on as many as before after it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _layout(setting: LatencySetting) -> torch.memory_format:
+    return torch.channels_last if setting.channels_last else torch.contiguous_format

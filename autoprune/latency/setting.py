@@ -1,0 +1,83 @@
+"""Own what a latency depends on besides the model and the device: probe, batch, threads, number format, layout.
+
+Before: the [latency] section or a script; after: `probes` run models under it, tables and studies store it.
+
+    setting = LatencySetting("onnx", batch=32, threads=2)
+    dataclasses.asdict(setting)          # JSON values
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import torch
+
+from autoprune.errors import ConfigError, suggest
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Number formats; parameters and inputs are converted, as a deployed model's are (no autocast)."""
+
+ONNX_PLACE = "{onnx}"
+"""What stands in a command for the path of the ONNX file."""
+
+
+@dataclass(frozen=True)
+class LatencySetting:
+    """How a model is run when it is timed.
+
+    Attributes:
+        probe: a name in PROBES, or the user's own "package.module:function".
+        device: torch's name of the device: "cpu", "cuda", "cuda:1".
+        batch: samples a forward pass.
+        threads: CPU threads of a forward pass.
+        dtype: a name in DTYPES.
+        channels_last: whether images [n, C, H, W] and 4-d weights are laid out as NHWC.
+        command: for the probe "command": prints milliseconds for the ONNX file that replaces "{onnx}".
+
+    Raises:
+        ConfigError: a value that no probe could use.
+    """
+
+    probe: str = "eager"
+    device: str = "cpu"
+    batch: int = 1
+    threads: int = 1
+    dtype: str = "float32"
+    channels_last: bool = False
+    command: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "threads"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(f"latency.{name}: got {value!r}, expected an integer >= 1.")
+        if self.dtype not in DTYPES:
+            hint = suggest(self.dtype, DTYPES)
+            raise ConfigError(
+                f'latency.dtype: got "{self.dtype}", expected one of {", ".join(DTYPES)}.{hint}'
+            )
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            raise ConfigError(
+                f'latency.device: "{self.device}" is no device; use "cpu", "cuda" or "cuda:1" and the like.'
+            )
+        if (self.probe == "command") != (self.command is not None):
+            raise ConfigError(
+                'latency.command: probe = "command" and a command go together, e.g. command = '
+                f'"./time_on_phone.sh {ONNX_PLACE}"; got probe = "{self.probe}", command = {self.command!r}.'
+            )
+        if self.command is not None and ONNX_PLACE not in self.command:
+            raise ConfigError(
+                f'latency.command: "{self.command}" does not say where the model goes; write {ONNX_PLACE} '
+                "for the path of the ONNX file."
+            )
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The number format as torch's constant."""
+        return DTYPES[self.dtype]
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether the device is a GPU."""
+        return self.device.startswith("cuda")

@@ -1,0 +1,112 @@
+"""Own the order in which models are timed: in turn, round by round, until the intervals are tight enough.
+
+Before: `probes` make models ready to run; after: `measurement` holds what came out. A machine that slows down
+for a while slows the model and its baseline alike, so that their ratio stays.
+
+    timings = time_in_turn({"small": run_small, "dense": run_dense}, baseline="dense")
+    timings.measurements["small"].median_ms, timings.ratios["small"].interval
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from autoprune.latency.measurement import FEWEST_ROUNDS, Measurement, Ratio
+
+Timed: TypeAlias = Callable[[], float]
+"""Runs one forward pass and returns its milliseconds."""
+
+Clock: TypeAlias = Callable[[], float]
+"""Returns seconds since some moment, as `time.perf_counter` does."""
+
+_WARM_UP_RUNS = 2
+
+
+@dataclass(frozen=True)
+class Timings:
+    """What models timed in turn gave.
+
+    Attributes:
+        measurements: {name: its own time}.
+        ratios: {name: its time over the baseline's}, for all but the baseline; empty where there is none.
+    """
+
+    measurements: Mapping[str, Measurement]
+    ratios: Mapping[str, Ratio]
+
+
+def time_in_turn(
+    timed: Mapping[str, Timed],
+    *,
+    baseline: str | None = None,
+    tolerance: float = 0.02,
+    limit_seconds: float = 10.0,
+    turn_seconds: float = 0.02,
+    seed: int = 0,
+    clock: Clock = time.perf_counter,
+) -> Timings:
+    """Time models side by side, after a warm-up, until every interval is tight or the time is over.
+
+    In a round each model has one turn: an untimed run that brings its weights back into the caches, then as
+    many timed ones as fill `turn_seconds`. Rounds go on until the interval of each ratio to the baseline (of
+    each median, where there is no baseline) is within the tolerance, or `limit_seconds` have passed since the
+    start; six rounds, which a 95% interval takes, are run even if that lasts longer.
+
+    Args:
+        timed: {name: runs the model once}; at least one.
+        baseline: the name to whose time the others are related.
+        tolerance: largest half-width of an interval, as a share of its median.
+        limit_seconds: no round starts after so long.
+        turn_seconds: how long the timed runs of a turn last together, at least; slower models run once.
+        seed: of the order of the turns, which is drawn anew every other round and reversed in between.
+        clock: the clock that limits and turns go by.
+    """
+    started = clock()
+    repeats = {name: _repeats(run, turn_seconds, clock) for name, run in timed.items()}
+    turns: dict[str, list[list[float]]] = {name: [] for name in timed}
+    rng = np.random.default_rng(seed)
+    order = list(timed)
+    rounds = 0
+    while True:
+        order = order[::-1] if rounds % 2 else [list(timed)[i] for i in rng.permutation(len(timed))]
+        for name in order:
+            timed[name]()
+            turns[name].append([timed[name]() for _ in range(repeats[name])])
+        rounds += 1
+        if rounds < FEWEST_ROUNDS:
+            continue
+        seconds = clock() - started
+        timings = _summarise(turns, baseline, tolerance, seconds)
+        awaited: Sequence[Measurement | Ratio] = list((timings.ratios or timings.measurements).values())
+        if seconds >= limit_seconds or all(value.tight for value in awaited):
+            return timings
+
+
+def _repeats(run: Timed, turn_seconds: float, clock: Clock) -> int:
+    """Warm a model up and return how many of its runs fill a turn."""
+    for _ in range(_WARM_UP_RUNS):
+        run()
+    started = clock()
+    run()
+    seconds = clock() - started
+    return max(1, math.ceil(turn_seconds / seconds)) if seconds > 0 else 1
+
+
+def _summarise(
+    turns: Mapping[str, list[list[float]]], baseline: str | None, tolerance: float, seconds: float
+) -> Timings:
+    medians = {name: np.array([np.median(turn) for turn in each]) for name, each in turns.items()}
+    return Timings(
+        {name: Measurement.of(each, seconds=seconds, tolerance=tolerance) for name, each in turns.items()},
+        {
+            name: Ratio.of((each / medians[baseline]).tolist(), tolerance=tolerance)
+            for name, each in medians.items()
+            if baseline is not None and name != baseline
+        },
+    )
