@@ -1,4 +1,4 @@
-"""Own what a latency depends on besides the model and the device: probe, batch, threads, number format, layout.
+"""Own what a latency depends on besides model and device: probe, batch, threads, number format, layout.
 
 Before: the [latency] section or a script; after: `probes` run models under it, tables and studies store it.
 

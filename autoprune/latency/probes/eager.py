@@ -1,5 +1,7 @@
 """The probe "eager": the model as PyTorch runs it, on the CPU by the wall clock, on CUDA by events.
 
+Before: a model and example inputs; after: `timing` calls what this yields.
+
 with eager(model, torch.zeros(1, 3, 224, 224), LatencySetting(threads=2)) as timed:
     timed()      # milliseconds of one forward pass
 """
