@@ -1,8 +1,8 @@
 """The probes: one a runtime, each in a file of its own.
 
-Before: a model, example inputs and a LatencySetting; after: `timing` calls what a probe yields. A new probe is
-a context manager (model, example inputs, setting) -> Timed and a row in PROBES; a user's own function joins
-under its name "package.module:function".
+Before: a model, example inputs and a LatencySetting; after: `timing` calls what a probe yields. A new probe
+is a context manager (model, example inputs, setting) -> Timed and a row in PROBES; a user's own function
+joins under its name "package.module:function".
 
     with prepare(model, torch.zeros(1, 3, 32, 32), LatencySetting("onnx")) as timed:
         timed()      # milliseconds of one forward pass

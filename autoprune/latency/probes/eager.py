@@ -2,8 +2,8 @@
 
 Before: a model and example inputs; after: `timing` calls what this yields.
 
-with eager(model, torch.zeros(1, 3, 224, 224), LatencySetting(threads=2)) as timed:
-    timed()      # milliseconds of one forward pass
+    with eager(model, torch.zeros(1, 3, 224, 224), LatencySetting(threads=2)) as timed:
+        timed()      # milliseconds of one forward pass
 """
 
 from __future__ import annotations
