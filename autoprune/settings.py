@@ -83,6 +83,34 @@ class BudgetSettings:
 
 
 @dataclass(frozen=True)
+class LatencySettings:
+    """Where and how a forward pass is timed: what budget.latency bounds and search.divisor = "auto" measures.
+
+    `probe` is the runtime: "eager" (PyTorch as it is), "compile" (torch.compile), "onnx" (ONNX Runtime),
+    "command", or a function of your own "mypkg.mod:function", (model, inputs) -> milliseconds. "command" runs
+    `command` in a shell, with the path of an ONNX file in place of "{onnx}"; it prints milliseconds last.
+
+    `device` is the one that the model will run on ("cpu", "cuda", "cuda:1"), with `batch` images at a time,
+    on so many CPU `threads`, in this `dtype` and layout (`channels_last`).
+
+    Model and dense model are timed in turn until the interval of their ratio is within `tolerance` (0.02: two
+    percent either way), or for `limit_seconds`, but six rounds at least. `table` is a file of measured
+    latencies, written where there is none.
+    """
+
+    probe: str = "eager"
+    device: str = "cpu"
+    batch: Positive = 1
+    threads: Positive = 1
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    channels_last: Flag = False
+    command: str | None = None
+    tolerance: Annotated[Real, Field(gt=0, lt=1)] = 0.02
+    limit_seconds: PositiveFloat = 10.0
+    table: str | None = None
+
+
+@dataclass(frozen=True)
 class SearchSettings:
     """How sub-models are proposed, on which engine they run and where the study is kept.
 
@@ -90,6 +118,8 @@ class SearchSettings:
     of the trials. "sensitivity" scores so many cut models at most, each on so many validation images after
     so many batches of recalibration. Warm starts climb every rung, and the pruners "median" and "percentile"
     compare the sampler's trials with one another alone; under "halving" and "hyperband" all compete.
+
+    `divisor = "auto"` measures under [latency] which multiples of channels the runtime is fast at.
 
     Engines with several workers read `workers` and `cpus_per_trial`; "ray" alone `gpus_per_trial` (a share
     such as 0.5) and `address` (of a running cluster: "auto", "10.0.0.1:6379"; "local" for none).
@@ -110,7 +140,7 @@ class SearchSettings:
     pruner: str = "median"
     device: str = "auto"
     setting: str = "auto"
-    divisor: Positive | None = None
+    divisor: Positive | Literal["auto"] | None = None
     low: Ratio | None = None
     high: Ratio | None = None
     warm_starts: Names = WARM_STARTS
@@ -210,6 +240,7 @@ class RunConfig:
     data: DataSettings = field(default_factory=DataSettings)
     task: TaskSettings = field(default_factory=TaskSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
+    latency: LatencySettings = field(default_factory=LatencySettings)
     search: SearchSettings = field(default_factory=SearchSettings)
     evolution: EvolutionSettings = field(default_factory=EvolutionSettings)
     score: ScoreSettings = field(default_factory=ScoreSettings)

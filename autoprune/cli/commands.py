@@ -152,6 +152,43 @@ def export(
 
 
 @app.command()
+def bench(
+    models: Annotated[
+        list[Path],
+        typer.Argument(metavar="MODEL...", help="Files .onnx or .pt2, or folders that finetune saved."),
+    ],
+    batch: Annotated[
+        int | None, typer.Option("--batch", min=1, help="Images at a time; default what the files fix, or 1.")
+    ] = None,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")] = 1,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:1.")] = "cpu",
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", help="How exact the ratios shall be: 0.02 is 2% either way.")
+    ] = 0.02,
+    limit: Annotated[float, typer.Option("--limit", help="Seconds to measure at most.")] = 10.0,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option("--shape", metavar="[NAME=]SIZES", help="Sizes that a file leaves free: 1x3x224x224."),
+    ] = None,
+) -> None:
+    """Time exported models side by side, with the ratio of each to the first."""
+    from autoprune import pipeline
+    from autoprune.cli.tables import bench_notes, bench_table
+
+    found = pipeline.bench(
+        models,
+        batch=batch,
+        threads=threads,
+        device=device,
+        shapes=shape or (),
+        tolerance=tolerance,
+        limit_seconds=limit,
+    )
+    console.print(bench_table(found))
+    _print_notes(bench_notes(found))
+
+
+@app.command()
 def report(
     study: StudyName,
     storage: Storage = None,

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from autoprune.graph import Cost
 from autoprune.graph.prunable import Counts
-from autoprune.pipeline import FinetuneResult, Inspection
+from autoprune.pipeline import Bench, FinetuneResult, Inspection
 from autoprune.pipeline.problem import SHORT_OF_WINDOW
 
 _SHOWN_NAMES = 3
@@ -26,6 +26,11 @@ def amount(number: float) -> str:
         if number >= size:
             return f"{number / size:.3g} {unit}"
     return f"{number:.0f}"
+
+
+def milliseconds(number: float) -> str:
+    """Write a time with three digits that count: 12.3456 as "12.3"."""
+    return f"{number:.3g}" if number < 100 else f"{number:.0f}"
 
 
 def group_table(inspection: Inspection) -> Table:
@@ -92,6 +97,38 @@ def inspection_notes(inspection: Inspection) -> list[str]:
         notes.append(SHORT_OF_WINDOW)
     notes.append(f"The search needs about {amount(inspection.memory_bytes)}B beside PyTorch itself.")
     return notes
+
+
+def bench_table(bench: Bench) -> Table:
+    """Draw the times of models side by side, with 95% intervals of medians and ratios."""
+    threads = f"{bench.threads} thread{'s' if bench.threads > 1 else ''}"
+    table = Table(
+        title=f"One forward pass at batch {bench.batch} on {bench.device}, {threads}", title_justify="left"
+    )
+    table.add_column("model", overflow="fold")
+    for column in ("runtime", "median ms", "95% interval", "p90 ms", "ratio", "95% interval"):
+        table.add_column(column, justify="left" if column == "runtime" else "right", no_wrap=True)
+    for row in bench.rows:
+        low, high = row.measurement.interval_ms
+        table.add_row(
+            str(row.path),
+            row.runtime,
+            milliseconds(row.measurement.median_ms),
+            f"{milliseconds(low)} to {milliseconds(high)}",
+            milliseconds(row.measurement.p90_ms),
+            "" if row.ratio is None else f"{row.ratio.ratio:.3f}",
+            "" if row.ratio is None else f"{row.ratio.interval[0]:.3f} to {row.ratio.interval[1]:.3f}",
+        )
+    return table
+
+
+def bench_notes(bench: Bench) -> list[str]:
+    """Say which intervals are wider than was asked when the time was over."""
+    judged = [(row, row.ratio or row.measurement) for row in bench.rows if row.ratio or len(bench.rows) == 1]
+    loose = [str(row.path) for row, value in judged if not value.tight]
+    if not loose:
+        return []
+    return [f"Not as exact as asked after the time limit: {', '.join(loose)}. Raise --limit or --tolerance."]
 
 
 def finetune_table(result: FinetuneResult) -> Table:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -104,6 +105,24 @@ def export_onnx(model: nn.Module, inputs: ExampleInputs, path: Path) -> Runner:
     """Write one ONNX file, weights included, and open it in onnxruntime on the CPU."""
     import onnxruntime  # type: ignore[import-untyped]  # the package ships no types
 
+    write_onnx(model, inputs, path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def run(inputs: ExampleInputs) -> list[Tensor]:
+        return [torch.from_numpy(output) for output in session.run(None, onnx_feed(session, inputs))]
+
+    return run
+
+
+def write_onnx(model: nn.Module, inputs: ExampleInputs, path: Path, *, free_batch: bool = True) -> None:
+    """Write one ONNX file, weights included.
+
+    Args:
+        model: in eval mode.
+        inputs: example inputs; at batch 2 or more where the batch shall be free.
+        path: the file.
+        free_batch: whether the file takes batches of any size, or of the inputs' alone.
+    """
     args, kwargs, shapes = _call_with_free_batch(inputs)
     with warnings.catch_warnings():
         # Two inputs share one batch axis, which is what is meant.
@@ -114,19 +133,18 @@ def export_onnx(model: nn.Module, inputs: ExampleInputs, path: Path) -> Runner:
             path,
             kwargs=kwargs,
             dynamo=True,
-            dynamic_shapes=shapes,
+            dynamic_shapes=shapes if free_batch else None,
             external_data=False,
             verbose=False,
         )
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    names = [put.name for put in session.get_inputs()]
 
-    def run(inputs: ExampleInputs) -> list[Tensor]:
-        named = inputs if isinstance(inputs, dict) else dict(zip(names, inputs, strict=True))
-        feed = {name: value.cpu().numpy() for name, value in named.items() if isinstance(value, Tensor)}
-        return [torch.from_numpy(output) for output in session.run(None, feed)]
 
-    return run
+def onnx_feed(session: Any, inputs: ExampleInputs) -> dict[str, NDArray[Any]]:
+    """Return {name: array} of the tensors among the inputs, as onnxruntime's session takes them."""
+    values = inputs.items() if isinstance(inputs, dict) else enumerate(inputs)
+    tensors = {name: value for name, value in values if isinstance(value, Tensor)}
+    names = tensors if isinstance(inputs, dict) else [taken.name for taken in session.get_inputs()]
+    return {str(name): tensor.cpu().numpy() for name, tensor in zip(names, tensors.values(), strict=True)}
 
 
 def export_pt2(model: nn.Module, inputs: ExampleInputs, path: Path) -> Runner:

@@ -9,7 +9,6 @@ Before: a model and example inputs of any batch; after: every probe runs what co
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator
 
 import torch
@@ -19,6 +18,7 @@ from torch.utils import _pytree as pytree
 from autoprune.errors import ConfigError
 from autoprune.graph.capture import ExampleInputs, normalise_inputs, repeat_batch
 from autoprune.latency.setting import LatencySetting
+from autoprune.rebuild import clone_structure
 
 
 def placed_copy(model: nn.Module, setting: LatencySetting) -> nn.Module:
@@ -28,9 +28,17 @@ def placed_copy(model: nn.Module, setting: LatencySetting) -> nn.Module:
         ConfigError: the setting's device is not there.
     """
     check_device(setting)
-    copied = copy.deepcopy(model).requires_grad_(False).eval()
-    copied.to(setting.device, setting.torch_dtype)
-    return copied.to(memory_format=_layout(setting))
+    memo: dict[int, object] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        dtype = setting.torch_dtype if tensor.is_floating_point() else tensor.dtype
+        placed = tensor.detach().to(setting.device, dtype, copy=True)
+        is_parameter = isinstance(tensor, nn.Parameter)
+        memo[id(tensor)] = nn.Parameter(placed, requires_grad=False) if is_parameter else placed
+    copied = clone_structure(model, memo).to(memory_format=_layout(setting))
+    # Flags are set one by one: a model may override eval() with something that does more.
+    for module in copied.modules():
+        module.training = False
+    return copied
 
 
 def random_inputs(example_inputs: object, setting: LatencySetting) -> ExampleInputs:

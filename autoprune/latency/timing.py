@@ -25,7 +25,11 @@ Timed: TypeAlias = Callable[[], float]
 Clock: TypeAlias = Callable[[], float]
 """Returns seconds since some moment, as `time.perf_counter` does."""
 
-_WARM_UP_RUNS = 2
+_MOST_RUNS = 1000
+"""Of a turn, however short a run is."""
+
+_WARM_UP_RUNS, _WARM_UP_SECONDS = 5, 0.5
+"""A warm-up ends with whichever is reached first, but no sooner than a model has run twice."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +94,15 @@ def time_in_turn(
 
 def _repeats(run: Timed, turn_seconds: float, clock: Clock) -> int:
     """Warm a model up and return how many of its runs fill a turn."""
-    for _ in range(_WARM_UP_RUNS):
-        run()
     started = clock()
     run()
-    seconds = clock() - started
-    return max(1, math.ceil(turn_seconds / seconds)) if seconds > 0 else 1
+    seconds: list[float] = []
+    while len(seconds) < _WARM_UP_RUNS - 1 and (not seconds or clock() - started < _WARM_UP_SECONDS):
+        before = clock()
+        run()
+        seconds.append(clock() - before)
+    # The shortest run, as one that was interrupted would leave turns too short.
+    return math.ceil(turn_seconds / max(min(seconds), turn_seconds / _MOST_RUNS))
 
 
 def _summarise(

@@ -8,6 +8,7 @@ Before: `config` (or a script) makes a `RunConfig`; after: studies, checkpoints 
 
 from __future__ import annotations
 
+from autoprune.pipeline.bench import Bench, BenchRow, bench
 from autoprune.pipeline.checks import study_exists
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.export import export, load_saved
@@ -19,11 +20,14 @@ from autoprune.pipeline.search import SearchResult, resume, search
 from autoprune.pipeline.train import TrainResult, train
 
 __all__ = [
+    "Bench",
+    "BenchRow",
     "Dense",
     "FinetuneResult",
     "Inspection",
     "SearchResult",
     "TrainResult",
+    "bench",
     "export",
     "find_storage",
     "finetune",

@@ -64,8 +64,14 @@ def trace_dense(dense: Dense, config: RunConfig) -> Prunable:
 
 
 def space_spec(config: RunConfig) -> SpaceSpec:
-    """Read the search space's file, where one is named, and put the config's own keys on top."""
+    """Read the search space's file, where one is named, and put the config's own keys on top.
+
+    Raises:
+        ConfigError: the file cannot be used, or search.divisor is "auto" still: it has to be measured before.
+    """
     search = config.search
+    if search.divisor == "auto":
+        raise ConfigError('search.divisor: "auto" has not been measured; give a number such as 8.')
     spec = load_spec(search.space) if search.space is not None else SpaceSpec()
     return dataclasses.replace(
         spec,

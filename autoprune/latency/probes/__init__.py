@@ -12,19 +12,40 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TypeAlias
 
 from torch import nn
 
+from autoprune.latency.probes.command import command
+from autoprune.latency.probes.compiled import compiled
 from autoprune.latency.probes.eager import eager
+from autoprune.latency.probes.function import function
+from autoprune.latency.probes.onnx_runtime import onnx_runtime
 from autoprune.latency.setting import LatencySetting
 from autoprune.latency.timing import Timed
+from autoprune.userfunction import look_up
 
 Probe: TypeAlias = Callable[[nn.Module, object, LatencySetting], AbstractContextManager[Timed]]
 """(model, example inputs of any batch, setting) -> context in which the model is ready to be timed."""
 
-PROBES: dict[str, Probe] = {"eager": eager}
+PROBES: dict[str, Probe] = {
+    "eager": eager,
+    "compile": compiled,
+    "onnx": onnx_runtime,
+    "command": command,
+}
 """Name -> probe."""
+
+
+def find_probe(name: str) -> Probe:
+    """Return the probe of that name, or the one that a user's own "package.module:function" makes.
+
+    Raises:
+        ConfigError: no such probe (the nearest is suggested), or no such function.
+    """
+    found = look_up(name, PROBES, "latency.probe")
+    return PROBES[name] if name in PROBES else partial(function, found)
 
 
 def prepare(
@@ -41,4 +62,4 @@ def prepare(
         ConfigError: no such probe or device.
         LatencyError: the model does not run there.
     """
-    return PROBES[setting.probe](model, example_inputs, setting)
+    return find_probe(setting.probe)(model, example_inputs, setting)

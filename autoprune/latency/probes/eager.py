@@ -1,6 +1,7 @@
 """The probe "eager": the model as PyTorch runs it, on the CPU by the wall clock, on CUDA by events.
 
-Before: a model and example inputs; after: `timing` calls what this yields.
+Before: a model and example inputs; after: `timing` calls what this yields. On CUDA the forward pass is
+captured as a CUDA graph where it can be, as a server that cares for latency would do.
 
     with eager(model, torch.zeros(1, 3, 224, 224), LatencySetting(threads=2)) as timed:
         timed()      # milliseconds of one forward pass
@@ -9,16 +10,24 @@ Before: a model and example inputs; after: `timing` calls what this yields.
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import nn
 
+from autoprune.errors import LatencyError, reason_of
 from autoprune.graph.capture import call
 from autoprune.latency.placing import cpu_threads, placed_copy, random_inputs
 from autoprune.latency.setting import LatencySetting
 from autoprune.latency.timing import Timed
+
+_log = logging.getLogger(__name__)
+
+_RUNS_BEFORE_CAPTURE = 3
+"""As torch's notes on CUDA graphs advise: libraries allocate and choose kernels in the first runs."""
 
 
 @contextlib.contextmanager
@@ -27,17 +36,44 @@ def eager(model: nn.Module, example_inputs: object, setting: LatencySetting) -> 
 
     Raises:
         ConfigError: the setting's device is not there.
+        LatencyError: the model does not run under the setting.
     """
     with cpu_threads(setting.threads):
         placed, inputs = placed_copy(model, setting), random_inputs(example_inputs, setting)
-        yield wall_timed(lambda: call(placed, inputs), setting)
+
+        def run() -> object:
+            return call(placed, inputs)
+
+        first_run(run, type(model).__name__, setting)
+        yield eager_timed(run, setting)
+
+
+def eager_timed(run: Callable[[], object], setting: LatencySetting) -> Timed:
+    """Time a function by the clock of its device, as a CUDA graph where it can be captured."""
+    return events_timed(_graphed(run, setting), setting) if setting.on_cuda else wall_timed(run, setting)
+
+
+def first_run(run: Callable[[], object], model: str, setting: LatencySetting) -> None:
+    """Run a model once, so that what cannot be timed is named before the timing.
+
+    Raises:
+        LatencyError: it does not run.
+    """
+    try:
+        with torch.inference_mode():
+            run()
+    except Exception as error:  # models and compilers raise whatever they like
+        raise LatencyError(
+            f'{model} does not run under latency.probe = "{setting.probe}" on {setting.device} in '
+            f"{setting.dtype}: {reason_of(error)}"
+        ) from error
 
 
 def wall_timed(run: Callable[[], object], setting: LatencySetting) -> Timed:
     """Time a function by the wall clock, in inference mode and on the setting's threads."""
 
     def timed() -> float:
-        if torch.get_num_threads() != setting.threads:  # another probe's turn came in between
+        if torch.get_num_threads() != setting.threads:  # another setting's turn came in between
             torch.set_num_threads(setting.threads)
         with torch.inference_mode():
             started = time.perf_counter_ns()
@@ -45,3 +81,40 @@ def wall_timed(run: Callable[[], object], setting: LatencySetting) -> Timed:
             return (time.perf_counter_ns() - started) / 1e6
 
     return timed
+
+
+def events_timed(run: Callable[[], object], setting: LatencySetting) -> Timed:
+    """Time a function by events on the GPU's current stream, with nothing else queued before it."""
+
+    def timed() -> float:
+        with torch.cuda.device(setting.device), torch.inference_mode():
+            started: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            ended: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # as above
+            torch.cuda.synchronize()
+            started.record()
+            run()
+            ended.record()
+            ended.synchronize()
+            return float(started.elapsed_time(ended))
+
+    return timed
+
+
+def _graphed(run: Callable[[], object], setting: LatencySetting) -> Callable[[], object]:
+    """Return what replays the forward pass as a CUDA graph, or `run` itself where it cannot be captured."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.device(setting.device), torch.inference_mode():
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(_RUNS_BEFORE_CAPTURE):
+                run()
+        torch.cuda.current_stream().wait_stream(side)
+        try:
+            with torch.cuda.graph(graph):
+                run()
+        except RuntimeError as error:  # a pass that waits for the GPU, for one, cannot be captured
+            torch.cuda.synchronize()
+            _log.info("timed without CUDA graphs: the forward pass cannot be captured (%s)", reason_of(error))
+            return run
+    return graph.replay
