@@ -9,7 +9,10 @@ Before: the dense model; after: importance, study and engine.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
+
+import numpy as np
 
 from autoprune.errors import ConfigError, suggest
 from autoprune.graph import Cost, Prunable
@@ -17,10 +20,19 @@ from autoprune.pipeline.amounts import resolve_budget
 from autoprune.pipeline.dense import Dense
 from autoprune.settings import RunConfig
 from autoprune.space import Budget, SearchSpace, SpaceSpec, build_space, load_spec
+from autoprune.space.ladder import CostFunction
+from autoprune.space.levels import FloatArray, IntArray
 from autoprune.tracing import trace
 
 SHORT_OF_WINDOW = "No plan fills the budget to 98%: the search takes the nearest below."
 """Said by `inspect` and at the start of a search whose divisor, ratios and ties leave the window empty."""
+
+
+PredictLatency = Callable[[IntArray], FloatArray]
+"""From widths int64 [n, groups] to milliseconds float64 [n]; it never falls where a width grows."""
+
+FindLatency = Callable[[Prunable], PredictLatency]
+"""Measures, or reads, what predicts the latency of a traced model's candidates."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +45,13 @@ class Problem:
     space: SearchSpace
 
 
-def pose(dense: Dense, config: RunConfig) -> Problem:
+def pose(dense: Dense, config: RunConfig, find_latency: FindLatency | None = None) -> Problem:
     """Trace the dense model, resolve the budget against its cost and build the search space.
+
+    Args:
+        dense: model and data.
+        config: its [budget] and [search] say what is asked.
+        find_latency: called where the config limits the latency.
 
     Raises:
         TraceError: the model cannot be traced.
@@ -42,10 +59,20 @@ def pose(dense: Dense, config: RunConfig) -> Problem:
         BudgetError: no plan meets the budget; the smallest reachable cost is named.
     """
     prunable = trace_dense(dense, config)
+    cost: CostFunction = prunable.cost
     dense_cost = prunable.cost()
+    if config.budget.latency is not None and find_latency is not None:
+        predict = find_latency(prunable)
+        full = np.array([[group.width for group in prunable.groups]], dtype=np.int64)
+        dense_cost = dataclasses.replace(dense_cost, latency_ms=float(predict(full)[0]))
+        cost = _with_latency(prunable.cost, predict)
     budget = resolve_budget(config.budget, dense_cost)
-    space = build_space(prunable.groups, prunable.cost, budget, space_spec(config))
+    space = build_space(prunable.groups, cost, budget, space_spec(config))
     return Problem(prunable, dense_cost, budget, space)
+
+
+def _with_latency(cost: CostFunction, predict: PredictLatency) -> CostFunction:
+    return lambda widths: dataclasses.replace(cost(widths), latency_ms=predict(widths))
 
 
 def trace_dense(dense: Dense, config: RunConfig) -> Prunable:

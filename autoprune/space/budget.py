@@ -42,6 +42,11 @@ class Asked:
     per_cost: int
     dense: float
 
+    @property
+    def is_share(self) -> bool:
+        """Whether it was asked as a share of the dense model."""
+        return self.text.strip().endswith("%")
+
     def out_of_reach(self, limit: float, smallest: float) -> str:
         """Say that `limit` cannot be met, since `smallest` is the least; both in the cost's own unit."""
         asked, least = (_shown(cost * self.per_cost) for cost in (limit, smallest))

@@ -31,6 +31,31 @@ _STATES: Mapping[TrialState, State] = {
 
 
 @dataclass(frozen=True)
+class MeasuredLatency:
+    """What a finalist's rebuilt model took on the device, timed in turn with the dense model.
+
+    Attributes:
+        latency_ms: median of one forward pass.
+        interval_ms: its 95% confidence interval.
+        ratio: median share of the dense model's time.
+        ratio_interval: its 95% confidence interval.
+        met: whether that keeps to the budget, in the words in which it was asked (milliseconds or a share).
+    """
+
+    latency_ms: float
+    interval_ms: tuple[float, float]
+    ratio: float
+    ratio_interval: tuple[float, float]
+    met: bool
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> MeasuredLatency:
+        """Read what `dataclasses.asdict` gave and a storage kept."""
+        intervals = {key: (values[key][0], values[key][1]) for key in ("interval_ms", "ratio_interval")}
+        return cls(**{**values, **intervals})
+
+
+@dataclass(frozen=True)
 class TrialRecord:
     """One trial as the storage holds it; what is not known yet is None or empty.
 
@@ -50,6 +75,7 @@ class TrialRecord:
         origin: "sampler", or the name of the heuristic that it started from.
         reused: number of the trial with the same widths whose scores it took, or None.
         failure: why it failed, or None.
+        measured: its latency on the device, of a finalist where latency is limited; else None.
     """
 
     number: int
@@ -67,6 +93,7 @@ class TrialRecord:
     origin: str
     reused: int | None
     failure: str | None
+    measured: MeasuredLatency | None = None
 
     @property
     def score(self) -> float | None:
@@ -79,8 +106,13 @@ def took_scores(trial: FrozenTrial) -> bool:
     return trial.user_attrs.get(OUTCOME, {}).get("reused") is not None
 
 
-def read_record(trial: FrozenTrial) -> TrialRecord:
-    """Read the record of a trial; trials that others added have only what Optuna keeps."""
+def read_record(trial: FrozenTrial, measured: MeasuredLatency | None = None) -> TrialRecord:
+    """Read the record of a trial; trials that others added have only what Optuna keeps.
+
+    Args:
+        trial: as the storage has it.
+        measured: what the study notes beside it, since a trial that has ended takes no more attributes.
+    """
     attributes: Mapping[str, Any] = trial.user_attrs
     proposal: Mapping[str, Any] = attributes.get(PROPOSAL, {})
     outcome: Mapping[str, Any] = attributes.get(OUTCOME, {}) if trial.state.is_finished() else {}
@@ -101,4 +133,5 @@ def read_record(trial: FrozenTrial) -> TrialRecord:
         origin=str(attributes.get(ORIGIN, "sampler")),
         reused=outcome.get("reused"),
         failure=outcome.get("failure"),
+        measured=measured,
     )

@@ -10,7 +10,9 @@ Before: `pipeline` knows model, data and space; after: `engines` run trials in i
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Literal
 
 import optuna
@@ -21,11 +23,13 @@ from optuna.trial import Trial, TrialState
 from autoprune.errors import StudyError, suggest
 from autoprune.study import queue
 from autoprune.study.leases import this_process
-from autoprune.study.records import ORIGIN, TrialRecord, read_record
+from autoprune.study.records import ORIGIN, MeasuredLatency, TrialRecord, read_record
 from autoprune.study.storage import open_storage, storage_errors
 
 HEADER = "autoprune"
 FORMAT = 1
+
+_MEASURED = "autoprune:measured"
 
 
 class SearchStudy:
@@ -74,19 +78,38 @@ class SearchStudy:
 
     def records(self) -> list[TrialRecord]:
         """Return the records of all trials, by number."""
+        measured = self._measured()
         with storage_errors(self.url):
-            return [read_record(trial) for trial in self.optuna.get_trials(deepcopy=False)]
+            trials = self.optuna.get_trials(deepcopy=False)
+            return [read_record(trial, measured.get(trial.number)) for trial in trials]
 
     def record(self, number: int) -> TrialRecord:
         """Return the record of one trial."""
         with storage_errors(self.url):
-            return read_record(self.optuna.get_trials(deepcopy=False)[number])
+            trial = self.optuna.get_trials(deepcopy=False)[number]
+        return read_record(trial, self._measured().get(number))
 
     def best(self) -> TrialRecord:
         """Return the trial with the best raw score among those that climbed every rung; the earliest wins.
 
+        Where the latency of finalists was measured, the best of those that kept to the budget; where none
+        did, the fastest of them.
+
         Raises:
             StudyError: no trial has completed yet.
+        """
+        finished = self.finished()
+        measured = [record for record in finished if record.measured is not None]
+        met = [record for record in measured if record.measured is not None and record.measured.met]
+        if measured and not met:
+            return min(measured, key=lambda record: record.measured.ratio if record.measured else math.inf)
+        return max(met or finished, key=lambda record: record.scores[-1].score)
+
+    def finished(self) -> list[TrialRecord]:
+        """Return the trials that climbed every rung, by number.
+
+        Raises:
+            StudyError: there is none yet.
         """
         finished = [
             record
@@ -95,7 +118,16 @@ class SearchStudy:
         ]
         if not finished:
             raise StudyError(f"{self.name}: no trial has completed yet; resume the search first.")
-        return max(finished, key=lambda record: record.scores[-1].score)
+        return finished
+
+    def store_measured(self, number: int, measured: MeasuredLatency) -> None:
+        """Keep the latency of a trial that has ended."""
+        known = {str(each): asdict(value) for each, value in self._measured().items()}
+        self.store_note(_MEASURED, {**known, str(number): asdict(measured)})
+
+    def _measured(self) -> dict[int, MeasuredLatency]:
+        stored: Mapping[str, Any] = self.note(_MEASURED) or {}
+        return {int(number): MeasuredLatency.from_json(values) for number, values in stored.items()}
 
     def enqueue(self, ratios: Mapping[str, float], origin: str) -> None:
         """Queue a trial with given ratios before the sampler's own; `origin` names where they come from."""
