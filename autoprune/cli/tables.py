@@ -171,7 +171,7 @@ def _costs(cost: Cost, dense: Cost) -> tuple[str, str, str]:
     )
 
 
-def _share(number: int | None, whole: Counts) -> str:
+def _share(number: float | None, whole: Counts) -> str:
     if number is None:
         return "any"
     return f"{amount(number)} ({number / int(whole):.1%})"

@@ -98,7 +98,7 @@ def resolve_budget(settings: BudgetSettings, dense: Cost) -> Budget:
         limit = _limit(amount, words, counted=isinstance(dense_cost, int))
         if limit < limits.get(key.cost, dense_cost):
             limits[key.cost], asked[key.cost] = limit, words
-    return Budget(**limits, asked=asked)  # type: ignore[arg-type]  # counts are whole, milliseconds are not
+    return Budget(**limits, asked=asked)
 
 
 def _limit(amount: _Amount, asked: Asked, *, counted: bool) -> int | float:
