@@ -39,12 +39,12 @@ SUMMARY = StudySummary(
     rungs=("calibrate", "50 steps"),
     records=(RECORD, dataclasses.replace(RECORD, number=1, scores=RECORD.scores[:1], stopped=True)),
     best=RECORD,
-    dense_macs=1000,
-    dense_params=100,
+    objectives=("score",),
+    front=(),
+    dense_costs={"macs": 1000, "params": 100},
     dense_score=0.99,
     dense_widths={"conv1": 16},
-    budget_macs=500,
-    budget_params=None,
+    limits={"macs": 500},
     agreements=(),
 )
 HOPELESS = dataclasses.replace(
