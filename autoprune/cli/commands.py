@@ -196,11 +196,13 @@ def report(
 ) -> None:
     """Print a study's trials and plot score against MACs and against evaluations."""
     from autoprune import pipeline
-    from autoprune.report import failure_table, summary_notes, trial_table
+    from autoprune.report import failure_table, front_table, summary_notes, trial_table
 
     url = pipeline.find_storage(study, storage)
     summary, plot = pipeline.report(study, url, output)
     console.print(trial_table(summary, most=len(summary.records)))
+    if summary.front:
+        console.print(front_table(summary))
     if summary.failures():
         console.print(failure_table(summary))
     _print_notes(summary_notes(summary))
@@ -208,9 +210,10 @@ def report(
 
 
 def _print_search(result: SearchResult) -> None:
-    from autoprune.report import best_table, failure_table, summary_notes, trial_table
+    from autoprune.report import best_table, failure_table, front_table, summary_notes, trial_table
 
-    console.print(trial_table(result.summary, most=5))
+    several = len(result.summary.objectives) > 1
+    console.print(front_table(result.summary) if several else trial_table(result.summary, most=5))
     if result.summary.failures():
         console.print(failure_table(result.summary))
     _ = result.best  # raises where no trial completed: there is nothing to go on with

@@ -16,21 +16,9 @@ from autoprune.graph import Cost
 from autoprune.graph.prunable import Counts
 from autoprune.pipeline import Bench, FinetuneResult, Inspection
 from autoprune.pipeline.problem import SHORT_OF_WINDOW
+from autoprune.report.costs import amount, milliseconds
 
 _SHOWN_NAMES = 3
-
-
-def amount(number: float) -> str:
-    """Write a count with a unit: 20312576 as "20.3 M"."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return f"{number:.0f}"
-
-
-def milliseconds(number: float) -> str:
-    """Write a time with three digits that count: 12.3456 as "12.3"."""
-    return f"{number:.3g}" if number < 100 else f"{number:.0f}"
 
 
 def group_table(inspection: Inspection) -> Table:
@@ -171,7 +159,7 @@ def _costs(cost: Cost, dense: Cost) -> tuple[str, str, str]:
     )
 
 
-def _share(number: int | None, whole: Counts) -> str:
+def _share(number: float | None, whole: Counts) -> str:
     if number is None:
         return "any"
     return f"{amount(number)} ({number / int(whole):.1%})"

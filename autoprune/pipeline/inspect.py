@@ -11,16 +11,14 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from autoprune.errors import BudgetError
 from autoprune.graph import Cost
-from autoprune.pipeline.amounts import resolve_budget
 from autoprune.pipeline.dense import Dense, load_dense
 from autoprune.pipeline.places import settle
-from autoprune.pipeline.problem import space_spec, trace_dense
+from autoprune.pipeline.problem import pose_traced, space_spec, trace_dense
 from autoprune.settings import RunConfig
 from autoprune.space import Budget, build_space
 
@@ -85,8 +83,8 @@ def inspect(config: RunConfig) -> Inspection:
     whole = build_space(prunable.groups, prunable.cost, Budget(macs=int(dense_cost.macs)), spec)
     budget, in_window, problem = None, False, ""
     try:
-        budget = resolve_budget(config.budget, dense_cost)
-        in_window = build_space(prunable.groups, prunable.cost, budget, spec).reach().in_window
+        posed = pose_traced(prunable, config)
+        budget, in_window = posed.budget, posed.space.reach().in_window
     except BudgetError as error:
         problem = str(error)
     carried = [prunable.formula.carried(position) for position in range(len(prunable.groups))]
@@ -109,18 +107,13 @@ def inspect(config: RunConfig) -> Inspection:
         groups=rows,
         variables=len(whole.variables),
         dense_cost=dense_cost,
-        smallest=_scalar(reach.smallest),
-        largest=_scalar(reach.largest),
+        smallest=reach.smallest.one(),
+        largest=reach.largest.one(),
         budget=budget,
         in_window=in_window,
         problem=problem,
         memory_bytes=_memory(dense, config),
     )
-
-
-def _scalar(cost: Cost) -> Cost:
-    """Return the cost of one candidate as plain integers."""
-    return Cost(*(int(np.ravel(value)[0]) for value in (cost.macs, cost.params)))
 
 
 def _memory(dense: Dense, config: RunConfig) -> int:

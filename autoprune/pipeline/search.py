@@ -33,6 +33,7 @@ from autoprune.pipeline.dense import Dense, load_dense, try_model, try_task
 from autoprune.pipeline.events import Stage, TrialDone, Watcher, silent
 from autoprune.pipeline.history import require_unseen_validation
 from autoprune.pipeline.identity import identify
+from autoprune.pipeline.objectives import SCORE, objective_costs
 from autoprune.pipeline.places import settle
 from autoprune.pipeline.problem import SHORT_OF_WINDOW, Problem, pose
 from autoprune.pipeline.ranking import encode_ranking, rank_channels
@@ -46,7 +47,9 @@ from autoprune.precision import Setting
 from autoprune.report import StudySummary, summarise
 from autoprune.report.summary import outcome
 from autoprune.settings import RunConfig
+from autoprune.space import SHARE
 from autoprune.study import SearchStudy, TrialRecord, create_study, open_study
+from autoprune.study.front import best_of, front_of
 from autoprune.train import evaluate
 
 
@@ -102,11 +105,9 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
         "setting": dataclasses.asdict(setting),
         "ranking": encode_ranking(ranked),
         "dense_score": dense_score,
-        "dense_macs": int(problem.dense_cost.macs),
-        "dense_params": int(problem.dense_cost.params),
+        **{f"dense_{name}": cost for name, cost in problem.dense_cost.known().items()},
+        **{f"budget_{name}": limit for name, limit in problem.budget.limits.items()},
         "dense_widths": {group.name: group.width for group in problem.prunable.searchable},
-        "budget_macs": problem.budget.macs,
-        "budget_params": problem.budget.params,
         "relaxed": dict(problem.space.relaxed),
         "statistics": measure_statistics(ground),
         "warm_starts": choose_warm_starts(ground),
@@ -118,6 +119,7 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
             config=dataclasses.asdict(config),
             identity=identify(dense, problem, config),
             chosen=chosen,
+            objectives=(SCORE, *objective_costs(config.search)),
         )
     return _run(study, config, dense, problem, watch)
 
@@ -199,16 +201,29 @@ def _pose(dense: Dense, config: RunConfig, watch: Watcher) -> Problem:
     limits = ", ".join(f"{name} <= {limit:,}" for name, limit in problem.budget.limits.items())
     watch(
         Stage(
-            f"traced {groups} channel groups, {len(problem.space.variables)} keep ratios; "
+            f"traced {groups} channel groups, {len(problem.space.keep_ratios.variables)} keep ratios; "
             f"dense MACs {problem.dense_cost.macs:,}, FLOPs {problem.dense_cost.flops:,}, "
             f"params {problem.dense_cost.params:,}; budget {limits}"
         )
     )
+    _tell_shares(problem, config, watch)
     if not problem.space.reach().in_window:
         watch(Stage(SHORT_OF_WINDOW))
     for name, step in problem.space.relaxed.items():
         watch(Stage(f"{name} is too small for the divisor; its widths are multiples of {step}"))
     return problem
+
+
+def _tell_shares(problem: Problem, config: RunConfig, watch: Watcher) -> None:
+    """Say what several objectives mean for the search: which sizes it looks at, and that none stops early."""
+    share = problem.space.variables[0]
+    if share.name == SHARE:
+        watch(
+            Stage(
+                f"objectives {', '.join(config.search.objectives)}: the share of the budget is searched from "
+                f"{share.low:.1%} to {share.high:.0%}, and every trial climbs all rungs"
+            )
+        )
 
 
 def _measure(dense: Dense, config: RunConfig, watch: Watcher) -> Setting:
@@ -245,6 +260,7 @@ def _run(
         statistics=study.chosen.get("statistics"),
         shapes=problem.prunable.shapes,
         rates=rates_of(config.evolution),
+        cost=problem.cost,
         on_event=_teller(study, config, problem, watch),
     )
     watch(
@@ -307,8 +323,8 @@ def _teller(
         if record is None:
             return
         seen[record.number] = record
-        complete = [each for each in seen.values() if each.state == "complete" and not each.stopped]
-        best = max(complete, key=lambda each: (each.score or 0.0, -each.number), default=None)
+        complete = [each for each in seen.values() if each.is_whole]
+        best = best_of(complete, study.objectives) if complete else None
         watch(
             TrialDone(
                 number=record.number,
@@ -320,6 +336,7 @@ def _teller(
                 done=len(seen),
                 trials=config.search.trials,
                 best=None if best is None else (best.score or 0.0, (best.macs or 0) / dense_macs),
+                front=len(front_of(complete, study.objectives)) if len(study.objectives) > 1 else 0,
             )
         )
 

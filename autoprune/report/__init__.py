@@ -11,7 +11,7 @@ from __future__ import annotations
 from autoprune.report.agreement import RungAgreement
 from autoprune.report.plot import plot_study
 from autoprune.report.summary import Failure, StudySummary, summarise
-from autoprune.report.tables import best_table, failure_table, summary_notes, trial_table
+from autoprune.report.tables import best_table, failure_table, front_table, summary_notes, trial_table
 
 __all__ = [
     "Failure",
@@ -19,6 +19,7 @@ __all__ = [
     "StudySummary",
     "best_table",
     "failure_table",
+    "front_table",
     "plot_study",
     "summarise",
     "summary_notes",

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
 
+from autoprune.graph import COSTS
 from autoprune.rungs import RungScore
 
 PROPOSAL, SCORES, OUTCOME, ORIGIN = "proposal", "scores", "outcome", "origin"
@@ -28,6 +29,8 @@ _STATES: Mapping[TrialState, State] = {
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
 }
+
+_ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,13 @@ class TrialRecord:
     Attributes:
         number: the trial's number, from 0 without gaps.
         state: how far it came.
-        value: what the sampler was told; for some samplers less a penalty where the trial was stopped early.
+        value: the score that the sampler was told; for some samplers less a penalty where the trial was
+            stopped early.
         scores: the rungs that it climbed, in order; the raw scores.
         stopped: whether it was stopped before the last rung.
-        ratios: the proposed keep ratio of each variable.
+        ratios: the proposed keep ratio of each variable, and the share of the budget where that is searched.
         widths: the width of each of the model's groups.
-        macs: multiply-adds of the candidate.
-        params: parameters of the candidate.
+        costs: of the candidate, by name: "macs", "params" and whatever else was known of it.
         seed: the seed that its score was computed with.
         seconds: wall time of scoring.
         device: where it was scored.
@@ -85,8 +88,7 @@ class TrialRecord:
     stopped: bool
     ratios: Mapping[str, float]
     widths: Mapping[str, int]
-    macs: int | None
-    params: int | None
+    costs: Mapping[str, float]
     seed: int | None
     seconds: float | None
     device: str | None
@@ -99,6 +101,21 @@ class TrialRecord:
     def score(self) -> float | None:
         """The raw score of the last rung that the trial climbed."""
         return self.scores[-1].score if self.scores else None
+
+    @property
+    def macs(self) -> float | None:
+        """Multiply-adds of the candidate."""
+        return self.costs.get("macs")
+
+    @property
+    def params(self) -> float | None:
+        """Parameters of the candidate."""
+        return self.costs.get("params")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the trial climbed every rung of a candidate of ours."""
+        return self.state == "complete" and not self.stopped and bool(self.widths and self.scores)
 
 
 def took_scores(trial: FrozenTrial) -> bool:
@@ -120,13 +137,12 @@ def read_record(trial: FrozenTrial, measured: MeasuredLatency | None = None) -> 
     return TrialRecord(
         number=trial.number,
         state=_STATES[trial.state],
-        value=trial.value if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
+        value=trial.values[0] if trial.values and trial.state in _ENDED else None,
         scores=scores,
         stopped=bool(outcome.get("stopped", False)),
         ratios={name: float(value) for name, value in trial.params.items() if isinstance(value, float)},
         widths=dict(proposal.get("widths", {})),
-        macs=proposal.get("macs"),
-        params=proposal.get("params"),
+        costs={name: proposal[name] for name in COSTS if name in proposal},
         seed=proposal.get("seed"),
         seconds=outcome.get("seconds"),
         device=proposal.get("device"),
