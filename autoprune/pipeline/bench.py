@@ -30,13 +30,11 @@ class BenchRow:
 
     Attributes:
         path: the file or folder.
-        runtime: what ran it.
         measurement: its own time.
         ratio: its time over that of the first; None for the first.
     """
 
     path: Path
-    runtime: str
     measurement: Measurement
     ratio: Ratio | None
 
@@ -101,8 +99,8 @@ def bench(
             limit_seconds=limit_seconds,
         )
     rows = [
-        BenchRow(path, model.runtime, timings.measurements[str(number)], timings.ratios.get(str(number)))
-        for number, (path, model) in enumerate(zip(paths, opened, strict=True))
+        BenchRow(path, timings.measurements[str(number)], timings.ratios.get(str(number)))
+        for number, path in enumerate(paths)
     ]
     return Bench(tuple(rows), size, threads, device)
 
