@@ -89,17 +89,17 @@ def bench(
         opened = [_open(path, setting) for path in paths]
         size = batch or _fixed_batch(opened) or 1
         timed = {
-            str(number): model.timed([_random(*sizes) for sizes in _sizes(path, model, size, given)])
+            number: model.timed([_random(*sizes) for sizes in _sizes(path, model, size, given)])
             for number, (path, model) in enumerate(zip(paths, opened, strict=True))
         }
         timings = time_in_turn(
             timed,
-            baseline="0" if len(models) > 1 else None,
+            baseline=0 if len(models) > 1 else None,
             tolerance=tolerance,
             limit_seconds=limit_seconds,
         )
     rows = [
-        BenchRow(path, timings.measurements[str(number)], timings.ratios.get(str(number)))
+        BenchRow(path, timings.measurements[number], timings.ratios.get(number))
         for number, path in enumerate(paths)
     ]
     return Bench(tuple(rows), size, threads, device)
