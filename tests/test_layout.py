@@ -45,7 +45,7 @@ ARROWS = {
     "tensorfile": "errors",
     "zoo": "userfunction tensorfile",
     "export": "rebuild tensorfile",
-    "report": "study",
+    "report": "study latency",
     "pipeline": "study engines report export zoo score sensitivity supernet settings tracing footprint",
     "config": "pipeline settings",
     "api": "config pipeline",
