@@ -17,7 +17,7 @@ from autoprune.graph import Cost
 from autoprune.graph.prunable import Counts
 from autoprune.pipeline import Bench, FinetuneResult, Inspection
 from autoprune.pipeline.problem import SHORT_OF_WINDOW
-from autoprune.report.costs import amount, milliseconds
+from autoprune.report.costs import amount
 
 _SHOWN_NAMES = 3
 

@@ -15,9 +15,10 @@ from autoprune.criteria import CRITERIA
 from autoprune.engines import ENGINES, PRUNERS, Workers, check_engine
 from autoprune.errors import ConfigError, StudyError, suggest
 from autoprune.pipeline.amounts import check_amounts
+from autoprune.pipeline.latency import MEASURED, latency_setting
 from autoprune.pipeline.objectives import objective_costs
 from autoprune.pipeline.places import probe_writable, storage_file
-from autoprune.pipeline.problem import space_spec
+from autoprune.pipeline.problem import asks_for_latency, space_spec
 from autoprune.pipeline.scoring import parse_rungs
 from autoprune.pipeline.train import AUTO, named_setting, schedule_of
 from autoprune.pipeline.warm_starts import WARM_STARTS
@@ -64,11 +65,20 @@ def check_names(config: RunConfig) -> None:
     make_task(config.task.loss, config.task.metric)
     check_amounts(config.budget, required=not costs)
     parse_rungs(config.score)
-    space_spec(config)
+    _check_latency(config)
     schedule_of(config.train)
     schedule_of(config.supernet)
     if config.finetune.epochs:
         schedule_of(config.finetune)
+
+
+def _check_latency(config: RunConfig) -> None:
+    """Refuse a space that cannot be, and a runtime that cannot be used where it is to be measured."""
+    is_measured = config.search.divisor == MEASURED
+    if is_measured or asks_for_latency(config):
+        latency_setting(config.latency)
+    search = dataclasses.replace(config.search, divisor=None if is_measured else config.search.divisor)
+    space_spec(dataclasses.replace(config, search=search))
 
 
 def rates_of(settings: EvolutionSettings) -> EvolutionRates:

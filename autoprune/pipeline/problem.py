@@ -79,7 +79,25 @@ def pose(dense: Dense, config: RunConfig, find_latency: FindLatency | None = Non
 
 def pose_traced(prunable: Prunable, config: RunConfig, find_latency: FindLatency | None = None) -> Problem:
     """Pose the problem of a model that is traced already; see `pose`."""
+    return pose_priced(prunable, config, find_measures(prunable, config, find_latency))
+
+
+def pose_priced(prunable: Prunable, config: RunConfig, measures: Mapping[str, Measure]) -> Problem:
+    """Pose the problem of a model whose candidates' costs are known; see `pose`."""
+    dense_cost = dense_cost_of(prunable, measures)
     objectives = objective_costs(config.search)
+    budget = resolve_budget(config.budget, dense_cost, objectives)
+    limited = {name: measure for name, measure in measures.items() if name in budget.limits}
+    space = build_space(prunable.groups, _with_measures(prunable.cost, limited), budget, space_spec(config))
+    if objectives:
+        space = ShareSpace(space, objectives)
+    return Problem(prunable, dense_cost, budget, space, _with_measures(prunable.cost, measures))
+
+
+def find_measures(
+    prunable: Prunable, config: RunConfig, find_latency: FindLatency | None = None
+) -> dict[str, Measure]:
+    """Return what tells candidates' costs beyond MACs and parameters, by the name of the cost."""
     footprint = make_footprint(prunable)
     measures: dict[str, Measure] = {
         "size_bytes": footprint.size_bytes,
@@ -87,14 +105,13 @@ def pose_traced(prunable: Prunable, config: RunConfig, find_latency: FindLatency
     }
     if asks_for_latency(config) and find_latency is not None:
         measures["latency_ms"] = find_latency(prunable)
-    cost = _with_measures(prunable.cost, measures)
-    dense_cost = cost(np.array([[group.width for group in prunable.groups]], dtype=np.int64)).one()
-    budget = resolve_budget(config.budget, dense_cost, objectives)
-    limited = {name: measure for name, measure in measures.items() if name in budget.limits}
-    space = build_space(prunable.groups, _with_measures(prunable.cost, limited), budget, space_spec(config))
-    if objectives:
-        space = ShareSpace(space, objectives)
-    return Problem(prunable, dense_cost, budget, space, cost)
+    return measures
+
+
+def dense_cost_of(prunable: Prunable, measures: Mapping[str, Measure]) -> Cost:
+    """Return all that is known of the dense model's cost."""
+    full = np.array([[group.width for group in prunable.groups]], dtype=np.int64)
+    return _with_measures(prunable.cost, measures)(full).one()
 
 
 def asks_for_latency(config: RunConfig) -> bool:

@@ -21,6 +21,7 @@ import torch
 
 from autoprune.engines import Event, MakeScorer, TrialRunner, run_search
 from autoprune.errors import ConfigError, TrialError
+from autoprune.latency.stairs import Stairs
 from autoprune.pipeline.checks import (
     check_engine_runs,
     check_names,
@@ -33,6 +34,7 @@ from autoprune.pipeline.dense import Dense, load_dense, try_model, try_task
 from autoprune.pipeline.events import Stage, TrialDone, Watcher, silent
 from autoprune.pipeline.history import require_unseen_validation
 from autoprune.pipeline.identity import identify
+from autoprune.pipeline.latency import settle_divisor
 from autoprune.pipeline.objectives import SCORE, objective_costs
 from autoprune.pipeline.places import settle
 from autoprune.pipeline.problem import SHORT_OF_WINDOW, Problem, pose
@@ -92,7 +94,7 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
     check_places(config)
     check_study_is_new(config)
     check_engine_runs(config)
-    dense, problem = _prepare(config, dense, watch)
+    dense, config, stairs, problem = _prepare(config, dense, watch)
     try_task(dense)
     setting = _measure(dense, config, watch)
     dense_score = evaluate(copy.deepcopy(dense.model), dense.data.val, dense.task, setting)
@@ -109,6 +111,7 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
         **{f"budget_{name}": limit for name, limit in problem.budget.limits.items()},
         "dense_widths": {group.name: group.width for group in problem.prunable.searchable},
         "relaxed": dict(problem.space.relaxed),
+        "stairs": None if stairs is None else stairs.to_json(),
         "statistics": measure_statistics(ground),
         "warm_starts": choose_warm_starts(ground),
     }
@@ -177,14 +180,21 @@ def _tell_held_elsewhere(study: SearchStudy, watch: Watcher) -> None:
         )
 
 
-def _prepare(config: RunConfig, dense: Dense | None, watch: Watcher) -> tuple[Dense, Problem]:
-    """Load or train the dense model and pose the problem; refuse what can be before any training."""
+def _prepare(
+    config: RunConfig, dense: Dense | None, watch: Watcher
+) -> tuple[Dense, RunConfig, Stairs | None, Problem]:
+    """Load or train the dense model and pose the problem; refuse what can be before any training.
+
+    The config comes back with the divisor that was measured, where it was "auto".
+    """
     checkpoint = config.model.checkpoint
     if dense is not None:
         try_model(dense)
-        return dense, _pose(dense, config, watch)
+        config, stairs = settle_divisor(config, dense, watch)
+        return dense, config, stairs, _pose(dense, config, watch)
     missing = checkpoint is not None and config.train.when_missing and not Path(checkpoint).exists()
     dense = load_dense(config, trained=not missing)
+    config, stairs = settle_divisor(config, dense, watch)
     problem = _pose(dense, config, watch)
     if missing and checkpoint is not None:
         Path(checkpoint).parent.mkdir(parents=True, exist_ok=True)
@@ -192,7 +202,7 @@ def _prepare(config: RunConfig, dense: Dense | None, watch: Watcher) -> tuple[De
         dense = load_dense(config)
         problem = pose(dense, config)
     require_unseen_validation(config, dense.data, checkpoint)
-    return dense, problem
+    return dense, config, stairs, problem
 
 
 def _pose(dense: Dense, config: RunConfig, watch: Watcher) -> Problem:
