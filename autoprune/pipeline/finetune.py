@@ -26,6 +26,7 @@ from autoprune.graph import Cost, Plan
 from autoprune.pipeline.dense import Dense, load_dense
 from autoprune.pipeline.events import Stage, Watcher, silent
 from autoprune.pipeline.identity import identify
+from autoprune.pipeline.latency import stored_tables
 from autoprune.pipeline.places import check_writable
 from autoprune.pipeline.problem import pose
 from autoprune.pipeline.ranking import decode_ranking
@@ -108,7 +109,7 @@ def finetune(
         watch(Stage(f"trial {best.number} is finetuned already; the test part is not read again"))
         return known
     dense = dense or load_dense(config)
-    problem = pose(dense, config)
+    problem = pose(dense, config, stored_tables(opened, config))
     opened.require(identify(dense, problem, config))
     setting = Setting(**opened.chosen["setting"])
     torch.set_num_threads(setting.threads)
