@@ -132,7 +132,7 @@ def _product_sum(
         coefficient = 1
         rows = []
         for factor in factors:
-            size = _size(factor, grouping, groups)
+            size = axis_size(factor, grouping, groups)
             if any(size[1:]):
                 rows.append(table.setdefault(size, len(table)))
             else:
@@ -152,7 +152,7 @@ def _row_of_summed(
     summed: Sequence[Factor], grouping: Grouping, groups: int, table: dict[tuple[int, ...], int]
 ) -> int:
     """Return the row of a size that is 1 exactly where all of `summed` are; 0 where that cannot happen."""
-    sizes = [_size(factor, grouping, groups) for factor in summed]
+    sizes = [axis_size(factor, grouping, groups) for factor in summed]
     # Every width is at least 1, so a size is at least the sum of its coefficients.
     if not sizes or any(sum(size) > 1 for size in sizes):
         return 0
@@ -161,8 +161,12 @@ def _row_of_summed(
     return table.setdefault(joint, len(table))
 
 
-def _size(factor: Factor, grouping: Grouping, groups: int) -> tuple[int, ...]:
-    """Return (constant, times of each group) of an axis."""
+def axis_size(factor: Factor, grouping: Grouping, groups: int) -> tuple[int, ...]:
+    """Return (constant, times of each group) of an axis.
+
+    Raises:
+        AssertionError: the axis holds the channels of one group unequally often.
+    """
     if factor.labels is None:
         return (factor.size, *[0] * groups)
     labelled = factor.labels[factor.labels != FIXED]

@@ -81,8 +81,14 @@ def export_for_timing(
         ) from error
 
 
-def open_session(path: Path, setting: LatencySetting) -> Any:
+def open_session(path: Path, setting: LatencySetting, profile: Path | None = None) -> Any:
     """Open an ONNX file in ONNX Runtime, on the setting's device and threads.
+
+    Args:
+        path: the file.
+        setting: the device and the threads.
+        profile: how the name of a profile starts; given one, `end_profiling` tells where the times of single
+            nodes lie, and later runs are free of it.
 
     Raises:
         LatencyError: ONNX Runtime refuses the file, or has no provider for the device.
@@ -94,6 +100,9 @@ def open_session(path: Path, setting: LatencySetting) -> Any:
     options.inter_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     # Idle threads of one session would otherwise keep the cores busy in the next model's turn.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     provider, given = "CPUExecutionProvider", {}

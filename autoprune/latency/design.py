@@ -1,0 +1,109 @@
+"""Own the design of a table: which candidates are measured, so that every operator is seen at all its sizes.
+
+Whole candidates are measured, operator by operator: there the caches are as they are in use. An orthogonal array
+of strength 2 gives the groups of any operator each pair of levels once, whatever the number of groups. Levels
+follow the stairs: every other one lies on multiples of 4, 8 or 16, those between on none.
+
+    widths = design(prunable, operators)         # int64 [49, groups]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.graph import Prunable
+from autoprune.latency.operators import Operator
+
+IntArray = NDArray[np.int64]
+
+LEVELS = 7
+"""A prime, as the array needs; its square is the number of candidates."""
+
+_SMALLEST_RATIO = 0.1
+
+_STEPS = (16, 8, 4)
+"""Multiples that kernels are made for: what the levels on the stairs lie on."""
+
+_OFF_STEPS = (1, 2)
+"""What the levels between are odd multiples of."""
+
+_SHIFT = 0.25
+"""A width moves by at most this share to come to lie on a step."""
+
+
+def design(prunable: Prunable, operators: Sequence[Operator], levels: int = LEVELS) -> IntArray:
+    """Return the widths [levels^2, groups] of the candidates to measure, in no particular order.
+
+    Args:
+        prunable: the traced model; groups that are frozen stay whole.
+        operators: groups that meet in one take their levels from different columns of the array.
+        levels: a prime.
+    """
+    full = np.array([group.width for group in prunable.groups], dtype=np.int64)
+    colours = _colours(operators, len(full))
+    array = orthogonal_array(levels)
+    rng = np.random.default_rng(levels)
+    widths = np.repeat(full[None], len(array), axis=0)
+    for group in prunable.searchable:
+        place = prunable.position[group.name]
+        # Levels of one colour are shuffled group by group: no two groups follow one another everywhere.
+        order = rng.permutation(levels)
+        column = array[:, colours[place] % array.shape[1]]
+        widths[:, place] = width_levels(group.width, levels, rng)[order[column]]
+    return widths
+
+
+def orthogonal_array(levels: int) -> IntArray:
+    """Return an array [levels^2, levels + 1] in whose every two columns each pair of levels occurs once.
+
+    Args:
+        levels: a prime.
+
+    Reference: Hedayat, Sloane and Stufken, Orthogonal Arrays (1999), theorem 3.1 with t = 2.
+    """
+    slope, start = np.divmod(np.arange(levels**2), levels)
+    columns = [(slope * place + start) % levels for place in range(levels)]
+    return np.stack([*columns, slope], axis=1).astype(np.int64)
+
+
+def width_levels(width: int, levels: int, rng: np.random.Generator) -> IntArray:
+    """Return the widths [levels], from small to whole, at which a group is measured; small groups repeat some.
+
+    The first, the last and every other level lie on multiples of a drawn step, those between on odd ones.
+    """
+    if width <= levels:
+        return np.linspace(1, width, levels).round().astype(np.int64)
+    shares = np.linspace(_SMALLEST_RATIO, 1.0, levels)
+    shares[1:-1] += rng.uniform(-0.25, 0.25, levels - 2) / levels
+    chosen = [width]
+    for place, share in enumerate(shares[:-1].tolist()):
+        if (levels - 1 - place) % 2 == 0:
+            chosen.append(_multiple(share * width, int(rng.choice(_STEPS))))
+        else:
+            step = int(rng.choice(_OFF_STEPS))
+            chosen.append(step * (2 * round((share * width / step - 1) / 2) + 1))
+    return np.sort(np.clip(chosen, 1, width)).astype(np.int64)
+
+
+def _multiple(wanted: float, step: int) -> int:
+    """Return the multiple of the step that is next, or of the largest half, quarter ... that is near."""
+    while step > 1 and abs(step * round(wanted / step) - wanted) > _SHIFT * wanted:
+        step //= 2
+    return step * max(1, round(wanted / step))
+
+
+def _colours(operators: Sequence[Operator], groups: int) -> list[int]:
+    """Give groups that meet in an operator different numbers, as few as a greedy pass finds."""
+    met: list[set[int]] = [set() for _ in range(groups)]
+    for operator in operators:
+        inside = {place for size in operator.sizes for place, time in enumerate(size.times) if time}
+        for place in inside:
+            met[place] |= inside - {place}
+    colours = [-1] * groups
+    for place in sorted(range(groups), key=lambda place: -len(met[place])):
+        taken = {colours[other] for other in met[place]}
+        colours[place] = next(colour for colour in range(groups + 1) if colour not in taken)
+    return colours
