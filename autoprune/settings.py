@@ -74,12 +74,18 @@ class TaskSettings:
 
 @dataclass(frozen=True)
 class BudgetSettings:
-    """What the small model may cost: a share of the dense model ("50%") or an amount (20000000, "20M")."""
+    """What the small model may cost: a share of the dense model ("50%") or an amount (20000000, "20M").
+
+    `size` is what is saved of it, parameters and buffers; `peak_memory` what weights and activations take at
+    the fullest moment of a forward at batch 1, both in bytes ("5 MB").
+    """
 
     flops: Amount = None
     macs: Amount = None
     params: Amount = None
     latency: Amount = None
+    size: Amount = None
+    peak_memory: Amount = None
 
 
 @dataclass(frozen=True)
@@ -123,8 +129,13 @@ class SearchSettings:
 
     Engines with several workers read `workers` and `cpus_per_trial`; "ray" alone `gpus_per_trial` (a share
     such as 0.5) and `address` (of a running cluster: "auto", "10.0.0.1:6379"; "local" for none).
+
+    With `objectives` beside the score (of flops, macs, params, latency, size, peak_memory: the keys of
+    [budget]) a search gives a front instead of one winner: the share of the budget that a proposal fills is
+    then searched too, [budget] may be left out, and no trial is stopped early.
     """
 
+    objectives: Names = ("score",)
     sampler: str = "tpe"
     trials: Positive = 60
     engine: str = "serial"

@@ -13,7 +13,7 @@ import pytest
 from optuna.trial import TrialState
 
 from autoprune.errors import StudyError
-from autoprune.study import RungScore, create_study, open_study
+from autoprune.study import MeasuredLatency, RungScore, create_study, open_study
 from autoprune.study.leases import Lease, is_alive, this_process
 from autoprune.study.storage import is_in_memory
 from tests.engines.toy import IDENTITY, new_study, toy_runner
@@ -150,6 +150,26 @@ def test_the_best_trial_climbed_every_rung(url: str) -> None:
     stopped = study.records()[6]
     assert (stopped.state, stopped.stopped, stopped.score) == ("complete", True, 0.4)
     assert stopped.value == pytest.approx(0.4 - 0.1 * 0.1)
+
+
+def test_where_latency_was_measured_the_best_keeps_to_the_budget(url: str) -> None:
+    study = new_study(url)
+    runner = toy_runner(study, pruner="none")
+    for score in (0.9, 0.8, 0.7):
+        job = runner.ask()
+        assert job is not None
+        for index, name in enumerate("ab"):
+            runner.report(job, RungScore(index, name, score, 0.1))
+        runner.finish(job)
+    study.store_measured(0, MeasuredLatency(4.4, (4.3, 4.5), 0.63, (0.62, 0.64), met=False))
+    assert study.best().number == 0
+    study.store_measured(1, MeasuredLatency(4.2, (4.1, 4.3), 0.61, (0.60, 0.62), met=False))
+    assert study.best().number == 1
+    met = MeasuredLatency(4.0, (3.9, 4.1), 0.58, (0.57, 0.59), met=True)
+    study.store_measured(2, met)
+    again = open_study(url, study.name)
+    assert again.best().number == 2
+    assert again.best().measured == met == again.record(2).measured
 
 
 def test_warm_starts_come_first_with_their_origin_and_exact_widths(url: str) -> None:

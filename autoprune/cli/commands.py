@@ -123,7 +123,8 @@ def inspect(config: ConfigSource, overrides: Overrides = None) -> None:
     from autoprune.cli.tables import group_table, inspection_notes, inspection_table
     from autoprune.config import load_config
 
-    inspection = pipeline.inspect(load_config(config, overrides or ()))
+    with _screen() as watch:
+        inspection = pipeline.inspect(load_config(config, overrides or ()), watch=watch)
     console.print(group_table(inspection))
     console.print(inspection_table(inspection))
     _print_notes(inspection_notes(inspection))
@@ -196,21 +197,26 @@ def report(
 ) -> None:
     """Print a study's trials and plot score against MACs and against evaluations."""
     from autoprune import pipeline
-    from autoprune.report import failure_table, summary_notes, trial_table
+    from autoprune.report import failure_table, front_table, summary_notes, trial_table
 
     url = pipeline.find_storage(study, storage)
-    summary, plot = pipeline.report(study, url, output)
+    found = pipeline.report(study, url, output)
+    summary = found.summary
     console.print(trial_table(summary, most=len(summary.records)))
+    if summary.front:
+        console.print(front_table(summary))
     if summary.failures():
         console.print(failure_table(summary))
     _print_notes(summary_notes(summary))
-    console.print("No trial has a score: no plot." if plot is None else f"Plotted in {plot}.", soft_wrap=True)
+    plots = ", ".join(str(path) for path in (found.plot, found.stairs) if path is not None)
+    console.print(f"Plotted in {plots}." if plots else "No trial has a score: no plot.", soft_wrap=True)
 
 
 def _print_search(result: SearchResult) -> None:
-    from autoprune.report import best_table, failure_table, summary_notes, trial_table
+    from autoprune.report import best_table, failure_table, front_table, summary_notes, trial_table
 
-    console.print(trial_table(result.summary, most=5))
+    several = len(result.summary.objectives) > 1
+    console.print(front_table(result.summary) if several else trial_table(result.summary, most=5))
     if result.summary.failures():
         console.print(failure_table(result.summary))
     _ = result.best  # raises where no trial completed: there is nothing to go on with

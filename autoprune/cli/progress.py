@@ -71,7 +71,8 @@ class Screen:
         best = (
             f"best {event.best[0]:.4f} at {event.best[1]:.1%} of the MACs" if event.best else "no score yet"
         )
-        self._advance("searching", event.done, event.trials, best)
+        front = f"front of {event.front}, " if event.front else ""
+        self._advance("searching", event.done, event.trials, f"{front}{best}")
 
     def _epoch(self, event: EpochDone) -> None:
         self._console.print(

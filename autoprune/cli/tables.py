@@ -7,6 +7,7 @@ Before: results of `pipeline`; after: the terminal. Tables of a study are `repor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from rich import box
@@ -16,21 +17,9 @@ from autoprune.graph import Cost
 from autoprune.graph.prunable import Counts
 from autoprune.pipeline import Bench, FinetuneResult, Inspection
 from autoprune.pipeline.problem import SHORT_OF_WINDOW
+from autoprune.report.costs import amount
 
 _SHOWN_NAMES = 3
-
-
-def amount(number: float) -> str:
-    """Write a count with a unit: 20312576 as "20.3 M"."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return f"{number:.0f}"
-
-
-def milliseconds(number: float) -> str:
-    """Write a time with three digits that count: 12.3456 as "12.3"."""
-    return f"{number:.3g}" if number < 100 else f"{number:.0f}"
 
 
 def group_table(inspection: Inspection) -> Table:
@@ -103,21 +92,22 @@ def bench_table(bench: Bench) -> Table:
     """Draw the times of models side by side, with 95% intervals of medians and ratios."""
     threads = f"{bench.threads} thread{'s' if bench.threads > 1 else ''}"
     table = Table(
-        title=f"One forward pass at batch {bench.batch} on {bench.device}, {threads}", title_justify="left"
+        title=f"One forward pass at batch {bench.batch} on {bench.device}, {threads}",
+        title_justify="left",
+        box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
     )
     table.add_column("model", overflow="fold")
-    for column in ("runtime", "median ms", "95% interval", "p90 ms", "ratio", "95% interval"):
-        table.add_column(column, justify="left" if column == "runtime" else "right", no_wrap=True)
+    for column in ("median ms", "95% interval", "p90 ms", "ratio", "95% interval"):
+        table.add_column(column, justify="right", no_wrap=True)
     for row in bench.rows:
-        low, high = row.measurement.interval_ms
         table.add_row(
             str(row.path),
-            row.runtime,
-            milliseconds(row.measurement.median_ms),
-            f"{milliseconds(low)} to {milliseconds(high)}",
-            milliseconds(row.measurement.p90_ms),
-            "" if row.ratio is None else f"{row.ratio.ratio:.3f}",
-            "" if row.ratio is None else f"{row.ratio.interval[0]:.3f} to {row.ratio.interval[1]:.3f}",
+            _digits(row.measurement.median_ms),
+            " to ".join(map(_digits, row.measurement.interval_ms)),
+            _digits(row.measurement.p90_ms),
+            "" if row.ratio is None else _digits(row.ratio.ratio),
+            "" if row.ratio is None else " to ".join(map(_digits, row.ratio.interval)),
         )
     return table
 
@@ -150,6 +140,12 @@ def finetune_table(result: FinetuneResult) -> Table:
     return table
 
 
+def _digits(number: float) -> str:
+    """Write a number with three digits that count: 12.3456 as "12.3", 0.9 as "0.900"."""
+    decimals = max(0, 2 - math.floor(math.log10(number)))
+    return f"{number:.{decimals}f}"
+
+
 def _grouped(pairs: Iterable[tuple[str, str]]) -> list[str]:
     """Put the names of which the same is said into one line; an empty saying is none."""
     names: dict[str, list[str]] = {}
@@ -171,7 +167,7 @@ def _costs(cost: Cost, dense: Cost) -> tuple[str, str, str]:
     )
 
 
-def _share(number: int | None, whole: Counts) -> str:
+def _share(number: float | None, whole: Counts) -> str:
     if number is None:
         return "any"
     return f"{amount(number)} ({number / int(whole):.1%})"

@@ -28,6 +28,7 @@ from autoprune.engines.pruners import EarlyStopping, make_pruner, rung_step
 from autoprune.errors import StudyError
 from autoprune.samplers import IGNORES_PRUNED, EvolutionRates, distributions, make_sampler, trial_seed
 from autoprune.space import SearchSpace
+from autoprune.space.ladder import CostFunction
 from autoprune.study import RungScore, SearchStudy, TrialRecord
 from autoprune.study.records import OUTCOME, PROPOSAL, SCORES
 from autoprune.study.storage import storage_errors
@@ -72,10 +73,11 @@ class Event:
 
 @dataclass
 class _Attempt:
-    """A running trial's state in memory."""
+    """A running trial's state in memory; `costs` are those of its candidate that are objectives."""
 
     trial: Trial
     started: float
+    costs: list[float] = field(default_factory=list)
     scores: list[RungScore] = field(default_factory=list)
     stopped: bool = False
     fault: str | None = None
@@ -96,9 +98,11 @@ class TrialRunner:
         statistics: {statistic: {variable: value}} for the samplers that draw by it.
         shapes: {parameter: dense shape} for the samplers that look at layers.
         rates: of the sampler "evolution".
+        cost: what each candidate costs, for its record; default what the space computes.
         on_event: called with every `Event`, in this process, once what it tells of is stored. An error that
             it raises ends the search, never the trial: that has ended already, or goes back to the queue.
 
+    Where the study has several objectives, every trial climbs all rungs: a score alone tells none to be bad.
     An engine with an early stopping of its own sets it as `early`; scores reach it by `report` all the same.
 
     Raises:
@@ -119,6 +123,7 @@ class TrialRunner:
         statistics: Mapping[str, Mapping[str, float]] | None = None,
         shapes: Mapping[str, tuple[int, ...]] | None = None,
         rates: EvolutionRates | None = None,
+        cost: CostFunction | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         self.study = study
@@ -130,8 +135,9 @@ class TrialRunner:
         self._on_event = on_event or (lambda event: None)
         self._penalised = sampler in IGNORES_PRUNED
         self._distributions = distributions(space.variables)
-        self.pruner = pruner
-        self.early = EarlyStopping(study.optuna, make_pruner(pruner, rungs))
+        self._cost = cost or space.cost
+        self.pruner = pruner if len(study.objectives) == 1 else "none"
+        self.early = EarlyStopping(study.optuna, make_pruner(self.pruner, rungs))
         self._attempts: dict[int, _Attempt] = {}
         study.optuna.sampler = make_sampler(
             sampler,
@@ -141,6 +147,7 @@ class TrialRunner:
             statistics=statistics,
             shapes=shapes,
             rates=rates,
+            objectives=len(study.objectives),
         )
 
     def ask(self) -> Job | None:
@@ -237,15 +244,10 @@ class TrialRunner:
             ]
         decoded = self.space.decode(np.array(ratios))
         widths = {name: int(width) for name, width in zip(self.space.groups, decoded, strict=True)}
-        cost = self.space.cost(decoded)
         seed = trial_seed(self.seed, trial.number)
-        proposal = {
-            "widths": widths,
-            "macs": int(np.asarray(cost.macs)[0]),
-            "params": int(np.asarray(cost.params)[0]),
-            "seed": seed,
-            "device": self.device,
-        }
+        costs = self._cost(decoded[None]).one().known()
+        self._attempts[trial.number].costs = [float(costs[name]) for name in self.study.objectives[1:]]
+        proposal = {"widths": widths, **costs, "seed": seed, "device": self.device}
         self.study.annotate(trial, **{PROPOSAL: proposal})
         return Job(trial.number, widths, seed)
 
@@ -289,7 +291,7 @@ class TrialRunner:
         spread = max(seen) - min(seen) if seen else 0.0
         return scores[rung].score - PENALTY * spread * (self.rungs - len(scores))
 
-    def _end(self, job: Job, state: TrialState, value: float | None = None) -> None:
-        self.study.tell(job.number, state, value)
+    def _end(self, job: Job, state: TrialState, score: float = math.nan) -> None:
+        self.study.tell(job.number, state, [score, *self._attempts[job.number].costs])
         del self._attempts[job.number]
         self._on_event(Event("finished", job.number, record=self.study.record(job.number)))

@@ -90,7 +90,7 @@ def capture(model: nn.Module, inputs: ExampleInputs, *, training: bool) -> Captu
     with unchanged(model), torch.random.fork_rng(), torch.no_grad():
         _set_training(model, training)
         try:
-            with _quiet_export():
+            with quiet_export():
                 program = torch.export.export(model, args, kwargs, strict=False)
         except Exception as error:
             raise TraceError(_explain(model, error)) from error
@@ -182,8 +182,8 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet_export() -> Iterator[None]:
-    """Keep torch.export's talk from the terminal: pages of graph before an error, advice about attributes.
+def quiet_export() -> Iterator[None]:
+    """Keep torch.export's talk from the terminal: pages of graph before an error, advice, tracebacks.
 
     What else the forward pass writes to standard error is written where the block succeeds.
     """

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Protocol
 
@@ -35,22 +35,41 @@ Milliseconds = float | NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model takes at batch 1: integers for one model, int64 [candidates] for many.
+    """What a model takes at batch 1: numbers for one model, arrays [candidates] for many.
+
+    What is not asked for, since it is neither limited nor an objective, may be left out.
 
     Attributes:
         macs: multiply-adds of convolutions, linear layers, matrix products and attention.
         params: elements of all parameters.
         latency_ms: milliseconds of one forward as a table predicts them; None where none was measured.
+        size_bytes: of all parameters and buffers.
+        peak_memory_bytes: of weights and activations, at the fullest moment of one forward.
     """
 
     macs: Counts
     params: Counts
     latency_ms: Milliseconds | None = None
+    size_bytes: Counts | None = None
+    peak_memory_bytes: Counts | None = None
 
     @property
     def flops(self) -> Counts:
         """Floating point operations: two a multiply-add."""
         return 2 * self.macs
+
+    def known(self) -> dict[str, Counts | Milliseconds]:
+        """Return {name: cost} of what is there."""
+        named = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in named.items() if value is not None}
+
+    def one(self) -> Cost:
+        """Return the cost of the first candidate as plain numbers."""
+        return Cost(**{name: np.ravel(value)[0].item() for name, value in self.known().items()})
+
+
+COSTS = tuple(each.name for each in fields(Cost))
+"""Names of all costs, as budgets, objectives and records call them."""
 
 
 class CostFormula(Protocol):
@@ -153,8 +172,7 @@ class Prunable:
             row[0, self.position[name]] = width
             if group.frozen is not None and width != group.width:
                 raise PlanError(f"{name}: {width} channels asked of a frozen group ({group.frozen}).")
-        cost = self.formula(self._check(row))
-        return Cost(int(np.ravel(cost.macs)[0]), int(np.ravel(cost.params)[0]))
+        return self.formula(self._check(row)).one()
 
     def _check(self, widths: NDArray[np.int64]) -> NDArray[np.int64]:
         full = np.array([group.width for group in self.groups], dtype=np.int64)

@@ -17,10 +17,11 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.export.passes import move_to_device_pass
 from torch.utils import _pytree as pytree
 
 from autoprune.errors import LatencyError, reason_of
-from autoprune.graph.capture import ExampleInputs
+from autoprune.graph.capture import ExampleInputs, quiet_export
 from autoprune.latency.placing import check_device, placed_copy
 from autoprune.latency.probes.eager import eager_timed, first_run
 from autoprune.latency.probes.onnx_runtime import open_session, session_timed
@@ -59,12 +60,10 @@ class Opened:
     """A model from disk, ready for inputs.
 
     Attributes:
-        runtime: what runs it, in a user's words.
         inputs: the tensors that it takes.
         timed: makes it ready to be timed on such tensors.
     """
 
-    runtime: str
     inputs: tuple[FileInput, ...]
     timed: Callable[[Sequence[Tensor]], Timed]
 
@@ -87,7 +86,6 @@ def open_onnx(path: Path, setting: LatencySetting) -> Opened:
         shape = tuple(size if isinstance(size, int) else None for size in taken.shape)
         inputs.append(FileInput(taken.name, shape, _ONNX_TYPES[taken.type]))
     return Opened(
-        "ONNX Runtime",
         tuple(inputs),
         lambda tensors: session_timed(session, tuple(tensors), setting, str(path)),
     )
@@ -102,17 +100,15 @@ def open_pt2(path: Path, setting: LatencySetting) -> Opened:
     """
     check_device(setting)
     try:
-        program = torch.export.load(path)
-        if setting.on_cuda:
-            from torch.export.passes import move_to_device_pass
-
-            program = move_to_device_pass(program, setting.device)
+        with quiet_export():
+            program = torch.export.load(path)
+            if setting.on_cuda:
+                program = move_to_device_pass(program, setting.device)
     except Exception as error:  # whatever a broken archive makes the loader raise
         raise LatencyError(f"{path}: torch.export cannot load it: {reason_of(error)}") from error
     module = program.module()
     inputs, arguments = _signature(program)
     return Opened(
-        "PyTorch (pt2)",
         inputs,
         lambda tensors: _module_timed(module, *arguments(tensors), setting, str(path)),
     )
@@ -132,7 +128,6 @@ def open_model(model: nn.Module, example: ExampleInputs, setting: LatencySetting
         for number, leaf in enumerate(leaf for leaf in leaves if isinstance(leaf, Tensor))
     )
     return Opened(
-        "PyTorch",
         inputs,
         lambda tensors: _module_timed(placed, *_filled(leaves, tensors, spec), setting, label),
     )

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 
 from autoprune.latency.measurement import FEWEST_ROUNDS, Measurement, Ratio
+
+Name = TypeVar("Name", bound=Hashable)
 
 Timed: TypeAlias = Callable[[], float]
 """Runs one forward pass and returns its milliseconds."""
@@ -33,7 +35,7 @@ _WARM_UP_RUNS, _WARM_UP_SECONDS = 5, 0.5
 
 
 @dataclass(frozen=True)
-class Timings:
+class Timings(Generic[Name]):
     """What models timed in turn gave.
 
     Attributes:
@@ -41,20 +43,20 @@ class Timings:
         ratios: {name: its time over the baseline's}, for all but the baseline; empty where there is none.
     """
 
-    measurements: Mapping[str, Measurement]
-    ratios: Mapping[str, Ratio]
+    measurements: Mapping[Name, Measurement]
+    ratios: Mapping[Name, Ratio]
 
 
 def time_in_turn(
-    timed: Mapping[str, Timed],
+    timed: Mapping[Name, Timed],
     *,
-    baseline: str | None = None,
+    baseline: Name | None = None,
     tolerance: float = 0.02,
     limit_seconds: float = 10.0,
     turn_seconds: float = 0.02,
     seed: int = 0,
     clock: Clock = time.perf_counter,
-) -> Timings:
+) -> Timings[Name]:
     """Time models side by side, after a warm-up, until every interval is tight or the time is over.
 
     In a round each model has one turn: an untimed run that brings its weights back into the caches, then as
@@ -73,7 +75,7 @@ def time_in_turn(
     """
     started = clock()
     repeats = {name: _repeats(run, turn_seconds, clock) for name, run in timed.items()}
-    turns: dict[str, list[list[float]]] = {name: [] for name in timed}
+    turns: dict[Name, list[list[float]]] = {name: [] for name in timed}
     rng = np.random.default_rng(seed)
     order = list(timed)
     rounds = 0
@@ -106,8 +108,8 @@ def _repeats(run: Timed, turn_seconds: float, clock: Clock) -> int:
 
 
 def _summarise(
-    turns: Mapping[str, list[list[float]]], baseline: str | None, tolerance: float, seconds: float
-) -> Timings:
+    turns: Mapping[Name, list[list[float]]], baseline: Name | None, tolerance: float, seconds: float
+) -> Timings[Name]:
     medians = {name: np.array([np.median(turn) for turn in each]) for name, each in turns.items()}
     return Timings(
         {name: Measurement.of(each, seconds=seconds, tolerance=tolerance) for name, each in turns.items()},

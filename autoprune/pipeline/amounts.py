@@ -1,6 +1,7 @@
-"""Budgets as users write them ("50%", "20M", "4 ms"), resolved against the dense model's cost.
+"""Amounts of a cost as users write them ("50%", "20M", "4 ms"), resolved against the dense model's cost.
 
-Before: the [budget] section; after: `space`, which fits every proposal into the absolute numbers.
+Before: the [budget] section, or the options of `best`; after: `space`, which fits every proposal into the
+absolute numbers, and whoever picks trials by them.
 
     resolve_budget(BudgetSettings(flops="50%"), Cost(macs=40_000_000, params=270_000))   # macs 20_000_000
 """
@@ -8,7 +9,7 @@ Before: the [budget] section; after: `space`, which fits every proposal into the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -20,11 +21,16 @@ from autoprune.space import Asked, Budget
 _AMOUNT = re.compile(r"([0-9][0-9_,]*(?:\.[0-9]+)?|\.[0-9]+)\s*([a-zµ]*|%)")
 _COUNTS: Mapping[str, int | Fraction] = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
 _TIMES: Mapping[str, int | Fraction] = {"us": Fraction(1, 1000), "µs": Fraction(1, 1000), "ms": 1, "s": 1000}
+_BYTES: Mapping[str, int | Fraction] = {
+    **dict.fromkeys(("", "b"), 1),
+    **{f"{letter}{rest}": 1000**power for power, letter in enumerate("kmg", 1) for rest in ("", "b")},
+    **{f"{letter}ib": 1024**power for power, letter in enumerate("kmg", 1)},
+}
 
 
 @dataclass(frozen=True)
-class _Key:
-    """A key of [budget].
+class CostKey:
+    """A key of [budget], which also names an objective and an option of `best`.
 
     Attributes:
         name: of the key.
@@ -43,12 +49,15 @@ class _Key:
     example: str
 
 
-_KEYS = (
-    _Key("flops", "macs", "FLOPs", 2, _COUNTS, "20M"),
-    _Key("macs", "macs", "MACs", 1, _COUNTS, "20M"),
-    _Key("params", "params", "parameters", 1, _COUNTS, "20M"),
-    _Key("latency", "latency_ms", "ms", 1, _TIMES, "4 ms"),
+KEYS = (
+    CostKey("flops", "macs", "FLOPs", 2, _COUNTS, "20M"),
+    CostKey("macs", "macs", "MACs", 1, _COUNTS, "20M"),
+    CostKey("params", "params", "parameters", 1, _COUNTS, "20M"),
+    CostKey("latency", "latency_ms", "ms", 1, _TIMES, "4 ms"),
+    CostKey("size", "size_bytes", "bytes", 1, _BYTES, "5 MB"),
+    CostKey("peak_memory", "peak_memory_bytes", "bytes", 1, _BYTES, "20 MB"),
 )
+"""All that a user can limit; every key but an alias of another is an objective of its own, too."""
 
 
 @dataclass(frozen=True)
@@ -62,32 +71,36 @@ class _Amount:
         return self.number * Fraction(dense) if self.is_share else self.number
 
 
-def check_amounts(settings: BudgetSettings) -> None:
+def check_amounts(settings: BudgetSettings, *, required: bool = True) -> None:
     """Refuse a [budget] section that is malformed whatever the dense model costs.
 
     Raises:
-        ConfigError: an amount is malformed, or no limit is given.
+        ConfigError: an amount is malformed, or no limit is given where one is `required`.
     """
-    if not any(read is not None for _, read in _written(settings)):
+    given = any(read is not None for _, read in _written(settings))
+    if required and not given:
         raise ConfigError(
             'budget: no limit is given; write e.g. flops = "50%", macs = "20M", params = "40%" or '
             'latency = "4 ms".'
         )
 
 
-def resolve_budget(settings: BudgetSettings, dense: Cost) -> Budget:
+def resolve_budget(settings: BudgetSettings, dense: Cost, objectives: Sequence[str] = ()) -> Budget:
     """Turn a [budget] section into absolute limits; FLOPs are 2 x MACs.
+
+    A cost that is an objective and has no limit may be as high as the dense model's.
 
     Args:
         settings: the section as it was read.
         dense: the dense model's cost, against which shares are taken; with its latency where that is limited.
+        objectives: the costs that are minimised.
 
     Raises:
         ConfigError: an amount is malformed, or no limit is given.
         BudgetError: a share or an amount is not below the dense model's own cost.
     """
-    check_amounts(settings)
-    limits: dict[str, int | float] = {}
+    check_amounts(settings, required=not objectives)
+    limits: dict[str, float] = {}
     asked: dict[str, Asked] = {}
     for key, amount in _written(settings):
         if amount is None:
@@ -98,7 +111,34 @@ def resolve_budget(settings: BudgetSettings, dense: Cost) -> Budget:
         limit = _limit(amount, words, counted=isinstance(dense_cost, int))
         if limit < limits.get(key.cost, dense_cost):
             limits[key.cost], asked[key.cost] = limit, words
-    return Budget(**limits, asked=asked)  # type: ignore[arg-type]  # counts are whole, milliseconds are not
+    limits = {cost: getattr(dense, cost) for cost in objectives} | limits
+    return Budget(**limits, asked=asked)
+
+
+def read_limit(name: str, value: str, dense: Mapping[str, float]) -> tuple[CostKey, float]:
+    """Read what a user takes as the most that a trial may cost, such as "3ms", "40%" or "2G".
+
+    Args:
+        name: a key of [budget].
+        value: what is written.
+        dense: the dense model's cost by name, against which shares are taken.
+
+    Returns:
+        The key, and the limit in units of its cost.
+
+    Raises:
+        ConfigError: the amount is malformed, or a share of what is not known.
+    """
+    key = next(each for each in KEYS if each.name == name)
+    where = f"--{name.replace('_', '-')}"
+    amount = _parse(where, value, key)
+    if not amount.is_share:
+        return key, float(amount.number / key.per_cost)
+    if key.cost not in dense:
+        raise ConfigError(
+            f'{where}: got {value!r}, but what the dense model has is not known; write e.g. "{key.example}".'
+        )
+    return key, float(amount.units(dense[key.cost]))
 
 
 def _limit(amount: _Amount, asked: Asked, *, counted: bool) -> int | float:
@@ -115,15 +155,14 @@ def _limit(amount: _Amount, asked: Asked, *, counted: bool) -> int | float:
     return int(limit) if counted else float(limit)
 
 
-def _written(settings: BudgetSettings) -> Iterator[tuple[_Key, _Amount | None]]:
-    for key in _KEYS:
-        yield key, _read(f"budget.{key.name}", getattr(settings, key.name), key)
+def _written(settings: BudgetSettings) -> Iterator[tuple[CostKey, _Amount | None]]:
+    for key in KEYS:
+        value: Amount = getattr(settings, key.name)
+        yield key, None if value is None else _parse(f"budget.{key.name}", value, key)
 
 
-def _read(where: str, value: Amount, key: _Key) -> _Amount | None:
-    """Read an amount as it is written; None where there is no limit."""
-    if value is None:
-        return None
+def _parse(where: str, value: float | str, key: CostKey) -> _Amount:
+    """Read an amount as it is written."""
     found = None if isinstance(value, bool) else _AMOUNT.fullmatch(str(value).strip().lower())
     if not found or (found[2] not in key.suffixes and found[2] != "%"):
         raise ConfigError(
@@ -132,7 +171,7 @@ def _read(where: str, value: Amount, key: _Key) -> _Amount | None:
     number = Fraction(found[1].replace("_", "").replace(",", ""))
     if found[2] == "%":
         return _Amount(number / 100, is_share=True)
-    if number < 1 and key.suffixes is _COUNTS:
+    if number < 1 and key.suffixes is not _TIMES:
         raise ConfigError(
             f'{where}: got {value!r}, which is less than one; write a share as "{float(number):.0%}".'
         )

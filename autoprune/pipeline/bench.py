@@ -30,13 +30,11 @@ class BenchRow:
 
     Attributes:
         path: the file or folder.
-        runtime: what ran it.
         measurement: its own time.
         ratio: its time over that of the first; None for the first.
     """
 
     path: Path
-    runtime: str
     measurement: Measurement
     ratio: Ratio | None
 
@@ -91,18 +89,18 @@ def bench(
         opened = [_open(path, setting) for path in paths]
         size = batch or _fixed_batch(opened) or 1
         timed = {
-            str(number): model.timed([_random(*sizes) for sizes in _sizes(path, model, size, given)])
+            number: model.timed([_random(*sizes) for sizes in _sizes(path, model, size, given)])
             for number, (path, model) in enumerate(zip(paths, opened, strict=True))
         }
         timings = time_in_turn(
             timed,
-            baseline="0" if len(models) > 1 else None,
+            baseline=0 if len(models) > 1 else None,
             tolerance=tolerance,
             limit_seconds=limit_seconds,
         )
     rows = [
-        BenchRow(path, model.runtime, timings.measurements[str(number)], timings.ratios.get(str(number)))
-        for number, (path, model) in enumerate(zip(paths, opened, strict=True))
+        BenchRow(path, timings.measurements[number], timings.ratios.get(number))
+        for number, path in enumerate(paths)
     ]
     return Bench(tuple(rows), size, threads, device)
 

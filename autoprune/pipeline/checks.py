@@ -15,18 +15,23 @@ from autoprune.criteria import CRITERIA
 from autoprune.engines import ENGINES, PRUNERS, Workers, check_engine
 from autoprune.errors import ConfigError, StudyError, suggest
 from autoprune.pipeline.amounts import check_amounts
+from autoprune.pipeline.latency import MEASURED, latency_setting
+from autoprune.pipeline.objectives import objective_costs
 from autoprune.pipeline.places import probe_writable, storage_file
-from autoprune.pipeline.problem import space_spec
+from autoprune.pipeline.problem import asks_for_latency, space_spec
 from autoprune.pipeline.scoring import parse_rungs
 from autoprune.pipeline.train import AUTO, named_setting, schedule_of
 from autoprune.pipeline.warm_starts import WARM_STARTS
 from autoprune.precision import resolve_device
-from autoprune.samplers import SAMPLERS, EvolutionRates
+from autoprune.samplers import SAMPLERS, EvolutionRates, check_objectives
 from autoprune.samplers.evolution import settled_rates
 from autoprune.settings import EvolutionSettings, RunConfig, SearchSettings
 from autoprune.study import study_state
 from autoprune.study.storage import is_in_memory, names_in_file
 from autoprune.task import make_task
+
+IDLE_PRUNERS = ("none", SearchSettings().pruner)
+"""What a search with several objectives, which stops no trial, takes: no pruner, and the default one."""
 
 
 def check_names(config: RunConfig) -> None:
@@ -43,6 +48,13 @@ def check_names(config: RunConfig) -> None:
         ("criterion", search.criterion, CRITERIA),
     ):
         _check_name(f"search.{key}", name, known)
+    costs = objective_costs(search)
+    check_objectives(search.sampler, 1 + len(costs))
+    if costs and search.pruner not in IDLE_PRUNERS:
+        raise ConfigError(
+            f'search.pruner: "{search.pruner}" judges by the score alone, and search.objectives names '
+            f'{1 + len(costs)}: every trial climbs all rungs then. Set "none", or leave it out.'
+        )
     for name in search.warm_starts:
         _check_name("search.warm_starts", name, WARM_STARTS)
     if search.sampler == "evolution":
@@ -51,13 +63,22 @@ def check_names(config: RunConfig) -> None:
     if search.setting != AUTO:
         named_setting(search.setting, device)
     make_task(config.task.loss, config.task.metric)
-    check_amounts(config.budget)
+    check_amounts(config.budget, required=not costs)
     parse_rungs(config.score)
-    space_spec(config)
+    _check_latency(config)
     schedule_of(config.train)
     schedule_of(config.supernet)
     if config.finetune.epochs:
         schedule_of(config.finetune)
+
+
+def _check_latency(config: RunConfig) -> None:
+    """Refuse a space that cannot be, and a runtime that cannot be used where it is to be measured."""
+    is_measured = config.search.divisor == MEASURED
+    if is_measured or asks_for_latency(config):
+        latency_setting(config.latency)
+    search = dataclasses.replace(config.search, divisor=None if is_measured else config.search.divisor)
+    space_spec(dataclasses.replace(config, search=search))
 
 
 def rates_of(settings: EvolutionSettings) -> EvolutionRates:

@@ -41,6 +41,7 @@ class TrialDone:
         done: trials that have ended so far.
         trials: trials asked for.
         best: the best score so far and its `macs_share`; None before the first complete trial.
+        front: of a search with several objectives, how many trials none dominates so far; else 0.
     """
 
     number: int
@@ -52,6 +53,7 @@ class TrialDone:
     done: int
     trials: int
     best: tuple[float, float] | None
+    front: int = 0
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import hashlib
 import json
 
 from autoprune.pipeline.dense import Dense
+from autoprune.pipeline.objectives import objective_costs
 from autoprune.pipeline.problem import Problem, space_spec
 from autoprune.settings import RunConfig
 from autoprune.train import weights_hash
@@ -21,10 +22,12 @@ def identify(dense: Dense, problem: Problem, config: RunConfig) -> dict[str, str
     """Return a fingerprint of each thing that the trials of a study have in common."""
     spec = json.dumps(dataclasses.asdict(space_spec(config)), sort_keys=True)
     limits = problem.budget.limits
+    objectives = objective_costs(config.search)
     return {
         "model (its weights)": weights_hash(dense.model),
         "model (its channel groups)": problem.prunable.fingerprint,
         "data": dense.data.fingerprint,
         "space": hashlib.sha256(spec.encode()).hexdigest(),
         "budget": ", ".join(f"{name} {limit}" for name, limit in limits.items()),
+        **({"objectives": ", ".join(("score", *objectives))} if objectives else {}),
     }

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,8 +18,11 @@ from autoprune.errors import BudgetError
 from autoprune.graph import Cost
 from autoprune.pipeline.amounts import resolve_budget
 from autoprune.pipeline.dense import Dense, load_dense
+from autoprune.pipeline.events import Watcher, silent
+from autoprune.pipeline.latency import settle_divisor
+from autoprune.pipeline.objectives import objective_costs
 from autoprune.pipeline.places import settle
-from autoprune.pipeline.problem import space_spec, trace_dense
+from autoprune.pipeline.problem import dense_cost_of, find_measures, pose_priced, space_spec, trace_dense
 from autoprune.settings import RunConfig
 from autoprune.space import Budget, build_space
 
@@ -71,22 +73,29 @@ class Inspection:
     memory_bytes: int
 
 
-def inspect(config: RunConfig) -> Inspection:
+def inspect(config: RunConfig, *, watch: Watcher = silent) -> Inspection:
     """Trace a config's model and tell what a search would meet; no weights are read and nothing is written.
+
+    Args:
+        config: of the run.
+        watch: told what is measured, where search.divisor is "auto".
 
     Raises:
         AutopruneError: the model, the data or the search space cannot be had.
     """
     config = settle(config)
     dense = load_dense(config, trained=False)
+    config, _ = settle_divisor(config, dense, watch)
     prunable = trace_dense(dense, config)
     dense_cost = prunable.cost()
     spec = space_spec(config)
     whole = build_space(prunable.groups, prunable.cost, Budget(macs=int(dense_cost.macs)), spec)
     budget, in_window, problem = None, False, ""
     try:
-        budget = resolve_budget(config.budget, dense_cost)
-        in_window = build_space(prunable.groups, prunable.cost, budget, spec).reach().in_window
+        measures = find_measures(prunable, config)
+        objectives = objective_costs(config.search)
+        budget = resolve_budget(config.budget, dense_cost_of(prunable, measures), objectives)
+        in_window = pose_priced(prunable, config, measures).space.reach().in_window
     except BudgetError as error:
         problem = str(error)
     carried = [prunable.formula.carried(position) for position in range(len(prunable.groups))]
@@ -109,18 +118,13 @@ def inspect(config: RunConfig) -> Inspection:
         groups=rows,
         variables=len(whole.variables),
         dense_cost=dense_cost,
-        smallest=_scalar(reach.smallest),
-        largest=_scalar(reach.largest),
+        smallest=reach.smallest.one(),
+        largest=reach.largest.one(),
         budget=budget,
         in_window=in_window,
         problem=problem,
         memory_bytes=_memory(dense, config),
     )
-
-
-def _scalar(cost: Cost) -> Cost:
-    """Return the cost of one candidate as plain integers."""
-    return Cost(*(int(np.ravel(value)[0]) for value in (cost.macs, cost.params)))
 
 
 def _memory(dense: Dense, config: RunConfig) -> int:

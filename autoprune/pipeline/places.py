@@ -46,7 +46,8 @@ def settle(config: RunConfig, *, named: bool = True) -> RunConfig:
     limits = {key: value for key, value in dataclasses.asdict(config.budget).items() if value is not None}
     study = search.study
     if study is None:
-        study = _plain("-".join([label, *(f"{key}{value}" for key, value in limits.items())]))[:_LONGEST_NAME]
+        words = [*search.objectives[1:], *(f"{key}{value}" for key, value in limits.items())]
+        study = _plain("-".join([label, *words]))[:_LONGEST_NAME]
     _require_plain(study)
     checkpoint = model.checkpoint
     if checkpoint is None and model.weights is None and model.name is not None:

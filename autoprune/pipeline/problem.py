@@ -9,43 +9,126 @@ Before: the dense model; after: importance, study and engine.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from autoprune.errors import ConfigError, suggest
+from autoprune.footprint import make_footprint
 from autoprune.graph import Cost, Prunable
 from autoprune.pipeline.amounts import resolve_budget
 from autoprune.pipeline.dense import Dense
+from autoprune.pipeline.objectives import objective_costs
 from autoprune.settings import RunConfig
-from autoprune.space import Budget, SearchSpace, SpaceSpec, build_space, load_spec
+from autoprune.space import Budget, SearchSpace, ShareSpace, SpaceSpec, build_space, load_spec
+from autoprune.space.ladder import CostFunction
+from autoprune.space.levels import FloatArray, IntArray
 from autoprune.tracing import trace
 
 SHORT_OF_WINDOW = "No plan fills the budget to 98%: the search takes the nearest below."
 """Said by `inspect` and at the start of a search whose divisor, ratios and ties leave the window empty."""
 
 
+PredictLatency = Callable[[IntArray], FloatArray]
+"""From widths int64 [n, groups] to milliseconds float64 [n]; it never falls where a width grows."""
+
+FindLatency = Callable[[Prunable], PredictLatency]
+"""Measures, or reads, what predicts the latency of a traced model's candidates."""
+
+
+Measure = Callable[[IntArray], IntArray | FloatArray]
+"""From widths int64 [n, groups] to one cost [n]."""
+
+
 @dataclass(frozen=True)
 class Problem:
-    """A traced model under a budget."""
+    """A traced model under a budget.
+
+    Attributes:
+        prunable: the traced model.
+        dense_cost: all that is known of the dense model's cost.
+        budget: the limits; with several objectives, on each of the costs among them, too.
+        space: what samplers propose in; with several objectives, the share of these limits as well.
+        cost: all that is known of what candidates cost; the space itself computes what is limited.
+    """
 
     prunable: Prunable
     dense_cost: Cost
     budget: Budget
     space: SearchSpace
+    cost: CostFunction
 
 
-def pose(dense: Dense, config: RunConfig) -> Problem:
+def pose(dense: Dense, config: RunConfig, find_latency: FindLatency | None = None) -> Problem:
     """Trace the dense model, resolve the budget against its cost and build the search space.
+
+    Args:
+        dense: model and data.
+        config: its [budget] and [search] say what is asked.
+        find_latency: called where the config limits or minimises the latency.
 
     Raises:
         TraceError: the model cannot be traced.
         ConfigError: a budget or a search space that cannot be used as written.
         BudgetError: no plan meets the budget; the smallest reachable cost is named.
     """
-    prunable = trace_dense(dense, config)
-    dense_cost = prunable.cost()
-    budget = resolve_budget(config.budget, dense_cost)
-    space = build_space(prunable.groups, prunable.cost, budget, space_spec(config))
-    return Problem(prunable, dense_cost, budget, space)
+    return pose_traced(trace_dense(dense, config), config, find_latency)
+
+
+def pose_traced(prunable: Prunable, config: RunConfig, find_latency: FindLatency | None = None) -> Problem:
+    """Pose the problem of a model that is traced already; see `pose`."""
+    return pose_priced(prunable, config, find_measures(prunable, config, find_latency))
+
+
+def pose_priced(prunable: Prunable, config: RunConfig, measures: Mapping[str, Measure]) -> Problem:
+    """Pose the problem of a model whose candidates' costs are known; see `pose`."""
+    dense_cost = dense_cost_of(prunable, measures)
+    objectives = objective_costs(config.search)
+    budget = resolve_budget(config.budget, dense_cost, objectives)
+    limited = {name: measure for name, measure in measures.items() if name in budget.limits}
+    space = build_space(prunable.groups, _with_measures(prunable.cost, limited), budget, space_spec(config))
+    if objectives:
+        space = ShareSpace(space, objectives)
+    return Problem(prunable, dense_cost, budget, space, _with_measures(prunable.cost, measures))
+
+
+def find_measures(
+    prunable: Prunable, config: RunConfig, find_latency: FindLatency | None = None
+) -> dict[str, Measure]:
+    """Return what tells candidates' costs beyond MACs and parameters, by the name of the cost."""
+    footprint = make_footprint(prunable)
+    measures: dict[str, Measure] = {
+        "size_bytes": footprint.size_bytes,
+        "peak_memory_bytes": footprint.peak_memory_bytes,
+    }
+    if asks_for_latency(config) and find_latency is not None:
+        measures["latency_ms"] = find_latency(prunable)
+    return measures
+
+
+def dense_cost_of(prunable: Prunable, measures: Mapping[str, Measure]) -> Cost:
+    """Return all that is known of the dense model's cost."""
+    full = np.array([[group.width for group in prunable.groups]], dtype=np.int64)
+    return _with_measures(prunable.cost, measures)(full).one()
+
+
+def asks_for_latency(config: RunConfig) -> bool:
+    """Tell whether a config limits or minimises the latency."""
+    return config.budget.latency is not None or "latency_ms" in objective_costs(config.search)
+
+
+def _with_measures(cost: CostFunction, measures: Mapping[str, Measure]) -> CostFunction:
+    """Return the cost with what else is measured of candidates."""
+    if not measures:
+        return cost
+
+    def joined(widths: IntArray) -> Cost:
+        measured: dict[str, Any] = {name: measure(widths) for name, measure in measures.items()}
+        return dataclasses.replace(cost(widths), **measured)
+
+    return joined
 
 
 def trace_dense(dense: Dense, config: RunConfig) -> Prunable:

@@ -1,41 +1,62 @@
-"""Reads a study, in whatever state it is, into a summary and a picture.
+"""Reads a study, in whatever state it is, into a summary and pictures.
 
 Before: a study in its storage; after: the user.
 
-    summary, picture = report("digits", "sqlite:///runs/digits.db")
+    report("digits", "sqlite:///runs/digits.db").plot          # runs/digits/report.png
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
+from autoprune.latency.stairs import Stairs
 from autoprune.pipeline.places import check_writable
 from autoprune.pipeline.stored import stored_config
-from autoprune.report import StudySummary, plot_study, summarise
+from autoprune.report import StudySummary, plot_stairs, plot_study, summarise
 from autoprune.study import open_study
 
 
-def report(
-    study: str, storage: str, output: str | os.PathLike[str] | None = None
-) -> tuple[StudySummary, Path | None]:
-    """Summarise a study and plot it, where a trial has a score; nothing of the study changes.
+@dataclass(frozen=True)
+class Report:
+    """A study as numbers and pictures.
+
+    Attributes:
+        summary: the numbers.
+        plot: of the trials; None where none has a score.
+        stairs: of the latency against the width, where the divisor was measured; else None.
+    """
+
+    summary: StudySummary
+    plot: Path | None
+    stairs: Path | None
+
+
+def report(study: str, storage: str, output: str | os.PathLike[str] | None = None) -> Report:
+    """Summarise a study and plot it; nothing of the study changes.
 
     Args:
         study: its name.
         storage: its URL.
-        output: the PNG file; default report.png in the output folder of the search.
+        output: the PNG file; default report.png in the output folder of the search. Stairs are drawn beside
+            it, in stairs.png.
 
     Raises:
         StudyError: there is no such study.
-        ConfigError: the folder of the picture cannot be written.
+        ConfigError: the folder of the pictures cannot be written.
     """
     opened = open_study(storage, study)
     summary = summarise(opened)
-    if not summary.ranked():
-        return summary, None
+    measured = opened.chosen.get("stairs")
+    if not summary.ranked() and measured is None:
+        return Report(summary, None, None)
     path = (
         Path(output) if output is not None else Path(str(stored_config(opened).output.folder)) / "report.png"
     )
     check_writable(path.parent, "--output" if output is not None else "output.folder")
-    return summary, plot_study(summary, path)
+    return Report(
+        summary,
+        plot_study(summary, path) if summary.ranked() else None,
+        None if measured is None else plot_stairs(Stairs.from_json(measured), path.with_name("stairs.png")),
+    )

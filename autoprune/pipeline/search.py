@@ -21,6 +21,7 @@ import torch
 
 from autoprune.engines import Event, MakeScorer, TrialRunner, run_search
 from autoprune.errors import ConfigError, TrialError
+from autoprune.latency.stairs import Stairs
 from autoprune.pipeline.checks import (
     check_engine_runs,
     check_names,
@@ -33,6 +34,8 @@ from autoprune.pipeline.dense import Dense, load_dense, try_model, try_task
 from autoprune.pipeline.events import Stage, TrialDone, Watcher, silent
 from autoprune.pipeline.history import require_unseen_validation
 from autoprune.pipeline.identity import identify
+from autoprune.pipeline.latency import settle_divisor
+from autoprune.pipeline.objectives import SCORE, objective_costs
 from autoprune.pipeline.places import settle
 from autoprune.pipeline.problem import SHORT_OF_WINDOW, Problem, pose
 from autoprune.pipeline.ranking import encode_ranking, rank_channels
@@ -46,7 +49,9 @@ from autoprune.precision import Setting
 from autoprune.report import StudySummary, summarise
 from autoprune.report.summary import outcome
 from autoprune.settings import RunConfig
+from autoprune.space import SHARE
 from autoprune.study import SearchStudy, TrialRecord, create_study, open_study
+from autoprune.study.front import best_of, front_of
 from autoprune.train import evaluate
 
 
@@ -89,7 +94,7 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
     check_places(config)
     check_study_is_new(config)
     check_engine_runs(config)
-    dense, problem = _prepare(config, dense, watch)
+    dense, config, stairs, problem = _prepare(config, dense, watch)
     try_task(dense)
     setting = _measure(dense, config, watch)
     dense_score = evaluate(copy.deepcopy(dense.model), dense.data.val, dense.task, setting)
@@ -102,12 +107,11 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
         "setting": dataclasses.asdict(setting),
         "ranking": encode_ranking(ranked),
         "dense_score": dense_score,
-        "dense_macs": int(problem.dense_cost.macs),
-        "dense_params": int(problem.dense_cost.params),
+        **{f"dense_{name}": cost for name, cost in problem.dense_cost.known().items()},
+        **{f"budget_{name}": limit for name, limit in problem.budget.limits.items()},
         "dense_widths": {group.name: group.width for group in problem.prunable.searchable},
-        "budget_macs": problem.budget.macs,
-        "budget_params": problem.budget.params,
         "relaxed": dict(problem.space.relaxed),
+        "stairs": None if stairs is None else stairs.to_json(),
         "statistics": measure_statistics(ground),
         "warm_starts": choose_warm_starts(ground),
     }
@@ -118,6 +122,7 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
             config=dataclasses.asdict(config),
             identity=identify(dense, problem, config),
             chosen=chosen,
+            objectives=(SCORE, *objective_costs(config.search)),
         )
     return _run(study, config, dense, problem, watch)
 
@@ -175,14 +180,21 @@ def _tell_held_elsewhere(study: SearchStudy, watch: Watcher) -> None:
         )
 
 
-def _prepare(config: RunConfig, dense: Dense | None, watch: Watcher) -> tuple[Dense, Problem]:
-    """Load or train the dense model and pose the problem; refuse what can be before any training."""
+def _prepare(
+    config: RunConfig, dense: Dense | None, watch: Watcher
+) -> tuple[Dense, RunConfig, Stairs | None, Problem]:
+    """Load or train the dense model and pose the problem; refuse what can be before any training.
+
+    The config comes back with the divisor that was measured, where it was "auto".
+    """
     checkpoint = config.model.checkpoint
     if dense is not None:
         try_model(dense)
-        return dense, _pose(dense, config, watch)
+        config, stairs = settle_divisor(config, dense, watch)
+        return dense, config, stairs, _pose(dense, config, watch)
     missing = checkpoint is not None and config.train.when_missing and not Path(checkpoint).exists()
     dense = load_dense(config, trained=not missing)
+    config, stairs = settle_divisor(config, dense, watch)
     problem = _pose(dense, config, watch)
     if missing and checkpoint is not None:
         Path(checkpoint).parent.mkdir(parents=True, exist_ok=True)
@@ -190,7 +202,7 @@ def _prepare(config: RunConfig, dense: Dense | None, watch: Watcher) -> tuple[De
         dense = load_dense(config)
         problem = pose(dense, config)
     require_unseen_validation(config, dense.data, checkpoint)
-    return dense, problem
+    return dense, config, stairs, problem
 
 
 def _pose(dense: Dense, config: RunConfig, watch: Watcher) -> Problem:
@@ -199,16 +211,29 @@ def _pose(dense: Dense, config: RunConfig, watch: Watcher) -> Problem:
     limits = ", ".join(f"{name} <= {limit:,}" for name, limit in problem.budget.limits.items())
     watch(
         Stage(
-            f"traced {groups} channel groups, {len(problem.space.variables)} keep ratios; "
+            f"traced {groups} channel groups, {len(problem.space.keep_ratios.variables)} keep ratios; "
             f"dense MACs {problem.dense_cost.macs:,}, FLOPs {problem.dense_cost.flops:,}, "
             f"params {problem.dense_cost.params:,}; budget {limits}"
         )
     )
+    _tell_shares(problem, config, watch)
     if not problem.space.reach().in_window:
         watch(Stage(SHORT_OF_WINDOW))
     for name, step in problem.space.relaxed.items():
         watch(Stage(f"{name} is too small for the divisor; its widths are multiples of {step}"))
     return problem
+
+
+def _tell_shares(problem: Problem, config: RunConfig, watch: Watcher) -> None:
+    """Say what several objectives mean for the search: which sizes it looks at, and that none stops early."""
+    share = problem.space.variables[0]
+    if share.name == SHARE:
+        watch(
+            Stage(
+                f"objectives {', '.join(config.search.objectives)}: the share of the budget is searched from "
+                f"{share.low:.1%} to {share.high:.0%}, and every trial climbs all rungs"
+            )
+        )
 
 
 def _measure(dense: Dense, config: RunConfig, watch: Watcher) -> Setting:
@@ -245,6 +270,7 @@ def _run(
         statistics=study.chosen.get("statistics"),
         shapes=problem.prunable.shapes,
         rates=rates_of(config.evolution),
+        cost=problem.cost,
         on_event=_teller(study, config, problem, watch),
     )
     watch(
@@ -307,8 +333,8 @@ def _teller(
         if record is None:
             return
         seen[record.number] = record
-        complete = [each for each in seen.values() if each.state == "complete" and not each.stopped]
-        best = max(complete, key=lambda each: (each.score or 0.0, -each.number), default=None)
+        complete = [each for each in seen.values() if each.is_whole]
+        best = best_of(complete, study.objectives) if complete else None
         watch(
             TrialDone(
                 number=record.number,
@@ -320,6 +346,7 @@ def _teller(
                 done=len(seen),
                 trials=config.search.trials,
                 best=None if best is None else (best.score or 0.0, (best.macs or 0) / dense_macs),
+                front=len(front_of(complete, study.objectives)) if len(study.objectives) > 1 else 0,
             )
         )
 

@@ -105,7 +105,7 @@ def measure_sensitivity(ground: Ground) -> Sensitivity:
     """
     search = ground.config.search
     started = time.perf_counter()
-    rows = ground.problem.space.ladder.rows
+    rows = ground.problem.space.keep_ratios.ladder.rows
     trials = plan_cuts(rows, search.sensitivity_evaluations)
     names = ground.problem.space.groups
     cuts: list[Cut] = [{}, *(_widths_at(rows, names, levels) for levels in trials)]

@@ -6,8 +6,9 @@ theirs, so that the result is never worse than the heuristics on the same rungs.
     chosen = choose_warm_starts(ground)           # kept in the study as it is made
     enqueue_missing(study, space)                 # at the start and at every resume
 
-A heuristic gives levels of the space's variables; which channels stay is the study's ranking's affair. All of
-it is measured before the study exists: a search that is interrupted by then has stored nothing and loses that
+A heuristic gives levels of the space's variables; which channels stay is the study's ranking's affair. Where
+the share of the budget is searched, each heuristic fills several shares, spread over the range. All of it is
+measured before the study exists: a search that is interrupted by then has stored nothing and loses that
 time alone; a resume measures nothing again.
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from autoprune.criteria import Importance
 from autoprune.errors import PlanError, reason_of
 from autoprune.pipeline.events import Stage
 from autoprune.pipeline.ranking import rank_channels
-from autoprune.pipeline.statistics import Ground, measure_sensitivity
+from autoprune.pipeline.statistics import Ground, Sensitivity, measure_sensitivity
 from autoprune.space import SearchSpace
 from autoprune.space.allocation import cut, drop_gates, ranking_gates, uniform_gates
 from autoprune.space.knapsack import channel_values, knapsack
@@ -36,23 +37,32 @@ TRIALS_PER_WARM_START = 3
 """So many trials there are for each warm start, at least: the sampler is to have most of them."""
 
 
+SHARES = 5
+"""Each heuristic fills so many shares of the budget, where that is searched."""
+
+
 @dataclass(frozen=True)
 class Proposer:
     """What a heuristic reads, and where it notes what it measured.
 
     Attributes:
-        ground: model, data, space and config.
+        ground: model, data and config.
+        space: the keep ratios under the budget to fill.
         measured: JSON values by the heuristic's name, kept in the study.
     """
 
     ground: Ground
+    space: SearchSpace
     measured: dict[str, Any] = field(default_factory=dict)
     _importances: dict[str, Importance] = field(default_factory=dict)
+    _sensitivities: list[Sensitivity] = field(default_factory=list)
 
-    @property
-    def space(self) -> SearchSpace:
-        """The search space."""
-        return self.ground.problem.space
+    def sensitivity(self) -> Sensitivity:
+        """Return how the score falls as each variable is cut alone, measured once."""
+        if not self._sensitivities:
+            self._sensitivities.append(measure_sensitivity(self.ground))
+            self.measured["sensitivity"] = self._sensitivities[0].to_json()
+        return self._sensitivities[0]
 
     def importance(self, criterion: str) -> Importance:
         """Return the importance of all channels by a criterion, measured once."""
@@ -131,8 +141,7 @@ def taylor_knapsack(given: Proposer) -> IntArray:
 def sensitivity(given: Proposer) -> IntArray:
     """Cut every variable as far as its score alone drops by no more than one tolerance; see `drop_gates`."""
     ladder = given.space.ladder
-    found = measure_sensitivity(given.ground)
-    given.measured["sensitivity"] = found.to_json()
+    found = given.sensitivity()
     return cut(ladder, drop_gates(ladder.rows, found.ratios, found.scores, found.baseline))
 
 
@@ -159,24 +168,29 @@ def choose_warm_starts(ground: Ground) -> dict[str, Any]:
         seconds}, and what heuristics noted by their name}.
     """
     search = ground.config.search
-    given = Proposer(ground)
+    space = ground.problem.space
     most = search.trials // TRIALS_PER_WARM_START
+    spread = space.spread(max(1, min(SHARES, most)))
+    given = Proposer(ground, spread[0][1])
     origins: dict[tuple[int, ...], list[str]] = {}
     seconds: dict[str, float] = {}
     crowded = []
     for name in dict.fromkeys(search.warm_starts):
-        if len(origins) >= most:
-            crowded.append(name)
-            continue
         started = time.perf_counter()
-        try:
-            levels = _decoded(given.space, WARM_STARTS[name](given))
-        except Exception as error:
-            ground.watch(Stage(f"warm start {name} is left out: {_line(error)}"))
-            continue
-        finally:
+        for share, part in spread:
+            if len(origins) >= most:
+                crowded.append(name)
+                break
+            seconds.setdefault(name, 0.0)
+            try:
+                levels = _decoded(space, part, WARM_STARTS[name](replace(given, space=part)))
+            except Exception as error:
+                ground.watch(Stage(f"warm start {name} is left out: {_line(error)}"))
+                break
+            origin = name if share is None else f"{name} at {share:.0%}"
+            origins.setdefault(tuple(levels.tolist()), []).append(origin)
+        if name in seconds:
             seconds[name] = time.perf_counter() - started
-        origins.setdefault(tuple(levels.tolist()), []).append(name)
     _tell(ground, list(origins.values()), crowded)
     trials = [{"origin": ", ".join(names), "levels": list(levels)} for levels, names in origins.items()]
     return {"trials": trials, "seconds": seconds, **given.measured}
@@ -202,9 +216,9 @@ def _cut_ranking(given: Proposer, importance: Mapping[str, FloatArray]) -> IntAr
     return cut(ladder, ranking_gates(ladder.rows, given.scores(importance)))
 
 
-def _decoded(space: SearchSpace, levels: IntArray) -> IntArray:
-    """Return the levels that a trial of these levels gets: theirs, or the nearest inside the window."""
-    widths = space.decode(space.ladder.ratios(levels[None])[0])
+def _decoded(space: SearchSpace, part: SearchSpace, levels: IntArray) -> IntArray:
+    """Return the levels of `space` that a part's levels come to: theirs, or the nearest in the window."""
+    widths = part.decode(part.ladder.ratios(levels[None])[0])
     nearest: IntArray = space.ladder.of_ratios(space.encode(widths)[None])[0]
     return nearest
 

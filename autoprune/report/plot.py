@@ -1,4 +1,4 @@
-"""A study as one picture: score against evaluations, and against MACs.
+"""A study as one picture: score against evaluations, and against MACs or whatever costs are objectives.
 
 Before: `report.summary`; after: a PNG file. matplotlib is imported when a picture is drawn, not before.
 
@@ -7,11 +7,14 @@ Before: `report.summary`; after: a PNG file. matplotlib is imported when a pictu
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoprune.errors import StudyError
+from autoprune.report.costs import label
 from autoprune.report.summary import StudySummary
 
 if TYPE_CHECKING:
@@ -23,7 +26,9 @@ _TRIALS, _BEST, _DENSE, _STOPPED = "#4477aa", "#ee6677", "#555555", "#bbbbbb"
 
 
 def plot_study(summary: StudySummary, path: str | os.PathLike[str]) -> Path:
-    """Draw the trials' scores against their numbers and their MACs, the best so far and the dense model.
+    """Draw the trials' scores against their numbers and their costs, the best so far and the dense model.
+
+    The costs are those that are objectives, with the front; MACs where the score is the only one.
 
     Raises:
         StudyError: no trial has a score yet.
@@ -33,12 +38,14 @@ def plot_study(summary: StudySummary, path: str | os.PathLike[str]) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    costs = summary.objectives[1:] or ("macs",)
+    figure = Figure(figsize=(5 + 5 * len(costs), 4), layout="constrained")
     FigureCanvasAgg(figure)
-    over_trials, over_macs = figure.subplots(1, 2, sharey=True)
+    over_trials, *over_costs = figure.subplots(1, 1 + len(costs), sharey=True)
     floor = _floor(summary)
     _draw_trials(over_trials, summary, floor)
-    _draw_macs(over_macs, summary, floor)
+    for axes, cost in zip(over_costs, costs, strict=True):
+        _draw_cost(axes, summary, floor, cost)
     figure.suptitle(f"{summary.study}: {len(summary.records)} trials")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,33 +53,29 @@ def plot_study(summary: StudySummary, path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _is_whole(record: TrialRecord) -> bool:
-    return record.state == "complete" and not record.stopped
-
-
 def _floor(summary: StudySummary) -> float:
     """Return the lowest score that is drawn in its place: trials stopped early must not squeeze the rest."""
     scores = [record.score or 0.0 for record in summary.ranked()]
-    whole = [record.score or 0.0 for record in summary.ranked() if _is_whole(record)]
+    whole = [record.score or 0.0 for record in summary.ranked() if record.is_whole]
     low, high = min(whole or scores), max(*scores, summary.dense_score)
     return max(min(scores), low - 0.2 * (high - low))
 
 
 def _draw_trials(axes: Axes, summary: StudySummary, floor: float) -> None:
     finished = sorted(summary.ranked(), key=lambda record: record.number)
-    stopped = [record for record in finished if not _is_whole(record)]
-    for chosen, color, marker, label in (
+    stopped = [record for record in finished if not record.is_whole]
+    for chosen, color, marker, words in (
         ([record for record in stopped if (record.score or 0.0) < floor], _STOPPED, "v", "stopped, below"),
         ([record for record in stopped if (record.score or 0.0) >= floor], _STOPPED, "o", "stopped early"),
-        ([record for record in finished if _is_whole(record)], _TRIALS, "o", "complete"),
+        ([record for record in finished if record.is_whole], _TRIALS, "o", "complete"),
     ):
         if chosen:
             numbers = [record.number for record in chosen]
             heights = [max(record.score or 0.0, floor) for record in chosen]
-            axes.scatter(numbers, heights, s=18, color=color, marker=marker, label=label)
+            axes.scatter(numbers, heights, s=18, color=color, marker=marker, label=words)
     best, numbers, heights = float("-inf"), [], []
     for record in finished:
-        if _is_whole(record) and record.score is not None:
+        if record.is_whole and record.score is not None:
             best = max(best, record.score)
             numbers.append(record.number)
             heights.append(best)
@@ -87,16 +90,24 @@ def _draw_trials(axes: Axes, summary: StudySummary, floor: float) -> None:
     axes.grid(alpha=0.3)
 
 
-def _draw_macs(axes: Axes, summary: StudySummary, floor: float) -> None:
+def _draw_cost(axes: Axes, summary: StudySummary, floor: float, cost: str) -> None:
+    def points(records: Sequence[TrialRecord]) -> tuple[list[float], list[float]]:
+        return [100 * summary.share(each, cost) for each in records], [each.score or 0.0 for each in records]
+
     scored = [record for record in summary.ranked() if (record.score or 0.0) >= floor]
-    shares = [100 * summary.macs_share(record) for record in scored]
-    axes.scatter(shares, [record.score or 0.0 for record in scored], s=18, color=_TRIALS)
+    axes.scatter(*points(scored), s=18, color=_TRIALS)
+    if summary.front:
+        front = [record for record in summary.front if (record.score or 0.0) >= floor]
+        axes.scatter(*points(front), s=30, color=_BEST, label="front")
+        if len(summary.objectives) == 2:  # with more, the front is no line in any one of them
+            axes.step(*points(front), where="post", color=_BEST)
+    elif summary.best is not None:
+        axes.scatter(*points([summary.best]), s=80, color=_BEST, marker="*", label="best")
     if summary.best is not None:
-        share = 100 * summary.macs_share(summary.best)
-        axes.scatter([share], [summary.best.score or 0.0], s=80, color=_BEST, marker="*", label="best")
         axes.legend(loc="best", framealpha=0.8)
-    if summary.budget_macs is not None:
-        axes.axvline(100 * summary.budget_macs / summary.dense_macs, color=_DENSE, linestyle=":")
+    limit = summary.limits.get(cost, math.inf)
+    if limit < summary.dense_costs[cost]:
+        axes.axvline(100 * limit / summary.dense_costs[cost], color=_DENSE, linestyle=":")
     axes.axhline(summary.dense_score, color=_DENSE, linestyle="--")
-    axes.set_xlabel("MACs, % of the dense model")
+    axes.set_xlabel(f"{label(cost)}, % of the dense model")
     axes.grid(alpha=0.3)

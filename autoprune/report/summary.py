@@ -13,9 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autoprune.errors import StudyError
+from autoprune.graph import COSTS
 from autoprune.report.agreement import RungAgreement, agreements
 from autoprune.rungs import asks_for_supernet
 from autoprune.study import SearchStudy, TrialRecord
+from autoprune.study.front import front_of
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,12 @@ class StudySummary:
         rungs: names of the rungs that a trial climbs; its score is the metric after the last one.
         records: all trials, by number.
         best: the best complete trial; None before the first.
-        dense_macs: of the dense model.
-        dense_params: of the dense model.
+        objectives: "score", then the costs that are minimised beside it.
+        front: the trials that none dominates, the cheapest first; empty with one objective.
+        dense_costs: of the dense model, by name.
         dense_score: the dense model's on the validation part.
         dense_widths: of the groups that are searched, which frozen ones are not.
-        budget_macs: the limit, or None.
-        budget_params: the limit, or None.
+        limits: on costs, by name.
         agreements: between neighbouring rungs, then the first and the last, where enough trials climbed both.
     """
 
@@ -50,12 +52,12 @@ class StudySummary:
     rungs: tuple[str, ...]
     records: tuple[TrialRecord, ...]
     best: TrialRecord | None
-    dense_macs: int
-    dense_params: int
+    objectives: tuple[str, ...]
+    front: tuple[TrialRecord, ...]
+    dense_costs: Mapping[str, float]
     dense_score: float
     dense_widths: Mapping[str, int]
-    budget_macs: int | None
-    budget_params: int | None
+    limits: Mapping[str, float]
     agreements: tuple[RungAgreement, ...]
 
     @property
@@ -63,13 +65,18 @@ class StudySummary:
         """Whether candidates were cut from a supernet's weights, so that the best needs no finetune."""
         return asks_for_supernet(self.rungs)
 
+    @property
+    def shown_costs(self) -> tuple[str, ...]:
+        """Names of the costs that tables show: MACs and parameters, and what else is minimised or limited."""
+        return tuple(dict.fromkeys(("macs", "params", *self.objectives[1:], *self.limits)))
+
+    def share(self, record: TrialRecord, cost: str) -> float:
+        """Return a trial's cost over the dense model's; NaN where it is not known."""
+        return record.costs.get(cost, math.nan) / self.dense_costs.get(cost, math.nan)
+
     def macs_share(self, record: TrialRecord) -> float:
         """Return a trial's MACs over the dense model's; NaN where it has none yet."""
-        return math.nan if record.macs is None else record.macs / self.dense_macs
-
-    def params_share(self, record: TrialRecord) -> float:
-        """Return a trial's parameters over the dense model's; NaN where it has none yet."""
-        return math.nan if record.params is None else record.params / self.dense_params
+        return self.share(record, "macs")
 
     def ranked(self) -> list[TrialRecord]:
         """Return the trials with a score, complete ones first, the best first among equals in that."""
@@ -102,6 +109,11 @@ def outcome(record: TrialRecord) -> str:
     return "stopped" if record.stopped or record.state == "pruned" else record.state
 
 
+def dense_costs(study: SearchStudy) -> dict[str, float]:
+    """Return the dense model's costs by name, as a study keeps them."""
+    return {name: cost for name in COSTS if (cost := study.chosen.get(f"dense_{name}")) is not None}
+
+
 def summarise(study: SearchStudy) -> StudySummary:
     """Read a study."""
     records = tuple(study.records())
@@ -110,17 +122,18 @@ def summarise(study: SearchStudy) -> StudySummary:
     except StudyError:
         best = None
     chosen = study.chosen
+    several = len(study.objectives) > 1
     return StudySummary(
         study=study.name,
         metric=str(study.config["task"]["metric"]),
         rungs=tuple(study.config["score"]["rungs"]),
         records=records,
         best=best,
-        dense_macs=int(chosen["dense_macs"]),
-        dense_params=int(chosen["dense_params"]),
+        objectives=study.objectives,
+        front=tuple(front_of(records, study.objectives)) if several else (),
+        dense_costs=dense_costs(study),
         dense_score=float(chosen["dense_score"]),
         dense_widths=dict(chosen.get("dense_widths", {})),
-        budget_macs=chosen["budget_macs"],
-        budget_params=chosen["budget_params"],
+        limits={name: limit for name in COSTS if (limit := chosen.get(f"budget_{name}")) is not None},
         agreements=agreements(records),
     )

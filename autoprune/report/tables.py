@@ -7,11 +7,14 @@ Before: `report.summary`; after: the command line prints them.
 
 from __future__ import annotations
 
+import math
+
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from autoprune.report.agreement import PREDICTS, RungAgreement
+from autoprune.report.costs import label
 from autoprune.report.summary import StudySummary, outcome
 from autoprune.rungs import SUPERNET
 from autoprune.study import TrialRecord
@@ -33,8 +36,7 @@ def trial_table(summary: StudySummary, *, most: int) -> Table:
     for column in (
         "trial",
         f"{summary.metric}\nafter {summary.rungs[-1]}",
-        "MACs",
-        "params",
+        *map(label, summary.shown_costs),
         "seconds",
         "origin",
         "outcome",
@@ -44,21 +46,46 @@ def trial_table(summary: StudySummary, *, most: int) -> Table:
             justify="left" if column in ("origin", "outcome") else "right",
             no_wrap=column == "origin",
         )
-    table.add_row("dense", f"{summary.dense_score:.4f}", "100.0%", "100.0%", "", "", "", end_section=True)
+    shares = ["100.0%"] * len(summary.shown_costs)
+    table.add_row("dense", f"{summary.dense_score:.4f}", *shares, "", "", "", end_section=True)
     scored = summary.ranked()
     failed = [record for record in summary.records if record.state == "failed" and record.score is None]
     for record in [*scored, *failed][:most]:
         table.add_row(
             str(record.number),
             "-" if record.score is None else f"{record.score:.4f}",
-            f"{summary.macs_share(record):.1%}",
-            f"{summary.params_share(record):.1%}",
+            *_shares(summary, record),
             "-" if record.seconds is None else f"{record.seconds:.1f}",
             record.origin.replace(", ", "\n"),
             _ended(record),
             style="bold" if summary.best is not None and record.number == summary.best.number else "",
         )
     return table
+
+
+def front_table(summary: StudySummary) -> Table:
+    """Draw the trials of a search with several objectives that none dominates, the cheapest first."""
+    against = ", ".join(map(label, summary.objectives[1:]))
+    table = Table(
+        title=f"Front of {summary.study}: {summary.metric} against {against}",
+        title_justify="left",
+        box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
+    )
+    for column in ("trial", summary.metric, *map(label, summary.shown_costs)):
+        table.add_column(column, justify="right")
+    table.add_column("origin", no_wrap=True)
+    for record in summary.front:
+        score = f"{record.score or 0.0:.4f}"
+        origin = record.origin.replace(", ", "\n")
+        table.add_row(str(record.number), score, *_shares(summary, record), origin)
+    return table
+
+
+def _shares(summary: StudySummary, record: TrialRecord) -> list[str]:
+    """Return what a trial costs of each cost that is shown, as shares of the dense model's."""
+    shares = [summary.share(record, cost) for cost in summary.shown_costs]
+    return ["-" if math.isnan(share) else f"{share:.1%}" for share in shares]
 
 
 def best_table(summary: StudySummary) -> Table:
@@ -89,6 +116,8 @@ def failure_table(summary: StudySummary) -> Table:
 def summary_notes(summary: StudySummary) -> list[str]:
     """Say in sentences what the scores mean, and how the rungs agree."""
     notes = [_meaning(summary)] if summary.ranked() else []
+    if summary.front:
+        notes.append(_about_front(summary))
     return notes + [_agreement(found) for found in summary.agreements] + _warning(summary)
 
 
@@ -102,6 +131,14 @@ def _meaning(summary: StudySummary) -> str:
     return (
         f'Scores are those after the rung "{last}", on weights of the supernet; `autoprune export` writes '
         f'the best trial as the rung "{SUPERNET}" scored it, `autoprune finetune` trains it further.'
+    )
+
+
+def _about_front(summary: StudySummary) -> str:
+    return (
+        f"The front has {len(summary.front)} trials: every other scores no higher at no less. "
+        f"`autoprune best {summary.study} --flops 40%` picks the best within any limit, and "
+        "`autoprune finetune` with --trial trains any of them."
     )
 
 

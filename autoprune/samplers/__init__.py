@@ -44,18 +44,37 @@ SAMPLERS: dict[str, SamplerFactory] = {
 IGNORES_PRUNED = frozenset({"gp", "cmaes", "nsga2", "evolution", "ddpg", "policy_gradient"})
 """Samplers that learn from complete trials only: for them a stopped trial is complete, less a penalty."""
 
+SEVERAL_OBJECTIVES = ("nsga2", "tpe", "gp", "random")
+"""Samplers that learn from several objectives, or need not learn."""
+
 __all__ = [
     "IGNORES_PRUNED",
     "SAMPLERS",
+    "SEVERAL_OBJECTIVES",
     "Brief",
     "EvolutionRates",
     "PerTrialSampler",
     "SamplerFactory",
+    "check_objectives",
     "distributions",
     "make_sampler",
     "trial_seed",
     "view_study",
 ]
+
+
+def check_objectives(name: str, objectives: int) -> None:
+    """Refuse a sampler that takes one objective for a search of several.
+
+    Raises:
+        ConfigError: it does; those that take several are named.
+    """
+    if objectives > 1 and name not in SEVERAL_OBJECTIVES:
+        known = ", ".join(f'"{each}"' for each in SEVERAL_OBJECTIVES)
+        raise ConfigError(
+            f'search.sampler: "{name}" takes one objective, and search.objectives names {objectives}; choose '
+            f"one of {known}."
+        )
 
 
 def make_sampler(
@@ -67,6 +86,7 @@ def make_sampler(
     statistics: Mapping[str, Mapping[str, float]] | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     rates: EvolutionRates | None = None,
+    objectives: int = 1,
 ) -> PerTrialSampler:
     """Make a sampler by name.
 
@@ -78,13 +98,16 @@ def make_sampler(
         statistics: {"importance" or "kl": {variable: value}}; the samplers of those names need theirs.
         shapes: {parameter: dense shape}, which "ddpg" looks at.
         rates: of "evolution".
+        objectives: how many values a trial is told with.
 
     Raises:
-        ConfigError: the name is unknown (the nearest is named), or the sampler lacks what it needs.
+        ConfigError: the name is unknown (the nearest is named), the sampler lacks what it needs, or it takes
+            one objective only.
     """
     if name not in SAMPLERS:
         hint = suggest(name, SAMPLERS) or f" Known: {', '.join(SAMPLERS)}."
         raise ConfigError(f"search.sampler: unknown sampler {name!r}.{hint}")
+    check_objectives(name, objectives)
     brief = Brief(
         seed=seed,
         search_seed=seed,

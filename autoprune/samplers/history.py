@@ -21,7 +21,6 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from autoprune.errors import ConfigError
 from autoprune.samplers.brief import Brief
 from autoprune.space.levels import FloatArray, IntArray
 
@@ -55,14 +54,8 @@ class History:
 def read_history(brief: Brief, study: optuna.Study, trial: FrozenTrial) -> History:
     """Read what a study's trials show to the one that is to be proposed.
 
-    Raises:
-        ConfigError: the study has several objectives.
+    The study has one objective; see `check_objectives`.
     """
-    if len(study.directions) > 1:
-        raise ConfigError(
-            f"search.sampler: the study has {len(study.directions)} objectives, this sampler takes one; "
-            'choose "nsga2", "tpe" or "random".'
-        )
     names = {variable.name for variable in brief.space.variables}
     trials = [each for each in study.get_trials(deepcopy=False) if names <= each.params.keys()]
     tried = [each for each in trials if each.state.is_finished() or each.number < trial.number]

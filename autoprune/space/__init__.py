@@ -10,14 +10,17 @@ from __future__ import annotations
 
 from autoprune.space.budget import Asked, Budget
 from autoprune.space.search_space import Reach, SearchSpace, Variable, build_space
+from autoprune.space.shares import SHARE, ShareSpace
 from autoprune.space.spec import Override, SpaceSpec, Tie, load_spec
 
 __all__ = [
+    "SHARE",
     "Asked",
     "Budget",
     "Override",
     "Reach",
     "SearchSpace",
+    "ShareSpace",
     "SpaceSpec",
     "Tie",
     "Variable",

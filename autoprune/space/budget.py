@@ -1,4 +1,4 @@
-"""Own the budget: limits on MACs, parameters and latency, and how full a candidate makes the tightest.
+"""Own the budget: upper limits on any of a model's costs, and how full a candidate makes the tightest.
 
 Before: `pipeline` resolves "50%" against the dense cost; after: `fill` puts every proposal into the window.
 
@@ -8,17 +8,14 @@ Before: `pipeline` resolves "50%" against the dense cost; after: `fill` puts eve
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.errors import BudgetError
-
-if TYPE_CHECKING:
-    from autoprune.graph import Cost
+from autoprune.graph import COSTS, Cost
 
 WINDOW_LOW = 0.98
 """A proposal uses at least this share of the tightest budget, wherever some plan does."""
@@ -42,6 +39,11 @@ class Asked:
     per_cost: int
     dense: float
 
+    @property
+    def is_share(self) -> bool:
+        """Whether it was asked as a share of the dense model."""
+        return self.text.strip().endswith("%")
+
     def out_of_reach(self, limit: float, smallest: float) -> str:
         """Say that `limit` cannot be met, since `smallest` is the least; both in the cost's own unit."""
         asked, least = (_shown(cost * self.per_cost) for cost in (limit, smallest))
@@ -60,16 +62,19 @@ class Budget:
         macs: multiply-adds of one forward at batch 1, or None for no limit.
         params: parameters, or None for no limit.
         latency_ms: milliseconds of one forward as they are predicted, or None for no limit.
-        asked: {"macs": ..., "params": ..., "latency_ms": ...} as the user wrote them, where they come from a
-            config.
+        size_bytes: bytes of parameters and buffers, or None for no limit.
+        peak_memory_bytes: bytes at the fullest moment of a forward, or None for no limit.
+        asked: {"macs": ..., "latency_ms": ...} as the user wrote them, where they come from a config.
 
     Raises:
         BudgetError: no limit is given, or one is not positive, or below one MAC or parameter.
     """
 
-    macs: int | None = None
-    params: int | None = None
+    macs: float | None = None
+    params: float | None = None
     latency_ms: float | None = None
+    size_bytes: float | None = None
+    peak_memory_bytes: float | None = None
     asked: Mapping[str, Asked] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -83,8 +88,18 @@ class Budget:
     @property
     def limits(self) -> dict[str, float]:
         """The limits that are set, by the name of the cost that they bound."""
-        named = {"macs": self.macs, "params": self.params, "latency_ms": self.latency_ms}
+        named = {name: getattr(self, name) for name in COSTS}
         return {name: limit for name, limit in named.items() if limit is not None}
+
+    def only(self, costs: Collection[str]) -> Budget:
+        """Return the budget without the limits on other costs."""
+        limits = {name: limit for name, limit in self.limits.items() if name in costs}
+        return Budget(**limits, asked=self.asked)
+
+    def scaled(self, share: float, costs: Collection[str]) -> Budget:
+        """Return the budget with a share of its limits on some costs; the others stay."""
+        limits = {name: limit * share if name in costs else limit for name, limit in self.limits.items()}
+        return Budget(**limits, asked=self.asked)
 
     def out_of_reach(self, name: str, smallest: float) -> str:
         """Say that the limit called `name` cannot be met, and what can be, in the user's own key and unit."""
@@ -106,13 +121,13 @@ class Budget:
             float64 array of the cost's own shape, [] or [n].
 
         Raises:
-            AssertionError: latency is limited, and the cost holds none.
+            AssertionError: a cost is limited that was not computed, such as a latency without a table.
         """
-        if self.latency_ms is not None and cost.latency_ms is None:
-            raise AssertionError("a limit on latency needs costs that predict it")
-        shares = [
-            np.asarray(getattr(cost, name), dtype=np.float64) / limit for name, limit in self.limits.items()
-        ]
+        known = cost.known()
+        missing = self.limits.keys() - known.keys()
+        if missing:
+            raise AssertionError(f"a limit on {', '.join(missing)} needs costs that hold it")
+        shares = [np.asarray(known[name], dtype=np.float64) / limit for name, limit in self.limits.items()]
         fullest: NDArray[np.float64] = np.maximum.reduce(shares)
         return fullest
 

@@ -35,6 +35,7 @@ class Ladder:
         top: int64 [k], the highest level of each variable.
         low: float64 [k], the ratio of each lowest level.
         high: float64 [k], the ratio of each highest level.
+        full: int64 [groups], the widths of the groups without a variable, and the dense ones of the others.
     """
 
     def __init__(self, rows: Sequence[Levels], full: IntArray, cost: CostFunction, budget: Budget) -> None:
@@ -44,7 +45,7 @@ class Ladder:
         self.top: IntArray = np.array([len(row.ratios) - 1 for row in rows], dtype=np.int64)
         self.low: FloatArray = np.array([row.ratios[0] for row in rows])
         self.high: FloatArray = np.array([row.ratios[-1] for row in rows])
-        self._full = full
+        self.full = full
         self._columns = np.concatenate([row.columns for row in rows])
         self._variable = np.repeat(np.arange(len(rows)), [len(row.columns) for row in rows])
         tables = [row.widths[:, g] for row in rows for g in range(len(row.columns))]
@@ -52,6 +53,10 @@ class Ladder:
         self._table = np.concatenate(tables)
         self._ratio_offset = np.cumsum([0, *self.top[:-1] + 1])
         self._ratio_table = np.concatenate([row.ratios for row in rows])
+
+    def under(self, budget: Budget) -> Ladder:
+        """Return the same levels under another budget."""
+        return Ladder(self.rows, self.full, self.cost, budget)
 
     def of_ratios(self, ratios: FloatArray) -> IntArray:
         """Return the level [n, k] that each ratio [n, k] lies in."""
@@ -64,7 +69,7 @@ class Ladder:
 
     def widths(self, levels: IntArray) -> IntArray:
         """Return the widths [n, groups] of levels [n, k]; groups without a variable are full."""
-        widths = np.repeat(self._full[None], len(levels), axis=0)
+        widths = np.repeat(self.full[None], len(levels), axis=0)
         widths[:, self._columns] = self._table[self._offset + levels[:, self._variable]]
         return widths
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -92,7 +93,20 @@ class SearchSpace:
         self._full: IntArray = np.array([group.width for group in groups], dtype=np.int64)
         self.ladder = ladder
         self._require_reachable()
-        self._filler = Filler(ladder)
+
+    @property
+    def keep_ratios(self) -> SearchSpace:
+        """The space of the keep ratios alone, under the whole budget."""
+        return self
+
+    def spread(self, count: int) -> list[tuple[float | None, SearchSpace]]:
+        """Return the spaces that heuristics fill: (share of the budget that is searched or None, space)."""
+        return [(None, self)]
+
+    def fit(self, ratios: FloatArray) -> IntArray:
+        """Return the levels [n, k] that meet the budget and that proposed ratios [n, k] stand for."""
+        levels, _ = self._filler.fill(ratios)
+        return levels
 
     def decode(self, ratios: FloatArray) -> IntArray:
         """Translate proposed keep ratios into widths that meet the budget.
@@ -116,8 +130,7 @@ class SearchSpace:
             )
         if not np.isfinite(proposals).all():
             raise PlanError("decode: a proposed ratio is not finite, expected numbers in (0, 1].")
-        levels, _ = self._filler.fill(proposals.reshape(-1, len(self.variables)))
-        widths = self.ladder.widths(levels)
+        widths = self.ladder.widths(self.fit(proposals.reshape(-1, len(self.variables))))
         return widths if proposals.ndim == 2 else widths[0]
 
     def snap(self, ratios: FloatArray) -> IntArray:
@@ -164,6 +177,10 @@ class SearchSpace:
             for levels in (np.zeros_like(self.ladder.top), self.ladder.top)
         )
         return Reach(smallest, largest, bool(inside[0]) and not self._filler.known_to_miss)
+
+    @cached_property
+    def _filler(self) -> Filler:
+        return Filler(self.ladder)
 
     def _require_reachable(self) -> None:
         widths = self.ladder.widths(np.zeros((1, len(self.variables)), dtype=np.int64))

@@ -9,7 +9,15 @@ Before: `pipeline` resolved the config; after: `engines` run its trials, `report
 from __future__ import annotations
 
 from autoprune.rungs import RungScore
-from autoprune.study.records import TrialRecord
+from autoprune.study.records import MeasuredLatency, TrialRecord
 from autoprune.study.search_study import SearchStudy, create_study, open_study, study_state
 
-__all__ = ["RungScore", "SearchStudy", "TrialRecord", "create_study", "open_study", "study_state"]
+__all__ = [
+    "MeasuredLatency",
+    "RungScore",
+    "SearchStudy",
+    "TrialRecord",
+    "create_study",
+    "open_study",
+    "study_state",
+]

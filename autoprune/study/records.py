@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
 
+from autoprune.graph import COSTS
 from autoprune.rungs import RungScore
 
 PROPOSAL, SCORES, OUTCOME, ORIGIN = "proposal", "scores", "outcome", "origin"
@@ -29,6 +30,33 @@ _STATES: Mapping[TrialState, State] = {
     TrialState.FAIL: "failed",
 }
 
+_ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@dataclass(frozen=True)
+class MeasuredLatency:
+    """What a finalist's rebuilt model took on the device, timed in turn with the dense model.
+
+    Attributes:
+        latency_ms: median of one forward pass.
+        interval_ms: its 95% confidence interval.
+        ratio: median share of the dense model's time.
+        ratio_interval: its 95% confidence interval.
+        met: whether that keeps to the budget, in the words in which it was asked (milliseconds or a share).
+    """
+
+    latency_ms: float
+    interval_ms: tuple[float, float]
+    ratio: float
+    ratio_interval: tuple[float, float]
+    met: bool
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> MeasuredLatency:
+        """Read what `dataclasses.asdict` gave and a storage kept."""
+        intervals = {key: (values[key][0], values[key][1]) for key in ("interval_ms", "ratio_interval")}
+        return cls(**{**values, **intervals})
+
 
 @dataclass(frozen=True)
 class TrialRecord:
@@ -37,19 +65,20 @@ class TrialRecord:
     Attributes:
         number: the trial's number, from 0 without gaps.
         state: how far it came.
-        value: what the sampler was told; for some samplers less a penalty where the trial was stopped early.
+        value: the score that the sampler was told; for some samplers less a penalty where the trial was
+            stopped early.
         scores: the rungs that it climbed, in order; the raw scores.
         stopped: whether it was stopped before the last rung.
-        ratios: the proposed keep ratio of each variable.
+        ratios: the proposed keep ratio of each variable, and the share of the budget where that is searched.
         widths: the width of each of the model's groups.
-        macs: multiply-adds of the candidate.
-        params: parameters of the candidate.
+        costs: of the candidate, by name: "macs", "params" and whatever else was known of it.
         seed: the seed that its score was computed with.
         seconds: wall time of scoring.
         device: where it was scored.
         origin: "sampler", or the name of the heuristic that it started from.
         reused: number of the trial with the same widths whose scores it took, or None.
         failure: why it failed, or None.
+        measured: its latency on the device, of a finalist where latency is limited; else None.
     """
 
     number: int
@@ -59,19 +88,34 @@ class TrialRecord:
     stopped: bool
     ratios: Mapping[str, float]
     widths: Mapping[str, int]
-    macs: int | None
-    params: int | None
+    costs: Mapping[str, float]
     seed: int | None
     seconds: float | None
     device: str | None
     origin: str
     reused: int | None
     failure: str | None
+    measured: MeasuredLatency | None = None
 
     @property
     def score(self) -> float | None:
         """The raw score of the last rung that the trial climbed."""
         return self.scores[-1].score if self.scores else None
+
+    @property
+    def macs(self) -> float | None:
+        """Multiply-adds of the candidate."""
+        return self.costs.get("macs")
+
+    @property
+    def params(self) -> float | None:
+        """Parameters of the candidate."""
+        return self.costs.get("params")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the trial climbed every rung of a candidate of ours."""
+        return self.state == "complete" and not self.stopped and bool(self.widths and self.scores)
 
 
 def took_scores(trial: FrozenTrial) -> bool:
@@ -79,8 +123,13 @@ def took_scores(trial: FrozenTrial) -> bool:
     return trial.user_attrs.get(OUTCOME, {}).get("reused") is not None
 
 
-def read_record(trial: FrozenTrial) -> TrialRecord:
-    """Read the record of a trial; trials that others added have only what Optuna keeps."""
+def read_record(trial: FrozenTrial, measured: MeasuredLatency | None = None) -> TrialRecord:
+    """Read the record of a trial; trials that others added have only what Optuna keeps.
+
+    Args:
+        trial: as the storage has it.
+        measured: what the study notes beside it, since a trial that has ended takes no more attributes.
+    """
     attributes: Mapping[str, Any] = trial.user_attrs
     proposal: Mapping[str, Any] = attributes.get(PROPOSAL, {})
     outcome: Mapping[str, Any] = attributes.get(OUTCOME, {}) if trial.state.is_finished() else {}
@@ -88,17 +137,17 @@ def read_record(trial: FrozenTrial) -> TrialRecord:
     return TrialRecord(
         number=trial.number,
         state=_STATES[trial.state],
-        value=trial.value if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
+        value=trial.values[0] if trial.values and trial.state in _ENDED else None,
         scores=scores,
         stopped=bool(outcome.get("stopped", False)),
         ratios={name: float(value) for name, value in trial.params.items() if isinstance(value, float)},
         widths=dict(proposal.get("widths", {})),
-        macs=proposal.get("macs"),
-        params=proposal.get("params"),
+        costs={name: proposal[name] for name in COSTS if name in proposal},
         seed=proposal.get("seed"),
         seconds=outcome.get("seconds"),
         device=proposal.get("device"),
         origin=str(attributes.get(ORIGIN, "sampler")),
         reused=outcome.get("reused"),
         failure=outcome.get("failure"),
+        measured=measured,
     )

@@ -10,7 +10,9 @@ Before: `pipeline` knows model, data and space; after: `engines` run trials in i
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
 import optuna
@@ -20,12 +22,16 @@ from optuna.trial import Trial, TrialState
 
 from autoprune.errors import StudyError, suggest
 from autoprune.study import queue
+from autoprune.study.front import best_of
 from autoprune.study.leases import this_process
-from autoprune.study.records import ORIGIN, TrialRecord, read_record
+from autoprune.study.records import ORIGIN, MeasuredLatency, TrialRecord, read_record
 from autoprune.study.storage import open_storage, storage_errors
 
 HEADER = "autoprune"
+SCORE = "score"
 FORMAT = 1
+
+_MEASURED = "autoprune:measured"
 
 
 class SearchStudy:
@@ -38,6 +44,7 @@ class SearchStudy:
         config: the resolved config of the search.
         identity: what must be the same on resume: {"model": fingerprint, "data": ..., "space": ...}.
         chosen: what was measured and chosen once: dtype, layout, threads, divisor, ...
+        objectives: "score", which is maximised, then the costs that are minimised beside it.
     """
 
     def __init__(self, url: str, study: optuna.Study) -> None:
@@ -48,6 +55,7 @@ class SearchStudy:
         self.config: dict[str, Any] = header["config"]
         self.identity: dict[str, str] = header["identity"]
         self.chosen: dict[str, Any] = header["chosen"]
+        self.objectives: tuple[str, ...] = tuple(header.get("objectives", (SCORE,)))
 
     def require(self, identity: Mapping[str, str]) -> None:
         """Refuse to go on with another model, data or space than the study was made for.
@@ -74,28 +82,53 @@ class SearchStudy:
 
     def records(self) -> list[TrialRecord]:
         """Return the records of all trials, by number."""
+        measured = self._measured()
         with storage_errors(self.url):
-            return [read_record(trial) for trial in self.optuna.get_trials(deepcopy=False)]
+            trials = self.optuna.get_trials(deepcopy=False)
+            return [read_record(trial, measured.get(trial.number)) for trial in trials]
 
     def record(self, number: int) -> TrialRecord:
         """Return the record of one trial."""
         with storage_errors(self.url):
-            return read_record(self.optuna.get_trials(deepcopy=False)[number])
+            trial = self.optuna.get_trials(deepcopy=False)[number]
+        return read_record(trial, self._measured().get(number))
 
     def best(self) -> TrialRecord:
         """Return the trial with the best raw score among those that climbed every rung; the earliest wins.
 
+        With several objectives that is the end of the front where the score is best.
+        Where the latency of finalists was measured, the best of those that kept to the budget; where none
+        did, the fastest of them.
+
         Raises:
             StudyError: no trial has completed yet.
         """
-        finished = [
-            record
-            for record in self.records()
-            if record.state == "complete" and not record.stopped and record.widths and record.scores
-        ]
+        finished = self.finished()
+        measured = [record for record in finished if record.measured is not None]
+        met = [record for record in measured if record.measured is not None and record.measured.met]
+        if measured and not met:
+            return min(measured, key=lambda record: record.measured.ratio if record.measured else math.inf)
+        return best_of(met or finished, self.objectives)
+
+    def finished(self) -> list[TrialRecord]:
+        """Return the trials that climbed every rung, by number.
+
+        Raises:
+            StudyError: there is none yet.
+        """
+        finished = [record for record in self.records() if record.is_whole]
         if not finished:
             raise StudyError(f"{self.name}: no trial has completed yet; resume the search first.")
-        return max(finished, key=lambda record: record.scores[-1].score)
+        return finished
+
+    def store_measured(self, number: int, measured: MeasuredLatency) -> None:
+        """Keep the latency of a trial that has ended."""
+        known = {str(each): asdict(value) for each, value in self._measured().items()}
+        self.store_note(_MEASURED, {**known, str(number): asdict(measured)})
+
+    def _measured(self) -> dict[int, MeasuredLatency]:
+        stored: Mapping[str, Any] = self.note(_MEASURED) or {}
+        return {int(number): MeasuredLatency.from_json(values) for number, values in stored.items()}
 
     def enqueue(self, ratios: Mapping[str, float], origin: str) -> None:
         """Queue a trial with given ratios before the sampler's own; `origin` names where they come from."""
@@ -107,10 +140,10 @@ class SearchStudy:
         with storage_errors(self.url):
             return queue.claim_trial(self.optuna, target=target, lease=this_process())
 
-    def tell(self, number: int, state: TrialState, value: float | None = None) -> None:
-        """Finish a trial."""
+    def tell(self, number: int, state: TrialState, values: Sequence[float] = ()) -> None:
+        """Finish a trial; a complete one has a value for each objective."""
         with storage_errors(self.url):
-            self.optuna.tell(number, value if state == TrialState.COMPLETE else None, state=state)
+            self.optuna.tell(number, list(values) if state == TrialState.COMPLETE else None, state=state)
 
     def annotate(self, trial: Trial, **attributes: Any) -> None:
         """Store attributes of a trial's record."""
@@ -172,6 +205,7 @@ def create_study(
     config: Mapping[str, Any],
     identity: Mapping[str, str],
     chosen: Mapping[str, Any] | None = None,
+    objectives: Sequence[str] = (SCORE,),
 ) -> SearchStudy:
     """Create the study of a new search; the first thing that touches the storage.
 
@@ -181,12 +215,14 @@ def create_study(
         config: the resolved config, as JSON takes it.
         identity: fingerprints of what the search rests on; a resume must bring the same.
         chosen: what was measured and chosen at the start.
+        objectives: "score" and the costs to minimise beside it.
 
     Raises:
         StudyError: a study of that name exists, or the storage cannot be used.
     """
     header = {"format": FORMAT, "config": config, "identity": identity, "chosen": chosen or {}}
-    header = json.loads(json.dumps(header))
+    header = json.loads(json.dumps({**header, "objectives": list(objectives)}))
+    directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * (len(objectives) - 1)]
     storage = open_storage(url, create=True)
     with storage_errors(url):
         if name in study_names(storage):
@@ -195,8 +231,10 @@ def create_study(
                 raise StudyError(
                     f"{name}: a study of that name exists in {url}; resume it, or choose another name."
                 )
-        else:
-            study = optuna.create_study(storage=storage, study_name=name, direction=StudyDirection.MAXIMIZE)
+            if study.directions != directions:  # left empty by a search for something else
+                optuna.delete_study(study_name=name, storage=storage)
+        if name not in study_names(storage):
+            study = optuna.create_study(storage=storage, study_name=name, directions=directions)
         study.set_user_attr(HEADER, header)
         return SearchStudy(url, study)
 

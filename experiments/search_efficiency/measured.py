@@ -33,7 +33,9 @@ FloatArray = NDArray[np.float64]
 class Curve:
     """One search: the best score after each of its trials [n], and the seconds that had passed by then [n].
 
-    A trial whose widths were scored before counts as an evaluation, although it took none.
+    A trial whose widths were scored before counts as an evaluation, although it took none. Every evaluation
+    counts with the median seconds of all those of its setup and seed: candidates of one budget take about the
+    same time, and what else the machine did meanwhile is none of the sampler's.
     """
 
     best: FloatArray
@@ -68,19 +70,33 @@ def read_curves() -> dict[str, dict[str, BySeed]]:
     found: dict[str, dict[str, BySeed]] = {}
     for setup, seed in itertools.product(SETUPS, SEEDS):
         rows = rows_of(HERE / "curves" / f"{setup}-{seed}.csv")
+        evaluations = _evaluations(setup, seed)
         for method, settings in METHODS.items():
             mine = [row for row in rows if row["method"] == method]
             if len(mine) == settings.trials:
-                found.setdefault(setup, {}).setdefault(method, {})[seed] = _curve(mine)
+                found.setdefault(setup, {}).setdefault(method, {})[seed] = _curve(mine, evaluations)
     return found
 
 
-def _curve(rows: list[dict[str, str]]) -> Curve:
+def _evaluations(setup: str, seed: int) -> dict[str, float]:
+    """Return {widths: seconds of their one evaluation}."""
+    rows = rows_of(HERE / "scores" / f"{setup}-{seed}.csv")
+    return {row["widths"]: float(row["seconds"]) for row in rows}
+
+
+def _curve(rows: list[dict[str, str]], evaluations: Mapping[str, float]) -> Curve:
     """Read a search's trials, in order; one that took no evaluation ends with the one before."""
     ordered = sorted(rows, key=lambda row: int(row["trial"]))
-    ends = itertools.accumulate((float(row["seconds"] or 0) for row in ordered), max)
+    typical = float(np.median(list(evaluations.values())))
+    seconds: list[float] = []
+    passed = counted = 0.0
+    for row in ordered:
+        if row["seconds"]:
+            beside = float(row["seconds"]) - passed - evaluations[row["widths"]]
+            passed, counted = float(row["seconds"]), counted + max(beside, 0.0) + typical
+        seconds.append(counted)
     scores = np.array([float(row["score"]) for row in ordered])
-    return Curve(np.maximum.accumulate(scores), np.array(list(ends)))
+    return Curve(np.maximum.accumulate(scores), np.array(seconds))
 
 
 def paired(values: Mapping[int, float], base: Mapping[int, float]) -> Difference | None:

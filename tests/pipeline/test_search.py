@@ -283,6 +283,6 @@ def test_a_search_whose_every_trial_failed_is_reported_without_a_plot(
     result = autoprune.search(model, data, few)
     with pytest.raises(TrialError, match=r"own: none of 2 trials completed, 2 of them with: diverged"):
         _ = result.best
-    summary, plot = report("own", result.storage)
-    assert plot is None
-    assert [failure.trials for failure in summary.failures()] == [(0, 1)]
+    found = report("own", result.storage)
+    assert found.plot is None
+    assert [failure.trials for failure in found.summary.failures()] == [(0, 1)]

@@ -155,11 +155,13 @@ def test_rankings_are_taken_raw_or_by_the_mean_of_their_group(data: VisionData) 
     plain, scaled = make_net(), make_net()
     with torch.no_grad():
         scaled.get_submodule("layer2.0.conv1").weight.mul_(10)  # type: ignore[operator]  # a convolution
-    first, second = (Proposer(make_ground(data, model=model)) for model in (plain, scaled))
+    grounds = [make_ground(data, model=model) for model in (plain, scaled)]
+    first, second = (Proposer(ground, ground.problem.space) for ground in grounds)
     np.testing.assert_array_equal(WARM_STARTS["l1"](first), WARM_STARTS["l1"](second))
     with torch.no_grad():
         scaled.get_submodule("layer2.0.bn1").weight.mul_(10)  # type: ignore[operator]  # a BatchNorm
-    third = Proposer(make_ground(data, model=scaled))
+    ground = make_ground(data, model=scaled)
+    third = Proposer(ground, ground.problem.space)
     place = [variable.name for variable in third.space.variables].index("layer2.0.conv1")
     assert WARM_STARTS["bn"](third)[place] == third.space.ladder.top[place]
 

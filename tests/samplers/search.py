@@ -6,12 +6,15 @@ import functools
 import math
 from collections.abc import Callable
 
+import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.storages import InMemoryStorage
+from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
 from autoprune.samplers import PerTrialSampler, distributions, make_sampler
-from autoprune.space import Budget, SearchSpace, SpaceSpec, build_space
+from autoprune.space import SHARE, Budget, SearchSpace, ShareSpace, SpaceSpec, build_space
 from autoprune.study.leases import this_process
 from autoprune.study.queue import claim_trial, requeue_trial, store_score
 from tests.space.costs import chain, dense_macs
@@ -25,6 +28,13 @@ def space_of(variables: int) -> SearchSpace:
     """A chain of convolutions at half its MACs, widths of 24 and 32."""
     net = chain([24 + 8 * (i % 2) for i in range(variables)])
     return build_space(*net, Budget(macs=dense_macs(net) // 2), SpaceSpec())
+
+
+@functools.cache
+def shared_space_of(variables: int) -> ShareSpace:
+    """The same net, and the share of its MACs is searched."""
+    net = chain([24 + 8 * (i % 2) for i in range(variables)])
+    return ShareSpace(build_space(*net, Budget(macs=dense_macs(net)), SpaceSpec()), ["macs"])
 
 
 def statistic(space: SearchSpace) -> dict[str, float]:
@@ -42,7 +52,8 @@ def upside_down(params: dict[str, float]) -> float:
 class Search:
     """A search whose process can be killed: `restart` keeps nothing but the storage.
 
-    Every seventh trial fails, every fifth is stopped early, unless `stops` is off: then it fails too.
+    Every seventh trial fails, every fifth is stopped early, unless `stops` is off: then it fails too. With
+    several objectives, the score and the MACs, none is stopped.
     """
 
     def __init__(
@@ -54,13 +65,15 @@ class Search:
         *,
         score: Score = waves,
         stops: bool = True,
+        several: bool = False,
     ) -> None:
         self.sampler, self.trials, self.seed = sampler, trials, seed
-        self.score, self.stops = score, stops
-        self.problem = space_of(variables)
+        self.score, self.stops, self.several = score, stops, several
+        self.problem = shared_space_of(variables) if several else space_of(variables)
         self.space = distributions(self.problem.variables)
         self.storage = InMemoryStorage()
-        optuna.create_study(study_name="s", storage=self.storage, direction="maximize")
+        directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * several]
+        optuna.create_study(study_name="s", storage=self.storage, directions=directions)
         self.restart()
 
     def restart(self) -> None:
@@ -70,6 +83,7 @@ class Search:
             trials=self.trials,
             space=self.problem,
             statistics={name: statistic(self.problem) for name in ("importance", "kl")},
+            objectives=1 + self.several,
         )
         self.study = optuna.load_study(study_name="s", storage=self.storage, sampler=sampler)
 
@@ -88,14 +102,21 @@ class Search:
             trial.suggest_float(name, distribution.low, distribution.high)
 
     def tell(self, trial: Trial) -> None:
-        stopped = trial.number % 5 == 4
+        stopped = trial.number % 5 == 4 and not self.several
         if trial.number % 7 == 3 or (stopped and not self.stops):
             self.study.tell(trial, state=TrialState.FAIL)
         elif stopped:
             store_score(self.study, trial.number, 1, self.score(trial.params))
             self.study.tell(trial, state=TrialState.PRUNED)
         else:
-            self.study.tell(trial, self.score(trial.params))
+            self.study.tell(trial, self.values(trial.params))
+
+    def values(self, params: dict[str, float]) -> list[float]:
+        """The score, which grows with the share, and the MACs."""
+        if not self.several:
+            return [self.score(params)]
+        macs = self.problem.cost(self.problem.decode(np.array(list(params.values())))).macs
+        return [self.score(params) + 2 * params[SHARE], float(np.ravel(macs)[0])]
 
     def run(self, disturb: Callable[[Search, int], None] = lambda search, n: None) -> Proposals:
         for n in range(self.trials):
@@ -105,6 +126,14 @@ class Search:
             self.suggest(trial)
             self.tell(trial)
         return self.proposals()
+
+    def filled(self, proposals: Proposals) -> NDArray[np.float64]:
+        """How much of the budget, or of the share of it that was proposed, each proposal uses."""
+        ratios = np.array([list(proposal.values()) for proposal in proposals])
+        usage = self.problem.usage(self.problem.decode(ratios))
+        if isinstance(self.problem, ShareSpace):
+            usage = usage / self.problem.shares[self.problem.ladder.of_ratios(ratios)[:, 0]]
+        return usage
 
     def proposals(self) -> Proposals:
         return [trial.params for trial in self.study.get_trials(deepcopy=False)]

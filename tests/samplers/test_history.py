@@ -6,10 +6,8 @@ import datetime
 
 import numpy as np
 import optuna
-import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from autoprune.errors import ConfigError
 from autoprune.samplers import Brief, distributions
 from autoprune.samplers.history import feasible, read_history
 from tests.samplers.search import space_of
@@ -73,9 +71,3 @@ def test_scores_are_higher_for_better_where_the_study_minimises() -> None:
     study = optuna.create_study(direction="minimize")
     add(study, 0.3, 1)
     assert read_history(brief(), study, next_trial(study)).outcomes[0].score == -0.3
-
-
-def test_several_objectives_are_refused() -> None:
-    study = optuna.create_study(directions=["maximize", "minimize"])
-    with pytest.raises(ConfigError, match=r'2 objectives, this sampler takes one; choose "nsga2"'):
-        read_history(brief(), study, next_trial(study))

@@ -1,0 +1,92 @@
+"""What a search measures of the runtime before it begins, by a probe of the user's whose answer is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import autoprune
+from autoprune.config import load_config
+from autoprune.data import load
+from autoprune.errors import ConfigError
+from autoprune.pipeline import Dense, inspect, report, resume
+from autoprune.pipeline.checks import check_names
+from autoprune.study import open_study
+from autoprune.task import Task
+from autoprune.zoo import make_model
+
+CONFIG: dict[str, dict[str, Any]] = {
+    "budget": {"flops": "50%"},
+    "search": {
+        "trials": 3,
+        "study": "own",
+        "sampler": "random",
+        "setting": "float32 contiguous",
+        "divisor": "auto",
+        "warm_starts": [],
+    },
+    "latency": {"probe": f"{__name__}:in_blocks_of_4"},
+    "score": {"rungs": ["calibrate"], "calibration_batches": 1},
+}
+
+
+TIMED: list[nn.Module] = []
+
+
+def in_blocks_of_4(model: nn.Module, inputs: Any) -> float:
+    """Take as long as a runtime would that works on four channels at a time."""
+    TIMED.append(model)
+    widths = [module.out_channels for module in model.modules() if isinstance(module, nn.Conv2d)]
+    return float(1 + sum(-(-width // 4) for width in widths))
+
+
+def test_a_divisor_that_is_auto_is_measured_kept_and_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    model, data = make_model("digits_resnet", 10, 1), load("digits", batch_size=64, val_fraction=0.2)
+    result = autoprune.search(model, data, CONFIG)
+    study = open_study(result.storage, "own")
+    assert study.config["search"]["divisor"] == 4
+    dense = study.chosen["dense_widths"]
+    for record in study.records():
+        for name, width in record.widths.items():
+            assert width % 4 == 0 or width == dense.get(name, width)
+    found = report("own", result.storage)
+    assert found.stairs is not None
+    assert found.stairs.is_file()
+    TIMED.clear()
+    more = resume(
+        "own", result.storage, dense=Dense(model, data, Task(), "cpu"), overrides=["search.trials=4"]
+    )
+    assert len(more.summary.records) == 4
+    assert not TIMED
+
+
+def test_inspect_measures_the_divisor_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load_config("digits", ["search.divisor=auto", f"latency.probe={__name__}:in_blocks_of_4"])
+    said: list[str] = []
+    inspection = inspect(config, watch=lambda event: said.append(str(event)))
+    assert any("multiples of 4" in text for text in said)
+    assert int(inspection.smallest.macs) > int(inspect(load_config("digits")).smallest.macs)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["search.divisor=auto", "latency.probe=onix"], r'onix.*Did you mean "onnx"'),
+        (["budget.latency=60%", "latency.probe=command"], r"latency\.command: "),
+        (["search.divisor=automatic"], r"search\.divisor: got 'automatic'"),
+    ],
+)
+def test_a_runtime_that_cannot_be_used_is_refused_before_anything_is_loaded(
+    overrides: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_names(load_config("digits", overrides))
