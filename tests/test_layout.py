@@ -33,7 +33,7 @@ ARROWS = {
     "task": "userfunction",
     "precision": "data task",
     "train": "data task precision",
-    "latency": "graph userfunction export",
+    "latency": "graph cost userfunction export",
     "supernet": "rebuild criteria space",
     "rungs": "errors",
     "memory": "errors",

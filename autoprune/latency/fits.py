@@ -1,10 +1,10 @@
-"""Own the fit of a table: which stairs the runtime has, a surface a signature, and whole passes from operators.
+"""Own the fit of a table: the grain of the runtime, a surface a signature, whole passes from operators.
 
 What is tried is judged by candidates that took no part: five-fold, by the error of whole forward passes. Before:
 `tabulate` measured; after: the table.
 
     fit = best_fit(readings)
-    fit.stairs, fit.error              # Stairs(align=4, step=16), 0.021
+    fit.grain, fit.error              # Grain(align=4, step=16), 0.021
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from autoprune.latency.surfaces import CUTS, Readings, Stairs, Surface, fit_surfaces, sum_surfaces
+from autoprune.latency.surfaces import CUTS, Readings, Grain, Surface, fit_surfaces, sum_surfaces
 
 FloatArray = NDArray[np.float64]
 
-STAIRS = tuple(
-    Stairs(align, step)
+GRAINS = tuple(
+    Grain(align, step)
     for align, step in itertools.product((1, 2, 4, 8, 16), (1, 4, 8, 16, 32))
     if step >= align
 )
@@ -35,7 +35,7 @@ _FOLDS = 5
 class Fit:
     """What a table is made of; the attributes are those of LatencyTable and Calibration."""
 
-    stairs: Stairs
+    grain: Grain
     surfaces: Sequence[Surface]
     constant_ms: float
     scale: float
@@ -43,33 +43,33 @@ class Fit:
 
 
 def best_fit(readings: Readings) -> Fit:
-    """Fit the stairs and the knots that predict best what was held out."""
-    errors = {stairs: _held_out_error(readings, stairs, CUTS[0]) for stairs in STAIRS}
-    stairs = min(errors, key=lambda each: errors[each])
-    by_cuts = {cuts: _held_out_error(readings, stairs, cuts) for cuts in CUTS}
+    """Fit the grain and the knots that predict best what was held out."""
+    errors = {grain: _held_out_error(readings, grain, CUTS[0]) for grain in GRAINS}
+    grain = min(errors, key=lambda each: errors[each])
+    by_cuts = {cuts: _held_out_error(readings, grain, cuts) for cuts in CUTS}
     cuts = min(by_cuts, key=lambda each: by_cuts[each])
-    surfaces, (constant, scale) = _fit(readings, stairs, cuts)
-    return Fit(stairs, surfaces, constant, scale, by_cuts[cuts])
+    surfaces, (constant, scale) = _fit(readings, grain, cuts)
+    return Fit(grain, surfaces, constant, scale, by_cuts[cuts])
 
 
 def _fit(
-    readings: Readings, stairs: Stairs, cuts: Sequence[float]
+    readings: Readings, grain: Grain, cuts: Sequence[float]
 ) -> tuple[list[Surface], tuple[float, float]]:
     """Return the surfaces, and the constant and the scale that make whole passes of their sums."""
-    surfaces = fit_surfaces(readings, stairs, cuts)
+    surfaces = fit_surfaces(readings, grain, cuts)
     sums = sum_surfaces(surfaces, readings.sizes, readings.signature)
     columns = np.stack([np.ones(len(sums)), sums], axis=1)
     (constant, scale), _ = nnls(columns / readings.whole_ms[:, None], np.ones(len(sums)))
     return surfaces, (float(constant), float(scale))
 
 
-def _held_out_error(readings: Readings, stairs: Stairs, cuts: Sequence[float]) -> float:
+def _held_out_error(readings: Readings, grain: Grain, cuts: Sequence[float]) -> float:
     """Return the mean absolute relative error of whole passes, each predicted from the other folds."""
     fold = np.random.default_rng(0).permutation(len(readings.whole_ms)) % _FOLDS
     errors = []
     for number in range(_FOLDS):
         held = readings.part(fold == number)
-        surfaces, (constant, scale) = _fit(readings.part(fold != number), stairs, cuts)
+        surfaces, (constant, scale) = _fit(readings.part(fold != number), grain, cuts)
         predicted = constant + scale * sum_surfaces(surfaces, held.sizes, held.signature)
         errors.append(np.abs(predicted / held.whole_ms - 1))
     return float(np.concatenate(errors).mean())

@@ -124,9 +124,7 @@ def make_operators(
     return [Operator(draft.name, draft.signature(), draft.sizes) for draft in drafts], owner
 
 
-def _leading(
-    numbers: Sequence[Size | int | None], call: Call, sizes: Observations
-) -> tuple[Size, ...]:
+def _leading(numbers: Sequence[Size | int | None], call: Call, sizes: Observations) -> tuple[Size, ...]:
     """Return the sizes of a call that are not proportional: of a contraction the first two, else the largest."""
     by_unit: dict[Size, Size] = {}
     for number in numbers:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.latency.operators import Operator
-from autoprune.latency.surfaces import Stairs, Surface
+from autoprune.latency.surfaces import Grain, Surface
 from autoprune.latency.table import LatencyTable
 
 IntArray = NDArray[np.int64]
@@ -31,7 +31,7 @@ class LatencyPredictor:
 
     A runtime may be slower at a width than at the next multiple of its step. What is called counts an operator at
     the fastest sizes that are at least its own: the lower monotone envelope, which never falls where a width grows,
-    is exact on the stairs, and is too low off them by what a user gains who takes the next step up.
+    is exact on the steps, and is too low off them by what a user gains who takes the next step up.
 
     Attributes:
         table: what was measured.
@@ -100,20 +100,20 @@ class _Part:
 
 
 def _alternatives(surface: Surface, sizes: IntArray) -> Iterator[FloatArray]:
-    """Iterate over the milliseconds [n] at the next sizes on and off the stairs, along either axis.
+    """Iterate over the milliseconds [n] at the next sizes on and off the multiple, along either axis.
 
     Milliseconds rise along each grid, so the next size on a grid is the fastest there.
     """
-    stairs = surface.stairs
-    for first in _next(stairs, sizes[:, 0]):
-        for second in _next(stairs, sizes[:, 1]):
-            on = [stairs.on(axis).astype(np.int64) for axis in (first, second)]
-            effective = stairs.effective(np.stack([first, second], axis=1)).astype(np.float64)
+    grain = surface.grain
+    for first in _next(grain, sizes[:, 0]):
+        for second in _next(grain, sizes[:, 1]):
+            on = [grain.on(axis).astype(np.int64) for axis in (first, second)]
+            effective = grain.effective(np.stack([first, second], axis=1)).astype(np.float64)
             yield surface.on_grid(on[0], on[1], effective)
 
 
-def _next(stairs: Stairs, sizes: IntArray) -> list[IntArray]:
-    """Return the sizes themselves and, where those differ, the next ones on and off the stairs."""
-    if stairs.align == 1:
+def _next(grain: Grain, sizes: IntArray) -> list[IntArray]:
+    """Return the sizes themselves and, where those differ, the next ones on and off the multiple."""
+    if grain.align == 1:
         return [sizes]
-    return [-(-sizes // stairs.align) * stairs.align, sizes + stairs.on(sizes)]
+    return [-(-sizes // grain.align) * grain.align, sizes + grain.on(sizes)]

@@ -5,7 +5,7 @@ to a step. So a surface has one grid for sizes on the multiple and one for those
 grid milliseconds never fall where a size grows, and lie on bilinear pieces between the knots. Before: `tabulate`
 measures; after: the table stores the grids, the predictor reads them.
 
-    fitted = fit_surfaces(readings, Stairs(align=4, step=16), CUTS[0])
+    fitted = fit_surfaces(readings, Grain(align=4, step=16), CUTS[0])
     fitted[0].at(sizes)                    # float64 [n] for int64 sizes [n, 2]
 """
 
@@ -32,7 +32,7 @@ _REWEIGHTINGS = 3
 
 
 @dataclass(frozen=True)
-class Stairs:
+class Grain:
     """How a runtime treats sizes.
 
     Attributes:
@@ -60,24 +60,27 @@ class Surface:
     Attributes:
         stairs: which grid a size belongs to, and where on it.
         knots: for the in size and the out size, float64 ascending from 0; [0] for an axis without a size.
-        ms: float64 [2, 2, in knots, out knots]; the first two axes say whether in and out size lie on the stairs.
+        ms: float64 [2, 2, in knots, out knots]; the first two axes say whether in and out size lie on the multiple.
     """
 
-    stairs: Stairs
+    grain: Grain
     knots: tuple[FloatArray, FloatArray]
     ms: FloatArray
 
     def at(self, sizes: IntArray) -> FloatArray:
         """Return milliseconds [n] at sizes [n, 2]."""
-        on = self.stairs.on(sizes).astype(np.int64)
-        return self.on_grid(on[:, 0], on[:, 1], self.stairs.effective(sizes).astype(np.float64))
+        on = self.grain.on(sizes).astype(np.int64)
+        return self.on_grid(on[:, 0], on[:, 1], self.grain.effective(sizes).astype(np.float64))
 
     def on_grid(self, first: IntArray, second: IntArray, effective: FloatArray) -> FloatArray:
         """Return milliseconds [n] on the grids [first, second] [n] at effective sizes [n, 2]."""
         (low, share), (below, part) = (
             _place(knots, effective[:, axis]) for axis, knots in enumerate(self.knots)
         )
-        high, above = np.minimum(low + 1, len(self.knots[0]) - 1), np.minimum(below + 1, len(self.knots[1]) - 1)
+        high, above = (
+            np.minimum(low + 1, len(self.knots[0]) - 1),
+            np.minimum(below + 1, len(self.knots[1]) - 1),
+        )
         grid = self.ms
         lower = (1 - part) * grid[first, second, low, below] + part * grid[first, second, low, above]
         upper = (1 - part) * grid[first, second, high, below] + part * grid[first, second, high, above]
@@ -105,7 +108,7 @@ class Readings:
         return Readings(self.sizes[rows], self.ms[rows], self.whole_ms[rows], self.signature)
 
 
-def fit_surfaces(readings: Readings, stairs: Stairs, cuts: Sequence[float]) -> list[Surface]:
+def fit_surfaces(readings: Readings, grain: Grain, cuts: Sequence[float]) -> list[Surface]:
     """Fit one surface a signature, by least squares of the error's share in the candidate's whole latency.
 
     Args:
@@ -119,7 +122,7 @@ def fit_surfaces(readings: Readings, stairs: Stairs, cuts: Sequence[float]) -> l
             readings.sizes[:, mine].reshape(-1, 2),
             readings.ms[:, mine].ravel(),
             weights[:, mine].ravel(),
-            stairs,
+            grain,
             cuts,
         )
         for mine in (readings.signature == number for number in range(int(readings.signature.max()) + 1))
@@ -136,15 +139,17 @@ def sum_surfaces(surfaces: Sequence[Surface], sizes: IntArray, signature: IntArr
 
 
 def _fit(
-    sizes: IntArray, ms: FloatArray, weights: FloatArray, stairs: Stairs, cuts: Sequence[float]
+    sizes: IntArray, ms: FloatArray, weights: FloatArray, grain: Grain, cuts: Sequence[float]
 ) -> Surface:
-    on = stairs.on(sizes)
-    effective = stairs.effective(sizes).astype(np.float64)
+    on = grain.on(sizes)
+    effective = grain.effective(sizes).astype(np.float64)
     knots = _knots(effective[:, 0], cuts), _knots(effective[:, 1], cuts)
     ramps = [_ramps(axis, effective[:, place]) for place, axis in enumerate(knots)]
     base = np.einsum("ni,nj->nij", *ramps).reshape(len(ms), -1)
-    # Off the stairs a surface is the one on them and something more, a bilinear function.
-    straight = [_ramps(axis[[0, -1]] if len(axis) > 1 else axis, effective[:, i]) for i, axis in enumerate(knots)]
+    # Off the multiple a surface is the one on them and something more, a bilinear function.
+    straight = [
+        _ramps(axis[[0, -1]] if len(axis) > 1 else axis, effective[:, i]) for i, axis in enumerate(knots)
+    ]
     extra = np.einsum("ni,nj->nij", *straight).reshape(len(ms), -1)
     off = [(first, second) for first in (0, 1) for second in (0, 1) if not (first and second)]
     masks = [(on[:, 0] == first) & (on[:, 1] == second) for first, second in off]
@@ -156,7 +161,7 @@ def _fit(
     more = solved[base.shape[1] :].reshape(3, straight[0].shape[1], straight[1].shape[1])
     for (first, second), coefficients in zip(off, more, strict=True):
         grid[first, second] += corners[0] @ coefficients @ corners[1].T
-    return Surface(stairs, knots, grid)
+    return Surface(grain, knots, grid)
 
 
 def _solve(columns: FloatArray, ms: FloatArray, weights: FloatArray) -> FloatArray:

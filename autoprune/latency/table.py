@@ -27,7 +27,7 @@ from autoprune.latency.fingerprint import Fingerprint, device_fingerprint
 from autoprune.latency.operators import Operator
 from autoprune.latency.setting import LatencySetting
 from autoprune.latency.sizes import Size
-from autoprune.latency.surfaces import Stairs, Surface
+from autoprune.latency.surfaces import Grain, Surface
 
 _FORMAT = 1
 
@@ -72,7 +72,7 @@ class LatencyTable:
     model: str
     groups: int
     operators: tuple[Operator, ...]
-    stairs: Stairs
+    grain: Grain
     surfaces: Mapping[str, Surface]
     calibration: Calibration
     dense_ms: float
@@ -95,7 +95,9 @@ class LatencyTable:
             )
         differing = self.device.differences(device_fingerprint(setting))
         if differing:
-            raise LatencyError(f"latency table: measured on another device ({'; '.join(differing)}); {advice}")
+            raise LatencyError(
+                f"latency table: measured on another device ({'; '.join(differing)}); {advice}"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Return the table as JSON values."""
@@ -107,7 +109,7 @@ class LatencyTable:
             "groups": self.groups,
             "dense_ms": self.dense_ms,
             "calibration": dataclasses.asdict(self.calibration),
-            "stairs": dataclasses.asdict(self.stairs),
+            "grain": dataclasses.asdict(self.grain),
             "operators": [
                 {
                     "name": operator.name,
@@ -148,8 +150,10 @@ def table_of_json(values: Mapping[str, Any]) -> LatencyTable:
     """
     try:
         if values["format"] != _FORMAT:
-            raise LatencyError(f"latency table: format {values['format']}, expected {_FORMAT}; measure it anew.")
-        stairs = Stairs(**values["stairs"])
+            raise LatencyError(
+                f"latency table: format {values['format']}, expected {_FORMAT}; measure it anew."
+            )
+        grain = Grain(**values["grain"])
         groups = int(values["groups"])
         return LatencyTable(
             setting=LatencySetting(**values["setting"]),
@@ -157,13 +161,15 @@ def table_of_json(values: Mapping[str, Any]) -> LatencyTable:
             model=str(values["model"]),
             groups=groups,
             operators=tuple(
-                Operator(each["name"], each["signature"], tuple(_size_of(size, groups) for size in each["sizes"]))
+                Operator(
+                    each["name"], each["signature"], tuple(_size_of(size, groups) for size in each["sizes"])
+                )
                 for each in values["operators"]
             ),
-            stairs=stairs,
+            grain=grain,
             surfaces={
                 signature: Surface(
-                    stairs,
+                    grain,
                     (np.array(each["knots"][0]), np.array(each["knots"][1])),
                     np.array(each["ms"], dtype=np.float64),
                 )

@@ -82,7 +82,7 @@ def measure_table(
         model=prunable.fingerprint,
         groups=len(full),
         operators=profiler.operators,
-        stairs=fit.stairs,
+        grain=fit.grain,
         surfaces=dict(zip(signatures, fit.surfaces, strict=True)),
         calibration=Calibration(
             fit.constant_ms, fit.scale, fit.error, len(widths), time.perf_counter() - started
