@@ -11,17 +11,25 @@ from __future__ import annotations
 from autoprune.report.agreement import RungAgreement
 from autoprune.report.plot import plot_study
 from autoprune.report.summary import Failure, StudySummary, summarise
-from autoprune.report.tables import best_table, failure_table, front_table, summary_notes, trial_table
+from autoprune.report.tables import (
+    cost_table,
+    failure_table,
+    front_table,
+    summary_notes,
+    trial_table,
+    widths_table,
+)
 
 __all__ = [
     "Failure",
     "RungAgreement",
     "StudySummary",
-    "best_table",
+    "cost_table",
     "failure_table",
     "front_table",
     "plot_study",
     "summarise",
     "summary_notes",
     "trial_table",
+    "widths_table",
 ]
