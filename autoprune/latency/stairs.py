@@ -137,8 +137,8 @@ def choose_divisor(curves: Iterable[Curve]) -> int:
     """Return the divisor to which widths are best rounded up.
 
     From 1 on, it moves to the next divisor to which the multiples of the present one can be rounded up for
-    free, for as long as there is one: where a runtime works in blocks of 16, and is slow at widths that are
-    no multiples of 4, from 1 to 4, to 8 and to 16. What may be due to noise is not free.
+    free, for as long as there is one: where a runtime works in blocks of 16, and is slow at widths that
+    are no multiples of 4, from 1 to 4, to 8 and to 16. What may be due to noise is not free.
     """
     growing = [scaled for curve in curves if (scaled := _scaled(curve)) is not None]
     chosen = 1
