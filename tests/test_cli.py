@@ -270,6 +270,9 @@ def test_what_is_not_there_is_refused(command: Command, tmp_path: Path) -> None:
     assert_refused(
         command("export", "nothing", "--format", "tflite", cwd=tmp_path), "known: onnx, pt2, safetensors"
     )
+    assert_refused(command("bench", "nothing.onnx", cwd=tmp_path), "nothing.onnx: no such file")
+    (tmp_path / "broken.pt2").write_text("no model")
+    assert_refused(command("bench", "broken.pt2", cwd=tmp_path), "broken.pt2: torch.export cannot load it")
 
 
 def test_a_locked_storage_and_a_file_that_is_none_are_refused(
@@ -291,7 +294,8 @@ def test_help_lists_the_verbs_and_a_missing_argument_is_a_mistake(command: Comma
     code, out, _ = command("--help", cwd=tmp_path)
     assert code == 0
     assert all(
-        verb in out for verb in ("search", "resume", "finetune", "export", "inspect", "train", "report")
+        verb in out
+        for verb in ("search", "resume", "finetune", "export", "bench", "inspect", "train", "report")
     )
     code, _, err = command("search", cwd=tmp_path)
     assert code == 2
@@ -434,6 +438,12 @@ def test_the_main_job_from_search_to_export(command: Command, workplace: Path, w
     best = open_study(f"sqlite:///{workplace}/runs/whole.db", "whole").best()
     assert sum(parameter.numel() for parameter in small.parameters()) == best.params
     assert small(torch.zeros(5, 1, 8, 8)).shape == (5, 10)
+
+    models, quick = ("small.onnx", "small.pt2", "small"), ("--tolerance", "0.9", "--limit", "1")
+    code, out, err = command("bench", *models, "--batch", "2", *quick, cwd=workplace)
+    assert code == 0, err
+    assert all(model in out for model in models)
+    assert "ratio" in out
 
     code, out, err = command("report", "whole", "-o", "report.png", cwd=workplace)
     assert code == 0, err

@@ -30,7 +30,7 @@ MOST_SECONDS = 600.0
 
 
 @contextlib.contextmanager
-def command(model: nn.Module, example_inputs: object, setting: LatencySetting) -> Iterator[Timed]:
+def user_command(model: nn.Module, example_inputs: object, setting: LatencySetting) -> Iterator[Timed]:
     """Export a copy of a model for a command that times it; the file is there as long as the context.
 
     Raises:

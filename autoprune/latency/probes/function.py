@@ -24,7 +24,7 @@ from autoprune.latency.timing import Timed
 
 
 @contextlib.contextmanager
-def function(
+def user_function(
     measure: Callable[..., object], model: nn.Module, example_inputs: object, setting: LatencySetting
 ) -> Iterator[Timed]:
     """Make a copy of a model ready to be timed by a user's function.
