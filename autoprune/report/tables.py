@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autoprune.report.agreement import PREDICTS, RungAgreement
-from autoprune.report.costs import label, said
+from autoprune.report.costs import label, milliseconds, said
 from autoprune.report.summary import StudySummary, outcome
 from autoprune.rungs import SUPERNET
 from autoprune.study import TrialRecord
@@ -133,7 +133,27 @@ def summary_notes(summary: StudySummary) -> list[str]:
     notes = [_meaning(summary)] if summary.ranked() else []
     if summary.front:
         notes.append(_about_front(summary))
+    if "latency_ms" in summary.shown_costs:
+        notes.append(_about_latency(summary))
     return notes + [_agreement(found) for found in summary.agreements] + _warning(summary)
+
+
+def _about_latency(summary: StudySummary) -> str:
+    """Say which latencies were measured, and what was measured of the best trial."""
+    measured = [str(record.number) for record in summary.records if record.measured is not None]
+    if not measured:
+        return "Latencies are predicted from the table of the device."
+    which = f"trial{'s' if len(measured) > 1 else ''} {', '.join(measured)}"
+    known = f"Latencies are predicted, but measured beside the dense model of {which}."
+    if summary.best is None or summary.best.measured is None:
+        return known
+    found = summary.best.measured
+    low, high = found.ratio_interval
+    verdict = "within the budget" if found.met else "over the budget, as all that were measured"
+    return (
+        f"{known} The best takes {milliseconds(found.latency_ms)} ms, {found.ratio:.1%} "
+        f"({low:.1%} to {high:.1%}) of the dense model's time: {verdict}."
+    )
 
 
 def _meaning(summary: StudySummary) -> str:
