@@ -164,7 +164,7 @@ def write_loaders(folder: Path, module: str, body: str) -> None:
         ("task.metric=acuracy", 'Did you mean "accuracy"?'),
         ("budget.flops=0.1%", "is the smallest reachable"),
         ("budget.flops=150%", "less than the dense model's"),
-        ("budget.latency=4 ms", "latency budgets are not available"),
+        ("budget.latency=4 M", "budget.latency: got '4 M', expected a share"),
         ("data.val_fraction=0.0001", "data.val_fraction"),
         ("search.space=nowhere.toml", "cannot be read as a search space"),
         ("search.device=tpu", "device"),
