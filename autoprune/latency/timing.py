@@ -31,6 +31,9 @@ Clock: TypeAlias = Callable[[], float]
 _MOST_RUNS = 1000
 """Of a turn, however short a run is."""
 
+_LONG_RUN = 1.0
+"""Seconds next to which the caches' refilling counts for nothing."""
+
 _WARM_UP_RUNS, _WARM_UP_SECONDS = 5, 0.5
 """A warm-up ends with whichever is reached first, but no sooner than a model has run twice."""
 
@@ -60,10 +63,11 @@ def time_in_turn(
 ) -> Timings[Name]:
     """Time models side by side, after a warm-up, until every interval is tight or the time is over.
 
-    In a round each model has one turn: an untimed run that brings its weights back into the caches, then as
-    many timed ones as fill `turn_seconds`. Rounds go on until the interval of each ratio to the baseline (of
-    each median, where there is no baseline) is within the tolerance, or `limit_seconds` have passed since the
-    start; six rounds, which a 95% interval takes, are run even if that lasts longer.
+    In a round each model has one turn: an untimed run that brings its weights back into the caches (unless a
+    run takes a second and more), then as many timed ones as fill `turn_seconds`. Rounds go on until the
+    interval of each ratio to the baseline (of each median, where there is no baseline) is within the
+    tolerance, or `limit_seconds` have passed since the start; six rounds, which a 95% interval takes, are run
+    even if that lasts longer.
 
     Args:
         timed: {name: runs the model once}; at least one.
@@ -75,13 +79,15 @@ def time_in_turn(
         clock: the clock that limits and turns go by.
     """
     started = clock()
-    repeats = {name: _repeats(run, turn_seconds, clock) for name, run in timed.items()}
+    seconds = {name: _warm_up(run, clock) for name, run in timed.items()}
     turns: dict[Name, list[list[float]]] = {name: [] for name in timed}
     medians: dict[Name, list[float]] = {name: [] for name in timed}
     for rounds, order in enumerate(_orders(list(timed), seed), start=1):
         for name in order:
-            timed[name]()
-            turns[name].append([timed[name]() for _ in range(repeats[name])])
+            if seconds[name] < _LONG_RUN:
+                timed[name]()
+            runs = min(_MOST_RUNS, math.ceil(turn_seconds / seconds[name]))
+            turns[name].append([timed[name]() for _ in range(runs)])
             medians[name].append(statistics.median(turns[name][-1]))
         judged = _ratios(medians, baseline) or medians
         if rounds >= FEWEST_ROUNDS and (
@@ -89,9 +95,9 @@ def time_in_turn(
             or all(is_tight(*median_interval(values), tolerance) for values in judged.values())
         ):
             break
-    seconds = clock() - started
+    total = clock() - started
     return Timings(
-        {name: Measurement.of(each, seconds=seconds, tolerance=tolerance) for name, each in turns.items()},
+        {name: Measurement.of(each, seconds=total, tolerance=tolerance) for name, each in turns.items()},
         {name: Ratio.of(each, tolerance=tolerance) for name, each in _ratios(medians, baseline).items()},
     )
 
@@ -116,8 +122,8 @@ def _ratios(medians: Mapping[Name, list[float]], baseline: Name | None) -> dict[
     }
 
 
-def _repeats(run: Timed, turn_seconds: float, clock: Clock) -> int:
-    """Warm a model up and return how many of its runs fill a turn."""
+def _warm_up(run: Timed, clock: Clock) -> float:
+    """Run a model a few times and return the seconds of the shortest run, as another may be interrupted."""
     started = clock()
     run()
     seconds: list[float] = []
@@ -125,5 +131,4 @@ def _repeats(run: Timed, turn_seconds: float, clock: Clock) -> int:
         before = clock()
         run()
         seconds.append(clock() - before)
-    # The shortest run, as one that was interrupted would leave turns too short.
-    return math.ceil(turn_seconds / max(min(seconds), turn_seconds / _MOST_RUNS))
+    return max(min(seconds), 1e-9)

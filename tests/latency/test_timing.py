@@ -140,6 +140,7 @@ def test_a_slow_model_gets_its_six_rounds_beyond_the_limit() -> None:
     machine = Machine()
     timings = time_in_turn({"slow": machine.model("slow", lambda: 4e3)}, limit_seconds=5, clock=machine.clock)
     assert timings.measurements["slow"].runs == FEWEST_ROUNDS
+    assert len(machine.order) == 2 + FEWEST_ROUNDS  # no run is spent on the caches
 
 
 def test_the_interval_covers_the_true_ratio_as_often_as_it_says() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -51,10 +52,13 @@ def test_a_command_that_gives_no_milliseconds(body: str, message: str) -> None:
         timed()
 
 
-def test_a_command_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_hangs_is_ended_with_all_that_it_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "MOST_SECONDS", 0.2)
+    hanging = LatencySetting("command", command="ls {onnx} && sleep 1000 && echo 1")
+    started = time.monotonic()
     with (
-        user_command(nn.Conv2d(3, 4, 3), IMAGES, script("import time; time.sleep(30)")) as timed,
+        user_command(nn.Conv2d(3, 4, 3), IMAGES, hanging) as timed,
         pytest.raises(LatencyError, match=r"has not ended after 0 s; try it by hand"),
     ):
         timed()
+    assert time.monotonic() - started < 500  # a child that lived on would hold the pipes open
