@@ -12,7 +12,7 @@ from rich.table import Table
 
 from autoprune.errors import TrialError
 from autoprune.pipeline import SearchResult
-from autoprune.report import StudySummary, best_table, failure_table, summary_notes, trial_table
+from autoprune.report import StudySummary, failure_table, summary_notes, trial_table, widths_table
 from autoprune.rungs import RungScore
 from autoprune.study import TrialRecord
 
@@ -65,11 +65,11 @@ def drawn(table: Table, width: int = 80) -> str:
 
 
 def test_the_best_widths_are_shown_of_the_dense_ones_without_frozen_groups() -> None:
-    text = drawn(best_table(SUMMARY))
+    text = drawn(widths_table(SUMMARY, SUMMARY.best))
     assert "10 / 16" in text
     assert "fc" not in text
     older = dataclasses.replace(SUMMARY, dense_widths={})  # a study from before dense widths were stored
-    assert "fc" in drawn(best_table(older))
+    assert "fc" in drawn(widths_table(older, older.best))
 
 
 def test_a_score_names_the_rung_that_it_was_measured_after() -> None:
