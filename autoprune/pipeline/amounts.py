@@ -197,8 +197,9 @@ def _parse(where: str, value: float | str, key: CostKey) -> _Amount:
     number = Fraction(found[1].replace("_", "").replace(",", ""))
     if found[2] == "%":
         return _Amount(number / 100, is_share=True)
-    if number < 1 and key.suffixes is not _TIMES:
+    units = number * key.suffixes[found[2]]
+    if units < 1 and key.suffixes is not _TIMES:
         raise ConfigError(
             f'{where}: got {value!r}, which is less than one; write a share as "{float(number):.0%}".'
         )
-    return _Amount(number * key.suffixes[found[2]], is_share=False)
+    return _Amount(units, is_share=False)

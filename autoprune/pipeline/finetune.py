@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -127,7 +128,7 @@ def finetune(
         study=study,
         folder=folder / name,
         trial=best.number,
-        cost=problem.prunable.cost(plan.widths),
+        cost=problem.cost(np.array([[best.widths[name] for name in problem.space.groups]])).one(),
         dense_cost=problem.dense_cost,
         val_score=val_score,
         test_score=_on_test(small, dense, setting),
@@ -151,7 +152,7 @@ def _complete(study: SearchStudy, number: int) -> TrialRecord:
     if not records[number].is_whole:
         state = "was stopped early" if records[number].stopped else f"is {records[number].state}"
         raise StudyError(
-            f"--trial {number}: it {state}; choose a complete one, `autoprune report {study.name}` lists them."
+            f"--trial {number}: it {state}; choose a complete one from `autoprune report {study.name}`."
         )
     return records[number]
 
@@ -235,8 +236,8 @@ def _save(
         extra={"study": study.name, "trial": result.trial, "architecture": architecture, **scores},
     )
     costs = {
-        "cost": [int(result.cost.macs), int(result.cost.params)],
-        "dense_cost": [int(result.dense_cost.macs), int(result.dense_cost.params)],
+        "cost": dataclasses.astuple(result.cost),
+        "dense_cost": dataclasses.astuple(result.dense_cost),
     }
     study.store_note(_note(result.folder.name), {"identity": dict(identity), **costs, **scores})
 
