@@ -158,6 +158,8 @@ def write_loaders(folder: Path, module: str, body: str) -> None:
         ("search.warm_starts=l1", "search.warm_starts: got 'l1', expected a list of strings"),
         ("evolution.population=1", "evolution.population: got 1, expected an integer >= 2"),
         ("search.criterion=l7", "search.criterion"),
+        ("search.objectives=['score', 'latancy']", 'Did you mean "latency"?'),
+        ("search.objectives=['macs']", 'expected "score" first'),
         ("score.rungs=['5 stepps']", "score.rungs"),
         ("model.name=digits_resnett", 'Did you mean "digits_resnet"?'),
         ("data.name=digit", 'Did you mean "digits"?'),
@@ -448,6 +450,31 @@ def test_the_main_job_from_search_to_export(command: Command, workplace: Path, w
     code, out, err = command("report", "whole", "-o", "report.png", cwd=workplace)
     assert code == 0, err
     assert (workplace / "report.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_trial_is_picked_within_limits_and_retrained(
+    command: Command, workplace: Path, whole: str, tmp_path: Path
+) -> None:
+    records = [record for record in proposals(workplace, "whole") if record.is_whole]
+    most = sorted(record.params or 0 for record in records)[len(records) // 2]
+    within = [record for record in records if (record.params or 0) <= most]
+    wanted = max(within, key=lambda record: record.score or 0.0).number
+    code, out, err = command("best", "whole", "--params", str(most), "--flops", "25%", cwd=workplace)
+    assert code == 0, err
+    assert f"Best: trial {wanted}" in out
+    storage = f"sqlite:///{workplace}/runs/whole.db"
+    assert f"Next: autoprune finetune whole --storage {storage} --trial {wanted}" in out
+    refused = command("best", "whole", "--params", "1", cwd=workplace)
+    assert_refused(refused, "no complete trial keeps to --params 1; the least there is: ")
+    assert_refused(command("best", "whole", "--size", "much", cwd=workplace), "--size: got 'much'")
+
+    quick = ("--set", "finetune.epochs=1", "--set", f"output.folder={tmp_path}")
+    code, out, err = command("finetune", "whole", "--trial", str(wanted), *quick, cwd=workplace)
+    assert code == 0, err
+    assert f"Next: autoprune export {tmp_path}/trial-{wanted} --format onnx" in out
+    code, out, err = command("export", f"{tmp_path}/trial-{wanted}", cwd=workplace)
+    assert code == 0, err
+    assert_refused(command("finetune", "whole", "--trial", "99", cwd=workplace), "whole has trials 0 to 7")
 
 
 @pytest.mark.parametrize(
