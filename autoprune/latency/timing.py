@@ -31,8 +31,8 @@ Clock: TypeAlias = Callable[[], float]
 _MOST_RUNS = 1000
 """Of a turn, however short a run is."""
 
-_LONG_RUN = 1.0
-"""Seconds next to which the caches' refilling counts for nothing."""
+_LONG_RUN = 0.1
+"""Seconds next to which filling the caches again counts for little: it takes a few milliseconds at most."""
 
 _WARM_UP_RUNS, _WARM_UP_SECONDS = 5, 0.5
 """A warm-up ends with whichever is reached first, but no sooner than a model has run twice."""
@@ -64,7 +64,7 @@ def time_in_turn(
     """Time models side by side, after a warm-up, until every interval is tight or the time is over.
 
     In a round each model has one turn: an untimed run that brings its weights back into the caches (unless a
-    run takes a second and more), then as many timed ones as fill `turn_seconds`. Rounds go on until the
+    run takes a tenth of a second or more), then as many timed ones as fill `turn_seconds`. Rounds go on until the
     interval of each ratio to the baseline (of each median, where there is no baseline) is within the
     tolerance, or `limit_seconds` have passed since the start; six rounds, which a 95% interval takes, are run
     even if that lasts longer.

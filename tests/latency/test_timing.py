@@ -87,7 +87,7 @@ def test_one_interrupted_run_does_not_shorten_the_turns() -> None:
 def test_every_other_round_is_the_reverse_of_the_one_before() -> None:
     machine = Machine()
     names = [str(number) for number in range(5)]
-    time_in_turn({name: machine.model(name, lambda: 100.0) for name in names}, clock=machine.clock)
+    time_in_turn({name: machine.model(name, lambda: 50.0) for name in names}, clock=machine.clock)
     runs = machine.order[-2 * len(names) * FEWEST_ROUNDS :]  # two of each turn
     rounds = [runs[start : start + 10 : 2] for start in range(0, len(runs), 10)]
     assert all(sorted(each) == names for each in rounds)
