@@ -1,7 +1,7 @@
 """Own the fit of a table: the grain of the runtime, a surface a signature, whole passes from operators.
 
-What is tried is judged by candidates that took no part: five-fold, by the error of whole forward passes. Before:
-`tabulate` measured; after: the table.
+What is tried is judged by candidates that took no part: five-fold, by the error of whole forward passes.
+Before: `tabulate` measured; after: the table.
 
     fit = best_fit(readings)
     fit.grain, fit.error              # Grain(align=4, step=16), 0.021
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from autoprune.latency.surfaces import CUTS, Readings, Grain, Surface, fit_surfaces, sum_surfaces
+from autoprune.latency.surfaces import CUTS, Grain, Readings, Surface, fit_surfaces, sum_surfaces
 
 FloatArray = NDArray[np.float64]
 

@@ -1,10 +1,10 @@
 """Own operators: the pieces that a model's latency is the sum of, and the sizes that each depends on.
 
-A runtime shows calls (an ATen call, a node of an ONNX graph), each with all its numbers. A call that multiplies
-matrices opens an operator, and what follows it on the same channels belongs to it (its BatchNorm, its ReLU):
-runtimes fuse these, in some candidates and not in others. A call on other channels (a concat, the pooling of one)
-is an operator of its own. Before: `sizes` and a runtime's calls; after: `surfaces` has one function of
-(in size, out size) for all operators of one signature.
+A runtime shows calls (an ATen call, a node of an ONNX graph), each with all its numbers. A call that
+multiplies matrices opens an operator, and what follows it on the same channels belongs to it (its
+BatchNorm, its ReLU): runtimes fuse these, in some candidates and not in others. A call on other channels (a
+concat, the pooling of one) is an operator of its own. Before: `sizes` and a runtime's calls; after:
+`surfaces` has one function of (in size, out size) for all operators of one signature.
 
     operators, owner = make_operators(calls, sizes)    # owner[i]: the operator that call i belongs to
     operators[1].name, operators[1].sizes              # "layer1.0.conv1", (Size(...), Size(...))
@@ -32,7 +32,8 @@ class Call:
 
     Attributes:
         kind: what is called, and everything about it that is no number.
-        numbers: the dimensions of its tensors and its other numbers, in an order that depends on `kind` alone.
+        numbers: the dimensions of its tensors and its other numbers, in an order that depends on `kind`
+            alone.
         weight: the parameter that it multiplies by, or "".
     """
 
@@ -51,7 +52,8 @@ class Operator:
     """A piece of the model.
 
     Attributes:
-        name: the layer whose weight it multiplies by, or the first call's kind and its place among the operators.
+        name: the layer whose weight it multiplies by, or the first call's kind and its place among the
+            operators.
         signature: a digest; operators of one signature do the same work at the same sizes.
         sizes: what its latency depends on, at most MOST_SIZES.
     """
@@ -107,8 +109,8 @@ def make_operators(
     for others in observed[1:]:
         if [call.kind for call in others] != [call.kind for call in calls]:
             raise LatencyError(
-                f"{len(calls)} operators run in the dense model and {len(others)} or others in a narrowed one: "
-                "a table takes the same operators at all widths."
+                f"{len(calls)} operators run in the dense model and {len(others)} or others in a narrowed "
+                "one: a table takes the same operators at all widths."
             )
     drafts: list[_Draft] = []
     owner = []
@@ -125,7 +127,7 @@ def make_operators(
 
 
 def _leading(numbers: Sequence[Size | int | None], call: Call, sizes: Observations) -> tuple[Size, ...]:
-    """Return the sizes of a call that are not proportional: of a contraction the first two, else the largest."""
+    """Return the sizes of a call that are not proportional: a contraction's first two, else the largest."""
     by_unit: dict[Size, Size] = {}
     for number in numbers:
         if isinstance(number, Size):

@@ -1,7 +1,8 @@
 """Own profiles: how a runtime times the operators of a candidate one by one, inside its whole forward pass.
 
-Before: widths from `design`; after: `tabulate` runs each candidate beside the dense model. A runtime that can tell
-the time of each operator is a profiler and a row in PROFILERS; for any other probe candidates are timed whole.
+Before: widths from `design`; after: `tabulate` runs each candidate beside the dense model. A runtime that
+can tell the time of each operator is a profiler and a row in PROFILERS; for any other probe candidates are
+timed whole.
 
     profiler = make_profiler(prunable, setting)
     profiler.operators[1].name                  # "layer1.0.conv1"
@@ -48,7 +49,7 @@ IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
 _TRIMMED = 0.25
-"""Share of the fastest and of the slowest passes that a mean leaves out: runtimes report whole microseconds."""
+"""Share of the fastest and slowest passes that a mean leaves out: runtimes report whole microseconds."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class Opened:
 
     Attributes:
         timed: runs it once, and returns its milliseconds.
-        operator_ms: runs it so many times, and returns the milliseconds [operators] of each operator in a pass;
-            None where the probe cannot tell. Called at most once, after at least one `timed()`.
+        operator_ms: runs it so many times, and returns the milliseconds [operators] of each operator in a
+            pass; None where the probe cannot tell. Called at most once, after at least one `timed()`.
     """
 
     timed: Timed
@@ -214,8 +215,8 @@ def _event_rows(
 ) -> FloatArray:
     """Return the milliseconds [runs, operators] of the passes in a profile of ONNX Runtime.
 
-    A fused node bears the name of one that it replaces or of the tensor that it writes. Nodes that the optimiser
-    puts in between (to reorder channels) bear neither, and count to the operator before them.
+    A fused node bears the name of one that it replaces or of the tensor that it writes. Nodes that the
+    optimiser puts in between (to reorder channels) bear neither, and count to the operator before them.
     """
     kernels = [event for event in events if str(event.get("name", "")).endswith(_KERNEL)]
     per_run: list[FloatArray] = []

@@ -63,11 +63,11 @@ def time_in_turn(
 ) -> Timings[Name]:
     """Time models side by side, after a warm-up, until every interval is tight or the time is over.
 
-    In a round each model has one turn: an untimed run that brings its weights back into the caches (unless a
-    run takes a tenth of a second or more), then as many timed ones as fill `turn_seconds`. Rounds go on until the
-    interval of each ratio to the baseline (of each median, where there is no baseline) is within the
-    tolerance, or `limit_seconds` have passed since the start; six rounds, which a 95% interval takes, are run
-    even if that lasts longer.
+    In a round each model has one turn: an untimed run that brings its weights back into the caches (unless
+    a run takes a tenth of a second or more), then as many timed ones as fill `turn_seconds`. Rounds go on
+    until the interval of each ratio to the baseline (of each median, where there is no baseline) is within
+    the tolerance, or `limit_seconds` have passed since the start; six rounds, which a 95% interval takes,
+    are run even if that lasts longer.
 
     Args:
         timed: {name: runs the model once}; at least one.
