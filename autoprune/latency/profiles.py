@@ -2,7 +2,7 @@
 
 Before: widths from `design`; after: `tabulate` runs each candidate beside the dense model. A runtime that
 can tell the time of each operator is a profiler and a row in PROFILERS; for any other probe candidates are
-timed whole.
+timed whole, and their operators in eager PyTorch.
 
     profiler = make_profiler(prunable, setting)
     profiler.operators[1].name                  # "layer1.0.conv1"
@@ -59,11 +59,11 @@ class Opened:
     Attributes:
         timed: runs it once, and returns its milliseconds.
         operator_ms: runs it so many times, and returns the milliseconds [operators] of each operator in a
-            pass; None where the probe cannot tell. Called at most once, after at least one `timed()`.
+            pass. Called at most once, after at least one `timed()`.
     """
 
     timed: Timed
-    operator_ms: Callable[[int], FloatArray] | None
+    operator_ms: Callable[[int], FloatArray]
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,10 @@ class Profiler:
     Attributes:
         operators: the pieces of the model.
         open: widths [groups] -> context in which that candidate is ready.
-        tells_operators: whether the milliseconds of single operators come with it.
     """
 
     operators: tuple[Operator, ...]
     open: Callable[[IntArray], AbstractContextManager[Opened]]
-    tells_operators: bool
 
 
 def make_profiler(prunable: Prunable, setting: LatencySetting) -> Profiler:
@@ -103,7 +101,7 @@ def _eager(prunable: Prunable, setting: LatencySetting, sizes: Observations) -> 
             timed = wall_timed(partial(call, model, inputs), setting)
             yield Opened(timed, partial(_eager_operators, model, inputs, owner))
 
-    return Profiler(tuple(operators), opened, tells_operators=True)
+    return Profiler(tuple(operators), opened)
 
 
 def _eager_operators(model: nn.Module, inputs: ExampleInputs, owner: Sequence[int], runs: int) -> FloatArray:
@@ -204,7 +202,7 @@ def _onnx(prunable: Prunable, setting: LatencySetting, sizes: Observations) -> P
 
             yield Opened(timed, operator_ms)
 
-    return Profiler(tuple(operators), opened, tells_operators=True)
+    return Profiler(tuple(operators), opened)
 
 
 _KERNEL = "_kernel_time"
@@ -238,18 +236,25 @@ def _trimmed(rows: FloatArray) -> FloatArray:
 
 
 def _whole(prunable: Prunable, setting: LatencySetting, sizes: Observations) -> Profiler:
-    """Time candidates whole by any probe; the operators are those that PyTorch runs."""
-    operators, _ = make_operators(_observed_calls(prunable, sizes), sizes)
+    """Time candidates whole by any probe, and their operators in eager PyTorch on this CPU.
+
+    What the operators take there is scaled to what the whole takes under the probe when the table is
+    fitted; the error on candidates held out tells how far that carries.
+    """
+    eager = _eager(prunable, LatencySetting(batch=setting.batch, threads=setting.threads), sizes)
 
     @contextlib.contextmanager
     def opened(widths: IntArray) -> Iterator[Opened]:
-        with prepare(narrowed(prunable, widths), prunable.example_inputs, setting) as timed:
-            yield Opened(timed, None)
+        with (
+            eager.open(widths) as companion,
+            prepare(narrowed(prunable, widths), prunable.example_inputs, setting) as timed,
+        ):
+            yield Opened(timed, companion.operator_ms)
 
-    return Profiler(tuple(operators), opened, tells_operators=False)
+    return Profiler(eager.operators, opened)
 
 
 MakeProfiler: TypeAlias = Callable[[Prunable, LatencySetting, Observations], Profiler]
 
 PROFILERS: dict[str, MakeProfiler] = {"eager": _eager, "onnx": _onnx}
-"""Probe -> what times its operators one by one on the CPU."""
+"""Probe -> what times its operators one by one on the CPU; all others are timed by `_whole`."""

@@ -113,7 +113,7 @@ def _measure(
             for done, place in enumerate(rng.permutation(len(widths)).tolist()):
                 with profiler.open(widths[place]) as opened:
                     whole[number, place], beside[number, place], operators[number, place] = _turn(
-                        opened, reference, len(profiler.operators)
+                        opened, reference
                     )
                 if progress is not None:
                     progress(number * len(widths) + done + 1, MOST_ROUNDS * len(widths))
@@ -126,11 +126,11 @@ def _measure(
     )
 
 
-def _turn(opened: Opened, reference: Opened, operators: int) -> tuple[float, float, FloatArray]:
+def _turn(opened: Opened, reference: Opened) -> tuple[float, float, FloatArray]:
     """Time a candidate and the reference; returns the milliseconds of both, and those of each operator."""
     opened.timed()
     runs = _runs(opened.timed())
-    operator_ms = np.full(operators, np.nan) if opened.operator_ms is None else opened.operator_ms(runs)
+    operator_ms = opened.operator_ms(runs)
     whole = _median(opened, runs)
     return whole, _median(reference, _runs(reference.timed())), operator_ms
 
