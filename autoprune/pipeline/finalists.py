@@ -36,6 +36,7 @@ def measure_finalists(
     Those with equal widths are timed once. What was timed before, by a search that was resumed since, is not
     timed again. Nothing happens where latency is not limited, or on another device than the table's.
     """
+    # Latency as an objective alone is no limit to keep to.
     if config.budget.latency is None or _is_elsewhere(study, config, problem, watch):
         return
     whole = [record for record in study.records() if record.is_whole]

@@ -78,6 +78,11 @@ class SearchResult:
             raise TrialError(f"{self.study}: none of {len(self.summary.records)} trials completed{most}")
         return self.summary.best
 
+    @property
+    def front(self) -> tuple[TrialRecord, ...]:
+        """The trials that none dominates, the cheapest first, where there are several objectives."""
+        return self.summary.front
+
 
 def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = silent) -> SearchResult:
     """Search sub-models under a config's budget, in a new study.

@@ -12,23 +12,19 @@ from autoprune.engines import TrialRunner, Workers, run_search
 from autoprune.errors import ConfigError
 from autoprune.graph import Cost
 from autoprune.space import SHARE, ShareSpace
-from autoprune.study import RungScore, TrialRecord, open_study
+from autoprune.study import RungScore, open_study
 from autoprune.study.front import front_of
 from tests.engines.toy import ToyScorer, make_toy, new_study, toy_runner, toy_space
 
 OBJECTIVES = ("score", "macs", "params")
 
 
-def searched(url: str, engine: str, sampler: str = "nsga2") -> list[TrialRecord]:
-    runner = toy_runner(new_study(url, OBJECTIVES), sampler, trials=14, pruner="median")
-    run_search(engine, runner, make_toy, workers=Workers(2))
-    return open_study(url, "toy").records()
-
-
 @pytest.mark.parametrize("engine", ["serial", "processes", pytest.param("ray", marks=pytest.mark.slow)])
 def test_every_trial_climbs_all_rungs_and_is_told_its_costs(url: str, engine: str) -> None:
-    records = searched(url, engine)
+    runner = toy_runner(new_study(url, OBJECTIVES), "nsga2", trials=14, pruner="median")
+    run_search(engine, runner, make_toy, workers=Workers(2))
     study = open_study(url, "toy")
+    records = study.records()
     assert [record.state for record in records] == ["complete"] * 14
     space = ShareSpace(toy_space(OBJECTIVES), OBJECTIVES[1:])
     for record, trial in zip(records, study.optuna.trials, strict=True):
@@ -44,12 +40,6 @@ def test_every_trial_climbs_all_rungs_and_is_told_its_costs(url: str, engine: st
     undominated = {trial.number for trial in study.optuna.best_trials}
     assert {record.number for record in front} == {n for n in undominated if records[n].reused is None}
     assert len(front) > 3
-
-
-def test_the_engines_agree_where_the_sampler_looks_at_nothing(url: str) -> None:
-    engines = ("serial", "processes")
-    serial, processes = (searched(url.replace("study", engine), engine, "random") for engine in engines)
-    assert [(each.widths, each.value) for each in serial] == [(each.widths, each.value) for each in processes]
 
 
 def test_a_trial_that_fails_and_one_of_known_widths(url: str) -> None:

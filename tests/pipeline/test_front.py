@@ -237,3 +237,11 @@ def test_limits_bound_the_shares_and_costs_beside_macs_are_minimised(checkpoint:
         assert result.summary.share(record, "size_bytes") <= 0.5
         values = open_study(result.storage, "front").optuna.trials[record.number].values
         assert values == [record.score, record.costs["peak_memory_bytes"], record.costs["size_bytes"]]
+
+
+@pytest.mark.slow
+def test_a_supernet_is_trained_over_the_whole_range_of_shares(checkpoint: str, tmp_path: Path) -> None:
+    supernet = ("score.rungs=['supernet']", "supernet.epochs=2", "search.trials=6")
+    result = pipeline.search(placed(tmp_path, checkpoint, *supernet))
+    assert [record.state for record in result.summary.records] == ["complete"] * 6
+    assert result.front == result.summary.front != ()
