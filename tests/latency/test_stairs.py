@@ -55,6 +55,12 @@ def test_widths_that_miss_a_multiple_may_be_slower_than_the_multiple() -> None:
     assert choose_divisor([curve(time, COARSE)]) == 16
 
 
+def test_steps_that_rise_a_little_are_steps() -> None:
+    """As those of eager convolutions on a CPU, which a third of the growth lies between."""
+    rising = curve(lambda width: 0.3 * width + 0.7 * steps(16)(width))
+    assert choose_divisor([rising, curve(steps(16))]) == 16
+
+
 def test_what_noise_may_have_made_is_no_stair() -> None:
     assert choose_divisor([curve(steps(8), error=0.005)]) == 8
     assert choose_divisor([curve(steps(8), COARSE, error=0.5)]) == 1
