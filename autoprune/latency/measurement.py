@@ -10,11 +10,16 @@ command line prints them.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from scipy import stats
+
+OfTurn: TypeAlias = Callable[[Sequence[float]], float]
+"""What the milliseconds of a turn's runs count as, together."""
 
 FEWEST_ROUNDS = 6
 """The largest and the smallest of six values enclose the median with 97%, of five with 94%: too little."""
@@ -29,7 +34,7 @@ class Measurement:
     models, take their Ratio.
 
     Attributes:
-        median_ms: median over turns of the turn's median run.
+        median_ms: median over turns of what a turn counts as: its median run, unless asked otherwise.
         interval_ms: 95% confidence interval of that median.
         p10_ms: a tenth of all single runs were faster; so with p50, p90 and p99.
         p50_ms: median of all single runs.
@@ -51,9 +56,16 @@ class Measurement:
     tight: bool
 
     @classmethod
-    def of(cls, turns: Sequence[Sequence[float]], *, seconds: float, tolerance: float) -> Measurement:
+    def of(
+        cls,
+        turns: Sequence[Sequence[float]],
+        *,
+        seconds: float,
+        tolerance: float,
+        of_turn: OfTurn = statistics.median,
+    ) -> Measurement:
         """Summarise the milliseconds of single runs, grouped by turn; at least FEWEST_ROUNDS turns."""
-        median, interval = median_interval([float(np.median(turn)) for turn in turns])
+        median, interval = median_interval([of_turn(turn) for turn in turns])
         runs = np.concatenate([np.asarray(turn, dtype=float) for turn in turns])
         p10, p50, p90, p99 = (float(value) for value in np.percentile(runs, (10, 50, 90, 99)))
         tight = is_tight(median, interval, tolerance)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from autoprune.latency.blocks import Block
-from autoprune.latency.measurement import Ratio
+from autoprune.latency.measurement import median_interval
 from autoprune.latency.probes import prepare
 from autoprune.latency.setting import LatencySetting
 from autoprune.latency.timing import time_in_turn
@@ -34,6 +34,9 @@ perfect stairs that is 0, on real ones about 0.3, without any 1."""
 
 FLAT = 0.1
 """A curve that grows by less than this share of its largest value says nothing about widths."""
+
+_Point = tuple[str, int]
+"""A block and its width."""
 
 _WIDEST = 64
 """Steps show at small widths, where a channel is a larger share of the time."""
@@ -106,7 +109,6 @@ def measure_stairs(
         LatencyError: a block does not run there.
     """
     widths = {block.name: _widths(block.width, fine=setting.probe == "eager") for block in blocks}
-    baseline = (blocks[0].name, widths[blocks[0].name][-1])
     with contextlib.ExitStack() as stack:
         timed = {
             (block.name, width): stack.enter_context(prepare(*block.make(width), setting))
@@ -114,23 +116,23 @@ def measure_stairs(
             for width in widths[block.name]
         }
         timings = time_in_turn(
-            timed,
-            baseline=baseline,
-            tolerance=tolerance,
-            limit_seconds=limit_seconds,
-            turn_seconds=0.005,
+            timed, tolerance=tolerance, limit_seconds=limit_seconds, turn_seconds=0.005, of_turn=min
         )
-    # Ratios rather than times: what slowed a round slowed all of it.
-    unit = timings.measurements[baseline].median_ms
-    ratios = {**timings.ratios, baseline: Ratio(1.0, (1.0, 1.0), tight=True)}
-    curves = {}
-    for name, each in widths.items():
-        found = [ratios[name, width] for width in each]
-        halves = [(ratio.interval[1] - ratio.interval[0]) / 2 for ratio in found]
-        curves[name] = Curve(
-            each, tuple(unit * ratio.ratio for ratio in found), tuple(unit * half for half in halves)
-        )
+    levels = _levels(timings.rounds)
+    curves = {name: _curve({width: levels[name, width] for width in each}) for name, each in widths.items()}
     return Stairs(choose_divisor(curves.values()), curves)
+
+
+def _levels(rounds: Mapping[_Point, Sequence[float]]) -> dict[_Point, tuple[float, tuple[float, float]]]:
+    """Return each point's median milliseconds and their interval, without what slowed whole rounds."""
+    times = np.array(list(rounds.values()))
+    slowness = np.median(times / np.median(times, axis=1, keepdims=True), axis=0)
+    return {point: median_interval(row.tolist()) for point, row in zip(rounds, times / slowness, strict=True)}
+
+
+def _curve(levels: Mapping[int, tuple[float, tuple[float, float]]]) -> Curve:
+    halves = tuple((high - low) / 2 for _, (low, high) in levels.values())
+    return Curve(tuple(levels), tuple(median for median, _ in levels.values()), halves)
 
 
 def choose_divisor(curves: Iterable[Curve]) -> int:

@@ -12,13 +12,13 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 
-from autoprune.latency.measurement import FEWEST_ROUNDS, Measurement, Ratio, is_tight, median_interval
+from autoprune.latency.measurement import FEWEST_ROUNDS, Measurement, OfTurn, Ratio, is_tight, median_interval
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -45,10 +45,12 @@ class Timings(Generic[Name]):
     Attributes:
         measurements: {name: its own time}.
         ratios: {name: its time over the baseline's}, for all but the baseline; empty where there is none.
+        rounds: {name: what its turn of each round counted as, in milliseconds}.
     """
 
     measurements: Mapping[Name, Measurement]
     ratios: Mapping[Name, Ratio]
+    rounds: Mapping[Name, Sequence[float]]
 
 
 def time_in_turn(
@@ -58,6 +60,7 @@ def time_in_turn(
     tolerance: float = 0.02,
     limit_seconds: float = 10.0,
     turn_seconds: float = 0.02,
+    of_turn: OfTurn = statistics.median,
     seed: int = 0,
     clock: Clock = time.perf_counter,
 ) -> Timings[Name]:
@@ -75,21 +78,24 @@ def time_in_turn(
         tolerance: largest half-width of an interval, as a share of its median.
         limit_seconds: no round starts after so long.
         turn_seconds: how long the timed runs of a turn last together, at least; slower models run once.
+        of_turn: what the runs of a turn count as. `min` forgets runs that were interrupted, and is several
+            times as exact on a busy machine; but the fastest of many runs is faster than that of few, so it
+            is for models of nearly the same size.
         seed: of the order of the turns, which is drawn anew every other round and reversed in between.
         clock: the clock that limits and turns go by.
     """
     started = clock()
     seconds = {name: _warm_up(run, clock) for name, run in timed.items()}
     turns: dict[Name, list[list[float]]] = {name: [] for name in timed}
-    medians: dict[Name, list[float]] = {name: [] for name in timed}
+    counted: dict[Name, list[float]] = {name: [] for name in timed}
     for rounds, order in enumerate(_orders(list(timed), seed), start=1):
         for name in order:
             if seconds[name] < _LONG_RUN:
                 timed[name]()
             runs = min(_MOST_RUNS, math.ceil(turn_seconds / seconds[name]))
             turns[name].append([timed[name]() for _ in range(runs)])
-            medians[name].append(statistics.median(turns[name][-1]))
-        judged = _ratios(medians, baseline) or medians
+            counted[name].append(of_turn(turns[name][-1]))
+        judged = _ratios(counted, baseline) or counted
         if rounds >= FEWEST_ROUNDS and (
             clock() - started >= limit_seconds
             or all(is_tight(*median_interval(values), tolerance) for values in judged.values())
@@ -97,8 +103,12 @@ def time_in_turn(
             break
     total = clock() - started
     return Timings(
-        {name: Measurement.of(each, seconds=total, tolerance=tolerance) for name, each in turns.items()},
-        {name: Ratio.of(each, tolerance=tolerance) for name, each in _ratios(medians, baseline).items()},
+        {
+            name: Measurement.of(each, seconds=total, tolerance=tolerance, of_turn=of_turn)
+            for name, each in turns.items()
+        },
+        {name: Ratio.of(each, tolerance=tolerance) for name, each in _ratios(counted, baseline).items()},
+        counted,
     )
 
 
@@ -111,13 +121,13 @@ def _orders(names: list[Name], seed: int) -> Iterator[list[Name]]:
         yield order[::-1]
 
 
-def _ratios(medians: Mapping[Name, list[float]], baseline: Name | None) -> dict[Name, list[float]]:
+def _ratios(counted: Mapping[Name, list[float]], baseline: Name | None) -> dict[Name, list[float]]:
     """Return each ratio to the baseline, round by round; nothing where there is no baseline."""
     if baseline is None:
         return {}
     return {
-        name: [value / base for value, base in zip(values, medians[baseline], strict=True)]
-        for name, values in medians.items()
+        name: [value / base for value, base in zip(values, counted[baseline], strict=True)]
+        for name, values in counted.items()
         if name != baseline
     }
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from autoprune.latency import time_in_turn
-from autoprune.latency.measurement import FEWEST_ROUNDS
+from autoprune.latency.measurement import FEWEST_ROUNDS, OfTurn
 
 
 class Machine:
@@ -57,6 +58,7 @@ def test_a_calm_machine_needs_the_fewest_rounds() -> None:
     assert (timings.ratios["small"].ratio, timings.ratios["small"].tight) == (0.5, True)
     assert timings.measurements["dense"].median_ms == 60.0
     assert timings.measurements["small"].runs == FEWEST_ROUNDS
+    assert timings.rounds == {"small": [30.0] * FEWEST_ROUNDS, "dense": [60.0] * FEWEST_ROUNDS}
     assert timings.measurements["small"].seconds == pytest.approx(machine.now)
 
 
@@ -112,6 +114,20 @@ def test_slow_phases_widen_the_medians_but_cancel_in_the_ratio() -> None:
     assert ratio.tight
     assert ratio.ratio == pytest.approx(0.75, rel=0.01)
     assert not timings.measurements["dense"].tight
+
+
+def test_runs_that_were_interrupted_can_be_forgotten() -> None:
+    def interval(of_turn: OfTurn) -> tuple[float, float]:
+        machine, rng = Machine(), np.random.default_rng(0)
+        # Two runs in three wait for another program.
+        model = machine.model("model", lambda: 2.0 + (rng.random() < 2 / 3) * rng.exponential(5))
+        timings = time_in_turn(
+            {"model": model}, tolerance=1e-3, limit_seconds=3, of_turn=of_turn, clock=machine.clock
+        )
+        return timings.measurements["model"].interval_ms
+
+    assert interval(min) == (2.0, 2.0)
+    assert interval(statistics.median)[0] > 2.5
 
 
 def test_noise_asks_for_rounds_until_the_interval_is_tight() -> None:
