@@ -113,6 +113,7 @@ def finetune(
     study: str,
     storage: str | None = None,
     *,
+    trial: int | None = None,
     model: nn.Module | None = None,
     data: VisionData | UserLoaders | None = None,
     overrides: Sequence[str] = (),
@@ -123,6 +124,7 @@ def finetune(
     Args:
         study: its name.
         storage: its URL; default runs/STUDY.db.
+        trial: the number of another trial to retrain in place of the best.
         model: the same dense model, where `search` was given it.
         data: the same data.
         overrides: "section.key=value" of what may change: all of [finetune].
@@ -136,7 +138,7 @@ def finetune(
 
     url = pipeline.find_storage(study, storage)
     dense = _stored_dense(study, url, model, data)
-    return pipeline.finetune(study, url, dense=dense, overrides=overrides, watch=watch or silent)
+    return pipeline.finetune(study, url, trial=trial, dense=dense, overrides=overrides, watch=watch or silent)
 
 
 def _stored_dense(

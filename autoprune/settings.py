@@ -135,9 +135,9 @@ class SearchSettings:
     then searched too, [budget] may be left out, and no trial is stopped early.
     """
 
-    objectives: Names = ("score",)
     sampler: str = "tpe"
     trials: Positive = 60
+    objectives: Names = ("score",)
     engine: str = "serial"
     workers: Positive = 2
     cpus_per_trial: PositiveFloat | None = None

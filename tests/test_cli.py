@@ -158,13 +158,15 @@ def write_loaders(folder: Path, module: str, body: str) -> None:
         ("search.warm_starts=l1", "search.warm_starts: got 'l1', expected a list of strings"),
         ("evolution.population=1", "evolution.population: got 1, expected an integer >= 2"),
         ("search.criterion=l7", "search.criterion"),
+        ("search.objectives=['score', 'latancy']", 'Did you mean "latency"?'),
+        ("search.objectives=['macs']", 'expected "score" first'),
         ("score.rungs=['5 stepps']", "score.rungs"),
         ("model.name=digits_resnett", 'Did you mean "digits_resnet"?'),
         ("data.name=digit", 'Did you mean "digits"?'),
         ("task.metric=acuracy", 'Did you mean "accuracy"?'),
         ("budget.flops=0.1%", "is the smallest reachable"),
         ("budget.flops=150%", "less than the dense model's"),
-        ("budget.latency=4 ms", "latency budgets are not available"),
+        ("budget.latency=4 M", "budget.latency: got '4 M', expected a share"),
         ("data.val_fraction=0.0001", "data.val_fraction"),
         ("search.space=nowhere.toml", "cannot be read as a search space"),
         ("search.device=tpu", "device"),
@@ -270,6 +272,9 @@ def test_what_is_not_there_is_refused(command: Command, tmp_path: Path) -> None:
     assert_refused(
         command("export", "nothing", "--format", "tflite", cwd=tmp_path), "known: onnx, pt2, safetensors"
     )
+    assert_refused(command("bench", "nothing.onnx", cwd=tmp_path), "nothing.onnx: no such file")
+    (tmp_path / "broken.pt2").write_text("no model")
+    assert_refused(command("bench", "broken.pt2", cwd=tmp_path), "broken.pt2: torch.export cannot load it")
 
 
 def test_a_locked_storage_and_a_file_that_is_none_are_refused(
@@ -291,7 +296,8 @@ def test_help_lists_the_verbs_and_a_missing_argument_is_a_mistake(command: Comma
     code, out, _ = command("--help", cwd=tmp_path)
     assert code == 0
     assert all(
-        verb in out for verb in ("search", "resume", "finetune", "export", "inspect", "train", "report")
+        verb in out
+        for verb in ("search", "resume", "finetune", "export", "bench", "inspect", "train", "report")
     )
     code, _, err = command("search", cwd=tmp_path)
     assert code == 2
@@ -435,9 +441,40 @@ def test_the_main_job_from_search_to_export(command: Command, workplace: Path, w
     assert sum(parameter.numel() for parameter in small.parameters()) == best.params
     assert small(torch.zeros(5, 1, 8, 8)).shape == (5, 10)
 
+    models, quick = ("small.onnx", "small.pt2", "small"), ("--tolerance", "0.9", "--limit", "1")
+    code, out, err = command("bench", *models, "--batch", "2", *quick, cwd=workplace)
+    assert code == 0, err
+    assert all(model in out for model in models)
+    assert "ratio" in out
+
     code, out, err = command("report", "whole", "-o", "report.png", cwd=workplace)
     assert code == 0, err
     assert (workplace / "report.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_trial_is_picked_within_limits_and_retrained(
+    command: Command, workplace: Path, whole: str, tmp_path: Path
+) -> None:
+    records = [record for record in proposals(workplace, "whole") if record.is_whole]
+    most = sorted(record.params or 0 for record in records)[len(records) // 2]
+    within = [record for record in records if (record.params or 0) <= most]
+    wanted = max(within, key=lambda record: record.score or 0.0).number
+    code, out, err = command("best", "whole", "--params", str(most), "--flops", "25%", cwd=workplace)
+    assert code == 0, err
+    assert f"Best: trial {wanted}" in out
+    storage = f"sqlite:///{workplace}/runs/whole.db"
+    assert f"Next: autoprune finetune whole --storage {storage} --trial {wanted}" in out
+    refused = command("best", "whole", "--params", "1", cwd=workplace)
+    assert_refused(refused, "no complete trial keeps to --params 1; the least there is: ")
+    assert_refused(command("best", "whole", "--size", "much", cwd=workplace), "--size: got 'much'")
+
+    quick = ("--set", "finetune.epochs=1", "--set", f"output.folder={tmp_path}")
+    code, out, err = command("finetune", "whole", "--trial", str(wanted), *quick, cwd=workplace)
+    assert code == 0, err
+    assert f"Next: autoprune export {tmp_path}/trial-{wanted} --format onnx" in out
+    code, out, err = command("export", f"{tmp_path}/trial-{wanted}", cwd=workplace)
+    assert code == 0, err
+    assert_refused(command("finetune", "whole", "--trial", "99", cwd=workplace), "whole has trials 0 to 7")
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_overrides_leave_the_mapping_alone() -> None:
     [
         ("serch.trials=8", r'unknown section \[serch\]\. Did you mean "search"\?'),
         ("search.trails=8", r'unknown key search\.trails\. Did you mean "trials"\?'),
-        ("search.xyz=8", r"unknown key search\.xyz\. Known: sampler, trials"),
+        ("search.xyz=8", r"unknown key search\.xyz\. Known: sampler, trials, objectives"),
         ("search.trials=many", r"search\.trials: got 'many', expected an integer >= 1\."),
         ("search.trials=0", r"search\.trials: got 0, expected an integer >= 1\."),
         ("score.rungs=[]", r"score\.rungs: got \[\], expected a list of strings"),

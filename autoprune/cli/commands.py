@@ -89,19 +89,55 @@ def resume(
 
 
 @app.command()
-def finetune(study: StudyName, storage: Storage = None, overrides: Overrides = None) -> None:
+def best(
+    study: StudyName,
+    storage: Storage = None,
+    flops: Annotated[str | None, typer.Option(help='At most so many, or a share: "40%".')] = None,
+    macs: Annotated[str | None, typer.Option(help='At most so many: "2G", "40%".')] = None,
+    params: Annotated[str | None, typer.Option(help='At most so many: "1M", "40%".')] = None,
+    latency: Annotated[str | None, typer.Option(help='At most so long: "3ms", "60%".')] = None,
+    size: Annotated[str | None, typer.Option(help='Saved, at most so large: "5MB", "40%".')] = None,
+    peak_memory: Annotated[str | None, typer.Option(help='Running, at most so much: "20MB", "60%".')] = None,
+) -> None:
+    """Pick the best trial of a study within limits; nothing is tried anew, and the search may still run."""
+    from autoprune import pipeline
+    from autoprune.report import cost_table, trial_table, widths_table
+
+    given = {
+        "flops": flops,
+        "macs": macs,
+        "params": params,
+        "latency": latency,
+        "size": size,
+        "peak_memory": peak_memory,
+    }
+    limits = {name: value for name, value in given.items() if value is not None}
+    picked = pipeline.best(study, pipeline.find_storage(study, storage), limits)
+    console.print(trial_table(picked.summary, only=picked.trial))
+    console.print(widths_table(picked.summary, picked.trial))
+    console.print(cost_table(picked.summary, picked.trial))
+    console.print(f"Next: {picked.command}", soft_wrap=True, highlight=False, markup=False)
+
+
+@app.command()
+def finetune(
+    study: StudyName,
+    storage: Storage = None,
+    trial: Annotated[
+        int | None, typer.Option("--trial", metavar="N", help="Another trial than the best one.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
     """Retrain the best plan of a study fully and evaluate it once on the test part; goes on where it was."""
     from autoprune import pipeline
     from autoprune.cli.tables import finetune_table
 
     url = pipeline.find_storage(study, storage)
     with _resumable(_same_command), _screen() as watch:
-        result = pipeline.finetune(study, url, overrides=overrides or (), watch=watch)
+        result = pipeline.finetune(study, url, trial=trial, overrides=overrides or (), watch=watch)
     console.print(finetune_table(result))
-    console.print(
-        f"Saved in {result.folder}. Next: autoprune export {study} --storage {url} --format onnx",
-        soft_wrap=True,
-    )
+    saved = ["autoprune", "export", *([study, "--storage", url] if trial is None else [str(result.folder)])]
+    console.print(f"Saved in {result.folder}. Next: {shlex.join(saved)} --format onnx", soft_wrap=True)
 
 
 @app.command()
@@ -202,7 +238,7 @@ def report(
     url = pipeline.find_storage(study, storage)
     found = pipeline.report(study, url, output)
     summary = found.summary
-    console.print(trial_table(summary, most=len(summary.records)))
+    console.print(trial_table(summary))
     if summary.front:
         console.print(front_table(summary))
     if summary.failures():
@@ -213,14 +249,14 @@ def report(
 
 
 def _print_search(result: SearchResult) -> None:
-    from autoprune.report import best_table, failure_table, front_table, summary_notes, trial_table
+    from autoprune.report import failure_table, front_table, summary_notes, trial_table, widths_table
 
     several = len(result.summary.objectives) > 1
     console.print(front_table(result.summary) if several else trial_table(result.summary, most=5))
     if result.summary.failures():
         console.print(failure_table(result.summary))
     _ = result.best  # raises where no trial completed: there is nothing to go on with
-    console.print(best_table(result.summary))
+    console.print(widths_table(result.summary, result.summary.best))
     _print_notes(summary_notes(result.summary))
     where = f"{result.study} --storage {result.storage}"
     console.print(

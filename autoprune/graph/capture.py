@@ -183,7 +183,7 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_export() -> Iterator[None]:
-    """Keep torch.export's talk from the terminal: pages of graph before an error, advice, tracebacks.
+    """Keep torch's talk from the terminal: pages of graph before an error, advice, tracebacks.
 
     What else the forward pass writes to standard error is written where the block succeeds.
     """

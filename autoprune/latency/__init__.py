@@ -7,7 +7,7 @@ Before: a rebuilt model; after: the search judges it by what was measured.
 
 from __future__ import annotations
 
-from autoprune.latency.beside import measure_beside
+from autoprune.latency.beside import Measure, beside, measure_beside
 from autoprune.latency.fingerprint import Fingerprint, device_fingerprint
 from autoprune.latency.measurement import Measurement, Ratio
 from autoprune.latency.probes import PROBES, Probe, prepare
@@ -18,11 +18,13 @@ __all__ = [
     "PROBES",
     "Fingerprint",
     "LatencySetting",
+    "Measure",
     "Measurement",
     "Probe",
     "Ratio",
     "Timed",
     "Timings",
+    "beside",
     "device_fingerprint",
     "measure_beside",
     "prepare",

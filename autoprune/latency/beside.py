@@ -1,12 +1,17 @@
-"""Own the measurement of a candidate beside its dense model, which is how every candidate is judged.
+"""Own the measurement of candidates beside their dense model, which is how every candidate is judged.
 
 Before: `probes` and `timing`; after: the search, the report.
 
-    small, dense, ratio = measure_beside(candidate, model, torch.zeros(1, 3, 32, 32), LatencySetting("onnx"))
+    with beside(model, torch.zeros(1, 3, 32, 32), LatencySetting("onnx")) as measure:
+        small, dense, ratio = measure(candidate)
     ratio.ratio, ratio.interval
 """
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 from torch import nn
 
@@ -14,6 +19,47 @@ from autoprune.latency.measurement import Measurement, Ratio
 from autoprune.latency.probes import prepare
 from autoprune.latency.setting import LatencySetting
 from autoprune.latency.timing import time_in_turn
+
+Measure: TypeAlias = Callable[[nn.Module], tuple[Measurement, Measurement, Ratio]]
+"""Times a candidate and the dense model in turn: their times, and the ratio of the two."""
+
+
+@contextlib.contextmanager
+def beside(
+    dense: nn.Module,
+    example_inputs: object,
+    setting: LatencySetting,
+    *,
+    tolerance: float = 0.02,
+    limit_seconds: float = 10.0,
+) -> Iterator[Measure]:
+    """Make the dense model ready once, to measure any number of candidates beside it.
+
+    Args:
+        dense: the baseline; neither it nor a candidate is changed.
+        example_inputs: of all of them: a Tensor, a tuple of inputs or a dict of keyword inputs, the batch on
+            axis 0.
+        setting: how they are run.
+        tolerance: half-width of the ratio's interval, as a share of the ratio, at which to stop.
+        limit_seconds: when to stop otherwise.
+
+    Raises:
+        ConfigError: no such probe or device.
+        LatencyError: a model does not run there.
+    """
+    with prepare(dense, example_inputs, setting) as whole:
+
+        def measure(model: nn.Module) -> tuple[Measurement, Measurement, Ratio]:
+            with prepare(model, example_inputs, setting) as small:
+                timings = time_in_turn(
+                    {"model": small, "dense": whole},
+                    baseline="dense",
+                    tolerance=tolerance,
+                    limit_seconds=limit_seconds,
+                )
+            return timings.measurements["model"], timings.measurements["dense"], timings.ratios["model"]
+
+        yield measure
 
 
 def measure_beside(
@@ -24,28 +70,6 @@ def measure_beside(
     tolerance: float = 0.02,
     limit_seconds: float = 10.0,
 ) -> tuple[Measurement, Measurement, Ratio]:
-    """Time a model and its baseline in turn; neither is changed.
-
-    Args:
-        model: the candidate.
-        dense: the baseline.
-        example_inputs: of both: a Tensor, a tuple of inputs or a dict of keyword inputs, the batch on axis 0.
-        setting: how both are run.
-        tolerance: half-width of the ratio's interval, as a share of the ratio, at which to stop.
-        limit_seconds: when to stop otherwise.
-
-    Returns:
-        The candidate's time, the baseline's, and their ratio.
-
-    Raises:
-        ConfigError: no such probe or device.
-        LatencyError: a model does not run there.
-    """
-    with prepare(model, example_inputs, setting) as small, prepare(dense, example_inputs, setting) as whole:
-        timings = time_in_turn(
-            {"model": small, "dense": whole},
-            baseline="dense",
-            tolerance=tolerance,
-            limit_seconds=limit_seconds,
-        )
-    return timings.measurements["model"], timings.measurements["dense"], timings.ratios["model"]
+    """Time one model beside its baseline, as `beside` does."""
+    with beside(dense, example_inputs, setting, tolerance=tolerance, limit_seconds=limit_seconds) as measure:
+        return measure(model)

@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import LatencyError
-from autoprune.graph.capture import call, normalise_inputs, unchanged
+from autoprune.graph.capture import call
+from autoprune.latency.placing import placed_copy, random_inputs
+from autoprune.latency.setting import LatencySetting
 
 _Signature = tuple[object, ...]
 
@@ -44,14 +46,14 @@ def heavy_blocks(model: nn.Module, example_inputs: object, most: int = 3) -> lis
     channel group's is: the output of one layer and the input of the next. Grouped convolutions are left out.
 
     Args:
-        model: it is run once, in eval mode, and left as it is.
+        model: a copy of it is run once, in eval mode on the CPU.
         example_inputs: a Tensor, a tuple of inputs or a dict of keyword inputs.
         most: blocks at most.
 
     Raises:
         LatencyError: the model has no such layer.
     """
-    inputs = normalise_inputs(example_inputs)
+    copied, inputs = placed_copy(model, LatencySetting()), random_inputs(example_inputs, LatencySetting())
     found: dict[_Signature, tuple[int, str, nn.Module, Tensor]] = {}
 
     def note(name: str, layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
@@ -60,12 +62,11 @@ def heavy_blocks(model: nn.Module, example_inputs: object, most: int = 3) -> lis
         before = found.get(key, (0, name, layer, given[0]))
         found[key] = (before[0] + macs, *before[1:])
 
-    with unchanged(model), torch.no_grad():
-        for name, module in model.named_modules():
-            module.training = False
-            if isinstance(module, nn.Conv2d | nn.Linear) and getattr(module, "groups", 1) == 1:
-                module.register_forward_hook(partial(note, name))
-        call(model, inputs)
+    for name, module in copied.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear) and getattr(module, "groups", 1) == 1:
+            module.register_forward_hook(partial(note, name))
+    with torch.no_grad():
+        call(copied, inputs)
     if not found:
         raise LatencyError(
             f"{type(model).__name__}: has no convolution or linear layer whose stairs could be measured; "

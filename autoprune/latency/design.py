@@ -1,8 +1,8 @@
 """Own the design of a table: which candidates are measured, so that every operator is seen at all its sizes.
 
-Whole candidates are measured, operator by operator: there the caches are as they are in use. An orthogonal array
-of strength 2 gives the groups of any operator each pair of levels once, whatever the number of groups. Levels
-follow the stairs: every other one lies on multiples of 4, 8 or 16, those between on none.
+Whole candidates are measured, operator by operator: there the caches are as they are in use. An orthogonal
+array of strength 2 gives the groups of any operator each pair of levels once, whatever the number of
+groups. Levels follow the stairs: every other one lies on multiples of 4, 8 or 16, those between on none.
 
     widths = design(prunable, operators)         # int64 [49, groups]
 """
@@ -70,7 +70,7 @@ def orthogonal_array(levels: int) -> IntArray:
 
 
 def width_levels(width: int, levels: int, rng: np.random.Generator) -> IntArray:
-    """Return the widths [levels], from small to whole, at which a group is measured; small groups repeat some.
+    """Return the widths [levels], from small to whole, that a group is measured at; small groups repeat some.
 
     The first, the last and every other level lie on multiples of a drawn step, those between on odd ones.
     """

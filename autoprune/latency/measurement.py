@@ -9,6 +9,7 @@ command line prints them.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -91,9 +92,14 @@ def median_interval(values: Sequence[float]) -> tuple[float, tuple[float, float]
     if len(values) < FEWEST_ROUNDS:
         raise ValueError(f"{len(values)} values: an interval of a median takes {FEWEST_ROUNDS}.")
     ordered = np.sort(values)
-    # So many values lie below the median by chance in all but 2.5% of the cases, and above it in as many.
-    below = int(stats.binom.ppf(0.025, len(values), 0.5))
-    return float(np.median(ordered)), (float(ordered[below - 1]), float(ordered[-below]))
+    rank = _rank(len(values))
+    return float(np.median(ordered)), (float(ordered[rank - 1]), float(ordered[-rank]))
+
+
+@functools.cache
+def _rank(count: int) -> int:
+    """Return how many values lie below the median in all but 2.5% of samples of this size, and above it."""
+    return int(stats.binom.ppf(0.025, count, 0.5))
 
 
 def is_tight(median: float, interval: tuple[float, float], tolerance: float) -> bool:

@@ -1,8 +1,9 @@
 """Own the template: one ONNX file that stands for all candidates, made without an export for each.
 
-The dense model and a narrowed one or two are exported; every number in which the files differ is traced back to
-the widths of the groups. A candidate's file is then the dense one with its weights cut and these numbers set,
-in a fraction of the seconds that an export takes. Weights keep the dense values: only their shapes matter here.
+The dense model and a narrowed one or two are exported; every number in which the files differ is traced
+back to the widths of the groups. A candidate's file is then the dense one with its weights cut and these
+numbers set, in a fraction of the seconds that an export takes. Weights keep the dense values: only their
+shapes matter here.
 
     template = make_template(prunable, sizes, setting)     # exports
     template.calls                                         # for each observation the calls of its nodes
@@ -136,7 +137,7 @@ def _require_one_graph(files: Sequence[Any], name: str) -> None:
 def _moving(
     model: str, sizes: Observations, seen: Sequence[Mapping[Any, tuple[int, ...]]]
 ) -> Iterator[tuple[Any, tuple[Size | int, ...]]]:
-    """Iterate over the places whose numbers are not the same in all files, with what the numbers stand for."""
+    """Iterate over the places whose numbers differ among the files, with what the numbers stand for."""
     for place, dense in seen[0].items():
         rows = [each[place] for each in seen]
         if all(row == dense for row in rows):

@@ -29,9 +29,10 @@ _CHUNK = 2048
 class LatencyPredictor:
     """The latencies of candidates on the device of one table.
 
-    A runtime may be slower at a width than at the next multiple of its step. What is called counts an operator at
-    the fastest sizes that are at least its own: the lower monotone envelope, which never falls where a width grows,
-    is exact on the steps, and is too low off them by what a user gains who takes the next step up.
+    A runtime may be slower at a width than at the next multiple of its step. What is called counts an
+    operator at the fastest sizes that are at least its own: the lower monotone envelope, which never falls
+    where a width grows, is exact on the steps, and is too low off them by what a user gains who takes the
+    next step up.
 
     Attributes:
         table: what was measured.
@@ -85,14 +86,16 @@ class _Part:
     def exact(self, widths: FloatArray) -> FloatArray:
         """Return the milliseconds [n] of the operators together."""
         sizes = self._sizes(widths)
-        return self.surface.at(sizes.reshape(-1, 2)).reshape(sizes.shape[:2]).sum(axis=1)
+        total: FloatArray = self.surface.at(sizes.reshape(-1, 2)).reshape(sizes.shape[:2]).sum(axis=1)
+        return total
 
     def envelope(self, widths: FloatArray) -> FloatArray:
-        """Return the milliseconds [n] of the operators together, each at its fastest sizes from its own on."""
+        """Return the milliseconds [n] of the operators together, each at its fastest sizes from here on."""
         sizes = self._sizes(widths)
         flat = sizes.reshape(-1, 2)
         fastest = np.minimum.reduce(list(_alternatives(self.surface, flat)))
-        return fastest.reshape(sizes.shape[:2]).sum(axis=1)
+        total: FloatArray = fastest.reshape(sizes.shape[:2]).sum(axis=1)
+        return total
 
     def _sizes(self, widths: FloatArray) -> IntArray:
         sizes = np.tensordot(widths, self.times, axes=1) + self.constants

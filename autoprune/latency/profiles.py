@@ -1,7 +1,8 @@
 """Own profiles: how a runtime times the operators of a candidate one by one, inside its whole forward pass.
 
-Before: widths from `design`; after: `tabulate` runs each candidate beside the dense model. A runtime that can tell
-the time of each operator is a profiler and a row in PROFILERS; for any other probe candidates are timed whole.
+Before: widths from `design`; after: `turns` runs each candidate beside a reference. A runtime that can tell
+the time of each operator is a profiler and a row in PROFILERS; for any other probe candidates are timed
+whole.
 
     profiler = make_profiler(prunable, setting)
     profiler.found.operators[1].name            # "layer1.0.conv1"
@@ -120,7 +121,7 @@ def _eager(prunable: Prunable, setting: LatencySetting, sizes: Observations) -> 
                     return timed()
 
             def profile() -> Profile:
-                rows = [np.bincount(found.owner, each) for each in timer.passes]
+                rows = [np.bincount(found.owner, each).astype(np.float64) for each in timer.passes]
                 return Profile(np.array(rows).reshape(-1, len(found.operators)), np.bincount(found.owner))
 
             yield Opened(timed, profiled, profile)
@@ -230,8 +231,8 @@ def _read_events(
 ) -> Profile:
     """Add up the times of the nodes in a profile of ONNX Runtime, pass by pass.
 
-    A fused node bears the name of one that it replaces or of the tensor that it writes. Nodes that the optimiser
-    puts in between (to reorder channels) bear neither, and count to the operator before them.
+    A fused node bears the name of one that it replaces or of the tensor that it writes. Nodes that the
+    optimiser puts in between (to reorder channels) bear neither, and count to the operator before them.
     """
     kernels = [event for event in events if str(event.get("name", "")).endswith(_KERNEL)]
     in_order = [int(event["args"]["node_index"]) for event in kernels]
@@ -243,8 +244,8 @@ def _read_events(
         owner = of_node.get(template.outputs.get(tensor, name), owner)
         owners.append(owner)
     milliseconds = np.array([float(event["dur"]) / 1e3 for event in kernels]).reshape(-1, per_pass)
-    rows = np.stack([np.bincount(owners, each, operators) for each in milliseconds])
-    return Profile(rows, np.bincount(owners, minlength=operators))
+    rows = [np.bincount(owners, each, operators).astype(np.float64) for each in milliseconds]
+    return Profile(np.stack(rows), np.bincount(owners, minlength=operators))
 
 
 def _whole(prunable: Prunable, setting: LatencySetting, sizes: Observations) -> Profiler:

@@ -1,7 +1,8 @@
 """Own sizes: which numbers of a model's operators follow the widths of its groups, and how.
 
-A graph that was seen at several widths (the dense ones first) shows every dimension as a row of numbers. The
-labels of the traced model know each size that can occur, `constant + sum(times * width)`; the row tells which.
+A graph that was seen at several widths (the dense ones first) shows every dimension as a row of numbers.
+The labels of the traced model know each size that can occur, `constant + sum(times * width)`; the row tells
+which.
 
     sizes = observe(prunable)            # sizes.widths: int64 [observations, groups], what to look at
     sizes.find([64, 23])                 # Size(constant=0, times=(0, 1, 0)), or 64 for [64, 64]
@@ -48,7 +49,7 @@ class Size:
 
     @property
     def unit(self) -> tuple[int, Size]:
-        """The factor that all its parts share, and the size without it: sizes of one unit are proportional."""
+        """The factor that all its parts share, and the size without it: proportional sizes have one unit."""
         factor = math.gcd(self.constant, *self.times)
         return factor, Size(self.constant // factor, tuple(time // factor for time in self.times))
 

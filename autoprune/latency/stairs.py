@@ -28,9 +28,9 @@ from autoprune.latency.timing import time_in_turn
 
 DIVISORS = (1, 2, 4, 8, 16, 32)
 
-FREE = 1 / 3
+FREE = 0.5
 """Rounding up is free where it costs less than this share of what so many channels more cost on average: on
-true stairs 0, where there are none 1."""
+perfect stairs that is 0, on real ones about 0.3, without any 1."""
 
 FLAT = 0.1
 """A curve that grows by less than this share of its largest value says nothing about widths."""
@@ -38,7 +38,7 @@ FLAT = 0.1
 _WIDEST = 64
 """Steps show at small widths, where a channel is a larger share of the time."""
 
-_COARSE = (1, 2, 4, 5, 6, 8, 12, 13, 14, 16, 20, 21, 22, 24, 28, 30, 32)
+_COARSE = (0, 1, 2, 4, 5, 6, 8, 12, 13, 14, 16, 20, 21, 22, 24, 28, 30, 32)
 """Distances from a multiple of 32 that hold widths to be moved, and where to, for each of the divisors."""
 
 
@@ -137,8 +137,8 @@ def choose_divisor(curves: Iterable[Curve]) -> int:
     """Return the divisor to which widths are best rounded up.
 
     From 1 on, it moves to the next divisor to which the multiples of the present one can be rounded up for
-    free, for as long as there is one: where a runtime works in blocks of 16, and is slow at widths that are
-    no multiples of 4, from 1 to 4, to 8 and to 16. What may be due to noise is not free.
+    free, for as long as there is one: where a runtime works in blocks of 16, and is slow at widths that
+    are no multiples of 4, from 1 to 4, to 8 and to 16. What may be due to noise is not free.
     """
     growing = [scaled for curve in curves if (scaled := _scaled(curve)) is not None]
     chosen = 1
@@ -192,5 +192,5 @@ def _widths(width: int, *, fine: bool) -> tuple[int, ...]:
     top = min(width, _WIDEST)
     if fine:
         return tuple(range(1, top + 1))
-    start = 32 if top == _WIDEST else 0
-    return tuple(start + distance for distance in _COARSE if start + distance <= top)
+    start, below = (32, (16, 24)) if top == _WIDEST else (0, ())
+    return (*below, *(start + distance for distance in _COARSE if 0 < start + distance <= top))

@@ -1,9 +1,9 @@
 """Own surfaces: milliseconds of an operator over its (in size, out size), fitted to what was measured.
 
-Runtimes have stairs: sizes that are multiples of some number run through faster kernels, and those kernels round up
-to a step. So a surface has one grid for sizes on the multiple and one for those off it, along either axis; on each
-grid milliseconds never fall where a size grows, and lie on bilinear pieces between the knots. Before: `tabulate`
-measures; after: the table stores the grids, the predictor reads them.
+Runtimes have stairs: sizes that are multiples of some number run through faster kernels, and those kernels
+round up to a step. So a surface has one grid for sizes on the multiple and one for those off it, along
+either axis; on each grid milliseconds never fall where a size grows, and lie on bilinear pieces between the
+knots. Before: `tabulate` measures; after: the table stores the grids, the predictor reads them.
 
     fitted = fit_surfaces(readings, Grain(align=4, step=16), CUTS[0])
     fitted[0].at(sizes)                    # float64 [n] for int64 sizes [n, 2]
@@ -60,7 +60,8 @@ class Surface:
     Attributes:
         stairs: which grid a size belongs to, and where on it.
         knots: for the in size and the out size, float64 ascending from 0; [0] for an axis without a size.
-        ms: float64 [2, 2, in knots, out knots]; the first two axes say whether in and out size lie on the multiple.
+        ms: float64 [2, 2, in knots, out knots]; the first two axes say whether in and out size lie on the
+            multiple.
     """
 
     grain: Grain
@@ -113,7 +114,7 @@ def fit_surfaces(readings: Readings, grain: Grain, cuts: Sequence[float]) -> lis
 
     Args:
         readings: what was measured.
-        stairs: of the runtime.
+        grain: of the runtime.
         cuts: knots as shares of the largest size.
     """
     weights = np.repeat(1 / readings.whole_ms[:, None], readings.ms.shape[1], axis=1)

@@ -1,11 +1,11 @@
-"""Own the measurement of a table: candidates of a design, one beside the other, then the fit to what they took.
+"""Own the measurement of a table: candidates of a design, one beside the other, then the fit to them.
 
 Before: `design` chooses the candidates, `profiles` times them; after: `table` keeps what came out.
 
     table = measure_table(prunable, LatencySetting("onnx", batch=32, threads=2), limit_seconds=240)
 
-Candidates are timed in rounds, each beside a reference (all groups at half their width): what slows the machine
-for a while slows both, and is divided out.
+Candidates are timed in rounds, each beside a reference (all groups at half their width): what slows the
+machine for a while slows both, and is divided out.
 """
 
 from __future__ import annotations

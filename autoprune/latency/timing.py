@@ -10,14 +10,15 @@ for a while slows the model and its baseline alike, so that their ratio stays.
 from __future__ import annotations
 
 import math
+import statistics
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 
-from autoprune.latency.measurement import FEWEST_ROUNDS, Measurement, Ratio
+from autoprune.latency.measurement import FEWEST_ROUNDS, Measurement, Ratio, is_tight, median_interval
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -29,6 +30,9 @@ Clock: TypeAlias = Callable[[], float]
 
 _MOST_RUNS = 1000
 """Of a turn, however short a run is."""
+
+_LONG_RUN = 0.1
+"""Seconds next to which filling the caches again counts for little: it takes a few milliseconds at most."""
 
 _WARM_UP_RUNS, _WARM_UP_SECONDS = 5, 0.5
 """A warm-up ends with whichever is reached first, but no sooner than a model has run twice."""
@@ -59,10 +63,11 @@ def time_in_turn(
 ) -> Timings[Name]:
     """Time models side by side, after a warm-up, until every interval is tight or the time is over.
 
-    In a round each model has one turn: an untimed run that brings its weights back into the caches, then as
-    many timed ones as fill `turn_seconds`. Rounds go on until the interval of each ratio to the baseline (of
-    each median, where there is no baseline) is within the tolerance, or `limit_seconds` have passed since the
-    start; six rounds, which a 95% interval takes, are run even if that lasts longer.
+    In a round each model has one turn: an untimed run that brings its weights back into the caches (unless
+    a run takes a tenth of a second or more), then as many timed ones as fill `turn_seconds`. Rounds go on
+    until the interval of each ratio to the baseline (of each median, where there is no baseline) is within
+    the tolerance, or `limit_seconds` have passed since the start; six rounds, which a 95% interval takes,
+    are run even if that lasts longer.
 
     Args:
         timed: {name: runs the model once}; at least one.
@@ -74,28 +79,51 @@ def time_in_turn(
         clock: the clock that limits and turns go by.
     """
     started = clock()
-    repeats = {name: _repeats(run, turn_seconds, clock) for name, run in timed.items()}
+    seconds = {name: _warm_up(run, clock) for name, run in timed.items()}
     turns: dict[Name, list[list[float]]] = {name: [] for name in timed}
-    rng = np.random.default_rng(seed)
-    order = list(timed)
-    rounds = 0
-    while True:
-        order = order[::-1] if rounds % 2 else [list(timed)[i] for i in rng.permutation(len(timed))]
+    medians: dict[Name, list[float]] = {name: [] for name in timed}
+    for rounds, order in enumerate(_orders(list(timed), seed), start=1):
         for name in order:
-            timed[name]()
-            turns[name].append([timed[name]() for _ in range(repeats[name])])
-        rounds += 1
-        if rounds < FEWEST_ROUNDS:
-            continue
-        seconds = clock() - started
-        timings = _summarise(turns, baseline, tolerance, seconds)
-        awaited: Sequence[Measurement | Ratio] = list((timings.ratios or timings.measurements).values())
-        if seconds >= limit_seconds or all(value.tight for value in awaited):
-            return timings
+            if seconds[name] < _LONG_RUN:
+                timed[name]()
+            runs = min(_MOST_RUNS, math.ceil(turn_seconds / seconds[name]))
+            turns[name].append([timed[name]() for _ in range(runs)])
+            medians[name].append(statistics.median(turns[name][-1]))
+        judged = _ratios(medians, baseline) or medians
+        if rounds >= FEWEST_ROUNDS and (
+            clock() - started >= limit_seconds
+            or all(is_tight(*median_interval(values), tolerance) for values in judged.values())
+        ):
+            break
+    total = clock() - started
+    return Timings(
+        {name: Measurement.of(each, seconds=total, tolerance=tolerance) for name, each in turns.items()},
+        {name: Ratio.of(each, tolerance=tolerance) for name, each in _ratios(medians, baseline).items()},
+    )
 
 
-def _repeats(run: Timed, turn_seconds: float, clock: Clock) -> int:
-    """Warm a model up and return how many of its runs fill a turn."""
+def _orders(names: list[Name], seed: int) -> Iterator[list[Name]]:
+    """Yield an order for each round: a random one, its reverse, another, and so on."""
+    rng = np.random.default_rng(seed)
+    while True:
+        order = [names[i] for i in rng.permutation(len(names))]
+        yield order
+        yield order[::-1]
+
+
+def _ratios(medians: Mapping[Name, list[float]], baseline: Name | None) -> dict[Name, list[float]]:
+    """Return each ratio to the baseline, round by round; nothing where there is no baseline."""
+    if baseline is None:
+        return {}
+    return {
+        name: [value / base for value, base in zip(values, medians[baseline], strict=True)]
+        for name, values in medians.items()
+        if name != baseline
+    }
+
+
+def _warm_up(run: Timed, clock: Clock) -> float:
+    """Run a model a few times and return the seconds of the shortest run, as another may be interrupted."""
     started = clock()
     run()
     seconds: list[float] = []
@@ -103,19 +131,4 @@ def _repeats(run: Timed, turn_seconds: float, clock: Clock) -> int:
         before = clock()
         run()
         seconds.append(clock() - before)
-    # The shortest run, as one that was interrupted would leave turns too short.
-    return math.ceil(turn_seconds / max(min(seconds), turn_seconds / _MOST_RUNS))
-
-
-def _summarise(
-    turns: Mapping[Name, list[list[float]]], baseline: Name | None, tolerance: float, seconds: float
-) -> Timings[Name]:
-    medians = {name: np.array([np.median(turn) for turn in each]) for name, each in turns.items()}
-    return Timings(
-        {name: Measurement.of(each, seconds=seconds, tolerance=tolerance) for name, each in turns.items()},
-        {
-            name: Ratio.of((each / medians[baseline]).tolist(), tolerance=tolerance)
-            for name, each in medians.items()
-            if baseline is not None and name != baseline
-        },
-    )
+    return max(min(seconds), 1e-9)

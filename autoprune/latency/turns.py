@@ -1,8 +1,8 @@
 """Own the turns of a table's measurement: each candidate in short slices between those of a reference model.
 
-A shared machine runs fast and slow by turns of a second. What two neighbouring slices take in one of them has the
-same ratio as in the other, so all times are ratios to the reference, and milliseconds where the reference takes its
-median. Before: `profiles` opens the models; after: `tabulate` fits the medians.
+A shared machine runs fast and slow by turns of a second or less. What neighbouring slices take has the same
+ratio all the while, so times are ratios to the reference. Before: `profiles` opens the models; after:
+`tabulate` fits what came out.
 
     reference = Reference(opened)
     beside = reference.time(candidate)
@@ -36,7 +36,7 @@ _PHASE_SECONDS = 0.15
 _MOST_SLICES = 30
 
 _COLD_SECONDS = 0.1
-"""A model that takes longer is not run once in vain before each slice: no cache would hold what that brings."""
+"""A model that takes longer is not run in vain before each slice: no cache would hold what that brings."""
 
 
 @dataclass(frozen=True)

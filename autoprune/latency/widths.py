@@ -1,4 +1,4 @@
-"""Own the step from widths to a model that has them, whichever channels those are: a latency does not depend on it.
+"""Own the step from widths to a model that has them; which channels those are is nothing to a latency.
 
 Before: `design` or a user chooses widths; after: probes time the model.
 

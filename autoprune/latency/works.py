@@ -46,7 +46,7 @@ def fit_works(
     for number, work in enumerate(works):
         for place in np.flatnonzero(readings.signature == number):
             sizes = readings.sizes[:, place]
-            total += amounts(work, grain.effective(sizes).astype(np.float64), ~grain.on(sizes).all(axis=1))
+            total += amounts(work, grain.effective(sizes).astype(np.float64), (~grain.on(sizes)).any(axis=1))
     scale = np.maximum(total.max(axis=0), 1e-12)
     coefficients, _ = nnls(total / scale / readings.whole_ms[:, None], np.ones(len(total)))
     return [

@@ -9,6 +9,7 @@ Before: `config` (or a script) makes a `RunConfig`; after: studies, checkpoints 
 from __future__ import annotations
 
 from autoprune.pipeline.bench import Bench, BenchRow, bench
+from autoprune.pipeline.best import Picked, best
 from autoprune.pipeline.checks import study_exists
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.export import export, load_saved
@@ -25,9 +26,11 @@ __all__ = [
     "Dense",
     "FinetuneResult",
     "Inspection",
+    "Picked",
     "SearchResult",
     "TrainResult",
     "bench",
+    "best",
     "export",
     "find_storage",
     "finetune",

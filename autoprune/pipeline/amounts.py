@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from autoprune.errors import BudgetError, ConfigError
+from autoprune.errors import BudgetError, ConfigError, suggest
 from autoprune.graph import Cost
 from autoprune.settings import Amount, BudgetSettings
 from autoprune.space import Asked, Budget
@@ -115,30 +115,56 @@ def resolve_budget(settings: BudgetSettings, dense: Cost, objectives: Sequence[s
     return Budget(**limits, asked=asked)
 
 
-def read_limit(name: str, value: str, dense: Mapping[str, float]) -> tuple[CostKey, float]:
+@dataclass(frozen=True)
+class Limit:
+    """The most that a trial may cost, as a user wrote it.
+
+    Attributes:
+        key: what is limited.
+        text: the amount as it is written.
+        most: the same in units of the cost.
+        is_share: whether it is a share of the dense model.
+        whole: the dense model's cost; 0 where it is not known.
+    """
+
+    key: CostKey
+    text: str
+    most: float
+    is_share: bool
+    whole: float
+
+    @property
+    def option(self) -> str:
+        """What the command line calls it."""
+        return f"--{self.key.name.replace('_', '-')}"
+
+
+def read_limit(name: str, text: str, dense: Mapping[str, float]) -> Limit:
     """Read what a user takes as the most that a trial may cost, such as "3ms", "40%" or "2G".
 
     Args:
         name: a key of [budget].
-        value: what is written.
+        text: what is written.
         dense: the dense model's cost by name, against which shares are taken.
 
-    Returns:
-        The key, and the limit in units of its cost.
-
     Raises:
-        ConfigError: the amount is malformed, or a share of what is not known.
+        ConfigError: the name is unknown, the amount is malformed, or a share of what is not known.
     """
-    key = next(each for each in KEYS if each.name == name)
-    where = f"--{name.replace('_', '-')}"
-    amount = _parse(where, value, key)
-    if not amount.is_share:
-        return key, float(amount.number / key.per_cost)
-    if key.cost not in dense:
+    named = {key.name: key for key in KEYS}
+    if name not in named:
+        hint = suggest(name, named) or f" Known: {', '.join(named)}."
+        raise ConfigError(f'limits: unknown cost "{name}".{hint}')
+    key = named[name]
+    whole = dense.get(key.cost, 0.0)
+    limit = Limit(key, text, 0.0, is_share=False, whole=whole)
+    amount = _parse(limit.option, text, key)
+    if amount.is_share and not whole:
         raise ConfigError(
-            f'{where}: got {value!r}, but what the dense model has is not known; write e.g. "{key.example}".'
+            f"{limit.option}: got {text!r}, but what the dense model has is not known; write e.g. "
+            f'"{key.example}".'
         )
-    return key, float(amount.units(dense[key.cost]))
+    most = amount.units(whole) if amount.is_share else amount.number / key.per_cost
+    return replace(limit, most=float(most), is_share=amount.is_share)
 
 
 def _limit(amount: _Amount, asked: Asked, *, counted: bool) -> int | float:
@@ -171,8 +197,9 @@ def _parse(where: str, value: float | str, key: CostKey) -> _Amount:
     number = Fraction(found[1].replace("_", "").replace(",", ""))
     if found[2] == "%":
         return _Amount(number / 100, is_share=True)
-    if number < 1 and key.suffixes is not _TIMES:
+    units = number * key.suffixes[found[2]]
+    if units < 1 and key.suffixes is not _TIMES:
         raise ConfigError(
             f'{where}: got {value!r}, which is less than one; write a share as "{float(number):.0%}".'
         )
-    return _Amount(number * key.suffixes[found[2]], is_share=False)
+    return _Amount(units, is_share=False)

@@ -16,12 +16,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from autoprune.errors import ConfigError, LatencyError
-from autoprune.graph.example import example_of
+from autoprune.errors import ConfigError
 from autoprune.latency import LatencySetting, Measurement, Ratio, time_in_turn
 from autoprune.latency.files import FILES, FileInput, Opened, open_model
 from autoprune.latency.placing import cpu_threads
-from autoprune.pipeline.export import load_saved
+from autoprune.pipeline.export import load_saved, noted_architecture
 
 
 @dataclass(frozen=True)
@@ -107,11 +106,8 @@ def bench(
 
 def _open(path: Path, setting: LatencySetting) -> Opened:
     if path.is_dir():
-        model = load_saved(path)
-        example = example_of(model)
-        if example is None:
-            raise LatencyError(f"{path}: does not say which inputs it takes; export it to a file first.")
-        return open_model(model, example, setting, str(path))
+        example = torch.zeros(1, *noted_architecture(path)["input_shape"])
+        return open_model(load_saved(path), (example,), setting, str(path))
     if path.suffix not in FILES:
         raise ConfigError(
             f"{path}: cannot be timed; expected a file ending in {' or '.join(FILES)}, or a folder that "

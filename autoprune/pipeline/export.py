@@ -60,7 +60,7 @@ def export(
     if format_name == FOLDER_FORMAT:
         return _export_folder(small, folder, Path(output) if output is not None else folder)
     path = Path(output) if output is not None else folder / f"model.{format_name}"
-    shape = _noted_architecture(folder)["input_shape"]
+    shape = noted_architecture(folder)["input_shape"]
     return export_model(small, path, format=format_name, example_inputs=torch.zeros(1, *shape))
 
 
@@ -74,11 +74,16 @@ def load_saved(folder: str | os.PathLike[str]) -> nn.Module:
 
 
 def _architecture(folder: str | os.PathLike[str]) -> nn.Module:
-    noted = _noted_architecture(folder)
+    noted = noted_architecture(folder)
     return make_model(noted["name"], noted["classes"], noted["input_shape"][0])
 
 
-def _noted_architecture(folder: str | os.PathLike[str]) -> dict[str, Any]:
+def noted_architecture(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return name, classes and input_shape of the dense architecture, as `finetune` notes them in the recipe.
+
+    Raises:
+        CheckpointError: the folder holds no saved model, or its recipe does not name the architecture.
+    """
     noted: Any = read_recipe(folder).extra.get("architecture")
     if not isinstance(noted, dict) or noted.get("name") is None:
         raise CheckpointError(

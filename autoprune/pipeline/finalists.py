@@ -10,10 +10,11 @@ as it was measured.
 from __future__ import annotations
 
 from autoprune.criteria import plan_from_importance
+from autoprune.errors import LatencyError
 from autoprune.latency import Measurement, Ratio, measure_beside
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Stage, Watcher
-from autoprune.pipeline.latency import latency_setting
+from autoprune.pipeline.latency import latency_setting, stored_tables
 from autoprune.pipeline.problem import Problem
 from autoprune.pipeline.ranking import decode_ranking
 from autoprune.rebuild import rebuild
@@ -33,14 +34,13 @@ def measure_finalists(
     """Time the best trials, the best first, and keep in the study what was measured.
 
     Those with equal widths are timed once. What was timed before, by a search that was resumed since, is not
-    timed again. Nothing happens where latency is not limited.
-
-    Raises:
-        StudyError: no trial has completed.
+    timed again. Nothing happens where latency is not limited, or on another device than the table's.
     """
-    if problem.budget.latency_ms is None:
+    # Latency as an objective alone is no limit to keep to.
+    if config.budget.latency is None or _is_elsewhere(study, config, problem, watch):
         return
-    ranked = sorted(study.finished(), key=lambda record: -record.scores[-1].score)
+    whole = [record for record in study.records() if record.is_whole]
+    ranked = sorted(whole, key=lambda record: -record.scores[-1].score)
     timed: dict[tuple[int, ...], MeasuredLatency] = {}
     for record in ranked:
         if len(timed) >= MOST or (len(timed) >= FINALISTS and any(each.met for each in timed.values())):
@@ -49,7 +49,7 @@ def measure_finalists(
         if widths in timed:
             continue
         timed[widths] = record.measured or _time(study, record, config, dense, problem, watch)
-    if not any(measured.met for measured in timed.values()):
+    if timed and not any(measured.met for measured in timed.values()):
         fastest = min(timed.values(), key=lambda measured: measured.ratio)
         watch(
             Stage(
@@ -66,6 +66,18 @@ def keeps_to(problem: Problem, measured: Measurement, ratio: Ratio) -> bool:
     if asked.is_share:
         return ratio.ratio <= limit / asked.dense
     return measured.median_ms <= limit
+
+
+def _is_elsewhere(study: SearchStudy, config: RunConfig, problem: Problem, watch: Watcher) -> bool:
+    """Tell whether this is another device than the study's table was measured on, and say so."""
+    table = stored_tables(study, config).table
+    try:
+        if table is not None:
+            table.require(problem.prunable, latency_setting(config.latency))
+    except LatencyError as error:
+        watch(Stage(f"the best trials are not timed here: {error}"))
+        return True
+    return False
 
 
 def _time(

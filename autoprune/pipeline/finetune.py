@@ -1,4 +1,4 @@
-"""Retrains the best plan of a study fully, reads the test part once, and saves the small model.
+"""Retrains the best plan of a study, or one that was picked, reads the test part once, and saves the model.
 
 Before: `search`; after: `export`. A killed finetune goes on from its last epoch; a finished one stays. Where
 the trials were cut from a supernet, so is the winner, which may need no finetune: finetune.epochs = 0.
@@ -16,16 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from autoprune.criteria import plan_from_importance
-from autoprune.errors import CheckpointError
+from autoprune.errors import CheckpointError, StudyError
 from autoprune.export import read_recipe, save_pruned
 from autoprune.graph import Cost, Plan
 from autoprune.pipeline.dense import Dense, load_dense
 from autoprune.pipeline.events import Stage, Watcher, silent
 from autoprune.pipeline.identity import identify
+from autoprune.pipeline.latency import stored_tables
 from autoprune.pipeline.places import check_writable
 from autoprune.pipeline.problem import pose
 from autoprune.pipeline.ranking import decode_ranking
@@ -77,6 +79,7 @@ def finetune(
     study: str,
     storage: str,
     *,
+    trial: int | None = None,
     dense: Dense | None = None,
     overrides: Sequence[str] = (),
     watch: Watcher = silent,
@@ -89,26 +92,29 @@ def finetune(
     Args:
         study: its name.
         storage: its URL.
+        trial: the number of another one to retrain in the best one's place; it has a folder of its own.
         dense: the model and data that `search` was given, where it was given any.
         overrides: "section.key=value"; all of [finetune], and the keys that `resume` takes.
         watch: told how it goes on.
 
     Raises:
-        StudyError: no trial has completed, or model or data are not those of the study.
+        StudyError: no trial has completed, or not the one that was named; or model or data are not those of
+            the study.
         TrialError: the training diverged.
     """
     opened = open_study(storage, study)
     config = change_config(stored_config(opened), overrides)
-    best = opened.best()
+    best = opened.best() if trial is None else _complete(opened, trial)
+    name = BEST if trial is None else f"trial-{trial}"
     folder = Path(str(config.output.folder))
     check_writable(folder, "output.folder")
     identity = {"trial": best.number, "finetune": dataclasses.asdict(config.finetune), "folder": str(folder)}
-    known = _known_result(opened, identity)
+    known = _known_result(opened, name, identity)
     if known is not None:
         watch(Stage(f"trial {best.number} is finetuned already; the test part is not read again"))
         return known
     dense = dense or load_dense(config)
-    problem = pose(dense, config)
+    problem = pose(dense, config, stored_tables(opened, config))
     opened.require(identify(dense, problem, config))
     setting = Setting(**opened.chosen["setting"])
     torch.set_num_threads(setting.threads)
@@ -121,9 +127,9 @@ def finetune(
     val_score = _retrain(small, best, dense, config, setting, state, watch)
     result = FinetuneResult(
         study=study,
-        folder=folder / BEST,
+        folder=folder / name,
         trial=best.number,
-        cost=problem.prunable.cost(plan.widths),
+        cost=problem.cost(np.array([[best.widths[name] for name in problem.space.groups]])).one(),
         dense_cost=problem.dense_cost,
         val_score=val_score,
         test_score=_on_test(small, dense, setting),
@@ -133,6 +139,28 @@ def finetune(
     _save(opened, result, small.cpu(), plan, dense, config, identity)
     state.unlink(missing_ok=True)
     return result
+
+
+def _complete(study: SearchStudy, number: int) -> TrialRecord:
+    """Return the record of a trial that climbed every rung.
+
+    Raises:
+        StudyError: there is none of that number, or it did not.
+    """
+    records = study.records()
+    if not 0 <= number < len(records):
+        raise StudyError(f"--trial {number}: {study.name} has trials 0 to {len(records) - 1}.")
+    if not records[number].is_whole:
+        state = "was stopped early" if records[number].stopped else f"is {records[number].state}"
+        raise StudyError(
+            f"--trial {number}: it {state}; choose a complete one from `autoprune report {study.name}`."
+        )
+    return records[number]
+
+
+def _note(name: str) -> str:
+    """Return where a study notes the result that lies in the folder `name`."""
+    return _RESULT if name == BEST else f"{_RESULT}:{name}"
 
 
 def is_untrained(study: SearchStudy, folder: Path) -> bool:
@@ -209,18 +237,18 @@ def _save(
         extra={"study": study.name, "trial": result.trial, "architecture": architecture, **scores},
     )
     costs = {
-        "cost": [int(result.cost.macs), int(result.cost.params)],
-        "dense_cost": [int(result.dense_cost.macs), int(result.dense_cost.params)],
+        "cost": dataclasses.astuple(result.cost),
+        "dense_cost": dataclasses.astuple(result.dense_cost),
     }
-    study.store_note(_RESULT, {"identity": dict(identity), **costs, **scores})
+    study.store_note(_note(result.folder.name), {"identity": dict(identity), **costs, **scores})
 
 
-def _known_result(study: SearchStudy, identity: Mapping[str, Any]) -> FinetuneResult | None:
-    """Return the result of the same finetune, where its folder still holds the model."""
-    stored = study.note(_RESULT)
+def _known_result(study: SearchStudy, name: str, identity: Mapping[str, Any]) -> FinetuneResult | None:
+    """Return the result of the same finetune, where the folder `name` still holds the model."""
+    stored = study.note(_note(name))
     if not isinstance(stored, dict) or stored["identity"] != identity:
         return None
-    folder = Path(identity["folder"]) / BEST
+    folder = Path(identity["folder"]) / name
     try:
         if read_recipe(folder).extra.get("trial") != identity["trial"]:
             return None

@@ -19,7 +19,7 @@ from autoprune.graph import Cost
 from autoprune.pipeline.amounts import resolve_budget
 from autoprune.pipeline.dense import Dense, load_dense
 from autoprune.pipeline.events import Watcher, silent
-from autoprune.pipeline.latency import settle_divisor
+from autoprune.pipeline.latency import LatencyTables, settle_divisor
 from autoprune.pipeline.objectives import objective_costs
 from autoprune.pipeline.places import settle
 from autoprune.pipeline.problem import dense_cost_of, find_measures, pose_priced, space_spec, trace_dense
@@ -78,7 +78,7 @@ def inspect(config: RunConfig, *, watch: Watcher = silent) -> Inspection:
 
     Args:
         config: of the run.
-        watch: told what is measured, where search.divisor is "auto".
+        watch: told what is measured, where search.divisor is "auto" or latency is limited.
 
     Raises:
         AutopruneError: the model, the data or the search space cannot be had.
@@ -92,7 +92,7 @@ def inspect(config: RunConfig, *, watch: Watcher = silent) -> Inspection:
     whole = build_space(prunable.groups, prunable.cost, Budget(macs=int(dense_cost.macs)), spec)
     budget, in_window, problem = None, False, ""
     try:
-        measures = find_measures(prunable, config)
+        measures = find_measures(prunable, config, LatencyTables(config, watch))
         objectives = objective_costs(config.search)
         budget = resolve_budget(config.budget, dense_cost_of(prunable, measures), objectives)
         in_window = pose_priced(prunable, config, measures).space.reach().in_window

@@ -1,23 +1,32 @@
-"""What is measured of the runtime under [latency] before a search: a divisor that is "auto".
+"""What is measured of the runtime under [latency] before a search: a divisor that is "auto", a table.
 
 Before: settings and the dense model; after: the space is built from it, and the study keeps it.
 
-    setting = latency_setting(LatencySettings(probe="onnx", threads=2))
     config, stairs = settle_divisor(config, dense, watch)
+    tables = LatencyTables(config, watch)
+    problem = pose(dense, config, tables)          # measures where the config limits or minimises the latency
+    tables.to_json()                               # what the study keeps, and `stored_tables` reads
 """
 
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
+from autoprune.graph import Prunable
 from autoprune.latency import LatencySetting
 from autoprune.latency.blocks import heavy_blocks
 from autoprune.latency.placing import check_device
+from autoprune.latency.predictor import LatencyPredictor
 from autoprune.latency.probes import find_probe
 from autoprune.latency.stairs import Stairs, measure_stairs
+from autoprune.latency.table import LatencyTable, load_table, table_of_json
+from autoprune.latency.tabulate import measure_table
 from autoprune.pipeline.dense import Dense
-from autoprune.pipeline.events import Stage, Watcher
+from autoprune.pipeline.events import Counted, Stage, Watcher, silent
 from autoprune.settings import LatencySettings, RunConfig
+from autoprune.study import SearchStudy
 
 MEASURED = "auto"
 """The search.divisor that is measured."""
@@ -52,3 +61,64 @@ def settle_divisor(config: RunConfig, dense: Dense, watch: Watcher) -> tuple[Run
     watch(Stage(f"widths are multiples of {stairs.divisor}"))
     search = dataclasses.replace(config.search, divisor=stairs.divisor)
     return dataclasses.replace(config, search=search), stairs
+
+
+class LatencyTables:
+    """Finds what predicts the latency of a model's candidates; its table is read or measured once.
+
+    Attributes:
+        table: None until it was asked for.
+    """
+
+    def __init__(self, config: RunConfig, watch: Watcher = silent, table: LatencyTable | None = None) -> None:
+        self.table = table
+        self._settings = config.latency
+        self._watch = watch
+
+    def __call__(self, prunable: Prunable) -> LatencyPredictor:
+        """Return the predictor for a traced model.
+
+        Raises:
+            LatencyError: the file of latency.table belongs to another model, setting or device, or the model
+                does not run there.
+        """
+        if self.table is None:
+            self.table = self._find(prunable)
+        return LatencyPredictor(self.table)
+
+    def to_json(self) -> dict[str, Any] | None:
+        """Return the table as the study keeps it; None where none was asked for."""
+        return None if self.table is None else self.table.to_json()
+
+    def _find(self, prunable: Prunable) -> LatencyTable:
+        setting = latency_setting(self._settings)
+        path = None if self._settings.table is None else Path(self._settings.table)
+        if path is not None and path.exists():
+            table = load_table(path)
+            table.require(prunable, setting)
+        else:
+            table = self._measure(prunable, setting)
+            if path is not None:
+                table.save(path)
+        found = table.calibration
+        self._watch(
+            Stage(
+                f"latency table: dense model {table.dense_ms:.3g} ms; predictions err by {found.error:.1%} "
+                f"on candidates held out ({found.candidates} timed in {found.seconds:.0f} s)"
+            )
+        )
+        return table
+
+    def _measure(self, prunable: Prunable, setting: LatencySetting) -> LatencyTable:
+        self._watch(Stage(f"measuring the latency of the model's operators with {setting.probe}"))
+        return measure_table(
+            prunable,
+            setting,
+            progress=lambda done, total: self._watch(Counted("timing candidates", done, total)),
+        )
+
+
+def stored_tables(study: SearchStudy, config: RunConfig) -> LatencyTables:
+    """Return the table that a study was made with, wherever it goes on."""
+    values = study.chosen.get("latency")
+    return LatencyTables(config, table=None if values is None else table_of_json(values))

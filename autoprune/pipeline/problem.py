@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -31,8 +31,14 @@ SHORT_OF_WINDOW = "No plan fills the budget to 98%: the search takes the nearest
 """Said by `inspect` and at the start of a search whose divisor, ratios and ties leave the window empty."""
 
 
-PredictLatency = Callable[[IntArray], FloatArray]
-"""From widths int64 [n, groups] to milliseconds float64 [n]; it never falls where a width grows."""
+class PredictLatency(Protocol):
+    """Tells the latency of candidates."""
+
+    dense_ms: float
+
+    def __call__(self, widths: IntArray) -> FloatArray:
+        """Return milliseconds [n] of widths [n, groups]; they never fall where a width grows."""
+
 
 FindLatency = Callable[[Prunable], PredictLatency]
 """Measures, or reads, what predicts the latency of a traced model's candidates."""
@@ -111,7 +117,9 @@ def find_measures(
 def dense_cost_of(prunable: Prunable, measures: Mapping[str, Measure]) -> Cost:
     """Return all that is known of the dense model's cost."""
     full = np.array([[group.width for group in prunable.groups]], dtype=np.int64)
-    return _with_measures(prunable.cost, measures)(full).one()
+    cost = _with_measures(prunable.cost, measures)(full).one()
+    measured = getattr(measures.get("latency_ms"), "dense_ms", None)  # not predicted, it was timed
+    return cost if measured is None else dataclasses.replace(cost, latency_ms=measured)
 
 
 def asks_for_latency(config: RunConfig) -> bool:

@@ -15,13 +15,13 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 import torch
 
 from autoprune.engines import Event, MakeScorer, TrialRunner, run_search
 from autoprune.errors import ConfigError, TrialError
-from autoprune.latency.stairs import Stairs
 from autoprune.pipeline.checks import (
     check_engine_runs,
     check_names,
@@ -32,9 +32,10 @@ from autoprune.pipeline.checks import (
 )
 from autoprune.pipeline.dense import Dense, load_dense, try_model, try_task
 from autoprune.pipeline.events import Stage, TrialDone, Watcher, silent
+from autoprune.pipeline.finalists import measure_finalists
 from autoprune.pipeline.history import require_unseen_validation
 from autoprune.pipeline.identity import identify
-from autoprune.pipeline.latency import settle_divisor
+from autoprune.pipeline.latency import LatencyTables, settle_divisor, stored_tables
 from autoprune.pipeline.objectives import SCORE, objective_costs
 from autoprune.pipeline.places import settle
 from autoprune.pipeline.problem import SHORT_OF_WINDOW, Problem, pose
@@ -77,6 +78,11 @@ class SearchResult:
             raise TrialError(f"{self.study}: none of {len(self.summary.records)} trials completed{most}")
         return self.summary.best
 
+    @property
+    def front(self) -> tuple[TrialRecord, ...]:
+        """The trials that none dominates, the cheapest first, where there are several objectives."""
+        return self.summary.front
+
 
 def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = silent) -> SearchResult:
     """Search sub-models under a config's budget, in a new study.
@@ -94,7 +100,7 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
     check_places(config)
     check_study_is_new(config)
     check_engine_runs(config)
-    dense, config, stairs, problem = _prepare(config, dense, watch)
+    dense, config, problem, measured = _prepare(config, dense, watch)
     try_task(dense)
     setting = _measure(dense, config, watch)
     dense_score = evaluate(copy.deepcopy(dense.model), dense.data.val, dense.task, setting)
@@ -111,7 +117,7 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
         **{f"budget_{name}": limit for name, limit in problem.budget.limits.items()},
         "dense_widths": {group.name: group.width for group in problem.prunable.searchable},
         "relaxed": dict(problem.space.relaxed),
-        "stairs": None if stairs is None else stairs.to_json(),
+        **measured,
         "statistics": measure_statistics(ground),
         "warm_starts": choose_warm_starts(ground),
     }
@@ -156,7 +162,7 @@ def resume(
     check_places(config)
     check_engine_runs(config)
     dense = dense or load_dense(config)
-    problem = pose(dense, config)
+    problem = pose(dense, config, stored_tables(opened, config))
     opened.require(identify(dense, problem, config))
     if overrides:
         opened.store_config(dataclasses.asdict(config))
@@ -182,33 +188,38 @@ def _tell_held_elsewhere(study: SearchStudy, watch: Watcher) -> None:
 
 def _prepare(
     config: RunConfig, dense: Dense | None, watch: Watcher
-) -> tuple[Dense, RunConfig, Stairs | None, Problem]:
+) -> tuple[Dense, RunConfig, Problem, dict[str, Any]]:
     """Load or train the dense model and pose the problem; refuse what can be before any training.
 
-    The config comes back with the divisor that was measured, where it was "auto".
+    Returns:
+        The dense model, the config with the divisor that was measured where it was "auto", the problem, and
+        what the study keeps of the measurements: {"stairs": ..., "latency": ...}.
     """
     checkpoint = config.model.checkpoint
-    if dense is not None:
-        try_model(dense)
-        config, stairs = settle_divisor(config, dense, watch)
-        return dense, config, stairs, _pose(dense, config, watch)
+    given = dense
     missing = checkpoint is not None and config.train.when_missing and not Path(checkpoint).exists()
-    dense = load_dense(config, trained=not missing)
+    if given is not None:
+        try_model(given)
+    dense = given or load_dense(config, trained=not missing)
     config, stairs = settle_divisor(config, dense, watch)
-    problem = _pose(dense, config, watch)
+    tables = LatencyTables(config, watch)
+    problem = _pose(dense, config, tables, watch)
+    measured = {"stairs": None if stairs is None else stairs.to_json(), "latency": tables.to_json()}
+    if given is not None:
+        return dense, config, problem, measured
     if missing and checkpoint is not None:
         Path(checkpoint).parent.mkdir(parents=True, exist_ok=True)
         train_dense(dense, config, Path(checkpoint), watch=watch)
         dense = load_dense(config)
-        problem = pose(dense, config)
+        problem = pose(dense, config, tables)
     require_unseen_validation(config, dense.data, checkpoint)
-    return dense, config, stairs, problem
+    return dense, config, problem, measured
 
 
-def _pose(dense: Dense, config: RunConfig, watch: Watcher) -> Problem:
-    problem = pose(dense, config)
+def _pose(dense: Dense, config: RunConfig, tables: LatencyTables, watch: Watcher) -> Problem:
+    problem = pose(dense, config, tables)
     groups = len(problem.prunable.searchable)
-    limits = ", ".join(f"{name} <= {limit:,}" for name, limit in problem.budget.limits.items())
+    limits = ", ".join(f"{name} <= {limit:,.10g}" for name, limit in problem.budget.limits.items())
     watch(
         Stage(
             f"traced {groups} channel groups, {len(problem.space.keep_ratios.variables)} keep ratios; "
@@ -290,6 +301,7 @@ def _run(
             workers=workers_of(search),
             other_hosts_are_gone=take_over,
         )
+    measure_finalists(study, config, dense, problem, watch)
     return SearchResult(study.name, study.url, Path(str(config.output.folder)), summarise(study))
 
 

@@ -12,13 +12,20 @@ from autoprune.report.agreement import RungAgreement
 from autoprune.report.plot import plot_study
 from autoprune.report.stairs import plot_stairs
 from autoprune.report.summary import Failure, StudySummary, summarise
-from autoprune.report.tables import best_table, failure_table, front_table, summary_notes, trial_table
+from autoprune.report.tables import (
+    cost_table,
+    failure_table,
+    front_table,
+    summary_notes,
+    trial_table,
+    widths_table,
+)
 
 __all__ = [
     "Failure",
     "RungAgreement",
     "StudySummary",
-    "best_table",
+    "cost_table",
     "failure_table",
     "front_table",
     "plot_stairs",
@@ -26,4 +33,5 @@ __all__ = [
     "summarise",
     "summary_notes",
     "trial_table",
+    "widths_table",
 ]

@@ -71,7 +71,9 @@ class StudySummary:
         return tuple(dict.fromkeys(("macs", "params", *self.objectives[1:], *self.limits)))
 
     def share(self, record: TrialRecord, cost: str) -> float:
-        """Return a trial's cost over the dense model's; NaN where it is not known."""
+        """Return a trial's cost over the dense model's, measured where it was; NaN where it is not known."""
+        if cost == "latency_ms" and record.measured is not None:
+            return record.measured.ratio
         return record.costs.get(cost, math.nan) / self.dense_costs.get(cost, math.nan)
 
     def macs_share(self, record: TrialRecord) -> float:

@@ -14,18 +14,19 @@ from rich.table import Table
 from rich.text import Text
 
 from autoprune.report.agreement import PREDICTS, RungAgreement
-from autoprune.report.costs import label
+from autoprune.report.costs import label, milliseconds, said
 from autoprune.report.summary import StudySummary, outcome
 from autoprune.rungs import SUPERNET
 from autoprune.study import TrialRecord
 
 
-def trial_table(summary: StudySummary, *, most: int) -> Table:
-    """Draw the `most` best trials of a study, and the dense model above them.
+def trial_table(summary: StudySummary, *, most: int | None = None, only: TrialRecord | None = None) -> Table:
+    """Draw the best trials of a study, and the dense model above them.
 
     Args:
         summary: of the study.
-        most: rows; failed trials follow the scored ones.
+        most: rows, all by default; failed trials follow the scored ones.
+        only: the one trial to draw.
     """
     table = Table(
         title=f"Study {summary.study}: {_counted(summary)}",
@@ -50,7 +51,7 @@ def trial_table(summary: StudySummary, *, most: int) -> Table:
     table.add_row("dense", f"{summary.dense_score:.4f}", *shares, "", "", "", end_section=True)
     scored = summary.ranked()
     failed = [record for record in summary.records if record.state == "failed" and record.score is None]
-    for record in [*scored, *failed][:most]:
+    for record in [*scored, *failed][:most] if only is None else [only]:
         table.add_row(
             str(record.number),
             "-" if record.score is None else f"{record.score:.4f}",
@@ -88,17 +89,31 @@ def _shares(summary: StudySummary, record: TrialRecord) -> list[str]:
     return ["-" if math.isnan(share) else f"{share:.1%}" for share in shares]
 
 
-def best_table(summary: StudySummary) -> Table:
-    """Draw the widths of the best trial, of the groups that are searched."""
-    best = summary.best
-    title = "No trial has completed" if best is None else f"Best: trial {best.number}"
+def widths_table(summary: StudySummary, trial: TrialRecord | None, name: str = "Best") -> Table:
+    """Draw the widths of a trial, the best one as a rule, of the groups that are searched."""
+    title = "No trial has completed" if trial is None else f"{name}: trial {trial.number}"
     table = Table(title=title, title_justify="left")
     table.add_column("group", overflow="fold")
     table.add_column("width kept", justify="right", no_wrap=True)
-    widths = best.widths if best is not None else {}
-    for name, dense in (summary.dense_widths or widths).items():
-        if name in widths:
-            table.add_row(name, f"{widths[name]} / {dense}" if summary.dense_widths else str(widths[name]))
+    widths = trial.widths if trial is not None else {}
+    for group, dense in (summary.dense_widths or widths).items():
+        if group in widths:
+            table.add_row(group, f"{widths[group]} / {dense}" if summary.dense_widths else str(widths[group]))
+    return table
+
+
+def cost_table(summary: StudySummary, trial: TrialRecord) -> Table:
+    """Draw all that is known of a trial's cost beside the dense model's."""
+    table = Table(title=f"Costs of trial {trial.number}", title_justify="left")
+    for column in ("", "trial", "dense", "share"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    for cost, value in trial.costs.items():
+        dense = summary.dense_costs.get(cost)
+        shown = ("-", "-") if dense is None else (said(cost, dense), f"{value / dense:.1%}")
+        table.add_row(label(cost), said(cost, value), *shown)
+    if trial.measured is not None:
+        measured = trial.measured
+        table.add_row("as timed", said("latency_ms", measured.latency_ms), "", f"{measured.ratio:.1%}")
     return table
 
 
@@ -118,7 +133,27 @@ def summary_notes(summary: StudySummary) -> list[str]:
     notes = [_meaning(summary)] if summary.ranked() else []
     if summary.front:
         notes.append(_about_front(summary))
+    if "latency_ms" in summary.shown_costs:
+        notes.append(_about_latency(summary))
     return notes + [_agreement(found) for found in summary.agreements] + _warning(summary)
+
+
+def _about_latency(summary: StudySummary) -> str:
+    """Say which latencies were measured, and what was measured of the best trial."""
+    measured = [str(record.number) for record in summary.records if record.measured is not None]
+    if not measured:
+        return "Latencies are predicted from the table of the device."
+    which = f"trial{'s' if len(measured) > 1 else ''} {', '.join(measured)}"
+    known = f"Latencies are predicted, but measured beside the dense model of {which}."
+    if summary.best is None or summary.best.measured is None:
+        return known
+    found = summary.best.measured
+    low, high = found.ratio_interval
+    verdict = "within the budget" if found.met else "over the budget, as all that were measured"
+    return (
+        f"{known} The best takes {milliseconds(found.latency_ms)} ms, {found.ratio:.1%} "
+        f"({low:.1%} to {high:.1%}) of the dense model's time: {verdict}."
+    )
 
 
 def _meaning(summary: StudySummary) -> str:

@@ -30,6 +30,9 @@ SHARE = "budget_share"
 STEP = WINDOW_LOW + 0.001
 """A level is at least this share of the one above it, so that no plan falls between two windows."""
 
+KEPT = 32
+"""Spaces of single levels that are kept for the next proposal: each may have listed thousands of plans."""
+
 ROUNDING = 1e-9
 
 
@@ -75,6 +78,8 @@ class ShareSpace(SearchSpace):
     def at(self, level: int) -> SearchSpace:
         """Return the space of the keep ratios alone, under one level of the share."""
         if level not in self._spaces:
+            if len(self._spaces) == KEPT:
+                del self._spaces[next(iter(self._spaces))]
             budget = self.budget.scaled(float(self.shares[level]), self._costs)
             ladder = self._base.ladder.under(budget)
             self._spaces[level] = SearchSpace(self.channel_groups, ladder, budget, self.relaxed)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 from rich.console import Console
 
-from autoprune.cli.tables import group_table, inspection_notes
+from autoprune.cli.tables import bench_notes, bench_table, group_table, inspection_notes
 from autoprune.config import load_config
-from autoprune.pipeline import inspect
+from autoprune.latency import Measurement, Ratio
+from autoprune.pipeline import Bench, BenchRow, inspect
 
 
 def test_each_group_takes_one_line_of_80_columns_and_reasons_follow() -> None:
@@ -23,3 +25,30 @@ def test_each_group_takes_one_line_of_80_columns_and_reasons_follow() -> None:
     notes = inspection_notes(inspection)
     assert "fc: frozen (the model's output)" in notes
     assert any("too small for the divisor" in note for note in notes)
+
+
+def test_models_side_by_side_fit_80_columns() -> None:
+    def row(name: str, milliseconds: float, ratio: Ratio | None) -> BenchRow:
+        interval = (0.99 * milliseconds, 1.01 * milliseconds)
+        p10, p50, p90, p99 = (share * milliseconds for share in (0.9, 1.0, 1.2, 2.0))
+        return BenchRow(
+            Path(name), Measurement(milliseconds, interval, p10, p50, p90, p99, 9, 1.0, tight=True), ratio
+        )
+
+    dense, small = (
+        row("dense.onnx", 12345.6, None),
+        row("small.onnx", 0.01, Ratio(0.5, (0.4, 9), tight=False)),
+    )
+    found = Bench((dense, small), batch=8, threads=2, device="cpu")
+    console = Console(file=io.StringIO(), width=80)
+    console.print(bench_table(found))
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert lines[0].strip() == "One forward pass at batch 8 on cpu, 2 threads"
+    assert [line.split() for line in lines if ".onnx" in line] == [
+        ["dense.onnx", "12346", "12222", "to", "12469", "14815"],
+        ["small.onnx", "0.0100", "0.00990", "to", "0.0101", "0.0120", "0.500", "0.400", "to", "9.00"],
+    ]
+    (note,) = bench_notes(found)
+    assert note.startswith("Not as exact as asked after the time limit: small.onnx.")
+    assert bench_notes(Bench((dense,), batch=1, threads=1, device="cpu")) == []

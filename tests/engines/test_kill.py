@@ -19,8 +19,11 @@ ROOT = Path(__file__).parents[2]
 TRIALS = 24
 
 
-def start(url: str, sampler: str, pruner: str, engine: str = "serial") -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.engines.toy", url, sampler, str(TRIALS), pruner, engine]
+def start(
+    url: str, sampler: str, pruner: str, engine: str = "serial", *objectives: str
+) -> subprocess.Popen[str]:
+    words = [url, sampler, str(TRIALS), pruner, engine, *objectives]
+    command = [sys.executable, "-m", "tests.engines.toy", *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -37,33 +40,39 @@ def finished(url: str) -> int:
     return sum(record.state in ("complete", "pruned") for record in open_study(url, "toy").records())
 
 
+SEVERAL = ("score", "macs")
+
+
 @pytest.mark.parametrize(
-    ("sampler", "pruner", "scheme"),
+    ("sampler", "pruner", "scheme", "objectives"),
     [
-        ("tpe", "halving", "sqlite"),
-        ("cmaes", "hyperband", "journal"),
-        pytest.param("nsga2", "median", "sqlite", marks=pytest.mark.slow),
-        pytest.param("gp", "percentile", "sqlite", marks=pytest.mark.slow),
+        ("tpe", "halving", "sqlite", ()),
+        ("cmaes", "hyperband", "journal", ()),
+        ("nsga2", "median", "sqlite", SEVERAL),
+        pytest.param("tpe", "median", "journal", SEVERAL, marks=pytest.mark.slow),
+        pytest.param("nsga2", "median", "sqlite", (), marks=pytest.mark.slow),
+        pytest.param("gp", "percentile", "sqlite", (), marks=pytest.mark.slow),
     ],
 )
 def test_resumed_trials_equal_the_uninterrupted_ones(
-    sampler: str, pruner: str, scheme: str, tmp_path: Path
+    sampler: str, pruner: str, scheme: str, objectives: tuple[str, ...], tmp_path: Path
 ) -> None:
     whole, killed = f"{scheme}:///{tmp_path}/whole.db", f"{scheme}:///{tmp_path}/killed.db"
-    assert start(whole, sampler, pruner).wait() == 0
+    assert start(whole, sampler, pruner, "serial", *objectives).wait() == 0
     moments = random.Random(f"{sampler} {pruner}")
     done = 0
     for _ in range(3):
-        process = start(killed, sampler, pruner)
+        process = start(killed, sampler, pruner, "serial", *objectives)
         time.sleep(moments.uniform(0.05, 0.8))
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert finished(killed) >= done
         done = finished(killed)
-    assert start(killed, sampler, pruner).wait() == 0
+    assert start(killed, sampler, pruner, "serial", *objectives).wait() == 0
     expected = [comparable(record) for record in open_study(whole, "toy").records()]
     assert [comparable(record) for record in open_study(killed, "toy").records()] == expected
     assert len(expected) == TRIALS
+    assert open_study(killed, "toy").objectives == (objectives or ("score",))
 
 
 def test_workers_leave_when_their_parent_is_killed(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import optuna
 
 from autoprune.engines import Event, TrialRunner, run_search
 from autoprune.errors import TrialError
-from autoprune.space import Budget, SearchSpace, build_space
+from autoprune.space import Budget, SearchSpace, ShareSpace, build_space
 from autoprune.study import RungScore, SearchStudy, create_study, open_study
 from autoprune.study.storage import open_storage
 from tests.space.costs import chain, dense_macs
@@ -78,14 +78,16 @@ def make_broken() -> ToyScorer:
     raise RuntimeError("no data")
 
 
-def toy_space() -> SearchSpace:
+def toy_space(costs: Sequence[str] = ("macs",)) -> SearchSpace:
+    """A chain of convolutions at half of its MACs, or at most at all of its parameters, too."""
     net = chain([16, 32, 32, 64])
-    return build_space(*net, Budget(macs=dense_macs(net) // 2))
+    params = 40_000 if "params" in costs else None
+    return build_space(*net, Budget(macs=dense_macs(net) // 2, params=params))
 
 
-def new_study(url: str) -> SearchStudy:
+def new_study(url: str, objectives: Sequence[str] = ("score",)) -> SearchStudy:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return create_study(url, "toy", config={"seed": 5}, identity=IDENTITY)
+    return create_study(url, "toy", config={"seed": 5}, identity=IDENTITY, objectives=objectives)
 
 
 def toy_runner(
@@ -95,18 +97,21 @@ def toy_runner(
     pruner: str = "median",
     on_event: Callable[[Event], None] | None = None,
 ) -> TrialRunner:
+    """Run trials on the toy space; where the study has several objectives, the share of its budget too."""
+    costs = study.objectives[1:]
+    space = ShareSpace(toy_space(costs), costs) if costs else toy_space()
     return TrialRunner(
-        study, toy_space(), sampler=sampler, pruner=pruner, trials=trials, rungs=2, seed=5, on_event=on_event
+        study, space, sampler=sampler, pruner=pruner, trials=trials, rungs=2, seed=5, on_event=on_event
     )
 
 
-def main(url: str, sampler: str, trials: str, pruner: str, engine: str) -> None:
+def main(url: str, sampler: str, trials: str, pruner: str, engine: str, *objectives: str) -> None:
     """Begin a search, or resume it where its study exists."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     exists = Path(url.partition(":///")[2]).exists()
     names = [each.study_name for each in open_storage(url, create=True).get_all_studies()] if exists else []
-    study = open_study(url, "toy") if "toy" in names else new_study(url)
+    study = open_study(url, "toy") if "toy" in names else new_study(url, objectives or ("score",))
     runner = toy_runner(study, sampler, int(trials), pruner)
     make = make_toy if engine == "serial" else make_slow
     print("ready", flush=True)

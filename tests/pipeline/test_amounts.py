@@ -6,10 +6,10 @@ import pytest
 
 from autoprune.errors import BudgetError, ConfigError
 from autoprune.graph import Cost
-from autoprune.pipeline.amounts import check_amounts, resolve_budget
+from autoprune.pipeline.amounts import check_amounts, read_limit, resolve_budget
 from autoprune.settings import BudgetSettings
 
-DENSE = Cost(macs=4_000_000_001, params=40_000_000, latency_ms=8.0)
+DENSE = Cost(4_000_000_001, 40_000_000, latency_ms=8.0, size_bytes=160_000_000, peak_memory_bytes=200_000_000)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,57 @@ def test_a_latency_is_a_time_or_a_share(latency: str, milliseconds: float) -> No
     budget = resolve_budget(BudgetSettings(latency=latency, params="50%"), DENSE)
     assert budget.latency_ms == pytest.approx(milliseconds)
     assert budget.limits.keys() == {"params", "latency_ms"}
+
+
+@pytest.mark.parametrize(
+    ("size", "limit"),
+    [("50%", 80_000_000), ("5 MB", 5_000_000), ("5M", 5_000_000), ("512 KiB", 2**19), ("0.1 GB", 10**8)],
+)
+def test_memory_is_counted_in_bytes(size: str, limit: int) -> None:
+    assert resolve_budget(BudgetSettings(size=size), DENSE).limits == {"size_bytes": limit}
+    assert resolve_budget(BudgetSettings(peak_memory=size), DENSE).limits["peak_memory_bytes"] == (
+        100_000_000 if size == "50%" else limit
+    )
+
+
+def test_an_objective_without_a_limit_may_be_as_high_as_the_dense_model() -> None:
+    budget = resolve_budget(BudgetSettings(params="50%"), DENSE, ("macs", "params"))
+    assert budget.limits == {"macs": 4_000_000_001, "params": 20_000_000}
+    assert resolve_budget(BudgetSettings(), DENSE, ("latency_ms",)).limits == {"latency_ms": 8.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "most"),
+    [
+        ("flops", "40%", 0.4 * 4_000_000_001),
+        ("flops", "2G", 1e9),
+        ("macs", "2G", 2e9),
+        ("macs", "200%", 8_000_000_002),
+        ("latency", "3ms", 3.0),
+        ("latency", "25%", 2.0),
+        ("size", "10MB", 1e7),
+        ("peak_memory", "10%", 2e7),
+    ],
+)
+def test_the_most_that_a_trial_may_cost(name: str, text: str, most: float) -> None:
+    limit = read_limit(name, text, {key: float(value) for key, value in vars(DENSE).items()})
+    assert limit.most == pytest.approx(most)
+    assert limit.is_share == text.endswith("%")
+    assert limit.option == f"--{name}".replace("_", "-")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("flops", "many", r"--flops: got 'many', expected a share such as \"50%\""),
+        ("peak_memory", "5 ms", r"--peak-memory: got '5 ms'"),
+        ("latency", "40%", r"--latency: got '40%', but what the dense model has is not known; write e\.g"),
+        ("flop", "40%", r'limits: unknown cost "flop"\. Did you mean "flops"'),
+    ],
+)
+def test_a_wrong_limit_gets_one_clear_line(name: str, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_limit(name, text, {"macs": 1.0, "peak_memory_bytes": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -81,6 +132,7 @@ def test_what_is_malformed_is_refused_without_a_model() -> None:
         check_amounts(BudgetSettings(flops="abc"))
     with pytest.raises(ConfigError, match="no limit is given"):
         check_amounts(BudgetSettings())
+    check_amounts(BudgetSettings(), required=False)
 
 
 def test_a_budget_out_of_reach_is_answered_in_the_users_key_and_unit() -> None:

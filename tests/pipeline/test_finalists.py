@@ -17,7 +17,7 @@ from autoprune.graph import Prunable
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Event, Stage
 from autoprune.pipeline.finalists import FINALISTS, MOST, measure_finalists
-from autoprune.pipeline.problem import PredictLatency, Problem, pose
+from autoprune.pipeline.problem import Problem, pose
 from autoprune.pipeline.ranking import encode_ranking, rank_channels
 from autoprune.settings import RunConfig
 from autoprune.space.levels import FloatArray, IntArray
@@ -35,15 +35,16 @@ def by_parameters(model: nn.Module, inputs: Any) -> float:
     return parameters / 1000
 
 
-def predictor(prunable: Prunable, error: float) -> PredictLatency:
-    """Predict candidates with a relative error, the dense model without."""
-    full = [group.width for group in prunable.groups]
+class Predictor:
+    """Predicts candidates with a relative error."""
 
-    def predict(widths: IntArray) -> FloatArray:
-        exact = np.asarray(prunable.cost(widths).params, dtype=np.float64) / 1000
-        return np.where((widths == full).all(axis=1), exact, error * exact)
+    def __init__(self, prunable: Prunable, error: float) -> None:
+        self.prunable, self.error = prunable, error
+        self.dense_ms = int(prunable.cost().params) / 1000
 
-    return predict
+    def __call__(self, widths: IntArray) -> FloatArray:
+        exact: FloatArray = np.asarray(self.prunable.cost(widths).params, dtype=np.float64) / 1000
+        return self.error * exact
 
 
 class Case:
@@ -59,7 +60,7 @@ class Case:
         )
         model = make_model("digits_resnet", 10, 1).eval()
         self.dense = Dense(model, load("digits"), Task(), "cpu")
-        self.problem: Problem = pose(self.dense, self.config, lambda prunable: predictor(prunable, error))
+        self.problem: Problem = pose(self.dense, self.config, lambda prunable: Predictor(prunable, error))
         ranking = encode_ranking(rank_channels(self.dense, self.problem, "l1", 0))
         self.url = f"sqlite:///{folder}/a.db"
         study = create_study(self.url, "a", config={}, identity={}, chosen={"ranking": ranking})

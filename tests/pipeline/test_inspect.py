@@ -46,3 +46,13 @@ def test_the_divisor_is_relaxed_for_small_groups() -> None:
     steps = {row.name: row.relaxed_step for row in inspection.groups}
     assert steps["conv1"] is not None
     assert steps["layer2.0.conv1"] is None
+
+
+def test_several_objectives_need_no_budget() -> None:
+    values = {"model": {"name": "digits_resnet"}, "data": {"name": "digits"}}
+    inspection = inspect(load_config({**values, "search": {"objectives": ["score", "size", "flops"]}}))
+    assert inspection.budget is not None
+    assert inspection.budget.limits.keys() == {"macs", "size_bytes"}
+    assert inspection.budget.macs == inspection.dense_cost.macs
+    assert inspection.in_window
+    assert inspection.variables == 6

@@ -13,8 +13,10 @@ import autoprune
 from autoprune.config import load_config
 from autoprune.data import load
 from autoprune.errors import ConfigError
+from autoprune.latency import LatencySetting
 from autoprune.pipeline import Dense, inspect, report, resume
 from autoprune.pipeline.checks import check_names
+from autoprune.pipeline.latency import latency_setting
 from autoprune.study import open_study
 from autoprune.task import Task
 from autoprune.zoo import make_model
@@ -90,3 +92,52 @@ def test_a_runtime_that_cannot_be_used_is_refused_before_anything_is_loaded(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         check_names(load_config("digits", overrides))
+
+
+def read(*overrides: str) -> LatencySetting:
+    return latency_setting(load_config("digits", overrides).latency)
+
+
+def test_the_section_becomes_a_setting() -> None:
+    assert read() == LatencySetting()
+    assert read(
+        "latency.probe=onnx", "latency.batch=32", "latency.threads=2", "latency.dtype=float16"
+    ) == LatencySetting("onnx", batch=32, threads=2, dtype="float16")
+    command = "adb push {onnx} /tmp/m.onnx >&2 && adb shell time /tmp/m.onnx"
+    assert read("latency.probe=command", f"latency.command={command}").command == command
+    assert (
+        read("latency.probe=tests.latency.test_stairs:stepped").probe == "tests.latency.test_stairs:stepped"
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("latency.probe=onxx", r'latency\.probe: unknown name "onxx"; known: .* Did you mean "onnx"'),
+        ("latency.probe=command", r"latency\.command: .* go together"),
+        ("latency.device=gpu", r'latency\.device: "gpu" is no device'),
+        ("latency.device=cuda:77", r'latency\.device: "cuda:77" asked, but torch sees'),
+    ],
+)
+def test_what_cannot_be_measured_here_is_refused(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read(override)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("latency.batch=0", r"latency\.batch: got 0, expected an integer >= 1"),
+        ("latency.dtype=float64", r'latency\.dtype: got \'float64\', expected one of "float32", "bfloat16"'),
+        ("latency.tolerance=2", r"latency\.tolerance: got 2, expected a number > 0 and < 1"),
+        ("latency.limit_seconds=0", r"latency\.limit_seconds: got 0, expected a number > 0"),
+        ("latency.prob=onnx", r'unknown key latency\.prob\. Did you mean "probe"'),
+        (
+            "search.divisor=often",
+            r"search\.divisor: got 'often', expected an integer >= 1 or one of \"auto\"",
+        ),
+    ],
+)
+def test_the_config_is_checked(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config("digits", [override])

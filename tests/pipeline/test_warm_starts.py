@@ -28,6 +28,7 @@ from autoprune.pipeline.ranking import rank_channels
 from autoprune.pipeline.statistics import Ground
 from autoprune.pipeline.warm_starts import WARM_STARTS, Proposer, choose_warm_starts, enqueue_missing
 from autoprune.precision import Setting
+from autoprune.space import ShareSpace
 from autoprune.study import SearchStudy, TrialRecord, open_study
 from autoprune.task import Task
 from autoprune.zoo import make_model
@@ -110,6 +111,35 @@ def test_they_take_a_third_of_the_trials_at_most(data: VisionData, trials: int, 
     assert sorted(name for origin in origins for name in origin.split(", ")) == sorted(chosen["seconds"])
     assert [origin.split(", ")[0] for origin in origins[:1]] == ["uniform"][:most]
     assert any("left out, since they may take a third" in text for text in told.texts) == (trials < 60)
+
+
+def test_with_several_objectives_each_heuristic_fills_shares_spread_over_the_range(data: VisionData) -> None:
+    told = Told()
+    overrides = (
+        'search.objectives=["score", "macs"]',
+        'search.warm_starts=["sensitivity", "bn", "taylor-knapsack"]',
+        "search.trials=30",
+    )
+    ground = make_ground(data, *overrides, model=Plain().eval(), told=told)
+    space = ground.problem.space
+    assert isinstance(space, ShareSpace)
+    chosen = choose_warm_starts(ground)
+    origins = [each.split(" at ") for entry in chosen["trials"] for each in entry["origin"].split(", ")]
+    middles = space.shares[0] + (space.shares[-1] - space.shares[0]) * np.array([1, 3, 5, 7, 9]) / 10
+    for name in ("sensitivity", "taylor-knapsack"):
+        shares = sorted(int(share.rstrip("%")) / 100 for each, share in origins if each == name)
+        np.testing.assert_allclose(shares, middles, atol=0.02)
+    assert len(origins) == 10
+    for entry in chosen["trials"]:
+        levels = np.array([entry["levels"]])
+        widths = space.ladder.widths(levels)
+        share = space.ladder.ratios(levels)[0, 0]
+        assert space.usage(widths)[0] / share == pytest.approx(0.99, abs=0.0101)
+        np.testing.assert_array_equal(space.decode(space.ladder.ratios(levels)), widths)
+    assert sum("sensitivity of 2 keep ratios" in text for text in told.texts) == 1
+    assert sum("warm start bn is left out" in text for text in told.texts) == 1
+    few = choose_warm_starts(make_ground(data, *overrides[:1], "search.trials=3"))
+    assert len(few["trials"]) == 1
 
 
 def test_equal_widths_share_a_trial(data: VisionData) -> None:

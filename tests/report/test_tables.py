@@ -12,9 +12,9 @@ from rich.table import Table
 
 from autoprune.errors import TrialError
 from autoprune.pipeline import SearchResult
-from autoprune.report import StudySummary, best_table, failure_table, summary_notes, trial_table
+from autoprune.report import StudySummary, failure_table, summary_notes, trial_table, widths_table
 from autoprune.rungs import RungScore
-from autoprune.study import TrialRecord
+from autoprune.study import MeasuredLatency, TrialRecord
 
 RECORD = TrialRecord(
     number=0,
@@ -65,11 +65,11 @@ def drawn(table: Table, width: int = 80) -> str:
 
 
 def test_the_best_widths_are_shown_of_the_dense_ones_without_frozen_groups() -> None:
-    text = drawn(best_table(SUMMARY))
+    text = drawn(widths_table(SUMMARY, SUMMARY.best))
     assert "10 / 16" in text
     assert "fc" not in text
     older = dataclasses.replace(SUMMARY, dense_widths={})  # a study from before dense widths were stored
-    assert "fc" in drawn(best_table(older))
+    assert "fc" in drawn(widths_table(older, older.best))
 
 
 def test_a_score_names_the_rung_that_it_was_measured_after() -> None:
@@ -111,3 +111,23 @@ def test_a_search_without_a_complete_trial_raises_the_most_frequent_reason() -> 
     result = SearchResult("s", "sqlite:///s.db", Path("runs"), HOPELESS)
     with pytest.raises(TrialError, match=r"s: none of 3 trials completed, 2 of them with: diverged \[nan\]"):
         _ = result.best
+
+
+def test_a_measured_latency_stands_in_for_the_predicted_one() -> None:
+    measured = MeasuredLatency(1.08, (1.0, 1.1), 0.583, (0.561, 0.601), met=True)
+    costs = {**RECORD.costs, "latency_ms": 1.2}
+    timed = dataclasses.replace(RECORD, costs=costs, measured=measured)
+    other = dataclasses.replace(RECORD, number=1, costs=costs)
+    summary = dataclasses.replace(
+        SUMMARY,
+        records=(timed, other),
+        best=timed,
+        dense_costs={**SUMMARY.dense_costs, "latency_ms": 2.0},
+        limits={"latency_ms": 1.3},
+    )
+    text = drawn(trial_table(summary))
+    assert "58.3%" in text
+    assert "60.0%" in text
+    (note,) = [note for note in summary_notes(summary) if note.startswith("Latencies")]
+    assert "measured beside the dense model of trial 0." in note
+    assert "1.08 ms, 58.3% (56.1% to 60.1%) of the dense model's time: within the budget." in note

@@ -1,4 +1,4 @@
-"""NSGA-II on several objectives, through the wrapper that keeps nothing."""
+"""NSGA-II on several objectives: it moves the front, further than chance does."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import optuna
-from optuna.storages import InMemoryStorage
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from autoprune.samplers import distributions, make_sampler
@@ -16,15 +16,13 @@ SPACE = space_of(5)
 TRIALS = 60
 
 
-def run(name: str, *, restarts: bool) -> optuna.Study:
+def run(name: str) -> optuna.Study:
     """A search for high scores at a low share of the first layers; every ninth trial fails."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = InMemoryStorage()
-    study = optuna.create_study(study_name="s", storage=storage, directions=["maximize", "minimize"])
+    sampler = make_sampler(name, seed=3, trials=TRIALS, space=SPACE, objectives=2)
+    directions = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
+    study = optuna.create_study(directions=directions, sampler=sampler)
     for n in range(TRIALS):
-        if restarts or not n:
-            sampler = make_sampler(name, seed=3, trials=TRIALS, space=SPACE)
-            study = optuna.load_study(study_name="s", storage=storage, sampler=sampler)
         trial = study.ask(dict(distributions(SPACE.variables)))
         ratios = np.array(list(trial.params.values()))
         if n % 9 == 5:
@@ -41,10 +39,5 @@ def hypervolume(study: optuna.Study) -> float:
     return math.fsum(score * (after - cost) for (cost, score), after in zip(front, costs, strict=True))
 
 
-def test_two_objectives_repeat_from_the_storage_alone() -> None:
-    first, second = (run("nsga2", restarts=restarts) for restarts in (False, True))
-    assert [trial.params for trial in first.trials] == [trial.params for trial in second.trials]
-
-
 def test_two_objectives_move_the_front() -> None:
-    assert hypervolume(run("nsga2", restarts=False)) > hypervolume(run("random", restarts=False))
+    assert hypervolume(run("nsga2")) > hypervolume(run("random"))

@@ -10,6 +10,7 @@ import pytest
 from autoprune.errors import BudgetError, ConfigError
 from autoprune.graph import Cost
 from autoprune.space import SHARE, Budget, ShareSpace, SpaceSpec, Tie, build_space
+from autoprune.space.shares import KEPT
 from tests.space.costs import Net, Widths, chain, dense_macs, group, resnet
 
 RESNET = resnet(3)
@@ -115,6 +116,15 @@ def test_several_costs_share_one_share() -> None:
     latency = costs_of(space, space.decode(asked), "latency_ms") / 4.8
     assert (macs > latency + 0.05).any()
     assert (latency > macs + 0.05).any()
+
+
+def test_few_of_the_spaces_of_single_shares_are_kept_and_the_others_are_made_again() -> None:
+    space = make_space()
+    asked = proposals(space, 3 * KEPT)
+    first = space.decode(asked[:5])
+    space.decode(asked)
+    np.testing.assert_array_equal(space.decode(asked[:5]), first)
+    assert len(space._spaces) == KEPT
 
 
 def test_heuristics_get_shares_spread_over_the_range() -> None:

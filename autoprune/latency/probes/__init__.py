@@ -17,10 +17,10 @@ from typing import TypeAlias
 
 from torch import nn
 
-from autoprune.latency.probes.command import command
+from autoprune.latency.probes.command import user_command
 from autoprune.latency.probes.compiled import compiled
 from autoprune.latency.probes.eager import eager
-from autoprune.latency.probes.function import function
+from autoprune.latency.probes.function import user_function
 from autoprune.latency.probes.onnx_runtime import onnx_runtime
 from autoprune.latency.setting import LatencySetting
 from autoprune.latency.timing import Timed
@@ -33,7 +33,7 @@ PROBES: dict[str, Probe] = {
     "eager": eager,
     "compile": compiled,
     "onnx": onnx_runtime,
-    "command": command,
+    "command": user_command,
 }
 """Name -> probe."""
 
@@ -45,7 +45,7 @@ def find_probe(name: str) -> Probe:
         ConfigError: no such probe (the nearest is suggested), or no such function.
     """
     found = look_up(name, PROBES, "latency.probe")
-    return PROBES[name] if name in PROBES else partial(function, found)
+    return PROBES[name] if name in PROBES else partial(user_function, found)
 
 
 def prepare(

@@ -11,7 +11,9 @@ is the milliseconds of one forward pass. The file's batch is the setting's. Over
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -30,7 +32,7 @@ MOST_SECONDS = 600.0
 
 
 @contextlib.contextmanager
-def command(model: nn.Module, example_inputs: object, setting: LatencySetting) -> Iterator[Timed]:
+def user_command(model: nn.Module, example_inputs: object, setting: LatencySetting) -> Iterator[Timed]:
     """Export a copy of a model for a command that times it; the file is there as long as the context.
 
     Raises:
@@ -44,19 +46,31 @@ def command(model: nn.Module, example_inputs: object, setting: LatencySetting) -
 
 
 def _run(line: str) -> float:
+    # A session of its own, so that what the shell has started ends with it.
+    process = subprocess.Popen(
+        line,
+        shell=True,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
     try:
-        done = subprocess.run(
-            line, shell=True, capture_output=True, text=True, errors="replace", timeout=MOST_SECONDS
-        )
-    except subprocess.TimeoutExpired:
+        printed, complaints = process.communicate(timeout=MOST_SECONDS)
+    except BaseException as error:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise LatencyError(
+                f"latency.command: `{line}` has not ended after {MOST_SECONDS:.0f} s; try it by hand."
+            ) from None
+        raise
+    if process.returncode != 0:
         raise LatencyError(
-            f"latency.command: `{line}` has not ended after {MOST_SECONDS:.0f} s; try it by hand."
-        ) from None
-    if done.returncode != 0:
-        raise LatencyError(
-            f"latency.command: `{line}` failed with code {done.returncode}: {_last_line(done.stderr)}"
+            f"latency.command: `{line}` failed with code {process.returncode}: {_last_line(complaints)}"
         )
-    return checked_milliseconds(_last_line(done.stdout), f"latency.command: `{line}` printed")
+    return checked_milliseconds(_last_line(printed), f"latency.command: `{line}` printed")
 
 
 def _last_line(text: str) -> str:

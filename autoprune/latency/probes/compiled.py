@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from autoprune.graph.capture import quiet_export
 from autoprune.latency.placing import cpu_threads, placed_copy, random_inputs
 from autoprune.latency.probes.eager import events_timed, first_run, wall_timed
 from autoprune.latency.setting import LatencySetting
@@ -39,10 +40,11 @@ def compiled(model: nn.Module, example_inputs: object, setting: LatencySetting) 
             return fast(**inputs) if isinstance(inputs, dict) else fast(*inputs)
 
         # Models of one class share torch's count of compilations, past 8 of which it runs them uncompiled.
-        with torch._dynamo.config.patch(
+        limits = torch._dynamo.config.patch(
             recompile_limit=_NO_LIMIT,
             accumulated_recompile_limit=_NO_LIMIT,
             fail_on_recompile_limit_hit=True,
-        ):
+        )
+        with limits, quiet_export():
             first_run(run, type(model).__name__, setting)
         yield events_timed(run, setting) if setting.on_cuda else wall_timed(run, setting)

@@ -24,7 +24,7 @@ from autoprune.latency.timing import Timed
 
 
 @contextlib.contextmanager
-def function(
+def user_function(
     measure: Callable[..., object], model: nn.Module, example_inputs: object, setting: LatencySetting
 ) -> Iterator[Timed]:
     """Make a copy of a model ready to be timed by a user's function.
@@ -38,7 +38,7 @@ def function(
 
         def timed() -> float:
             try:
-                with torch.inference_mode():
+                with torch.no_grad():
                     found = measure(placed, inputs)
             except Exception as error:  # users' functions raise whatever they like
                 raise LatencyError(

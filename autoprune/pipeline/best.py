@@ -1,0 +1,90 @@
+"""Picks the best trial of a study within limits, from what it has tried already: nothing is scored again.
+
+Before: a search, over or still running; after: `finetune` retrains the trial that was picked.
+
+    picked = best("digits", "sqlite:///runs/digits.db", {"flops": "40%", "latency": "3ms"})
+    picked.trial.number, picked.command
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from autoprune.errors import StudyError
+from autoprune.pipeline.amounts import Limit, read_limit
+from autoprune.report import StudySummary, summarise
+from autoprune.report.costs import amount, milliseconds
+from autoprune.study import TrialRecord, open_study
+from autoprune.study.front import best_of
+
+
+@dataclass(frozen=True)
+class Picked:
+    """A trial of a study, and the way to its finetuned model.
+
+    Attributes:
+        summary: of the study.
+        trial: the best of its complete trials within the limits.
+        command: retrains exactly that trial.
+    """
+
+    summary: StudySummary
+    trial: TrialRecord
+    command: str
+
+
+def best(study: str, storage: str, limits: Mapping[str, str] | None = None) -> Picked:
+    """Pick the complete trial with the best score within limits, or the study's best where none is given.
+
+    A latency is judged as it was measured where the trial was timed on the device, else as predicted.
+
+    Args:
+        study: its name.
+        storage: its URL.
+        limits: {key of [budget]: amount as there, or a share of the dense model}.
+
+    Raises:
+        ConfigError: an amount is malformed, or a share of a cost that the study does not know.
+        StudyError: there is no such study, no trial has completed, or none keeps to the limits: then the
+            least that there is of each cost is named.
+    """
+    opened = open_study(storage, study)
+    summary = summarise(opened)
+    read = [read_limit(name, value, summary.dense_costs) for name, value in (limits or {}).items()]
+    complete = opened.finished()
+    within = [record for record in complete if all(_cost(record, each) <= each.most for each in read)]
+    if not within:
+        raise StudyError(f"{study}: {_least(complete, read, summary)}")
+    trial = best_of(within, opened.objectives) if read else opened.best()
+    command = ["autoprune", "finetune", study, "--storage", storage, "--trial", str(trial.number)]
+    return Picked(summary, trial, shlex.join(command))
+
+
+def _cost(record: TrialRecord, limit: Limit) -> float:
+    """Return what a trial costs of what is limited; infinite where that is not known."""
+    if limit.key.cost == "latency_ms" and record.measured is not None:
+        measured = record.measured
+        return measured.ratio * limit.whole if limit.is_share else measured.latency_ms
+    return record.costs.get(limit.key.cost, math.inf)
+
+
+def _least(complete: Sequence[TrialRecord], limits: Sequence[Limit], summary: StudySummary) -> str:
+    """Say that no trial keeps to the limits, and how little of each cost there is."""
+    told = []
+    for limit in limits:
+        smallest = min(complete, key=lambda record: _cost(record, limit))
+        cost = _cost(smallest, limit)
+        if math.isinf(cost):
+            return f"its trials have no {limit.key.name}, so {limit.option} cannot be judged."
+        share = f"{cost / summary.dense_costs[limit.key.cost]:.1%}, " if limit.whole else ""
+        told.append(f"{_said(limit, cost)} ({share}trial {smallest.number})")
+    asked = " and ".join(f"{limit.option} {limit.text}" for limit in limits)
+    return f"no complete trial keeps to {asked}; the least there is: {', '.join(told)}."
+
+
+def _said(limit: Limit, cost: float) -> str:
+    units = cost * limit.key.per_cost
+    return f"{milliseconds(units) if limit.key.unit == 'ms' else amount(units)} {limit.key.unit}"

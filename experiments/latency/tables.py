@@ -1,0 +1,38 @@
+"""Own the tables of the experiments: measured once a model and setting, kept as JSON in tables/.
+
+Before: a traced model; after: `prediction`, `plans` and `search` predict with them.
+
+    predict = predictor_of("resnet50", prunable, LatencySetting("onnx"))
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from autoprune.graph import Prunable
+from autoprune.latency import LatencySetting
+from autoprune.latency.predictor import LatencyPredictor
+from autoprune.latency.table import load_table
+from autoprune.latency.tabulate import measure_table
+
+TABLES = Path(__file__).parent / "tables"
+
+
+def path_of(name: str, setting: LatencySetting) -> Path:
+    """Return the file of a table."""
+    model = name.replace("/", "-")
+    return TABLES / f"{model}-{setting.probe}-{setting.batch}.json"
+
+
+def predictor_of(name: str, prunable: Prunable, setting: LatencySetting) -> LatencyPredictor:
+    """Read a model's table, or measure it and keep it.
+
+    Raises:
+        LatencyError: the table that is there was measured elsewhere.
+    """
+    path = path_of(name, setting)
+    if not path.exists():
+        measure_table(prunable, setting).save(path)
+    table = load_table(path)
+    table.require(prunable, setting)
+    return LatencyPredictor(table)

@@ -1,0 +1,86 @@
+"""What every probe owes: it runs any model, times it, and leaves model and threads as they were."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from autoprune.errors import ConfigError
+from autoprune.latency import PROBES, LatencySetting, Timed, prepare
+from autoprune.latency.placing import random_inputs
+from autoprune.latency.probes import find_probe
+from tests.latency.nets import TWO_INPUTS, TwoInputs, snapshot, unchanged_since
+
+TIMER = f"{sys.executable} tests/latency/probes/time_onnx.py {{onnx}}"
+SETTINGS = {
+    "eager": LatencySetting(batch=2, threads=2),
+    "compile": LatencySetting("compile", batch=2, threads=2),
+    "onnx": LatencySetting("onnx", batch=2, threads=2),
+    "command": LatencySetting("command", batch=2, command=TIMER),
+    "own": LatencySetting("tests.latency.probes.test_probes:counting", batch=2, threads=2),
+}
+
+
+def counting(model: nn.Module, inputs: dict[str, object]) -> float:
+    """Stand for a user's probe: milliseconds are the batch of the outputs."""
+    return float(len(model(**inputs)))
+
+
+def set_up(name: str) -> LatencySetting:
+    if name == "compile" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        pytest.skip("torch.compile takes a C++ compiler")
+    return SETTINGS[name]
+
+
+def test_every_row_is_tested() -> None:
+    assert set(PROBES) <= set(SETTINGS)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_model_of_several_inputs_is_timed_and_stays_as_it_is(name: str) -> None:
+    setting = set_up(name)
+    model = TwoInputs().train()
+    before, threads = snapshot(model), torch.get_num_threads()
+    with prepare(model, TWO_INPUTS, setting) as timed:
+        milliseconds = [timed() for _ in range(3)]
+    assert all(0 < value < 60_000 for value in milliseconds)
+    assert unchanged_since(model, before)
+    assert model.training
+    assert torch.get_num_threads() == threads
+    assert torch.is_grad_enabled()
+    if name == "own":
+        assert milliseconds == [2.0, 2.0, 2.0]
+
+
+@pytest.mark.parametrize("name", ["eager", "onnx"])
+def test_more_work_takes_longer(name: str) -> None:
+    def best(width: int) -> float:
+        model = nn.Sequential(nn.Conv2d(3, width, 3), nn.Conv2d(width, 3, 3))
+        with prepare(model, torch.zeros(1, 3, 64, 64), LatencySetting(name)) as timed:
+            return shortest(timed)
+
+    # 64 times the MACs: no noise makes the shortest of ten runs of one longer than that of the other.
+    assert best(4) < best(256)
+
+
+def shortest(timed: Timed) -> float:
+    return min(timed() for _ in range(10))
+
+
+def test_names_of_probes() -> None:
+    assert find_probe("eager") is PROBES["eager"]
+    with pytest.raises(ConfigError, match=r'latency\.probe: unknown name "onxx"; .*Did you mean "onnx"'):
+        find_probe("onxx")
+    with pytest.raises(ConfigError, match=r'latency\.probe: no module "nowhere"'):
+        find_probe("nowhere:probe")
+
+
+def test_random_inputs_are_the_same_for_a_model_and_its_baseline() -> None:
+    one, other = (random_inputs(torch.zeros(1, 3, 8, 8), LatencySetting())[0] for _ in range(2))  # type: ignore[index]  # a tuple
+    assert isinstance(one, torch.Tensor)
+    assert isinstance(other, torch.Tensor)
+    assert torch.equal(one, other)

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from autoprune.errors import ConfigError
+from autoprune.latency import LatencySetting
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"batch": 0}, r"latency\.batch: got 0, expected an integer >= 1"),
+        ({"threads": True}, r"latency\.threads: got True, expected an integer >= 1"),
+        ({"dtype": "float8"}, r'latency\.dtype: got "float8", expected one of .* Did you mean "float32"'),
+        ({"device": "gpu"}, r'latency\.device: "gpu" is no device; use "cpu", "cuda"'),
+        ({"probe": "command"}, r'latency\.command: probe = "command" and a command go together'),
+        ({"command": "time {onnx}"}, r"latency\.command: .* go together"),
+        (
+            {"probe": "command", "command": "./time.sh"},
+            r'latency\.command: "./time.sh" does not say where the model goes; write \{onnx\}',
+        ),
+    ],
+)
+def test_what_no_probe_could_use_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        LatencySetting(**values)
+
+
+def test_a_setting_survives_json_values() -> None:
+    setting = LatencySetting("command", batch=8, command="time {onnx}", device="cuda:1")
+    assert LatencySetting(**dataclasses.asdict(setting)) == setting
+    assert setting.on_cuda
+    assert not LatencySetting().on_cuda

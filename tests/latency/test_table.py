@@ -1,0 +1,118 @@
+"""Tables: measured on a real runtime, read back equal, refused elsewhere; predictions monotone and fast."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import autoprune
+from autoprune.errors import LatencyError
+from autoprune.graph import Prunable
+from autoprune.latency import LatencySetting
+from autoprune.latency.fingerprint import Fingerprint
+from autoprune.latency.predictor import LatencyPredictor
+from autoprune.latency.table import LatencyTable, load_table, table_of_json
+from autoprune.latency.tabulate import measure_table
+from autoprune.zoo import make_model
+
+SETTING = LatencySetting("onnx", batch=8)
+
+
+def traced(classes: int = 10) -> Prunable:
+    torch.manual_seed(0)
+    return autoprune.trace(make_model("digits_resnet", classes, 1).eval(), torch.zeros(1, 1, 8, 8))
+
+
+@pytest.fixture(scope="module")
+def prunable() -> Prunable:
+    return traced()
+
+
+@pytest.fixture(scope="module")
+def table(prunable: Prunable) -> LatencyTable:
+    return measure_table(prunable, SETTING, limit_seconds=0.0, levels=5)
+
+
+def random_widths(prunable: Prunable, count: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    widths = np.array([[group.width for group in prunable.groups]] * count, dtype=np.int64)
+    for group in prunable.searchable:
+        widths[:, prunable.position[group.name]] = rng.integers(1, group.width + 1, count)
+    return widths
+
+
+def test_a_table_reads_back_equal(prunable: Prunable, table: LatencyTable, tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "table.json"
+    table.save(path)
+    widths = random_widths(prunable, 50)
+    for again in (load_table(path), table_of_json(json.loads(json.dumps(table.to_json())))):
+        np.testing.assert_array_equal(LatencyPredictor(again)(widths), LatencyPredictor(table)(widths))
+        assert again.calibration == table.calibration
+        again.require(prunable, SETTING)
+
+
+def test_predictions_never_fall_where_a_width_grows(prunable: Prunable, table: LatencyTable) -> None:
+    predict = LatencyPredictor(table)
+    widths = random_widths(prunable, 400)
+    wider = np.maximum(widths, random_widths(prunable, 400, seed=1))
+    assert (predict(wider) >= predict(widths) - 1e-12).all()
+    assert (predict(widths) <= predict.expected(widths) + 1e-12).all()
+    assert (predict(widths) > 0).all()
+
+
+def test_many_candidates_are_predicted_as_one_by_one_and_fast(
+    prunable: Prunable, table: LatencyTable
+) -> None:
+    predict = LatencyPredictor(table)
+    widths = random_widths(prunable, 10_000)
+    started = time.perf_counter()
+    together = predict(widths)
+    assert time.perf_counter() - started < 5.0  # some 0.1 s alone
+    np.testing.assert_allclose(together[:20], [predict(row[None])[0] for row in widths[:20]])
+
+
+def test_a_table_is_refused_for_another_model_setting_or_device(
+    prunable: Prunable, table: LatencyTable
+) -> None:
+    with pytest.raises(LatencyError, match="measured for another model than this ResNet"):
+        table.require(traced(classes=7), SETTING)
+    with pytest.raises(LatencyError, match=r"another setting \(batch: 8, asked 1\)"):
+        table.require(prunable, LatencySetting("onnx"))
+    facts = {**table.device.facts, "cpu": "Other"}
+    elsewhere = dataclasses.replace(table, device=Fingerprint(facts))
+    with pytest.raises(LatencyError, match=r"another device \(cpu: Other, there"):
+        elsewhere.require(prunable, SETTING)
+
+
+def test_files_that_are_no_table_get_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    with pytest.raises(LatencyError, match=r"table\.json: cannot be read as a latency table"):
+        load_table(path)
+    path.write_text("{}")
+    with pytest.raises(LatencyError, match="not one that autoprune wrote"):
+        load_table(path)
+    path.write_text('{"format": 99}')
+    with pytest.raises(LatencyError, match="format 99, expected 1"):
+        load_table(path)
+
+
+def by_parameters(model: nn.Module, inputs: object) -> float:
+    """Take a millisecond and a microsecond a parameter."""
+    return 1.0 + sum(parameter.numel() for parameter in model.parameters()) / 1000
+
+
+def test_a_probe_that_times_whole_models_gets_a_table_too(prunable: Prunable) -> None:
+    setting = LatencySetting(f"{__name__}:by_parameters")
+    table = measure_table(prunable, setting, limit_seconds=0.0, levels=5)
+    assert table.dense_ms == pytest.approx(by_parameters(prunable.model, None))
+    assert 0 < table.calibration.error < 1
+    predict = LatencyPredictor(table)
+    widths = random_widths(prunable, 50)
+    assert predict(widths.min(axis=0)[None])[0] < predict(widths.max(axis=0)[None])[0]
