@@ -178,11 +178,11 @@ def _integers(attribute: Any) -> tuple[int, ...]:
 
 
 def _calls(file: Any) -> Iterator[Call]:
-    """Iterate over the nodes as calls; dimensions that are free in the file count as 0."""
+    """Iterate over the nodes as calls; dimensions that are free in the file count as 1."""
     graph = file.graph
     shapes = _dimensions(file)
     for info in (*graph.input, *graph.value_info, *graph.output):
-        shapes[info.name] = tuple(axis.dim_value for axis in info.type.tensor_type.shape.dim)
+        shapes[info.name] = tuple(axis.dim_value or 1 for axis in info.type.tensor_type.shape.dim)
     weights = _dimensions(file)
     for node in graph.node:
         names = [name for name in (*node.input, *node.output) if name in shapes]

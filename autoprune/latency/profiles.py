@@ -69,8 +69,8 @@ class Opened:
     Attributes:
         timed: runs it once, and returns its milliseconds.
         profiled: as `timed`, and notes the time of each operator; None where the probe cannot.
-        profile: ends the profile and returns it. Called once, before what `timed` returns is used: a runtime may
-            be slower while it keeps a profile.
+        profile: ends the profile and returns it. Called once, before what `timed` returns is used: a
+            runtime may be slower while it keeps a profile.
     """
 
     timed: Timed
@@ -85,12 +85,10 @@ class Profiler:
     Attributes:
         found: the pieces of the model.
         open: widths [groups] -> context in which that candidate is ready.
-        tells_operators: whether the milliseconds of single operators come with it.
     """
 
     found: Operators
     open: Callable[[IntArray], AbstractContextManager[Opened]]
-    tells_operators: bool
 
 
 def make_profiler(prunable: Prunable, setting: LatencySetting) -> Profiler:
@@ -126,7 +124,7 @@ def _eager(prunable: Prunable, setting: LatencySetting, sizes: Observations) -> 
 
             yield Opened(timed, profiled, profile)
 
-    return Profiler(found, opened, tells_operators=True)
+    return Profiler(found, opened)
 
 
 class _CallTimer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives no hints
@@ -220,7 +218,7 @@ def _onnx(prunable: Prunable, setting: LatencySetting, sizes: Observations) -> P
 
             yield Opened(timed, timed, profile)
 
-    return Profiler(found, opened, tells_operators=True)
+    return Profiler(found, opened)
 
 
 _KERNEL = "_kernel_time"
@@ -257,7 +255,7 @@ def _whole(prunable: Prunable, setting: LatencySetting, sizes: Observations) -> 
         with prepare(narrowed(prunable, widths), prunable.example_inputs, setting) as timed:
             yield Opened(timed)
 
-    return Profiler(found, opened, tells_operators=False)
+    return Profiler(found, opened)
 
 
 MakeProfiler: TypeAlias = Callable[[Prunable, LatencySetting, Observations], Profiler]

@@ -39,6 +39,9 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 MOST_ROUNDS = 5
 
+_MOST_OVERHEAD_MS = 0.005
+"""No runtime takes longer to note a time."""
+
 
 def measure_table(
     prunable: Prunable,
@@ -89,20 +92,15 @@ def tabulate(
     times, typical_ms = _measure(profiler, widths, _half(prunable), started + limit_seconds, progress)
     signatures = list(profiler.found.work)
     whole_ms = typical_ms * np.array([np.median([each.whole for each in mine]) for mine in times])
+    operator_ms = _operator_ms(times, typical_ms, whole_ms)
     readings = Readings(
         sizes=_sizes(operators, widths),
-        ms=_operator_ms(times, typical_ms, whole_ms)
-        if profiler.tells_operators
-        else np.zeros((len(widths), len(operators))),
+        ms=np.zeros((len(widths), len(operators))) if operator_ms is None else operator_ms,
         whole_ms=whole_ms,
         signature=np.array([signatures.index(operator.signature) for operator in operators]),
     )
-    fit = best_fit(
-        readings,
-        fit_surfaces
-        if profiler.tells_operators
-        else partial(fit_works, works=list(profiler.found.work.values())),
-    )
+    by_work = partial(fit_works, works=list(profiler.found.work.values()))
+    fit = best_fit(readings, by_work if operator_ms is None else fit_surfaces)
     seconds = time.perf_counter() - started
     return LatencyTable(
         setting=setting,
@@ -138,21 +136,26 @@ def _measure(
         return times, reference.typical_ms
 
 
-def _operator_ms(times: Sequence[Sequence[Beside]], typical_ms: float, whole_ms: FloatArray) -> FloatArray:
+def _operator_ms(
+    times: Sequence[Sequence[Beside]], typical_ms: float, whole_ms: FloatArray
+) -> FloatArray | None:
     """Return the operators' milliseconds [candidates, operators], without what noting a time adds to it.
 
-    How much that is shows where candidates of equal sums differ in how many times were noted.
+    How much that is shows where candidates of equal sums differ in how many times were noted. None where the
+    probe cannot tell the operators' times.
     """
-    operators = typical_ms * np.stack(
-        [np.median([each.operators for each in mine], axis=0) for mine in times]
-    )
+    medians = [np.median([each.operators for each in mine], axis=0) for mine in times if mine[0].told]
+    if not medians:
+        return None
+    operators = typical_ms * np.stack(medians)
     events = np.stack([mine[0].events for mine in times])
     sums, counts = operators.sum(axis=1), events.sum(axis=1)
     if np.ptp(counts) == 0:
         return operators
     columns = np.stack([np.ones(len(sums)), sums, -counts], axis=1)
     (_, scale, overhead), _ = nnls(columns / whole_ms[:, None], np.ones(len(sums)))
-    return np.asarray(np.maximum(operators - events * overhead / max(scale, 1e-9), 0))
+    overhead_ms = min(overhead / max(scale, 1e-9), _MOST_OVERHEAD_MS)
+    return np.asarray(np.maximum(operators - events * overhead_ms, 0))
 
 
 def _half(prunable: Prunable) -> IntArray:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,13 +45,18 @@ class Beside:
 
     Attributes:
         whole: of a whole forward pass.
-        operators: of each operator, [operators]; None where the probe cannot tell.
-        events: int64 [operators], how many times were added up for each; None likewise.
+        operators: of each operator, [operators]; empty where the probe cannot tell.
+        events: int64 [operators], how many times were added up for each; likewise.
     """
 
     whole: float
-    operators: FloatArray | None = None
-    events: IntArray | None = None
+    operators: FloatArray = field(default_factory=lambda: np.empty(0))
+    events: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
+
+    @property
+    def told(self) -> bool:
+        """Whether the probe can tell the times of the operators."""
+        return len(self.operators) > 0
 
 
 class Reference:
@@ -90,7 +95,8 @@ class Reference:
         """Run slices of a candidate and of the reference in turn.
 
         Returns:
-            For each pass of the candidate whether it counts; the milliseconds of those that do; the reference's.
+            For each pass of the candidate whether it counts; the milliseconds of those that do; the
+            reference's.
         """
         counted: list[bool] = []
         milliseconds: list[float] = []
