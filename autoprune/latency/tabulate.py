@@ -39,6 +39,9 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 MOST_ROUNDS = 5
 
+_DENSE = 3
+"""How often a round times the dense model, which all budgets relate to."""
+
 _MOST_OVERHEAD_MS = 0.005
 """No runtime takes longer to note a time."""
 
@@ -88,7 +91,7 @@ def tabulate(
     started = time.perf_counter()
     full = np.array([group.width for group in prunable.groups], dtype=np.int64)
     operators = profiler.found.operators
-    widths = np.concatenate([full[None], design(prunable, operators, levels)])
+    widths = np.concatenate([np.repeat(full[None], _DENSE, axis=0), design(prunable, operators, levels)])
     times, typical_ms = _measure(profiler, widths, _half(prunable), started + limit_seconds, progress)
     signatures = list(profiler.found.work)
     whole_ms = typical_ms * np.array([np.median([each.whole for each in mine]) for mine in times])
@@ -111,7 +114,7 @@ def tabulate(
         grain=fit.grain,
         surfaces=dict(zip(signatures, fit.surfaces, strict=True)),
         calibration=Calibration(fit.constant_ms, fit.scale, fit.error, len(widths), seconds),
-        dense_ms=float(whole_ms[0]),
+        dense_ms=float(np.median(whole_ms[:_DENSE])),
     )
 
 
