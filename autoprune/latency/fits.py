@@ -66,7 +66,10 @@ def _calibrated(readings: Readings, surfaces: list[Surface]) -> tuple[list[Surfa
 
 def _held_out_error(readings: Readings, fitter: Fitter, grain: Grain, cuts: Sequence[float]) -> float:
     """Return the mean absolute relative error of whole passes, each predicted from the other folds."""
-    fold = np.random.default_rng(0).permutation(len(readings.whole_ms)) % _FOLDS
+    # A candidate that was measured more than once is held out as a whole.
+    flat = readings.sizes.reshape(len(readings.sizes), -1)
+    _, candidate = np.unique(flat, axis=0, return_inverse=True)
+    fold = (np.random.default_rng(0).permutation(int(candidate.max()) + 1) % _FOLDS)[candidate]
     errors = []
     for number in range(_FOLDS):
         rest, held = readings.part(fold != number), readings.part(fold == number)
