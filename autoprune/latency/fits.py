@@ -3,23 +3,27 @@
 What is tried is judged by candidates that took no part: five-fold, by the error of whole forward passes.
 Before: `tabulate` measured; after: the table.
 
-    fit = best_fit(readings)
+    fit = best_fit(readings, fit_surfaces)
     fit.grain, fit.error              # Grain(align=4, step=16), 0.021
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from autoprune.latency.surfaces import CUTS, Grain, Readings, Surface, fit_surfaces, sum_surfaces
+from autoprune.latency.surfaces import CUTS, Grain, Readings, Surface, sum_surfaces
 
 FloatArray = NDArray[np.float64]
+
+Fitter: TypeAlias = Callable[[Readings, Grain, Sequence[float]], list[Surface]]
+"""(what was measured, grain, knots as shares of the largest size) -> a surface for each signature."""
 
 GRAINS = tuple(
     Grain(align, step)
@@ -42,34 +46,34 @@ class Fit:
     error: float
 
 
-def best_fit(readings: Readings) -> Fit:
-    """Fit the grain and the knots that predict best what was held out."""
-    errors = {grain: _held_out_error(readings, grain, CUTS[0]) for grain in GRAINS}
+def best_fit(readings: Readings, fitter: Fitter) -> Fit:
+    """Fit with the grain and the knots that predict best what was held out."""
+    errors = {grain: _held_out_error(readings, fitter, grain, CUTS[0]) for grain in GRAINS}
     grain = min(errors, key=lambda each: errors[each])
-    by_cuts = {cuts: _held_out_error(readings, grain, cuts) for cuts in CUTS}
+    by_cuts = {cuts: _held_out_error(readings, fitter, grain, cuts) for cuts in CUTS}
     cuts = min(by_cuts, key=lambda each: by_cuts[each])
-    surfaces, (constant, scale) = _fit(readings, grain, cuts)
+    surfaces, constant, scale = _calibrated(readings, fitter(readings, grain, cuts))
     return Fit(grain, surfaces, constant, scale, by_cuts[cuts])
 
 
-def _fit(
-    readings: Readings, grain: Grain, cuts: Sequence[float]
-) -> tuple[list[Surface], tuple[float, float]]:
+def _calibrated(readings: Readings, surfaces: list[Surface]) -> tuple[list[Surface], float, float]:
     """Return the surfaces, and the constant and the scale that make whole passes of their sums."""
-    surfaces = fit_surfaces(readings, grain, cuts)
     sums = sum_surfaces(surfaces, readings.sizes, readings.signature)
     columns = np.stack([np.ones(len(sums)), sums], axis=1)
     (constant, scale), _ = nnls(columns / readings.whole_ms[:, None], np.ones(len(sums)))
-    return surfaces, (float(constant), float(scale))
+    return surfaces, float(constant), float(scale)
 
 
-def _held_out_error(readings: Readings, grain: Grain, cuts: Sequence[float]) -> float:
+def _held_out_error(readings: Readings, fitter: Fitter, grain: Grain, cuts: Sequence[float]) -> float:
     """Return the mean absolute relative error of whole passes, each predicted from the other folds."""
-    fold = np.random.default_rng(0).permutation(len(readings.whole_ms)) % _FOLDS
+    # A candidate that was measured more than once is held out as a whole.
+    flat = readings.sizes.reshape(len(readings.sizes), -1)
+    _, candidate = np.unique(flat, axis=0, return_inverse=True)
+    fold = (np.random.default_rng(0).permutation(int(candidate.max()) + 1) % _FOLDS)[candidate]
     errors = []
     for number in range(_FOLDS):
-        held = readings.part(fold == number)
-        surfaces, (constant, scale) = _fit(readings.part(fold != number), grain, cuts)
+        rest, held = readings.part(fold != number), readings.part(fold == number)
+        surfaces, constant, scale = _calibrated(rest, fitter(rest, grain, cuts))
         predicted = constant + scale * sum_surfaces(surfaces, held.sizes, held.signature)
         errors.append(np.abs(predicted / held.whole_ms - 1))
     return float(np.concatenate(errors).mean())

@@ -178,21 +178,19 @@ def _integers(attribute: Any) -> tuple[int, ...]:
 
 
 def _calls(file: Any) -> Iterator[Call]:
-    """Iterate over the nodes as calls; dimensions that are free in the file count as 0."""
+    """Iterate over the nodes as calls; dimensions that are free in the file count as 1."""
     graph = file.graph
     shapes = _dimensions(file)
     for info in (*graph.input, *graph.value_info, *graph.output):
-        shapes[info.name] = tuple(axis.dim_value for axis in info.type.tensor_type.shape.dim)
+        shapes[info.name] = tuple(axis.dim_value or 1 for axis in info.type.tensor_type.shape.dim)
     weights = _dimensions(file)
     for node in graph.node:
-        tensors = [shapes.get(name) for name in (*node.input, *node.output)]
-        ranks = [None if shape is None else len(shape) for shape in tensors]
+        names = [name for name in (*node.input, *node.output) if name in shapes]
         integers = [(each.name, _integers(each)) for each in node.attribute]
+        ranks = [len(shapes[name]) for name in names]
         yield Call(
             kind=f"{node.op_type} {ranks} {[(name, len(values)) for name, values in integers]}",
-            numbers=(
-                *(number for shape in tensors for number in shape or ()),
-                *(number for _, values in integers for number in values),
-            ),
-            weight=next((name for name in node.input if name in weights and len(weights[name]) > 1), ""),
+            shapes=tuple(shapes[name] for name in names),
+            integers=tuple(number for _, values in integers for number in values),
+            weights={place: name for place, name in enumerate(names) if len(weights.get(name, ())) > 1},
         )

@@ -1,14 +1,15 @@
 """Own profiles: how a runtime times the operators of a candidate one by one, inside its whole forward pass.
 
-Before: widths from `design`; after: `tabulate` runs each candidate beside the dense model. A runtime that
-can tell the time of each operator is a profiler and a row in PROFILERS; for any other probe candidates are
-timed whole, and their operators in eager PyTorch.
+Before: widths from `design`; after: `turns` runs each candidate beside a reference. A runtime that can tell
+the time of each operator is a profiler and a row in PROFILERS; for any other probe candidates are timed
+whole.
 
     profiler = make_profiler(prunable, setting)
-    profiler.operators[1].name                  # "layer1.0.conv1"
+    profiler.found.operators[1].name            # "layer1.0.conv1"
     with profiler.open(widths) as opened:       # int64 [groups]
+        opened.profiled()                       # a forward pass of which each operator is timed
+        opened.profile().ms                     # float64 [passes, operators], of the passes so far
         opened.timed()                          # milliseconds of a forward pass
-        opened.operator_ms(10)                  # float64 [operators], from ten passes
 """
 
 from __future__ import annotations
@@ -27,15 +28,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoprune.graph import Prunable
-from autoprune.graph.capture import ExampleInputs, call
+from autoprune.graph.capture import call
 from autoprune.latency.onnx_template import OnnxTemplate, make_template
-from autoprune.latency.operators import Call, Operator, make_operators
+from autoprune.latency.operators import Call, Operators, make_operators
 from autoprune.latency.placing import cpu_threads, placed_copy, random_inputs
 from autoprune.latency.probes import prepare
 from autoprune.latency.probes.eager import wall_timed
@@ -48,8 +48,18 @@ from autoprune.latency.widths import narrowed
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
-_TRIMMED = 0.25
-"""Share of the fastest and slowest passes that a mean leaves out: runtimes report whole microseconds."""
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """What the profiled passes of a candidate took.
+
+    Attributes:
+        ms: float64 [passes, operators].
+        events: int64 [operators], how many times were noted and added up for each operator in a pass.
+    """
+
+    ms: FloatArray
+    events: IntArray
 
 
 @dataclass(frozen=True)
@@ -58,12 +68,14 @@ class Opened:
 
     Attributes:
         timed: runs it once, and returns its milliseconds.
-        operator_ms: runs it so many times, and returns the milliseconds [operators] of each operator in a
-            pass. Called at most once, after at least one `timed()`.
+        profiled: as `timed`, and notes the time of each operator; None where the probe cannot.
+        profile: ends the profile and returns it. Called once, before what `timed` returns is used: a
+            runtime may be slower while it keeps a profile.
     """
 
     timed: Timed
-    operator_ms: Callable[[int], FloatArray]
+    profiled: Timed | None = None
+    profile: Callable[[], Profile] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,11 +83,11 @@ class Profiler:
     """A model under a setting, at any widths.
 
     Attributes:
-        operators: the pieces of the model.
+        found: the pieces of the model.
         open: widths [groups] -> context in which that candidate is ready.
     """
 
-    operators: tuple[Operator, ...]
+    found: Operators
     open: Callable[[IntArray], AbstractContextManager[Opened]]
 
 
@@ -91,7 +103,7 @@ def make_profiler(prunable: Prunable, setting: LatencySetting) -> Profiler:
 
 
 def _eager(prunable: Prunable, setting: LatencySetting, sizes: Observations) -> Profiler:
-    operators, owner = make_operators(_observed_calls(prunable, sizes), sizes)
+    found = make_operators(_observed_calls(prunable, sizes), sizes)
 
     @contextlib.contextmanager
     def opened(widths: IntArray) -> Iterator[Opened]:
@@ -99,18 +111,20 @@ def _eager(prunable: Prunable, setting: LatencySetting, sizes: Observations) -> 
         inputs = random_inputs(prunable.example_inputs, setting)
         with cpu_threads(setting.threads):
             timed = wall_timed(partial(call, model, inputs), setting)
-            yield Opened(timed, partial(_eager_operators, model, inputs, owner))
+            timer = _CallTimer()
 
-    return Profiler(tuple(operators), opened)
+            def profiled() -> float:
+                timer.passes.append([])
+                with timer:
+                    return timed()
 
+            def profile() -> Profile:
+                rows = [np.bincount(found.owner, each).astype(np.float64) for each in timer.passes]
+                return Profile(np.array(rows).reshape(-1, len(found.operators)), np.bincount(found.owner))
 
-def _eager_operators(model: nn.Module, inputs: ExampleInputs, owner: Sequence[int], runs: int) -> FloatArray:
-    rows = []
-    for _ in range(runs):
-        with torch.inference_mode(), _CallTimer() as timer:
-            call(model, inputs)
-        rows.append(np.bincount(owner, timer.milliseconds, max(owner) + 1))
-    return _trimmed(np.stack(rows))
+            yield Opened(timed, profiled, profile)
+
+    return Profiler(found, opened)
 
 
 class _CallTimer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives no hints
@@ -118,7 +132,7 @@ class _CallTimer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch g
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # as above
-        self.milliseconds: list[float] = []
+        self.passes: list[list[float]] = []
 
     def __torch_dispatch__(
         self,
@@ -131,7 +145,7 @@ class _CallTimer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch g
         kwargs = kwargs or {}
         started = time.perf_counter_ns()
         result = func(*args, **kwargs)
-        self.milliseconds.append((time.perf_counter_ns() - started) / 1e6)
+        self.passes[-1].append((time.perf_counter_ns() - started) / 1e6)
         return result
 
 
@@ -169,12 +183,16 @@ class _CallRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torc
         leaves = pytree.tree_leaves((args, kwargs, result))
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         integers = [leaf for leaf in leaves if isinstance(leaf, int) and not isinstance(leaf, bool)]
-        weight = next((self._names[id(each)] for each in tensors if id(each) in self._names), "")
         self.calls.append(
             Call(
                 kind=f"{func} {[tensor.ndim for tensor in tensors]} {len(integers)}",
-                numbers=(*(length for tensor in tensors for length in tensor.shape), *integers),
-                weight=weight,
+                shapes=tuple(tuple(tensor.shape) for tensor in tensors),
+                integers=tuple(integers),
+                weights={
+                    place: self._names[id(tensor)]
+                    for place, tensor in enumerate(tensors)
+                    if id(tensor) in self._names
+                },
             )
         )
         return result
@@ -182,8 +200,8 @@ class _CallRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torc
 
 def _onnx(prunable: Prunable, setting: LatencySetting, sizes: Observations) -> Profiler:
     template = make_template(prunable, sizes, setting)
-    operators, owner = make_operators(template.calls, sizes)
-    of_node = dict(zip(template.nodes, owner, strict=True))
+    found = make_operators(template.calls, sizes)
+    of_node = dict(zip(template.nodes, found.owner, strict=True))
     inputs = random_inputs(prunable.example_inputs, replace(setting, device="cpu"))
 
     @contextlib.contextmanager
@@ -194,67 +212,53 @@ def _onnx(prunable: Prunable, setting: LatencySetting, sizes: Observations) -> P
             session = open_session(path, setting, Path(folder) / "profile")
             timed = session_timed(session, inputs, setting, type(prunable.model).__name__)
 
-            def operator_ms(runs: int) -> FloatArray:
-                for _ in range(runs):
-                    timed()
+            def profile() -> Profile:
                 events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
-                return _trimmed(_event_rows(events, template, of_node, len(operators))[-runs:])
+                return _read_events(events, template, of_node, len(found.operators))
 
-            yield Opened(timed, operator_ms)
+            yield Opened(timed, timed, profile)
 
-    return Profiler(tuple(operators), opened)
+    return Profiler(found, opened)
 
 
 _KERNEL = "_kernel_time"
 
 
-def _event_rows(
+def _read_events(
     events: Sequence[Mapping[str, Any]], template: OnnxTemplate, of_node: Mapping[str, int], operators: int
-) -> FloatArray:
-    """Return the milliseconds [runs, operators] of the passes in a profile of ONNX Runtime.
+) -> Profile:
+    """Add up the times of the nodes in a profile of ONNX Runtime, pass by pass.
 
     A fused node bears the name of one that it replaces or of the tensor that it writes. Nodes that the
     optimiser puts in between (to reorder channels) bear neither, and count to the operator before them.
     """
     kernels = [event for event in events if str(event.get("name", "")).endswith(_KERNEL)]
-    per_run: list[FloatArray] = []
-    first = kernels[0]["args"]["node_index"] if kernels else None
-    owner = 0
-    for event in kernels:
-        if event["args"]["node_index"] == first:
-            per_run.append(np.zeros(operators))
+    in_order = [int(event["args"]["node_index"]) for event in kernels]
+    per_pass = in_order.index(in_order[0], 1) if in_order[0] in in_order[1:] else len(in_order)
+    owner, owners = 0, []
+    for event in kernels[:per_pass]:
         name = str(event["name"]).removesuffix(_KERNEL)
         tensor = name.removesuffix("_nchwc")
         owner = of_node.get(template.outputs.get(tensor, name), owner)
-        per_run[-1][owner] += float(event["dur"]) / 1e3
-    return np.stack(per_run)
-
-
-def _trimmed(rows: FloatArray) -> FloatArray:
-    mean: FloatArray = np.asarray(stats.trim_mean(rows, _TRIMMED, axis=0))
-    return mean
+        owners.append(owner)
+    milliseconds = np.array([float(event["dur"]) / 1e3 for event in kernels]).reshape(-1, per_pass)
+    rows = [np.bincount(owners, each, operators).astype(np.float64) for each in milliseconds]
+    return Profile(np.stack(rows), np.bincount(owners, minlength=operators))
 
 
 def _whole(prunable: Prunable, setting: LatencySetting, sizes: Observations) -> Profiler:
-    """Time candidates whole by any probe, and their operators in eager PyTorch on this CPU.
-
-    What the operators take there is scaled to what the whole takes under the probe when the table is
-    fitted; the error on candidates held out tells how far that carries.
-    """
-    eager = _eager(prunable, LatencySetting(batch=setting.batch, threads=setting.threads), sizes)
+    """Time candidates whole by any probe; the operators are those that PyTorch runs."""
+    found = make_operators(_observed_calls(prunable, sizes), sizes)
 
     @contextlib.contextmanager
     def opened(widths: IntArray) -> Iterator[Opened]:
-        with (
-            eager.open(widths) as companion,
-            prepare(narrowed(prunable, widths), prunable.example_inputs, setting) as timed,
-        ):
-            yield Opened(timed, companion.operator_ms)
+        with prepare(narrowed(prunable, widths), prunable.example_inputs, setting) as timed:
+            yield Opened(timed)
 
-    return Profiler(eager.operators, opened)
+    return Profiler(found, opened)
 
 
 MakeProfiler: TypeAlias = Callable[[Prunable, LatencySetting, Observations], Profiler]
 
 PROFILERS: dict[str, MakeProfiler] = {"eager": _eager, "onnx": _onnx}
-"""Probe -> what times its operators one by one on the CPU; all others are timed by `_whole`."""
+"""Probe -> what times its operators one by one on the CPU."""

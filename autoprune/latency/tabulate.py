@@ -10,24 +10,26 @@ machine for a while slows both, and is divided out.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 
 from autoprune.graph import Prunable
 from autoprune.latency.design import LEVELS, design
 from autoprune.latency.fingerprint import device_fingerprint
 from autoprune.latency.fits import best_fit
 from autoprune.latency.operators import MOST_SIZES, Operator
-from autoprune.latency.profiles import Opened, Profiler, make_profiler
+from autoprune.latency.profiles import Profiler, make_profiler
 from autoprune.latency.setting import LatencySetting
-from autoprune.latency.surfaces import Readings
+from autoprune.latency.surfaces import Readings, fit_surfaces
 from autoprune.latency.table import Calibration, LatencyTable
+from autoprune.latency.turns import Beside, Reference
+from autoprune.latency.works import fit_works
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -37,8 +39,11 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 MOST_ROUNDS = 5
 
-_TURN_SECONDS = 0.1
-_FEWEST_RUNS, _MOST_RUNS = 2, 100
+_DENSE = 3
+"""How often a round times the dense model, which all budgets relate to."""
+
+_MOST_OVERHEAD_MS = 0.005
+"""No runtime takes longer to note a time."""
 
 
 def measure_table(
@@ -63,85 +68,97 @@ def measure_table(
         ConfigError: no such probe or device.
         LatencyError: the model does not run there.
     """
-    started = time.perf_counter()
-    profiler = make_profiler(prunable, setting)
-    full = np.array([group.width for group in prunable.groups], dtype=np.int64)
-    widths = np.concatenate([full[None], design(prunable, profiler.operators, levels)])
-    rounds = _measure(profiler, widths, _half(prunable), started + limit_seconds, progress)
-    signatures = list(dict.fromkeys(operator.signature for operator in profiler.operators))
-    readings = Readings(
-        sizes=_sizes(profiler.operators, widths),
-        ms=rounds.operator_ms,
-        whole_ms=rounds.whole_ms,
-        signature=np.array([signatures.index(operator.signature) for operator in profiler.operators]),
+    return tabulate(
+        prunable,
+        setting,
+        make_profiler(prunable, setting),
+        limit_seconds=limit_seconds,
+        levels=levels,
+        progress=progress,
     )
-    fit = best_fit(readings)
+
+
+def tabulate(
+    prunable: Prunable,
+    setting: LatencySetting,
+    profiler: Profiler,
+    *,
+    limit_seconds: float,
+    levels: int,
+    progress: Progress | None,
+) -> LatencyTable:
+    """Measure a table by a profiler; the arguments are those of `measure_table`."""
+    started = time.perf_counter()
+    full = np.array([group.width for group in prunable.groups], dtype=np.int64)
+    operators = profiler.found.operators
+    widths = np.concatenate([np.repeat(full[None], _DENSE, axis=0), design(prunable, operators, levels)])
+    times, typical_ms = _measure(profiler, widths, _half(prunable), started + limit_seconds, progress)
+    signatures = list(profiler.found.work)
+    whole_ms = typical_ms * np.array([np.median([each.whole for each in mine]) for mine in times])
+    operator_ms = _operator_ms(times, typical_ms, whole_ms)
+    readings = Readings(
+        sizes=_sizes(operators, widths),
+        ms=np.zeros((len(widths), len(operators))) if operator_ms is None else operator_ms,
+        whole_ms=whole_ms,
+        signature=np.array([signatures.index(operator.signature) for operator in operators]),
+    )
+    by_work = partial(fit_works, works=list(profiler.found.work.values()))
+    fit = best_fit(readings, by_work if operator_ms is None else fit_surfaces)
+    seconds = time.perf_counter() - started
     return LatencyTable(
         setting=setting,
         device=device_fingerprint(setting),
         model=prunable.fingerprint,
         groups=len(full),
-        operators=profiler.operators,
+        operators=operators,
         grain=fit.grain,
         surfaces=dict(zip(signatures, fit.surfaces, strict=True)),
-        calibration=Calibration(
-            fit.constant_ms, fit.scale, fit.error, len(widths), time.perf_counter() - started
-        ),
-        dense_ms=float(rounds.whole_ms[0]),
+        calibration=Calibration(fit.constant_ms, fit.scale, fit.error, len(widths), seconds),
+        dense_ms=float(np.median(whole_ms[:_DENSE])),
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Rounds:
-    """Medians over the rounds: whole_ms [candidates], operator_ms [candidates, operators]."""
-
-    whole_ms: FloatArray
-    operator_ms: FloatArray
 
 
 def _measure(
     profiler: Profiler, widths: IntArray, half: IntArray, deadline: float, progress: Progress | None
-) -> _Rounds:
-    whole = np.full((MOST_ROUNDS, len(widths)), np.nan)
-    beside = np.full((MOST_ROUNDS, len(widths)), np.nan)
-    operators = np.full((MOST_ROUNDS, len(widths), len(profiler.operators)), np.nan)
+) -> tuple[list[list[Beside]], float]:
+    """Time all candidates round by round; returns what each took in each round, and the reference's ms."""
+    times: list[list[Beside]] = [[] for _ in widths]
     rng = np.random.default_rng(0)
-    with profiler.open(half) as reference:
-        reference.timed()
+    with profiler.open(half) as opened:
+        reference = Reference(opened)
         for number in range(MOST_ROUNDS):
             began = time.perf_counter()
             for done, place in enumerate(rng.permutation(len(widths)).tolist()):
-                with profiler.open(widths[place]) as opened:
-                    whole[number, place], beside[number, place], operators[number, place] = _turn(
-                        opened, reference
-                    )
+                with profiler.open(widths[place]) as candidate:
+                    times[place].append(reference.time(candidate))
                 if progress is not None:
                     progress(number * len(widths) + done + 1, MOST_ROUNDS * len(widths))
             ended = time.perf_counter()
             if ended + (ended - began) > deadline:
                 break
-    slowness = beside / np.nanmedian(beside)
-    return _Rounds(
-        np.nanmedian(whole / slowness, axis=0), np.nanmedian(operators / slowness[..., None], axis=0)
-    )
+        return times, reference.typical_ms
 
 
-def _turn(opened: Opened, reference: Opened) -> tuple[float, float, FloatArray]:
-    """Time a candidate and the reference; returns the milliseconds of both, and those of each operator."""
-    opened.timed()
-    runs = _runs(opened.timed())
-    operator_ms = opened.operator_ms(runs)
-    whole = _median(opened, runs)
-    return whole, _median(reference, _runs(reference.timed())), operator_ms
+def _operator_ms(
+    times: Sequence[Sequence[Beside]], typical_ms: float, whole_ms: FloatArray
+) -> FloatArray | None:
+    """Return the operators' milliseconds [candidates, operators], without what noting a time adds to it.
 
-
-def _runs(milliseconds: float) -> int:
-    return int(np.clip(math.ceil(_TURN_SECONDS * 1e3 / milliseconds), _FEWEST_RUNS, _MOST_RUNS))
-
-
-def _median(opened: Opened, runs: int) -> float:
-    opened.timed()
-    return float(np.median([opened.timed() for _ in range(runs)]))
+    How much that is shows where candidates of equal sums differ in how many times were noted. None where the
+    probe cannot tell the operators' times.
+    """
+    medians = [np.median([each.operators for each in mine], axis=0) for mine in times if mine[0].told]
+    if not medians:
+        return None
+    operators = typical_ms * np.stack(medians)
+    events = np.stack([mine[0].events for mine in times])
+    sums, counts = operators.sum(axis=1), events.sum(axis=1)
+    if np.ptp(counts) == 0:
+        return operators
+    columns = np.stack([np.ones(len(sums)), sums, -counts], axis=1)
+    (_, scale, overhead), _ = nnls(columns / whole_ms[:, None], np.ones(len(sums)))
+    overhead_ms = min(overhead / max(scale, 1e-9), _MOST_OVERHEAD_MS)
+    return np.asarray(np.maximum(operators - events * overhead_ms, 0))
 
 
 def _half(prunable: Prunable) -> IntArray:

@@ -37,7 +37,7 @@ def test_levels_reach_from_small_to_whole(width: int) -> None:
 def test_an_operator_is_seen_at_all_pairs_of_its_sizes() -> None:
     torch.manual_seed(0)
     prunable = autoprune.trace(make_model("digits_resnet", 10, 1).eval(), torch.zeros(1, 1, 8, 8))
-    operators = make_profiler(prunable, LatencySetting()).operators
+    operators = make_profiler(prunable, LatencySetting()).found.operators
     widths = design(prunable, operators, 5)
     assert widths.shape == (25, len(prunable.groups))
     frozen = [place for place, group in enumerate(prunable.groups) if group.frozen is not None]

@@ -34,7 +34,7 @@ def test_a_surface_finds_the_function_between_its_readings() -> None:
 
 
 def test_the_fit_finds_grain_constant_and_scale() -> None:
-    fit = best_fit(readings())
+    fit = best_fit(readings(), fit_surfaces)
     assert fit.grain.step == 8
     assert fit.constant_ms == pytest.approx(0.2, rel=0.05)
     assert fit.scale == pytest.approx(1.1, rel=0.02)
@@ -43,7 +43,7 @@ def test_the_fit_finds_grain_constant_and_scale() -> None:
 
 def test_the_error_is_that_of_candidates_held_out() -> None:
     """With noise of 20% in each operator, the whole of three errs by some 20% / sqrt(3)."""
-    assert 0.02 < best_fit(readings(noise=0.2)).error < 0.2
+    assert 0.02 < best_fit(readings(noise=0.2), fit_surfaces).error < 0.2
 
 
 def test_milliseconds_never_fall_along_a_grid() -> None:
