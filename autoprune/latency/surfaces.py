@@ -58,7 +58,7 @@ class Surface:
     """The milliseconds of the operators of one signature.
 
     Attributes:
-        stairs: which grid a size belongs to, and where on it.
+        grain: tells which grid a size belongs to, and where on it.
         knots: for the in size and the out size, float64 ascending from 0; [0] for an axis without a size.
         ms: float64 [2, 2, in knots, out knots]; the first two axes say whether in and out size lie on the
             multiple.

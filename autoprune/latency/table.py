@@ -61,7 +61,7 @@ class LatencyTable:
         model: fingerprint of the traced model.
         groups: how many groups the model has.
         operators: the pieces of the model.
-        stairs: of the runtime, as measured.
+        grain: how the runtime treats sizes, as measured.
         surfaces: {signature of an operator: its milliseconds over its sizes}.
         calibration: from operators to whole passes.
         dense_ms: the dense model's measured latency.

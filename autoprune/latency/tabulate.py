@@ -97,7 +97,7 @@ def tabulate(
     whole_ms = typical_ms * np.array([np.median([each.whole for each in mine]) for mine in times])
     operator_ms = _operator_ms(times, typical_ms, whole_ms)
     readings = Readings(
-        sizes=_sizes(operators, widths),
+        sizes=operator_sizes(operators, widths),
         ms=np.zeros((len(widths), len(operators))) if operator_ms is None else operator_ms,
         whole_ms=whole_ms,
         signature=np.array([signatures.index(operator.signature) for operator in operators]),
@@ -169,7 +169,7 @@ def _half(prunable: Prunable) -> IntArray:
     return half
 
 
-def _sizes(operators: Sequence[Operator], widths: IntArray) -> IntArray:
+def operator_sizes(operators: Sequence[Operator], widths: IntArray) -> IntArray:
     """Return the sizes [candidates, operators, 2], 0 where an operator has fewer."""
     sizes = np.zeros((len(widths), len(operators), MOST_SIZES), dtype=np.int64)
     for place, operator in enumerate(operators):

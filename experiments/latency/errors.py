@@ -24,15 +24,14 @@ Rows = list[dict[str, str]]
 
 def main() -> None:
     rows = rows_of(RESULTS)
-    print(
-        "| model | runtime | batch | candidates | mean error | of it bias | at odd widths | in multiples of 8 |"
-    )
+    print("| model | runtime | batch | candidates | mean error | bias | at odd widths | in multiples of 8 |")
     print("|---|---|---|---|---|---|---|---|")
     for (model, runtime, batch), mine in settings_of(rows).items():
         parts = [error_of([row for row in mine if row["divisor"] == divisor]) for divisor in ("1", "8")]
         bias = np.mean([float(row["error"]) for row in mine])
+        name = model.removeprefix("autoprune/")
         print(
-            f"| {model.removeprefix('autoprune/')} | {runtime} | {batch} | {len(mine)} | {error_of(mine):.1%} "
+            f"| {name} | {runtime} | {batch} | {len(mine)} | {error_of(mine):.1%} "
             f"| {bias:+.1%} | {parts[0]:.1%} | {parts[1]:.1%} |"
         )
     draw(rows)

@@ -20,6 +20,7 @@ from autoprune.latency.fingerprint import Fingerprint
 from autoprune.latency.predictor import LatencyPredictor
 from autoprune.latency.table import LatencyTable, load_table, table_of_json
 from autoprune.latency.tabulate import measure_table
+from autoprune.latency.widths import narrowed
 from autoprune.zoo import make_model
 
 SETTING = LatencySetting("onnx", batch=8)
@@ -112,7 +113,7 @@ def test_a_probe_that_times_whole_models_gets_a_table_too(prunable: Prunable) ->
     setting = LatencySetting(f"{__name__}:by_parameters")
     table = measure_table(prunable, setting, limit_seconds=0.0, levels=5)
     assert table.dense_ms == pytest.approx(by_parameters(prunable.model, None))
-    assert 0 < table.calibration.error < 1
-    predict = LatencyPredictor(table)
-    widths = random_widths(prunable, 50)
-    assert predict(widths.min(axis=0)[None])[0] < predict(widths.max(axis=0)[None])[0]
+    assert table.calibration.error < 1e-6
+    widths = random_widths(prunable, 20)
+    exact = [by_parameters(narrowed(prunable, row), None) for row in widths]
+    np.testing.assert_allclose(LatencyPredictor(table).expected(widths), exact, rtol=1e-6)
