@@ -72,6 +72,12 @@ class LatencySetting:
                 "for the path of the ONNX file."
             )
 
+    def __str__(self) -> str:
+        """Name the setting for a reader: "onnx, cpu, batch 1, 1 thread, float32"."""
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        words = [self.probe, self.device, f"batch {self.batch}", threads, self.dtype]
+        return ", ".join([*words, "channels last"] if self.channels_last else words)
+
     @property
     def torch_dtype(self) -> torch.dtype:
         """The number format as torch's constant."""

@@ -66,10 +66,12 @@ class Stairs:
 
     Attributes:
         divisor: one of DIVISORS.
+        runtime: the setting in words.
         curves: {layer: its block's latency by width}.
     """
 
     divisor: int
+    runtime: str
     curves: Mapping[str, Curve]
 
     def to_json(self) -> dict[str, Any]:
@@ -83,7 +85,7 @@ class Stairs:
             name: Curve(*(tuple(curve[spec.name]) for spec in fields(Curve)))
             for name, curve in values["curves"].items()
         }
-        return cls(values["divisor"], curves)
+        return cls(values["divisor"], values["runtime"], curves)
 
 
 def measure_stairs(
@@ -120,7 +122,7 @@ def measure_stairs(
         )
     levels = _levels(timings.rounds)
     curves = {name: _curve({width: levels[name, width] for width in each}) for name, each in widths.items()}
-    return Stairs(choose_divisor(curves.values()), curves)
+    return Stairs(choose_divisor(curves.values()), str(setting), curves)
 
 
 def _levels(rounds: Mapping[_Point, Sequence[float]]) -> dict[_Point, tuple[float, tuple[float, float]]]:

@@ -9,9 +9,15 @@ as it was measured.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
 from autoprune.criteria import plan_from_importance
 from autoprune.errors import LatencyError
-from autoprune.latency import Measurement, Ratio, measure_beside
+from autoprune.latency import Measure, Measurement, Ratio, beside
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Stage, Watcher
 from autoprune.pipeline.latency import latency_setting, stored_tables
@@ -20,6 +26,9 @@ from autoprune.pipeline.ranking import decode_ranking
 from autoprune.rebuild import rebuild
 from autoprune.settings import RunConfig
 from autoprune.study import MeasuredLatency, SearchStudy, TrialRecord
+from autoprune.study.front import front_of
+
+LATENCY = "latency_ms"
 
 FINALISTS = 5
 """So many of the best are timed at least, since a prediction errs; one more until one keeps to the budget."""
@@ -33,23 +42,24 @@ def measure_finalists(
 ) -> None:
     """Time the best trials, the best first, and keep in the study what was measured.
 
-    Those with equal widths are timed once. What was timed before, by a search that was resumed since, is not
-    timed again. Nothing happens where latency is not limited, or on another device than the table's.
+    Where latency is an objective those are the trials of the front, up to MOST spread over it. Those with
+    equal widths are timed once. What was timed before, by a search that was resumed since, is not timed
+    again. Nothing happens where latency is neither limited nor minimised, or on another device than the
+    table's.
     """
-    # Latency as an objective alone is no limit to keep to.
-    if config.budget.latency is None or _is_elsewhere(study, config, problem, watch):
+    if LATENCY not in problem.budget.limits or _is_elsewhere(study, config, problem, watch):
         return
-    whole = [record for record in study.records() if record.is_whole]
-    ranked = sorted(whole, key=lambda record: -record.scores[-1].score)
     timed: dict[tuple[int, ...], MeasuredLatency] = {}
-    for record in ranked:
-        if len(timed) >= MOST or (len(timed) >= FINALISTS and any(each.met for each in timed.values())):
-            break
-        widths = tuple(record.widths.values())
-        if widths in timed:
-            continue
-        timed[widths] = record.measured or _time(study, record, config, dense, problem, watch)
-    if timed and not any(measured.met for measured in timed.values()):
+    with contextlib.ExitStack() as stack:
+        # The dense model is made ready for the first that has to be timed, if there is any.
+        measure = functools.cache(lambda: stack.enter_context(_beside(dense, config)))
+        for number, record in enumerate(_finalists(study)):
+            met = any(each.met is not False for each in timed.values())
+            if LATENCY not in study.objectives and number >= FINALISTS and met:
+                break
+            widths = tuple(record.widths.values())
+            timed[widths] = record.measured or _time(study, record, measure(), config, problem, watch)
+    if timed and all(measured.met is False for measured in timed.values()):
         fastest = min(timed.values(), key=lambda measured: measured.ratio)
         watch(
             Stage(
@@ -59,13 +69,43 @@ def measure_finalists(
         )
 
 
-def keeps_to(problem: Problem, measured: Measurement, ratio: Ratio) -> bool:
-    """Tell whether a measurement keeps to the latency as it was asked: a share of the dense's, or ms."""
-    limit = problem.budget.limits["latency_ms"]
-    asked = problem.budget.asked["latency_ms"]
+def keeps_to(problem: Problem, measured: Measurement, ratio: Ratio) -> bool | None:
+    """Tell whether a measurement keeps to the latency as it was asked, a share of the dense's or ms.
+
+    Returns:
+        None where no limit was asked for.
+    """
+    asked = problem.budget.asked.get(LATENCY)
+    if asked is None:
+        return None
+    limit = problem.budget.limits[LATENCY]
     if asked.is_share:
         return ratio.ratio <= limit / asked.dense
     return measured.median_ms <= limit
+
+
+def _finalists(study: SearchStudy) -> list[TrialRecord]:
+    """Return at most MOST trials of different widths, the best score first."""
+    if LATENCY in study.objectives:
+        front = front_of(study.records(), study.objectives)
+        chosen = np.unique(np.linspace(0, len(front) - 1, min(MOST, len(front))).round().astype(int))
+        ranked: Sequence[TrialRecord] = [front[place] for place in chosen.tolist()]
+    else:
+        ranked = [record for record in study.records() if record.is_whole]
+    by_widths: dict[tuple[int, ...], TrialRecord] = {}
+    for record in sorted(ranked, key=lambda record: -record.scores[-1].score):
+        by_widths.setdefault(tuple(record.widths.values()), record)
+    return list(by_widths.values())[:MOST]
+
+
+def _beside(dense: Dense, config: RunConfig) -> contextlib.AbstractContextManager[Measure]:
+    return beside(
+        dense.model,
+        dense.example_inputs,
+        latency_setting(config.latency),
+        tolerance=config.latency.tolerance,
+        limit_seconds=config.latency.limit_seconds,
+    )
 
 
 def _is_elsewhere(study: SearchStudy, config: RunConfig, problem: Problem, watch: Watcher) -> bool:
@@ -83,26 +123,20 @@ def _is_elsewhere(study: SearchStudy, config: RunConfig, problem: Problem, watch
 def _time(
     study: SearchStudy,
     record: TrialRecord,
+    measure: Measure,
     config: RunConfig,
-    dense: Dense,
     problem: Problem,
     watch: Watcher,
 ) -> MeasuredLatency:
     plan = plan_from_importance(problem.prunable, record.widths, decode_ranking(study.chosen["ranking"]))
-    small, _, ratio = measure_beside(
-        rebuild(problem.prunable, plan),
-        dense.model,
-        dense.example_inputs,
-        latency_setting(config.latency),
-        tolerance=config.latency.tolerance,
-        limit_seconds=config.latency.limit_seconds,
-    )
+    small, _, ratio = measure(rebuild(problem.prunable, plan))
     measured = MeasuredLatency(
         small.median_ms, small.interval_ms, ratio.ratio, ratio.interval, keeps_to(problem, small, ratio)
     )
     study.store_measured(record.number, measured)
-    verdict = "within" if measured.met else "over"
-    watch(Stage(f"trial {record.number} takes {_words(measured)}: {verdict} {config.budget.latency}"))
+    limit = config.budget.latency
+    verdict = {None: "", True: f": within {limit}", False: f": over {limit}"}[measured.met]
+    watch(Stage(f"trial {record.number} takes {_words(measured)}{verdict}"))
     return measured
 
 

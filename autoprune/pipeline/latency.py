@@ -14,8 +14,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from autoprune.graph import Prunable
-from autoprune.latency import LatencySetting
+from autoprune.graph import Cost, Prunable
+from autoprune.latency import LatencySetting, prepare, time_in_turn
 from autoprune.latency.blocks import heavy_blocks
 from autoprune.latency.placing import check_device
 from autoprune.latency.predictor import LatencyPredictor
@@ -23,10 +23,14 @@ from autoprune.latency.probes import find_probe
 from autoprune.latency.stairs import Stairs, measure_stairs
 from autoprune.latency.table import LatencyTable, load_table, table_of_json
 from autoprune.latency.tabulate import measure_table
+from autoprune.pipeline.amounts import resolve_budget
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Counted, Stage, Watcher, silent
-from autoprune.settings import LatencySettings, RunConfig
+from autoprune.settings import BudgetSettings, LatencySettings, RunConfig
 from autoprune.study import SearchStudy
+
+_DENSE_SECONDS = 2.0
+"""That the dense model is timed for at most before its table is measured."""
 
 MEASURED = "auto"
 """The search.divisor that is measured."""
@@ -73,12 +77,14 @@ class LatencyTables:
     def __init__(self, config: RunConfig, watch: Watcher = silent, table: LatencyTable | None = None) -> None:
         self.table = table
         self._settings = config.latency
+        self._budget = config.budget
         self._watch = watch
 
     def __call__(self, prunable: Prunable) -> LatencyPredictor:
         """Return the predictor for a traced model.
 
         Raises:
+            BudgetError: the dense model keeps to budget.latency already.
             LatencyError: the file of latency.table belongs to another model, setting or device, or the model
                 does not run there.
         """
@@ -110,12 +116,26 @@ class LatencyTables:
         return table
 
     def _measure(self, prunable: Prunable, setting: LatencySetting) -> LatencyTable:
+        self._refuse_what_is_met(prunable, setting)
         self._watch(Stage(f"measuring the latency of the model's operators with {setting.probe}"))
         return measure_table(
             prunable,
             setting,
             progress=lambda done, total: self._watch(Counted("timing candidates", done, total)),
         )
+
+    def _refuse_what_is_met(self, prunable: Prunable, setting: LatencySetting) -> None:
+        """Time the dense model, which may keep to the limit already, before minutes are spent on the rest.
+
+        Raises:
+            BudgetError: it does.
+        """
+        if self._budget.latency is None:
+            return
+        with prepare(prunable.model, prunable.example_inputs, setting) as timed:
+            timings = time_in_turn({"dense": timed}, limit_seconds=_DENSE_SECONDS)
+        dense = Cost(macs=0, params=0, latency_ms=timings.measurements["dense"].median_ms)
+        resolve_budget(BudgetSettings(latency=self._budget.latency), dense)
 
 
 def stored_tables(study: SearchStudy, config: RunConfig) -> LatencyTables:

@@ -20,8 +20,8 @@ from autoprune.footprint import make_footprint
 from autoprune.graph import Cost, Prunable
 from autoprune.pipeline.amounts import resolve_budget
 from autoprune.pipeline.dense import Dense
-from autoprune.pipeline.objectives import objective_costs
-from autoprune.settings import RunConfig
+from autoprune.pipeline.objectives import SCORE, objective_costs
+from autoprune.settings import BudgetSettings, RunConfig
 from autoprune.space import Budget, SearchSpace, ShareSpace, SpaceSpec, build_space, load_spec
 from autoprune.space.ladder import CostFunction
 from autoprune.space.levels import FloatArray, IntArray
@@ -103,13 +103,21 @@ def pose_priced(prunable: Prunable, config: RunConfig, measures: Mapping[str, Me
 def find_measures(
     prunable: Prunable, config: RunConfig, find_latency: FindLatency | None = None
 ) -> dict[str, Measure]:
-    """Return what tells candidates' costs beyond MACs and parameters, by the name of the cost."""
+    """Return what tells candidates' costs beyond MACs and parameters, by the name of the cost.
+
+    Raises:
+        ConfigError, BudgetError: what is asked besides latency cannot be met: measuring that takes minutes.
+    """
     footprint = make_footprint(prunable)
     measures: dict[str, Measure] = {
         "size_bytes": footprint.size_bytes,
         "peak_memory_bytes": footprint.peak_memory_bytes,
     }
     if asks_for_latency(config) and find_latency is not None:
+        others = dataclasses.replace(config.budget, latency=None)
+        if others != BudgetSettings():
+            search = dataclasses.replace(config.search, objectives=(SCORE,))
+            pose_priced(prunable, dataclasses.replace(config, budget=others, search=search), measures)
         measures["latency_ms"] = find_latency(prunable)
     return measures
 

@@ -33,7 +33,7 @@ def plot_stairs(stairs: Stairs, path: str | os.PathLike[str]) -> Path:
         axes.set_title(name)
     row[0].set_ylabel("latency, ms")
     row[0].legend(loc="best", framealpha=0.8)
-    figure.suptitle(f"Stairs: divisor {stairs.divisor}")
+    figure.suptitle(f"Stairs of {stairs.runtime}: divisor {stairs.divisor}")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150, format="png")

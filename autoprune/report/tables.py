@@ -149,10 +149,10 @@ def _about_latency(summary: StudySummary) -> str:
         return known
     found = summary.best.measured
     low, high = found.ratio_interval
-    verdict = "within the budget" if found.met else "over the budget, as all that were measured"
+    verdicts = {None: "", True: ": within the budget", False: ": over the budget, as all that were measured"}
     return (
         f"{known} The best takes {milliseconds(found.latency_ms)} ms, {found.ratio:.1%} "
-        f"({low:.1%} to {high:.1%}) of the dense model's time: {verdict}."
+        f"({low:.1%} to {high:.1%}) of the dense model's time{verdicts[found.met]}."
     )
 
 

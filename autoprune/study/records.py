@@ -42,14 +42,15 @@ class MeasuredLatency:
         interval_ms: its 95% confidence interval.
         ratio: median share of the dense model's time.
         ratio_interval: its 95% confidence interval.
-        met: whether that keeps to the budget, in the words in which it was asked (milliseconds or a share).
+        met: whether that keeps to the budget, in the words in which it was asked (milliseconds or a share);
+            None where latency is minimised without a limit.
     """
 
     latency_ms: float
     interval_ms: tuple[float, float]
     ratio: float
     ratio_interval: tuple[float, float]
-    met: bool
+    met: bool | None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> MeasuredLatency:

@@ -105,7 +105,7 @@ class SearchStudy:
         """
         finished = self.finished()
         measured = [record for record in finished if record.measured is not None]
-        met = [record for record in measured if record.measured is not None and record.measured.met]
+        met = [record for record in measured if record.measured and record.measured.met is not False]
         if measured and not met:
             return min(measured, key=lambda record: record.measured.ratio if record.measured else math.inf)
         return best_of(met or finished, self.objectives)

@@ -78,7 +78,7 @@ def test_all_curves_count() -> None:
 
 
 def test_stairs_survive_json() -> None:
-    stairs = Stairs(8, {"conv": curve(steps(8)), "fc": curve(steps(4), COARSE)})
+    stairs = Stairs(8, "onnx", {"conv": curve(steps(8)), "fc": curve(steps(4), COARSE)})
     assert Stairs.from_json(json.loads(json.dumps(stairs.to_json()))) == stairs
 
 
@@ -94,6 +94,7 @@ def test_blocks_are_timed_through_the_probe() -> None:
     blocks = [Block("wide", 256, make), Block("narrow", 16, make)]
     stairs = measure_stairs(blocks, LatencySetting("tests.latency.test_stairs:stepped"), limit_seconds=5)
     assert stairs.divisor == 8
+    assert stairs.runtime.endswith(":stepped, cpu, batch 1, 1 thread, float32")
     assert stairs.curves["wide"].widths == COARSE
     assert stairs.curves["narrow"].widths == (1, 2, 4, 5, 6, 8, 12, 13, 14, 16)
     assert stairs.curves["wide"].milliseconds == tuple(float(-(-width // 8)) for width in COARSE)

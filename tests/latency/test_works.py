@@ -99,7 +99,7 @@ def test_a_runtime_that_rounds_up_is_seen_to() -> None:
     """Widths count as multiples of 8: the fit that knows it errs less than the one that does not."""
     sizes = np.random.default_rng(0).integers(8, 65, (40, 1, 2))
     work = [(CONV, CONV_NUMBERS)]
-    effective = -(-sizes[:, 0] // 8) * 8.0
+    effective = (-(-sizes[:, 0] // 8) * 8).astype(np.float64)
     total = amounts(work, effective, np.zeros((40, 2), dtype=bool))
     whole_ms = 0.05 + 1e-7 * total[:, TERMS.index(("spatial", "macs"))]
     readings = Readings(sizes, np.zeros((40, 1)), whole_ms, np.array([0]))

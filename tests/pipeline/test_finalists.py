@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ from autoprune.graph import Prunable
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Event, Stage
 from autoprune.pipeline.finalists import FINALISTS, MOST, measure_finalists
+from autoprune.pipeline.objectives import objective_costs
 from autoprune.pipeline.problem import Problem, pose
 from autoprune.pipeline.ranking import encode_ranking, rank_channels
+from autoprune.report import summarise, summary_notes
 from autoprune.settings import RunConfig
 from autoprune.space.levels import FloatArray, IntArray
 from autoprune.study import RungScore, SearchStudy, create_study, open_study
+from autoprune.study.front import front_of
 from autoprune.task import Task
 from autoprune.zoo import make_model
 
@@ -48,13 +52,23 @@ class Predictor:
 
 
 class Case:
-    """A study of 20 random trials whose latency was predicted with an error; the first scores best."""
+    """A study of 20 random trials whose latency was predicted with an error.
 
-    def __init__(self, folder: Path, latency: str, error: float) -> None:
+    The first scores best; where latency is an objective, the slowest.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        latency: str | None,
+        error: float,
+        objectives: tuple[str, ...] = ("score",),
+    ) -> None:
         torch.manual_seed(0)
         self.config: RunConfig = load_config(
             {
-                "budget": {"latency": latency},
+                "budget": {} if latency is None else {"latency": latency},
+                "search": {"objectives": list(objectives)},
                 "latency": {"probe": f"{__name__}:by_parameters", "limit_seconds": 0.01},
             }
         )
@@ -63,10 +77,25 @@ class Case:
         self.problem: Problem = pose(self.dense, self.config, lambda prunable: Predictor(prunable, error))
         ranking = encode_ranking(rank_channels(self.dense, self.problem, "l1", 0))
         self.url = f"sqlite:///{folder}/a.db"
-        study = create_study(self.url, "a", config={}, identity={}, chosen={"ranking": ranking})
-        runner = TrialRunner(study, self.problem.space, sampler="random", pruner="none", trials=20)
+        study = create_study(
+            self.url,
+            "a",
+            config=dataclasses.asdict(self.config),
+            identity={},
+            chosen={"ranking": ranking, "dense_score": 0.0},
+            objectives=("score", *objective_costs(self.config.search)),
+        )
+        runner = TrialRunner(
+            study,
+            self.problem.space,
+            sampler="random",
+            pruner="none",
+            trials=20,
+            cost=self.problem.cost,
+        )
         while (job := runner.ask()) is not None:
-            runner.report(job, RungScore(0, "calibrate", -job.number, 0.0))
+            score = -job.number if len(objectives) == 1 else sum(job.widths.values())
+            runner.report(job, RungScore(0, "calibrate", score, 0.0))
             runner.finish(job)
 
     def measure(self) -> tuple[SearchStudy, list[str]]:
@@ -131,3 +160,30 @@ def test_a_resumed_search_times_nothing_twice(tmp_path: Path) -> None:
     TIMED.clear()
     case.measure()
     assert not TIMED
+
+
+def test_the_front_of_a_search_for_low_latency_is_timed(tmp_path: Path) -> None:
+    """No limit to keep to: the front is timed, and none of it is refused."""
+    study, said = Case(tmp_path, None, error=1.0, objectives=("score", "latency")).measure()
+    front = front_of(study.records(), study.objectives)
+    assert len(front) > FINALISTS
+    measured = [record.number for record in study.records() if record.measured is not None]
+    assert len(measured) == len(said) == min(MOST, len(front))
+    assert set(measured) <= {record.number for record in front}
+    for end in (front[0], front[-1]):
+        assert end.measured is not None
+        assert end.measured.met is None
+    assert all(text.endswith("of the dense model's time") for text in said)
+    assert study.best().number == front[-1].number
+    note = next(note for note in summary_notes(summarise(study)) if "measured beside the dense model" in note)
+    assert note.endswith("of the dense model's time.")
+
+
+def test_a_front_under_a_limit_is_judged_by_it(tmp_path: Path) -> None:
+    study, _ = Case(tmp_path, "60%", error=0.7, objectives=("score", "latency")).measure()
+    measured = [record.measured for record in study.records() if record.measured is not None]
+    assert {each.met for each in measured} == {True, False}
+    best = study.best()
+    assert best.measured is not None
+    assert best.measured.met
+    assert best.measured.ratio == max(each.ratio for each in measured if each.met)

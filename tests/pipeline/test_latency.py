@@ -12,11 +12,12 @@ from torch import nn
 import autoprune
 from autoprune.config import load_config
 from autoprune.data import load
-from autoprune.errors import ConfigError
+from autoprune.errors import BudgetError, ConfigError
 from autoprune.latency import LatencySetting
 from autoprune.pipeline import Dense, inspect, report, resume
 from autoprune.pipeline.checks import check_names
-from autoprune.pipeline.latency import latency_setting
+from autoprune.pipeline.latency import LatencyTables, latency_setting
+from autoprune.pipeline.problem import pose
 from autoprune.study import open_study
 from autoprune.task import Task
 from autoprune.zoo import make_model
@@ -37,6 +38,8 @@ CONFIG: dict[str, dict[str, Any]] = {
 
 
 TIMED: list[nn.Module] = []
+
+SIZES: list[int] = []
 
 
 def in_blocks_of_4(model: nn.Module, inputs: Any) -> float:
@@ -141,3 +144,30 @@ def test_what_cannot_be_measured_here_is_refused(override: str, message: str) ->
 def test_the_config_is_checked(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config("digits", [override])
+
+
+def by_parameters(model: nn.Module, inputs: Any) -> float:
+    """Take a microsecond a parameter."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    SIZES.append(parameters)
+    return parameters / 1000
+
+
+@pytest.mark.parametrize(
+    ("budget", "message", "models"),
+    [
+        ({"latency": "10 s"}, r"budget\.latency: 10 s is .*less than the dense model's", 1),
+        ({"latency": "60%", "flops": "90 T"}, r"budget\.flops: 90 T is .*less than the dense model's", 0),
+        ({"latency": "60%", "params": "3"}, r"budget\.params", 0),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_a_table_is_measured(
+    budget: dict[str, str], message: str, models: int
+) -> None:
+    torch.manual_seed(0)
+    dense = Dense(make_model("digits_resnet", 10, 1).eval(), load("digits"), Task(), "cpu")
+    config = load_config({"budget": budget, "latency": {"probe": f"{__name__}:by_parameters"}})
+    SIZES.clear()
+    with pytest.raises(BudgetError, match=message):
+        pose(dense, config, LatencyTables(config))
+    assert len(set(SIZES)) == models
