@@ -3,23 +3,25 @@
 In ONNX Runtime and eager PyTorch on the CPU, at batch 1 and 32, always on one thread; ResNet-20 at 28 px,
 ResNet-50 and MobileNetV3-L at 224 px. 30 candidates each: keep ratios drawn for each group from [0.1, 1], in
 every other candidate rounded to multiples of 8. None of them had a part in the table. Each is exported or
-rebuilt as a user would, and timed in turn with the dense model; its milliseconds are the ratio of the two
-times the table's milliseconds of the dense model, so that a machine that changed since the table cancels out.
+rebuilt as a user would; all are timed in turn with the dense model, over minutes, as a machine that others
+use slows narrow models down more than wide ones while it is busy. Milliseconds are the ratio to the dense
+model times the table's milliseconds of that, so that a machine that changed since the table cancels out.
 
 Weights are random, as latency does not depend on them; BatchNorms get random scales and shifts, which keep
 activations of narrow random networks from vanishing into slow denormal numbers.
 
-    python -m experiments.latency.prediction [--models resnet50] [--runtimes onnx] [--batches 1] [--minutes 5]
+    python -m experiments.latency.prediction [--models resnet50] [--runtimes onnx] [--batches 1]
 
-Appends a row a candidate to prediction.csv and goes on where it was cut off; tables are kept in tables/, and
-measured where they are missing. `python -m experiments.latency.errors` sums up and draws.
+Appends the rows of a model, runtime and batch to prediction.csv, and leaves out what is there. Tables are
+kept in tables/, and measured where they are missing. `python -m experiments.latency.errors` sums up and
+draws.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
-import time
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,7 @@ from torch import Tensor, nn
 
 import autoprune
 from autoprune.graph import Prunable
-from autoprune.latency import LatencySetting, beside
+from autoprune.latency import LatencySetting, prepare, time_in_turn
 from autoprune.latency.widths import narrowed
 from experiments.common import append_row, build, rows_of
 from experiments.latency.tables import predictor_of
@@ -41,8 +43,11 @@ BATCHES = (1, 32)
 CANDIDATES = 30
 DIVISORS = (1, 8)
 LOWEST = 0.1
-SECONDS = 6.0
-"""That a candidate is timed for at most, if six rounds are done by then."""
+DENSE = -1
+"""The dense model's number among the candidates."""
+
+SECONDS = 180.0
+"""That the candidates are timed for at most, together, if six rounds are done by then."""
 
 IntArray = NDArray[np.int64]
 
@@ -54,53 +59,47 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--runtimes", nargs="+", default=list(RUNTIMES), choices=RUNTIMES)
     parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES), choices=BATCHES)
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="start nothing more after these")
     options = parser.parse_args()
-    deadline = time.monotonic() + 60 * options.minutes
+    done = {(row["model"], row["runtime"], int(row["batch"])) for row in rows_of(RESULTS)}
     for name, runtime, batch in itertools.product(options.models, options.runtimes, options.batches):
-        key = (name, runtime, str(batch))
-        done = {
-            int(row["candidate"])
-            for row in rows_of(RESULTS)
-            if (row["model"], row["runtime"], row["batch"]) == key
-        }
-        wanted = [number for number in range(CANDIDATES) if number not in done]
-        if wanted and time.monotonic() < deadline:
-            measure(name, LatencySetting(runtime, batch=batch), wanted, deadline)
+        if (name, runtime, batch) not in done:
+            measure(name, LatencySetting(runtime, batch=batch))
 
 
-def measure(name: str, setting: LatencySetting, wanted: list[int], deadline: float) -> None:
-    """Predict and time candidates of one model under one setting."""
+def measure(name: str, setting: LatencySetting) -> None:
+    """Predict and time the candidates of one model under one setting."""
     model, example = prepared(name)
     prunable = autoprune.trace(model, example)
     predict = predictor_of(name, prunable, setting)
-    with beside(model, example, setting, tolerance=0.01, limit_seconds=SECONDS) as timed:
-        for number in wanted:
-            if time.monotonic() > deadline:
-                return
-            divisor = DIVISORS[number % len(DIVISORS)]
-            widths = draw_widths(prunable, divisor, np.random.default_rng([number, setting.batch]))
-            small, dense, ratio = timed(narrowed(prunable, widths))
-            measured = ratio.ratio * predict.dense_ms
-            expected = float(predict.expected(widths[None])[0])
-            append_row(
-                RESULTS,
-                {
-                    "model": name,
-                    "runtime": setting.probe,
-                    "batch": setting.batch,
-                    "candidate": number,
-                    "divisor": divisor,
-                    "predicted_ms": f"{expected:.5g}",
-                    "measured_ms": f"{measured:.5g}",
-                    "error": f"{expected / measured - 1:+.4f}",
-                    "monotone_ms": f"{float(predict(widths[None])[0]):.5g}",
-                    "ratio_low": f"{ratio.interval[0]:.4f}",
-                    "ratio_high": f"{ratio.interval[1]:.4f}",
-                    "candidate_ms": f"{small.median_ms:.5g}",
-                    "dense_ms": f"{dense.median_ms:.5g}",
-                },
-            )
+    widths = np.stack([draw_widths(prunable, number, setting.batch) for number in range(CANDIDATES)])
+    with contextlib.ExitStack() as stack:
+        timed = {DENSE: stack.enter_context(prepare(model, example, setting))}
+        for number, row in enumerate(widths):
+            timed[number] = stack.enter_context(prepare(narrowed(prunable, row), example, setting))
+        timings = time_in_turn(timed, baseline=DENSE, tolerance=0.005, limit_seconds=SECONDS)
+    for number, (expected, monotone) in enumerate(
+        zip(predict.expected(widths).tolist(), predict(widths).tolist(), strict=True)
+    ):
+        ratio = timings.ratios[number]
+        measured = ratio.ratio * predict.dense_ms
+        append_row(
+            RESULTS,
+            {
+                "model": name,
+                "runtime": setting.probe,
+                "batch": setting.batch,
+                "candidate": number,
+                "divisor": DIVISORS[number % len(DIVISORS)],
+                "predicted_ms": f"{expected:.5g}",
+                "measured_ms": f"{measured:.5g}",
+                "error": f"{expected / measured - 1:+.4f}",
+                "monotone_ms": f"{monotone:.5g}",
+                "ratio_low": f"{ratio.interval[0]:.4f}",
+                "ratio_high": f"{ratio.interval[1]:.4f}",
+                "candidate_ms": f"{timings.measurements[number].median_ms:.5g}",
+                "dense_ms": f"{timings.measurements[DENSE].median_ms:.5g}",
+            },
+        )
 
 
 def prepared(name: str) -> tuple[nn.Module, Tensor]:
@@ -114,8 +113,10 @@ def prepared(name: str) -> tuple[nn.Module, Tensor]:
     return model.eval(), example
 
 
-def draw_widths(prunable: Prunable, divisor: int, rng: np.random.Generator) -> IntArray:
-    """Draw widths [groups]: a ratio for each group, then the nearest multiple of the divisor that it has."""
+def draw_widths(prunable: Prunable, candidate: int, batch: int) -> IntArray:
+    """Draw widths [groups]: a ratio for each group, then the nearest multiple of the candidate's divisor."""
+    divisor = DIVISORS[candidate % len(DIVISORS)]
+    rng = np.random.default_rng([candidate, batch])
     widths = np.array([group.width for group in prunable.groups], dtype=np.int64)
     for group in prunable.searchable:
         wanted = divisor * round(rng.uniform(LOWEST, 1.0) * group.width / divisor)
