@@ -24,11 +24,8 @@ LEVELS = 7
 
 _SMALLEST_RATIO = 0.1
 
-_STEPS = (16, 8, 4)
-"""Multiples that kernels are made for: what the levels on the stairs lie on."""
-
-_OFF_STEPS = (1, 2)
-"""What the levels between are odd multiples of."""
+_STEPS = (1, 2, 4, 8, 16, 1)
+"""What the levels are odd multiples of: odd widths, even ones, and each kind that kernels are made for."""
 
 _SHIFT = 0.25
 """A width moves by at most this share to come to lie on a step."""
@@ -72,27 +69,24 @@ def orthogonal_array(levels: int) -> IntArray:
 def width_levels(width: int, levels: int, rng: np.random.Generator) -> IntArray:
     """Return the widths [levels], from small to whole, that a group is measured at; small groups repeat some.
 
-    The first, the last and every other level lie on multiples of a drawn step, those between on odd ones.
+    Those below the whole are odd multiples of different steps, in an order that is drawn.
     """
     if width <= levels:
         return np.linspace(1, width, levels).round().astype(np.int64)
-    shares = np.linspace(_SMALLEST_RATIO, 1.0, levels)
-    shares[1:-1] += rng.uniform(-0.25, 0.25, levels - 2) / levels
-    chosen = [width]
-    for place, share in enumerate(shares[:-1].tolist()):
-        if (levels - 1 - place) % 2 == 0:
-            chosen.append(_multiple(share * width, int(rng.choice(_STEPS))))
-        else:
-            step = int(rng.choice(_OFF_STEPS))
-            chosen.append(step * (2 * round((share * width / step - 1) / 2) + 1))
-    return np.sort(np.clip(chosen, 1, width)).astype(np.int64)
+    shares = np.linspace(_SMALLEST_RATIO, 1.0, levels)[:-1]
+    shares[1:] += rng.uniform(-0.25, 0.25, levels - 2) / levels
+    steps = rng.permutation(np.resize(_STEPS, levels - 1))
+    chosen = [_odd_multiple(share * width, step) for share, step in zip(shares, steps.tolist(), strict=True)]
+    return np.sort(np.clip([*chosen, width], 1, width)).astype(np.int64)
 
 
-def _multiple(wanted: float, step: int) -> int:
-    """Return the multiple of the step that is next, or of the largest half, quarter ... that is near."""
-    while step > 1 and abs(step * round(wanted / step) - wanted) > _SHIFT * wanted:
+def _odd_multiple(wanted: float, step: int) -> int:
+    """Return the odd multiple of the step that is next, or of the largest half, quarter ... that is near."""
+    while True:
+        nearest = step * (2 * max(0, round((wanted / step - 1) / 2)) + 1)
+        if step == 1 or abs(nearest - wanted) <= _SHIFT * wanted:
+            return nearest
         step //= 2
-    return step * max(1, round(wanted / step))
 
 
 def _colours(operators: Sequence[Operator], groups: int) -> list[int]:

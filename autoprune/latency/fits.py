@@ -1,16 +1,19 @@
-"""Own the fit of a table: the grain of the runtime, a surface a signature, whole passes from operators.
+"""Own the fit of a table: the form of its surfaces, the surfaces, whole passes from operators.
 
-What is tried is judged by candidates that took no part: five-fold, by the error of whole forward passes.
-Before: `tabulate` measured; after: the table.
+What is tried is judged by candidates that took no part: five-fold. Before: `tabulate` measured; after: the
+table.
 
-    fit = best_fit(readings, fit_surfaces)
-    fit.grain, fit.error              # Grain(align=4, step=16), 0.021
+    fit = fit_told(readings, kinds)              # each operator was timed: a form for each kind of operator
+    fit = fit_whole(readings, works)             # whole passes were: one form for all
+    fit.surfaces, fit.error                      # 0.021
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -18,62 +21,144 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from autoprune.latency.surfaces import CUTS, Grain, Readings, Surface, sum_surfaces
+from autoprune.latency.grains import Grain
+from autoprune.latency.surfaces import CUTS, Form, Readings, Surface, fit_surfaces, sum_surfaces
+from autoprune.latency.works import Work, fit_works
 
 FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 
-Fitter: TypeAlias = Callable[[Readings, Grain, Sequence[float]], list[Surface]]
-"""(what was measured, grain, knots as shares of the largest size) -> a surface for each signature."""
+Fitter: TypeAlias = Callable[[Readings, Sequence[Form]], list[Surface]]
+"""(what was measured, a form for each signature) -> a surface for each signature."""
 
-GRAINS = tuple(
-    Grain(align, step)
-    for align, step in itertools.product((1, 2, 4, 8, 16), (1, 4, 8, 16, 32))
-    if step >= align
-)
-"""What is tried."""
+_ALIGNS = (1, 2, 4, 8, 16)
+_STEPS = (1, 2, 4, 8, 16, 32)
+_FREE = (0, 4, 8, 16, 32)
+"""What grains are tried."""
 
 _FOLDS = 5
+
+_GAIN = 0.01
+"""Share of the error that another form has to save: less may be due to chance."""
+
+_NEGLIGIBLE = 0.0005
+"""Errors below are equal: no table is as exact, so that the simplest form stays."""
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
     """What a table is made of; the attributes are those of LatencyTable and Calibration."""
 
-    grain: Grain
     surfaces: Sequence[Surface]
     constant_ms: float
     scale: float
     error: float
 
 
-def best_fit(readings: Readings, fitter: Fitter) -> Fit:
-    """Fit with the grain and the knots that predict best what was held out."""
-    errors = {grain: _held_out_error(readings, fitter, grain, CUTS[0]) for grain in GRAINS}
-    grain = min(errors, key=lambda each: errors[each])
-    by_cuts = {cuts: _held_out_error(readings, fitter, grain, cuts) for cuts in CUTS}
-    cuts = min(by_cuts, key=lambda each: by_cuts[each])
-    surfaces, constant, scale = _calibrated(readings, fitter(readings, grain, cuts))
-    return Fit(grain, surfaces, constant, scale, by_cuts[cuts])
+def fit_told(readings: Readings, kinds: Sequence[str]) -> Fit:
+    """Fit operators that were timed one by one, then whole passes to their sums.
+
+    Kernels differ among kinds of operators, so each kind has the form that predicts its operators best.
+
+    Args:
+        readings: what was measured.
+        kinds: of each signature.
+    """
+    forms = [Form()] * len(kinds)
+    for kind in dict.fromkeys(kinds):
+        mine = [number for number, each in enumerate(kinds) if each == kind]
+        form = best_form(functools.partial(_error_of_operators, readings.only(mine), len(mine)))
+        for number in mine:
+            forms[number] = form
+    return _fit(readings, fit_surfaces, forms)
 
 
-def _calibrated(readings: Readings, surfaces: list[Surface]) -> tuple[list[Surface], float, float]:
-    """Return the surfaces, and the constant and the scale that make whole passes of their sums."""
-    sums = sum_surfaces(surfaces, readings.sizes, readings.signature)
-    columns = np.stack([np.ones(len(sums)), sums], axis=1)
-    (constant, scale), _ = nnls(columns / readings.whole_ms[:, None], np.ones(len(sums)))
-    return surfaces, float(constant), float(scale)
+def fit_whole(readings: Readings, works: Sequence[Work]) -> Fit:
+    """Fit what operators compute and move to whole passes, as nothing else was timed.
+
+    Args:
+        readings: what was measured; their `ms` are not looked at.
+        works: of each signature.
+    """
+    fitter = functools.partial(fit_works, works=works)
+    form = best_form(lambda form: _error_of_passes(readings, fitter, [form] * len(works)))
+    return _fit(readings, fitter, [form] * len(works))
 
 
-def _held_out_error(readings: Readings, fitter: Fitter, grain: Grain, cuts: Sequence[float]) -> float:
-    """Return the mean absolute relative error of whole passes, each predicted from the other folds."""
-    # A candidate that was measured more than once is held out as a whole.
-    flat = readings.sizes.reshape(len(readings.sizes), -1)
-    _, candidate = np.unique(flat, axis=0, return_inverse=True)
-    fold = (np.random.default_rng(0).permutation(int(candidate.max()) + 1) % _FOLDS)[candidate]
+def best_form(error: Callable[[Form], float]) -> Form:
+    """Return the form of the smallest error: the best of those that treat both sizes alike, then bettered.
+
+    One choice of one axis is changed at a time, for as long as that saves more than chance would.
+    """
+
+    @functools.cache
+    def counting(form: Form) -> float:
+        return max(error(form), _NEGLIGIBLE)
+
+    best = min(_alike(), key=counting)
+    while True:
+        found = min(_neighbours(best), key=counting)
+        if counting(found) >= (1 - _GAIN) * counting(best):
+            return best
+        best = found
+
+
+def _alike() -> Iterator[Form]:
+    for align, step in itertools.product(_ALIGNS, _STEPS):
+        if step == 1 or step >= align:
+            yield Form((Grain(align, step), Grain(align, step)))
+
+
+def _neighbours(form: Form) -> Iterator[Form]:
+    for axis in (0, 1):
+        for name, values in (("align", _ALIGNS), ("step", _STEPS), ("free", _FREE)):
+            for value in values:
+                grains = list(form.grains)
+                grains[axis] = dataclasses.replace(grains[axis], **{name: value})
+                yield Form((grains[0], grains[1]), form.cuts)
+    for cuts in CUTS:
+        yield Form(form.grains, cuts)
+
+
+def _error_of_operators(readings: Readings, signatures: int, form: Form) -> float:
+    """Return the mean absolute error of the operators' sum, as a share of the whole pass, held out."""
     errors = []
-    for number in range(_FOLDS):
-        rest, held = readings.part(fold != number), readings.part(fold == number)
-        surfaces, constant, scale = _calibrated(rest, fitter(rest, grain, cuts))
+    for rest, held in _folds(readings):
+        surfaces = fit_surfaces(rest, [form] * signatures)
+        predicted = sum_surfaces(surfaces, held.sizes, held.signature)
+        errors.append(np.abs(predicted - held.ms.sum(axis=1)) / held.whole_ms)
+    return float(np.concatenate(errors).mean())
+
+
+def _error_of_passes(readings: Readings, fitter: Fitter, forms: Sequence[Form]) -> float:
+    """Return the mean absolute relative error of whole passes, held out."""
+    errors = []
+    for rest, held in _folds(readings):
+        surfaces = fitter(rest, forms)
+        constant, scale = _calibrate(rest, surfaces)
         predicted = constant + scale * sum_surfaces(surfaces, held.sizes, held.signature)
         errors.append(np.abs(predicted / held.whole_ms - 1))
     return float(np.concatenate(errors).mean())
+
+
+def _fit(readings: Readings, fitter: Fitter, forms: Sequence[Form]) -> Fit:
+    surfaces = fitter(readings, forms)
+    constant, scale = _calibrate(readings, surfaces)
+    return Fit(surfaces, constant, scale, _error_of_passes(readings, fitter, forms))
+
+
+def _calibrate(readings: Readings, surfaces: Sequence[Surface]) -> tuple[float, float]:
+    """Return the constant and the scale that make whole passes of the operators' sums."""
+    sums = sum_surfaces(surfaces, readings.sizes, readings.signature)
+    columns = np.stack([np.ones(len(sums)), sums], axis=1)
+    (constant, scale), _ = nnls(columns / readings.whole_ms[:, None], np.ones(len(sums)))
+    return float(constant), float(scale)
+
+
+def _folds(readings: Readings) -> Iterator[tuple[Readings, Readings]]:
+    """Iterate over (the rest, those held out); a candidate that was measured twice is held out as a whole."""
+    flat = readings.sizes.reshape(len(readings.sizes), -1)
+    _, candidate = np.unique(flat, axis=0, return_inverse=True)
+    fold = (np.random.default_rng(0).permutation(int(candidate.max()) + 1) % _FOLDS)[candidate]
+    for number in range(_FOLDS):
+        yield readings.part(fold != number), readings.part(fold == number)

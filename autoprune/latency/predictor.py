@@ -10,13 +10,14 @@ Before: a table of the device; after: spaces and samplers use it like the exact 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.latency.operators import Operator
-from autoprune.latency.surfaces import Grain, Surface
+from autoprune.latency.surfaces import Surface
 from autoprune.latency.table import LatencyTable
 
 IntArray = NDArray[np.int64]
@@ -103,20 +104,10 @@ class _Part:
 
 
 def _alternatives(surface: Surface, sizes: IntArray) -> Iterator[FloatArray]:
-    """Iterate over the milliseconds [n] at the next sizes on and off the multiple, along either axis.
+    """Iterate over the milliseconds [n] at the next aligned and unaligned sizes, along either axis.
 
     Milliseconds rise along each grid, so the next size on a grid is the fastest there.
     """
-    grain = surface.grain
-    for first in _next(grain, sizes[:, 0]):
-        for second in _next(grain, sizes[:, 1]):
-            on = [grain.on(axis).astype(np.int64) for axis in (first, second)]
-            effective = grain.effective(np.stack([first, second], axis=1)).astype(np.float64)
-            yield surface.on_grid(on[0], on[1], effective)
-
-
-def _next(grain: Grain, sizes: IntArray) -> list[IntArray]:
-    """Return the sizes themselves and, where those differ, the next ones on and off the multiple."""
-    if grain.align == 1:
-        return [sizes]
-    return [-(-sizes // grain.align) * grain.align, sizes + grain.on(sizes)]
+    in_grain, out_grain = surface.grains
+    for first, second in itertools.product(in_grain.nearest(sizes[:, 0]), out_grain.nearest(sizes[:, 1])):
+        yield surface.at(np.stack([first, second], axis=1))

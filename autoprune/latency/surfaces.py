@@ -1,11 +1,11 @@
 """Own surfaces: milliseconds of an operator over its (in size, out size), fitted to what was measured.
 
-Runtimes have stairs: sizes that are multiples of some number run through faster kernels, and those kernels
-round up to a step. So a surface has one grid for sizes on the multiple and one for those off it, along
-either axis; on each grid milliseconds never fall where a size grows, and lie on bilinear pieces between the
-knots. Before: `tabulate` measures; after: the table stores the grids, the predictor reads them.
+A surface has one grid for aligned sizes (see `grains`) and one for the others, along either axis; on each
+grid milliseconds never fall where a size grows, and lie on bilinear pieces between the knots. Before:
+`tabulate` measures; after: the table stores the grids, the predictor reads them.
 
-    fitted = fit_surfaces(readings, Grain(align=4, step=16), CUTS[0])
+    form = Form((Grain(align=4, step=16), Grain(step=16)), CUTS[0])
+    fitted = fit_surfaces(readings, [form] * signatures)
     fitted[0].at(sizes)                    # float64 [n] for int64 sizes [n, 2]
 """
 
@@ -19,10 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
+from autoprune.latency.grains import Grain, Grains, effective, on_both
+
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
-CUTS: tuple[tuple[float, ...], ...] = ((1.0,), (0.25, 1.0), (0.125, 0.25, 0.5, 1.0))
+CUTS: tuple[tuple[float, ...], ...] = (
+    (1.0,),
+    (0.25, 1.0),
+    (0.125, 0.25, 0.5, 1.0),
+    (0.25, 0.5, 0.75, 1.0),
+)
 """Where along an axis a surface may have its knots besides 0, as shares of the largest size."""
 
 _OUTLYING = 0.1
@@ -32,25 +39,16 @@ _REWEIGHTINGS = 3
 
 
 @dataclass(frozen=True)
-class Grain:
-    """How a runtime treats sizes.
+class Form:
+    """What is chosen of a surface before it is fitted.
 
     Attributes:
-        align: sizes that are multiples of it run through other kernels than the rest; 1: all are alike.
-        step: sizes on `align` count as rounded up to a multiple of it.
+        grains: along the in size and along the out size.
+        cuts: knots as shares of the largest size.
     """
 
-    align: int = 1
-    step: int = 1
-
-    def on(self, sizes: IntArray) -> NDArray[np.bool_]:
-        """Tell which sizes lie on the multiple."""
-        on: NDArray[np.bool_] = sizes % self.align == 0
-        return on
-
-    def effective(self, sizes: IntArray) -> IntArray:
-        """Return the sizes that count."""
-        return np.where(self.on(sizes), -(-sizes // self.step) * self.step, sizes)
+    grains: Grains = (Grain(), Grain())
+    cuts: tuple[float, ...] = CUTS[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,25 +56,21 @@ class Surface:
     """The milliseconds of the operators of one signature.
 
     Attributes:
-        grain: tells which grid a size belongs to, and where on it.
+        grains: tell which grid a size belongs to, and where on it.
         knots: for the in size and the out size, float64 ascending from 0; [0] for an axis without a size.
-        ms: float64 [2, 2, in knots, out knots]; the first two axes say whether in and out size lie on the
-            multiple.
+        ms: float64 [2, 2, in knots, out knots]; the first two axes say whether in and out size are aligned.
     """
 
-    grain: Grain
+    grains: Grains
     knots: tuple[FloatArray, FloatArray]
     ms: FloatArray
 
     def at(self, sizes: IntArray) -> FloatArray:
         """Return milliseconds [n] at sizes [n, 2]."""
-        on = self.grain.on(sizes).astype(np.int64)
-        return self.on_grid(on[:, 0], on[:, 1], self.grain.effective(sizes).astype(np.float64))
-
-    def on_grid(self, first: IntArray, second: IntArray, effective: FloatArray) -> FloatArray:
-        """Return milliseconds [n] on the grids [first, second] [n] at effective sizes [n, 2]."""
+        first, second = on_both(self.grains, sizes).astype(np.int64).T
+        counting = effective(self.grains, sizes).astype(np.float64)
         (low, share), (below, part) = (
-            _place(knots, effective[:, axis]) for axis, knots in enumerate(self.knots)
+            _place(knots, counting[:, axis]) for axis, knots in enumerate(self.knots)
         )
         high, above = (
             np.minimum(low + 1, len(self.knots[0]) - 1),
@@ -108,14 +102,19 @@ class Readings:
         """Return the readings of some of the candidates."""
         return Readings(self.sizes[rows], self.ms[rows], self.whole_ms[rows], self.signature)
 
+    def only(self, signatures: Sequence[int]) -> Readings:
+        """Return the readings of the operators of some signatures, numbered anew in that order."""
+        mine = np.isin(self.signature, signatures)
+        numbers = np.array([list(signatures).index(each) for each in self.signature[mine].tolist()])
+        return Readings(self.sizes[:, mine], self.ms[:, mine], self.whole_ms, numbers)
 
-def fit_surfaces(readings: Readings, grain: Grain, cuts: Sequence[float]) -> list[Surface]:
+
+def fit_surfaces(readings: Readings, forms: Sequence[Form]) -> list[Surface]:
     """Fit one surface a signature, by least squares of the error's share in the candidate's whole latency.
 
     Args:
         readings: what was measured.
-        grain: of the runtime.
-        cuts: knots as shares of the largest size.
+        forms: one for each signature.
     """
     weights = np.repeat(1 / readings.whole_ms[:, None], readings.ms.shape[1], axis=1)
     return [
@@ -123,10 +122,9 @@ def fit_surfaces(readings: Readings, grain: Grain, cuts: Sequence[float]) -> lis
             readings.sizes[:, mine].reshape(-1, 2),
             readings.ms[:, mine].ravel(),
             weights[:, mine].ravel(),
-            grain,
-            cuts,
+            form,
         )
-        for mine in (readings.signature == number for number in range(int(readings.signature.max()) + 1))
+        for form, mine in ((form, readings.signature == number) for number, form in enumerate(forms))
     ]
 
 
@@ -139,17 +137,15 @@ def sum_surfaces(surfaces: Sequence[Surface], sizes: IntArray, signature: IntArr
     return total
 
 
-def _fit(
-    sizes: IntArray, ms: FloatArray, weights: FloatArray, grain: Grain, cuts: Sequence[float]
-) -> Surface:
-    on = grain.on(sizes)
-    effective = grain.effective(sizes).astype(np.float64)
-    knots = _knots(effective[:, 0], cuts), _knots(effective[:, 1], cuts)
-    ramps = [_ramps(axis, effective[:, place]) for place, axis in enumerate(knots)]
+def _fit(sizes: IntArray, ms: FloatArray, weights: FloatArray, form: Form) -> Surface:
+    on = on_both(form.grains, sizes)
+    counting = effective(form.grains, sizes).astype(np.float64)
+    knots = _knots(counting[:, 0], form.cuts), _knots(counting[:, 1], form.cuts)
+    ramps = [_ramps(axis, counting[:, place]) for place, axis in enumerate(knots)]
     base = np.einsum("ni,nj->nij", *ramps).reshape(len(ms), -1)
-    # Off the multiple a surface is the one on them and something more, a bilinear function.
+    # Where a size is not aligned a surface is that of aligned ones and something more, a bilinear function.
     straight = [
-        _ramps(axis[[0, -1]] if len(axis) > 1 else axis, effective[:, i]) for i, axis in enumerate(knots)
+        _ramps(axis[[0, -1]] if len(axis) > 1 else axis, counting[:, i]) for i, axis in enumerate(knots)
     ]
     extra = np.einsum("ni,nj->nij", *straight).reshape(len(ms), -1)
     off = [(first, second) for first in (0, 1) for second in (0, 1) if not (first and second)]
@@ -162,7 +158,7 @@ def _fit(
     more = solved[base.shape[1] :].reshape(3, straight[0].shape[1], straight[1].shape[1])
     for (first, second), coefficients in zip(off, more, strict=True):
         grid[first, second] += corners[0] @ coefficients @ corners[1].T
-    return Surface(grain, knots, grid)
+    return Surface(form.grains, knots, grid)
 
 
 def _solve(columns: FloatArray, ms: FloatArray, weights: FloatArray) -> FloatArray:
@@ -177,21 +173,21 @@ def _solve(columns: FloatArray, ms: FloatArray, weights: FloatArray) -> FloatArr
     return np.asarray(solved / scale)
 
 
-def _knots(effective: FloatArray, cuts: Sequence[float]) -> FloatArray:
-    largest = float(effective.max())
+def _knots(counting: FloatArray, cuts: Sequence[float]) -> FloatArray:
+    largest = float(counting.max())
     return np.array([0.0, *(cut * largest for cut in cuts)]) if largest > 0 else np.zeros(1)
 
 
-def _ramps(knots: FloatArray, effective: FloatArray) -> FloatArray:
+def _ramps(knots: FloatArray, counting: FloatArray) -> FloatArray:
     """Return [n, knots]: 1, then for each piece between knots how far along it a size is, in [0, 1]."""
-    rising = np.clip((effective[:, None] - knots[:-1]) / np.diff(knots), 0, 1)
-    return np.concatenate([np.ones((len(effective), 1)), rising], axis=1)
+    rising = np.clip((counting[:, None] - knots[:-1]) / np.diff(knots), 0, 1)
+    return np.concatenate([np.ones((len(counting), 1)), rising], axis=1)
 
 
-def _place(knots: FloatArray, effective: FloatArray) -> tuple[IntArray, FloatArray]:
+def _place(knots: FloatArray, counting: FloatArray) -> tuple[IntArray, FloatArray]:
     """Return the knot below each size and how far it is to the next."""
     if len(knots) == 1:
-        return np.zeros(len(effective), np.int64), np.zeros(len(effective))
-    low = np.clip(np.searchsorted(knots, effective, side="right") - 1, 0, len(knots) - 2)
-    share = (effective - knots[low]) / (knots[low + 1] - knots[low])
+        return np.zeros(len(counting), np.int64), np.zeros(len(counting))
+    low = np.clip(np.searchsorted(knots, counting, side="right") - 1, 0, len(knots) - 2)
+    share = (counting - knots[low]) / (knots[low + 1] - knots[low])
     return low, np.clip(share, 0, 1)

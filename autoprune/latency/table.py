@@ -24,10 +24,11 @@ import numpy as np
 from autoprune.errors import AutopruneError, LatencyError, reason_of
 from autoprune.graph import Prunable
 from autoprune.latency.fingerprint import Fingerprint, device_fingerprint
+from autoprune.latency.grains import Grain
 from autoprune.latency.operators import Operator
 from autoprune.latency.setting import LatencySetting
 from autoprune.latency.sizes import Size
-from autoprune.latency.surfaces import Grain, Surface
+from autoprune.latency.surfaces import Surface
 
 _FORMAT = 1
 
@@ -61,7 +62,6 @@ class LatencyTable:
         model: fingerprint of the traced model.
         groups: how many groups the model has.
         operators: the pieces of the model.
-        grain: how the runtime treats sizes, as measured.
         surfaces: {signature of an operator: its milliseconds over its sizes}.
         calibration: from operators to whole passes.
         dense_ms: the dense model's measured latency.
@@ -72,7 +72,6 @@ class LatencyTable:
     model: str
     groups: int
     operators: tuple[Operator, ...]
-    grain: Grain
     surfaces: Mapping[str, Surface]
     calibration: Calibration
     dense_ms: float
@@ -109,7 +108,6 @@ class LatencyTable:
             "groups": self.groups,
             "dense_ms": self.dense_ms,
             "calibration": dataclasses.asdict(self.calibration),
-            "grain": dataclasses.asdict(self.grain),
             "operators": [
                 {
                     "name": operator.name,
@@ -120,6 +118,7 @@ class LatencyTable:
             ],
             "surfaces": {
                 signature: {
+                    "grains": [dataclasses.asdict(grain) for grain in surface.grains],
                     "knots": [knots.tolist() for knots in surface.knots],
                     "ms": surface.ms.tolist(),
                 }
@@ -153,7 +152,6 @@ def table_of_json(values: Mapping[str, Any]) -> LatencyTable:
             raise LatencyError(
                 f"latency table: format {values['format']}, expected {_FORMAT}; measure it anew."
             )
-        grain = Grain(**values["grain"])
         groups = int(values["groups"])
         return LatencyTable(
             setting=LatencySetting(**values["setting"]),
@@ -166,10 +164,9 @@ def table_of_json(values: Mapping[str, Any]) -> LatencyTable:
                 )
                 for each in values["operators"]
             ),
-            grain=grain,
             surfaces={
                 signature: Surface(
-                    grain,
+                    (Grain(**each["grains"][0]), Grain(**each["grains"][1])),
                     (np.array(each["knots"][0]), np.array(each["knots"][1])),
                     np.array(each["ms"], dtype=np.float64),
                 )

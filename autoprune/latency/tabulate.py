@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -22,14 +21,14 @@ from scipy.optimize import nnls
 from autoprune.graph import Prunable
 from autoprune.latency.design import LEVELS, design
 from autoprune.latency.fingerprint import device_fingerprint
-from autoprune.latency.fits import best_fit
+from autoprune.latency.fits import fit_told, fit_whole
 from autoprune.latency.operators import MOST_SIZES, Operator
 from autoprune.latency.profiles import Profiler, make_profiler
 from autoprune.latency.setting import LatencySetting
-from autoprune.latency.surfaces import Readings, fit_surfaces
+from autoprune.latency.surfaces import Readings
 from autoprune.latency.table import Calibration, LatencyTable
 from autoprune.latency.turns import Beside, Reference
-from autoprune.latency.works import fit_works
+from autoprune.latency.works import kind_of
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -102,8 +101,11 @@ def tabulate(
         whole_ms=whole_ms,
         signature=np.array([signatures.index(operator.signature) for operator in operators]),
     )
-    by_work = partial(fit_works, works=list(profiler.found.work.values()))
-    fit = best_fit(readings, by_work if operator_ms is None else fit_surfaces)
+    works = list(profiler.found.work.values())
+    if operator_ms is None:
+        fit = fit_whole(readings, works)
+    else:
+        fit = fit_told(readings, [kind_of(work) for work in works])
     seconds = time.perf_counter() - started
     return LatencyTable(
         setting=setting,
@@ -111,7 +113,6 @@ def tabulate(
         model=prunable.fingerprint,
         groups=len(full),
         operators=operators,
-        grain=fit.grain,
         surfaces=dict(zip(signatures, fit.surfaces, strict=True)),
         calibration=Calibration(fit.constant_ms, fit.scale, fit.error, len(widths), seconds),
         dense_ms=float(np.median(whole_ms[:_DENSE])),

@@ -3,7 +3,7 @@
 What a pass takes is then a sum of few terms over all operators, each with a coefficient that is fitted.
 Before: `operators` knows the calls; after: surfaces, as from operators that were timed one by one.
 
-    surfaces = fit_works(readings, Grain(1, 16), CUTS[0], works=works)
+    surfaces = fit_works(readings, [form] * len(works), works)
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
+from autoprune.latency.grains import effective, on_both
 from autoprune.latency.operators import MOST_SIZES, Call, Number, Share
-from autoprune.latency.surfaces import Grain, Readings, Surface
+from autoprune.latency.surfaces import Form, Readings, Surface
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
@@ -31,49 +32,53 @@ _KINDS = ("single", "pointwise", "spatial")
 _KIND_TERMS = ("macs", "activations", "macs with in off", "macs with out off")
 
 TERMS = ("weights", "activations", *itertools.product(_KINDS, _KIND_TERMS))
-"""What a pass takes time for, besides a constant; "off": that size does not lie on the grain's multiple."""
+"""What a pass takes time for, besides a constant; "off": that size is not aligned."""
 
 _KNOTS = (0.0, 0.125, 0.25, 0.5, 1.0)
 """Of the surfaces, as shares of the largest size."""
 
 
-def fit_works(
-    readings: Readings, grain: Grain, cuts: Sequence[float], works: Sequence[Work]
-) -> list[Surface]:
+def fit_works(readings: Readings, forms: Sequence[Form], works: Sequence[Work]) -> list[Surface]:
     """Fit the terms to whole passes, and return the surface that they make for each signature.
 
     Args:
         readings: what was measured; their `ms` are not looked at.
-        grain: of the runtime.
-        cuts: not used: there are no knots to be fitted.
+        forms: one for each signature; their cuts are not used, as there are no knots to be fitted.
         works: one for each signature.
     """
     total = np.zeros((len(readings.whole_ms), len(TERMS)))
-    for number, work in enumerate(works):
+    for number, (work, form) in enumerate(zip(works, forms, strict=True)):
         for place in np.flatnonzero(readings.signature == number):
             sizes = readings.sizes[:, place]
-            total += amounts(work, grain.effective(sizes).astype(np.float64), np.logical_not(grain.on(sizes)))
+            counting = effective(form.grains, sizes).astype(np.float64)
+            total += amounts(work, counting, ~on_both(form.grains, sizes))
     columns = np.concatenate([np.ones((len(total), 1)), total], axis=1)
     scale = np.maximum(columns.max(axis=0), 1e-12)
     coefficients, _ = nnls(columns / scale / readings.whole_ms[:, None], np.ones(len(total)))
     return [
-        _surface(work, readings.sizes[:, readings.signature == number], grain, (coefficients / scale)[1:])
-        for number, work in enumerate(works)
+        _surface(work, readings.sizes[:, readings.signature == number], form, (coefficients / scale)[1:])
+        for number, (work, form) in enumerate(zip(works, forms, strict=True))
     ]
 
 
-def amounts(work: Work, effective: FloatArray, off: BoolArray) -> FloatArray:
+def kind_of(work: Work) -> str:
+    """Name the kind of an operator: that of its first contraction, or "other" where there is none."""
+    places = {number.place for _, numbers in work for number in numbers if isinstance(number, Share)}
+    return next((_kind(call, len(places)) for call, _ in work if call.contracts), "other")
+
+
+def amounts(work: Work, sizes: FloatArray, off: BoolArray) -> FloatArray:
     """Return the terms [n, TERMS] of an operator.
 
     Args:
         work: its calls.
-        effective: [n, 2], its sizes as they count.
-        off: [n, 2], which of them do not lie on the multiple.
+        sizes: [n, 2], as they count.
+        off: [n, 2], which of them are not aligned.
     """
-    table = dict.fromkeys(TERMS, np.zeros(len(effective)))
+    table = dict.fromkeys(TERMS, np.zeros(len(sizes)))
     places = {number.place for _, numbers in work for number in numbers if isinstance(number, Share)}
     for call, numbers in work:
-        shapes = _shapes(call, numbers, effective)
+        shapes = _shapes(call, numbers, sizes)
         elements = [axes.prod(axis=0) for axes in shapes]
         read = sum(each for place, each in enumerate(elements) if place in call.weights)
         table["weights"] = table["weights"] + read
@@ -90,23 +95,24 @@ def amounts(work: Work, effective: FloatArray, off: BoolArray) -> FloatArray:
 
 
 def _kind(call: Call, sizes: int) -> str:
+    """Name the kind of a contraction that depends on so many sizes."""
     if sizes < MOST_SIZES:
         return "single"
     kernel = call.shapes[min(call.weights)][2:] if call.weights else ()
     return "spatial" if any(length > 1 for length in kernel) else "pointwise"
 
 
-def _shapes(call: Call, numbers: Sequence[Number], effective: FloatArray) -> list[FloatArray]:
+def _shapes(call: Call, numbers: Sequence[Number], sizes: FloatArray) -> list[FloatArray]:
     """Return the shape of each tensor of a call, [axes, n]."""
     lengths = [
-        number.factor * effective[:, number.place]
+        number.factor * sizes[:, number.place]
         if isinstance(number, Share)
-        else np.full(len(effective), float(number))
+        else np.full(len(sizes), float(number))
         for number in numbers
     ]
     ends = np.cumsum([len(shape) for shape in call.shapes])
     return [
-        np.array(lengths[end - len(shape) : end]).reshape(len(shape), len(effective))
+        np.array(lengths[end - len(shape) : end]).reshape(len(shape), len(sizes))
         for end, shape in zip(ends.tolist(), call.shapes, strict=True)
     ]
 
@@ -122,11 +128,11 @@ def _macs(call: Call, shapes: Sequence[FloatArray]) -> FloatArray:
     return np.asarray(np.sqrt(elements))
 
 
-def _surface(work: Work, sizes: NDArray[np.int64], grain: Grain, coefficients: FloatArray) -> Surface:
-    largest = grain.effective(sizes.reshape(-1, MOST_SIZES)).max(axis=0)
+def _surface(work: Work, sizes: NDArray[np.int64], form: Form, coefficients: FloatArray) -> Surface:
+    largest = effective(form.grains, sizes.reshape(-1, MOST_SIZES)).max(axis=0)
     knots = tuple(np.array(_KNOTS) * most if most else np.zeros(1) for most in largest.tolist())
     at = np.stack(np.meshgrid(*knots, indexing="ij"), axis=-1).reshape(-1, MOST_SIZES)
     on = itertools.product((False, True), repeat=MOST_SIZES)
     grids = [amounts(work, at, np.full(at.shape, False) | ~np.array(each)) @ coefficients for each in on]
     shape = (2, 2, len(knots[0]), len(knots[1]))
-    return Surface(grain, (knots[0], knots[1]), np.stack(grids).reshape(shape))
+    return Surface(form.grains, (knots[0], knots[1]), np.stack(grids).reshape(shape))

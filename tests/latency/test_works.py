@@ -8,12 +8,13 @@ import torch
 
 import autoprune
 from autoprune.latency import LatencySetting
-from autoprune.latency.fits import best_fit
+from autoprune.latency.fits import fit_whole
+from autoprune.latency.grains import Grain
 from autoprune.latency.operators import Call, Share
 from autoprune.latency.profiles import make_profiler
-from autoprune.latency.surfaces import CUTS, Grain, Readings, sum_surfaces
+from autoprune.latency.surfaces import Form, Readings, sum_surfaces
 from autoprune.latency.tabulate import operator_sizes
-from autoprune.latency.works import TERMS, amounts, fit_works
+from autoprune.latency.works import TERMS, amounts, fit_works, kind_of
 from autoprune.zoo import make_model
 
 IN, OUT = Share(1.0, 0), Share(1.0, 1)
@@ -55,6 +56,17 @@ def test_what_a_convolution_and_its_relu_compute_and_move() -> None:
     }
 
 
+def test_operators_have_kinds() -> None:
+    pointwise = Call(CONV.kind, ((1, 8, 10, 10), (16, 8, 1, 1), (1, 16, 10, 10)), (), {1: "conv.weight"})
+    assert kind_of([(CONV, CONV_NUMBERS), (RELU, RELU_NUMBERS)]) == "spatial"
+    assert (
+        kind_of([(RELU, RELU_NUMBERS), (pointwise, (1, IN, 10, 10, OUT, IN, 1, 1, 1, OUT, 10, 10))])
+        == "pointwise"
+    )
+    assert kind_of([(LINEAR, LINEAR_NUMBERS)]) == "single"
+    assert kind_of([(RELU, RELU_NUMBERS)]) == "other"
+
+
 def test_what_the_last_layer_computes_and_moves() -> None:
     (row,) = amounts([(LINEAR, LINEAR_NUMBERS)], np.array([[32.0, 0.0]]), np.array([[True, False]]))
     assert terms(row) == {
@@ -87,7 +99,7 @@ def test_a_latency_of_macs_and_parameters_is_found(per_mac: float, per_parameter
         )
 
     works = list(found.work.values())
-    fit = best_fit(readings(40), lambda part, grain, cuts: fit_works(part, grain, cuts, works=works))
+    fit = fit_whole(readings(40), works)
     unseen = readings(20)
     predicted = fit.constant_ms + fit.scale * sum_surfaces(fit.surfaces, unseen.sizes, unseen.signature)
     # MACs of BatchNorms and what a linear layer adds for its bias are counted with the activations.
@@ -105,7 +117,7 @@ def test_a_runtime_that_rounds_up_is_seen_to() -> None:
     readings = Readings(sizes, np.zeros((40, 1)), whole_ms, np.array([0]))
     errors = {}
     for step in (1, 8):
-        (surface,) = fit_works(readings, Grain(1, step), CUTS[0], works=[work])
+        (surface,) = fit_works(readings, [Form((Grain(step=step), Grain(step=step)))], [work])
         # What is fitted besides the operators is a constant.
         rest = whole_ms - surface.at(sizes[:, 0])
         errors[step] = float(np.ptp(rest))
