@@ -66,4 +66,4 @@ def on_both(grains: Grains, sizes: IntArray) -> BoolArray:
 def effective(grains: Grains, sizes: IntArray) -> IntArray:
     """Return the sizes [n, 2] that count: only where both are aligned is anything rounded."""
     rounded = np.stack([grain.rounded(sizes[:, axis]) for axis, grain in enumerate(grains)], axis=1)
-    return np.where(on_both(grains, sizes).all(axis=1)[:, None], rounded, sizes)
+    return np.where(np.all(on_both(grains, sizes), axis=1, keepdims=True), rounded, sizes)
