@@ -10,7 +10,6 @@ table.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -38,10 +37,15 @@ _FREE = (0, 4, 8, 16, 32)
 
 _FOLDS = 5
 
+_FORM_FOLDS = 3
+
+_MOST_SIGNATURES = 8
+"""That a kind's form is chosen on: those that take the most time."""
+
 _GAIN = 0.01
 """Share of the error that another form has to save: less may be due to chance."""
 
-_NEGLIGIBLE = 0.0005
+_NEGLIGIBLE = 0.002
 """Errors below are equal: no table is as exact, so that the simplest form stays."""
 
 
@@ -67,28 +71,31 @@ def fit_told(readings: Readings, kinds: Sequence[str]) -> Fit:
     forms = [Form()] * len(kinds)
     for kind in dict.fromkeys(kinds):
         mine = [number for number, each in enumerate(kinds) if each == kind]
-        form = best_form(functools.partial(_error_of_operators, readings.only(mine), len(mine)))
+        slowest = sorted(mine, key=lambda number: -readings.ms[:, readings.signature == number].sum())
+        chosen = slowest[:_MOST_SIGNATURES]
+        form = best_form(functools.partial(_error_of_operators, readings.only(chosen), len(chosen)))
         for number in mine:
             forms[number] = form
     return _fit(readings, fit_surfaces, forms)
 
 
 def fit_whole(readings: Readings, works: Sequence[Work]) -> Fit:
-    """Fit what operators compute and move to whole passes, as nothing else was timed.
+    """Fit what operators compute and move to whole passes, as nothing else was timed; one form for all.
 
     Args:
         readings: what was measured; their `ms` are not looked at.
         works: of each signature.
     """
     fitter = functools.partial(fit_works, works=works)
-    form = best_form(lambda form: _error_of_passes(readings, fitter, [form] * len(works)))
+    form = min(_alike(), key=lambda form: _error_of_passes(readings, fitter, [form] * len(works)))
     return _fit(readings, fitter, [form] * len(works))
 
 
 def best_form(error: Callable[[Form], float]) -> Form:
     """Return the form of the smallest error: the best of those that treat both sizes alike, then bettered.
 
-    One choice of one axis is changed at a time, for as long as that saves more than chance would.
+    The grain of one axis, that of the other and the cuts are chosen anew in turn, for as long as a round
+    saves more than chance would.
     """
 
     @functools.cache
@@ -97,37 +104,52 @@ def best_form(error: Callable[[Form], float]) -> Form:
 
     best = min(_alike(), key=counting)
     while True:
-        found = min(_neighbours(best), key=counting)
-        if counting(found) >= (1 - _GAIN) * counting(best):
+        before = best
+        for options in (_first_anew, _second_anew, _cut_anew):
+            found = min(options(best), key=counting)
+            if counting(found) < (1 - _GAIN) * counting(best):
+                best = found
+        if best == before:
             return best
-        best = found
+
+
+def _grains() -> Iterator[Grain]:
+    """Iterate over the grains that are tried, the simplest first."""
+    for free, align, step in itertools.product(_FREE, _ALIGNS, _STEPS):
+        if (step == 1 or step >= align) and (free == 0 or (align, step) != (1, 1)):
+            yield Grain(align, step, free)
 
 
 def _alike() -> Iterator[Form]:
-    for align, step in itertools.product(_ALIGNS, _STEPS):
-        if step == 1 or step >= align:
-            yield Form((Grain(align, step), Grain(align, step)))
+    return (Form((grain, grain)) for grain in _grains() if grain.free == 0)
 
 
-def _neighbours(form: Form) -> Iterator[Form]:
-    for axis in (0, 1):
-        for name, values in (("align", _ALIGNS), ("step", _STEPS), ("free", _FREE)):
-            for value in values:
-                grains = list(form.grains)
-                grains[axis] = dataclasses.replace(grains[axis], **{name: value})
-                yield Form((grains[0], grains[1]), form.cuts)
-    for cuts in CUTS:
-        yield Form(form.grains, cuts)
+def _first_anew(form: Form) -> Iterator[Form]:
+    return (Form((grain, form.grains[1]), form.cuts) for grain in _grains())
+
+
+def _second_anew(form: Form) -> Iterator[Form]:
+    return (Form((form.grains[0], grain), form.cuts) for grain in _grains())
+
+
+def _cut_anew(form: Form) -> Iterator[Form]:
+    return (Form(form.grains, cuts) for cuts in CUTS)
 
 
 def _error_of_operators(readings: Readings, signatures: int, form: Form) -> float:
-    """Return the mean absolute error of the operators' sum, as a share of the whole pass, held out."""
+    """Return the sum of the operators' absolute errors as a share of the whole pass, held out.
+
+    Errors of a wrong form cancel out in a candidate's sum by chance; here they do not.
+    """
     errors = []
-    for rest, held in _folds(readings):
-        surfaces = fit_surfaces(rest, [form] * signatures)
-        predicted = sum_surfaces(surfaces, held.sizes, held.signature)
-        errors.append(np.abs(predicted - held.ms.sum(axis=1)) / held.whole_ms)
-    return float(np.concatenate(errors).mean())
+    for rest, held in _folds(readings, _FORM_FOLDS):
+        surfaces = fit_surfaces(rest, [form] * signatures, robust=False)
+        for number, surface in enumerate(surfaces):
+            mine = held.signature == number
+            predicted = surface.at(held.sizes[:, mine].reshape(-1, 2)).reshape(-1, mine.sum())
+            off = np.abs(predicted - held.ms[:, mine]).sum(axis=1)
+            errors.append(off / held.whole_ms)
+    return float(np.concatenate(errors).sum() / len(readings.whole_ms))
 
 
 def _error_of_passes(readings: Readings, fitter: Fitter, forms: Sequence[Form]) -> float:
@@ -155,10 +177,10 @@ def _calibrate(readings: Readings, surfaces: Sequence[Surface]) -> tuple[float, 
     return float(constant), float(scale)
 
 
-def _folds(readings: Readings) -> Iterator[tuple[Readings, Readings]]:
+def _folds(readings: Readings, folds: int = _FOLDS) -> Iterator[tuple[Readings, Readings]]:
     """Iterate over (the rest, those held out); a candidate that was measured twice is held out as a whole."""
     flat = readings.sizes.reshape(len(readings.sizes), -1)
     _, candidate = np.unique(flat, axis=0, return_inverse=True)
-    fold = (np.random.default_rng(0).permutation(int(candidate.max()) + 1) % _FOLDS)[candidate]
-    for number in range(_FOLDS):
+    fold = (np.random.default_rng(0).permutation(int(candidate.max()) + 1) % folds)[candidate]
+    for number in range(folds):
         yield readings.part(fold != number), readings.part(fold == number)

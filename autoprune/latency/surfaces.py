@@ -36,6 +36,7 @@ _OUTLYING = 0.1
 """Relative error from which on a reading loses weight, as one that something else disturbed."""
 
 _REWEIGHTINGS = 3
+"""Solutions of a robust fit."""
 
 
 @dataclass(frozen=True)
@@ -109,23 +110,21 @@ class Readings:
         return Readings(self.sizes[:, mine], self.ms[:, mine], self.whole_ms, numbers)
 
 
-def fit_surfaces(readings: Readings, forms: Sequence[Form]) -> list[Surface]:
+def fit_surfaces(readings: Readings, forms: Sequence[Form], *, robust: bool = True) -> list[Surface]:
     """Fit one surface a signature, by least squares of the error's share in the candidate's whole latency.
 
     Args:
         readings: what was measured.
         forms: one for each signature.
+        robust: whether readings that lie far off lose weight, in three times the time.
     """
     weights = np.repeat(1 / readings.whole_ms[:, None], readings.ms.shape[1], axis=1)
-    return [
-        _fit(
-            readings.sizes[:, mine].reshape(-1, 2),
-            readings.ms[:, mine].ravel(),
-            weights[:, mine].ravel(),
-            form,
-        )
-        for form, mine in ((form, readings.signature == number) for number, form in enumerate(forms))
-    ]
+    surfaces = []
+    for number, form in enumerate(forms):
+        mine = readings.signature == number
+        sizes, ms = readings.sizes[:, mine].reshape(-1, 2), readings.ms[:, mine].ravel()
+        surfaces.append(_fit(sizes, ms, weights[:, mine].ravel(), form, _REWEIGHTINGS if robust else 1))
+    return surfaces
 
 
 def sum_surfaces(surfaces: Sequence[Surface], sizes: IntArray, signature: IntArray) -> FloatArray:
@@ -137,7 +136,7 @@ def sum_surfaces(surfaces: Sequence[Surface], sizes: IntArray, signature: IntArr
     return total
 
 
-def _fit(sizes: IntArray, ms: FloatArray, weights: FloatArray, form: Form) -> Surface:
+def _fit(sizes: IntArray, ms: FloatArray, weights: FloatArray, form: Form, solutions: int) -> Surface:
     on = on_both(form.grains, sizes)
     counting = effective(form.grains, sizes).astype(np.float64)
     knots = _knots(counting[:, 0], form.cuts), _knots(counting[:, 1], form.cuts)
@@ -151,7 +150,7 @@ def _fit(sizes: IntArray, ms: FloatArray, weights: FloatArray, form: Form) -> Su
     off = [(first, second) for first in (0, 1) for second in (0, 1) if not (first and second)]
     masks = [(on[:, 0] == first) & (on[:, 1] == second) for first, second in off]
     columns = np.concatenate([base, *(extra * mask[:, None] for mask in masks)], axis=1)
-    solved = _solve(columns, ms, weights)
+    solved = _solve(columns, ms, weights, solutions)
     increments = solved[: base.shape[1]].reshape(ramps[0].shape[1], ramps[1].shape[1])
     grid = np.repeat(increments.cumsum(0).cumsum(1)[None], 4, axis=0).reshape(2, 2, *increments.shape)
     corners = [_ramps(axis[[0, -1]] if len(axis) > 1 else axis, axis) for axis in knots]
@@ -161,16 +160,19 @@ def _fit(sizes: IntArray, ms: FloatArray, weights: FloatArray, form: Form) -> Su
     return Surface(form.grains, knots, grid)
 
 
-def _solve(columns: FloatArray, ms: FloatArray, weights: FloatArray) -> FloatArray:
-    """Return non-negative coefficients, after readings that lie far off have lost weight."""
-    scale = np.maximum(np.abs(columns).max(axis=0), 1e-12)
-    columns = columns / scale
+def _solve(columns: FloatArray, ms: FloatArray, weights: FloatArray, solutions: int) -> FloatArray:
+    """Return non-negative coefficients; after each solution but the last, what lies far off loses weight."""
+    largest = columns.max(axis=0)
+    used_columns = largest > 0
+    columns = columns[:, used_columns] / largest[used_columns]
     used = weights
-    for _ in range(_REWEIGHTINGS):
+    for _ in range(solutions):
         solved, _ = nnls(columns * used[:, None], ms * used)
         error = np.abs(columns @ solved - ms) / np.maximum(ms, 1e-9)
         used = weights / np.sqrt(np.maximum(error / _OUTLYING, 1))
-    return np.asarray(solved / scale)
+    coefficients = np.zeros(len(largest))
+    coefficients[used_columns] = solved / largest[used_columns]
+    return coefficients
 
 
 def _knots(counting: FloatArray, cuts: Sequence[float]) -> FloatArray:
