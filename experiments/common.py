@@ -1,10 +1,10 @@
-"""What several experiments share: named models with example inputs, counted MACs, rows of a CSV file."""
+"""What several experiments share: named models, counted MACs, rows of a CSV file, parts of a README."""
 
 from __future__ import annotations
 
 import copy
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -55,3 +55,20 @@ def append_row(path: Path, row: Mapping[str, object], *, quiet: bool = False) ->
         writer.writerow(row)
     if not quiet:
         print(dict(row), flush=True)
+
+
+BEGIN, END = "<!-- measured -->\n", "<!-- end -->\n"
+"""A README between these lines is written by a script."""
+
+
+def write_measured(readme: Path, lines: Sequence[str]) -> None:
+    """Put lines in place of the measured part of a README."""
+    before, _, rest = readme.read_text("utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    readme.write_text(before + BEGIN + "\n".join([*lines, ""]) + END + after, "utf-8")
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table, an empty one before and after."""
+    lines = (" | ".join(row) for row in [head, ["---"] * len(head), *rows])
+    return ["", *(f"| {line} |" for line in lines), ""]

@@ -13,8 +13,8 @@ activations of narrow random networks from vanishing into slow denormal numbers.
     python -m experiments.latency.prediction [--models resnet50] [--runtimes onnx] [--batches 1]
 
 Appends the rows of a model, runtime and batch to prediction.csv, and leaves out what is there. Tables are
-kept in tables/, and measured where they are missing. `python -m experiments.latency.errors` sums up and
-draws.
+kept in tables/, and measured where they are missing. `python -m experiments.latency.summarise` sums up
+and draws.
 """
 
 from __future__ import annotations

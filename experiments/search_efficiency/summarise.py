@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from autoprune.report.agreement import FEWEST_TRIALS, tau_interval
-from experiments.common import rows_of
+from experiments.common import markdown_table, rows_of, write_measured
 from experiments.search_efficiency.correlation import CANDIDATES, RUNGS
 from experiments.search_efficiency.curves import LARGE, METHODS
 from experiments.search_efficiency.finetunes import METHODS as FINETUNED
@@ -29,9 +29,6 @@ from experiments.search_efficiency.measured import (
 )
 from experiments.search_efficiency.plot import draw
 from experiments.search_efficiency.setups import EVALUATIONS, HERE, SETUPS
-
-BEGIN, END = "<!-- measured -->\n", "<!-- end -->\n"
-"""README.md between these lines is written here."""
 
 Part = tuple[list[str], list[str]]
 """Lines of table.md, and sentences for README.md."""
@@ -54,10 +51,7 @@ def main() -> None:
         lines += table
         sentences += [f"- {sentence}" for sentence in said]
     (HERE / "table.md").write_text("\n".join(lines) + "\n", "utf-8")
-    readme = HERE / "README.md"
-    before, _, rest = readme.read_text("utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    readme.write_text(before + BEGIN + "\n".join([*sentences, ""]) + END + after, "utf-8")
+    write_measured(HERE / "README.md", sentences)
     print("\n".join([*lines, *sentences]))
 
 
@@ -79,7 +73,7 @@ def summarise_curves(curves: Mapping[str, Mapping[str, BySeed]]) -> Part:
             f"at {EVALUATIONS} less {RANDOM} at {LARGE}, points",
             f"seconds of {RANDOM}'s",
         ]
-        lines += [f"## First rung, {setup}: {count}", *_table(head, _curve_rows(methods))]
+        lines += [f"## First rung, {setup}: {count}", *markdown_table(head, _curve_rows(methods))]
         said.append(f"Curves, {setup}: {count} so far. {_verdict(methods)}".rstrip())
     return lines, said
 
@@ -144,7 +138,7 @@ def summarise_finetunes() -> Part:
         rows.sort(key=lambda row: -float(row[2]))
         count = f"{sum(map(len, methods.values()))} of {len(FINETUNED) * len(SEEDS)} finetunes"
         head = ["method", "test accuracy of each seed, %", "mean", "less uniform, points", "FLOPs, %"]
-        lines += [f"## Finetuned, {setup}: {count}", *_table(head, rows)]
+        lines += [f"## Finetuned, {setup}: {count}", *markdown_table(head, rows)]
         said.append(f"Finetunes, {setup}: {count} so far. {_finetuned_verdict(methods)}".rstrip())
     lines += _fastnas_lines()
     return lines, said or ["Finetunes: none so far."]
@@ -182,7 +176,7 @@ def _fastnas_lines() -> list[str]:
         for facts in found
     ]
     head = ["setup", "seed", "FLOPs, %", "in [0.98, 1.00] of the budget", "constraint", "seconds"]
-    return ["## FastNAS's candidates", *_table(head, rows)] if rows else []
+    return ["## FastNAS's candidates", *markdown_table(head, rows)] if rows else []
 
 
 def summarise_correlation() -> Part:
@@ -203,7 +197,7 @@ def summarise_correlation() -> Part:
     head = ["rung", "Kendall's tau (95%)", "its own seconds, median"]
     title = f"## Rungs against the accuracy after 4 epochs: {count}"
     said = f"Rank correlation, {count}: " + "; ".join(f"{row[0]} {row[1]}" for row in table)
-    return [title, *_table(head, table)], [f"{said} (target: above 0.65)."]
+    return [title, *markdown_table(head, table)], [f"{said} (target: above 0.65)."]
 
 
 def summarise_workers() -> Part:
@@ -221,12 +215,7 @@ def summarise_workers() -> Part:
     head = ["rounds", "serial, trials/h", "two workers, trials/h", "ratio, median (range)", "start, s"]
     cells = [str(len(rows)), f"{hourly['serial']:.0f}", f"{hourly['workers']:.0f}", spread, f"{start:.1f}"]
     said = f"Two workers: {spread} times the trials per hour of one, {len(rows)} round(s) (target: 1.70)."
-    return ["## Two workers on two cores", *_table(head, [cells])], [said]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = (" | ".join(row) for row in [head, ["---"] * len(head), *rows])
-    return ["", *(f"| {line} |" for line in lines), ""]
+    return ["## Two workers on two cores", *markdown_table(head, [cells])], [said]
 
 
 if __name__ == "__main__":
