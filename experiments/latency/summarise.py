@@ -140,8 +140,8 @@ def summarise_search() -> Part:
     said = (
         f"Search under 60% of the latency: the winner, trial {winner['trial']}, takes "
         f"{_percent(winner['measured'])}% [{_percent(winner['low'])}, {_percent(winner['high'])}] of the "
-        f"dense model's time, and {_percent(winner['once_more'])}% when timed once more; the {len(rows)} finalists "
-        f"were predicted with a mean error of {float(np.mean(np.abs(errors))):.1%}."
+        f"dense model's time, and {_percent(winner['once_more'])}% when timed once more; "
+        f"the {len(rows)} finalists were predicted with a mean error of {float(np.mean(np.abs(errors))):.1%}."
     )
     return ["## A search under 60% of the latency", *markdown_table(head, table)], [said]
 
