@@ -11,7 +11,6 @@ sizes that count, `fits` finds the grain that explains what was measured.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,14 +43,18 @@ class Grain:
         """Return the sizes that these kernels work on."""
         return np.where(sizes <= self.free, sizes, -(-sizes // self.step) * self.step)
 
-    def nearest(self, sizes: IntArray) -> Iterator[IntArray]:
-        """Iterate over the smallest sizes from the given ones on that are aligned, and that are not."""
+    def nearest(self, sizes: IntArray, *, aligned: bool) -> IntArray:
+        """Return the smallest sizes from the given ones on that are aligned; or that are not, if there are any.
+
+        Raises:
+            ValueError: sizes that are not aligned are asked for, where all are.
+        """
+        if aligned:
+            return np.where(self.on(sizes), sizes, -(-sizes // self.align) * self.align)
         if self.align == 1:
-            yield sizes
-            return
-        yield np.where(self.on(sizes), sizes, -(-sizes // self.align) * self.align)
+            raise ValueError(f"{self}: all sizes are aligned.")
         above: IntArray = np.maximum(sizes, self.free + 1)
-        yield np.where(above % self.align == 0, above + 1, above)
+        return np.where(above % self.align == 0, above + 1, above)
 
 
 Grains = tuple[Grain, Grain]

@@ -21,6 +21,7 @@ from scipy.optimize import nnls
 
 from autoprune.latency.grains import Grain, Grains, effective, on_both
 
+BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
@@ -60,11 +61,14 @@ class Surface:
         grains: tell which grid a size belongs to, and where on it.
         knots: for the in size and the out size, float64 ascending from 0; [0] for an axis without a size.
         ms: float64 [2, 2, in knots, out knots]; the first two axes say whether in and out size are aligned.
+        observed: bool [2, 2], which of these grids there were readings for. An axis without a size is
+            aligned. Sizes of another kind are judged by the slowest grid of the most similar kind.
     """
 
     grains: Grains
     knots: tuple[FloatArray, FloatArray]
     ms: FloatArray
+    observed: BoolArray
 
     def at(self, sizes: IntArray) -> FloatArray:
         """Return milliseconds [n] at sizes [n, 2]."""
@@ -157,7 +161,26 @@ def _fit(sizes: IntArray, ms: FloatArray, weights: FloatArray, form: Form, solut
     more = solved[base.shape[1] :].reshape(3, straight[0].shape[1], straight[1].shape[1])
     for (first, second), coefficients in zip(off, more, strict=True):
         grid[first, second] += corners[0] @ coefficients @ corners[1].T
-    return Surface(form.grains, knots, grid)
+    observed = observed_kinds(on)
+    return Surface(form.grains, knots, _filled(grid, observed), observed)
+
+
+def observed_kinds(on: BoolArray) -> BoolArray:
+    """Tell [2, 2] whether there is a size of each kind, given which of the sizes [n, 2] are aligned."""
+    observed = np.zeros((2, 2), dtype=np.bool_)
+    observed[on[:, 0].astype(np.int64), on[:, 1].astype(np.int64)] = True
+    return observed
+
+
+def _filled(grid: FloatArray, observed: BoolArray) -> FloatArray:
+    """Give kinds without readings, which the fit takes to be as fast as can be, the slowest of their like."""
+    filled = grid.copy()
+    seen = np.argwhere(observed)
+    for kind in np.argwhere(~observed):
+        differing = np.abs(seen - kind).sum(axis=1)
+        alike = seen[differing == differing.min()]
+        filled[tuple(kind)] = grid[alike[:, 0], alike[:, 1]].max(axis=0)
+    return filled
 
 
 def _solve(columns: FloatArray, ms: FloatArray, weights: FloatArray, solutions: int) -> FloatArray:

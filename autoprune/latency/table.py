@@ -30,7 +30,7 @@ from autoprune.latency.setting import LatencySetting
 from autoprune.latency.sizes import Size
 from autoprune.latency.surfaces import Surface
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,7 @@ class LatencyTable:
                     "grains": [dataclasses.asdict(grain) for grain in surface.grains],
                     "knots": [knots.tolist() for knots in surface.knots],
                     "ms": surface.ms.tolist(),
+                    "observed": surface.observed.tolist(),
                 }
                 for signature, surface in self.surfaces.items()
             },
@@ -169,6 +170,7 @@ def table_of_json(values: Mapping[str, Any]) -> LatencyTable:
                     (Grain(**each["grains"][0]), Grain(**each["grains"][1])),
                     (np.array(each["knots"][0]), np.array(each["knots"][1])),
                     np.array(each["ms"], dtype=np.float64),
+                    np.array(each["observed"], dtype=np.bool_),
                 )
                 for signature, each in values["surfaces"].items()
             },

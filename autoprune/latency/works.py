@@ -18,7 +18,7 @@ from scipy.optimize import nnls
 
 from autoprune.latency.grains import effective, on_both
 from autoprune.latency.operators import MOST_SIZES, Call, Number, Share
-from autoprune.latency.surfaces import Form, Readings, Surface
+from autoprune.latency.surfaces import Form, Readings, Surface, observed_kinds
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
@@ -129,10 +129,13 @@ def _macs(call: Call, shapes: Sequence[FloatArray]) -> FloatArray:
 
 
 def _surface(work: Work, sizes: NDArray[np.int64], form: Form, coefficients: FloatArray) -> Surface:
-    largest = effective(form.grains, sizes.reshape(-1, MOST_SIZES)).max(axis=0)
+    flat = sizes.reshape(-1, MOST_SIZES)
+    largest = effective(form.grains, flat).max(axis=0)
     knots = tuple(np.array(_KNOTS) * most if most else np.zeros(1) for most in largest.tolist())
     at = np.stack(np.meshgrid(*knots, indexing="ij"), axis=-1).reshape(-1, MOST_SIZES)
     on = itertools.product((False, True), repeat=MOST_SIZES)
     grids = [amounts(work, at, np.full(at.shape, False) | ~np.array(each)) @ coefficients for each in on]
     shape = (2, 2, len(knots[0]), len(knots[1]))
-    return Surface(form.grains, (knots[0], knots[1]), np.stack(grids).reshape(shape))
+    # Kinds that this operator was not seen at need no other's grid: the coefficients come from all operators.
+    observed = observed_kinds(on_both(form.grains, flat))
+    return Surface(form.grains, (knots[0], knots[1]), np.stack(grids).reshape(shape), observed)

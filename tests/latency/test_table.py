@@ -64,7 +64,6 @@ def test_predictions_never_fall_where_a_width_grows(prunable: Prunable, table: L
     widths = random_widths(prunable, 400)
     wider = np.maximum(widths, random_widths(prunable, 400, seed=1))
     assert (predict(wider) >= predict(widths) - 1e-12).all()
-    assert (predict(widths) <= predict.expected(widths) + 1e-12).all()
     assert (predict(widths) > 0).all()
 
 
@@ -100,7 +99,7 @@ def test_files_that_are_no_table_get_one_line(tmp_path: Path) -> None:
     with pytest.raises(LatencyError, match="not one that autoprune wrote"):
         load_table(path)
     path.write_text('{"format": 99}')
-    with pytest.raises(LatencyError, match="format 99, expected 1"):
+    with pytest.raises(LatencyError, match="format 99, expected 2"):
         load_table(path)
 
 
