@@ -22,6 +22,9 @@ IntArray = NDArray[np.int64]
 LEVELS = 7
 """A prime, as the array needs; its square is the number of candidates."""
 
+LEVELS_WHOLE = 5
+"""Where candidates are timed whole: they take long to get ready, and few coefficients are fitted to them."""
+
 _SMALLEST_RATIO = 0.1
 
 _STEPS = (1, 2, 4, 8, 16, 1)

@@ -44,7 +44,7 @@ class Grain:
         return np.where(sizes <= self.free, sizes, -(-sizes // self.step) * self.step)
 
     def nearest(self, sizes: IntArray, *, aligned: bool) -> IntArray:
-        """Return the smallest sizes from the given ones on that are aligned; or that are not, if there are any.
+        """Return the smallest sizes from the given ones on that are aligned, or that are not.
 
         Raises:
             ValueError: sizes that are not aligned are asked for, where all are.

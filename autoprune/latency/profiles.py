@@ -85,10 +85,12 @@ class Profiler:
     Attributes:
         found: the pieces of the model.
         open: widths [groups] -> context in which that candidate is ready.
+        tells: whether candidates know the times of their operators.
     """
 
     found: Operators
     open: Callable[[IntArray], AbstractContextManager[Opened]]
+    tells: bool = True
 
 
 def make_profiler(prunable: Prunable, setting: LatencySetting) -> Profiler:
@@ -255,7 +257,7 @@ def _whole(prunable: Prunable, setting: LatencySetting, sizes: Observations) -> 
         with prepare(narrowed(prunable, widths), prunable.example_inputs, setting) as timed:
             yield Opened(timed)
 
-    return Profiler(found, opened)
+    return Profiler(found, opened, tells=False)
 
 
 MakeProfiler: TypeAlias = Callable[[Prunable, LatencySetting, Observations], Profiler]

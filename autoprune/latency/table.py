@@ -37,6 +37,9 @@ _FORMAT = 2
 class Calibration:
     """How a whole forward pass follows from its operators.
 
+    Candidates were timed as shares of the dense model's time, and turned into milliseconds by `dense_ms`:
+    what follows is what `time_in_turn` would tell of them, a median.
+
     Attributes:
         constant_ms: what a pass takes besides them.
         scale: milliseconds of a pass for one millisecond of its operators, timed one by one.
@@ -64,7 +67,8 @@ class LatencyTable:
         operators: the pieces of the model.
         surfaces: {signature of an operator: its milliseconds over its sizes}.
         calibration: from operators to whole passes.
-        dense_ms: the dense model's measured latency.
+        dense_ms: the dense model's measured latency, the median that `time_in_turn` tells, as it does of
+            finalists; all other milliseconds are in proportion to it.
     """
 
     setting: LatencySetting
