@@ -82,7 +82,6 @@ def make_template(prunable: Prunable, sizes: Observations, setting: LatencySetti
 
     Raises:
         LatencyError: the model cannot be exported, or the exported graph itself depends on the widths.
-        ConfigError: the setting asks for what ONNX files have not.
     """
     import onnx
 
