@@ -66,7 +66,12 @@ def on_both(grains: Grains, sizes: IntArray) -> BoolArray:
     return np.stack([grain.on(sizes[:, axis]) for axis, grain in enumerate(grains)], axis=1)
 
 
-def effective(grains: Grains, sizes: IntArray) -> IntArray:
-    """Return the sizes [n, 2] that count: only where both are aligned is anything rounded."""
+def effective(grains: Grains, sizes: IntArray) -> tuple[BoolArray, IntArray]:
+    """Return which of the sizes [n, 2] are aligned, and what they count as: rounded only where both are.
+
+    Returns:
+        bool [n, 2], as `on_both` gives it; int64 [n, 2].
+    """
+    on = on_both(grains, sizes)
     rounded = np.stack([grain.rounded(sizes[:, axis]) for axis, grain in enumerate(grains)], axis=1)
-    return np.where(np.all(on_both(grains, sizes), axis=1, keepdims=True), rounded, sizes)
+    return on, np.where((on[:, 0] & on[:, 1])[:, None], rounded, sizes)

@@ -11,6 +11,7 @@ device, under another setting or for another model it is refused.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -43,7 +44,8 @@ class Calibration:
     Attributes:
         constant_ms: what a pass takes besides them.
         scale: milliseconds of a pass for one millisecond of its operators, timed one by one.
-        error: mean absolute relative error of whole candidates that took no part in the fit (five-fold).
+        error: mean absolute relative error of whole candidates that took no part, neither in the fit nor in
+            the choice of its form: a fifth of all, before everything was fitted anew.
         candidates: how many were measured.
         seconds: how long that took.
     """
@@ -96,7 +98,7 @@ class LatencyTable:
             raise LatencyError(
                 f"latency table: measured under another setting ({'; '.join(differing)}); {advice}"
             )
-        differing = self.device.differences(device_fingerprint(setting))
+        differing = device_fingerprint(setting).differences(self.device, there="in the table")
         if differing:
             raise LatencyError(
                 f"latency table: measured on another device ({'; '.join(differing)}); {advice}"
@@ -132,15 +134,20 @@ class LatencyTable:
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the table as a file of JSON.
+        """Write the table as a file of JSON, which appears, or replaces an older one, when it is whole.
 
         Raises:
             LatencyError: the file cannot be written.
         """
+        whole = Path(path)
+        partial = whole.with_name(f"{whole.name}.partial")
         try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            Path(path).write_text(json.dumps(self.to_json()), "utf-8")
+            whole.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(json.dumps(self.to_json()), "utf-8")
+            os.replace(partial, whole)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
             raise LatencyError(
                 f"{path}: cannot be written ({reason_of(error)}); choose another place."
             ) from error
@@ -181,7 +188,7 @@ def table_of_json(values: Mapping[str, Any]) -> LatencyTable:
             calibration=Calibration(**values["calibration"]),
             dense_ms=float(values["dense_ms"]),
         )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise LatencyError(f"latency table: not one that autoprune wrote ({reason_of(error)}).") from error
 
 

@@ -16,12 +16,12 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from autoprune.graph import Prunable
 from autoprune.latency.design import LEVELS, LEVELS_WHOLE, design
 from autoprune.latency.fingerprint import device_fingerprint
 from autoprune.latency.fits import fit_told, fit_whole
+from autoprune.latency.leastsquares import solve_non_negative
 from autoprune.latency.operators import MOST_SIZES, Operator
 from autoprune.latency.profiles import Profiler, make_profiler
 from autoprune.latency.setting import LatencySetting
@@ -170,7 +170,7 @@ def _operator_ms(
     if np.ptp(counts) == 0:
         return operators
     columns = np.stack([np.ones(len(sums)), sums, -counts], axis=1)
-    (_, scale, overhead), _ = nnls(columns / whole_ms[:, None], np.ones(len(sums)))
+    _, scale, overhead = solve_non_negative(columns / whole_ms[:, None], np.ones(len(sums)))
     overhead_ms = min(overhead / max(scale, 1e-9), _MOST_OVERHEAD_MS)
     return np.asarray(np.maximum(operators - events * overhead_ms, 0))
 
