@@ -80,7 +80,7 @@ class Observations:
 def observe(prunable: Prunable, seed: int = 0) -> Observations:
     """Choose widths that tell the sizes of a model apart.
 
-    Sizes that they cannot tell apart (two groups of width 2, say) stay unknown.
+    Sizes that they cannot tell apart stay unknown.
     """
     sizes = sorted(set(_sizes(prunable)), key=lambda size: (size.constant, size.times))
     table = np.array([size.times for size in sizes], dtype=np.int64).reshape(len(sizes), -1)
@@ -97,13 +97,17 @@ def observe(prunable: Prunable, seed: int = 0) -> Observations:
 
 
 def _narrow(prunable: Prunable, rng: np.random.Generator) -> IntArray:
-    """Draw widths in the upper three quarters of the groups', different ones for groups of one width."""
+    """Draw widths in the upper three quarters of the groups', different ones for groups of one width.
+
+    Of several groups of one width some stay whole: two of width 2 could only be seen as 1 otherwise.
+    """
     row = np.array([group.width for group in prunable.groups], dtype=np.int64)
     by_width: dict[int, list[int]] = {}
     for group in prunable.searchable:
         by_width.setdefault(group.width, []).append(prunable.position[group.name])
     for width, places in by_width.items():
-        choices = rng.permutation(np.arange(max(1, width // 4), width))
+        narrower = np.arange(max(1, width // 4), width)
+        choices = rng.permutation(np.append(narrower, width) if len(places) > len(narrower) else narrower)
         row[places] = np.resize(choices, len(places))[rng.permutation(len(places))]
     return row
 
@@ -113,8 +117,9 @@ def _numbers(rows: Sequence[IntArray], table: IntArray, constants: IntArray) -> 
 
 
 def _alike(rows: Sequence[IntArray], table: IntArray, constants: IntArray) -> int:
-    """Count the sizes that show the numbers of another one."""
-    return len(table) - len(np.unique(_numbers(rows, table, constants), axis=0))
+    """Count the sizes that show the numbers of another one, or one number only, as what is constant does."""
+    numbers = _numbers(rows, table, constants)
+    return len(table) - len(np.unique(numbers, axis=0)) + int((np.ptp(numbers, axis=1) == 0).sum())
 
 
 def _sizes(prunable: Prunable) -> Iterator[Size]:

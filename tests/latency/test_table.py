@@ -98,11 +98,7 @@ def test_files_that_are_no_table_get_one_line(tmp_path: Path) -> None:
     path.write_text("{}")
     with pytest.raises(LatencyError, match="not one that autoprune wrote"):
         load_table(path)
-    for text in (
-        "[]",
-        "3",
-        '{"format": 2, "groups": 1, "setting": {}, "device": {}, "model": "", "operators": 1}',
-    ):
+    for text in ("[]", "3"):
         path.write_text(text)
         with pytest.raises(LatencyError, match="not one that autoprune wrote"):
             load_table(path)
