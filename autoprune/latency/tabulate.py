@@ -11,8 +11,7 @@ and is divided out. What the dense model itself takes is told last, as `time_in_
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,15 +26,12 @@ from autoprune.latency.profiles import Profiler, make_profiler
 from autoprune.latency.setting import LatencySetting
 from autoprune.latency.surfaces import Readings
 from autoprune.latency.table import Calibration, LatencyTable
-from autoprune.latency.timing import time_in_turn
+from autoprune.latency.timing import Progress, time_in_turn
 from autoprune.latency.turns import Beside, Reference
 from autoprune.latency.works import kind_of
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
-
-Progress: TypeAlias = Callable[[int, int], None]
-"""Is told how many candidates of how many have been timed; how many rounds there will be shows the first."""
 
 MOST_ROUNDS = 5
 
@@ -63,7 +59,7 @@ def measure_table(
             always completed.
         levels: widths a group is measured at, a prime; its square is the number of candidates. None: LEVELS,
             or LEVELS_WHOLE where the probe cannot tell the times of operators.
-        progress: told after each candidate.
+        progress: told after each candidate; of how many in all shows when the first round is over.
 
     Raises:
         ConfigError: no such probe or device.
