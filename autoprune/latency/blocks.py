@@ -9,7 +9,7 @@ Before: the dense model; after: `stairs` times each block at many widths.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -56,15 +56,19 @@ def heavy_blocks(model: nn.Module, example_inputs: object, most: int = 3) -> lis
     copied, inputs = placed_copy(model, LatencySetting()), random_inputs(example_inputs, LatencySetting())
     found: dict[_Signature, tuple[int, str, nn.Module, Tensor]] = {}
 
-    def note(name: str, layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+    def note(
+        name: str, layer: nn.Module, args: tuple[Tensor, ...], kwargs: Mapping[str, Tensor], output: Tensor
+    ) -> None:
+        given = args[0] if args else kwargs["input"]
         macs = layer.get_parameter("weight").numel() * output.numel() // _channels(layer)[1]
-        key = (type(layer), *layer.get_parameter("weight").shape, *given[0].shape, *output.shape)
-        before = found.get(key, (0, name, layer, given[0]))
+        shapes = (layer.get_parameter("weight").shape, given.shape, output.shape)
+        key = (type(layer), *shapes, getattr(layer, "dilation", None))
+        before = found.get(key, (0, name, layer, given))
         found[key] = (before[0] + macs, *before[1:])
 
     for name, module in copied.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear) and getattr(module, "groups", 1) == 1:
-            module.register_forward_hook(partial(note, name))
+            module.register_forward_hook(partial(note, name), with_kwargs=True)
     with torch.no_grad():
         call(copied, inputs)
     if not found:
@@ -90,12 +94,16 @@ def _make(layer: nn.Module, shape: tuple[int, ...], width: int) -> tuple[nn.Modu
     if not isinstance(layer, nn.Conv2d):
         return nn.Sequential(nn.Linear(entering, width), nn.ReLU(), nn.Linear(width, entering)), inputs
     rows, columns = layer.kernel_size[0], layer.kernel_size[-1]
+    high, wide = layer.dilation[0], layer.dilation[-1]
     there = nn.Conv2d(
         entering,
         width,
         (rows, columns),
         stride=(layer.stride[0], layer.stride[-1]),
-        padding=(rows // 2, columns // 2),
+        padding=layer.padding if isinstance(layer.padding, str) else (layer.padding[0], layer.padding[-1]),
+        dilation=(high, wide),
     )
-    back = nn.Conv2d(width, entering, (rows, columns), padding=(rows // 2, columns // 2))
+    # The way back keeps rows and columns, so that it fits however small they have become.
+    around = (high * (rows // 2), wide * (columns // 2))
+    back = nn.Conv2d(width, entering, (rows, columns), padding=around, dilation=(high, wide))
     return nn.Sequential(there, nn.ReLU(), back), inputs

@@ -2,7 +2,7 @@
 
 Whole candidates are measured, operator by operator: there the caches are as they are in use. An orthogonal
 array of strength 2 gives the groups of any operator each pair of levels once, whatever the number of
-groups. Levels follow the stairs: every other one lies on multiples of 4, 8 or 16, those between on none.
+groups. Levels follow the stairs: they are odd multiples of 1, 2, 4, 8 and 16, in an order that is drawn.
 
     widths = design(prunable, operators)         # int64 [49, groups]
 """
@@ -21,6 +21,9 @@ IntArray = NDArray[np.int64]
 
 LEVELS = 7
 """A prime, as the array needs; its square is the number of candidates."""
+
+LEVELS_WHOLE = 5
+"""Where candidates are timed whole: they take long to get ready, and few coefficients are fitted to them."""
 
 _SMALLEST_RATIO = 0.1
 

@@ -4,13 +4,10 @@ Before: a LatencySetting; after: tables and studies store it, and refuse to pred
 
     fingerprint = device_fingerprint(LatencySetting("onnx"))
     fingerprint.facts        # {"cpu": "AMD EPYC 9654", "cores": "2", ..., "onnxruntime": "1.20.0"}
-    fingerprint.digest       # "3f0c9a1be27d"
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import platform
 import re
@@ -47,21 +44,15 @@ _FLAGS = (
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What tells one device and runtime from another, in words; `digest` for comparing."""
+    """What tells one device and runtime from another, in words."""
 
     facts: Mapping[str, str]
 
-    @property
-    def digest(self) -> str:
-        """Twelve hex digits that follow from the facts alone."""
-        text = json.dumps(dict(self.facts), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-    def differences(self, other: Fingerprint) -> list[str]:
-        """Say what is not the same here and there, e.g. "cores: 2, there 8"."""
+    def differences(self, other: Fingerprint, there: str) -> list[str]:
+        """Say what is not the same here and there, e.g. "cores: 2 here, 8 in the table"."""
         names = [*self.facts, *(name for name in other.facts if name not in self.facts)]
         return [
-            f"{name}: {self.facts.get(name, 'none')}, there {other.facts.get(name, 'none')}"
+            f"{name}: {self.facts.get(name, 'none')} here, {other.facts.get(name, 'none')} {there}"
             for name in names
             if self.facts.get(name) != other.facts.get(name)
         ]

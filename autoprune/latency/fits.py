@@ -1,7 +1,8 @@
 """Own the fit of a table: the form of its surfaces, the surfaces, whole passes from operators.
 
-What is tried is judged by candidates that took no part: five-fold. Before: `tabulate` measured; after: the
-table.
+What is tried is judged by folds of candidates that took no part, and what comes out by a fifth of all that
+took part in no choice either; then everything is chosen and fitted anew on all. Before: `tabulate` measured;
+after: the table.
 
     fit = fit_told(readings, kinds)              # each operator was timed: a form for each kind of operator
     fit = fit_whole(readings, works)             # whole passes were: one form for all
@@ -10,17 +11,20 @@ table.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
-from autoprune.latency.grains import Grain
+from autoprune.errors import LatencyError
+from autoprune.latency.grains import Grain, effective
+from autoprune.latency.leastsquares import solve_non_negative
 from autoprune.latency.surfaces import CUTS, Form, Readings, Surface, fit_surfaces, sum_surfaces
 from autoprune.latency.works import Work, fit_works
 
@@ -58,6 +62,10 @@ class Fit:
     scale: float
     error: float
 
+    def at(self, readings: Readings) -> FloatArray:
+        """Return the milliseconds [candidates] of whole passes, by the sizes alone."""
+        return self.constant_ms + self.scale * sum_surfaces(self.surfaces, readings.sizes, readings.signature)
+
 
 def fit_told(readings: Readings, kinds: Sequence[str]) -> Fit:
     """Fit operators that were timed one by one, then whole passes to their sums.
@@ -67,16 +75,11 @@ def fit_told(readings: Readings, kinds: Sequence[str]) -> Fit:
     Args:
         readings: what was measured.
         kinds: of each signature.
+
+    Raises:
+        LatencyError: the fit does not settle.
     """
-    forms = [Form()] * len(kinds)
-    for kind in dict.fromkeys(kinds):
-        mine = [number for number, each in enumerate(kinds) if each == kind]
-        slowest = sorted(mine, key=lambda number: -readings.ms[:, readings.signature == number].sum())
-        chosen = slowest[:_MOST_SIGNATURES]
-        form = best_form(functools.partial(_error_of_operators, readings.only(chosen), len(chosen)))
-        for number in mine:
-            forms[number] = form
-    return _fit(readings, fit_surfaces, forms)
+    return _fit(readings, fit_surfaces, functools.partial(_forms_of_kinds, kinds=kinds))
 
 
 def fit_whole(readings: Readings, works: Sequence[Work]) -> Fit:
@@ -85,23 +88,41 @@ def fit_whole(readings: Readings, works: Sequence[Work]) -> Fit:
     Args:
         readings: what was measured; their `ms` are not looked at.
         works: of each signature.
+
+    Raises:
+        LatencyError: the fit does not settle.
     """
     fitter = functools.partial(fit_works, works=works)
-    form = min(_alike(), key=lambda form: _error_of_passes(readings, fitter, [form] * len(works)))
-    return _fit(readings, fitter, [form] * len(works))
+
+    def choose(readings: Readings) -> list[Form]:
+        def error(form: Form) -> float:
+            return _error_of_passes(readings, fitter, [form] * len(works))
+
+        return [min(_alike(), key=_judged(error))] * len(works)
+
+    return _fit(readings, fitter, choose)
+
+
+def _forms_of_kinds(readings: Readings, kinds: Sequence[str]) -> list[Form]:
+    """Return a form for each signature, by its kind."""
+    forms = [Form()] * len(kinds)
+    for kind in dict.fromkeys(kinds):
+        mine = [number for number, each in enumerate(kinds) if each == kind]
+        slowest = sorted(mine, key=lambda number: -readings.ms[:, readings.signature == number].sum())
+        chosen = slowest[:_MOST_SIGNATURES]
+        form = best_form(_error_by_what_counts(readings.only(chosen), len(chosen)))
+        for number in mine:
+            forms[number] = form
+    return forms
 
 
 def best_form(error: Callable[[Form], float]) -> Form:
     """Return the form of the smallest error: the best of those that treat both sizes alike, then bettered.
 
     The grain of one axis, that of the other and the cuts are chosen anew in turn, for as long as a round
-    saves more than chance would.
+    saves more than chance would. A form that cannot be fitted is worse than any other.
     """
-
-    @functools.cache
-    def counting(form: Form) -> float:
-        return max(error(form), _NEGLIGIBLE)
-
+    counting = functools.cache(_judged(error))
     best = min(_alike(), key=counting)
     while True:
         before = best
@@ -111,6 +132,18 @@ def best_form(error: Callable[[Form], float]) -> Form:
                 best = found
         if best == before:
             return best
+
+
+def _judged(error: Callable[[Form], float]) -> Callable[[Form], float]:
+    """Return the error as it counts: infinite where the fit does not settle, at least the negligible one."""
+
+    def counting(form: Form) -> float:
+        try:
+            return max(error(form), _NEGLIGIBLE)
+        except LatencyError:
+            return float("inf")
+
+    return counting
 
 
 def _grains() -> Iterator[Grain]:
@@ -136,6 +169,20 @@ def _cut_anew(form: Form) -> Iterator[Form]:
     return (Form(form.grains, cuts) for cuts in CUTS)
 
 
+def _error_by_what_counts(readings: Readings, signatures: int) -> Callable[[Form], float]:
+    """Return `_error_of_operators` by form; forms to which all sizes are the same are judged once."""
+    flat = readings.sizes.reshape(-1, readings.sizes.shape[-1])
+    known: dict[tuple[object, ...], float] = {}
+
+    def error(form: Form) -> float:
+        key = (*(each.tobytes() for each in effective(form.grains, flat)), form.cuts)
+        if key not in known:
+            known[key] = _error_of_operators(readings, signatures, form)
+        return known[key]
+
+    return error
+
+
 def _error_of_operators(readings: Readings, signatures: int, form: Form) -> float:
     """Return the sum of the operators' absolute errors as a share of the whole pass, held out.
 
@@ -156,25 +203,28 @@ def _error_of_passes(readings: Readings, fitter: Fitter, forms: Sequence[Form]) 
     """Return the mean absolute relative error of whole passes, held out."""
     errors = []
     for rest, held in _folds(readings):
-        surfaces = fitter(rest, forms)
-        constant, scale = _calibrate(rest, surfaces)
-        predicted = constant + scale * sum_surfaces(surfaces, held.sizes, held.signature)
-        errors.append(np.abs(predicted / held.whole_ms - 1))
+        errors.append(_off(_calibrated(rest, fitter(rest, forms)), held))
     return float(np.concatenate(errors).mean())
 
 
-def _fit(readings: Readings, fitter: Fitter, forms: Sequence[Form]) -> Fit:
-    surfaces = fitter(readings, forms)
-    constant, scale = _calibrate(readings, surfaces)
-    return Fit(surfaces, constant, scale, _error_of_passes(readings, fitter, forms))
+def _fit(readings: Readings, fitter: Fitter, choose: Callable[[Readings], list[Form]]) -> Fit:
+    """Choose and fit on all; the error is that on a fifth of what is chosen and fitted without it."""
+    rest, held = next(_folds(readings))
+    error = float(_off(_calibrated(rest, fitter(rest, choose(rest))), held).mean())
+    return dataclasses.replace(_calibrated(readings, fitter(readings, choose(readings))), error=error)
 
 
-def _calibrate(readings: Readings, surfaces: Sequence[Surface]) -> tuple[float, float]:
-    """Return the constant and the scale that make whole passes of the operators' sums."""
+def _off(fit: Fit, held: Readings) -> FloatArray:
+    """Return the absolute relative errors [candidates] of whole passes."""
+    return np.asarray(np.abs(fit.at(held) / held.whole_ms - 1))
+
+
+def _calibrated(readings: Readings, surfaces: Sequence[Surface]) -> Fit:
+    """Find the constant and the scale that make whole passes of the operators' sums; the error stays open."""
     sums = sum_surfaces(surfaces, readings.sizes, readings.signature)
     columns = np.stack([np.ones(len(sums)), sums], axis=1)
-    (constant, scale), _ = nnls(columns / readings.whole_ms[:, None], np.ones(len(sums)))
-    return float(constant), float(scale)
+    constant, scale = solve_non_negative(columns / readings.whole_ms[:, None], np.ones(len(sums)))
+    return Fit(surfaces, float(constant), float(scale), math.nan)
 
 
 def _folds(readings: Readings, folds: int = _FOLDS) -> Iterator[tuple[Readings, Readings]]:

@@ -11,7 +11,6 @@ sizes that count, `fits` finds the grain that explains what was measured.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,14 +43,18 @@ class Grain:
         """Return the sizes that these kernels work on."""
         return np.where(sizes <= self.free, sizes, -(-sizes // self.step) * self.step)
 
-    def nearest(self, sizes: IntArray) -> Iterator[IntArray]:
-        """Iterate over the smallest sizes from the given ones on that are aligned, and that are not."""
+    def nearest(self, sizes: IntArray, *, aligned: bool) -> IntArray:
+        """Return the smallest sizes from the given ones on that are aligned, or that are not.
+
+        Raises:
+            ValueError: sizes that are not aligned are asked for, where all are.
+        """
+        if aligned:
+            return np.where(self.on(sizes), sizes, -(-sizes // self.align) * self.align)
         if self.align == 1:
-            yield sizes
-            return
-        yield np.where(self.on(sizes), sizes, -(-sizes // self.align) * self.align)
+            raise ValueError(f"{self}: all sizes are aligned.")
         above: IntArray = np.maximum(sizes, self.free + 1)
-        yield np.where(above % self.align == 0, above + 1, above)
+        return np.where(above % self.align == 0, above + 1, above)
 
 
 Grains = tuple[Grain, Grain]
@@ -63,7 +66,12 @@ def on_both(grains: Grains, sizes: IntArray) -> BoolArray:
     return np.stack([grain.on(sizes[:, axis]) for axis, grain in enumerate(grains)], axis=1)
 
 
-def effective(grains: Grains, sizes: IntArray) -> IntArray:
-    """Return the sizes [n, 2] that count: only where both are aligned is anything rounded."""
+def effective(grains: Grains, sizes: IntArray) -> tuple[BoolArray, IntArray]:
+    """Return which of the sizes [n, 2] are aligned, and what they count as: rounded only where both are.
+
+    Returns:
+        bool [n, 2], as `on_both` gives it; int64 [n, 2].
+    """
+    on = on_both(grains, sizes)
     rounded = np.stack([grain.rounded(sizes[:, axis]) for axis, grain in enumerate(grains)], axis=1)
-    return np.where(np.all(on_both(grains, sizes), axis=1, keepdims=True), rounded, sizes)
+    return on, np.where((on[:, 0] & on[:, 1])[:, None], rounded, sizes)

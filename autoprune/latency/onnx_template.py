@@ -82,7 +82,6 @@ def make_template(prunable: Prunable, sizes: Observations, setting: LatencySetti
 
     Raises:
         LatencyError: the model cannot be exported, or the exported graph itself depends on the widths.
-        ConfigError: the setting asks for what ONNX files have not.
     """
     import onnx
 
@@ -131,7 +130,10 @@ def _require_one_graph(files: Sequence[Any], name: str) -> None:
 
     dense = structure(files[0])
     if any(structure(file) != dense for file in files[1:]):
-        raise LatencyError(f"{name}: which nodes its ONNX file has depends on the widths of its layers.")
+        raise LatencyError(
+            f"{name}: which nodes its ONNX file has depends on the widths of its layers; freeze those that "
+            'decide it, or take another latency.probe, such as "eager".'
+        )
 
 
 def _moving(
@@ -144,7 +146,10 @@ def _moving(
             continue
         numbers = tuple(sizes.find(values) for values in zip(*rows, strict=True))
         if any(number is None for number in numbers):
-            raise LatencyError(f"{model}: {place} in its ONNX file follows no width: {list(dense)}.")
+            raise LatencyError(
+                f"{model}: {place} in its ONNX file changes with the widths, from {list(dense)} in the dense "
+                'model, but follows none; freeze the layer, or take another latency.probe, such as "eager".'
+            )
         yield place, tuple(number for number in numbers if number is not None)
 
 

@@ -14,6 +14,7 @@ function of (in size, out size) for all operators of one signature.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -23,8 +24,16 @@ from autoprune.latency.sizes import Observations, Size
 MOST_SIZES = 2
 """Sizes that an operator's latency is a function of: those of what goes in and out."""
 
-_CONTRACTIONS = ("conv", "linear", "mm", "matmul", "einsum", "attention", "lstm", "gru", "rnn")
-"""Parts of the names of calls that multiply matrices, in PyTorch and ONNX, in lower case."""
+_CONTRACTION = re.compile(
+    r"(conv(olution|transpose)?|linear|gemm|(add|b|addb|baddb)?mm|(add)?mv|matmul|einsum|attention|lstm|gru|rnn)"
+)
+"""A word in the names of calls that multiply matrices, in PyTorch and ONNX, in lower case."""
+
+_WORD = re.compile(r"[a-z]+")
+"""What stands between dots, underscores and digits: `upsample_bilinear2d` is not linear."""
+
+_UPSAMPLE = "upsample"
+"""What interpolates bears the name of the interpolation, which may be linear."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,8 @@ class Call:
     @property
     def contracts(self) -> bool:
         """Whether it multiplies matrices."""
-        return any(part in self.name.lower() for part in _CONTRACTIONS)
+        words = _WORD.findall(self.name.lower())
+        return _UPSAMPLE not in words and any(_CONTRACTION.fullmatch(word) for word in words)
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -152,7 +162,8 @@ def make_operators(observed: Sequence[Sequence[Call]], sizes: Observations) -> O
         if [call.kind for call in others] != [call.kind for call in calls]:
             raise LatencyError(
                 f"latency table: {len(calls)} calls run in the dense model, and in a narrowed one "
-                f"{len(others)} or others; a table needs the same at all widths."
+                f"{len(others)} or others; a table needs the same at all widths: freeze the layers whose "
+                'widths decide that, or limit "macs" instead of the latency.'
             )
     drafts: list[_Draft] = []
     owner = []

@@ -10,7 +10,6 @@ Before: a table of the device; after: spaces and samplers use it like the exact 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -31,9 +30,9 @@ class LatencyPredictor:
     """The latencies of candidates on the device of one table.
 
     A runtime may be slower at a width than at the next multiple of its step. What is called counts an
-    operator at the fastest sizes that are at least its own: the lower monotone envelope, which never falls
-    where a width grows, is exact on the steps, and is too low off them by what a user gains who takes the
-    next step up.
+    operator at the fastest sizes that are at least its own, among those of a kind (aligned or not, along
+    either axis) that it was measured at: the lower monotone envelope, which never falls where a width grows,
+    is exact on the steps, and is too low off them by what a user gains who takes the next step up.
 
     Attributes:
         table: what was measured.
@@ -104,10 +103,13 @@ class _Part:
 
 
 def _alternatives(surface: Surface, sizes: IntArray) -> Iterator[FloatArray]:
-    """Iterate over the milliseconds [n] at the next aligned and unaligned sizes, along either axis.
+    """Iterate over the milliseconds [n] at the next sizes of each kind that was observed.
 
     Milliseconds rise along each grid, so the next size on a grid is the fastest there.
     """
-    in_grain, out_grain = surface.grains
-    for first, second in itertools.product(in_grain.nearest(sizes[:, 0]), out_grain.nearest(sizes[:, 1])):
-        yield surface.at(np.stack([first, second], axis=1))
+    for kind in np.argwhere(surface.observed).astype(bool).tolist():
+        following = [
+            grain.nearest(sizes[:, axis], aligned=aligned)
+            for axis, (grain, aligned) in enumerate(zip(surface.grains, kind, strict=True))
+        ]
+        yield surface.at(np.stack(following, axis=1))

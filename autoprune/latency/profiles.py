@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -38,7 +37,7 @@ from autoprune.latency.onnx_template import OnnxTemplate, make_template
 from autoprune.latency.operators import Call, Operators, make_operators
 from autoprune.latency.placing import cpu_threads, placed_copy, random_inputs
 from autoprune.latency.probes import prepare
-from autoprune.latency.probes.eager import wall_timed
+from autoprune.latency.probes.eager import first_run, wall_timed
 from autoprune.latency.probes.onnx_runtime import open_session, session_timed
 from autoprune.latency.setting import LatencySetting
 from autoprune.latency.sizes import Observations, observe
@@ -85,10 +84,12 @@ class Profiler:
     Attributes:
         found: the pieces of the model.
         open: widths [groups] -> context in which that candidate is ready.
+        tells: whether candidates know the times of their operators.
     """
 
     found: Operators
     open: Callable[[IntArray], AbstractContextManager[Opened]]
+    tells: bool = True
 
 
 def make_profiler(prunable: Prunable, setting: LatencySetting) -> Profiler:
@@ -109,8 +110,10 @@ def _eager(prunable: Prunable, setting: LatencySetting, sizes: Observations) -> 
     def opened(widths: IntArray) -> Iterator[Opened]:
         model = placed_copy(narrowed(prunable, widths), setting)
         inputs = random_inputs(prunable.example_inputs, setting)
+        run = partial(call, model, inputs)
         with cpu_threads(setting.threads):
-            timed = wall_timed(partial(call, model, inputs), setting)
+            first_run(run, type(model).__name__, setting)
+            timed = wall_timed(run, setting)
             timer = _CallTimer()
 
             def profiled() -> float:
@@ -150,15 +153,19 @@ class _CallTimer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch g
 
 
 def _observed_calls(prunable: Prunable, sizes: Observations) -> list[list[Call]]:
-    """Run the model on the CPU at each observation's widths, and return the calls that it makes."""
+    """Run the model on the CPU at each observation's widths, and return the calls that it makes.
+
+    Raises:
+        LatencyError: it does not run.
+    """
     setting = LatencySetting()
     inputs = random_inputs(prunable.example_inputs, setting)
     observed = []
     for widths in sizes.widths:
         model = placed_copy(narrowed(prunable, widths), setting)
         names = {id(parameter): name for name, parameter in model.named_parameters()}
-        with torch.inference_mode(), _CallRecorder(names) as recorder:
-            call(model, inputs)
+        with _CallRecorder(names) as recorder:
+            first_run(partial(call, model, inputs), type(model).__name__, setting)
         observed.append(recorder.calls)
     return observed
 
@@ -255,7 +262,7 @@ def _whole(prunable: Prunable, setting: LatencySetting, sizes: Observations) -> 
         with prepare(narrowed(prunable, widths), prunable.example_inputs, setting) as timed:
             yield Opened(timed)
 
-    return Profiler(found, opened)
+    return Profiler(found, opened, tells=False)
 
 
 MakeProfiler: TypeAlias = Callable[[Prunable, LatencySetting, Observations], Profiler]

@@ -22,6 +22,10 @@ ONNX_PLACE = "{onnx}"
 """What stands in a command for the path of the ONNX file."""
 
 
+_ONNX_PROBES = ("onnx", "command")
+"""Probes that run ONNX files."""
+
+
 @dataclass(frozen=True)
 class LatencySetting:
     """How a model is run when it is timed.
@@ -71,9 +75,20 @@ class LatencySetting:
                 f'latency.command: "{self.command}" does not say where the model goes; write {ONNX_PLACE} '
                 "for the path of the ONNX file."
             )
+        if self.channels_last and self.probe in _ONNX_PROBES:
+            raise ConfigError(
+                f'latency.channels_last: an ONNX file has no memory layout; leave it out with "{self.probe}".'
+            )
+        if self.dtype == "bfloat16" and self.probe == "onnx":
+            raise ConfigError(
+                'latency.dtype: ONNX Runtime has no kernels for most layers in "bfloat16"; use "float32" or '
+                '"float16".'
+            )
 
     def __str__(self) -> str:
-        """Name the setting for a reader: "onnx, cpu, batch 1, 1 thread, float32"."""
+        """Name the setting for a reader: "onnx, cpu, batch 1, 1 thread, float32"; "command, batch 1"."""
+        if self.command is not None:  # it runs the file as it likes
+            return f"{self.probe}, batch {self.batch}"
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         words = [self.probe, self.device, f"batch {self.batch}", threads, self.dtype]
         return ", ".join([*words, "channels last"] if self.channels_last else words)

@@ -80,10 +80,10 @@ class Observations:
 def observe(prunable: Prunable, seed: int = 0) -> Observations:
     """Choose widths that tell the sizes of a model apart.
 
-    Sizes that they cannot tell apart (two groups of width 2, say) stay unknown.
+    Sizes that they cannot tell apart stay unknown.
     """
     sizes = sorted(set(_sizes(prunable)), key=lambda size: (size.constant, size.times))
-    table = np.array([size.times for size in sizes], dtype=np.int64).reshape(len(sizes), -1)
+    table = np.array([size.times for size in sizes], dtype=np.int64).reshape(len(sizes), len(prunable.groups))
     constants = np.array([size.constant for size in sizes], dtype=np.int64)
     rng = np.random.default_rng(seed)
     rows = [np.array([group.width for group in prunable.groups], dtype=np.int64)]
@@ -97,13 +97,18 @@ def observe(prunable: Prunable, seed: int = 0) -> Observations:
 
 
 def _narrow(prunable: Prunable, rng: np.random.Generator) -> IntArray:
-    """Draw widths in the upper three quarters of the groups', different ones for groups of one width."""
+    """Draw widths in the upper three quarters of the groups', different ones for groups of one width.
+
+    Of several groups of one width some stay whole: two of width 2 could only be seen as 1 otherwise.
+    """
     row = np.array([group.width for group in prunable.groups], dtype=np.int64)
     by_width: dict[int, list[int]] = {}
     for group in prunable.searchable:
         by_width.setdefault(group.width, []).append(prunable.position[group.name])
     for width, places in by_width.items():
-        choices = rng.permutation(np.arange(max(1, width // 4), width))
+        # Exporters leave out what does nothing at width 1, which makes another graph.
+        narrower = np.arange(max(min(2, width - 1), width // 4), width)
+        choices = rng.permutation(np.append(narrower, width) if len(places) > len(narrower) else narrower)
         row[places] = np.resize(choices, len(places))[rng.permutation(len(places))]
     return row
 
@@ -113,14 +118,21 @@ def _numbers(rows: Sequence[IntArray], table: IntArray, constants: IntArray) -> 
 
 
 def _alike(rows: Sequence[IntArray], table: IntArray, constants: IntArray) -> int:
-    """Count the sizes that show the numbers of another one."""
-    return len(table) - len(np.unique(_numbers(rows, table, constants), axis=0))
+    """Count the sizes that show the numbers of another one, or one number only, as what is constant does."""
+    numbers = _numbers(rows, table, constants)
+    return len(table) - len(np.unique(numbers, axis=0)) + int((np.ptp(numbers, axis=1) == 0).sum())
 
 
 def _sizes(prunable: Prunable) -> Iterator[Size]:
-    """Iterate over the sizes of all axes; groups that cannot be narrowed are part of the constant."""
+    """Iterate over the widths and the sizes of all axes; groups that stay whole are part of the constant.
+
+    A width may be the size of no axis, and yet a number of the model: how many groups a convolution has whose
+    groups have two channels each.
+    """
     full = np.array([group.width for group in prunable.groups], dtype=np.int64)
     free = np.isin(np.arange(len(full)), [prunable.position[group.name] for group in prunable.searchable])
+    for place in np.flatnonzero(free).tolist():
+        yield Size(0, tuple(int(other == place) for other in range(len(full))))
     for labels in _axes(prunable):
         try:
             constant, *times = axis_size(Factor(len(labels), labels), prunable.grouping, len(full))

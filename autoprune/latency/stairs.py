@@ -24,7 +24,7 @@ from autoprune.latency.blocks import Block
 from autoprune.latency.measurement import median_interval
 from autoprune.latency.probes import prepare
 from autoprune.latency.setting import LatencySetting
-from autoprune.latency.timing import time_in_turn
+from autoprune.latency.timing import Progress, Timed, time_in_turn
 
 DIVISORS = (1, 2, 4, 8, 16, 32)
 
@@ -94,6 +94,7 @@ def measure_stairs(
     *,
     tolerance: float = 0.01,
     limit_seconds: float = 60.0,
+    progress: Progress | None = None,
 ) -> Stairs:
     """Time the blocks at many widths, all in turn, and choose the divisor.
 
@@ -105,6 +106,7 @@ def measure_stairs(
         setting: the runtime.
         tolerance: half-width of the intervals, as a share, at which to stop.
         limit_seconds: when to stop otherwise.
+        progress: told after each net is ready, of how many; with slow probes that takes the most time.
 
     Raises:
         ConfigError: no such probe or device.
@@ -112,11 +114,12 @@ def measure_stairs(
     """
     widths = {block.name: _widths(block.width, fine=setting.probe == "eager") for block in blocks}
     with contextlib.ExitStack() as stack:
-        timed = {
-            (block.name, width): stack.enter_context(prepare(*block.make(width), setting))
-            for block in blocks
-            for width in widths[block.name]
-        }
+        points = [(block, width) for block in blocks for width in widths[block.name]]
+        timed: dict[_Point, Timed] = {}
+        for block, width in points:
+            timed[block.name, width] = stack.enter_context(prepare(*block.make(width), setting))
+            if progress is not None:
+                progress(len(timed), len(points))
         timings = time_in_turn(
             timed, tolerance=tolerance, limit_seconds=limit_seconds, turn_seconds=0.005, of_turn=min
         )
@@ -192,7 +195,11 @@ def _is_free(curves: Iterable[_Scaled], present: int, divisor: int) -> bool:
 
 
 def _widths(width: int, *, fine: bool) -> tuple[int, ...]:
-    """Return the widths at which a block is timed, the dense one's or 64 the largest."""
+    """Return the widths at which a block is timed.
+
+    The largest is the dense one's, or 64 of a wider block's; where not each is timed, blocks of less than 64
+    have the distances that fit from 0 on, up to 32.
+    """
     top = min(width, _WIDEST)
     if fine:
         return tuple(range(1, top + 1))

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
-from autoprune.latency.grains import Grain, Grains, effective, on_both
+from autoprune.latency.grains import Grain, Grains, effective
+from autoprune.latency.leastsquares import solve_non_negative
 
+BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
@@ -60,16 +61,19 @@ class Surface:
         grains: tell which grid a size belongs to, and where on it.
         knots: for the in size and the out size, float64 ascending from 0; [0] for an axis without a size.
         ms: float64 [2, 2, in knots, out knots]; the first two axes say whether in and out size are aligned.
+        observed: bool [2, 2], which of these grids there were readings for. An axis without a size is
+            aligned. Sizes of another kind are judged by the slowest grid of the most similar kind.
     """
 
     grains: Grains
     knots: tuple[FloatArray, FloatArray]
     ms: FloatArray
+    observed: BoolArray
 
     def at(self, sizes: IntArray) -> FloatArray:
         """Return milliseconds [n] at sizes [n, 2]."""
-        first, second = on_both(self.grains, sizes).astype(np.int64).T
-        counting = effective(self.grains, sizes).astype(np.float64)
+        on, counting = effective(self.grains, sizes)
+        first, second = on.astype(np.int64).T
         (low, share), (below, part) = (
             _place(knots, counting[:, axis]) for axis, knots in enumerate(self.knots)
         )
@@ -137,15 +141,12 @@ def sum_surfaces(surfaces: Sequence[Surface], sizes: IntArray, signature: IntArr
 
 
 def _fit(sizes: IntArray, ms: FloatArray, weights: FloatArray, form: Form, solutions: int) -> Surface:
-    on = on_both(form.grains, sizes)
-    counting = effective(form.grains, sizes).astype(np.float64)
+    on, counting = effective(form.grains, sizes)
     knots = _knots(counting[:, 0], form.cuts), _knots(counting[:, 1], form.cuts)
     ramps = [_ramps(axis, counting[:, place]) for place, axis in enumerate(knots)]
     base = np.einsum("ni,nj->nij", *ramps).reshape(len(ms), -1)
     # Where a size is not aligned a surface is that of aligned ones and something more, a bilinear function.
-    straight = [
-        _ramps(axis[[0, -1]] if len(axis) > 1 else axis, counting[:, i]) for i, axis in enumerate(knots)
-    ]
+    straight = [_straight(axis, counting[:, place]) for place, axis in enumerate(knots)]
     extra = np.einsum("ni,nj->nij", *straight).reshape(len(ms), -1)
     off = [(first, second) for first in (0, 1) for second in (0, 1) if not (first and second)]
     masks = [(on[:, 0] == first) & (on[:, 1] == second) for first, second in off]
@@ -153,11 +154,32 @@ def _fit(sizes: IntArray, ms: FloatArray, weights: FloatArray, form: Form, solut
     solved = _solve(columns, ms, weights, solutions)
     increments = solved[: base.shape[1]].reshape(ramps[0].shape[1], ramps[1].shape[1])
     grid = np.repeat(increments.cumsum(0).cumsum(1)[None], 4, axis=0).reshape(2, 2, *increments.shape)
-    corners = [_ramps(axis[[0, -1]] if len(axis) > 1 else axis, axis) for axis in knots]
+    corners = [_straight(axis, axis) for axis in knots]
     more = solved[base.shape[1] :].reshape(3, straight[0].shape[1], straight[1].shape[1])
     for (first, second), coefficients in zip(off, more, strict=True):
         grid[first, second] += corners[0] @ coefficients @ corners[1].T
-    return Surface(form.grains, knots, grid)
+    observed = observed_kinds(on)
+    return Surface(form.grains, knots, _filled(grid, observed), observed)
+
+
+def observed_kinds(on: BoolArray) -> BoolArray:
+    """Tell [2, 2] whether there is a size of each kind, given which of the sizes [n, 2] are aligned."""
+    observed = np.zeros((2, 2), dtype=np.bool_)
+    observed[on[:, 0].astype(np.int64), on[:, 1].astype(np.int64)] = True
+    return observed
+
+
+def _filled(grid: FloatArray, observed: BoolArray) -> FloatArray:
+    """Give kinds without readings, which the fit takes to be as fast as can be, the slowest of their like."""
+    if observed.all():
+        return grid
+    filled = grid.copy()
+    seen = np.argwhere(observed)
+    for kind in np.argwhere(~observed):
+        differing = np.abs(seen - kind).sum(axis=1)
+        alike = seen[differing == differing.min()]
+        filled[tuple(kind)] = grid[alike[:, 0], alike[:, 1]].max(axis=0)
+    return filled
 
 
 def _solve(columns: FloatArray, ms: FloatArray, weights: FloatArray, solutions: int) -> FloatArray:
@@ -167,7 +189,7 @@ def _solve(columns: FloatArray, ms: FloatArray, weights: FloatArray, solutions: 
     columns = columns[:, used_columns] / largest[used_columns]
     used = weights
     for _ in range(solutions):
-        solved, _ = nnls(columns * used[:, None], ms * used)
+        solved = solve_non_negative(columns * used[:, None], ms * used)
         error = np.abs(columns @ solved - ms) / np.maximum(ms, 1e-9)
         used = weights / np.sqrt(np.maximum(error / _OUTLYING, 1))
     coefficients = np.zeros(len(largest))
@@ -175,18 +197,24 @@ def _solve(columns: FloatArray, ms: FloatArray, weights: FloatArray, solutions: 
     return coefficients
 
 
-def _knots(counting: FloatArray, cuts: Sequence[float]) -> FloatArray:
+def _knots(counting: IntArray, cuts: Sequence[float]) -> FloatArray:
     largest = float(counting.max())
     return np.array([0.0, *(cut * largest for cut in cuts)]) if largest > 0 else np.zeros(1)
 
 
-def _ramps(knots: FloatArray, counting: FloatArray) -> FloatArray:
+def _ramps(knots: FloatArray, counting: IntArray) -> FloatArray:
     """Return [n, knots]: 1, then for each piece between knots how far along it a size is, in [0, 1]."""
     rising = np.clip((counting[:, None] - knots[:-1]) / np.diff(knots), 0, 1)
     return np.concatenate([np.ones((len(counting), 1)), rising], axis=1)
 
 
-def _place(knots: FloatArray, counting: FloatArray) -> tuple[IntArray, FloatArray]:
+def _straight(knots: FloatArray, counting: NDArray[Any]) -> FloatArray:
+    """Return [n, 2], or [n, 1] for an axis without a size: 1, then how far along the axis a size is."""
+    ones = np.ones((len(counting), 1))
+    return np.concatenate([ones, counting[:, None] / knots[-1]], axis=1) if len(knots) > 1 else ones
+
+
+def _place(knots: FloatArray, counting: IntArray) -> tuple[IntArray, FloatArray]:
     """Return the knot below each size and how far it is to the next."""
     if len(knots) == 1:
         return np.zeros(len(counting), np.int64), np.zeros(len(counting))

@@ -11,6 +11,7 @@ device, under another setting or for another model it is refused.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -30,17 +31,21 @@ from autoprune.latency.setting import LatencySetting
 from autoprune.latency.sizes import Size
 from autoprune.latency.surfaces import Surface
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Calibration:
     """How a whole forward pass follows from its operators.
 
+    Candidates were timed as shares of the dense model's time, and turned into milliseconds by `dense_ms`:
+    what follows is what `time_in_turn` would tell of them, a median.
+
     Attributes:
         constant_ms: what a pass takes besides them.
         scale: milliseconds of a pass for one millisecond of its operators, timed one by one.
-        error: mean absolute relative error of whole candidates that took no part in the fit (five-fold).
+        error: mean absolute relative error of whole candidates that took no part, neither in the fit nor in
+            the choice of its form: a fifth of all, before everything was fitted anew.
         candidates: how many were measured.
         seconds: how long that took.
     """
@@ -64,7 +69,8 @@ class LatencyTable:
         operators: the pieces of the model.
         surfaces: {signature of an operator: its milliseconds over its sizes}.
         calibration: from operators to whole passes.
-        dense_ms: the dense model's measured latency.
+        dense_ms: the dense model's measured latency, the median that `time_in_turn` tells, as it does of
+            finalists; all other milliseconds are in proportion to it.
     """
 
     setting: LatencySetting
@@ -92,7 +98,7 @@ class LatencyTable:
             raise LatencyError(
                 f"latency table: measured under another setting ({'; '.join(differing)}); {advice}"
             )
-        differing = self.device.differences(device_fingerprint(setting))
+        differing = device_fingerprint(setting).differences(self.device, there="in the table")
         if differing:
             raise LatencyError(
                 f"latency table: measured on another device ({'; '.join(differing)}); {advice}"
@@ -121,21 +127,27 @@ class LatencyTable:
                     "grains": [dataclasses.asdict(grain) for grain in surface.grains],
                     "knots": [knots.tolist() for knots in surface.knots],
                     "ms": surface.ms.tolist(),
+                    "observed": surface.observed.tolist(),
                 }
                 for signature, surface in self.surfaces.items()
             },
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the table as a file of JSON.
+        """Write the table as a file of JSON, which appears, or replaces an older one, when it is whole.
 
         Raises:
             LatencyError: the file cannot be written.
         """
+        whole = Path(path)
+        partial = whole.with_name(f"{whole.name}.partial")
         try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            Path(path).write_text(json.dumps(self.to_json()), "utf-8")
+            whole.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(json.dumps(self.to_json()), "utf-8")
+            os.replace(partial, whole)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
             raise LatencyError(
                 f"{path}: cannot be written ({reason_of(error)}); choose another place."
             ) from error
@@ -169,13 +181,14 @@ def table_of_json(values: Mapping[str, Any]) -> LatencyTable:
                     (Grain(**each["grains"][0]), Grain(**each["grains"][1])),
                     (np.array(each["knots"][0]), np.array(each["knots"][1])),
                     np.array(each["ms"], dtype=np.float64),
+                    np.array(each["observed"], dtype=np.bool_),
                 )
                 for signature, each in values["surfaces"].items()
             },
             calibration=Calibration(**values["calibration"]),
             dense_ms=float(values["dense_ms"]),
         )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise LatencyError(f"latency table: not one that autoprune wrote ({reason_of(error)}).") from error
 
 

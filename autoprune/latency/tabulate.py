@@ -4,42 +4,39 @@ Before: `design` chooses the candidates, `profiles` times them; after: `table` k
 
     table = measure_table(prunable, LatencySetting("onnx", batch=32, threads=2), limit_seconds=240)
 
-Candidates are timed in rounds, each beside a reference (all groups at half their width): what slows the
-machine for a while slows both, and is divided out.
+Candidates are timed in rounds, each beside the dense model: what slows the machine for a while slows both,
+and is divided out. What the dense model itself takes is told last, as `time_in_turn` tells it of finalists.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from autoprune.graph import Prunable
-from autoprune.latency.design import LEVELS, design
+from autoprune.latency.design import LEVELS, LEVELS_WHOLE, design
 from autoprune.latency.fingerprint import device_fingerprint
 from autoprune.latency.fits import fit_told, fit_whole
+from autoprune.latency.leastsquares import solve_non_negative
 from autoprune.latency.operators import MOST_SIZES, Operator
 from autoprune.latency.profiles import Profiler, make_profiler
 from autoprune.latency.setting import LatencySetting
 from autoprune.latency.surfaces import Readings
 from autoprune.latency.table import Calibration, LatencyTable
+from autoprune.latency.timing import Progress, time_in_turn
 from autoprune.latency.turns import Beside, Reference
 from autoprune.latency.works import kind_of
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
-Progress: TypeAlias = Callable[[int, int], None]
-"""Is told how many candidates of how many have been timed."""
-
 MOST_ROUNDS = 5
 
-_DENSE = 3
-"""How often a round times the dense model, which all budgets relate to."""
+_DENSE_SECONDS = 5.0
+"""That the dense model is timed for by itself."""
 
 _MOST_OVERHEAD_MS = 0.005
 """No runtime takes longer to note a time."""
@@ -50,7 +47,7 @@ def measure_table(
     setting: LatencySetting,
     *,
     limit_seconds: float = 240.0,
-    levels: int = LEVELS,
+    levels: int | None = None,
     progress: Progress | None = None,
 ) -> LatencyTable:
     """Measure the latency table of a model on this device.
@@ -60,8 +57,9 @@ def measure_table(
         setting: how it is run.
         limit_seconds: no further round over the candidates starts if it would not end by then; the first is
             always completed.
-        levels: widths a group is measured at, a prime; its square is the number of candidates.
-        progress: told after each candidate.
+        levels: widths a group is measured at, a prime; its square is the number of candidates. None: LEVELS,
+            or LEVELS_WHOLE where the probe cannot tell the times of operators.
+        progress: told after each candidate; of how many in all shows when the first round is over.
 
     Raises:
         ConfigError: no such probe or device.
@@ -83,18 +81,20 @@ def tabulate(
     profiler: Profiler,
     *,
     limit_seconds: float,
-    levels: int,
+    levels: int | None,
     progress: Progress | None,
 ) -> LatencyTable:
     """Measure a table by a profiler; the arguments are those of `measure_table`."""
     started = time.perf_counter()
     full = np.array([group.width for group in prunable.groups], dtype=np.int64)
     operators = profiler.found.operators
-    widths = np.concatenate([np.repeat(full[None], _DENSE, axis=0), design(prunable, operators, levels)])
-    times, typical_ms = _measure(profiler, widths, _half(prunable), started + limit_seconds, progress)
+    levels = levels or (LEVELS if profiler.tells else LEVELS_WHOLE)
+    widths = np.concatenate([full[None], design(prunable, operators, levels)])
+    times, dense_ms = _measure(profiler, widths, started + limit_seconds, progress)
     signatures = list(profiler.found.work)
-    whole_ms = typical_ms * np.array([np.median([each.whole for each in mine]) for mine in times])
-    operator_ms = _operator_ms(times, typical_ms, whole_ms)
+    whole_ms = dense_ms * np.array([np.median([each.whole for each in mine]) for mine in times])
+    whole_ms[0] = dense_ms  # by definition; its turns beside itself were for its operators
+    operator_ms = _operator_ms(times, dense_ms, whole_ms)
     readings = Readings(
         sizes=operator_sizes(operators, widths),
         ms=np.zeros((len(widths), len(operators))) if operator_ms is None else operator_ms,
@@ -115,33 +115,42 @@ def tabulate(
         operators=operators,
         surfaces=dict(zip(signatures, fit.surfaces, strict=True)),
         calibration=Calibration(fit.constant_ms, fit.scale, fit.error, len(widths), seconds),
-        dense_ms=float(np.median(whole_ms[:_DENSE])),
+        dense_ms=dense_ms,
     )
 
 
 def _measure(
-    profiler: Profiler, widths: IntArray, half: IntArray, deadline: float, progress: Progress | None
+    profiler: Profiler, widths: IntArray, deadline: float, progress: Progress | None
 ) -> tuple[list[list[Beside]], float]:
-    """Time all candidates round by round; returns what each took in each round, and the reference's ms."""
+    """Time all candidates, the dense model first among them, round by round.
+
+    Returns:
+        What each took in each round; the dense model's milliseconds.
+    """
     times: list[list[Beside]] = [[] for _ in widths]
     rng = np.random.default_rng(0)
-    with profiler.open(half) as opened:
+    began = time.perf_counter()
+    with profiler.open(widths[0]) as opened:
         reference = Reference(opened)
-        for number in range(MOST_ROUNDS):
-            began = time.perf_counter()
-            for done, place in enumerate(rng.permutation(len(widths)).tolist()):
+        done, rounds = 0, 1
+        while done < rounds * len(widths):
+            for place in rng.permutation(len(widths)).tolist():
                 with profiler.open(widths[place]) as candidate:
                     times[place].append(reference.time(candidate))
+                done += 1
                 if progress is not None:
-                    progress(number * len(widths) + done + 1, MOST_ROUNDS * len(widths))
-            ended = time.perf_counter()
-            if ended + (ended - began) > deadline:
+                    progress(done, rounds * len(widths))
+            now = time.perf_counter()
+            if done == len(widths):
+                rounds = int(np.clip(1 + (deadline - now) / (now - began), 1, MOST_ROUNDS))
+            elif now + (now - began) / len(times[0]) > deadline:
                 break
-        return times, reference.typical_ms
+        timings = time_in_turn({"dense": opened.timed}, tolerance=0.005, limit_seconds=_DENSE_SECONDS)
+        return times, timings.measurements["dense"].median_ms
 
 
 def _operator_ms(
-    times: Sequence[Sequence[Beside]], typical_ms: float, whole_ms: FloatArray
+    times: Sequence[Sequence[Beside]], dense_ms: float, whole_ms: FloatArray
 ) -> FloatArray | None:
     """Return the operators' milliseconds [candidates, operators], without what noting a time adds to it.
 
@@ -151,23 +160,15 @@ def _operator_ms(
     medians = [np.median([each.operators for each in mine], axis=0) for mine in times if mine[0].told]
     if not medians:
         return None
-    operators = typical_ms * np.stack(medians)
+    operators = dense_ms * np.stack(medians)
     events = np.stack([mine[0].events for mine in times])
     sums, counts = operators.sum(axis=1), events.sum(axis=1)
     if np.ptp(counts) == 0:
         return operators
     columns = np.stack([np.ones(len(sums)), sums, -counts], axis=1)
-    (_, scale, overhead), _ = nnls(columns / whole_ms[:, None], np.ones(len(sums)))
+    _, scale, overhead = solve_non_negative(columns / whole_ms[:, None], np.ones(len(sums)))
     overhead_ms = min(overhead / max(scale, 1e-9), _MOST_OVERHEAD_MS)
     return np.asarray(np.maximum(operators - events * overhead_ms, 0))
-
-
-def _half(prunable: Prunable) -> IntArray:
-    """Return the widths [groups] of the reference."""
-    half = np.array([group.width for group in prunable.groups], dtype=np.int64)
-    for group in prunable.searchable:
-        half[prunable.position[group.name]] = -(-group.width // 2)
-    return half
 
 
 def operator_sizes(operators: Sequence[Operator], widths: IntArray) -> IntArray:

@@ -28,6 +28,9 @@ Timed: TypeAlias = Callable[[], float]
 Clock: TypeAlias = Callable[[], float]
 """Returns seconds since some moment, as `time.perf_counter` does."""
 
+Progress: TypeAlias = Callable[[int, int], None]
+"""Is told how many of how many models are done."""
+
 _MOST_RUNS = 1000
 """Of a turn, however short a run is."""
 

@@ -1,13 +1,12 @@
-"""Own the turns of a table's measurement: each candidate in short slices between those of a reference model.
+"""Own the turns of a table's measurement: each candidate in short slices between those of the dense model.
 
 A shared machine runs fast and slow by turns of a second or less. What neighbouring slices take has the same
-ratio all the while, so times are ratios to the reference. Before: `profiles` opens the models; after:
-`tabulate` fits what came out.
+ratio all the while, so times are shares of the dense model's, as budgets are. Before: `profiles` opens the
+models; after: `tabulate` fits what came out.
 
     reference = Reference(opened)
     beside = reference.time(candidate)
-    beside.whole, beside.operators              # 1.3; float64 [operators]: times over the reference's
-    reference.typical_ms                        # what 1.0 stands for
+    beside.whole, beside.operators              # 0.4; float64 [operators]: times over the reference's
 """
 
 from __future__ import annotations
@@ -32,6 +31,9 @@ _MOST_PASSES = 50
 
 _PHASE_SECONDS = 0.15
 """What a candidate's slices of one kind fill; slower models have a single one."""
+
+_MOST_SECONDS = 0.5
+"""What these slices and those of the reference between them take together, unless single ones take longer."""
 
 _MOST_SLICES = 30
 
@@ -70,12 +72,6 @@ class Reference:
         self._seconds = _warmed_up(self._timed)
         if opened.profile is not None:
             opened.profile()
-        self._turns: list[float] = []
-
-    @property
-    def typical_ms(self) -> float:
-        """The median over all turns so far."""
-        return float(np.median(self._turns))
 
     def time(self, candidate: Opened) -> Beside:
         """Time a candidate's operators, where the probe can tell, and its whole passes."""
@@ -101,13 +97,18 @@ class Reference:
         counted: list[bool] = []
         milliseconds: list[float] = []
         beside: list[float] = []
-        for _ in range(int(np.clip(_PHASE_SECONDS / (_passes(seconds) * seconds), 1, _MOST_SLICES))):
+        for _ in range(self._slices_of(seconds)):
             beside += _slice(self._timed, self._seconds)[1]
             skipped, counting = _slice(run, seconds)
             milliseconds += counting
             counted += [False] * skipped + [True] * len(counting)
-        self._turns.append(float(faster_half(np.array(beside))))
-        return counted, milliseconds, self._turns[-1]
+        return counted, milliseconds, float(faster_half(np.array(beside)))
+
+    def _slices_of(self, seconds: float) -> int:
+        """Return how many slices a candidate gets whose pass takes so many seconds."""
+        both = _slice_seconds(seconds) + _slice_seconds(self._seconds)
+        slices = min(_PHASE_SECONDS / (_passes(seconds) * seconds), _MOST_SECONDS / both)
+        return int(np.clip(slices, 1, _MOST_SLICES))
 
 
 def faster_half(passes: FloatArray) -> FloatArray:
@@ -122,6 +123,10 @@ def _slice(run: Timed, seconds: float) -> tuple[int, list[float]]:
     for _ in range(skipped):
         run()
     return skipped, [run() for _ in range(_passes(seconds))]
+
+
+def _slice_seconds(seconds: float) -> float:
+    return (_passes(seconds) + int(seconds < _COLD_SECONDS)) * seconds
 
 
 def _passes(seconds: float) -> int:

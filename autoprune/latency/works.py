@@ -14,11 +14,11 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
-from autoprune.latency.grains import effective, on_both
+from autoprune.latency.grains import effective
+from autoprune.latency.leastsquares import solve_non_negative
 from autoprune.latency.operators import MOST_SIZES, Call, Number, Share
-from autoprune.latency.surfaces import Form, Readings, Surface
+from autoprune.latency.surfaces import Form, Readings, Surface, observed_kinds
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
@@ -50,11 +50,11 @@ def fit_works(readings: Readings, forms: Sequence[Form], works: Sequence[Work]) 
     for number, (work, form) in enumerate(zip(works, forms, strict=True)):
         for place in np.flatnonzero(readings.signature == number):
             sizes = readings.sizes[:, place]
-            counting = effective(form.grains, sizes).astype(np.float64)
-            total += amounts(work, counting, ~on_both(form.grains, sizes))
+            on, counting = effective(form.grains, sizes)
+            total += amounts(work, counting.astype(np.float64), ~on)
     columns = np.concatenate([np.ones((len(total), 1)), total], axis=1)
     scale = np.maximum(columns.max(axis=0), 1e-12)
-    coefficients, _ = nnls(columns / scale / readings.whole_ms[:, None], np.ones(len(total)))
+    coefficients = solve_non_negative(columns / scale / readings.whole_ms[:, None], np.ones(len(total)))
     return [
         _surface(work, readings.sizes[:, readings.signature == number], form, (coefficients / scale)[1:])
         for number, (work, form) in enumerate(zip(works, forms, strict=True))
@@ -129,10 +129,13 @@ def _macs(call: Call, shapes: Sequence[FloatArray]) -> FloatArray:
 
 
 def _surface(work: Work, sizes: NDArray[np.int64], form: Form, coefficients: FloatArray) -> Surface:
-    largest = effective(form.grains, sizes.reshape(-1, MOST_SIZES)).max(axis=0)
+    flat = sizes.reshape(-1, MOST_SIZES)
+    seen, counting = effective(form.grains, flat)
+    largest = counting.max(axis=0)
     knots = tuple(np.array(_KNOTS) * most if most else np.zeros(1) for most in largest.tolist())
     at = np.stack(np.meshgrid(*knots, indexing="ij"), axis=-1).reshape(-1, MOST_SIZES)
     on = itertools.product((False, True), repeat=MOST_SIZES)
     grids = [amounts(work, at, np.full(at.shape, False) | ~np.array(each)) @ coefficients for each in on]
     shape = (2, 2, len(knots[0]), len(knots[1]))
-    return Surface(form.grains, (knots[0], knots[1]), np.stack(grids).reshape(shape))
+    # Kinds that this operator was not seen at need no other's grid: the coefficients come from all operators.
+    return Surface(form.grains, (knots[0], knots[1]), np.stack(grids).reshape(shape), observed_kinds(seen))

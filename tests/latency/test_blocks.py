@@ -59,6 +59,37 @@ def test_a_block_has_the_width_and_gives_back_the_channels_that_came_in(width: i
             assert model(inputs).shape[2:] == (16, 16)
 
 
+class ByKeyword(nn.Module):
+    """A dilated layer with padding, one without, and one that is told its padding in words; by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dilated = nn.Conv2d(3, 9, 3, padding=2, dilation=2)
+        self.bare = nn.Conv2d(9, 7, 5)
+        self.same = nn.Conv2d(7, 5, 3, padding="same", dilation=(2, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.bare(input=self.dilated(input=images))
+        return self.same(input=x)  # type: ignore[no-any-return]  # nn.Module calls give Any
+
+
+def test_blocks_do_what_the_layers_do() -> None:
+    model = ByKeyword()
+    blocks = {block.name: block for block in heavy_blocks(model, torch.zeros(1, 3, 12, 14), most=9)}
+    assert set(blocks) == {"dilated", "bare", "same"}
+    for name, block in blocks.items():
+        layer = model.get_submodule(name)
+        made, inputs = block.make(block.width)
+        assert isinstance(made, nn.Sequential)
+        assert isinstance(inputs, Tensor)
+        assert isinstance(layer, nn.Conv2d)
+        assert isinstance(made[0], nn.Conv2d)
+        made[0].load_state_dict(layer.state_dict())
+        inputs = torch.randn_like(inputs)
+        torch.testing.assert_close(made[0](inputs), layer(inputs))
+        assert made(inputs).shape == (1, layer.in_channels, *layer(inputs).shape[2:])
+
+
 def test_linear_layers_of_tokens() -> None:
     (block,) = heavy_blocks(nn.Linear(6, 12), torch.zeros(2, 5, 6))
     model, inputs = block.make(7)

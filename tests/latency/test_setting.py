@@ -22,6 +22,18 @@ from autoprune.latency import LatencySetting
             {"probe": "command", "command": "./time.sh"},
             r'latency\.command: "./time.sh" does not say where the model goes; write \{onnx\}',
         ),
+        (
+            {"probe": "onnx", "dtype": "bfloat16"},
+            r'latency\.dtype: ONNX Runtime has no kernels .* "bfloat16"; use "float32" or "float16"',
+        ),
+        (
+            {"probe": "onnx", "channels_last": True},
+            r'latency\.channels_last: an ONNX file has no memory layout; leave it out with "onnx"',
+        ),
+        (
+            {"probe": "command", "command": "time {onnx}", "channels_last": True},
+            r'latency\.channels_last: .* leave it out with "command"',
+        ),
     ],
 )
 def test_what_no_probe_could_use_is_refused(values: dict[str, Any], message: str) -> None:
@@ -34,3 +46,19 @@ def test_a_setting_survives_json_values() -> None:
     assert LatencySetting(**dataclasses.asdict(setting)) == setting
     assert setting.on_cuda
     assert not LatencySetting().on_cuda
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        (LatencySetting("onnx"), "onnx, cpu, batch 1, 1 thread, float32"),
+        (
+            LatencySetting(batch=8, threads=2, dtype="bfloat16", channels_last=True),
+            "eager, cpu, batch 8, 2 threads, bfloat16, channels last",
+        ),
+        # A command has a device, threads and number format of its own.
+        (LatencySetting("command", batch=8, threads=2, command="time {onnx}"), "command, batch 8"),
+    ],
+)
+def test_a_setting_in_words(setting: LatencySetting, words: str) -> None:
+    assert str(setting) == words

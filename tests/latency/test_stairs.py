@@ -92,7 +92,14 @@ def test_blocks_are_timed_through_the_probe() -> None:
         return nn.Sequential(nn.Linear(4, width)), torch.zeros(1, 4)
 
     blocks = [Block("wide", 256, make), Block("narrow", 16, make)]
-    stairs = measure_stairs(blocks, LatencySetting("tests.latency.test_stairs:stepped"), limit_seconds=5)
+    told: list[tuple[int, int]] = []
+    stairs = measure_stairs(
+        blocks,
+        LatencySetting("tests.latency.test_stairs:stepped"),
+        limit_seconds=5,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert told == [(done, 30) for done in range(1, 31)]
     assert stairs.divisor == 8
     assert stairs.runtime.endswith(":stepped, cpu, batch 1, 1 thread, float32")
     assert stairs.curves["wide"].widths == COARSE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from autoprune.errors import LatencyError
 from autoprune.latency.fits import best_form, fit_told
 from autoprune.latency.grains import Grain
 from autoprune.latency.surfaces import CUTS, Form, Readings, fit_surfaces, sum_surfaces
@@ -70,6 +71,41 @@ def test_each_kind_of_operator_has_its_own_grains() -> None:
 def test_the_error_is_that_of_candidates_held_out() -> None:
     """With noise of 20% in each operator, the whole of three errs by some 20% / sqrt(3)."""
     assert 0.02 < fit_told(readings(noise=0.2), ["spatial", "spatial"]).error < 0.2
+
+
+def test_the_error_owes_nothing_to_the_choice_of_the_form() -> None:
+    """Passes that follow no size: the best of hundreds of forms looks good on those it was chosen by."""
+    rng = np.random.default_rng(0)
+    found = readings()
+    ms = 0.1 * rng.lognormal(sigma=0.5, size=found.ms.shape)
+    fit = fit_told(Readings(found.sizes, ms, ms.sum(axis=1), found.signature), ["spatial", "spatial"])
+    sizes = np.random.default_rng(1).integers(1, 65, (1000, 3, 2))
+    fresh = 0.1 * rng.lognormal(sigma=0.5, size=(1000, 3))
+    unseen = Readings(sizes, fresh, fresh.sum(axis=1), found.signature)
+    truth = np.abs(fit.at(unseen) / unseen.whole_ms - 1).mean()
+    # Ten candidates were held out: the standard error of their mean is some fifth of it.
+    assert truth / 2 < fit.error < truth * 2
+
+
+def test_a_form_that_cannot_be_fitted_is_not_chosen() -> None:
+    aim = Form((Grain(step=8), Grain(step=8)))
+
+    def error(form: Form) -> float:
+        if form != aim:
+            raise LatencyError("does not settle")
+        return 0.5
+
+    assert best_form(error) == aim
+
+
+def test_a_fit_that_does_not_settle_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stuck(columns: np.ndarray, target: np.ndarray, maxiter: int) -> tuple[np.ndarray, float]:
+        assert maxiter == 30 * columns.shape[1]
+        raise RuntimeError("Maximum number of iterations reached.")
+
+    monkeypatch.setattr("autoprune.latency.leastsquares.nnls", stuck)
+    with pytest.raises(LatencyError, match=r"does not settle; measure anew .* latency\.probe"):
+        fit_told(readings(), ["spatial", "spatial"])
 
 
 def test_a_form_is_left_only_for_one_that_is_better_beyond_chance() -> None:

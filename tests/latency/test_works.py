@@ -10,7 +10,7 @@ import autoprune
 from autoprune.latency import LatencySetting
 from autoprune.latency.fits import fit_whole
 from autoprune.latency.grains import Grain
-from autoprune.latency.operators import Call, Share
+from autoprune.latency.operators import Call, Number, Share
 from autoprune.latency.profiles import make_profiler
 from autoprune.latency.surfaces import Form, Readings, sum_surfaces
 from autoprune.latency.tabulate import operator_sizes
@@ -123,3 +123,26 @@ def test_a_runtime_that_rounds_up_is_seen_to() -> None:
         errors[step] = float(np.ptp(rest))
     assert errors[8] < 1e-9
     assert errors[1] > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "numbers", "kind"),
+    [
+        # Depthwise: one size, whatever its kernel; the first layer and the last have one too.
+        ("aten.convolution.default", ((1, 8, 9, 9), (8, 1, 3, 3)), (1, IN, 9, 9, IN, 1, 3, 3), "single"),
+        ("aten.convolution.default", ((1, 3, 9, 9), (8, 3, 3, 3)), (1, 3, 9, 9, OUT, 3, 3, 3), "single"),
+        ("aten.convolution.default", ((1, 8, 9, 9), (8, 8, 1, 1)), (1, IN, 9, 9, OUT, IN, 1, 1), "pointwise"),
+        ("Conv", ((1, 8, 9, 9), (8, 8, 1, 5)), (1, IN, 9, 9, OUT, IN, 1, 5), "spatial"),
+        ("Gemm", ((2, 8), (8, 8)), (2, IN, OUT, IN), "pointwise"),
+        (
+            "aten.upsample_bilinear2d.vec",
+            ((1, 8, 9, 9), (1, 8, 18, 18)),
+            (1, IN, 9, 9, 1, IN, 18, 18),
+            "other",
+        ),
+    ],
+)
+def test_the_kind_of_an_operator_is_that_of_its_contraction(
+    name: str, shapes: tuple[tuple[int, ...], ...], numbers: tuple[Number, ...], kind: str
+) -> None:
+    assert kind_of([(RELU, RELU_NUMBERS[:0]), (Call(name, shapes, (), {1: "weight"}), numbers)]) == kind

@@ -13,6 +13,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -111,10 +112,28 @@ def _graphed(run: Callable[[], object], setting: LatencySetting) -> Callable[[],
                 run()
         torch.cuda.current_stream().wait_stream(side)
         try:
-            with torch.cuda.graph(graph):
+            # A capture that fails leaves its own stream the current one; the outer block puts it back.
+            with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph):
                 run()
         except RuntimeError as error:  # a pass that waits for the GPU, for one, cannot be captured
             torch.cuda.synchronize()
             _log.info("timed without CUDA graphs: the forward pass cannot be captured (%s)", reason_of(error))
             return run
-    return graph.replay
+    return _Graphed(graph, run)
+
+
+@dataclass(frozen=True, eq=False)
+class _Graphed:
+    """A captured forward pass.
+
+    Attributes:
+        graph: reads inputs and weights where they lay when it was captured.
+        captured: holds them, so that this memory is not given to others.
+    """
+
+    graph: torch.cuda.CUDAGraph
+    captured: Callable[[], object]
+
+    def __call__(self) -> None:
+        """Run it once."""
+        self.graph.replay()

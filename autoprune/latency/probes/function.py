@@ -61,7 +61,7 @@ def checked_milliseconds(found: object, where: str) -> float:
     """
     try:
         milliseconds = float(found)  # type: ignore[arg-type]  # what cannot be converted is refused here
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # the last from a tensor of several elements
         milliseconds = math.nan
     if not (0 < milliseconds < math.inf):
         raise LatencyError(f"{where} {found!r}, expected the milliseconds of one forward pass, e.g. 12.5.")

@@ -12,15 +12,16 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from autoprune.errors import ConfigError, LatencyError, reason_of
+from autoprune.errors import LatencyError, reason_of
 from autoprune.export.runtime import onnx_feed, write_onnx
 from autoprune.graph.capture import ExampleInputs
 from autoprune.latency.placing import placed_copy, random_inputs
@@ -33,14 +34,8 @@ def onnx_runtime(model: nn.Module, example_inputs: object, setting: LatencySetti
     """Export a copy of a model and make it ready to be timed in ONNX Runtime.
 
     Raises:
-        ConfigError: a number format or a layout that ONNX files of ours have not.
         LatencyError: the model cannot be exported or does not run in ONNX Runtime.
     """
-    if setting.dtype == "bfloat16":
-        raise ConfigError(
-            'latency.dtype: ONNX Runtime has no kernels for most layers in "bfloat16"; use "float32" or '
-            '"float16".'
-        )
     inputs = random_inputs(example_inputs, replace(setting, device="cpu"))
     with tempfile.TemporaryDirectory(prefix="autoprune-") as folder:
         path = Path(folder) / "model.onnx"
@@ -62,13 +57,8 @@ def export_for_timing(
         free_batch: whether the file takes any batch, as those of `autoprune.export` do.
 
     Raises:
-        ConfigError: the setting asks for a memory layout, which ONNX files have not.
         LatencyError: the model cannot be exported.
     """
-    if setting.channels_last:
-        raise ConfigError(
-            f'latency.channels_last: an ONNX file has no memory layout; leave it out with "{setting.probe}".'
-        )
     on_cpu = replace(setting, device="cpu", batch=2 if free_batch else setting.batch)
     placed, inputs = placed_copy(model, on_cpu), random_inputs(example_inputs, on_cpu)
     try:
@@ -129,30 +119,34 @@ def session_timed(session: Any, inputs: ExampleInputs, setting: LatencySetting, 
     """Time an open session on its inputs, which lie on its device before the clock starts.
 
     Raises:
-        LatencyError: the first run fails.
+        LatencyError: the inputs do not fit, or the first run fails.
     """
-    feed = onnx_feed(session, inputs)
-    if setting.on_cuda:
-        binding = _bound(session, feed, torch.device(setting.device).index or 0)
-
-        def run() -> None:
-            session.run_with_iobinding(binding)
-            binding.synchronize_outputs()
-    else:
-
-        def run() -> None:
-            session.run(None, feed)
+    try:
+        run = _fed(session, inputs, setting)
+        run()
+    except Exception as error:  # onnxruntime's own errors share no class
+        raise LatencyError(f"{model} does not run in ONNX Runtime: {reason_of(error)}") from error
 
     def timed() -> float:
         started = time.perf_counter_ns()
         run()
         return (time.perf_counter_ns() - started) / 1e6
 
-    try:
-        run()
-    except Exception as error:  # onnxruntime's own errors share no class
-        raise LatencyError(f"{model} does not run in ONNX Runtime: {reason_of(error)}") from error
     return timed
+
+
+def _fed(session: Any, inputs: ExampleInputs, setting: LatencySetting) -> Callable[[], None]:
+    """Return what runs the session once."""
+    feed = onnx_feed(session, inputs)
+    if not setting.on_cuda:
+        return partial(session.run, None, feed)
+    binding = _bound(session, feed, torch.device(setting.device).index or 0)
+
+    def run() -> None:
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+
+    return run
 
 
 def _bound(session: Any, feed: dict[str, Any], device: int) -> Any:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -8,7 +11,7 @@ from torch import Tensor, nn
 
 from autoprune.errors import LatencyError
 from autoprune.latency import LatencySetting, measure_beside
-from autoprune.latency.probes.eager import eager
+from autoprune.latency.probes.eager import eager, eager_timed
 from tests.latency.nets import Sees
 
 
@@ -77,6 +80,29 @@ def test_cuda_times_graphs_where_they_capture(
     with eager(model, torch.zeros(1, 3, 32, 32), LatencySetting(device="cuda", batch=8)) as timed:
         assert all(0 < timed() < 1000 for _ in range(5))
     assert ("cannot be captured" in caplog.text) is not captured
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("captured", [True, False])
+def test_cuda_inputs_live_as_long_as_what_reads_them_and_the_stream_is_put_back(captured: bool) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    model = nn.Conv2d(3, 8, 3).cuda() if captured else Waits()
+    images = torch.zeros(2, 3, 16, 16, device="cuda")
+    alive, stream = weakref.ref(images), torch.cuda.current_stream()
+
+    def passing(images: Tensor) -> Callable[[], object]:
+        return lambda: model(images)
+
+    timed = eager_timed(passing(images), LatencySetting(device="cuda"))
+    del images
+    gc.collect()
+    assert alive() is not None
+    assert timed() > 0
+    assert torch.cuda.current_stream() == stream
+    del timed
+    gc.collect()
+    assert alive() is None
 
 
 @pytest.mark.gpu

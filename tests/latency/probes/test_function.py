@@ -39,7 +39,7 @@ def give(found: object, model: nn.Module, inputs: Any) -> object:
     return found
 
 
-@pytest.mark.parametrize("found", [None, 0, -1.5, float("inf"), "fast", [1.0, 2.0]])
+@pytest.mark.parametrize("found", [None, 0, -1.5, float("inf"), "fast", [1.0, 2.0], torch.ones(2)])
 def test_what_is_no_milliseconds_is_refused(found: object) -> None:
     with (
         user_function(partial(give, found), nn.ReLU(), IMAGES, SETTING) as timed,
