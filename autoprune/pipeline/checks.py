@@ -15,10 +15,10 @@ from autoprune.criteria import CRITERIA
 from autoprune.engines import ENGINES, PRUNERS, Workers, check_engine
 from autoprune.errors import ConfigError, StudyError, suggest
 from autoprune.pipeline.amounts import check_amounts
-from autoprune.pipeline.latency import MEASURED, latency_setting
+from autoprune.pipeline.latency import latency_setting
 from autoprune.pipeline.objectives import objective_costs
 from autoprune.pipeline.places import probe_writable, storage_file
-from autoprune.pipeline.problem import asks_for_latency, space_spec
+from autoprune.pipeline.problem import asks_for_latency, measures_divisor, space_spec
 from autoprune.pipeline.scoring import parse_rungs
 from autoprune.pipeline.train import AUTO, named_setting, schedule_of
 from autoprune.pipeline.warm_starts import WARM_STARTS
@@ -74,7 +74,7 @@ def check_names(config: RunConfig) -> None:
 
 def _check_latency(config: RunConfig) -> None:
     """Refuse a space that cannot be, and a runtime that cannot be used where it is to be measured."""
-    is_measured = config.search.divisor == MEASURED
+    is_measured = measures_divisor(config)
     if is_measured or asks_for_latency(config):
         latency_setting(config.latency)
     search = dataclasses.replace(config.search, divisor=None if is_measured else config.search.divisor)

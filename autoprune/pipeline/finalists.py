@@ -53,7 +53,7 @@ def measure_finalists(
     with contextlib.ExitStack() as stack:
         # The dense model is made ready for the first that has to be timed, if there is any.
         measure = functools.cache(lambda: stack.enter_context(_beside(dense, config)))
-        for number, record in enumerate(_finalists(study)):
+        for number, record in enumerate(_finalists(study, problem.budget.limits[LATENCY])):
             met = any(each.met is not False for each in timed.values())
             if LATENCY not in study.objectives and number >= FINALISTS and met:
                 break
@@ -84,8 +84,8 @@ def keeps_to(problem: Problem, measured: Measurement, ratio: Ratio) -> bool | No
     return measured.median_ms <= limit
 
 
-def _finalists(study: SearchStudy) -> list[TrialRecord]:
-    """Return at most MOST trials of different widths, the best score first."""
+def _finalists(study: SearchStudy, limit: float) -> list[TrialRecord]:
+    """Return at most MOST trials of different widths: those expected to keep to the limit, the best first."""
     if LATENCY in study.objectives:
         front = front_of(study.records(), study.objectives)
         chosen = np.unique(np.linspace(0, len(front) - 1, min(MOST, len(front))).round().astype(int))
@@ -93,7 +93,9 @@ def _finalists(study: SearchStudy) -> list[TrialRecord]:
     else:
         ranked = [record for record in study.records() if record.is_whole]
     by_widths: dict[tuple[int, ...], TrialRecord] = {}
-    for record in sorted(ranked, key=lambda record: -record.scores[-1].score):
+    # Off the steps of a runtime a candidate takes longer than its space could tell: such come last.
+    order = {record.number: (record.costs[LATENCY] > limit, -record.scores[-1].score) for record in ranked}
+    for record in sorted(ranked, key=lambda record: order[record.number]):
         by_widths.setdefault(tuple(record.widths.values()), record)
     return list(by_widths.values())[:MOST]
 

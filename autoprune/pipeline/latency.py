@@ -1,4 +1,4 @@
-"""What is measured of the runtime under [latency] before a search: a divisor that is "auto", a table.
+"""What is measured of the runtime under [latency] before a search: the divisor, and a table.
 
 Before: settings and the dense model; after: the space is built from it, and the study keeps it.
 
@@ -26,14 +26,12 @@ from autoprune.latency.tabulate import measure_table
 from autoprune.pipeline.amounts import resolve_budget
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Counted, Stage, Watcher, silent
+from autoprune.pipeline.problem import measures_divisor
 from autoprune.settings import BudgetSettings, LatencySettings, RunConfig
 from autoprune.study import SearchStudy
 
 _DENSE_SECONDS = 2.0
 """That the dense model is timed for at most before its table is measured."""
-
-MEASURED = "auto"
-"""The search.divisor that is measured."""
 
 
 def latency_setting(settings: LatencySettings) -> LatencySetting:
@@ -51,16 +49,19 @@ def latency_setting(settings: LatencySettings) -> LatencySetting:
 
 
 def settle_divisor(config: RunConfig, dense: Dense, watch: Watcher) -> tuple[RunConfig, Stairs | None]:
-    """Measure the divisor where it is "auto"; the config that is returned has a number.
+    """Measure the divisor where it is "auto", or where it is left open and latency is limited or minimised.
+
+    The config that is returned has a number then.
 
     Raises:
         ConfigError: the runtime of [latency] cannot be used here.
         LatencyError: nothing of the model can be measured there.
     """
-    if config.search.divisor != MEASURED:
+    if not measures_divisor(config):
         return config, None
     setting = latency_setting(config.latency)
-    watch(Stage(f"measuring which multiples of channels {setting.probe} is fast at"))
+    open_yet = "" if config.search.divisor is not None else "search.divisor is not given: "
+    watch(Stage(f"{open_yet}measuring which multiples of channels {setting.probe} is fast at"))
     stairs = measure_stairs(heavy_blocks(dense.model, dense.example_inputs), setting)
     watch(Stage(f"widths are multiples of {stairs.divisor}"))
     search = dataclasses.replace(config.search, divisor=stairs.divisor)

@@ -31,13 +31,24 @@ SHORT_OF_WINDOW = "No plan fills the budget to 98%: the search takes the nearest
 """Said by `inspect` and at the start of a search whose divisor, ratios and ties leave the window empty."""
 
 
+MEASURED = "auto"
+"""The search.divisor that is measured."""
+
+
 class PredictLatency(Protocol):
-    """Tells the latency of candidates."""
+    """Tells the latency of candidates.
+
+    On a runtime with stairs the two answers differ off the steps, where the first one is too low: the space
+    needs it, since it fills budgets by a cost that never falls; what a candidate takes is the second.
+    """
 
     dense_ms: float
 
     def __call__(self, widths: IntArray) -> FloatArray:
         """Return milliseconds [n] of widths [n, groups]; they never fall where a width grows."""
+
+    def expected(self, widths: IntArray) -> FloatArray:
+        """Return the expected milliseconds [n] of widths [n, groups]."""
 
 
 FindLatency = Callable[[Prunable], PredictLatency]
@@ -57,7 +68,8 @@ class Problem:
         dense_cost: all that is known of the dense model's cost.
         budget: the limits; with several objectives, on each of the costs among them, too.
         space: what samplers propose in; with several objectives, the share of these limits as well.
-        cost: all that is known of what candidates cost; the space itself computes what is limited.
+        cost: all that is known of what candidates cost, for their records: the expected latency, where the
+            space fills the budget by the lowest that never falls as widths grow.
     """
 
     prunable: Prunable
@@ -97,7 +109,8 @@ def pose_priced(prunable: Prunable, config: RunConfig, measures: Mapping[str, Me
     space = build_space(prunable.groups, _with_measures(prunable.cost, limited), budget, space_spec(config))
     if objectives:
         space = ShareSpace(space, objectives)
-    return Problem(prunable, dense_cost, budget, space, _with_measures(prunable.cost, measures))
+    recorded = {name: getattr(measure, "expected", measure) for name, measure in measures.items()}
+    return Problem(prunable, dense_cost, budget, space, _with_measures(prunable.cost, recorded))
 
 
 def find_measures(
@@ -135,6 +148,20 @@ def asks_for_latency(config: RunConfig) -> bool:
     return config.budget.latency is not None or "latency_ms" in objective_costs(config.search)
 
 
+def measures_divisor(config: RunConfig) -> bool:
+    """Tell whether the divisor is to be measured: "auto", or left open where latency counts.
+
+    At widths off a runtime's steps candidates take longer than the space can tell when it fills a budget.
+
+    Raises:
+        ConfigError: the file of the search space cannot be used.
+    """
+    search = config.search
+    if search.divisor is not None or not asks_for_latency(config):
+        return search.divisor == MEASURED
+    return search.space is None or load_spec(search.space).divisor is None
+
+
 def _with_measures(cost: CostFunction, measures: Mapping[str, Measure]) -> CostFunction:
     """Return the cost with what else is measured of candidates."""
     if not measures:
@@ -169,12 +196,12 @@ def space_spec(config: RunConfig) -> SpaceSpec:
         ConfigError: the file cannot be used, or search.divisor is "auto" still: it has to be measured before.
     """
     search = config.search
-    if search.divisor == "auto":
-        raise ConfigError('search.divisor: "auto" has not been measured; give a number such as 8.')
+    if search.divisor == MEASURED:
+        raise ConfigError(f'search.divisor: "{MEASURED}" has not been measured; give a number such as 8.')
     spec = load_spec(search.space) if search.space is not None else SpaceSpec()
     return dataclasses.replace(
         spec,
         low=spec.low if search.low is None else search.low,
         high=spec.high if search.high is None else search.high,
-        divisor=spec.divisor if search.divisor is None else search.divisor,
+        divisor=spec.divisor or 1 if search.divisor is None else search.divisor,
     )

@@ -84,6 +84,8 @@ class ByWidth:
     def __call__(self, widths: IntArray) -> FloatArray:
         return np.asarray(widths[:, :3].sum(axis=1), dtype=np.float64) / 8
 
+    expected = __call__
+
 
 def test_latency_is_one_more_cost_of_a_front() -> None:
     """What predicts it comes with the problem; the share is then one of the dense model's time."""

@@ -40,15 +40,19 @@ def by_parameters(model: nn.Module, inputs: Any) -> float:
 
 
 class Predictor:
-    """Predicts candidates with a relative error."""
+    """Predicts candidates with a relative error, and those of odd widths to take so many times as long."""
 
-    def __init__(self, prunable: Prunable, error: float) -> None:
-        self.prunable, self.error = prunable, error
+    def __init__(self, prunable: Prunable, error: float, odd: float = 1.0) -> None:
+        self.prunable, self.error, self.odd = prunable, error, odd
         self.dense_ms = int(prunable.cost().params) / 1000
 
     def __call__(self, widths: IntArray) -> FloatArray:
         exact: FloatArray = np.asarray(self.prunable.cost(widths).params, dtype=np.float64) / 1000
         return self.error * exact
+
+    def expected(self, widths: IntArray) -> FloatArray:
+        """Return more than what is filled by where the first group's width is odd: a stair."""
+        return self(widths) * np.where(widths[:, 0] % 2 == 1, self.odd, 1.0)
 
 
 class Case:
@@ -63,6 +67,7 @@ class Case:
         latency: str | None,
         error: float,
         objectives: tuple[str, ...] = ("score",),
+        odd: float = 1.0,
     ) -> None:
         torch.manual_seed(0)
         self.config: RunConfig = load_config(
@@ -74,7 +79,7 @@ class Case:
         )
         model = make_model("digits_resnet", 10, 1).eval()
         self.dense = Dense(model, load("digits"), Task(), "cpu")
-        self.problem: Problem = pose(self.dense, self.config, lambda prunable: Predictor(prunable, error))
+        self.problem: Problem = pose(self.dense, self.config, lambda traced: Predictor(traced, error, odd))
         ranking = encode_ranking(rank_channels(self.dense, self.problem, "l1", 0))
         self.url = f"sqlite:///{folder}/a.db"
         study = create_study(
@@ -134,6 +139,18 @@ def test_a_prediction_that_is_too_low_is_found_out(tmp_path: Path) -> None:
         record.number for record in records if int(record.params or 0) <= limit
     )
     assert sum(": over 60%" in text for text in said) == verdicts.count(False)
+
+
+def test_those_that_are_expected_to_be_over_the_limit_are_timed_last(tmp_path: Path) -> None:
+    """The space fills 60% by what never falls; records, and who is timed, go by what is expected."""
+    case = Case(tmp_path, "60%", error=1.0, odd=1.3)
+    study, _ = case.measure()
+    records = study.records()
+    limit = case.problem.budget.limits["latency_ms"]
+    fits = [record.number for record in records if record.costs["latency_ms"] <= limit]
+    assert FINALISTS < len(fits) < len(records)
+    measured = [record.number for record in records if record.measured is not None]
+    assert measured == fits[:FINALISTS]
 
 
 def test_where_none_is_within_the_limit_it_is_said_and_the_fastest_taken(tmp_path: Path) -> None:

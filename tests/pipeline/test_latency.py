@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,11 +15,14 @@ import autoprune
 from autoprune.config import load_config
 from autoprune.data import load
 from autoprune.errors import BudgetError, ConfigError
+from autoprune.graph import Prunable
 from autoprune.latency import LatencySetting
+from autoprune.latency.widths import narrowed
 from autoprune.pipeline import Dense, inspect, report, resume
 from autoprune.pipeline.checks import check_names
-from autoprune.pipeline.latency import LatencyTables, latency_setting
-from autoprune.pipeline.problem import pose
+from autoprune.pipeline.latency import LatencyTables, latency_setting, settle_divisor
+from autoprune.pipeline.problem import measures_divisor, pose
+from autoprune.space.levels import FloatArray, IntArray
 from autoprune.study import open_study
 from autoprune.task import Task
 from autoprune.zoo import make_model
@@ -71,6 +76,69 @@ def test_a_divisor_that_is_auto_is_measured_kept_and_drawn(
     )
     assert len(more.summary.records) == 4
     assert not TIMED
+
+
+class InBlocksOf4:
+    """Knows what the probe below will say, and the lowest that never falls where a width grows."""
+
+    def __init__(self, prunable: Prunable) -> None:
+        full = np.array([group.width for group in prunable.groups])
+        self.dense_ms = slow_between_blocks(prunable.model, None)
+        self.layers = np.array(
+            [
+                0 if group.frozen else self.dense_ms - slow_between_blocks(narrowed(prunable, fewer), None)
+                for group, fewer in zip(prunable.groups, full - 4 * np.eye(len(full), dtype=int), strict=True)
+            ]
+        )
+        self.constant = self.dense_ms - float((full // 4) @ self.layers)
+
+    def __call__(self, widths: IntArray) -> FloatArray:
+        return np.asarray(self.constant + -(-widths // 4) @ self.layers)
+
+    def expected(self, widths: IntArray) -> FloatArray:
+        blocks = -(-widths // 4) * np.where(widths % 4 == 0, 1.0, 1.2)
+        return np.asarray(self.constant + blocks @ self.layers)
+
+
+def slow_between_blocks(model: nn.Module, inputs: Any) -> float:
+    """Take a fifth longer for a layer whose channels are no multiple of four."""
+    widths = [module.out_channels for module in model.modules() if isinstance(module, nn.Conv2d)]
+    return float(1 + sum(-(-width // 4) * (1.0 if width % 4 == 0 else 1.2) for width in widths))
+
+
+def test_where_latency_counts_an_open_divisor_is_measured_so_that_proposals_keep_to_the_limit() -> None:
+    """Off the steps the space cannot tell what a candidate takes: at divisor 1 it is above the limit."""
+    torch.manual_seed(0)
+    dense = Dense(make_model("digits_resnet", 10, 1).eval(), load("digits"), Task(), "cpu")
+    probe = f"{__name__}:slow_between_blocks"
+    config = load_config({"budget": {"latency": "60%"}, "latency": {"probe": probe}})
+    said: list[str] = []
+    settled, stairs = settle_divisor(config, dense, lambda event: said.append(str(event)))
+    assert stairs is not None
+    assert settled.search.divisor == 4
+    assert "search.divisor is not given: measuring" in said[0]
+    ratios = np.random.default_rng(0).uniform(0.1, 1.0, (30, 6))
+    over = {}
+    for divisor in (4, 1):
+        search = dataclasses.replace(settled.search, divisor=divisor)
+        problem = pose(dense, dataclasses.replace(settled, search=search), InBlocksOf4)
+        widths = problem.space.decode(ratios)
+        exact = [slow_between_blocks(narrowed(problem.prunable, row), None) for row in widths]
+        np.testing.assert_allclose(np.asarray(problem.cost(widths).latency_ms), exact)
+        over[divisor] = (np.array(exact) > problem.budget.limits["latency_ms"]).mean()
+    assert over[4] == 0
+    assert over[1] > 0.9
+
+
+def test_the_divisor_that_a_file_gives_stays(tmp_path: Path) -> None:
+    space = tmp_path / "space.toml"
+    for text, measured in (("divisor = 1", False), ("low = 0.2", True)):
+        space.write_text(text)
+        config = load_config({"budget": {"latency": "60%"}, "search": {"space": str(space)}})
+        assert measures_divisor(config) == measured
+    assert not measures_divisor(load_config({"budget": {"flops": "60%"}}))
+    assert measures_divisor(load_config({"search": {"objectives": ["score", "latency"]}}))
+    assert not measures_divisor(load_config({"budget": {"latency": "60%"}, "search": {"divisor": 1}}))
 
 
 def test_inspect_measures_the_divisor_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
