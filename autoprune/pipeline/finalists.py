@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from autoprune.criteria import plan_from_importance
-from autoprune.errors import LatencyError
+from autoprune.errors import ConfigError, LatencyError
 from autoprune.latency import Measure, Measurement, Ratio, beside
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Stage, Watcher
@@ -44,12 +44,13 @@ def measure_finalists(
 
     Where latency is an objective those are the trials of the front, up to MOST spread over it. Those with
     equal widths are timed once. What was timed before, by a search that was resumed since, is not timed
-    again. Nothing happens where latency is neither limited nor minimised, or on another device than the
-    table's.
+    again. A trial that cannot be timed, such as on a phone that is unplugged, is said and left out. Nothing
+    happens where latency is neither limited nor minimised, or on another device than the table's.
     """
     if LATENCY not in problem.budget.limits or _is_elsewhere(study, config, problem, watch):
         return
     timed: dict[tuple[int, ...], MeasuredLatency] = {}
+    failed: list[int] = []
     with contextlib.ExitStack() as stack:
         # The dense model is made ready for the first that has to be timed, if there is any.
         measure = functools.cache(lambda: stack.enter_context(_beside(dense, config)))
@@ -57,10 +58,30 @@ def measure_finalists(
             met = any(each.met is not False for each in timed.values())
             if LATENCY not in study.objectives and number >= FINALISTS and met:
                 break
-            widths = tuple(record.widths.values())
-            timed[widths] = record.measured or _time(study, record, measure(), config, problem, watch)
-    if timed and all(measured.met is False for measured in timed.values()):
-        fastest = min(timed.values(), key=lambda measured: measured.ratio)
+            try:
+                measured = record.measured or _time(study, record, measure(), config, problem, watch)
+            except LatencyError as error:
+                failed.append(record.number)
+                watch(Stage(f"trial {record.number} cannot be timed: {error}"))
+                continue
+            timed[tuple(record.widths.values())] = measured
+    _conclude(study, config, list(timed.values()), failed, watch)
+
+
+def _conclude(
+    study: SearchStudy,
+    config: RunConfig,
+    timed: Sequence[MeasuredLatency],
+    failed: Sequence[int],
+    watch: Watcher,
+) -> None:
+    """Say how many could not be timed, or that none of those that were keeps to the limit."""
+    if failed:
+        later = f"`autoprune resume {study.name} --storage {study.url}` times them later"
+        told = f"{len(failed)} of the best trials could not" if timed else "none of the best trials could"
+        watch(Stage(f"{told} be timed; {later}"))
+    if timed and all(measured.met is False for measured in timed):
+        fastest = min(timed, key=lambda measured: measured.ratio)
         watch(
             Stage(
                 f"none of the {len(timed)} best trials keeps to budget.latency = {config.budget.latency}; "
@@ -111,12 +132,12 @@ def _beside(dense: Dense, config: RunConfig) -> contextlib.AbstractContextManage
 
 
 def _is_elsewhere(study: SearchStudy, config: RunConfig, problem: Problem, watch: Watcher) -> bool:
-    """Tell whether this is another device than the study's table was measured on, and say so."""
+    """Tell whether the table was measured on another device, or by a probe that is not here; say so."""
     table = stored_tables(study, config).table
     try:
         if table is not None:
             table.require(problem.prunable, latency_setting(config.latency))
-    except LatencyError as error:
+    except (LatencyError, ConfigError) as error:
         watch(Stage(f"the best trials are not timed here: {error}"))
         return True
     return False

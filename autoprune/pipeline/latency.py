@@ -14,6 +14,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from autoprune.errors import LatencyError
 from autoprune.graph import Cost, Prunable
 from autoprune.latency import LatencySetting, prepare, time_in_turn
 from autoprune.latency.blocks import heavy_blocks
@@ -26,6 +27,7 @@ from autoprune.latency.tabulate import measure_table
 from autoprune.pipeline.amounts import resolve_budget
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Counted, Stage, Watcher, silent
+from autoprune.pipeline.places import plain, probe_writable
 from autoprune.pipeline.problem import measures_divisor
 from autoprune.settings import BudgetSettings, LatencySettings, RunConfig
 from autoprune.study import SearchStudy
@@ -79,6 +81,7 @@ class LatencyTables:
         self.table = table
         self._settings = config.latency
         self._budget = config.budget
+        self._folder = config.output.folder
         self._watch = watch
 
     def __call__(self, prunable: Prunable) -> LatencyPredictor:
@@ -99,11 +102,11 @@ class LatencyTables:
 
     def _find(self, prunable: Prunable) -> LatencyTable:
         setting = latency_setting(self._settings)
-        path = None if self._settings.table is None else Path(self._settings.table)
-        if path is not None and path.exists():
-            table = load_table(path)
-            table.require(prunable, setting)
-        else:
+        path = self._path()
+        table = None if path is None or not path.exists() else self._read(path, prunable, setting)
+        if table is None:
+            if path is not None:
+                probe_writable(path.parent, "latency.table" if self._settings.table else "output.folder")
             table = self._measure(prunable, setting)
             if path is not None:
                 table.save(path)
@@ -114,6 +117,26 @@ class LatencyTables:
                 f"on candidates held out ({found.candidates} timed in {found.seconds:.0f} s)"
             )
         )
+        return table
+
+    def _path(self) -> Path | None:
+        """Return the file that is named, or one in the output folder, which the next run finds."""
+        if self._settings.table is not None:
+            return Path(self._settings.table)
+        if self._folder is None:
+            return None
+        return Path(self._folder) / f"latency-{plain(self._settings.probe)}-{self._settings.batch}.json"
+
+    def _read(self, path: Path, prunable: Prunable, setting: LatencySetting) -> LatencyTable | None:
+        """Read a table; None where nobody named the file and it is of another model, setting or device."""
+        try:
+            table = load_table(path)
+            table.require(prunable, setting)
+        except LatencyError:
+            if self._settings.table is not None:
+                raise
+            return None
+        self._watch(Stage(f"the latencies in {path} are taken"))
         return table
 
     def _measure(self, prunable: Prunable, setting: LatencySetting) -> LatencyTable:

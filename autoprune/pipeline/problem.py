@@ -121,18 +121,36 @@ def find_measures(
     Raises:
         ConfigError, BudgetError: what is asked besides latency cannot be met: measuring that takes minutes.
     """
-    footprint = make_footprint(prunable)
-    measures: dict[str, Measure] = {
-        "size_bytes": footprint.size_bytes,
-        "peak_memory_bytes": footprint.peak_memory_bytes,
-    }
+    measures = _footprint(prunable)
     if asks_for_latency(config) and find_latency is not None:
-        others = dataclasses.replace(config.budget, latency=None)
-        if others != BudgetSettings():
-            search = dataclasses.replace(config.search, objectives=(SCORE,))
-            pose_priced(prunable, dataclasses.replace(config, budget=others, search=search), measures)
+        require_unmeasured(prunable, config)
         measures["latency_ms"] = find_latency(prunable)
     return measures
+
+
+def require_unmeasured(prunable: Prunable, config: RunConfig) -> None:
+    """Refuse what is wrong with the space and with the limits on anything but the latency.
+
+    A divisor that is measured is left open here: it counts once it is known.
+
+    Raises:
+        ConfigError: the space cannot be built as written, e.g. a pattern in it matches no group.
+        BudgetError: one of those limits is not below what the dense model has, or no plan meets it.
+    """
+    divisor = None if measures_divisor(config) else config.search.divisor
+    search = dataclasses.replace(config.search, objectives=(SCORE,), divisor=divisor)
+    budget = dataclasses.replace(config.budget, latency=None)
+    config = dataclasses.replace(config, budget=budget, search=search)
+    if budget != BudgetSettings():
+        pose_priced(prunable, config, _footprint(prunable))
+    else:
+        whole = Budget(macs=int(prunable.cost().macs))
+        build_space(prunable.groups, prunable.cost, whole, space_spec(config))
+
+
+def _footprint(prunable: Prunable) -> dict[str, Measure]:
+    footprint = make_footprint(prunable)
+    return {"size_bytes": footprint.size_bytes, "peak_memory_bytes": footprint.peak_memory_bytes}
 
 
 def dense_cost_of(prunable: Prunable, measures: Mapping[str, Measure]) -> Cost:

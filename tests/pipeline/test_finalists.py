@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from autoprune.config import load_config
 from autoprune.data import load
 from autoprune.engines import TrialRunner
 from autoprune.graph import Prunable
+from autoprune.latency import LatencySetting, device_fingerprint
+from autoprune.latency.table import Calibration, LatencyTable
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Event, Stage
 from autoprune.pipeline.finalists import FINALISTS, MOST, measure_finalists
@@ -31,10 +35,15 @@ from autoprune.zoo import make_model
 
 TIMED: list[int] = []
 
+REFUSED: set[int] = set()
+"""Parameters of the models that the probe cannot time."""
+
 
 def by_parameters(model: nn.Module, inputs: Any) -> float:
     """Take a microsecond a parameter: as exact as a clock is not."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    if parameters in REFUSED:
+        raise ValueError("the phone is unplugged")
     TIMED.append(parameters)
     return parameters / 1000
 
@@ -68,6 +77,7 @@ class Case:
         error: float,
         objectives: tuple[str, ...] = ("score",),
         odd: float = 1.0,
+        chosen: Mapping[str, Any] | None = None,
     ) -> None:
         torch.manual_seed(0)
         self.config: RunConfig = load_config(
@@ -87,7 +97,7 @@ class Case:
             "a",
             config=dataclasses.asdict(self.config),
             identity={},
-            chosen={"ranking": ranking, "dense_score": 0.0},
+            chosen={"ranking": ranking, "dense_score": 0.0, **(chosen or {})},
             objectives=("score", *objective_costs(self.config.search)),
         )
         runner = TrialRunner(
@@ -177,6 +187,62 @@ def test_a_resumed_search_times_nothing_twice(tmp_path: Path) -> None:
     TIMED.clear()
     case.measure()
     assert not TIMED
+
+
+def test_a_trial_that_cannot_be_timed_is_said_and_the_others_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case(tmp_path, "60%", error=1.0)
+    records = open_study(case.url, "a").records()
+    monkeypatch.setattr(f"{__name__}.REFUSED", {records[0].params})
+    study, said = case.measure()
+    assert study.records()[0].measured is None
+    assert said[0].startswith("trial 0 cannot be timed: ")
+    assert "unplugged" in said[0]
+    assert sum(record.measured is not None for record in study.records()) == FINALISTS - 1
+    assert said[-1] == f"1 of the best trials could not be timed; {later(case)}"
+    assert study.best().number == 1
+
+
+def test_where_none_can_be_timed_a_resume_does_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(tmp_path, "60%", error=1.0)
+    records = open_study(case.url, "a").records()
+    with monkeypatch.context() as unplugged:
+        unplugged.setattr(f"{__name__}.REFUSED", {record.params for record in records})
+        study, said = case.measure()
+    assert all(record.measured is None for record in study.records())
+    assert said[-1] == f"none of the best trials could be timed; {later(case)}"
+    assert study.best().number == 0
+    study, _ = case.measure()
+    assert study.records()[0].measured is not None
+
+
+def later(case: Case) -> str:
+    return f"`autoprune resume a --storage {case.url}` times them later"
+
+
+@pytest.mark.parametrize(
+    ("latency", "message"),
+    [
+        ({"device": "cuda:77"}, r"not timed here: latency\.device: .cuda:77. asked, but torch sees"),
+        ({"batch": 2}, r"not timed here: latency table: measured for another model"),
+        ({"probe": "nowhere:probe"}, r"not timed here: latency\.probe: .*nowhere"),
+    ],
+)
+def test_elsewhere_nothing_is_timed_and_it_is_said(
+    latency: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    calibration = Calibration(constant_ms=0.0, scale=1.0, error=0.01, candidates=50, seconds=1.0)
+    device = device_fingerprint(LatencySetting())
+    table = LatencyTable(LatencySetting(), device, "another", 3, (), {}, calibration, dense_ms=4.0)
+    case = Case(tmp_path, "60%", error=1.0, chosen={"latency": table.to_json()})
+    case.config = dataclasses.replace(
+        case.config, latency=dataclasses.replace(case.config.latency, **latency)
+    )
+    study, said = case.measure()
+    assert all(record.measured is None for record in study.records())
+    assert len(said) == 1
+    assert re.search(message, said[0])
 
 
 def test_the_front_of_a_search_for_low_latency_is_timed(tmp_path: Path) -> None:

@@ -14,14 +14,15 @@ from torch import nn
 import autoprune
 from autoprune.config import load_config
 from autoprune.data import load
-from autoprune.errors import BudgetError, ConfigError
+from autoprune.errors import BudgetError, ConfigError, LatencyError
 from autoprune.graph import Prunable
-from autoprune.latency import LatencySetting
+from autoprune.latency import LatencySetting, device_fingerprint
+from autoprune.latency.table import Calibration, LatencyTable
 from autoprune.latency.widths import narrowed
-from autoprune.pipeline import Dense, inspect, report, resume
-from autoprune.pipeline.checks import check_names
+from autoprune.pipeline import Dense, inspect, report, resume, settle
+from autoprune.pipeline.checks import check_names, check_places
 from autoprune.pipeline.latency import LatencyTables, latency_setting, settle_divisor
-from autoprune.pipeline.problem import measures_divisor, pose
+from autoprune.pipeline.problem import measures_divisor, pose, trace_dense
 from autoprune.space.levels import FloatArray, IntArray
 from autoprune.study import open_study
 from autoprune.task import Task
@@ -239,3 +240,66 @@ def test_what_cannot_be_asked_is_refused_before_a_table_is_measured(
     with pytest.raises(BudgetError, match=message):
         pose(dense, config, LatencyTables(config))
     assert len(set(SIZES)) == models
+
+
+def small_table(model: str) -> LatencyTable:
+    """Return a table without operators: every candidate takes 2 ms of the dense model's 4."""
+    setting = LatencySetting(f"{__name__}:by_parameters")
+    calibration = Calibration(constant_ms=2.0, scale=1.0, error=0.01, candidates=50, seconds=1.0)
+    return LatencyTable(setting, device_fingerprint(setting), model, 7, (), {}, calibration, dense_ms=4.0)
+
+
+def test_what_was_measured_is_found_in_the_output_folder_if_it_belongs_here(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    dense = Dense(make_model("digits_resnet", 10, 1).eval(), load("digits"), Task(), "cpu")
+    config = load_config(
+        {
+            "budget": {"latency": "10 s"},
+            "latency": {"probe": f"{__name__}:by_parameters"},
+            "output": {"folder": str(tmp_path)},
+        }
+    )
+    prunable = trace_dense(dense, config)
+    path = tmp_path / f"latency-{__name__}-by_parameters-1.json"
+    SIZES.clear()
+    small_table(prunable.fingerprint).save(path)
+    assert LatencyTables(config)(prunable).dense_ms == 4.0
+    assert not SIZES
+    small_table("another model").save(path)
+    with pytest.raises(BudgetError, match=r"budget\.latency"):
+        LatencyTables(config)(prunable)
+    assert SIZES
+    named = dataclasses.replace(config, latency=dataclasses.replace(config.latency, table=str(path)))
+    with pytest.raises(LatencyError, match="measured for another model"):
+        LatencyTables(named)(prunable)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "space", "message"),
+    [
+        (5, "low = 0.2", r"it has 5 outputs for data of 10 classes"),
+        (10, 'skip = ["layer9.*"]', r"space\.skip: layer9\.\* matches no group"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_timed(
+    outputs: int, space: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "space.toml").write_text(space)
+    search = {**CONFIG["search"], "space": "space.toml"}
+    TIMED.clear()
+    with pytest.raises(ConfigError, match=message):
+        autoprune.search(
+            make_model("digits_resnet", outputs, 1), load("digits"), {**CONFIG, "search": search}
+        )
+    assert not TIMED
+
+
+def test_the_file_of_the_table_is_absolute_and_can_be_written(tmp_path: Path) -> None:
+    config = settle(load_config("digits", ["latency.table='~/a.json'", f"output.folder='{tmp_path}'"]))
+    assert config.latency.table == str(Path("~/a.json").expanduser())
+    config = settle(
+        load_config("digits", ["latency.table=/proc/nowhere/a.json", f"output.folder='{tmp_path}'"])
+    )
+    with pytest.raises(ConfigError, match=r"latency\.table: /proc/nowhere cannot be written"):
+        check_places(config)
