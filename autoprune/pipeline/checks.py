@@ -25,7 +25,7 @@ from autoprune.pipeline.warm_starts import WARM_STARTS
 from autoprune.precision import resolve_device
 from autoprune.samplers import SAMPLERS, EvolutionRates, check_objectives
 from autoprune.samplers.evolution import settled_rates
-from autoprune.settings import EvolutionSettings, RunConfig, SearchSettings
+from autoprune.settings import EvolutionSettings, LatencySettings, RunConfig, SearchSettings
 from autoprune.study import study_state
 from autoprune.study.storage import is_in_memory, names_in_file
 from autoprune.task import make_task
@@ -79,7 +79,8 @@ def check_names(config: RunConfig, *, measured: bool = False) -> None:
 def _check_latency(config: RunConfig, measured: bool) -> None:
     """Refuse a space that cannot be, and a runtime that cannot be used where it is to be measured."""
     is_measured = measures_divisor(config)
-    if not measured and (is_measured or asks_for_latency(config)):
+    is_set = config.latency != LatencySettings()
+    if not measured and (is_set or is_measured or asks_for_latency(config)):
         latency_setting(config.latency)
     search = dataclasses.replace(config.search, divisor=None if is_measured else config.search.divisor)
     space_spec(dataclasses.replace(config, search=search))

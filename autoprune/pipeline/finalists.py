@@ -42,8 +42,8 @@ def measure_finalists(
 ) -> None:
     """Time the best trials, the best first, and keep in the study what was measured.
 
-    Where latency is an objective those are the trials of the front, up to MOST spread over it. Those with
-    equal widths are timed once. What was timed before, by a search that was resumed since, is not timed
+    Where there are several objectives those are the trials of the front, up to MOST spread over it. Those
+    with equal widths are timed once. What was timed before, by a search that was resumed since, is not timed
     again. A trial that cannot be timed, such as on a phone that is unplugged, is said and left out. Nothing
     happens where latency is neither limited nor minimised, or on another device than the table's.
     """
@@ -56,7 +56,7 @@ def measure_finalists(
         measure = functools.cache(lambda: stack.enter_context(_beside(dense, config)))
         for number, record in enumerate(_finalists(study, problem.budget.limits[LATENCY])):
             met = any(each.met is not False for each in timed.values())
-            if LATENCY not in study.objectives and number >= FINALISTS and met:
+            if len(study.objectives) == 1 and number >= FINALISTS and met:
                 break
             try:
                 measured = record.measured or _time(study, record, measure(), config, problem, watch)
@@ -90,25 +90,28 @@ def _conclude(
         )
 
 
-def keeps_to(problem: Problem, measured: Measurement, ratio: Ratio) -> bool | None:
+def judge(problem: Problem, measured: Measurement, ratio: Ratio) -> tuple[bool | None, bool | None]:
     """Tell whether a measurement keeps to the latency as it was asked, a share of the dense's or ms.
 
     Returns:
-        None where no limit was asked for.
+        Whether its median does, and whether all of its interval lies on the same side; None, None where no
+        limit was asked for.
     """
     asked = problem.budget.asked.get(LATENCY)
     if asked is None:
-        return None
+        return None, None
     limit = problem.budget.limits[LATENCY]
     if asked.is_share:
-        return ratio.ratio <= limit / asked.dense
-    return measured.median_ms <= limit
+        value, (low, high), limit = ratio.ratio, ratio.interval, limit / asked.dense
+    else:
+        value, (low, high) = measured.median_ms, measured.interval_ms
+    return value <= limit, high <= limit if value <= limit else low > limit
 
 
 def _finalists(study: SearchStudy, limit: float) -> list[TrialRecord]:
     """Return at most MOST trials of different widths: those expected to keep to the limit, the best first."""
-    if LATENCY in study.objectives:
-        front = front_of(study.records(), study.objectives)
+    if len(study.objectives) > 1:
+        front = front_of(study.records(), study.objectives, study.dense_ms)
         chosen = np.unique(np.linspace(0, len(front) - 1, min(MOST, len(front))).round().astype(int))
         ranked: Sequence[TrialRecord] = [front[place] for place in chosen.tolist()]
     else:
@@ -154,13 +157,19 @@ def _time(
     plan = plan_from_importance(problem.prunable, record.widths, decode_ranking(study.chosen["ranking"]))
     small, _, ratio = measure(rebuild(problem.prunable, plan))
     measured = MeasuredLatency(
-        small.median_ms, small.interval_ms, ratio.ratio, ratio.interval, keeps_to(problem, small, ratio)
+        small.median_ms, small.interval_ms, ratio.ratio, ratio.interval, *judge(problem, small, ratio)
     )
     study.store_measured(record.number, measured)
-    limit = config.budget.latency
-    verdict = {None: "", True: f": within {limit}", False: f": over {limit}"}[measured.met]
-    watch(Stage(f"trial {record.number} takes {_words(measured)}{verdict}"))
+    watch(Stage(f"trial {record.number} takes {_words(measured)}{_verdict(measured, config)}"))
     return measured
+
+
+def _verdict(measured: MeasuredLatency, config: RunConfig) -> str:
+    if measured.met is None:
+        return ""
+    side, other = ("within", "beyond") if measured.met else ("over", "below")
+    doubt = "" if measured.surely else f", though its interval reaches {other} it"
+    return f": {side} {config.budget.latency}{doubt}"
 
 
 def _words(measured: MeasuredLatency) -> str:

@@ -28,7 +28,7 @@ from autoprune.pipeline.amounts import resolve_budget
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Counted, Stage, Watcher, silent
 from autoprune.pipeline.places import plain, probe_writable
-from autoprune.pipeline.problem import measures_divisor
+from autoprune.pipeline.problem import MEASURED, asks_for_latency, measures_divisor, runtime_of
 from autoprune.settings import BudgetSettings, LatencySettings, RunConfig
 from autoprune.study import SearchStudy
 
@@ -42,8 +42,7 @@ def latency_setting(settings: LatencySettings) -> LatencySetting:
     Raises:
         ConfigError: an unknown probe, a command that is missing, or a device that is not there.
     """
-    names = [field.name for field in dataclasses.fields(LatencySetting)]
-    setting = LatencySetting(**{name: getattr(settings, name) for name in names})
+    setting = runtime_of(settings)
     find_probe(setting.probe)
     if setting.command is None:  # a command's device is its own
         check_device(setting)
@@ -70,6 +69,17 @@ def settle_divisor(config: RunConfig, dense: Dense, watch: Watcher) -> tuple[Run
     return dataclasses.replace(config, search=search), stairs
 
 
+def tell_idle(config: RunConfig, watch: Watcher) -> None:
+    """Say where [latency] is filled in for nothing."""
+    if config.latency != LatencySettings() and not (asks_for_latency(config) or measures_divisor(config)):
+        watch(
+            Stage(
+                "[latency] is set, but nothing is timed: neither budget.latency, search.objectives nor "
+                f'search.divisor = "{MEASURED}" asks for it'
+            )
+        )
+
+
 class LatencyTables:
     """Finds what predicts the latency of a model's candidates; its table is read or measured once.
 
@@ -79,9 +89,7 @@ class LatencyTables:
 
     def __init__(self, config: RunConfig, watch: Watcher = silent, table: LatencyTable | None = None) -> None:
         self.table = table
-        self._settings = config.latency
-        self._budget = config.budget
-        self._folder = config.output.folder
+        self._config = config
         self._watch = watch
 
     def __call__(self, prunable: Prunable) -> LatencyPredictor:
@@ -101,12 +109,13 @@ class LatencyTables:
         return None if self.table is None else self.table.to_json()
 
     def _find(self, prunable: Prunable) -> LatencyTable:
-        setting = latency_setting(self._settings)
+        setting = latency_setting(self._config.latency)
         path = self._path()
         table = None if path is None or not path.exists() else self._read(path, prunable, setting)
         if table is None:
             if path is not None:
-                probe_writable(path.parent, "latency.table" if self._settings.table else "output.folder")
+                key = "output.folder" if self._config.latency.table is None else "latency.table"
+                probe_writable(path.parent, key)
             table = self._measure(prunable, setting)
             if path is not None:
                 table.save(path)
@@ -121,11 +130,10 @@ class LatencyTables:
 
     def _path(self) -> Path | None:
         """Return the file that is named, or one in the output folder, which the next run finds."""
-        if self._settings.table is not None:
-            return Path(self._settings.table)
-        if self._folder is None:
-            return None
-        return Path(self._folder) / f"latency-{plain(self._settings.probe)}-{self._settings.batch}.json"
+        named, folder = self._config.latency, self._config.output.folder
+        if named.table is not None:
+            return Path(named.table)
+        return None if folder is None else Path(folder) / f"latency-{plain(named.probe)}-{named.batch}.json"
 
     def _read(self, path: Path, prunable: Prunable, setting: LatencySetting) -> LatencyTable | None:
         """Read a table; None where nobody named the file and it is of another model, setting or device."""
@@ -133,7 +141,7 @@ class LatencyTables:
             table = load_table(path)
             table.require(prunable, setting)
         except LatencyError:
-            if self._settings.table is not None:
+            if self._config.latency.table is not None:
                 raise
             return None
         self._watch(Stage(f"the latencies in {path} are taken"))
@@ -154,12 +162,12 @@ class LatencyTables:
         Raises:
             BudgetError: it does.
         """
-        if self._budget.latency is None:
+        if self._config.budget.latency is None:
             return
         with prepare(prunable.model, prunable.example_inputs, setting) as timed:
             timings = time_in_turn({"dense": timed}, limit_seconds=_DENSE_SECONDS)
         dense = Cost(macs=0, params=0, latency_ms=timings.measurements["dense"].median_ms)
-        resolve_budget(BudgetSettings(latency=self._budget.latency), dense)
+        resolve_budget(BudgetSettings(latency=self._config.budget.latency), dense, runtime=setting)
 
 
 def stored_tables(study: SearchStudy, config: RunConfig) -> LatencyTables:

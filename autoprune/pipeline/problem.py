@@ -11,17 +11,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
 from autoprune.errors import ConfigError, suggest
 from autoprune.footprint import make_footprint
 from autoprune.graph import Cost, Prunable
+from autoprune.latency import LatencySetting
 from autoprune.pipeline.amounts import resolve_budget
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.objectives import SCORE, objective_costs
-from autoprune.settings import BudgetSettings, RunConfig
+from autoprune.settings import BudgetSettings, LatencySettings, RunConfig
 from autoprune.space import Budget, SearchSpace, ShareSpace, SpaceSpec, build_space, load_spec
 from autoprune.space.ladder import CostFunction
 from autoprune.space.levels import FloatArray, IntArray
@@ -31,7 +32,7 @@ SHORT_OF_WINDOW = "No plan fills the budget to 98%: the search takes the nearest
 """Said by `inspect` and at the start of a search whose divisor, ratios and ties leave the window empty."""
 
 
-MEASURED = "auto"
+MEASURED: Final = "auto"
 """The search.divisor that is measured."""
 
 
@@ -104,13 +105,12 @@ def pose_priced(prunable: Prunable, config: RunConfig, measures: Mapping[str, Me
     """Pose the problem of a model whose candidates' costs are known; see `pose`."""
     dense_cost = dense_cost_of(prunable, measures)
     objectives = objective_costs(config.search)
-    budget = resolve_budget(config.budget, dense_cost, objectives)
+    budget = resolve_budget(config.budget, dense_cost, objectives, runtime_of(config.latency))
     limited = {name: measure for name, measure in measures.items() if name in budget.limits}
     space = build_space(prunable.groups, _with_measures(prunable.cost, limited), budget, space_spec(config))
     if objectives:
         space = ShareSpace(space, objectives)
-    recorded = {name: getattr(measure, "expected", measure) for name, measure in measures.items()}
-    return Problem(prunable, dense_cost, budget, space, _with_measures(prunable.cost, recorded))
+    return Problem(prunable, dense_cost, budget, space, expected_cost(prunable, measures))
 
 
 def find_measures(
@@ -121,7 +121,7 @@ def find_measures(
     Raises:
         ConfigError, BudgetError: what is asked besides latency cannot be met: measuring that takes minutes.
     """
-    measures = _footprint(prunable)
+    measures = footprint_of(prunable)
     if asks_for_latency(config) and find_latency is not None:
         require_unmeasured(prunable, config)
         measures["latency_ms"] = find_latency(prunable)
@@ -142,15 +142,32 @@ def require_unmeasured(prunable: Prunable, config: RunConfig) -> None:
     budget = dataclasses.replace(config.budget, latency=None)
     config = dataclasses.replace(config, budget=budget, search=search)
     if budget != BudgetSettings():
-        pose_priced(prunable, config, _footprint(prunable))
+        pose_priced(prunable, config, footprint_of(prunable))
     else:
         whole = Budget(macs=int(prunable.cost().macs))
         build_space(prunable.groups, prunable.cost, whole, space_spec(config))
 
 
-def _footprint(prunable: Prunable) -> dict[str, Measure]:
+def footprint_of(prunable: Prunable) -> dict[str, Measure]:
+    """Return what tells the bytes of candidates, by the name of the cost."""
     footprint = make_footprint(prunable)
     return {"size_bytes": footprint.size_bytes, "peak_memory_bytes": footprint.peak_memory_bytes}
+
+
+def expected_cost(prunable: Prunable, measures: Mapping[str, Measure]) -> CostFunction:
+    """Return all that is known of what candidates cost, their latency as it is expected."""
+    recorded = {name: getattr(measure, "expected", measure) for name, measure in measures.items()}
+    return _with_measures(prunable.cost, recorded)
+
+
+def runtime_of(settings: LatencySettings) -> LatencySetting:
+    """Return the setting that [latency] asks for, whether it can be used here or not.
+
+    Raises:
+        ConfigError: a value that no probe could use.
+    """
+    names = [field.name for field in dataclasses.fields(LatencySetting)]
+    return LatencySetting(**{name: getattr(settings, name) for name in names})
 
 
 def dense_cost_of(prunable: Prunable, measures: Mapping[str, Measure]) -> Cost:

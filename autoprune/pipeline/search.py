@@ -35,12 +35,13 @@ from autoprune.pipeline.events import Stage, TrialDone, Watcher, silent
 from autoprune.pipeline.finalists import measure_finalists
 from autoprune.pipeline.history import require_unseen_validation
 from autoprune.pipeline.identity import identify
-from autoprune.pipeline.latency import LatencyTables, settle_divisor, stored_tables
+from autoprune.pipeline.latency import LatencyTables, settle_divisor, stored_tables, tell_idle
 from autoprune.pipeline.objectives import SCORE, objective_costs
 from autoprune.pipeline.places import settle
 from autoprune.pipeline.problem import (
     SHORT_OF_WINDOW,
     Problem,
+    asks_for_latency,
     pose,
     pose_traced,
     require_unmeasured,
@@ -108,6 +109,7 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
     check_places(config)
     check_study_is_new(config)
     check_engine_runs(config)
+    tell_idle(config, watch)
     dense, config, problem, measured = _prepare(config, dense, watch)
     setting = _measure(dense, config, watch)
     dense_score = evaluate(copy.deepcopy(dense.model), dense.data.val, dense.task, setting)
@@ -165,7 +167,8 @@ def resume(
     """
     opened = open_study(storage, study)
     config = change_config(stored_config(opened), overrides)
-    check_names(config, measured=opened.chosen.get("latency") is not None)
+    known = opened.chosen.get("latency") is not None or not asks_for_latency(config)
+    check_names(config, measured=known)
     check_places(config, opened.url)
     check_engine_runs(config)
     dense = dense or load_dense(config)
@@ -358,7 +361,8 @@ def _teller(
             return
         seen[record.number] = record
         complete = [each for each in seen.values() if each.is_whole]
-        best = best_of(complete, study.objectives) if complete else None
+        best = best_of(complete, study.objectives, study.dense_ms) if complete else None
+        several = len(study.objectives) > 1
         watch(
             TrialDone(
                 number=record.number,
@@ -370,7 +374,7 @@ def _teller(
                 done=len(seen),
                 trials=config.search.trials,
                 best=None if best is None else (best.score or 0.0, (best.macs or 0) / dense_macs),
-                front=len(front_of(complete, study.objectives)) if len(study.objectives) > 1 else 0,
+                front=len(front_of(complete, study.objectives, study.dense_ms)) if several else 0,
             )
         )
 

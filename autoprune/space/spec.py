@@ -142,6 +142,11 @@ def _checked(where: str, values: Mapping[str, Any]) -> dict[str, Any]:
         "skip": (list,),
     }
     checked: dict[str, Any] = {}
+    if values.get("divisor") == "auto":
+        raise ConfigError(
+            f'{where}: divisor = "auto" is no property of a space; write search.divisor = "auto" in the '
+            "run's config."
+        )
     for key, value in values.items():
         texts = not isinstance(value, list) or all(isinstance(item, str) for item in value)
         if isinstance(value, bool) or not isinstance(value, kinds[key]) or not texts:

@@ -17,11 +17,11 @@ from autoprune.config import load_config
 from autoprune.data import load
 from autoprune.engines import TrialRunner
 from autoprune.graph import Prunable
-from autoprune.latency import LatencySetting, device_fingerprint
+from autoprune.latency import LatencySetting, Measurement, Ratio, device_fingerprint
 from autoprune.latency.table import Calibration, LatencyTable
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Event, Stage
-from autoprune.pipeline.finalists import FINALISTS, MOST, measure_finalists
+from autoprune.pipeline.finalists import FINALISTS, MOST, judge, measure_finalists
 from autoprune.pipeline.objectives import objective_costs
 from autoprune.pipeline.problem import Problem, pose
 from autoprune.pipeline.ranking import encode_ranking, rank_channels
@@ -179,6 +179,23 @@ def test_milliseconds_are_judged_as_milliseconds(tmp_path: Path) -> None:
     assert best.measured.met
     assert best.measured.latency_ms == pytest.approx(int(best.params or 0) / 1000)
     assert best.measured.latency_ms <= 30
+
+
+@pytest.mark.parametrize(
+    ("ratio", "interval", "verdict"),
+    [
+        (0.58, (0.57, 0.59), (True, True)),
+        (0.59, (0.57, 0.61), (True, False)),
+        (0.61, (0.59, 0.63), (False, False)),
+        (0.62, (0.61, 0.63), (False, True)),
+    ],
+)
+def test_a_verdict_tells_whether_its_interval_lies_on_its_side(
+    ratio: float, interval: tuple[float, float], verdict: tuple[bool, bool], tmp_path: Path
+) -> None:
+    problem = Case(tmp_path, "60%", error=1.0).problem
+    ms = Measurement(50.0, (49.0, 51.0), 50.0, 50.0, 50.0, 50.0, 20, 1.0, tight=True)
+    assert judge(problem, ms, Ratio(ratio, interval, tight=True)) == verdict
 
 
 def test_a_resumed_search_times_nothing_twice(tmp_path: Path) -> None:
