@@ -202,8 +202,8 @@ def _prepare(
     """Load or train the dense model and pose the problem; refuse what can be before any training.
 
     Returns:
-        The dense model, the config with the divisor that was measured where it was "auto", the problem, and
-        what the study keeps of the measurements: {"stairs": ..., "latency": ...}.
+        The dense model, the config with the divisor if that was measured, the problem, and what the study
+        keeps of the measurements: {"stairs": ..., "latency": ...}.
     """
     checkpoint = config.model.checkpoint
     given = dense

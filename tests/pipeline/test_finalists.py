@@ -279,6 +279,16 @@ def test_the_front_of_a_search_for_low_latency_is_timed(tmp_path: Path) -> None:
     assert note.endswith("of the dense model's time.")
 
 
+def test_a_front_of_other_costs_is_timed_where_latency_is_limited(tmp_path: Path) -> None:
+    """Predictions are 30% low: what was measured to be over the limit leaves the front."""
+    study, _ = Case(tmp_path, "60%", error=0.7, objectives=("score", "macs")).measure()
+    over = {record.number for record in study.records() if record.measured and not record.measured.met}
+    assert over
+    front = front_of(study.records(), study.objectives, study.dense_ms)
+    assert not over & {record.number for record in front}
+    assert set(summarise(study).front) == set(front)
+
+
 def test_a_front_under_a_limit_is_judged_by_it(tmp_path: Path) -> None:
     study, _ = Case(tmp_path, "60%", error=0.7, objectives=("score", "latency")).measure()
     measured = [record.measured for record in study.records() if record.measured is not None]

@@ -19,9 +19,9 @@ from autoprune.graph import Prunable
 from autoprune.latency import LatencySetting, device_fingerprint
 from autoprune.latency.table import Calibration, LatencyTable
 from autoprune.latency.widths import narrowed
-from autoprune.pipeline import Dense, inspect, report, resume, settle
+from autoprune.pipeline import Dense, inspect, report, resume, search, settle
 from autoprune.pipeline.checks import check_names, check_places
-from autoprune.pipeline.latency import LatencyTables, latency_setting, settle_divisor
+from autoprune.pipeline.latency import LatencyTables, latency_setting, settle_divisor, tell_idle
 from autoprune.pipeline.problem import measures_divisor, pose, trace_dense
 from autoprune.space.levels import FloatArray, IntArray
 from autoprune.study import open_study
@@ -167,6 +167,21 @@ def test_a_runtime_that_cannot_be_used_is_refused_before_anything_is_loaded(
         check_names(load_config("digits", overrides))
 
 
+@pytest.mark.parametrize(
+    ("overrides", "idle"),
+    [
+        (["latency.batch=32"], True),
+        ([], False),
+        (["latency.batch=32", "search.divisor=auto"], False),
+        (["latency.batch=32", "budget.latency=60%"], False),
+    ],
+)
+def test_a_section_that_nothing_asks_for_is_said(overrides: list[str], idle: bool) -> None:
+    said: list[str] = []
+    tell_idle(load_config("digits", overrides), lambda event: said.append(str(event)))
+    assert any("[latency] is set, but nothing is timed" in text for text in said) == idle
+
+
 def read(*overrides: str) -> LatencySetting:
     return latency_setting(load_config("digits", overrides).latency)
 
@@ -273,6 +288,38 @@ def test_what_was_measured_is_found_in_the_output_folder_if_it_belongs_here(tmp_
     named = dataclasses.replace(config, latency=dataclasses.replace(config.latency, table=str(path)))
     with pytest.raises(LatencyError, match="measured for another model"):
         LatencyTables(named)(prunable)
+
+
+def test_a_search_goes_on_where_the_probe_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the table that the study keeps; the best are then timed where it was measured."""
+    torch.manual_seed(0)
+    dense = Dense(make_model("digits_resnet", 10, 1).eval(), load("digits", batch_size=64), Task(), "cpu")
+    values = {
+        **CONFIG,
+        "budget": {"latency": "60%"},
+        "search": {**CONFIG["search"], "divisor": 4, "trials": 2},
+        "latency": {"probe": f"{__name__}:by_parameters", "limit_seconds": 0.01},
+        "output": {"folder": str(tmp_path / "out")},
+        "data": {"checkpoint_saw_validation": True},
+    }
+    values["search"]["storage"] = f"{tmp_path}/own.db"
+    config = load_config(values)
+    prunable = trace_dense(dense, config)
+    small_table(prunable.fingerprint).save(tmp_path / "out" / f"latency-{__name__}-by_parameters-1.json")
+    result = search(config, dense=dense)
+    assert result.best.measured is not None
+    (tmp_path / "own.db").rename(tmp_path / "moved.db")
+    monkeypatch.delattr(f"{__name__}.by_parameters")
+    said: list[str] = []
+    again = resume(
+        "own",
+        f"sqlite:///{tmp_path}/moved.db",
+        dense=dense,
+        overrides=["search.trials=4"],
+        watch=lambda event: said.append(str(event)),
+    )
+    assert [record.state for record in again.summary.records] == ["complete"] * 4
+    assert any("the best trials are not timed here: latency.probe: " in text for text in said)
 
 
 @pytest.mark.parametrize(
