@@ -91,7 +91,10 @@ def front_table(summary: StudySummary) -> Table:
 
 def _cost_headings(summary: StudySummary) -> list[str]:
     """Return a heading for each cost that is shown, and one for the milliseconds of a latency."""
-    return [heading for cost in summary.shown_costs for heading in [label(cost), *["ms"][: cost == LATENCY]]]
+    headings = []
+    for cost in summary.shown_costs:
+        headings += [label(cost), "ms"] if cost == LATENCY else [label(cost)]
+    return headings
 
 
 def _costs_of(summary: StudySummary, record: TrialRecord) -> list[str]:
@@ -144,8 +147,8 @@ def cost_notes(trial: TrialRecord) -> list[str]:
     if LATENCY not in trial.costs or trial.measured is not None:
         return []
     return [
-        f"Trial {trial.number} was not timed, its latency is predicted: finetune and export it, then time the "
-        "file beside the dense model's with `autoprune bench`."
+        f"Trial {trial.number} was not timed, its latency is predicted: finetune and export it, then time "
+        "the file beside the dense model's with `autoprune bench`."
     ]
 
 
@@ -211,7 +214,10 @@ def _about_latency(summary: StudySummary) -> str:
 def _meaning(summary: StudySummary) -> str:
     last = summary.rungs[-1]
     if not summary.by_supernet:
-        return f'Scores are those after the search\'s short rung "{last}"; a finetune trains the best trial fully.'
+        return (
+            f'Scores are those after the search\'s short rung "{last}"; a finetune trains the best trial '
+            "fully."
+        )
     return (
         f'Scores are those after the rung "{last}", on weights of the supernet; an export writes the best '
         f'trial as the rung "{SUPERNET}" scored it, a finetune trains it further.'
@@ -220,8 +226,8 @@ def _meaning(summary: StudySummary) -> str:
 
 def _about_front(summary: StudySummary) -> str:
     return (
-        f"The front has {len(summary.front)} trials: every other scores no higher at no less. Any of them can "
-        "be picked by a limit on its costs, and finetuned by its number."
+        f"The front has {len(summary.front)} trials: every other scores no higher at no less. Any of them "
+        "can be picked by a limit on its costs, and finetuned by its number."
     )
 
 
