@@ -179,11 +179,14 @@ def export(
     format_name: Annotated[str, typer.Option("--format", help="onnx, pt2 or safetensors.")] = "onnx",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write.")] = None,
     storage: Storage = None,
+    dense: Annotated[
+        bool, typer.Option("--dense", help="The dense model of the study, to be timed beside the small one.")
+    ] = False,
 ) -> None:
     """Write the small model for another runtime, and check that it computes the same."""
     from autoprune import pipeline
 
-    report = pipeline.export(target, format_name, output=output, storage=storage)
+    report = pipeline.export(target, format_name, output=output, storage=storage, dense=dense)
     difference = f"largest difference to PyTorch {report.max_difference:.2e}"
     _print_notes([f"Wrote {report.path} ({report.format}); {difference}."])
 
@@ -192,10 +195,14 @@ def export(
 def bench(
     models: Annotated[
         list[Path],
-        typer.Argument(metavar="MODEL...", help="Files .onnx or .pt2, or folders that finetune saved."),
+        typer.Argument(
+            metavar="MODEL...",
+            help="Files .onnx (run in ONNX Runtime) or .pt2, or folders that finetune saved (in PyTorch).",
+        ),
     ],
     batch: Annotated[
-        int | None, typer.Option("--batch", min=1, help="Images at a time; default what the files fix, or 1.")
+        int | None,
+        typer.Option("--batch", min=1, help="Images at a time; default what files or shapes say."),
     ] = None,
     threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")] = 1,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:1.")] = "cpu",
@@ -208,7 +215,7 @@ def bench(
         typer.Option("--shape", metavar="[NAME=]SIZES", help="Sizes that a file leaves free: 1x3x224x224."),
     ] = None,
 ) -> None:
-    """Time exported models side by side, with the ratio of each to the first."""
+    """Time exported models side by side, each in its runtime, with the ratio of each to the first."""
     from autoprune import pipeline
     from autoprune.cli.tables import bench_notes, bench_table
 

@@ -97,12 +97,14 @@ def bench_table(bench: Bench) -> Table:
         box=box.SIMPLE,
         padding=(0, 1, 0, 0),
     )
-    table.add_column("model", overflow="fold")
-    for column in ("median ms", "95% interval", "p90 ms", "ratio", "95% interval"):
+    table.add_column("model", overflow="fold", min_width=10)
+    table.add_column("runtime")
+    for column in ("median\nms", "95% interval", "p90\nms", "ratio", "95% interval"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in bench.rows:
         table.add_row(
             str(row.path),
+            row.runtime,
             _digits(row.measurement.median_ms),
             " to ".join(map(_digits, row.measurement.interval_ms)),
             _digits(row.measurement.p90_ms),

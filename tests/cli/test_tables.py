@@ -32,7 +32,10 @@ def test_models_side_by_side_fit_80_columns() -> None:
         interval = (0.99 * milliseconds, 1.01 * milliseconds)
         p10, p50, p90, p99 = (share * milliseconds for share in (0.9, 1.0, 1.2, 2.0))
         return BenchRow(
-            Path(name), Measurement(milliseconds, interval, p10, p50, p90, p99, 9, 1.0, tight=True), ratio
+            Path(name),
+            "ONNX Runtime",
+            Measurement(milliseconds, interval, p10, p50, p90, p99, 9, 1.0, tight=True),
+            ratio,
         )
 
     dense, small = (
@@ -46,8 +49,8 @@ def test_models_side_by_side_fit_80_columns() -> None:
     lines = console.file.getvalue().splitlines()
     assert lines[0].strip() == "One forward pass at batch 8 on cpu, 2 threads"
     assert [line.split() for line in lines if ".onnx" in line] == [
-        ["dense.onnx", "12346", "12222", "to", "12469", "14815"],
-        ["small.onnx", "0.0100", "0.00990", "to", "0.0101", "0.0120", "0.500", "0.400", "to", "9.00"],
+        ["dense.onnx", "ONNX", "12346", "12222", "to", "12469", "14815"],
+        ["small.onnx", "ONNX", "0.0100", "0.00990", "to", "0.0101", "0.0120", "0.500", "0.400", "to", "9.00"],
     ]
     (note,) = bench_notes(found)
     assert note.startswith("Not as exact as asked after the time limit: small.onnx.")
