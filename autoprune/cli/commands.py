@@ -79,7 +79,7 @@ def resume(
         typer.Option("--take-over", help="Also run the trials again that other hosts held; they are gone."),
     ] = False,
 ) -> None:
-    """Go on with a search that was stopped or killed; only its storage is needed."""
+    """Go on with a search that was stopped or killed, from its storage; model and data are read again."""
     from autoprune import pipeline
 
     url = pipeline.find_storage(study, storage)
