@@ -111,7 +111,8 @@ class LatencySettings:
 
     Finalists and dense model are timed in turn until the interval of their ratio is within `tolerance` (0.02:
     two percent either way), or for `limit_seconds`, but six rounds at least. The table before the search has
-    its own time, some 4 minutes. `table` is the file that keeps it, written where there is none.
+    its own time, some 4 minutes. `table` is the file that keeps it, written where there is none; by default
+    one in the output folder.
     """
 
     probe: str = "eager"
