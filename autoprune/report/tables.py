@@ -53,8 +53,8 @@ def trial_table(summary: StudySummary, *, most: int | None = None, only: TrialRe
             justify="left" if column in ("origin", "outcome") else "right",
             no_wrap=column == "origin",
         )
-    dense = _cost_cells(summary, [1.0] * len(summary.shown_costs), summary.dense_costs.get(LATENCY))
-    table.add_row("dense", f"{summary.dense_score:.4f}", *dense, "", "", "", end_section=True)
+    dense = (f"{summary.dense_score:.4f}", *_dense_costs(summary))
+    table.add_row("dense", *dense, "", "", "", end_section=True)
     scored = summary.ranked()
     failed = [record for record in summary.records if record.state == "failed" and record.score is None]
     for record in [*scored, *failed][:most] if only is None else [only]:
@@ -71,7 +71,7 @@ def trial_table(summary: StudySummary, *, most: int | None = None, only: TrialRe
 
 
 def front_table(summary: StudySummary) -> Table:
-    """Draw the trials of a search with several objectives that none dominates, the cheapest first."""
+    """Draw the trials that none dominates, the cheapest first, and the dense model above them."""
     against = ", ".join(map(label, summary.objectives[1:]))
     table = Table(
         title=f"Front of {summary.study}: {summary.metric} against {against}",
@@ -82,6 +82,7 @@ def front_table(summary: StudySummary) -> Table:
     for column in ("trial", summary.metric, *_cost_headings(summary)):
         table.add_column(column, justify="right")
     table.add_column("origin", no_wrap=True)
+    table.add_row("dense", f"{summary.dense_score:.4f}", *_dense_costs(summary), "", end_section=True)
     for record in summary.front:
         score = f"{record.score or 0.0:.4f}"
         origin = record.origin.replace(", ", "\n")
@@ -95,6 +96,11 @@ def _cost_headings(summary: StudySummary) -> list[str]:
     for cost in summary.shown_costs:
         headings += [label(cost), "ms"] if cost == LATENCY else [label(cost)]
     return headings
+
+
+def _dense_costs(summary: StudySummary) -> list[str]:
+    """Return the cells of the dense model, against which shares are taken."""
+    return _cost_cells(summary, [1.0] * len(summary.shown_costs), summary.dense_costs.get(LATENCY))
 
 
 def _costs_of(summary: StudySummary, record: TrialRecord) -> list[str]:
