@@ -16,8 +16,8 @@ from typer.main import get_command
 from autoprune.cli.commands import app
 from autoprune.config import embedded_configs, load_config
 from autoprune.engines import ENGINES, PRUNERS
+from autoprune.latency import LatencySetting
 from autoprune.latency.probes import PROBES
-from autoprune.pipeline.latency import latency_setting
 from autoprune.samplers import SAMPLERS
 
 ROOT = Path(__file__).parents[1]
@@ -79,7 +79,8 @@ def test_the_config_is_valid(tmp_path: Path) -> None:
     probes = []
     for section in sections:
         path.write_text(f"{whole}\n{section}")
-        probes.append(latency_setting(load_config(path).latency).probe)
+        asked = load_config(path).latency
+        probes.append(LatencySetting(asked.probe, threads=asked.threads, command=asked.command).probe)
     assert probes == ["onnx", "command"]
 
 
