@@ -85,7 +85,9 @@ def check_amounts(settings: BudgetSettings, *, required: bool = True) -> None:
         )
 
 
-def resolve_budget(settings: BudgetSettings, dense: Cost, objectives: Sequence[str] = ()) -> Budget:
+def resolve_budget(
+    settings: BudgetSettings, dense: Cost, objectives: Sequence[str] = (), runtime: object = "as measured"
+) -> Budget:
     """Turn a [budget] section into absolute limits; FLOPs are 2 x MACs.
 
     A cost that is an objective and has no limit may be as high as the dense model's.
@@ -94,6 +96,7 @@ def resolve_budget(settings: BudgetSettings, dense: Cost, objectives: Sequence[s
         settings: the section as it was read.
         dense: the dense model's cost, against which shares are taken; with its latency where that is limited.
         objectives: the costs that are minimised.
+        runtime: names what latency is measured with, for messages.
 
     Raises:
         ConfigError: an amount is malformed, or no limit is given.
@@ -108,6 +111,11 @@ def resolve_budget(settings: BudgetSettings, dense: Cost, objectives: Sequence[s
         dense_cost = getattr(dense, key.cost)
         text = str(getattr(settings, key.name))
         words = Asked(f"budget.{key.name}", text, key.unit, key.per_cost, dense_cost * key.per_cost)
+        if key.suffixes is _TIMES and amount.units(dense_cost) >= dense_cost:
+            raise BudgetError(
+                f"{words.key}: {text} is not below what the dense model takes already, {dense_cost:.3g} ms "
+                f"({runtime}); ask for less, or check [latency]."
+            )
         limit = _limit(amount, words, counted=isinstance(dense_cost, int))
         if limit < limits.get(key.cost, dense_cost):
             limits[key.cost], asked[key.cost] = limit, words

@@ -18,7 +18,10 @@ from autoprune.pipeline.amounts import Limit, read_limit
 from autoprune.report import StudySummary, summarise
 from autoprune.report.costs import amount, milliseconds
 from autoprune.study import TrialRecord, open_study
-from autoprune.study.front import best_of
+from autoprune.study.front import best_of, was_over_limit
+from autoprune.study.records import cost_of
+
+LATENCY = "latency_ms"
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class Picked:
 def best(study: str, storage: str, limits: Mapping[str, str] | None = None) -> Picked:
     """Pick the complete trial with the best score within limits, or the study's best where none is given.
 
-    A latency is judged as it was measured where the trial was timed on the device, else as predicted.
+    A latency is judged as it was measured where the trial was timed on the device, else as predicted. Trials
+    that were measured to be over the search's own limit are taken only where another latency is given here.
 
     Args:
         study: its name.
@@ -55,20 +59,19 @@ def best(study: str, storage: str, limits: Mapping[str, str] | None = None) -> P
     summary = summarise(opened)
     read = [read_limit(name, value, summary.dense_costs) for name, value in (limits or {}).items()]
     complete = opened.finished()
-    within = [record for record in complete if all(_cost(record, each) <= each.most for each in read)]
+    judged = any(each.key.cost == LATENCY for each in read)
+    allowed = [record for record in complete if judged or not was_over_limit(record)] or complete
+    within = [record for record in allowed if all(_cost(record, each) <= each.most for each in read)]
     if not within:
         raise StudyError(f"{study}: {_least(complete, read, summary)}")
-    trial = best_of(within, opened.objectives) if read else opened.best()
+    trial = best_of(within, opened.objectives, opened.dense_ms) if read else opened.best()
     command = ["autoprune", "finetune", study, "--storage", storage, "--trial", str(trial.number)]
     return Picked(summary, trial, shlex.join(command))
 
 
 def _cost(record: TrialRecord, limit: Limit) -> float:
     """Return what a trial costs of what is limited; infinite where that is not known."""
-    if limit.key.cost == "latency_ms" and record.measured is not None:
-        measured = record.measured
-        return measured.ratio * limit.whole if limit.is_share else measured.latency_ms
-    return record.costs.get(limit.key.cost, math.inf)
+    return cost_of(record, limit.key.cost, limit.whole if limit.is_share else None)
 
 
 def _least(complete: Sequence[TrialRecord], limits: Sequence[Limit], summary: StudySummary) -> str:
@@ -78,7 +81,8 @@ def _least(complete: Sequence[TrialRecord], limits: Sequence[Limit], summary: St
         smallest = min(complete, key=lambda record: _cost(record, limit))
         cost = _cost(smallest, limit)
         if math.isinf(cost):
-            return f"its trials have no {limit.key.name}, so {limit.option} cannot be judged."
+            name = limit.key.name
+            return f"this search neither limited nor minimised {name}: {limit.option} cannot be judged."
         share = f"{cost / summary.dense_costs[limit.key.cost]:.1%}, " if limit.whole else ""
         told.append(f"{_said(limit, cost)} ({share}trial {smallest.number})")
     asked = " and ".join(f"{limit.option} {limit.text}" for limit in limits)

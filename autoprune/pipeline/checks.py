@@ -15,17 +15,17 @@ from autoprune.criteria import CRITERIA
 from autoprune.engines import ENGINES, PRUNERS, Workers, check_engine
 from autoprune.errors import ConfigError, StudyError, suggest
 from autoprune.pipeline.amounts import check_amounts
-from autoprune.pipeline.latency import MEASURED, latency_setting
+from autoprune.pipeline.latency import latency_setting
 from autoprune.pipeline.objectives import objective_costs
 from autoprune.pipeline.places import probe_writable, storage_file
-from autoprune.pipeline.problem import asks_for_latency, space_spec
+from autoprune.pipeline.problem import asks_for_latency, measures_divisor, space_spec
 from autoprune.pipeline.scoring import parse_rungs
 from autoprune.pipeline.train import AUTO, named_setting, schedule_of
 from autoprune.pipeline.warm_starts import WARM_STARTS
 from autoprune.precision import resolve_device
 from autoprune.samplers import SAMPLERS, EvolutionRates, check_objectives
 from autoprune.samplers.evolution import settled_rates
-from autoprune.settings import EvolutionSettings, RunConfig, SearchSettings
+from autoprune.settings import EvolutionSettings, LatencySettings, RunConfig, SearchSettings
 from autoprune.study import study_state
 from autoprune.study.storage import is_in_memory, names_in_file
 from autoprune.task import make_task
@@ -34,8 +34,12 @@ IDLE_PRUNERS = ("none", SearchSettings().pruner)
 """What a search with several objectives, which stops no trial, takes: no pruner, and the default one."""
 
 
-def check_names(config: RunConfig) -> None:
+def check_names(config: RunConfig, *, measured: bool = False) -> None:
     """Refuse names that no table has, and numbers that no schedule takes.
+
+    Args:
+        config: settled.
+        measured: whether a study holds the latencies that are needed: probe and device may then be missing.
 
     Raises:
         ConfigError: the first that is wrong, with the nearest known name.
@@ -65,17 +69,18 @@ def check_names(config: RunConfig) -> None:
     make_task(config.task.loss, config.task.metric)
     check_amounts(config.budget, required=not costs)
     parse_rungs(config.score)
-    _check_latency(config)
+    _check_latency(config, measured)
     schedule_of(config.train)
     schedule_of(config.supernet)
     if config.finetune.epochs:
         schedule_of(config.finetune)
 
 
-def _check_latency(config: RunConfig) -> None:
+def _check_latency(config: RunConfig, measured: bool) -> None:
     """Refuse a space that cannot be, and a runtime that cannot be used where it is to be measured."""
-    is_measured = config.search.divisor == MEASURED
-    if is_measured or asks_for_latency(config):
+    is_measured = measures_divisor(config)
+    is_set = config.latency != LatencySettings()
+    if not measured and (is_set or is_measured or asks_for_latency(config)):
         latency_setting(config.latency)
     search = dataclasses.replace(config.search, divisor=None if is_measured else config.search.divisor)
     space_spec(dataclasses.replace(config, search=search))
@@ -104,13 +109,17 @@ def check_engine_runs(config: RunConfig) -> None:
     check_engine(config.search.engine, workers_of(config.search))
 
 
-def check_places(config: RunConfig) -> None:
+def check_places(config: RunConfig, opened: str | None = None) -> None:
     """Refuse an output folder, or a folder of the storage, that cannot be written; nothing is made.
+
+    Args:
+        config: settled.
+        opened: the URL of the storage in which the study was found; it holds what was measured, too.
 
     Raises:
         ConfigError: it cannot be made or written, or the storage is none for several processes.
     """
-    storage = str(config.search.storage)
+    storage = opened or str(config.search.storage)
     probe_writable(str(config.output.folder), "output.folder")
     file = storage_file(storage)
     if file is not None:
@@ -122,6 +131,8 @@ def check_places(config: RunConfig) -> None:
             f"search.storage: {storage} is seen by one process only; name a file, e.g. runs/study.db, for "
             f'the engine "{config.search.engine}".'
         )
+    if opened is None and config.latency.table is not None:
+        probe_writable(Path(config.latency.table).parent, "latency.table")
     if config.train.when_missing and config.model.checkpoint is not None:
         probe_writable(Path(config.model.checkpoint).parent, "model.checkpoint")
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from autoprune.criteria import plan_from_importance
-from autoprune.errors import LatencyError
+from autoprune.errors import ConfigError, LatencyError
 from autoprune.latency import Measure, Measurement, Ratio, beside
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Stage, Watcher
@@ -42,25 +42,46 @@ def measure_finalists(
 ) -> None:
     """Time the best trials, the best first, and keep in the study what was measured.
 
-    Where latency is an objective those are the trials of the front, up to MOST spread over it. Those with
-    equal widths are timed once. What was timed before, by a search that was resumed since, is not timed
-    again. Nothing happens where latency is neither limited nor minimised, or on another device than the
-    table's.
+    Where there are several objectives those are the trials of the front, up to MOST spread over it. Those
+    with equal widths are timed once. What was timed before, by a search that was resumed since, is not timed
+    again. A trial that cannot be timed, such as on a phone that is unplugged, is said and left out. Nothing
+    happens where latency is neither limited nor minimised, or on another device than the table's.
     """
     if LATENCY not in problem.budget.limits or _is_elsewhere(study, config, problem, watch):
         return
     timed: dict[tuple[int, ...], MeasuredLatency] = {}
+    failed: list[int] = []
     with contextlib.ExitStack() as stack:
         # The dense model is made ready for the first that has to be timed, if there is any.
         measure = functools.cache(lambda: stack.enter_context(_beside(dense, config)))
-        for number, record in enumerate(_finalists(study)):
+        for number, record in enumerate(_finalists(study, problem.budget.limits[LATENCY])):
             met = any(each.met is not False for each in timed.values())
-            if LATENCY not in study.objectives and number >= FINALISTS and met:
+            if len(study.objectives) == 1 and number >= FINALISTS and met:
                 break
-            widths = tuple(record.widths.values())
-            timed[widths] = record.measured or _time(study, record, measure(), config, problem, watch)
-    if timed and all(measured.met is False for measured in timed.values()):
-        fastest = min(timed.values(), key=lambda measured: measured.ratio)
+            try:
+                measured = record.measured or _time(study, record, measure(), config, problem, watch)
+            except LatencyError as error:
+                failed.append(record.number)
+                watch(Stage(f"trial {record.number} cannot be timed: {error}"))
+                continue
+            timed[tuple(record.widths.values())] = measured
+    _conclude(study, config, list(timed.values()), failed, watch)
+
+
+def _conclude(
+    study: SearchStudy,
+    config: RunConfig,
+    timed: Sequence[MeasuredLatency],
+    failed: Sequence[int],
+    watch: Watcher,
+) -> None:
+    """Say how many could not be timed, or that none of those that were keeps to the limit."""
+    if failed:
+        later = f"`autoprune resume {study.name} --storage {study.url}` times them later"
+        told = f"{len(failed)} of the best trials could not" if timed else "none of the best trials could"
+        watch(Stage(f"{told} be timed; {later}"))
+    if timed and all(measured.met is False for measured in timed):
+        fastest = min(timed, key=lambda measured: measured.ratio)
         watch(
             Stage(
                 f"none of the {len(timed)} best trials keeps to budget.latency = {config.budget.latency}; "
@@ -69,31 +90,36 @@ def measure_finalists(
         )
 
 
-def keeps_to(problem: Problem, measured: Measurement, ratio: Ratio) -> bool | None:
+def judge(problem: Problem, measured: Measurement, ratio: Ratio) -> tuple[bool | None, bool | None]:
     """Tell whether a measurement keeps to the latency as it was asked, a share of the dense's or ms.
 
     Returns:
-        None where no limit was asked for.
+        Whether its median does, and whether all of its interval lies on the same side; None, None where no
+        limit was asked for.
     """
     asked = problem.budget.asked.get(LATENCY)
     if asked is None:
-        return None
+        return None, None
     limit = problem.budget.limits[LATENCY]
     if asked.is_share:
-        return ratio.ratio <= limit / asked.dense
-    return measured.median_ms <= limit
+        value, (low, high), limit = ratio.ratio, ratio.interval, limit / asked.dense
+    else:
+        value, (low, high) = measured.median_ms, measured.interval_ms
+    return value <= limit, high <= limit if value <= limit else low > limit
 
 
-def _finalists(study: SearchStudy) -> list[TrialRecord]:
-    """Return at most MOST trials of different widths, the best score first."""
-    if LATENCY in study.objectives:
-        front = front_of(study.records(), study.objectives)
+def _finalists(study: SearchStudy, limit: float) -> list[TrialRecord]:
+    """Return at most MOST trials of different widths: those expected to keep to the limit, the best first."""
+    if len(study.objectives) > 1:
+        front = front_of(study.records(), study.objectives, study.dense_ms)
         chosen = np.unique(np.linspace(0, len(front) - 1, min(MOST, len(front))).round().astype(int))
         ranked: Sequence[TrialRecord] = [front[place] for place in chosen.tolist()]
     else:
         ranked = [record for record in study.records() if record.is_whole]
     by_widths: dict[tuple[int, ...], TrialRecord] = {}
-    for record in sorted(ranked, key=lambda record: -record.scores[-1].score):
+    # Off the steps of a runtime a candidate takes longer than its space could tell: such come last.
+    order = {record.number: (record.costs[LATENCY] > limit, -record.scores[-1].score) for record in ranked}
+    for record in sorted(ranked, key=lambda record: order[record.number]):
         by_widths.setdefault(tuple(record.widths.values()), record)
     return list(by_widths.values())[:MOST]
 
@@ -109,12 +135,12 @@ def _beside(dense: Dense, config: RunConfig) -> contextlib.AbstractContextManage
 
 
 def _is_elsewhere(study: SearchStudy, config: RunConfig, problem: Problem, watch: Watcher) -> bool:
-    """Tell whether this is another device than the study's table was measured on, and say so."""
+    """Tell whether the table was measured on another device, or by a probe that is not here; say so."""
     table = stored_tables(study, config).table
     try:
         if table is not None:
             table.require(problem.prunable, latency_setting(config.latency))
-    except LatencyError as error:
+    except (LatencyError, ConfigError) as error:
         watch(Stage(f"the best trials are not timed here: {error}"))
         return True
     return False
@@ -131,13 +157,19 @@ def _time(
     plan = plan_from_importance(problem.prunable, record.widths, decode_ranking(study.chosen["ranking"]))
     small, _, ratio = measure(rebuild(problem.prunable, plan))
     measured = MeasuredLatency(
-        small.median_ms, small.interval_ms, ratio.ratio, ratio.interval, keeps_to(problem, small, ratio)
+        small.median_ms, small.interval_ms, ratio.ratio, ratio.interval, *judge(problem, small, ratio)
     )
     study.store_measured(record.number, measured)
-    limit = config.budget.latency
-    verdict = {None: "", True: f": within {limit}", False: f": over {limit}"}[measured.met]
-    watch(Stage(f"trial {record.number} takes {_words(measured)}{verdict}"))
+    watch(Stage(f"trial {record.number} takes {_words(measured)}{_verdict(measured, config)}"))
     return measured
+
+
+def _verdict(measured: MeasuredLatency, config: RunConfig) -> str:
+    if measured.met is None:
+        return ""
+    side, other = ("within", "beyond") if measured.met else ("over", "below")
+    doubt = "" if measured.surely else f", though its interval reaches {other} it"
+    return f": {side} {config.budget.latency}{doubt}"
 
 
 def _words(measured: MeasuredLatency) -> str:

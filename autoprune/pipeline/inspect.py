@@ -9,22 +9,34 @@ Before: a config; after: the user, who chooses a budget, a divisor, what to free
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from autoprune.errors import BudgetError
-from autoprune.graph import Cost
-from autoprune.pipeline.amounts import resolve_budget
+from autoprune.graph import Cost, Prunable
+from autoprune.pipeline.amounts import KEYS, resolve_budget
 from autoprune.pipeline.dense import Dense, load_dense
 from autoprune.pipeline.events import Watcher, silent
 from autoprune.pipeline.latency import LatencyTables, settle_divisor
 from autoprune.pipeline.objectives import objective_costs
 from autoprune.pipeline.places import settle
-from autoprune.pipeline.problem import dense_cost_of, find_measures, pose_priced, space_spec, trace_dense
+from autoprune.pipeline.problem import (
+    Measure,
+    dense_cost_of,
+    expected_cost,
+    find_measures,
+    footprint_of,
+    pose_priced,
+    runtime_of,
+    space_spec,
+    trace_dense,
+)
 from autoprune.settings import RunConfig
-from autoprune.space import Budget, build_space
+from autoprune.space import Budget, SearchSpace, build_space
 
 _PARAMETER_COPIES = 5
 """Dense model, candidate, gradients, momentum, and the candidate's weights as they are handed on."""
@@ -45,6 +57,15 @@ class GroupRow:
 
 
 @dataclass(frozen=True)
+class CostRange:
+    """One cost of the smallest and the largest plan of a search space, and of the dense model."""
+
+    smallest: float
+    largest: float
+    dense: float
+
+
+@dataclass(frozen=True)
 class Inspection:
     """What `inspect` found.
 
@@ -55,6 +76,8 @@ class Inspection:
         dense_cost: of the whole model.
         smallest: of the smallest plan of the search space.
         largest: of its largest plan.
+        costs: by name, what is limited or minimised; without the latency where other limits cannot be met,
+            since it is not measured then.
         budget: the limits asked for, in absolute numbers; None where the config names none that can be met.
         in_window: whether some plan fills the budget to [0.98, 1.00].
         problem: why the budget cannot be met, else "".
@@ -67,6 +90,7 @@ class Inspection:
     dense_cost: Cost
     smallest: Cost
     largest: Cost
+    costs: Mapping[str, CostRange]
     budget: Budget | None
     in_window: bool
     problem: str
@@ -74,7 +98,9 @@ class Inspection:
 
 
 def inspect(config: RunConfig, *, watch: Watcher = silent) -> Inspection:
-    """Trace a config's model and tell what a search would meet; no weights are read and nothing is written.
+    """Trace a config's model and tell what a search would meet; no weights are read.
+
+    Nothing is written but latencies, where they had to be measured: the search that follows takes them.
 
     Args:
         config: of the run.
@@ -91,10 +117,12 @@ def inspect(config: RunConfig, *, watch: Watcher = silent) -> Inspection:
     spec = space_spec(config)
     whole = build_space(prunable.groups, prunable.cost, Budget(macs=int(dense_cost.macs)), spec)
     budget, in_window, problem = None, False, ""
+    measures = footprint_of(prunable)
     try:
         measures = find_measures(prunable, config, LatencyTables(config, watch))
         objectives = objective_costs(config.search)
-        budget = resolve_budget(config.budget, dense_cost_of(prunable, measures), objectives)
+        dense_costs = dense_cost_of(prunable, measures)
+        budget = resolve_budget(config.budget, dense_costs, objectives, runtime_of(config.latency))
         in_window = pose_priced(prunable, config, measures).space.reach().in_window
     except BudgetError as error:
         problem = str(error)
@@ -120,11 +148,29 @@ def inspect(config: RunConfig, *, watch: Watcher = silent) -> Inspection:
         dense_cost=dense_cost,
         smallest=reach.smallest.one(),
         largest=reach.largest.one(),
+        costs=_ranges(prunable, whole, measures, config),
         budget=budget,
         in_window=in_window,
         problem=problem,
         memory_bytes=_memory(dense, config),
     )
+
+
+def _ranges(
+    prunable: Prunable, space: SearchSpace, measures: Mapping[str, Measure], config: RunConfig
+) -> dict[str, CostRange]:
+    """Return the range of each cost that is limited or minimised and can be told."""
+    limited = [key.cost for key in KEYS if getattr(config.budget, key.name) is not None]
+    ends = np.array([[each.low for each in space.variables], [each.high for each in space.variables]])
+    cost = expected_cost(prunable, measures)(space.snap(ends)).known()
+    dense = dense_cost_of(prunable, measures).known()
+    names = dict.fromkeys([*objective_costs(config.search), *limited])
+    return {
+        name: CostRange(float(smallest), float(largest), float(dense[name]))
+        for name in names
+        if name in cost
+        for smallest, largest in [np.asarray(cost[name])]
+    }
 
 
 def _memory(dense: Dense, config: RunConfig) -> int:

@@ -1,4 +1,4 @@
-"""What is measured of the runtime under [latency] before a search: a divisor that is "auto", a table.
+"""What is measured of the runtime under [latency] before a search: the divisor, and a table.
 
 Before: settings and the dense model; after: the space is built from it, and the study keeps it.
 
@@ -14,6 +14,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from autoprune.errors import LatencyError
 from autoprune.graph import Cost, Prunable
 from autoprune.latency import LatencySetting, prepare, time_in_turn
 from autoprune.latency.blocks import heavy_blocks
@@ -26,14 +27,13 @@ from autoprune.latency.tabulate import measure_table
 from autoprune.pipeline.amounts import resolve_budget
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Counted, Stage, Watcher, silent
+from autoprune.pipeline.places import plain, probe_writable
+from autoprune.pipeline.problem import MEASURED, asks_for_latency, measures_divisor, runtime_of
 from autoprune.settings import BudgetSettings, LatencySettings, RunConfig
 from autoprune.study import SearchStudy
 
 _DENSE_SECONDS = 2.0
 """That the dense model is timed for at most before its table is measured."""
-
-MEASURED = "auto"
-"""The search.divisor that is measured."""
 
 
 def latency_setting(settings: LatencySettings) -> LatencySetting:
@@ -42,8 +42,7 @@ def latency_setting(settings: LatencySettings) -> LatencySetting:
     Raises:
         ConfigError: an unknown probe, a command that is missing, or a device that is not there.
     """
-    names = [field.name for field in dataclasses.fields(LatencySetting)]
-    setting = LatencySetting(**{name: getattr(settings, name) for name in names})
+    setting = runtime_of(settings)
     find_probe(setting.probe)
     if setting.command is None:  # a command's device is its own
         check_device(setting)
@@ -51,20 +50,34 @@ def latency_setting(settings: LatencySettings) -> LatencySetting:
 
 
 def settle_divisor(config: RunConfig, dense: Dense, watch: Watcher) -> tuple[RunConfig, Stairs | None]:
-    """Measure the divisor where it is "auto"; the config that is returned has a number.
+    """Measure the divisor where it is "auto", or where it is left open and latency is limited or minimised.
+
+    The config that is returned has a number then.
 
     Raises:
         ConfigError: the runtime of [latency] cannot be used here.
         LatencyError: nothing of the model can be measured there.
     """
-    if config.search.divisor != MEASURED:
+    if not measures_divisor(config):
         return config, None
     setting = latency_setting(config.latency)
-    watch(Stage(f"measuring which multiples of channels {setting.probe} is fast at"))
+    open_yet = "" if config.search.divisor is not None else "search.divisor is not given: "
+    watch(Stage(f"{open_yet}measuring which multiples of channels {setting.probe} is fast at"))
     stairs = measure_stairs(heavy_blocks(dense.model, dense.example_inputs), setting)
     watch(Stage(f"widths are multiples of {stairs.divisor}"))
     search = dataclasses.replace(config.search, divisor=stairs.divisor)
     return dataclasses.replace(config, search=search), stairs
+
+
+def tell_idle(config: RunConfig, watch: Watcher) -> None:
+    """Say where [latency] is filled in for nothing."""
+    if config.latency != LatencySettings() and not (asks_for_latency(config) or measures_divisor(config)):
+        watch(
+            Stage(
+                "[latency] is set, but nothing is timed: neither budget.latency, search.objectives nor "
+                f'search.divisor = "{MEASURED}" asks for it'
+            )
+        )
 
 
 class LatencyTables:
@@ -76,8 +89,7 @@ class LatencyTables:
 
     def __init__(self, config: RunConfig, watch: Watcher = silent, table: LatencyTable | None = None) -> None:
         self.table = table
-        self._settings = config.latency
-        self._budget = config.budget
+        self._config = config
         self._watch = watch
 
     def __call__(self, prunable: Prunable) -> LatencyPredictor:
@@ -97,12 +109,13 @@ class LatencyTables:
         return None if self.table is None else self.table.to_json()
 
     def _find(self, prunable: Prunable) -> LatencyTable:
-        setting = latency_setting(self._settings)
-        path = None if self._settings.table is None else Path(self._settings.table)
-        if path is not None and path.exists():
-            table = load_table(path)
-            table.require(prunable, setting)
-        else:
+        setting = latency_setting(self._config.latency)
+        path = self._path()
+        table = None if path is None or not path.exists() else self._read(path, prunable, setting)
+        if table is None:
+            if path is not None:
+                key = "output.folder" if self._config.latency.table is None else "latency.table"
+                probe_writable(path.parent, key)
             table = self._measure(prunable, setting)
             if path is not None:
                 table.save(path)
@@ -113,6 +126,25 @@ class LatencyTables:
                 f"on candidates held out ({found.candidates} timed in {found.seconds:.0f} s)"
             )
         )
+        return table
+
+    def _path(self) -> Path | None:
+        """Return the file that is named, or one in the output folder, which the next run finds."""
+        named, folder = self._config.latency, self._config.output.folder
+        if named.table is not None:
+            return Path(named.table)
+        return None if folder is None else Path(folder) / f"latency-{plain(named.probe)}-{named.batch}.json"
+
+    def _read(self, path: Path, prunable: Prunable, setting: LatencySetting) -> LatencyTable | None:
+        """Read a table; None where nobody named the file and it is of another model, setting or device."""
+        try:
+            table = load_table(path)
+            table.require(prunable, setting)
+        except LatencyError:
+            if self._config.latency.table is not None:
+                raise
+            return None
+        self._watch(Stage(f"the latencies in {path} are taken"))
         return table
 
     def _measure(self, prunable: Prunable, setting: LatencySetting) -> LatencyTable:
@@ -130,12 +162,12 @@ class LatencyTables:
         Raises:
             BudgetError: it does.
         """
-        if self._budget.latency is None:
+        if self._config.budget.latency is None:
             return
         with prepare(prunable.model, prunable.example_inputs, setting) as timed:
             timings = time_in_turn({"dense": timed}, limit_seconds=_DENSE_SECONDS)
         dense = Cost(macs=0, params=0, latency_ms=timings.measurements["dense"].median_ms)
-        resolve_budget(BudgetSettings(latency=self._budget.latency), dense)
+        resolve_budget(BudgetSettings(latency=self._config.budget.latency), dense, runtime=setting)
 
 
 def stored_tables(study: SearchStudy, config: RunConfig) -> LatencyTables:

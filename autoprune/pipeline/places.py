@@ -42,12 +42,12 @@ def settle(config: RunConfig, *, named: bool = True) -> RunConfig:
         _require_function("data", "loaders", data.name, data.loaders)
         _require_lasting(search.storage)
     model_label = model.name or model.factory
-    label = _plain(f"{model_label or 'model'}-{data.name or data.loaders or 'data'}")
+    label = plain(f"{model_label or 'model'}-{data.name or data.loaders or 'data'}")
     limits = {key: value for key, value in dataclasses.asdict(config.budget).items() if value is not None}
     study = search.study
     if study is None:
         words = [*search.objectives[1:], *(f"{key}{value}" for key, value in limits.items())]
-        study = _plain("-".join([label, *words]))[:_LONGEST_NAME]
+        study = plain("-".join([label, *words]))[:_LONGEST_NAME]
     _require_plain(study)
     checkpoint = model.checkpoint
     if checkpoint is None and model.weights is None and model.name is not None:
@@ -62,6 +62,7 @@ def settle(config: RunConfig, *, named: bool = True) -> RunConfig:
             space=_absolute(search.space),
             storage=absolute_storage(search.storage or f"{RUNS}/{study}.db"),
         ),
+        latency=dataclasses.replace(config.latency, table=_absolute(config.latency.table)),
         output=dataclasses.replace(
             config.output, folder=_absolute(config.output.folder or f"{RUNS}/{study}")
         ),
@@ -96,7 +97,7 @@ def find_storage(study: str, storage: str | None = None) -> str:
         if file is not None and not file.is_file():
             raise StudyError(f"--storage {storage}: no such file; there is no study to go on with.")
         return url
-    own = Path(RUNS) / f"{_plain(study)}.db"
+    own = Path(RUNS) / f"{plain(study)}.db"
     files = sorted(Path(RUNS).glob("*.db"), key=lambda path: (path != own, path))
     names: list[str] = []
     for file in files:
@@ -164,9 +165,9 @@ def _require_function(section: str, key: str, name: str | None, reference: str |
 
 def _require_plain(study: str) -> None:
     """Refuse a study's name that is no name of a file: it names a storage and a folder of results too."""
-    plain = _plain(study)
-    if study != plain or not plain or len(plain.encode()) > _LONGEST_NAME:
-        hint = f' Write e.g. "{plain[:40]}".' if plain else ""
+    wanted = plain(study)
+    if study != wanted or not wanted or len(wanted.encode()) > _LONGEST_NAME:
+        hint = f' Write e.g. "{wanted[:40]}".' if wanted else ""
         raise ConfigError(
             f'search.study: got "{study}", expected at most {_LONGEST_NAME} letters, digits or "_", "-", '
             f'".", "=", beginning and ending with none of "-" and ".".{hint}'
@@ -196,7 +197,7 @@ def _file_of(storage: str) -> tuple[str, str | None]:
     return storage, None
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Keep what every file system takes in a name."""
     return re.sub(r"[^\w.=-]+", "-", text.replace("%", "")).strip("-.")
 

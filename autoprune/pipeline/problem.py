@@ -11,17 +11,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
 from autoprune.errors import ConfigError, suggest
 from autoprune.footprint import make_footprint
 from autoprune.graph import Cost, Prunable
+from autoprune.latency import LatencySetting
 from autoprune.pipeline.amounts import resolve_budget
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.objectives import SCORE, objective_costs
-from autoprune.settings import BudgetSettings, RunConfig
+from autoprune.settings import BudgetSettings, LatencySettings, RunConfig
 from autoprune.space import Budget, SearchSpace, ShareSpace, SpaceSpec, build_space, load_spec
 from autoprune.space.ladder import CostFunction
 from autoprune.space.levels import FloatArray, IntArray
@@ -31,13 +32,24 @@ SHORT_OF_WINDOW = "No plan fills the budget to 98%: the search takes the nearest
 """Said by `inspect` and at the start of a search whose divisor, ratios and ties leave the window empty."""
 
 
+MEASURED: Final = "auto"
+"""The search.divisor that is measured."""
+
+
 class PredictLatency(Protocol):
-    """Tells the latency of candidates."""
+    """Tells the latency of candidates.
+
+    On a runtime with stairs the two answers differ off the steps, where the first one is too low: the space
+    needs it, since it fills budgets by a cost that never falls; what a candidate takes is the second.
+    """
 
     dense_ms: float
 
     def __call__(self, widths: IntArray) -> FloatArray:
         """Return milliseconds [n] of widths [n, groups]; they never fall where a width grows."""
+
+    def expected(self, widths: IntArray) -> FloatArray:
+        """Return the expected milliseconds [n] of widths [n, groups]."""
 
 
 FindLatency = Callable[[Prunable], PredictLatency]
@@ -57,7 +69,8 @@ class Problem:
         dense_cost: all that is known of the dense model's cost.
         budget: the limits; with several objectives, on each of the costs among them, too.
         space: what samplers propose in; with several objectives, the share of these limits as well.
-        cost: all that is known of what candidates cost; the space itself computes what is limited.
+        cost: all that is known of what candidates cost, for their records: the expected latency, where the
+            space fills the budget by the lowest that never falls as widths grow.
     """
 
     prunable: Prunable
@@ -92,12 +105,12 @@ def pose_priced(prunable: Prunable, config: RunConfig, measures: Mapping[str, Me
     """Pose the problem of a model whose candidates' costs are known; see `pose`."""
     dense_cost = dense_cost_of(prunable, measures)
     objectives = objective_costs(config.search)
-    budget = resolve_budget(config.budget, dense_cost, objectives)
+    budget = resolve_budget(config.budget, dense_cost, objectives, runtime_of(config.latency))
     limited = {name: measure for name, measure in measures.items() if name in budget.limits}
     space = build_space(prunable.groups, _with_measures(prunable.cost, limited), budget, space_spec(config))
     if objectives:
         space = ShareSpace(space, objectives)
-    return Problem(prunable, dense_cost, budget, space, _with_measures(prunable.cost, measures))
+    return Problem(prunable, dense_cost, budget, space, expected_cost(prunable, measures))
 
 
 def find_measures(
@@ -108,18 +121,53 @@ def find_measures(
     Raises:
         ConfigError, BudgetError: what is asked besides latency cannot be met: measuring that takes minutes.
     """
-    footprint = make_footprint(prunable)
-    measures: dict[str, Measure] = {
-        "size_bytes": footprint.size_bytes,
-        "peak_memory_bytes": footprint.peak_memory_bytes,
-    }
+    measures = footprint_of(prunable)
     if asks_for_latency(config) and find_latency is not None:
-        others = dataclasses.replace(config.budget, latency=None)
-        if others != BudgetSettings():
-            search = dataclasses.replace(config.search, objectives=(SCORE,))
-            pose_priced(prunable, dataclasses.replace(config, budget=others, search=search), measures)
+        require_unmeasured(prunable, config)
         measures["latency_ms"] = find_latency(prunable)
     return measures
+
+
+def require_unmeasured(prunable: Prunable, config: RunConfig) -> None:
+    """Refuse what is wrong with the space and with the limits on anything but the latency.
+
+    A divisor that is measured is left open here: it counts once it is known.
+
+    Raises:
+        ConfigError: the space cannot be built as written, e.g. a pattern in it matches no group.
+        BudgetError: one of those limits is not below what the dense model has, or no plan meets it.
+    """
+    divisor = None if measures_divisor(config) else config.search.divisor
+    search = dataclasses.replace(config.search, objectives=(SCORE,), divisor=divisor)
+    budget = dataclasses.replace(config.budget, latency=None)
+    config = dataclasses.replace(config, budget=budget, search=search)
+    if budget != BudgetSettings():
+        pose_priced(prunable, config, footprint_of(prunable))
+    else:
+        whole = Budget(macs=int(prunable.cost().macs))
+        build_space(prunable.groups, prunable.cost, whole, space_spec(config))
+
+
+def footprint_of(prunable: Prunable) -> dict[str, Measure]:
+    """Return what tells the bytes of candidates, by the name of the cost."""
+    footprint = make_footprint(prunable)
+    return {"size_bytes": footprint.size_bytes, "peak_memory_bytes": footprint.peak_memory_bytes}
+
+
+def expected_cost(prunable: Prunable, measures: Mapping[str, Measure]) -> CostFunction:
+    """Return all that is known of what candidates cost, their latency as it is expected."""
+    recorded = {name: getattr(measure, "expected", measure) for name, measure in measures.items()}
+    return _with_measures(prunable.cost, recorded)
+
+
+def runtime_of(settings: LatencySettings) -> LatencySetting:
+    """Return the setting that [latency] asks for, whether it can be used here or not.
+
+    Raises:
+        ConfigError: a value that no probe could use.
+    """
+    names = [field.name for field in dataclasses.fields(LatencySetting)]
+    return LatencySetting(**{name: getattr(settings, name) for name in names})
 
 
 def dense_cost_of(prunable: Prunable, measures: Mapping[str, Measure]) -> Cost:
@@ -133,6 +181,20 @@ def dense_cost_of(prunable: Prunable, measures: Mapping[str, Measure]) -> Cost:
 def asks_for_latency(config: RunConfig) -> bool:
     """Tell whether a config limits or minimises the latency."""
     return config.budget.latency is not None or "latency_ms" in objective_costs(config.search)
+
+
+def measures_divisor(config: RunConfig) -> bool:
+    """Tell whether the divisor is to be measured: "auto", or left open where latency counts.
+
+    At widths off a runtime's steps candidates take longer than the space can tell when it fills a budget.
+
+    Raises:
+        ConfigError: the file of the search space cannot be used.
+    """
+    search = config.search
+    if search.divisor is not None or not asks_for_latency(config):
+        return search.divisor == MEASURED
+    return search.space is None or load_spec(search.space).divisor is None
 
 
 def _with_measures(cost: CostFunction, measures: Mapping[str, Measure]) -> CostFunction:
@@ -169,12 +231,12 @@ def space_spec(config: RunConfig) -> SpaceSpec:
         ConfigError: the file cannot be used, or search.divisor is "auto" still: it has to be measured before.
     """
     search = config.search
-    if search.divisor == "auto":
-        raise ConfigError('search.divisor: "auto" has not been measured; give a number such as 8.')
+    if search.divisor == MEASURED:
+        raise ConfigError(f'search.divisor: "{MEASURED}" has not been measured; give a number such as 8.')
     spec = load_spec(search.space) if search.space is not None else SpaceSpec()
     return dataclasses.replace(
         spec,
         low=spec.low if search.low is None else search.low,
         high=spec.high if search.high is None else search.high,
-        divisor=spec.divisor if search.divisor is None else search.divisor,
+        divisor=spec.divisor or 1 if search.divisor is None else search.divisor,
     )

@@ -35,10 +35,18 @@ from autoprune.pipeline.events import Stage, TrialDone, Watcher, silent
 from autoprune.pipeline.finalists import measure_finalists
 from autoprune.pipeline.history import require_unseen_validation
 from autoprune.pipeline.identity import identify
-from autoprune.pipeline.latency import LatencyTables, settle_divisor, stored_tables
+from autoprune.pipeline.latency import LatencyTables, settle_divisor, stored_tables, tell_idle
 from autoprune.pipeline.objectives import SCORE, objective_costs
 from autoprune.pipeline.places import settle
-from autoprune.pipeline.problem import SHORT_OF_WINDOW, Problem, pose
+from autoprune.pipeline.problem import (
+    SHORT_OF_WINDOW,
+    Problem,
+    asks_for_latency,
+    pose,
+    pose_traced,
+    require_unmeasured,
+    trace_dense,
+)
 from autoprune.pipeline.ranking import encode_ranking, rank_channels
 from autoprune.pipeline.scoring import ScorerFactory, make_score, parse_rungs
 from autoprune.pipeline.statistics import Ground, measure_statistics
@@ -48,6 +56,7 @@ from autoprune.pipeline.train import measure_setting, train_dense
 from autoprune.pipeline.warm_starts import choose_warm_starts, enqueue_missing
 from autoprune.precision import Setting
 from autoprune.report import StudySummary, summarise
+from autoprune.report.costs import label, said
 from autoprune.report.summary import outcome
 from autoprune.settings import RunConfig
 from autoprune.space import SHARE
@@ -100,8 +109,8 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
     check_places(config)
     check_study_is_new(config)
     check_engine_runs(config)
+    tell_idle(config, watch)
     dense, config, problem, measured = _prepare(config, dense, watch)
-    try_task(dense)
     setting = _measure(dense, config, watch)
     dense_score = evaluate(copy.deepcopy(dense.model), dense.data.val, dense.task, setting)
     if not math.isfinite(dense_score):
@@ -158,8 +167,9 @@ def resume(
     """
     opened = open_study(storage, study)
     config = change_config(stored_config(opened), overrides)
-    check_names(config)
-    check_places(config)
+    known = opened.chosen.get("latency") is not None or not asks_for_latency(config)
+    check_names(config, measured=known)
+    check_places(config, opened.url)
     check_engine_runs(config)
     dense = dense or load_dense(config)
     problem = pose(dense, config, stored_tables(opened, config))
@@ -201,25 +211,31 @@ def _prepare(
     if given is not None:
         try_model(given)
     dense = given or load_dense(config, trained=not missing)
+    try_task(dense)
+    if given is None and not missing:
+        require_unseen_validation(config, dense.data, checkpoint)
+    prunable = trace_dense(dense, config)
+    require_unmeasured(prunable, config)
     config, stairs = settle_divisor(config, dense, watch)
     tables = LatencyTables(config, watch)
-    problem = _pose(dense, config, tables, watch)
+    problem = pose_traced(prunable, config, tables)
+    _tell_problem(problem, config, watch)
     measured = {"stairs": None if stairs is None else stairs.to_json(), "latency": tables.to_json()}
-    if given is not None:
-        return dense, config, problem, measured
-    if missing and checkpoint is not None:
+    if missing and given is None and checkpoint is not None:
         Path(checkpoint).parent.mkdir(parents=True, exist_ok=True)
         train_dense(dense, config, Path(checkpoint), watch=watch)
         dense = load_dense(config)
         problem = pose(dense, config, tables)
-    require_unseen_validation(config, dense.data, checkpoint)
+        require_unseen_validation(config, dense.data, checkpoint)
     return dense, config, problem, measured
 
 
-def _pose(dense: Dense, config: RunConfig, tables: LatencyTables, watch: Watcher) -> Problem:
-    problem = pose(dense, config, tables)
+def _tell_problem(problem: Problem, config: RunConfig, watch: Watcher) -> None:
+    """Say what is searched, and what of it is not as a user may expect."""
     groups = len(problem.prunable.searchable)
-    limits = ", ".join(f"{name} <= {limit:,.10g}" for name, limit in problem.budget.limits.items())
+    limits = ", ".join(
+        f"{label(name)} <= {said(name, limit)}" for name, limit in problem.budget.limits.items()
+    )
     watch(
         Stage(
             f"traced {groups} channel groups, {len(problem.space.keep_ratios.variables)} keep ratios; "
@@ -232,7 +248,6 @@ def _pose(dense: Dense, config: RunConfig, tables: LatencyTables, watch: Watcher
         watch(Stage(SHORT_OF_WINDOW))
     for name, step in problem.space.relaxed.items():
         watch(Stage(f"{name} is too small for the divisor; its widths are multiples of {step}"))
-    return problem
 
 
 def _tell_shares(problem: Problem, config: RunConfig, watch: Watcher) -> None:
@@ -346,7 +361,8 @@ def _teller(
             return
         seen[record.number] = record
         complete = [each for each in seen.values() if each.is_whole]
-        best = best_of(complete, study.objectives) if complete else None
+        best = best_of(complete, study.objectives, study.dense_ms) if complete else None
+        several = len(study.objectives) > 1
         watch(
             TrialDone(
                 number=record.number,
@@ -358,7 +374,7 @@ def _teller(
                 done=len(seen),
                 trials=config.search.trials,
                 best=None if best is None else (best.score or 0.0, (best.macs or 0) / dense_macs),
-                front=len(front_of(complete, study.objectives)) if len(study.objectives) > 1 else 0,
+                front=len(front_of(complete, study.objectives, study.dense_ms)) if several else 0,
             )
         )
 

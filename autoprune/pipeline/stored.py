@@ -22,6 +22,7 @@ CHANGEABLE = (
     "search.cpus_per_trial",
     "search.gpus_per_trial",
     "search.address",
+    "search.space",
     "model.checkpoint",
     "data.folder",
     "data.workers",

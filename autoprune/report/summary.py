@@ -18,6 +18,7 @@ from autoprune.report.agreement import RungAgreement, agreements
 from autoprune.rungs import asks_for_supernet
 from autoprune.study import SearchStudy, TrialRecord
 from autoprune.study.front import front_of
+from autoprune.study.records import cost_of
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,9 @@ class StudySummary:
 
     def share(self, record: TrialRecord, cost: str) -> float:
         """Return a trial's cost over the dense model's, measured where it was; NaN where it is not known."""
-        if cost == "latency_ms" and record.measured is not None:
-            return record.measured.ratio
-        return record.costs.get(cost, math.nan) / self.dense_costs.get(cost, math.nan)
+        whole = self.dense_costs.get(cost, math.nan)
+        share = cost_of(record, cost, whole) / whole
+        return share if math.isfinite(share) else math.nan
 
     def macs_share(self, record: TrialRecord) -> float:
         """Return a trial's MACs over the dense model's; NaN where it has none yet."""
@@ -132,7 +133,7 @@ def summarise(study: SearchStudy) -> StudySummary:
         records=records,
         best=best,
         objectives=study.objectives,
-        front=tuple(front_of(records, study.objectives)) if several else (),
+        front=tuple(front_of(records, study.objectives, study.dense_ms)) if several else (),
         dense_costs=dense_costs(study),
         dense_score=float(chosen["dense_score"]),
         dense_widths=dict(chosen.get("dense_widths", {})),

@@ -21,6 +21,9 @@ WINDOW_LOW = 0.98
 """A proposal uses at least this share of the tightest budget, wherever some plan does."""
 
 
+_SIZES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
 @dataclass(frozen=True)
 class Asked:
     """How a user wrote a limit, so that the answer can be given in the same words.
@@ -48,9 +51,12 @@ class Asked:
         """Say that `limit` cannot be met, since `smallest` is the least; both in the cost's own unit."""
         asked, least = (_shown(cost * self.per_cost) for cost in (limit, smallest))
         share = math.ceil(1000 * smallest * self.per_cost / self.dense) / 10
+        needed = f"{share:g}%"
+        if not self.is_share:
+            needed = f"{_rounded_up(smallest * self.per_cost, self.unit)} ({needed})"
         return (
             f"{self.key}: {self.text} asks for {asked} {self.unit}, but {least} {self.unit} is the "
-            f"smallest reachable here: ask for at least {share:g}%"
+            f"smallest reachable here: ask for at least {needed}"
         )
 
 
@@ -130,6 +136,18 @@ class Budget:
         shares = [np.asarray(known[name], dtype=np.float64) / limit for name, limit in self.limits.items()]
         fullest: NDArray[np.float64] = np.maximum.reduce(shares)
         return fullest
+
+
+def _rounded_up(amount: float, unit: str) -> str:
+    """Write an amount as a config takes it, in three digits and never below it: "2.52 ms", "174 kB"."""
+    if unit == "ms":
+        size, suffix = 1.0, " ms"
+    else:
+        size, letter = next((each for each in _SIZES if amount >= each[0]), (1.0, ""))
+        suffix = f" {letter}B" if unit == "bytes" else letter
+    digits = 2 - math.floor(math.log10(amount / size))
+    number = math.ceil(round(amount / size * 10**digits, 6)) / 10**digits
+    return f"{number:.10g}{suffix}"
 
 
 def _shown(amount: float) -> str:

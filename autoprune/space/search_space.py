@@ -236,7 +236,7 @@ def build_space(
 def _allowed(group: ChannelGroup, spec: SpaceSpec, relaxed: dict[str, int]) -> NDArray[np.int64]:
     values = spec.resolved(group.name)
     low, high = values.low or spec.low, values.high or spec.high
-    divisor, floor = values.divisor or spec.divisor, values.floor or spec.floor
+    divisor, floor = values.divisor or 1, values.floor or spec.floor
     step = relaxed_step(group, divisor)
     if step != unit_step(group, divisor):
         relaxed[group.name] = step

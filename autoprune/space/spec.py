@@ -44,7 +44,8 @@ class SpaceSpec:
     Attributes:
         low: smallest keep ratio.
         high: largest keep ratio.
-        divisor: every tensor dimension that is narrowed becomes a multiple of it.
+        divisor: every tensor dimension that is narrowed becomes a multiple of it; None leaves it open: 1,
+            unless a search measures it.
         floor: fewest channels of a group.
         ties: groups that share one ratio; a group in no tie has its own.
         skip: groups that stay full; patterns over group names, as in the shell ("layer1.*").
@@ -53,7 +54,7 @@ class SpaceSpec:
 
     low: float = 0.1
     high: float = 1.0
-    divisor: int = 1
+    divisor: int | None = None
     floor: int = 1
     ties: tuple[Tie, ...] = ()
     skip: tuple[str, ...] = ()
@@ -76,7 +77,7 @@ class SpaceSpec:
         values: dict[str, Any] = {
             "low": self.low,
             "high": self.high,
-            "divisor": self.divisor,
+            "divisor": self.divisor or 1,
             "floor": self.floor,
         }
         for override in self.overrides:
@@ -141,6 +142,11 @@ def _checked(where: str, values: Mapping[str, Any]) -> dict[str, Any]:
         "skip": (list,),
     }
     checked: dict[str, Any] = {}
+    if values.get("divisor") == "auto":
+        raise ConfigError(
+            f'{where}: divisor = "auto" is no property of a space; write search.divisor = "auto" in the '
+            "run's config."
+        )
     for key, value in values.items():
         texts = not isinstance(value, list) or all(isinstance(item, str) for item in value)
         if isinstance(value, bool) or not isinstance(value, kinds[key]) or not texts:

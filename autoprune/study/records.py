@@ -8,6 +8,7 @@ Before: `engines` write the attributes below as a trial runs; after: reports and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -44,6 +45,7 @@ class MeasuredLatency:
         ratio_interval: its 95% confidence interval.
         met: whether that keeps to the budget, in the words in which it was asked (milliseconds or a share);
             None where latency is minimised without a limit.
+        surely: whether the interval lies wholly on that side of the budget; None where there is none.
     """
 
     latency_ms: float
@@ -51,6 +53,7 @@ class MeasuredLatency:
     ratio: float
     ratio_interval: tuple[float, float]
     met: bool | None
+    surely: bool | None = None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> MeasuredLatency:
@@ -117,6 +120,24 @@ class TrialRecord:
     def is_whole(self) -> bool:
         """Whether the trial climbed every rung of a candidate of ours."""
         return self.state == "complete" and not self.stopped and bool(self.widths and self.scores)
+
+
+def cost_of(record: TrialRecord, name: str, dense_ms: float | None = None) -> float:
+    """Return what a trial costs, its latency as it was measured where it was timed.
+
+    Args:
+        record: of the trial.
+        name: of the cost, as in `record.costs`.
+        dense_ms: the dense model's latency that predictions rest on. With it a measured latency is what the
+            measured share makes of it, so that it can stand beside predictions whatever the machine's speed.
+
+    Returns:
+        The cost; infinite where it is not known.
+    """
+    if name == "latency_ms" and record.measured is not None:
+        measured = record.measured
+        return measured.latency_ms if dense_ms is None else measured.ratio * dense_ms
+    return record.costs.get(name, math.inf)
 
 
 def took_scores(trial: FrozenTrial) -> bool:

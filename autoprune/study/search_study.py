@@ -33,6 +33,8 @@ FORMAT = 1
 
 _MEASURED = "autoprune:measured"
 
+_LATENCY = "latency_ms"
+
 
 class SearchStudy:
     """An Optuna study of autoprune's.
@@ -98,7 +100,7 @@ class SearchStudy:
 
         With several objectives that is the end of the front where the score is best.
         Where the latency of finalists was measured, the best of those that kept to the budget; where none
-        did, the fastest of them.
+        did, the fastest of them. Before that, the best of those that are expected to keep to it, if any.
 
         Raises:
             StudyError: no trial has completed yet.
@@ -108,7 +110,15 @@ class SearchStudy:
         met = [record for record in measured if record.measured and record.measured.met is not False]
         if measured and not met:
             return min(measured, key=lambda record: record.measured.ratio if record.measured else math.inf)
-        return best_of(met or finished, self.objectives)
+        limit = float(self.chosen.get(f"budget_{_LATENCY}", math.inf))
+        expected = [record for record in finished if record.costs.get(_LATENCY, 0.0) <= limit]
+        return best_of(met or expected or finished, self.objectives, self.dense_ms)
+
+    @property
+    def dense_ms(self) -> float | None:
+        """The dense model's latency that predictions rest on; None where none was asked for."""
+        known: float | None = self.chosen.get(f"dense_{_LATENCY}")
+        return known
 
     def finished(self) -> list[TrialRecord]:
         """Return the trials that climbed every rung, by number.
@@ -122,13 +132,17 @@ class SearchStudy:
         return finished
 
     def store_measured(self, number: int, measured: MeasuredLatency) -> None:
-        """Keep the latency of a trial that has ended."""
-        known = {str(each): asdict(value) for each, value in self._measured().items()}
-        self.store_note(_MEASURED, {**known, str(number): asdict(measured)})
+        """Keep the latency of a trial that has ended, in a note of its own: other hosts keep theirs."""
+        self.store_note(f"{_MEASURED}:{number}", asdict(measured))
 
     def _measured(self) -> dict[int, MeasuredLatency]:
-        stored: Mapping[str, Any] = self.note(_MEASURED) or {}
-        return {int(number): MeasuredLatency.from_json(values) for number, values in stored.items()}
+        with storage_errors(self.url):
+            notes = self.optuna.user_attrs
+        return {
+            int(key.rpartition(":")[2]): MeasuredLatency.from_json(values)
+            for key, values in notes.items()
+            if key.startswith(f"{_MEASURED}:")
+        }
 
     def enqueue(self, ratios: Mapping[str, float], origin: str) -> None:
         """Queue a trial with given ratios before the sampler's own; `origin` names where they come from."""

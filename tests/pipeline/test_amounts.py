@@ -111,7 +111,11 @@ def test_a_wrong_limit_gets_one_clear_line(name: str, text: str, message: str) -
             BudgetError,
             r"0 ms is 0 ms, expected more than 0 and less",
         ),
-        (BudgetSettings(latency="9 ms"), BudgetError, r"latency: 9 ms is 9 ms, expected .* less than .* 8\."),
+        (
+            BudgetSettings(latency="9 ms"),
+            BudgetError,
+            r"not below .* already, 8 ms \(as measured\); ask",
+        ),
         (BudgetSettings(macs="100%"), BudgetError, r"less than the dense model's 4,000,000,001"),
         (BudgetSettings(params="0%"), BudgetError, r"budget\.params: 0% is 0"),
         (BudgetSettings(macs="5G"), BudgetError, r"5,000,000,000 MACs, expected at least 1 and less than"),
@@ -141,12 +145,24 @@ def test_a_budget_out_of_reach_is_answered_in_the_users_key_and_unit() -> None:
         "budget.flops: 1% asks for 80,000,000 FLOPs, but 132,000,000 FLOPs is the smallest reachable here: "
         "ask for at least 1.7%"
     )
-    assert "budget.params: 20M asks for 20,000,000 parameters" in budget.out_of_reach("params", 30_000_000)
+    told = budget.out_of_reach("params", 30_010_000)
+    assert "budget.params: 20M asks for 20,000,000 parameters" in told
+    assert "ask for at least 30.1M (" in told
+
+
+def test_bytes_out_of_reach_are_answered_in_bytes() -> None:
+    told = resolve_budget(BudgetSettings(size="1 MB"), DENSE).out_of_reach("size_bytes", 1_234_000)
+    assert told == (
+        "budget.size: 1 MB asks for 1,000,000 bytes, but 1,234,000 bytes is the smallest reachable here: "
+        "ask for at least 1.24 MB (0.8%)"
+    )
+    again = resolve_budget(BudgetSettings(size="1.24 MB"), DENSE)
+    assert again.size_bytes == 1_240_000
 
 
 def test_a_latency_out_of_reach_is_answered_in_milliseconds() -> None:
     budget = resolve_budget(BudgetSettings(latency="2 ms"), DENSE)
     assert budget.out_of_reach("latency_ms", 2.5161) == (
         "budget.latency: 2 ms asks for 2 ms, but 2.516 ms is the smallest reachable here: "
-        "ask for at least 31.5%"
+        "ask for at least 2.52 ms (31.5%)"
     )

@@ -66,6 +66,13 @@ def test_what_was_timed_overrules_its_prediction(url: str) -> None:
     assert pipeline.best("toy", url, {"latency": "30%", "params": "100%"}).trial.number == 2
 
 
+def test_what_was_over_the_searchs_own_limit_is_taken_only_under_another_latency(url: str) -> None:
+    study = open_study(url, "toy")
+    study.store_measured(5, dataclasses.replace(measured(7.0, 0.7), met=False))
+    assert pipeline.best("toy", url, {"params": "100%"}).trial.number == 4
+    assert pipeline.best("toy", url, {"latency": "7 ms"}).trial.number == 5
+
+
 def test_a_study_without_a_complete_trial_has_no_best(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
     config = {"task": {"metric": "accuracy"}, "score": {"rungs": ["calibrate"]}}
@@ -83,6 +90,8 @@ class ByWidth:
 
     def __call__(self, widths: IntArray) -> FloatArray:
         return np.asarray(widths[:, :3].sum(axis=1), dtype=np.float64) / 8
+
+    expected = __call__
 
 
 def test_latency_is_one_more_cost_of_a_front() -> None:

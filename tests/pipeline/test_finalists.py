@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,11 @@ from autoprune.config import load_config
 from autoprune.data import load
 from autoprune.engines import TrialRunner
 from autoprune.graph import Prunable
+from autoprune.latency import LatencySetting, Measurement, Ratio, device_fingerprint
+from autoprune.latency.table import Calibration, LatencyTable
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Event, Stage
-from autoprune.pipeline.finalists import FINALISTS, MOST, measure_finalists
+from autoprune.pipeline.finalists import FINALISTS, MOST, judge, measure_finalists
 from autoprune.pipeline.objectives import objective_costs
 from autoprune.pipeline.problem import Problem, pose
 from autoprune.pipeline.ranking import encode_ranking, rank_channels
@@ -31,24 +35,33 @@ from autoprune.zoo import make_model
 
 TIMED: list[int] = []
 
+REFUSED: set[int] = set()
+"""Parameters of the models that the probe cannot time."""
+
 
 def by_parameters(model: nn.Module, inputs: Any) -> float:
     """Take a microsecond a parameter: as exact as a clock is not."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    if parameters in REFUSED:
+        raise ValueError("the phone is unplugged")
     TIMED.append(parameters)
     return parameters / 1000
 
 
 class Predictor:
-    """Predicts candidates with a relative error."""
+    """Predicts candidates with a relative error, and those of odd widths to take so many times as long."""
 
-    def __init__(self, prunable: Prunable, error: float) -> None:
-        self.prunable, self.error = prunable, error
+    def __init__(self, prunable: Prunable, error: float, odd: float = 1.0) -> None:
+        self.prunable, self.error, self.odd = prunable, error, odd
         self.dense_ms = int(prunable.cost().params) / 1000
 
     def __call__(self, widths: IntArray) -> FloatArray:
         exact: FloatArray = np.asarray(self.prunable.cost(widths).params, dtype=np.float64) / 1000
         return self.error * exact
+
+    def expected(self, widths: IntArray) -> FloatArray:
+        """Return more than what is filled by where the first group's width is odd: a stair."""
+        return self(widths) * np.where(widths[:, 0] % 2 == 1, self.odd, 1.0)
 
 
 class Case:
@@ -63,6 +76,8 @@ class Case:
         latency: str | None,
         error: float,
         objectives: tuple[str, ...] = ("score",),
+        odd: float = 1.0,
+        chosen: Mapping[str, Any] | None = None,
     ) -> None:
         torch.manual_seed(0)
         self.config: RunConfig = load_config(
@@ -74,7 +89,7 @@ class Case:
         )
         model = make_model("digits_resnet", 10, 1).eval()
         self.dense = Dense(model, load("digits"), Task(), "cpu")
-        self.problem: Problem = pose(self.dense, self.config, lambda prunable: Predictor(prunable, error))
+        self.problem: Problem = pose(self.dense, self.config, lambda traced: Predictor(traced, error, odd))
         ranking = encode_ranking(rank_channels(self.dense, self.problem, "l1", 0))
         self.url = f"sqlite:///{folder}/a.db"
         study = create_study(
@@ -82,7 +97,7 @@ class Case:
             "a",
             config=dataclasses.asdict(self.config),
             identity={},
-            chosen={"ranking": ranking, "dense_score": 0.0},
+            chosen={"ranking": ranking, "dense_score": 0.0, **(chosen or {})},
             objectives=("score", *objective_costs(self.config.search)),
         )
         runner = TrialRunner(
@@ -136,6 +151,18 @@ def test_a_prediction_that_is_too_low_is_found_out(tmp_path: Path) -> None:
     assert sum(": over 60%" in text for text in said) == verdicts.count(False)
 
 
+def test_those_that_are_expected_to_be_over_the_limit_are_timed_last(tmp_path: Path) -> None:
+    """The space fills 60% by what never falls; records, and who is timed, go by what is expected."""
+    case = Case(tmp_path, "60%", error=1.0, odd=1.3)
+    study, _ = case.measure()
+    records = study.records()
+    limit = case.problem.budget.limits["latency_ms"]
+    fits = [record.number for record in records if record.costs["latency_ms"] <= limit]
+    assert FINALISTS < len(fits) < len(records)
+    measured = [record.number for record in records if record.measured is not None]
+    assert measured == fits[:FINALISTS]
+
+
 def test_where_none_is_within_the_limit_it_is_said_and_the_fastest_taken(tmp_path: Path) -> None:
     study, said = Case(tmp_path, "60%", error=0.8).measure()
     measured = [record for record in study.records() if record.measured is not None]
@@ -154,12 +181,85 @@ def test_milliseconds_are_judged_as_milliseconds(tmp_path: Path) -> None:
     assert best.measured.latency_ms <= 30
 
 
+@pytest.mark.parametrize(
+    ("ratio", "interval", "verdict"),
+    [
+        (0.58, (0.57, 0.59), (True, True)),
+        (0.59, (0.57, 0.61), (True, False)),
+        (0.61, (0.59, 0.63), (False, False)),
+        (0.62, (0.61, 0.63), (False, True)),
+    ],
+)
+def test_a_verdict_tells_whether_its_interval_lies_on_its_side(
+    ratio: float, interval: tuple[float, float], verdict: tuple[bool, bool], tmp_path: Path
+) -> None:
+    problem = Case(tmp_path, "60%", error=1.0).problem
+    ms = Measurement(50.0, (49.0, 51.0), 50.0, 50.0, 50.0, 50.0, 20, 1.0, tight=True)
+    assert judge(problem, ms, Ratio(ratio, interval, tight=True)) == verdict
+
+
 def test_a_resumed_search_times_nothing_twice(tmp_path: Path) -> None:
     case = Case(tmp_path, "60%", error=1.0)
     case.measure()
     TIMED.clear()
     case.measure()
     assert not TIMED
+
+
+def test_a_trial_that_cannot_be_timed_is_said_and_the_others_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case(tmp_path, "60%", error=1.0)
+    records = open_study(case.url, "a").records()
+    monkeypatch.setattr(f"{__name__}.REFUSED", {records[0].params})
+    study, said = case.measure()
+    assert study.records()[0].measured is None
+    assert said[0].startswith("trial 0 cannot be timed: ")
+    assert "unplugged" in said[0]
+    assert sum(record.measured is not None for record in study.records()) == FINALISTS - 1
+    assert said[-1] == f"1 of the best trials could not be timed; {later(case)}"
+    assert study.best().number == 1
+
+
+def test_where_none_can_be_timed_a_resume_does_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(tmp_path, "60%", error=1.0)
+    records = open_study(case.url, "a").records()
+    with monkeypatch.context() as unplugged:
+        unplugged.setattr(f"{__name__}.REFUSED", {record.params for record in records})
+        study, said = case.measure()
+    assert all(record.measured is None for record in study.records())
+    assert said[-1] == f"none of the best trials could be timed; {later(case)}"
+    assert study.best().number == 0
+    study, _ = case.measure()
+    assert study.records()[0].measured is not None
+
+
+def later(case: Case) -> str:
+    return f"`autoprune resume a --storage {case.url}` times them later"
+
+
+@pytest.mark.parametrize(
+    ("latency", "message"),
+    [
+        ({"device": "cuda:77"}, r"not timed here: latency\.device: .cuda:77. asked, but torch sees"),
+        ({"batch": 2}, r"not timed here: latency table: measured for another model"),
+        ({"probe": "nowhere:probe"}, r"not timed here: latency\.probe: .*nowhere"),
+    ],
+)
+def test_elsewhere_nothing_is_timed_and_it_is_said(
+    latency: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    calibration = Calibration(constant_ms=0.0, scale=1.0, error=0.01, candidates=50, seconds=1.0)
+    device = device_fingerprint(LatencySetting())
+    table = LatencyTable(LatencySetting(), device, "another", 3, (), {}, calibration, dense_ms=4.0)
+    case = Case(tmp_path, "60%", error=1.0, chosen={"latency": table.to_json()})
+    case.config = dataclasses.replace(
+        case.config, latency=dataclasses.replace(case.config.latency, **latency)
+    )
+    study, said = case.measure()
+    assert all(record.measured is None for record in study.records())
+    assert len(said) == 1
+    assert re.search(message, said[0])
 
 
 def test_the_front_of_a_search_for_low_latency_is_timed(tmp_path: Path) -> None:

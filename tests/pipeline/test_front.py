@@ -181,7 +181,7 @@ def test_nothing_within_the_limits_names_the_least_there_is(searched: Searched) 
         rf".* k FLOPs \({share:.1%}, trial {least.number}\), .* parameters \(.*%, trial \d+\)\.$",
     ):
         pipeline.best("front", searched.url, {"flops": "0.5%", "params": "1"})
-    with pytest.raises(StudyError, match="front: its trials have no latency, so --latency cannot be judged"):
+    with pytest.raises(StudyError, match="this search neither limited nor minimised latency: --latency"):
         pipeline.best("front", searched.url, {"latency": "3ms"})
     with pytest.raises(ConfigError, match=r"--latency: got '30%', but what the dense model has is not known"):
         pipeline.best("front", searched.url, {"latency": "30%"})

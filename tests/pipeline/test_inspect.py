@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 
 from autoprune.config import load_config
+from autoprune.latency import LatencySetting
 from autoprune.pipeline import inspect
+from autoprune.pipeline.dense import load_dense
+from autoprune.pipeline.inspect import CostRange
+from autoprune.pipeline.problem import trace_dense
+from tests.pipeline.test_latency import small_table
 
 
 def test_an_inspection_of_the_default() -> None:
@@ -56,3 +64,21 @@ def test_several_objectives_need_no_budget() -> None:
     assert inspection.budget.macs == inspection.dense_cost.macs
     assert inspection.in_window
     assert inspection.variables == 6
+    assert inspection.costs.keys() == {"size_bytes", "macs"}
+    macs = inspection.costs["macs"]
+    assert (macs.smallest, macs.dense) == (inspection.smallest.macs, inspection.dense_cost.macs)
+    size = inspection.costs["size_bytes"]
+    assert 0 < size.smallest < size.largest == size.dense
+
+
+def test_an_inspection_tells_what_the_latency_can_be(tmp_path: Path) -> None:
+    """From a table in the output folder that is twice as fast for every candidate."""
+    probe = "tests.pipeline.test_latency:by_parameters"
+    values = {"model": {"name": "digits_resnet"}, "data": {"name": "digits"}, "budget": {"latency": "60%"}}
+    config = load_config(
+        {**values, "latency": {"probe": probe}, "search": {"divisor": 4}, "output": {"folder": str(tmp_path)}}
+    )
+    prunable = trace_dense(load_dense(config, trained=False), config)
+    table = dataclasses.replace(small_table(prunable.fingerprint), setting=LatencySetting(probe))
+    table.save(tmp_path / "latency-tests.pipeline.test_latency-by_parameters-1.json")
+    assert inspect(config).costs == {"latency_ms": CostRange(2.0, 2.0, 4.0)}

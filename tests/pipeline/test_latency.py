@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,12 +14,16 @@ from torch import nn
 import autoprune
 from autoprune.config import load_config
 from autoprune.data import load
-from autoprune.errors import BudgetError, ConfigError
-from autoprune.latency import LatencySetting
-from autoprune.pipeline import Dense, inspect, report, resume
-from autoprune.pipeline.checks import check_names
-from autoprune.pipeline.latency import LatencyTables, latency_setting
-from autoprune.pipeline.problem import pose
+from autoprune.errors import BudgetError, ConfigError, LatencyError
+from autoprune.graph import Prunable
+from autoprune.latency import LatencySetting, device_fingerprint
+from autoprune.latency.table import Calibration, LatencyTable
+from autoprune.latency.widths import narrowed
+from autoprune.pipeline import Dense, inspect, report, resume, settle
+from autoprune.pipeline.checks import check_names, check_places
+from autoprune.pipeline.latency import LatencyTables, latency_setting, settle_divisor
+from autoprune.pipeline.problem import measures_divisor, pose, trace_dense
+from autoprune.space.levels import FloatArray, IntArray
 from autoprune.study import open_study
 from autoprune.task import Task
 from autoprune.zoo import make_model
@@ -73,6 +79,69 @@ def test_a_divisor_that_is_auto_is_measured_kept_and_drawn(
     assert not TIMED
 
 
+class InBlocksOf4:
+    """Knows what the probe below will say, and the lowest that never falls where a width grows."""
+
+    def __init__(self, prunable: Prunable) -> None:
+        full = np.array([group.width for group in prunable.groups])
+        self.dense_ms = slow_between_blocks(prunable.model, None)
+        self.layers = np.array(
+            [
+                0 if group.frozen else self.dense_ms - slow_between_blocks(narrowed(prunable, fewer), None)
+                for group, fewer in zip(prunable.groups, full - 4 * np.eye(len(full), dtype=int), strict=True)
+            ]
+        )
+        self.constant = self.dense_ms - float((full // 4) @ self.layers)
+
+    def __call__(self, widths: IntArray) -> FloatArray:
+        return np.asarray(self.constant + -(-widths // 4) @ self.layers)
+
+    def expected(self, widths: IntArray) -> FloatArray:
+        blocks = -(-widths // 4) * np.where(widths % 4 == 0, 1.0, 1.2)
+        return np.asarray(self.constant + blocks @ self.layers)
+
+
+def slow_between_blocks(model: nn.Module, inputs: Any) -> float:
+    """Take a fifth longer for a layer whose channels are no multiple of four."""
+    widths = [module.out_channels for module in model.modules() if isinstance(module, nn.Conv2d)]
+    return float(1 + sum(-(-width // 4) * (1.0 if width % 4 == 0 else 1.2) for width in widths))
+
+
+def test_where_latency_counts_an_open_divisor_is_measured_so_that_proposals_keep_to_the_limit() -> None:
+    """Off the steps the space cannot tell what a candidate takes: at divisor 1 it is above the limit."""
+    torch.manual_seed(0)
+    dense = Dense(make_model("digits_resnet", 10, 1).eval(), load("digits"), Task(), "cpu")
+    probe = f"{__name__}:slow_between_blocks"
+    config = load_config({"budget": {"latency": "60%"}, "latency": {"probe": probe}})
+    said: list[str] = []
+    settled, stairs = settle_divisor(config, dense, lambda event: said.append(str(event)))
+    assert stairs is not None
+    assert settled.search.divisor == 4
+    assert "search.divisor is not given: measuring" in said[0]
+    ratios = np.random.default_rng(0).uniform(0.1, 1.0, (30, 6))
+    over = {}
+    for divisor in (4, 1):
+        search = dataclasses.replace(settled.search, divisor=divisor)
+        problem = pose(dense, dataclasses.replace(settled, search=search), InBlocksOf4)
+        widths = problem.space.decode(ratios)
+        exact = [slow_between_blocks(narrowed(problem.prunable, row), None) for row in widths]
+        np.testing.assert_allclose(np.asarray(problem.cost(widths).latency_ms), exact)
+        over[divisor] = (np.array(exact) > problem.budget.limits["latency_ms"]).mean()
+    assert over[4] == 0
+    assert over[1] > 0.9
+
+
+def test_the_divisor_that_a_file_gives_stays(tmp_path: Path) -> None:
+    space = tmp_path / "space.toml"
+    for text, measured in (("divisor = 1", False), ("low = 0.2", True)):
+        space.write_text(text)
+        config = load_config({"budget": {"latency": "60%"}, "search": {"space": str(space)}})
+        assert measures_divisor(config) == measured
+    assert not measures_divisor(load_config({"budget": {"flops": "60%"}}))
+    assert measures_divisor(load_config({"search": {"objectives": ["score", "latency"]}}))
+    assert not measures_divisor(load_config({"budget": {"latency": "60%"}, "search": {"divisor": 1}}))
+
+
 def test_inspect_measures_the_divisor_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     config = load_config("digits", ["search.divisor=auto", f"latency.probe={__name__}:in_blocks_of_4"])
@@ -87,6 +156,7 @@ def test_inspect_measures_the_divisor_too(tmp_path: Path, monkeypatch: pytest.Mo
     [
         (["search.divisor=auto", "latency.probe=onix"], r'onix.*Did you mean "onnx"'),
         (["budget.latency=60%", "latency.probe=command"], r"latency\.command: "),
+        (["latency.probe=onix"], r'onix.*Did you mean "onnx"'),
         (["search.divisor=automatic"], r"search\.divisor: got 'automatic'"),
     ],
 )
@@ -156,7 +226,7 @@ def by_parameters(model: nn.Module, inputs: Any) -> float:
 @pytest.mark.parametrize(
     ("budget", "message", "models"),
     [
-        ({"latency": "10 s"}, r"budget\.latency: 10 s is .*less than the dense model's", 1),
+        ({"latency": "10 s"}, r"budget\.latency: 10 s is not below what .*by_parameters, cpu, batch 1", 1),
         ({"latency": "60%", "flops": "90 T"}, r"budget\.flops: 90 T is .*less than the dense model's", 0),
         ({"latency": "60%", "params": "3"}, r"budget\.params", 0),
     ],
@@ -171,3 +241,66 @@ def test_what_cannot_be_asked_is_refused_before_a_table_is_measured(
     with pytest.raises(BudgetError, match=message):
         pose(dense, config, LatencyTables(config))
     assert len(set(SIZES)) == models
+
+
+def small_table(model: str) -> LatencyTable:
+    """Return a table without operators: every candidate takes 2 ms of the dense model's 4."""
+    setting = LatencySetting(f"{__name__}:by_parameters")
+    calibration = Calibration(constant_ms=2.0, scale=1.0, error=0.01, candidates=50, seconds=1.0)
+    return LatencyTable(setting, device_fingerprint(setting), model, 7, (), {}, calibration, dense_ms=4.0)
+
+
+def test_what_was_measured_is_found_in_the_output_folder_if_it_belongs_here(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    dense = Dense(make_model("digits_resnet", 10, 1).eval(), load("digits"), Task(), "cpu")
+    config = load_config(
+        {
+            "budget": {"latency": "10 s"},
+            "latency": {"probe": f"{__name__}:by_parameters"},
+            "output": {"folder": str(tmp_path)},
+        }
+    )
+    prunable = trace_dense(dense, config)
+    path = tmp_path / f"latency-{__name__}-by_parameters-1.json"
+    SIZES.clear()
+    small_table(prunable.fingerprint).save(path)
+    assert LatencyTables(config)(prunable).dense_ms == 4.0
+    assert not SIZES
+    small_table("another model").save(path)
+    with pytest.raises(BudgetError, match=r"budget\.latency"):
+        LatencyTables(config)(prunable)
+    assert SIZES
+    named = dataclasses.replace(config, latency=dataclasses.replace(config.latency, table=str(path)))
+    with pytest.raises(LatencyError, match="measured for another model"):
+        LatencyTables(named)(prunable)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "space", "message"),
+    [
+        (5, "low = 0.2", r"it has 5 outputs for data of 10 classes"),
+        (10, 'skip = ["layer9.*"]', r"space\.skip: layer9\.\* matches no group"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_timed(
+    outputs: int, space: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "space.toml").write_text(space)
+    search = {**CONFIG["search"], "space": "space.toml"}
+    TIMED.clear()
+    with pytest.raises(ConfigError, match=message):
+        autoprune.search(
+            make_model("digits_resnet", outputs, 1), load("digits"), {**CONFIG, "search": search}
+        )
+    assert not TIMED
+
+
+def test_the_file_of_the_table_is_absolute_and_can_be_written(tmp_path: Path) -> None:
+    config = settle(load_config("digits", ["latency.table='~/a.json'", f"output.folder='{tmp_path}'"]))
+    assert config.latency.table == str(Path("~/a.json").expanduser())
+    config = settle(
+        load_config("digits", ["latency.table=/proc/nowhere/a.json", f"output.folder='{tmp_path}'"])
+    )
+    with pytest.raises(ConfigError, match=r"latency\.table: /proc/nowhere cannot be written"):
+        check_places(config)

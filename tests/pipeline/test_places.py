@@ -11,7 +11,7 @@ import pytest
 
 from autoprune.config import load_config
 from autoprune.errors import ConfigError, StudyError
-from autoprune.pipeline.checks import check_places, check_study_is_new
+from autoprune.pipeline.checks import check_names, check_places, check_study_is_new
 from autoprune.pipeline.places import (
     absolute_storage,
     check_writable,
@@ -19,6 +19,8 @@ from autoprune.pipeline.places import (
     probe_writable,
     settle,
 )
+from autoprune.pipeline.problem import space_spec
+from autoprune.pipeline.stored import change_config
 from autoprune.study import create_study
 
 MINIMAL = {"model": {"name": "resnet20"}, "data": {"name": "digits"}, "budget": {"flops": "50%"}}
@@ -156,3 +158,28 @@ def test_an_unwritable_folder_is_said_at_once(tmp_path: Path) -> None:
     ):
         probe_writable(tmp_path / "file" / "out", "output.folder")
     assert check_writable(tmp_path / "new" / "folder", "output.folder").is_dir()
+
+
+def test_a_study_that_was_moved_is_looked_for_where_it_was_opened(tmp_path: Path) -> None:
+    """The folder that the config names may be on another host."""
+    config = settle(
+        load_config("digits", ["search.storage=sqlite:////proc/nowhere/a.db", f"output.folder='{tmp_path}'"])
+    )
+    with pytest.raises(ConfigError, match=r"search\.storage: .*cannot be written"):
+        check_places(config)
+    check_places(config, f"sqlite:///{tmp_path}/a.db")
+
+
+def test_on_another_host_neither_the_probe_nor_its_device_are_needed(tmp_path: Path) -> None:
+    for override in ("latency.probe=nowhere:probe", "latency.device=cuda:77"):
+        config = settle(load_config("digits", ["budget.latency=60%", "search.divisor=4", override]))
+        with pytest.raises(ConfigError, match=r"latency\."):
+            check_names(config)
+        check_names(config, measured=True)
+
+
+def test_the_file_of_the_space_may_move(tmp_path: Path) -> None:
+    config = settle(load_config("digits", ["search.space=/proc/nowhere/space.toml"]))
+    (tmp_path / "space.toml").write_text("low = 0.2")
+    changed = change_config(config, [f"search.space='{tmp_path}/space.toml'"])
+    assert space_spec(changed).low == 0.2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from optuna.trial import TrialState
 
 from autoprune.errors import StudyError
 from autoprune.rungs import RungScore
-from autoprune.study import TrialRecord, create_study, open_study
+from autoprune.study import MeasuredLatency, TrialRecord, create_study, open_study
 from autoprune.study.front import best_of, front_of
+from autoprune.study.records import cost_of
 
 OBJECTIVES = ("score", "macs")
 
@@ -68,6 +70,46 @@ def test_the_best_score_wins_then_the_cheapest_then_the_first() -> None:
     records = [trial(0, 0.8, macs=1), trial(1, 0.9, macs=7), trial(2, 0.9, macs=5), trial(3, 0.9, macs=5)]
     assert best_of(records, OBJECTIVES).number == 2
     assert best_of(records, ("score",)).number == 1
+
+
+def timed(record: TrialRecord, ratio: float, met: bool | None) -> TrialRecord:
+    measured = MeasuredLatency(20 * ratio, (0.0, 99.0), ratio, (0.0, 1.0), met)
+    return dataclasses.replace(record, measured=measured)
+
+
+def test_a_cost_is_what_was_measured_and_stands_beside_predictions() -> None:
+    """The machine is half as fast as it was when the table was measured: 20 ms for the dense model's 10."""
+    predicted = trial(0, 0.9, macs=7, latency_ms=4.0)
+    assert cost_of(predicted, "latency_ms") == 4.0
+    assert cost_of(predicted, "latency_ms", 10.0) == 4.0
+    assert cost_of(timed(predicted, 0.5, None), "latency_ms") == 10.0
+    assert cost_of(timed(predicted, 0.5, None), "latency_ms", 10.0) == 5.0
+    assert cost_of(timed(predicted, 0.5, None), "macs", 10.0) == 7
+    assert cost_of(predicted, "size_bytes") == np.inf
+
+
+def test_a_front_goes_by_what_was_measured() -> None:
+    """Predicted cheaper than the second, the first was measured to be dearer; the third is over the limit."""
+    first = timed(trial(0, 0.8, latency_ms=4.0), 0.6, True)
+    second = trial(1, 0.8, latency_ms=5.0)
+    third = timed(trial(2, 0.95, latency_ms=5.5), 0.7, False)
+    objectives = ("score", "latency_ms")
+    assert [each.number for each in front_of([first, second, third], objectives, 10.0)] == [1]
+    assert best_of([first, second], objectives, 10.0).number == 1
+
+
+def test_two_hosts_keep_what_they_measured(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    here = create_study(url, "a", config={}, identity={})
+    for number in range(2):
+        here.tell(here.optuna.ask().number, TrialState.COMPLETE, [0.5 + number])
+    there = open_study(url, "a")
+    there.records()
+    measured = MeasuredLatency(4.0, (3.9, 4.1), 0.5, (0.4, 0.6), True, surely=False)
+    here.store_measured(0, measured)
+    there.store_measured(1, dataclasses.replace(measured, met=False))
+    found = [record.measured for record in open_study(url, "a").records()]
+    assert found == [measured, dataclasses.replace(measured, met=False)]
 
 
 def test_objectives_and_directions_read_back(tmp_path: Path) -> None:
