@@ -211,9 +211,11 @@ def _about_latency(summary: StudySummary) -> str:
     found = summary.best.measured
     low, high = found.ratio_interval
     verdicts = {None: "", True: ": within the budget", False: ": over the budget, as all that were measured"}
+    reached = "beyond" if found.met else "below"
+    doubt = f", though its interval reaches {reached} it" if found.surely is False else ""
     return (
         f"{known} The best takes {milliseconds(found.latency_ms)} ms, {found.ratio:.1%} "
-        f"({low:.1%} to {high:.1%}) of the dense model's time{verdicts[found.met]}."
+        f"({low:.1%} to {high:.1%}) of the dense model's time{verdicts[found.met]}{doubt}."
     )
 
 

@@ -132,11 +132,8 @@ def test_every_option_of_a_next_step_is_one_of_best() -> None:
     assert {option(cost) for cost in COSTS} <= options
 
 
-TIMED = dataclasses.replace(
-    RECORD,
-    costs={**RECORD.costs, "latency_ms": 1.2},
-    measured=MeasuredLatency(1.08, (1.0, 1.1), 0.583, (0.561, 0.601), met=True),
-)
+MEASURED = MeasuredLatency(1.08, (1.0, 1.1), 0.583, (0.561, 0.601), met=True)
+TIMED = dataclasses.replace(RECORD, costs={**RECORD.costs, "latency_ms": 1.2}, measured=MEASURED)
 PREDICTED = dataclasses.replace(TIMED, number=1, measured=None)
 WITH_LATENCY = dataclasses.replace(
     SUMMARY,
@@ -179,5 +176,8 @@ def test_a_predicted_latency_is_called_so_and_a_trial_that_was_not_timed_is_name
 
 def test_a_measured_latency_stands_in_for_the_predicted_one() -> None:
     (note,) = [note for note in summary_notes(WITH_LATENCY) if note.startswith("Latencies")]
+    unsure = dataclasses.replace(TIMED, measured=dataclasses.replace(MEASURED, surely=False))
+    doubted = summary_notes(dataclasses.replace(WITH_LATENCY, records=(unsure,), best=unsure))
+    assert any(each.endswith("within the budget, though its interval reaches beyond it.") for each in doubted)
     assert "predicted; for trial 0 they were measured beside the dense model." in note
     assert "1.08 ms, 58.3% (56.1% to 60.1%) of the dense model's time: within the budget." in note
