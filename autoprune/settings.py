@@ -1,7 +1,7 @@
 """The settings of one run as plain frozen dataclasses, one class a section of the config file.
 
 Before: `config` reads TOML and `--set` into them; after: `pipeline` hands their values to every stage. The
-study stores them as JSON, so that a resume needs nothing but the storage:
+study stores them as JSON, so that a resume needs no config file:
 
     config = parse_settings({"model": {"name": "resnet20"}, "budget": {"flops": "50%"}})
     config.search.trials                                  # 60
@@ -38,7 +38,10 @@ WARM_STARTS = ("uniform", "taylor-knapsack", "sensitivity", "taylor", "l1", "bn"
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Where the dense model comes from: a name of the zoo or a factory, and its weights."""
+    """Where the dense model comes from: a name of the zoo or a factory, and its weights.
+
+    `frozen` names modules, as `named_modules` does, whose channels all stay: ["layer1.0.conv1"].
+    """
 
     name: str | None = None
     factory: str | None = None
@@ -66,7 +69,10 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class TaskSettings:
-    """The loss that training lowers and the metric that scores raise, by name or "mypkg.mod:function"."""
+    """The loss that training lowers and the metric that scores raise, by name or "mypkg.mod:function".
+
+    `loss` is "cross_entropy"; `metric` is "accuracy" or "top5", both shares in [0, 1].
+    """
 
     loss: str = "cross_entropy"
     metric: str = "accuracy"
@@ -76,8 +82,10 @@ class TaskSettings:
 class BudgetSettings:
     """What the small model may cost: a share of the dense model ("50%") or an amount (20000000, "20M").
 
-    `size` is what is saved of it, parameters and buffers; `peak_memory` what weights and activations take at
-    the fullest moment of a forward at batch 1, both in bytes ("5 MB").
+    `flops` are twice `macs`. Numbers take k, M, G (B) or T; `latency` us, ms or s, and is in ms without one,
+    of a pass under [latency]. `size` is what is saved of it, parameters and buffers; `peak_memory` what
+    weights and activations take at the fullest moment of a forward at batch 1, both in bytes ("5 MB"; kB, MB,
+    GB, or KiB, MiB, GiB).
     """
 
     flops: Amount = None
@@ -93,15 +101,18 @@ class LatencySettings:
     """Where and how a forward pass is timed: what budget.latency bounds and search.divisor = "auto" measures.
 
     `probe` is the runtime: "eager" (PyTorch as it is), "compile" (torch.compile), "onnx" (ONNX Runtime),
-    "command", or a function of your own "mypkg.mod:function", (model, inputs) -> milliseconds. "command" runs
-    `command` in a shell, with the path of an ONNX file in place of "{onnx}"; it prints milliseconds last.
+    "command", or a function of your own "mypkg.mod:function". "command" runs `command` in a shell, with the
+    path of an ONNX file of that batch in place of "{onnx}"; it prints milliseconds last. Your function is
+    called as (model, inputs) -> milliseconds of `model(*inputs)`, where inputs is a tuple of tensors of
+    `batch` images; both do well to return the median of several runs.
 
     `device` is the one that the model will run on ("cpu", "cuda", "cuda:1"), with `batch` images at a time,
     on so many CPU `threads`, in this `dtype` and layout (`channels_last`).
 
-    Model and dense model are timed in turn until the interval of their ratio is within `tolerance` (0.02: two
-    percent either way), or for `limit_seconds`, but six rounds at least. `table` is a file of measured
-    latencies, written where there is none.
+    Finalists and dense model are timed in turn until the interval of their ratio is within `tolerance` (0.02:
+    two percent either way), or for `limit_seconds`, but six rounds at least. The table before the search has
+    its own time, some 4 minutes. `table` is the file that keeps it, written where there is none; by default
+    one in the output folder.
     """
 
     probe: str = "eager"
@@ -123,9 +134,20 @@ class SearchSettings:
     Heuristics named in `warm_starts` are tried before the sampler takes over, in that order, at most a third
     of the trials. "sensitivity" scores so many cut models at most, each on so many validation images after
     so many batches of recalibration. Warm starts climb every rung, and the pruners "median" and "percentile"
-    compare the sampler's trials with one another alone; under "halving" and "hyperband" all compete.
+    compare the sampler's trials with one another alone; under "halving" ("asha") and "hyperband" all compete,
+    and "none" lets every trial climb to the top.
 
-    `divisor = "auto"` measures under [latency] which multiples of channels the runtime is fast at.
+    `criterion` ranks the channels that a width keeps: "l1", "l2", "bn" (the scale of the BatchNorm behind),
+    "fpgm" (the distance to the others), "taylor" (the gradient's, on training images) or "random".
+
+    `device` trains and scores the trials ("auto": CUDA where there is one), in this `setting`: a number
+    format (float32, bfloat16, float16) and a layout (contiguous, channels_last) such as "bfloat16
+    channels_last"; "auto" measures which trains fastest, once a study.
+
+    `space` is a file such as those of search_spaces/; `low` and `high`, the keep ratios between which groups
+    are searched, and `divisor`, of which widths are multiples, stand in place of the file's (without one:
+    0.1, 1.0 and 1). `divisor = "auto"` measures under [latency] which multiples of channels the runtime is
+    fast at; so does a latency that is limited or minimised, where no divisor is given.
 
     Engines with several workers read `workers` and `cpus_per_trial`; "ray" alone `gpus_per_trial` (a share
     such as 0.5) and `address` (of a running cluster: "auto", "10.0.0.1:6379"; "local" for none).
@@ -188,7 +210,12 @@ class ScoreSettings:
 
 @dataclass(frozen=True)
 class ScheduleSettings:
-    """A full training: epochs, optimiser, schedule and what smooths them."""
+    """A full training: epochs, optimiser, schedule and what smooths them.
+
+    `optimizer` is "sgd" (Nesterov's) or "adamw"; `schedule` is "cosine", "one-cycle" (linear down) or
+    "constant", after a linear rise over the share `warmup` of the steps. `momentum` is AdamW's first beta,
+    too. `ema` is the decay per step of the average of the weights that is evaluated and kept; 0 for none.
+    """
 
     epochs: Positive = 20
     learning_rate: PositiveFloat = 0.1

@@ -419,6 +419,14 @@ def test_the_main_job_from_search_to_export(command: Command, workplace: Path, w
         command("resume", "whole", "--set", "search.sampler=gp", cwd=workplace), "not a key that may change"
     )
 
+    code, out, err = command("export", "whole", "--dense", "-o", "dense.onnx", cwd=workplace)
+    assert code == 0, err
+    assert "Wrote dense.onnx (onnx); largest difference to PyTorch" in out
+    assert_refused(
+        command("export", "whole", "--dense", "--format", "safetensors", cwd=workplace),
+        "--dense: --format safetensors; name a study, and one of onnx, pt2",
+    )
+
     printed = run_until("epoch   1/2", "finetune", "whole", cwd=workplace, then=signal.SIGKILL)
     assert "epoch   2/2" not in printed
     code, out, err = command("finetune", "whole", cwd=workplace)
@@ -441,15 +449,16 @@ def test_the_main_job_from_search_to_export(command: Command, workplace: Path, w
     assert sum(parameter.numel() for parameter in small.parameters()) == best.params
     assert small(torch.zeros(5, 1, 8, 8)).shape == (5, 10)
 
-    models, quick = ("small.onnx", "small.pt2", "small"), ("--tolerance", "0.9", "--limit", "1")
+    models, quick = ("dense.onnx", "small.onnx", "small.pt2", "small"), ("--tolerance", "0.9", "--limit", "1")
     code, out, err = command("bench", *models, "--batch", "2", *quick, cwd=workplace)
     assert code == 0, err
     assert all(model in out for model in models)
-    assert "ratio" in out
+    assert all(word in out for word in ("ratio", "ONNX Runtime", "PyTorch"))
 
     code, out, err = command("report", "whole", "-o", "report.png", cwd=workplace)
     assert code == 0, err
     assert (workplace / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert f"Next: autoprune finetune whole --storage sqlite:///{workplace}/runs/whole.db" in out
 
 
 def test_a_trial_is_picked_within_limits_and_retrained(
@@ -474,6 +483,15 @@ def test_a_trial_is_picked_within_limits_and_retrained(
     assert f"Next: autoprune export {tmp_path}/trial-{wanted} --format onnx" in out
     code, out, err = command("export", f"{tmp_path}/trial-{wanted}", cwd=workplace)
     assert code == 0, err
+    url = copy_of_whole(workplace, tmp_path)
+    study = open_study(url, "whole")
+    output = {**study.config, "output": {"folder": str(tmp_path)}}
+    study.store_config(output)
+    assert_refused(
+        command("export", "whole", "--storage", url, cwd=workplace),
+        f"nothing in {tmp_path}/best yet. Finetuned so far: trial-{wanted}; export one with `autoprune "
+        f"export {tmp_path}/trial-{wanted}`",
+    )
     assert_refused(command("finetune", "whole", "--trial", "99", cwd=workplace), "whole has trials 0 to 7")
 
 

@@ -16,6 +16,8 @@ from typer.main import get_command
 from autoprune.cli.commands import app
 from autoprune.config import embedded_configs, load_config
 from autoprune.engines import ENGINES, PRUNERS
+from autoprune.latency import LatencySetting
+from autoprune.latency.probes import PROBES
 from autoprune.samplers import SAMPLERS
 
 ROOT = Path(__file__).parents[1]
@@ -70,10 +72,16 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
 
 
 def test_the_config_is_valid(tmp_path: Path) -> None:
-    (block,) = blocks("toml")
+    whole, *sections = blocks("toml")
     path = tmp_path / "run.toml"
-    path.write_text(block)
+    path.write_text(whole)
     assert load_config(path).budget.flops == "50%"
+    probes = []
+    for section in sections:
+        path.write_text(f"{whole}\n{section}")
+        asked = load_config(path).latency
+        probes.append(LatencySetting(asked.probe, threads=asked.threads, command=asked.command).probe)
+    assert probes == ["onnx", "command"]
 
 
 @pytest.mark.parametrize(
@@ -82,6 +90,7 @@ def test_the_config_is_valid(tmp_path: Path) -> None:
         ("README.md", "- **`sampler`:**", SAMPLERS),
         ("README.md", "- **`engine`:**", ENGINES),
         ("README.md", "- **`rungs` in", [name for name in PRUNERS if name != "none"]),
+        ("README.md", 'probe = "onnx"', PROBES),
         ("CHANGELOG.md", "- Samplers:", SAMPLERS),
         ("CHANGELOG.md", "- Engines:", ENGINES),
         ("CHANGELOG.md", "- Rungs:", PRUNERS),

@@ -79,7 +79,7 @@ def resume(
         typer.Option("--take-over", help="Also run the trials again that other hosts held; they are gone."),
     ] = False,
 ) -> None:
-    """Go on with a search that was stopped or killed; only its storage is needed."""
+    """Go on with a search that was stopped or killed, from its storage; model and data are read again."""
     from autoprune import pipeline
 
     url = pipeline.find_storage(study, storage)
@@ -102,6 +102,7 @@ def best(
     """Pick the best trial of a study within limits; nothing is tried anew, and the search may still run."""
     from autoprune import pipeline
     from autoprune.report import cost_table, trial_table, widths_table
+    from autoprune.report.tables import cost_notes
 
     given = {
         "flops": flops,
@@ -116,7 +117,7 @@ def best(
     console.print(trial_table(picked.summary, only=picked.trial))
     console.print(widths_table(picked.summary, picked.trial))
     console.print(cost_table(picked.summary, picked.trial))
-    console.print(f"Next: {picked.command}", soft_wrap=True, highlight=False, markup=False)
+    _print_notes([*cost_notes(picked.trial), f"Next: {picked.command}"])
 
 
 @app.command()
@@ -136,8 +137,9 @@ def finetune(
     with _resumable(_same_command), _screen() as watch:
         result = pipeline.finetune(study, url, trial=trial, overrides=overrides or (), watch=watch)
     console.print(finetune_table(result))
-    saved = ["autoprune", "export", *([study, "--storage", url] if trial is None else [str(result.folder)])]
-    console.print(f"Saved in {result.folder}. Next: {shlex.join(saved)} --format onnx", soft_wrap=True)
+    target = [study, "--storage", url] if trial is None else [str(result.folder)]
+    saved = shlex.join(["autoprune", "export", *target, "--format", "onnx"])
+    _print_notes([f"Saved in {result.folder}. Next: {saved}"])
 
 
 @app.command()
@@ -149,7 +151,7 @@ def train(config: ConfigSource, overrides: Overrides = None) -> None:
     run = load_config(config, overrides or ())
     with _resumable(_same_command), _screen() as watch:
         result = pipeline.train(run, watch=watch)
-    console.print(f"Validation score {result.val_score:.4f}. Saved in {result.checkpoint}.", soft_wrap=True)
+    _print_notes([f"Validation score {result.val_score:.4f}. Saved in {result.checkpoint}."])
 
 
 @app.command()
@@ -177,25 +179,30 @@ def export(
     format_name: Annotated[str, typer.Option("--format", help="onnx, pt2 or safetensors.")] = "onnx",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write.")] = None,
     storage: Storage = None,
+    dense: Annotated[
+        bool, typer.Option("--dense", help="The dense model of the study, to be timed beside the small one.")
+    ] = False,
 ) -> None:
     """Write the small model for another runtime, and check that it computes the same."""
     from autoprune import pipeline
 
-    report = pipeline.export(target, format_name, output=output, storage=storage)
-    console.print(
-        f"Wrote {report.path} ({report.format}); largest difference to PyTorch {report.max_difference:.2e}.",
-        soft_wrap=True,
-    )
+    report = pipeline.export(target, format_name, output=output, storage=storage, dense=dense)
+    difference = f"largest difference to PyTorch {report.max_difference:.2e}"
+    _print_notes([f"Wrote {report.path} ({report.format}); {difference}."])
 
 
 @app.command()
 def bench(
     models: Annotated[
         list[Path],
-        typer.Argument(metavar="MODEL...", help="Files .onnx or .pt2, or folders that finetune saved."),
+        typer.Argument(
+            metavar="MODEL...",
+            help="Files .onnx (run in ONNX Runtime) or .pt2, or folders that finetune saved (in PyTorch).",
+        ),
     ],
     batch: Annotated[
-        int | None, typer.Option("--batch", min=1, help="Images at a time; default what the files fix, or 1.")
+        int | None,
+        typer.Option("--batch", min=1, help="Images at a time; default what files or shapes say."),
     ] = None,
     threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")] = 1,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:1.")] = "cpu",
@@ -208,7 +215,7 @@ def bench(
         typer.Option("--shape", metavar="[NAME=]SIZES", help="Sizes that a file leaves free: 1x3x224x224."),
     ] = None,
 ) -> None:
-    """Time exported models side by side, with the ratio of each to the first."""
+    """Time exported models side by side, each in its runtime, with the ratio of each to the first."""
     from autoprune import pipeline
     from autoprune.cli.tables import bench_notes, bench_table
 
@@ -234,6 +241,7 @@ def report(
     """Print a study's trials and plot score against MACs and against evaluations."""
     from autoprune import pipeline
     from autoprune.report import failure_table, front_table, summary_notes, trial_table
+    from autoprune.report.tables import next_command
 
     url = pipeline.find_storage(study, storage)
     found = pipeline.report(study, url, output)
@@ -245,11 +253,14 @@ def report(
         console.print(failure_table(summary))
     _print_notes(summary_notes(summary))
     plots = ", ".join(str(path) for path in (found.plot, found.stairs) if path is not None)
-    console.print(f"Plotted in {plots}." if plots else "No trial has a score: no plot.", soft_wrap=True)
+    _print_notes([f"Plotted in {plots}." if plots else "No trial has a score: no plot."])
+    if summary.best is not None:
+        _print_notes([f"Next: {next_command(summary, url)}"])
 
 
 def _print_search(result: SearchResult) -> None:
     from autoprune.report import failure_table, front_table, summary_notes, trial_table, widths_table
+    from autoprune.report.tables import next_command
 
     several = len(result.summary.objectives) > 1
     console.print(front_table(result.summary) if several else trial_table(result.summary, most=5))
@@ -257,14 +268,8 @@ def _print_search(result: SearchResult) -> None:
         console.print(failure_table(result.summary))
     _ = result.best  # raises where no trial completed: there is nothing to go on with
     console.print(widths_table(result.summary, result.summary.best))
-    _print_notes(summary_notes(result.summary))
-    where = f"{result.study} --storage {result.storage}"
-    console.print(
-        f"Next: autoprune export {where} --format onnx (or finetune it before)"
-        if result.summary.by_supernet
-        else f"Next: autoprune finetune {where}",
-        soft_wrap=True,
-    )
+    notes = summary_notes(result.summary)
+    _print_notes([*notes, f"Next: {next_command(result.summary, result.storage)}"])
 
 
 def _print_notes(notes: list[str]) -> None:

@@ -16,8 +16,9 @@ from rich.table import Table
 from autoprune.graph import Cost
 from autoprune.graph.prunable import Counts
 from autoprune.pipeline import Bench, FinetuneResult, Inspection
+from autoprune.pipeline.inspect import CostRange
 from autoprune.pipeline.problem import SHORT_OF_WINDOW
-from autoprune.report.costs import amount
+from autoprune.report.costs import amount, label, said
 
 _SHOWN_NAMES = 3
 
@@ -47,21 +48,28 @@ def group_table(inspection: Inspection) -> Table:
 
 
 def inspection_table(inspection: Inspection) -> Table:
-    """Draw the dense cost, the reachable budgets and the memory that a search will need."""
+    """Draw the dense cost, the reachable budgets and what is asked, for each cost that counts."""
     dense = inspection.dense_cost
+    others = {cost: each for cost, each in inspection.costs.items() if cost not in ("macs", "params")}
     table = Table(title="Budget", title_justify="left")
-    for column in ("", "MACs", "FLOPs", "params"):
+    for column in ("", "MACs", "FLOPs", "params", *map(label, others)):
         table.add_column(column, justify="left" if not column else "right")
-    table.add_row("dense", *_costs(dense, dense))
-    table.add_row("largest reachable", *_costs(inspection.largest, dense))
-    table.add_row("smallest reachable", *_costs(inspection.smallest, dense))
+    for name, cost, place in (
+        ("dense", dense, "dense"),
+        ("largest reachable", inspection.largest, "largest"),
+        ("smallest reachable", inspection.smallest, "smallest"),
+    ):
+        told = [_told(key, getattr(each, place), each) for key, each in others.items()]
+        table.add_row(name, *_costs(cost, dense), *told)
     if inspection.budget is not None:
         macs, params = inspection.budget.macs, inspection.budget.params
+        limits = inspection.budget.limits
         table.add_row(
             "asked",
             _share(macs, dense.macs),
             _share(None if macs is None else 2 * macs, dense.flops),
             _share(params, dense.params),
+            *(_told(key, limits.get(key), each) for key, each in others.items()),
         )
     return table
 
@@ -97,12 +105,14 @@ def bench_table(bench: Bench) -> Table:
         box=box.SIMPLE,
         padding=(0, 1, 0, 0),
     )
-    table.add_column("model", overflow="fold")
-    for column in ("median ms", "95% interval", "p90 ms", "ratio", "95% interval"):
+    table.add_column("model", overflow="fold", min_width=10)
+    table.add_column("runtime")
+    for column in ("median\nms", "95% interval", "p90\nms", "ratio", "95% interval"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in bench.rows:
         table.add_row(
             str(row.path),
+            row.runtime,
             _digits(row.measurement.median_ms),
             " to ".join(map(_digits, row.measurement.interval_ms)),
             _digits(row.measurement.p90_ms),
@@ -126,12 +136,12 @@ def finetune_table(result: FinetuneResult) -> Table:
     table = Table(title="Finetuned", title_justify="left")
     for column in ("", "MACs", "params", "validation", "test"):
         table.add_column(column, justify="left" if not column else "right")
-    for label, cost, val, test in (
+    for name, cost, val, test in (
         ("dense", result.dense_cost, result.dense_val_score, result.dense_test_score),
         ("pruned", result.cost, result.val_score, result.test_score),
     ):
         table.add_row(
-            label,
+            name,
             _share(int(cost.macs), result.dense_cost.macs),
             _share(int(cost.params), result.dense_cost.params),
             f"{val:.4f}",
@@ -165,6 +175,10 @@ def _costs(cost: Cost, dense: Cost) -> tuple[str, str, str]:
         _share(int(cost.flops), dense.flops),
         _share(int(cost.params), dense.params),
     )
+
+
+def _told(cost: str, value: float | None, span: CostRange) -> str:
+    return "any" if value is None else f"{said(cost, value)} ({value / span.dense:.1%})"
 
 
 def _share(number: float | None, whole: Counts) -> str:

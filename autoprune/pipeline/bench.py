@@ -7,20 +7,29 @@ Before: files of `export`, or anyone's; after: the user.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, LatencyError, suggest
 from autoprune.latency import LatencySetting, Measurement, Ratio, time_in_turn
 from autoprune.latency.files import FILES, FileInput, Opened, open_model
 from autoprune.latency.placing import cpu_threads
 from autoprune.pipeline.export import load_saved, noted_architecture
+
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+"""{name of an input: its sizes}; the name is empty where none was given."""
+
+_OF_FOLDERS = "PyTorch"
+_RUNTIMES = {".onnx": "ONNX Runtime", ".pt2": "PyTorch"}
+"""What runs a file, by its suffix: a row for each of FILES."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +38,13 @@ class BenchRow:
 
     Attributes:
         path: the file or folder.
+        runtime: what ran it: "ONNX Runtime" or "PyTorch".
         measurement: its own time.
         ratio: its time over that of the first; None for the first.
     """
 
     path: Path
+    runtime: str
     measurement: Measurement
     ratio: Ratio | None
 
@@ -61,9 +72,9 @@ def bench(
     """Time exported models in turn, on random inputs.
 
     Args:
-        models: .onnx files (run in ONNX Runtime), .pt2 files (in PyTorch) and folders that `finetune` saved;
+        models: .onnx files (run in ONNX Runtime), .pt2 files and folders that `finetune` saved (in PyTorch);
             the first is what the others are related to.
-        batch: samples a forward pass; by default what the files fix, or 1.
+        batch: samples a forward pass; by default what `shapes` say or the files fix, or 1. All have the same.
         threads: CPU threads.
         device: "cpu", "cuda" or "cuda:1".
         shapes: of inputs with free sizes besides the batch: "1x3x224x224", or "name=1x3x224x224" where a file
@@ -83,10 +94,12 @@ def bench(
         raise ConfigError(f"--tolerance: got {tolerance}, expected a share between 0 and 1, such as 0.02.")
     given = _read_shapes(shapes)
     paths = [Path(model) for model in models]
-    setting = LatencySetting(device=device, threads=threads, batch=1 if batch is None else batch)
-    with cpu_threads(threads):
+    with _in_options():
+        setting = LatencySetting(device=device, threads=threads, batch=1 if batch is None else batch)
+    with cpu_threads(threads), _in_options():
         opened = [_open(path, setting) for path in paths]
-        size = batch or _fixed_batch(opened) or 1
+        _check_names(opened, given)
+        size = _settle_batch(zip(paths, opened, strict=True), batch, given)
         timed = {
             number: model.timed([_random(*sizes) for sizes in _sizes(path, model, size, given)])
             for number, (path, model) in enumerate(zip(paths, opened, strict=True))
@@ -98,7 +111,7 @@ def bench(
             limit_seconds=limit_seconds,
         )
     rows = [
-        BenchRow(path, timings.measurements[number], timings.ratios.get(number))
+        BenchRow(path, _runtime(path), timings.measurements[number], timings.ratios.get(number))
         for number, path in enumerate(paths)
     ]
     return Bench(tuple(rows), size, threads, device)
@@ -118,54 +131,111 @@ def _open(path: Path, setting: LatencySetting) -> Opened:
     return FILES[path.suffix](path, setting)
 
 
-def _fixed_batch(opened: Iterable[Opened]) -> int | None:
-    """Return the batch of the first file that takes no other."""
-    for model in opened:
-        if model.inputs and model.inputs[0].shape and model.inputs[0].shape[0]:
-            return model.inputs[0].shape[0]
-    return None
+def _runtime(path: Path) -> str:
+    return _RUNTIMES.get(path.suffix, _OF_FOLDERS)
+
+
+@contextlib.contextmanager
+def _in_options() -> Iterator[None]:
+    """Name the options that were typed, in place of the config's keys, in what a runtime refuses."""
+    try:
+        yield
+    except (ConfigError, LatencyError) as error:
+        text = re.sub(r"\blatency\.(device|threads|batch)\b", r"--\1", str(error))
+        raise type(error)(text.replace('device = "cpu"', "--device cpu")) from error
 
 
 def _read_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
     """Read "name=1x3x224x224"; the name is empty where none is given."""
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for text in texts:
         name, _, sizes = text.rpartition("=")
         if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", sizes):
             raise ConfigError(
                 f'--shape: got "{text}", expected sizes such as "1x3x224x224", or "name=1x3x224x224".'
             )
+        if name in shapes:
+            raise ConfigError(f"--shape {text}: sizes of that input are given twice; leave one out.")
         shapes[name] = tuple(int(size) for size in sizes.split("x"))
     return shapes
 
 
-def _sizes(
-    path: Path, model: Opened, batch: int, given: Mapping[str, tuple[int, ...]]
-) -> list[tuple[tuple[int, ...], torch.dtype]]:
+def _check_names(opened: Iterable[Opened], given: Shapes) -> None:
+    """Refuse sizes that no input of any model takes."""
+    inputs = [(model, taken) for model in opened for taken in model.inputs]
+    names = list(dict.fromkeys(taken.name for _, taken in inputs))
+    for name, sizes in given.items():
+        if name and name not in names:
+            hint = suggest(name, names) or f" Inputs: {', '.join(names)}."
+            raise ConfigError(f'--shape {name}={_x(sizes)}: no model has an input "{name}".{hint}')
+        if not name and not any(_asked(model, taken, {"": sizes}) for model, taken in inputs):
+            raise ConfigError(
+                f"--shape {_x(sizes)}: every model has several inputs; name one of {', '.join(names)}, as in "
+                f'--shape "{names[0]}={_x(sizes)}".'
+            )
+
+
+def _settle_batch(models: Iterable[tuple[Path, Opened]], batch: int | None, given: Shapes) -> int:
+    """Return the batch that options ask for or files fix, 1 where neither does.
+
+    Raises:
+        ConfigError: they do not agree; models at different batches cannot be compared.
+    """
+    asked = [] if batch is None else [("--batch", batch)]
+    fixed: list[tuple[Path, int]] = []
+    for path, model in models:
+        for taken in model.inputs[:1]:
+            if sizes := _asked(model, taken, given):
+                asked.append((f"--shape {_x(sizes)}", sizes[0]))
+            if taken.shape and taken.shape[0]:
+                fixed.append((path, taken.shape[0]))
+    for words, size in asked[1:]:
+        if size != asked[0][1]:
+            raise ConfigError(f"{words}: its batch is {size}, {asked[0][0]} asks for {asked[0][1]}.")
+    for path, size in fixed:
+        if asked and size != asked[0][1]:
+            words, wanted = asked[0]
+            raise ConfigError(
+                f"{path}: its batch is fixed at {size}, {words} asks for {wanted}; export it anew."
+            )
+        if size != fixed[0][1]:
+            first, other = fixed[0]
+            raise ConfigError(
+                f"{path}: its batch is fixed at {size}, that of {first} at {other}; export one of them anew."
+            )
+    return next((size for _, size in [*asked, *fixed]), 1)
+
+
+def _asked(model: Opened, taken: FileInput, given: Shapes) -> tuple[int, ...] | None:
+    """Return the sizes that were given for an input; those without a name are for a model's only one."""
+    return given.get(taken.name) or (given.get("") if len(model.inputs) == 1 else None)
+
+
+def _sizes(path: Path, model: Opened, batch: int, given: Shapes) -> list[tuple[tuple[int, ...], torch.dtype]]:
     """Return sizes and type of each input of a file."""
     return [(_size(path, model, taken, batch, given), taken.dtype) for taken in model.inputs]
 
 
-def _size(
-    path: Path, model: Opened, taken: FileInput, batch: int, given: Mapping[str, tuple[int, ...]]
-) -> tuple[int, ...]:
+def _size(path: Path, model: Opened, taken: FileInput, batch: int, given: Shapes) -> tuple[int, ...]:
     shown = "x".join("?" if size is None else str(size) for size in taken.shape)
-    asked = given.get(taken.name) or (given.get("") if len(model.inputs) == 1 else None)
+    asked = _asked(model, taken, given)
     if asked is None:
         if None in taken.shape[1:]:
             raise ConfigError(
                 f'{path}: input {taken.name} is {shown}; say its sizes with --shape "{taken.name}=...".'
             )
-        asked = tuple(batch if size is None else size for size in taken.shape)
-        if taken is model.inputs[0] and asked and asked[0] != batch:
-            raise ConfigError(f"{path}: its batch is fixed at {asked[0]}, {batch} asked; export it anew.")
+        return tuple(batch if size is None else size for size in taken.shape)
     fits = len(asked) == len(taken.shape) and all(
         size in (None, wanted) for size, wanted in zip(taken.shape, asked, strict=True)
     )
     if not fits:
-        wanted = "x".join(map(str, asked))
-        raise ConfigError(f"{path}: input {taken.name} is {shown}, which --shape {wanted} does not fit.")
+        raise ConfigError(f"{path}: input {taken.name} is {shown}, which --shape {_x(asked)} does not fit.")
     return asked
+
+
+def _x(sizes: Sequence[int]) -> str:
+    """Write sizes as the option takes them: "1x3x224x224"."""
+    return "x".join(map(str, sizes))
 
 
 def _random(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

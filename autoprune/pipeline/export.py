@@ -1,14 +1,16 @@
 """Writes a finetuned model for another runtime, or as the folder that `load_pruned` reads.
 
-Before: `finetune`; after: onnxruntime, `torch.export.load`, `load_pruned`.
+Before: `finetune`; after: onnxruntime, `torch.export.load`, `load_pruned`, and `bench`, which times the file.
 
     export("digits", "onnx")                  # a study in runs/
+    export("digits", "onnx", dense=True)      # the dense model that it began with, to be timed beside
     export("runs/digits/best", "pt2", output="small.pt2")
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,18 @@ from torch import nn
 from autoprune.errors import CheckpointError, ExportError, suggest
 from autoprune.export import EXPORTERS, ExportReport, load_pruned, read_recipe, save_pruned
 from autoprune.export import export as export_model
+from autoprune.pipeline.dense import load_dense
 from autoprune.pipeline.finetune import BEST, finetune, is_untrained
 from autoprune.pipeline.places import find_storage
 from autoprune.pipeline.stored import stored_config
 from autoprune.rungs import asks_for_supernet
-from autoprune.study import open_study
+from autoprune.study import SearchStudy, open_study
 from autoprune.zoo import make_model
 
 FOLDER_FORMAT = "safetensors"
+
+TRIAL = "trial-"
+"""How the folders begin that `finetune --trial` makes."""
 
 
 def export(
@@ -34,6 +40,7 @@ def export(
     *,
     output: str | os.PathLike[str] | None = None,
     storage: str | None = None,
+    dense: bool = False,
 ) -> ExportReport:
     """Write the finetuned model of a study, or one that was saved, and compare it with what was saved.
 
@@ -45,16 +52,21 @@ def export(
         format_name: "onnx", "pt2", or "safetensors" (a folder with weights and recipe).
         output: the file, or the folder for safetensors; default beside the saved model.
         storage: the study's, where it is not in runs/.
+        dense: write the dense model of the study in place of the finetuned one, as "onnx" or "pt2", by
+            default into the study's output folder.
 
     Raises:
         ExportError: an unknown format, nothing to export yet, or outputs that differ.
         CheckpointError: the saved model cannot be loaded.
+        ConfigError: model or data of the dense model are not where the study's config names them.
     """
     formats = (*EXPORTERS, FOLDER_FORMAT)
     if format_name not in formats:
         raise ExportError(
             f'--format: unknown "{format_name}"; known: {", ".join(formats)}.{suggest(format_name, formats)}'
         )
+    if dense:
+        return _export_dense(str(target), format_name, output, storage)
     folder = _saved_folder(target, storage)
     small = load_saved(folder)
     if format_name == FOLDER_FORMAT:
@@ -93,6 +105,18 @@ def noted_architecture(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return noted
 
 
+def _export_dense(
+    study: str, format_name: str, output: str | os.PathLike[str] | None, storage: str | None
+) -> ExportReport:
+    if format_name == FOLDER_FORMAT or Path(study).is_dir():
+        what = f"--format {FOLDER_FORMAT}" if format_name == FOLDER_FORMAT else f"{study} is a folder"
+        raise ExportError(f"--dense: {what}; name a study, and one of {', '.join(EXPORTERS)}.")
+    config = stored_config(open_study(find_storage(study, storage), study))
+    dense = load_dense(config)
+    path = Path(output or Path(str(config.output.folder)) / f"dense.{format_name}")
+    return export_model(dense.model, path, format=format_name, example_inputs=dense.example_inputs)
+
+
 def _saved_folder(target: str | os.PathLike[str], storage: str | None) -> Path:
     if Path(target).is_dir():
         return Path(target)
@@ -102,10 +126,20 @@ def _saved_folder(target: str | os.PathLike[str], storage: str | None) -> Path:
     if asks_for_supernet(config.score.rungs) and (not folder.is_dir() or is_untrained(study, folder)):
         return finetune(study.name, study.url, overrides=["finetune.epochs=0"]).folder
     if not folder.is_dir():
-        raise ExportError(
-            f"{target}: nothing to export yet; run `autoprune finetune {target} --storage {study.url}` first."
-        )
+        raise ExportError(f"{target}: {_nothing_yet(study, folder.parent)}")
     return folder
+
+
+def _nothing_yet(study: SearchStudy, folder: Path) -> str:
+    """Say which trials that `finetune --trial` saved can be exported, or what makes something to export."""
+    saved = [each for each in folder.glob(f"{TRIAL}*") if each.is_dir()]
+    if not saved:
+        command = shlex.join(["autoprune", "finetune", study.name, "--storage", study.url])
+        return f"nothing to export yet; run `{command}` first."
+    saved.sort(key=lambda each: (len(each.name), each.name))
+    names = ", ".join(each.name for each in saved)
+    command = shlex.join(["autoprune", "export", str(saved[-1])])
+    return f"nothing in {folder / BEST} yet. Finetuned so far: {names}; export one with `{command}`."
 
 
 def _export_folder(small: nn.Module, folder: Path, output: Path) -> ExportReport:

@@ -3,23 +3,29 @@
 Before: numbers by the names of `Cost`; after: tables, plots and sentences of the command line.
 
     label("latency_ms"), said("latency_ms", 3.1416)      # "latency", "3.14 ms"
+    option("latency_ms")                                 # "--latency"
 """
 
 from __future__ import annotations
 
 _LABELS = {
-    "macs": ("MACs", "MACs"),
-    "params": ("params", "parameters"),
-    "latency_ms": ("latency", "ms"),
-    "size_bytes": ("size", "B"),
-    "peak_memory_bytes": ("memory", "B"),
+    "macs": ("MACs", "MACs", "--flops"),
+    "params": ("params", "parameters", "--params"),
+    "latency_ms": ("latency", "ms", "--latency"),
+    "size_bytes": ("size", "B", "--size"),
+    "peak_memory_bytes": ("memory", "B", "--peak-memory"),
 }
-"""Name of the cost -> heading, and unit."""
+"""Name of the cost -> heading, unit, and the option of `autoprune best` that limits it."""
 
 
 def label(cost: str) -> str:
     """Return a cost's heading."""
     return _LABELS[cost][0]
+
+
+def option(cost: str) -> str:
+    """Return the option of `autoprune best` that limits a cost."""
+    return _LABELS[cost][2]
 
 
 def said(cost: str, value: float) -> str:

@@ -1,23 +1,29 @@
-"""A study as tables for the terminal.
+"""A study as tables, sentences and the next command for the terminal.
 
 Before: `report.summary`; after: the command line prints them.
 
     console.print(trial_table(summary, most=5))
+    next_command(summary, storage)       # "autoprune finetune digits --storage sqlite:///runs/digits.db"
 """
 
 from __future__ import annotations
 
 import math
+import shlex
+from collections.abc import Sequence
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from autoprune.report.agreement import PREDICTS, RungAgreement
-from autoprune.report.costs import label, milliseconds, said
+from autoprune.report.costs import label, milliseconds, option, said
 from autoprune.report.summary import StudySummary, outcome
 from autoprune.rungs import SUPERNET
 from autoprune.study import TrialRecord
+
+LATENCY = "latency_ms"
+"""The one cost that is predicted, and of some trials measured."""
 
 
 def trial_table(summary: StudySummary, *, most: int | None = None, only: TrialRecord | None = None) -> Table:
@@ -37,7 +43,7 @@ def trial_table(summary: StudySummary, *, most: int | None = None, only: TrialRe
     for column in (
         "trial",
         f"{summary.metric}\nafter {summary.rungs[-1]}",
-        *map(label, summary.shown_costs),
+        *_cost_headings(summary),
         "seconds",
         "origin",
         "outcome",
@@ -47,15 +53,15 @@ def trial_table(summary: StudySummary, *, most: int | None = None, only: TrialRe
             justify="left" if column in ("origin", "outcome") else "right",
             no_wrap=column == "origin",
         )
-    shares = ["100.0%"] * len(summary.shown_costs)
-    table.add_row("dense", f"{summary.dense_score:.4f}", *shares, "", "", "", end_section=True)
+    dense = (f"{summary.dense_score:.4f}", *_dense_costs(summary))
+    table.add_row("dense", *dense, "", "", "", end_section=True)
     scored = summary.ranked()
     failed = [record for record in summary.records if record.state == "failed" and record.score is None]
     for record in [*scored, *failed][:most] if only is None else [only]:
         table.add_row(
             str(record.number),
             "-" if record.score is None else f"{record.score:.4f}",
-            *_shares(summary, record),
+            *_costs_of(summary, record),
             "-" if record.seconds is None else f"{record.seconds:.1f}",
             record.origin.replace(", ", "\n"),
             _ended(record),
@@ -65,7 +71,7 @@ def trial_table(summary: StudySummary, *, most: int | None = None, only: TrialRe
 
 
 def front_table(summary: StudySummary) -> Table:
-    """Draw the trials of a search with several objectives that none dominates, the cheapest first."""
+    """Draw the trials that none dominates, the cheapest first, and the dense model above them."""
     against = ", ".join(map(label, summary.objectives[1:]))
     table = Table(
         title=f"Front of {summary.study}: {summary.metric} against {against}",
@@ -73,20 +79,44 @@ def front_table(summary: StudySummary) -> Table:
         box=box.SIMPLE,
         padding=(0, 1, 0, 0),
     )
-    for column in ("trial", summary.metric, *map(label, summary.shown_costs)):
+    for column in ("trial", summary.metric, *_cost_headings(summary)):
         table.add_column(column, justify="right")
     table.add_column("origin", no_wrap=True)
+    table.add_row("dense", f"{summary.dense_score:.4f}", *_dense_costs(summary), "", end_section=True)
     for record in summary.front:
         score = f"{record.score or 0.0:.4f}"
         origin = record.origin.replace(", ", "\n")
-        table.add_row(str(record.number), score, *_shares(summary, record), origin)
+        table.add_row(str(record.number), score, *_costs_of(summary, record), origin)
     return table
 
 
-def _shares(summary: StudySummary, record: TrialRecord) -> list[str]:
-    """Return what a trial costs of each cost that is shown, as shares of the dense model's."""
-    shares = [summary.share(record, cost) for cost in summary.shown_costs]
-    return ["-" if math.isnan(share) else f"{share:.1%}" for share in shares]
+def _cost_headings(summary: StudySummary) -> list[str]:
+    """Return a heading for each cost that is shown, and one for the milliseconds of a latency."""
+    headings = []
+    for cost in summary.shown_costs:
+        headings += [label(cost), "ms"] if cost == LATENCY else [label(cost)]
+    return headings
+
+
+def _dense_costs(summary: StudySummary) -> list[str]:
+    """Return the cells of the dense model, against which shares are taken."""
+    return _cost_cells(summary, [1.0] * len(summary.shown_costs), summary.dense_costs.get(LATENCY))
+
+
+def _costs_of(summary: StudySummary, record: TrialRecord) -> list[str]:
+    """Return what a trial costs of each cost that is shown; a latency as timed, where it was."""
+    took = record.costs.get(LATENCY) if record.measured is None else record.measured.latency_ms
+    return _cost_cells(summary, [summary.share(record, cost) for cost in summary.shown_costs], took)
+
+
+def _cost_cells(summary: StudySummary, shares: Sequence[float], took: float | None) -> list[str]:
+    """Return shares of the dense model's costs as texts, a latency's followed by the milliseconds."""
+    cells = []
+    for cost, share in zip(summary.shown_costs, shares, strict=True):
+        cells.append("-" if math.isnan(share) else f"{share:.1%}")
+        if cost == LATENCY:
+            cells.append("-" if took is None else milliseconds(took))
+    return cells
 
 
 def widths_table(summary: StudySummary, trial: TrialRecord | None, name: str = "Best") -> Table:
@@ -110,11 +140,22 @@ def cost_table(summary: StudySummary, trial: TrialRecord) -> Table:
     for cost, value in trial.costs.items():
         dense = summary.dense_costs.get(cost)
         shown = ("-", "-") if dense is None else (said(cost, dense), f"{value / dense:.1%}")
-        table.add_row(label(cost), said(cost, value), *shown)
+        name = f"{label(cost)}, predicted" if cost == LATENCY else label(cost)
+        table.add_row(name, said(cost, value), *shown)
     if trial.measured is not None:
         measured = trial.measured
-        table.add_row("as timed", said("latency_ms", measured.latency_ms), "", f"{measured.ratio:.1%}")
+        table.add_row("latency, timed", said(LATENCY, measured.latency_ms), "", f"{measured.ratio:.1%}")
     return table
+
+
+def cost_notes(trial: TrialRecord) -> list[str]:
+    """Say of a trial whose latency is predicted alone how to time it: one sentence, or none."""
+    if LATENCY not in trial.costs or trial.measured is not None:
+        return []
+    return [
+        f"Trial {trial.number} was not timed, its latency is predicted: finetune and export it, then time "
+        "the file beside the dense model's with `autoprune bench`."
+    ]
 
 
 def failure_table(summary: StudySummary) -> Table:
@@ -128,12 +169,32 @@ def failure_table(summary: StudySummary) -> Table:
     return table
 
 
+def next_command(summary: StudySummary, storage: str) -> str:
+    """Return the command that goes on from a study with a complete trial.
+
+    With several objectives one of the front is to be picked: the command asks for the best at no more than
+    what the middle of the front takes of the first cost, a limit that some trial keeps to.
+
+    Args:
+        summary: of the study.
+        storage: its URL.
+    """
+    study = [summary.study, "--storage", storage]
+    if summary.front:
+        cost = summary.objectives[1]
+        middle = summary.share(summary.front[len(summary.front) // 2], cost)
+        return shlex.join(["autoprune", "best", *study, option(cost), f"{math.ceil(100 * middle)}%"])
+    if summary.by_supernet:
+        return f"{shlex.join(['autoprune', 'export', *study, '--format', 'onnx'])} (or finetune it before)"
+    return shlex.join(["autoprune", "finetune", *study])
+
+
 def summary_notes(summary: StudySummary) -> list[str]:
     """Say in sentences what the scores mean, and how the rungs agree."""
     notes = [_meaning(summary)] if summary.ranked() else []
     if summary.front:
         notes.append(_about_front(summary))
-    if "latency_ms" in summary.shown_costs:
+    if LATENCY in summary.shown_costs:
         notes.append(_about_latency(summary))
     return notes + [_agreement(found) for found in summary.agreements] + _warning(summary)
 
@@ -144,15 +205,17 @@ def _about_latency(summary: StudySummary) -> str:
     if not measured:
         return "Latencies are predicted from the table of the device."
     which = f"trial{'s' if len(measured) > 1 else ''} {', '.join(measured)}"
-    known = f"Latencies are predicted, but measured beside the dense model of {which}."
+    known = f"Latencies are predicted; for {which} they were measured beside the dense model."
     if summary.best is None or summary.best.measured is None:
         return known
     found = summary.best.measured
     low, high = found.ratio_interval
     verdicts = {None: "", True: ": within the budget", False: ": over the budget, as all that were measured"}
+    reached = "beyond" if found.met else "below"
+    doubt = f", though its interval reaches {reached} it" if found.surely is False else ""
     return (
         f"{known} The best takes {milliseconds(found.latency_ms)} ms, {found.ratio:.1%} "
-        f"({low:.1%} to {high:.1%}) of the dense model's time{verdicts[found.met]}."
+        f"({low:.1%} to {high:.1%}) of the dense model's time{verdicts[found.met]}{doubt}."
     )
 
 
@@ -160,20 +223,19 @@ def _meaning(summary: StudySummary) -> str:
     last = summary.rungs[-1]
     if not summary.by_supernet:
         return (
-            f'Scores are those after the search\'s short rung "{last}"; `autoprune finetune` trains the best '
-            "trial fully."
+            f'Scores are those after the search\'s short rung "{last}"; a finetune trains the best trial '
+            "fully."
         )
     return (
-        f'Scores are those after the rung "{last}", on weights of the supernet; `autoprune export` writes '
-        f'the best trial as the rung "{SUPERNET}" scored it, `autoprune finetune` trains it further.'
+        f'Scores are those after the rung "{last}", on weights of the supernet; an export writes the best '
+        f'trial as the rung "{SUPERNET}" scored it, a finetune trains it further.'
     )
 
 
 def _about_front(summary: StudySummary) -> str:
     return (
-        f"The front has {len(summary.front)} trials: every other scores no higher at no less. "
-        f"`autoprune best {summary.study} --flops 40%` picks the best within any limit, and "
-        "`autoprune finetune` with --trial trains any of them."
+        f"The front has {len(summary.front)} trials: every other scores no higher at no less. Any of them "
+        "can be picked by a limit on its costs, and finetuned by its number."
     )
 
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 
 import pytest
 
 from autoprune.cli.commands import _print_search
 from autoprune.pipeline import SearchResult
-from tests.report.test_tables import SUMMARY
+from autoprune.report import StudySummary
+from tests.report.test_tables import RECORD, SUMMARY
+
+
+def last_line(summary: StudySummary, capsys: pytest.CaptureFixture[str], storage: str) -> str:
+    _print_search(SearchResult("s", storage, Path("runs"), summary))
+    return capsys.readouterr().out.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -26,5 +33,31 @@ def test_a_search_ends_with_the_next_step(
     rungs: tuple[str, ...], command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     summary = dataclasses.replace(SUMMARY, rungs=rungs)
-    _print_search(SearchResult("s", "sqlite:///s.db", Path("runs"), summary))
-    assert capsys.readouterr().out.splitlines()[-1] == command
+    assert last_line(summary, capsys, "sqlite:///s.db") == command
+
+
+@pytest.mark.parametrize(
+    ("objectives", "rungs", "option"),
+    [
+        (("score", "macs"), ("calibrate",), "--flops"),
+        (("score", "latency_ms", "macs"), ("calibrate",), "--latency"),
+        (("score", "peak_memory_bytes"), ("supernet",), "--peak-memory"),
+    ],
+)
+def test_a_front_is_picked_from_by_a_limit_that_half_of_it_keeps(
+    objectives: tuple[str, ...],
+    rungs: tuple[str, ...],
+    option: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    costs = dict.fromkeys(objectives[1:], 0.0)
+    front = tuple(
+        dataclasses.replace(RECORD, number=number, costs={cost: 100 * share for cost in costs})
+        for number, share in enumerate((0.2, 0.414, 0.8))
+    )
+    summary = dataclasses.replace(
+        SUMMARY, objectives=objectives, rungs=rungs, front=front, dense_costs=dict.fromkeys(costs, 100.0)
+    )
+    line = last_line(summary, capsys, "sqlite:////my runs/s [1].db")
+    words = shlex.split(line.removeprefix("Next: "))
+    assert words == ["autoprune", "best", "s", "--storage", "sqlite:////my runs/s [1].db", option, "42%"]

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
 
 from rich.console import Console
 
-from autoprune.cli.tables import bench_notes, bench_table, group_table, inspection_notes
+from autoprune.cli.tables import (
+    bench_notes,
+    bench_table,
+    group_table,
+    inspection_notes,
+    inspection_table,
+)
 from autoprune.config import load_config
 from autoprune.latency import Measurement, Ratio
 from autoprune.pipeline import Bench, BenchRow, inspect
+from autoprune.pipeline.inspect import CostRange
 
 
 def test_each_group_takes_one_line_of_80_columns_and_reasons_follow() -> None:
@@ -27,12 +35,35 @@ def test_each_group_takes_one_line_of_80_columns_and_reasons_follow() -> None:
     assert any("too small for the divisor" in note for note in notes)
 
 
+def test_the_reach_of_every_cost_that_is_asked_is_shown_beside_the_limit() -> None:
+    inspection = inspect(load_config("digits", ["budget.flops=50%", "budget.peak_memory=60%"]))
+    inspection = dataclasses.replace(
+        inspection, costs={**inspection.costs, "latency_ms": CostRange(smallest=1, largest=3, dense=4)}
+    )
+    console = Console(file=io.StringIO(), width=140)
+    console.print(inspection_table(inspection))
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    found = {row[1]: row[2:] for line in lines if len(row := [cell.strip() for cell in line.split("│")]) > 2}
+    assert [found[row][4] for row in ("dense", "largest reachable", "smallest reachable")] == [
+        "4 ms (100.0%)",
+        "3 ms (75.0%)",
+        "1 ms (25.0%)",
+    ]
+    assert found["asked"][2] == "any"
+    assert found["asked"][3].endswith("B (60.0%)")
+    assert found["asked"][4] == "any"
+
+
 def test_models_side_by_side_fit_80_columns() -> None:
     def row(name: str, milliseconds: float, ratio: Ratio | None) -> BenchRow:
         interval = (0.99 * milliseconds, 1.01 * milliseconds)
         p10, p50, p90, p99 = (share * milliseconds for share in (0.9, 1.0, 1.2, 2.0))
         return BenchRow(
-            Path(name), Measurement(milliseconds, interval, p10, p50, p90, p99, 9, 1.0, tight=True), ratio
+            Path(name),
+            "ONNX Runtime",
+            Measurement(milliseconds, interval, p10, p50, p90, p99, 9, 1.0, tight=True),
+            ratio,
         )
 
     dense, small = (
@@ -46,8 +77,8 @@ def test_models_side_by_side_fit_80_columns() -> None:
     lines = console.file.getvalue().splitlines()
     assert lines[0].strip() == "One forward pass at batch 8 on cpu, 2 threads"
     assert [line.split() for line in lines if ".onnx" in line] == [
-        ["dense.onnx", "12346", "12222", "to", "12469", "14815"],
-        ["small.onnx", "0.0100", "0.00990", "to", "0.0101", "0.0120", "0.500", "0.400", "to", "9.00"],
+        ["dense.onnx", "ONNX", "12346", "12222", "to", "12469", "14815"],
+        ["small.onnx", "ONNX", "0.0100", "0.00990", "to", "0.0101", "0.0120", "0.500", "0.400", "to", "9.00"],
     ]
     (note,) = bench_notes(found)
     assert note.startswith("Not as exact as asked after the time limit: small.onnx.")

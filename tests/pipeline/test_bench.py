@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from torch import Tensor, nn
 from autoprune.errors import CheckpointError, ConfigError, LatencyError
 from autoprune.export import export, save_pruned
 from autoprune.graph.plan import Plan
+from autoprune.latency import LatencySetting
 from autoprune.latency.files import FILES
 from autoprune.pipeline import bench
+from autoprune.pipeline.bench import _RUNTIMES
 from autoprune.zoo import make_model
 from tests.latency.nets import TWO_INPUTS, TwoInputs
 
@@ -41,8 +44,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             export(net, folder / f"{name}{format}", format[1:], IMAGES)
     export(TwoInputs(), folder / "two.onnx", "onnx", TWO_INPUTS)
     export(TwoInputs(), folder / "two.pt2", "pt2", {**TWO_INPUTS, "doubled": True})
-    program = torch.export.export(nn.Conv2d(3, 4, 3), (torch.zeros(4, 3, 16, 16),))
-    torch.export.save(program, folder / "four.pt2")
+    for name, batch in (("four", 4), ("eight", 8)):
+        program = torch.export.export(nn.Conv2d(3, 4, 3), (torch.zeros(batch, 3, 16, 16),))
+        torch.export.save(program, folder / f"{name}.pt2")
     sizes = {
         0: torch.export.Dim("batch"),
         2: torch.export.Dim("rows", min=4),
@@ -85,6 +89,42 @@ def test_a_batch_that_a_file_fixes_is_taken_by_all(folder: Path) -> None:
     assert found.batch == 4
 
 
+def test_files_that_fix_other_batches_than_one_another_are_refused(folder: Path) -> None:
+    message = r"four\.pt2: its batch is fixed at 4, that of .*eight\.pt2 at 8; export one of them anew"
+    with pytest.raises(ConfigError, match=message):
+        bench([folder / "eight.pt2", folder / "small.onnx", folder / "four.pt2"])
+
+
+def test_the_batch_of_a_shape_is_that_of_every_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[int, ...]] = []
+
+    def noted(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        drawn.append(shape)
+        return torch.zeros(shape, dtype=dtype)
+
+    monkeypatch.setattr(sys.modules[bench.__module__], "_random", noted)
+    models = [folder / "sizes.pt2", folder / "small.onnx"]
+    assert bench_input(models[0]) == "images" != bench_input(models[1])
+    found = bench(models, shapes=["images=8x3x20x24"], tolerance=0.9, limit_seconds=1)
+    assert (found.batch, drawn) == (8, [(8, 3, 20, 24), (8, 3, 16, 16)])
+    with pytest.raises(ConfigError, match=r"--shape 8x3x16x16: its batch is 8, --batch asks for 2"):
+        bench(models[1:], batch=2, shapes=["8x3x16x16"])
+    with pytest.raises(ConfigError, match=r"four\.pt2: its batch is fixed at 4, --shape 8x3x16x16 asks"):
+        bench([folder / "four.pt2", models[1]], shapes=["8x3x16x16"])
+
+
+def bench_input(path: Path) -> str:
+    """Return the name of a file's one input."""
+    (taken,) = FILES[path.suffix](path, LatencySetting()).inputs
+    return taken.name
+
+
+def test_each_model_names_the_runtime_that_ran_it(folder: Path) -> None:
+    assert _RUNTIMES.keys() == FILES.keys()
+    found = bench([folder / "small.onnx", folder / "small.pt2"], tolerance=0.9, limit_seconds=1)
+    assert [row.runtime for row in found.rows] == ["ONNX Runtime", "PyTorch"]
+
+
 def test_sizes_that_a_file_leaves_free_are_asked_for(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"sizes\.pt2: input images is \?x3x\?x\?; say its sizes with --sh"):
         bench([folder / "sizes.pt2"])
@@ -111,13 +151,17 @@ def test_a_folder_without_a_known_architecture_is_named(tmp_path: Path) -> None:
     [
         ("missing.onnx", {}, r"missing\.onnx: no such file"),
         ("net.pth", {}, r"net\.pth: cannot be timed; expected a file ending in \.onnx or \.pt2, or a folder"),
-        ("four.pt2", {"batch": 8}, r"four\.pt2: its batch is fixed at 4, 8 asked; export it anew"),
+        ("four.pt2", {"batch": 8}, r"four\.pt2: its batch is fixed at 4, --batch asks for 8; export it anew"),
         ("small.onnx", {"shapes": ["1xx3"]}, r'--shape: got "1xx3", expected sizes such as "1x3x224x224"'),
         ("small.onnx", {"shapes": ["1x4x16x16"]}, r"is \?x3x16x16, which --shape 1x4x16x16 does not fit"),
         ("small.pt2", {"shapes": ["3x16x16"]}, r"is \?x3x16x16, which --shape 3x16x16 does not fit"),
         ("small.pt2", {"tolerance": 2.0}, r"--tolerance: got 2\.0, expected a share between 0 and 1"),
-        ("small.pt2", {"device": "cuda:77"}, r'latency\.device: "cuda:77" asked'),
-        ("small.pt2", {"threads": 0}, r"latency\.threads: got 0, expected an integer >= 1"),
+        ("small.onnx", {"shapes": ["imges=1x3x16x16"]}, r"--shape imges=1x3x16x16: no model has an input"),
+        ("two.onnx", {"shapes": ["1x4"]}, r"--shape 1x4: every model has several inputs; name one of \w+, "),
+        ("small.onnx", {"shapes": ["1x3", "1x4"]}, r"--shape 1x4: sizes of that input are given twice"),
+        ("small.pt2", {"device": "cuda:77"}, r'^--device: "cuda:77" asked'),
+        ("small.pt2", {"device": "tpu"}, r'^--device: "tpu" is no device'),
+        ("small.pt2", {"threads": 0}, r"^--threads: got 0, expected an integer >= 1"),
     ],
 )
 def test_mistakes_are_named(folder: Path, name: str, options: dict[str, Any], message: str) -> None:

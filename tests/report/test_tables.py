@@ -9,10 +9,23 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from rich.table import Table
+from typer.main import get_command
 
+from autoprune.cli.commands import app
 from autoprune.errors import TrialError
+from autoprune.graph import COSTS
 from autoprune.pipeline import SearchResult
-from autoprune.report import StudySummary, failure_table, summary_notes, trial_table, widths_table
+from autoprune.report import (
+    StudySummary,
+    cost_table,
+    failure_table,
+    front_table,
+    summary_notes,
+    trial_table,
+    widths_table,
+)
+from autoprune.report.costs import option
+from autoprune.report.tables import cost_notes
 from autoprune.rungs import RungScore
 from autoprune.study import MeasuredLatency, TrialRecord
 
@@ -76,14 +89,14 @@ def test_a_score_names_the_rung_that_it_was_measured_after() -> None:
     text = drawn(trial_table(SUMMARY, most=5))
     assert "after 50 steps" in text
     assert "stopped at calibrate" in text
-    assert any("`autoprune finetune`" in note for note in summary_notes(SUMMARY))
+    assert any("a finetune trains the best trial fully" in note for note in summary_notes(SUMMARY))
 
 
 def test_a_supernets_scores_need_no_finetune() -> None:
     for rungs in (("supernet",), ("supernet", "50 steps")):
         (note,) = summary_notes(dataclasses.replace(SUMMARY, rungs=rungs))
         assert f'after the rung "{rungs[-1]}", on weights of the supernet' in note
-        assert '`autoprune export` writes the best trial as the rung "supernet" scored it' in note
+        assert 'an export writes the best trial as the rung "supernet" scored it' in note
     assert not SUMMARY.by_supernet
 
 
@@ -113,21 +126,58 @@ def test_a_search_without_a_complete_trial_raises_the_most_frequent_reason() -> 
         _ = result.best
 
 
-def test_a_measured_latency_stands_in_for_the_predicted_one() -> None:
-    measured = MeasuredLatency(1.08, (1.0, 1.1), 0.583, (0.561, 0.601), met=True)
-    costs = {**RECORD.costs, "latency_ms": 1.2}
-    timed = dataclasses.replace(RECORD, costs=costs, measured=measured)
-    other = dataclasses.replace(RECORD, number=1, costs=costs)
-    summary = dataclasses.replace(
-        SUMMARY,
-        records=(timed, other),
-        best=timed,
-        dense_costs={**SUMMARY.dense_costs, "latency_ms": 2.0},
-        limits={"latency_ms": 1.3},
+def test_every_option_of_a_next_step_is_one_of_best() -> None:
+    parameters = vars(get_command(app))["commands"]["best"].params
+    options = {each for parameter in parameters for each in parameter.opts}
+    assert {option(cost) for cost in COSTS} <= options
+
+
+MEASURED = MeasuredLatency(1.08, (1.0, 1.1), 0.583, (0.561, 0.601), met=True)
+TIMED = dataclasses.replace(RECORD, costs={**RECORD.costs, "latency_ms": 1.2}, measured=MEASURED)
+PREDICTED = dataclasses.replace(TIMED, number=1, measured=None)
+WITH_LATENCY = dataclasses.replace(
+    SUMMARY,
+    records=(TIMED, PREDICTED),
+    best=TIMED,
+    dense_costs={**SUMMARY.dense_costs, "latency_ms": 2.0},
+    limits={"latency_ms": 1.3},
+)
+
+
+def cells(text: str, first: str) -> list[str]:
+    """Return the words of the row that begins with `first`."""
+    (row,) = [line.split() for line in text.splitlines() if line.split()[:1] == [first]]
+    return row
+
+
+def test_latencies_are_shown_in_milliseconds_beside_their_shares() -> None:
+    front = dataclasses.replace(
+        WITH_LATENCY, objectives=("score", "latency_ms"), front=(TIMED, PREDICTED), limits={}
     )
-    text = drawn(trial_table(summary))
-    assert "58.3%" in text
-    assert "60.0%" in text
-    (note,) = [note for note in summary_notes(summary) if note.startswith("Latencies")]
-    assert "measured beside the dense model of trial 0." in note
+    for table in (trial_table(WITH_LATENCY), front_table(front)):
+        text = drawn(table)
+        assert "…" not in text
+        assert cells(text, "0")[4:6] == ["58.3%", "1.08"]
+        assert cells(text, "1")[4:6] == ["60.0%", "1.2"]
+        assert cells(text, "dense")[4:6] == ["100.0%", "2"]
+    assert " ms" not in drawn(trial_table(SUMMARY))
+
+
+def test_a_predicted_latency_is_called_so_and_a_trial_that_was_not_timed_is_named() -> None:
+    text = drawn(cost_table(WITH_LATENCY, TIMED))
+    assert "latency, predicted" in text
+    assert "latency, timed" in text
+    assert cost_notes(TIMED) == []
+    assert "latency, timed" not in drawn(cost_table(WITH_LATENCY, PREDICTED))
+    (note,) = cost_notes(PREDICTED)
+    assert note.startswith("Trial 1 was not timed, its latency is predicted: finetune and export it")
+    assert cost_notes(RECORD) == []
+
+
+def test_a_measured_latency_stands_in_for_the_predicted_one() -> None:
+    (note,) = [note for note in summary_notes(WITH_LATENCY) if note.startswith("Latencies")]
+    unsure = dataclasses.replace(TIMED, measured=dataclasses.replace(MEASURED, surely=False))
+    doubted = summary_notes(dataclasses.replace(WITH_LATENCY, records=(unsure,), best=unsure))
+    assert any(each.endswith("within the budget, though its interval reaches beyond it.") for each in doubted)
+    assert "predicted; for trial 0 they were measured beside the dense model." in note
     assert "1.08 ms, 58.3% (56.1% to 60.1%) of the dense model's time: within the budget." in note
