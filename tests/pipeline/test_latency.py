@@ -308,12 +308,11 @@ def test_a_search_goes_on_where_the_probe_is_not(tmp_path: Path, monkeypatch: py
     small_table(prunable.fingerprint).save(tmp_path / "out" / f"latency-{__name__}-by_parameters-1.json")
     result = search(config, dense=dense)
     assert result.best.measured is not None
-    (tmp_path / "own.db").rename(tmp_path / "moved.db")
     monkeypatch.delattr(f"{__name__}.by_parameters")
     said: list[str] = []
     again = resume(
         "own",
-        f"sqlite:///{tmp_path}/moved.db",
+        result.storage,
         dense=dense,
         overrides=["search.trials=4"],
         watch=lambda event: said.append(str(event)),
