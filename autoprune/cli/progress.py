@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from autoprune.pipeline.events import Counted, EpochDone, Event, Stage, TrialDone
+from autoprune.report.costs import said
 
 
 class Screen:
@@ -61,8 +62,9 @@ class Screen:
     def _trial(self, event: TrialDone) -> None:
         score = "-" if event.score is None else f"{event.score:.4f}"
         reason = f"  {event.reason}" if event.reason else ""
+        latency = "" if event.latency_ms is None else f"  latency {said('latency_ms', event.latency_ms)}"
         self._console.print(
-            f"trial {event.number:>3}  score {score:>7}  MACs {event.macs_share:6.1%}  "
+            f"trial {event.number:>3}  score {score:>7}  MACs {event.macs_share:6.1%}{latency}  "
             f"{event.seconds:6.1f} s  {event.outcome}{reason}",
             highlight=False,
             markup=False,

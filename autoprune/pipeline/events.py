@@ -42,6 +42,7 @@ class TrialDone:
         trials: trials asked for.
         best: the best score so far and its `macs_share`; None before the first complete trial.
         front: of a search with several objectives, how many trials none dominates so far; else 0.
+        latency_ms: as predicted; None where latency is neither limited nor minimised.
     """
 
     number: int
@@ -54,6 +55,7 @@ class TrialDone:
     trials: int
     best: tuple[float, float] | None
     front: int = 0
+    latency_ms: float | None = None
 
 
 @dataclass(frozen=True)

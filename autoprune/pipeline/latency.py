@@ -63,7 +63,11 @@ def settle_divisor(config: RunConfig, dense: Dense, watch: Watcher) -> tuple[Run
     setting = latency_setting(config.latency)
     open_yet = "" if config.search.divisor is not None else "search.divisor is not given: "
     watch(Stage(f"{open_yet}measuring which multiples of channels {setting.probe} is fast at"))
-    stairs = measure_stairs(heavy_blocks(dense.model, dense.example_inputs), setting)
+    stairs = measure_stairs(
+        heavy_blocks(dense.model, dense.example_inputs),
+        setting,
+        progress=lambda done, total: watch(Counted("preparing widths", done, total)),
+    )
     watch(Stage(f"widths are multiples of {stairs.divisor}"))
     search = dataclasses.replace(config.search, divisor=stairs.divisor)
     return dataclasses.replace(config, search=search), stairs

@@ -369,6 +369,7 @@ def _teller(
                 outcome=outcome(record),
                 score=record.score,
                 macs_share=(record.macs or 0) / dense_macs,
+                latency_ms=record.costs.get("latency_ms"),
                 seconds=record.seconds or 0.0,
                 reason=record.failure or "",
                 done=len(seen),
