@@ -77,8 +77,8 @@ def check_amounts(settings: BudgetSettings, *, required: bool = True) -> None:
     Raises:
         ConfigError: an amount is malformed, or no limit is given where one is `required`.
     """
-    given = any(read is not None for _, read in _written(settings))
-    if required and not given:
+    written = list(_written(settings))  # all are read, whether a limit is found or not
+    if required and all(amount is None for _, amount in written):
         raise ConfigError(
             'budget: no limit is given; write e.g. flops = "50%", macs = "20M", params = "40%" or '
             'latency = "4 ms".'

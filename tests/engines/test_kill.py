@@ -47,9 +47,9 @@ SEVERAL = ("score", "macs")
     ("sampler", "pruner", "scheme", "objectives"),
     [
         ("tpe", "halving", "sqlite", ()),
-        ("cmaes", "hyperband", "journal", ()),
-        ("nsga2", "median", "sqlite", SEVERAL),
-        pytest.param("tpe", "median", "journal", SEVERAL, marks=pytest.mark.slow),
+        pytest.param("cmaes", "hyperband", "journal", (), marks=pytest.mark.slow),
+        ("tpe", "median", "journal", SEVERAL),
+        pytest.param("nsga2", "median", "sqlite", SEVERAL, marks=pytest.mark.slow),
         pytest.param("nsga2", "median", "sqlite", (), marks=pytest.mark.slow),
         pytest.param("gp", "percentile", "sqlite", (), marks=pytest.mark.slow),
     ],

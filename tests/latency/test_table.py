@@ -38,7 +38,7 @@ def prunable() -> Prunable:
 
 @pytest.fixture(scope="module")
 def table(prunable: Prunable) -> LatencyTable:
-    return measure_table(prunable, SETTING, limit_seconds=0.0, levels=5)
+    return measure_table(prunable, SETTING, limit_seconds=0.0, levels=3)
 
 
 def random_widths(prunable: Prunable, count: int, seed: int = 0) -> np.ndarray:

@@ -137,6 +137,8 @@ def test_what_is_malformed_is_refused_without_a_model() -> None:
     with pytest.raises(ConfigError, match="no limit is given"):
         check_amounts(BudgetSettings())
     check_amounts(BudgetSettings(), required=False)
+    with pytest.raises(ConfigError, match=r"budget\.latency: got '4 M'"):
+        check_amounts(BudgetSettings(flops="25%", latency="4 M"))
 
 
 def test_a_budget_out_of_reach_is_answered_in_the_users_key_and_unit() -> None:
