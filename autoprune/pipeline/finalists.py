@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -54,7 +54,7 @@ def measure_finalists(
     with contextlib.ExitStack() as stack:
         # The dense model is made ready for the first that has to be timed, if there is any.
         measure = functools.cache(lambda: stack.enter_context(_beside(dense, config)))
-        for number, record in enumerate(_finalists(study, problem.budget.limits[LATENCY])):
+        for number, record in enumerate(_in_turn(study, problem.budget.limits[LATENCY])):
             met = any(each.met is not False for each in timed.values())
             if len(study.objectives) == 1 and number >= FINALISTS and met:
                 break
@@ -106,6 +106,17 @@ def judge(problem: Problem, measured: Measurement, ratio: Ratio) -> tuple[bool |
     else:
         value, (low, high) = measured.median_ms, measured.interval_ms
     return value <= limit, high <= limit if value <= limit else low > limit
+
+
+def _in_turn(study: SearchStudy, limit: float) -> Iterator[TrialRecord]:
+    """Iterate over at most MOST finalists; what was timed may bring others onto a front."""
+    seen: set[tuple[int, ...]] = set()
+    while len(seen) < MOST:
+        pending = [each for each in _finalists(study, limit) if tuple(each.widths.values()) not in seen]
+        if not pending:
+            return
+        seen.add(tuple(pending[0].widths.values()))
+        yield pending[0]
 
 
 def _finalists(study: SearchStudy, limit: float) -> list[TrialRecord]:
