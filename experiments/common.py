@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -57,8 +57,21 @@ def append_row(path: Path, row: Mapping[str, object], *, quiet: bool = False) ->
         print(dict(row), flush=True)
 
 
+Part = tuple[list[str], list[str]]
+"""Lines of table.md, and sentences for README.md."""
+
 BEGIN, END = "<!-- measured -->\n", "<!-- end -->\n"
 """A README between these lines is written by a script."""
+
+
+def write_summary(folder: Path, parts: Sequence[Callable[[], Part]]) -> None:
+    """Write what parts tell into a folder's table.md and the measured part of its README.md, and print it."""
+    told = [part() for part in parts]
+    lines = [line for table, _ in told for line in table]
+    sentences = [f"- {sentence}" for _, said in told for sentence in said]
+    (folder / "table.md").write_text("\n".join(lines) + "\n", "utf-8")
+    write_measured(folder / "README.md", sentences)
+    print("\n".join([*lines, *sentences]))
 
 
 def write_measured(readme: Path, lines: Sequence[str]) -> None:

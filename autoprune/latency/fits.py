@@ -29,7 +29,6 @@ from autoprune.latency.surfaces import CUTS, Form, Readings, Surface, fit_surfac
 from autoprune.latency.works import Work, fit_works
 
 FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 
 Fitter: TypeAlias = Callable[[Readings, Sequence[Form]], list[Surface]]
 """(what was measured, a form for each signature) -> a surface for each signature."""

@@ -19,9 +19,7 @@ from autoprune.report import StudySummary, summarise
 from autoprune.report.costs import amount, milliseconds
 from autoprune.study import TrialRecord, open_study
 from autoprune.study.front import best_of, was_over_limit
-from autoprune.study.records import cost_of
-
-LATENCY = "latency_ms"
+from autoprune.study.records import LATENCY, cost_of
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from autoprune.errors import CheckpointError, ExportError, suggest
 from autoprune.export import EXPORTERS, ExportReport, load_pruned, read_recipe, save_pruned
 from autoprune.export import export as export_model
 from autoprune.pipeline.dense import load_dense
-from autoprune.pipeline.finetune import BEST, finetune, is_untrained
+from autoprune.pipeline.finetune import BEST, TRIAL, finetune, is_untrained
 from autoprune.pipeline.places import find_storage
 from autoprune.pipeline.stored import stored_config
 from autoprune.rungs import asks_for_supernet
@@ -29,9 +29,6 @@ from autoprune.study import SearchStudy, open_study
 from autoprune.zoo import make_model
 
 FOLDER_FORMAT = "safetensors"
-
-TRIAL = "trial-"
-"""How the folders begin that `finetune --trial` makes."""
 
 
 def export(

@@ -27,8 +27,7 @@ from autoprune.rebuild import rebuild
 from autoprune.settings import RunConfig
 from autoprune.study import MeasuredLatency, SearchStudy, TrialRecord
 from autoprune.study.front import front_of
-
-LATENCY = "latency_ms"
+from autoprune.study.records import LATENCY
 
 FINALISTS = 5
 """So many of the best are timed at least, since a prediction errs; one more until one keeps to the budget."""

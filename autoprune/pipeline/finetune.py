@@ -45,6 +45,9 @@ from autoprune.train import evaluate, fit
 BEST = "best"
 """The folder under the output folder that receives the finetuned model."""
 
+TRIAL = "trial-"
+"""How the folders begin that `finetune --trial` makes."""
+
 _RESULT = "autoprune:finetuned"
 
 
@@ -105,7 +108,7 @@ def finetune(
     opened = open_study(storage, study)
     config = change_config(stored_config(opened), overrides)
     best = opened.best() if trial is None else _complete(opened, trial)
-    name = BEST if trial is None else f"trial-{trial}"
+    name = BEST if trial is None else f"{TRIAL}{trial}"
     folder = Path(str(config.output.folder))
     check_writable(folder, "output.folder")
     identity = {"trial": best.number, "finetune": dataclasses.asdict(config.finetune), "folder": str(folder)}

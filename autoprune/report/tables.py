@@ -21,9 +21,7 @@ from autoprune.report.costs import label, milliseconds, option, said
 from autoprune.report.summary import StudySummary, outcome
 from autoprune.rungs import SUPERNET
 from autoprune.study import TrialRecord
-
-LATENCY = "latency_ms"
-"""The one cost that is predicted, and of some trials measured."""
+from autoprune.study.records import LATENCY
 
 
 def trial_table(summary: StudySummary, *, most: int | None = None, only: TrialRecord | None = None) -> Table:

@@ -33,6 +33,9 @@ _STATES: Mapping[TrialState, State] = {
 
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
+LATENCY = "latency_ms"
+"""The one cost that is predicted, and of some trials measured."""
+
 
 @dataclass(frozen=True)
 class MeasuredLatency:
@@ -134,7 +137,7 @@ def cost_of(record: TrialRecord, name: str, dense_ms: float | None = None) -> fl
     Returns:
         The cost; infinite where it is not known.
     """
-    if name == "latency_ms" and record.measured is not None:
+    if name == LATENCY and record.measured is not None:
         measured = record.measured
         return measured.latency_ms if dense_ms is None else measured.ratio * dense_ms
     return record.costs.get(name, math.inf)

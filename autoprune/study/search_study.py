@@ -24,7 +24,7 @@ from autoprune.errors import StudyError, suggest
 from autoprune.study import queue
 from autoprune.study.front import best_of
 from autoprune.study.leases import this_process
-from autoprune.study.records import ORIGIN, MeasuredLatency, TrialRecord, read_record
+from autoprune.study.records import LATENCY, ORIGIN, MeasuredLatency, TrialRecord, read_record
 from autoprune.study.storage import open_storage, storage_errors
 
 HEADER = "autoprune"
@@ -32,8 +32,6 @@ SCORE = "score"
 FORMAT = 1
 
 _MEASURED = "autoprune:measured"
-
-_LATENCY = "latency_ms"
 
 
 class SearchStudy:
@@ -110,14 +108,14 @@ class SearchStudy:
         met = [record for record in measured if record.measured and record.measured.met is not False]
         if measured and not met:
             return min(measured, key=lambda record: record.measured.ratio if record.measured else math.inf)
-        limit = float(self.chosen.get(f"budget_{_LATENCY}", math.inf))
-        expected = [record for record in finished if record.costs.get(_LATENCY, 0.0) <= limit]
+        limit = float(self.chosen.get(f"budget_{LATENCY}", math.inf))
+        expected = [record for record in finished if record.costs.get(LATENCY, 0.0) <= limit]
         return best_of(met or expected or finished, self.objectives, self.dense_ms)
 
     @property
     def dense_ms(self) -> float | None:
         """The dense model's latency that predictions rest on; None where none was asked for."""
-        known: float | None = self.chosen.get(f"dense_{_LATENCY}")
+        known: float | None = self.chosen.get(f"dense_{LATENCY}")
         return known
 
     def finished(self) -> list[TrialRecord]:

@@ -7,7 +7,7 @@ What is not measured yet is left out. Errors of predictions are means of absolut
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from experiments.common import markdown_table, rows_of, write_measured
+from experiments.common import Part, markdown_table, rows_of, write_summary
 from experiments.latency.plans import RESULTS as PLANS
 from experiments.latency.prediction import BATCHES, DIVISORS, MODELS, RUNTIMES
 from experiments.latency.prediction import RESULTS as PREDICTIONS
@@ -28,21 +28,10 @@ ERROR, SHARE = 0.05, 0.85
 """Targets: of a setting's mean error; of the latency-aware plan's latency over that of one ratio for all."""
 
 Row = Mapping[str, str]
-Part = tuple[list[str], list[str]]
-"""Lines of table.md, and sentences for README.md."""
 
 
 def main() -> None:
-    parts: Sequence[Callable[[], Part]] = (summarise_predictions, summarise_plans, summarise_search)
-    lines: list[str] = []
-    sentences: list[str] = []
-    for part in parts:
-        table, said = part()
-        lines += table
-        sentences += [f"- {sentence}" for sentence in said]
-    (HERE / "table.md").write_text("\n".join(lines) + "\n", "utf-8")
-    write_measured(HERE / "README.md", sentences)
-    print("\n".join([*lines, *sentences]))
+    write_summary(HERE, (summarise_predictions, summarise_plans, summarise_search))
 
 
 def summarise_predictions() -> Part:

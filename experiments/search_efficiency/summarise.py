@@ -8,12 +8,12 @@ What is not measured yet is left out and counted. Differences are paired by seed
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from autoprune.report.agreement import FEWEST_TRIALS, tau_interval
-from experiments.common import markdown_table, rows_of, write_measured
+from experiments.common import Part, markdown_table, rows_of, write_summary
 from experiments.search_efficiency.correlation import CANDIDATES, RUNGS
 from experiments.search_efficiency.curves import LARGE, METHODS
 from experiments.search_efficiency.finetunes import METHODS as FINETUNED
@@ -30,29 +30,18 @@ from experiments.search_efficiency.measured import (
 from experiments.search_efficiency.plot import draw
 from experiments.search_efficiency.setups import EVALUATIONS, HERE, SETUPS
 
-Part = tuple[list[str], list[str]]
-"""Lines of table.md, and sentences for README.md."""
-
 
 def main() -> None:
     curves = read_curves()
     if curves:
         draw(curves, HERE / "curves.png")
-    parts: Sequence[Callable[[], Part]] = (
+    parts = (
         lambda: summarise_curves(curves),
         summarise_finetunes,
         summarise_correlation,
         summarise_workers,
     )
-    lines: list[str] = []
-    sentences: list[str] = []
-    for part in parts:
-        table, said = part()
-        lines += table
-        sentences += [f"- {sentence}" for sentence in said]
-    (HERE / "table.md").write_text("\n".join(lines) + "\n", "utf-8")
-    write_measured(HERE / "README.md", sentences)
-    print("\n".join([*lines, *sentences]))
+    write_summary(HERE, parts)
 
 
 def summarise_curves(curves: Mapping[str, Mapping[str, BySeed]]) -> Part:
