@@ -98,22 +98,26 @@ def _cost_headings(summary: StudySummary) -> list[str]:
 
 def _dense_costs(summary: StudySummary) -> list[str]:
     """Return the cells of the dense model, against which shares are taken."""
-    return _cost_cells(summary, [1.0] * len(summary.shown_costs), summary.dense_costs.get(LATENCY))
+    return _cost_cells(summary, [1.0] * len(summary.shown_costs))
 
 
 def _costs_of(summary: StudySummary, record: TrialRecord) -> list[str]:
     """Return what a trial costs of each cost that is shown; a latency as timed, where it was."""
-    took = record.costs.get(LATENCY) if record.measured is None else record.measured.latency_ms
-    return _cost_cells(summary, [summary.share(record, cost) for cost in summary.shown_costs], took)
+    return _cost_cells(summary, [summary.share(record, cost) for cost in summary.shown_costs])
 
 
-def _cost_cells(summary: StudySummary, shares: Sequence[float], took: float | None) -> list[str]:
-    """Return shares of the dense model's costs as texts, a latency's followed by the milliseconds."""
+def _cost_cells(summary: StudySummary, shares: Sequence[float]) -> list[str]:
+    """Return shares of the dense model's costs as texts, a latency's followed by its milliseconds.
+
+    Those are the share of the dense model's, not what a clock showed: on a machine that was busy when a trial
+    was timed, the clock's cannot stand beside the dense model's, nor beside another trial's.
+    """
     cells = []
     for cost, share in zip(summary.shown_costs, shares, strict=True):
         cells.append("-" if math.isnan(share) else f"{share:.1%}")
         if cost == LATENCY:
-            cells.append("-" if took is None else milliseconds(took))
+            took = share * summary.dense_costs.get(LATENCY, math.nan)
+            cells.append("-" if math.isnan(took) else milliseconds(took))
     return cells
 
 

@@ -157,7 +157,7 @@ def test_latencies_are_shown_in_milliseconds_beside_their_shares() -> None:
     for table in (trial_table(WITH_LATENCY), front_table(front)):
         text = drawn(table)
         assert "…" not in text
-        assert cells(text, "0")[4:6] == ["58.3%", "1.08"]
+        assert cells(text, "0")[4:6] == ["58.3%", "1.17"]
         assert cells(text, "1")[4:6] == ["60.0%", "1.2"]
         assert cells(text, "dense")[4:6] == ["100.0%", "2"]
     assert " ms" not in drawn(trial_table(SUMMARY))
