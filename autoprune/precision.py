@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.data.randomness import seeded
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, reason_of
 from autoprune.task import Task, main_output
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -85,12 +85,14 @@ def resolve_device(device: str = "auto") -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        kind = torch.device(device).type
+        asked = torch.device(device)
     except RuntimeError as error:
         raise ConfigError(f'search.device: "{device}" is no device; use "auto", "cpu" or "cuda".') from error
-    if kind == "cuda" and not torch.cuda.is_available():
+    seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked.type == "cuda" and (asked.index or 0) >= seen:
         raise ConfigError(
-            f'search.device: "{device}" asked, but torch sees no CUDA device here; use "auto" or "cpu".'
+            f'search.device: "{device}" asked, but torch sees {seen or "no"} CUDA devices here; '
+            'use "auto" or "cpu".'
         )
     return device
 
@@ -132,7 +134,7 @@ def fastest_setting(
             try:
                 steps[setting] = _prepare_step(model, batch, task, setting)
             except RuntimeError as error:
-                reason = str(error).splitlines()[0]
+                reason = reason_of(error)
         times: dict[Setting, list[float]] = {setting: [] for setting in steps}
         for _ in range(repeats):
             for setting, step in steps.items():

@@ -15,8 +15,12 @@ BATCH = (torch.rand(8, 1, 8, 8), torch.arange(8))
 
 
 class NeverRuns(nn.Module):
+    def __init__(self, reason: str) -> None:
+        super().__init__()
+        self.reason = reason
+
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        raise RuntimeError("no kernel here")
+        raise RuntimeError(self.reason)
 
 
 def test_measures_all_choices_and_takes_the_fastest() -> None:
@@ -42,9 +46,12 @@ def test_measuring_leaves_model_and_random_state() -> None:
     assert not model.training
 
 
-def test_a_model_that_never_runs_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"not one training step .* runs here \(no kernel here\)"):
-        fastest_setting(NeverRuns(), BATCH, Task(), "cpu")
+@pytest.mark.parametrize(
+    ("raised", "said"), [("no kernel here\nat line 1", "no kernel here"), ("", "RuntimeError")]
+)
+def test_a_model_that_never_runs_is_named(raised: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=rf"not one training step .* runs here \({said}\)"):
+        fastest_setting(NeverRuns(raised), BATCH, Task(), "cpu")
 
 
 def test_place_and_arrange_set_the_layout_both_ways() -> None:
@@ -73,6 +80,8 @@ def test_devices() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match=r'"cuda:0" asked, but torch sees no CUDA device'):
             resolve_device("cuda:0")
+    with pytest.raises(ConfigError, match=r'"cuda:77" asked, but torch sees (no|\d+) CUDA devices here'):
+        resolve_device("cuda:77")
 
 
 @pytest.mark.gpu

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from autoprune.criteria import plan_from_importance
 from autoprune.errors import CheckpointError, StudyError
 from autoprune.export import read_recipe, save_pruned
 from autoprune.graph import Cost, Plan
+from autoprune.latency.placing import cpu_threads
 from autoprune.pipeline.dense import Dense, load_dense
 from autoprune.pipeline.events import Stage, Watcher, silent
 from autoprune.pipeline.identity import identify
@@ -32,7 +32,7 @@ from autoprune.pipeline.places import check_writable
 from autoprune.pipeline.problem import pose
 from autoprune.pipeline.ranking import decode_ranking
 from autoprune.pipeline.scoring import with_weights
-from autoprune.pipeline.stored import change_config, stored_config
+from autoprune.pipeline.stored import change_config, stored_config, stored_setting
 from autoprune.pipeline.supernet import known_supernet
 from autoprune.pipeline.train import schedule_of, tell_epochs
 from autoprune.precision import Setting
@@ -102,7 +102,7 @@ def finetune(
 
     Raises:
         StudyError: no trial has completed, or not the one that was named; or model or data are not those of
-            the study.
+            the study; or its trials run on a device that is not here.
         TrialError: the training diverged.
     """
     opened = open_study(storage, study)
@@ -116,18 +116,20 @@ def finetune(
     if known is not None:
         watch(Stage(f"trial {best.number} is finetuned already; the test part is not read again"))
         return known
+    setting = stored_setting(opened)
     dense = dense or load_dense(config)
     problem = pose(dense, config, stored_tables(opened, config))
     opened.require(identify(dense, problem, config))
-    setting = Setting(**opened.chosen["setting"])
-    torch.set_num_threads(setting.threads)
     plan = plan_from_importance(problem.prunable, best.widths, decode_ranking(opened.chosen["ranking"]))
     weights = known_supernet(opened, config)
     small = rebuild(problem.prunable if weights is None else with_weights(problem.prunable, weights), plan)
     share = (best.macs or 0) / int(problem.dense_cost.macs)
     watch(Stage(f"trial {best.number} ({share:.1%} of the MACs): {_intention(config.finetune)}"))
     state = folder / f"finetune-trial-{best.number}.training"
-    val_score = _retrain(small, best, dense, config, setting, state, watch)
+    with cpu_threads(setting.threads):
+        val_score = _retrain(small, best, dense, config, setting, state, watch)
+        test_score = _on_test(small, dense, setting)
+        dense_test_score = _on_test(copy.deepcopy(dense.model), dense, setting)
     result = FinetuneResult(
         study=study,
         folder=folder / name,
@@ -135,9 +137,9 @@ def finetune(
         cost=problem.cost(np.array([[best.widths[name] for name in problem.space.groups]])).one(),
         dense_cost=problem.dense_cost,
         val_score=val_score,
-        test_score=_on_test(small, dense, setting),
+        test_score=test_score,
         dense_val_score=float(opened.chosen["dense_score"]),
-        dense_test_score=_on_test(copy.deepcopy(dense.model), dense, setting),
+        dense_test_score=dense_test_score,
     )
     _save(opened, result, small.cpu(), plan, dense, config, identity)
     state.unlink(missing_ok=True)

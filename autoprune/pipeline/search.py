@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import torch
 
 from autoprune.engines import Event, MakeScorer, TrialRunner, run_search
 from autoprune.errors import ConfigError, TrialError
+from autoprune.latency.placing import cpu_threads
 from autoprune.pipeline.checks import (
     check_engine_runs,
     check_names,
@@ -50,7 +50,7 @@ from autoprune.pipeline.problem import (
 from autoprune.pipeline.ranking import encode_ranking, rank_channels
 from autoprune.pipeline.scoring import ScorerFactory, make_score, parse_rungs
 from autoprune.pipeline.statistics import Ground, measure_statistics
-from autoprune.pipeline.stored import change_config, stored_config
+from autoprune.pipeline.stored import change_config, stored_config, stored_setting
 from autoprune.pipeline.supernet import prepare_supernet
 from autoprune.pipeline.train import measure_setting, train_dense
 from autoprune.pipeline.warm_starts import choose_warm_starts, enqueue_missing
@@ -162,11 +162,13 @@ def resume(
         watch: told how it goes on.
 
     Raises:
-        StudyError: there is no such study, or model, data or space are not those that it was made for.
+        StudyError: there is no such study, or model, data or space are not those that it was made for, or its
+            trials run on a device that is not here.
         AutopruneError: what the config names cannot be used any more.
     """
     opened = open_study(storage, study)
     config = change_config(stored_config(opened), overrides)
+    stored_setting(opened)
     known = opened.chosen.get("latency") is not None or not asks_for_latency(config)
     check_names(config, measured=known)
     check_places(config, opened.url)
@@ -264,14 +266,10 @@ def _tell_shares(problem: Problem, config: RunConfig, watch: Watcher) -> None:
 
 def _measure(dense: Dense, config: RunConfig, watch: Watcher) -> Setting:
     """Measure the fastest setting with the threads that a trial will have."""
-    threads = torch.get_num_threads()
     if config.search.engine == "serial":
         return measure_setting(dense, config, watch)
-    torch.set_num_threads(workers_of(config.search).threads)
-    try:
+    with cpu_threads(workers_of(config.search).threads):
         return measure_setting(dense, config, watch)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _run(
@@ -283,7 +281,7 @@ def _run(
     *,
     take_over: bool = False,
 ) -> SearchResult:
-    search = config.search
+    search, setting = config.search, stored_setting(study)
     runner = TrialRunner(
         study,
         problem.space,
@@ -292,7 +290,7 @@ def _run(
         trials=search.trials,
         rungs=len(parse_rungs(config.score)),
         seed=search.seed,
-        device=str(study.chosen["setting"]["device"]),
+        device=setting.device,
         statistics=study.chosen.get("statistics"),
         shapes=problem.prunable.shapes,
         rates=rates_of(config.evolution),
@@ -307,8 +305,8 @@ def _run(
     )
     enqueue_missing(study, problem.space)
     supernet = prepare_supernet(study, config, dense, problem, watch)
-    make_scorer = _scorer_maker(study, config, dense, problem, supernet)
-    with _quiet_optuna():
+    make_scorer = _scorer_maker(study, config, setting, dense, problem, supernet)
+    with _quiet_optuna(), _threads_of(search.engine, setting):
         run_search(
             search.engine,
             runner,
@@ -321,17 +319,25 @@ def _run(
 
 
 def _scorer_maker(
-    study: SearchStudy, config: RunConfig, dense: Dense, problem: Problem, supernet: Path | None
+    study: SearchStudy,
+    config: RunConfig,
+    setting: Setting,
+    dense: Dense,
+    problem: Problem,
+    supernet: Path | None,
 ) -> MakeScorer:
     """Return what makes the score where the engine needs it: of the parts at hand, or of names alone."""
-    setting = Setting(**study.chosen["setting"])
     ranking: dict[str, str] = study.chosen["ranking"]
     if config.search.engine == "serial":
-        torch.set_num_threads(setting.threads)
         score = make_score(dense, problem.prunable, config, setting, ranking, supernet)
         return lambda: score
     handed_on = dense if config.model.name is None and config.model.factory is None else None
     return ScorerFactory(config, setting, ranking, handed_on, problem.prunable.fingerprint, supernet)
+
+
+def _threads_of(engine: str, setting: Setting) -> contextlib.AbstractContextManager[None]:
+    """Return the context in which this process has the threads of a trial, where it runs the trials itself."""
+    return cpu_threads(setting.threads) if engine == "serial" else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

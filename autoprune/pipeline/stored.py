@@ -1,8 +1,9 @@
-"""The config that a study holds, and the few keys of it that may change later.
+"""The config that a study holds, the few keys of it that may change later, and the setting of its trials.
 
 Before: an opened study; after: `resume`, `finetune`, `export` and `report`, which need no config file.
 
     config = change_config(stored_config(study), ["search.trials=100"])
+    setting = stored_setting(study)
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 
 from autoprune.errors import ConfigError, StudyError
 from autoprune.pipeline.places import settle
+from autoprune.precision import Setting, resolve_device
 from autoprune.settings import RunConfig, parse_override, parse_settings
 from autoprune.study import SearchStudy
 
@@ -41,6 +43,22 @@ def stored_config(study: SearchStudy) -> RunConfig:
         return parse_settings(study.config, where=study.name)
     except ConfigError as error:
         raise StudyError(f"{study.name}: its stored config cannot be read by this version: {error}") from None
+
+
+def stored_setting(study: SearchStudy) -> Setting:
+    """Return the setting under which all trials of a study run, chosen as it was made.
+
+    Raises:
+        StudyError: their device is not here; every trial would fail.
+    """
+    setting = Setting(**study.chosen["setting"])
+    try:
+        resolve_device(setting.device)
+    except ConfigError:
+        raise StudyError(
+            f"{study.name}: its trials run on {setting.device}, which is not here; resume where it is."
+        ) from None
+    return setting
 
 
 def change_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:

@@ -27,6 +27,7 @@ from autoprune.pipeline.events import Stage, Watcher
 from autoprune.pipeline.identity import identify
 from autoprune.pipeline.problem import Problem
 from autoprune.pipeline.ranking import decode_ranking
+from autoprune.pipeline.stored import stored_setting
 from autoprune.pipeline.train import schedule_of, tell_epochs
 from autoprune.precision import Setting
 from autoprune.rungs import asks_for_supernet
@@ -54,7 +55,7 @@ def prepare_supernet(
     known = known_supernet(study, config)
     if known is not None or not asks_for_supernet(config.score.rungs):
         return known
-    setting = Setting(**study.chosen["setting"])
+    setting = stored_setting(study)
     subnets = SandwichSampler(
         problem.prunable,
         decode_ranking(study.chosen["ranking"]),

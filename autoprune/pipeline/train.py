@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from autoprune.errors import CheckpointError, ConfigError, suggest
+from autoprune.latency.placing import cpu_threads
 from autoprune.pipeline.dense import Dense, load_dense, try_task
 from autoprune.pipeline.events import EpochDone, Stage, Watcher, silent
 from autoprune.pipeline.history import save_dense, split_of
@@ -68,22 +69,22 @@ def train_dense(dense: Dense, config: RunConfig, path: Path, *, watch: Watcher =
     try_task(dense)
     path.parent.mkdir(parents=True, exist_ok=True)
     setting = _setting_of(state.with_suffix(".setting.json"), dense, config, watch)
-    torch.set_num_threads(setting.threads)
     watch(
         Stage(
             f"training the dense model: {config.train.epochs} epochs of {dense.data.train.samples:,} images"
         )
     )
-    result = fit(
-        dense.model,
-        dense.data,
-        schedule_of(config.train),
-        setting,
-        dense.task,
-        seed=config.train.seed,
-        on_epoch=tell_epochs(config.train.epochs, watch),
-        checkpoint=state,
-    )
+    with cpu_threads(setting.threads):
+        result = fit(
+            dense.model,
+            dense.data,
+            schedule_of(config.train),
+            setting,
+            dense.task,
+            seed=config.train.seed,
+            on_epoch=tell_epochs(config.train.epochs, watch),
+            checkpoint=state,
+        )
     history = {
         "data": split_of(config.data, dense.data),
         "config": dataclasses.asdict(config),

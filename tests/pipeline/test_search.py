@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from autoprune.config import load_config
 from autoprune.criteria import importance, plan_from_importance
 from autoprune.data import VisionData, load
 from autoprune.errors import ConfigError, DataError, StudyError, TrialError
+from autoprune.latency.placing import cpu_threads
 from autoprune.pipeline import report, settle
 from autoprune.pipeline.dense import Dense
-from autoprune.pipeline.events import Stage
+from autoprune.pipeline.events import EpochDone, Event, Stage, TrialDone
 from autoprune.pipeline.problem import SHORT_OF_WINDOW
 from autoprune.pipeline.ranking import decode_ranking, encode_ranking
 from autoprune.pipeline.scoring import ScorerFactory, parse_rungs
@@ -31,6 +33,7 @@ from autoprune.report import plot_study, summarise
 from autoprune.score import FinetuneScore
 from autoprune.settings import ScoreSettings
 from autoprune.study import open_study
+from autoprune.study.search_study import HEADER
 from autoprune.task import Task
 from autoprune.train import weights_hash
 from autoprune.zoo import make_model
@@ -286,3 +289,66 @@ def test_a_search_whose_every_trial_failed_is_reported_without_a_plot(
     found = report("own", result.storage)
     assert found.plot is None
     assert [failure.trials for failure in found.summary.failures()] == [(0, 1)]
+
+
+def move_trials(storage: str, study: str, device: str) -> None:
+    """Let a study's trials run on another device, as if another machine had begun it."""
+    stored = open_study(storage, study).optuna
+    header = stored.user_attrs[HEADER]
+    setting = {**header["chosen"]["setting"], "device": device}
+    stored.set_user_attr(HEADER, {**header, "chosen": {**header["chosen"], "setting": setting}})
+
+
+def test_a_study_whose_device_is_not_here_is_refused_before_a_trial_fails(
+    model: nn.Module, data: VisionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = autoprune.search(model, data, {**CONFIG, "search": {**CONFIG["search"], "trials": 1}})
+    move_trials(result.storage, "own", "cuda:77")
+    refused = r"^own: its trials run on cuda:77, which is not here; resume where it is\.$"
+    with pytest.raises(StudyError, match=refused):
+        autoprune.resume("own", model=model, data=data, overrides=["search.trials=4"])
+    with pytest.raises(StudyError, match=refused):
+        autoprune.finetune("own", model=model, data=data)
+    stored = open_study(result.storage, "own")
+    assert [record.state for record in stored.records()] == ["complete"]
+    assert stored.config["search"]["trials"] == 1
+
+
+class StoppedError(Exception):
+    """Stands for Ctrl-C."""
+
+
+@pytest.fixture
+def three_threads() -> Iterator[int]:
+    """Give torch a number of threads that nothing else in the test sets."""
+    with cpu_threads(3):
+        yield 3
+
+
+def test_threads_are_given_back_by_searches_and_finetunes_even_on_errors(
+    model: nn.Module,
+    data: VisionData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    three_threads: int,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen: list[int] = []
+
+    def stop(event: Event) -> None:
+        seen.append(torch.get_num_threads())
+        if isinstance(event, TrialDone | EpochDone):
+            raise StoppedError
+
+    with cpu_threads(1):
+        autoprune.search(model, data, {**CONFIG, "search": {**CONFIG["search"], "trials": 1}})
+    with pytest.raises(StoppedError):
+        autoprune.resume("own", model=model, data=data, overrides=["search.trials=2"], watch=stop)
+    assert (seen[0], seen[-1], torch.get_num_threads()) == (three_threads, 1, three_threads)
+    seen.clear()
+    with pytest.raises(StoppedError):
+        autoprune.finetune("own", model=model, data=data, watch=stop)
+    assert (seen[0], seen[-1], torch.get_num_threads()) == (three_threads, 1, three_threads)
+    autoprune.finetune("own", model=model, data=data)
+    assert torch.get_num_threads() == three_threads
