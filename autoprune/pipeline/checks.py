@@ -20,7 +20,7 @@ from autoprune.pipeline.objectives import objective_costs
 from autoprune.pipeline.places import probe_writable, storage_file
 from autoprune.pipeline.problem import asks_for_latency, measures_divisor, space_spec
 from autoprune.pipeline.scoring import parse_rungs
-from autoprune.pipeline.train import AUTO, named_setting, schedule_of
+from autoprune.pipeline.train import AUTO, named_setting, schedule_of, trained_path
 from autoprune.pipeline.warm_starts import WARM_STARTS
 from autoprune.precision import resolve_device
 from autoprune.samplers import SAMPLERS, EvolutionRates, check_objectives
@@ -117,7 +117,8 @@ def check_places(config: RunConfig, opened: str | None = None) -> None:
         opened: the URL of the storage in which the study was found; it holds what was measured, too.
 
     Raises:
-        ConfigError: it cannot be made or written, or the storage is none for several processes.
+        ConfigError: it cannot be made or written, or a checkpoint that is to be trained has another format's
+            name.
     """
     storage = opened or str(config.search.storage)
     probe_writable(str(config.output.folder), "output.folder")
@@ -133,8 +134,11 @@ def check_places(config: RunConfig, opened: str | None = None) -> None:
         )
     if opened is None and config.latency.table is not None:
         probe_writable(Path(config.latency.table).parent, "latency.table")
-    if config.train.when_missing and config.model.checkpoint is not None:
-        probe_writable(Path(config.model.checkpoint).parent, "model.checkpoint")
+    checkpoint = config.model.checkpoint
+    if config.train.when_missing and checkpoint is not None:
+        if opened is None and not Path(checkpoint).exists():
+            trained_path(checkpoint)
+        probe_writable(Path(checkpoint).parent, "model.checkpoint")
 
 
 def check_study_is_new(config: RunConfig) -> None:

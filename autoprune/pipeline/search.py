@@ -336,7 +336,7 @@ def _scorer_maker(
 
 
 def _threads_of(engine: str, setting: Setting) -> contextlib.AbstractContextManager[None]:
-    """Return the context in which this process has the threads of a trial, where it runs the trials itself."""
+    """Return the context in which this process has the threads of a trial, if it runs the trials itself."""
     return cpu_threads(setting.threads) if engine == "serial" else contextlib.nullcontext()
 
 

@@ -51,16 +51,26 @@ def train(config: RunConfig, *, watch: Watcher = silent) -> TrainResult:
         raise ConfigError(
             "model.checkpoint: none named; name the .safetensors file that the training writes."
         )
-    path = Path(config.model.checkpoint)
-    if path.suffix != ".safetensors":
-        raise ConfigError(
-            f"model.checkpoint: got {path}, expected a name that ends in .safetensors to train to."
-        )
+    path = trained_path(config.model.checkpoint)
     if path.exists():
         raise ConfigError(f"model.checkpoint: {path} exists already; name another file, or remove this one.")
     schedule_of(config.train)
     probe_writable(path.parent, "model.checkpoint")
     return train_dense(load_dense(config, trained=False), config, path, watch=watch)
+
+
+def trained_path(checkpoint: str) -> Path:
+    """Return the file that a training of the dense model writes.
+
+    Raises:
+        ConfigError: it does not end in .safetensors, the one format that is written.
+    """
+    path = Path(checkpoint)
+    if path.suffix != ".safetensors":
+        raise ConfigError(
+            f"model.checkpoint: got {path}, expected a name that ends in .safetensors to train to."
+        )
+    return path
 
 
 def train_dense(dense: Dense, config: RunConfig, path: Path, *, watch: Watcher = silent) -> TrainResult:

@@ -9,7 +9,8 @@ import pytest
 
 from autoprune.config import load_config
 from autoprune.errors import AutopruneError, CheckpointError, ConfigError, DataError
-from autoprune.pipeline import settle, train
+from autoprune.pipeline import search, settle, train
+from autoprune.pipeline.checks import check_places
 from autoprune.pipeline.dense import load_dense
 from autoprune.pipeline.events import EpochDone, Event
 from autoprune.pipeline.history import history_path, read_history, require_unseen_validation
@@ -140,3 +141,13 @@ def test_only_safetensors_are_written(tmp_path: Path) -> None:
     config = load_config("digits", [f"model.checkpoint={tmp_path}/dense.pt"])
     with pytest.raises(ConfigError, match=r"expected a name that ends in \.safetensors"):
         train(config)
+
+
+def test_a_search_that_would_train_another_format_is_refused_before_it_does(tmp_path: Path) -> None:
+    path = tmp_path / "dense.pt"
+    config = load_config("digits", [f"model.checkpoint={path}", f"search.storage={tmp_path}/a.db"])
+    with pytest.raises(ConfigError, match=r"dense\.pt, expected a name that ends in \.safetensors"):
+        search(config)
+    assert list(tmp_path.iterdir()) == []
+    path.touch()  # one that is there is read, whatever its format
+    check_places(settle(config))
