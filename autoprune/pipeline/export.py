@@ -21,7 +21,7 @@ from autoprune.errors import CheckpointError, ExportError, suggest
 from autoprune.export import EXPORTERS, ExportReport, load_pruned, read_recipe, save_pruned
 from autoprune.export import export as export_model
 from autoprune.pipeline.dense import load_dense
-from autoprune.pipeline.finetune import BEST, TRIAL, finetune, is_untrained
+from autoprune.pipeline.finetune import BEST, TRIAL, finetune, is_untrained, saved_folder
 from autoprune.pipeline.places import find_storage
 from autoprune.pipeline.stored import stored_config
 from autoprune.rungs import asks_for_supernet
@@ -119,7 +119,7 @@ def _saved_folder(target: str | os.PathLike[str], storage: str | None) -> Path:
         return Path(target)
     study = open_study(find_storage(str(target), storage), str(target))
     config = stored_config(study)
-    folder = Path(str(config.output.folder)) / BEST
+    folder = saved_folder(study, config)
     if asks_for_supernet(config.score.rungs) and (not folder.is_dir() or is_untrained(study, folder)):
         return finetune(study.name, study.url, overrides=["finetune.epochs=0"]).folder
     if not folder.is_dir():

@@ -168,6 +168,16 @@ def _note(name: str) -> str:
     return _RESULT if name == BEST else f"{_RESULT}:{name}"
 
 
+def saved_folder(study: SearchStudy, config: RunConfig) -> Path:
+    """Return where the finetuned model of a study lies, or would: where its last finetune has put it.
+
+    That is the output folder as the finetune was told it; the study's own where nothing is there any more.
+    """
+    stored = study.note(_RESULT)
+    noted = Path(stored["identity"]["folder"]) / BEST if isinstance(stored, dict) else None
+    return noted if noted is not None and noted.is_dir() else Path(str(config.output.folder)) / BEST
+
+
 def is_untrained(study: SearchStudy, folder: Path) -> bool:
     """Tell whether a folder holds what finetune.epochs = 0 saved of a study: it is quickly made again."""
     stored = study.note(_RESULT)

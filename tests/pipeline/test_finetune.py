@@ -1,0 +1,53 @@
+"""What a finetune saves and notes, and how it is found again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import autoprune
+from autoprune import pipeline
+from autoprune.config import load_config
+from autoprune.errors import ExportError
+from autoprune.pipeline import SearchResult
+
+QUICK = (
+    "search.trials=2",
+    "search.sampler=random",
+    "search.warm_starts=[]",
+    "search.setting=float32 contiguous",
+    "score.rungs=['calibrate']",
+    "score.calibration_batches=1",
+    "train.epochs=1",
+)
+
+UNTRAINED = "finetune.epochs=0"
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
+    """A whole search; tests give their finetunes output folders of their own."""
+    folder = tmp_path_factory.mktemp("searched")
+    places = [
+        f"model.checkpoint={folder}/dense.safetensors",
+        f"search.storage=sqlite:///{folder}/study.db",
+        f"output.folder={folder}/out",
+    ]
+    return autoprune.search(config=load_config("digits", [*QUICK, *places]))
+
+
+def test_an_export_takes_what_the_last_finetune_saved(
+    searched: SearchResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study, storage = searched.study, searched.storage
+    for name in ("one", "two"):
+        elsewhere = [UNTRAINED, f"output.folder={tmp_path}/{name}"]
+        tuned = pipeline.finetune(study, storage, overrides=elsewhere)
+        exported = pipeline.export(study, "safetensors", storage=storage)
+        assert exported.path == tuned.folder == tmp_path / name / "best"
+    shutil.rmtree(tmp_path / "two")
+    with pytest.raises(ExportError, match="nothing to export yet"):
+        pipeline.export(study, "safetensors", storage=storage)
