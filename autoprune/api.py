@@ -9,7 +9,6 @@ Before: a user's script; after: `pipeline`, which is imported when one of these 
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -157,7 +156,7 @@ def _dense(model: nn.Module | None, data: VisionData | UserLoaders | None, confi
     if model is None or data is None:
         return None
     from autoprune.data import VisionData, wrap_loaders
-    from autoprune.pipeline import Dense
+    from autoprune.pipeline.dense import Dense, own_copy
     from autoprune.precision import resolve_device
     from autoprune.task import make_task
 
@@ -165,7 +164,7 @@ def _dense(model: nn.Module | None, data: VisionData | UserLoaders | None, confi
     device = resolve_device(config.search.device)
     if not isinstance(data, VisionData):
         data = wrap_loaders(data, device=device, batch_size=config.data.batch_size)
-    return Dense(copy.deepcopy(model).cpu().eval(), data, task, device)
+    return Dense(own_copy(model).cpu().eval(), data, task, device)
 
 
 def _without_names(config: RunConfig) -> RunConfig:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from autoprune.data import VisionData, load
 from autoprune.data.randomness import seeded
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, reason_of
 from autoprune.graph.capture import unchanged
 from autoprune.precision import resolve_device
+from autoprune.rebuild import narrow
 from autoprune.settings import RunConfig
 from autoprune.task import Task, cross_entropy, main_output, make_task
 from autoprune.zoo import load_checkpoint, make_model
@@ -43,6 +44,23 @@ class Dense:
     def example_inputs(self) -> Tensor:
         """Zeros [1, C, H, W] of the data's shape."""
         return torch.zeros(1, *self.data.input_shape)
+
+
+def own_copy(model: nn.Module) -> nn.Module:
+    """Return a copy of a caller's model that can be copied again: its tensors have no history.
+
+    What a forward pass has left on a model may have one, which `copy.deepcopy` refuses.
+
+    Raises:
+        ConfigError: the model holds something that cannot be copied.
+    """
+    try:
+        return narrow(model, {})
+    except Exception as error:  # whatever the copying of a user's class may raise
+        raise ConfigError(
+            f"model: {type(model).__name__} cannot be copied ({reason_of(error)}); take off its modules what "
+            "a forward pass left there, or give a model that was made afresh and loaded with these weights."
+        ) from error
 
 
 def try_model(dense: Dense) -> None:
@@ -110,7 +128,8 @@ def load_data(config: RunConfig, device: str) -> VisionData:
 def make_architecture(config: RunConfig, classes: int, in_channels: int) -> nn.Module:
     """Build the dense architecture of a config's [model] section, without a checkpoint's weights."""
     settings = config.model
-    return make_model(settings.name or settings.factory or "", classes, in_channels, settings.weights).eval()
+    model = make_model(settings.name or settings.factory or "", classes, in_channels, settings.weights)
+    return (own_copy(model) if settings.factory is not None else model).eval()
 
 
 def load_dense(config: RunConfig, *, trained: bool = True) -> Dense:

@@ -18,6 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from autoprune.criteria import Importance, importance
+from autoprune.graph.capture import unchanged
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.problem import Problem
 from autoprune.task import main_output
@@ -30,7 +31,8 @@ def rank_channels(dense: Dense, problem: Problem, criterion: str, seed: int) -> 
         return dense.task.loss(main_output(outputs), targets)
 
     batches = ((inputs.cpu(), targets.cpu()) for inputs, targets in dense.data.train.batches(seed, 0))
-    return importance(problem.prunable, criterion, batches, loss, seed)
+    with unchanged(problem.prunable.model):  # a forward pass may leave tensors with a history there
+        return importance(problem.prunable, criterion, batches, loss, seed)
 
 
 def encode_ranking(measured: Importance) -> dict[str, str]:

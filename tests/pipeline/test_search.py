@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import sys
 from collections.abc import Iterator
@@ -352,3 +353,39 @@ def test_threads_are_given_back_by_searches_and_finetunes_even_on_errors(
     assert (seen[0], seen[-1], torch.get_num_threads()) == (three_threads, 1, three_threads)
     autoprune.finetune("own", model=model, data=data)
     assert torch.get_num_threads() == three_threads
+
+
+class Remembers(nn.Module):
+    """Keeps what it computed last, with its history; `nest` puts it where only `copy.deepcopy` looks."""
+
+    def __init__(self, nest: bool) -> None:
+        super().__init__()
+        self.conv, self.fc, self.nest = nn.Conv2d(1, 16, 3), nn.Linear(16, 10), nest
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.conv(images).relu()
+        self.last = {"features": features} if self.nest else features
+        logits: torch.Tensor = self.fc(features.mean((2, 3)))
+        return logits
+
+
+def test_a_model_that_holds_a_tensor_with_a_history_is_searched(
+    data: VisionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = Remembers(nest=False)
+    model(torch.zeros(2, 1, 8, 8))
+    with pytest.raises(RuntimeError, match="deepcopy"):
+        copy.deepcopy(model)
+    one = {**CONFIG["search"], "trials": 1, "criterion": "taylor"}
+    result = autoprune.search(model, data, {**CONFIG, "search": one})
+    assert [record.state for record in result.summary.records] == ["complete"]
+    assert isinstance(model.last, torch.Tensor)
+    assert model.last.grad_fn is not None
+
+
+def test_a_model_that_cannot_be_copied_is_told_what_to_do(data: VisionData) -> None:
+    model = Remembers(nest=True)
+    model(torch.zeros(2, 1, 8, 8))
+    with pytest.raises(ConfigError, match=r"model: Remembers cannot be copied \(.*\); take off its modules"):
+        autoprune.search(model, data, CONFIG)
