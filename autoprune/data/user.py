@@ -179,7 +179,7 @@ def _scan(where: str, source: Any, limit: int | None) -> Scan:
         _check(where, inputs, targets)
         shape = tuple(inputs.shape[1:])
         digest.update(inputs.contiguous().numpy().tobytes())
-        digest.update(targets.contiguous().numpy().tobytes())
+        digest.update(targets.contiguous().view(torch.uint8).numpy().tobytes())  # NumPy has no bfloat16
         if not targets.is_floating_point():
             highest = max(highest, int(targets.max()))
         else:
@@ -198,8 +198,11 @@ def _check(where: str, inputs: Tensor, targets: Tensor) -> None:
             f"data {where}: a batch of inputs {tuple(inputs.shape)} and targets {tuple(targets.shape)}, "
             "expected [n, C, H, W] and [n]."
         )
-    if not inputs.is_floating_point():
-        raise DataError(f"data {where}: inputs are {inputs.dtype}, expected normalised float32 images.")
+    if inputs.dtype is not torch.float32:
+        raise DataError(
+            f"data {where}: inputs are {inputs.dtype}, expected normalised torch.float32 images; convert them "
+            "with .float()."
+        )
     if not bool(torch.isfinite(inputs).all()):
         raise DataError(f"data {where}: the inputs have NaN or infinite values; clean them.")
     if targets.is_floating_point():

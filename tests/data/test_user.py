@@ -124,6 +124,19 @@ def test_each_mistake_is_named_in_one_line(name: str, message: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.uint8])
+def test_images_of_another_number_format_are_refused(dtype: torch.dtype) -> None:
+    part = [(torch.ones(2, 3, 8, 8, dtype=dtype), torch.arange(2))]
+    said = rf"train: inputs are {dtype}, expected normalised torch\.float32 images; convert them with"
+    with pytest.raises(DataError, match=said):
+        wrap_loaders((part, loader()))
+
+
+def test_soft_targets_may_have_any_floating_format() -> None:
+    made = [(torch.ones(2, 3, 8, 8), torch.eye(2, dtype=torch.bfloat16))]
+    assert wrap_loaders((made, made)).classes == 2
+
+
 def test_a_data_set_that_breaks_after_the_scan_is_named() -> None:
     source = DataLoader(Broken(), batch_size=8)
     data = wrap_loaders({"train": loader(), "val": loader(), "test": source}, name="m:make")
