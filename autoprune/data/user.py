@@ -179,7 +179,8 @@ def _scan(where: str, source: Any, limit: int | None) -> Scan:
         _check(where, inputs, targets)
         shape = tuple(inputs.shape[1:])
         digest.update(inputs.contiguous().numpy().tobytes())
-        digest.update(targets.contiguous().view(torch.uint8).numpy().tobytes())  # NumPy has no bfloat16
+        known = targets.float() if targets.dtype is torch.bfloat16 else targets  # NumPy knows no bfloat16
+        digest.update(known.contiguous().numpy().tobytes())
         if not targets.is_floating_point():
             highest = max(highest, int(targets.max()))
         else:
@@ -200,8 +201,8 @@ def _check(where: str, inputs: Tensor, targets: Tensor) -> None:
         )
     if inputs.dtype is not torch.float32:
         raise DataError(
-            f"data {where}: inputs are {inputs.dtype}, expected normalised torch.float32 images; convert them "
-            "with .float()."
+            f"data {where}: inputs are {inputs.dtype}, expected normalised torch.float32 images; convert "
+            "them with .float()."
         )
     if not bool(torch.isfinite(inputs).all()):
         raise DataError(f"data {where}: the inputs have NaN or infinite values; clean them.")

@@ -127,7 +127,7 @@ def test_each_mistake_is_named_in_one_line(name: str, message: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.uint8])
 def test_images_of_another_number_format_are_refused(dtype: torch.dtype) -> None:
     part = [(torch.ones(2, 3, 8, 8, dtype=dtype), torch.arange(2))]
-    said = rf"train: inputs are {dtype}, expected normalised torch\.float32 images; convert them with"
+    said = rf"train: inputs are {dtype}, expected normalised torch\.float32 images; convert them"
     with pytest.raises(DataError, match=said):
         wrap_loaders((part, loader()))
 
