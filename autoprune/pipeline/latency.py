@@ -28,7 +28,7 @@ from autoprune.pipeline.amounts import resolve_budget
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Counted, Stage, Watcher, silent
 from autoprune.pipeline.places import plain, probe_writable
-from autoprune.pipeline.problem import MEASURED, asks_for_latency, measures_divisor, runtime_of
+from autoprune.pipeline.problem import measures_divisor, runtime_of
 from autoprune.settings import BudgetSettings, LatencySettings, RunConfig
 from autoprune.study import SearchStudy
 
@@ -71,17 +71,6 @@ def settle_divisor(config: RunConfig, dense: Dense, watch: Watcher) -> tuple[Run
     watch(Stage(f"widths are multiples of {stairs.divisor}"))
     search = dataclasses.replace(config.search, divisor=stairs.divisor)
     return dataclasses.replace(config, search=search), stairs
-
-
-def tell_idle(config: RunConfig, watch: Watcher) -> None:
-    """Say where [latency] is filled in for nothing."""
-    if config.latency != LatencySettings() and not (asks_for_latency(config) or measures_divisor(config)):
-        watch(
-            Stage(
-                "[latency] is set, but nothing is timed: neither budget.latency, search.objectives nor "
-                f'search.divisor = "{MEASURED}" asks for it'
-            )
-        )
 
 
 class LatencyTables:

@@ -35,7 +35,8 @@ from autoprune.pipeline.events import Stage, TrialDone, Watcher, silent
 from autoprune.pipeline.finalists import measure_finalists
 from autoprune.pipeline.history import require_unseen_validation
 from autoprune.pipeline.identity import identify
-from autoprune.pipeline.latency import LatencyTables, settle_divisor, stored_tables, tell_idle
+from autoprune.pipeline.idle import tell_idle
+from autoprune.pipeline.latency import LatencyTables, settle_divisor, stored_tables
 from autoprune.pipeline.objectives import SCORE, objective_costs
 from autoprune.pipeline.places import settle
 from autoprune.pipeline.problem import (
@@ -178,6 +179,7 @@ def resume(
     opened.require(identify(dense, problem, config))
     if overrides:
         opened.store_config(dataclasses.asdict(config))
+        tell_idle(config, watch, only=[override.partition("=")[0].strip() for override in overrides])
     done = sum(record.state in ("complete", "pruned", "failed") for record in opened.records())
     watch(Stage(f"resuming {study}: {done} of {config.search.trials} trials are done"))
     if not take_over:

@@ -21,7 +21,7 @@ from autoprune.latency.table import Calibration, LatencyTable
 from autoprune.latency.widths import narrowed
 from autoprune.pipeline import Dense, inspect, report, resume, search, settle
 from autoprune.pipeline.checks import check_names, check_places
-from autoprune.pipeline.latency import LatencyTables, latency_setting, settle_divisor, tell_idle
+from autoprune.pipeline.latency import LatencyTables, latency_setting, settle_divisor
 from autoprune.pipeline.problem import measures_divisor, pose, trace_dense
 from autoprune.space.levels import FloatArray, IntArray
 from autoprune.study import open_study
@@ -165,21 +165,6 @@ def test_a_runtime_that_cannot_be_used_is_refused_before_anything_is_loaded(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         check_names(load_config("digits", overrides))
-
-
-@pytest.mark.parametrize(
-    ("overrides", "idle"),
-    [
-        (["latency.batch=32"], True),
-        ([], False),
-        (["latency.batch=32", "search.divisor=auto"], False),
-        (["latency.batch=32", "budget.latency=60%"], False),
-    ],
-)
-def test_a_section_that_nothing_asks_for_is_said(overrides: list[str], idle: bool) -> None:
-    said: list[str] = []
-    tell_idle(load_config("digits", overrides), lambda event: said.append(str(event)))
-    assert any("[latency] is set, but nothing is timed" in text for text in said) == idle
 
 
 def read(*overrides: str) -> LatencySetting:
