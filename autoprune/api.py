@@ -86,6 +86,9 @@ def resume(
 ) -> SearchResult:
     """Go on with a search; model and data are needed where `search` was given them.
 
+    With more search.trials than it began with, what follows from their number changes from there on: sizes of
+    populations, start-up trials and the fall of exploration noise in the samplers.
+
     Args:
         study: its name.
         storage: its URL; default runs/STUDY.db.

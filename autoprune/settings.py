@@ -132,10 +132,17 @@ class SearchSettings:
     """How sub-models are proposed, on which engine they run and where the study is kept.
 
     Heuristics named in `warm_starts` are tried before the sampler takes over, in that order, at most a third
-    of the trials. "sensitivity" scores so many cut models at most, each on so many validation images after
-    so many batches of recalibration. Warm starts climb every rung, and the pruners "median" and "percentile"
-    compare the sampler's trials with one another alone; under "halving" ("asha") and "hyperband" all compete,
-    and "none" lets every trial climb to the top.
+    of the trials. They give their widths; which channels stay is `criterion`'s choice, so that "taylor" keeps
+    as many of each group as Taylor's ranking would, but the same ones only under criterion = "taylor". Warm
+    starts climb every rung, and the pruners "median" and "percentile" compare the sampler's trials with one
+    another alone; under "halving" ("asha") and "hyperband" all compete, and "none" lets every trial climb to
+    the top.
+
+    The warm start "sensitivity" scores `sensitivity_evaluations` cut models at most, each on
+    `sensitivity_images` images of the validation part, after recalibration on `sensitivity_batches` batches.
+    Of N keep ratios each is cut alone where there are 2N + 1 evaluations or more; with fewer, neighbours are
+    cut together and share their scores. The sampler "kl" measures its divergences on `sensitivity_batches`
+    batches, too.
 
     `criterion` ranks the channels that a width keeps: "l1", "l2", "bn" (the scale of the BatchNorm behind),
     "fpgm" (the distance to the others), "taylor" (the gradient's, on training images) or "random".
@@ -184,7 +191,13 @@ class SearchSettings:
 
 @dataclass(frozen=True)
 class EvolutionSettings:
-    """How search.sampler = "evolution" breeds; what is left out follows from the size of the search."""
+    """How search.sampler = "evolution" breeds; what is left out follows from the size of the search.
+
+    `population` is how many may have children, the fittest that live (a fifth of the trials, 50 at most);
+    `lifetime`, after how many further trials one dies (three populations); `tournament`, how many of the
+    population compete to be a parent (a quarter of it). `crossover` is the probability that a child has two
+    parents; `mutation`, that a keep ratio moves to another level (so that four do on average).
+    """
 
     population: Annotated[int, Field(strict=True, ge=2)] | None = None
     lifetime: Positive | None = None

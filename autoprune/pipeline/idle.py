@@ -2,7 +2,7 @@
 
 Before: a config whose names are checked; after: the user is told, and the search goes on all the same.
 
-    tell_idle(config, watch)     # search.workers is set, but the engine "serial" runs one trial at a time: ...
+    tell_idle(config, watch)     # search.workers is set, but the engine "serial" runs one at a time: ...
 """
 
 from __future__ import annotations

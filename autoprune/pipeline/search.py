@@ -154,6 +154,9 @@ def resume(
 ) -> SearchResult:
     """Go on with a search, from what its storage holds.
 
+    With more search.trials than it began with, what follows from their number changes from there on: sizes of
+    populations, start-up trials and the fall of exploration noise in the samplers.
+
     Args:
         study: its name.
         storage: its URL.

@@ -110,10 +110,16 @@ def measure_sensitivity(ground: Ground) -> Sensitivity:
     names = ground.problem.space.groups
     cuts: list[Cut] = [{}, *(_widths_at(rows, names, levels) for levels in trials)]
     images = spread_samples(ground.dense.data.val, search.sensitivity_images)
+    together = (
+        "; neighbours are cut together and share their scores: for each alone raise "
+        f"search.sensitivity_evaluations to {2 * len(rows) + 1}"
+        if any(len(levels) > 1 for levels in trials)
+        else ""
+    )
     ground.watch(
         Stage(
             f"sensitivity of {len(rows)} keep ratios: {len(cuts)} evaluations on {images.samples:,} "
-            "validation images"
+            f"validation images{together}"
         )
     )
     counter = ground.counter("sensitivity", len(cuts))

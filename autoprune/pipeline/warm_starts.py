@@ -1,15 +1,16 @@
 """Warm starts: what known heuristics would do, tried as the first trials of a search. One row a heuristic.
 
 Before: a ranking and the space, in `search`; after: the study holds their levels, and its first trials are
-theirs, so that the result is never worse than the heuristics on the same rungs.
+theirs, so that the result is never worse than these widths on the same rungs.
 
     chosen = choose_warm_starts(ground)           # kept in the study as it is made
     enqueue_missing(study, space)                 # at the start and at every resume
 
-A heuristic gives levels of the space's variables; which channels stay is the study's ranking's affair. Where
-the share of the budget is searched, each heuristic fills several shares, spread over the range. All of it is
-measured before the study exists: a search that is interrupted by then has stored nothing and loses that
-time alone; a resume measures nothing again.
+A heuristic gives levels of the space's variables, so widths alone. Which channels stay is the choice of
+search.criterion: "taylor" keeps as many of each group as Taylor's ranking would, but the same ones only where
+that is the criterion. Where the share of the budget is searched, each heuristic fills several shares, spread
+over the range. All of it is measured before the study exists: a search that is interrupted by then has stored
+nothing and loses that time alone; a resume measures nothing again.
 """
 
 from __future__ import annotations

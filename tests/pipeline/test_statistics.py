@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from autoprune.data import VisionData, load
 from autoprune.data.loaders import endless
 from autoprune.pipeline import resume
 from autoprune.pipeline.dense import Dense
-from autoprune.pipeline.events import Counted, Event, silent
+from autoprune.pipeline.events import Counted, Event, Stage, silent
 from autoprune.pipeline.problem import pose
 from autoprune.pipeline.ranking import rank_channels
 from autoprune.pipeline.statistics import (
@@ -103,6 +104,22 @@ def test_cuts_are_spread_from_the_lowest_ratio_and_never_repeat() -> None:
     assert ratios[0] == rows[0].ratios[0]
     np.testing.assert_allclose(np.diff(ratios), 0.2, atol=0.04)
     assert [cut[1] for cut in planned if 1 in cut] == [0], "a group of two widths has one cut"
+
+
+@pytest.mark.parametrize("enough", [True, False])
+def test_neighbours_that_are_cut_together_are_said(model: nn.Module, data: VisionData, enough: bool) -> None:
+    """As many evaluations as the line asks for are enough; with one less some variables share their cuts."""
+    told: list[Event] = []
+    ground = dataclasses.replace(make_ground(model, data), watch=told.append)
+    needed = 2 * len(ground.problem.space.variables) + 1
+    search = dataclasses.replace(
+        ground.config.search,
+        sensitivity_evaluations=needed if enough else needed - 1,
+        sensitivity_images=16,
+    )
+    measure_sensitivity(dataclasses.replace(ground, config=dataclasses.replace(ground.config, search=search)))
+    said = f"for each alone raise search.sensitivity_evaluations to {needed}"
+    assert any(isinstance(event, Stage) and said in event.text for event in told) != enough
 
 
 def test_the_group_with_dead_channels_is_cut_first(model: nn.Module, data: VisionData) -> None:
