@@ -9,7 +9,6 @@ Before: a user's script; after: `pipeline`, which is imported when one of these 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,10 +67,7 @@ def search(
     if config is None:
         raise ConfigError('search: no config given; pass at least {"budget": {"flops": "50%"}}.')
     settings = config if isinstance(config, RunConfig) else load_config(config)
-    dense = _dense(model, data, settings)
-    if dense is not None:
-        settings = _without_names(settings)
-    return pipeline.search(settings, dense=dense, watch=watch or silent)
+    return pipeline.search(settings, dense=_dense(model, data, settings), watch=watch or silent)
 
 
 def resume(
@@ -168,12 +164,3 @@ def _dense(model: nn.Module | None, data: VisionData | UserLoaders | None, confi
     if not isinstance(data, VisionData):
         data = wrap_loaders(data, device=device, batch_size=config.data.batch_size)
     return Dense(own_copy(model).cpu().eval(), data, task, device)
-
-
-def _without_names(config: RunConfig) -> RunConfig:
-    """Take out the names that the caller's own model and data stand for: a resume must not load those."""
-    return dataclasses.replace(
-        config,
-        model=dataclasses.replace(config.model, name=None, factory=None, checkpoint=None, weights=None),
-        data=dataclasses.replace(config.data, name=None, loaders=None),
-    )

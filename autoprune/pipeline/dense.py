@@ -8,6 +8,7 @@ Before: a settled config; after: `trace`, training and scoring.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +62,15 @@ def own_copy(model: nn.Module) -> nn.Module:
             f"model: {type(model).__name__} cannot be copied ({reason_of(error)}); take off its modules what "
             "a forward pass left there, or give a model that was made afresh and loaded with these weights."
         ) from error
+
+
+def without_names(config: RunConfig) -> RunConfig:
+    """Take out the names that the caller's own model and data stand for: a resume must not load those."""
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, name=None, factory=None, checkpoint=None, weights=None),
+        data=dataclasses.replace(config.data, name=None, loaders=None),
+    )
 
 
 def try_model(dense: Dense) -> None:

@@ -11,11 +11,21 @@ import dataclasses
 import hashlib
 import json
 
+from autoprune.graph import Prunable
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.objectives import objective_costs
 from autoprune.pipeline.problem import Problem, space_spec
 from autoprune.settings import RunConfig
 from autoprune.train import weights_hash
+
+
+def identify_dense(dense: Dense, prunable: Prunable) -> dict[str, str]:
+    """Return a fingerprint of each thing that scores are made from, wherever it was loaded."""
+    return {
+        "model (its weights)": weights_hash(dense.model),
+        "model (its channel groups)": prunable.fingerprint,
+        "data": dense.data.fingerprint,
+    }
 
 
 def identify(dense: Dense, problem: Problem, config: RunConfig) -> dict[str, str]:
@@ -24,9 +34,7 @@ def identify(dense: Dense, problem: Problem, config: RunConfig) -> dict[str, str
     limits = problem.budget.limits
     objectives = objective_costs(config.search)
     return {
-        "model (its weights)": weights_hash(dense.model),
-        "model (its channel groups)": problem.prunable.fingerprint,
-        "data": dense.data.fingerprint,
+        **identify_dense(dense, problem.prunable),
         "space": hashlib.sha256(spec.encode()).hexdigest(),
         "budget": ", ".join(f"{name} {limit}" for name, limit in limits.items()),
         **({"objectives": ", ".join(("score", *objectives))} if objectives else {}),

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import copy
 import re
+import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from autoprune.errors import ConfigError, StudyError, suggest
 from autoprune.graph import Prunable
 from autoprune.pipeline.dense import Dense, load_dense
+from autoprune.pipeline.identity import identify_dense
 from autoprune.pipeline.ranking import decode_ranking
 from autoprune.precision import Setting
 from autoprune.rungs import SUPERNET
@@ -25,7 +27,7 @@ from autoprune.settings import RunConfig, ScoreSettings
 from autoprune.supernet import with_model
 from autoprune.tracing import trace
 from autoprune.train import Schedule
-from autoprune.zoo import load_checkpoint
+from autoprune.zoo import checkpoint_hash, load_checkpoint
 
 CALIBRATE = "calibrate"
 """Name of the rung that finetunes nothing; SUPERNET in its place is the same, on the supernet's weights."""
@@ -104,25 +106,49 @@ def make_score(
     )
 
 
+def identify_parts(dense: Dense, prunable: Prunable, supernet: Path | None) -> dict[str, str]:
+    """Return a fingerprint of each part that a score is built from; `supernet` is a file of weights.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    parts = identify_dense(dense, prunable)
+    return parts if supernet is None else {**parts, "supernet": checkpoint_hash(supernet)}
+
+
 @dataclass(frozen=True)
 class ScorerFactory:
-    """Makes the score of a search in a fresh process: all that it needs travels as plain values."""
+    """Makes the score of a search in a fresh process: all that it needs travels as plain values.
+
+    Attributes:
+        config: of the search.
+        setting: how forward and backward passes run.
+        ranking: the order of each group's channels.
+        dense: model and data, where no names stand for them.
+        supernet: the file of weights that candidates are cut from, if not the dense model's.
+        parts: what `identify_parts` gave in the search: on another host a path may lead to other files.
+    """
 
     config: RunConfig
     setting: Setting
     ranking: Mapping[str, str]
     dense: Dense | None = None
-    fingerprint: str | None = None
     supernet: Path | None = None
+    parts: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self) -> FinetuneScore:
         """Load data and model (unless they travelled along), trace, and build the score.
 
         Raises:
-            StudyError: the channel groups are not those of `fingerprint`, where one is given.
+            StudyError: a part is not the search's.
         """
         dense = self.dense or load_dense(self.config)
         prunable = trace(dense.model, dense.example_inputs, frozen=self.config.model.frozen)
-        if self.fingerprint is not None and prunable.fingerprint != self.fingerprint:
-            raise StudyError("the model that a worker built has other channel groups than the search's.")
+        found = identify_parts(dense, prunable, self.supernet)
+        differs = [name for name, fingerprint in self.parts.items() if found.get(name) != fingerprint]
+        if differs:
+            raise StudyError(
+                f"{socket.gethostname()}: a worker there has not what the search has: {', '.join(differs)} "
+                "differs; put the same files there."
+            )
         return make_score(dense, prunable, self.config, self.setting, self.ranking, self.supernet)

@@ -30,7 +30,7 @@ from autoprune.pipeline.checks import (
     rates_of,
     workers_of,
 )
-from autoprune.pipeline.dense import Dense, load_dense, try_model, try_task
+from autoprune.pipeline.dense import Dense, load_dense, try_model, try_task, without_names
 from autoprune.pipeline.events import Stage, TrialDone, Watcher, silent
 from autoprune.pipeline.finalists import measure_finalists
 from autoprune.pipeline.history import require_unseen_validation
@@ -49,7 +49,7 @@ from autoprune.pipeline.problem import (
     trace_dense,
 )
 from autoprune.pipeline.ranking import encode_ranking, rank_channels
-from autoprune.pipeline.scoring import ScorerFactory, make_score, parse_rungs
+from autoprune.pipeline.scoring import ScorerFactory, identify_parts, make_score, parse_rungs
 from autoprune.pipeline.statistics import Ground, measure_statistics
 from autoprune.pipeline.stored import change_config, stored_config, stored_setting
 from autoprune.pipeline.supernet import prepare_supernet
@@ -99,13 +99,14 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
 
     Args:
         config: of the run.
-        dense: model and data that the caller has already, in place of those that the config names.
+        dense: model and data that the caller has already, in place of those that the config names; the study
+            then names none.
         watch: told how it goes on.
 
     Raises:
         AutopruneError: anything that the config names cannot be used; the storage is then untouched.
     """
-    config = settle(config, named=dense is None)
+    config = settle(config if dense is None else without_names(config), named=dense is None)
     check_names(config)
     check_places(config)
     check_study_is_new(config)
@@ -337,7 +338,8 @@ def _scorer_maker(
         score = make_score(dense, problem.prunable, config, setting, ranking, supernet)
         return lambda: score
     handed_on = dense if config.model.name is None and config.model.factory is None else None
-    return ScorerFactory(config, setting, ranking, handed_on, problem.prunable.fingerprint, supernet)
+    parts = identify_parts(dense, problem.prunable, supernet)
+    return ScorerFactory(config, setting, ranking, handed_on, supernet, parts)
 
 
 def _threads_of(engine: str, setting: Setting) -> contextlib.AbstractContextManager[None]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,14 +22,15 @@ import autoprune
 from autoprune.config import load_config
 from autoprune.criteria import importance, plan_from_importance
 from autoprune.data import VisionData, load
+from autoprune.engines import MakeScorer
 from autoprune.errors import ConfigError, DataError, StudyError, TrialError
 from autoprune.latency.placing import cpu_threads
-from autoprune.pipeline import report, settle
-from autoprune.pipeline.dense import Dense
+from autoprune.pipeline import report, search, settle
+from autoprune.pipeline.dense import Dense, load_dense
 from autoprune.pipeline.events import EpochDone, Event, Stage, TrialDone
-from autoprune.pipeline.problem import SHORT_OF_WINDOW
+from autoprune.pipeline.problem import SHORT_OF_WINDOW, trace_dense
 from autoprune.pipeline.ranking import decode_ranking, encode_ranking
-from autoprune.pipeline.scoring import ScorerFactory, parse_rungs
+from autoprune.pipeline.scoring import ScorerFactory, identify_parts, parse_rungs
 from autoprune.pipeline.stored import change_config
 from autoprune.pipeline.train import named_setting
 from autoprune.report import plot_study, summarise
@@ -36,6 +39,7 @@ from autoprune.settings import ScoreSettings
 from autoprune.study import open_study
 from autoprune.study.search_study import HEADER
 from autoprune.task import Task
+from autoprune.tensorfile import write_tensors
 from autoprune.train import weights_hash
 from autoprune.zoo import make_model
 
@@ -210,12 +214,56 @@ def test_a_scorer_travels_to_a_fresh_process_as_plain_values() -> None:
     assert pickle.loads(pickle.dumps(factory)) == factory
 
 
-def test_a_worker_that_builds_another_model_is_refused(model: nn.Module, data: VisionData) -> None:
-    config = load_config("digits")
-    dense = Dense(model.eval(), data, Task(), "cpu")
-    factory = ScorerFactory(config, named_setting("float32 contiguous", "cpu"), {}, dense, "another")
-    with pytest.raises(StudyError, match="other channel groups than the search's"):
+def test_a_worker_that_loads_something_else_than_the_search_is_refused(tmp_path: Path) -> None:
+    """Under the same paths: on another host there may be other files."""
+    checkpoint, weights = tmp_path / "dense.safetensors", tmp_path / "supernet.safetensors"
+    setting = named_setting("float32 contiguous", "cpu")
+
+    def write(path: Path, seed: int) -> None:
+        torch.manual_seed(seed)
+        write_tensors(make_model("digits_resnet", 10, 1).state_dict(), path)
+
+    write(checkpoint, 0)
+    write(weights, 1)
+    config = settle(load_config("digits", [f"model.checkpoint={checkpoint}"]))
+    dense = load_dense(config)
+    parts = identify_parts(dense, trace_dense(dense, config), weights)
+    factory = ScorerFactory(config, setting, {}, None, weights, parts)
+    assert isinstance(factory(), FinetuneScore)
+    frozen = dataclasses.replace(config, model=dataclasses.replace(config.model, frozen=("layer1.0.conv1",)))
+    split = dataclasses.replace(config, data=dataclasses.replace(config.data, val_fraction=0.3))
+    for other, differs in ((frozen, r"model \(its channel groups\)"), (split, "data")):
+        with pytest.raises(StudyError, match=rf"what the search has: {differs} differs; put the same files"):
+            dataclasses.replace(factory, config=other)()
+    write(weights, 2)
+    with pytest.raises(StudyError, match=rf"^{socket.gethostname()}: .* has: supernet differs"):
         factory()
+    write(checkpoint, 2)
+    with pytest.raises(StudyError, match=r"has: model \(its weights\), supernet differs"):
+        factory()
+
+
+def test_what_a_caller_brings_stands_in_place_of_what_the_config_names(
+    model: nn.Module, data: VisionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that workers and a resume, too, take what the caller brought."""
+    monkeypatch.chdir(tmp_path)
+    named = {"model": {"name": "resnet20"}, "data": {"name": "cifar10"}}
+    config = load_config({**CONFIG, **named}, ["search.trials=1", "score.rungs=['calibrate']"])
+    made: list[MakeScorer] = []
+
+    def take(engine: str, runner: object, make_scorer: MakeScorer, **options: object) -> None:
+        made.append(make_scorer)
+
+    monkeypatch.setattr(sys.modules["autoprune.pipeline.search"], "run_search", take)
+    dense = Dense(model.eval(), data, Task(), "cpu")
+    spread = dataclasses.replace(config, search=dataclasses.replace(config.search, engine="processes"))
+    result = search(spread, dense=dense)
+    assert open_study(result.storage, "own").config["model"]["name"] is None
+    (factory,) = made
+    assert isinstance(factory, ScorerFactory)
+    assert factory.dense is dense
+    assert isinstance(factory(), FinetuneScore)
 
 
 def test_settings_have_names() -> None:
