@@ -24,6 +24,7 @@ CHANGEABLE = (
     "search.cpus_per_trial",
     "search.gpus_per_trial",
     "search.address",
+    "search.pruner",
     "search.space",
     "model.checkpoint",
     "data.folder",

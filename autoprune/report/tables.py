@@ -256,9 +256,9 @@ def _warning(summary: StudySummary) -> list[str]:
     )
     return [
         f'Warning: "{worst.lower}" does not predict "{worst.upper}": tau is below {PREDICTS} '
-        f"with its whole interval{unseen if worst.trials < worst.reached else ''}. Raise "
-        "score.calibration_batches, make the first finetune of score.rungs longer, or set "
-        'search.pruner = "none".'
+        f"with its whole interval{unseen if worst.trials < worst.reached else ''}. In the next "
+        "search raise score.calibration_batches, make the first finetune of score.rungs longer, or set "
+        'search.pruner = "none", which a resume takes, too (--set search.pruner=none).'
     ]
 
 

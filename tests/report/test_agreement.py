@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau, spearmanr
 
+from autoprune.config import load_config
+from autoprune.pipeline import settle
+from autoprune.pipeline.stored import change_config
 from autoprune.report import summary_notes
 from autoprune.report.agreement import PREDICTS, agreements, rho_interval, tau_interval
 from autoprune.rungs import RungScore
@@ -81,7 +84,9 @@ def test_a_rung_that_does_not_predict_is_told_with_what_to_do() -> None:
     assert "over 30 trials." in figures
     assert "Spearman's rho" in figures
     assert warning.startswith(f'Warning: "calibrate" does not predict "50 steps": tau is below {PREDICTS}')
-    assert 'search.pruner = "none"' in warning
+    assert "In the next search raise score.calibration_batches" in warning
+    asked = warning.rpartition("--set ")[2].partition(")")[0]
+    assert change_config(settle(load_config("digits")), [asked]).search.pruner == "none"
     assert "stopped early" not in warning
     censored = dataclasses.replace(SUMMARY, agreements=agreements(records(cheap, dear[:20])))
     *_, figures, warning = summary_notes(censored)
