@@ -17,7 +17,7 @@ from autoprune.errors import ConfigError, StudyError, suggest
 from autoprune.pipeline.amounts import check_amounts
 from autoprune.pipeline.latency import latency_setting
 from autoprune.pipeline.objectives import objective_costs
-from autoprune.pipeline.places import probe_writable, storage_file
+from autoprune.pipeline.places import probe_writable
 from autoprune.pipeline.problem import asks_for_latency, measures_divisor, space_spec
 from autoprune.pipeline.scoring import parse_rungs
 from autoprune.pipeline.train import AUTO, named_setting, schedule_of, trained_path
@@ -27,7 +27,7 @@ from autoprune.samplers import SAMPLERS, EvolutionRates, check_objectives
 from autoprune.samplers.evolution import settled_rates
 from autoprune.settings import EvolutionSettings, LatencySettings, RunConfig, SearchSettings
 from autoprune.study import study_state
-from autoprune.study.storage import is_in_memory, names_in_file
+from autoprune.study.storage import file_of, is_in_memory, names_in_file
 from autoprune.task import make_task
 
 IDLE_PRUNERS = ("none", SearchSettings().pruner)
@@ -122,16 +122,11 @@ def check_places(config: RunConfig, opened: str | None = None) -> None:
     """
     storage = opened or str(config.search.storage)
     probe_writable(str(config.output.folder), "output.folder")
-    file = storage_file(storage)
+    file = file_of(storage)
     if file is not None:
         if file.is_dir():
             raise ConfigError(f"search.storage: {file} is a folder; name a file in it.")
         probe_writable(file.parent, "search.storage")
-    if config.search.engine != "serial" and is_in_memory(storage):
-        raise ConfigError(
-            f"search.storage: {storage} is seen by one process only; name a file, e.g. runs/study.db, for "
-            f'the engine "{config.search.engine}".'
-        )
     if opened is None and config.latency.table is not None:
         probe_writable(Path(config.latency.table).parent, "latency.table")
     checkpoint = config.model.checkpoint
@@ -172,7 +167,7 @@ def study_exists(config: RunConfig) -> bool:
 
 def _state(config: RunConfig) -> str:
     url = str(config.search.storage)
-    file = storage_file(url)
+    file = file_of(url)
     if is_in_memory(url) or (file is not None and not file.exists()):
         return "none"
     if file is not None and url.startswith("sqlite") and names_in_file(file) == []:

@@ -14,12 +14,13 @@ import os
 import re
 from pathlib import Path
 
+from sqlalchemy.engine import make_url
+
 from autoprune.errors import ConfigError, StudyError, reason_of, suggest
 from autoprune.settings import RunConfig
-from autoprune.study.storage import is_in_memory, names_in_file
+from autoprune.study.storage import file_of, is_in_memory, names_in_file
 
 RUNS = "runs"
-_FILES = ("sqlite:///", "journal:///")
 _LONGEST_NAME = 200
 
 
@@ -70,17 +71,21 @@ def settle(config: RunConfig, *, named: bool = True) -> RunConfig:
 
 
 def absolute_storage(storage: str) -> str:
-    """Return a storage's URL with the path of a file made absolute; a bare path is an SQLite file."""
-    if "://" not in storage:
-        storage = f"{_FILES[0]}{storage}"
-    kind, path = _file_of(storage)
-    return storage if path is None else f"{kind}{_absolute(path)}"
+    """Return a storage's URL with the path of a file made absolute; a bare path is an SQLite file.
 
-
-def storage_file(storage: str) -> Path | None:
-    """Return the file behind a storage's URL; None for servers and for memory."""
-    _, path = _file_of(storage)
-    return None if path is None else Path(path.partition("?")[0])
+    Raises:
+        StudyError: a journal's URL that names no file.
+    """
+    url = storage if "://" in storage else f"sqlite:///{storage}"
+    file = file_of(url)
+    path = None if file is None else _absolute(str(file))
+    if path is None or path == str(file):
+        return url
+    if url.startswith("journal:"):
+        return f"journal:///{path}"
+    read = make_url(url)
+    scheme = "file:" if str(read.database).startswith("file:") else ""
+    return read.set(database=f"{scheme}{path}").render_as_string(hide_password=False)
 
 
 def find_storage(study: str, storage: str | None = None) -> str:
@@ -91,7 +96,7 @@ def find_storage(study: str, storage: str | None = None) -> str:
     """
     if storage is not None:
         url = absolute_storage(storage)
-        file = storage_file(url)
+        file = file_of(url)
         if file is not None and file.is_dir():
             raise StudyError(f"--storage {storage}: it is a folder; name the file of the study in it.")
         if file is not None and not file.is_file():
@@ -188,13 +193,6 @@ def _require_one(section: str, **choices: str | None) -> None:
         known = " or ".join(f"{section}.{key}" for key in choices)
         got = " and ".join(f'{key} = "{value}"' for key, value in given.items()) or "neither"
         raise ConfigError(f"{section}: got {got}, expected one of {known}.")
-
-
-def _file_of(storage: str) -> tuple[str, str | None]:
-    for kind in _FILES:
-        if storage.startswith(kind) and not storage.endswith(":memory:"):
-            return kind, storage.removeprefix(kind)
-    return storage, None
 
 
 def plain(text: str) -> str:

@@ -49,7 +49,7 @@ def open_storage(url: str, *, create: bool) -> BaseStorage:
     """
     try:
         with storage_errors(url):
-            return _open(url, _file_of(url), create)
+            return _open(url, file_of(url), create)
     except (ValueError, KeyError, AssertionError, RuntimeError) as error:
         raise StudyError(f"{_shown(url)}: not a storage of Optuna's, or a broken one ({error}).") from error
 
@@ -114,16 +114,26 @@ def storage_errors(url: str) -> Iterator[None]:
         raise StudyError(f"{_shown(url)}: {_explain(url, error)}") from error
 
 
-def _file_of(url: str) -> Path | None:
-    """Return the file behind an SQLite or journal URL; None for servers and for SQLite in memory."""
+def file_of(url: str) -> Path | None:
+    """Return the file behind an SQLite or journal URL; None for servers and for SQLite in memory.
+
+    Raises:
+        StudyError: a journal's URL that names no file.
+    """
     if url.startswith("journal:"):
         if not url.startswith("journal:///") or url == "journal:///":
             raise StudyError(
                 f"{url}: expected journal:///relative/path.log or journal:////absolute/path.log."
             )
         return Path(url.removeprefix("journal:///"))
-    database = make_url(url).database if url.startswith("sqlite") else None
-    return Path(database) if database and database != ":memory:" else None
+    if not url.startswith("sqlite") or is_in_memory(url):
+        return None
+    try:
+        read = make_url(url)
+    except sqlalchemy.exc.ArgumentError:
+        return None  # whoever opens it is told what is wrong with it
+    database = str(read.database)
+    return Path(database.removeprefix("file:") if "uri" in read.query else database)
 
 
 def _explain(url: str, error: BaseException) -> str:

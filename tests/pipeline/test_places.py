@@ -22,6 +22,7 @@ from autoprune.pipeline.places import (
 from autoprune.pipeline.problem import space_spec
 from autoprune.pipeline.stored import change_config
 from autoprune.study import create_study
+from autoprune.study.storage import file_of
 
 MINIMAL = {"model": {"name": "resnet20"}, "data": {"name": "digits"}, "budget": {"flops": "50%"}}
 
@@ -93,6 +94,45 @@ def test_servers_are_left_as_they_are() -> None:
     assert absolute_storage("a.db") == f"sqlite:///{os.getcwd()}/a.db"
 
 
+@pytest.mark.parametrize(
+    ("url", "absolute", "file"),
+    [
+        ("sqlite:///a.db", "sqlite:///{0}/a.db", "{0}/a.db"),
+        ("sqlite:///a.db?timeout=5", "sqlite:///{0}/a.db?timeout=5", "{0}/a.db"),
+        ("sqlite+pysqlite:///a.db", "sqlite+pysqlite:///{0}/a.db", "{0}/a.db"),
+        ("sqlite+pysqlite:///./b/../a.db", "sqlite+pysqlite:///{0}/a.db", "{0}/a.db"),
+        ("journal:///a.log", "journal:///{0}/a.log", "{0}/a.log"),
+        ("sqlite:///file:x?mode=memory&uri=true", "sqlite:///file:x?mode=memory&uri=true", None),
+        ("sqlite:///:memory:", "sqlite:///:memory:", None),
+        (":memory:", "sqlite:///:memory:", None),
+        ("sqlite://", "sqlite://", None),
+        ("postgresql://user:secret@host/db", "postgresql://user:secret@host/db", None),
+    ],
+)
+def test_the_file_behind_a_storage(
+    url: str, absolute: str, file: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute_storage(url) == absolute.format(tmp_path)
+    assert file_of(absolute_storage(url)) == (None if file is None else Path(file.format(tmp_path)))
+
+
+@pytest.mark.parametrize("url", ["a.db", "sqlite:///file:a.db?mode=rwc&uri=true"])
+def test_a_study_lies_in_the_file_that_is_looked_for(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder whose name a URL has to quote, too."""
+    folder = tmp_path / "50%41 of it"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    storage = absolute_storage(url)
+    monkeypatch.chdir("/")
+    create_study(storage, "alpha", config={}, identity={})
+    assert [path.name for path in folder.glob("*.db")] == ["a.db"]
+    assert file_of(storage) == folder / "a.db"
+    assert find_storage("alpha", storage) == storage
+
+
 def test_the_storage_that_holds_the_study_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StudyError, match=r'study "a": no storage in runs/; name one with --storage'):
@@ -126,8 +166,7 @@ def test_checks_make_nothing_and_refuse_a_folder_as_storage(
     with pytest.raises(ConfigError, match=r"search\.storage: .* is a folder; name a file"):
         check_places(settle(load_config("digits", [f"search.storage={tmp_path}"])))
     shared = load_config("digits", ["search.storage='sqlite:///:memory:'", "search.engine=processes"])
-    with pytest.raises(ConfigError, match=r"is seen by one process only"):
-        check_places(settle(shared, named=False))
+    check_places(settle(shared, named=False))  # workers never see the storage
 
 
 def test_only_a_study_that_resume_takes_is_said_to_be_resumed(

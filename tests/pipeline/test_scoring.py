@@ -8,7 +8,9 @@ import pytest
 
 import autoprune
 from autoprune.config import load_config
+from autoprune.data import load
 from autoprune.study import TrialRecord
+from autoprune.zoo import make_model
 
 QUICK = (
     "search.sampler=random",
@@ -44,3 +46,24 @@ def test_workers_score_as_one_process_does_and_it_goes_on(
     whole = autoprune.resume("spread", overrides=more)
     assert scored(whole.summary.records[:4]) == scored(begun.summary.records)
     assert scored(whole.summary.records) == scored(alone.summary.records)
+
+
+@pytest.mark.slow
+def test_a_study_in_memory_may_have_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They never see its storage, only the process that made it does."""
+    monkeypatch.chdir(tmp_path)
+    settings = {
+        "budget": {"flops": "50%"},
+        "search": {
+            "trials": 3,
+            "engine": "processes",
+            "storage": "sqlite:///:memory:",
+            "sampler": "random",
+            "setting": "float32 contiguous",
+            "warm_starts": [],
+        },
+        "score": {"rungs": ["calibrate"], "calibration_batches": 1},
+    }
+    result = autoprune.search(make_model("digits_resnet", 10, 1), load("digits", batch_size=64), settings)
+    assert [record.state for record in result.summary.records] == ["complete"] * 3
+    assert list(tmp_path.rglob("*.db")) == []
