@@ -117,12 +117,14 @@ def test_the_file_behind_a_storage(
     assert file_of(absolute_storage(url)) == (None if file is None else Path(file.format(tmp_path)))
 
 
-@pytest.mark.parametrize("url", ["a.db", "sqlite:///file:a.db?mode=rwc&uri=true"])
+@pytest.mark.parametrize(
+    ("name", "url"), [("50%41 of it", "a.db"), ("plain", "sqlite:///file:a.db?mode=rwc&uri=true")]
+)
 def test_a_study_lies_in_the_file_that_is_looked_for(
-    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a folder whose name a URL has to quote, too."""
-    folder = tmp_path / "50%41 of it"
+    folder = tmp_path / name
     folder.mkdir()
     monkeypatch.chdir(folder)
     storage = absolute_storage(url)
