@@ -28,6 +28,7 @@ BYTES = next(key.suffixes for key in KEYS if key.name == "size")
         (settings.BudgetSettings, TIMES),
         (settings.BudgetSettings, [suffix for suffix in BYTES if len(suffix) > 1]),
         (settings.LatencySettings, PROBES),
+        (settings.EvolutionSettings, settings.EvolutionSettings.__dataclass_fields__),
         (settings.SearchSettings, CRITERIA),
         (settings.SearchSettings, PRUNERS),
         (settings.SearchSettings, DTYPES),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +113,7 @@ def finetune(
     folder = Path(str(config.output.folder))
     check_writable(folder, "output.folder")
     identity = {"trial": best.number, "finetune": dataclasses.asdict(config.finetune), "folder": str(folder)}
-    known = _known_result(opened, name, identity)
+    known = _known_or_twin(opened, name, f"{TRIAL}{best.number}" if trial is None else BEST, identity)
     if known is not None:
         watch(Stage(f"trial {best.number} is finetuned already; the test part is not read again"))
         return known
@@ -280,3 +281,22 @@ def _known_result(study: SearchStudy, name: str, identity: Mapping[str, Any]) ->
         dense_val_score=stored["dense_val_score"],
         dense_test_score=stored["dense_test_score"],
     )
+
+
+def _known_or_twin(
+    study: SearchStudy, name: str, other: str, identity: Mapping[str, Any]
+) -> FinetuneResult | None:
+    """Return the result of the same finetune; one that lies under the `other` name is copied with its note.
+
+    The best trial may be finetuned as such and by its number: its test score is read once all the same.
+    """
+    known = _known_result(study, name, identity)
+    if known is not None:
+        return known
+    twin = _known_result(study, other, identity)
+    if twin is None:
+        return None
+    folder = twin.folder.with_name(name)
+    shutil.copytree(twin.folder, folder, dirs_exist_ok=True)
+    study.store_note(_note(name), study.note(_note(other)))
+    return dataclasses.replace(twin, folder=folder)

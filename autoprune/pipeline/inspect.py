@@ -198,7 +198,8 @@ def _activation_bytes(model: nn.Module, example: Tensor) -> int:
         return tensor
 
     batch = torch.zeros(2, *example.shape[1:])
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+    hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
+    with torch.random.fork_rng(), hooks:
         outputs = trained(batch)
     del outputs
     return sum(kept.values()) // 2

@@ -24,7 +24,7 @@ from autoprune.latency.probes import find_probe
 from autoprune.latency.stairs import Stairs, measure_stairs
 from autoprune.latency.table import LatencyTable, load_table, table_of_json
 from autoprune.latency.tabulate import measure_table
-from autoprune.pipeline.amounts import resolve_budget
+from autoprune.pipeline.amounts import read_limit, resolve_budget
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Counted, Stage, Watcher, silent
 from autoprune.pipeline.places import plain, probe_writable
@@ -152,15 +152,24 @@ class LatencyTables:
     def _refuse_what_is_met(self, prunable: Prunable, setting: LatencySetting) -> None:
         """Time the dense model, which may keep to the limit already, before minutes are spent on the rest.
 
+        A share of its own time it cannot keep to, so that is not looked at.
+
         Raises:
             BudgetError: it does.
         """
-        if self._config.budget.latency is None:
+        asked = self._config.budget.latency
+        if asked is None or _is_less(asked):
             return
         with prepare(prunable.model, prunable.example_inputs, setting) as timed:
             timings = time_in_turn({"dense": timed}, limit_seconds=_DENSE_SECONDS)
         dense = Cost(macs=0, params=0, latency_ms=timings.measurements["dense"].median_ms)
-        resolve_budget(BudgetSettings(latency=self._config.budget.latency), dense, runtime=setting)
+        resolve_budget(BudgetSettings(latency=asked), dense, runtime=setting)
+
+
+def _is_less(latency: float | str) -> bool:
+    """Tell whether a limit is a share of what the dense model takes, and less than that."""
+    limit = read_limit("latency", str(latency), {"latency_ms": 1.0})
+    return limit.is_share and 0 < limit.most < 1
 
 
 def stored_tables(study: SearchStudy, config: RunConfig) -> LatencyTables:

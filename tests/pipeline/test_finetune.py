@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import autoprune
 from autoprune import pipeline
@@ -51,3 +54,25 @@ def test_an_export_takes_what_the_last_finetune_saved(
     shutil.rmtree(tmp_path / "two")
     with pytest.raises(ExportError, match="nothing to export yet"):
         pipeline.export(study, "safetensors", storage=storage)
+
+
+@pytest.mark.parametrize("best_first", [True, False])
+def test_the_best_trial_by_its_number_is_the_same_finetune(
+    searched: SearchResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, best_first: bool
+) -> None:
+    """The test part is read once, and both folders hold the model."""
+    number = searched.best.number
+    overrides = [UNTRAINED, f"output.folder={tmp_path}"]
+    first, second = (None, number) if best_first else (number, None)
+    study, storage = searched.study, searched.storage
+    begun = pipeline.finetune(study, storage, trial=first, overrides=overrides)
+    monkeypatch.setattr(sys.modules["autoprune.pipeline.finetune"], "evaluate", None)
+    again = pipeline.finetune(study, storage, trial=second, overrides=overrides)
+    assert {begun.folder.name, again.folder.name} == {"best", f"trial-{number}"}
+    assert dataclasses.replace(again, folder=begun.folder) == begun
+    assert pipeline.finetune(study, storage, trial=second, overrides=overrides) == again
+    theirs = pipeline.load_saved(begun.folder).state_dict()
+    for name, tensor in pipeline.load_saved(again.folder).state_dict().items():
+        assert torch.equal(tensor, theirs[name])
+    monkeypatch.chdir(tmp_path)
+    assert pipeline.export(study, "safetensors", storage=storage).path == tmp_path / "best"

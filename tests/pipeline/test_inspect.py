@@ -6,6 +6,8 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import nn
 
 from autoprune.config import load_config
 from autoprune.latency import LatencySetting
@@ -82,3 +84,21 @@ def test_an_inspection_tells_what_the_latency_can_be(tmp_path: Path) -> None:
     table = dataclasses.replace(small_table(prunable.fingerprint), setting=LatencySetting(probe))
     table.save(tmp_path / "latency-tests.pipeline.test_latency-by_parameters-1.json")
     assert inspect(config).costs == {"latency_ms": CostRange(2.0, 2.0, 4.0)}
+
+
+def dropping(classes: int, in_channels: int) -> nn.Module:
+    """Make a net whose training draws random numbers."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 16, 3),
+        nn.Dropout(0.5),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, classes),
+    )
+
+
+def test_the_global_random_state_stays() -> None:
+    values = {"model": {"factory": f"{__name__}:dropping"}, "data": {"name": "digits"}}
+    before = torch.get_rng_state()
+    inspect(load_config({**values, "budget": {"flops": "50%"}}))
+    assert torch.equal(torch.get_rng_state(), before)

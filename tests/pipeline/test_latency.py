@@ -250,6 +250,27 @@ def small_table(model: str) -> LatencyTable:
     return LatencyTable(setting, device_fingerprint(setting), model, 7, (), {}, calibration, dense_ms=4.0)
 
 
+@pytest.mark.parametrize(("latency", "timed"), [("60%", 0), ("99.9 %", 0), ("100%", 1), ("10 s", 1)])
+def test_only_what_the_dense_model_may_keep_to_is_timed_before_its_table(
+    latency: str, timed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes more than a share of its own time, whatever that is."""
+    dense = Dense(make_model("digits_resnet", 10, 1).eval(), load("digits"), Task(), "cpu")
+    config = load_config({"budget": {"latency": latency}, "latency": {"probe": f"{__name__}:by_parameters"}})
+    monkeypatch.setattr(
+        "autoprune.pipeline.latency.measure_table",
+        lambda prunable, setting, progress: small_table(prunable.fingerprint),
+    )
+    SIZES.clear()
+    prunable = trace_dense(dense, config)
+    if timed:
+        with pytest.raises(BudgetError, match=rf"budget\.latency: {latency} is not below"):
+            LatencyTables(config)(prunable)
+    else:
+        assert LatencyTables(config)(prunable).dense_ms == 4.0
+    assert len(set(SIZES)) == timed
+
+
 def test_what_was_measured_is_found_in_the_output_folder_if_it_belongs_here(tmp_path: Path) -> None:
     torch.manual_seed(0)
     dense = Dense(make_model("digits_resnet", 10, 1).eval(), load("digits"), Task(), "cpu")
