@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from autoprune.config import load_config
 from autoprune.errors import AutopruneError, CheckpointError, ConfigError, DataError
+from autoprune.latency.placing import cpu_threads
 from autoprune.pipeline import search, settle, train
 from autoprune.pipeline.checks import check_places
 from autoprune.pipeline.dense import load_dense
@@ -16,6 +19,7 @@ from autoprune.pipeline.events import EpochDone, Event
 from autoprune.pipeline.history import history_path, read_history, require_unseen_validation
 from autoprune.pipeline.problem import pose
 from autoprune.pipeline.train import schedule_of
+from autoprune.precision import Setting
 from autoprune.settings import RunConfig
 
 
@@ -151,3 +155,18 @@ def test_a_search_that_would_train_another_format_is_refused_before_it_does(tmp_
     assert list(tmp_path.iterdir()) == []
     path.touch()  # one that is there is read, whatever its format
     check_places(settle(config))
+
+
+def test_a_training_goes_on_with_the_threads_it_began_with_and_gives_them_back(tmp_path: Path) -> None:
+    begun = dataclasses.asdict(Setting("cpu", threads=1))
+    (tmp_path / "dense.setting.json").write_text(json.dumps(begun), "utf-8")
+    config = load_config("digits", [f"model.checkpoint={tmp_path}/dense.safetensors", "train.epochs=1"])
+    seen: list[int] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, EpochDone):
+            seen.append(torch.get_num_threads())
+
+    with cpu_threads(3):
+        train(config, watch=note)
+        assert (seen, torch.get_num_threads()) == ([1], 3)
