@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from autoprune.errors import PlanError
+
 
 @dataclass(frozen=True, eq=False)
 class Plan(Mapping[str, NDArray[np.int64]]):
@@ -21,6 +23,9 @@ class Plan(Mapping[str, NDArray[np.int64]]):
 
     Attributes:
         keep: for each narrowed group the sorted int64 indices, in [0, width), of the channels kept.
+
+    Raises:
+        PlanError: a keep index is a mask, holds no integers, has not one dimension, or names a channel twice.
     """
 
     keep: Mapping[str, NDArray[np.int64]]
@@ -29,7 +34,7 @@ class Plan(Mapping[str, NDArray[np.int64]]):
         """Canonicalise each keep index to a sorted, read-only int64 array."""
         canonical = {}
         for name, index in self.keep.items():
-            array = np.unique(np.asarray(index, dtype=np.int64))
+            array = _sorted_index(name, index)
             array.flags.writeable = False
             canonical[name] = array
         object.__setattr__(self, "keep", canonical)
@@ -62,3 +67,21 @@ class Plan(Mapping[str, NDArray[np.int64]]):
     def widths(self) -> dict[str, int]:
         """The number of channels kept, {group name: width}."""
         return {name: len(index) for name, index in self.keep.items()}
+
+
+def _sorted_index(name: str, index: object) -> NDArray[np.int64]:
+    """Return a keep index as a new sorted array; what numpy would cast or merge without a word is refused."""
+    given = np.asarray(index)
+    if given.dtype == np.bool_:
+        raise PlanError(f"{name}: got a bool mask; pass np.flatnonzero(mask), the indices of what is kept.")
+    if given.ndim != 1 or not np.issubdtype(given.dtype, np.integer):
+        raise PlanError(
+            f"{name}: got a keep index of {given.dtype} {list(given.shape)}, expected integers [channels]."
+        )
+    kept, times = np.unique(given.astype(np.int64), return_counts=True)
+    if len(kept) < len(given):
+        raise PlanError(
+            f"{name}: got a keep index that names channel {int(kept[times > 1][0])} more than once, expected "
+            "each channel kept once."
+        )
+    return kept

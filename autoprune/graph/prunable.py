@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import hashlib
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -162,16 +163,20 @@ class Prunable:
             Cost of integers for a mapping or None, of int64 arrays [candidates] for an array.
 
         Raises:
-            PlanError: unknown group, width out of range, frozen group narrowed, or wrong shape.
+            PlanError: unknown group, a width that is no integer or out of range, frozen group narrowed, or
+                wrong shape.
         """
         if isinstance(widths, np.ndarray):
             return self.formula(self._check(np.atleast_2d(widths)))
         row = np.array([[group.width for group in self.groups]], dtype=np.int64)
         for name, width in (widths or {}).items():
             group = self.group(name)
+            if isinstance(width, bool) or not isinstance(width, numbers.Integral):
+                raise PlanError(
+                    f"{name}: got width {width!r}, expected an integer in 1..{group.width}; make_plan takes "
+                    "keep ratios, and its plan has .widths."
+                )
             row[0, self.position[name]] = width
-            if group.frozen is not None and width != group.width:
-                raise PlanError(f"{name}: {width} channels asked of a frozen group ({group.frozen}).")
         return self.formula(self._check(row)).one()
 
     def _check(self, widths: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -181,13 +186,16 @@ class Prunable:
                 f"widths: got {widths.dtype} {list(widths.shape)}, expected integers "
                 f"[candidates, {len(full)}] in the order of prunable.groups."
             )
-        wrong = ((widths < 1) | (widths > full)).any(axis=0)
-        if wrong.any():
-            place = int(np.flatnonzero(wrong)[0])
-            got = widths[:, place]
+        free = np.array([group.frozen is None for group in self.groups], dtype=np.bool_)
+        wrong = (widths < np.where(free, 1, full)) | (widths > full)
+        places = np.flatnonzero(wrong.any(axis=0))
+        if len(places):
+            group, got = self.groups[places[0]], widths[:, places[0]]
+            if group.frozen is not None:
+                asked = int(got[wrong[:, places[0]]][0])
+                raise PlanError(f"{group.name}: {asked} channels asked of a frozen group ({group.frozen}).")
             raise PlanError(
-                f"{self.groups[place].name}: got width {int(got.min())}..{int(got.max())}, "
-                f"expected 1..{int(full[place])}."
+                f"{group.name}: got width {int(got.min())}..{int(got.max())}, expected 1..{group.width}."
             )
         return widths
 

@@ -1,0 +1,44 @@
+"""The plan: keep indices become sorted integers, and what is no index is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from autoprune.errors import PlanError
+from autoprune.graph import Plan
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8])
+def test_keep_indices_are_sorted_and_read_only_whatever_integers_they_were(dtype: type[np.integer]) -> None:
+    given = np.array([5, 0, 3], dtype=dtype)
+    plan = Plan({"conv": given})  # type: ignore[dict-item]  # other integers are taken too
+    np.testing.assert_array_equal(plan["conv"], [0, 3, 5])
+    assert plan["conv"].dtype == np.int64
+    assert not plan["conv"].flags.writeable
+    assert given.flags.writeable
+    assert plan.widths == {"conv": 3}
+    assert plan == Plan({"conv": np.array([0, 3, 5])})
+    assert hash(plan) == hash(Plan({"conv": np.array([3, 5, 0])}))
+
+
+@pytest.mark.parametrize("mask", [np.array([True, False, True, True]), torch.tensor([True, False, True])])
+def test_a_mask_is_refused_with_what_to_pass(mask: object) -> None:
+    with pytest.raises(PlanError, match=r"conv: got a bool mask; pass np.flatnonzero\(mask\)"):
+        Plan({"conv": mask})  # type: ignore[dict-item]  # as a user might
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        (np.array([0.0, 1.9]), r"conv: got a keep index of float64 \[2\], expected integers"),
+        ([], r"conv: got a keep index of float64 \[0\], expected integers"),
+        (np.array([[0, 1], [2, 3]]), r"conv: got a keep index of int64 \[2, 2\], expected integers"),
+        (np.array(3), r"conv: got a keep index of int64 \[\], expected integers"),
+        (np.array([0, 4, 4, 5]), "conv: got a keep index that names channel 4 more than once"),
+    ],
+)
+def test_what_would_be_cast_or_merged_is_refused(index: object, message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        Plan({"conv": index})  # type: ignore[dict-item]  # as a user might
