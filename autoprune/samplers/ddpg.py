@@ -5,13 +5,13 @@ Before: a row of SAMPLERS; after: `PerTrialSampler` makes it afresh for each tri
     sampler = make_ddpg(Brief(seed=7, search_seed=0, trials=60, space=space, shapes=prunable.shapes))
 
 The agent is trained on the finished trials in the order in which they finished, a fixed number of updates
-after each. It stays in the brief's memory, so that a trial costs the updates of one trial; a process that
+after each. `learning` keeps it between trials, so that a trial costs the updates of one trial; a process that
 resumes replays all of them once and arrives at the same weights, bit for bit on the same machine.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from optuna.samplers import BaseSampler
@@ -20,6 +20,7 @@ from scipy.special import ndtr, ndtri
 from autoprune.samplers.actor_critic import Agent
 from autoprune.samplers.brief import Brief
 from autoprune.samplers.history import History, Outcome
+from autoprune.samplers.learning import learnt
 from autoprune.samplers.plan_sampler import PlanSampler, random_ratios
 from autoprune.samplers.walk import Walk
 from autoprune.space.levels import FloatArray
@@ -34,11 +35,28 @@ MOST_UPDATES = 64
 
 @dataclass(eq=False)
 class Learner:
-    """An agent, and the outcomes that it has absorbed."""
+    """An agent, and how it learns.
+
+    Attributes:
+        walk: replays plans.
+        agent: learns from them.
+        warm_up: so many episodes pass, less one, before the first updates.
+        updates: after each episode from then on.
+        episodes: absorbed so far.
+    """
 
     walk: Walk
     agent: Agent
-    absorbed: list[Outcome] = field(default_factory=list)
+    warm_up: int
+    updates: int
+    episodes: int = 0
+
+    def absorb(self, outcome: Outcome) -> None:
+        """Replay a finished trial and learn from it."""
+        actions, states = self.walk.replay(outcome.ratios)
+        self.episodes += 1
+        updates = self.updates if self.episodes >= self.warm_up else 0
+        self.agent.absorb(states, actions, outcome.score, updates)
 
 
 def make_ddpg(brief: Brief) -> BaseSampler:
@@ -74,21 +92,13 @@ def warm_up(brief: Brief) -> int:
 
 
 def learner(brief: Brief, history: History) -> Learner:
-    """Return the learner that has absorbed the whole history: from memory, going on where it was.
+    """Return the learner that has absorbed the whole history."""
 
-    Where memory holds another history (the clocks of two hosts may disagree on which trial finished first),
-    it begins again.
-    """
-    known: Learner | None = brief.memory.get("ddpg")
-    if known is None or not _begins_with(history.outcomes, known.absorbed):
-        known = brief.memory["ddpg"] = Learner(Walk(brief), Agent(brief.search_seed))
-    for outcome in history.outcomes[len(known.absorbed) :]:
-        learns = len(known.absorbed) + 1 >= warm_up(brief)
-        actions, states = known.walk.replay(outcome.ratios)
-        updates = min(MOST_UPDATES, UPDATES * brief.variables) if learns else 0
-        known.agent.absorb(states, actions, outcome.score, updates)
-        known.absorbed.append(outcome)
-    return known
+    def make() -> Learner:
+        updates = min(MOST_UPDATES, UPDATES * brief.variables)
+        return Learner(Walk(brief), Agent(brief.search_seed), warm_up(brief), updates)
+
+    return learnt(brief, history.outcomes, "ddpg", make)
 
 
 def noise_after(brief: Brief, episodes: int) -> float:
@@ -112,11 +122,3 @@ def truncated_normal(mean: float, spread: float, rng: np.random.Generator) -> fl
     """Draw from a normal distribution cut to [0, 1], by its inverse distribution function."""
     low, high = ndtr((0.0 - mean) / spread), ndtr((1.0 - mean) / spread)
     return float(np.clip(mean + spread * ndtri(low + rng.random() * (high - low)), 0.0, 1.0))
-
-
-def _begins_with(outcomes: tuple[Outcome, ...], absorbed: list[Outcome]) -> bool:
-    """Tell whether the absorbed outcomes are the first of a history."""
-    return len(absorbed) <= len(outcomes) and all(
-        mine.score == theirs.score and np.array_equal(mine.ratios, theirs.ratios)
-        for mine, theirs in zip(absorbed, outcomes, strict=False)
-    )

@@ -3,18 +3,22 @@
 Before: a row of SAMPLERS; after: `PerTrialSampler` makes it afresh for each trial.
 
     sampler = make_policy_gradient(Brief(seed=7, search_seed=0, trials=60, space=space))
+
+The policy moves by one step for each finished trial, in the order in which they finished. `learning` keeps it
+between trials; a process that resumes takes all steps once and has the same policy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from optuna.samplers import BaseSampler
 
 from autoprune.samplers.brief import Brief
 from autoprune.samplers.history import History, Outcome, places, ratios_at
+from autoprune.samplers.learning import learnt
 from autoprune.samplers.plan_sampler import PlanSampler
 from autoprune.space.levels import FloatArray
 
@@ -43,8 +47,41 @@ class Policy:
     spread: FloatArray
 
 
+@dataclass(eq=False)
+class Learner:
+    """The parameters of the policy, and what the next step needs of the trials before.
+
+    Attributes:
+        brief: of the space that the places are in.
+        mean: [k], of the policy.
+        log_spread: [k], of the policy.
+        baseline: the moving average of the scores.
+        scores: of all trials so far.
+    """
+
+    brief: Brief
+    mean: FloatArray
+    log_spread: FloatArray
+    baseline: float = 0.0
+    scores: list[float] = field(default_factory=list)
+
+    def absorb(self, outcome: Outcome) -> None:
+        """Move the policy towards a plan that scored above the baseline, or away from one below."""
+        if not self.scores:
+            self.baseline = outcome.score
+        self.scores.append(outcome.score)
+        scale = float(np.std(self.scores)) or 1.0
+        advantage = float(np.clip((outcome.score - self.baseline) / scale, -CLIP, CLIP))
+        self.baseline += (1 - BASELINE) * (outcome.score - self.baseline)
+        off = places(self.brief, outcome.ratios) - self.mean
+        surprise = np.clip((off / np.exp(self.log_spread)) ** 2 - 1, -1.0, 3.0)
+        self.mean = np.clip(self.mean + MEAN_RATE * advantage * off, 0.0, 1.0)
+        moved = self.log_spread + SPREAD_RATE * (advantage * surprise + ENTROPY)
+        self.log_spread = np.clip(moved, np.log(SMALLEST_SPREAD), np.log(LARGEST_SPREAD))
+
+
 def make_policy_gradient(brief: Brief) -> BaseSampler:
-    """Make the policy-gradient sampler; its policy is computed anew from the finished trials, in order.
+    """Make the policy-gradient sampler.
 
     The paper's episodic REINFORCE with a Gaussian unit a variable, whose step is proportional to its
     variance, a reinforcement baseline that is a moving average, and an entropy bonus.
@@ -61,21 +98,13 @@ def make_policy_gradient(brief: Brief) -> BaseSampler:
 
 def learn_policy(brief: Brief, outcomes: Sequence[Outcome]) -> Policy:
     """Return the policy after one step for each outcome, in order."""
-    mean = np.full(brief.variables, START_MEAN)
-    log_spread = np.full(brief.variables, np.log(START_SPREAD))
-    baseline = outcomes[0].score if outcomes else 0.0
-    scores: list[float] = []
-    for outcome in outcomes:
-        scores.append(outcome.score)
-        scale = float(np.std(scores)) or 1.0
-        advantage = float(np.clip((outcome.score - baseline) / scale, -CLIP, CLIP))
-        baseline += (1 - BASELINE) * (outcome.score - baseline)
-        off = places(brief, outcome.ratios) - mean
-        surprise = np.clip((off / np.exp(log_spread)) ** 2 - 1, -1.0, 3.0)
-        mean = np.clip(mean + MEAN_RATE * advantage * off, 0.0, 1.0)
-        log_spread += SPREAD_RATE * (advantage * surprise + ENTROPY)
-        log_spread = np.clip(log_spread, np.log(SMALLEST_SPREAD), np.log(LARGEST_SPREAD))
-    return Policy(mean, np.exp(log_spread))
+
+    def make() -> Learner:
+        k = brief.variables
+        return Learner(brief, np.full(k, START_MEAN), np.full(k, np.log(START_SPREAD)))
+
+    learner = learnt(brief, outcomes, "policy_gradient", make)
+    return Policy(learner.mean, np.exp(learner.log_spread))
 
 
 def _propose(brief: Brief, history: History, rng: np.random.Generator, attempt: int) -> FloatArray:

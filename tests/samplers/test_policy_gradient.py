@@ -1,13 +1,22 @@
-"""The policy gradient: which way the means and spreads move, and that they move towards the best plan."""
+"""The policy gradient: which way means and spreads move, that they move to the best plan, and linear work."""
 
 from __future__ import annotations
 
 import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
 
 from autoprune.samplers import Brief
 from autoprune.samplers.history import Outcome, places, ratios_at
-from autoprune.samplers.policy_gradient import LARGEST_SPREAD, SMALLEST_SPREAD, START_MEAN, learn_policy
-from tests.samplers.search import space_of
+from autoprune.samplers.policy_gradient import (
+    LARGEST_SPREAD,
+    SMALLEST_SPREAD,
+    START_MEAN,
+    Learner,
+    learn_policy,
+)
+from tests.samplers.search import Search, space_of
 
 BRIEF = Brief(seed=0, search_seed=0, trials=60, space=space_of(4))
 
@@ -60,3 +69,39 @@ def test_on_policy_draws_lead_to_the_best_plan() -> None:
     final = learn_policy(BRIEF, past)
     assert np.abs(final.mean - best).max() < 0.15
     assert ((final.spread >= SMALLEST_SPREAD) & (final.spread <= LARGEST_SPREAD)).all()
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The scores of all outcomes that a policy has moved for."""
+    made: list[float] = []
+    absorb = Learner.absorb
+
+    def counted(self: Learner, outcome: Outcome) -> None:
+        made.append(outcome.score)
+        absorb(self, outcome)
+
+    monkeypatch.setattr(Learner, "absorb", counted)
+    return made
+
+
+def test_the_work_of_200_trials_is_200_times_that_of_one(steps: list[float]) -> None:
+    told = Brief(seed=0, search_seed=0, trials=200, space=space_of(4))
+    rng = np.random.default_rng(2)
+    past = [outcome(list(rng.random(4)), float(n)) for n in range(200)]
+    for n in range(1, 201):
+        going = learn_policy(told, past[:n])
+    assert steps == list(range(200))
+    replayed = learn_policy(Brief(seed=0, search_seed=0, trials=200, space=space_of(4)), past)
+    np.testing.assert_array_equal(going.mean, replayed.mean)
+    np.testing.assert_array_equal(going.spread, replayed.spread)
+
+
+def test_proposals_and_their_attempts_take_no_step_twice(steps: list[float]) -> None:
+    """One variable of few widths: most plans were tried, so that proposals take many attempts."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    search = Search("policy_gradient", 1, 30)
+    search.run()
+    finished = search.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+    assert len(finished) - 1 <= len(steps) <= len(finished)
+    assert len(steps) > 10
