@@ -28,6 +28,17 @@ SHARPNESS = 3.0
 def make_weighted(brief: Brief, statistic: str) -> BaseSampler:
     """Make the sampler that cuts a variable the more rarely the higher its statistic is.
 
+    Sub-model sampling: candidates are drawn at random, each is scored, the best is finetuned; a statistic of
+    the dense model shapes the draw, scores do not.
+
+    Departs from one draw of a keep ratio for each group (the paper's are uniform): a plan is made of single
+    cuts from the dense model until it fits the budget, so that no draw is thrown away for its cost; the
+    probability of a cut is a softmax over minus the rank of the statistic, in place of its value (see
+    `cut_weights`); a plan that was tried is drawn anew.
+
+    Reference: Li et al., "EagleEye: Fast Sub-net Evaluation for Efficient Neural Network Pruning", 2020, for
+    sampling at random and for scores after BatchNorm recalibration; the weights are not from there.
+
     Raises:
         ConfigError: the brief lacks the statistic, or its value for a variable.
     """

@@ -16,6 +16,12 @@ from autoprune.samplers.cuts import make_weighted
 def make_importance(brief: Brief) -> BaseSampler:
     """Make the sampler that cuts by `brief.statistics["importance"]`; it does not learn from scores.
 
+    The statistic is the share of a group's importance, by `search.criterion`, that the lower half of its
+    channels holds: near 0 that half can go, near 0.5 any cut costs.
+
+    Departs from a weight by the mean importance of a group: criteria have units of their own in every layer,
+    which a share is free of. How plans are drawn: see `cuts.make_weighted`.
+
     Raises:
         ConfigError: the statistic is missing.
     """

@@ -16,7 +16,15 @@ from autoprune.samplers.cuts import make_weighted
 def make_kl(brief: Brief) -> BaseSampler:
     """Make the sampler that cuts by `brief.statistics["kl"]`; it does not learn from scores.
 
-    The statistic is the KL divergence between the dense model's outputs and those without some of a group.
+    The statistic is the KL divergence of the outputs from those of the dense model, as half of the channels
+    of a group go, the least important ones.
+
+    Departs from the paper, whose divergence ranks the filters that go: it weighs groups here, and which
+    channels of a group stay is `search.criterion`'s choice. So half of each group goes at once, in place of
+    filter after filter, and BatchNorm is recalibrated before the outputs are compared, as it is for every
+    candidate of a search. How plans are drawn: see `cuts.make_weighted`.
+
+    Reference: Luo and Wu, "Neural Network Pruning with Residual-Connections and Limited-Data", 2020.
 
     Raises:
         ConfigError: the statistic is missing.
