@@ -151,7 +151,7 @@ def finetune_table(result: FinetuneResult) -> Table:
 
 
 def _digits(number: float) -> str:
-    """Write a number with three digits that count: 12.3456 as "12.3", 0.9 as "0.900"."""
+    """Write a number for a column: three digits that count, zeros too; 12.3456 as "12.3", 0.9 as "0.900"."""
     decimals = max(0, 2 - math.floor(math.log10(number)))
     return f"{number:.{decimals}f}"
 

@@ -15,6 +15,7 @@ from fractions import Fraction
 
 from autoprune.errors import BudgetError, ConfigError, suggest
 from autoprune.graph import Cost
+from autoprune.report.costs import option_of_key
 from autoprune.settings import Amount, BudgetSettings
 from autoprune.space import Asked, Budget
 
@@ -144,7 +145,7 @@ class Limit:
     @property
     def option(self) -> str:
         """What the command line calls it."""
-        return f"--{self.key.name.replace('_', '-')}"
+        return option_of_key(self.key.name)
 
 
 def read_limit(name: str, text: str, dense: Mapping[str, float]) -> Limit:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from autoprune.errors import StudyError
 from autoprune.pipeline.amounts import Limit, read_limit
 from autoprune.report import StudySummary, summarise
-from autoprune.report.costs import amount, milliseconds
+from autoprune.report.costs import said_in
 from autoprune.study import TrialRecord, open_study
 from autoprune.study.front import best_of, was_over_limit
 from autoprune.study.records import LATENCY, cost_of
@@ -82,11 +82,6 @@ def _least(complete: Sequence[TrialRecord], limits: Sequence[Limit], summary: St
             name = limit.key.name
             return f"this search neither limited nor minimised {name}: {limit.option} cannot be judged."
         share = f"{cost / summary.dense_costs[limit.key.cost]:.1%}, " if limit.whole else ""
-        told.append(f"{_said(limit, cost)} ({share}trial {smallest.number})")
+        told.append(f"{said_in(limit.key.unit, cost * limit.key.per_cost)} ({share}trial {smallest.number})")
     asked = " and ".join(f"{limit.option} {limit.text}" for limit in limits)
     return f"no complete trial keeps to {asked}; the least there is: {', '.join(told)}."
-
-
-def _said(limit: Limit, cost: float) -> str:
-    units = cost * limit.key.per_cost
-    return f"{milliseconds(units) if limit.key.unit == 'ms' else amount(units)} {limit.key.unit}"
