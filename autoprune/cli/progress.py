@@ -87,6 +87,8 @@ class Screen:
     def _advance(self, description: str, done: int, total: int, note: str) -> None:
         now = time.monotonic()
         if self._task is None or self._description != description:
+            if self._task is not None:
+                self._progress.remove_task(self._task)
             self._task = self._progress.add_task(description, total=total, note="")
             self._description, self._started, self._done_before = description, now, done
         steps = done - self._done_before
