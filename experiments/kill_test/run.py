@@ -94,7 +94,8 @@ def records(study: str, folder: Path) -> list[TrialRecord]:
 def content(record: TrialRecord) -> tuple[object, ...]:
     """Return what must be equal: all but seconds."""
     scores = tuple((score.index, score.score) for score in record.scores)
-    return (record.number, record.state, record.ratios, record.widths, scores, record.score, record.seed)
+    proposed = (record.number, record.state, record.ratios, record.widths, record.seed)
+    return (*proposed, scores, record.score, record.value)
 
 
 if __name__ == "__main__":
