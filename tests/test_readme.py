@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -69,6 +70,25 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert taken is not None
     found = subprocess.run(["bash", "-c", taken[1]], cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == set_up_lines()[1]
+
+
+def test_ci_makes_the_environment_of_the_readme_with_its_own_interpreter(tmp_path: Path) -> None:
+    """Every program is a stub that notes how it was called; the README says python3, which is another one."""
+    log, programs = tmp_path / "log", tmp_path / "programs"
+    programs.mkdir()
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    installed = [tmp_path / ".venv" / "bin" / name for name in ("pip", "ruff", "mypy", "python")]
+    for path in (*installed, programs / "python3", programs / "python3.11"):
+        path.write_text(f'#!/bin/sh\necho "{path.name} $*" >> "{log}"\n')
+        path.chmod(0o755)
+    for name in ("bash", "dirname", "grep"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
+    shutil.copy(ROOT / "README.md", tmp_path)
+    subprocess.run([str(programs / "bash"), ".ci/run"], cwd=tmp_path, env={"PATH": str(programs)}, check=True)
+    calls = log.read_text("utf-8").splitlines()
+    assert [call for call in calls if "venv" in call] == ["python3.11 -m venv .venv"] * 2
+    assert calls[-1] == "python -m pytest -q"
 
 
 def test_the_config_is_valid(tmp_path: Path) -> None:
