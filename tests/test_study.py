@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import sqlite3
 import subprocess
@@ -12,11 +13,13 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from autoprune.engines import Job, TrialRunner
 from autoprune.errors import StudyError
-from autoprune.study import MeasuredLatency, RungScore, create_study, open_study
+from autoprune.study import MeasuredLatency, RungScore, SearchStudy, create_study, open_study, queue
 from autoprune.study.leases import Lease, is_alive, this_process
+from autoprune.study.records import OUTCOME
 from autoprune.study.storage import is_in_memory
-from tests.engines.toy import IDENTITY, new_study, toy_runner
+from tests.engines.toy import IDENTITY, ToyScorer, new_study, toy_runner
 
 SCHEMES = ("sqlite", "journal")
 
@@ -241,10 +244,167 @@ def test_a_trial_that_is_just_being_claimed_is_not_taken_for_a_dead_one(
     assert study.requeue_dead() == []
 
 
+DEAD = Lease(socket.gethostname(), 2**22 + 1, "boot:1", claim="dead")
+
+
+def leave_dead(study: SearchStudy, number: int) -> None:
+    """Make a running trial look as if the process that runs it had died."""
+    trial = study.optuna.get_trials()[number]
+    study.optuna._storage.set_trial_user_attr(trial._trial_id, "lease", DEAD.to_json())
+
+
+def score_to_the_end(runner: TrialRunner, job: Job) -> list[bool]:
+    """Report what a toy scorer gives; return what each report was answered."""
+    answers = [runner.report(job, rung) for rung in ToyScorer()(job.widths, job.seed)]
+    runner.finish(job)
+    return answers
+
+
+def test_a_trial_claimed_between_the_look_and_the_requeue_of_another_process_is_left_alone(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = new_study(url), open_study(url, "toy")
+    assert first.ask(1) is not None
+    leave_dead(first, 0)
+    seen = queue.dead_trials(second.optuna, other_hosts=False)
+    assert [trial.number for trial in seen] == [0]
+    runner = toy_runner(first, trials=1)
+    assert first.requeue_dead() == [0]
+    job = runner.ask()
+    assert job is not None
+    monkeypatch.setattr(queue, "dead_trials", lambda study, other_hosts: seen)
+    assert second.requeue_dead() == []
+    assert score_to_the_end(runner, job) == [True, False]
+    assert first.record(0).state == "complete"
+    assert second.requeue_dead() == []
+    assert second.record(0).state == "complete"
+
+
+@pytest.mark.parametrize(
+    ("by_then", "noticed"),
+    [
+        ("waits", "before the report"),
+        ("runs", "before the report"),
+        ("has ended", "before the report"),
+        ("waits", "at the very end"),
+        ("has ended", "at the very end"),
+    ],
+)
+def test_what_comes_late_of_a_trial_that_was_taken_over_is_dropped(
+    url: str, by_then: str, noticed: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = new_study(url), open_study(url, "toy")
+    slow = toy_runner(first, sampler="random", pruner="none", trials=2)
+    late = slow.ask()
+    assert late is not None
+    if noticed == "at the very end":
+        assert slow.report(late, RungScore(0, "rung0", -9.0, 0.0))
+        assert not slow.report(late, RungScore(1, "rung1", -9.0, 0.0))
+        monkeypatch.setattr(first, "require_held", lambda number, claim: None)  # it is lost just after
+    second.requeue(0)
+    fast = toy_runner(second, sampler="random", pruner="none", trials=2)
+    job = None if by_then == "waits" else fast.ask()
+    if by_then == "has ended":
+        assert job is not None
+        score_to_the_end(fast, job)
+    with caplog.at_level(logging.WARNING, "autoprune"):
+        if noticed == "before the report":
+            assert not slow.report(late, RungScore(0, "rung0", 9.0, 0.0))
+        slow.finish(late)
+        slow.requeue(late)
+        slow.fail(late, "it is too late")
+    assert [record.getMessage() for record in caplog.records] == [
+        "trial 0 was taken over by another process; this attempt is dropped"
+    ]
+    monkeypatch.undo()
+    if by_then == "waits":
+        job = fast.ask()
+    assert job is not None
+    if by_then != "has ended":
+        assert score_to_the_end(fast, job) == [True, False]
+    other = slow.ask()
+    assert other is not None
+    assert other.number == 1
+    score_to_the_end(slow, other)
+    records = first.records()
+    assert [record.state for record in records] == ["complete"] * 2
+    expected = [score.score for score in ToyScorer()(job.widths, job.seed)]
+    assert [score.score for score in records[0].scores] == expected
+
+
+def test_a_second_attempt_in_the_same_process_is_told_from_the_first(url: str) -> None:
+    """Another process queued the trial again, and this one was the first to ask."""
+    study = new_study(url)
+    runner = toy_runner(study, sampler="random", pruner="none", trials=1)
+    stale = runner.ask()
+    open_study(url, "toy").requeue(0)
+    job = runner.ask()
+    assert stale is not None
+    assert job is not None
+    assert job.number == stale.number == 0
+    assert not runner.report(stale, RungScore(0, "rung0", 9.0, 0.0))
+    runner.finish(stale)
+    assert score_to_the_end(runner, job) == [True, False]
+    assert study.record(0).state == "complete"
+
+
+def test_a_trial_that_optuna_began_elsewhere_is_left_alone(url: str) -> None:
+    """It has no lease; ours that died before they got theirs have an origin, or traces of an attempt."""
+    study = new_study(url)
+    study.optuna.ask()
+    study.enqueue({"conv0": 0.5}, origin="uniform")
+    assert study.ask(3) is not None
+    assert study.ask(3) is not None
+    study.requeue(2)
+    for trial in study.optuna.get_trials()[1:]:
+        study.optuna._storage.set_trial_user_attr(trial._trial_id, "lease", None)
+        study.optuna._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+    assert study.requeue_dead(other_hosts=True) == [1, 2]
+    assert study.optuna.get_trials()[0].state == TrialState.RUNNING
+
+
+def test_a_trial_whose_process_died_four_times_has_failed(url: str) -> None:
+    study = new_study(url)
+    for _ in range(3):
+        assert study.ask(1) is not None
+        leave_dead(study, 0)
+        assert study.requeue_dead() == [0]
+    assert study.ask(1) is not None
+    leave_dead(study, 0)
+    assert study.requeue_dead() == []
+    (record,) = study.records()
+    assert (record.state, record.failure) == ("failed", "its process died 4 times while it ran.")
+    assert study.ask(1) is None
+
+
+def test_interruptions_that_a_process_survives_are_not_counted(url: str) -> None:
+    study = new_study(url)
+    for _ in range(6):
+        assert study.ask(1) is not None
+        assert study.release() == [0]
+    assert study.ask(1) is not None
+
+
+def test_outcomes_keep_the_order_in_which_trials_ended(url: str) -> None:
+    runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=3)
+    jobs = [runner.ask() for _ in range(3)]
+    for number in (1, 2, 0):
+        job = jobs[number]
+        assert job is not None
+        if number == 2:
+            runner.fail(job, "diverged")
+        else:
+            score_to_the_end(runner, job)
+    trials = open_study(url, "toy").optuna.get_trials()
+    assert [trial.user_attrs[OUTCOME]["ended_before"] for trial in trials] == [2, 0, 1]
+
+
 def test_leases_tell_processes_apart() -> None:
     mine = this_process()
     assert is_alive(mine)
     assert is_alive(Lease.from_json(mine.to_json()))
+    assert Lease.from_json(mine.to_json()) == mine == this_process()
+    assert mine.claim != this_process().claim
     assert is_alive(Lease(mine.host, mine.pid, "another start")) is False
     assert is_alive(Lease("elsewhere", mine.pid, mine.started)) is None
     assert is_alive(Lease.from_json({"host": "x"})) is False

@@ -9,11 +9,13 @@ Before: the study and the space exist; after: an engine fetches jobs and hands t
                 break
         runner.finish(job)
 
-Only this file tells a study how a trial ended. It runs in one process: workers never see the storage.
+Only this file tells a study how a trial ended (and `queue` of one that kills its process again and again).
+It runs in one process: workers never see the storage.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -30,6 +32,7 @@ from autoprune.samplers import IGNORES_PRUNED, EvolutionRates, distributions, ma
 from autoprune.space import SearchSpace
 from autoprune.space.ladder import CostFunction
 from autoprune.study import RungScore, SearchStudy, TrialRecord
+from autoprune.study.leases import TakenOverError
 from autoprune.study.records import OUTCOME, PROPOSAL, SCORES
 from autoprune.study.storage import storage_errors
 
@@ -54,11 +57,12 @@ MakeScorer = Callable[[], Scorer]
 
 @dataclass(frozen=True)
 class Job:
-    """What a trial asks to be scored."""
+    """What a trial asks to be scored; `claim` tells this attempt at it from any other, here or elsewhere."""
 
     number: int
     widths: Mapping[str, int]
     seed: int
+    claim: str
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,9 @@ class TrialRunner:
     Where the study has several objectives, every trial climbs all rungs: a score alone tells none to be bad.
     An engine with an early stopping of its own sets it as `early`; scores reach it by `report` all the same.
 
+    Another process may take a trial over: two resumes at once, or one that was told that this host is gone.
+    What is reported of it then is dropped, with one warning, and the search goes on with other trials.
+
     Raises:
         ConfigError: an unknown sampler or pruner, or a sampler that lacks its statistic.
     """
@@ -138,7 +145,7 @@ class TrialRunner:
         self._cost = cost or space.cost
         self.pruner = pruner if len(study.objectives) == 1 else "none"
         self.early = EarlyStopping(study.optuna, make_pruner(self.pruner, rungs))
-        self._attempts: dict[int, _Attempt] = {}
+        self._attempts: dict[str, _Attempt] = {}
         study.optuna.sampler = make_sampler(
             sampler,
             seed=seed,
@@ -156,22 +163,30 @@ class TrialRunner:
         Trials whose widths were scored before take those scores and never reach the engine.
         """
         while (trial := self.study.ask(self.trials)) is not None:
-            self._attempts[trial.number] = _Attempt(trial, time.perf_counter())
-            job = self._propose(trial)
-            self._on_event(Event("started", job.number))
-            known = self._find_scored(job)
-            if known is None:
-                return job
-            self._reuse(job, known)
+            claim = self.study.claim_of(trial.number)
+            self._attempts[claim] = _Attempt(trial, time.perf_counter())
+            with self._unless_taken_over(trial.number, claim):
+                job = self._propose(trial, claim)
+                self._on_event(Event("started", job.number))
+                known = self._find_scored(job)
+                if known is None:
+                    return job
+                self._reuse(job, known)
         return None
 
     def begin(self, job: Job) -> None:
         """Count the trial's seconds from now, where an engine asked for it before a worker was ready."""
-        self._attempts[job.number].started = time.perf_counter()
+        attempt = self._attempts.get(job.claim)
+        if attempt is not None:
+            attempt.started = time.perf_counter()
 
     def report(self, job: Job, rung: RungScore) -> bool:
         """Record a rung's score; tell whether the trial shall climb on: not after one that is not finite."""
-        attempt = self._attempts[job.number]
+        with self._unless_taken_over(job.number, job.claim):
+            return self._record(job, self._held(job), rung)
+        return False
+
+    def _record(self, job: Job, attempt: _Attempt, rung: RungScore) -> bool:
         if not math.isfinite(rung.score):
             attempt.fault = f"the score of rung {rung.name} is {rung.score}, expected a finite number."
             return False
@@ -189,13 +204,14 @@ class TrialRunner:
         Raises:
             StudyError: every trial so far has failed, and there are several.
         """
-        attempt = self._attempts[job.number]
-        if attempt.fault is None and not attempt.stopped and len(attempt.scores) < self.rungs:
-            attempt.fault = f"the scorer gave {len(attempt.scores)} scores, expected {self.rungs}."
-        if attempt.fault is not None:
-            self.fail(job, attempt.fault)
-        else:
-            self._conclude(job, attempt)
+        with self._unless_taken_over(job.number, job.claim):
+            attempt = self._held(job)
+            if attempt.fault is None and not attempt.stopped and len(attempt.scores) < self.rungs:
+                attempt.fault = f"the scorer gave {len(attempt.scores)} scores, expected {self.rungs}."
+            if attempt.fault is not None:
+                self.fail(job, attempt.fault)
+            else:
+                self._conclude(job, attempt)
 
     def fail(self, job: Job, reason: str) -> None:
         """Record the trial as failed; the search goes on.
@@ -203,10 +219,14 @@ class TrialRunner:
         Raises:
             StudyError: every trial so far has failed, and there are several.
         """
-        attempt = self._attempts[job.number]
-        _log.warning("trial %d failed: %s", job.number, reason)
-        self._store_outcome(attempt, failure=reason)
-        self._end(job, TrialState.FAIL)
+        with self._unless_taken_over(job.number, job.claim):
+            attempt = self._held(job)
+            _log.warning("trial %d failed: %s", job.number, reason)
+            self._store_outcome(attempt, failure=reason)
+            self._end(job, TrialState.FAIL)
+            self._require_hope(reason)
+
+    def _require_hope(self, reason: str) -> None:
         records = self.study.records()
         failed = sum(record.state == "failed" for record in records)
         if failed >= HOPELESS and not any(record.state in ("complete", "pruned") for record in records):
@@ -214,9 +234,11 @@ class TrialRunner:
 
     def requeue(self, job: Job) -> None:
         """Send the trial back to the queue under its own number, to be scored from the start."""
-        del self._attempts[job.number]
-        self.study.requeue(job.number)
-        self._on_event(Event("requeued", job.number))
+        with self._unless_taken_over(job.number, job.claim):
+            self._held(job)
+            del self._attempts[job.claim]
+            self.study.requeue(job.number)
+            self._on_event(Event("requeued", job.number))
 
     def bury(self, job: Job, how: str) -> None:
         """Record that the process which scored the trial died; queue the trial once more, or fail it.
@@ -228,15 +250,37 @@ class TrialRunner:
         Raises:
             StudyError: as from `fail`.
         """
-        trial = self._attempts[job.number].trial
-        deaths = int(trial.user_attrs.get("deaths", 0)) + 1
-        self.study.annotate(trial, deaths=deaths)
-        if deaths < MAX_DEATHS:
-            self.requeue(job)
-        else:
-            self.fail(job, f"its worker process died {deaths} times ({how}).")
+        with self._unless_taken_over(job.number, job.claim):
+            trial = self._held(job).trial
+            deaths = int(trial.user_attrs.get("deaths", 0)) + 1
+            self.study.annotate(trial, deaths=deaths)
+            if deaths < MAX_DEATHS:
+                self.requeue(job)
+            else:
+                self.fail(job, f"its worker process died {deaths} times ({how}).")
 
-    def _propose(self, trial: Trial) -> Job:
+    def _held(self, job: Job) -> _Attempt:
+        """Return the attempt that a job is.
+
+        Raises:
+            TakenOverError: another process has taken the trial over.
+        """
+        attempt = self._attempts.get(job.claim)
+        if attempt is None:
+            raise TakenOverError(f"{self.study.name}: this attempt at trial {job.number} has been dropped.")
+        self.study.require_held(job.number, job.claim)
+        return attempt
+
+    @contextlib.contextmanager
+    def _unless_taken_over(self, number: int, claim: str) -> Iterator[None]:
+        """Leave the block, and drop the attempt, as soon as another process is seen to have the trial."""
+        try:
+            yield
+        except TakenOverError:
+            if self._attempts.pop(claim, None) is not None:
+                _log.warning("trial %d was taken over by another process; this attempt is dropped", number)
+
+    def _propose(self, trial: Trial, claim: str) -> Job:
         with storage_errors(self.study.url):
             ratios = [
                 trial.suggest_float(name, distribution.low, distribution.high)
@@ -246,10 +290,10 @@ class TrialRunner:
         widths = {name: int(width) for name, width in zip(self.space.groups, decoded, strict=True)}
         seed = trial_seed(self.seed, trial.number)
         costs = self._cost(decoded[None]).one().known()
-        self._attempts[trial.number].costs = [float(costs[name]) for name in self.study.objectives[1:]]
+        self._attempts[claim].costs = [float(costs[name]) for name in self.study.objectives[1:]]
         proposal = {"widths": widths, **costs, "seed": seed, "device": self.device}
         self.study.annotate(trial, **{PROPOSAL: proposal})
-        return Job(trial.number, widths, seed)
+        return Job(trial.number, widths, seed, claim)
 
     def _find_scored(self, job: Job) -> TrialRecord | None:
         """Return the first finished trial with the same widths, if any."""
@@ -260,7 +304,7 @@ class TrialRunner:
 
     def _reuse(self, job: Job, known: TrialRecord) -> None:
         """Give the trial the scores and the verdict that its widths got before."""
-        attempt = self._attempts[job.number]
+        attempt = self._attempts[job.claim]
         attempt.stopped = known.stopped
         self._store_scores(attempt, known.scores)
         self._conclude(job, attempt, reused=known.number)
@@ -273,7 +317,8 @@ class TrialRunner:
 
     def _store_outcome(self, attempt: _Attempt, **outcome: Any) -> None:
         seconds = time.perf_counter() - attempt.started
-        self.study.annotate(attempt.trial, **{OUTCOME: {"seconds": seconds, **outcome}})
+        known = {"seconds": seconds, "ended_before": self.study.ended()}
+        self.study.annotate(attempt.trial, **{OUTCOME: {**known, **outcome}})
 
     def _conclude(self, job: Job, attempt: _Attempt, reused: int | None = None) -> None:
         self._store_outcome(attempt, stopped=attempt.stopped, reused=reused)
@@ -292,6 +337,6 @@ class TrialRunner:
         return scores[rung].score - PENALTY * spread * (self.rungs - len(scores))
 
     def _end(self, job: Job, state: TrialState, score: float = math.nan) -> None:
-        self.study.tell(job.number, state, [score, *self._attempts[job.number].costs])
-        del self._attempts[job.number]
+        self.study.tell(job.number, state, [score, *self._attempts[job.claim].costs])
+        del self._attempts[job.claim]
         self._on_event(Event("finished", job.number, record=self.study.record(job.number)))

@@ -2,7 +2,7 @@
 
 Before: `SearchStudy.ask` writes one with every trial; after: a resume re-queues the trials of dead processes.
 
-    lease = this_process()                 # Lease(host="box", pid=4711, started="5f3c...:81234")
+    lease = this_process()                 # Lease(host="box", pid=4711, started="5f3c...:81234", claim="9d")
     is_alive(lease)                        # True; None where it is of another host and cannot be known
 
 A process is told from a later one with the same number by its start time, counted since a named boot.
@@ -14,20 +14,35 @@ import functools
 import os
 import socket
 import subprocess
-from dataclasses import asdict, dataclass
+import uuid
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from autoprune.errors import StudyError
 
 _UNKNOWN = "unknown"
 
 
+class TakenOverError(StudyError):
+    """A trial is another process's by now: what this one still has to say of it does not count."""
+
+
 @dataclass(frozen=True)
 class Lease:
-    """Who runs a trial: the host, the process, and when that process started."""
+    """Who runs a trial: leases of one process are equal, whatever their claims.
+
+    Attributes:
+        host: name of the machine.
+        pid: number of the process there.
+        started: what identifies the start of that process.
+        claim: which time a trial was taken; no two are the same. Empty in leases of earlier versions.
+    """
 
     host: str
     pid: int
     started: str
+    claim: str = field(default="", compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return the lease as the storage keeps it."""
@@ -37,15 +52,20 @@ class Lease:
     def from_json(cls, values: Any) -> Lease | None:
         """Read a lease back; None where there is none or it is malformed."""
         try:
-            return cls(host=str(values["host"]), pid=int(values["pid"]), started=str(values["started"]))
+            return cls(
+                host=str(values["host"]),
+                pid=int(values["pid"]),
+                started=str(values["started"]),
+                claim=str(values.get("claim", "")),
+            )
         except (KeyError, TypeError, ValueError):
             return None
 
 
 def this_process() -> Lease:
-    """Return the lease of the calling process."""
+    """Return the lease of the calling process, for one claim of a trial."""
     pid = os.getpid()
-    return Lease(socket.gethostname(), pid, _started(pid) or _UNKNOWN)
+    return Lease(socket.gethostname(), pid, _started(pid) or _UNKNOWN, uuid.uuid4().hex)
 
 
 def is_alive(lease: Lease | None) -> bool | None:

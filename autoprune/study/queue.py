@@ -5,11 +5,16 @@ This file and `views` alone reach below Optuna's public interface, since that ha
 
     trial = claim_trial(study, target=60, lease=this_process())     # None where all 60 exist
     requeue_trial(study, trial.number)
+
+Several processes may do this at once, and no step of several writes is atomic. What holds all the same: each
+claim is named by its lease, the last one written counts, and whoever finds another in its place lets go.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import logging
 import time
 
 import optuna
@@ -17,17 +22,29 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from autoprune.study.leases import Lease, is_alive
+from autoprune.study.records import ORIGIN, OUTCOME, PROPOSAL
 
 LEASE = "lease"
+INTERRUPTIONS = "interruptions"
 
 CLAIM_S = 0.3
-"""Longer than a claim takes from taking a trial to writing its lease."""
+"""Longer than a claim usually takes from taking a trial to writing its lease.
+
+After a slower one the trial may be queued again, and one of the two attempts at it is dropped.
+"""
+
+MAX_INTERRUPTIONS = 4
+"""A trial whose process died so often while it ran has failed: it may be what kills the process."""
+
+_log = logging.getLogger(__name__)
 
 
 def claim_trial(study: optuna.Study, *, target: int, lease: Lease) -> Trial | None:
     """Take the first waiting trial, or create one while the study has fewer than `target`; None otherwise.
 
     A new trial and its lease are stored in one step, so that no kill leaves a trial that nobody can claim.
+    Counting trials and creating one are two: processes that do so at the same moment may create one each, so
+    a study can end with more than `target` trials, at most one for every further process.
     """
     storage, study_id = study._storage, study._study_id
     study._thread_local.cached_all_trials = (
@@ -56,6 +73,12 @@ def _claim_waiting(study: optuna.Study, trial: FrozenTrial, lease: Lease) -> boo
     return True
 
 
+def is_taken_over(study: optuna.Study, number: int, claim: str | None) -> bool:
+    """Tell whether a trial waits again, or goes by another claim than the given one, ended or not."""
+    trial = _read(study, number)
+    return trial.state == TrialState.WAITING or _claim_of(trial) != claim
+
+
 def requeue_trial(study: optuna.Study, number: int) -> None:
     """Send a running trial back to the queue under its own number.
 
@@ -70,39 +93,95 @@ def requeue_trial(study: optuna.Study, number: int) -> None:
     storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
 
-def running_trials(study: optuna.Study) -> dict[int, Lease | None]:
-    """Return {number: lease} of the trials that count as running."""
-    return {trial.number: _lease_of(trial) for trial in _running(study)}
+def give_back(study: optuna.Study, seen: FrozenTrial) -> bool:
+    """Re-queue a trial that was seen running; False where it was claimed anew, or has ended, since."""
+    with contextlib.suppress(UpdateFinishedTrialError):
+        if _attempt(_read(study, seen.number)) == _attempt(seen):
+            requeue_trial(study, seen.number)
+            return True
+    return False
+
+
+def revive_trial(study: optuna.Study, seen: FrozenTrial) -> bool:
+    """Re-queue a trial of a dead process as `give_back` does, or fail it where that died too often.
+
+    Returns:
+        Whether it waits now.
+    """
+    storage, trial_id = study._storage, seen._trial_id
+    died = int(seen.user_attrs.get(INTERRUPTIONS, 0)) + (_lease_of(seen) is not None)
+    with contextlib.suppress(UpdateFinishedTrialError):
+        if _attempt(_read(study, seen.number)) != _attempt(seen):
+            return False
+        storage.set_trial_user_attr(trial_id, INTERRUPTIONS, died)
+        if died < MAX_INTERRUPTIONS:
+            requeue_trial(study, seen.number)
+            return True
+        reason = f"its process died {died} times while it ran."
+        _log.warning("trial %d failed: %s", seen.number, reason)
+        outcome = {"failure": reason, "ended_before": count_ended(study)}
+        storage.set_trial_user_attr(trial_id, OUTCOME, outcome)
+        storage.set_trial_user_attr(trial_id, LEASE, None)
+        storage.set_trial_state_values(trial_id, TrialState.FAIL)
+    return False
+
+
+def held_trials(study: optuna.Study, holder: Lease) -> list[FrozenTrial]:
+    """Return the running trials that a process holds."""
+    return [trial for trial in _running(study) if _lease_of(trial) == holder]
 
 
 def foreign_trials(study: optuna.Study) -> dict[int, str]:
     """Return {number: host} of the running trials that other hosts hold, dead or alive."""
+    leases = {trial.number: _lease_of(trial) for trial in _running(study)}
     return {
         number: lease.host
-        for number, lease in running_trials(study).items()
+        for number, lease in leases.items()
         if lease is not None and is_alive(lease) is None
     }
 
 
-def dead_trials(study: optuna.Study, *, other_hosts: bool) -> list[int]:
+def dead_trials(study: optuna.Study, *, other_hosts: bool) -> list[FrozenTrial]:
     """Return the running trials whose process is dead; those of other hosts only where the caller says so.
 
     Looks twice, since a process that claims a waiting trial writes its lease a moment after.
     """
-    first = _seem_dead(study, other_hosts)
+    first = {_attempt(trial) for trial in _seem_dead(study, other_hosts)}
     if not first:
         return []
     time.sleep(CLAIM_S)
-    return sorted(number for number, _ in first & _seem_dead(study, other_hosts))
+    return [trial for trial in _seem_dead(study, other_hosts) if _attempt(trial) in first]
 
 
-def _seem_dead(study: optuna.Study, other_hosts: bool) -> set[tuple[int, datetime.datetime | None]]:
-    """Return (number, start) of the running trials without a living process; each claim starts anew."""
-    return {
-        (trial.number, trial.datetime_start)
+def _seem_dead(study: optuna.Study, other_hosts: bool) -> list[FrozenTrial]:
+    """Return the running trials of ours without a living process."""
+    return [
+        trial
         for trial in _running(study)
-        if (alive := is_alive(_lease_of(trial))) is False or (alive is None and other_hosts)
-    }
+        if _is_ours(trial)
+        and ((alive := is_alive(_lease_of(trial))) is False or (alive is None and other_hosts))
+    ]
+
+
+def _is_ours(trial: FrozenTrial) -> bool:
+    """Tell a running trial of autoprune's from one that `optuna.Study.ask` began elsewhere.
+
+    A new trial of ours has a lease from its creation on. One that waited, and whose process died after taking
+    it and before writing the lease, has an origin (warm starts) or the traces of an earlier attempt. Only one
+    that a user queued with `optuna.Study.enqueue_trial` has none of these then: it cannot be told from one
+    that somebody else's `ask` took from the queue, and is left alone.
+    """
+    return any(key in trial.user_attrs for key in (LEASE, PROPOSAL, ORIGIN))
+
+
+def _attempt(trial: FrozenTrial) -> tuple[int, TrialState, datetime.datetime | None, str | None]:
+    """Return what tells one attempt at a trial from another: each claim sets a start, then a lease."""
+    return trial.number, trial.state, trial.datetime_start, _claim_of(trial)
+
+
+def _read(study: optuna.Study, number: int) -> FrozenTrial:
+    storage = study._storage
+    return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study._study_id, number))
 
 
 def _running(study: optuna.Study) -> list[FrozenTrial]:
@@ -111,6 +190,17 @@ def _running(study: optuna.Study) -> list[FrozenTrial]:
 
 def _lease_of(trial: FrozenTrial) -> Lease | None:
     return Lease.from_json(trial.user_attrs.get(LEASE))
+
+
+def _claim_of(trial: FrozenTrial) -> str | None:
+    lease = _lease_of(trial)
+    return None if lease is None else lease.claim
+
+
+def count_ended(study: optuna.Study) -> int:
+    """Return how many trials have ended, however they did."""
+    ended = tuple(state for state in TrialState if state.is_finished())
+    return len(study.get_trials(deepcopy=False, states=ended))
 
 
 def store_score(study: optuna.Study, number: int, step: int, score: float) -> None:

@@ -19,7 +19,10 @@ from autoprune.graph import COSTS
 from autoprune.rungs import RungScore
 
 PROPOSAL, SCORES, OUTCOME, ORIGIN = "proposal", "scores", "outcome", "origin"
-"""The attributes of a trial: one commit each, since a storage takes milliseconds for every one."""
+"""The attributes of a trial: one commit each, since a storage takes milliseconds for every one.
+
+The outcome tells how many trials had ended before, too: the order of the ends, whatever clocks show.
+"""
 
 State = Literal["waiting", "running", "complete", "pruned", "failed"]
 

@@ -23,7 +23,7 @@ from optuna.trial import Trial, TrialState
 from autoprune.errors import StudyError, suggest
 from autoprune.study import queue
 from autoprune.study.front import best_of
-from autoprune.study.leases import this_process
+from autoprune.study.leases import TakenOverError, this_process
 from autoprune.study.records import LATENCY, ORIGIN, MeasuredLatency, TrialRecord, read_record
 from autoprune.study.storage import open_storage, storage_errors
 
@@ -56,6 +56,7 @@ class SearchStudy:
         self.identity: dict[str, str] = header["identity"]
         self.chosen: dict[str, Any] = header["chosen"]
         self.objectives: tuple[str, ...] = tuple(header.get("objectives", (SCORE,)))
+        self._claims: dict[int, str] = {}
 
     def require(self, identity: Mapping[str, str]) -> None:
         """Refuse to go on with another model, data or space than the study was made for.
@@ -148,14 +149,53 @@ class SearchStudy:
             self.optuna.enqueue_trial(dict(ratios), user_attrs={ORIGIN: origin})
 
     def ask(self, target: int) -> Trial | None:
-        """Claim the next waiting trial, or a new one while the study has fewer than `target` trials."""
+        """Claim the next waiting trial, or a new one while the study has fewer than `target` trials.
+
+        Where several processes ask at the same moment, each may make the last one: see `queue.claim_trial`.
+        """
+        lease = this_process()
         with storage_errors(self.url):
-            return queue.claim_trial(self.optuna, target=target, lease=this_process())
+            trial = queue.claim_trial(self.optuna, target=target, lease=lease)
+        if trial is not None:
+            self._claims[trial.number] = lease.claim
+        return trial
+
+    def claim_of(self, number: int) -> str:
+        """Return what names the last time that `ask` gave a trial to this object."""
+        return self._claims[number]
+
+    def require_held(self, number: int, claim: str) -> None:
+        """Refuse to say more of a trial that another process has taken over from a claim.
+
+        Raises:
+            TakenOverError: it was queued again since, and may run elsewhere or have ended there.
+        """
+        with storage_errors(self.url):
+            taken_over = queue.is_taken_over(self.optuna, number, claim)
+        if taken_over:
+            raise self._taken_over(number)
 
     def tell(self, number: int, state: TrialState, values: Sequence[float] = ()) -> None:
-        """Finish a trial; a complete one has a value for each objective."""
+        """Finish a trial; a complete one has a value for each objective.
+
+        Raises:
+            TakenOverError: another process has taken it over.
+        """
         with storage_errors(self.url):
-            self.optuna.tell(number, list(values) if state == TrialState.COMPLETE else None, state=state)
+            try:
+                self.optuna.tell(number, list(values) if state == TrialState.COMPLETE else None, state=state)
+            except ValueError as error:  # of a trial that does not run, among others
+                if not queue.is_taken_over(self.optuna, number, self._claims.get(number)):
+                    raise
+                raise self._taken_over(number) from error
+
+    def _taken_over(self, number: int) -> TakenOverError:
+        return TakenOverError(f"{self.name}: trial {number} was taken over by another process.")
+
+    def ended(self) -> int:
+        """Return how many trials have ended, however they did."""
+        with storage_errors(self.url):
+            return queue.count_ended(self.optuna)
 
     def annotate(self, trial: Trial, **attributes: Any) -> None:
         """Store attributes of a trial's record."""
@@ -177,13 +217,11 @@ class SearchStudy:
         """Re-queue the running trials whose process is dead, and return their numbers.
 
         Trials that live processes hold are left alone, and so are those of other hosts, unless `other_hosts`
-        says that those are gone.
+        says that those are gone. A trial whose process died again and again is failed instead.
         """
         with storage_errors(self.url):
             dead = queue.dead_trials(self.optuna, other_hosts=other_hosts)
-            for number in dead:
-                queue.requeue_trial(self.optuna, number)
-        return dead
+            return [seen.number for seen in dead if queue.revive_trial(self.optuna, seen)]
 
     def held_elsewhere(self) -> dict[int, str]:
         """Return {number: host} of the running trials of other hosts: those cannot be seen from here."""
@@ -203,11 +241,8 @@ class SearchStudy:
     def release(self) -> list[int]:
         """Re-queue the trials that this very process holds, and return their numbers."""
         with storage_errors(self.url):
-            mine = this_process()
-            held = [number for number, lease in queue.running_trials(self.optuna).items() if lease == mine]
-            for number in held:
-                queue.requeue_trial(self.optuna, number)
-        return held
+            held = queue.held_trials(self.optuna, this_process())
+            return [seen.number for seen in held if queue.give_back(self.optuna, seen)]
 
 
 def create_study(

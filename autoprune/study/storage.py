@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy.exc
-from optuna.exceptions import OptunaError
+from optuna.exceptions import OptunaError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.engine import make_url
 
 from autoprune.errors import StudyError, reason_of
+from autoprune.study.leases import TakenOverError
 
 LOCK_TIMEOUT_S = 20.0
 """How long a write waits for another process's lock on SQLite; `?timeout=5` in the URL overrides it."""
@@ -107,9 +108,14 @@ def names_in_file(path: Path) -> list[str] | None:
 
 @contextmanager
 def storage_errors(url: str) -> Iterator[None]:
-    """Raise a StudyError of one line for whatever a storage raises inside the block."""
+    """Raise a StudyError of one line for whatever a storage raises inside the block.
+
+    A write to a trial that has ended is a TakenOverError: nobody but another process can have ended it.
+    """
     try:
         yield
+    except UpdateFinishedTrialError as error:
+        raise TakenOverError(f"{_shown(url)}: {reason_of(error)} Another process ended it.") from error
     except (sqlalchemy.exc.SQLAlchemyError, OptunaError, ImportError, OSError) as error:
         raise StudyError(f"{_shown(url)}: {_explain(url, error)}") from error
 
