@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import pickle
 import signal
 import threading
 from collections.abc import Iterator
@@ -50,7 +49,7 @@ def run_processes(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers
         workers: how many processes, and their threads.
 
     Raises:
-        StudyError: workers cannot be started.
+        StudyError: workers cannot be started, or die one after the other before they are ready.
     """
     pool: list[_Worker] = []
     try:
@@ -64,10 +63,14 @@ def run_processes(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers
                     message = worker.pipe.recv()
                 except (EOFError, OSError):
                     unready_deaths += not worker.ready
-                    _bury(runner, worker, unready_deaths)
+                    _bury(runner, worker)
+                    if unready_deaths >= MAX_DEATHS * workers.number:
+                        raise _no_worker_gets_ready(runner, worker, unready_deaths) from None
                     pool[pool.index(worker)] = _spawn(make_scorer, workers.threads)
                 else:
                     _handle(runner, worker, message)
+                    if message[0] == "ready":
+                        unready_deaths = 0
             _feed(runner, pool)
     finally:
         _stop(pool)
@@ -109,18 +112,19 @@ def _handle(runner: TrialRunner, worker: _Worker, message: tuple[str, Any]) -> N
         runner.fail(job, content)
 
 
-def _bury(runner: TrialRunner, worker: _Worker, unready_deaths: int) -> None:
+def _bury(runner: TrialRunner, worker: _Worker) -> None:
     """Queue the trial of a dead worker once more, or fail it where that happened before."""
     worker.process.join(_STOP_TIMEOUT_S)
-    how = f"exit code {worker.process.exitcode}"
-    if unready_deaths >= MAX_DEATHS:
-        raise StudyError(
-            f"{runner.study.name}: {unready_deaths} workers died before they were ready ({how})."
-        )
     job, worker.job = worker.job, None
-    if job is None:
-        return
-    runner.bury(job, f"{how}; out of memory?")
+    if job is not None:
+        runner.bury(job, f"exit code {worker.process.exitcode}; out of memory?")
+
+
+def _no_worker_gets_ready(runner: TrialRunner, worker: _Worker, deaths: int) -> StudyError:
+    return StudyError(
+        f"{runner.study.name}: {deaths} workers died one after the other before they were ready (exit code "
+        f'{worker.process.exitcode}; out of memory?). Lower search.workers, or use engine = "serial".'
+    )
 
 
 def _spawn(make_scorer: MakeScorer, threads: int) -> _Worker:
@@ -130,7 +134,9 @@ def _spawn(make_scorer: MakeScorer, threads: int) -> _Worker:
     try:
         with _thread_limit(threads), _started_whole():
             process.start()
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
+    except Exception as error:  # whatever the parts of a model or of a user's data raise as they are pickled
+        mine.close()
+        theirs.close()
         reason = " ".join(str(error).split())
         raise StudyError(
             f"search.engine: model or data cannot be handed to worker processes ({reason}); define their "

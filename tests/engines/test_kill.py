@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from autoprune.study import TrialRecord, open_study
+from tests.engines.toy import new_study
 
 ROOT = Path(__file__).parents[2]
 TRIALS = 24
@@ -121,3 +122,32 @@ def test_ctrl_c_requeues_the_running_trial_and_loses_none(tmp_path: Path) -> Non
     assert "running" not in states
     assert "failed" not in states
     assert "complete" in states
+
+
+DEADLY = """
+import sys
+from pathlib import Path
+
+from autoprune.engines import run_search
+from autoprune.study import open_study
+from tests.engines.toy import Troubled, toy_runner
+
+url, calls = sys.argv[1:]
+runner = toy_runner(open_study(url, "toy"), "random", trials=3, pruner="none")
+run_search("serial", runner, lambda: Troubled(Path(calls), "dies four times"))
+"""
+
+
+@pytest.mark.slow
+def test_a_trial_that_kills_the_search_itself_fails_in_the_end(tmp_path: Path) -> None:
+    """As one does that takes all memory: without an end, each resume would begin with it again."""
+    url, calls = f"sqlite:///{tmp_path}/study.db", tmp_path / "calls"
+    calls.mkdir()
+    new_study(url)
+    command = [sys.executable, "-c", DEADLY, url, str(calls)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    codes = [subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode for _ in range(5)]
+    assert codes == [-signal.SIGKILL] * 4 + [0]
+    records = open_study(url, "toy").records()
+    assert [record.state for record in records] == ["failed", "complete", "complete"]
+    assert records[0].failure == "its process died 4 times while it ran."

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +14,7 @@ from autoprune.engines import Event, run_search
 from autoprune.errors import StudyError
 from autoprune.study import open_study
 from tests.engines.test_serial import TroubledMaker
-from tests.engines.toy import make_broken, make_toy, new_study, toy_runner
+from tests.engines.toy import Troubled, make_broken, make_toy, new_study, toy_runner
 
 
 def test_two_workers_score_what_the_serial_engine_would(url: str, tmp_path: Path, calls: Path) -> None:
@@ -50,6 +54,66 @@ def test_what_cannot_travel_to_a_worker_is_said_in_one_line(url: str) -> None:
     with pytest.raises(StudyError, match=r"cannot be handed to worker processes .* use engine") as raised:
         run_search("processes", toy_runner(new_study(url)), lambda: make_toy(), workers=1)
     assert "\n" not in str(raised.value)
+
+
+@dataclass(frozen=True)
+class DiesAsItStarts:
+    """Makes `Troubled` scorers, but kills certain processes before they have theirs; counts in a folder."""
+
+    folder: Path
+    trouble: str
+    deadly: tuple[int, ...]
+
+    def __call__(self) -> Troubled:
+        starts = self.folder.parent / "starts"
+        starts.mkdir(exist_ok=True)
+        number = len(list(starts.iterdir()))
+        (starts / str(number)).touch()
+        if number in self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Troubled(self.folder, self.trouble)
+
+
+@pytest.mark.slow
+def test_deaths_before_a_worker_is_ready_count_only_one_after_the_other(url: str, calls: Path) -> None:
+    """Two of them, but between them a worker scored three trials; then one of those killed it."""
+    runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=6)
+    run_search("processes", runner, DiesAsItStarts(calls, "dies once", deadly=(0, 2)), workers=1)
+    assert len(list((calls.parent / "starts").iterdir())) == 4
+    assert [record.state for record in open_study(url, "toy").records()] == ["complete"] * 6
+
+
+def test_workers_that_never_get_ready_end_the_search(url: str, calls: Path) -> None:
+    runner = toy_runner(new_study(url), sampler="random")
+    maker = DiesAsItStarts(calls, "none", deadly=tuple(range(9)))
+    with pytest.raises(StudyError, match=r"2 workers died one after the other before .* \(exit code -9; out"):
+        run_search("processes", runner, maker, workers=1)
+    assert open_study(url, "toy").records() == []
+
+
+class Stubborn:
+    """Raises what torch does as it shares a tensor that it cannot share."""
+
+    def __reduce__(self) -> Any:
+        raise RuntimeError("Cowardly refusing to serialize\nnon-leaf tensor")
+
+    def __call__(self) -> Troubled:
+        raise AssertionError("it never travels")
+
+
+def test_whatever_pickling_raises_is_said_in_one_line_and_leaves_no_pipe(url: str) -> None:
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.is_dir():
+        pytest.skip("needs /proc")
+    runner = toy_runner(new_study(url))
+    kept: list[pytest.ExceptionInfo[StudyError]] = []  # and with them all that their frames hold
+    counts: list[int] = []
+    for _ in range(3):
+        with pytest.raises(StudyError, match=r"\(Cowardly refusing to serialize non-leaf tensor\)") as raised:
+            run_search("processes", runner, Stubborn(), workers=1)
+        kept.append(raised)
+        counts.append(len(list(descriptors.iterdir())))
+    assert counts[0] == counts[1] == counts[2]
 
 
 def test_a_scorer_that_cannot_be_made_ends_the_search(url: str) -> None:
