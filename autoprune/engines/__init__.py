@@ -29,7 +29,7 @@ ENGINES: dict[str, Engine] = {
     "ray": run_ray,
 }
 
-_CHECKS: dict[str, Callable[[Workers], None]] = {"ray": check_ray}
+_CHECKS: dict[str, Callable[[Workers, str | None], None]] = {"ray": check_ray}
 """For the engines that need more than this process: raises a ConfigError where it is not there."""
 
 __all__ = [
@@ -47,8 +47,13 @@ __all__ = [
 ]
 
 
-def check_engine(engine: str, workers: Workers) -> None:
+def check_engine(engine: str, workers: Workers, device: str | None = None) -> None:
     """Refuse an engine that cannot run here, before a search has cost anything.
+
+    Args:
+        engine: a row of ENGINES.
+        workers: how many trials at once, and what each may use.
+        device: on which trials compute, by torch's name; None where that is not known yet.
 
     Raises:
         ConfigError: it is unknown (the nearest is named), or what it needs is not there.
@@ -57,7 +62,7 @@ def check_engine(engine: str, workers: Workers) -> None:
         hint = suggest(engine, ENGINES) or f" Known: {', '.join(ENGINES)}."
         raise ConfigError(f"search.engine: unknown engine {engine!r}.{hint}")
     if engine in _CHECKS:
-        _CHECKS[engine](workers)
+        _CHECKS[engine](workers, device)
 
 
 def run_search(
@@ -80,12 +85,15 @@ def run_search(
         workers: how many trials at once, for engines that run several; or what each of them may use, too.
         other_hosts_are_gone: queue trials again that other hosts hold, too.
 
+    Searches on other machines, or a second one here, may work on the study at the same time. Where they make
+    the last trials at the same moment, the study ends with a trial more for each of them, at most.
+
     Raises:
         ConfigError: the engine is unknown, or cannot run here.
         StudyError: the storage cannot be used, or every trial fails.
     """
     given = workers if isinstance(workers, Workers) else Workers(workers)
-    check_engine(engine, given)
+    check_engine(engine, given, runner.device)
     runner.study.requeue_dead(other_hosts=other_hosts_are_gone)
     try:
         ENGINES[engine](runner, make_scorer, given)

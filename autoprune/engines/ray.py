@@ -28,7 +28,7 @@ from types import ModuleType
 from typing import Any
 
 from autoprune.engines.trial_runner import MakeScorer, TrialRunner
-from autoprune.engines.workers import Share, Workers
+from autoprune.engines.workers import TrialResources, Workers
 from autoprune.errors import ConfigError, reason_of
 
 SPARE_BYTES = 100 * 2**20
@@ -75,23 +75,78 @@ def run_ray(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers) -> N
         ray_tune = _load()
         parcel = ray_tune.pack(make_scorer)
         with _connected(workers, len(parcel)):
-            share = _share(runner, workers)
+            resources = _resources(runner, workers)
             with tempfile.TemporaryDirectory(prefix="autoprune-ray-", ignore_cleanup_errors=True) as folder:
-                ray_tune.tune_trials(runner, parcel, share, folder)
+                ray_tune.tune_trials(runner, parcel, resources, folder)
 
 
-def check_ray(workers: Workers) -> None:
+def check_ray(workers: Workers, device: str | None = None) -> None:
     """Refuse a search under Ray that could not begin.
 
+    What the machines of a cluster have is not asked here: some may join it later.
+
+    Args:
+        workers: how many trials at once, what each may use, and the cluster.
+        device: on which trials compute, where that is known.
+
     Raises:
-        ConfigError: Ray is not installed, or no cluster answers at the address.
+        ConfigError: Ray is not installed, no cluster answers at the address, or the shares are none that Ray
+            gives out, or do not fit the device or this machine.
     """
     with _unnoticed():
         _load()
         import ray
 
-        if workers.cluster is not None and not ray.is_initialized():
+        _require_whole(workers)
+        if device is not None:
+            _require_fit(workers, device)
+        if ray.is_initialized():
+            return
+        if workers.cluster is None:
+            _require_gpus(workers)
+        else:
             _require_answer(workers.cluster)
+
+
+def _require_whole(workers: Workers) -> None:
+    for key, amount in (("cpus", workers.cpus), ("gpus", workers.gpus)):
+        if amount is not None and amount > 1 and amount != int(amount):
+            raise ConfigError(
+                f"search.{key}_per_trial: got {amount:g}, but above 1 Ray gives out whole ones only; write "
+                f"{math.floor(amount)} or {math.ceil(amount)}."
+            )
+
+
+def _require_fit(workers: Workers, device: str) -> None:
+    """Refuse a share of GPUs that does not go with the device that trials compute on."""
+    on_gpu = device.startswith("cuda")
+    if on_gpu and device not in ("cuda", "cuda:0"):
+        raise ConfigError(
+            f'search.device: got "{device}", but in Ray\'s workers the GPU that they are given is "cuda:0"; '
+            'write "cuda", and leave others out by the variable CUDA_VISIBLE_DEVICES.'
+        )
+    if on_gpu and workers.gpus == 0:
+        raise ConfigError(
+            f'search.gpus_per_trial: got 0, but trials compute on "{device}", and Ray hides the GPUs '
+            "from trials that have no share of them; leave it out, or write 0.5 for two trials on each."
+        )
+    if not on_gpu and workers.gpus:
+        raise ConfigError(
+            f'search.gpus_per_trial: got {workers.gpus:g}, but trials compute on "{device}"; leave it out, '
+            'or set search.device = "cuda".'
+        )
+
+
+def _require_gpus(workers: Workers) -> None:
+    """Refuse more GPUs a trial than this machine has, where Ray will be started on it."""
+    import torch
+
+    present = torch.cuda.device_count()
+    if workers.gpus is not None and workers.gpus > present:
+        raise ConfigError(
+            f"search.gpus_per_trial: got {workers.gpus:g}, but this machine has {present} that torch sees; "
+            "lower it, or name a cluster in search.address."
+        )
 
 
 def _load() -> ModuleType:
@@ -181,21 +236,24 @@ def _no_cluster(address: str, error: Exception) -> ConfigError:
     )
 
 
-def _share(runner: TrialRunner, workers: Workers) -> Share:
+def _resources(runner: TrialRunner, workers: Workers) -> TrialResources:
     """Return what one trial may use; say so where no machine has it."""
     import ray
 
     alive: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    nodes: list[dict[str, float]] = [node["Resources"] for node in alive]
-    gpus = sum(node.get("GPU", 0.0) for node in nodes)
-    share = Share(workers.number, cpus=_cpus(workers), gpus=_gpus(runner, workers, gpus))
-    if any(node.get("CPU", 0.0) >= share.cpus and node.get("GPU", 0.0) >= share.gpus for node in nodes):
-        return share
-    wanted = f"{share.cpus:g} CPUs and {share.gpus:g} GPUs a trial, which no machine that Ray sees has"
+    nodes: list[dict[str, float]] = [{"CPU": 0.0, "GPU": 0.0, **node["Resources"]} for node in alive]
+    gpus = sum(node["GPU"] for node in nodes)
+    resources = TrialResources(workers.number, cpus=_cpus(workers), gpus=_gpus(runner, workers, gpus))
+    if any(node["CPU"] >= resources.cpus and node["GPU"] >= resources.gpus for node in nodes):
+        return resources
+    wanted = (
+        f"{resources.cpus:g} CPUs and {resources.gpus:g} GPUs a trial, which no machine that Ray sees has; to "
+        f"ask for less: autoprune resume {runner.study.name} ... --set search.gpus_per_trial=..."
+    )
     if workers.cluster is None:
-        raise ConfigError(f"search.gpus_per_trial: {wanted}; lower it, or search.cpus_per_trial.")
-    _log.warning("search.address: %s; the search waits for one to join the cluster", wanted)
-    return share
+        raise ConfigError(f"search.gpus_per_trial: {wanted}")
+    _log.warning("search.address: the search waits for a machine to join the cluster: it needs %s", wanted)
+    return resources
 
 
 def _cpus(workers: Workers) -> float:

@@ -2,7 +2,7 @@
 
 Before: `ray` is connected to Ray; after: `TrialRunner` was told every score, and how every trial ended.
 
-    tune_trials(runner, pack(make_scorer), Share(number=2, cpus=1, gpus=0), folder="/tmp/x")
+    tune_trials(runner, pack(make_scorer), TrialResources(number=2, cpus=1, gpus=0), folder="/tmp/x")
 
 This file is imported when a search runs on Ray only: it loads Ray. A trial of Tune's is one attempt at one of
 the study's: after a death the study's trial is queued again, and comes back as another trial of Tune's.
@@ -32,7 +32,7 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 from autoprune.engines.pruners import REDUCTION, EarlyStopping, rung_step
 from autoprune.engines.serial import climb
 from autoprune.engines.trial_runner import MAX_DEATHS, Job, MakeScorer, TrialRunner
-from autoprune.engines.workers import Share
+from autoprune.engines.workers import TrialResources
 from autoprune.errors import StudyError, TrialError, reason_of
 from autoprune.study import RungScore
 from autoprune.study.records import took_scores
@@ -59,13 +59,13 @@ def pack(make_scorer: MakeScorer) -> bytes:
         ) from error
 
 
-def tune_trials(runner: TrialRunner, parcel: bytes, share: Share, folder: str) -> None:
+def tune_trials(runner: TrialRunner, parcel: bytes, resources: TrialResources, folder: str) -> None:
     """Let Tune run trials until the study has them all.
 
     Args:
         runner: the trials' lifecycle.
         parcel: from `pack`.
-        share: of each trial.
+        resources: of each trial.
         folder: where Tune writes its own state, which nothing reads.
 
     Raises:
@@ -75,9 +75,9 @@ def tune_trials(runner: TrialRunner, parcel: bytes, share: Share, folder: str) -
         runner.early = EarlyStopping(runner.study.optuna, RayAsha(runner.rungs))
     crashes = 0
     for attempt in itertools.count():
-        bridge = Bridge(runner, share.number)
+        bridge = Bridge(runner, resources.number)
         try:
-            _run(bridge, parcel, share, f"{folder}/{attempt}")
+            _run(bridge, parcel, resources, f"{folder}/{attempt}")
         except Exception as error:
             bridge.abandon()
             if bridge.error is not None or isinstance(error, StudyError):
@@ -93,14 +93,14 @@ def tune_trials(runner: TrialRunner, parcel: bytes, share: Share, folder: str) -
             return
 
 
-def _run(bridge: Bridge, parcel: bytes, share: Share, folder: str) -> None:
-    here = Here(os.getcwd(), tuple(path for path in sys.path if path), share.threads)
+def _run(bridge: Bridge, parcel: bytes, resources: TrialResources, folder: str) -> None:
+    here = Here(os.getcwd(), tuple(path for path in sys.path if path), resources.threads)
     tune.run(
         tune.with_parameters(Climb, parcel=parcel, here=here),
-        search_alg=ConcurrencyLimiter(StudySearcher(bridge), max_concurrent=share.number),
+        search_alg=ConcurrencyLimiter(StudySearcher(bridge), max_concurrent=resources.number),
         scheduler=StudyScheduler(bridge),
         num_samples=-1,
-        resources_per_trial=tune.PlacementGroupFactory([{"CPU": share.cpus, "GPU": share.gpus}]),
+        resources_per_trial=tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": resources.gpus}]),
         reuse_actors=True,  # a scorer holds model and data: made once a worker, not once a trial
         max_failures=0,  # the study queues trials again, not Tune
         raise_on_failed_trial=False,

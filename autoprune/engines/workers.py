@@ -25,7 +25,7 @@ class Workers:
             "local" start one here. The Ray engine only.
 
     Raises:
-        ConfigError: a number is out of its range.
+        ConfigError: `number` is below 1. What an engine cannot give out, it refuses itself.
     """
 
     number: int = 1
@@ -36,11 +36,6 @@ class Workers:
     def __post_init__(self) -> None:
         if self.number < 1:
             raise ConfigError(f"search.workers: got {self.number}, expected 1 or more.")
-        for key, amount in (("cpus", self.cpus), ("gpus", self.gpus)):
-            if amount is not None and amount > 1 and amount != int(amount):
-                raise ConfigError(
-                    f"search.{key}_per_trial: got {amount:g}; above 1, Ray gives out whole ones only."
-                )
 
     @property
     def threads(self) -> int:
@@ -56,7 +51,7 @@ class Workers:
 
 
 @dataclass(frozen=True)
-class Share:
+class TrialResources:
     """What each of `number` trials at once gets of the machines: settled numbers in place of None."""
 
     number: int

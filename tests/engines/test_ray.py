@@ -23,7 +23,7 @@ from autoprune.engines import Event, Workers, ray_tune, run_search  # noqa: E402
 from autoprune.engines.pruners import REDUCTION, EarlyStopping, rung_step  # noqa: E402
 from autoprune.engines.ray import _gpus  # noqa: E402
 from autoprune.engines.ray_tune import Bridge, RayAsha  # noqa: E402
-from autoprune.engines.workers import Share  # noqa: E402
+from autoprune.engines.workers import TrialResources  # noqa: E402
 from autoprune.errors import ConfigError, StudyError, TrialError  # noqa: E402
 from autoprune.study import RungScore, SearchStudy, TrialRecord, open_study  # noqa: E402
 from tests.engines.test_pruners import climb, make_runner  # noqa: E402
@@ -173,8 +173,8 @@ def test_where_tune_fails_another_goes_on_as_long_as_trials_end(
 ) -> None:
     """In place of a Tune that a lost node breaks: one that scores a trial, and breaks at the next."""
 
-    def fail_after(scored: int) -> Callable[[Bridge, bytes, Share, str], None]:
-        def run(bridge: Bridge, parcel: bytes, share: Share, folder: str) -> None:
+    def fail_after(scored: int) -> Callable[[Bridge, bytes, TrialResources, str], None]:
+        def run(bridge: Bridge, parcel: bytes, resources: TrialResources, folder: str) -> None:
             for key in range(scored):
                 job = bridge.propose(f"{folder}-{key}")
                 if job is None:
@@ -187,20 +187,26 @@ def test_where_tune_fails_another_goes_on_as_long_as_trials_end(
 
         return run
 
-    share = Share(1, cpus=1, gpus=0)
+    resources = TrialResources(1, cpus=1, gpus=0)
     monkeypatch.setattr(ray_tune, "_run", fail_after(0))
     with pytest.raises(StudyError, match=r"^toy: Ray Tune failed 3 times \(a node went\)\.$"):
-        ray_tune.tune_trials(toy_runner(new_study(url), sampler="random", trials=6), b"", share, "tune")
+        ray_tune.tune_trials(toy_runner(new_study(url), sampler="random", trials=6), b"", resources, "tune")
     study = open_study(url, "toy")
     assert [record.state for record in study.records()] == ["waiting"]
     monkeypatch.setattr(ray_tune, "_run", fail_after(1))
-    ray_tune.tune_trials(toy_runner(study, sampler="random", pruner="none", trials=6), b"", share, "tune")
+    ray_tune.tune_trials(toy_runner(study, sampler="random", pruner="none", trials=6), b"", resources, "tune")
     assert [record.state for record in study.records()] == ["complete"] * 6
 
 
-def test_a_share_that_no_machine_has_is_refused(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"1 CPUs and 2 GPUs a trial, which no machine .*; lower it"):
-        run_search("ray", toy_runner(new_study(url)), make_toy, workers=Workers(2, cpus=1, gpus=2))
+def test_a_share_that_no_machine_has_is_refused_with_the_way_to_go_on(url: str) -> None:
+    """Here the study exists already: in a script that is connected to a Ray, whose machines it asks."""
+    runner = toy_runner(new_study(url))
+    runner.device = "cuda"
+    with pytest.raises(
+        ConfigError, match=r"1 CPUs and 2 GPUs a trial, which no machine .* resume toy \.\.\. --set"
+    ):
+        run_search("ray", runner, make_toy, workers=Workers(2, cpus=1, gpus=2))
+    assert open_study(url, "toy").records() == []
 
 
 def gpus_of_ray() -> str:
@@ -226,6 +232,7 @@ def test_half_a_cpu_each_lets_four_trials_run_at_once_on_two(url: str, calls: Pa
 def test_half_a_gpu_each_lets_two_trials_share_one(url: str, calls: Path) -> None:
     """As Ray counts them: the device itself is for the next test."""
     runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=2)
+    runner.device = "cuda"
     run_search("ray", runner, lambda: Meeting(calls, 2, gpus_of_ray), workers=Workers(2, cpus=1, gpus=0.5))
     assert names_of_rungs(url) == {"0"}
 
@@ -234,6 +241,7 @@ def test_half_a_gpu_each_lets_two_trials_share_one(url: str, calls: Path) -> Non
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_two_trials_compute_on_one_gpu_at_once(url: str, calls: Path) -> None:
     runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=2)
+    runner.device = "cuda"
     workers = Workers(2, cpus=1, gpus=0.5)
     run_search("ray", runner, lambda: Meeting(calls, 2, gpus_of_torch), workers=workers)
     assert names_of_rungs(url) == {"cuda:0 of 1"}

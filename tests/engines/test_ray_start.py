@@ -99,11 +99,51 @@ def test_an_address_of_rays_client_is_refused() -> None:
     assert "ray://head:10001 is for Ray's client" in refusal("ray://head:10001")
 
 
-def test_shares_that_ray_does_not_give_out_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"gpus_per_trial: got 1\.5; above 1, Ray gives out whole ones"):
-        Workers(2, gpus=1.5)
-    with pytest.raises(ConfigError, match=r"cpus_per_trial: got 2\.5; above 1"):
-        Workers(2, cpus=2.5)
+def test_shares_that_ray_does_not_give_out_are_refused_by_ray_alone() -> None:
+    check_engine("processes", Workers(2, cpus=2.5))
+    check_engine("serial", Workers(2, cpus=2.5))
+    pytest.importorskip("ray")
+    with pytest.raises(
+        ConfigError, match=r"gpus_per_trial: got 1\.5, but .* whole ones only; write 1 or 2\.$"
+    ):
+        check_engine("ray", Workers(2, gpus=1.5))
+    with pytest.raises(
+        ConfigError, match=r"cpus_per_trial: got 2\.5, but .* whole ones only; write 2 or 3\.$"
+    ):
+        check_engine("ray", Workers(2, cpus=2.5))
+
+
+def test_more_gpus_than_this_machine_has_are_refused_where_ray_starts_here() -> None:
+    pytest.importorskip("ray")
+    present = torch.cuda.device_count()
+    with pytest.raises(
+        ConfigError,
+        match=rf"gpus_per_trial: got {present + 1}, but this machine has {present} that torch sees",
+    ):
+        check_engine("ray", Workers(1, gpus=present + 1), "cuda")
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "message"),
+    [
+        ("cpu", 0.5, r'^search\.gpus_per_trial: got 0\.5, but trials compute on "cpu"; leave it out'),
+        ("cuda", 0, r'^search\.gpus_per_trial: got 0, but trials compute on "cuda", and Ray hides'),
+        ("cuda:1", None, r'^search\.device: got "cuda:1", but in Ray.s workers .* is "cuda:0"; write "cuda"'),
+    ],
+)
+def test_shares_that_do_not_go_with_the_device_are_refused(
+    device: str, gpus: float | None, message: str
+) -> None:
+    pytest.importorskip("ray")
+    with pytest.raises(ConfigError, match=message):
+        check_engine("ray", Workers(1, gpus=gpus), device)
+    check_engine("processes", Workers(1, gpus=gpus), device)
+
+
+@pytest.mark.parametrize(("device", "gpus"), [("cpu", None), ("cpu", 0), ("cuda", None), ("cuda:0", None)])
+def test_shares_that_go_with_the_device_are_taken(device: str, gpus: float | None) -> None:
+    pytest.importorskip("ray")
+    check_engine("ray", Workers(1, gpus=gpus), device)
 
 
 def test_workers_share_out_the_threads_of_this_process() -> None:
