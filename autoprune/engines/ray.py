@@ -5,7 +5,8 @@ Before: `TrialRunner` has jobs; after: `ray_tune` runs them in Ray's actors, and
     run_ray(runner, make_scorer, Workers(4, gpus=0.5, address="auto"))
 
 Only this process touches the storage. A worker or a node that dies costs the trial that it ran: that is
-queued once more, then recorded as failed. What Tune itself writes goes to a folder that is removed at the
+queued once more, then recorded as failed. Where Tune itself breaks, as it may when a node goes whose actor was
+idle, all running trials begin again under a new Tune. What Tune writes goes to a folder that is removed at the
 end: the study is the only state, so any engine can go on with it.
 """
 
@@ -247,8 +248,8 @@ def _resources(runner: TrialRunner, workers: Workers) -> TrialResources:
     if any(node["CPU"] >= resources.cpus and node["GPU"] >= resources.gpus for node in nodes):
         return resources
     wanted = (
-        f"{resources.cpus:g} CPUs and {resources.gpus:g} GPUs a trial, which no machine that Ray sees has; to "
-        f"ask for less: autoprune resume {runner.study.name} ... --set search.gpus_per_trial=..."
+        f"{resources.cpus:g} CPUs and {resources.gpus:g} GPUs a trial, which no machine that Ray sees has; "
+        f"to ask for less: autoprune resume {runner.study.name} ... --set search.gpus_per_trial=..."
     )
     if workers.cluster is None:
         raise ConfigError(f"search.gpus_per_trial: {wanted}")

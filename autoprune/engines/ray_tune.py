@@ -15,6 +15,7 @@ import dataclasses
 import itertools
 import logging
 import os
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
@@ -168,7 +169,8 @@ class Bridge:
         with self._keeping_errors():
             if result.get("broken"):
                 name = self._runner.study.name
-                raise StudyError(f"{name}: a worker could not make its scorer: {result['broken']}")
+                where = f"a worker on {result['host']}"
+                raise StudyError(f"{name}: {where} could not make its scorer: {result['broken']}")
             if result.get("failure"):
                 self._runner.fail(job, result["failure"])
             else:
@@ -185,7 +187,7 @@ class Bridge:
                 self._count_unready_death()
                 self._runner.requeue(job)
             else:
-                self._runner.bury(job, "out of memory?")
+                self._runner.bury(job, "out of memory, or its machine left the cluster?")
         self._exhausted = False
 
     def begin(self, key: str) -> None:
@@ -295,6 +297,9 @@ class RayAsha(BasePruner):
     them, and with one bracket its verdict depends on nothing else. Reused scores count once, failed trials
     not at all. A trial that is stopped never goes on, unlike in the paper, where it may be promoted later.
 
+    Each score that it judges is marked as Optuna's halving marks it, which goes by these marks alone: engines
+    that ask that pruner can go on with the search.
+
     Reference:
         Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020, Algorithm 2.
     """
@@ -315,11 +320,18 @@ class RayAsha(BasePruner):
         step = trial.last_step
         if step is None:
             return False
+        _mark_rung(study, trial, trial.intermediate_values[step])
         for other in study.get_trials(deepcopy=False):
             score = other.intermediate_values.get(step)
             if score is not None and other.number != trial.number and _counts(other):
                 _decide(asha, other.number, step, score)
         return _decide(asha, trial.number, step, trial.intermediate_values[step]) == TrialScheduler.STOP
+
+
+def _mark_rung(study: optuna.Study, trial: FrozenTrial, score: float) -> None:
+    """Store a score where `SuccessiveHalvingPruner` looks for those of other trials; only a storage can."""
+    rung = len(trial.intermediate_values) - 1
+    study._storage.set_trial_system_attr(trial._trial_id, f"completed_rung_{rung}", score)
 
 
 def _counts(trial: FrozenTrial) -> bool:
@@ -374,7 +386,7 @@ class Climb(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Climb one rung: {"rung": its score}, or how the trial ended."""
         if self._broken:
-            return {"done": True, "broken": self._broken}
+            return {"done": True, "broken": self._broken, "host": socket.gethostname()}
         try:
             rung = next(self._rungs, None)
         except TrialError as error:
