@@ -6,8 +6,8 @@ Before: `TrialRunner` has jobs; after: `ray_tune` runs them in Ray's actors, and
 
 Only this process touches the storage. A worker or a node that dies costs the trial that it ran: that is
 queued once more, then recorded as failed. Where Tune itself breaks, as it may when a node goes whose actor
-was idle, all running trials begin again under a new Tune. What Tune writes goes to a folder that is removed at
-the end: the study is the only state, so any engine can go on with it.
+was idle, all running trials begin again under a new Tune. What Tune writes goes to a folder that is removed
+at the end: the study is the only state, so any engine can go on with it.
 """
 
 from __future__ import annotations

@@ -23,13 +23,12 @@ from optuna.trial import Trial, TrialState
 from autoprune.errors import StudyError, suggest
 from autoprune.study import queue
 from autoprune.study.front import best_of
+from autoprune.study.header import HEADER, is_blank, read_header, write_header
 from autoprune.study.leases import TakenOverError, this_process
 from autoprune.study.records import LATENCY, ORIGIN, MeasuredLatency, TrialRecord, read_record
 from autoprune.study.storage import open_storage, storage_errors
 
-HEADER = "autoprune"
 SCORE = "score"
-FORMAT = 1
 
 _MEASURED = "autoprune:measured"
 
@@ -47,8 +46,7 @@ class SearchStudy:
         objectives: "score", which is maximised, then the costs that are minimised beside it.
     """
 
-    def __init__(self, url: str, study: optuna.Study) -> None:
-        header = study.user_attrs[HEADER]
+    def __init__(self, url: str, study: optuna.Study, header: Mapping[str, Any]) -> None:
         self.url = url
         self.name = study.study_name
         self.optuna = study
@@ -77,9 +75,8 @@ class SearchStudy:
     def store_config(self, config: Mapping[str, Any]) -> None:
         """Store a changed config in place of the one that the search began with."""
         with storage_errors(self.url):
-            header = {**self.optuna.user_attrs[HEADER], "config": json.loads(json.dumps(config))}
-            self.optuna.set_user_attr(HEADER, header)
-        self.config = header["config"]
+            write_header(self.optuna, {**(read_header(self.optuna) or {}), "config": config})
+        self.config = json.loads(json.dumps(config))
 
     def records(self) -> list[TrialRecord]:
         """Return the records of all trials, by number."""
@@ -267,14 +264,14 @@ def create_study(
     Raises:
         StudyError: a study of that name exists, or the storage cannot be used.
     """
-    header = {"format": FORMAT, "config": config, "identity": identity, "chosen": chosen or {}}
-    header = json.loads(json.dumps({**header, "objectives": list(objectives)}))
+    header = {"config": config, "identity": identity, "chosen": chosen or {}, "objectives": list(objectives)}
+    header = json.loads(json.dumps(header))
     directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * (len(objectives) - 1)]
     storage = open_storage(url, create=True)
     with storage_errors(url):
         if name in study_names(storage):
             study = optuna.load_study(study_name=name, storage=storage)
-            if study.user_attrs or study.get_trials(deepcopy=False):
+            if not is_blank(study):
                 raise StudyError(
                     f"{name}: a study of that name exists in {url}; resume it, or choose another name."
                 )
@@ -282,8 +279,8 @@ def create_study(
                 optuna.delete_study(study_name=name, storage=storage)
         if name not in study_names(storage):
             study = optuna.create_study(storage=storage, study_name=name, directions=directions)
-        study.set_user_attr(HEADER, header)
-        return SearchStudy(url, study)
+        write_header(study, header)
+        return SearchStudy(url, study, header)
 
 
 def open_study(url: str, name: str) -> SearchStudy:
@@ -299,12 +296,13 @@ def open_study(url: str, name: str) -> SearchStudy:
             hint = suggest(name, names) or f" Studies there: {', '.join(names) or 'none'}."
             raise StudyError(f"{name}: no such study in {url}.{hint}")
         study = optuna.load_study(study_name=name, storage=storage)
-        if not _is_ours(study):
+        header = read_header(study)
+        if header is None:
             raise StudyError(
                 f"{name}: not a study of this version of autoprune (attribute {HEADER!r} is missing or of "
                 "another format); choose another study or storage."
             )
-        return SearchStudy(url, study)
+        return SearchStudy(url, study, header)
 
 
 def study_state(url: str, name: str) -> Literal["none", "ours", "foreign"]:
@@ -320,19 +318,14 @@ def study_state(url: str, name: str) -> Literal["none", "ours", "foreign"]:
         if name not in study_names(storage):
             return "none"
         study = optuna.load_study(study_name=name, storage=storage)
-        if _is_ours(study):
+        if read_header(study) is not None:
             return "ours"
-        return "foreign" if study.user_attrs or study.get_trials(deepcopy=False) else "none"
+        return "none" if is_blank(study) else "foreign"
 
 
 def study_names(storage: BaseStorage) -> list[str]:
     """Return the names of all studies in a storage."""
     return [study.study_name for study in storage.get_all_studies()]
-
-
-def _is_ours(study: optuna.Study) -> bool:
-    header = study.user_attrs.get(HEADER)
-    return isinstance(header, dict) and header.get("format") == FORMAT
 
 
 def _short(fingerprint: str | None) -> str:
