@@ -15,9 +15,9 @@ from optuna.trial import TrialState
 
 from autoprune.engines import Job, TrialRunner
 from autoprune.errors import StudyError
+from autoprune.samplers.history import ENDED_BEFORE, OUTCOME
 from autoprune.study import MeasuredLatency, RungScore, SearchStudy, create_study, open_study, queue
 from autoprune.study.leases import Lease, is_alive, this_process
-from autoprune.study.records import OUTCOME
 from autoprune.study.storage import is_in_memory
 from tests.engines.toy import IDENTITY, ToyScorer, new_study, toy_runner
 
@@ -396,7 +396,7 @@ def test_outcomes_keep_the_order_in_which_trials_ended(url: str) -> None:
         else:
             score_to_the_end(runner, job)
     trials = open_study(url, "toy").optuna.get_trials()
-    assert [trial.user_attrs[OUTCOME]["ended_before"] for trial in trials] == [2, 0, 1]
+    assert [trial.user_attrs[OUTCOME][ENDED_BEFORE] for trial in trials] == [2, 0, 1]
 
 
 def test_leases_tell_processes_apart() -> None:

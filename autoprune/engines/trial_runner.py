@@ -29,11 +29,12 @@ from optuna.trial import Trial, TrialState
 from autoprune.engines.pruners import EarlyStopping, make_pruner, rung_step
 from autoprune.errors import StudyError
 from autoprune.samplers import IGNORES_PRUNED, EvolutionRates, distributions, make_sampler, trial_seed
+from autoprune.samplers.history import ENDED_BEFORE, OUTCOME
 from autoprune.space import SearchSpace
 from autoprune.space.ladder import CostFunction
 from autoprune.study import RungScore, SearchStudy, TrialRecord
 from autoprune.study.leases import TakenOverError
-from autoprune.study.records import OUTCOME, PROPOSAL, SCORES
+from autoprune.study.records import PROPOSAL, SCORES
 from autoprune.study.storage import storage_errors
 
 PENALTY = 0.1
@@ -317,7 +318,7 @@ class TrialRunner:
 
     def _store_outcome(self, attempt: _Attempt, **outcome: Any) -> None:
         seconds = time.perf_counter() - attempt.started
-        known = {"seconds": seconds, "ended_before": self.study.ended()}
+        known = {"seconds": seconds, ENDED_BEFORE: self.study.ended()}
         self.study.annotate(attempt.trial, **{OUTCOME: {**known, **outcome}})
 
     def _conclude(self, job: Job, attempt: _Attempt, reused: int | None = None) -> None:

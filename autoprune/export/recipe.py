@@ -13,11 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoprune.errors import CheckpointError
+from autoprune.errors import CheckpointError, PlanError
 from autoprune.graph.capture import ExampleInputs
 from autoprune.graph.example import example_of
 from autoprune.graph.patches import Patch, read_patches
@@ -158,7 +157,7 @@ def from_json(values: Any, where: str) -> Recipe:
             tensors={name: _leaf(*parts) for name, parts in values["tensors"].items()},
             ties=dict(values["ties"]),
             patches=tuple(Patch(*parts) for parts in values["patches"]),
-            plan=Plan({name: np.array(index, dtype=np.int64) for name, index in values["keep"].items()}),
+            plan=Plan(values["keep"]),
             inputs=values["inputs"],
             extra=dict(values["extra"]),
             digest=str(values["digest"]),
@@ -166,7 +165,7 @@ def from_json(values: Any, where: str) -> Recipe:
         if not set(recipe.ties.values()) <= set(recipe.tensors):
             raise ValueError("a tie to a tensor that is not stored")
         return recipe
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, PlanError) as error:
         raise CheckpointError(
             f"{where}: is damaged ({type(error).__name__}: {error}); save the model again."
         ) from error

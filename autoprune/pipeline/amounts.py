@@ -24,8 +24,8 @@ _COUNTS: Mapping[str, int | Fraction] = {"": 1, "k": 10**3, "m": 10**6, "g": 10*
 _TIMES: Mapping[str, int | Fraction] = {"us": Fraction(1, 1000), "µs": Fraction(1, 1000), "ms": 1, "s": 1000}
 _BYTES: Mapping[str, int | Fraction] = {
     **dict.fromkeys(("", "b"), 1),
-    **{f"{letter}{rest}": 1000**power for power, letter in enumerate("kmg", 1) for rest in ("", "b")},
-    **{f"{letter}ib": 1024**power for power, letter in enumerate("kmg", 1)},
+    **{f"{letter}{rest}": 1000**power for power, letter in enumerate("kmgt", 1) for rest in ("", "b")},
+    **{f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", 1)},
 }
 
 

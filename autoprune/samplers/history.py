@@ -5,9 +5,10 @@ Before: an Optuna study and a brief; after: samplers of our own learn from it.
     history = read_history(brief, study, trial)
     history.outcomes[-1].ratios, history.outcomes[-1].score        # the youngest; a higher score is better
 
-It holds complete trials, in the order in which they finished (`datetime_complete`, which the storage keeps;
-the number settles ties), so that every process reads the same sequence. Failed trials have taught nothing;
-trials that were stopped early come as complete ones, less a penalty, to the samplers in IGNORES_PRUNED.
+It holds complete trials in the order in which they finished, so that every process reads the same sequence:
+as the study counted them, since machines' clocks differ; trials that others added come first, by the clock.
+Failed trials have taught nothing; trials that were stopped early come as complete ones, less a penalty, to
+the samplers in IGNORES_PRUNED.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.samplers.brief import Brief
 from autoprune.space.levels import FloatArray, IntArray
+
+OUTCOME, ENDED_BEFORE = "outcome", "ended_before"
+"""The attribute of a trial in which a study notes how it ended; in it, how many trials had ended before."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +94,11 @@ def levels_of(brief: Brief, ratios: FloatArray) -> IntArray:
     return levels
 
 
-def _finished(trial: FrozenTrial) -> tuple[datetime.datetime, int]:
-    return trial.datetime_complete or datetime.datetime.min, trial.number
+def _finished(trial: FrozenTrial) -> tuple[int, datetime.datetime, int]:
+    """Return the place in the order of ends: as the study counted them, by the clock where it did not."""
+    ended_before = int(trial.user_attrs.get(OUTCOME, {}).get(ENDED_BEFORE, -1))
+    clock = trial.datetime_complete if ended_before < 0 else None
+    return ended_before, clock or datetime.datetime.min, trial.number
 
 
 def _plans(brief: Brief, trials: list[FrozenTrial]) -> dict[int, FloatArray]:

@@ -21,8 +21,9 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from autoprune.samplers.history import ENDED_BEFORE, OUTCOME
 from autoprune.study.leases import Lease, is_alive
-from autoprune.study.records import ORIGIN, OUTCOME, PROPOSAL
+from autoprune.study.records import ORIGIN, PROPOSAL
 
 LEASE = "lease"
 INTERRUPTIONS = "interruptions"
@@ -119,7 +120,7 @@ def revive_trial(study: optuna.Study, seen: FrozenTrial) -> bool:
             return True
         reason = f"its process died {died} times while it ran."
         _log.warning("trial %d failed: %s", seen.number, reason)
-        outcome = {"failure": reason, "ended_before": count_ended(study)}
+        outcome = {"failure": reason, ENDED_BEFORE: count_ended(study)}
         storage.set_trial_user_attr(trial_id, OUTCOME, outcome)
         storage.set_trial_user_attr(trial_id, LEASE, None)
         storage.set_trial_state_values(trial_id, TrialState.FAIL)

@@ -17,12 +17,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.graph import COSTS
 from autoprune.rungs import RungScore
+from autoprune.samplers.history import OUTCOME
 
-PROPOSAL, SCORES, OUTCOME, ORIGIN = "proposal", "scores", "outcome", "origin"
-"""The attributes of a trial: one commit each, since a storage takes milliseconds for every one.
-
-The outcome tells how many trials had ended before, too: the order of the ends, whatever clocks show.
-"""
+PROPOSAL, SCORES, ORIGIN = "proposal", "scores", "origin"
+"""Attributes of a trial, beside OUTCOME: one commit each, as a storage takes milliseconds for every one."""
 
 State = Literal["waiting", "running", "complete", "pruned", "failed"]
 

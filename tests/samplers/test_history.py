@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autoprune.samplers import Brief, distributions
-from autoprune.samplers.history import feasible, read_history
+from autoprune.samplers.history import ENDED_BEFORE, OUTCOME, feasible, read_history
 from tests.samplers.search import space_of
 
 SPACE = space_of(3)
@@ -19,7 +19,13 @@ def brief() -> Brief:
     return Brief(seed=0, search_seed=0, trials=10, space=SPACE)
 
 
-def add(study: optuna.Study, place: float, minute: int, state: TrialState = TrialState.COMPLETE) -> None:
+def add(
+    study: optuna.Study,
+    place: float,
+    minute: int,
+    state: TrialState = TrialState.COMPLETE,
+    ended_before: int | None = None,
+) -> None:
     names = distributions(SPACE.variables)
     params = {name: each.low + place * (each.high - each.low) for name, each in names.items()}
     trial = create_trial(
@@ -27,6 +33,7 @@ def add(study: optuna.Study, place: float, minute: int, state: TrialState = Tria
         distributions=dict(names),
         value=place if state == TrialState.COMPLETE else None,
         state=state,
+        user_attrs={} if ended_before is None else {OUTCOME: {ENDED_BEFORE: ended_before}},
     )
     trial.datetime_complete = datetime.datetime(2026, 1, 1, 0, minute)
     study.add_trial(trial)
@@ -43,6 +50,15 @@ def test_outcomes_come_in_the_order_of_finishing_and_ties_by_number() -> None:
     study.ask()
     history = read_history(brief(), study, next_trial(study))
     assert [outcome.score for outcome in history.outcomes] == [0.2, 0.3, 0.4, 0.1]
+
+
+def test_the_studys_count_of_ends_is_believed_before_the_clocks_of_machines() -> None:
+    study = optuna.create_study(direction="maximize")
+    for place, minute, ended_before in ((0.1, 30, 1), (0.2, 10, 2), (0.3, 20, None), (0.4, 40, 0)):
+        add(study, place, minute, ended_before=ended_before)
+    study.ask()
+    history = read_history(brief(), study, next_trial(study))
+    assert [outcome.score for outcome in history.outcomes] == [0.3, 0.4, 0.1, 0.2]
 
 
 def test_outcomes_hold_the_plans_that_were_scored() -> None:
