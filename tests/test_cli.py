@@ -487,6 +487,7 @@ def test_a_trial_is_picked_within_limits_and_retrained(
     study = open_study(url, "whole")
     output = {**study.config, "output": {"folder": str(tmp_path)}}
     study.store_config(output)
+    study.store_note("autoprune:finetuned", None)  # the copy's own folder holds no finetuned model
     assert_refused(
         command("export", "whole", "--storage", url, cwd=workplace),
         f"nothing in {tmp_path}/best yet. Finetuned so far: trial-{wanted}; export one with `autoprune "

@@ -36,8 +36,8 @@ class AmongSampled(BasePruner):
 
     Optuna's median and percentile pruners compare with complete trials only. Good warm starts fill that list
     before the sampler's first trial, and since a trial that is stopped never joins it, hardly one would get
-    past the first rung again. And a warm start that was stopped could not be what it is for: a heuristic that
-    the result is never worse than. A trial that took another's scores is no second measurement.
+    past the first rung again. And a warm start that was stopped could not be what it is for: widths that the
+    result is never worse than. A trial that took another's scores is no second measurement.
 
     Args:
         pruner: judges; it counts its start-up trials among the sampler's, too.

@@ -101,12 +101,12 @@ def workers_of(search: SearchSettings) -> Workers:
 
 
 def check_engine_runs(config: RunConfig) -> None:
-    """Refuse an engine that lacks what it needs: a package, a cluster that answers.
+    """Refuse an engine that lacks what it needs: a package, a cluster that answers, shares of the device.
 
     Raises:
         ConfigError: it cannot run here.
     """
-    check_engine(config.search.engine, workers_of(config.search))
+    check_engine(config.search.engine, workers_of(config.search), resolve_device(config.search.device))
 
 
 def check_places(config: RunConfig, opened: str | None = None) -> None:

@@ -98,7 +98,7 @@ class Inspection:
 
 
 def inspect(config: RunConfig, *, watch: Watcher = silent) -> Inspection:
-    """Trace a config's model and tell what a search would meet; no weights are read.
+    """Trace a config's model and tell what a search would meet; no checkpoint is read.
 
     Nothing is written but latencies, where they had to be measured: the search that follows takes them.
 

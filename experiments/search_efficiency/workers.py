@@ -22,7 +22,7 @@ import torch
 
 from autoprune.engines import Event, MakeScorer, TrialRunner, run_search
 from autoprune.pipeline.ranking import encode_ranking
-from autoprune.pipeline.scoring import ScorerFactory, make_score, parse_rungs
+from autoprune.pipeline.scoring import ScorerFactory, identify_parts, make_score, parse_rungs
 from autoprune.study import create_study
 from experiments.common import append_row, rows_of
 from experiments.search_efficiency.setups import HERE, SETTING, config_of, ground_of
@@ -75,7 +75,9 @@ def run(engine: str) -> Run:
     torch.set_num_threads(SETTING.threads)
     prunable, config = ground.problem.prunable, config_of(SETUP, SEED)
     ranking = encode_ranking(ground.ranked)
-    make_scorer: MakeScorer = ScorerFactory(config, SETTING, ranking, None, prunable.fingerprint)
+    make_scorer: MakeScorer = ScorerFactory(
+        config, SETTING, ranking, parts=identify_parts(ground.dense, prunable, None)
+    )
     if engine == "serial":
         score = make_score(ground.dense, prunable, config, SETTING, ranking)
         make_scorer = lambda: score  # noqa: E731 - the score that is there already, as in a search
