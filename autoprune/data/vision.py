@@ -18,8 +18,8 @@ class VisionData:
     """Loaders of the training, validation and test part (None where there is none).
 
     `input_shape` is (C, H, W); `fingerprint` is the sha256 of the content, hexadecimal: of every sample where
-    the set is in memory, of names and sizes for a folder; for the user's loaders, of the classes, the number of
-    training samples, and every validation sample.
+    the set is in memory, of names and sizes for a folder; for the user's loaders, of the classes, how many
+    training samples there are, and every validation sample.
     """
 
     name: str
