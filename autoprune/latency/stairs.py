@@ -123,16 +123,16 @@ def measure_stairs(
         timings = time_in_turn(
             timed, tolerance=tolerance, limit_seconds=limit_seconds, turn_seconds=0.005, of_turn=min
         )
-    levels = _levels(timings.rounds)
+    levels = _levels(timings.turns)
     curves = {name: _curve({width: levels[name, width] for width in each}) for name, each in widths.items()}
     return Stairs(choose_divisor(curves.values()), str(setting), curves)
 
 
-def _levels(rounds: Mapping[_Point, Sequence[float]]) -> dict[_Point, tuple[float, tuple[float, float]]]:
+def _levels(turns: Mapping[_Point, Sequence[float]]) -> dict[_Point, tuple[float, tuple[float, float]]]:
     """Return each point's median milliseconds and their interval, without what slowed whole rounds."""
-    times = np.array(list(rounds.values()))
+    times = np.array(list(turns.values()))
     slowness = np.median(times / np.median(times, axis=1, keepdims=True), axis=0)
-    return {point: median_interval(row.tolist()) for point, row in zip(rounds, times / slowness, strict=True)}
+    return {point: median_interval(row.tolist()) for point, row in zip(turns, times / slowness, strict=True)}
 
 
 def _curve(levels: Mapping[int, tuple[float, tuple[float, float]]]) -> Curve:

@@ -37,6 +37,9 @@ _MOST_RUNS = 1000
 _LONG_RUN = 0.1
 """Seconds next to which filling the caches again counts for little: it takes a few milliseconds at most."""
 
+_BESIDE_SECONDS = 0.25
+"""A shared machine changes its speed within a second: an older turn of the baseline tells nothing of it."""
+
 _WARM_UP_RUNS, _WARM_UP_SECONDS = 5, 0.5
 """A warm-up ends with whichever is reached first, but no sooner than a model has run twice."""
 
@@ -48,12 +51,12 @@ class Timings(Generic[Name]):
     Attributes:
         measurements: {name: its own time}.
         ratios: {name: its time over the baseline's}, for all but the baseline; empty where there is none.
-        rounds: {name: what its turn of each round counted as, in milliseconds}.
+        turns: {name: what each of its turns counted as, in milliseconds}; one a round, of a baseline more.
     """
 
     measurements: Mapping[Name, Measurement]
     ratios: Mapping[Name, Ratio]
-    rounds: Mapping[Name, Sequence[float]]
+    turns: Mapping[Name, Sequence[float]]
 
 
 def time_in_turn(
@@ -70,10 +73,11 @@ def time_in_turn(
     """Time models side by side, after a warm-up, until every interval is tight or the time is over.
 
     In a round each model has one turn: an untimed run that brings its weights back into the caches (unless
-    a run takes a tenth of a second or more), then as many timed ones as fill `turn_seconds`. Rounds go on
-    until the interval of each ratio to the baseline (of each median, where there is no baseline) is within
-    the tolerance, or `limit_seconds` have passed since the start; six rounds, which a 95% interval takes,
-    are run even if that lasts longer.
+    a run takes a tenth of a second or more), then as many timed ones as fill `turn_seconds`. The baseline has
+    one more before each model that would not have run beside it otherwise. Rounds go on until the interval of
+    each ratio to the baseline (of each median, where there is no baseline) is within the tolerance, or
+    `limit_seconds` have passed since the start; six rounds, which a 95% interval takes, are run even if that
+    lasts longer.
 
     Args:
         timed: {name: runs the model once}; at least one.
@@ -88,17 +92,11 @@ def time_in_turn(
         clock: the clock that limits and turns go by.
     """
     started = clock()
-    seconds = {name: _warm_up(run, clock) for name, run in timed.items()}
-    turns: dict[Name, list[list[float]]] = {name: [] for name in timed}
-    counted: dict[Name, list[float]] = {name: [] for name in timed}
+    turns = _Turns(timed, baseline, turn_seconds, of_turn, clock)
     for rounds, order in enumerate(_orders(list(timed), seed), start=1):
         for name in order:
-            if seconds[name] < _LONG_RUN:
-                timed[name]()
-            runs = min(_MOST_RUNS, math.ceil(turn_seconds / seconds[name]))
-            turns[name].append([timed[name]() for _ in range(runs)])
-            counted[name].append(of_turn(turns[name][-1]))
-        judged = _ratios(counted, baseline) or counted
+            turns.take(name)
+        judged = turns.ratios or turns.counted
         if rounds >= FEWEST_ROUNDS and (
             clock() - started >= limit_seconds
             or all(is_tight(*median_interval(values), tolerance) for values in judged.values())
@@ -108,11 +106,58 @@ def time_in_turn(
     return Timings(
         {
             name: Measurement.of(each, seconds=total, tolerance=tolerance, of_turn=of_turn)
-            for name, each in turns.items()
+            for name, each in turns.runs.items()
         },
-        {name: Ratio.of(each, tolerance=tolerance) for name, each in _ratios(counted, baseline).items()},
-        counted,
+        {name: Ratio.of(each, tolerance=tolerance) for name, each in turns.ratios.items()},
+        turns.counted,
     )
+
+
+class _Turns(Generic[Name]):
+    """Gives warm models their turns, and notes what they took.
+
+    Attributes:
+        runs: {name: the milliseconds of the runs of each turn}.
+        counted: {name: what each turn counted as}.
+        ratios: {name: what each turn counted as over the baseline's turn before}, for all but the baseline.
+    """
+
+    def __init__(
+        self,
+        timed: Mapping[Name, Timed],
+        baseline: Name | None,
+        turn_seconds: float,
+        of_turn: OfTurn,
+        clock: Clock,
+    ) -> None:
+        self._timed, self._baseline = timed, baseline
+        self._turn_seconds, self._of_turn, self._clock = turn_seconds, of_turn, clock
+        self._seconds = {name: _warm_up(run, clock) for name, run in timed.items()}
+        self._baseline_ended = -math.inf
+        self.runs: dict[Name, list[list[float]]] = {name: [] for name in timed}
+        self.counted: dict[Name, list[float]] = {name: [] for name in timed}
+        others = () if baseline is None else timed.keys() - {baseline}
+        self.ratios: dict[Name, list[float]] = {name: [] for name in timed if name in others}
+
+    def take(self, name: Name) -> None:
+        """Give a model a turn, and the baseline one before it if its last was too long ago."""
+        baseline = self._baseline
+        if baseline is None or name == baseline:
+            self._take(name)
+            return
+        if self._clock() - self._baseline_ended > _BESIDE_SECONDS:
+            self._take(baseline)
+        self._take(name)
+        self.ratios[name].append(self.counted[name][-1] / self.counted[baseline][-1])
+
+    def _take(self, name: Name) -> None:
+        if self._seconds[name] < _LONG_RUN:
+            self._timed[name]()
+        runs = min(_MOST_RUNS, math.ceil(self._turn_seconds / self._seconds[name]))
+        self.runs[name].append([self._timed[name]() for _ in range(runs)])
+        self.counted[name].append(self._of_turn(self.runs[name][-1]))
+        if name == self._baseline:
+            self._baseline_ended = self._clock()
 
 
 def _orders(names: list[Name], seed: int) -> Iterator[list[Name]]:
@@ -122,17 +167,6 @@ def _orders(names: list[Name], seed: int) -> Iterator[list[Name]]:
         order = [names[i] for i in rng.permutation(len(names))]
         yield order
         yield order[::-1]
-
-
-def _ratios(counted: Mapping[Name, list[float]], baseline: Name | None) -> dict[Name, list[float]]:
-    """Return each ratio to the baseline, round by round; nothing where there is no baseline."""
-    if baseline is None:
-        return {}
-    return {
-        name: [value / base for value, base in zip(values, counted[baseline], strict=True)]
-        for name, values in counted.items()
-        if name != baseline
-    }
 
 
 def _warm_up(run: Timed, clock: Clock) -> float:

@@ -58,7 +58,8 @@ def test_a_calm_machine_needs_the_fewest_rounds() -> None:
     assert (timings.ratios["small"].ratio, timings.ratios["small"].tight) == (0.5, True)
     assert timings.measurements["dense"].median_ms == 60.0
     assert timings.measurements["small"].runs == FEWEST_ROUNDS
-    assert timings.rounds == {"small": [30.0] * FEWEST_ROUNDS, "dense": [60.0] * FEWEST_ROUNDS}
+    assert timings.turns["small"] == [30.0] * FEWEST_ROUNDS
+    assert set(timings.turns["dense"]) == {60.0}
     assert timings.measurements["small"].seconds == pytest.approx(machine.now)
 
 
@@ -114,6 +115,19 @@ def test_slow_phases_widen_the_medians_but_cancel_in_the_ratio() -> None:
     assert ratio.tight
     assert ratio.ratio == pytest.approx(0.75, rel=0.01)
     assert not timings.measurements["dense"].tight
+
+
+def test_the_baseline_runs_just_before_every_slow_model() -> None:
+    machine = Machine(lambda now: 1.0 + 0.8 * math.sin(now / 5))
+    slow = {str(number): machine.model(str(number), lambda: 300.0) for number in range(20)}
+    timings = time_in_turn(
+        {**slow, "dense": machine.model("dense", lambda: 600.0)}, baseline="dense", clock=machine.clock
+    )
+    timed = machine.order[-sum(map(len, timings.turns.values())) :]
+    assert all(timed[place - 1] == "dense" for place, name in enumerate(timed) if name != "dense")
+    assert all(len(timings.turns[name]) == FEWEST_ROUNDS for name in slow)
+    # A round takes as long as the machine takes to change by half: its one turn would tell nothing.
+    assert all(ratio.ratio == pytest.approx(0.5, rel=0.1) for ratio in timings.ratios.values())
 
 
 def test_runs_that_were_interrupted_can_be_forgotten() -> None:
