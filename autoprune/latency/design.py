@@ -2,9 +2,11 @@
 
 Whole candidates are measured, operator by operator: there the caches are as they are in use. An orthogonal
 array of strength 2 gives the groups of any operator each pair of levels once, whatever the number of
-groups. Levels follow the stairs: they are odd multiples of 1, 2, 4, 8 and 16, in an order that is drawn.
+groups. Levels follow the stairs: they are odd multiples of 1, 2, 4, 8 and 16, in an order that is drawn. Some
+candidates lie on steps as a whole, as do most models that are deployed: there operators need no conversions
+between each other.
 
-    widths = design(prunable, operators)         # int64 [49, groups]
+    widths = design(prunable, operators)         # int64 [63, groups]
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from autoprune.latency.operators import Operator
 IntArray = NDArray[np.int64]
 
 LEVELS = 7
-"""A prime, as the array needs; its square is the number of candidates."""
+"""A prime, as the array needs; it has a candidate for each pair of levels."""
 
 LEVELS_WHOLE = 5
 """Where candidates are timed whole: they take long to get ready, and few coefficients are fitted to them."""
@@ -30,12 +32,17 @@ _SMALLEST_RATIO = 0.1
 _STEPS = (1, 2, 4, 8, 16, 1)
 """What the levels are odd multiples of: odd widths, even ones, and each kind that kernels are made for."""
 
+_STEPPED = (8, 16)
+"""What all widths of a candidate are multiples of; one after the other, for each of `levels` candidates."""
+
 _SHIFT = 0.25
 """A width moves by at most this share to come to lie on a step."""
 
 
 def design(prunable: Prunable, operators: Sequence[Operator], levels: int = LEVELS) -> IntArray:
-    """Return the widths [levels^2, groups] of the candidates to measure, in no particular order.
+    """Return the widths [levels^2 + 2 levels, groups] of the candidates to measure.
+
+    The first levels^2 are those of an orthogonal array, the others some of them with all widths on steps.
 
     Args:
         prunable: the traced model; groups that are frozen stay whole.
@@ -53,7 +60,19 @@ def design(prunable: Prunable, operators: Sequence[Operator], levels: int = LEVE
         order = rng.permutation(levels)
         column = array[:, colours[place] % array.shape[1]]
         widths[:, place] = width_levels(group.width, levels, rng)[order[column]]
-    return widths
+    return np.concatenate([widths, _stepped(prunable, widths, levels, rng)])
+
+
+def _stepped(prunable: Prunable, widths: IntArray, levels: int, rng: np.random.Generator) -> IntArray:
+    """Move the widths of some candidates to multiples of one step each."""
+    chosen = widths[rng.permutation(len(widths))[: len(_STEPPED) * levels]]
+    steps = np.resize(_STEPPED, len(chosen))
+    for group in prunable.searchable:
+        place = prunable.position[group.name]
+        within = np.minimum(steps, group.width)
+        nearest = np.maximum(np.rint(chosen[:, place] / within), 1).astype(np.int64) * within
+        chosen[:, place] = np.where(nearest > group.width, group.width, nearest)
+    return chosen
 
 
 def orthogonal_array(levels: int) -> IntArray:

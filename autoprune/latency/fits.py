@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from autoprune.errors import LatencyError
 from autoprune.latency.grains import Grain, effective
 from autoprune.latency.leastsquares import solve_non_negative
-from autoprune.latency.surfaces import CUTS, Form, Readings, Surface, fit_surfaces, sum_surfaces
+from autoprune.latency.surfaces import CUTS, Form, Readings, Surface, fit_surfaces, sum_kinds, sum_surfaces
 from autoprune.latency.works import Work, fit_works
 
 FloatArray = NDArray[np.float64]
@@ -58,12 +58,11 @@ class Fit:
 
     surfaces: Sequence[Surface]
     constant_ms: float
-    scale: float
     error: float
 
     def at(self, readings: Readings) -> FloatArray:
         """Return the milliseconds [candidates] of whole passes, by the sizes alone."""
-        return self.constant_ms + self.scale * sum_surfaces(self.surfaces, readings.sizes, readings.signature)
+        return self.constant_ms + sum_surfaces(self.surfaces, readings.sizes, readings.signature)
 
 
 def fit_told(readings: Readings, kinds: Sequence[str]) -> Fit:
@@ -219,11 +218,19 @@ def _off(fit: Fit, held: Readings) -> FloatArray:
 
 
 def _calibrated(readings: Readings, surfaces: Sequence[Surface]) -> Fit:
-    """Find the constant and the scale that make whole passes of the operators' sums; the error stays open."""
-    sums = sum_surfaces(surfaces, readings.sizes, readings.signature)
-    columns = np.stack([np.ones(len(sums)), sums], axis=1)
-    constant, scale = solve_non_negative(columns / readings.whole_ms[:, None], np.ones(len(sums)))
-    return Fit(surfaces, float(constant), float(scale), math.nan)
+    """Scale surfaces so that with a constant they add up to whole passes; the error stays open.
+
+    Aligned sizes and others have a scale each. An operator between others of its kind is faster than one
+    between both kinds, where runtimes convert layouts; and models have mostly either, or the other.
+    """
+    kinds = sum_kinds(surfaces, readings.sizes, readings.signature)
+    used = kinds.any(axis=0)
+    columns = np.concatenate([np.ones((len(kinds), 1)), kinds[:, used]], axis=1)
+    solved = solve_non_negative(columns / readings.whole_ms[:, None], np.ones(len(kinds)))
+    scales = np.ones(2)
+    scales[used] = solved[1:]
+    aligned, others = scales.tolist()
+    return Fit([each.scaled(aligned, others) for each in surfaces], float(solved[0]), math.nan)
 
 
 def _folds(readings: Readings, folds: int = _FOLDS) -> Iterator[tuple[Readings, Readings]]:

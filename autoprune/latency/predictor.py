@@ -66,8 +66,7 @@ class LatencyPredictor:
             chunk = widths[start : start + _CHUNK].astype(np.float64)
             for part in self._parts:
                 total[start : start + _CHUNK] += milliseconds(part, chunk)
-        calibration = self.table.calibration
-        return calibration.constant_ms + calibration.scale * total
+        return self.table.calibration.constant_ms + total
 
 
 class _Part:

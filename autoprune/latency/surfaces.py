@@ -12,7 +12,7 @@ grid milliseconds never fall where a size grows, and lie on bilinear pieces betw
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -86,6 +86,12 @@ class Surface:
         upper = (1 - part) * grid[first, second, high, below] + part * grid[first, second, high, above]
         return np.asarray((1 - share) * lower + share * upper)
 
+    def scaled(self, aligned: float, others: float) -> Surface:
+        """Return the surface with the milliseconds of aligned sizes, and of others, times a factor each."""
+        factors = np.full((2, 2, 1, 1), others)
+        factors[1, 1] = aligned
+        return replace(self, ms=self.ms * factors)
+
 
 @dataclass(frozen=True, eq=False)
 class Readings:
@@ -138,6 +144,17 @@ def sum_surfaces(surfaces: Sequence[Surface], sizes: IntArray, signature: IntArr
         mine = sizes[:, signature == number]
         total += surface.at(mine.reshape(-1, 2)).reshape(mine.shape[:2]).sum(axis=1)
     return total
+
+
+def sum_kinds(surfaces: Sequence[Surface], sizes: IntArray, signature: IntArray) -> FloatArray:
+    """Return the milliseconds [n, 2] of the operators whose sizes are aligned, and of the others."""
+    return np.stack(
+        [
+            sum_surfaces([each.scaled(aligned, 1 - aligned) for each in surfaces], sizes, signature)
+            for aligned in (1, 0)
+        ],
+        axis=1,
+    )
 
 
 def _fit(sizes: IntArray, ms: FloatArray, weights: FloatArray, form: Form, solutions: int) -> Surface:

@@ -31,7 +31,7 @@ from autoprune.latency.setting import LatencySetting
 from autoprune.latency.sizes import Size
 from autoprune.latency.surfaces import Surface
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,6 @@ class Calibration:
 
     Attributes:
         constant_ms: what a pass takes besides them.
-        scale: milliseconds of a pass for one millisecond of its operators, timed one by one.
         error: mean absolute relative error of whole candidates that took no part, neither in the fit nor in
             the choice of its form: a fifth of all, before everything was fitted anew.
         candidates: how many were measured.
@@ -51,7 +50,6 @@ class Calibration:
     """
 
     constant_ms: float
-    scale: float
     error: float
     candidates: int
     seconds: float

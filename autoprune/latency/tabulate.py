@@ -114,7 +114,7 @@ def tabulate(
         groups=len(full),
         operators=operators,
         surfaces=dict(zip(signatures, fit.surfaces, strict=True)),
-        calibration=Calibration(fit.constant_ms, fit.scale, fit.error, len(widths), seconds),
+        calibration=Calibration(fit.constant_ms, fit.error, len(widths), seconds),
         dense_ms=dense_ms,
     )
 

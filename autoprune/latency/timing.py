@@ -96,6 +96,7 @@ def time_in_turn(
     for rounds, order in enumerate(_orders(list(timed), seed), start=1):
         for name in order:
             turns.take(name)
+        turns.relate()
         judged = turns.ratios or turns.counted
         if rounds >= FEWEST_ROUNDS and (
             clock() - started >= limit_seconds
@@ -119,7 +120,7 @@ class _Turns(Generic[Name]):
     Attributes:
         runs: {name: the milliseconds of the runs of each turn}.
         counted: {name: what each turn counted as}.
-        ratios: {name: what each turn counted as over the baseline's turn before}, for all but the baseline.
+        ratios: {name: what each turn counted as over the baseline at that moment}, for all but the baseline.
     """
 
     def __init__(
@@ -133,31 +134,42 @@ class _Turns(Generic[Name]):
         self._timed, self._baseline = timed, baseline
         self._turn_seconds, self._of_turn, self._clock = turn_seconds, of_turn, clock
         self._seconds = {name: _warm_up(run, clock) for name, run in timed.items()}
-        self._baseline_ended = -math.inf
+        self._moments: dict[Name, list[float]] = {name: [] for name in timed}
+        self._related = 0
         self.runs: dict[Name, list[list[float]]] = {name: [] for name in timed}
         self.counted: dict[Name, list[float]] = {name: [] for name in timed}
-        others = () if baseline is None else timed.keys() - {baseline}
-        self.ratios: dict[Name, list[float]] = {name: [] for name in timed if name in others}
+        self.ratios: dict[Name, list[float]] = {name: [] for name in timed if baseline not in (None, name)}
 
     def take(self, name: Name) -> None:
         """Give a model a turn, and the baseline one before it if its last was too long ago."""
         baseline = self._baseline
-        if baseline is None or name == baseline:
-            self._take(name)
-            return
-        if self._clock() - self._baseline_ended > _BESIDE_SECONDS:
-            self._take(baseline)
+        if baseline is not None and name != baseline:
+            before = self._moments[baseline]
+            if not before or self._clock() - before[-1] > _BESIDE_SECONDS + self._seconds[baseline] / 2:
+                self._take(baseline)
         self._take(name)
-        self.ratios[name].append(self.counted[name][-1] / self.counted[baseline][-1])
+
+    def relate(self) -> None:
+        """End a round: relate its turns to what the baseline's in it, around them, tell of their moments.
+
+        No turn of the baseline counts in two rounds, whose ratios are independent of each other.
+        """
+        if self._baseline is not None:
+            moments = self._moments[self._baseline][self._related :]
+            counted = self.counted[self._baseline][self._related :]
+            for name, ratios in self.ratios.items():
+                beside = float(np.interp(self._moments[name][-1], moments, counted))
+                ratios.append(self.counted[name][-1] / beside)
+            self._related += len(moments)
 
     def _take(self, name: Name) -> None:
         if self._seconds[name] < _LONG_RUN:
             self._timed[name]()
         runs = min(_MOST_RUNS, math.ceil(self._turn_seconds / self._seconds[name]))
+        started = self._clock()
         self.runs[name].append([self._timed[name]() for _ in range(runs)])
+        self._moments[name].append((started + self._clock()) / 2)
         self.counted[name].append(self._of_turn(self.runs[name][-1]))
-        if name == self._baseline:
-            self._baseline_ended = self._clock()
 
 
 def _orders(names: list[Name], seed: int) -> Iterator[list[Name]]:

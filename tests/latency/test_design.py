@@ -39,15 +39,29 @@ def test_an_operator_is_seen_at_all_pairs_of_its_sizes() -> None:
     prunable = autoprune.trace(make_model("digits_resnet", 10, 1).eval(), torch.zeros(1, 1, 8, 8))
     operators = make_profiler(prunable, LatencySetting()).found.operators
     widths = design(prunable, operators, 5)
-    assert widths.shape == (25, len(prunable.groups))
+    assert widths.shape == (35, len(prunable.groups))
     frozen = [place for place, group in enumerate(prunable.groups) if group.frozen is not None]
     assert (widths[:, frozen] == [prunable.groups[place].width for place in frozen]).all()
     seen = 0
     for operator in operators:
         groups = [np.flatnonzero(size.times) for size in operator.sizes]
         if len(groups) == 2 and all(len(each) == 1 for each in groups) and groups[0] != groups[1]:
-            levels = [len(set(widths[:, each[0]].tolist())) for each in groups]
+            levels = [len(set(widths[:25, each[0]].tolist())) for each in groups]
             pairs = {tuple(size.at(widths)[row] for size in operator.sizes) for row in range(25)}
             assert len(pairs) == levels[0] * levels[1]
             seen += 1
     assert seen >= 2
+
+
+def test_some_candidates_lie_on_the_steps_whole() -> None:
+    torch.manual_seed(0)
+    prunable = autoprune.trace(make_model("resnet20", 10, 1).eval(), torch.zeros(1, 1, 28, 28))
+    stepped = design(prunable, make_profiler(prunable, LatencySetting()).found.operators, 7)[49:]
+    assert len(stepped) == 14
+    full = np.array([group.width for group in prunable.groups])
+    free = [prunable.position[group.name] for group in prunable.searchable]
+    assert (stepped >= 1).all()
+    assert (stepped <= full).all()
+    assert (stepped[0::2, free] % 8 == 0).all()
+    assert (stepped[1::2, free] % 16 == 0).all()
+    assert all(len(set(stepped[:, place].tolist())) > 1 for place in free if full[place] > 16)

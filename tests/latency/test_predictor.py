@@ -41,7 +41,7 @@ def predictor(surface: Surface, axes: int) -> LatencyPredictor:
         groups=2,
         operators=(Operator("conv", "s", sizes),),
         surfaces={"s": surface},
-        calibration=Calibration(0.25, 2.0, 0.01, 52, 1.0),
+        calibration=Calibration(0.25, 0.01, 64, 1.0),
         dense_ms=1.0,
     )
     return LatencyPredictor(table)
@@ -58,7 +58,7 @@ def brute_force(surface: Surface, sizes: np.ndarray, axes: int) -> np.ndarray:
         onwards = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.int64)
         on = on_both(surface.grains, onwards).astype(np.int64)
         fastest.append(surface.at(onwards[surface.observed[on[:, 0], on[:, 1]]]).min())
-    return 0.25 + 2.0 * np.array(fastest)
+    return 0.25 + np.array(fastest)
 
 
 def random_widths(axes: int, count: int, seed: int = 0) -> np.ndarray:
@@ -105,7 +105,7 @@ def test_what_is_expected_is_the_surface_and_at_least_the_envelope(axes: int) ->
     made = surface(axes, ALL if axes == 2 else np.array([[0, 1], [0, 1]], dtype=bool))
     predict = predictor(made, axes)
     widths = random_widths(axes, 500)
-    np.testing.assert_allclose(predict.expected(widths), 0.25 + 2.0 * made.at(widths))
+    np.testing.assert_allclose(predict.expected(widths), 0.25 + made.at(widths))
     assert (predict(widths) <= predict.expected(widths) + 1e-12).all()
     aligned = widths // 16 * 16 + 16
     aligned[:, axes:] = 0
@@ -119,7 +119,7 @@ def test_an_operator_of_one_size_is_rounded_in_the_envelope_too() -> None:
     ms[0] *= 2
     made = Surface((GRAIN, GRAIN), (knots, np.zeros(1)), ms, np.array([[0, 1], [0, 1]], dtype=bool))
     widths = np.array([[17, 0], [20, 0], [31, 0], [32, 0]])
-    np.testing.assert_allclose(predictor(made, 1)(widths), 0.25 + 2 * 3.2)
+    np.testing.assert_allclose(predictor(made, 1)(widths), 0.25 + 3.2)
 
 
 def test_kinds_without_readings_are_not_taken_for_fast_ones() -> None:

@@ -83,7 +83,7 @@ def test_candidates_that_are_timed_whole_are_fewer(prunable: Prunable) -> None:
         levels=None,
         progress=lambda done, total: told.append((done, total)),
     )
-    candidates = LEVELS_WHOLE**2 + 1
+    candidates = LEVELS_WHOLE**2 + 2 * LEVELS_WHOLE + 1
     assert table.calibration.candidates == candidates
     assert told == [(done, candidates) for done in range(1, candidates + 1)]
 
@@ -98,7 +98,7 @@ def test_the_first_round_tells_how_many_there_will_be(prunable: Prunable) -> Non
         levels=2,
         progress=lambda done, total: told.append((done, total)),
     )
-    assert told == [(done, 5 if done <= 5 else 25) for done in range(1, 26)]
+    assert told == [(done, 9 if done <= 9 else 45) for done in range(1, 46)]
 
 
 def told_beside(operators: np.ndarray, events: np.ndarray, whole: float) -> list[Beside]:
@@ -162,4 +162,4 @@ def test_operators_that_are_told_make_a_table(prunable: Prunable) -> None:
     widths = random_widths(prunable, 20)
     exact = [0.05 + operator_ms(row).sum() for row in widths]
     np.testing.assert_allclose(LatencyPredictor(table).expected(widths), exact, rtol=0.02)
-    assert table.calibration.candidates == 50
+    assert table.calibration.candidates == 64

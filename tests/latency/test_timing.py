@@ -118,7 +118,7 @@ def test_slow_phases_widen_the_medians_but_cancel_in_the_ratio() -> None:
 
 
 def test_the_baseline_runs_just_before_every_slow_model() -> None:
-    machine = Machine(lambda now: 1.0 + 0.8 * math.sin(now / 5))
+    machine = Machine(lambda now: 2.0 + math.sin(now / 5))
     slow = {str(number): machine.model(str(number), lambda: 300.0) for number in range(20)}
     timings = time_in_turn(
         {**slow, "dense": machine.model("dense", lambda: 600.0)}, baseline="dense", clock=machine.clock

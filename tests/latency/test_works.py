@@ -101,7 +101,7 @@ def test_a_latency_of_macs_and_parameters_is_found(per_mac: float, per_parameter
     works = list(found.work.values())
     fit = fit_whole(readings(40), works)
     unseen = readings(20)
-    predicted = fit.constant_ms + fit.scale * sum_surfaces(fit.surfaces, unseen.sizes, unseen.signature)
+    predicted = fit.constant_ms + sum_surfaces(fit.surfaces, unseen.sizes, unseen.signature)
     # MACs of BatchNorms and what a linear layer adds for its bias are counted with the activations.
     np.testing.assert_allclose(predicted, unseen.whole_ms, rtol=0.01)
     assert fit.error < 0.01

@@ -249,7 +249,7 @@ def later(case: Case) -> str:
 def test_elsewhere_nothing_is_timed_and_it_is_said(
     latency: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    calibration = Calibration(constant_ms=0.0, scale=1.0, error=0.01, candidates=50, seconds=1.0)
+    calibration = Calibration(constant_ms=0.0, error=0.01, candidates=64, seconds=1.0)
     device = device_fingerprint(LatencySetting())
     table = LatencyTable(LatencySetting(), device, "another", 3, (), {}, calibration, dense_ms=4.0)
     case = Case(tmp_path, "60%", error=1.0, chosen={"latency": table.to_json()})

@@ -246,7 +246,7 @@ def test_what_cannot_be_asked_is_refused_before_a_table_is_measured(
 def small_table(model: str) -> LatencyTable:
     """Return a table without operators: every candidate takes 2 ms of the dense model's 4."""
     setting = LatencySetting(f"{__name__}:by_parameters")
-    calibration = Calibration(constant_ms=2.0, scale=1.0, error=0.01, candidates=50, seconds=1.0)
+    calibration = Calibration(constant_ms=2.0, error=0.01, candidates=64, seconds=1.0)
     return LatencyTable(setting, device_fingerprint(setting), model, 7, (), {}, calibration, dense_ms=4.0)
 
 

@@ -37,7 +37,7 @@ from autoprune.report import plot_study, summarise
 from autoprune.score import FinetuneScore
 from autoprune.settings import ScoreSettings
 from autoprune.study import open_study
-from autoprune.study.search_study import HEADER
+from autoprune.study.header import HEADER
 from autoprune.task import Task
 from autoprune.tensorfile import write_tensors
 from autoprune.train import weights_hash
