@@ -85,7 +85,7 @@ class BudgetSettings:
     `flops` are twice `macs`. Numbers take k, M, G (B) or T; `latency` us, ms or s, and is in ms without one,
     of a pass under [latency]. `size` is what is saved of it, parameters and buffers; `peak_memory` what
     weights and activations take at the fullest moment of a forward at batch 1, both in bytes ("5 MB"; kB, MB,
-    GB, or KiB, MiB, GiB).
+    GB, TB, or KiB, MiB, GiB, TiB).
     """
 
     flops: Amount = None

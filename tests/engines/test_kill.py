@@ -47,7 +47,7 @@ SEVERAL = ("score", "macs")
 @pytest.mark.parametrize(
     ("sampler", "pruner", "scheme", "objectives"),
     [
-        ("tpe", "halving", "sqlite", ()),
+        pytest.param("tpe", "halving", "sqlite", (), marks=pytest.mark.slow),
         pytest.param("cmaes", "hyperband", "journal", (), marks=pytest.mark.slow),
         ("tpe", "median", "journal", SEVERAL),
         pytest.param("nsga2", "median", "sqlite", SEVERAL, marks=pytest.mark.slow),
@@ -76,6 +76,7 @@ def test_resumed_trials_equal_the_uninterrupted_ones(
     assert open_study(killed, "toy").objectives == (objectives or ("score",))
 
 
+@pytest.mark.slow
 def test_workers_leave_when_their_parent_is_killed(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
     process = start(url, "random", "none", "processes")

@@ -41,6 +41,7 @@ def test_a_dead_worker_costs_no_trial_the_first_time(url: str, calls: Path) -> N
     assert [event.number for event in events if event.kind == "requeued"] == [3]
 
 
+@pytest.mark.slow
 def test_a_trial_that_kills_its_worker_twice_has_failed(url: str, calls: Path) -> None:
     runner = toy_runner(new_study(url), sampler="random", trials=1)
     run_search("processes", runner, TroubledMaker(calls, "always dies"), workers=1)

@@ -103,7 +103,7 @@ def test_files_that_are_no_table_get_one_line(tmp_path: Path) -> None:
         with pytest.raises(LatencyError, match="not one that autoprune wrote"):
             load_table(path)
     path.write_text('{"format": 99}')
-    with pytest.raises(LatencyError, match="format 99, expected 2"):
+    with pytest.raises(LatencyError, match="format 99, expected 3"):
         load_table(path)
 
 
@@ -136,6 +136,7 @@ def by_parameters(model: nn.Module, inputs: object) -> float:
     return 1.0 + sum(parameter.numel() for parameter in model.parameters()) / 1000
 
 
+@pytest.mark.slow
 def test_a_probe_that_times_whole_models_gets_a_table_too(prunable: Prunable) -> None:
     setting = LatencySetting(f"{__name__}:by_parameters")
     table = measure_table(prunable, setting, limit_seconds=0.0, levels=5)

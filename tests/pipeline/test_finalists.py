@@ -163,6 +163,7 @@ def test_those_that_are_expected_to_be_over_the_limit_are_timed_last(tmp_path: P
     assert measured == fits[:FINALISTS]
 
 
+@pytest.mark.slow
 def test_where_none_is_within_the_limit_it_is_said_and_the_fastest_taken(tmp_path: Path) -> None:
     study, said = Case(tmp_path, "60%", error=0.8).measure()
     measured = [record for record in study.records() if record.measured is not None]
@@ -292,6 +293,7 @@ def test_trials_that_come_onto_the_front_as_others_are_timed_are_timed_too(tmp_p
     assert len(timed) == MOST or {record.number for record in front} <= timed
 
 
+@pytest.mark.slow
 def test_a_front_of_other_costs_is_timed_where_latency_is_limited(tmp_path: Path) -> None:
     """Predictions are 30% low: what was measured to be over the limit leaves the front."""
     study, _ = Case(tmp_path, "60%", error=0.7, objectives=("score", "macs")).measure()

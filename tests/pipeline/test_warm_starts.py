@@ -271,7 +271,7 @@ def uninterrupted(data: VisionData, tmp_path_factory: pytest.TempPathFactory) ->
     return autoprune.search(make_net(), data, {**CONFIG, **places}).summary.records
 
 
-@pytest.mark.parametrize("call", [0, 2])
+@pytest.mark.parametrize("call", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_kill_before_all_are_queued_loses_none(
     call: int,
     data: VisionData,

@@ -51,6 +51,7 @@ with prepare(torch.nn.Linear(3, 4), torch.zeros(1, 3), LatencySetting("compile")
 """
 
 
+@pytest.mark.slow
 def test_a_compiler_that_is_missing_is_named(tmp_path: Path) -> None:
     # In a process of its own, as torch remembers its compiler.
     environment = {**os.environ, "PATH": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
