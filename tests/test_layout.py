@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "autoprune"
 # "a: b c" says that a may import b and c and, with them, everything that they may import.
 ARROWS = {
     "errors": "",
+    "atomic": "",
     "settings": "errors",
     "graph": "errors",
     "cost": "graph",
@@ -32,7 +33,7 @@ ARROWS = {
     "data": "userfunction",
     "task": "userfunction",
     "precision": "data task",
-    "train": "data task precision",
+    "train": "data task precision atomic",
     "latency": "graph cost userfunction export",
     "supernet": "rebuild criteria space",
     "rungs": "errors",
@@ -44,7 +45,7 @@ ARROWS = {
     "engines": "study samplers space cost",
     "tensorfile": "errors",
     "zoo": "userfunction tensorfile",
-    "export": "rebuild tensorfile",
+    "export": "rebuild tensorfile atomic",
     "report": "study latency",
     "pipeline": "study engines report export zoo score sensitivity supernet settings tracing footprint",
     "config": "pipeline settings",

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from autoprune.errors import CheckpointError, ConfigError, suggest
+from autoprune.atomic import replacing
+from autoprune.errors import CheckpointError, ConfigError, reason_of, suggest
 from autoprune.latency.placing import cpu_threads
 from autoprune.pipeline.dense import Dense, load_dense, try_task
 from autoprune.pipeline.events import EpochDone, Stage, Watcher, silent
@@ -77,7 +77,6 @@ def train_dense(dense: Dense, config: RunConfig, path: Path, *, watch: Watcher =
     """Train a fresh dense model in place and write it with its history; the state of every epoch is kept."""
     state = path.with_suffix(".training")
     try_task(dense)
-    path.parent.mkdir(parents=True, exist_ok=True)
     setting = _setting_of(state.with_suffix(".setting.json"), dense, config, watch)
     watch(
         Stage(
@@ -116,9 +115,14 @@ def _setting_of(path: Path, dense: Dense, config: RunConfig, watch: Watcher) -> 
         except (OSError, ValueError, TypeError) as error:
             raise CheckpointError(f"{path}: it is corrupt; remove it to start that training over.") from error
     setting = measure_setting(dense, config, watch)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(dataclasses.asdict(setting)), "utf-8")
-    os.replace(partial, path)
+    try:
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(dataclasses.asdict(setting)), "utf-8")
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be written ({reason_of(error)}); make room for it, then give the same "
+            "command again."
+        ) from error
     return setting
 
 
