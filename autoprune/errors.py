@@ -10,6 +10,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LONGEST_LINE = 500
+
 
 class AutopruneError(Exception):
     """Root of all errors that a user can cause or meet; the command line prints it and exits with code 2."""
@@ -62,7 +64,14 @@ class TrialError(AutopruneError):
 def reason_of(error: BaseException) -> str:
     """Return why something failed, in one line and without the path that the message names already."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    return text.splitlines()[0].rstrip() if text else type(error).__name__
+
+
+def summary_of(error: BaseException) -> str:
+    """Return an error of code that is not ours in one line, its type and its text, cut at 500 characters."""
+    text = " ".join(str(error).split())
+    kind = type(error).__name__
+    return (f"{kind}: {text}" if text else kind)[:_LONGEST_LINE]
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

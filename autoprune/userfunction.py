@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from autoprune.errors import ConfigError, suggest
+from autoprune.errors import ConfigError, suggest, summary_of
 
 T = TypeVar("T")
 
@@ -79,6 +79,4 @@ def _import(module_name: str, where: str) -> Any:
             ) from error
         raise ConfigError(f'{where}: module "{module_name}" needs "{missing}", which is missing.') from error
     except Exception as error:
-        raise ConfigError(
-            f'{where}: importing "{module_name}" failed: {type(error).__name__}: {error}'.replace("\n", " ")
-        ) from error
+        raise ConfigError(f'{where}: importing "{module_name}" failed: {summary_of(error)}') from error

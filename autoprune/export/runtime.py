@@ -201,7 +201,7 @@ def _write(model: nn.Module, inputs: ExampleInputs, part: Path, path: Path, form
         raise
     except Exception as error:  # exporters raise whatever their packages raise
         raise ExportError(
-            f"{path}: {type(model).__name__} cannot be exported to {format}: {_first_line(error)}"
+            f"{path}: {type(model).__name__} cannot be exported to {format}: {reason_of(error)}"
         ) from error
 
 
@@ -219,7 +219,7 @@ def _compare(
         try:
             got = run(batch)
         except Exception as error:  # runtimes raise whatever they like
-            raise ExportError(f"{path}: does not run at batch {size}: {_first_line(error)}") from error
+            raise ExportError(f"{path}: does not run at batch {size}: {reason_of(error)}") from error
         if [tensor.shape for tensor in got] != [tensor.shape for tensor in expected]:
             shapes = [[list(tensor.shape) for tensor in tensors] for tensors in (got, expected)]
             raise ExportError(
@@ -254,7 +254,3 @@ def _randomised(tensor: Tensor, generator: torch.Generator) -> Tensor:
 
 def _tensors(outputs: object) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

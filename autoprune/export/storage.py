@@ -161,7 +161,7 @@ def _read_tensors(folder: Path, recipe: Recipe) -> dict[str, Tensor]:
         intact = next((file for file in found if _digest(file) == recipe.digest), None)
         tensors = {} if intact is None else safetensors.torch.load_file(intact)
     except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({str(error).splitlines()[0]}); {advice}") from error
+        raise CheckpointError(f"{path}: cannot be read ({reason_of(error)}); {advice}") from error
     if intact is None or set(tensors) != set(recipe.tensors):
         raise CheckpointError(f"{path}: is damaged, or not the file that {RECIPE} was written with; {advice}")
     for name, leaf in recipe.tensors.items():

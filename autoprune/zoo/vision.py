@@ -12,7 +12,7 @@ from typing import Any
 import torchvision  # type: ignore[import-untyped]  # ships no types
 from torch import nn
 
-from autoprune.errors import ConfigError, suggest
+from autoprune.errors import ConfigError, suggest, summary_of
 
 
 def vision_names() -> list[str]:
@@ -39,8 +39,9 @@ def make_vision_model(name: str, classes: int, in_channels: int, weights: str | 
     except (OSError, RuntimeError) as error:
         if weights is None:
             raise
-        reason = f"{type(error).__name__}: {error}".replace("\n", " ")
-        raise ConfigError(f'model.weights: "{weights}" of {name} cannot be had: {reason}') from error
+        raise ConfigError(
+            f'model.weights: "{weights}" of {name} cannot be had: {summary_of(error)}'
+        ) from error
     if in_channels != 3:
         _remake_first_convolution(model, in_channels)
     return model
