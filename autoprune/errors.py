@@ -78,3 +78,17 @@ def suggest(word: str, known: Iterable[str]) -> str:
     """Return ' Did you mean "x"?' for the known word nearest to `word`, or '' where none is near."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f' Did you mean "{close[0]}"?' if close else ""
+
+
+def unknown(where: str, name: str, known: Iterable[str], *, kind: str = "name") -> str:
+    """Return the message of an error: that a name is not known, and the nearest one, or else all there are.
+
+    Args:
+        where: the config's key, the option or the argument.
+        name: what was given.
+        known: the names that there are.
+        kind: what the name is of, where `where` does not say it.
+    """
+    names = list(known)
+    hint = suggest(name, names) or f" Known: {', '.join(names)}."
+    return f'{where}: unknown {kind} "{name}".{hint}'

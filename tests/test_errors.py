@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from autoprune.errors import reason_of, suggest, summary_of
+from autoprune.errors import reason_of, suggest, summary_of, unknown
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,15 @@ def test_the_summary_is_type_and_text_in_one_line(error: Exception, summary: str
 def test_the_nearest_name_is_suggested() -> None:
     assert suggest("cosin", ["linear", "cosine"]) == ' Did you mean "cosine"?'
     assert suggest("nothing like it", ["linear", "cosine"]) == ""
+
+
+def test_an_unknown_name_gets_the_nearest_or_else_all() -> None:
+    known = ("linear", "cosine")
+    assert (
+        unknown("train.schedule", "cosin", known)
+        == 'train.schedule: unknown name "cosin". Did you mean "cosine"?'
+    )
+    assert (
+        unknown("[train]", "xyz", iter(known), kind="key")
+        == '[train]: unknown key "xyz". Known: linear, cosine.'
+    )

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from autoprune.atomic import replacing
-from autoprune.errors import ExportError, reason_of, suggest
+from autoprune.errors import ExportError, reason_of, unknown
 from autoprune.graph.capture import ExampleInputs, call, normalise_inputs, repeat_batch, unchanged
 from autoprune.graph.example import example_of
 
@@ -78,9 +78,7 @@ def export(
     """
     path = Path(path)
     if format not in EXPORTERS:
-        raise ExportError(
-            f'format "{format}": unknown.{suggest(format, EXPORTERS)} Known: {", ".join(EXPORTERS)}.'
-        )
+        raise ExportError(unknown("format", format, EXPORTERS))
     inputs = _on_device(_example(small, example_inputs), small)
     try:
         with (

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from autoprune.atomic import replacing
-from autoprune.errors import CheckpointError, ConfigError, reason_of, suggest
+from autoprune.errors import CheckpointError, ConfigError, reason_of, unknown
 from autoprune.latency.placing import cpu_threads
 from autoprune.pipeline.dense import Dense, load_dense, try_task
 from autoprune.pipeline.events import EpochDone, Stage, Watcher, silent
@@ -151,8 +151,7 @@ def named_setting(label: str, device: str) -> Setting:
     settings = [Setting(device, dtype, last, threads) for dtype in DTYPES for last in (False, True)]
     found = {setting.label: setting for setting in settings}
     if label not in found:
-        known = ", ".join([AUTO, *found])
-        raise ConfigError(f'search.setting: unknown "{label}"; known: {known}.{suggest(label, found)}')
+        raise ConfigError(unknown("search.setting", label, [AUTO, *found]))
     return found[label]
 
 
@@ -169,9 +168,7 @@ def schedule_of(settings: ScheduleSettings) -> Schedule:
         ("schedule", settings.schedule, list(SHAPES)),
     ):
         if name not in known:
-            raise ConfigError(
-                f'{section}.{key}: unknown "{name}"; known: {", ".join(known)}.{suggest(name, known)}'
-            )
+            raise ConfigError(unknown(f"{section}.{key}", name, known))
     known_keys = {spec.name for spec in dataclasses.fields(Schedule)}
     values = dataclasses.asdict(settings)
     return Schedule(**{name: value for name, value in values.items() if name in known_keys})

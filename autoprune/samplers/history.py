@@ -58,7 +58,7 @@ class History:
 def read_history(brief: Brief, study: optuna.Study, trial: FrozenTrial) -> History:
     """Read what a study's trials show to the one that is to be proposed.
 
-    The study has one objective; see `check_objectives`.
+    The study has one objective; see `check_sampler`.
     """
     names = {variable.name for variable in brief.space.variables}
     trials = [each for each in study.get_trials(deepcopy=False) if names <= each.params.keys()]
