@@ -74,6 +74,12 @@ def summary_of(error: BaseException) -> str:
     return (f"{kind}: {text}" if text else kind)[:_LONGEST_LINE]
 
 
+def abridged(value: object) -> str:
+    """Return what a message says of a value: of a long one, such as a fingerprint, the beginning."""
+    text = "missing" if value is None else str(value)
+    return text if len(text) <= 24 else f"{text[:12]}..."
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return ' Did you mean "x"?' for the known word nearest to `word`, or '' where none is near."""
     close = difflib.get_close_matches(word, list(known), n=1)

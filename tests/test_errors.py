@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from autoprune.errors import reason_of, suggest, summary_of, unknown
+from autoprune.errors import abridged, reason_of, suggest, summary_of, unknown
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,7 @@ def test_an_unknown_name_gets_the_nearest_or_else_all() -> None:
         unknown("[train]", "xyz", iter(known), kind="key")
         == '[train]: unknown key "xyz". Known: linear, cosine.'
     )
+
+
+def test_long_values_are_abridged() -> None:
+    assert [abridged(value) for value in (0.1, None, "01234567" * 5)] == ["0.1", "missing", "012345670123..."]

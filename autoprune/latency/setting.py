@@ -13,10 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
+from autoprune.dtypes import DTYPES
 from autoprune.errors import ConfigError, unknown
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-"""Number formats; parameters and inputs are converted, as a deployed model's are (no autocast)."""
 
 ONNX_PLACE = "{onnx}"
 """What stands in a command for the path of the ONNX file."""

@@ -17,7 +17,7 @@ from torch import nn
 
 from autoprune.atomic import replacing
 from autoprune.data import VisionData
-from autoprune.errors import CheckpointError, DataError, reason_of
+from autoprune.errors import CheckpointError, DataError, abridged, reason_of
 from autoprune.settings import DataSettings, RunConfig
 from autoprune.tensorfile import write_tensors
 from autoprune.zoo import checkpoint_hash
@@ -97,15 +97,10 @@ def _differences(noted: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """Name what differs, what a user can set first: a fingerprint differs with every setting of the data."""
     keys = sorted(wanted, key=lambda key: key == "fingerprint")
     return ", ".join(
-        f"{key} {_short(noted.get(key))} there, {_short(wanted[key])} here"
+        f"{key} {abridged(noted.get(key))} there, {abridged(wanted[key])} here"
         for key in keys
         if noted.get(key) != wanted[key]
     )
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 24 else f"{text[:12]}..."
 
 
 def _is_separate(settings: DataSettings) -> bool:

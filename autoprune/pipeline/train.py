@@ -17,13 +17,14 @@ from pathlib import Path
 import torch
 
 from autoprune.atomic import replacing
+from autoprune.dtypes import DTYPES
 from autoprune.errors import CheckpointError, ConfigError, reason_of, unknown
 from autoprune.latency.placing import cpu_threads
 from autoprune.pipeline.dense import Dense, load_dense, try_task
 from autoprune.pipeline.events import EpochDone, Stage, Watcher, silent
 from autoprune.pipeline.history import save_dense, split_of
 from autoprune.pipeline.places import probe_writable, settle
-from autoprune.precision import DTYPES, Setting, fastest_setting
+from autoprune.precision import Setting, fastest_setting
 from autoprune.settings import FinetuneSettings, RunConfig, ScheduleSettings, SupernetSettings
 from autoprune.train import EpochRecord, Schedule, fit
 from autoprune.train.schedule import OPTIMIZERS, SHAPES

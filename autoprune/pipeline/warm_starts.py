@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from autoprune.arrays import FloatArray, IntArray
 from autoprune.criteria import Importance
 from autoprune.errors import PlanError, reason_of, summary_of
 from autoprune.pipeline.events import Stage
@@ -31,7 +32,6 @@ from autoprune.pipeline.statistics import Ground, Sensitivity, measure_sensitivi
 from autoprune.space import SearchSpace
 from autoprune.space.allocation import cut, drop_gates, ranking_gates, uniform_gates
 from autoprune.space.knapsack import channel_values, knapsack
-from autoprune.space.levels import FloatArray, IntArray
 from autoprune.study import SearchStudy
 
 TRIALS_PER_WARM_START = 3

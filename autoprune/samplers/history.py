@@ -22,8 +22,8 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from autoprune.arrays import FloatArray, IntArray
 from autoprune.samplers.brief import Brief
-from autoprune.space.levels import FloatArray, IntArray
 
 OUTCOME, ENDED_BEFORE = "outcome", "ended_before"
 """The attribute of a trial in which a study notes how it ended; in it, how many trials had ended before."""

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import autoprune
+from autoprune.arrays import FloatArray, IntArray
 from autoprune.config import load_config
 from autoprune.data import load
 from autoprune.errors import BudgetError, ConfigError, LatencyError
@@ -23,7 +24,6 @@ from autoprune.pipeline import Dense, inspect, report, resume, search, settle
 from autoprune.pipeline.checks import check_names, check_places
 from autoprune.pipeline.latency import LatencyTables, latency_setting, settle_divisor
 from autoprune.pipeline.problem import measures_divisor, pose, trace_dense
-from autoprune.space.levels import FloatArray, IntArray
 from autoprune.study import open_study
 from autoprune.task import Task
 from autoprune.zoo import make_model
