@@ -15,9 +15,11 @@ from autoprune.config import load_config
 from autoprune.errors import AutopruneError, CheckpointError, ExportError
 from autoprune.export import export, save_pruned
 from autoprune.graph.plan import Plan
-from autoprune.pipeline import train
+from autoprune.pipeline import settle
+from autoprune.pipeline.dense import load_dense
 from autoprune.pipeline.history import save_dense
 from autoprune.pipeline.supernet import _write
+from autoprune.pipeline.train import train_dense
 from autoprune.tensorfile import write_tensors
 from autoprune.train.training_state import save_state
 from tests.conftest import FullDisk
@@ -131,12 +133,11 @@ def test_a_pruned_model_stays_where_the_next_does_not_fit(tmp_path: Path, full_d
 
 
 def test_a_training_that_cannot_note_its_setting_says_so(tmp_path: Path, full_disk: FullDisk) -> None:
-    config = load_config(
-        "digits", [f"model.checkpoint={tmp_path}/new/dense.safetensors", "search.setting=float32 contiguous"]
-    )
+    config = settle(load_config("digits", ["search.setting=float32 contiguous"]))
     message = r"setting\.json: cannot be written \(File too large\); make room"
+    dense = load_dense(config, trained=False)
     with pytest.raises(CheckpointError, match=message), full_disk(1):
-        train(config)
+        train_dense(dense, config, tmp_path / "new" / "dense.safetensors")
     assert list((tmp_path / "new").iterdir()) == []
 
 
