@@ -368,6 +368,6 @@ def test_shared_weights_make_better_subnets_than_the_dense_models(
         gains.append(scores[1] - scores[0])
         before.append(scores[1])
         after.append(fit(small, parts.data, Schedule(epochs=1), SETTING, Task(), seed=0).score)
-    record_property("kendall_tau_to_finetune", kendalltau(before, after).statistic)
+    record_property("kendall_tau_to_finetune", float(kendalltau(before, after).statistic))
     assert min(gains) > 0
     assert float(np.mean(gains)) > 0.1
