@@ -10,6 +10,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LONGEST_LINE = 500
+
 
 class AutopruneError(Exception):
     """Root of all errors that a user can cause or meet; the command line prints it and exits with code 2."""
@@ -62,10 +64,37 @@ class TrialError(AutopruneError):
 def reason_of(error: BaseException) -> str:
     """Return why something failed, in one line and without the path that the message names already."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    return text.splitlines()[0].rstrip() if text else type(error).__name__
+
+
+def summary_of(error: BaseException) -> str:
+    """Return an error of code that is not ours in one line, its type and its text, cut at 500 characters."""
+    text = " ".join(str(error).split())
+    kind = type(error).__name__
+    return (f"{kind}: {text}" if text else kind)[:_LONGEST_LINE]
+
+
+def abridged(value: object) -> str:
+    """Return what a message says of a value: of a long one, such as a fingerprint, the beginning."""
+    text = "missing" if value is None else str(value)
+    return text if len(text) <= 24 else f"{text[:12]}..."
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return ' Did you mean "x"?' for the known word nearest to `word`, or '' where none is near."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f' Did you mean "{close[0]}"?' if close else ""
+
+
+def unknown(where: str, name: str, known: Iterable[str], *, kind: str = "name") -> str:
+    """Return the message of an error: that a name is not known, and the nearest one, or else all there are.
+
+    Args:
+        where: the config's key, the option or the argument.
+        name: what was given.
+        known: the names that there are.
+        kind: what the name is of, where `where` does not say it.
+    """
+    names = list(known)
+    hint = suggest(name, names) or f" Known: {', '.join(names)}."
+    return f'{where}: unknown {kind} "{name}".{hint}'

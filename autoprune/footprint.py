@@ -18,18 +18,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
+from autoprune.arrays import IntArray
 from autoprune.graph import Prunable
 from autoprune.graph.capture import named_tensors
 from autoprune.graph.context import Value
 from autoprune.graph.grouping import Grouping
 from autoprune.graph.labels import FIXED
 
-IntArray = NDArray[np.int64]
 Size = tuple[int, ...]
 """An axis: its constant part, then how often each group's width enters it."""
 

@@ -23,11 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.data.randomness import seeded
+from autoprune.dtypes import DTYPES
 from autoprune.errors import ConfigError, reason_of
 from autoprune.task import Task, main_output
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-"""Number formats of the forward pass; the parameters stay float32 (autocast)."""
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -24,7 +24,7 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from autoprune.errors import AutopruneError, TraceError
+from autoprune.errors import AutopruneError, TraceError, reason_of
 from autoprune.graph import ChannelGroup, Plan, Prunable
 from autoprune.graph.capture import Captured, ExampleInputs, call, capture, repeat_batch, unchanged
 from autoprune.graph.context import Value
@@ -127,11 +127,10 @@ class Probe:
                     with ran:
                         call(small, repeat_batch(inputs, 2) if training else inputs)
                 except _FAULTS_OF_WIDTH as error:
-                    said = str(error).strip().splitlines()
                     return Fault(
                         _failing_module(small, error),
                         (stage, ran.count),
-                        error=said[0] if said else type(error).__name__,
+                        error=reason_of(error),
                     )
         return None
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from autoprune.errors import ConfigError, suggest
+from autoprune.errors import ConfigError, unknown
 
 Flag = Annotated[bool, Field(strict=True)]
 Positive = Annotated[int, Field(strict=True, ge=1)]
@@ -316,13 +316,13 @@ def parse_settings(values: Mapping[str, Any], *, where: str = "config") -> RunCo
     hints = get_type_hints(RunConfig)
     for section, content in values.items():
         if section not in sections:
-            raise ConfigError(_unknown(where, "section", f"[{section}]", section, sections))
+            raise ConfigError(unknown(where, section, sections, kind="section"))
         if not isinstance(content, Mapping):
             raise ConfigError(f"{where}: {section}: got {content!r}, expected a section [{section}] of keys.")
         known = [spec.name for spec in dataclasses.fields(hints[section])]
         for key in content:
             if key not in known:
-                raise ConfigError(_unknown(where, "key", f"{section}.{key}", key, known))
+                raise ConfigError(unknown(f"{where}: [{section}]", key, known, kind="key"))
     try:
         return TypeAdapter(RunConfig).validate_python(values)
     except ValidationError as error:
@@ -359,12 +359,6 @@ def parse_override(override: str) -> tuple[str, str, Any]:
         return section, key, tomllib.loads(f"value = {text.strip()}")["value"]
     except tomllib.TOMLDecodeError:
         return section, key, text.strip()
-
-
-def _unknown(where: str, kind: str, shown: str, word: str, known: typing.Iterable[str]) -> str:
-    names = list(known)
-    hint = suggest(word, names) or f" Known: {', '.join(names)}."
-    return f"{where}: unknown {kind} {shown}.{hint}"
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, summary_of
 from autoprune.userfunction import look_up, reference
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -121,10 +121,9 @@ def _one_number(key: str, function: LossFunction | MetricFunction, outputs: Tens
             raise TypeError(f"it gave a {type(value).__name__}, expected one number")
         return float(value)
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(
             f'task.{key}: "{reference(function)}" failed on outputs {tuple(outputs.shape)} and targets '
-            f"{tuple(targets.shape)} ({targets.dtype}): {reason}"
+            f"{tuple(targets.shape)} ({targets.dtype}): {summary_of(error)}"
         ) from error
 
 

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -22,8 +23,15 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     safetensors makes the file readable for its owner alone, which a model shared on a server must not be:
     the mode that the umask gives is taken from an empty file made in its place. Two views of one storage are
     written as what they are, two tensors.
+
+    Raises:
+        OSError: the file cannot be written, for want of room or rights.
     """
     path.touch()
     mode = stat.S_IMODE(path.stat().st_mode)
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
+    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    try:
+        save_file(copies, path)
+    except SafetensorError as error:  # no OSError, although the disk is what fails
+        raise OSError(str(error)) from error
     os.chmod(path, mode)

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from autoprune.errors import ConfigError, suggest
+from autoprune.errors import ConfigError, suggest, summary_of, unknown
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ def look_up(name: str, table: Mapping[str, T], where: str) -> T | Callable[..., 
         return table[name]
     if ":" in name:
         return load_function(name, where)
-    raise ConfigError(f'{where}: unknown name "{name}"; known: {", ".join(table)}.{suggest(name, table)}')
+    raise ConfigError(unknown(where, name, table))
 
 
 def _import(module_name: str, where: str) -> Any:
@@ -79,6 +79,4 @@ def _import(module_name: str, where: str) -> Any:
             ) from error
         raise ConfigError(f'{where}: module "{module_name}" needs "{missing}", which is missing.') from error
     except Exception as error:
-        raise ConfigError(
-            f'{where}: importing "{module_name}" failed: {type(error).__name__}: {error}'.replace("\n", " ")
-        ) from error
+        raise ConfigError(f'{where}: importing "{module_name}" failed: {summary_of(error)}') from error

@@ -1,9 +1,36 @@
-"""One thread for each of pytest's workers: with more they fight over the cores, and spin while they wait."""
+"""One thread for each of pytest's workers: with more they fight over the cores, and spin while they wait.
+
+And a disk that is full, for the tests of all that writes files.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import pytest
 
 # Read by torch when it is imported, which no test module has done yet; what a test starts inherits it.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
+
+FullDisk = Callable[[int], AbstractContextManager[None]]
+
+
+@pytest.fixture
+def full_disk() -> FullDisk:
+    """Give a block in which no file of this process grows beyond so many bytes: writing fails half-way."""
+    resource = pytest.importorskip("resource")
+
+    @contextlib.contextmanager
+    def limited(size: int) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited

@@ -149,7 +149,7 @@ def write_loaders(folder: Path, module: str, body: str) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("search.trails=3", 'unknown key search.trails. Did you mean "trials"?'),
+        ("search.trails=3", '[search]: unknown key "trails". Did you mean "trials"?'),
         ("search.trials=few", "search.trials: got 'few', expected an integer >= 1"),
         ("search.sampler=tpee", 'Did you mean "tpe"?'),
         ("search.engine=seriel", 'Did you mean "serial"?'),
@@ -270,7 +270,7 @@ def test_what_is_not_there_is_refused(command: Command, tmp_path: Path) -> None:
     assert_refused(command("search", "nowhere.toml", cwd=tmp_path), "no such config file")
     assert_refused(command("resume", "nothing", cwd=tmp_path), "no storage in runs/")
     assert_refused(
-        command("export", "nothing", "--format", "tflite", cwd=tmp_path), "known: onnx, pt2, safetensors"
+        command("export", "nothing", "--format", "tflite", cwd=tmp_path), "Known: onnx, pt2, safetensors"
     )
     assert_refused(command("bench", "nothing.onnx", cwd=tmp_path), "nothing.onnx: no such file")
     (tmp_path / "broken.pt2").write_text("no model")

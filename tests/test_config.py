@@ -54,9 +54,9 @@ def test_overrides_leave_the_mapping_alone() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("serch.trials=8", r'unknown section \[serch\]\. Did you mean "search"\?'),
-        ("search.trails=8", r'unknown key search\.trails\. Did you mean "trials"\?'),
-        ("search.xyz=8", r"unknown key search\.xyz\. Known: sampler, trials, objectives"),
+        ("serch.trials=8", r'unknown section "serch"\. Did you mean "search"\?'),
+        ("search.trails=8", r'\[search\]: unknown key "trails"\. Did you mean "trials"\?'),
+        ("search.xyz=8", r"\[search\]: unknown key \"xyz\"\. Known: sampler, trials, objectives"),
         ("search.trials=many", r"search\.trials: got 'many', expected an integer >= 1\."),
         ("search.trials=0", r"search\.trials: got 0, expected an integer >= 1\."),
         ("score.rungs=[]", r"score\.rungs: got \[\], expected a list of strings"),
@@ -83,7 +83,7 @@ def test_overrides_leave_the_mapping_alone() -> None:
         ("score=", r"expected section\.key=value"),
         ("supernet.epochs=0", r"supernet\.epochs: got 0, expected an integer >= 1\."),
         ("supernet.budget_share=1.5", r"supernet\.budget_share: got 1\.5, expected a number >= 0 and <= 1"),
-        ("supernet.subnet=1", r'unknown key supernet\.subnet\. Did you mean "subnets"\?'),
+        ("supernet.subnet=1", r'\[supernet\]: unknown key "subnet"\. Did you mean "subnets"\?'),
     ],
 )
 def test_a_mistake_gets_one_clear_line(override: str, message: str) -> None:

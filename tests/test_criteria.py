@@ -333,7 +333,7 @@ def test_a_width_or_ratio_that_does_not_fit(ratio: float | dict[str, int | float
 
 def test_bad_criteria_and_data() -> None:
     traced = residual()
-    with pytest.raises(PlanError, match=r'criterion "tailor": unknown. Did you mean "taylor"\?'):
+    with pytest.raises(PlanError, match=r'criterion: unknown name "tailor"\. Did you mean "taylor"\?'):
         importance(traced, "tailor")
     with pytest.raises(PlanError, match='criterion "taylor": needs batches of data'):
         importance(traced, "taylor")

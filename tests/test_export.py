@@ -360,7 +360,7 @@ def test_what_cannot_be_exported_says_so_in_one_line(tmp_path: Path) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x if x.sum() > 0 else -x
 
-    with pytest.raises(ExportError, match=r'format "onx": unknown. Did you mean "onnx"\?'):
+    with pytest.raises(ExportError, match=r'format: unknown name "onx"\. Did you mean "onnx"\?'):
         export(small_net(), tmp_path / "net", "onx")
     with pytest.raises(ExportError, match="Net: export needs example_inputs, such as"):
         export(small_net(), tmp_path / "net")

@@ -9,10 +9,10 @@ import pytest
 
 from autoprune import settings
 from autoprune.criteria import CRITERIA
+from autoprune.dtypes import DTYPES
 from autoprune.engines import PRUNERS
 from autoprune.latency.probes import PROBES
 from autoprune.pipeline.amounts import KEYS
-from autoprune.precision import DTYPES
 from autoprune.task import LOSSES, METRICS
 from autoprune.train import OPTIMIZERS, SHAPES
 

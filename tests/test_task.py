@@ -75,7 +75,7 @@ def test_a_metric_that_fails_is_named_in_one_line(metric: MetricFunction, reason
 
 
 def test_unknown_metric_suggests_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r'task.metric: unknown name "acuracy".*Did you mean "accuracy"'):
+    with pytest.raises(ConfigError, match=r'task.metric: unknown name "acuracy"\. Did you mean "accuracy"'):
         make_task(metric="acuracy")
 
 

@@ -42,5 +42,5 @@ def test_each_mistake_is_named(in_folder: Path, reference: str, message: str) ->
 
 
 def test_unknown_row_suggests_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r'task.loss: unknown name "cros".*Did you mean "cross"'):
+    with pytest.raises(ConfigError, match=r'task.loss: unknown name "cros"\. Did you mean "cross"'):
         look_up("cros", {"cross": 1, "other": 2}, "task.loss")

@@ -75,7 +75,7 @@ def test_unknown_name_suggests_the_nearest() -> None:
 def test_weights_are_checked_before_any_download() -> None:
     with pytest.raises(ConfigError, match=r'"DEFAULT" of resnet18 is for 1000 classes, the data have 10'):
         make_model("resnet18", 10, weights="DEFAULT")
-    with pytest.raises(ConfigError, match=r'resnet18 has no weights "DEFALT".*Did you mean "DEFAULT"'):
+    with pytest.raises(ConfigError, match=r'resnet18: unknown name "DEFALT"\. Did you mean "DEFAULT"'):
         make_model("resnet18", 1000, weights="DEFALT")
     with pytest.raises(ConfigError, match=r"not one of torchvision's models"):
         make_model("resnet20", 10, weights="DEFAULT")

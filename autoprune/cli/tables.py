@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from rich import box
 from rich.table import Table
 
 from autoprune.graph import Cost
@@ -19,18 +18,14 @@ from autoprune.pipeline import Bench, FinetuneResult, Inspection
 from autoprune.pipeline.inspect import CostRange
 from autoprune.pipeline.problem import SHORT_OF_WINDOW
 from autoprune.report.costs import amount, label, said
+from autoprune.report.tables import plain_table
 
 _SHOWN_NAMES = 3
 
 
 def group_table(inspection: Inspection) -> Table:
     """Draw the channel groups of a model and what they carry, one line a group."""
-    table = Table(
-        title=f"Channel groups of {inspection.model}",
-        title_justify="left",
-        box=box.SIMPLE,
-        padding=(0, 1, 0, 0),
-    )
+    table = plain_table(f"Channel groups of {inspection.model}")
     table.add_column("group", overflow="fold")
     for column in ("width", "layers", "MACs", "params", "state"):
         table.add_column(column, justify="left" if column == "state" else "right", no_wrap=True)
@@ -99,12 +94,7 @@ def inspection_notes(inspection: Inspection) -> list[str]:
 def bench_table(bench: Bench) -> Table:
     """Draw the times of models side by side, with 95% intervals of medians and ratios."""
     threads = f"{bench.threads} thread{'s' if bench.threads > 1 else ''}"
-    table = Table(
-        title=f"One forward pass at batch {bench.batch} on {bench.device}, {threads}",
-        title_justify="left",
-        box=box.SIMPLE,
-        padding=(0, 1, 0, 0),
-    )
+    table = plain_table(f"One forward pass at batch {bench.batch} on {bench.device}, {threads}")
     table.add_column("model", overflow="fold", min_width=10)
     table.add_column("runtime")
     for column in ("median\nms", "95% interval", "p90\nms", "ratio", "95% interval"):

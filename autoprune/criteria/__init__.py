@@ -25,7 +25,7 @@ from autoprune.criteria.base import (
 from autoprune.criteria.gradients import taylor
 from autoprune.criteria.plans import plan_from_importance, resolve_widths
 from autoprune.criteria.weights import bn, fpgm, l1, l2, random
-from autoprune.errors import PlanError, suggest
+from autoprune.errors import PlanError, unknown
 from autoprune.graph.plan import Plan
 
 __all__ = [
@@ -76,8 +76,7 @@ def importance(
     name = criterion if isinstance(criterion, str) else getattr(criterion, "__name__", "(yours)")
     if isinstance(criterion, str):
         if criterion not in CRITERIA:
-            hint = suggest(criterion, CRITERIA)
-            raise PlanError(f'criterion "{criterion}": unknown.{hint} Known: {", ".join(CRITERIA)}.')
+            raise PlanError(unknown("criterion", criterion, CRITERIA))
         criterion = CRITERIA[criterion]
     groups = tuple(group for group in prunable.groups if group.frozen is None)
     with undisturbed(prunable.model, seed), torch.no_grad():

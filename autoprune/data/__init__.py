@@ -18,7 +18,7 @@ from autoprune.data.memory import load_arrays
 from autoprune.data.sources import SOURCES
 from autoprune.data.user import UserLoaders, load_user, wrap_loaders
 from autoprune.data.vision import LoadOptions, VisionData
-from autoprune.errors import DataError, suggest
+from autoprune.errors import DataError, unknown
 
 __all__ = [
     "DATASETS",
@@ -97,6 +97,5 @@ def load(
     if ":" in name:
         return load_user(name, options)
     if name not in DATASETS:
-        known = ", ".join(DATASETS)
-        raise DataError(f'data.name: unknown data set "{name}"; known: {known}.{suggest(name, DATASETS)}')
+        raise DataError(unknown("data.name", name, DATASETS, kind="data set"))
     return DATASETS[name](options)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from autoprune.data.loaders import StreamLoader
 from autoprune.data.vision import LoadOptions, VisionData
-from autoprune.errors import DataError
+from autoprune.errors import DataError, reason_of
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -73,7 +73,7 @@ def _open(folder: Path, transform: Callable[..., Any]) -> Any:
     try:
         return ImageFolder(str(folder), transform=transform, loader=_read_image)
     except FileNotFoundError as error:
-        raise DataError(f"data.folder {folder}: {str(error).splitlines()[0]}") from error
+        raise DataError(f"data.folder {folder}: {reason_of(error)}") from error
 
 
 def _read_image(path: str) -> Any:

@@ -21,7 +21,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from autoprune.data.randomness import random_states, restore_random_states, seeded_states, stream_seed
-from autoprune.errors import DataError
+from autoprune.errors import DataError, summary_of
 
 Batch = tuple[Tensor, Tensor]
 
@@ -229,7 +229,7 @@ def _reason(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     if lines and lines[0].startswith("Caught ") and len(lines) > 1:
         return lines[-1].strip()
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return summary_of(error)
 
 
 def endless(loader: Loader, seed: int, start: int = 0) -> Iterator[Batch]:

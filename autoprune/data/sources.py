@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from autoprune.data.loaders import Augment
-from autoprune.errors import DataError
+from autoprune.errors import DataError, summary_of
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts the four files."""
@@ -126,9 +126,9 @@ def _from_torchvision(class_name: str, folder: Path) -> list[Part]:
         try:
             dataset = dataset_class(str(folder), train=train, download=True)
         except (OSError, RuntimeError, EOFError, ValueError) as error:
-            reason = f"{type(error).__name__}: {error}".replace("\n", " ")
             raise DataError(
-                f"data.folder {folder}: {class_name} is not there and cannot be downloaded ({reason})."
+                f"data.folder {folder}: {class_name} is not there and cannot be downloaded "
+                f"({summary_of(error)})."
             ) from error
         images = torch.as_tensor(dataset.data)
         images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from autoprune.data.loaders import StreamLoader
 from autoprune.data.vision import LoadOptions, VisionData
-from autoprune.errors import AutopruneError, DataError
+from autoprune.errors import AutopruneError, DataError, summary_of
 from autoprune.userfunction import load_function
 
 SCANNED_TRAIN_BATCHES = 100
@@ -128,8 +128,7 @@ def _call(reference: str, options: LoadOptions, where: str) -> Any:
     except AutopruneError:
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".replace("\n", " ")
-        raise DataError(f'{where}: "{reference}" failed: {reason}') from error
+        raise DataError(f'{where}: "{reference}" failed: {summary_of(error)}') from error
 
 
 def _parts(name: str, made: Any) -> tuple[dict[str, Any], int | None]:

@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from autoprune.engines.processes import run_processes
-from autoprune.engines.pruners import PRUNERS
+from autoprune.engines.pruners import PRUNERS, check_pruner
 from autoprune.engines.ray import check_ray, run_ray
 from autoprune.engines.serial import run_serial
 from autoprune.engines.trial_runner import Event, Job, MakeScorer, Scorer, TrialRunner
 from autoprune.engines.workers import Workers
-from autoprune.errors import ConfigError, suggest
+from autoprune.errors import ConfigError, unknown
 
 Engine = Callable[[TrialRunner, MakeScorer, Workers], None]
 
@@ -43,6 +43,7 @@ __all__ = [
     "TrialRunner",
     "Workers",
     "check_engine",
+    "check_pruner",
     "run_search",
 ]
 
@@ -59,8 +60,7 @@ def check_engine(engine: str, workers: Workers, device: str | None = None) -> No
         ConfigError: it is unknown (the nearest is named), or what it needs is not there.
     """
     if engine not in ENGINES:
-        hint = suggest(engine, ENGINES) or f" Known: {', '.join(ENGINES)}."
-        raise ConfigError(f"search.engine: unknown engine {engine!r}.{hint}")
+        raise ConfigError(unknown("search.engine", engine, ENGINES))
     if engine in _CHECKS:
         _CHECKS[engine](workers, device)
 

@@ -25,7 +25,7 @@ from typing import Any
 from autoprune.engines.serial import climb
 from autoprune.engines.trial_runner import MAX_DEATHS, Job, MakeScorer, TrialRunner
 from autoprune.engines.workers import Workers
-from autoprune.errors import StudyError, TrialError
+from autoprune.errors import StudyError, TrialError, summary_of
 
 _STOP_TIMEOUT_S = 5.0
 
@@ -137,10 +137,9 @@ def _spawn(make_scorer: MakeScorer, threads: int) -> _Worker:
     except Exception as error:  # whatever the parts of a model or of a user's data raise as they are pickled
         mine.close()
         theirs.close()
-        reason = " ".join(str(error).split())
         raise StudyError(
-            f"search.engine: model or data cannot be handed to worker processes ({reason}); define their "
-            'classes and functions at the top of a module, or use engine = "serial".'
+            f"search.engine: model or data cannot be handed to worker processes ({summary_of(error)}); "
+            'define their classes and functions at the top of a module, or use engine = "serial".'
         ) from error
     theirs.close()
     return _Worker(process, mine)
@@ -197,7 +196,7 @@ def _work(make_scorer: MakeScorer, pipe: Connection, threads: int) -> None:
     try:
         scorer = make_scorer()
     except Exception as error:
-        pipe.send(("broken", f"{type(error).__name__}: {error}"))
+        pipe.send(("broken", summary_of(error)))
         return
     pipe.send(("ready", None))
     while True:

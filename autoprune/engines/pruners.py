@@ -23,7 +23,7 @@ from optuna.pruners import (
 )
 from optuna.trial import FrozenTrial
 
-from autoprune.errors import ConfigError, suggest
+from autoprune.errors import ConfigError, unknown
 from autoprune.samplers import view_study
 from autoprune.study.records import ORIGIN, took_scores
 
@@ -96,15 +96,23 @@ trials are in each.
 """
 
 
+def check_pruner(name: str) -> None:
+    """Refuse a pruner that there is not.
+
+    Raises:
+        ConfigError: the name is unknown (the nearest is named).
+    """
+    if name not in PRUNERS:
+        raise ConfigError(unknown("search.pruner", name, PRUNERS))
+
+
 def make_pruner(name: str, rungs: int) -> BasePruner:
     """Make a pruner by name.
 
     Raises:
         ConfigError: the name is unknown (the nearest is named).
     """
-    if name not in PRUNERS:
-        hint = suggest(name, PRUNERS) or f" Known: {', '.join(PRUNERS)}."
-        raise ConfigError(f"search.pruner: unknown pruner {name!r}.{hint}")
+    check_pruner(name)
     return PRUNERS[name](rungs)
 
 

@@ -34,7 +34,7 @@ from autoprune.engines.pruners import REDUCTION, EarlyStopping, rung_step
 from autoprune.engines.serial import climb
 from autoprune.engines.trial_runner import MAX_DEATHS, Job, MakeScorer, TrialRunner
 from autoprune.engines.workers import TrialResources
-from autoprune.errors import StudyError, TrialError, reason_of
+from autoprune.errors import StudyError, TrialError, reason_of, summary_of
 from autoprune.study import RungScore
 from autoprune.study.records import took_scores
 
@@ -53,10 +53,9 @@ def pack(make_scorer: MakeScorer) -> bytes:
     try:
         return bytes(ray.cloudpickle.dumps(make_scorer))  # type: ignore[no-untyped-call]
     except Exception as error:  # whatever the parts of a model or of a user's data raise
-        reason = " ".join(str(error).split())
         raise StudyError(
-            f"search.engine: model or data cannot be handed to Ray's workers ({reason}); use engine = "
-            '"serial".'
+            f"search.engine: model or data cannot be handed to Ray's workers ({summary_of(error)}); use "
+            'engine = "serial".'
         ) from error
 
 
@@ -374,7 +373,7 @@ class Climb(tune.Trainable):
             here.settle()
             self._scorer = ray.cloudpickle.loads(given["parcel"])()
         except Exception as error:
-            self._broken = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            self._broken = summary_of(error)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

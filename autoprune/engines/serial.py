@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from autoprune.engines.trial_runner import Job, MakeScorer, Scorer, TrialRunner
 from autoprune.engines.workers import Workers
-from autoprune.errors import TrialError
+from autoprune.errors import TrialError, summary_of
 from autoprune.study import RungScore
 
 
@@ -49,8 +49,7 @@ def climb(scorer: Scorer, widths: Mapping[str, int], seed: int) -> Iterator[Rung
         except TrialError:
             raise
         except Exception as error:
-            text = " ".join(str(error).split())
-            raise TrialError(f"{type(error).__name__}: {text}"[:500]) from error
+            raise TrialError(summary_of(error)) from error
         if rung is None:
             return
         yield rung

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autoprune.errors import CheckpointError, PlanError
+from autoprune.errors import CheckpointError, PlanError, summary_of
 from autoprune.graph.capture import ExampleInputs
 from autoprune.graph.example import example_of
 from autoprune.graph.patches import Patch, read_patches
@@ -166,9 +166,7 @@ def from_json(values: Any, where: str) -> Recipe:
             raise ValueError("a tie to a tensor that is not stored")
         return recipe
     except (KeyError, TypeError, ValueError, AttributeError, PlanError) as error:
-        raise CheckpointError(
-            f"{where}: is damaged ({type(error).__name__}: {error}); save the model again."
-        ) from error
+        raise CheckpointError(f"{where}: is damaged ({summary_of(error)}); save the model again.") from error
 
 
 def example_from(recipe: Recipe) -> ExampleInputs | None:

@@ -9,7 +9,7 @@ is a function that writes a file and returns how to run it, and a row in EXPORTE
 
 from __future__ import annotations
 
-import contextlib
+import io
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from autoprune.errors import ExportError, suggest
+from autoprune.atomic import replacing
+from autoprune.errors import ExportError, reason_of, unknown
 from autoprune.graph.capture import ExampleInputs, call, normalise_inputs, repeat_batch, unchanged
 from autoprune.graph.example import example_of
 
@@ -77,27 +78,21 @@ def export(
     """
     path = Path(path)
     if format not in EXPORTERS:
-        raise ExportError(
-            f'format "{format}": unknown.{suggest(format, EXPORTERS)} Known: {", ".join(EXPORTERS)}.'
-        )
+        raise ExportError(unknown("format", format, EXPORTERS))
     inputs = _on_device(_example(small, example_inputs), small)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part.{format}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.touch()
-        with unchanged(small), torch.random.fork_rng(devices=[]), torch.no_grad():
+        with (
+            replacing(path, suffix=f".{format}") as partial,
+            unchanged(small),
+            torch.random.fork_rng(devices=[]),
+            torch.no_grad(),
+        ):
             for module in small.modules():
                 module.training = False
-            run = _write(small, repeat_batch(inputs, 2), part, path, format)
+            run = _write(small, repeat_batch(inputs, 2), partial, path, format)
             difference = _compare(small, run, inputs, path, tolerance)
-        os.replace(part, path)
     except OSError as error:
-        raise ExportError(
-            f"{path}: cannot be written ({error.strerror or error}); choose another place."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+        raise ExportError(f"{path}: cannot be written ({reason_of(error)}); choose another place.") from error
     return ExportReport(path, format, difference)
 
 
@@ -148,10 +143,15 @@ def onnx_feed(session: Any, inputs: ExampleInputs) -> dict[str, NDArray[Any]]:
 
 
 def export_pt2(model: nn.Module, inputs: ExampleInputs, path: Path) -> Runner:
-    """Write torch.export's archive and load it back."""
+    """Write torch.export's archive and load it back.
+
+    It is made in memory: where the disk is full, torch's own writer to files ends the process.
+    """
     args, kwargs, shapes = _call_with_free_batch(inputs)
     program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
-    torch.export.save(program, path)
+    archive = io.BytesIO()
+    torch.export.save(program, archive)
+    path.write_bytes(archive.getbuffer())
     loaded = torch.export.load(path).module()
     return lambda inputs: _tensors(call(loaded, inputs))
 
@@ -199,7 +199,7 @@ def _write(model: nn.Module, inputs: ExampleInputs, part: Path, path: Path, form
         raise
     except Exception as error:  # exporters raise whatever their packages raise
         raise ExportError(
-            f"{path}: {type(model).__name__} cannot be exported to {format}: {_first_line(error)}"
+            f"{path}: {type(model).__name__} cannot be exported to {format}: {reason_of(error)}"
         ) from error
 
 
@@ -217,7 +217,7 @@ def _compare(
         try:
             got = run(batch)
         except Exception as error:  # runtimes raise whatever they like
-            raise ExportError(f"{path}: does not run at batch {size}: {_first_line(error)}") from error
+            raise ExportError(f"{path}: does not run at batch {size}: {reason_of(error)}") from error
         if [tensor.shape for tensor in got] != [tensor.shape for tensor in expected]:
             shapes = [[list(tensor.shape) for tensor in tensors] for tensors in (got, expected)]
             raise ExportError(
@@ -252,7 +252,3 @@ def _randomised(tensor: Tensor, generator: torch.Generator) -> Tensor:
 
 def _tensors(outputs: object) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -22,7 +22,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from autoprune.errors import CheckpointError, ExportError, PlanError
+from autoprune.atomic import replacing
+from autoprune.errors import CheckpointError, ExportError, PlanError, reason_of
 from autoprune.export.recipe import Leaf, Recipe, describe, example_from, from_json, named_leaves, to_json
 from autoprune.graph.example import note_example
 from autoprune.graph.patches import apply_patches
@@ -52,26 +53,22 @@ def save_pruned(
     """
     folder = Path(folder)
     recipe = describe(small, plan, extra or {})
-    weights_part, recipe_part = (folder / f".{name}.{os.getpid()}.part" for name in (WEIGHTS, RECIPE))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_tensors(small, weights_part)
-        text = json.dumps(to_json(replace(recipe, digest=_digest(weights_part))), indent=1)
-        recipe_part.write_text(text, encoding="utf-8")
-        _sync(recipe_part)
-        _commit(folder, weights_part, recipe_part)
+        # The recipe's digest says which tensors are its own, so its rename, the last of all, decides.
+        with replacing(folder / RECIPE) as recipe_part, replacing(folder / WEIGHTS) as weights_part:
+            _write_tensors(small, weights_part)
+            text = json.dumps(to_json(replace(recipe, digest=_digest(weights_part))), indent=1)
+            recipe_part.write_text(text, encoding="utf-8")
+            _set_aside(folder)
+        (folder / _PREVIOUS).unlink(missing_ok=True)
     except OSError as error:
         raise ExportError(
-            f"{folder}: cannot be written ({error.strerror or error}); choose another folder."
+            f"{folder}: cannot be written ({reason_of(error)}); choose another folder."
         ) from error
     except (TypeError, ValueError) as error:
         raise ExportError(
             f"{folder}: extra cannot be stored as JSON ({error}); give plain values."
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            weights_part.unlink(missing_ok=True)
-            recipe_part.unlink(missing_ok=True)
 
 
 def load_pruned(folder: str | os.PathLike[str], make_model: Callable[[], nn.Module]) -> nn.Module:
@@ -133,28 +130,19 @@ def _write_tensors(model: nn.Module, path: Path) -> None:
             raise ExportError(f"{path.parent}: tensor {name} is {kind} and cannot be stored.")
     try:
         write_tensors(leaves, path)
-    except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, ValueError, RuntimeError) as error:
         raise ExportError(f"{path.parent}: the tensors cannot be stored ({error}).") from error
-    _sync(path)
 
 
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def _commit(folder: Path, weights_part: Path, recipe_part: Path) -> None:
-    """Put both files in place. The recipe's digest says which tensors are its own, so its rename decides."""
-    weights, previous, recipe = folder / WEIGHTS, folder / _PREVIOUS, folder / RECIPE
+def _set_aside(folder: Path) -> None:
+    """Give the tensors that the folder's recipe belongs to their other name, under which they load too."""
+    weights, previous = folder / WEIGHTS, folder / _PREVIOUS
     if previous.exists():  # an earlier save was killed here
         with contextlib.suppress(CheckpointError):
             if _digest(previous) == read_recipe(folder).digest:
                 os.replace(previous, weights)
     if weights.exists():
         os.replace(weights, previous)
-    os.replace(weights_part, weights)
-    os.replace(recipe_part, recipe)
-    previous.unlink(missing_ok=True)
 
 
 def _digest(path: Path) -> str:
@@ -173,7 +161,7 @@ def _read_tensors(folder: Path, recipe: Recipe) -> dict[str, Tensor]:
         intact = next((file for file in found if _digest(file) == recipe.digest), None)
         tensors = {} if intact is None else safetensors.torch.load_file(intact)
     except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({str(error).splitlines()[0]}); {advice}") from error
+        raise CheckpointError(f"{path}: cannot be read ({reason_of(error)}); {advice}") from error
     if intact is None or set(tensors) != set(recipe.tensors):
         raise CheckpointError(f"{path}: is damaged, or not the file that {RECIPE} was written with; {advice}")
     for name, leaf in recipe.tensors.items():

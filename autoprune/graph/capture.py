@@ -23,7 +23,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from autoprune.errors import TraceError
+from autoprune.errors import TraceError, reason_of
 
 ExampleInputs = tuple[object, ...] | dict[str, object]
 
@@ -214,9 +214,8 @@ def _set_training(model: nn.Module, training: bool) -> None:
 def _explain(model: nn.Module, error: Exception) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/torch/" not in frame.filename]
     where = next((f"{f.filename}:{f.lineno} ({f.line})" for f in reversed(frames) if f.name == "forward"), "")
-    cause = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     place = f" at {where}" if where else ""
     return (
-        f"{type(model).__name__} cannot be traced{place}: {cause.strip()}. torch.export must be able "
+        f"{type(model).__name__} cannot be traced{place}: {reason_of(error)}. torch.export must be able "
         "to follow the forward pass: replace branches on tensor values there, or check the example inputs."
     )

@@ -14,12 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from autoprune.arrays import IntArray
 from autoprune.graph import Prunable
 from autoprune.latency.operators import Operator
-
-IntArray = NDArray[np.int64]
 
 LEVELS = 7
 """A prime, as the array needs; it has a candidate for each pair of levels."""

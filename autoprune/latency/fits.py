@@ -20,15 +20,13 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from autoprune.arrays import FloatArray
 from autoprune.errors import LatencyError
 from autoprune.latency.grains import Grain, effective
 from autoprune.latency.leastsquares import solve_non_negative
 from autoprune.latency.surfaces import CUTS, Form, Readings, Surface, fit_surfaces, sum_kinds, sum_surfaces
 from autoprune.latency.works import Work, fit_works
-
-FloatArray = NDArray[np.float64]
 
 Fitter: TypeAlias = Callable[[Readings, Sequence[Form]], list[Surface]]
 """(what was measured, a form for each signature) -> a surface for each signature."""

@@ -9,12 +9,10 @@ surfaces of the coefficients.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import nnls
 
+from autoprune.arrays import FloatArray
 from autoprune.errors import LatencyError
-
-FloatArray = NDArray[np.float64]
 
 _STEPS_A_COLUMN = 30
 """Ten times scipy's own limit, which columns that nearly depend on one another may reach."""

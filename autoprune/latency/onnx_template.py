@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autoprune.arrays import IntArray
 from autoprune.errors import LatencyError
 from autoprune.graph import Prunable
 from autoprune.latency.operators import Call
@@ -28,8 +29,6 @@ from autoprune.latency.probes.onnx_runtime import export_for_timing
 from autoprune.latency.setting import LatencySetting
 from autoprune.latency.sizes import Observations, Size
 from autoprune.latency.widths import narrowed
-
-IntArray = NDArray[np.int64]
 
 _LONGEST_CONSTANT = 64
 """Elements of the integer tensors that are taken for shapes and positions; larger ones are data."""

@@ -13,14 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from autoprune.arrays import FloatArray, IntArray
 from autoprune.latency.operators import Operator
 from autoprune.latency.surfaces import Surface
 from autoprune.latency.table import LatencyTable
-
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
 
 _CHUNK = 2048
 """Candidates predicted at once: bounds the memory, and keeps the work in the caches."""

@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from autoprune.arrays import FloatArray, IntArray
 from autoprune.graph import Prunable
 from autoprune.graph.capture import call
 from autoprune.latency.onnx_template import OnnxTemplate, make_template
@@ -43,9 +43,6 @@ from autoprune.latency.setting import LatencySetting
 from autoprune.latency.sizes import Observations, observe
 from autoprune.latency.timing import Timed
 from autoprune.latency.widths import narrowed
-
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

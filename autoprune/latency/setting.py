@@ -13,10 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
-from autoprune.errors import ConfigError, suggest
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-"""Number formats; parameters and inputs are converted, as a deployed model's are (no autocast)."""
+from autoprune.dtypes import DTYPES
+from autoprune.errors import ConfigError, unknown
 
 ONNX_PLACE = "{onnx}"
 """What stands in a command for the path of the ONNX file."""
@@ -57,10 +55,7 @@ class LatencySetting:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"latency.{name}: got {value!r}, expected an integer >= 1.")
         if self.dtype not in DTYPES:
-            hint = suggest(self.dtype, DTYPES)
-            raise ConfigError(
-                f'latency.dtype: got "{self.dtype}", expected one of {", ".join(DTYPES)}.{hint}'
-            )
+            raise ConfigError(unknown("latency.dtype", self.dtype, DTYPES))
         if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
             raise ConfigError(
                 f'latency.device: "{self.device}" is no device; use "cpu", "cuda" or "cuda:1" and the like.'

@@ -16,14 +16,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from autoprune.arrays import IntArray
 from autoprune.cost import axis_size
 from autoprune.graph import Prunable
 from autoprune.graph.context import Factor
 from autoprune.graph.labels import LabelVector
-
-IntArray = NDArray[np.int64]
 
 MOST_OBSERVATIONS = 4
 """The dense model and at most so many less one narrowed ones: each costs a run or an export."""

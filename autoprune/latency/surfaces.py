@@ -18,12 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autoprune.arrays import BoolArray, FloatArray, IntArray
 from autoprune.latency.grains import Grain, Grains, effective
 from autoprune.latency.leastsquares import solve_non_negative
-
-BoolArray = NDArray[np.bool_]
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
 
 CUTS: tuple[tuple[float, ...], ...] = (
     (1.0,),

@@ -11,7 +11,6 @@ device, under another setting or for another model it is refused.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from autoprune.atomic import replacing
 from autoprune.errors import AutopruneError, LatencyError, reason_of
 from autoprune.graph import Prunable
 from autoprune.latency.fingerprint import Fingerprint, device_fingerprint
@@ -137,15 +137,10 @@ class LatencyTable:
         Raises:
             LatencyError: the file cannot be written.
         """
-        whole = Path(path)
-        partial = whole.with_name(f"{whole.name}.partial")
         try:
-            whole.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(self.to_json()), "utf-8")
-            os.replace(partial, whole)
+            with replacing(Path(path)) as partial:
+                partial.write_text(json.dumps(self.to_json()), "utf-8")
         except OSError as error:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
             raise LatencyError(
                 f"{path}: cannot be written ({reason_of(error)}); choose another place."
             ) from error

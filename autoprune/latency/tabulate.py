@@ -14,8 +14,8 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from autoprune.arrays import FloatArray, IntArray
 from autoprune.graph import Prunable
 from autoprune.latency.design import LEVELS, LEVELS_WHOLE, design
 from autoprune.latency.fingerprint import device_fingerprint
@@ -29,9 +29,6 @@ from autoprune.latency.table import Calibration, LatencyTable
 from autoprune.latency.timing import Progress, time_in_turn
 from autoprune.latency.turns import Beside, Reference
 from autoprune.latency.works import kind_of
-
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
 
 MOST_ROUNDS = 5
 

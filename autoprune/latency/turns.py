@@ -16,13 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from autoprune.arrays import FloatArray, IntArray
 from autoprune.latency.profiles import Opened
 from autoprune.latency.timing import Timed
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 _SLICE_SECONDS = 0.005
 """What the passes of a slice fill; slower models pass once."""

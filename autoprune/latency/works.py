@@ -15,13 +15,11 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from autoprune.arrays import BoolArray, FloatArray
 from autoprune.latency.grains import effective
 from autoprune.latency.leastsquares import solve_non_negative
 from autoprune.latency.operators import MOST_SIZES, Call, Number, Share
 from autoprune.latency.surfaces import Form, Readings, Surface, observed_kinds
-
-BoolArray = NDArray[np.bool_]
-FloatArray = NDArray[np.float64]
 
 Work: TypeAlias = Sequence[tuple[Call, Sequence[Number]]]
 """The calls of an operator with their numbers."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from autoprune.errors import BudgetError, ConfigError, suggest
+from autoprune.errors import BudgetError, ConfigError, unknown
 from autoprune.graph import Cost
 from autoprune.report.costs import option_of_key
 from autoprune.settings import Amount, BudgetSettings
@@ -161,8 +161,7 @@ def read_limit(name: str, text: str, dense: Mapping[str, float]) -> Limit:
     """
     named = {key.name: key for key in KEYS}
     if name not in named:
-        hint = suggest(name, named) or f" Known: {', '.join(named)}."
-        raise ConfigError(f'limits: unknown cost "{name}".{hint}')
+        raise ConfigError(unknown("limits", name, named, kind="cost"))
     key = named[name]
     whole = dense.get(key.cost, 0.0)
     limit = Limit(key, text, 0.0, is_share=False, whole=whole)

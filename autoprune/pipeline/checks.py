@@ -8,12 +8,11 @@ Before: a settled config; after: `search`, which then loads, traces and, last of
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from pathlib import Path
 
 from autoprune.criteria import CRITERIA
-from autoprune.engines import ENGINES, PRUNERS, Workers, check_engine
-from autoprune.errors import ConfigError, StudyError, suggest
+from autoprune.engines import Workers, check_engine, check_pruner
+from autoprune.errors import ConfigError, StudyError, unknown
 from autoprune.pipeline.amounts import check_amounts
 from autoprune.pipeline.latency import latency_setting
 from autoprune.pipeline.objectives import objective_costs
@@ -23,7 +22,7 @@ from autoprune.pipeline.scoring import parse_rungs
 from autoprune.pipeline.train import AUTO, named_setting, schedule_of, trained_path
 from autoprune.pipeline.warm_starts import WARM_STARTS
 from autoprune.precision import resolve_device
-from autoprune.samplers import SAMPLERS, EvolutionRates, check_objectives
+from autoprune.samplers import EvolutionRates, check_sampler
 from autoprune.samplers.evolution import settled_rates
 from autoprune.settings import EvolutionSettings, LatencySettings, RunConfig, SearchSettings
 from autoprune.study import study_state
@@ -35,7 +34,7 @@ IDLE_PRUNERS = ("none", SearchSettings().pruner)
 
 
 def check_names(config: RunConfig, *, measured: bool = False) -> None:
-    """Refuse names that no table has, and numbers that no schedule takes.
+    """Refuse names that no table has, and numbers that no schedule takes; `check_engine_runs` says the rest.
 
     Args:
         config: settled.
@@ -45,22 +44,19 @@ def check_names(config: RunConfig, *, measured: bool = False) -> None:
         ConfigError: the first that is wrong, with the nearest known name.
     """
     search = config.search
-    for key, name, known in (
-        ("sampler", search.sampler, SAMPLERS),
-        ("engine", search.engine, ENGINES),
-        ("pruner", search.pruner, PRUNERS),
-        ("criterion", search.criterion, CRITERIA),
-    ):
-        _check_name(f"search.{key}", name, known)
     costs = objective_costs(search)
-    check_objectives(search.sampler, 1 + len(costs))
+    check_sampler(search.sampler, 1 + len(costs))
+    check_pruner(search.pruner)
+    if search.criterion not in CRITERIA:
+        raise ConfigError(unknown("search.criterion", search.criterion, CRITERIA))
     if costs and search.pruner not in IDLE_PRUNERS:
         raise ConfigError(
             f'search.pruner: "{search.pruner}" judges by the score alone, and search.objectives names '
             f'{1 + len(costs)}: every trial climbs all rungs then. Set "none", or leave it out.'
         )
     for name in search.warm_starts:
-        _check_name("search.warm_starts", name, WARM_STARTS)
+        if name not in WARM_STARTS:
+            raise ConfigError(unknown("search.warm_starts", name, WARM_STARTS))
     if search.sampler == "evolution":
         settled_rates(rates_of(config.evolution), search.trials, 1)
     device = resolve_device(search.device)
@@ -173,10 +169,3 @@ def _state(config: RunConfig) -> str:
     if file is not None and url.startswith("sqlite") and names_in_file(file) == []:
         return "none"
     return study_state(url, str(config.search.study))
-
-
-def _check_name(key: str, name: str, known: Iterable[str]) -> None:
-    names = list(known)
-    if name not in names:
-        hint = suggest(name, names) or f" Known: {', '.join(names)}."
-        raise ConfigError(f'{key}: unknown name "{name}".{hint}')

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from autoprune.data import VisionData, load
 from autoprune.data.randomness import seeded
-from autoprune.errors import ConfigError, reason_of
+from autoprune.errors import ConfigError, reason_of, summary_of
 from autoprune.graph.capture import unchanged
 from autoprune.precision import resolve_device
 from autoprune.rebuild import narrow
@@ -111,9 +111,8 @@ def _outputs(model: nn.Module, inputs: Tensor) -> Tensor:
         try:
             outputs = model(inputs)
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise ConfigError(
-                f"model: its forward pass failed on inputs {tuple(inputs.shape)}: {reason}"
+                f"model: its forward pass failed on inputs {tuple(inputs.shape)}: {summary_of(error)}"
             ) from error
     return main_output(outputs)
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.errors import CheckpointError, ExportError, suggest
+from autoprune.errors import CheckpointError, ExportError, unknown
 from autoprune.export import EXPORTERS, ExportReport, load_pruned, read_recipe, save_pruned
 from autoprune.export import export as export_model
 from autoprune.pipeline.dense import load_dense
@@ -59,9 +59,7 @@ def export(
     """
     formats = (*EXPORTERS, FOLDER_FORMAT)
     if format_name not in formats:
-        raise ExportError(
-            f'--format: unknown "{format_name}"; known: {", ".join(formats)}.{suggest(format_name, formats)}'
-        )
+        raise ExportError(unknown("--format", format_name, formats))
     if dense:
         return _export_dense(str(target), format_name, output, storage)
     folder = _saved_folder(target, storage)

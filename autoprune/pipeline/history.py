@@ -9,15 +9,15 @@ Before: `train`; after: `search`, which scores candidates on images that the den
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from autoprune.atomic import replacing
 from autoprune.data import VisionData
-from autoprune.errors import DataError
+from autoprune.errors import CheckpointError, DataError, abridged, reason_of
 from autoprune.settings import DataSettings, RunConfig
 from autoprune.tensorfile import write_tensors
 from autoprune.zoo import checkpoint_hash
@@ -36,17 +36,22 @@ def history_path(checkpoint: str | Path) -> Path:
 def save_dense(model: nn.Module, path: str | Path, history: Mapping[str, Any]) -> None:
     """Write a model's weights as safetensors, and beside them the history of their training.
 
-    The note names the file's hash, so that it vouches for these weights only. Both are written under another
-    name first, so that neither is ever half there.
+    The note names the file's hash, so that it vouches for these weights only; it is there before they are.
+
+    Raises:
+        CheckpointError: one of the two cannot be written.
     """
     path = Path(path)
-    partial = path.with_name(f"{path.name}.partial")
-    write_tensors(model.state_dict(), partial)
-    note = {"sha256": checkpoint_hash(partial), **history}
-    note_partial = history_path(path).with_suffix(".json.partial")
-    note_partial.write_text(json.dumps(note, indent=2) + "\n", "utf-8")
-    os.replace(note_partial, history_path(path))
-    os.replace(partial, path)
+    try:
+        with replacing(path) as weights, replacing(history_path(path)) as noted:
+            write_tensors(model.state_dict(), weights)
+            note = {"sha256": checkpoint_hash(weights), **history}
+            noted.write_text(json.dumps(note, indent=2) + "\n", "utf-8")
+    except OSError as error:
+        raise CheckpointError(
+            f"checkpoint {path}: cannot be written ({reason_of(error)}); make room for it, then give the "
+            "same command again."
+        ) from error
 
 
 def read_history(checkpoint: str | Path) -> dict[str, Any] | None:
@@ -92,15 +97,10 @@ def _differences(noted: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """Name what differs, what a user can set first: a fingerprint differs with every setting of the data."""
     keys = sorted(wanted, key=lambda key: key == "fingerprint")
     return ", ".join(
-        f"{key} {_short(noted.get(key))} there, {_short(wanted[key])} here"
+        f"{key} {abridged(noted.get(key))} there, {abridged(wanted[key])} here"
         for key in keys
         if noted.get(key) != wanted[key]
     )
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 24 else f"{text[:12]}..."
 
 
 def _is_separate(settings: DataSettings) -> bool:

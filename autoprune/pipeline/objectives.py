@@ -7,7 +7,7 @@ Before: a config; after: the space searches a share of the budget, and the study
 
 from __future__ import annotations
 
-from autoprune.errors import ConfigError, suggest
+from autoprune.errors import ConfigError, unknown
 from autoprune.pipeline.amounts import KEYS
 from autoprune.settings import SearchSettings
 
@@ -28,8 +28,7 @@ def objective_costs(search: SearchSettings) -> tuple[str, ...]:
     named: dict[str, str] = {}
     for name in names[1:]:
         if name not in known:
-            hint = suggest(name, known) or f" Known: {', '.join((SCORE, *known))}."
-            raise ConfigError(f'search.objectives: unknown name "{name}".{hint}')
+            raise ConfigError(unknown("search.objectives", name, known))
         if known[name] in named:
             raise ConfigError(
                 f'search.objectives: "{named[known[name]]}" and "{name}" are the same; leave one out.'

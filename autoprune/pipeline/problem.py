@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
+from autoprune.arrays import FloatArray, IntArray
 from autoprune.errors import ConfigError, suggest
 from autoprune.footprint import make_footprint
 from autoprune.graph import Cost, Prunable
@@ -25,7 +26,6 @@ from autoprune.pipeline.objectives import SCORE, objective_costs
 from autoprune.settings import BudgetSettings, LatencySettings, RunConfig
 from autoprune.space import Budget, SearchSpace, ShareSpace, SpaceSpec, build_space, load_spec
 from autoprune.space.ladder import CostFunction
-from autoprune.space.levels import FloatArray, IntArray
 from autoprune.tracing import trace
 
 SHORT_OF_WINDOW = "No plan fills the budget to 98%: the search takes the nearest below."

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from autoprune.arrays import FloatArray
 from autoprune.criteria import Importance
 from autoprune.data.held import first_batches, spread_samples
 from autoprune.pipeline.dense import Dense
@@ -25,7 +26,7 @@ from autoprune.pipeline.problem import Problem
 from autoprune.precision import Setting
 from autoprune.sensitivity import Cut, Probe, cut_scores, divergences
 from autoprune.settings import RunConfig
-from autoprune.space.levels import FloatArray, Levels
+from autoprune.space.levels import Levels
 
 RATIOS = 4
 """Keep ratios at which each variable is cut alone, where the evaluations suffice; two at least."""

@@ -16,12 +16,12 @@ import copy
 import dataclasses
 import hashlib
 import json
-import os
 from pathlib import Path
 
 from torch import nn
 
-from autoprune.errors import CheckpointError, TrialError
+from autoprune.atomic import replacing
+from autoprune.errors import CheckpointError, TrialError, reason_of
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Stage, Watcher
 from autoprune.pipeline.identity import identify
@@ -163,10 +163,11 @@ def _write(model: nn.Module, path: Path) -> None:
     Raises:
         CheckpointError: the folder cannot be written to.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        write_tensors(model.state_dict(), partial)
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            write_tensors(model.state_dict(), partial)
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise CheckpointError(f"supernet {path}: cannot be written ({error}).") from error
+        raise CheckpointError(
+            f"supernet {path}: cannot be written ({reason_of(error)}); make room for it, then give the same "
+            "command again."
+        ) from error

@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from autoprune.errors import CheckpointError, ConfigError, suggest
+from autoprune.atomic import replacing
+from autoprune.dtypes import DTYPES
+from autoprune.errors import CheckpointError, ConfigError, reason_of, unknown
 from autoprune.latency.placing import cpu_threads
 from autoprune.pipeline.dense import Dense, load_dense, try_task
 from autoprune.pipeline.events import EpochDone, Stage, Watcher, silent
 from autoprune.pipeline.history import save_dense, split_of
 from autoprune.pipeline.places import probe_writable, settle
-from autoprune.precision import DTYPES, Setting, fastest_setting
+from autoprune.precision import Setting, fastest_setting
 from autoprune.settings import FinetuneSettings, RunConfig, ScheduleSettings, SupernetSettings
 from autoprune.train import EpochRecord, Schedule, fit
 from autoprune.train.schedule import OPTIMIZERS, SHAPES
@@ -77,7 +78,6 @@ def train_dense(dense: Dense, config: RunConfig, path: Path, *, watch: Watcher =
     """Train a fresh dense model in place and write it with its history; the state of every epoch is kept."""
     state = path.with_suffix(".training")
     try_task(dense)
-    path.parent.mkdir(parents=True, exist_ok=True)
     setting = _setting_of(state.with_suffix(".setting.json"), dense, config, watch)
     watch(
         Stage(
@@ -116,9 +116,14 @@ def _setting_of(path: Path, dense: Dense, config: RunConfig, watch: Watcher) -> 
         except (OSError, ValueError, TypeError) as error:
             raise CheckpointError(f"{path}: it is corrupt; remove it to start that training over.") from error
     setting = measure_setting(dense, config, watch)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(dataclasses.asdict(setting)), "utf-8")
-    os.replace(partial, path)
+    try:
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(dataclasses.asdict(setting)), "utf-8")
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be written ({reason_of(error)}); make room for it, then give the same "
+            "command again."
+        ) from error
     return setting
 
 
@@ -147,8 +152,7 @@ def named_setting(label: str, device: str) -> Setting:
     settings = [Setting(device, dtype, last, threads) for dtype in DTYPES for last in (False, True)]
     found = {setting.label: setting for setting in settings}
     if label not in found:
-        known = ", ".join([AUTO, *found])
-        raise ConfigError(f'search.setting: unknown "{label}"; known: {known}.{suggest(label, found)}')
+        raise ConfigError(unknown("search.setting", label, [AUTO, *found]))
     return found[label]
 
 
@@ -165,9 +169,7 @@ def schedule_of(settings: ScheduleSettings) -> Schedule:
         ("schedule", settings.schedule, list(SHAPES)),
     ):
         if name not in known:
-            raise ConfigError(
-                f'{section}.{key}: unknown "{name}"; known: {", ".join(known)}.{suggest(name, known)}'
-            )
+            raise ConfigError(unknown(f"{section}.{key}", name, known))
     known_keys = {spec.name for spec in dataclasses.fields(Schedule)}
     values = dataclasses.asdict(settings)
     return Schedule(**{name: value for name, value in values.items() if name in known_keys})

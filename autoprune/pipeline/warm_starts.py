@@ -23,15 +23,15 @@ from typing import Any
 import numpy as np
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from autoprune.arrays import FloatArray, IntArray
 from autoprune.criteria import Importance
-from autoprune.errors import PlanError, reason_of
+from autoprune.errors import PlanError, reason_of, summary_of
 from autoprune.pipeline.events import Stage
 from autoprune.pipeline.ranking import rank_channels
 from autoprune.pipeline.statistics import Ground, Sensitivity, measure_sensitivity
 from autoprune.space import SearchSpace
 from autoprune.space.allocation import cut, drop_gates, ranking_gates, uniform_gates
 from autoprune.space.knapsack import channel_values, knapsack
-from autoprune.space.levels import FloatArray, IntArray
 from autoprune.study import SearchStudy
 
 TRIALS_PER_WARM_START = 3
@@ -237,5 +237,4 @@ def _tell(ground: Ground, origins: list[list[str]], crowded: list[str]) -> None:
 
 
 def _line(error: Exception) -> str:
-    kind = "" if isinstance(error, PlanError) else f"{type(error).__name__}: "
-    return f"{kind}{reason_of(error)}"
+    return reason_of(error) if isinstance(error, PlanError) else summary_of(error)

@@ -24,6 +24,11 @@ from autoprune.study import TrialRecord
 from autoprune.study.records import LATENCY
 
 
+def plain_table(title: str) -> Table:
+    """Return an empty table under a title, ruled below its head alone, so that it fits in 80 columns."""
+    return Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+
+
 def trial_table(summary: StudySummary, *, most: int | None = None, only: TrialRecord | None = None) -> Table:
     """Draw the best trials of a study, and the dense model above them.
 
@@ -32,12 +37,7 @@ def trial_table(summary: StudySummary, *, most: int | None = None, only: TrialRe
         most: rows, all by default; failed trials follow the scored ones.
         only: the one trial to draw.
     """
-    table = Table(
-        title=f"Study {summary.study}: {_counted(summary)}",
-        title_justify="left",
-        box=box.SIMPLE,
-        padding=(0, 1, 0, 0),  # so that it fits in 80 columns
-    )
+    table = plain_table(f"Study {summary.study}: {_counted(summary)}")
     for column in (
         "trial",
         f"{summary.metric}\nafter {summary.rungs[-1]}",
@@ -71,12 +71,7 @@ def trial_table(summary: StudySummary, *, most: int | None = None, only: TrialRe
 def front_table(summary: StudySummary) -> Table:
     """Draw the trials that none dominates, the cheapest first, and the dense model above them."""
     against = ", ".join(map(label, summary.objectives[1:]))
-    table = Table(
-        title=f"Front of {summary.study}: {summary.metric} against {against}",
-        title_justify="left",
-        box=box.SIMPLE,
-        padding=(0, 1, 0, 0),
-    )
+    table = plain_table(f"Front of {summary.study}: {summary.metric} against {against}")
     for column in ("trial", summary.metric, *_cost_headings(summary)):
         table.add_column(column, justify="right")
     table.add_column("origin", no_wrap=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from autoprune.errors import ConfigError, suggest
+from autoprune.errors import ConfigError, unknown
 from autoprune.samplers.brief import Brief, EvolutionRates
 from autoprune.samplers.cmaes import make_cmaes
 from autoprune.samplers.ddpg import make_ddpg
@@ -55,7 +55,7 @@ __all__ = [
     "EvolutionRates",
     "PerTrialSampler",
     "SamplerFactory",
-    "check_objectives",
+    "check_sampler",
     "distributions",
     "make_sampler",
     "trial_seed",
@@ -63,12 +63,14 @@ __all__ = [
 ]
 
 
-def check_objectives(name: str, objectives: int) -> None:
-    """Refuse a sampler that takes one objective for a search of several.
+def check_sampler(name: str, objectives: int) -> None:
+    """Refuse a sampler that there is not, or one that takes one objective for a search of several.
 
     Raises:
-        ConfigError: it does; those that take several are named.
+        ConfigError: the name is unknown (the nearest is named), or those that take several are others.
     """
+    if name not in SAMPLERS:
+        raise ConfigError(unknown("search.sampler", name, SAMPLERS))
     if objectives > 1 and name not in SEVERAL_OBJECTIVES:
         known = ", ".join(f'"{each}"' for each in SEVERAL_OBJECTIVES)
         raise ConfigError(
@@ -104,10 +106,7 @@ def make_sampler(
         ConfigError: the name is unknown (the nearest is named), the sampler lacks what it needs, or it takes
             one objective only.
     """
-    if name not in SAMPLERS:
-        hint = suggest(name, SAMPLERS) or f" Known: {', '.join(SAMPLERS)}."
-        raise ConfigError(f"search.sampler: unknown sampler {name!r}.{hint}")
-    check_objectives(name, objectives)
+    check_sampler(name, objectives)
     brief = Brief(
         seed=seed,
         search_seed=seed,

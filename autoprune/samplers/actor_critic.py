@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
+from autoprune.arrays import FloatArray, IntArray
 from autoprune.samplers.walk import STATE
-from autoprune.space.levels import FloatArray, IntArray
 
 HIDDEN = 64
 """Units of each of the two hidden layers; the paper has 300, for hundreds of episodes."""

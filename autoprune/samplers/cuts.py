@@ -14,12 +14,12 @@ import numpy as np
 from optuna.samplers import BaseSampler
 from scipy.stats import rankdata
 
+from autoprune.arrays import FloatArray, IntArray
 from autoprune.errors import ConfigError
 from autoprune.samplers.brief import Brief
 from autoprune.samplers.history import History
 from autoprune.samplers.plan_sampler import PlanSampler
 from autoprune.space.ladder import Ladder
-from autoprune.space.levels import FloatArray, IntArray
 
 SHARPNESS = 3.0
 """The variable with the lowest statistic is cut e**3, or 20 times, as often as the one with the highest."""

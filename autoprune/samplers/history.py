@@ -22,8 +22,8 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from autoprune.arrays import FloatArray, IntArray
 from autoprune.samplers.brief import Brief
-from autoprune.space.levels import FloatArray, IntArray
 
 OUTCOME, ENDED_BEFORE = "outcome", "ended_before"
 """The attribute of a trial in which a study notes how it ended; in it, how many trials had ended before."""
@@ -58,7 +58,7 @@ class History:
 def read_history(brief: Brief, study: optuna.Study, trial: FrozenTrial) -> History:
     """Read what a study's trials show to the one that is to be proposed.
 
-    The study has one objective; see `check_objectives`.
+    The study has one objective; see `check_sampler`.
     """
     names = {variable.name for variable in brief.space.variables}
     trials = [each for each in study.get_trials(deepcopy=False) if names <= each.params.keys()]

@@ -17,9 +17,9 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial
 
+from autoprune.arrays import FloatArray
 from autoprune.samplers.brief import Brief
 from autoprune.samplers.history import History, feasible, read_history
-from autoprune.space.levels import FloatArray
 
 ATTEMPTS = 16
 """So often a rule is asked for a plan that no trial has tried yet; small spaces may have none left."""

@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from autoprune.arrays import FloatArray, IntArray
 from autoprune.samplers.brief import Brief
 from autoprune.samplers.history import levels_of, places, ratios_at
 from autoprune.space import SearchSpace, Variable
 from autoprune.space.budget import WINDOW_LOW
-from autoprune.space.levels import FloatArray, IntArray
 
 STATE = 8
 """Index, channels, input channels, kernel size, cost, cost reduced so far, cost left, last action."""

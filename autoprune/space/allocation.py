@@ -15,9 +15,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from autoprune.arrays import FloatArray, IntArray
 from autoprune.space.budget import WINDOW_LOW
 from autoprune.space.ladder import Ladder
-from autoprune.space.levels import FloatArray, IntArray, Levels
+from autoprune.space.levels import Levels
 
 
 def cut(ladder: Ladder, gates: Sequence[FloatArray]) -> IntArray:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from autoprune.arrays import FloatArray, IntArray
 from autoprune.space.ladder import Ladder
-from autoprune.space.levels import FloatArray, IntArray
 
 ROUNDING = 1e-9
 _LOWER_WINDOWS = (0.98, 0.95, 0.9, 0.8, 0.6, 0.3, 0.0)

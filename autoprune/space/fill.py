@@ -15,15 +15,12 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from autoprune.arrays import BoolArray, FloatArray, IntArray
 from autoprune.space.budget import WINDOW_LOW
 from autoprune.space.exhaustive import ROUNDING, fullest_plans, list_plans, nearest_plan
 from autoprune.space.ladder import CHUNK, Ladder
-from autoprune.space.levels import FloatArray, IntArray
-
-BoolArray = NDArray[np.bool_]
 
 BISECTIONS = 30
 LISTED = 16_384

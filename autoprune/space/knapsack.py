@@ -16,10 +16,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from autoprune.arrays import FloatArray, IntArray
 from autoprune.space.allocation import cut, uniform_gates
 from autoprune.space.fill import exchanges
 from autoprune.space.ladder import Ladder
-from autoprune.space.levels import FloatArray, IntArray, Levels
+from autoprune.space.levels import Levels
 
 ROUNDS = 20
 """Linearisations at most; they mostly settle after five."""

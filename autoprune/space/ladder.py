@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from autoprune.arrays import FloatArray, IntArray
 from autoprune.space.budget import Budget
-from autoprune.space.levels import FloatArray, IntArray, Levels
+from autoprune.space.levels import Levels
 
 if TYPE_CHECKING:
     from autoprune.graph import Cost

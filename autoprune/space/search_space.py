@@ -17,20 +17,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from autoprune.arrays import FloatArray, IntArray
 from autoprune.errors import BudgetError, ConfigError, PlanError, suggest
 from autoprune.graph.groups import ChannelGroup
 from autoprune.space.budget import Budget
 from autoprune.space.fill import Filler
 from autoprune.space.ladder import CostFunction, Ladder
-from autoprune.space.levels import (
-    FloatArray,
-    IntArray,
-    Levels,
-    allowed_widths,
-    make_levels,
-    relaxed_step,
-    unit_step,
-)
+from autoprune.space.levels import Levels, allowed_widths, make_levels, relaxed_step, unit_step
 from autoprune.space.spec import SpaceSpec, matches
 
 if TYPE_CHECKING:

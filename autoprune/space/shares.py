@@ -18,10 +18,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from autoprune.arrays import FloatArray, IntArray
 from autoprune.errors import ConfigError
 from autoprune.space.budget import WINDOW_LOW
 from autoprune.space.ladder import Ladder
-from autoprune.space.levels import FloatArray, IntArray, Levels
+from autoprune.space.levels import Levels
 from autoprune.space.search_space import Reach, SearchSpace
 
 SHARE = "budget_share"

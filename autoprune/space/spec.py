@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from autoprune.errors import ConfigError, reason_of, suggest
+from autoprune.errors import ConfigError, reason_of, unknown
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,7 @@ def _read_entry(where: str, kind: type[Tie] | type[Override], entry: Mapping[str
 def _refuse_unknown(where: str, values: Mapping[str, Any], known: set[str]) -> None:
     for key in values:
         if key not in known:
-            hint = suggest(key, known) or f" Known: {', '.join(sorted(known))}."
-            raise ConfigError(f"{where}: unknown key {key}.{hint}")
+            raise ConfigError(unknown(where, key, sorted(known), kind="key"))
 
 
 def _checked(where: str, values: Mapping[str, Any]) -> dict[str, Any]:

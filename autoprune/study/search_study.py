@@ -20,7 +20,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
-from autoprune.errors import StudyError, suggest
+from autoprune.errors import StudyError, abridged, suggest
 from autoprune.study import queue
 from autoprune.study.front import best_of
 from autoprune.study.header import HEADER, is_blank, read_header, write_header
@@ -63,7 +63,7 @@ class SearchStudy:
             StudyError: naming everything that differs.
         """
         differs = [
-            f"{key} is {_short(identity.get(key))} here and {_short(self.identity.get(key))} in the study"
+            f"{key} is {abridged(identity.get(key))} here and {abridged(self.identity.get(key))} in the study"
             for key in dict.fromkeys([*self.identity, *identity])
             if identity.get(key) != self.identity.get(key)
         ]
@@ -326,13 +326,3 @@ def study_state(url: str, name: str) -> Literal["none", "ours", "foreign"]:
 def study_names(storage: BaseStorage) -> list[str]:
     """Return the names of all studies in a storage."""
     return [study.study_name for study in storage.get_all_studies()]
-
-
-def _short(fingerprint: str | None) -> str:
-    return (
-        "missing"
-        if fingerprint is None
-        else fingerprint
-        if len(fingerprint) <= 24
-        else f"{fingerprint[:12]}..."
-    )

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.errors import ConfigError, suggest
+from autoprune.errors import ConfigError, unknown
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,7 @@ class Schedule:
             ("schedule", self.schedule, SHAPES),
         ):
             if value not in table:
-                known = ", ".join(table)
-                raise ConfigError(
-                    f'schedule.{name}: unknown "{value}"; known: {known}.{suggest(value, table)}'
-                )
+                raise ConfigError(unknown(f"schedule.{name}", value, table))
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Return the length in steps, for a training part of `steps_per_epoch` batches."""

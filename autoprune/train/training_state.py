@@ -8,9 +8,7 @@ Before: `train.loop` gathers the state. After: the same training, in another pro
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.errors import CheckpointError
+from autoprune.atomic import replacing
+from autoprune.errors import CheckpointError, reason_of
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -35,20 +34,17 @@ def save_state(path: Path, identity: Mapping[str, str], state: Mapping[str, Any]
     """Write `state` (tensors, numbers, strings, lists, dicts) to `path`, atomically.
 
     Raises:
-        CheckpointError: the folder cannot be written to.
+        CheckpointError: it cannot be written there.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
+        with replacing(path) as partial, open(partial, "wb") as file:
             torch.save({"identity": dict(identity), "state": dict(state)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
     except (OSError, RuntimeError) as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise CheckpointError(f"training state {path}: cannot be written ({error}).") from error
+        reason = reason_of(error.__context__ or error)  # torch's RuntimeError hides the file's OSError
+        raise CheckpointError(
+            f"training state {path}: cannot be written ({reason}); make room for it, then give the same "
+            "command again."
+        ) from error
 
 
 def load_state(path: Path, identity: Mapping[str, str]) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
-from autoprune.errors import ConfigError, suggest
+from autoprune.errors import ConfigError, suggest, summary_of
 from autoprune.userfunction import load_function
 from autoprune.zoo.checkpoint import checkpoint_hash, load_checkpoint
 from autoprune.zoo.densenet import densenet40
@@ -83,8 +83,7 @@ def _call_factory(reference: str, classes: int, in_channels: int) -> nn.Module:
     try:
         model = factory(**{key: value for key, value in offered.items() if key in taken})
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".replace("\n", " ")
-        raise ConfigError(f'model.factory: "{reference}" failed: {reason}') from error
+        raise ConfigError(f'model.factory: "{reference}" failed: {summary_of(error)}') from error
     if not isinstance(model, nn.Module):
         raise ConfigError(
             f'model.factory: "{reference}" returned a {type(model).__name__}, expected a torch.nn.Module.'

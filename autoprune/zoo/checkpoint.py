@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from autoprune.errors import CheckpointError, reason_of, suggest
+from autoprune.errors import CheckpointError, reason_of, suggest, summary_of
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")
 """Keys under which training scripts keep the state_dict inside a larger dict."""
@@ -99,7 +99,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     except PermissionError as error:
         raise CheckpointError(f"checkpoint {path}: cannot be read ({reason_of(error)}).") from error
     except Exception as error:  # garbage leads the readers to errors of any kind
-        raise CheckpointError(f"checkpoint {path}: it is corrupt ({_reason(error)}).") from error
+        raise CheckpointError(f"checkpoint {path}: it is corrupt ({summary_of(error)}).") from error
     for key in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -140,7 +140,3 @@ def _listed(word: str, names: list[str]) -> str:
         return ""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{word} {', '.join(names[:3])}{more}"
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]

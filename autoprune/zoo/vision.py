@@ -12,7 +12,7 @@ from typing import Any
 import torchvision  # type: ignore[import-untyped]  # ships no types
 from torch import nn
 
-from autoprune.errors import ConfigError, suggest
+from autoprune.errors import ConfigError, summary_of, unknown
 
 
 def vision_names() -> list[str]:
@@ -39,8 +39,9 @@ def make_vision_model(name: str, classes: int, in_channels: int, weights: str | 
     except (OSError, RuntimeError) as error:
         if weights is None:
             raise
-        reason = f"{type(error).__name__}: {error}".replace("\n", " ")
-        raise ConfigError(f'model.weights: "{weights}" of {name} cannot be had: {reason}') from error
+        raise ConfigError(
+            f'model.weights: "{weights}" of {name} cannot be had: {summary_of(error)}'
+        ) from error
     if in_channels != 3:
         _remake_first_convolution(model, in_channels)
     return model
@@ -49,11 +50,7 @@ def make_vision_model(name: str, classes: int, in_channels: int, weights: str | 
 def _find_weights(name: str, weights: str, classes: int) -> Any:
     known = torchvision.models.get_model_weights(name)
     if weights not in known.__members__:
-        names = list(known.__members__)
-        raise ConfigError(
-            f'model.weights: {name} has no weights "{weights}"; known: {", ".join(names)}.'
-            f"{suggest(weights, names)}"
-        )
+        raise ConfigError(unknown(f"model.weights of {name}", weights, known.__members__))
     found = known[weights]
     trained_for = len(found.meta["categories"])
     if trained_for != classes:

@@ -172,11 +172,11 @@ def test_a_storage_that_is_locked_in_mid_search_gets_one_line(tmp_path: Path) ->
 
 def test_unknown_names_suggest_the_nearest(url: str) -> None:
     study = new_study(url)
-    with pytest.raises(ConfigError, match=r'unknown engine \'serail\'. Did you mean "serial"'):
+    with pytest.raises(ConfigError, match=r'search\.engine: unknown name "serail"\. Did you mean "serial"'):
         run_search("serail", toy_runner(study), make_toy)
-    with pytest.raises(ConfigError, match=r'unknown pruner \'medain\'. Did you mean "median"'):
+    with pytest.raises(ConfigError, match=r'search\.pruner: unknown name "medain"\. Did you mean "median"'):
         toy_runner(study, pruner="medain")
-    with pytest.raises(ConfigError, match=r'unknown sampler \'cma\'. Did you mean "cmaes"'):
+    with pytest.raises(ConfigError, match=r'search\.sampler: unknown name "cma"\. Did you mean "cmaes"'):
         toy_runner(study, sampler="cma")
     assert study.records() == []
 

@@ -14,7 +14,7 @@ from autoprune.latency import LatencySetting
     [
         ({"batch": 0}, r"latency\.batch: got 0, expected an integer >= 1"),
         ({"threads": True}, r"latency\.threads: got True, expected an integer >= 1"),
-        ({"dtype": "float8"}, r'latency\.dtype: got "float8", expected one of .* Did you mean "float32"'),
+        ({"dtype": "float8"}, r'latency\.dtype: unknown name "float8"\. Did you mean "float32"'),
         ({"device": "gpu"}, r'latency\.device: "gpu" is no device; use "cpu", "cuda"'),
         ({"probe": "command"}, r'latency\.command: probe = "command" and a command go together'),
         ({"command": "time {onnx}"}, r"latency\.command: .* go together"),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from autoprune import pipeline
+from autoprune.arrays import FloatArray, IntArray
 from autoprune.config import load_config
 from autoprune.engines import TrialRunner
 from autoprune.errors import ConfigError, StudyError
@@ -16,7 +17,6 @@ from autoprune.graph import Cost
 from autoprune.pipeline.dense import load_dense
 from autoprune.pipeline.problem import pose
 from autoprune.space import ShareSpace
-from autoprune.space.levels import FloatArray, IntArray
 from autoprune.study import MeasuredLatency, RungScore, create_study, open_study
 from tests.engines.toy import IDENTITY, toy_space
 

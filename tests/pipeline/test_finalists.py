@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from autoprune.arrays import FloatArray, IntArray
 from autoprune.config import load_config
 from autoprune.data import load
 from autoprune.engines import TrialRunner
@@ -27,7 +28,6 @@ from autoprune.pipeline.problem import Problem, pose
 from autoprune.pipeline.ranking import encode_ranking, rank_channels
 from autoprune.report import summarise, summary_notes
 from autoprune.settings import RunConfig
-from autoprune.space.levels import FloatArray, IntArray
 from autoprune.study import RungScore, SearchStudy, create_study, open_study
 from autoprune.study.front import front_of
 from autoprune.task import Task

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import autoprune
+from autoprune.arrays import FloatArray, IntArray
 from autoprune.config import load_config
 from autoprune.data import load
 from autoprune.errors import BudgetError, ConfigError, LatencyError
@@ -23,7 +24,6 @@ from autoprune.pipeline import Dense, inspect, report, resume, search, settle
 from autoprune.pipeline.checks import check_names, check_places
 from autoprune.pipeline.latency import LatencyTables, latency_setting, settle_divisor
 from autoprune.pipeline.problem import measures_divisor, pose, trace_dense
-from autoprune.space.levels import FloatArray, IntArray
 from autoprune.study import open_study
 from autoprune.task import Task
 from autoprune.zoo import make_model
@@ -186,7 +186,7 @@ def test_the_section_becomes_a_setting() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("latency.probe=onxx", r'latency\.probe: unknown name "onxx"; known: .* Did you mean "onnx"'),
+        ("latency.probe=onxx", r'latency\.probe: unknown name "onxx"\. Did you mean "onnx"'),
         ("latency.probe=command", r"latency\.command: .* go together"),
         ("latency.device=gpu", r'latency\.device: "gpu" is no device'),
         ("latency.device=cuda:77", r'latency\.device: "cuda:77" asked, but torch sees'),
@@ -204,7 +204,7 @@ def test_what_cannot_be_measured_here_is_refused(override: str, message: str) ->
         ("latency.dtype=float64", r'latency\.dtype: got \'float64\', expected one of "float32", "bfloat16"'),
         ("latency.tolerance=2", r"latency\.tolerance: got 2, expected a number > 0 and < 1"),
         ("latency.limit_seconds=0", r"latency\.limit_seconds: got 0, expected a number > 0"),
-        ("latency.prob=onnx", r'unknown key latency\.prob\. Did you mean "probe"'),
+        ("latency.prob=onnx", r'\[latency\]: unknown key "prob"\. Did you mean "probe"'),
         (
             "search.divisor=often",
             r"search\.divisor: got 'often', expected an integer >= 1 or one of \"auto\"",

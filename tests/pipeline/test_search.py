@@ -269,7 +269,10 @@ def test_what_a_caller_brings_stands_in_place_of_what_the_config_names(
 def test_settings_have_names() -> None:
     setting = named_setting("bfloat16 channels_last", "cpu")
     assert (setting.dtype, setting.channels_last) == ("bfloat16", True)
-    with pytest.raises(ConfigError, match=r'unknown "float23 contiguous".*Did you mean "float32 contiguous"'):
+    with pytest.raises(
+        ConfigError,
+        match=r'search\.setting: unknown name "float23 contiguous"\. Did you mean "float32 contiguous"',
+    ):
         named_setting("float23 contiguous", "cpu")
 
 

@@ -261,8 +261,8 @@ def test_a_supernet_that_diverges_is_said(
 
 def test_a_schedule_that_cannot_be_is_named_by_its_section() -> None:
     for override, message in (
-        ("supernet.schedule=cosin", r'supernet\.schedule: unknown "cosin".*Did you mean "cosine"'),
-        ("supernet.optimizer=sdg", r'supernet\.optimizer: unknown "sdg"'),
+        ("supernet.schedule=cosin", r'supernet\.schedule: unknown name "cosin"\. Did you mean "cosine"'),
+        ("supernet.optimizer=sdg", r'supernet\.optimizer: unknown name "sdg"'),
     ):
         with pytest.raises(ConfigError, match=message):
             check_names(settle(load_config("digits", [override])))

@@ -188,5 +188,5 @@ def test_seeds_of_trials_differ() -> None:
 
 
 def test_unknown_samplers_suggest_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r'unknown sampler \'tpee\'. Did you mean "tpe"'):
+    with pytest.raises(ConfigError, match=r'search\.sampler: unknown name "tpee"\. Did you mean "tpe"'):
         make_sampler("tpee", seed=0, trials=10, space=space_of(1))

@@ -42,7 +42,7 @@ def test_a_file_reads_back_as_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("divisr = 4", 'unknown key divisr. Did you mean "divisor"'),
+        ("divisr = 4", 'unknown key "divisr". Did you mean "divisor"'),
         ("low = 0.0", "expected 0 < low <= high <= 1"),
         ("divisor = 0", "divisor: got 0, expected an integer >= 1"),
         ('divisor = "auto"', 'write search.divisor = "auto" in the run'),

@@ -46,8 +46,8 @@ def test_length_in_epochs_or_steps() -> None:
     [
         ({"learning_rate": 0.0}, "schedule.learning_rate: 0.0 is out of its range"),
         ({"ema": 1.0}, "schedule.ema: 1.0"),
-        ({"optimizer": "sdg"}, 'unknown "sdg".*Did you mean "sgd"'),
-        ({"schedule": "cosin"}, 'unknown "cosin".*Did you mean "cosine"'),
+        ({"optimizer": "sdg"}, 'unknown name "sdg". Did you mean "sgd"'),
+        ({"schedule": "cosin"}, 'unknown name "cosin". Did you mean "cosine"'),
     ],
 )
 def test_wrong_values_are_named(changes: dict[str, object], message: str) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from autoprune.errors import LatencyError, reason_of
+from autoprune.errors import LatencyError, summary_of
 from autoprune.latency.placing import cpu_threads, placed_copy, random_inputs
 from autoprune.latency.setting import LatencySetting
 from autoprune.latency.timing import Timed
@@ -41,9 +41,7 @@ def user_function(
                 with torch.no_grad():
                     found = measure(placed, inputs)
             except Exception as error:  # users' functions raise whatever they like
-                raise LatencyError(
-                    f'latency.probe: "{setting.probe}" failed: {type(error).__name__}: {reason_of(error)}'
-                ) from error
+                raise LatencyError(f'latency.probe: "{setting.probe}" failed: {summary_of(error)}') from error
             return checked_milliseconds(found, f'latency.probe: "{setting.probe}" returned')
 
         yield timed

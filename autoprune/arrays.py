@@ -1,0 +1,13 @@
+"""The arrays that candidates, widths and measurements are held in, by the kind of their elements.
+
+widths: IntArray = np.array([[16, 32], [8, 16]])      # [candidates, groups]
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
