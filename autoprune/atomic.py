@@ -1,8 +1,8 @@
 """Writes a file whole or not at all: under another name first, then in the place of the old one.
 
-Before: whoever has something to keep (weights, tables, recipes, states); after: a reader, at any moment,
-also after a kill or on a full disk, finds the former file or the new one. Callers
-turn OSError into their own error.
+Before: whoever has something to keep (weights, tables, recipes, states); after: a reader, at any moment, also
+after a kill or on a full disk, finds the former file or the new one. Callers turn OSError into an error of
+their own.
 
     with replacing(Path("table.json")) as partial:
         partial.write_text(text)

@@ -69,7 +69,7 @@ def _stepped(prunable: Prunable, widths: IntArray, levels: int, rng: np.random.G
         place = prunable.position[group.name]
         within = np.minimum(steps, group.width)
         nearest = np.maximum(np.rint(chosen[:, place] / within), 1).astype(np.int64) * within
-        chosen[:, place] = np.where(nearest > group.width, group.width, nearest)
+        chosen[:, place] = np.minimum(nearest, group.width)
     return chosen
 
 

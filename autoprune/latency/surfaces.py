@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.arrays import BoolArray, FloatArray, IntArray
-from autoprune.latency.grains import Grain, Grains, effective
+from autoprune.latency.grains import Grain, Grains, effective, on_both
 from autoprune.latency.leastsquares import solve_non_negative
 
 CUTS: tuple[tuple[float, ...], ...] = (
@@ -136,22 +136,20 @@ def fit_surfaces(readings: Readings, forms: Sequence[Form], *, robust: bool = Tr
 
 def sum_surfaces(surfaces: Sequence[Surface], sizes: IntArray, signature: IntArray) -> FloatArray:
     """Return the milliseconds [n] of all operators together, for sizes [n, operators, 2]."""
-    total = np.zeros(len(sizes))
-    for number, surface in enumerate(surfaces):
-        mine = sizes[:, signature == number]
-        total += surface.at(mine.reshape(-1, 2)).reshape(mine.shape[:2]).sum(axis=1)
+    total: FloatArray = sum_kinds(surfaces, sizes, signature).sum(axis=1)
     return total
 
 
 def sum_kinds(surfaces: Sequence[Surface], sizes: IntArray, signature: IntArray) -> FloatArray:
     """Return the milliseconds [n, 2] of the operators whose sizes are aligned, and of the others."""
-    return np.stack(
-        [
-            sum_surfaces([each.scaled(aligned, 1 - aligned) for each in surfaces], sizes, signature)
-            for aligned in (1, 0)
-        ],
-        axis=1,
-    )
+    total = np.zeros((len(sizes), 2))
+    for number, surface in enumerate(surfaces):
+        mine = sizes[:, signature == number]
+        flat = mine.reshape(-1, 2)
+        ms = surface.at(flat).reshape(mine.shape[:2])
+        aligned = on_both(surface.grains, flat).all(axis=1).reshape(mine.shape[:2])
+        total += np.stack([(ms * aligned).sum(axis=1), (ms * ~aligned).sum(axis=1)], axis=1)
+    return total
 
 
 def _fit(sizes: IntArray, ms: FloatArray, weights: FloatArray, form: Form, solutions: int) -> Surface:

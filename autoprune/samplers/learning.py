@@ -42,7 +42,7 @@ class _Kept(Generic[L]):
 def learnt(brief: Brief, outcomes: Sequence[Outcome], name: str, make: Callable[[], L]) -> L:
     """Return the learner that has absorbed all outcomes: from memory, going on where it was.
 
-    Where memory holds another history (the clocks of two hosts may disagree on which trial finished first),
+    Where memory holds another history (trials that others add come before those that the study counted),
     it begins again.
 
     Args:
