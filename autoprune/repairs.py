@@ -1,7 +1,8 @@
 """Own repairs: what may make a module narrowable whose code computes sizes from numbers of its own.
 
-The probe names a module that a narrowed model fails in. `tracing` tries what is proposed here on every module
-of that class and keeps the repair with which the narrowed model gets furthest; nothing is believed untried.
+`shapecheck` names a module that a narrowed model fails in. `tracing` tries what is proposed here on every
+module of that class and keeps the repair with which the narrowed model gets furthest; nothing is believed
+untried.
 
     for repair in repairs(prunable, "blocks.0.attn"): ...
 

@@ -3,9 +3,9 @@
 Before: importances and widths of cuts; after: `pipeline` turns scores into a warm start, divergences into the
 probabilities of a sampler.
 
-    probe = Probe(prunable, importance, setting, calibration=first_batches(data.train, 2, seed=0))
-    cut_scores(probe, [{"layer1.0.conv1": 8}], data.val, task)           # [0.87]
-    divergences(probe, [{"layer1.0.conv1": 8}], calibration)             # [0.21] nats
+    cutter = Cutter(prunable, importance, setting, calibration=first_batches(data.train, 2, seed=0))
+    cut_scores(cutter, [{"layer1.0.conv1": 8}], data.val, task)           # [0.87]
+    divergences(cutter, [{"layer1.0.conv1": 8}], calibration)             # [0.21] nats
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Cut = Mapping[str, int]
 
 
 @dataclass(frozen=True)
-class Probe:
+class Cutter:
     """Makes cut models to look at.
 
     Attributes:
@@ -57,12 +57,17 @@ class Probe:
 
 
 def cut_scores(
-    probe: Probe, cuts: Sequence[Cut], part: Loader, task: Task, *, done: Callable[[int], None] | None = None
+    cutter: Cutter,
+    cuts: Sequence[Cut],
+    part: Loader,
+    task: Task,
+    *,
+    done: Callable[[int], None] | None = None,
 ) -> list[float]:
     """Return the task's metric on a part for every cut; NaN where a cut model's outputs are not finite.
 
     Args:
-        probe: makes the models.
+        cutter: makes the models.
         cuts: what to cut.
         part: of the data, the validation part or some of it.
         task: for its metric.
@@ -71,7 +76,7 @@ def cut_scores(
     scores = []
     for number, cut in enumerate(cuts, start=1):
         try:
-            scores.append(evaluate(probe.model(cut), part, task, probe.setting))
+            scores.append(evaluate(cutter.model(cut), part, task, cutter.setting))
         except TrialError:
             scores.append(math.nan)
         if done is not None:
@@ -80,7 +85,7 @@ def cut_scores(
 
 
 def divergences(
-    probe: Probe, cuts: Sequence[Cut], batches: Loader, *, done: Callable[[int], None] | None = None
+    cutter: Cutter, cuts: Sequence[Cut], batches: Loader, *, done: Callable[[int], None] | None = None
 ) -> list[float]:
     """Return the Kullback-Leibler divergence of every cut model's outputs from the dense model's, in nats.
 
@@ -89,15 +94,15 @@ def divergences(
     infinity.
 
     Args:
-        probe: makes the models, the dense one too.
+        cutter: makes the models, the dense one too.
         cuts: what to cut.
         batches: inputs to compare on; their targets are not looked at.
         done: told how many cuts are compared, after each.
     """
-    dense = _outputs(probe.model({}), batches, probe.setting)
+    dense = _outputs(cutter.model({}), batches, cutter.setting)
     found = []
     for number, cut in enumerate(cuts, start=1):
-        outputs = _outputs(probe.model(cut), batches, probe.setting)
+        outputs = _outputs(cutter.model(cut), batches, cutter.setting)
         found.append(_mean([kl_divergence(*pair) for pair in zip(dense, outputs, strict=True)], dense))
         if done is not None:
             done(number)

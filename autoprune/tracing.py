@@ -25,8 +25,8 @@ from autoprune.graph.labels import LabelStore
 from autoprune.graph.modules import tie_modules
 from autoprune.graph.orientation import output_axis, owner_of
 from autoprune.graph.propagate import NodeValue, ParameterAxes, propagate
-from autoprune.probe import Fault, Misfit, Probe
 from autoprune.repairs import Repair, repairs
+from autoprune.shapecheck import Fault, Misfit, ShapeCheck
 
 _log = logging.getLogger(__name__)
 
@@ -143,28 +143,28 @@ class _Checked:
     fault: Fault | None
 
     @staticmethod
-    def of(draft: _Draft, probe: Probe) -> _Checked:
+    def of(draft: _Draft, check: ShapeCheck) -> _Checked:
         """Group and check a draft."""
         prunable = draft.prunable()
-        return _Checked(draft, prunable, probe.fault(prunable))
+        return _Checked(draft, prunable, check.fault(prunable))
 
 
 def _settle(draft: _Draft) -> Prunable:
     """Repair or freeze until a model with all groups narrowed has the shapes that the labels predict."""
-    probe = Probe.of(draft.model, trains=draft.trains)
+    check = ShapeCheck.of(draft.model, trains=draft.trains)
     hopeless: set[type[nn.Module]] = set()
-    checked = _Checked.of(draft, probe)
+    checked = _Checked.of(draft, check)
     while (fault := checked.fault) is not None:
-        repaired = _repaired(checked, fault, probe, hopeless)
+        repaired = _repaired(checked, fault, check, hopeless)
         if repaired is None:
-            _freeze(checked.draft, probe.misfits(checked.prunable, fault))
-            repaired = _Checked.of(checked.draft, probe)
+            _freeze(checked.draft, check.misfits(checked.prunable, fault))
+            repaired = _Checked.of(checked.draft, check)
         checked = repaired
     return checked.prunable
 
 
 def _repaired(
-    checked: _Checked, fault: Fault, probe: Probe, hopeless: set[type[nn.Module]]
+    checked: _Checked, fault: Fault, check: ShapeCheck, hopeless: set[type[nn.Module]]
 ) -> _Checked | None:
     """Return the draft with a repair of the module at fault, or of one around it, that brings the check on.
 
@@ -174,7 +174,7 @@ def _repaired(
     for path in () if fault.layer is None else _outwards(fault.layer):
         cls = type(checked.draft.model.get_submodule(path))
         if cls not in hopeless:
-            found = _best_repair(checked, fault, probe, path)
+            found = _best_repair(checked, fault, check, path)
             if found is not None:
                 return found
             hopeless.add(cls)
@@ -189,7 +189,7 @@ def _outwards(path: str) -> Iterator[str]:
     yield ""
 
 
-def _best_repair(checked: _Checked, fault: Fault, probe: Probe, path: str) -> _Checked | None:
+def _best_repair(checked: _Checked, fault: Fault, check: ShapeCheck, path: str) -> _Checked | None:
     """Return the draft with the first repair of the class of the module at `path` that makes it pass.
 
     Else the one that brings the check furthest; None where none brings it further.
@@ -198,7 +198,7 @@ def _best_repair(checked: _Checked, fault: Fault, probe: Probe, path: str) -> _C
     model = checked.draft.model
     cls = type(model.get_submodule(path))
     for repair in repairs(checked.prunable, path):
-        tried = _Checked.of(checked.draft.repaired(repair), probe)
+        tried = _Checked.of(checked.draft.repaired(repair), check)
         if tried.fault is None:
             return tried
         if tried.fault.progress > furthest:

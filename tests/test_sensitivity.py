@@ -12,7 +12,7 @@ from autoprune.criteria import importance
 from autoprune.data import VisionData, load
 from autoprune.data.held import first_batches
 from autoprune.precision import Setting
-from autoprune.sensitivity import Probe, cut_scores, divergences, kl_divergence
+from autoprune.sensitivity import Cutter, cut_scores, divergences, kl_divergence
 from autoprune.task import Task
 from autoprune.tracing import trace
 from autoprune.train import evaluate, recalibrate, weights_hash
@@ -39,32 +39,32 @@ def model() -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def probe(model: nn.Module, data: VisionData) -> Probe:
+def cutter(model: nn.Module, data: VisionData) -> Cutter:
     prunable = trace(model, torch.zeros(1, *data.input_shape))
-    return Probe(prunable, importance(prunable, "l1"), SETTING, first_batches(data.train, 2, seed=0))
+    return Cutter(prunable, importance(prunable, "l1"), SETTING, first_batches(data.train, 2, seed=0))
 
 
 def test_nothing_cut_diverges_by_nothing_and_dead_channels_cost_nothing(
-    probe: Probe, data: VisionData, model: nn.Module
+    cutter: Cutter, data: VisionData, model: nn.Module
 ) -> None:
     before = weights_hash(model)
-    none, dead, alive = divergences(probe, [{}, {DEAD: 4}, {DEAD: 2}], probe.calibration)
+    none, dead, alive = divergences(cutter, [{}, {DEAD: 4}, {DEAD: 2}], cutter.calibration)
     assert none == 0.0
     assert dead < 1e-9 < alive
-    whole, cut = cut_scores(probe, [{}, {DEAD: 4}], data.val, Task())
+    whole, cut = cut_scores(cutter, [{}, {DEAD: 4}], data.val, Task())
     assert cut == whole
     assert weights_hash(model) == before
 
 
-def test_half_of_the_channels_move_the_outputs_more_than_one_does(probe: Probe) -> None:
-    one, half = divergences(probe, [{"layer2.0.conv2": 31}, {"layer2.0.conv2": 16}], probe.calibration)
+def test_half_of_the_channels_move_the_outputs_more_than_one_does(cutter: Cutter) -> None:
+    one, half = divergences(cutter, [{"layer2.0.conv2": 31}, {"layer2.0.conv2": 16}], cutter.calibration)
     assert 0 < one < half
 
 
-def test_scores_are_those_of_the_recalibrated_model(probe: Probe, data: VisionData) -> None:
+def test_scores_are_those_of_the_recalibrated_model(cutter: Cutter, data: VisionData) -> None:
     seen: list[int] = []
-    (score,) = cut_scores(probe, [{DEAD: 2, "conv1": 8}], data.val, Task(), done=seen.append)
-    model = probe.model({DEAD: 2, "conv1": 8})
+    (score,) = cut_scores(cutter, [{DEAD: 2, "conv1": 8}], data.val, Task(), done=seen.append)
+    model = cutter.model({DEAD: 2, "conv1": 8})
     recalibrate(model, data.train, 2, SETTING, seed=0)
     assert score == evaluate(model, data.val, Task(), SETTING)
     assert seen == [1]
@@ -77,9 +77,9 @@ def test_outputs_that_are_not_finite_have_no_score_and_diverge_without_end(data:
     ranked = importance(prunable, "l1")
     with torch.no_grad():
         made.get_submodule("fc").weight[:] = math.inf  # type: ignore[operator]  # a linear
-    probe = Probe(prunable, ranked, SETTING, first_batches(data.train, 1, seed=0))
-    assert all(math.isnan(score) for score in cut_scores(probe, [{"conv1": 8}], data.val, Task()))
-    assert divergences(probe, [{"conv1": 8}], probe.calibration) == [math.inf]
+    cutter = Cutter(prunable, ranked, SETTING, first_batches(data.train, 1, seed=0))
+    assert all(math.isnan(score) for score in cut_scores(cutter, [{"conv1": 8}], data.val, Task()))
+    assert divergences(cutter, [{"conv1": 8}], cutter.calibration) == [math.inf]
 
 
 def softmax(logits: list[float]) -> list[float]:

@@ -155,15 +155,21 @@ def test_the_best_trial_climbed_every_rung(url: str) -> None:
     assert stopped.value == pytest.approx(0.4 - 0.1 * 0.1)
 
 
-def test_where_latency_was_measured_the_best_keeps_to_the_budget(url: str) -> None:
+def study_of_scores(url: str, *scores: float) -> SearchStudy:
+    """Make a study whose trials climbed every rung."""
     study = new_study(url)
     runner = toy_runner(study, pruner="none")
-    for score in (0.9, 0.8, 0.7):
+    for score in scores:
         job = runner.ask()
         assert job is not None
         for index, name in enumerate("ab"):
             runner.report(job, RungScore(index, name, score, 0.1))
         runner.finish(job)
+    return study
+
+
+def test_where_latency_was_measured_the_best_keeps_to_the_budget(url: str) -> None:
+    study = study_of_scores(url, 0.9, 0.8, 0.7)
     study.store_measured(0, MeasuredLatency(4.4, (4.3, 4.5), 0.63, (0.62, 0.64), met=False))
     assert study.best().number == 0
     study.store_measured(1, MeasuredLatency(4.2, (4.1, 4.3), 0.61, (0.60, 0.62), met=False))
@@ -173,6 +179,17 @@ def test_where_latency_was_measured_the_best_keeps_to_the_budget(url: str) -> No
     again = open_study(url, study.name)
     assert again.best().number == 2
     assert again.best().measured == met == again.record(2).measured
+
+
+def test_what_surely_keeps_to_the_budget_comes_before_a_better_score_that_may_not(url: str) -> None:
+    study = study_of_scores(url, 0.9, 0.8, 0.7)
+    unsure = MeasuredLatency(4.2, (4.1, 4.3), 0.595, (0.58, 0.61), met=True, surely=False)
+    study.store_measured(1, unsure)
+    assert study.best().number == 1
+    study.store_measured(0, unsure)
+    assert study.best().number == 0
+    study.store_measured(2, MeasuredLatency(4.0, (3.9, 4.1), 0.58, (0.57, 0.59), met=True, surely=True))
+    assert study.best().number == 2
 
 
 def test_warm_starts_come_first_with_their_origin_and_exact_widths(url: str) -> None:

@@ -17,7 +17,7 @@ from autoprune.engines.processes import run_processes
 from autoprune.engines.pruners import PRUNERS, check_pruner
 from autoprune.engines.ray import check_ray, run_ray
 from autoprune.engines.serial import run_serial
-from autoprune.engines.trial_runner import Event, Job, MakeScorer, Scorer, TrialRunner
+from autoprune.engines.trial_runner import Job, MakeScorer, Scorer, TrialEvent, TrialRunner
 from autoprune.engines.workers import Workers
 from autoprune.errors import ConfigError, unknown
 
@@ -36,10 +36,10 @@ __all__ = [
     "ENGINES",
     "PRUNERS",
     "Engine",
-    "Event",
     "Job",
     "MakeScorer",
     "Scorer",
+    "TrialEvent",
     "TrialRunner",
     "Workers",
     "check_engine",

@@ -67,7 +67,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Event:
+class TrialEvent:
     """Progress: a trial started, climbed a rung, finished (whatever its state), or went back to the queue."""
 
     kind: Literal["started", "rung", "finished", "requeued"]
@@ -104,8 +104,8 @@ class TrialRunner:
         shapes: {parameter: dense shape} for the samplers that look at layers.
         rates: of the sampler "evolution".
         cost: what each candidate costs, for its record; default what the space computes.
-        on_event: called with every `Event`, in this process, once what it tells of is stored. An error that
-            it raises ends the search, never the trial: that has ended already, or goes back to the queue.
+        on_event: called with every `TrialEvent`, in this process, once what it tells of is stored. An error
+            that it raises ends the search, never the trial: that has ended, or goes back to the queue.
 
     Where the study has several objectives, every trial climbs all rungs: a score alone tells none to be bad.
     An engine with an early stopping of its own sets it as `early`; scores reach it by `report` all the same.
@@ -132,7 +132,7 @@ class TrialRunner:
         shapes: Mapping[str, tuple[int, ...]] | None = None,
         rates: EvolutionRates | None = None,
         cost: CostFunction | None = None,
-        on_event: Callable[[Event], None] | None = None,
+        on_event: Callable[[TrialEvent], None] | None = None,
     ) -> None:
         self.study = study
         self.space = space
@@ -168,7 +168,7 @@ class TrialRunner:
             self._attempts[claim] = _Attempt(trial, time.perf_counter())
             with self._unless_taken_over(trial.number, claim):
                 job = self._propose(trial, claim)
-                self._on_event(Event("started", job.number))
+                self._on_event(TrialEvent("started", job.number))
                 known = self._find_scored(job)
                 if known is None:
                     return job
@@ -196,7 +196,7 @@ class TrialRunner:
             with storage_errors(self.study.url):
                 scores = [each.score for each in attempt.scores]
                 attempt.stopped = self.early.should_stop(job.number, scores)
-        self._on_event(Event("rung", job.number, rung=rung))
+        self._on_event(TrialEvent("rung", job.number, rung=rung))
         return len(attempt.scores) < self.rungs and not attempt.stopped
 
     def finish(self, job: Job) -> None:
@@ -239,7 +239,7 @@ class TrialRunner:
             self._held(job)
             del self._attempts[job.claim]
             self.study.requeue(job.number)
-            self._on_event(Event("requeued", job.number))
+            self._on_event(TrialEvent("requeued", job.number))
 
     def bury(self, job: Job, how: str) -> None:
         """Record that the process which scored the trial died; queue the trial once more, or fail it.
@@ -340,4 +340,4 @@ class TrialRunner:
     def _end(self, job: Job, state: TrialState, score: float = math.nan) -> None:
         self.study.tell(job.number, state, [score, *self._attempts[job.claim].costs])
         del self._attempts[job.claim]
-        self._on_event(Event("finished", job.number, record=self.study.record(job.number)))
+        self._on_event(TrialEvent("finished", job.number, record=self.study.record(job.number)))

@@ -7,7 +7,7 @@ Before: a rebuilt model; after: the search judges it by what was measured.
 
 from __future__ import annotations
 
-from autoprune.latency.beside import Measure, beside, measure_beside
+from autoprune.latency.beside import MeasureBeside, beside, measure_beside
 from autoprune.latency.fingerprint import Fingerprint, device_fingerprint
 from autoprune.latency.measurement import Measurement, Ratio
 from autoprune.latency.probes import PROBES, Probe, prepare
@@ -18,7 +18,7 @@ __all__ = [
     "PROBES",
     "Fingerprint",
     "LatencySetting",
-    "Measure",
+    "MeasureBeside",
     "Measurement",
     "Probe",
     "Ratio",

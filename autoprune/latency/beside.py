@@ -20,7 +20,7 @@ from autoprune.latency.probes import prepare
 from autoprune.latency.setting import LatencySetting
 from autoprune.latency.timing import time_in_turn
 
-Measure: TypeAlias = Callable[[nn.Module], tuple[Measurement, Measurement, Ratio]]
+MeasureBeside: TypeAlias = Callable[[nn.Module], tuple[Measurement, Measurement, Ratio]]
 """Times a candidate and the dense model in turn: their times, and the ratio of the two."""
 
 
@@ -32,7 +32,7 @@ def beside(
     *,
     tolerance: float = 0.02,
     limit_seconds: float = 10.0,
-) -> Iterator[Measure]:
+) -> Iterator[MeasureBeside]:
     """Make the dense model ready once, to measure any number of candidates beside it.
 
     Args:

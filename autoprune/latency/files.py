@@ -56,7 +56,7 @@ class FileInput:
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedFile:
     """A model from disk, ready for inputs.
 
     Attributes:
@@ -68,11 +68,11 @@ class Opened:
     timed: Callable[[Sequence[Tensor]], Timed]
 
 
-Opener: TypeAlias = Callable[[Path, LatencySetting], Opened]
+Opener: TypeAlias = Callable[[Path, LatencySetting], OpenedFile]
 """(path, setting) -> the model, on the setting's device and threads; raises LatencyError."""
 
 
-def open_onnx(path: Path, setting: LatencySetting) -> Opened:
+def open_onnx(path: Path, setting: LatencySetting) -> OpenedFile:
     """Open an ONNX file in ONNX Runtime.
 
     Raises:
@@ -85,13 +85,13 @@ def open_onnx(path: Path, setting: LatencySetting) -> Opened:
             raise LatencyError(f"{path}: input {taken.name} is a {taken.type}, expected a tensor of numbers.")
         shape = tuple(size if isinstance(size, int) else None for size in taken.shape)
         inputs.append(FileInput(taken.name, shape, _ONNX_TYPES[taken.type]))
-    return Opened(
+    return OpenedFile(
         tuple(inputs),
         lambda tensors: session_timed(session, tuple(tensors), setting, str(path)),
     )
 
 
-def open_pt2(path: Path, setting: LatencySetting) -> Opened:
+def open_pt2(path: Path, setting: LatencySetting) -> OpenedFile:
     """Load torch.export's archive.
 
     Raises:
@@ -108,13 +108,13 @@ def open_pt2(path: Path, setting: LatencySetting) -> Opened:
         raise LatencyError(f"{path}: torch.export cannot load it: {reason_of(error)}") from error
     module = program.module()
     inputs, arguments = _signature(program)
-    return Opened(
+    return OpenedFile(
         inputs,
         lambda tensors: _module_timed(module, *arguments(tensors), setting, str(path)),
     )
 
 
-def open_model(model: nn.Module, example: ExampleInputs, setting: LatencySetting, label: str) -> Opened:
+def open_model(model: nn.Module, example: ExampleInputs, setting: LatencySetting, label: str) -> OpenedFile:
     """Make a copy of a model ready, with the batch of its example inputs free.
 
     Raises:
@@ -127,7 +127,7 @@ def open_model(model: nn.Module, example: ExampleInputs, setting: LatencySetting
         FileInput(f"input {number}", (None, *leaf.shape[1:]) if leaf.ndim else (), leaf.dtype)
         for number, leaf in enumerate(leaf for leaf in leaves if isinstance(leaf, Tensor))
     )
-    return Opened(
+    return OpenedFile(
         inputs,
         lambda tensors: _module_timed(placed, *_filled(leaves, tensors, spec), setting, label),
     )

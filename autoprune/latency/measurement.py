@@ -10,6 +10,7 @@ command line prints them.
 from __future__ import annotations
 
 import functools
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -76,8 +77,11 @@ class Measurement:
 class Ratio:
     """A model's time over the baseline's, from turns beside each other: what both suffered cancels out.
 
+    What else runs on a machine does not slow both alike: for as long as a neighbour fills the shared caches
+    a model that fits into them loses more. So only rounds in which the two ran fast count.
+
     Attributes:
-        ratio: median over rounds of (turn's median of the model / turn's median of the baseline).
+        ratio: median over these rounds of (turn's median of the model / turn's median of the baseline).
         interval: 95% confidence interval of that median.
         tight: whether the interval's half-width is within the tolerance that was asked.
     """
@@ -87,10 +91,24 @@ class Ratio:
     tight: bool
 
     @classmethod
-    def of(cls, ratios: Sequence[float], *, tolerance: float) -> Ratio:
-        """Summarise the ratios of the rounds; at least FEWEST_ROUNDS."""
-        median, interval = median_interval(ratios)
+    def of(cls, rounds: Sequence[tuple[float, float]], *, tolerance: float) -> Ratio:
+        """Summarise rounds, (milliseconds of the model, of the baseline); at least FEWEST_ROUNDS."""
+        ratios = [mine / beside for mine, beside in rounds]
+        median, interval = median_interval([ratios[place] for place in undisturbed(rounds)])
         return cls(median, interval, is_tight(median, interval, tolerance))
+
+
+def undisturbed(
+    rounds: Sequence[tuple[float, float]], *, share: float = 0.25, least: int = FEWEST_ROUNDS
+) -> list[int]:
+    """Return the places of that share of rounds, at least so many, in which model and baseline ran fastest.
+
+    Both count alike, each over its own median: to go by one alone would favour it.
+    """
+    times = np.array(rounds)
+    slowness = (times / np.median(times, axis=0)).sum(axis=1)
+    kept = np.argsort(slowness, kind="stable")[: max(least, math.ceil(share * len(rounds)))]
+    return sorted(kept.tolist())
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, tuple[float, float]]:

@@ -59,7 +59,7 @@ class Profile:
 
 
 @dataclass(frozen=True)
-class Opened:
+class ReadyCandidate:
     """A candidate that is ready to be timed.
 
     Attributes:
@@ -85,7 +85,7 @@ class Profiler:
     """
 
     found: Operators
-    open: Callable[[IntArray], AbstractContextManager[Opened]]
+    open: Callable[[IntArray], AbstractContextManager[ReadyCandidate]]
     tells: bool = True
 
 
@@ -104,7 +104,7 @@ def _eager(prunable: Prunable, setting: LatencySetting, sizes: Observations) -> 
     found = make_operators(_observed_calls(prunable, sizes), sizes)
 
     @contextlib.contextmanager
-    def opened(widths: IntArray) -> Iterator[Opened]:
+    def opened(widths: IntArray) -> Iterator[ReadyCandidate]:
         model = placed_copy(narrowed(prunable, widths), setting)
         inputs = random_inputs(prunable.example_inputs, setting)
         run = partial(call, model, inputs)
@@ -122,7 +122,7 @@ def _eager(prunable: Prunable, setting: LatencySetting, sizes: Observations) -> 
                 rows = [np.bincount(found.owner, each).astype(np.float64) for each in timer.passes]
                 return Profile(np.array(rows).reshape(-1, len(found.operators)), np.bincount(found.owner))
 
-            yield Opened(timed, profiled, profile)
+            yield ReadyCandidate(timed, profiled, profile)
 
     return Profiler(found, opened)
 
@@ -209,7 +209,7 @@ def _onnx(prunable: Prunable, setting: LatencySetting, sizes: Observations) -> P
     inputs = random_inputs(prunable.example_inputs, replace(setting, device="cpu"))
 
     @contextlib.contextmanager
-    def opened(widths: IntArray) -> Iterator[Opened]:
+    def opened(widths: IntArray) -> Iterator[ReadyCandidate]:
         with tempfile.TemporaryDirectory(prefix="autoprune-") as folder:
             path = Path(folder) / "model.onnx"
             template.write(widths, path)
@@ -220,7 +220,7 @@ def _onnx(prunable: Prunable, setting: LatencySetting, sizes: Observations) -> P
                 events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
                 return _read_events(events, template, of_node, len(found.operators))
 
-            yield Opened(timed, timed, profile)
+            yield ReadyCandidate(timed, timed, profile)
 
     return Profiler(found, opened)
 
@@ -255,9 +255,9 @@ def _whole(prunable: Prunable, setting: LatencySetting, sizes: Observations) -> 
     found = make_operators(_observed_calls(prunable, sizes), sizes)
 
     @contextlib.contextmanager
-    def opened(widths: IntArray) -> Iterator[Opened]:
+    def opened(widths: IntArray) -> Iterator[ReadyCandidate]:
         with prepare(narrowed(prunable, widths), prunable.example_inputs, setting) as timed:
-            yield Opened(timed)
+            yield ReadyCandidate(timed)
 
     return Profiler(found, opened, tells=False)
 

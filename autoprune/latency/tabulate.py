@@ -5,7 +5,8 @@ Before: `design` chooses the candidates, `profiles` times them; after: `table` k
     table = measure_table(prunable, LatencySetting("onnx", batch=32, threads=2), limit_seconds=240)
 
 Candidates are timed in rounds, each beside the dense model: what slows the machine for a while slows both,
-and is divided out. What the dense model itself takes is told last, as `time_in_turn` tells it of finalists.
+and is divided out; as it does not slow both alike, the faster half of a candidate's rounds counts. What the
+dense model itself takes is told last, as `time_in_turn` tells it of finalists.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from autoprune.latency.setting import LatencySetting
 from autoprune.latency.surfaces import Readings
 from autoprune.latency.table import Calibration, LatencyTable
 from autoprune.latency.timing import Progress, time_in_turn
-from autoprune.latency.turns import Beside, Reference
+from autoprune.latency.turns import Beside, Reference, undisturbed_rounds
 from autoprune.latency.works import kind_of
+from autoprune.memory import kept_memory
 
 MOST_ROUNDS = 5
 
@@ -122,12 +124,12 @@ def _measure(
     """Time all candidates, the dense model first among them, round by round.
 
     Returns:
-        What each took in each round; the dense model's milliseconds.
+        What each took in the rounds that nothing disturbed; the dense model's milliseconds.
     """
     times: list[list[Beside]] = [[] for _ in widths]
     rng = np.random.default_rng(0)
     began = time.perf_counter()
-    with profiler.open(widths[0]) as opened:
+    with kept_memory(), profiler.open(widths[0]) as opened:
         reference = Reference(opened)
         done, rounds = 0, 1
         while done < rounds * len(widths):
@@ -143,7 +145,7 @@ def _measure(
             elif now + (now - began) / len(times[0]) > deadline:
                 break
         timings = time_in_turn({"dense": opened.timed}, tolerance=0.005, limit_seconds=_DENSE_SECONDS)
-        return times, timings.measurements["dense"].median_ms
+        return [undisturbed_rounds(mine) for mine in times], timings.measurements["dense"].median_ms
 
 
 def _operator_ms(

@@ -19,6 +19,7 @@ from typing import Generic, TypeAlias, TypeVar
 import numpy as np
 
 from autoprune.latency.measurement import FEWEST_ROUNDS, Measurement, OfTurn, Ratio, is_tight, median_interval
+from autoprune.memory import kept_memory
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -72,6 +73,8 @@ def time_in_turn(
 ) -> Timings[Name]:
     """Time models side by side, after a warm-up, until every interval is tight or the time is over.
 
+    Memory that a pass frees is kept for the next one, whatever the allocator would do (see `kept_memory`).
+
     In a round each model has one turn: an untimed run that brings its weights back into the caches (unless
     a run takes a tenth of a second or more), then as many timed ones as fill `turn_seconds`. The baseline has
     one more before each model that would not have run beside it otherwise. Rounds go on until the interval of
@@ -92,24 +95,21 @@ def time_in_turn(
         clock: the clock that limits and turns go by.
     """
     started = clock()
-    turns = _Turns(timed, baseline, turn_seconds, of_turn, clock)
-    for rounds, order in enumerate(_orders(list(timed), seed), start=1):
-        for name in order:
-            turns.take(name)
-        turns.relate()
-        judged = turns.ratios or turns.counted
-        if rounds >= FEWEST_ROUNDS and (
-            clock() - started >= limit_seconds
-            or all(is_tight(*median_interval(values), tolerance) for values in judged.values())
-        ):
-            break
+    with kept_memory():
+        turns = _Turns(timed, baseline, turn_seconds, of_turn, clock)
+        for rounds, order in enumerate(_orders(list(timed), seed), start=1):
+            for name in order:
+                turns.take(name)
+            turns.relate()
+            if rounds >= FEWEST_ROUNDS and (clock() - started >= limit_seconds or turns.are_tight(tolerance)):
+                break
     total = clock() - started
     return Timings(
         {
             name: Measurement.of(each, seconds=total, tolerance=tolerance, of_turn=of_turn)
             for name, each in turns.runs.items()
         },
-        {name: Ratio.of(each, tolerance=tolerance) for name, each in turns.ratios.items()},
+        {name: Ratio.of(each, tolerance=tolerance) for name, each in turns.beside.items()},
         turns.counted,
     )
 
@@ -120,7 +120,8 @@ class _Turns(Generic[Name]):
     Attributes:
         runs: {name: the milliseconds of the runs of each turn}.
         counted: {name: what each turn counted as}.
-        ratios: {name: what each turn counted as over the baseline at that moment}, for all but the baseline.
+        beside: {name: (what each turn counted as, and the baseline at that moment)}, for all but the
+            baseline.
     """
 
     def __init__(
@@ -138,7 +139,9 @@ class _Turns(Generic[Name]):
         self._related = 0
         self.runs: dict[Name, list[list[float]]] = {name: [] for name in timed}
         self.counted: dict[Name, list[float]] = {name: [] for name in timed}
-        self.ratios: dict[Name, list[float]] = {name: [] for name in timed if baseline not in (None, name)}
+        self.beside: dict[Name, list[tuple[float, float]]] = {
+            name: [] for name in timed if baseline not in (None, name)
+        }
 
     def take(self, name: Name) -> None:
         """Give a model a turn, and the baseline one before it if its last was too long ago."""
@@ -150,17 +153,23 @@ class _Turns(Generic[Name]):
         self._take(name)
 
     def relate(self) -> None:
-        """End a round: relate its turns to what the baseline's in it, around them, tell of their moments.
+        """End a round: set its turns beside what the baseline's in it, around them, tell of their moments.
 
         No turn of the baseline counts in two rounds, whose ratios are independent of each other.
         """
         if self._baseline is not None:
             moments = self._moments[self._baseline][self._related :]
             counted = self.counted[self._baseline][self._related :]
-            for name, ratios in self.ratios.items():
-                beside = float(np.interp(self._moments[name][-1], moments, counted))
-                ratios.append(self.counted[name][-1] / beside)
+            for name, rounds in self.beside.items():
+                baseline = float(np.interp(self._moments[name][-1], moments, counted))
+                rounds.append((self.counted[name][-1], baseline))
             self._related += len(moments)
+
+    def are_tight(self, tolerance: float) -> bool:
+        """Tell whether the intervals of all ratios are tight; of all medians, where there is no baseline."""
+        if self._baseline is not None and self.beside:
+            return all(Ratio.of(each, tolerance=tolerance).tight for each in self.beside.values())
+        return all(is_tight(*median_interval(each), tolerance) for each in self.counted.values())
 
     def _take(self, name: Name) -> None:
         if self._seconds[name] < _LONG_RUN:

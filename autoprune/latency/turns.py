@@ -12,13 +12,14 @@ models; after: `tabulate` fits what came out.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from autoprune.arrays import FloatArray, IntArray
-from autoprune.latency.profiles import Opened
+from autoprune.latency.measurement import undisturbed
+from autoprune.latency.profiles import ReadyCandidate
 from autoprune.latency.timing import Timed
 
 _SLICE_SECONDS = 0.005
@@ -44,11 +45,13 @@ class Beside:
 
     Attributes:
         whole: of a whole forward pass.
+        reference_ms: what a pass of the reference took meanwhile.
         operators: of each operator, [operators]; empty where the probe cannot tell.
         events: int64 [operators], how many times were added up for each; likewise.
     """
 
     whole: float
+    reference_ms: float
     operators: FloatArray = field(default_factory=lambda: np.empty(0))
     events: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
 
@@ -64,25 +67,26 @@ class Reference:
     Times are means of the faster half of the passes: what else runs on a machine only ever adds to them.
     """
 
-    def __init__(self, opened: Opened) -> None:
+    def __init__(self, opened: ReadyCandidate) -> None:
         self._timed = opened.timed
         self._seconds = _warmed_up(self._timed)
         if opened.profile is not None:
             opened.profile()
 
-    def time(self, candidate: Opened) -> Beside:
+    def time(self, candidate: ReadyCandidate) -> Beside:
         """Time a candidate's operators, where the probe can tell, and its whole passes."""
         if candidate.profiled is None or candidate.profile is None:
-            return Beside(self._whole(candidate, _warmed_up(candidate.timed)))
+            return Beside(*self._whole(candidate, _warmed_up(candidate.timed)))
         seconds = _warmed_up(candidate.profiled)
         counted, _, beside = self._slices(candidate.profiled, seconds)
         profile = candidate.profile()
         operators = faster_half(profile.ms[-len(counted) :][counted]) / beside
-        return Beside(self._whole(candidate, seconds), operators, profile.events)
+        return Beside(*self._whole(candidate, seconds), operators, profile.events)
 
-    def _whole(self, candidate: Opened, seconds: float) -> float:
+    def _whole(self, candidate: ReadyCandidate, seconds: float) -> tuple[float, float]:
+        """Return the candidate's time over the reference's, and the reference's milliseconds."""
         _, milliseconds, beside = self._slices(candidate.timed, seconds)
-        return float(faster_half(np.array(milliseconds)) / beside)
+        return float(faster_half(np.array(milliseconds)) / beside), beside
 
     def _slices(self, run: Timed, seconds: float) -> tuple[list[bool], list[float], float]:
         """Run slices of a candidate and of the reference in turn.
@@ -106,6 +110,12 @@ class Reference:
         both = _slice_seconds(seconds) + _slice_seconds(self._seconds)
         slices = min(_PHASE_SECONDS / (_passes(seconds) * seconds), _MOST_SECONDS / both)
         return int(np.clip(slices, 1, _MOST_SLICES))
+
+
+def undisturbed_rounds(rounds: Sequence[Beside]) -> list[Beside]:
+    """Return the half of a candidate's rounds in which it and the reference ran fastest."""
+    times = [(each.whole * each.reference_ms, each.reference_ms) for each in rounds]
+    return [rounds[place] for place in undisturbed(times, share=0.5, least=1)]
 
 
 def faster_half(passes: FloatArray) -> FloatArray:

@@ -13,7 +13,8 @@ from autoprune.pipeline.best import Picked, best
 from autoprune.pipeline.checks import study_exists
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.export import export, load_saved
-from autoprune.pipeline.finetune import FinetuneResult, finetune
+from autoprune.pipeline.finetune import finetune
+from autoprune.pipeline.finetuned import FinetuneResult
 from autoprune.pipeline.inspect import Inspection, inspect
 from autoprune.pipeline.places import find_storage, settle
 from autoprune.pipeline.report import report

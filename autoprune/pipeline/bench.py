@@ -20,7 +20,7 @@ from torch import Tensor
 
 from autoprune.errors import ConfigError, LatencyError, suggest
 from autoprune.latency import LatencySetting, Measurement, Ratio, time_in_turn
-from autoprune.latency.files import FILES, FileInput, Opened, open_model
+from autoprune.latency.files import FILES, FileInput, OpenedFile, open_model
 from autoprune.latency.placing import cpu_threads
 from autoprune.pipeline.export import load_saved, noted_architecture
 
@@ -117,7 +117,7 @@ def bench(
     return Bench(tuple(rows), size, threads, device)
 
 
-def _open(path: Path, setting: LatencySetting) -> Opened:
+def _open(path: Path, setting: LatencySetting) -> OpenedFile:
     if path.is_dir():
         example = torch.zeros(1, *noted_architecture(path)["input_shape"])
         return open_model(load_saved(path), (example,), setting, str(path))
@@ -160,7 +160,7 @@ def _read_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _check_names(opened: Iterable[Opened], given: Shapes) -> None:
+def _check_names(opened: Iterable[OpenedFile], given: Shapes) -> None:
     """Refuse sizes that no input of any model takes."""
     inputs = [(model, taken) for model in opened for taken in model.inputs]
     names = list(dict.fromkeys(taken.name for _, taken in inputs))
@@ -175,7 +175,7 @@ def _check_names(opened: Iterable[Opened], given: Shapes) -> None:
             )
 
 
-def _settle_batch(models: Iterable[tuple[Path, Opened]], batch: int | None, given: Shapes) -> int:
+def _settle_batch(models: Iterable[tuple[Path, OpenedFile]], batch: int | None, given: Shapes) -> int:
     """Return the batch that options ask for or files fix, 1 where neither does.
 
     Raises:
@@ -206,17 +206,19 @@ def _settle_batch(models: Iterable[tuple[Path, Opened]], batch: int | None, give
     return next((size for _, size in [*asked, *fixed]), 1)
 
 
-def _asked(model: Opened, taken: FileInput, given: Shapes) -> tuple[int, ...] | None:
+def _asked(model: OpenedFile, taken: FileInput, given: Shapes) -> tuple[int, ...] | None:
     """Return the sizes that were given for an input; those without a name are for a model's only one."""
     return given.get(taken.name) or (given.get("") if len(model.inputs) == 1 else None)
 
 
-def _sizes(path: Path, model: Opened, batch: int, given: Shapes) -> list[tuple[tuple[int, ...], torch.dtype]]:
+def _sizes(
+    path: Path, model: OpenedFile, batch: int, given: Shapes
+) -> list[tuple[tuple[int, ...], torch.dtype]]:
     """Return sizes and type of each input of a file."""
     return [(_size(path, model, taken, batch, given), taken.dtype) for taken in model.inputs]
 
 
-def _size(path: Path, model: Opened, taken: FileInput, batch: int, given: Shapes) -> tuple[int, ...]:
+def _size(path: Path, model: OpenedFile, taken: FileInput, batch: int, given: Shapes) -> tuple[int, ...]:
     shown = "x".join("?" if size is None else str(size) for size in taken.shape)
     asked = _asked(model, taken, given)
     if asked is None:

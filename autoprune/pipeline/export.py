@@ -21,7 +21,8 @@ from autoprune.errors import CheckpointError, ExportError, unknown
 from autoprune.export import EXPORTERS, ExportReport, load_pruned, read_recipe, save_pruned
 from autoprune.export import export as export_model
 from autoprune.pipeline.dense import load_dense
-from autoprune.pipeline.finetune import BEST, TRIAL, finetune, is_untrained, saved_folder
+from autoprune.pipeline.finetune import finetune
+from autoprune.pipeline.finetuned import BEST, is_untrained, saved_folder, saved_trials
 from autoprune.pipeline.places import find_storage
 from autoprune.pipeline.stored import stored_config
 from autoprune.rungs import asks_for_supernet
@@ -127,11 +128,10 @@ def _saved_folder(target: str | os.PathLike[str], storage: str | None) -> Path:
 
 def _nothing_yet(study: SearchStudy, folder: Path) -> str:
     """Say which trials that `finetune --trial` saved can be exported, or what makes something to export."""
-    saved = [each for each in folder.glob(f"{TRIAL}*") if each.is_dir()]
+    saved = saved_trials(study)
     if not saved:
         command = shlex.join(["autoprune", "finetune", study.name, "--storage", study.url])
         return f"nothing to export yet; run `{command}` first."
-    saved.sort(key=lambda each: (len(each.name), each.name))
     names = ", ".join(each.name for each in saved)
     command = shlex.join(["autoprune", "export", str(saved[-1])])
     return f"nothing in {folder / BEST} yet. Finetuned so far: {names}; export one with `{command}`."

@@ -17,7 +17,7 @@ import numpy as np
 
 from autoprune.criteria import plan_from_importance
 from autoprune.errors import ConfigError, LatencyError
-from autoprune.latency import Measure, Measurement, Ratio, beside
+from autoprune.latency import MeasureBeside, Measurement, Ratio, beside
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Stage, Watcher
 from autoprune.pipeline.latency import latency_setting, stored_tables
@@ -30,7 +30,7 @@ from autoprune.study.front import front_of
 from autoprune.study.records import LATENCY
 
 FINALISTS = 5
-"""So many of the best are timed at least, since a prediction errs; one more until one keeps to the budget."""
+"""So many of the best are timed at least, as predictions err; more until one surely keeps to the budget."""
 
 MOST = 15
 """So many are timed at most: by then the predictions are wrong, not the candidates."""
@@ -54,8 +54,8 @@ def measure_finalists(
         # The dense model is made ready for the first that has to be timed, if there is any.
         measure = functools.cache(lambda: stack.enter_context(_beside(dense, config)))
         for number, record in enumerate(_in_turn(study, problem.budget.limits[LATENCY])):
-            met = any(each.met is not False for each in timed.values())
-            if len(study.objectives) == 1 and number >= FINALISTS and met:
+            kept = any(each.met is not False and each.surely is not False for each in timed.values())
+            if len(study.objectives) == 1 and number >= FINALISTS and kept:
                 break
             try:
                 measured = record.measured or _time(study, record, measure(), config, problem, watch)
@@ -134,7 +134,7 @@ def _finalists(study: SearchStudy, limit: float) -> list[TrialRecord]:
     return list(by_widths.values())[:MOST]
 
 
-def _beside(dense: Dense, config: RunConfig) -> contextlib.AbstractContextManager[Measure]:
+def _beside(dense: Dense, config: RunConfig) -> contextlib.AbstractContextManager[MeasureBeside]:
     return beside(
         dense.model,
         dense.example_inputs,
@@ -159,7 +159,7 @@ def _is_elsewhere(study: SearchStudy, config: RunConfig, problem: Problem, watch
 def _time(
     study: SearchStudy,
     record: TrialRecord,
-    measure: Measure,
+    measure: MeasureBeside,
     config: RunConfig,
     problem: Problem,
     watch: Watcher,

@@ -25,7 +25,7 @@ from autoprune.pipeline.latency import LatencyTables, settle_divisor
 from autoprune.pipeline.objectives import objective_costs
 from autoprune.pipeline.places import settle
 from autoprune.pipeline.problem import (
-    Measure,
+    CostMeasure,
     dense_cost_of,
     expected_cost,
     find_measures,
@@ -157,7 +157,7 @@ def inspect(config: RunConfig, *, watch: Watcher = silent) -> Inspection:
 
 
 def _ranges(
-    prunable: Prunable, space: SearchSpace, measures: Mapping[str, Measure], config: RunConfig
+    prunable: Prunable, space: SearchSpace, measures: Mapping[str, CostMeasure], config: RunConfig
 ) -> dict[str, CostRange]:
     """Return the range of each cost that is limited or minimised and can be told."""
     limited = [key.cost for key in KEYS if getattr(config.budget, key.name) is not None]

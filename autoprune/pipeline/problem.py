@@ -56,7 +56,7 @@ FindLatency = Callable[[Prunable], PredictLatency]
 """Measures, or reads, what predicts the latency of a traced model's candidates."""
 
 
-Measure = Callable[[IntArray], IntArray | FloatArray]
+CostMeasure = Callable[[IntArray], IntArray | FloatArray]
 """From widths int64 [n, groups] to one cost [n]."""
 
 
@@ -101,7 +101,7 @@ def pose_traced(prunable: Prunable, config: RunConfig, find_latency: FindLatency
     return pose_priced(prunable, config, find_measures(prunable, config, find_latency))
 
 
-def pose_priced(prunable: Prunable, config: RunConfig, measures: Mapping[str, Measure]) -> Problem:
+def pose_priced(prunable: Prunable, config: RunConfig, measures: Mapping[str, CostMeasure]) -> Problem:
     """Pose the problem of a model whose candidates' costs are known; see `pose`."""
     dense_cost = dense_cost_of(prunable, measures)
     objectives = objective_costs(config.search)
@@ -115,7 +115,7 @@ def pose_priced(prunable: Prunable, config: RunConfig, measures: Mapping[str, Me
 
 def find_measures(
     prunable: Prunable, config: RunConfig, find_latency: FindLatency | None = None
-) -> dict[str, Measure]:
+) -> dict[str, CostMeasure]:
     """Return what tells candidates' costs beyond MACs and parameters, by the name of the cost.
 
     Raises:
@@ -148,13 +148,13 @@ def require_unmeasured(prunable: Prunable, config: RunConfig) -> None:
         build_space(prunable.groups, prunable.cost, whole, space_spec(config))
 
 
-def footprint_of(prunable: Prunable) -> dict[str, Measure]:
+def footprint_of(prunable: Prunable) -> dict[str, CostMeasure]:
     """Return what tells the bytes of candidates, by the name of the cost."""
     footprint = make_footprint(prunable)
     return {"size_bytes": footprint.size_bytes, "peak_memory_bytes": footprint.peak_memory_bytes}
 
 
-def expected_cost(prunable: Prunable, measures: Mapping[str, Measure]) -> CostFunction:
+def expected_cost(prunable: Prunable, measures: Mapping[str, CostMeasure]) -> CostFunction:
     """Return all that is known of what candidates cost, their latency as it is expected."""
     recorded = {name: getattr(measure, "expected", measure) for name, measure in measures.items()}
     return _with_measures(prunable.cost, recorded)
@@ -170,7 +170,7 @@ def runtime_of(settings: LatencySettings) -> LatencySetting:
     return LatencySetting(**{name: getattr(settings, name) for name in names})
 
 
-def dense_cost_of(prunable: Prunable, measures: Mapping[str, Measure]) -> Cost:
+def dense_cost_of(prunable: Prunable, measures: Mapping[str, CostMeasure]) -> Cost:
     """Return all that is known of the dense model's cost."""
     full = np.array([[group.width for group in prunable.groups]], dtype=np.int64)
     cost = _with_measures(prunable.cost, measures)(full).one()
@@ -197,7 +197,7 @@ def measures_divisor(config: RunConfig) -> bool:
     return search.space is None or load_spec(search.space).divisor is None
 
 
-def _with_measures(cost: CostFunction, measures: Mapping[str, Measure]) -> CostFunction:
+def _with_measures(cost: CostFunction, measures: Mapping[str, CostMeasure]) -> CostFunction:
     """Return the cost with what else is measured of candidates."""
     if not measures:
         return cost

@@ -19,7 +19,7 @@ from typing import Any
 
 import optuna
 
-from autoprune.engines import Event, MakeScorer, TrialRunner, run_search
+from autoprune.engines import MakeScorer, TrialEvent, TrialRunner, run_search
 from autoprune.errors import ConfigError, TrialError
 from autoprune.latency.placing import cpu_threads
 from autoprune.pipeline.checks import (
@@ -360,13 +360,13 @@ def _quiet_optuna() -> Iterator[None]:
 
 def _teller(
     study: SearchStudy, config: RunConfig, problem: Problem, watch: Watcher
-) -> Callable[[Event], None]:
+) -> Callable[[TrialEvent], None]:
     """Return a function that turns an engine's events into those of a watcher."""
     dense_macs = int(problem.dense_cost.macs)
     ended = [record for record in study.records() if record.state in ("complete", "pruned", "failed")]
     seen = {record.number: record for record in ended}
 
-    def tell(event: Event) -> None:
+    def tell(event: TrialEvent) -> None:
         record = event.record
         if event.kind == "requeued":
             watch(Stage(f"trial {event.number} goes back to the queue"))

@@ -24,7 +24,7 @@ from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Counted, Stage, Watcher
 from autoprune.pipeline.problem import Problem
 from autoprune.precision import Setting
-from autoprune.sensitivity import Cut, Probe, cut_scores, divergences
+from autoprune.sensitivity import Cut, Cutter, cut_scores, divergences
 from autoprune.settings import RunConfig
 from autoprune.space.levels import Levels
 
@@ -55,11 +55,11 @@ class Ground:
     ranked: Importance
     watch: Watcher
 
-    def probe(self) -> Probe:
+    def cutter(self) -> Cutter:
         """Return what makes cut models; the batches that they are recalibrated on are drawn here."""
         search = self.config.search
         calibration = first_batches(self.dense.data.train, search.sensitivity_batches, seed=search.seed)
-        return Probe(self.problem.prunable, self.ranked, self.setting, calibration)
+        return Cutter(self.problem.prunable, self.ranked, self.setting, calibration)
 
     def counter(self, what: str, total: int) -> Callable[[int], None]:
         """Return a function that tells how many of a measurement's evaluations are done."""
@@ -124,7 +124,7 @@ def measure_sensitivity(ground: Ground) -> Sensitivity:
         )
     )
     counter = ground.counter("sensitivity", len(cuts))
-    scores = cut_scores(ground.probe(), cuts, images, ground.dense.task, done=counter)
+    scores = cut_scores(ground.cutter(), cuts, images, ground.dense.task, done=counter)
     worst = min((score for score in scores if math.isfinite(score)), default=0.0)
     baseline, *measured = (score if math.isfinite(score) else worst for score in scores)
     tables = [_table(row, v, trials, measured) for v, row in enumerate(rows)]
@@ -212,13 +212,13 @@ def measure_divergence(ground: Ground) -> dict[str, float]:
     every candidate of a search is. What is not finite counts as the largest divergence seen. Half is far
     enough for the divergences to differ, and near enough for the outputs to mean something.
     """
-    probe = ground.probe()
+    cutter = ground.cutter()
     widths = {group.name: group.width for group in ground.problem.prunable.groups}
     variables = ground.problem.space.variables
     cuts = [{name: _half(widths[name]) for name in variable.groups} for variable in variables]
     ground.watch(Stage(f"KL divergence of {len(cuts)} keep ratios: half of the channels of each cut alone"))
     counter = ground.counter("KL divergence", len(cuts))
-    found = divergences(probe, cuts, probe.calibration, done=counter)
+    found = divergences(cutter, cuts, cutter.calibration, done=counter)
     largest = max((value for value in found if math.isfinite(value)), default=1.0)
     return {
         variable.name: value if math.isfinite(value) else largest

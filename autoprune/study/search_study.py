@@ -95,8 +95,9 @@ class SearchStudy:
         """Return the trial with the best raw score among those that climbed every rung; the earliest wins.
 
         With several objectives that is the end of the front where the score is best.
-        Where the latency of finalists was measured, the best of those that kept to the budget; where none
-        did, the fastest of them. Before that, the best of those that are expected to keep to it, if any.
+        Where the latency of finalists was measured, the best of those that kept to the budget with their
+        whole interval, or else with their median; where none did, the fastest of them. Before that, the
+        best of those that are expected to keep to it, if any.
 
         Raises:
             StudyError: no trial has completed yet.
@@ -104,11 +105,12 @@ class SearchStudy:
         finished = self.finished()
         measured = [record for record in finished if record.measured is not None]
         met = [record for record in measured if record.measured and record.measured.met is not False]
+        sure = [record for record in met if record.measured and record.measured.surely is not False]
         if measured and not met:
             return min(measured, key=lambda record: record.measured.ratio if record.measured else math.inf)
         limit = float(self.chosen.get(f"budget_{LATENCY}", math.inf))
         expected = [record for record in finished if record.costs.get(LATENCY, 0.0) <= limit]
-        return best_of(met or expected or finished, self.objectives, self.dense_ms)
+        return best_of(sure or met or expected or finished, self.objectives, self.dense_ms)
 
     @property
     def dense_ms(self) -> float | None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from autoprune.engines import Event, MakeScorer, TrialRunner, run_search
+from autoprune.engines import MakeScorer, TrialEvent, TrialRunner, run_search
 from autoprune.pipeline.ranking import encode_ranking
 from autoprune.pipeline.scoring import ScorerFactory, identify_parts, make_score, parse_rungs
 from autoprune.study import create_study
@@ -83,7 +83,7 @@ def run(engine: str) -> Run:
         make_scorer = lambda: score  # noqa: E731 - the score that is there already, as in a search
     times: dict[str, list[float]] = {"started": [], "rung": [], "finished": [], "requeued": []}
 
-    def note(event: Event) -> None:
+    def note(event: TrialEvent) -> None:
         times[event.kind].append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as folder:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from autoprune.engines import Event, run_search
+from autoprune.engines import TrialEvent, run_search
 from autoprune.errors import StudyError
 from autoprune.study import open_study
 from tests.engines.test_serial import TroubledMaker
@@ -34,7 +34,7 @@ def test_two_workers_score_what_the_serial_engine_would(url: str, tmp_path: Path
 
 
 def test_a_dead_worker_costs_no_trial_the_first_time(url: str, calls: Path) -> None:
-    events: list[Event] = []
+    events: list[TrialEvent] = []
     runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=6, on_event=events.append)
     run_search("processes", runner, TroubledMaker(calls, "dies once"), workers=1)
     assert [record.state for record in open_study(url, "toy").records()] == ["complete"] * 6

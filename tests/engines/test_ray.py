@@ -20,7 +20,7 @@ ray = pytest.importorskip("ray")
 
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler  # noqa: E402
 
-from autoprune.engines import Event, Workers, ray_tune, run_search  # noqa: E402
+from autoprune.engines import TrialEvent, Workers, ray_tune, run_search  # noqa: E402
 from autoprune.engines.pruners import REDUCTION, EarlyStopping, rung_step  # noqa: E402
 from autoprune.engines.ray import _gpus  # noqa: E402
 from autoprune.engines.ray_tune import Bridge, RayAsha  # noqa: E402
@@ -84,7 +84,7 @@ class Meeting:
 
 
 def test_two_workers_record_what_the_serial_engine_would(url: str, tmp_path: Path, calls: Path) -> None:
-    events: list[Event] = []
+    events: list[TrialEvent] = []
     runner = toy_runner(new_study(url), sampler="random", pruner="none", on_event=events.append)
     run_search("ray", runner, lambda: Meeting(calls, 2), workers=2)
     assert comparable(open_study(url, "toy").records()) == comparable(serial_records(tmp_path))
@@ -101,7 +101,7 @@ def test_another_engine_goes_on_where_one_was_interrupted(
 ) -> None:
     """With one worker TPE proposes what it would without the interruption."""
 
-    def interrupt(event: Event) -> None:
+    def interrupt(event: TrialEvent) -> None:
         if event.kind == "rung" and event.number == 5:
             raise KeyboardInterrupt
 
@@ -115,7 +115,7 @@ def test_another_engine_goes_on_where_one_was_interrupted(
 
 @pytest.mark.slow
 def test_a_dead_worker_costs_no_trial_the_first_time(url: str, calls: Path) -> None:
-    events: list[Event] = []
+    events: list[TrialEvent] = []
     runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=6, on_event=events.append)
     run_search("ray", runner, TroubledMaker(calls, "dies once"), workers=1)
     assert [record.state for record in open_study(url, "toy").records()] == ["complete"] * 6
@@ -153,7 +153,7 @@ def test_a_scorer_that_cannot_be_made_ends_the_search(url: str) -> None:
 
 @pytest.mark.slow
 def test_an_error_of_a_watcher_ends_the_search_and_keeps_its_type(url: str) -> None:
-    def fail(event: Event) -> None:
+    def fail(event: TrialEvent) -> None:
         if event.kind == "finished":
             raise ZeroDivisionError("a watcher's bug")
 

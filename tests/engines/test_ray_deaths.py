@@ -16,7 +16,7 @@ ray = pytest.importorskip("ray")
 
 from ray.cluster_utils import Cluster  # noqa: E402
 
-from autoprune.engines import Event, Workers, run_search  # noqa: E402
+from autoprune.engines import TrialEvent, Workers, run_search  # noqa: E402
 from autoprune.errors import TrialError  # noqa: E402
 from autoprune.study import RungScore, open_study  # noqa: E402
 from tests.engines.test_kill import children_of, finished, is_running, start  # noqa: E402
@@ -66,7 +66,7 @@ def test_a_node_that_goes_costs_the_trial_that_it_ran(cluster: Any, tmp_path: Pa
     hit: list[int] = []
     requeued: list[int] = []
 
-    def remove_once(event: Event) -> None:
+    def remove_once(event: TrialEvent) -> None:
         if event.kind == "requeued":
             requeued.append(event.number)
         if not hit and event.rung is not None and (event.rung.index, event.rung.name) == (0, doomed.node_id):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import Trial
 
-from autoprune.engines import Event, TrialRunner, run_search
+from autoprune.engines import TrialEvent, TrialRunner, run_search
 from autoprune.errors import ConfigError, StudyError, TrialError
 from autoprune.samplers import IGNORES_PRUNED, EvolutionRates
 from autoprune.study import RungScore, open_study
@@ -17,7 +17,7 @@ from tests.engines.toy import ToyScorer, Troubled, make_toy, new_study, toy_runn
 
 
 def test_a_search_ends_with_all_its_trials_and_a_resume_adds_none(url: str) -> None:
-    events: list[Event] = []
+    events: list[TrialEvent] = []
     run_search("serial", toy_runner(new_study(url), on_event=events.append), make_toy)
     records = open_study(url, "toy").records()
     assert [record.number for record in records] == list(range(12))
@@ -115,7 +115,7 @@ def test_ctrl_c_requeues_the_running_trial(url: str) -> None:
 
 
 def test_faults_of_our_own_are_not_taken_for_failed_trials(url: str) -> None:
-    def broken(event: Event) -> None:
+    def broken(event: TrialEvent) -> None:
         raise TypeError("a bug in the display")
 
     with pytest.raises(TypeError, match="a bug in the display"):
@@ -136,7 +136,7 @@ def test_faults_of_our_own_are_not_taken_for_failed_trials(url: str) -> None:
 def test_errors_of_a_watcher_are_never_the_trials(url: str, engine: str, kind: str, left: list[str]) -> None:
     """Not even where they look like a scorer's: what has ended stays so, what runs is queued again."""
 
-    def broken(event: Event) -> None:
+    def broken(event: TrialEvent) -> None:
         if event.kind == kind:
             raise TrialError("from the watcher")
 
@@ -152,7 +152,7 @@ def test_a_storage_that_is_locked_in_mid_search_gets_one_line(tmp_path: Path) ->
     runner = toy_runner(study, sampler="random")
     blocker = sqlite3.connect(tmp_path / "study.db")
 
-    def lock_once_claimed(event: Event) -> None:
+    def lock_once_claimed(event: TrialEvent) -> None:
         if event.kind == "finished":
             claim = study.ask
 

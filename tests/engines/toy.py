@@ -16,7 +16,7 @@ from pathlib import Path
 
 import optuna
 
-from autoprune.engines import Event, TrialRunner, run_search
+from autoprune.engines import TrialEvent, TrialRunner, run_search
 from autoprune.errors import TrialError
 from autoprune.space import Budget, SearchSpace, ShareSpace, build_space
 from autoprune.study import RungScore, SearchStudy, create_study, open_study
@@ -96,7 +96,7 @@ def toy_runner(
     sampler: str = "tpe",
     trials: int = 12,
     pruner: str = "median",
-    on_event: Callable[[Event], None] | None = None,
+    on_event: Callable[[TrialEvent], None] | None = None,
 ) -> TrialRunner:
     """Run trials on the toy space; where the study has several objectives, the share of its budget too."""
     costs = study.objectives[1:]

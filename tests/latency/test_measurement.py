@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from autoprune.latency import Measurement, Ratio
-from autoprune.latency.measurement import FEWEST_ROUNDS, median_interval
+from autoprune.latency.measurement import FEWEST_ROUNDS, median_interval, undisturbed
 
 
 @pytest.mark.parametrize("count", [6, 7, 10, 25, 100, 401])
@@ -45,5 +45,19 @@ def test_a_measurement_summarises_turns() -> None:
 
 @pytest.mark.parametrize(("spread", "tight"), [(0.019, True), (0.021, False)])
 def test_tight_is_a_half_width_within_the_tolerance(spread: float, tight: bool) -> None:
-    values = [10 * (1 - spread)] * 6 + [10.0] + [10 * (1 + spread)] * 6
-    assert Ratio.of(values, tolerance=0.02).tight is tight
+    rounds = [(10 * (1 - spread), 1.0)] * 3 + [(10 * (1 + spread), 1.0)] * 3
+    assert Ratio.of(rounds, tolerance=0.02).tight is tight
+
+
+def test_a_ratio_goes_by_the_rounds_in_which_both_ran_fast() -> None:
+    fast, busy = [(4.0 + 0.01 * place, 10.0) for place in range(6)], [(6.0, 11.0)] * 18
+    rounds = [*busy[:9], *fast, *busy[9:]]
+    assert undisturbed(rounds) == list(range(9, 15))
+    ratio = Ratio.of(rounds, tolerance=0.02)
+    assert ratio.ratio == pytest.approx(0.4025)
+    assert ratio.interval == pytest.approx((0.4, 0.405))
+
+
+def test_of_few_rounds_all_count() -> None:
+    rounds = [(4.0, 10.0), (9.0, 20.0), (4.0, 11.0), (4.2, 10.0), (4.0, 30.0), (5.0, 10.0)]
+    assert undisturbed(rounds) == list(range(6))

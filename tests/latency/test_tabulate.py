@@ -15,7 +15,7 @@ from autoprune.graph import Prunable
 from autoprune.latency import LatencySetting
 from autoprune.latency.design import LEVELS_WHOLE
 from autoprune.latency.predictor import LatencyPredictor
-from autoprune.latency.profiles import Opened, Profile, Profiler, make_profiler
+from autoprune.latency.profiles import Profile, Profiler, ReadyCandidate, make_profiler
 from autoprune.latency.tabulate import _operator_ms, tabulate
 from autoprune.latency.turns import Beside
 from autoprune.zoo import make_model
@@ -39,9 +39,9 @@ def machine(prunable: Prunable, slowness: Callable[[], float]) -> Profiler:
     """Return a profiler that tells whole passes on a machine that is so slow, now and then."""
 
     @contextlib.contextmanager
-    def opened(widths: np.ndarray) -> Iterator[Opened]:
+    def opened(widths: np.ndarray) -> Iterator[ReadyCandidate]:
         milliseconds = float(exact_ms(prunable, widths)[0])
-        yield Opened(lambda: milliseconds * slowness())
+        yield ReadyCandidate(lambda: milliseconds * slowness())
 
     return Profiler(make_profiler(prunable, SETTING).found, opened, tells=False)
 
@@ -102,7 +102,7 @@ def test_the_first_round_tells_how_many_there_will_be(prunable: Prunable) -> Non
 
 
 def told_beside(operators: np.ndarray, events: np.ndarray, whole: float) -> list[Beside]:
-    return [Beside(whole, operators, events)] * 3
+    return [Beside(whole, 1.0, operators, events)] * 3
 
 
 def test_what_noting_a_time_adds_is_taken_off() -> None:
@@ -127,11 +127,11 @@ def test_where_as_many_times_are_noted_everywhere_nothing_is_taken_off() -> None
 
 
 def test_a_probe_that_tells_no_operators_has_no_operator_times() -> None:
-    assert _operator_ms([[Beside(1.0)], [Beside(0.5)]], 1.0, np.ones(2)) is None
+    assert _operator_ms([[Beside(1.0, 1.0)], [Beside(0.5, 1.0)]], 1.0, np.ones(2)) is None
 
 
 def test_the_median_round_of_an_operator_counts() -> None:
-    rounds = [Beside(1.0, np.array([share]), np.array([1])) for share in (0.5, 9.0, 0.4)]
+    rounds = [Beside(1.0, 1.0, np.array([share]), np.array([1])) for share in (0.5, 9.0, 0.4)]
     found = _operator_ms([rounds], 2.0, np.ones(1))
     assert found is not None
     np.testing.assert_allclose(found, [[1.0]])
@@ -146,7 +146,7 @@ def test_operators_that_are_told_make_a_table(prunable: Prunable) -> None:
         return np.array([1e-3 + 1e-5 * product for product in sizes])
 
     @contextlib.contextmanager
-    def opened(widths: np.ndarray) -> Iterator[Opened]:
+    def opened(widths: np.ndarray) -> Iterator[ReadyCandidate]:
         row = operator_ms(widths)
         passes: list[np.ndarray] = []
 
@@ -154,7 +154,7 @@ def test_operators_that_are_told_make_a_table(prunable: Prunable) -> None:
             passes.append(row)
             return float(0.05 + row.sum())
 
-        yield Opened(run, run, lambda: Profile(np.array(passes), np.ones(len(row), np.int64)))
+        yield ReadyCandidate(run, run, lambda: Profile(np.array(passes), np.ones(len(row), np.int64)))
 
     table = tabulate(
         prunable, SETTING, Profiler(found, opened), limit_seconds=0.0, levels=None, progress=None

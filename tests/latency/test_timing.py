@@ -194,3 +194,28 @@ def test_the_interval_covers_the_true_ratio_as_often_as_it_says() -> None:
     assert tight == 300
     # 95% but for the early end; three standard errors of a share of 300 are 4%.
     assert covered / 300 > 0.88
+
+
+def test_a_neighbour_that_slows_the_smaller_model_more_is_left_out() -> None:
+    """Half of the time the machine is busy, for seconds on end, and what fits into the caches loses more."""
+    machine, rng = Machine(), np.random.default_rng(0)
+
+    def takes(milliseconds: float, when_busy: float) -> Callable[[], float]:
+        def draw() -> float:
+            busy = machine.now % 8 < 4
+            return milliseconds * (when_busy if busy else 1.0) * rng.lognormal(sigma=0.01)
+
+        return draw
+
+    timings = time_in_turn(
+        {
+            "small": machine.model("small", takes(20.0, when_busy=1.3)),
+            "dense": machine.model("dense", takes(50.0, when_busy=1.1)),
+        },
+        baseline="dense",
+        tolerance=0.001,
+        limit_seconds=60,
+        clock=machine.clock,
+    )
+    assert timings.ratios["small"].ratio == pytest.approx(0.4, rel=0.005)
+    assert timings.measurements["small"].p90_ms > 25  # what was timed is told all the same

@@ -16,7 +16,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from autoprune.engines import Event, TrialRunner, run_search
+from autoprune.engines import TrialEvent, TrialRunner, run_search
 from autoprune.study import TrialRecord, open_study
 from tests.engines.toy import make_toy, new_study, toy_space
 
@@ -62,7 +62,7 @@ def main(url: str, sampler: str, events: str) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     left = float(events)
 
-    def count(event: Event) -> None:
+    def count(event: TrialEvent) -> None:
         nonlocal left
         left -= 1
         if left == 0:

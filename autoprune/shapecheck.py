@@ -4,9 +4,9 @@ After grouping, before groups are offered: `tracing` repairs or freezes what is 
 again. A narrowed copy is run on the meta device (in train mode too), then traced, and compared node by node
 with the dense graph: shapes, operators, and the numbers among their arguments.
 
-    probe = Probe.of(model, trains=True)
-    fault = probe.fault(prunable)                  # None where everything fits
-    for misfit in probe.misfits(prunable, fault): ...
+    check = ShapeCheck.of(model, trains=True)
+    fault = check.fault(prunable)                  # None where everything fits
+    for misfit in check.misfits(prunable, fault): ...
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Fault:
 
 
 @dataclass(frozen=True, eq=False)
-class Probe:
+class ShapeCheck:
     """The check of one model.
 
     Attributes:
@@ -89,14 +89,14 @@ class Probe:
     trains: bool
 
     @staticmethod
-    def of(model: nn.Module, *, trains: bool) -> Probe:
+    def of(model: nn.Module, *, trains: bool) -> ShapeCheck:
         """Make the check of `model`, which is only read."""
         memo: dict[int, object] = {id(t): _meta(t) for t in [*model.parameters(), *model.buffers()]}
-        return Probe(clone_structure(model, memo), trains)
+        return ShapeCheck(clone_structure(model, memo), trains)
 
     def fault(self, prunable: Prunable) -> Fault | None:
         """Narrow all groups at once and return the first thing that does not fit, or None."""
-        plan = _probe_plan(prunable, prunable.searchable)
+        plan = _narrow_plan(prunable, prunable.searchable)
         if not plan:
             return None
         return self._run(prunable, plan) or _difference(prunable, plan)
@@ -135,7 +135,7 @@ class Probe:
         return None
 
     def _fails(self, prunable: Prunable, groups: Sequence[ChannelGroup]) -> bool:
-        return self._run(prunable, _probe_plan(prunable, groups)) is not None
+        return self._run(prunable, _narrow_plan(prunable, groups)) is not None
 
     def _culprits(self, prunable: Prunable, groups: list[ChannelGroup]) -> list[ChannelGroup]:
         """Return groups without which the narrowed model runs, by bisection."""
@@ -188,7 +188,7 @@ def _failing_module(model: nn.Module, error: BaseException) -> str | None:
     return next((paths[id(owner)] for owner in reversed(owners) if id(owner) in paths), None)
 
 
-def _probe_plan(prunable: Prunable, groups: Sequence[ChannelGroup]) -> Plan:
+def _narrow_plan(prunable: Prunable, groups: Sequence[ChannelGroup]) -> Plan:
     """Keep a quarter to three quarters of each group: equal halves would hide a cut by width."""
     keep = {}
     for group in groups:
@@ -281,7 +281,7 @@ def _changed_numbers(prunable: Prunable, plan: Plan, pairs: Sequence[tuple[Node,
     full = [group for group in prunable.searchable if group.crosses is None]
     if len(full) < len(plan):
         # Groups that are known to cross may explain it: only what is left without them is at fault.
-        return _difference(prunable, _probe_plan(prunable, full))
+        return _difference(prunable, _narrow_plan(prunable, full))
     misfits = [
         misfit
         for dense in changed
