@@ -4,8 +4,9 @@ In ONNX Runtime and eager PyTorch on the CPU, at batch 1 and 32, always on one t
 ResNet-50 and MobileNetV3-L at 224 px. 30 candidates each: keep ratios drawn for each group from [0.1, 1], in
 every other candidate rounded to multiples of 8. None of them had a part in the table. Each is exported or
 rebuilt as a user would; all are timed in turn with the dense model, over minutes, as a machine that others
-use slows narrow models down more than wide ones while it is busy. Milliseconds are the ratio to the dense
-model times the table's milliseconds of that, so that a machine that changed since the table cancels out.
+use slows narrow models down more than wide ones while it is busy: a ratio goes by the rounds in which both ran
+fast. Milliseconds are the ratio to the dense model times the table's milliseconds of that, so that a machine
+that changed since the table cancels out.
 
 Weights are random, as latency does not depend on them; BatchNorms get random scales and shifts, which keep
 activations of narrow random networks from vanishing into slow denormal numbers.
@@ -13,8 +14,9 @@ activations of narrow random networks from vanishing into slow denormal numbers.
     python -m experiments.latency.prediction [--models resnet50] [--runtimes onnx] [--batches 1]
 
 Appends the rows of a model, runtime and batch to prediction.csv, and leaves out what is there. Tables are
-kept in tables/, and measured where they are missing. `python -m experiments.latency.summarise` sums up
-and draws.
+kept in tables/, and measured where they are missing. Where the machine was so busy that half of the ratios'
+intervals are wider than what is claimed, to either side, rows and table are thrown away, whatever the errors.
+`python -m experiments.latency.summarise` sums up and draws.
 """
 
 from __future__ import annotations
@@ -31,10 +33,10 @@ from torch import Tensor, nn
 
 import autoprune
 from autoprune.graph import Prunable
-from autoprune.latency import LatencySetting, prepare, time_in_turn
+from autoprune.latency import LatencySetting, Ratio, prepare, time_in_turn
 from autoprune.latency.widths import narrowed
 from experiments.common import append_row, build, rows_of
-from experiments.latency.tables import predictor_of
+from experiments.latency.tables import path_of, predictor_of
 
 RESULTS = Path(__file__).parent / "prediction.csv"
 MODELS = ("autoprune/resnet20", "mobilenet_v3_large", "resnet50")
@@ -48,6 +50,9 @@ DENSE = -1
 
 SECONDS = 180.0
 """That the candidates are timed for at most, together, if six rounds are done by then."""
+
+BUSY = 0.05
+"""Half-width of the ratios' intervals, as a share, above which they could not tell an error of 5%."""
 
 IntArray = NDArray[np.int64]
 
@@ -77,11 +82,13 @@ def measure(name: str, setting: LatencySetting) -> None:
         for number, row in enumerate(widths):
             timed[number] = stack.enter_context(prepare(narrowed(prunable, row), example, setting))
         timings = time_in_turn(timed, baseline=DENSE, tolerance=0.005, limit_seconds=SECONDS)
-    for number, (expected, monotone) in enumerate(
-        zip(predict.expected(widths).tolist(), predict(widths).tolist(), strict=True)
-    ):
-        ratio = timings.ratios[number]
-        measured = ratio.ratio * predict.dense_ms
+    if np.median([half_width(ratio) for ratio in timings.ratios.values()]) > BUSY:
+        path_of(name, setting).unlink()  # it was measured in the same minutes
+        print(f"{name}, {setting}: the machine was busy, nothing is kept; run it again")
+        return
+    expected, monotone = predict.expected(widths), predict(widths)
+    for number in range(CANDIDATES):
+        measured = timings.ratios[number].ratio * predict.dense_ms
         append_row(
             RESULTS,
             {
@@ -90,16 +97,22 @@ def measure(name: str, setting: LatencySetting) -> None:
                 "batch": setting.batch,
                 "candidate": number,
                 "divisor": DIVISORS[number % len(DIVISORS)],
-                "predicted_ms": f"{expected:.5g}",
+                "predicted_ms": f"{expected[number]:.5g}",
                 "measured_ms": f"{measured:.5g}",
-                "error": f"{expected / measured - 1:+.4f}",
-                "monotone_ms": f"{monotone:.5g}",
-                "ratio_low": f"{ratio.interval[0]:.4f}",
-                "ratio_high": f"{ratio.interval[1]:.4f}",
+                "error": f"{expected[number] / measured - 1:+.4f}",
+                "monotone_ms": f"{monotone[number]:.5g}",
+                "ratio_low": f"{timings.ratios[number].interval[0]:.4f}",
+                "ratio_high": f"{timings.ratios[number].interval[1]:.4f}",
                 "candidate_ms": f"{timings.measurements[number].median_ms:.5g}",
                 "dense_ms": f"{timings.measurements[DENSE].median_ms:.5g}",
             },
         )
+
+
+def half_width(ratio: Ratio) -> float:
+    """Return half of an interval's width as a share of the ratio."""
+    low, high = ratio.interval
+    return (high - low) / 2 / ratio.ratio
 
 
 def prepared(name: str) -> tuple[nn.Module, Tensor]:
