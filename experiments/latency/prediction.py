@@ -4,9 +4,9 @@ In ONNX Runtime and eager PyTorch on the CPU, at batch 1 and 32, always on one t
 ResNet-50 and MobileNetV3-L at 224 px. 30 candidates each: keep ratios drawn for each group from [0.1, 1], in
 every other candidate rounded to multiples of 8. None of them had a part in the table. Each is exported or
 rebuilt as a user would; all are timed in turn with the dense model, over minutes, as a machine that others
-use slows narrow models down more than wide ones while it is busy: a ratio goes by the rounds in which both ran
-fast. Milliseconds are the ratio to the dense model times the table's milliseconds of that, so that a machine
-that changed since the table cancels out.
+use slows narrow models down more than wide ones while it is busy: a ratio goes by the rounds in which both
+ran fast. Milliseconds are the ratio to the dense model times the table's milliseconds of that, so that a
+machine that changed since the table cancels out.
 
 Weights are random, as latency does not depend on them; BatchNorms get random scales and shifts, which keep
 activations of narrow random networks from vanishing into slow denormal numbers.
