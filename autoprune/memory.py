@@ -10,12 +10,12 @@ does not keep the holes that each of them leaves in the heap. `latency` keeps wh
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 """The names of these settings in glibc's malloc.h; mallopt(3) tells what they do."""
@@ -35,8 +35,7 @@ def release_freed_memory() -> None:
         trim(0)
 
 
-@contextlib.contextmanager
-def kept_memory() -> Iterator[None]:
+def kept_memory() -> AbstractContextManager[None]:
     """Keep what is freed inside the block for what is allocated next, where the C library can (glibc).
 
     Otherwise glibc returns large tensors to the system or keeps them, by where in the heap they happen to
@@ -47,11 +46,10 @@ def kept_memory() -> Iterator[None]:
     of up to 32 MiB come from the heap, which glibc's own adjustment ends at, too, and cannot be told to go
     on with.
     """
-    with _KEEPERS:
-        yield
+    return _KEEPERS
 
 
-class _Keepers:
+class _Keepers(AbstractContextManager[None]):
     """Counts the blocks that want freed memory kept; the first one begins it, the last one ends it."""
 
     def __init__(self) -> None:

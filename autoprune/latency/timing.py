@@ -167,7 +167,7 @@ class _Turns(Generic[Name]):
 
     def are_tight(self, tolerance: float) -> bool:
         """Tell whether the intervals of all ratios are tight; of all medians, where there is no baseline."""
-        if self._baseline is not None and self.beside:
+        if self.beside:
             return all(Ratio.of(each, tolerance=tolerance).tight for each in self.beside.values())
         return all(is_tight(*median_interval(each), tolerance) for each in self.counted.values())
 

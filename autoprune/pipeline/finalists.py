@@ -54,8 +54,8 @@ def measure_finalists(
         # The dense model is made ready for the first that has to be timed, if there is any.
         measure = functools.cache(lambda: stack.enter_context(_beside(dense, config)))
         for number, record in enumerate(_in_turn(study, problem.budget.limits[LATENCY])):
-            kept = any(each.met is not False and each.surely is not False for each in timed.values())
-            if len(study.objectives) == 1 and number >= FINALISTS and kept:
+            sure = any(measured.keeps_surely for measured in timed.values())
+            if len(study.objectives) == 1 and number >= FINALISTS and sure:
                 break
             try:
                 measured = record.measured or _time(study, record, measure(), config, problem, watch)

@@ -89,8 +89,7 @@ def finetune(
     setting = stored_setting(opened)
     dense = dense or load_dense(config)
     cut = _cut(opened, record, config, dense)
-    share = int(cut.cost.macs) / int(cut.dense_cost.macs)
-    watch(Stage(f"trial {record.number} ({share:.1%} of the MACs): {_intention(config.finetune)}"))
+    watch(Stage(_intention(record, cut, config.finetune)))
     state = folder / f"finetune-trial-{record.number}.training"
     with cpu_threads(setting.threads):
         result = FinetuneResult(
@@ -152,10 +151,12 @@ def _complete(study: SearchStudy, number: int) -> TrialRecord:
     return records[number]
 
 
-def _intention(settings: FinetuneSettings) -> str:
+def _intention(record: TrialRecord, cut: _Cut, settings: FinetuneSettings) -> str:
+    share = int(cut.cost.macs) / int(cut.dense_cost.macs)
+    intended = f"finetuning for {settings.epochs} epochs, teacher {settings.teacher}"
     if settings.epochs == 0:
-        return "no finetune, BatchNorm is recalibrated"
-    return f"finetuning for {settings.epochs} epochs, teacher {settings.teacher}"
+        intended = "no finetune, BatchNorm is recalibrated"
+    return f"trial {record.number} ({share:.1%} of the MACs): {intended}"
 
 
 def _retrain(

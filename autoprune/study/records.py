@@ -59,6 +59,11 @@ class MeasuredLatency:
     met: bool | None
     surely: bool | None = None
 
+    @property
+    def keeps_surely(self) -> bool:
+        """Whether the whole interval keeps to the budget, or there is none to keep to."""
+        return self.met is not False and self.surely is not False
+
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> MeasuredLatency:
         """Read what `dataclasses.asdict` gave and a storage kept."""

@@ -105,7 +105,7 @@ class SearchStudy:
         finished = self.finished()
         measured = [record for record in finished if record.measured is not None]
         met = [record for record in measured if record.measured and record.measured.met is not False]
-        sure = [record for record in met if record.measured and record.measured.surely is not False]
+        sure = [record for record in met if record.measured and record.measured.keeps_surely]
         if measured and not met:
             return min(measured, key=lambda record: record.measured.ratio if record.measured else math.inf)
         limit = float(self.chosen.get(f"budget_{LATENCY}", math.inf))

@@ -33,7 +33,8 @@ from torch import Tensor, nn
 
 import autoprune
 from autoprune.graph import Prunable
-from autoprune.latency import LatencySetting, Ratio, prepare, time_in_turn
+from autoprune.latency import LatencySetting, prepare, time_in_turn
+from autoprune.latency.measurement import is_tight
 from autoprune.latency.widths import narrowed
 from experiments.common import append_row, build, rows_of
 from experiments.latency.tables import path_of, predictor_of
@@ -82,7 +83,8 @@ def measure(name: str, setting: LatencySetting) -> None:
         for number, row in enumerate(widths):
             timed[number] = stack.enter_context(prepare(narrowed(prunable, row), example, setting))
         timings = time_in_turn(timed, baseline=DENSE, tolerance=0.005, limit_seconds=SECONDS)
-    if np.median([half_width(ratio) for ratio in timings.ratios.values()]) > BUSY:
+    tight = [is_tight(ratio.ratio, ratio.interval, BUSY) for ratio in timings.ratios.values()]
+    if sum(tight) <= len(tight) / 2:
         path_of(name, setting).unlink()  # it was measured in the same minutes
         print(f"{name}, {setting}: the machine was busy, nothing is kept; run it again")
         return
@@ -107,12 +109,6 @@ def measure(name: str, setting: LatencySetting) -> None:
                 "dense_ms": f"{timings.measurements[DENSE].median_ms:.5g}",
             },
         )
-
-
-def half_width(ratio: Ratio) -> float:
-    """Return half of an interval's width as a share of the ratio."""
-    low, high = ratio.interval
-    return (high - low) / 2 / ratio.ratio
 
 
 def prepared(name: str) -> tuple[nn.Module, Tensor]:
