@@ -12,7 +12,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autoprune.api import finetune, load_config, resume, search
+    from autoprune.api import finetune, resume, search
+    from autoprune.config import load_config
     from autoprune.criteria import make_plan
     from autoprune.errors import AutopruneError
     from autoprune.export import ExportReport, export, load_pruned, save_pruned
@@ -42,7 +43,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "api": ("finetune", "load_config", "resume", "search"),
+    "api": ("finetune", "resume", "search"),
+    "config": ("load_config",),
     "criteria": ("make_plan",),
     "errors": ("AutopruneError",),
     "export": ("ExportReport", "export", "load_pruned", "save_pruned"),

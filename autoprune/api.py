@@ -24,21 +24,6 @@ if TYPE_CHECKING:
     from autoprune.settings import RunConfig
 
 
-def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a config: a TOML file, the name of an embedded one ("digits"), or a mapping of sections.
-
-    Args:
-        source: where it is.
-        overrides: "section.key=value" strings.
-
-    Raises:
-        ConfigError: it is missing, no TOML, or holds an unknown key or a wrong value.
-    """
-    from autoprune.config import load_config as load
-
-    return load(source, overrides)
-
-
 def search(
     model: nn.Module | None = None,
     data: VisionData | UserLoaders | None = None,
@@ -61,6 +46,7 @@ def search(
         AutopruneError: something cannot be used; the storage is then untouched.
     """
     from autoprune import pipeline
+    from autoprune.config import load_config
     from autoprune.pipeline.events import silent
     from autoprune.settings import RunConfig
 
@@ -142,10 +128,12 @@ def finetune(
 def _stored_dense(
     study: str, url: str, model: nn.Module | None, data: VisionData | UserLoaders | None
 ) -> Dense | None:
-    from autoprune.pipeline.stored import stored_config
+    """Put a caller's model and data on the device that a study's trials run on."""
+    from autoprune.pipeline.stored import on_device_of, stored_config, stored_setting
     from autoprune.study import open_study
 
-    return _dense(model, data, stored_config(open_study(url, study)))
+    opened = open_study(url, study)
+    return _dense(model, data, on_device_of(stored_setting(opened), stored_config(opened)))
 
 
 def _dense(model: nn.Module | None, data: VisionData | UserLoaders | None, config: RunConfig) -> Dense | None:

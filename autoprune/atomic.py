@@ -2,7 +2,7 @@
 
 Before: whoever has something to keep (weights, tables, recipes, states); after: a reader, at any moment, also
 after a kill or on a full disk, finds the former file or the new one. Callers turn OSError into an error of
-their own.
+their own, or take `saving`, which does.
 
     with replacing(Path("table.json")) as partial:
         partial.write_text(text)
@@ -14,6 +14,8 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+from autoprune.errors import CheckpointError, reason_of
 
 
 @contextlib.contextmanager
@@ -41,3 +43,24 @@ def replacing(path: Path, *, suffix: str = "") -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def saving(path: Path, what: str) -> Iterator[Path]:
+    """Give the path to write to as `replacing` does, for what a command needs when it is given again.
+
+    Args:
+        path: the file to write or to replace.
+        what: the user's word for what it holds.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    try:
+        with replacing(path) as partial:
+            yield partial
+    except OSError as error:
+        raise CheckpointError(
+            f"{what} {path}: cannot be written ({reason_of(error)}); make room for it, then give the same "
+            "command again."
+        ) from error

@@ -74,6 +74,13 @@ def summary_of(error: BaseException) -> str:
     return (f"{kind}: {text}" if text else kind)[:_LONGEST_LINE]
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that memory ran out: torch's, on CUDA and on the CPU, is a RuntimeError."""
+    said = str(error).lower()
+    asked = ("out of memory", "not enough memory", "allocate memory")
+    return isinstance(error, MemoryError) or any(words in said for words in asked)
+
+
 def abridged(value: object) -> str:
     """Return what a message says of a value: of a long one, such as a fingerprint, the beginning."""
     text = "missing" if value is None else str(value)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -126,26 +127,34 @@ def fastest_setting(
     threads = torch.get_num_threads()
     settings = [Setting(device, dtype, last, threads) for dtype in formats for last in (False, True)]
     steps: dict[Setting, Callable[[], None]] = {}
-    reason = ""
+    failed: dict[Setting, Exception] = {}
+    times: dict[Setting, list[float]] = {setting: [] for setting in settings}
     with seeded(0):
         for setting in settings:
             try:
                 steps[setting] = _prepare_step(model, batch, task, setting)
-            except RuntimeError as error:
-                reason = reason_of(error)
-        times: dict[Setting, list[float]] = {setting: [] for setting in steps}
-        for _ in range(repeats):
-            for setting, step in steps.items():
-                started = time.perf_counter()
-                step()
-                times[setting].append(1000 * (time.perf_counter() - started))
-    if not times:
+            except Exception as error:  # also of the user's loss, which may know float32 alone
+                failed[setting] = error
+        for _, (setting, step) in itertools.product(range(repeats), steps.items()):
+            if setting not in failed:
+                try:
+                    times[setting].append(_milliseconds(step))
+                except Exception as error:  # memory may do for one copy, and not for all with gradients
+                    failed[setting] = error
+    medians = {each: statistics.median(times[each]) for each in steps if each not in failed}
+    if not medians:
+        reason = reason_of(failed[settings[0]])
         raise ConfigError(
             f"search.device: {device}: not one training step of the model runs here ({reason})."
         )
-    medians = {setting: statistics.median(values) for setting, values in times.items()}
     best = min(medians, key=lambda setting: medians[setting])
     return best, {setting.label: milliseconds for setting, milliseconds in medians.items()}
+
+
+def _milliseconds(step: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    step()
+    return 1000 * (time.perf_counter() - started)
 
 
 def _prepare_step(
@@ -156,12 +165,12 @@ def _prepare_step(
     inputs, targets = batch[0].to(setting.device), batch[1].to(setting.device)
 
     def step() -> None:
-        trained.zero_grad(set_to_none=True)
         with setting.autocast():
             loss = task.loss(main_output(trained(setting.arrange(inputs))), targets)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         if setting.device.startswith("cuda"):
             torch.cuda.synchronize(setting.device)
+        trained.zero_grad(set_to_none=True)  # as all copies lie in memory at once
         if not bool(torch.isfinite(loss)):
             raise RuntimeError(f"the loss is not finite in {setting.label}")
 

@@ -21,7 +21,7 @@ from torch import nn
 
 from autoprune.criteria import Importance, plan_from_importance
 from autoprune.data.loaders import Batch, endless
-from autoprune.data.randomness import seeded, stream_seed
+from autoprune.data.randomness import model_seed, seeded
 from autoprune.data.vision import VisionData
 from autoprune.errors import ConfigError
 from autoprune.graph import Prunable
@@ -67,7 +67,7 @@ class Rung:
 
 def calibrate(model: nn.Module, data: VisionData, batches: int, setting: Setting, *, seed: int) -> None:
     """Recalibrate BatchNorm as a trial with that seed does, and give the random states back."""
-    with seeded(stream_seed(seed)):
+    with seeded(model_seed(seed)):
         recalibrate(model, data.train, batches, setting, seed=seed)
 
 
@@ -133,7 +133,7 @@ class FinetuneScore:
         calibrate(model, self._data, self._calibration_batches, self._setting, seed=seed)
         batches = endless(self._data.train, seed)
         for index, rung in enumerate(self._rungs):
-            with seeded(stream_seed(seed, index)):
+            with seeded(model_seed(seed, index)):
                 self._finetune(model, rung, batches)
                 score = evaluate(model, self._data.val, self._task, self._setting)
             yield RungScore(index, rung.name, score, time.perf_counter() - started)

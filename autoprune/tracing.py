@@ -17,7 +17,14 @@ from torch import nn
 from autoprune.cost import make_formula
 from autoprune.errors import TraceError, suggest
 from autoprune.graph import Prunable
-from autoprune.graph.capture import Captured, ExampleInputs, capture, normalise_inputs, repeat_batch
+from autoprune.graph.capture import (
+    Captured,
+    ExampleInputs,
+    capture,
+    first_names,
+    normalise_inputs,
+    repeat_batch,
+)
 from autoprune.graph.context import Factor, MacTerm
 from autoprune.graph.followers import Follower
 from autoprune.graph.grouping import make_groups
@@ -41,7 +48,8 @@ def trace(model: nn.Module, example_inputs: object, *, frozen: Sequence[str] = (
         frozen: names of modules whose output channels must all be kept.
 
     Raises:
-        TraceError: `torch.export` cannot follow the forward pass, or `frozen` names no module.
+        TraceError: `torch.export` cannot follow the forward pass, or `frozen` names no module, or one without
+            parameters.
     """
     inputs = normalise_inputs(example_inputs)
     evaluated = capture(model, inputs, training=False)
@@ -111,16 +119,23 @@ def _capture_training(model: nn.Module, inputs: ExampleInputs) -> Captured | Non
 
 def _freeze_named(model: nn.Module, axes: ParameterAxes, store: LabelStore, frozen: Sequence[str]) -> None:
     modules = {name for name, _ in model.named_modules() if name}
+    names = first_names(model)
     for name in frozen:
         if name not in modules:
             raise TraceError(
                 f"frozen: {name} is no module of {type(model).__name__}.{suggest(name, modules)}"
             )
-        for parameter, vectors in axes.labels.items():
-            if parameter.startswith(f"{name}.") and vectors:
-                owner = model.get_submodule(owner_of(parameter)[0])
-                outputs = output_axis(owner) if len(vectors) > 1 else 0
-                store.freeze(vectors[outputs], f"{name}: frozen by the user")
+        mine = [tensor for tensor in names if tensor.startswith(f"{name}.") and axes.labels[names[tensor]]]
+        if not mine:
+            raise TraceError(
+                f"frozen: {name} is a {type(model.get_submodule(name)).__name__} without parameters; name "
+                "the layer that writes the channels it reads."
+            )
+        for tensor in mine:
+            vectors = axes.labels[names[tensor]]
+            owner = model.get_submodule(owner_of(tensor)[0])
+            outputs = output_axis(owner) if len(vectors) > 1 else 0
+            store.freeze(vectors[outputs], f"{name}: frozen by the user")
 
 
 def _unused(model: nn.Module, *graphs: Captured | None) -> frozenset[str]:

@@ -146,6 +146,27 @@ def write_loaders(folder: Path, module: str, body: str) -> None:
     )
 
 
+def test_memory_that_runs_out_is_said_in_one_line(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "greedy.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self, classes, in_channels):\n"
+        "        super().__init__()\n"
+        "        self.fc = torch.nn.Linear(64, classes)\n"
+        "    def forward(self, images):\n"
+        "        if self.training:\n"
+        "            torch.empty(2**58)\n"
+        "        return self.fc(images.flatten(1))\n"
+    )
+    (tmp_path / "run.toml").write_text(
+        '[model]\nfactory = "greedy:Net"\ncheckpoint = "dense.safetensors"\n'
+        '[data]\nname = "digits"\n[budget]\nflops = "50%"\n'
+    )
+    result = command("train", "run.toml", *sets(), cwd=tmp_path)
+    assert_refused(result, "out of memory: ")
+    assert "lower data.batch_size" in result[2]
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

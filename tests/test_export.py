@@ -367,3 +367,9 @@ def test_what_cannot_be_exported_says_so_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"net: Branches cannot be exported to pt2: [^\n]+$"):
         export(Branches(), tmp_path / "net", "pt2", torch.zeros(1, 3))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["", ".", "/"])
+def test_a_folder_is_no_file_to_export_to(path: str) -> None:
+    with pytest.raises(ExportError, match=r"a folder; name a file in it\.$"):
+        export(small_net(), path, "pt2", IMAGES)

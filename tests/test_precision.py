@@ -8,7 +8,7 @@ from torch import nn
 
 from autoprune.errors import ConfigError
 from autoprune.precision import Setting, fastest_setting, resolve_device
-from autoprune.task import Task
+from autoprune.task import Task, cross_entropy
 from autoprune.zoo import make_model
 
 BATCH = (torch.rand(8, 1, 8, 8), torch.arange(8))
@@ -91,3 +91,37 @@ def test_cuda_measures_float16_too() -> None:
     setting, milliseconds = fastest_setting(make_model("digits_resnet", 10, 1), BATCH, Task(), "auto")
     assert setting.device == "cuda"
     assert "float16 channels_last" in milliseconds
+
+
+def knows_float32_alone(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    outputs.detach().numpy()
+    return cross_entropy(outputs, targets)
+
+
+def test_a_number_format_that_the_loss_does_not_know_is_left_out() -> None:
+    task = Task(loss=knows_float32_alone)
+    setting, milliseconds = fastest_setting(make_model("digits_resnet", 10, 1), BATCH, task, "cpu", repeats=1)
+    assert setting.dtype == "float32"
+    assert set(milliseconds) == {"float32 contiguous", "float32 channels_last"}
+
+
+class FailsLater(nn.Module):
+    """Runs twice in each copy and then, in those that lie channels_last, no more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 10, 6)
+        self.calls = 0
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        last = self.conv.weight.is_contiguous(memory_format=torch.channels_last)
+        if last and self.calls > 2:
+            raise RuntimeError("out of memory")
+        logits: torch.Tensor = self.conv(self.stem(inputs)).flatten(1)
+        return logits
+
+
+def test_what_fails_while_it_is_timed_is_left_out() -> None:
+    _, milliseconds = fastest_setting(FailsLater(), BATCH, Task(), "cpu", repeats=2)
+    assert set(milliseconds) == {"float32 contiguous", "bfloat16 contiguous"}

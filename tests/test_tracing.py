@@ -72,6 +72,26 @@ def test_user_freezes_a_module() -> None:
     assert prunable.group("stem").frozen is None
 
 
+class _Shared(nn.Module):
+    """Two layers of one weight, which is listed under the first alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(8, 8, 1, bias=False), nn.Conv2d(8, 8, 1, bias=False)
+        self.second.weight = self.first.weight
+        self.stem, self.act, self.head = nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.act(self.second(self.first(self.stem(x))))).mean((2, 3))  # type: ignore[no-any-return]  # nn.Module calls give Any
+
+
+def test_a_frozen_module_without_a_weight_of_its_own_is_frozen_or_refused() -> None:
+    prunable = trace(_Shared(), image(), frozen=["second"])
+    assert "second: frozen by the user" in str([group.frozen for group in prunable.groups])
+    with pytest.raises(TraceError, match=r"frozen: act is a ReLU without parameters; name the layer"):
+        trace(_Shared(), image(), frozen=["act"])
+
+
 def test_unknown_frozen_module_suggests_the_nearest() -> None:
     with pytest.raises(TraceError, match=r'iner1 is no module of Residual\. Did you mean "inner1"'):
         trace(Residual(), image(), frozen=["iner1"])

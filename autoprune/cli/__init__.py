@@ -9,9 +9,10 @@ Ctrl-C in 130, SIGTERM in 143, none of them with a traceback:
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 from autoprune.cli.signals import caught_signals
-from autoprune.errors import AutopruneError
+from autoprune.errors import AutopruneError, is_out_of_memory, reason_of
 
 MISTAKE = 2
 
@@ -34,10 +35,17 @@ def _run() -> None:
 
         app()
     except (AutopruneError, OSError) as error:
-        from rich.console import Console
+        _end_with(" ".join(str(error).split()) or type(error).__name__)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        _end_with(f"out of memory: {reason_of(error)}; lower data.batch_size, or take another search.device.")
 
-        message = " ".join(str(error).split()) or type(error).__name__
-        Console(stderr=True, soft_wrap=True).print(
-            f"autoprune: {message}", style="red", markup=False, highlight=False
-        )
-        sys.exit(MISTAKE)
+
+def _end_with(message: str) -> NoReturn:
+    from rich.console import Console
+
+    Console(stderr=True, soft_wrap=True).print(
+        f"autoprune: {message}", style="red", markup=False, highlight=False
+    )
+    sys.exit(MISTAKE)

@@ -32,10 +32,13 @@ def load_folder(options: LoadOptions) -> VisionData:
     so that the middle of them fills `image_size`, as torchvision's recipes do.
 
     Raises:
-        DataError: a folder is missing or empty, or the parts differ in their classes.
+        DataError: a folder is missing or empty, the parts differ in their classes, or another validation part
+            is asked for.
     """
     if options.folder is None:
         raise DataError("data.folder: missing; name the folder that holds train/ and val/.")
+    if options.validation is not None:
+        raise DataError("data.validation: a folder has its own part, val/; leave data.validation out.")
     datasets = {
         part: _open(options.folder / part, _transform(options, train=part == "train"))
         for part in ("train", "val", "test")
@@ -62,6 +65,7 @@ def load_folder(options: LoadOptions) -> VisionData:
         classes=len(classes),
         input_shape=(3, size, size),
         fingerprint=digest.hexdigest(),
+        augmentation=f"{'crops and flips' if options.augment else 'nothing'} at {size} pixels",
     )
 
 

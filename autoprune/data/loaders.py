@@ -25,6 +25,9 @@ from autoprune.errors import DataError, summary_of
 
 Batch = tuple[Tensor, Tensor]
 
+_END = object()
+"""What stands behind the last batch: None may be a batch that a collate function made."""
+
 
 class Loader(Protocol):
     """One part of the data. Iterating it plainly gives `batches(seed=0, epoch=0)`."""
@@ -183,8 +186,7 @@ class StreamLoader:
         Raises:
             DataError: the iterable raises, or gives something else.
         """
-        generator = getattr(self._source, "generator", None)
-        if isinstance(generator, torch.Generator):
+        for generator in _generators(self._source):
             generator.manual_seed(stream_seed(seed, epoch))
         set_epoch = getattr(getattr(self._source, "sampler", None), "set_epoch", None)
         if callable(set_epoch):
@@ -196,7 +198,7 @@ class StreamLoader:
             restore_random_states(states)
             try:
                 iterator = iter(self._source) if iterator is None else iterator
-                batch = next(iterator, None)
+                batch = next(iterator, _END)
                 states = random_states()
             except DataError as error:
                 # A worker's error arrives with its traceback; the message proper is its last line.
@@ -205,7 +207,7 @@ class StreamLoader:
                 raise DataError(f"{self._where}: reading a batch failed: {_reason(error)}") from error
             finally:
                 restore_random_states(outside)
-            if batch is None:
+            if batch is _END:
                 return
             yield self._move(batch)
 
@@ -224,6 +226,14 @@ class StreamLoader:
         return inputs.to(self._device, non_blocking=True), targets.to(self._device, non_blocking=True)
 
 
+def _generators(source: object) -> list[torch.Generator]:
+    """Return the generators of a DataLoader and of its samplers: what no global state reaches."""
+    batch_sampler = getattr(source, "batch_sampler", None)
+    parts = [source, getattr(source, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)]
+    found = [getattr(part, "generator", None) for part in parts]
+    return [generator for generator in found if isinstance(generator, torch.Generator)]
+
+
 def _reason(error: Exception) -> str:
     """Put an error into one line; of one that comes from a worker with its traceback, the last line."""
     lines = str(error).strip().splitlines()
@@ -232,17 +242,15 @@ def _reason(error: Exception) -> str:
     return summary_of(error)
 
 
-def endless(loader: Loader, seed: int, start: int = 0) -> Iterator[Batch]:
-    """Yield the batches of epochs 0, 1, 2, ... without end, from the batch numbered `start` on."""
-    first, skip = divmod(start, len(loader))
-    for epoch in itertools.count(first):
+def endless(loader: Loader, seed: int) -> Iterator[Batch]:
+    """Yield the batches of epochs 0, 1, 2, ... without end."""
+    for epoch in itertools.count():
         empty = True
-        for batch in itertools.islice(loader.batches(seed, epoch), skip, None):
+        for batch in loader.batches(seed, epoch):
             empty = False
             yield batch
         if empty:
             raise DataError(f"data: a loader of {len(loader)} batches gave none in epoch {epoch}.")
-        skip = 0
 
 
 def _shift_and_flip(images: Tensor, shifts: Tensor, flips: Tensor, pad: int) -> Tensor:

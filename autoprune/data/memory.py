@@ -52,6 +52,8 @@ def load_arrays(name: str, arrays: Arrays, options: LoadOptions) -> VisionData:
         digest.update(part.images.numpy().tobytes())
         digest.update(part.labels.numpy().tobytes())
 
+    augment = arrays.augment if options.augment else Augment()
+
     def loader(part: Part, index: Tensor | slice, *, train: bool) -> DeviceLoader:
         return DeviceLoader(
             part.images[index],
@@ -61,7 +63,7 @@ def load_arrays(name: str, arrays: Arrays, options: LoadOptions) -> VisionData:
             mean=mean,
             std=std,
             shuffle=train,
-            augment=arrays.augment if train and options.augment else Augment(),
+            augment=augment if train else Augment(),
         )
 
     channels, height, width = arrays.train.images.shape[1:]
@@ -73,6 +75,7 @@ def load_arrays(name: str, arrays: Arrays, options: LoadOptions) -> VisionData:
         classes=arrays.classes,
         input_shape=(channels, height, width),
         fingerprint=digest.hexdigest(),
+        augmentation=str(augment),
     )
 
 

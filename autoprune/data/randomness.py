@@ -18,8 +18,16 @@ import torch
 
 
 def stream_seed(*parts: int) -> int:
-    """Return one 63-bit seed for a tuple of non-negative numbers; other tuples give unrelated seeds."""
+    """Return one 63-bit seed for a tuple of non-negative numbers; other tuples give unrelated seeds.
+
+    But zeros at the end count as left out: (7,) and (7, 0) give the same.
+    """
     return int(np.random.SeedSequence(list(parts)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def model_seed(seed: int, rung: int = 0) -> int:
+    """Return the seed of what is random in a model while it is trained: a stream apart from the batches'."""
+    return stream_seed(seed, rung, 1)
 
 
 def random_states() -> dict[str, Any]:

@@ -10,6 +10,8 @@ the validation part and puts the parts on the device. A data set is one function
 from __future__ import annotations
 
 import gzip
+import math
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,10 +149,10 @@ def _read_idx(folder: Path, name: str, dimensions: int) -> np.ndarray[Any, np.dt
         raise DataError(f"data.folder {folder}: {name} (or {name}.gz) is missing.")
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: it is corrupt ({error}).") from error
     start = 4 + 4 * dimensions
-    shape = tuple(int(size) for size in np.frombuffer(content[4:start], ">i4"))
-    if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) - start != np.prod(shape):
+    shape = tuple(np.frombuffer(content[4:start], ">i4").tolist()) if len(content) >= start else ()
+    if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) - start != math.prod(shape):
         raise DataError(f"{path}: it is corrupt, or no idx file of {dimensions} dimensions of bytes.")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import itertools
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,8 @@ from autoprune.data.loaders import StreamLoader
 from autoprune.data.vision import LoadOptions, VisionData
 from autoprune.errors import AutopruneError, DataError, summary_of
 from autoprune.userfunction import load_function
+
+_log = logging.getLogger(__name__)
 
 SCANNED_TRAIN_BATCHES = 100
 """Batches of the training part that are looked through at the start; the validation part is, wholly."""
@@ -51,8 +54,13 @@ def load_user(reference: str, options: LoadOptions) -> VisionData:
 
     Raises:
         ConfigError: the function cannot be imported.
-        DataError: it fails, returns something else, or its data are empty, not finite or wrongly labelled.
+        DataError: it fails, returns something else, or its data are empty, not finite or wrongly labelled; or
+            another validation part is asked for.
     """
+    if options.validation is not None:
+        raise DataError(
+            f'data.validation: "{reference}" returns a validation part already; leave data.validation out.'
+        )
     return wrap_loaders(
         _call(reference, options, "data.loaders"),
         name=reference,
@@ -142,6 +150,8 @@ def _parts(name: str, made: Any) -> tuple[dict[str, Any], int | None]:
             '(train, val, test) or a dict with the keys "train" and "val".'
         )
     classes = named.pop("classes", None)
+    if not (classes is None or (type(classes) is int and classes > 0)):
+        raise DataError(f'data {name}: "classes": got {classes!r}, expected how many there are, e.g. 10.')
     return {part: source for part, source in named.items() if source is not None}, classes
 
 
@@ -152,6 +162,12 @@ def _loader(where: str, source: Any, scan: Scan | None, device: str, batch_size:
         batches = len(source)
     except Exception as error:
         raise DataError(f"data {where}: its length cannot be told ({error}); give it a __len__.") from error
+    if getattr(source, "persistent_workers", False):
+        _log.warning(
+            "data %s: persistent workers keep their random states from epoch to epoch, so that a search that "
+            "goes on augments otherwise than one that was never stopped; set persistent_workers=False",
+            where,
+        )
     dataset = getattr(source, "dataset", None)
     if scan is not None and scan.batches == batches:
         samples = scan.samples

@@ -19,7 +19,8 @@ class VisionData:
 
     `input_shape` is (C, H, W); `fingerprint` is the sha256 of the content, hexadecimal: of every sample where
     the set is in memory, of names and sizes for a folder; for the user's loaders, of the classes, how many
-    training samples there are, and every validation sample.
+    training samples there are, and every validation sample. `augmentation` tells what changes training
+    images, which the fingerprint does not.
     """
 
     name: str
@@ -29,6 +30,7 @@ class VisionData:
     classes: int
     input_shape: tuple[int, int, int]
     fingerprint: str
+    augmentation: str = "their loader"
 
 
 @dataclass(frozen=True)

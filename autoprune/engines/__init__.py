@@ -96,6 +96,7 @@ def run_search(
     check_engine(engine, given, runner.device)
     runner.study.requeue_dead(other_hosts=other_hosts_are_gone)
     try:
-        ENGINES[engine](runner, make_scorer, given)
+        if runner.left():
+            ENGINES[engine](runner, make_scorer, given)
     finally:
         runner.study.release()

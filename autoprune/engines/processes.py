@@ -53,7 +53,8 @@ def run_processes(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers
     """
     pool: list[_Worker] = []
     try:
-        pool.extend(_spawn(make_scorer, workers.threads) for _ in range(workers.number))
+        number = min(workers.number, runner.left())
+        pool.extend(_spawn(make_scorer, workers.threads) for _ in range(number))
         unready_deaths = 0
         while any(worker.job is not None or not worker.ready for worker in pool) or _feed(runner, pool):
             ends = {worker.pipe: worker for worker in pool}
@@ -130,7 +131,8 @@ def _no_worker_gets_ready(runner: TrialRunner, worker: _Worker, deaths: int) -> 
 def _spawn(make_scorer: MakeScorer, threads: int) -> _Worker:
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(make_scorer, theirs, threads), daemon=True)
+    # A daemonic process may have no children, and DataLoaders have workers of their own.
+    process = context.Process(target=_work, args=(make_scorer, theirs, threads), daemon=False)
     try:
         with _thread_limit(threads), _started_whole():
             process.start()
@@ -210,7 +212,7 @@ def _work(make_scorer: MakeScorer, pipe: Connection, threads: int) -> None:
                 if not pipe.recv():
                     break
             pipe.send(("done", None))
-        except (EOFError, BrokenPipeError):
+        except (EOFError, OSError):
             return
         except TrialError as error:
             pipe.send(("failed", str(error)))

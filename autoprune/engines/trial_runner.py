@@ -158,6 +158,11 @@ class TrialRunner:
             objectives=len(study.objectives),
         )
 
+    def left(self) -> int:
+        """Return how many trials have not ended: those that wait or run, and those still to be proposed."""
+        records = self.study.records()
+        return max(self.trials, len(records)) - sum(record.has_ended for record in records)
+
     def ask(self) -> Job | None:
         """Return the next trial to score, or None where the study has all its trials.
 

@@ -79,6 +79,8 @@ def export(
     path = Path(path)
     if format not in EXPORTERS:
         raise ExportError(unknown("format", format, EXPORTERS))
+    if not path.name or path.is_dir():
+        raise ExportError(f"{path}: a folder; name a file in it.")
     inputs = _on_device(_example(small, example_inputs), small)
     try:
         with (

@@ -18,6 +18,7 @@ from autoprune.graph import Cost
 from autoprune.report.costs import option_of_key
 from autoprune.settings import Amount, BudgetSettings
 from autoprune.space import Asked, Budget
+from autoprune.study.records import LATENCY
 
 _AMOUNT = re.compile(r"([0-9][0-9_,]*(?:\.[0-9]+)?|\.[0-9]+)\s*([a-zµ]*|%)")
 _COUNTS: Mapping[str, int | Fraction] = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
@@ -54,7 +55,7 @@ KEYS = (
     CostKey("flops", "macs", "FLOPs", 2, _COUNTS, "20M"),
     CostKey("macs", "macs", "MACs", 1, _COUNTS, "20M"),
     CostKey("params", "params", "parameters", 1, _COUNTS, "20M"),
-    CostKey("latency", "latency_ms", "ms", 1, _TIMES, "4 ms"),
+    CostKey("latency", LATENCY, "ms", 1, _TIMES, "4 ms"),
     CostKey("size", "size_bytes", "bytes", 1, _BYTES, "5 MB"),
     CostKey("peak_memory", "peak_memory_bytes", "bytes", 1, _BYTES, "20 MB"),
 )

@@ -61,7 +61,7 @@ def best(study: str, storage: str, limits: Mapping[str, str] | None = None) -> P
     allowed = [record for record in complete if judged or not was_over_limit(record)] or complete
     within = [record for record in allowed if all(_cost(record, each) <= each.most for each in read)]
     if not within:
-        raise StudyError(f"{study}: {_least(complete, read, summary)}")
+        raise StudyError(f"{study}: {_least(allowed, read, summary)}")
     trial = best_of(within, opened.objectives, opened.dense_ms) if read else opened.best()
     command = ["autoprune", "finetune", study, "--storage", storage, "--trial", str(trial.number)]
     return Picked(summary, trial, shlex.join(command))

@@ -126,10 +126,9 @@ def check_places(config: RunConfig, opened: str | None = None) -> None:
     if opened is None and config.latency.table is not None:
         probe_writable(Path(config.latency.table).parent, "latency.table")
     checkpoint = config.model.checkpoint
-    if config.train.when_missing and checkpoint is not None:
-        if opened is None and not Path(checkpoint).exists():
-            trained_path(checkpoint)
-        probe_writable(Path(checkpoint).parent, "model.checkpoint")
+    is_trained = opened is None and config.train.when_missing
+    if is_trained and checkpoint is not None and not Path(checkpoint).exists():
+        probe_writable(trained_path(checkpoint).parent, "model.checkpoint")
 
 
 def check_study_is_new(config: RunConfig) -> None:

@@ -23,10 +23,12 @@ from autoprune.export import export as export_model
 from autoprune.pipeline.dense import load_dense
 from autoprune.pipeline.finetune import finetune
 from autoprune.pipeline.finetuned import BEST, is_untrained, saved_folder, saved_trials
+from autoprune.pipeline.identity import WEIGHTS
 from autoprune.pipeline.places import find_storage
 from autoprune.pipeline.stored import stored_config
 from autoprune.rungs import asks_for_supernet
 from autoprune.study import SearchStudy, open_study
+from autoprune.train import weights_hash
 from autoprune.zoo import make_model
 
 FOLDER_FORMAT = "safetensors"
@@ -107,8 +109,14 @@ def _export_dense(
     if format_name == FOLDER_FORMAT or Path(study).is_dir():
         what = f"--format {FOLDER_FORMAT}" if format_name == FOLDER_FORMAT else f"{study} is a folder"
         raise ExportError(f"--dense: {what}; name a study, and one of {', '.join(EXPORTERS)}.")
-    config = stored_config(open_study(find_storage(study, storage), study))
+    opened = open_study(find_storage(study, storage), study)
+    config = stored_config(opened)
     dense = load_dense(config)
+    if weights_hash(dense.model) != opened.identity[WEIGHTS]:
+        raise ExportError(
+            f"{study}: {config.model.checkpoint or 'the model'} does not hold the weights that the search "
+            "began with; restore them."
+        )
     path = Path(output or Path(str(config.output.folder)) / f"dense.{format_name}")
     return export_model(dense.model, path, format=format_name, example_inputs=dense.example_inputs)
 

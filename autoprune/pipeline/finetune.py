@@ -23,7 +23,6 @@ from autoprune.criteria import plan_from_importance
 from autoprune.errors import StudyError
 from autoprune.export import save_pruned
 from autoprune.graph import Cost, Plan
-from autoprune.latency.placing import cpu_threads
 from autoprune.pipeline.dense import Dense, load_dense
 from autoprune.pipeline.events import Stage, Watcher, silent
 from autoprune.pipeline.finetuned import BEST, FinetuneResult, find_result, record_result, trial_folder
@@ -33,7 +32,7 @@ from autoprune.pipeline.places import check_writable
 from autoprune.pipeline.problem import pose
 from autoprune.pipeline.ranking import decode_ranking
 from autoprune.pipeline.scoring import with_weights
-from autoprune.pipeline.stored import change_config, stored_config, stored_setting
+from autoprune.pipeline.stored import change_config, on_device_of, stored_config, stored_setting, threads_of
 from autoprune.pipeline.supernet import known_supernet
 from autoprune.pipeline.train import schedule_of, tell_epochs
 from autoprune.precision import Setting
@@ -87,11 +86,11 @@ def finetune(
         watch(Stage(f"trial {record.number} is finetuned already; the test part is not read again"))
         return known
     setting = stored_setting(opened)
-    dense = dense or load_dense(config)
+    dense = dense or load_dense(on_device_of(setting, config))
     cut = _cut(opened, record, config, dense)
     watch(Stage(_intention(record, cut, config.finetune)))
     state = folder / f"finetune-trial-{record.number}.training"
-    with cpu_threads(setting.threads):
+    with threads_of(config.search.engine, setting):
         result = FinetuneResult(
             study=study,
             folder=folder / name,
@@ -105,7 +104,8 @@ def finetune(
         )
     save_pruned(cut.small.cpu(), cut.plan, result.folder, extra=_extra(result, config, dense))
     record_result(opened, result, identity)
-    state.unlink(missing_ok=True)
+    if config.finetune.epochs:  # else a state that is there is of another finetune, which was stopped
+        state.unlink(missing_ok=True)
     return result
 
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from torch import nn
 
-from autoprune.atomic import replacing
+from autoprune.atomic import replacing, saving
 from autoprune.data import VisionData
-from autoprune.errors import CheckpointError, DataError, abridged, reason_of
+from autoprune.errors import DataError, abridged
 from autoprune.settings import DataSettings, RunConfig
 from autoprune.tensorfile import write_tensors
 from autoprune.zoo import checkpoint_hash
@@ -42,16 +42,10 @@ def save_dense(model: nn.Module, path: str | Path, history: Mapping[str, Any]) -
         CheckpointError: one of the two cannot be written.
     """
     path = Path(path)
-    try:
-        with replacing(path) as weights, replacing(history_path(path)) as noted:
-            write_tensors(model.state_dict(), weights)
-            note = {"sha256": checkpoint_hash(weights), **history}
-            noted.write_text(json.dumps(note, indent=2) + "\n", "utf-8")
-    except OSError as error:
-        raise CheckpointError(
-            f"checkpoint {path}: cannot be written ({reason_of(error)}); make room for it, then give the "
-            "same command again."
-        ) from error
+    with saving(path, "checkpoint") as weights, replacing(history_path(path)) as noted:
+        write_tensors(model.state_dict(), weights)
+        note = {"sha256": checkpoint_hash(weights), **history}
+        noted.write_text(json.dumps(note, indent=2) + "\n", "utf-8")
 
 
 def read_history(checkpoint: str | Path) -> dict[str, Any] | None:

@@ -18,11 +18,13 @@ from autoprune.pipeline.problem import Problem, space_spec
 from autoprune.settings import RunConfig
 from autoprune.train import weights_hash
 
+WEIGHTS = "model (its weights)"
+
 
 def identify_dense(dense: Dense, prunable: Prunable) -> dict[str, str]:
     """Return a fingerprint of each thing that scores are made from, wherever it was loaded."""
     return {
-        "model (its weights)": weights_hash(dense.model),
+        WEIGHTS: weights_hash(dense.model),
         "model (its channel groups)": prunable.fingerprint,
         "data": dense.data.fingerprint,
     }

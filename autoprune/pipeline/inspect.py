@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoprune.errors import BudgetError
+from autoprune.errors import BudgetError, ConfigError, PlanError, summary_of
 from autoprune.graph import Cost, Prunable
 from autoprune.pipeline.amounts import KEYS, resolve_budget
 from autoprune.pipeline.dense import Dense, load_dense
@@ -115,7 +115,10 @@ def inspect(config: RunConfig, *, watch: Watcher = silent) -> Inspection:
     prunable = trace_dense(dense, config)
     dense_cost = prunable.cost()
     spec = space_spec(config)
-    whole = build_space(prunable.groups, prunable.cost, Budget(macs=int(dense_cost.macs)), spec)
+    try:
+        whole = build_space(prunable.groups, prunable.cost, Budget(macs=int(dense_cost.macs)), spec)
+    except PlanError as error:
+        return _unsearchable(prunable, dense, config, str(error))
     budget, in_window, problem = None, False, ""
     measures = footprint_of(prunable)
     try:
@@ -126,24 +129,10 @@ def inspect(config: RunConfig, *, watch: Watcher = silent) -> Inspection:
         in_window = pose_priced(prunable, config, measures).space.reach().in_window
     except BudgetError as error:
         problem = str(error)
-    carried = [prunable.formula.carried(position) for position in range(len(prunable.groups))]
-    rows = tuple(
-        GroupRow(
-            group.name,
-            group.width,
-            group.layers,
-            macs,
-            params,
-            group.frozen,
-            group.crosses,
-            whole.relaxed.get(group.name),
-        )
-        for group, (macs, params) in zip(prunable.groups, carried, strict=True)
-    )
     reach = whole.reach()
     return Inspection(
-        model=config.model.name or config.model.factory or "",
-        groups=rows,
+        model=_name(config),
+        groups=_rows(prunable, whole.relaxed),
         variables=len(whole.variables),
         dense_cost=dense_cost,
         smallest=reach.smallest.one(),
@@ -153,6 +142,43 @@ def inspect(config: RunConfig, *, watch: Watcher = silent) -> Inspection:
         in_window=in_window,
         problem=problem,
         memory_bytes=_memory(dense, config),
+    )
+
+
+def _unsearchable(prunable: Prunable, dense: Dense, config: RunConfig, problem: str) -> Inspection:
+    """Return what is found of a model of which nothing may be narrowed; why stands in its groups."""
+    cost = prunable.cost()
+    return Inspection(
+        model=_name(config),
+        groups=_rows(prunable, {}),
+        variables=0,
+        dense_cost=cost,
+        smallest=cost,
+        largest=cost,
+        costs={},
+        budget=None,
+        in_window=False,
+        problem=problem,
+        memory_bytes=_memory(dense, config),
+    )
+
+
+def _name(config: RunConfig) -> str:
+    return config.model.name or config.model.factory or ""
+
+
+def _rows(prunable: Prunable, relaxed: Mapping[str, int]) -> tuple[GroupRow, ...]:
+    return tuple(
+        GroupRow(
+            group.name,
+            group.width,
+            group.layers,
+            *prunable.formula.carried(position),
+            group.frozen,
+            group.crosses,
+            relaxed.get(group.name),
+        )
+        for position, group in enumerate(prunable.groups)
     )
 
 
@@ -200,6 +226,12 @@ def _activation_bytes(model: nn.Module, example: Tensor) -> int:
     batch = torch.zeros(2, *example.shape[1:])
     hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
     with torch.random.fork_rng(), hooks:
-        outputs = trained(batch)
+        try:
+            outputs = trained(batch)
+        except Exception as error:
+            raise ConfigError(
+                f"model: its forward pass failed in training mode on inputs {tuple(batch.shape)}: "
+                f"{summary_of(error)}"
+            ) from error
     del outputs
     return sum(kept.values()) // 2

@@ -31,6 +31,7 @@ from autoprune.pipeline.places import plain, probe_writable
 from autoprune.pipeline.problem import measures_divisor, runtime_of
 from autoprune.settings import BudgetSettings, LatencySettings, RunConfig
 from autoprune.study import SearchStudy
+from autoprune.study.records import LATENCY
 
 _DENSE_SECONDS = 2.0
 """That the dense model is timed for at most before its table is measured."""
@@ -168,7 +169,7 @@ class LatencyTables:
 
 def _is_less(latency: float | str) -> bool:
     """Tell whether a limit is a share of what the dense model takes, and less than that."""
-    limit = read_limit("latency", str(latency), {"latency_ms": 1.0})
+    limit = read_limit("latency", str(latency), {LATENCY: 1.0})
     return limit.is_share and 0 < limit.most < 1
 
 

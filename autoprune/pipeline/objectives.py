@@ -10,8 +10,7 @@ from __future__ import annotations
 from autoprune.errors import ConfigError, unknown
 from autoprune.pipeline.amounts import KEYS
 from autoprune.settings import SearchSettings
-
-SCORE = "score"
+from autoprune.study import SCORE
 
 
 def objective_costs(search: SearchSettings) -> tuple[str, ...]:

@@ -22,10 +22,12 @@ from autoprune.graph import Cost, Prunable
 from autoprune.latency import LatencySetting
 from autoprune.pipeline.amounts import resolve_budget
 from autoprune.pipeline.dense import Dense
-from autoprune.pipeline.objectives import SCORE, objective_costs
+from autoprune.pipeline.objectives import objective_costs
 from autoprune.settings import BudgetSettings, LatencySettings, RunConfig
 from autoprune.space import Budget, SearchSpace, ShareSpace, SpaceSpec, build_space, load_spec
 from autoprune.space.ladder import CostFunction
+from autoprune.study import SCORE
+from autoprune.study.records import LATENCY
 from autoprune.tracing import trace
 
 SHORT_OF_WINDOW = "No plan fills the budget to 98%: the search takes the nearest below."
@@ -124,7 +126,7 @@ def find_measures(
     measures = footprint_of(prunable)
     if asks_for_latency(config) and find_latency is not None:
         require_unmeasured(prunable, config)
-        measures["latency_ms"] = find_latency(prunable)
+        measures[LATENCY] = find_latency(prunable)
     return measures
 
 
@@ -174,13 +176,13 @@ def dense_cost_of(prunable: Prunable, measures: Mapping[str, CostMeasure]) -> Co
     """Return all that is known of the dense model's cost."""
     full = np.array([[group.width for group in prunable.groups]], dtype=np.int64)
     cost = _with_measures(prunable.cost, measures)(full).one()
-    measured = getattr(measures.get("latency_ms"), "dense_ms", None)  # not predicted, it was timed
+    measured = getattr(measures.get(LATENCY), "dense_ms", None)  # not predicted, it was timed
     return cost if measured is None else dataclasses.replace(cost, latency_ms=measured)
 
 
 def asks_for_latency(config: RunConfig) -> bool:
     """Tell whether a config limits or minimises the latency."""
-    return config.budget.latency is not None or "latency_ms" in objective_costs(config.search)
+    return config.budget.latency is not None or LATENCY in objective_costs(config.search)
 
 
 def measures_divisor(config: RunConfig) -> bool:

@@ -37,7 +37,7 @@ from autoprune.pipeline.history import require_unseen_validation
 from autoprune.pipeline.identity import identify
 from autoprune.pipeline.idle import tell_idle
 from autoprune.pipeline.latency import LatencyTables, settle_divisor, stored_tables
-from autoprune.pipeline.objectives import SCORE, objective_costs
+from autoprune.pipeline.objectives import objective_costs
 from autoprune.pipeline.places import settle
 from autoprune.pipeline.problem import (
     SHORT_OF_WINDOW,
@@ -51,7 +51,7 @@ from autoprune.pipeline.problem import (
 from autoprune.pipeline.ranking import encode_ranking, rank_channels
 from autoprune.pipeline.scoring import ScorerFactory, identify_parts, make_score, parse_rungs
 from autoprune.pipeline.statistics import Ground, measure_statistics
-from autoprune.pipeline.stored import change_config, stored_config, stored_setting
+from autoprune.pipeline.stored import change_config, on_device_of, stored_config, stored_setting, threads_of
 from autoprune.pipeline.supernet import prepare_supernet
 from autoprune.pipeline.train import measure_setting, train_dense
 from autoprune.pipeline.warm_starts import choose_warm_starts, enqueue_missing
@@ -61,8 +61,9 @@ from autoprune.report.costs import label, said
 from autoprune.report.summary import outcome
 from autoprune.settings import RunConfig
 from autoprune.space import SHARE
-from autoprune.study import SearchStudy, TrialRecord, create_study, open_study
+from autoprune.study import SCORE, SearchStudy, TrialRecord, create_study, open_study
 from autoprune.study.front import best_of, front_of
+from autoprune.study.records import LATENCY
 from autoprune.train import evaluate
 
 
@@ -173,22 +174,22 @@ def resume(
     """
     opened = open_study(storage, study)
     config = change_config(stored_config(opened), overrides)
-    stored_setting(opened)
+    running = on_device_of(stored_setting(opened), config)
     known = opened.chosen.get("latency") is not None or not asks_for_latency(config)
-    check_names(config, measured=known)
-    check_places(config, opened.url)
-    check_engine_runs(config)
-    dense = dense or load_dense(config)
-    problem = pose(dense, config, stored_tables(opened, config))
-    opened.require(identify(dense, problem, config))
+    check_names(running, measured=known)
+    check_places(running, opened.url)
+    check_engine_runs(running)
+    dense = dense or load_dense(running)
+    problem = pose(dense, running, stored_tables(opened, running))
+    opened.require(identify(dense, problem, running))
     if overrides:
         opened.store_config(dataclasses.asdict(config))
         tell_idle(config, watch, only=[override.partition("=")[0].strip() for override in overrides])
-    done = sum(record.state in ("complete", "pruned", "failed") for record in opened.records())
+    done = sum(record.has_ended for record in opened.records())
     watch(Stage(f"resuming {study}: {done} of {config.search.trials} trials are done"))
     if not take_over:
         _tell_held_elsewhere(opened, watch)
-    return _run(opened, config, dense, problem, watch, take_over=take_over)
+    return _run(opened, running, dense, problem, watch, take_over=take_over)
 
 
 def _tell_held_elsewhere(study: SearchStudy, watch: Watcher) -> None:
@@ -312,7 +313,7 @@ def _run(
     enqueue_missing(study, problem.space)
     supernet = prepare_supernet(study, config, dense, problem, watch)
     make_scorer = _scorer_maker(study, config, setting, dense, problem, supernet)
-    with _quiet_optuna(), _threads_of(search.engine, setting):
+    with _quiet_optuna(), threads_of(search.engine, setting):
         run_search(
             search.engine,
             runner,
@@ -342,11 +343,6 @@ def _scorer_maker(
     return ScorerFactory(config, setting, ranking, handed_on, supernet, parts)
 
 
-def _threads_of(engine: str, setting: Setting) -> contextlib.AbstractContextManager[None]:
-    """Return the context in which this process has the threads of a trial, if it runs the trials itself."""
-    return cpu_threads(setting.threads) if engine == "serial" else contextlib.nullcontext()
-
-
 @contextlib.contextmanager
 def _quiet_optuna() -> Iterator[None]:
     """Keep Optuna's progress lines, which a watcher tells better, from the terminal; warnings stay."""
@@ -363,8 +359,7 @@ def _teller(
 ) -> Callable[[TrialEvent], None]:
     """Return a function that turns an engine's events into those of a watcher."""
     dense_macs = int(problem.dense_cost.macs)
-    ended = [record for record in study.records() if record.state in ("complete", "pruned", "failed")]
-    seen = {record.number: record for record in ended}
+    seen = {record.number: record for record in study.records() if record.has_ended}
 
     def tell(event: TrialEvent) -> None:
         record = event.record
@@ -382,7 +377,7 @@ def _teller(
                 outcome=outcome(record),
                 score=record.score,
                 macs_share=(record.macs or 0) / dense_macs,
-                latency_ms=record.costs.get("latency_ms"),
+                latency_ms=record.costs.get(LATENCY),
                 seconds=record.seconds or 0.0,
                 reason=record.failure or "",
                 done=len(seen),

@@ -8,10 +8,12 @@ Before: an opened study; after: `resume`, `finetune`, `export` and `report`, whi
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 
 from autoprune.errors import ConfigError, StudyError
+from autoprune.latency.placing import cpu_threads
 from autoprune.pipeline.places import settle
 from autoprune.precision import Setting, resolve_device
 from autoprune.settings import RunConfig, parse_override, parse_settings
@@ -60,6 +62,19 @@ def stored_setting(study: SearchStudy) -> Setting:
             f"{study.name}: its trials run on {setting.device}, which is not here; resume where it is."
         ) from None
     return setting
+
+
+def on_device_of(setting: Setting, config: RunConfig) -> RunConfig:
+    """Return the config with the device that a study's trials run on, whatever "auto" would be here."""
+    return dataclasses.replace(config, search=dataclasses.replace(config.search, device=setting.device))
+
+
+def threads_of(engine: str, setting: Setting) -> contextlib.AbstractContextManager[None]:
+    """Return the context in which this process has the threads of a trial, if it runs the trials itself.
+
+    Where workers run them, each with its share of the threads, this process has all of its own.
+    """
+    return cpu_threads(setting.threads) if engine == "serial" else contextlib.nullcontext()
 
 
 def change_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:

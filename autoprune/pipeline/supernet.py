@@ -20,8 +20,8 @@ from pathlib import Path
 
 from torch import nn
 
-from autoprune.atomic import replacing
-from autoprune.errors import CheckpointError, TrialError, reason_of
+from autoprune.atomic import saving
+from autoprune.errors import CheckpointError, TrialError
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Stage, Watcher
 from autoprune.pipeline.identity import identify
@@ -72,7 +72,8 @@ def prepare_supernet(
     else:
         shared = _trained(dense, config, setting, subnets, state, watch)
         if not path.is_file():  # another process may have been faster, and scored trials with its own
-            _write(shared, path)
+            with saving(path, "supernet") as partial:
+                write_tensors(shared.state_dict(), partial)
     study.store_note(_NOTE, {"path": str(path), "sha256": checkpoint_hash(path)})
     state.unlink(missing_ok=True)
     return path
@@ -155,19 +156,3 @@ def _trained(
             f"{settings.learning_rate:g}."
         ) from error
     return shared
-
-
-def _write(model: nn.Module, path: Path) -> None:
-    """Write a model's weights whole or not at all.
-
-    Raises:
-        CheckpointError: the folder cannot be written to.
-    """
-    try:
-        with replacing(path) as partial:
-            write_tensors(model.state_dict(), partial)
-    except OSError as error:
-        raise CheckpointError(
-            f"supernet {path}: cannot be written ({reason_of(error)}); make room for it, then give the same "
-            "command again."
-        ) from error

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 
-from autoprune.atomic import replacing
+from autoprune.atomic import saving
 from autoprune.dtypes import DTYPES
-from autoprune.errors import CheckpointError, ConfigError, reason_of, unknown
+from autoprune.errors import CheckpointError, ConfigError, unknown
 from autoprune.latency.placing import cpu_threads
 from autoprune.pipeline.dense import Dense, load_dense, try_task
 from autoprune.pipeline.events import EpochDone, Stage, Watcher, silent
@@ -112,18 +112,18 @@ def _setting_of(path: Path, dense: Dense, config: RunConfig, watch: Watcher) -> 
     """Return the setting that a training began with, so that it goes on under the same; else measure it."""
     if path.is_file():
         try:
-            return Setting(**json.loads(path.read_text("utf-8")))
+            begun = Setting(**json.loads(path.read_text("utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise CheckpointError(f"{path}: it is corrupt; remove it to start that training over.") from error
+        if begun.device != dense.device:
+            raise CheckpointError(
+                f"{path}: that training began on {begun.device}, and search.device is {dense.device} here; "
+                "go on where it began, or remove it and the .training file beside it to start over."
+            )
+        return begun
     setting = measure_setting(dense, config, watch)
-    try:
-        with replacing(path) as partial:
-            partial.write_text(json.dumps(dataclasses.asdict(setting)), "utf-8")
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be written ({reason_of(error)}); make room for it, then give the same "
-            "command again."
-        ) from error
+    with saving(path, "training setting") as partial:
+        partial.write_text(json.dumps(dataclasses.asdict(setting)), "utf-8")
     return setting
 
 

@@ -53,7 +53,7 @@ def _grow(ladder: Ladder, lowest: float, limit: int, target: FloatArray | None) 
     frontier = smallest
     for position, variable in enumerate(order):
         choices = np.arange(ladder.top[variable] + 1)
-        if len(frontier) * len(choices) > 16 * limit:
+        if target is None and len(frontier) * len(choices) > 16 * limit:
             return None
         frontier = np.repeat(frontier, len(choices), axis=0)
         frontier[:, variable] = np.tile(choices, len(frontier) // len(choices))

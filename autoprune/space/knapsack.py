@@ -25,6 +25,9 @@ from autoprune.space.levels import Levels
 ROUNDS = 20
 """Linearisations at most; they mostly settle after five."""
 
+_ROUNDING = 1e-12
+"""Share of the largest value from which on a gain is more than rounding."""
+
 POLISHED = 5
 BISECTIONS = 50
 EVALUATED = 200_000
@@ -128,11 +131,12 @@ def _exchange(ladder: Ladder, values: Sequence[FloatArray], levels: IntArray) ->
     if len(levels) < 2:
         return levels
     moves = exchanges(len(levels))
+    least = _ROUNDING * _value(values, ladder.top)
     for _ in range(max(1, EVALUATED // len(moves))):
         trial = levels + moves
         trial = trial[np.all((trial >= 0) & (trial <= ladder.top), axis=1)]
         gain = np.array(_values(values, trial)) - _value(values, levels)
-        trial, gain = trial[gain > 1e-12], gain[gain > 1e-12]
+        trial, gain = trial[gain > least], gain[gain > least]
         fits = np.flatnonzero(ladder.usage(trial) <= 1.0)
         if not len(fits):
             return levels

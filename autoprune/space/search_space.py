@@ -199,7 +199,8 @@ def build_space(
 
     Raises:
         BudgetError: even the smallest plan exceeds the budget; the smallest reachable cost is named.
-        ConfigError: a tie or override matches no group, or a group lies in two ties.
+        ConfigError: a tie or override matches no group, a group lies in two ties, a tie has the name of
+            another tie or of a group outside it, or overrides leave a group no ratio.
         PlanError: no group is left to search.
     """
     spec = spec or SpaceSpec()
@@ -227,13 +228,11 @@ def build_space(
 
 
 def _allowed(group: ChannelGroup, spec: SpaceSpec, relaxed: dict[str, int]) -> NDArray[np.int64]:
-    values = spec.resolved(group.name)
-    low, high = values.low or spec.low, values.high or spec.high
-    divisor, floor = values.divisor or 1, values.floor or spec.floor
-    step = relaxed_step(group, divisor)
-    if step != unit_step(group, divisor):
+    bounds = spec.resolved(group.name)
+    step = relaxed_step(group, bounds.divisor)
+    if step != unit_step(group, bounds.divisor):
         relaxed[group.name] = step
-    return allowed_widths(group.width, step=step, low=low, high=high, floor=floor)
+    return allowed_widths(group.width, step=step, low=bounds.low, high=bounds.high, floor=bounds.floor)
 
 
 def _tied(searched: dict[int, ChannelGroup], spec: SpaceSpec) -> dict[str, list[int]]:
@@ -251,6 +250,13 @@ def _tied(searched: dict[int, ChannelGroup], spec: SpaceSpec) -> dict[str, list[
 
 def _require_matches(groups: Sequence[ChannelGroup], spec: SpaceSpec) -> None:
     names = [group.name for group in groups]
+    for position, tie in enumerate(spec.ties):
+        if tie.name in [other.name for other in spec.ties[:position]]:
+            raise ConfigError(f"space.tie: {tie.name} names two ties; give each a name of its own.")
+        if tie.name in names and not matches(tie.name, tie.groups):
+            raise ConfigError(
+                f"space.tie: {tie.name} is a group outside that tie; give the tie another name."
+            )
     for key, patterns in (
         ("skip", spec.skip),
         *((f"tie {tie.name}", tie.groups) for tie in spec.ties),

@@ -38,6 +38,16 @@ class Override:
 
 
 @dataclass(frozen=True)
+class Bounds:
+    """The ratios, divisor and floor of one group."""
+
+    low: float
+    high: float
+    divisor: int
+    floor: int
+
+
+@dataclass(frozen=True)
 class SpaceSpec:
     """Which groups are searched and which widths they may take.
 
@@ -64,7 +74,8 @@ class SpaceSpec:
         parts: list[tuple[str, SpaceSpec | Override]] = [("space", self)]
         parts += [("space.override", override) for override in self.overrides]
         for where, part in parts:
-            low, high = part.low or self.low, part.high or self.high
+            low = self.low if part.low is None else part.low
+            high = self.high if part.high is None else part.high
             if not 0 < low <= high <= 1:
                 raise ConfigError(f"{where}: low {low} and high {high}, expected 0 < low <= high <= 1.")
             for key in ("divisor", "floor"):
@@ -72,8 +83,12 @@ class SpaceSpec:
                 if value is not None and value < 1:
                     raise ConfigError(f"{where}.{key}: got {value}, expected an integer >= 1.")
 
-    def resolved(self, group: str) -> Override:
-        """Return the ratios, divisor and floor that hold for one group."""
+    def resolved(self, group: str) -> Bounds:
+        """Return the ratios, divisor and floor that hold for one group.
+
+        Raises:
+            ConfigError: the overrides that match it leave no ratio.
+        """
         values: dict[str, Any] = {
             "low": self.low,
             "high": self.high,
@@ -83,7 +98,12 @@ class SpaceSpec:
         for override in self.overrides:
             if matches(group, override.groups):
                 values |= {key: value for key in values if (value := getattr(override, key)) is not None}
-        return Override(groups=(group,), **values)
+        if values["low"] > values["high"]:
+            raise ConfigError(
+                f"space.override: those that match {group} give low {values['low']} and high "
+                f"{values['high']}, expected low <= high."
+            )
+        return Bounds(**values)
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from autoprune.rungs import RungScore
 from autoprune.study.records import MeasuredLatency, TrialRecord
-from autoprune.study.search_study import SearchStudy, create_study, open_study, study_state
+from autoprune.study.search_study import SCORE, SearchStudy, create_study, open_study, study_state
 
 __all__ = [
+    "SCORE",
     "MeasuredLatency",
     "RungScore",
     "SearchStudy",

@@ -126,6 +126,11 @@ class TrialRecord:
         return self.costs.get("params")
 
     @property
+    def has_ended(self) -> bool:
+        """Whether the trial has a verdict, be it that it failed."""
+        return self.state in ("complete", "pruned", "failed")
+
+    @property
     def is_whole(self) -> bool:
         """Whether the trial climbed every rung of a candidate of ours."""
         return self.state == "complete" and not self.stopped and bool(self.widths and self.scores)

@@ -18,10 +18,10 @@ from torch import nn
 
 from autoprune.data.randomness import (
     from_storable,
+    model_seed,
     random_states,
     restore_random_states,
     seeded,
-    stream_seed,
     to_storable,
 )
 from autoprune.data.vision import VisionData
@@ -31,6 +31,7 @@ from autoprune.train.evaluation import evaluate
 from autoprune.train.schedule import Schedule
 from autoprune.train.trainer import Subnets, Trainer
 from autoprune.train.training_state import load_state, save_state, weights_hash
+from autoprune.userfunction import reference
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def fit(
     """Train `model` in place on data.train, evaluating on data.val after every epoch.
 
     Where `checkpoint` exists already, the training goes on from there, provided that it began with the same
-    weights, teacher, sub-nets, data, schedule and seed; on CPU the result is bit for bit that
+    weights, teacher, sub-nets, data, batches, loss, schedule and seed; on CPU the result is bit for bit that
     of a training that was never stopped. Global random states are put aside and given back.
 
     Args:
@@ -103,8 +104,10 @@ def fit(
         "dtype": setting.dtype,
         "seed": str(seed),
         "data": data.fingerprint,
+        "batches": f"{per_epoch} an epoch, augmented by {data.augmentation}",
+        "loss": reference(task.loss),
     }
-    with seeded(stream_seed(seed)):
+    with seeded(model_seed(seed)):
         records = _restore(trainer, checkpoint, identity)
         while trainer.steps < total:
             record = _run_epoch(

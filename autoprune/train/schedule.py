@@ -37,7 +37,6 @@ class Schedule:
             kept; 0 for none.
         distill_weight: share of the loss that follows the teacher, where `fit` is given one.
         temperature: of the teacher's and the student's softmax.
-        clip_norm: largest norm of the gradient; None for no clipping.
 
     Raises:
         ConfigError: a value is out of its range, or a name unknown.
@@ -55,7 +54,6 @@ class Schedule:
     ema: float = 0.0
     distill_weight: float = 0.5
     temperature: float = 4.0
-    clip_norm: float | None = None
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -73,7 +71,6 @@ class Schedule:
             "ema": 0 <= self.ema < 1,
             "distill_weight": 0 <= self.distill_weight <= 1,
             "temperature": self.temperature > 0,
-            "clip_norm": self.clip_norm is None or self.clip_norm > 0,
         }
         wrong = next((name for name, right in ranges.items() if not right), None)
         if wrong is not None:

@@ -141,9 +141,6 @@ class Trainer:
         self._backward(loss)
         if self._subnets is not None:
             self._distill_in_place(self._subnets, inputs, main_output(outputs).detach())
-        if self._schedule.clip_norm is not None:
-            self._scaler.unscale_(self._optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self._schedule.clip_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         if self.average:
@@ -166,7 +163,7 @@ class Trainer:
         loss = self._loss(logits, targets)
         if isinstance(outputs, tuple):
             for auxiliary in outputs[1:]:
-                if isinstance(auxiliary, Tensor):
+                if isinstance(auxiliary, Tensor) and auxiliary.shape == logits.shape:
                     loss = loss + AUXILIARY_WEIGHT * self._loss(auxiliary, targets)
         if self._teacher is not None:
             with torch.no_grad():

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.atomic import replacing
+from autoprune.atomic import saving
 from autoprune.errors import CheckpointError, reason_of
 
 
@@ -36,15 +36,11 @@ def save_state(path: Path, identity: Mapping[str, str], state: Mapping[str, Any]
     Raises:
         CheckpointError: it cannot be written there.
     """
-    try:
-        with replacing(path) as partial, open(partial, "wb") as file:
+    with saving(path, "training state") as partial, open(partial, "wb") as file:
+        try:
             torch.save({"identity": dict(identity), "state": dict(state)}, file)
-    except (OSError, RuntimeError) as error:
-        reason = reason_of(error.__context__ or error)  # torch's RuntimeError hides the file's OSError
-        raise CheckpointError(
-            f"training state {path}: cannot be written ({reason}); make room for it, then give the same "
-            "command again."
-        ) from error
+        except RuntimeError as error:  # which hides the file's OSError
+            raise OSError(reason_of(error.__context__ or error)) from error
 
 
 def load_state(path: Path, identity: Mapping[str, str]) -> dict[str, Any] | None:

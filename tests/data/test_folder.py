@@ -70,3 +70,10 @@ def test_a_broken_image_is_named_in_one_line(tmp_path: Path, workers: int) -> No
     with pytest.raises(DataError, match=r"3.png cannot be read as an image") as raised:
         list(open_folder(tmp_path, workers).val)
     assert "\n" not in str(raised.value)
+
+
+def test_another_validation_part_is_refused(tmp_path: Path) -> None:
+    """It would have no effect: the folder has its own."""
+    write_images(tmp_path)
+    with pytest.raises(DataError, match=r"data\.validation: a folder has its own part, val/"):
+        load("folder", folder=tmp_path, validation="mypkg.data:held_out")

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, TensorDataset, WeightedRandomSampler
 
 from autoprune.data import Augment, DeviceLoader, StreamLoader, endless
 from autoprune.data.loaders import _shift_and_flip
 from autoprune.data.randomness import (
     from_storable,
+    model_seed,
     random_states,
     restore_random_states,
     seeded,
@@ -100,11 +103,10 @@ def test_an_empty_part_is_refused() -> None:
         DeviceLoader(IMAGES[:0], LABELS[:0], batch_size=4, device="cpu", mean=MEAN, std=STD)
 
 
-def test_endless_starts_anywhere() -> None:
+def test_endless_goes_on_with_the_next_epoch() -> None:
     loader = device_loader(augment=Augment(pad=1))
-    whole, late = endless(loader, 0), endless(loader, 0, start=5)
-    first = [next(whole) for _ in range(8)][5:]
-    assert same(iter(first), iter([next(late) for _ in range(3)]))
+    several = itertools.islice(endless(loader, 3), 2 * len(loader))
+    assert same(several, itertools.chain(loader.batches(3, 0), loader.batches(3, 1)))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -134,6 +136,26 @@ def test_stream_seeds_a_generator_of_the_loaders_own() -> None:
     assert not same(loader.batches(0, 1), loader.batches(0, 2))
 
 
+@pytest.mark.parametrize("batched", [False, True])
+def test_stream_seeds_a_samplers_own_generator(batched: bool) -> None:
+    own = torch.Generator().manual_seed(5)
+    sampler = WeightedRandomSampler([1.0] * 12, 12, generator=own)
+    how: dict[str, Any] = {"batch_sampler": BatchSampler(sampler, 4, drop_last=False)}
+    if not batched:
+        how = {"sampler": sampler, "batch_size": 4}
+    dataset = TensorDataset(torch.rand(12, 1, 2, 2), torch.arange(12))
+    loader = StreamLoader(DataLoader(dataset, **how), batches=3, samples=12, device="cpu")
+    assert same(loader.batches(0, 1), loader.batches(0, 1))
+    assert not same(loader.batches(0, 1), loader.batches(0, 2))
+
+
+def test_a_batch_that_is_none_does_not_end_an_epoch_unsaid() -> None:
+    batch = (torch.zeros(3, 1, 4, 4), torch.zeros(3, dtype=torch.int64))
+    loader = StreamLoader([batch, None, batch], batches=3, samples=9, device="cpu")
+    with pytest.raises(DataError, match=r"a loader gave a NoneType, expected \(inputs, targets\)"):
+        list(loader)
+
+
 def test_stream_refuses_other_batches() -> None:
     loader = StreamLoader([torch.zeros(3)], batches=1, samples=3, device="cpu")
     with pytest.raises(DataError, match=r"a loader gave a Tensor, expected \(inputs, targets\)"):
@@ -159,7 +181,9 @@ def test_seeded_restores_and_stream_seeds_differ() -> None:
     assert torch.equal(torch.rand(2), expected)
     with seeded(8):
         assert torch.equal(torch.rand(2), inside)
-    assert len({stream_seed(seed, epoch) for seed in range(30) for epoch in range(30)}) == 900
+    batches = {stream_seed(seed, epoch) for seed in range(30) for epoch in range(30)}
+    models = {model_seed(seed, rung) for seed in range(30) for rung in range(3)}
+    assert (len(batches), len(models), len(batches | models)) == (900, 90, 990)
 
 
 def test_a_loader_that_gives_nothing_does_not_hang_a_training() -> None:

@@ -98,6 +98,15 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DataError, match=r"train-labels-idx1-ubyte.gz: it is corrupt"):
         load("fashion-mnist", folder=tmp_path)
+    content = bytearray(path.read_bytes())
+    content[12] ^= 0xFF  # the compressed stream itself
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte.gz: it is corrupt"):
+        load("fashion-mnist", folder=tmp_path)
+    for length in (0, 3, 6):
+        path.write_bytes(gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 2])[:length]))
+        with pytest.raises(DataError, match=r"it is corrupt, or no idx file of 1 dimensions"):
+            load("fashion-mnist", folder=tmp_path)
     path.unlink()
     with pytest.raises(DataError, match=r"train-labels-idx1-ubyte .* is missing"):
         load("fashion-mnist", folder=tmp_path)

@@ -42,6 +42,14 @@ def too_few_classes() -> dict[str, Any]:
     return {"train": loader(), "val": loader(), "classes": 2}
 
 
+def names_of_classes() -> dict[str, Any]:
+    return {"train": loader(), "val": loader(), "classes": ["cat", "dog"]}
+
+
+def no_class() -> dict[str, Any]:
+    return {"train": loader(), "val": loader(), "classes": 0}
+
+
 def empty_val() -> tuple[Loaders, list[Any]]:
     return loader(), []
 
@@ -108,6 +116,8 @@ def test_a_dict_may_name_the_classes() -> None:
         ("nan_in_val", "val: the inputs have NaN or infinite values"),
         ("negative_label", "val: label -1 found, expected 0 or more"),
         ("too_few_classes", "label 3 found, expected from 0 to 1"),
+        ("names_of_classes", r"\"classes\": got \['cat', 'dog'\], expected how many there are"),
+        ("no_class", '"classes": got 0, expected how many there are'),
         ("empty_val", "val: the part is empty"),
         ("other_shape", r"train images are \(3, 8, 8\), val images \(1, 8, 8\)"),
         ("alone", r"got a DataLoader, expected \(train, val\)"),
@@ -170,3 +180,15 @@ def test_a_separate_validation_part_replaces_the_held_out_share() -> None:
     assert data.fingerprint != load("digits").fingerprint
     with pytest.raises(DataError, match=r"data.validation .*images \(3, 8, 8\)"):
         load("digits", validation=f"{__name__}:alone")
+
+
+def test_another_validation_part_than_the_loaders_is_refused() -> None:
+    with pytest.raises(DataError, match=r"data\.validation: .*:pair\" returns a validation part already"):
+        load(f"{__name__}:pair", validation=f"{__name__}:digits_like")
+
+
+def test_workers_that_keep_their_random_states_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    images = TensorDataset(torch.rand(8, 3, 8, 8), torch.arange(8))
+    source = DataLoader(images, batch_size=8, num_workers=1, persistent_workers=True)
+    wrap_loaders((source, loader()))
+    assert "data loaders: train: persistent workers keep their random states" in caplog.text

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
 from autoprune.engines import TrialEvent, run_search
 from autoprune.errors import StudyError
-from autoprune.study import open_study
+from autoprune.study import RungScore, open_study
 from tests.engines.test_serial import TroubledMaker
 from tests.engines.toy import Troubled, make_broken, make_toy, new_study, toy_runner
 
@@ -49,6 +51,39 @@ def test_a_trial_that_kills_its_worker_twice_has_failed(url: str, calls: Path) -
     assert [record.state for record in records] == ["failed"]
     assert records[0].failure is not None
     assert "died 2 times (exit code -9; out of memory?)" in records[0].failure
+
+
+class Numbers(Dataset[float]):
+    """0.0 and 1.0."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> float:
+        return float(range(2)[index])
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """Gives as scores what a DataLoader's own worker reads."""
+
+    def __call__(self, widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
+        for number in DataLoader(Numbers(), batch_size=None, num_workers=1):
+            yield RungScore(int(number), "streamed", number, 0.0)
+
+
+def test_a_worker_may_have_workers_that_load_its_data(url: str) -> None:
+    runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=2)
+    run_search("processes", runner, Streaming, workers=1)
+    assert [record.state for record in open_study(url, "toy").records()] == ["complete"] * 2
+
+
+def test_no_process_is_started_where_nothing_is_left_to_do(url: str) -> None:
+    runner = toy_runner(new_study(url), trials=2)
+    run_search("serial", runner, make_toy)
+    assert runner.left() == 0
+    run_search("processes", runner, make_broken, workers=2)
+    assert toy_runner(open_study(url, "toy"), trials=5).left() == 3
 
 
 def test_what_cannot_travel_to_a_worker_is_said_in_one_line(url: str) -> None:

@@ -117,3 +117,11 @@ def test_latency_is_one_more_cost_of_a_front() -> None:
     assert (filled <= 1 + 1e-9).all()
     assert (np.asarray(problem.cost(widths).latency_ms) <= 3.6).all()
     np.testing.assert_array_equal(space.decode(space.encode(widths)), widths)
+
+
+def test_the_least_that_there_is_is_one_that_could_be_taken(url: str) -> None:
+    study = open_study(url, "toy")
+    first, second = sorted(study.records(), key=lambda record: record.macs or 0)[:2]
+    study.store_measured(first.number, dataclasses.replace(measured(7.0, 0.7), met=False))
+    with pytest.raises(StudyError, match=rf"the least there is: .*trial {second.number}\)"):
+        pipeline.best("toy", url, {"macs": "1"})

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import autoprune
 from autoprune import pipeline
 from autoprune.config import load_config
 from autoprune.errors import ExportError
 from autoprune.pipeline import SearchResult
+from autoprune.study import open_study
 
 QUICK = (
     "search.trials=2",
@@ -76,3 +78,34 @@ def test_the_best_trial_by_its_number_is_the_same_finetune(
         assert torch.equal(tensor, theirs[name])
     monkeypatch.chdir(tmp_path)
     assert pipeline.export(study, "safetensors", storage=storage).path == tmp_path / "best"
+
+
+def test_no_finetune_leaves_the_state_of_a_stopped_one(searched: SearchResult, tmp_path: Path) -> None:
+    """Of a killed finetune of 20 epochs, which an export without one must not throw away."""
+    state = tmp_path / f"finetune-trial-{searched.best.number}.training"
+    state.write_bytes(b"15 epochs")
+    places = [UNTRAINED, f"output.folder={tmp_path}"]
+    pipeline.finetune(searched.study, searched.storage, overrides=places)
+    assert state.read_bytes() == b"15 epochs"
+
+
+def test_the_dense_model_that_is_exported_is_the_studys(searched: SearchResult, tmp_path: Path) -> None:
+    exported = pipeline.export(
+        searched.study, "pt2", storage=searched.storage, dense=True, output=tmp_path / "dense.pt2"
+    )
+    assert exported.path.is_file()
+    study = open_study(searched.storage, searched.study)
+    checkpoint = Path(study.config["model"]["checkpoint"])
+    kept = checkpoint.read_bytes()
+    weights = {name: 2 * tensor for name, tensor in load_file(checkpoint).items()}
+    try:
+        save_file(weights, checkpoint)
+        with pytest.raises(
+            ExportError, match=r"dense\.safetensors does not hold the weights that the search"
+        ):
+            pipeline.export(
+                searched.study, "pt2", storage=searched.storage, dense=True, output=tmp_path / "other.pt2"
+            )
+    finally:
+        checkpoint.write_bytes(kept)
+    assert not (tmp_path / "other.pt2").exists()

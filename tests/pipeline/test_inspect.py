@@ -6,10 +6,12 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 from autoprune.config import load_config
+from autoprune.errors import ConfigError
 from autoprune.latency import LatencySetting
 from autoprune.pipeline import inspect
 from autoprune.pipeline.dense import load_dense
@@ -102,3 +104,32 @@ def test_the_global_random_state_stays() -> None:
     before = torch.get_rng_state()
     inspect(load_config({**values, "budget": {"flops": "50%"}}))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_why_nothing_can_be_searched_is_shown_with_the_groups() -> None:
+    config = load_config("digits", ["model.frozen=['conv1', 'layer1', 'layer2']"])
+    inspection = inspect(config)
+    assert "no group is left to search" in inspection.problem
+    assert all(row.frozen for row in inspection.groups)
+    assert (inspection.variables, inspection.budget, inspection.costs) == (0, None, {})
+    assert inspection.smallest == inspection.largest == inspection.dense_cost
+
+
+class FailsInTraining(nn.Module):
+    """As a net whose auxiliary head is too deep for small images."""
+
+    def __init__(self, classes: int, in_channels: int) -> None:
+        super().__init__()
+        self.net = dropping(classes, in_channels)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            raise RuntimeError("Kernel size can't be greater than actual input size")
+        logits: torch.Tensor = self.net(images)
+        return logits
+
+
+def test_a_model_that_fails_in_training_is_told_in_one_line() -> None:
+    values = {"model": {"factory": f"{__name__}:FailsInTraining"}, "data": {"name": "digits"}}
+    with pytest.raises(ConfigError, match=r"model: its forward pass failed in training mode .*Kernel size"):
+        inspect(load_config({**values, "budget": {"flops": "50%"}}))

@@ -170,3 +170,23 @@ def test_a_training_goes_on_with_the_threads_it_began_with_and_gives_them_back(t
     with cpu_threads(3):
         train(config, watch=note)
         assert (seen, torch.get_num_threads()) == ([1], 3)
+
+
+def test_a_training_that_began_on_another_device_is_not_gone_on_with(tmp_path: Path) -> None:
+    begun = dataclasses.asdict(Setting("cuda:77"))
+    (tmp_path / "dense.setting.json").write_text(json.dumps(begun), "utf-8")
+    config = load_config("digits", [f"model.checkpoint={tmp_path}/dense.safetensors", "search.device=cpu"])
+    refused = r"began on cuda:77, and search.device is cpu here; go on where it began, or remove it"
+    with pytest.raises(CheckpointError, match=refused):
+        train(config)
+
+
+def test_a_checkpoint_that_is_there_may_lie_where_nothing_can_be_written(tmp_path: Path) -> None:
+    there = settle(load_config("digits", ["model.checkpoint=/proc/version", f"output.folder={tmp_path}"]))
+    assert there.train.when_missing
+    check_places(there)
+    missing = settle(
+        load_config("digits", ["model.checkpoint=/proc/a.safetensors", f"output.folder={tmp_path}"])
+    )
+    with pytest.raises(ConfigError, match=r"model\.checkpoint: /proc cannot be written"):
+        check_places(missing)

@@ -77,3 +77,15 @@ def test_hundreds_of_groups_take_seconds() -> None:
     knapsack(space.ladder, channel_values(space.ladder.rows, scores_of(space, net)))
     assert len(space.variables) > 150
     assert time.perf_counter() - started < 20
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_the_unit_of_importance_does_not_matter(scale: float) -> None:
+    """Taylor scores of a model that fits its training data are tiny."""
+    net = chain([12, 16, 10, 14], [256, 64, 64, 16])
+    for seed in range(6):
+        space = make_space(net, 0.4)
+        values = channel_values(space.ladder.rows, scores_of(space, net, seed))
+        levels = knapsack(space.ladder, values)
+        scaled = knapsack(space.ladder, [scale * value for value in values])
+        assert total(values, scaled) == pytest.approx(total(values, levels), rel=1e-9)

@@ -12,6 +12,7 @@ from autoprune import zoo
 from autoprune.errors import BudgetError, ConfigError
 from autoprune.space import Budget, Override, SpaceSpec, Tie, build_space, load_spec
 from autoprune.tracing import trace
+from tests.space.costs import chain, dense_macs
 
 SHIPPED = Path(__file__).parents[2] / "search_spaces"
 MODELS = {
@@ -50,6 +51,8 @@ def test_a_file_reads_back_as_written(tmp_path: Path) -> None:
         ("skip = [1]", "expected a list of strings"),
         ('[[tie]]\ngroups = ["a"]', "the key name is missing"),
         ('[[override]]\ngroups = ["a"]\nlow = 2.0', "expected 0 < low <= high <= 1"),
+        ('[[override]]\ngroups = ["a"]\nlow = 0', "expected 0 < low <= high <= 1"),
+        ('[[override]]\ngroups = ["a"]\nhigh = 0', "expected 0 < low <= high <= 1"),
         ("low = ", "cannot be read as a search space"),
     ],
 )
@@ -60,6 +63,30 @@ def test_mistakes_get_one_clear_line(tmp_path: Path, text: str, message: str) ->
         load_spec(path)
     with pytest.raises(ConfigError, match="cannot be read"):
         load_spec(tmp_path / "missing.toml")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (SpaceSpec(ties=(Tie("conv0", ("conv[12]",)),)), "conv0 is a group outside that tie"),
+        (SpaceSpec(ties=(Tie("a", ("conv0",)), Tie("a", ("conv1",)))), "a names two ties"),
+        (
+            SpaceSpec(overrides=(Override(("conv*",), high=0.4), Override(("conv1",), low=0.5))),
+            r"those that match conv1 give low 0\.5 and high 0\.4",
+        ),
+    ],
+)
+def test_what_would_change_other_groups_than_it_names_is_refused(spec: SpaceSpec, message: str) -> None:
+    net = chain([16, 32, 32])
+    with pytest.raises(ConfigError, match=message):
+        build_space(*net, Budget(macs=dense_macs(net) // 2), spec)
+
+
+def test_a_tie_may_have_the_name_of_a_group_in_it() -> None:
+    net = chain([16, 32, 32])
+    spec = SpaceSpec(ties=(Tie("conv1", ("conv[12]",)),))
+    space = build_space(*net, Budget(macs=dense_macs(net) // 2), spec)
+    assert [variable.groups for variable in space.variables] == [("conv0",), ("conv1", "conv2")]
 
 
 def test_a_budget_needs_a_limit() -> None:

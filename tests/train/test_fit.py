@@ -13,17 +13,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autoprune.data import load
+from autoprune.data import VisionData, load
 from autoprune.data.randomness import seeded
 from autoprune.errors import CheckpointError, TrialError
 from autoprune.precision import Setting
-from autoprune.task import Task
+from autoprune.task import Task, cross_entropy
 from autoprune.train import EpochRecord, FitResult, Schedule, Trainer, fit
 from autoprune.train.distill import distillation_loss
 from autoprune.zoo import make_model
 
 DATA = load("digits", batch_size=64)
-SCHEDULE = Schedule(epochs=3, learning_rate=0.1, warmup=0.1, ema=0.9, clip_norm=5.0)
+SCHEDULE = Schedule(epochs=3, learning_rate=0.1, warmup=0.1, ema=0.9)
 Trained = tuple[dict[str, Tensor], FitResult]
 SETTINGS = [Setting(), Setting(dtype="bfloat16", channels_last=True)]
 
@@ -45,6 +45,10 @@ class Net(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         logits: Tensor = self.fc(self.dropout(self.norm(self.conv(inputs)).relu()).flatten(1))
         return logits
+
+
+def double_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    return 2 * cross_entropy(outputs, targets)
 
 
 def small_model() -> Net:
@@ -226,3 +230,45 @@ def test_learns_on_cuda(dtype: str) -> None:
     setting = Setting(device="cuda", dtype=dtype, channels_last=True)
     model = make_model("digits_resnet", 10, 1)
     assert fit(model, data, Schedule(epochs=4), setting, Task(), seed=0).score > 0.9
+
+
+@pytest.mark.parametrize(
+    ("data", "task", "differs"),
+    [
+        (load("digits", batch_size=32), Task(), r"batches was \d+ an epoch.*, now it is \d+ an epoch"),
+        (load("digits", batch_size=64, augment=False), Task(), r"batches was .*pad=1.*, now it is .*pad=0"),
+        (DATA, Task(loss=double_loss), r"loss was .*cross_entropy, now it is .*double_loss"),
+    ],
+    ids=["batch size", "augmentation", "loss"],
+)
+def test_a_training_does_not_go_on_under_other_batches_or_another_loss(
+    tmp_path: Path, data: VisionData, task: Task, differs: str
+) -> None:
+    """With larger batches, the steps that were done may be all that there are: it would end half trained."""
+    with pytest.raises(InterruptedTrainingError):
+        run(tmp_path / "state.pt", stop_after=2)
+    with pytest.raises(CheckpointError, match=differs):
+        fit(small_model(), data, SCHEDULE, SETTINGS[0], task, seed=4, checkpoint=tmp_path / "state.pt")
+
+
+class Headed(nn.Module):
+    """Gives logits, and beside them what its training must not take for logits, or must."""
+
+    def __init__(self, beside: str) -> None:
+        super().__init__()
+        self.net = small_model()
+        self.beside = beside
+
+    def forward(self, inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        features = self.net.norm(self.net.conv(inputs)).relu()
+        logits: Tensor = self.net.fc(features.flatten(1))
+        besides = {"features": features, "embedding": features.flatten(1), "logits": logits}
+        return (logits, besides[self.beside]) if self.beside else logits
+
+
+@pytest.mark.parametrize(("beside", "is_head"), [("features", False), ("embedding", False), ("logits", True)])
+def test_only_what_is_shaped_as_the_logits_is_an_auxiliary_head(beside: str, is_head: bool) -> None:
+    ours, plain = Headed(beside), Headed("")
+    for model in (ours, plain):
+        fit(model, DATA, Schedule(steps=1), SETTINGS[0], Task(), seed=0)
+    assert torch.equal(ours.net.fc.weight, plain.net.fc.weight) is not is_head
