@@ -53,8 +53,8 @@ def run_processes(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers
     """
     pool: list[_Worker] = []
     try:
-        number = min(workers.number, runner.left())
-        pool.extend(_spawn(make_scorer, workers.threads) for _ in range(number))
+        for _ in range(min(workers.number, runner.left())):
+            _spawn(pool, make_scorer, workers.threads)
         unready_deaths = 0
         while any(worker.job is not None or not worker.ready for worker in pool) or _feed(runner, pool):
             ends = {worker.pipe: worker for worker in pool}
@@ -67,7 +67,8 @@ def run_processes(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers
                     _bury(runner, worker)
                     if unready_deaths >= MAX_DEATHS * workers.number:
                         raise _no_worker_gets_ready(runner, worker, unready_deaths) from None
-                    pool[pool.index(worker)] = _spawn(make_scorer, workers.threads)
+                    pool.remove(worker)
+                    _spawn(pool, make_scorer, workers.threads)
                 else:
                     _handle(runner, worker, message)
                     if message[0] == "ready":
@@ -128,7 +129,8 @@ def _no_worker_gets_ready(runner: TrialRunner, worker: _Worker, deaths: int) -> 
     )
 
 
-def _spawn(make_scorer: MakeScorer, threads: int) -> _Worker:
+def _spawn(pool: list[_Worker], make_scorer: MakeScorer, threads: int) -> None:
+    """Start a worker and add it to the pool, both or neither: what is not in the pool is never stopped."""
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe()
     # A daemonic process may have no children, and DataLoaders have workers of their own.
@@ -136,6 +138,7 @@ def _spawn(make_scorer: MakeScorer, threads: int) -> _Worker:
     try:
         with _thread_limit(threads), _started_whole():
             process.start()
+            pool.append(_Worker(process, mine))
     except Exception as error:  # whatever the parts of a model or of a user's data raise as they are pickled
         mine.close()
         theirs.close()
@@ -144,7 +147,6 @@ def _spawn(make_scorer: MakeScorer, threads: int) -> _Worker:
             'define their classes and functions at the top of a module, or use engine = "serial".'
         ) from error
     theirs.close()
-    return _Worker(process, mine)
 
 
 @contextlib.contextmanager
@@ -171,11 +173,35 @@ def _started_whole() -> Iterator[None]:
         yield
         return
     resource_tracker.ensure_running()  # its own start would unblock the signal again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    with _deferred_signals():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _deferred_signals() -> Iterator[None]:
+    """Raise Ctrl-C and SIGTERM anew after the block: this thread's mask does not keep them from others.
+
+    Where another thread gets one, Python runs its handler in the main thread all the same.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    seen: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, frame: seen.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if seen:
+            signal.raise_signal(seen[0])
 
 
 def _stop(pool: list[_Worker]) -> None:
@@ -195,6 +221,11 @@ def _work(make_scorer: MakeScorer, pipe: Connection, threads: int) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
+    with contextlib.suppress(EOFError, OSError):  # of the pipe, whose other end is gone
+        _serve(make_scorer, pipe)
+
+
+def _serve(make_scorer: MakeScorer, pipe: Connection) -> None:
     try:
         scorer = make_scorer()
     except Exception as error:
@@ -202,18 +233,13 @@ def _work(make_scorer: MakeScorer, pipe: Connection, threads: int) -> None:
         return
     pipe.send(("ready", None))
     while True:
-        try:
-            widths, seed = pipe.recv()
-        except (EOFError, OSError):
-            return
+        widths, seed = pipe.recv()
         try:
             for rung in climb(scorer, widths, seed):
                 pipe.send(("rung", rung))
                 if not pipe.recv():
                     break
             pipe.send(("done", None))
-        except (EOFError, OSError):
-            return
         except TrialError as error:
             pipe.send(("failed", str(error)))
 
