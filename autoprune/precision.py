@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -127,25 +126,25 @@ def fastest_setting(
     threads = torch.get_num_threads()
     settings = [Setting(device, dtype, last, threads) for dtype in formats for last in (False, True)]
     steps: dict[Setting, Callable[[], None]] = {}
-    failed: dict[Setting, Exception] = {}
+    reasons: dict[Setting, str] = {}
     times: dict[Setting, list[float]] = {setting: [] for setting in settings}
     with seeded(0):
         for setting in settings:
             try:
                 steps[setting] = _prepare_step(model, batch, task, setting)
             except Exception as error:  # also of the user's loss, which may know float32 alone
-                failed[setting] = error
-        for _, (setting, step) in itertools.product(range(repeats), steps.items()):
-            if setting not in failed:
+                reasons[setting] = reason_of(error)
+        for setting in settings * repeats:
+            if setting in steps:
                 try:
-                    times[setting].append(_milliseconds(step))
+                    times[setting].append(_milliseconds(steps[setting]))
                 except Exception as error:  # memory may do for one copy, and not for all with gradients
-                    failed[setting] = error
-    medians = {each: statistics.median(times[each]) for each in steps if each not in failed}
+                    reasons[setting] = reason_of(error)
+                    del steps[setting]
+    medians = {setting: statistics.median(times[setting]) for setting in steps}
     if not medians:
-        reason = reason_of(failed[settings[0]])
         raise ConfigError(
-            f"search.device: {device}: not one training step of the model runs here ({reason})."
+            f"search.device: {device}: not one training step of the model runs here ({reasons[settings[0]]})."
         )
     best = min(medians, key=lambda setting: medians[setting])
     return best, {setting.label: milliseconds for setting, milliseconds in medians.items()}

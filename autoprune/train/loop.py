@@ -101,11 +101,7 @@ def fit(
     trainer = Trainer(model, schedule, setting, task, total_steps=total, teacher=teacher, subnets=subnets)
     identity = {
         **_identity(schedule, model, teacher, subnets),
-        "dtype": setting.dtype,
-        "seed": str(seed),
-        "data": data.fingerprint,
-        "batches": f"{per_epoch} an epoch, augmented by {data.augmentation}",
-        "loss": reference(task.loss),
+        **_identity_of_steps(data, setting, task, seed),
     }
     with seeded(model_seed(seed)):
         records = _restore(trainer, checkpoint, identity)
@@ -133,6 +129,17 @@ def _identity(
         "model": weights_hash(model),
         "teacher": weights_hash(teacher) if teacher is not None else "none",
         **({"subnets": subnets.identity} if subnets is not None else {}),
+    }
+
+
+def _identity_of_steps(data: VisionData, setting: Setting, task: Task, seed: int) -> dict[str, str]:
+    """Name what each step depends on, likewise."""
+    return {
+        "dtype": setting.dtype,
+        "seed": str(seed),
+        "data": data.fingerprint,
+        "batches": f"{len(data.train)} an epoch, augmented by {data.augmentation}",
+        "loss": reference(task.loss),
     }
 
 
