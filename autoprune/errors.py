@@ -77,8 +77,8 @@ def summary_of(error: BaseException) -> str:
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error says that memory ran out: torch's, on CUDA and on the CPU, is a RuntimeError."""
     said = str(error).lower()
-    asked = ("out of memory", "not enough memory", "allocate memory")
-    return isinstance(error, MemoryError) or any(words in said for words in asked)
+    known = ("out of memory", "not enough memory", "allocate memory")
+    return isinstance(error, MemoryError) or any(words in said for words in known)
 
 
 def abridged(value: object) -> str:

@@ -76,11 +76,7 @@ def finetune(
     folder = Path(str(config.output.folder))
     check_writable(folder, "output.folder")
     name = BEST if trial is None else trial_folder(trial)
-    identity = {
-        "trial": record.number,
-        "finetune": dataclasses.asdict(config.finetune),
-        "folder": str(folder),
-    }
+    identity = _identity(record, config)
     known = find_result(opened, name, identity)
     if known is not None:
         watch(Stage(f"trial {record.number} is finetuned already; the test part is not read again"))
@@ -107,6 +103,15 @@ def finetune(
     if config.finetune.epochs:  # else a state that is there is of another finetune, which was stopped
         state.unlink(missing_ok=True)
     return result
+
+
+def _identity(record: TrialRecord, config: RunConfig) -> dict[str, Any]:
+    """Tell what a finetune is of, and how: one with the same is not repeated."""
+    return {
+        "trial": record.number,
+        "finetune": dataclasses.asdict(config.finetune),
+        "folder": str(Path(str(config.output.folder))),
+    }
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.objectives import objective_costs
 from autoprune.pipeline.problem import Problem, space_spec
 from autoprune.settings import RunConfig
+from autoprune.study import SCORE
 from autoprune.train import weights_hash
 
 WEIGHTS = "model (its weights)"
@@ -39,5 +40,5 @@ def identify(dense: Dense, problem: Problem, config: RunConfig) -> dict[str, str
         **identify_dense(dense, problem.prunable),
         "space": hashlib.sha256(spec.encode()).hexdigest(),
         "budget": ", ".join(f"{name} {limit}" for name, limit in limits.items()),
-        **({"objectives": ", ".join(("score", *objectives))} if objectives else {}),
+        **({"objectives": ", ".join((SCORE, *objectives))} if objectives else {}),
     }
