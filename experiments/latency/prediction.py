@@ -11,11 +11,12 @@ machine that changed since the table cancels out.
 Weights are random, as latency does not depend on them; BatchNorms get random scales and shifts, which keep
 activations of narrow random networks from vanishing into slow denormal numbers.
 
-    python -m experiments.latency.prediction [--models resnet50] [--runtimes onnx] [--batches 1]
+    python -m experiments.latency.prediction [--models resnet50] [--batches 1] [--seconds 180]
 
 Appends the rows of a model, runtime and batch to prediction.csv, and leaves out what is there. Tables are
 kept in tables/, and measured where they are missing. Where the machine was so busy that half of the ratios'
-intervals are wider than what is claimed, to either side, rows and table are thrown away, whatever the errors.
+intervals are wider than what is claimed, to either side, rows and table are thrown away, whatever the errors;
+more seconds make them narrower.
 `python -m experiments.latency.summarise` sums up and draws.
 """
 
@@ -49,9 +50,6 @@ LOWEST = 0.1
 DENSE = -1
 """The dense model's number among the candidates."""
 
-SECONDS = 180.0
-"""That the candidates are timed for at most, together, if six rounds are done by then."""
-
 BUSY = 0.05
 """Half-width of the ratios' intervals, as a share, above which they could not tell an error of 5%."""
 
@@ -65,14 +63,20 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--runtimes", nargs="+", default=list(RUNTIMES), choices=RUNTIMES)
     parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES), choices=BATCHES)
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=180.0,
+        help="that the candidates are timed for at most, together, if six rounds are done by then",
+    )
     options = parser.parse_args()
     done = {(row["model"], row["runtime"], int(row["batch"])) for row in rows_of(RESULTS)}
     for name, runtime, batch in itertools.product(options.models, options.runtimes, options.batches):
         if (name, runtime, batch) not in done:
-            measure(name, LatencySetting(runtime, batch=batch))
+            measure(name, LatencySetting(runtime, batch=batch), options.seconds)
 
 
-def measure(name: str, setting: LatencySetting) -> None:
+def measure(name: str, setting: LatencySetting, seconds: float) -> None:
     """Predict and time the candidates of one model under one setting."""
     model, example = prepared(name)
     prunable = autoprune.trace(model, example)
@@ -82,11 +86,14 @@ def measure(name: str, setting: LatencySetting) -> None:
         timed = {DENSE: stack.enter_context(prepare(model, example, setting))}
         for number, row in enumerate(widths):
             timed[number] = stack.enter_context(prepare(narrowed(prunable, row), example, setting))
-        timings = time_in_turn(timed, baseline=DENSE, tolerance=0.005, limit_seconds=SECONDS)
+        timings = time_in_turn(timed, baseline=DENSE, tolerance=0.005, limit_seconds=seconds)
     tight = [is_tight(ratio.ratio, ratio.interval, BUSY) for ratio in timings.ratios.values()]
     if sum(tight) <= len(tight) / 2:
         path_of(name, setting).unlink()  # it was measured in the same minutes
-        print(f"{name}, {setting}: the machine was busy, nothing is kept; run it again")
+        print(
+            f"{name}, {setting}: the machine was busy, {sum(tight)} of {len(tight)} ratios are known within "
+            f"{BUSY:.0%}, nothing is kept; run it again"
+        )
         return
     expected, monotone = predict.expected(widths), predict(widths)
     for number in range(CANDIDATES):

@@ -5,10 +5,10 @@ distinct warm starts of seed 0's curves, then trials of its random-300 in the or
 `numpy.random.default_rng(0).permutation(300)` gives, until there are 28. Each climbs the rungs with a seed of
 its own, as in a search; then it is cut anew and finetuned for 4 epochs by the recipe of `finetunes`.
 
-    python -m experiments.search_efficiency.correlation [--candidates 28]
+    python -m experiments.search_efficiency.correlation [--numbers 0 14]
 
-Each candidate is appended to correlation.csv as it comes; one that was cut off goes on at its last epoch. The
-test part is not touched.
+Each candidate is appended to correlation.csv as it comes; one that was cut off goes on at its last epoch.
+`--numbers 0 14` leaves those from number 14 on to another process. The test part is not touched.
 """
 
 from __future__ import annotations
@@ -53,13 +53,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--candidates", type=int, default=CANDIDATES)
+    parser.add_argument(
+        "--numbers", type=int, nargs=2, default=(0, CANDIDATES), help="first, and the one after the last"
+    )
     options = parser.parse_args()
     RUNS.mkdir(parents=True, exist_ok=True)
     done = {int(row["candidate"]) for row in rows_of(RESULTS)}
-    for number, choice in enumerate(choose(options.candidates)):
+    chosen = choose(CANDIDATES)
+    for number in range(*options.numbers):
         if number not in done:
-            append_row(RESULTS, measure(number, choice))
+            append_row(RESULTS, measure(number, chosen[number]))
 
 
 def choose(count: int) -> list[Choice]:
