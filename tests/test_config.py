@@ -17,7 +17,7 @@ MINIMAL = {"model": {"name": "resnet20"}, "data": {"name": "digits"}, "budget": 
 
 def test_three_sections_suffice() -> None:
     config = load_config(MINIMAL)
-    assert (config.search.sampler, config.search.trials, config.search.engine) == ("tpe", 60, "serial")
+    assert (config.search.sampler, config.search.trials, config.search.engine) == ("gp", 60, "serial")
     assert (config.task.loss, config.task.metric, config.finetune.teacher) == (
         "cross_entropy",
         "accuracy",

@@ -13,6 +13,7 @@ from autoprune.dtypes import DTYPES
 from autoprune.engines import PRUNERS
 from autoprune.latency.probes import PROBES
 from autoprune.pipeline.amounts import KEYS
+from autoprune.samplers import SAMPLERS
 from autoprune.task import LOSSES, METRICS
 from autoprune.train import OPTIMIZERS, SHAPES
 
@@ -29,6 +30,7 @@ BYTES = next(key.suffixes for key in KEYS if key.name == "size")
         (settings.BudgetSettings, [suffix for suffix in BYTES if len(suffix) > 1]),
         (settings.LatencySettings, PROBES),
         (settings.EvolutionSettings, settings.EvolutionSettings.__dataclass_fields__),
+        (settings.SearchSettings, SAMPLERS),
         (settings.SearchSettings, CRITERIA),
         (settings.SearchSettings, PRUNERS),
         (settings.SearchSettings, DTYPES),

@@ -122,7 +122,7 @@ class TrialRunner:
         study: SearchStudy,
         space: SearchSpace,
         *,
-        sampler: str = "tpe",
+        sampler: str,
         pruner: str = "median",
         trials: int = 60,
         rungs: int = 1,

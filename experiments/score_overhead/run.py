@@ -74,7 +74,7 @@ def main() -> None:
 def make_runner(prunable: Prunable, folder: str) -> TrialRunner:
     space = build_space(prunable.groups, prunable.cost, Budget(macs=int(prunable.cost().macs) // 4))
     study = create_study(f"sqlite:///{folder}/overhead.db", "overhead", config={}, identity={}, chosen={})
-    return TrialRunner(study, space, pruner="none", trials=PAIRS, rungs=2)
+    return TrialRunner(study, space, sampler="tpe", pruner="none", trials=PAIRS, rungs=2)
 
 
 def run_trial(runner: TrialRunner, scorer: FinetuneScore) -> tuple[Mapping[str, int], float]:

@@ -19,6 +19,7 @@ from experiments.search_efficiency.curves import LARGE, METHODS
 from experiments.search_efficiency.finetunes import METHODS as FINETUNED
 from experiments.search_efficiency.measured import (
     DEFAULT,
+    FRESH_SEEDS,
     RANDOM,
     SEEDS,
     BySeed,
@@ -36,7 +37,12 @@ def main() -> None:
     if curves:
         draw(curves, HERE / "curves.png")
     parts = (
-        lambda: summarise_curves(curves),
+        lambda: summarise_curves(curves, "First rung", len(METHODS) * len(SEEDS)),
+        lambda: summarise_curves(
+            read_curves(FRESH_SEEDS),
+            "First rung, fresh seeds",
+            len({DEFAULT, "tpe", RANDOM}) * len(FRESH_SEEDS),
+        ),
         summarise_finetunes,
         summarise_correlation,
         summarise_workers,
@@ -44,15 +50,18 @@ def main() -> None:
     write_summary(HERE, parts)
 
 
-def summarise_curves(curves: Mapping[str, Mapping[str, BySeed]]) -> Part:
-    """Tell what every sampler found, and what the default one did against random search."""
+def summarise_curves(curves: Mapping[str, Mapping[str, BySeed]], title: str, searches: int) -> Part:
+    """Tell what every sampler found, and what the default one did against random search.
+
+    `searches` is how many there are to be in each setup.
+    """
     lines: list[str] = []
     said: list[str] = []
     for setup in SETUPS:
         methods = curves.get(setup, {})
-        count = f"{sum(map(len, methods.values()))} of {len(METHODS) * len(SEEDS)} searches"
+        count = f"{sum(map(len, methods.values()))} of {searches} searches"
         if not methods:
-            said.append(f"Curves, {setup}: {count} so far.")
+            said.append(f"{title}, {setup}: {count} so far.")
             continue
         head = [
             "method",
@@ -62,8 +71,8 @@ def summarise_curves(curves: Mapping[str, Mapping[str, BySeed]]) -> Part:
             f"at {EVALUATIONS} less {RANDOM} at {LARGE}, points",
             f"seconds of {RANDOM}'s",
         ]
-        lines += [f"## First rung, {setup}: {count}", *markdown_table(head, _curve_rows(methods))]
-        said.append(f"Curves, {setup}: {count} so far. {_verdict(methods)}".rstrip())
+        lines += [f"## {title}, {setup}: {count}", *markdown_table(head, _curve_rows(methods))]
+        said.append(f"{title}, {setup}: {count} so far. {_verdict(methods)}".rstrip())
     return lines, said
 
 
