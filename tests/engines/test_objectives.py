@@ -39,7 +39,8 @@ def test_every_trial_climbs_all_rungs_and_is_told_its_costs(url: str, engine: st
     front = front_of(records, OBJECTIVES)
     undominated = {trial.number for trial in study.optuna.best_trials}
     assert {record.number for record in front} == {n for n in undominated if records[n].reused is None}
-    assert len(front) > 3
+    if engine == "serial":  # elsewhere the proposals depend on which worker is done first
+        assert len(front) > 3
 
 
 def test_a_trial_that_fails_and_one_of_known_widths(url: str) -> None:
