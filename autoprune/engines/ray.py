@@ -241,7 +241,8 @@ def _resources(runner: TrialRunner, workers: Workers) -> TrialResources:
     """Return what one trial may use; say so where no machine has it."""
     import ray
 
-    alive: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # ray leaves it untyped
+    alive = [node for node in known if node["Alive"]]
     nodes: list[dict[str, float]] = [{"CPU": 0.0, "GPU": 0.0, **node["Resources"]} for node in alive]
     gpus = sum(node["GPU"] for node in nodes)
     resources = TrialResources(workers.number, cpus=_cpus(workers), gpus=_gpus(runner, workers, gpus))

@@ -51,7 +51,7 @@ def pack(make_scorer: MakeScorer) -> bytes:
         StudyError: it cannot be pickled.
     """
     try:
-        return bytes(ray.cloudpickle.dumps(make_scorer))  # type: ignore[no-untyped-call]
+        return bytes(ray.cloudpickle.dumps(make_scorer))  # type: ignore[no-untyped-call]  # ray leaves it untyped
     except Exception as error:  # whatever the parts of a model or of a user's data raise
         raise StudyError(
             f"search.engine: model or data cannot be handed to Ray's workers ({summary_of(error)}); use "
@@ -269,7 +269,7 @@ class StudyScheduler(FIFOScheduler):
     """Stops trials as the search's pruner judges, in the order in which their scores come."""
 
     def __init__(self, bridge: Bridge) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # ray leaves it untyped
         self._bridge = bridge
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:

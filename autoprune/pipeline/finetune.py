@@ -76,7 +76,7 @@ def finetune(
     folder = Path(str(config.output.folder))
     check_writable(folder, "output.folder")
     name = BEST if trial is None else trial_folder(trial)
-    identity = _identity(record, config)
+    identity = _identity(record, config, folder)
     known = find_result(opened, name, identity)
     if known is not None:
         watch(Stage(f"trial {record.number} is finetuned already; the test part is not read again"))
@@ -105,12 +105,12 @@ def finetune(
     return result
 
 
-def _identity(record: TrialRecord, config: RunConfig) -> dict[str, Any]:
+def _identity(record: TrialRecord, config: RunConfig, folder: Path) -> dict[str, Any]:
     """Tell what a finetune is of, and how: one with the same is not repeated."""
     return {
         "trial": record.number,
         "finetune": dataclasses.asdict(config.finetune),
-        "folder": str(Path(str(config.output.folder))),
+        "folder": str(folder),
     }
 
 

@@ -63,3 +63,8 @@ class Brief:
     def variables(self) -> int:
         """How many ratios a proposal has."""
         return len(self.space.variables)
+
+    @property
+    def startup_trials(self) -> int:
+        """How many trials are random before a model of the scores proposes: a fifth of them, 5 to 20."""
+        return min(20, max(5, self.trials // 5))

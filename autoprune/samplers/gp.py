@@ -19,6 +19,4 @@ def make_gp(brief: Brief) -> BaseSampler:
     after 60 trials, 0.2 s with 100; after 300 trials 0.9 s with 27 and 1.9 s with 100. TPE takes 0.01 to
     0.02 s after 60.
     """
-    return GPSampler(
-        seed=brief.seed, n_startup_trials=min(20, max(5, brief.trials // 5)), deterministic_objective=False
-    )
+    return GPSampler(seed=brief.seed, n_startup_trials=brief.startup_trials, deterministic_objective=False)

@@ -23,5 +23,5 @@ def make_tpe(brief: Brief) -> BaseSampler:
         seed=brief.seed,
         multivariate=True,
         constant_liar=True,
-        n_startup_trials=min(20, max(5, brief.trials // 5)),
+        n_startup_trials=brief.startup_trials,
     )

@@ -59,13 +59,13 @@ def main() -> None:
     options = parser.parse_args()
     RUNS.mkdir(parents=True, exist_ok=True)
     done = {int(row["candidate"]) for row in rows_of(RESULTS)}
-    chosen = choose(CANDIDATES)
+    chosen = choose()
     for number in range(*options.numbers):
         if number not in done:
             append_row(RESULTS, measure(number, chosen[number]))
 
 
-def choose(count: int) -> list[Choice]:
+def choose() -> list[Choice]:
     """Choose the candidates by the rule above.
 
     Raises:
@@ -85,7 +85,7 @@ def choose(count: int) -> list[Choice]:
     for row in [*warm, *(drawn[number] for number in order)]:
         choice = Choice(row["origin"], int(row["trial"]), row["widths"])
         chosen.setdefault(choice.widths, choice)
-    return list(chosen.values())[:count]
+    return list(chosen.values())[:CANDIDATES]
 
 
 def measure(number: int, choice: Choice) -> dict[str, object]:

@@ -22,12 +22,13 @@ from experiments.search_efficiency.curves import LARGE, METHODS
 from experiments.search_efficiency.setups import HERE, SETUPS
 
 SEEDS = (0, 1, 2)
-FRESH_SEEDS = (3, 4, 5)
-"""Of the default sampler, "tpe" and random search alone: measured after the default was chosen by SEEDS."""
-
 RANDOM = f"random-{LARGE}"
 DEFAULT = SearchSettings().sampler
 """The sampler of a search that names none."""
+
+FRESH_SEEDS = (3, 4, 5)
+FRESH_METHODS = (RANDOM, "tpe", DEFAULT)
+"""What is measured on seeds that were not looked at when SEEDS showed which sampler is to be the default."""
 
 FloatArray = NDArray[np.float64]
 

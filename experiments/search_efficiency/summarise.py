@@ -19,6 +19,7 @@ from experiments.search_efficiency.curves import LARGE, METHODS
 from experiments.search_efficiency.finetunes import METHODS as FINETUNED
 from experiments.search_efficiency.measured import (
     DEFAULT,
+    FRESH_METHODS,
     FRESH_SEEDS,
     RANDOM,
     SEEDS,
@@ -41,7 +42,7 @@ def main() -> None:
         lambda: summarise_curves(
             read_curves(FRESH_SEEDS),
             "First rung, fresh seeds",
-            len({DEFAULT, "tpe", RANDOM}) * len(FRESH_SEEDS),
+            len(FRESH_METHODS) * len(FRESH_SEEDS),
         ),
         summarise_finetunes,
         summarise_correlation,

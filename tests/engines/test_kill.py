@@ -49,7 +49,7 @@ SEVERAL = ("score", "macs")
     [
         pytest.param("tpe", "halving", "sqlite", (), marks=pytest.mark.slow),
         pytest.param("cmaes", "hyperband", "journal", (), marks=pytest.mark.slow),
-        pytest.param("tpe", "median", "journal", SEVERAL, marks=pytest.mark.slow),
+        ("tpe", "median", "journal", SEVERAL),
         pytest.param("nsga2", "median", "sqlite", SEVERAL, marks=pytest.mark.slow),
         pytest.param("nsga2", "median", "sqlite", (), marks=pytest.mark.slow),
         pytest.param("gp", "percentile", "sqlite", (), marks=pytest.mark.slow),
