@@ -36,7 +36,11 @@ _MOST_RUNS = 1000
 """Of a turn, however short a run is."""
 
 _LONG_RUN = 0.1
-"""Seconds next to which filling the caches again counts for little: it takes a few milliseconds at most."""
+"""Seconds next to which filling the processor's caches again counts for little: a few thousandths."""
+
+_PREPARED = 2
+"""So many models surely stay prepared at a time: PyTorch keeps the last 1,024 oneDNN primitives, those of
+some 20 models, and makes again what it dropped for others' (for MobileNetV3-L in 40 ms; a pass takes 160)."""
 
 _BESIDE_SECONDS = 0.25
 """A shared machine changes its speed within a second: an older turn of the baseline tells nothing of it."""
@@ -76,11 +80,11 @@ def time_in_turn(
     Memory that a pass frees is kept for the next one, whatever the allocator would do (see `kept_memory`).
 
     In a round each model has one turn: an untimed run that brings its weights back into the caches (unless
-    a run takes a tenth of a second or more), then as many timed ones as fill `turn_seconds`. The baseline has
-    one more before each model that would not have run beside it otherwise. Rounds go on until the interval of
-    each ratio to the baseline (of each median, where there is no baseline) is within the tolerance, or
-    `limit_seconds` have passed since the start; six rounds, which a 95% interval takes, are run even if that
-    lasts longer.
+    a run takes a tenth of a second or more, and at most one other model ran since its last), then as many
+    timed ones as fill `turn_seconds`. The baseline has one more before each model that would not have run
+    beside it otherwise. Rounds go on until the interval of each ratio to the baseline (of each median, where
+    there is no baseline) is within the tolerance, or `limit_seconds` have passed since the start; six rounds,
+    which a 95% interval takes, are run even if that lasts longer.
 
     Args:
         timed: {name: runs the model once}; at least one.
@@ -137,6 +141,7 @@ class _Turns(Generic[Name]):
         self._seconds = {name: _warm_up(run, clock) for name, run in timed.items()}
         self._moments: dict[Name, list[float]] = {name: [] for name in timed}
         self._related = 0
+        self._by_last_run = list(timed)
         self.runs: dict[Name, list[list[float]]] = {name: [] for name in timed}
         self.counted: dict[Name, list[float]] = {name: [] for name in timed}
         self.beside: dict[Name, list[tuple[float, float]]] = {
@@ -172,8 +177,10 @@ class _Turns(Generic[Name]):
         return all(is_tight(*median_interval(each), tolerance) for each in self.counted.values())
 
     def _take(self, name: Name) -> None:
-        if self._seconds[name] < _LONG_RUN:
+        if self._seconds[name] < _LONG_RUN or name not in self._by_last_run[-_PREPARED:]:
             self._timed[name]()
+        self._by_last_run.remove(name)
+        self._by_last_run.append(name)
         runs = min(_MOST_RUNS, math.ceil(self._turn_seconds / self._seconds[name]))
         started = self._clock()
         self.runs[name].append([self._timed[name]() for _ in range(runs)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Callable
@@ -123,11 +124,41 @@ def test_the_baseline_runs_just_before_every_slow_model() -> None:
     timings = time_in_turn(
         {**slow, "dense": machine.model("dense", lambda: 600.0)}, baseline="dense", clock=machine.clock
     )
-    timed = machine.order[-sum(map(len, timings.turns.values())) :]
-    assert all(timed[place - 1] == "dense" for place, name in enumerate(timed) if name != "dense")
+    turns = turns_of(machine.order)
+    first = next(place for place, (_, runs) in enumerate(turns) if runs == 1)  # the warm-up is over
+    assert all("dense" in (turns[place][0], turns[place - 1][0]) for place in range(first, len(turns)))
     assert all(len(timings.turns[name]) == FEWEST_ROUNDS for name in slow)
     # A round takes as long as the machine takes to change by half: its one turn would tell nothing.
     assert all(ratio.ratio == pytest.approx(0.5, rel=0.1) for ratio in timings.ratios.values())
+
+
+def test_what_a_slow_model_prepares_again_is_not_timed() -> None:
+    machine, kept = Machine(), 20
+
+    def model(name: str, milliseconds: float) -> Callable[[], float]:
+        """Return a model that takes a quarter longer where more than `kept` others ran since it did."""
+
+        def draw() -> float:
+            others = itertools.takewhile(lambda other: other != name, reversed(machine.order))
+            return milliseconds * (1.25 if len(set(others)) > kept else 1.0)
+
+        return machine.model(name, draw)
+
+    slow = {str(number): model(str(number), 160.0) for number in range(30)}
+    timings = time_in_turn({**slow, "dense": model("dense", 280.0)}, baseline="dense", clock=machine.clock)
+    assert all(set(timings.turns[name]) == {160.0} for name in slow)
+    assert set(timings.turns["dense"]) == {280.0}
+
+
+def test_two_slow_models_are_run_only_to_be_timed() -> None:
+    machine = Machine()
+    time_in_turn(
+        {"small": machine.model("small", lambda: 300.0), "dense": machine.model("dense", lambda: 600.0)},
+        baseline="dense",
+        clock=machine.clock,
+    )
+    warm_up = 2
+    assert machine.order.count("small") == warm_up + FEWEST_ROUNDS
 
 
 def test_runs_that_were_interrupted_can_be_forgotten() -> None:
