@@ -138,9 +138,11 @@ class SearchSettings:
     Heuristics named in `warm_starts` are tried before the sampler takes over, in that order, at most a third
     of the trials. They give their widths; which channels stay is `criterion`'s choice, so that "taylor" keeps
     as many of each group as Taylor's ranking would, but the same ones only under criterion = "taylor". Warm
-    starts climb every rung, and the pruners "median" and "percentile" compare the sampler's trials with one
-    another alone; under "halving" ("asha") and "hyperband" all compete, and "none" lets every trial climb to
-    the top.
+    starts climb every rung.
+
+    `pruner` judges all other trials after each rung, by those that reached it, stopped ones too: "median" and
+    "percentile" (the best quarter climbs on) by the sampler's own, "halving" ("asha") and "hyperband" by the
+    warm starts as well; "none" lets every trial climb to the top.
 
     The warm start "sensitivity" scores `sensitivity_evaluations` cut models at most, each on
     `sensitivity_images` images of the validation part, after recalibration on `sensitivity_batches` batches.

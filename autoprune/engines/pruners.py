@@ -21,7 +21,7 @@ from optuna.pruners import (
     PercentilePruner,
     SuccessiveHalvingPruner,
 )
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.errors import ConfigError, unknown
 from autoprune.samplers import view_study
@@ -31,13 +31,28 @@ REDUCTION = 3
 """Halving keeps the best third of each rung; steps are powers of it, so that Optuna's rungs are ours."""
 
 
+class WarmStartsClimb(BasePruner):
+    """Lets a pruner judge all trials, but warm starts climb to the top whatever it says.
+
+    One that was stopped could not be what it is for: widths that the result is never worse than.
+    """
+
+    def __init__(self, pruner: BasePruner) -> None:
+        self.pruner = pruner
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Tell whether a trial that has just reported should stop."""
+        stop = self.pruner.prune(study, trial)  # asked in any case: halving notes here who reached a rung
+        return bool(stop) and ORIGIN not in trial.user_attrs
+
+
 class AmongSampled(BasePruner):
-    """Lets a pruner judge the trials that the sampler proposed, by one another; warm starts climb to the top.
+    """Lets a pruner judge the trials that the sampler proposed by all others of them, stopped or complete.
 
     Optuna's median and percentile pruners compare with complete trials only. Good warm starts fill that list
-    before the sampler's first trial, and since a trial that is stopped never joins it, hardly one would get
-    past the first rung again. And a warm start that was stopped could not be what it is for: widths that the
-    result is never worse than. A trial that took another's scores is no second measurement.
+    before the sampler's first trial, and a trial that is stopped never joins it: hardly one would get past
+    the first rung again, and of the trials' better half only those that beat the best so far. A trial that
+    took another's scores is no second measurement.
 
     Args:
         pruner: judges; it counts its start-up trials among the sampler's, too.
@@ -48,9 +63,11 @@ class AmongSampled(BasePruner):
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Tell whether a trial that has just reported should stop."""
-        if ORIGIN in trial.user_attrs:
-            return False
-        return bool(self._pruner.prune(view_study(study, _is_sampled), trial))
+        return bool(self._pruner.prune(view_study(study, _is_sampled, state_of=_climbed_or_stopped), trial))
+
+
+def _climbed_or_stopped(trial: FrozenTrial) -> TrialState:
+    return TrialState.COMPLETE if trial.state == TrialState.PRUNED else trial.state
 
 
 def _is_sampled(trial: FrozenTrial) -> bool:
@@ -88,8 +105,8 @@ PRUNERS: dict[str, Callable[[int], BasePruner]] = {
 }
 """From the number of rungs to a pruner. The percentile pruner keeps the best quarter.
 
-Halving and Hyperband rank a trial among all that reached its rung, stopped ones too, so warm starts compete
-there like any other. Optuna's halving is asynchronous, so "asha" is another name for it; under both, the Ray
+All rank a trial among those that reached its rung, stopped ones too; under halving and Hyperband warm starts
+are among them. Optuna's halving is asynchronous, so "asha" is another name for it; under both, the Ray
 engine asks the ASHA of Ray. Hyperband puts trial n into a bracket by a hash of the study's name and n, so a
 resumed trial stays in its own; unlike in `Study.optimize`, the sampler learns from all brackets, since few
 trials are in each.
@@ -113,7 +130,7 @@ def make_pruner(name: str, rungs: int) -> BasePruner:
         ConfigError: the name is unknown (the nearest is named).
     """
     check_pruner(name)
-    return PRUNERS[name](rungs)
+    return WarmStartsClimb(PRUNERS[name](rungs))
 
 
 def rung_step(index: int) -> int:

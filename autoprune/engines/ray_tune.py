@@ -30,7 +30,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
-from autoprune.engines.pruners import REDUCTION, EarlyStopping, rung_step
+from autoprune.engines.pruners import REDUCTION, EarlyStopping, WarmStartsClimb, rung_step
 from autoprune.engines.serial import climb
 from autoprune.engines.trial_runner import MAX_DEATHS, Job, MakeScorer, TrialRunner
 from autoprune.engines.workers import TrialResources
@@ -72,7 +72,7 @@ def tune_trials(runner: TrialRunner, parcel: bytes, resources: TrialResources, f
         StudyError: a scorer cannot be made, workers die before they are ready, or Tune fails again and again.
     """
     if runner.pruner in ("halving", "asha"):
-        runner.early = EarlyStopping(runner.study.optuna, RayAsha(runner.rungs))
+        runner.early = EarlyStopping(runner.study.optuna, WarmStartsClimb(RayAsha(runner.rungs)))
     crashes = 0
     for attempt in itertools.count():
         bridge = Bridge(runner, resources.number)

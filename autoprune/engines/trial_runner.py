@@ -27,6 +27,7 @@ import numpy as np
 from optuna.trial import Trial, TrialState
 
 from autoprune.engines.pruners import EarlyStopping, make_pruner, rung_step
+from autoprune.engines.stopped import value_of_stopped
 from autoprune.errors import StudyError
 from autoprune.samplers import IGNORES_PRUNED, EvolutionRates, distributions, make_sampler, trial_seed
 from autoprune.samplers.history import ENDED_BEFORE, OUTCOME
@@ -36,9 +37,6 @@ from autoprune.study import RungScore, SearchStudy, TrialRecord
 from autoprune.study.leases import TakenOverError
 from autoprune.study.records import PROPOSAL, SCORES
 from autoprune.study.storage import storage_errors
-
-PENALTY = 0.1
-"""A stopped trial's value is its last score less this share of the rung's spread, for each rung it misses."""
 
 MAX_DEATHS = 2
 """A trial whose worker died so often has failed; workers that die unready are counted by it, too."""
@@ -331,16 +329,21 @@ class TrialRunner:
         if not attempt.stopped:
             self._end(job, TrialState.COMPLETE, attempt.scores[-1].score)
         elif self._penalised:
-            self._end(job, TrialState.COMPLETE, self._less_penalty(attempt.scores))
+            self._end(job, TrialState.COMPLETE, self._value_of_stopped(attempt.scores))
         else:
             self._end(job, TrialState.PRUNED)
 
-    def _less_penalty(self, scores: list[RungScore]) -> float:
+    def _value_of_stopped(self, scores: list[RungScore]) -> float:
         """Return a stopped trial's value for samplers that ignore pruned trials, from stored trials alone."""
-        rung = len(scores) - 1
-        seen = [record.scores[rung].score for record in self.study.records() if len(record.scores) > rung]
-        spread = max(seen) - min(seen) if seen else 0.0
-        return scores[rung].score - PENALTY * spread * (self.rungs - len(scores))
+        ended = [record for record in self.study.records() if record.state == "complete"]
+        known = [[score.score for score in record.scores] for record in ended]
+        own = [score.score for score in scores]
+        return value_of_stopped(
+            own,
+            climbed=[each for each in known if len(each) == self.rungs],
+            lowest=min([each[len(own) - 1] for each in known if len(each) >= len(own)], default=own[-1]),
+            rungs=self.rungs,
+        )
 
     def _end(self, job: Job, state: TrialState, score: float = math.nan) -> None:
         self.study.tell(job.number, state, [score, *self._attempts[job.claim].costs])

@@ -7,6 +7,7 @@ Before: an Optuna study; after: `per_trial` hides foreign trials with it, `prune
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Container
 from typing import Any, cast
 
@@ -19,11 +20,16 @@ class _StorageView:
     """A storage that lists the trials that `shows` accepts, and passes everything else through."""
 
     def __init__(
-        self, storage: BaseStorage, shows: Callable[[FrozenTrial], bool], notes: dict[str, Any]
+        self,
+        storage: BaseStorage,
+        shows: Callable[[FrozenTrial], bool],
+        notes: dict[str, Any],
+        state_of: Callable[[FrozenTrial], TrialState],
     ) -> None:
         self._storage = storage
         self._shows = shows
         self._notes = notes
+        self._state_of = state_of
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
@@ -31,9 +37,17 @@ class _StorageView:
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """Return the visible trials by number."""
-        trials = self._storage.get_all_trials(study_id, deepcopy, states)
-        return [trial for trial in trials if self._shows(trial)]
+        """Return the visible trials by number, in the states that they are shown in."""
+        trials = self._storage.get_all_trials(study_id, deepcopy)
+        shown = [self._in_its_state(trial) for trial in trials if self._shows(trial)]
+        return [trial for trial in shown if states is None or trial.state in states]
+
+    def _in_its_state(self, trial: FrozenTrial) -> FrozenTrial:
+        state = self._state_of(trial)
+        if state != trial.state:
+            trial = copy.copy(trial)
+            trial.state = state
+        return trial
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Store the attribute and note it."""
@@ -41,12 +55,20 @@ class _StorageView:
         self._notes[key] = value
 
 
+def _own_state(trial: FrozenTrial) -> TrialState:
+    return trial.state
+
+
 def view_study(
-    study: optuna.Study, shows: Callable[[FrozenTrial], bool], notes: dict[str, Any] | None = None
+    study: optuna.Study,
+    shows: Callable[[FrozenTrial], bool],
+    notes: dict[str, Any] | None = None,
+    state_of: Callable[[FrozenTrial], TrialState] = _own_state,
 ) -> optuna.Study:
     """Return a study over the same storage that lists only the trials that `shows` accepts.
 
-    What is written through it reaches the storage; system attributes of trials also land in `notes`.
+    They are shown in the state that `state_of` gives them. What is written through it reaches the storage;
+    system attributes of trials also land in `notes`.
     """
-    storage = _StorageView(study._storage, shows, {} if notes is None else notes)
+    storage = _StorageView(study._storage, shows, {} if notes is None else notes, state_of)
     return optuna.Study(study_name=study.study_name, storage=cast(BaseStorage, storage))

@@ -11,6 +11,7 @@ from optuna.pruners import MedianPruner
 
 from autoprune.engines import PRUNERS, TrialRunner
 from autoprune.engines.pruners import make_pruner, rung_step
+from autoprune.engines.stopped import PENALTY
 from autoprune.study import RungScore, SearchStudy
 from autoprune.study.queue import store_score
 from tests.engines.toy import new_study, toy_space
@@ -27,8 +28,8 @@ def test_asha_is_the_asynchronous_halving() -> None:
     assert PRUNERS["asha"] is PRUNERS["halving"]
 
 
-def make_runner(study: SearchStudy, pruner: str, rungs: int = 3) -> TrialRunner:
-    return TrialRunner(study, toy_space(), sampler="random", pruner=pruner, trials=200, rungs=rungs, seed=1)
+def make_runner(study: SearchStudy, pruner: str, sampler: str = "random") -> TrialRunner:
+    return TrialRunner(study, toy_space(), sampler=sampler, pruner=pruner, trials=200, rungs=3, seed=1)
 
 
 def climb(runner: TrialRunner, scores: list[float]) -> int:
@@ -75,10 +76,10 @@ def enqueue_warm_starts(study: SearchStudy, count: int) -> None:
         study.enqueue(ratios, f"heuristic {n}")
 
 
-def run_with_warm_starts(pruner: str, warm: list[float]) -> list[int]:
+def run_with_warm_starts(pruner: str, warm: list[float], sampler: str = "random") -> list[int]:
     """Run warm starts of these scores, then the sampler's trials; return the rungs that each climbed."""
     study = new_study("sqlite:///:memory:")
-    runner = make_runner(study, pruner)
+    runner = make_runner(study, pruner, sampler)
     enqueue_warm_starts(study, len(warm))
     return [climb(runner, [score] * 3) for score in [*warm, *IN_REACH]]
 
@@ -88,9 +89,49 @@ def test_warm_starts_are_no_bar_to_the_samplers_trials(name: str, level: float) 
     """Whatever they scored, the sampler's trials end as they would without them; they climb to the top."""
     expected = run_with_warm_starts(name, [])
     assert run_with_warm_starts(name, [level - 0.01 * n for n in range(7)]) == [3] * 7 + expected
-    start_up = {"median": 5, "percentile": 8}[name]
-    assert expected[:start_up] == [3] * start_up
-    assert expected.count(3) == 12
+
+
+def kept_by_quantile(scores: list[float], start_up: int, quantile: float) -> list[int]:
+    """Return the rungs climbed by trials of one score each, where all that reached a rung are compared."""
+    reached: list[list[float]] = [[], [], []]
+    climbed = []
+    for number, score in enumerate(scores):
+        rung = 0
+        while rung < 2 and (number < start_up or score >= np.quantile(reached[rung], quantile)):
+            reached[rung].append(score)
+            rung += 1
+        reached[rung].append(score)
+        climbed.append(rung + 1)
+    return climbed
+
+
+@pytest.mark.parametrize("sampler", ["random", "evolution"])
+@pytest.mark.parametrize(("name", "start_up", "quantile"), [("median", 5, 0.5), ("percentile", 8, 0.75)])
+def test_a_rung_is_compared_with_all_that_reached_it(
+    name: str, start_up: int, quantile: float, sampler: str
+) -> None:
+    """Stopped trials, too, whether they are told as pruned (random) or as complete (evolution)."""
+    expected = kept_by_quantile(IN_REACH, start_up, quantile)
+    assert 1 in expected[start_up:]
+    assert 3 in expected[start_up:]
+    assert run_with_warm_starts(name, [], sampler) == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_warm_starts_climb_to_the_top_under_every_pruner(name: str) -> None:
+    """Each worse than the one before, after which halving alone would let the first one climb."""
+    warm = [0.5 - 0.01 * n for n in range(12)]
+    assert run_with_warm_starts(name, warm)[:12] == [3] * 12
+
+
+def test_a_stopped_trial_is_told_on_the_scale_of_the_last_rung(study: SearchStudy) -> None:
+    runner = make_runner(study, "median", "evolution")
+    for n in range(6):
+        climb(runner, [0.2 + 0.02 * n, 0.5, 0.90 + 0.01 * n])
+    assert climb(runner, [0.21, 0.5, 0.9]) == 1
+    stopped = study.records()[-1]
+    assert (stopped.state, stopped.stopped, stopped.score) == ("complete", True, 0.21)
+    assert stopped.value == pytest.approx(0.905 - 2 * PENALTY * 0.05)
 
 
 def test_optunas_median_alone_would_stop_all_that_follow_good_warm_starts() -> None:

@@ -21,7 +21,7 @@ ray = pytest.importorskip("ray")
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler  # noqa: E402
 
 from autoprune.engines import TrialEvent, Workers, ray_tune, run_search  # noqa: E402
-from autoprune.engines.pruners import REDUCTION, EarlyStopping, rung_step  # noqa: E402
+from autoprune.engines.pruners import REDUCTION, EarlyStopping, WarmStartsClimb, rung_step  # noqa: E402
 from autoprune.engines.ray import _gpus  # noqa: E402
 from autoprune.engines.ray_tune import Bridge, RayAsha  # noqa: E402
 from autoprune.engines.workers import TrialResources  # noqa: E402
@@ -331,7 +331,8 @@ def test_optunas_halving_goes_on_among_the_trials_of_rays_asha(tmp_path: Path) -
 def test_asha_stops_weak_trials_in_a_search(url: str) -> None:
     runner = toy_runner(new_study(url), sampler="random", pruner="asha", trials=12)
     run_search("ray", runner, make_toy, workers=1)
-    assert isinstance(runner.early.pruner, RayAsha)
+    assert isinstance(runner.early.pruner, WarmStartsClimb)
+    assert isinstance(runner.early.pruner.pruner, RayAsha)
     records = open_study(url, "toy").records()
     assert [len(record.scores) for record in records] == judged_live(
         [[score.score for score in record.scores] for record in serial_records(Path(url[10:]).parent)]
