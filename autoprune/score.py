@@ -74,8 +74,9 @@ def calibrate(model: nn.Module, data: VisionData, batches: int, setting: Setting
 class FinetuneScore:
     """Scores widths; a plain value to hand to an engine. One call is one trial, its rungs come one at a time.
 
-    Weights, and the place in the stream of batches, are kept from rung to rung: no step is done twice. All
-    randomness follows from the trial's seed; global random states are as before between the rungs.
+    Weights, and the place in the stream of batches, are kept from rung to rung: no step is done twice. Each
+    rung has an optimiser and a schedule of its own, to the end of which it goes. All randomness follows from
+    the trial's seed; global random states are as before between the rungs.
 
     Args:
         prunable: the traced dense model, never changed.

@@ -163,7 +163,10 @@ class SearchSettings:
     fast at; so does a latency that is limited or minimised, where no divisor is given.
 
     Engines with several workers read `workers` and `cpus_per_trial`; "ray" alone `gpus_per_trial` (a share
-    such as 0.5) and `address` (of a running cluster: "auto", "10.0.0.1:6379"; "local" for none).
+    such as 0.5) and `address` (of a running cluster: "auto", "10.0.0.1:6379"; "local" for none). `device` is
+    settled on the machine that begins the search: where that has no GPU, "auto" means the CPU, whatever the
+    cluster has, and a warning says so unless `gpus_per_trial` is 0. Under "ray" the pruners "asha" and
+    "halving" are Ray's ASHA; all others, "median" too, judge as in every engine.
 
     With `objectives` beside the score (of flops, macs, params, latency, size, peak_memory: the keys of
     [budget]) a search gives a front instead of one winner: the share of the budget that a proposal fills is
@@ -217,8 +220,11 @@ class ScoreSettings:
     """How a candidate climbs: BatchNorm recalibration, then finetunes such as "50 steps" or "1 epoch".
 
     Finetunes add up: each goes on from the one before, so ["calibrate", "50 steps", "100 steps"] has trained
-    for 150 steps at the top. "calibrate" can only be the first. So can "supernet", which stands in its place:
-    candidates are then cut from weights that [supernet] trains once, before the first trial.
+    for 150 steps at the top. That is not one finetune of 150: each rung has an optimiser of its own, and a
+    cosine of its own from `learning_rate` down to 0, so that every score is that of a finetune at its end.
+
+    "calibrate" can only be the first. So can "supernet", which stands in its place: candidates are then cut
+    from weights that [supernet] trains once, before the first trial.
     """
 
     rungs: Annotated[tuple[str, ...], Field(min_length=1)] = ("calibrate", "100 steps")
@@ -275,6 +281,9 @@ class SupernetSettings(ScheduleSettings):
 
     A step trains the whole model on the labels, and the smallest sub-net and `subnets` random ones on what
     the whole one says; `budget_share` of the random ones fill the budget, the others have any size.
+
+    They are trained after all that a search measures first: the ranking of channels, the warm starts and the
+    statistics of the samplers "importance" and "kl" are those of the dense model.
     """
 
     subnets: Count = 2

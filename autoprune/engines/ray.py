@@ -75,7 +75,7 @@ def run_ray(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers) -> N
     with _unnoticed():
         ray_tune = _load()
         parcel = ray_tune.pack(make_scorer)
-        with _connected(workers, len(parcel)):
+        with _connected(workers, runner.device, len(parcel)):
             resources = _resources(runner, workers)
             with tempfile.TemporaryDirectory(prefix="autoprune-ray-", ignore_cleanup_errors=True) as folder:
                 ray_tune.tune_trials(runner, parcel, resources, folder)
@@ -162,11 +162,12 @@ def _load() -> ModuleType:
 
 
 @contextlib.contextmanager
-def _connected(workers: Workers, parcel_bytes: int) -> Iterator[None]:
+def _connected(workers: Workers, device: str, parcel_bytes: int) -> Iterator[None]:
     """Connect to Ray, or start it here; leave it as it was."""
     import ray
 
     if ray.is_initialized():
+        _tell_idle_gpus(workers, device)
         yield
         return
     try:
@@ -175,6 +176,7 @@ def _connected(workers: Workers, parcel_bytes: int) -> Iterator[None]:
                 _start_here(workers, parcel_bytes)
             else:
                 _join(workers.cluster)
+                _tell_idle_gpus(workers, device)
         yield
     finally:
         ray.shutdown()
@@ -205,6 +207,22 @@ def _join(address: str) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
     except (OSError, RuntimeError, ValueError) as error:
         raise _no_cluster(address, error) from error
+
+
+def _tell_idle_gpus(workers: Workers, device: str) -> None:
+    """Say where a cluster has GPUs and trials do not compute on them: "auto" looked at this machine alone."""
+    import ray
+
+    known: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # ray leaves it untyped
+    gpus = known.get("GPU", 0)
+    if gpus and workers.gpus != 0 and not device.startswith("cuda"):
+        _log.warning(
+            'search.device: trials compute on "%s", and the GPUs of the Ray cluster (%g) stay idle: "auto" '
+            "goes by the machine that begins the search; begin one on a machine with a GPU, or set "
+            "search.gpus_per_trial = 0 if that is meant",
+            device,
+            gpus,
+        )
 
 
 def _require_answer(address: str) -> None:

@@ -38,8 +38,8 @@ _FINETUNE = re.compile(r"([0-9]+) +(step|epoch)s?")
 def parse_rungs(settings: ScoreSettings) -> tuple[Rung, ...]:
     """Read rungs such as "calibrate", "supernet", "50 steps", "1 epoch", from cheap to dear.
 
-    Each finetune goes on from the one before, so any that follows makes the whole training longer; to
-    recalibrate alone makes sense only at the foot.
+    Each finetune goes on from the one before, with an optimiser and a schedule of its own, so any that
+    follows makes the whole training longer; to recalibrate alone makes sense only at the foot.
 
     Raises:
         ConfigError: a rung is none of these, or "calibrate" or "supernet" is not the first.

@@ -311,13 +311,12 @@ def _run(
         )
     )
     enqueue_missing(study, problem.space)
-    supernet = prepare_supernet(study, config, dense, problem, watch)
-    make_scorer = _scorer_maker(study, config, setting, dense, problem, supernet)
     with _quiet_optuna(), threads_of(search.engine, setting):
+        supernet = prepare_supernet(study, config, dense, problem, watch)
         run_search(
             search.engine,
             runner,
-            make_scorer,
+            _scorer_maker(study, config, setting, dense, problem, supernet),
             workers=workers_of(search),
             other_hosts_are_gone=take_over,
         )

@@ -1,7 +1,8 @@
 """What is measured of every variable before a search begins: what each can lose, and at what price.
 
 Before: the dense model, its ranking and the space; after: the warm start "sensitivity", and the samplers that
-draw by a statistic. The study keeps all of it, so that a resume measures nothing again.
+draw by a statistic. The study keeps all of it, so that a resume measures nothing again. With a supernet, too,
+it is measured on the dense model: the shared weights are trained later, once there is a study.
 
     measure_statistics(ground)         # {"kl": {"layer1.0.conv1": 0.12, ...}} where the sampler wants that
     measure_sensitivity(ground).scores

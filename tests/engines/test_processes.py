@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from optuna.trial import TrialState, create_trial
 from torch.utils.data import DataLoader, Dataset
 
-from autoprune.engines import TrialEvent, run_search
+from autoprune.engines import Scorer, TrialEvent, TrialRunner, run_search
 from autoprune.errors import StudyError
+from autoprune.samplers import PerTrialSampler, trial_seed
 from autoprune.study import RungScore, open_study
 from tests.engines.test_serial import TroubledMaker
-from tests.engines.toy import Troubled, make_broken, make_toy, new_study, toy_runner
+from tests.engines.toy import (
+    ToyScorer,
+    Troubled,
+    make_broken,
+    make_toy,
+    new_study,
+    toy_runner,
+    toy_space,
+)
 
 
 def test_two_workers_score_what_the_serial_engine_would(url: str, tmp_path: Path, calls: Path) -> None:
@@ -33,6 +45,67 @@ def test_two_workers_score_what_the_serial_engine_would(url: str, tmp_path: Path
     ):
         assert (ours.widths, ours.value, ours.state) == (theirs.widths, theirs.value, theirs.state)
     assert len({path.name.split("-")[1] for path in calls.iterdir()}) == 2
+
+
+@dataclass(frozen=True)
+class UnevenMaker:
+    """Makes scorers under which trial `slow` ends after the next one; counts the trials in a folder."""
+
+    folder: Path
+    slow: int
+
+    def __call__(self) -> Scorer:
+        return self.score
+
+    def score(self, widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
+        (self.folder / str(seed)).touch()
+        deadline = time.monotonic() + 60
+        while seed == trial_seed(5, self.slow) and len(list(self.folder.iterdir())) < self.slow + 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        yield from ToyScorer()(widths, seed)
+
+
+@pytest.mark.parametrize("sampler", ["evolution", "ddpg"])
+def test_samplers_that_learn_are_those_of_a_replay_where_trials_end_out_of_order(
+    url: str, calls: Path, sampler: str
+) -> None:
+    """What they would propose next, in the process that ran the search and in one that reads its storage."""
+
+    def proposal(runner: TrialRunner) -> dict[str, float]:
+        trial = create_trial(state=TrialState.RUNNING)
+        trial.number = 14
+        return sampler_of(runner).sample_relative(runner.study.optuna, trial, {})
+
+    ended: list[int] = []
+    runner = toy_runner(
+        new_study(url),
+        sampler,
+        trials=14,
+        pruner="none",
+        on_event=lambda event: ended.append(event.number) if event.kind == "finished" else None,
+    )
+    run_search("processes", runner, UnevenMaker(calls, slow=7), workers=2)
+    assert sorted(ended) == list(range(14))
+    assert ended.index(8) < ended.index(7)
+
+    records = open_study(url, "toy").records()
+    assert [record.state for record in records] == ["complete"] * 14
+    plans = np.array([list(record.widths.values()) for record in records])
+    assert len(np.unique(plans, axis=0)) == 14
+    assert toy_space().usage(plans).max() <= 1
+
+    learner = sampler_of(runner).memory.get("ddpg")
+    assert (learner is not None) == (sampler == "ddpg")
+    proposed = proposal(runner)
+    assert sampler_of(runner).memory.get("ddpg") is learner  # it went on, and did not begin again
+    assert proposed == proposal(toy_runner(open_study(url, "toy"), sampler, trials=14))
+
+
+def sampler_of(runner: TrialRunner) -> PerTrialSampler:
+    sampler = runner.study.optuna.sampler
+    assert isinstance(sampler, PerTrialSampler)
+    return sampler
 
 
 def test_a_dead_worker_costs_no_trial_the_first_time(url: str, calls: Path) -> None:

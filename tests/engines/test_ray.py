@@ -213,6 +213,20 @@ def test_a_share_that_no_machine_has_is_refused_with_the_way_to_go_on(url: str) 
     assert open_study(url, "toy").records() == []
 
 
+@pytest.mark.parametrize(("device", "gpus", "told"), [("cpu", None, 1), ("cpu", 0, 0), ("cuda", None, 0)])
+def test_gpus_of_a_cluster_that_trials_do_not_use_are_told(
+    url: str, caplog: pytest.LogCaptureFixture, device: str, gpus: float | None, told: int
+) -> None:
+    """A search that ends as it has joined the Ray: no machine there has three CPUs."""
+    runner = toy_runner(new_study(url))
+    runner.device = device
+    with pytest.raises(ConfigError, match="which no machine"):
+        run_search("ray", runner, make_toy, workers=Workers(1, cpus=3, gpus=gpus))
+    warnings = [record.getMessage() for record in caplog.records if record.name == "autoprune.engines.ray"]
+    assert len(warnings) == told
+    assert all('compute on "cpu", and the GPUs of the Ray cluster (1) stay idle' in each for each in warnings)
+
+
 def gpus_of_ray() -> str:
     return ",".join(map(str, ray.get_gpu_ids()))
 

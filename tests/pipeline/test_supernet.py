@@ -17,6 +17,7 @@ from autoprune.criteria import plan_from_importance
 from autoprune.data import VisionData, load
 from autoprune.errors import CheckpointError, ConfigError, TrialError
 from autoprune.export import read_recipe
+from autoprune.latency.placing import cpu_threads
 from autoprune.pipeline import Dense, SearchResult, export, load_saved, resume, settle, train
 from autoprune.pipeline.checks import check_names
 from autoprune.pipeline.events import EpochDone, Event, Stage
@@ -126,7 +127,17 @@ def test_a_killed_supernet_goes_on_and_a_finished_one_is_kept(
         autoprune.search(fresh_model(), data, CONFIG, watch=interrupt)
     assert open_study(f"sqlite:///{tmp_path}/runs/shared.db", "shared").records() == []
     events: list[Event] = []
-    result = autoprune.resume("shared", model=fresh_model(), data=data, watch=events.append)
+    trained_with: list[int] = []
+
+    def note(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, EpochDone):
+            trained_with.append(torch.get_num_threads())
+
+    threads = torch.get_num_threads()
+    with cpu_threads(threads + 1):  # as a resume under another OMP_NUM_THREADS has
+        result = autoprune.resume("shared", model=fresh_model(), data=data, watch=note)
+    assert trained_with == [threads]
     assert [event.epoch for event in events if isinstance(event, EpochDone)] == [2]
     assert checkpoint_hash(result.output / searched.weights.name) == checkpoint_hash(searched.weights)
     scores = [record.scores[0].score for record in result.summary.records]
