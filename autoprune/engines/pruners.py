@@ -63,11 +63,14 @@ class AmongSampled(BasePruner):
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Tell whether a trial that has just reported should stop."""
-        return bool(self._pruner.prune(view_study(study, _is_sampled, state_of=_climbed_or_stopped), trial))
+        return bool(self._pruner.prune(view_study(study, _is_sampled, shown_as=_complete_if_stopped), trial))
 
 
-def _climbed_or_stopped(trial: FrozenTrial) -> TrialState:
-    return TrialState.COMPLETE if trial.state == TrialState.PRUNED else trial.state
+def _complete_if_stopped(trial: FrozenTrial) -> FrozenTrial:
+    if trial.state == TrialState.PRUNED:
+        trial = copy.copy(trial)
+        trial.state = TrialState.COMPLETE
+    return trial
 
 
 def _is_sampled(trial: FrozenTrial) -> bool:

@@ -7,13 +7,19 @@ Before: an Optuna study; after: `per_trial` hides foreign trials with it, `prune
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Container
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
+
+ShownAs: TypeAlias = Callable[[FrozenTrial], FrozenTrial]
+"""From a stored trial to what is shown of it: the same, or a changed copy."""
+
+
+def _as_stored(trial: FrozenTrial) -> FrozenTrial:
+    return trial
 
 
 class _StorageView:
@@ -24,12 +30,12 @@ class _StorageView:
         storage: BaseStorage,
         shows: Callable[[FrozenTrial], bool],
         notes: dict[str, Any],
-        state_of: Callable[[FrozenTrial], TrialState],
+        shown_as: ShownAs,
     ) -> None:
         self._storage = storage
         self._shows = shows
         self._notes = notes
-        self._state_of = state_of
+        self._shown_as = shown_as
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
@@ -37,17 +43,10 @@ class _StorageView:
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """Return the visible trials by number, in the states that they are shown in."""
+        """Return the visible trials by number, as they are shown, in these states."""
         trials = self._storage.get_all_trials(study_id, deepcopy)
-        shown = [self._in_its_state(trial) for trial in trials if self._shows(trial)]
+        shown = [self._shown_as(trial) for trial in trials if self._shows(trial)]
         return [trial for trial in shown if states is None or trial.state in states]
-
-    def _in_its_state(self, trial: FrozenTrial) -> FrozenTrial:
-        state = self._state_of(trial)
-        if state != trial.state:
-            trial = copy.copy(trial)
-            trial.state = state
-        return trial
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Store the attribute and note it."""
@@ -55,20 +54,15 @@ class _StorageView:
         self._notes[key] = value
 
 
-def _own_state(trial: FrozenTrial) -> TrialState:
-    return trial.state
-
-
 def view_study(
     study: optuna.Study,
     shows: Callable[[FrozenTrial], bool],
     notes: dict[str, Any] | None = None,
-    state_of: Callable[[FrozenTrial], TrialState] = _own_state,
+    shown_as: ShownAs = _as_stored,
 ) -> optuna.Study:
     """Return a study over the same storage that lists only the trials that `shows` accepts.
 
-    They are shown in the state that `state_of` gives them. What is written through it reaches the storage;
-    system attributes of trials also land in `notes`.
+    They are listed as `shown_as` returns them. What is written through it reaches the storage; system attributes of trials also land in `notes`.
     """
-    storage = _StorageView(study._storage, shows, {} if notes is None else notes, state_of)
+    storage = _StorageView(study._storage, shows, {} if notes is None else notes, shown_as)
     return optuna.Study(study_name=study.study_name, storage=cast(BaseStorage, storage))

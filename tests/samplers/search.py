@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import optuna
@@ -53,7 +53,8 @@ class Search:
     """A search whose process can be killed: `restart` keeps nothing but the storage.
 
     Every seventh trial fails, every fifth is stopped early, unless `stops` is off: then it fails too. With
-    several objectives, the score and the MACs, none is stopped.
+    several objectives, the score and the MACs, none is stopped. The ratios in `queued` come first, as warm
+    starts do.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Search:
         score: Score = waves,
         stops: bool = True,
         several: bool = False,
+        queued: Sequence[dict[str, float]] = (),
     ) -> None:
         self.sampler, self.trials, self.seed = sampler, trials, seed
         self.score, self.stops, self.several = score, stops, several
@@ -75,6 +77,8 @@ class Search:
         directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * several]
         optuna.create_study(study_name="s", storage=self.storage, directions=directions)
         self.restart()
+        for ratios in queued:
+            self.study.enqueue_trial(ratios)
 
     def restart(self) -> None:
         sampler = make_sampler(

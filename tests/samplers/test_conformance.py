@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import optuna
@@ -15,7 +15,7 @@ from optuna.trial import TrialState, create_trial
 
 from autoprune.errors import ConfigError
 from autoprune.samplers import IGNORES_PRUNED, SAMPLERS, SEVERAL_OBJECTIVES, make_sampler, trial_seed
-from tests.samplers.search import Proposals, Search, kill_somewhere, space_of, upside_down
+from tests.samplers.search import Proposals, Score, Search, kill_somewhere, space_of, upside_down, waves
 
 BLIND = {"random", "importance", "kl"}
 """Samplers that do not look at scores."""
@@ -85,6 +85,25 @@ def test_all_but_the_blind_learn_from_scores(name: str, several: bool) -> None:
     assert same[0]
 
 
+@each_case
+def test_all_but_the_blind_learn_from_the_scores_of_queued_trials(name: str, several: bool) -> None:
+    """As warm starts are: Optuna asks no sampler for them, and what it notes as it is asked, they lack."""
+    rng = np.random.default_rng(0)
+    space = Search(name, 4, 0, several=several).space
+    queued = [{key: rng.uniform(each.low, each.high) for key, each in space.items()} for _ in range(8)]
+
+    def run(score: Score, disturb: Callable[[Search, int], None] = lambda search, n: None) -> Proposals:
+        search = Search(name, 4, length(name), score=score, several=several, queued=queued)
+        return search.run(disturb)
+
+    first = run(waves)
+    assert first[:8] == queued
+    other = run(lambda params: upside_down(params) if params in queued else waves(params))
+    same = [a == b for a, b in zip(first, other, strict=True)]
+    assert all(same) if name in BLIND else sum(same[-6:]) <= 1
+    assert run(waves, kill_somewhere) == first
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_only_those_that_say_so_ignore_pruned_trials(name: str) -> None:
     """To those that ignore them, and to the blind, a failure in their place is the same."""
@@ -151,25 +170,14 @@ def test_foreign_trials_do_no_harm(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_enqueued_ratios_are_taken_exactly(name: str) -> None:
-    search = Search(name, 3, 10)
-    asked = {"conv0": 0.234567891, "conv1": 0.7, "conv2": 0.2}
-    search.study.enqueue_trial(asked)
-    trial = search.ask()
-    search.suggest(trial)
-    assert trial.params == asked
-    search.tell(trial)
-    assert search.ask().number == 1
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
 def test_several_running_trials_get_different_proposals(name: str) -> None:
     search = Search(name, 3, length(name))
     search.run()
     open_trials = [search.ask() for _ in range(3)]
     for trial in open_trials:
         search.suggest(trial)
-    assert len({tuple(trial.params.values()) for trial in open_trials}) == 3
+    ratios = np.array([list(trial.params.values()) for trial in open_trials])
+    assert len(np.unique(search.problem.decode(ratios), axis=0)) == 3
 
 
 @pytest.mark.parametrize("name", sorted(WHOLE_PLANS))

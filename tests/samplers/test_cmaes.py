@@ -1,0 +1,85 @@
+"""CMA-ES: its first generation lies around the best warm start."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import optuna
+import pytest
+
+from autoprune.arrays import FloatArray
+from autoprune.samplers import Brief
+from autoprune.samplers.history import feasible, places, ratios_at
+from tests.samplers.search import Search, space_of
+
+SPREAD = 1 / 6
+"""The standard deviation of the first generation, of a variable's range."""
+
+POPULATION = 8
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    yield
+    optuna.logging.set_verbosity(before)
+
+
+def brief_of(variables: int) -> Brief:
+    return Brief(seed=0, search_seed=0, trials=60, space=space_of(variables))
+
+
+def warm_starts(brief: Brief) -> FloatArray:
+    """Ratios [3, k] of plans that cut the first layers, the last ones, and all alike."""
+    rising = np.linspace(0, 1, brief.variables)
+    return feasible(brief, ratios_at(brief, np.array([rising, 1 - rising, np.full_like(rising, 0.5)])))
+
+
+def first_generation(variables: int, scores: list[float], late: float = 0.0) -> FloatArray:
+    """Where its proposals lie [8, k], after warm starts with these scores; one more is queued half-way."""
+    brief = brief_of(variables)
+    warm = warm_starts(brief)[: len(scores)]
+    search = Search("cmaes", variables, 60, queued=[named(brief, ratios) for ratios in warm])
+    told = {**dict(enumerate(scores)), 6: late}
+    for n in range(12):
+        if n == 6:
+            search.study.enqueue_trial(named(brief, brief.space.ladder.high))
+        trial = search.ask()
+        search.suggest(trial)
+        search.study.tell(trial, told.get(n, 0.0))
+    trials = search.study.get_trials(deepcopy=False)
+    drawn = [trial for trial in trials if any("generation" in key for key in trial.system_attrs)]
+    return places(brief, np.array([list(trial.params.values()) for trial in drawn[:POPULATION]]))
+
+
+def named(brief: Brief, ratios: FloatArray) -> dict[str, float]:
+    names = [variable.name for variable in brief.space.variables]
+    return dict(zip(names, ratios.tolist(), strict=True))
+
+
+def distance(drawn: FloatArray, centre: FloatArray) -> float:
+    """Root mean square, of a variable's range."""
+    return float(np.sqrt(np.mean((drawn - centre) ** 2)))
+
+
+@pytest.mark.parametrize("variables", [4, 60])  # above 50 it is separable
+@pytest.mark.parametrize("best", [0, 1, None])
+def test_the_first_generation_lies_around_the_best_warm_start(variables: int, best: int | None) -> None:
+    """Around the centre where there is none, whatever the random first trial was; bounds only draw nearer."""
+    brief = brief_of(variables)
+    starts = places(brief, warm_starts(brief))
+    scores = [] if best is None else [float(n == best) for n in range(len(starts))]
+    drawn = first_generation(variables, scores)
+    centre = np.full(variables, 0.5) if best is None else starts[best]
+    noise = 4 / math.sqrt(2 * drawn.size)  # four standard deviations of a root mean square
+    assert distance(drawn, centre) < SPREAD * (1 + noise)
+    others = [start for n, start in enumerate(starts) if n != best]
+    assert min(distance(drawn, other) for other in others) > 1.2 * distance(drawn, centre)
+
+
+def test_a_trial_that_is_queued_later_does_not_shift_the_start() -> None:
+    poor, great = (first_generation(4, [1.0, 0.5, 0.2], late) for late in (0.0, 9.0))
+    np.testing.assert_array_equal(poor, great)
