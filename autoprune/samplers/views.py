@@ -62,7 +62,8 @@ def view_study(
 ) -> optuna.Study:
     """Return a study over the same storage that lists only the trials that `shows` accepts.
 
-    They are listed as `shown_as` returns them. What is written through it reaches the storage; system attributes of trials also land in `notes`.
+    They are listed as `shown_as` returns them. What is written through it reaches the storage; system
+    attributes of trials also land in `notes`.
     """
     storage = _StorageView(study._storage, shows, {} if notes is None else notes, shown_as)
     return optuna.Study(study_name=study.study_name, storage=cast(BaseStorage, storage))
