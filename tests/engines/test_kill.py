@@ -9,32 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from autoprune.study import TrialRecord, open_study
-from tests.engines.toy import new_study
-
-ROOT = Path(__file__).parents[2]
-TRIALS = 24
-
-
-def start(
-    url: str, sampler: str, pruner: str, engine: str = "serial", *objectives: str
-) -> subprocess.Popen[str]:
-    words = [url, sampler, str(TRIALS), pruner, engine, *objectives]
-    command = [sys.executable, "-m", "tests.engines.toy", *words]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    return process
-
-
-def comparable(record: TrialRecord) -> dict[str, Any]:
-    values = {name: getattr(record, name) for name in record.__dataclass_fields__}
-    return {name: value for name, value in values.items() if name not in ("seconds", "device")}
+from autoprune.study import open_study
+from tests.engines.toy import ROOT, TRIALS, new_study, start
+from tests.records import comparable
 
 
 def finished(url: str) -> int:

@@ -30,6 +30,7 @@ from autoprune.study import RungScore, SearchStudy, TrialRecord, open_study  # n
 from tests.engines.test_pruners import climb, make_runner  # noqa: E402
 from tests.engines.test_serial import TROUBLES, TroubledMaker  # noqa: E402
 from tests.engines.toy import ToyScorer, make_broken, make_toy, new_study, toy_runner  # noqa: E402
+from tests.records import comparable  # noqa: E402
 
 OBJECT_STORE = 100 * 2**20
 
@@ -50,9 +51,9 @@ def local_ray() -> Iterator[None]:
     ray.shutdown()
 
 
-def comparable(records: list[TrialRecord]) -> list[dict[str, Any]]:
-    names = [name for name in TrialRecord.__dataclass_fields__ if name != "seconds"]
-    return [{name: getattr(record, name) for name in names} for record in records]
+def assert_same_as_serial(url: str, folder: Path, sampler: str = "random") -> None:
+    expected = list(map(comparable, serial_records(folder, sampler)))
+    assert list(map(comparable, open_study(url, "toy").records())) == expected
 
 
 def serial_records(folder: Path, sampler: str = "random") -> list[TrialRecord]:
@@ -87,7 +88,7 @@ def test_two_workers_record_what_the_serial_engine_would(url: str, tmp_path: Pat
     events: list[TrialEvent] = []
     runner = toy_runner(new_study(url), sampler="random", pruner="none", on_event=events.append)
     run_search("ray", runner, lambda: Meeting(calls, 2), workers=2)
-    assert comparable(open_study(url, "toy").records()) == comparable(serial_records(tmp_path))
+    assert_same_as_serial(url, tmp_path)
     assert len({path.read_text() for path in calls.iterdir()}) == 2  # processes
     assert [event.number for event in events if event.kind == "requeued"] == []
     assert ray.is_initialized()
@@ -110,7 +111,7 @@ def test_another_engine_goes_on_where_one_was_interrupted(
     states = [record.state for record in open_study(url, "toy").records()]
     assert states == ["complete"] * 5 + ["waiting"]
     run_search(second, toy_runner(open_study(url, "toy"), pruner="none"), make_toy)
-    assert comparable(open_study(url, "toy").records()) == comparable(serial_records(tmp_path, "tpe"))
+    assert_same_as_serial(url, tmp_path, "tpe")
 
 
 @pytest.mark.slow

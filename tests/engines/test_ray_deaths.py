@@ -19,9 +19,9 @@ from ray.cluster_utils import Cluster  # noqa: E402
 from autoprune.engines import TrialEvent, Workers, run_search  # noqa: E402
 from autoprune.errors import TrialError  # noqa: E402
 from autoprune.study import RungScore, open_study  # noqa: E402
-from tests.engines.test_kill import children_of, finished, is_running, start  # noqa: E402
+from tests.engines.test_kill import children_of, finished, is_running  # noqa: E402
 from tests.engines.test_ray import OBJECT_STORE, serial_records  # noqa: E402
-from tests.engines.toy import ToyScorer, make_toy, new_study, toy_runner  # noqa: E402
+from tests.engines.toy import ToyScorer, make_toy, new_study, start, toy_runner  # noqa: E402
 
 pytestmark = pytest.mark.slow
 NODE = {"num_cpus": 1, "object_store_memory": OBJECT_STORE, "include_dashboard": False}

@@ -1,6 +1,6 @@
 """Cheap scorers with deterministic scores, for searches in tests; a program that tests start and kill.
 
-python -m tests.engines.toy sqlite:///s.db tpe 40        # begins or resumes a serial search
+process = start("sqlite:///s.db", "tpe", "median")        # begins or resumes a search of TRIALS trials
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ from autoprune.study import RungScore, SearchStudy, create_study, open_study
 from autoprune.study.storage import open_storage
 from tests.space.costs import chain, dense_macs
 
+ROOT = Path(__file__).parents[2]
+TRIALS = 24
 IDENTITY = {"model": "m" * 64, "data": "d" * 64, "space": "s" * 64}
 
 
@@ -101,19 +104,54 @@ def toy_runner(
     """Run trials on the toy space; where the study has several objectives, the share of its budget too."""
     costs = study.objectives[1:]
     space = ShareSpace(toy_space(costs), costs) if costs else toy_space()
+    statistic = {variable.name: float(i) for i, variable in enumerate(space.variables)}
     return TrialRunner(
-        study, space, sampler=sampler, pruner=pruner, trials=trials, rungs=2, seed=5, on_event=on_event
+        study,
+        space,
+        sampler=sampler,
+        pruner=pruner,
+        trials=trials,
+        rungs=2,
+        seed=5,
+        statistics=dict.fromkeys(("importance", "kl"), statistic),
+        on_event=on_event,
     )
 
 
-def main(url: str, sampler: str, trials: str, pruner: str, engine: str, *objectives: str) -> None:
-    """Begin a search, or resume it where its study exists."""
+def start(
+    url: str,
+    sampler: str,
+    pruner: str,
+    engine: str = "serial",
+    *objectives: str,
+    events: float = math.inf,
+) -> subprocess.Popen[str]:
+    """Begin or resume a search in a process of its own, which kills itself after so many events."""
+    words = [url, sampler, pruner, engine, str(events), *objectives]
+    command = [sys.executable, "-m", "tests.engines.toy", *words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def main(url: str, sampler: str, pruner: str, engine: str, events: str, *objectives: str) -> None:
+    """Do what `start` says."""
+    left = float(events)
+
+    def count(event: TrialEvent) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     exists = Path(url.partition(":///")[2]).exists()
     names = [each.study_name for each in open_storage(url, create=True).get_all_studies()] if exists else []
     study = open_study(url, "toy") if "toy" in names else new_study(url, objectives or ("score",))
-    runner = toy_runner(study, sampler, int(trials), pruner)
+    runner = toy_runner(study, sampler, TRIALS, pruner, count)
     make = make_toy if engine == "serial" else make_slow
     print("ready", flush=True)
     run_search(engine, runner, make, workers=2)

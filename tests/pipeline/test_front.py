@@ -22,8 +22,9 @@ from autoprune.pipeline.problem import pose
 from autoprune.report import StudySummary, cost_table, front_table, plot_study, summary_notes
 from autoprune.settings import RunConfig
 from autoprune.space import SHARE, ShareSpace
-from autoprune.study import TrialRecord, open_study
+from autoprune.study import open_study
 from autoprune.zoo import make_model
+from tests.records import comparable
 
 CONFIG: dict[str, dict[str, Any]] = {
     "model": {"name": "digits_resnet"},
@@ -76,12 +77,6 @@ def space_of(config: RunConfig) -> ShareSpace:
     space = pose(load_dense(config), config).space
     assert isinstance(space, ShareSpace)
     return space
-
-
-def comparable(record: TrialRecord) -> dict[str, Any]:
-    values = {name: getattr(record, name) for name in record.__dataclass_fields__}
-    values["scores"] = [(score.name, score.score) for score in record.scores]
-    return {name: value for name, value in values.items() if name not in ("seconds", "device")}
 
 
 def test_trials_fill_shares_from_small_to_whole_without_a_budget(searched: Searched, checkpoint: str) -> None:

@@ -32,6 +32,7 @@ from autoprune.space import ShareSpace
 from autoprune.study import SearchStudy, TrialRecord, open_study
 from autoprune.task import Task
 from autoprune.zoo import make_model
+from tests.records import comparable
 
 ROOT = Path(__file__).parents[2]
 CONFIG: dict[str, dict[str, Any]] = {
@@ -253,12 +254,6 @@ def begin_and_die(call: int) -> None:
 
     SearchStudy.enqueue = die  # type: ignore[method-assign]  # dies between two writes
     autoprune.search(make_net(), make_data(), CONFIG)
-
-
-def comparable(record: TrialRecord) -> dict[str, Any]:
-    values = {name: getattr(record, name) for name in record.__dataclass_fields__}
-    values["scores"] = [(score.name, score.score) for score in record.scores]
-    return {name: value for name, value in values.items() if name not in ("seconds", "device")}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,13 @@
+"""What two searches that must agree are compared by."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from autoprune.study import TrialRecord
+
+
+def comparable(record: TrialRecord) -> TrialRecord:
+    """All but the times and the device, which differ between searches that do the same."""
+    scores = tuple(replace(score, seconds=0.0) for score in record.scores)
+    return replace(record, scores=scores, seconds=None, device=None)
