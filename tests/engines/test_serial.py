@@ -206,5 +206,5 @@ def test_samplers_of_our_own_run_a_search(url: str, sampler: str) -> None:
 def test_a_sampler_without_its_statistic_is_refused_before_any_trial(url: str) -> None:
     study = new_study(url)
     with pytest.raises(ConfigError, match=r'"kl" draws by the statistic "kl" of each variable, and none is'):
-        toy_runner(study, "kl")
+        TrialRunner(study, toy_space(), sampler="kl")
     assert study.records() == []
