@@ -7,8 +7,8 @@ Before: an Optuna study and a brief; after: samplers of our own learn from it.
 
 It holds complete trials in the order in which they finished, so that every process reads the same sequence:
 as the study counted them, since machines' clocks differ; trials that others added come first, by the clock.
-Failed trials have taught nothing; trials that were stopped early come as complete ones, less a penalty, to
-the samplers in IGNORES_PRUNED.
+Failed trials have taught nothing; trials that were stopped early come as complete ones, with the last score
+that they stand for, to the samplers in IGNORES_PRUNED.
 """
 
 from __future__ import annotations

@@ -78,8 +78,8 @@ class TrialRecord:
     Attributes:
         number: the trial's number, from 0 without gaps.
         state: how far it came.
-        value: the score that the sampler was told; for some samplers less a penalty where the trial was
-            stopped early.
+        value: the score that the sampler was told; where the trial was stopped early some samplers are told
+            what it stands for on the last rung.
         scores: the rungs that it climbed, in order; the raw scores.
         stopped: whether it was stopped before the last rung.
         ratios: the proposed keep ratio of each variable, and the share of the budget where that is searched.
