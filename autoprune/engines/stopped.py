@@ -39,7 +39,8 @@ def value_of_stopped(
     here = sorted(each[rung] for each in climbed)
     last = sorted(each[-1] for each in climbed)
     spread = last[-1] - last[0]
-    if min(lowest, scores[rung]) < here[0]:
-        here.insert(0, min(lowest, scores[rung]))
+    lowest = min(lowest, scores[rung])
+    if lowest < here[0]:
+        here.insert(0, lowest)
         last.insert(0, last[0] - spread)
     return float(np.interp(scores[rung], here, last)) - PENALTY * spread * (rungs - len(scores))
