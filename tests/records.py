@@ -8,6 +8,6 @@ from autoprune.study import TrialRecord
 
 
 def comparable(record: TrialRecord) -> TrialRecord:
-    """All but the times and the device, which differ between searches that do the same."""
+    """All but the times, which differ between searches that do the same."""
     scores = tuple(replace(score, seconds=0.0) for score in record.scores)
-    return replace(record, scores=scores, seconds=None, device=None)
+    return replace(record, scores=scores, seconds=None)
