@@ -132,8 +132,9 @@ class SearchSettings:
     """How sub-models are proposed, on which engine they run and where the study is kept.
 
     `sampler` is "gp" (Gaussian process), "tpe", "cmaes", "nsga2", "evolution", "policy_gradient", "ddpg",
-    "importance", "kl" or "random". Proposals of "gp" take time that grows with the cube of the trials, 1 to 2
-    seconds after 300; "tpe" and "evolution" suit thousands.
+    "importance", "kl" or "random". Proposals of "gp" take time that grows with the cube of the trials, seconds
+    after 300; "tpe" and "evolution" suit thousands. A plan that was tried is not proposed again while there is
+    a new one nearby, and a trial that fails counts to all samplers like the worst one before it.
 
     Heuristics named in `warm_starts` are tried before the sampler takes over, in that order, at most a third
     of the trials. They give their widths; which channels stay is `criterion`'s choice, so that "taylor" keeps
@@ -219,15 +220,15 @@ class EvolutionSettings:
 class ScoreSettings:
     """How a candidate climbs: BatchNorm recalibration, then finetunes such as "50 steps" or "1 epoch".
 
-    Finetunes add up: each goes on from the one before, so ["calibrate", "50 steps", "100 steps"] has trained
-    for 150 steps at the top. That is not one finetune of 150: each rung has an optimiser of its own, and a
+    Finetunes add up: each goes on from the one before, so ["calibrate", "25 steps", "75 steps"] has trained
+    for 100 steps at the top. That is not one finetune of 150: each rung has an optimiser of its own, and a
     cosine of its own from `learning_rate` down to 0, so that every score is that of a finetune at its end.
 
     "calibrate" can only be the first. So can "supernet", which stands in its place: candidates are then cut
     from weights that [supernet] trains once, before the first trial.
     """
 
-    rungs: Annotated[tuple[str, ...], Field(min_length=1)] = ("calibrate", "100 steps")
+    rungs: Annotated[tuple[str, ...], Field(min_length=1)] = ("calibrate", "25 steps", "75 steps")
     calibration_batches: Positive = 20
     learning_rate: PositiveFloat = 0.02
     teacher: Literal["dense", "none"] = "none"

@@ -54,6 +54,9 @@ class AmongSampled(BasePruner):
     the first rung again, and of the trials' better half only those that beat the best so far. A trial that
     took another's scores is no second measurement.
 
+    The trial is shown with its last score only. Optuna's compares the best that it had on any rung with what
+    the others have on this one: where a finetune costs accuracy, nothing would ever be stopped after it.
+
     Args:
         pruner: judges; it counts its start-up trials among the sampler's, too.
     """
@@ -63,7 +66,9 @@ class AmongSampled(BasePruner):
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Tell whether a trial that has just reported should stop."""
-        return bool(self._pruner.prune(view_study(study, _is_sampled, shown_as=_complete_if_stopped), trial))
+        latest = copy.copy(trial)
+        latest.intermediate_values = dict([max(trial.intermediate_values.items())])
+        return bool(self._pruner.prune(view_study(study, _is_sampled, shown_as=_complete_if_stopped), latest))
 
 
 def _complete_if_stopped(trial: FrozenTrial) -> FrozenTrial:

@@ -66,5 +66,8 @@ class Brief:
 
     @property
     def startup_trials(self) -> int:
-        """How many trials are random before a model of the scores proposes: a fifth of them, 5 to 20."""
+        """How many trials have to end, warm starts among them, before a model of the scores proposes.
+
+        A fifth of all, 5 to 20; until then proposals are random.
+        """
         return min(20, max(5, self.trials // 5))

@@ -30,6 +30,9 @@ SMALLEST = 4
 QUEUED = "fixed_params"
 """Optuna's attribute of a trial whose parameters were given when it was queued."""
 
+START = "autoprune:cmaes_start"
+"""The attribute of the first trial that CMA-ES drew: the first mean, or None for the centre."""
+
 
 class _FromTheBest(CmaEsSampler):
     """CMA-ES whose first mean is the best trial that was queued before its own first proposal."""
@@ -42,18 +45,25 @@ class _FromTheBest(CmaEsSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Draw from the distribution that the generations before have shaped; nothing to the first trial."""
-        self._x0 = self._start(study, trial)
+        self._x0 = self._start(study, trial) if search_space else None
         return super().sample_relative(study, trial, search_space)
 
     def _start(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, float] | None:
-        """Return the ratios to start from, the same for the whole first generation; None is the centre."""
-        drawn = (
-            other.number
-            for other in study.get_trials(deepcopy=False)
-            if self._attr_key_generation in other.system_attrs
-        )
-        first = min(drawn, default=trial.number)
-        queued = view_study(study, lambda other: other.number < first and QUEUED in other.system_attrs)
+        """Return the ratios to start from; None is the centre.
+
+        They are stored with the first trial that is drawn: the whole first generation starts there, although
+        warm starts that run on other workers may end meanwhile.
+        """
+        for other in study.get_trials(deepcopy=False):
+            if START in other.system_attrs:
+                stored: dict[str, float] | None = other.system_attrs[START]
+                return stored
+        start = self._best_queued(study, trial)
+        study._storage.set_trial_system_attr(trial._trial_id, START, start)
+        return start
+
+    def _best_queued(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, float] | None:
+        queued = view_study(study, lambda other: QUEUED in other.system_attrs)
         outcomes = read_history(self._brief, queued, trial).outcomes
         if not outcomes:
             return None

@@ -7,8 +7,8 @@ Before: an Optuna study and a brief; after: samplers of our own learn from it.
 
 It holds complete trials in the order in which they finished, so that every process reads the same sequence:
 as the study counted them, since machines' clocks differ; trials that others added come first, by the clock.
-Failed trials have taught nothing; trials that were stopped early come as complete ones, with the last score
-that they stand for, to the samplers in IGNORES_PRUNED.
+Failed trials come as complete ones, too (see `failures`), and to the samplers in IGNORES_PRUNED so do trials
+that were stopped early, with the last score that they stand for.
 """
 
 from __future__ import annotations
@@ -60,18 +60,21 @@ def read_history(brief: Brief, study: optuna.Study, trial: FrozenTrial) -> Histo
 
     The study has one objective; see `check_sampler`.
     """
-    names = {variable.name for variable in brief.space.variables}
-    trials = [each for each in study.get_trials(deepcopy=False) if names <= each.params.keys()]
-    tried = [each for each in trials if each.state.is_finished() or each.number < trial.number]
+    tried = _tried(brief, study, trial)
     plans = _plans(brief, tried)
     sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
-    complete = sorted((each for each in tried if each.state == TrialState.COMPLETE), key=_finished)
+    complete = sorted((each for each in tried if each.state == TrialState.COMPLETE), key=place_of_end)
     outcomes = tuple(
         Outcome(plans[each.number], sign * each.values[0])
         for each in complete
         if math.isfinite(each.values[0])
     )
     return History(outcomes, frozenset(plan.tobytes() for plan in plans.values()))
+
+
+def plans_tried(brief: Brief, study: optuna.Study, trial: FrozenTrial) -> frozenset[bytes]:
+    """Return the plans of all trials that finished, or that started before the one to be proposed."""
+    return frozenset(plan.tobytes() for plan in _plans(brief, _tried(brief, study, trial)).values())
 
 
 def places(brief: Brief, ratios: FloatArray) -> FloatArray:
@@ -94,11 +97,18 @@ def levels_of(brief: Brief, ratios: FloatArray) -> IntArray:
     return levels
 
 
-def _finished(trial: FrozenTrial) -> tuple[int, datetime.datetime, int]:
+def place_of_end(trial: FrozenTrial) -> tuple[int, datetime.datetime, int]:
     """Return the place in the order of ends: as the study counted them, by the clock where it did not."""
     ended_before = int(trial.user_attrs.get(OUTCOME, {}).get(ENDED_BEFORE, -1))
     clock = trial.datetime_complete if ended_before < 0 else None
     return ended_before, clock or datetime.datetime.min, trial.number
+
+
+def _tried(brief: Brief, study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
+    """Return the trials with all variables that finished, or that started before the one to be proposed."""
+    names = {variable.name for variable in brief.space.variables}
+    trials = [each for each in study.get_trials(deepcopy=False) if names <= each.params.keys()]
+    return [each for each in trials if each.state.is_finished() or each.number < trial.number]
 
 
 def _plans(brief: Brief, trials: list[FrozenTrial]) -> dict[int, FloatArray]:

@@ -4,7 +4,8 @@ Before: a row of SAMPLERS makes the inner sampler; after: the study asks the wra
 
 A search that was killed then proposes what an uninterrupted one would, even where some parameters of the
 running trial were already stored: for each trial the inner sampler is made afresh with its own seed, proposes
-the whole vector at once, and sees only trials of this space (a user may have added others by hand).
+the whole vector at once, and sees only trials of this space (a user may have added others by hand). Where its
+plan was tried already, or is being tried, one nearby is proposed: the same widths have the same score.
 
     study.sampler = PerTrialSampler(make_tpe, Brief(seed=0, search_seed=0, trials=60, space=space))
 """
@@ -21,9 +22,18 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from autoprune.arrays import FloatArray
 from autoprune.samplers.brief import Brief
+from autoprune.samplers.failures import as_worst
+from autoprune.samplers.history import feasible, places, plans_tried, ratios_at
 from autoprune.samplers.views import view_study
 from autoprune.space import Variable
+
+NEARBY = 0.03
+"""Standard deviation of the first step away from a tried plan, of each range; the n-th has n times it."""
+
+STEPS_AWAY = 16
+"""So often a new plan is looked for; small spaces may have none left."""
 
 SamplerFactory = Callable[[Brief], BaseSampler]
 """From a brief to a sampler of Optuna's."""
@@ -68,7 +78,7 @@ class PerTrialSampler(BaseSampler):
         for name, distribution in self._space.items():
             if name not in proposal:
                 proposal[name] = inner.sample_independent(view, trial, name, distribution)
-        return proposal
+        return self._untried(view, trial, proposal)
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -92,14 +102,41 @@ class PerTrialSampler(BaseSampler):
     def _inner(self, trial: FrozenTrial) -> BaseSampler:
         return self._make(replace(self._brief, seed=trial_seed(self._brief.search_seed, trial.number)))
 
+    def _untried(self, study: optuna.Study, trial: FrozenTrial, proposal: dict[str, Any]) -> dict[str, Any]:
+        """Return a proposal as it is where its plan is new, else the ratios of a new plan near it."""
+        tried = plans_tried(self._brief, study, trial)
+        asked = np.array([proposal[name] for name in self._space])
+        plan = feasible(self._brief, asked)
+        if plan.tobytes() not in tried:
+            return proposal
+        # A stream of its own, for the inner sampler may have drawn from the trial's.
+        rng = np.random.default_rng([self._brief.search_seed, trial.number, STEPS_AWAY])
+        for step in range(1, STEPS_AWAY + 1):
+            plan = feasible(self._brief, self._moved(asked, NEARBY * step, rng))
+            if plan.tobytes() not in tried:
+                break
+        return dict(zip(self._space, plan.tolist(), strict=True))
+
+    def _moved(self, ratios: FloatArray, spread: float, rng: np.random.Generator) -> FloatArray:
+        """Return ratios [k] after a normal step in each, reflected at the ends of its range."""
+        moved = np.abs(places(self._brief, ratios) + rng.normal(0.0, spread, len(ratios)))
+        return ratios_at(self._brief, np.where(moved > 1, 2 - moved, moved))
+
     def _own_trials(self, study: optuna.Study) -> optuna.Study:
-        visible = {trial.number for trial in study.get_trials(deepcopy=False)}
+        own = [trial for trial in study.get_trials(deepcopy=False) if self._is_own(trial)]
+        visible = {trial.number for trial in own}
+        failed = as_worst(study.directions, own)
+        return view_study(
+            study,
+            lambda trial: trial.number in visible and self._is_own(trial),
+            shown_as=lambda trial: failed.get(trial.number, trial),
+        )
 
-        def is_own(trial: FrozenTrial) -> bool:
-            started = not trial.state.is_finished()
-            return trial.number in visible and (started or self._space.keys() <= trial.params.keys())
-
-        return view_study(study, is_own)
+    def _is_own(self, trial: FrozenTrial) -> bool:
+        """Tell whether a trial is of this space; one with other ranges would leave Optuna's samplers none."""
+        return not trial.state.is_finished() or all(
+            trial.distributions.get(name) == distribution for name, distribution in self._space.items()
+        )
 
 
 def distributions(variables: Iterable[Variable]) -> dict[str, FloatDistribution]:

@@ -13,7 +13,9 @@ from autoprune.samplers.brief import Brief
 
 
 def make_tpe(brief: Brief) -> BaseSampler:
-    """Make Optuna's multivariate TPE; the first fifth of the trials, 5 to 20, are random.
+    """Make Optuna's multivariate TPE; random until a fifth of the trials, 5 to 20, have ended.
+
+    Warm starts count among those.
 
     Trials that run elsewhere count as bad ones (the constant liar), so that workers spread.
 

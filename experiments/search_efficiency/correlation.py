@@ -59,33 +59,33 @@ def main() -> None:
     options = parser.parse_args()
     RUNS.mkdir(parents=True, exist_ok=True)
     done = {int(row["candidate"]) for row in rows_of(RESULTS)}
-    chosen = choose()
+    chosen = choose(SETUP, CANDIDATES)
     for number in range(*options.numbers):
         if number not in done:
             append_row(RESULTS, measure(number, chosen[number]))
 
 
-def choose() -> list[Choice]:
-    """Choose the candidates by the rule above.
+def choose(setup: str, count: int) -> list[Choice]:
+    """Choose so many candidates of a setup by the rule above.
 
     Raises:
         SystemExit: the curves lack the random search, or any search with warm starts.
     """
-    path = HERE / "curves" / f"{SETUP}-{SEED}.csv"
+    path = HERE / "curves" / f"{setup}-{SEED}.csv"
     rows = rows_of(path)
     warm = [row for row in rows if row["origin"] != "sampler"]
     drawn = {int(row["trial"]): row for row in rows if row["method"] == f"random-{LARGE}"}
     if not warm or len(drawn) < LARGE:
         raise SystemExit(
             f"{path}: {len(warm)} warm starts and {len(drawn)} random candidates, expected some and {LARGE}; "
-            f"run `python -m experiments.search_efficiency.curves --setups {SETUP} --seeds {SEED}` first."
+            f"run `python -m experiments.search_efficiency.curves --setups {setup} --seeds {SEED}` first."
         )
     order = np.random.default_rng(SEED).permutation(LARGE).tolist()
     chosen: dict[str, Choice] = {}
     for row in [*warm, *(drawn[number] for number in order)]:
         choice = Choice(row["origin"], int(row["trial"]), row["widths"])
         chosen.setdefault(choice.widths, choice)
-    return list(chosen.values())[:CANDIDATES]
+    return list(chosen.values())[:count]
 
 
 def measure(number: int, choice: Choice) -> dict[str, object]:

@@ -117,6 +117,17 @@ def test_a_rung_is_compared_with_all_that_reached_it(
     assert run_with_warm_starts(name, [], sampler) == expected
 
 
+@pytest.mark.parametrize("name", ["median", "percentile"])
+def test_a_rung_is_judged_by_its_own_score_where_finetunes_cost_accuracy(
+    study: SearchStudy, name: str
+) -> None:
+    """Its first score would be above all that the others have on the second rung."""
+    runner = make_runner(study, name)
+    for n in range(10):
+        assert climb(runner, [0.90 + 0.001 * n, 0.80 + 0.001 * n, 0.85 + 0.001 * n]) == 3
+    assert climb(runner, [0.95, 0.70, 0.90]) == 2
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_warm_starts_climb_to_the_top_under_every_pruner(name: str) -> None:
     """Each worse than the one before, after which halving alone would let the first one climb."""

@@ -12,7 +12,7 @@ import pytest
 from autoprune.arrays import FloatArray
 from autoprune.samplers import Brief
 from autoprune.samplers.history import feasible, places, ratios_at
-from tests.samplers.search import Search, space_of
+from tests.samplers.search import Proposals, Search, space_of
 
 SPREAD = 1 / 6
 """The standard deviation of the first generation, of a variable's range."""
@@ -78,6 +78,29 @@ def test_the_first_generation_lies_around_the_best_warm_start(variables: int, be
     assert distance(drawn, centre) < SPREAD * (1 + noise)
     others = [start for n, start in enumerate(starts) if n != best]
     assert min(distance(drawn, other) for other in others) > 1.2 * distance(drawn, centre)
+
+
+def test_a_warm_start_that_ends_on_another_worker_does_not_shift_the_start() -> None:
+    """The best of them still runs when the first trial is drawn."""
+    brief = brief_of(4)
+    warm = warm_starts(brief)
+
+    def run(*, late: bool) -> Proposals:
+        search = Search("cmaes", 4, 60, queued=[named(brief, ratios) for ratios in warm])
+        begun = [search.ask() for _ in warm]
+        for trial, score in zip(begun, [0.5, 0.2, 1.0], strict=True):
+            search.suggest(trial)
+            if score < 1.0:
+                search.study.tell(trial, score)
+        for n in range(POPULATION):
+            if n == POPULATION // 2 and late:
+                search.study.tell(begun[-1], 1.0)
+            trial = search.ask()
+            search.suggest(trial)
+            search.study.tell(trial, 0.0)
+        return search.proposals()
+
+    assert run(late=True) == run(late=False)
 
 
 def test_a_trial_that_is_queued_later_does_not_shift_the_start() -> None:

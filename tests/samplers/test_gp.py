@@ -1,0 +1,46 @@
+"""The Gaussian process beside other processes, whose proposals it may read while they are written."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import optuna
+import pytest
+from optuna.samplers._gp.sampler import _RELATIVE_PARAMS_KEY
+
+from tests.samplers.search import Search
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+    optuna.logging.set_verbosity(before)
+
+
+def proposed_beside(attribute: str | None) -> dict[str, float]:
+    """A proposal while another trial runs whose own is in the storage like this; None: no other trial."""
+    search = Search("gp", 4, 10)
+    search.run()
+    if attribute is not None:
+        other = search.ask()
+        other.storage.set_trial_system_attr(other._trial_id, f"{_RELATIVE_PARAMS_KEY}:0", attribute)
+        search.study.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.WAITING))
+    trial = search.ask()
+    search.suggest(trial)
+    return dict(trial.params)
+
+
+def test_the_half_written_proposal_of_another_process_is_passed_over() -> None:
+    proposal = proposed_beside('{"conv0": 0.5, "conv1": 0.')
+    assert proposal.keys() == proposed_beside(None).keys()
+
+
+def test_a_whole_one_is_kept_away_from() -> None:
+    alone = proposed_beside(None)
+    text = str(alone).replace("'", '"')
+    assert proposed_beside(text) != alone
