@@ -160,7 +160,8 @@ def test_foreign_trials_do_no_harm(name: str) -> None:
         search = Search(name, 4, length(name), score=score)
         wider: dict[str, BaseDistribution] = {each: FloatDistribution(0.01, 1.0) for each in search.space}
         one: dict[str, BaseDistribution] = {"conv0": search.space["conv0"]}
-        for ranges in ({"x": FloatDistribution(0, 10)}, one, wider):
+        other: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 10)}
+        for ranges in (other, one, wider):
             params = dict.fromkeys(ranges, 0.5)
             search.study.add_trial(create_trial(params=params, distributions=ranges, value=9.0))
         for _ in range(search.trials):
