@@ -132,9 +132,10 @@ class SearchSettings:
     """How sub-models are proposed, on which engine they run and where the study is kept.
 
     `sampler` is "gp" (Gaussian process), "tpe", "cmaes", "nsga2", "evolution", "policy_gradient", "ddpg",
-    "importance", "kl" or "random". Proposals of "gp" take time that grows with the cube of the trials: seconds
-    after 300; "tpe" and "evolution" suit thousands. A plan that was tried is not proposed again where there
-    is a new one nearby, and a trial that fails counts to all samplers like the worst one before it.
+    "importance", "kl" or "random". Proposals of "gp" take time that grows with the cube of the trials:
+    seconds after 300; "tpe" and "evolution" suit thousands. A plan that was tried is not proposed again
+    where there is a new one nearby, and a trial that fails counts to all samplers like the worst one before
+    it.
 
     Heuristics named in `warm_starts` are tried before the sampler takes over, in that order, at most a third
     of the trials. They give their widths; which channels stay is `criterion`'s choice, so that "taylor" keeps
