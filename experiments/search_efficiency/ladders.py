@@ -11,6 +11,8 @@ climb to the top whatever the bar.
 
 from __future__ import annotations
 
+import bisect
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,9 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.common import rows_of
+from experiments.search_efficiency.rungs import RUNGS as MEASURED_RUNGS
 from experiments.search_efficiency.setups import HERE
 
 REPLAYS = 2000
+RESAMPLES, REPLAYS_EACH = 300, 60
 TRIALS = 20
 """The seconds of a replay: those in which so many trials climb to the top where there is no bar."""
 
@@ -29,17 +33,19 @@ STARTUP = 5
 
 FloatArray = NDArray[np.float64]
 
-
-RUNGS = ("calibrate", "steps_25", "steps_100")
+RUNGS = tuple(MEASURED_RUNGS.values())
 TOP = RUNGS[-1]
 
 EPSILON = 1e-6
 """Seconds of rounding, so that as many trials fit as are meant to."""
 
+DEFAULT = "calibrate, 25 steps, 75 steps; median"
+"""The ladder of a search that names neither rungs nor pruner."""
+
 LADDERS: dict[str, dict[str, float]] = {
-    "100 steps": {},
+    "100 steps; no bar": {},
     "calibrate, 100 steps; median": {"calibrate": 0.5},
-    "calibrate, 25 steps, 75 steps; median": {"calibrate": 0.5, "steps_25": 0.5},
+    DEFAULT: {"calibrate": 0.5, "steps_25": 0.5},
     "25 steps, 75 steps; median": {"steps_25": 0.5},
     "25 steps, 75 steps; best quarter": {"steps_25": 0.75},
 }
@@ -79,7 +85,7 @@ def measured(setup: str) -> Measured | None:
     scores = {rung: np.array([float(row[rung]) for row in rows]) for rung in RUNGS}
     seconds = {rung: float(np.median([float(row[f"{rung}_seconds"]) for row in rows])) for rung in RUNGS}
     # Both finetunes end with an evaluation: 25 s + e and 75 s + e, with s the seconds of a step.
-    evaluation = max((3 * seconds["steps_25"] - seconds["steps_100"]) / 2, 0.0)
+    evaluation = max((3 * seconds["steps_25"] - seconds[TOP]) / 2, 0.0)
     return Measured(scores, seconds, evaluation)
 
 
@@ -95,6 +101,23 @@ def replay(found: Measured, *, replays: int = REPLAYS, seed: int = 0) -> dict[st
         best, trials, climbed = (np.array(column, dtype=float) for column in zip(*runs, strict=True))
         outcomes[name] = Outcome(best, float(trials.mean()), float(climbed.mean()))
     return outcomes
+
+
+def less_default(found: Measured) -> dict[str, FloatArray]:
+    """Return per ladder how far the mean best score lies above the default's [resamples].
+
+    Each time the candidates are drawn anew, with replacement: what another sample of them would have shown.
+    """
+    rng = np.random.default_rng(0)
+    count = len(found.scores[TOP])
+    gaps: dict[str, list[float]] = {name: [] for name in LADDERS}
+    for seed in range(RESAMPLES):
+        drawn = rng.integers(count, size=count)
+        scores = {rung: values[drawn] for rung, values in found.scores.items()}
+        outcomes = replay(dataclasses.replace(found, scores=scores), replays=REPLAYS_EACH, seed=seed)
+        for name, outcome in outcomes.items():
+            gaps[name].append(float(outcome.best.mean() - outcomes[DEFAULT].best.mean()))
+    return {name: np.array(values) for name, values in gaps.items()}
 
 
 def _search(
@@ -128,8 +151,16 @@ def _climb(
             seconds -= found.evaluation
             continue
         score, others = float(found.scores[rung][candidate]), passed[rung]
-        stops = len(others) >= STARTUP and score < np.quantile(others, bars[rung])
-        others.append(score)
+        stops = len(others) >= STARTUP and score < _quantile(others, bars[rung])
+        bisect.insort(others, score)
         if stops:
             return seconds, False
     return seconds, True
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    """Interpolate as `numpy.quantile` does, which is slow on short lists."""
+    place = share * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])

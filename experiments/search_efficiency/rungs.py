@@ -25,7 +25,7 @@ from experiments.search_efficiency.setups import HERE, SETTING, SETUPS, config_o
 
 SEED = 0
 CANDIDATES = 48
-RUNGS = {"calibrate": "calibrate", "25 steps": "steps_25", "75 steps": "steps_100"}
+RUNGS = {"calibrate": "calibrate", "25 steps": "steps_25", "75 steps": "steps_25_75"}
 """The rungs, and the columns of their scores: finetunes add up."""
 
 

@@ -11,10 +11,13 @@ import json
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import kendalltau
 
 from autoprune.report.agreement import FEWEST_TRIALS, tau_interval
 from experiments.common import Part, markdown_table, rows_of, write_summary
-from experiments.search_efficiency.correlation import CANDIDATES, RUNGS
+from experiments.search_efficiency import correlation, ladders, rungs
+from experiments.search_efficiency.correlation import CANDIDATES
 from experiments.search_efficiency.curves import LARGE, METHODS
 from experiments.search_efficiency.finetunes import METHODS as FINETUNED
 from experiments.search_efficiency.measured import (
@@ -46,6 +49,7 @@ def main() -> None:
         ),
         summarise_finetunes,
         summarise_correlation,
+        summarise_rungs,
         summarise_workers,
     )
     write_summary(HERE, parts)
@@ -179,24 +183,72 @@ def _fastnas_lines() -> list[str]:
 
 
 def summarise_correlation() -> Part:
-    """Tell Kendall's tau of every rung with the finetuned accuracy."""
-    from scipy.stats import kendalltau
-
+    """Tell Kendall's tau of every rung with the finetuned accuracy; the default's are in rungs/."""
     rows = rows_of(HERE / "correlation.csv")
+    default = {row["widths"]: row for row in rows_of(HERE / "rungs" / f"{correlation.SETUP}.csv")}
     count = f"{len(rows)} of {CANDIDATES} candidates"
     if len(rows) < FEWEST_TRIALS:
         return [], [f"Rank correlation: {count} so far."]
     above = [float(row["finetuned"]) for row in rows]
     table = []
-    for column in RUNGS.values():
-        tau = float(kendalltau([float(row[column]) for row in rows], above).statistic)
-        low, high = tau_interval(tau, len(rows))
-        seconds = float(np.median([float(row[f"{column}_seconds"]) for row in rows]))
-        table.append([column, f"{tau:.2f} [{low:.2f}, {high:.2f}]", f"{seconds:.1f}"])
+    for column in dict.fromkeys([*correlation.RUNGS.values(), *rungs.RUNGS.values()]):
+        scored = rows if column in rows[0] else [default[row["widths"]] for row in rows]
+        seconds = float(np.median([float(row[f"{column}_seconds"]) for row in scored]))
+        table.append([column, _tau_text([float(row[column]) for row in scored], above), f"{seconds:.1f}"])
     head = ["rung", "Kendall's tau (95%)", "its own seconds, median"]
     title = f"## Rungs against the accuracy after 4 epochs: {count}"
     said = f"Rank correlation, {count}: " + "; ".join(f"{row[0]} {row[1]}" for row in table)
-    return [title, *markdown_table(head, table)], [f"{said} (target: above 0.65)."]
+    top = f"the default's last rung is {ladders.TOP}; target: above 0.65"
+    return [title, *markdown_table(head, table)], [f"{said} ({top})."]
+
+
+def _tau_text(scores: ArrayLike, above: ArrayLike) -> str:
+    """Write Kendall's tau of two lists of scores with its 95% interval."""
+    tau = float(kendalltau(scores, above).statistic)
+    low, high = tau_interval(tau, np.size(scores))
+    return f"{tau:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def summarise_rungs() -> Part:
+    """Tell what other rungs and bars would have found in the same seconds, and how the default's predict."""
+    lines: list[str] = []
+    said: list[str] = []
+    for setup in SETUPS:
+        found = ladders.measured(setup)
+        if found is None:
+            continue
+        gaps = ladders.less_default(found)
+        rows = []
+        for name, outcome in ladders.replay(found).items():
+            low, high = 100 * np.quantile(gaps[name], [0.025, 0.975])
+            gap = f"{100 * gaps[name].mean():+.2f} [{low:+.2f}, {high:+.2f}]"
+            best = f"{100 * outcome.best.mean():.2f}"
+            rows.append(
+                [
+                    name,
+                    f"{outcome.trials:.0f}",
+                    f"{outcome.climbed:.0f}",
+                    best,
+                    "" if name == ladders.DEFAULT else gap,
+                ]
+            )
+        rows.sort(key=lambda row: -float(row[3]))
+        top = found.scores[ladders.TOP]
+        told = "; ".join(f"{rung} {_tau_text(found.scores[rung], top)}" for rung in ladders.RUNGS[:-1])
+        head = ["rungs; bar", "trials", "at the top", "best top score, %", "less the default, points (95%)"]
+        lines += [
+            f"## Rungs, {setup}: {len(top)} random candidates, searches replayed",
+            *markdown_table(head, rows),
+            f"Kendall's tau with the top rung: {told}.",
+            "",
+        ]
+        others = [row for row in rows if row[0] != ladders.DEFAULT]
+        said.append(
+            f"Rungs, {setup}, the best top score in equal seconds, less the default's: "
+            + "; ".join(f"{row[0]}: {row[4]}" for row in others)
+            + " points."
+        )
+    return lines, said
 
 
 def summarise_workers() -> Part:
