@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 from collections.abc import Sequence
 
-from autoprune.errors import ConfigError, StudyError
+from autoprune.errors import ConfigError, StudyError, shown_url
 from autoprune.latency.placing import cpu_threads
 from autoprune.pipeline.places import settle
 from autoprune.precision import Setting, resolve_device
@@ -88,8 +88,8 @@ def change_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
         section, key, value = parse_override(override)
         if section != "finetune" and f"{section}.{key}" not in CHANGEABLE:
             raise ConfigError(
-                f"--set {override}: not a key that may change in a study; begin another search. Those that "
-                f"may: {', '.join(CHANGEABLE)}, finetune.*"
+                f"--set {shown_url(override)}: not a key that may change in a study; begin another search. "
+                f"Those that may: {', '.join(CHANGEABLE)}, finetune.*"
             )
         values[section][key] = value
     return settle(parse_settings(values, where="config with --set"), named=False)

@@ -20,7 +20,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
-from autoprune.errors import StudyError, abridged, suggest
+from autoprune.errors import StudyError, abridged, shown_url, suggest
 from autoprune.study import queue
 from autoprune.study.front import best_of
 from autoprune.study.header import HEADER, is_blank, read_header, write_header
@@ -275,7 +275,8 @@ def create_study(
             study = optuna.load_study(study_name=name, storage=storage)
             if not is_blank(study):
                 raise StudyError(
-                    f"{name}: a study of that name exists in {url}; resume it, or choose another name."
+                    f"{name}: a study of that name exists in {shown_url(url)}; resume it, or choose another "
+                    "name."
                 )
             if study.directions != directions:  # left empty by a search for something else
                 optuna.delete_study(study_name=name, storage=storage)
@@ -296,7 +297,7 @@ def open_study(url: str, name: str) -> SearchStudy:
         names = study_names(storage)
         if name not in names:
             hint = suggest(name, names) or f" Studies there: {', '.join(names) or 'none'}."
-            raise StudyError(f"{name}: no such study in {url}.{hint}")
+            raise StudyError(f"{name}: no such study in {shown_url(url)}.{hint}")
         study = optuna.load_study(study_name=name, storage=storage)
         header = read_header(study)
         if header is None:
