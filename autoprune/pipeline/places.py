@@ -70,6 +70,14 @@ def settle(config: RunConfig, *, named: bool = True) -> RunConfig:
     )
 
 
+def without_password(config: RunConfig) -> RunConfig:
+    """Return a config as it may be written or sent to workers: what opens the storage is no part of a run."""
+    if config.search.storage is None:
+        return config
+    search = dataclasses.replace(config.search, storage=shown_url(config.search.storage))
+    return dataclasses.replace(config, search=search)
+
+
 def absolute_storage(storage: str) -> str:
     """Return a storage's URL with the path of a file made absolute; a bare path is an SQLite file.
 

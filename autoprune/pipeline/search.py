@@ -38,7 +38,7 @@ from autoprune.pipeline.identity import identify
 from autoprune.pipeline.idle import tell_idle
 from autoprune.pipeline.latency import LatencyTables, settle_divisor, stored_tables
 from autoprune.pipeline.objectives import objective_costs
-from autoprune.pipeline.places import settle
+from autoprune.pipeline.places import settle, without_password
 from autoprune.pipeline.problem import (
     SHORT_OF_WINDOW,
     Problem,
@@ -114,6 +114,7 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
     check_study_is_new(config)
     check_engine_runs(config)
     tell_idle(config, watch)
+    storage, config = str(config.search.storage), without_password(config)
     dense, config, problem, measured = _prepare(config, dense, watch)
     setting = _measure(dense, config, watch)
     dense_score = evaluate(copy.deepcopy(dense.model), dense.data.val, dense.task, setting)
@@ -136,7 +137,7 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
     }
     with _quiet_optuna():
         study = create_study(
-            str(config.search.storage),
+            storage,
             str(config.search.study),
             config=dataclasses.asdict(config),
             identity=identify(dense, problem, config),
