@@ -118,6 +118,20 @@ def test_urls_that_lead_nowhere(url: str, message: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_a_note_that_is_kept_once_is_the_same_for_all(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, other = new_study(url), open_study(url, "toy")
+    assert mine.store_note_once("first", {"by": "me"}) == {"by": "me"}
+    assert other.store_note_once("first", {"by": "other"}) == {"by": "me"}
+    assert mine.note("first") == {"by": "me"}
+
+    def write_late(seconds: float) -> None:
+        """The other looked before mine was written, and writes after."""
+        other.store_note("raced", "other's")
+
+    monkeypatch.setattr("autoprune.study.search_study.time.sleep", write_late)
+    assert mine.store_note_once("raced", "mine") == "other's"
+
+
 def test_a_record_reads_back_what_was_stored(url: str) -> None:
     runner = toy_runner(new_study(url), trials=1)
     job = runner.ask()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
@@ -231,6 +232,18 @@ class SearchStudy:
         """Keep a JSON value beside the trials."""
         with storage_errors(self.url):
             self.optuna.set_user_attr(key, value)
+
+    def store_note_once(self, key: str, value: Any) -> Any:
+        """Keep a JSON value unless there is one under the key; return the one that counts, for all processes.
+
+        To look and to write are two steps. Of processes that look before any has written, the last to write
+        counts: each waits for the writes of others before it reads which that is. One that takes longer than
+        the wait between its two steps replaces a value that others go by already.
+        """
+        if self.note(key) is None:
+            self.store_note(key, value)
+        time.sleep(queue.CLAIM_S)
+        return self.note(key)
 
     def note(self, key: str) -> Any:
         """Return what `store_note` kept, or None."""
