@@ -8,9 +8,19 @@ Each message is one line that says where, what was got, what was expected and wh
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 _LONGEST_LINE = 500
+
+HIDDEN = "***"
+"""What stands in a URL that is shown in place of its password."""
+
+# Up to the last "@" before the query: what follows a raw "@" in a password is still a part of it.
+_LOGIN = re.compile(r"(://[^:/]*:)[^@]*@(?:[^?]*@)?")
+_OPTION = re.compile(
+    r"([?&](?:odbc_connect|\w*(?:password|passwd|pwd|secret))=)[^&]*?(?=&|['\"]?$)", re.IGNORECASE
+)
 
 
 class AutopruneError(Exception):
@@ -79,6 +89,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     said = str(error).lower()
     known = ("out of memory", "not enough memory", "allocate memory")
     return isinstance(error, MemoryError) or any(words in said for words in known)
+
+
+def shown_url(text: str) -> str:
+    """Return the URL of a storage, or a text that ends with one, as it may be told or written: no password.
+
+    Unlike SQLAlchemy's own rendering it hides those in the query, too, and takes URLs that are malformed.
+    """
+    return _OPTION.sub(rf"\1{HIDDEN}", _LOGIN.sub(rf"\1{HIDDEN}@", text))
 
 
 def abridged(value: object) -> str:

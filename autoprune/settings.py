@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from autoprune.errors import ConfigError, unknown
+from autoprune.errors import ConfigError, shown_url, unknown
 
 Flag = Annotated[bool, Field(strict=True)]
 Positive = Annotated[int, Field(strict=True, ge=1)]
@@ -369,7 +369,7 @@ def parse_override(override: str) -> tuple[str, str, Any]:
     section, dot, key = path.strip().partition(".")
     if not (equals and dot and section and key) or "." in key:
         raise ConfigError(
-            f"--set {override}: expected section.key=value with one section and one key, "
+            f"--set {shown_url(override)}: expected section.key=value with one section and one key, "
             'e.g. "search.trials=20".'
         )
     try:
@@ -387,7 +387,7 @@ def _first_problem(error: ValidationError) -> str:
     spec = get_type_hints(section, include_extras=True)[path[1]]
     more = len({problem["loc"][:2] for problem in problems}) - 1
     others = f" ({more} more like this)" if more else ""
-    return f"{'.'.join(path)}: got {first['input']!r}, expected {_describe(spec)}.{others}"
+    return f"{'.'.join(path)}: got {shown_url(repr(first['input']))}, expected {_describe(spec)}.{others}"
 
 
 def _describe(spec: Any) -> str:

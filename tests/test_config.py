@@ -63,6 +63,10 @@ def test_overrides_leave_the_mapping_alone() -> None:
         ("budget.flops=[1]", r"budget\.flops: got \[1\], expected an integer or a number or a string\."),
         ("data.val_fraction=1.0", r"data\.val_fraction: got 1\.0, expected a number > 0 and < 1\."),
         ("finetune.teacher=me", r'finetune\.teacher: got \'me\', expected one of "dense", "none"\.'),
+        (
+            "search.storage={url = 'mysql://me:secret@host/db'}",
+            r"search\.storage: got \{'url': 'mysql://me:\*\*\*@host/db'\}, expected a string\.",
+        ),
         ("model.checkpoint=3", r"model\.checkpoint: got 3, expected a string\."),
         (
             "search.seed=99999999999999999999999",

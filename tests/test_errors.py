@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from autoprune.errors import abridged, reason_of, suggest, summary_of, unknown
+from autoprune.errors import abridged, reason_of, shown_url, suggest, summary_of, unknown
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,41 @@ def test_an_unknown_name_gets_the_nearest_or_else_all() -> None:
 
 def test_long_values_are_abridged() -> None:
     assert [abridged(value) for value in (0.1, None, "01234567" * 5)] == ["0.1", "missing", "012345670123..."]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://user:secret@host:5432/db?sslmode=require", "user:***@host:5432/db?sslmode=require"),
+        ("postgresql+psycopg://me@azure:secret@host/db", "me@azure:***@host/db"),
+        ("mysql://user:sec:r?t/@host/db", "user:***@host/db"),
+        ("mysql://user:se@cre@t@host/db", "user:***@host/db"),
+        ("mysql://user:se@cr/e@t@host/db?a=b@c", "user:***@host/db?a=b@c"),
+        ("sqlite+pysqlcipher://:secret@//my/a.db", ":***@//my/a.db"),
+        ("postgresql://user:***@host/db", "user:***@host/db"),
+        ("postgresql://host/db?user=me&password=secret&a=b", "host/db?user=me&password=***&a=b"),
+        ("postgresql://host/db?sslPassword=secret", "host/db?sslPassword=***"),
+        ("mysql://host/db?passwd=secret", "host/db?passwd=***"),
+        ("mssql+pyodbc:///?odbc_connect=UID%3Dme%3BPWD%3Dsecret", "/?odbc_connect=***"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
+    scheme = url.partition("//")[0]
+    assert shown_url(url) == f"{scheme}//{shown}"
+    assert shown_url(f"search.storage='{url}'") == f"search.storage='{scheme}//{shown}'"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:////my:dir/a@b.db?timeout=5",
+        "sqlite:///C:\\runs\\a@b.db",
+        "journal:///my:dir/a@b.log",
+        "postgresql://user@host:5432/db",
+        "postgresql://[::1]:5432/db",
+        "my runs/a.db",
+        "search.trials=20",
+    ],
+)
+def test_what_holds_no_password_is_shown_as_it_is(url: str) -> None:
+    assert shown_url(url) == url

@@ -18,7 +18,7 @@ from autoprune.errors import StudyError
 from autoprune.samplers.history import ENDED_BEFORE, OUTCOME
 from autoprune.study import MeasuredLatency, RungScore, SearchStudy, create_study, open_study, queue
 from autoprune.study.leases import Lease, is_alive, this_process
-from autoprune.study.storage import is_in_memory
+from autoprune.study.storage import is_in_memory, study_command
 from tests.engines.toy import IDENTITY, ToyScorer, new_study, toy_runner
 
 SCHEMES = ("sqlite", "journal")
@@ -116,6 +116,20 @@ def test_urls_that_lead_nowhere(url: str, message: str) -> None:
     with pytest.raises(StudyError, match=message) as caught:
         create_study(url, "a", config={}, identity={})
     assert "secret" not in str(caught.value)
+
+
+def test_a_note_that_is_kept_once_is_the_same_for_all(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, other = new_study(url), open_study(url, "toy")
+    assert mine.store_note_once("first", {"by": "me"}) == {"by": "me"}
+    assert other.store_note_once("first", {"by": "other"}) == {"by": "me"}
+    assert mine.note("first") == {"by": "me"}
+
+    def write_late(seconds: float) -> None:
+        """The other looked before mine was written, and writes after."""
+        other.store_note("raced", "other's")
+
+    monkeypatch.setattr("autoprune.study.search_study.time.sleep", write_late)
+    assert mine.store_note_once("raced", "mine") == "other's"
 
 
 def test_a_record_reads_back_what_was_stored(url: str) -> None:
@@ -467,6 +481,51 @@ def test_a_missing_driver_and_a_missing_folder_say_what_to_do(monkeypatch: pytes
         StudyError, match=r"^\S+: the storage cannot be used \((Permission|No such)[^/]*\)\.$"
     ):
         create_study("sqlite:////proc/here/a.db", "toy", config={}, identity={})
+
+
+def test_no_message_of_a_study_tells_the_password_of_its_storage(tmp_path: Path) -> None:
+    """SQLite takes no notice of what it does not know in the URL of a file."""
+    missing = f"sqlite:///file:{tmp_path}/none.db?mode=rwc&uri=true&password=secret"
+    url = missing.replace("none", "study")
+    new_study(url)
+    sqlite3.connect(tmp_path / "empty.db").close()
+    refusals = (
+        (open_study, missing, "toy"),
+        (open_study, missing.replace("none", "empty"), "toy"),
+        (open_study, url, "toi"),
+        (open_study, "journal://user:secret@host", "toy"),
+    )
+    for verb, where, name in refusals:
+        with pytest.raises(StudyError, match=r"\*\*\*") as caught:
+            verb(where, name)
+        assert "secret" not in str(caught.value)
+    with pytest.raises(StudyError, match=r"password=\*\*\*; resume it") as caught:
+        create_study(url, "toy", config={}, identity={})
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://user:***@host/db", "sqlite:///file:a.db?mode=rwc&uri=true&password=***&a=b"]
+)
+def test_the_url_of_a_hint_wants_its_password_back(url: str) -> None:
+    with pytest.raises(StudyError, match=r"write the password in place of \*\*\*"):
+        open_study(url, "toy")
+
+
+@pytest.mark.parametrize("password", ["sec@ret", "secret@", "sec@ret:1"])
+def test_a_password_that_would_be_read_as_a_host_is_refused_untold(password: str) -> None:
+    with pytest.raises(StudyError, match=r"^postgresql://user:\*\*\*@host/db: .* %40") as caught:
+        open_study(f"postgresql://user:{password}@host/db", "toy")
+    assert "ret" not in str(caught.value)
+
+
+def test_a_command_on_a_study_is_quoted_and_hides_the_password() -> None:
+    assert study_command("finetune", "a", "sqlite:///my runs/a.db", "--trial", "3") == (
+        "autoprune finetune a --storage 'sqlite:///my runs/a.db' --trial 3"
+    )
+    assert study_command("resume", "a", "mysql://user:secret@host/db") == (
+        "autoprune resume a --storage 'mysql://user:***@host/db'"
+    )
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 
 from autoprune.cli.signals import Terminated
+from autoprune.errors import shown_url
 
 if TYPE_CHECKING:
     from autoprune.cli.progress import Screen
@@ -54,15 +55,14 @@ def search(config: ConfigSource, overrides: Overrides = None) -> None:
     """Search sub-models under the config's budget."""
     from autoprune import pipeline
     from autoprune.config import load_config
+    from autoprune.study.storage import study_command
 
     run = pipeline.settle(load_config(config, overrides or ()))
 
     def go_on() -> str:
         if not pipeline.study_exists(run):
             return _same_command()
-        return shlex.join(
-            ["autoprune", "resume", str(run.search.study), "--storage", str(run.search.storage)]
-        )
+        return study_command("resume", str(run.search.study), str(run.search.storage))
 
     with _resumable(go_on), _screen() as watch:
         result = pipeline.search(run, watch=watch)
@@ -132,14 +132,18 @@ def finetune(
     """Retrain the best plan of a study fully and evaluate it once on the test part; goes on where it was."""
     from autoprune import pipeline
     from autoprune.cli.tables import finetune_table
+    from autoprune.study.storage import study_command
 
     url = pipeline.find_storage(study, storage)
     with _resumable(_same_command), _screen() as watch:
         result = pipeline.finetune(study, url, trial=trial, overrides=overrides or (), watch=watch)
     console.print(finetune_table(result))
-    target = [study, "--storage", url] if trial is None else [str(result.folder)]
-    saved = shlex.join(["autoprune", "export", *target, "--format", "onnx"])
-    _print_notes([f"Saved in {result.folder}. Next: {saved}"])
+    as_onnx = ("--format", "onnx")
+    if trial is None:
+        command = study_command("export", study, url, *as_onnx)
+    else:
+        command = shlex.join(["autoprune", "export", str(result.folder), *as_onnx])
+    _print_notes([f"Saved in {result.folder}. Next: {command}"])
 
 
 @app.command()
@@ -284,8 +288,8 @@ def _screen() -> Screen:
 
 
 def _same_command() -> str:
-    """Return the command as it was typed."""
-    return shlex.join(["autoprune", *sys.argv[1:]])
+    """Return the command as it was typed, but for the password of a storage."""
+    return shlex.join(["autoprune", *map(shown_url, sys.argv[1:])])
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ Before: a search, over or still running; after: `finetune` retrains the trial th
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from autoprune.report.costs import said_in
 from autoprune.study import TrialRecord, open_study
 from autoprune.study.front import best_of, was_over_limit
 from autoprune.study.records import LATENCY, cost_of
+from autoprune.study.storage import study_command
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Picked:
     Attributes:
         summary: of the study.
         trial: the best of its complete trials within the limits.
-        command: retrains exactly that trial.
+        command: retrains exactly that trial; the storage's password is hidden in it.
     """
 
     summary: StudySummary
@@ -63,8 +63,7 @@ def best(study: str, storage: str, limits: Mapping[str, str] | None = None) -> P
     if not within:
         raise StudyError(f"{study}: {_least(allowed, read, summary)}")
     trial = best_of(within, opened.objectives, opened.dense_ms) if read else opened.best()
-    command = ["autoprune", "finetune", study, "--storage", storage, "--trial", str(trial.number)]
-    return Picked(summary, trial, shlex.join(command))
+    return Picked(summary, trial, study_command("finetune", study, storage, "--trial", str(trial.number)))
 
 
 def _cost(record: TrialRecord, limit: Limit) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from autoprune.criteria import CRITERIA
 from autoprune.engines import Workers, check_engine, check_pruner
-from autoprune.errors import ConfigError, StudyError, unknown
+from autoprune.errors import ConfigError, StudyError, shown_url, unknown
 from autoprune.pipeline.amounts import check_amounts
 from autoprune.pipeline.latency import latency_setting
 from autoprune.pipeline.objectives import objective_costs
@@ -26,7 +26,7 @@ from autoprune.samplers import EvolutionRates, check_sampler
 from autoprune.samplers.evolution import settled_rates
 from autoprune.settings import EvolutionSettings, LatencySettings, RunConfig, SearchSettings
 from autoprune.study import study_state
-from autoprune.study.storage import file_of, is_in_memory, names_in_file
+from autoprune.study.storage import file_of, is_in_memory, names_in_file, study_command
 from autoprune.task import make_task
 
 IDLE_PRUNERS = ("none", SearchSettings().pruner)
@@ -141,13 +141,13 @@ def check_study_is_new(config: RunConfig) -> None:
     state = _state(config)
     if state == "foreign":
         raise StudyError(
-            f"{name}: {url} holds a study of that name that this version of autoprune did not make; choose "
-            "another search.study or search.storage."
+            f"{name}: {shown_url(url)} holds a study of that name that this version of autoprune did not "
+            "make; choose another search.study or search.storage."
         )
     if state == "ours":
         raise StudyError(
-            f"{name}: a study of that name is in {url} already; go on with `autoprune resume {name} "
-            f"--storage {url}`, or choose another search.study."
+            f"{name}: a study of that name is in {shown_url(url)} already; go on with "
+            f"`{study_command('resume', name, url)}`, or choose another search.study."
         )
 
 

@@ -28,6 +28,7 @@ from autoprune.pipeline.places import find_storage
 from autoprune.pipeline.stored import stored_config
 from autoprune.rungs import asks_for_supernet
 from autoprune.study import SearchStudy, open_study
+from autoprune.study.storage import study_command
 from autoprune.train import weights_hash
 from autoprune.zoo import make_model
 
@@ -138,8 +139,7 @@ def _nothing_yet(study: SearchStudy, folder: Path) -> str:
     """Say which trials that `finetune --trial` saved can be exported, or what makes something to export."""
     saved = saved_trials(study)
     if not saved:
-        command = shlex.join(["autoprune", "finetune", study.name, "--storage", study.url])
-        return f"nothing to export yet; run `{command}` first."
+        return f"nothing to export yet; run `{study_command('finetune', study.name, study.url)}` first."
     names = ", ".join(each.name for each in saved)
     command = shlex.join(["autoprune", "export", str(saved[-1])])
     return f"nothing in {folder / BEST} yet. Finetuned so far: {names}; export one with `{command}`."

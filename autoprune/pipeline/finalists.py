@@ -28,6 +28,7 @@ from autoprune.settings import RunConfig
 from autoprune.study import MeasuredLatency, SearchStudy, TrialRecord
 from autoprune.study.front import front_of
 from autoprune.study.records import LATENCY
+from autoprune.study.storage import study_command
 
 FINALISTS = 5
 """So many of the best are timed at least, as predictions err; more until one surely keeps to the budget."""
@@ -76,7 +77,7 @@ def _conclude(
 ) -> None:
     """Say how many could not be timed, or that none of those that were keeps to the limit."""
     if failed:
-        later = f"`autoprune resume {study.name} --storage {study.url}` times them later"
+        later = f"`{study_command('resume', study.name, study.url)}` times them later"
         told = f"{len(failed)} of the best trials could not" if timed else "none of the best trials could"
         watch(Stage(f"{told} be timed; {later}"))
     if timed and all(measured.met is False for measured in timed):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sqlalchemy.engine import make_url
 
-from autoprune.errors import ConfigError, StudyError, reason_of, suggest
+from autoprune.errors import ConfigError, StudyError, reason_of, shown_url, suggest
 from autoprune.settings import RunConfig
 from autoprune.study.storage import file_of, is_in_memory, names_in_file
 
@@ -70,6 +70,14 @@ def settle(config: RunConfig, *, named: bool = True) -> RunConfig:
     )
 
 
+def without_password(config: RunConfig) -> RunConfig:
+    """Return a config as it may be written or sent to workers: what opens the storage is no part of a run."""
+    if config.search.storage is None:
+        return config
+    search = dataclasses.replace(config.search, storage=shown_url(config.search.storage))
+    return dataclasses.replace(config, search=search)
+
+
 def absolute_storage(storage: str) -> str:
     """Return a storage's URL with the path of a file made absolute; a bare path is an SQLite file.
 
@@ -98,9 +106,13 @@ def find_storage(study: str, storage: str | None = None) -> str:
         url = absolute_storage(storage)
         file = file_of(url)
         if file is not None and file.is_dir():
-            raise StudyError(f"--storage {storage}: it is a folder; name the file of the study in it.")
+            raise StudyError(
+                f"--storage {shown_url(storage)}: it is a folder; name the file of the study in it."
+            )
         if file is not None and not file.is_file():
-            raise StudyError(f"--storage {storage}: no such file; there is no study to go on with.")
+            raise StudyError(
+                f"--storage {shown_url(storage)}: no such file; there is no study to go on with."
+            )
         return url
     own = Path(RUNS) / f"{plain(study)}.db"
     files = sorted(Path(RUNS).glob("*.db"), key=lambda path: (path != own, path))
@@ -183,7 +195,8 @@ def _require_lasting(storage: str | None) -> None:
     """Refuse a study in memory where it has to be found again by another command."""
     if storage is not None and is_in_memory(absolute_storage(storage)):
         raise ConfigError(
-            f"search.storage: {storage} is gone when the command ends; name a file, e.g. runs/study.db."
+            f"search.storage: {shown_url(storage)} is gone when the command ends; name a file, e.g. "
+            "runs/study.db."
         )
 
 

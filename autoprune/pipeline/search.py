@@ -13,14 +13,14 @@ import copy
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
 
 from autoprune.engines import MakeScorer, TrialEvent, TrialRunner, run_search
-from autoprune.errors import ConfigError, TrialError
+from autoprune.errors import ConfigError, TrialError, shown_url
 from autoprune.latency.placing import cpu_threads
 from autoprune.pipeline.checks import (
     check_engine_runs,
@@ -38,7 +38,7 @@ from autoprune.pipeline.identity import identify
 from autoprune.pipeline.idle import tell_idle
 from autoprune.pipeline.latency import LatencyTables, settle_divisor, stored_tables
 from autoprune.pipeline.objectives import objective_costs
-from autoprune.pipeline.places import settle
+from autoprune.pipeline.places import settle, without_password
 from autoprune.pipeline.problem import (
     SHORT_OF_WINDOW,
     Problem,
@@ -64,6 +64,7 @@ from autoprune.space import SHARE
 from autoprune.study import SCORE, SearchStudy, TrialRecord, create_study, open_study
 from autoprune.study.front import best_of, front_of
 from autoprune.study.records import LATENCY
+from autoprune.study.storage import study_command
 from autoprune.train import evaluate
 
 
@@ -72,7 +73,7 @@ class SearchResult:
     """A search that has all its trials."""
 
     study: str
-    storage: str
+    storage: str = field(repr=False)  # may hold a password
     output: Path
     summary: StudySummary
 
@@ -113,6 +114,7 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
     check_study_is_new(config)
     check_engine_runs(config)
     tell_idle(config, watch)
+    storage, config = str(config.search.storage), without_password(config)
     dense, config, problem, measured = _prepare(config, dense, watch)
     setting = _measure(dense, config, watch)
     dense_score = evaluate(copy.deepcopy(dense.model), dense.data.val, dense.task, setting)
@@ -135,7 +137,7 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
     }
     with _quiet_optuna():
         study = create_study(
-            str(config.search.storage),
+            storage,
             str(config.search.study),
             config=dataclasses.asdict(config),
             identity=identify(dense, problem, config),
@@ -200,7 +202,7 @@ def _tell_held_elsewhere(study: SearchStudy, watch: Watcher) -> None:
         watch(
             Stage(
                 f"trials held by other hosts ({hosts}): {numbers}. Where those are gone, run them again "
-                f"with `autoprune resume {study.name} --storage {study.url} --take-over`"
+                f"with `{study_command('resume', study.name, study.url, '--take-over')}`"
             )
         )
 
@@ -306,8 +308,8 @@ def _run(
     )
     watch(
         Stage(
-            f"study {study.name} in {study.url}: {search.trials} trials, sampler {search.sampler}, "
-            f"engine {search.engine}"
+            f"study {study.name} in {shown_url(study.url)}: {search.trials} trials, "
+            f"sampler {search.sampler}, engine {search.engine}"
         )
     )
     enqueue_missing(study, problem.space)

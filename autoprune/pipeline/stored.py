@@ -12,9 +12,9 @@ import contextlib
 import dataclasses
 from collections.abc import Sequence
 
-from autoprune.errors import ConfigError, StudyError
+from autoprune.errors import ConfigError, StudyError, shown_url
 from autoprune.latency.placing import cpu_threads
-from autoprune.pipeline.places import settle
+from autoprune.pipeline.places import settle, without_password
 from autoprune.precision import Setting, resolve_device
 from autoprune.settings import RunConfig, parse_override, parse_settings
 from autoprune.study import SearchStudy
@@ -37,13 +37,13 @@ CHANGEABLE = (
 
 
 def stored_config(study: SearchStudy) -> RunConfig:
-    """Read the config that a study was made with.
+    """Read the config that a study was made with, without the password that earlier versions kept in it.
 
     Raises:
         StudyError: it was written by another version, and cannot be read by this one.
     """
     try:
-        return parse_settings(study.config, where=study.name)
+        return without_password(parse_settings(study.config, where=study.name))
     except ConfigError as error:
         raise StudyError(f"{study.name}: its stored config cannot be read by this version: {error}") from None
 
@@ -88,8 +88,8 @@ def change_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
         section, key, value = parse_override(override)
         if section != "finetune" and f"{section}.{key}" not in CHANGEABLE:
             raise ConfigError(
-                f"--set {override}: not a key that may change in a study; begin another search. Those that "
-                f"may: {', '.join(CHANGEABLE)}, finetune.*"
+                f"--set {shown_url(override)}: not a key that may change in a study; begin another search. "
+                f"Those that may: {', '.join(CHANGEABLE)}, finetune.*"
             )
         values[section][key] = value
     return settle(parse_settings(values, where="config with --set"), named=False)

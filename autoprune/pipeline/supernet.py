@@ -7,7 +7,8 @@ Before: `search` has made the study; after: every trial, and the finetune, cut t
 
 The file's name holds the fingerprint of all that the training rests on, and the study notes the hash of its
 content. A training that was killed goes on after its last epoch; a finished one is never repeated: another
-study with the same fingerprint and output folder takes the file as it is.
+study with the same fingerprint and output folder takes the file as it is. Where several machines train it at
+once, the first to end counts: its note is never replaced, since trials are scored with those weights by then.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import copy
 import dataclasses
 import hashlib
 import json
+import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import nn
@@ -49,7 +52,8 @@ def prepare_supernet(
     The validation part is looked at for the record of each epoch only; the last epoch is what counts.
 
     Raises:
-        CheckpointError: trials were scored with weights that are gone or changed, or nothing can be written.
+        CheckpointError: trials are scored with weights that are gone, changed, or those of another machine,
+            which was faster; or nothing can be written.
         TrialError: the training diverged.
     """
     known = known_supernet(study, config)
@@ -74,9 +78,13 @@ def prepare_supernet(
         if not path.is_file():  # another process may have been faster, and scored trials with its own
             with saving(path, "supernet") as partial:
                 write_tensors(shared.state_dict(), partial)
-    study.store_note(_NOTE, {"path": str(path), "sha256": checkpoint_hash(path)})
     state.unlink(missing_ok=True)
-    return path
+    note = {"path": str(path), "sha256": checkpoint_hash(path), "host": socket.gethostname()}
+    counts = study.store_note_once(_NOTE, note)
+    if counts == note:
+        return path
+    watch(Stage("supernet: another process was faster; trials are scored with the weights that it trained"))
+    return _file_of(counts, study, config)
 
 
 def known_supernet(study: SearchStudy, config: RunConfig) -> Path | None:
@@ -88,22 +96,35 @@ def known_supernet(study: SearchStudy, config: RunConfig) -> Path | None:
         CheckpointError: it is gone, or holds other weights.
     """
     note = study.note(_NOTE)
-    if not isinstance(note, dict):
-        return None
+    return _file_of(note, study, config) if isinstance(note, dict) else None
+
+
+def _file_of(note: Mapping[str, str], study: SearchStudy, config: RunConfig) -> Path:
+    """Return the file that a note is about.
+
+    Raises:
+        CheckpointError: there is none with these weights.
+    """
     written = Path(note["path"])
     moved = Path(str(config.output.folder)) / written.name
-    path = moved if moved.is_file() else written
-    if not path.is_file():
+    there = [path for path in (moved, written) if path.is_file()]
+    for path in there:
+        if checkpoint_hash(path) == note["sha256"]:
+            return path
+    host = note.get("host", "the machine that trained them")
+    way_back = (
+        f"put them back: {host} wrote them as {written}. Copy them from there, share that folder, or begin "
+        "another search."
+    )
+    if not there:
         raise CheckpointError(
             f"supernet {moved}: there is no such file, and the trials of {study.name} were scored with its "
-            "weights; put it back, or begin another search."
+            f"weights; {way_back}"
         )
-    if checkpoint_hash(path) != note["sha256"]:
-        raise CheckpointError(
-            f"supernet {path}: it does not hold the weights that the trials of {study.name} were scored "
-            "with; put those back, or begin another search."
-        )
-    return path
+    raise CheckpointError(
+        f"supernet {there[0]}: it does not hold the weights that the trials of {study.name} were scored "
+        f"with; {way_back}"
+    )
 
 
 def _fingerprint(

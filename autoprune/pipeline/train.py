@@ -23,7 +23,7 @@ from autoprune.latency.placing import cpu_threads
 from autoprune.pipeline.dense import Dense, load_dense, try_task
 from autoprune.pipeline.events import EpochDone, Stage, Watcher, silent
 from autoprune.pipeline.history import save_dense, split_of
-from autoprune.pipeline.places import probe_writable, settle
+from autoprune.pipeline.places import probe_writable, settle, without_password
 from autoprune.precision import Setting, fastest_setting
 from autoprune.settings import FinetuneSettings, RunConfig, ScheduleSettings, SupernetSettings
 from autoprune.train import EpochRecord, Schedule, fit
@@ -97,7 +97,7 @@ def train_dense(dense: Dense, config: RunConfig, path: Path, *, watch: Watcher =
         )
     history = {
         "data": split_of(config.data, dense.data),
-        "config": dataclasses.asdict(config),
+        "config": dataclasses.asdict(without_password(config)),
         "epochs": config.train.epochs,
         "val_score": result.score,
     }

@@ -9,7 +9,6 @@ Before: `report.summary`; after: the command line prints them.
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Sequence
 
 from rich import box
@@ -22,6 +21,7 @@ from autoprune.report.summary import StudySummary, outcome
 from autoprune.rungs import SUPERNET
 from autoprune.study import TrialRecord
 from autoprune.study.records import LATENCY
+from autoprune.study.storage import study_command
 
 
 def plain_table(title: str) -> Table:
@@ -176,14 +176,15 @@ def next_command(summary: StudySummary, storage: str) -> str:
         summary: of the study.
         storage: its URL.
     """
-    study = [summary.study, "--storage", storage]
     if summary.front:
         cost = summary.objectives[1]
         middle = summary.share(summary.front[len(summary.front) // 2], cost)
-        return shlex.join(["autoprune", "best", *study, option(cost), f"{math.ceil(100 * middle)}%"])
+        limit = (option(cost), f"{math.ceil(100 * middle)}%")
+        return study_command("best", summary.study, storage, *limit)
     if summary.by_supernet:
-        return f"{shlex.join(['autoprune', 'export', *study, '--format', 'onnx'])} (or finetune it before)"
-    return shlex.join(["autoprune", "finetune", *study])
+        command = study_command("export", summary.study, storage, "--format", "onnx")
+        return f"{command} (or finetune it before)"
+    return study_command("finetune", summary.study, storage)
 
 
 def summary_notes(summary: StudySummary) -> list[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
-from autoprune.errors import StudyError, abridged, suggest
+from autoprune.errors import StudyError, abridged, shown_url, suggest
 from autoprune.study import queue
 from autoprune.study.front import best_of
 from autoprune.study.header import HEADER, is_blank, read_header, write_header
@@ -232,6 +233,18 @@ class SearchStudy:
         with storage_errors(self.url):
             self.optuna.set_user_attr(key, value)
 
+    def store_note_once(self, key: str, value: Any) -> Any:
+        """Keep a JSON value unless there is one under the key; return the one that counts, for all processes.
+
+        To look and to write are two steps. Of processes that look before any has written, the last to write
+        counts: each waits for the writes of others before it reads which that is. One that takes longer than
+        the wait between its two steps replaces a value that others go by already.
+        """
+        if self.note(key) is None:
+            self.store_note(key, value)
+        time.sleep(queue.CLAIM_S)
+        return self.note(key)
+
     def note(self, key: str) -> Any:
         """Return what `store_note` kept, or None."""
         with storage_errors(self.url):
@@ -275,7 +288,8 @@ def create_study(
             study = optuna.load_study(study_name=name, storage=storage)
             if not is_blank(study):
                 raise StudyError(
-                    f"{name}: a study of that name exists in {url}; resume it, or choose another name."
+                    f"{name}: a study of that name exists in {shown_url(url)}; resume it, or choose another "
+                    "name."
                 )
             if study.directions != directions:  # left empty by a search for something else
                 optuna.delete_study(study_name=name, storage=storage)
@@ -296,7 +310,7 @@ def open_study(url: str, name: str) -> SearchStudy:
         names = study_names(storage)
         if name not in names:
             hint = suggest(name, names) or f" Studies there: {', '.join(names) or 'none'}."
-            raise StudyError(f"{name}: no such study in {url}.{hint}")
+            raise StudyError(f"{name}: no such study in {shown_url(url)}.{hint}")
         study = optuna.load_study(study_name=name, storage=storage)
         header = read_header(study)
         if header is None:

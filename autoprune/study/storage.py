@@ -5,11 +5,14 @@ Before: a config's `search.storage`; after: `SearchStudy` reads and writes trial
     storage = open_storage("sqlite:///runs/fm.db", create=True)     # or journal:///runs/fm.log, postgresql://...
     with storage_errors("sqlite:///runs/fm.db"):
         ...
+    study_command("resume", "fm-50", "sqlite:///runs/fm.db")        # what a message hints at
 """
 
 from __future__ import annotations
 
 import functools
+import re
+import shlex
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -22,7 +25,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.engine import make_url
 
-from autoprune.errors import StudyError, reason_of
+from autoprune.errors import HIDDEN, StudyError, reason_of, shown_url
 from autoprune.study.leases import TakenOverError
 
 LOCK_TIMEOUT_S = 20.0
@@ -46,22 +49,42 @@ def open_storage(url: str, *, create: bool) -> BaseStorage:
         create: make the file and its folder where they are missing.
 
     Raises:
-        StudyError: the file is missing, locked, unwritable or not a storage, or a driver is not installed.
+        StudyError: the file is missing, locked, unwritable or not a storage, or a driver is not installed; or
+            the URL's password is hidden, or cannot be read.
     """
+    _require_password(url)
     try:
         with storage_errors(url):
             return _open(url, file_of(url), create)
     except (ValueError, KeyError, AssertionError, RuntimeError) as error:
-        raise StudyError(f"{_shown(url)}: not a storage of Optuna's, or a broken one ({error}).") from error
+        raise StudyError(
+            f"{shown_url(url)}: not a storage of Optuna's, or a broken one ({error})."
+        ) from error
+
+
+def _require_password(url: str) -> None:
+    """Refuse a URL as messages show it, and a password of which a part would be read, and told, as a host.
+
+    Raises:
+        StudyError: it is one of these.
+    """
+    if re.search(rf"[:=]{re.escape(HIDDEN)}(@|&|$)", url):
+        raise StudyError(
+            f"{shown_url(url)}: its password is hidden; write the password in place of {HIDDEN}."
+        )
+    if re.search("://[^:/]*:[^@]*@[^/?]*@", url):
+        raise StudyError(f'{shown_url(url)}: within a password, "@" is written as %40.')
 
 
 def _open(url: str, path: Path | None, create: bool) -> BaseStorage:
     if path is not None and create:
         path.parent.mkdir(parents=True, exist_ok=True)
     elif path is not None and not path.is_file():
-        raise StudyError(f"{url}: there is no such file, so no study to open; check search.storage.")
+        raise StudyError(
+            f"{shown_url(url)}: there is no such file, so no study to open; check search.storage."
+        )
     elif path is not None and url.startswith("sqlite") and names_in_file(path) == []:
-        raise StudyError(f"{url}: it holds no study; check search.storage.")
+        raise StudyError(f"{shown_url(url)}: it holds no study; check search.storage.")
     if path is not None and url.startswith("journal:"):
         return JournalStorage(JournalFileBackend(str(path)))
     options: dict[str, Any] = {}
@@ -106,6 +129,11 @@ def names_in_file(path: Path) -> list[str] | None:
         return None
 
 
+def study_command(verb: str, study: str, url: str, *options: str) -> str:
+    """Return a command line that goes on with a study, as messages show it: without the URL's password."""
+    return shlex.join(["autoprune", verb, study, "--storage", shown_url(url), *options])
+
+
 @contextmanager
 def storage_errors(url: str) -> Iterator[None]:
     """Raise a StudyError of one line for whatever a storage raises inside the block.
@@ -115,9 +143,9 @@ def storage_errors(url: str) -> Iterator[None]:
     try:
         yield
     except UpdateFinishedTrialError as error:
-        raise TakenOverError(f"{_shown(url)}: {reason_of(error)} Another process ended it.") from error
+        raise TakenOverError(f"{shown_url(url)}: {reason_of(error)} Another process ended it.") from error
     except (sqlalchemy.exc.SQLAlchemyError, OptunaError, ImportError, OSError) as error:
-        raise StudyError(f"{_shown(url)}: {_explain(url, error)}") from error
+        raise StudyError(f"{shown_url(url)}: {_explain(url, error)}") from error
 
 
 def file_of(url: str) -> Path | None:
@@ -129,7 +157,7 @@ def file_of(url: str) -> Path | None:
     if url.startswith("journal:"):
         if not url.startswith("journal:///") or url == "journal:///":
             raise StudyError(
-                f"{url}: expected journal:///relative/path.log or journal:////absolute/path.log."
+                f"{shown_url(url)}: expected journal:///relative/path.log or journal:////absolute/path.log."
             )
         return Path(url.removeprefix("journal:///"))
     if not url.startswith("sqlite") or is_in_memory(url):
@@ -176,11 +204,3 @@ def _missing_driver(url: str, error: BaseException) -> str | None:
             f'the driver "{driver}" is not installed: pip install {driver}, or use {package} and {usual}://.'
         )
     return f"no driver for {kind} is installed: pip install {package}, and write the URL as {usual}://..."
-
-
-def _shown(url: str) -> str:
-    """Return the URL without its password."""
-    try:
-        return url if url.startswith("journal:") else make_url(url).render_as_string(hide_password=True)
-    except sqlalchemy.exc.ArgumentError:
-        return "search.storage"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 
-from autoprune.cli.commands import _print_search
+from autoprune.cli.commands import _print_search, _same_command
 from autoprune.pipeline import SearchResult
 from autoprune.report import StudySummary
 from tests.report.test_tables import RECORD, SUMMARY
@@ -61,3 +62,22 @@ def test_a_front_is_picked_from_by_a_limit_that_half_of_it_keeps(
     line = last_line(summary, capsys, "sqlite:////my runs/s [1].db")
     words = shlex.split(line.removeprefix("Next: "))
     assert words == ["autoprune", "best", "s", "--storage", "sqlite:////my runs/s [1].db", option, "42%"]
+
+
+def test_the_next_step_and_the_same_command_hide_the_password(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "postgresql://user:secret@host/db"
+    shown = "'postgresql://user:***@host/db'"
+    assert last_line(SUMMARY, capsys, url) == f"Next: autoprune finetune s --storage {shown}"
+    assert "secret" not in repr(SearchResult("s", url, Path("runs"), SUMMARY))
+    for words, hidden in (
+        (["resume", "s", "--storage", url], f"resume s --storage {shown}"),
+        (
+            ["search", "digits", "--set", f"search.storage={url}"],
+            "--set 'search.storage=postgresql://user:***@",
+        ),
+    ):
+        monkeypatch.setattr(sys, "argv", ["autoprune", *words])
+        assert hidden in _same_command()
+        assert "secret" not in _same_command()

@@ -23,19 +23,20 @@ from autoprune.config import load_config
 from autoprune.criteria import importance, plan_from_importance
 from autoprune.data import VisionData, load
 from autoprune.engines import MakeScorer
-from autoprune.errors import ConfigError, DataError, StudyError, TrialError
+from autoprune.errors import ConfigError, DataError, ExportError, StudyError, TrialError
+from autoprune.graph import Prunable
 from autoprune.latency.placing import cpu_threads
-from autoprune.pipeline import report, search, settle
+from autoprune.pipeline import best, export, report, search, settle
 from autoprune.pipeline.dense import Dense, load_dense
 from autoprune.pipeline.events import EpochDone, Event, Stage, TrialDone
 from autoprune.pipeline.problem import SHORT_OF_WINDOW, trace_dense
 from autoprune.pipeline.ranking import decode_ranking, encode_ranking
-from autoprune.pipeline.scoring import ScorerFactory, identify_parts, parse_rungs
+from autoprune.pipeline.scoring import ScorerFactory, identify_parts, make_score, parse_rungs
 from autoprune.pipeline.stored import change_config
 from autoprune.pipeline.train import named_setting
 from autoprune.report import plot_study, summarise
 from autoprune.score import FinetuneScore
-from autoprune.settings import ScoreSettings
+from autoprune.settings import RunConfig, ScoreSettings
 from autoprune.study import open_study
 from autoprune.study.header import HEADER
 from autoprune.task import Task
@@ -173,6 +174,52 @@ def test_a_key_that_may_not_change_is_answered_with_those_that_may() -> None:
     ):
         change_config(config, ["search.sampler=gp"])
     assert change_config(config, ["search.trials=7"]).search.trials == 7
+    for override in ("search.storage=mysql://me:secret@host/db", "storage=mysql://me:secret@host/db"):
+        with pytest.raises(ConfigError, match=r"storage=mysql://me:\*\*\*@host/db: (not|expected)"):
+            change_config(config, [override])
+
+
+def test_a_password_of_the_storage_is_neither_written_nor_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the URL of a file SQLite takes no notice of it; a server would."""
+    monkeypatch.chdir(tmp_path)
+    url = f"sqlite:///file:{tmp_path}/study.db?mode=rwc&uri=true&password=secret"
+    shown = url.replace("secret", "***")
+    told: list[str] = []
+    configs: list[RunConfig] = []  # as workers get them
+
+    def note(event: Event) -> None:
+        told.append(repr(event))
+
+    def score_with(dense: Dense, prunable: Prunable, config: RunConfig, *rest: Any) -> FinetuneScore:
+        configs.append(config)
+        return make_score(dense, prunable, config, *rest)
+
+    monkeypatch.setattr(sys.modules["autoprune.pipeline.search"], "make_score", score_with)
+    overrides = [f"search.storage='{url}'", "search.trials=1", "search.warm_starts=[]", "score=calibrate"]
+    overrides += ["train.epochs=1", "finetune.epochs=0", "search.setting=float32 contiguous"]
+    config = load_config("digits", overrides)
+    result = autoprune.search(config=config, watch=note)
+    assert result.storage == url
+    assert open_study(url, "digits").config["search"]["storage"] == shown
+    with pytest.raises(ExportError, match=r"run `autoprune finetune digits --storage .*password=\*\*\*'`"):
+        export("digits", storage=url)
+    with pytest.raises(StudyError, match=r"go on with `autoprune resume digits --storage .*=\*\*\*'`"):
+        autoprune.search(config=config)
+    assert best("digits", url).command == f"autoprune finetune digits --storage '{shown}' --trial 0"
+    autoprune.finetune("digits", url)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"dense.json", "study.db", "recipe.json"} <= {path.name for path in written}
+    assert [path.name for path in written if b"secret" in path.read_bytes()] == []
+
+    study = open_study(url, "digits")
+    study.store_config({**study.config, "search": {**study.config["search"], "storage": url}})  # as once
+    autoprune.resume("digits", url, overrides=["search.trials=2"], watch=note)
+    assert open_study(url, "digits").config["search"]["storage"] == shown
+    assert any("password=***" in line for line in told)
+    assert "secret" not in "".join(told)
+    assert [config.search.storage for config in configs] == [shown] * 2
 
 
 @pytest.mark.parametrize(

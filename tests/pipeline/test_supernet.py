@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,10 @@ from autoprune.latency.placing import cpu_threads
 from autoprune.pipeline import Dense, SearchResult, export, load_saved, resume, settle, train
 from autoprune.pipeline.checks import check_names
 from autoprune.pipeline.events import EpochDone, Event, Stage
+from autoprune.pipeline.problem import pose
 from autoprune.pipeline.ranking import decode_ranking
+from autoprune.pipeline.stored import stored_config
+from autoprune.pipeline.supernet import prepare_supernet
 from autoprune.precision import Setting
 from autoprune.rebuild import rebuild
 from autoprune.rungs import asks_for_supernet
@@ -29,7 +34,7 @@ from autoprune.score import calibrate
 from autoprune.study import open_study
 from autoprune.task import Task
 from autoprune.tracing import trace
-from autoprune.train import evaluate, weights_hash
+from autoprune.train import FitResult, evaluate, fit, weights_hash
 from autoprune.zoo import checkpoint_hash, load_checkpoint
 from autoprune.zoo.resnet import ResNet
 
@@ -192,6 +197,115 @@ def test_weights_that_are_gone_or_changed_are_said(
         autoprune.resume("shared", model=fresh_model(), data=data)
     weights.write_bytes(kept)
     autoprune.resume("shared", model=fresh_model(), data=data)
+
+
+class Machine:
+    """One of several that go on with a study: an output folder of its own, and its own rounding."""
+
+    def __init__(self, folder: Path, url: str, data: VisionData, rounding: float) -> None:
+        self.folder, self.rounding = folder, rounding
+        self.study = open_study(url, "shared")
+        config = stored_config(self.study)
+        self.config = dataclasses.replace(
+            config, output=dataclasses.replace(config.output, folder=str(folder))
+        )
+        self.dense = Dense(fresh_model().eval(), data, Task(), "cpu")
+        self.problem = pose(self.dense, self.config)
+        self.events: list[Event] = []
+
+    def prepare(self, on_epoch: Callable[[], object] = lambda: None) -> Path:
+        """Return the supernet; something else may go on while this machine trains it."""
+
+        def fit_here(model: nn.Module, *parts: Any, **options: Any) -> FitResult:
+            fitted = fit(model, *parts, **options)
+            with torch.no_grad():
+                next(model.parameters()).mul_(self.rounding)
+            return fitted
+
+        def watch(event: Event) -> None:
+            self.events.append(event)
+            if isinstance(event, EpochDone):
+                on_epoch()
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("autoprune.pipeline.supernet.fit", fit_here)
+            path = prepare_supernet(self.study, self.config, self.dense, self.problem, watch)
+        assert path is not None
+        return path
+
+
+@pytest.fixture
+def machines(data: VisionData, tmp_path: Path) -> Callable[[float], tuple[Machine, Machine]]:
+    """Return what makes two machines that begin to train the supernet of one study; the second rounds so."""
+    url = f"sqlite:///{tmp_path}/study.db"
+    places = config(
+        search={"storage": url},
+        output={"folder": str(tmp_path / "out")},
+        supernet={"epochs": 1, "subnets": 0},
+    )
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Stage) and event.text.startswith("training the supernet"):
+            raise InterruptedSearchError
+
+    with pytest.raises(InterruptedSearchError):
+        autoprune.search(fresh_model(), data, places, watch=interrupt)
+    return lambda rounding: (
+        Machine(tmp_path / "a", url, data, 1.0),
+        Machine(tmp_path / "b", url, data, rounding),
+    )
+
+
+def test_of_two_machines_that_train_the_supernet_the_first_counts(
+    machines: Callable[[float], tuple[Machine, Machine]], tmp_path: Path
+) -> None:
+    """Without a folder in common the other is told where the weights are, and its own count for nothing."""
+    first, second = machines(1.001)
+    elsewhere = tmp_path / "not-seen-from-there"
+    trained: list[Path] = []
+
+    def let_the_first_be_faster() -> None:
+        trained.append(first.prepare())
+        first.folder.rename(elsewhere)
+
+    way_back = (
+        rf"{socket.gethostname()} wrote them as {first.folder}/supernet-\S+\. Copy them from there, share"
+    )
+    told = rf"it does not hold the weights that the trials of shared were scored with; .* {way_back}"
+    with pytest.raises(CheckpointError, match=told):
+        second.prepare(let_the_first_be_faster)
+    with pytest.raises(CheckpointError, match=told):
+        second.prepare()
+    (own,) = second.folder.iterdir()  # no state of the training is left
+    own.unlink()
+    with pytest.raises(CheckpointError, match=rf"there is no such file, .* {way_back}"):
+        second.prepare()
+    assert trainings(second.events) == 1
+
+    elsewhere.rename(first.folder)
+    assert first.prepare() == trained[0]
+    own.write_bytes(trained[0].read_bytes())
+    assert second.prepare() == own
+    assert trainings(first.events) == 1
+
+
+def test_a_machine_that_trained_in_vain_takes_the_weights_it_can_reach(
+    machines: Callable[[float], tuple[Machine, Machine]],
+) -> None:
+    first, second = machines(1.001)
+    assert second.prepare(first.prepare) == first.prepare() == next(first.folder.iterdir())
+    assert isinstance(second.events[-1], Stage)
+    assert "another process was faster" in second.events[-1].text
+    assert second.prepare() == first.prepare()
+
+
+def test_a_machine_that_trained_the_same_weights_takes_its_own(
+    machines: Callable[[float], tuple[Machine, Machine]],
+) -> None:
+    first, second = machines(1.0)
+    path = second.prepare(first.prepare)
+    assert path.parent == second.folder
+    assert checkpoint_hash(path) == checkpoint_hash(first.prepare())
 
 
 def test_without_a_finetune_the_winner_is_what_was_scored(searched: Searched, data: VisionData) -> None:

@@ -22,11 +22,14 @@ from autoprune.pipeline.train import schedule_of
 from autoprune.precision import Setting
 from autoprune.settings import RunConfig
 
+SERVER = "postgresql://user:secret@host/db"
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, list[Event]]:
     folder = tmp_path_factory.mktemp("trained")
-    config = settle(load_config("digits", [f"model.checkpoint={folder}/dense.safetensors", "train.epochs=2"]))
+    overrides = [f"model.checkpoint={folder}/dense.safetensors", "train.epochs=2", f"search.storage={SERVER}"]
+    config = settle(load_config("digits", overrides))
     events: list[Event] = []
     train(config, watch=events.append)
     return config, events
@@ -51,6 +54,17 @@ def test_its_own_checkpoint_passes_without_a_question(trained: tuple[RunConfig, 
     assert note is not None
     assert note["data"]["fingerprint"] == dense.data.fingerprint
     require_unseen_validation(config, dense.data, config.model.checkpoint)
+
+
+def test_the_note_holds_the_config_without_the_password_of_its_storage(
+    trained: tuple[RunConfig, list[Event]],
+) -> None:
+    config, _ = trained
+    assert config.search.storage == SERVER
+    note = read_history(config.model.checkpoint or "")
+    assert note is not None
+    assert note["config"]["search"]["storage"] == "postgresql://user:***@host/db"
+    assert "secret" not in json.dumps(note)
 
 
 def test_another_split_of_the_same_data_is_refused(trained: tuple[RunConfig, list[Event]]) -> None:
