@@ -8,10 +8,9 @@ What is not measured yet is left out and counted. Differences are paired by seed
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy.stats import kendalltau
 
 from autoprune.report.agreement import FEWEST_TRIALS, tau_interval
@@ -202,53 +201,53 @@ def summarise_correlation() -> Part:
     return [title, *markdown_table(head, table)], [f"{said} ({top})."]
 
 
-def _tau_text(scores: ArrayLike, above: ArrayLike) -> str:
+def _tau_text(scores: Sequence[float], above: Sequence[float]) -> str:
     """Write Kendall's tau of two lists of scores with its 95% interval."""
     tau = float(kendalltau(scores, above).statistic)
-    low, high = tau_interval(tau, np.size(scores))
+    low, high = tau_interval(tau, len(scores))
     return f"{tau:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def summarise_rungs() -> Part:
-    """Tell what other rungs and bars would have found in the same seconds, and how the default's predict."""
+    """Tell what other rungs and bars would have found in the same seconds, and how well the lower ones predict."""
     lines: list[str] = []
     said: list[str] = []
     for setup in SETUPS:
         found = ladders.measured(setup)
         if found is None:
             continue
-        gaps = ladders.less_default(found)
-        rows = []
-        for name, outcome in ladders.replay(found).items():
-            low, high = 100 * np.quantile(gaps[name], [0.025, 0.975])
-            gap = f"{100 * gaps[name].mean():+.2f} [{low:+.2f}, {high:+.2f}]"
-            best = f"{100 * outcome.best.mean():.2f}"
-            rows.append(
-                [
-                    name,
-                    f"{outcome.trials:.0f}",
-                    f"{outcome.climbed:.0f}",
-                    best,
-                    "" if name == ladders.DEFAULT else gap,
-                ]
-            )
-        rows.sort(key=lambda row: -float(row[3]))
-        top = found.scores[ladders.TOP]
-        told = "; ".join(f"{rung} {_tau_text(found.scores[rung], top)}" for rung in ladders.RUNGS[:-1])
+        rows = _ladder_rows(found)
+        top = found.scores[ladders.TOP].tolist()
+        taus = [f"{rung} {_tau_text(found.scores[rung].tolist(), top)}" for rung in ladders.RUNGS[:-1]]
         head = ["rungs; bar", "trials", "at the top", "best top score, %", "less the default, points (95%)"]
         lines += [
             f"## Rungs, {setup}: {len(top)} random candidates, searches replayed",
             *markdown_table(head, rows),
-            f"Kendall's tau with the top rung: {told}.",
+            f"Kendall's tau with the top rung: {'; '.join(taus)}.",
             "",
         ]
-        others = [row for row in rows if row[0] != ladders.DEFAULT]
-        said.append(
-            f"Rungs, {setup}, the best top score in equal seconds, less the default's: "
-            + "; ".join(f"{row[0]}: {row[4]}" for row in others)
-            + " points."
-        )
+        others = "; ".join(f"{row[0]}: {row[4]}" for row in rows if row[0] != ladders.DEFAULT)
+        said.append(f"Rungs, {setup}: best top score in equal seconds, less the default's, points: {others}.")
     return lines, said
+
+
+def _ladder_rows(found: ladders.Measured) -> list[list[str]]:
+    """Return the rows of all ladders, the best first."""
+    gaps = ladders.less_default(found)
+    rows = []
+    for name, outcome in ladders.replay(found).items():
+        low, high = 100 * np.quantile(gaps[name], [0.025, 0.975])
+        gap = f"{100 * gaps[name].mean():+.2f} [{low:+.2f}, {high:+.2f}]"
+        rows.append(
+            [
+                name,
+                f"{outcome.trials:.0f}",
+                f"{outcome.climbed:.0f}",
+                f"{100 * outcome.best.mean():.2f}",
+                "" if name == ladders.DEFAULT else gap,
+            ]
+        )
+    return sorted(rows, key=lambda row: -float(row[3]))
 
 
 def summarise_workers() -> Part:
