@@ -4,6 +4,7 @@ Before: every candidate of a setup has a score and seconds on every rung; after:
 on the top rung that is found in the same seconds.
 
     replay(measured("resnet20-12"))["25 steps, 75 steps; median"].best      # of each replay, in [0, 1]
+    replay(measured("resnet20-12"), trials=53)                              # as many trials, not seconds
 
 A replay draws candidates with replacement; all ladders get the same draws. Warm starts are left out: they
 climb to the top whatever the bar.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -70,11 +72,12 @@ class Measured:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What replays of one ladder came to: the best top score of each, trials, and those at the top."""
+    """What replays of one ladder came to: the best top score of each, mean trials, those at the top, seconds."""
 
     best: FloatArray
     trials: float
     climbed: float
+    seconds: float
 
 
 def measured(setup: str) -> Measured | None:
@@ -89,17 +92,19 @@ def measured(setup: str) -> Measured | None:
     return Measured(scores, seconds, evaluation)
 
 
-def replay(found: Measured, *, replays: int = REPLAYS, seed: int = 0) -> dict[str, Outcome]:
-    """Replay searches on every ladder, with the same draws for all."""
+def replay(
+    found: Measured, *, trials: int | None = None, replays: int = REPLAYS, seed: int = 0
+) -> dict[str, Outcome]:
+    """Replay searches on every ladder, with the same draws for all: of so many trials, or in equal seconds."""
     rng = np.random.default_rng(seed)
     whole = sum(found.seconds.values()) - 2 * found.evaluation
-    longest = int(TRIALS * whole / found.seconds["calibrate"]) + 1
+    longest = trials or int(TRIALS * whole / found.seconds["calibrate"]) + 1
+    seconds = math.inf if trials else TRIALS * whole
     draws = [rng.integers(len(found.scores["calibrate"]), size=longest).tolist() for _ in range(replays)]
     outcomes = {}
     for name, bars in LADDERS.items():
-        runs = [_search(found, bars, order, TRIALS * whole) for order in draws]
-        best, trials, climbed = (np.array(column, dtype=float) for column in zip(*runs, strict=True))
-        outcomes[name] = Outcome(best, float(trials.mean()), float(climbed.mean()))
+        runs = np.array([_search(found, bars, order, seconds) for order in draws])
+        outcomes[name] = Outcome(runs[:, 0], *runs[:, 1:].mean(axis=0).tolist())
     return outcomes
 
 
@@ -121,21 +126,20 @@ def less_default(found: Measured) -> dict[str, FloatArray]:
 
 
 def _search(
-    found: Measured, bars: Mapping[str, float], order: Sequence[int], seconds: float
-) -> tuple[float, int, int]:
-    """Return the best top score of one search, its trials, and how many of them climbed to the top."""
+    found: Measured, bars: Mapping[str, float], order: Sequence[int], limit: float
+) -> tuple[float, int, int, float]:
+    """Return the best top score of one search, its trials, those that climbed to the top, and its seconds."""
     passed: dict[str, list[float]] = {rung: [] for rung in bars}
-    best, trials, climbed = 0.0, 0, 0
+    best, trials, climbed, seconds = 0.0, 0, 0, 0.0
     for candidate in order:
         taken, at_top = _climb(found, bars, candidate, passed)
-        seconds -= taken
-        if seconds < -EPSILON:
+        if seconds + taken > limit + EPSILON:
             break
-        trials += 1
+        trials, seconds = trials + 1, seconds + taken
         if at_top:
             climbed += 1
             best = max(best, float(found.scores[TOP][candidate]))
-    return best, trials, climbed
+    return best, trials, climbed, seconds
 
 
 def _climb(
