@@ -72,7 +72,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What replays of one ladder came to: the best top score of each, mean trials, those at the top, seconds."""
+    """What replays of a ladder came to: the best top scores; means of trials, of those at the top, of seconds."""
 
     best: FloatArray
     trials: float
@@ -95,7 +95,7 @@ def measured(setup: str) -> Measured | None:
 def replay(
     found: Measured, *, trials: int | None = None, replays: int = REPLAYS, seed: int = 0
 ) -> dict[str, Outcome]:
-    """Replay searches on every ladder, with the same draws for all: of so many trials, or in equal seconds."""
+    """Replay searches of so many trials, or else of equal seconds; all ladders get the same draws."""
     rng = np.random.default_rng(seed)
     whole = sum(found.seconds.values()) - 2 * found.evaluation
     longest = trials or int(TRIALS * whole / found.seconds["calibrate"]) + 1

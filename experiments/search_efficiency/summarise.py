@@ -34,7 +34,6 @@ from experiments.search_efficiency.measured import (
 from experiments.search_efficiency.plot import draw
 from experiments.search_efficiency.setups import EVALUATIONS, HERE, SETUPS
 
-
 SAMPLED = 53
 """Trials of a search of 60 that are not warm starts."""
 
