@@ -72,7 +72,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What replays of a ladder came to: the best top scores; means of trials, of those at the top, of seconds."""
+    """What replays of a ladder came to: the best top scores; mean trials, trials at the top, and seconds."""
 
     best: FloatArray
     trials: float
