@@ -6,8 +6,8 @@ finetune of 8 epochs by one recipe, with the dense model as teacher; the test pa
     default       the best trial of `autoprune search` with 60 trials, rungs and warm starts as they come
     random-300    the best of 300 random candidates on the first rung (EagleEye's way), from curves/
     uniform       one keep ratio for all groups
-    tp-l1         Torch-Pruning's global pruning by magnitude, its own choice of channels
-    tp-group      the same by its group norm
+    tp-l1         Torch-Pruning's global pruning by l1 over whole groups, its own choice of channels
+    tp-group      the same by squared weights, its default
     fastnas       NVIDIA Model Optimizer's FastNAS, from fastnas/ (see fastnas.py)
 
     python -m experiments.search_efficiency.finetunes [--setups resnet20-25] [--seeds 0 1] [--methods uniform]

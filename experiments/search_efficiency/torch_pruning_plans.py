@@ -17,9 +17,9 @@ from experiments.common import count_macs
 
 IMPORTANCES = {
     "tp-l1": lambda: tp.importance.GroupMagnitudeImportance(p=1),
-    "tp-group": lambda: tp.importance.GroupNormImportance(p=2),
+    "tp-group": lambda: tp.importance.GroupMagnitudeImportance(p=2),
 }
-"""With the defaults of Torch-Pruning 1.6: groups averaged, each normalised by its mean."""
+"""With the defaults of Torch-Pruning 1.6: the mean over a group's layers, divided by that of its channels."""
 
 HALVINGS = 14
 
