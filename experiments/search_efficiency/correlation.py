@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,7 @@ import torch
 from autoprune.pipeline.ranking import encode_ranking
 from autoprune.pipeline.scoring import make_score
 from autoprune.pipeline.train import schedule_of
+from autoprune.rungs import RungScore
 from autoprune.samplers import trial_seed
 from autoprune.train import fit
 from experiments.common import append_row, rows_of
@@ -88,20 +90,24 @@ def choose(setup: str, count: int) -> list[Choice]:
     return list(chosen.values())[:count]
 
 
+def climb(setup: str, number: int, choice: Choice, rungs: Sequence[str]) -> list[RungScore]:
+    """Score candidate `number` of a setup on every rung, none stopped."""
+    ground = ground_of(setup, SEED)
+    torch.set_num_threads(SETTING.threads)
+    config = config_of(setup, SEED, f"score.rungs={list(rungs)}")
+    score = make_score(ground.dense, ground.problem.prunable, config, SETTING, encode_ranking(ground.ranked))
+    return list(score(widths_of(setup, SEED, choice.widths), trial_seed(SEED, number)))
+
+
 def measure(number: int, choice: Choice) -> dict[str, object]:
     """Score a candidate on every rung, then finetune it."""
-    ground = ground_of(SETUP, SEED)
-    torch.set_num_threads(SETTING.threads)
-    problem, dense = ground.problem, ground.dense
-    widths = widths_of(SETUP, SEED, choice.widths)
-    config = config_of(SETUP, SEED, f"score.rungs={list(RUNGS)}")
-    score = make_score(dense, problem.prunable, config, SETTING, encode_ranking(ground.ranked))
-    rungs = list(score(widths, trial_seed(SEED, number)))
-    candidate = of_widths(SETUP, SEED, widths, 0.0)
+    dense = ground_of(SETUP, SEED).dense
+    rungs = climb(SETUP, number, choice, list(RUNGS))
+    candidate = of_widths(SETUP, SEED, widths_of(SETUP, SEED, choice.widths), 0.0)
     finetuned = fit(
         candidate.model,
         dense.data,
-        dataclasses.replace(schedule_of(config.finetune), epochs=EPOCHS),
+        dataclasses.replace(schedule_of(config_of(SETUP, SEED).finetune), epochs=EPOCHS),
         SETTING,
         dense.task,
         seed=SEED,

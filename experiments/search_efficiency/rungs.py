@@ -13,17 +13,10 @@ from __future__ import annotations
 
 import argparse
 
-import torch
-
-from autoprune.pipeline.ranking import encode_ranking
-from autoprune.pipeline.scoring import make_score
-from autoprune.samplers import trial_seed
 from experiments.common import append_row, rows_of
-from experiments.search_efficiency.correlation import Choice, choose
-from experiments.search_efficiency.finetunes import widths_of
-from experiments.search_efficiency.setups import HERE, SETTING, SETUPS, config_of, ground_of
+from experiments.search_efficiency.correlation import Choice, choose, climb
+from experiments.search_efficiency.setups import HERE, SETUPS
 
-SEED = 0
 CANDIDATES = 48
 RUNGS = {"calibrate": "calibrate", "25 steps": "steps_25", "75 steps": "steps_25_75"}
 """The rungs, and the columns of their scores: finetunes add up."""
@@ -45,11 +38,7 @@ def main() -> None:
 
 def measure(setup: str, number: int, choice: Choice) -> dict[str, object]:
     """Score a candidate on every rung."""
-    ground = ground_of(setup, SEED)
-    torch.set_num_threads(SETTING.threads)
-    config = config_of(setup, SEED, f"score.rungs={list(RUNGS)}")
-    score = make_score(ground.dense, ground.problem.prunable, config, SETTING, encode_ranking(ground.ranked))
-    rungs = list(score(widths_of(setup, SEED, choice.widths), trial_seed(SEED, number)))
+    rungs = climb(setup, number, choice, list(RUNGS))
     return {
         "candidate": number,
         "origin": choice.origin,

@@ -16,7 +16,6 @@ from scipy.stats import kendalltau
 from autoprune.report.agreement import FEWEST_TRIALS, tau_interval
 from experiments.common import Part, markdown_table, rows_of, write_summary
 from experiments.search_efficiency import correlation, ladders, rungs
-from experiments.search_efficiency.correlation import CANDIDATES
 from experiments.search_efficiency.curves import LARGE, METHODS
 from experiments.search_efficiency.finetunes import METHODS as FINETUNED
 from experiments.search_efficiency.measured import (
@@ -188,7 +187,7 @@ def summarise_correlation() -> Part:
     """Tell Kendall's tau of every rung with the finetuned accuracy; the default's are in rungs/."""
     rows = rows_of(HERE / "correlation.csv")
     default = {row["widths"]: row for row in rows_of(HERE / "rungs" / f"{correlation.SETUP}.csv")}
-    count = f"{len(rows)} of {CANDIDATES} candidates"
+    count = f"{len(rows)} of {correlation.CANDIDATES} candidates"
     if len(rows) < FEWEST_TRIALS:
         return [], [f"Rank correlation: {count} so far."]
     above = [float(row["finetuned"]) for row in rows]

@@ -20,19 +20,21 @@ OBJECTIVES = ("score", "macs", "params")
 
 
 @pytest.mark.parametrize(
-    ("engine", "sampler"),
+    ("engine", "sampler", "trials"),
     [
-        ("serial", "nsga2"),
-        ("processes", "random"),  # as its proposals do not depend on which worker is done first
-        pytest.param("ray", "random", marks=pytest.mark.slow),
+        ("serial", "nsga2", 24),
+        ("processes", "random", 14),  # as its proposals do not depend on which worker is done first
+        pytest.param("ray", "random", 14, marks=pytest.mark.slow),
     ],
 )
-def test_every_trial_climbs_all_rungs_and_is_told_its_costs(url: str, engine: str, sampler: str) -> None:
-    runner = toy_runner(new_study(url, OBJECTIVES), sampler, trials=14, pruner="median")
+def test_every_trial_climbs_all_rungs_and_is_told_its_costs(
+    url: str, engine: str, sampler: str, trials: int
+) -> None:
+    runner = toy_runner(new_study(url, OBJECTIVES), sampler, trials=trials, pruner="median")
     run_search(engine, runner, make_toy, workers=Workers(2))
     study = open_study(url, "toy")
     records = study.records()
-    assert [record.state for record in records] == ["complete"] * 14
+    assert [record.state for record in records] == ["complete"] * trials
     space = ShareSpace(toy_space(OBJECTIVES), OBJECTIVES[1:])
     for record, trial in zip(records, study.optuna.trials, strict=True):
         assert len(record.scores) == 2
@@ -46,7 +48,7 @@ def test_every_trial_climbs_all_rungs_and_is_told_its_costs(url: str, engine: st
     front = front_of(records, OBJECTIVES)
     undominated = {trial.number for trial in study.optuna.best_trials}
     assert {record.number for record in front} == {n for n in undominated if records[n].reused is None}
-    assert len(front) > 1  # else the line above compared one winner
+    assert len(front) > 3
 
 
 def test_a_trial_that_fails_and_one_of_known_widths(url: str) -> None:

@@ -171,8 +171,12 @@ def test_foreign_trials_do_no_harm(name: str) -> None:
         assert all(params.keys() == search.space.keys() for params in search.proposals()[3:])
         return search.proposals()[3:]
 
-    same = [a == b for a, b in zip(run(waves), run(upside_down), strict=True)]
+    ours = run(waves)
+    same = [a == b for a, b in zip(ours, run(upside_down), strict=True)]
     assert all(same) if name in BLIND else sum(same[-6:]) <= 1
+    if name != "random":
+        control = Search("random", 4, length(name) + 3).run()[3:]
+        assert ours[-4:] != control[-4:]
 
 
 @pytest.mark.parametrize(("name", "several"), [case for case in CASES if not BLIND & {*case.values}])

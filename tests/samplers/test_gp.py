@@ -23,24 +23,22 @@ def _quiet() -> Iterator[None]:
 
 
 def proposed_beside(attribute: str | None) -> dict[str, float]:
-    """A proposal while another trial runs whose own is in the storage like this; None: no other trial."""
+    """A proposal while another trial runs whose own is in the storage like this; None: not yet at all."""
     search = Search("gp", 4, 10)
     search.run()
+    other = search.ask()
     if attribute is not None:
-        other = search.ask()
         other.storage.set_trial_system_attr(other._trial_id, f"{_RELATIVE_PARAMS_KEY}:0", attribute)
-        search.study.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.WAITING))
     trial = search.ask()
     search.suggest(trial)
     return dict(trial.params)
 
 
 def test_the_half_written_proposal_of_another_process_is_passed_over() -> None:
-    proposal = proposed_beside('{"conv0": 0.5, "conv1": 0.')
-    assert proposal.keys() == proposed_beside(None).keys()
+    assert proposed_beside('{"conv0": 0.5, "conv1": 0.') == proposed_beside(None)
 
 
 def test_a_whole_one_is_kept_away_from() -> None:
-    alone = proposed_beside(None)
-    text = str(alone).replace("'", '"')
-    assert proposed_beside(text) != alone
+    """It lies where the process expects most."""
+    corner = '{"conv0": 0.125, "conv1": 1.0, "conv2": 0.125, "conv3": 1.0}'
+    assert proposed_beside(corner) != proposed_beside(None)
