@@ -10,7 +10,12 @@ finetune of 8 epochs by one recipe, with the dense model as teacher; the test pa
     tp-group      the same by squared weights, its default
     fastnas       NVIDIA Model Optimizer's FastNAS, from fastnas/ (see fastnas.py)
 
+A mend for what 100 steps may not tell apart is tried at 12%:
+
+    one-epoch     the default search with one more rung, a finetune of one epoch
+
     python -m experiments.search_efficiency.finetunes [--setups resnet20-25] [--seeds 0 1] [--methods uniform]
+    python -m experiments.search_efficiency.finetunes --setups resnet20-12 --methods one-epoch
 
 Each result is appended to finetunes.csv as it comes; a finetune that was cut off goes on where it was.
 """
@@ -27,6 +32,7 @@ from torch import nn
 
 from autoprune.criteria import plan_from_importance
 from autoprune.rebuild import rebuild
+from autoprune.settings import ScoreSettings
 from experiments.common import append_row, rows_of
 from experiments.finetuning import finetuned, searched
 from experiments.search_efficiency import fastnas, torch_pruning_plans
@@ -47,13 +53,17 @@ class Candidate:
     widths: str = ""
 
 
+Method = Callable[[str, int], Candidate]
+"""From a setup and a seed to what the method leaves."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--setups", nargs="+", default=["resnet20-12", "resnet20-25"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS | MENDS)
     options = parser.parse_args()
     RUNS.mkdir(parents=True, exist_ok=True)
     for seed in options.seeds:
@@ -72,7 +82,7 @@ def finetune(setup: str, method: str, seed: int) -> dict[str, object]:
     """Finetune one method's candidate and read the test part."""
     ground = ground_of(setup, seed)
     torch.set_num_threads(SETTING.threads)
-    candidate = METHODS[method](setup, seed)
+    candidate = (METHODS | MENDS)[method](setup, seed)
     fitted, test = finetuned(
         candidate.model,
         ground.dense,
@@ -112,21 +122,27 @@ def widths_of(setup: str, seed: int, text: str) -> dict[str, int]:
     return {group.name: int(width) for group, width in zip(groups, text.split(), strict=True)}
 
 
-def by_default_search(setup: str, seed: int) -> Candidate:
-    """Take the best trial of a search with default settings; it goes on where it was cut off."""
-    name = f"{setup}-{seed}"
-    storage = f"sqlite:///{(RUNS / name).resolve()}.db"
-    config = config_of(
-        setup,
-        seed,
-        f"search.storage={storage}",
-        f"search.study={name}",
-        f"output.folder={(RUNS / name).resolve()}",
-    )
-    study = searched(config)
-    warm = sum(study.chosen["warm_starts"].get("seconds", {}).values())
-    seconds = warm + sum(record.seconds or 0.0 for record in study.records())
-    return of_widths(setup, seed, dict(study.best().widths), seconds)
+def by_default_search(*more: str) -> Method:
+    """Make the method that takes the best trial of a search with default settings, and one more rung each."""
+
+    def candidate(setup: str, seed: int) -> Candidate:
+        """Search, or go on with the search where it was cut off."""
+        name = "-".join([setup, str(seed), *more]).replace(" ", "-")
+        storage = f"sqlite:///{(RUNS / name).resolve()}.db"
+        config = config_of(
+            setup,
+            seed,
+            f"score.rungs={[*ScoreSettings().rungs, *more]}",
+            f"search.storage={storage}",
+            f"search.study={name}",
+            f"output.folder={(RUNS / name).resolve()}",
+        )
+        study = searched(config)
+        warm = sum(study.chosen["warm_starts"].get("seconds", {}).values())
+        seconds = warm + sum(record.seconds or 0.0 for record in study.records())
+        return of_widths(setup, seed, dict(study.best().widths), seconds)
+
+    return candidate
 
 
 def by_random_search(setup: str, seed: int) -> Candidate:
@@ -144,7 +160,7 @@ def by_one_ratio(setup: str, seed: int) -> Candidate:
     return of_widths(setup, seed, widths_of(setup, seed, rows[0]["widths"]), 0.0)
 
 
-def by_torch_pruning(importance: str) -> Callable[[str, int], Candidate]:
+def by_torch_pruning(importance: str) -> Method:
     """Make the method that takes what Torch-Pruning's global pruning leaves at the budget."""
 
     def candidate(setup: str, seed: int) -> Candidate:
@@ -167,13 +183,16 @@ def by_fastnas(setup: str, seed: int) -> Candidate:
     return candidate
 
 
-METHODS: dict[str, Callable[[str, int], Candidate]] = {
+METHODS: dict[str, Method] = {
     "uniform": by_one_ratio,
-    "default": by_default_search,
+    "default": by_default_search(),
     "random-300": by_random_search,
     **{name: by_torch_pruning(name) for name in torch_pruning_plans.IMPORTANCES},
     "fastnas": by_fastnas,
 }
+
+MENDS: dict[str, Method] = {"one-epoch": by_default_search("1 epoch")}
+"""Tried where a target was missed; no part of the comparison."""
 
 if __name__ == "__main__":
     main()

@@ -140,7 +140,8 @@ def summarise_finetunes() -> Part:
             share = f"{min(shares):.2f} to {max(shares):.2f}"
             rows.append([method, each, f"{100 * float(np.mean(list(values.values()))):.2f}", known, share])
         rows.sort(key=lambda row: -float(row[2]))
-        count = f"{sum(map(len, methods.values()))} of {len(FINETUNED) * len(SEEDS)} finetunes"
+        done = sum(len(methods.get(method, {})) for method in FINETUNED)
+        count = f"{done} of {len(FINETUNED) * len(SEEDS)} finetunes"
         head = ["method", "test accuracy of each seed, %", "mean", "less uniform, points", "FLOPs, %"]
         lines += [f"## Finetuned, {setup}: {count}", *markdown_table(head, rows)]
         said.append(f"Finetunes, {setup}: {count} so far. {_finetuned_verdict(methods)}".rstrip())
