@@ -8,6 +8,9 @@ on the top rung that is found in the same seconds.
 
 A replay draws candidates with replacement; all ladders get the same draws. Warm starts are left out: they
 climb to the top whatever the bar.
+
+A rung of 100 steps at once was not measured: its score is taken to be that of 25 steps and 75 more, its
+seconds those without the evaluation in between.
 """
 
 from __future__ import annotations
@@ -30,9 +33,6 @@ RESAMPLES, REPLAYS_EACH = 300, 60
 TRIALS = 20
 """The seconds of a replay: those in which so many trials climb to the top where there is no bar."""
 
-STARTUP = 5
-"""Trials that no bar stops, as under `search.pruner = "median"`."""
-
 FloatArray = NDArray[np.float64]
 
 RUNGS = tuple(MEASURED_RUNGS.values())
@@ -44,15 +44,30 @@ EPSILON = 1e-6
 DEFAULT = "calibrate, 25 steps, 75 steps; median"
 """The ladder of a search that names neither rungs nor pruner."""
 
-LADDERS: dict[str, dict[str, float]] = {
-    "100 steps; no bar": {},
-    "calibrate, 100 steps; median": {"calibrate": 0.5},
-    DEFAULT: {"calibrate": 0.5, "steps_25": 0.5},
-    "25 steps, 75 steps; median": {"steps_25": 0.5},
-    "25 steps, 75 steps; best quarter": {"steps_25": 0.75},
+
+@dataclass(frozen=True)
+class Ladder:
+    """Which rungs have a bar.
+
+    Attributes:
+        rungs: those below the top that are evaluated; each has a bar.
+        share: of the trials there before that a trial must be above.
+        startup: trials on a rung that its bar does not stop.
+    """
+
+    rungs: tuple[str, ...] = ()
+    share: float = 0.5
+    startup: int = 5
+
+
+LADDERS = {
+    "100 steps; no bar": Ladder(),
+    "calibrate, 100 steps; median": Ladder(("calibrate",)),
+    DEFAULT: Ladder(("calibrate", "steps_25")),
+    "25 steps, 75 steps; median": Ladder(("steps_25",)),
+    "25 steps, 75 steps; best quarter": Ladder(("steps_25",), share=0.75, startup=8),
 }
-"""The bars of each: {rung: share of the trials there before that a trial must be above}. A rung without a bar
-is not evaluated."""
+"""Shares and start-ups as under `search.pruner` "median" and "percentile"."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +117,8 @@ def replay(
     seconds = math.inf if trials else TRIALS * whole
     draws = [rng.integers(len(found.scores["calibrate"]), size=longest).tolist() for _ in range(replays)]
     outcomes = {}
-    for name, bars in LADDERS.items():
-        runs = np.array([_search(found, bars, order, seconds) for order in draws])
+    for name, ladder in LADDERS.items():
+        runs = np.array([_search(found, ladder, order, seconds) for order in draws])
         outcomes[name] = Outcome(runs[:, 0], *runs[:, 1:].mean(axis=0).tolist())
     return outcomes
 
@@ -126,13 +141,13 @@ def less_default(found: Measured) -> dict[str, FloatArray]:
 
 
 def _search(
-    found: Measured, bars: Mapping[str, float], order: Sequence[int], limit: float
+    found: Measured, ladder: Ladder, order: Sequence[int], limit: float
 ) -> tuple[float, int, int, float]:
     """Return the best top score of one search, its trials, those that climbed to the top, and its seconds."""
-    passed: dict[str, list[float]] = {rung: [] for rung in bars}
+    passed: dict[str, list[float]] = {rung: [] for rung in ladder.rungs}
     best, trials, climbed, seconds = 0.0, 0, 0, 0.0
     for candidate in order:
-        taken, at_top = _climb(found, bars, candidate, passed)
+        taken, at_top = _climb(found, ladder, candidate, passed)
         if seconds + taken > limit + EPSILON:
             break
         trials, seconds = trials + 1, seconds + taken
@@ -143,7 +158,7 @@ def _search(
 
 
 def _climb(
-    found: Measured, bars: Mapping[str, float], candidate: int, passed: Mapping[str, list[float]]
+    found: Measured, ladder: Ladder, candidate: int, passed: Mapping[str, list[float]]
 ) -> tuple[float, bool]:
     """Return the seconds that a trial takes, and whether it climbs to the top; note its scores."""
     seconds = 0.0
@@ -151,11 +166,11 @@ def _climb(
         seconds += found.seconds[rung]
         if rung == TOP:
             break
-        if rung not in bars:
+        if rung not in ladder.rungs:
             seconds -= found.evaluation
             continue
         score, others = float(found.scores[rung][candidate]), passed[rung]
-        stops = len(others) >= STARTUP and score < _quantile(others, bars[rung])
+        stops = len(others) >= ladder.startup and score < _quantile(others, ladder.share)
         bisect.insort(others, score)
         if stops:
             return seconds, False

@@ -1,8 +1,8 @@
 """Claim: two workers on two cores do at least 1.7 times the trials per hour of one.
 
 The engine "processes" with two workers of one thread each against the engine "serial" with one thread: the
-same 12 proposals of the random sampler at 25% of the FLOPs, the same rungs (recalibration, 100 steps) for
-all, each study in a new SQLite file. In turn, the order swapped from round to round.
+same 12 proposals of the random sampler at 25% of the FLOPs, all of them up to the last of the default rungs,
+each study in a new SQLite file. In turn, the order swapped from round to round.
 
     python -m experiments.search_efficiency.workers [--rounds 5]
 
