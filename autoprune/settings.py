@@ -107,7 +107,8 @@ class LatencySettings:
     `batch` images; both do well to return the median of several runs.
 
     `device` is the one that the model will run on ("cpu", "cuda", "cuda:1"), with `batch` images at a time,
-    on so many CPU `threads`, in this `dtype` and layout (`channels_last`).
+    on so many CPU `threads` (at most the cores here, but for a "command"), in this `dtype` and layout
+    (`channels_last`).
 
     Finalists and dense model are timed in turn until the interval of their ratio is within `tolerance` (0.02:
     two percent either way), or for `limit_seconds`, but six rounds at least. The table before the search has
