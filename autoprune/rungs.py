@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+CALIBRATE = "calibrate"
+"""Name of the rung that finetunes nothing; SUPERNET in its place is the same, on the supernet's weights."""
+
 SUPERNET = "supernet"
 """Name of the rung whose candidates are cut from a supernet's weights, and need no finetune."""
 

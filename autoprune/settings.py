@@ -40,6 +40,16 @@ WARM_STARTS = ("uniform", "taylor-knapsack", "sensitivity", "taylor", "l1", "bn"
 class ModelSettings:
     """Where the dense model comes from: a name of the zoo or a factory, and its weights.
 
+    `name` is "resnet20", "resnet56", "vgg16_bn", "densenet40", "digits_resnet" or any classifier of
+    torchvision ("torchvision/NAME" for one that shares a name with these). In its place, `factory` is your
+    own "mypkg.nets:make": a function that is called with those of `classes` (or `num_classes`) and
+    `in_channels` that it takes, by these names, and returns the dense nn.Module, with as many outputs as
+    there are classes.
+
+    `checkpoint` is a file of weights: safetensors, or a state_dict that torch saved; where a named model has
+    none, it is runs/NAME-DATA.safetensors. `weights` names those of torchvision in its place: "DEFAULT". A
+    factory may load its own.
+
     `frozen` names modules, as `named_modules` does, whose channels all stay: ["layer1.0.conv1"].
     """
 
@@ -52,7 +62,29 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Where images and labels come from, and how the validation part is held out."""
+    """Where images and labels come from, and how the validation part is held out.
+
+    `name` is "digits", "fashion-mnist", "cifar10" or "cifar100", which are read into memory from `folder`
+    ("data" by default) or downloaded to it (the digits come with scikit-learn); or "folder", which so many
+    `workers` stream: `folder` then holds train/ and val/, and perhaps test/, each with a folder of images for
+    each class, which are scaled to `image_size` pixels a side (224 by default). Nothing else is scaled.
+
+    In place of a name, `loaders` is your own "mypkg.data:make": a function that is called with those of
+    `batch_size`, `folder` and `seed` that it takes, by these names, and returns (train, val),
+    (train, val, test) or a dict with these keys, and "classes" where labels alone do not tell how many there
+    are. Each is a torch DataLoader, or another iterable with a length that can be read again, of
+    (inputs, targets): normalised float32 images [n, C, H, W], and labels [n] from 0 (or probabilities
+    [n, classes]).
+
+    `batch_size` is that of training. Where the images have no validation part of their own, as a folder and
+    loaders do, `val_fraction` of the training part is held out, drawn by `seed`; or `validation` is
+    "mypkg.data:held_out", a function that is called as above and returns one such loader, of images as the
+    named set normalises them. That a checkpoint has seen this part is refused, or consented to by
+    `checkpoint_saw_validation`.
+
+    With `augment` training images are shifted, cropped and flipped at random, as suits the set; loaders do
+    that themselves.
+    """
 
     name: str | None = None
     loaders: str | None = None
@@ -71,7 +103,10 @@ class DataSettings:
 class TaskSettings:
     """The loss that training lowers and the metric that scores raise, by name or "mypkg.mod:function".
 
-    `loss` is "cross_entropy"; `metric` is "accuracy" or "top5", both shares in [0, 1].
+    `loss` is "cross_entropy"; `metric` is "accuracy" or "top5", both shares in [0, 1]. Your own are called
+    as (outputs, targets), with the model's first output [n, ...] and what the loaders give: a loss for a
+    batch, of which it returns the mean as a scalar tensor; a metric for a whole part at once, to return one
+    number.
     """
 
     loss: str = "cross_entropy"
@@ -107,7 +142,8 @@ class LatencySettings:
     `batch` images; both do well to return the median of several runs.
 
     `device` is the one that the model will run on ("cpu", "cuda", "cuda:1"), with `batch` images at a time,
-    on so many CPU `threads`, in this `dtype` and layout (`channels_last`).
+    on so many CPU `threads` (at most the cores here, but for a "command"), in this `dtype` and layout
+    (`channels_last`).
 
     Finalists and dense model are timed in turn until the interval of their ratio is within `tolerance` (0.02:
     two percent either way), or for `limit_seconds`, but six rounds at least. The table before the search has
@@ -222,7 +258,7 @@ class ScoreSettings:
     """How a candidate climbs: BatchNorm recalibration, then finetunes such as "50 steps" or "1 epoch".
 
     Finetunes add up: each goes on from the one before, so ["calibrate", "25 steps", "75 steps"] has trained
-    for 100 steps at the top. That is not one finetune of 150: each rung has an optimiser of its own, and a
+    for 100 steps at the top. That is not one finetune of 100: each rung has an optimiser of its own, and a
     cosine of its own from `learning_rate` down to 0, so that every score is that of a finetune at its end.
 
     "calibrate" can only be the first. So can "supernet", which stands in its place: candidates are then cut

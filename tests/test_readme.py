@@ -47,6 +47,13 @@ def test_every_command_exists_with_its_options(line: str) -> None:
     assert {word for word in rest if word.startswith("-")} <= options
 
 
+def test_a_pick_within_limits_follows_the_front_that_it_needs() -> None:
+    """A search with one objective fills its budget: no trial of it is below."""
+    config, *_ = blocks("toml")
+    assert "objectives" not in config
+    assert README.index("`objectives = [") < README.index("autoprune best")
+
+
 def test_overrides_in_the_readme_are_valid_keys() -> None:
     overrides = re.findall(r"--set (\S+=\S+)", README)
     assert overrides

@@ -9,6 +9,7 @@ import pytest
 
 from autoprune import settings
 from autoprune.criteria import CRITERIA
+from autoprune.data import DATASETS
 from autoprune.dtypes import DTYPES
 from autoprune.engines import PRUNERS
 from autoprune.latency.probes import PROBES
@@ -16,6 +17,7 @@ from autoprune.pipeline.amounts import KEYS
 from autoprune.samplers import SAMPLERS
 from autoprune.task import LOSSES, METRICS
 from autoprune.train import OPTIMIZERS, SHAPES
+from autoprune.zoo import MODELS
 
 TIMES = next(key.suffixes for key in KEYS if key.name == "latency")
 BYTES = next(key.suffixes for key in KEYS if key.name == "size")
@@ -24,6 +26,10 @@ BYTES = next(key.suffixes for key in KEYS if key.name == "size")
 @pytest.mark.parametrize(
     ("section", "table"),
     [
+        (settings.ModelSettings, settings.ModelSettings.__dataclass_fields__),
+        (settings.ModelSettings, MODELS),
+        (settings.DataSettings, settings.DataSettings.__dataclass_fields__),
+        (settings.DataSettings, DATASETS),
         (settings.TaskSettings, LOSSES),
         (settings.TaskSettings, METRICS),
         (settings.BudgetSettings, TIMES),

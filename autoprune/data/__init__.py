@@ -74,14 +74,15 @@ def load(
         seed: of that split.
         device: where the batches are delivered.
         augment: whether training images are shifted, cropped and flipped at random, as suits the set.
-        image_size: pixels a side for "folder" (default 224).
+        image_size: pixels a side for "folder" (default 224), and for nothing else.
         workers: processes that read an image folder.
         validation: "package.module:function" that returns a loader to validate with, instead of a
             held-out share.
 
     Raises:
         ConfigError: a function that cannot be imported.
-        DataError: unknown name, missing or malformed files, an empty part, NaN, labels out of range.
+        DataError: unknown name, missing or malformed files, an empty part, NaN, labels out of range; or an
+            image_size that nothing reads.
     """
     options = LoadOptions(
         folder=Path(folder) if folder is not None else None,
@@ -94,8 +95,13 @@ def load(
         workers=workers,
         validation=validation,
     )
+    if ":" not in name and name not in DATASETS:
+        raise DataError(unknown("data.name", name, DATASETS, kind="data set"))
+    if image_size is not None and name != "folder":
+        raise DataError(
+            f'data.image_size: got {image_size}, but "{name}" is not scaled; only data.name = "folder" is: '
+            "leave it out."
+        )
     if ":" in name:
         return load_user(name, options)
-    if name not in DATASETS:
-        raise DataError(unknown("data.name", name, DATASETS, kind="data set"))
     return DATASETS[name](options)

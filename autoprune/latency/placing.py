@@ -9,6 +9,7 @@ Before: a model and example inputs of any batch; after: every probe runs what co
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import torch
@@ -74,6 +75,27 @@ def check_device(setting: LatencySetting) -> None:
         raise ConfigError(
             f'latency.device: "{setting.device}" asked, but torch sees {seen} CUDA devices here; '
             'use "cpu" or measure on the machine that has it.'
+        )
+
+
+def usable_cores() -> int:
+    """Return how many CPU cores this process may use: under taskset or in a container, not all there are."""
+    if hasattr(os, "sched_getaffinity"):  # Linux alone tells
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def check_threads(setting: LatencySetting) -> None:
+    """Refuse more threads than this process has cores: they would take turns, for minutes a forward pass.
+
+    Raises:
+        ConfigError: the setting asks for more.
+    """
+    cores = usable_cores()
+    if setting.threads > cores:
+        raise ConfigError(
+            f"latency.threads: got {setting.threads}, expected at most {cores}, the CPU cores that this "
+            "process may use; ask for fewer or measure on the machine that has them."
         )
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from autoprune.errors import ConfigError, LatencyError, suggest
 from autoprune.latency import LatencySetting, Measurement, Ratio, time_in_turn
 from autoprune.latency.files import FILES, FileInput, OpenedFile, open_model
-from autoprune.latency.placing import cpu_threads
+from autoprune.latency.placing import check_threads, cpu_threads
 from autoprune.pipeline.export import load_saved, noted_architecture
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
@@ -75,7 +75,7 @@ def bench(
         models: .onnx files (run in ONNX Runtime), .pt2 files and folders that `finetune` saved (in PyTorch);
             the first is what the others are related to.
         batch: samples a forward pass; by default what `shapes` say or the files fix, or 1. All have the same.
-        threads: CPU threads.
+        threads: CPU threads, at most as many as this process has cores.
         device: "cpu", "cuda" or "cuda:1".
         shapes: of inputs with free sizes besides the batch: "1x3x224x224", or "name=1x3x224x224" where a file
             has several inputs.
@@ -92,10 +92,13 @@ def bench(
         raise ConfigError("bench: no model is given; name .onnx or .pt2 files, or saved folders.")
     if not 0 < tolerance < 1:
         raise ConfigError(f"--tolerance: got {tolerance}, expected a share between 0 and 1, such as 0.02.")
+    if not limit_seconds > 0:
+        raise ConfigError(f"--limit: got {limit_seconds}, expected more than 0 seconds, such as 10.")
     given = _read_shapes(shapes)
     paths = [Path(model) for model in models]
     with _in_options():
         setting = LatencySetting(device=device, threads=threads, batch=1 if batch is None else batch)
+        check_threads(setting)
     with cpu_threads(threads), _in_options():
         opened = [_open(path, setting) for path in paths]
         _check_names(opened, given)

@@ -16,6 +16,7 @@ from autoprune.errors import StudyError
 from autoprune.pipeline.amounts import Limit, read_limit
 from autoprune.report import StudySummary, summarise
 from autoprune.report.costs import said_in
+from autoprune.space.budget import WINDOW_LOW
 from autoprune.study import TrialRecord, open_study
 from autoprune.study.front import best_of, was_over_limit
 from autoprune.study.records import LATENCY, cost_of
@@ -51,7 +52,7 @@ def best(study: str, storage: str, limits: Mapping[str, str] | None = None) -> P
     Raises:
         ConfigError: an amount is malformed, or a share of a cost that the study does not know.
         StudyError: there is no such study, no trial has completed, or none keeps to the limits: then the
-            least that there is of each cost is named.
+            least that there is of each cost is named, and that a search with one objective fills its budget.
     """
     opened = open_study(storage, study)
     summary = summarise(opened)
@@ -72,8 +73,8 @@ def _cost(record: TrialRecord, limit: Limit) -> float:
 
 
 def _least(complete: Sequence[TrialRecord], limits: Sequence[Limit], summary: StudySummary) -> str:
-    """Say that no trial keeps to the limits, and how little of each cost there is."""
-    told = []
+    """Say that no trial keeps to the limits, how little of each cost there is, and why if that is known."""
+    told, filled = [], ""
     for limit in limits:
         smallest = min(complete, key=lambda record: _cost(record, limit))
         cost = _cost(smallest, limit)
@@ -81,6 +82,15 @@ def _least(complete: Sequence[TrialRecord], limits: Sequence[Limit], summary: St
             name = limit.key.name
             return f"this search neither limited nor minimised {name}: {limit.option} cannot be judged."
         share = f"{cost / summary.dense_costs[limit.key.cost]:.1%}, " if limit.whole else ""
+        if _is_filled(summary, limit.key.cost, cost) and cost > limit.most:
+            objectives = f'search.objectives = ["score", "{limit.key.name}"]'
+            filled = f" Every trial fills its budget; a search with {objectives} gives a front to pick from."
         told.append(f"{said_in(limit.key.unit, cost * limit.key.per_cost)} ({share}trial {smallest.number})")
     asked = " and ".join(f"{limit.option} {limit.text}" for limit in limits)
-    return f"no complete trial keeps to {asked}; the least there is: {', '.join(told)}."
+    return f"no complete trial keeps to {asked}; the least there is: {', '.join(told)}.{filled}"
+
+
+def _is_filled(summary: StudySummary, cost: str, least: float) -> bool:
+    """Tell whether a search proposed nothing that leaves some of its budget of a cost, given the least."""
+    several = len(summary.objectives) > 1
+    return not several and least >= WINDOW_LOW * summary.limits.get(cost, math.inf)

@@ -68,7 +68,7 @@ def require_unseen_validation(config: RunConfig, data: VisionData, checkpoint: s
     Raises:
         DataError: the validation part is a share of the training part that nothing shows to be held out.
     """
-    if _is_separate(config.data) or config.data.checkpoint_saw_validation:
+    if is_separate(config.data) or config.data.checkpoint_saw_validation:
         return
     note = read_history(checkpoint) if checkpoint is not None else None
     wanted = split_of(config.data, data)
@@ -87,6 +87,11 @@ def require_unseen_validation(config: RunConfig, data: VisionData, checkpoint: s
     )
 
 
+def is_separate(settings: DataSettings) -> bool:
+    """Tell whether the validation part is one of its own, rather than a share of the training part."""
+    return settings.loaders is not None or settings.validation is not None or settings.name == "folder"
+
+
 def _differences(noted: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """Name what differs, what a user can set first: a fingerprint differs with every setting of the data."""
     keys = sorted(wanted, key=lambda key: key == "fingerprint")
@@ -95,8 +100,3 @@ def _differences(noted: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
         for key in keys
         if noted.get(key) != wanted[key]
     )
-
-
-def _is_separate(settings: DataSettings) -> bool:
-    """Tell whether the validation part is one of its own, rather than a share of the training part."""
-    return settings.loaders is not None or settings.validation is not None or settings.name == "folder"

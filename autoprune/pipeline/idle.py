@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autoprune.pipeline.events import Stage, Watcher
+from autoprune.pipeline.history import is_separate
 from autoprune.pipeline.problem import MEASURED, asks_for_latency, measures_divisor
 from autoprune.pipeline.scoring import parse_rungs
 from autoprune.rungs import asks_for_supernet
@@ -41,7 +42,41 @@ def _measures_sensitivity(config: RunConfig) -> bool:
     return "sensitivity" in config.search.warm_starts
 
 
+def _is_from_a_script(config: RunConfig) -> bool:
+    return config.data.name is None and config.data.loaders is None
+
+
 IDLE = (
+    Idle(
+        ("data.folder", "data.image_size", "data.seed"),
+        _is_from_a_script,
+        "a script brought the data: none are read here",
+    ),
+    Idle(
+        ("data.folder",),
+        lambda config: config.data.name == "digits",
+        "the digits come with scikit-learn, from no folder",
+    ),
+    Idle(
+        ("data.workers",),
+        lambda config: config.data.name != "folder",
+        'only data.name = "folder" is read by workers of ours',
+    ),
+    Idle(
+        ("data.val_fraction", "data.checkpoint_saw_validation"),
+        lambda config: _is_from_a_script(config) or is_separate(config.data),
+        "the validation part is one of its own, no share of the training part",
+    ),
+    Idle(
+        ("data.seed",),
+        lambda config: config.data.name == "folder",
+        "a folder has its parts already: nothing is drawn",
+    ),
+    Idle(
+        ("data.augment",),
+        lambda config: config.data.name is None,
+        "loaders of your own give images as they are to be",
+    ),
     Idle(
         ("latency",),
         lambda config: not asks_for_latency(config) and not measures_divisor(config),

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from autoprune.data import DeviceLoader
 from autoprune.errors import BudgetError, ConfigError, PlanError, summary_of
 from autoprune.graph import Cost, Prunable
 from autoprune.pipeline.amounts import KEYS, resolve_budget
@@ -202,10 +203,12 @@ def _ranges(
 def _memory(dense: Dense, config: RunConfig) -> int:
     """Estimate the bytes of data, weights and what a training step keeps for its backward pass."""
     weights = sum(leaf.numel() * leaf.element_size() for leaf in dense.model.state_dict().values())
-    samples = dense.data.train.samples + dense.data.val.samples
-    samples += dense.data.test.samples if dense.data.test is not None else 0
-    images = samples * dense.example_inputs.numel() if config.data.name != "folder" else 0
-    step = config.data.batch_size * _activation_bytes(dense.model, dense.example_inputs)
+    parts = (dense.data.train, dense.data.val, dense.data.test)
+    # What streams is read a batch at a time; whether a user's own data set lies in memory, it does not say.
+    samples = sum(part.samples for part in parts if isinstance(part, DeviceLoader))
+    images = samples * dense.example_inputs.numel()
+    inputs, _ = next(iter(dense.data.train))  # a loader of the user's own has a batch size of its own
+    step = len(inputs) * _activation_bytes(dense.model, dense.example_inputs)
     workers = config.search.workers if config.search.engine != "serial" else 1
     total: int = workers * (images + _PARAMETER_COPIES * weights + step)
     return total

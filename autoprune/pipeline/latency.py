@@ -18,7 +18,7 @@ from autoprune.errors import LatencyError
 from autoprune.graph import Cost, Prunable
 from autoprune.latency import LatencySetting, prepare, time_in_turn
 from autoprune.latency.blocks import heavy_blocks
-from autoprune.latency.placing import check_device
+from autoprune.latency.placing import check_device, check_threads
 from autoprune.latency.predictor import LatencyPredictor
 from autoprune.latency.probes import find_probe
 from autoprune.latency.stairs import Stairs, measure_stairs
@@ -41,12 +41,13 @@ def latency_setting(settings: LatencySettings) -> LatencySetting:
     """Return the setting that the section asks for, after a look whether it can be used here at all.
 
     Raises:
-        ConfigError: an unknown probe, a command that is missing, or a device that is not there.
+        ConfigError: an unknown probe, a command that is missing, a device or more cores than there are.
     """
     setting = runtime_of(settings)
     find_probe(setting.probe)
-    if setting.command is None:  # a command's device is its own
+    if setting.command is None:  # a command's device is its own, and so are its cores
         check_device(setting)
+        check_threads(setting)
     return setting
 
 

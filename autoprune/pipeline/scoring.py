@@ -21,16 +21,13 @@ from autoprune.pipeline.dense import Dense, load_dense
 from autoprune.pipeline.identity import identify_dense
 from autoprune.pipeline.ranking import decode_ranking
 from autoprune.precision import Setting
-from autoprune.rungs import SUPERNET
+from autoprune.rungs import CALIBRATE, SUPERNET
 from autoprune.score import FinetuneScore, Rung
 from autoprune.settings import RunConfig, ScoreSettings
 from autoprune.supernet import with_model
 from autoprune.tracing import trace
 from autoprune.train import Schedule
 from autoprune.zoo import checkpoint_hash, load_checkpoint
-
-CALIBRATE = "calibrate"
-"""Name of the rung that finetunes nothing; SUPERNET in its place is the same, on the supernet's weights."""
 
 _FINETUNE = re.compile(r"([0-9]+) +(step|epoch)s?")
 

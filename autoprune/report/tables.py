@@ -18,7 +18,7 @@ from rich.text import Text
 from autoprune.report.agreement import PREDICTS, RungAgreement
 from autoprune.report.costs import label, milliseconds, option, said
 from autoprune.report.summary import StudySummary, outcome
-from autoprune.rungs import SUPERNET
+from autoprune.rungs import CALIBRATE, SUPERNET
 from autoprune.study import TrialRecord
 from autoprune.study.records import LATENCY
 from autoprune.study.storage import study_command
@@ -246,16 +246,25 @@ def _warning(summary: StudySummary) -> list[str]:
     if not failing:
         return []
     worst = min(failing, key=lambda found: found.tau_interval[1])
-    unseen = (
-        " (the trials stopped early are missing from it, which lowers it: a search of some 20 trials with "
-        'search.pruner = "none" tells for sure)'
-    )
+    below = f"tau is below {PREDICTS} with its whole interval"
+    cure = _cure(worst.lower)
+    if worst.trials == worst.reached:
+        return [f'Warning: "{worst.lower}" does not predict "{worst.upper}": {below}. {cure}.']
     return [
-        f'Warning: "{worst.lower}" does not predict "{worst.upper}": tau is below {PREDICTS} '
-        f"with its whole interval{unseen if worst.trials < worst.reached else ''}. In the next "
-        "search raise score.calibration_batches, make the first finetune of score.rungs longer, or set "
-        'search.pruner = "none", which a resume takes, too (--set search.pruner=none).'
+        f'Warning: "{worst.lower}" may not predict "{worst.upper}": {below}, though the trials stopped in '
+        "between are missing from it, which lowers it: a search of some 20 trials with search.pruner = "
+        f'"none" tells for sure. {cure}, or stop no trial after it, which a resume takes, too '
+        "(--set search.pruner=none)."
     ]
+
+
+def _cure(rung: str) -> str:
+    """Say what to do about a rung that does not predict; every finetune recalibrates first, anyway."""
+    if rung == SUPERNET:
+        return "Train the next search's supernet longer (supernet.epochs)"
+    if rung == CALIBRATE:
+        return f'Leave "{rung}" out of the next search\'s score.rungs'
+    return f'Make "{rung}" longer in the next search\'s score.rungs'
 
 
 def _agreement(found: RungAgreement) -> str:

@@ -192,3 +192,9 @@ def test_workers_that_keep_their_random_states_are_told(caplog: pytest.LogCaptur
     source = DataLoader(images, batch_size=8, num_workers=1, persistent_workers=True)
     wrap_loaders((source, loader()))
     assert "data loaders: train: persistent workers keep their random states" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["digits", f"{__name__}:pair"])
+def test_a_size_of_images_is_refused_where_nothing_scales_them(name: str) -> None:
+    with pytest.raises(DataError, match=rf'data\.image_size: got 32, but "{name}" is not scaled; only'):
+        load(name, image_size=32)

@@ -6,7 +6,14 @@ from torch import Tensor, nn
 
 from autoprune.errors import ConfigError
 from autoprune.latency import LatencySetting
-from autoprune.latency.placing import check_device, cpu_threads, placed_copy, random_inputs
+from autoprune.latency.placing import (
+    check_device,
+    check_threads,
+    cpu_threads,
+    placed_copy,
+    random_inputs,
+    usable_cores,
+)
 from tests.latency.nets import TWO_INPUTS, TwoInputs, snapshot, unchanged_since
 
 
@@ -79,3 +86,12 @@ def test_a_gpu_that_is_not_there() -> None:
         ConfigError, match=r'latency\.device: "cuda:77" asked, but torch sees \d+ CUDA device'
     ):
         check_device(LatencySetting(device="cuda:77"))
+
+
+def test_no_more_threads_than_this_process_has_cores() -> None:
+    cores = usable_cores()
+    check_threads(LatencySetting(threads=cores))
+    with pytest.raises(
+        ConfigError, match=rf"latency\.threads: got {cores + 1}, expected at most {cores}, the CPU cores"
+    ):
+        check_threads(LatencySetting(threads=cores + 1))

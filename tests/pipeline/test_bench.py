@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from autoprune.export import export, save_pruned
 from autoprune.graph.plan import Plan
 from autoprune.latency import LatencySetting
 from autoprune.latency.files import FILES
+from autoprune.latency.placing import usable_cores
 from autoprune.pipeline import bench
 from autoprune.pipeline.bench import _RUNTIMES
 from autoprune.zoo import make_model
@@ -73,7 +75,8 @@ def test_the_smaller_model_is_faster_than_the_first(folder: Path, suffix: str) -
 
 def test_files_of_two_runtimes_with_several_inputs_side_by_side(folder: Path) -> None:
     threads = torch.get_num_threads()
-    found = bench([folder / "two.onnx", folder / "two.pt2"], threads=2, tolerance=0.9, limit_seconds=1)
+    models = [folder / "two.onnx", folder / "two.pt2"]
+    found = bench(models, threads=usable_cores(), tolerance=0.9, limit_seconds=1)
     assert [row.measurement.median_ms > 0 for row in found.rows] == [True, True]
     assert found.batch == 1
     assert torch.get_num_threads() == threads
@@ -162,6 +165,9 @@ def test_a_folder_without_a_known_architecture_is_named(tmp_path: Path) -> None:
         ("small.pt2", {"device": "cuda:77"}, r'^--device: "cuda:77" asked'),
         ("small.pt2", {"device": "tpu"}, r'^--device: "tpu" is no device'),
         ("small.pt2", {"threads": 0}, r"^--threads: got 0, expected an integer >= 1"),
+        ("small.pt2", {"threads": usable_cores() + 1}, r"^--threads: got \d+, expected at most \d+, the CPU"),
+        ("small.pt2", {"limit_seconds": 0.0}, r"^--limit: got 0\.0, expected more than 0 seconds"),
+        ("small.pt2", {"limit_seconds": math.nan}, r"^--limit: got nan, expected more than 0 seconds"),
     ],
 )
 def test_mistakes_are_named(folder: Path, name: str, options: dict[str, Any], message: str) -> None:

@@ -25,12 +25,16 @@ DENSE_MS = 10.0
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
-    """A finished study: trial n takes n + 1 of 10 ms by prediction; the slower ones score better."""
+    """A finished study under a budget of MACs, which every trial fills.
+
+    Trial n takes n + 1 of 10 ms by prediction; the slower ones score better.
+    """
     url = f"sqlite:///{tmp_path}/study.db"
     config = {"task": {"metric": "accuracy"}, "score": {"rungs": ["calibrate"]}}
     chosen = {"dense_score": 0.9, "dense_latency_ms": DENSE_MS, "dense_macs": 10**7, "dense_params": 10**5}
-    study = create_study(url, "toy", config=config, identity=IDENTITY, chosen=chosen)
     space = toy_space()
+    chosen["budget_macs"] = space.budget.limits["macs"]
+    study = create_study(url, "toy", config=config, identity=IDENTITY, chosen=chosen)
     taken = iter(range(1, 7))
 
     def cost(widths: IntArray) -> Cost:
@@ -125,3 +129,14 @@ def test_the_least_that_there_is_is_one_that_could_be_taken(url: str) -> None:
     study.store_measured(first.number, dataclasses.replace(measured(7.0, 0.7), met=False))
     with pytest.raises(StudyError, match=rf"the least there is: .*trial {second.number}\)"):
         pipeline.best("toy", url, {"macs": "1"})
+
+
+def test_a_search_that_fills_its_budget_has_nothing_below_it_and_says_so(url: str) -> None:
+    objectives = r'search\.objectives = \["score", "flops"\]'
+    hint = rf"Every trial fills its budget; a search with {objectives} gives a front to pick from\.$"
+    for limits in ({"flops": "1"}, {"flops": "1", "params": "1"}):
+        with pytest.raises(StudyError, match=hint):
+            pipeline.best("toy", url, limits)
+    for limits in ({"params": "1"}, {"latency": "0.5 ms"}, {"flops": "100%", "params": "1"}):
+        with pytest.raises(StudyError, match=r"the least there is: [^;]*\)\.$"):
+            pipeline.best("toy", url, limits)

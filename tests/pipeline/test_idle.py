@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from autoprune.config import load_config
 from autoprune.pipeline.events import Event, Stage
 from autoprune.pipeline.idle import IDLE, tell_idle
+from autoprune.settings import RunConfig
 
 ONE_RUNG = "score.rungs=['calibrate']"
 NO_SENSITIVITY = "search.warm_starts=['uniform']"
@@ -47,11 +50,57 @@ READ = [
     ["search.workers=2", "score.teacher=none", ONE_RUNG],
 ]
 
+LOADERS = {"loaders": "mypkg.data:make"}
+SEPARATE = "the validation part is one of its own"
+
+DATA_CASES: list[tuple[dict[str, Any], str]] = [
+    ({"name": "digits", "folder": "photos"}, "data.folder is set, but the digits come with scikit-learn"),
+    ({"name": "digits", "workers": 4}, 'data.workers is set, but only data.name = "folder"'),
+    ({**LOADERS, "workers": 4}, 'data.workers is set, but only data.name = "folder"'),
+    ({**LOADERS, "augment": False}, "data.augment is set, but loaders of your own"),
+    ({**LOADERS, "val_fraction": 0.3}, f"data.val_fraction is set, but {SEPARATE}"),
+    ({"name": "folder", "val_fraction": 0.3}, f"data.val_fraction is set, but {SEPARATE}"),
+    (
+        {"name": "digits", "validation": "mypkg.data:held_out", "checkpoint_saw_validation": True},
+        f"data.checkpoint_saw_validation is set, but {SEPARATE}",
+    ),
+    ({"val_fraction": 0.3}, f"data.val_fraction is set, but {SEPARATE}"),
+    ({"name": "folder", "seed": 3}, "data.seed is set, but a folder has its parts already"),
+    (
+        {"folder": "photos", "image_size": 64},
+        "data.folder and data.image_size are set, but a script brought the data",
+    ),
+]
+
+DATA_READ: list[dict[str, Any]] = [
+    {"name": "cifar10", "folder": "photos", "augment": False, "seed": 3, "val_fraction": 0.3},
+    {"name": "cifar10", "checkpoint_saw_validation": True},
+    {"name": "folder", "folder": "photos", "augment": False, "workers": 4, "image_size": 64},
+    {**LOADERS, "folder": "photos", "seed": 3, "batch_size": 4},
+    {"batch_size": 4},
+]
+
 
 def told(overrides: list[str]) -> list[str]:
+    return told_of(load_config("digits", overrides))
+
+
+def told_of(config: RunConfig) -> list[str]:
     events: list[Event] = []
-    tell_idle(load_config("digits", overrides), events.append)
+    tell_idle(config, events.append)
     return [event.text for event in events if isinstance(event, Stage)]
+
+
+@pytest.mark.parametrize(("data", "said"), DATA_CASES)
+def test_what_of_the_data_changes_nothing_is_said(data: dict[str, Any], said: str) -> None:
+    """Data without a name are those of a script."""
+    (text,) = told_of(load_config({"data": data}))
+    assert said in text
+
+
+@pytest.mark.parametrize("data", DATA_READ)
+def test_what_of_the_data_is_read_is_not_said(data: dict[str, Any]) -> None:
+    assert told_of(load_config({"data": data})) == []
 
 
 @pytest.mark.parametrize(("overrides", "said"), CASES)
@@ -66,7 +115,10 @@ def test_what_is_read_or_left_alone_is_not_said(overrides: list[str]) -> None:
 
 
 def test_every_row_has_a_case() -> None:
-    said = " ".join(text for overrides, _ in CASES for text in told(overrides))
+    said = " ".join(
+        [text for overrides, _ in CASES for text in told(overrides)]
+        + [text for data, _ in DATA_CASES for text in told_of(load_config({"data": data}))]
+    )
     assert all(idle.why in said for idle in IDLE)
 
 
@@ -77,3 +129,12 @@ def test_a_resume_looks_at_what_it_was_given_alone() -> None:
     (event,) = events
     assert isinstance(event, Stage)
     assert event.text.startswith("search.workers is set, but")
+
+
+def test_a_resume_is_told_what_of_the_data_changes_nothing() -> None:
+    events: list[Event] = []
+    config = load_config("digits", ["data.folder=photos", "data.workers=4"])
+    tell_idle(config, events.append, only=["data.workers"])
+    (event,) = events
+    assert isinstance(event, Stage)
+    assert event.text.startswith("data.workers is set, but")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from autoprune.config import load_config
 from autoprune.errors import ConfigError
@@ -51,6 +54,44 @@ def test_a_larger_batch_and_more_workers_need_more_memory() -> None:
     )
     assert small.memory_bytes < large.memory_bytes
     assert several.memory_bytes == 3 * large.memory_bytes
+
+
+class Drawn(Dataset[tuple[Tensor, int]]):
+    """Images that are made as they are asked for: many of them take no memory."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.zeros(1, 8, 8), index % 10
+
+
+def few() -> tuple[Any, Any]:
+    return DataLoader(Drawn(1_000), batch_size=32), DataLoader(Drawn(32), batch_size=32)
+
+
+def many() -> tuple[Any, Any]:
+    return DataLoader(Drawn(100_000_000), batch_size=32), DataLoader(Drawn(32), batch_size=32)
+
+
+def in_large_batches() -> tuple[Any, Any]:
+    return DataLoader(Drawn(1_000), batch_size=128), DataLoader(Drawn(32), batch_size=32)
+
+
+def memory_of(loaders: Callable[[], tuple[Any, Any]], *overrides: str) -> int:
+    values = {"model": {"name": "digits_resnet"}, "budget": {"flops": "50%"}}
+    config = {**values, "data": {"loaders": f"{__name__}:{loaders.__name__}"}}
+    return inspect(load_config(config, overrides)).memory_bytes
+
+
+def test_images_that_stream_take_no_memory_and_a_step_takes_their_loaders_batch() -> None:
+    assert memory_of(many) == memory_of(few) == memory_of(few, "data.batch_size=64")
+    in_memory = inspect(load_config("digits", ["data.batch_size=32"])).memory_bytes
+    assert in_memory - memory_of(few) == 1797 * 64  # one byte for each pixel of the digits
+    assert memory_of(in_large_batches) > memory_of(few)
 
 
 def test_the_divisor_is_relaxed_for_small_groups() -> None:

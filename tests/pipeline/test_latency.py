@@ -18,6 +18,7 @@ from autoprune.data import load
 from autoprune.errors import BudgetError, ConfigError, LatencyError
 from autoprune.graph import Prunable
 from autoprune.latency import LatencySetting, device_fingerprint
+from autoprune.latency.placing import usable_cores
 from autoprune.latency.table import Calibration, LatencyTable
 from autoprune.latency.widths import narrowed
 from autoprune.pipeline import Dense, inspect, report, resume, search, settle
@@ -158,6 +159,10 @@ def test_inspect_measures_the_divisor_too(tmp_path: Path, monkeypatch: pytest.Mo
         (["budget.latency=60%", "latency.probe=command"], r"latency\.command: "),
         (["latency.probe=onix"], r'onix.*Did you mean "onnx"'),
         (["search.divisor=automatic"], r"search\.divisor: got 'automatic'"),
+        (
+            [f"latency.threads={usable_cores() + 1}"],
+            r"latency\.threads: got \d+, expected at most \d+, the CPU",
+        ),
     ],
 )
 def test_a_runtime_that_cannot_be_used_is_refused_before_anything_is_loaded(
@@ -172,12 +177,14 @@ def read(*overrides: str) -> LatencySetting:
 
 
 def test_the_section_becomes_a_setting() -> None:
+    cores = usable_cores()
     assert read() == LatencySetting()
     assert read(
-        "latency.probe=onnx", "latency.batch=32", "latency.threads=2", "latency.dtype=float16"
-    ) == LatencySetting("onnx", batch=32, threads=2, dtype="float16")
+        "latency.probe=onnx", "latency.batch=32", f"latency.threads={cores}", "latency.dtype=float16"
+    ) == LatencySetting("onnx", batch=32, threads=cores, dtype="float16")
     command = "adb push {onnx} /tmp/m.onnx >&2 && adb shell time /tmp/m.onnx"
-    assert read("latency.probe=command", f"latency.command={command}").command == command
+    on_phone = ("latency.probe=command", f"latency.command={command}", f"latency.threads={cores + 1}")
+    assert read(*on_phone).command == command  # what it times has cores of its own
     assert (
         read("latency.probe=tests.latency.test_stairs:stepped").probe == "tests.latency.test_stairs:stepped"
     )

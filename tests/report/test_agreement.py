@@ -13,7 +13,7 @@ from autoprune.pipeline import settle
 from autoprune.pipeline.stored import change_config
 from autoprune.report import summary_notes
 from autoprune.report.agreement import PREDICTS, agreements, rho_interval, tau_interval
-from autoprune.rungs import RungScore
+from autoprune.rungs import SUPERNET, RungScore
 from autoprune.study import TrialRecord
 from tests.report.test_tables import RECORD, SUMMARY
 
@@ -76,22 +76,45 @@ def test_intervals_cover_the_true_value_nineteen_times_of_twenty(correlation: fl
     assert np.all(np.abs(covered / 1000 - 0.95) < 0.045)
 
 
+def notes_on(made: list[TrialRecord]) -> list[str]:
+    return summary_notes(dataclasses.replace(SUMMARY, agreements=agreements(made)))
+
+
 def test_a_rung_that_does_not_predict_is_told_with_what_to_do() -> None:
     generator = np.random.default_rng(1)
     cheap, dear = generator.normal(size=(2, 30)).tolist()
-    summary = dataclasses.replace(SUMMARY, agreements=agreements(records(cheap, dear)))
-    *_, figures, warning = summary_notes(summary)
+    *_, figures, warning = notes_on(records(cheap, dear))
     assert "over 30 trials." in figures
     assert "Spearman's rho" in figures
-    assert warning.startswith(f'Warning: "calibrate" does not predict "50 steps": tau is below {PREDICTS}')
-    assert "In the next search raise score.calibration_batches" in warning
+    assert warning == (
+        f'Warning: "calibrate" does not predict "50 steps": tau is below {PREDICTS} with its whole interval. '
+        'Leave "calibrate" out of the next search\'s score.rungs.'
+    )
+
+
+def test_where_trials_were_stopped_the_warning_is_a_doubt_and_a_resume_can_stop_no_more() -> None:
+    generator = np.random.default_rng(1)
+    cheap, dear = generator.normal(size=(2, 30)).tolist()
+    *_, figures, warning = notes_on(records(cheap, dear[:20]))
+    assert "over 20 trials; 10 more did not climb so far." in figures
+    assert warning.startswith(f'Warning: "calibrate" may not predict "50 steps": tau is below {PREDICTS}')
+    assert "the trials stopped in between are missing" in warning
     asked = warning.rpartition("--set ")[2].partition(")")[0]
     assert change_config(settle(load_config("digits")), [asked]).search.pruner == "none"
-    assert "stopped early" not in warning
-    censored = dataclasses.replace(SUMMARY, agreements=agreements(records(cheap, dear[:20])))
-    *_, figures, warning = summary_notes(censored)
-    assert "over 20 trials; 10 more did not climb so far." in figures
-    assert "the trials stopped early are missing" in warning
+
+
+def test_what_helps_follows_from_the_rung_that_fails() -> None:
+    generator = np.random.default_rng(1)
+    first, second, third = generator.normal(size=(3, 30)).tolist()
+    made = records(first, [score + 0.01 for score in first], third)
+    *_, warning = notes_on([dataclasses.replace(each, scores=each.scores[1:]) for each in made])
+    assert warning.endswith('Make "50 steps" longer in the next search\'s score.rungs.')
+    shared = [
+        dataclasses.replace(each, scores=(dataclasses.replace(each.scores[0], name=SUPERNET), each.scores[1]))
+        for each in records(first, second)
+    ]
+    *_, warning = notes_on(shared)
+    assert warning.endswith("Train the next search's supernet longer (supernet.epochs).")
 
 
 def test_no_warning_without_evidence() -> None:
