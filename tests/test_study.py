@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import sqlite3
 import subprocess
@@ -13,6 +14,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+import autoprune
 from autoprune.engines import Job, TrialRunner
 from autoprune.errors import StudyError
 from autoprune.samplers.history import ENDED_BEFORE, OUTCOME
@@ -362,6 +364,19 @@ def test_what_comes_late_of_a_trial_that_was_taken_over_is_dropped(
     assert [record.state for record in records] == ["complete"] * 2
     expected = [score.score for score in ToyScorer()(job.widths, job.seed)]
     assert [score.score for score in records[0].scores] == expected
+
+
+def test_few_files_reach_below_optunas_public_interface() -> None:
+    below = re.compile(
+        r"(?<!self)\._(storage|study_id|trial_id|thread_local)\b|^from optuna\S*\._", re.MULTILINE
+    )
+    package = Path(autoprune.__file__).parent
+    found = {
+        f"{path.parent.name}/{path.name}"
+        for path in package.rglob("*.py")
+        if below.search(path.read_text("utf-8"))
+    }
+    assert found == {"study/queue.py", "samplers/attributes.py", "samplers/views.py", "samplers/gp.py"}
 
 
 def test_a_second_attempt_in_the_same_process_is_told_from_the_first(url: str) -> None:

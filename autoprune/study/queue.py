@@ -1,7 +1,8 @@
 """Own the hand-over of trials between processes: claiming one, giving it back, re-queueing those of the dead.
 
 Before: `SearchStudy` calls these with an Optuna study; after: the trial runs, or waits under its own number.
-This file and `views` alone reach below Optuna's public interface, since that has no way to take a trial back.
+This file reaches below Optuna's public interface, since that has no way to take a trial back; so do
+`samplers.attributes`, `samplers.views` and `samplers.gp`, and nothing else does.
 
     trial = claim_trial(study, target=60, lease=this_process())     # None where all 60 exist
     requeue_trial(study, trial.number)
