@@ -5,7 +5,8 @@ Before: a row of SAMPLERS makes the inner sampler; after: the study asks the wra
 A search that was killed then proposes what an uninterrupted one would, even where some parameters of the
 running trial were already stored: for each trial the inner sampler is made afresh with its own seed, proposes
 the whole vector at once, and sees only trials of this space (a user may have added others by hand). Where its
-plan was tried already, or is being tried, one nearby is proposed: the same widths have the same score.
+plan was tried already, or is being tried, one nearby is proposed: the same widths have the same score. The
+vector is stored before any of its parameters is, and a trial that has one keeps it.
 
     study.sampler = PerTrialSampler(make_tpe, Brief(seed=0, search_seed=0, trials=60, space=space))
 """
@@ -23,6 +24,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.arrays import FloatArray
+from autoprune.samplers.attributes import set_attribute
 from autoprune.samplers.brief import Brief
 from autoprune.samplers.failures import as_worst
 from autoprune.samplers.history import feasible, places, plans_tried, ratios_at
@@ -34,6 +36,14 @@ NEARBY = 0.03
 
 STEPS_AWAY = 16
 """So often a new plan is looked for; small spaces may have none left."""
+
+PROPOSED = "autoprune:proposal"
+"""The attribute of a trial that holds its proposal, one ratio a variable.
+
+Parameters are stored one by one: a trial that was killed between two of them needs the rest of the same
+proposal, although other trials may have ended since. Without names it is within what servers keep in a column
+(see `study.header`) up to some 3,000 variables.
+"""
 
 SamplerFactory = Callable[[Brief], BaseSampler]
 """From a brief to a sampler of Optuna's."""
@@ -69,7 +79,15 @@ class PerTrialSampler(BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Propose every variable, in one fixed order."""
+        """Propose every variable, in one fixed order; where the trial has a proposal, that one again."""
+        kept: list[float] | None = trial.system_attrs.get(PROPOSED)
+        if kept is None:
+            proposal = self._propose(study, trial)
+            kept = [float(proposal[name]) for name in self._space]
+            set_attribute(study, trial, PROPOSED, kept)
+        return dict(zip(self._space, kept, strict=True))
+
+    def _propose(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
         inner = self._inner(trial)
         view = self._own_trials(study)
         inner.before_trial(view, trial)

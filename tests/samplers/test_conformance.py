@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import optuna
@@ -15,6 +16,8 @@ from optuna.trial import TrialState, create_trial
 
 from autoprune.errors import ConfigError
 from autoprune.samplers import IGNORES_PRUNED, SAMPLERS, SEVERAL_OBJECTIVES, make_sampler, trial_seed
+from autoprune.study.queue import requeue_trial
+from autoprune.study.storage import open_storage
 from tests.samplers.search import Proposals, Score, Search, kill_somewhere, space_of, upside_down, waves
 
 BLIND = {"random", "importance", "kl"}
@@ -65,6 +68,66 @@ def test_the_same_seed_repeats_and_another_differs(name: str, several: bool) -> 
 def test_resumed_equals_uninterrupted_wherever_it_was_killed(name: str, several: bool) -> None:
     killed = Search(name, 4, length(name), several=several)
     assert killed.run(kill_somewhere) == uninterrupted(name, 4, several)
+
+
+def proposed_before_and_after_a_kill(search: Search) -> tuple[dict[str, float], dict[str, float]]:
+    """Kill the last trial when half of its parameters are stored; its neighbour ends before it runs again."""
+    search.run()
+    neighbour, trial = search.ask(), search.ask()
+    search.suggest(neighbour)
+    search.suggest(trial, len(search.space) // 2)
+    first = trial.relative_params
+    search.restart()
+    requeue_trial(search.study, trial.number)
+    search.study.tell(neighbour, [9.0] * (1 + search.several))
+    again = search.ask()
+    assert again.number == trial.number
+    search.suggest(again)
+    return first, again.params
+
+
+@each_case
+def test_a_proposal_is_kept_whatever_ends_before_its_trial_runs_again(name: str, several: bool) -> None:
+    """Else its first half would be of one proposal, and the rest of another."""
+    search = Search(name, 4, length(name), several=several)
+    first, again = proposed_before_and_after_a_kill(search)
+    assert again == first
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "journal"])
+def test_a_proposal_of_many_variables_is_kept_in_a_file(scheme: str, tmp_path: Path) -> None:
+    storage = open_storage(f"{scheme}:///{tmp_path}/study.db", create=True)
+    first, again = proposed_before_and_after_a_kill(Search("evolution", 120, 4, storage=storage))
+    assert again == first
+
+
+def test_a_half_written_trial_of_an_earlier_version_gets_the_rest() -> None:
+    """It has some of its parameters and no proposal."""
+    search = Search("evolution", 4, 30)
+    search.run()
+    trial = search.ask()
+    name, distribution = next(iter(search.space.items()))
+    search.storage.set_trial_param(trial._trial_id, name, 0.5, distribution)
+    search.restart()
+    requeue_trial(search.study, trial.number)
+    again = search.ask()
+    search.suggest(again)
+    assert again.params.keys() == search.space.keys()
+    assert again.params[name] == 0.5
+
+
+def test_a_proposal_is_kept_where_the_sampler_is_another_now() -> None:
+    search = Search("evolution", 4, 30)
+    search.run()
+    trial = search.ask()
+    search.suggest(trial, 2)
+    first = trial.relative_params
+    search.sampler = "tpe"
+    search.restart()
+    requeue_trial(search.study, trial.number)
+    again = search.ask()
+    search.suggest(again)
+    assert again.params == first
 
 
 @each_case
