@@ -17,6 +17,7 @@ import contextlib
 import datetime
 import logging
 import time
+from collections.abc import Container
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -128,9 +129,9 @@ def revive_trial(study: optuna.Study, seen: FrozenTrial) -> bool:
     return False
 
 
-def held_trials(study: optuna.Study, holder: Lease) -> list[FrozenTrial]:
-    """Return the running trials that a process holds."""
-    return [trial for trial in _running(study) if _lease_of(trial) == holder]
+def held_trials(study: optuna.Study, claims: Container[str | None]) -> list[FrozenTrial]:
+    """Return the running trials that go by one of these claims."""
+    return [trial for trial in _running(study) if _claim_of(trial) in claims]
 
 
 def foreign_trials(study: optuna.Study) -> dict[int, str]:

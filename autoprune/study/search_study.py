@@ -56,6 +56,7 @@ class SearchStudy:
         self.chosen: dict[str, Any] = header["chosen"]
         self.objectives: tuple[str, ...] = tuple(header.get("objectives", (SCORE,)))
         self._claims: dict[int, str] = {}
+        self._claimed: set[str] = set()  # more than in `_claims` where a claim was interrupted
 
     def require(self, identity: Mapping[str, str]) -> None:
         """Refuse to go on with another model, data or space than the study was made for.
@@ -154,6 +155,7 @@ class SearchStudy:
         Where several processes ask at the same moment, each may make the last one: see `queue.claim_trial`.
         """
         lease = this_process()
+        self._claimed.add(lease.claim)
         with storage_errors(self.url):
             trial = queue.claim_trial(self.optuna, target=target, lease=lease)
         if trial is not None:
@@ -251,9 +253,12 @@ class SearchStudy:
             return self.optuna.user_attrs.get(key)
 
     def release(self) -> list[int]:
-        """Re-queue the trials that this very process holds, and return their numbers."""
+        """Re-queue the running trials that `ask` claimed for this object, and return their numbers.
+
+        Not all of this process: another search on the study may run in it, in a thread of its own.
+        """
         with storage_errors(self.url):
-            held = queue.held_trials(self.optuna, this_process())
+            held = queue.held_trials(self.optuna, self._claimed)
             return [seen.number for seen in held if queue.give_back(self.optuna, seen)]
 
 

@@ -167,7 +167,7 @@ def test_a_storage_that_is_locked_in_mid_search_gets_one_line(tmp_path: Path) ->
     with pytest.raises(StudyError, match="locked by another process"):
         run_search("serial", runner, make_toy)
     blocker.rollback()
-    assert open_study(url, "toy").release() == [1]
+    assert study.release() == [1]
 
 
 def test_unknown_names_suggest_the_nearest(url: str) -> None:
