@@ -13,6 +13,8 @@ vector is stored before any of its parameters is, and a trial that has one keeps
 
 from __future__ import annotations
 
+import math
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -102,8 +104,8 @@ class PerTrialSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Draw a parameter that is not of this space at random."""
-        name_seed = int.from_bytes(param_name.encode()[-4:].rjust(4), "big")
-        inner = RandomSampler(seed=trial_seed(self._brief.search_seed + name_seed, trial.number))
+        entropy = [self._brief.search_seed, trial.number, zlib.crc32(param_name.encode())]
+        inner = RandomSampler(seed=int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         return inner.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(
@@ -151,7 +153,13 @@ class PerTrialSampler(BaseSampler):
         )
 
     def _is_own(self, trial: FrozenTrial) -> bool:
-        """Tell whether a trial is of this space; one with other ranges would leave Optuna's samplers none."""
+        """Tell whether a trial is of this space; one with other ranges would leave Optuna's samplers none.
+
+        Nor is one that was queued with a ratio that is not finite: it has no plan, be it running or failed.
+        """
+        ratios = [trial.params[name] for name in self._space if name in trial.params]
+        if not all(isinstance(ratio, int | float) and math.isfinite(ratio) for ratio in ratios):
+            return False
         return not trial.state.is_finished() or all(
             trial.distributions.get(name) == distribution for name, distribution in self._space.items()
         )

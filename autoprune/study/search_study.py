@@ -22,6 +22,7 @@ from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
 from autoprune.errors import StudyError, abridged, shown_url, suggest
+from autoprune.samplers.attributes import QUEUED
 from autoprune.study import queue
 from autoprune.study.front import best_of
 from autoprune.study.header import HEADER, is_blank, read_header, write_header
@@ -161,6 +162,11 @@ class SearchStudy:
         if trial is not None:
             self._claims[trial.number] = lease.claim
         return trial
+
+    def was_queued(self, number: int) -> bool:
+        """Tell whether a trial's ratios, or some of them, were given when it was queued."""
+        with storage_errors(self.url):
+            return QUEUED in self.optuna.get_trials(deepcopy=False)[number].system_attrs
 
     def claim_of(self, number: int) -> str:
         """Return what names the last time that `ask` gave a trial to this object."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,9 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from autoprune.errors import ConfigError
-from autoprune.samplers import IGNORES_PRUNED, SAMPLERS, SEVERAL_OBJECTIVES, make_sampler, trial_seed
+from autoprune.samplers import IGNORES_PRUNED, SAMPLERS, SEVERAL_OBJECTIVES, Brief, make_sampler, trial_seed
+from autoprune.samplers.history import feasible
+from autoprune.samplers.plan_sampler import random_ratios
 from autoprune.study.queue import requeue_trial
 from autoprune.study.storage import open_storage
 from tests.samplers.search import Proposals, Score, Search, kill_somewhere, space_of, upside_down, waves
@@ -238,8 +241,54 @@ def test_foreign_trials_do_no_harm(name: str) -> None:
     same = [a == b for a, b in zip(ours, run(upside_down), strict=True)]
     assert all(same) if name in BLIND else sum(same[-6:]) <= 1
     if name != "random":
-        control = Search("random", 4, length(name) + 3).run()[3:]
-        assert ours[-4:] != control[-4:]
+        assert ours[-4:] != drawn_blindly(name, length(name) + 3)[-4:]
+
+
+def drawn_blindly(name: str, trials: int) -> Proposals:
+    """What a sampler proposes that never gets beyond its random first trials."""
+    if name not in WHOLE_PLANS:
+        return Search("random", 4, trials).run()
+    space, seeds = space_of(4), [trial_seed(3, number) for number in range(trials)]
+    briefs = [Brief(seed=seed, search_seed=3, trials=trials, space=space) for seed in seeds]
+    plans = [feasible(brief, random_ratios(brief, np.random.default_rng(brief.seed))) for brief in briefs]
+    names = [variable.name for variable in space.variables]
+    return [dict(zip(names, plan.tolist(), strict=True)) for plan in plans]
+
+
+@pytest.mark.parametrize("name", ["evolution", "ddpg"])
+def test_the_blind_control_is_what_a_sampler_falls_back_to(name: str) -> None:
+    assert uninterrupted(name, 4)[:3] == drawn_blindly(name, 3)
+
+
+def test_parameters_of_no_space_are_drawn_each_from_a_stream_of_its_own() -> None:
+    """Also where their names end alike."""
+
+    def draw(number: int) -> list[float]:
+        search = Search("random", 1, 2)
+        asked = [search.ask() for _ in range(number + 1)][number]
+        return [asked.suggest_float(name, 0.0, 1.0) for name in ("adam_rate", "sgd_rate")]
+
+    drawn = draw(0)
+    assert draw(0) == drawn
+    assert len({*drawn, *draw(1)}) == 4
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_trials_that_were_queued_with_no_finite_ratio_do_no_harm(name: str) -> None:
+    """One of them runs on, one has failed."""
+    search = Search(name, 4, length(name), queued=[{"conv0": math.inf}] * 2)
+    for state in (TrialState.RUNNING, TrialState.FAIL):
+        trial = search.ask()
+        with pytest.warns(UserWarning, match="out of range"):
+            search.suggest(trial)
+        if state.is_finished():
+            search.study.tell(trial, state=state)
+    for _ in range(search.trials):
+        trial = search.ask()
+        search.suggest(trial)
+        search.tell(trial)
+    filled = search.filled(search.proposals()[2:])
+    assert ((filled >= 0.98) & (filled <= 1)).all()
 
 
 @pytest.mark.parametrize(("name", "several"), [case for case in CASES if not BLIND & {*case.values}])
