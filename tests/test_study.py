@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
-from autoprune.engines import Job, TrialRunner
+import autoprune
+from autoprune.engines import Job, TrialRunner, run_search
 from autoprune.errors import StudyError
 from autoprune.samplers.history import ENDED_BEFORE, OUTCOME
 from autoprune.study import MeasuredLatency, RungScore, SearchStudy, create_study, open_study, queue
-from autoprune.study.leases import Lease, is_alive, this_process
+from autoprune.study.leases import Lease, _started, is_alive, this_process
 from autoprune.study.storage import is_in_memory, study_command
 from tests.engines.toy import IDENTITY, ToyScorer, new_study, toy_runner
 
@@ -223,11 +226,16 @@ def test_warm_starts_come_first_with_their_origin_and_exact_widths(url: str) -> 
 
 def test_trials_of_living_processes_are_left_alone_and_dead_ones_queued(url: str) -> None:
     study = new_study(url)
-    for _ in range(4):
+    for _ in range(5):
         assert study.ask(10) is not None
     sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     trials = study.optuna.get_trials()
-    owners = {1: Lease(socket.gethostname(), 2**22 + 1, "boot:1"), 2: Lease("elsewhere", 7, "boot:1")}
+    here = socket.gethostname()
+    owners = {
+        1: Lease(here, 2**22 + 1, "boot:1"),
+        2: Lease("elsewhere", 7, "boot:1"),
+        4: Lease(here, sleeper.pid, _started(sleeper.pid) or ""),
+    }
     for number, lease in owners.items():
         study.optuna._storage.set_trial_user_attr(trials[number]._trial_id, "lease", lease.to_json())
     assert study.requeue_dead() == [1]
@@ -236,10 +244,39 @@ def test_trials_of_living_processes_are_left_alone_and_dead_ones_queued(url: str
     assert study.requeue_dead(other_hosts=True) == [2]
     assert study.held_elsewhere() == {}
     assert study.release() == [0, 3]
-    assert [trial.state for trial in study.optuna.get_trials()] == [TrialState.WAITING] * 4
-    claimed = [study.ask(4) for _ in range(5)]
-    assert [trial.number if trial else None for trial in claimed] == [0, 1, 2, 3, None]
     sleeper.communicate(b"\n")
+    assert study.requeue_dead() == [4]
+    assert [trial.state for trial in study.optuna.get_trials()] == [TrialState.WAITING] * 5
+    claimed = [study.ask(5) for _ in range(6)]
+    assert [trial.number if trial else None for trial in claimed] == [0, 1, 2, 3, 4, None]
+
+
+def test_a_search_that_ends_leaves_the_trials_of_another_in_its_process_alone(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = toy_runner(new_study(url), trials=2)
+    other = toy_runner(open_study(url, "toy"), trials=2)
+    job = other.ask()
+    assert job is not None
+    with caplog.at_level(logging.WARNING, "autoprune"):
+        run_search("serial", first, ToyScorer)
+        assert [record.state for record in first.study.records()] == ["running", "complete"]
+        assert score_to_the_end(other, job) == [True, False]
+    assert first.study.record(0).state == "complete"
+    assert not caplog.records
+
+
+def test_a_trial_whose_claim_was_interrupted_is_released(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, claim_trial = new_study(url), queue.claim_trial
+
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        claim_trial(*arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(queue, "claim_trial", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        study.ask(1)
+    assert study.release() == [0]
 
 
 def test_who_loses_the_race_for_a_waiting_trial_leaves_its_lease_alone(
@@ -362,6 +399,19 @@ def test_what_comes_late_of_a_trial_that_was_taken_over_is_dropped(
     assert [record.state for record in records] == ["complete"] * 2
     expected = [score.score for score in ToyScorer()(job.widths, job.seed)]
     assert [score.score for score in records[0].scores] == expected
+
+
+def test_few_files_reach_below_optunas_public_interface() -> None:
+    below = re.compile(
+        r"(?<!self)\._(storage|study_id|trial_id|thread_local)\b|^from optuna\S*\._", re.MULTILINE
+    )
+    package = Path(autoprune.__file__).parent
+    found = {
+        f"{path.parent.name}/{path.name}"
+        for path in package.rglob("*.py")
+        if below.search(path.read_text("utf-8"))
+    }
+    assert found == {"study/queue.py", "samplers/attributes.py", "samplers/views.py", "samplers/gp.py"}
 
 
 def test_a_second_attempt_in_the_same_process_is_told_from_the_first(url: str) -> None:

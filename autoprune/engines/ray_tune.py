@@ -35,6 +35,7 @@ from autoprune.engines.serial import climb
 from autoprune.engines.trial_runner import MAX_DEATHS, Job, MakeScorer, TrialRunner
 from autoprune.engines.workers import TrialResources
 from autoprune.errors import StudyError, TrialError, reason_of, summary_of
+from autoprune.samplers.attributes import set_attribute
 from autoprune.study import RungScore
 from autoprune.study.records import took_scores
 
@@ -328,9 +329,9 @@ class RayAsha(BasePruner):
 
 
 def _mark_rung(study: optuna.Study, trial: FrozenTrial, score: float) -> None:
-    """Store a score where `SuccessiveHalvingPruner` looks for those of other trials; only a storage can."""
+    """Store a score where `SuccessiveHalvingPruner` looks for those of other trials."""
     rung = len(trial.intermediate_values) - 1
-    study._storage.set_trial_system_attr(trial._trial_id, f"completed_rung_{rung}", score)
+    set_attribute(study, trial, f"completed_rung_{rung}", score)
 
 
 def _counts(trial: FrozenTrial) -> bool:

@@ -26,9 +26,10 @@ from typing import Any, Literal
 import numpy as np
 from optuna.trial import Trial, TrialState
 
+from autoprune.arrays import IntArray
 from autoprune.engines.pruners import EarlyStopping, make_pruner, rung_step
 from autoprune.engines.stopped import value_of_stopped
-from autoprune.errors import StudyError
+from autoprune.errors import PlanError, StudyError, reason_of
 from autoprune.samplers import IGNORES_PRUNED, EvolutionRates, distributions, make_sampler, trial_seed
 from autoprune.samplers.history import ENDED_BEFORE, OUTCOME
 from autoprune.space import SearchSpace
@@ -164,13 +165,19 @@ class TrialRunner:
     def ask(self) -> Job | None:
         """Return the next trial to score, or None where the study has all its trials.
 
-        Trials whose widths were scored before take those scores and never reach the engine.
+        Trials whose widths were scored before take those scores and never reach the engine; nor do those that
+        were queued with ratios of which no widths can be made: they fail.
+
+        Raises:
+            StudyError: every trial so far has failed, and there are several.
         """
         while (trial := self.study.ask(self.trials)) is not None:
             claim = self.study.claim_of(trial.number)
             self._attempts[claim] = _Attempt(trial, time.perf_counter())
             with self._unless_taken_over(trial.number, claim):
                 job = self._propose(trial, claim)
+                if job is None:
+                    continue
                 self._on_event(TrialEvent("started", job.number))
                 known = self._find_scored(job)
                 if known is None:
@@ -284,20 +291,32 @@ class TrialRunner:
             if self._attempts.pop(claim, None) is not None:
                 _log.warning("trial %d was taken over by another process; this attempt is dropped", number)
 
-    def _propose(self, trial: Trial, claim: str) -> Job:
-        with storage_errors(self.study.url):
-            ratios = [
-                trial.suggest_float(name, distribution.low, distribution.high)
-                for name, distribution in self._distributions.items()
-            ]
-        decoded = self.space.decode(np.array(ratios))
-        widths = {name: int(width) for name, width in zip(self.space.groups, decoded, strict=True)}
+    def _propose(self, trial: Trial, claim: str) -> Job | None:
+        """Return the trial's job; None where it failed, as what it was queued with cannot be used."""
         seed = trial_seed(self.seed, trial.number)
+        try:
+            decoded = self._decoded(trial)
+        except (ValueError, PlanError) as error:
+            if not self.study.was_queued(trial.number):
+                raise
+            reason = f"it was queued with ratios that cannot be used ({reason_of(error)})."
+            self.fail(Job(trial.number, {}, seed, claim), reason)
+            return None
+        widths = {name: int(width) for name, width in zip(self.space.groups, decoded, strict=True)}
         costs = self._cost(decoded[None]).one().known()
         self._attempts[claim].costs = [float(costs[name]) for name in self.study.objectives[1:]]
         proposal = {"widths": widths, **costs, "seed": seed, "device": self.device}
         self.study.annotate(trial, **{PROPOSAL: proposal})
         return Job(trial.number, widths, seed, claim)
+
+    def _decoded(self, trial: Trial) -> IntArray:
+        """Return the widths [groups] of the trial's ratios, as far as need be the sampler's."""
+        with storage_errors(self.study.url):
+            ratios = [
+                trial.suggest_float(name, distribution.low, distribution.high)
+                for name, distribution in self._distributions.items()
+            ]
+        return self.space.decode(np.array(ratios))
 
     def _find_scored(self, job: Job) -> TrialRecord | None:
         """Return the first finished trial with the same widths, if any."""

@@ -17,6 +17,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, CmaEsSampler
 from optuna.trial import FrozenTrial
 
+from autoprune.samplers.attributes import QUEUED, set_attribute
 from autoprune.samplers.brief import Brief
 from autoprune.samplers.history import read_history
 from autoprune.samplers.views import view_study
@@ -26,9 +27,6 @@ SEPARABLE_FROM = 50
 
 SMALLEST = 4
 """The smallest population with more than one parent; below, the update of the covariance is undefined."""
-
-QUEUED = "fixed_params"
-"""Optuna's attribute of a trial whose parameters were given when it was queued."""
 
 START = "autoprune:cmaes_start"
 """The attribute of the first trial that CMA-ES drew: the first mean, or None for the centre."""
@@ -59,7 +57,7 @@ class _FromTheBest(CmaEsSampler):
                 stored: dict[str, float] | None = other.system_attrs[START]
                 return stored
         start = self._best_queued(study, trial)
-        study._storage.set_trial_system_attr(trial._trial_id, START, start)
+        set_attribute(study, trial, START, start)
         return start
 
     def _best_queued(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, float] | None:

@@ -5,13 +5,16 @@ Before: a row of SAMPLERS makes the inner sampler; after: the study asks the wra
 A search that was killed then proposes what an uninterrupted one would, even where some parameters of the
 running trial were already stored: for each trial the inner sampler is made afresh with its own seed, proposes
 the whole vector at once, and sees only trials of this space (a user may have added others by hand). Where its
-plan was tried already, or is being tried, one nearby is proposed: the same widths have the same score.
+plan was tried already, or is being tried, one nearby is proposed: the same widths have the same score. The
+vector is stored before any of its parameters is, and a trial that has one keeps it.
 
     study.sampler = PerTrialSampler(make_tpe, Brief(seed=0, search_seed=0, trials=60, space=space))
 """
 
 from __future__ import annotations
 
+import math
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,6 +26,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.arrays import FloatArray
+from autoprune.samplers.attributes import set_attribute
 from autoprune.samplers.brief import Brief
 from autoprune.samplers.failures import as_worst
 from autoprune.samplers.history import feasible, places, plans_tried, ratios_at
@@ -34,6 +38,14 @@ NEARBY = 0.03
 
 STEPS_AWAY = 16
 """So often a new plan is looked for; small spaces may have none left."""
+
+PROPOSED = "autoprune:proposal"
+"""The attribute of a trial that holds its proposal, one ratio a variable.
+
+Parameters are stored one by one: a trial that was killed between two of them needs the rest of the same
+proposal, although other trials may have ended since. Without names it is within what servers keep in a column
+(see `study.header`) up to some 3,000 variables.
+"""
 
 SamplerFactory = Callable[[Brief], BaseSampler]
 """From a brief to a sampler of Optuna's."""
@@ -69,7 +81,15 @@ class PerTrialSampler(BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Propose every variable, in one fixed order."""
+        """Propose every variable, in one fixed order; where the trial has a proposal, that one again."""
+        kept: list[float] | None = trial.system_attrs.get(PROPOSED)
+        if kept is None:
+            proposal = self._propose(study, trial)
+            kept = [float(proposal[name]) for name in self._space]
+            set_attribute(study, trial, PROPOSED, kept)
+        return dict(zip(self._space, kept, strict=True))
+
+    def _propose(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
         inner = self._inner(trial)
         view = self._own_trials(study)
         inner.before_trial(view, trial)
@@ -84,8 +104,8 @@ class PerTrialSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Draw a parameter that is not of this space at random."""
-        name_seed = int.from_bytes(param_name.encode()[-4:].rjust(4), "big")
-        inner = RandomSampler(seed=trial_seed(self._brief.search_seed + name_seed, trial.number))
+        entropy = [self._brief.search_seed, trial.number, zlib.crc32(param_name.encode())]
+        inner = RandomSampler(seed=int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         return inner.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(
@@ -133,7 +153,13 @@ class PerTrialSampler(BaseSampler):
         )
 
     def _is_own(self, trial: FrozenTrial) -> bool:
-        """Tell whether a trial is of this space; one with other ranges would leave Optuna's samplers none."""
+        """Tell whether a trial is of this space; one with other ranges would leave Optuna's samplers none.
+
+        Nor is one that was queued with a ratio that is not finite: it has no plan, be it running or failed.
+        """
+        ratios = [trial.params[name] for name in self._space if name in trial.params]
+        if not all(isinstance(ratio, int | float) and math.isfinite(ratio) for ratio in ratios):
+            return False
         return not trial.state.is_finished() or all(
             trial.distributions.get(name) == distribution for name, distribution in self._space.items()
         )

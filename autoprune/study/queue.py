@@ -1,7 +1,8 @@
 """Own the hand-over of trials between processes: claiming one, giving it back, re-queueing those of the dead.
 
 Before: `SearchStudy` calls these with an Optuna study; after: the trial runs, or waits under its own number.
-This file and `views` alone reach below Optuna's public interface, since that has no way to take a trial back.
+This file reaches below Optuna's public interface, since that has no way to take a trial back; so do
+`samplers.attributes`, `samplers.views` and `samplers.gp`, and nothing else does.
 
     trial = claim_trial(study, target=60, lease=this_process())     # None where all 60 exist
     requeue_trial(study, trial.number)
@@ -16,6 +17,7 @@ import contextlib
 import datetime
 import logging
 import time
+from collections.abc import Container
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -127,9 +129,9 @@ def revive_trial(study: optuna.Study, seen: FrozenTrial) -> bool:
     return False
 
 
-def held_trials(study: optuna.Study, holder: Lease) -> list[FrozenTrial]:
-    """Return the running trials that a process holds."""
-    return [trial for trial in _running(study) if _lease_of(trial) == holder]
+def held_trials(study: optuna.Study, claims: Container[str | None]) -> list[FrozenTrial]:
+    """Return the running trials that go by one of these claims."""
+    return [trial for trial in _running(study) if _claim_of(trial) in claims]
 
 
 def foreign_trials(study: optuna.Study) -> dict[int, str]:

@@ -22,6 +22,7 @@ from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
 from autoprune.errors import StudyError, abridged, shown_url, suggest
+from autoprune.samplers.attributes import QUEUED
 from autoprune.study import queue
 from autoprune.study.front import best_of
 from autoprune.study.header import HEADER, is_blank, read_header, write_header
@@ -56,6 +57,7 @@ class SearchStudy:
         self.chosen: dict[str, Any] = header["chosen"]
         self.objectives: tuple[str, ...] = tuple(header.get("objectives", (SCORE,)))
         self._claims: dict[int, str] = {}
+        self._claimed: set[str] = set()  # more than in `_claims` where a claim was interrupted
 
     def require(self, identity: Mapping[str, str]) -> None:
         """Refuse to go on with another model, data or space than the study was made for.
@@ -154,11 +156,17 @@ class SearchStudy:
         Where several processes ask at the same moment, each may make the last one: see `queue.claim_trial`.
         """
         lease = this_process()
+        self._claimed.add(lease.claim)
         with storage_errors(self.url):
             trial = queue.claim_trial(self.optuna, target=target, lease=lease)
         if trial is not None:
             self._claims[trial.number] = lease.claim
         return trial
+
+    def was_queued(self, number: int) -> bool:
+        """Tell whether a trial's ratios, or some of them, were given when it was queued."""
+        with storage_errors(self.url):
+            return QUEUED in self.optuna.get_trials(deepcopy=False)[number].system_attrs
 
     def claim_of(self, number: int) -> str:
         """Return what names the last time that `ask` gave a trial to this object."""
@@ -251,9 +259,12 @@ class SearchStudy:
             return self.optuna.user_attrs.get(key)
 
     def release(self) -> list[int]:
-        """Re-queue the trials that this very process holds, and return their numbers."""
+        """Re-queue the running trials that `ask` claimed for this object, and return their numbers.
+
+        Not all of this process: another search on the study may run in it, in a thread of its own.
+        """
         with storage_errors(self.url):
-            held = queue.held_trials(self.optuna, this_process())
+            held = queue.held_trials(self.optuna, self._claimed)
             return [seen.number for seen in held if queue.give_back(self.optuna, seen)]
 
 

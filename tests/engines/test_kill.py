@@ -41,14 +41,16 @@ def test_resumed_trials_equal_the_uninterrupted_ones(
     whole, killed = f"{scheme}:///{tmp_path}/whole.db", f"{scheme}:///{tmp_path}/killed.db"
     assert start(whole, sampler, pruner, "serial", *objectives).wait() == 0
     moments = random.Random(f"{sampler} {pruner}")
-    done = 0
+    done, inside = 0, 0
     for _ in range(3):
         process = start(killed, sampler, pruner, "serial", *objectives)
         time.sleep(moments.uniform(0.05, 0.8))
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        was_killed = process.wait() == -signal.SIGKILL
         assert finished(killed) >= done
         done = finished(killed)
+        inside += was_killed and done < TRIALS
+    assert inside, "every kill fell after the end of the search"
     assert start(killed, sampler, pruner, "serial", *objectives).wait() == 0
     expected = [comparable(record) for record in open_study(whole, "toy").records()]
     assert [comparable(record) for record in open_study(killed, "toy").records()] == expected

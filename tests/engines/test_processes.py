@@ -75,7 +75,7 @@ def test_samplers_that_learn_are_those_of_a_replay_where_trials_end_out_of_order
     def proposal(runner: TrialRunner) -> dict[str, float]:
         trial = create_trial(state=TrialState.RUNNING)
         trial.number = 14
-        return sampler_of(runner).sample_relative(runner.study.optuna, trial, {})
+        return sampler_of(runner)._propose(runner.study.optuna, trial)
 
     ended: list[int] = []
     runner = toy_runner(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -71,6 +72,41 @@ class TroubledMaker:
 
     def __call__(self) -> Troubled:
         return Troubled(self.folder, self.trouble)
+
+
+@pytest.mark.parametrize("ratio", ["half", math.inf, math.nan])
+@pytest.mark.parametrize("sampler", ["gp", "tpe", "evolution"])
+def test_a_queued_trial_that_cannot_be_proposed_fails_alone(url: str, sampler: str, ratio: object) -> None:
+    """Also where the search goes on in another process after it."""
+    study = new_study(url)
+    for _ in range(2):
+        study.optuna.enqueue_trial({"conv0": ratio})
+    events: list[TrialEvent] = []
+
+    def interrupt(event: TrialEvent) -> None:
+        events.append(event)
+        if event.number == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_search("serial", toy_runner(study, sampler, pruner="none", on_event=interrupt), make_toy)
+    run_search("serial", toy_runner(open_study(url, "toy"), sampler, pruner="none"), make_toy)
+    records = open_study(url, "toy").records()
+    assert [record.state for record in records] == ["failed"] * 2 + ["complete"] * 10
+    assert all("queued with ratios that cannot be used" in (record.failure or "") for record in records[:2])
+    assert [event.record for event in events[:2]] == records[:2]
+
+
+def test_a_fault_of_the_samplers_is_not_taken_for_a_failed_trial(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise ValueError("a bug in the sampler")
+
+    monkeypatch.setattr("autoprune.samplers.per_trial.PerTrialSampler.sample_relative", broken)
+    with pytest.raises(ValueError, match="a bug in the sampler"):
+        run_search("serial", toy_runner(new_study(url)), make_toy)
+    assert [record.state for record in open_study(url, "toy").records()] == ["waiting"]
 
 
 def test_a_search_whose_every_trial_fails_ends_early(url: str, tmp_path: Path) -> None:
@@ -167,7 +203,7 @@ def test_a_storage_that_is_locked_in_mid_search_gets_one_line(tmp_path: Path) ->
     with pytest.raises(StudyError, match="locked by another process"):
         run_search("serial", runner, make_toy)
     blocker.rollback()
-    assert open_study(url, "toy").release() == [1]
+    assert study.release() == [1]
 
 
 def test_unknown_names_suggest_the_nearest(url: str) -> None:

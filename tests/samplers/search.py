@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import optuna
 from numpy.typing import NDArray
-from optuna.storages import InMemoryStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
@@ -68,12 +68,13 @@ class Search:
         stops: bool = True,
         several: bool = False,
         queued: Sequence[dict[str, float]] = (),
+        storage: BaseStorage | None = None,
     ) -> None:
         self.sampler, self.trials, self.seed = sampler, trials, seed
         self.score, self.stops, self.several = score, stops, several
         self.problem = shared_space_of(variables) if several else space_of(variables)
         self.space = distributions(self.problem.variables)
-        self.storage = InMemoryStorage()
+        self.storage = storage or InMemoryStorage()
         directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * several]
         optuna.create_study(study_name="s", storage=self.storage, directions=directions)
         self.restart()

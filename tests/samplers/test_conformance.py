@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import optuna
@@ -14,7 +16,11 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from autoprune.errors import ConfigError
-from autoprune.samplers import IGNORES_PRUNED, SAMPLERS, SEVERAL_OBJECTIVES, make_sampler, trial_seed
+from autoprune.samplers import IGNORES_PRUNED, SAMPLERS, SEVERAL_OBJECTIVES, Brief, make_sampler, trial_seed
+from autoprune.samplers.history import feasible
+from autoprune.samplers.plan_sampler import random_ratios
+from autoprune.study.queue import requeue_trial
+from autoprune.study.storage import open_storage
 from tests.samplers.search import Proposals, Score, Search, kill_somewhere, space_of, upside_down, waves
 
 BLIND = {"random", "importance", "kl"}
@@ -65,6 +71,66 @@ def test_the_same_seed_repeats_and_another_differs(name: str, several: bool) -> 
 def test_resumed_equals_uninterrupted_wherever_it_was_killed(name: str, several: bool) -> None:
     killed = Search(name, 4, length(name), several=several)
     assert killed.run(kill_somewhere) == uninterrupted(name, 4, several)
+
+
+def proposed_before_and_after_a_kill(search: Search) -> tuple[dict[str, float], dict[str, float]]:
+    """Kill the last trial when half of its parameters are stored; its neighbour ends before it runs again."""
+    search.run()
+    neighbour, trial = search.ask(), search.ask()
+    search.suggest(neighbour)
+    search.suggest(trial, len(search.space) // 2)
+    first = trial.relative_params
+    search.restart()
+    requeue_trial(search.study, trial.number)
+    search.study.tell(neighbour, [9.0] * (1 + search.several))
+    again = search.ask()
+    assert again.number == trial.number
+    search.suggest(again)
+    return first, again.params
+
+
+@each_case
+def test_a_proposal_is_kept_whatever_ends_before_its_trial_runs_again(name: str, several: bool) -> None:
+    """Else its first half would be of one proposal, and the rest of another."""
+    search = Search(name, 4, length(name), several=several)
+    first, again = proposed_before_and_after_a_kill(search)
+    assert again == first
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "journal"])
+def test_a_proposal_of_many_variables_is_kept_in_a_file(scheme: str, tmp_path: Path) -> None:
+    storage = open_storage(f"{scheme}:///{tmp_path}/study.db", create=True)
+    first, again = proposed_before_and_after_a_kill(Search("evolution", 120, 4, storage=storage))
+    assert again == first
+
+
+def test_a_half_written_trial_of_an_earlier_version_gets_the_rest() -> None:
+    """It has some of its parameters and no proposal."""
+    search = Search("evolution", 4, 30)
+    search.run()
+    trial = search.ask()
+    name, distribution = next(iter(search.space.items()))
+    search.storage.set_trial_param(trial._trial_id, name, 0.5, distribution)
+    search.restart()
+    requeue_trial(search.study, trial.number)
+    again = search.ask()
+    search.suggest(again)
+    assert again.params.keys() == search.space.keys()
+    assert again.params[name] == 0.5
+
+
+def test_a_proposal_is_kept_where_the_sampler_is_another_now() -> None:
+    search = Search("evolution", 4, 30)
+    search.run()
+    trial = search.ask()
+    search.suggest(trial, 2)
+    first = trial.relative_params
+    search.sampler = "tpe"
+    search.restart()
+    requeue_trial(search.study, trial.number)
+    again = search.ask()
+    search.suggest(again)
+    assert again.params == first
 
 
 @each_case
@@ -175,8 +241,54 @@ def test_foreign_trials_do_no_harm(name: str) -> None:
     same = [a == b for a, b in zip(ours, run(upside_down), strict=True)]
     assert all(same) if name in BLIND else sum(same[-6:]) <= 1
     if name != "random":
-        control = Search("random", 4, length(name) + 3).run()[3:]
-        assert ours[-4:] != control[-4:]
+        assert ours[-4:] != drawn_blindly(name, length(name) + 3)[-4:]
+
+
+def drawn_blindly(name: str, trials: int) -> Proposals:
+    """What a sampler proposes that never gets beyond its random first trials."""
+    if name not in WHOLE_PLANS:
+        return Search("random", 4, trials).run()
+    space, seeds = space_of(4), [trial_seed(3, number) for number in range(trials)]
+    briefs = [Brief(seed=seed, search_seed=3, trials=trials, space=space) for seed in seeds]
+    plans = [feasible(brief, random_ratios(brief, np.random.default_rng(brief.seed))) for brief in briefs]
+    names = [variable.name for variable in space.variables]
+    return [dict(zip(names, plan.tolist(), strict=True)) for plan in plans]
+
+
+@pytest.mark.parametrize("name", ["evolution", "ddpg"])
+def test_the_blind_control_is_what_a_sampler_falls_back_to(name: str) -> None:
+    assert uninterrupted(name, 4)[:3] == drawn_blindly(name, 3)
+
+
+def test_parameters_of_no_space_are_drawn_each_from_a_stream_of_its_own() -> None:
+    """Also where their names end alike."""
+
+    def draw(number: int) -> list[float]:
+        search = Search("random", 1, 2)
+        asked = [search.ask() for _ in range(number + 1)][number]
+        return [asked.suggest_float(name, 0.0, 1.0) for name in ("adam_rate", "sgd_rate")]
+
+    drawn = draw(0)
+    assert draw(0) == drawn
+    assert len({*drawn, *draw(1)}) == 4
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_trials_that_were_queued_with_no_finite_ratio_do_no_harm(name: str) -> None:
+    """One of them runs on, one has failed."""
+    search = Search(name, 4, length(name), queued=[{"conv0": math.inf}] * 2)
+    for state in (TrialState.RUNNING, TrialState.FAIL):
+        trial = search.ask()
+        with pytest.warns(UserWarning, match="out of range"):
+            search.suggest(trial)
+        if state.is_finished():
+            search.study.tell(trial, state=state)
+    for _ in range(search.trials):
+        trial = search.ask()
+        search.suggest(trial)
+        search.tell(trial)
+    filled = search.filled(search.proposals()[2:])
+    assert ((filled >= 0.98) & (filled <= 1)).all()
 
 
 @pytest.mark.parametrize(("name", "several"), [case for case in CASES if not BLIND & {*case.values}])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from dataclasses import replace
 
 import numpy as np
@@ -115,18 +117,20 @@ def test_mutation_moves_to_another_allowed_level() -> None:
 
 
 def test_warm_starts_belong_to_the_first_population() -> None:
+    """A population of 2: the third trial is a child of the better of the two, whichever that is."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    searches = [Search("evolution", 4, 10) for _ in range(2)]  # a population of 2
-    for search, enqueues in zip(searches, (True, False), strict=True):
-        for place in (0.4, 0.6) if enqueues else ():
-            search.study.enqueue_trial({name: place for name in search.space})
+    names = list(Search("evolution", 4, 10).space)
+    warm = [dict(zip(names, ratios, strict=True)) for ratios in ([0.9, 0.2] * 2, [0.2, 0.9] * 2)]
+    children = []
+    for better in warm:
+        search = Search("evolution", 4, 10, queued=warm, score=functools.partial(operator.eq, better))
         for _ in range(3):
             trial = search.ask()
             search.suggest(trial)
             search.tell(trial)
-    with_them, without = (search.proposals() for search in searches)
-    assert with_them[0] == dict.fromkeys(searches[0].space, 0.4)
-    assert with_them[2] != without[2]
+        assert search.proposals()[:2] == warm
+        children.append(search.proposals()[2])
+    assert children[0] != children[1]
 
 
 def test_evolution_leaves_random_behind_on_a_smooth_score() -> None:

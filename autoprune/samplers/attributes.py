@@ -1,0 +1,24 @@
+"""Own the system attributes of a trial: what Optuna notes of it, and what samplers and pruners note beside.
+
+Before: a sampler has something to keep with a trial; after: whoever goes on with the trial reads it there.
+
+    set_attribute(study, trial, "autoprune:proposal", [0.4, 0.75])
+    trial.system_attrs["autoprune:proposal"]
+
+Optuna's public interface shows them, but has no way to set one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+QUEUED = "fixed_params"
+"""Optuna's attribute of a trial whose parameters were given when it was queued."""
+
+
+def set_attribute(study: optuna.Study, trial: FrozenTrial, key: str, value: Any) -> None:
+    """Store a JSON value with a trial, through the study's view where it is one."""
+    study._storage.set_trial_system_attr(trial._trial_id, key, value)
