@@ -34,7 +34,7 @@ QUICK = (
 
 
 TRIALS = 8
-WHOLE = (f"search.trials={TRIALS}", "search.sampler=cmaes", "score.rungs=['calibrate', '20 steps']")
+WHOLE = (f"search.trials={TRIALS}", "search.sampler=cmaes")
 
 
 def environment() -> dict[str, str]:

@@ -252,7 +252,7 @@ def _warning(summary: StudySummary) -> list[str]:
         return [f'Warning: "{worst.lower}" does not predict "{worst.upper}": {below}. {cure}.']
     return [
         f'Warning: "{worst.lower}" may not predict "{worst.upper}": {below}, though the trials stopped in '
-        "between are missing from it, which lowers it: a search of some 20 trials with search.pruner = "
+        "between are missing from it, which lowers it: a search of some 40 trials with search.pruner = "
         f'"none" tells for sure. {cure}, or stop no trial after it, which a resume takes, too '
         "(--set search.pruner=none)."
     ]

@@ -41,7 +41,6 @@ def measure(sampler: str, folder: Path) -> dict[str, object]:
         *("--set", f"model.checkpoint={folder}/dense.safetensors"),
         # Each search measures the fastest setting for itself; on a noisy machine the two might differ.
         *("--set", "search.setting=float32 contiguous"),
-        *("--set", "score.rungs=['calibrate', '20 steps']"),  # two, so that trials are stopped in between
     ]
     first = [*arguments, *names("whole", folder)]
     subprocess.run([sys.executable, "-m", "autoprune", *first], check=True, stdout=subprocess.DEVNULL)

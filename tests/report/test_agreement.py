@@ -76,6 +76,15 @@ def test_intervals_cover_the_true_value_nineteen_times_of_twenty(correlation: fl
     assert np.all(np.abs(covered / 1000 - 0.95) < 0.045)
 
 
+def test_a_rung_that_predicts_seldom_stops_the_best() -> None:
+    generator = np.random.default_rng(0)
+    correlation = np.sin(np.pi / 2 * PREDICTS)  # of normal pairs with that tau
+    dear = generator.normal(size=(4000, 50))
+    cheap = correlation * dear + np.sqrt(1 - correlation**2) * generator.normal(size=dear.shape)
+    best = np.take_along_axis(cheap, dear.argmax(axis=1)[:, None], axis=1)[:, 0]
+    assert np.mean(best < np.median(cheap, axis=1)) == pytest.approx(1 / 8, abs=0.02)
+
+
 def notes_on(made: list[TrialRecord]) -> list[str]:
     return summary_notes(dataclasses.replace(SUMMARY, agreements=agreements(made)))
 
