@@ -30,13 +30,15 @@ WHOLE_PLANS = {"evolution", "ddpg", "policy_gradient", "importance", "kl"}
 """Samplers whose proposals are the ratios of the widths that are scored."""
 
 
-CASES = [
-    *(pytest.param(name, False, id=name) for name in SAMPLERS),
-    *(pytest.param(name, True, id=f"{name}-several") for name in SEVERAL_OBJECTIVES),
-]
+ONE = [pytest.param(name, False, id=name) for name in SAMPLERS]
+SEVERAL = [pytest.param(name, True, id=f"{name}-several") for name in SEVERAL_OBJECTIVES]
+SEVERAL_SLOWLY = [pytest.param(*case.values, id=case.id, marks=pytest.mark.slow) for case in SEVERAL]
+
+each_case = pytest.mark.parametrize(("name", "several"), ONE + SEVERAL)
 """Each sampler with one objective, and with several those that take them."""
 
-each_case = pytest.mark.parametrize(("name", "several"), CASES)
+each_case_slowly = pytest.mark.parametrize(("name", "several"), ONE + SEVERAL_SLOWLY)
+"""The same, where several objectives take minutes in all."""
 
 
 def length(name: str) -> int:
@@ -151,7 +153,7 @@ def test_all_but_the_blind_learn_from_scores(name: str, several: bool) -> None:
     assert same[0]
 
 
-@each_case
+@each_case_slowly
 def test_all_but_the_blind_learn_from_the_scores_of_queued_trials(name: str, several: bool) -> None:
     """As warm starts are: Optuna asks no sampler for them, and what it notes as it is asked, they lack."""
     rng = np.random.default_rng(0)
@@ -178,7 +180,7 @@ def test_only_those_that_say_so_ignore_pruned_trials(name: str, monkeypatch: pyt
     assert (stopped == failed) == (name in IGNORES_PRUNED | BLIND)
 
 
-@each_case
+@each_case_slowly
 @pytest.mark.parametrize("variables", [1, 300])
 def test_one_variable_and_three_hundred(name: str, several: bool, variables: int) -> None:
     trials = 12
@@ -291,7 +293,9 @@ def test_trials_that_were_queued_with_no_finite_ratio_do_no_harm(name: str) -> N
     assert ((filled >= 0.98) & (filled <= 1)).all()
 
 
-@pytest.mark.parametrize(("name", "several"), [case for case in CASES if not BLIND & {*case.values}])
+@pytest.mark.parametrize(
+    ("name", "several"), [case for case in ONE + SEVERAL_SLOWLY if not BLIND & {*case.values}]
+)
 def test_failures_are_not_sought(name: str, several: bool) -> None:
     """Whatever keeps much of the first layer fails, and scores rise towards there."""
     search = Search(name, 4, 40, several=several, score=lambda params: 9 * params["conv0"])
@@ -308,7 +312,7 @@ def test_failures_are_not_sought(name: str, several: bool) -> None:
     assert sum(failed[-20:]) < 15  # 19 where Optuna's own GP and TPE are not shown them
 
 
-@each_case
+@each_case_slowly
 def test_no_plan_is_proposed_twice_while_there_are_others(name: str, several: bool) -> None:
     """Two variables of few widths: about as many plans as trials."""
     search = Search(name, 2, 24, several=several)
