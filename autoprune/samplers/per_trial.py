@@ -104,8 +104,8 @@ class PerTrialSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Draw a parameter that is not of this space at random."""
-        entropy = [self._brief.search_seed, trial.number, zlib.crc32(param_name.encode())]
-        inner = RandomSampler(seed=int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        stream = zlib.crc32(param_name.encode())
+        inner = RandomSampler(seed=trial_seed(self._brief.search_seed, trial.number, stream))
         return inner.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(
@@ -170,6 +170,6 @@ def distributions(variables: Iterable[Variable]) -> dict[str, FloatDistribution]
     return {variable.name: FloatDistribution(variable.low, variable.high) for variable in variables}
 
 
-def trial_seed(seed: int, number: int) -> int:
-    """Return the seed of trial `number`, in [0, 2**32)."""
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+def trial_seed(seed: int, number: int, *stream: int) -> int:
+    """Return the seed of trial `number`, or of one of its streams, in [0, 2**32)."""
+    return int(np.random.SeedSequence([seed, number, *stream]).generate_state(1)[0])
