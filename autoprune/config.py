@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.errors import ConfigError, reason_of, suggest
-from autoprune.settings import RunConfig, parse_override, parse_settings, spell_out
+from autoprune.parsing import parse_override, parse_settings, spell_out
+from autoprune.settings import RunConfig
 
 
 def embedded_configs() -> tuple[str, ...]:

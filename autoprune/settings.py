@@ -1,25 +1,17 @@
 """The settings of one run as plain frozen dataclasses, one class a section of the config file.
 
-Before: `config` reads TOML and `--set` into them; after: `pipeline` hands their values to every stage. The
-study stores them as JSON, so that a resume needs no config file:
+Before: `parsing` checks what a file, a script or a study holds and fills them; after: `pipeline` hands their
+values to every stage:
 
-    config = parse_settings({"model": {"name": "resnet20"}, "budget": {"flops": "50%"}})
-    config.search.trials                                  # 60
+    RunConfig().search.trials                             # 60
 """
 
 from __future__ import annotations
 
-import dataclasses
-import tomllib
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
-
-from autoprune.errors import ConfigError, shown_url, unknown
+from pydantic import Field
 
 Flag = Annotated[bool, Field(strict=True)]
 Positive = Annotated[int, Field(strict=True, ge=1)]
@@ -352,104 +344,3 @@ class RunConfig:
     train: TrainSettings = field(default_factory=TrainSettings)
     supernet: SupernetSettings = field(default_factory=SupernetSettings)
     output: OutputSettings = field(default_factory=OutputSettings)
-
-
-def parse_settings(values: Mapping[str, Any], *, where: str = "config") -> RunConfig:
-    """Check a mapping of sections against the known keys and types.
-
-    Args:
-        values: {section: {key: value}}, as TOML and JSON give it.
-        where: name of the source (a path), which opens every message.
-
-    Raises:
-        ConfigError: an unknown section or key (the nearest known one is named), or a value of the wrong kind.
-    """
-    values = spell_out(values)
-    sections = {spec.name: spec for spec in dataclasses.fields(RunConfig)}
-    hints = get_type_hints(RunConfig)
-    for section, content in values.items():
-        if section not in sections:
-            raise ConfigError(unknown(where, section, sections, kind="section"))
-        if not isinstance(content, Mapping):
-            raise ConfigError(f"{where}: {section}: got {content!r}, expected a section [{section}] of keys.")
-        known = [spec.name for spec in dataclasses.fields(hints[section])]
-        for key in content:
-            if key not in known:
-                raise ConfigError(unknown(f"{where}: [{section}]", key, known, kind="key"))
-    try:
-        return TypeAdapter(RunConfig).validate_python(values)
-    except ValidationError as error:
-        raise ConfigError(f"{where}: {_first_problem(error)}") from None
-
-
-def spell_out(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Spell out the one shorthand: `score = "supernet"` stands for the section [score], rungs = ["supernet"].
-
-    Any other rung can be written so too. The rest of the mapping is handed on as it is.
-    """
-    score = values.get("score")
-    return {**values, "score": {"rungs": [score]}} if isinstance(score, str) else dict(values)
-
-
-def parse_override(override: str) -> tuple[str, str, Any]:
-    """Split "section.key=value" into its parts; the value is TOML, a bare word is taken as a string.
-
-    "score=supernet" is short for "score.rungs=['supernet']".
-
-    Raises:
-        ConfigError: it has not that form.
-    """
-    path, equals, text = override.partition("=")
-    if path.strip() == "score" and text.strip():
-        return "score", "rungs", [text.strip().strip("\"'")]
-    section, dot, key = path.strip().partition(".")
-    if not (equals and dot and section and key) or "." in key:
-        raise ConfigError(
-            f"--set {shown_url(override)}: expected section.key=value with one section and one key, "
-            'e.g. "search.trials=20".'
-        )
-    try:
-        return section, key, tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
-        return section, key, text.strip()
-
-
-def _first_problem(error: ValidationError) -> str:
-    """Turn pydantic's report into "section.key: got X, expected Y"; the first problem is enough to act on."""
-    problems = error.errors(include_url=False)
-    first = problems[0]
-    path = [str(part) for part in first["loc"][:2]]
-    section = get_type_hints(RunConfig)[path[0]]
-    spec = get_type_hints(section, include_extras=True)[path[1]]
-    more = len({problem["loc"][:2] for problem in problems}) - 1
-    others = f" ({more} more like this)" if more else ""
-    return f"{'.'.join(path)}: got {shown_url(repr(first['input']))}, expected {_describe(spec)}.{others}"
-
-
-def _describe(spec: Any) -> str:
-    """Name a type hint in a user's words, e.g. "an integer >= 1"."""
-    words: Mapping[Any, str] = {
-        int: "an integer",
-        float: "a number",
-        str: "a string",
-        bool: "true or false",
-        type(None): "nothing",
-    }
-    origin, arguments = get_origin(spec), get_args(spec)
-    if origin is Annotated:
-        signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "length >="}
-        limits = [
-            f"{sign} {getattr(limit, name)}"
-            for info in arguments[1:]
-            for limit in getattr(info, "metadata", ())
-            for name, sign in signs.items()
-            if hasattr(limit, name)
-        ]
-        return " ".join([_describe(arguments[0]), " and ".join(limits)]).strip()
-    if origin is Literal:
-        return "one of " + ", ".join(f'"{value}"' for value in arguments)
-    if origin is tuple:
-        return "a list of strings"
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_describe(part) for part in arguments if part is not type(None))
-    return words.get(spec, str(spec))

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 
 from autoprune.errors import ConfigError, StudyError, shown_url
 from autoprune.latency.placing import cpu_threads
+from autoprune.parsing import parse_override, parse_settings
 from autoprune.pipeline.places import settle, without_password
 from autoprune.precision import Setting, resolve_device
-from autoprune.settings import RunConfig, parse_override, parse_settings
+from autoprune.settings import RunConfig
 from autoprune.study import SearchStudy
 
 CHANGEABLE = (
