@@ -106,9 +106,10 @@ def abridged(value: object) -> str:
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """Return ' Did you mean "x"?' for the known word nearest to `word`, or '' where none is near."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f' Did you mean "{close[0]}"?' if close else ""
+    """Return ' Did you mean "x"?' for the known word nearest to `word`, whatever its case, or ''."""
+    folded = {name.casefold(): name for name in known}
+    close = difflib.get_close_matches(word.casefold(), folded, n=1)
+    return f' Did you mean "{folded[close[0]]}"?' if close else ""
 
 
 def unknown(where: str, name: str, known: Iterable[str], *, kind: str = "name") -> str:

@@ -52,10 +52,12 @@ def parse_settings(values: Mapping[str, Any], *, where: str = "config") -> RunCo
 def spell_out(values: Mapping[str, Any]) -> dict[str, Any]:
     """Spell out the one shorthand: `score = "supernet"` stands for the section [score], rungs = ["supernet"].
 
-    Any other rung can be written so too. The rest of the mapping is handed on as it is.
+    Any other rung can be written so too, and a list of them. The rest of the mapping is handed on as it is.
     """
     score = values.get("score")
-    return {**values, "score": {"rungs": [score]}} if isinstance(score, str) else dict(values)
+    if isinstance(score, (str, list)):
+        return {**values, "score": {"rungs": [score] if isinstance(score, str) else score}}
+    return dict(values)
 
 
 def parse_override(override: str) -> tuple[str, str, Any]:
@@ -68,17 +70,23 @@ def parse_override(override: str) -> tuple[str, str, Any]:
     """
     path, equals, text = override.partition("=")
     if path.strip() == "score" and text.strip():
-        return "score", "rungs", [text.strip().strip("\"'")]
+        rungs = _value(text)
+        return "score", "rungs", rungs if isinstance(rungs, list) else [str(rungs)]
     section, dot, key = path.strip().partition(".")
     if not (equals and dot and section and key) or "." in key:
         raise ConfigError(
             f"--set {shown_url(override)}: expected section.key=value with one section and one key, "
             'e.g. "search.trials=20".'
         )
+    return section, key, _value(text)
+
+
+def _value(text: str) -> Any:
+    """Read a value as TOML; a bare word is a string."""
     try:
-        return section, key, tomllib.loads(f"value = {text.strip()}")["value"]
+        return tomllib.loads(f"value = {text.strip()}")["value"]
     except tomllib.TOMLDecodeError:
-        return section, key, text.strip()
+        return text.strip()
 
 
 def _first_problem(error: ValidationError) -> str:
@@ -104,7 +112,7 @@ def _describe(spec: Any) -> str:
     }
     origin, arguments = get_origin(spec), get_args(spec)
     if origin is Annotated:
-        signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "length >="}
+        signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "of length >="}
         limits = [
             f"{sign} {getattr(limit, name)}"
             for info in arguments[1:]
@@ -116,7 +124,7 @@ def _describe(spec: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(f'"{value}"' for value in arguments)
     if origin is tuple:
-        return "a list of strings"
+        return 'a list of strings (["a", "b"])'
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_describe(part) for part in arguments if part is not type(None))
     return words.get(spec, str(spec))

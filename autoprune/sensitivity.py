@@ -113,7 +113,7 @@ def kl_divergence(reference: Tensor, other: Tensor) -> float:
     """Return the mean of KL(reference || other) over samples, in nats; never below 0.
 
     Args:
-        reference: logits [n, classes, ...], or [n] or [n, 1] of one class against none.
+        reference: logits [n, classes, ...], or [n] or [n, 1, ...] of one class against none.
         other: logits of the same shape.
     """
     first, second = (functional.log_softmax(_logits(each), dim=1) for each in (reference, other))
@@ -125,7 +125,7 @@ def _logits(outputs: Tensor) -> Tensor:
     outputs = outputs.double()
     if outputs.ndim > 1 and outputs.shape[1] > 1:
         return outputs
-    column = outputs.reshape(len(outputs), 1)
+    column = outputs if outputs.ndim > 1 else outputs[:, None]
     return torch.cat([torch.zeros_like(column), column], dim=1)
 
 

@@ -50,7 +50,14 @@ def test_overrides_leave_the_mapping_alone() -> None:
         ("search.xyz=8", r"\[search\]: unknown key \"xyz\"\. Known: sampler, trials, objectives"),
         ("search.trials=many", r"search\.trials: got 'many', expected an integer >= 1\."),
         ("search.trials=0", r"search\.trials: got 0, expected an integer >= 1\."),
-        ("score.rungs=[]", r"score\.rungs: got \[\], expected a list of strings"),
+        (
+            "score.rungs=[]",
+            r'score\.rungs: got \[\], expected a list of strings \(\["a", "b"\]\) of length >= 1\.',
+        ),
+        (
+            "search.warm_starts=[uniform]",
+            r"got '\[uniform\]', expected a list of strings \(\[\"a\", \"b\"\]\)\.",
+        ),
         ("budget.flops=[1]", r"budget\.flops: got \[1\], expected an integer or a number or a string\."),
         ("data.val_fraction=1.0", r"data\.val_fraction: got 1\.0, expected a number > 0 and < 1\."),
         ("finetune.teacher=me", r'finetune\.teacher: got \'me\', expected one of "dense", "none"\.'),

@@ -41,6 +41,8 @@ def test_the_summary_is_type_and_text_in_one_line(error: Exception, summary: str
 def test_the_nearest_name_is_suggested() -> None:
     assert suggest("cosin", ["linear", "cosine"]) == ' Did you mean "cosine"?'
     assert suggest("nothing like it", ["linear", "cosine"]) == ""
+    assert suggest("LINEAR", ["linear", "cosine"]) == ' Did you mean "linear"?'
+    assert suggest("macs", ["MACs", "params"]) == ' Did you mean "MACs"?'
 
 
 def test_an_unknown_name_gets_the_nearest_or_else_all() -> None:

@@ -28,6 +28,7 @@ def test_the_design_keys_exist() -> None:
 
 def test_a_word_for_the_score_stands_for_its_rungs() -> None:
     assert parse_settings({"score": "50 steps"}).score.rungs == ("50 steps",)
+    assert parse_settings({"score": ["calibrate", "50 steps"]}).score.rungs == ("calibrate", "50 steps")
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,9 @@ def test_a_word_for_the_score_stands_for_its_rungs() -> None:
         ("score.rungs=['calibrate', '25 steps']", ("score", "rungs", ["calibrate", "25 steps"])),
         ("budget.flops=50%", ("budget", "flops", "50%")),
         ("score=supernet", ("score", "rungs", ["supernet"])),
+        ("score='supernet'", ("score", "rungs", ["supernet"])),
+        ("score=50 steps", ("score", "rungs", ["50 steps"])),
+        ("score=['calibrate', '25 steps']", ("score", "rungs", ["calibrate", "25 steps"])),
     ],
 )
 def test_an_override_is_a_section_a_key_and_a_toml_value(override: str, parts: tuple[str, str, Any]) -> None:

@@ -105,3 +105,5 @@ def test_one_output_is_one_class_against_none() -> None:
     expected = p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
     assert kl_divergence(Tensor([0.7]), Tensor([-0.4])) == pytest.approx(expected, rel=1e-6)
     assert kl_divergence(Tensor([[0.7]]), Tensor([[-0.4]])) == pytest.approx(expected, rel=1e-6)
+    maps = [Tensor([value]).reshape(1, 1, 1, 1).expand(1, 1, 4, 5) for value in (0.7, -0.4)]
+    assert kl_divergence(*maps) == pytest.approx(expected, rel=1e-6)

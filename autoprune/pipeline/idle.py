@@ -109,6 +109,11 @@ IDLE = (
         'no rung of score.rungs trains, such as "100 steps" would',
     ),
     Idle(
+        ("finetune.distill_weight", "finetune.temperature"),
+        lambda config: config.finetune.teacher == "none",
+        'finetune.teacher is "none": nothing is distilled',
+    ),
+    Idle(
         ("search.pruner",),
         lambda config: config.search.pruner != "none" and len(config.score.rungs) == 1,
         "score.rungs has one rung: no trial can be stopped before another",

@@ -161,8 +161,10 @@ WARM_STARTS: dict[str, Heuristic] = {
 def choose_warm_starts(ground: Ground) -> dict[str, Any]:
     """Ask the heuristics of `search.warm_starts` in their order for as many trials as warm starts may have.
 
-    That is a third of `search.trials`, rounded down: a search of one or two trials has none. Heuristics that
-    come to the same widths share a trial. One that fails is told and left out: the search does not need it.
+    That is a third of `search.trials`, rounded down: a search of one or two trials has none. Where shares of
+    the budget are searched, a heuristic that has room for fewer than SHARES fills fewer, spread over the
+    range all the same. Heuristics that come to the same widths share a trial. One that fails is told and left
+    out: the search does not need it.
 
     Returns:
         As the study keeps it: {"trials": [{"origin": "uniform, l1", "levels": [...]}, ...], "seconds": {name:
@@ -171,27 +173,25 @@ def choose_warm_starts(ground: Ground) -> dict[str, Any]:
     search = ground.config.search
     space = ground.problem.space
     most = search.trials // TRIALS_PER_WARM_START
-    spread = space.spread(max(1, min(SHARES, most)))
-    given = Proposer(ground, spread[0][1])
+    given = Proposer(ground, space)
     origins: dict[tuple[int, ...], list[str]] = {}
     seconds: dict[str, float] = {}
     crowded = []
     for name in dict.fromkeys(search.warm_starts):
+        room = most - len(origins)
+        if room == 0:
+            crowded.append(name)
+            continue
         started = time.perf_counter()
-        for share, part in spread:
-            if len(origins) >= most:
-                crowded.append(name)
-                break
-            seconds.setdefault(name, 0.0)
+        for share, part in space.spread(min(SHARES, room)):
             try:
                 levels = _decoded(space, part, WARM_STARTS[name](replace(given, space=part)))
             except Exception as error:
                 ground.watch(Stage(f"warm start {name} is left out: {_line(error)}"))
                 break
-            origin = name if share is None else f"{name} at {share:.0%}"
+            origin = name if share is None else f"{name} at {share:.0%} of the budget"
             origins.setdefault(tuple(levels.tolist()), []).append(origin)
-        if name in seconds:
-            seconds[name] = time.perf_counter() - started
+        seconds[name] = time.perf_counter() - started
     _tell(ground, list(origins.values()), crowded)
     trials = [{"origin": ", ".join(names), "levels": list(levels)} for levels, names in origins.items()]
     return {"trials": trials, "seconds": seconds, **given.measured}

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from autoprune.arrays import FloatArray, IntArray
-from autoprune.errors import ConfigError
+from autoprune.errors import BudgetError, ConfigError
 from autoprune.space.budget import WINDOW_LOW
 from autoprune.space.ladder import Ladder
 from autoprune.space.levels import Levels
@@ -48,6 +48,7 @@ class ShareSpace(SearchSpace):
 
     Raises:
         ConfigError: a keep ratio has the share's name.
+        BudgetError: the smallest plan alone meets the budget.
     """
 
     def __init__(self, base: SearchSpace, costs: Sequence[str]) -> None:
@@ -61,6 +62,11 @@ class ShareSpace(SearchSpace):
         ends = np.stack([np.zeros_like(ladder.top), ladder.top])
         smallest, largest = self._scaled.usage(ladder.cost(ladder.widths(ends))).tolist()
         rows = [_share_row(smallest, largest), *ladder.rows]
+        if len(rows[0].ratios) == 1:
+            raise BudgetError(
+                "search.objectives: the smallest plan alone meets the budget, so there is no front; raise or "
+                "leave out the limits of [budget], or search for the score alone."
+            )
         budget = base.budget
         super().__init__(
             base.channel_groups, Ladder(rows, ladder.full, ladder.cost, budget), budget, base.relaxed

@@ -27,6 +27,10 @@ CASES: list[tuple[list[str], str]] = [
     (["search.address=auto", "search.engine=processes"], "search.address is set, but only the engine"),
     (["score.teacher=dense", ONE_RUNG], "score.teacher is set, but no rung of score.rungs trains"),
     (["score.learning_rate=0.1", "score=supernet"], "score.learning_rate is set, but no rung of score.rungs"),
+    (
+        ["finetune.temperature=2", "finetune.distill_weight=0.9", "finetune.teacher=none"],
+        'finetune.distill_weight and finetune.temperature are set, but finetune.teacher is "none"',
+    ),
     (["search.pruner=halving", ONE_RUNG], "search.pruner is set, but score.rungs has one rung"),
     (["search.sensitivity_evaluations=9", NO_SENSITIVITY], 'does not name "sensitivity"'),
     (["search.sensitivity_images=9", NO_SENSITIVITY], 'does not name "sensitivity"'),
@@ -44,6 +48,7 @@ READ = [
     ["search.gpus_per_trial=0.5", "search.address=auto", "search.engine=ray"],
     ["score.teacher=dense", "score.learning_rate=0.1", "score.rungs=['3 steps']"],
     ["search.pruner=halving", "score.rungs=['calibrate', '1 epoch']"],
+    ["finetune.temperature=2", "finetune.distill_weight=0.9"],
     ["search.pruner=none", ONE_RUNG],
     ["search.sensitivity_evaluations=9", "search.sensitivity_batches=9", "search.sensitivity_images=9"],
     ["search.sensitivity_batches=9", NO_SENSITIVITY, "search.sampler=kl"],

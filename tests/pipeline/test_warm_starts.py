@@ -128,7 +128,7 @@ def test_with_several_objectives_each_heuristic_fills_shares_spread_over_the_ran
     origins = [each.split(" at ") for entry in chosen["trials"] for each in entry["origin"].split(", ")]
     middles = space.shares[0] + (space.shares[-1] - space.shares[0]) * np.array([1, 3, 5, 7, 9]) / 10
     for name in ("sensitivity", "taylor-knapsack"):
-        shares = sorted(int(share.rstrip("%")) / 100 for each, share in origins if each == name)
+        shares = sorted(share_of(rest) for each, rest in origins if each == name)
         np.testing.assert_allclose(shares, middles, atol=0.02)
     assert len(origins) == 10
     for entry in chosen["trials"]:
@@ -141,6 +141,28 @@ def test_with_several_objectives_each_heuristic_fills_shares_spread_over_the_ran
     assert sum("warm start bn is left out" in text for text in told.texts) == 1
     few = choose_warm_starts(make_ground(data, *overrides[:1], "search.trials=3"))
     assert len(few["trials"]) == 1
+
+
+def share_of(text: str) -> float:
+    return int(text.removesuffix("% of the budget")) / 100
+
+
+def test_a_heuristic_with_little_room_spreads_what_it_has(data: VisionData) -> None:
+    """Seven trials: five for the first, and two for the second, not at the two smallest shares."""
+    told = Told()
+    overrides = (
+        'search.objectives=["score", "macs"]',
+        'search.warm_starts=["uniform", "l1", "l2"]',
+        "search.trials=21",
+    )
+    ground = make_ground(data, *overrides, told=told)
+    space = ground.problem.space
+    assert isinstance(space, ShareSpace)
+    origins = [entry["origin"].split(" at ") for entry in choose_warm_starts(ground)["trials"]]
+    assert [name for name, _ in origins] == ["uniform"] * 5 + ["l1"] * 2
+    quarters = space.shares[0] + (space.shares[-1] - space.shares[0]) * np.array([1, 3]) / 4
+    np.testing.assert_allclose([share_of(rest) for _, rest in origins[5:]], quarters, atol=0.02)
+    assert [text.rpartition(": ")[2] for text in told.texts if "left out, since" in text] == ["l2"]
 
 
 def test_equal_widths_share_a_trial(data: VisionData) -> None:

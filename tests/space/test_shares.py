@@ -157,6 +157,10 @@ def test_a_space_of_one_size_has_one_share() -> None:
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(BudgetError, match="is the smallest reachable"):
         make_space(budget=Budget(macs=1000))
+    smallest = int(costs_of(make_space(), make_space().snap(make_space().ladder.low), "macs")[0])
+    with pytest.raises(BudgetError, match="the smallest plan alone meets the budget, so there is no front"):
+        make_space(budget=Budget(macs=smallest))
+    assert len(make_space(budget=Budget(macs=smallest + smallest // 100)).shares) > 1
     tied = SpaceSpec(ties=(Tie(SHARE, ("conv1", "layer1.*")),))
     with pytest.raises(ConfigError, match='"budget_share" is the name of the searched share'):
         make_space(spec=tied)
