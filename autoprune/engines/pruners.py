@@ -42,8 +42,7 @@ class WarmStartsClimb(BasePruner):
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Tell whether a trial that has just reported should stop."""
-        stop = self.pruner.prune(study, trial)  # asked in any case: halving notes here who reached a rung
-        return bool(stop) and ORIGIN not in trial.user_attrs
+        return ORIGIN not in trial.user_attrs and bool(self.pruner.prune(study, trial))
 
 
 class AmongSampled(BasePruner):
@@ -83,6 +82,46 @@ def _is_sampled(trial: FrozenTrial) -> bool:
     return ORIGIN not in trial.user_attrs and not took_scores(trial)
 
 
+class ByScores(BasePruner):
+    """Lets Optuna's halving judge a trial by what all others scored, whatever pruner and engine judged them.
+
+    Optuna's goes by marks that it left on them, `completed_rung_0` and so on. Other pruners leave none, and
+    Hyperband's count from the first rung that a bracket judges: after a change of pruner a recalibrated model
+    would be ranked among finetuned ones, or with none. So the others' marks are made afresh from scores.
+
+    Args:
+        pruner: judges; halving, or Hyperband, which compares trials of one bracket only.
+    """
+
+    def __init__(self, pruner: BasePruner) -> None:
+        self._pruner = pruner
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Tell whether a trial that has just reported should stop."""
+        judged = sum(name.startswith(_MARK) for name in trial.system_attrs)
+        first = len(trial.intermediate_values) - 1 - judged  # where its bracket begins, if that has begun
+
+        def marked(other: FrozenTrial) -> FrozenTrial:
+            other = copy.copy(other)
+            scores = [score for _, score in sorted(other.intermediate_values.items())][first:]
+            other.system_attrs = {f"{_MARK}{rung}": score for rung, score in enumerate(scores)}
+            return other
+
+        def is_other(other: FrozenTrial) -> bool:
+            return other.number != trial.number and has_scores(other)
+
+        return bool(self._pruner.prune(view_study(study, is_other, shown_as=marked), trial))
+
+
+_MARK = "completed_rung_"
+
+
+def has_scores(trial: FrozenTrial) -> bool:
+    """Tell whether a trial's scores stand and are its own: not where it failed, waits or took another's."""
+    climbed = trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+    return climbed and not took_scores(trial)
+
+
 def _median(rungs: int) -> BasePruner:
     return AmongSampled(MedianPruner(n_startup_trials=5))
 
@@ -92,11 +131,12 @@ def _percentile(rungs: int) -> BasePruner:
 
 
 def _halving(rungs: int) -> BasePruner:
-    return SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION)
+    return ByScores(SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION))
 
 
 def _hyperband(rungs: int) -> BasePruner:
-    return HyperbandPruner(min_resource=1, max_resource=rung_step(rungs - 1) + 1, reduction_factor=REDUCTION)
+    most = rung_step(rungs - 1) + 1
+    return ByScores(HyperbandPruner(min_resource=1, max_resource=most, reduction_factor=REDUCTION))
 
 
 def _none(rungs: int) -> BasePruner:

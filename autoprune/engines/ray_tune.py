@@ -24,20 +24,18 @@ from typing import Any, cast
 import optuna
 import ray.cloudpickle
 from optuna.pruners import BasePruner
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
-from autoprune.engines.pruners import REDUCTION, EarlyStopping, WarmStartsClimb, rung_step
+from autoprune.engines.pruners import REDUCTION, EarlyStopping, WarmStartsClimb, has_scores, rung_step
 from autoprune.engines.serial import climb
 from autoprune.engines.trial_runner import MAX_DEATHS, Job, MakeScorer, TrialRunner
 from autoprune.engines.workers import TrialResources
 from autoprune.errors import StudyError, TrialError, reason_of, summary_of
-from autoprune.samplers.attributes import set_attribute
 from autoprune.study import RungScore
-from autoprune.study.records import took_scores
 
 MAX_CRASHES = 3
 """Tune itself may fail so often with no trial ended in between, as where a node with an idle actor goes."""
@@ -297,9 +295,6 @@ class RayAsha(BasePruner):
     them, and with one bracket its verdict depends on nothing else. Reused scores count once, failed trials
     not at all. A trial that is stopped never goes on, unlike in the paper, where it may be promoted later.
 
-    Each score that it judges is marked as Optuna's halving marks it, which goes by these marks alone: engines
-    that ask that pruner can go on with the search.
-
     Reference:
         Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020, Algorithm 2.
     """
@@ -320,23 +315,11 @@ class RayAsha(BasePruner):
         step = trial.last_step
         if step is None:
             return False
-        _mark_rung(study, trial, trial.intermediate_values[step])
         for other in study.get_trials(deepcopy=False):
             score = other.intermediate_values.get(step)
-            if score is not None and other.number != trial.number and _counts(other):
+            if score is not None and other.number != trial.number and has_scores(other):
                 _decide(asha, other.number, step, score)
         return _decide(asha, trial.number, step, trial.intermediate_values[step]) == TrialScheduler.STOP
-
-
-def _mark_rung(study: optuna.Study, trial: FrozenTrial, score: float) -> None:
-    """Store a score where `SuccessiveHalvingPruner` looks for those of other trials."""
-    rung = len(trial.intermediate_values) - 1
-    set_attribute(study, trial, f"completed_rung_{rung}", score)
-
-
-def _counts(trial: FrozenTrial) -> bool:
-    climbed = trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-    return climbed and not took_scores(trial)
 
 
 def _decide(asha: ASHAScheduler, number: int, step: int, score: float) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
-from optuna.pruners import MedianPruner
+from optuna.pruners import HyperbandPruner, MedianPruner, SuccessiveHalvingPruner
 
 from autoprune.engines import PRUNERS, TrialRunner
-from autoprune.engines.pruners import make_pruner, rung_step
+from autoprune.engines.pruners import rung_step
 from autoprune.engines.stopped import PENALTY
 from autoprune.study import RungScore, SearchStudy
 from autoprune.study.queue import store_score
@@ -193,6 +193,12 @@ def test_halving_keeps_a_third_of_each_rung(study: SearchStudy) -> None:
     assert climbed[26] == 3
 
 
+OPTUNAS = {
+    "halving": SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
+    "hyperband": HyperbandPruner(min_resource=1, max_resource=10, reduction_factor=3),
+}
+
+
 def judged_by_optuna(name: str, scores: list[list[float]]) -> list[int]:
     """Return how many rungs each trial climbs in `Study.optimize`, which nothing interrupts."""
     climbed = []
@@ -206,7 +212,7 @@ def judged_by_optuna(name: str, scores: list[list[float]]) -> list[int]:
         climbed.append(3)
         return scores[trial.number][-1]
 
-    study = optuna.create_study(study_name="toy", direction="maximize", pruner=make_pruner(name, 3))
+    study = optuna.create_study(study_name="toy", direction="maximize", pruner=OPTUNAS[name])
     study.optimize(objective, n_trials=len(scores))
     return climbed
 
@@ -236,6 +242,45 @@ def test_rungs_are_those_of_an_uninterrupted_study_of_optunas(
         climbed.append(climb(make_runner(study, name), each))
     assert climbed == expected
     assert all(record.reused is None for record in study.records())
+
+
+def ordinary(number: int) -> list[float]:
+    """Scores of three rungs, of which the first has a scale of its own, as recalibration has."""
+    quality = ((11 * number) % 29) / 29
+    return [0.2 + 0.2 * quality, 0.7 + 0.2 * quality, 0.8 + 0.15 * quality]
+
+
+@pytest.mark.parametrize("before", NAMES)
+def test_halving_judges_by_the_scores_that_another_pruner_left(study: SearchStudy, before: str) -> None:
+    """As after a resume with another pruner: only the third of the first rung's scores climb."""
+    runner = make_runner(study, before)
+    for n in range(20):
+        climb(runner, ordinary(n))
+    first_rung = [record.scores[0].score for record in study.records()]
+    runner = make_runner(study, "halving")
+    for n in range(20, 29):
+        scores = ordinary(n)
+        first_rung.append(scores[0])
+        promoted = scores[0] >= sorted(first_rung, reverse=True)[len(first_rung) // 3 - 1]
+        assert (climb(runner, scores) > 1) == promoted
+    assert climb(runner, [0.1, 0.95, 0.99]) == 1
+    assert climb(runner, [0.5, 0.95, 0.99]) == 3
+
+
+@pytest.mark.parametrize("before", [name for name in NAMES if name != "halving"])
+def test_hyperband_judges_by_the_scores_that_another_pruner_left(study: SearchStudy, before: str) -> None:
+    """Newcomers are the worst of all: each stops where its bracket first judges, on any of the rungs.
+
+    Halving leaves too few on the second rung to be the worst of.
+    """
+    runner = make_runner(study, before)
+    for n in range(20):
+        climb(runner, ordinary(n))
+    runner = make_runner(study, "hyperband")
+    poor = [[0.1 - 0.001 * n, 0.3, 0.4] for n in range(30)]
+    climbed = [climb(runner, scores) for scores in poor]
+    assert set(climbed) == {1, 2, 3}
+    assert climbed == judged_by_optuna("hyperband", [*map(ordinary, range(20)), *poor])[20:]
 
 
 @pytest.mark.parametrize("name", NAMES)

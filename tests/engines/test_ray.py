@@ -327,18 +327,13 @@ def test_asha_from_the_study_judges_as_one_that_saw_every_score_also_after_a_kil
 
 
 def test_optunas_halving_goes_on_among_the_trials_of_rays_asha(tmp_path: Path) -> None:
-    """Its trials left the marks by which Optuna's pruner ranks: without them, any score would be the best."""
+    """By the marks that Optuna's own pruner leaves, and Ray's does not, any score would be the best."""
     study = new_study(f"journal:///{tmp_path}/study.log")
     ray_runner = make_runner(study, "asha")
     ray_runner.early = EarlyStopping(study.optuna, RayAsha(3))
     scores = [[0.3 + 0.5 * ((11 * n) % 17) / 17 + 0.05 * rung for rung in range(3)] for n in range(14)]
     climbed = [climb(ray_runner, each) for each in scores]
     assert set(climbed) == {1, 2, 3}
-    for trial, each, rungs in zip(study.optuna.get_trials(), scores, climbed, strict=True):
-        judged = min(rungs, 2)  # the last rung needs no verdict
-        assert {key: value for key, value in trial.system_attrs.items() if "rung" in key} == {
-            f"completed_rung_{rung}": each[rung] for rung in range(judged)
-        }
     assert climb(make_runner(study, "asha"), [0.1] * 3) == 1
 
 
