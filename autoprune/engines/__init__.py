@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from autoprune.engines.processes import run_processes
+from autoprune.engines.processes import check_processes, run_processes
 from autoprune.engines.pruners import PRUNERS, check_pruner
 from autoprune.engines.ray import check_ray, run_ray
 from autoprune.engines.serial import run_serial
@@ -29,7 +29,10 @@ ENGINES: dict[str, Engine] = {
     "ray": run_ray,
 }
 
-_CHECKS: dict[str, Callable[[Workers, str | None], None]] = {"ray": check_ray}
+_CHECKS: dict[str, Callable[[Workers, str | None], None]] = {
+    "processes": check_processes,
+    "ray": check_ray,
+}
 """For the engines that need more than this process: raises a ConfigError where it is not there."""
 
 __all__ = [

@@ -24,7 +24,7 @@ from typing import Any
 
 from autoprune.engines.serial import climb
 from autoprune.engines.trial_runner import MAX_DEATHS, Job, MakeScorer, TrialRunner
-from autoprune.engines.workers import Workers
+from autoprune.engines.workers import Workers, check_cores
 from autoprune.errors import StudyError, TrialError, summary_of
 
 _STOP_TIMEOUT_S = 5.0
@@ -38,6 +38,19 @@ class _Worker:
     pipe: Connection
     ready: bool = False
     job: Job | None = None
+
+
+def check_processes(workers: Workers, device: str | None = None) -> None:
+    """Refuse workers that this machine cannot hold.
+
+    Args:
+        workers: how many, and what each may use.
+        device: on which trials compute; all will do.
+
+    Raises:
+        ConfigError: more cores a trial than there are.
+    """
+    check_cores(workers)
 
 
 def run_processes(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers) -> None:

@@ -29,7 +29,7 @@ from types import ModuleType
 from typing import Any
 
 from autoprune.engines.trial_runner import MakeScorer, TrialRunner
-from autoprune.engines.workers import TrialResources, Workers
+from autoprune.engines.workers import TrialResources, Workers, check_cores
 from autoprune.errors import ConfigError, reason_of
 
 SPARE_BYTES = 100 * 2**20
@@ -104,6 +104,7 @@ def check_ray(workers: Workers, device: str | None = None) -> None:
         if ray.is_initialized():
             return
         if workers.cluster is None:
+            check_cores(workers)
             _require_gpus(workers)
         else:
             _require_answer(workers.cluster)

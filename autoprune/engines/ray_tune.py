@@ -18,6 +18,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -121,7 +122,7 @@ class Bridge:
     """What Tune's searcher and scheduler share: which of Tune's trials is which of the study's.
 
     An error on our side ends Tune's run and is kept in `error`: raised through Tune it would lose its type.
-    `ended` counts the study's trials that came to their end.
+    `ended` counts the study's trials that came to their end; `cause` is what Ray said last of a dead worker.
     """
 
     def __init__(self, runner: TrialRunner, number: int) -> None:
@@ -134,6 +135,7 @@ class Bridge:
         self._started: set[str] = set()
         self._exhausted = False
         self._unready_deaths = 0
+        self.cause = "no reason is known"
 
     def propose(self, key: str) -> Job | None:
         """Return a job for Tune's trial `key`; None where the study has none left to give now."""
@@ -207,7 +209,7 @@ class Bridge:
         if self._unready_deaths >= MAX_DEATHS * self._number:
             raise StudyError(
                 f"{self._runner.study.name}: {self._unready_deaths} workers died one after the other before "
-                "they were ready; see the logs of Ray in /tmp/ray/session_latest/logs."
+                f"they were ready ({self.cause}); the logs of Ray in /tmp/ray on their machines tell more."
             )
 
     @contextlib.contextmanager
@@ -275,6 +277,14 @@ class StudyScheduler(FIFOScheduler):
         """Record a rung; stop the trial unless it climbs on."""
         go_on = self._bridge.report(trial.trial_id, result["rung"])
         return TrialScheduler.CONTINUE if go_on else TrialScheduler.STOP
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """Note what Ray knows of a worker's death, before the searcher is told of it."""
+        super().on_trial_error(tune_controller, trial)
+        text = Path(trial.error_file).read_text("utf-8", "replace") if trial.error_file else ""
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        if lines:
+            self._bridge.cause = lines[-1]
 
 
 class StartNote(tune.Callback):

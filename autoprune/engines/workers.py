@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autoprune.errors import ConfigError
+from autoprune.threads import usable_cores
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,20 @@ class Workers:
     def cluster(self) -> str | None:
         """Address of the running cluster to join; None where one is started here."""
         return None if self.address == "local" else self.address
+
+
+def check_cores(workers: Workers) -> None:
+    """Refuse more cores a trial than this machine has: its threads would take turns, for minutes a batch.
+
+    Raises:
+        ConfigError: it asks for more.
+    """
+    cores = usable_cores()
+    if workers.cpus is not None and workers.cpus > cores:
+        raise ConfigError(
+            f"search.cpus_per_trial: got {workers.cpus:g}, expected at most {cores}, the CPU cores that this "
+            'process may use; lower it, or join a cluster that has them (engine = "ray", search.address).'
+        )
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,11 @@
-"""Own how a model and its inputs are made ready for a probe: a copy on the device, random inputs, threads.
+"""Own how a model and its inputs are made ready for a probe: a copy on the device, and random inputs.
 
 Before: a model and example inputs of any batch; after: every probe runs what comes from here.
 
-    with cpu_threads(setting.threads):
-        model, inputs = placed_copy(model, setting), random_inputs(example_inputs, setting)
+    model, inputs = placed_copy(model, setting), random_inputs(example_inputs, setting)
 """
 
 from __future__ import annotations
-
-import contextlib
-import os
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +15,7 @@ from autoprune.errors import ConfigError
 from autoprune.graph.capture import ExampleInputs, normalise_inputs, repeat_batch
 from autoprune.latency.setting import LatencySetting
 from autoprune.rebuild import clone_structure
+from autoprune.threads import usable_cores
 
 
 def placed_copy(model: nn.Module, setting: LatencySetting) -> nn.Module:
@@ -78,13 +74,6 @@ def check_device(setting: LatencySetting) -> None:
         )
 
 
-def usable_cores() -> int:
-    """Return how many CPU cores this process may use: under taskset or in a container, not all there are."""
-    if hasattr(os, "sched_getaffinity"):  # Linux alone tells
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def check_threads(setting: LatencySetting) -> None:
     """Refuse more threads than this process has cores: they would take turns, for minutes a forward pass.
 
@@ -97,17 +86,6 @@ def check_threads(setting: LatencySetting) -> None:
             f"latency.threads: got {setting.threads}, expected at most {cores}, the CPU cores that this "
             "process may use; ask for fewer or measure on the machine that has them."
         )
-
-
-@contextlib.contextmanager
-def cpu_threads(threads: int) -> Iterator[None]:
-    """Run torch on so many CPU threads inside the block, and on as many as before after it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _layout(setting: LatencySetting) -> torch.memory_format:

@@ -35,7 +35,7 @@ from autoprune.graph import Prunable
 from autoprune.graph.capture import call
 from autoprune.latency.onnx_template import OnnxTemplate, make_template
 from autoprune.latency.operators import Call, Operators, make_operators
-from autoprune.latency.placing import cpu_threads, placed_copy, random_inputs
+from autoprune.latency.placing import placed_copy, random_inputs
 from autoprune.latency.probes import prepare
 from autoprune.latency.probes.eager import first_run, wall_timed
 from autoprune.latency.probes.onnx_runtime import open_session, session_timed
@@ -43,6 +43,7 @@ from autoprune.latency.setting import LatencySetting
 from autoprune.latency.sizes import Observations, observe
 from autoprune.latency.timing import Timed
 from autoprune.latency.widths import narrowed
+from autoprune.threads import cpu_threads
 
 
 @dataclass(frozen=True, eq=False)

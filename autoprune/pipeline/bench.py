@@ -21,8 +21,9 @@ from torch import Tensor
 from autoprune.errors import ConfigError, LatencyError, suggest
 from autoprune.latency import LatencySetting, Measurement, Ratio, time_in_turn
 from autoprune.latency.files import FILES, FileInput, OpenedFile, open_model
-from autoprune.latency.placing import check_threads, cpu_threads
+from autoprune.latency.placing import check_threads
 from autoprune.pipeline.export import load_saved, noted_architecture
+from autoprune.threads import cpu_threads
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 """{name of an input: its sizes}; the name is empty where none was given."""

@@ -128,7 +128,8 @@ def _saved_folder(target: str | os.PathLike[str], storage: str | None) -> Path:
     study = open_study(find_storage(str(target), storage), str(target))
     config = stored_config(study)
     folder = saved_folder(study, config)
-    if asks_for_supernet(config.score.rungs) and (not folder.is_dir() or is_untrained(study, folder)):
+    is_scored_so = asks_for_supernet(config.score.rungs) and len(config.score.rungs) == 1
+    if is_scored_so and (not folder.is_dir() or is_untrained(study, folder)):
         return finetune(study.name, study.url, overrides=["finetune.epochs=0"]).folder
     if not folder.is_dir():
         raise ExportError(f"{target}: {_nothing_yet(study, folder.parent)}")

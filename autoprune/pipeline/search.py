@@ -21,7 +21,6 @@ import optuna
 
 from autoprune.engines import MakeScorer, TrialEvent, TrialRunner, run_search
 from autoprune.errors import ConfigError, TrialError, shown_url
-from autoprune.latency.placing import cpu_threads
 from autoprune.pipeline.checks import (
     check_engine_runs,
     check_names,
@@ -65,6 +64,7 @@ from autoprune.study import SCORE, SearchStudy, TrialRecord, create_study, open_
 from autoprune.study.front import best_of, front_of
 from autoprune.study.records import LATENCY
 from autoprune.study.storage import study_command
+from autoprune.threads import cpu_threads, usable_cores
 from autoprune.train import evaluate
 
 
@@ -277,7 +277,8 @@ def _measure(dense: Dense, config: RunConfig, watch: Watcher) -> Setting:
     """Measure the fastest setting with the threads that a trial will have."""
     if config.search.engine == "serial":
         return measure_setting(dense, config, watch)
-    with cpu_threads(workers_of(config.search).threads):
+    # A machine of a cluster may give trials more threads than this one, which begins the search, has cores.
+    with cpu_threads(min(workers_of(config.search).threads, usable_cores())):
         return measure_setting(dense, config, watch)
 
 

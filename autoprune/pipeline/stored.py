@@ -13,12 +13,12 @@ import dataclasses
 from collections.abc import Sequence
 
 from autoprune.errors import ConfigError, StudyError, shown_url
-from autoprune.latency.placing import cpu_threads
 from autoprune.parsing import parse_override, parse_settings
 from autoprune.pipeline.places import settle, without_password
 from autoprune.precision import Setting, resolve_device
 from autoprune.settings import RunConfig
 from autoprune.study import SearchStudy
+from autoprune.threads import cpu_threads
 
 CHANGEABLE = (
     "search.trials",

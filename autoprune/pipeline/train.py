@@ -19,13 +19,13 @@ import torch
 from autoprune.atomic import saving
 from autoprune.dtypes import DTYPES
 from autoprune.errors import CheckpointError, ConfigError, unknown
-from autoprune.latency.placing import cpu_threads
 from autoprune.pipeline.dense import Dense, load_dense, try_task
 from autoprune.pipeline.events import EpochDone, Stage, Watcher, silent
 from autoprune.pipeline.history import save_dense, split_of
 from autoprune.pipeline.places import probe_writable, settle, without_password
 from autoprune.precision import Setting, fastest_setting
 from autoprune.settings import FinetuneSettings, RunConfig, ScheduleSettings, SupernetSettings
+from autoprune.threads import cpu_threads
 from autoprune.train import EpochRecord, Schedule, fit
 from autoprune.train.schedule import OPTIMIZERS, SHAPES
 

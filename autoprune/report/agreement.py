@@ -41,7 +41,7 @@ class RungAgreement:
     Attributes:
         lower: name of the cheaper rung.
         upper: name of the dearer rung.
-        tau: Kendall's tau-b.
+        tau: Kendall's tau-b; NaN, as are all that follow from it, where the cheaper rung's scores are equal.
         tau_interval: its 95% interval.
         rho: Spearman's rho.
         rho_interval: its 95% interval.
@@ -59,15 +59,27 @@ class RungAgreement:
     reached: int
 
     @property
+    def is_constant(self) -> bool:
+        """Whether the lower rung gave all trials one score, though they are not equal on the upper one."""
+        return math.isnan(self.tau)
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether tau's interval tells a rung that predicts from one that says nothing."""
+        low, high = self.tau_interval
+        return self.is_constant or low > 0 or high < PREDICTS
+
+    @property
     def fails(self) -> bool:
         """Whether the lower rung does not predict the upper one: tau's whole interval lies below PREDICTS."""
-        return self.trials >= FEWEST_TO_WARN and self.tau_interval[1] < PREDICTS
+        return self.trials >= FEWEST_TO_WARN and (self.is_constant or self.tau_interval[1] < PREDICTS)
 
 
 def agreements(records: Iterable[TrialRecord]) -> tuple[RungAgreement, ...]:
     """Compare neighbouring rungs, then the first with the last, where enough trials climbed both.
 
-    Correlations that do not exist, since all scores of a rung are equal, are left out.
+    Where all scores of a rung are equal there is no correlation. On the upper one, or of few trials, that
+    says nothing, and it is left out; on the lower one it says that the rung tells nothing.
     """
     scored = [record for record in records if record.reused is None]
     top = max((len(record.scores) for record in scored), default=0) - 1
@@ -83,9 +95,13 @@ def _compare(records: Sequence[TrialRecord], lower: int, upper: int) -> RungAgre
 
     both = [record.scores for record in records if len(record.scores) > upper]
     below, above = ([scores[rung].score for scores in both] for rung in (lower, upper))
-    if len(both) < FEWEST_TRIALS or len(set(below)) < 2 or len(set(above)) < 2:
+    is_constant = len(set(below)) == 1
+    if len(both) < (FEWEST_TO_WARN if is_constant else FEWEST_TRIALS) or len(set(above)) < 2:
         return None
-    tau, rho = (float(measure(below, above).statistic) for measure in (kendalltau, spearmanr))
+    tau, rho = (
+        math.nan if is_constant else float(measure(below, above).statistic)
+        for measure in (kendalltau, spearmanr)
+    )
     return RungAgreement(
         both[0][lower].name,
         both[0][upper].name,

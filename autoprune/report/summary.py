@@ -63,8 +63,13 @@ class StudySummary:
 
     @property
     def by_supernet(self) -> bool:
-        """Whether candidates were cut from a supernet's weights, so that the best needs no finetune."""
+        """Whether candidates were cut from a supernet's weights."""
         return asks_for_supernet(self.rungs)
+
+    @property
+    def is_export_as_scored(self) -> bool:
+        """Whether the best can be exported without a finetune: no rung trained what the supernet gave."""
+        return self.by_supernet and len(self.rungs) == 1
 
     @property
     def shown_costs(self) -> tuple[str, ...]:

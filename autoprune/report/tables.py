@@ -181,7 +181,7 @@ def next_command(summary: StudySummary, storage: str) -> str:
         middle = summary.share(summary.front[len(summary.front) // 2], cost)
         limit = (option(cost), f"{math.ceil(100 * middle)}%")
         return study_command("best", summary.study, storage, *limit)
-    if summary.by_supernet:
+    if summary.is_export_as_scored:
         command = study_command("export", summary.study, storage, "--format", "onnx")
         return f"{command} (or finetune it before)"
     return study_command("finetune", summary.study, storage)
@@ -194,7 +194,7 @@ def summary_notes(summary: StudySummary) -> list[str]:
         notes.append(_about_front(summary))
     if LATENCY in summary.shown_costs:
         notes.append(_about_latency(summary))
-    return notes + [_agreement(found) for found in summary.agreements] + _warning(summary)
+    return notes + [_agreement(found, summary) for found in summary.agreements] + _warning(summary)
 
 
 def _about_latency(summary: StudySummary) -> str:
@@ -224,9 +224,14 @@ def _meaning(summary: StudySummary) -> str:
             f'Scores are those after the search\'s short rung "{last}"; a finetune trains the best trial '
             "fully."
         )
+    if summary.is_export_as_scored:
+        return (
+            f'Scores are those after the rung "{last}", on weights of the supernet; an export writes the '
+            "best trial so, a finetune trains it further."
+        )
     return (
-        f'Scores are those after the rung "{last}", on weights of the supernet; an export writes the best '
-        f'trial as the rung "{SUPERNET}" scored it, a finetune trains it further.'
+        f'Scores are those after the rung "{last}", which no trial keeps; a finetune trains the best trial '
+        "fully, from the weights of the supernet."
     )
 
 
@@ -245,7 +250,12 @@ def _warning(summary: StudySummary) -> list[str]:
     failing = [found for found in summary.agreements if found.fails]
     if not failing:
         return []
-    worst = min(failing, key=lambda found: found.tau_interval[1])
+    worst = min(failing, key=lambda found: -1.0 if found.is_constant else found.tau_interval[1])
+    if worst.is_constant:
+        return [
+            f'Warning: "{worst.lower}" gave all {worst.trials} trials one score: it cannot tell them apart. '
+            f"{_cure(worst.lower)}."
+        ]
     below = f"tau is below {PREDICTS} with its whole interval"
     cure = _cure(worst.lower)
     if worst.trials == worst.reached:
@@ -267,13 +277,18 @@ def _cure(rung: str) -> str:
     return f'Make "{rung}" longer in the next search\'s score.rungs'
 
 
-def _agreement(found: RungAgreement) -> str:
+def _agreement(found: RungAgreement, summary: StudySummary) -> str:
+    if found.is_constant:
+        return f'"{found.lower}" and "{found.upper}": all {found.trials} trials are equal on the first.'
     missing = found.reached - found.trials
+    so_far = " so far" if any(record.state in ("waiting", "running") for record in summary.records) else ""
+    stopped = f"; {missing} more did not climb{so_far}" if missing else ""
+    doubt = "" if found.is_clear else "; too few to tell whether it predicts"
     (low, high), (lowest, highest) = found.tau_interval, found.rho_interval
     return (
         f'"{found.lower}" and "{found.upper}": Kendall\'s tau {found.tau:.2f} ({low:.2f} to {high:.2f}), '
         f"Spearman's rho {found.rho:.2f} ({lowest:.2f} to {highest:.2f}), 95% intervals, "
-        f"over {found.trials} trials" + (f"; {missing} more did not climb so far." if missing else ".")
+        f"over {found.trials} trials{stopped}{doubt}."
     )
 
 

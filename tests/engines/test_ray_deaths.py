@@ -17,7 +17,7 @@ ray = pytest.importorskip("ray")
 from ray.cluster_utils import Cluster  # noqa: E402
 
 from autoprune.engines import TrialEvent, Workers, run_search  # noqa: E402
-from autoprune.errors import TrialError  # noqa: E402
+from autoprune.errors import StudyError, TrialError  # noqa: E402
 from autoprune.study import RungScore, open_study  # noqa: E402
 from tests.engines.test_kill import children_of, finished, is_running  # noqa: E402
 from tests.engines.test_ray import OBJECT_STORE, serial_records  # noqa: E402
@@ -57,6 +57,22 @@ class Located:
                 if time.monotonic() > deadline:
                     raise TrialError("the node has not gone")
                 time.sleep(0.05)
+
+
+def die() -> ToyScorer:
+    """Make no scorer: as where a worker's machine runs out of memory, or has another Python."""
+    os._exit(3)
+
+
+def test_workers_that_never_get_ready_end_the_search_with_what_ray_says(tmp_path: Path) -> None:
+    runner = toy_runner(new_study(f"sqlite:///{tmp_path}/study.db"), sampler="random", trials=4)
+    with pytest.raises(
+        StudyError, match=r"2 workers died .* before they were ready \((.+)\); the logs"
+    ) as caught:
+        run_search("ray", runner, die, workers=1)
+    assert "no reason is known" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert {record.state for record in runner.study.records()} <= {"waiting"}
 
 
 def test_a_node_that_goes_costs_the_trial_that_it_ran(cluster: Any, tmp_path: Path) -> None:

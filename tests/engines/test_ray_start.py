@@ -14,6 +14,7 @@ import torch
 
 from autoprune.engines import Workers, check_engine
 from autoprune.errors import ConfigError
+from autoprune.threads import usable_cores
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,7 +101,7 @@ def test_an_address_of_rays_client_is_refused() -> None:
 
 
 def test_shares_that_ray_does_not_give_out_are_refused_by_ray_alone() -> None:
-    check_engine("processes", Workers(2, cpus=2.5))
+    check_engine("processes", Workers(2, cpus=0.5))
     check_engine("serial", Workers(2, cpus=2.5))
     pytest.importorskip("ray")
     with pytest.raises(
@@ -111,6 +112,19 @@ def test_shares_that_ray_does_not_give_out_are_refused_by_ray_alone() -> None:
         ConfigError, match=r"cpus_per_trial: got 2\.5, but .* whole ones only; write 2 or 3\.$"
     ):
         check_engine("ray", Workers(2, cpus=2.5))
+
+
+@pytest.mark.parametrize("engine", ["processes", "ray"])
+def test_more_cores_a_trial_than_this_machine_has_are_refused(engine: str) -> None:
+    if engine == "ray":
+        pytest.importorskip("ray")
+    cores = usable_cores()
+    check_engine(engine, Workers(1, cpus=cores))
+    with pytest.raises(
+        ConfigError,
+        match=rf"^search\.cpus_per_trial: got {cores + 1}, expected at most {cores}, the CPU cores",
+    ):
+        check_engine(engine, Workers(1, cpus=cores + 1))
 
 
 def test_more_gpus_than_this_machine_has_are_refused_where_ray_starts_here() -> None:

@@ -9,11 +9,10 @@ from autoprune.latency import LatencySetting
 from autoprune.latency.placing import (
     check_device,
     check_threads,
-    cpu_threads,
     placed_copy,
     random_inputs,
-    usable_cores,
 )
+from autoprune.threads import usable_cores
 from tests.latency.nets import TWO_INPUTS, TwoInputs, snapshot, unchanged_since
 
 
@@ -71,13 +70,6 @@ def test_example_inputs_of_any_batch_give_the_batch_of_the_setting() -> None:
         (images,) = random_inputs(example, LatencySetting(batch=5))
         assert isinstance(images, torch.Tensor)
         assert images.shape == (5, 3, 8, 8)
-
-
-def test_threads_are_given_back() -> None:
-    before = torch.get_num_threads()
-    with cpu_threads(before + 1):
-        assert torch.get_num_threads() == before + 1
-    assert torch.get_num_threads() == before
 
 
 def test_a_gpu_that_is_not_there() -> None:

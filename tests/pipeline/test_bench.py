@@ -16,9 +16,9 @@ from autoprune.export import export, save_pruned
 from autoprune.graph.plan import Plan
 from autoprune.latency import LatencySetting
 from autoprune.latency.files import FILES
-from autoprune.latency.placing import usable_cores
 from autoprune.pipeline import bench
 from autoprune.pipeline.bench import _RUNTIMES
+from autoprune.threads import usable_cores
 from autoprune.zoo import make_model
 from tests.latency.nets import TWO_INPUTS, TwoInputs
 

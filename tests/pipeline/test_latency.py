@@ -18,7 +18,6 @@ from autoprune.data import load
 from autoprune.errors import BudgetError, ConfigError, LatencyError
 from autoprune.graph import Prunable
 from autoprune.latency import LatencySetting, device_fingerprint
-from autoprune.latency.placing import usable_cores
 from autoprune.latency.table import Calibration, LatencyTable
 from autoprune.latency.widths import narrowed
 from autoprune.pipeline import Dense, inspect, report, resume, search, settle
@@ -27,6 +26,7 @@ from autoprune.pipeline.latency import LatencyTables, latency_setting, settle_di
 from autoprune.pipeline.problem import measures_divisor, pose, trace_dense
 from autoprune.study import open_study
 from autoprune.task import Task
+from autoprune.threads import usable_cores
 from autoprune.zoo import make_model
 
 CONFIG: dict[str, dict[str, Any]] = {

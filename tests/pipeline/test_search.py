@@ -25,7 +25,6 @@ from autoprune.data import VisionData, load
 from autoprune.engines import MakeScorer
 from autoprune.errors import ConfigError, DataError, ExportError, StudyError, TrialError
 from autoprune.graph import Prunable
-from autoprune.latency.placing import cpu_threads
 from autoprune.pipeline import best, export, report, search, settle
 from autoprune.pipeline.dense import Dense, load_dense
 from autoprune.pipeline.events import EpochDone, Event, Stage, TrialDone
@@ -41,6 +40,7 @@ from autoprune.study import open_study
 from autoprune.study.header import HEADER
 from autoprune.task import Task
 from autoprune.tensorfile import write_tensors
+from autoprune.threads import cpu_threads
 from autoprune.train import weights_hash
 from autoprune.zoo import make_model
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from autoprune.config import load_config
-from autoprune.latency.placing import cpu_threads
 from autoprune.pipeline.stored import on_device_of, threads_of
 from autoprune.precision import Setting
+from autoprune.threads import cpu_threads
 
 
 def test_data_go_where_the_trials_ran_whatever_auto_would_be_here() -> None:

@@ -17,9 +17,8 @@ import autoprune
 from autoprune.config import load_config
 from autoprune.criteria import plan_from_importance
 from autoprune.data import VisionData, load
-from autoprune.errors import CheckpointError, ConfigError, TrialError
+from autoprune.errors import CheckpointError, ConfigError, ExportError, TrialError
 from autoprune.export import read_recipe
-from autoprune.latency.placing import cpu_threads
 from autoprune.pipeline import Dense, SearchResult, export, load_saved, resume, settle, train
 from autoprune.pipeline.checks import check_names
 from autoprune.pipeline.events import EpochDone, Event, Stage
@@ -33,6 +32,7 @@ from autoprune.rungs import asks_for_supernet
 from autoprune.score import calibrate
 from autoprune.study import open_study
 from autoprune.task import Task
+from autoprune.threads import cpu_threads
 from autoprune.tracing import trace
 from autoprune.train import FitResult, evaluate, fit, weights_hash
 from autoprune.zoo import checkpoint_hash, load_checkpoint
@@ -317,6 +317,17 @@ def test_without_a_finetune_the_winner_is_what_was_scored(searched: Searched, da
     assert weights_hash(model) == before
     small = autoprune.load_pruned(tuned.folder, fresh_model)
     assert evaluate(small, data.val, Task(), Setting()) == pytest.approx(tuned.val_score)
+
+
+def test_what_a_rung_trained_on_from_the_supernet_is_finetuned_before_an_export(
+    data: VisionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rung's training is kept nowhere: an export without would write a model that nobody scored."""
+    monkeypatch.chdir(tmp_path)
+    run = config(search={"trials": 1}, score={"rungs": ["supernet", "1 step"]})
+    result = autoprune.search(fresh_model(), data, run)
+    with pytest.raises(ExportError, match=r"nothing to export yet; run `autoprune finetune shared"):
+        export("shared", storage=result.storage)
 
 
 @pytest.mark.slow

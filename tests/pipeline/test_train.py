@@ -11,7 +11,6 @@ import torch
 
 from autoprune.config import load_config
 from autoprune.errors import AutopruneError, CheckpointError, ConfigError, DataError
-from autoprune.latency.placing import cpu_threads
 from autoprune.pipeline import search, settle, train
 from autoprune.pipeline.checks import check_places
 from autoprune.pipeline.dense import load_dense
@@ -21,6 +20,7 @@ from autoprune.pipeline.problem import pose
 from autoprune.pipeline.train import schedule_of
 from autoprune.precision import Setting
 from autoprune.settings import RunConfig
+from autoprune.threads import cpu_threads
 
 SERVER = "postgresql://user:secret@host/db"
 

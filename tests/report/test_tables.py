@@ -25,7 +25,7 @@ from autoprune.report import (
     widths_table,
 )
 from autoprune.report.costs import option
-from autoprune.report.tables import cost_notes
+from autoprune.report.tables import cost_notes, next_command
 from autoprune.rungs import RungScore
 from autoprune.study import MeasuredLatency, TrialRecord
 
@@ -93,11 +93,18 @@ def test_a_score_names_the_rung_that_it_was_measured_after() -> None:
 
 
 def test_a_supernets_scores_need_no_finetune() -> None:
-    for rungs in (("supernet",), ("supernet", "50 steps")):
-        (note,) = summary_notes(dataclasses.replace(SUMMARY, rungs=rungs))
-        assert f'after the rung "{rungs[-1]}", on weights of the supernet' in note
-        assert 'an export writes the best trial as the rung "supernet" scored it' in note
-    assert not SUMMARY.by_supernet
+    shared = dataclasses.replace(SUMMARY, rungs=("supernet",))
+    (note,) = summary_notes(shared)
+    assert 'after the rung "supernet", on weights of the supernet; an export writes the best trial so' in note
+    assert "autoprune export" in next_command(shared, "sqlite:///s.db")
+
+
+def test_scores_of_a_rung_that_trained_on_from_the_supernet_do() -> None:
+    """What that rung trained is kept nowhere: an export would write another model than the one scored."""
+    trained = dataclasses.replace(SUMMARY, rungs=("supernet", "50 steps"))
+    (note,) = summary_notes(trained)
+    assert 'after the rung "50 steps", which no trial keeps; a finetune trains' in note
+    assert "autoprune finetune" in next_command(trained, "sqlite:///s.db")
 
 
 def test_a_trial_that_several_heuristics_came_to_names_them_all() -> None:

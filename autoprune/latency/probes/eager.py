@@ -21,9 +21,10 @@ from torch import nn
 
 from autoprune.errors import LatencyError, reason_of
 from autoprune.graph.capture import call
-from autoprune.latency.placing import cpu_threads, placed_copy, random_inputs
+from autoprune.latency.placing import placed_copy, random_inputs
 from autoprune.latency.setting import LatencySetting
 from autoprune.latency.timing import Timed
+from autoprune.threads import cpu_threads
 
 _log = logging.getLogger(__name__)
 

@@ -18,9 +18,10 @@ import torch
 from torch import nn
 
 from autoprune.errors import LatencyError, summary_of
-from autoprune.latency.placing import cpu_threads, placed_copy, random_inputs
+from autoprune.latency.placing import placed_copy, random_inputs
 from autoprune.latency.setting import LatencySetting
 from autoprune.latency.timing import Timed
+from autoprune.threads import cpu_threads
 
 
 @contextlib.contextmanager
