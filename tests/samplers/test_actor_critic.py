@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoprune.samplers.actor_critic import Agent, Network
+from autoprune.samplers.actor_critic import BASELINE, SOFT, Agent, Network
 from autoprune.samplers.walk import STATE
 
 
@@ -57,3 +57,38 @@ def test_the_agent_is_a_function_of_what_it_absorbed() -> None:
     assert first.updates == 24
     for other in (trained(1, [1, 0, 2, 3, 4, 5]), trained(2, [0, 1, 2, 3, 4, 5])):
         assert (other.weights != first.weights).any()
+
+
+def test_a_step_leads_to_the_next_one_and_the_last_ends_its_trial() -> None:
+    agent, rng = Agent(seed=0), np.random.default_rng(0)
+    states, scores = rng.random((2, 3, STATE)), np.array([1.0, 3.0])
+    for steps, score in zip(states, scores, strict=True):
+        agent.absorb(steps, rng.random(3), float(score), updates=0)
+    buffer = agent._transitions()
+    np.testing.assert_array_equal(buffer.goes_on.reshape(2, 3), [[1, 1, 0], [1, 1, 0]])
+    np.testing.assert_array_equal(buffer.following.reshape(2, 3, STATE)[:, :2], states[:, 1:])
+    baseline = BASELINE * scores[0] + (1 - BASELINE) * scores[1]
+    rewards = buffer.rewards.reshape(2, 3)
+    np.testing.assert_allclose(rewards.sum(axis=1), (scores - baseline) / np.std(scores))
+    np.testing.assert_allclose(rewards, rewards[:, :1].repeat(3, axis=1))
+
+
+def test_the_slow_copy_follows_by_its_share() -> None:
+    network = Network(STATE, np.random.default_rng(0), 1e-3)
+    before = network.slow.copy()
+    network.step(np.ones_like(network.weights))
+    np.testing.assert_allclose(network.slow - before, SOFT * (network.weights - before))
+    assert (network.slow != before).all()
+
+
+def test_the_first_of_two_steps_is_worth_what_both_bring() -> None:
+    """Each step brings half of the score, and the actor has learnt the action that scores best."""
+    agent, rng = Agent(seed=1), np.random.default_rng(2)
+    states = np.stack([np.full(STATE, 0.2), np.full(STATE, 0.8)])
+    for episode in range(120):
+        action = rng.random()
+        agent.absorb(states, np.full(2, action), float(action), updates=0 if episode < 10 else 16)
+    assert min(agent.act(state) for state in states) > 0.8
+    first, last = agent._critic(np.column_stack([states, [1.0, 1.0]]))
+    assert last > 0.3
+    assert 1.5 < first / last < 2.5

@@ -6,7 +6,7 @@ import numpy as np
 import optuna
 import pytest
 
-from autoprune.samplers import Brief
+from autoprune.samplers import Brief, ddpg
 from autoprune.samplers.ddpg import UPDATES, learner, noise_after, truncated_normal, warm_up
 from autoprune.samplers.history import History, Outcome
 from tests.samplers.search import Search, space_of
@@ -67,6 +67,23 @@ def test_noise_decays_by_a_constant_factor_after_the_warm_up() -> None:
     ratios = np.divide(noise[warm_up(told) + 1 :], noise[warm_up(told) : -1])
     np.testing.assert_allclose(ratios, ratios[0])
     assert noise[-1] < 0.2 * noise[0]
+
+
+def test_a_proposal_explores_by_the_noise_of_its_episode(monkeypatch: pytest.MonkeyPatch) -> None:
+    spreads: list[float] = []
+
+    def recorded(mean: float, spread: float, rng: np.random.Generator) -> float:
+        spreads.append(spread)
+        return truncated_normal(mean, spread, rng)
+
+    monkeypatch.setattr(ddpg, "truncated_normal", recorded)
+    told, whole = brief(), history([float(np.sin(n)) for n in range(30)])
+    for episodes in (warm_up(told), 20, 30):
+        past = History(whole.outcomes[:episodes], frozenset())
+        for attempt in (0, 2):
+            spreads.clear()
+            ddpg._propose(told, past, np.random.default_rng(0), attempt)
+            assert spreads == pytest.approx([noise_after(told, episodes) * (1 + attempt / 4)] * 2)
 
 
 @pytest.mark.parametrize(("mean", "spread"), [(0.0, 0.5), (0.5, 0.1), (1.0, 0.02)])

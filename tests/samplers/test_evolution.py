@@ -107,6 +107,18 @@ def test_crossover_takes_every_variable_from_one_of_the_parents() -> None:
     assert mixed > 5
 
 
+def test_without_crossover_a_child_has_one_parent() -> None:
+    told = replace(BRIEF, rates=EvolutionRates(population=2, tournament=1, crossover=0.0, mutation=1e-9))
+    past = history([1.0, 2.0])
+    parents = np.stack([levels_of(told, outcome.ratios) for outcome in past.outcomes])
+    chosen = set()
+    for seed in range(30):
+        off = (child(told, past, seed) != parents).sum(axis=1)
+        assert off.min() == 1
+        chosen.add(int(off.argmin()))
+    assert chosen == {0, 1}
+
+
 def test_mutation_moves_to_another_allowed_level() -> None:
     rng, top = np.random.default_rng(0), np.array([1, 2, 20, 30])
     for _ in range(200):

@@ -10,9 +10,14 @@ from optuna.trial import TrialState
 from autoprune.samplers import Brief
 from autoprune.samplers.history import Outcome, places, ratios_at
 from autoprune.samplers.policy_gradient import (
+    CLIP,
+    ENTROPY,
     LARGEST_SPREAD,
+    MEAN_RATE,
     SMALLEST_SPREAD,
+    SPREAD_RATE,
     START_MEAN,
+    START_SPREAD,
     Learner,
     learn_policy,
 )
@@ -48,6 +53,22 @@ def test_spreads_widen_for_good_surprises_and_shrink_for_good_habits() -> None:
     usual = learn_policy(BRIEF, [at_start, at_start])
     assert (policy.spread[:2] < usual.spread[:2]).all()
     assert (policy.spread[2:] > usual.spread[2:]).all()
+
+
+def test_one_failed_trial_moves_no_mean_further_than_two_deviations() -> None:
+    """Of 20 scores of which the last is far off: unclipped, its advantage is over four deviations."""
+    scores = [1.0 + 0.01 * (n % 2) for n in range(19)]
+    far = [0.5] * 3 + [0.6]
+    past = [outcome([0.5] * 4, score) for score in scores]
+    before, after = learn_policy(BRIEF, past), learn_policy(BRIEF, [*past, outcome(far, -100.0)])
+    moved = after.mean - before.mean
+    np.testing.assert_allclose(moved, -CLIP * MEAN_RATE * (np.array(far) - before.mean), atol=1e-9)
+    assert abs(moved[3]) > 0.01
+
+
+def test_without_an_advantage_spreads_widen_by_the_entropy_alone() -> None:
+    policy = learn_policy(BRIEF, [outcome([0.5] * 4, 1.0)] * 3)
+    np.testing.assert_allclose(policy.spread, START_SPREAD * np.exp(3 * SPREAD_RATE * ENTROPY))
 
 
 def test_the_scores_unit_does_not_matter() -> None:

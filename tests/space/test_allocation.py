@@ -127,3 +127,12 @@ def test_all_groups_drop_by_one_tolerance() -> None:
     assert inside.sum() >= 4
     assert np.ptp(drops[inside]) <= 0.9 * 2 / 64
     assert (drops[~inside] <= drops[inside].min() + 0.01).all()
+
+
+def test_a_score_that_dips_between_others_is_taken_as_monotone() -> None:
+    """Three of four channels score 0.9, two 0.5 and one 0.7: the last two count as 0.6, their mean."""
+    rows = make_space(chain([4]), 1.0, SpaceSpec(low=0.25)).ladder.rows
+    np.testing.assert_allclose(rows[0].ratios, [0.25, 0.5, 0.75, 1.0])
+    ratios, scores = np.array([0.25, 0.5, 0.75]), np.array([0.7, 0.5, 0.9])
+    (gates,) = drop_gates(rows, [ratios], [scores], 0.95)
+    np.testing.assert_allclose(gates, [0.35, 0.35, 0.05])
