@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -320,9 +321,15 @@ def test_help_lists_the_verbs_and_a_missing_argument_is_a_mistake(command: Comma
         verb in out
         for verb in ("search", "resume", "finetune", "export", "bench", "inspect", "train", "report")
     )
+    assert "..." not in out.replace("COMMAND [ARGS]...", "")  # no verb's line is cut
     code, _, err = command("search", cwd=tmp_path)
     assert code == 2
     assert "CONFIG" in err
+
+
+def test_the_version_is_that_of_the_package(command: Command, tmp_path: Path) -> None:
+    code, out, _ = command("--version", cwd=tmp_path)
+    assert (code, out.split()) == (0, ["autoprune", metadata.version("autoprune")])
 
 
 def test_inspect_shows_groups_costs_and_memory(command: Command, tmp_path: Path) -> None:

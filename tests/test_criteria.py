@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -311,6 +312,41 @@ def test_a_criterion_of_the_users_own() -> None:
         make_plan(residual(), 0.5, short)
 
 
+def test_the_importance_of_a_users_criterion_is_an_array_whatever_it_gives() -> None:
+    def scales(given: CriterionInput) -> Any:
+        return {group.name: nn.Parameter(torch.ones(group.width)) for group in given.groups}
+
+    found = importance(residual(), scales)
+    assert {type(values) for values in found.values()} == {np.ndarray}
+    assert {values.dtype for values in found.values()} == {np.dtype(np.float64)}
+
+    def nothing(given: CriterionInput) -> Any:
+        return None
+
+    with pytest.raises(PlanError, match=r'criterion "nothing": it gave a NoneType, expected \{group name'):
+        importance(residual(), nothing)
+
+
+IMAGES, LABELS = torch.zeros(4, 3, 2, 2), torch.zeros(4, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("batch", "loss", "said"),
+    [
+        ((IMAGES[0], LABELS[0]), None, "expected 4D input"),
+        ((IMAGES, LABELS + 77), None, "IndexError"),
+        ((IMAGES, LABELS), nn.CrossEntropyLoss(reduction="none"), "scalar outputs"),
+        ((IMAGES, LABELS), lambda outputs, targets: 3.0, "TypeError"),
+    ],
+    ids=["no batch axis", "labels out of range", "a loss each", "no tensor"],
+)
+def test_a_batch_without_a_gradient_is_told_in_one_line(batch: Any, loss: Any, said: str) -> None:
+    with pytest.raises(DataError, match=r'^criterion "taylor": the gradient of the loss failed') as caught:
+        importance(residual(), "taylor", [batch], loss)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("ratio", "message"),
     [
@@ -335,6 +371,8 @@ def test_bad_criteria_and_data() -> None:
     traced = residual()
     with pytest.raises(PlanError, match=r'criterion: unknown name "tailor"\. Did you mean "taylor"\?'):
         importance(traced, "tailor")
+    with pytest.raises(PlanError, match=r"seed: got -1, expected 0 or more\."):
+        importance(traced, "random", seed=-1)
     with pytest.raises(PlanError, match='criterion "taylor": needs batches of data'):
         importance(traced, "taylor")
     with pytest.raises(DataError, match="the data gave no batch"):

@@ -12,6 +12,7 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,7 +31,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Search smaller versions of a trained PyTorch vision model under a budget.",
 )
 console = Console()
 
@@ -48,6 +48,24 @@ Storage = Annotated[
     str | None,
     typer.Option("--storage", metavar="URL", help="The study's storage; default runs/STUDY.db."),
 ]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        console.print(f"autoprune {metadata.version('autoprune')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version.")
+    ] = False,
+) -> None:
+    """Search smaller versions of a trained PyTorch vision model under a budget.
+
+    All keys of a config, with their defaults, are listed by: python -m pydoc autoprune.settings
+    """
 
 
 @app.command()
@@ -79,7 +97,7 @@ def resume(
         typer.Option("--take-over", help="Also run the trials again that other hosts held; they are gone."),
     ] = False,
 ) -> None:
-    """Go on with a search that was stopped or killed, from its storage; model and data are read again."""
+    """Go on with a search that was stopped or killed. Its storage has all but model and data."""
     from autoprune import pipeline
 
     url = pipeline.find_storage(study, storage)
@@ -99,7 +117,7 @@ def best(
     size: Annotated[str | None, typer.Option(help='Saved, at most so large: "5MB", "40%".')] = None,
     peak_memory: Annotated[str | None, typer.Option(help='Running, at most so much: "20MB", "60%".')] = None,
 ) -> None:
-    """Pick the best trial of a study within limits; nothing is tried anew, and the search may still run."""
+    """Pick the best trial of a study within limits. Nothing is tried anew; the search may still run."""
     from autoprune import pipeline
     from autoprune.report import cost_table, trial_table, widths_table
     from autoprune.report.tables import cost_notes
@@ -129,7 +147,7 @@ def finetune(
     ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Retrain the best plan of a study fully and evaluate it once on the test part; goes on where it was."""
+    """Train the best plan of a study fully. It is tested once; a finetune that was stopped goes on."""
     from autoprune import pipeline
     from autoprune.cli.tables import finetune_table
     from autoprune.study.storage import study_command
@@ -148,7 +166,7 @@ def finetune(
 
 @app.command()
 def train(config: ConfigSource, overrides: Overrides = None) -> None:
-    """Train the dense model with a clean validation part, and note beside it what it has seen."""
+    """Train the dense model with a clean validation part. What it has seen is noted beside it."""
     from autoprune import pipeline
     from autoprune.config import load_config
 
@@ -160,7 +178,7 @@ def train(config: ConfigSource, overrides: Overrides = None) -> None:
 
 @app.command()
 def inspect(config: ConfigSource, overrides: Overrides = None) -> None:
-    """Show groups, costs, reachable budgets, frozen layers and the memory needed, before any training."""
+    """Show groups, costs and budgets before any training. Also frozen layers and the memory needed."""
     from autoprune import pipeline
     from autoprune.cli.tables import group_table, inspection_notes, inspection_table
     from autoprune.config import load_config
@@ -187,7 +205,7 @@ def export(
         bool, typer.Option("--dense", help="The dense model of the study, to be timed beside the small one.")
     ] = False,
 ) -> None:
-    """Write the small model for another runtime, and check that it computes the same."""
+    """Write the small model for another runtime. What was written has to compute the same."""
     from autoprune import pipeline
 
     report = pipeline.export(target, format_name, output=output, storage=storage, dense=dense)
@@ -219,7 +237,7 @@ def bench(
         typer.Option("--shape", metavar="[NAME=]SIZES", help="Sizes that a file leaves free: 1x3x224x224."),
     ] = None,
 ) -> None:
-    """Time exported models side by side, each in its runtime, with the ratio of each to the first."""
+    """Time exported models side by side. Each runs in its runtime; ratios are to the first."""
     from autoprune import pipeline
     from autoprune.cli.tables import bench_notes, bench_table
 
@@ -242,7 +260,7 @@ def report(
     storage: Storage = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The plot, a PNG file.")] = None,
 ) -> None:
-    """Print a study's trials and plot score against MACs and against evaluations."""
+    """Print a study's trials and plot their scores. Plots are against MACs and against evaluations."""
     from autoprune import pipeline
     from autoprune.report import failure_table, front_table, summary_notes, trial_table
     from autoprune.report.tables import next_command

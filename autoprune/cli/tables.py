@@ -81,7 +81,7 @@ def inspection_notes(inspection: Inspection) -> list[str]:
             )
             for row in inspection.groups
         ),
-        f"{inspection.variables} keep ratios are searched.",
+        f"{inspection.variables} keep ratio{' is' if inspection.variables == 1 else 's are'} searched.",
     ]
     if inspection.problem:
         notes.append(f"The budget cannot be met: {inspection.problem}")

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from autoprune.criteria.base import (
     Criterion,
@@ -26,6 +28,7 @@ from autoprune.criteria.gradients import taylor
 from autoprune.criteria.plans import plan_from_importance, resolve_widths
 from autoprune.criteria.weights import bn, fpgm, l1, l2, random
 from autoprune.errors import PlanError, unknown
+from autoprune.graph.groups import ChannelGroup
 from autoprune.graph.plan import Plan
 
 __all__ = [
@@ -70,8 +73,9 @@ def importance(
         {group name: float64 [width]}; the higher, the rather kept.
 
     Raises:
-        PlanError: an unknown criterion, one without the data it needs, or an importance that is not finite.
-        DataError: data without batches of (inputs, targets).
+        PlanError: an unknown criterion, one without the data it needs, an importance that is not finite or
+            has not the group's width, or a negative seed.
+        DataError: data without batches of (inputs, targets) that model and loss take.
     """
     name = criterion if isinstance(criterion, str) else getattr(criterion, "__name__", "(yours)")
     if isinstance(criterion, str):
@@ -79,21 +83,31 @@ def importance(
             raise PlanError(unknown("criterion", criterion, CRITERIA))
         criterion = CRITERIA[criterion]
     groups = tuple(group for group in prunable.groups if group.frozen is None)
+    if seed < 0:
+        raise PlanError(f"seed: got {seed}, expected 0 or more.")
     with undisturbed(prunable.model, seed), torch.no_grad():
-        result = criterion(CriterionInput(prunable.model, groups, data, loss, seed))
-    for group in groups:
-        values = result.get(group.name)
-        if values is None or np.shape(values) != (group.width,):
+        result: object = criterion(CriterionInput(prunable.model, groups, data, loss, seed))
+        if not isinstance(result, Mapping):
             raise PlanError(
-                f'criterion "{name}": group "{group.name}" needs an importance of shape ({group.width},), '
-                f"got {'none' if values is None else np.shape(values)}."
+                f'criterion "{name}": it gave a {type(result).__name__}, expected {{group name: importance}}.'
             )
-        if not np.isfinite(values).all():
-            raise PlanError(
-                f'criterion "{name}": the importance of group "{group.name}" is not finite; the weights '
-                "or the data hold NaN or infinity."
-            )
-    return result
+        return {group.name: _checked(name, group, result.get(group.name)) for group in groups}
+
+
+def _checked(name: str, group: ChannelGroup, values: Any) -> NDArray[np.float64]:
+    """Return a group's importance as float64 [width], whatever kind of array the criterion gave."""
+    if values is None or np.shape(values) != (group.width,):
+        raise PlanError(
+            f'criterion "{name}": group "{group.name}" needs an importance of shape ({group.width},), '
+            f"got {'none' if values is None else np.shape(values)}."
+        )
+    array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
+    if not np.isfinite(array).all():
+        raise PlanError(
+            f'criterion "{name}": the importance of group "{group.name}" is not finite; the weights '
+            "or the data hold NaN or infinity."
+        )
+    return array
 
 
 def make_plan(

@@ -24,7 +24,7 @@ from autoprune.criteria.base import (
     channel_slices,
     is_input_side,
 )
-from autoprune.errors import DataError, PlanError
+from autoprune.errors import DataError, PlanError, is_out_of_memory, summary_of
 
 TAYLOR_BATCHES = 10
 """Batches that the importance is averaged over; the data's first ones, all where it has fewer."""
@@ -38,7 +38,8 @@ def taylor(given: CriterionInput) -> Importance:
 
     Raises:
         PlanError: no data is given.
-        DataError: the data holds no batch, or other things than (inputs, targets).
+        DataError: the data holds no batch, or other things than (inputs, targets), or a batch from which
+            model or loss give no gradient.
 
     Reference: Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019, section 3.1,
     equations 7 and 8. Differs in the model's mode: eval, so that BatchNorm's statistics stay.
@@ -87,9 +88,19 @@ def _gradients(
         inputs, targets = _unpack(batch, device)
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         arguments, keywords = _as_call(inputs)
-        with torch.enable_grad():
-            outputs = torch.func.functional_call(model, {**state, **buffers, **leaves}, arguments, keywords)
-            gradients = torch.autograd.grad(loss(outputs, targets), list(leaves.values()), allow_unused=True)
+        try:
+            with torch.enable_grad():
+                tensors = {**state, **buffers, **leaves}
+                outputs = torch.func.functional_call(model, tensors, arguments, keywords)
+                lost = loss(outputs, targets)
+                gradients = torch.autograd.grad(lost, list(leaves.values()), allow_unused=True)
+        except Exception as error:  # whatever a user's model, data and loss raise together
+            if is_out_of_memory(error):
+                raise
+            raise DataError(
+                f'criterion "taylor": the gradient of the loss failed on a batch ({summary_of(error)}); '
+                "expected batches (inputs, targets) that model and loss take, and a loss that is one number."
+            ) from error
         yield {
             names[name]: torch.zeros_like(leaf) if gradient is None else gradient
             for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True)

@@ -43,6 +43,27 @@ def check_names(config: RunConfig, *, measured: bool = False) -> None:
     Raises:
         ConfigError: the first that is wrong, with the nearest known name.
     """
+    check_search(config)
+    search = config.search
+    device = resolve_device(search.device)
+    if search.setting != AUTO:
+        named_setting(search.setting, device)
+    make_task(config.task.loss, config.task.metric)
+    check_amounts(config.budget, required=not objective_costs(search))
+    parse_rungs(config.score)
+    _check_latency(config, measured)
+    schedule_of(config.train)
+    schedule_of(config.supernet)
+    if config.finetune.epochs:
+        schedule_of(config.finetune)
+
+
+def check_search(config: RunConfig) -> None:
+    """Refuse names in [search] that there are not, or that do not go together, and rates that breed nothing.
+
+    Raises:
+        ConfigError: the first that is wrong, with the nearest known name.
+    """
     search = config.search
     costs = objective_costs(search)
     check_sampler(search.sampler, 1 + len(costs))
@@ -59,17 +80,6 @@ def check_names(config: RunConfig, *, measured: bool = False) -> None:
             raise ConfigError(unknown("search.warm_starts", name, WARM_STARTS))
     if search.sampler == "evolution":
         settled_rates(rates_of(config.evolution), search.trials, 1)
-    device = resolve_device(search.device)
-    if search.setting != AUTO:
-        named_setting(search.setting, device)
-    make_task(config.task.loss, config.task.metric)
-    check_amounts(config.budget, required=not costs)
-    parse_rungs(config.score)
-    _check_latency(config, measured)
-    schedule_of(config.train)
-    schedule_of(config.supernet)
-    if config.finetune.epochs:
-        schedule_of(config.finetune)
 
 
 def _check_latency(config: RunConfig, measured: bool) -> None:

@@ -20,6 +20,7 @@ from autoprune.data import DeviceLoader
 from autoprune.errors import BudgetError, ConfigError, PlanError, summary_of
 from autoprune.graph import Cost, Prunable
 from autoprune.pipeline.amounts import KEYS, resolve_budget
+from autoprune.pipeline.checks import check_search
 from autoprune.pipeline.dense import Dense, load_dense
 from autoprune.pipeline.events import Watcher, silent
 from autoprune.pipeline.latency import LatencyTables, settle_divisor
@@ -36,6 +37,7 @@ from autoprune.pipeline.problem import (
     space_spec,
     trace_dense,
 )
+from autoprune.pipeline.scoring import parse_rungs
 from autoprune.settings import RunConfig
 from autoprune.space import Budget, SearchSpace, build_space
 
@@ -111,6 +113,8 @@ def inspect(config: RunConfig, *, watch: Watcher = silent) -> Inspection:
         AutopruneError: the model, the data or the search space cannot be had.
     """
     config = settle(config)
+    check_search(config)
+    parse_rungs(config.score)
     dense = load_dense(config, trained=False)
     config, _ = settle_divisor(config, dense, watch)
     prunable = trace_dense(dense, config)

@@ -120,7 +120,8 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
     dense_score = evaluate(copy.deepcopy(dense.model), dense.data.val, dense.task, setting)
     if not math.isfinite(dense_score):
         raise ConfigError(f"task.metric: {config.task.metric} is {dense_score} for the dense model.")
-    watch(Stage(f"dense model: {config.task.metric} {dense_score:.4f} on the validation part"))
+    source = f" ({config.model.checkpoint})" if config.model.checkpoint else ""
+    watch(Stage(f"dense model{source}: {config.task.metric} {dense_score:.4f} on the validation part"))
     ranked = rank_channels(dense, problem, config.search.criterion, config.search.seed)
     ground = Ground(dense, problem, config, setting, ranked, watch)
     chosen = {
@@ -132,7 +133,7 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
         "dense_widths": {group.name: group.width for group in problem.prunable.searchable},
         "relaxed": dict(problem.space.relaxed),
         **measured,
-        "statistics": measure_statistics(ground),
+        "statistics": measure_statistics(ground, config.search.sampler),
         "warm_starts": choose_warm_starts(ground),
     }
     with _quiet_optuna():
@@ -188,7 +189,11 @@ def resume(
         opened.store_config(dataclasses.asdict(config))
         tell_idle(config, watch, only=[override.partition("=")[0].strip() for override in overrides])
     done = sum(record.has_ended for record in opened.records())
-    watch(Stage(f"resuming {study}: {done} of {config.search.trials} trials are done"))
+    if done >= config.search.trials:
+        asked = config.search.trials
+        watch(Stage(f"{study}: {done} trials are done, and search.trials is {asked}: none is left to run"))
+    else:
+        watch(Stage(f"resuming {study}: {done} of {config.search.trials} trials are done"))
     if not take_over:
         _tell_held_elsewhere(opened, watch)
     return _run(opened, running, dense, problem, watch, take_over=take_over)

@@ -234,9 +234,8 @@ STATISTICS: dict[str, Callable[[Ground], dict[str, float]]] = {
 """Name of the statistic, and of the sampler that draws by it -> {variable: value}, higher where cuts hurt."""
 
 
-def measure_statistics(ground: Ground) -> dict[str, dict[str, float]]:
-    """Measure the statistic that the config's sampler draws by; none where it needs none."""
-    sampler = ground.config.search.sampler
+def measure_statistics(ground: Ground, sampler: str) -> dict[str, dict[str, float]]:
+    """Measure the statistic that a sampler draws by; none where it needs none."""
     return {sampler: STATISTICS[sampler](ground)} if sampler in STATISTICS else {}
 
 

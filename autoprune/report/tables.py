@@ -237,8 +237,9 @@ def _meaning(summary: StudySummary) -> str:
 
 def _about_front(summary: StudySummary) -> str:
     return (
-        f"The front has {len(summary.front)} trials: every other scores no higher at no less. Any of them "
-        "can be picked by a limit on its costs, and finetuned by its number."
+        f"The front has {len(summary.front)} {'trials' if len(summary.front) > 1 else 'trial'}: every other "
+        "scores no higher at no less. Any of them can be picked by a limit on its costs, and finetuned by "
+        "its number."
     )
 
 

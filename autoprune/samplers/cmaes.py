@@ -73,9 +73,10 @@ class _FromTheBest(CmaEsSampler):
 def make_cmaes(brief: Brief) -> BaseSampler:
     """Make Optuna's CMA-ES with the usual population, 4 + 3 ln k, but at most a fifth of the trials.
 
-    The first mean is the best complete warm start, or the centre of the space where there is none; its spread
-    is a sixth of each range. Optuna's starts from the centre and learns nothing from warm starts, as it did
-    not draw them; its own way to use them, `source_trials`, needs ten and cannot be separable.
+    The population is 4 at least. The first mean is the best complete warm start, or the centre of the space
+    where there is none; its spread is a sixth of each range. Optuna's starts from the centre and learns
+    nothing from warm starts, as it did not draw them; its own way to use them, `source_trials`, needs ten and
+    cannot be separable.
 
     Reference: Hansen, "The CMA Evolution Strategy: A Tutorial", 2016, table 1; separable from 50 variables on
     (Ros and Hansen, "A Simple Modification in CMA-ES Achieving Linear Time and Space Complexity", 2008).

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.engines import TrialRunner
-from autoprune.pipeline.statistics import STATISTICS, Ground
+from autoprune.pipeline.statistics import Ground, measure_statistics
 from autoprune.pipeline.warm_starts import choose_warm_starts, enqueue_missing
 from autoprune.samplers import SAMPLERS
 from autoprune.study import create_study
@@ -85,7 +85,7 @@ def run(setup: str, seed: int, method: Method) -> list[dict[str, object]]:
     """Run one search and return a row a trial."""
     ground = ground_of(setup, seed)
     before = time.perf_counter()
-    statistics = _statistics(ground, method.sampler)
+    statistics = measure_statistics(ground, method.sampler)
     seconds = time.perf_counter() - before
     warm = _warm_starts(setup, seed) if method.warm else {}
     study = create_study("sqlite:///:memory:", "curve", config={}, identity={}, chosen={"warm_starts": warm})
@@ -141,10 +141,6 @@ def _warm_starts(setup: str, seed: int) -> dict[str, Any]:
     if (setup, seed) not in _MEASURED:
         _MEASURED[setup, seed] = choose_warm_starts(ground_of(setup, seed))
     return _MEASURED[setup, seed]
-
-
-def _statistics(ground: Ground, sampler: str) -> dict[str, dict[str, float]]:
-    return {sampler: STATISTICS[sampler](ground)} if sampler in STATISTICS else {}
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def by_default_search(*more: str) -> Method:
 
 def by_random_search(setup: str, seed: int) -> Candidate:
     """Take the best of the 300 random candidates of the curves."""
-    rows = [r for r in rows_of(HERE / "curves" / f"{setup}-{seed}.csv") if r["method"] == f"random-{LARGE}"]
+    rows = [row for row in _curves_of(setup, seed) if row["method"] == f"random-{LARGE}"]
     best = max(rows, key=lambda row: float(row["score"]))
     return of_widths(
         setup, seed, widths_of(setup, seed, best["widths"]), max(float(row["seconds"] or 0) for row in rows)
@@ -156,8 +156,25 @@ def by_random_search(setup: str, seed: int) -> Candidate:
 
 def by_one_ratio(setup: str, seed: int) -> Candidate:
     """Take the warm start "uniform"."""
-    rows = [r for r in rows_of(HERE / "curves" / f"{setup}-{seed}.csv") if "uniform" in r["origin"]]
-    return of_widths(setup, seed, widths_of(setup, seed, rows[0]["widths"]), 0.0)
+    uniform = next(row for row in _curves_of(setup, seed) if "uniform" in row["origin"])
+    return of_widths(setup, seed, widths_of(setup, seed, uniform["widths"]), 0.0)
+
+
+def _curves_of(setup: str, seed: int) -> list[dict[str, str]]:
+    """Return the trials of the curves; those of the random search and of one with warm starts are needed.
+
+    Raises:
+        SystemExit: they are not there yet.
+    """
+    path = HERE / "curves" / f"{setup}-{seed}.csv"
+    rows = rows_of(path)
+    drawn = sum(row["method"] == f"random-{LARGE}" for row in rows)
+    if drawn < LARGE or not any("uniform" in row["origin"] for row in rows):
+        raise SystemExit(
+            f"{path}: {drawn} random candidates, expected {LARGE} and the warm start uniform; run "
+            f"`python -m experiments.search_efficiency.curves --setups {setup} --seeds {seed}` first."
+        )
+    return rows
 
 
 def by_torch_pruning(importance: str) -> Method:

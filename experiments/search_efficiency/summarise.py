@@ -119,7 +119,7 @@ def _verdict(methods: Mapping[str, BySeed]) -> str:
     difference = paired(at, {seed: curve.best[-1] for seed, curve in large.items()})
     if difference is None:
         return ""
-    above = "reaches" if difference.mean >= 0 else "misses"
+    above = "misses" if difference.mean < 0 else "reaches on the mean" if difference.low < 0 else "reaches"
     return (
         f"The default ({DEFAULT}, {EVALUATIONS} trials) {above} the best of {LARGE} random ones: "
         f"{difference.text()} points over {difference.seeds} seed(s), in {_share_of_seconds(mine, large)} of "

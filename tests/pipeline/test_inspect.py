@@ -39,6 +39,19 @@ def test_an_inspection_of_the_default() -> None:
     assert inspection.memory_bytes > 4 * int(inspection.dense_cost.params)
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("search.sampler=TPE", r'search\.sampler: unknown name "TPE"\. Did you mean "tpe"\?'),
+        ("search.pruner=medain", r'search\.pruner: unknown name "medain"\. Did you mean "median"\?'),
+        ("score.rungs=['10 stesp']", "score.rungs"),
+    ],
+)
+def test_names_that_a_search_would_refuse_are_refused(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        inspect(load_config("digits", [override]))
+
+
 def test_a_budget_out_of_reach_is_explained_and_the_rest_is_shown() -> None:
     inspection = inspect(load_config("digits", ["budget.flops=0.1%"]))
     assert f"{inspection.smallest.flops:,} FLOPs is the smallest reachable" in inspection.problem

@@ -145,7 +145,7 @@ def test_a_statistic_is_lowest_where_half_the_channels_can_go(
     model: nn.Module, data: VisionData, statistic: str
 ) -> None:
     ground = make_ground(model, data, f"search.sampler={statistic}")
-    found = measure_statistics(ground)
+    found = measure_statistics(ground, ground.config.search.sampler)
     assert found.keys() == {statistic}
     values = found[statistic]
     assert values.keys() == {variable.name for variable in ground.problem.space.variables}
@@ -187,7 +187,7 @@ def test_a_search_draws_by_the_statistic_that_it_measured(
 
 
 def test_samplers_that_need_no_statistic_measure_none(model: nn.Module, data: VisionData) -> None:
-    assert measure_statistics(make_ground(model, data, "search.sampler=tpe")) == {}
+    assert measure_statistics(make_ground(model, data), "tpe") == {}
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-6, 50.0])
