@@ -32,12 +32,13 @@ _STOP_TIMEOUT_S = 5.0
 
 @dataclass
 class _Worker:
-    """A worker as this process sees it; `job` is what it works on."""
+    """A worker as this process sees it; `job` is what it works on, `broken` why it has no scorer."""
 
     process: BaseProcess
     pipe: Connection
     ready: bool = False
     job: Job | None = None
+    broken: str = ""
 
 
 def check_processes(workers: Workers, device: str | None = None) -> None:
@@ -68,7 +69,7 @@ def run_processes(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers
     try:
         for _ in range(min(workers.number, runner.left())):
             _spawn(pool, make_scorer, workers.threads)
-        unready_deaths = 0
+        unready_deaths, any_was_ready = 0, False
         while any(worker.job is not None or not worker.ready for worker in pool) or _feed(runner, pool):
             ends = {worker.pipe: worker for worker in pool}
             for pipe in wait(list(ends)):
@@ -83,9 +84,12 @@ def run_processes(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers
                     pool.remove(worker)
                     _spawn(pool, make_scorer, workers.threads)
                 else:
+                    if message[0] == "broken" and any_was_ready:
+                        worker.broken = message[1]  # what others could may pass; its process ends now
+                        continue
                     _handle(runner, worker, message)
                     if message[0] == "ready":
-                        unready_deaths = 0
+                        unready_deaths, any_was_ready = 0, True
             _feed(runner, pool)
     finally:
         _stop(pool)
@@ -136,9 +140,10 @@ def _bury(runner: TrialRunner, worker: _Worker) -> None:
 
 
 def _no_worker_gets_ready(runner: TrialRunner, worker: _Worker, deaths: int) -> StudyError:
+    reason = worker.broken or f"exit code {worker.process.exitcode}; out of memory?"
     return StudyError(
-        f"{runner.study.name}: {deaths} workers died one after the other before they were ready (exit code "
-        f'{worker.process.exitcode}; out of memory?). Lower search.workers, or use engine = "serial".'
+        f"{runner.study.name}: {deaths} workers died one after the other before they were ready ({reason}). "
+        'Lower search.workers, or use engine = "serial".'
     )
 
 

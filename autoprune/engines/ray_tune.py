@@ -33,7 +33,7 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from autoprune.engines.pruners import REDUCTION, EarlyStopping, WarmStartsClimb, has_scores, rung_step
 from autoprune.engines.serial import climb
-from autoprune.engines.trial_runner import MAX_DEATHS, Job, MakeScorer, TrialRunner
+from autoprune.engines.trial_runner import MAX_DEATHS, Job, MakeScorer, Scorer, TrialRunner
 from autoprune.engines.workers import TrialResources
 from autoprune.errors import StudyError, TrialError, reason_of, summary_of
 from autoprune.study import RungScore
@@ -135,6 +135,8 @@ class Bridge:
         self._started: set[str] = set()
         self._exhausted = False
         self._unready_deaths = 0
+        self._broken = 0
+        self._any_scored = False
         self.cause = "no reason is known"
 
     def propose(self, key: str) -> Job | None:
@@ -157,6 +159,7 @@ class Bridge:
     def report(self, key: str, rung: RungScore) -> bool:
         """Record a score; tell whether the trial climbs on."""
         go_on = False
+        self._any_scored, self._broken = True, 0
         with self._keeping_errors():
             go_on = self._runner.report(self._jobs[key], rung)
         return go_on
@@ -168,9 +171,10 @@ class Bridge:
             return
         with self._keeping_errors():
             if result.get("broken"):
-                name = self._runner.study.name
-                where = f"a worker on {result['host']}"
-                raise StudyError(f"{name}: {where} could not make its scorer: {result['broken']}")
+                self._bear_broken(result["host"], result["broken"])
+                self._runner.requeue(job)
+                self._exhausted = False
+                return
             if result.get("failure"):
                 self._runner.fail(job, result["failure"])
             else:
@@ -203,6 +207,13 @@ class Bridge:
             for job in self._jobs.values():
                 self._runner.requeue(job)
         self._jobs.clear()
+
+    def _bear_broken(self, host: str, reason: str) -> None:
+        """End the search for a worker without a scorer, unless others have theirs: what it met may pass."""
+        self._broken += 1
+        if not self._any_scored or self._broken >= MAX_DEATHS * self._number:
+            name = self._runner.study.name
+            raise StudyError(f"{name}: a worker on {host} could not make its scorer: {reason}")
 
     def _count_unready_death(self) -> None:
         self._unready_deaths += 1
@@ -360,25 +371,34 @@ class Climb(tune.Trainable):
     """Scores one trial after the other in a worker; an iteration of Tune's is a rung."""
 
     def setup(self, config: dict[str, Any], **given: Any) -> None:
-        """Make the scorer; what that raises is told in place of a score: as an error it would be a death."""
-        here: Here = given["here"]
+        """Make the scorer, and begin the first trial."""
+        self._here: Here = given["here"]
+        self._parcel: bytes = given["parcel"]
+        self._scorer: Scorer | None = None
         self._broken = ""
-        try:
-            here.settle()
-            self._scorer = ray.cloudpickle.loads(given["parcel"])()
-        except Exception as error:
-            self._broken = summary_of(error)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begin another trial."""
         job: Job = new_config["job"]
-        self._rungs = iter(()) if self._broken else climb(self._scorer, job.widths, job.seed)
+        if self._scorer is None:
+            self._scorer = self._make_scorer()
+        self._rungs = iter(()) if self._scorer is None else climb(self._scorer, job.widths, job.seed)
         return True
+
+    def _make_scorer(self) -> Scorer | None:
+        """Return the scorer; what that raises is told in place of a score, since an error means a death."""
+        try:
+            self._here.settle()
+            scorer: Scorer = ray.cloudpickle.loads(self._parcel)()
+        except Exception as error:
+            self._broken = summary_of(error)
+            return None
+        return scorer
 
     def step(self) -> dict[str, Any]:
         """Climb one rung: {"rung": its score}, or how the trial ended."""
-        if self._broken:
+        if self._scorer is None:
             return {"done": True, "broken": self._broken, "host": socket.gethostname()}
         try:
             rung = next(self._rungs, None)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ from autoprune.study import RungScore, open_study
 from tests.engines.test_serial import TroubledMaker
 from tests.engines.toy import (
     ToyScorer,
-    Troubled,
+    TroubledStarts,
     make_broken,
     make_toy,
     new_study,
@@ -165,36 +163,18 @@ def test_what_cannot_travel_to_a_worker_is_said_in_one_line(url: str) -> None:
     assert "\n" not in str(raised.value)
 
 
-@dataclass(frozen=True)
-class DiesAsItStarts:
-    """Makes `Troubled` scorers, but kills certain processes before they have theirs; counts in a folder."""
-
-    folder: Path
-    trouble: str
-    deadly: tuple[int, ...]
-
-    def __call__(self) -> Troubled:
-        starts = self.folder.parent / "starts"
-        starts.mkdir(exist_ok=True)
-        number = len(list(starts.iterdir()))
-        (starts / str(number)).touch()
-        if number in self.deadly:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return Troubled(self.folder, self.trouble)
-
-
 @pytest.mark.slow
 def test_deaths_before_a_worker_is_ready_count_only_one_after_the_other(url: str, calls: Path) -> None:
     """Two of them, but between them a worker scored three trials; then one of those killed it."""
     runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=6)
-    run_search("processes", runner, DiesAsItStarts(calls, "dies once", deadly=(0, 2)), workers=1)
+    run_search("processes", runner, TroubledStarts(calls, "dies once", deadly=(0, 2)), workers=1)
     assert len(list((calls.parent / "starts").iterdir())) == 4
     assert [record.state for record in open_study(url, "toy").records()] == ["complete"] * 6
 
 
 def test_workers_that_never_get_ready_end_the_search(url: str, calls: Path) -> None:
     runner = toy_runner(new_study(url), sampler="random")
-    maker = DiesAsItStarts(calls, "none", deadly=tuple(range(9)))
+    maker = TroubledStarts(calls, "none", deadly=tuple(range(9)))
     with pytest.raises(StudyError, match=r"2 workers died one after the other before .* \(exit code -9; out"):
         run_search("processes", runner, maker, workers=1)
     assert open_study(url, "toy").records() == []
@@ -206,7 +186,7 @@ class Stubborn:
     def __reduce__(self) -> Any:
         raise RuntimeError("Cowardly refusing to serialize\nnon-leaf tensor")
 
-    def __call__(self) -> Troubled:
+    def __call__(self) -> ToyScorer:
         raise AssertionError("it never travels")
 
 
@@ -230,3 +210,21 @@ def test_whatever_pickling_raises_is_said_in_one_line_and_leaves_no_pipe(url: st
 def test_a_scorer_that_cannot_be_made_ends_the_search(url: str) -> None:
     with pytest.raises(StudyError, match="could not make its scorer: RuntimeError: no data"):
         run_search("processes", toy_runner(new_study(url)), make_broken, workers=1)
+
+
+@pytest.mark.slow
+def test_one_worker_that_cannot_make_its_scorer_is_replaced_where_others_could(url: str, calls: Path) -> None:
+    """The first one is killed by a trial; the next is broken, the third not."""
+    runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=6)
+    run_search("processes", runner, TroubledStarts(calls, "dies once", broken=(1,)), workers=1)
+    assert [record.state for record in open_study(url, "toy").records()] == ["complete"] * 6
+
+
+@pytest.mark.slow
+def test_workers_that_all_break_after_a_while_end_the_search_with_their_reason(url: str, calls: Path) -> None:
+    runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=6)
+    maker = TroubledStarts(calls, "dies once", broken=tuple(range(1, 9)))
+    with pytest.raises(StudyError, match=r"2 workers died .* \(RuntimeError: the disk hiccups\)\. Lower"):
+        run_search("processes", runner, maker, workers=1)
+    states = [record.state for record in open_study(url, "toy").records()]
+    assert states == ["complete"] * 3 + ["waiting"]

@@ -29,7 +29,7 @@ from autoprune.errors import ConfigError, StudyError, TrialError  # noqa: E402
 from autoprune.study import RungScore, SearchStudy, TrialRecord, open_study  # noqa: E402
 from tests.engines.test_pruners import climb, make_runner  # noqa: E402
 from tests.engines.test_serial import TROUBLES, TroubledMaker  # noqa: E402
-from tests.engines.toy import ToyScorer, make_broken, make_toy, new_study, toy_runner  # noqa: E402
+from tests.engines.toy import ToyScorer, TroubledStarts, make_broken, make_toy, new_study, toy_runner  # noqa: E402
 from tests.records import comparable  # noqa: E402
 
 OBJECT_STORE = 100 * 2**20
@@ -150,6 +150,24 @@ def test_a_scorer_that_cannot_be_made_ends_the_search(url: str) -> None:
     ):
         run_search("ray", toy_runner(new_study(url)), make_broken, workers=2)
     assert {record.state for record in open_study(url, "toy").records()} == {"waiting"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broken", [(1,), tuple(range(1, 20))], ids=["once", "for good"])
+def test_a_worker_that_cannot_make_its_scorer_is_borne_where_others_could(
+    url: str, calls: Path, broken: tuple[int, ...]
+) -> None:
+    """A trial kills the first worker; the next is broken, for one trial or for good."""
+    runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=6)
+    maker = TroubledStarts(calls, "dies once", broken=broken)
+    if len(broken) == 1:
+        run_search("ray", runner, maker, workers=1)
+        assert [record.state for record in open_study(url, "toy").records()] == ["complete"] * 6
+    else:
+        with pytest.raises(StudyError, match="could not make its scorer: RuntimeError: the disk hiccups"):
+            run_search("ray", runner, maker, workers=1)
+        states = [record.state for record in open_study(url, "toy").records()]
+        assert states == ["complete"] * 3 + ["waiting"]
 
 
 @pytest.mark.slow

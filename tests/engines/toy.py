@@ -78,6 +78,27 @@ def make_slow() -> ToyScorer:
     return ToyScorer(sleep_s=0.3)
 
 
+@dataclass(frozen=True)
+class TroubledStarts:
+    """Makes `Troubled` scorers; certain calls of it raise, or kill their process. Counts them in a folder."""
+
+    folder: Path
+    trouble: str
+    deadly: tuple[int, ...] = ()
+    broken: tuple[int, ...] = ()
+
+    def __call__(self) -> Troubled:
+        starts = self.folder.parent / "starts"
+        starts.mkdir(exist_ok=True)
+        number = len(list(starts.iterdir()))
+        (starts / str(number)).touch()
+        if number in self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if number in self.broken:
+            raise RuntimeError("the disk hiccups")
+        return Troubled(self.folder, self.trouble)
+
+
 def make_broken() -> ToyScorer:
     raise RuntimeError("no data")
 
