@@ -69,15 +69,17 @@ class Difference:
 BySeed = dict[int, Curve]
 
 
-def read_curves(seeds: Iterable[int] = SEEDS) -> dict[str, dict[str, BySeed]]:
+def read_curves(
+    seeds: Iterable[int] = SEEDS, methods: Iterable[str] = tuple(METHODS)
+) -> dict[str, dict[str, BySeed]]:
     """Return the whole searches by setup, method and seed; one that was cut off is left out."""
     found: dict[str, dict[str, BySeed]] = {}
     for setup, seed in itertools.product(SETUPS, seeds):
         rows = rows_of(HERE / "curves" / f"{setup}-{seed}.csv")
         evaluations = _evaluations(setup, seed)
-        for method, settings in METHODS.items():
+        for method in methods:
             mine = [row for row in rows if row["method"] == method]
-            if len(mine) == settings.trials:
+            if len(mine) == METHODS[method].trials:
                 found.setdefault(setup, {}).setdefault(method, {})[seed] = _curve(mine, evaluations)
     return found
 

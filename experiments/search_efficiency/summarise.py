@@ -46,17 +46,20 @@ def main() -> None:
         draw(curves, HERE / "curves.png")
     parts = (
         lambda: summarise_curves(curves, "First rung", len(METHODS) * len(SEEDS)),
-        lambda: summarise_curves(
-            read_curves(FRESH_SEEDS),
-            "First rung, fresh seeds",
-            len(FRESH_METHODS) * len(FRESH_SEEDS),
-        ),
+        lambda: summarise_fresh(FRESH_SEEDS, "First rung, fresh seeds"),
+        lambda: summarise_fresh(SEEDS + FRESH_SEEDS, "First rung, all seeds"),
         summarise_finetunes,
         summarise_correlation,
         summarise_rungs,
         summarise_workers,
     )
     write_summary(HERE, parts)
+
+
+def summarise_fresh(seeds: Sequence[int], title: str) -> Part:
+    """Tell the same of the methods that the fresh seeds were measured for."""
+    curves = read_curves(seeds, FRESH_METHODS)
+    return summarise_curves(curves, title, len(FRESH_METHODS) * len(seeds))
 
 
 def summarise_curves(curves: Mapping[str, Mapping[str, BySeed]], title: str, searches: int) -> Part:
@@ -119,7 +122,9 @@ def _verdict(methods: Mapping[str, BySeed]) -> str:
     difference = paired(at, {seed: curve.best[-1] for seed, curve in large.items()})
     if difference is None:
         return ""
-    above = "misses" if difference.mean < 0 else "reaches on the mean" if difference.low < 0 else "reaches"
+    above = "reaches" if difference.mean >= 0 else "misses"
+    if difference.low < 0 <= difference.high:
+        above += " on the mean"
     return (
         f"The default ({DEFAULT}, {EVALUATIONS} trials) {above} the best of {LARGE} random ones: "
         f"{difference.text()} points over {difference.seeds} seed(s), in {_share_of_seconds(mine, large)} of "
