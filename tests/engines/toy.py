@@ -74,6 +74,11 @@ def make_toy() -> ToyScorer:
     return ToyScorer()
 
 
+def make_paced() -> ToyScorer:
+    """Return one whose trials take long enough to be killed between two of them, on a busy machine too."""
+    return ToyScorer(sleep_s=0.02)
+
+
 def make_slow() -> ToyScorer:
     return ToyScorer(sleep_s=0.3)
 
@@ -173,7 +178,7 @@ def main(url: str, sampler: str, pruner: str, engine: str, events: str, *objecti
     names = [each.study_name for each in open_storage(url, create=True).get_all_studies()] if exists else []
     study = open_study(url, "toy") if "toy" in names else new_study(url, objectives or ("score",))
     runner = toy_runner(study, sampler, TRIALS, pruner, count)
-    make = make_toy if engine == "serial" else make_slow
+    make = make_paced if engine == "serial" else make_slow
     print("ready", flush=True)
     run_search(engine, runner, make, workers=2)
 
