@@ -34,3 +34,8 @@ def asks_for_supernet(rungs: Sequence[str]) -> bool:
         rungs: as [score] names them.
     """
     return rungs[0].strip() == SUPERNET
+
+
+def is_supernet_alone(rungs: Sequence[str]) -> bool:
+    """Whether no rung trains what the supernet gave: the best can be exported as it was scored."""
+    return asks_for_supernet(rungs) and len(rungs) == 1

@@ -26,7 +26,7 @@ from autoprune.pipeline.finetuned import BEST, is_untrained, saved_folder, saved
 from autoprune.pipeline.identity import WEIGHTS
 from autoprune.pipeline.places import find_storage
 from autoprune.pipeline.stored import stored_config
-from autoprune.rungs import asks_for_supernet
+from autoprune.rungs import is_supernet_alone
 from autoprune.study import SearchStudy, open_study
 from autoprune.study.storage import study_command
 from autoprune.train import weights_hash
@@ -128,8 +128,7 @@ def _saved_folder(target: str | os.PathLike[str], storage: str | None) -> Path:
     study = open_study(find_storage(str(target), storage), str(target))
     config = stored_config(study)
     folder = saved_folder(study, config)
-    is_scored_so = asks_for_supernet(config.score.rungs) and len(config.score.rungs) == 1
-    if is_scored_so and (not folder.is_dir() or is_untrained(study, folder)):
+    if is_supernet_alone(config.score.rungs) and (not folder.is_dir() or is_untrained(study, folder)):
         return finetune(study.name, study.url, overrides=["finetune.epochs=0"]).folder
     if not folder.is_dir():
         raise ExportError(f"{target}: {_nothing_yet(study, folder.parent)}")

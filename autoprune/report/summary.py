@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from autoprune.errors import StudyError
 from autoprune.graph import COSTS
 from autoprune.report.agreement import RungAgreement, agreements
-from autoprune.rungs import asks_for_supernet
+from autoprune.rungs import asks_for_supernet, is_supernet_alone
 from autoprune.study import SearchStudy, TrialRecord
 from autoprune.study.front import front_of
 from autoprune.study.records import cost_of
@@ -69,7 +69,7 @@ class StudySummary:
     @property
     def is_export_as_scored(self) -> bool:
         """Whether the best can be exported without a finetune: no rung trained what the supernet gave."""
-        return self.by_supernet and len(self.rungs) == 1
+        return is_supernet_alone(self.rungs)
 
     @property
     def shown_costs(self) -> tuple[str, ...]:
