@@ -17,6 +17,8 @@ PACKAGE = Path(__file__).parents[1] / "autoprune"
 ARROWS = {
     "errors": "",
     "atomic": "errors",
+    "files": "",
+    "schema": "errors",
     "arrays": "",
     "dtypes": "",
     "settings": "",

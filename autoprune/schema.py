@@ -1,0 +1,73 @@
+"""Checks values from JSON or TOML against a schema, and says the first problem in one line.
+
+facts = read_as(Facts, values, where="fm-50", error=StudyError, advice="restore the database.")
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Hashable
+from functools import cache
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from autoprune.errors import AutopruneError
+
+T = TypeVar("T")
+
+_brief = reprlib.Repr()
+_brief.maxlevel, _brief.maxdict, _brief.maxlist = 2, 3, 3
+_brief.maxstring = _brief.maxlong = _brief.maxother = 40
+
+
+class Strict(BaseModel):
+    """A schema whose numbers are finite and whose values have the types that it names; more keys may follow.
+
+    Keys that a later version adds are kept, and so is the file readable by this one.
+    """
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, frozen=True)
+
+
+def read_as(kind: type[T], values: Any, *, where: str, error: type[AutopruneError], advice: str) -> T:
+    """Return values as an object of a type that pydantic can check.
+
+    Args:
+        kind: a `Strict` model, a dataclass or a type such as `dict[str, int]`.
+        values: from JSON or TOML.
+        where: what the values were read from; opens the message.
+        error: class of the error to raise.
+        advice: what the user can do; ends the message.
+
+    Raises:
+        AutopruneError: of the class given; a value is missing or of another type than expected.
+    """
+    try:
+        adapter: TypeAdapter[T] = _adapter(kind)
+        return adapter.validate_python(values)
+    except ValidationError as invalid:
+        raise error(f"{where}: {_first_problem(invalid)}; {advice}") from None
+    except RecursionError:
+        raise error(f"{where}: lists and objects are nested too deep; {advice}") from None
+
+
+@cache
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _first_problem(invalid: ValidationError) -> str:
+    """Return "key.key: got X, expected Y" for the first problem that pydantic reports."""
+    first = invalid.errors(include_url=False)[0]
+    place = ".".join(_brief.repr(part).strip("'\"") for part in first["loc"])
+    if first["type"] == "missing":
+        return f"{place} is missing"
+    message = first["msg"]
+    expected = message.removeprefix("Input should be ").removeprefix("Value error, ")
+    if first["type"] in ("model_type", "dataclass_type", "dict_type"):
+        expected = "keys with values"
+    problem = f"got {_brief.repr(first['input'])}, expected {expected}"
+    if expected == message:
+        problem = f"got {_brief.repr(first['input'])} ({message[:1].lower()}{message[1:]})"
+    return f"{place}: {problem}" if place else problem
