@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable
 
 _LONGEST_LINE = 500
+_LONGEST_VALUE = 100
 
 HIDDEN = "***"
 """What stands in a URL that is shown in place of its password."""
@@ -73,20 +74,47 @@ class TrialError(AutopruneError):
 
 def reason_of(error: BaseException) -> str:
     """Return why something failed, in one line and without the path that the message names already."""
-    text = (error.strerror if isinstance(error, OSError) else None) or str(error).strip()
-    return text.splitlines()[0].rstrip() if text else type(error).__name__
+    text = (error.strerror if isinstance(error, OSError) else None) or text_of(error).strip()
+    return shortened(text.splitlines()[0].rstrip()) if text else type(error).__name__
 
 
 def summary_of(error: BaseException) -> str:
     """Return an error of code that is not ours in one line, its type and its text, cut at 500 characters."""
-    text = " ".join(str(error).split())
+    text = text_of(error).strip()
     kind = type(error).__name__
-    return (f"{kind}: {text}" if text else kind)[:_LONGEST_LINE]
+    return shortened(f"{kind}: {text}" if text else kind)
+
+
+def text_of(error: object) -> str:
+    """Return the text of an error or of a value that is not ours: classes of users may fail to give one."""
+    try:
+        return str(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # whatever a user's __str__ or __repr__ raises
+        return "no text, its __str__ failed"
+
+
+def shown_value(value: object) -> str:
+    """Return a value that is not ours as a message shows it: on one line, cut at 100 characters."""
+    try:
+        text = repr(value)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # whatever a user's __repr__ raises
+        text = f"a {type(value).__name__}"
+    return shortened(text, _LONGEST_VALUE)
+
+
+def shortened(text: str, longest: int = _LONGEST_LINE) -> str:
+    """Return a text in one line, cut with "..." at so many characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= longest else f"{line[: longest - 3]}..."
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error says that memory ran out: torch's, on CUDA and on the CPU, is a RuntimeError."""
-    said = str(error).lower()
+    said = text_of(error).lower()
     known = ("out of memory", "not enough memory", "allocate memory")
     return isinstance(error, MemoryError) or any(words in said for words in known)
 

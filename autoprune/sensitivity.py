@@ -27,6 +27,7 @@ from autoprune.precision import Setting
 from autoprune.rebuild import rebuild
 from autoprune.task import Task, main_output
 from autoprune.train import evaluate, recalibrate
+from autoprune.usercode import forward
 
 Cut = Mapping[str, int]
 """{group name: width}; groups that it does not name are whole."""
@@ -131,7 +132,7 @@ def _logits(outputs: Tensor) -> Tensor:
 
 def _outputs(model: nn.Module, batches: Loader, setting: Setting) -> list[Tensor]:
     with torch.inference_mode(), setting.autocast():
-        return [main_output(model(setting.arrange(inputs))).float().cpu() for inputs, _ in batches]
+        return [main_output(forward(model, setting.arrange(inputs))).float().cpu() for inputs, _ in batches]
 
 
 def _mean(values: Sequence[float], batches: Sequence[Tensor]) -> float:

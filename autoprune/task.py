@@ -9,6 +9,7 @@ Before: names from a config (or functions from a script). After: `train` and `sc
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import SupportsFloat
@@ -17,7 +18,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from autoprune.errors import ConfigError, summary_of
+from autoprune.errors import ConfigError
+from autoprune.usercode import call_plain, guarded
 from autoprune.userfunction import look_up, reference
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -66,9 +68,14 @@ class Task:
         """Try loss and metric on one batch.
 
         Raises:
-            ConfigError: one of them raises, or gives something else than one number.
+            ConfigError: one of them raises or does not give one number, or the loss is not finite.
         """
-        _one_number("loss", self.loss, outputs, targets)
+        loss = _one_number("loss", self.loss, outputs, targets)
+        if not math.isfinite(loss):
+            raise ConfigError(
+                f'task.loss: "{reference(self.loss)}" is {loss} on the first validation batch, expected a '
+                "finite number; check the loss, the weights and the scale of the images."
+            )
         self.measure(outputs, targets)
 
     def training_loss(self, label_smoothing: float = 0.0) -> LossFunction:
@@ -99,6 +106,27 @@ def make_task(loss: str | LossFunction = "cross_entropy", metric: str | MetricFu
     )
 
 
+def batch_loss(loss: LossFunction, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the loss of a batch as a tensor that `backward` starts from.
+
+    Raises:
+        ConfigError: the loss raises, or gives no scalar tensor, or one that no gradient flows through.
+    """
+    with guarded(_failed_on("loss", loss, outputs, targets), ConfigError, memory_passes=True):
+        value: object = call_plain(loss, outputs, targets)
+        if not (isinstance(value, Tensor) and value.numel() == 1):
+            got = (
+                f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            )
+            raise TypeError(f"it gave {got}, expected a tensor of one number")
+        if outputs.requires_grad and not value.requires_grad:
+            raise TypeError(
+                "its value has no gradient; compute it from the outputs by functions of torch, without "
+                ".item(), .detach(), .numpy() or argmax"
+            )
+    return value
+
+
 def main_output(outputs: object) -> Tensor:
     """Return the logits of a model's outputs: the tensor itself, or the first of several (auxiliary heads).
 
@@ -115,16 +143,18 @@ def main_output(outputs: object) -> Tensor:
 
 
 def _one_number(key: str, function: LossFunction | MetricFunction, outputs: Tensor, targets: Tensor) -> float:
-    try:
-        value: object = function(outputs, targets)
+    with guarded(_failed_on(key, function, outputs, targets), ConfigError):
+        value: object = call_plain(function, outputs, targets)
         if not isinstance(value, SupportsFloat):
             raise TypeError(f"it gave a {type(value).__name__}, expected one number")
         return float(value)
-    except Exception as error:
-        raise ConfigError(
-            f'task.{key}: "{reference(function)}" failed on outputs {tuple(outputs.shape)} and targets '
-            f"{tuple(targets.shape)} ({targets.dtype}): {summary_of(error)}"
-        ) from error
+
+
+def _failed_on(key: str, function: LossFunction | MetricFunction, outputs: Tensor, targets: Tensor) -> str:
+    return (
+        f'task.{key}: "{reference(function)}" failed on outputs {tuple(outputs.shape)} and targets '
+        f"{tuple(targets.shape)} ({targets.dtype})"
+    )
 
 
 def _smoothed_cross_entropy(outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:

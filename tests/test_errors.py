@@ -31,7 +31,7 @@ def test_the_reason_is_the_first_line_without_the_path(error: Exception, reason:
         ),
         (KeyError("auc"), "KeyError: 'auc'"),
         (AssertionError(), "AssertionError"),
-        (RuntimeError("x" * 1000), f"RuntimeError: {'x' * 486}"),
+        (RuntimeError("x" * 1000), f"RuntimeError: {'x' * 483}..."),
     ],
 )
 def test_the_summary_is_type_and_text_in_one_line(error: Exception, summary: str) -> None:

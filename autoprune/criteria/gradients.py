@@ -24,7 +24,8 @@ from autoprune.criteria.base import (
     channel_slices,
     is_input_side,
 )
-from autoprune.errors import DataError, PlanError, is_out_of_memory, summary_of
+from autoprune.errors import DataError, PlanError
+from autoprune.usercode import call_plain, guarded
 
 TAYLOR_BATCHES = 10
 """Batches that the importance is averaged over; the data's first ones, all where it has fewer."""
@@ -88,19 +89,13 @@ def _gradients(
         inputs, targets = _unpack(batch, device)
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         arguments, keywords = _as_call(inputs)
-        try:
-            with torch.enable_grad():
-                tensors = {**state, **buffers, **leaves}
-                outputs = torch.func.functional_call(model, tensors, arguments, keywords)
-                lost = loss(outputs, targets)
-                gradients = torch.autograd.grad(lost, list(leaves.values()), allow_unused=True)
-        except Exception as error:  # whatever a user's model, data and loss raise together
-            if is_out_of_memory(error):
-                raise
-            raise DataError(
-                f'criterion "taylor": the gradient of the loss failed on a batch ({summary_of(error)}); '
-                "expected batches (inputs, targets) that model and loss take, and a loss that is one number."
-            ) from error
+        advice = "expected batches (inputs, targets) that model and loss take, and a loss that is one number."
+        where = 'criterion "taylor": the gradient of the loss failed on a batch'
+        with guarded(where, DataError, advice=advice, memory_passes=True), torch.enable_grad():
+            tensors = {**state, **buffers, **leaves}
+            outputs = torch.func.functional_call(model, tensors, arguments, keywords)
+            lost = call_plain(loss, outputs, targets)
+            gradients = torch.autograd.grad(lost, list(leaves.values()), allow_unused=True)
         yield {
             names[name]: torch.zeros_like(leaf) if gradient is None else gradient
             for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True)

@@ -21,7 +21,8 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from autoprune.data.randomness import random_states, restore_random_states, seeded_states, stream_seed
-from autoprune.errors import DataError, summary_of
+from autoprune.errors import DataError, shortened, summary_of, text_of
+from autoprune.usercode import guarded
 
 Batch = tuple[Tensor, Tensor]
 
@@ -148,6 +149,8 @@ class StreamLoader:
         samples: samples an epoch.
         device: where the batches are moved to (without waiting, where their memory is pinned).
         where: names the data and the part in messages.
+        is_bounded: whether more than `batches` batches an epoch are refused. A training may stop inside of an
+            epoch, an evaluation reads a part to its end, and would never end with an endless one.
     """
 
     def __init__(
@@ -158,6 +161,7 @@ class StreamLoader:
         samples: int,
         device: str | torch.device,
         where: str = "data",
+        is_bounded: bool = False,
     ) -> None:
         if batches == 0 or samples == 0:
             raise DataError("data: a part without samples; give it more data.")
@@ -166,6 +170,7 @@ class StreamLoader:
         self._samples = samples
         self._device = torch.device(device)
         self._where = where
+        self._is_bounded = is_bounded
 
     @property
     def samples(self) -> int:
@@ -184,32 +189,43 @@ class StreamLoader:
         """Yield (inputs, targets) on the device, seeded by (seed, epoch).
 
         Raises:
-            DataError: the iterable raises, or gives something else.
+            DataError: the iterable raises, gives something else, or does not end where its length says.
         """
-        for generator in _generators(self._source):
-            generator.manual_seed(stream_seed(seed, epoch))
-        set_epoch = getattr(getattr(self._source, "sampler", None), "set_epoch", None)
-        if callable(set_epoch):
-            set_epoch(epoch)
         states = seeded_states(stream_seed(seed, epoch))
         iterator: Iterator[Any] | None = None
-        while True:
+        for number in itertools.count():
             outside = random_states()
             restore_random_states(states)
             try:
-                iterator = iter(self._source) if iterator is None else iterator
+                iterator = self._start(seed, epoch) if iterator is None else iterator
                 batch = next(iterator, _END)
                 states = random_states()
+            except KeyboardInterrupt:
+                raise
             except DataError as error:
                 # A worker's error arrives with its traceback; the message proper is its last line.
                 raise DataError(str(error).splitlines()[-1].rpartition("DataError: ")[2]) from error
-            except Exception as error:
+            except BaseException as error:  # a user's data set may call sys.exit
                 raise DataError(f"{self._where}: reading a batch failed: {_reason(error)}") from error
             finally:
                 restore_random_states(outside)
             if batch is _END:
                 return
+            if self._is_bounded and number >= self._batches:
+                raise DataError(
+                    f"{self._where}: it goes on after {self._batches} batches, the number that its length "
+                    "says; correct its __len__, or end it there."
+                )
             yield self._move(batch)
+
+    def _start(self, seed: int, epoch: int) -> Iterator[Any]:
+        """Begin an epoch of the source, after everything that it draws from is seeded."""
+        for generator in _generators(self._source):
+            generator.manual_seed(stream_seed(seed, epoch))
+        set_epoch = getattr(getattr(self._source, "sampler", None), "set_epoch", None)
+        if callable(set_epoch):
+            set_epoch(epoch)
+        return iter(self._source)
 
     def _move(self, batch: Any) -> Batch:
         if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not isinstance(batch[0], Tensor):
@@ -217,12 +233,9 @@ class StreamLoader:
                 f"{self._where}: a loader gave a {type(batch).__name__}, "
                 "expected (inputs, targets) as tensors."
             )
-        try:
+        kind = type(batch[1]).__name__
+        with guarded(f"{self._where}: targets are a {kind} that is no tensor", DataError):
             inputs, targets = batch[0], torch.as_tensor(batch[1])
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise DataError(
-                f"{self._where}: targets are a {type(batch[1]).__name__} that is no tensor: {_reason(error)}"
-            ) from error
         return inputs.to(self._device, non_blocking=True), targets.to(self._device, non_blocking=True)
 
 
@@ -234,12 +247,29 @@ def _generators(source: object) -> list[torch.Generator]:
     return [generator for generator in found if isinstance(generator, torch.Generator)]
 
 
-def _reason(error: Exception) -> str:
-    """Put an error into one line; of one that comes from a worker with its traceback, the last line."""
-    lines = str(error).strip().splitlines()
+def _reason(error: BaseException) -> str:
+    """Put an error into one line; of one that comes from a worker, what stands below its traceback."""
+    lines = text_of(error).strip().splitlines()
     if lines and lines[0].startswith("Caught ") and len(lines) > 1:
-        return lines[-1].strip()
+        last_frame = max((i for i, line in enumerate(lines) if line.startswith('  File "')), default=0)
+        below = [line for line in lines[last_frame + 1 :] if not line.startswith("    ")]
+        return shortened(" ".join(below) or lines[-1])
     return summary_of(error)
+
+
+def first_batch(loader: Loader) -> Batch:
+    """Return the first batch of epoch 0.
+
+    Raises:
+        DataError: there is none.
+    """
+    batch = next(iter(loader), None)
+    if batch is None:
+        raise DataError(
+            f"data: a loader of {len(loader)} batches gave none; if it can be read only once, give a "
+            "DataLoader or a list."
+        )
+    return batch
 
 
 def endless(loader: Loader, seed: int) -> Iterator[Batch]:

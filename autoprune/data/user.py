@@ -12,7 +12,6 @@ returns them may take batch_size, folder and seed.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import itertools
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
@@ -21,10 +20,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
 
 from autoprune.data.loaders import StreamLoader
 from autoprune.data.vision import LoadOptions, VisionData
-from autoprune.errors import AutopruneError, DataError, summary_of
+from autoprune.errors import DataError, shown_value, suggest
+from autoprune.usercode import call_with_offered, guarded
 from autoprune.userfunction import load_function
 
 _log = logging.getLogger(__name__)
@@ -33,6 +34,9 @@ SCANNED_TRAIN_BATCHES = 100
 """Batches of the training part that are looked through at the start; the validation part is, wholly."""
 
 PARTS = ("train", "val", "test")
+
+MOST_CLASSES = 10_000_000
+"""Labels from here on are no class numbers: a head with as many outputs fits no memory."""
 
 UserLoaders = Sequence[Any] | Mapping[str, Any]
 """(train, val), (train, val, test), or a dict with these keys and perhaps "classes"."""
@@ -99,7 +103,9 @@ def wrap_loaders(
             f"data {name}: train images are {scans['train'].shape}, val images {scans['val'].shape}."
         )
     wrapped = {
-        part: _loader(f"{name}: {part}", source, scans.get(part), device, batch_size)
+        part: _loader(
+            f"{name}: {part}", source, scans.get(part), device, batch_size, is_bounded=part != "train"
+        )
         for part, source in parts.items()
     }
     # The training part shuffles: its count is hashed, the validation part's content.
@@ -124,44 +130,51 @@ def load_user_validation(reference: str, options: LoadOptions) -> tuple[StreamLo
     """
     source = _call(reference, options, "data.validation")
     scan = _scan(reference, source, None)
-    return _loader(reference, source, scan, options.device, options.batch_size), scan
+    return _loader(reference, source, scan, options.device, options.batch_size, is_bounded=True), scan
 
 
 def _call(reference: str, options: LoadOptions, where: str) -> Any:
     function = load_function(reference, where)
     offered = {"batch_size": options.batch_size, "folder": options.folder, "seed": options.seed}
-    taken = inspect.signature(function).parameters
-    try:
-        return function(**{key: value for key, value in offered.items() if key in taken})
-    except AutopruneError:
-        raise
-    except Exception as error:
-        raise DataError(f'{where}: "{reference}" failed: {summary_of(error)}') from error
+    return call_with_offered(function, f'{where}: "{reference}"', DataError, offered)
 
 
 def _parts(name: str, made: Any) -> tuple[dict[str, Any], int | None]:
+    known = (*PARTS, "classes")
     if isinstance(made, (tuple, list)) and len(made) in (2, 3):
         named = dict(zip(PARTS, made, strict=False))
-    elif isinstance(made, Mapping) and {"train", "val"} <= set(made) <= {*PARTS, "classes"}:
+    elif isinstance(made, Mapping) and {"train", "val"} <= set(made) <= set(known):
         named = dict(made)
     else:
+        hint = ""
+        if isinstance(made, Mapping):
+            hint = next((suggest(str(key), known) for key in made if key not in known), "")
         raise DataError(
-            f"data {name}: got a {type(made).__name__}, expected (train, val), "
-            '(train, val, test) or a dict with the keys "train" and "val".'
+            f"data {name}: got {_described(made)}, expected (train, val), (train, val, test) or a dict with "
+            f'the keys "train" and "val", and perhaps "test" and "classes".{hint}'
         )
     classes = named.pop("classes", None)
-    if not (classes is None or (type(classes) is int and classes > 0)):
-        raise DataError(f'data {name}: "classes": got {classes!r}, expected how many there are, e.g. 10.')
+    if not (classes is None or (type(classes) is int and 0 < classes < MOST_CLASSES)):
+        raise DataError(
+            f'data {name}: "classes": got {shown_value(classes)}, expected how many there are, e.g. 10.'
+        )
     return {part: source for part, source in named.items() if source is not None}, classes
 
 
-def _loader(where: str, source: Any, scan: Scan | None, device: str, batch_size: int) -> StreamLoader:
-    if not isinstance(source, Sized) or not isinstance(source, Iterable):
-        raise DataError(f"data {where}: a {type(source).__name__} without a length; give it a __len__.")
-    try:
-        batches = len(source)
-    except Exception as error:
-        raise DataError(f"data {where}: its length cannot be told ({error}); give it a __len__.") from error
+def _described(made: Any) -> str:
+    """Say what came in place of the parts."""
+    kind = type(made).__name__
+    if isinstance(made, (tuple, list)):
+        return f"a {kind} of {len(made)}"
+    if isinstance(made, Mapping):
+        return f"a {kind} with the keys {shown_value(list(made))}"
+    return f"a {kind}"
+
+
+def _loader(
+    where: str, source: Any, scan: Scan | None, device: str, batch_size: int, *, is_bounded: bool
+) -> StreamLoader:
+    batches = _length(where, source)
     if getattr(source, "persistent_workers", False):
         _log.warning(
             "data %s: persistent workers keep their random states from epoch to epoch, so that a search that "
@@ -175,37 +188,112 @@ def _loader(where: str, source: Any, scan: Scan | None, device: str, batch_size:
         samples = len(dataset)
     else:
         samples = batches * int(getattr(source, "batch_size", None) or batch_size)
-    return StreamLoader(source, batches=batches, samples=samples, device=device, where=f"data {where}")
+    return StreamLoader(
+        source,
+        batches=batches,
+        samples=samples,
+        device=device,
+        where=f"data {where}",
+        is_bounded=is_bounded,
+    )
+
+
+def _length(where: str, source: Any) -> int:
+    """Return how many batches an epoch has.
+
+    Raises:
+        DataError: the part is no loader, can be read only once, or does not tell its length.
+    """
+    kind = type(source).__name__
+    if not isinstance(source, Iterable):
+        raise DataError(f"data {where}: a {kind}, expected a DataLoader.")
+    if isinstance(source, Iterator):
+        raise DataError(f"data {where}: a {kind} can be read only once; give a DataLoader or a list.")
+    if not isinstance(source, Sized):
+        raise DataError(f"data {where}: a {kind} without a length; give it a __len__.")
+    with guarded(f"data {where}: its length cannot be told", DataError, advice="give it a __len__."):
+        return len(source)
 
 
 def _scan(where: str, source: Any, limit: int | None) -> Scan:
-    """Look through a part once, up to `limit` batches."""
-    if not isinstance(source, Iterable):
-        raise DataError(f"data {where}: a {type(source).__name__}, expected a DataLoader.")
-    if isinstance(source, Iterator):
-        raise DataError(
-            f"data {where}: a {type(source).__name__} can be read only once; give a DataLoader or a list."
-        )
-    digest = hashlib.sha256()
-    shape: tuple[int, ...] = ()
-    highest = batches = samples = 0
-    counted = StreamLoader(source, batches=1, samples=1, device="cpu", where=f"data {where}").batches(0, 0)
+    """Look through a part once, up to `limit` batches; without a limit, through all that its length says."""
+    length = _length(where, source)
+    look = _Look(where)
+    counted = StreamLoader(
+        source,
+        batches=max(1, length),
+        samples=1,
+        device="cpu",
+        where=f"data {where}",
+        is_bounded=limit is None,
+    )
     for inputs, targets in itertools.islice(counted, limit):
-        _check(where, inputs, targets)
-        shape = tuple(inputs.shape[1:])
-        digest.update(inputs.contiguous().numpy().tobytes())
-        known = targets.float() if targets.dtype is torch.bfloat16 else targets  # NumPy knows no bfloat16
-        digest.update(known.contiguous().numpy().tobytes())
-        if not targets.is_floating_point():
-            highest = max(highest, int(targets.max()))
-        else:
-            highest = max(highest, targets.shape[-1] - 1)
-        batches += 1
-        samples += len(inputs)
-    if samples == 0:
+        with guarded(f"data {where}: batch {look.batches} cannot be read", DataError):
+            look.at(inputs.detach(), targets.detach())
+    if look.samples == 0:
         raise DataError(f"data {where}: the part is empty.")
-    channels, height, width = shape
-    return Scan((channels, height, width), highest, batches, samples, digest.hexdigest())
+    if look.batches < min(length, limit or length):
+        raise DataError(
+            f"data {where}: it ended after {look.batches} batches, its length says {length}; correct its "
+            "__len__."
+        )
+    if not _surely_starts_over(source) and next(iter(counted), None) is None:
+        raise DataError(
+            f"data {where}: a {type(source).__name__} that can be read only once: it gave no batch when it "
+            "was read again; give a DataLoader or a list."
+        )
+    return look.found()
+
+
+def _surely_starts_over(source: Any) -> bool:
+    """Tell whether a second look would only cost time: its workers, if any, would be started again."""
+    return isinstance(source, DataLoader) and not isinstance(source.dataset, IterableDataset)
+
+
+class _Look:
+    """What is seen of a part, batch by batch."""
+
+    def __init__(self, where: str) -> None:
+        self.batches = self.samples = 0
+        self._where = where
+        self._highest = 0
+        self._shape: tuple[int, ...] = ()
+        self._digest = hashlib.sha256()
+
+    def at(self, inputs: Tensor, targets: Tensor) -> None:
+        """Check the next batch and take it into account.
+
+        Raises:
+            DataError: it is malformed, not finite, wrongly labelled, or its images have another shape.
+        """
+        _check(self._where, inputs, targets)
+        shape = tuple(inputs.shape[1:])
+        if self._shape not in ((), shape):
+            raise DataError(
+                f"data {self._where}: images of batch {self.batches} are {shape}, those before "
+                f"{self._shape}; bring all to one size."
+            )
+        self._shape = shape
+        self._digest.update(inputs.contiguous().numpy().tobytes())
+        known = targets.float() if targets.dtype is torch.bfloat16 else targets  # NumPy knows no bfloat16
+        self._digest.update(known.contiguous().numpy().tobytes())
+        self._highest = max(self._highest, _highest(targets))
+        self.batches += 1
+        self.samples += len(inputs)
+
+    def found(self) -> Scan:
+        """Return what was seen."""
+        channels, height, width = self._shape
+        return Scan(
+            (channels, height, width), self._highest, self.batches, self.samples, self._digest.hexdigest()
+        )
+
+
+def _highest(targets: Tensor) -> int:
+    """Return the largest label; of floating targets [n, classes, ...], the last class, of others 0."""
+    if not targets.is_floating_point():
+        return int(targets.max())
+    return targets.shape[1] - 1 if targets.ndim > 1 else 0
 
 
 def _check(where: str, inputs: Tensor, targets: Tensor) -> None:
@@ -219,10 +307,18 @@ def _check(where: str, inputs: Tensor, targets: Tensor) -> None:
             f"data {where}: inputs are {inputs.dtype}, expected normalised torch.float32 images; convert "
             "them with .float()."
         )
+    if inputs.layout is not torch.strided or inputs.is_meta:
+        raise DataError(f"data {where}: inputs are no plain tensors ({inputs.layout}); give dense ones.")
     if not bool(torch.isfinite(inputs).all()):
         raise DataError(f"data {where}: the inputs have NaN or infinite values; clean them.")
     if targets.is_floating_point():
         if not bool(torch.isfinite(targets).all()):
             raise DataError(f"data {where}: the targets have NaN or infinite values; clean them.")
+    elif targets.is_complex():
+        raise DataError(f"data {where}: targets are {targets.dtype}, expected labels or floating numbers.")
     elif int(targets.min()) < 0:
         raise DataError(f"data {where}: label {int(targets.min())} found, expected 0 or more.")
+    elif int(targets.max()) >= MOST_CLASSES:
+        raise DataError(
+            f"data {where}: label {int(targets.max())} found, expected class numbers below {MOST_CLASSES:,}."
+        )

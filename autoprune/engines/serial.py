@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from autoprune.engines.trial_runner import Job, MakeScorer, Scorer, TrialRunner
 from autoprune.engines.workers import Workers
-from autoprune.errors import TrialError, summary_of
+from autoprune.errors import AutopruneError, TrialError, summary_of
 from autoprune.study import RungScore
 
 
@@ -46,9 +46,11 @@ def climb(scorer: Scorer, widths: Mapping[str, int], seed: int) -> Iterator[Rung
     while True:
         try:
             rung = next(rungs, None)
-        except TrialError:
+        except (TrialError, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except AutopruneError as error:
+            raise TrialError(str(error)) from error
+        except BaseException as error:  # a user's model or loss may call sys.exit
             raise TrialError(summary_of(error)) from error
         if rung is None:
             return

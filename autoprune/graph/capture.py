@@ -92,7 +92,9 @@ def capture(model: nn.Module, inputs: ExampleInputs, *, training: bool) -> Captu
         try:
             with quiet_export():
                 program = torch.export.export(model, args, kwargs, strict=False)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a forward pass may call sys.exit
             raise TraceError(_explain(model, error)) from error
     _inline_regions(program.graph_module)
     names = first_names(model)
@@ -211,7 +213,7 @@ def _set_training(model: nn.Module, training: bool) -> None:
         module.training = training
 
 
-def _explain(model: nn.Module, error: Exception) -> str:
+def _explain(model: nn.Module, error: BaseException) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/torch/" not in frame.filename]
     where = next((f"{f.filename}:{f.lineno} ({f.line})" for f in reversed(frames) if f.name == "forward"), "")
     place = f" at {where}" if where else ""

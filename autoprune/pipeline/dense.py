@@ -15,13 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.data import VisionData, load
+from autoprune.data.loaders import first_batch
 from autoprune.data.randomness import seeded
-from autoprune.errors import ConfigError, reason_of, summary_of
+from autoprune.errors import ConfigError
 from autoprune.graph.capture import unchanged
 from autoprune.precision import resolve_device
 from autoprune.rebuild import narrow
 from autoprune.settings import RunConfig
 from autoprune.task import Task, cross_entropy, main_output, make_task
+from autoprune.usercode import forward, guarded
 from autoprune.zoo import load_checkpoint, make_model
 
 
@@ -55,13 +57,12 @@ def own_copy(model: nn.Module) -> nn.Module:
     Raises:
         ConfigError: the model holds something that cannot be copied.
     """
-    try:
+    advice = (
+        "take off its modules what a forward pass left there, or give a model that was made afresh and "
+        "loaded with these weights."
+    )
+    with guarded(f"model: {type(model).__name__} cannot be copied", ConfigError, advice=advice):
         return narrow(model, {})
-    except Exception as error:  # whatever the copying of a user's class may raise
-        raise ConfigError(
-            f"model: {type(model).__name__} cannot be copied ({reason_of(error)}); take off its modules what "
-            "a forward pass left there, or give a model that was made afresh and loaded with these weights."
-        ) from error
 
 
 def without_names(config: RunConfig) -> RunConfig:
@@ -94,7 +95,7 @@ def try_task(dense: Dense) -> None:
     Raises:
         ConfigError: one of them fails, or gives something else than one number.
     """
-    inputs, targets = (part.cpu() for part in next(iter(dense.data.val)))
+    inputs, targets = (part.cpu() for part in first_batch(dense.data.val))
     outputs = _outputs(dense.model, inputs).float()
     classes = outputs.shape[1] if outputs.ndim == 2 else None
     if dense.task.loss is cross_entropy and classes is not None and classes < dense.data.classes:
@@ -108,13 +109,7 @@ def try_task(dense: Dense) -> None:
 def _outputs(model: nn.Module, inputs: Tensor) -> Tensor:
     """Run the model and leave it as it was: a forward pass may note tensors on its modules."""
     with unchanged(model), torch.random.fork_rng(), torch.no_grad():
-        try:
-            outputs = model(inputs)
-        except Exception as error:
-            raise ConfigError(
-                f"model: its forward pass failed on inputs {tuple(inputs.shape)}: {summary_of(error)}"
-            ) from error
-    return main_output(outputs)
+        return main_output(forward(model, inputs))
 
 
 def load_data(config: RunConfig, device: str) -> VisionData:

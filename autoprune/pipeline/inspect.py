@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.data import DeviceLoader
-from autoprune.errors import BudgetError, ConfigError, PlanError, summary_of
+from autoprune.data.loaders import first_batch
+from autoprune.errors import BudgetError, PlanError
 from autoprune.graph import Cost, Prunable
 from autoprune.pipeline.amounts import KEYS, resolve_budget
 from autoprune.pipeline.checks import check_search
@@ -40,6 +41,7 @@ from autoprune.pipeline.problem import (
 from autoprune.pipeline.scoring import parse_rungs
 from autoprune.settings import RunConfig
 from autoprune.space import Budget, SearchSpace, build_space
+from autoprune.usercode import forward
 
 _PARAMETER_COPIES = 5
 """Dense model, candidate, gradients, momentum, and the candidate's weights as they are handed on."""
@@ -211,7 +213,7 @@ def _memory(dense: Dense, config: RunConfig) -> int:
     # What streams is read a batch at a time; whether a user's own data set lies in memory, it does not say.
     samples = sum(part.samples for part in parts if isinstance(part, DeviceLoader))
     images = samples * dense.example_inputs.numel()
-    inputs, _ = next(iter(dense.data.train))  # a loader of the user's own has a batch size of its own
+    inputs, _ = first_batch(dense.data.train)  # a loader of the user's own has a batch size of its own
     step = len(inputs) * _activation_bytes(dense.model, dense.example_inputs)
     workers = config.search.workers if config.search.engine != "serial" else 1
     total: int = workers * (images + _PARAMETER_COPIES * weights + step)
@@ -233,12 +235,6 @@ def _activation_bytes(model: nn.Module, example: Tensor) -> int:
     batch = torch.zeros(2, *example.shape[1:])
     hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
     with torch.random.fork_rng(), hooks:
-        try:
-            outputs = trained(batch)
-        except Exception as error:
-            raise ConfigError(
-                f"model: its forward pass failed in training mode on inputs {tuple(batch.shape)}: "
-                f"{summary_of(error)}"
-            ) from error
+        outputs = forward(trained, batch)
     del outputs
     return sum(kept.values()) // 2

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from autoprune.atomic import saving
+from autoprune.data.loaders import first_batch
 from autoprune.dtypes import DTYPES
 from autoprune.errors import CheckpointError, ConfigError, unknown
 from autoprune.pipeline.dense import Dense, load_dense, try_task
@@ -135,7 +136,7 @@ def measure_setting(dense: Dense, config: RunConfig, watch: Watcher) -> Setting:
     """
     if config.search.setting != AUTO:
         return named_setting(config.search.setting, dense.device)
-    batch = next(iter(dense.data.train))
+    batch = first_batch(dense.data.train)
     setting, milliseconds = fastest_setting(dense.model, batch, dense.task, dense.device)
     times = ", ".join(f"{label} {value:.1f} ms" for label, value in milliseconds.items())
     watch(Stage(f"one training step: {times}; using {setting.label} on {setting.device}"))

@@ -20,6 +20,7 @@ from autoprune.data.loaders import Loader, endless
 from autoprune.errors import DataError, TrialError
 from autoprune.precision import Setting
 from autoprune.task import Task, main_output
+from autoprune.usercode import forward
 
 
 def evaluate(model: nn.Module, loader: Loader, task: Task, setting: Setting) -> float:
@@ -36,7 +37,7 @@ def evaluate(model: nn.Module, loader: Loader, task: Task, setting: Setting) -> 
     with _modes_kept(model), torch.inference_mode(), setting.autocast():
         model.eval()
         for batch_inputs, batch_targets in loader:
-            outputs.append(main_output(model(setting.arrange(batch_inputs))).float())
+            outputs.append(main_output(forward(model, setting.arrange(batch_inputs))).float())
             targets.append(batch_targets.to(setting.device, non_blocking=True))
     if not outputs:
         raise DataError("data: the part to evaluate on is empty; give it more data.")
@@ -77,7 +78,7 @@ def recalibrate(model: nn.Module, loader: Loader, batches: int, setting: Setting
                 layer.momentum = None
                 layer.train()
             for inputs, _ in itertools.islice(endless(loader, seed), batches):
-                model(setting.arrange(inputs))
+                forward(model, setting.arrange(inputs))
         finally:
             for layer, momentum, kept in zip(layers, momenta, before, strict=True):
                 layer.momentum = momentum

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.data.loaders import Batch
-from autoprune.errors import DataError, TrialError
+from autoprune.errors import ConfigError, DataError, TrialError
 from autoprune.precision import Setting
-from autoprune.task import Task, main_output
+from autoprune.task import Task, batch_loss, main_output
 from autoprune.train.distill import distillation_loss
 from autoprune.train.ema import WeightAverage
 from autoprune.train.schedule import Schedule, learning_rate_at, make_optimizer
+from autoprune.usercode import forward, guarded
 
 CHECK_EVERY = 50
 """Steps between looks at the loss; each look waits for the device."""
@@ -90,18 +91,28 @@ class Trainer:
 
         Raises:
             TrialError: the loss is not finite.
+            ConfigError: a step fails, in the model or in the loss.
             DataError: there are fewer batches.
         """
         self.model.train()
         total = torch.zeros((), device=self._setting.device)
         done = 0
         for done, batch in enumerate(itertools.islice(batches, steps), start=1):
-            total += self._step(batch)
+            inputs, targets = batch
+            where = (
+                f"training: step {self.steps + 1} of {self._total} failed on inputs {tuple(inputs.shape)} "
+                f"and targets {tuple(targets.shape)}"
+            )
+            with guarded(where, ConfigError, memory_passes=True):
+                total += self._step(batch)
             if done % CHECK_EVERY == 0:
                 self._check(total)
         self._check(total)
         if done < steps:
-            raise DataError(f"data: the training part gave {done} of {steps} batches; its length is wrong.")
+            raise DataError(
+                f"data: the training part gave {done} of {steps} batches; its length is wrong, or it can be "
+                "read only once: give a DataLoader or a list."
+            )
         return float(total) / steps
 
     @property
@@ -136,7 +147,7 @@ class Trainer:
         targets = batch[1].to(self._setting.device, non_blocking=True)
         self._optimizer.zero_grad(set_to_none=True)
         with self._setting.autocast():
-            outputs = self.model(inputs)
+            outputs = forward(self.model, inputs)
             loss = self._batch_loss(outputs, inputs, targets)
         self._backward(loss)
         if self._subnets is not None:
@@ -160,11 +171,11 @@ class Trainer:
 
     def _batch_loss(self, outputs: object, inputs: Tensor, targets: Tensor) -> Tensor:
         logits = main_output(outputs)
-        loss = self._loss(logits, targets)
+        loss = batch_loss(self._loss, logits, targets)
         if isinstance(outputs, tuple):
             for auxiliary in outputs[1:]:
                 if isinstance(auxiliary, Tensor) and auxiliary.shape == logits.shape:
-                    loss = loss + AUXILIARY_WEIGHT * self._loss(auxiliary, targets)
+                    loss = loss + AUXILIARY_WEIGHT * batch_loss(self._loss, auxiliary, targets)
         if self._teacher is not None:
             with torch.no_grad():
                 followed = main_output(self._teacher(inputs))

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
-from autoprune.errors import ConfigError, suggest, summary_of
+from autoprune.errors import ConfigError, suggest
+from autoprune.usercode import call_with_offered
 from autoprune.userfunction import load_function
 from autoprune.zoo.checkpoint import checkpoint_hash, load_checkpoint
 from autoprune.zoo.densenet import densenet40
@@ -75,17 +76,10 @@ def make_model(name: str, classes: int, in_channels: int = 3, weights: str | Non
 
 
 def _call_factory(reference: str, classes: int, in_channels: int) -> nn.Module:
-    import inspect
-
     factory = load_function(reference, "model.factory")
+    where = f'model.factory: "{reference}"'
     offered = {"classes": classes, "num_classes": classes, "in_channels": in_channels}
-    taken = inspect.signature(factory).parameters
-    try:
-        model = factory(**{key: value for key, value in offered.items() if key in taken})
-    except Exception as error:
-        raise ConfigError(f'model.factory: "{reference}" failed: {summary_of(error)}') from error
+    model = call_with_offered(factory, where, ConfigError, offered)
     if not isinstance(model, nn.Module):
-        raise ConfigError(
-            f'model.factory: "{reference}" returned a {type(model).__name__}, expected a torch.nn.Module.'
-        )
+        raise ConfigError(f"{where} returned a {type(model).__name__}, expected a torch.nn.Module.")
     return model

@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from autoprune.errors import LatencyError, summary_of
+from autoprune.errors import LatencyError, shown_value
 from autoprune.latency.placing import placed_copy, random_inputs
 from autoprune.latency.setting import LatencySetting
 from autoprune.latency.timing import Timed
 from autoprune.threads import cpu_threads
+from autoprune.usercode import call_user, guarded
 
 
 @contextlib.contextmanager
@@ -38,12 +39,10 @@ def user_function(
         placed, inputs = placed_copy(model, setting), random_inputs(example_inputs, setting)
 
         def timed() -> float:
-            try:
-                with torch.no_grad():
-                    found = measure(placed, inputs)
-            except Exception as error:  # users' functions raise whatever they like
-                raise LatencyError(f'latency.probe: "{setting.probe}" failed: {summary_of(error)}') from error
-            return checked_milliseconds(found, f'latency.probe: "{setting.probe}" returned')
+            where = f'latency.probe: "{setting.probe}"'
+            with torch.no_grad():
+                found = call_user(measure, where, LatencyError, placed, inputs)
+            return checked_milliseconds(found, f"{where} returned")
 
         yield timed
 
@@ -59,9 +58,12 @@ def checked_milliseconds(found: object, where: str) -> float:
         LatencyError: it is no positive number.
     """
     try:
-        milliseconds = float(found)  # type: ignore[arg-type]  # what cannot be converted is refused here
-    except (TypeError, ValueError, RuntimeError):  # the last from a tensor of several elements
+        with guarded(where, LatencyError):  # a class of the user's may raise anything here
+            milliseconds = float(found)  # type: ignore[arg-type]  # what cannot be converted is refused here
+    except LatencyError:
         milliseconds = math.nan
     if not (0 < milliseconds < math.inf):
-        raise LatencyError(f"{where} {found!r}, expected the milliseconds of one forward pass, e.g. 12.5.")
+        raise LatencyError(
+            f"{where} {shown_value(found)}, expected the milliseconds of one forward pass, e.g. 12.5."
+        )
     return milliseconds

@@ -1,0 +1,77 @@
+"""User code that misbehaves, through the verbs that call it: one line, exit code 2, nothing half-written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.misbehaving import ANYWHERE
+from tests.test_cli import Command
+
+CONFIG = """
+[model]
+factory = "tests.misbehaving:net"
+checkpoint = "dense.safetensors"
+[data]
+loaders = "tests.misbehaving:parts"
+[budget]
+flops = "60%"
+[search]
+study = "own"
+trials = 2
+sampler = "random"
+setting = "float32 contiguous"
+warm_starts = []
+[score]
+rungs = ["calibrate", "2 steps"]
+[train]
+when_missing = true
+epochs = 2
+[finetune]
+epochs = 1
+"""
+
+VERBS = {
+    "model.factory": ("inspect",),
+    "data.loaders": ("inspect",),
+    "task.loss": ("train",),
+    "task.metric": ("search",),
+    "latency.probe": ("search", "budget.latency=60%"),
+}
+"""A verb, with what it needs, that calls the function which the key names."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "run.toml").write_text(CONFIG, "utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(monkeypatch, capsys)
+
+
+def refused(command: Command, folder: Path, verb: str, *overrides: str) -> str:
+    """Run a verb that the user's code makes fail; return its one line, after a look that nothing is left."""
+    sets = [word for override in overrides for word in ("--set", override)]
+    code, _, said = command(verb, "run.toml", *sets, cwd=folder)
+    assert code == 2
+    assert said.count("\n") == 1, said
+    assert len(said) < 800
+    assert "Traceback" not in said
+    assert not list(folder.glob("**/*.safetensors"))
+    return said
+
+
+@pytest.mark.parametrize("name", ANYWHERE)
+@pytest.mark.parametrize("key", VERBS)
+def test_a_function_that_misbehaves_is_named_with_its_key(
+    command: Command, folder: Path, key: str, name: str
+) -> None:
+    verb, *needed = VERBS[key]
+    said = refused(command, folder, verb, f"{key}=tests.misbehaving:{name}", *needed)
+    assert (key.partition(".")[0]) in said
+    assert f"tests.misbehaving:{name}" in said
+    assert ANYWHERE[name] in said
