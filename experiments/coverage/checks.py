@@ -24,6 +24,7 @@ from autoprune.cost import ExactCost, ProductSum
 from autoprune.criteria import make_plan
 from autoprune.graph import ChannelGroup, Plan, Prunable
 from autoprune.rebuild import rebuild
+from autoprune.verify import Proof as Verdict
 from autoprune.verify import verify
 from experiments.coverage.models import Entry
 
@@ -48,7 +49,7 @@ class Proof:
         counted: MACs and parameters of the rebuilt model.
     """
 
-    difference: float | None
+    difference: Verdict | None
     predicted: tuple[object, object]
     counted: tuple[object, object]
 
@@ -60,6 +61,29 @@ def disturb(model: nn.Module) -> None:
     modules[-1].eval()
     modules[-1].register_forward_hook(_no_change)
     next(model.parameters()).requires_grad_(False)
+
+
+def age(model: nn.Module, seed: int) -> int:
+    """Give running statistics and scales, in place, a trained spread; return how many layers have some.
+
+    Variances are log-normal over five orders of magnitude, means lie a deviation from 0, and a third of the
+    scales are near 0.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    aged = 0
+    for module in model.modules():
+        tensors = dict(module.named_buffers(recurse=False))
+        variance, mean = tensors.get("running_var"), tensors.get("running_mean")
+        if variance is None or mean is None or variance.is_meta:
+            continue
+        aged += 1
+        draws = torch.randn(4, *variance.shape, generator=generator)
+        with torch.no_grad():
+            variance.copy_(torch.exp(2.5 * draws[0] - 4))
+            mean.copy_(draws[1] * variance.sqrt())
+            if isinstance(module.weight, Tensor):
+                module.weight.copy_(torch.where(draws[2] < -0.43, 1e-3 * draws[3], 1 + 0.3 * draws[3]))
+    return aged
 
 
 def _no_change(module: nn.Module, inputs: object, output: object) -> None:

@@ -257,6 +257,10 @@ def _prove(row: Row, prunable: Prunable, plans: int) -> None:
     row.costs_equal = f"{len(proofs) - len(missed)} of {len(proofs)}"
     if difference is not None and not difference <= TOLERANCE:
         raise checks.CheckError(f"differs by {difference:.1e} where nothing crosses a normalisation")
+    verdicts = [proof.difference for proof in narrowed if proof.difference is not None]
+    wrong = [verdict for verdict in verdicts if not verdict.right]
+    if wrong:
+        raise checks.CheckError(f"with every free group narrowed: {wrong[0]}")
     if missed:
         raise checks.CheckError(
             f"MACs and params of {len(missed)} plans: predicted {missed[0].predicted}, "
