@@ -10,13 +10,17 @@ User code may call `sys.exit`, raise exceptions that are no `Exception`, or retu
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from torch import Tensor, nn
 
 from autoprune.errors import AutopruneError, ConfigError, is_out_of_memory, summary_of
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @contextlib.contextmanager
@@ -44,6 +48,27 @@ def guarded(
         if memory_passes and isinstance(error, (MemoryError, RuntimeError)) and is_out_of_memory(error):
             raise
         raise error_class(f"{where}: {summary_of(error)}{'; ' if advice else ''}{advice}") from error
+
+
+def verb(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a verb raise an error of ours if user code that no other guard surrounds ends the process.
+
+    Any `Exception` passes: it may be a fault of autoprune, and then its traceback is needed.
+    """
+
+    @functools.wraps(function)
+    def run(*given: P.args, **named: P.kwargs) -> R:
+        try:
+            return function(*given, **named)
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            raise ConfigError(
+                f"{function.__name__}: code of the model, the data or the task raised {summary_of(error)}; "
+                "let it raise an exception instead."
+            ) from error
+
+    return run
 
 
 def call_user(
@@ -112,5 +137,5 @@ def forward(model: nn.Module, inputs: Tensor) -> object:
     mode = " in training mode" if model.training else ""
     where = f"model: its forward pass failed{mode} on inputs {tuple(inputs.shape)}"
     with guarded(where, ConfigError, memory_passes=True):
-        outputs: object = model(inputs)
+        outputs: object = call_plain(model, inputs)
     return outputs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -108,7 +108,7 @@ ANYWHERE = {
 """Functions that misbehave wherever they are called, and words that their message holds."""
 
 
-def net(classes: int = 3, in_channels: int = 1) -> nn.Module:
+def net(classes: int = 3, in_channels: int = 1) -> nn.Sequential:
     """Return a small net that trains well."""
     torch.manual_seed(0)
     return nn.Sequential(
@@ -137,3 +137,166 @@ def parts() -> tuple[Batches, Batches]:
 
 def mean_loss(outputs: Tensor, targets: Tensor) -> Tensor:
     return nn.functional.cross_entropy(outputs, targets)
+
+
+class Net(nn.Module):
+    """The small net, whose forward pass does something before or after."""
+
+    def __init__(
+        self,
+        before: Callable[[nn.Module, Tensor], Any] | None = None,
+        after: Callable[[Tensor], Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.body = net()
+        self.before, self.after = before, after
+
+    def forward(self, inputs: Tensor) -> Any:
+        if self.before is not None:
+            self.before(self, inputs)
+        outputs = self.body(inputs)
+        return outputs if self.after is None else self.after(outputs)
+
+
+def _if_training(module: nn.Module, inputs: Tensor) -> None:
+    if module.training:
+        sys.exit(0)
+
+
+def _if_evaluated(module: nn.Module, inputs: Tensor) -> None:
+    if not module.training:
+        raise RuntimeError("made for training only")
+
+
+def leaves_in_forward() -> nn.Module:
+    return Net(before=leaves)
+
+
+def leaves_in_training() -> nn.Module:
+    return Net(before=_if_training)
+
+
+def only_trains() -> nn.Module:
+    return Net(before=_if_evaluated)
+
+
+def waits_in_forward() -> nn.Module:
+    return Net(after=waits)
+
+
+def gives_nan() -> nn.Module:
+    return Net(after=lambda outputs: outputs * float("nan"))
+
+
+def gives_integers() -> nn.Module:
+    return Net(after=lambda outputs: outputs.long())
+
+
+def gives_complex() -> nn.Module:
+    return Net(after=lambda outputs: outputs.to(torch.complex64))
+
+
+def gives_an_empty_tuple() -> nn.Module:
+    return Net(after=lambda outputs: ())
+
+
+def gives_no_batch() -> nn.Module:
+    return Net(after=lambda outputs: outputs.mean())
+
+
+def without_gradient() -> nn.Module:
+    return Net(after=lambda outputs: outputs.detach())
+
+
+def without_parameters() -> nn.Module:
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def wholly_frozen() -> nn.Module:
+    return net().requires_grad_(False)
+
+
+def of_integers() -> nn.Module:
+    made = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    made[1].weight = nn.Parameter(torch.ones(3, 64, dtype=torch.int64), requires_grad=False)
+    return made
+
+
+def in_double() -> nn.Module:
+    return net().double()
+
+
+def lazy() -> nn.Module:
+    return nn.Sequential(
+        nn.LazyConv2d(8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(3)
+    )
+
+
+def on_meta() -> nn.Module:
+    return net().to("meta")
+
+
+def with_nan_weights() -> nn.Module:
+    made = net()
+    nn.init.constant_(next(made.parameters()), float("nan"))
+    return made
+
+
+def with_a_hook_that_leaves() -> nn.Module:
+    made = net()
+    made[0].register_forward_hook(leaves)
+    return made
+
+
+def with_a_backward_hook_that_leaves() -> nn.Module:
+    made = net()
+    made[0].register_full_backward_hook(leaves)
+    return made
+
+
+def with_a_state_dict_that_leaves() -> nn.Module:
+    made = Net()
+    made.state_dict = leaves  # type: ignore[method-assign]  # it misbehaves
+    return made
+
+
+class CannotBeCopied(Net):
+    """A module that ends the process when it is copied."""
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        sys.exit(0)
+
+
+def cannot_be_copied() -> nn.Module:
+    return CannotBeCopied()
+
+
+def the_class_itself() -> Any:
+    return Net
+
+
+MODELS = {
+    "leaves_in_forward": "model: its forward pass failed on inputs (1, 1, 8, 8): SystemExit: 0",
+    "leaves_in_training": "model: its forward pass failed in training mode on inputs (4, 1, 8, 8): Syst",
+    "only_trains": "RuntimeError: made for training only",
+    "waits_in_forward": "coroutine",
+    "gives_nan": 'task.loss: "autoprune.task:cross_entropy" is nan on the first validation batch',
+    "gives_integers": "model: its output for one image is (1, 3) of torch.int64, expected logits",
+    "gives_complex": "model: its output for one image is (1, 3) of torch.complex64, expected logits",
+    "gives_an_empty_tuple": "model: its output is a tuple, expected a tensor of logits",
+    "gives_no_batch": "model: its output for one image is () of torch.float32",
+    "without_gradient": "model: no gradient of its outputs reaches its parameters",
+    "without_parameters": "model: Sequential has no parameters, so there is nothing to prune",
+    "wholly_frozen": "model: it has no parameter that a training changes",
+    "of_integers": "model: its forward pass failed on inputs (1, 1, 8, 8): RuntimeError",
+    "in_double": "model: its forward pass failed on inputs (1, 1, 8, 8): RuntimeError",
+    "lazy": "model: 0.weight is lazy, it has no shape yet",
+    "on_meta": "model: 0.weight is on the meta device, it has no values",
+    "with_nan_weights": 'task.loss: "autoprune.task:cross_entropy" is nan on the first validation batch',
+    "with_a_hook_that_leaves": "model: its forward pass failed on inputs (1, 1, 8, 8): SystemExit: 0",
+    "with_a_backward_hook_that_leaves": "model: its backward pass failed on inputs (4, 1, 8, 8): System",
+    "with_a_state_dict_that_leaves": "search: code of the model, the data or the task raised SystemExit: 0",
+    "cannot_be_copied": "model: CannotBeCopied cannot be copied: SystemExit: 0",
+    "the_class_itself": "returned a type, expected a torch.nn.Module",
+}
+"""Factories of models that misbehave, and words of the message that a search ends with."""

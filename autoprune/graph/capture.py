@@ -23,7 +23,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from autoprune.errors import TraceError, reason_of
+from autoprune.errors import TraceError, reason_of, summary_of
 
 ExampleInputs = tuple[object, ...] | dict[str, object]
 
@@ -217,7 +217,8 @@ def _explain(model: nn.Module, error: BaseException) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/torch/" not in frame.filename]
     where = next((f"{f.filename}:{f.lineno} ({f.line})" for f in reversed(frames) if f.name == "forward"), "")
     place = f" at {where}" if where else ""
+    reason = reason_of(error) if isinstance(error, Exception) else summary_of(error)
     return (
-        f"{type(model).__name__} cannot be traced{place}: {reason_of(error)}. torch.export must be able "
+        f"{type(model).__name__} cannot be traced{place}: {reason}. torch.export must be able "
         "to follow the forward pass: replace branches on tensor values there, or check the example inputs."
     )

@@ -105,6 +105,8 @@ def _labelled_axes(axes: ParameterAxes, components: Components, terms: Sequence[
 
 def _occurrences(listed: Sequence[_Axis], count: int) -> list[bytes]:
     """Return, per component, the multiset of axes that it occurs on, as comparable bytes."""
+    if not listed:  # no parameter has an axis
+        return [b""] * count
     numbers = np.concatenate([np.full(len(a.components), i, np.int64) for i, a in enumerate(listed)])
     # One number for both: it sorts many times faster than pairs.
     places = np.concatenate([a.components for a in listed]) * len(listed) + numbers

@@ -24,6 +24,7 @@ from autoprune.latency.files import FILES, FileInput, OpenedFile, open_model
 from autoprune.latency.placing import check_threads
 from autoprune.pipeline.export import load_saved, noted_architecture
 from autoprune.threads import cpu_threads
+from autoprune.usercode import verb
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 """{name of an input: its sizes}; the name is empty where none was given."""
@@ -60,6 +61,7 @@ class Bench:
     device: str
 
 
+@verb
 def bench(
     models: Sequence[str | os.PathLike[str]],
     *,

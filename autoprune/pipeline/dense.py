@@ -13,18 +13,22 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from autoprune.data import VisionData, load
 from autoprune.data.loaders import first_batch
 from autoprune.data.randomness import seeded
 from autoprune.errors import ConfigError
-from autoprune.graph.capture import unchanged
+from autoprune.graph.capture import named_tensors, unchanged
 from autoprune.precision import resolve_device
 from autoprune.rebuild import narrow
 from autoprune.settings import RunConfig
-from autoprune.task import Task, cross_entropy, main_output, make_task
+from autoprune.task import Task, batch_loss, cross_entropy, main_output, make_task
 from autoprune.usercode import forward, guarded
 from autoprune.zoo import load_checkpoint, make_model
+
+_TRIED_IMAGES = 8
+"""Images of the training step that is tried first: more than one, for the sake of BatchNorm."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,23 @@ def own_copy(model: nn.Module) -> nn.Module:
     Raises:
         ConfigError: the model holds something that cannot be copied.
     """
+    _require_values(model)
     advice = (
         "take off its modules what a forward pass left there, or give a model that was made afresh and "
         "loaded with these weights."
     )
     with guarded(f"model: {type(model).__name__} cannot be copied", ConfigError, advice=advice):
         return narrow(model, {})
+
+
+def _require_values(model: nn.Module) -> None:
+    for name, tensor in named_tensors(model):
+        if is_lazy(tensor):
+            raise ConfigError(
+                f"model: {name} is lazy, it has no shape yet; run the model on one batch first."
+            )
+        if tensor.is_meta:
+            raise ConfigError(f"model: {name} is on the meta device, it has no values; make it on the CPU.")
 
 
 def without_names(config: RunConfig) -> RunConfig:
@@ -80,6 +95,10 @@ def try_model(dense: Dense) -> None:
     Raises:
         ConfigError: the forward pass fails, or its output is no tensor of floating numbers for each image.
     """
+    if next(dense.model.parameters(), None) is None:
+        raise ConfigError(
+            f"model: {type(dense.model).__name__} has no parameters, so there is nothing to prune."
+        )
     inputs = dense.example_inputs
     outputs = _outputs(dense.model, inputs)
     if not outputs.is_floating_point() or outputs.shape[:1] != inputs.shape[:1]:
@@ -104,6 +123,32 @@ def try_task(dense: Dense) -> None:
             "build it with as many outputs."
         )
     dense.task.require_numbers(outputs, targets)
+
+
+def try_training(dense: Dense) -> None:
+    """Take the gradients of one training step on a copy, for a few images, before time is spent on anything.
+
+    Raises:
+        ConfigError: model or loss fail in training mode, or no gradient reaches a parameter.
+    """
+    inputs, targets = (part[:_TRIED_IMAGES].cpu() for part in first_batch(dense.data.train))
+    trained = own_copy(dense.model).train()
+    if not any(parameter.requires_grad for parameter in trained.parameters()):
+        raise ConfigError(
+            "model: it has no parameter that a training changes; call requires_grad_(True) on what is to be "
+            "trained."
+        )
+    with torch.random.fork_rng():
+        outputs = main_output(forward(trained, inputs))
+        if not outputs.requires_grad:
+            raise ConfigError(
+                "model: no gradient of its outputs reaches its parameters; take .detach() and "
+                "torch.no_grad() out of its forward pass."
+            )
+        loss = batch_loss(dense.task.loss, outputs, targets)
+        where = f"model: its backward pass failed on inputs {tuple(inputs.shape)}"
+        with guarded(where, ConfigError, memory_passes=True):
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
 
 def _outputs(model: nn.Module, inputs: Tensor) -> Tensor:

@@ -34,15 +34,17 @@ from autoprune.pipeline.ranking import decode_ranking
 from autoprune.pipeline.scoring import with_weights
 from autoprune.pipeline.stored import change_config, on_device_of, stored_config, stored_setting, threads_of
 from autoprune.pipeline.supernet import known_supernet
-from autoprune.pipeline.train import schedule_of, tell_epochs
+from autoprune.pipeline.train import naming_learning_rate, schedule_of, tell_epochs
 from autoprune.precision import Setting
 from autoprune.rebuild import rebuild
 from autoprune.score import calibrate
 from autoprune.settings import FinetuneSettings, RunConfig
 from autoprune.study import SearchStudy, TrialRecord, open_study
 from autoprune.train import evaluate, fit
+from autoprune.usercode import verb
 
 
+@verb
 def finetune(
     study: str,
     storage: str,
@@ -178,17 +180,18 @@ def _retrain(
     if settings.epochs == 0:
         calibrate(small, dense.data, config.score.calibration_batches, setting, seed=best.seed or 0)
         return evaluate(small, dense.data.val, dense.task, setting)
-    return fit(
-        small,
-        dense.data,
-        schedule_of(settings),
-        setting,
-        dense.task,
-        seed=settings.seed,
-        teacher=copy.deepcopy(dense.model) if settings.teacher == "dense" else None,
-        on_epoch=tell_epochs(settings.epochs, watch),
-        checkpoint=state,
-    ).score
+    with naming_learning_rate(settings):
+        return fit(
+            small,
+            dense.data,
+            schedule_of(settings),
+            setting,
+            dense.task,
+            seed=settings.seed,
+            teacher=copy.deepcopy(dense.model) if settings.teacher == "dense" else None,
+            on_epoch=tell_epochs(settings.epochs, watch),
+            checkpoint=state,
+        ).score
 
 
 def _on_test(model: nn.Module, dense: Dense, setting: Setting) -> float | None:

@@ -29,7 +29,7 @@ from autoprune.pipeline.checks import (
     rates_of,
     workers_of,
 )
-from autoprune.pipeline.dense import Dense, load_dense, try_model, try_task, without_names
+from autoprune.pipeline.dense import Dense, load_dense, try_model, try_task, try_training, without_names
 from autoprune.pipeline.events import Stage, TrialDone, Watcher, silent
 from autoprune.pipeline.finalists import measure_finalists
 from autoprune.pipeline.history import require_unseen_validation
@@ -66,6 +66,7 @@ from autoprune.study.records import LATENCY
 from autoprune.study.storage import study_command
 from autoprune.threads import cpu_threads, usable_cores
 from autoprune.train import evaluate
+from autoprune.usercode import verb
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class SearchResult:
         return self.summary.front
 
 
+@verb
 def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = silent) -> SearchResult:
     """Search sub-models under a config's budget, in a new study.
 
@@ -148,6 +150,7 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
     return _run(study, config, dense, problem, watch)
 
 
+@verb
 def resume(
     study: str,
     storage: str,
@@ -228,6 +231,8 @@ def _prepare(
         try_model(given)
     dense = given or load_dense(config, trained=not missing)
     try_task(dense)
+    if missing or any(rung.steps or rung.epochs for rung in parse_rungs(config.score)):
+        try_training(dense)
     if given is None and not missing:
         require_unseen_validation(config, dense.data, checkpoint)
     prunable = trace_dense(dense, config)

@@ -8,9 +8,10 @@ Before: a config; after: `search`, which trusts the checkpoint's note that the v
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +20,8 @@ import torch
 from autoprune.atomic import saving
 from autoprune.data.loaders import first_batch
 from autoprune.dtypes import DTYPES
-from autoprune.errors import CheckpointError, ConfigError, unknown
-from autoprune.pipeline.dense import Dense, load_dense, try_task
+from autoprune.errors import CheckpointError, ConfigError, TrialError, unknown
+from autoprune.pipeline.dense import Dense, load_dense, try_task, try_training
 from autoprune.pipeline.events import EpochDone, Stage, Watcher, silent
 from autoprune.pipeline.history import save_dense, split_of
 from autoprune.pipeline.places import probe_writable, settle, without_password
@@ -29,6 +30,7 @@ from autoprune.settings import FinetuneSettings, RunConfig, ScheduleSettings, Su
 from autoprune.threads import cpu_threads
 from autoprune.train import EpochRecord, Schedule, fit
 from autoprune.train.schedule import OPTIMIZERS, SHAPES
+from autoprune.usercode import verb
 
 AUTO = "auto"
 
@@ -41,6 +43,7 @@ class TrainResult:
     val_score: float
 
 
+@verb
 def train(config: RunConfig, *, watch: Watcher = silent) -> TrainResult:
     """Train the dense model of a config and write it to model.checkpoint; a killed training goes on.
 
@@ -79,13 +82,14 @@ def train_dense(dense: Dense, config: RunConfig, path: Path, *, watch: Watcher =
     """Train a fresh dense model in place and write it with its history; the state of every epoch is kept."""
     state = path.with_suffix(".training")
     try_task(dense)
+    try_training(dense)
     setting = _setting_of(state.with_suffix(".setting.json"), dense, config, watch)
     watch(
         Stage(
             f"training the dense model: {config.train.epochs} epochs of {dense.data.train.samples:,} images"
         )
     )
-    with cpu_threads(setting.threads):
+    with cpu_threads(setting.threads), naming_learning_rate(config.train):
         result = fit(
             dense.model,
             dense.data,
@@ -157,14 +161,34 @@ def named_setting(label: str, device: str) -> Setting:
     return found[label]
 
 
+@contextlib.contextmanager
+def naming_learning_rate(settings: ScheduleSettings) -> Iterator[None]:
+    """Name, in the error of a training that diverges, the key of its learning rate.
+
+    Raises:
+        TrialError: the training in the block diverged.
+    """
+    try:
+        yield
+    except TrialError as error:
+        raise TrialError(
+            f"{_section_of(settings)}: {error} Set {_section_of(settings)}.learning_rate below "
+            f"{settings.learning_rate:g} and give the same command again."
+        ) from error
+
+
+def _section_of(settings: ScheduleSettings) -> str:
+    names = {FinetuneSettings: "finetune", SupernetSettings: "supernet"}
+    return names.get(type(settings), "train")
+
+
 def schedule_of(settings: ScheduleSettings) -> Schedule:
     """Turn a [train], [finetune] or [supernet] section into a schedule: keys of one name mean the same.
 
     Raises:
         ConfigError: an unknown optimiser or schedule, under the section's own key.
     """
-    names = {FinetuneSettings: "finetune", SupernetSettings: "supernet"}
-    section = names.get(type(settings), "train")
+    section = _section_of(settings)
     for key, name, known in (
         ("optimizer", settings.optimizer, list(OPTIMIZERS)),
         ("schedule", settings.schedule, list(SHAPES)),

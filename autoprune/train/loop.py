@@ -8,6 +8,7 @@ Before: a model, data, a Schedule, a Setting. After: `pipeline` evaluates and sa
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ from autoprune.data.randomness import (
     to_storable,
 )
 from autoprune.data.vision import VisionData
+from autoprune.errors import TrialError
 from autoprune.precision import Setting
 from autoprune.task import Task
 from autoprune.train.evaluation import evaluate
@@ -167,10 +169,11 @@ def _run_epoch(
     started = time.perf_counter()
     learning_rate = trainer.learning_rate
     epoch = trainer.steps // len(data.train)
-    loss = trainer.run(data.train.batches(seed, epoch), steps)
-    if trainer.average:
-        with trainer.average.swapped_in(trainer.model):
+    try:
+        loss = trainer.run(data.train.batches(seed, epoch), steps)
+        averaged = trainer.average.swapped_in(trainer.model) if trainer.average else contextlib.nullcontext()
+        with averaged:
             score = evaluate(trainer.model, data.val, task, setting)
-    else:
-        score = evaluate(trainer.model, data.val, task, setting)
+    except TrialError as error:
+        raise TrialError(f"epoch {epoch + 1}: {error}") from error
     return EpochRecord(epoch + 1, trainer.steps, loss, score, learning_rate, time.perf_counter() - started)

@@ -187,6 +187,7 @@ class Trainer:
     def _check(self, total_loss: Tensor) -> None:
         if not bool(torch.isfinite(total_loss)):
             raise TrialError(
-                f"diverged: the loss is not finite by step {self.steps} of {self._total} "
-                f"(learning rate {self._schedule.learning_rate:g}, {self._setting.label}); lower it."
+                f"diverged: the loss is {float(total_loss)} by step {self.steps} of {self._total} "
+                f"(learning rate {self._schedule.learning_rate:g}, {self._setting.label}); lower the "
+                "learning rate."
             )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.misbehaving import ANYWHERE
+from tests.misbehaving import ANYWHERE, MODELS
 from tests.test_cli import Command
 
 CONFIG = """
@@ -75,3 +75,37 @@ def test_a_function_that_misbehaves_is_named_with_its_key(
     assert (key.partition(".")[0]) in said
     assert f"tests.misbehaving:{name}" in said
     assert ANYWHERE[name] in said
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.filterwarnings("ignore:Full backward hook:UserWarning")
+def test_a_model_that_misbehaves_is_refused_before_anything_is_trained(
+    command: Command, folder: Path, name: str
+) -> None:
+    said = refused(command, folder, "search", f"model.factory=tests.misbehaving:{name}")
+    assert MODELS[name] in said
+    assert not (folder / "runs" / "own.db").exists()
+
+
+@pytest.mark.parametrize("name", ["without_parameters", "leaves_in_forward", "cannot_be_copied", "lazy"])
+def test_inspect_refuses_such_models_too(command: Command, folder: Path, name: str) -> None:
+    assert MODELS[name] in refused(command, folder, "inspect", f"model.factory=tests.misbehaving:{name}")
+
+
+def test_a_training_that_diverges_names_epoch_loss_and_key(command: Command, folder: Path) -> None:
+    said = refused(command, folder, "train", "train.learning_rate=1e30")
+    assert "train: epoch 1: diverged: the loss is nan by step 3 of 6 (learning rate 1e+30" in said
+    assert "Set train.learning_rate below 1e+30 and give the same command again." in said
+    code, printed, _ = command("train", "run.toml", cwd=folder)
+    assert code == 0, "a lower rate starts over"
+    assert "epoch   2/2" in printed
+
+
+def test_a_finetune_that_diverges_names_its_key_and_leaves_no_model(command: Command, folder: Path) -> None:
+    assert command("search", "run.toml", cwd=folder)[0] == 0
+    code, _, said = command("finetune", "own", "--set", "finetune.learning_rate=1e30", cwd=folder)
+    assert (code, said.count("\n")) == (2, 1)
+    assert "finetune: epoch 1: diverged: the loss is " in said
+    assert "Set finetune.learning_rate below 1e+30" in said
+    assert not list(folder.glob("runs/own/best/*"))
+    assert command("finetune", "own", cwd=folder)[0] == 0
