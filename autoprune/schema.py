@@ -6,8 +6,6 @@ facts = read_as(Facts, values, where="fm-50", error=StudyError, advice="restore 
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Hashable
-from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -44,17 +42,11 @@ def read_as(kind: type[T], values: Any, *, where: str, error: type[AutopruneErro
         AutopruneError: of the class given; a value is missing or of another type than expected.
     """
     try:
-        adapter: TypeAdapter[T] = _adapter(kind)
-        return adapter.validate_python(values)
+        return TypeAdapter(kind).validate_python(values)
     except ValidationError as invalid:
         raise error(f"{where}: {_first_problem(invalid)}; {advice}") from None
     except RecursionError:
         raise error(f"{where}: lists and objects are nested too deep; {advice}") from None
-
-
-@cache
-def _adapter(kind: Hashable) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
 
 
 def _first_problem(invalid: ValidationError) -> str:

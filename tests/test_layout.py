@@ -49,7 +49,7 @@ ARROWS = {
     "score": "rebuild train latency criteria rungs memory",
     "sensitivity": "rebuild train criteria memory",
     "samplers": "space",
-    "study": "samplers space cost rungs",
+    "study": "samplers space cost rungs files schema",
     "engines": "study samplers space cost threads",
     "tensorfile": "errors",
     "zoo": "userfunction usercode tensorfile",

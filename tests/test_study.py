@@ -112,7 +112,7 @@ def test_a_locked_database_is_said_to_be_locked(tmp_path: Path) -> None:
         ("journal://here.log", "expected journal:///relative/path.log"),
         ("nonsense", "not a URL"),
         ("sqlite:////proc/nowhere/x.db", "cannot be used|cannot be opened"),
-        ("postgresql+nodriver://user:secret@host/db", "no driver"),
+        ("postgresql+nodriver://user:secret@host/db", "no driver for this kind of storage is installed"),
     ],
 )
 def test_urls_that_lead_nowhere(url: str, message: str) -> None:
@@ -411,7 +411,13 @@ def test_few_files_reach_below_optunas_public_interface() -> None:
         for path in package.rglob("*.py")
         if below.search(path.read_text("utf-8"))
     }
-    assert found == {"study/queue.py", "samplers/attributes.py", "samplers/views.py", "samplers/gp.py"}
+    assert found == {
+        "study/queue.py",
+        "study/tables.py",
+        "samplers/attributes.py",
+        "samplers/views.py",
+        "samplers/gp.py",
+    }
 
 
 def test_a_second_attempt_in_the_same_process_is_told_from_the_first(url: str) -> None:
@@ -511,8 +517,10 @@ def test_a_database_of_others_is_refused_and_left_alone(tmp_path: Path) -> None:
     with sqlite3.connect(path) as theirs:
         theirs.execute("CREATE TABLE mine (number INTEGER)")
     before = path.read_bytes()
-    with pytest.raises(StudyError, match="it holds no study"):
+    with pytest.raises(StudyError, match=r"a database of another program \(table mine\)"):
         open_study(f"sqlite:///{path}", "toy")
+    with pytest.raises(StudyError, match=r"a database of another program \(table mine\)"):
+        new_study(f"sqlite:///{path}")
     assert path.read_bytes() == before
 
 
@@ -520,12 +528,12 @@ def test_a_missing_driver_and_a_missing_folder_say_what_to_do(monkeypatch: pytes
     for module in ("psycopg2", "psycopg", "MySQLdb"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(
-        StudyError, match=r'pip install "psycopg\[binary\]", and write .* postgresql\+psycopg://'
+        StudyError, match=r'pip install "autoprune\[postgresql\]", and write .* postgresql\+psycopg://'
     ):
         open_study("postgresql://user:secret@host/db", "toy")
-    with pytest.raises(StudyError, match=r'pip install "psycopg\[binary\]"'):
+    with pytest.raises(StudyError, match=r'no driver for postgresql .*pip install "autoprune\[postgresql\]"'):
         open_study("postgresql+psycopg://user:secret@host/db", "toy")
-    with pytest.raises(StudyError, match=r"pip install pymysql, and write the URL as mysql\+pymysql://"):
+    with pytest.raises(StudyError, match=r'"autoprune\[mysql\]", and write the URL as mysql\+pymysql://'):
         open_study("mysql://user:secret@host/db", "toy")
     with pytest.raises(
         StudyError, match=r"^\S+: the storage cannot be used \((Permission|No such)[^/]*\)\.$"

@@ -26,7 +26,7 @@ from autoprune.samplers import EvolutionRates, check_sampler
 from autoprune.samplers.evolution import settled_rates
 from autoprune.settings import EvolutionSettings, LatencySettings, RunConfig, SearchSettings
 from autoprune.study import study_state
-from autoprune.study.storage import file_of, is_in_memory, names_in_file, study_command
+from autoprune.study.storage import file_of, is_in_memory, study_command
 from autoprune.task import make_task
 
 IDLE_PRUNERS = ("none", SearchSettings().pruner)
@@ -174,7 +174,5 @@ def _state(config: RunConfig) -> str:
     url = str(config.search.storage)
     file = file_of(url)
     if is_in_memory(url) or (file is not None and not file.exists()):
-        return "none"
-    if file is not None and url.startswith("sqlite") and names_in_file(file) == []:
         return "none"
     return study_state(url, str(config.search.study))

@@ -18,7 +18,8 @@ from sqlalchemy.engine import make_url
 
 from autoprune.errors import ConfigError, StudyError, reason_of, shown_url, suggest
 from autoprune.settings import RunConfig
-from autoprune.study.storage import file_of, is_in_memory, names_in_file
+from autoprune.study.storage import file_of, is_in_memory, require_url
+from autoprune.study.tables import names_in_file
 
 RUNS = "runs"
 _LONGEST_NAME = 200
@@ -82,8 +83,9 @@ def absolute_storage(storage: str) -> str:
     """Return a storage's URL with the path of a file made absolute; a bare path is an SQLite file.
 
     Raises:
-        StudyError: a journal's URL that names no file.
+        StudyError: a journal's URL that names no file, or a scheme without its slashes.
     """
+    require_url(storage)
     url = storage if "://" in storage else f"sqlite:///{storage}"
     file = file_of(url)
     path = None if file is None else _absolute(str(file))
@@ -109,7 +111,7 @@ def find_storage(study: str, storage: str | None = None) -> str:
             raise StudyError(
                 f"--storage {shown_url(storage)}: it is a folder; name the file of the study in it."
             )
-        if file is not None and not file.is_file():
+        if file is not None and not file.exists():
             raise StudyError(
                 f"--storage {shown_url(storage)}: no such file; there is no study to go on with."
             )

@@ -2,7 +2,7 @@
 
 Before: `SearchStudy` calls these with an Optuna study; after: the trial runs, or waits under its own number.
 This file reaches below Optuna's public interface, since that has no way to take a trial back; so do
-`samplers.attributes`, `samplers.views` and `samplers.gp`, and nothing else does.
+`study.tables`, `samplers.attributes`, `samplers.views` and `samplers.gp`, and nothing else does.
 
     trial = claim_trial(study, target=60, lease=this_process())     # None where all 60 exist
     requeue_trial(study, trial.number)

@@ -28,7 +28,7 @@ from autoprune.study.front import best_of
 from autoprune.study.header import HEADER, is_blank, read_header, write_header
 from autoprune.study.leases import TakenOverError, this_process
 from autoprune.study.records import LATENCY, ORIGIN, MeasuredLatency, TrialRecord, read_record
-from autoprune.study.storage import open_storage, storage_errors
+from autoprune.study.storage import is_vacant, open_storage, storage_errors
 
 SCORE = "score"
 
@@ -340,6 +340,8 @@ def study_state(url: str, name: str) -> Literal["none", "ours", "foreign"]:
     Raises:
         StudyError: the storage cannot be used.
     """
+    if is_vacant(url):
+        return "none"
     storage = open_storage(url, create=False)
     with storage_errors(url):
         if name not in study_names(storage):

@@ -1,11 +1,9 @@
-"""Own the way to an Optuna storage by URL, and turn what goes wrong there into one clear line.
+"""Opens an Optuna storage by its URL, and turns whatever goes wrong there into one clear line.
 
-Before: a config's `search.storage`; after: `SearchStudy` reads and writes trials in it.
-
-    storage = open_storage("sqlite:///runs/fm.db", create=True)     # or journal:///runs/fm.log, postgresql://...
-    with storage_errors("sqlite:///runs/fm.db"):
-        ...
-    study_command("resume", "fm-50", "sqlite:///runs/fm.db")        # what a message hints at
+storage = open_storage("sqlite:///runs/fm.db", create=True)     # or journal:///runs/fm.log, postgresql://...
+with storage_errors("sqlite:///runs/fm.db"):
+    ...
+study_command("resume", "fm-50", "sqlite:///runs/fm.db")        # what a message hints at
 """
 
 from __future__ import annotations
@@ -15,29 +13,38 @@ import re
 import shlex
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy.exc
 from optuna.exceptions import OptunaError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
-from optuna.storages.journal import JournalFileBackend
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.pool import NullPool
 
 from autoprune.errors import HIDDEN, StudyError, reason_of, shown_url
+from autoprune.files import require_regular
+from autoprune.study.journal import Journal
 from autoprune.study.leases import TakenOverError
+from autoprune.study.presence import Presence
+from autoprune.study.tables import look, reading_engine
 
 LOCK_TIMEOUT_S = 20.0
 """How long a write waits for another process's lock on SQLite; `?timeout=5` in the URL overrides it."""
 
-
 DRIVERS = {
-    "postgresql": ('"psycopg[binary]"', "postgresql+psycopg"),
-    "mysql": ("pymysql", "mysql+pymysql"),
-    "mariadb": ("pymysql", "mariadb+pymysql"),
+    "postgresql": ("psycopg", "postgresql", "postgresql+psycopg"),
+    "mysql": ("pymysql", "mysql", "mysql+pymysql"),
+    "mariadb": ("pymysql", "mysql", "mariadb+pymysql"),
 }
-"""Kind of server -> package to install, and the scheme of the URLs that use it."""
+"""Kind of server -> its driver, the extra that installs it, and the scheme of the URLs that use it."""
+
+_NOT_FOUND = "Record does not exist."
+"""Optuna's KeyError for a study or a trial that is gone."""
+
+_BARE = re.compile(r"(journal|sqlite|postgresql|mysql|mariadb|oracle|mssql)(\+\w+)?:(?!//)")
+"""A scheme without the two slashes of a URL."""
 
 
 def open_storage(url: str, *, create: bool) -> BaseStorage:
@@ -52,18 +59,43 @@ def open_storage(url: str, *, create: bool) -> BaseStorage:
         StudyError: the file is missing, locked, unwritable or not a storage, or a driver is not installed; or
             the URL's password is hidden, or cannot be read.
     """
-    _require_password(url)
+    _require_readable(url)
+    path = file_of(url)
     try:
         with storage_errors(url):
-            return _open(url, file_of(url), create)
-    except (ValueError, KeyError, AssertionError, RuntimeError) as error:
+            if path is not None:
+                _require_file(url, path, create)
+            if path is not None and url.startswith("journal:"):
+                if create:
+                    path.touch()
+                return JournalStorage(Journal(path, shown_url(url)))
+            return _open_database(url, path, create)
+    except (ValueError, TypeError, LookupError, AttributeError, AssertionError, RuntimeError) as error:
         raise StudyError(
-            f"{shown_url(url)}: not a storage of Optuna's, or a broken one ({error})."
+            f"{shown_url(url)}: not a storage of Optuna's, or a broken one ({reason_of(error)})."
         ) from error
 
 
-def _require_password(url: str) -> None:
-    """Refuse a URL as messages show it, and a password of which a part would be read, and told, as a host.
+def is_vacant(url: str) -> bool:
+    """Tell whether a database holds no tables yet, so that a study can be made in it; it is only read.
+
+    Raises:
+        StudyError: it cannot be read, or is another program's.
+    """
+    _require_readable(url)
+    path = file_of(url)
+    if url.startswith("journal:") or is_in_memory(url):
+        return False
+    with storage_errors(url):
+        if path is not None:
+            _require_file(url, path, create=False)
+        contents = look(_looking_engine(url, path))
+        contents.require(create=True, shown=shown_url(url))
+    return contents.is_new
+
+
+def _require_readable(url: str) -> None:
+    """Refuse a malformed URL, one as messages show it, and a password that would be read, in part, as a host.
 
     Raises:
         StudyError: it is one of these.
@@ -74,33 +106,86 @@ def _require_password(url: str) -> None:
         )
     if re.search("://[^:/]*:[^@]*@[^/?]*@", url):
         raise StudyError(f'{shown_url(url)}: within a password, "@" is written as %40.')
+    if _parsed(url) is None and not url.startswith("journal:"):
+        raise StudyError(
+            f"{shown_url(url)}: not a URL of a storage, such as sqlite:///runs/study.db, "
+            "journal:///runs/study.log or postgresql+psycopg://user:password@host:5432/database."
+        )
 
 
-def _open(url: str, path: Path | None, create: bool) -> BaseStorage:
-    if path is not None and create:
+def _require_file(url: str, path: Path, create: bool) -> None:
+    """Make the folder of a storage's file, or refuse a file that is missing; and whatever is no regular file.
+
+    Raises:
+        StudyError: there is no such file.
+        OSError: the folder cannot be made, or the path leads to a folder, a pipe, a socket or a device.
+    """
+    if create:
         path.parent.mkdir(parents=True, exist_ok=True)
-    elif path is not None and not path.is_file():
+    if path.exists():
+        require_regular(path)
+    elif not create:
         raise StudyError(
             f"{shown_url(url)}: there is no such file, so no study to open; check search.storage."
         )
-    elif path is not None and url.startswith("sqlite") and names_in_file(path) == []:
-        raise StudyError(f"{shown_url(url)}: it holds no study; check search.storage.")
-    if path is not None and url.startswith("journal:"):
-        return JournalStorage(JournalFileBackend(str(path)))
+
+
+def _open_database(url: str, path: Path | None, create: bool) -> BaseStorage:
+    """Open a database; its tables are made only if it holds none, and `create` says so.
+
+    Raises:
+        StudyError: it is another program's, or holds no study.
+    """
+    if is_in_memory(url):
+        return get_storage(RDBStorage(url))
+    if path is not None and not path.exists():
+        path.touch()
+    contents = look(_looking_engine(url, path))
+    contents.require(create=create, shown=shown_url(url))
     options: dict[str, Any] = {}
     if path is not None:
-        options["pool_events"] = [(functools.partial(_tune_sqlite, create), "connect")]
-        if "timeout" not in make_url(url).query:
-            options["connect_args"] = {"timeout": LOCK_TIMEOUT_S}
-    return get_storage(RDBStorage(url, engine_kwargs=options))
+        presence = Presence(path, shown_url(url))
+        options["connect_args"] = {
+            "timeout": _timeout_of(url),
+            "factory": functools.partial(_connect, presence),
+        }
+        # A database that is there already stays in the mode in which its owner made it.
+        options["pool_events"] = [
+            (functools.partial(_tune_sqlite, contents.is_new), "connect"),
+            (functools.partial(_check_presence, presence), "checkout"),
+        ]
+    return get_storage(RDBStorage(url, engine_kwargs=options, skip_table_creation=not contents.is_new))
 
 
-def _tune_sqlite(create: bool, connection: Any, _: Any) -> None:
+def _looking_engine(url: str, path: Path | None) -> sqlalchemy.Engine:
+    """Return an engine that looks at a database once, and keeps no connection to it."""
+    if path is not None:
+        return reading_engine(path, _timeout_of(url))
+    return sqlalchemy.create_engine(url, poolclass=NullPool)
+
+
+def _timeout_of(url: str) -> float:
+    parsed = _parsed(url)
+    return float(str(parsed.query.get("timeout", LOCK_TIMEOUT_S))) if parsed else LOCK_TIMEOUT_S
+
+
+def _connect(presence: Presence, *arguments: Any, **options: Any) -> sqlite3.Connection:
+    """Connect to a file that is still there: SQLite would make a new one in the place of one that is gone."""
+    presence.check()
+    return sqlite3.Connection(*arguments, **options)
+
+
+def _check_presence(presence: Presence, *_: object) -> None:
+    presence.check()
+    presence.grow()
+
+
+def _tune_sqlite(is_new: bool, connection: Any, _: Any) -> None:
     """Let readers and a writer work at once (WAL), and lose nothing committed, not even at a power cut.
 
     synchronous=NORMAL would be faster, but may lose the last commits when the power fails.
     """
-    if create:
+    if is_new:
         connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
 
@@ -109,23 +194,18 @@ def is_in_memory(url: str) -> bool:
     """Tell whether a storage lives in the memory of one process, and is gone with it."""
     if not url.startswith("sqlite"):
         return False
-    try:
-        database = make_url(url).database or ""
-    except sqlalchemy.exc.ArgumentError:
+    parsed = _parsed(url)
+    if parsed is None:
         return False
+    database = parsed.database or ""
     return not database or ":memory:" in database or "mode=memory" in url
 
 
-def names_in_file(path: Path) -> list[str] | None:
-    """Return the names of the studies in an SQLite file, which is only read; None where it cannot be read."""
+def _parsed(url: str) -> URL | None:
+    """Return the parts of a URL; None if it is malformed."""
     try:
-        url = f"{path.absolute().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(url, timeout=1, uri=True)) as file:
-            tables = {name for (name,) in file.execute("SELECT name FROM sqlite_master")}
-            if "studies" not in tables:
-                return []
-            return [str(name) for (name,) in file.execute("SELECT study_name FROM studies")]
-    except sqlite3.Error:
+        return make_url(url)
+    except (sqlalchemy.exc.ArgumentError, ValueError):  # a port that is no number is a ValueError
         return None
 
 
@@ -144,6 +224,13 @@ def storage_errors(url: str) -> Iterator[None]:
         yield
     except UpdateFinishedTrialError as error:
         raise TakenOverError(f"{shown_url(url)}: {reason_of(error)} Another process ended it.") from error
+    except KeyError as error:
+        if error.args != (_NOT_FOUND,):
+            raise
+        raise StudyError(
+            f"{shown_url(url)}: the study is not there any more: it was deleted, or the database replaced, "
+            "while it was in use; put the former one back, or begin another search."
+        ) from error
     except (sqlalchemy.exc.SQLAlchemyError, OptunaError, ImportError, OSError) as error:
         raise StudyError(f"{shown_url(url)}: {_explain(url, error)}") from error
 
@@ -162,12 +249,24 @@ def file_of(url: str) -> Path | None:
         return Path(url.removeprefix("journal:///"))
     if not url.startswith("sqlite") or is_in_memory(url):
         return None
-    try:
-        read = make_url(url)
-    except sqlalchemy.exc.ArgumentError:
-        return None  # whoever opens it is told what is wrong with it
-    database = str(read.database)
-    return Path(database.removeprefix("file:") if "uri" in read.query else database)
+    parsed = _parsed(url)
+    if parsed is None:
+        return None  # whoever opens it is told that it is malformed
+    database = str(parsed.database)
+    return Path(database.removeprefix("file:") if "uri" in parsed.query else database)
+
+
+def require_url(storage: str) -> None:
+    """Refuse a storage that begins as a URL and lacks its slashes; a bare path is fine.
+
+    Raises:
+        StudyError: it is one.
+    """
+    match = _BARE.match(storage)
+    if match:
+        scheme = storage.partition(":")[0]
+        example = "journal:///runs/study.log" if scheme == "journal" else f"{scheme}://..."
+        raise StudyError(f"{scheme}:...: not a URL; write it as {example}, or give a path.")
 
 
 def _explain(url: str, error: BaseException) -> str:
@@ -176,8 +275,6 @@ def _explain(url: str, error: BaseException) -> str:
     missing = _missing_driver(url, error)
     if missing is not None:
         return missing
-    if isinstance(error, sqlalchemy.exc.ArgumentError):
-        return 'not a URL of a storage, such as "sqlite:///runs/study.db" or "journal:///runs/study.log".'
     cause = error.__cause__ if isinstance(error.__cause__, sqlalchemy.exc.SQLAlchemyError) else error
     text = reason_of(getattr(cause, "orig", None) or cause)
     explanations = {
@@ -198,9 +295,10 @@ def _missing_driver(url: str, error: BaseException) -> str | None:
         return None
     scheme = url.partition(":")[0]
     kind, _, driver = scheme.partition("+")
-    package, usual = DRIVERS.get(kind, (driver or kind, scheme))
-    if driver and driver != usual.partition("+")[2]:
-        return (
-            f'the driver "{driver}" is not installed: pip install {driver}, or use {package} and {usual}://.'
-        )
-    return f"no driver for {kind} is installed: pip install {package}, and write the URL as {usual}://..."
+    if kind not in DRIVERS:
+        return f'the driver "{driver or kind}" is not installed: pip install {driver or kind}.'
+    known, extra, usual = DRIVERS[kind]
+    advice = f'pip install "autoprune[{extra}]", and write the URL as {usual}://...'
+    if driver and driver != known:
+        return f'the driver "{driver}" is not installed: pip install {driver}; or {advice}'
+    return f"no driver for {kind} is installed: {advice}"

@@ -1,0 +1,63 @@
+"""A storage that is deleted, replaced or cut short during a search: reported at the next trial."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from autoprune.engines import TrialEvent, run_search
+from autoprune.errors import StudyError
+from tests.engines.toy import make_toy, new_study, toy_runner
+
+
+def delete(path: Path) -> None:
+    for each in path.parent.glob(f"{path.name}*"):
+        each.unlink()
+
+
+def replace(path: Path) -> None:
+    shutil.copy(path, path.with_name("copy"))
+    os.replace(path.with_name("copy"), path)
+
+
+def empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+EVENTS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "delete": (delete, "it was deleted or moved while it was in use"),
+    "replace": (replace, "another file has taken its place while it was in use"),
+    "empty": (empty, r"it was cut from [\d,]+ to 0 bytes while it was in use"),
+    "cut": (cut, r"it was cut from [\d,]+ to [\d,]+ bytes while it was in use"),
+}
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "journal"])
+@pytest.mark.parametrize("event", EVENTS)
+def test_a_storage_that_is_lost_ends_the_search(scheme: str, event: str, tmp_path: Path) -> None:
+    happen, message = EVENTS[event]
+    path = tmp_path / "study.db"
+    ended: list[int] = []
+
+    def note(seen: TrialEvent) -> None:
+        if seen.kind == "finished":
+            ended.append(seen.number)
+            if len(ended) == 2:
+                happen(path)
+
+    study = new_study(f"{scheme}:///{path}")
+    runner = toy_runner(study, "random", trials=6, pruner="none", on_event=note)
+    with pytest.raises(StudyError, match=message) as caught:
+        run_search("serial", runner, make_toy)
+    assert "put the former file back" in str(caught.value)
+    assert ended == [0, 1]
+    if event == "delete":
+        assert list(tmp_path.iterdir()) == []  # nothing was made in its place
