@@ -7,15 +7,15 @@ Before: the command line or a script; after: `pipeline`, which receives the froz
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from autoprune.errors import ConfigError, reason_of, suggest
-from autoprune.parsing import parse_override, parse_settings, spell_out
+from autoprune.errors import ConfigError, shown_value, suggest
+from autoprune.parsing import parse_overrides, parse_settings, spell_out
 from autoprune.settings import RunConfig
+from autoprune.toml import parse_toml, read_toml
 
 
 def embedded_configs() -> tuple[str, ...]:
@@ -34,7 +34,8 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         overrides: "section.key=value" strings; the value is TOML (a bare word is taken as a string).
 
     Raises:
-        ConfigError: the file is missing or no TOML, a key is unknown, or a value is of the wrong kind.
+        ConfigError: the file is missing or no TOML, a key is unknown or given twice, or a value is
+            of the wrong kind.
     """
     if isinstance(source, Mapping):
         where, values = "config", {name: _copied(content) for name, content in source.items()}
@@ -42,11 +43,12 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         where = str(source)
         values = _read_toml(where)
     values = spell_out(values)
-    for override in overrides:
-        section, key, value = parse_override(override)
+    for section, key, value in parse_overrides(overrides):
         content = values.setdefault(section, {})
         if not isinstance(content, dict):
-            raise ConfigError(f"{where}: {section}: got {content!r}, expected a section [{section}] of keys.")
+            raise ConfigError(
+                f"{where}: {section}: got {shown_value(content)}, expected a section [{section}] of keys."
+            )
         content[key] = value
     return parse_settings(values, where=where if not overrides else f"{where} with --set")
 
@@ -57,18 +59,10 @@ def _copied(content: Any) -> Any:
 
 def _read_toml(source: str) -> dict[str, Any]:
     names = embedded_configs()
-    path = Path(source)
-    if source in names and not path.is_file():
-        text = resources.files("autoprune.defaults").joinpath(f"{source}.toml").read_text("utf-8")
-    else:
-        try:
-            text = path.read_text("utf-8")
-        except FileNotFoundError:
-            hint = suggest(source, names) or f" Embedded configs: {', '.join(names)}."
-            raise ConfigError(f"{source}: no such config file.{hint}") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{source}: cannot be read as a config file ({reason_of(error)}).") from None
+    if source in names and not Path(source).is_file():
+        return parse_toml(resources.files("autoprune.defaults").joinpath(f"{source}.toml").read_text("utf-8"))
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source}: not valid TOML: {error}.") from None
+        return read_toml(source, "a config file")
+    except FileNotFoundError:
+        hint = suggest(source, names) or f" Embedded configs: {', '.join(names)}."
+        raise ConfigError(f"{source}: no such config file.{hint}") from None

@@ -9,10 +9,16 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 from collections.abc import Iterable
 
 _LONGEST_LINE = 500
 _LONGEST_VALUE = 100
+
+_LONGEST_MESSAGE = 1500
+
+_LONGEST_NAME = 200
+"""A longer word is no slip of a known name, and would take seconds to compare."""
 
 HIDDEN = "***"
 """What stands in a URL that is shown in place of its password."""
@@ -95,15 +101,27 @@ def text_of(error: object) -> str:
         return "no text, its __str__ failed"
 
 
+class _Shortening(reprlib.Repr):
+    """Writes values with as many items, levels and digits as a reader can take in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = _LONGEST_VALUE
+
+    def repr_int(self, x: int, level: int) -> str:
+        bits = x.bit_length()  # Python refuses to write integers of more than some 4,300 digits
+        return super().repr_int(x, level) if bits < 10_000 else f"an integer of {bits} bits"
+
+
 def shown_value(value: object) -> str:
-    """Return a value that is not ours as a message shows it: on one line, cut at 100 characters."""
+    """Return a value that is not ours as a message shows it: on one line, cut where it is long or deep."""
     try:
-        text = repr(value)
+        text = _Shortening().repr(value)
     except KeyboardInterrupt:
         raise
     except BaseException:  # whatever a user's __repr__ raises
         text = f"a {type(value).__name__}"
-    return shortened(text, _LONGEST_VALUE)
+    return shortened(text, 2 * _LONGEST_VALUE)
 
 
 def shortened(text: str, longest: int = _LONGEST_LINE) -> str:
@@ -127,6 +145,30 @@ def shown_url(text: str) -> str:
     return _OPTION.sub(rf"\1{HIDDEN}", _LOGIN.sub(rf"\1{HIDDEN}@", text))
 
 
+def printable(text: str) -> str:
+    r"""Return a text that a terminal shows as it is: control characters are escaped, such as "\x1b".
+
+    Also escaped are invisible characters that change the order or the meaning of others, and the halves of
+    characters that stand for bytes of a file's name that are not UTF-8. Line breaks and tabs stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each in "\n\t" else _escaped(each) for each in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def one_line(text: str) -> str:
+    """Return a message as one printable line; of a long one the beginning, and the end with the advice."""
+    if len(text) > 4 * _LONGEST_MESSAGE:  # long before it is looked at character by character
+        text = f"{text[: 3 * _LONGEST_MESSAGE]}{text[-_LONGEST_MESSAGE:]}"
+    line = printable(" ".join(text.split()))
+    end = _LONGEST_MESSAGE // 3
+    return line if len(line) <= _LONGEST_MESSAGE else f"{line[: _LONGEST_MESSAGE - end]}...{line[-end:]}"
+
+
 def abridged(value: object) -> str:
     """Return what a message says of a value: of a long one, such as a fingerprint, the beginning."""
     text = "missing" if value is None else str(value)
@@ -135,6 +177,8 @@ def abridged(value: object) -> str:
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return ' Did you mean "x"?' for the known word nearest to `word`, whatever its case, or ''."""
+    if len(word) > _LONGEST_NAME:
+        return ""
     folded = {name.casefold(): name for name in known}
     close = difflib.get_close_matches(word.casefold(), folded, n=1)
     return f' Did you mean "{folded[close[0]]}"?' if close else ""

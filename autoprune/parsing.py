@@ -12,13 +12,14 @@ import dataclasses
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from autoprune.errors import ConfigError, shown_url, unknown
+from autoprune.errors import ConfigError, reason_of, shown_url, shown_value, unknown
 from autoprune.settings import RunConfig
+from autoprune.toml import parse_toml
 
 
 def parse_settings(values: Mapping[str, Any], *, where: str = "config") -> RunConfig:
@@ -38,7 +39,9 @@ def parse_settings(values: Mapping[str, Any], *, where: str = "config") -> RunCo
         if section not in sections:
             raise ConfigError(unknown(where, section, sections, kind="section"))
         if not isinstance(content, Mapping):
-            raise ConfigError(f"{where}: {section}: got {content!r}, expected a section [{section}] of keys.")
+            raise ConfigError(
+                f"{where}: {section}: got {shown_value(content)}, expected a section [{section}] of keys."
+            )
         known = [spec.name for spec in dataclasses.fields(hints[section])]
         for key in content:
             if key not in known:
@@ -60,33 +63,74 @@ def spell_out(values: Mapping[str, Any]) -> dict[str, Any]:
     return dict(values)
 
 
+def parse_overrides(overrides: Sequence[str]) -> list[tuple[str, str, Any]]:
+    """Split "section.key=value" strings into their parts, as `parse_override` does.
+
+    Raises:
+        ConfigError: one has not that form, or a key is given twice.
+    """
+    parsed: dict[tuple[str, str], Any] = {}
+    for override in overrides:
+        section, key, value = parse_override(override)
+        if (section, key) in parsed:
+            raise ConfigError(f"--set {section}.{key}: it is given twice; leave one out.")
+        parsed[section, key] = value
+    return [(section, key, value) for (section, key), value in parsed.items()]
+
+
 def parse_override(override: str) -> tuple[str, str, Any]:
     """Split "section.key=value" into its parts; the value is TOML, a bare word is taken as a string.
 
     "score=supernet" is short for "score.rungs=['supernet']".
 
     Raises:
-        ConfigError: it has not that form.
+        ConfigError: it has not that form, or is more than one assignment.
     """
     path, equals, text = override.partition("=")
     if path.strip() == "score" and text.strip():
-        rungs = _value(text)
+        rungs = _value(override, text)
         return "score", "rungs", rungs if isinstance(rungs, list) else [str(rungs)]
     section, dot, key = path.strip().partition(".")
     if not (equals and dot and section and key) or "." in key:
         raise ConfigError(
-            f"--set {shown_url(override)}: expected section.key=value with one section and one key, "
+            f"--set {_shown_override(override)}: expected section.key=value with one section and one key, "
             'e.g. "search.trials=20".'
         )
-    return section, key, _value(text)
+    return section, key, _value(override, text)
 
 
-def _value(text: str) -> Any:
-    """Read a value as TOML; a bare word is a string."""
+def _value(override: str, text: str) -> Any:
+    """Read a value as TOML; a bare word is a string.
+
+    Raises:
+        ConfigError: it is more than one line of text, or cannot be read.
+    """
+    text = text.strip()
     try:
-        return tomllib.loads(f"value = {text.strip()}")["value"]
+        read = parse_toml(f"value = {text}")
     except tomllib.TOMLDecodeError:
-        return text.strip()
+        if "\n" in text or "\r" in text:
+            raise ConfigError(
+                f"--set {_shown_override(override)}: got several lines, expected one value; quote it as TOML "
+                "does, or give each key a --set of its own."
+            ) from None
+        return text
+    except ValueError as error:
+        raise ConfigError(
+            f"--set {_shown_override(override)}: cannot be read ({reason_of(error)})."
+        ) from None
+    if len(read) != 1:
+        raise ConfigError(
+            f"--set {_shown_override(override)}: got {len(read)} assignments, expected one; give each key a "
+            "--set of its own."
+        )
+    return read["value"]
+
+
+def _shown_override(override: str) -> str:
+    """Return an override for a message: without a password, and cut where it is long."""
+    cut = override if len(override) <= 100 else f"{override[:100]}..."
+    return shown_url(cut)
 
 
 def _first_problem(error: ValidationError) -> str:
@@ -98,7 +142,9 @@ def _first_problem(error: ValidationError) -> str:
     spec = get_type_hints(section, include_extras=True)[path[1]]
     more = len({problem["loc"][:2] for problem in problems}) - 1
     others = f" ({more} more like this)" if more else ""
-    return f"{'.'.join(path)}: got {shown_url(repr(first['input']))}, expected {_describe(spec)}.{others}"
+    return (
+        f"{'.'.join(path)}: got {shown_url(shown_value(first['input']))}, expected {_describe(spec)}.{others}"
+    )
 
 
 def _describe(spec: Any) -> str:
@@ -112,9 +158,12 @@ def _describe(spec: Any) -> str:
     }
     origin, arguments = get_origin(spec), get_args(spec)
     if origin is Annotated:
+        described = [info.description for info in arguments[1:] if getattr(info, "description", None)]
+        if described:
+            return str(described[-1])
         signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "of length >="}
         limits = [
-            f"{sign} {getattr(limit, name)}"
+            f"{sign} {getattr(limit, name):,}"
             for info in arguments[1:]
             for limit in getattr(info, "metadata", ())
             for name, sign in signs.items()

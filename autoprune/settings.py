@@ -13,16 +13,52 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+MOST = 1_000_000
+"""The largest count, length or factor that a setting takes: beyond it lie slips, and runs that never end."""
+
+_MOST_WORKERS = 1024
+_MOST_AMOUNT = 10**18
+_LONGEST_AMOUNT = 100
+_LONGEST_TEXT = 4096
+_LONGEST_COMMAND = 100_000
+
 Flag = Annotated[bool, Field(strict=True)]
-Positive = Annotated[int, Field(strict=True, ge=1)]
-Count = Annotated[int, Field(strict=True, ge=0)]
+Positive = Annotated[int, Field(strict=True, ge=1, le=MOST)]
+Count = Annotated[int, Field(strict=True, ge=0, le=MOST)]
+Workers = Annotated[int, Field(strict=True, ge=1, le=_MOST_WORKERS)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
 Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Ratio = Annotated[Real, Field(gt=0, le=1)]
 Share = Annotated[Real, Field(ge=0, lt=1)]
-PositiveFloat = Annotated[Real, Field(gt=0)]
-Amount = Annotated[int, Field(strict=True)] | Real | str | None
-Names = tuple[str, ...]
+PositiveFloat = Annotated[Real, Field(gt=0, le=MOST)]
+NonNegativeFloat = Annotated[Real, Field(ge=0, le=MOST)]
+Seconds = Annotated[Real, Field(gt=0, le=86_400)]
+Text = Annotated[
+    str,
+    Field(
+        max_length=_LONGEST_TEXT,
+        pattern=r"^[^\x00-\x1f\x7f-\x9f]*$",
+        description=f"a string of at most {_LONGEST_TEXT:,} printable characters",
+    ),
+]
+Command = Annotated[
+    str,
+    Field(
+        max_length=_LONGEST_COMMAND,
+        pattern=r"^[^\x00]*$",
+        description=f"a string of at most {_LONGEST_COMMAND:,} characters",
+    ),
+]
+Amount = (
+    Annotated[
+        Annotated[int, Field(strict=True, ge=0, le=_MOST_AMOUNT)]
+        | Annotated[Real, Field(ge=0, le=_MOST_AMOUNT)]
+        | Annotated[str, Field(max_length=_LONGEST_AMOUNT)],
+        Field(description='a share such as "50%" or an amount such as "20M" or "4 ms"'),
+    ]
+    | None
+)
+Names = tuple[Text, ...]
 
 WARM_STARTS = ("uniform", "taylor-knapsack", "sensitivity", "taylor", "l1", "bn", "l2")
 """The heuristics that a search tries first, unless it is told otherwise; the most promising ones lead."""
@@ -45,10 +81,10 @@ class ModelSettings:
     `frozen` names modules, as `named_modules` does, whose channels all stay: ["layer1.0.conv1"].
     """
 
-    name: str | None = None
-    factory: str | None = None
-    checkpoint: str | None = None
-    weights: str | None = None
+    name: Text | None = None
+    factory: Text | None = None
+    checkpoint: Text | None = None
+    weights: Text | None = None
     frozen: Names = ()
 
 
@@ -78,15 +114,15 @@ class DataSettings:
     that themselves.
     """
 
-    name: str | None = None
-    loaders: str | None = None
-    folder: str | None = None
+    name: Text | None = None
+    loaders: Text | None = None
+    folder: Text | None = None
     batch_size: Positive = 128
     val_fraction: Annotated[Real, Field(gt=0, lt=1)] = 0.1
     augment: Flag = True
-    validation: str | None = None
+    validation: Text | None = None
     image_size: Positive | None = None
-    workers: Count = 2
+    workers: Annotated[Count, Field(le=_MOST_WORKERS)] = 2
     seed: Seed = 0
     checkpoint_saw_validation: Flag = False
 
@@ -101,8 +137,8 @@ class TaskSettings:
     number.
     """
 
-    loss: str = "cross_entropy"
-    metric: str = "accuracy"
+    loss: Text = "cross_entropy"
+    metric: Text = "accuracy"
 
 
 @dataclass(frozen=True)
@@ -143,16 +179,16 @@ class LatencySettings:
     one in the output folder.
     """
 
-    probe: str = "eager"
-    device: str = "cpu"
+    probe: Text = "eager"
+    device: Text = "cpu"
     batch: Positive = 1
     threads: Positive = 1
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     channels_last: Flag = False
-    command: str | None = None
+    command: Command | None = None
     tolerance: Annotated[Real, Field(gt=0, lt=1)] = 0.02
-    limit_seconds: PositiveFloat = 10.0
-    table: str | None = None
+    limit_seconds: Seconds = 10.0
+    table: Text | None = None
 
 
 @dataclass(frozen=True)
@@ -203,22 +239,22 @@ class SearchSettings:
     then searched too, [budget] may be left out, and no trial is stopped early.
     """
 
-    sampler: str = "gp"
+    sampler: Text = "gp"
     trials: Positive = 60
     objectives: Names = ("score",)
-    engine: str = "serial"
-    workers: Positive = 2
+    engine: Text = "serial"
+    workers: Workers = 2
     cpus_per_trial: PositiveFloat | None = None
-    gpus_per_trial: Annotated[Real, Field(ge=0)] | None = None
-    address: str | None = None
+    gpus_per_trial: NonNegativeFloat | None = None
+    address: Text | None = None
     seed: Seed = 0
-    storage: str | None = None
-    study: str | None = None
-    space: str | None = None
-    criterion: str = "l1"
-    pruner: str = "median"
-    device: str = "auto"
-    setting: str = "auto"
+    storage: Text | None = None
+    study: Text | None = None
+    space: Text | None = None
+    criterion: Text = "l1"
+    pruner: Text = "median"
+    device: Text = "auto"
+    setting: Text = "auto"
     divisor: Positive | Literal["auto"] | None = None
     low: Ratio | None = None
     high: Ratio | None = None
@@ -238,7 +274,7 @@ class EvolutionSettings:
     parents; `mutation`, that a keep ratio moves to another level (so that four do on average).
     """
 
-    population: Annotated[int, Field(strict=True, ge=2)] | None = None
+    population: Annotated[int, Field(strict=True, ge=2, le=MOST)] | None = None
     lifetime: Positive | None = None
     tournament: Positive | None = None
     crossover: Annotated[Real, Field(ge=0, le=1)] = 0.5
@@ -257,7 +293,7 @@ class ScoreSettings:
     from weights that [supernet] trains once, before the first trial.
     """
 
-    rungs: Annotated[tuple[str, ...], Field(min_length=1)] = ("calibrate", "25 steps", "75 steps")
+    rungs: Annotated[Names, Field(min_length=1)] = ("calibrate", "25 steps", "75 steps")
     calibration_batches: Positive = 20
     learning_rate: PositiveFloat = 0.02
     teacher: Literal["dense", "none"] = "none"
@@ -274,10 +310,10 @@ class ScheduleSettings:
 
     epochs: Positive = 20
     learning_rate: PositiveFloat = 0.1
-    optimizer: str = "sgd"
+    optimizer: Text = "sgd"
     momentum: Share = 0.9
-    weight_decay: Annotated[Real, Field(ge=0)] = 5e-4
-    schedule: str = "cosine"
+    weight_decay: NonNegativeFloat = 5e-4
+    schedule: Text = "cosine"
     warmup: Share = 0.05
     label_smoothing: Share = 0.0
     ema: Share = 0.0
@@ -325,7 +361,7 @@ class SupernetSettings(ScheduleSettings):
 class OutputSettings:
     """The folder that receives checkpoints, the finetuned model and reports; default runs/STUDY."""
 
-    folder: str | None = None
+    folder: Text | None = None
 
 
 @dataclass(frozen=True)

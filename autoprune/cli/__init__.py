@@ -1,7 +1,7 @@
 """The command line: parses, calls the function that a script would call, prints what it returns.
 
-Before: a shell; after: `config` and `pipeline`. Mistakes of the user end in one line and exit code 2,
-Ctrl-C in 130, SIGTERM in 143, none of them with a traceback:
+Mistakes of the user end in one line and exit code 2, Ctrl-C in 130, SIGTERM in 143, a terminal that is closed
+in 129, none of them with a traceback:
 
     autoprune search digits --set search.trials=8
 """
@@ -9,43 +9,40 @@ Ctrl-C in 130, SIGTERM in 143, none of them with a traceback:
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
 
 from autoprune.cli.signals import caught_signals
 from autoprune.errors import AutopruneError, is_out_of_memory, reason_of
-
-MISTAKE = 2
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
     with caught_signals() as caught:
         try:
-            _run()
+            sys.exit(_run())
         except BaseException:
             # Whatever a signal led to (an import that broke off in the middle raises all sorts of things).
             if caught:
-                sys.exit(caught[-1])
+                sys.exit(caught[0])
             raise
 
 
-def _run() -> None:
-    try:
-        from autoprune.cli.commands import app
+def _run() -> int:
+    """Run the command that was typed, and return its exit code; mistakes end here."""
+    from autoprune.cli.console import end_with, prepare_streams, why_output_is_lost
 
-        app()
-    except (AutopruneError, OSError) as error:
-        _end_with(" ".join(str(error).split()) or type(error).__name__)
+    prepare_streams()
+    try:
+        from autoprune.cli.commands import run_command
+
+        return run_command()
+    except AutopruneError as error:
+        end_with(str(error) or type(error).__name__)
+    except OSError as error:
+        lost = why_output_is_lost()
+        end_with(f"standard output: {lost}" if lost else str(error) or type(error).__name__)
+    except RecursionError as error:
+        end_with(f"{reason_of(error)}: what was given is nested too deeply.")
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        _end_with(f"out of memory: {reason_of(error)}; lower data.batch_size, or take another search.device.")
-
-
-def _end_with(message: str) -> NoReturn:
-    from rich.console import Console
-
-    Console(stderr=True, soft_wrap=True).print(
-        f"autoprune: {message}", style="red", markup=False, highlight=False
-    )
-    sys.exit(MISTAKE)
+        end_with(f"out of memory: {reason_of(error)}; lower data.batch_size, or take another search.device.")

@@ -14,13 +14,13 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
-from rich.console import Console
 
-from autoprune.cli.signals import Terminated
-from autoprune.errors import shown_url
+from autoprune.cli.console import MISTAKE, abandon, console
+from autoprune.cli.signals import ended_by, shielded
+from autoprune.errors import AutopruneError, ConfigError, shown_url, shown_value
 
 if TYPE_CHECKING:
     from autoprune.cli.progress import Screen
@@ -32,7 +32,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-console = Console()
+
+# All that typer raises over a command line has this base, which typer exports under no name.
+_UsageError = cast(type[typer.BadParameter], typer.BadParameter.__bases__[0])
 
 ConfigSource = Annotated[
     str, typer.Argument(metavar="CONFIG", help="A TOML file, or the name of an embedded config: digits.")
@@ -48,6 +50,36 @@ Storage = Annotated[
     str | None,
     typer.Option("--storage", metavar="URL", help="The study's storage; default runs/STUDY.db."),
 ]
+
+
+def run_command() -> int:
+    """Run the command that was typed, and return its exit code.
+
+    Raises:
+        ConfigError: no command is that, or it does not take these arguments.
+        AutopruneError: what the command raises.
+    """
+    typed = sys.argv[1:]
+    for word in typed:
+        _require_text(word)
+    try:
+        code = app(args=None if typed else ["--help"], standalone_mode=False)
+    except _UsageError as error:
+        verb = error.ctx.command_path if error.ctx is not None else "autoprune"
+        text = " ".join(error.format_message().split()).rstrip(".?")
+        mark = "?" if error.format_message().rstrip().endswith("?") else "."
+        raise ConfigError(f"{text}{mark} See `{verb} --help`.") from None
+    return (code if isinstance(code, int) else 0) if typed else MISTAKE
+
+
+def _require_text(word: str) -> None:
+    """Refuse an argument that no database and no file system takes: one with a NUL, or with no text."""
+    try:
+        word.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ConfigError(f"{shown_value(word)}: this argument is not UTF-8.") from None
+    if "\0" in word:
+        raise ConfigError(f"{shown_value(word)}: this argument holds a NUL character; leave it out.")
 
 
 def _print_version(asked: bool) -> None:
@@ -312,11 +344,19 @@ def _same_command() -> str:
 
 @contextlib.contextmanager
 def _resumable(go_on: Callable[[], str]) -> Iterator[None]:
-    """Say after Ctrl-C or SIGTERM how to go on; `go_on` names the command, and is asked only then."""
+    """Say after Ctrl-C, SIGTERM or SIGHUP how to go on; `go_on` names the command, and is asked only then."""
     try:
         yield
-    except KeyboardInterrupt as signal:
-        word, code = ("Terminated", 143) if isinstance(signal, Terminated) else ("Interrupted", 130)
-        line = f"{word}; what is finished is kept. Go on with: {go_on()}"
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    except KeyboardInterrupt as interrupt:
+        with shielded():
+            word, code = ended_by(interrupt)
+            try:
+                command = go_on()
+            except AutopruneError:  # the storage cannot be read just now
+                command = _same_command()
+            line = f"{word}; what is finished is kept. Go on with: {command}"
+            try:
+                console.print(line, soft_wrap=True, markup=False, highlight=False)
+            except OSError:  # the terminal is gone
+                abandon(sys.stdout)
         raise typer.Exit(code) from None

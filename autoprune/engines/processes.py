@@ -29,6 +29,9 @@ from autoprune.errors import StudyError, TrialError, summary_of
 
 _STOP_TIMEOUT_S = 5.0
 
+_ENDING = {signal.SIGINT, signal.SIGTERM} | ({signal.SIGHUP} if hasattr(signal, "SIGHUP") else set())
+"""Signals that end a search; Windows has no SIGHUP."""
+
 
 @dataclass
 class _Worker:
@@ -183,7 +186,7 @@ def _thread_limit(threads: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _started_whole() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM reach this process after the block only: no process is left half started.
+    """Let ending signals reach this process after the block only: no process is left half started.
 
     Those started inside inherit that: Ctrl-C, which reaches all, does not end them as they import torch.
     """
@@ -192,7 +195,7 @@ def _started_whole() -> Iterator[None]:
         return
     resource_tracker.ensure_running()  # its own start would unblock the signal again
     with _deferred_signals():
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         try:
             yield
         finally:
@@ -201,7 +204,7 @@ def _started_whole() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _deferred_signals() -> Iterator[None]:
-    """Raise Ctrl-C and SIGTERM anew after the block: this thread's mask does not keep them from others.
+    """Raise ending signals again after the block: this thread's mask does not keep them from others.
 
     Where another thread gets one, Python runs its handler in the main thread all the same.
     """
@@ -209,10 +212,7 @@ def _deferred_signals() -> Iterator[None]:
         yield
         return
     seen: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, frame: seen.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    before = {number: signal.signal(number, lambda number, frame: seen.append(number)) for number in _ENDING}
     try:
         yield
     finally:
@@ -234,7 +234,9 @@ def _work(make_scorer: MakeScorer, pipe: Connection, threads: int) -> None:
     """Score jobs until the pipe closes; the body of a worker process."""
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent alone decides
+    # Ctrl-C and a terminal that is closed reach all processes; the parent alone decides.
+    for number in _ENDING - {signal.SIGTERM}:
+        signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     threading.Thread(target=_leave_with_parent, daemon=True).start()

@@ -329,7 +329,7 @@ def _quiet_logs() -> Iterator[None]:
 @contextlib.contextmanager
 def _signals_kept() -> Iterator[None]:
     """Give back the handlers of the signals that Ray and Tune take."""
-    names = ("SIGINT", "SIGTERM", "SIGUSR1")  # Windows has no SIGUSR1
+    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # Windows has not all of them
     before = {each: signal.getsignal(each) for name in names if (each := getattr(signal, name, None))}
     try:
         yield

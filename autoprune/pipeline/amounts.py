@@ -13,14 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from autoprune.errors import BudgetError, ConfigError, unknown
+from autoprune.errors import BudgetError, ConfigError, shown_value, unknown
 from autoprune.graph import Cost
 from autoprune.report.costs import option_of_key
 from autoprune.settings import Amount, BudgetSettings
 from autoprune.space import Asked, Budget
 from autoprune.study.records import LATENCY
 
-_AMOUNT = re.compile(r"([0-9][0-9_,]*(?:\.[0-9]+)?|\.[0-9]+)\s*([a-zµ]*|%)")
+_AMOUNT = re.compile(r"([0-9][0-9_,]{0,40}(?:\.[0-9]{1,40})?|\.[0-9]{1,40})\s*([a-zµ]*|%)")
 _COUNTS: Mapping[str, int | Fraction] = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
 _TIMES: Mapping[str, int | Fraction] = {"us": Fraction(1, 1000), "µs": Fraction(1, 1000), "ms": 1, "s": 1000}
 _BYTES: Mapping[str, int | Fraction] = {
@@ -74,12 +74,19 @@ class _Amount:
 
 
 def check_amounts(settings: BudgetSettings, *, required: bool = True) -> None:
-    """Refuse a [budget] section that is malformed whatever the dense model costs.
+    """Refuse a [budget] section that cannot be met whatever the dense model costs.
 
     Raises:
         ConfigError: an amount is malformed, or no limit is given where one is `required`.
+        BudgetError: an amount is 0, or a share is not below the dense model's own cost.
     """
     written = list(_written(settings))  # all are read, whether a limit is found or not
+    for key, amount in written:
+        if amount is not None and (amount.number <= 0 or (amount.is_share and amount.number >= 1)):
+            raise BudgetError(
+                f"budget.{key.name}: got {shown_value(getattr(settings, key.name))}, expected more than 0 "
+                f'and less than the dense model\'s own; write e.g. "50%" or "{key.example}".'
+            )
     if required and all(amount is None for _, amount in written):
         raise ConfigError(
             'budget: no limit is given; write e.g. flops = "50%", macs = "20M", params = "40%" or '
@@ -102,7 +109,7 @@ def resolve_budget(
 
     Raises:
         ConfigError: an amount is malformed, or no limit is given.
-        BudgetError: a share or an amount is not below the dense model's own cost.
+        BudgetError: a share or an amount is 0, or not below the dense model's own cost.
     """
     check_amounts(settings, required=not objectives)
     limits: dict[str, float] = {}
@@ -149,6 +156,11 @@ class Limit:
         return option_of_key(self.key.name)
 
 
+def is_share(amount: float | str) -> bool:
+    """Tell whether an amount of [budget] is a share of the dense model's cost, such as "50%"."""
+    return str(amount).strip().endswith("%")
+
+
 def read_limit(name: str, text: str, dense: Mapping[str, float]) -> Limit:
     """Read what a user takes as the most that a trial may cost, such as "3ms", "40%" or "2G".
 
@@ -169,7 +181,7 @@ def read_limit(name: str, text: str, dense: Mapping[str, float]) -> Limit:
     amount = _parse(limit.option, text, key)
     if amount.is_share and not whole:
         raise ConfigError(
-            f"{limit.option}: got {text!r}, but what the dense model has is not known; write e.g. "
+            f"{limit.option}: got {shown_value(text)}, but what the dense model has is not known; write e.g. "
             f'"{key.example}".'
         )
     most = amount.units(whole) if amount.is_share else amount.number / key.per_cost
@@ -201,7 +213,8 @@ def _parse(where: str, value: float | str, key: CostKey) -> _Amount:
     found = None if isinstance(value, bool) else _AMOUNT.fullmatch(str(value).strip().lower())
     if not found or (found[2] not in key.suffixes and found[2] != "%"):
         raise ConfigError(
-            f'{where}: got {value!r}, expected a share such as "50%" or an amount such as "{key.example}".'
+            f'{where}: got {shown_value(value)}, expected a share such as "50%" or an amount such as '
+            f'"{key.example}".'
         )
     number = Fraction(found[1].replace("_", "").replace(",", ""))
     if found[2] == "%":
@@ -209,6 +222,7 @@ def _parse(where: str, value: float | str, key: CostKey) -> _Amount:
     units = number * key.suffixes[found[2]]
     if units < 1 and key.suffixes is not _TIMES:
         raise ConfigError(
-            f'{where}: got {value!r}, which is less than one; write a share as "{float(number):.0%}".'
+            f"{where}: got {shown_value(value)}, which is less than one; write a share as "
+            f'"{float(number):.0%}".'
         )
     return _Amount(units, is_share=False)

@@ -20,7 +20,7 @@ from autoprune.data import DeviceLoader
 from autoprune.data.loaders import first_batch
 from autoprune.errors import BudgetError, PlanError
 from autoprune.graph import Cost, Prunable
-from autoprune.pipeline.amounts import KEYS, resolve_budget
+from autoprune.pipeline.amounts import KEYS, check_amounts, resolve_budget
 from autoprune.pipeline.checks import check_search
 from autoprune.pipeline.dense import Dense, load_dense
 from autoprune.pipeline.events import Watcher, silent
@@ -117,6 +117,7 @@ def inspect(config: RunConfig, *, watch: Watcher = silent) -> Inspection:
     """
     config = settle(config)
     check_search(config)
+    check_amounts(config.budget, required=not objective_costs(config.search))
     parse_rungs(config.score)
     dense = load_dense(config, trained=False)
     config, _ = settle_divisor(config, dense, watch)

@@ -24,14 +24,13 @@ from autoprune.latency.probes import find_probe
 from autoprune.latency.stairs import Stairs, measure_stairs
 from autoprune.latency.table import LatencyTable, load_table, table_of_json
 from autoprune.latency.tabulate import measure_table
-from autoprune.pipeline.amounts import read_limit, resolve_budget
+from autoprune.pipeline.amounts import is_share, resolve_budget
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Counted, Stage, Watcher, silent
 from autoprune.pipeline.places import plain, probe_writable
 from autoprune.pipeline.problem import measures_divisor, runtime_of
 from autoprune.settings import BudgetSettings, LatencySettings, RunConfig
 from autoprune.study import SearchStudy
-from autoprune.study.records import LATENCY
 
 _DENSE_SECONDS = 2.0
 """That the dense model is timed for at most before its table is measured."""
@@ -160,18 +159,12 @@ class LatencyTables:
             BudgetError: it does.
         """
         asked = self._config.budget.latency
-        if asked is None or _is_less(asked):
+        if asked is None or is_share(asked):
             return
         with prepare(prunable.model, prunable.example_inputs, setting) as timed:
             timings = time_in_turn({"dense": timed}, limit_seconds=_DENSE_SECONDS)
         dense = Cost(macs=0, params=0, latency_ms=timings.measurements["dense"].median_ms)
         resolve_budget(BudgetSettings(latency=asked), dense, runtime=setting)
-
-
-def _is_less(latency: float | str) -> bool:
-    """Tell whether a limit is a share of what the dense model takes, and less than that."""
-    limit = read_limit("latency", str(latency), {LATENCY: 1.0})
-    return limit.is_share and 0 < limit.most < 1
 
 
 def stored_tables(study: SearchStudy, config: RunConfig) -> LatencyTables:

@@ -23,13 +23,13 @@ from autoprune.pipeline.ranking import decode_ranking
 from autoprune.precision import Setting
 from autoprune.rungs import CALIBRATE, SUPERNET
 from autoprune.score import FinetuneScore, Rung
-from autoprune.settings import RunConfig, ScoreSettings
+from autoprune.settings import MOST, RunConfig, ScoreSettings
 from autoprune.supernet import with_model
 from autoprune.tracing import trace
 from autoprune.train import Schedule
 from autoprune.zoo import checkpoint_hash, load_checkpoint
 
-_FINETUNE = re.compile(r"([0-9]+) +(step|epoch)s?")
+_FINETUNE = re.compile(r"([0-9]{1,7}) +(step|epoch)s?")
 
 
 def parse_rungs(settings: ScoreSettings) -> tuple[Rung, ...]:
@@ -53,10 +53,10 @@ def parse_rungs(settings: ScoreSettings) -> tuple[Rung, ...]:
             rungs.append(Rung(name))
             continue
         found = _FINETUNE.fullmatch(name)
-        if found is None:
+        if found is None or int(found[1]) > MOST:
             raise ConfigError(
-                f'score.rungs: got "{text}", expected "{CALIBRATE}", "{SUPERNET}", or a finetune such as '
-                f'"50 steps".{suggest(name, (CALIBRATE, SUPERNET))}'
+                f'score.rungs: got "{text}", expected "{CALIBRATE}", "{SUPERNET}", or a finetune of at most '
+                f'{MOST:,} steps or epochs, such as "50 steps".{suggest(name, (CALIBRATE, SUPERNET))}'
             )
         length, in_steps = int(found[1]), found[2] == "step"
         rungs.append(

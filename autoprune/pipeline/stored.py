@@ -12,8 +12,8 @@ import contextlib
 import dataclasses
 from collections.abc import Sequence
 
-from autoprune.errors import ConfigError, StudyError, shown_url
-from autoprune.parsing import parse_override, parse_settings
+from autoprune.errors import ConfigError, StudyError
+from autoprune.parsing import parse_overrides, parse_settings
 from autoprune.pipeline.places import settle, without_password
 from autoprune.precision import Setting, resolve_device
 from autoprune.settings import RunConfig
@@ -85,11 +85,10 @@ def change_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
         ConfigError: a key that may not change, or a wrong value.
     """
     values = dataclasses.asdict(config)
-    for override in overrides:
-        section, key, value = parse_override(override)
+    for section, key, value in parse_overrides(overrides):
         if section != "finetune" and f"{section}.{key}" not in CHANGEABLE:
             raise ConfigError(
-                f"--set {shown_url(override)}: not a key that may change in a study; begin another search. "
+                f"--set {section}.{key}: not a key that may change in a study; begin another search. "
                 f"Those that may: {', '.join(CHANGEABLE)}, finetune.*"
             )
         values[section][key] = value

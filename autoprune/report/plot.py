@@ -1,6 +1,6 @@
 """A study as one picture: score against evaluations, and against MACs or whatever costs are objectives.
 
-Before: `report.summary`; after: a PNG file. matplotlib is imported when a picture is drawn, not before.
+matplotlib is imported when a picture is drawn, not before.
 
     plot_study(summary, "runs/digits/report.png")
 """
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from autoprune.errors import StudyError
 from autoprune.report.costs import label
-from autoprune.report.summary import StudySummary
+from autoprune.report.pictures import save_picture
+from autoprune.report.summary import StudySummary, outcome
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +32,8 @@ def plot_study(summary: StudySummary, path: str | os.PathLike[str]) -> Path:
     The costs are those that are objectives, with the front; MACs where the score is the only one.
 
     Raises:
-        StudyError: no trial has a score yet.
+        StudyError: no trial has a score yet, or the file cannot be written.
+        ConfigError: the file's name does not end in .png, .svg or .pdf.
     """
     if not summary.ranked():
         raise StudyError(f"{summary.study}: no trial has a score yet, so there is nothing to draw.")
@@ -47,27 +49,29 @@ def plot_study(summary: StudySummary, path: str | os.PathLike[str]) -> Path:
     for axes, cost in zip(over_costs, costs, strict=True):
         _draw_cost(axes, summary, floor, cost)
     figure.suptitle(f"{summary.study}: {len(summary.records)} trials")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, format="png")
-    return path
+    return save_picture(figure, path)
 
 
 def _floor(summary: StudySummary) -> float:
     """Return the lowest score that is drawn in its place: trials stopped early must not squeeze the rest."""
     scores = [record.score or 0.0 for record in summary.ranked()]
-    whole = [record.score or 0.0 for record in summary.ranked() if record.is_whole]
+    whole = [record.score or 0.0 for record in summary.ranked() if not _is_partial(record)]
     low, high = min(whole or scores), max(*scores, summary.dense_score)
     return max(min(scores), low - 0.2 * (high - low))
 
 
+def _is_partial(record: TrialRecord) -> bool:
+    """Tell whether a score is that of a lower rung: of a trial that was pruned, or failed above it."""
+    return outcome(record) != "complete"
+
+
 def _draw_trials(axes: Axes, summary: StudySummary, floor: float) -> None:
     finished = sorted(summary.ranked(), key=lambda record: record.number)
-    stopped = [record for record in finished if not record.is_whole]
+    stopped = [record for record in finished if _is_partial(record)]
     for chosen, color, marker, words in (
-        ([record for record in stopped if (record.score or 0.0) < floor], _STOPPED, "v", "stopped, below"),
-        ([record for record in stopped if (record.score or 0.0) >= floor], _STOPPED, "o", "stopped early"),
-        ([record for record in finished if record.is_whole], _TRIALS, "o", "complete"),
+        ([record for record in stopped if (record.score or 0.0) < floor], _STOPPED, "v", "pruned, below"),
+        ([record for record in stopped if (record.score or 0.0) >= floor], _STOPPED, "o", "pruned"),
+        ([record for record in finished if not _is_partial(record)], _TRIALS, "o", "complete"),
     ):
         if chosen:
             numbers = [record.number for record in chosen]
@@ -75,7 +79,7 @@ def _draw_trials(axes: Axes, summary: StudySummary, floor: float) -> None:
             axes.scatter(numbers, heights, s=18, color=color, marker=marker, label=words)
     best, numbers, heights = float("-inf"), [], []
     for record in finished:
-        if record.is_whole and record.score is not None:
+        if not _is_partial(record) and record.score is not None:
             best = max(best, record.score)
             numbers.append(record.number)
             heights.append(best)
@@ -95,7 +99,10 @@ def _draw_cost(axes: Axes, summary: StudySummary, floor: float, cost: str) -> No
         return [100 * summary.share(each, cost) for each in records], [each.score or 0.0 for each in records]
 
     scored = [record for record in summary.ranked() if (record.score or 0.0) >= floor]
-    axes.scatter(*points(scored), s=18, color=_TRIALS)
+    for partial, color in ((True, _STOPPED), (False, _TRIALS)):
+        chosen = [record for record in scored if _is_partial(record) is partial]
+        if chosen:
+            axes.scatter(*points(chosen), s=18, color=color)
     if summary.front:
         front = [record for record in summary.front if (record.score or 0.0) >= floor]
         axes.scatter(*points(front), s=30, color=_BEST, label="front")

@@ -1,7 +1,6 @@
 """The stairs of a runtime as one picture: latency against width, for each of the layers that were measured.
 
-Before: `latency.stairs`, or what a study has stored of it; after: a PNG file. matplotlib is imported when a
-picture is drawn, not before.
+matplotlib is imported when a picture is drawn, not before.
 
     plot_stairs(Stairs.from_json(study.chosen["stairs"]), "runs/digits/stairs.png")
 """
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoprune.latency.stairs import Curve, Stairs
+from autoprune.report.pictures import save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,10 +34,7 @@ def plot_stairs(stairs: Stairs, path: str | os.PathLike[str]) -> Path:
     row[0].set_ylabel("latency, ms")
     row[0].legend(loc="best", framealpha=0.8)
     figure.suptitle(f"Stairs of {stairs.runtime}: divisor {stairs.divisor}")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, format="png")
-    return path
+    return save_picture(figure, path)
 
 
 def _draw(axes: Axes, curve: Curve, divisor: int) -> None:

@@ -9,6 +9,7 @@ Before: the spec's divisor, floor and ratios; after: `fill` walks the levels of 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,11 +54,17 @@ def unit_step(group: ChannelGroup, divisor: int) -> int:
 
 def relaxed_step(group: ChannelGroup, divisor: int) -> int:
     """Return the unit step of the largest divisor of `divisor` that leaves the group at least two widths."""
-    for smaller in range(divisor, 1, -1):
+    for smaller in _divisors(divisor):
         step = unit_step(group, smaller)
-        if divisor % smaller == 0 and group.width >= 2 * step:
+        if group.width >= 2 * step:
             return step
     return 1
+
+
+@functools.cache
+def _divisors(number: int) -> tuple[int, ...]:
+    """Return what a number can be divided by, the largest first; sought once, not for each of many groups."""
+    return tuple(each for each in range(number, 0, -1) if number % each == 0)
 
 
 def allowed_widths(width: int, *, step: int, low: float, high: float, floor: int) -> IntArray:

@@ -9,13 +9,14 @@ Before: a file of search_spaces/ or the defaults; after: `build_space` applies i
 from __future__ import annotations
 
 import fnmatch
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from autoprune.errors import ConfigError, reason_of, unknown
+from autoprune.errors import ConfigError, shown_value, unknown
+from autoprune.settings import MOST
+from autoprune.toml import read_toml
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,16 @@ class SpaceSpec:
             low = self.low if part.low is None else part.low
             high = self.high if part.high is None else part.high
             if not 0 < low <= high <= 1:
-                raise ConfigError(f"{where}: low {low} and high {high}, expected 0 < low <= high <= 1.")
+                raise ConfigError(
+                    f"{where}: low {shown_value(low)} and high {shown_value(high)}, expected "
+                    "0 < low <= high <= 1."
+                )
             for key in ("divisor", "floor"):
                 value = getattr(part, key)
-                if value is not None and value < 1:
-                    raise ConfigError(f"{where}.{key}: got {value}, expected an integer >= 1.")
+                if value is not None and not 1 <= value <= MOST:
+                    raise ConfigError(
+                        f"{where}.{key}: got {shown_value(value)}, expected an integer >= 1 and <= {MOST:,}."
+                    )
 
     def resolved(self, group: str) -> Bounds:
         """Return the ratios, divisor and floor that hold for one group.
@@ -118,9 +124,9 @@ def load_spec(path: str | Path) -> SpaceSpec:
         ConfigError: the file is missing or no TOML, a key is unknown (the nearest is named) or a value wrong.
     """
     try:
-        values = tomllib.loads(Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as a search space ({reason_of(error)}).") from None
+        values = read_toml(path, "a search space")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: cannot be read as a search space (no such file).") from None
     tables = {"tie": Tie, "override": Override}
     plain = {spec.name for spec in fields(SpaceSpec)} - {"ties", "overrides"}
     _refuse_unknown(str(path), values, plain | tables.keys())
@@ -170,6 +176,6 @@ def _checked(where: str, values: Mapping[str, Any]) -> dict[str, Any]:
         texts = not isinstance(value, list) or all(isinstance(item, str) for item in value)
         if isinstance(value, bool) or not isinstance(value, kinds[key]) or not texts:
             expected = "a list of strings" if kinds[key] == (list,) else kinds[key][0].__name__
-            raise ConfigError(f"{where}: {key}: got {value!r}, expected {expected}.")
+            raise ConfigError(f"{where}: {key}: got {shown_value(value)}, expected {expected}.")
         checked[key] = tuple(value) if isinstance(value, list) else value
     return checked

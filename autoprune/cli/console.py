@@ -1,0 +1,79 @@
+"""The terminal as the command line writes to it: nothing that is printed can steer it or break it.
+
+Names of studies, paths and reasons of failures come from files that others wrote:
+
+    console.print(trial_table(summary))
+    end_with("run.toml: no such config file.")        # "autoprune: run.toml: no such ..." and exit code 2
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Iterable
+from typing import NoReturn, TextIO
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from autoprune.errors import one_line, printable, reason_of
+
+MISTAKE = 2
+"""Exit code where a user, or the machine, has to be looked after."""
+
+READER_LEFT = 141
+"""Exit code where nobody reads the output any more, as the shell gives it to whom SIGPIPE ends."""
+
+
+class PrintableConsole(Console):
+    """A console whose texts reach the terminal with their control characters escaped."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render as rich does, and leave control sequences to rich alone."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+    def on_broken_pipe(self) -> None:
+        """End quietly: `autoprune report STUDY | head -1` has all that it wants."""
+        abandon(sys.stdout)
+        raise SystemExit(READER_LEFT)
+
+
+console = PrintableConsole()
+
+
+def prepare_streams() -> None:
+    """Let characters that the terminal's encoding lacks be escaped, not end the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def why_output_is_lost() -> str:
+    """Return why standard output cannot be written (a full disk, a terminal that is gone), or ""."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        abandon(sys.stdout)
+        return reason_of(error)
+    return ""
+
+
+def abandon(stream: TextIO) -> None:
+    """Send what a stream still holds nowhere, so that the interpreter does not fail on it as it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def end_with(message: str) -> NoReturn:
+    """Print a message as one line on standard error, and exit with the code of a mistake."""
+    with contextlib.suppress(OSError):
+        PrintableConsole(stderr=True, soft_wrap=True).print(
+            f"autoprune: {one_line(message)}", style="red", markup=False, highlight=False
+        )
+    sys.exit(MISTAKE)

@@ -1,0 +1,49 @@
+"""Writes a figure to a file, in the format that the file's name ends in.
+
+format_of("report.svg")                   # "svg"
+save_picture(figure, "report.svg")        # whole, or not at all
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autoprune.atomic import replacing
+from autoprune.errors import ConfigError, StudyError, reason_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMATS = ("png", "svg", "pdf")
+
+
+def format_of(path: str | os.PathLike[str]) -> str:
+    """Return the format of a picture by the suffix of its file.
+
+    Raises:
+        ConfigError: it is none of FORMATS.
+    """
+    suffix = Path(path).suffix.removeprefix(".").lower()
+    if suffix not in FORMATS:
+        raise ConfigError(
+            f"--output {path}: expected a name that ends in {', '.join(f'.{each}' for each in FORMATS)}."
+        )
+    return suffix
+
+
+def save_picture(figure: Figure, path: str | os.PathLike[str]) -> Path:
+    """Write a figure to a file, in a folder that is made if it is missing.
+
+    Raises:
+        ConfigError: the file's name does not end in a format that can be drawn.
+        StudyError: the file cannot be written; one that was there stays as it was.
+    """
+    chosen = format_of(path)
+    try:
+        with replacing(Path(path)) as partial:
+            figure.savefig(partial, dpi=150, format=chosen)
+    except OSError as error:
+        raise StudyError(f"{path}: the picture cannot be written ({reason_of(error)}).") from error
+    return Path(path)
