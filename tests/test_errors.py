@@ -6,7 +6,17 @@ import errno
 
 import pytest
 
-from autoprune.errors import abridged, reason_of, shown_url, suggest, summary_of, unknown
+from autoprune.errors import (
+    abridged,
+    one_line,
+    printable,
+    reason_of,
+    shown_url,
+    shown_value,
+    suggest,
+    summary_of,
+    unknown,
+)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +48,38 @@ def test_the_summary_is_type_and_text_in_one_line(error: Exception, summary: str
     assert summary_of(error) == summary
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain text, 50 % µ ö \u2500", "plain text, 50 % µ ö \u2500"),
+        ("two\nlines\tand a tab", "two\nlines\tand a tab"),
+        ("a\x00b\x1b[31mred\x07\r", r"a\x00b\x1b[31mred\x07\r"),
+        ("\x9b31m \u202eabc \udcff", r"\x9b31m \u202eabc \udcff"),
+    ],
+)
+def test_a_text_cannot_steer_the_terminal(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+def test_a_message_is_one_line_with_beginning_and_end() -> None:
+    assert one_line(" a\n\tb \x1b") == r"a b \x1b"
+    line = one_line(f"run.toml: {'x' * 3_000_000}: rename it.")
+    assert line.startswith("run.toml: xxx")
+    assert line.endswith("x: rename it.")
+    assert 1000 < len(line) < 2000
+
+
+def test_a_shown_value_is_bounded_in_every_direction() -> None:
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    for value in ("x" * 3_000_000, 10**5000, deep, list(range(10**6)), {"a": "b" * 10**6}):
+        assert len(shown_value(value)) <= 200
+    assert [shown_value(value) for value in ("a", 3, [1, "b"])] == ["'a'", "3", "[1, 'b']"]
+
+
 def test_the_nearest_name_is_suggested() -> None:
+    assert suggest("cosine" * 100_000, ["linear", "cosine"]) == ""
     assert suggest("cosin", ["linear", "cosine"]) == ' Did you mean "cosine"?'
     assert suggest("nothing like it", ["linear", "cosine"]) == ""
     assert suggest("LINEAR", ["linear", "cosine"]) == ' Did you mean "linear"?'

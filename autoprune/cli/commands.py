@@ -182,18 +182,13 @@ def finetune(
     """Train the best plan of a study fully. It is tested once; a finetune that was stopped goes on."""
     from autoprune import pipeline
     from autoprune.cli.tables import finetune_table
-    from autoprune.study.storage import study_command
+    from autoprune.pipeline.nextstep import export_command
 
     url = pipeline.find_storage(study, storage)
     with _resumable(_same_command), _screen() as watch:
         result = pipeline.finetune(study, url, trial=trial, overrides=overrides or (), watch=watch)
     console.print(finetune_table(result))
-    as_onnx = ("--format", "onnx")
-    if trial is None:
-        command = study_command("export", study, url, *as_onnx)
-    else:
-        command = shlex.join(["autoprune", "export", str(result.folder), *as_onnx])
-    _print_notes([f"Saved in {result.folder}. Next: {command}"])
+    _print_notes([f"Saved in {result.folder}. Next: {export_command(study, url, result.folder)}"])
 
 
 @app.command()
@@ -290,31 +285,33 @@ def bench(
 def report(
     study: StudyName,
     storage: Storage = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The plot, a PNG file.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The plot: a .png, .svg or .pdf file.")
+    ] = None,
 ) -> None:
     """Print a study's trials and plot their scores. Plots are against MACs and against evaluations."""
     from autoprune import pipeline
+    from autoprune.cli.tables import finetune_table
     from autoprune.report import failure_table, front_table, summary_notes, trial_table
-    from autoprune.report.tables import next_command
 
-    url = pipeline.find_storage(study, storage)
-    found = pipeline.report(study, url, output)
+    found = pipeline.report(study, pipeline.find_storage(study, storage), output)
     summary = found.summary
     console.print(trial_table(summary))
     if summary.front:
         console.print(front_table(summary))
     if summary.failures():
         console.print(failure_table(summary))
+    for result in found.finetuned:
+        console.print(finetune_table(result))
     _print_notes(summary_notes(summary))
     plots = ", ".join(str(path) for path in (found.plot, found.stairs) if path is not None)
     _print_notes([f"Plotted in {plots}." if plots else "No trial has a score: no plot."])
-    if summary.best is not None:
-        _print_notes([f"Next: {next_command(summary, url)}"])
+    if found.next_step:
+        _print_notes([found.next_step])
 
 
 def _print_search(result: SearchResult) -> None:
     from autoprune.report import failure_table, front_table, summary_notes, trial_table, widths_table
-    from autoprune.report.tables import next_command
 
     several = len(result.summary.objectives) > 1
     console.print(front_table(result.summary) if several else trial_table(result.summary, most=5))
@@ -323,7 +320,7 @@ def _print_search(result: SearchResult) -> None:
     _ = result.best  # raises where no trial completed: there is nothing to go on with
     console.print(widths_table(result.summary, result.summary.best))
     notes = summary_notes(result.summary)
-    _print_notes([*notes, f"Next: {next_command(result.summary, result.storage)}"])
+    _print_notes([*notes, result.next_step])
 
 
 def _print_notes(notes: list[str]) -> None:

@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from autoprune.pipeline.events import Counted, EpochDone, Event, Stage, TrialDone
-from autoprune.report.costs import said
+from autoprune.report.costs import label, said
+from autoprune.study.records import LATENCY
 
 
 class Screen:
@@ -62,16 +63,20 @@ class Screen:
     def _trial(self, event: TrialDone) -> None:
         score = "-" if event.score is None else f"{event.score:.4f}"
         reason = f"  {event.reason}" if event.reason else ""
-        latency = "" if event.latency_ms is None else f"  latency {said('latency_ms', event.latency_ms)}"
+        latency = "" if event.latency_ms is None else said(LATENCY, event.latency_ms)
+        if latency:
+            latency = f" ({latency})" if event.cost == label(LATENCY) else f"  latency {latency}"
         self._console.print(
-            f"trial {event.number:>3}  score {score:>7}  MACs {event.macs_share:6.1%}{latency}  "
+            f"trial {event.number:>3}  score {score:>7}  {event.cost} {event.share:6.1%}{latency}  "
             f"{event.seconds:6.1f} s  {event.outcome}{reason}",
             highlight=False,
             markup=False,
             soft_wrap=True,
         )
         best = (
-            f"best {event.best[0]:.4f} at {event.best[1]:.1%} of the MACs" if event.best else "no score yet"
+            f"best {event.best[0]:.4f} at {event.best[1]:.1%} of the {event.cost}"
+            if event.best
+            else "no score yet"
         )
         front = f"front of {event.front}, " if event.front else ""
         self._advance("searching", event.done, event.trials, f"{front}{best}")

@@ -123,7 +123,7 @@ def bench_notes(bench: Bench) -> list[str]:
 
 def finetune_table(result: FinetuneResult) -> Table:
     """Draw the finetuned model beside the dense one."""
-    table = Table(title="Finetuned", title_justify="left")
+    table = Table(title=f"Finetuned: trial {result.trial}", title_justify="left")
     for column in ("", "MACs", "params", "validation", "test"):
         table.add_column(column, justify="left" if not column else "right")
     for name, cost, val, test in (

@@ -21,6 +21,9 @@ from autoprune.space import Asked, Budget
 from autoprune.study.records import LATENCY
 
 _AMOUNT = re.compile(r"([0-9][0-9_,]{0,40}(?:\.[0-9]{1,40})?|\.[0-9]{1,40})\s*([a-zµ]*|%)")
+_MOST_BITS = 64
+"""Of a whole number: Python refuses to write one of thousands of digits."""
+
 _COUNTS: Mapping[str, int | Fraction] = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
 _TIMES: Mapping[str, int | Fraction] = {"us": Fraction(1, 1000), "µs": Fraction(1, 1000), "ms": 1, "s": 1000}
 _BYTES: Mapping[str, int | Fraction] = {
@@ -158,7 +161,7 @@ class Limit:
 
 def is_share(amount: float | str) -> bool:
     """Tell whether an amount of [budget] is a share of the dense model's cost, such as "50%"."""
-    return str(amount).strip().endswith("%")
+    return isinstance(amount, str) and amount.strip().endswith("%")
 
 
 def read_limit(name: str, text: str, dense: Mapping[str, float]) -> Limit:
@@ -210,7 +213,8 @@ def _written(settings: BudgetSettings) -> Iterator[tuple[CostKey, _Amount | None
 
 def _parse(where: str, value: float | str, key: CostKey) -> _Amount:
     """Read an amount as it is written."""
-    found = None if isinstance(value, bool) else _AMOUNT.fullmatch(str(value).strip().lower())
+    is_odd = isinstance(value, bool) or (isinstance(value, int) and value.bit_length() > _MOST_BITS)
+    found = None if is_odd else _AMOUNT.fullmatch(str(value).strip().lower())
     if not found or (found[2] not in key.suffixes and found[2] != "%"):
         raise ConfigError(
             f'{where}: got {shown_value(value)}, expected a share such as "50%" or an amount such as '

@@ -35,12 +35,13 @@ class TrialDone:
         number: of the trial in its study.
         outcome: "complete", "stopped" (early) or "failed".
         score: of its last rung; None where it failed before the first.
-        macs_share: its MACs over the dense model's.
+        cost: what its size is told by: the cost that the budget limits most tightly, in the report's word.
+        share: that cost over the dense model's.
         seconds: that it took.
         reason: why it failed, else "".
         done: trials that have ended so far.
         trials: trials asked for.
-        best: the best score so far and its `macs_share`; None before the first complete trial.
+        best: the best score so far and its `share`; None before the first complete trial.
         front: of a search with several objectives, how many trials none dominates so far; else 0.
         latency_ms: as predicted; None where latency is neither limited nor minimised.
     """
@@ -48,7 +49,8 @@ class TrialDone:
     number: int
     outcome: str
     score: float | None
-    macs_share: float
+    cost: str
+    share: float
     seconds: float
     reason: str
     done: int

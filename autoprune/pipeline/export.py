@@ -24,6 +24,7 @@ from autoprune.pipeline.dense import load_dense
 from autoprune.pipeline.finetune import finetune
 from autoprune.pipeline.finetuned import BEST, is_untrained, saved_folder, saved_trials
 from autoprune.pipeline.identity import WEIGHTS
+from autoprune.pipeline.nextstep import note_export
 from autoprune.pipeline.places import find_storage
 from autoprune.pipeline.stored import stored_config
 from autoprune.rungs import is_supernet_alone
@@ -68,7 +69,15 @@ def export(
         raise ExportError(unknown("--format", format_name, formats))
     if dense:
         return _export_dense(str(target), format_name, output, storage)
-    folder = _saved_folder(target, storage)
+    study = None if Path(target).is_dir() else open_study(find_storage(str(target), storage), str(target))
+    folder = Path(target) if study is None else _saved_folder(study)
+    report = _export_saved(folder, format_name, output)
+    if study is not None:
+        note_export(study, folder, report.path)
+    return report
+
+
+def _export_saved(folder: Path, format_name: str, output: str | os.PathLike[str] | None) -> ExportReport:
     small = load_saved(folder)
     if format_name == FOLDER_FORMAT:
         return _export_folder(small, folder, Path(output) if output is not None else folder)
@@ -124,16 +133,13 @@ def _export_dense(
     return export_model(dense.model, path, format=format_name, example_inputs=dense.example_inputs)
 
 
-def _saved_folder(target: str | os.PathLike[str], storage: str | None) -> Path:
-    if Path(target).is_dir():
-        return Path(target)
-    study = open_study(find_storage(str(target), storage), str(target))
+def _saved_folder(study: SearchStudy) -> Path:
     config = stored_config(study)
     folder = saved_folder(study, config)
     if is_supernet_alone(config.score.rungs) and (not folder.is_dir() or is_untrained(study, folder)):
         return finetune(study.name, study.url, overrides=["finetune.epochs=0"]).folder
     if not folder.is_dir():
-        raise ExportError(f"{target}: {_nothing_yet(study, folder.parent)}")
+        raise ExportError(f"{study.name}: {_nothing_yet(study, folder.parent)}")
     return folder
 
 

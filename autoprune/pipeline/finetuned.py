@@ -111,6 +111,18 @@ def saved_trials(study: SearchStudy) -> list[Path]:
     return [folder for folder in noted if folder is not None and folder.is_dir()]
 
 
+def known_results(study: SearchStudy) -> list[FinetuneResult]:
+    """Return the results of all finetunes of a study whose folders still hold their models."""
+    names = [BEST, *(trial_folder(record.number) for record in study.records())]
+    stored = {name: study.note(_note(name)) for name in names}
+    found = (
+        _known_result(study, name, note["identity"])
+        for name, note in stored.items()
+        if isinstance(note, dict)
+    )
+    return [result for result in found if result is not None]
+
+
 def is_untrained(study: SearchStudy, folder: Path) -> bool:
     """Tell whether a folder holds what finetune.epochs = 0 saved of a study: it is quickly made again."""
     stored = study.note(_note(BEST))

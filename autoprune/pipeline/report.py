@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoprune.latency.stairs import Stairs
+from autoprune.pipeline.finetuned import FinetuneResult, known_results
+from autoprune.pipeline.nextstep import next_step
 from autoprune.pipeline.places import check_writable
 from autoprune.pipeline.stored import stored_config
 from autoprune.report import StudySummary, plot_stairs, plot_study, summarise
+from autoprune.report.pictures import format_of
 from autoprune.study import open_study
 
 
@@ -26,11 +29,15 @@ class Report:
         summary: the numbers.
         plot: of the trials; None where none has a score.
         stairs: of the latency against the width, where the divisor was measured; else None.
+        finetuned: the results of the finetunes whose models are still there.
+        next_step: a line that says what to do next; "" before the first complete trial.
     """
 
     summary: StudySummary
     plot: Path | None
     stairs: Path | None
+    finetuned: tuple[FinetuneResult, ...]
+    next_step: str
 
 
 def report(study: str, storage: str, output: str | os.PathLike[str] | None = None) -> Report:
@@ -39,18 +46,19 @@ def report(study: str, storage: str, output: str | os.PathLike[str] | None = Non
     Args:
         study: its name.
         storage: its URL.
-        output: the PNG file; default report.png in the output folder of the search. Stairs are drawn beside
-            it, in stairs.png.
+        output: the picture, a PNG, SVG or PDF file by its suffix; default report.png in the output folder of
+            the search. Stairs are drawn beside it, in stairs.png.
 
     Raises:
         StudyError: there is no such study.
-        ConfigError: the folder of the pictures cannot be written.
+        ConfigError: the folder of the pictures cannot be written, or `output` has another suffix.
     """
+    suffix = ".png" if output is None else f".{format_of(output)}"
     opened = open_study(storage, study)
     summary = summarise(opened)
     measured = opened.chosen.get("stairs")
     if not summary.ranked() and measured is None:
-        return Report(summary, None, None)
+        return Report(summary, None, None, (), "")
     path = (
         Path(output) if output is not None else Path(str(stored_config(opened).output.folder)) / "report.png"
     )
@@ -58,5 +66,9 @@ def report(study: str, storage: str, output: str | os.PathLike[str] | None = Non
     return Report(
         summary,
         plot_study(summary, path) if summary.ranked() else None,
-        None if measured is None else plot_stairs(Stairs.from_json(measured), path.with_name("stairs.png")),
+        None
+        if measured is None
+        else plot_stairs(Stairs.from_json(measured), path.with_name(f"stairs{suffix}")),
+        tuple(known_results(opened)),
+        next_step(opened, summary),
     )

@@ -36,6 +36,7 @@ from autoprune.pipeline.history import require_unseen_validation
 from autoprune.pipeline.identity import identify
 from autoprune.pipeline.idle import tell_idle
 from autoprune.pipeline.latency import LatencyTables, settle_divisor, stored_tables
+from autoprune.pipeline.nextstep import next_step
 from autoprune.pipeline.objectives import objective_costs
 from autoprune.pipeline.places import settle, without_password
 from autoprune.pipeline.problem import (
@@ -77,6 +78,7 @@ class SearchResult:
     storage: str = field(repr=False)  # may hold a password
     output: Path
     summary: StudySummary
+    next_step: str = ""
 
     @property
     def best(self) -> TrialRecord:
@@ -334,7 +336,9 @@ def _run(
             other_hosts_are_gone=take_over,
         )
     measure_finalists(study, config, dense, problem, watch)
-    return SearchResult(study.name, study.url, Path(str(config.output.folder)), summarise(study))
+    summary = summarise(study)
+    folder = Path(str(config.output.folder))
+    return SearchResult(study.name, study.url, folder, summary, next_step(study, summary))
 
 
 def _scorer_maker(
@@ -370,8 +374,12 @@ def _teller(
     study: SearchStudy, config: RunConfig, problem: Problem, watch: Watcher
 ) -> Callable[[TrialEvent], None]:
     """Return a function that turns an engine's events into those of a watcher."""
-    dense_macs = int(problem.dense_cost.macs)
+    dense = problem.dense_cost.known()
+    cost = min(problem.budget.limits, key=lambda name: problem.budget.limits[name] / dense[name])
     seen = {record.number: record for record in study.records() if record.has_ended}
+
+    def share(record: TrialRecord) -> float:
+        return float(record.costs.get(cost, 0.0) / dense[cost])
 
     def tell(event: TrialEvent) -> None:
         record = event.record
@@ -388,13 +396,14 @@ def _teller(
                 number=record.number,
                 outcome=outcome(record),
                 score=record.score,
-                macs_share=(record.macs or 0) / dense_macs,
+                cost=label(cost),
+                share=share(record),
                 latency_ms=record.costs.get(LATENCY),
                 seconds=record.seconds or 0.0,
                 reason=record.failure or "",
                 done=len(seen),
                 trials=config.search.trials,
-                best=None if best is None else (best.score or 0.0, (best.macs or 0) / dense_macs),
+                best=None if best is None else (best.score or 0.0, share(best)),
                 front=len(front_of(complete, study.objectives, study.dense_ms)) if several else 0,
             )
         )

@@ -12,11 +12,13 @@ import pytest
 from autoprune.cli.commands import _print_search, _same_command
 from autoprune.pipeline import SearchResult
 from autoprune.report import StudySummary
+from autoprune.report.tables import next_command
 from tests.report.test_tables import RECORD, SUMMARY
 
 
 def last_line(summary: StudySummary, capsys: pytest.CaptureFixture[str], storage: str) -> str:
-    _print_search(SearchResult("s", storage, Path("runs"), summary))
+    step = f"Next: {next_command(summary, storage)}"
+    _print_search(SearchResult("s", storage, Path("runs"), summary, step))
     return capsys.readouterr().out.splitlines()[-1]
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from autoprune.cli.progress import Screen
 from autoprune.pipeline.events import Counted, TrialDone
 
-DONE = TrialDone(3, "complete", 0.9123, 0.4567, 12.34, "", done=4, trials=8, best=(0.9123, 0.4567))
+DONE = TrialDone(3, "complete", 0.9123, "MACs", 0.4567, 12.34, "", done=4, trials=8, best=(0.9123, 0.4567))
 
 
 @pytest.mark.parametrize(("latency_ms", "said"), [(None, ""), (1.0824, "  latency 1.08 ms")])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from autoprune.errors import BudgetError, ConfigError
@@ -109,15 +111,19 @@ def test_a_wrong_limit_gets_one_clear_line(name: str, text: str, message: str) -
         (
             BudgetSettings(latency="0 ms"),
             BudgetError,
-            r"0 ms is 0 ms, expected more than 0 and less",
+            r"budget\.latency: got '0 ms', expected more than 0 and less than the dense model's own",
         ),
         (
             BudgetSettings(latency="9 ms"),
             BudgetError,
             r"not below .* already, 8 ms \(as measured\); ask",
         ),
-        (BudgetSettings(macs="100%"), BudgetError, r"less than the dense model's 4,000,000,001"),
-        (BudgetSettings(params="0%"), BudgetError, r"budget\.params: 0% is 0"),
+        (
+            BudgetSettings(macs="100%"),
+            BudgetError,
+            r"budget\.macs: got '100%', expected more than 0 and less than",
+        ),
+        (BudgetSettings(params="0%"), BudgetError, r"budget\.params: got '0%', expected more than 0"),
         (BudgetSettings(macs="5G"), BudgetError, r"5,000,000,000 MACs, expected at least 1 and less than"),
         (BudgetSettings(flops=1), BudgetError, r"budget\.flops: 1 is 1 FLOPs, expected at least 2"),
     ],
@@ -130,7 +136,32 @@ def test_a_wrong_budget_gets_one_clear_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["flops", "macs", "params", "latency", "size", "peak_memory"])
+@pytest.mark.parametrize(
+    ("amount", "message"),
+    [
+        ("0%", r"got '0%', expected more than 0 and less than the dense model's own"),
+        ("0.000%", r"got '0\.000%', expected more than 0"),
+        ("101%", r"got '101%', expected more than 0 and less than the dense model's own"),
+        (f"{'9' * 5000}%", r"got '9{30,100}\.\.\.9+%', expected a share"),
+        (f"{'9' * 5000} M", r"got '9{30,100}\.\.\.9+ M', expected a share"),
+        pytest.param(10**5000, r"got an integer of 16610 bits, expected a share", id="large"),
+        ("inf", r"got 'inf', expected a share"),
+        (float("nan"), r"got nan, expected a share"),
+        ("-1", r"got '-1', expected a share"),
+        ("\u0661%", r"got '\u0661%', expected a share"),
+    ],
+    ids=lambda text: ascii(text)[:40],
+)
+def test_what_no_model_can_keep_to_is_refused_without_one(key: str, amount: Any, message: str) -> None:
+    with pytest.raises((BudgetError, ConfigError), match=rf"^budget\.{key}: {message}") as caught:
+        check_amounts(BudgetSettings(**{key: amount}))
+    assert len(str(caught.value)) < 400
+
+
 def test_what_is_malformed_is_refused_without_a_model() -> None:
+    with pytest.raises(BudgetError, match=r"budget\.latency: got '0 ms'"):
+        check_amounts(BudgetSettings(latency="0 ms"))
     check_amounts(BudgetSettings(flops="50%"))
     with pytest.raises(ConfigError, match=r"budget\.flops: got 'abc', expected a share"):
         check_amounts(BudgetSettings(flops="abc"))

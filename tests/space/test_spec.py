@@ -53,7 +53,7 @@ def test_a_file_reads_back_as_written(tmp_path: Path) -> None:
         ('[[override]]\ngroups = ["a"]\nlow = 2.0', "expected 0 < low <= high <= 1"),
         ('[[override]]\ngroups = ["a"]\nlow = 0', "expected 0 < low <= high <= 1"),
         ('[[override]]\ngroups = ["a"]\nhigh = 0', "expected 0 < low <= high <= 1"),
-        ("low = ", "cannot be read as a search space"),
+        ("low = ", "not valid TOML"),
     ],
 )
 def test_mistakes_get_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
