@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 Batches = list[tuple[Any, Any]]
 
@@ -300,3 +303,260 @@ MODELS = {
     "the_class_itself": "returned a type, expected a torch.nn.Module",
 }
 """Factories of models that misbehave, and words of the message that a search ends with."""
+
+
+class Once:
+    """A loader that can be read only once although it has a length."""
+
+    def __init__(self, source: Batches) -> None:
+        self.left = iter(source)
+        self.length = len(source)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.left
+
+
+class Endless:
+    """A loader without an end, with or without a length."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.cycle(batches())
+
+
+class EndlessWithLength(Endless):
+    """One that says how long it is, wrongly."""
+
+    def __len__(self) -> int:
+        return 2
+
+
+class Short(list[Any]):
+    """A loader that says that it is longer than it is."""
+
+    def __len__(self) -> int:
+        return 9
+
+
+class LeavesInLength(list[Any]):
+    """A loader that ends the process when it is asked for its length."""
+
+    def __len__(self) -> int:
+        sys.exit(0)
+
+
+class BreaksOff:
+    """A loader that works when it is looked through, and ends the process later."""
+
+    def __init__(self, readings: int) -> None:
+        self.readings = readings
+
+    def __len__(self) -> int:
+        return 3
+
+    def __iter__(self) -> Iterator[Any]:
+        self.readings -= 1
+        yield batches()[0]
+        if self.readings <= 0:
+            sys.exit(0)
+        yield from batches()[1:]
+
+
+def read_once() -> Any:
+    return Once(batches()), batches(2)
+
+
+def validation_read_once() -> Any:
+    return batches(), Once(batches(2))
+
+
+def endless_validation() -> Any:
+    return batches(), Endless()
+
+
+def endless_validation_with_length() -> Any:
+    return batches(), EndlessWithLength()
+
+
+def endless_test() -> Any:
+    return batches(), batches(2), EndlessWithLength()
+
+
+def endless_training() -> Any:
+    return Endless(), batches(2)
+
+
+def shorter_than_said() -> Any:
+    return Short(batches()), batches(2)
+
+
+def leaves_in_length() -> Any:
+    return LeavesInLength(batches()), batches(2)
+
+
+def empty_training() -> Any:
+    return [], batches(2)
+
+
+def breaks_off() -> Any:
+    return BreaksOff(4), batches(2)
+
+
+def sizes_differ() -> Any:
+    odd = [(torch.zeros(2, 1, 9, 9), torch.zeros(2, dtype=torch.int64))]
+    return batches() + odd, batches(2)
+
+
+def too_few_targets() -> Any:
+    return [*batches(), (images(4), torch.zeros(3, dtype=torch.int64))], batches(2)
+
+
+def bytes_for_images() -> Any:
+    return [((inputs * 255).byte(), targets) for inputs, targets in batches()], batches(2)
+
+
+def doubles_for_images() -> Any:
+    return [(inputs.double(), targets) for inputs, targets in batches()], batches(2)
+
+
+def nan_in_images() -> Any:
+    return batches(), [(inputs / 0 * 0, targets) for inputs, targets in batches(2)]
+
+
+def sparse_images() -> Any:
+    return [(inputs.to_sparse(), targets) for inputs, targets in batches()], batches(2)
+
+
+def meta_images() -> Any:
+    return [(inputs.to("meta"), targets) for inputs, targets in batches()], batches(2)
+
+
+def complex_targets() -> Any:
+    return [(inputs, targets.to(torch.complex64)) for inputs, targets in batches()], batches(2)
+
+
+def float_targets() -> Any:
+    return [[(inputs, targets.float()) for inputs, targets in batches()]] * 2
+
+
+def bool_targets() -> Any:
+    return [[(inputs, targets > 0) for inputs, targets in batches()]] * 2
+
+
+def huge_labels() -> Any:
+    return [(inputs, targets * 10**12) for inputs, targets in batches()], batches(2)
+
+
+def labels_out_of_range() -> Any:
+    return {
+        "train": [(inputs, targets + 1) for inputs, targets in batches()],
+        "val": batches(2),
+        "classes": 3,
+    }
+
+
+def wrong_names() -> Any:
+    return {"train": batches(), "valid": batches(2)}
+
+
+def names_that_are_no_words() -> Any:
+    return {0: batches(), UnprintableValue(): batches(2)}
+
+
+def a_data_set_for_a_loader() -> Any:
+    return TensorDataset(images(4), torch.zeros(4)), batches(2)
+
+
+def a_string_for_a_loader() -> Any:
+    return "train", "val"
+
+
+class Dies(TensorDataset):
+    """A data set whose worker process dies."""
+
+    def __getitem__(self, index: int) -> Any:
+        os._exit(3)
+
+
+class Leaves(TensorDataset):
+    """A data set that calls sys.exit in its worker process."""
+
+    def __getitem__(self, index: int) -> Any:
+        sys.exit(0)
+
+
+class Raises(TensorDataset):
+    """A data set that raises an exception of several lines in its worker process."""
+
+    def __getitem__(self, index: int) -> Any:
+        raise ValueError("first line\n  second line\nthird line")
+
+
+def of_workers(kind: type[TensorDataset]) -> Any:
+    return batches(), DataLoader(kind(images(4), torch.zeros(4)), batch_size=2, num_workers=1)
+
+
+def worker_dies() -> Any:
+    return of_workers(Dies)
+
+
+def worker_leaves() -> Any:
+    return of_workers(Leaves)
+
+
+def worker_raises() -> Any:
+    return of_workers(Raises)
+
+
+def only_seed(seed: int) -> Any:
+    assert seed == 0
+    return parts()
+
+
+def by_position(batch_size: int, /) -> Any:
+    assert batch_size > 0
+    return parts()
+
+
+def needs_more(path: str) -> Any:
+    return parts()
+
+
+DATA = {
+    "read_once": "train: a Once can be read only once: it gave no batch when it was read again",
+    "validation_read_once": "val: a Once can be read only once",
+    "endless_validation": "val: a Endless without a length; give it a __len__",
+    "endless_validation_with_length": "val: it goes on after 2 batches, the number that its length says",
+    "endless_training": "train: a Endless without a length",
+    "shorter_than_said": "train: it ended after 3 batches, its length says 9; correct its __len__",
+    "leaves_in_length": "train: its length cannot be told: SystemExit: 0",
+    "empty_training": "train: the part is empty",
+    "breaks_off": "train: reading a batch failed: SystemExit: 0",
+    "sizes_differ": "train: images of batch 3 are (1, 9, 9), those before (1, 8, 8); bring all to one size",
+    "too_few_targets": "train: a batch of inputs (4, 1, 8, 8) and targets (3,)",
+    "bytes_for_images": "train: inputs are torch.uint8, expected normalised torch.float32 images",
+    "doubles_for_images": "train: inputs are torch.float64",
+    "nan_in_images": "val: the inputs have NaN or infinite values",
+    "sparse_images": "train: inputs are no plain tensors (torch.sparse_coo)",
+    "meta_images": "train: a batch cannot be moved to cpu: NotImplementedError",
+    "complex_targets": "train: targets are torch.complex64",
+    "float_targets": 'task.loss: "autoprune.task:cross_entropy" failed on outputs (4, 1) and targets (4,)',
+    "bool_targets": 'task.loss: "autoprune.task:cross_entropy" failed on outputs (4, 2) and targets (4,)',
+    "huge_labels": "train: label 2000000000000 found, expected class numbers below 10,000,000",
+    "labels_out_of_range": "train: label 3 found, expected from 0 to 2",
+    "wrong_names": "got a dict with the keys 'train', 'valid', expected (train, val)",
+    "names_that_are_no_words": "got a dict with the keys 0, a UnprintableValue, expected (train, val)",
+    "a_data_set_for_a_loader": "train: a TensorDataset, expected a DataLoader",
+    "a_string_for_a_loader": "train: a loader gave a str, expected (inputs, targets) as tensors",
+    "needs_more": "TypeError: needs_more() missing 1 required positional argument",
+}
+"""Functions of loaders that misbehave, and words of the message that a training ends with."""
+
+WORKERS = {
+    "worker_dies": "val: reading a batch failed: RuntimeError: DataLoader worker (pid(s) ",
+    "worker_leaves": "val: reading a batch failed: RuntimeError: DataLoader worker (pid(s) ",
+    "worker_raises": "val: reading a batch failed: ValueError: first line second line third line",
+}
+"""Likewise, of loaders whose worker processes misbehave: torch waits 5 seconds for one that died."""

@@ -236,7 +236,10 @@ class StreamLoader:
         kind = type(batch[1]).__name__
         with guarded(f"{self._where}: targets are a {kind} that is no tensor", DataError):
             inputs, targets = batch[0], torch.as_tensor(batch[1])
-        return inputs.to(self._device, non_blocking=True), targets.to(self._device, non_blocking=True)
+        with guarded(
+            f"{self._where}: a batch cannot be moved to {self._device}", DataError, memory_passes=True
+        ):
+            return inputs.to(self._device, non_blocking=True), targets.to(self._device, non_blocking=True)
 
 
 def _generators(source: object) -> list[torch.Generator]:

@@ -167,7 +167,7 @@ def _described(made: Any) -> str:
     if isinstance(made, (tuple, list)):
         return f"a {kind} of {len(made)}"
     if isinstance(made, Mapping):
-        return f"a {kind} with the keys {shown_value(list(made))}"
+        return f"a {kind} with the keys {', '.join(map(shown_value, made))}"
     return f"a {kind}"
 
 
@@ -239,8 +239,8 @@ def _scan(where: str, source: Any, limit: int | None) -> Scan:
         )
     if not _surely_starts_over(source) and next(iter(counted), None) is None:
         raise DataError(
-            f"data {where}: a {type(source).__name__} that can be read only once: it gave no batch when it "
-            "was read again; give a DataLoader or a list."
+            f"data {where}: a {type(source).__name__} can be read only once: it gave no batch when it was "
+            "read again; give a DataLoader or a list."
         )
     return look.found()
 
@@ -307,7 +307,7 @@ def _check(where: str, inputs: Tensor, targets: Tensor) -> None:
             f"data {where}: inputs are {inputs.dtype}, expected normalised torch.float32 images; convert "
             "them with .float()."
         )
-    if inputs.layout is not torch.strided or inputs.is_meta:
+    if inputs.layout is not torch.strided:
         raise DataError(f"data {where}: inputs are no plain tensors ({inputs.layout}); give dense ones.")
     if not bool(torch.isfinite(inputs).all()):
         raise DataError(f"data {where}: the inputs have NaN or infinite values; clean them.")

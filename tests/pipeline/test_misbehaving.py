@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.misbehaving import ANYWHERE, MODELS
+from tests.misbehaving import ANYWHERE, DATA, MODELS, WORKERS
 from tests.test_cli import Command
 
 CONFIG = """
@@ -109,3 +109,34 @@ def test_a_finetune_that_diverges_names_its_key_and_leaves_no_model(command: Com
     assert "Set finetune.learning_rate below 1e+30" in said
     assert not list(folder.glob("runs/own/best/*"))
     assert command("finetune", "own", cwd=folder)[0] == 0
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_data_that_misbehave_are_refused(command: Command, folder: Path, name: str) -> None:
+    said = refused(command, folder, "train", f"data.loaders=tests.misbehaving:{name}")
+    assert DATA[name] in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WORKERS)
+def test_workers_of_a_loader_that_misbehave_are_one_line(command: Command, folder: Path, name: str) -> None:
+    assert WORKERS[name] in refused(command, folder, "inspect", f"data.loaders=tests.misbehaving:{name}")
+
+
+@pytest.mark.parametrize("name", ["only_seed", "by_position"])
+def test_a_function_of_loaders_gets_what_it_has_parameters_for(
+    command: Command, folder: Path, name: str
+) -> None:
+    code, printed, said = command(
+        "inspect", "run.toml", "--set", f"data.loaders=tests.misbehaving:{name}", cwd=folder
+    )
+    assert (code, said) == (0, "")
+    assert "MACs" in printed
+
+
+def test_an_endless_test_part_ends_a_finetune_with_one_line(command: Command, folder: Path) -> None:
+    sets = ("--set", "data.loaders=tests.misbehaving:endless_test")
+    assert command("search", "run.toml", *sets, cwd=folder)[0] == 0
+    code, _, said = command("finetune", "own", cwd=folder)
+    assert (code, said.count("\n")) == (2, 1)
+    assert "test: it goes on after 2 batches, the number that its length says" in said
