@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from autoprune.errors import CheckpointError, ConfigError
+from autoprune.train import weights_hash
 from autoprune.zoo import MODELS, checkpoint_hash, load_checkpoint, make_model, model_names
 from autoprune.zoo.checkpoint import read_state
 
@@ -145,7 +148,7 @@ def test_missing_and_corrupt_files(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"it is a folder"):
         load_checkpoint(model, tmp_path)
     torch.save({0: torch.zeros(3)}, tmp_path / "w.pt")
-    with pytest.raises(CheckpointError, match=r'"0" is no tensor with a name'):
+    with pytest.raises(CheckpointError, match=r"its entry 0 is a Tensor, expected tensors with names"):
         load_checkpoint(model, tmp_path / "w.pt")
     torch.save(model, tmp_path / "w.pt")
     with pytest.raises(CheckpointError, match=r"corrupt, or holds more than tensors"):
@@ -190,3 +193,63 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "w.pt")
     with pytest.raises(CheckpointError, match=r"fc.bias has values that are not finite"):
         load_checkpoint(make_model("digits_resnet", 10, 1), tmp_path / "w.pt")
+
+
+QUANTISED = "ignore:.*quantized tensor creation functions"
+SPARSE = "ignore:Sparse CSR tensor support"
+NESTED = "ignore:The PyTorch API of nested tensors"
+
+
+@pytest.mark.filterwarnings(QUANTISED, SPARSE, NESTED)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda weight: weight.to_sparse(), "torch.sparse_coo, expected a plain tensor of torch.float32"),
+        (lambda weight: weight.to_sparse_csr(), "torch.sparse_csr, expected a plain tensor"),
+        (lambda weight: weight.to("meta"), "on the meta device, without values, expected a plain tensor"),
+        (
+            lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8),
+            "quantised, expected a plain",
+        ),
+        (lambda weight: torch.nested.nested_tensor([weight, weight]), "nested, expected a plain tensor"),
+        (lambda weight: weight.to(torch.complex64), "torch.complex64, expected torch.float32"),
+        (lambda weight: weight.long(), "torch.int64, expected torch.float32"),
+        (lambda weight: weight > 0, "torch.bool, expected torch.float32"),
+        (lambda weight: weight.to(torch.float8_e4m3fn), "torch.float8_e4m3fn, expected torch.float32"),
+    ],
+)
+def test_weights_that_would_be_cast_in_silence_are_refused(
+    tmp_path: Path,
+    change: Callable[[torch.Tensor], torch.Tensor],
+    said: str,
+) -> None:
+    model = make_model("digits_resnet", 10, 1)
+    before = weights_hash(model)
+    torch.save(
+        {**model.state_dict(), "fc.weight": change(model.state_dict()["fc.weight"])}, tmp_path / "w.pt"
+    )
+    with pytest.raises(CheckpointError, match=re.escape(f"w.pt: fc.weight is {said}")) as raised:
+        load_checkpoint(model, tmp_path / "w.pt")
+    assert "\n" not in str(raised.value)
+    assert weights_hash(model) == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_floating_weights_of_another_precision_and_any_counter_are_taken(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    model = make_model("digits_resnet", 10, 1)
+    state = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
+    torch.save(state, tmp_path / "w.pt")
+    load_checkpoint(model, tmp_path / "w.pt")
+    assert model.state_dict()["fc.weight"].dtype is torch.float32
+    assert torch.equal(model.state_dict()["fc.weight"], state["fc.weight"].float())
+
+
+def test_names_of_any_length_are_one_line(tmp_path: Path) -> None:
+    model = make_model("digits_resnet", 10, 1)
+    torch.save({**model.state_dict(), "x\n" * 100_000: torch.zeros(1)}, tmp_path / "w.pt")
+    with pytest.raises(CheckpointError, match=r"unexpected x x x") as raised:
+        load_checkpoint(model, tmp_path / "w.pt")
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 500

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,13 +18,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from autoprune.errors import CheckpointError, reason_of, suggest, summary_of
+from autoprune.errors import CheckpointError, reason_of, shortened, shown_value, suggest, summary_of
+from autoprune.usercode import guarded
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")
 """Keys under which training scripts keep the state_dict inside a larger dict."""
 
 COUNTER = "num_batches_tracked"
 """BatchNorm's counter of batches, which carries no weights: files may lack it, and messages name it last."""
+
+_LONGEST_NAME = 150
 
 FOREIGN_SHARE = 0.25
 """Above this share of leaves that the model or the file lacks, the file is another architecture's."""
@@ -54,7 +58,8 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
         CheckpointError: the file is missing or corrupt, or its leaves or shapes are not the model's.
     """
     state = _strip_prefix(read_state(path))
-    own = model.state_dict()
+    with guarded(f"checkpoint {path}: the model does not give its state_dict", CheckpointError):
+        own = model.state_dict()
     missing = [name for name in own if name not in state and not name.endswith(COUNTER)]
     unexpected = sorted((name for name in state if name not in own), key=lambda name: name.endswith(COUNTER))
     if missing or unexpected:
@@ -71,14 +76,49 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
             f"{'; ' if missing and unexpected else ''}{_listed('unexpected', unexpected)}.{hint}"
         )
     for name, tensor in state.items():
-        if tensor.shape != own[name].shape:
-            raise CheckpointError(
-                f"checkpoint {path}: {name} is {tuple(tensor.shape)}, the model's is "
-                f"{tuple(own[name].shape)}; check the number of classes and input channels."
-            )
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"checkpoint {path}: {name} has values that are not finite.")
-    model.load_state_dict({**own, **state})
+        _require_like(f"checkpoint {path}: {shortened(name, _LONGEST_NAME)}", tensor, own[name])
+    with guarded(f"checkpoint {path}: the model does not take it", CheckpointError):
+        model.load_state_dict({**own, **state})
+
+
+def _require_like(where: str, tensor: Tensor, own: Tensor) -> None:
+    """Refuse a tensor that cannot stand for the model's own, which torch would cast in silence.
+
+    Floating numbers may have another precision, and BatchNorm's counter any numbers.
+    """
+    advice = "save the state_dict of the trained model itself, converted by .float()."
+    odd = _oddity(tensor)
+    if odd:
+        raise CheckpointError(f"{where} is {odd}, expected a plain tensor of {own.dtype}; {advice}")
+    if tensor.shape != own.shape:
+        raise CheckpointError(
+            f"{where} is {tuple(tensor.shape)}, the model's is {tuple(own.shape)}; check the number of "
+            "classes and input channels."
+        )
+    if _kind(tensor.dtype) != _kind(own.dtype) and not where.endswith(COUNTER):
+        raise CheckpointError(f"{where} is {tensor.dtype}, expected {own.dtype}; {advice}")
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise CheckpointError(f"{where} has values that are not finite.")
+
+
+def _oddity(tensor: Tensor) -> str:
+    """Say what keeps a tensor from being a plain one, or ""."""
+    if tensor.is_quantized:
+        return "quantised"
+    if tensor.is_meta:
+        return "on the meta device, without values"
+    if tensor.is_nested:
+        return "nested"
+    if tensor.layout is not torch.strided:
+        return str(tensor.layout)
+    return "" if type(tensor) in (Tensor, nn.Parameter) else f"a {type(tensor).__name__}"
+
+
+def _kind(dtype: torch.dtype) -> str:
+    """Tell which formats stand for one another; those of one byte need scales that are not with them."""
+    if dtype.is_floating_point and dtype.itemsize > 1:
+        return "floating"
+    return str(dtype) if dtype.is_floating_point or dtype.is_complex or dtype is torch.bool else "integer"
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
@@ -91,7 +131,9 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     try:
         if Path(path).suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice on formats that are refused here
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"checkpoint {path}: it is corrupt, or holds more than tensors; save model.state_dict() alone."
@@ -111,8 +153,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     for name, value in content.items():
         if not (isinstance(name, str) and isinstance(value, Tensor)):
             raise CheckpointError(
-                f'checkpoint {path}: its entry "{name}" is no tensor with a name; keep the state_dict under '
-                '"state_dict".'
+                f"checkpoint {path}: its entry {shown_value(name)} is a {type(value).__name__}, expected "
+                'tensors with names; keep the state_dict under "state_dict".'
             )
     return dict(content)
 
@@ -139,4 +181,4 @@ def _listed(word: str, names: list[str]) -> str:
     if not names:
         return ""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{word} {', '.join(names[:3])}{more}"
+    return f"{word} {', '.join(shortened(name, _LONGEST_NAME) for name in names[:3])}{more}"
