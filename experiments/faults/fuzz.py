@@ -1,0 +1,180 @@
+"""Claim: no input, however damaged or hostile, gets more than one clear line out of autoprune.
+
+    python -m experiments.faults.fuzz [--only CLASS] [--jobs 2] [--details FILE]
+
+Every case of `cases/` runs in a forked child in a folder of its own. Writes results.csv (a row for each class and
+verb) and the table in README.md, unless only some classes ran, and prints the cases that ended otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import gc
+import json
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from experiments.faults.cases import Case, load_cases
+from experiments.faults.verdict import FAULTS, counts, judge, total, unexpected_changes
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results.csv"
+
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "COLUMNS": "140", "MPLBACKEND": "agg", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def main() -> None:
+    options = _options()
+    cases = [case for case in load_cases() if all(word in case.id for word in options.only)][:: options.every]
+    _prepare_environment()
+    # No TemporaryDirectory: every forked child would remove it as it ends.
+    root = Path(tempfile.mkdtemp(prefix="faults-"))
+    try:
+        os.environ["HOME"] = str(root / "home")
+        (root / "home").mkdir()
+        started = time.monotonic()
+        outcomes = run(cases, root, options.jobs, options.seconds)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    wrong = [each for each in outcomes if each["faults"]]
+    for each in wrong:
+        print(f"{each['case'].id}\n  {', '.join(each['faults'])}: {each['told']}")
+    rows = counts((each["case"], each["faults"]) for each in outcomes)
+    tally = ", ".join(f"{name} {total(rows, name)}" for name in ("tried", *FAULTS, "excepted"))
+    print(f"{tally}; {time.monotonic() - started:.0f} s")
+    if options.details:
+        lines = [json.dumps({**each, "case": asdict(each["case"])}) for each in wrong]
+        options.details.write_text("\n".join([*lines, ""]), "utf-8")
+    if not options.only and options.every == 1:
+        _write_results(rows)
+    sys.exit(1 if any(not each["case"].exception for each in wrong) else 0)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--only", nargs="*", default=[], help="words that the names of the cases hold")
+    parser.add_argument("--every", type=int, default=1, help="run every so many-th case alone")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=30.0, help="after which a case counts as hung")
+    parser.add_argument("--details", type=Path, help="receives the cases that ended otherwise, as JSON lines")
+    return parser.parse_args()
+
+
+def _prepare_environment() -> None:
+    """Start again with the variables that are read as modules are imported."""
+    if any(os.environ.get(key) != value for key, value in ENVIRONMENT.items()):
+        os.environ |= ENVIRONMENT
+        os.execv(sys.executable, [sys.executable, "-m", "experiments.faults.fuzz", *sys.argv[1:]])
+
+
+def run(cases: Sequence[Case], root: Path, jobs: int, seconds: float) -> list[dict[str, Any]]:
+    """Run cases, each worker its share in turn, and return them with what was wrong, in their order."""
+    from experiments.faults.material import Material
+
+    preload(root)
+    material = Material.make(root, command_in_child)
+    pids = []
+    for worker in range(jobs):
+        material.for_worker(worker)
+        pid = os.fork()
+        if pid == 0:
+            _work(material, worker, cases[worker::jobs], seconds)
+        pids.append(pid)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    if any(codes):
+        raise SystemExit(f"workers ended with {codes}")
+    told: dict[str, Any] = {}
+    for worker in range(jobs):
+        for line in (root / f"outcomes{worker}").read_text("utf-8").splitlines():
+            each = json.loads(line)
+            told[each["id"]] = each
+    return [{"case": case, **told[case.id]} for case in cases]
+
+
+def preload(root: Path) -> None:
+    """Load whatever the commands import, so that their forked children need not."""
+    import matplotlib.pyplot
+    import onnx
+    import onnxruntime
+    import optuna
+    import sklearn.datasets  # type: ignore[import-untyped]  # ships no types
+
+    import autoprune.cli.commands
+    from autoprune import pipeline
+    from autoprune.config import load_config
+
+    _ = matplotlib.pyplot, onnx, onnxruntime, optuna, sklearn.datasets, autoprune.cli.commands
+    with contextlib.chdir(root):
+        pipeline.inspect(load_config("digits"))
+    gc.collect()
+    gc.freeze()
+
+
+def command_in_child(words: list[str], folder: Path) -> None:
+    """Run a command of the material, or code, in a forked child.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    from experiments.faults.child import run_command
+
+    started = time.monotonic()
+    code, printed = run_command(words, folder)
+    print(f"{time.monotonic() - started:6.1f} s  {shlex.join(words)[:60]!r}", flush=True)
+    if code != 0:
+        raise RuntimeError(f"{shlex.join(words)} ended with code {code}:\n{printed}")
+
+
+def _work(material: Any, worker: int, cases: Sequence[Case], seconds: float) -> None:
+    """Run cases one after the other and leave."""
+    from experiments.faults.child import Limits, adopt_orphans, run_case
+
+    code = 1
+    try:
+        adopt_orphans()
+        limits = Limits(seconds=seconds)
+        with (material.root / f"outcomes{worker}").open("w", encoding="utf-8") as file:
+            for case in cases:
+                outcome = run_case(case, material.fresh(worker), limits)
+                faults = judge(case, outcome, limits)
+                told = {
+                    "code": outcome.code,
+                    "errors": outcome.errors[-3000:],
+                    "output": outcome.output[-1000:],
+                    "changed": unexpected_changes(case, outcome),
+                    "memory_mib": round(outcome.memory_mib),
+                    "seconds": round(outcome.seconds, 2),
+                    "left": outcome.left,
+                }
+                file.write(json.dumps({"id": case.id, "faults": faults, "told": told}) + "\n")
+                file.flush()
+        code = 0
+    except BaseException as error:
+        print(error, file=sys.stderr)
+    finally:
+        os._exit(code)
+
+
+def _write_results(rows: list[dict[str, object]]) -> None:
+    with RESULTS.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _classes(rows: list[dict[str, object]]) -> Iterator[str]:
+    yield from dict.fromkeys(str(row["class"]) for row in rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""What the cases damage: a trained digits net, small finished studies, their pruned models, a latency table.
+
+It is made once by the verbs themselves, then copied for each case into the one folder that its worker uses. Studies
+hold absolute paths, so every worker has a copy of the material in which its own folder stands in their place.
+
+    material = Material.make(root, run)
+    folders = material.fresh(worker=0)       # work/, outside/ and tmp/, as they were made
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+RUN = """
+[model]
+name = "digits_resnet"
+checkpoint = "dense.safetensors"
+
+[data]
+name = "digits"
+batch_size = 64
+val_fraction = 0.2
+
+[budget]
+flops = "40%"
+
+[search]
+trials = 2
+study = "tiny"
+sampler = "random"
+warm_starts = []
+setting = "float32 contiguous"
+
+[score]
+rungs = ["calibrate", "2 steps"]
+calibration_batches = 2
+
+[train]
+epochs = 1
+
+[finetune]
+epochs = 1
+"""
+
+CLOCK = '''
+def tick(model, inputs):
+    """Say milliseconds that follow from the parameters alone, at once."""
+    return 1 + sum(each.numel() for each in model.parameters()) / 10_000
+'''
+
+VICTIM = "a file of somebody else's\n"
+
+TABLE = """
+import torch
+
+import autoprune
+from autoprune.latency import LatencySetting
+from autoprune.latency.tabulate import measure_table
+from autoprune.zoo import make_model
+
+model = make_model("digits_resnet", classes=10, in_channels=1)
+prunable = autoprune.trace(model, torch.zeros(1, 1, 8, 8))
+measure_table(prunable, LatencySetting("clock:tick"), limit_seconds=1, levels=3).save("table.json")
+"""
+
+FOREIGN = """
+import optuna
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+study = optuna.create_study(storage="sqlite:///foreign.db", study_name="foreign")
+study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+"""
+
+TIMED = """
+[budget]
+flops = "40%"
+latency = "80%"
+
+[latency]
+probe = "clock:tick"
+table = "table.json"
+limit_seconds = 0.1
+"""
+
+COMMANDS = (
+    ["train", "run.toml"],
+    ["search", "run.toml"],
+    ["finetune", "tiny"],
+    ["export", "tiny"],
+    ["export", "tiny", "--format", "pt2"],
+    ["search", "run.toml", "--set", "search.storage=journal:///runs/paper.log", "--set", "search.study=paper"],
+    [FOREIGN],
+    [TABLE],
+    ["search", "timed.toml", "--set", "search.study=timed", "--set", "search.divisor=1"],
+)
+"""The command lines that make the material, in order."""
+
+Tree = dict[str, str]
+"""Path -> its kind and a hash of what it holds."""
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where one case runs.
+
+    Attributes:
+        root: holds all of them.
+        work: the current folder of the command, with the material.
+        outside: holds a file of somebody else's, and the mark of code that ran.
+        temporary: TMPDIR of the command.
+    """
+
+    root: Path
+
+    @property
+    def work(self) -> Path:
+        return self.root / "work"
+
+    @property
+    def outside(self) -> Path:
+        return self.root / "outside"
+
+    @property
+    def temporary(self) -> Path:
+        return self.root / "tmp"
+
+    @property
+    def ran(self) -> Path:
+        """The file that code of a received file makes if it runs."""
+        return self.outside / "ran"
+
+    def make(self) -> None:
+        for folder in (self.work, self.outside, self.temporary):
+            folder.mkdir(parents=True)
+        (self.outside / "victim.txt").write_text(VICTIM)
+
+    def tree(self) -> Tree:
+        """Describe every file in them; what is no regular file is not opened."""
+        found: Tree = {}
+        for folder, folders, files in os.walk(self.root):
+            for name in sorted([*folders, *files]):
+                path = Path(folder) / name
+                found[str(path.relative_to(self.root))] = _described(path)
+        return found
+
+
+def _described(path: Path) -> str:
+    mode = path.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        return f"link {os.readlink(path)}"
+    if not stat.S_ISREG(mode):
+        return f"kind {stat.S_IFMT(mode):o}"
+    try:
+        return hashlib.sha1(path.read_bytes(), usedforsecurity=False).hexdigest()
+    except PermissionError:
+        return "unreadable"
+
+
+@dataclass(frozen=True)
+class Material:
+    """The material as it was made, in the folder of worker 0."""
+
+    root: Path
+
+    @classmethod
+    def make(cls, root: Path, run: Callable[[list[str], Path], None]) -> Material:
+        """Make it under a root.
+
+        Args:
+            root: a new folder.
+            run: runs one command line, or Python code where there is but one word, in a folder.
+        """
+        material = cls(root)
+        folders = material.folders(0)
+        folders.make()
+        (folders.work / "run.toml").write_text(RUN)
+        (folders.work / "timed.toml").write_text(RUN.replace('[budget]\nflops = "40%"\n', TIMED))
+        (folders.work / "clock.py").write_text(CLOCK)
+        for command in COMMANDS:
+            run(command, folders.work)
+        shutil.copytree(folders.root, root / "material")
+        return material
+
+    def folders(self, worker: int) -> Folders:
+        """Return the folders of a worker; all have paths of one length."""
+        return Folders(self.root / f"w{worker:02}")
+
+    def for_worker(self, worker: int) -> None:
+        """Copy the material with a worker's own paths in it."""
+        mine = self.root / f"material{worker:02}"
+        shutil.copytree(self.root / "material", mine)
+        old, new = os.fsencode(self.folders(0).root), os.fsencode(self.folders(worker).root)
+        for path in mine.rglob("*"):
+            if path.is_file():
+                path.write_bytes(path.read_bytes().replace(old, new))
+
+    def fresh(self, worker: int) -> Folders:
+        """Return the folders of a worker with the material as it was made."""
+        folders = self.folders(worker)
+        if folders.root.exists():
+            _remove(folders.root)
+        shutil.copytree(self.root / f"material{worker:02}", folders.root)
+        return folders
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder in which a case may have forbidden that."""
+    for inner, _, _ in os.walk(folder):
+        os.chmod(inner, 0o700)
+    shutil.rmtree(folder)
