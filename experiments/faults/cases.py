@@ -1,7 +1,8 @@
 """Reads the fuzzer's cases, which are data: one TOML file of `cases/` for each class of inputs.
 
-A `[[case]]` says how a folder is damaged (`steps`), which command then runs in it, and how that must end. Lists
-under `for` multiply a case: each of their values takes the place of `<name>`, in every verb that the case names.
+A `[[case]]` says how a folder is damaged (`steps`), which command then runs in it, and how that must end.
+Lists under `for` multiply a case: each of their values takes the place of `<name>`, in every verb that the
+case names, or with `spread` in one of its verbs in turn.
 
     cases = load_cases()
     cases[0].id                     # "numbers 12.3: inspect, key=search.trials, value=-1"
@@ -33,8 +34,8 @@ class Case:
         verb: the command that it is given to; "python" for the functions of the package, "none" for no verb.
         arguments: the whole command line, or one text of Python code.
         steps: how the folder is prepared: see `steps.py`.
-        expect: "refused" (one clear line, exit code 2), "accepted" (exit code 0) or "either"; "told" is either,
-            with one of the words of `says` in the output of what is accepted, too.
+        expect: "refused" (one clear line, exit code 2), "accepted" (exit code 0) or "either"; "told" is
+            either, with one of the words of `says` in the output of what is accepted, too.
         says: words of which the message, or the output of an accepted case, must hold one; empty for any.
         writes: patterns of files that the command may write or change.
         file_size: the most bytes that a file can grow to, as if the disk were full; None for no limit.
@@ -84,8 +85,13 @@ def _expanded(kind: str, number: int, table: Mapping[str, Any]) -> Iterator[Case
     command, code = fields.pop("command", None), fields.pop("python", None)
     extra = fields.pop("arguments", [])
     what = fields.pop("what", "")
-    product = itertools.product(verbs or [command[0]], itertools.product(*lists.values()))
-    for place, (verb, values) in enumerate(product):
+    verbs = verbs or [command[0]]
+    each = list(itertools.product(*lists.values()))
+    if fields.pop("spread", False):
+        pairs = [(verbs[place % len(verbs)], values) for place, values in enumerate(each)]
+    else:
+        pairs = list(itertools.product(verbs, each))
+    for place, (verb, values) in enumerate(pairs):
         given = dict(zip(lists, map(_made, values), strict=True))
         shown = ", ".join(f"{name}={_short(value)}" for name, value in zip(lists, values, strict=True))
         base = [code] if code is not None else command or VERBS[verb]

@@ -1,4 +1,6 @@
-"""Runs one case in a forked child: the modules are loaded already, the folder, limits and streams are its own.
+"""Runs one case in a forked child, which has the modules loaded; folder, limits and streams are its own.
+
+A case of the fuzzer takes a fraction of a second in this way, where a new interpreter takes several.
 
     outcome = run_case(case, folders, Limits())
     outcome.code, outcome.errors, outcome.changed
@@ -8,7 +10,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import json
 import os
 import resource
@@ -27,11 +28,14 @@ from autoprune.errors import AutopruneError
 from experiments.faults.cases import Case
 from experiments.faults.material import Folders, Tree
 from experiments.faults.steps import apply
+from experiments.killing import end_orphans
 
 UNPREPARED = 99
 """Exit code of a child whose case could not be prepared: its steps are out of date."""
 
-_PR_SET_CHILD_SUBREAPER = 36
+_PATIENCE_S = 2.0
+"""How long what a command started may take to end after it."""
+
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MIB = 1024**2
 _KEPT = 8 * _MIB
@@ -73,11 +77,6 @@ class Outcome:
     ran: bool
 
 
-def adopt_orphans() -> None:
-    """Make this process the parent of whatever the children of its children leave behind."""
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
 def run_case(case: Case, folders: Folders, limits: Limits) -> Outcome:
     """Prepare the folders, run the command, and see what it left.
 
@@ -94,11 +93,9 @@ def run_case(case: Case, folders: Folders, limits: Limits) -> Outcome:
     for _, write in pipes:
         os.close(write)
     streams = _Streams([read for read, _ in pipes])
-    hung, peak, status = _wait(
-        pid, streams, case.seconds or limits.seconds, limits.memory_mib, own
-    )
+    hung, peak, status = _wait(pid, streams, case.seconds or limits.seconds, limits.memory_mib, own)
     seconds = time.monotonic() - started
-    left = _end_all(_children())
+    left = end_orphans(_PATIENCE_S)
     output, errors, told = streams.close()
     code = os.waitstatus_to_exitcode(status)
     if code == UNPREPARED or not told:
@@ -233,27 +230,6 @@ def _resident(pid: str) -> float:
         return 0.0
 
 
-def _children() -> list[int]:
-    """Return the children of this process, those that it adopted too."""
-    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
-
-
-def _end_all(pids: list[int]) -> int:
-    """End what a command left running, and return how many of them did not end by themselves within 2 s."""
-    deadline = time.monotonic() + 2.0
-    while True:
-        pids = [pid for pid in pids if os.waitpid(pid, os.WNOHANG)[0] == 0]
-        if not pids:
-            return 0
-        if time.monotonic() > deadline:
-            break
-        time.sleep(0.02)
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-    return len(pids)
-
-
 def _differences(before: Tree, after: Tree) -> dict[str, str]:
     paths = sorted({*before, *after})
     words = {(True, False): "removed", (False, True): "made", (True, True): "changed"}
@@ -263,7 +239,7 @@ def _differences(before: Tree, after: Tree) -> dict[str, str]:
 
 
 def run_command(words: list[str], folder: Path) -> tuple[int, str]:
-    """Run a command line (Python code, if it is a single word) in a forked child; return its code and output."""
+    """Run a command line in a forked child (Python code, if it is one word); return its code and output."""
     verb = "python" if len(words) == 1 else words[0]
     case = Case(id=verb, kind="", verb=verb, arguments=tuple(words))
     outcome = run_case(case, Folders(folder.parent), Limits(seconds=300.0))

@@ -2,8 +2,8 @@
 
     python -m experiments.faults.fuzz [--only CLASS] [--jobs 2] [--details FILE]
 
-Every case of `cases/` runs in a forked child in a folder of its own. Writes results.csv (a row for each class and
-verb) and the table in README.md, unless only some classes ran, and prints the cases that ended otherwise.
+Every case of `cases/` runs in a forked child in a folder of its own. Writes results.csv (a row for each class
+and verb) and the table in README.md, unless only some cases ran, and prints the cases that ended otherwise.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "COLUMNS": "140", "MPLBACKEND": "agg", "C
 def main() -> None:
     options = _options()
     cases = [case for case in load_cases() if all(word in case.id for word in options.only)][:: options.every]
-    _prepare_environment()
+    prepare_environment("experiments.faults.fuzz")
     # No TemporaryDirectory: every forked child would remove it as it ends.
     root = Path(tempfile.mkdtemp(prefix="faults-"))
     try:
@@ -70,11 +70,11 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _prepare_environment() -> None:
+def prepare_environment(module: str) -> None:
     """Start again with the variables that are read as modules are imported."""
     if any(os.environ.get(key) != value for key, value in ENVIRONMENT.items()):
         os.environ |= ENVIRONMENT
-        os.execv(sys.executable, [sys.executable, "-m", "experiments.faults.fuzz", *sys.argv[1:]])
+        os.execv(sys.executable, [sys.executable, "-m", module, *sys.argv[1:]])
 
 
 def run(cases: Sequence[Case], root: Path, jobs: int, seconds: float) -> list[dict[str, Any]]:
@@ -105,7 +105,7 @@ def preload(root: Path) -> None:
     """Load whatever the commands import, so that their forked children need not."""
     import matplotlib.pyplot
     import onnx
-    import onnxruntime
+    import onnxruntime  # type: ignore[import-untyped]  # ships no types
     import optuna
     import sklearn.datasets  # type: ignore[import-untyped]  # ships no types
 
@@ -137,7 +137,8 @@ def command_in_child(words: list[str], folder: Path) -> None:
 
 def _work(material: Any, worker: int, cases: Sequence[Case], seconds: float) -> None:
     """Run cases one after the other and leave."""
-    from experiments.faults.child import Limits, adopt_orphans, run_case
+    from experiments.faults.child import Limits, run_case
+    from experiments.killing import adopt_orphans
 
     code = 1
     try:

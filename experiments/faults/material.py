@@ -1,7 +1,7 @@
 """What the cases damage: a trained digits net, small finished studies, their pruned models, a latency table.
 
-It is made once by the verbs themselves, then copied for each case into the one folder that its worker uses. Studies
-hold absolute paths, so every worker has a copy of the material in which its own folder stands in their place.
+It is made once by the verbs themselves, then copied for each case into the one folder that its worker uses.
+Studies hold absolute paths, so every worker has a copy of the material with its own folder in their place.
 
     material = Material.make(root, run)
     folders = material.fresh(worker=0)       # work/, outside/ and tmp/, as they were made
@@ -12,8 +12,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sqlite3
 import stat
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,7 +96,14 @@ COMMANDS = (
     ["finetune", "tiny"],
     ["export", "tiny"],
     ["export", "tiny", "--format", "pt2"],
-    ["search", "run.toml", "--set", "search.storage=journal:///runs/paper.log", "--set", "search.study=paper"],
+    [
+        "search",
+        "run.toml",
+        "--set",
+        "search.storage=journal:///runs/paper.log",
+        "--set",
+        "search.study=paper",
+    ],
     [FOREIGN],
     [TABLE],
     ["search", "timed.toml", "--set", "search.study=timed", "--set", "search.divisor=1"],
@@ -120,14 +129,17 @@ class Folders:
 
     @property
     def work(self) -> Path:
+        """The current folder."""
         return self.root / "work"
 
     @property
     def outside(self) -> Path:
+        """A folder that no command may write to."""
         return self.root / "outside"
 
     @property
     def temporary(self) -> Path:
+        """The folder of temporary files, empty again after every command."""
         return self.root / "tmp"
 
     @property
@@ -136,6 +148,7 @@ class Folders:
         return self.outside / "ran"
 
     def make(self) -> None:
+        """Make the folders, with a file of somebody else's outside."""
         for folder in (self.work, self.outside, self.temporary):
             folder.mkdir(parents=True)
         (self.outside / "victim.txt").write_text(VICTIM)
@@ -195,10 +208,7 @@ class Material:
         """Copy the material with a worker's own paths in it."""
         mine = self.root / f"material{worker:02}"
         shutil.copytree(self.root / "material", mine)
-        old, new = os.fsencode(self.folders(0).root), os.fsencode(self.folders(worker).root)
-        for path in mine.rglob("*"):
-            if path.is_file():
-                path.write_bytes(path.read_bytes().replace(old, new))
+        rewrite_paths(mine, self.folders(0).root, self.folders(worker).root)
 
     def fresh(self, worker: int) -> Folders:
         """Return the folders of a worker with the material as it was made."""
@@ -207,6 +217,19 @@ class Material:
             _remove(folders.root)
         shutil.copytree(self.root / f"material{worker:02}", folders.root)
         return folders
+
+
+def rewrite_paths(folder: Path, old: Path, new: Path) -> None:
+    """Put another path in place of one in all files of a folder; both are of one length.
+
+    A write-ahead log has checksums, so what it holds is moved to its database first.
+    """
+    for database in folder.rglob("*.db"):
+        with closing(sqlite3.connect(database)) as file:
+            file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes().replace(os.fsencode(old), os.fsencode(new)))
 
 
 def _remove(folder: Path) -> None:

@@ -44,18 +44,18 @@ def apply(step: Mapping[str, Any], folder: Path) -> None:
     STEPS[kinds[0]](folder / str(step[kinds[0]]), **rest)
 
 
-def _write(path: Path, text: str = "", hex: str = "", encoding: str = "utf-8") -> None:  # noqa: A002
+def _write(path: Path, text: str = "", hex: str = "", encoding: str = "utf-8") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(bytes.fromhex(hex) if hex else text.encode(encoding, "surrogatepass"))
 
 
-def _append(path: Path, text: str = "", hex: str = "") -> None:  # noqa: A002
+def _append(path: Path, text: str = "", hex: str = "") -> None:
     with path.open("ab") as file:
         file.write(bytes.fromhex(hex) or text.encode())
 
 
 def _cut(path: Path, left: int | float) -> None:
-    """Cut a file to so many bytes; a share below 1 is one of its size, a negative number counts from the end."""
+    """Cut a file to so many bytes, to a share of its size, or (a negative number) by so many."""
     size = path.stat().st_size
     os.truncate(path, int(left * size) if 0 < left < 1 else int(left) if left >= 0 else size + int(left))
 

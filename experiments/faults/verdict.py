@@ -1,5 +1,7 @@
 """Judges how a case ended, and counts the verdicts of each class and verb.
 
+What a case expects is in its data; what holds for every case (no traceback, no process left) is here.
+
     judge(case, outcome, limits)        # ["message"]: the one thing that is wrong
 """
 
@@ -33,6 +35,8 @@ LONGEST = 1000
 
 PREFIX = "autoprune: "
 MISTAKE = 2
+
+_USAGE, _USAGE_LINES = "Usage: ", 4
 
 _TRACEBACK = "Traceback (most recent call last)"
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e]")
@@ -74,8 +78,14 @@ def _ended_wrongly(case: Case, outcome: Outcome, refused: bool) -> dict[str, boo
 
 
 def is_clear(errors: str, says: Iterable[str]) -> bool:
-    """Tell whether standard error is one line, not too long, that holds one of the words."""
+    """Tell whether standard error is one line, not too long, that holds one of the words.
+
+    A command line that cannot be parsed (an unknown option, a missing argument) gets the usage, as from all
+    programs that are built with click.
+    """
     lines = errors.splitlines()
+    if lines and lines[0].startswith(_USAGE):
+        return len(lines) == _USAGE_LINES and lines[-1].startswith("Error: ") and len(lines[-1]) <= LONGEST
     one = len(lines) == 1 and lines[0].startswith(PREFIX) and len(lines[0]) <= LONGEST
     return one and not _lacks(says, errors)
 
@@ -88,8 +98,8 @@ def _lacks(says: Iterable[str], text: str) -> bool:
 def unexpected_changes(case: Case, outcome: Outcome) -> dict[str, str]:
     """Return the files that were left or changed and should not have been.
 
-    A refused command changes nothing but what the case names; one that goes on may write into its folder, but for
-    parts of files and for what lies outside.
+    A refused command changes nothing but what the case names; one that goes on may write into its folder, but
+    leaves no parts of files and changes nothing outside.
     """
     refused = outcome.code != 0
     allowed = [*_HARMLESS, *(f"work/{pattern}" for pattern in case.writes)]

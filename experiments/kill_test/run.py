@@ -17,8 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from autoprune.study import TrialRecord, open_study
 from experiments.common import append_row, rows_of
+from experiments.killing import content, records
 
 KILLS = 20
 TRIALS = {"tpe": 100, "random": 60, "gp": 60, "cmaes": 60, "nsga2": 60}
@@ -44,7 +44,7 @@ def measure(sampler: str, folder: Path) -> dict[str, object]:
     ]
     first = [*arguments, *names("whole", folder)]
     subprocess.run([sys.executable, "-m", "autoprune", *first], check=True, stdout=subprocess.DEVNULL)
-    whole = records("whole", folder)
+    whole = records(url("whole", folder), "whole")
     rng = random.Random(0)
     command, kills = [*arguments, *names("killed", folder)], 0
     while True:
@@ -61,7 +61,7 @@ def measure(sampler: str, folder: Path) -> dict[str, object]:
             command = ["resume", "killed", "--storage", f"sqlite:///{folder}/killed.db"]
     if process.returncode != 0:
         raise AssertionError(f"the last resume ended with code {process.returncode}")
-    killed = records("killed", folder)
+    killed = records(url("killed", folder), "killed")
     equal = sum(content(a) == content(b) for a, b in zip(whole, killed, strict=False))
     return {
         "sampler": sampler,
@@ -81,21 +81,14 @@ def names(study: str, folder: Path) -> list[str]:
 
 def has_study(folder: Path) -> bool:
     try:
-        records("killed", folder)
+        records(url("killed", folder), "killed")
     except Exception:
         return False  # killed before the study was made: the search begins anew
     return True
 
 
-def records(study: str, folder: Path) -> list[TrialRecord]:
-    return open_study(f"sqlite:///{folder}/{study}.db", study).records()
-
-
-def content(record: TrialRecord) -> tuple[object, ...]:
-    """Return what must be equal: all but seconds."""
-    scores = tuple((score.index, score.score) for score in record.scores)
-    proposed = (record.number, record.state, record.ratios, record.widths, record.seed)
-    return (*proposed, scores, record.score, record.value)
+def url(study: str, folder: Path) -> str:
+    return f"sqlite:///{folder}/{study}.db"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,131 @@
+"""What experiments with kill -9 share: commands in processes of their own, and what must be equal afterwards.
+
+A fork of a process that has the modules loaded dies as any other does, and starts at once.
+
+    started = start_forked(["search", "digits"], folder)
+    kill(started)
+    content(records(url, "digits")[0]) == content(records(whole, "digits")[0])
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from autoprune.cli import main
+from autoprune.study import TrialRecord, open_study
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def start_forked(words: Sequence[str], folder: Path) -> int:
+    """Run a command line in a forked child of this process, which has the modules loaded; return its pid.
+
+    What it prints is appended to `log` in the folder.
+    """
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        os.setsid()
+        os.chdir(folder)
+        log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        for stream in (1, 2):
+            os.dup2(log, stream)
+        sys.argv = ["autoprune", *words]
+        main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        for each in (sys.stdout, sys.stderr):
+            each.flush()
+        os._exit(code)
+
+
+def start_real(words: Sequence[str], folder: Path) -> int:
+    """Run a command line in a new interpreter, as engines with workers need it; return its pid."""
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "autoprune", *words],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    process.returncode = 0  # whoever waits for the pid does so himself
+    return process.pid
+
+
+def has_ended(pid: int) -> int | None:
+    """Return the exit code of a child, minus the signal if one ended it; None while it runs."""
+    done, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if done else None
+
+
+def end_of(pid: int) -> int:
+    """Wait for the end of a child and return its exit code."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def kill(pid: int) -> None:
+    """Send kill -9 to a child and wait for its end."""
+    os.kill(pid, signal.SIGKILL)
+    end_of(pid)
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of whatever the children of its children leave behind."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_orphans(patience_s: float) -> int:
+    """Wait for the children of this process, its orphans too; kill those that outlive the patience.
+
+    Returns:
+        How many those were.
+    """
+    deadline = time.monotonic() + patience_s
+    while (running := [pid for pid in _children() if has_ended(pid) is None]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for pid in running:
+        kill(pid)
+    return len(running)
+
+
+def _children() -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+
+
+def count_trials(database: Path, *states: str) -> int:
+    """Count the trials of an SQLite study in some of Optuna's states; 0 before there is a study."""
+    if not database.exists():
+        return 0
+    marks = ", ".join("?" * len(states))
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=10)) as file:
+            found = file.execute(f"SELECT COUNT(*) FROM trials WHERE state IN ({marks})", states).fetchone()
+    except sqlite3.OperationalError:
+        return 0  # its tables are being made
+    return int(found[0])
+
+
+def records(url: str, study: str) -> list[TrialRecord]:
+    """Return the trials of a study."""
+    return open_study(url, study).records()
+
+
+def content(record: TrialRecord) -> tuple[object, ...]:
+    """Return what must be equal: all but seconds."""
+    scores = tuple((score.index, score.score) for score in record.scores)
+    proposed = (record.number, record.state, record.ratios, record.widths, record.seed)
+    return (*proposed, scores, record.score, record.value)
