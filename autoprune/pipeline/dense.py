@@ -22,8 +22,10 @@ from autoprune.errors import ConfigError
 from autoprune.graph.capture import named_tensors, unchanged
 from autoprune.precision import resolve_device
 from autoprune.rebuild import narrow
+from autoprune.rungs import asks_for_supernet
 from autoprune.settings import RunConfig
 from autoprune.task import Task, batch_loss, cross_entropy, main_output, make_task
+from autoprune.train.distill import holds_classes
 from autoprune.usercode import forward, guarded
 from autoprune.zoo import load_checkpoint, make_model
 
@@ -108,11 +110,23 @@ def try_model(dense: Dense) -> None:
         )
 
 
-def try_task(dense: Dense) -> None:
-    """Run model, loss and metric on one batch, so that what does not fit is said before any training.
+def distils(config: RunConfig) -> bool:
+    """Return whether a run trains models that follow the outputs of larger ones."""
+    tuned = config.finetune
+    finetunes = tuned.teacher == "dense" and tuned.epochs > 0 and tuned.distill_weight > 0
+    return finetunes or config.score.teacher == "dense" or asks_for_supernet(config.score.rungs)
+
+
+def try_task(dense: Dense, *, distilled: bool = False) -> None:
+    """Run model, loss and metric on one batch, so that a mismatch is reported before any training.
+
+    Args:
+        dense: model, data and task.
+        distilled: whether smaller models will follow the model's outputs.
 
     Raises:
-        ConfigError: one of them fails, or gives something else than one number.
+        ConfigError: one of them fails, or gives something else than one number; or the outputs cannot be
+            distilled.
     """
     inputs, targets = (part.cpu() for part in first_batch(dense.data.val))
     outputs = _outputs(dense.model, inputs).float()
@@ -123,6 +137,8 @@ def try_task(dense: Dense) -> None:
             "build it with as many outputs."
         )
     dense.task.require_numbers(outputs, targets)
+    if distilled:
+        holds_classes(dense.task.loss, outputs, targets)
 
 
 def try_training(dense: Dense) -> None:

@@ -29,7 +29,15 @@ from autoprune.pipeline.checks import (
     rates_of,
     workers_of,
 )
-from autoprune.pipeline.dense import Dense, load_dense, try_model, try_task, try_training, without_names
+from autoprune.pipeline.dense import (
+    Dense,
+    distils,
+    load_dense,
+    try_model,
+    try_task,
+    try_training,
+    without_names,
+)
 from autoprune.pipeline.events import Stage, TrialDone, Watcher, silent
 from autoprune.pipeline.finalists import measure_finalists
 from autoprune.pipeline.history import require_unseen_validation
@@ -232,7 +240,7 @@ def _prepare(
     if given is not None:
         try_model(given)
     dense = given or load_dense(config, trained=not missing)
-    try_task(dense)
+    try_task(dense, distilled=distils(config))
     if missing or any(rung.steps or rung.epochs for rung in parse_rungs(config.score)):
         try_training(dense)
     if given is None and not missing:

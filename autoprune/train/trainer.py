@@ -20,7 +20,7 @@ from autoprune.data.loaders import Batch
 from autoprune.errors import ConfigError, DataError, TrialError
 from autoprune.precision import Setting
 from autoprune.task import Task, batch_loss, main_output
-from autoprune.train.distill import distillation_loss
+from autoprune.train.distill import Distillation
 from autoprune.train.ema import WeightAverage
 from autoprune.train.schedule import Schedule, learning_rate_at, make_optimizer
 from autoprune.usercode import forward, guarded
@@ -58,8 +58,8 @@ class Trainer:
         task: for its loss.
         total_steps: length of the whole training, for the learning rate.
         teacher: a model in eval mode to follow, or None.
-        subnets: cut from `model`, each follows its outputs of the same batch with no label, at the schedule's
-            temperature; all gradients add up to one step.
+        subnets: cut from `model`; each follows its outputs of the same batch, at the schedule's temperature.
+            All gradients add up to one step.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class Trainer:
         self._setting = setting
         self._loss = task.training_loss(schedule.label_smoothing)
         self._total = total_steps
+        self._follow = Distillation(task.loss, schedule.temperature)
         self._teacher = teacher if schedule.distill_weight else None
         self._subnets = subnets
         self._optimizer = make_optimizer(model, schedule)
@@ -151,7 +152,7 @@ class Trainer:
             loss = self._batch_loss(outputs, inputs, targets)
         self._backward(loss)
         if self._subnets is not None:
-            self._distill_in_place(self._subnets, inputs, main_output(outputs).detach())
+            self._distill_in_place(self._subnets, inputs, main_output(outputs).detach(), targets)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         if self.average:
@@ -159,11 +160,10 @@ class Trainer:
         self.steps += 1
         return loss.detach()
 
-    def _distill_in_place(self, subnets: Subnets, inputs: Tensor, followed: Tensor) -> None:
+    def _distill_in_place(self, subnets: Subnets, inputs: Tensor, followed: Tensor, targets: Tensor) -> None:
         for small in subnets.at(self.model, self.steps):
             with self._setting.autocast():
-                logits = main_output(small(inputs))
-                loss = distillation_loss(logits, followed, self._schedule.temperature)
+                loss = self._follow(main_output(small(inputs)), followed, targets)
             self._backward(loss)
 
     def _backward(self, loss: Tensor) -> None:
@@ -180,8 +180,7 @@ class Trainer:
             with torch.no_grad():
                 followed = main_output(self._teacher(inputs))
             weight = self._schedule.distill_weight
-            distilled = distillation_loss(logits, followed, self._schedule.temperature)
-            loss = (1 - weight) * loss + weight * distilled
+            loss = (1 - weight) * loss + weight * self._follow(logits, followed, targets)
         return loss
 
     def _check(self, total_loss: Tensor) -> None:

@@ -19,7 +19,6 @@ from autoprune.errors import CheckpointError, TrialError
 from autoprune.precision import Setting
 from autoprune.task import Task, cross_entropy
 from autoprune.train import EpochRecord, FitResult, Schedule, Trainer, fit
-from autoprune.train.distill import distillation_loss
 from autoprune.zoo import make_model
 
 DATA = load("digits", batch_size=64)
@@ -183,14 +182,6 @@ def test_divergence_is_a_failed_trial() -> None:
     schedule = Schedule(steps=200, learning_rate=1e30, warmup=0)
     with pytest.raises(TrialError, match=r"epoch \d+: diverged: the loss is (nan|inf) by step .* of 200"):
         fit(small_model(), DATA, schedule, SETTINGS[0], Task(), seed=0)
-
-
-def test_distillation_loss_is_temperature_squared_kl() -> None:
-    student, teacher = torch.randn(6, 5), torch.randn(6, 5)
-    p, q = (teacher / 3).softmax(1), (student / 3).softmax(1)
-    expected = 9 * (p * (p / q).log()).sum(1).mean()
-    assert float(distillation_loss(student, teacher, 3.0)) == pytest.approx(float(expected), rel=1e-5)
-    assert float(distillation_loss(teacher, teacher, 3.0)) == pytest.approx(0, abs=1e-6)
 
 
 def test_a_teacher_alone_teaches_its_labels() -> None:
