@@ -15,16 +15,18 @@ import contextlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from autoprune.errors import LatencyError
 from autoprune.latency.blocks import Block
 from autoprune.latency.measurement import median_interval
 from autoprune.latency.probes import prepare
 from autoprune.latency.setting import LatencySetting
 from autoprune.latency.timing import Progress, Timed, time_in_turn
+from autoprune.schema import read_as
 
 DIVISORS = (1, 2, 4, 8, 16, 32)
 
@@ -80,12 +82,12 @@ class Stairs:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Stairs:
-        """Read what `to_json` gave."""
-        curves = {
-            name: Curve(*(tuple(curve[spec.name]) for spec in fields(Curve)))
-            for name, curve in values["curves"].items()
-        }
-        return cls(values["divisor"], values["runtime"], curves)
+        """Read what `to_json` gave.
+
+        Raises:
+            LatencyError: the values are no stairs.
+        """
+        return read_as(cls, values, where="stairs", error=LatencyError, advice="measure them again.")
 
 
 def measure_stairs(

@@ -22,7 +22,7 @@ from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Stage, Watcher
 from autoprune.pipeline.latency import latency_setting, stored_tables
 from autoprune.pipeline.problem import Problem
-from autoprune.pipeline.ranking import decode_ranking
+from autoprune.pipeline.stored import stored_ranking
 from autoprune.rebuild import rebuild
 from autoprune.settings import RunConfig
 from autoprune.study import MeasuredLatency, SearchStudy, TrialRecord
@@ -165,7 +165,7 @@ def _time(
     problem: Problem,
     watch: Watcher,
 ) -> MeasuredLatency:
-    plan = plan_from_importance(problem.prunable, record.widths, decode_ranking(study.chosen["ranking"]))
+    plan = plan_from_importance(problem.prunable, record.widths, stored_ranking(study, problem.prunable))
     small, _, ratio = measure(rebuild(problem.prunable, plan))
     measured = MeasuredLatency(
         small.median_ms, small.interval_ms, ratio.ratio, ratio.interval, *judge(problem, small, ratio)

@@ -30,9 +30,15 @@ from autoprune.pipeline.identity import identify
 from autoprune.pipeline.latency import stored_tables
 from autoprune.pipeline.places import check_writable
 from autoprune.pipeline.problem import pose
-from autoprune.pipeline.ranking import decode_ranking
 from autoprune.pipeline.scoring import with_weights
-from autoprune.pipeline.stored import change_config, on_device_of, stored_config, stored_setting, threads_of
+from autoprune.pipeline.stored import (
+    change_config,
+    on_device_of,
+    stored_config,
+    stored_ranking,
+    stored_setting,
+    threads_of,
+)
 from autoprune.pipeline.supernet import known_supernet
 from autoprune.pipeline.train import naming_learning_rate, schedule_of, tell_epochs
 from autoprune.precision import Setting
@@ -99,7 +105,7 @@ def finetune(
             dense_cost=cut.dense_cost,
             val_score=_retrain(cut.small, record, dense, config, setting, state, watch),
             test_score=_on_test(cut.small, dense, setting),
-            dense_val_score=float(opened.chosen["dense_score"]),
+            dense_val_score=float(opened.fact("dense_score")),
             dense_test_score=_on_test(copy.deepcopy(dense.model), dense, setting),
         )
     save_pruned(cut.small.cpu(), cut.plan, result.folder, extra=_extra(result, config, dense))
@@ -136,7 +142,7 @@ def _cut(study: SearchStudy, record: TrialRecord, config: RunConfig, dense: Dens
     """
     problem = pose(dense, config, stored_tables(study, config))
     study.require(identify(dense, problem, config))
-    plan = plan_from_importance(problem.prunable, record.widths, decode_ranking(study.chosen["ranking"]))
+    plan = plan_from_importance(problem.prunable, record.widths, stored_ranking(study, problem.prunable))
     weights = known_supernet(study, config)
     small = rebuild(problem.prunable if weights is None else with_weights(problem.prunable, weights), plan)
     widths = np.array([[record.widths[name] for name in problem.space.groups]], dtype=np.int64)

@@ -31,6 +31,7 @@ from autoprune.pipeline.places import plain, probe_writable
 from autoprune.pipeline.problem import measures_divisor, runtime_of
 from autoprune.settings import BudgetSettings, LatencySettings, RunConfig
 from autoprune.study import SearchStudy
+from autoprune.study.header import damaged
 
 _DENSE_SECONDS = 2.0
 """That the dense model is timed for at most before its table is measured."""
@@ -168,6 +169,13 @@ class LatencyTables:
 
 
 def stored_tables(study: SearchStudy, config: RunConfig) -> LatencyTables:
-    """Return the table that a study was made with, wherever it goes on."""
+    """Return the table that a study was made with, wherever it goes on.
+
+    Raises:
+        StudyError: it is damaged.
+    """
     values = study.chosen.get("latency")
-    return LatencyTables(config, table=None if values is None else table_of_json(values))
+    try:
+        return LatencyTables(config, table=None if values is None else table_of_json(values))
+    except LatencyError as error:
+        raise damaged(study.name, f"chosen.latency: {error}") from error

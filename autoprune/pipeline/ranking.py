@@ -23,6 +23,9 @@ from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.problem import Problem
 from autoprune.task import main_output
 
+_MOST_BYTES = 2**24
+"""Size of the longest order that is read; a short text may stand for a very long one."""
+
 
 def rank_channels(dense: Dense, problem: Problem, criterion: str, seed: int) -> Importance:
     """Measure the importance of all channels; a criterion draws as many training batches as it needs."""
@@ -45,10 +48,20 @@ def encode_ranking(measured: Importance) -> dict[str, str]:
 
 
 def decode_ranking(texts: Mapping[str, str]) -> Importance:
-    """Read the orders back as importances, float64 [width]: from the width down to 1."""
+    """Read the orders back as importances, float64 [width]: from the width down to 1.
+
+    Raises:
+        ValueError: a text is no order of channels.
+    """
     decoded: Importance = {}
     for name, text in texts.items():
-        order = np.frombuffer(zlib.decompress(base64.b64decode(text)), "<u4").astype(np.int64)
+        try:
+            content = zlib.decompressobj().decompress(base64.b64decode(text), _MOST_BYTES)
+        except zlib.error as error:
+            raise ValueError(f"{name}: {error}") from error
+        order = np.frombuffer(content, "<u4").astype(np.int64)
+        if not np.array_equal(np.sort(order), np.arange(len(order))):
+            raise ValueError(f"{name}: no order of channels")
         values = np.empty(len(order), dtype=np.float64)
         values[order] = np.arange(len(order), 0, -1)
         decoded[name] = values

@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoprune.errors import LatencyError
 from autoprune.latency.stairs import Stairs
 from autoprune.pipeline.finetuned import FinetuneResult, known_results
 from autoprune.pipeline.nextstep import next_step
@@ -18,7 +19,8 @@ from autoprune.pipeline.places import check_writable
 from autoprune.pipeline.stored import stored_config
 from autoprune.report import StudySummary, plot_stairs, plot_study, summarise
 from autoprune.report.pictures import format_of
-from autoprune.study import open_study
+from autoprune.study import SearchStudy, open_study
+from autoprune.study.header import damaged
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def report(study: str, storage: str, output: str | os.PathLike[str] | None = Non
     suffix = ".png" if output is None else f".{format_of(output)}"
     opened = open_study(storage, study)
     summary = summarise(opened)
-    measured = opened.chosen.get("stairs")
+    measured = _stairs(opened)
     if not summary.ranked() and measured is None:
         return Report(summary, None, None, (), "")
     path = (
@@ -66,9 +68,22 @@ def report(study: str, storage: str, output: str | os.PathLike[str] | None = Non
     return Report(
         summary,
         plot_study(summary, path) if summary.ranked() else None,
-        None
-        if measured is None
-        else plot_stairs(Stairs.from_json(measured), path.with_name(f"stairs{suffix}")),
+        None if measured is None else plot_stairs(measured, path.with_name(f"stairs{suffix}")),
         tuple(known_results(opened)),
         next_step(opened, summary),
     )
+
+
+def _stairs(study: SearchStudy) -> Stairs | None:
+    """Return the stairs that a study keeps, if it measured any.
+
+    Raises:
+        StudyError: they are damaged.
+    """
+    values = study.chosen.get("stairs")
+    if values is None:
+        return None
+    try:
+        return Stairs.from_json(values)
+    except LatencyError as error:
+        raise damaged(study.name, f"chosen.stairs: {error}") from error

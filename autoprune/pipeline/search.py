@@ -59,7 +59,14 @@ from autoprune.pipeline.problem import (
 from autoprune.pipeline.ranking import encode_ranking, rank_channels
 from autoprune.pipeline.scoring import ScorerFactory, identify_parts, make_score, parse_rungs
 from autoprune.pipeline.statistics import Ground, measure_statistics
-from autoprune.pipeline.stored import change_config, on_device_of, stored_config, stored_setting, threads_of
+from autoprune.pipeline.stored import (
+    change_config,
+    on_device_of,
+    stored_config,
+    stored_ranking,
+    stored_setting,
+    threads_of,
+)
 from autoprune.pipeline.supernet import prepare_supernet
 from autoprune.pipeline.train import measure_setting, train_dense
 from autoprune.pipeline.warm_starts import choose_warm_starts, enqueue_missing
@@ -358,7 +365,8 @@ def _scorer_maker(
     supernet: Path | None,
 ) -> MakeScorer:
     """Return what makes the score where the engine needs it: of the parts at hand, or of names alone."""
-    ranking: dict[str, str] = study.chosen["ranking"]
+    stored_ranking(study, problem.prunable)  # what is damaged of it ends the search here, not every trial
+    ranking: dict[str, str] = study.fact("ranking")
     if config.search.engine == "serial":
         score = make_score(dense, problem.prunable, config, setting, ranking, supernet)
         return lambda: score

@@ -11,14 +11,23 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
-from autoprune.errors import ConfigError, StudyError
+from autoprune.criteria import Importance
+from autoprune.dtypes import DTYPES
+from autoprune.errors import ConfigError, StudyError, abridged, reason_of
+from autoprune.graph import Prunable
 from autoprune.parsing import parse_overrides, parse_settings
 from autoprune.pipeline.places import settle, without_password
+from autoprune.pipeline.ranking import decode_ranking
 from autoprune.precision import Setting, resolve_device
+from autoprune.schema import read_as
 from autoprune.settings import RunConfig
 from autoprune.study import SearchStudy
+from autoprune.study.header import damaged
 from autoprune.threads import cpu_threads
+
+_MOST_THREADS = 2**14
 
 CHANGEABLE = (
     "search.trials",
@@ -55,7 +64,7 @@ def stored_setting(study: SearchStudy) -> Setting:
     Raises:
         StudyError: their device is not here; every trial would fail.
     """
-    setting = Setting(**study.chosen["setting"])
+    setting = read_setting(study.fact("setting"), where=f"{study.name}: its header is damaged: setting")
     try:
         resolve_device(setting.device)
     except ConfigError:
@@ -63,6 +72,42 @@ def stored_setting(study: SearchStudy) -> Setting:
             f"{study.name}: its trials run on {setting.device}, which is not here; resume where it is."
         ) from None
     return setting
+
+
+def read_setting(values: Any, *, where: str) -> Setting:
+    """Read a setting from JSON.
+
+    Args:
+        values: of what `dataclasses.asdict` gave.
+        where: what holds them; opens the message.
+
+    Raises:
+        StudyError: they are no setting.
+    """
+    advice = "restore what holds it from a copy, or begin again without it."
+    setting = read_as(Setting, values, where=where, error=StudyError, advice=advice)
+    if setting.dtype not in DTYPES or not 1 <= setting.threads <= _MOST_THREADS:
+        raise StudyError(
+            f"{where}: got dtype {abridged(setting.dtype)} and {abridged(setting.threads)} threads, expected "
+            f"one of {', '.join(DTYPES)} and 1 to {_MOST_THREADS} threads; {advice}"
+        )
+    return setting
+
+
+def stored_ranking(study: SearchStudy, prunable: Prunable) -> Importance:
+    """Return the importance of all channels, as it was measured when a study was made.
+
+    Raises:
+        StudyError: it is damaged, or is not of this model's groups.
+    """
+    try:
+        ranking = decode_ranking(study.fact("ranking"))
+    except ValueError as error:
+        raise damaged(study.name, f"chosen.ranking: {reason_of(error)}") from error
+    for group in prunable.searchable:
+        if len(ranking.get(group.name, ())) != group.width:
+            raise damaged(study.name, f"chosen.ranking has no order of the {group.width} of {group.name}")
+    return ranking
 
 
 def on_device_of(setting: Setting, config: RunConfig) -> RunConfig:

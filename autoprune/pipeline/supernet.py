@@ -29,8 +29,7 @@ from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Stage, Watcher
 from autoprune.pipeline.identity import identify
 from autoprune.pipeline.problem import Problem
-from autoprune.pipeline.ranking import decode_ranking
-from autoprune.pipeline.stored import stored_setting
+from autoprune.pipeline.stored import stored_ranking, stored_setting
 from autoprune.pipeline.train import schedule_of, tell_epochs
 from autoprune.precision import Setting
 from autoprune.rungs import asks_for_supernet
@@ -62,7 +61,7 @@ def prepare_supernet(
     setting = stored_setting(study)
     subnets = SandwichSampler(
         problem.prunable,
-        decode_ranking(study.chosen["ranking"]),
+        stored_ranking(study, problem.prunable),
         problem.space,
         random=config.supernet.subnets,
         budget_share=config.supernet.budget_share,

@@ -25,7 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.arrays import FloatArray, IntArray
 from autoprune.criteria import Importance
-from autoprune.errors import PlanError, reason_of, summary_of
+from autoprune.errors import PlanError, abridged, reason_of, summary_of
 from autoprune.pipeline.events import Stage
 from autoprune.pipeline.ranking import rank_channels
 from autoprune.pipeline.statistics import Ground, Sensitivity, measure_sensitivity
@@ -33,6 +33,7 @@ from autoprune.space import SearchSpace
 from autoprune.space.allocation import cut, drop_gates, ranking_gates, uniform_gates
 from autoprune.space.knapsack import channel_values, knapsack
 from autoprune.study import SearchStudy
+from autoprune.study.header import damaged
 
 TRIALS_PER_WARM_START = 3
 """So many trials there are for each warm start, at least: the sampler is to have most of them."""
@@ -206,10 +207,22 @@ def enqueue_missing(study: SearchStudy, space: SearchSpace) -> None:
     """
     queued = {record.origin for record in study.records()}
     names = [variable.name for variable in space.variables]
-    for entry in study.chosen.get("warm_starts", {}).get("trials", ()):
+    for entry in (study.chosen.get("warm_starts") or {}).get("trials", ()):
         if entry["origin"] not in queued:
+            _require_levels(study, entry, space)
             ratios = space.ladder.ratios(np.array([entry["levels"]], dtype=np.int64))[0]
             study.enqueue(dict(zip(names, ratios.tolist(), strict=True)), entry["origin"])
+
+
+def _require_levels(study: SearchStudy, entry: Mapping[str, Any], space: SearchSpace) -> None:
+    """Refuse a warm start whose levels are not of this space.
+
+    Raises:
+        StudyError: they are not.
+    """
+    levels, tops = entry["levels"], space.ladder.top.tolist()
+    if len(levels) != len(tops) or any(not 0 <= each <= top for each, top in zip(levels, tops, strict=True)):
+        raise damaged(study.name, f"the warm start {abridged(entry['origin'])} is not of its space")
 
 
 def _cut_ranking(given: Proposer, importance: Mapping[str, FloatArray]) -> IntArray:

@@ -16,6 +16,7 @@ from autoprune.errors import StudyError
 from autoprune.graph import COSTS
 from autoprune.report.agreement import RungAgreement, agreements
 from autoprune.rungs import asks_for_supernet, is_supernet_alone
+from autoprune.schema import Strict, read_as
 from autoprune.study import SearchStudy, TrialRecord
 from autoprune.study.front import front_of
 from autoprune.study.records import cost_of
@@ -122,8 +123,32 @@ def dense_costs(study: SearchStudy) -> dict[str, float]:
     return {name: cost for name in COSTS if (cost := study.chosen.get(f"dense_{name}")) is not None}
 
 
+class _Task(Strict):
+    metric: str
+
+
+class _Score(Strict):
+    rungs: list[str]
+
+
+class _Config(Strict):
+    """The keys of a study's config that a summary shows."""
+
+    task: _Task
+    score: _Score
+
+
+_ADVICE = "restore the storage from a copy."
+
+
 def summarise(study: SearchStudy) -> StudySummary:
-    """Read a study."""
+    """Read a study.
+
+    Raises:
+        StudyError: its header is damaged.
+    """
+    where = f"{study.name}: its header is damaged: config"
+    told = read_as(_Config, study.config, where=where, error=StudyError, advice=_ADVICE)
     records = tuple(study.records())
     try:
         best = study.best()
@@ -133,15 +158,15 @@ def summarise(study: SearchStudy) -> StudySummary:
     several = len(study.objectives) > 1
     return StudySummary(
         study=study.name,
-        metric=str(study.config["task"]["metric"]),
-        rungs=tuple(study.config["score"]["rungs"]),
+        metric=told.task.metric,
+        rungs=tuple(told.score.rungs),
         records=records,
         best=best,
         objectives=study.objectives,
         front=tuple(front_of(records, study.objectives, study.dense_ms)) if several else (),
         dense_costs=dense_costs(study),
-        dense_score=float(chosen["dense_score"]),
-        dense_widths=dict(chosen.get("dense_widths", {})),
+        dense_score=float(study.fact("dense_score")),
+        dense_widths=dict(chosen.get("dense_widths") or {}),
         limits={name: limit for name in COSTS if (limit := chosen.get(f"budget_{name}")) is not None},
         agreements=agreements(records),
     )

@@ -15,9 +15,11 @@ from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
 
+from autoprune.errors import StudyError
 from autoprune.graph import COSTS
 from autoprune.rungs import RungScore
 from autoprune.samplers.history import OUTCOME
+from autoprune.schema import read_as
 
 PROPOSAL, SCORES, ORIGIN = "proposal", "scores", "origin"
 """Attributes of a trial, beside OUTCOME: one commit each, as a storage takes milliseconds for every one."""
@@ -65,10 +67,13 @@ class MeasuredLatency:
         return self.met is not False and self.surely is not False
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> MeasuredLatency:
-        """Read what `dataclasses.asdict` gave and a storage kept."""
-        intervals = {key: (values[key][0], values[key][1]) for key in ("interval_ms", "ratio_interval")}
-        return cls(**{**values, **intervals})
+    def from_json(cls, values: Any, *, where: str = "measured latency") -> MeasuredLatency:
+        """Read what `dataclasses.asdict` gave and a storage kept.
+
+        Raises:
+            StudyError: it is damaged; `where` opens the message.
+        """
+        return read_as(cls, values, where=where, error=StudyError, advice="restore the storage from a copy.")
 
 
 @dataclass(frozen=True)

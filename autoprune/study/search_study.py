@@ -25,7 +25,7 @@ from autoprune.errors import StudyError, abridged, shown_url, suggest
 from autoprune.samplers.attributes import QUEUED
 from autoprune.study import queue
 from autoprune.study.front import best_of
-from autoprune.study.header import HEADER, is_blank, read_header, write_header
+from autoprune.study.header import HEADER, damaged, is_blank, read_header, write_header
 from autoprune.study.leases import TakenOverError, this_process
 from autoprune.study.records import LATENCY, ORIGIN, MeasuredLatency, TrialRecord, read_record
 from autoprune.study.storage import is_vacant, open_storage, storage_errors
@@ -115,6 +115,16 @@ class SearchStudy:
         expected = [record for record in finished if record.costs.get(LATENCY, 0.0) <= limit]
         return best_of(sure or met or expected or finished, self.objectives, self.dense_ms)
 
+    def fact(self, key: str) -> Any:
+        """Return what `chosen` holds under a key.
+
+        Raises:
+            StudyError: it is missing, and no search goes on without it.
+        """
+        if self.chosen.get(key) is None:
+            raise damaged(self.name, f"chosen.{key} is missing")
+        return self.chosen[key]
+
     @property
     def dense_ms(self) -> float | None:
         """The dense model's latency that predictions rest on; None where none was asked for."""
@@ -140,9 +150,9 @@ class SearchStudy:
         with storage_errors(self.url):
             notes = self.optuna.user_attrs
         return {
-            int(key.rpartition(":")[2]): MeasuredLatency.from_json(values)
+            int(number): MeasuredLatency.from_json(values, where=f"{self.name}: {key} is damaged")
             for key, values in notes.items()
-            if key.startswith(f"{_MEASURED}:")
+            if key.startswith(f"{_MEASURED}:") and (number := key.rpartition(":")[2]).isdecimal()
         }
 
     def enqueue(self, ratios: Mapping[str, float], origin: str) -> None:
@@ -295,7 +305,7 @@ def create_study(
     directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * (len(objectives) - 1)]
     storage = open_storage(url, create=True)
     with storage_errors(url):
-        if name in study_names(storage):
+        if _holds(storage, name):
             study = optuna.load_study(study_name=name, storage=storage)
             if not is_blank(study):
                 raise StudyError(
@@ -304,7 +314,7 @@ def create_study(
                 )
             if study.directions != directions:  # left empty by a search for something else
                 optuna.delete_study(study_name=name, storage=storage)
-        if name not in study_names(storage):
+        if not _holds(storage, name):
             study = optuna.create_study(storage=storage, study_name=name, directions=directions)
         write_header(study, header)
         return SearchStudy(url, study, header)
@@ -318,8 +328,8 @@ def open_study(url: str, name: str) -> SearchStudy:
     """
     storage = open_storage(url, create=False)
     with storage_errors(url):
-        names = study_names(storage)
-        if name not in names:
+        if not _holds(storage, name):
+            names = study_names(storage)
             hint = suggest(name, names) or f" Studies there: {', '.join(names) or 'none'}."
             raise StudyError(f"{name}: no such study in {shown_url(url)}.{hint}")
         study = optuna.load_study(study_name=name, storage=storage)
@@ -344,7 +354,7 @@ def study_state(url: str, name: str) -> Literal["none", "ours", "foreign"]:
         return "none"
     storage = open_storage(url, create=False)
     with storage_errors(url):
-        if name not in study_names(storage):
+        if not _holds(storage, name):
             return "none"
         study = optuna.load_study(study_name=name, storage=storage)
         if read_header(study) is not None:
@@ -353,5 +363,17 @@ def study_state(url: str, name: str) -> Literal["none", "ours", "foreign"]:
 
 
 def study_names(storage: BaseStorage) -> list[str]:
-    """Return the names of all studies in a storage."""
-    return [study.study_name for study in storage.get_all_studies()]
+    """Return the names of all studies in a storage; none if an attribute of any of them is damaged."""
+    try:
+        return [study.study_name for study in storage.get_all_studies()]
+    except (ValueError, TypeError, RecursionError):
+        return []
+
+
+def _holds(storage: BaseStorage, name: str) -> bool:
+    """Tell whether a storage has a study of a name, whatever the attributes of its studies are."""
+    try:
+        storage.get_study_id_from_name(name)
+    except KeyError:
+        return False
+    return True

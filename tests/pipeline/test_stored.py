@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
+import autoprune
 from autoprune.config import load_config
-from autoprune.pipeline.stored import on_device_of, threads_of
+from autoprune.errors import StudyError
+from autoprune.pipeline.latency import stored_tables
+from autoprune.pipeline.places import settle
+from autoprune.pipeline.report import report
+from autoprune.pipeline.stored import (
+    on_device_of,
+    stored_config,
+    stored_ranking,
+    stored_setting,
+    threads_of,
+)
+from autoprune.pipeline.warm_starts import enqueue_missing
 from autoprune.precision import Setting
+from autoprune.study import SearchStudy, create_study, open_study
 from autoprune.threads import cpu_threads
+from tests.engines.toy import toy_space
 
 
 def test_data_go_where_the_trials_ran_whatever_auto_would_be_here() -> None:
@@ -24,3 +46,90 @@ def test_a_process_that_leaves_the_trials_to_workers_has_its_own_threads(engine:
         with threads_of(engine, Setting(threads=1)):
             assert torch.get_num_threads() == threads
         assert torch.get_num_threads() == 3
+
+
+def study_with(tmp_path: Path, **chosen: Any) -> SearchStudy:
+    """Make a study whose header fits its schema, and holds the facts that are given."""
+    config = dataclasses.asdict(settle(load_config("digits", [f"output.folder={tmp_path}"])))
+    facts = {"dense_score": 0.9, **chosen}
+    url = f"sqlite:///{tmp_path}/study.db"
+    create_study(url, "toy", config=config, identity={}, chosen=facts)
+    return open_study(url, "toy")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (None, r"chosen\.setting is missing"),
+        ({"threads": "many"}, r"setting: threads: got 'many'"),
+        ({"threads": 0}, "setting: got dtype float32 and 0 threads"),
+        ({"threads": 10**30}, "setting: (got dtype float32 and 1000|threads: got 1000)"),
+        ({"dtype": "int8"}, "setting: got dtype int8 .*expected one of float32"),
+        ({"device": ["cpu"]}, r"setting: device: got \['cpu'\]"),
+        ({"device": "toaster"}, "its trials run on toaster, which is not here"),
+        ({"channels_last": "perhaps"}, "setting: channels_last: got 'perhaps'"),
+    ],
+)
+def test_a_damaged_setting_is_one_line(tmp_path: Path, setting: Any, message: str) -> None:
+    study = study_with(tmp_path, setting=setting)
+    with pytest.raises(StudyError, match=rf"^toy: .*{message}"):
+        stored_setting(study)
+
+
+def text_of(*order: int) -> str:
+    return base64.b64encode(zlib.compress(np.array(order, "<u4").tobytes())).decode()
+
+
+@pytest.mark.parametrize(
+    ("ranking", "message"),
+    [
+        (None, "is missing"),
+        ({}, r"has no order of the \d+ of"),
+        ({"0": "no base64!"}, "0: Error -3 while decompressing"),
+        ({"0": "eJw="}, r"has no order of the 4 of 0|0: "),
+        ({"0": text_of(0, 1, 2)}, "has no order of the 4 of 0"),
+        ({"0": text_of(0, 1, 2, 2)}, "0: no order of channels"),
+        ({"0": text_of(0, 1, 2, 2**32 - 1)}, "0: no order of channels"),
+        ({"0": base64.b64encode(zlib.compress(bytes(2**26))).decode()}, "0: no order of channels"),
+    ],
+)
+def test_a_damaged_ranking_is_one_line(tmp_path: Path, ranking: Any, message: str) -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    prunable = autoprune.trace(net, torch.zeros(1, 1, 8, 8))
+    assert [(group.name, group.width) for group in prunable.searchable] == [("0", 4)]
+    assert stored_ranking(study_with(tmp_path / "whole", ranking={"0": text_of(3, 1, 0, 2)}), prunable)[
+        "0"
+    ].tolist() == [2.0, 3.0, 1.0, 4.0]
+    with pytest.raises(StudyError, match=rf"^toy: its header is damaged: chosen\.ranking.*{message}"):
+        stored_ranking(study_with(tmp_path, ranking=ranking), prunable)
+
+
+@pytest.mark.parametrize("levels", [[], [0], [0, 0, 0, 10**6], [0, 0, 0, -1], [0] * 5])
+def test_a_warm_start_of_another_space_is_one_line(tmp_path: Path, levels: list[int]) -> None:
+    study = study_with(tmp_path, warm_starts={"trials": [{"origin": "uniform", "levels": levels}]})
+    with pytest.raises(
+        StudyError, match="toy: its header is damaged: the warm start uniform is not of its space"
+    ):
+        enqueue_missing(study, toy_space())
+    assert study.records() == []
+
+
+def test_damaged_stairs_and_tables_are_one_line(tmp_path: Path) -> None:
+    study = study_with(tmp_path, stairs={"divisor": 8}, latency={"format": 3})
+    with pytest.raises(
+        StudyError, match=r"toy: its header is damaged: chosen\.stairs: stairs: runtime is missing"
+    ):
+        report("toy", study.url)
+    with pytest.raises(StudyError, match=r"toy: its header is damaged: chosen\.latency: latency table: "):
+        stored_tables(study, stored_config(study))
+
+
+@pytest.mark.parametrize(
+    ("section", "value"),
+    [("task", []), ("task", {}), ("task", {"metric": 1}), ("score", {"rungs": "x"}), ("score", None)],
+)
+def test_a_damaged_config_is_one_line(tmp_path: Path, section: str, value: Any) -> None:
+    study = study_with(tmp_path)
+    study.store_config({**study.config, section: value})
+    with pytest.raises(StudyError, match=rf"^toy: its header is damaged: config: {section}"):
+        report("toy", study.url)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +120,129 @@ def test_a_study_killed_between_the_parts_of_its_header_is_made_again(tmp_path: 
 def test_what_is_no_header_of_this_version_is_none(study: optuna.Study, header: Any) -> None:
     study.set_user_attr(HEADER, header)
     assert read_header(study) is None
+
+
+FACTS: dict[str, Any] = {
+    "setting": {"device": "cpu", "dtype": "float32", "channels_last": False, "threads": 1},
+    "ranking": {"conv0": "eJw="},
+    "dense_score": 0.9,
+    "dense_macs": 1000,
+    "budget_macs": 500,
+    "dense_widths": {"conv0": 16},
+    "relaxed": {"conv0": 2},
+    "stairs": None,
+    "latency": None,
+    "statistics": {"kl": {"conv0": 0.1}},
+    "warm_starts": {"trials": [{"origin": "uniform", "levels": [3]}], "seconds": 1.0},
+}
+WHOLE: dict[str, Any] = {"format": 1, **SHORT, "chosen": FACTS}
+
+DAMAGES: dict[str, tuple[tuple[str, ...], Any]] = {
+    "config is a list": (("config",), []),
+    "no config": (("config",), ...),
+    "identity of numbers": (("identity", "model"), 5),
+    "no identity": (("identity",), ...),
+    "chosen is a text": (("chosen",), "x"),
+    "no chosen": (("chosen",), ...),
+    "objectives is a text": (("objectives",), "score"),
+    "no objective": (("objectives",), []),
+    "more objectives than directions": (("objectives",), ["score", "macs"]),
+    "setting is a list": (("chosen", "setting"), [1]),
+    "ranking of numbers": (("chosen", "ranking", "conv0"), 3),
+    "score is a text": (("chosen", "dense_score"), "0.9"),
+    "score is NaN": (("chosen", "dense_score"), math.nan),
+    "score is huge": (("chosen", "dense_score"), 10**400),
+    "cost is negative": (("chosen", "dense_macs"), -1),
+    "cost is NaN": (("chosen", "dense_macs"), math.nan),
+    "limit is a text": (("chosen", "budget_macs"), "50%"),
+    "limit is infinite": (("chosen", "budget_macs"), math.inf),
+    "width is a share": (("chosen", "dense_widths", "conv0"), 0.5),
+    "step is null": (("chosen", "relaxed", "conv0"), None),
+    "stairs is a number": (("chosen", "stairs"), 1),
+    "latency is a list": (("chosen", "latency"), []),
+    "statistic is infinite": (("chosen", "statistics", "kl", "conv0"), -math.inf),
+    "statistics of lists": (("chosen", "statistics", "kl"), [1.0]),
+    "warm starts is a list": (("chosen", "warm_starts"), []),
+    "warm start without levels": (("chosen", "warm_starts", "trials"), [{"origin": "uniform"}]),
+    "level is a text": (("chosen", "warm_starts", "trials"), [{"origin": "a", "levels": ["1"]}]),
+}
+
+
+def with_damage(values: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """Return a copy with another value at a path, or without it for "..."."""
+    key, *rest = path
+    changed = with_damage(values[key], rest, value) if rest else value
+    return {name: each for name, each in {**values, key: changed}.items() if each is not ...}
+
+
+def test_a_whole_header_with_all_facts_is_read(study: optuna.Study) -> None:
+    study.set_user_attr(HEADER, WHOLE)
+    assert read_header(study) == WHOLE
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_header_is_one_line(study: optuna.Study, damage: str) -> None:
+    path, value = DAMAGES[damage]
+    study.set_user_attr(HEADER, with_damage(WHOLE, path, value))
+    named = rf"^toy: its header is damaged: .*({path[-1]}|objectives).*; restore the storage from a copy"
+    with pytest.raises(StudyError, match=named) as caught:
+        read_header(study)
+    assert len(str(caught.value)) < 300
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ("abc", "parts: got 'abc'"),
+        ([1], r"parts\.0: got 1"),
+        (["autoprune:part:0"], "its part autoprune:pa.* is missing"),
+        (["autoprune:part:1"], "its parts are no JSON"),
+        (["autoprune:part:2"], "its part .* is missing"),
+        (["autoprune:part:3"], "its parts are no JSON"),
+    ],
+)
+def test_damaged_parts_are_one_line(study: optuna.Study, parts: Any, message: str) -> None:
+    study.set_user_attr("autoprune:part:1", '{"format": 1')
+    study.set_user_attr("autoprune:part:2", 5)
+    study.set_user_attr("autoprune:part:3", "[" * 100_000)
+    study.set_user_attr(HEADER, {"format": IN_PARTS, "parts": parts})
+    with pytest.raises(StudyError, match=f"toy: its header is damaged: {message}"):
+        read_header(study)
+
+
+@pytest.mark.parametrize("text", ["{", "", "[" * 100_000, '{"format": 1' + "0" * 10_000 + "}", "\x00"])
+def test_an_attribute_that_is_no_json_is_one_line(tmp_path: Path, text: str) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    new_study(url)
+    with closing(sqlite3.connect(tmp_path / "study.db")) as file:
+        file.execute("UPDATE study_user_attributes SET value_json = ? WHERE key = ?", (text, HEADER))
+        file.commit()
+    for use in (open_study, study_state):
+        with pytest.raises(
+            StudyError, match=r"toy: its header is damaged: .*; restore the storage"
+        ) as caught:
+            use(url, "toy")
+        assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        None,
+        [],
+        {},
+        {"latency_ms": "4"},
+        {"latency_ms": 4.0, "interval_ms": [1.0], "ratio": 0.5, "ratio_interval": [0.4, 0.6], "met": None},
+    ],
+)
+def test_a_damaged_measurement_is_one_line(tmp_path: Path, values: Any) -> None:
+    study = new_study(f"sqlite:///{tmp_path}/study.db")
+    study.store_note("autoprune:measured:3", values)
+    with pytest.raises(StudyError, match=r"toy: autoprune:measured:3 is damaged: .*; restore the storage"):
+        study.records()
+
+
+def test_a_missing_fact_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"toy: its header is damaged: chosen\.ranking is missing"):
+        new_study(f"sqlite:///{tmp_path}/study.db").fact("ranking")
