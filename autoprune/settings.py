@@ -134,7 +134,8 @@ class TaskSettings:
     `loss` is "cross_entropy"; `metric` is "accuracy" or "top5", both shares in [0, 1]. Your own are called
     as (outputs, targets), with the model's first output [n, ...] and what the loaders give: a loss for a
     batch, of which it returns the mean as a scalar tensor; a metric for a whole part at once, to return one
-    number.
+    number. A metric may also be a class or an object with `update(outputs, targets)`, `compute()` and perhaps
+    `reset()`, as those of torchmetrics are: it gets batch by batch, so outputs need not be kept.
     """
 
     loss: Text = "cross_entropy"

@@ -12,21 +12,18 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import SupportsFloat
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
 from autoprune.errors import ConfigError
+from autoprune.metrics import METRICS, Metric, accuracy, failed_on, meter_of, one_number
 from autoprune.usercode import call_plain, guarded
 from autoprune.userfunction import look_up, reference
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """(outputs [n, ...], targets [n, ...]) -> scalar tensor: the mean over the batch."""
-
-MetricFunction = Callable[[Tensor, Tensor], "Tensor | float"]
-"""(outputs [n, ...], targets [n, ...]) of one whole part of the data -> one number, the higher the better."""
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -34,27 +31,15 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     return functional.cross_entropy(outputs.float(), targets)
 
 
-def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the share, in [0, 1], of the n rows whose largest logit is the label's."""
-    return (outputs.argmax(dim=1) == targets).double().mean()
-
-
-def top5(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the share, in [0, 1], of the n rows whose label is among the five largest logits."""
-    best = outputs.topk(min(5, outputs.shape[1]), dim=1).indices
-    return (best == targets[:, None]).any(dim=1).double().mean()
-
-
 LOSSES: Mapping[str, LossFunction] = {"cross_entropy": cross_entropy}
-METRICS: Mapping[str, MetricFunction] = {"accuracy": accuracy, "top5": top5}
 
 
 @dataclass(frozen=True)
 class Task:
-    """A loss and a metric; both are plain functions, so that a task can be pickled to a worker."""
+    """A loss and a metric; both can be pickled, so that a task can be sent to a worker."""
 
     loss: LossFunction = cross_entropy
-    metric: MetricFunction = accuracy
+    metric: Metric = accuracy
 
     def measure(self, outputs: Tensor, targets: Tensor) -> float:
         """Return the metric of one whole part of the data.
@@ -62,7 +47,9 @@ class Task:
         Raises:
             ConfigError: the metric raises, or gives something else than one number.
         """
-        return _one_number("metric", self.metric, outputs, targets)
+        meter = meter_of(self.metric)
+        meter.update(outputs, targets)
+        return meter.compute()
 
     def require_numbers(self, outputs: Tensor, targets: Tensor) -> None:
         """Try loss and metric on one batch.
@@ -70,7 +57,8 @@ class Task:
         Raises:
             ConfigError: one of them raises or does not give one number, or the loss is not finite.
         """
-        loss = _one_number("loss", self.loss, outputs, targets)
+        with guarded(failed_on("loss", self.loss, outputs, targets), ConfigError):
+            loss = one_number(call_plain(self.loss, outputs, targets))
         if not math.isfinite(loss):
             raise ConfigError(
                 f'task.loss: "{reference(self.loss)}" is {loss} on the first validation batch, expected a '
@@ -94,7 +82,7 @@ class Task:
         return functools.partial(_smoothed_cross_entropy, label_smoothing=label_smoothing)
 
 
-def make_task(loss: str | LossFunction = "cross_entropy", metric: str | MetricFunction = "accuracy") -> Task:
+def make_task(loss: str | LossFunction = "cross_entropy", metric: str | Metric = "accuracy") -> Task:
     """Build a task from names in LOSSES and METRICS, from "package.module:function", or from functions.
 
     Raises:
@@ -112,7 +100,7 @@ def batch_loss(loss: LossFunction, outputs: Tensor, targets: Tensor) -> Tensor:
     Raises:
         ConfigError: the loss raises, or gives no scalar tensor, or one that no gradient flows through.
     """
-    with guarded(_failed_on("loss", loss, outputs, targets), ConfigError, memory_passes=True):
+    with guarded(failed_on("loss", loss, outputs, targets), ConfigError, memory_passes=True):
         value: object = call_plain(loss, outputs, targets)
         if not (isinstance(value, Tensor) and value.numel() == 1):
             got = (
@@ -140,21 +128,6 @@ def main_output(outputs: object) -> Tensor:
     if not isinstance(outputs, torch.Tensor):
         raise ConfigError(f"model: its output is a {type(outputs).__name__}, expected a tensor of logits.")
     return outputs
-
-
-def _one_number(key: str, function: LossFunction | MetricFunction, outputs: Tensor, targets: Tensor) -> float:
-    with guarded(_failed_on(key, function, outputs, targets), ConfigError):
-        value: object = call_plain(function, outputs, targets)
-        if not isinstance(value, SupportsFloat):
-            raise TypeError(f"it gave a {type(value).__name__}, expected one number")
-        return float(value)
-
-
-def _failed_on(key: str, function: LossFunction | MetricFunction, outputs: Tensor, targets: Tensor) -> str:
-    return (
-        f'task.{key}: "{reference(function)}" failed on outputs {tuple(outputs.shape)} and targets '
-        f"{tuple(targets.shape)} ({targets.dtype})"
-    )
 
 
 def _smoothed_cross_entropy(outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:

@@ -49,8 +49,8 @@ def load_function(reference: str, where: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]  # looked up by name at run time
 
 
-def reference(function: Callable[..., Any]) -> str:
-    """Return "package.module:function" for a function, as near as it tells."""
+def reference(function: object) -> str:
+    """Return "package.module:function" for a function, as near as it tells; of another object, its class."""
     name = getattr(function, "__qualname__", type(function).__qualname__)
     return f"{getattr(function, '__module__', type(function).__module__)}:{name}"
 

@@ -13,9 +13,10 @@ from autoprune.data import DATASETS
 from autoprune.dtypes import DTYPES
 from autoprune.engines import PRUNERS
 from autoprune.latency.probes import PROBES
+from autoprune.metrics import METRICS
 from autoprune.pipeline.amounts import KEYS
 from autoprune.samplers import SAMPLERS
-from autoprune.task import LOSSES, METRICS
+from autoprune.task import LOSSES
 from autoprune.train import OPTIMIZERS, SHAPES
 from autoprune.zoo import MODELS
 

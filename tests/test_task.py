@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from autoprune.errors import ConfigError
-from autoprune.task import MetricFunction, Task, accuracy, main_output, make_task, top5
+from autoprune.metrics import Metric, accuracy, top5
+from autoprune.task import Task, main_output, make_task
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [0.0, 1.0, 5.0], [1.0, 0.0, 0.5]])
 LABELS = torch.tensor([0, 1, 2, 1])
@@ -48,7 +49,7 @@ def test_smoothing_a_loss_of_the_users_is_refused() -> None:
 
 
 def test_the_users_metric_by_name() -> None:
-    assert make_task(metric=f"{__name__}:own_metric").metric(LOGITS, LABELS) == 7.0
+    assert make_task(metric=f"{__name__}:own_metric").measure(LOGITS, LABELS) == 7.0
 
 
 def two_arguments_are_too_many(outputs: Tensor) -> float:
@@ -64,7 +65,7 @@ def two_arguments_are_too_many(outputs: Tensor) -> float:
         (lambda outputs, targets: dict[str, float]()["auc"], "KeyError: 'auc'"),
     ],
 )
-def test_a_metric_that_fails_is_named_in_one_line(metric: MetricFunction, reason: str) -> None:
+def test_a_metric_that_fails_is_named_in_one_line(metric: Metric, reason: str) -> None:
     with pytest.raises(ConfigError) as raised:
         Task(metric=metric).measure(LOGITS, LABELS)
     text = str(raised.value)

@@ -13,11 +13,12 @@ import itertools
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.data.loaders import Loader, endless
 from autoprune.errors import DataError, TrialError
+from autoprune.metrics import meter_of
 from autoprune.precision import Setting
 from autoprune.task import Task, main_output
 from autoprune.usercode import forward
@@ -26,25 +27,29 @@ from autoprune.usercode import forward
 def evaluate(model: nn.Module, loader: Loader, task: Task, setting: Setting) -> float:
     """Return the task's metric over all of a part; the model's modes and weights stay as they are.
 
+    Outputs are kept for the whole part only if the metric is a function of all of them: see
+    `autoprune.metrics`.
+
     Raises:
         DataError: the part is empty.
         TrialError: the outputs are not finite.
         ConfigError: the metric raises, or gives something else than one number.
     """
     setting.place(model)
-    outputs: list[Tensor] = []
-    targets: list[Tensor] = []
-    with _modes_kept(model), torch.inference_mode(), setting.autocast():
+    meter = meter_of(task.metric)
+    batches = 0
+    with _modes_kept(model):
         model.eval()
-        for batch_inputs, batch_targets in loader:
-            outputs.append(main_output(forward(model, setting.arrange(batch_inputs))).float())
-            targets.append(batch_targets.to(setting.device, non_blocking=True))
-    if not outputs:
+        for inputs, targets in loader:
+            with torch.no_grad(), setting.autocast():
+                outputs = main_output(forward(model, setting.arrange(inputs))).float()
+            if not bool(torch.isfinite(outputs).all()):
+                raise TrialError(f"diverged: the model's outputs are not finite ({setting.label}).")
+            meter.update(outputs, targets.to(setting.device, non_blocking=True))
+            batches += 1
+    if not batches:
         raise DataError("data: the part to evaluate on is empty; give it more data.")
-    together = torch.cat(outputs)
-    if not bool(torch.isfinite(together).all()):
-        raise TrialError(f"diverged: the model's outputs are not finite ({setting.label}).")
-    return task.measure(together, torch.cat(targets))
+    return meter.compute()
 
 
 def recalibrate(model: nn.Module, loader: Loader, batches: int, setting: Setting, *, seed: int = 0) -> None:

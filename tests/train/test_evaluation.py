@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -45,6 +47,48 @@ def test_evaluate_equals_a_loop() -> None:
     right = sum(int((model(inputs).argmax(1) == targets).sum()) for inputs, targets in DATA.val)
     model.train()
     assert evaluate(model, DATA.val, Task(), SETTING) == pytest.approx(right / DATA.val.samples)
+
+
+class Watched:
+    """Counts what is alive of the outputs that it was given."""
+
+    most_alive = 0
+
+    def __init__(self) -> None:
+        self.seen: list[weakref.ref[Tensor]] = []
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        alive = sum(reference() is not None for reference in self.seen)
+        Watched.most_alive = max(Watched.most_alive, alive)
+        self.seen.append(weakref.ref(outputs))
+        outputs.sigmoid_()  # a metric may write into what it is given
+
+    def compute(self) -> float:
+        return float(len(self.seen))
+
+
+def test_a_metric_that_is_updated_keeps_no_outputs() -> None:
+    assert len(DATA.train) > 3
+    assert evaluate(net(), DATA.train, Task(metric=Watched), SETTING) == len(DATA.train)
+    assert Watched.most_alive <= 1  # the last batch may still have its name
+
+
+def test_accuracy_keeps_no_outputs() -> None:
+    """Of dense prediction with many classes, outputs outweigh all else."""
+    alive: list[weakref.ref[Tensor]] = []
+    most = 0
+
+    class Counting(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            nonlocal most
+            outputs = torch.randn(len(inputs), 10)
+            most = max(most, sum(reference() is not None for reference in alive))
+            alive.append(weakref.ref(outputs))
+            return outputs
+
+    evaluate(Counting(), DATA.train, Task(), SETTING)
+    assert len(alive) == len(DATA.train)
+    assert most <= 1
 
 
 def test_evaluate_keeps_modes_and_weights() -> None:
