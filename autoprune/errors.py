@@ -14,6 +14,7 @@ from collections.abc import Iterable
 
 _LONGEST_LINE = 500
 _LONGEST_VALUE = 100
+_LONGEST_URL = 10_000
 
 _LONGEST_MESSAGE = 1500
 
@@ -72,6 +73,10 @@ class VerificationError(AutopruneError):
 
 class LatencyError(AutopruneError):
     """A latency cannot be measured here, or what was measured does not belong to this device."""
+
+
+class OutputError(AutopruneError):
+    """What is printed cannot be written: a disk is full, or the terminal is gone."""
 
 
 class TrialError(AutopruneError):
@@ -140,8 +145,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 def shown_url(text: str) -> str:
     """Return the URL of a storage, or a text that ends with one, as it may be told or written: no password.
 
-    Unlike SQLAlchemy's own rendering it hides those in the query, too, and takes URLs that are malformed.
+    Unlike SQLAlchemy's own rendering it hides those in the query, too, and takes URLs that are malformed. Of a
+    text that is far too long for a URL it returns what stands before any password.
     """
+    if len(text) > _LONGEST_URL:  # the patterns would take minutes over it
+        return f"{re.split(r'://|[?]', text, maxsplit=1)[0][:_LONGEST_VALUE]}..."
     return _OPTION.sub(rf"\1{HIDDEN}", _LOGIN.sub(rf"\1{HIDDEN}@", text))
 
 

@@ -16,6 +16,9 @@ from pydantic import Field
 MOST = 1_000_000
 """The largest count, length or factor that a setting takes: beyond it lie slips, and runs that never end."""
 
+MOST_SECONDS = 86_400
+"""The longest time limit: a day."""
+
 _MOST_WORKERS = 1024
 _MOST_AMOUNT = 10**18
 _LONGEST_AMOUNT = 100
@@ -32,7 +35,7 @@ Ratio = Annotated[Real, Field(gt=0, le=1)]
 Share = Annotated[Real, Field(ge=0, lt=1)]
 PositiveFloat = Annotated[Real, Field(gt=0, le=MOST)]
 NonNegativeFloat = Annotated[Real, Field(ge=0, le=MOST)]
-Seconds = Annotated[Real, Field(gt=0, le=86_400)]
+Seconds = Annotated[Real, Field(gt=0, le=MOST_SECONDS)]
 Text = Annotated[
     str,
     Field(

@@ -124,6 +124,12 @@ def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
     assert shown_url(f"search.storage='{url}'") == f"search.storage='{scheme}//{shown}'"
 
 
+def test_of_a_text_that_is_no_url_any_more_nothing_behind_the_scheme_is_shown() -> None:
+    assert shown_url("postgresql://me:" + "secret" * 100_000) == "postgresql..."
+    assert shown_url("x?password=" + "secret" * 100_000) == "x..."
+    assert shown_url("://a:" * 1_000_000) == "..."
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -373,3 +373,9 @@ def test_what_cannot_be_exported_says_so_in_one_line(tmp_path: Path) -> None:
 def test_a_folder_is_no_file_to_export_to(path: str) -> None:
     with pytest.raises(ExportError, match=r"a folder; name a file in it\.$"):
         export(small_net(), path, "pt2", IMAGES)
+
+
+def test_a_folder_of_safetensors_is_saved_with_its_plan(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"write it with autoprune\.save_pruned\(small, plan, folder\)\.$"):
+        export(small_net(), tmp_path / "small", format="safetensors")
+    assert list(tmp_path.iterdir()) == []

@@ -28,7 +28,7 @@ def main() -> None:
 
 def _run() -> int:
     """Run the command that was typed, and return its exit code; mistakes end here."""
-    from autoprune.cli.console import end_with, prepare_streams, why_output_is_lost
+    from autoprune.cli.console import end_with, prepare_streams
 
     prepare_streams()
     try:
@@ -38,8 +38,8 @@ def _run() -> int:
     except AutopruneError as error:
         end_with(str(error) or type(error).__name__)
     except OSError as error:
-        lost = why_output_is_lost()
-        end_with(f"standard output: {lost}" if lost else str(error) or type(error).__name__)
+        place = "" if error.filename is None else f"{error.filename}: "
+        end_with(f"{place}{reason_of(error)}.")
     except RecursionError as error:
         end_with(f"{reason_of(error)}: what was given is nested too deeply.")
     except (MemoryError, RuntimeError) as error:

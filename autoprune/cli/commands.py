@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from autoprune.cli.console import MISTAKE, abandon, console
+from autoprune.cli.console import MISTAKE, console
 from autoprune.cli.signals import ended_by, shielded
-from autoprune.errors import AutopruneError, ConfigError, shown_url, shown_value
+from autoprune.errors import AutopruneError, ConfigError, OutputError, shown_url, shown_value
 
 if TYPE_CHECKING:
     from autoprune.cli.progress import Screen
@@ -63,7 +63,7 @@ def run_command() -> int:
     for word in typed:
         _require_text(word)
     try:
-        code = app(args=None if typed else ["--help"], standalone_mode=False)
+        code = app(args=None if typed else ["--help"], prog_name="autoprune", standalone_mode=False)
     except _UsageError as error:
         verb = error.ctx.command_path if error.ctx is not None else "autoprune"
         text = " ".join(error.format_message().split()).rstrip(".?")
@@ -251,7 +251,7 @@ def bench(
     ],
     batch: Annotated[
         int | None,
-        typer.Option("--batch", min=1, help="Images at a time; default what files or shapes say."),
+        typer.Option("--batch", help="Images at a time; default what files or shapes say."),
     ] = None,
     threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")] = 1,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:1.")] = "cpu",
@@ -352,8 +352,6 @@ def _resumable(go_on: Callable[[], str]) -> Iterator[None]:
             except AutopruneError:  # the storage cannot be read just now
                 command = _same_command()
             line = f"{word}; what is finished is kept. Go on with: {command}"
-            try:
+            with contextlib.suppress(OutputError):  # the terminal is gone
                 console.print(line, soft_wrap=True, markup=False, highlight=False)
-            except OSError:  # the terminal is gone
-                abandon(sys.stdout)
         raise typer.Exit(code) from None

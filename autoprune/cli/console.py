@@ -13,12 +13,13 @@ import io
 import os
 import sys
 from collections.abc import Iterable
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.text import Text
 
-from autoprune.errors import one_line, printable, reason_of
+from autoprune.errors import OutputError, one_line, printable, reason_of
 
 MISTAKE = 2
 """Exit code where a user, or the machine, has to be looked after."""
@@ -34,6 +35,22 @@ class PrintableConsole(Console):
         """Render as rich does, and leave control sequences to rich alone."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Escape before widths are measured, so that a table cuts nothing off."""
+        return super().render_str(printable(text), **options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as rich does.
+
+        Raises:
+            OutputError: the disk that receives the output is full, or the terminal is gone.
+        """
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            abandon(sys.stdout)
+            raise OutputError(f"standard output: {reason_of(error)}.") from error
 
     def on_broken_pipe(self) -> None:
         """End quietly: `autoprune report STUDY | head -1` has all that it wants."""
@@ -51,17 +68,6 @@ def prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def why_output_is_lost() -> str:
-    """Return why standard output cannot be written (a full disk, a terminal that is gone), or ""."""
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError as error:
-        abandon(sys.stdout)
-        return reason_of(error)
-    return ""
-
-
 def abandon(stream: TextIO) -> None:
     """Send what a stream still holds nowhere, so that the interpreter does not fail on it as it ends."""
     with contextlib.suppress(OSError, ValueError):
@@ -72,7 +78,7 @@ def abandon(stream: TextIO) -> None:
 
 def end_with(message: str) -> NoReturn:
     """Print a message as one line on standard error, and exit with the code of a mistake."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OutputError):
         PrintableConsole(stderr=True, soft_wrap=True).print(
             f"autoprune: {one_line(message)}", style="red", markup=False, highlight=False
         )

@@ -77,6 +77,11 @@ def export(
             be written, or outputs that differ by more than the tolerance.
     """
     path = Path(path)
+    if format == "safetensors":
+        raise ExportError(
+            f"{path}: a folder of safetensors holds the plan too, which the model does not know; write it "
+            "with autoprune.save_pruned(small, plan, folder)."
+        )
     if format not in EXPORTERS:
         raise ExportError(unknown("format", format, EXPORTERS))
     if not path.name or path.is_dir():

@@ -8,6 +8,7 @@ Before: files of `export`, or anyone's; after: the user.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,17 +19,19 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from autoprune.errors import ConfigError, LatencyError, suggest
+from autoprune.errors import ConfigError, LatencyError, shown_value, suggest
 from autoprune.latency import LatencySetting, Measurement, Ratio, time_in_turn
 from autoprune.latency.files import FILES, FileInput, OpenedFile, open_model
 from autoprune.latency.placing import check_threads
 from autoprune.pipeline.export import load_saved, noted_architecture
+from autoprune.settings import MOST, MOST_SECONDS
 from autoprune.threads import cpu_threads
 from autoprune.usercode import verb
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 """{name of an input: its sizes}; the name is empty where none was given."""
 
+_MOST_VALUES = 2**40
 _OF_FOLDERS = "PyTorch"
 _RUNTIMES = {".onnx": "ONNX Runtime", ".pt2": "PyTorch"}
 """What runs a file, by its suffix: a row for each of FILES."""
@@ -95,8 +98,13 @@ def bench(
         raise ConfigError("bench: no model is given; name .onnx or .pt2 files, or saved folders.")
     if not 0 < tolerance < 1:
         raise ConfigError(f"--tolerance: got {tolerance}, expected a share between 0 and 1, such as 0.02.")
-    if not limit_seconds > 0:
-        raise ConfigError(f"--limit: got {limit_seconds}, expected more than 0 seconds, such as 10.")
+    if not 0 < limit_seconds <= MOST_SECONDS:
+        raise ConfigError(
+            f"--limit: got {limit_seconds}, expected more than 0 seconds and at most {MOST_SECONDS:,}, such "
+            "as 10."
+        )
+    if batch is not None and not 1 <= batch <= MOST:
+        raise ConfigError(f"--batch: got {shown_value(batch)}, expected an integer >= 1 and <= {MOST:,}.")
     given = _read_shapes(shapes)
     paths = [Path(model) for model in models]
     with _in_options():
@@ -155,14 +163,17 @@ def _read_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
     """Read "name=1x3x224x224"; the name is empty where none is given."""
     shapes: dict[str, tuple[int, ...]] = {}
     for text in texts:
-        name, _, sizes = text.rpartition("=")
-        if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", sizes):
+        name, _, written = text.rpartition("=")
+        if not re.fullmatch(r"[1-9][0-9]{0,6}(x[1-9][0-9]{0,6}){0,9}", written):
             raise ConfigError(
                 f'--shape: got "{text}", expected sizes such as "1x3x224x224", or "name=1x3x224x224".'
             )
+        sizes = tuple(int(size) for size in written.split("x"))
+        if math.prod(sizes) > _MOST_VALUES:
+            raise ConfigError(f"--shape {text}: {math.prod(sizes):,} values are more than memory holds.")
         if name in shapes:
             raise ConfigError(f"--shape {text}: sizes of that input are given twice; leave one out.")
-        shapes[name] = tuple(int(size) for size in sizes.split("x"))
+        shapes[name] = sizes
     return shapes
 
 

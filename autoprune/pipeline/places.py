@@ -23,6 +23,7 @@ from autoprune.study.tables import names_in_file
 
 RUNS = "runs"
 _LONGEST_NAME = 200
+_LONGEST_URL = 4096
 
 
 def settle(config: RunConfig, *, named: bool = True) -> RunConfig:
@@ -86,6 +87,11 @@ def absolute_storage(storage: str) -> str:
         StudyError: a journal's URL that names no file, or a scheme without its slashes.
     """
     require_url(storage)
+    if len(storage) > _LONGEST_URL:
+        raise StudyError(
+            f"{shown_url(storage)}: got a storage of {len(storage):,} characters, expected at most "
+            f"{_LONGEST_URL:,}."
+        )
     url = storage if "://" in storage else f"sqlite:///{storage}"
     file = file_of(url)
     path = None if file is None else _absolute(str(file))

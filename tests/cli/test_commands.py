@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from autoprune.cli import main
 from autoprune.cli.commands import _print_search, _same_command
 from autoprune.pipeline import SearchResult
 from autoprune.report import StudySummary
@@ -83,3 +84,94 @@ def test_the_next_step_and_the_same_command_hide_the_password(
         monkeypatch.setattr(sys, "argv", ["autoprune", *words])
         assert hidden in _same_command()
         assert "secret" not in _same_command()
+
+
+def typed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
+) -> tuple[int, str]:
+    """Run a command line in this process; return its exit code and standard error."""
+    monkeypatch.setattr(sys, "argv", ["autoprune", *words])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert isinstance(left.value.code, int)
+    return left.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["serch", "digits"],
+            "No such command 'serch'. Did you mean 'search', 'bench'? See `autoprune",
+        ),
+        (["search"], "Missing argument 'CONFIG'. See `autoprune search --help`."),
+        (
+            ["search", "digits", "more"],
+            "(more). See `autoprune search --help`.",
+        ),
+        (["search", "digits", "--sett", "a.b=1"], "No such option: --sett"),
+        (["search", "digits", "--set"], "Option '--set' requires an argument."),
+        (["finetune", "s", "--trial", "9" * 5000], "Invalid value for '--trial': "),
+        (["search", "digits\0"], r"'digits\x00': this argument holds a NUL character"),
+        (["report", "a\udcff"], r"'a\udcff': this argument is not UTF-8."),
+        (["search", "x\x1b[31m.toml"], r"x\x1b[31m.toml: no such config file."),
+        (["search", "x" * 10_000], "xxx"),
+        (
+            ["report", "s", "--storage", "://a:" * 20_000],
+            "...: got a storage of 100,000 characters, expected",
+        ),
+        (["report", "s", "--storage", "x" * 4000], "xxx: File name too long."),
+        (["report", "y" * 10_000], 'study "yyy'),
+        (["search", "digits", "--set", "search.trails=4"], 'Did you mean "trials"?'),
+        (["search", "digits", "--set", "search.trials=4", "--set", "search.trials=5"], "it is given twice"),
+        (
+            ["bench", "a.onnx", "--limit", "inf"],
+            "--limit: got inf, expected more than 0 seconds and at",
+        ),
+        (["bench", "a.onnx", "--batch", str(2**70)], "--batch: got 1180591620717411303424, expected"),
+        (["bench", "a.onnx", "--shape", f"1x{'9' * 5000}"], '--shape: got "1x999'),
+        (["bench", "a.onnx", "--shape", "x".join(["1000000"] * 4)], "values are more than memory holds"),
+    ],
+    ids=lambda value: ascii(value)[:40],
+)
+def test_a_bad_command_line_is_one_line_and_exit_code_2(
+    words: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, err = typed(monkeypatch, capsys, *words)
+    assert code == 2
+    assert err.startswith("autoprune: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert len(err) < 2000
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("latency", ["0 ms", "0%", "101%"])
+@pytest.mark.parametrize("verb", ["search", "inspect"])
+def test_a_latency_that_cannot_be_is_refused_before_anything_is_loaded(
+    verb: str,
+    latency: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("autoprune.data.load", lambda *arguments, **options: pytest.fail("data were loaded"))
+    code, err = typed(monkeypatch, capsys, verb, "digits", "--set", f"budget.latency={latency}")
+    assert code == 2
+    assert f"budget.latency: got '{latency}', expected more than 0 and less than the dense model's own" in err
+
+
+def test_no_command_shows_the_help_and_is_a_mistake(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["autoprune"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    assert "resume" in capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from safetensors.torch import load_file, save_file
 import autoprune
 from autoprune import pipeline
 from autoprune.config import load_config
-from autoprune.errors import ExportError
+from autoprune.errors import ConfigError, ExportError
 from autoprune.pipeline import SearchResult
+from autoprune.pipeline.events import Event, TrialDone
+from autoprune.pipeline.report import Report
 from autoprune.study import open_study
 
 QUICK = (
@@ -26,7 +29,12 @@ QUICK = (
     "score.rungs=['calibrate']",
     "score.calibration_batches=1",
     "train.epochs=1",
+    "budget.flops=25%",
+    "budget.params=20%",
 )
+
+EVENTS: list[Event] = []
+"""Of the search that the tests share."""
 
 UNTRAINED = "finetune.epochs=0"
 
@@ -40,7 +48,54 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
         f"search.storage=sqlite:///{folder}/study.db",
         f"output.folder={folder}/out",
     ]
-    return autoprune.search(config=load_config("digits", [*QUICK, *places]))
+    EVENTS.clear()
+    return autoprune.search(config=load_config("digits", [*QUICK, *places]), watch=EVENTS.append)
+
+
+def test_a_trial_is_told_by_the_cost_that_the_budget_limits_most(searched: SearchResult) -> None:
+    told = [(event.cost, event.share) for event in EVENTS if isinstance(event, TrialDone)]
+    shares = [searched.summary.share(record, "params") for record in searched.summary.records]
+    assert told == [("params", share) for share in shares]
+    assert all(share <= 0.2 for share in shares)
+
+
+def copy_without_finetunes(searched: SearchResult, folder: Path) -> str:
+    """Copy a study into a folder, but for what finetunes noted in it; return the copy's URL."""
+    original = searched.storage.removeprefix("sqlite:///")
+    with sqlite3.connect(original) as study, sqlite3.connect(folder / "copy.db") as copy:
+        study.backup(copy)
+    url = f"sqlite:///{folder}/copy.db"
+    opened = open_study(url, searched.study)
+    for note in opened.optuna.user_attrs:
+        if note.startswith("autoprune:finetuned"):
+            opened.store_note(note, None)
+    return url
+
+
+def test_a_report_names_the_step_that_is_next_and_the_test_score(
+    searched: SearchResult, tmp_path: Path
+) -> None:
+    study, url = searched.study, copy_without_finetunes(searched, tmp_path)
+
+    def report() -> Report:
+        return pipeline.report(study, url, tmp_path / "report.svg")
+
+    assert report().finetuned == ()
+    assert report().next_step == f"Next: autoprune finetune {study} --storage {url}"
+    tuned = pipeline.finetune(study, url, overrides=[UNTRAINED, f"output.folder={tmp_path}"])
+    assert tuned.test_score is not None
+    assert report().finetuned == (tuned,)
+    assert report().next_step == f"Next: autoprune export {study} --storage {url} --format onnx"
+    exported = pipeline.export(study, "safetensors", storage=url, output=tmp_path / "small").path
+    done = f"Nothing is left to do: trial {tuned.trial} is finetuned and exported to {exported}."
+    assert report().next_step == done
+    shutil.rmtree(exported)
+    assert report().next_step.startswith("Next: autoprune export")
+    (tuned.folder / "model.onnx").write_bytes(b"written by its folder, not by the study's name")
+    assert report().next_step == done.replace(str(exported), f"{tuned.folder}/model.onnx")
+    assert report().plot == tmp_path / "report.svg"
+    with pytest.raises(ConfigError, match=r"--output .*report\.txt: expected a name that ends in \.png"):
+        pipeline.report(study, url, tmp_path / "report.txt")
 
 
 def test_an_export_takes_what_the_last_finetune_saved(
