@@ -145,8 +145,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 def shown_url(text: str) -> str:
     """Return the URL of a storage, or a text that ends with one, as it may be told or written: no password.
 
-    Unlike SQLAlchemy's own rendering it hides those in the query, too, and takes URLs that are malformed. Of a
-    text that is far too long for a URL it returns what stands before any password.
+    Unlike SQLAlchemy's own rendering it hides those in the query, too, and takes URLs that are malformed.
+    A text that is far too long for a URL is cut before any password.
     """
     if len(text) > _LONGEST_URL:  # the patterns would take minutes over it
         return f"{re.split(r'://|[?]', text, maxsplit=1)[0][:_LONGEST_VALUE]}..."

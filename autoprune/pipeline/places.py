@@ -84,14 +84,14 @@ def absolute_storage(storage: str) -> str:
     """Return a storage's URL with the path of a file made absolute; a bare path is an SQLite file.
 
     Raises:
-        StudyError: a journal's URL that names no file, or a scheme without its slashes.
+        StudyError: a journal's URL that names no file, a scheme without its slashes, or one that is too long.
     """
-    require_url(storage)
     if len(storage) > _LONGEST_URL:
         raise StudyError(
             f"{shown_url(storage)}: got a storage of {len(storage):,} characters, expected at most "
             f"{_LONGEST_URL:,}."
         )
+    require_url(storage)
     url = storage if "://" in storage else f"sqlite:///{storage}"
     file = file_of(url)
     path = None if file is None else _absolute(str(file))

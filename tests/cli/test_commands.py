@@ -118,7 +118,7 @@ def typed(
         (["search", "x" * 10_000], "xxx"),
         (
             ["report", "s", "--storage", "://a:" * 20_000],
-            "...: got a storage of 100,000 characters, expected",
+            "...: got a storage of 100,000 characters",
         ),
         (["report", "s", "--storage", "x" * 4000], "xxx: File name too long."),
         (["report", "y" * 10_000], 'study "yyy'),
