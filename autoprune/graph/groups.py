@@ -31,6 +31,10 @@ class Member:
     axis: int
     index: NDArray[np.int64]
 
+    def __repr__(self) -> str:
+        """Return its place and how many channels lie there, in one line."""
+        return f"<Member {self.parameter}, axis {self.axis}: {len(self.index)} channels>"
+
 
 @dataclass(frozen=True, eq=False)
 class ChannelGroup:
@@ -50,6 +54,13 @@ class ChannelGroup:
     members: tuple[Member, ...]
     frozen: str | None = None
     crosses: str | None = None
+
+    def __repr__(self) -> str:
+        """Return name, width and state in one line."""
+        parts = [f"width {self.width}", f"{len(self.members)} members"]
+        parts += [] if self.crosses is None else [f"crosses {self.crosses}"]
+        parts += ["free" if self.frozen is None else f"frozen: {self.frozen}"]
+        return f"<ChannelGroup {self.name}: {', '.join(parts)}>"
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 from autoprune.errors import PlanError
 
+_SHOWN = 4
+"""Groups whose widths the printed plan shows."""
+
 
 @dataclass(frozen=True, eq=False)
 class Plan(Mapping[str, NDArray[np.int64]]):
@@ -62,6 +65,13 @@ class Plan(Mapping[str, NDArray[np.int64]]):
     def __hash__(self) -> int:
         """Hash by content."""
         return hash(tuple((name, self.keep[name].tobytes()) for name in sorted(self.keep)))
+
+    def __repr__(self) -> str:
+        """Return how many groups it names, and the widths of the first, in one line."""
+        shown = [f"{name}: {width}" for name, width in list(self.widths.items())[:_SHOWN]]
+        more = [f"{len(self) - _SHOWN} more"] if len(self) > _SHOWN else []
+        groups = "1 group" if len(self) == 1 else f"{len(self)} groups"
+        return f"<Plan of {groups}{': ' if shown else ''}{', '.join([*shown, *more])}>"
 
     @property
     def widths(self) -> dict[str, int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import numbers
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Protocol
 
@@ -101,11 +101,20 @@ class Prunable:
     model: nn.Module
     example_inputs: ExampleInputs
     groups: tuple[ChannelGroup, ...]
-    formula: CostFormula = field(repr=False)
-    grouping: Grouping = field(repr=False)
-    captured: Captured = field(repr=False)
-    values: Mapping[str, NodeValue] = field(repr=False)
-    followers: tuple[Follower, ...] = field(repr=False, default=())
+    formula: CostFormula
+    grouping: Grouping
+    captured: Captured
+    values: Mapping[str, NodeValue]
+    followers: tuple[Follower, ...] = ()
+
+    def __repr__(self) -> str:
+        """Return the model's class, its groups and its dense cost in one line."""
+        frozen = sum(group.frozen is not None for group in self.groups)
+        cost = self.cost()
+        return (
+            f"<Prunable {type(self.model).__name__}: {len(self.groups)} channel groups, {frozen} of them "
+            f"frozen; dense cost {cost.macs:,} MACs, {cost.params:,} params>"
+        )
 
     @cached_property
     def position(self) -> dict[str, int]:

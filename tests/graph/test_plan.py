@@ -44,3 +44,10 @@ def test_a_mask_is_refused_with_what_to_pass(mask: Any) -> None:
 def test_what_would_be_cast_or_merged_is_refused(index: Any, message: str) -> None:
     with pytest.raises(PlanError, match=message):
         Plan({"conv": index})
+
+
+def test_a_plan_prints_its_first_widths() -> None:
+    plan = Plan({f"conv{number}": np.arange(100 + number) for number in range(9)})
+    assert repr(plan) == "<Plan of 9 groups: conv0: 100, conv1: 101, conv2: 102, conv3: 103, 5 more>"
+    assert str(Plan({"fc": np.arange(3)})) == "<Plan of 1 group: fc: 3>"
+    assert repr(Plan({})) == "<Plan of 0 groups>"
