@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.errors import ConfigError, shown_value, suggest
-from autoprune.parsing import parse_overrides, parse_settings, spell_out
+from autoprune.parsing import parse_override, parse_settings, spell_out
 from autoprune.settings import RunConfig
 from autoprune.toml import parse_toml, read_toml
 
@@ -31,11 +31,11 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
 
     Args:
         source: path of a TOML file, the name of an embedded config ("digits"), or a mapping of sections.
-        overrides: "section.key=value" strings; the value is TOML (a bare word is taken as a string).
+        overrides: "section.key=value" strings; the value is TOML (a bare word is taken as a string). Of two
+            for one key the later one holds.
 
     Raises:
-        ConfigError: the file is missing or no TOML, a key is unknown or given twice, or a value is
-            of the wrong kind.
+        ConfigError: the file is missing or no TOML, a key is unknown, or a value is of the wrong kind.
     """
     if isinstance(source, Mapping):
         where, values = "config", {name: _copied(content) for name, content in source.items()}
@@ -43,7 +43,8 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         where = str(source)
         values = _read_toml(where)
     values = spell_out(values)
-    for section, key, value in parse_overrides(overrides):
+    for override in overrides:
+        section, key, value = parse_override(override)
         content = values.setdefault(section, {})
         if not isinstance(content, dict):
             raise ConfigError(

@@ -12,7 +12,7 @@ import dataclasses
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -61,21 +61,6 @@ def spell_out(values: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(score, (str, list)):
         return {**values, "score": {"rungs": [score] if isinstance(score, str) else score}}
     return dict(values)
-
-
-def parse_overrides(overrides: Sequence[str]) -> list[tuple[str, str, Any]]:
-    """Split "section.key=value" strings into their parts, as `parse_override` does.
-
-    Raises:
-        ConfigError: one has not that form, or a key is given twice.
-    """
-    parsed: dict[tuple[str, str], Any] = {}
-    for override in overrides:
-        section, key, value = parse_override(override)
-        if (section, key) in parsed:
-            raise ConfigError(f"--set {section}.{key}: it is given twice; leave one out.")
-        parsed[section, key] = value
-    return [(section, key, value) for (section, key), value in parsed.items()]
 
 
 def parse_override(override: str) -> tuple[str, str, Any]:

@@ -123,11 +123,6 @@ def test_a_mistake_gets_one_clear_line(override: str, message: str) -> None:
     assert len(str(caught.value)) < 500
 
 
-def test_a_key_is_overridden_once() -> None:
-    with pytest.raises(ConfigError, match=r"--set search\.trials: it is given twice; leave one out"):
-        load_config(MINIMAL, ["search.trials=3", "search.seed=1", "search.trials=4"])
-
-
 def test_a_value_of_several_lines_is_one_assignment() -> None:
     command = "latency.command='''./time\n{onnx}'''"
     assert load_config(MINIMAL, [command]).latency.command == "./time\n{onnx}"

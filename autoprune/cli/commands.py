@@ -42,9 +42,29 @@ ConfigSource = Annotated[
 StudyName = Annotated[
     str, typer.Argument(metavar="STUDY", help="The study's name, as the search printed it.")
 ]
+
+
+def _require_once(overrides: list[str] | None) -> list[str] | None:
+    """Refuse a key that is set twice on one command line: a slip, of which one half would be ignored."""
+    from autoprune.parsing import parse_override
+
+    seen = set()
+    for override in overrides or ():
+        section, key, _ = parse_override(override)
+        if (section, key) in seen:
+            raise ConfigError(f"--set {section}.{key}: it is given twice; leave one out.")
+        seen.add((section, key))
+    return overrides
+
+
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override section.key of the config; may be repeated."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        callback=_require_once,
+        help="Override section.key of the config; may be repeated.",
+    ),
 ]
 Storage = Annotated[
     str | None,

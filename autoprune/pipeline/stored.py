@@ -17,7 +17,7 @@ from autoprune.criteria import Importance
 from autoprune.dtypes import DTYPES
 from autoprune.errors import ConfigError, StudyError, abridged, reason_of
 from autoprune.graph import Prunable
-from autoprune.parsing import parse_overrides, parse_settings
+from autoprune.parsing import parse_override, parse_settings
 from autoprune.pipeline.places import settle, without_password
 from autoprune.pipeline.ranking import decode_ranking
 from autoprune.precision import Setting, resolve_device
@@ -130,7 +130,8 @@ def change_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
         ConfigError: a key that may not change, or a wrong value.
     """
     values = dataclasses.asdict(config)
-    for section, key, value in parse_overrides(overrides):
+    for override in overrides:
+        section, key, value = parse_override(override)
         if section != "finetune" and f"{section}.{key}" not in CHANGEABLE:
             raise ConfigError(
                 f"--set {section}.{key}: not a key that may change in a study; begin another search. "

@@ -21,6 +21,7 @@ from autoprune.atomic import saving
 from autoprune.data.loaders import first_batch
 from autoprune.dtypes import DTYPES
 from autoprune.errors import CheckpointError, ConfigError, TrialError, unknown
+from autoprune.pipeline.amounts import check_amounts
 from autoprune.pipeline.dense import Dense, load_dense, try_task, try_training
 from autoprune.pipeline.events import EpochDone, Stage, Watcher, silent
 from autoprune.pipeline.history import save_dense, split_of
@@ -60,6 +61,9 @@ def train(config: RunConfig, *, watch: Watcher = silent) -> TrainResult:
     if path.exists():
         raise ConfigError(f"model.checkpoint: {path} exists already; name another file, or remove this one.")
     schedule_of(config.train)
+    check_amounts(
+        config.budget, required=False
+    )  # the search that follows would refuse it after this training
     probe_writable(path.parent, "model.checkpoint")
     return train_dense(load_dense(config, trained=False), config, path, watch=watch)
 

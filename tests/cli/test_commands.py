@@ -152,7 +152,7 @@ def test_a_bad_command_line_is_one_line_and_exit_code_2(
 
 
 @pytest.mark.parametrize("latency", ["0 ms", "0%", "101%"])
-@pytest.mark.parametrize("verb", ["search", "inspect"])
+@pytest.mark.parametrize("verb", ["search", "inspect", "train"])
 def test_a_latency_that_cannot_be_is_refused_before_anything_is_loaded(
     verb: str,
     latency: str,
@@ -161,7 +161,9 @@ def test_a_latency_that_cannot_be_is_refused_before_anything_is_loaded(
     tmp_path: Path,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("autoprune.data.load", lambda *arguments, **options: pytest.fail("data were loaded"))
+    monkeypatch.setattr(
+        "autoprune.pipeline.dense.load", lambda *arguments, **options: pytest.fail("data were loaded")
+    )
     code, err = typed(monkeypatch, capsys, verb, "digits", "--set", f"budget.latency={latency}")
     assert code == 2
     assert f"budget.latency: got '{latency}', expected more than 0 and less than the dense model's own" in err
