@@ -16,7 +16,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -83,26 +83,33 @@ def kill(pid: int) -> None:
     end_of(pid)
 
 
-def adopt_orphans() -> None:
-    """Make this process the parent of whatever the children of its children leave behind."""
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def adopt_orphans(adopt: bool = True) -> None:
+    """Make this process the parent of whatever the children of its children leave behind, or no longer."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0)
 
 
-def end_orphans(patience_s: float) -> int:
+def end_orphans(patience_s: float, others: Container[int] = ()) -> int:
     """Wait for the children of this process, its orphans too; kill those that outlive the patience.
+
+    Args:
+        patience_s: how long they have.
+        others: children that are left alone.
 
     Returns:
         How many those were.
     """
     deadline = time.monotonic() + patience_s
-    while (running := [pid for pid in _children() if has_ended(pid) is None]) and time.monotonic() < deadline:
+    while running := [pid for pid in children() if pid not in others and has_ended(pid) is None]:
+        if time.monotonic() > deadline:
+            break
         time.sleep(0.02)
     for pid in running:
         kill(pid)
     return len(running)
 
 
-def _children() -> list[int]:
+def children() -> list[int]:
+    """Return the pids of this process's children."""
     return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import multiprocessing.util
 import os
 import resource
 import select
@@ -20,15 +21,17 @@ import tempfile
 import time
 import traceback
 import warnings
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from autoprune.cli import main
 from autoprune.errors import AutopruneError
 from experiments.faults.cases import Case
 from experiments.faults.material import Folders, Tree
 from experiments.faults.steps import apply
-from experiments.killing import end_orphans
+from experiments.killing import children, end_orphans
 
 UNPREPARED = 99
 """Exit code of a child whose case could not be prepared: its steps are out of date."""
@@ -83,7 +86,7 @@ def run_case(case: Case, folders: Folders, limits: Limits) -> Outcome:
     Raises:
         ValueError: the case cannot be prepared.
     """
-    own = _resident("self")
+    own, others = _resident("self"), children()
     started = time.monotonic()
     # Pipes, since a file of output would be cut by the limits of a case whose disk is full.
     pipes = [os.pipe() for _ in range(3)]
@@ -95,7 +98,7 @@ def run_case(case: Case, folders: Folders, limits: Limits) -> Outcome:
     streams = _Streams([read for read, _ in pipes])
     hung, peak, status = _wait(pid, streams, case.seconds or limits.seconds, limits.memory_mib, own)
     seconds = time.monotonic() - started
-    left = end_orphans(_PATIENCE_S)
+    left = end_orphans(_PATIENCE_S, others)
     output, errors, told = streams.close()
     code = os.waitstatus_to_exitcode(status)
     if code == UNPREPARED or not told:
@@ -154,9 +157,13 @@ def _child(case: Case, folders: Folders, pipes: list[int]) -> None:
     code = UNPREPARED
     try:
         os.setsid()
+        _forget_exits()
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for number, pipe in enumerate(pipes[:2], start=1):
             os.dup2(pipe, number)
+        # Whoever runs this may have put streams of its own in the place of Python's.
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
         os.environ |= {"FAULTS_RAN": str(folders.ran), "TMPDIR": str(folders.temporary)}
         tempfile.tempdir = None
         os.chdir(folders.work)
@@ -175,6 +182,15 @@ def _child(case: Case, folders: Folders, pipes: list[int]) -> None:
             with contextlib.suppress(OSError):
                 stream.flush()
         os._exit(code)
+
+
+def _forget_exits() -> None:
+    """Forget what the process before the fork does as it ends, such as removing its temporary folders."""
+    atexit._clear()
+    finalize: Any = weakref.finalize
+    finalize._registry.clear()
+    finalize._registered_with_atexit = False
+    atexit.register(multiprocessing.util._exit_function)
 
 
 def _run(case: Case) -> int:

@@ -15,7 +15,6 @@ import gc
 import json
 import os
 import shlex
-import shutil
 import sys
 import tempfile
 import time
@@ -37,15 +36,10 @@ def main() -> None:
     options = _options()
     cases = [case for case in load_cases() if all(word in case.id for word in options.only)][:: options.every]
     prepare_environment("experiments.faults.fuzz")
-    # No TemporaryDirectory: every forked child would remove it as it ends.
-    root = Path(tempfile.mkdtemp(prefix="faults-"))
-    try:
-        os.environ["HOME"] = str(root / "home")
-        (root / "home").mkdir()
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        os.environ["HOME"] = folder
         started = time.monotonic()
-        outcomes = run(cases, root, options.jobs, options.seconds)
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
+        outcomes = run(cases, Path(folder), options.jobs, options.seconds)
     wrong = [each for each in outcomes if each["faults"]]
     for each in wrong:
         print(f"{each['case'].id}\n  {', '.join(each['faults'])}: {each['told']}")
@@ -82,6 +76,8 @@ def run(cases: Sequence[Case], root: Path, jobs: int, seconds: float) -> list[di
     from experiments.faults.material import Material
 
     preload(root)
+    gc.collect()
+    gc.freeze()
     material = Material.make(root, command_in_child)
     pids = []
     for worker in range(jobs):
@@ -116,8 +112,6 @@ def preload(root: Path) -> None:
     _ = matplotlib.pyplot, onnx, onnxruntime, optuna, sklearn.datasets, autoprune.cli.commands
     with contextlib.chdir(root):
         pipeline.inspect(load_config("digits"))
-    gc.collect()
-    gc.freeze()
 
 
 def command_in_child(words: list[str], folder: Path) -> None:

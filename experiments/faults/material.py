@@ -14,7 +14,7 @@ import os
 import shutil
 import sqlite3
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,12 +182,18 @@ class Material:
     root: Path
 
     @classmethod
-    def make(cls, root: Path, run: Callable[[list[str], Path], None]) -> Material:
+    def make(
+        cls,
+        root: Path,
+        run: Callable[[list[str], Path], None],
+        commands: Sequence[list[str]] = COMMANDS,
+    ) -> Material:
         """Make it under a root.
 
         Args:
             root: a new folder.
-            run: runs one command line, or Python code where there is but one word, in a folder.
+            run: runs one command line, or Python code if it is a single word, in a folder.
+            commands: the command lines.
         """
         material = cls(root)
         folders = material.folders(0)
@@ -195,7 +201,7 @@ class Material:
         (folders.work / "run.toml").write_text(RUN)
         (folders.work / "timed.toml").write_text(RUN.replace('[budget]\nflops = "40%"\n', TIMED))
         (folders.work / "clock.py").write_text(CLOCK)
-        for command in COMMANDS:
+        for command in commands:
             run(command, folders.work)
         shutil.copytree(folders.root, root / "material")
         return material
