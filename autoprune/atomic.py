@@ -1,8 +1,7 @@
 """Writes a file whole or not at all: under another name first, then in the place of the old one.
 
-Before: whoever has something to keep (weights, tables, recipes, states); after: a reader, at any moment, also
-after a kill or on a full disk, finds the former file or the new one. Callers turn OSError into an error of
-their own, or take `saving`, which does.
+A reader, at any moment, also after a kill or on a full disk, finds the former file or the new one. Callers
+turn OSError into an error of their own, or take `saving`, which does.
 
     with replacing(Path("table.json")) as partial:
         partial.write_text(text)
@@ -11,19 +10,30 @@ their own, or take `saving`, which does.
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import os
+import re
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from autoprune.errors import CheckpointError, reason_of
+
+ABANDONED_S = 24 * 3600.0
+"""Age from which a partial file of another host, whose writer cannot be seen, counts as abandoned."""
+
+_PARTIAL = re.compile(r"\..+\.(?:([0-9a-f]{8})-)?(\d+)\.part(?:\.\w+)?")
+"""Name of a partial file: its writer's host, which earlier versions left out, and its process."""
 
 
 @contextlib.contextmanager
 def replacing(path: Path, *, suffix: str = "") -> Iterator[Path]:
     """Give the path of an empty file to write to; it takes the place of `path` when the block ends well.
 
-    It lies beside `path`, in a folder made where it is missing, under a name that no other process uses.
-    Where the block fails, it is removed and `path` stays as it was.
+    It lies beside `path`, in a folder made if it is missing, under a name that no other process uses. If the
+    block fails, it is removed and `path` stays as it was. Files that killed processes left there are removed.
 
     Args:
         path: the file to write or to replace.
@@ -32,8 +42,9 @@ def replacing(path: Path, *, suffix: str = "") -> Iterator[Path]:
     Raises:
         OSError: the folder cannot be made or written, or the file does not reach the disk.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part{suffix}")
+    partial = path.with_name(f".{path.name}.{_host()}-{os.getpid()}.part{suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path.parent)
     try:
         partial.touch()
         yield partial
@@ -64,3 +75,39 @@ def saving(path: Path, what: str) -> Iterator[Path]:
             f"{what} {path}: cannot be written ({reason_of(error)}); make room for it, then give the same "
             "command again."
         ) from error
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the partial files in a folder whose writers are gone."""
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            match = _PARTIAL.fullmatch(entry.name)
+            if match and entry.is_file(follow_symlinks=False) and _is_abandoned(entry, *match.groups()):
+                os.unlink(entry.path)
+
+
+def _is_abandoned(entry: os.DirEntry[str], host: str | None, pid: str) -> bool:
+    if host == _host() and os.name == "posix":
+        return not _is_alive(int(pid))
+    return time.time() - entry.stat(follow_symlinks=False).st_mtime > ABANDONED_S
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
+
+
+@functools.cache
+def _host() -> str:
+    """Name what a process's number is unique in: a boot of a machine, and a container on it."""
+    facts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text("utf-8"))
+    with contextlib.suppress(OSError):
+        facts.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("|".join(facts).encode()).hexdigest()[:8]

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from autoprune import atomic
 from autoprune.atomic import replacing, saving
 from autoprune.config import load_config
 from autoprune.errors import AutopruneError, CheckpointError, ExportError
@@ -91,6 +96,62 @@ def test_two_processes_that_write_one_file_do_not_meet(tmp_path: Path) -> None:
     other.join(100)
     assert other.exitcode == 0
     assert path.read_text() in ("ours", "the other's, and longer")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def dead_process() -> int:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    return ended.pid
+
+
+@pytest.mark.parametrize(
+    ("name", "age_s", "is_kept"),
+    [
+        (".table.json.{host}-{dead}.part", 0, False),
+        (".another.{host}-{dead}.part.pt2", 0, False),
+        (".table.json.{host}-{dead}0000000000000.part", 0, False),
+        (".table.json.{host}-{alive}.part", 10**6, True),
+        (".table.json.01234567-{dead}.part", 0, True),
+        (".table.json.01234567-{dead}.part", 10**6, False),
+        (".table.json.{dead}.part", 0, True),
+        (".table.json.{dead}.part", 10**6, False),
+        ("table.json.{host}-{dead}.part", 10**6, True),
+        (".table.json.part", 10**6, True),
+        (".part", 10**6, True),
+    ],
+)
+def test_what_killed_processes_left_is_removed(
+    tmp_path: Path, name: str, age_s: float, is_kept: bool
+) -> None:
+    """What another host left may be in use there: it goes when it is old."""
+    left = tmp_path / name.format(host=atomic._host(), dead=dead_process(), alive=os.getppid())
+    left.touch()
+    os.utime(left, (time.time() - age_s,) * 2)
+    with replacing(tmp_path / "other.json") as partial:
+        partial.write_text("new")
+    assert left.exists() == is_kept
+    assert (tmp_path / "other.json").read_text() == "new"
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from autoprune.atomic import replacing
+
+with replacing(Path(sys.argv[1])) as partial:
+    partial.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", KILLED, str(path)], env=environment, check=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    with replacing(path) as partial:
+        partial.write_text("whole")
     assert list(tmp_path.iterdir()) == [path]
 
 

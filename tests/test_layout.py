@@ -42,7 +42,7 @@ ARROWS = {
     "metrics": "userfunction usercode",
     "task": "metrics userfunction usercode",
     "precision": "data task dtypes",
-    "train": "data task precision atomic",
+    "train": "data task precision atomic files schema",
     "latency": "graph cost userfunction usercode export dtypes memory threads files schema",
     "supernet": "rebuild criteria space",
     "rungs": "errors",

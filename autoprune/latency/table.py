@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from autoprune.atomic import replacing
-from autoprune.errors import AutopruneError, LatencyError, reason_of
+from autoprune.errors import AutopruneError, ConfigError, LatencyError, abridged, reason_of
+from autoprune.files import read_json
 from autoprune.graph import Prunable
 from autoprune.latency.fingerprint import Fingerprint, device_fingerprint
 from autoprune.latency.grains import Grain
@@ -30,6 +31,7 @@ from autoprune.latency.operators import Operator
 from autoprune.latency.setting import LatencySetting
 from autoprune.latency.sizes import Size
 from autoprune.latency.surfaces import Surface
+from autoprune.latency.table_json import check_table
 
 _FORMAT = 3
 
@@ -152,11 +154,11 @@ def table_of_json(values: Mapping[str, Any]) -> LatencyTable:
     Raises:
         LatencyError: the values are no table, or of another format.
     """
+    form = values.get("format") if isinstance(values, Mapping) else None
+    if isinstance(form, int) and form != _FORMAT:
+        raise LatencyError(f"latency table: format {abridged(form)}, expected {_FORMAT}; measure it again.")
+    check_table(values)
     try:
-        if values["format"] != _FORMAT:
-            raise LatencyError(
-                f"latency table: format {values['format']}, expected {_FORMAT}; measure it anew."
-            )
         groups = int(values["groups"])
         return LatencyTable(
             setting=LatencySetting(**values["setting"]),
@@ -181,7 +183,7 @@ def table_of_json(values: Mapping[str, Any]) -> LatencyTable:
             calibration=Calibration(**values["calibration"]),
             dense_ms=float(values["dense_ms"]),
         )
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (ConfigError, TypeError, ValueError, OverflowError) as error:
         raise LatencyError(f"latency table: not one that autoprune wrote ({reason_of(error)}).") from error
 
 
@@ -192,7 +194,7 @@ def load_table(path: str | os.PathLike[str]) -> LatencyTable:
         LatencyError: the file is missing, or no table.
     """
     try:
-        values = json.loads(Path(path).read_text("utf-8"))
+        values = read_json(path)
     except (OSError, ValueError) as error:
         raise LatencyError(f"{path}: cannot be read as a latency table ({reason_of(error)}).") from error
     try:

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autoprune.errors import CheckpointError
+from autoprune.errors import CheckpointError, StudyError
 from autoprune.export import read_recipe
 from autoprune.graph import Cost
+from autoprune.schema import Strict, read_as
 from autoprune.settings import RunConfig
 from autoprune.study import SearchStudy
 
@@ -114,21 +115,53 @@ def saved_trials(study: SearchStudy) -> list[Path]:
 def known_results(study: SearchStudy) -> list[FinetuneResult]:
     """Return the results of all finetunes of a study whose folders still hold their models."""
     names = [BEST, *(trial_folder(record.number) for record in study.records())]
-    stored = {name: study.note(_note(name)) for name in names}
+    stored = {name: _stored(study, name) for name in names}
     found = (
-        _known_result(study, name, note["identity"])
-        for name, note in stored.items()
-        if isinstance(note, dict)
+        _known_result(study, name, note["identity"]) for name, note in stored.items() if note is not None
     )
     return [result for result in found if result is not None]
 
 
+class _Identity(Strict):
+    trial: int
+    folder: str
+    finetune: dict[str, Any]
+
+
+class _Stored(Strict):
+    """The note on a finetune, as a study keeps it."""
+
+    identity: _Identity
+    cost: list[float | None]
+    dense_cost: list[float | None]
+    val_score: float
+    test_score: float | None
+    dense_val_score: float
+    dense_test_score: float | None
+
+
+def _stored(study: SearchStudy, name: str) -> dict[str, Any] | None:
+    """Return the note on the finetune whose model lies in the folder `name`; None if there is none.
+
+    Raises:
+        StudyError: it is damaged.
+    """
+    values = study.note(_note(name))
+    if values is None:
+        return None
+    where, advice = f"{study.name}: {_note(name)} is damaged", "restore the storage from a copy."
+    read = read_as(_Stored, values, where=where, error=StudyError, advice=advice)
+    if max(len(read.cost), len(read.dense_cost)) > len(dataclasses.fields(Cost)):
+        raise StudyError(f"{where}: it has more costs than there are; {advice}")
+    return dict(values)
+
+
 def is_untrained(study: SearchStudy, folder: Path) -> bool:
     """Tell whether a folder holds what finetune.epochs = 0 saved of a study: it is quickly made again."""
-    stored = study.note(_note(BEST))
-    if not isinstance(stored, dict):
+    stored = _stored(study, BEST)
+    if stored is None:
         return False
-    return stored["identity"]["finetune"]["epochs"] == 0 and _noted_folder(study, BEST) == folder
+    return stored["identity"]["finetune"].get("epochs") == 0 and _noted_folder(study, BEST) == folder
 
 
 def _note(name: str) -> str:
@@ -137,14 +170,14 @@ def _note(name: str) -> str:
 
 
 def _noted_folder(study: SearchStudy, name: str) -> Path | None:
-    stored = study.note(_note(name))
-    return Path(stored["identity"]["folder"]) / name if isinstance(stored, dict) else None
+    stored = _stored(study, name)
+    return None if stored is None else Path(stored["identity"]["folder"]) / name
 
 
 def _known_result(study: SearchStudy, name: str, identity: Mapping[str, Any]) -> FinetuneResult | None:
     """Return the result of the same finetune, where the folder `name` still holds the model."""
-    stored = study.note(_note(name))
-    if not isinstance(stored, dict) or stored["identity"] != identity:
+    stored = _stored(study, name)
+    if stored is None or stored["identity"] != identity:
         return None
     folder = Path(identity["folder"]) / name
     try:

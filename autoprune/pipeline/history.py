@@ -18,6 +18,7 @@ from torch import nn
 from autoprune.atomic import replacing, saving
 from autoprune.data import VisionData
 from autoprune.errors import DataError, abridged
+from autoprune.files import read_json
 from autoprune.settings import DataSettings, RunConfig
 from autoprune.tensorfile import write_tensors
 from autoprune.zoo import checkpoint_hash
@@ -51,7 +52,7 @@ def save_dense(model: nn.Module, path: str | Path, history: Mapping[str, Any]) -
 def read_history(checkpoint: str | Path) -> dict[str, Any] | None:
     """Return the note `save_dense` wrote beside a checkpoint; None if there is none of these weights."""
     try:
-        note = json.loads(history_path(checkpoint).read_text("utf-8"))
+        note = read_json(history_path(checkpoint))
     except (OSError, ValueError):
         return None
     return note if isinstance(note, dict) and note.get("sha256") == checkpoint_hash(checkpoint) else None

@@ -68,7 +68,7 @@ from autoprune.pipeline.stored import (
     threads_of,
 )
 from autoprune.pipeline.supernet import prepare_supernet
-from autoprune.pipeline.train import measure_setting, train_dense
+from autoprune.pipeline.train import clear_finished, measure_setting, train_dense
 from autoprune.pipeline.warm_starts import choose_warm_starts, enqueue_missing
 from autoprune.precision import Setting
 from autoprune.report import StudySummary, summarise
@@ -244,6 +244,8 @@ def _prepare(
     checkpoint = config.model.checkpoint
     given = dense
     missing = checkpoint is not None and config.train.when_missing and not Path(checkpoint).exists()
+    if checkpoint is not None and given is None and not missing:
+        clear_finished(Path(checkpoint))
     if given is not None:
         try_model(given)
     dense = given or load_dense(config, trained=not missing)

@@ -18,13 +18,13 @@ import dataclasses
 import hashlib
 import json
 import socket
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from autoprune.atomic import saving
-from autoprune.errors import CheckpointError, TrialError
+from autoprune.errors import CheckpointError, StudyError, TrialError
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Stage, Watcher
 from autoprune.pipeline.identity import identify
@@ -33,6 +33,7 @@ from autoprune.pipeline.stored import stored_ranking, stored_setting
 from autoprune.pipeline.train import schedule_of, tell_epochs
 from autoprune.precision import Setting
 from autoprune.rungs import asks_for_supernet
+from autoprune.schema import Strict, read_as
 from autoprune.settings import RunConfig
 from autoprune.study import SearchStudy
 from autoprune.supernet import SandwichSampler
@@ -95,25 +96,33 @@ def known_supernet(study: SearchStudy, config: RunConfig) -> Path | None:
         CheckpointError: it is gone, or holds other weights.
     """
     note = study.note(_NOTE)
-    return _file_of(note, study, config) if isinstance(note, dict) else None
+    return None if note is None else _file_of(note, study, config)
 
 
-def _file_of(note: Mapping[str, str], study: SearchStudy, config: RunConfig) -> Path:
+class _Note(Strict):
+    path: str
+    sha256: str
+    host: str = "the machine that trained them"
+
+
+def _file_of(note: Any, study: SearchStudy, config: RunConfig) -> Path:
     """Return the file that a note is about.
 
     Raises:
         CheckpointError: there is none with these weights.
+        StudyError: the note is damaged.
     """
-    written = Path(note["path"])
+    where, advice = f"{study.name}: its note on the supernet is damaged", "restore the storage from a copy."
+    noted = read_as(_Note, note, where=where, error=StudyError, advice=advice)
+    written = Path(noted.path)
     moved = Path(str(config.output.folder)) / written.name
     there = [path for path in (moved, written) if path.is_file()]
     for path in there:
-        if checkpoint_hash(path) == note["sha256"]:
+        if checkpoint_hash(path) == noted.sha256:
             return path
-    host = note.get("host", "the machine that trained them")
     way_back = (
-        f"put them back: {host} wrote them as {written}. Copy them from there, share that folder, or begin "
-        "another search."
+        f"put them back: {noted.host} wrote them as {written}. Copy them from there, share that folder, or "
+        "begin another search."
     )
     if not there:
         raise CheckpointError(

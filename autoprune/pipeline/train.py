@@ -20,12 +20,14 @@ import torch
 from autoprune.atomic import saving
 from autoprune.data.loaders import first_batch
 from autoprune.dtypes import DTYPES
-from autoprune.errors import CheckpointError, ConfigError, TrialError, unknown
+from autoprune.errors import CheckpointError, ConfigError, StudyError, TrialError, reason_of, unknown
+from autoprune.files import read_json
 from autoprune.pipeline.amounts import check_amounts
 from autoprune.pipeline.dense import Dense, load_dense, try_task, try_training
 from autoprune.pipeline.events import EpochDone, Stage, Watcher, silent
-from autoprune.pipeline.history import save_dense, split_of
+from autoprune.pipeline.history import read_history, save_dense, split_of
 from autoprune.pipeline.places import probe_writable, settle, without_password
+from autoprune.pipeline.stored import read_setting
 from autoprune.precision import Setting, fastest_setting
 from autoprune.settings import FinetuneSettings, RunConfig, ScheduleSettings, SupernetSettings
 from autoprune.threads import cpu_threads
@@ -59,6 +61,7 @@ def train(config: RunConfig, *, watch: Watcher = silent) -> TrainResult:
         )
     path = trained_path(config.model.checkpoint)
     if path.exists():
+        clear_finished(path)
         raise ConfigError(f"model.checkpoint: {path} exists already; name another file, or remove this one.")
     schedule_of(config.train)
     check_amounts(
@@ -66,6 +69,20 @@ def train(config: RunConfig, *, watch: Watcher = silent) -> TrainResult:
     )  # the search that follows would refuse it after this training
     probe_writable(path.parent, "model.checkpoint")
     return train_dense(load_dense(config, trained=False), config, path, watch=watch)
+
+
+def clear_finished(path: Path) -> None:
+    """Remove the state of a training that was killed after it had written its weights to `path`."""
+    left_over = [file for file in _states_of(path) if file.is_file()]
+    if left_over and read_history(path) is not None:
+        for file in left_over:
+            file.unlink(missing_ok=True)
+
+
+def _states_of(path: Path) -> tuple[Path, Path]:
+    """Return the files that a training keeps beside its weights: its state, and the setting it began with."""
+    state = path.with_suffix(".training")
+    return state, state.with_suffix(".setting.json")
 
 
 def trained_path(checkpoint: str) -> Path:
@@ -84,10 +101,10 @@ def trained_path(checkpoint: str) -> Path:
 
 def train_dense(dense: Dense, config: RunConfig, path: Path, *, watch: Watcher = silent) -> TrainResult:
     """Train a fresh dense model in place and write it with its history; the state of every epoch is kept."""
-    state = path.with_suffix(".training")
+    state, begun_with = _states_of(path)
     try_task(dense)
     try_training(dense)
-    setting = _setting_of(state.with_suffix(".setting.json"), dense, config, watch)
+    setting = _setting_of(begun_with, dense, config, watch)
     watch(
         Stage(
             f"training the dense model: {config.train.epochs} epochs of {dense.data.train.samples:,} images"
@@ -111,7 +128,7 @@ def train_dense(dense: Dense, config: RunConfig, path: Path, *, watch: Watcher =
         "val_score": result.score,
     }
     save_dense(dense.model, path, history)
-    for left_over in (state, state.with_suffix(".setting.json")):
+    for left_over in (state, begun_with):
         left_over.unlink(missing_ok=True)
     dense.model.cpu().eval()
     return TrainResult(path, result.score)
@@ -119,11 +136,14 @@ def train_dense(dense: Dense, config: RunConfig, path: Path, *, watch: Watcher =
 
 def _setting_of(path: Path, dense: Dense, config: RunConfig, watch: Watcher) -> Setting:
     """Return the setting that a training began with, so that it goes on under the same; else measure it."""
-    if path.is_file():
+    if path.exists():
         try:
-            begun = Setting(**json.loads(path.read_text("utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise CheckpointError(f"{path}: it is corrupt; remove it to start that training over.") from error
+            begun = read_setting(read_json(path), where="it is damaged")
+        except (OSError, ValueError, StudyError) as error:
+            raise CheckpointError(
+                f"{path}: cannot be read as the setting of a training ({reason_of(error)}); remove it and "
+                "the .training file beside it to start that training over."
+            ) from error
         if begun.device != dense.device:
             raise CheckpointError(
                 f"{path}: that training began on {begun.device}, and search.device is {dense.device} here; "

@@ -141,6 +141,8 @@ def load_spec(path: str | Path) -> SpaceSpec:
 
 
 def _read_entry(where: str, kind: type[Tie] | type[Override], entry: Mapping[str, Any]) -> Tie | Override:
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"{where}: got {shown_value(entry)}, expected a table of keys.")
     _refuse_unknown(where, entry, {spec.name for spec in fields(kind)})
     required = ("name", "groups") if kind is Tie else ("groups",)
     for key in required:

@@ -9,7 +9,6 @@ Before: `train.loop` gathers the state. After: the same training, in another pro
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,13 @@ from torch import nn
 
 from autoprune.atomic import saving
 from autoprune.errors import CheckpointError, reason_of
+from autoprune.files import require_regular
+from autoprune.schema import Strict, read_as
+
+
+class _Content(Strict):
+    identity: dict[str, str]
+    state: dict[str, Any]
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -53,18 +59,12 @@ def load_state(path: Path, identity: Mapping[str, str]) -> dict[str, Any] | None
     if not path.exists():
         return None
     try:
+        require_regular(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+        read_as(_Content, content, where="state", error=CheckpointError, advice="")
         saved: Mapping[str, str] = content["identity"]
         state: dict[str, Any] = content["state"]
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        KeyError,
-        TypeError,
-        ValueError,
-        pickle.UnpicklingError,
-    ) as error:
+    except Exception as error:  # garbage leads the reader to errors of any kind
         raise CheckpointError(
             f"training state {path}: it is corrupt; remove it to start that training over."
         ) from error

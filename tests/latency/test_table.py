@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +26,7 @@ from autoprune.latency.tabulate import measure_table
 from autoprune.latency.widths import narrowed
 from autoprune.zoo import make_model
 from tests.conftest import FullDisk
+from tests.test_files import SPECIAL
 
 SETTING = LatencySetting("onnx", batch=8)
 
@@ -141,3 +145,80 @@ def test_a_probe_that_times_whole_models_gets_a_table_too(prunable: Prunable) ->
     widths = random_widths(prunable, 20)
     exact = [by_parameters(narrowed(prunable, row), None) for row in widths]
     np.testing.assert_allclose(LatencyPredictor(table).expected(widths), exact, rtol=1e-6)
+
+
+def mutated(values: Any, path: Sequence[str | int], value: Any) -> Any:
+    """Return a copy of JSON values with another value at a path; "first" is any key of a mapping."""
+    if not path:
+        return value
+    key, *rest = path
+    if isinstance(values, list):
+        assert isinstance(key, int)
+        return [*values[:key], mutated(values[key], rest, value), *values[key + 1 :]]
+    key = next(iter(values)) if key == "first" else key
+    return {**values, key: mutated(values.get(key), rest, value)}
+
+
+DAMAGES: list[tuple[tuple[str | int, ...], Any]] = [
+    (("format",), None),
+    (("format",), 10**30),
+    (("setting",), []),
+    (("setting", "batch"), 0),
+    (("setting", "unknown"), 1),
+    (("device",), None),
+    (("device", "first"), 3),
+    (("model",), 1),
+    (("groups",), "3"),
+    (("groups",), 10**12),
+    (("groups",), 0),
+    (("dense_ms",), math.nan),
+    (("dense_ms",), 0),
+    (("dense_ms",), 10**400),
+    (("calibration",), {}),
+    (("calibration", "constant_ms"), math.inf),
+    (("operators",), {}),
+    (("operators", 0, "signature"), "none"),
+    (("operators", 0, "sizes"), [{"constant": 1, "times": {}}] * 3),
+    (("operators", 0, "sizes", 0, "times"), {"x": 1}),
+    (("operators", 0, "sizes", 0, "times"), {"100": 1}),
+    (("operators", 0, "sizes", 0, "constant"), 10**30),
+    (("surfaces",), []),
+    (("surfaces", "first", "grains", 0, "step"), 0),
+    (("surfaces", "first", "grains"), []),
+    (("surfaces", "first", "knots", 0), []),
+    (("surfaces", "first", "knots", 0), [3.0, 1.0]),
+    (("surfaces", "first", "ms"), [[[[1.0]]]]),
+    (("surfaces", "first", "ms", 0), [[[1.0], [1.0, 2.0]]]),
+    (("surfaces", "first", "ms", 0, 0, 0, 0), math.nan),
+    (("surfaces", "first", "observed"), [[True]]),
+]
+
+
+@pytest.mark.parametrize("number", range(len(DAMAGES)))
+def test_a_damaged_table_is_one_line(table: LatencyTable, tmp_path: Path, number: int) -> None:
+    path, value = DAMAGES[number]
+    file = tmp_path / "table.json"
+    file.write_text(json.dumps(mutated(table.to_json(), path, value)), "utf-8")
+    with pytest.raises(LatencyError, match=r"table\.json: latency table: ") as caught:
+        load_table(file)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["", "{", "null", "[]", "[" * 100_000, "\x00", "1" + "0" * 10_000])
+def test_a_file_that_is_no_table_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "table.json").write_text(text, "utf-8")
+    with pytest.raises(LatencyError, match=r"table\.json: "):
+        load_table(tmp_path / "table.json")
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+@pytest.mark.timeout(60)
+def test_a_table_that_is_no_file_is_refused_at_once(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make, message = SPECIAL[kind]
+    make(Path("table.json"))
+    with pytest.raises(LatencyError, match=message):
+        load_table("table.json")

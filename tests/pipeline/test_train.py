@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from autoprune.config import load_config
 from autoprune.errors import AutopruneError, CheckpointError, ConfigError, DataError
@@ -15,7 +16,7 @@ from autoprune.pipeline import search, settle, train
 from autoprune.pipeline.checks import check_places
 from autoprune.pipeline.dense import load_dense
 from autoprune.pipeline.events import EpochDone, Event
-from autoprune.pipeline.history import history_path, read_history, require_unseen_validation
+from autoprune.pipeline.history import history_path, read_history, require_unseen_validation, save_dense
 from autoprune.pipeline.problem import pose
 from autoprune.pipeline.train import schedule_of
 from autoprune.precision import Setting
@@ -204,3 +205,31 @@ def test_a_checkpoint_that_is_there_may_lie_where_nothing_can_be_written(tmp_pat
     )
     with pytest.raises(ConfigError, match=r"model\.checkpoint: /proc cannot be written"):
         check_places(missing)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", "null", '{"threads": "many"}', '{"threads": 0}', '{"dtype": "int8"}', "[" * 100_000, "\x00"],
+)
+def test_a_damaged_setting_of_a_training_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "dense.setting.json").write_text(text, "utf-8")
+    config = load_config("digits", [f"model.checkpoint={tmp_path}/dense.safetensors", "search.device=cpu"])
+    with pytest.raises(CheckpointError, match=r"setting\.json: cannot be read as the setting .*; remove it"):
+        train(config)
+
+
+def test_what_a_training_left_that_was_killed_at_its_end_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "dense.safetensors"
+    left = [path.with_suffix(".training"), path.with_suffix(".setting.json")]
+    config = load_config("digits", [f"model.checkpoint={path}"])
+    for file in left:
+        file.touch()
+    path.write_bytes(b"weights of another's")
+    with pytest.raises(ConfigError, match="exists already"):
+        train(config)
+    assert all(file.exists() for file in left)  # nothing shows that they belong to these weights
+    path.unlink()
+    save_dense(nn.Linear(2, 2), path, {})
+    with pytest.raises(ConfigError, match="exists already"):
+        train(config)
+    assert not any(file.exists() for file in left)

@@ -13,6 +13,7 @@ from autoprune.errors import BudgetError, ConfigError
 from autoprune.space import Budget, Override, SpaceSpec, Tie, build_space, load_spec
 from autoprune.tracing import trace
 from tests.space.costs import chain, dense_macs
+from tests.test_files import SPECIAL
 
 SHIPPED = Path(__file__).parents[2] / "search_spaces"
 MODELS = {
@@ -53,6 +54,11 @@ def test_a_file_reads_back_as_written(tmp_path: Path) -> None:
         ('[[override]]\ngroups = ["a"]\nlow = 2.0', "expected 0 < low <= high <= 1"),
         ('[[override]]\ngroups = ["a"]\nlow = 0', "expected 0 < low <= high <= 1"),
         ('[[override]]\ngroups = ["a"]\nhigh = 0', "expected 0 < low <= high <= 1"),
+        ("tie = [1]", "tie: got 1, expected a table of keys"),
+        ('override = ["conv1"]', "override: got .conv1., expected a table of keys"),
+        ("tie = " + "[" * 5_000 + "]" * 5_000, "nested too deep"),
+        ("floor = " + "9" * 4_000, "floor: got an integer of"),
+        ("low = nan", "expected 0 < low <= high <= 1"),
         ("low = ", "not valid TOML"),
     ],
 )
@@ -112,3 +118,15 @@ def test_shipped_spaces_fit_their_models(family: str) -> None:
         usage = space.usage(widths)
         assert ((usage >= 0.98) & (usage <= 1)).all()
         np.testing.assert_array_equal(space.decode(space.encode(widths)), widths)
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+@pytest.mark.timeout(60)
+def test_a_space_that_is_no_file_is_refused_at_once(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make, message = SPECIAL[kind]
+    make(Path("space.toml"))
+    with pytest.raises(ConfigError, match=message):
+        load_spec("space.toml")

@@ -1,0 +1,61 @@
+"""Notes of finetunes and of the supernet in a study: a damaged one is one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autoprune.config import load_config
+from autoprune.errors import StudyError
+from autoprune.pipeline.finetuned import find_result, is_untrained, saved_folder
+from autoprune.pipeline.supernet import known_supernet
+from tests.engines.toy import new_study
+from tests.study.test_header import with_damage
+
+IDENTITY = {"trial": 0, "folder": "runs", "finetune": {"epochs": 1}}
+NOTE: dict[str, Any] = {
+    "identity": IDENTITY,
+    "cost": [1, 2, None],
+    "dense_cost": [1, 2, None],
+    "val_score": 0.9,
+    "test_score": None,
+    "dense_val_score": 0.9,
+    "dense_test_score": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("identity",), []),
+        (("identity",), ...),
+        (("identity", "folder"), 3),
+        (("identity", "trial"), "0"),
+        (("identity", "finetune"), None),
+        (("cost",), 5),
+        (("cost",), [1] * 50),
+        (("dense_cost",), ["1"]),
+        (("val_score",), "high"),
+        (("test_score",), ...),
+    ],
+)
+def test_a_damaged_note_of_a_finetune_is_one_line(path: tuple[str, ...], value: Any, tmp_path: Path) -> None:
+    study = new_study(f"sqlite:///{tmp_path}/study.db")
+    study.store_note("autoprune:finetuned", NOTE)
+    assert not is_untrained(study, tmp_path)
+    study.store_note("autoprune:finetuned", with_damage(NOTE, path, value))
+    message = r"^toy: autoprune:finetuned is damaged: .*; restore the storage"
+    with pytest.raises(StudyError, match=message):
+        find_result(study, "best", IDENTITY)
+    with pytest.raises(StudyError, match=message):
+        saved_folder(study, load_config("digits"))
+
+
+@pytest.mark.parametrize("note", [[], "text", {}, {"path": "a"}, {"path": 1, "sha256": "b"}])
+def test_a_damaged_note_on_the_supernet_is_one_line(note: Any, tmp_path: Path) -> None:
+    study = new_study(f"sqlite:///{tmp_path}/study.db")
+    study.store_note("autoprune:supernet", note)
+    with pytest.raises(StudyError, match=r"^toy: its note on the supernet is damaged: .*; restore"):
+        known_supernet(study, load_config("digits"))
