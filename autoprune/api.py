@@ -9,13 +9,15 @@ Before: a user's script; after: `pipeline`, which is imported when one of these 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from autoprune.errors import ConfigError
+from autoprune.usercode import entry
 
 if TYPE_CHECKING:
     from autoprune.data import UserLoaders, VisionData
@@ -23,7 +25,11 @@ if TYPE_CHECKING:
     from autoprune.pipeline.events import Watcher
     from autoprune.settings import RunConfig
 
+_MODEL = (nn.Module, NoneType)
+_WATCH = (Callable, NoneType)
 
+
+@entry(model=_MODEL, watch=_WATCH)
 def search(
     model: nn.Module | None = None,
     data: VisionData | UserLoaders | None = None,
@@ -56,6 +62,7 @@ def search(
     return pipeline.search(settings, dense=_dense(model, data, settings), watch=watch or silent)
 
 
+@entry(study=str, storage=(str, NoneType), model=_MODEL, watch=_WATCH)
 def resume(
     study: str,
     storage: str | None = None,
@@ -93,6 +100,7 @@ def resume(
     )
 
 
+@entry(study=str, storage=(str, NoneType), trial=(int, NoneType), model=_MODEL, watch=_WATCH)
 def finetune(
     study: str,
     storage: str | None = None,

@@ -37,7 +37,7 @@ def parse_settings(values: Mapping[str, Any], *, where: str = "config") -> RunCo
     hints = get_type_hints(RunConfig)
     for section, content in values.items():
         if section not in sections:
-            raise ConfigError(unknown(where, section, sections, kind="section"))
+            raise ConfigError(unknown(where, str(section), sections, kind="section"))
         if not isinstance(content, Mapping):
             raise ConfigError(
                 f"{where}: {section}: got {shown_value(content)}, expected a section [{section}] of keys."
@@ -45,7 +45,7 @@ def parse_settings(values: Mapping[str, Any], *, where: str = "config") -> RunCo
         known = [spec.name for spec in dataclasses.fields(hints[section])]
         for key in content:
             if key not in known:
-                raise ConfigError(unknown(f"{where}: [{section}]", key, known, kind="key"))
+                raise ConfigError(unknown(f"{where}: [{section}]", str(key), known, kind="key"))
     try:
         return TypeAdapter(RunConfig).validate_python(values)
     except ValidationError as error:

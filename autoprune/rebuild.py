@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from autoprune.errors import PlanError
 from autoprune.graph import Plan, Prunable
 from autoprune.graph.capture import named_tensors
 from autoprune.graph.example import note_example
@@ -23,6 +24,7 @@ from autoprune.graph.orientation import owner_of
 from autoprune.graph.patches import Rules, apply_patches, patches_for, rules_of
 from autoprune.graph.positions import KeepPositions
 from autoprune.slicing import Slicer
+from autoprune.usercode import entry
 
 _PLAIN = frozenset(
     (int, float, str, bool, bytes, complex, type(None), torch.dtype, torch.device, type, FunctionType)
@@ -35,6 +37,7 @@ _STANDARD = frozenset(nn.Module().__dict__)
 """Attributes of every module (tables of hooks and the like): no two modules share them."""
 
 
+@entry(PlanError, prunable=Prunable, plan=Plan)
 def rebuild(prunable: Prunable, plan: Plan) -> nn.Module:
     """Build the smaller model that `plan` describes; the dense one is left as it is.
 

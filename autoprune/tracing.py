@@ -9,7 +9,7 @@ shape of every node is compared with what the labels predict. What does not fit 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -34,10 +34,12 @@ from autoprune.graph.orientation import output_axis, owner_of
 from autoprune.graph.propagate import NodeValue, ParameterAxes, propagate
 from autoprune.repairs import Repair, repairs
 from autoprune.shapecheck import Fault, Misfit, ShapeCheck
+from autoprune.usercode import entry
 
 _log = logging.getLogger(__name__)
 
 
+@entry(TraceError, model=nn.Module, frozen=Iterable)
 def trace(model: nn.Module, example_inputs: object, *, frozen: Sequence[str] = ()) -> Prunable:
     """Trace a model and find which of its channels can be dropped together.
 

@@ -17,7 +17,21 @@ from typing import Any, ParamSpec, TypeVar
 
 from torch import Tensor, nn
 
-from autoprune.errors import AutopruneError, ConfigError, is_out_of_memory, summary_of
+from autoprune.errors import AutopruneError, ConfigError, is_out_of_memory, shown_value, summary_of
+
+_NAMES: Mapping[str, str] = {
+    "Module": "a torch.nn.Module",
+    "Prunable": "what autoprune.trace returned",
+    "TracedModel": "what autoprune.trace returned",
+    "Plan": "what autoprune.make_plan returned",
+    "Callable": "a function",
+    "Iterable": "an iterable",
+    "PathLike": "a path",
+    "NoneType": "None",
+    "str": "a text",
+    "int": "an integer",
+}
+"""Classes of arguments as messages name them, if not by their own names."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,25 +64,49 @@ def guarded(
         raise error_class(f"{where}: {summary_of(error)}{'; ' if advice else ''}{advice}") from error
 
 
-def verb(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a verb raise an error of ours if user code that no other guard surrounds ends the process.
+def entry(
+    error_class: type[AutopruneError] = ConfigError, /, **kinds: Any
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Check the arguments of a public function, and let no code of the user's end the process from inside it.
 
-    Any `Exception` passes: it may be a fault of autoprune, and then its traceback is needed.
+    Any `Exception` passes: it may be a fault of autoprune, and then its traceback is needed. What is no
+    `Exception`, such as the SystemExit of `sys.exit` in a model that is copied, becomes an error.
+
+    Args:
+        error_class: of the errors.
+        kinds: classes of arguments by their names, one or a tuple of several.
     """
 
-    @functools.wraps(function)
-    def run(*given: P.args, **named: P.kwargs) -> R:
-        try:
-            return function(*given, **named)
-        except (Exception, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            raise ConfigError(
-                f"{function.__name__}: code of the model, the data or the task raised {summary_of(error)}; "
-                "let it raise an exception instead."
-            ) from error
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
 
-    return run
+        @functools.wraps(function)
+        def run(*given: P.args, **named: P.kwargs) -> R:
+            with contextlib.suppress(TypeError):  # a wrong number of arguments: the call says it better
+                arguments = signature.bind(*given, **named).arguments
+                for name, kind in kinds.items():
+                    if name in arguments and not isinstance(arguments[name], kind):
+                        raise error_class(_wrong_kind(f"{function.__name__}: {name}", arguments[name], kind))
+            try:
+                return function(*given, **named)
+            except (Exception, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                where = f"{function.__name__}: code of the model, the data or the task raised"
+                raise error_class(f"{where} {summary_of(error)}; let it raise an exception.") from error
+
+        return run
+
+    return decorate
+
+
+def _wrong_kind(where: str, value: object, kind: type | tuple[type, ...]) -> str:
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    names = " or ".join(_NAMES.get(each.__name__, each.__name__) for each in kinds)
+    is_short = value is None or isinstance(value, (str, int, float))
+    got = shown_value(value) if is_short else f"a {type(value).__name__}"
+    hint = " Call the class." if isinstance(value, type) and issubclass(value, kinds) else ""
+    return f"{where}: got {got}, expected {names}.{hint}"
 
 
 def call_user(

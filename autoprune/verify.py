@@ -22,6 +22,7 @@ from autoprune.graph.capture import call, first_names, named_tensors, unchanged
 from autoprune.graph.positions import KeepPositions
 from autoprune.masked import InDouble, MaskedReference
 from autoprune.rebuild import clone_structure, keep_positions, rebuild
+from autoprune.usercode import entry
 
 TOLERANCE = 1e-9
 """Largest relative difference in float64 of a right rebuild that crosses no normalisation."""
@@ -89,6 +90,7 @@ class Proof(float):
         return f"<{self}>"
 
 
+@entry(VerificationError, prunable=Prunable, plan=Plan, small=nn.Module)
 def verify(prunable: Prunable, plan: Plan, small: nn.Module, *, seed: int = 0) -> Proof:
     """Compare a freshly rebuilt model with the masked dense one, in float64 on randomised tensors.
 

@@ -8,7 +8,8 @@ family of criteria; a new one is a function and a row in CRITERIA.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from autoprune.criteria.weights import bn, fpgm, l1, l2, random
 from autoprune.errors import PlanError, unknown
 from autoprune.graph.groups import ChannelGroup
 from autoprune.graph.plan import Plan
+from autoprune.usercode import entry
 
 __all__ = [
     "CRITERIA",
@@ -110,6 +112,14 @@ def _checked(name: str, group: ChannelGroup, values: Any) -> NDArray[np.float64]
     return array
 
 
+@entry(
+    PlanError,
+    prunable=TracedModel,
+    criterion=(str, Callable),
+    data=(Iterable, NoneType),
+    loss=(Callable, NoneType),
+    seed=int,
+)
 def make_plan(
     prunable: TracedModel,
     ratio: float | Mapping[str, int | float],

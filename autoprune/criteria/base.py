@@ -13,7 +13,7 @@ import contextlib
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ LossFunction: TypeAlias = Callable[[Any, Any], Tensor]
 """(outputs of the model in eval mode, targets) -> scalar tensor."""
 
 
+@runtime_checkable
 class TracedModel(Protocol):
     """The part of a `Prunable` that criteria and plans read."""
 

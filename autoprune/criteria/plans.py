@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.criteria.base import TracedModel
-from autoprune.errors import PlanError, suggest
+from autoprune.errors import PlanError, shown_value, suggest
 from autoprune.graph.groups import ChannelGroup
 from autoprune.graph.plan import Plan
 
@@ -69,7 +69,7 @@ def resolve_widths(prunable: TracedModel, ratio: float | Mapping[str, int | floa
         return {name: _width(_group(prunable, name), value) for name, value in ratio.items()}
     if isinstance(ratio, numbers.Integral) or not isinstance(ratio, numbers.Real):
         raise PlanError(
-            f"Keep ratio: got {ratio!r}, expected a float in (0, 1] (1.0 keeps all), or a mapping "
+            f"Keep ratio: got {shown_value(ratio)}, expected a float in (0, 1] (1.0 keeps all), or a mapping "
             "{group name: width or ratio}."
         )
     return {group.name: _width(group, float(ratio)) for group in prunable.groups if group.frozen is None}
@@ -89,7 +89,8 @@ def _width(group: ChannelGroup, value: object) -> int:
         width = max(1, math.floor(ratio * group.width + 0.5))
     else:
         raise PlanError(
-            f'Group "{group.name}": got {value!r}, expected a width (int) or a keep ratio (float in (0, 1]).'
+            f'Group "{group.name}": got {shown_value(value)}, expected a width (int) or a keep ratio (float '
+            "in (0, 1])."
         )
     _check_width(group, width)
     return width

@@ -14,6 +14,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,9 +24,17 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from autoprune.atomic import replacing
-from autoprune.errors import ExportError, reason_of, unknown
-from autoprune.graph.capture import ExampleInputs, call, normalise_inputs, repeat_batch, unchanged
+from autoprune.errors import ExportError, reason_of, summary_of, unknown
+from autoprune.graph.capture import (
+    ExampleInputs,
+    call,
+    missing_values,
+    normalise_inputs,
+    repeat_batch,
+    unchanged,
+)
 from autoprune.graph.example import example_of
+from autoprune.usercode import entry, guarded
 
 Runner: TypeAlias = Callable[[ExampleInputs], list[Tensor]]
 """Runs what was written: inputs -> the output tensors, in the model's order."""
@@ -54,6 +63,7 @@ class ExportReport:
     max_difference: float
 
 
+@entry(ExportError, small=nn.Module, path=(str, PathLike), format=str)
 def export(
     small: nn.Module,
     path: str | os.PathLike[str],
@@ -86,7 +96,11 @@ def export(
         raise ExportError(unknown("format", format, EXPORTERS))
     if not path.name or path.is_dir():
         raise ExportError(f"{path}: a folder; name a file in it.")
-    inputs = _on_device(_example(small, example_inputs), small)
+    missing = missing_values(small)
+    if missing:
+        raise ExportError(f"{path}: {missing}")
+    with guarded(f"{path}: the example inputs do not go where the model is", ExportError):
+        inputs = _on_device(_example(small, example_inputs), small)
     try:
         with (
             replacing(path, suffix=f".{format}") as partial,
@@ -202,11 +216,11 @@ def _call_with_free_batch(
 def _write(model: nn.Module, inputs: ExampleInputs, part: Path, path: Path, format: str) -> Runner:
     try:
         return EXPORTERS[format](model, inputs, part)
-    except OSError:
+    except (OSError, KeyboardInterrupt):
         raise
-    except Exception as error:  # exporters raise whatever their packages raise
+    except BaseException as error:  # exporters raise whatever their packages raise, and the model's code too
         raise ExportError(
-            f"{path}: {type(model).__name__} cannot be exported to {format}: {reason_of(error)}"
+            f"{path}: {type(model).__name__} cannot be exported to {format}: {summary_of(error)}"
         ) from error
 
 
@@ -217,10 +231,11 @@ def _compare(
     largest = 0.0
     generator = torch.Generator().manual_seed(0)
     for size in CHECKED_BATCHES:
-        batch: ExampleInputs = pytree.tree_map_only(
-            Tensor, lambda tensor: _randomised(tensor, generator), repeat_batch(inputs, size)
-        )
-        expected = _tensors(call(model, batch))
+        with guarded(f"{path}: the model's forward pass failed at batch {size}", ExportError):
+            batch: ExampleInputs = pytree.tree_map_only(
+                Tensor, lambda tensor: _randomised(tensor, generator), repeat_batch(inputs, size)
+            )
+            expected = _tensors(call(model, batch))
         try:
             got = run(batch)
         except Exception as error:  # runtimes raise whatever they like

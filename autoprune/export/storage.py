@@ -29,11 +29,13 @@ from autoprune.graph.example import note_example
 from autoprune.graph.patches import apply_patches
 from autoprune.graph.plan import Plan
 from autoprune.tensorfile import write_tensors
+from autoprune.usercode import call_user, entry, guarded
 
 WEIGHTS, RECIPE = "model.safetensors", "recipe.json"
 _PREVIOUS = "model.safetensors.previous"
 
 
+@entry(ExportError, small=nn.Module, plan=Plan, folder=(str, os.PathLike))
 def save_pruned(
     small: nn.Module, plan: Plan, folder: str | os.PathLike[str], *, extra: Mapping[str, object] | None = None
 ) -> None:
@@ -71,6 +73,7 @@ def save_pruned(
         ) from error
 
 
+@entry(CheckpointError, folder=(str, os.PathLike), make_model=Callable)
 def load_pruned(folder: str | os.PathLike[str], make_model: Callable[[], nn.Module]) -> nn.Module:
     """Make a pruned model again from its dense architecture; nothing is traced and no pickle is read.
 
@@ -88,12 +91,17 @@ def load_pruned(folder: str | os.PathLike[str], make_model: Callable[[], nn.Modu
     folder = Path(folder)
     recipe = read_recipe(folder)
     tensors = _read_tensors(folder, recipe)
-    model = make_model()
-    _check_architecture(model, recipe, f"{folder}")
-    for name, leaf in recipe.tensors.items():
-        _put(model, name, _as_leaf(tensors[name], leaf, _device_of(model, name)))
-    for name, first in recipe.ties.items():
-        _put(model, name, _get(model, first))
+    model = call_user(make_model, "load_pruned: make_model", CheckpointError)
+    if not isinstance(model, nn.Module):
+        raise CheckpointError(
+            f"load_pruned: make_model returned a {type(model).__name__}, expected a torch.nn.Module."
+        )
+    with guarded(f"{folder}: the architecture of make_model does not take the weights", CheckpointError):
+        _check_architecture(model, recipe, f"{folder}")
+        for name, leaf in recipe.tensors.items():
+            _put(model, name, _as_leaf(tensors[name], leaf, _device_of(model, name)))
+        for name, first in recipe.ties.items():
+            _put(model, name, _get(model, first))
     try:
         apply_patches(model, recipe.patches)
     except PlanError as error:

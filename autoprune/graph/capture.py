@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
+from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from autoprune.errors import TraceError, reason_of, summary_of
@@ -154,6 +155,16 @@ def named_tensors(model: nn.Module, *, shared: bool = False) -> Iterator[tuple[s
     """Iterate over parameters, then buffers; a shared tensor comes under each of its names if `shared`."""
     yield from model.named_parameters(remove_duplicate=not shared)
     yield from model.named_buffers(remove_duplicate=not shared)
+
+
+def missing_values(model: nn.Module) -> str:
+    """Say which parameter or buffer has no values yet, and what to do; "" if all have some."""
+    for name, tensor in named_tensors(model):
+        if is_lazy(tensor):
+            return f"{name} is lazy, it has no shape yet; run the model on one batch first."
+        if tensor.is_meta:
+            return f"{name} is on the meta device, it has no values; make it on the CPU."
+    return ""
 
 
 @contextlib.contextmanager

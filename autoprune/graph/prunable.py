@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from autoprune.errors import PlanError, suggest
+from autoprune.errors import PlanError, shown_value, suggest
 from autoprune.graph.capture import Captured, ExampleInputs, named_tensors
 from autoprune.graph.followers import Follower, followed
 from autoprune.graph.grouping import Grouping
@@ -178,6 +178,10 @@ class Prunable:
         if isinstance(widths, np.ndarray):
             return self.formula(self._check(np.atleast_2d(widths)))
         row = np.array([[group.width for group in self.groups]], dtype=np.int64)
+        if not isinstance(widths, Mapping | None):
+            raise PlanError(
+                f"widths: got {shown_value(widths)}, expected {{group name: width}} or an integer array."
+            )
         for name, width in (widths or {}).items():
             group = self.group(name)
             if isinstance(width, bool) or not isinstance(width, numbers.Integral):

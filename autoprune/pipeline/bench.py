@@ -26,7 +26,7 @@ from autoprune.latency.placing import check_threads
 from autoprune.pipeline.export import load_saved, noted_architecture
 from autoprune.settings import MOST, MOST_SECONDS
 from autoprune.threads import cpu_threads
-from autoprune.usercode import verb
+from autoprune.usercode import entry
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 """{name of an input: its sizes}; the name is empty where none was given."""
@@ -64,7 +64,7 @@ class Bench:
     device: str
 
 
-@verb
+@entry()
 def bench(
     models: Sequence[str | os.PathLike[str]],
     *,

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from autoprune.data import VisionData, load
 from autoprune.data.loaders import first_batch
 from autoprune.data.randomness import seeded
 from autoprune.errors import ConfigError
-from autoprune.graph.capture import named_tensors, unchanged
+from autoprune.graph.capture import missing_values, unchanged
 from autoprune.precision import resolve_device
 from autoprune.rebuild import narrow
 from autoprune.rungs import asks_for_supernet
@@ -63,23 +62,15 @@ def own_copy(model: nn.Module) -> nn.Module:
     Raises:
         ConfigError: the model holds something that cannot be copied.
     """
-    _require_values(model)
+    missing = missing_values(model)
+    if missing:
+        raise ConfigError(f"model: {missing}")
     advice = (
         "take off its modules what a forward pass left there, or give a model that was made afresh and "
         "loaded with these weights."
     )
     with guarded(f"model: {type(model).__name__} cannot be copied", ConfigError, advice=advice):
         return narrow(model, {})
-
-
-def _require_values(model: nn.Module) -> None:
-    for name, tensor in named_tensors(model):
-        if is_lazy(tensor):
-            raise ConfigError(
-                f"model: {name} is lazy, it has no shape yet; run the model on one batch first."
-            )
-        if tensor.is_meta:
-            raise ConfigError(f"model: {name} is on the meta device, it has no values; make it on the CPU.")
 
 
 def without_names(config: RunConfig) -> RunConfig:

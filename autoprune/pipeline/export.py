@@ -31,13 +31,13 @@ from autoprune.rungs import is_supernet_alone
 from autoprune.study import SearchStudy, open_study
 from autoprune.study.storage import study_command
 from autoprune.train import weights_hash
-from autoprune.usercode import verb
+from autoprune.usercode import entry
 from autoprune.zoo import make_model
 
 FOLDER_FORMAT = "safetensors"
 
 
-@verb
+@entry()
 def export(
     target: str | os.PathLike[str],
     format_name: str = "onnx",

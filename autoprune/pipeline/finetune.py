@@ -47,10 +47,10 @@ from autoprune.score import calibrate
 from autoprune.settings import FinetuneSettings, RunConfig
 from autoprune.study import SearchStudy, TrialRecord, open_study
 from autoprune.train import evaluate, fit
-from autoprune.usercode import verb
+from autoprune.usercode import entry
 
 
-@verb
+@entry()
 def finetune(
     study: str,
     storage: str,

@@ -41,7 +41,7 @@ from autoprune.pipeline.problem import (
 from autoprune.pipeline.scoring import parse_rungs
 from autoprune.settings import RunConfig
 from autoprune.space import Budget, SearchSpace, build_space
-from autoprune.usercode import forward, verb
+from autoprune.usercode import entry, forward
 
 _PARAMETER_COPIES = 5
 """Dense model, candidate, gradients, momentum, and the candidate's weights as they are handed on."""
@@ -102,7 +102,7 @@ class Inspection:
     memory_bytes: int
 
 
-@verb
+@entry()
 def inspect(config: RunConfig, *, watch: Watcher = silent) -> Inspection:
     """Trace a config's model and tell what a search would meet; no checkpoint is read.
 

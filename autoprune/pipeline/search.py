@@ -82,7 +82,7 @@ from autoprune.study.records import LATENCY
 from autoprune.study.storage import study_command
 from autoprune.threads import cpu_threads, usable_cores
 from autoprune.train import evaluate
-from autoprune.usercode import verb
+from autoprune.usercode import entry
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class SearchResult:
         return self.summary.front
 
 
-@verb
+@entry()
 def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = silent) -> SearchResult:
     """Search sub-models under a config's budget, in a new study.
 
@@ -167,7 +167,7 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
     return _run(study, config, dense, problem, watch)
 
 
-@verb
+@entry()
 def resume(
     study: str,
     storage: str,

@@ -33,7 +33,7 @@ from autoprune.settings import FinetuneSettings, RunConfig, ScheduleSettings, Su
 from autoprune.threads import cpu_threads
 from autoprune.train import EpochRecord, Schedule, fit
 from autoprune.train.schedule import OPTIMIZERS, SHAPES
-from autoprune.usercode import verb
+from autoprune.usercode import entry
 
 AUTO = "auto"
 
@@ -46,7 +46,7 @@ class TrainResult:
     val_score: float
 
 
-@verb
+@entry()
 def train(config: RunConfig, *, watch: Watcher = silent) -> TrainResult:
     """Train the dense model of a config and write it to model.checkpoint; a killed training goes on.
 
