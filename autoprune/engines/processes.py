@@ -26,6 +26,7 @@ from autoprune.engines.serial import climb
 from autoprune.engines.trial_runner import MAX_DEATHS, Job, MakeScorer, TrialRunner
 from autoprune.engines.workers import Workers, check_cores
 from autoprune.errors import StudyError, TrialError, summary_of
+from autoprune.exits import describe_exit
 
 _STOP_TIMEOUT_S = 5.0
 
@@ -139,11 +140,11 @@ def _bury(runner: TrialRunner, worker: _Worker) -> None:
     worker.process.join(_STOP_TIMEOUT_S)
     job, worker.job = worker.job, None
     if job is not None:
-        runner.bury(job, f"exit code {worker.process.exitcode}; out of memory?")
+        runner.bury(job, describe_exit(worker.process.exitcode))
 
 
 def _no_worker_gets_ready(runner: TrialRunner, worker: _Worker, deaths: int) -> StudyError:
-    reason = worker.broken or f"exit code {worker.process.exitcode}; out of memory?"
+    reason = worker.broken or describe_exit(worker.process.exitcode)
     return StudyError(
         f"{runner.study.name}: {deaths} workers died one after the other before they were ready ({reason}). "
         'Lower search.workers, or use engine = "serial".'

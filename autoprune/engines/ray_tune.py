@@ -191,7 +191,9 @@ class Bridge:
                 self._count_unready_death()
                 self._runner.requeue(job)
             else:
-                self._runner.bury(job, "out of memory, or its machine left the cluster?")
+                self._runner.bury(
+                    job, "a crash, out of memory, or its machine left the cluster? Ray names no signal"
+                )
         self._exhausted = False
 
     def begin(self, key: str) -> None:

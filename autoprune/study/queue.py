@@ -36,7 +36,7 @@ CLAIM_S = 0.3
 After a slower one the trial may be queued again, and one of the two attempts at it is dropped.
 """
 
-MAX_INTERRUPTIONS = 4
+MAX_INTERRUPTIONS = 2
 """A trial whose process died so often while it ran has failed: it may be what kills the process."""
 
 _log = logging.getLogger(__name__)

@@ -44,7 +44,8 @@ def test_resumed_trials_equal_the_uninterrupted_ones(
     done, inside = 0, 0
     for _ in range(3):
         process = start(killed, sampler, pruner, "serial", *objectives)
-        mark = done + moments.randint(0, 5)  # trials, not seconds: how fast they are differs by machine
+        # Trials, not seconds: how fast they are differs by machine. And one that is killed twice has failed.
+        mark = done + moments.randint(1, 5)
         while finished(killed) < mark and process.poll() is None:
             time.sleep(0.002)
         time.sleep(moments.uniform(0, 0.02))
@@ -120,7 +121,7 @@ from tests.engines.toy import Troubled, toy_runner
 
 url, calls = sys.argv[1:]
 runner = toy_runner(open_study(url, "toy"), "random", trials=3, pruner="none")
-run_search("serial", runner, lambda: Troubled(Path(calls), "dies four times"))
+run_search("serial", runner, lambda: Troubled(Path(calls), "dies twice"))
 """
 
 
@@ -132,8 +133,8 @@ def test_a_trial_that_kills_the_search_itself_fails_in_the_end(tmp_path: Path) -
     new_study(url)
     command = [sys.executable, "-c", DEADLY, url, str(calls)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    codes = [subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode for _ in range(5)]
-    assert codes == [-signal.SIGKILL] * 4 + [0]
+    codes = [subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode for _ in range(3)]
+    assert codes == [-signal.SIGKILL] * 2 + [0]
     records = open_study(url, "toy").records()
     assert [record.state for record in records] == ["failed", "complete", "complete"]
-    assert records[0].failure == "its process died 4 times while it ran."
+    assert records[0].failure == "its process died 2 times while it ran."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -121,7 +123,23 @@ def test_a_trial_that_kills_its_worker_twice_has_failed(url: str, calls: Path) -
     records = open_study(url, "toy").records()
     assert [record.state for record in records] == ["failed"]
     assert records[0].failure is not None
-    assert "died 2 times (exit code -9; out of memory?)" in records[0].failure
+    assert "died 2 times (killed by SIGKILL (signal 9); out of memory?)" in records[0].failure
+
+
+@dataclass(frozen=True)
+class Crashing:
+    """Ends its process as a wrong kernel of a library does."""
+
+    def __call__(self, widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
+        os.kill(os.getpid(), signal.SIGSEGV)
+        yield from ()
+
+
+def test_the_signal_that_ended_a_worker_is_named(url: str) -> None:
+    runner = toy_runner(new_study(url), sampler="random", trials=1)
+    run_search("processes", runner, Crashing, workers=1)
+    (record,) = open_study(url, "toy").records()
+    assert record.failure == "its worker process died 2 times (killed by SIGSEGV (signal 11))."
 
 
 class Numbers(Dataset[float]):
@@ -175,7 +193,10 @@ def test_deaths_before_a_worker_is_ready_count_only_one_after_the_other(url: str
 def test_workers_that_never_get_ready_end_the_search(url: str, calls: Path) -> None:
     runner = toy_runner(new_study(url), sampler="random")
     maker = TroubledStarts(calls, "none", deadly=tuple(range(9)))
-    with pytest.raises(StudyError, match=r"2 workers died one after the other before .* \(exit code -9; out"):
+    with pytest.raises(
+        StudyError,
+        match=r"2 workers died .* before .* \(killed by SIGKILL \(signal 9\); out",
+    ):
         run_search("processes", runner, maker, workers=1)
     assert open_study(url, "toy").records() == []
 

@@ -130,7 +130,7 @@ def test_a_trial_that_kills_its_worker_twice_has_failed(url: str, calls: Path) -
     (record,) = open_study(url, "toy").records()
     assert record.state == "failed"
     assert record.failure is not None
-    assert "died 2 times (out of memory, or its machine left the cluster?)." in record.failure
+    assert "died 2 times (a crash, out of memory, or its machine left the cluster?" in record.failure
 
 
 @pytest.mark.slow

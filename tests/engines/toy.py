@@ -53,7 +53,7 @@ class Troubled:
     def __call__(self, widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
         call = len(list(self.folder.iterdir()))
         (self.folder / f"{call}-{os.getpid()}-{time.monotonic_ns()}").touch()
-        deadly = {"always dies": True, "dies once": call == 3, "dies four times": call < 4}
+        deadly = {"always dies": True, "dies once": call == 3, "dies twice": call < 2}
         if deadly.get(self.trouble, False):
             os.kill(os.getpid(), signal.SIGKILL)
         for rung in ToyScorer()(widths, seed):

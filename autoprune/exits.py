@@ -1,0 +1,22 @@
+"""How a process ended, in words, from its exit code.
+
+describe_exit(-11)      # "killed by SIGSEGV (signal 11)"
+"""
+
+from __future__ import annotations
+
+import signal
+
+
+def describe_exit(code: int | None) -> str:
+    """Describe an exit code of `subprocess` or `multiprocessing`; one below 0 is a signal's number."""
+    if code is None:
+        return "it does not end"
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:  # real-time signals have no names
+        return f"killed by signal {-code}"
+    hint = "; out of memory?" if name == "SIGKILL" else ""
+    return f"killed by {name} (signal {-code}){hint}"
