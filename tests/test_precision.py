@@ -1,4 +1,4 @@
-"""Settings and the measurement that chooses one."""
+"""Settings: where and how a model is run."""
 
 from __future__ import annotations
 
@@ -7,51 +7,7 @@ import torch
 from torch import nn
 
 from autoprune.errors import ConfigError
-from autoprune.precision import Setting, fastest_setting, resolve_device
-from autoprune.task import Task, cross_entropy
-from autoprune.zoo import make_model
-
-BATCH = (torch.rand(8, 1, 8, 8), torch.arange(8))
-
-
-class NeverRuns(nn.Module):
-    def __init__(self, reason: str) -> None:
-        super().__init__()
-        self.reason = reason
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        raise RuntimeError(self.reason)
-
-
-def test_measures_all_choices_and_takes_the_fastest() -> None:
-    setting, milliseconds = fastest_setting(
-        make_model("digits_resnet", 10, 1), BATCH, Task(), "cpu", repeats=3
-    )
-    assert set(milliseconds) == {
-        f"{dtype} {layout}" for dtype in ("float32", "bfloat16") for layout in ("contiguous", "channels_last")
-    }
-    assert milliseconds[setting.label] == min(milliseconds.values())
-    assert all(value > 0 for value in milliseconds.values())
-    assert (setting.device, setting.threads) == ("cpu", torch.get_num_threads())
-
-
-def test_measuring_leaves_model_and_random_state() -> None:
-    model = make_model("digits_resnet", 10, 1).eval()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    state = torch.get_rng_state()
-    fastest_setting(model, BATCH, Task(), "cpu", repeats=1)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert all(parameter.grad is None for parameter in model.parameters())
-    assert torch.equal(state, torch.get_rng_state())
-    assert not model.training
-
-
-@pytest.mark.parametrize(
-    ("raised", "said"), [("no kernel here\nat line 1", "no kernel here"), ("", "RuntimeError")]
-)
-def test_a_model_that_never_runs_is_named(raised: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=rf"not one training step .* runs here \({said}\)"):
-        fastest_setting(NeverRuns(raised), BATCH, Task(), "cpu")
+from autoprune.precision import Setting, resolve_device
 
 
 def test_place_and_arrange_set_the_layout_both_ways() -> None:
@@ -63,6 +19,45 @@ def test_place_and_arrange_set_the_layout_both_ways() -> None:
     images = torch.rand(2, 3, 4, 4)
     assert last.arrange(images).stride() == (48, 1, 12, 3)
     assert torch.equal(last.arrange(images), images)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_what_lies_in_both_layouts_is_run_in_the_one_that_was_asked_for(channels_last: bool) -> None:
+    """torch goes by strides: with those of the other layout it would take the other layout's kernels."""
+    setting = Setting(channels_last=channels_last)
+    other = torch.contiguous_format if channels_last else torch.channels_last
+    narrow = nn.Conv2d(4, 6, 1)
+    single = nn.Conv2d(1, 6, 3)
+    for module, shape in ((narrow, (6, 4, 1, 1)), (single, (6, 1, 3, 3))):
+        module.weight.data = module.weight.data.clone().as_strided(shape, strides_in(shape, other))
+        before = module.weight.detach().clone()
+        setting.place(module)
+        assert module.weight.stride() == strides_in(shape, setting.memory_format)
+        assert torch.equal(module.weight, before)
+    for shape in ((5, 1, 8, 8), (5, 4, 1, 1), (5, 3, 8, 8)):
+        images = torch.rand(shape).contiguous(memory_format=other)
+        images = images.as_strided(shape, strides_in(shape, other))
+        arranged = setting.arrange(images)
+        assert arranged.stride() == strides_in(shape, setting.memory_format)
+        assert torch.equal(arranged, images)
+        found = nn.Conv2d(shape[1], 2, 1)(arranged)
+        assert found.is_contiguous(memory_format=setting.memory_format)
+
+
+def strides_in(shape: tuple[int, ...], memory_format: torch.memory_format) -> tuple[int, ...]:
+    """Return the strides of a tensor that torch makes of a shape without a dimension of size 1, by shape."""
+    _, channels, height, width = shape
+    if memory_format is torch.channels_last:
+        return channels * height * width, 1, width * channels, channels
+    return channels * height * width, height * width, width, 1
+
+
+def test_what_a_study_keeps_of_a_setting_is_the_same_on_machines_that_need_a_detour() -> None:
+    setting = Setting("cpu", "bfloat16", True, 3)
+    fitted = Setting("cpu", "bfloat16", True, 3, detour=True)
+    assert fitted == setting
+    assert Setting(**fitted.facts) == setting
+    assert not Setting(**fitted.facts).detour
 
 
 def test_autocast_runs_in_the_number_format() -> None:
@@ -82,46 +77,3 @@ def test_devices() -> None:
             resolve_device("cuda:0")
     with pytest.raises(ConfigError, match=r'"cuda:77" asked, but torch sees (no|\d+) CUDA devices here'):
         resolve_device("cuda:77")
-
-
-@pytest.mark.gpu
-def test_cuda_measures_float16_too() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
-    setting, milliseconds = fastest_setting(make_model("digits_resnet", 10, 1), BATCH, Task(), "auto")
-    assert setting.device == "cuda"
-    assert "float16 channels_last" in milliseconds
-
-
-def knows_float32_alone(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    outputs.detach().numpy()
-    return cross_entropy(outputs, targets)
-
-
-def test_a_number_format_that_the_loss_does_not_know_is_left_out() -> None:
-    task = Task(loss=knows_float32_alone)
-    setting, milliseconds = fastest_setting(make_model("digits_resnet", 10, 1), BATCH, task, "cpu", repeats=1)
-    assert setting.dtype == "float32"
-    assert set(milliseconds) == {"float32 contiguous", "float32 channels_last"}
-
-
-class FailsLater(nn.Module):
-    """Runs twice in each copy and then, in those that lie channels_last, no more."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.conv = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 10, 6)
-        self.calls = 0
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        self.calls += 1
-        last = self.conv.weight.is_contiguous(memory_format=torch.channels_last)
-        if last and self.calls > 2:
-            raise RuntimeError("out of memory")
-        logits: torch.Tensor = self.conv(self.stem(inputs)).flatten(1)
-        return logits
-
-
-def test_what_fails_while_it_is_timed_is_left_out() -> None:
-    _, milliseconds = fastest_setting(FailsLater(), BATCH, Task(), "cpu", repeats=2)
-    assert set(milliseconds) == {"float32 contiguous", "bfloat16 contiguous"}

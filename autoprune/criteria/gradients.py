@@ -24,6 +24,7 @@ from autoprune.criteria.base import (
     channel_slices,
     is_input_side,
 )
+from autoprune.detour import Detour
 from autoprune.errors import DataError, PlanError
 from autoprune.usercode import call_plain, guarded
 
@@ -91,7 +92,8 @@ def _gradients(
         arguments, keywords = _as_call(inputs)
         advice = "expected batches (inputs, targets) that model and loss take, and a loss that is one number."
         where = 'criterion "taylor": the gradient of the loss failed on a batch'
-        with guarded(where, DataError, advice=advice, memory_passes=True), torch.enable_grad():
+        # No setting is known here, so nobody has tried what this machine computes wrongly.
+        with guarded(where, DataError, advice=advice, memory_passes=True), torch.enable_grad(), Detour():
             tensors = {**state, **buffers, **leaves}
             outputs = torch.func.functional_call(model, tensors, arguments, keywords)
             lost = call_plain(loss, outputs, targets)

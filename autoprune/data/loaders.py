@@ -22,6 +22,7 @@ from torch import Tensor
 
 from autoprune.data.randomness import random_states, restore_random_states, seeded_states, stream_seed
 from autoprune.errors import DataError, shortened, summary_of, text_of
+from autoprune.layout import plain_if_both
 from autoprune.usercode import guarded
 
 Batch = tuple[Tensor, Tensor]
@@ -134,7 +135,7 @@ class DeviceLoader:
             if pad or self._augment.flip:
                 images = _shift_and_flip(images, shifts[:, part], flips[part], pad)
             inputs = torch.addcmul(self._shift, images.to(torch.float32), self._scale)
-            yield inputs.permute(0, 3, 1, 2), self._labels[index]
+            yield plain_if_both(inputs.permute(0, 3, 1, 2)), self._labels[index]
 
 
 class StreamLoader:
@@ -239,7 +240,8 @@ class StreamLoader:
         with guarded(
             f"{self._where}: a batch cannot be moved to {self._device}", DataError, memory_passes=True
         ):
-            return inputs.to(self._device, non_blocking=True), targets.to(self._device, non_blocking=True)
+            inputs = plain_if_both(inputs.to(self._device, non_blocking=True))
+            return inputs, targets.to(self._device, non_blocking=True)
 
 
 def _generators(source: object) -> list[torch.Generator]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from autoprune.data import VisionData, load
 from autoprune.data.loaders import first_batch
 from autoprune.data.randomness import seeded
+from autoprune.detour import Detour
 from autoprune.errors import ConfigError
 from autoprune.graph.capture import missing_values, unchanged
 from autoprune.precision import resolve_device
@@ -145,7 +146,8 @@ def try_training(dense: Dense) -> None:
             "model: it has no parameter that a training changes; call requires_grad_(True) on what is to be "
             "trained."
         )
-    with torch.random.fork_rng():
+    # No setting is known here, so nobody has tried what this machine computes wrongly.
+    with torch.random.fork_rng(), Detour():
         outputs = main_output(forward(trained, inputs))
         if not outputs.requires_grad:
             raise ConfigError(

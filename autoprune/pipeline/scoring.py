@@ -17,6 +17,7 @@ from pathlib import Path
 
 from autoprune.errors import ConfigError, StudyError, suggest
 from autoprune.graph import Prunable
+from autoprune.machine import fit_to_machine
 from autoprune.pipeline.dense import Dense, load_dense
 from autoprune.pipeline.identity import identify_dense
 from autoprune.pipeline.ranking import decode_ranking
@@ -148,4 +149,5 @@ class ScorerFactory:
                 f"{socket.gethostname()}: a worker there has not what the search has: {', '.join(differs)} "
                 "differs; put the same files there."
             )
-        return make_score(dense, prunable, self.config, self.setting, self.ranking, self.supernet)
+        setting = fit_to_machine(self.setting)  # which another machine than this may have chosen
+        return make_score(dense, prunable, self.config, setting, self.ranking, self.supernet)

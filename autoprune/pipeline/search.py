@@ -12,6 +12,7 @@ import contextlib
 import copy
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ import optuna
 
 from autoprune.engines import MakeScorer, TrialEvent, TrialRunner, run_search
 from autoprune.errors import ConfigError, TrialError, shown_url
+from autoprune.fastest import Choice
 from autoprune.pipeline.checks import (
     check_engine_runs,
     check_names,
@@ -39,6 +41,7 @@ from autoprune.pipeline.dense import (
     without_names,
 )
 from autoprune.pipeline.events import Stage, TrialDone, Watcher, silent
+from autoprune.pipeline.expected import Pace, spoken
 from autoprune.pipeline.finalists import measure_finalists
 from autoprune.pipeline.history import require_unseen_validation
 from autoprune.pipeline.identity import identify
@@ -135,16 +138,21 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
     tell_idle(config, watch)
     storage, config = str(config.search.storage), without_password(config)
     dense, config, problem, measured = _prepare(config, dense, watch)
-    setting = _measure(dense, config, watch)
+    choice = _measure(dense, config, watch)
+    setting = choice.setting
+    started = time.perf_counter()
     dense_score = evaluate(copy.deepcopy(dense.model), dense.data.val, dense.task, setting)
+    image_s = (time.perf_counter() - started) / dense.data.val.samples
     if not math.isfinite(dense_score):
         raise ConfigError(f"task.metric: {config.task.metric} is {dense_score} for the dense model.")
     source = f" ({config.model.checkpoint})" if config.model.checkpoint else ""
     watch(Stage(f"dense model{source}: {config.task.metric} {dense_score:.4f} on the validation part"))
     ranked = rank_channels(dense, problem, config.search.criterion, config.search.seed)
-    ground = Ground(dense, problem, config, setting, ranked, watch)
+    pace = Pace(choice.step_ms / 1000, image_s)
+    watch(Stage(f"{config.search.trials} trials take up to {spoken(pace.search_s(config, dense.data))}"))
+    ground = Ground(dense, problem, config, setting, ranked, watch, pace)
     chosen = {
-        "setting": dataclasses.asdict(setting),
+        "setting": setting.facts,
         "ranking": encode_ranking(ranked),
         "dense_score": dense_score,
         **{f"dense_{name}": cost for name, cost in problem.dense_cost.known().items()},
@@ -302,7 +310,7 @@ def _tell_shares(problem: Problem, config: RunConfig, watch: Watcher) -> None:
         )
 
 
-def _measure(dense: Dense, config: RunConfig, watch: Watcher) -> Setting:
+def _measure(dense: Dense, config: RunConfig, watch: Watcher) -> Choice:
     """Measure the fastest setting with the threads that a trial will have."""
     if config.search.engine == "serial":
         return measure_setting(dense, config, watch)

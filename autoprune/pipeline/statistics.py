@@ -21,8 +21,10 @@ import numpy as np
 from autoprune.arrays import FloatArray
 from autoprune.criteria import Importance
 from autoprune.data.held import first_batches, spread_samples
+from autoprune.errors import PlanError
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Counted, Stage, Watcher
+from autoprune.pipeline.expected import Pace, spoken
 from autoprune.pipeline.problem import Problem
 from autoprune.precision import Setting
 from autoprune.sensitivity import Cut, Cutter, cut_scores, divergences
@@ -31,6 +33,18 @@ from autoprune.space.levels import Levels
 
 RATIOS = 4
 """Keep ratios at which each variable is cut alone, where the evaluations suffice; two at least."""
+
+LIMIT_SHARE = 0.1
+"""Share of the time that the search is expected to take, which the sensitivity may take before it."""
+
+LIMIT_S = 10.0
+"""The sensitivity may take so long in any case: a time so short says little about the next run's."""
+
+LEAST_IMAGES = 100
+"""Scores on fewer images say too little to spare time by."""
+
+LEAST_EVALUATIONS = 5
+"""Likewise for the evaluations: with fewer, all variables would be cut as one or two."""
 
 CUT_SHARE = 0.5
 """The share of its channels that a variable loses for its statistics, the least important ones."""
@@ -47,6 +61,7 @@ class Ground:
         setting: how forward passes run.
         ranked: the importance of all channels by the config's criterion.
         watch: told how it goes on.
+        pace: of the dense model; without it measurements take as long as they take.
     """
 
     dense: Dense
@@ -55,6 +70,7 @@ class Ground:
     setting: Setting
     ranked: Importance
     watch: Watcher
+    pace: Pace | None = None
 
     def cutter(self) -> Cutter:
         """Return what makes cut models; the batches that they are recalibrated on are drawn here."""
@@ -103,15 +119,19 @@ def measure_sensitivity(ground: Ground) -> Sensitivity:
 
     Where there are too many variables for `search.sensitivity_evaluations`, fewer ratios are tried, and then
     neighbouring variables are cut together and share their scores. A cut model whose outputs are not finite
-    counts as the worst that was seen.
+    counts as the worst that was seen. Images and evaluations become fewer if all of them would take more than
+    `LIMIT_SHARE` of the time that the search is expected to take.
+
+    Raises:
+        PlanError: there is no time for `LEAST_EVALUATIONS`.
     """
-    search = ground.config.search
     started = time.perf_counter()
     rows = ground.problem.space.keep_ratios.ladder.rows
-    trials = plan_cuts(rows, search.sensitivity_evaluations)
+    evaluations, most_images = _affordable(ground)
+    trials = plan_cuts(rows, evaluations)
     names = ground.problem.space.groups
     cuts: list[Cut] = [{}, *(_widths_at(rows, names, levels) for levels in trials)]
-    images = spread_samples(ground.dense.data.val, search.sensitivity_images)
+    images = spread_samples(ground.dense.data.val, most_images)
     together = (
         "; neighbours are cut together and share their scores: for each alone raise "
         f"search.sensitivity_evaluations to {2 * len(rows) + 1}"
@@ -139,6 +159,32 @@ def measure_sensitivity(ground: Ground) -> Sensitivity:
         len(cuts),
         seconds,
     )
+
+
+def _affordable(ground: Ground) -> tuple[int, int]:
+    """Return how many evaluations, on how many images, there is time for.
+
+    Raises:
+        PlanError: for too few.
+    """
+    search, data, pace = ground.config.search, ground.dense.data, ground.pace
+    asked, images = search.sensitivity_evaluations, search.sensitivity_images
+    if pace is None:
+        return asked, images
+    evaluations = 1 + len(plan_cuts(ground.problem.space.keep_ratios.ladder.rows, asked))
+    recalibrated = search.sensitivity_batches * ground.config.data.batch_size
+    expected_s = pace.search_s(ground.config, data)
+    passes = max(LIMIT_S, LIMIT_SHARE * expected_s) / pace.image_s
+    images = min(images, data.val.samples)
+    while evaluations * (recalibrated + images) > passes and images > LEAST_IMAGES:
+        images = max(LEAST_IMAGES, images // 2)
+    possible = int(passes / (recalibrated + images))
+    if possible >= evaluations:
+        return asked, images
+    if possible < min(evaluations, LEAST_EVALUATIONS):
+        share = f"{LIMIT_SHARE:.0%} of the search, which takes up to {spoken(expected_s)}"
+        raise PlanError(f"it would take more than {share}.")
+    return possible, images
 
 
 def plan_cuts(rows: Sequence[Levels], evaluations: int) -> list[dict[int, int]]:

@@ -17,6 +17,7 @@ from autoprune.criteria import Importance
 from autoprune.dtypes import DTYPES
 from autoprune.errors import ConfigError, StudyError, abridged, reason_of
 from autoprune.graph import Prunable
+from autoprune.machine import fit_to_machine
 from autoprune.parsing import parse_override, parse_settings
 from autoprune.pipeline.places import settle, without_password
 from autoprune.pipeline.ranking import decode_ranking
@@ -59,7 +60,7 @@ def stored_config(study: SearchStudy) -> RunConfig:
 
 
 def stored_setting(study: SearchStudy) -> Setting:
-    """Return the setting under which all trials of a study run, chosen as it was made.
+    """Return the setting under which all trials of a study run, chosen as it was made, fit to this machine.
 
     Raises:
         StudyError: their device is not here; every trial would fail.
@@ -71,14 +72,14 @@ def stored_setting(study: SearchStudy) -> Setting:
         raise StudyError(
             f"{study.name}: its trials run on {setting.device}, which is not here; resume where it is."
         ) from None
-    return setting
+    return fit_to_machine(setting)
 
 
 def read_setting(values: Any, *, where: str) -> Setting:
     """Read a setting from JSON.
 
     Args:
-        values: of what `dataclasses.asdict` gave.
+        values: as `Setting.facts` gave them.
         where: what holds them; opens the message.
 
     Raises:

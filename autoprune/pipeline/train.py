@@ -21,14 +21,16 @@ from autoprune.atomic import saving
 from autoprune.data.loaders import first_batch
 from autoprune.dtypes import DTYPES
 from autoprune.errors import CheckpointError, ConfigError, StudyError, TrialError, reason_of, unknown
+from autoprune.fastest import Choice, fastest_setting
 from autoprune.files import read_json
+from autoprune.machine import fit_to_machine
 from autoprune.pipeline.amounts import check_amounts
 from autoprune.pipeline.dense import Dense, load_dense, try_task, try_training
 from autoprune.pipeline.events import EpochDone, Stage, Watcher, silent
 from autoprune.pipeline.history import read_history, save_dense, split_of
 from autoprune.pipeline.places import probe_writable, settle, without_password
 from autoprune.pipeline.stored import read_setting
-from autoprune.precision import Setting, fastest_setting
+from autoprune.precision import Setting
 from autoprune.settings import FinetuneSettings, RunConfig, ScheduleSettings, SupernetSettings
 from autoprune.threads import cpu_threads
 from autoprune.train import EpochRecord, Schedule, fit
@@ -149,26 +151,27 @@ def _setting_of(path: Path, dense: Dense, config: RunConfig, watch: Watcher) -> 
                 f"{path}: that training began on {begun.device}, and search.device is {dense.device} here; "
                 "go on where it began, or remove it and the .training file beside it to start over."
             )
-        return begun
-    setting = measure_setting(dense, config, watch)
+        return fit_to_machine(begun)
+    setting = measure_setting(dense, config, watch).setting
     with saving(path, "training setting") as partial:
-        partial.write_text(json.dumps(dataclasses.asdict(setting)), "utf-8")
+        partial.write_text(json.dumps(setting.facts), "utf-8")
     return setting
 
 
-def measure_setting(dense: Dense, config: RunConfig, watch: Watcher) -> Setting:
-    """Measure which number format and layout trains the fastest here, or take the one that the config names.
+def measure_setting(dense: Dense, config: RunConfig, watch: Watcher) -> Choice:
+    """Measure which number format and layout trains the fastest here, or time the one that the config names.
 
     Raises:
         ConfigError: the config names one that there is not.
     """
-    if config.search.setting != AUTO:
-        return named_setting(config.search.setting, dense.device)
+    named = None if config.search.setting == AUTO else named_setting(config.search.setting, dense.device)
     batch = first_batch(dense.data.train)
-    setting, milliseconds = fastest_setting(dense.model, batch, dense.task, dense.device)
-    times = ", ".join(f"{label} {value:.1f} ms" for label, value in milliseconds.items())
-    watch(Stage(f"one training step: {times}; using {setting.label} on {setting.device}"))
-    return setting
+    choice = fastest_setting(dense.model, batch, dense.task, dense.device, only=named)
+    for label, reason in choice.left_out.items():
+        watch(Stage(f"{label} is left out: {reason}"))
+    times = ", ".join(f"{label} {value:.1f} ms" for label, value in choice.milliseconds.items())
+    watch(Stage(f"one training step: {times}; using {choice.setting.label} on {choice.setting.device}"))
+    return choice
 
 
 def named_setting(label: str, device: str) -> Setting:

@@ -26,8 +26,9 @@ from autoprune.data import VisionData, load
 from autoprune.data.loaders import Batch, endless
 from autoprune.engines import TrialRunner
 from autoprune.engines.serial import climb
+from autoprune.fastest import fastest_setting
 from autoprune.graph import Prunable
-from autoprune.precision import Setting, fastest_setting
+from autoprune.precision import Setting
 from autoprune.rebuild import rebuild
 from autoprune.score import FinetuneScore, Rung
 from autoprune.space import Budget, build_space
@@ -51,7 +52,7 @@ def main() -> None:
     load_checkpoint(model, CHECKPOINT)
     prunable = trace(model, torch.zeros(1, 1, 28, 28))
     ranked = importance(prunable, "l1")
-    setting, _ = fastest_setting(model, next(iter(data.train)), Task())
+    setting = fastest_setting(model, next(iter(data.train)), Task()).setting
     rungs = (Rung("calibrate"), Rung(f"{STEPS} steps", steps=STEPS))
     scorer = FinetuneScore(prunable, ranked, data, Task(), setting, rungs, calibration_batches=CALIBRATION)
     ratios = []

@@ -193,3 +193,20 @@ def test_a_loader_that_gives_nothing_does_not_hang_a_training() -> None:
     next(batches)
     with pytest.raises(DataError, match="gave none in epoch 1"):
         next(batches)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_batches_of_one_channel_count_as_contiguous_alone(channels: int) -> None:
+    """As a permuted [n, H, W, 1] they would run on the kernels of channels-last images."""
+    images = torch.randint(0, 256, (6, channels, 5, 4), dtype=torch.uint8)
+    mean, std = torch.zeros(channels), torch.ones(channels)
+    stored = DeviceLoader(images, torch.arange(6), batch_size=3, device="cpu", mean=mean, std=std)
+    floats = images.float().permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    streamed = StreamLoader([(floats, torch.arange(6))], batches=1, samples=6, device="cpu")
+    convolution = torch.nn.Conv2d(channels, 2, 1)
+    for inputs, _ in (*stored, *streamed):
+        outputs = convolution(inputs)
+        assert outputs.is_contiguous() == (channels == 1)
+        assert outputs.is_contiguous(memory_format=torch.channels_last) == (channels == 3)
+    inputs, _ = next(iter(streamed))
+    assert torch.equal(inputs, images.float())

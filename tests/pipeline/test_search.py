@@ -25,6 +25,7 @@ from autoprune.data import VisionData, load
 from autoprune.engines import MakeScorer
 from autoprune.errors import ConfigError, DataError, ExportError, StudyError, TrialError
 from autoprune.graph import Prunable
+from autoprune.machine import faults
 from autoprune.pipeline import best, export, report, search, settle
 from autoprune.pipeline.dense import Dense, load_dense
 from autoprune.pipeline.events import EpochDone, Event, Stage, TrialDone
@@ -261,7 +262,9 @@ def test_a_scorer_travels_to_a_fresh_process_as_plain_values() -> None:
     assert pickle.loads(pickle.dumps(factory)) == factory
 
 
-def test_a_worker_that_loads_something_else_than_the_search_is_refused(tmp_path: Path) -> None:
+def test_a_worker_that_loads_something_else_than_the_search_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Under the same paths: on another host there may be other files."""
     checkpoint, weights = tmp_path / "dense.safetensors", tmp_path / "supernet.safetensors"
     setting = named_setting("float32 contiguous", "cpu")
@@ -276,7 +279,12 @@ def test_a_worker_that_loads_something_else_than_the_search_is_refused(tmp_path:
     dense = load_dense(config)
     parts = identify_parts(dense, trace_dense(dense, config), weights)
     factory = ScorerFactory(config, setting, {}, None, weights, parts)
-    assert isinstance(factory(), FinetuneScore)
+    known = {f"{setting.label}, {setting.threads} threads": "it is off by 30%"}
+    known[f"{setting.label}, {setting.threads} threads, detour"] = ""
+    monkeypatch.setattr(faults, "_known", known)
+    score = factory()
+    assert isinstance(score, FinetuneScore)
+    assert score._setting.detour, "a worker's machine is asked, not the one that began the search"
     frozen = dataclasses.replace(config, model=dataclasses.replace(config.model, frozen=("layer1.0.conv1",)))
     split = dataclasses.replace(config, data=dataclasses.replace(config.data, val_fraction=0.3))
     for other, differs in ((frozen, r"model \(its channel groups\)"), (split, "data")):

@@ -17,9 +17,11 @@ import autoprune
 from autoprune.config import load_config
 from autoprune.data import VisionData, load
 from autoprune.data.loaders import endless
+from autoprune.errors import PlanError
 from autoprune.pipeline import resume
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Counted, Event, Stage, silent
+from autoprune.pipeline.expected import Pace
 from autoprune.pipeline.problem import pose
 from autoprune.pipeline.ranking import rank_channels
 from autoprune.pipeline.statistics import (
@@ -29,7 +31,7 @@ from autoprune.pipeline.statistics import (
     measure_statistics,
     plan_cuts,
 )
-from autoprune.pipeline.warm_starts import WARM_STARTS, Proposer
+from autoprune.pipeline.warm_starts import WARM_STARTS, Proposer, choose_warm_starts
 from autoprune.precision import Setting
 from autoprune.space.levels import Levels, allowed_widths, make_levels
 from autoprune.study import open_study
@@ -104,6 +106,46 @@ def test_cuts_are_spread_from_the_lowest_ratio_and_never_repeat() -> None:
     assert ratios[0] == rows[0].ratios[0]
     np.testing.assert_allclose(np.diff(ratios), 0.2, atol=0.04)
     assert [cut[1] for cut in planned if 1 in cut] == [0], "a group of two widths has one cut"
+
+
+def paced(model: nn.Module, data: VisionData, told: list[Event], image_s: float) -> Ground:
+    """Return a ground whose search is expected to take 1,000 s, and a forward pass of an image `image_s`."""
+    overrides = ["search.trials=10", "score.rungs=['100 steps']", "score.calibration_batches=1"]
+    ground = make_ground(model, data, *overrides, "search.sensitivity_images=200")
+    pace = Pace(step_s=1.0 - 4.15 * image_s, image_s=image_s)  # 128 images recalibrate, 287 are evaluated
+    assert pace.search_s(ground.config, data) == pytest.approx(1000, rel=0.01)
+    return dataclasses.replace(ground, pace=pace, watch=told.append)
+
+
+@pytest.mark.parametrize(
+    ("image_s", "evaluations", "images"),
+    [(0.001, 25, 200), (0.0095, 25, 100), (0.013, 21, 100), (0.04, 7, 100)],
+)
+def test_the_sensitivity_takes_a_tenth_of_the_expected_time_at_most(
+    model: nn.Module, data: VisionData, image_s: float, evaluations: int, images: int
+) -> None:
+    """Each evaluation sees 256 training images too; first images become fewer, then evaluations."""
+    told: list[Event] = []
+    measured = measure_sensitivity(paced(model, data, told, image_s))
+    assert measured.evaluations <= evaluations
+    assert f"{measured.evaluations} evaluations on {images} validation images" in str(told[0])
+    assert measured.evaluations * (256 + images) * image_s <= 100
+    assert all(len(ratios) for ratios in measured.ratios)
+
+
+def test_a_sensitivity_without_time_is_left_out(model: nn.Module, data: VisionData) -> None:
+    told: list[Event] = []
+    ground = paced(model, data, told, 0.09)
+    with pytest.raises(PlanError, match=f"^{SHORT_OF_TIME}$"):
+        measure_sensitivity(ground)
+    search = dataclasses.replace(ground.config.search, warm_starts=("sensitivity", "uniform"))
+    ground = dataclasses.replace(ground, config=dataclasses.replace(ground.config, search=search))
+    chosen = choose_warm_starts(ground)
+    assert [each["origin"] for each in chosen["trials"]] == ["uniform"]
+    assert Stage(f"warm start sensitivity is left out: {SHORT_OF_TIME}") in told
+
+
+SHORT_OF_TIME = "it would take more than 10% of the search, which takes up to 17 min."
 
 
 @pytest.mark.parametrize("enough", [True, False])

@@ -16,6 +16,7 @@ from torch import nn
 import autoprune
 from autoprune.config import load_config
 from autoprune.errors import StudyError
+from autoprune.machine import faults
 from autoprune.pipeline.latency import stored_tables
 from autoprune.pipeline.places import settle
 from autoprune.pipeline.report import report
@@ -133,3 +134,16 @@ def test_a_damaged_config_is_one_line(tmp_path: Path, section: str, value: Any) 
     study.store_config({**study.config, section: value})
     with pytest.raises(StudyError, match=rf"^toy: its header is damaged: config: {section}"):
         report("toy", study.url)
+
+
+def test_a_setting_that_was_measured_elsewhere_is_led_around_the_faults_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays the study's, so that scores can be compared; a machine that needs no detour takes none."""
+    begun = Setting(channels_last=True, threads=7)
+    study = study_with(tmp_path, setting=begun.facts)
+    for fault, needed in (("", False), ("killed by SIGABRT (signal 6)", True)):
+        known = {"float32 channels_last, 7 threads": fault, "float32 channels_last, 7 threads, detour": ""}
+        monkeypatch.setattr(faults, "_known", known)
+        assert stored_setting(study) == begun
+        assert stored_setting(study).detour is needed

@@ -1,0 +1,76 @@
+"""The CPU of this machine, in words: what measurements on it are valid for.
+
+cpu_facts()      # {"cpu": "AMD EPYC 9654, cpu family 25, model 17", "cores": "2", ...}
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+import torch
+
+_FLAGS = (
+    "avx",
+    "avx2",
+    "fma",
+    "f16c",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "avx_vnni",
+    "amx_bf16",
+    "amx_int8",
+    "asimd",
+    "asimddp",
+    "sve",
+    "sve2",
+    "i8mm",
+    "bf16",
+)
+"""Instruction sets that kernels are chosen by, as Linux names them."""
+
+
+def cpu_facts() -> dict[str, str]:
+    """Return the CPU's name, its cores, instruction sets, and those that torch's kernels are chosen for."""
+    described = _cpuinfo()
+    name = described.get("model name") or _mac_cpu() or platform.processor() or "unknown"
+    # A virtual machine may hide the name behind a general one; family and model still tell.
+    numbers = [f"{key} {described[key]}" for key in ("cpu family", "model") if key in described]
+    flags = (described.get("flags") or described.get("Features") or "").split()
+    return {
+        "cpu": ", ".join([name, *numbers]),
+        "cores": str(os.cpu_count() or 1),
+        "flags": " ".join(flag for flag in _FLAGS if flag in flags),
+        "kernels": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _cpuinfo() -> dict[str, str]:
+    """Read the facts that Linux lists of its first processor; an empty mapping elsewhere."""
+    try:
+        text = Path("/proc/cpuinfo").read_text("utf-8", errors="replace")
+    except OSError:
+        return {}
+    first = text.split("\n\n")[0]
+    pairs = re.findall(r"^([^\t:]+?)\s*:\s*(.*)$", first, flags=re.MULTILINE)
+    return {key: value.strip() for key, value in pairs}
+
+
+def _mac_cpu() -> str:
+    if platform.system() != "Darwin":
+        return ""
+    return output_of("sysctl", "-n", "machdep.cpu.brand_string")
+
+
+def output_of(*command: str) -> str:
+    """Return the output of a program that describes the machine; an empty text if there is none."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,11 @@
+"""Which settings this machine computes rightly: tried in a child process, since a wrong kernel may end it.
+
+faults_of([Setting(), Setting(channels_last=True)])     # {Setting(channels_last=True): "killed by SIGABRT"}
+setting = fit_to_machine(setting)                       # with a detour around its faults, if it has any
+"""
+
+from __future__ import annotations
+
+from autoprune.machine.faults import faults_of, fit_to_machine, require_sound
+
+__all__ = ["faults_of", "fit_to_machine", "require_sound"]

@@ -1,0 +1,140 @@
+"""Asks child processes which settings go wrong on this machine, and leads around the faults.
+
+faults_of([Setting(channels_last=True)])     # on a CPU whose best instruction set is AVX2:
+# {Setting(...): "killed by SIGABRT (signal 6)"}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import autoprune
+from autoprune.errors import ConfigError, reason_of
+from autoprune.exits import describe_exit
+from autoprune.machine.cache import recall, remember
+from autoprune.precision import Setting
+
+LIMIT_S = 300.0
+"""How long a child may take for all its settings: some seconds usually, most of them to import torch."""
+
+_FATAL = {getattr(signal, name, None) for name in ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV")}
+"""Signals that a wrong kernel ends its process with; others come from outside."""
+
+# With -P the current folder is no import path: the child runs this very package, wherever it lies.
+_CHILD = "import sys; sys.path.insert(0, sys.argv[1]); from autoprune.machine.child import main; main()"
+
+_log = logging.getLogger(__name__)
+_known: dict[str, str] = {}
+"""As the cache has it, for this process; it serves also if no file can be written."""
+
+
+def faults_of(settings: Sequence[Setting]) -> dict[Setting, str]:
+    """Return how settings go wrong on this machine, those alone that do.
+
+    What is not known yet is tried in a child process, and kept for each machine and version of torch. Only
+    CPUs are tried. If no child can be started, nothing is known, and all settings count as sound.
+    """
+    asked = {setting: _case(setting) for setting in settings if setting.device == "cpu"}
+    if not _known:
+        _known.update(recall())
+    unknown = [setting for setting, case in asked.items() if case not in _known]
+    if unknown:
+        found = _tried(unknown)
+        if found:
+            remember(found)
+        # What could not be tried is not asked for again in this process.
+        _known.update({asked[setting]: "" for setting in unknown} | found)
+    return {setting: _known[case] for setting, case in asked.items() if _known.get(case)}
+
+
+def fit_to_machine(setting: Setting) -> Setting:
+    """Return the setting as it is to be used on this machine: with a detour if it goes wrong without one.
+
+    So a study that was begun on another machine keeps its setting, and its scores stay comparable.
+
+    Raises:
+        ConfigError: it goes wrong with the detour, too.
+    """
+    plain = dataclasses.replace(setting, detour=False)
+    fault = faults_of([plain]).get(plain)
+    if fault is None:
+        return plain
+    fitted = dataclasses.replace(setting, detour=True)
+    require_sound(fitted)
+    _log.warning(
+        "%s: strided 1x1 convolutions of few inputs go wrong on this machine (%s): they run by another path",
+        setting.label,
+        fault,
+    )
+    return fitted
+
+
+def require_sound(setting: Setting) -> None:
+    """Refuse a setting that goes wrong on this machine.
+
+    Raises:
+        ConfigError: it does.
+    """
+    fault = faults_of([setting]).get(setting)
+    if fault is not None:
+        raise ConfigError(
+            f'search.setting: "{setting.label}" goes wrong on this machine ({fault}); choose another one.'
+        )
+
+
+def _case(setting: Setting) -> str:
+    return f"{setting.label}, {setting.threads} threads{', detour' if setting.detour else ''}"
+
+
+def _tried(settings: Sequence[Setting]) -> dict[str, str]:
+    """Try settings in as few children as there are deaths and one more; return {case: fault}."""
+    found: dict[str, str] = {}
+    left = list(settings)
+    while left:
+        answers, code = _ask_child(left)
+        found.update(zip(map(_case, left), answers, strict=False))
+        left = left[len(answers) :]
+        if not left:
+            break
+        if code is None or -code not in _FATAL:
+            _log.warning(
+                "what this machine computes rightly is not known: the process that tries it ended early (%s)",
+                describe_exit(code),
+            )
+            break
+        found[_case(left.pop(0))] = describe_exit(code)
+    return found
+
+
+def _ask_child(settings: Sequence[Setting]) -> tuple[list[str], int | None]:
+    """Return a child's answers, as many as it gave, and its exit code; None if there is none."""
+    package = Path(autoprune.__file__).resolve().parents[1]
+    command = [sys.executable, "-P", "-c", _CHILD, str(package)]
+    asked = json.dumps([dataclasses.asdict(setting) for setting in settings])
+    # Threads that spin while they wait would fight with whatever else runs here.
+    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
+    try:
+        ended = subprocess.run(
+            command,
+            input=asked,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=LIMIT_S,
+            env=environment,
+        )
+    except subprocess.TimeoutExpired:
+        return [], None
+    except OSError as error:
+        _log.debug("no child process: %s", reason_of(error))
+        return [], None
+    lines = ended.stdout.splitlines()
+    return [str(json.loads(line)) for line in lines[: len(settings)]], ended.returncode
