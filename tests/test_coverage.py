@@ -9,6 +9,7 @@ import pytest
 
 from autoprune.verify import TOLERANCE
 from experiments.common import rows_of
+from experiments.coverage import pretrained, trained
 from experiments.coverage.models import MODELS
 from experiments.coverage.run import RESULTS, measure
 
@@ -56,6 +57,28 @@ def test_covered(name: str) -> None:
     assert row.free_groups
     assert (row.training, row.evaluation) == ("ok", "ok")
     assert row.other_size
+
+
+def test_the_proof_holds_on_trained_statistics() -> None:
+    row = trained.measure("shufflenet_v2_x0_5", plans=1)
+    assert row.layers == 56
+    assert (row.right, row.error) == ("1 of 1", "")
+
+
+def test_no_model_with_trained_statistics_is_wrong() -> None:
+    rows = rows_of(trained.TRAINED)
+    assert len(rows) > 100
+    assert {row["model"] for row in rows} <= MODELS.keys()
+    assert {(row["right"], row["error"]) for row in rows} == {("3 of 3", "")}
+    assert all(float(row["kept_whole"]) <= TOLERANCE for row in rows)
+
+
+def test_two_pretrained_networks_are_proved_exactly() -> None:
+    rows = rows_of(pretrained.PRETRAINED)
+    tried = {(row["model"], float(row["keep_ratio"])) for row in rows}
+    assert tried == {(name, ratio) for name in pretrained.MODELS for ratio in pretrained.RATIOS}
+    assert {row["verdict"] for row in rows} == {"exact"}
+    assert all(float(row["difference"]) <= TOLERANCE for row in rows)
 
 
 def test_the_table_holds_every_model_with_no_exemption() -> None:
