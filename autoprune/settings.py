@@ -335,7 +335,9 @@ class TrainSettings(ScheduleSettings):
 class FinetuneSettings(ScheduleSettings):
     """The winner's training, with the dense model as teacher unless it is told otherwise.
 
-    Without epochs the winner stays as it was cut: BatchNorm alone is recalibrated.
+    Without epochs the winner stays as it was cut: BatchNorm alone is recalibrated. `distill_weight` is the
+    share of the loss that follows the teacher: class logits by their softmax at `temperature`, values of a
+    regression and logits of single classes by their squared error.
     """
 
     epochs: Count = 20

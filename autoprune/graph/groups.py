@@ -1,4 +1,4 @@
-"""Own the channel group: channels of many layers that can only be kept or dropped together.
+"""The channel group: channels of many layers that can only be kept or dropped together.
 
 Grouping makes them from labels; criteria rank their channels, spaces choose widths, `rebuild` cuts them.
 

@@ -1,4 +1,4 @@
-"""Own the plan: which channels of which groups a smaller model keeps.
+"""The plan: which channels of which groups a smaller model keeps.
 
 Criteria and searches make plans, `rebuild` turns them into models, `save_pruned` stores them.
 

@@ -1,4 +1,4 @@
-"""Own the prunable: a traced model with its channel groups, and the names that users ask it by.
+"""The prunable: a traced model with its channel groups, and what users ask of it.
 
 `autoprune.trace` makes it; cost, criteria, space and rebuild read it.
 

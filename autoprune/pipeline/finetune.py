@@ -23,7 +23,7 @@ from autoprune.criteria import plan_from_importance
 from autoprune.errors import StudyError
 from autoprune.export import save_pruned
 from autoprune.graph import Cost, Plan
-from autoprune.pipeline.dense import Dense, distils, load_dense, try_task
+from autoprune.pipeline.dense import Dense, load_dense
 from autoprune.pipeline.events import Stage, Watcher, silent
 from autoprune.pipeline.finetuned import BEST, FinetuneResult, find_result, record_result, trial_folder
 from autoprune.pipeline.identity import identify
@@ -91,8 +91,6 @@ def finetune(
         return known
     setting = stored_setting(opened)
     dense = dense or load_dense(on_device_of(setting, config))
-    if distils(config):
-        try_task(dense, distilled=True)
     cut = _cut(opened, record, config, dense)
     watch(Stage(_intention(record, cut, config.finetune)))
     state = folder / f"finetune-trial-{record.number}.training"

@@ -1,9 +1,7 @@
 """Measuring a model: its metric on a part of the data, after its BatchNorm statistics fit its weights.
 
-Before: a rebuilt or trained model. After: `score` and `pipeline` report the numbers.
-
-    recalibrate(small, data.train, batches=20, setting=setting, seed=0)
-    accuracy = evaluate(small, data.val, Task(), setting)
+recalibrate(small, data.train, batches=20, setting=setting, seed=0)
+accuracy = evaluate(small, data.val, Task(), setting)
 """
 
 from __future__ import annotations
@@ -53,7 +51,7 @@ def evaluate(model: nn.Module, loader: Loader, task: Task, setting: Setting) -> 
 
 
 def recalibrate(model: nn.Module, loader: Loader, batches: int, setting: Setting, *, seed: int = 0) -> None:
-    """Measure BatchNorm's running statistics anew, as plain means over `batches` batches of the loader.
+    """Measure BatchNorm's running statistics again, as plain means over `batches` batches of the loader.
 
     Only the statistics change: BatchNorm layers alone run in train mode, no gradient is taken, and modes
     and momentum are given back. A layer that no batch reaches keeps its statistics.

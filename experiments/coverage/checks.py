@@ -1,4 +1,4 @@
-"""Own the checks of one model: what is traced, proved, counted and run, each a function of a prunable.
+"""The checks of one model: tracing, proofs, costs and runs, each a function of a prunable.
 
 `run` calls them for every entry of MODELS and writes a row, the tests for some:
 
