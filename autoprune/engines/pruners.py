@@ -25,10 +25,16 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.errors import ConfigError, unknown
 from autoprune.samplers import view_study
-from autoprune.study.records import ORIGIN, took_scores
+from autoprune.study.records import took_scores
+from autoprune.study.trial_attributes import ORIGIN, SAMPLER
 
 REDUCTION = 3
 """Halving keeps the best third of each rung; steps are powers of it, so that Optuna's rungs are ours."""
+
+
+def is_warm_start(trial: FrozenTrial) -> bool:
+    """Tell whether a trial was queued rather than proposed by the sampler."""
+    return bool(trial.user_attrs.get(ORIGIN, SAMPLER) != SAMPLER)
 
 
 class WarmStartsClimb(BasePruner):
@@ -42,7 +48,7 @@ class WarmStartsClimb(BasePruner):
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Tell whether a trial that has just reported should stop."""
-        return ORIGIN not in trial.user_attrs and bool(self.pruner.prune(study, trial))
+        return not is_warm_start(trial) and bool(self.pruner.prune(study, trial))
 
 
 class AmongSampled(BasePruner):
@@ -79,7 +85,7 @@ def _complete_if_stopped(trial: FrozenTrial) -> FrozenTrial:
 
 def _is_sampled(trial: FrozenTrial) -> bool:
     """Tell whether the sampler proposed a trial, and widths that were new."""
-    return ORIGIN not in trial.user_attrs and not took_scores(trial)
+    return not is_warm_start(trial) and not took_scores(trial)
 
 
 class ByScores(BasePruner):
@@ -203,7 +209,8 @@ class EarlyStopping:
         if len(scores) == 1:
             self._marks[number] = {}
         marks = self._marks[number]
-        attempt = copy.copy(self._study.get_trials(deepcopy=False)[number])
+        trials = self._study.get_trials(deepcopy=False)
+        attempt = copy.copy(next(trial for trial in trials if trial.number == number))
         attempt.intermediate_values = {rung_step(index): score for index, score in enumerate(scores)}
         attempt.system_attrs = dict(marks)
         others = view_study(self._study, lambda other: other.number != number, marks)

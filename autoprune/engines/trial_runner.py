@@ -21,23 +21,23 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from optuna.trial import Trial, TrialState
 
 from autoprune.arrays import IntArray
 from autoprune.engines.pruners import EarlyStopping, make_pruner, rung_step
-from autoprune.engines.stopped import value_of_stopped
 from autoprune.errors import PlanError, StudyError, reason_of
-from autoprune.samplers import IGNORES_PRUNED, EvolutionRates, distributions, make_sampler, trial_seed
-from autoprune.samplers.history import ENDED_BEFORE, OUTCOME
+from autoprune.samplers import EvolutionRates, distributions, make_sampler, trial_seed
+from autoprune.samplers.attributes import SCORES
 from autoprune.space import SearchSpace
 from autoprune.space.ladder import CostFunction
 from autoprune.study import RungScore, SearchStudy, TrialRecord
 from autoprune.study.leases import TakenOverError
-from autoprune.study.records import PROPOSAL, SCORES
+from autoprune.study.records import outcome_attributes, proposal_attributes
 from autoprune.study.storage import storage_errors
+from autoprune.study.trial_attributes import DEATHS, ORIGIN, SAMPLER
 
 MAX_DEATHS = 2
 """A trial whose worker died so often has failed; workers that die unready are counted by it, too."""
@@ -140,7 +140,6 @@ class TrialRunner:
         self.seed = seed
         self.device = device
         self._on_event = on_event or (lambda event: None)
-        self._penalised = sampler in IGNORES_PRUNED
         self._distributions = distributions(space.variables)
         self._cost = cost or space.cost
         self.pruner = pruner if len(study.objectives) == 1 else "none"
@@ -155,12 +154,12 @@ class TrialRunner:
             shapes=shapes,
             rates=rates,
             objectives=len(study.objectives),
+            rungs=rungs,
         )
 
     def left(self) -> int:
         """Return how many trials have not ended: those that wait or run, and those still to be proposed."""
-        records = self.study.records()
-        return max(self.trials, len(records)) - sum(record.has_ended for record in records)
+        return self.study.left(self.trials)
 
     def ask(self) -> Job | None:
         """Return the next trial to score, or None where the study has all its trials.
@@ -263,8 +262,8 @@ class TrialRunner:
         """
         with self._unless_taken_over(job.number, job.claim):
             trial = self._held(job).trial
-            deaths = int(trial.user_attrs.get("deaths", 0)) + 1
-            self.study.annotate(trial, deaths=deaths)
+            deaths = int(trial.user_attrs.get(DEATHS, 0)) + 1
+            self.study.annotate(trial, **{DEATHS: deaths})
             if deaths < MAX_DEATHS:
                 self.requeue(job)
             else:
@@ -303,10 +302,13 @@ class TrialRunner:
             self.fail(Job(trial.number, {}, seed, claim), reason)
             return None
         widths = {name: int(width) for name, width in zip(self.space.groups, decoded, strict=True)}
-        costs = self._cost(decoded[None]).one().known()
+        known = self._cost(decoded[None]).one().known()
+        costs = {name: cost for name, cost in known.items() if isinstance(cost, int | float)}
         self._attempts[claim].costs = [float(costs[name]) for name in self.study.objectives[1:]]
-        proposal = {"widths": widths, **costs, "seed": seed, "device": self.device}
-        self.study.annotate(trial, **{PROPOSAL: proposal})
+        origin = trial.user_attrs.get(ORIGIN, SAMPLER)
+        proposal = proposal_attributes(widths, costs, seed=seed, device=self.device, origin=origin)
+        self.study.annotate(trial, **proposal)
+        self.study.constrain(trial, self.space.budget.excess(costs))
         return Job(trial.number, widths, seed, claim)
 
     def _decoded(self, trial: Trial) -> IntArray:
@@ -338,31 +340,19 @@ class TrialRunner:
             self.study.store_score(attempt.trial.number, rung_step(score.index), score.score)
         self.study.annotate(attempt.trial, **{SCORES: [asdict(score) for score in attempt.scores]})
 
-    def _store_outcome(self, attempt: _Attempt, **outcome: Any) -> None:
+    def _store_outcome(
+        self, attempt: _Attempt, *, reused: int | None = None, failure: str | None = None
+    ) -> None:
         seconds = time.perf_counter() - attempt.started
-        known = {"seconds": seconds, ENDED_BEFORE: self.study.ended()}
-        self.study.annotate(attempt.trial, **{OUTCOME: {**known, **outcome}})
+        known = outcome_attributes(seconds, self.study.ended(), reused=reused, failure=failure)
+        self.study.annotate(attempt.trial, **known)
 
     def _conclude(self, job: Job, attempt: _Attempt, reused: int | None = None) -> None:
-        self._store_outcome(attempt, stopped=attempt.stopped, reused=reused)
-        if not attempt.stopped:
-            self._end(job, TrialState.COMPLETE, attempt.scores[-1].score)
-        elif self._penalised:
-            self._end(job, TrialState.COMPLETE, self._value_of_stopped(attempt.scores))
-        else:
+        self._store_outcome(attempt, reused=reused)
+        if attempt.stopped:
             self._end(job, TrialState.PRUNED)
-
-    def _value_of_stopped(self, scores: list[RungScore]) -> float:
-        """Return a stopped trial's value for samplers that ignore pruned trials, from stored trials alone."""
-        ended = [record for record in self.study.records() if record.state == "complete"]
-        known = [[score.score for score in record.scores] for record in ended]
-        own = [score.score for score in scores]
-        return value_of_stopped(
-            own,
-            climbed=[each for each in known if len(each) == self.rungs],
-            lowest=min([each[len(own) - 1] for each in known if len(each) >= len(own)], default=own[-1]),
-            rungs=self.rungs,
-        )
+        else:
+            self._end(job, TrialState.COMPLETE, attempt.scores[-1].score)
 
     def _end(self, job: Job, state: TrialState, score: float = math.nan) -> None:
         self.study.tell(job.number, state, [score, *self._attempts[job.claim].costs])

@@ -42,7 +42,7 @@ SAMPLERS: dict[str, SamplerFactory] = {
 }
 
 IGNORES_PRUNED = frozenset({"gp", "cmaes", "nsga2", "evolution", "ddpg", "policy_gradient"})
-"""Samplers that learn from complete trials only: for them a stopped trial is complete, less a penalty."""
+"""Samplers that learn from complete trials alone. `stopped` shows them pruned trials as complete ones."""
 
 SEVERAL_OBJECTIVES = ("nsga2", "tpe", "gp", "random")
 """Samplers that learn from several objectives, or need not learn."""
@@ -89,6 +89,7 @@ def make_sampler(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     rates: EvolutionRates | None = None,
     objectives: int = 1,
+    rungs: int = 1,
 ) -> PerTrialSampler:
     """Make a sampler by name.
 
@@ -101,6 +102,7 @@ def make_sampler(
         shapes: {parameter: dense shape}, which "ddpg" looks at.
         rates: of "evolution".
         objectives: how many values a trial is told with.
+        rungs: how many rungs a trial climbs, if none prunes it.
 
     Raises:
         ConfigError: the name is unknown (the nearest is named), the sampler lacks what it needs, or it takes
@@ -115,6 +117,7 @@ def make_sampler(
         statistics=statistics or {},
         shapes=shapes or {},
         rates=rates or EvolutionRates(),
+        rungs=rungs,
     )
     SAMPLERS[name](brief)  # refuses here, not in the first trial, what it cannot work with
-    return PerTrialSampler(SAMPLERS[name], brief)
+    return PerTrialSampler(SAMPLERS[name], brief, ignores_pruned=name in IGNORES_PRUNED)

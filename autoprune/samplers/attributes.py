@@ -10,10 +10,17 @@ Optuna's public interface shows them, but has no way to set one.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
+
+SCORES = "scores"
+"""The user attribute that holds a trial's rungs with their scores, in order."""
+
+_CONSTRAINTS = "constraints"
+"""What Optuna's attributes of constraints begin with."""
 
 QUEUED = "fixed_params"
 """Optuna's attribute of a trial whose parameters were given when it was queued."""
@@ -22,3 +29,17 @@ QUEUED = "fixed_params"
 def set_attribute(study: optuna.Study, trial: FrozenTrial, key: str, value: Any) -> None:
     """Store a JSON value with a trial, through the study's view where it is one."""
     study._storage.set_trial_system_attr(trial._trial_id, key, value)
+
+
+def without_constraints(trial: FrozenTrial) -> FrozenTrial:
+    """Return a trial as samplers are shown it.
+
+    Every proposal fits the budget, so constraints tell a sampler nothing. Optuna's Gaussian process would fit
+    a model for each of them all the same, and CMA-ES would warn of them.
+    """
+    kept = {key: value for key, value in trial.system_attrs.items() if not key.startswith(_CONSTRAINTS)}
+    if len(kept) == len(trial.system_attrs):
+        return trial
+    shown = copy.copy(trial)
+    shown.system_attrs = kept
+    return shown

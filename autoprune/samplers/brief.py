@@ -46,6 +46,7 @@ class Brief:
         statistics: {statistic: {variable: value}}, measured once for the search.
         shapes: {parameter: its dense shape}, or empty.
         rates: of evolution.
+        rungs: how many rungs a trial climbs, if none prunes it.
         memory: lives as long as the process. For caches only: whatever a sampler keeps there it must be able
             to make again from the study's trials, exactly.
     """
@@ -57,6 +58,7 @@ class Brief:
     statistics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     rates: EvolutionRates = field(default_factory=EvolutionRates)
+    rungs: int = 1
     memory: dict[str, Any] = field(default_factory=dict)
 
     @property

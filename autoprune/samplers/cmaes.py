@@ -7,7 +7,10 @@ Before: a row of SAMPLERS; after: `PerTrialSampler` makes it afresh for each tri
 
 from __future__ import annotations
 
+import io
+import logging
 import math
+import pickle
 import warnings
 from typing import Any
 
@@ -17,6 +20,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, CmaEsSampler
 from optuna.trial import FrozenTrial
 
+from autoprune.errors import summary_of
 from autoprune.samplers.attributes import QUEUED, set_attribute
 from autoprune.samplers.brief import Brief
 from autoprune.samplers.history import read_history
@@ -30,6 +34,16 @@ SMALLEST = 4
 
 START = "autoprune:cmaes_start"
 """The attribute of the first trial that CMA-ES drew: the first mean, or None for the centre."""
+
+
+_LOADABLE = {
+    ("cmaes", "CMA"),
+    ("cmaes", "SepCMA"),
+    *(("numpy", name) for name in ("_reconstruct", "ndarray", "dtype", "scalar")),
+}
+"""(top package, name) of what a pickled distribution is made of."""
+
+_log = logging.getLogger(__name__)
 
 
 class _FromTheBest(CmaEsSampler):
@@ -52,10 +66,12 @@ class _FromTheBest(CmaEsSampler):
         They are stored with the first trial that is drawn: the whole first generation starts there, although
         warm starts that run on other workers may end meanwhile.
         """
+        names = {variable.name for variable in self._brief.space.variables}
         for other in study.get_trials(deepcopy=False):
             if START in other.system_attrs:
                 stored: dict[str, float] | None = other.system_attrs[START]
-                return stored
+                if stored is None or stored.keys() == names:
+                    return stored
         start = self._best_queued(study, trial)
         set_attribute(study, trial, START, start)
         return start
@@ -68,6 +84,37 @@ class _FromTheBest(CmaEsSampler):
         best = max(outcomes, key=lambda outcome: outcome.score)
         names = [variable.name for variable in self._brief.space.variables]
         return dict(zip(names, best.ratios.tolist(), strict=True))
+
+    def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> Any:
+        """Return the distribution as the last trial that holds one left it; None if none does.
+
+        Optuna stores a pickle, and a pickle can run any code. So only the classes of such a distribution are
+        loaded. A trial whose pickle is damaged, or names anything else, counts as one that holds none.
+        """
+        prefix = self._attr_key_optimizer
+        for trial in reversed(completed_trials):
+            parts = {key: text for key, text in trial.system_attrs.items() if key.startswith(prefix)}
+            if not parts:
+                continue
+            try:
+                pickled = bytes.fromhex(self._concat_optimizer_attrs(parts))
+                optimizer = _Unpickler(io.BytesIO(pickled)).load()
+            except Exception as error:  # a damaged pickle raises whatever its opcodes run into
+                _log.warning("trial %d: its state of CMA-ES is left out: %s", trial.number, summary_of(error))
+                continue
+            if type(optimizer).__module__.partition(".")[0] == "cmaes":
+                return optimizer
+        return None
+
+
+class _Unpickler(pickle.Unpickler):
+    """Loads nothing but the distributions of the package cmaes, and the arrays in them."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return a class or function that a pickle names."""
+        if (module.partition(".")[0], name) in _LOADABLE:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"it names {module}.{name}")
 
 
 def make_cmaes(brief: Brief) -> BaseSampler:

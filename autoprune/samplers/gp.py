@@ -36,10 +36,9 @@ class _AmongWhole(GPSampler):
 
 def _is_whole(trial: FrozenTrial) -> bool:
     try:
-        _get_params(trial)
+        return isinstance(_get_params(trial), dict)
     except json.JSONDecodeError:
         return False
-    return True
 
 
 def make_gp(brief: Brief) -> BaseSampler:

@@ -13,6 +13,7 @@ vector is stored before any of its parameters is, and a trial that has one keeps
 
 from __future__ import annotations
 
+import copy
 import math
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -26,10 +27,11 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.arrays import FloatArray
-from autoprune.samplers.attributes import set_attribute
+from autoprune.samplers.attributes import set_attribute, without_constraints
 from autoprune.samplers.brief import Brief
 from autoprune.samplers.failures import as_worst
 from autoprune.samplers.history import feasible, places, plans_tried, ratios_at
+from autoprune.samplers.stopped import as_climbed
 from autoprune.samplers.views import view_study
 from autoprune.space import Variable
 
@@ -60,11 +62,14 @@ class PerTrialSampler(BaseSampler):
         make: makes the inner sampler.
         brief: of the search; each trial gets its own seed. A trial without all of the space's variables is
             not shown to the inner sampler.
+        ignores_pruned: whether the inner sampler learns from complete trials alone. Pruned trials are then
+            shown to it as complete ones, with the score that they stand for on the last rung.
     """
 
-    def __init__(self, make: SamplerFactory, brief: Brief) -> None:
+    def __init__(self, make: SamplerFactory, brief: Brief, *, ignores_pruned: bool = False) -> None:
         self._make = make
         self._brief = brief
+        self._ignores_pruned = ignores_pruned
         self._space = distributions(brief.space.variables)
 
     @property
@@ -83,7 +88,7 @@ class PerTrialSampler(BaseSampler):
     ) -> dict[str, Any]:
         """Propose every variable, in one fixed order; where the trial has a proposal, that one again."""
         kept: list[float] | None = trial.system_attrs.get(PROPOSED)
-        if kept is None:
+        if kept is None or len(kept) != len(self._space):
             proposal = self._propose(study, trial)
             kept = [float(proposal[name]) for name in self._space]
             set_attribute(study, trial, PROPOSED, kept)
@@ -115,9 +120,14 @@ class PerTrialSampler(BaseSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """Let the inner sampler note what it keeps in the storage."""
-        inner = self._inner(trial)
-        inner.after_trial(self._own_trials(study), trial, state, values)
+        """Let the inner sampler note what it keeps in the storage; it is told what it will be shown later."""
+        ended = copy.copy(trial)
+        ended.state, ended.values = state, values
+        others = [each for each in self._all_own(study) if each.number != trial.number]
+        shown = self._stand_ins(study, [*others, ended]).get(trial.number, ended)
+        self._inner(trial).after_trial(
+            self._own_trials(study), without_constraints(trial), shown.state, shown.values
+        )
 
     def _inner(self, trial: FrozenTrial) -> BaseSampler:
         return self._make(replace(self._brief, seed=trial_seed(self._brief.search_seed, trial.number)))
@@ -143,14 +153,23 @@ class PerTrialSampler(BaseSampler):
         return ratios_at(self._brief, np.where(moved > 1, 2 - moved, moved))
 
     def _own_trials(self, study: optuna.Study) -> optuna.Study:
-        own = [trial for trial in study.get_trials(deepcopy=False) if self._is_own(trial)]
+        own = self._all_own(study)
         visible = {trial.number for trial in own}
-        failed = as_worst(study.directions, own)
+        stand_ins = self._stand_ins(study, own)
         return view_study(
             study,
             lambda trial: trial.number in visible and self._is_own(trial),
-            shown_as=lambda trial: failed.get(trial.number, trial),
+            shown_as=lambda trial: without_constraints(stand_ins.get(trial.number, trial)),
         )
+
+    def _all_own(self, study: optuna.Study) -> list[FrozenTrial]:
+        return [trial for trial in study.get_trials(deepcopy=False) if self._is_own(trial)]
+
+    def _stand_ins(self, study: optuna.Study, own: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
+        """Return {number: the complete trial that is shown in place of a failed or pruned one}."""
+        is_single = len(study.directions) == 1
+        pruned = as_climbed(own, self._brief.rungs) if self._ignores_pruned and is_single else {}
+        return pruned | as_worst(study.directions, [pruned.get(trial.number, trial) for trial in own])
 
     def _is_own(self, trial: FrozenTrial) -> bool:
         """Tell whether a trial is of this space; one with other ranges would leave Optuna's samplers none.

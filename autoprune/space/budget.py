@@ -97,6 +97,10 @@ class Budget:
         named = {name: getattr(self, name) for name in COSTS}
         return {name: limit for name, limit in named.items() if limit is not None}
 
+    def excess(self, costs: Mapping[str, float]) -> dict[str, float]:
+        """Return by how much costs exceed their limits, as shares of those; at most 0 if they fit."""
+        return {name: costs[name] / limit - 1 for name, limit in self.limits.items() if name in costs}
+
     def only(self, costs: Collection[str]) -> Budget:
         """Return the budget without the limits on other costs."""
         limits = {name: limit for name, limit in self.limits.items() if name in costs}

@@ -25,10 +25,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from autoprune.samplers.history import ENDED_BEFORE, OUTCOME
 from autoprune.study.leases import Lease, is_alive
-from autoprune.study.records import ORIGIN, PROPOSAL
-
-LEASE = "lease"
-INTERRUPTIONS = "interruptions"
+from autoprune.study.trial_attributes import INTERRUPTIONS, LEASE, ORIGIN, PROPOSAL
 
 CLAIM_S = 0.3
 """Longer than a claim usually takes from taking a trial to writing its lease.
@@ -198,6 +195,16 @@ def _lease_of(trial: FrozenTrial) -> Lease | None:
 def _claim_of(trial: FrozenTrial) -> str | None:
     lease = _lease_of(trial)
     return None if lease is None else lease.claim
+
+
+def count_left(study: optuna.Study, target: int) -> int:
+    """Return how many trials have not ended, with those that a study of `target` trials still has to make.
+
+    Damaged ones are not among them: they can neither run nor wait.
+    """
+    unended = tuple(state for state in TrialState if not state.is_finished())
+    present = len(study.get_trials(deepcopy=False, states=unended))
+    return present + max(0, target - study._storage.get_n_trials(study._study_id))
 
 
 def count_ended(study: optuna.Study) -> int:

@@ -18,11 +18,9 @@ from optuna.trial import FrozenTrial, TrialState
 from autoprune.errors import StudyError
 from autoprune.graph import COSTS
 from autoprune.rungs import RungScore
-from autoprune.samplers.history import OUTCOME
+from autoprune.samplers.history import ENDED_BEFORE, OUTCOME
 from autoprune.schema import read_as
-
-PROPOSAL, SCORES, ORIGIN = "proposal", "scores", "origin"
-"""Attributes of a trial, beside OUTCOME: one commit each, as a storage takes milliseconds for every one."""
+from autoprune.study.trial_attributes import ORIGIN, PROPOSAL, OutcomeAttribute, read_attributes
 
 State = Literal["waiting", "running", "complete", "pruned", "failed"]
 
@@ -81,12 +79,10 @@ class TrialRecord:
     """One trial as the storage holds it; what is not known yet is None or empty.
 
     Attributes:
-        number: the trial's number, from 0 without gaps.
+        number: the trial's number, from 0 on.
         state: how far it came.
-        value: the score that the sampler was told; where the trial was stopped early some samplers are told
-            what it stands for on the last rung.
-        scores: the rungs that it climbed, in order; the raw scores.
-        stopped: whether it was stopped before the last rung.
+        value: the score that the storage holds: of the last rung that it climbed.
+        scores: the rungs that it climbed, in order.
         ratios: the proposed keep ratio of each variable, and the share of the budget where that is searched.
         widths: the width of each of the model's groups.
         costs: of the candidate, by name: "macs", "params" and whatever else was known of it.
@@ -103,7 +99,6 @@ class TrialRecord:
     state: State
     value: float | None
     scores: tuple[RungScore, ...]
-    stopped: bool
     ratios: Mapping[str, float]
     widths: Mapping[str, int]
     costs: Mapping[str, float]
@@ -117,8 +112,13 @@ class TrialRecord:
 
     @property
     def score(self) -> float | None:
-        """The raw score of the last rung that the trial climbed."""
+        """The score of the last rung that the trial climbed."""
         return self.scores[-1].score if self.scores else None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the trial was pruned before the last rung."""
+        return self.state == "pruned"
 
     @property
     def macs(self) -> float | None:
@@ -138,7 +138,7 @@ class TrialRecord:
     @property
     def is_whole(self) -> bool:
         """Whether the trial climbed every rung of a candidate of ours."""
-        return self.state == "complete" and not self.stopped and bool(self.widths and self.scores)
+        return self.state == "complete" and bool(self.widths and self.scores)
 
 
 def cost_of(record: TrialRecord, name: str, dense_ms: float | None = None) -> float:
@@ -164,31 +164,59 @@ def took_scores(trial: FrozenTrial) -> bool:
     return trial.user_attrs.get(OUTCOME, {}).get("reused") is not None
 
 
-def read_record(trial: FrozenTrial, measured: MeasuredLatency | None = None) -> TrialRecord:
+def proposal_attributes(
+    widths: Mapping[str, int], costs: Mapping[str, float], *, seed: int, device: str, origin: str
+) -> dict[str, Any]:
+    """Return what is stored with a trial as soon as its widths are known.
+
+    PROPOSAL is what this package reads back. The flat values beside it are for people who sort trials in
+    Optuna's dashboard or data frame; nothing reads them, except the origin.
+    """
+    proposal = {"widths": dict(widths), **costs, "seed": seed, "device": device}
+    return {**costs, ORIGIN: origin, PROPOSAL: proposal}
+
+
+def outcome_attributes(
+    seconds: float, ended_before: int, *, reused: int | None = None, failure: str | None = None
+) -> dict[str, Any]:
+    """Return what is stored with a trial as it ends: OUTCOME to read back, and flat values for people."""
+    flat = {"seconds": seconds} if failure is None else {"seconds": seconds, "failure": failure}
+    known = {"seconds": seconds, ENDED_BEFORE: ended_before, "reused": reused, "failure": failure}
+    return {**flat, OUTCOME: known}
+
+
+def read_record(
+    trial: FrozenTrial, measured: MeasuredLatency | None = None, *, objectives: int = 1
+) -> TrialRecord:
     """Read the record of a trial; trials that others added have only what Optuna keeps.
 
     Args:
         trial: as the storage has it.
         measured: what the study notes beside it, since a trial that has ended takes no more attributes.
+        objectives: how many values a complete trial has.
+
+    Raises:
+        StudyError: the trial is damaged.
     """
-    attributes: Mapping[str, Any] = trial.user_attrs
-    proposal: Mapping[str, Any] = attributes.get(PROPOSAL, {})
-    outcome: Mapping[str, Any] = attributes.get(OUTCOME, {}) if trial.state.is_finished() else {}
-    scores = tuple(RungScore(**score) for score in attributes.get(SCORES, ()))
+    attributes = read_attributes(trial, objectives)
+    proposal = attributes.proposal
+    outcome = attributes.outcome if trial.state.is_finished() else OutcomeAttribute()
+    costs = {} if proposal is None else {name: getattr(proposal, name) for name in COSTS}
     return TrialRecord(
         number=trial.number,
         state=_STATES[trial.state],
         value=trial.values[0] if trial.values and trial.state in _ENDED else None,
-        scores=scores,
-        stopped=bool(outcome.get("stopped", False)),
+        scores=tuple(
+            RungScore(score.index, score.name, score.score, score.seconds) for score in attributes.scores
+        ),
         ratios={name: float(value) for name, value in trial.params.items() if isinstance(value, float)},
-        widths=dict(proposal.get("widths", {})),
-        costs={name: proposal[name] for name in COSTS if name in proposal},
-        seed=proposal.get("seed"),
-        seconds=outcome.get("seconds"),
-        device=proposal.get("device"),
-        origin=str(attributes.get(ORIGIN, "sampler")),
-        reused=outcome.get("reused"),
-        failure=outcome.get("failure"),
+        widths={} if proposal is None else dict(proposal.widths),
+        costs={name: cost for name, cost in costs.items() if cost is not None},
+        seed=None if proposal is None else proposal.seed,
+        seconds=outcome.seconds,
+        device=None if proposal is None else proposal.device,
+        origin=attributes.origin,
+        reused=outcome.reused,
+        failure=outcome.failure,
         measured=measured,
     )

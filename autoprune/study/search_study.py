@@ -12,14 +12,16 @@ from __future__ import annotations
 import json
 import math
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from autoprune.errors import StudyError, abridged, shown_url, suggest
 from autoprune.samplers.attributes import QUEUED
@@ -27,8 +29,10 @@ from autoprune.study import queue
 from autoprune.study.front import best_of
 from autoprune.study.header import HEADER, damaged, is_blank, read_header, write_header
 from autoprune.study.leases import TakenOverError, this_process
-from autoprune.study.records import LATENCY, ORIGIN, MeasuredLatency, TrialRecord, read_record
+from autoprune.study.records import LATENCY, MeasuredLatency, TrialRecord, read_record
+from autoprune.study.sound import sound_view
 from autoprune.study.storage import is_vacant, open_storage, storage_errors
+from autoprune.study.trial_attributes import ORIGIN
 
 SCORE = "score"
 
@@ -51,11 +55,11 @@ class SearchStudy:
     def __init__(self, url: str, study: optuna.Study, header: Mapping[str, Any]) -> None:
         self.url = url
         self.name = study.study_name
-        self.optuna = study
+        self.objectives: tuple[str, ...] = tuple(header.get("objectives", (SCORE,)))
+        self.optuna = sound_view(study, len(self.objectives))
         self.config: dict[str, Any] = header["config"]
         self.identity: dict[str, str] = header["identity"]
         self.chosen: dict[str, Any] = header["chosen"]
-        self.objectives: tuple[str, ...] = tuple(header.get("objectives", (SCORE,)))
         self._claims: dict[int, str] = {}
         self._claimed: set[str] = set()  # more than in `_claims` where a claim was interrupted
 
@@ -82,17 +86,30 @@ class SearchStudy:
         self.config = json.loads(json.dumps(config))
 
     def records(self) -> list[TrialRecord]:
-        """Return the records of all trials, by number."""
+        """Return the records of all trials, by number. Damaged ones are left out; a warning names them."""
         measured = self._measured()
         with storage_errors(self.url):
             trials = self.optuna.get_trials(deepcopy=False)
-            return [read_record(trial, measured.get(trial.number)) for trial in trials]
+        return [self._read(trial, measured) for trial in trials]
 
     def record(self, number: int) -> TrialRecord:
-        """Return the record of one trial."""
+        """Return the record of one trial.
+
+        Raises:
+            StudyError: there is no such trial, or it is damaged.
+        """
+        return self._read(self._trial(number), self._measured())
+
+    def _read(self, trial: FrozenTrial, measured: Mapping[int, MeasuredLatency]) -> TrialRecord:
+        return read_record(trial, measured.get(trial.number), objectives=len(self.objectives))
+
+    def _trial(self, number: int) -> FrozenTrial:
         with storage_errors(self.url):
-            trial = self.optuna.get_trials(deepcopy=False)[number]
-        return read_record(trial, self._measured().get(number))
+            trials = self.optuna.get_trials(deepcopy=False)
+        for trial in trials:
+            if trial.number == number:
+                return trial
+        raise StudyError(f"{self.name}: there is no trial {number}, or it is damaged.")
 
     def best(self) -> TrialRecord:
         """Return the trial with the best raw score among those that climbed every rung; the earliest wins.
@@ -175,8 +192,7 @@ class SearchStudy:
 
     def was_queued(self, number: int) -> bool:
         """Tell whether a trial's ratios, or some of them, were given when it was queued."""
-        with storage_errors(self.url):
-            return QUEUED in self.optuna.get_trials(deepcopy=False)[number].system_attrs
+        return QUEUED in self._trial(number).system_attrs
 
     def claim_of(self, number: int) -> str:
         """Return what names the last time that `ask` gave a trial to this object."""
@@ -210,6 +226,11 @@ class SearchStudy:
     def _taken_over(self, number: int) -> TakenOverError:
         return TakenOverError(f"{self.name}: trial {number} was taken over by another process.")
 
+    def left(self, target: int) -> int:
+        """Return how many trials have not ended, with those that a study of `target` trials still lacks."""
+        with storage_errors(self.url):
+            return queue.count_left(self.optuna, target)
+
     def ended(self) -> int:
         """Return how many trials have ended, however they did."""
         with storage_errors(self.url):
@@ -220,6 +241,15 @@ class SearchStudy:
         with storage_errors(self.url):
             for key, value in attributes.items():
                 trial.set_user_attr(key, value)
+
+    def constrain(self, trial: Trial, violations: Mapping[str, float]) -> None:
+        """Store by how much a trial breaks each limit of the budget; a constraint holds up to 0.
+
+        Only Optuna's dashboard and plots use them: samplers propose nothing over the budget.
+        """
+        with storage_errors(self.url):
+            for name in violations.keys() - trial.constraints.keys():  # all are there if it was interrupted
+                trial.set_constraint(name, violations[name])
 
     def store_score(self, number: int, step: int, score: float) -> None:
         """Store the score that a trial reached at one step."""
@@ -316,6 +346,9 @@ def create_study(
                 optuna.delete_study(study_name=name, storage=storage)
         if not _holds(storage, name):
             study = optuna.create_study(storage=storage, study_name=name, directions=directions)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names(list(objectives))  # for Optuna's dashboard, plots and data frames
         write_header(study, header)
         return SearchStudy(url, study, header)
 

@@ -8,10 +8,11 @@ import numpy as np
 import optuna
 import pytest
 from optuna.pruners import HyperbandPruner, MedianPruner, SuccessiveHalvingPruner
+from optuna.trial import TrialState
 
 from autoprune.engines import PRUNERS, TrialRunner
 from autoprune.engines.pruners import rung_step
-from autoprune.engines.stopped import PENALTY
+from autoprune.samplers.stopped import PENALTY, as_climbed
 from autoprune.study import RungScore, SearchStudy
 from autoprune.study.queue import store_score
 from tests.engines.toy import new_study, toy_space
@@ -135,14 +136,19 @@ def test_warm_starts_climb_to_the_top_under_every_pruner(name: str) -> None:
     assert run_with_warm_starts(name, warm)[:12] == [3] * 12
 
 
-def test_a_stopped_trial_is_told_on_the_scale_of_the_last_rung(study: SearchStudy) -> None:
+def test_a_pruned_trial_is_shown_to_its_sampler_on_the_scale_of_the_last_rung(study: SearchStudy) -> None:
+    """The storage keeps the score that it reached, as anyone who opens it in Optuna expects."""
     runner = make_runner(study, "median", "evolution")
     for n in range(6):
         climb(runner, [0.2 + 0.02 * n, 0.5, 0.90 + 0.01 * n])
     assert climb(runner, [0.21, 0.5, 0.9]) == 1
-    stopped = study.records()[-1]
-    assert (stopped.state, stopped.stopped, stopped.score) == ("complete", True, 0.21)
-    assert stopped.value == pytest.approx(0.905 - 2 * PENALTY * 0.05)
+    stored = study.optuna.get_trials()[-1]
+    assert (stored.state, stored.value, stored.intermediate_values) == (TrialState.PRUNED, 0.21, {1: 0.21})
+    record = study.records()[-1]
+    assert (record.state, record.stopped, record.score, record.value) == ("pruned", True, 0.21, 0.21)
+    shown = as_climbed(study.optuna.get_trials(), runner.rungs)[stored.number]
+    assert shown.state == TrialState.COMPLETE
+    assert shown.value == pytest.approx(0.905 - 2 * PENALTY * 0.05)
 
 
 def test_optunas_median_alone_would_stop_all_that_follow_good_warm_starts() -> None:

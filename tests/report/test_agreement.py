@@ -15,6 +15,7 @@ from autoprune.report import summary_notes
 from autoprune.report.agreement import PREDICTS, agreements, rho_interval, tau_interval
 from autoprune.rungs import SUPERNET, RungScore
 from autoprune.study import TrialRecord
+from autoprune.study.records import State
 from tests.report.test_tables import RECORD, SUMMARY
 
 NAMES = ("calibrate", "50 steps", "200 steps")
@@ -26,9 +27,8 @@ def records(*rungs: list[float]) -> list[TrialRecord]:
     for number in range(len(rungs[0])):
         scores = [scores[number] for scores in rungs if number < len(scores)]
         climbed = tuple(RungScore(i, NAMES[i], score, 0.0) for i, score in enumerate(scores))
-        found.append(
-            dataclasses.replace(RECORD, number=number, scores=climbed, stopped=len(climbed) < len(rungs))
-        )
+        state: State = "pruned" if len(climbed) < len(rungs) else "complete"
+        found.append(dataclasses.replace(RECORD, number=number, scores=climbed, state=state))
     return found
 
 

@@ -14,6 +14,7 @@ from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
 from autoprune.samplers import PerTrialSampler, distributions, make_sampler
+from autoprune.samplers.attributes import SCORES
 from autoprune.space import SHARE, Budget, SearchSpace, ShareSpace, SpaceSpec, build_space
 from autoprune.study.leases import this_process
 from autoprune.study.queue import claim_trial, requeue_trial, store_score
@@ -89,6 +90,7 @@ class Search:
             space=self.problem,
             statistics={name: statistic(self.problem) for name in ("importance", "kl")},
             objectives=1 + self.several,
+            rungs=2,
         )
         self.study = optuna.load_study(study_name="s", storage=self.storage, sampler=sampler)
 
@@ -111,10 +113,18 @@ class Search:
         if trial.number % 7 == 3 or (stopped and not self.stops):
             self.study.tell(trial, state=TrialState.FAIL)
         elif stopped:
-            store_score(self.study, trial.number, 1, self.score(trial.params))
+            self.store_scores(trial, self.score(trial.params))
             self.study.tell(trial, state=TrialState.PRUNED)
         else:
-            self.study.tell(trial, self.values(trial.params))
+            values = self.values(trial.params)
+            self.store_scores(trial, values[0], values[0] + 1)
+            self.study.tell(trial, values)
+
+    def store_scores(self, trial: Trial, *scores: float) -> None:
+        """Store the scores of the rungs that a trial climbed, as an engine does."""
+        for rung, score in enumerate(scores):
+            store_score(self.study, trial.number, rung + 1, score)
+        trial.set_user_attr(SCORES, [{"score": score} for score in scores])
 
     def values(self, params: dict[str, float]) -> list[float]:
         """The score, which grows with the share, and the MACs."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import optuna
@@ -53,6 +55,42 @@ def first_generation(variables: int, scores: list[float], late: float = 0.0) -> 
     trials = search.study.get_trials(deepcopy=False)
     drawn = [trial for trial in trials if any("generation" in key for key in trial.system_attrs)]
     return places(brief, np.array([list(trial.params.values()) for trial in drawn[:POPULATION]]))
+
+
+class Hostile:
+    """Its pickle makes a file where it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[str, str], object], tuple[str, str]]:
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("damage", ["hostile", "not hexadecimal", "another class", "a missing part"])
+def test_a_stored_state_runs_no_code_and_its_damage_ends_no_search(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    search = Search("cmaes", 3, 30)
+    search.run()
+    key = next(key for trial in search.study.trials for key in trial.system_attrs if ":optimizer:" in key)
+    prefix = key.rpartition(":")[0]
+    text = {
+        "hostile": pickle.dumps(Hostile(tmp_path / "hacked")).hex(),
+        "not hexadecimal": "xyz",
+        "another class": pickle.dumps({"mean": 3}).hex(),
+        "a missing part": "80",
+    }[damage]
+    for trial in search.study.trials:
+        if any(key.startswith(prefix) for key in trial.system_attrs):
+            index = 1 if damage == "a missing part" else 0
+            stored = search.storage._get_trial(trial._trial_id)  # type: ignore[attr-defined]  # it has ended
+            stored.system_attrs = {f"{prefix}:{index}": text}
+    asked = search.ask()
+    search.suggest(asked)
+    assert asked.params.keys() == search.space.keys()
+    assert not (tmp_path / "hacked").exists()
+    assert ("its state of CMA-ES is left out" in caplog.text) == (damage != "another class")
 
 
 def named(brief: Brief, ratios: FloatArray) -> dict[str, float]:

@@ -25,7 +25,6 @@ def trial(number: int, score: float, reused: int | None = None, **costs: float) 
         state="complete",
         value=score,
         scores=(RungScore(0, "calibrate", score, 0.1),),
-        stopped=False,
         ratios={},
         widths={"conv": 4},
         costs=costs,

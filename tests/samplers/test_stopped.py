@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoprune.engines.stopped import PENALTY, value_of_stopped
+from autoprune.samplers.stopped import PENALTY, value_of_stopped
 
 CLIMBED = [[0.30, 0.20, 0.92], [0.36, 0.10, 0.90], [0.42, 0.30, 0.96]]
 """Of three rungs; the last one's scores are 0.90, 0.92 and 0.96, whose spread is 0.06."""
