@@ -87,6 +87,10 @@ def inspection_notes(inspection: Inspection) -> list[str]:
         notes.append(f"The budget cannot be met: {inspection.problem}")
     elif not inspection.in_window:
         notes.append(SHORT_OF_WINDOW)
+    if inspection.few_plans:
+        notes.append(f"Only {inspection.few_plans}.")
+    elif inspection.plans is not None:
+        notes.append(f"{inspection.plans} distinct plans meet the budget.")
     notes.append(f"The search needs about {amount(inspection.memory_bytes)}B beside PyTorch itself.")
     return notes
 

@@ -95,7 +95,8 @@ class TrialRunner:
         space: decodes proposals into widths.
         sampler: a row of SAMPLERS.
         pruner: a row of PRUNERS.
-        trials: how many trials the study shall have in all, failed ones included.
+        trials: how many trials the study gets in all, failed ones included. It gets fewer if there are fewer
+            plans to try.
         rungs: how many rungs the scorer climbs; the last one's score is the objective.
         seed: the search's seed.
         device: a name for the records.
@@ -159,10 +160,28 @@ class TrialRunner:
 
     def left(self) -> int:
         """Return how many trials have not ended: those that wait or run, and those still to be proposed."""
-        return self.study.left(self.trials)
+        return self.study.left(self._target())
+
+    @property
+    def has_tried_all(self) -> bool:
+        """Whether every plan that the space has is a trial by now, and that is less than the trials wanted.
+
+        Another trial could only repeat the widths of one of them.
+        """
+        plans = self.space.plans
+        if plans is None or len(plans) >= self.trials:
+            return False
+        tried = {
+            tuple(record.widths.get(name) for name in self.space.groups) for record in self.study.records()
+        }
+        return tried.issuperset(map(tuple, plans.tolist()))
+
+    def _target(self) -> int:
+        """Return how many trials the study is filled up to; 0 if no more shall be made."""
+        return 0 if self.has_tried_all else self.trials
 
     def ask(self) -> Job | None:
-        """Return the next trial to score, or None where the study has all its trials.
+        """Return the next trial to score, or None if the study has all its trials, or all plans are tried.
 
         Trials whose widths were scored before take those scores and never reach the engine; nor do those that
         were queued with ratios of which no widths can be made: they fail.
@@ -170,7 +189,7 @@ class TrialRunner:
         Raises:
             StudyError: every trial so far has failed, and there are several.
         """
-        while (trial := self.study.ask(self.trials)) is not None:
+        while (trial := self.study.ask(self._target())) is not None:
             claim = self.study.claim_of(trial.number)
             self._attempts[claim] = _Attempt(trial, time.perf_counter())
             with self._unless_taken_over(trial.number, claim):

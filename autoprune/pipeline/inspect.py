@@ -31,6 +31,7 @@ from autoprune.pipeline.problem import (
     CostMeasure,
     dense_cost_of,
     expected_cost,
+    few_plans,
     find_measures,
     footprint_of,
     pose_priced,
@@ -84,6 +85,8 @@ class Inspection:
         costs: by name, what is limited or minimised; without the latency where other limits cannot be met,
             since it is not measured then.
         budget: the limits asked for, in absolute numbers; None where the config names none that can be met.
+        plans: how many distinct plans a search can try, if they are few enough to be counted.
+        few_plans: says that these are fewer than the trials of a search, else "".
         in_window: whether some plan fills the budget to [0.98, 1.00].
         problem: why the budget cannot be met, else "".
         memory_bytes: an estimate of what the search will need at its peak, all workers together.
@@ -97,6 +100,8 @@ class Inspection:
     largest: Cost
     costs: Mapping[str, CostRange]
     budget: Budget | None
+    plans: int | None
+    few_plans: str
     in_window: bool
     problem: str
     memory_bytes: int
@@ -128,14 +133,16 @@ def inspect(config: RunConfig, *, watch: Watcher = silent) -> Inspection:
         whole = build_space(prunable.groups, prunable.cost, Budget(macs=int(dense_cost.macs)), spec)
     except PlanError as error:
         return _unsearchable(prunable, dense, config, str(error))
-    budget, in_window, problem = None, False, ""
+    budget, in_window, problem, plans, few = None, False, "", None, ""
     measures = footprint_of(prunable)
     try:
         measures = find_measures(prunable, config, LatencyTables(config, watch))
         objectives = objective_costs(config.search)
         dense_costs = dense_cost_of(prunable, measures)
         budget = resolve_budget(config.budget, dense_costs, objectives, runtime_of(config.latency))
-        in_window = pose_priced(prunable, config, measures).space.reach().in_window
+        space = pose_priced(prunable, config, measures).space
+        in_window, few = space.reach().in_window, few_plans(space, config.search.trials)
+        plans = None if space.plans is None else len(space.plans)
     except BudgetError as error:
         problem = str(error)
     reach = whole.reach()
@@ -148,6 +155,8 @@ def inspect(config: RunConfig, *, watch: Watcher = silent) -> Inspection:
         largest=reach.largest.one(),
         costs=_ranges(prunable, whole, measures, config),
         budget=budget,
+        plans=plans,
+        few_plans=few,
         in_window=in_window,
         problem=problem,
         memory_bytes=_memory(dense, config),
@@ -166,6 +175,8 @@ def _unsearchable(prunable: Prunable, dense: Dense, config: RunConfig, problem: 
         largest=cost,
         costs={},
         budget=None,
+        plans=None,
+        few_plans="",
         in_window=False,
         problem=problem,
         memory_bytes=_memory(dense, config),

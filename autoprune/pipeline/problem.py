@@ -82,6 +82,16 @@ class Problem:
     cost: CostFunction
 
 
+def few_plans(space: SearchSpace, trials: int) -> str:
+    """Say that a search has more trials than there are plans to try; "" if it has not."""
+    if space.plans is None or len(space.plans) >= trials:
+        return ""
+    return (
+        f"{len(space.plans)} distinct plans meet the budget, and search.trials is {trials}: the search ends "
+        "when all of them are tried; lower search.divisor for more plans"
+    )
+
+
 def pose(dense: Dense, config: RunConfig, find_latency: FindLatency | None = None) -> Problem:
     """Trace the dense model, resolve the budget against its cost and build the search space.
 

@@ -54,6 +54,7 @@ from autoprune.pipeline.problem import (
     SHORT_OF_WINDOW,
     Problem,
     asks_for_latency,
+    few_plans,
     pose,
     pose_traced,
     require_unmeasured,
@@ -294,6 +295,8 @@ def _tell_problem(problem: Problem, config: RunConfig, watch: Watcher) -> None:
     _tell_shares(problem, config, watch)
     if not problem.space.reach().in_window:
         watch(Stage(SHORT_OF_WINDOW))
+    if few := few_plans(problem.space, config.search.trials):
+        watch(Stage(few))
     for name, step in problem.space.relaxed.items():
         watch(Stage(f"{name} is too small for the divisor; its widths are multiples of {step}"))
 
@@ -360,6 +363,9 @@ def _run(
             workers=workers_of(search),
             other_hosts_are_gone=take_over,
         )
+    if runner.has_tried_all:
+        plans = 0 if problem.space.plans is None else len(problem.space.plans)
+        watch(Stage(f"all {plans} distinct plans are tried: the search ends before {search.trials} trials"))
     measure_finalists(study, config, dense, problem, watch)
     summary = summarise(study)
     folder = Path(str(config.output.folder))

@@ -39,7 +39,7 @@ NEARBY = 0.03
 """Standard deviation of the first step away from a tried plan, of each range; the n-th has n times it."""
 
 STEPS_AWAY = 16
-"""So often a new plan is looked for; small spaces may have none left."""
+"""So often a new plan is looked for at random. After that, the nearest one of a small space is taken."""
 
 PROPOSED = "autoprune:proposal"
 """The attribute of a trial that holds its proposal, one ratio a variable.
@@ -145,7 +145,23 @@ class PerTrialSampler(BaseSampler):
             plan = feasible(self._brief, self._moved(asked, NEARBY * step, rng))
             if plan.tobytes() not in tried:
                 break
+        else:
+            plan = self._nearest_untried(asked, tried, otherwise=plan)
         return dict(zip(self._space, plan.tolist(), strict=True))
+
+    def _nearest_untried(
+        self, asked: FloatArray, tried: frozenset[bytes], otherwise: FloatArray
+    ) -> FloatArray:
+        """Return the ratios [k] of the untried plan nearest to those asked for, if plans are few enough."""
+        plans = self._brief.space.plans
+        if plans is None:
+            return otherwise
+        new = [plan for plan in self._brief.space.encode(plans) if plan.tobytes() not in tried]
+        if not new:
+            return otherwise
+        distances = np.abs(places(self._brief, np.array(new)) - places(self._brief, asked)).sum(axis=1)
+        nearest: FloatArray = new[int(np.argmin(distances))]
+        return nearest
 
     def _moved(self, ratios: FloatArray, spread: float, rng: np.random.Generator) -> FloatArray:
         """Return ratios [k] after a normal step in each, reflected at the ends of its range."""

@@ -65,6 +65,13 @@ class Filler:
             levels[todo], inside[todo] = climbed, hit
         return levels, inside
 
+    def plans(self, limit: int) -> IntArray | None:
+        """Return the levels [n, k] of all plans that `fill` gives; None if there are too many to list.
+
+        They are counted up to `limit`, or up to `LISTED` if they have been listed already.
+        """
+        return self._listed if self._tried_listing else list_plans(self.ladder, WINDOW_LOW, limit)
+
     def _is_inside(self, usage: FloatArray) -> BoolArray:
         inside: BoolArray = (usage <= 1.0) & (usage >= self.lowest - (ROUNDING if self.known_to_miss else 0))
         return inside

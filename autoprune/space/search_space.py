@@ -29,6 +29,9 @@ from autoprune.space.spec import SpaceSpec, matches
 if TYPE_CHECKING:
     from autoprune.graph import Cost
 
+COUNTED = 1_024
+"""So many plans are listed by `SearchSpace.plans`, and so many beginnings of plans on the way to them."""
+
 
 @dataclass(frozen=True)
 class Variable:
@@ -170,6 +173,18 @@ class SearchSpace:
             for levels in (np.zeros_like(self.ladder.top), self.ladder.top)
         )
         return Reach(smallest, largest, bool(inside[0]) and not self._filler.known_to_miss)
+
+    @cached_property
+    def plans(self) -> IntArray | None:
+        """The widths [n, groups] of all plans that proposals decode to; None if there are too many to list.
+
+        Most spaces have far more plans than a search has trials, so no more than a few are listed.
+        """
+        listed = self._list_plans()
+        return None if listed is None else self.ladder.widths(listed)
+
+    def _list_plans(self) -> IntArray | None:
+        return self._filler.plans(COUNTED)
 
     @cached_property
     def _filler(self) -> Filler:

@@ -21,9 +21,10 @@ import numpy as np
 from autoprune.arrays import FloatArray, IntArray
 from autoprune.errors import BudgetError, ConfigError
 from autoprune.space.budget import WINDOW_LOW
+from autoprune.space.exhaustive import list_plans
 from autoprune.space.ladder import Ladder
 from autoprune.space.levels import Levels
-from autoprune.space.search_space import Reach, SearchSpace
+from autoprune.space.search_space import COUNTED, Reach, SearchSpace
 
 SHARE = "budget_share"
 """Name of the variable."""
@@ -115,6 +116,11 @@ class ShareSpace(SearchSpace):
         shares = self.shares[np.minimum(levels, len(self.shares) - 1)]
         encoded = np.column_stack([shares, ratios])
         return encoded if np.ndim(widths) == 2 else encoded[0]
+
+    def _list_plans(self) -> IntArray | None:
+        # The windows of the shares overlap, so a proposal can decode to any plan within the whole budget.
+        listed = list_plans(self._base.ladder, 0.0, COUNTED)
+        return None if listed is None else np.insert(listed, 0, 0, axis=1)
 
     def reach(self) -> Reach:
         """Return the smallest and largest cost of the space, and whether the whole budget can be filled."""

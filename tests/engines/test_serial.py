@@ -13,8 +13,10 @@ from optuna.trial import Trial
 from autoprune.engines import TrialEvent, TrialRunner, run_search
 from autoprune.errors import ConfigError, StudyError, TrialError
 from autoprune.samplers import EvolutionRates
-from autoprune.study import RungScore, open_study
+from autoprune.space import Budget, ShareSpace, SpaceSpec, build_space
+from autoprune.study import RungScore, SearchStudy, open_study
 from tests.engines.toy import ToyScorer, Troubled, make_toy, new_study, toy_runner, toy_space
+from tests.space.costs import chain, dense_macs
 
 
 def test_a_search_ends_with_all_its_trials_and_a_resume_adds_none(url: str) -> None:
@@ -245,3 +247,48 @@ def test_a_sampler_without_its_statistic_is_refused_before_any_trial(url: str) -
     with pytest.raises(ConfigError, match=r'"kl" draws by the statistic "kl" of each variable, and none is'):
         TrialRunner(study, toy_space(), sampler="kl")
     assert study.records() == []
+
+
+def small_runner(study: SearchStudy, trials: int, *, several: bool = False) -> TrialRunner:
+    """Run trials on a space of few plans; a random sampler would try most of them again and again."""
+    net = chain([16] * (2 if several else 4))
+    base = build_space(*net, Budget(macs=dense_macs(net) // 2), SpaceSpec(divisor=4))
+    space = ShareSpace(base, ["macs"]) if several else base
+    return TrialRunner(study, space, sampler="random", pruner="none", trials=trials, rungs=2, seed=5)
+
+
+@pytest.mark.parametrize(
+    ("engine", "several"),
+    [
+        ("serial", False),
+        ("serial", True),
+        ("processes", False),
+        pytest.param("ray", False, marks=pytest.mark.slow),
+    ],
+)
+def test_a_search_ends_when_every_plan_is_tried(url: str, engine: str, several: bool) -> None:
+    objectives = ("score", "macs") if several else ("score",)
+    study = new_study(url, objectives)
+    runner = small_runner(study, 30, several=several)
+    assert runner.space.plans is not None
+    plans = {tuple(widths) for widths in runner.space.plans.tolist()}
+    assert 1 < len(plans) < 30
+    assert not runner.has_tried_all
+    run_search(engine, runner, make_toy, workers=2)
+    records = open_study(url, "toy").records()
+    assert {tuple(record.widths.values()) for record in records} == plans
+    assert len(records) == len(plans)
+    resumed = small_runner(open_study(url, "toy"), 40, several=several)
+    assert resumed.has_tried_all
+    assert resumed.left() == 0
+    run_search(engine, resumed, make_toy)
+    assert len(open_study(url, "toy").records()) == len(plans)
+
+
+def test_as_many_plans_as_trials_are_all_tried(url: str) -> None:
+    runner = small_runner(new_study(url), 30)
+    assert runner.space.plans is not None
+    exact = small_runner(runner.study, len(runner.space.plans))
+    run_search("serial", exact, make_toy)
+    records = runner.study.records()
+    assert len({tuple(record.widths.values()) for record in records}) == len(records) == exact.trials
