@@ -153,11 +153,13 @@ def _complete(study: SearchStudy, number: int) -> TrialRecord:
     Raises:
         StudyError: there is none of that number, or it did not.
     """
-    records = study.records()
-    if not 0 <= number < len(records):
-        raise StudyError(f"--trial {number}: {study.name} has trials 0 to {len(records) - 1}.")
+    records = {record.number: record for record in study.records()}
+    if number not in records:
+        last = max(records, default=-1)
+        hint = ", and this one is damaged" if 0 <= number < last else ""
+        raise StudyError(f"--trial {number}: {study.name} has trials 0 to {last}{hint}.")
     if not records[number].is_whole:
-        state = "was stopped early" if records[number].stopped else f"is {records[number].state}"
+        state = "was pruned" if records[number].stopped else f"is {records[number].state}"
         raise StudyError(
             f"--trial {number}: it {state}; choose a complete one from `autoprune report {study.name}`."
         )
