@@ -92,7 +92,7 @@ class StudySummary:
         scored = [record for record in self.records if record.score is not None]
         return sorted(
             scored,
-            key=lambda record: (record.stopped or record.state != "complete", -(record.score or 0.0)),
+            key=lambda record: (record.state != "complete", -(record.score or 0.0)),
         )
 
     def failures(self) -> list[Failure]:
@@ -115,7 +115,7 @@ class StudySummary:
 
 def outcome(record: TrialRecord) -> str:
     """Name how a trial ended, or how far it is: "complete", "stopped", "failed", "running" or "waiting"."""
-    return "stopped" if record.stopped or record.state == "pruned" else record.state
+    return "stopped" if record.stopped else record.state
 
 
 def dense_costs(study: SearchStudy) -> dict[str, float]:

@@ -55,12 +55,9 @@ def drawn(axes: Axes) -> dict[str, list[tuple[float, float]]]:
     return found
 
 
-@pytest.mark.parametrize("stopped", [True, False])
-def test_pruned_trials_are_drawn_as_such_in_every_panel(stopped: bool) -> None:
-    """Whichever way a study has stored that they were."""
-    pruned = dataclasses.replace(PRUNED, state="complete" if stopped else "pruned", stopped=stopped)
+def test_pruned_trials_are_drawn_as_such_in_every_panel() -> None:
     failed = dataclasses.replace(FAILED, number=2, scores=RECORD.scores[:1], costs={"macs": 440})
-    summary = dataclasses.replace(SUMMARY, records=(RECORD, pruned, failed))
+    summary = dataclasses.replace(SUMMARY, records=(RECORD, PRUNED, failed))
     over_trials, over_cost = Figure().subplots(1, 2)
     plot._draw_trials(over_trials, summary, 0.0)
     plot._draw_cost(over_cost, summary, 0.0, "macs")
