@@ -171,6 +171,20 @@ def _if_evaluated(module: nn.Module, inputs: Tensor) -> None:
         raise RuntimeError("made for training only")
 
 
+def _if_narrowed_and_training(module: nn.Module, inputs: Tensor) -> None:
+    is_narrowed = module.get_submodule("body.0").out_channels != 8
+    if module.training and is_narrowed and not inputs.is_meta:  # the check of shapes runs on the meta device
+        sys.exit(0)
+
+
+def leaves_once_it_is_narrowed() -> nn.Module:
+    return Net(before=_if_narrowed_and_training)
+
+
+def is_interrupted() -> nn.Module:
+    raise KeyboardInterrupt
+
+
 def leaves_in_forward() -> nn.Module:
     return Net(before=leaves)
 

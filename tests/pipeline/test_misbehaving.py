@@ -140,3 +140,25 @@ def test_an_endless_test_part_ends_a_finetune_with_one_line(command: Command, fo
     code, _, said = command("finetune", "own", cwd=folder)
     assert (code, said.count("\n")) == (2, 1)
     assert "test: it goes on after 2 batches, the number that its length says" in said
+
+
+@pytest.mark.parametrize("engine", ["serial", pytest.param("processes", marks=pytest.mark.slow)])
+def test_a_trial_whose_model_calls_sys_exit_fails_alone(command: Command, folder: Path, engine: str) -> None:
+    """The search goes on, and says in the end why no trial has a score."""
+    sets = (
+        "--set",
+        "model.factory=tests.misbehaving:leaves_once_it_is_narrowed",
+        "--set",
+        f"search.engine={engine}",
+    )
+    code, _, said = command("search", "run.toml", *sets, cwd=folder)
+    assert code == 2
+    assert (
+        "none of 2 trials completed, 2 of them with: model: its forward pass failed in training mode" in said
+    )
+    assert said.rstrip().endswith("SystemExit: 0")
+
+
+def test_ctrl_c_in_the_users_code_is_still_ctrl_c(command: Command, folder: Path) -> None:
+    sets = ("--set", "model.factory=tests.misbehaving:is_interrupted")
+    assert command("train", "run.toml", *sets, cwd=folder)[0] == 130
