@@ -21,7 +21,7 @@ from autoprune.usercode import entry
 
 if TYPE_CHECKING:
     from autoprune.data import UserLoaders, VisionData
-    from autoprune.pipeline import Dense, FinetuneResult, SearchResult
+    from autoprune.pipeline import Consent, Dense, FinetuneResult, SearchResult
     from autoprune.pipeline.events import Watcher
     from autoprune.settings import RunConfig
 
@@ -71,6 +71,8 @@ def resume(
     data: VisionData | UserLoaders | None = None,
     overrides: Sequence[str] = (),
     take_over: bool = False,
+    trust: bool = False,
+    config: RunConfig | str | Path | Mapping[str, Any] | None = None,
     watch: Watcher | None = None,
 ) -> SearchResult:
     """Go on with a search; model and data are needed where `search` was given them.
@@ -85,6 +87,8 @@ def resume(
         data: the same data.
         overrides: "section.key=value" of what may change: more trials, another engine.
         take_over: also run the trials again that other hosts hold; say so only where those hosts are gone.
+        trust: whether code that the study names may run although no config of this user's own named it here.
+        config: a config of your own, as `search` takes it, whose names are trusted.
         watch: called with events as the search goes on.
 
     Raises:
@@ -94,9 +98,16 @@ def resume(
     from autoprune.pipeline.events import silent
 
     url = pipeline.find_storage(study, storage)
-    dense = _stored_dense(study, url, model, data)
+    consent = _consent(trust, config)
+    dense = _stored_dense(study, url, model, data, overrides, consent)
     return pipeline.resume(
-        study, url, dense=dense, overrides=overrides, take_over=take_over, watch=watch or silent
+        study,
+        url,
+        dense=dense,
+        overrides=overrides,
+        take_over=take_over,
+        consent=consent,
+        watch=watch or silent,
     )
 
 
@@ -109,6 +120,8 @@ def finetune(
     model: nn.Module | None = None,
     data: VisionData | UserLoaders | None = None,
     overrides: Sequence[str] = (),
+    trust: bool = False,
+    config: RunConfig | str | Path | Mapping[str, Any] | None = None,
     watch: Watcher | None = None,
 ) -> FinetuneResult:
     """Retrain the best plan of a study fully, evaluate it once on the test part, and save it.
@@ -120,6 +133,8 @@ def finetune(
         model: the same dense model, where `search` was given it.
         data: the same data.
         overrides: "section.key=value" of what may change: all of [finetune].
+        trust: whether code that the study names may run although no config of this user's own named it here.
+        config: a config of your own, as `search` takes it, whose names are trusted.
         watch: called with events as the training goes on.
 
     Raises:
@@ -129,19 +144,47 @@ def finetune(
     from autoprune.pipeline.events import silent
 
     url = pipeline.find_storage(study, storage)
-    dense = _stored_dense(study, url, model, data)
-    return pipeline.finetune(study, url, trial=trial, dense=dense, overrides=overrides, watch=watch or silent)
+    consent = _consent(trust, config)
+    dense = _stored_dense(study, url, model, data, overrides, consent)
+    return pipeline.finetune(
+        study,
+        url,
+        trial=trial,
+        dense=dense,
+        overrides=overrides,
+        consent=consent,
+        watch=watch or silent,
+    )
+
+
+def _consent(trust: bool, config: RunConfig | str | Path | Mapping[str, Any] | None) -> Consent:
+    from autoprune.config import load_config
+    from autoprune.pipeline import Consent
+    from autoprune.settings import RunConfig
+
+    settings = config if config is None or isinstance(config, RunConfig) else load_config(config)
+    return Consent(trust, settings)
 
 
 def _stored_dense(
-    study: str, url: str, model: nn.Module | None, data: VisionData | UserLoaders | None
+    study: str,
+    url: str,
+    model: nn.Module | None,
+    data: VisionData | UserLoaders | None,
+    overrides: Sequence[str],
+    consent: Consent,
 ) -> Dense | None:
     """Put a caller's model and data on the device that a study's trials run on."""
-    from autoprune.pipeline.stored import on_device_of, stored_config, stored_setting
+    from autoprune.pipeline.stored import change_config, on_device_of, stored_config, stored_setting
+    from autoprune.pipeline.trust import trusted
     from autoprune.study import open_study
 
+    if model is None and data is None:
+        return None
     opened = open_study(url, study)
-    return _dense(model, data, on_device_of(stored_setting(opened), stored_config(opened)))
+    config = change_config(stored_config(opened), overrides)
+    with trusted(opened, config, consent.with_overrides(overrides)):
+        return _dense(model, data, on_device_of(stored_setting(opened), config))
 
 
 def _dense(model: nn.Module | None, data: VisionData | UserLoaders | None, config: RunConfig) -> Dense | None:

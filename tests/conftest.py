@@ -1,6 +1,6 @@
 """One thread for each of pytest's workers: with more they fight over the cores, and spin while they wait.
 
-And a disk that is full, for the tests of all that writes files.
+And a configuration folder that is not the user's own, and a disk that is full for tests of what writes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 FullDisk = Callable[[int], AbstractContextManager[None]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_configuration(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the key that studies are signed with out of the home of whoever runs the tests."""
+    os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("configuration"))
 
 
 @pytest.fixture

@@ -45,6 +45,7 @@ ARROWS = {
     "data": "userfunction usercode layout",
     "metrics": "userfunction usercode",
     "task": "metrics userfunction usercode",
+    "signature": "",
     "precision": "errors detour dtypes layout",
     "machine": "precision atomic cpu exits files",
     "fastest": "machine data task",
@@ -63,8 +64,8 @@ ARROWS = {
     "zoo": "userfunction usercode tensorfile",
     "export": "rebuild tensorfile atomic usercode",
     "report": "study latency schema",
-    "pipeline": "study engines report export zoo score sensitivity supernet parsing tracing footprint "
-    "fastest",
+    "pipeline": "signature study engines report export zoo score sensitivity supernet parsing tracing "
+    "footprint fastest",
     "config": "pipeline settings",
     "api": "config pipeline",
     "cli": "config api",

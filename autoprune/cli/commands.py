@@ -24,7 +24,7 @@ from autoprune.errors import AutopruneError, ConfigError, OutputError, shown_url
 
 if TYPE_CHECKING:
     from autoprune.cli.progress import Screen
-    from autoprune.pipeline import SearchResult
+    from autoprune.pipeline import Consent, SearchResult
 
 app = typer.Typer(
     add_completion=False,
@@ -69,6 +69,13 @@ Overrides = Annotated[
 Storage = Annotated[
     str | None,
     typer.Option("--storage", metavar="URL", help="The study's storage; default runs/STUDY.db."),
+]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Run code that was received with the study or the model.")
+]
+OwnConfig = Annotated[
+    str | None,
+    typer.Option("--config", metavar="CONFIG", help="Your own config, whose names are trusted."),
 ]
 
 
@@ -148,13 +155,22 @@ def resume(
         bool,
         typer.Option("--take-over", help="Also run the trials again that other hosts held; they are gone."),
     ] = False,
+    trust: Trust = False,
+    config: OwnConfig = None,
 ) -> None:
     """Go on with a search that was stopped or killed. Its storage has all but model and data."""
     from autoprune import pipeline
 
     url = pipeline.find_storage(study, storage)
     with _resumable(_same_command), _screen() as watch:
-        result = pipeline.resume(study, url, overrides=overrides or (), take_over=take_over, watch=watch)
+        result = pipeline.resume(
+            study,
+            url,
+            overrides=overrides or (),
+            take_over=take_over,
+            consent=_consent(trust, config),
+            watch=watch,
+        )
     _print_search(result)
 
 
@@ -198,6 +214,8 @@ def finetune(
         int | None, typer.Option("--trial", metavar="N", help="Another trial than the best one.")
     ] = None,
     overrides: Overrides = None,
+    trust: Trust = False,
+    config: OwnConfig = None,
 ) -> None:
     """Train the best plan of a study fully. It is tested once; a finetune that was stopped goes on."""
     from autoprune import pipeline
@@ -206,7 +224,14 @@ def finetune(
 
     url = pipeline.find_storage(study, storage)
     with _resumable(_same_command), _screen() as watch:
-        result = pipeline.finetune(study, url, trial=trial, overrides=overrides or (), watch=watch)
+        result = pipeline.finetune(
+            study,
+            url,
+            trial=trial,
+            overrides=overrides or (),
+            consent=_consent(trust, config),
+            watch=watch,
+        )
     console.print(finetune_table(result))
     _print_notes([f"Saved in {result.folder}. Next: {export_command(study, url, result.folder)}"])
 
@@ -251,11 +276,20 @@ def export(
     dense: Annotated[
         bool, typer.Option("--dense", help="The dense model of the study, to be timed beside the small one.")
     ] = False,
+    trust: Trust = False,
+    config: OwnConfig = None,
 ) -> None:
     """Write the small model for another runtime. What was written has to compute the same."""
     from autoprune import pipeline
 
-    report = pipeline.export(target, format_name, output=output, storage=storage, dense=dense)
+    report = pipeline.export(
+        target,
+        format_name,
+        output=output,
+        storage=storage,
+        dense=dense,
+        consent=_consent(trust, config),
+    )
     difference = f"largest difference to PyTorch {report.max_difference:.2e}"
     _print_notes([f"Wrote {report.path} ({report.format}); {difference}."])
 
@@ -283,6 +317,7 @@ def bench(
         list[str] | None,
         typer.Option("--shape", metavar="[NAME=]SIZES", help="Sizes that a file leaves free: 1x3x224x224."),
     ] = None,
+    trust: Trust = False,
 ) -> None:
     """Time exported models side by side. Each runs in its runtime; ratios are to the first."""
     from autoprune import pipeline
@@ -296,6 +331,7 @@ def bench(
         shapes=shape or (),
         tolerance=tolerance,
         limit_seconds=limit,
+        trust=trust,
     )
     console.print(bench_table(found))
     _print_notes(bench_notes(found))
@@ -346,6 +382,14 @@ def _print_search(result: SearchResult) -> None:
 def _print_notes(notes: list[str]) -> None:
     for note in notes:
         console.print(note, soft_wrap=True, highlight=False, markup=False)
+
+
+def _consent(trust: bool, config: str | None) -> Consent:
+    """Return what --trust and --config say of how far a study or a saved model is trusted."""
+    from autoprune.config import load_config
+    from autoprune.pipeline import Consent
+
+    return Consent(trust, None if config is None else load_config(config))
 
 
 def _screen() -> Screen:

@@ -104,10 +104,10 @@ def open_pt2(path: Path, setting: LatencySetting) -> OpenedFile:
             program = torch.export.load(path)
             if setting.on_cuda:
                 program = move_to_device_pass(program, setting.device)
+            module = program.module()
+            inputs, arguments = _signature(program)
     except Exception as error:  # whatever a broken archive makes the loader raise
         raise LatencyError(f"{path}: torch.export cannot load it: {reason_of(error)}") from error
-    module = program.module()
-    inputs, arguments = _signature(program)
     return OpenedFile(
         inputs,
         lambda tensors: _module_timed(module, *arguments(tensors), setting, str(path)),
@@ -153,7 +153,7 @@ def _signature(
     )
     spec = program.call_spec.in_spec
     if spec is None:
-        raise LatencyError("the archive does not say how its inputs are passed; export the model again.")
+        raise ValueError("the archive does not say how its inputs are passed; export the model again.")
     return inputs, lambda tensors: _filled(leaves, tensors, spec)
 
 

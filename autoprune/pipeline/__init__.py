@@ -20,10 +20,12 @@ from autoprune.pipeline.places import find_storage, settle
 from autoprune.pipeline.report import report
 from autoprune.pipeline.search import SearchResult, resume, search
 from autoprune.pipeline.train import TrainResult, train
+from autoprune.pipeline.trust import Consent
 
 __all__ = [
     "Bench",
     "BenchRow",
+    "Consent",
     "Dense",
     "FinetuneResult",
     "Inspection",

@@ -24,6 +24,7 @@ from autoprune.latency import LatencySetting, Measurement, Ratio, time_in_turn
 from autoprune.latency.files import FILES, FileInput, OpenedFile, open_model
 from autoprune.latency.placing import check_threads
 from autoprune.pipeline.export import load_saved, noted_architecture
+from autoprune.pipeline.trust import require_trusted_file
 from autoprune.settings import MOST, MOST_SECONDS
 from autoprune.threads import cpu_threads
 from autoprune.usercode import entry
@@ -74,6 +75,7 @@ def bench(
     shapes: Iterable[str] = (),
     tolerance: float = 0.02,
     limit_seconds: float = 10.0,
+    trust: bool = False,
 ) -> Bench:
     """Time exported models in turn, on random inputs.
 
@@ -88,9 +90,11 @@ def bench(
         tolerance: half-width of the ratios' intervals (of the time itself, for a single model) at which to
             stop, as a share.
         limit_seconds: when to stop otherwise.
+        trust: whether code in these files may run: pickled objects in .pt2 files, and architectures of saved
+            folders that this user's own config did not name.
 
     Raises:
-        ConfigError: an argument or a shape that cannot be used.
+        ConfigError: an argument or a shape that cannot be used, or a .pt2 file that is not trusted.
         CheckpointError: a folder whose model cannot be made again.
         LatencyError: a file that cannot be opened or run.
     """
@@ -111,7 +115,7 @@ def bench(
         setting = LatencySetting(device=device, threads=threads, batch=1 if batch is None else batch)
         check_threads(setting)
     with cpu_threads(threads), _in_options():
-        opened = [_open(path, setting) for path in paths]
+        opened = [_open(path, setting, trust=trust) for path in paths]
         _check_names(opened, given)
         size = _settle_batch(zip(paths, opened, strict=True), batch, given)
         timed = {
@@ -131,10 +135,10 @@ def bench(
     return Bench(tuple(rows), size, threads, device)
 
 
-def _open(path: Path, setting: LatencySetting) -> OpenedFile:
+def _open(path: Path, setting: LatencySetting, *, trust: bool) -> OpenedFile:
     if path.is_dir():
         example = torch.zeros(1, *noted_architecture(path)["input_shape"])
-        return open_model(load_saved(path), (example,), setting, str(path))
+        return open_model(load_saved(path, trust=trust), (example,), setting, str(path))
     if path.suffix not in FILES:
         raise ConfigError(
             f"{path}: cannot be timed; expected a file ending in {' or '.join(FILES)}, or a folder that "
@@ -142,6 +146,7 @@ def _open(path: Path, setting: LatencySetting) -> OpenedFile:
         )
     if not path.is_file():
         raise ConfigError(f"{path}: no such file.")
+    require_trusted_file(path, trust=trust)
     return FILES[path.suffix](path, setting)
 
 

@@ -27,6 +27,7 @@ from autoprune.pipeline.identity import WEIGHTS
 from autoprune.pipeline.nextstep import note_export
 from autoprune.pipeline.places import find_storage
 from autoprune.pipeline.stored import stored_config
+from autoprune.pipeline.trust import UNTRUSTED, Consent, require_place, trusted, trusted_architecture
 from autoprune.rungs import is_supernet_alone
 from autoprune.study import SearchStudy, open_study
 from autoprune.study.storage import study_command
@@ -45,6 +46,7 @@ def export(
     output: str | os.PathLike[str] | None = None,
     storage: str | None = None,
     dense: bool = False,
+    consent: Consent = UNTRUSTED,
 ) -> ExportReport:
     """Write the finetuned model of a study, or one that was saved, and compare it with what was saved.
 
@@ -58,46 +60,58 @@ def export(
         storage: the study's, where it is not in runs/.
         dense: write the dense model of the study in place of the finetuned one, as "onnx" or "pt2", by
             default into the study's output folder.
+        consent: how far the study or the saved model is trusted.
 
     Raises:
         ExportError: an unknown format, nothing to export yet, or outputs that differ.
-        CheckpointError: the saved model cannot be loaded.
+        CheckpointError: the saved model cannot be loaded, or names code that is not trusted.
+        StudyError: the study names code or places that are not trusted.
         ConfigError: model or data of the dense model are not where the study's config names them.
     """
     formats = (*EXPORTERS, FOLDER_FORMAT)
     if format_name not in formats:
         raise ExportError(unknown("--format", format_name, formats))
     if dense:
-        return _export_dense(str(target), format_name, output, storage)
+        return _export_dense(str(target), format_name, output, storage, consent)
     study = None if Path(target).is_dir() else open_study(find_storage(str(target), storage), str(target))
-    folder = Path(target) if study is None else _saved_folder(study)
-    report = _export_saved(folder, format_name, output)
+    if study is None:
+        folder = Path(target)
+    else:
+        folder = _saved_folder(study, consent, is_written=output is None)
+    report = _export_saved(folder, format_name, output, trust=consent.trust)
     if study is not None:
         note_export(study, folder, report.path)
     return report
 
 
-def _export_saved(folder: Path, format_name: str, output: str | os.PathLike[str] | None) -> ExportReport:
-    small = load_saved(folder)
+def _export_saved(
+    folder: Path, format_name: str, output: str | os.PathLike[str] | None, *, trust: bool
+) -> ExportReport:
+    small = load_saved(folder, trust=trust)
     if format_name == FOLDER_FORMAT:
-        return _export_folder(small, folder, Path(output) if output is not None else folder)
+        where = Path(output) if output is not None else folder
+        return _export_folder(small, folder, where, trust=trust)
     path = Path(output) if output is not None else folder / f"model.{format_name}"
     shape = noted_architecture(folder)["input_shape"]
     return export_model(small, path, format=format_name, example_inputs=torch.zeros(1, *shape))
 
 
-def load_saved(folder: str | os.PathLike[str]) -> nn.Module:
+def load_saved(folder: str | os.PathLike[str], *, trust: bool = False) -> nn.Module:
     """Load a model that `finetune` saved; the recipe names its architecture.
 
+    Args:
+        folder: what `finetune` wrote, here or elsewhere.
+        trust: whether an architecture that is code is made although this user's own config did not name it.
+
     Raises:
-        CheckpointError: the folder holds no such model, or a script saved it without naming its architecture.
+        CheckpointError: the folder holds no such model, or a script saved it without naming its architecture,
+            or the architecture is code that is not trusted.
     """
-    return load_pruned(folder, lambda: _architecture(folder))
-
-
-def _architecture(folder: str | os.PathLike[str]) -> nn.Module:
-    noted = noted_architecture(folder)
-    return make_model(noted["name"], noted["classes"], noted["input_shape"][0])
+    noted, own = noted_architecture(folder), read_recipe(folder).extra.get("own")
+    with trusted_architecture(folder, noted["name"], own, trust=trust):
+        return load_pruned(
+            folder, lambda: make_model(noted["name"], noted["classes"], noted["input_shape"][0])
+        )
 
 
 def noted_architecture(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -116,30 +130,40 @@ def noted_architecture(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _export_dense(
-    study: str, format_name: str, output: str | os.PathLike[str] | None, storage: str | None
+    study: str,
+    format_name: str,
+    output: str | os.PathLike[str] | None,
+    storage: str | None,
+    consent: Consent,
 ) -> ExportReport:
     if format_name == FOLDER_FORMAT or Path(study).is_dir():
         what = f"--format {FOLDER_FORMAT}" if format_name == FOLDER_FORMAT else f"{study} is a folder"
         raise ExportError(f"--dense: {what}; name a study, and one of {', '.join(EXPORTERS)}.")
     opened = open_study(find_storage(study, storage), study)
     config = stored_config(opened)
-    dense = load_dense(config)
+    path = Path(output or Path(str(config.output.folder)) / f"dense.{format_name}")
+    if output is None:
+        require_place(opened, "--output", path, consent)
+    with trusted(opened, config, consent):
+        dense = load_dense(config)
     if weights_hash(dense.model) != opened.identity[WEIGHTS]:
         raise ExportError(
             f"{study}: {config.model.checkpoint or 'the model'} does not hold the weights that the search "
             "began with; restore them."
         )
-    path = Path(output or Path(str(config.output.folder)) / f"dense.{format_name}")
     return export_model(dense.model, path, format=format_name, example_inputs=dense.example_inputs)
 
 
-def _saved_folder(study: SearchStudy) -> Path:
+def _saved_folder(study: SearchStudy, consent: Consent, *, is_written: bool) -> Path:
+    """Return the folder of a study's saved model, which must be this user's if it is written."""
     config = stored_config(study)
     folder = saved_folder(study, config)
     if is_supernet_alone(config.score.rungs) and (not folder.is_dir() or is_untrained(study, folder)):
-        return finetune(study.name, study.url, overrides=["finetune.epochs=0"]).folder
+        return finetune(study.name, study.url, overrides=["finetune.epochs=0"], consent=consent).folder
     if not folder.is_dir():
         raise ExportError(f"{study.name}: {_nothing_yet(study, folder.parent)}")
+    if is_written:
+        require_place(study, "--output", folder, consent)
     return folder
 
 
@@ -153,12 +177,12 @@ def _nothing_yet(study: SearchStudy, folder: Path) -> str:
     return f"nothing in {folder / BEST} yet. Finetuned so far: {names}; export one with `{command}`."
 
 
-def _export_folder(small: nn.Module, folder: Path, output: Path) -> ExportReport:
+def _export_folder(small: nn.Module, folder: Path, output: Path, *, trust: bool) -> ExportReport:
     """Write weights and recipe once more, load them, and compare every tensor with what was saved."""
     recipe = read_recipe(folder)
     if output.resolve() != folder.resolve():
         save_pruned(small, recipe.plan, output, extra=recipe.extra)
-    loaded, saved = load_saved(output).state_dict(), small.state_dict()
+    loaded, saved = load_saved(output, trust=trust).state_dict(), small.state_dict()
     differences = [
         float((loaded[name].double() - leaf.double()).abs().max())
         for name, leaf in saved.items()

@@ -41,6 +41,14 @@ from autoprune.pipeline.stored import (
 )
 from autoprune.pipeline.supernet import known_supernet
 from autoprune.pipeline.train import naming_learning_rate, schedule_of, tell_epochs
+from autoprune.pipeline.trust import (
+    UNTRUSTED,
+    Consent,
+    keep_consent,
+    require_places,
+    signed_architecture,
+    trusted,
+)
 from autoprune.precision import Setting
 from autoprune.rebuild import rebuild
 from autoprune.score import calibrate
@@ -58,6 +66,7 @@ def finetune(
     trial: int | None = None,
     dense: Dense | None = None,
     overrides: Sequence[str] = (),
+    consent: Consent = UNTRUSTED,
     watch: Watcher = silent,
 ) -> FinetuneResult:
     """Retrain the best plan of a study, evaluate it once on the test part and save it.
@@ -71,19 +80,37 @@ def finetune(
         trial: the number of another one to retrain in the best one's place; it has a folder of its own.
         dense: the model and data that `search` was given, where it was given any.
         overrides: "section.key=value"; all of [finetune], and the keys that `resume` takes.
+        consent: how far the study is trusted.
         watch: told how it goes on.
 
     Raises:
         StudyError: no trial has completed, or not the one that was named; or model or data are not those of
-            the study; or its trials run on a device that is not here.
+            the study; or its trials run on a device that is not here; or it names code or places that are not
+            trusted.
         TrialError: the training diverged.
     """
     opened = open_study(storage, study)
     config = change_config(stored_config(opened), overrides)
+    consent = consent.with_overrides(overrides)
+    with trusted(opened, config, consent):
+        require_places(opened, config, consent)
+        return _finetune(opened, config, trial, dense, consent, watch)
+
+
+def _finetune(
+    opened: SearchStudy,
+    config: RunConfig,
+    trial: int | None,
+    dense: Dense | None,
+    consent: Consent,
+    watch: Watcher,
+) -> FinetuneResult:
+    """Finetune the best trial, or the one of that number, once the study's config is trusted."""
     record = opened.best() if trial is None else _complete(opened, trial)
+    name = BEST if trial is None else trial_folder(trial)
     folder = Path(str(config.output.folder))
     check_writable(folder, "output.folder")
-    name = BEST if trial is None else trial_folder(trial)
+    keep_consent(opened, config, consent)
     identity = _identity(record, config, folder)
     known = find_result(opened, name, identity)
     if known is not None:
@@ -96,7 +123,7 @@ def finetune(
     state = folder / f"finetune-trial-{record.number}.training"
     with threads_of(config.search.engine, setting):
         result = FinetuneResult(
-            study=study,
+            study=opened.name,
             folder=folder / name,
             trial=record.number,
             cost=cut.cost,
@@ -106,7 +133,8 @@ def finetune(
             dense_val_score=float(opened.fact("dense_score")),
             dense_test_score=_on_test(copy.deepcopy(dense.model), dense, setting),
         )
-    save_pruned(cut.small.cpu(), cut.plan, result.folder, extra=_extra(result, config, dense))
+    extra = {**_extra(result, config, dense), **signed_architecture(opened, config, consent)}
+    save_pruned(cut.small.cpu(), cut.plan, result.folder, extra=extra)
     record_result(opened, result, identity)
     if config.finetune.epochs:  # else a state that is there is of another finetune, which was stopped
         state.unlink(missing_ok=True)

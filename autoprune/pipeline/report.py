@@ -17,6 +17,7 @@ from autoprune.pipeline.finetuned import FinetuneResult, known_results
 from autoprune.pipeline.nextstep import next_step
 from autoprune.pipeline.places import check_writable
 from autoprune.pipeline.stored import stored_config
+from autoprune.pipeline.trust import UNTRUSTED, require_place
 from autoprune.report import StudySummary, plot_stairs, plot_study, summarise
 from autoprune.report.pictures import format_of
 from autoprune.study import SearchStudy, open_study
@@ -52,7 +53,7 @@ def report(study: str, storage: str, output: str | os.PathLike[str] | None = Non
             the search. Stairs are drawn beside it, in stairs.png.
 
     Raises:
-        StudyError: there is no such study.
+        StudyError: there is no such study, or it names an output folder that is not this user's.
         ConfigError: the folder of the pictures cannot be written, or `output` has another suffix.
     """
     suffix = ".png" if output is None else f".{format_of(output)}"
@@ -61,9 +62,11 @@ def report(study: str, storage: str, output: str | os.PathLike[str] | None = Non
     measured = _stairs(opened)
     if not summary.ranked() and measured is None:
         return Report(summary, None, None, (), "")
-    path = (
-        Path(output) if output is not None else Path(str(stored_config(opened).output.folder)) / "report.png"
-    )
+    if output is not None:
+        path = Path(output)
+    else:
+        path = Path(str(stored_config(opened).output.folder)) / "report.png"
+        require_place(opened, "--output", path, UNTRUSTED)
     check_writable(path.parent, "--output" if output is not None else "output.folder")
     return Report(
         summary,

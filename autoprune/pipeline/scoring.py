@@ -28,6 +28,7 @@ from autoprune.settings import MOST, RunConfig, ScoreSettings
 from autoprune.supernet import with_model
 from autoprune.tracing import trace
 from autoprune.train import Schedule
+from autoprune.userfunction import Imports, current_imports, importing
 from autoprune.zoo import checkpoint_hash, load_checkpoint
 
 _FINETUNE = re.compile(r"([0-9]{1,7}) +(step|epoch)s?")
@@ -125,6 +126,7 @@ class ScorerFactory:
         dense: model and data, where no names stand for them.
         supernet: the file of weights that candidates are cut from, if not the dense model's.
         parts: what `identify_parts` gave in the search: on another host a path may lead to other files.
+        imports: where the functions that the config names are imported from.
     """
 
     config: RunConfig
@@ -133,6 +135,7 @@ class ScorerFactory:
     dense: Dense | None = None
     supernet: Path | None = None
     parts: Mapping[str, str] = field(default_factory=dict)
+    imports: Imports = field(default_factory=current_imports)
 
     def __call__(self) -> FinetuneScore:
         """Load data and model (unless they travelled along), trace, and build the score.
@@ -140,7 +143,8 @@ class ScorerFactory:
         Raises:
             StudyError: a part is not the search's.
         """
-        dense = self.dense or load_dense(self.config)
+        with importing(self.imports):
+            dense = self.dense or load_dense(self.config)
         prunable = trace(dense.model, dense.example_inputs, frozen=self.config.model.frozen)
         found = identify_parts(dense, prunable, self.supernet)
         differs = [name for name, fingerprint in self.parts.items() if found.get(name) != fingerprint]

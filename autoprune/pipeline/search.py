@@ -73,6 +73,7 @@ from autoprune.pipeline.stored import (
 )
 from autoprune.pipeline.supernet import prepare_supernet
 from autoprune.pipeline.train import clear_finished, measure_setting, train_dense
+from autoprune.pipeline.trust import UNTRUSTED, Consent, keep_consent, require_places, trusted, vouch
 from autoprune.pipeline.warm_starts import choose_warm_starts, enqueue_missing
 from autoprune.precision import Setting
 from autoprune.report import StudySummary, summarise
@@ -173,6 +174,7 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
             chosen=chosen,
             objectives=(SCORE, *objective_costs(config.search)),
         )
+    vouch(study, config)
     return _run(study, config, dense, problem, watch)
 
 
@@ -184,6 +186,7 @@ def resume(
     dense: Dense | None = None,
     overrides: Sequence[str] = (),
     take_over: bool = False,
+    consent: Consent = UNTRUSTED,
     watch: Watcher = silent,
 ) -> SearchResult:
     """Go on with a search, from what its storage holds.
@@ -197,15 +200,34 @@ def resume(
         dense: the model and data that `search` was given, where it was given any.
         overrides: "section.key=value" of what may change: more trials, another engine, a moved file.
         take_over: also run the trials again that other hosts hold; say so only where those hosts are gone.
+        consent: how far the study is trusted.
         watch: told how it goes on.
 
     Raises:
         StudyError: there is no such study, or model, data or space are not those that it was made for, or its
-            trials run on a device that is not here.
+            trials run on a device that is not here, or it names code or places that are not trusted.
         AutopruneError: what the config names cannot be used any more.
     """
     opened = open_study(storage, study)
     config = change_config(stored_config(opened), overrides)
+    consent = consent.with_overrides(overrides)
+    with trusted(opened, config, consent):
+        require_places(opened, config, consent)
+        return _go_on(opened, config, dense, overrides, consent, take_over=take_over, watch=watch)
+
+
+def _go_on(
+    opened: SearchStudy,
+    config: RunConfig,
+    dense: Dense | None,
+    overrides: Sequence[str],
+    consent: Consent,
+    *,
+    take_over: bool,
+    watch: Watcher,
+) -> SearchResult:
+    """Run the trials that a study lacks, once its config is trusted."""
+    study = opened.name
     running = on_device_of(stored_setting(opened), config)
     known = opened.chosen.get("latency") is not None or not asks_for_latency(config)
     check_names(running, measured=known)
@@ -214,6 +236,7 @@ def resume(
     dense = dense or load_dense(running)
     problem = pose(dense, running, stored_tables(opened, running))
     opened.require(identify(dense, problem, running))
+    keep_consent(opened, config, consent)
     if overrides:
         opened.store_config(dataclasses.asdict(config))
         tell_idle(config, watch, only=[override.partition("=")[0].strip() for override in overrides])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from collections.abc import Callable
@@ -16,13 +17,16 @@ from autoprune.export import export, save_pruned
 from autoprune.graph.plan import Plan
 from autoprune.latency import LatencySetting
 from autoprune.latency.files import FILES
-from autoprune.pipeline import bench
 from autoprune.pipeline.bench import _RUNTIMES
+from autoprune.pipeline.bench import bench as bench_files
 from autoprune.threads import usable_cores
 from autoprune.zoo import make_model
 from tests.latency.nets import TWO_INPUTS, TwoInputs
 
 IMAGES = torch.zeros(1, 3, 16, 16)
+
+bench = functools.partial(bench_files, trust=True)
+"""The .pt2 files here are the tests' own."""
 
 
 class Resizable(nn.Module):
@@ -105,7 +109,7 @@ def test_the_batch_of_a_shape_is_that_of_every_model(folder: Path, monkeypatch: 
         drawn.append(shape)
         return torch.zeros(shape, dtype=dtype)
 
-    monkeypatch.setattr(sys.modules[bench.__module__], "_random", noted)
+    monkeypatch.setattr(sys.modules[bench_files.__module__], "_random", noted)
     models = [folder / "sizes.pt2", folder / "small.onnx"]
     assert bench_input(models[0]) == "images" != bench_input(models[1])
     found = bench(models, shapes=["images=8x3x20x24"], tolerance=0.9, limit_seconds=1)
