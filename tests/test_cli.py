@@ -298,7 +298,9 @@ def test_what_is_not_there_is_refused(command: Command, tmp_path: Path) -> None:
     )
     assert_refused(command("bench", "nothing.onnx", cwd=tmp_path), "nothing.onnx: no such file")
     (tmp_path / "broken.pt2").write_text("no model")
-    assert_refused(command("bench", "broken.pt2", cwd=tmp_path), "broken.pt2: torch.export cannot load it")
+    assert_refused(
+        command("bench", "broken.pt2", "--trust", cwd=tmp_path), "broken.pt2: torch.export cannot load it"
+    )
 
 
 def test_a_locked_storage_and_a_file_that_is_none_are_refused(
@@ -479,7 +481,10 @@ def test_the_main_job_from_search_to_export(command: Command, workplace: Path, w
     assert sum(parameter.numel() for parameter in small.parameters()) == best.params
     assert small(torch.zeros(5, 1, 8, 8)).shape == (5, 10)
 
-    models, quick = ("dense.onnx", "small.onnx", "small.pt2", "small"), ("--tolerance", "0.9", "--limit", "1")
+    models, quick = (
+        ("dense.onnx", "small.onnx", "small.pt2", "small"),
+        ("--tolerance", "0.9", "--limit", "1", "--trust"),
+    )
     code, out, err = command("bench", *models, "--batch", "2", *quick, cwd=workplace)
     assert code == 0, err
     assert all(model in out for model in models)

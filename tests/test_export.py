@@ -292,7 +292,9 @@ def test_files_that_are_missing_damaged_or_too_new(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"recipe.json: not a recipe of a pruned model"):
         load_pruned(tmp_path, Net)
     with_recipe(tensors={"conv.weight": [4]})
-    with pytest.raises(CheckpointError, match=r"recipe.json: is damaged \(TypeError"):
+    with pytest.raises(
+        CheckpointError, match=r"tensors\.conv\.weight: got \[4\], expected a list of shape, "
+    ):
         load_pruned(tmp_path, Net)
     with_recipe(
         tensors={**values["tensors"], "conv.weight": [[2, 3, 3, 3], *values["tensors"]["conv.weight"][1:]]}

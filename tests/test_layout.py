@@ -62,7 +62,7 @@ ARROWS = {
     "engines": "study samplers space cost threads exits",
     "tensorfile": "errors",
     "zoo": "userfunction usercode tensorfile",
-    "export": "rebuild tensorfile atomic usercode",
+    "export": "rebuild tensorfile atomic usercode files schema",
     "report": "study latency schema",
     "pipeline": "signature study engines report export zoo score sensitivity supernet parsing tracing "
     "footprint fastest",

@@ -13,17 +13,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoprune.errors import CheckpointError, PlanError, summary_of
+from autoprune.export.recipefile import DTYPES, FORMAT, VERSION, RecipeFile
 from autoprune.graph.capture import ExampleInputs
 from autoprune.graph.example import example_of
 from autoprune.graph.patches import Patch, read_patches
 from autoprune.graph.plan import Plan
-
-FORMAT = "autoprune-pruned"
-VERSION = 1
 
 _LAYOUTS: Mapping[str, torch.memory_format] = {
     "contiguous": torch.contiguous_format,
@@ -135,38 +133,21 @@ def to_json(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def from_json(values: Any, where: str) -> Recipe:
-    """Read a recipe from JSON values.
-
-    Args:
-        values: what the JSON file holds.
-        where: the file, which opens every message.
-
-    Raises:
-        CheckpointError: another file, a newer version, or parts that are missing or malformed.
-    """
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise CheckpointError(f'{where}: not a recipe of a pruned model (its "format" is not "{FORMAT}").')
-    version = values.get("version")
-    if not isinstance(version, int) or version > VERSION:
-        raise CheckpointError(
-            f"{where}: has format version {version}, this autoprune reads up to {VERSION}; update autoprune."
-        )
-    try:
-        recipe = Recipe(
-            tensors={name: _leaf(*parts) for name, parts in values["tensors"].items()},
-            ties=dict(values["ties"]),
-            patches=tuple(Patch(*parts) for parts in values["patches"]),
-            plan=Plan(values["keep"]),
-            inputs=values["inputs"],
-            extra=dict(values["extra"]),
-            digest=str(values["digest"]),
-        )
-        if not set(recipe.ties.values()) <= set(recipe.tensors):
-            raise ValueError("a tie to a tensor that is not stored")
-        return recipe
-    except (KeyError, TypeError, ValueError, AttributeError, PlanError) as error:
-        raise CheckpointError(f"{where}: is damaged ({summary_of(error)}); save the model again.") from error
+def from_file(values: RecipeFile) -> Recipe:
+    """Return the recipe that a file holds."""
+    inputs = values.model_dump(include={"inputs"})["inputs"]
+    return Recipe(
+        tensors={
+            name: Leaf(tuple(leaf.shape), leaf.dtype, leaf.kind, leaf.requires_grad, leaf.layout)
+            for name, leaf in values.tensors.items()
+        },
+        ties=dict(values.ties),
+        patches=tuple(Patch(each.module, each.attribute, each.value) for each in values.patches),
+        plan=Plan({name: np.array(index, dtype=np.int64) for name, index in values.keep.items()}),
+        inputs=inputs,
+        extra=dict(values.extra),
+        digest=values.digest,
+    )
 
 
 def example_from(recipe: Recipe) -> ExampleInputs | None:
@@ -174,12 +155,6 @@ def example_from(recipe: Recipe) -> ExampleInputs | None:
     if isinstance(recipe.inputs, dict):
         return {name: _zeros(value) for name, value in recipe.inputs.items()}
     return None if recipe.inputs is None else tuple(_zeros(value) for value in recipe.inputs)
-
-
-def _leaf(shape: list[int], dtype: str, kind: str, requires_grad: bool, layout: str) -> Leaf:
-    if layout not in _LAYOUTS or kind not in ("parameter", "buffer"):
-        raise ValueError(f"{kind} of layout {layout}")
-    return Leaf(tuple(int(size) for size in shape), str(dtype), kind, bool(requires_grad), layout)
 
 
 def _layout(tensor: Tensor) -> str:
@@ -208,5 +183,5 @@ def _describe_input(value: object) -> Any:
 
 def _zeros(value: Any) -> Any:
     if isinstance(value, dict):
-        return torch.zeros(value["shape"], dtype=getattr(torch, value["dtype"]))
+        return torch.zeros(value["shape"], dtype=DTYPES[value["dtype"]])
     return value

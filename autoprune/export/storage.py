@@ -13,26 +13,30 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from autoprune.atomic import replacing
 from autoprune.errors import CheckpointError, ExportError, PlanError, reason_of
-from autoprune.export.recipe import Leaf, Recipe, describe, example_from, from_json, named_leaves, to_json
+from autoprune.export.recipe import Leaf, Recipe, describe, example_from, from_file, named_leaves, to_json
+from autoprune.export.recipefile import DTYPES, read_values
+from autoprune.files import open_regular
 from autoprune.graph.example import note_example
-from autoprune.graph.patches import apply_patches
+from autoprune.graph.patches import apply_patches, require_written
 from autoprune.graph.plan import Plan
 from autoprune.tensorfile import write_tensors
 from autoprune.usercode import call_user, entry, guarded
 
 WEIGHTS, RECIPE = "model.safetensors", "recipe.json"
 _PREVIOUS = "model.safetensors.previous"
+_GROUP_SUFFIX = re.compile(r"(:in)?(:\d+)?$")
+"""What `ChannelGroup.name` may have behind the name of a layer."""
 
 
 @entry(ExportError, small=nn.Module, plan=Plan, folder=(str, os.PathLike))
@@ -59,7 +63,8 @@ def save_pruned(
         # The recipe's digest says which tensors are its own, so its rename, the last of all, decides.
         with replacing(folder / RECIPE) as recipe_part, replacing(folder / WEIGHTS) as weights_part:
             _write_tensors(small, weights_part)
-            text = json.dumps(to_json(replace(recipe, digest=_digest(weights_part))), indent=1)
+            values = to_json(replace(recipe, digest=_digest(weights_part)))
+            text = json.dumps(values, indent=1, allow_nan=False)
             recipe_part.write_text(text, encoding="utf-8")
             _set_aside(folder)
         (folder / _PREVIOUS).unlink(missing_ok=True)
@@ -98,14 +103,12 @@ def load_pruned(folder: str | os.PathLike[str], make_model: Callable[[], nn.Modu
         )
     with guarded(f"{folder}: the architecture of make_model does not take the weights", CheckpointError):
         _check_architecture(model, recipe, f"{folder}")
+        _check_numbers(model, recipe, folder / RECIPE)
         for name, leaf in recipe.tensors.items():
             _put(model, name, _as_leaf(tensors[name], leaf, _device_of(model, name)))
         for name, first in recipe.ties.items():
             _put(model, name, _get(model, first))
-    try:
-        apply_patches(model, recipe.patches)
-    except PlanError as error:
-        raise CheckpointError(f"{folder}: {error}") from error
+    apply_patches(model, recipe.patches)
     example = example_from(recipe)
     if example is not None:
         note_example(model, example)
@@ -118,16 +121,7 @@ def read_recipe(folder: str | os.PathLike[str]) -> Recipe:
     Raises:
         CheckpointError: the file is missing, damaged or of a newer version.
     """
-    path = Path(folder) / RECIPE
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be read ({error.strerror}); give the folder that save_pruned wrote."
-        ) from error
-    except ValueError as error:
-        raise CheckpointError(f"{path}: is no JSON ({error}); save the model again.") from error
-    return from_json(values, str(path))
+    return from_file(read_values(Path(folder) / RECIPE))
 
 
 def _write_tensors(model: nn.Module, path: Path) -> None:
@@ -154,8 +148,8 @@ def _set_aside(folder: Path) -> None:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # it has readinto
 
 
 def _read_tensors(folder: Path, recipe: Recipe) -> dict[str, Tensor]:
@@ -168,7 +162,7 @@ def _read_tensors(folder: Path, recipe: Recipe) -> dict[str, Tensor]:
     try:
         intact = next((file for file in found if _digest(file) == recipe.digest), None)
         tensors = {} if intact is None else safetensors.torch.load_file(intact)
-    except (OSError, safetensors.SafetensorError) as error:
+    except Exception as error:  # whatever a damaged header makes the reader raise
         raise CheckpointError(f"{path}: cannot be read ({reason_of(error)}); {advice}") from error
     if intact is None or set(tensors) != set(recipe.tensors):
         raise CheckpointError(f"{path}: is damaged, or not the file that {RECIPE} was written with; {advice}")
@@ -177,6 +171,10 @@ def _read_tensors(folder: Path, recipe: Recipe) -> dict[str, Tensor]:
             raise CheckpointError(
                 f"{folder}: {name} has shape {list(leaf.shape)} in {RECIPE}, {list(tensors[name].shape)} in "
                 f"{path.name}; {advice}"
+            )
+        if tensors[name].dtype != DTYPES[leaf.dtype]:
+            raise CheckpointError(
+                f"{folder}: {name} is {leaf.dtype} in {RECIPE}, {tensors[name].dtype} in the other; {advice}"
             )
     return tensors
 
@@ -200,6 +198,10 @@ def _check_architecture(model: nn.Module, recipe: Recipe, where: str) -> None:
                 f"{where}: {name} is stored with shape {list(leaf.shape)}, "
                 f"the model's has {list(shape)}; {hint}"
             )
+        if _kind_of(DTYPES[leaf.dtype]) != _kind_of(dense[name].dtype):
+            raise CheckpointError(
+                f"{where}: {name} is stored as {leaf.dtype}, the model's is {dense[name].dtype}; {hint}"
+            )
         if isinstance(dense[name], nn.Parameter) != (leaf.kind == "parameter"):
             raise CheckpointError(
                 f"{where}: {name} is stored as a {leaf.kind}, in the model it is none; {hint}"
@@ -207,6 +209,29 @@ def _check_architecture(model: nn.Module, recipe: Recipe, where: str) -> None:
     for name, tensor in dense.items():
         if name not in stored:
             raise CheckpointError(f"{where}: stores no {name}, the model's has {list(tensor.shape)}; {hint}")
+
+
+def _kind_of(dtype: torch.dtype) -> tuple[bool, bool]:
+    """Return whether numbers of a type are floating and whether they are complex: formats may differ else."""
+    return dtype.is_floating_point, dtype.is_complex
+
+
+def _check_numbers(model: nn.Module, recipe: Recipe, path: Path) -> None:
+    """Compare the patches and the keep indices with the architecture and the shapes that are stored."""
+    tensors = {**recipe.tensors, **{name: recipe.tensors[first] for name, first in recipe.ties.items()}}
+    try:
+        require_written(model, recipe.patches, {name: leaf.shape for name, leaf in tensors.items()})
+    except PlanError as error:
+        raise CheckpointError(f"{path}: patches: {error}") from error
+    dense = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    for name, index in recipe.plan.items():
+        layer = _GROUP_SUFFIX.sub("", name)
+        sizes = [
+            size for leaf, t in dense if leaf == layer or leaf.startswith(f"{layer}.") for size in t.shape
+        ]
+        if int(index[-1]) >= max(sizes, default=0):
+            problem = f"{layer} has no channel {index[-1]}" if sizes else "the model has no such layer"
+            raise CheckpointError(f"{path}: keep.{name}: {problem}; save the model again.")
 
 
 def _as_leaf(tensor: Tensor, leaf: Leaf, device: torch.device) -> Tensor:

@@ -117,9 +117,92 @@ def apply_patches(model: nn.Module, patches: Iterable[Patch]) -> None:
         model.__dict__[_UNTABLED] = tuple(untabled)
 
 
+def require_written(
+    model: nn.Module, patches: Iterable[Patch], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Refuse patches that no rebuild of `model` writes.
+
+    A tabled number has to be the one that follows from the shapes. It may be left out if that is the dense
+    one. Any other number belongs to a module's own code (see `Follower`), is an integer and does not grow.
+
+    Args:
+        model: with its dense numbers and tensors.
+        patches: all those of the small model.
+        shapes: of all parameters and buffers of the small model, by full name.
+
+    Raises:
+        PlanError: naming the first patch that is wrong.
+    """
+    given: dict[tuple[str, str], Patch] = {}
+    for patch in patches:
+        if given.setdefault((patch.module, patch.attribute), patch) is not patch:
+            raise PlanError(f"{_named(patch)}: given twice.")
+    for path, module in model.named_modules():
+        for attribute, value in _written_numbers(path, module, shapes).items():
+            dense = Patch(path, attribute, getattr(module, attribute))
+            patch = given.pop((path, attribute), dense)
+            if repr(_plain(patch.value)) != repr(_plain(value)):
+                raise PlanError(
+                    f"{_named(patch)}: expected {_plain(value)!r}, which follows from the tensors."
+                )
+    for patch in given.values():
+        module, attribute, value = _checked(model, patch)
+        if not (_is_own(module, attribute) and _shrinks(getattr(module, attribute), value)):
+            raise PlanError(f"{_named(patch)}: no rebuild writes it; {_dense_value(module, attribute)}.")
+
+
+def _written_numbers(
+    path: str, module: nn.Module, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, object]:
+    """Return what a rebuild makes of the tabled numbers of a module whose tensors get these shapes."""
+    prefix = f"{path}." if path else ""
+    tensors = [
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    ]
+    own = {
+        name: tuple(tensor.shape)
+        for name, tensor in tensors
+        if "." not in name or name.startswith("parametrizations.")
+    }
+    small = {name: shapes.get(prefix + name, shape) for name, shape in own.items()}
+    numbers = {name: getattr(module, name) for name in rules_of(type(module)) if hasattr(module, name)}
+    return numbers if small == own else {**numbers, **patches_for(module, small)}
+
+
+def _is_own(module: nn.Module, attribute: str) -> bool:
+    """Return whether a number is one of the module's own code: strides and paddings are torch's."""
+    if isinstance(module, nn.Unflatten):
+        return attribute == "unflattened_size"
+    bases = [base for base in type(module).__mro__[:-1] if base.__module__.startswith("torch.nn.")]
+    theirs = {name for base in bases for name in (*getattr(base, "__constants__", ()), *base.__annotations__)}
+    return type(module) not in bases and attribute not in theirs
+
+
+def _shrinks(dense: object, value: object) -> bool:
+    """Return whether every number is an integer of at least 1 and at most what it was."""
+    if isinstance(dense, tuple | list) and isinstance(value, tuple | list):
+        return len(dense) == len(value) and all(map(_shrinks, dense, value))
+    are_integers = type(dense) is int and type(value) is int
+    return are_integers and (value == dense or 1 <= value < dense)  # type: ignore[operator]  # both are int
+
+
+def _dense_value(module: nn.Module, attribute: str) -> str:
+    return f"{type(module).__name__} has {_plain(getattr(module, attribute))!r}"
+
+
+def _plain(value: object) -> object:
+    """Return a value as JSON gives it: tuples are lists."""
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _named(patch: Patch) -> str:
+    return f"Patch {patch.module or '(model)'}.{patch.attribute} = {patch.value!r}"
+
+
 def _checked(model: nn.Module, patch: Patch) -> tuple[nn.Module, str, object]:
     """Find the patched module and bring the value into its form."""
-    where = f"Patch {patch.module or '(model)'}.{patch.attribute} = {patch.value!r}"
+    where = _named(patch)
     try:
         module = model.get_submodule(patch.module)
     except AttributeError:

@@ -137,7 +137,7 @@ def bench(
 
 def _open(path: Path, setting: LatencySetting, *, trust: bool) -> OpenedFile:
     if path.is_dir():
-        example = torch.zeros(1, *noted_architecture(path)["input_shape"])
+        example = torch.zeros(1, *noted_architecture(path).input_shape)
         return open_model(load_saved(path, trust=trust), (example,), setting, str(path))
     if path.suffix not in FILES:
         raise ConfigError(

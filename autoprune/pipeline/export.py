@@ -17,9 +17,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.errors import CheckpointError, ExportError, unknown
-from autoprune.export import EXPORTERS, ExportReport, load_pruned, read_recipe, save_pruned
+from autoprune.errors import CheckpointError, ConfigError, ExportError, unknown
+from autoprune.export import EXPORTERS, ExportReport, Recipe, load_pruned, read_recipe, save_pruned
 from autoprune.export import export as export_model
+from autoprune.export.recipefile import Architecture, read_architecture
+from autoprune.export.storage import RECIPE
 from autoprune.pipeline.dense import load_dense
 from autoprune.pipeline.finetune import finetune
 from autoprune.pipeline.finetuned import BEST, is_untrained, saved_folder, saved_trials
@@ -32,7 +34,7 @@ from autoprune.rungs import is_supernet_alone
 from autoprune.study import SearchStudy, open_study
 from autoprune.study.storage import study_command
 from autoprune.train import weights_hash
-from autoprune.usercode import entry
+from autoprune.usercode import entry, guarded
 from autoprune.zoo import make_model
 
 FOLDER_FORMAT = "safetensors"
@@ -74,10 +76,7 @@ def export(
     if dense:
         return _export_dense(str(target), format_name, output, storage, consent)
     study = None if Path(target).is_dir() else open_study(find_storage(str(target), storage), str(target))
-    if study is None:
-        folder = Path(target)
-    else:
-        folder = _saved_folder(study, consent, is_written=output is None)
+    folder = Path(target) if study is None else _saved_folder(study, consent, is_written=output is None)
     report = _export_saved(folder, format_name, output, trust=consent.trust)
     if study is not None:
         note_export(study, folder, report.path)
@@ -92,7 +91,7 @@ def _export_saved(
         where = Path(output) if output is not None else folder
         return _export_folder(small, folder, where, trust=trust)
     path = Path(output) if output is not None else folder / f"model.{format_name}"
-    shape = noted_architecture(folder)["input_shape"]
+    shape = noted_architecture(folder).input_shape
     return export_model(small, path, format=format_name, example_inputs=torch.zeros(1, *shape))
 
 
@@ -107,26 +106,56 @@ def load_saved(folder: str | os.PathLike[str], *, trust: bool = False) -> nn.Mod
         CheckpointError: the folder holds no such model, or a script saved it without naming its architecture,
             or the architecture is code that is not trusted.
     """
-    noted, own = noted_architecture(folder), read_recipe(folder).extra.get("own")
-    with trusted_architecture(folder, noted["name"], own, trust=trust):
-        return load_pruned(
-            folder, lambda: make_model(noted["name"], noted["classes"], noted["input_shape"][0])
-        )
+    noted, recipe = noted_architecture(folder), read_recipe(folder)
+    if ":" not in noted.name:
+        _require_head(noted, recipe, Path(folder) / RECIPE)
+    with trusted_architecture(folder, noted.name, recipe.extra.get("own"), trust=trust):
+        small = load_pruned(folder, lambda: _make(noted, Path(folder) / RECIPE))
+    key = f"{Path(folder) / RECIPE}: extra.architecture.input_shape"
+    with guarded(f"{key}: the model does not run on {noted.input_shape}", CheckpointError), torch.no_grad():
+        small(torch.zeros(1, *noted.input_shape))
+    return small
 
 
-def noted_architecture(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return name, classes and input_shape of the dense architecture, as `finetune` notes them in the recipe.
+def _require_head(noted: Architecture, recipe: Recipe, path: Path) -> None:
+    """Refuse classes and channels that no stored tensor has, before a model is made that large.
+
+    Neither is ever pruned, and a model of the zoo has a layer of each.
+    """
+    shapes = [leaf.shape for leaf in recipe.tensors.values()]
+    channels = noted.input_shape[0]
+    for key, size, axis in (("classes", noted.classes, 0), ("input_shape", channels, 1)):
+        if all(shape[axis : axis + 1] != (size,) for shape in shapes):
+            what = f"{size} {'classes' if key == 'classes' else 'channels'}"
+            raise CheckpointError(
+                f"{path}: extra.architecture.{key}: no tensor is for {what}; save the model again."
+            )
+
+
+def _make(noted: Architecture, recipe: Path) -> nn.Module:
+    """Make the dense architecture; what is wrong with it is said of the recipe that names it."""
+    where = f"{recipe}: extra.architecture"
+    try:
+        with guarded(f"{where} cannot be made", CheckpointError):
+            return make_model(noted.name, noted.classes, noted.input_shape[0])
+    except ConfigError as error:
+        reason = str(error).removeprefix("model.name: ").removeprefix("model.factory: ")
+        raise CheckpointError(f"{where}: {reason}") from error
+
+
+def noted_architecture(folder: str | os.PathLike[str]) -> Architecture:
+    """Return the dense architecture, as `finetune` notes it in the recipe.
 
     Raises:
         CheckpointError: the folder holds no saved model, or its recipe does not name the architecture.
     """
     noted: Any = read_recipe(folder).extra.get("architecture")
-    if not isinstance(noted, dict) or noted.get("name") is None:
+    if noted is None or (isinstance(noted, dict) and noted.get("name") is None):
         raise CheckpointError(
             f"{folder}: its recipe does not name the dense architecture; load it in Python with "
             "autoprune.load_pruned(folder, make_model) and call autoprune.export."
         )
-    return noted
+    return read_architecture(Path(folder) / RECIPE, noted)
 
 
 def _export_dense(
