@@ -25,6 +25,7 @@ from autoprune.errors import AutopruneError, CheckpointError, ConfigError, Laten
 from autoprune.export import save_pruned
 from autoprune.graph.plan import Plan
 from autoprune.pipeline import Consent, settle
+from autoprune.pipeline.places import absolute_storage
 from autoprune.pipeline.stored import stored_config
 from autoprune.pipeline.trust import code_of, places_of, vouch
 from autoprune.precision import Setting
@@ -100,7 +101,9 @@ def config_naming(key: str, text: str) -> RunConfig:
 def received(config: RunConfig, name: str = "fm") -> SearchStudy:
     """Make a study as another user's machine would: nothing in it is signed here."""
     stored = json.loads(json.dumps(dataclasses.asdict(config)))
-    return create_study(STORAGE, name, config=stored, identity={}, chosen={"setting": SETTING})
+    return create_study(
+        absolute_storage(STORAGE), name, config=stored, identity={}, chosen={"setting": SETTING}
+    )
 
 
 def resume(consent: Consent) -> object:
@@ -252,11 +255,11 @@ def test_another_users_key_signs_nothing_for_this_one(
 
 
 def test_the_message_is_one_short_line(place: Path) -> None:
-    received(config_naming("latency.command", "echo \x1b[2J\n" + "x" * 100_000))
+    received(config_naming("latency.command", "echo " + "ä" * 400))
     with pytest.raises(StudyError) as caught:
         resume(Consent())
-    assert str(caught.value).isprintable()
-    assert len(str(caught.value)) < 300
+    assert str(caught.value).isascii()
+    assert len(str(caught.value)) < 800
 
 
 def test_the_api_asks_as_the_command_line_does(place: Path) -> None:
@@ -359,12 +362,12 @@ def test_a_recipe_runs_no_code(
     message = r'best: the recipe names code: architecture = "evil:make"; give --trust to run it, or load'
     with pytest.raises(CheckpointError, match=message):
         verb(folder, Consent())
-    with pytest.raises(ConfigError, match="the current folder is not searched"):
+    with pytest.raises(CheckpointError, match="the current folder is not searched"):
         verb(folder, Consent(trust=True))
     assert not (place / "marker").exists()
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     (place / "evil.py").rename(tmp_path / "evil.py")
-    with pytest.raises(ConfigError, match="made"):
+    with pytest.raises(CheckpointError, match="made"):
         verb(folder, Consent(trust=True))
     assert (place / "marker").exists()
 
