@@ -69,8 +69,8 @@ def entry(
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Check the arguments of a public function, and let no code of the user's end the process from inside it.
 
-    Any `Exception` passes: it may be a fault of autoprune, and then its traceback is needed. What is no
-    `Exception`, such as the SystemExit of `sys.exit` in a model that is copied, becomes an error.
+    The `sys.exit` of a model that is copied, for instance, would end a script in silence. What else is raised
+    passes: it may be a fault of autoprune, and then its traceback is needed.
 
     Args:
         error_class: of the errors.
@@ -89,9 +89,7 @@ def entry(
                         raise error_class(_wrong_kind(f"{function.__name__}: {name}", arguments[name], kind))
             try:
                 return function(*given, **named)
-            except (Exception, KeyboardInterrupt):
-                raise
-            except BaseException as error:
+            except SystemExit as error:
                 where = f"{function.__name__}: code of the model, the data or the task raised"
                 raise error_class(f"{where} {summary_of(error)}; let it raise an exception.") from error
 
