@@ -40,6 +40,7 @@ from autoprune.pipeline.dense import (
     try_training,
     without_names,
 )
+from autoprune.pipeline.elsewhere import tell_held_elsewhere, tell_unended
 from autoprune.pipeline.events import Stage, TrialDone, Watcher, silent
 from autoprune.pipeline.expected import Pace, spoken
 from autoprune.pipeline.finalists import measure_finalists
@@ -84,7 +85,6 @@ from autoprune.space import SHARE
 from autoprune.study import SCORE, SearchStudy, TrialRecord, create_study, open_study
 from autoprune.study.front import best_of, front_of
 from autoprune.study.records import LATENCY
-from autoprune.study.storage import study_command
 from autoprune.threads import cpu_threads, usable_cores
 from autoprune.train import evaluate
 from autoprune.usercode import entry
@@ -247,21 +247,8 @@ def _go_on(
     else:
         watch(Stage(f"resuming {study}: {done} of {config.search.trials} trials are done"))
     if not take_over:
-        _tell_held_elsewhere(opened, watch)
+        tell_held_elsewhere(opened, watch)
     return _run(opened, running, dense, problem, watch, take_over=take_over)
-
-
-def _tell_held_elsewhere(study: SearchStudy, watch: Watcher) -> None:
-    """Say which trials wait for another host: whether it still works on them cannot be seen from here."""
-    held = study.held_elsewhere()
-    if held:
-        numbers, hosts = ", ".join(map(str, held)), ", ".join(sorted(set(held.values())))
-        watch(
-            Stage(
-                f"trials held by other hosts ({hosts}): {numbers}. Where those are gone, run them again "
-                f"with `{study_command('resume', study.name, study.url, '--take-over')}`"
-            )
-        )
 
 
 def _prepare(
@@ -389,6 +376,7 @@ def _run(
     if runner.has_tried_all:
         plans = 0 if problem.space.plans is None else len(problem.space.plans)
         watch(Stage(f"all {plans} distinct plans are tried: the search ends before {search.trials} trials"))
+    tell_unended(study, watch)
     measure_finalists(study, config, dense, problem, watch)
     summary = summarise(study)
     folder = Path(str(config.output.folder))

@@ -141,6 +141,12 @@ def foreign_trials(study: optuna.Study) -> dict[int, str]:
     }
 
 
+def unended_trials(study: optuna.Study) -> dict[int, Lease | None]:
+    """Return {number: lease} of the trials that run or wait; None for those that no process holds."""
+    states = (TrialState.RUNNING, TrialState.WAITING)
+    return {trial.number: _lease_of(trial) for trial in study.get_trials(deepcopy=False, states=states)}
+
+
 def dead_trials(study: optuna.Study, *, other_hosts: bool) -> list[FrozenTrial]:
     """Return the running trials whose process is dead; those of other hosts only where the caller says so.
 

@@ -28,7 +28,7 @@ from autoprune.samplers.attributes import QUEUED
 from autoprune.study import queue
 from autoprune.study.front import best_of
 from autoprune.study.header import HEADER, damaged, is_blank, read_header, write_header
-from autoprune.study.leases import TakenOverError, this_process
+from autoprune.study.leases import Lease, TakenOverError, this_process
 from autoprune.study.records import LATENCY, MeasuredLatency, TrialRecord, read_record
 from autoprune.study.sound import sound_view
 from autoprune.study.storage import is_vacant, open_storage, storage_errors
@@ -275,6 +275,11 @@ class SearchStudy:
         """Return {number: host} of the running trials of other hosts: those cannot be seen from here."""
         with storage_errors(self.url):
             return queue.foreign_trials(self.optuna)
+
+    def unended(self) -> dict[int, Lease | None]:
+        """Return {number: who runs it, None if it waits} of the trials that have not ended."""
+        with storage_errors(self.url):
+            return queue.unended_trials(self.optuna)
 
     def store_note(self, key: str, value: Any) -> None:
         """Keep a JSON value beside the trials."""

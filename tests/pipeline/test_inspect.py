@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from autoprune.cli.tables import inspection_notes
 from autoprune.config import load_config
 from autoprune.errors import ConfigError
 from autoprune.latency import LatencySetting
@@ -57,6 +58,17 @@ def test_a_budget_out_of_reach_is_explained_and_the_rest_is_shown() -> None:
     assert f"{inspection.smallest.flops:,} FLOPs is the smallest reachable" in inspection.problem
     assert inspection.budget is not None
     assert not inspection.in_window
+
+
+@pytest.mark.parametrize(("trials", "few"), [(40, True), (13, False)])
+def test_few_distinct_plans_are_counted_before_any_training(trials: int, few: bool) -> None:
+    overrides = ["budget.flops=50%", "search.divisor=8", f"search.trials={trials}"]
+    inspection = inspect(load_config("digits", overrides))
+    assert inspection.plans == 13
+    said = "13 distinct plans meet the budget, and search.trials is 40: the search ends"
+    assert inspection.few_plans.startswith(said) == few
+    assert any(note.startswith(f"Only {said}") for note in inspection_notes(inspection)) == few
+    assert ("13 distinct plans meet the budget." in inspection_notes(inspection)) != few
 
 
 def test_a_larger_batch_and_more_workers_need_more_memory() -> None:

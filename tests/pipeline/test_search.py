@@ -495,3 +495,21 @@ def test_a_model_that_cannot_be_copied_is_told_what_to_do(data: VisionData) -> N
     model(torch.zeros(2, 1, 8, 8))
     with pytest.raises(ConfigError, match=r"model: Remembers cannot be copied: .*; take off its modules"):
         autoprune.search(model, data, CONFIG)
+
+
+def test_a_search_of_few_plans_says_so_and_ends_when_all_are_tried(
+    model: nn.Module, data: VisionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = {
+        **CONFIG,
+        "budget": {"flops": "80%"},
+        "search": {**CONFIG["search"], "trials": 40, "divisor": 8, "warm_starts": []},
+        "score": {"rungs": ["calibrate"]},
+    }
+    told: list[Event] = []
+    result = autoprune.search(model, data, few, watch=told.append)
+    said = [event.text for event in told if isinstance(event, Stage)]
+    assert [record.state for record in result.summary.records] == ["complete"] * 2
+    assert any(line.startswith("2 distinct plans meet the budget, and search.trials is 40") for line in said)
+    assert "all 2 distinct plans are tried: the search ends before 40 trials" in said

@@ -1,0 +1,49 @@
+"""Says which trials of a study are in the hands of other processes, and which command goes on with them.
+
+tell_held_elsewhere(study, watch)      # as a search begins
+tell_unended(study, watch)             # as it ends
+"""
+
+from __future__ import annotations
+
+import socket
+
+from autoprune.pipeline.events import Stage, Watcher
+from autoprune.study import SearchStudy
+from autoprune.study.storage import study_command
+
+
+def tell_held_elsewhere(study: SearchStudy, watch: Watcher) -> None:
+    """Say which trials wait for another host: whether it still works on them cannot be seen from here."""
+    held = study.held_elsewhere()
+    if held:
+        numbers, hosts = ", ".join(map(str, held)), ", ".join(sorted(set(held.values())))
+        watch(
+            Stage(
+                f"trials held by other hosts ({hosts}): {numbers}. Where those are gone, run them again "
+                f"with `{study_command('resume', study.name, study.url, '--take-over')}`"
+            )
+        )
+
+
+def tell_unended(study: SearchStudy, watch: Watcher) -> None:
+    """Say which trials have not ended although this search has: another process runs them, or gave them back.
+
+    Nobody goes on with them if that process dies.
+    """
+    unended = study.unended()
+    if not unended:
+        return
+    names = [
+        f"{number} (waiting)" if lease is None else f"{number} (process {lease.pid} on {lease.host})"
+        for number, lease in unended.items()
+    ]
+    is_foreign = any(lease is not None and lease.host != socket.gethostname() for lease in unended.values())
+    command = study_command("resume", study.name, study.url, *(["--take-over"] if is_foreign else []))
+    trials, them = ("trials", "them") if len(names) > 1 else ("trial", "it")
+    watch(
+        Stage(
+            f"{trials} {', '.join(names)} had not ended when this search did, and the result is "
+            f"without {them}. If no other process goes on with the study, run `{command}`"
+        )
+    )
