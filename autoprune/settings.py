@@ -169,7 +169,8 @@ class LatencySettings:
 
     `probe` is the runtime: "eager" (PyTorch as it is), "compile" (torch.compile), "onnx" (ONNX Runtime),
     "command", or a function of your own "mypkg.mod:function". "command" runs `command` in a shell, with the
-    path of an ONNX file of that batch in place of "{onnx}"; it prints milliseconds last. Your function is
+    path of an ONNX file of that batch in place of "{onnx}"; it prints milliseconds last, and is ended if a
+    run takes more than `command_seconds`. Your function is
     called as (model, inputs) -> milliseconds of `model(*inputs)`, where inputs is a tuple of tensors of
     `batch` images; both do well to return the median of several runs.
 
@@ -190,6 +191,7 @@ class LatencySettings:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     channels_last: Flag = False
     command: Command | None = None
+    command_seconds: Seconds = 600.0
     tolerance: Annotated[Real, Field(gt=0, lt=1)] = 0.02
     limit_seconds: Seconds = 10.0
     table: Text | None = None

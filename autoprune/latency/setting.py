@@ -36,6 +36,7 @@ class LatencySetting:
         dtype: a name in DTYPES.
         channels_last: whether images [n, C, H, W] and 4-d weights are laid out as NHWC.
         command: for the probe "command": prints milliseconds for the ONNX file that replaces "{onnx}".
+        command_seconds: when a run of the command is taken for hung, and ended; no part of a measurement.
 
     Raises:
         ConfigError: a value that no probe could use.
@@ -48,6 +49,7 @@ class LatencySetting:
     dtype: str = "float32"
     channels_last: bool = False
     command: str | None = None
+    command_seconds: float = 600.0
 
     def __post_init__(self) -> None:
         for name in ("batch", "threads"):

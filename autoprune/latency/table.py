@@ -93,6 +93,7 @@ class LatencyTable:
             name = type(prunable.model).__name__
             raise LatencyError(f"latency table: measured for another model than this {name}; {advice}")
         mine, asked = dataclasses.asdict(self.setting), dataclasses.asdict(setting)
+        del asked["command_seconds"]
         differing = [f"{key}: {mine[key]}, asked {asked[key]}" for key in asked if mine[key] != asked[key]]
         if differing:
             raise LatencyError(

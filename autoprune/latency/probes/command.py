@@ -1,8 +1,8 @@
 """The probe "command": a program of the user's own that times an ONNX file, on a phone or a board say.
 
-Before: a model and example inputs; after: `timing` calls what this yields. The command runs in the shell,
-with the path of the file in place of "{onnx}", once for every run that is timed; the last line that it prints
-is the milliseconds of one forward pass. The file's batch is the setting's. Over ssh and adb:
+The command runs in the shell, with the path of the file in place of "{onnx}", once for every run that is
+timed. The last line that it prints is the milliseconds of one forward pass. Whatever it has started and left
+running is ended with it. The file's batch is the setting's. Over ssh and adb:
 
     command = "scp -q {onnx} pi:m.onnx && ssh pi python3 time_onnx.py m.onnx"
     command = "adb push {onnx} /data/local/tmp/m.onnx >&2 && adb shell 'cd /data/local/tmp && ./time m.onnx'"
@@ -16,8 +16,11 @@ import shlex
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from torch import nn
 
@@ -27,8 +30,17 @@ from autoprune.latency.probes.onnx_runtime import export_for_timing
 from autoprune.latency.setting import ONNX_PLACE, LatencySetting
 from autoprune.latency.timing import Timed
 
-MOST_SECONDS = 600.0
-"""A command that has not ended by then hangs."""
+MOST_OUTPUT = 2**26
+"""Bytes that a command may print: 64 MB."""
+
+_KEPT = 2**16
+"""Bytes of its output that are kept, from the end: only the last line counts."""
+
+_BLOCK = 2**16
+_LONGEST_NAP_S = 0.02
+
+_GRACE_S = 2.0
+"""How long the rest of the output is waited for after the end."""
 
 
 @contextlib.contextmanager
@@ -42,37 +54,74 @@ def user_command(model: nn.Module, example_inputs: object, setting: LatencySetti
         path = Path(folder) / "model.onnx"
         export_for_timing(model, example_inputs, setting, path, free_batch=False)
         line = str(setting.command).replace(ONNX_PLACE, shlex.quote(str(path)))
-        yield lambda: _run(line)
+        yield lambda: _run(line, setting.command_seconds)
 
 
-def _run(line: str) -> float:
-    # A session of its own, so that what the shell has started ends with it.
+def _run(line: str, most_seconds: float) -> float:
+    where = f"latency.command: `{line}`"
+    # A session of its own, so that all that the shell has started ends with it.
     process = subprocess.Popen(
         line,
         shell=True,
         start_new_session=True,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
     )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    printed, complaints = _Tail(process.stdout), _Tail(process.stderr)
     try:
-        printed, complaints = process.communicate(timeout=MOST_SECONDS)
-    except BaseException as error:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        if isinstance(error, subprocess.TimeoutExpired):
-            raise LatencyError(
-                f"latency.command: `{line}` has not ended after {MOST_SECONDS:.0f} s; try it by hand."
-            ) from None
-        raise
+        problem = _wait(process, [printed, complaints], most_seconds)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        # A daemon that left the session may hold the pipes open: it has printed nothing that counts.
+        printed.join(_GRACE_S)
+        complaints.join(_GRACE_S)
+    if problem is not None:
+        raise LatencyError(f"{where} {problem}; try it by hand.")
     if process.returncode != 0:
-        raise LatencyError(
-            f"latency.command: `{line}` failed with code {process.returncode}: {_last_line(complaints)}"
-        )
-    return checked_milliseconds(_last_line(printed), f"latency.command: `{line}` printed")
+        raise LatencyError(f"{where} failed with code {process.returncode}: {complaints.last_line()}")
+    return checked_milliseconds(printed.last_line(), f"{where} printed")
 
 
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "nothing"
+def _wait(process: subprocess.Popen[bytes], outputs: Sequence[_Tail], most_seconds: float) -> str | None:
+    """Wait until a process has ended; return why it has to be ended, if so."""
+    deadline, nap_s = time.monotonic() + most_seconds, 0.001
+    while process.poll() is None:
+        if time.monotonic() > deadline:
+            return f"has not ended after {most_seconds:g} s (latency.command_seconds)"
+        if any(output.size > MOST_OUTPUT for output in outputs):
+            return f"printed more than {MOST_OUTPUT >> 20} MB"
+        time.sleep(nap_s)
+        nap_s = min(2 * nap_s, _LONGEST_NAP_S)
+    return None
+
+
+class _Tail(threading.Thread):
+    """Reads a stream to its end, and keeps the last of it.
+
+    Attributes:
+        size: bytes that were read.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        super().__init__(daemon=True)
+        self.size = 0
+        self._stream = stream
+        self._kept = b""
+        self.start()
+
+    def run(self) -> None:
+        """Read until nobody can write to the stream any more."""
+        with self._stream as stream:
+            while block := os.read(stream.fileno(), _BLOCK):
+                self.size += len(block)
+                self._kept = (self._kept + block)[-_KEPT:]
+
+    def last_line(self) -> str:
+        """Return the last line that holds anything."""
+        lines = [line.strip() for line in self._kept.decode("utf-8", "replace").splitlines() if line.strip()]
+        return lines[-1] if lines else "nothing"
