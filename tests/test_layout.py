@@ -61,7 +61,7 @@ ARROWS = {
     "study": "samplers space cost rungs files schema",
     "engines": "study samplers space cost threads exits",
     "tensorfile": "errors",
-    "zoo": "userfunction usercode tensorfile",
+    "zoo": "userfunction usercode tensorfile files",
     "export": "rebuild tensorfile atomic usercode files schema",
     "report": "study latency schema",
     "pipeline": "signature study engines report export zoo score sensitivity supernet parsing tracing "

@@ -16,6 +16,7 @@ from autoprune.errors import CheckpointError, ConfigError
 from autoprune.train import weights_hash
 from autoprune.zoo import MODELS, checkpoint_hash, load_checkpoint, make_model, model_names
 from autoprune.zoo.checkpoint import read_state
+from tests.test_files import SPECIAL
 
 PARAMETERS = {  # of the papers' nets with 10 classes and 3 channels, plus what the 1x1 shortcuts add
     "resnet20": 272_474,
@@ -253,3 +254,20 @@ def test_names_of_any_length_are_one_line(tmp_path: Path) -> None:
         load_checkpoint(model, tmp_path / "w.pt")
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 500
+
+
+@pytest.mark.parametrize("kind", ["fifo", "socket", "device"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.timeout(60)
+def test_weights_that_are_no_file_are_refused_at_once(
+    kind: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make, message = SPECIAL[kind]
+    path = Path(f"dense{suffix}")
+    make(path)
+    for read in (read_state, checkpoint_hash):
+        with pytest.raises(
+            CheckpointError, match=rf"checkpoint dense\{suffix}: cannot be read \({message}\)"
+        ):
+            read(path)

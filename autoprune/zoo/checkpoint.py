@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from autoprune.errors import CheckpointError, reason_of, shortened, shown_value, suggest, summary_of
+from autoprune.files import open_regular, require_regular
 from autoprune.usercode import guarded
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")
@@ -40,7 +41,7 @@ def checkpoint_hash(path: str | Path) -> str:
         CheckpointError: the file cannot be read.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise CheckpointError(f"checkpoint {path}: cannot be read ({reason_of(error)}).") from error
@@ -162,11 +163,15 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 def _require_file(path: Path) -> None:
     if path.is_dir():
         raise CheckpointError(f"checkpoint {path}: it is a folder; name the file of weights in it.")
-    if not path.is_file():
+    if not path.exists():
         raise CheckpointError(
             f"checkpoint {path}: there is no such file; train one with `autoprune train CONFIG`, or name "
             "yours as model.checkpoint."
         )
+    try:
+        require_regular(path)
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path}: cannot be read ({reason_of(error)}).") from error
     if path.stat().st_size == 0:
         raise CheckpointError(f"checkpoint {path}: the file is empty.")
 

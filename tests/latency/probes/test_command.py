@@ -88,7 +88,7 @@ def test_however_a_command_ends_all_that_it_started_ends_with_it(
 
 @pytest.mark.timeout(60)
 def test_a_command_that_leaves_something_running_is_read_and_ends_it(tmp_path: Path) -> None:
-    line = f"ls {{onnx}}; sleep 302 & echo $! > {tmp_path}/pid; echo 2.5"
+    line = f"ls {{onnx}}; setsid sleep 5 & sleep 302 & echo $! > {tmp_path}/pid; echo 2.5"
     with user_command(nn.Conv2d(3, 4, 3), IMAGES, LatencySetting("command", command=line)) as timed:
         assert timed() == 2.5
     assert ends(int((tmp_path / "pid").read_text()))
