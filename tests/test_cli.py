@@ -493,7 +493,9 @@ def test_the_main_job_from_search_to_export(command: Command, workplace: Path, w
     code, out, err = command("report", "whole", "-o", "report.png", cwd=workplace)
     assert code == 0, err
     assert (workplace / "report.png").read_bytes().startswith(b"\x89PNG")
-    assert f"Next: autoprune finetune whole --storage sqlite:///{workplace}/runs/whole.db" in out
+    assert "Finetuned: trial" in out
+    assert f"is finetuned and exported to {workplace}/small." in out
+    assert "Next:" not in out
 
 
 def test_a_trial_is_picked_within_limits_and_retrained(

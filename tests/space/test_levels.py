@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -79,3 +81,11 @@ def test_patterns_without_a_group_and_double_ties_are_refused() -> None:
         build_space(*net, budget, SpaceSpec(skip=("conv9",)))
     with pytest.raises(ConfigError, match="conv0 lies in a and b"):
         build_space(*net, budget, SpaceSpec(ties=(Tie("a", ("conv*",)), Tie("b", ("conv0",)))))
+
+
+def test_a_divisor_of_a_million_is_relaxed_at_once() -> None:
+    begun = time.process_time()
+    steps = [relaxed_step(group("a", width), 1_000_000) for width in range(8, 108)]
+    assert time.process_time() - begun < 5  # a search through all smaller numbers takes minutes
+    assert steps[:3] == [4, 4, 5]
+    assert steps[-1] == 50
