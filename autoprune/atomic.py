@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from autoprune.errors import CheckpointError, reason_of
+from autoprune.files import require_regular
 
 ABANDONED_S = 24 * 3600.0
 """Age from which a partial file of another host, whose writer cannot be seen, counts as abandoned."""
@@ -40,8 +41,11 @@ def replacing(path: Path, *, suffix: str = "") -> Iterator[Path]:
         suffix: how the other name ends, for writers that look at it.
 
     Raises:
-        OSError: the folder cannot be made or written, or the file does not reach the disk.
+        OSError: the folder cannot be made or written, or the file does not reach the disk; or `path` leads to
+            a device, a named pipe or a folder, whose place it would take.
     """
+    with contextlib.suppress(FileNotFoundError):
+        require_regular(path)
     partial = path.with_name(f".{path.name}.{_host()}-{os.getpid()}.part{suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path.parent)

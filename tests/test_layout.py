@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "autoprune"
 # "a: b c" says that a may import b and c and, with them, everything that they may import.
 ARROWS = {
     "errors": "",
-    "atomic": "errors",
+    "atomic": "errors files",
     "files": "",
     "schema": "errors",
     "arrays": "",

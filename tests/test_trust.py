@@ -20,6 +20,7 @@ import torch
 
 import autoprune
 from autoprune import pipeline
+from autoprune.cli import main
 from autoprune.config import load_config
 from autoprune.errors import AutopruneError, CheckpointError, ConfigError, LatencyError, StudyError
 from autoprune.export import save_pruned
@@ -421,3 +422,35 @@ def test_a_pt2_file_runs_nothing_without_trust(place: Path) -> None:
     with pytest.raises(LatencyError, match=r"net\.pt2: torch\.export cannot load it"):
         bench_of(Path("net.pt2"), Consent(trust=True))
     assert (place / "marker").exists()
+
+
+# The page.
+
+
+def test_the_page_names_all_code_and_all_options(place: Path) -> None:
+    page = " ".join((Path(__file__).parents[1] / "docs" / "trust.md").read_text("utf-8").split())
+    functions = [key for key in CODE if not key.endswith(".name")]  # those are refused in a config
+    assert [key for key in functions if f"`{key}`" not in page] == []
+    received(config_naming("model.factory", "mypkg.nets:make"), "fm-50")
+    with pytest.raises(StudyError) as caught:
+        pipeline.resume("fm-50", STORAGE)
+    assert str(caught.value) in page.replace(" # ", " ")
+
+
+@pytest.mark.parametrize("verb", ["resume", "finetune", "export"])
+def test_the_commands_take_the_options_of_the_page(
+    place: Path, verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    received(config_naming("task.loss", "evil:make"))
+    (place / "own.toml").write_text('[task]\nloss = "evil:make"\n[budget]\nflops = "50%"\n')
+    dense = ["--dense"] if verb == "export" else []
+    printed = {}
+    for option in ((), ("--trust",), ("--config", "own.toml")):
+        monkeypatch.setattr(sys, "argv", ["autoprune", verb, "fm", "--storage", "study.db", *dense, *option])
+        with pytest.raises(SystemExit) as left:
+            main()
+        assert left.value.code == 2
+        printed[option[:1]] = capsys.readouterr().err
+    assert "give --trust to run it" in printed[()]
+    assert "names code" not in printed[("--trust",)]
+    assert "names code" not in printed[("--config",)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,13 @@ from autoprune.errors import CheckpointError, ConfigError, ExportError, unknown
 from autoprune.export import EXPORTERS, ExportReport, Recipe, load_pruned, read_recipe, save_pruned
 from autoprune.export import export as export_model
 from autoprune.export.recipefile import Architecture, read_architecture
-from autoprune.export.storage import RECIPE
+from autoprune.export.storage import RECIPE, WEIGHTS
+from autoprune.pipeline import identity
 from autoprune.pipeline.dense import load_dense
 from autoprune.pipeline.finetune import finetune
 from autoprune.pipeline.finetuned import BEST, is_untrained, saved_folder, saved_trials
-from autoprune.pipeline.identity import WEIGHTS
 from autoprune.pipeline.nextstep import note_export
-from autoprune.pipeline.places import find_storage
+from autoprune.pipeline.places import find_storage, kept_files, require_free
 from autoprune.pipeline.stored import stored_config
 from autoprune.pipeline.trust import UNTRUSTED, Consent, require_place, trusted, trusted_architecture
 from autoprune.rungs import is_supernet_alone
@@ -77,20 +78,30 @@ def export(
         return _export_dense(str(target), format_name, output, storage, consent)
     study = None if Path(target).is_dir() else open_study(find_storage(str(target), storage), str(target))
     folder = Path(target) if study is None else _saved_folder(study, consent, is_written=output is None)
-    report = _export_saved(folder, format_name, output, trust=consent.trust)
+    kept = {} if study is None else kept_files(study.url, stored_config(study))
+    report = _export_saved(folder, format_name, output, kept, trust=consent.trust)
     if study is not None:
         note_export(study, folder, report.path)
     return report
 
 
 def _export_saved(
-    folder: Path, format_name: str, output: str | os.PathLike[str] | None, *, trust: bool
+    folder: Path,
+    format_name: str,
+    output: str | os.PathLike[str] | None,
+    kept: Mapping[Path, str],
+    *,
+    trust: bool,
 ) -> ExportReport:
-    small = load_saved(folder, trust=trust)
+    own = (WEIGHTS, RECIPE)
     if format_name == FOLDER_FORMAT:
         where = Path(output) if output is not None else folder
-        return _export_folder(small, folder, where, trust=trust)
+        for name in own:
+            require_free(where / name, "--output", kept)
+        return _export_folder(load_saved(folder, trust=trust), folder, where, trust=trust)
     path = Path(output) if output is not None else folder / f"model.{format_name}"
+    require_free(path, "--output", {**kept, **{folder / name: "the model to export" for name in own}})
+    small = load_saved(folder, trust=trust)
     shape = noted_architecture(folder).input_shape
     return export_model(small, path, format=format_name, example_inputs=torch.zeros(1, *shape))
 
@@ -173,9 +184,10 @@ def _export_dense(
     path = Path(output or Path(str(config.output.folder)) / f"dense.{format_name}")
     if output is None:
         require_place(opened, "--output", path, consent)
+    require_free(path, "--output", kept_files(opened.url, config))
     with trusted(opened, config, consent):
         dense = load_dense(config)
-    if weights_hash(dense.model) != opened.identity[WEIGHTS]:
+    if weights_hash(dense.model) != opened.identity[identity.WEIGHTS]:
         raise ExportError(
             f"{study}: {config.model.checkpoint or 'the model'} does not hold the weights that the search "
             "began with; restore them."

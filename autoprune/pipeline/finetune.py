@@ -22,13 +22,14 @@ from torch import nn
 from autoprune.criteria import plan_from_importance
 from autoprune.errors import StudyError
 from autoprune.export import save_pruned
+from autoprune.export.storage import RECIPE, WEIGHTS
 from autoprune.graph import Cost, Plan
 from autoprune.pipeline.dense import Dense, load_dense
 from autoprune.pipeline.events import Stage, Watcher, silent
 from autoprune.pipeline.finetuned import BEST, FinetuneResult, find_result, record_result, trial_folder
 from autoprune.pipeline.identity import identify
 from autoprune.pipeline.latency import stored_tables
-from autoprune.pipeline.places import check_writable
+from autoprune.pipeline.places import check_writable, kept_files, require_free
 from autoprune.pipeline.problem import pose
 from autoprune.pipeline.scoring import with_weights
 from autoprune.pipeline.stored import (
@@ -109,6 +110,8 @@ def _finetune(
     record = opened.best() if trial is None else _complete(opened, trial)
     name = BEST if trial is None else trial_folder(trial)
     folder = Path(str(config.output.folder))
+    for file in (WEIGHTS, RECIPE):
+        require_free(folder / name / file, "output.folder", kept_files(opened.url, config))
     check_writable(folder, "output.folder")
     keep_consent(opened, config, consent)
     identity = _identity(record, config, folder)

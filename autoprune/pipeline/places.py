@@ -12,17 +12,22 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from sqlalchemy.engine import make_url
 
 from autoprune.errors import ConfigError, StudyError, reason_of, shown_url, suggest
+from autoprune.files import require_regular
 from autoprune.settings import RunConfig
 from autoprune.study.storage import file_of, is_in_memory, require_url
 from autoprune.study.tables import names_in_file
 
 RUNS = "runs"
 _LONGEST_NAME = 200
+
+_COMPANIONS = ("-wal", "-shm", "-journal")
+"""Ends of the files that SQLite keeps beside a database."""
 _LONGEST_URL = 4096
 
 
@@ -170,6 +175,46 @@ def check_writable(folder: str | Path, key: str) -> Path:
         raise _unwritable(folder, key, error) from None
     probe_writable(folder, key)
     return folder
+
+
+def kept_files(storage: str, config: RunConfig) -> dict[Path, str]:
+    """Return {file: what it is} of all that a study rests on: no result may take its place."""
+    kept: dict[Path, str] = {}
+    file = file_of(absolute_storage(storage))
+    if file is not None:
+        kept |= {Path(f"{file}{end}"): "the storage of the study" for end in ("", *_COMPANIONS)}
+    if config.model.checkpoint is not None:
+        checkpoint = Path(config.model.checkpoint)
+        kept |= {path: "the dense model" for path in (checkpoint, checkpoint.with_suffix(".json"))}
+    for key, path in (("search.space", config.search.space), ("latency.table", config.latency.table)):
+        if path is not None:
+            kept[Path(path)] = f"the file of {key}"
+    return kept
+
+
+def require_free(path: str | os.PathLike[str], key: str, kept: Mapping[Path, str]) -> None:
+    """Refuse to write to a file that is to be kept, under whatever name, or to anything but a regular file.
+
+    Args:
+        path: the file that is about to be written.
+        key: the option or the config's key that names it.
+        kept: {file: what it is}.
+
+    Raises:
+        ConfigError: it would be lost.
+    """
+    path = Path(path)
+    for file, what in kept.items():
+        if path.resolve() == file.resolve() or (path.exists() and file.exists() and path.samefile(file)):
+            raise ConfigError(f"{key}: {path} is {what}; name another file.")
+    try:
+        require_regular(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ConfigError(
+            f"{key}: {path} cannot be written ({reason_of(error)}); name another file."
+        ) from None
 
 
 def _unwritable(folder: Path, key: str, error: OSError) -> ConfigError:

@@ -15,7 +15,7 @@ from autoprune.errors import LatencyError
 from autoprune.latency.stairs import Stairs
 from autoprune.pipeline.finetuned import FinetuneResult, known_results
 from autoprune.pipeline.nextstep import next_step
-from autoprune.pipeline.places import check_writable
+from autoprune.pipeline.places import check_writable, kept_files, require_free
 from autoprune.pipeline.stored import stored_config
 from autoprune.pipeline.trust import UNTRUSTED, require_place
 from autoprune.report import StudySummary, plot_stairs, plot_study, summarise
@@ -62,16 +62,21 @@ def report(study: str, storage: str, output: str | os.PathLike[str] | None = Non
     measured = _stairs(opened)
     if not summary.ranked() and measured is None:
         return Report(summary, None, None, (), "")
+    config = stored_config(opened)
     if output is not None:
         path = Path(output)
     else:
-        path = Path(str(stored_config(opened).output.folder)) / "report.png"
+        path = Path(str(config.output.folder)) / "report.png"
         require_place(opened, "--output", path, UNTRUSTED)
-    check_writable(path.parent, "--output" if output is not None else "output.folder")
+    key = "--output" if output is not None else "output.folder"
+    stairs = path.with_name(f"stairs{suffix}")
+    for picture in (path, stairs):
+        require_free(picture, key, kept_files(opened.url, config))
+    check_writable(path.parent, key)
     return Report(
         summary,
         plot_study(summary, path) if summary.ranked() else None,
-        None if measured is None else plot_stairs(measured, path.with_name(f"stairs{suffix}")),
+        None if measured is None else plot_stairs(measured, stairs),
         tuple(known_results(opened)),
         next_step(opened, summary),
     )
