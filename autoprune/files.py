@@ -12,7 +12,8 @@ import errno
 import json
 import os
 import stat
-from typing import Any, BinaryIO
+from io import BufferedReader
+from typing import Any
 
 MOST_BYTES = 2**26
 """Size of a text file that is read whole: 64 MB, far above the largest latency table."""
@@ -35,7 +36,7 @@ def require_regular(path: str | os.PathLike[str]) -> None:
     _refuse_special(os.stat(path).st_mode, path)
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a regular file for reading in binary.
 
     Raises:

@@ -149,7 +149,7 @@ def _set_aside(folder: Path) -> None:
 
 def _digest(path: Path) -> str:
     with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # it has readinto
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_tensors(folder: Path, recipe: Recipe) -> dict[str, Tensor]:

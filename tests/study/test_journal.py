@@ -76,7 +76,7 @@ def test_another_process_that_had_opened_the_torn_journal_goes_on(path: Path, ur
 def test_a_full_disk_takes_nothing_away(path: Path, url: str, full_disk: FullDisk) -> None:
     study = new_study(url)
     before = path.read_bytes()
-    with full_disk(len(before) + 20), pytest.raises(StudyError, match="File too large"):
+    with full_disk(len(before) + 20), pytest.raises(StudyError, match="the disk is full; make room"):
         study.store_note("first", 1)
     assert path.read_bytes() == before
     study.store_note("first", 1)

@@ -1,4 +1,4 @@
-"""A storage that is deleted, replaced or cut short during a search: reported at the next trial."""
+"""A storage that is lost during a search, or has no room left: the search ends with one line that says so."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import pytest
 
 from autoprune.engines import TrialEvent, run_search
 from autoprune.errors import StudyError
+from autoprune.study import open_study
+from tests.conftest import FullDisk
 from tests.engines.toy import make_toy, new_study, toy_runner
+from tests.records import comparable
 
 
 def delete(path: Path) -> None:
@@ -61,3 +64,27 @@ def test_a_storage_that_is_lost_ends_the_search(scheme: str, event: str, tmp_pat
     assert ended == [0, 1]
     if event == "delete":
         assert list(tmp_path.iterdir()) == []  # nothing was made in its place
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "journal"])
+@pytest.mark.parametrize("growth", [0, 3_000, 30_000])
+def test_a_search_on_a_full_disk_ends_in_one_line_and_goes_on_later(
+    scheme: str, growth: int, tmp_path: Path, full_disk: FullDisk
+) -> None:
+    whole, path = new_study(f"{scheme}:///{tmp_path}/whole.db"), tmp_path / "study.db"
+    run_search("serial", toy_runner(whole, "tpe", trials=12), make_toy)
+    study = new_study(f"{scheme}:///{path}")
+    size = max(each.stat().st_size for each in tmp_path.glob("study.db*") if not each.name.endswith("shm"))
+    with (
+        pytest.raises(StudyError, match=r"study\.db: the disk (is full|cannot be written)") as caught,
+        full_disk(size + growth),
+    ):
+        run_search("serial", toy_runner(study, "tpe", trials=12), make_toy)
+    assert "then give the same command again" in str(caught.value)
+    again = open_study(f"{scheme}:///{path}", "toy")
+    again.requeue_dead()
+    held = [trial.number for trial in again.optuna.get_trials() if trial.state.name == "RUNNING"]
+    for number in held:  # of this process, which lives
+        again.requeue(number)
+    run_search("serial", toy_runner(again, "tpe", trials=12), make_toy)
+    assert [comparable(each) for each in again.records()] == [comparable(each) for each in whole.records()]
