@@ -70,7 +70,7 @@ def test_a_reader_that_leaves_ends_the_command_quietly() -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs the device")
 def test_an_output_that_is_full_is_one_line() -> None:
     with open("/dev/full", "wb") as full:
         done = run(PRINT, stdout=full.fileno())
