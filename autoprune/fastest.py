@@ -7,6 +7,7 @@ choice.setting.label, choice.milliseconds      # "bfloat16 channels_last", {"flo
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import statistics
 import time
@@ -27,10 +28,10 @@ LIMIT_S = 4.0
 """No further step is timed after so many seconds, once each candidate that can win has been timed."""
 
 HOPELESS = 2.0
-"""A candidate whose first whole step takes more than so many times the fastest one's is dropped."""
+"""A candidate is dropped once a step of its takes more than so many times as long as the fastest one's."""
 
 HOPELESS_AT_FIRST = 4.0
-"""Likewise for the step before that, on a part of the batch, which also prepares kernels and memory."""
+"""Likewise for its first step, on a part of the batch, which also prepares kernels and memory."""
 
 SHORT_S = 0.05
 """A step that is no longer than this is never hopeless: timing it costs little, and noise may lengthen it."""
@@ -65,9 +66,9 @@ class Candidate:
 
     Attributes:
         family: once one member is hopeless at its first step, so are those after it.
-        first: does a step on a part of the batch; it may raise an error.
+        first: does a step on a part of the batch, once to prepare and once to time; it may raise an error.
         step: does a whole one.
-        first_s: seconds of the first step.
+        first_s: seconds of such a step.
         seconds: of the whole ones, the warm-up first.
         dropped: why it takes part no more, else "".
         slow: whether that is for its speed alone.
@@ -125,7 +126,7 @@ def fastest_setting(
     left_out |= {setting.label: each.dropped for setting, each in candidates.items() if each.dropped}
     timed = {setting: 1000 * each.median_s for setting, each in candidates.items() if not each.dropped}
     if not timed:
-        reason = left_out[settings[0].label]
+        reason = next(iter(left_out.values()))
         raise ConfigError(
             f"search.device: {device}: not one training step of the model runs here ({reason})."
         )
@@ -144,15 +145,7 @@ def race(
         clock: gives seconds.
     """
     end = clock() + LIMIT_S
-    hopeless: set[str] = set()
-    for candidate in candidates:
-        if candidate.family in hopeless:
-            candidate.dropped, candidate.slow = f"{candidate.family} is slow on this machine", True
-            continue
-        candidate.first_s = _timed(candidate, candidate.first, clock)
-        best = min((each.first_s for each in candidates if not each.dropped), default=math.inf)
-        if _drop_if_slow(candidate, candidate.first_s, HOPELESS_AT_FIRST * best):
-            hopeless.add(candidate.family)
+    _take_first_steps(candidates, clock)
     for candidate in _left(candidates):
         candidate.seconds.append(_timed(candidate, candidate.step, clock))
     best = min((each.seconds[0] for each in _left(candidates)), default=math.inf)
@@ -168,6 +161,22 @@ def race(
         candidate = min((each for each in candidates if each.slow), key=lambda each: each.first_s)
         candidate.slow, candidate.dropped = False, ""
         candidate.seconds.append(_timed(candidate, candidate.step, clock))
+
+
+def _take_first_steps(candidates: Sequence[Candidate], clock: Callable[[], float]) -> None:
+    """Do steps on a part of the batch, once to prepare and once to time; drop the hopeless."""
+    hopeless: set[str] = set()
+    for candidate in candidates:
+        if candidate.family in hopeless:
+            candidate.dropped, candidate.slow = f"{candidate.family} is slow on this machine", True
+            continue
+        best = min((each.first_s for each in _left(candidates)), default=math.inf)
+        candidate.first_s = _timed(candidate, candidate.first, clock)
+        if _drop_if_slow(candidate, candidate.first_s, HOPELESS_AT_FIRST * best):
+            hopeless.add(candidate.family)
+        elif not candidate.dropped:
+            candidate.first_s = _timed(candidate, candidate.first, clock)
+            _drop_if_slow(candidate, candidate.first_s, HOPELESS * best)
 
 
 def _left(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -194,7 +203,7 @@ def _drop_if_slow(candidate: Candidate, seconds: float, most: float) -> bool:
 def _sound_settings(device: str) -> tuple[list[Setting], dict[str, str]]:
     """Return the settings to time, float32 first, and {label: fault} of those that go wrong here.
 
-    If all of them do, they are to be used with a detour.
+    If all of them do, those are returned that are sound with a detour.
     """
     formats = ["float32", "bfloat16", "float16"] if device.startswith("cuda") else ["float32", "bfloat16"]
     threads = torch.get_num_threads()
@@ -202,7 +211,8 @@ def _sound_settings(device: str) -> tuple[list[Setting], dict[str, str]]:
     faults = faults_of(settings)
     sound = [setting for setting in settings if setting not in faults]
     if not sound:
-        return [fit_to_machine(setting) for setting in settings], {}
+        faults = faults_of([dataclasses.replace(setting, detour=True) for setting in settings])
+        sound = [fit_to_machine(setting) for setting in settings if setting not in faults]
     return sound, {setting.label: f"goes wrong on this machine: {fault}" for setting, fault in faults.items()}
 
 

@@ -6,6 +6,7 @@ JSON text, empty if all was right. The setting that it died of is the first one 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterator
@@ -76,5 +77,9 @@ def _difference(found: Tensor | None, expected: Tensor | None) -> float:
 
 def main() -> None:
     """Answer the parent."""
+    with contextlib.suppress(ImportError):  # Windows has neither this module nor core files
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for arguments in json.load(sys.stdin):
         print(json.dumps(try_setting(Setting(**arguments))), flush=True)

@@ -35,6 +35,9 @@ _log = logging.getLogger(__name__)
 _known: dict[str, str] = {}
 """As the cache has it, for this process; it serves also if no file can be written."""
 
+_told: set[str] = set()
+"""Settings whose detour this process has reported."""
+
 
 def faults_of(settings: Sequence[Setting]) -> dict[Setting, str]:
     """Return how settings go wrong on this machine, those alone that do.
@@ -69,11 +72,14 @@ def fit_to_machine(setting: Setting) -> Setting:
         return plain
     fitted = dataclasses.replace(setting, detour=True)
     require_sound(fitted)
-    _log.warning(
-        "%s: strided 1x1 convolutions of few inputs go wrong on this machine (%s): they run by another path",
-        setting.label,
-        fault,
-    )
+    if _case(fitted) not in _told:
+        _told.add(_case(fitted))
+        _log.warning(
+            "%s: strided 1x1 convolutions of few inputs go wrong on this machine (%s): they run by another "
+            "path",
+            setting.label,
+            fault,
+        )
     return fitted
 
 

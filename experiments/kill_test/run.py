@@ -3,7 +3,8 @@
     python -m experiments.kill_test.run [SAMPLER ...]
 
 Two searches on digits with the same config; the second is killed and resumed until 20 kills are reached, then
-resumed to its end. Every trial's ratios, widths, rung scores and value must be equal. Appends to results.csv.
+resumed to its end. Each kill falls into another trial, as one that is killed twice has failed. Every trial's
+ratios, widths, rung scores and value must be equal. Appends to results.csv.
 """
 
 from __future__ import annotations
@@ -46,12 +47,15 @@ def measure(sampler: str, folder: Path) -> dict[str, object]:
     subprocess.run([sys.executable, "-m", "autoprune", *first], check=True, stdout=subprocess.DEVNULL)
     whole = records(url("whole", folder), "whole")
     rng = random.Random(0)
-    command, kills = [*arguments, *names("killed", folder)], 0
+    command, kills, before = [*arguments, *names("killed", folder)], 0, 0
     while True:
         process = subprocess.Popen([sys.executable, "-m", "autoprune", *command], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + rng.uniform(3.0, 12.0)
         while process.poll() is None and (kills >= KILLS or time.monotonic() < deadline):
             time.sleep(0.005)
+        while process.poll() is None and ended(folder) <= before:  # a trial that is killed twice has failed
+            time.sleep(0.05)
+        before = ended(folder)
         if process.poll() is not None:
             break
         os.kill(process.pid, signal.SIGKILL)
@@ -77,6 +81,13 @@ def names(study: str, folder: Path) -> list[str]:
         *("--set", f"search.study={study}", "--set", f"search.storage=sqlite:///{folder}/{study}.db"),
         *("--set", f"output.folder={folder}/{study}"),
     ]
+
+
+def ended(folder: Path) -> int:
+    """Return how many trials of the killed search have ended."""
+    if not (folder / "killed.db").exists() or not has_study(folder):
+        return 0
+    return sum(record.has_ended for record in records(url("killed", folder), "killed"))
 
 
 def has_study(folder: Path) -> bool:

@@ -31,6 +31,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Begin with nothing known, and leave nothing behind."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(faults, "_known", {})
+    monkeypatch.setattr(faults, "_told", set())
     return tmp_path / "autoprune" / "convolutions.json"
 
 
@@ -61,7 +62,9 @@ def test_no_setting_that_is_offered_kills_or_is_wrong(isa: str | None, tmp_path:
     assert tried == [[setting.label, ""] for setting in SETTINGS]
 
 
-def test_what_dies_is_found_by_the_way_its_process_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_dies_is_found_by_the_way_its_process_ended(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """The child is a stand-in that dies of one setting; the others are tried in the next one."""
     script = """
 import json, os, signal, sys
@@ -79,6 +82,9 @@ for arguments in json.load(sys.stdin):
     }
     assert not fit_to_machine(Setting()).detour
     assert fit_to_machine(LAST).detour
+    assert fit_to_machine(LAST).detour
+    (message,) = caplog.messages
+    assert message.startswith("float32 channels_last: strided 1x1 convolutions of few inputs go wrong")
     with pytest.raises(ConfigError, match=r'"bfloat16 contiguous" goes wrong on this machine \(it is off by'):
         fit_to_machine(Setting(dtype="bfloat16"))
 
@@ -93,6 +99,33 @@ def test_a_setting_that_goes_wrong_is_not_chosen(monkeypatch: pytest.MonkeyPatch
     said = "goes wrong on this machine: killed by SIGABRT (signal 6)"
     assert choice.left_out["float32 channels_last"] == said
     assert not choice.setting.detour
+
+
+@pytest.mark.parametrize("detours", [("float32 contiguous", "bfloat16 channels_last"), ()])
+def test_if_all_settings_go_wrong_those_with_a_detour_are_timed(
+    detours: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        faults,
+        "_known",
+        {
+            faults._case(setting): "" if setting.detour and setting.label in detours else "off by 30%"
+            for each in SETTINGS
+            for detour in (False, True)
+            for setting in [dataclasses.replace(each, threads=torch.get_num_threads(), detour=detour)]
+        },
+    )
+    batch = torch.rand(8, 1, 8, 8), torch.arange(8)
+    model = make_model("digits_resnet", 10, 1)
+    if detours:
+        choice = fastest_setting(model, batch, Task(), "cpu", repeats=1)
+        assert choice.setting.detour
+        assert choice.setting.label in detours
+    else:
+        with pytest.raises(
+            ConfigError, match=r"not one training step .* runs here \(goes wrong on this machine: off"
+        ):
+            fastest_setting(model, batch, Task(), "cpu", repeats=1)
 
 
 def test_what_was_found_is_kept_for_other_processes(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
