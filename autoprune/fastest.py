@@ -123,7 +123,9 @@ def fastest_setting(
             except Exception as error:  # memory may not do for all copies
                 left_out[setting.label] = reason_of(error)
         race(list(candidates.values()), repeats=repeats)
-    left_out |= {setting.label: each.dropped for setting, each in candidates.items() if each.dropped}
+    # Those that were tried come first: their reason is the user's, a fault of the machine is not.
+    dropped = {setting.label: each.dropped for setting, each in candidates.items() if each.dropped}
+    left_out = {**dropped, **left_out}
     timed = {setting: 1000 * each.median_s for setting, each in candidates.items() if not each.dropped}
     if not timed:
         reason = next(iter(left_out.values()))
