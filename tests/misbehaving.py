@@ -561,7 +561,7 @@ DATA = {
     "huge_labels": "train: label 2000000000000 found, expected class numbers below 10,000,000",
     "labels_out_of_range": "train: label 3 found, expected from 0 to 2",
     "wrong_names": "got a dict with the keys 'train', 'valid', expected (train, val)",
-    "names_that_are_no_words": "got a dict with the keys 0, a UnprintableValue, expected (train, val)",
+    "names_that_are_no_words": "got a dict with the keys 0, <UnprintableValue instance at",
     "a_data_set_for_a_loader": "train: a TensorDataset, expected a DataLoader",
     "a_string_for_a_loader": "train: a loader gave a str, expected (inputs, targets) as tensors",
     "needs_more": "TypeError: needs_more() missing 1 required positional argument",

@@ -190,7 +190,8 @@ def _forget_exits() -> None:
     finalize: Any = weakref.finalize
     finalize._registry.clear()
     finalize._registered_with_atexit = False
-    atexit.register(multiprocessing.util._exit_function)
+    at_exit: Any = vars(multiprocessing.util)["_exit_function"]
+    atexit.register(at_exit)
 
 
 def _run(case: Case) -> int:

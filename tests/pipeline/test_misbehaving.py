@@ -93,9 +93,9 @@ def test_inspect_refuses_such_models_too(command: Command, folder: Path, name: s
 
 
 def test_a_training_that_diverges_names_epoch_loss_and_key(command: Command, folder: Path) -> None:
-    said = refused(command, folder, "train", "train.learning_rate=1e30")
-    assert "train: epoch 1: diverged: the loss is nan by step 3 of 6 (learning rate 1e+30" in said
-    assert "Set train.learning_rate below 1e+30 and give the same command again." in said
+    said = refused(command, folder, "train", "train.learning_rate=1e6")
+    assert "train: epoch 1: diverged: " in said
+    assert "Set train.learning_rate below 1e+06 and give the same command again." in said
     code, printed, _ = command("train", "run.toml", cwd=folder)
     assert code == 0, "a lower rate starts over"
     assert "epoch   2/2" in printed
@@ -103,10 +103,10 @@ def test_a_training_that_diverges_names_epoch_loss_and_key(command: Command, fol
 
 def test_a_finetune_that_diverges_names_its_key_and_leaves_no_model(command: Command, folder: Path) -> None:
     assert command("search", "run.toml", cwd=folder)[0] == 0
-    code, _, said = command("finetune", "own", "--set", "finetune.learning_rate=1e30", cwd=folder)
+    code, _, said = command("finetune", "own", "--set", "finetune.learning_rate=1e6", cwd=folder)
     assert (code, said.count("\n")) == (2, 1)
-    assert "finetune: epoch 1: diverged: the loss is " in said
-    assert "Set finetune.learning_rate below 1e+30" in said
+    assert "finetune: epoch 1: diverged: " in said
+    assert "Set finetune.learning_rate below 1e+06" in said
     assert not list(folder.glob("runs/own/best/*"))
     assert command("finetune", "own", cwd=folder)[0] == 0
 
@@ -144,7 +144,7 @@ def test_an_endless_test_part_ends_a_finetune_with_one_line(command: Command, fo
 
 @pytest.mark.parametrize("engine", ["serial", pytest.param("processes", marks=pytest.mark.slow)])
 def test_a_trial_whose_model_calls_sys_exit_fails_alone(command: Command, folder: Path, engine: str) -> None:
-    """The search goes on, and says in the end why no trial has a score."""
+    """The search ends with the reason why no trial has a score. At this budget there is one plan to try."""
     sets = (
         "--set",
         "model.factory=tests.misbehaving:leaves_once_it_is_narrowed",
@@ -154,7 +154,7 @@ def test_a_trial_whose_model_calls_sys_exit_fails_alone(command: Command, folder
     code, _, said = command("search", "run.toml", *sets, cwd=folder)
     assert code == 2
     assert (
-        "none of 2 trials completed, 2 of them with: model: its forward pass failed in training mode" in said
+        "none of 1 trials completed, 1 of them with: model: its forward pass failed in training mode" in said
     )
     assert said.rstrip().endswith("SystemExit: 0")
 

@@ -176,8 +176,9 @@ def test_a_key_that_may_not_change_is_answered_with_those_that_may() -> None:
         change_config(config, ["search.sampler=gp"])
     assert change_config(config, ["search.trials=7"]).search.trials == 7
     for override in ("search.storage=mysql://me:secret@host/db", "storage=mysql://me:secret@host/db"):
-        with pytest.raises(ConfigError, match=r"storage=mysql://me:\*\*\*@host/db: (not|expected)"):
+        with pytest.raises(ConfigError, match=r"--set (search\.)?storage\b.*: (not|expected)") as caught:
             change_config(config, [override])
+        assert "secret" not in str(caught.value)
 
 
 def test_a_password_of_the_storage_is_neither_written_nor_told(
@@ -232,7 +233,7 @@ def test_a_password_of_the_storage_is_neither_written_nor_told(
         ("finetune.schedule=cosin", r"finetune\.schedule"),
         (
             "search.space=nowhere.toml",
-            r"nowhere\.toml: cannot be read as a search space \(No such file or directory\)",
+            r"nowhere\.toml: cannot be read as a search space \(no such file\)",
         ),
     ],
 )
