@@ -18,11 +18,12 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from experiments.common import markdown_table, write_measured
 from experiments.faults.cases import Case, load_cases
 from experiments.faults.verdict import FAULTS, counts, judge, total, unexpected_changes
 
@@ -42,7 +43,7 @@ def main() -> None:
         outcomes = run(cases, Path(folder), options.jobs, options.seconds)
     wrong = [each for each in outcomes if each["faults"]]
     for each in wrong:
-        print(f"{each['case'].id}\n  {', '.join(each['faults'])}: {each['told']}")
+        print(f"{each['case'].id!a}\n  {', '.join(each['faults'])}: {each['told']!a}")
     rows = counts((each["case"], each["faults"]) for each in outcomes)
     tally = ", ".join(f"{name} {total(rows, name)}" for name in ("tried", *FAULTS, "excepted"))
     print(f"{tally}; {time.monotonic() - started:.0f} s")
@@ -161,14 +162,17 @@ def _work(material: Any, worker: int, cases: Sequence[Case], seconds: float) -> 
 
 
 def _write_results(rows: list[dict[str, object]]) -> None:
+    """Write all rows as they are, and a table of one row for each class into the README."""
     with RESULTS.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _classes(rows: list[dict[str, object]]) -> Iterator[str]:
-    yield from dict.fromkeys(str(row["class"]) for row in rows)
+    columns = ("tried", *FAULTS, "excepted")
+    classes = dict.fromkeys(str(row["class"]) for row in rows)
+    lines = {kind: [row for row in rows if row["class"] == kind] for kind in classes} | {"all": rows}
+    table = [[kind, *(f"{total(each, name):,}" for name in columns)] for kind, each in lines.items()]
+    head = ["class", *(name.replace("_", " ") for name in columns)]
+    write_measured(HERE / "README.md", markdown_table(head, table))
 
 
 if __name__ == "__main__":
