@@ -112,11 +112,10 @@ def quick_cases() -> list[Case]:
 def test_a_few_dozen_cases_have_no_fault(tmp_path: Path) -> None:
     preload(tmp_path)
     material = Material.make(tmp_path / "material", command_in_child, commands=())
-    material.for_worker(0)
     limits = Limits()
     wrong = {}
     for case in quick_cases():
-        outcome = run_case(case, material.fresh(0), limits)
+        outcome = run_case(case, material.fresh(), limits)
         faults = judge(case, outcome, limits)
         if faults and not case.exception:
             wrong[case.id] = (faults, outcome.code, outcome.errors[-500:], outcome.changed)

@@ -30,12 +30,16 @@ from experiments.faults.verdict import FAULTS, counts, judge, total, unexpected_
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.csv"
 
+STALE = "stale"
+"""Stands in place of the faults of a case that cannot be prepared."""
+
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "COLUMNS": "140", "MPLBACKEND": "agg", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def main() -> None:
     options = _options()
-    cases = [case for case in load_cases() if all(word in case.id for word in options.only)][:: options.every]
+    cases = [case for case in load_cases() if any(word in case.id for word in options.only or [""])]
+    cases = cases[:: options.every]
     prepare_environment("experiments.faults.fuzz")
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         os.environ["HOME"] = folder
@@ -44,12 +48,14 @@ def main() -> None:
     wrong = [each for each in outcomes if each["faults"]]
     for each in wrong:
         print(f"{each['case'].id!a}\n  {', '.join(each['faults'])}: {each['told']!a}")
-    rows = counts((each["case"], each["faults"]) for each in outcomes)
-    tally = ", ".join(f"{name} {total(rows, name)}" for name in ("tried", *FAULTS, "excepted"))
-    print(f"{tally}; {time.monotonic() - started:.0f} s")
     if options.details:
         lines = [json.dumps({**each, "case": asdict(each["case"])}) for each in wrong]
         options.details.write_text("\n".join([*lines, ""]), "utf-8")
+    if any(STALE in each["faults"] for each in wrong):
+        raise SystemExit("Some cases cannot be prepared any more; bring them up to date.")
+    rows = counts((each["case"], each["faults"]) for each in outcomes)
+    tally = ", ".join(f"{name} {total(rows, name)}" for name in ("tried", *FAULTS, "excepted"))
+    print(f"{tally}; {time.monotonic() - started:.0f} s")
     if not options.only and options.every == 1:
         _write_results(rows)
     sys.exit(1 if any(not each["case"].exception for each in wrong) else 0)
@@ -57,7 +63,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--only", nargs="*", default=[], help="words that the names of the cases hold")
+    parser.add_argument("--only", nargs="*", default=[], help="words, of which names of cases hold one")
     parser.add_argument("--every", type=int, default=1, help="run every so many-th case alone")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=30.0, help="after which a case counts as hung")
@@ -74,25 +80,21 @@ def prepare_environment(module: str) -> None:
 
 def run(cases: Sequence[Case], root: Path, jobs: int, seconds: float) -> list[dict[str, Any]]:
     """Run cases, each worker its share in turn, and return them with what was wrong, in their order."""
-    from experiments.faults.material import Material
-
     preload(root)
     gc.collect()
     gc.freeze()
-    material = Material.make(root, command_in_child)
     pids = []
     for worker in range(jobs):
-        material.for_worker(worker)
         pid = os.fork()
         if pid == 0:
-            _work(material, worker, cases[worker::jobs], seconds)
+            _work(root / str(worker), cases[worker::jobs], seconds)
         pids.append(pid)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
     if any(codes):
         raise SystemExit(f"workers ended with {codes}")
     told: dict[str, Any] = {}
     for worker in range(jobs):
-        for line in (root / f"outcomes{worker}").read_text("utf-8").splitlines():
+        for line in (root / str(worker) / "outcomes").read_text("utf-8").splitlines():
             each = json.loads(line)
             told[each["id"]] = each
     return [{"case": case, **told[case.id]} for case in cases]
@@ -123,25 +125,31 @@ def command_in_child(words: list[str], folder: Path) -> None:
     """
     from experiments.faults.child import run_command
 
-    started = time.monotonic()
     code, printed = run_command(words, folder)
-    print(f"{time.monotonic() - started:6.1f} s  {shlex.join(words)[:60]!r}", flush=True)
     if code != 0:
         raise RuntimeError(f"{shlex.join(words)} ended with code {code}:\n{printed}")
 
 
-def _work(material: Any, worker: int, cases: Sequence[Case], seconds: float) -> None:
-    """Run cases one after the other and leave."""
+def _work(root: Path, cases: Sequence[Case], seconds: float) -> None:
+    """Make the material, run cases one after the other, and leave."""
     from experiments.faults.child import Limits, run_case
+    from experiments.faults.material import Material
     from experiments.killing import adopt_orphans
 
     code = 1
     try:
         adopt_orphans()
+        root.mkdir()
+        os.environ["HOME"] = str(root)
+        material = Material.make(root, command_in_child)
         limits = Limits(seconds=seconds)
-        with (material.root / f"outcomes{worker}").open("w", encoding="utf-8") as file:
+        with (root / "outcomes").open("w", encoding="utf-8") as file:
             for case in cases:
-                outcome = run_case(case, material.fresh(worker), limits)
+                try:
+                    outcome = run_case(case, material.fresh(), limits)
+                except ValueError as error:
+                    file.write(json.dumps({"id": case.id, "faults": [STALE], "told": str(error)}) + "\n")
+                    continue
                 faults = judge(case, outcome, limits)
                 told = {
                     "code": outcome.code,

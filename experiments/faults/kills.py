@@ -26,7 +26,7 @@ from autoprune.study import TrialRecord
 from autoprune.zoo import load_checkpoint, make_model
 from experiments.common import append_row, rows_of
 from experiments.faults.fuzz import preload, prepare_environment
-from experiments.faults.material import RUN, rewrite_paths
+from experiments.faults.material import RUN
 from experiments.killing import (
     adopt_orphans,
     content,
@@ -104,13 +104,12 @@ def main() -> None:
 def measure(scenario: Scenario, root: Path) -> dict[str, object]:
     """Run a scenario undisturbed and killed, and compare."""
     started = time.monotonic()
-    whole, killed = root / "whole" / "work", root / "kills" / "work"
-    whole.mkdir(parents=True)
-    (whole / "run.toml").write_text(RUN)
-    for command in scenario.material:
-        _finish(start_forked(command, whole), whole, command)
-    shutil.copytree(whole, killed)
-    rewrite_paths(killed, whole, killed)
+    whole, killed = root / "whole", root / "killed"
+    for folder in (whole, killed):
+        folder.mkdir(parents=True)
+        (folder / "run.toml").write_text(RUN)
+        for command in scenario.material:
+            _finish(start_forked(command, folder), folder, command)
     _finish(scenario.start(scenario.begin, whole), whole, scenario.begin)
     moments = random.Random(scenario.name)
     kills = half_written = 0

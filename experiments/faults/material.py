@@ -1,10 +1,9 @@
 """What the cases damage: a trained digits net, small finished studies, their pruned models, a latency table.
 
-It is made once by the verbs themselves, then copied for each case into the one folder that its worker uses.
-Studies hold absolute paths, so every worker has a copy of the material with its own folder in their place.
+It is made by the verbs themselves, once for each worker, then copied for each of its cases.
 
     material = Material.make(root, run)
-    folders = material.fresh(worker=0)       # work/, outside/ and tmp/, as they were made
+    folders = material.fresh()               # work/, outside/ and tmp/, as they were made
 """
 
 from __future__ import annotations
@@ -12,10 +11,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import sqlite3
 import stat
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -177,7 +174,10 @@ def _described(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Material:
-    """The material as it was made, in the folder of worker 0."""
+    """The material as it was made, and the folders that each case finds it in.
+
+    Studies hold absolute paths, and are signed: the folders of all cases are at the place where it was made.
+    """
 
     root: Path
 
@@ -196,7 +196,7 @@ class Material:
             commands: the command lines.
         """
         material = cls(root)
-        folders = material.folders(0)
+        folders = material.folders
         folders.make()
         (folders.work / "run.toml").write_text(RUN)
         (folders.work / "timed.toml").write_text(RUN.replace('[budget]\nflops = "40%"\n', TIMED))
@@ -206,36 +206,17 @@ class Material:
         shutil.copytree(folders.root, root / "material")
         return material
 
-    def folders(self, worker: int) -> Folders:
-        """Return the folders of a worker; all have paths of one length."""
-        return Folders(self.root / f"w{worker:02}")
+    @property
+    def folders(self) -> Folders:
+        """Where cases run."""
+        return Folders(self.root / "case")
 
-    def for_worker(self, worker: int) -> None:
-        """Copy the material with a worker's own paths in it."""
-        mine = self.root / f"material{worker:02}"
-        shutil.copytree(self.root / "material", mine)
-        rewrite_paths(mine, self.folders(0).root, self.folders(worker).root)
-
-    def fresh(self, worker: int) -> Folders:
-        """Return the folders of a worker with the material as it was made."""
-        folders = self.folders(worker)
-        if folders.root.exists():
-            _remove(folders.root)
-        shutil.copytree(self.root / f"material{worker:02}", folders.root)
-        return folders
-
-
-def rewrite_paths(folder: Path, old: Path, new: Path) -> None:
-    """Put another path in place of one in all files of a folder; both are of one length.
-
-    A write-ahead log has checksums, so what it holds is moved to its database first.
-    """
-    for database in folder.rglob("*.db"):
-        with closing(sqlite3.connect(database)) as file:
-            file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    for path in folder.rglob("*"):
-        if path.is_file():
-            path.write_bytes(path.read_bytes().replace(os.fsencode(old), os.fsencode(new)))
+    def fresh(self) -> Folders:
+        """Return the folders with the material as it was made."""
+        if self.folders.root.exists():
+            _remove(self.folders.root)
+        shutil.copytree(self.root / "material", self.folders.root)
+        return self.folders
 
 
 def _remove(folder: Path) -> None:
