@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from autoprune.detour import Detour
 from autoprune.dtypes import DTYPES
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, shortened, text_of
 from autoprune.layout import laid_out
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -107,4 +107,11 @@ def resolve_device(device: str = "auto") -> str:
             f'search.device: "{device}" asked, but torch sees {seen or "no"} CUDA devices here; '
             'use "auto" or "cpu".'
         )
+    try:
+        torch.zeros(1, device=asked).cpu()
+    except (RuntimeError, NotImplementedError, AssertionError) as error:
+        raise ConfigError(
+            f'search.device: "{device}" cannot be used here ({shortened(text_of(error), 200)}); '
+            'use "auto" or "cpu".'
+        ) from error
     return device

@@ -77,3 +77,5 @@ def test_devices() -> None:
             resolve_device("cuda:0")
     with pytest.raises(ConfigError, match=r'"cuda:77" asked, but torch sees (no|\d+) CUDA devices here'):
         resolve_device("cuda:77")
+    with pytest.raises(ConfigError, match=r'search\.device: "meta" cannot be used here \(.*\); use "auto"'):
+        resolve_device("meta")

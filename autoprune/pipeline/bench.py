@@ -19,7 +19,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from autoprune.errors import ConfigError, LatencyError, shown_value, suggest
+from autoprune.errors import ConfigError, LatencyError, shortened, shown_value, suggest
 from autoprune.latency import LatencySetting, Measurement, Ratio, time_in_turn
 from autoprune.latency.files import FILES, FileInput, OpenedFile, open_model
 from autoprune.latency.placing import check_threads
@@ -169,15 +169,16 @@ def _read_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for text in texts:
         name, _, written = text.rpartition("=")
+        shown = shortened(text, 100)
         if not re.fullmatch(r"[1-9][0-9]{0,6}(x[1-9][0-9]{0,6}){0,9}", written):
             raise ConfigError(
-                f'--shape: got "{text}", expected sizes such as "1x3x224x224", or "name=1x3x224x224".'
+                f'--shape: got "{shown}", expected sizes such as "1x3x224x224", or "name=1x3x224x224".'
             )
         sizes = tuple(int(size) for size in written.split("x"))
         if math.prod(sizes) > _MOST_VALUES:
-            raise ConfigError(f"--shape {text}: {math.prod(sizes):,} values are more than memory holds.")
+            raise ConfigError(f"--shape {shown}: {math.prod(sizes):,} values are more than memory holds.")
         if name in shapes:
-            raise ConfigError(f"--shape {text}: sizes of that input are given twice; leave one out.")
+            raise ConfigError(f"--shape {shown}: sizes of that input are given twice; leave one out.")
         shapes[name] = sizes
     return shapes
 

@@ -151,8 +151,13 @@ def _stored(study: SearchStudy, name: str) -> dict[str, Any] | None:
         return None
     where, advice = f"{study.name}: {_note(name)} is damaged", "restore the storage from a copy."
     read = read_as(_Stored, values, where=where, error=StudyError, advice=advice)
-    if max(len(read.cost), len(read.dense_cost)) > len(dataclasses.fields(Cost)):
-        raise StudyError(f"{where}: it has more costs than there are; {advice}")
+    most = len(dataclasses.fields(Cost))
+    for costs in (read.cost, read.dense_cost):
+        if not 2 <= len(costs) <= most or None in costs[:2]:
+            raise StudyError(
+                f"{where}: got costs {costs[:most]}, expected MACs, parameters, {most - 2} others at most; "
+                f"{advice}"
+            )
     return dict(values)
 
 

@@ -72,13 +72,15 @@ def report(study: str, storage: str, output: str | os.PathLike[str] | None = Non
     stairs = path.with_name(f"stairs{suffix}")
     for picture in (path, stairs):
         require_free(picture, key, kept_files(opened.url, config))
+    # Read before anything is drawn: a damaged note leaves no picture behind.
+    results, step = tuple(known_results(opened)), next_step(opened, summary)
     check_writable(path.parent, key)
     return Report(
         summary,
         plot_study(summary, path) if summary.ranked() else None,
         None if measured is None else plot_stairs(measured, stairs),
-        tuple(known_results(opened)),
-        next_step(opened, summary),
+        results,
+        step,
     )
 
 

@@ -87,6 +87,9 @@ def read_setting(values: Any, *, where: str) -> Setting:
     """
     advice = "restore what holds it from a copy, or begin again without it."
     setting = read_as(Setting, values, where=where, error=StudyError, advice=advice)
+    missing = sorted(setting.facts.keys() - values.keys())  # whatever fills them in is another setting
+    if missing:
+        raise StudyError(f"{where}: {missing[0]} is missing; {advice}")
     if setting.dtype not in DTYPES or not 1 <= setting.threads <= _MOST_THREADS:
         raise StudyError(
             f"{where}: got dtype {abridged(setting.dtype)} and {abridged(setting.threads)} threads, expected "

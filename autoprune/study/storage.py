@@ -9,6 +9,8 @@ study_command("resume", "fm-50", "sqlite:///runs/fm.db")        # what a message
 from __future__ import annotations
 
 import functools
+import json
+import logging
 import re
 import shlex
 import sqlite3
@@ -39,6 +41,11 @@ DRIVERS = {
     "mariadb": ("pymysql", "mysql", "mariadb+pymysql"),
 }
 """Kind of server -> its driver, the extra that installs it, and the scheme of the URLs that use it."""
+
+# Optuna logs seven lines of an error that it then raises all the same.
+logging.getLogger("optuna.storages._rdb.storage").addFilter(
+    lambda record: "Falling back to a slower alternative" not in record.getMessage()
+)
 
 _FULL = "the disk is full; make room on it, then give the same command again."
 
@@ -233,8 +240,21 @@ def storage_errors(url: str) -> Iterator[None]:
             f"{shown_url(url)}: the study is not there any more: it was deleted, or the database replaced, "
             "while it was in use; put the former one back, or begin another search."
         ) from error
+    except (ValueError, LookupError) as error:
+        if not _is_unreadable(error):
+            raise
+        raise StudyError(
+            f"{shown_url(url)}: it is damaged: a row of it cannot be read ({reason_of(error)}); restore it "
+            "from a copy."
+        ) from error
     except (sqlalchemy.exc.SQLAlchemyError, OptunaError, ImportError, OSError) as error:
         raise StudyError(f"{shown_url(url)}: {_explain(url, error)}") from error
+
+
+def _is_unreadable(error: Exception) -> bool:
+    """Tell whether Optuna met a row that it cannot have written: no JSON, no date, no state of a trial."""
+    text = str(error)
+    return isinstance(error, json.JSONDecodeError) or "isoformat" in text or "defined enum values" in text
 
 
 def file_of(url: str) -> Path | None:

@@ -30,7 +30,7 @@ FAULTS = (
 EITHER = ("either", "told")
 """Expectations of a case that may be refused or accepted; "told" says so in both."""
 
-LONGEST = 1000
+LONGEST = 1600
 """Characters of a message's one line at most, paths included."""
 
 PREFIX = "autoprune: "

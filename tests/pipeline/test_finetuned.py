@@ -36,6 +36,8 @@ NOTE: dict[str, Any] = {
         (("identity", "finetune"), None),
         (("cost",), 5),
         (("cost",), [1] * 50),
+        (("cost",), [1]),
+        (("dense_cost",), [None, 2, None]),
         (("dense_cost",), ["1"]),
         (("val_score",), "high"),
         (("test_score",), ...),

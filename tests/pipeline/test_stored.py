@@ -49,6 +49,9 @@ def test_a_process_that_leaves_the_trials_to_workers_has_its_own_threads(engine:
         assert torch.get_num_threads() == 3
 
 
+FACTS = Setting().facts
+
+
 def study_with(tmp_path: Path, **chosen: Any) -> SearchStudy:
     """Make a study whose header fits its schema, and holds the facts that are given."""
     config = dataclasses.asdict(settle(load_config("digits", [f"output.folder={tmp_path}"])))
@@ -62,13 +65,15 @@ def study_with(tmp_path: Path, **chosen: Any) -> SearchStudy:
     ("setting", "message"),
     [
         (None, r"chosen\.setting is missing"),
-        ({"threads": "many"}, r"setting: threads: got 'many'"),
-        ({"threads": 0}, "setting: got dtype float32 and 0 threads"),
-        ({"threads": 10**30}, "setting: (got dtype float32 and 1000|threads: got 1000)"),
-        ({"dtype": "int8"}, "setting: got dtype int8 .*expected one of float32"),
-        ({"device": ["cpu"]}, r"setting: device: got \['cpu'\]"),
-        ({"device": "toaster"}, "its trials run on toaster, which is not here"),
-        ({"channels_last": "perhaps"}, "setting: channels_last: got 'perhaps'"),
+        (FACTS | {"threads": "many"}, r"setting: threads: got 'many'"),
+        ({"device": "cpu", "dtype": "float32", "channels_last": False}, "setting: threads is missing"),
+        ({"a": "b"}, "setting: channels_last is missing"),
+        (FACTS | {"threads": 0}, "setting: got dtype float32 and 0 threads"),
+        (FACTS | {"threads": 10**30}, "setting: (got dtype float32 and 1000|threads: got 1000)"),
+        (FACTS | {"dtype": "int8"}, "setting: got dtype int8 .*expected one of float32"),
+        (FACTS | {"device": ["cpu"]}, r"setting: device: got \['cpu'\]"),
+        (FACTS | {"device": "toaster"}, "its trials run on toaster, which is not here"),
+        (FACTS | {"channels_last": "perhaps"}, "setting: channels_last: got 'perhaps'"),
     ],
 )
 def test_a_damaged_setting_is_one_line(tmp_path: Path, setting: Any, message: str) -> None:

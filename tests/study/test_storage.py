@@ -12,7 +12,7 @@ import pytest
 
 from autoprune.errors import StudyError
 from autoprune.pipeline.places import absolute_storage, find_storage
-from autoprune.study import create_study, open_study, study_state
+from autoprune.study import SearchStudy, create_study, open_study, study_state
 from autoprune.study.storage import storage_errors
 from tests.engines.toy import IDENTITY, new_study
 from tests.test_files import SPECIAL
@@ -199,3 +199,40 @@ def test_a_refused_name_leaves_no_file(tmp_path: Path) -> None:
         open_study(f"sqlite:///{tmp_path}/a/study.db", "toy")
     assert list(tmp_path.iterdir()) == []
     create_study(f"sqlite:///{tmp_path}/a/study.db", "toy", config={}, identity={})
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE trials SET state = 'NONSENSE'",
+        "UPDATE trials SET datetime_start = 'yesterday'",
+        "UPDATE trial_params SET distribution_json = '{'",
+        "UPDATE trial_user_attributes SET value_json = '{'",
+        "DROP TABLE trials",
+    ],
+)
+def test_rows_that_cannot_be_read_are_one_line(
+    statement: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, url = tmp_path / "study.db", f"sqlite:///{tmp_path}/study.db"
+    study = new_study(url)
+    study.enqueue({"a": 0.5}, "uniform")
+    trial = study.ask(1)
+    assert trial is not None
+    trial.suggest_float("a", 0.1, 1.0)
+    execute(path, statement)
+    capfd.readouterr()
+
+    def ask(study: SearchStudy) -> object:
+        return study.ask(5)
+
+    uses: list[Callable[[SearchStudy], object]] = [
+        SearchStudy.records,
+        SearchStudy.best,
+        lambda it: it.ask(5),
+    ]
+    for use in uses:
+        with pytest.raises(StudyError, match=r"it is damaged: a row of it cannot|no such table") as caught:
+            use(open_study(url, "toy"))
+        assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
