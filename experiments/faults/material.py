@@ -76,6 +76,13 @@ study = optuna.create_study(storage="sqlite:///foreign.db", study_name="foreign"
 study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
 """
 
+BUDGET = """
+[budget]
+flops = "40%"
+
+[search]
+"""
+
 TIMED = """
 [budget]
 flops = "40%"
@@ -85,6 +92,9 @@ latency = "80%"
 probe = "clock:tick"
 table = "table.json"
 limit_seconds = 0.1
+
+[search]
+divisor = 1
 """
 
 COMMANDS = (
@@ -103,7 +113,7 @@ COMMANDS = (
     ],
     [FOREIGN],
     [TABLE],
-    ["search", "timed.toml", "--set", "search.study=timed", "--set", "search.divisor=1"],
+    ["search", "timed.toml", "--set", "search.study=timed"],
 )
 """The command lines that make the material, in order."""
 
@@ -199,7 +209,7 @@ class Material:
         folders = material.folders
         folders.make()
         (folders.work / "run.toml").write_text(RUN)
-        (folders.work / "timed.toml").write_text(RUN.replace('[budget]\nflops = "40%"\n', TIMED))
+        (folders.work / "timed.toml").write_text(RUN.replace(BUDGET, TIMED))
         (folders.work / "clock.py").write_text(CLOCK)
         for command in commands:
             run(command, folders.work)
