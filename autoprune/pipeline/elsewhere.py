@@ -1,7 +1,7 @@
 """Says which trials of a study are in the hands of other processes, and which command goes on with them.
 
-tell_held_elsewhere(study, watch)      # as a search begins
-tell_unended(study, watch)             # as it ends
+report_held_elsewhere(study, watch)      # as a search begins
+report_unended(study, watch)             # as it ends
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from autoprune.study import SearchStudy
 from autoprune.study.storage import study_command
 
 
-def tell_held_elsewhere(study: SearchStudy, watch: Watcher) -> None:
+def report_held_elsewhere(study: SearchStudy, watch: Watcher) -> None:
     """Say which trials wait for another host: whether it still works on them cannot be seen from here."""
     held = study.held_elsewhere()
     if held:
@@ -26,7 +26,7 @@ def tell_held_elsewhere(study: SearchStudy, watch: Watcher) -> None:
         )
 
 
-def tell_unended(study: SearchStudy, watch: Watcher) -> None:
+def report_unended(study: SearchStudy, watch: Watcher) -> None:
     """Say which trials have not ended although this search has: another process runs them, or gave them back.
 
     Nobody goes on with them if that process dies.

@@ -13,14 +13,14 @@ import copy
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
 
-from autoprune.engines import MakeScorer, TrialEvent, TrialRunner, run_search
+from autoprune.engines import MakeScorer, TrialRunner, run_search
 from autoprune.errors import ConfigError, TrialError, shown_url
 from autoprune.fastest import Choice
 from autoprune.pipeline.checks import (
@@ -40,8 +40,8 @@ from autoprune.pipeline.dense import (
     try_training,
     without_names,
 )
-from autoprune.pipeline.elsewhere import tell_held_elsewhere, tell_unended
-from autoprune.pipeline.events import Stage, TrialDone, Watcher, silent
+from autoprune.pipeline.elsewhere import report_held_elsewhere, report_unended
+from autoprune.pipeline.events import Stage, Watcher, silent
 from autoprune.pipeline.expected import Pace, spoken
 from autoprune.pipeline.finalists import measure_finalists
 from autoprune.pipeline.history import require_unseen_validation
@@ -52,15 +52,14 @@ from autoprune.pipeline.nextstep import next_step
 from autoprune.pipeline.objectives import objective_costs
 from autoprune.pipeline.places import settle, without_password
 from autoprune.pipeline.problem import (
-    SHORT_OF_WINDOW,
     Problem,
     asks_for_latency,
-    few_plans,
     pose,
     pose_traced,
     require_unmeasured,
     trace_dense,
 )
+from autoprune.pipeline.progress import report_problem, trial_reporter
 from autoprune.pipeline.ranking import encode_ranking, rank_channels
 from autoprune.pipeline.scoring import ScorerFactory, identify_parts, make_score, parse_rungs
 from autoprune.pipeline.statistics import Ground, measure_statistics
@@ -78,13 +77,8 @@ from autoprune.pipeline.trust import UNTRUSTED, Consent, keep_consent, require_p
 from autoprune.pipeline.warm_starts import choose_warm_starts, enqueue_missing
 from autoprune.precision import Setting
 from autoprune.report import StudySummary, summarise
-from autoprune.report.costs import label, said
-from autoprune.report.summary import outcome
 from autoprune.settings import RunConfig
-from autoprune.space import SHARE
 from autoprune.study import SCORE, SearchStudy, TrialRecord, create_study, open_study
-from autoprune.study.front import best_of, front_of
-from autoprune.study.records import LATENCY
 from autoprune.threads import cpu_threads, usable_cores
 from autoprune.train import evaluate
 from autoprune.usercode import entry
@@ -247,7 +241,7 @@ def _go_on(
     else:
         watch(Stage(f"resuming {study}: {done} of {config.search.trials} trials are done"))
     if not take_over:
-        tell_held_elsewhere(opened, watch)
+        report_held_elsewhere(opened, watch)
     return _run(opened, running, dense, problem, watch, take_over=take_over)
 
 
@@ -278,7 +272,7 @@ def _prepare(
     config, stairs = settle_divisor(config, dense, watch)
     tables = LatencyTables(config, watch)
     problem = pose_traced(prunable, config, tables)
-    _tell_problem(problem, config, watch)
+    report_problem(problem, config, watch)
     measured = {"stairs": None if stairs is None else stairs.to_json(), "latency": tables.to_json()}
     if missing and given is None and checkpoint is not None:
         Path(checkpoint).parent.mkdir(parents=True, exist_ok=True)
@@ -287,40 +281,6 @@ def _prepare(
         problem = pose(dense, config, tables)
         require_unseen_validation(config, dense.data, checkpoint)
     return dense, config, problem, measured
-
-
-def _tell_problem(problem: Problem, config: RunConfig, watch: Watcher) -> None:
-    """Say what is searched, and what of it is not as a user may expect."""
-    groups = len(problem.prunable.searchable)
-    limits = ", ".join(
-        f"{label(name)} <= {said(name, limit)}" for name, limit in problem.budget.limits.items()
-    )
-    watch(
-        Stage(
-            f"traced {groups} channel groups, {len(problem.space.keep_ratios.variables)} keep ratios; "
-            f"dense MACs {problem.dense_cost.macs:,}, FLOPs {problem.dense_cost.flops:,}, "
-            f"params {problem.dense_cost.params:,}; budget {limits}"
-        )
-    )
-    _tell_shares(problem, config, watch)
-    if not problem.space.reach().in_window:
-        watch(Stage(SHORT_OF_WINDOW))
-    if few := few_plans(problem.space, config.search.trials):
-        watch(Stage(few))
-    for name, step in problem.space.relaxed.items():
-        watch(Stage(f"{name} is too small for the divisor; its widths are multiples of {step}"))
-
-
-def _tell_shares(problem: Problem, config: RunConfig, watch: Watcher) -> None:
-    """Say what several objectives mean for the search: which sizes it looks at, and that none stops early."""
-    share = problem.space.variables[0]
-    if share.name == SHARE:
-        watch(
-            Stage(
-                f"objectives {', '.join(config.search.objectives)}: the share of the budget is searched from "
-                f"{share.low:.1%} to {share.high:.0%}, and every trial climbs all rungs"
-            )
-        )
 
 
 def _measure(dense: Dense, config: RunConfig, watch: Watcher) -> Choice:
@@ -355,7 +315,7 @@ def _run(
         shapes=problem.prunable.shapes,
         rates=rates_of(config.evolution),
         cost=problem.cost,
-        on_event=_teller(study, config, problem, watch),
+        on_event=trial_reporter(study, config, problem, watch),
     )
     watch(
         Stage(
@@ -376,7 +336,7 @@ def _run(
     if runner.has_tried_all:
         plans = 0 if problem.space.plans is None else len(problem.space.plans)
         watch(Stage(f"all {plans} distinct plans are tried: the search ends before {search.trials} trials"))
-    tell_unended(study, watch)
+    report_unended(study, watch)
     measure_finalists(study, config, dense, problem, watch)
     summary = summarise(study)
     folder = Path(str(config.output.folder))
@@ -411,44 +371,3 @@ def _quiet_optuna() -> Iterator[None]:
         yield
     finally:
         optuna.logging.set_verbosity(before)
-
-
-def _teller(
-    study: SearchStudy, config: RunConfig, problem: Problem, watch: Watcher
-) -> Callable[[TrialEvent], None]:
-    """Return a function that turns an engine's events into those of a watcher."""
-    dense = problem.dense_cost.known()
-    cost = min(problem.budget.limits, key=lambda name: problem.budget.limits[name] / dense[name])
-    seen = {record.number: record for record in study.records() if record.has_ended}
-
-    def share(record: TrialRecord) -> float:
-        return float(record.costs.get(cost, 0.0) / dense[cost])
-
-    def tell(event: TrialEvent) -> None:
-        record = event.record
-        if event.kind == "requeued":
-            watch(Stage(f"trial {event.number} goes back to the queue"))
-        if record is None:
-            return
-        seen[record.number] = record
-        complete = [each for each in seen.values() if each.is_whole]
-        best = best_of(complete, study.objectives, study.dense_ms) if complete else None
-        several = len(study.objectives) > 1
-        watch(
-            TrialDone(
-                number=record.number,
-                outcome=outcome(record),
-                score=record.score,
-                cost=label(cost),
-                share=share(record),
-                latency_ms=record.costs.get(LATENCY),
-                seconds=record.seconds or 0.0,
-                reason=record.failure or "",
-                done=len(seen),
-                trials=config.search.trials,
-                best=None if best is None else (best.score or 0.0, share(best)),
-                front=len(front_of(complete, study.objectives, study.dense_ms)) if several else 0,
-            )
-        )
-
-    return tell

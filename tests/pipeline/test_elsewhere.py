@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autoprune.pipeline.elsewhere import tell_unended
+from autoprune.pipeline.elsewhere import report_unended
 from autoprune.pipeline.events import Event, Stage
 from autoprune.study import SearchStudy, open_study
 from autoprune.study.leases import Lease
@@ -21,7 +21,7 @@ def study(tmp_path: Path) -> SearchStudy:
 
 def told(study: SearchStudy) -> list[str]:
     events: list[Event] = []
-    tell_unended(study, events.append)
+    report_unended(study, events.append)
     return [event.text for event in events if isinstance(event, Stage)]
 
 
