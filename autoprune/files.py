@@ -53,17 +53,22 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     return file
 
 
-def read_text(path: str | os.PathLike[str]) -> str:
+def read_text(path: str | os.PathLike[str], *, most_bytes: int | None = None) -> str:
     """Read a text file in UTF-8.
 
+    Args:
+        path: the file.
+        most_bytes: its largest size; None for `MOST_BYTES`.
+
     Raises:
-        OSError: it cannot be read, is no regular file, or is larger than `MOST_BYTES`.
+        OSError: it cannot be read, is no regular file, or is larger than that.
         ValueError: it is not UTF-8.
     """
+    most = MOST_BYTES if most_bytes is None else most_bytes
     with open_regular(path) as file:
-        content = file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise OSError(errno.EFBIG, f"it has more than {MOST_BYTES >> 20} MB", os.fspath(path))
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most >> 20} MB", os.fspath(path))
     return content.decode("utf-8")
 
 

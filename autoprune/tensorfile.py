@@ -17,12 +17,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 
-def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors, {name: tensor}, wherever they lie and whatever memory they share.
+def write_tensors(
+    tensors: Mapping[str, Tensor], path: Path, *, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors, wherever they lie and whatever memory they share.
 
     safetensors makes the file readable for its owner alone, which a model shared on a server must not be:
     the mode that the umask gives is taken from an empty file made in its place. Two views of one storage are
     written as what they are, two tensors.
+
+    Args:
+        tensors: by name.
+        path: the file.
+        metadata: texts for the file's header.
 
     Raises:
         OSError: the file cannot be written, for want of room or rights.
@@ -31,7 +38,7 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     mode = stat.S_IMODE(path.stat().st_mode)
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:
-        save_file(copies, path)
+        save_file(copies, path, None if metadata is None else dict(metadata))
     except SafetensorError as error:  # no OSError, although the disk is what fails
         raise OSError(str(error)) from error
     os.chmod(path, mode)

@@ -16,6 +16,9 @@ from typing import Any
 from autoprune.errors import ConfigError, reason_of
 from autoprune.files import read_text
 
+MOST_BYTES = 2**20
+"""Size of a file that is read: its parser, written in Python, takes about a second for so much."""
+
 # The parser's time grows with the cube of the parts of a key: 20,000 take minutes.
 _ENDLESS_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){100}""")
 
@@ -47,7 +50,7 @@ def read_toml(path: str | Path, kind: str) -> dict[str, Any]:
         ConfigError: it is no regular file or too large, cannot be read, or is not TOML.
     """
     try:
-        text = read_text(path).removeprefix("\ufeff")
+        text = read_text(path, most_bytes=MOST_BYTES).removeprefix("\ufeff")
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:  # no permission, not UTF-8, a name that no file system takes

@@ -336,7 +336,7 @@ def test_a_model_with_keyword_inputs_and_several_outputs(tmp_path: Path) -> None
 
     example: ExampleInputs = {"right": torch.zeros(1, 4), "left": torch.zeros(1, 4)}
     for format in EXPORTERS:
-        assert export(Two(), tmp_path / "two", format, example_inputs=example).max_difference < 1e-6
+        assert export(Two(), tmp_path / f"two.{format}", format, example_inputs=example).max_difference < 1e-6
 
 
 def test_a_file_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

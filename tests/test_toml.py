@@ -34,7 +34,8 @@ def test_an_empty_file_has_no_keys(tmp_path: Path) -> None:
         (b'x = 1\n["a" . ' + b"'b'." * 200 + b"c]", r"not valid TOML: a key has more than 100 parts"),
         (b"a = " + b"9" * 5000, r"not valid TOML: Exceeds the limit"),
         (b"a = 2020-13-45", r"not valid TOML: "),
-        (b"x" * 3_000_000, r"not valid TOML: "),
+        (b"x" * 1_000_000, r"not valid TOML: "),
+        (b"# " + b"x" * 2**20, r"cannot be read as a config file \(.*more than 1 MB\)"),
     ],
 )
 def test_a_broken_file_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:

@@ -76,15 +76,17 @@ def export(
 
     Args:
         small: the model; it is exported in eval mode and left as it is.
-        path: the file; it appears, or replaces an older one, only when the comparison has passed.
+        path: the file; it appears, or replaces an older one, only when the comparison has passed. Only a
+            file whose name ends in the format is replaced.
         format: "onnx" (run in onnxruntime) or "pt2" (run through `torch.export.load`).
         example_inputs: a Tensor, a tuple of inputs or a dict of keyword inputs, the batch on axis 0; not
             needed for models from `rebuild` or `load_pruned`, which know those they were traced with.
         tolerance: largest difference allowed, over max(1, largest output); by default 1e-4 in float32.
 
     Raises:
-        ExportError: an unknown format, no example inputs, a model that cannot be exported, a file that cannot
-            be written, or outputs that differ by more than the tolerance.
+        ExportError: an unknown format, no example inputs, a path that another kind of file has, a model that
+            cannot be exported, a file that cannot be written, or outputs that differ by more than the
+            tolerance.
     """
     path = Path(path)
     if format == "safetensors":
@@ -96,6 +98,8 @@ def export(
         raise ExportError(unknown("format", format, EXPORTERS))
     if not path.name or path.is_dir():
         raise ExportError(f"{path}: a folder; name a file in it.")
+    if path.suffix != f".{format}" and path.is_file():
+        raise ExportError(f"{path}: is there already, and is no .{format} file; name another file.")
     missing = missing_values(small)
     if missing:
         raise ExportError(f"{path}: {missing}")

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -25,8 +26,8 @@ from torch import Tensor, nn
 from autoprune.atomic import replacing
 from autoprune.errors import CheckpointError, ExportError, PlanError, reason_of
 from autoprune.export.recipe import Leaf, Recipe, describe, example_from, from_file, named_leaves, to_json
-from autoprune.export.recipefile import DTYPES, read_values
-from autoprune.files import open_regular
+from autoprune.export.recipefile import DTYPES, FORMAT, read_values
+from autoprune.files import open_regular, require_regular
 from autoprune.graph.example import note_example
 from autoprune.graph.patches import apply_patches, require_written
 from autoprune.graph.plan import Plan
@@ -55,9 +56,11 @@ def save_pruned(
         extra: more to note in the recipe; JSON values.
 
     Raises:
-        ExportError: the folder cannot be written, or a tensor or a value in `extra` cannot be stored.
+        ExportError: the folder cannot be written, or holds the weights of a model that is not pruned; or a
+            tensor or a value in `extra` cannot be stored.
     """
     folder = Path(folder)
+    _require_own(folder)
     recipe = describe(small, plan, extra or {})
     try:
         # The recipe's digest says which tensors are its own, so its rename, the last of all, decides.
@@ -124,6 +127,26 @@ def read_recipe(folder: str | os.PathLike[str]) -> Recipe:
     return from_file(read_values(Path(folder) / RECIPE))
 
 
+def _require_own(folder: Path) -> None:
+    """Refuse a folder with weights that no save of a pruned model wrote, such as the dense model's.
+
+    A save that was killed may leave its own weights without a recipe.
+    """
+    weights = folder / WEIGHTS
+    if not weights.exists() or (folder / RECIPE).exists():
+        return
+    metadata = None
+    with contextlib.suppress(OSError, safetensors.SafetensorError):
+        require_regular(weights)
+        with safetensors.safe_open(weights, "pt") as file:
+            metadata = file.metadata()
+    if metadata is None or metadata.get("format") != FORMAT:
+        raise ExportError(
+            f"{weights}: is there already and is no pruned model, as no {RECIPE} lies beside it; choose "
+            "another folder."
+        )
+
+
 def _write_tensors(model: nn.Module, path: Path) -> None:
     leaves, _ = named_leaves(model)
     for name, tensor in leaves.items():
@@ -131,7 +154,7 @@ def _write_tensors(model: nn.Module, path: Path) -> None:
             kind = "on the meta device" if tensor.is_meta else f"of layout {tensor.layout}"
             raise ExportError(f"{path.parent}: tensor {name} is {kind} and cannot be stored.")
     try:
-        write_tensors(leaves, path)
+        write_tensors(leaves, path, metadata={"format": FORMAT})
     except (KeyError, ValueError, RuntimeError) as error:
         raise ExportError(f"{path.parent}: the tensors cannot be stored ({error}).") from error
 

@@ -19,7 +19,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from autoprune.errors import ConfigError, LatencyError, shortened, shown_value, suggest
+from autoprune.errors import ConfigError, LatencyError, reason_of, shortened, shown_value, suggest
+from autoprune.files import require_regular
 from autoprune.latency import LatencySetting, Measurement, Ratio, time_in_turn
 from autoprune.latency.files import FILES, FileInput, OpenedFile, open_model
 from autoprune.latency.placing import check_threads
@@ -144,8 +145,12 @@ def _open(path: Path, setting: LatencySetting, *, trust: bool) -> OpenedFile:
             f"{path}: cannot be timed; expected a file ending in {' or '.join(FILES)}, or a folder that "
             "`autoprune finetune` saved."
         )
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file.")
+    try:
+        require_regular(path)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file.") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be timed ({reason_of(error)}).") from None
     require_trusted_file(path, trust=trust)
     return FILES[path.suffix](path, setting)
 

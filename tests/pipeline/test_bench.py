@@ -205,3 +205,13 @@ def test_files_run_on_cuda(folder: Path, open_file: Callable[..., object]) -> No
     suffix = next(name for name, opener in FILES.items() if opener is open_file)
     (row,) = bench([folder / f"small{suffix}"], device="cuda", tolerance=0.9, limit_seconds=1).rows
     assert row.measurement.median_ms > 0
+
+
+@pytest.mark.parametrize("suffix", sorted(FILES))
+def test_what_is_no_regular_file_is_named(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"net{suffix}"
+    path.symlink_to("/dev/zero")
+    with pytest.raises(
+        ConfigError, match=rf"net{suffix}: cannot be timed \(.*it is a device, expected a regular"
+    ):
+        bench([path])

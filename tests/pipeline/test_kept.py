@@ -15,7 +15,7 @@ from autoprune.atomic import replacing
 from autoprune.config import load_config
 from autoprune.errors import CheckpointError, ConfigError, ExportError
 from autoprune.export import export as export_model
-from autoprune.export import save_pruned
+from autoprune.export import read_recipe, save_pruned
 from autoprune.graph.plan import Plan
 from autoprune.pipeline import export, settle
 from autoprune.pipeline.places import kept_files, require_free
@@ -98,3 +98,28 @@ def test_a_folder_of_pipes_is_no_saved_model(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "recipe.json")
     with pytest.raises(CheckpointError, match="it is a named pipe, expected a regular file"):
         export(tmp_path, "pt2", output=tmp_path / "net.pt2")
+
+
+@pytest.mark.parametrize("name", ["run.toml", "study.db", "dense.safetensors", "notes", "small.pt2"])
+def test_an_export_replaces_files_of_its_own_format_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ExportError, match=rf"{name}: is there already, and is no \.onnx file; name another"):
+        export_model(nn.ReLU(), tmp_path / name, "onnx", torch.zeros(1, 2))
+    assert (tmp_path / name).read_text() == "mine"
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_a_pruned_model_takes_the_place_of_no_dense_one(tmp_path: Path) -> None:
+    model = make_model("digits_resnet", 10, 1)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(ExportError, match=r"model\.safetensors: is there already and is no pruned model"):
+        save_pruned(model, Plan({}), tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_weights_that_a_killed_save_left_are_replaced(tmp_path: Path) -> None:
+    save_pruned(nn.ReLU(), Plan({}), tmp_path)
+    (tmp_path / "recipe.json").unlink()
+    save_pruned(nn.Linear(2, 2), Plan({}), tmp_path)
+    assert read_recipe(tmp_path).tensors["weight"].shape == (2, 2)
