@@ -98,7 +98,7 @@ def resume(
     from autoprune.pipeline.events import silent
 
     url = pipeline.find_storage(study, storage)
-    consent = _consent(trust, config)
+    consent = consent_of(trust, config)
     dense = _stored_dense(study, url, model, data, overrides, consent)
     return pipeline.resume(
         study,
@@ -144,7 +144,7 @@ def finetune(
     from autoprune.pipeline.events import silent
 
     url = pipeline.find_storage(study, storage)
-    consent = _consent(trust, config)
+    consent = consent_of(trust, config)
     dense = _stored_dense(study, url, model, data, overrides, consent)
     return pipeline.finetune(
         study,
@@ -157,7 +157,8 @@ def finetune(
     )
 
 
-def _consent(trust: bool, config: RunConfig | str | Path | Mapping[str, Any] | None) -> Consent:
+def consent_of(trust: bool, config: RunConfig | str | Path | Mapping[str, Any] | None) -> Consent:
+    """Return how far a command trusts a study, by its two arguments of these names."""
     from autoprune.config import load_config
     from autoprune.pipeline import Consent
     from autoprune.settings import RunConfig

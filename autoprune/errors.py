@@ -111,6 +111,7 @@ class _Shortening(reprlib.Repr):
 
     def __init__(self) -> None:
         super().__init__()
+        self.maxlevel = 2
         self.maxstring = self.maxother = self.maxlong = _LONGEST_VALUE
 
     def repr_int(self, x: int, level: int) -> str:

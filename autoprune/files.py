@@ -72,15 +72,19 @@ def read_text(path: str | os.PathLike[str], *, most_bytes: int | None = None) ->
     return content.decode("utf-8")
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
+def read_json(path: str | os.PathLike[str], **hooks: Any) -> Any:
     """Read a file of JSON.
+
+    Args:
+        path: of the file.
+        hooks: keyword arguments of `json.loads`.
 
     Raises:
         OSError: as for `read_text`.
         ValueError: it is no JSON, or lists and objects are nested too deep in it.
     """
     try:
-        return json.loads(read_text(path))
+        return json.loads(read_text(path), **hooks)
     except RecursionError:
         raise ValueError("lists and objects are nested too deep in it") from None
 

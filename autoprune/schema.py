@@ -5,18 +5,13 @@ facts = read_as(Facts, values, where="fm-50", error=StudyError, advice="restore 
 
 from __future__ import annotations
 
-import reprlib
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from autoprune.errors import AutopruneError
+from autoprune.errors import AutopruneError, shown_value
 
 T = TypeVar("T")
-
-_brief = reprlib.Repr()
-_brief.maxlevel, _brief.maxdict, _brief.maxlist = 2, 3, 3
-_brief.maxstring = _brief.maxlong = _brief.maxother = 40
 
 
 class Strict(BaseModel):
@@ -52,14 +47,14 @@ def read_as(kind: type[T], values: Any, *, where: str, error: type[AutopruneErro
 def _first_problem(invalid: ValidationError) -> str:
     """Return "key.key: got X, expected Y" for the first problem that pydantic reports."""
     first = invalid.errors(include_url=False)[0]
-    place = ".".join(_brief.repr(part).strip("'\"") for part in first["loc"])
+    place = ".".join(shown_value(part).strip("'\"") for part in first["loc"])
     if first["type"] == "missing":
         return f"{place} is missing"
     message = first["msg"]
     expected = message.removeprefix("Input should be ").removeprefix("Value error, ")
     if first["type"] in ("model_type", "dataclass_type", "dict_type"):
         expected = "keys with values"
-    problem = f"got {_brief.repr(first['input'])}, expected {expected}"
+    problem = f"got {shown_value(first['input'])}, expected {expected}"
     if expected == message:
-        problem = f"got {_brief.repr(first['input'])} ({message[:1].lower()}{message[1:]})"
+        problem = f"got {shown_value(first['input'])} ({message[:1].lower()}{message[1:]})"
     return f"{place}: {problem}" if place else problem

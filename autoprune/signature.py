@@ -15,10 +15,11 @@ import hmac
 import json
 import os
 import secrets
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from autoprune.files import open_regular
 
 _KEY_BYTES = 32
 
@@ -66,16 +67,12 @@ def _read_key() -> bytes | None:
     if path is None:
         return None
     try:
-        # Without O_NONBLOCK a FIFO in its place would hang the command.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with open_regular(path) as file:
+            is_private = os.name != "posix" or _is_private(os.fstat(file.fileno()))
+            key = file.read(_KEY_BYTES + 1)
     except OSError:
         return None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or (os.name == "posix" and not _is_private(status)):
-            return None
-        key = file.read(_KEY_BYTES + 1)
-    return key if len(key) == _KEY_BYTES else None
+    return key if is_private and len(key) == _KEY_BYTES else None
 
 
 def _is_private(status: os.stat_result) -> bool:

@@ -45,7 +45,7 @@ ARROWS = {
     "data": "userfunction usercode layout",
     "metrics": "userfunction usercode",
     "task": "metrics userfunction usercode",
-    "signature": "",
+    "signature": "files",
     "precision": "errors detour dtypes layout",
     "machine": "precision atomic cpu exits files",
     "fastest": "machine data task",

@@ -24,7 +24,7 @@ from autoprune.errors import AutopruneError, ConfigError, OutputError, shown_url
 
 if TYPE_CHECKING:
     from autoprune.cli.progress import Screen
-    from autoprune.pipeline import Consent, SearchResult
+    from autoprune.pipeline import SearchResult
 
 app = typer.Typer(
     add_completion=False,
@@ -160,6 +160,7 @@ def resume(
 ) -> None:
     """Go on with a search that was stopped or killed. Its storage has all but model and data."""
     from autoprune import pipeline
+    from autoprune.api import consent_of
 
     url = pipeline.find_storage(study, storage)
     with _resumable(_same_command), _screen() as watch:
@@ -168,7 +169,7 @@ def resume(
             url,
             overrides=overrides or (),
             take_over=take_over,
-            consent=_consent(trust, config),
+            consent=consent_of(trust, config),
             watch=watch,
         )
     _print_search(result)
@@ -219,6 +220,7 @@ def finetune(
 ) -> None:
     """Train the best plan of a study fully. It is tested once; a finetune that was stopped goes on."""
     from autoprune import pipeline
+    from autoprune.api import consent_of
     from autoprune.cli.tables import finetune_table
     from autoprune.pipeline.nextstep import export_command
 
@@ -229,7 +231,7 @@ def finetune(
             url,
             trial=trial,
             overrides=overrides or (),
-            consent=_consent(trust, config),
+            consent=consent_of(trust, config),
             watch=watch,
         )
     console.print(finetune_table(result))
@@ -281,6 +283,7 @@ def export(
 ) -> None:
     """Write the small model for another runtime. What was written has to compute the same."""
     from autoprune import pipeline
+    from autoprune.api import consent_of
 
     report = pipeline.export(
         target,
@@ -288,7 +291,7 @@ def export(
         output=output,
         storage=storage,
         dense=dense,
-        consent=_consent(trust, config),
+        consent=consent_of(trust, config),
     )
     difference = f"largest difference to PyTorch {report.max_difference:.2e}"
     _print_notes([f"Wrote {report.path} ({report.format}); {difference}."])
@@ -382,14 +385,6 @@ def _print_search(result: SearchResult) -> None:
 def _print_notes(notes: list[str]) -> None:
     for note in notes:
         console.print(note, soft_wrap=True, highlight=False, markup=False)
-
-
-def _consent(trust: bool, config: str | None) -> Consent:
-    """Return what --trust and --config say of how far a study or a saved model is trusted."""
-    from autoprune.config import load_config
-    from autoprune.pipeline import Consent
-
-    return Consent(trust, None if config is None else load_config(config))
 
 
 def _screen() -> Screen:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.export.recipefile import DTYPES, FORMAT, VERSION, RecipeFile
-from autoprune.graph.capture import ExampleInputs
+from autoprune.graph.capture import ExampleInputs, named_tensors
 from autoprune.graph.example import example_of
 from autoprune.graph.patches import Patch, read_patches
 from autoprune.graph.plan import Plan
@@ -76,14 +76,18 @@ class Recipe:
     extra: Mapping[str, Any] = field(default_factory=dict)
     digest: str = ""
 
+    @property
+    def leaves(self) -> dict[str, Leaf]:
+        """{every name: its description}: those of shared tensors too."""
+        return {**self.tensors, **{name: self.tensors[first] for name, first in self.ties.items()}}
+
 
 def named_leaves(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return {first name: tensor} of all parameters and buffers, and the ties {further name: first name}."""
     first: dict[int, str] = {}
     leaves: dict[str, Tensor] = {}
     ties: dict[str, str] = {}
-    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    for name, tensor in named:
+    for name, tensor in named_tensors(model, shared=True):
         if id(tensor) in first:
             ties[name] = first[id(tensor)]
         else:

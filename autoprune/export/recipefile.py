@@ -10,7 +10,6 @@ is named by its place in the file.
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 from autoprune.errors import CheckpointError, reason_of
-from autoprune.files import read_text
+from autoprune.files import read_json
 from autoprune.schema import Strict, read_as
 
 FORMAT = "autoprune-pruned"
@@ -122,16 +121,13 @@ def read_values(path: Path) -> RecipeFile:
         CheckpointError: it cannot be read, is no recipe of a version that is known, or holds a wrong value.
     """
     try:
-        values = json.loads(
-            read_text(path), object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant
-        )
+        values = read_json(path, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
     except OSError as error:
         raise CheckpointError(
             f"{path}: cannot be read ({reason_of(error)}); give the folder that save_pruned wrote."
         ) from error
-    except (ValueError, RecursionError) as error:
-        reason = "it is nested too deep" if isinstance(error, RecursionError) else reason_of(error)
-        raise CheckpointError(f"{path}: is no JSON ({reason}); {_ADVICE}") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path}: is no JSON ({reason_of(error)}); {_ADVICE}") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise CheckpointError(f'{path}: not a recipe of a pruned model (its "format" is not "{FORMAT}").')
     version = values.get("version")

@@ -28,6 +28,7 @@ from autoprune.errors import CheckpointError, ExportError, PlanError, reason_of
 from autoprune.export.recipe import Leaf, Recipe, describe, example_from, from_file, named_leaves, to_json
 from autoprune.export.recipefile import DTYPES, FORMAT, read_values
 from autoprune.files import open_regular, require_regular
+from autoprune.graph.capture import named_tensors
 from autoprune.graph.example import note_example
 from autoprune.graph.patches import apply_patches, require_written
 from autoprune.graph.plan import Plan
@@ -204,9 +205,8 @@ def _read_tensors(folder: Path, recipe: Recipe) -> dict[str, Tensor]:
 
 def _check_architecture(model: nn.Module, recipe: Recipe, where: str) -> None:
     """Compare names, kinds and shapes of the dense architecture's leaves with the stored ones."""
-    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    dense = dict(named)
-    stored = {**recipe.tensors, **{name: recipe.tensors[first] for name, first in recipe.ties.items()}}
+    dense = dict(named_tensors(model, shared=True))
+    stored = recipe.leaves
     hint = "make_model must give the dense architecture that was pruned."
     for name, leaf in stored.items():
         if name not in dense:
@@ -241,12 +241,12 @@ def _kind_of(dtype: torch.dtype) -> tuple[bool, bool]:
 
 def _check_numbers(model: nn.Module, recipe: Recipe, path: Path) -> None:
     """Compare the patches and the keep indices with the architecture and the shapes that are stored."""
-    tensors = {**recipe.tensors, **{name: recipe.tensors[first] for name, first in recipe.ties.items()}}
+    shapes = {name: leaf.shape for name, leaf in recipe.leaves.items()}
     try:
-        require_written(model, recipe.patches, {name: leaf.shape for name, leaf in tensors.items()})
+        require_written(model, recipe.patches, shapes)
     except PlanError as error:
         raise CheckpointError(f"{path}: patches: {error}") from error
-    dense = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    dense = list(named_tensors(model, shared=True))
     for name, index in recipe.plan.items():
         layer = _GROUP_SUFFIX.sub("", name)
         sizes = [

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from autoprune.errors import PlanError
+from autoprune.graph.capture import named_tensors
 from autoprune.graph.orientation import keeps_groups
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
@@ -156,13 +157,9 @@ def _written_numbers(
 ) -> dict[str, object]:
     """Return what a rebuild makes of the tabled numbers of a module whose tensors get these shapes."""
     prefix = f"{path}." if path else ""
-    tensors = [
-        *module.named_parameters(remove_duplicate=False),
-        *module.named_buffers(remove_duplicate=False),
-    ]
     own = {
         name: tuple(tensor.shape)
-        for name, tensor in tensors
+        for name, tensor in named_tensors(module, shared=True)
         if "." not in name or name.startswith("parametrizations.")
     }
     small = {name: shapes.get(prefix + name, shape) for name, shape in own.items()}

@@ -101,15 +101,7 @@ def bench(
     """
     if not models:
         raise ConfigError("bench: no model is given; name .onnx or .pt2 files, or saved folders.")
-    if not 0 < tolerance < 1:
-        raise ConfigError(f"--tolerance: got {tolerance}, expected a share between 0 and 1, such as 0.02.")
-    if not 0 < limit_seconds <= MOST_SECONDS:
-        raise ConfigError(
-            f"--limit: got {limit_seconds}, expected more than 0 seconds and at most {MOST_SECONDS:,}, such "
-            "as 10."
-        )
-    if batch is not None and not 1 <= batch <= MOST:
-        raise ConfigError(f"--batch: got {shown_value(batch)}, expected an integer >= 1 and <= {MOST:,}.")
+    _check_numbers(batch, tolerance, limit_seconds)
     given = _read_shapes(shapes)
     paths = [Path(model) for model in models]
     with _in_options():
@@ -134,6 +126,18 @@ def bench(
         for number, path in enumerate(paths)
     ]
     return Bench(tuple(rows), size, threads, device)
+
+
+def _check_numbers(batch: int | None, tolerance: float, limit_seconds: float) -> None:
+    if not 0 < tolerance < 1:
+        raise ConfigError(f"--tolerance: got {tolerance}, expected a share between 0 and 1, such as 0.02.")
+    if not 0 < limit_seconds <= MOST_SECONDS:
+        raise ConfigError(
+            f"--limit: got {limit_seconds}, expected more than 0 seconds and at most {MOST_SECONDS:,}, such "
+            "as 10."
+        )
+    if batch is not None and not 1 <= batch <= MOST:
+        raise ConfigError(f"--batch: got {shown_value(batch)}, expected an integer >= 1 and <= {MOST:,}.")
 
 
 def _open(path: Path, setting: LatencySetting, *, trust: bool) -> OpenedFile:

@@ -150,7 +150,7 @@ class ScorerFactory:
         differs = [name for name, fingerprint in self.parts.items() if found.get(name) != fingerprint]
         if differs:
             raise StudyError(
-                f"{socket.gethostname()}: a worker there has not what the search has: {', '.join(differs)} "
+                f"worker on {socket.gethostname()}: its parts are not the search's: {', '.join(differs)} "
                 "differs; put the same files there."
             )
         setting = fit_to_machine(self.setting)  # which another machine than this may have chosen

@@ -289,7 +289,9 @@ def test_a_worker_that_loads_something_else_than_the_search_is_refused(
     frozen = dataclasses.replace(config, model=dataclasses.replace(config.model, frozen=("layer1.0.conv1",)))
     split = dataclasses.replace(config, data=dataclasses.replace(config.data, val_fraction=0.3))
     for other, differs in ((frozen, r"model \(its channel groups\)"), (split, "data")):
-        with pytest.raises(StudyError, match=rf"what the search has: {differs} differs; put the same files"):
+        with pytest.raises(
+            StudyError, match=rf"its parts are not the search's: {differs} differs; put the same files"
+        ):
             dataclasses.replace(factory, config=other)()
     write(weights, 2)
     with pytest.raises(StudyError, match=rf"^{socket.gethostname()}: .* has: supernet differs"):
