@@ -50,7 +50,7 @@ def replacing(path: Path, *, suffix: str = "") -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path.parent)
     try:
-        partial.touch()
+        _create(partial)
         yield partial
         with partial.open("r+b") as file:  # Windows syncs no file that is opened for reading alone
             os.fsync(file.fileno())
@@ -58,6 +58,12 @@ def replacing(path: Path, *, suffix: str = "") -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _create(partial: Path) -> None:
+    """Make an empty file, never through a link: whoever shares the folder may have put one there."""
+    partial.unlink(missing_ok=True)
+    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
 
 
 @contextlib.contextmanager

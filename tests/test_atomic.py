@@ -155,6 +155,19 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_is_written_follows_no_link(tmp_path: Path) -> None:
+    """Who shares the folder knows the name that is written to first, and could put a link there."""
+    (tmp_path / "mine").write_text("mine")
+    path = tmp_path / "table.json"
+    with replacing(path) as partial:
+        pass
+    partial.symlink_to(tmp_path / "mine")
+    with replacing(path) as partial:
+        partial.write_text("new")
+    assert (path.read_text(), (tmp_path / "mine").read_text()) == ("new", "mine")
+    assert not path.is_symlink()
+
+
 def test_the_suffix_is_the_one_asked_for(tmp_path: Path) -> None:
     with replacing(tmp_path / "net", suffix=".pt2") as partial:
         assert partial.suffix == ".pt2"
@@ -179,9 +192,12 @@ def test_every_writer_says_in_one_line_that_the_disk_is_full(
     tmp_path: Path, full_disk: FullDisk, name: str
 ) -> None:
     write, kind = WRITERS[name]
-    path = tmp_path / "file"
+    path = tmp_path / f"file.{name}"  # an export replaces only its own format
     path.write_text("old")
-    with pytest.raises(kind, match=r"file: cannot be written \(.*File too large") as caught, full_disk(LIMIT):
+    with (
+        pytest.raises(kind, match=rf"file\.{name}: cannot be written \(.*File too large") as caught,
+        full_disk(LIMIT),
+    ):
         write(path)
     assert "\n" not in str(caught.value)
     assert path.read_text() == "old"

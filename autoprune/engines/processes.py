@@ -30,6 +30,9 @@ from autoprune.exits import describe_exit
 
 _STOP_TIMEOUT_S = 5.0
 
+_SAFE_PATH = "PYTHONSAFEPATH"
+"""With it an interpreter leaves the current folder out of its import path, as with -P."""
+
 _ENDING = {signal.SIGINT, signal.SIGTERM} | ({signal.SIGHUP} if hasattr(signal, "SIGHUP") else set())
 """Signals that end a search; Windows has no SIGHUP."""
 
@@ -156,9 +159,10 @@ def _spawn(pool: list[_Worker], make_scorer: MakeScorer, threads: int) -> None:
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe()
     # A daemonic process may have no children, and DataLoaders have workers of their own.
-    process = context.Process(target=_work, args=(make_scorer, theirs, threads), daemon=False)
+    arguments = (make_scorer, theirs, threads, os.environ.get(_SAFE_PATH))
+    process = context.Process(target=_work, args=arguments, daemon=False)
     try:
-        with _thread_limit(threads), _started_whole():
+        with _inherited(threads), _started_whole():
             process.start()
             pool.append(_Worker(process, mine))
     except Exception as error:  # whatever the parts of a model or of a user's data raise as they are pickled
@@ -172,17 +176,23 @@ def _spawn(pool: list[_Worker], make_scorer: MakeScorer, threads: int) -> None:
 
 
 @contextlib.contextmanager
-def _thread_limit(threads: int) -> Iterator[None]:
-    """Let processes started inside inherit the limit: OpenMP reads it once, as it is loaded."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(threads)
+def _inherited(threads: int) -> Iterator[None]:
+    """Let processes started inside inherit the limit of threads, and not import from the current folder.
+
+    OpenMP reads the limit once, as it is loaded. A new interpreter imports parts of Python before it is given
+    this process's `sys.path`: a received folder may hold modules of their names.
+    """
+    variables = {"OMP_NUM_THREADS": str(threads), _SAFE_PATH: "1"}
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager
@@ -231,10 +241,12 @@ def _stop(pool: list[_Worker]) -> None:
         worker.process.join(_STOP_TIMEOUT_S)
 
 
-def _work(make_scorer: MakeScorer, pipe: Connection, threads: int) -> None:
+def _work(make_scorer: MakeScorer, pipe: Connection, threads: int, safe_path: str | None) -> None:
     """Score jobs until the pipe closes; the body of a worker process."""
     import torch
 
+    if safe_path is None:  # processes that the user's own code starts import as they always do
+        os.environ.pop(_SAFE_PATH, None)
     # Ctrl-C and a terminal that is closed reach all processes; the parent alone decides.
     for number in _ENDING - {signal.SIGTERM}:
         signal.signal(number, signal.SIG_IGN)

@@ -240,7 +240,7 @@ def _require_answer(address: str) -> None:
         if not 0 < int(port) < 2**16:
             raise ValueError(f"there is no port {port}")
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
-        ask = [sys.executable, "-c", _QUESTION, f"{host}:{port}"]
+        ask = [sys.executable, "-P", "-c", _QUESTION, f"{host}:{port}"]
         subprocess.run(ask, capture_output=True, check=True, timeout=GREETING_S)
     except subprocess.SubprocessError:
         raise _no_cluster(address, ValueError("what listens there does not answer as Ray does")) from None

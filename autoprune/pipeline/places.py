@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -154,10 +155,11 @@ def probe_writable(folder: str | Path, key: str) -> None:
     """
     folder = Path(folder)
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    probe = nearest / f".autoprune-{os.getpid()}"
     try:
-        probe.write_bytes(b"")
-        probe.unlink()
+        # A name that is free: a link of a name that could be guessed might lead anywhere.
+        descriptor, probe = tempfile.mkstemp(prefix=".autoprune-", dir=nearest)
+        os.close(descriptor)
+        os.unlink(probe)
     except OSError as error:
         raise _unwritable(folder, key, error) from None
 

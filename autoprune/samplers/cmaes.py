@@ -37,11 +37,16 @@ START = "autoprune:cmaes_start"
 
 
 _LOADABLE = {
-    ("cmaes", "CMA"),
-    ("cmaes", "SepCMA"),
-    *(("numpy", name) for name in ("_reconstruct", "ndarray", "dtype", "scalar")),
+    *((module, name) for name in ("CMA", "SepCMA") for module in ("cmaes", f"cmaes._{name.lower()}")),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    *(
+        (f"numpy.{core}.multiarray", name)
+        for core in ("core", "_core")
+        for name in ("_reconstruct", "scalar")
+    ),
 }
-"""(top package, name) of what a pickled distribution is made of."""
+"""(module, name) of what a pickled distribution is made of."""
 
 _log = logging.getLogger(__name__)
 
@@ -112,7 +117,10 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Return a class or function that a pickle names."""
-        if (module.partition(".")[0], name) in _LOADABLE:
+        if (
+            module,
+            name,
+        ) in _LOADABLE:  # the whole path: modules are imported, and some of numpy's run a program
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"it names {module}.{name}")
 

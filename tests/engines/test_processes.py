@@ -48,6 +48,34 @@ def test_two_workers_score_what_the_serial_engine_would(url: str, tmp_path: Path
 
 
 @dataclass(frozen=True)
+class EnvironmentNoter:
+    """Makes scorers; leaves the worker's variable of safe import paths in a file."""
+
+    file: Path
+
+    def __call__(self) -> Scorer:
+        self.file.write_text(str(os.environ.get("PYTHONSAFEPATH")))
+        return make_toy()
+
+
+def test_workers_import_nothing_of_python_from_the_current_folder(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interpreter looks there first for the modules that it needs to get its import path."""
+    received = tmp_path / "received"
+    received.mkdir()
+    for name in ("signal", "pickle", "socket", "tempfile"):
+        (received / f"{name}.py").write_text(f"open({str(received / 'marker')!r}, 'w').close()\n")
+    monkeypatch.chdir(received)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    runner = toy_runner(new_study(url), sampler="random", pruner="none")
+    run_search("processes", runner, EnvironmentNoter(tmp_path / "noted"), workers=1)
+    assert not (received / "marker").exists()
+    assert (tmp_path / "noted").read_text() == "None"
+    assert "PYTHONSAFEPATH" not in os.environ
+
+
+@dataclass(frozen=True)
 class UnevenMaker:
     """Makes scorers under which trial `slow` ends after the next one; counts the trials in a folder."""
 

@@ -224,3 +224,12 @@ def test_the_file_of_the_space_may_move(tmp_path: Path) -> None:
     (tmp_path / "space.toml").write_text("low = 0.2")
     changed = change_config(config, [f"search.space='{tmp_path}/space.toml'"])
     assert space_spec(changed).low == 0.2
+
+
+def test_a_probe_follows_no_link(tmp_path: Path) -> None:
+    """A received folder may hold links of names that can be guessed, and an empty file would replace yours."""
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / f".autoprune-{os.getpid()}").symlink_to(tmp_path / "mine")
+    probe_writable(tmp_path, "output.folder")
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert len(os.listdir(tmp_path)) == 2

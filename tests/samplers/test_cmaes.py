@@ -67,7 +67,9 @@ class Hostile:
         return open, (str(self.path), "w")
 
 
-@pytest.mark.parametrize("damage", ["hostile", "not hexadecimal", "another class", "a missing part"])
+@pytest.mark.parametrize(
+    "damage", ["hostile", "a program", "not hexadecimal", "another class", "a missing part"]
+)
 def test_a_stored_state_runs_no_code_and_its_damage_ends_no_search(
     damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -77,6 +79,7 @@ def test_a_stored_state_runs_no_code_and_its_damage_ends_no_search(
     prefix = key.rpartition(":")[0]
     text = {
         "hostile": pickle.dumps(Hostile(tmp_path / "hacked")).hex(),
+        "a program": b"cnumpy.f2py.__main__\nndarray\n.".hex(),  # numpy's, which ends the process
         "not hexadecimal": "xyz",
         "another class": pickle.dumps({"mean": 3}).hex(),
         "a missing part": "80",
