@@ -345,15 +345,15 @@ def test_a_file_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.
         return lambda inputs: [output + 0.5 for output in runtime._tensors(call(model, inputs))]
 
     monkeypatch.setitem(EXPORTERS, "junk", careless)
-    (tmp_path / "net").write_text("the former")
+    (tmp_path / "net.junk").write_text("the former")
     with pytest.raises(
-        ExportError, match=r"net: its outputs differ from the model's by 0.5, more than 0.000"
+        ExportError, match=r"net\.junk: its outputs differ from the model's by 0.5, more than 0.000"
     ):
-        export(small_net(), tmp_path / "net", "junk", IMAGES)
-    assert (tmp_path / "net").read_text() == "the former"
-    assert [file.name for file in tmp_path.iterdir()] == ["net"]
+        export(small_net(), tmp_path / "net.junk", "junk", IMAGES)
+    assert (tmp_path / "net.junk").read_text() == "the former"
+    assert [file.name for file in tmp_path.iterdir()] == ["net.junk"]
     assert export(
-        small_net(), tmp_path / "net", "junk", IMAGES, tolerance=1.0
+        small_net(), tmp_path / "net.junk", "junk", IMAGES, tolerance=1.0
     ).max_difference == pytest.approx(0.5)
 
 

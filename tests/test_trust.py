@@ -309,6 +309,15 @@ def test_no_place_escapes(place: Path, key: str, kind: str) -> None:
         resume(Consent(trust=True))
 
 
+def test_a_folder_of_results_that_is_a_link_is_no_way_out(place: Path, tmp_path: Path) -> None:
+    received(config_naming("output.folder", "out"))
+    (tmp_path / "outside").mkdir()
+    (place / "out").mkdir()
+    (place / "out" / "best").symlink_to(tmp_path / "outside")
+    with pytest.raises(StudyError, match=r"the study wants to write to .*out/best.*, outside the current"):
+        finetune(Consent(trust=True))
+
+
 def test_places_that_this_user_named_are_kept(place: Path, tmp_path: Path) -> None:
     config = config_naming("output.folder", str(tmp_path / "mine"))
     vouch(received(config), config)

@@ -46,6 +46,7 @@ from autoprune.pipeline.trust import (
     UNTRUSTED,
     Consent,
     keep_consent,
+    require_place,
     require_places,
     signed_architecture,
     trusted,
@@ -107,9 +108,10 @@ def _finetune(
     watch: Watcher,
 ) -> FinetuneResult:
     """Finetune the best trial, or the one of that number, once the study's config is trusted."""
-    record = opened.best() if trial is None else _complete(opened, trial)
     name = BEST if trial is None else trial_folder(trial)
     folder = Path(str(config.output.folder))
+    require_place(opened, "output.folder", folder / name, consent)  # it may be a link that was received
+    record = opened.best() if trial is None else _complete(opened, trial)
     for file in (WEIGHTS, RECIPE):
         require_free(folder / name / file, "output.folder", kept_files(opened.url, config))
     check_writable(folder, "output.folder")

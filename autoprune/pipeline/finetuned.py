@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autoprune.atomic import saving
 from autoprune.errors import CheckpointError, StudyError
 from autoprune.export import read_recipe
+from autoprune.export.storage import RECIPE
 from autoprune.graph import Cost
 from autoprune.schema import Strict, read_as
 from autoprune.settings import RunConfig
@@ -83,6 +85,10 @@ def find_result(study: SearchStudy, name: str, identity: Mapping[str, Any]) -> F
 
     The best trial may be finetuned as such and by its number. Its test score is read once all the same: a
     model that lies under the other name is copied, with its note.
+
+    Raises:
+        CheckpointError: there is no room for the copy.
+        StudyError: the note is damaged.
     """
     known = _known_result(study, name, identity)
     if known is not None:
@@ -92,7 +98,11 @@ def find_result(study: SearchStudy, name: str, identity: Mapping[str, Any]) -> F
     if twin is None:
         return None
     folder = twin.folder.with_name(name)
-    shutil.copytree(twin.folder, folder, dirs_exist_ok=True)
+    for file in sorted(twin.folder.iterdir(), key=lambda file: file.name == RECIPE):  # by which it is found
+        if file.is_file():
+            # Never written in place: the folder may be a received one, with links of these names.
+            with saving(folder / file.name, "copy of the finetuned model") as partial:
+                shutil.copyfile(file, partial)
     study.store_note(_note(name), study.note(_note(other)))
     return dataclasses.replace(twin, folder=folder)
 

@@ -35,7 +35,6 @@ SMALLEST = 4
 START = "autoprune:cmaes_start"
 """The attribute of the first trial that CMA-ES drew: the first mean, or None for the centre."""
 
-
 _LOADABLE = {
     *((module, name) for name in ("CMA", "SepCMA") for module in ("cmaes", f"cmaes._{name.lower()}")),
     ("numpy", "ndarray"),
@@ -117,10 +116,8 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Return a class or function that a pickle names."""
-        if (
-            module,
-            name,
-        ) in _LOADABLE:  # the whole path: modules are imported, and some of numpy's run a program
+        # Compared with its whole path, since it is imported: some modules of numpy run a program.
+        if (module, name) in _LOADABLE:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"it names {module}.{name}")
 

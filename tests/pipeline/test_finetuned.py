@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from autoprune.config import load_config
 from autoprune.errors import StudyError
+from autoprune.export import save_pruned
+from autoprune.graph.plan import Plan
 from autoprune.pipeline.finetuned import find_result, is_untrained, saved_folder
 from autoprune.pipeline.supernet import known_supernet
 from tests.engines.toy import new_study
@@ -53,6 +56,25 @@ def test_a_damaged_note_of_a_finetune_is_one_line(path: tuple[str, ...], value: 
         find_result(study, "best", IDENTITY)
     with pytest.raises(StudyError, match=message):
         saved_folder(study, load_config("digits"))
+
+
+def test_a_model_that_is_copied_is_written_through_no_link(tmp_path: Path) -> None:
+    """A received study may lie beside a folder of links with the names of the files."""
+    identity = {**IDENTITY, "folder": str(tmp_path / "runs")}
+    study = new_study(f"sqlite:///{tmp_path}/study.db")
+    study.store_note("autoprune:finetuned:trial-0", {**NOTE, "identity": identity})
+    save_pruned(nn.Linear(2, 2), Plan({}), tmp_path / "runs" / "trial-0", extra={"trial": 0})
+    (tmp_path / "runs" / "best").mkdir()
+    for name in ("model.safetensors", "recipe.json"):
+        (tmp_path / f"mine-{name}").write_text("mine")
+        (tmp_path / "runs" / "best" / name).symlink_to(tmp_path / f"mine-{name}")
+    found = find_result(study, "best", identity)
+    assert found is not None
+    assert found.folder == tmp_path / "runs" / "best"
+    for name in ("model.safetensors", "recipe.json"):
+        assert (tmp_path / f"mine-{name}").read_text() == "mine"
+        copied, saved = found.folder / name, tmp_path / "runs" / "trial-0" / name
+        assert copied.read_bytes() == saved.read_bytes()
 
 
 @pytest.mark.parametrize("note", [[], "text", {}, {"path": "a"}, {"path": 1, "sha256": "b"}])

@@ -227,7 +227,7 @@ def test_the_file_of_the_space_may_move(tmp_path: Path) -> None:
 
 
 def test_a_probe_follows_no_link(tmp_path: Path) -> None:
-    """A received folder may hold links of names that can be guessed, and an empty file would replace yours."""
+    """A received folder may hold links with names that can be guessed."""
     (tmp_path / "mine").write_text("mine")
     (tmp_path / f".autoprune-{os.getpid()}").symlink_to(tmp_path / "mine")
     probe_writable(tmp_path, "output.folder")
