@@ -167,6 +167,7 @@ def _child(case: Case, folders: Folders, pipes: list[int]) -> None:
         os.environ |= {"FAULTS_RAN": str(folders.ran), "TMPDIR": str(folders.temporary)}
         tempfile.tempdir = None
         os.chdir(folders.work)
+        warnings.simplefilter("ignore")
         for step in case.steps:
             apply(step, folders.work)
         with os.fdopen(pipes[2], "w") as told:
