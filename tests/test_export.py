@@ -195,6 +195,14 @@ def test_a_save_that_dies_between_renames_loses_nothing(
     assert {file.name for file in tmp_path.iterdir()} == {"model.safetensors", "recipe.json"}
 
 
+def test_a_save_that_cannot_be_makes_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"extra cannot be stored as JSON \(Object of type bytes"):
+        save_pruned(small_net(1), PLAN, tmp_path / "new", extra={"note": b"ab"})
+    with pytest.raises(ExportError, match=r"a\\x00b: cannot be written \(embedded null byte\)"):
+        save_pruned(small_net(1), PLAN, tmp_path / "a\x00b")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_save_that_fails_leaves_the_former_model(tmp_path: Path) -> None:
     small = small_net(0)
     save_pruned(small, PLAN, tmp_path)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.atomic import replacing
-from autoprune.errors import CheckpointError, ExportError, PlanError, reason_of
+from autoprune.errors import CheckpointError, ExportError, PlanError, printable, reason_of
 from autoprune.export.recipe import Leaf, Recipe, describe, example_from, from_file, named_leaves, to_json
 from autoprune.export.recipefile import DTYPES, FORMAT, read_values
 from autoprune.files import open_regular, require_regular
@@ -64,6 +64,12 @@ def save_pruned(
     _require_own(folder)
     recipe = describe(small, plan, extra or {})
     try:
+        json.dumps(to_json(recipe), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ExportError(
+            f"{folder}: extra cannot be stored as JSON ({error}); give plain values."
+        ) from error
+    try:
         # The recipe's digest says which tensors are its own, so its rename, the last of all, decides.
         with replacing(folder / RECIPE) as recipe_part, replacing(folder / WEIGHTS) as weights_part:
             _write_tensors(small, weights_part)
@@ -72,13 +78,9 @@ def save_pruned(
             recipe_part.write_text(text, encoding="utf-8")
             _set_aside(folder)
         (folder / _PREVIOUS).unlink(missing_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a name with a null character is a ValueError
         raise ExportError(
-            f"{folder}: cannot be written ({reason_of(error)}); choose another folder."
-        ) from error
-    except (TypeError, ValueError) as error:
-        raise ExportError(
-            f"{folder}: extra cannot be stored as JSON ({error}); give plain values."
+            f"{printable(str(folder))}: cannot be written ({reason_of(error)}); choose another folder."
         ) from error
 
 

@@ -257,6 +257,9 @@ def _require_lasting(storage: str | None) -> None:
 
 def _require_one(section: str, **choices: str | None) -> None:
     given = {key: value for key, value in choices.items() if value is not None}
+    empty = next((key for key, value in given.items() if not value), None)
+    if empty is not None:
+        raise ConfigError(f'{section}.{empty}: got "", expected a name; give one, or leave the key out.')
     if len(given) != 1:
         known = " or ".join(f"{section}.{key}" for key in choices)
         got = " and ".join(f'{key} = "{value}"' for key, value in given.items()) or "neither"

@@ -75,6 +75,8 @@ def train(config: RunConfig, *, watch: Watcher = silent) -> TrainResult:
 
 def clear_finished(path: Path) -> None:
     """Remove the state of a training that was killed after it had written its weights to `path`."""
+    if not path.is_file():
+        return
     left_over = [file for file in _states_of(path) if file.is_file()]
     if left_over and read_history(path) is not None:
         for file in left_over:

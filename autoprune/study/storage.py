@@ -72,6 +72,8 @@ def open_storage(url: str, *, create: bool) -> BaseStorage:
     path = file_of(url)
     try:
         with storage_errors(url):
+            if not url.startswith("journal:"):
+                make_url(url).get_dialect()  # one that is not installed is refused before a file is made
             if path is not None:
                 _require_file(url, path, create)
             if path is not None and url.startswith("journal:"):

@@ -11,8 +11,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sqlite3
 import stat
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -213,6 +215,11 @@ class Material:
         (folders.work / "clock.py").write_text(CLOCK)
         for command in commands:
             run(command, folders.work)
+        for database in folders.work.rglob("*.db"):
+            with closing(
+                sqlite3.connect(database)
+            ) as file:  # a forked child leaves its last writes in the log
+                file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         shutil.copytree(folders.root, root / "material")
         return material
 

@@ -88,6 +88,14 @@ def test_a_missing_model_is_named() -> None:
         settle(load_config({"data": {"name": "digits"}}))
 
 
+@pytest.mark.parametrize("key", ["model.name", "model.factory", "data.name", "data.loaders"])
+def test_an_empty_name_is_named(key: str) -> None:
+    section, _, name = key.partition(".")
+    config = {"model": {"name": "resnet20"}, "data": {"name": "digits"}, section: {name: ""}}
+    with pytest.raises(ConfigError, match=f'^{section}.{name}: got "", expected a name'):
+        settle(load_config(config))
+
+
 def test_servers_are_left_as_they_are() -> None:
     assert absolute_storage("postgresql://host/db") == "postgresql://host/db"
     assert absolute_storage("sqlite:////tmp/a.db") == "sqlite:////tmp/a.db"

@@ -18,7 +18,7 @@ from autoprune.pipeline.dense import load_dense
 from autoprune.pipeline.events import EpochDone, Event
 from autoprune.pipeline.history import history_path, read_history, require_unseen_validation, save_dense
 from autoprune.pipeline.problem import pose
-from autoprune.pipeline.train import schedule_of
+from autoprune.pipeline.train import clear_finished, schedule_of
 from autoprune.precision import Setting
 from autoprune.settings import RunConfig
 from autoprune.threads import cpu_threads
@@ -233,3 +233,11 @@ def test_what_a_training_left_that_was_killed_at_its_end_is_removed(tmp_path: Pa
     with pytest.raises(ConfigError, match="exists already"):
         train(config)
     assert not any(file.exists() for file in left)
+
+
+@pytest.mark.parametrize("path", ["/", ".", "nothing.safetensors"])
+def test_where_there_are_no_weights_nothing_is_cleared(path: str, tmp_path: Path) -> None:
+    state = tmp_path / "nothing.training"
+    state.touch()
+    clear_finished(tmp_path / path)
+    assert state.exists()

@@ -181,6 +181,13 @@ def test_urls_in_ipv6_get_one_line_without_the_password(url: str, shown: str) ->
         assert "\n" not in str(caught.value)
 
 
+def test_a_driver_that_is_not_installed_is_missed_before_a_file_is_made(tmp_path: Path) -> None:
+    for make in (new_study, lambda url: open_study(url, "toy")):
+        with pytest.raises(StudyError, match="no driver for this kind of storage is installed"):
+            make(f"sqlite+nonsense:///{tmp_path}/folder/study.db")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_study_that_is_deleted_during_a_search_is_missed(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
     study = new_study(url)
