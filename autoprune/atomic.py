@@ -41,8 +41,8 @@ def replacing(path: Path, *, suffix: str = "") -> Iterator[Path]:
         suffix: how the other name ends, for writers that look at it.
 
     Raises:
-        OSError: the folder cannot be made or written, or the file does not reach the disk; or `path` leads to
-            a device, a named pipe or a folder, whose place it would take.
+        OSError: the folder cannot be made or written, the file does not reach the disk, or `path` leads to a
+            device, a named pipe or a folder, whose place it would take.
     """
     with contextlib.suppress(FileNotFoundError):
         require_regular(path)
@@ -107,14 +107,14 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:  # it is another user's
+    except OSError:  # the process is another user's
         return True
     return True
 
 
 @functools.cache
 def _host() -> str:
-    """Name what a process's number is unique in: a boot of a machine, and a container on it."""
+    """Name the scope in which process numbers are unique: a boot of a machine, and a container on it."""
     facts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         facts.append(Path("/proc/sys/kernel/random/boot_id").read_text("utf-8"))

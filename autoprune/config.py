@@ -31,7 +31,7 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
 
     Args:
         source: path of a TOML file, the name of an embedded config ("digits"), or a mapping of sections.
-        overrides: "section.key=value" strings; the value is TOML (a bare word is taken as a string). Of two
+        overrides: "section.key=value" strings. The value is TOML, and a bare word a string. Of two
             for one key the later one holds.
 
     Raises:

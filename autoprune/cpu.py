@@ -1,4 +1,4 @@
-"""The CPU of this machine, in words: what measurements on it are valid for.
+"""Describes the CPU of this machine: measurements on it are valid for that description.
 
 cpu_facts()      # {"cpu": "AMD EPYC 9654, cpu family 25, model 17", "cores": "2", ...}
 """
@@ -39,7 +39,7 @@ def cpu_facts() -> dict[str, str]:
     """Return the CPU's name, its cores, instruction sets, and those that torch's kernels are chosen for."""
     described = _cpuinfo()
     name = described.get("model name") or _mac_cpu() or platform.processor() or "unknown"
-    # A virtual machine may hide the name behind a general one; family and model still tell.
+    # A virtual machine may hide the name behind a general one. Family and model still identify it.
     numbers = [f"{key} {described[key]}" for key in ("cpu family", "model") if key in described]
     flags = (described.get("flags") or described.get("Features") or "").split()
     return {
@@ -51,7 +51,7 @@ def cpu_facts() -> dict[str, str]:
 
 
 def _cpuinfo() -> dict[str, str]:
-    """Read the facts that Linux lists of its first processor; an empty mapping elsewhere."""
+    """Read the facts that Linux lists of its first processor. Elsewhere there are none."""
     try:
         text = Path("/proc/cpuinfo").read_text("utf-8", errors="replace")
     except OSError:
@@ -68,7 +68,7 @@ def _mac_cpu() -> str:
 
 
 def output_of(*command: str) -> str:
-    """Return the output of a program that describes the machine; an empty text if there is none."""
+    """Return the output of a program that describes the machine, or an empty text if there is none."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
     except (OSError, subprocess.TimeoutExpired):

@@ -2,8 +2,8 @@
 
 oneDNN 3.12 (in torch 2.14) writes beyond its buffers in the weight gradient of such a convolution if images
 are channels-last and AVX2 is the best instruction set: https://github.com/uxlfoundation/oneDNN/issues/6035.
-A 1x1 convolution with a stride is one without, over the pixels that the stride reaches, and the kernels of
-that are sound.
+A 1x1 convolution with a stride is one without, over the pixels that the stride reaches, and its kernels are
+sound.
 
     with Detour():
         outputs = model(inputs)        # a backward pass takes the other path as well, also after the block
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 MOST_INPUTS = 8
-"""Convolutions of at most so many input channels a group take the detour; those of more have been sound."""
+"""Convolutions of at most so many input channels a group take the detour. Those of more have been sound."""
 
 _ARGUMENTS = inspect.signature(
     lambda input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1: None
@@ -30,7 +30,7 @@ _ARGUMENTS = inspect.signature(
 
 
 class Detour(TorchFunctionMode):
-    """Runs the strided 1x1 convolutions of few inputs on a CPU without their stride; nothing else changes.
+    """Runs the strided 1x1 convolutions of few inputs on a CPU without their stride. Nothing else changes.
 
     It acts on torch's functions and not on modules: no model knows of it, none is saved with it.
     """
@@ -42,7 +42,7 @@ class Detour(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call a function of torch; a convolution that is concerned by the other path."""
+        """Call a function of torch, or run the other path in place of a convolution that goes wrong."""
         keywords = dict(kwargs or {})
         if func is torch.conv2d:
             given = _ARGUMENTS.bind(*args, **keywords)

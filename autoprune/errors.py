@@ -120,7 +120,7 @@ class _Shortening(reprlib.Repr):
 
 
 def shown_value(value: object) -> str:
-    """Return a value that is not ours as a message shows it: on one line, cut where it is long or deep."""
+    """Return a value that is not ours as a message shows it: on one line, cut if it is long or deep."""
     try:
         text = _Shortening().repr(value)
     except KeyboardInterrupt:
@@ -144,7 +144,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def shown_url(text: str) -> str:
-    """Return the URL of a storage, or a text that ends with one, as it may be told or written: no password.
+    """Return the URL of a storage, or a text that ends with one, without a password, to be shown or stored.
 
     Unlike SQLAlchemy's own rendering it hides those in the query, too, and takes URLs that are malformed.
     A text that is far too long for a URL is cut before any password.
@@ -170,7 +170,7 @@ def _escaped(character: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a message as one printable line; of a long one the beginning, and the end with the advice."""
+    """Return a message as one printable line. A long one keeps its beginning, and its end with the advice."""
     if len(text) > 4 * _LONGEST_MESSAGE:  # long before it is looked at character by character
         text = f"{text[: 3 * _LONGEST_MESSAGE]}{text[-_LONGEST_MESSAGE:]}"
     line = printable(" ".join(text.split()))
@@ -179,7 +179,7 @@ def one_line(text: str) -> str:
 
 
 def abridged(value: object) -> str:
-    """Return what a message says of a value: of a long one, such as a fingerprint, the beginning."""
+    """Return a value for a message. A long one, such as a fingerprint, is cut."""
     text = "missing" if value is None else str(value)
     return text if len(text) <= 24 else f"{text[:12]}..."
 

@@ -45,7 +45,7 @@ class Choice:
     """The fastest setting.
 
     Attributes:
-        setting: it.
+        setting: the one to train with.
         milliseconds: {label: a training step} of all candidates that were timed.
         left_out: {label: why} of the others.
     """
@@ -66,7 +66,7 @@ class Candidate:
 
     Attributes:
         family: once one member is hopeless at its first step, so are those after it.
-        first: does a step on a part of the batch, once to prepare and once to time; it may raise an error.
+        first: does a step on a part of the batch, once to prepare and once to time. It may raise an error.
         step: does a whole one.
         first_s: seconds of such a step.
         seconds: of the whole ones, the warm-up first.
@@ -103,7 +103,7 @@ def fastest_setting(
     this machine, fails, gives a loss that is not finite, or turns out to be hopelessly slow.
 
     Args:
-        model: as it will be trained; copies of it are timed.
+        model: as it will be trained. Copies of it are timed.
         batch: (inputs [n, C, H, W], targets [n]) of the size to train with.
         task: for its loss.
         device: "auto", or torch's name of a device.
@@ -142,7 +142,7 @@ def race(
     """Time candidates, and drop those that cannot win as soon as that is seen.
 
     Args:
-        candidates: the one that is expected to be the shortest comes first; they receive the times.
+        candidates: the one that is expected to be the fastest comes first. They receive the times.
         repeats: timed steps of each, at most.
         clock: gives seconds.
     """
@@ -159,14 +159,14 @@ def race(
         for candidate in _left(candidates):
             candidate.seconds.append(_timed(candidate, candidate.step, clock))
     while not _left(candidates) and any(each.slow for each in candidates):
-        # Those that it was slow beside have failed since.
+        # The faster ones have failed since.
         candidate = min((each for each in candidates if each.slow), key=lambda each: each.first_s)
         candidate.slow, candidate.dropped = False, ""
         candidate.seconds.append(_timed(candidate, candidate.step, clock))
 
 
 def _take_first_steps(candidates: Sequence[Candidate], clock: Callable[[], float]) -> None:
-    """Do steps on a part of the batch, once to prepare and once to time; drop the hopeless."""
+    """Do steps on a part of the batch, once to prepare and once to time, and drop the hopeless."""
     hopeless: set[str] = set()
     for candidate in candidates:
         if candidate.family in hopeless:
@@ -219,7 +219,7 @@ def _sound_settings(device: str) -> tuple[list[Setting], dict[str, str]]:
 
 
 def _candidate(model: nn.Module, batch: tuple[Tensor, Tensor], task: Task, setting: Setting) -> Candidate:
-    """Return what does training steps on a copy of the model."""
+    """Prepare training steps on a copy of the model."""
     trained = setting.place(copy.deepcopy(model)).train()
     inputs, targets = batch[0].to(setting.device), batch[1].to(setting.device)
 

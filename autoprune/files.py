@@ -28,7 +28,7 @@ _KINDS = {
 
 
 def require_regular(path: str | os.PathLike[str]) -> None:
-    """Refuse a path that leads to anything but a regular file; links are followed.
+    """Refuse a path that leads to anything but a regular file. Links are followed.
 
     Raises:
         OSError: there is no such file, or it is a folder, a named pipe, a socket or a device.

@@ -27,6 +27,6 @@ def laid_out(tensor: Tensor, memory_format: torch.memory_format) -> Tensor:
 
 
 def plain_if_both(images: Tensor) -> Tensor:
-    """Return images with contiguous strides if they count as contiguous; all others as they are."""
+    """Return images with contiguous strides if they count as contiguous, and all others as they are."""
     ambiguous = images.ndim == 4 and images.is_contiguous()
     return laid_out(images, torch.contiguous_format) if ambiguous else images

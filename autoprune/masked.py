@@ -4,7 +4,7 @@
 
     reference = MaskedReference(prunable, plan, generator)
     outputs = reference.outputs(inputs)
-    reference.states    # {parameter or buffer: what it held}, for the model to compare with
+    reference.states    # {parameter or buffer: its random values}, for the model to compare with
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class MaskedReference(Interpreter):
                 if node.name in captured.states:
                     name = captured.states[node.name]
                     state = self.states[name]
-                    # A forward pass may write into a buffer; a large parameter is not copied for nothing.
+                    # A forward pass may write into a buffer. A large parameter is not copied for nothing.
                     arguments.append(state if name in self._parameters else state.clone())
                 elif node.name in captured.constants:
                     arguments.append(_in_double(captured.constants[node.name].cpu()))
@@ -91,7 +91,7 @@ class MaskedReference(Interpreter):
         return [value for name, value in named if name in user and isinstance(value, Tensor)]
 
     def fetch_args_kwargs_from_env(self, n: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Mask what enters a layer again, since its weight is not masked: code may have written into it."""
+        """Mask the input of a layer again: its weight is not masked, and code may have written into it."""
         args, kwargs = super().fetch_args_kwargs_from_env(n)
         if n.op == "call_function" and operator_name(n) in _LAYERS:
             source, values = args[0], self._prunable.values[str(n.args[0])]
@@ -100,7 +100,7 @@ class MaskedReference(Interpreter):
         return args, kwargs
 
     def run_node(self, n: Node) -> object:
-        """Run one operator in float64 and mask what comes out."""
+        """Run one operator in float64 and mask its results."""
         if n.op == "call_function" and operator_name(n) in _NORMS:
             self._fit_statistics(n)
         if n.op == "call_function" and operator_name(n).startswith("_assert"):
@@ -116,7 +116,7 @@ class MaskedReference(Interpreter):
         return result
 
     def call_function(self, target: object, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
-        """Run in float64 where the model was traced to ask for float32."""
+        """Run in float64 even if the traced model asks for float32."""
         args, kwargs = pytree.tree_map(_double_for_float, (args, kwargs))
         kwargs = {name: "cpu" if name == "device" else value for name, value in kwargs.items()}
         result = super().call_function(target, args, kwargs)  # type: ignore[arg-type]  # as Interpreter passes it
@@ -144,9 +144,9 @@ class MaskedReference(Interpreter):
             kept = self._prunable.grouping.kept(labels, self._dropped)
             if not kept.all():
                 gone = torch.from_numpy(np.flatnonzero(~kept))
-                # A view of what is masked already stays one, so that writing into it reaches its base.
+                # A view of a masked tensor stays a view, so that writing into it reaches its base.
                 if bool(result.index_select(axis, gone).any()):
-                    # Not a product: a dropped channel may hold nan where it is divided by zero.
+                    # Not a product: a dropped channel may hold nan, after a division by zero.
                     result = result.index_fill(axis, gone, 0)
         return result
 
@@ -161,7 +161,7 @@ def _moments(source: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _only_weighs(node: Node) -> bool:
-    """Tell whether a parameter only weighs what enters a layer: that is masked, and so is what leaves."""
+    """Return whether a parameter is only the weight of a layer, whose input and output are masked."""
     return node.op == "placeholder" and all(
         operator_name(user) in _LAYERS and node not in user.args[:1] for user in node.users
     )
@@ -187,7 +187,7 @@ def _double_for_float(value: object) -> object:
 
 
 def _in_double_if_made(result: object, inputs: object) -> object:
-    """Bring what an operator made without any tensor to float64: its type is the default, not the model's."""
+    """Bring a tensor made from no other to float64: its type is the default, not the model's."""
     made = not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(inputs))
     return _in_double(result) if made and isinstance(result, Tensor) else result
 
@@ -207,7 +207,7 @@ def _randomised(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor
     leaf = name.rpartition(".")[2]
     is_parameter = isinstance(tensor, nn.Parameter)
     if is_parameter and tensor.ndim >= 2:
-        # Drawn in float32, which is several times faster; they are float64 numbers all the same.
+        # Drawn in float32, which is several times faster. They are float64 numbers all the same.
         weight = torch.randn(shape, generator=generator).double()
         return weight.div_(math.sqrt(max(1, math.prod(shape[1:]))))
     # A frozen normalisation holds its scale and offset as buffers.

@@ -1,4 +1,4 @@
-"""Metrics: what a search raises, measured batch by batch where a metric allows it.
+"""Metrics, which a search raises, measured batch by batch if a metric allows it.
 
 meter = meter_of(accuracy)
 for outputs, targets in batches:
@@ -24,7 +24,7 @@ MetricFunction = Callable[[Tensor, Tensor], "Tensor | float"]
 
 
 class StreamedMetric(Protocol):
-    """A metric that is fed batch by batch, as those of torchmetrics are; it may have `reset()`, too."""
+    """A metric that is fed batch by batch, as those of torchmetrics are. It may have `reset()`, too."""
 
     def update(self, outputs: Tensor, targets: Tensor, /) -> object:
         """Take in outputs [n, ...] and targets [n, ...] of one batch."""
@@ -48,7 +48,7 @@ class Meter(Protocol):
         """
 
     def compute(self) -> float:
-        """Return the metric of all batches so far; there must be one.
+        """Return the metric of all batches so far, of which there must be one.
 
         Raises:
             ConfigError: the metric raises, or gives something else than one number.
@@ -77,7 +77,7 @@ def _is_among_five(outputs: Tensor, targets: Tensor) -> Tensor:
 METRICS: Mapping[str, MetricFunction] = {"accuracy": accuracy, "top5": top5}
 
 _HITS = ((accuracy, _is_largest), (top5, _is_among_five))
-"""Metrics that are shares, and what they are shares of: hits can be counted batch by batch."""
+"""Metrics that are shares, with the hits that they count: those can be summed batch by batch."""
 
 
 def meter_of(metric: Metric) -> Meter:
@@ -98,7 +98,7 @@ def meter_of(metric: Metric) -> Meter:
 
 
 class _ShareMeter:
-    """Counts hits, on the device where they are found."""
+    """Counts hits on the device of the outputs."""
 
     def __init__(self, share: MetricFunction, hits: Callable[[Tensor, Tensor], Tensor]) -> None:
         self._share = share
@@ -158,7 +158,7 @@ class _WholeMeter:
 
 
 def one_number(value: object) -> float:
-    """Return what a loss or a metric gave as a float.
+    """Return the value of a loss or a metric as a float.
 
     Raises:
         TypeError: it is not one number.

@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def _run() -> int:
-    """Run the command that was typed, and return its exit code; mistakes end here."""
+    """Run the command that was typed, and return its exit code. A user's mistake ends here."""
     from autoprune.cli.console import end_with, prepare_streams
 
     prepare_streams()
@@ -41,7 +41,7 @@ def _run() -> int:
         place = "" if error.filename is None else f"{error.filename}: "
         end_with(f"{place}{reason_of(error)}.")
     except RecursionError as error:
-        end_with(f"{reason_of(error)}: what was given is nested too deeply.")
+        end_with(f"{reason_of(error)}: a value is nested too deeply; give it with fewer levels.")
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

@@ -45,7 +45,7 @@ StudyName = Annotated[
 
 
 def _require_once(overrides: list[str] | None) -> list[str] | None:
-    """Refuse a key that is set twice on one command line: a slip, of which one half would be ignored."""
+    """Refuse a key that is set twice on one command line: one of the two would be ignored."""
     from autoprune.parsing import parse_override
 
     seen = set()
@@ -83,8 +83,8 @@ def run_command() -> int:
     """Run the command that was typed, and return its exit code.
 
     Raises:
-        ConfigError: no command is that, or it does not take these arguments.
-        AutopruneError: what the command raises.
+        ConfigError: there is no such command, or it does not take these arguments.
+        AutopruneError: the command raises it.
     """
     typed = sys.argv[1:]
     for word in typed:
@@ -308,7 +308,7 @@ def bench(
     ],
     batch: Annotated[
         int | None,
-        typer.Option("--batch", help="Images at a time; default what files or shapes say."),
+        typer.Option("--batch", help="Images at a time; default as files or shapes say."),
     ] = None,
     threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")] = 1,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:1.")] = "cpu",

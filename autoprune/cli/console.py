@@ -22,10 +22,10 @@ from rich.text import Text
 from autoprune.errors import OutputError, one_line, printable, reason_of
 
 MISTAKE = 2
-"""Exit code where a user, or the machine, has to be looked after."""
+"""Exit code if the user, or somebody who looks after the machine, has something to mend."""
 
 READER_LEFT = 141
-"""Exit code where nobody reads the output any more, as the shell gives it to whom SIGPIPE ends."""
+"""Exit code if nobody reads the output any more: a shell reports the same for a program that SIGPIPE ends."""
 
 
 class PrintableConsole(Console):
@@ -69,7 +69,7 @@ def prepare_streams() -> None:
 
 
 def abandon(stream: TextIO) -> None:
-    """Send what a stream still holds nowhere, so that the interpreter does not fail on it as it ends."""
+    """Discard the unwritten rest of a stream, so that the interpreter does not fail on it as it ends."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

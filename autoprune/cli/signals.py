@@ -37,14 +37,14 @@ class Terminated(KeyboardInterrupt):
 
 
 def ended_by(interrupt: KeyboardInterrupt) -> tuple[str, int]:
-    """Return the word for what ended a command, and its exit code."""
+    """Return the word for the end of a command by a signal, and its exit code."""
     number = interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT
     return _ENDING[number], 128 + number
 
 
 @contextlib.contextmanager
 def caught_signals() -> Iterator[list[int]]:
-    """Raise KeyboardInterrupt on Ctrl-C, Terminated on the others; yield the exit codes of those that came.
+    """Raise KeyboardInterrupt on Ctrl-C, Terminated on other signals, and yield the exit codes of all so far.
 
     A SIGHUP that is ignored already, as under nohup, stays ignored.
     """
@@ -69,7 +69,7 @@ def caught_signals() -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def shielded() -> Iterator[None]:
-    """Ignore signals inside the block, in which a command says its last words."""
+    """Ignore signals inside the block, in which a command prints its last line."""
     with _handling(signal.SIG_IGN):
         yield
 

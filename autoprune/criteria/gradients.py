@@ -92,7 +92,7 @@ def _gradients(
         arguments, keywords = _as_call(inputs)
         advice = "expected batches (inputs, targets) that model and loss take, and a loss that is one number."
         where = 'criterion "taylor": the gradient of the loss failed on a batch'
-        # No setting is known here, so nobody has tried what this machine computes wrongly.
+        # No setting is known here, so it has not been tried whether this machine computes wrongly.
         with guarded(where, DataError, advice=advice, memory_passes=True), torch.enable_grad(), Detour():
             tensors = {**state, **buffers, **leaves}
             outputs = torch.func.functional_call(model, tensors, arguments, keywords)

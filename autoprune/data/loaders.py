@@ -253,7 +253,7 @@ def _generators(source: object) -> list[torch.Generator]:
 
 
 def _reason(error: BaseException) -> str:
-    """Put an error into one line; of one that comes from a worker, what stands below its traceback."""
+    """Put an error into one line. If a worker raised it, that is the text below the worker's traceback."""
     lines = text_of(error).strip().splitlines()
     if lines and lines[0].startswith("Caught ") and len(lines) > 1:
         last_frame = max((i for i, line in enumerate(lines) if line.startswith('  File "')), default=0)

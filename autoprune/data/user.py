@@ -162,7 +162,7 @@ def _parts(name: str, made: Any) -> tuple[dict[str, Any], int | None]:
 
 
 def _described(made: Any) -> str:
-    """Say what came in place of the parts."""
+    """Describe the object that came in place of the parts."""
     kind = type(made).__name__
     if isinstance(made, (tuple, list)):
         return f"a {kind} of {len(made)}"
@@ -202,7 +202,7 @@ def _length(where: str, source: Any) -> int:
     """Return how many batches an epoch has.
 
     Raises:
-        DataError: the part is no loader, can be read only once, or does not tell its length.
+        DataError: the part is no loader, can be read only once, or has no length.
     """
     kind = type(source).__name__
     if not isinstance(source, Iterable):
@@ -216,7 +216,7 @@ def _length(where: str, source: Any) -> int:
 
 
 def _scan(where: str, source: Any, limit: int | None) -> Scan:
-    """Look through a part once, up to `limit` batches; without a limit, through all that its length says."""
+    """Look through a part once, up to `limit` batches, or through as many as its length says."""
     length = _length(where, source)
     look = _Look(where)
     counted = StreamLoader(
@@ -246,12 +246,12 @@ def _scan(where: str, source: Any, limit: int | None) -> Scan:
 
 
 def _surely_starts_over(source: Any) -> bool:
-    """Tell whether a second look would only cost time: its workers, if any, would be started again."""
+    """Return whether a part can surely be read again. Trying that would start its workers, if any, again."""
     return isinstance(source, DataLoader) and not isinstance(source.dataset, IterableDataset)
 
 
 class _Look:
-    """What is seen of a part, batch by batch."""
+    """Collects the facts on a part, batch by batch."""
 
     def __init__(self, where: str) -> None:
         self.batches = self.samples = 0
@@ -282,7 +282,7 @@ class _Look:
         self.samples += len(inputs)
 
     def found(self) -> Scan:
-        """Return what was seen."""
+        """Return the facts on all batches so far."""
         channels, height, width = self._shape
         return Scan(
             (channels, height, width), self._highest, self.batches, self.samples, self._digest.hexdigest()
@@ -290,7 +290,7 @@ class _Look:
 
 
 def _highest(targets: Tensor) -> int:
-    """Return the largest label; of floating targets [n, classes, ...], the last class, of others 0."""
+    """Return the largest label, or the last class of floating targets [n, classes, ...], else 0."""
     if not targets.is_floating_point():
         return int(targets.max())
     return targets.shape[1] - 1 if targets.ndim > 1 else 0

@@ -247,7 +247,7 @@ def _work(make_scorer: MakeScorer, pipe: Connection, threads: int, safe_path: st
 
     if safe_path is None:  # processes that the user's own code starts import as they always do
         os.environ.pop(_SAFE_PATH, None)
-    # Ctrl-C and a terminal that is closed reach all processes; the parent alone decides.
+    # Ctrl-C and a terminal that is closed reach all processes. The parent alone decides.
     for number in _ENDING - {signal.SIGTERM}:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):

@@ -38,7 +38,7 @@ _ADVICE = "save the model again."
 
 
 def _row(*names: str) -> BeforeValidator:
-    """Return what reads a list of values as keys of these names."""
+    """Return a validator that reads a list of values as keys of these names."""
 
     def named(values: Any) -> Any:
         if not isinstance(values, list):
@@ -94,7 +94,7 @@ Input = InputFile | bool | Number | float | str | None
 
 
 class RecipeFile(Strict):
-    """All of recipe.json; `recipe.Recipe` says what each key means."""
+    """All of recipe.json. `recipe.Recipe` explains each key."""
 
     digest: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     widths: dict[Name, Size]

@@ -158,7 +158,7 @@ def named_tensors(model: nn.Module, *, shared: bool = False) -> Iterator[tuple[s
 
 
 def missing_values(model: nn.Module) -> str:
-    """Say which parameter or buffer has no values yet, and what to do; "" if all have some."""
+    """Name a parameter or buffer that has no values yet, with advice for the user. "" if all have some."""
     for name, tensor in named_tensors(model):
         if is_lazy(tensor):
             return f"{name} is lazy, it has no shape yet; run the model on one batch first."

@@ -155,7 +155,7 @@ def require_written(
 def _written_numbers(
     path: str, module: nn.Module, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, object]:
-    """Return what a rebuild makes of the tabled numbers of a module whose tensors get these shapes."""
+    """Return the tabled numbers of a module after a rebuild that gives its tensors these shapes."""
     prefix = f"{path}." if path else ""
     own = {
         name: tuple(tensor.shape)
@@ -177,7 +177,7 @@ def _is_own(module: nn.Module, attribute: str) -> bool:
 
 
 def _shrinks(dense: object, value: object) -> bool:
-    """Return whether every number is an integer of at least 1 and at most what it was."""
+    """Return whether every number is an integer from 1 to the dense one."""
     if isinstance(dense, tuple | list) and isinstance(value, tuple | list):
         return len(dense) == len(value) and all(map(_shrinks, dense, value))
     are_integers = type(dense) is int and type(value) is int

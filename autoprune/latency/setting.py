@@ -36,7 +36,8 @@ class LatencySetting:
         dtype: a name in DTYPES.
         channels_last: whether images [n, C, H, W] and 4-d weights are laid out as NHWC.
         command: for the probe "command": prints milliseconds for the ONNX file that replaces "{onnx}".
-        command_seconds: when a run of the command is taken for hung, and ended; no part of a measurement.
+        command_seconds: a run of the command that takes longer counts as hung, and is ended. Measurements do
+            not depend on it.
 
     Raises:
         ConfigError: a value that no probe could use.

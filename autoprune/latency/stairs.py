@@ -82,7 +82,7 @@ class Stairs:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Stairs:
-        """Read what `to_json` gave.
+        """Read the values that `to_json` gave.
 
         Raises:
             LatencyError: the values are no stairs.

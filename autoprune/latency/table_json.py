@@ -1,4 +1,4 @@
-"""The schema of a latency table as JSON: what a file or a study must hold to be read as one.
+"""The schema of a latency table as JSON: the names, types and ranges of its values.
 
 check_table(json.loads(text))       # LatencyError naming the first value that does not fit
 """

@@ -1,4 +1,4 @@
-"""Which settings this machine computes rightly: tried in a child process, since a wrong kernel may end it.
+"""Finds the settings that this machine computes rightly, in a child process, since a wrong kernel may end it.
 
 faults_of([Setting(), Setting(channels_last=True)])     # {Setting(channels_last=True): "killed by SIGABRT"}
 setting = fit_to_machine(setting)                       # with a detour around its faults, if it has any

@@ -1,4 +1,4 @@
-"""What was found out about machines, in a small file of the user's: {machine: {setting: fault}}.
+"""Keeps the faults of machines in a small file of the user's: {machine: {setting: fault}}.
 
     remember({"float32 channels_last, 1 threads": "killed by SIGABRT (signal 6)"})
     recall()        # the same again, in any process on this machine under this torch
@@ -32,12 +32,12 @@ Faults = Mapping[str, str]
 
 
 def recall() -> Faults:
-    """Return what is known about this machine."""
+    """Return the known faults of this machine."""
     return _read().get(_machine(), {})
 
 
 def remember(found: Faults) -> None:
-    """Add to what is known about this machine."""
+    """Add to the known faults of this machine."""
     known = _read()
     known[_machine()] = {**known.get(_machine(), {}), **found}
     with contextlib.suppress(OSError, RuntimeError), replacing(_path()) as partial:
@@ -45,7 +45,7 @@ def remember(found: Faults) -> None:
 
 
 def _path() -> Path:
-    """Return where the file is.
+    """Return the path of the file.
 
     Raises:
         RuntimeError: the user has no home.

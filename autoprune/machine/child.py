@@ -31,7 +31,7 @@ tenth of that. Faults were seen to begin at 0.2."""
 
 
 def try_setting(setting: Setting) -> str:
-    """Train strided 1x1 convolutions of few inputs; return how they go wrong, or an empty text."""
+    """Train strided 1x1 convolutions of few inputs, and return how they go wrong, or an empty text."""
     for threads in sorted({1, setting.threads}):
         torch.set_num_threads(threads)
         for inputs in range(1, MOST_INPUTS + 1):

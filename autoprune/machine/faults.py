@@ -1,4 +1,4 @@
-"""Asks child processes which settings go wrong on this machine, and leads around the faults.
+"""Asks child processes which settings go wrong on this machine, and works around the faults.
 
 faults_of([Setting(channels_last=True)])     # on a CPU whose best instruction set is AVX2:
 # {Setting(...): "killed by SIGABRT (signal 6)"}
@@ -26,21 +26,21 @@ LIMIT_S = 300.0
 """How long a child may take for all its settings: some seconds usually, most of them to import torch."""
 
 _FATAL = {getattr(signal, name, None) for name in ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV")}
-"""Signals that a wrong kernel ends its process with; others come from outside."""
+"""Signals that a wrong kernel ends its process with. Others come from outside."""
 
 # With -P the current folder is no import path: the child runs this very package, wherever it lies.
 _CHILD = "import sys; sys.path.insert(0, sys.argv[1]); from autoprune.machine.child import main; main()"
 
 _log = logging.getLogger(__name__)
 _known: dict[str, str] = {}
-"""As the cache has it, for this process; it serves also if no file can be written."""
+"""The cache of this process. It serves also if no file can be written."""
 
 _told: set[str] = set()
 """Settings whose detour this process has reported."""
 
 
 def faults_of(settings: Sequence[Setting]) -> dict[Setting, str]:
-    """Return how settings go wrong on this machine, those alone that do.
+    """Return {setting: fault} of the settings that go wrong on this machine.
 
     What is not known yet is tried in a child process, and kept for each machine and version of torch. Only
     CPUs are tried. If no child can be started, nothing is known, and all settings count as sound.
@@ -101,7 +101,7 @@ def _case(setting: Setting) -> str:
 
 
 def _tried(settings: Sequence[Setting]) -> dict[str, str]:
-    """Try settings in as few children as there are deaths and one more; return {case: fault}."""
+    """Try settings in as few children as there are deaths, and one more, and return {case: fault}."""
     found: dict[str, str] = {}
     left = list(settings)
     while left:

@@ -146,7 +146,7 @@ def try_training(dense: Dense) -> None:
             "model: it has no parameter that a training changes; call requires_grad_(True) on what is to be "
             "trained."
         )
-    # No setting is known here, so nobody has tried what this machine computes wrongly.
+    # No setting is known here, so it has not been tried whether this machine computes wrongly.
     with torch.random.fork_rng(), Detour():
         outputs = main_output(forward(trained, inputs))
         if not outputs.requires_grad:

@@ -88,7 +88,7 @@ def _run(line: str, most_seconds: float) -> float:
 
 
 def _wait(process: subprocess.Popen[bytes], outputs: Sequence[_Tail], most_seconds: float) -> str | None:
-    """Wait until a process has ended; return why it has to be ended, if so."""
+    """Wait until a process has ended. Return the reason if it has to be killed before."""
     deadline, nap_s = time.monotonic() + most_seconds, 0.001
     while process.poll() is None:
         if time.monotonic() > deadline:
