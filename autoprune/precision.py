@@ -79,7 +79,7 @@ class Setting:
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
-        """Run the forward passes and losses in the block under this setting; backward passes follow them."""
+        """Run the forward passes and losses in the block under this setting. Backward passes follow them."""
         with contextlib.ExitStack() as contexts:
             if self.dtype != "float32":
                 device_type = torch.device(self.device).type

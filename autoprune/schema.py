@@ -1,4 +1,4 @@
-"""Checks values from JSON or TOML against a schema, and says the first problem in one line.
+"""Checks values from JSON or TOML against a schema, and reports the first problem in one line.
 
 facts = read_as(Facts, values, where="fm-50", error=StudyError, advice="restore the database.")
 """
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Strict(BaseModel):
-    """A schema whose numbers are finite and whose values have the types that it names; more keys may follow.
+    """A schema whose numbers are finite and whose values have the types that it names. More keys may follow.
 
     Keys that a later version adds are kept, and so is the file readable by this one.
     """
@@ -29,12 +29,12 @@ def read_as(kind: type[T], values: Any, *, where: str, error: type[AutopruneErro
     Args:
         kind: a `Strict` model, a dataclass or a type such as `dict[str, int]`.
         values: from JSON or TOML.
-        where: what the values were read from; opens the message.
+        where: the source of the values, which opens the message.
         error: class of the error to raise.
-        advice: what the user can do; ends the message.
+        advice: for the user, which ends the message.
 
     Raises:
-        AutopruneError: of the class given; a value is missing or of another type than expected.
+        AutopruneError: of the class given, if a value is missing or of another type than expected.
     """
     try:
         return TypeAdapter(kind).validate_python(values)

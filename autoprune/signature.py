@@ -25,7 +25,7 @@ _KEY_BYTES = 32
 
 
 def sign(values: Mapping[str, Any]) -> str | None:
-    """Return a signature of JSON values; the key is made if there is none yet.
+    """Return a signature of JSON values. The key is made if there is none yet.
 
     Returns:
         64 hexadecimal digits, or None if the key can be neither read nor made.
@@ -35,7 +35,7 @@ def sign(values: Mapping[str, Any]) -> str | None:
 
 
 def verifies(values: Mapping[str, Any], signature: object) -> bool:
-    """Return whether this user signed these values on this machine; without a key nothing is."""
+    """Return whether this user signed these values on this machine. Without a key the answer is no."""
     key = _read_key()
     if key is None or not isinstance(signature, str) or not signature.isascii():
         return False
@@ -80,7 +80,7 @@ def _is_private(status: os.stat_result) -> bool:
 
 
 def _make_key() -> bytes | None:
-    """Make the key unless there is a file of that name; of processes that try at once one succeeds."""
+    """Make the key unless there is a file of that name. Of processes that try at once, one succeeds."""
     path = _key_file()
     if path is None:
         return None

@@ -36,7 +36,7 @@ LOSSES: Mapping[str, LossFunction] = {"cross_entropy": cross_entropy}
 
 @dataclass(frozen=True)
 class Task:
-    """A loss and a metric; both can be pickled, so that a task can be sent to a worker."""
+    """A loss and a metric. Both can be pickled, so that a task can be sent to a worker."""
 
     loss: LossFunction = cross_entropy
     metric: Metric = accuracy

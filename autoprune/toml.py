@@ -1,4 +1,4 @@
-"""Reads TOML files and texts: whatever is wrong with one is a short reason or a message of one line.
+"""Reads TOML files and texts. Any fault in one gives a short reason or a message of one line.
 
 Configs, search spaces and single values of a command line are read here:
 
@@ -43,7 +43,7 @@ def read_toml(path: str | Path, kind: str) -> dict[str, Any]:
 
     Args:
         path: the file.
-        kind: the user's word for what it should be: "a config file".
+        kind: the user's word for such a file: "a config file".
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -52,7 +52,7 @@ def guarded(
         memory_passes: whether errors that say that memory ran out pass.
 
     Raises:
-        AutopruneError: of `error_class`; its message names the class and the text of what was raised.
+        AutopruneError: of `error_class`; its message holds the class and the text of the original error.
     """
     try:
         yield
@@ -127,7 +127,7 @@ def call_user(
 
 
 def call_plain(function: Callable[..., Any], /, *given: Any, **named: Any) -> Any:
-    """Call a function and return its value; errors pass, so this belongs into a guarded block.
+    """Call a function and return its value. Errors pass, so this belongs into a guarded block.
 
     Raises:
         TypeError: the function is a coroutine function.
@@ -157,7 +157,7 @@ def call_with_offered(
 
 
 def _parameters(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the kinds of a function's parameters; none of a builtin that does not say which it has."""
+    """Return {name: kind} of a function's parameters; empty for a builtin without a signature."""
     try:
         return {name: parameter.kind for name, parameter in inspect.signature(function).parameters.items()}
     except (TypeError, ValueError):

@@ -26,7 +26,7 @@ _LONGEST_REFERENCE = 200
 
 @dataclass(frozen=True)
 class Imports:
-    """Where modules are found beside the installed packages and PYTHONPATH.
+    """Where modules are found, in addition to the installed packages and PYTHONPATH.
 
     Attributes:
         folder: a folder, "" for the current one, or None for none.
@@ -85,7 +85,7 @@ def load_function(reference: str, where: str) -> Callable[..., Any]:
 
 
 def reference(function: object) -> str:
-    """Return "package.module:function" for a function, as near as it tells; of another object, its class."""
+    """Return "package.module:function" for a function, or the same for the class of another object."""
     name = getattr(function, "__qualname__", type(function).__qualname__)
     return f"{getattr(function, '__module__', type(function).__module__)}:{name}"
 
@@ -135,7 +135,7 @@ def _search_path(imports: Imports) -> Iterator[None]:
 
 
 def _attribute(found: Any, part: str, problem: str) -> Any:
-    """Look an attribute up; a module's own __getattr__ may raise anything."""
+    """Look an attribute up. A module's own __getattr__ may raise anything."""
     try:
         return getattr(found, part)
     except AttributeError:

@@ -38,7 +38,7 @@ class Proof(float):
         difference: max |small - reference| / max |reference|, over all outputs.
         crossing: names of the narrowed groups that cross a normalisation over channels. Narrowing those
             changes the function by design.
-        kept_whole: the difference where these groups are kept whole; `difference` where there are none.
+        kept_whole: the difference with these groups kept whole, or `difference` if there are none.
     """
 
     difference: float
@@ -111,7 +111,7 @@ def verify(prunable: Prunable, plan: Plan, small: nn.Module, *, seed: int = 0) -
 
     Returns:
         A float, the largest |small - reference| / max |reference| over all outputs, which prints as its
-        verdict. `right` tells whether the rebuild is right, for any plan; the float itself is at most
+        verdict. `right` is whether the rebuild is right, for any plan. The float itself is at most
         TOLERANCE only if the plan narrows no group that crosses a normalisation.
 
     Raises:
@@ -139,10 +139,10 @@ def _crossing(prunable: Prunable, plan: Plan) -> list[str]:
 
 
 class _Trial:
-    """The masked dense model's outputs under a plan, and what another model gives on the same random tensors.
+    """The outputs of the masked dense model under a plan, and of other models with the same random tensors.
 
     Attributes:
-        positions: what the plan keeps of each tensor.
+        positions: the slice of each tensor that the plan keeps.
         reference: the outputs of the masked dense model.
     """
 

@@ -117,8 +117,7 @@ def try_task(dense: Dense, *, distilled: bool = False) -> None:
         distilled: whether smaller models will follow the model's outputs.
 
     Raises:
-        ConfigError: one of them fails, or gives something else than one number; or the outputs cannot be
-            distilled.
+        ConfigError: one of them fails or does not give one number, or the outputs cannot be distilled.
     """
     inputs, targets = (part.cpu() for part in first_batch(dense.data.val))
     outputs = _outputs(dense.model, inputs).float()

@@ -1,4 +1,4 @@
-"""Says which trials of a study are in the hands of other processes, and which command goes on with them.
+"""Reports which trials of a study other processes hold, and the command that goes on with them.
 
 report_held_elsewhere(study, watch)      # as a search begins
 report_unended(study, watch)             # as it ends
@@ -14,7 +14,7 @@ from autoprune.study.storage import study_command
 
 
 def report_held_elsewhere(study: SearchStudy, watch: Watcher) -> None:
-    """Say which trials wait for another host: whether it still works on them cannot be seen from here."""
+    """Report the trials that another host holds: whether it still works on them cannot be seen from here."""
     held = study.held_elsewhere()
     if held:
         numbers, hosts = ", ".join(map(str, held)), ", ".join(sorted(set(held.values())))
@@ -27,7 +27,7 @@ def report_held_elsewhere(study: SearchStudy, watch: Watcher) -> None:
 
 
 def report_unended(study: SearchStudy, watch: Watcher) -> None:
-    """Say which trials have not ended although this search has: another process runs them, or gave them back.
+    """Report the trials that have not ended: another process runs them, or has given them back.
 
     Nobody goes on with them if that process dies.
     """

@@ -35,7 +35,7 @@ class TrialDone:
         number: of the trial in its study.
         outcome: "complete", "stopped" (early) or "failed".
         score: of its last rung; None where it failed before the first.
-        cost: what its size is told by: the cost that the budget limits most tightly, in the report's word.
+        cost: the cost that the budget limits most tightly, in the report's word.
         share: that cost over the dense model's.
         seconds: that it took.
         reason: why it failed, else "".

@@ -1,4 +1,4 @@
-"""How long a search will take at most, and what of it a measurement before it may take.
+"""Estimates how long a search takes at most.
 
 pace = Pace(step_s=0.1, image_s=2e-4)
 spoken(pace.search_s(config, data))      # "25 min"
@@ -50,7 +50,7 @@ class Pace:
 
 
 def spoken(seconds: float) -> str:
-    """Say a time in the unit that suits it: "40 s", "25 min", "3.5 h", "12 days"."""
+    """Return a time in the unit that suits it: "40 s", "25 min", "3.5 h", "12 days"."""
     for length, unit, most in ((1, "s", 90), (60, "min", 90), (3600, "h", 72)):
         if seconds < most * length:
             value = seconds / length

@@ -110,7 +110,7 @@ def load_saved(folder: str | os.PathLike[str], *, trust: bool = False) -> nn.Mod
     """Load a model that `finetune` saved; the recipe names its architecture.
 
     Args:
-        folder: what `finetune` wrote, here or elsewhere.
+        folder: a model that `finetune` saved, here or elsewhere.
         trust: whether an architecture that is code is made although this user's own config did not name it.
 
     Raises:
@@ -144,7 +144,7 @@ def _require_head(noted: Architecture, recipe: Recipe, path: Path) -> None:
 
 
 def _make(noted: Architecture, recipe: Path) -> nn.Module:
-    """Make the dense architecture; what is wrong with it is said of the recipe that names it."""
+    """Make the dense architecture. Errors name the recipe that it comes from."""
     where = f"{recipe}: extra.architecture"
     try:
         with guarded(f"{where} cannot be made", CheckpointError):

@@ -87,7 +87,7 @@ def finetune(
 
     Raises:
         StudyError: no trial has completed, or not the one that was named; or model or data are not those of
-            the study; or its trials run on a device that is not here; or it names code or places that are not
+            the study, or its trials run on a device that is not here, or it names code or places that are not
             trusted.
         TrialError: the training diverged.
     """

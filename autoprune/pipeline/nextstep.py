@@ -30,7 +30,7 @@ def note_export(study: SearchStudy, folder: Path, path: Path) -> None:
 
 
 def next_step(study: SearchStudy, summary: StudySummary) -> str:
-    """Return a line that says what to do next with a study, or that nothing is left; "" without a best trial.
+    """Return a line that names the next step with a study, or that none is left. "" without a best trial.
 
     Args:
         study: as it is stored.

@@ -28,7 +28,7 @@ RUNS = "runs"
 _LONGEST_NAME = 200
 
 _COMPANIONS = ("-wal", "-shm", "-journal")
-"""Ends of the files that SQLite keeps beside a database."""
+"""Suffixes of the files that SQLite keeps next to a database."""
 _LONGEST_URL = 4096
 
 
@@ -180,7 +180,7 @@ def check_writable(folder: str | Path, key: str) -> Path:
 
 
 def kept_files(storage: str, config: RunConfig) -> dict[Path, str]:
-    """Return {file: what it is} of all that a study rests on: no result may take its place."""
+    """Return {file: description} of all files that a study rests on: no result may take their place."""
     kept: dict[Path, str] = {}
     file = file_of(absolute_storage(storage))
     if file is not None:
@@ -200,7 +200,7 @@ def require_free(path: str | os.PathLike[str], key: str, kept: Mapping[Path, str
     Args:
         path: the file that is about to be written.
         key: the option or the config's key that names it.
-        kept: {file: what it is}.
+        kept: {file: description}.
 
     Raises:
         ConfigError: it would be lost.

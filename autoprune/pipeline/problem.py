@@ -83,7 +83,7 @@ class Problem:
 
 
 def few_plans(space: SearchSpace, trials: int) -> str:
-    """Say that a search has more trials than there are plans to try; "" if it has not."""
+    """Return a note that a search has more trials than there are plans to try, or ""."""
     if space.plans is None or len(space.plans) >= trials:
         return ""
     return (

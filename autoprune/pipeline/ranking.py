@@ -24,7 +24,7 @@ from autoprune.pipeline.problem import Problem
 from autoprune.task import main_output
 
 _MOST_BYTES = 2**24
-"""Size of the longest order that is read; a short text may stand for a very long one."""
+"""Size of the longest order that is read. A short compressed text may stand for a very long one."""
 
 
 def rank_channels(dense: Dense, problem: Problem, criterion: str, seed: int) -> Importance:

@@ -33,7 +33,7 @@ class Report:
         plot: of the trials; None where none has a score.
         stairs: of the latency against the width, where the divisor was measured; else None.
         finetuned: the results of the finetunes whose models are still there.
-        next_step: a line that says what to do next; "" before the first complete trial.
+        next_step: a line that names the next step, or "" before the first complete trial.
     """
 
     summary: StudySummary
@@ -49,8 +49,8 @@ def report(study: str, storage: str, output: str | os.PathLike[str] | None = Non
     Args:
         study: its name.
         storage: its URL.
-        output: the picture, a PNG, SVG or PDF file by its suffix; default report.png in the output folder of
-            the search. Stairs are drawn beside it, in stairs.png.
+        output: the picture, a PNG, SVG or PDF file by its suffix. Default: report.png in the output folder of
+            the search. Stairs are drawn next to it, in stairs.png.
 
     Raises:
         StudyError: there is no such study, or it names an output folder that is not this user's.

@@ -1,6 +1,6 @@
 """The search: everything is checked, then the study is made, then an engine runs its trials; and its resume.
 
-Before: a config; after: `finetune` retrains the best trial, `report` tells the rest.
+Before: a config; after: `finetune` retrains the best trial.
 
     result = search(load_config("digits"), watch=print)
     result = resume(result.study, result.storage)          # after a kill: goes on where it was
@@ -352,7 +352,7 @@ def _scorer_maker(
     supernet: Path | None,
 ) -> MakeScorer:
     """Return what makes the score where the engine needs it: of the parts at hand, or of names alone."""
-    stored_ranking(study, problem.prunable)  # what is damaged of it ends the search here, not every trial
+    stored_ranking(study, problem.prunable)  # a damaged one ends the search here, not every trial
     ranking: dict[str, str] = study.fact("ranking")
     if config.search.engine == "serial":
         score = make_score(dense, problem.prunable, config, setting, ranking, supernet)
@@ -364,7 +364,7 @@ def _scorer_maker(
 
 @contextlib.contextmanager
 def _quiet_optuna() -> Iterator[None]:
-    """Keep Optuna's progress lines, which a watcher tells better, from the terminal; warnings stay."""
+    """Keep Optuna's progress lines, which a watcher reports better, from the terminal; warnings stay."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
     try:

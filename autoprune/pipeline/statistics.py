@@ -38,10 +38,10 @@ LIMIT_SHARE = 0.1
 """Share of the time that the search is expected to take, which the sensitivity may take before it."""
 
 LIMIT_S = 10.0
-"""The sensitivity may take so long in any case: a time so short says little about the next run's."""
+"""The sensitivity may take so long in any case: an expectation of so short a time is not reliable."""
 
 LEAST_IMAGES = 100
-"""Scores on fewer images say too little to spare time by."""
+"""Scores on fewer images are too noisy: time is not saved below this."""
 
 LEAST_EVALUATIONS = 5
 """Likewise for the evaluations: with fewer, all variables would be cut as one or two."""
@@ -61,7 +61,7 @@ class Ground:
         setting: how forward passes run.
         ranked: the importance of all channels by the config's criterion.
         watch: told how it goes on.
-        pace: of the dense model; without it measurements take as long as they take.
+        pace: of the dense model, or None for measurements without a limit of time.
     """
 
     dense: Dense

@@ -60,7 +60,7 @@ def stored_config(study: SearchStudy) -> RunConfig:
 
 
 def stored_setting(study: SearchStudy) -> Setting:
-    """Return the setting under which all trials of a study run, chosen as it was made, fit to this machine.
+    """Return the setting of all trials of a study, as it was chosen at its start, fit to this machine.
 
     Raises:
         StudyError: their device is not here; every trial would fail.
@@ -80,7 +80,7 @@ def read_setting(values: Any, *, where: str) -> Setting:
 
     Args:
         values: as `Setting.facts` gave them.
-        where: what holds them; opens the message.
+        where: their file or study, which opens the message.
 
     Raises:
         StudyError: they are no setting.

@@ -66,9 +66,7 @@ def train(config: RunConfig, *, watch: Watcher = silent) -> TrainResult:
         clear_finished(path)
         raise ConfigError(f"model.checkpoint: {path} exists already; name another file, or remove this one.")
     schedule_of(config.train)
-    check_amounts(
-        config.budget, required=False
-    )  # the search that follows would refuse it after this training
+    check_amounts(config.budget, required=False)  # else the search refuses it after this training
     probe_writable(path.parent, "model.checkpoint")
     return train_dense(load_dense(config, trained=False), config, path, watch=watch)
 
@@ -84,7 +82,7 @@ def clear_finished(path: Path) -> None:
 
 
 def _states_of(path: Path) -> tuple[Path, Path]:
-    """Return the files that a training keeps beside its weights: its state, and the setting it began with."""
+    """Return the files that a training keeps next to its weights: its state and its setting."""
     state = path.with_suffix(".training")
     return state, state.with_suffix(".setting.json")
 

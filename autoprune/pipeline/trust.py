@@ -57,7 +57,7 @@ class Consent:
 
 
 UNTRUSTED = Consent()
-"""The consent of a command that gives none: it uses what this user's own configs have named."""
+"""The consent of a command that gives none: it uses only names of this user's own configs."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def code_of(config: RunConfig) -> dict[str, str]:
         code["latency.command"] = config.latency.command
     search = config.search
     if search.engine == "ray" and search.address not in (None, "auto", "local"):
-        code["search.address"] = str(search.address)  # what a cluster answers is unpickled
+        code["search.address"] = str(search.address)  # the answers of a cluster are unpickled
     return code
 
 
@@ -118,7 +118,7 @@ def places_of(config: RunConfig) -> dict[str, str]:
 
 
 def vouch(study: SearchStudy, config: RunConfig, keys: Sequence[str] | None = None) -> None:
-    """Note in a study, signed, which code and places this user has named, beside those named before.
+    """Note in a study, signed, the code and places that this user has named, with those named before.
 
     Args:
         study: it keeps one such note for each user and machine.
@@ -145,8 +145,8 @@ def vouch(study: SearchStudy, config: RunConfig, keys: Sequence[str] | None = No
 def trusted(study: SearchStudy, config: RunConfig, consent: Consent) -> Iterator[None]:
     """Give a block in which the code that a study names may be imported.
 
-    Code of this user's own config is imported from the current folder, or from the folder where the search
-    began; code that is merely trusted is imported from installed packages alone.
+    Code of this user's own config is imported from the current folder, or from the folder in which the search
+    began. Code that is merely trusted is imported from installed packages alone.
 
     Args:
         study: as it was opened.
@@ -202,7 +202,7 @@ def require_places(study: SearchStudy, config: RunConfig, consent: Consent) -> N
 
 
 def keep_consent(study: SearchStudy, config: RunConfig, consent: Consent) -> None:
-    """Note in the study what a command line or a config of this user's own has added to it."""
+    """Note in the study the names that a command line or a config of this user's own has added."""
     if consent.config is not None:
         own = settle(consent.config, named=False)
         same = {**code_of(own), **places_of(own)}
@@ -213,7 +213,7 @@ def keep_consent(study: SearchStudy, config: RunConfig, consent: Consent) -> Non
 
 
 def signed_architecture(study: SearchStudy, config: RunConfig, consent: Consent) -> dict[str, Any]:
-    """Return what a recipe notes, signed, if its architecture is code that this user's own config named."""
+    """Return a signed note for a recipe, if its architecture is code that this user's own config named."""
     name = config.model.factory
     if name is None:
         return {}
@@ -233,7 +233,7 @@ def trusted_architecture(
     Args:
         folder: of the saved model.
         name: of the zoo or of a function.
-        noted: what `signed_architecture` gave as it was saved.
+        noted: the note of `signed_architecture` in the recipe.
         trust: whether code may run that this user's own config did not name.
 
     Raises:
@@ -285,7 +285,7 @@ def _is_signed(noted: object, values: Mapping[str, Any]) -> bool:
 
 
 def _statement_of(study: SearchStudy) -> _Statement:
-    """Return what this user has named for a study; nothing if no note verifies."""
+    """Return the code and places that this user has named for a study, none if no note verifies."""
     name = key_name()
     noted = None if name is None else study.note(f"{_NOTE}{name}")
     values = noted.get("values") if isinstance(noted, dict) else None

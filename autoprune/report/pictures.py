@@ -38,7 +38,7 @@ def save_picture(figure: Figure, path: str | os.PathLike[str]) -> Path:
 
     Raises:
         ConfigError: the file's name does not end in a format that can be drawn.
-        StudyError: the file cannot be written; one that was there stays as it was.
+        StudyError: the file cannot be written. One that was there stays as it was.
     """
     chosen = format_of(path)
     try:

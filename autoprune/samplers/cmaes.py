@@ -45,7 +45,7 @@ _LOADABLE = {
         for name in ("_reconstruct", "scalar")
     ),
 }
-"""(module, name) of what a pickled distribution is made of."""
+"""(module, name) of the classes and functions in a pickled distribution."""
 
 _log = logging.getLogger(__name__)
 

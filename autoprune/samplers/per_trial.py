@@ -120,7 +120,7 @@ class PerTrialSampler(BaseSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """Let the inner sampler note what it keeps in the storage; it is told what it will be shown later."""
+        """Let the inner sampler keep its notes in the storage. It gets the trial as later ones see it."""
         ended = copy.copy(trial)
         ended.state, ended.values = state, values
         others = [each for each in self._all_own(study) if each.number != trial.number]

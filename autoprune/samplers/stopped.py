@@ -61,11 +61,11 @@ def value_of_stopped(
     """Return the last rung's score that stands as high there as the trial's does on its rung.
 
     Rungs lie far apart: a net at a quarter of its FLOPs may score 0.3 after recalibration, and 0.9 after a
-    finetune. Told as they are, stopped trials would be a cliff beside complete ones, which says nothing of
-    widths; or lie above them, where the budget is mild and short finetunes cost accuracy. So the trials that
-    climbed to the top tell which last score goes with which score of the rung (quantile by quantile, linear
-    in between), and the lowest score of the rung stands as far below their worst last score as that is below
-    their best. Where none has climbed yet the score itself is all there is.
+    finetune. With their own scores, pruned trials would lie far below complete ones, which says nothing about
+    widths. Or they would lie above them, if the budget is mild and short finetunes cost accuracy. So the
+    trials that climbed to the top define the last score that goes with each score of the rung (quantile by
+    quantile, linear in between). The lowest score of the rung stands as far below their worst last score as
+    that is below their best. If none has climbed yet, the score itself is returned.
 
     Args:
         scores: of the stopped trial, a rung each.

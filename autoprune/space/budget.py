@@ -98,7 +98,7 @@ class Budget:
         return {name: limit for name, limit in named.items() if limit is not None}
 
     def excess(self, costs: Mapping[str, float]) -> dict[str, float]:
-        """Return by how much costs exceed their limits, as shares of those; at most 0 if they fit."""
+        """Return by how much costs exceed their limits, as shares of those: at most 0 if they fit."""
         return {name: costs[name] / limit - 1 for name, limit in self.limits.items() if name in costs}
 
     def only(self, costs: Collection[str]) -> Budget:

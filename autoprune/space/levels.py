@@ -63,7 +63,7 @@ def relaxed_step(group: ChannelGroup, divisor: int) -> int:
 
 @functools.cache
 def _divisors(number: int) -> tuple[int, ...]:
-    """Return what a number can be divided by, the largest first; sought once, not for each of many groups."""
+    """Return the divisors of a number, the largest first. One search for them serves many groups."""
     return tuple(each for each in range(number, 0, -1) if number % each == 0)
 
 

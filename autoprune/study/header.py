@@ -1,4 +1,4 @@
-"""Stores the header of a study beside its trials: the config of its search, and the facts that this rests on.
+"""Stores the header of a study with its trials: the config of its search, and the facts that it rests on.
 
     write_header(study, {"config": {...}, "identity": {...}, "chosen": {...}, "objectives": ["score"]})
     read_header(study)["config"]
@@ -52,7 +52,7 @@ class WarmStarts(Strict):
 
 
 class Facts(Strict):
-    """What was measured and chosen once, at the start of a search; each of them may be missing."""
+    """Facts measured and choices made once, at the start of a search. Each of them may be missing."""
 
     setting: dict[str, Any] | None = None
     ranking: dict[str, str] | None = None

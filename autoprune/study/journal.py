@@ -1,4 +1,4 @@
-"""A journal storage in a file that survives what kills its writers: a full disk, kill -9, a stale lock.
+"""A journal storage in a file that survives a full disk, kill -9 and a stale lock.
 
     storage = JournalStorage(Journal(Path("runs/fm.log"), "journal:///runs/fm.log"))
 
@@ -57,7 +57,7 @@ class Journal(JournalFileBackend):
         self._presence = Presence(path, shown)
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        """Yield the operations from the one of a number on; a torn last line is passed over.
+        """Yield the operations from the one of a number on. A torn last line is passed over.
 
         Raises:
             StudyError: the file is not the one that was opened, or one of its lines is damaged.
@@ -83,7 +83,7 @@ class Journal(JournalFileBackend):
                 if operation is not None:
                     number += 1
                     self._offsets[number] = place
-                    # Only what was read: a torn line after it is cut off by whoever writes next.
+                    # Not more than was read: a torn line after it is cut off by the next writer.
                     self._presence.require(place)
                     if number > log_number_from:
                         yield operation
@@ -114,7 +114,7 @@ class Journal(JournalFileBackend):
 
 
 class _Lock(JournalFileSymlinkLock):
-    """Optuna's lock, a symbolic link beside the journal, that always expires.
+    """Optuna's lock, a symbolic link next to the journal, that always expires.
 
     Optuna's own waits for ever if the link leads nowhere, as one to a relative path does from another folder.
     """
@@ -138,7 +138,7 @@ class _Lock(JournalFileSymlinkLock):
 
 
 def _holder_of(lock: str) -> tuple[int, int] | None:
-    """Return what tells one holder of the lock from the next; None if nobody holds it."""
+    """Return values that differ from one holder of the lock to the next, or None if nobody holds it."""
     try:
         link = os.lstat(lock)
     except FileNotFoundError:

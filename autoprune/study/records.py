@@ -66,7 +66,7 @@ class MeasuredLatency:
 
     @classmethod
     def from_json(cls, values: Any, *, where: str = "measured latency") -> MeasuredLatency:
-        """Read what `dataclasses.asdict` gave and a storage kept.
+        """Read the values of `dataclasses.asdict` as a storage kept them.
 
         Raises:
             StudyError: it is damaged; `where` opens the message.
@@ -167,10 +167,10 @@ def took_scores(trial: FrozenTrial) -> bool:
 def proposal_attributes(
     widths: Mapping[str, int], costs: Mapping[str, float], *, seed: int, device: str, origin: str
 ) -> dict[str, Any]:
-    """Return what is stored with a trial as soon as its widths are known.
+    """Return the attributes that are stored with a trial as soon as its widths are known.
 
-    PROPOSAL is what this package reads back. The flat values beside it are for people who sort trials in
-    Optuna's dashboard or data frame; nothing reads them, except the origin.
+    This package reads back PROPOSAL and the origin. The other flat values are for people who sort trials in
+    Optuna's dashboard or data frame.
     """
     proposal = {"widths": dict(widths), **costs, "seed": seed, "device": device}
     return {**costs, ORIGIN: origin, PROPOSAL: proposal}
@@ -179,7 +179,7 @@ def proposal_attributes(
 def outcome_attributes(
     seconds: float, ended_before: int, *, reused: int | None = None, failure: str | None = None
 ) -> dict[str, Any]:
-    """Return what is stored with a trial as it ends: OUTCOME to read back, and flat values for people."""
+    """Return the attributes that are stored as a trial ends: OUTCOME, and flat values for people."""
     flat = {"seconds": seconds} if failure is None else {"seconds": seconds, "failure": failure}
     known = {"seconds": seconds, ENDED_BEFORE: ended_before, "reused": reused, "failure": failure}
     return {**flat, OUTCOME: known}

@@ -86,7 +86,7 @@ class SearchStudy:
         self.config = json.loads(json.dumps(config))
 
     def records(self) -> list[TrialRecord]:
-        """Return the records of all trials, by number. Damaged ones are left out; a warning names them."""
+        """Return the records of all trials, by number. Damaged ones are left out with a warning."""
         measured = self._measured()
         with storage_errors(self.url):
             trials = self.optuna.get_trials(deepcopy=False)
@@ -133,7 +133,7 @@ class SearchStudy:
         return best_of(sure or met or expected or finished, self.objectives, self.dense_ms)
 
     def fact(self, key: str) -> Any:
-        """Return what `chosen` holds under a key.
+        """Return the value of `chosen` under a key.
 
         Raises:
             StudyError: it is missing, and no search goes on without it.
@@ -243,7 +243,7 @@ class SearchStudy:
                 trial.set_user_attr(key, value)
 
     def constrain(self, trial: Trial, violations: Mapping[str, float]) -> None:
-        """Store by how much a trial breaks each limit of the budget; a constraint holds up to 0.
+        """Store by how much a trial breaks each limit of the budget. A constraint holds up to 0.
 
         Only Optuna's dashboard and plots use them: samplers propose nothing over the budget.
         """
@@ -401,7 +401,7 @@ def study_state(url: str, name: str) -> Literal["none", "ours", "foreign"]:
 
 
 def study_names(storage: BaseStorage) -> list[str]:
-    """Return the names of all studies in a storage; none if an attribute of any of them is damaged."""
+    """Return the names of all studies in a storage, or none if an attribute of any of them is damaged."""
     try:
         return [study.study_name for study in storage.get_all_studies()]
     except (ValueError, TypeError, RecursionError):

@@ -33,7 +33,7 @@ def sound_view(study: optuna.Study, objectives: int) -> optuna.Study:
 
 
 class _Inspector:
-    """Checks trials; those that have ended once, since they do not change any more."""
+    """Checks trials. Those that have ended are checked once, since they do not change any more."""
 
     def __init__(self, objectives: int) -> None:
         self._objectives = objectives
@@ -61,7 +61,7 @@ class _Inspector:
 
 
 def _is_of_earlier_layout(trial: FrozenTrial, attributes: TrialAttributes) -> bool:
-    """Tell whether a pruned trial stands as complete, with the value that a sampler was given for it."""
+    """Return whether a pruned trial is stored as complete, with the value that a sampler was given for it."""
     return trial.state == TrialState.COMPLETE and attributes.outcome.stopped
 
 

@@ -3,7 +3,7 @@
 storage = open_storage("sqlite:///runs/fm.db", create=True)     # or journal:///runs/fm.log, postgresql://...
 with storage_errors("sqlite:///runs/fm.db"):
     ...
-study_command("resume", "fm-50", "sqlite:///runs/fm.db")        # what a message hints at
+study_command("resume", "fm-50", "sqlite:///runs/fm.db")        # the command in a message
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def open_storage(url: str, *, create: bool) -> BaseStorage:
 
 
 def is_vacant(url: str) -> bool:
-    """Tell whether a database holds no tables yet, so that a study can be made in it; it is only read.
+    """Tell whether a database holds no tables yet, so that a study can be made in it. It is only read.
 
     Raises:
         StudyError: it cannot be read, or is another program's.
@@ -125,7 +125,7 @@ def _require_readable(url: str) -> None:
 
 
 def _require_file(url: str, path: Path, create: bool) -> None:
-    """Make the folder of a storage's file, or refuse a file that is missing; and whatever is no regular file.
+    """Make the folder of a storage's file, or refuse a file that is missing or is no regular file.
 
     Raises:
         StudyError: there is no such file.
@@ -142,7 +142,7 @@ def _require_file(url: str, path: Path, create: bool) -> None:
 
 
 def _open_database(url: str, path: Path | None, create: bool) -> BaseStorage:
-    """Open a database; its tables are made only if it holds none, and `create` says so.
+    """Open a database. Its tables are made only if it holds none and `create` is set.
 
     Raises:
         StudyError: it is another program's, or holds no study.
@@ -275,13 +275,13 @@ def file_of(url: str) -> Path | None:
         return None
     parsed = _parsed(url)
     if parsed is None:
-        return None  # whoever opens it is told that it is malformed
+        return None  # `open_storage` refuses it
     database = str(parsed.database)
     return Path(database.removeprefix("file:") if "uri" in parsed.query else database)
 
 
 def require_url(storage: str) -> None:
-    """Refuse a storage that begins as a URL and lacks its slashes; a bare path is fine.
+    """Refuse a storage that begins as a URL and lacks its slashes. A bare path is fine.
 
     Raises:
         StudyError: it is one.

@@ -115,7 +115,7 @@ def reading_engine(path: Path, timeout_s: float) -> sqlalchemy.Engine:
 def connect_reading(path: Path, timeout_s: float) -> sqlite3.Connection:
     """Connect to an SQLite file for reading.
 
-    In WAL mode a reader leaves two files beside an idle database; not if it may take it for immutable.
+    In WAL mode a reader leaves two files next to an idle database, unless it may take it for immutable.
 
     Raises:
         OSError: it is no regular file.

@@ -1,4 +1,4 @@
-"""The schema of what a trial holds: checked once, where a trial is read.
+"""The schema of a trial's attributes, which are checked once, as the trial is read.
 
 attributes = read_attributes(trial, objectives=1)
 attributes.proposal.widths, attributes.scores[-1].name
@@ -21,7 +21,7 @@ from autoprune.schema import Strict, read_as
 
 PROPOSAL, ORIGIN, LEASE = "proposal", "origin", "lease"
 INTERRUPTIONS, DEATHS = "interruptions", "deaths"
-"""User attributes of a trial, beside OUTCOME and SCORES. Each is one commit, which takes milliseconds."""
+"""User attributes of a trial, with OUTCOME and SCORES. Each is one commit, which takes milliseconds."""
 
 SAMPLER = "sampler"
 """The origin of a trial that was not queued: its sampler proposed it."""
@@ -36,7 +36,7 @@ Word = Annotated[str, Field(max_length=500)]
 
 
 class ProposalAttribute(Strict):
-    """What a trial scores: widths, what they cost by name, and where. `macs` and so on are names of costs."""
+    """The candidate of a trial: its widths, their costs (`macs` and so on), its seed and device."""
 
     widths: dict[Word, Width]
     macs: Amount | None = None
@@ -71,7 +71,7 @@ class OutcomeAttribute(Strict):
 
 
 class LeaseAttribute(Strict):
-    """Which process runs a trial; see `leases`."""
+    """The process that runs a trial: see `leases`."""
 
     host: Word
     pid: Annotated[int, Field(gt=0, lt=2**31)]
@@ -100,7 +100,7 @@ class _SamplerAttributes(Strict):
 
 
 def read_attributes(trial: FrozenTrial, objectives: int) -> TrialAttributes:
-    """Return what a trial holds.
+    """Return a trial's attributes.
 
     Args:
         trial: as the storage has it.
@@ -130,7 +130,7 @@ def _read(kind: Any, values: Any, where: str) -> Any:
 
 
 def _inconsistency(trial: FrozenTrial, attributes: TrialAttributes, objectives: int) -> str:
-    """Say which of a trial's values do not go together, if any."""
+    """Name values of a trial that do not go together, or return ""."""
     indices = [score.index for score in attributes.scores]
     if indices != list(range(len(indices))):
         return f"scores: got rungs {indices[:5]}, expected 0, 1 and so on"

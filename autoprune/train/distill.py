@@ -24,11 +24,11 @@ class Distillation:
     mean squared error to the teacher's: the values of a regression, and the logits of binary and multi-label
     classification, for which matching logits is the limit of high temperatures. This error is multiplied by
     the batch's loss over its squared error to the targets. So `distill_weight` means the same at every scale
-    of the task's loss; for `mse_loss` the factor is 1.
+    of the task's loss. For `mse_loss` the factor is 1.
 
     Args:
         loss: the task's.
-        temperature: of the softmax of class logits; nothing else has one.
+        temperature: of the softmax of class logits. No other outputs have one.
 
     Reference: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, section 2, and 2.1 for
         matching logits.
@@ -43,7 +43,7 @@ class Distillation:
         Args:
             student: outputs of the student.
             teacher: outputs of the teacher on the same inputs, without gradient.
-            targets: of the batch; they give the kind of the outputs and the scale of the task's loss.
+            targets: of the batch. They give the kind of the outputs and the scale of the task's loss.
 
         Raises:
             ConfigError: outputs and targets are of no kind that can be distilled.

@@ -103,7 +103,7 @@ def _require_like(where: str, tensor: Tensor, own: Tensor) -> None:
 
 
 def _oddity(tensor: Tensor) -> str:
-    """Say what keeps a tensor from being a plain one, or ""."""
+    """Describe how a tensor is not a plain one, or return ""."""
     if tensor.is_quantized:
         return "quantised"
     if tensor.is_meta:
@@ -116,7 +116,7 @@ def _oddity(tensor: Tensor) -> str:
 
 
 def _kind(dtype: torch.dtype) -> str:
-    """Tell which formats stand for one another; those of one byte need scales that are not with them."""
+    """Name the formats that stand for one another. Those of one byte need scales that are not with them."""
     if dtype.is_floating_point and dtype.itemsize > 1:
         return "floating"
     return str(dtype) if dtype.is_floating_point or dtype.is_complex or dtype is torch.bool else "integer"
