@@ -384,7 +384,7 @@ def _print_search(result: SearchResult) -> None:
 
 def _print_notes(notes: list[str]) -> None:
     for note in notes:
-        console.print(note, soft_wrap=True, highlight=False, markup=False)
+        console.print(note, soft_wrap=True, highlight=False)
 
 
 def _screen() -> Screen:
@@ -412,5 +412,5 @@ def _resumable(go_on: Callable[[], str]) -> Iterator[None]:
                 command = _same_command()
             line = f"{word}; what is finished is kept. Go on with: {command}"
             with contextlib.suppress(OutputError):  # the terminal is gone
-                console.print(line, soft_wrap=True, markup=False, highlight=False)
+                console.print(line, soft_wrap=True, highlight=False)
         raise typer.Exit(code) from None

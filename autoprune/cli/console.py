@@ -29,7 +29,11 @@ READER_LEFT = 141
 
 
 class PrintableConsole(Console):
-    """A console whose texts reach the terminal with their control characters escaped."""
+    """A console whose texts reach the terminal as they are, with their control characters escaped."""
+
+    def __init__(self, **options: Any) -> None:
+        """Make a console as rich does, on which "[/red]" and ":x:" in a text are no markup and no picture."""
+        super().__init__(markup=False, emoji=False, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render as rich does, and leave control sequences to rich alone."""
@@ -80,6 +84,6 @@ def end_with(message: str) -> NoReturn:
     """Print a message as one line on standard error, and exit with the code of a mistake."""
     with contextlib.suppress(OutputError):
         PrintableConsole(stderr=True, soft_wrap=True).print(
-            f"autoprune: {one_line(message)}", style="red", markup=False, highlight=False
+            f"autoprune: {one_line(message)}", style="red", highlight=False
         )
     sys.exit(MISTAKE)

@@ -52,7 +52,7 @@ class Screen:
     def __call__(self, event: Event) -> None:
         """Draw one event."""
         if isinstance(event, Stage):
-            self._console.print(event.text, highlight=False, markup=False, soft_wrap=True)
+            self._console.print(event.text, highlight=False, soft_wrap=True)
         elif isinstance(event, Counted):
             self._advance(event.what, event.done, event.total, "")
         elif isinstance(event, TrialDone):
@@ -70,7 +70,6 @@ class Screen:
             f"trial {event.number:>3}  score {score:>7}  {event.cost} {event.share:6.1%}{latency}  "
             f"{event.seconds:6.1f} s  {event.outcome}{reason}",
             highlight=False,
-            markup=False,
             soft_wrap=True,
         )
         best = (

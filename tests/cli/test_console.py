@@ -24,11 +24,22 @@ def test_names_from_files_cannot_steer_the_terminal() -> None:
     table.add_column(HOSTILE)
     table.add_row(HOSTILE)
     console.print(table)
-    console.print(HOSTILE, markup=False, highlight=False)
+    console.print(HOSTILE, highlight=False)
     assert isinstance(console.file, io.StringIO)
     printed = console.file.getvalue()
     assert printed.count(SHOWN) == 4
     assert all(each.isprintable() or each == "\n" for each in printed)
+
+
+@pytest.mark.parametrize("text", ["[/red]", "[bold]x[/bold]", "a :smile: b", "[link=file:///x]y", "\\[x]"])
+def test_texts_from_files_are_no_markup(text: str) -> None:
+    console = PrintableConsole(file=io.StringIO(), width=100)
+    table = Table(text, title=text)
+    table.add_row(text)
+    console.print(table)
+    console.print(text)
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().count(text) == 4
 
 
 def test_a_mistake_is_one_line_whatever_it_names(capsys: pytest.CaptureFixture[str]) -> None:
