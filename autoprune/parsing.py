@@ -113,7 +113,7 @@ def _value(override: str, text: str) -> Any:
 
 
 def _shown_override(override: str) -> str:
-    """Return an override for a message: without a password, and cut where it is long."""
+    """Return an override for a message: without a password, and cut if it is long."""
     cut = override if len(override) <= 100 else f"{override[:100]}..."
     return shown_url(cut)
 

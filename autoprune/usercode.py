@@ -21,9 +21,9 @@ from autoprune.errors import AutopruneError, ConfigError, is_out_of_memory, show
 
 _NAMES: Mapping[str, str] = {
     "Module": "a torch.nn.Module",
-    "Prunable": "what autoprune.trace returned",
-    "TracedModel": "what autoprune.trace returned",
-    "Plan": "what autoprune.make_plan returned",
+    "Prunable": "the result of autoprune.trace",
+    "TracedModel": "the result of autoprune.trace",
+    "Plan": "the result of autoprune.make_plan",
     "Callable": "a function",
     "Iterable": "an iterable",
     "PathLike": "a path",
@@ -82,7 +82,9 @@ def entry(
 
         @functools.wraps(function)
         def run(*given: P.args, **named: P.kwargs) -> R:
-            with contextlib.suppress(TypeError):  # a wrong number of arguments: the call says it better
+            with contextlib.suppress(
+                TypeError
+            ):  # a wrong number of arguments: the call itself names it better
                 arguments = signature.bind(*given, **named).arguments
                 for name, kind in kinds.items():
                     if name in arguments and not isinstance(arguments[name], kind):

@@ -99,7 +99,7 @@ def verify(prunable: Prunable, plan: Plan, small: nn.Module, *, seed: int = 0) -
     operator; the small one as it is, with the slices that the plan names. Running statistics are those of the
     random model's own activations, so that neither outputs nor rounding errors explode.
 
-    Groups that cross a normalisation over channels change the function by design. Where the plan narrows
+    Groups that cross a normalisation over channels change the function by design. If the plan narrows
     some, the proof has two more parts: a rebuild that keeps those groups whole must equal its reference, and
     `small` must compute what a fresh rebuild of the plan computes.
 

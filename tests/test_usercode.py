@@ -115,7 +115,7 @@ WRONG: dict[str, tuple[Callable[..., Any], type[AutopruneError], str]] = {
     "make_plan": (
         lambda *_: autoprune.make_plan(net(), 0.5),  # type: ignore[arg-type]
         PlanError,
-        "make_plan: prunable: got a Sequential, expected what autoprune.trace returned.",
+        "make_plan: prunable: got a Sequential, expected the result of autoprune.trace.",
     ),
     "make_plan ratio": (
         lambda prunable, *_: autoprune.make_plan(prunable, net()),  # type: ignore[arg-type]
@@ -130,7 +130,7 @@ WRONG: dict[str, tuple[Callable[..., Any], type[AutopruneError], str]] = {
     "rebuild": (
         lambda prunable, *_: autoprune.rebuild(prunable, {"0": [1]}),  # type: ignore[arg-type]
         PlanError,
-        "rebuild: plan: got a dict, expected what autoprune.make_plan returned.",
+        "rebuild: plan: got a dict, expected the result of autoprune.make_plan.",
     ),
     "verify": (
         lambda prunable, plan, _: autoprune.verify(prunable, plan, None),  # type: ignore[arg-type]

@@ -400,7 +400,7 @@ def _same_command() -> str:
 
 @contextlib.contextmanager
 def _resumable(go_on: Callable[[], str]) -> Iterator[None]:
-    """Say after Ctrl-C, SIGTERM or SIGHUP how to go on; `go_on` names the command, and is asked only then."""
+    """After Ctrl-C, SIGTERM or SIGHUP, print the command that goes on. `go_on` is called only then."""
     try:
         yield
     except KeyboardInterrupt as interrupt:

@@ -190,7 +190,7 @@ class StreamLoader:
         """Yield (inputs, targets) on the device, seeded by (seed, epoch).
 
         Raises:
-            DataError: the iterable raises, gives something else, or does not end where its length says.
+            DataError: the iterable raises, gives something else, or goes on beyond its length.
         """
         states = seeded_states(stream_seed(seed, epoch))
         iterator: Iterator[Any] | None = None

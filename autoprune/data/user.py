@@ -211,7 +211,7 @@ def _length(where: str, source: Any) -> int:
         raise DataError(f"data {where}: a {kind} can be read only once; give a DataLoader or a list.")
     if not isinstance(source, Sized):
         raise DataError(f"data {where}: a {kind} without a length; give it a __len__.")
-    with guarded(f"data {where}: its length cannot be told", DataError, advice="give it a __len__."):
+    with guarded(f"data {where}: its length cannot be read", DataError, advice="give it a __len__."):
         return len(source)
 
 

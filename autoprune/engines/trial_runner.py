@@ -177,7 +177,7 @@ class TrialRunner:
         return tried.issuperset(map(tuple, plans.tolist()))
 
     def _target(self) -> int:
-        """Return how many trials the study is filled up to; 0 if no more shall be made."""
+        """Return how many trials the study is filled up to, 0 if no more are to be made."""
         return 0 if self.has_tried_all else self.trials
 
     def ask(self) -> Job | None:

@@ -1,4 +1,4 @@
-"""The prunable: a traced model with its channel groups, and what users ask of it.
+"""The prunable: a traced model with its channel groups and their costs.
 
 `autoprune.trace` makes it; cost, criteria, space and rebuild read it.
 

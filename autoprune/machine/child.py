@@ -47,7 +47,7 @@ def _errors(setting: Setting, inputs: int) -> Iterator[tuple[str, float]]:
 
     def drawn(*shape: int) -> Tensor:
         values = torch.randn(*shape, generator=generator)
-        return values.to(DTYPES[setting.dtype]).float()  # what the format holds exactly
+        return values.to(DTYPES[setting.dtype]).float()  # numbers that the format holds exactly
 
     images = drawn(IMAGES, PIXELS, PIXELS, inputs).permute(0, 3, 1, 2)
     convolution = nn.Conv2d(inputs, OUTPUTS, 1, stride=2, bias=False)

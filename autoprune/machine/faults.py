@@ -53,7 +53,7 @@ def faults_of(settings: Sequence[Setting]) -> dict[Setting, str]:
         found = _tried(unknown)
         if found:
             remember(found)
-        # What could not be tried is not asked for again in this process.
+        # A setting that could not be tried counts as sound in this process.
         _known.update({asked[setting]: "" for setting in unknown} | found)
     return {setting: _known[case] for setting, case in asked.items() if _known.get(case)}
 

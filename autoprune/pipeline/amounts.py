@@ -184,7 +184,7 @@ def read_limit(name: str, text: str, dense: Mapping[str, float]) -> Limit:
     amount = _parse(limit.option, text, key)
     if amount.is_share and not whole:
         raise ConfigError(
-            f"{limit.option}: got {shown_value(text)}, but what the dense model has is not known; write e.g. "
+            f"{limit.option}: got {shown_value(text)}, but the dense model's own is not known; write e.g. "
             f'"{key.example}".'
         )
     most = amount.units(whole) if amount.is_share else amount.number / key.per_cost

@@ -67,7 +67,7 @@ def own_copy(model: nn.Module) -> nn.Module:
     if missing:
         raise ConfigError(f"model: {missing}")
     advice = (
-        "take off its modules what a forward pass left there, or give a model that was made afresh and "
+        "remove from its modules the tensors that a forward pass left there, or give a new model that is "
         "loaded with these weights."
     )
     with guarded(f"model: {type(model).__name__} cannot be copied", ConfigError, advice=advice):
@@ -142,8 +142,8 @@ def try_training(dense: Dense) -> None:
     trained = own_copy(dense.model).train()
     if not any(parameter.requires_grad for parameter in trained.parameters()):
         raise ConfigError(
-            "model: it has no parameter that a training changes; call requires_grad_(True) on what is to be "
-            "trained."
+            "model: no parameter of it requires a gradient, so there is nothing to train; call "
+            "requires_grad_(True)."
         )
     # No setting is known here, so it has not been tried whether this machine computes wrongly.
     with torch.random.fork_rng(), Detour():

@@ -20,7 +20,7 @@ def report_held_elsewhere(study: SearchStudy, watch: Watcher) -> None:
         numbers, hosts = ", ".join(map(str, held)), ", ".join(sorted(set(held.values())))
         watch(
             Stage(
-                f"trials held by other hosts ({hosts}): {numbers}. Where those are gone, run them again "
+                f"trials held by other hosts ({hosts}): {numbers}. If those are gone, run them again "
                 f"with `{study_command('resume', study.name, study.url, '--take-over')}`"
             )
         )

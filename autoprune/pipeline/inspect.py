@@ -86,7 +86,7 @@ class Inspection:
             since it is not measured then.
         budget: the limits asked for, in absolute numbers; None where the config names none that can be met.
         plans: how many distinct plans a search can try, if they are few enough to be counted.
-        few_plans: says that these are fewer than the trials of a search, else "".
+        few_plans: a note that these are fewer than the trials of a search, else "".
         in_window: whether some plan fills the budget to [0.98, 1.00].
         problem: why the budget cannot be met, else "".
         memory_bytes: an estimate of what the search will need at its peak, all workers together.

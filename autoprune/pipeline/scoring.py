@@ -126,7 +126,7 @@ class ScorerFactory:
         dense: model and data, where no names stand for them.
         supernet: the file of weights that candidates are cut from, if not the dense model's.
         parts: what `identify_parts` gave in the search: on another host a path may lead to other files.
-        imports: where the functions that the config names are imported from.
+        imports: the folders from which the functions that the config names are imported.
     """
 
     config: RunConfig

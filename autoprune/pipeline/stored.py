@@ -85,7 +85,7 @@ def read_setting(values: Any, *, where: str) -> Setting:
     Raises:
         StudyError: they are no setting.
     """
-    advice = "restore what holds it from a copy, or begin again without it."
+    advice = "restore it from a copy, or begin again without it."
     setting = read_as(Setting, values, where=where, error=StudyError, advice=advice)
     missing = sorted(setting.facts.keys() - values.keys())  # whatever fills them in is another setting
     if missing:

@@ -144,7 +144,7 @@ def _setting_of(path: Path, dense: Dense, config: RunConfig, watch: Watcher) -> 
         except (OSError, ValueError, StudyError) as error:
             raise CheckpointError(
                 f"{path}: cannot be read as the setting of a training ({reason_of(error)}); remove it and "
-                "the .training file beside it to start that training over."
+                "the .training file next to it to start that training over."
             ) from error
         if begun.device != dense.device:
             raise CheckpointError(

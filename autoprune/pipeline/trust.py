@@ -180,7 +180,7 @@ def require_place(study: SearchStudy, key: str, path: str | os.PathLike[str], co
     """Refuse a place that a study names outside the current folder, unless this user named it.
 
     Raises:
-        StudyError: it would be written although neither the command line nor this user's config says so.
+        StudyError: neither the command line nor this user's config names the place.
     """
     if key in consent.given:
         return

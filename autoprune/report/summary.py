@@ -148,7 +148,7 @@ def summarise(study: SearchStudy) -> StudySummary:
         StudyError: its header is damaged.
     """
     where = f"{study.name}: its header is damaged: config"
-    told = read_as(_Config, study.config, where=where, error=StudyError, advice=_ADVICE)
+    shown = read_as(_Config, study.config, where=where, error=StudyError, advice=_ADVICE)
     records = tuple(study.records())
     try:
         best = study.best()
@@ -158,8 +158,8 @@ def summarise(study: SearchStudy) -> StudySummary:
     several = len(study.objectives) > 1
     return StudySummary(
         study=study.name,
-        metric=told.task.metric,
-        rungs=tuple(told.score.rungs),
+        metric=shown.task.metric,
+        rungs=tuple(shown.score.rungs),
         records=records,
         best=best,
         objectives=study.objectives,

@@ -20,7 +20,7 @@ SCORES = "scores"
 """The user attribute that holds a trial's rungs with their scores, in order."""
 
 _CONSTRAINTS = "constraints"
-"""What Optuna's attributes of constraints begin with."""
+"""Prefix of Optuna's attributes of constraints."""
 
 QUEUED = "fixed_params"
 """Optuna's attribute of a trial whose parameters were given when it was queued."""
@@ -34,8 +34,8 @@ def set_attribute(study: optuna.Study, trial: FrozenTrial, key: str, value: Any)
 def without_constraints(trial: FrozenTrial) -> FrozenTrial:
     """Return a trial as samplers are shown it.
 
-    Every proposal fits the budget, so constraints tell a sampler nothing. Optuna's Gaussian process would fit
-    a model for each of them all the same, and CMA-ES would warn of them.
+    Every proposal fits the budget, so a sampler learns nothing from constraints. Optuna's Gaussian process
+    would fit a model for each of them all the same, and CMA-ES would warn of them.
     """
     kept = {key: value for key, value in trial.system_attrs.items() if not key.startswith(_CONSTRAINTS)}
     if len(kept) == len(trial.system_attrs):

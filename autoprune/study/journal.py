@@ -178,7 +178,7 @@ def _mend_end(file: FileIO) -> int:
 
 
 def _last_line(file: FileIO, size: int) -> tuple[int, bytes]:
-    """Return where the last line starts, and the line with its end, if it has one."""
+    """Return the start of the last line, and the line with its end, if it has one."""
     start, tail = size, b""
     while start > 0 and b"\n" not in tail[:-1]:
         start = max(0, start - _BLOCK)

@@ -178,7 +178,7 @@ def test_nothing_within_the_limits_names_the_least_there_is(searched: Searched) 
         pipeline.best("front", searched.url, {"flops": "0.5%", "params": "1"})
     with pytest.raises(StudyError, match="this search neither limited nor minimised latency: --latency"):
         pipeline.best("front", searched.url, {"latency": "3ms"})
-    with pytest.raises(ConfigError, match=r"--latency: got '30%', but what the dense model has is not known"):
+    with pytest.raises(ConfigError, match=r"--latency: got '30%', but the dense model's own is not known"):
         pipeline.best("front", searched.url, {"latency": "30%"})
 
 

@@ -496,7 +496,7 @@ def test_a_model_that_holds_a_tensor_with_a_history_is_searched(
 def test_a_model_that_cannot_be_copied_is_told_what_to_do(data: VisionData) -> None:
     model = Remembers(nest=True)
     model(torch.zeros(2, 1, 8, 8))
-    with pytest.raises(ConfigError, match=r"model: Remembers cannot be copied: .*; take off its modules"):
+    with pytest.raises(ConfigError, match=r"model: Remembers cannot be copied: .*; remove from its modules"):
         autoprune.search(model, data, CONFIG)
 
 

@@ -59,7 +59,7 @@ def checked_milliseconds(found: object, where: str) -> float:
     """
     try:
         with guarded(where, LatencyError):  # a class of the user's may raise anything here
-            milliseconds = float(found)  # type: ignore[arg-type]  # what cannot be converted is refused here
+            milliseconds = float(found)  # type: ignore[arg-type]  # refused here if it cannot be converted
     except LatencyError:
         milliseconds = math.nan
     if not (0 < milliseconds < math.inf):
