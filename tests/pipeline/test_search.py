@@ -294,7 +294,7 @@ def test_a_worker_that_loads_something_else_than_the_search_is_refused(
         ):
             dataclasses.replace(factory, config=other)()
     write(weights, 2)
-    with pytest.raises(StudyError, match=rf"^{socket.gethostname()}: .* has: supernet differs"):
+    with pytest.raises(StudyError, match=rf"^worker on {socket.gethostname()}: .*: supernet differs"):
         factory()
     write(checkpoint, 2)
     with pytest.raises(StudyError, match=r"has: model \(its weights\), supernet differs"):
