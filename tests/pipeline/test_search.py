@@ -297,7 +297,7 @@ def test_a_worker_that_loads_something_else_than_the_search_is_refused(
     with pytest.raises(StudyError, match=rf"^worker on {socket.gethostname()}: .*: supernet differs"):
         factory()
     write(checkpoint, 2)
-    with pytest.raises(StudyError, match=r"has: model \(its weights\), supernet differs"):
+    with pytest.raises(StudyError, match=r"search's: model \(its weights\), supernet differs"):
         factory()
 
 
