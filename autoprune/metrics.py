@@ -90,7 +90,7 @@ def meter_of(metric: Metric) -> Meter:
         ConfigError: the metric is a class that cannot be made without arguments.
     """
     for share, hits in _HITS:
-        if metric is share:
+        if metric is share:  # not by its name, which a function of the user's may have too
             return _ShareMeter(share, hits)
     if hasattr(metric, "update") and hasattr(metric, "compute"):
         return _StreamMeter(metric)
@@ -109,6 +109,7 @@ class _ShareMeter:
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         with guarded(failed_on("metric", self._share, outputs, targets), ConfigError):
             hits = self._hits(outputs, targets)
+        # The sum stays on the device: reading it would make every batch wait for the one before.
         self._right = self._right + hits.sum()
         self._all += hits.numel()
 
@@ -128,7 +129,7 @@ class _StreamMeter:
         self._metric = cast(StreamedMetric, fresh)
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        if isinstance(self._metric, nn.Module):
+        if isinstance(self._metric, nn.Module):  # torchmetrics keeps its sums in buffers
             self._metric.to(outputs.device)
         with guarded(failed_on("metric", self._metric, outputs, targets), ConfigError):
             call_plain(self._metric.update, outputs, targets)

@@ -46,7 +46,7 @@ def read_as(kind: type[T], values: Any, *, where: str, error: type[AutopruneErro
 
 def _first_problem(invalid: ValidationError) -> str:
     """Return "key.key: got X, expected Y" for the first problem that pydantic reports."""
-    first = invalid.errors(include_url=False)[0]
+    first = invalid.errors(include_url=False)[0]  # a value that fits no member of a union has many
     place = ".".join(shown_value(part).strip("'\"") for part in first["loc"])
     if first["type"] == "missing":
         return f"{place} is missing"
@@ -55,6 +55,6 @@ def _first_problem(invalid: ValidationError) -> str:
     if first["type"] in ("model_type", "dataclass_type", "dict_type"):
         expected = "keys with values"
     problem = f"got {shown_value(first['input'])}, expected {expected}"
-    if expected == message:
+    if expected == message:  # it names the fault and not the expected value
         problem = f"got {shown_value(first['input'])} ({message[:1].lower()}{message[1:]})"
     return f"{place}: {problem}" if place else problem

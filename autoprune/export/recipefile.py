@@ -130,7 +130,7 @@ def read_values(path: Path) -> RecipeFile:
         raise CheckpointError(f"{path}: is no JSON ({reason_of(error)}); {_ADVICE}") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise CheckpointError(f'{path}: not a recipe of a pruned model (its "format" is not "{FORMAT}").')
-    version = values.get("version")
+    version = values.get("version")  # its type is compared, since True is an integer too
     if type(version) is int and version > VERSION:
         shown = version if version < 10**6 else "of another kind"
         raise CheckpointError(

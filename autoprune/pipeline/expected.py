@@ -29,6 +29,7 @@ class Pace:
     def trial_s(self, config: RunConfig, data: VisionData) -> float:
         """Return the seconds of a trial that climbs all rungs with a model as slow as the dense one."""
         batch_s = config.data.batch_size * self.image_s
+        # The teacher runs forward in each step.
         step_s = self.step_s + (batch_s if config.score.teacher == "dense" else 0.0)
         total = config.score.calibration_batches * batch_s
         for rung in parse_rungs(config.score):

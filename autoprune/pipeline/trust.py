@@ -133,7 +133,7 @@ def vouch(study: SearchStudy, config: RunConfig, keys: Sequence[str] | None = No
     places = [path for key, path in places_of(config).items() if keys is None or key in keys]
     statement = _Statement(
         {**before.code, **code},
-        os.getcwd() if set(code) - set(NO_IMPORT) else before.folder,
+        os.getcwd() if set(code) - set(NO_IMPORT) else before.folder,  # only functions are imported from it
         tuple(dict.fromkeys([*before.places, *places])),
     )
     if statement != before:
@@ -166,6 +166,7 @@ def _imports(study: SearchStudy, config: RunConfig, consent: Consent) -> Imports
     statement = _statement_of(study)
     unknown = {k: text for k, text in code.items() if text not in (own.get(k), statement.code.get(k))}
     if not unknown:
+        # A config that is given now is at home in the current folder, the study where its search began.
         return Imports() if own else Imports(statement.folder)
     if consent.trust:
         return Imports(None, barred=os.getcwd())

@@ -78,8 +78,10 @@ class Contents:
         """Return the first table that shows that another program made the database; None if none does."""
         known = {name: {column.name for column in table.columns} for name, table in _optunas().items()}
         for name, columns in sorted(self.columns.items()):
+            # Optuna's tables of another revision may lack columns, and `require` names that revision.
             if name in known and not known[name] <= columns and self.revision in (None, _head()):
                 return name
+            # A database on a server may be shared with other programs. A file is one program's.
             if self.is_new and self.is_file and name not in known and name != _REVISION:
                 return name
         unknown = self.revision is not None and self.columns.keys().isdisjoint(known)

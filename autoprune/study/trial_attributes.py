@@ -114,6 +114,7 @@ def read_attributes(trial: FrozenTrial, objectives: int) -> TrialAttributes:
     kept = {"proposed": PROPOSED, "start": START, "queued": QUEUED}
     of_samplers = {name: trial.system_attrs.get(key) for name, key in kept.items()}
     _read(_SamplerAttributes, of_samplers, where)
+    # Samplers rely on the types of these: NSGA-II on its generation, CMA-ES on its state in hexadecimal.
     for key, value in trial.system_attrs.items():
         if key.endswith(":generation"):
             _read(Count, value, f"{where}: {key}")
@@ -134,6 +135,7 @@ def _inconsistency(trial: FrozenTrial, attributes: TrialAttributes, objectives: 
     indices = [score.index for score in attributes.scores]
     if indices != list(range(len(indices))):
         return f"scores: got rungs {indices[:5]}, expected 0, 1 and so on"
+    # Others may add trials to the study: those have no proposal, and may have infinite values and no scores.
     is_ours = attributes.proposal is not None
     if trial.state == TrialState.COMPLETE:
         values = trial.values or []
