@@ -212,7 +212,7 @@ class SearchSettings:
     as many of each group as Taylor's ranking would, but the same ones only under criterion = "taylor". Warm
     starts climb every rung.
 
-    `pruner` judges all other trials after each rung, by those that reached it, stopped ones too: "median" and
+    `pruner` judges all other trials after each rung, by those that reached it, pruned ones too: "median" and
     "percentile" (the best quarter climbs on) by the sampler's own, "halving" ("asha") and "hyperband" by the
     warm starts as well; "none" lets every trial climb to the top.
 
@@ -242,7 +242,7 @@ class SearchSettings:
 
     With `objectives` beside the score (of flops, macs, params, latency, size, peak_memory: the keys of
     [budget]) a search gives a front instead of one winner: the share of the budget that a proposal fills is
-    then searched too, [budget] may be left out, and no trial is stopped early.
+    then searched too, [budget] may be left out, and no trial is pruned.
     """
 
     sampler: Text = "gp"

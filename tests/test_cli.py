@@ -366,7 +366,7 @@ def test_a_killed_search_goes_on_and_equals_an_uninterrupted_one(
     for first, second in zip(one, other, strict=True):
         assert (first.ratios, first.widths, first.seed) == (second.ratios, second.widths, second.seed)
         assert first.score == second.score
-        assert (first.state, first.stopped) == (second.state, second.stopped)
+        assert (first.state, first.pruned) == (second.state, second.pruned)
 
 
 @pytest.mark.slow

@@ -144,7 +144,7 @@ def test_a_record_reads_back_what_was_stored(url: str) -> None:
     runner.finish(job)
     (record,) = open_study(url, "toy").records()
     assert record.scores == scores
-    assert (record.state, record.value, record.score, record.stopped) == ("complete", 0.75, 0.75, False)
+    assert (record.state, record.value, record.score, record.pruned) == ("complete", 0.75, 0.75, False)
     assert record.widths == job.widths
     assert record.seed == job.seed
     assert record.origin == "sampler"
@@ -168,7 +168,7 @@ def test_the_best_trial_climbed_every_rung(url: str) -> None:
         runner.finish(job)
     assert study.best().number == 1
     pruned = study.records()[6]
-    assert (pruned.state, pruned.stopped, pruned.score, pruned.value) == ("pruned", True, 0.4, 0.4)
+    assert (pruned.state, pruned.pruned, pruned.score, pruned.value) == ("pruned", True, 0.4, 0.4)
 
 
 def study_of_scores(url: str, *scores: float) -> SearchStudy:

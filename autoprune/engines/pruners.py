@@ -1,6 +1,6 @@
-"""Own early stopping: Optuna's pruners by name, judged from the storage and the trial's own attempt alone.
+"""Own the pruning of trials: Optuna's pruners by name, judged from the storage and the trial alone.
 
-Before: `TrialRunner` has a rung's score; after: the trial climbs on, or is stopped.
+Before: `TrialRunner` has a rung's score; after: the trial climbs on, or is pruned.
 
     early = EarlyStopping(study, make_pruner("median", rungs=3))
     early.should_stop(7, scores=[0.71])      # trial 7 after rung 0
@@ -40,7 +40,7 @@ def is_warm_start(trial: FrozenTrial) -> bool:
 class WarmStartsClimb(BasePruner):
     """Lets a pruner judge all trials, but warm starts climb to the top whatever it says.
 
-    One that was stopped could not be what it is for: widths that the result is never worse than.
+    One that was pruned could not be what it is for: widths that the result is never worse than.
     """
 
     def __init__(self, pruner: BasePruner) -> None:
@@ -52,15 +52,15 @@ class WarmStartsClimb(BasePruner):
 
 
 class AmongSampled(BasePruner):
-    """Lets a pruner judge the trials that the sampler proposed by all others of them, stopped or complete.
+    """Lets a pruner judge the trials that the sampler proposed by all others of them, pruned or complete.
 
     Optuna's median and percentile pruners compare with complete trials only. Good warm starts fill that list
-    before the sampler's first trial, and a trial that is stopped never joins it: hardly one would get past
+    before the sampler's first trial, and a trial that is pruned never joins it: hardly one would get past
     the first rung again, and of the trials' better half only those that beat the best so far. A trial that
     took another's scores is no second measurement.
 
     The trial is shown with its last score only. Optuna's compares the best that it had on any rung with what
-    the others have on this one: where a finetune costs accuracy, nothing would ever be stopped after it.
+    the others have on this one: where a finetune costs accuracy, nothing would ever be pruned after it.
 
     Args:
         pruner: judges; it counts its start-up trials among the sampler's, too.
@@ -73,10 +73,10 @@ class AmongSampled(BasePruner):
         """Tell whether a trial that has just reported should stop."""
         latest = copy.copy(trial)
         latest.intermediate_values = dict([max(trial.intermediate_values.items())])
-        return bool(self._pruner.prune(view_study(study, _is_sampled, shown_as=_complete_if_stopped), latest))
+        return bool(self._pruner.prune(view_study(study, _is_sampled, shown_as=_complete_if_pruned), latest))
 
 
-def _complete_if_stopped(trial: FrozenTrial) -> FrozenTrial:
+def _complete_if_pruned(trial: FrozenTrial) -> FrozenTrial:
     if trial.state == TrialState.PRUNED:
         trial = copy.copy(trial)
         trial.state = TrialState.COMPLETE
@@ -159,7 +159,7 @@ PRUNERS: dict[str, Callable[[int], BasePruner]] = {
 }
 """From the number of rungs to a pruner. The percentile pruner keeps the best quarter.
 
-All rank a trial among those that reached its rung, stopped ones too; under halving and Hyperband warm starts
+All rank a trial among those that reached its rung, pruned ones too; under halving and Hyperband warm starts
 are among them. Optuna's halving is asynchronous, so "asha" is another name for it; under both, the Ray
 engine asks the ASHA of Ray. Hyperband puts trial n into a bracket by a hash of the study's name and n, so a
 resumed trial stays in its own; unlike in `Study.optimize`, the sampler learns from all brackets, since few

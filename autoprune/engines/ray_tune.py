@@ -316,7 +316,7 @@ class RayAsha(BasePruner):
 
     `ASHAScheduler` keeps the scores of each rung in memory, and would start empty on a resume; the study has
     them, and with one bracket its verdict depends on nothing else. Reused scores count once, failed trials
-    not at all. A trial that is stopped never goes on, unlike in the paper, where it may be promoted later.
+    not at all. A trial that is pruned never goes on, unlike in the paper, where it may be promoted later.
 
     Reference:
         Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020, Algorithm 2.

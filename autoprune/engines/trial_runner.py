@@ -1,4 +1,4 @@
-"""Own the lifecycle of a trial, the same for every engine: ask, decode, climb rungs, stop early, tell, fail.
+"""Own the lifecycle of a trial, the same for every engine: ask, decode, climb rungs, prune, tell, fail.
 
 Before: the study and the space exist; after: an engine fetches jobs and hands their scores back.
 
@@ -83,7 +83,7 @@ class _Attempt:
     started: float
     costs: list[float] = field(default_factory=list)
     scores: list[RungScore] = field(default_factory=list)
-    stopped: bool = False
+    pruned: bool = False
     fault: str | None = None
 
 
@@ -223,19 +223,19 @@ class TrialRunner:
         if len(attempt.scores) < self.rungs:
             with storage_errors(self.study.url):
                 scores = [each.score for each in attempt.scores]
-                attempt.stopped = self.early.should_stop(job.number, scores)
+                attempt.pruned = self.early.should_stop(job.number, scores)
         self._on_event(TrialEvent("rung", job.number, rung=rung))
-        return len(attempt.scores) < self.rungs and not attempt.stopped
+        return len(attempt.scores) < self.rungs and not attempt.pruned
 
     def finish(self, job: Job) -> None:
-        """Tell the study how the trial ended after its last report: complete, stopped early, or failed.
+        """Tell the study how the trial ended after its last report: complete, pruned, or failed.
 
         Raises:
             StudyError: every trial so far has failed, and there are several.
         """
         with self._unless_taken_over(job.number, job.claim):
             attempt = self._held(job)
-            if attempt.fault is None and not attempt.stopped and len(attempt.scores) < self.rungs:
+            if attempt.fault is None and not attempt.pruned and len(attempt.scores) < self.rungs:
                 attempt.fault = f"the scorer gave {len(attempt.scores)} scores, expected {self.rungs}."
             if attempt.fault is not None:
                 self.fail(job, attempt.fault)
@@ -349,7 +349,7 @@ class TrialRunner:
     def _reuse(self, job: Job, known: TrialRecord) -> None:
         """Give the trial the scores and the verdict that its widths got before."""
         attempt = self._attempts[job.claim]
-        attempt.stopped = known.stopped
+        attempt.pruned = known.pruned
         self._store_scores(attempt, known.scores)
         self._conclude(job, attempt, reused=known.number)
 
@@ -368,7 +368,7 @@ class TrialRunner:
 
     def _conclude(self, job: Job, attempt: _Attempt, reused: int | None = None) -> None:
         self._store_outcome(attempt, reused=reused)
-        if attempt.stopped:
+        if attempt.pruned:
             self._end(job, TrialState.PRUNED)
         else:
             self._end(job, TrialState.COMPLETE, attempt.scores[-1].score)

@@ -33,7 +33,7 @@ class TrialDone:
 
     Attributes:
         number: of the trial in its study.
-        outcome: "complete", "stopped" (early) or "failed".
+        outcome: "complete", "pruned" or "failed".
         score: of its last rung; None where it failed before the first.
         cost: the cost that the budget limits most tightly, in the report's word.
         share: that cost over the dense model's.

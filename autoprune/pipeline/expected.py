@@ -39,7 +39,7 @@ class Pace:
         return total
 
     def search_s(self, config: RunConfig, data: VisionData) -> float:
-        """Return the seconds that all trials of a search take at most, if no trial stops early.
+        """Return the seconds that all trials of a search take at most, if none is pruned.
 
         Candidates are smaller than the dense model, so most take less. It does not count the time of the
         samplers, of reading and augmenting images, of cutting models, of starting workers, of training a

@@ -192,7 +192,7 @@ def _complete(study: SearchStudy, number: int) -> TrialRecord:
         hint = ", and this one is damaged" if 0 <= number < last else ""
         raise StudyError(f"--trial {number}: {study.name} has trials 0 to {last}{hint}.")
     if not records[number].is_whole:
-        state = "was pruned" if records[number].stopped else f"is {records[number].state}"
+        state = "was pruned" if records[number].pruned else f"is {records[number].state}"
         raise StudyError(
             f"--trial {number}: it {state}; choose a complete one from `autoprune report {study.name}`."
         )

@@ -116,7 +116,7 @@ IDLE = (
     Idle(
         ("search.pruner",),
         lambda config: config.search.pruner != "none" and len(config.score.rungs) == 1,
-        "score.rungs has one rung: no trial can be stopped before another",
+        "score.rungs has one rung: no trial can be pruned before another",
     ),
     Idle(
         ("search.sensitivity_evaluations", "search.sensitivity_images"),

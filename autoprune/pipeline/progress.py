@@ -12,7 +12,6 @@ from autoprune.engines import TrialEvent
 from autoprune.pipeline.events import Stage, TrialDone, Watcher
 from autoprune.pipeline.problem import SHORT_OF_WINDOW, Problem, few_plans
 from autoprune.report.costs import label, said
-from autoprune.report.summary import outcome
 from autoprune.settings import RunConfig
 from autoprune.space import SHARE
 from autoprune.study import SearchStudy, TrialRecord
@@ -78,7 +77,7 @@ def trial_reporter(
         watch(
             TrialDone(
                 number=record.number,
-                outcome=outcome(record),
+                outcome=record.state,
                 score=record.score,
                 cost=label(cost),
                 share=share(record),

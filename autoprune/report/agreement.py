@@ -4,7 +4,7 @@ Before: the records of a study; after: `report.tables` says whether the cheap sc
 
     agreements(study.records())[0].tau            # 0.71, of the first rung and the second
 
-A trial that was stopped between the two has no score above, and it was among the worst below. So the
+A trial that was pruned between the two has no score above, and it was among the worst below. So the
 correlations are of the better part alone, where ranks are closer: as a rule lower than over all trials.
 """
 
@@ -46,7 +46,7 @@ class RungAgreement:
         rho: Spearman's rho.
         rho_interval: its 95% interval.
         trials: how many climbed both; reused scores count once.
-        reached: how many climbed the lower one; the difference was stopped, failed, or still runs.
+        reached: how many climbed the lower one; the difference was pruned, failed, or still runs.
     """
 
     lower: str

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 from autoprune.errors import StudyError
 from autoprune.report.costs import label
 from autoprune.report.pictures import save_picture
-from autoprune.report.summary import StudySummary, outcome
+from autoprune.report.summary import StudySummary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from autoprune.study import TrialRecord
 
-_TRIALS, _BEST, _DENSE, _STOPPED = "#4477aa", "#ee6677", "#555555", "#bbbbbb"
+_TRIALS, _BEST, _DENSE, _PARTIAL = "#4477aa", "#ee6677", "#555555", "#bbbbbb"
 
 
 def plot_study(summary: StudySummary, path: str | os.PathLike[str]) -> Path:
@@ -53,7 +53,7 @@ def plot_study(summary: StudySummary, path: str | os.PathLike[str]) -> Path:
 
 
 def _floor(summary: StudySummary) -> float:
-    """Return the lowest score that is drawn in its place: trials stopped early must not squeeze the rest."""
+    """Return the lowest score that is drawn in its place: pruned trials must not squeeze the rest."""
     scores = [record.score or 0.0 for record in summary.ranked()]
     whole = [record.score or 0.0 for record in summary.ranked() if not _is_partial(record)]
     low, high = min(whole or scores), max(*scores, summary.dense_score)
@@ -62,15 +62,15 @@ def _floor(summary: StudySummary) -> float:
 
 def _is_partial(record: TrialRecord) -> bool:
     """Tell whether a score is that of a lower rung: of a trial that was pruned, or failed above it."""
-    return outcome(record) != "complete"
+    return record.state != "complete"
 
 
 def _draw_trials(axes: Axes, summary: StudySummary, floor: float) -> None:
     finished = sorted(summary.ranked(), key=lambda record: record.number)
-    stopped = [record for record in finished if _is_partial(record)]
+    partial = [record for record in finished if _is_partial(record)]
     for chosen, color, marker, words in (
-        ([record for record in stopped if (record.score or 0.0) < floor], _STOPPED, "v", "pruned, below"),
-        ([record for record in stopped if (record.score or 0.0) >= floor], _STOPPED, "o", "pruned"),
+        ([record for record in partial if (record.score or 0.0) < floor], _PARTIAL, "v", "pruned, below"),
+        ([record for record in partial if (record.score or 0.0) >= floor], _PARTIAL, "o", "pruned"),
         ([record for record in finished if not _is_partial(record)], _TRIALS, "o", "complete"),
     ):
         if chosen:
@@ -99,7 +99,7 @@ def _draw_cost(axes: Axes, summary: StudySummary, floor: float, cost: str) -> No
         return [100 * summary.share(each, cost) for each in records], [each.score or 0.0 for each in records]
 
     scored = [record for record in summary.ranked() if (record.score or 0.0) >= floor]
-    for partial, color in ((True, _STOPPED), (False, _TRIALS)):
+    for partial, color in ((True, _PARTIAL), (False, _TRIALS)):
         chosen = [record for record in scored if _is_partial(record) is partial]
         if chosen:
             axes.scatter(*points(chosen), s=18, color=color)

@@ -105,17 +105,11 @@ class StudySummary:
         return sorted(found, key=lambda failure: -len(failure.trials))
 
     def counts(self) -> dict[str, int]:
-        """Return how many trials ended how: {"complete": 18, "stopped": 2, ...}."""
+        """Return how many trials ended how: {"complete": 18, "pruned": 2, ...}."""
         found: dict[str, int] = {}
         for record in self.records:
-            word = outcome(record)
-            found[word] = found.get(word, 0) + 1
+            found[record.state] = found.get(record.state, 0) + 1
         return found
-
-
-def outcome(record: TrialRecord) -> str:
-    """Name how a trial ended, or how far it is: "complete", "stopped", "failed", "running" or "waiting"."""
-    return "stopped" if record.stopped else record.state
 
 
 def dense_costs(study: SearchStudy) -> dict[str, float]:

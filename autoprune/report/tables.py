@@ -17,7 +17,7 @@ from rich.text import Text
 
 from autoprune.report.agreement import PREDICTS, RungAgreement
 from autoprune.report.costs import label, milliseconds, option, said
-from autoprune.report.summary import StudySummary, outcome
+from autoprune.report.summary import StudySummary
 from autoprune.rungs import CALIBRATE, SUPERNET
 from autoprune.study import TrialRecord
 from autoprune.study.records import LATENCY
@@ -262,9 +262,9 @@ def _warning(summary: StudySummary) -> list[str]:
     if worst.trials == worst.reached:
         return [f'Warning: "{worst.lower}" does not predict "{worst.upper}": {below}. {cure}.']
     return [
-        f'Warning: "{worst.lower}" may not predict "{worst.upper}": {below}, though the trials stopped in '
+        f'Warning: "{worst.lower}" may not predict "{worst.upper}": {below}, though the trials pruned in '
         "between are missing from it, which lowers it: a search of some 40 trials with search.pruner = "
-        f'"none" tells for sure. {cure}, or stop no trial after it, which a resume takes, too '
+        f'"none" tells for sure. {cure}, or prune no trial after it, which a resume takes, too '
         "(--set search.pruner=none)."
     ]
 
@@ -283,20 +283,20 @@ def _agreement(found: RungAgreement, summary: StudySummary) -> str:
         return f'"{found.lower}" and "{found.upper}": all {found.trials} trials are equal on the first.'
     missing = found.reached - found.trials
     so_far = " so far" if any(record.state in ("waiting", "running") for record in summary.records) else ""
-    stopped = f"; {missing} more did not climb{so_far}" if missing else ""
+    pruned = f"; {missing} more did not climb{so_far}" if missing else ""
     doubt = "" if found.is_clear else "; too few to tell whether it predicts"
     (low, high), (lowest, highest) = found.tau_interval, found.rho_interval
     return (
         f'"{found.lower}" and "{found.upper}": Kendall\'s tau {found.tau:.2f} ({low:.2f} to {high:.2f}), '
         f"Spearman's rho {found.rho:.2f} ({lowest:.2f} to {highest:.2f}), 95% intervals, "
-        f"over {found.trials} trials{stopped}{doubt}."
+        f"over {found.trials} trials{pruned}{doubt}."
     )
 
 
 def _ended(record: TrialRecord) -> str:
     reused = f", as trial {record.reused}" if record.reused is not None else ""
-    after = f" at {record.scores[-1].name}" if outcome(record) == "stopped" and record.scores else ""
-    return f"{outcome(record)}{after}{reused}"
+    after = f" at {record.scores[-1].name}" if record.pruned and record.scores else ""
+    return f"{record.state}{after}{reused}"
 
 
 def _counted(summary: StudySummary) -> str:

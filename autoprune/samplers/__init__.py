@@ -42,7 +42,7 @@ SAMPLERS: dict[str, SamplerFactory] = {
 }
 
 IGNORES_PRUNED = frozenset({"gp", "cmaes", "nsga2", "evolution", "ddpg", "policy_gradient"})
-"""Samplers that learn from complete trials alone. `stopped` shows them pruned trials as complete ones."""
+"""Samplers that learn from complete trials alone. `pruned` shows them pruned trials as complete ones."""
 
 SEVERAL_OBJECTIVES = ("nsga2", "tpe", "gp", "random")
 """Samplers that learn from several objectives, or need not learn."""

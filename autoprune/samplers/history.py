@@ -8,7 +8,7 @@ Before: an Optuna study and a brief; after: samplers of our own learn from it.
 It holds complete trials in the order in which they finished, so that every process reads the same sequence:
 as the study counted them, since machines' clocks differ; trials that others added come first, by the clock.
 Failed trials come as complete ones, too (see `failures`), and to the samplers in IGNORES_PRUNED so do trials
-that were stopped early, with the last score that they stand for.
+that were pruned, with the last score that they stand for.
 """
 
 from __future__ import annotations

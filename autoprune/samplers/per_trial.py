@@ -31,7 +31,7 @@ from autoprune.samplers.attributes import set_attribute, without_constraints
 from autoprune.samplers.brief import Brief
 from autoprune.samplers.failures import as_worst
 from autoprune.samplers.history import feasible, places, plans_tried, ratios_at
-from autoprune.samplers.stopped import as_climbed
+from autoprune.samplers.pruned import as_climbed
 from autoprune.samplers.views import view_study
 from autoprune.space import Variable
 

@@ -1,4 +1,4 @@
-"""Tree-structured Parzen estimator over all ratios: cheap at any number of trials, learns from stopped ones.
+"""Tree-structured Parzen estimator over all ratios: cheap at any number of trials, learns from pruned ones.
 
 Before: a row of SAMPLERS; after: `PerTrialSampler` makes it afresh for each trial.
 

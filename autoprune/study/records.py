@@ -116,7 +116,7 @@ class TrialRecord:
         return self.scores[-1].score if self.scores else None
 
     @property
-    def stopped(self) -> bool:
+    def pruned(self) -> bool:
         """Whether the trial was pruned before the last rung."""
         return self.state == "pruned"
 

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from autoprune.engines import PRUNERS, TrialRunner
 from autoprune.engines.pruners import rung_step
-from autoprune.samplers.stopped import PENALTY, as_climbed
+from autoprune.samplers.pruned import PENALTY, as_climbed
 from autoprune.study import RungScore, SearchStudy
 from autoprune.study.queue import store_score
 from tests.engines.toy import new_study, toy_space
@@ -61,7 +61,7 @@ def test_poor_trials_stop_early(study: SearchStudy, name: str) -> None:
         climb(runner, [0.5 + 0.01 * n] * 3)
     rungs = [climb(runner, [0.1 - 0.001 * n] * 3) for n in range(8)]
     assert min(rungs) == 1
-    stopped = [record for record in study.records()[12:] if record.stopped]
+    stopped = [record for record in study.records()[12:] if record.pruned]
     assert {record.state for record in stopped} == {"pruned"}
     assert all(record.score == record.value for record in stopped)
 
@@ -145,7 +145,7 @@ def test_a_pruned_trial_is_shown_to_its_sampler_on_the_scale_of_the_last_rung(st
     stored = study.optuna.get_trials()[-1]
     assert (stored.state, stored.value, stored.intermediate_values) == (TrialState.PRUNED, 0.21, {1: 0.21})
     record = study.records()[-1]
-    assert (record.state, record.stopped, record.score, record.value) == ("pruned", True, 0.21, 0.21)
+    assert (record.state, record.pruned, record.score, record.value) == ("pruned", True, 0.21, 0.21)
     shown = as_climbed(study.optuna.get_trials(), runner.rungs)[stored.number]
     assert shown.state == TrialState.COMPLETE
     assert shown.value == pytest.approx(0.905 - 2 * PENALTY * 0.05)

@@ -72,7 +72,7 @@ def test_a_script_searches_resumes_and_finetunes_its_own_model(
     result = autoprune.search(model, data, CONFIG)
     assert [record.number for record in result.summary.records] == [0, 1, 2, 3, 4]
     assert result.best.score == max(
-        record.score or 0 for record in result.summary.records if not record.stopped
+        record.score or 0 for record in result.summary.records if not record.pruned
     )
     with pytest.raises(StudyError, match="a study of that name is in"):
         autoprune.search(model, data, CONFIG)

@@ -136,7 +136,7 @@ def test_where_trials_were_stopped_the_warning_is_a_doubt_and_a_resume_can_stop_
     *_, figures, warning = notes_on(records(cheap, dear[:20]))
     assert "over 20 trials; 10 more did not climb" in figures
     assert warning.startswith(f'Warning: "calibrate" may not predict "50 steps": tau is below {PREDICTS}')
-    assert "the trials stopped in between are missing" in warning
+    assert "the trials pruned in between are missing" in warning
     asked = warning.rpartition("--set ")[2].partition(")")[0]
     assert change_config(settle(load_config("digits")), [asked]).search.pruner == "none"
 

@@ -61,7 +61,7 @@ def test_pruned_trials_are_drawn_as_such_in_every_panel() -> None:
     over_trials, over_cost = Figure().subplots(1, 2)
     plot._draw_trials(over_trials, summary, 0.0)
     plot._draw_cost(over_cost, summary, 0.0, "macs")
-    assert drawn(over_trials) == {plot._TRIALS: [(0.0, 0.9)], plot._STOPPED: [(1.0, 0.5), (2.0, 0.5)]}
+    assert drawn(over_trials) == {plot._TRIALS: [(0.0, 0.9)], plot._PARTIAL: [(1.0, 0.5), (2.0, 0.5)]}
     points = drawn(over_cost)
     assert points.pop(plot._BEST) == [(50.0, 0.9)]
-    assert points == {plot._TRIALS: [(50.0, 0.9)], plot._STOPPED: [(45.0, 0.5), (44.0, 0.5)]}
+    assert points == {plot._TRIALS: [(50.0, 0.9)], plot._PARTIAL: [(45.0, 0.5), (44.0, 0.5)]}

@@ -87,7 +87,7 @@ def test_the_best_widths_are_shown_of_the_dense_ones_without_frozen_groups() -> 
 def test_a_score_names_the_rung_that_it_was_measured_after() -> None:
     text = drawn(trial_table(SUMMARY, most=5))
     assert "after 50 steps" in text
-    assert "stopped at calibrate" in text
+    assert "pruned at calibrate" in text
     assert any("a finetune trains the best trial fully" in note for note in summary_notes(SUMMARY))
 
 

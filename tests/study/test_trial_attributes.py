@@ -215,7 +215,7 @@ def test_pruned_trials_of_the_earlier_layout_are_read_as_pruned(tmp_path: Path) 
         study.optuna.add_trial(trial)
 
     record = study_with(tmp_path, add).record(6)
-    assert (record.state, record.stopped, record.value, record.score) == ("pruned", True, 0.5, 0.5)
+    assert (record.state, record.pruned, record.value, record.score) == ("pruned", True, 0.5, 0.5)
 
 
 @pytest.mark.parametrize("objectives", [("score",), ("score", "macs", "params")])

@@ -5,7 +5,7 @@ trial is nothing: it would propose there again. So it is shown with the score of
 for, which is computed from the trials that ended before it.
 
     shown = as_climbed(trials, rungs=2)      # {number: the pruned trial as it is shown}
-    value_of_stopped([0.31], climbed=[[0.30, 0.90], [0.36, 0.92]], lowest=0.17, rungs=2)    # 0.9013
+    value_of_pruned([0.31], climbed=[[0.30, 0.90], [0.36, 0.92]], lowest=0.17, rungs=2)    # 0.9013
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def as_climbed(trials: Sequence[FrozenTrial], rungs: int) -> dict[int, FrozenTri
             shown[trial.number] = copy.copy(trial)
             shown[trial.number].state = TrialState.COMPLETE
             shown[trial.number].values = [
-                value_of_stopped(
+                value_of_pruned(
                     scores,
                     climbed=[each for each in before if len(each) == rungs],
                     lowest=min((each[rung] for each in before if len(each) > rung), default=scores[rung]),
@@ -55,7 +55,7 @@ def as_climbed(trials: Sequence[FrozenTrial], rungs: int) -> dict[int, FrozenTri
     return shown
 
 
-def value_of_stopped(
+def value_of_pruned(
     scores: Sequence[float], *, climbed: Sequence[Sequence[float]], lowest: float, rungs: int
 ) -> float:
     """Return the last rung's score that stands as high there as the trial's does on its rung.
@@ -68,7 +68,7 @@ def value_of_stopped(
     that is below their best. If none has climbed yet, the score itself is returned.
 
     Args:
-        scores: of the stopped trial, a rung each.
+        scores: of the pruned trial, a rung each.
         climbed: scores of the trials that climbed to the top, [rungs] each.
         lowest: lowest score that any trial had on the trial's last rung.
         rungs: to climb.

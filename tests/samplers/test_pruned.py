@@ -1,4 +1,4 @@
-"""A stopped trial's value, against values by hand and against what samplers need of it."""
+"""A pruned trial's value, against values by hand and against what samplers need of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autoprune.samplers.attributes import SCORES
 from autoprune.samplers.history import ENDED_BEFORE, OUTCOME
-from autoprune.samplers.stopped import PENALTY, as_climbed, value_of_stopped
+from autoprune.samplers.pruned import PENALTY, as_climbed, value_of_pruned
 
 CLIMBED = [[0.30, 0.20, 0.92], [0.36, 0.10, 0.90], [0.42, 0.30, 0.96]]
 """Of three rungs; the last one's scores are 0.90, 0.92 and 0.96, whose spread is 0.06."""
@@ -32,15 +32,15 @@ CLIMBED = [[0.30, 0.20, 0.92], [0.36, 0.10, 0.90], [0.42, 0.30, 0.96]]
 )
 def test_values_by_hand(scores: list[float], expected: float) -> None:
     lowest = [0.2, 0.1][len(scores) - 1]
-    assert value_of_stopped(scores, climbed=CLIMBED, lowest=lowest, rungs=3) == pytest.approx(expected)
+    assert value_of_pruned(scores, climbed=CLIMBED, lowest=lowest, rungs=3) == pytest.approx(expected)
 
 
 def test_where_none_has_climbed_the_score_is_all_there_is() -> None:
-    assert value_of_stopped([0.3], climbed=[], lowest=0.1, rungs=2) == 0.3
+    assert value_of_pruned([0.3], climbed=[], lowest=0.1, rungs=2) == 0.3
 
 
 def test_one_that_climbed_tells_the_level_alone() -> None:
-    assert value_of_stopped([0.1], climbed=[[0.3, 0.9]], lowest=0.1, rungs=2) == 0.9
+    assert value_of_pruned([0.1], climbed=[[0.3, 0.9]], lowest=0.1, rungs=2) == 0.9
 
 
 @pytest.mark.parametrize("level", [-0.6, 0.0, 0.6])
@@ -52,7 +52,7 @@ def test_the_order_stays_and_none_beats_the_best(level: float) -> None:
     last = first.mean() + level + 0.03 * quality
     climbed = [[float(first[n]), float(last[n])] for n in range(12)]
     values = [
-        value_of_stopped([float(first[n])], climbed=climbed, lowest=float(first.min()), rungs=2)
+        value_of_pruned([float(first[n])], climbed=climbed, lowest=float(first.min()), rungs=2)
         for n in range(12, 30)
     ]
     order = np.argsort(first[12:])
