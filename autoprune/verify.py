@@ -7,6 +7,7 @@ assert proof.right        # a wrong cut differs by about 1
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 
@@ -22,7 +23,7 @@ from autoprune.graph.capture import call, first_names, named_tensors, unchanged
 from autoprune.graph.positions import KeepPositions
 from autoprune.masked import InDouble, MaskedReference
 from autoprune.rebuild import clone_structure, keep_positions, rebuild
-from autoprune.usercode import entry
+from autoprune.usercode import entry, guarded
 
 TOLERANCE = 1e-9
 """Largest relative difference in float64 of a right rebuild that crosses no normalisation."""
@@ -116,7 +117,7 @@ def verify(prunable: Prunable, plan: Plan, small: nn.Module, *, seed: int = 0) -
 
     Raises:
         VerificationError: a tensor of `small` is missing, has another shape, or is not the slice that the
-            plan names; or an output is not finite or has another shape.
+            plan names; or an output is not finite or has another shape; or a forward pass fails.
     """
     trial = _Trial(prunable, plan, seed)
     _check_slices(prunable.model, trial.positions, small)
@@ -152,7 +153,7 @@ class _Trial:
         self._model = prunable.model
         self._inputs = pytree.tree_map(lambda value: _random_input(value, generator), prunable.example_inputs)
         self.positions = keep_positions(prunable, plan)
-        with torch.no_grad():
+        with torch.no_grad(), _naming_pass("masked dense"):
             self.reference = masked.outputs(self._inputs)
         self._states = masked.states
 
@@ -162,9 +163,15 @@ class _Trial:
             copy = _with_tensors(small, self._model, self._states, self.positions)
             for module in copy.modules():
                 module.training = False
-            with unchanged(copy), InDouble():  # type: ignore[no-untyped-call]  # torch gives no hints
+            with unchanged(copy), _naming_pass("small"), InDouble():  # type: ignore[no-untyped-call]  # torch gives no hints
                 outputs = call(copy, self._inputs)
         return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+
+
+def _naming_pass(which: str) -> contextlib.AbstractContextManager[None]:
+    """Name a model in the error of its forward pass."""
+    where = f"the {which} model's forward pass failed in float64 on the example inputs"
+    return guarded(where, VerificationError, memory_passes=True)
 
 
 def _check_slices(model: nn.Module, positions: KeepPositions, small: nn.Module) -> None:

@@ -232,3 +232,28 @@ def test_a_proof_is_a_float_that_prints_its_verdict() -> None:
     assert json.dumps([wrong]) == "[0.25]"
     for again in (pickle.loads(pickle.dumps(crossed)), copy.deepcopy(crossed)):
         assert (again, again.crossing, again.kept_whole) == (0.25, ("a", "b", "c", "d"), 3e-15)
+
+
+class Breaks(Residual):
+    """Raises in its forward pass once it is broken."""
+
+    broken: BaseException | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.broken is not None:
+            raise self.broken
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [(RuntimeError("no such\nkernel"), "RuntimeError: no such kernel"), (SystemExit(0), "SystemExit: 0")],
+)
+def test_a_small_model_that_does_not_run_is_one_line(broken: BaseException, said: str) -> None:
+    prunable = trace(Breaks(), image())
+    plan = Plan({"inner1": np.array([0, 2, 3])})
+    small = rebuild(prunable, plan)
+    assert isinstance(small, Breaks)
+    small.broken = broken
+    with pytest.raises(VerificationError, match=rf"the small model's forward pass failed .*: {said}$"):
+        verify(prunable, plan, small)
