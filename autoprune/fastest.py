@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.data.randomness import seeded
-from autoprune.errors import ConfigError, reason_of
+from autoprune.errors import AutopruneError, ConfigError, TrialError, reason_of
 from autoprune.machine import faults_of, fit_to_machine
 from autoprune.precision import Setting, resolve_device
 from autoprune.task import Task, batch_loss, main_output
-from autoprune.usercode import forward
+from autoprune.usercode import forward, guarded
 
 LIMIT_S = 4.0
 """No further step is timed after so many seconds, once each candidate that can win has been timed."""
@@ -119,8 +119,9 @@ def fastest_setting(
     with seeded(0):
         for setting in settings:
             try:
-                candidates[setting] = _candidate(model, batch, task, setting)
-            except Exception as error:  # memory may not do for all copies
+                with guarded("no copy of the model", ConfigError):  # memory may not do for all of them
+                    candidates[setting] = _candidate(model, batch, task, setting)
+            except AutopruneError as error:
                 left_out[setting.label] = reason_of(error)
         race(list(candidates.values()), repeats=repeats)
     # Those that were tried come first: their reason is the user's, a fault of the machine is not.
@@ -188,8 +189,9 @@ def _left(candidates: Sequence[Candidate]) -> list[Candidate]:
 def _timed(candidate: Candidate, run: Callable[[], object], clock: Callable[[], float]) -> float:
     started = clock()
     try:
-        run()
-    except Exception as error:  # also of the user's loss, which may know float32 alone
+        with guarded("its step failed", ConfigError):  # the user's loss may know float32 alone
+            run()
+    except AutopruneError as error:
         candidate.dropped = reason_of(error)
     return clock() - started
 
@@ -232,7 +234,7 @@ def _candidate(model: nn.Module, batch: tuple[Tensor, Tensor], task: Task, setti
             torch.cuda.synchronize(setting.device)
         trained.zero_grad(set_to_none=True)  # as all copies lie in memory at once
         if not bool(torch.isfinite(loss)):
-            raise RuntimeError(f"the loss is not finite in {setting.label}")
+            raise TrialError(f"the loss is not finite in {setting.label}")
 
     few = max(2, len(inputs) // FIRST_SHARE)  # BatchNorm cannot train on one
     return Candidate(setting.dtype, lambda: step(few), lambda: step(len(inputs)))

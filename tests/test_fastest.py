@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -62,6 +64,41 @@ def test_measuring_leaves_model_and_random_state() -> None:
 def test_a_model_that_never_runs_is_named(raised: str, said: str) -> None:
     with pytest.raises(ConfigError, match=rf"not one training step .* runs here \(.*{said}.*\)"):
         fastest_setting(NeverRuns(raised), BATCH, Task(), "cpu")
+
+
+class Exits(torch.autograd.Function):
+    """Ends the process in its backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        sys.exit(3)
+
+
+class ExitsBackwards(nn.Linear):
+    """A model that ends the process once it is trained."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = Exits.apply(super().forward(inputs.flatten(1)))  # type: ignore[no-untyped-call]
+        return logits
+
+
+class ExitsAsACopy(nn.Linear):
+    """A model that ends the process once it is copied."""
+
+    def __deepcopy__(self, memo: dict[int, object]) -> ExitsAsACopy:
+        sys.exit(3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [(ExitsBackwards, "its step failed"), (ExitsAsACopy, "no copy of the model")]
+)
+def test_a_model_that_ends_the_process_is_named(kind: type[nn.Linear], said: str) -> None:
+    with pytest.raises(ConfigError, match=rf"not one training step .* runs here \({said}: SystemExit: 3\)"):
+        fastest_setting(kind(64, 10), BATCH, Task(), "cpu")
 
 
 @pytest.mark.gpu
