@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 from torch import nn
 
 from autoprune.criteria import plan_from_importance
-from autoprune.errors import StudyError
+from autoprune.errors import StudyError, TrialError
 from autoprune.export import save_pruned
 from autoprune.export.storage import RECIPE, WEIGHTS
 from autoprune.graph import Cost, Plan
@@ -134,9 +135,9 @@ def _finetune(
             cost=cut.cost,
             dense_cost=cut.dense_cost,
             val_score=_retrain(cut.small, record, dense, config, setting, state, watch),
-            test_score=_on_test(cut.small, dense, setting),
+            test_score=_on_test(cut.small, dense, setting, watch),
             dense_val_score=float(opened.fact("dense_score")),
-            dense_test_score=_on_test(copy.deepcopy(dense.model), dense, setting),
+            dense_test_score=_on_test(copy.deepcopy(dense.model), dense, setting, watch),
         )
     extra = {**_extra(result, config, dense), **signed_architecture(opened, config, consent)}
     save_pruned(cut.small.cpu(), cut.plan, result.folder, extra=extra)
@@ -216,7 +217,31 @@ def _retrain(
     state: Path,
     watch: Watcher,
 ) -> float:
-    """Train the small model in place, from `state` where there is one; returns its validation score."""
+    """Train the small model in place, from `state` where there is one; returns its validation score.
+
+    Raises:
+        TrialError: the training diverged, or the score is not finite.
+    """
+    score = _trained(small, best, dense, config, setting, state, watch)
+    if not math.isfinite(score):  # the metric may have been mended since the last epoch
+        score = evaluate(small, dense.data.val, dense.task, setting)
+    if not math.isfinite(score):
+        raise TrialError(
+            f"finetune: task.metric is {score} on the validation part after the training, expected a finite "
+            "number; mend the metric and give the same command again: the trained weights are kept."
+        )
+    return score
+
+
+def _trained(
+    small: nn.Module,
+    best: TrialRecord,
+    dense: Dense,
+    config: RunConfig,
+    setting: Setting,
+    state: Path,
+    watch: Watcher,
+) -> float:
     settings = config.finetune
     if settings.epochs == 0:
         calibrate(small, dense.data, config.score.calibration_batches, setting, seed=best.seed or 0)
@@ -235,8 +260,15 @@ def _retrain(
         ).score
 
 
-def _on_test(model: nn.Module, dense: Dense, setting: Setting) -> float | None:
-    return None if dense.data.test is None else evaluate(model, dense.data.test, dense.task, setting)
+def _on_test(model: nn.Module, dense: Dense, setting: Setting, watch: Watcher) -> float | None:
+    """Return the score on the test part; None if there is no such part, or the score is not finite."""
+    if dense.data.test is None:
+        return None
+    score = evaluate(model, dense.data.test, dense.task, setting)
+    if math.isfinite(score):
+        return score
+    watch(Stage(f"warning: task.metric is {score} on the test part, so no test score is kept"))
+    return None
 
 
 def _extra(result: FinetuneResult, config: RunConfig, dense: Dense) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +128,7 @@ def train_dense(dense: Dense, config: RunConfig, path: Path, *, watch: Watcher =
         "data": split_of(config.data, dense.data),
         "config": dataclasses.asdict(without_password(config)),
         "epochs": config.train.epochs,
-        "val_score": result.score,
+        "val_score": result.score if math.isfinite(result.score) else None,
     }
     save_dense(dense.model, path, history)
     for left_over in (state, begun_with):
@@ -228,9 +229,23 @@ def schedule_of(settings: ScheduleSettings) -> Schedule:
 
 
 def tell_epochs(epochs: int, watch: Watcher) -> Callable[[EpochRecord], None]:
-    """Return a function that passes the records of a training's epochs on to a watcher."""
+    """Return a function that passes the records of a training's epochs on to a watcher.
+
+    Once a score is not finite, it warns: a metric may be undefined for a model that has learnt little, but a
+    search refuses such a score of the dense model.
+    """
+    warned = False
 
     def tell(record: EpochRecord) -> None:
+        nonlocal warned
         watch(EpochDone(record.epoch, epochs, record.loss, record.score, record.seconds))
+        if not math.isfinite(record.score) and not warned:
+            warned = True
+            watch(
+                Stage(
+                    f"warning: task.metric is {record.score} on the validation part after epoch "
+                    f"{record.epoch}; a search needs a finite number of the trained model"
+                )
+            )
 
     return tell

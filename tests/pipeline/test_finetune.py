@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 import sqlite3
 import sys
@@ -15,11 +16,17 @@ from safetensors.torch import load_file, save_file
 import autoprune
 from autoprune import pipeline
 from autoprune.config import load_config
-from autoprune.errors import ConfigError, ExportError
+from autoprune.errors import ConfigError, ExportError, TrialError
+from autoprune.export import read_recipe
+from autoprune.metrics import accuracy
 from autoprune.pipeline import SearchResult
-from autoprune.pipeline.events import Event, TrialDone
+from autoprune.pipeline.dense import Dense, load_dense
+from autoprune.pipeline.events import EpochDone, Event, Stage, TrialDone
+from autoprune.pipeline.finetuned import FinetuneResult
 from autoprune.pipeline.report import Report
+from autoprune.pipeline.stored import stored_config
 from autoprune.study import open_study
+from autoprune.task import Task
 
 QUICK = (
     "search.trials=2",
@@ -164,3 +171,55 @@ def test_the_dense_model_that_is_exported_is_the_studys(searched: SearchResult, 
     finally:
         checkpoint.write_bytes(kept)
     assert not (tmp_path / "other.pt2").exists()
+
+
+class MetricOfParts:
+    """An accuracy that is not a number on parts of certain lengths."""
+
+    def __init__(self, *odd: int) -> None:
+        self.odd = odd
+
+    def __call__(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
+        return math.nan if len(targets) in self.odd else float(accuracy(outputs, targets))
+
+
+def test_a_metric_that_is_no_number_on_the_test_part_costs_no_training(
+    searched: SearchResult, tmp_path: Path
+) -> None:
+    opened = open_study(searched.storage, searched.study)
+    dense = load_dense(stored_config(opened))
+    assert dense.data.test is not None
+    odd = dataclasses.replace(dense, task=Task(metric=MetricOfParts(dense.data.test.samples)))
+    events: list[Event] = []
+    result = pipeline.finetune(
+        searched.study,
+        searched.storage,
+        dense=odd,
+        overrides=[f"output.folder={tmp_path}/out", "finetune.epochs=1", "finetune.teacher=none"],
+        watch=events.append,
+    )
+    assert (result.test_score, result.dense_test_score) == (None, None)
+    assert math.isfinite(result.val_score)
+    warning = Stage("warning: task.metric is nan on the test part, so no test score is kept")
+    assert events.count(warning) == 2
+    assert read_recipe(result.folder).extra["test_score"] is None
+
+
+def test_a_metric_that_is_no_number_after_a_finetune_can_be_mended(
+    searched: SearchResult, tmp_path: Path
+) -> None:
+    dense = load_dense(stored_config(open_study(searched.storage, searched.study)))
+    odd = dataclasses.replace(dense, task=Task(metric=MetricOfParts(dense.data.val.samples)))
+    overrides = [f"output.folder={tmp_path}/out", "finetune.epochs=1", "finetune.teacher=none"]
+    events: list[Event] = []
+
+    def run(given: Dense) -> FinetuneResult:
+        return pipeline.finetune(
+            searched.study, searched.storage, dense=given, overrides=overrides, watch=events.append
+        )
+
+    with pytest.raises(TrialError, match=r"finetune: task\.metric is nan on the validation part after"):
+        run(odd)
+    assert sum(isinstance(event, EpochDone) for event in events) == 1
+    assert math.isfinite(run(dense).val_score)
+    assert sum(isinstance(event, EpochDone) for event in events) == 1, "it was trained twice"

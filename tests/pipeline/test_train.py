@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,13 @@ from autoprune.errors import AutopruneError, CheckpointError, ConfigError, DataE
 from autoprune.pipeline import search, settle, train
 from autoprune.pipeline.checks import check_places
 from autoprune.pipeline.dense import load_dense
-from autoprune.pipeline.events import EpochDone, Event
+from autoprune.pipeline.events import EpochDone, Event, Stage
 from autoprune.pipeline.history import history_path, read_history, require_unseen_validation, save_dense
 from autoprune.pipeline.problem import pose
-from autoprune.pipeline.train import clear_finished, schedule_of
+from autoprune.pipeline.train import clear_finished, schedule_of, train_dense
 from autoprune.precision import Setting
 from autoprune.settings import RunConfig
+from autoprune.task import Task
 from autoprune.threads import cpu_threads
 
 SERVER = "postgresql://user:secret@host/db"
@@ -241,3 +243,22 @@ def test_where_there_are_no_weights_nothing_is_cleared(path: str, tmp_path: Path
     state.touch()
     clear_finished(tmp_path / path)
     assert state.exists()
+
+
+def test_a_metric_that_is_no_number_is_warned_of_once_and_the_weights_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "dense.safetensors"
+    config = settle(load_config("digits", [f"model.checkpoint={path}", "train.epochs=2"]))
+    dense = load_dense(config, trained=False)
+    odd = dataclasses.replace(dense, task=Task(metric=lambda outputs, targets: math.nan))
+    events: list[Event] = []
+    assert math.isnan(train_dense(odd, config, path, watch=events.append).val_score)
+    warnings = [
+        event.text for event in events if isinstance(event, Stage) and event.text.startswith("warning")
+    ]
+    assert warnings == [
+        "warning: task.metric is nan on the validation part after epoch 1; a search needs a finite number of "
+        "the trained model"
+    ]
+    note = read_history(path)
+    assert note is not None
+    assert note["val_score"] is None
