@@ -85,7 +85,7 @@ def efficientnet_lite0() -> nn.Module:
 
 
 def dog_breeds() -> nn.Module:
-    """Return MobileNetV2 with weights of Keras, trained on ImageNet and then on 19 breeds of dogs."""
+    """Return MobileNetV2 with weights of Keras, finetuned on 19 breeds of dogs."""
     import h5py  # type: ignore[import-not-found, unused-ignore]  # of this experiment alone
 
     model: nn.Module = mobilenet_v2(num_classes=19)
