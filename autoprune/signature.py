@@ -10,9 +10,11 @@ The key is a file of 32 random bytes, `autoprune/key` in the user's configuratio
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import hmac
 import json
+import logging
 import os
 import secrets
 from collections.abc import Mapping
@@ -22,6 +24,8 @@ from typing import Any
 from autoprune.files import open_regular
 
 _KEY_BYTES = 32
+
+_log = logging.getLogger(__name__)
 
 
 def sign(values: Mapping[str, Any]) -> str | None:
@@ -72,7 +76,20 @@ def _read_key() -> bytes | None:
             key = file.read(_KEY_BYTES + 1)
     except OSError:
         return None
-    return key if is_private and len(key) == _KEY_BYTES else None
+    if is_private and len(key) == _KEY_BYTES:
+        return key
+    _warn_of(path)
+    return None
+
+
+@functools.cache
+def _warn_of(path: Path) -> None:
+    """Log once why this user's own studies count as received."""
+    _log.warning(
+        "%s: it is damaged, or others can read it or have made it, so no study is known as yours; remove it, "
+        "and the next search makes another",
+        path,
+    )
 
 
 def _is_private(status: os.stat_result) -> bool:

@@ -255,6 +255,28 @@ def test_another_users_key_signs_nothing_for_this_one(
         resume(Consent())
 
 
+@pytest.mark.parametrize("damage", ["others can read it", "it is short"])
+def test_a_key_that_cannot_be_used_is_named(
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    damage: str,
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    config = config_naming("task.loss", "evil:make")
+    vouch(received(config), config)
+    key = tmp_path / "autoprune" / "key"
+    if damage == "it is short":
+        key.write_bytes(b"short")
+    else:
+        key.chmod(0o644)
+    for _ in range(2):
+        with pytest.raises(StudyError, match=r"names code: task\.loss"):
+            resume(Consent())
+    assert caplog.text.count(f"{key}: it is damaged, or others can read it") == 1
+
+
 def test_the_message_is_one_short_line(place: Path) -> None:
     received(config_naming("latency.command", "echo " + "ä" * 400))
     with pytest.raises(StudyError) as caught:
