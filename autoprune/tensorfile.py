@@ -1,4 +1,4 @@
-"""Writes tensors to a safetensors file with the permissions that any other new file gets.
+"""Writes tensors to a safetensors file, and reads what `torch.save` wrote without running code.
 
 Before: `pipeline` and `export.storage` have the tensors of a model; after: `load_file` reads them.
 
@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import os
 import stat
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -42,3 +45,17 @@ def write_tensors(
     except SafetensorError as error:  # no OSError, although the disk is what fails
         raise OSError(str(error)) from error
     os.chmod(path, mode)
+
+
+def read_saved(path: str | os.PathLike[str]) -> Any:
+    """Read tensors, numbers, texts, lists and dicts that `torch.save` wrote, onto the CPU.
+
+    The file may be anyone's. torch's advice on formats that are refused stays off the terminal.
+
+    Raises:
+        pickle.UnpicklingError: the file holds anything else.
+        Exception: it is damaged.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.load(path, map_location="cpu", weights_only=True)

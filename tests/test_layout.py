@@ -49,7 +49,7 @@ ARROWS = {
     "precision": "errors detour dtypes layout",
     "machine": "precision atomic cpu exits",
     "fastest": "machine data task",
-    "train": "data task precision atomic schema",
+    "train": "data task precision atomic schema tensorfile",
     "latency": "graph cost userfunction export dtypes memory threads cpu",
     "supernet": "rebuild criteria space",
     "rungs": "errors",

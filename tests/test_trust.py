@@ -32,7 +32,9 @@ from autoprune.pipeline.trust import code_of, places_of, vouch
 from autoprune.precision import Setting
 from autoprune.settings import RunConfig
 from autoprune.study import SearchStudy, create_study
+from autoprune.train.training_state import load_state
 from autoprune.zoo import make_model
+from autoprune.zoo.checkpoint import read_state
 
 SETTING = dataclasses.asdict(Setting("cpu", "float32", False, 1))
 STORAGE = "sqlite:///study.db"
@@ -453,6 +455,17 @@ def test_a_pt2_file_runs_nothing_without_trust(place: Path) -> None:
     with pytest.raises(LatencyError, match=r"net\.pt2: torch\.export cannot load it"):
         bench_of(Path("net.pt2"), Consent(trust=True))
     assert (place / "marker").exists()
+
+
+@pytest.mark.parametrize("read", [lambda path: load_state(path, {}), read_state])
+def test_states_and_checkpoints_unpickle_nothing(
+    place: Path, recwarn: pytest.WarningsRecorder, read: Callable[[Path], object]
+) -> None:
+    (place / "state").write_bytes(pickle.dumps(Pickled(place / "marker")))
+    with pytest.raises(CheckpointError, match=r"state: it is corrupt"):
+        read(place / "state")
+    assert not (place / "marker").exists()
+    assert not recwarn.list  # torch's own advice has several lines
 
 
 # The page.

@@ -20,6 +20,7 @@ from autoprune.atomic import saving
 from autoprune.errors import CheckpointError, reason_of
 from autoprune.files import require_regular
 from autoprune.schema import Strict, read_as
+from autoprune.tensorfile import read_saved
 
 
 class _Content(Strict):
@@ -60,7 +61,7 @@ def load_state(path: Path, identity: Mapping[str, str]) -> dict[str, Any] | None
         return None
     try:
         require_regular(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_saved(path)
         read_as(_Content, content, where="state", error=CheckpointError, advice="")
         saved: Mapping[str, str] = content["identity"]
         state: dict[str, Any] = content["state"]

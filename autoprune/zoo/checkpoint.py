@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from autoprune.errors import CheckpointError, reason_of, shortened, shown_value, suggest, summary_of
 from autoprune.files import open_regular, require_regular
+from autoprune.tensorfile import read_saved
 from autoprune.usercode import guarded
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")
@@ -132,9 +132,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     try:
         if Path(path).suffix == ".safetensors":
             return load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's advice on formats that are refused here
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_saved(path)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"checkpoint {path}: it is corrupt, or holds more than tensors; save model.state_dict() alone."
