@@ -19,6 +19,7 @@ import time
 from collections.abc import Container, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from autoprune.cli import main
 from autoprune.study import TrialRecord, open_study
@@ -113,17 +114,34 @@ def children() -> list[int]:
     return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
 
 
+def lease_of(database: Path, number: int) -> str | None:
+    """Return the lease by which a process holds a trial of an SQLite study that is running; else None."""
+    found = _ask(
+        database,
+        "SELECT value_json FROM trials JOIN trial_user_attributes USING (trial_id) "
+        "WHERE number = ? AND state = 'RUNNING' AND key = 'lease' AND value_json != 'null'",
+        (number,),
+    )
+    return None if found is None else str(found[0])
+
+
 def count_trials(database: Path, *states: str) -> int:
     """Count the trials of an SQLite study in some of Optuna's states; 0 before there is a study."""
-    if not database.exists():
-        return 0
     marks = ", ".join("?" * len(states))
+    found = _ask(database, f"SELECT COUNT(*) FROM trials WHERE state IN ({marks})", states)
+    return 0 if found is None else int(found[0])
+
+
+def _ask(database: Path, query: str, values: Sequence[object]) -> tuple[Any, ...] | None:
+    """Return the first row that a query finds; None if there is none, or no table yet."""
+    if not database.exists():
+        return None
     try:
         with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=10)) as file:
-            found = file.execute(f"SELECT COUNT(*) FROM trials WHERE state IN ({marks})", states).fetchone()
+            row: tuple[Any, ...] | None = file.execute(query, values).fetchone()
     except sqlite3.OperationalError:
-        return 0  # its tables are being made
-    return int(found[0])
+        return None  # its tables are being made
+    return row
 
 
 def records(url: str, study: str) -> list[TrialRecord]:

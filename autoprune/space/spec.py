@@ -148,6 +148,8 @@ def _read_entry(where: str, kind: type[Tie] | type[Override], entry: Mapping[str
     for key in required:
         if key not in entry:
             raise ConfigError(f"{where}: the key {key} is missing.")
+    if entry["groups"] == []:
+        raise ConfigError(f"{where}: groups is empty, expected the names of at least one group.")
     return kind(**_checked(where, entry))
 
 

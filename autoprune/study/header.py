@@ -48,7 +48,7 @@ class WarmStart(Strict):
 class WarmStarts(Strict):
     """The warm starts of a search."""
 
-    trials: list[WarmStart] = Field(default_factory=list)
+    trials: list[WarmStart]
 
 
 class Facts(Strict):

@@ -44,7 +44,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         os.environ["HOME"] = folder
         started = time.monotonic()
-        outcomes = run(cases, Path(folder), options.jobs, options.seconds)
+        outcomes = run(cases, Path(folder), options.jobs, options.seconds, options.keep)
     wrong = [each for each in outcomes if each["faults"]]
     for each in wrong:
         print(f"{each['case'].id!a}\n  {', '.join(each['faults'])}: {each['told']!a}")
@@ -67,6 +67,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=1, help="run every so many-th case alone")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=30.0, help="after which a case counts as hung")
+    parser.add_argument("--keep", type=Path, help="what was seen so far; goes on after the cases in it")
     parser.add_argument("--details", type=Path, help="receives the cases that ended otherwise, as JSON lines")
     return parser.parse_args()
 
@@ -78,8 +79,23 @@ def prepare_environment(module: str) -> None:
         os.execv(sys.executable, [sys.executable, "-m", module, *sys.argv[1:]])
 
 
-def run(cases: Sequence[Case], root: Path, jobs: int, seconds: float) -> list[dict[str, Any]]:
-    """Run cases, each worker its share in turn, and return them with what was wrong, in their order."""
+def run(
+    cases: Sequence[Case], root: Path, jobs: int, seconds: float, keep: Path | None = None
+) -> list[dict[str, Any]]:
+    """Run cases, each worker its share in turn, and return them with what was wrong, in their order.
+
+    Args:
+        cases: to run.
+        root: a new folder.
+        jobs: how many workers.
+        seconds: after which a case counts as hung.
+        keep: receives each outcome as it comes; cases that are in it already are not run again.
+    """
+    outcomes = root / "outcomes" if keep is None else keep.absolute()
+    known = _read(outcomes)
+    left = [case for case in cases if case.id not in known]
+    # In four rounds over all classes: a run that is stopped has met each of them.
+    left = [case for start in range(4) for case in left[start::4]]
     preload(root)
     gc.collect()
     gc.freeze()
@@ -87,17 +103,21 @@ def run(cases: Sequence[Case], root: Path, jobs: int, seconds: float) -> list[di
     for worker in range(jobs):
         pid = os.fork()
         if pid == 0:
-            _work(root / str(worker), cases[worker::jobs], seconds)
+            _work(root / str(worker), left[worker::jobs], seconds, outcomes)
         pids.append(pid)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
     if any(codes):
         raise SystemExit(f"workers ended with {codes}")
-    told: dict[str, Any] = {}
-    for worker in range(jobs):
-        for line in (root / str(worker) / "outcomes").read_text("utf-8").splitlines():
-            each = json.loads(line)
-            told[each["id"]] = each
+    told = _read(outcomes)
     return [{"case": case, **told[case.id]} for case in cases]
+
+
+def _read(outcomes: Path) -> dict[str, Any]:
+    """Return what was seen of each case, by its id."""
+    if not outcomes.exists():
+        return {}
+    lines = outcomes.read_text("utf-8").splitlines()
+    return {each["id"]: each for each in map(json.loads, lines)}
 
 
 def preload(root: Path) -> None:
@@ -130,7 +150,7 @@ def command_in_child(words: list[str], folder: Path) -> None:
         raise RuntimeError(f"{shlex.join(words)} ended with code {code}:\n{printed}")
 
 
-def _work(root: Path, cases: Sequence[Case], seconds: float) -> None:
+def _work(root: Path, cases: Sequence[Case], seconds: float, outcomes: Path) -> None:
     """Make the material, run cases one after the other, and leave."""
     from experiments.faults.child import Limits, run_case
     from experiments.faults.material import Material
@@ -143,7 +163,7 @@ def _work(root: Path, cases: Sequence[Case], seconds: float) -> None:
         os.environ["HOME"] = str(root)
         material = Material.make(root, command_in_child)
         limits = Limits(seconds=seconds)
-        with (root / "outcomes").open("w", encoding="utf-8") as file:
+        with outcomes.open("a", encoding="utf-8") as file:
             for case in cases:
                 try:
                     outcome = run_case(case, material.fresh(), limits)

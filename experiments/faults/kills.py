@@ -35,6 +35,7 @@ from experiments.killing import (
     end_orphans,
     has_ended,
     kill,
+    lease_of,
     records,
     start_forked,
     start_real,
@@ -234,13 +235,25 @@ def _rule() -> Scenario:
         kills=2,
         begin=["search", "run.toml", *_sets(options)],
         go_on=["resume", STUDY],
-        due=lambda folder, done: (
-            count_trials(folder / DATABASE, *ENDED) == 3 and count_trials(folder / DATABASE, "RUNNING") == 1
-        ),
+        due=_while_running(3),
         delay_s=0.0,
         equal=_equal_but_the_deadly,
         check=_study_records,
     )
+
+
+def _while_running(number: int) -> Moment:
+    """Return the moment when a process has begun with a trial that the one before it died of."""
+    leases: list[str] = []
+
+    def due(folder: Path, kills: int) -> bool:
+        lease = lease_of(folder / DATABASE, number)
+        if lease is None or lease in leases[:kills]:
+            return False
+        leases[kills:] = [lease]
+        return True
+
+    return due
 
 
 def _trainings() -> Iterator[Scenario]:

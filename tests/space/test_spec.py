@@ -51,6 +51,8 @@ def test_a_file_reads_back_as_written(tmp_path: Path) -> None:
         ('divisor = "4"', "divisor: got '4', expected int"),
         ("skip = [1]", "expected a list of strings"),
         ('[[tie]]\ngroups = ["a"]', "the key name is missing"),
+        ('[[tie]]\nname = "a"\ngroups = []', "tie: groups is empty, expected the names"),
+        ("[[override]]\ngroups = []\nlow = 0.5", "override: groups is empty"),
         ('[[override]]\ngroups = ["a"]\nlow = 2.0', "expected 0 < low <= high <= 1"),
         ('[[override]]\ngroups = ["a"]\nlow = 0', "expected 0 < low <= high <= 1"),
         ('[[override]]\ngroups = ["a"]\nhigh = 0', "expected 0 < low <= high <= 1"),

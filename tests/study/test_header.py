@@ -163,6 +163,7 @@ DAMAGES: dict[str, tuple[tuple[str, ...], Any]] = {
     "statistic is infinite": (("chosen", "statistics", "kl", "conv0"), -math.inf),
     "statistics of lists": (("chosen", "statistics", "kl"), [1.0]),
     "warm starts is a list": (("chosen", "warm_starts"), []),
+    "warm starts without trials": (("chosen", "warm_starts", "trials"), ...),
     "warm start without levels": (("chosen", "warm_starts", "trials"), [{"origin": "uniform"}]),
     "level is a text": (("chosen", "warm_starts", "trials"), [{"origin": "a", "levels": ["1"]}]),
 }
