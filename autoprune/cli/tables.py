@@ -90,7 +90,10 @@ def inspection_notes(inspection: Inspection) -> list[str]:
     if inspection.few_plans:
         notes.append(f"Only {inspection.few_plans}.")
     elif inspection.plans is not None:
-        notes.append(f"{inspection.plans} distinct plans meet the budget.")
+        plans = (
+            "1 distinct plan meets" if inspection.plans == 1 else f"{inspection.plans} distinct plans meet"
+        )
+        notes.append(f"{plans} the budget.")
     notes.append(f"The search needs about {amount(inspection.memory_bytes)}B beside PyTorch itself.")
     return notes
 

@@ -1,4 +1,4 @@
-"""Estimates how long a search takes at most.
+"""Estimates how long a search takes.
 
 pace = Pace(step_s=0.1, image_s=2e-4)
 spoken(pace.search_s(config, data))      # "25 min"
@@ -6,10 +6,12 @@ spoken(pace.search_s(config, data))      # "25 min"
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from autoprune.data.vision import VisionData
 from autoprune.pipeline.scoring import parse_rungs
+from autoprune.rungs import asks_for_supernet
 from autoprune.settings import RunConfig
 from autoprune.train import Schedule
 
@@ -39,15 +41,37 @@ class Pace:
         return total
 
     def search_s(self, config: RunConfig, data: VisionData) -> float:
-        """Return the seconds that all trials of a search take at most, if none is pruned.
+        """Return the seconds of a search whose trials climb all rungs as fast as the dense model would.
 
-        Candidates are smaller than the dense model, so most take less. It does not count the time of the
-        samplers, of reading and augmenting images, of cutting models, of starting workers, of training a
-        supernet, or of measuring the latency of finalists.
+        The training of a supernet is counted, too. Most candidates are faster than the dense model. On the
+        other hand, this does not count the time of the samplers, of reading and augmenting images, of cutting
+        models, of starting workers, or of measuring the latency of finalists.
         """
         search = config.search
         at_once = 1 if search.engine == "serial" else min(search.workers, search.trials)
-        return search.trials * self.trial_s(config, data) / at_once
+        return self._supernet_s(config, data) + search.trials * self.trial_s(config, data) / at_once
+
+    def _supernet_s(self, config: RunConfig, data: VisionData) -> float:
+        """Return the seconds of its training: a step runs the whole model, the smallest and random ones."""
+        if not asks_for_supernet(config.score.rungs):
+            return 0.0
+        settings = config.supernet
+        epoch_s = len(data.train) * (2 + settings.subnets) * self.step_s + data.val.samples * self.image_s
+        return settings.epochs * epoch_s
+
+    def announcement(self, config: RunConfig, data: VisionData, plans: int | None) -> str:
+        """Say how long a search will take.
+
+        Args:
+            config: of the run.
+            data: its data.
+            plans: how many distinct plans there are, if they are few enough to be counted.
+        """
+        trials = config.search.trials if plans is None else min(config.search.trials, plans)
+        config = dataclasses.replace(config, search=dataclasses.replace(config.search, trials=trials))
+        supernet = " with the training of the supernet" if asks_for_supernet(config.score.rungs) else ""
+        count = "1 trial takes" if trials == 1 else f"{trials} trials take"
+        return f"{count} about {spoken(self.search_s(config, data))}{supernet}, at the dense model's speed"
 
 
 def spoken(seconds: float) -> str:

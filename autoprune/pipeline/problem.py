@@ -86,9 +86,11 @@ def few_plans(space: SearchSpace, trials: int) -> str:
     """Return a note that a search has more trials than there are plans to try, or ""."""
     if space.plans is None or len(space.plans) >= trials:
         return ""
+    count = len(space.plans)
+    plans = "1 distinct plan meets" if count == 1 else f"{count} distinct plans meet"
     return (
-        f"{len(space.plans)} distinct plans meet the budget, and search.trials is {trials}: the search ends "
-        "when all of them are tried; lower search.divisor for more plans"
+        f"{plans} the budget, and search.trials is {trials}: the search ends when "
+        f"{'it is' if count == 1 else 'all of them are'} tried; lower search.divisor for more plans"
     )
 
 

@@ -42,7 +42,7 @@ from autoprune.pipeline.dense import (
 )
 from autoprune.pipeline.elsewhere import report_held_elsewhere, report_unended
 from autoprune.pipeline.events import Stage, Watcher, silent
-from autoprune.pipeline.expected import Pace, spoken
+from autoprune.pipeline.expected import Pace
 from autoprune.pipeline.finalists import measure_finalists
 from autoprune.pipeline.history import require_unseen_validation
 from autoprune.pipeline.identity import identify
@@ -145,7 +145,8 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
     watch(Stage(f"dense model{source}: {config.task.metric} {dense_score:.4f} on the validation part"))
     ranked = rank_channels(dense, problem, config.search.criterion, config.search.seed)
     pace = Pace(choice.step_ms / 1000, image_s)
-    watch(Stage(f"{config.search.trials} trials take up to {spoken(pace.search_s(config, dense.data))}"))
+    plans = None if problem.space.plans is None else len(problem.space.plans)
+    watch(Stage(pace.announcement(config, dense.data, plans)))
     ground = Ground(dense, problem, config, setting, ranked, watch, pace)
     chosen = {
         "setting": setting.facts,
@@ -335,7 +336,8 @@ def _run(
         )
     if runner.has_tried_all:
         plans = 0 if problem.space.plans is None else len(problem.space.plans)
-        watch(Stage(f"all {plans} distinct plans are tried: the search ends before {search.trials} trials"))
+        tried = "the one distinct plan is" if plans == 1 else f"all {plans} distinct plans are"
+        watch(Stage(f"{tried} tried: the search ends before {search.trials} trials"))
     report_unended(study, watch)
     measure_finalists(study, config, dense, problem, watch)
     summary = summarise(study)

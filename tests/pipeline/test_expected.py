@@ -1,6 +1,8 @@
-"""How long a search takes at most, and how that is said."""
+"""How long a search takes, and how that is said."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import pytest
 
@@ -40,6 +42,25 @@ def test_trials_that_run_at_once_share_the_time(
     search = {"trials": 10, "engine": engine, "workers": workers}
     config = load_config({"data": {"name": "digits"}, "search": search})
     assert PACE.search_s(config, data) == pytest.approx(10 * PACE.trial_s(config, data) / at_once)
+
+
+def test_the_training_of_a_supernet_is_a_part_of_the_search(data: VisionData) -> None:
+    supernet = {"epochs": 2, "subnets": 3}
+    values = {"data": {"name": "digits"}, "score": {"rungs": ["supernet"]}, "supernet": supernet}
+    config = load_config(values, ["search.trials=10"])
+    trained = 2 * (17 * 5 * 0.5 + 287 * 0.001)
+    assert PACE.search_s(config, data) == pytest.approx(trained + 10 * PACE.trial_s(config, data))
+    said = PACE.announcement(config, data, plans=None)
+    assert said.startswith("10 trials take about ")
+    assert said.endswith(" with the training of the supernet, at the dense model's speed")
+
+
+@pytest.mark.parametrize(("plans", "said"), [(1, "1 trial takes about 5 s"), (3, "3 trials take about 16 s")])
+def test_no_more_trials_are_announced_than_there_are_plans(data: VisionData, plans: int, said: str) -> None:
+    config = load_config({"data": {"name": "digits", "batch_size": 64}, "score": {"rungs": ["10 steps"]}})
+    config = dataclasses.replace(config, search=dataclasses.replace(config.search, trials=10))
+    config = dataclasses.replace(config, score=dataclasses.replace(config.score, calibration_batches=0))
+    assert PACE.announcement(config, data, plans).startswith(said)
 
 
 @pytest.mark.parametrize(
