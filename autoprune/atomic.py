@@ -47,6 +47,7 @@ def replacing(path: Path, *, suffix: str = "") -> Iterator[Path]:
     with contextlib.suppress(FileNotFoundError):
         require_regular(path)
     partial = path.with_name(f".{path.name}.{_host()}-{os.getpid()}.part{suffix}")
+    is_new = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path.parent)
     try:
@@ -58,6 +59,9 @@ def replacing(path: Path, *, suffix: str = "") -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+        if is_new:
+            with contextlib.suppress(OSError):  # it stays if anything is in it
+                path.parent.rmdir()
 
 
 def _create(partial: Path) -> None:

@@ -64,6 +64,21 @@ def test_a_failure_half_way_leaves_the_old_file_and_nothing_else(tmp_path: Path,
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_failure_leaves_no_folder_that_was_made_for_the_file(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ZeroDivisionError),
+        replacing(tmp_path / "new" / "a"),
+        replacing(tmp_path / "new" / "b"),
+    ):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+    with replacing(tmp_path / "new" / "a") as partial:
+        partial.write_text("kept")
+    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "new" / "b"):
+        raise ZeroDivisionError
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a"]
+
+
 def test_an_interrupt_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "table.json"
     path.write_text("old")

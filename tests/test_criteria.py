@@ -350,6 +350,7 @@ def test_a_batch_without_a_gradient_is_told_in_one_line(batch: Any, loss: Any, s
 @pytest.mark.parametrize(
     ("ratio", "message"),
     [
+        ({5: 2}, r'Group "5": the model has no such group'),
         ({"stam": 2}, r'Group "stam": the model has no such group. Did you mean "stem"\?'),
         ({"stem": 0}, r'Group "stem": got width 0, expected one in \[1, 4\]'),
         ({"stem": 5}, r'Group "stem": got width 5, expected one in \[1, 4\]'),

@@ -100,7 +100,8 @@ def _group(prunable: TracedModel, name: str) -> ChannelGroup:
     known = {group.name: group for group in prunable.groups}
     if name not in known:
         raise PlanError(
-            f'Group "{name}": the model has no such group.{suggest(name, known)} See prunable.groups for all.'
+            f'Group "{name}": the model has no such group.{suggest(str(name), known)} See prunable.groups '
+            "for all."
         )
     return known[name]
 
