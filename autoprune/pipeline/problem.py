@@ -90,7 +90,8 @@ def few_plans(space: SearchSpace, trials: int) -> str:
     plans = "1 distinct plan meets" if count == 1 else f"{count} distinct plans meet"
     return (
         f"{plans} the budget, and search.trials is {trials}: the search ends when "
-        f"{'it is' if count == 1 else 'all of them are'} tried; lower search.divisor for more plans"
+        f"{'it is' if count == 1 else 'all of them are'} tried; "
+        "a lower search.divisor or search.low may give more plans"
     )
 
 
