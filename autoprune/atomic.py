@@ -10,6 +10,7 @@ turn OSError into an error of their own, or take `saving`, which does.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import os
@@ -44,6 +45,8 @@ def replacing(path: Path, *, suffix: str = "") -> Iterator[Path]:
         OSError: the folder cannot be made or written, the file does not reach the disk, or `path` leads to a
             device, a named pipe or a folder, whose place it would take.
     """
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "its name holds a null character")
     with contextlib.suppress(FileNotFoundError):
         require_regular(path)
     partial = path.with_name(f".{path.name}.{_host()}-{os.getpid()}.part{suffix}")

@@ -79,6 +79,11 @@ def test_a_failure_leaves_no_folder_that_was_made_for_the_file(tmp_path: Path) -
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a"]
 
 
+def test_a_name_with_a_null_character_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="null character"), replacing(tmp_path / "a\0b"):
+        pass
+
+
 def test_an_interrupt_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "table.json"
     path.write_text("old")

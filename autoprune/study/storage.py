@@ -242,7 +242,7 @@ def storage_errors(url: str) -> Iterator[None]:
             f"{shown_url(url)}: the study is not there any more: it was deleted, or the database replaced, "
             "while it was in use; put the former one back, or begin another search."
         ) from error
-    except (ValueError, LookupError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         if not _is_unreadable(error):
             raise
         raise StudyError(
@@ -255,8 +255,9 @@ def storage_errors(url: str) -> Iterator[None]:
 
 def _is_unreadable(error: Exception) -> bool:
     """Tell whether Optuna met a row that it cannot have written: no JSON, no date, no state of a trial."""
-    text = str(error)
-    return isinstance(error, json.JSONDecodeError) or "isoformat" in text or "defined enum values" in text
+    signs = ("isoformat", "defined enum values", "could not convert string", "must be real number")
+    unreadable = isinstance(error, json.JSONDecodeError) or "while decoding a JSON" in str(error)
+    return unreadable or any(sign in str(error) for sign in signs)
 
 
 def file_of(url: str) -> Path | None:

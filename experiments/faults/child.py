@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.cli import main
-from autoprune.errors import AutopruneError
+from autoprune.errors import AutopruneError, printable
 from experiments.faults.cases import Case
 from experiments.faults.material import Folders, Tree
 from experiments.faults.steps import apply
@@ -217,7 +217,7 @@ def _run_code(code: str) -> None:
     try:
         exec(compile(code, "script.py", "exec"), {"__name__": "__main__"})
     except AutopruneError as error:
-        print(f"autoprune: {error}", file=sys.stderr)
+        print(f"autoprune: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -215,6 +215,7 @@ def test_a_refused_name_leaves_no_file(tmp_path: Path) -> None:
         "UPDATE trials SET datetime_start = 'yesterday'",
         "UPDATE trial_params SET distribution_json = '{'",
         "UPDATE trial_user_attributes SET value_json = '{'",
+        f"UPDATE trial_user_attributes SET value_json = '{'[' * 100_000}'",
         "DROP TABLE trials",
     ],
 )
