@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from autoprune.errors import PlanError
 from autoprune.graph import Plan, Prunable
 from autoprune.graph.capture import named_tensors
-from autoprune.graph.example import note_example
+from autoprune.graph.example import note_example, note_plan
 from autoprune.graph.orientation import owner_of
 from autoprune.graph.patches import Rules, apply_patches, patches_for, rules_of
 from autoprune.graph.positions import KeepPositions
@@ -50,6 +50,7 @@ def rebuild(prunable: Prunable, plan: Plan) -> nn.Module:
     """
     small = narrow_to(prunable.model, prunable, plan)
     note_example(small, prunable.example_inputs)
+    note_plan(small, plan)
     return small
 
 

@@ -15,7 +15,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from autoprune.criteria import make_plan
 from autoprune.errors import CheckpointError, ExportError
-from autoprune.export import EXPORTERS, export, load_pruned, read_recipe, runtime, save_pruned
+from autoprune.export import EXPORTERS, ExportReport, export, load_pruned, read_recipe, runtime, save_pruned
 from autoprune.graph.capture import ExampleInputs, call
 from autoprune.graph.example import example_of, note_example
 from autoprune.graph.plan import Plan
@@ -386,6 +386,16 @@ def test_a_folder_is_no_file_to_export_to(path: str) -> None:
 
 
 def test_a_folder_of_safetensors_is_saved_with_its_plan(tmp_path: Path) -> None:
+    prunable = trace(small_net(), IMAGES)
+    plan = make_plan(prunable, 0.5)
+    report = export(rebuild(prunable, plan), tmp_path / "small", format="safetensors")
+    assert report == ExportReport(tmp_path / "small", "safetensors", 0.0)
+    assert read_recipe(report.path).plan.widths == plan.widths
+    again = export(load_pruned(report.path, small_net), tmp_path / "again", format="safetensors")
+    assert read_recipe(again.path).plan.widths == plan.widths
+
+
+def test_a_model_without_a_plan_makes_no_folder_of_safetensors(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"write it with autoprune\.save_pruned\(small, plan, folder\)\.$"):
         export(small_net(), tmp_path / "small", format="safetensors")
     assert list(tmp_path.iterdir()) == []

@@ -25,6 +25,7 @@ from torch.utils import _pytree as pytree
 
 from autoprune.atomic import replacing
 from autoprune.errors import ExportError, reason_of, summary_of, unknown
+from autoprune.export.storage import save_pruned
 from autoprune.graph.capture import (
     ExampleInputs,
     call,
@@ -33,8 +34,11 @@ from autoprune.graph.capture import (
     repeat_batch,
     unchanged,
 )
-from autoprune.graph.example import example_of
+from autoprune.graph.example import example_of, plan_of
 from autoprune.usercode import entry, guarded
+
+FOLDER = "safetensors"
+"""The format that is a folder of weights and a recipe rather than a file."""
 
 Runner: TypeAlias = Callable[[ExampleInputs], list[Tensor]]
 """Runs what was written: inputs -> the output tensors, in the model's order."""
@@ -78,7 +82,8 @@ def export(
         small: the model; it is exported in eval mode and left as it is.
         path: the file; it appears, or replaces an older one, only when the comparison has passed. Only a
             file whose name ends in the format is replaced.
-        format: "onnx" (run in onnxruntime) or "pt2" (run through `torch.export.load`).
+        format: "onnx" (run in onnxruntime), "pt2" (run through `torch.export.load`), or "safetensors": a
+            folder, as `save_pruned` writes it, for models from `rebuild` or `load_pruned`.
         example_inputs: a Tensor, a tuple of inputs or a dict of keyword inputs, the batch on axis 0; not
             needed for models from `rebuild` or `load_pruned`, which know those they were traced with.
         tolerance: largest difference allowed, over max(1, largest output); by default 1e-4 in float32.
@@ -89,11 +94,8 @@ def export(
             tolerance.
     """
     path = Path(path)
-    if format == "safetensors":
-        raise ExportError(
-            f"{path}: a folder of safetensors holds the plan too, which the model does not know; write it "
-            "with autoprune.save_pruned(small, plan, folder)."
-        )
+    if format == FOLDER:
+        return _export_folder(small, path)
     if format not in EXPORTERS:
         raise ExportError(unknown("format", format, EXPORTERS))
     if not path.name or path.is_dir():
@@ -119,6 +121,22 @@ def export(
     except OSError as error:
         raise ExportError(f"{path}: cannot be written ({reason_of(error)}); choose another place.") from error
     return ExportReport(path, format, difference)
+
+
+def _export_folder(small: nn.Module, path: Path) -> ExportReport:
+    """Write a model of ours with the plan that it was rebuilt from.
+
+    Raises:
+        ExportError: the model has no plan of ours, or the folder cannot be written.
+    """
+    plan = plan_of(small)
+    if plan is None:
+        raise ExportError(
+            f"{path}: a folder of safetensors holds the plan too, and this model has none from rebuild or "
+            "load_pruned; write it with autoprune.save_pruned(small, plan, folder)."
+        )
+    save_pruned(small, plan, path)
+    return ExportReport(path, FOLDER, 0.0)
 
 
 def export_onnx(model: nn.Module, inputs: ExampleInputs, path: Path) -> Runner:

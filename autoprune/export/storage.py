@@ -29,7 +29,7 @@ from autoprune.export.recipe import Leaf, Recipe, describe, example_from, from_f
 from autoprune.export.recipefile import DTYPES, FORMAT, read_values
 from autoprune.files import open_regular, require_regular
 from autoprune.graph.capture import named_tensors
-from autoprune.graph.example import note_example
+from autoprune.graph.example import note_example, note_plan
 from autoprune.graph.patches import apply_patches, require_written
 from autoprune.graph.plan import Plan
 from autoprune.tensorfile import write_tensors
@@ -118,6 +118,7 @@ def load_pruned(folder: str | os.PathLike[str], make_model: Callable[[], nn.Modu
     example = example_from(recipe)
     if example is not None:
         note_example(model, example)
+    note_plan(model, recipe.plan)
     return model.eval()
 
 

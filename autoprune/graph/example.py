@@ -1,10 +1,11 @@
-"""The example inputs that travel with a rebuilt model, so that exporting it needs no more from the user.
+"""Notes that travel with a rebuilt model, so that exporting it needs no more from the user.
 
-Before: `rebuild` notes the traced model's inputs on the smaller one, `load_pruned` those of the recipe.
-After: `export` reads them where it is given none.
+`rebuild` and `load_pruned` write them: the example inputs of the traced model, and the plan.
 
     note_example(small, prunable.example_inputs)
     example_of(small)      # (tensor [1, 3, 32, 32],)
+    note_plan(small, plan)
+    plan_of(small)         # the plan
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from __future__ import annotations
 from torch import nn
 
 from autoprune.graph.capture import ExampleInputs
+from autoprune.graph.plan import Plan
 
 _ATTRIBUTE = "_autoprune_example_inputs"
+_PLAN = "_autoprune_plan"
 
 
 def note_example(model: nn.Module, inputs: ExampleInputs) -> None:
@@ -25,3 +28,14 @@ def example_of(model: nn.Module) -> ExampleInputs | None:
     """Return the example inputs noted on the model, or None."""
     inputs: ExampleInputs | None = model.__dict__.get(_ATTRIBUTE)
     return inputs
+
+
+def note_plan(model: nn.Module, plan: Plan) -> None:
+    """Note the plan of a model of ours."""
+    model.__dict__[_PLAN] = plan
+
+
+def plan_of(model: nn.Module) -> Plan | None:
+    """Return the plan noted on the model, or None."""
+    plan: Plan | None = model.__dict__.get(_PLAN)
+    return plan

@@ -22,6 +22,7 @@ from autoprune.errors import CheckpointError, ConfigError, ExportError, unknown
 from autoprune.export import EXPORTERS, ExportReport, Recipe, load_pruned, read_recipe, save_pruned
 from autoprune.export import export as export_model
 from autoprune.export.recipefile import Architecture, read_architecture
+from autoprune.export.runtime import FOLDER
 from autoprune.export.storage import RECIPE, WEIGHTS
 from autoprune.pipeline import identity
 from autoprune.pipeline.dense import load_dense
@@ -37,8 +38,6 @@ from autoprune.study.storage import study_command
 from autoprune.train import weights_hash
 from autoprune.usercode import entry, guarded
 from autoprune.zoo import make_model
-
-FOLDER_FORMAT = "safetensors"
 
 
 @entry()
@@ -71,7 +70,7 @@ def export(
         StudyError: the study names code or places that are not trusted.
         ConfigError: model or data of the dense model are not where the study's config names them.
     """
-    formats = (*EXPORTERS, FOLDER_FORMAT)
+    formats = (*EXPORTERS, FOLDER)
     if format_name not in formats:
         raise ExportError(unknown("--format", format_name, formats))
     if dense:
@@ -94,7 +93,7 @@ def _export_saved(
     trust: bool,
 ) -> ExportReport:
     own = (WEIGHTS, RECIPE)
-    if format_name == FOLDER_FORMAT:
+    if format_name == FOLDER:
         where = Path(output) if output is not None else folder
         for name in own:
             require_free(where / name, "--output", kept)
@@ -176,8 +175,8 @@ def _export_dense(
     storage: str | None,
     consent: Consent,
 ) -> ExportReport:
-    if format_name == FOLDER_FORMAT or Path(study).is_dir():
-        what = f"--format {FOLDER_FORMAT}" if format_name == FOLDER_FORMAT else f"{study} is a folder"
+    if format_name == FOLDER or Path(study).is_dir():
+        what = f"--format {FOLDER}" if format_name == FOLDER else f"{study} is a folder"
         raise ExportError(f"--dense: {what}; name a study, and one of {', '.join(EXPORTERS)}.")
     opened = open_study(find_storage(study, storage), study)
     config = stored_config(opened)
@@ -229,4 +228,4 @@ def _export_folder(small: nn.Module, folder: Path, output: Path, *, trust: bool)
         for name, leaf in saved.items()
         if leaf.numel()
     ]
-    return ExportReport(output, FOLDER_FORMAT, max(differences, default=0.0))
+    return ExportReport(output, FOLDER, max(differences, default=0.0))
