@@ -123,6 +123,8 @@ def test_proposals_and_their_attempts_take_no_step_twice(steps: list[float]) -> 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     search = Search("policy_gradient", 1, 30)
     search.run()
-    finished = search.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.FAIL])
+    finished = search.study.get_trials(
+        deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
+    )
     assert len(finished) - 1 <= len(steps) <= len(finished)
     assert len(steps) > 10
