@@ -27,6 +27,7 @@ from autoprune.criteria.base import (
 )
 from autoprune.criteria.gradients import taylor
 from autoprune.criteria.plans import plan_from_importance, resolve_widths
+from autoprune.criteria.reconstruction import lasso, obs
 from autoprune.criteria.weights import bn, fpgm, l1, l2, random
 from autoprune.errors import PlanError, unknown
 from autoprune.graph.groups import ChannelGroup
@@ -51,6 +52,8 @@ CRITERIA: dict[str, Criterion] = {
     "random": random,
     "fpgm": fpgm,
     "taylor": taylor,
+    "lasso": lasso,
+    "obs": obs,
 }
 """Name -> criterion."""
 

@@ -1,0 +1,120 @@
+"""Criteria that ask how well the readers of a group do without a channel: obs, lasso.
+
+Both rank by the second moments of the readers' inputs, measured on the first unlabelled images of the data.
+
+    obs(given)["layer1.0.conv1"]        # float64 [width]; the last channel to be removed has the highest
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from autoprune.criteria.base import CriterionInput, Importance, is_input_side
+from autoprune.criteria.weights import l2
+from autoprune.errors import PlanError
+from autoprune.graph.groups import ChannelGroup
+from autoprune.reconstruction.contractions import to_matrices
+from autoprune.reconstruction.elimination import Reader, eliminate
+from autoprune.reconstruction.moments import Moments, measure_model
+
+
+def obs(given: CriterionInput) -> Importance:
+    """Rank channels by backward elimination: the later one is removed, the more it matters.
+
+    A group that no measured layer reads is ranked by the l2 norm of its filters.
+
+    Raises:
+        PlanError: no data is given.
+        DataError: the data holds no images that the model takes.
+
+    Reference: see `reconstruction.elimination.eliminate`.
+    """
+    moments = _moments(given, "obs")
+    result: Importance = {}
+    for group in given.groups:
+        readers = readers_of(given, group, moments)
+        if not readers:
+            result[group.name] = l2(replace(given, groups=(group,)))[group.name]
+            continue
+        importance = np.empty(group.width)
+        importance[eliminate(readers, group.width).order] = np.arange(group.width)
+        result[group.name] = importance
+    return result
+
+
+def lasso(given: CriterionInput) -> Importance:
+    """Rank channels by when they enter the LASSO path: the channels that explain the readers' outputs first.
+
+    Channel c contributes beta_c Z_c to the outputs, with Z_c its inputs times its dense weights. The path is
+    followed from the highest penalty to none; of channels that enter at the same step, or never, those with
+    the larger coefficient at the end matter more. A group that no measured layer reads is ranked by the l2
+    norm of its filters.
+
+    Raises:
+        PlanError: no data is given.
+        DataError: the data holds no images that the model takes.
+
+    Reference: He, Zhang, Sun, ICCV 2017, section 3.1, step (i). It scales each channel's weights to norm 1
+    and fits the outputs' samples; here the scale stays and the fit needs only second moments.
+    """
+    moments = _moments(given, "lasso")
+    result: Importance = {}
+    for group in given.groups:
+        readers = readers_of(given, group, moments)
+        result[group.name] = (
+            _path_order(readers, group.width) if readers else l2(replace(given, groups=(group,)))[group.name]
+        )
+    return result
+
+
+def _path_order(readers: list[Reader], width: int) -> NDArray[np.float64]:
+    """Return the importance [width] of channels by their entry into the path."""
+    from sklearn.linear_model import lars_path_gram  # type: ignore[import-untyped]  # it has no hints
+
+    gram = np.zeros((width, width))
+    for reader in readers:
+        positions = reader.index.flatten()
+        weight = reader.weight[:, positions]
+        products = reader.moment[positions[:, None], positions] * (weight.T @ weight)
+        size = reader.index.shape[1]
+        of_channels = products.reshape(width, size, width, size).sum(dim=(1, 3)).numpy()
+        gram += of_channels / (of_channels.sum() or 1.0)
+    _, _, coefficients = lars_path_gram(Xy=gram.sum(axis=1), Gram=gram, n_samples=1, method="lasso")
+    steps = coefficients.shape[1]
+    entered = np.where((coefficients != 0).any(axis=1), (coefficients != 0).argmax(axis=1), steps)
+    last = np.abs(coefficients[:, -1])
+    order = np.lexsort((last, -entered))
+    importance = np.empty(width)
+    importance[order] = np.arange(width)
+    return importance
+
+
+def readers_of(given: CriterionInput, group: ChannelGroup, moments: Moments) -> list[Reader]:
+    """Return the measured layers that read a group's channels; a grouped layer gives one a group."""
+    parameters = dict(given.model.named_parameters(remove_duplicate=False))
+    readers: list[Reader] = []
+    for member in group.members:
+        weight, layer = parameters.get(member.parameter), moments.layers.get(member.parameter)
+        if weight is None or layer is None or not is_input_side(given.model, member, weight.ndim):
+            continue
+        if layer.transposed and layer.groups > 1:
+            continue
+        matrices = to_matrices(weight.detach().double().cpu(), layer.groups, transposed=layer.transposed)
+        kernel = weight[0, 0].numel()
+        index = torch.from_numpy(member.index)[..., None] * kernel + torch.arange(kernel)
+        positions = index.reshape(group.width, -1)
+        readers.extend(
+            Reader(covariance, matrix, positions)
+            for covariance, matrix in zip(layer.covariance, matrices, strict=True)
+        )
+    return readers
+
+
+def _moments(given: CriterionInput, name: str) -> Moments:
+    if given.data is None:
+        raise PlanError(f'criterion "{name}": needs images; give make_plan(..., data=loader).')
+    return measure_model(given.model, given.data, seed=given.seed)

@@ -1,0 +1,234 @@
+"""Repair layer by layer: inputs from the small model as repaired so far, targets from the dense one.
+
+Errors do not add up, since each layer is fitted to the dense model's outputs from the inputs that it will
+really get. At the end of a residual branch the target also makes up for the error of the other branch.
+
+    repaired = repair_sequential(prunable, plan, small, images)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.errors import DataError, summary_of
+from autoprune.graph import Plan, Prunable
+from autoprune.graph.capture import call, named_tensors, unchanged
+from autoprune.rebuild import keep_positions, narrow
+from autoprune.reconstruction.calls import Branch, CallCounter, branches, record
+from autoprune.reconstruction.closed import Axes, Repaired
+from autoprune.reconstruction.contractions import Contraction, as_contraction, from_matrices
+from autoprune.reconstruction.intercepts import bias_of, fold_into_norm, folded, norm_of, normalised_by
+from autoprune.reconstruction.leastsquares import RIDGE, solve
+from autoprune.reconstruction.moments import IMAGES, POSITIONS, first_images
+
+_SMALLEST_SCALE = 1e-3
+"""A convolution's weights are not divided by a BatchNorm scale below this."""
+
+
+def repair_sequential(
+    prunable: Prunable,
+    plan: Plan,
+    small: nn.Module,
+    data: Iterable[Any],
+    *,
+    images: int = IMAGES,
+    positions: int = POSITIONS,
+    ridge: float = RIDGE,
+    seed: int = 0,
+) -> Repaired:
+    """Refit all layers of a narrowed model in the order of their calls, from unlabelled images.
+
+    All images are in memory at once, with the activations of one forward pass.
+
+    Args:
+        prunable: the traced dense model.
+        plan: the plan that `small` was rebuilt with.
+        small: the rebuilt model with the dense model's weights.
+        data: batches, each the inputs alone or a tuple that begins with them.
+        images: number of images to take.
+        positions: output positions drawn from each image.
+        ridge: strength of the pull towards the weights before the fit; see `leastsquares.refit`.
+        seed: chooses the positions.
+
+    Raises:
+        PlanError: the plan does not fit the model's groups.
+        DataError: there is no image, or a model fails on the images.
+
+    Reference: He, Zhang, Sun, ICCV 2017, section 3.2 (whole model) and 3.3 (residual branches).
+    """
+    kept = keep_positions(prunable, plan)
+    model = narrow(small, {})
+    if not kept:
+        return Repaired(model, {})
+    inputs = _together(data, images)
+    modes = [(each, each.training) for each in model.modules()]
+    try:
+        with unchanged(prunable.model), torch.no_grad():
+            for module in (*prunable.model.modules(), *model.modules()):
+                module.training = False
+            plan_of_calls = _paired(prunable.model, model, inputs)
+            targets = _Targets(plan_of_calls, positions, torch.Generator().manual_seed(seed))
+            with CallCounter(targets.before, targets.after):
+                call(prunable.model, inputs)
+            fits = _Fits(model, plan_of_calls, targets, kept, normalised_by(prunable), ridge)
+            with CallCounter(fits.before, fits.after):
+                call(model, inputs)
+    except Exception as error:
+        raise DataError(f"repair: the model failed on the images ({summary_of(error)}).") from error
+    finally:
+        for module, training in modes:
+            module.training = training
+    dense = dict(named_tensors(prunable.model))
+    left = {
+        name: "no convolution or linear layer that is called once multiplies its input with it"
+        for name, axes in kept.items()
+        if dense[name].ndim >= 2 and 1 in axes and name not in fits.errors
+    }
+    return Repaired(model, fits.errors, left)
+
+
+def _together(data: Iterable[Any], images: int) -> tuple[Tensor]:
+    batches = [inputs[0] for inputs in first_images(data, images)]
+    if not batches:
+        raise DataError("repair: the data gave no images; give a loader that is not empty.")
+    return (torch.cat(batches),)
+
+
+def _paired(dense: nn.Module, small: nn.Module, inputs: tuple[Tensor]) -> dict[str, Branch]:
+    """Return the branches of both models; without sums if they do not make the same calls."""
+    one = tuple(each[:1] for each in inputs)
+    made, made_small = record(dense, one), record(small, one)
+    found = branches(made)
+    if [each.function for each in made] == [each.function for each in made_small]:
+        return found
+    small_found = branches(made_small)
+    return {
+        name: Branch(small_found[name].call, branch.call)
+        for name, branch in found.items()
+        if name in small_found
+    }
+
+
+@dataclass(eq=False)
+class _Targets:
+    """Reads the dense model's tensors at the places of each contraction's output."""
+
+    branches: Mapping[str, Branch]
+    positions: int
+    generator: torch.Generator
+    places: dict[str, Tensor | None] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    values: dict[str, Tensor] = field(default_factory=dict)
+    _calls: dict[str, Contraction] = field(default_factory=dict)
+    _pending: Contraction | None = None
+
+    def __post_init__(self) -> None:
+        self._at = {branch.call: name for name, branch in self.branches.items()}
+        self._aims: dict[int, list[str]] = {}
+        for name, branch in self.branches.items():
+            self._aims.setdefault(branch.target, []).append(name)
+
+    def before(
+        self, number: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        """Note a contraction that is about to run."""
+        self._pending = as_contraction(function, args, kwargs) if number in self._at else None
+
+    def after(self, number: int, result: Tensor) -> None:
+        """Draw the places of a contraction's output; take the values that fits aim at."""
+        if self._pending is not None:
+            name = self._at[number]
+            self._calls[name] = self._pending
+            self.places[name] = self._pending.places(result, self.positions, self.generator)
+            self.shapes[name] = tuple(result.shape)
+        for name in self._aims.get(number, ()):
+            self.values[name] = self._calls[name].taken(result, self.places[name]).double()
+            del self._calls[name]
+
+
+@dataclass(eq=False)
+class _Fits:
+    """Refits each contraction of the small model just before it runs."""
+
+    model: nn.Module
+    branches: Mapping[str, Branch]
+    targets: _Targets
+    kept: Mapping[str, Axes]
+    followers: Mapping[str, str]
+    ridge: float
+    errors: dict[str, float] = field(default_factory=dict)
+    _others: dict[int, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._at = {branch.call: name for name, branch in self.branches.items()}
+        self._wanted = {branch.other for branch in self.branches.values()}
+
+    def before(
+        self, number: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        """Fit a contraction that is about to run."""
+        contraction = as_contraction(function, args, kwargs) if number in self._at else None
+        if contraction is not None:
+            self._fit(self._at[number], contraction)
+
+    def after(self, number: int, result: Tensor) -> None:
+        """Keep the terms of sums that a later contraction makes up for."""
+        if number in self._wanted:
+            self._others[number] = result
+
+    def _fit(self, name: str, contraction: Contraction) -> None:
+        branch, places, shape = self.branches[name], self.targets.places[name], self.targets.shapes[name]
+        rows = contraction.rows(shape, places).double()  # [rows, groups, patch]
+        aims = self._aims(name, branch, contraction, places)  # [rows, outputs]
+        norm = norm_of(self.model, name, self.followers) if branch.normalised else None
+        bias = bias_of(self.model, name)
+        weight = self.model.get_parameter(name)
+        old = contraction.matrix(weight.double())
+        scale = None
+        if norm is not None:
+            scale, _ = folded(norm)
+            old = old * scale.reshape(len(old), -1, 1)
+        grouped = aims.reshape(len(aims), len(old), -1)
+        constant = norm is not None or bias is not None
+        mean_in = rows.mean(dim=0) if constant else torch.zeros_like(rows[0])
+        mean_out = grouped.mean(dim=0) if constant else torch.zeros_like(grouped[0])
+        inputs, outputs = (rows - mean_in).transpose(0, 1), (grouped - mean_out).transpose(0, 1)
+        gram = inputs.mT @ inputs / len(rows)
+        cross = outputs.mT @ inputs / len(rows)
+        fitted = solve(gram, cross, old, ridge=self.ridge)
+        self.errors[name] = _lost(fitted, gram, cross, outputs)
+        offset = (mean_out - (fitted @ mean_in[..., None])[..., 0]).flatten()
+        if norm is not None and scale is not None:
+            # The convolution keeps about its old size: BatchNorm's scale takes the rest.
+            part = scale.abs().clamp_min(_SMALLEST_SCALE) * torch.where(scale < 0, -1.0, 1.0)
+            fitted = fitted / part.reshape(len(old), -1, 1)
+            variance = ((fitted @ gram) * fitted).sum(dim=2).flatten()
+            mean = (fitted @ mean_in[..., None]).flatten()
+            own = torch.zeros_like(mean) if bias is None else bias.double()
+            fold_into_norm(norm, part, offset - part * own, mean + own, variance)
+        elif bias is not None:
+            bias.copy_(offset)
+        weight.copy_(from_matrices(fitted, weight, transposed=contraction.transposed))
+
+    def _aims(self, name: str, branch: Branch, contraction: Contraction, places: Tensor | None) -> Tensor:
+        """Return the dense values [rows, outputs] of the channels that stay, less the other term of a sum."""
+        values = self.targets.values[name]
+        axes = self.kept.get(name, {})
+        kept = axes.get(1 if contraction.transposed else 0)
+        if kept is not None:
+            values = values[:, torch.from_numpy(kept).to(values.device)]
+        if branch.other is not None:
+            values = values - contraction.taken(self._others[branch.other], places).double()
+        return values
+
+
+def _lost(fitted: Tensor, gram: Tensor, cross: Tensor, outputs: Tensor) -> float:
+    """Return the share of the targets' mean square that the fit does not explain."""
+    total = float(outputs.square().sum() / outputs.shape[1])
+    left = total - float((2 * cross * fitted - (fitted @ gram) * fitted).sum())
+    return max(left / total, 0.0) if total > 0 else 0.0

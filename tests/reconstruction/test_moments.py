@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+from autoprune.errors import CheckpointError, DataError
+from autoprune.reconstruction.moments import load_moments, measure_model, measure_moments, save_moments
+from tests.reconstruction.nets import Residual, images, traced, trained_like
+
+ALL = 10**6
+
+
+def test_moments_are_those_of_explicit_patches() -> None:
+    model = trained_like(Residual())
+    batch = images()
+    moments = measure_moments(traced(model), [batch[:16], (batch[16:], "labels")], positions=ALL)
+    patches = functional.unfold(batch, 3, padding=1).transpose(1, 2).reshape(-1, 27)
+    layer = moments.layers["stem.0.weight"]
+    torch.testing.assert_close(layer.second[0], patches.T @ patches / len(patches))
+    torch.testing.assert_close(layer.covariance[0], torch.cov(patches.T, correction=0))
+    assert (moments.images, layer.rows, moments.left_out) == (40, len(patches), {})
+
+
+def test_so_many_images_are_taken_and_the_model_stays_as_it_was() -> None:
+    model = trained_like(Residual()).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    moments = measure_model(model, [images(), images()], images=50, positions=2)
+    assert moments.images == 50
+    assert moments.layers["stem.0.weight"].rows == 100
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_the_largest_layers_give_way_to_the_limit() -> None:
+    model = trained_like(Residual())
+    whole = measure_model(model, [images()])
+    sizes = {name: layer.second.nbytes for name, layer in whole.layers.items()}
+    largest = max(sizes, key=sizes.__getitem__)
+    moments = measure_model(model, [images()], limit_bytes=sum(sizes.values()) - 1)
+    assert set(sizes) - set(moments.layers) == set(moments.left_out) == {largest}
+    assert "MB" in moments.left_out[largest]
+    assert torch.equal(moments.layers["head.weight"].second, whole.layers["head.weight"].second)
+    assert measure_model(model, [images()], limit_bytes=0).layers == {}
+
+
+class Twice(nn.Module):
+    """Calls one convolution twice, and multiplies with a matrix that no layer has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+        self.mix = nn.Parameter(torch.eye(3))
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Return [n, 3]."""
+        mixed: Tensor = self.conv(self.conv(batch)).mean(dim=(2, 3)) @ self.mix
+        return mixed
+
+
+def test_weights_without_moments_are_named_with_the_reason() -> None:
+    moments = measure_model(Twice().double(), [images()])
+    assert moments.layers == {}
+    assert moments.left_out == {
+        "mix": "no convolution or linear layer multiplies its input with it",
+        "conv.weight": "the model calls it more than once",
+    }
+
+
+def test_a_file_gives_them_back(tmp_path: Path) -> None:
+    moments = measure_model(trained_like(Residual()), [images()])
+    path = tmp_path / "kept" / "moments.safetensors"
+    save_moments(moments, path)
+    again = load_moments(path)
+    assert again.layers.keys() == moments.layers.keys()
+    for name, layer in moments.layers.items():
+        assert torch.equal(again.layers[name].second, layer.second)
+        assert torch.equal(again.layers[name].mean, layer.mean)
+        assert again.layers[name].rows == layer.rows
+    assert (again.images, again.left_out) == (moments.images, moments.left_out)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no tensors", b"\x08\0\0\0\0\0\0\0{}      "], ids=["empty", "text", "other"]
+)
+def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "moments.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"moments\.safetensors: cannot be read as moments"):
+        load_moments(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([], "the data gave no images"),
+        ([{"images": 1}], "a batch holds a dict"),
+        ([torch.zeros(2, 5, 4, 4)], "the model failed on a batch"),
+    ],
+    ids=["no batch", "a dict", "other channels"],
+)
+def test_data_that_does_not_fit_is_one_line(data: list[object], message: str) -> None:
+    with pytest.raises(DataError, match=f"^moments: {message}"):
+        measure_model(trained_like(Residual()), data)
