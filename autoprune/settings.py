@@ -223,7 +223,8 @@ class SearchSettings:
     batches, too.
 
     `criterion` ranks the channels that a width keeps: "l1", "l2", "bn" (the scale of the BatchNorm behind),
-    "fpgm" (the distance to the others), "taylor" (the gradient's, on training images) or "random".
+    "fpgm" (the distance to the others), "taylor" (the gradient's, on training images), "obs" and "lasso"
+    (how well the layers that read a channel do without it) or "random".
 
     `device` trains and scores the trials ("auto": CUDA where there is one), in this `setting`: a number
     format (float32, bfloat16, float16) and a layout (contiguous, channels_last) such as "bfloat16

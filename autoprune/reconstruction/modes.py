@@ -56,18 +56,19 @@ def repair(
 ) -> nn.Module:
     """Refit the layers of a rebuilt model by least squares, from unlabelled images and without training.
 
-    Convolutions of any kind and linear layers are refitted to the dense model's outputs. Layers that cannot be
-    refitted stay as they are and are logged. A BatchNorm behind a layer gets the statistics that fit, so that
-    a recalibration afterwards does no harm; where channels are few, one over some batches does good.
+    Convolutions of any kind and linear layers are refitted to the dense model's outputs. Layers that cannot
+    be refitted stay as they are and are logged. A BatchNorm behind a layer gets the statistics that fit, so
+    that a recalibration afterwards does no harm. After mode "closed" it often helps.
 
     Args:
         prunable: the traced dense model.
         plan: the plan that `small` was rebuilt with.
         small: the rebuilt model with the dense model's weights; it is not changed.
         source: moments of the dense model (`autoprune.moments`), or batches of images.
-        mode: "closed", from the dense model's moments alone, each layer by itself; or "sequential", layer after
-            layer, from the inputs that the repaired layers before it give. That one needs images.
-        ridge: strength of the pull towards the weights before the fit, as a share of the inputs' mean variance.
+        mode: "closed", from the dense model's moments alone, each layer by itself; or "sequential", layer
+            after layer, from the inputs that the repaired layers before it give. That one needs images.
+        ridge: strength of the pull towards the weights before the fit, as a share of the inputs' mean
+            variance.
 
     Returns:
         A new model of the same widths, in the mode of `small`.
