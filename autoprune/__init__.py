@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from autoprune.export import ExportReport, export, load_pruned, save_pruned
     from autoprune.graph import ChannelGroup, Cost, Plan, Prunable
     from autoprune.rebuild import rebuild
+    from autoprune.reconstruction import Moments, load_moments, moments, repair, save_moments
     from autoprune.tracing import trace
     from autoprune.verify import verify
 
@@ -27,15 +28,20 @@ __all__ = [
     "ChannelGroup",
     "Cost",
     "ExportReport",
+    "Moments",
     "Plan",
     "Prunable",
     "export",
     "finetune",
     "load_config",
+    "load_moments",
     "load_pruned",
     "make_plan",
+    "moments",
     "rebuild",
+    "repair",
     "resume",
+    "save_moments",
     "save_pruned",
     "search",
     "trace",
@@ -50,6 +56,7 @@ _HOMES = {
     "export": ("ExportReport", "export", "load_pruned", "save_pruned"),
     "graph": ("ChannelGroup", "Cost", "Plan", "Prunable"),
     "rebuild": ("rebuild",),
+    "reconstruction": ("Moments", "load_moments", "moments", "repair", "save_moments"),
     "tracing": ("trace",),
     "verify": ("verify",),
 }

@@ -12,7 +12,7 @@ from autoprune.criteria import CriterionInput, Importance, importance
 from autoprune.criteria.reconstruction import readers_of
 from autoprune.errors import DataError, PlanError
 from autoprune.graph import Prunable
-from autoprune.reconstruction import measure_moments
+from autoprune.reconstruction import moments
 from autoprune.tracing import trace
 
 INPUTS = torch.randn(200, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -53,9 +53,9 @@ def test_a_copy_goes_before_anything_that_counts(criterion: str) -> None:
 
 def test_a_reader_holds_the_covariance_of_its_inputs_and_its_weight() -> None:
     prunable = perceptron()
-    moments = measure_moments(prunable, [INPUTS])
+    measured = moments(prunable, [INPUTS])
     groups = tuple(group for group in prunable.groups if group.name == "hidden")
-    (reader,) = readers_of(CriterionInput(prunable.model, groups, None, None, 0), groups[0], moments)
+    (reader,) = readers_of(CriterionInput(prunable.model, groups, None, None, 0), groups[0], measured)
     hidden = torch.relu(
         INPUTS @ prunable.model.get_parameter("hidden.weight").T + prunable.model.get_parameter("hidden.bias")
     )

@@ -19,7 +19,7 @@ from autoprune.errors import PlanError
 from autoprune.graph.groups import ChannelGroup
 from autoprune.reconstruction.contractions import to_matrices
 from autoprune.reconstruction.elimination import Reader, eliminate
-from autoprune.reconstruction.moments import Moments, measure_model
+from autoprune.reconstruction.second_moments import Moments, measure_model
 
 
 def obs(given: CriterionInput) -> Importance:

@@ -1,14 +1,14 @@
 """Repair by least squares: narrowed layers are refitted to the dense ones from unlabelled images.
 
-moments = measure_moments(prunable, loader)                 # once a dense model
-repaired = repair_closed(prunable, plan, small, moments)    # milliseconds a candidate
+measured = moments(prunable, loader)                  # once a dense model
+better = repair(prunable, plan, small, measured)      # milliseconds a candidate
 """
 
 from __future__ import annotations
 
 from autoprune.reconstruction.closed import Repaired, repair_closed
 from autoprune.reconstruction.modes import MODES, repair
-from autoprune.reconstruction.moments import Moments, load_moments, measure_moments, save_moments
+from autoprune.reconstruction.second_moments import Moments, load_moments, moments, save_moments
 from autoprune.reconstruction.sequential import repair_sequential
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "Moments",
     "Repaired",
     "load_moments",
-    "measure_moments",
+    "moments",
     "repair",
     "repair_closed",
     "repair_sequential",

@@ -22,7 +22,7 @@ from autoprune.rebuild import keep_positions, narrow
 from autoprune.reconstruction.contractions import from_matrices, to_matrices
 from autoprune.reconstruction.intercepts import bias_of, fold_into_norm, folded, norm_of, normalised_by
 from autoprune.reconstruction.leastsquares import RIDGE, refit
-from autoprune.reconstruction.moments import LayerMoments, Moments
+from autoprune.reconstruction.second_moments import LayerMoments, Moments
 
 Axes = Mapping[int, NDArray[np.int64]]
 

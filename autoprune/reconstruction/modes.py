@@ -16,8 +16,9 @@ from autoprune.errors import PlanError, unknown
 from autoprune.graph import Plan, Prunable
 from autoprune.reconstruction.closed import Repaired, repair_closed
 from autoprune.reconstruction.leastsquares import RIDGE
-from autoprune.reconstruction.moments import Moments, measure_moments
+from autoprune.reconstruction.second_moments import Moments, moments
 from autoprune.reconstruction.sequential import repair_sequential
+from autoprune.usercode import entry
 
 _log = logging.getLogger(__name__)
 
@@ -26,8 +27,8 @@ Source = Moments | Iterable[Any]
 
 
 def _closed(prunable: Prunable, plan: Plan, small: nn.Module, source: Source, ridge: float) -> Repaired:
-    moments = source if isinstance(source, Moments) else measure_moments(prunable, source)
-    return repair_closed(prunable, plan, small, moments, ridge=ridge)
+    measured = source if isinstance(source, Moments) else moments(prunable, source)
+    return repair_closed(prunable, plan, small, measured, ridge=ridge)
 
 
 def _sequential(prunable: Prunable, plan: Plan, small: nn.Module, source: Source, ridge: float) -> Repaired:
@@ -45,6 +46,7 @@ MODES: dict[str, Callable[[Prunable, Plan, nn.Module, Source, float], Repaired]]
 """{name of a mode: how it repairs}."""
 
 
+@entry(PlanError, prunable=Prunable, plan=Plan, small=nn.Module)
 def repair(
     prunable: Prunable,
     plan: Plan,

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autoprune.errors import DataError, summary_of
+from autoprune.errors import DataError
 from autoprune.graph import Plan, Prunable
 from autoprune.graph.capture import call, named_tensors, unchanged
 from autoprune.rebuild import keep_positions, narrow
@@ -24,7 +24,8 @@ from autoprune.reconstruction.closed import Axes, Repaired
 from autoprune.reconstruction.contractions import Contraction, as_contraction, from_matrices
 from autoprune.reconstruction.intercepts import bias_of, fold_into_norm, folded, norm_of, normalised_by
 from autoprune.reconstruction.leastsquares import RIDGE, solve
-from autoprune.reconstruction.moments import IMAGES, POSITIONS, first_images
+from autoprune.reconstruction.second_moments import IMAGES, POSITIONS, first_images
+from autoprune.usercode import guarded
 
 _SMALLEST_SCALE = 1e-3
 """A convolution's weights are not divided by a BatchNorm scale below this."""
@@ -67,22 +68,19 @@ def repair_sequential(
         return Repaired(model, {})
     inputs = _together(data, images)
     modes = [(each, each.training) for each in model.modules()]
-    try:
-        with unchanged(prunable.model), torch.no_grad():
-            for module in (*prunable.model.modules(), *model.modules()):
-                module.training = False
-            plan_of_calls = _paired(prunable.model, model, inputs)
-            targets = _Targets(plan_of_calls, positions, torch.Generator().manual_seed(seed))
+    with unchanged(prunable.model), torch.no_grad():
+        for module in (*prunable.model.modules(), *model.modules()):
+            module.training = False
+        with guarded("repair: the model failed on the images", DataError, memory_passes=True):
+            paired = _paired(prunable.model, model, inputs)
+            targets = _Targets(paired, positions, torch.Generator().manual_seed(seed))
             with CallCounter(targets.before, targets.after):
                 call(prunable.model, inputs)
-            fits = _Fits(model, plan_of_calls, targets, kept, normalised_by(prunable), ridge)
+            fits = _Fits(model, paired, targets, kept, normalised_by(prunable), ridge)
             with CallCounter(fits.before, fits.after):
                 call(model, inputs)
-    except Exception as error:
-        raise DataError(f"repair: the model failed on the images ({summary_of(error)}).") from error
-    finally:
-        for module, training in modes:
-            module.training = training
+    for module, training in modes:
+        module.training = training
     dense = dict(named_tensors(prunable.model))
     left = {
         name: "no convolution or linear layer that is called once multiplies its input with it"

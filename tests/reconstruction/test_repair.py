@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import autoprune
 from autoprune.graph import Plan, Prunable
-from autoprune.reconstruction import Repaired, measure_moments, repair_closed, repair_sequential
+from autoprune.reconstruction import Repaired, moments, repair_closed, repair_sequential
 from autoprune.reconstruction import sequential as sequential_module
 from autoprune.reconstruction.calls import Branch, branches
 from tests.reconstruction.nets import Longer, Residual, images, traced, trained_like
@@ -20,8 +20,8 @@ Way = Callable[[Prunable, Plan, nn.Module], Repaired]
 
 
 def closed(prunable: Prunable, plan: Plan, small: nn.Module) -> Repaired:
-    moments = measure_moments(prunable, [images()], positions=ALL)
-    return repair_closed(prunable, plan, small, moments, ridge=1e-9)
+    measured = moments(prunable, [images()], positions=ALL)
+    return repair_closed(prunable, plan, small, measured, ridge=1e-9)
 
 
 def sequential(prunable: Prunable, plan: Plan, small: nn.Module) -> Repaired:

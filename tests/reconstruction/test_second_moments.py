@@ -8,7 +8,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from autoprune.errors import CheckpointError, DataError
-from autoprune.reconstruction.moments import load_moments, measure_model, measure_moments, save_moments
+from autoprune.reconstruction.second_moments import load_moments, measure_model, moments, save_moments
 from tests.reconstruction.nets import Residual, images, traced, trained_like
 
 ALL = 10**6
@@ -17,20 +17,20 @@ ALL = 10**6
 def test_moments_are_those_of_explicit_patches() -> None:
     model = trained_like(Residual())
     batch = images()
-    moments = measure_moments(traced(model), [batch[:16], (batch[16:], "labels")], positions=ALL)
+    measured = moments(traced(model), [batch[:16], (batch[16:], "labels")], positions=ALL)
     patches = functional.unfold(batch, 3, padding=1).transpose(1, 2).reshape(-1, 27)
-    layer = moments.layers["stem.0.weight"]
+    layer = measured.layers["stem.0.weight"]
     torch.testing.assert_close(layer.second[0], patches.T @ patches / len(patches))
     torch.testing.assert_close(layer.covariance[0], torch.cov(patches.T, correction=0))
-    assert (moments.images, layer.rows, moments.left_out) == (40, len(patches), {})
+    assert (measured.images, layer.rows, measured.left_out) == (40, len(patches), {})
 
 
 def test_so_many_images_are_taken_and_the_model_stays_as_it_was() -> None:
     model = trained_like(Residual()).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    moments = measure_model(model, [images(), images()], images=50, positions=2)
-    assert moments.images == 50
-    assert moments.layers["stem.0.weight"].rows == 100
+    measured = measure_model(model, [images(), images()], images=50, positions=2)
+    assert measured.images == 50
+    assert measured.layers["stem.0.weight"].rows == 100
     assert all(module.training for module in model.modules())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
@@ -40,10 +40,10 @@ def test_the_largest_layers_give_way_to_the_limit() -> None:
     whole = measure_model(model, [images()])
     sizes = {name: layer.second.nbytes for name, layer in whole.layers.items()}
     largest = max(sizes, key=sizes.__getitem__)
-    moments = measure_model(model, [images()], limit_bytes=sum(sizes.values()) - 1)
-    assert set(sizes) - set(moments.layers) == set(moments.left_out) == {largest}
-    assert "MB" in moments.left_out[largest]
-    assert torch.equal(moments.layers["head.weight"].second, whole.layers["head.weight"].second)
+    measured = measure_model(model, [images()], limit_bytes=sum(sizes.values()) - 1)
+    assert set(sizes) - set(measured.layers) == set(measured.left_out) == {largest}
+    assert "MB" in measured.left_out[largest]
+    assert torch.equal(measured.layers["head.weight"].second, whole.layers["head.weight"].second)
     assert measure_model(model, [images()], limit_bytes=0).layers == {}
 
 
@@ -62,25 +62,25 @@ class Twice(nn.Module):
 
 
 def test_weights_without_moments_are_named_with_the_reason() -> None:
-    moments = measure_model(Twice().double(), [images()])
-    assert moments.layers == {}
-    assert moments.left_out == {
+    measured = measure_model(Twice().double(), [images()])
+    assert measured.layers == {}
+    assert measured.left_out == {
         "mix": "no convolution or linear layer multiplies its input with it",
         "conv.weight": "the model calls it more than once",
     }
 
 
 def test_a_file_gives_them_back(tmp_path: Path) -> None:
-    moments = measure_model(trained_like(Residual()), [images()])
+    measured = measure_model(trained_like(Residual()), [images()])
     path = tmp_path / "kept" / "moments.safetensors"
-    save_moments(moments, path)
+    save_moments(measured, path)
     again = load_moments(path)
-    assert again.layers.keys() == moments.layers.keys()
-    for name, layer in moments.layers.items():
+    assert again.layers.keys() == measured.layers.keys()
+    for name, layer in measured.layers.items():
         assert torch.equal(again.layers[name].second, layer.second)
         assert torch.equal(again.layers[name].mean, layer.mean)
         assert again.layers[name].rows == layer.rows
-    assert (again.images, again.left_out) == (moments.images, moments.left_out)
+    assert (again.images, again.left_out) == (measured.images, measured.left_out)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_file_gives_them_back(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "moments.safetensors"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"moments\.safetensors: cannot be read as moments"):
+    with pytest.raises(CheckpointError, match=r"^moments .*moments\.safetensors: .*; delete the file"):
         load_moments(path)
 
 

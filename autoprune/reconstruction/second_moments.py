@@ -2,9 +2,9 @@
 
 From them alone the layers of any narrowed candidate are refitted, without another look at an image.
 
-    moments = measure_moments(prunable, loader, images=512)
-    moments.layers["layer1.0.conv1.weight"].second      # float64 [groups, patch, patch]
-    save_moments(moments, Path("moments.safetensors"))
+    measured = moments(prunable, loader, images=512)
+    measured.layers["layer1.0.conv1.weight"].second      # float64 [groups, patch, patch]
+    save_moments(measured, Path("moments.safetensors"))
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors
 import torch
@@ -22,11 +22,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from autoprune.atomic import saving
-from autoprune.errors import CheckpointError, DataError, reason_of, summary_of
+from autoprune.errors import CheckpointError, DataError, reason_of
+from autoprune.files import require_regular
 from autoprune.graph import Prunable
 from autoprune.graph.capture import call, first_names, unchanged
 from autoprune.reconstruction.contractions import Contraction
 from autoprune.reconstruction.watch import ContractionWatch
+from autoprune.schema import Strict, read_as
+from autoprune.usercode import guarded
 
 IMAGES = 512
 """Images to measure: more of them changed no accuracy of the repaired nets that were tried."""
@@ -38,7 +41,7 @@ LIMIT_BYTES = 2 << 30
 """Memory that all moments together may take."""
 
 FORMAT = "autoprune-moments"
-VERSION = 1
+"""Key of the file's metadata under which its notes stand."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +86,7 @@ class Moments:
     images: int = 0
 
 
-def measure_moments(
+def moments(
     prunable: Prunable,
     data: Iterable[Any],
     *,
@@ -122,7 +125,7 @@ def measure_model(
     limit_bytes: int = LIMIT_BYTES,
     seed: int = 0,
 ) -> Moments:
-    """Measure a model that is not traced; the arguments are those of `measure_moments`."""
+    """Measure a model that is not traced; the arguments are those of `moments`."""
     sums = _Sums(positions, limit_bytes, torch.Generator().manual_seed(seed))
     modes = [(module, module.training) for module in model.modules()]
     seen = 0
@@ -131,11 +134,9 @@ def measure_model(
             module.training = False
         for inputs in first_images(data, images):
             sums.begin_batch()
-            try:
-                with ContractionWatch(model, sums.add):
-                    call(model, inputs)
-            except Exception as error:  # whatever the user's model raises
-                raise DataError(f"moments: the model failed on a batch ({summary_of(error)}).") from error
+            failed = guarded("moments: the model failed on a batch", DataError, memory_passes=True)
+            with failed, ContractionWatch(model, sums.add):
+                call(model, inputs)
             seen += len(inputs[0])
     if not seen:
         raise DataError("moments: the data gave no images; give a loader that is not empty.")
@@ -237,23 +238,33 @@ class _Sums:
         }
 
 
-def save_moments(moments: Moments, path: Path) -> None:
+class _Notes(Strict):
+    """What a file of moments says beside its tensors."""
+
+    version: Literal[1]
+    images: int
+    rows: dict[str, int]
+    transposed: list[str]
+    left_out: dict[str, str]
+
+
+def save_moments(measured: Moments, path: Path) -> None:
     """Write moments to a safetensors file, whole or not at all.
 
     Raises:
         CheckpointError: the file cannot be written.
     """
-    tensors = {f"second:{name}": layer.second for name, layer in moments.layers.items()}
-    tensors |= {f"mean:{name}": layer.mean for name, layer in moments.layers.items()}
-    notes = {
-        "version": VERSION,
-        "images": moments.images,
-        "rows": {name: layer.rows for name, layer in moments.layers.items()},
-        "transposed": [name for name, layer in moments.layers.items() if layer.transposed],
-        "left_out": dict(moments.left_out),
-    }
+    tensors = {f"second:{name}": layer.second for name, layer in measured.layers.items()}
+    tensors |= {f"mean:{name}": layer.mean for name, layer in measured.layers.items()}
+    notes = _Notes(
+        version=1,
+        images=measured.images,
+        rows={name: layer.rows for name, layer in measured.layers.items()},
+        transposed=[name for name, layer in measured.layers.items() if layer.transposed],
+        left_out=dict(measured.left_out),
+    )
     with saving(path, "moments") as part:
-        save_file(tensors, part, {FORMAT: json.dumps(notes)})
+        save_file(tensors, part, {FORMAT: notes.model_dump_json()})
 
 
 def load_moments(path: str | os.PathLike[str]) -> Moments:
@@ -262,23 +273,33 @@ def load_moments(path: str | os.PathLike[str]) -> Moments:
     Raises:
         CheckpointError: the file is missing, damaged, or holds something else.
     """
+    advice = "delete the file, and the moments are measured again."
     try:
+        require_regular(path)
         with safetensors.safe_open(path, "pt") as file:
-            notes = json.loads((file.metadata() or {})[FORMAT])
-            if notes["version"] != VERSION:
-                raise ValueError(f"version {notes['version']}, expected {VERSION}")
-            layers = {
-                str(name): LayerMoments(
-                    file.get_tensor(f"second:{name}"),
-                    file.get_tensor(f"mean:{name}"),
-                    int(rows),
-                    name in notes["transposed"],
-                )
-                for name, rows in notes["rows"].items()
-            }
-        return Moments(layers, dict(notes["left_out"]), int(notes["images"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
-        raise CheckpointError(
-            f"{path}: cannot be read as moments ({reason_of(error)}); delete the file, and they are measured "
-            "again."
-        ) from error
+            notes = read_as(
+                _Notes,
+                json.loads((file.metadata() or {}).get(FORMAT, "null")),
+                where=f"moments {path}",
+                error=CheckpointError,
+                advice=advice,
+            )
+            layers = {name: _read_layer(file, name, notes) for name in notes.rows}
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"moments {path}: cannot be read ({reason_of(error)}); {advice}") from error
+    return Moments(layers, notes.left_out, notes.images)
+
+
+def _read_layer(file: Any, name: str, notes: _Notes) -> LayerMoments:
+    """Return the moments of one layer.
+
+    Raises:
+        ValueError: their shapes do not fit each other, or they are of another type.
+        SafetensorError: the file lacks them.
+    """
+    second, mean = (file.get_tensor(f"{key}:{name}") for key in ("second", "mean"))
+    if second.ndim != 3 or mean.shape != second.shape[:2] or second.shape[1] != second.shape[2]:
+        raise ValueError(f"{name}: shapes {tuple(second.shape)} and {tuple(mean.shape)} are no moments")
+    if {second.dtype, mean.dtype} != {torch.float64}:
+        raise ValueError(f"{name}: {second.dtype}, expected torch.float64")
+    return LayerMoments(second, mean, notes.rows[name], name in notes.transposed)

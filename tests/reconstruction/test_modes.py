@@ -1,0 +1,58 @@
+"""The public function, and what becomes of a repaired model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import autoprune
+from autoprune.errors import PlanError
+from tests.reconstruction.nets import Residual, images, traced, trained_like
+
+
+def test_moments_or_images_give_the_same_closed_repair() -> None:
+    prunable = traced(trained_like(Residual()))
+    plan = autoprune.make_plan(prunable, 0.5, criterion="obs", data=[images()])
+    small = autoprune.rebuild(prunable, plan)
+    measured = autoprune.moments(prunable, [images()])
+    first, second = (autoprune.repair(prunable, plan, small, source) for source in (measured, [images()]))
+    assert all(map(torch.equal, first.state_dict().values(), second.state_dict().values()))
+    assert not torch.equal(first.get_parameter("head.weight"), small.get_parameter("head.weight"))
+
+
+def test_unknown_modes_and_sources_are_one_line() -> None:
+    prunable = traced(trained_like(Residual()))
+    plan = autoprune.make_plan(prunable, 0.5)
+    small = autoprune.rebuild(prunable, plan)
+    with pytest.raises(PlanError, match=r'repair: mode: unknown name "closd"\. Did you mean "closed"\?'):
+        autoprune.repair(prunable, plan, small, [images()], mode="closd")
+    measured = autoprune.moments(prunable, [images()])
+    with pytest.raises(PlanError, match='mode "sequential" needs images, got moments'):
+        autoprune.repair(prunable, plan, small, measured, mode="sequential")
+    with pytest.raises(
+        PlanError, match=r"repair: plan: got a dict, expected what autoprune\.make_plan returned"
+    ):
+        autoprune.repair(prunable, {}, small, measured)  # type: ignore[arg-type]  # wrong on purpose
+
+
+@pytest.mark.parametrize("mode", ["closed", "sequential"])
+def test_a_repaired_model_survives_saving_and_export(mode: str, tmp_path: Path) -> None:
+    ort = pytest.importorskip("onnxruntime")
+    batch = images(1).float()
+    prunable = autoprune.trace(trained_like(Residual()).float(), batch)
+    plan = autoprune.make_plan(prunable, 0.5)
+    small = autoprune.repair(
+        prunable, plan, autoprune.rebuild(prunable, plan), [images().float()], mode=mode
+    ).eval()
+    with torch.no_grad():
+        expected = small(batch)
+    autoprune.save_pruned(small, plan, tmp_path / "small")
+    loaded = autoprune.load_pruned(tmp_path / "small", Residual)
+    with torch.no_grad():
+        assert torch.equal(loaded(batch), expected)
+    autoprune.export(small, tmp_path / "small.onnx", format="onnx")
+    session = ort.InferenceSession(tmp_path / "small.onnx", providers=["CPUExecutionProvider"])
+    (given,) = session.run(None, {session.get_inputs()[0].name: batch.numpy()})
+    torch.testing.assert_close(torch.from_numpy(given), expected, rtol=1e-4, atol=1e-5)
