@@ -32,7 +32,7 @@ def test_unknown_modes_and_sources_are_one_line() -> None:
     with pytest.raises(PlanError, match='mode "sequential" needs images, got moments'):
         autoprune.repair(prunable, plan, small, measured, mode="sequential")
     with pytest.raises(
-        PlanError, match=r"repair: plan: got a dict, expected what autoprune\.make_plan returned"
+        PlanError, match=r"repair: plan: got a dict, expected the result of autoprune\.make_plan"
     ):
         autoprune.repair(prunable, {}, small, measured)  # type: ignore[arg-type]  # wrong on purpose
 
