@@ -3,9 +3,9 @@
     python -m experiments.repair.accuracy
 
 For each net, budget and criterion the uniform plan is cut from the dense model. It is scored on the
-validation part after BatchNorm recalibration alone, after a closed repair (with recalibration behind it) and after a
-sequential one. Criteria, moments and repairs see 512 unlabelled training images (taylor reads their labels);
-one thread, float32. Appends a row to accuracy.csv as it comes, and goes on after those that are there.
+validation part after BatchNorm recalibration alone, after a closed repair (with recalibration behind it) and
+after a sequential one. Criteria, moments and repairs see 512 unlabelled training images (taylor reads their
+labels); one thread, float32. Appends a row to accuracy.csv as it comes, and goes on after those there.
 """
 
 from __future__ import annotations
