@@ -323,11 +323,14 @@ def test_no_plan_is_proposed_twice_while_there_are_others(name: str, several: bo
     ratios = np.array([list(proposal.values()) for proposal in search.run()])
     space = search.problem
     grid = np.array(np.meshgrid(*[np.linspace(each.low, each.high, 60) for each in search.space.values()]))
-    plans = len(np.unique(space.decode(grid.reshape(len(search.space), -1).T), axis=0))
-    tried = len(np.unique(space.decode(ratios), axis=0))
+    found = {row.tobytes() for row in space.decode(grid.reshape(len(search.space), -1).T)}
+    tried = {row.tobytes() for row in space.decode(ratios)}
     assert space.plans is not None
-    assert len(space.plans) == plans
-    assert tried == min(plans, 24)
+    plans = {row.tobytes() for row in space.plans}
+    # A grid over the share of the budget as well is too coarse to meet all plans.
+    assert found <= plans if several else found == plans
+    assert tried <= plans
+    assert len(tried) == min(len(plans), 24)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
