@@ -114,19 +114,20 @@ def fastest_setting(
         ConfigError: no such device, or no candidate ran.
     """
     device = resolve_device(device)
-    settings, left_out = _sound_settings(device) if only is None else ([fit_to_machine(only)], {})
+    settings, faulty = _sound_settings(device) if only is None else ([fit_to_machine(only)], {})
     candidates: dict[Setting, Candidate] = {}
+    failed: dict[str, str] = {}
     with seeded(0):
         for setting in settings:
             try:
                 with guarded("no copy of the model", ConfigError):  # memory may not do for all of them
                     candidates[setting] = _candidate(model, batch, task, setting)
             except AutopruneError as error:
-                left_out[setting.label] = reason_of(error)
+                failed[setting.label] = reason_of(error)
         race(list(candidates.values()), repeats=repeats)
     # Those that were tried come first: their reason is the user's, a fault of the machine is not.
     dropped = {setting.label: each.dropped for setting, each in candidates.items() if each.dropped}
-    left_out = {**dropped, **left_out}
+    left_out = {**failed, **dropped, **faulty}
     timed = {setting: 1000 * each.median_s for setting, each in candidates.items() if not each.dropped}
     if not timed:
         reason = next(iter(left_out.values()))
