@@ -22,8 +22,11 @@ from autoprune.exits import describe_exit
 from autoprune.machine.cache import recall, remember
 from autoprune.precision import Setting
 
-LIMIT_S = 300.0
-"""How long a child may take for all its settings: some seconds usually, most of them to import torch."""
+LIMIT_S = 90.0
+"""How long a child may take for all its settings: some seconds usually, most of them to import torch.
+
+A kernel that corrupts the heap may also leave its process waiting for ever for a lock of the allocator.
+"""
 
 _FATAL = {getattr(signal, name, None) for name in ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV")}
 """Signals that a wrong kernel ends its process with. Others come from outside."""
@@ -105,23 +108,23 @@ def _tried(settings: Sequence[Setting]) -> dict[str, str]:
     found: dict[str, str] = {}
     left = list(settings)
     while left:
-        answers, code = _ask_child(left)
+        answers, fault, ending = _ask_child(left)
         found.update(zip(map(_case, left), answers, strict=False))
         left = left[len(answers) :]
         if not left:
             break
-        if code is None or -code not in _FATAL:
+        if not fault:
             _log.warning(
                 "what this machine computes rightly is not known: the process that tries it ended early (%s)",
-                describe_exit(code),
+                ending,
             )
             break
-        found[_case(left.pop(0))] = describe_exit(code)
+        found[_case(left.pop(0))] = ending
     return found
 
 
-def _ask_child(settings: Sequence[Setting]) -> tuple[list[str], int | None]:
-    """Return a child's answers, as many as it gave, and its exit code; None if there is none."""
+def _ask_child(settings: Sequence[Setting]) -> tuple[list[str], bool, str]:
+    """Return a child's answers, whether the setting behind them stopped it, and how it ended."""
     package = Path(autoprune.__file__).resolve().parents[1]
     command = [sys.executable, "-P", "-c", _CHILD, str(package)]
     asked = json.dumps([dataclasses.asdict(setting) for setting in settings])
@@ -137,10 +140,17 @@ def _ask_child(settings: Sequence[Setting]) -> tuple[list[str], int | None]:
             timeout=LIMIT_S,
             env=environment,
         )
-    except subprocess.TimeoutExpired:
-        return [], None
+    except subprocess.TimeoutExpired as error:
+        given = error.stdout or b""
+        text = given.decode() if isinstance(given, bytes) else given
+        return _answers(text, settings), True, f"not at its end after {LIMIT_S:.0f} s"
     except OSError as error:
-        _log.debug("no child process: %s", reason_of(error))
-        return [], None
-    lines = ended.stdout.splitlines()
-    return [str(json.loads(line)) for line in lines[: len(settings)]], ended.returncode
+        return [], False, reason_of(error)
+    fatal = -ended.returncode in _FATAL
+    return _answers(ended.stdout, settings), fatal, describe_exit(ended.returncode)
+
+
+def _answers(text: str, settings: Sequence[Setting]) -> list[str]:
+    """Read the lines that a child has ended; the last one may be cut off."""
+    lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    return [str(json.loads(line)) for line in lines[: len(settings)]]

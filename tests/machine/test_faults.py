@@ -62,6 +62,21 @@ def test_no_setting_that_is_offered_kills_or_is_wrong(isa: str | None, tmp_path:
     assert tried == [[setting.label, ""] for setting in SETTINGS]
 
 
+def test_what_hangs_is_left_out_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A corrupted heap may leave the child waiting for a lock for ever."""
+    script = """
+import json, sys, time
+for arguments in json.load(sys.stdin):
+    if arguments["channels_last"] and arguments["dtype"] == "float32":
+        time.sleep(60)
+    print(json.dumps(""), flush=True)
+"""
+    monkeypatch.setattr(faults, "_CHILD", script)
+    monkeypatch.setattr(faults, "LIMIT_S", 2.0)
+    found = {setting.label: fault for setting, fault in faults_of(SETTINGS).items()}
+    assert found == {"float32 channels_last": "not at its end after 2 s"}
+
+
 def test_what_dies_is_found_by_the_way_its_process_ended(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
