@@ -22,11 +22,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from autoprune.graph import Plan, Prunable
 from autoprune.graph.capture import named_tensors
 from autoprune.graph.context import Value
-from autoprune.graph.propagate import operator_name
+from autoprune.graph.propagate import LAYER_OPERATORS, operator_name
 
 _SHORTER = (torch.float32, torch.bfloat16, torch.float16)
-
-_LAYERS = {"linear", *(f"conv{n}d" for n in (1, 2, 3)), *(f"conv_transpose{n}d" for n in (1, 2, 3))}
 
 _NORMS = {"batch_norm", "instance_norm"}
 """Operators whose fourth and fifth arguments are a running mean and a running variance."""
@@ -93,7 +91,7 @@ class MaskedReference(Interpreter):
     def fetch_args_kwargs_from_env(self, n: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Mask the input of a layer again: its weight is not masked, and code may have written into it."""
         args, kwargs = super().fetch_args_kwargs_from_env(n)
-        if n.op == "call_function" and operator_name(n) in _LAYERS:
+        if n.op == "call_function" and operator_name(n) in LAYER_OPERATORS:
             source, values = args[0], self._prunable.values[str(n.args[0])]
             if isinstance(source, Tensor) and isinstance(values, Value):
                 args = (self._mask(source, values), *args[1:])
@@ -163,7 +161,7 @@ def _moments(source: Tensor) -> tuple[Tensor, Tensor]:
 def _only_weighs(node: Node) -> bool:
     """Return whether a parameter is only the weight of a layer, whose input and output are masked."""
     return node.op == "placeholder" and all(
-        operator_name(user) in _LAYERS and node not in user.args[:1] for user in node.users
+        operator_name(user) in LAYER_OPERATORS and node not in user.args[:1] for user in node.users
     )
 
 

@@ -31,6 +31,11 @@ from autoprune.graph.rules import LAYER_RULES, LayerRule, elementwise
 
 NodeValue = Value | list[Value]
 
+LAYER_OPERATORS = frozenset(
+    ("linear", *(f"conv{n}d" for n in (1, 2, 3)), *(f"conv_transpose{n}d" for n in (1, 2, 3)))
+)
+"""Operators that multiply their first argument with a weight, the second one."""
+
 _NO_RULE = "has no rule that ties its channels; add a row to LAYER_RULES"
 
 

@@ -15,9 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.graph import Prunable
 from autoprune.graph.orientation import owner_of
-from autoprune.graph.propagate import operator_name
-
-CONTRACTIONS = {"linear", *(f"conv{n}d" for n in (1, 2, 3)), *(f"conv_transpose{n}d" for n in (1, 2, 3))}
+from autoprune.graph.propagate import LAYER_OPERATORS, operator_name
 
 
 def normalised_by(prunable: Prunable) -> dict[str, str]:
@@ -25,7 +23,7 @@ def normalised_by(prunable: Prunable) -> dict[str, str]:
     states = prunable.captured.states
     found = {}
     for node in prunable.captured.nodes:
-        if node.op != "call_function" or operator_name(node) not in CONTRACTIONS:
+        if node.op != "call_function" or operator_name(node) not in LAYER_OPERATORS:
             continue
         weight = node.args[1]
         users = list(node.users)
