@@ -8,11 +8,11 @@ import torch
 from sklearn.linear_model import lars_path  # type: ignore[import-untyped]  # it has no hints
 from torch import Tensor, nn
 
-from autoprune.criteria import CriterionInput, Importance, importance
-from autoprune.criteria.reconstruction import readers_of
+from autoprune.criteria import Importance, importance
 from autoprune.errors import DataError, PlanError
 from autoprune.graph import Prunable
 from autoprune.reconstruction import moments
+from autoprune.reconstruction.readers import readers_of
 from autoprune.tracing import trace
 
 INPUTS = torch.randn(200, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -54,8 +54,8 @@ def test_a_copy_goes_before_anything_that_counts(criterion: str) -> None:
 def test_a_reader_holds_the_covariance_of_its_inputs_and_its_weight() -> None:
     prunable = perceptron()
     measured = moments(prunable, [INPUTS])
-    groups = tuple(group for group in prunable.groups if group.name == "hidden")
-    (reader,) = readers_of(CriterionInput(prunable.model, groups, None, None, 0), groups[0], measured)
+    (group,) = (group for group in prunable.groups if group.name == "hidden")
+    (reader,) = readers_of(prunable.model, group, measured)
     hidden = torch.relu(
         INPUTS @ prunable.model.get_parameter("hidden.weight").T + prunable.model.get_parameter("hidden.bias")
     )

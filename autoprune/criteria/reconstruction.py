@@ -10,15 +10,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from autoprune.criteria.base import CriterionInput, Importance, is_input_side
+from autoprune.criteria.base import CriterionInput, Importance
 from autoprune.criteria.weights import l2
 from autoprune.errors import PlanError
-from autoprune.graph.groups import ChannelGroup
-from autoprune.reconstruction.contractions import to_matrices
 from autoprune.reconstruction.elimination import Reader, eliminate
+from autoprune.reconstruction.readers import readers_of
 from autoprune.reconstruction.second_moments import Moments, measure_model
 
 
@@ -36,7 +34,7 @@ def obs(given: CriterionInput) -> Importance:
     moments = _moments(given, "obs")
     result: Importance = {}
     for group in given.groups:
-        readers = readers_of(given, group, moments)
+        readers = readers_of(given.model, group, moments)
         if not readers:
             result[group.name] = l2(replace(given, groups=(group,)))[group.name]
             continue
@@ -64,7 +62,7 @@ def lasso(given: CriterionInput) -> Importance:
     moments = _moments(given, "lasso")
     result: Importance = {}
     for group in given.groups:
-        readers = readers_of(given, group, moments)
+        readers = readers_of(given.model, group, moments)
         result[group.name] = (
             _path_order(readers, group.width) if readers else l2(replace(given, groups=(group,)))[group.name]
         )
@@ -91,27 +89,6 @@ def _path_order(readers: list[Reader], width: int) -> NDArray[np.float64]:
     importance = np.empty(width)
     importance[order] = np.arange(width)
     return importance
-
-
-def readers_of(given: CriterionInput, group: ChannelGroup, moments: Moments) -> list[Reader]:
-    """Return the measured layers that read a group's channels; a grouped layer gives one a group."""
-    parameters = dict(given.model.named_parameters(remove_duplicate=False))
-    readers: list[Reader] = []
-    for member in group.members:
-        weight, layer = parameters.get(member.parameter), moments.layers.get(member.parameter)
-        if weight is None or layer is None or not is_input_side(given.model, member, weight.ndim):
-            continue
-        if layer.transposed and layer.groups > 1:
-            continue
-        matrices = to_matrices(weight.detach().double().cpu(), layer.groups, transposed=layer.transposed)
-        kernel = weight[0, 0].numel()
-        index = torch.from_numpy(member.index)[..., None] * kernel + torch.arange(kernel)
-        positions = index.reshape(group.width, -1)
-        readers.extend(
-            Reader(covariance, matrix, positions)
-            for covariance, matrix in zip(layer.covariance, matrices, strict=True)
-        )
-    return readers
 
 
 def _moments(given: CriterionInput, name: str) -> Moments:
