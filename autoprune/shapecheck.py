@@ -1,8 +1,8 @@
 """Own the check of shapes: a model with every group narrowed must have the shapes that the labels predict.
 
-After grouping, before groups are offered: `tracing` repairs or freezes what is found at fault here and asks
-again. A narrowed copy is run on the meta device (in train mode too), then traced, and compared node by node
-with the dense graph: shapes, operators, and the numbers among their arguments.
+After grouping, before groups are offered: `tracing` lets numbers follow or freezes the group at fault, and
+checks again. A narrowed copy is run on the meta device (in train mode too), then traced, and compared node by
+node with the dense graph: shapes, operators, and the numbers among their arguments.
 
     check = ShapeCheck.of(model, trains=True)
     fault = check.fault(prunable)                  # None where everything fits

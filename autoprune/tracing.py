@@ -32,7 +32,7 @@ from autoprune.graph.labels import LabelStore
 from autoprune.graph.modules import tie_modules
 from autoprune.graph.orientation import output_axis, owner_of
 from autoprune.graph.propagate import NodeValue, ParameterAxes, propagate
-from autoprune.repairs import Repair, repairs
+from autoprune.module_numbers import Proposal, proposals
 from autoprune.shapecheck import Fault, Misfit, ShapeCheck
 from autoprune.usercode import entry
 
@@ -84,12 +84,12 @@ class _Draft:
     trains: bool
     followers: tuple[Follower, ...] = ()
 
-    def repaired(self, repair: Repair) -> _Draft:
-        """Return a draft with the repair's ties and followers added; this one stays as it is."""
+    def following(self, proposal: Proposal) -> _Draft:
+        """Return a draft with the proposal's ties and followers added; this one stays as it is."""
         store = self.store.copy()
-        for first, second in repair.ties:
+        for first, second in proposal.ties:
             store.tie(first, second, "the code of its module takes one width from the other")
-        return replace(self, store=store, followers=(*self.followers, *repair.followers))
+        return replace(self, store=store, followers=(*self.followers, *proposal.followers))
 
     def prunable(self) -> Prunable:
         """Group the labels as they are tied and frozen now."""
@@ -167,23 +167,23 @@ class _Checked:
 
 
 def _settle(draft: _Draft) -> Prunable:
-    """Repair or freeze until a model with all groups narrowed has the shapes that the labels predict."""
+    """Let numbers follow, or freeze groups, until all narrowed groups have the shapes that labels predict."""
     check = ShapeCheck.of(draft.model, trains=draft.trains)
     hopeless: set[type[nn.Module]] = set()
     checked = _Checked.of(draft, check)
     while (fault := checked.fault) is not None:
-        repaired = _repaired(checked, fault, check, hopeless)
-        if repaired is None:
+        advanced = _advanced(checked, fault, check, hopeless)
+        if advanced is None:
             _freeze(checked.draft, check.misfits(checked.prunable, fault))
-            repaired = _Checked.of(checked.draft, check)
-        checked = repaired
+            advanced = _Checked.of(checked.draft, check)
+        checked = advanced
     return checked.prunable
 
 
-def _repaired(
+def _advanced(
     checked: _Checked, fault: Fault, check: ShapeCheck, hopeless: set[type[nn.Module]]
 ) -> _Checked | None:
-    """Return the draft with a repair of the module at fault, or of one around it, that brings the check on.
+    """Return the draft with a proposal for the module at fault, or one around it, that brings the check on.
 
     A module's numbers may first fail in the modules that it calls. Classes that nothing helps are noted in
     `hopeless` and not tried again.
@@ -191,7 +191,7 @@ def _repaired(
     for path in () if fault.layer is None else _outwards(fault.layer):
         cls = type(checked.draft.model.get_submodule(path))
         if cls not in hopeless:
-            found = _best_repair(checked, fault, check, path)
+            found = _best_proposal(checked, fault, check, path)
             if found is not None:
                 return found
             hopeless.add(cls)
@@ -206,16 +206,16 @@ def _outwards(path: str) -> Iterator[str]:
     yield ""
 
 
-def _best_repair(checked: _Checked, fault: Fault, check: ShapeCheck, path: str) -> _Checked | None:
-    """Return the draft with the first repair of the class of the module at `path` that makes it pass.
+def _best_proposal(checked: _Checked, fault: Fault, check: ShapeCheck, path: str) -> _Checked | None:
+    """Return the draft with the first proposal for the class of the module at `path` that makes it pass.
 
     Else the one that brings the check furthest; None where none brings it further.
     """
     best, furthest = None, fault.progress
     model = checked.draft.model
     cls = type(model.get_submodule(path))
-    for repair in repairs(checked.prunable, path):
-        tried = _Checked.of(checked.draft.repaired(repair), check)
+    for proposal in proposals(checked.prunable, path):
+        tried = _Checked.of(checked.draft.following(proposal), check)
         if tried.fault is None:
             return tried
         if tried.fault.progress > furthest:

@@ -23,8 +23,8 @@ from autoprune.pipeline import load_saved
 from autoprune.rebuild import rebuild
 from autoprune.tracing import trace
 from autoprune.zoo import make_model
-from tests.test_repairs import TOKENS, OwnHeadWidth
-from tests.test_repairs import Net as Blocks
+from tests.test_module_numbers import TOKENS, OwnHeadWidth
+from tests.test_module_numbers import Net as Blocks
 
 EXTRA = {"architecture": {"name": "digits_resnet", "classes": 10, "input_shape": [1, 8, 8]}}
 IMAGES = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))

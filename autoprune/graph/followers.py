@@ -1,8 +1,8 @@
 """Own the follower: a number on a module that no table names and that must follow the width of an axis.
 
 An attention written by hand keeps its head width in an attribute of its own; others keep the sizes of a split
-in a list. `repairs` finds such numbers, the probe proves them, and `rebuild` sets them beside the numbers of
-PATCH_RULES.
+in a list. `module_numbers` finds such numbers, the probe proves them, and `rebuild` sets them beside the
+numbers of PATCH_RULES.
 
     Follower("blocks.0.attn", "head_dim", labels)        # head_dim is how many of these positions are kept
     Follower("blocks.0", "splits", labels, item=1)       # so is splits[1]

@@ -1,15 +1,14 @@
-"""Own repairs: what may make a module narrowable whose code computes sizes from numbers of its own.
+"""Proposals for modules whose code computes sizes from numbers of its own, so that they can be narrowed.
 
-`shapecheck` names a module that a narrowed model fails in. `tracing` tries what is proposed here on every
-module of that class and keeps the repair with which the narrowed model gets furthest; nothing is believed
-untried.
+`shapecheck` names a module in which a narrowed model fails. `tracing` tries each proposal made here on every
+module of that class and keeps the one with which the narrowed model gets furthest.
 
-    for repair in repairs(prunable, "blocks.0.attn"): ...
+    for proposal in proposals(prunable, "blocks.0.attn"): ...
 
-What is met in code: `x.reshape(b, n, heads, self.head_dim)` and `x.split(self.sizes)`, whose attribute must
-follow the width; `x.split([self.key, self.key, self.value])`, which needs two widths to be one as well;
-`x.reshape(b, n, c)` and `c // heads`, with c taken from the input's shape, which need the inner width to be
-that of the input, or its share.
+Such code holds `x.reshape(b, n, heads, self.head_dim)` and `x.split(self.sizes)`, whose attribute must follow
+the width; `x.split([self.key, self.key, self.value])`, which also needs two widths to be one; and
+`x.reshape(b, n, c)` and `c // heads` with c from the input's shape, which need the inner width to be that of
+the input, or its share.
 """
 
 from __future__ import annotations
@@ -32,13 +31,13 @@ _RESHAPES = _CUTS | {
     *("view", "reshape", "_unsafe_view", "flatten", "unflatten", "expand", "repeat", "slice", "narrow")
 }
 _MOST_ATTRIBUTES = 5
-"""More attributes that hold sizes than these are no longer told apart by trying."""
+"""Of more attributes that hold sizes, only the first ones are tried."""
 
 Ties = tuple[tuple[LabelVector, LabelVector], ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Repair:
+class Proposal:
     """Ties and followers to be tried together.
 
     Attributes:
@@ -91,8 +90,8 @@ class _Instance:
         ]
 
 
-def repairs(prunable: Prunable, path: str) -> Iterator[Repair]:
-    """Propose repairs of all modules of the class of the module at `path`, those that tie least first."""
+def proposals(prunable: Prunable, path: str) -> Iterator[Proposal]:
+    """Propose for all modules of the class of the module at `path`, the proposals that tie least first."""
     model = prunable.model
     cls = type(model.get_submodule(path))
     names: dict[nn.Module, list[str]] = {}
@@ -110,7 +109,7 @@ def repairs(prunable: Prunable, path: str) -> Iterator[Repair]:
         key = tuple((id(first), id(second)) for first, second in ties)
         if key not in tried:
             tried[key] = ties
-            yield Repair(ties)
+            yield Proposal(ties)
             yield from _combined(instances, attributes, ties)
 
 
@@ -126,12 +125,12 @@ def _tie_sets(instances: Sequence[_Instance], lead: _Instance) -> Iterator[Ties]
         yield across + links + tuple(pair for each in instances for pair in _shares(each, size))
 
 
-def _combined(instances: Sequence[_Instance], attributes: Sequence[str], ties: Ties) -> Iterator[Repair]:
-    """Iterate over repairs in which one attribute follows, then two, and so on."""
+def _combined(instances: Sequence[_Instance], attributes: Sequence[str], ties: Ties) -> Iterator[Proposal]:
+    """Iterate over proposals in which one attribute follows, then two, and so on."""
     for count in range(1, len(attributes) + 1):
         for names in combinations(attributes, count):
             found = (each.followers(name) for each in instances for name in names)
-            yield Repair(ties, tuple(follower for some in found for follower in some))
+            yield Proposal(ties, tuple(follower for some in found for follower in some))
 
 
 def _instance(prunable: Prunable, module: nn.Module, paths: Sequence[str]) -> _Instance:

@@ -1,4 +1,4 @@
-"""Repairs: modules whose code computes sizes from numbers of its own become narrowable, or say why not."""
+"""Modules whose code computes sizes from numbers of its own become narrowable, or the report says why not."""
 
 from __future__ import annotations
 
