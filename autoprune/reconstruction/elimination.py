@@ -25,11 +25,14 @@ class Reader:
             fitted too.
         weight: float64 [outputs, patch].
         index: int64 [width, m], the positions of each channel in a patch.
+        total: mean square of the whole layer's outputs, of which the error is a share; None for that of the
+            outputs that these channels alone give.
     """
 
     moment: Tensor
     weight: Tensor
     index: Tensor
+    total: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +94,8 @@ class _State:
         self.inverse = torch.linalg.inv(moment + (strength or 1.0) * identity)
         self.weight = reader.weight[:, positions].T.contiguous()
         self._size = reader.index.shape[1]
-        self._total = float((self.weight * (moment @ self.weight)).sum()) or 1.0
+        total = reader.total
+        self._total = (float((self.weight * (moment @ self.weight)).sum()) if total is None else total) or 1.0
 
     def costs(self) -> NDArray[np.float64]:
         """Return what the removal of each channel that is left adds to the error, [channels]."""

@@ -1,0 +1,137 @@
+"""The error library: the output error that each channel group causes at every width, from moments alone.
+
+library = error_library(model, prunable.searchable, measured)
+library.curves["layer1.0.conv1"].at(0.5)         # error with half of the channels, the readers refitted
+library.estimated                                # {group: why its curve is an estimate}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from autoprune.arrays import FloatArray, IntArray
+from autoprune.graph import ChannelGroup
+from autoprune.reconstruction.elimination import eliminate
+from autoprune.reconstruction.leastsquares import RIDGE
+from autoprune.reconstruction.readers import readers_of, unmeasured_readers
+from autoprune.reconstruction.second_moments import Moments
+
+UNREAD = "no convolution or linear layer reads it"
+"""Why the curve of a group without any reader is an estimate."""
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorCurve:
+    """The error that one group causes at every width.
+
+    Attributes:
+        errors: float64 [width + 1], nonincreasing; entry w is the error with w channels: the sum over readers
+            of the share of their output's mean square that is lost. The last entry is 0.
+        order: int64 [width], the channels in the order in which they should be kept; None if no reader has
+            moments.
+        estimate: why the errors are not all measured; None if they are.
+    """
+
+    errors: FloatArray
+    order: IntArray | None = None
+    estimate: str | None = None
+
+    @property
+    def width(self) -> int:
+        """Number of channels of the dense group."""
+        return len(self.errors) - 1
+
+    def at(self, ratio: float) -> float:
+        """Return the error at a keep ratio in [0, 1], linear between widths."""
+        return float(np.interp(ratio * self.width, np.arange(len(self.errors)), self.errors))
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorLibrary:
+    """The error curves of a model's channel groups.
+
+    Attributes:
+        curves: {name of the group: its curve}.
+    """
+
+    curves: Mapping[str, ErrorCurve]
+
+    @property
+    def estimated(self) -> dict[str, str]:
+        """Return {name of the group: why its curve is an estimate}."""
+        return {name: curve.estimate for name, curve in self.curves.items() if curve.estimate is not None}
+
+    def total(self, widths: Mapping[str, int]) -> float:
+        """Return the summed error of groups at widths; a group that is not named is whole."""
+        return sum(float(self.curves[name].errors[width]) for name, width in widths.items())
+
+
+def error_library(
+    model: nn.Module,
+    groups: Sequence[ChannelGroup],
+    moments: Moments,
+    *,
+    ridge: float = RIDGE,
+    done: Callable[[int], None] | None = None,
+) -> ErrorLibrary:
+    """Find the error of every group at every width, with its readers refitted and all other groups whole.
+
+    One backward elimination a group gives its curve and the order of its channels. The error counts the
+    ridge's pull towards the dense weights too, so it is slightly above what `refit` reports.
+
+    A reader without moments counts as much as the mean of the group's other readers. If none of a group's
+    readers has moments, each of them (one at least) counts as the mean of all readers in the model that have,
+    at the same keep ratio. If nothing was measured, that is (1 - keep ratio)^2.
+
+    Args:
+        model: the dense model.
+        groups: the groups to look at, such as `prunable.searchable`.
+        moments: of the model's layers.
+        ridge: as in `eliminate`.
+        done: called with the number of groups that are done, after each.
+
+    Reference: He, Zhang, Sun, Channel Pruning for Accelerating Very Deep Neural Networks, ICCV 2017, section
+    4.1.1, plots such errors of single layers. Frantar and Alistarh, SPDY, ICML 2022, section 3.2, make a
+    database of them. Differs: here a width's error sums over all readers of a channel group.
+    """
+    measured: dict[str, tuple[FloatArray, IntArray, int]] = {}
+    unmeasured: dict[str, dict[str, str]] = {}
+    for number, group in enumerate(groups, start=1):
+        readers = readers_of(model, group, moments)
+        unmeasured[group.name] = unmeasured_readers(model, group, moments)
+        if readers:
+            found = eliminate(readers, group.width, ridge=ridge)
+            # Rounding may leave a step of about -1e-17.
+            errors = np.maximum.accumulate(np.concatenate([[0.0], found.errors]))[::-1]
+            measured[group.name] = (errors, found.order[::-1].copy(), len(readers))
+        if done is not None:
+            done(number)
+    typical = _typical([errors / count for errors, _, count in measured.values()])
+    curves: dict[str, ErrorCurve] = {}
+    for group in groups:
+        missing = unmeasured[group.name]
+        reason = "; ".join(f"{name}: {why}" for name, why in missing.items()) or None
+        if group.name in measured:
+            errors, order, count = measured[group.name]
+            curves[group.name] = ErrorCurve(errors * (1 + len(missing) / count), order, reason)
+        else:
+            errors = max(1, len(missing)) * typical(np.arange(group.width + 1) / group.width)
+            curves[group.name] = ErrorCurve(errors, None, reason or UNREAD)
+    return ErrorLibrary(curves)
+
+
+def _typical(curves: Sequence[FloatArray]) -> Callable[[FloatArray], FloatArray]:
+    """Return the mean of curves as a function of the keep ratio."""
+
+    def mean(ratios: FloatArray) -> FloatArray:
+        if not curves:
+            return (1 - ratios) ** 2
+        at = [np.interp(ratios, np.linspace(0, 1, len(curve)), curve) for curve in curves]
+        average: FloatArray = np.mean(at, axis=0)
+        return average
+
+    return mean
