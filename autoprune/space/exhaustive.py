@@ -1,11 +1,12 @@
-"""Lists the plans inside the budget window by bounds from the monotone cost; or says that it gave up.
+"""Lists the plans of small spaces, by bounds from the monotone cost, or gives up if there are too many.
 
-Before: `ladder`; after: `fill`, which takes the nearest plan where its own steps reach none.
-
-    plans = list_plans(ladder, 0.98, limit=65_536)      # int64 [plans, k], or None where there are too many
+plans = list_plans(ladder, 0.98, limit=65_536)      # int64 [plans, k] inside the budget's window, or None
+best = best_plan(ladder, values, known, limit=1_000)
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -41,6 +42,35 @@ def fullest_plans(ladder: Ladder, limit: int) -> IntArray | None:
             fullest: IntArray = plans[usage >= usage.max() - ROUNDING]
             return fullest
     return None
+
+
+def best_plan(ladder: Ladder, values: Sequence[FloatArray], known: IntArray, limit: int) -> IntArray | None:
+    """Return the most valuable plan that fits; None if more than `limit` beginnings of plans stay open.
+
+    Args:
+        ladder: the levels of k variables.
+        values: for each variable float64 [its levels], nondecreasing.
+        known: int64 [k], a plan that fits. The better it is, the fewer beginnings stay open.
+        limit: beginnings of plans that are kept at most.
+    """
+    total = np.array([value[level] for value, level in zip(values, known, strict=True)]).sum()
+    tops = np.array([value[-1] for value in values])
+    order = _by_effect(ladder)
+    frontier, worth = np.zeros((1, len(values)), dtype=np.int64), np.zeros(1)
+    for position, variable in enumerate(order):
+        choices = np.arange(ladder.top[variable] + 1)
+        if len(frontier) * len(choices) > 16 * limit:
+            return None
+        worth = (worth[:, None] + values[variable]).flatten()
+        frontier = np.repeat(frontier, len(choices), axis=0)
+        frontier[:, variable] = np.tile(choices, len(frontier) // len(choices))
+        promising = worth + tops[order[position + 1 :]].sum() > total
+        frontier, worth = frontier[promising], worth[promising]
+        fits = ladder.usage(frontier) <= 1.0
+        frontier, worth = frontier[fits], worth[fits]
+        if len(frontier) > limit:
+            return None
+    return frontier[worth.argmax()] if len(frontier) else known
 
 
 def _grow(ladder: Ladder, lowest: float, limit: int, target: FloatArray | None) -> IntArray | None:

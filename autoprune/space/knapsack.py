@@ -1,23 +1,24 @@
-"""The most valuable levels that the budget can carry: a knapsack over importance, with exact costs.
+"""The most valuable levels that the budget can carry: a knapsack over values, with exact costs.
 
-Before: `criteria` scores channels; after: heuristics enqueue the levels as a trial.
+values = channel_values(ladder.rows, scores)           # the value of each level of each variable
+levels = knapsack(ladder, values)                      # int64 [k]
 
-    values = channel_values(ladder.rows, scores)           # what each level of each variable is worth
-    levels = knapsack(ladder, values)                      # int64 [k]
-
-Costs are products of widths, so what a channel costs depends on what the others keep: a Lagrangian takes the
-best level of each variable at a price per cost with the others held, anew until nothing changes; then single
-levels are added and pairs exchanged under exact costs.
+Costs are products of widths, so the cost of a channel depends on the widths of others. A Lagrangian takes the
+best level of each variable at a price per cost with the others held, and repeats that until nothing changes.
+From there a dynamic programme changes all variables together. Single levels are added and pairs exchanged
+under exact costs. In small spaces a search with bounds then finds the best plan of all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from autoprune.arrays import FloatArray, IntArray
 from autoprune.space.allocation import cut, uniform_gates
+from autoprune.space.dynamic import ROUNDING, improved, total_values
+from autoprune.space.exhaustive import best_plan
 from autoprune.space.fill import exchanges
 from autoprune.space.ladder import Ladder
 from autoprune.space.levels import Levels
@@ -25,10 +26,15 @@ from autoprune.space.levels import Levels
 ROUNDS = 20
 """Linearisations at most; they mostly settle after five."""
 
-_ROUNDING = 1e-12
-"""Share of the largest value from which on a gain is more than rounding."""
+POLISHED = 3
+"""Plans of the Lagrangian that are polished, since its rounds may end in a cycle of several."""
 
-POLISHED = 5
+IMPROVED = 2
+"""Polished plans from which a dynamic programme goes on."""
+
+PROVED = 2_000
+"""Beginnings of plans that may stay open in the search for the best plan of all."""
+
 BISECTIONS = 50
 EVALUATED = 200_000
 """Exchanges that are tried in all, at most: bounds the time in spaces of hundreds of variables."""
@@ -71,10 +77,22 @@ def knapsack(ladder: Ladder, values: Sequence[FloatArray]) -> IntArray:
         if levels.tobytes() in reached:
             break
         reached[levels.tobytes()] = levels
-    # The rounds may end in a cycle rather than in the best that they met, so several are polished.
-    starts = sorted(reached.values(), key=lambda each: -_value(values, each))[:POLISHED]
-    polished = [_exchange(ladder, values, _add(ladder, values, each)) for each in starts]
-    return max(polished, key=lambda each: _value(values, each))
+    polished = [_polish(ladder, values, each) for each in _best(values, reached.values(), POLISHED)]
+    for each in _best(values, polished, IMPROVED):
+        polished.append(_polish(ladder, values, improved(ladder, values, each)))
+    (best,) = _best(values, polished, 1)
+    proved = best_plan(ladder, values, best, PROVED)
+    return best if proved is None else proved
+
+
+def _best(values: Sequence[FloatArray], plans: Iterable[IntArray], count: int) -> list[IntArray]:
+    """Return the most valuable plans, each once."""
+    distinct = {plan.tobytes(): plan for plan in plans}
+    return sorted(distinct.values(), key=lambda plan: -_value(values, plan))[:count]
+
+
+def _polish(ladder: Ladder, values: Sequence[FloatArray], levels: IntArray) -> IntArray:
+    return _exchange(ladder, values, _add(ladder, values, levels))
 
 
 def _marginal_costs(ladder: Ladder, levels: IntArray) -> list[FloatArray]:
@@ -131,11 +149,11 @@ def _exchange(ladder: Ladder, values: Sequence[FloatArray], levels: IntArray) ->
     if len(levels) < 2:
         return levels
     moves = exchanges(len(levels))
-    least = _ROUNDING * _value(values, ladder.top)
+    least = ROUNDING * _value(values, ladder.top)
     for _ in range(max(1, EVALUATED // len(moves))):
         trial = levels + moves
         trial = trial[np.all((trial >= 0) & (trial <= ladder.top), axis=1)]
-        gain = np.array(_values(values, trial)) - _value(values, levels)
+        gain = total_values(values, trial) - _value(values, levels)
         trial, gain = trial[gain > least], gain[gain > least]
         fits = np.flatnonzero(ladder.usage(trial) <= 1.0)
         if not len(fits):
@@ -144,11 +162,5 @@ def _exchange(ladder: Ladder, values: Sequence[FloatArray], levels: IntArray) ->
     return levels
 
 
-def _values(values: Sequence[FloatArray], levels: IntArray) -> FloatArray:
-    """Return the total values [n] of levels [n, k]."""
-    total: FloatArray = np.sum([value[levels[:, v]] for v, value in enumerate(values)], axis=0)
-    return total
-
-
 def _value(values: Sequence[FloatArray], levels: IntArray) -> float:
-    return float(_values(values, levels[None])[0])
+    return float(total_values(values, levels[None])[0])
