@@ -107,6 +107,8 @@ def batch_loss(loss: LossFunction, outputs: Tensor, targets: Tensor) -> Tensor:
                 f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
             )
             raise TypeError(f"it gave {got}, expected a tensor of one number")
+        if value.is_complex():
+            raise TypeError("it gave a complex number, expected a real one")
         if outputs.requires_grad and not value.requires_grad:
             raise TypeError(
                 "its value has no gradient; compute it from the outputs by functions of torch, without "

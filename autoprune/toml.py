@@ -20,7 +20,17 @@ MOST_BYTES = 2**20
 """Size of a file that is read: its parser, written in Python, takes about a second for so much."""
 
 # The parser's time grows with the cube of the parts of a key: 20,000 take minutes.
-_ENDLESS_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){100}""")
+_ENDLESS_KEY = re.compile(r"(?<![\w-])(?:[\w-]+[ \t]*\.[ \t]*){100}")
+
+# A dotted text in a string or a comment is no key. A quoted part of a key still counts as one part.
+_QUOTED = re.compile(
+    r'"""(?:\\.|[^\\])*?"""'
+    r"|'''.*?'''"
+    r'|"(?:\\.|[^"\\\n])*"'
+    r"|'[^'\n]*'"
+    r"|(?P<comment>#[^\n]*)",
+    re.DOTALL,
+)
 
 
 def parse_toml(text: str) -> dict[str, Any]:
@@ -30,7 +40,7 @@ def parse_toml(text: str) -> dict[str, Any]:
         ValueError: it is not TOML, nests deeper than the parser can follow, or holds a number of more digits
             than Python reads.
     """
-    if _ENDLESS_KEY.search(text):
+    if _ENDLESS_KEY.search(_QUOTED.sub(lambda match: "" if match["comment"] else "q", text)):
         raise ValueError("a key has more than 100 parts")
     try:
         return tomllib.loads(text)

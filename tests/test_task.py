@@ -10,7 +10,7 @@ from torch import Tensor
 
 from autoprune.errors import ConfigError
 from autoprune.metrics import Metric, accuracy, top5
-from autoprune.task import Task, main_output, make_task
+from autoprune.task import LossFunction, Task, batch_loss, main_output, make_task
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [0.0, 1.0, 5.0], [1.0, 0.0, 0.5]])
 LABELS = torch.tensor([0, 1, 2, 1])
@@ -73,6 +73,21 @@ def test_a_metric_that_fails_is_named_in_one_line(metric: Metric, reason: str) -
     assert "failed on outputs (4, 3) and targets (4,) (torch.int64): " in text
     assert reason in text
     assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("loss", "reason"),
+    [
+        (lambda outputs, targets: outputs, r"it gave a tensor \(2, 3\), expected a tensor of one number"),
+        (lambda outputs, targets: 1.0, "it gave a float, expected a tensor of one number"),
+        (lambda outputs, targets: outputs.sum().detach(), "its value has no gradient"),
+        (lambda outputs, targets: outputs.sum() * 1j, "it gave a complex number, expected a real one"),
+    ],
+)
+def test_a_loss_that_backward_cannot_start_from_is_named(loss: LossFunction, reason: str) -> None:
+    outputs = torch.zeros(2, 3, requires_grad=True)
+    with pytest.raises(ConfigError, match=rf"^task\.loss: .*{reason}"):
+        batch_loss(loss, outputs, torch.zeros(2).long())
 
 
 def test_unknown_metric_suggests_the_nearest() -> None:

@@ -46,8 +46,9 @@ def test_a_broken_file_is_one_line(tmp_path: Path, content: bytes, message: str)
 
 
 def test_texts_with_dots_are_no_keys_with_parts() -> None:
-    text = f"# {'.' * 200}\na = '{'../' * 100}'\nb = 1.5\n"
-    assert parse_toml(text) == {"a": "../" * 100, "b": 1.5}
+    dotted = "m." * 200
+    text = f'# {dotted}x\na = \'{"../" * 100}\'\nb = 1.5\nc = """\n{dotted}"""\nd = "\\"{dotted}" # \'x'
+    assert parse_toml(text) == {"a": "../" * 100, "b": 1.5, "c": dotted, "d": f'"{dotted}'}
 
 
 @pytest.mark.parametrize("path", ["nowhere.toml", "a\0b", "x" * 5000, "/dev/zero", "."])

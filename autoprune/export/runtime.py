@@ -116,6 +116,8 @@ def export(
         ):
             for module in small.modules():
                 module.training = False
+            with guarded(f"{path}: the model's forward pass failed on the example inputs", ExportError):
+                call(small, inputs)
             run = _write(small, repeat_batch(inputs, 2), partial, path, format)
             difference = _compare(small, run, inputs, path, tolerance)
     except OSError as error:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sqlalchemy.engine import make_url
 
-from autoprune.errors import ConfigError, StudyError, reason_of, shown_url, suggest
+from autoprune.errors import ConfigError, StudyError, reason_of, shortened, shown_url, suggest
 from autoprune.files import require_regular
 from autoprune.settings import RunConfig
 from autoprune.study.storage import file_of, is_in_memory, require_url
@@ -63,17 +63,17 @@ def settle(config: RunConfig, *, named: bool = True) -> RunConfig:
         checkpoint = f"{RUNS}/{label}.safetensors"
     return dataclasses.replace(
         config,
-        model=dataclasses.replace(model, checkpoint=_absolute(checkpoint)),
-        data=dataclasses.replace(data, folder=_absolute(data.folder)),
+        model=dataclasses.replace(model, checkpoint=_place("model.checkpoint", checkpoint)),
+        data=dataclasses.replace(data, folder=_place("data.folder", data.folder)),
         search=dataclasses.replace(
             search,
             study=study,
-            space=_absolute(search.space),
+            space=_place("search.space", search.space),
             storage=absolute_storage(search.storage or f"{RUNS}/{study}.db"),
         ),
-        latency=dataclasses.replace(config.latency, table=_absolute(config.latency.table)),
+        latency=dataclasses.replace(config.latency, table=_place("latency.table", config.latency.table)),
         output=dataclasses.replace(
-            config.output, folder=_absolute(config.output.folder or f"{RUNS}/{study}")
+            config.output, folder=_place("output.folder", config.output.folder or f"{RUNS}/{study}")
         ),
     )
 
@@ -269,6 +269,23 @@ def _require_one(section: str, **choices: str | None) -> None:
 def plain(text: str) -> str:
     """Keep what every file system takes in a name."""
     return re.sub(r"[^\w.=-]+", "-", text.replace("%", "")).strip("-.")
+
+
+def _place(key: str, path: str | None) -> str | None:
+    """Return the absolute path of a setting.
+
+    Raises:
+        ConfigError: no file system takes such a path.
+    """
+    absolute = _absolute(path)
+    try:
+        if absolute is not None:
+            os.stat(absolute)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass  # whoever needs the file says so
+    except (OSError, ValueError) as error:
+        raise ConfigError(f'{key}: got "{shortened(str(path))}": {reason_of(error)}.') from None
+    return absolute
 
 
 def _absolute(path: str | None) -> str | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import math
 import re
 import shlex
 import sqlite3
@@ -25,7 +26,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool
 
-from autoprune.errors import HIDDEN, StudyError, reason_of, shown_url
+from autoprune.errors import HIDDEN, StudyError, reason_of, shortened, shown_url
 from autoprune.files import require_regular
 from autoprune.study.journal import Journal
 from autoprune.study.leases import TakenOverError
@@ -117,10 +118,35 @@ def _require_readable(url: str) -> None:
         )
     if re.search("://[^:/]*:[^@]*@[^/?]*@", url):
         raise StudyError(f'{shown_url(url)}: within a password, "@" is written as %40.')
-    if _parsed(url) is None and not url.startswith("journal:"):
+    parsed = _parsed(url)
+    if parsed is None and not url.startswith("journal:"):
         raise StudyError(
             f"{shown_url(url)}: not a URL of a storage, such as sqlite:///runs/study.db, "
             "journal:///runs/study.log or postgresql+psycopg://user:password@host:5432/database."
+        )
+    if parsed is not None and url.startswith("sqlite"):
+        _require_options(parsed, shown_url(url))
+
+
+def _require_options(url: URL, shown: str) -> None:
+    """Refuse options of an SQLite URL that would be read as part of the file's name, or not at all.
+
+    Raises:
+        StudyError: an option is unknown or has a value that cannot be used.
+    """
+    others = sorted(set(url.query) - {"timeout"})
+    if others and not (url.database or "").startswith("file:"):  # SQLite's own URIs have options of theirs
+        raise StudyError(
+            f'{shown}: got the option "{shortened(others[0])}" of a storage, expected none but "timeout".'
+        )
+    timeout = url.query.get("timeout", "0")
+    try:
+        valid = 0 <= float(str(timeout)) < math.inf
+    except ValueError:
+        valid = False
+    if not valid:
+        raise StudyError(
+            f'{shown}: got timeout "{shortened(str(timeout))}" of a storage, expected a number of seconds.'
         )
 
 
@@ -291,7 +317,7 @@ def require_url(storage: str) -> None:
     if match:
         scheme = storage.partition(":")[0]
         example = "journal:///runs/study.log" if scheme == "journal" else f"{scheme}://..."
-        raise StudyError(f"{scheme}:...: not a URL; write it as {example}, or give a path.")
+        raise StudyError(f"storage {scheme}:...: not a URL; write it as {example}, or give a path.")
 
 
 def _explain(url: str, error: BaseException) -> str:

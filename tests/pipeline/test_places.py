@@ -88,6 +88,14 @@ def test_a_missing_model_is_named() -> None:
         settle(load_config({"data": {"name": "digits"}}))
 
 
+@pytest.mark.parametrize(
+    "key", ["model.checkpoint", "data.folder", "search.space", "latency.table", "output.folder"]
+)
+def test_a_path_that_no_file_system_takes_is_named_by_its_key(key: str) -> None:
+    with pytest.raises(ConfigError, match=f'^{key}: got "ffff.*": File name too long'):
+        settle(load_config("digits", [f"{key}={300 * 'f'}"]))
+
+
 @pytest.mark.parametrize("key", ["model.name", "model.factory", "data.name", "data.loaders"])
 def test_an_empty_name_is_named(key: str) -> None:
     section, _, name = key.partition(".")

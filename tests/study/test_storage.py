@@ -13,7 +13,7 @@ import pytest
 from autoprune.errors import StudyError
 from autoprune.pipeline.places import absolute_storage, find_storage
 from autoprune.study import SearchStudy, create_study, open_study, study_state
-from autoprune.study.storage import storage_errors
+from autoprune.study.storage import is_vacant, storage_errors
 from tests.engines.toy import IDENTITY, new_study
 from tests.test_files import SPECIAL
 
@@ -185,6 +185,24 @@ def test_a_driver_that_is_not_installed_is_missed_before_a_file_is_made(tmp_path
     for make in (new_study, lambda url: open_study(url, "toy")):
         with pytest.raises(StudyError, match="no driver for this kind of storage is installed"):
             make(f"sqlite+nonsense:///{tmp_path}/folder/study.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("mode=nonsense&uri=true", 'got the option "mode" of a storage, expected none but "timeout"'),
+        ("timeout=soon", 'got timeout "soon" of a storage, expected a number of seconds'),
+        ("timeout=-1", 'got timeout "-1" of a storage'),
+        ("timeout=nan", 'got timeout "nan" of a storage'),
+    ],
+)
+def test_options_of_a_url_that_cannot_be_used_are_missed_before_a_file_is_made(
+    options: str, message: str, tmp_path: Path
+) -> None:
+    for use in (new_study, lambda url: open_study(url, "toy"), is_vacant):
+        with pytest.raises(StudyError, match=message):
+            use(f"sqlite:///{tmp_path}/study.db?{options}")
     assert list(tmp_path.iterdir()) == []
 
 
