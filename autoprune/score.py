@@ -1,12 +1,9 @@
-"""The score of a candidate: rebuild it at its widths, recalibrate BatchNorm, finetune a little, evaluate.
+"""The score of a candidate: rebuild it at its widths, repair it, recalibrate BatchNorm, finetune, evaluate.
 
-Before: the study proposes widths; `rebuild` cuts the model. After: the study records every rung's score, and
-its pruner decides whether the candidate climbs on.
-
-    rungs = (Rung("calibrate"), Rung("100 steps", steps=100))
-    score = FinetuneScore(prunable, importance, data, Task(), setting, rungs)
-    for rung in score({"layer1.0.conv1": 8}, seed=17):
-        print(rung.name, rung.score, rung.seconds)
+rungs = (Rung("calibrate"), Rung("100 steps", steps=100))
+score = FinetuneScore(prunable, importance, data, Task(), setting, rungs)
+for rung in score({"layer1.0.conv1": 8}, seed=17):
+    print(rung.name, rung.score, rung.seconds)
 """
 
 from __future__ import annotations
@@ -24,11 +21,12 @@ from autoprune.data.loaders import Batch, endless
 from autoprune.data.randomness import model_seed, seeded
 from autoprune.data.vision import VisionData
 from autoprune.errors import ConfigError
-from autoprune.graph import Prunable
+from autoprune.graph import Plan, Prunable
 from autoprune.memory import release_freed_memory
 from autoprune.precision import Setting
 from autoprune.rebuild import rebuild
-from autoprune.rungs import RungScore
+from autoprune.reconstruction import Moments, repair_closed
+from autoprune.rungs import REPAIR, RungScore, recalibrates
 from autoprune.task import Task
 from autoprune.train import Schedule, Trainer, evaluate, recalibrate
 
@@ -36,6 +34,8 @@ from autoprune.train import Schedule, Trainer, evaluate, recalibrate
 @dataclass(frozen=True)
 class Rung:
     """One rung of the ladder: a finetune of so many steps or epochs; with neither, no finetune.
+
+    One that is named "repair" repairs the candidate first.
 
     Raises:
         ConfigError: both steps and epochs, or a number out of its range.
@@ -87,11 +87,12 @@ class FinetuneScore:
         rungs: from cheap to dear.
         schedule: of the finetunes, but for their length and learning rate.
         calibration_batches: training batches that BatchNorm's statistics are measured on, before the first
-            finetune.
-        teacher: the dense model, where the finetunes shall follow it.
+            finetune; see `rungs.recalibrates`.
+        teacher: the dense model, if the finetunes follow it.
+        moments: of the model that candidates are cut from, for the rung "repair".
 
     Raises:
-        ConfigError: there are no rungs.
+        ConfigError: there are no rungs, or moments are missing.
     """
 
     def __init__(
@@ -106,9 +107,12 @@ class FinetuneScore:
         schedule: Schedule | None = None,
         calibration_batches: int = 20,
         teacher: nn.Module | None = None,
+        moments: Moments | None = None,
     ) -> None:
         if not rungs:
             raise ConfigError('score.rungs: empty; give at least one, e.g. ["calibrate", "100 steps"].')
+        if moments is None and any(rung.name == REPAIR for rung in rungs):
+            raise ConfigError(f'score.rungs: "{REPAIR}" needs moments of the dense model; give `moments`.')
         self._prunable = prunable
         self._importance = importance
         self._data = data
@@ -119,6 +123,7 @@ class FinetuneScore:
         self._calibration_batches = calibration_batches
         # A copy, because placing it changes device and layout, and the dense model is never changed.
         self._teacher = setting.place(copy.deepcopy(teacher)).eval() if teacher is not None else None
+        self._moments = moments
 
     def __call__(self, widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
         """Yield the score of each rung; work goes on only when the next is asked for.
@@ -130,15 +135,26 @@ class FinetuneScore:
         # Before the new model, not after it: a generator that is collected early would swallow a Ctrl-C here.
         release_freed_memory()
         started = time.perf_counter()
-        model = rebuild(self._prunable, plan_from_importance(self._prunable, widths, self._importance))
-        calibrate(model, self._data, self._calibration_batches, self._setting, seed=seed)
+        plan = plan_from_importance(self._prunable, widths, self._importance)
+        model: nn.Module | None = None
         batches = endless(self._data.train, seed)
+        names = [rung.name for rung in self._rungs]
         for index, rung in enumerate(self._rungs):
+            if model is None or rung.name == REPAIR:
+                model = self._cut(plan, rung)
+            if recalibrates(names, index):
+                calibrate(model, self._data, self._calibration_batches, self._setting, seed=seed)
             with seeded(model_seed(seed, index)):
                 self._finetune(model, rung, batches)
                 score = evaluate(model, self._data.val, self._task, self._setting)
             yield RungScore(index, rung.name, score, time.perf_counter() - started)
             started = time.perf_counter()
+
+    def _cut(self, plan: Plan, rung: Rung) -> nn.Module:
+        model = rebuild(self._prunable, plan)
+        if rung.name != REPAIR or self._moments is None:
+            return model
+        return repair_closed(self._prunable, plan, model, self._moments).model
 
     def _finetune(self, model: nn.Module, rung: Rung, batches: Iterator[Batch]) -> None:
         schedule = rung.schedule(self._schedule)

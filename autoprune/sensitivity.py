@@ -1,11 +1,8 @@
 """What cuts do to a model before any finetune: its score afterwards, and how far its outputs move.
 
-Before: importances and widths of cuts; after: `pipeline` turns scores into a warm start, divergences into the
-probabilities of a sampler.
-
-    cutter = Cutter(prunable, importance, setting, calibration=first_batches(data.train, 2, seed=0))
-    cut_scores(cutter, [{"layer1.0.conv1": 8}], data.val, task)           # [0.87]
-    divergences(cutter, [{"layer1.0.conv1": 8}], calibration)             # [0.21] nats
+cutter = Cutter(prunable, importance, setting, calibration=first_batches(data.train, 2, seed=0))
+cut_scores(cutter, [{"layer1.0.conv1": 8}], data.val, task)           # [0.87]
+divergences(cutter, [{"layer1.0.conv1": 8}], calibration)             # [0.21] nats
 """
 
 from __future__ import annotations
@@ -25,6 +22,7 @@ from autoprune.graph import Prunable
 from autoprune.memory import release_freed_memory
 from autoprune.precision import Setting
 from autoprune.rebuild import rebuild
+from autoprune.reconstruction import Moments, repair_closed
 from autoprune.task import Task, main_output
 from autoprune.train import evaluate, recalibrate
 from autoprune.usercode import forward
@@ -42,17 +40,22 @@ class Cutter:
         importance: per group, an importance per channel; the least important channels are cut.
         setting: how forward passes run.
         calibration: training batches that BatchNorm's statistics are measured on, all of them for each model.
+        moments: of the dense model, if cut models are repaired; None if they are not.
     """
 
     prunable: Prunable
     importance: Importance
     setting: Setting
     calibration: Loader
+    moments: Moments | None = None
 
     def model(self, cut: Cut) -> nn.Module:
         """Rebuild the model at the cut's widths and recalibrate it, in eval mode; no cut is treated alike."""
         release_freed_memory()
-        model = rebuild(self.prunable, plan_from_importance(self.prunable, cut, self.importance))
+        plan = plan_from_importance(self.prunable, cut, self.importance)
+        model = rebuild(self.prunable, plan)
+        if self.moments is not None:
+            model = repair_closed(self.prunable, plan, model, self.moments).model
         recalibrate(model, self.calibration, len(self.calibration), self.setting)
         return self.setting.place(model).eval()
 

@@ -66,6 +66,9 @@ Names = tuple[Text, ...]
 WARM_STARTS = ("uniform", "taylor-knapsack", "sensitivity", "taylor", "l1", "bn", "l2")
 """The heuristics that a search tries first, unless it is told otherwise; the most promising ones lead."""
 
+RUNGS = ("calibrate", "25 steps", "75 steps")
+"""The rungs of a search whose config names none."""
+
 
 @dataclass(frozen=True)
 class ModelSettings:
@@ -290,18 +293,25 @@ class EvolutionSettings:
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """How a candidate climbs: BatchNorm recalibration, then finetunes such as "50 steps" or "1 epoch".
+    """How a candidate climbs: "calibrate" (of BatchNorm) or "repair", then finetunes: "50 steps", "1 epoch".
 
     Finetunes add up: each goes on from the one before, so ["calibrate", "25 steps", "75 steps"] has trained
     for 100 steps at the top. That is not one finetune of 100: each rung has an optimiser of its own, and a
     cosine of its own from `learning_rate` down to 0, so that every score is that of a finetune at its end.
 
-    "calibrate" can only be the first. So can "supernet", which stands in its place: candidates are then cut
-    from weights that [supernet] trains once, before the first trial.
+    "repair" refits the layers of a candidate by least squares, so that their outputs come as near to the
+    dense model's as the channels that are left allow, and recalibrates BatchNorm. The finetunes go on from
+    there. It needs no labels: what it reads of the dense model is measured once, before the first trial, on
+    `moment_images` images of the training part (the criteria "obs" and "lasso" read the same). With
+    ["repair", "calibrate"] the first of the two scores what the refit alone gives; the second recalibrates.
+
+    Rungs that train nothing come first. "supernet" stands in place of "calibrate": candidates are then cut
+    from weights that [supernet] trains once, before the first trial. "repair" may follow it.
     """
 
-    rungs: Annotated[Names, Field(min_length=1)] = ("calibrate", "25 steps", "75 steps")
+    rungs: Annotated[Names, Field(min_length=1)] = RUNGS
     calibration_batches: Positive = 20
+    moment_images: Positive = 512
     learning_rate: PositiveFloat = 0.02
     teacher: Literal["dense", "none"] = "none"
 

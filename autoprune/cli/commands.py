@@ -269,7 +269,8 @@ def export(
     target: Annotated[
         str,
         typer.Argument(
-            metavar="STUDY|FOLDER", help="A study, finetuned or scored by a supernet, or a saved model."
+            metavar="STUDY|FOLDER",
+            help="A study that is finetuned, or scored without training, or a saved model.",
         ),
     ],
     format_name: Annotated[str, typer.Option("--format", help="onnx, pt2 or safetensors.")] = "onnx",

@@ -32,9 +32,11 @@ from autoprune.criteria.weights import bn, fpgm, l1, l2, random
 from autoprune.errors import PlanError, unknown
 from autoprune.graph.groups import ChannelGroup
 from autoprune.graph.plan import Plan
+from autoprune.reconstruction import Moments
 from autoprune.usercode import entry
 
 __all__ = [
+    "BY_MOMENTS",
     "CRITERIA",
     "Criterion",
     "CriterionInput",
@@ -57,6 +59,9 @@ CRITERIA: dict[str, Criterion] = {
 }
 """Name -> criterion."""
 
+BY_MOMENTS = ("lasso", "obs")
+"""Criteria that read the moments of the layers' inputs."""
+
 
 def importance(
     prunable: TracedModel,
@@ -64,6 +69,7 @@ def importance(
     data: Iterable[Any] | None = None,
     loss: LossFunction | None = None,
     seed: int = 0,
+    moments: Callable[[], Moments] | None = None,
 ) -> Importance:
     """Rank the channels of every group that is not frozen; the dense model is left as it is.
 
@@ -73,6 +79,8 @@ def importance(
         data: batches (inputs, targets), for criteria that need them ("taylor").
         loss: (outputs in eval mode, targets) -> scalar, for the same; cross-entropy by default.
         seed: of every draw.
+        moments: returns the moments of the layers' inputs, for criteria that read them ("obs", "lasso");
+            without it they measure `data`.
 
     Returns:
         {group name: float64 [width]}; the higher, the rather kept.
@@ -91,7 +99,7 @@ def importance(
     if seed < 0:
         raise PlanError(f"seed: got {seed}, expected 0 or more.")
     with undisturbed(prunable.model, seed), torch.no_grad():
-        result: object = criterion(CriterionInput(prunable.model, groups, data, loss, seed))
+        result: object = criterion(CriterionInput(prunable.model, groups, data, loss, seed, moments))
         if not isinstance(result, Mapping):
             raise PlanError(
                 f'criterion "{name}": it gave a {type(result).__name__}, expected {{group name: importance}}.'

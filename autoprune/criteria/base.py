@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from autoprune.graph.groups import ChannelGroup, Member
 from autoprune.graph.orientation import output_axis
+from autoprune.reconstruction import Moments
 
 Importance: TypeAlias = dict[str, NDArray[np.float64]]
 """{group name: float64 [width]}; the higher, the rather kept."""
@@ -55,6 +56,8 @@ class CriterionInput:
         data: batches (inputs, targets), or None.
         loss: the loss to lower, or None.
         seed: of every draw; torch, numpy and random are seeded with it.
+        moments: returns the moments of the layers' inputs, measured already or at the first call; None if a
+            criterion that needs them measures `data`.
     """
 
     model: nn.Module
@@ -62,6 +65,7 @@ class CriterionInput:
     data: Iterable[Any] | None
     loss: LossFunction | None
     seed: int
+    moments: Callable[[], Moments] | None = None
 
 
 Criterion: TypeAlias = Callable[[CriterionInput], Importance]

@@ -92,6 +92,8 @@ def _path_order(readers: list[Reader], width: int) -> NDArray[np.float64]:
 
 
 def _moments(given: CriterionInput, name: str) -> Moments:
+    if given.moments is not None:
+        return given.moments()
     if given.data is None:
         raise PlanError(f'criterion "{name}": needs images; give make_plan(..., data=loader).')
     return measure_model(given.model, given.data, seed=given.seed)

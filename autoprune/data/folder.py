@@ -7,6 +7,7 @@ Before: a folder named in a config. After: `data.load` hands the loaders out.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,8 @@ def load_folder(options: LoadOptions) -> VisionData:
             digest.update(f"{relative} {Path(path).stat().st_size} {label}\n".encode())
     loaders = {part: _loader(dataset, options, train=part == "train") for part, dataset in datasets.items()}
     size = options.image_size or DEFAULT_IMAGE_SIZE
+    plain = copy.copy(datasets["train"])  # the list of files is long: both share it
+    plain.transform = _transform(options, train=False)
     return VisionData(
         name="folder",
         train=loaders["train"],
@@ -66,6 +69,7 @@ def load_folder(options: LoadOptions) -> VisionData:
         input_shape=(3, size, size),
         fingerprint=digest.hexdigest(),
         augmentation=f"{'crops and flips' if options.augment else 'nothing'} at {size} pixels",
+        plain=_loader(plain, options, train=True),
     )
 
 

@@ -10,6 +10,7 @@ arguments, so that a resumed training sees the batches that an uninterrupted one
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Iterable, Iterator
@@ -102,6 +103,12 @@ class DeviceLoader:
     def samples(self) -> int:
         """Number of samples in the part."""
         return len(self._labels)
+
+    def without_changes(self) -> DeviceLoader:
+        """Return a loader of the same images, in the same memory and order, that changes none at random."""
+        plain = copy.copy(self)
+        plain._augment = Augment()
+        return plain
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""

@@ -67,15 +67,17 @@ def load_arrays(name: str, arrays: Arrays, options: LoadOptions) -> VisionData:
         )
 
     channels, height, width = arrays.train.images.shape[1:]
+    train = loader(arrays.train, kept, train=True)
     return VisionData(
         name=name,
-        train=loader(arrays.train, kept, train=True),
+        train=train,
         val=validation or loader(arrays.train, held_out, train=False),
         test=loader(arrays.test, slice(None), train=False),
         classes=arrays.classes,
         input_shape=(channels, height, width),
         fingerprint=digest.hexdigest(),
         augmentation=str(augment),
+        plain=train.without_changes(),
     )
 
 

@@ -20,7 +20,8 @@ class VisionData:
     `input_shape` is (C, H, W); `fingerprint` is the sha256 of the content, hexadecimal: of every sample where
     the set is in memory, of names and sizes for a folder; for the user's loaders, of the classes, how many
     training samples there are, and every validation sample. `augmentation` tells what changes training
-    images, which the fingerprint does not.
+    images, which the fingerprint does not. `plain` is the training part without these changes; None if only
+    its own loader could leave them out.
     """
 
     name: str
@@ -31,6 +32,12 @@ class VisionData:
     input_shape: tuple[int, int, int]
     fingerprint: str
     augmentation: str = "their loader"
+    plain: Loader | None = None
+
+    @property
+    def unchanged_train(self) -> Loader:
+        """The training part without random changes, or as its own loader gives it."""
+        return self.plain or self.train
 
 
 @dataclass(frozen=True)

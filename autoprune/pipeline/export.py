@@ -32,7 +32,7 @@ from autoprune.pipeline.nextstep import note_export
 from autoprune.pipeline.places import find_storage, kept_files, require_free
 from autoprune.pipeline.stored import stored_config
 from autoprune.pipeline.trust import UNTRUSTED, Consent, require_place, trusted, trusted_architecture
-from autoprune.rungs import is_supernet_alone
+from autoprune.rungs import scores_the_export
 from autoprune.study import SearchStudy, open_study
 from autoprune.study.storage import study_command
 from autoprune.train import weights_hash
@@ -52,8 +52,9 @@ def export(
 ) -> ExportReport:
     """Write the finetuned model of a study, or one that was saved, and compare it with what was saved.
 
-    A study that scores by a supernet needs no finetune: where there was none, its best candidate, as of now,
-    is cut from the supernet, recalibrated and saved first, as `finetune` does with finetune.epochs = 0.
+    A study whose rungs are "supernet" or "repair" and train nothing needs no finetune. If there was none, its
+    best candidate so far is made as it was scored and saved first, as `finetune` does with
+    finetune.epochs = 0.
 
     Args:
         target: a study's name, or a folder that `save_pruned` wrote.
@@ -198,7 +199,7 @@ def _saved_folder(study: SearchStudy, consent: Consent, *, is_written: bool) -> 
     """Return the folder of a study's saved model, which must be this user's if it is written."""
     config = stored_config(study)
     folder = saved_folder(study, config)
-    if is_supernet_alone(config.score.rungs) and (not folder.is_dir() or is_untrained(study, folder)):
+    if scores_the_export(config.score.rungs) and (not folder.is_dir() or is_untrained(study, folder)):
         return finetune(study.name, study.url, overrides=["finetune.epochs=0"], consent=consent).folder
     if not folder.is_dir():
         raise ExportError(f"{study.name}: {_nothing_yet(study, folder.parent)}")

@@ -1,7 +1,7 @@
 """Retrains the best plan of a study, or one that was picked, reads the test part once, and saves the model.
 
-Before: `search`; after: `export`. A killed finetune goes on from its last epoch; a finished one stays. Where
-the trials were cut from a supernet, so is the winner, which may need no finetune: finetune.epochs = 0.
+A killed finetune goes on from its last epoch; a finished one stays. If the trials were cut from a supernet or
+repaired, so is the winner, which may need no finetune: finetune.epochs = 0.
 
     result = finetune("digits", "sqlite:///runs/digits.db")
     result.folder, result.test_score
@@ -30,6 +30,7 @@ from autoprune.pipeline.events import Stage, Watcher, silent
 from autoprune.pipeline.finetuned import BEST, FinetuneResult, find_result, record_result, trial_folder
 from autoprune.pipeline.identity import identify
 from autoprune.pipeline.latency import stored_tables
+from autoprune.pipeline.moments import StudyMoments, prepare_moments
 from autoprune.pipeline.places import check_writable, kept_files, require_free
 from autoprune.pipeline.problem import pose
 from autoprune.pipeline.scoring import with_weights
@@ -54,8 +55,10 @@ from autoprune.pipeline.trust import (
 )
 from autoprune.precision import Setting
 from autoprune.rebuild import rebuild
+from autoprune.reconstruction import repair_closed
+from autoprune.rungs import asks_for_repair
 from autoprune.score import calibrate
-from autoprune.settings import FinetuneSettings, RunConfig
+from autoprune.settings import RunConfig
 from autoprune.study import SearchStudy, TrialRecord, open_study
 from autoprune.train import evaluate, fit
 from autoprune.usercode import entry
@@ -74,8 +77,8 @@ def finetune(
 ) -> FinetuneResult:
     """Retrain the best plan of a study, evaluate it once on the test part and save it.
 
-    With finetune.epochs = 0 nothing is trained: what is saved is the candidate as the foot of the ladder
-    scored it, recalibrated under the trial's seed.
+    With finetune.epochs = 0 nothing is trained: the candidate is saved as the last rung before a training
+    scored it, repaired if a rung repairs, and recalibrated under the trial's seed.
 
     Args:
         study: its name.
@@ -124,8 +127,8 @@ def _finetune(
         return known
     setting = stored_setting(opened)
     dense = dense or load_dense(on_device_of(setting, config))
-    cut = _cut(opened, record, config, dense)
-    watch(Stage(_intention(record, cut, config.finetune)))
+    cut = _cut(opened, record, config, dense, watch)
+    watch(Stage(_intention(record, cut, config)))
     state = folder / f"finetune-trial-{record.number}.training"
     with threads_of(config.search.engine, setting):
         result = FinetuneResult(
@@ -166,17 +169,22 @@ class _Cut:
     dense_cost: Cost
 
 
-def _cut(study: SearchStudy, record: TrialRecord, config: RunConfig, dense: Dense) -> _Cut:
-    """Cut a trial's plan from the dense model, or from the supernet that the trials were cut from.
+def _cut(study: SearchStudy, record: TrialRecord, config: RunConfig, dense: Dense, watch: Watcher) -> _Cut:
+    """Cut a trial's plan from the weights that the trials were cut from, and repair it if they were.
 
     Raises:
         StudyError: model or data are not those of the study.
+        CheckpointError: the supernet or the moments of the study are gone.
     """
     problem = pose(dense, config, stored_tables(study, config))
     study.require(identify(dense, problem, config))
     plan = plan_from_importance(problem.prunable, record.widths, stored_ranking(study, problem.prunable))
-    weights = known_supernet(study, config)
-    small = rebuild(problem.prunable if weights is None else with_weights(problem.prunable, weights), plan)
+    cut_from = with_weights(problem.prunable, known_supernet(study, config))
+    small = rebuild(cut_from, plan)
+    moments = StudyMoments(cut_from, dense.data, config, stored_setting(study), watch)
+    prepared = prepare_moments(study, moments)
+    if prepared is not None:
+        small = repair_closed(cut_from, plan, small, prepared[1]).model
     widths = np.array([[record.widths[name] for name in problem.space.groups]], dtype=np.int64)
     return _Cut(small, plan, problem.cost(widths).one(), problem.dense_cost)
 
@@ -200,11 +208,14 @@ def _complete(study: SearchStudy, number: int) -> TrialRecord:
     return records[number]
 
 
-def _intention(record: TrialRecord, cut: _Cut, settings: FinetuneSettings) -> str:
+def _intention(record: TrialRecord, cut: _Cut, config: RunConfig) -> str:
     share = int(cut.cost.macs) / int(cut.dense_cost.macs)
-    intended = f"finetuning for {settings.epochs} epochs, teacher {settings.teacher}"
+    settings, repaired = config.finetune, asks_for_repair(config.score.rungs)
     if settings.epochs == 0:
-        intended = "no finetune, BatchNorm is recalibrated"
+        intended = f"no finetune, {'repaired and ' if repaired else ''}BatchNorm is recalibrated"
+    else:
+        start = " from repaired weights" if repaired else ""
+        intended = f"finetuning for {settings.epochs} epochs{start}, teacher {settings.teacher}"
     return f"trial {record.number} ({share:.1%} of the MACs): {intended}"
 
 

@@ -1,8 +1,6 @@
 """Settings that are filled in for nothing: one row of IDLE a reason why nothing reads them.
 
-Before: a config whose names are checked; after: the user is told, and the search goes on all the same.
-
-    tell_idle(config, watch)     # search.workers is set, but the engine "serial" runs one at a time: ...
+tell_idle(config, watch)     # search.workers is set, but the engine "serial" runs one at a time: ...
 """
 
 from __future__ import annotations
@@ -11,11 +9,13 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
+from autoprune.criteria import BY_MOMENTS
 from autoprune.pipeline.events import Stage, Watcher
 from autoprune.pipeline.history import is_separate
+from autoprune.pipeline.moments import reads_moments
 from autoprune.pipeline.problem import MEASURED, asks_for_latency, measures_divisor
 from autoprune.pipeline.scoring import parse_rungs
-from autoprune.rungs import asks_for_supernet
+from autoprune.rungs import REPAIR, asks_for_supernet
 from autoprune.settings import RunConfig
 
 
@@ -92,6 +92,11 @@ IDLE = (
         ("supernet",),
         lambda config: not asks_for_supernet(config.score.rungs),
         'no supernet is trained: score.rungs does not begin with "supernet"',
+    ),
+    Idle(
+        ("score.moment_images",),
+        lambda config: not reads_moments(config),
+        f'neither score.rungs names "{REPAIR}" nor is search.criterion one of {", ".join(BY_MOMENTS)}',
     ),
     Idle(
         ("search.workers", "search.cpus_per_trial"),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,21 +21,36 @@ from autoprune.criteria import Importance, importance
 from autoprune.graph.capture import unchanged
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.problem import Problem
+from autoprune.reconstruction import Moments
 from autoprune.task import main_output
 
 _MOST_BYTES = 2**24
 """Size of the longest order that is read. A short compressed text may stand for a very long one."""
 
 
-def rank_channels(dense: Dense, problem: Problem, criterion: str, seed: int) -> Importance:
-    """Measure the importance of all channels; a criterion draws as many training batches as it needs."""
+def rank_channels(
+    dense: Dense,
+    problem: Problem,
+    criterion: str,
+    seed: int,
+    moments: Callable[[], Moments] | None = None,
+) -> Importance:
+    """Measure the importance of all channels.
+
+    Args:
+        dense: model and data; a criterion draws as many training batches as it needs.
+        problem: the traced model.
+        criterion: its name.
+        seed: of all draws.
+        moments: returns the dense model's moments, for criteria that read them.
+    """
 
     def loss(outputs: Any, targets: Tensor) -> Tensor:
         return dense.task.loss(main_output(outputs), targets)
 
     batches = ((inputs.cpu(), targets.cpu()) for inputs, targets in dense.data.train.batches(seed, 0))
     with unchanged(problem.prunable.model):  # a forward pass may leave tensors with a history there
-        return importance(problem.prunable, criterion, batches, loss, seed)
+        return importance(problem.prunable, criterion, batches, loss, seed, moments)
 
 
 def encode_ranking(measured: Importance) -> dict[str, str]:

@@ -1,9 +1,7 @@
 """From a config to the function that scores widths, here or in another process.
 
-Before: the dense model, its setting and its ranking; after: `engines` call the score, whatever it does.
-
-    make_scorer = ScorerFactory(config, setting, ranking)     # picklable; calling it loads model and data
-    for rung in make_scorer()({"layer1.0.conv1": 8}, seed=0): ...
+make_scorer = ScorerFactory(config, setting, ranking)     # picklable; calling it loads model and data
+for rung in make_scorer()({"layer1.0.conv1": 8}, seed=0): ...
 """
 
 from __future__ import annotations
@@ -20,9 +18,12 @@ from autoprune.graph import Prunable
 from autoprune.machine import fit_to_machine
 from autoprune.pipeline.dense import Dense, load_dense
 from autoprune.pipeline.identity import identify_dense
+from autoprune.pipeline.keptfile import FileNote
+from autoprune.pipeline.moments import StudyMoments
 from autoprune.pipeline.ranking import decode_ranking
 from autoprune.precision import Setting
-from autoprune.rungs import CALIBRATE, SUPERNET
+from autoprune.reconstruction import Moments, load_moments
+from autoprune.rungs import FOLLOWS
 from autoprune.score import FinetuneScore, Rung
 from autoprune.settings import MOST, RunConfig, ScoreSettings
 from autoprune.supernet import with_model
@@ -35,30 +36,32 @@ _FINETUNE = re.compile(r"([0-9]{1,7}) +(step|epoch)s?")
 
 
 def parse_rungs(settings: ScoreSettings) -> tuple[Rung, ...]:
-    """Read rungs such as "calibrate", "supernet", "50 steps", "1 epoch", from cheap to dear.
+    """Read rungs such as "calibrate", "repair", "supernet", "50 steps", "1 epoch", from cheap to dear.
 
     Each finetune goes on from the one before, with an optimiser and a schedule of its own, so any that
-    follows makes the whole training longer; to recalibrate alone makes sense only at the foot.
+    follows makes the whole training longer. Rungs that train nothing make sense only at the foot.
 
     Raises:
-        ConfigError: a rung is none of these, or "calibrate" or "supernet" is not the first.
+        ConfigError: a rung is none of these, or one that trains nothing follows another than `FOLLOWS` says.
     """
     rungs: list[Rung] = []
     for text in settings.rungs:
         name = text.strip()
-        if name in (CALIBRATE, SUPERNET):
-            if rungs:
+        if name in FOLLOWS:
+            if rungs and rungs[-1].name not in FOLLOWS[name]:
+                behind = "".join(f', or follow "{each}"' for each in FOLLOWS[name])
                 raise ConfigError(
                     f'score.rungs: got "{name}" after "{rungs[-1].name}"; rungs climb from cheap to '
-                    f'dear, so "{name}" can only be the first.'
+                    f'dear, so "{name}" can only be the first{behind}.'
                 )
             rungs.append(Rung(name))
             continue
         found = _FINETUNE.fullmatch(name)
         if found is None or int(found[1]) > MOST:
+            known = ", ".join(f'"{each}"' for each in FOLLOWS)
             raise ConfigError(
-                f'score.rungs: got "{text}", expected "{CALIBRATE}", "{SUPERNET}", or a finetune of at most '
-                f'{MOST:,} steps or epochs, such as "50 steps".{suggest(name, (CALIBRATE, SUPERNET))}'
+                f'score.rungs: got "{text}", expected {known}, or a finetune of at most '
+                f'{MOST:,} steps or epochs, such as "50 steps".{suggest(name, FOLLOWS)}'
             )
         length, in_steps = int(found[1]), found[2] == "step"
         rungs.append(
@@ -72,12 +75,16 @@ def parse_rungs(settings: ScoreSettings) -> tuple[Rung, ...]:
     return tuple(rungs)
 
 
-def with_weights(prunable: Prunable, weights: Path) -> Prunable:
-    """Return the prunable over the weights in a file, those of a supernet; the traced model stays.
+def with_weights(prunable: Prunable, weights: Path | None) -> Prunable:
+    """Return the prunable over the weights in a file, those of a supernet, if there is one.
+
+    The traced model stays as it is.
 
     Raises:
         CheckpointError: the file cannot be read, or is of another architecture.
     """
+    if weights is None:
+        return prunable
     model = copy.deepcopy(prunable.model)
     load_checkpoint(model, weights)
     return with_model(prunable, model)
@@ -90,10 +97,21 @@ def make_score(
     setting: Setting,
     ranking: Mapping[str, str],
     supernet: Path | None = None,
+    moments: Moments | None = None,
 ) -> FinetuneScore:
-    """Build the score of a search from parts that are loaded already; `supernet` is a file of weights."""
+    """Build the score of a search from parts that are loaded already.
+
+    Args:
+        dense: model and data.
+        prunable: the traced model.
+        config: of the search.
+        setting: how forward and backward passes run.
+        ranking: the order of each group's channels.
+        supernet: a file of weights that candidates are cut from, if not the dense model's.
+        moments: of the model with these weights, for the rung "repair".
+    """
     return FinetuneScore(
-        prunable if supernet is None else with_weights(prunable, supernet),
+        with_weights(prunable, supernet),
         decode_ranking(ranking),
         dense.data,
         dense.task,
@@ -102,6 +120,7 @@ def make_score(
         schedule=Schedule(steps=1, warmup=0.0),
         calibration_batches=config.score.calibration_batches,
         teacher=dense.model if config.score.teacher == "dense" else None,
+        moments=moments,
     )
 
 
@@ -125,6 +144,7 @@ class ScorerFactory:
         ranking: the order of each group's channels.
         dense: model and data, where no names stand for them.
         supernet: the file of weights that candidates are cut from, if not the dense model's.
+        moments: the note on the file of moments, for the rung "repair".
         parts: what `identify_parts` gave in the search: on another host a path may lead to other files.
         imports: the folders from which the functions that the config names are imported.
     """
@@ -134,6 +154,7 @@ class ScorerFactory:
     ranking: Mapping[str, str]
     dense: Dense | None = None
     supernet: Path | None = None
+    moments: FileNote | None = None
     parts: Mapping[str, str] = field(default_factory=dict)
     imports: Imports = field(default_factory=current_imports)
 
@@ -142,6 +163,7 @@ class ScorerFactory:
 
         Raises:
             StudyError: a part is not the search's.
+            CheckpointError: this machine has not the search's moments, and measures others.
         """
         with importing(self.imports):
             dense = self.dense or load_dense(self.config)
@@ -154,4 +176,9 @@ class ScorerFactory:
                 "differs; put the same files there."
             )
         setting = fit_to_machine(self.setting)  # which another machine than this may have chosen
-        return make_score(dense, prunable, self.config, setting, self.ranking, self.supernet)
+        moments = None
+        if self.moments is not None:
+            given = with_weights(prunable, self.supernet)
+            here = StudyMoments(given, dense.data, self.config, setting)
+            moments = load_moments(here.find(self.moments, str(self.config.search.study)))
+        return make_score(dense, prunable, self.config, setting, self.ranking, self.supernet, moments)

@@ -1,9 +1,7 @@
 """The search: everything is checked, then the study is made, then an engine runs its trials; and its resume.
 
-Before: a config; after: `finetune` retrains the best trial.
-
-    result = search(load_config("digits"), watch=print)
-    result = resume(result.study, result.storage)          # after a kill: goes on where it was
+result = search(load_config("digits"), watch=print)
+result = resume(result.study, result.storage)          # after a kill: goes on where it was
 """
 
 from __future__ import annotations
@@ -48,6 +46,7 @@ from autoprune.pipeline.history import require_unseen_validation
 from autoprune.pipeline.identity import identify
 from autoprune.pipeline.idle import tell_idle
 from autoprune.pipeline.latency import LatencyTables, settle_divisor, stored_tables
+from autoprune.pipeline.moments import StudyMoments, prepare_moments
 from autoprune.pipeline.nextstep import next_step
 from autoprune.pipeline.objectives import objective_costs
 from autoprune.pipeline.places import settle, without_password
@@ -61,7 +60,13 @@ from autoprune.pipeline.problem import (
 )
 from autoprune.pipeline.progress import report_problem, trial_reporter
 from autoprune.pipeline.ranking import encode_ranking, rank_channels
-from autoprune.pipeline.scoring import ScorerFactory, identify_parts, make_score, parse_rungs
+from autoprune.pipeline.scoring import (
+    ScorerFactory,
+    identify_parts,
+    make_score,
+    parse_rungs,
+    with_weights,
+)
 from autoprune.pipeline.statistics import Ground, measure_statistics
 from autoprune.pipeline.stored import (
     change_config,
@@ -75,7 +80,6 @@ from autoprune.pipeline.supernet import prepare_supernet
 from autoprune.pipeline.train import clear_finished, measure_setting, train_dense
 from autoprune.pipeline.trust import UNTRUSTED, Consent, keep_consent, require_places, trusted, vouch
 from autoprune.pipeline.warm_starts import choose_warm_starts, enqueue_missing
-from autoprune.precision import Setting
 from autoprune.report import StudySummary, summarise
 from autoprune.settings import RunConfig
 from autoprune.study import SCORE, SearchStudy, TrialRecord, create_study, open_study
@@ -143,11 +147,12 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
         raise ConfigError(f"task.metric: {config.task.metric} is {dense_score} for the dense model.")
     source = f" ({config.model.checkpoint})" if config.model.checkpoint else ""
     watch(Stage(f"dense model{source}: {config.task.metric} {dense_score:.4f} on the validation part"))
-    ranked = rank_channels(dense, problem, config.search.criterion, config.search.seed)
+    moments = StudyMoments(problem.prunable, dense.data, config, setting, watch)
+    ranked = rank_channels(dense, problem, config.search.criterion, config.search.seed, moments)
     pace = Pace(choice.step_ms / 1000, image_s)
     plans = None if problem.space.plans is None else len(problem.space.plans)
     watch(Stage(pace.announcement(config, dense.data, plans)))
-    ground = Ground(dense, problem, config, setting, ranked, watch, pace)
+    ground = Ground(dense, problem, config, setting, ranked, watch, pace, moments)
     chosen = {
         "setting": setting.facts,
         "ranking": encode_ranking(ranked),
@@ -170,7 +175,7 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
             objectives=(SCORE, *objective_costs(config.search)),
         )
     vouch(study, config)
-    return _run(study, config, dense, problem, watch)
+    return _run(study, config, dense, problem, watch, moments=moments)
 
 
 @entry()
@@ -300,8 +305,10 @@ def _run(
     problem: Problem,
     watch: Watcher,
     *,
+    moments: StudyMoments | None = None,
     take_over: bool = False,
 ) -> SearchResult:
+    """Run the trials that a study lacks, with the dense model's moments if they are measured already."""
     search, setting = config.search, stored_setting(study)
     runner = TrialRunner(
         study,
@@ -326,11 +333,11 @@ def _run(
     )
     enqueue_missing(study, problem.space)
     with _quiet_optuna(), threads_of(search.engine, setting):
-        supernet = prepare_supernet(study, config, dense, problem, watch)
+        make_scorer = _scorer_maker(study, config, dense, problem, moments, watch)
         run_search(
             search.engine,
             runner,
-            _scorer_maker(study, config, setting, dense, problem, supernet),
+            make_scorer,
             workers=workers_of(search),
             other_hosts_are_gone=take_over,
         )
@@ -348,20 +355,29 @@ def _run(
 def _scorer_maker(
     study: SearchStudy,
     config: RunConfig,
-    setting: Setting,
     dense: Dense,
     problem: Problem,
-    supernet: Path | None,
+    moments: StudyMoments | None,
+    watch: Watcher,
 ) -> MakeScorer:
-    """Return what makes the score where the engine needs it: of the parts at hand, or of names alone."""
+    """Return what makes the score where the engine needs it: of the parts at hand, or of names alone.
+
+    What trials are cut from and repaired by is made now, if the study does not have it yet.
+    """
     stored_ranking(study, problem.prunable)  # a damaged one ends the search here, not every trial
     ranking: dict[str, str] = study.fact("ranking")
+    setting = stored_setting(study)
+    supernet = prepare_supernet(study, config, dense, problem, watch)
+    if moments is None or supernet is not None:
+        cut_from = with_weights(problem.prunable, supernet)
+        moments = StudyMoments(cut_from, dense.data, config, setting, watch)
+    note, measured = prepare_moments(study, moments) or (None, None)
     if config.search.engine == "serial":
-        score = make_score(dense, problem.prunable, config, setting, ranking, supernet)
+        score = make_score(dense, problem.prunable, config, setting, ranking, supernet, measured)
         return lambda: score
     handed_on = dense if config.model.name is None and config.model.factory is None else None
     parts = identify_parts(dense, problem.prunable, supernet)
-    return ScorerFactory(config, setting, ranking, handed_on, supernet, parts)
+    return ScorerFactory(config, setting, ranking, handed_on, supernet, note, parts)
 
 
 @contextlib.contextmanager

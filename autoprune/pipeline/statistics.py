@@ -1,8 +1,8 @@
 """What is measured of every variable before a search begins: what each can lose, and at what price.
 
-Before: the dense model, its ranking and the space; after: the warm start "sensitivity", and the samplers that
-draw by a statistic. The study keeps all of it, so that a resume measures nothing again. With a supernet, too,
-it is measured on the dense model: the shared weights are trained later, once there is a study.
+The warm start "sensitivity" and the samplers that draw by a statistic read it. The study keeps all of it, so
+that a resume measures nothing again. With a supernet, too, it is measured on the dense model: the shared
+weights are trained later, once there is a study.
 
     measure_statistics(ground)         # {"kl": {"layer1.0.conv1": 0.12, ...}} where the sampler wants that
     measure_sensitivity(ground).scores
@@ -27,6 +27,8 @@ from autoprune.pipeline.events import Counted, Stage, Watcher
 from autoprune.pipeline.expected import Pace, spoken
 from autoprune.pipeline.problem import Problem
 from autoprune.precision import Setting
+from autoprune.reconstruction import Moments
+from autoprune.rungs import asks_for_repair
 from autoprune.sensitivity import Cut, Cutter, cut_scores, divergences
 from autoprune.settings import RunConfig
 from autoprune.space.levels import Levels
@@ -62,6 +64,7 @@ class Ground:
         ranked: the importance of all channels by the config's criterion.
         watch: told how it goes on.
         pace: of the dense model, or None for measurements without a limit of time.
+        moments: returns the dense model's moments; None if nothing asks for them.
     """
 
     dense: Dense
@@ -71,12 +74,18 @@ class Ground:
     ranked: Importance
     watch: Watcher
     pace: Pace | None = None
+    moments: Callable[[], Moments] | None = None
 
     def cutter(self) -> Cutter:
-        """Return what makes cut models; the batches that they are recalibrated on are drawn here."""
+        """Return what makes cut models; the batches that they are recalibrated on are drawn here.
+
+        They are repaired if the candidates of the search are.
+        """
         search = self.config.search
         calibration = first_batches(self.dense.data.train, search.sensitivity_batches, seed=search.seed)
-        return Cutter(self.problem.prunable, self.ranked, self.setting, calibration)
+        repairs = self.moments is not None and asks_for_repair(self.config.score.rungs)
+        moments = self.moments() if repairs and self.moments is not None else None
+        return Cutter(self.problem.prunable, self.ranked, self.setting, calibration, moments)
 
     def counter(self, what: str, total: int) -> Callable[[int], None]:
         """Return a function that tells how many of a measurement's evaluations are done."""

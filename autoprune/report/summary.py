@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from autoprune.errors import StudyError
 from autoprune.graph import COSTS
 from autoprune.report.agreement import RungAgreement, agreements
-from autoprune.rungs import asks_for_supernet, is_supernet_alone
+from autoprune.rungs import asks_for_supernet, scores_the_export
 from autoprune.schema import Strict, read_as
 from autoprune.study import SearchStudy, TrialRecord
 from autoprune.study.front import front_of
@@ -69,8 +69,8 @@ class StudySummary:
 
     @property
     def is_export_as_scored(self) -> bool:
-        """Whether the best can be exported without a finetune: no rung trained what the supernet gave."""
-        return is_supernet_alone(self.rungs)
+        """Whether the best can be exported without a finetune."""
+        return scores_the_export(self.rungs)
 
     @property
     def shown_costs(self) -> tuple[str, ...]:

@@ -1,9 +1,7 @@
 """A study as tables, sentences and the next command for the terminal.
 
-Before: `report.summary`; after: the command line prints them.
-
-    console.print(trial_table(summary, most=5))
-    next_command(summary, storage)       # "autoprune finetune digits --storage sqlite:///runs/digits.db"
+console.print(trial_table(summary, most=5))
+next_command(summary, storage)       # "autoprune finetune digits --storage sqlite:///runs/digits.db"
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from rich.text import Text
 from autoprune.report.agreement import PREDICTS, RungAgreement
 from autoprune.report.costs import label, milliseconds, option, said
 from autoprune.report.summary import StudySummary
-from autoprune.rungs import CALIBRATE, SUPERNET
+from autoprune.rungs import CALIBRATE, REPAIR, SUPERNET, asks_for_repair
 from autoprune.study import TrialRecord
 from autoprune.study.records import LATENCY
 from autoprune.study.storage import study_command
@@ -218,20 +216,22 @@ def _about_latency(summary: StudySummary) -> str:
 
 
 def _meaning(summary: StudySummary) -> str:
-    last = summary.rungs[-1]
-    if not summary.by_supernet:
+    last, repaired = summary.rungs[-1], asks_for_repair(summary.rungs)
+    if summary.is_export_as_scored:
+        shared = ", on weights of the supernet" if summary.by_supernet else ""
+        return (
+            f'Scores are those after the rung "{last}"{shared}; an export writes the best trial so, a '
+            "finetune trains it further."
+        )
+    if not summary.by_supernet and not repaired:
         return (
             f'Scores are those after the search\'s short rung "{last}"; a finetune trains the best trial '
             "fully."
         )
-    if summary.is_export_as_scored:
-        return (
-            f'Scores are those after the rung "{last}", on weights of the supernet; an export writes the '
-            "best trial so, a finetune trains it further."
-        )
+    start = f"{'repaired ' if repaired else ''}weights{' of the supernet' if summary.by_supernet else ''}"
     return (
         f'Scores are those after the rung "{last}", which no trial keeps; a finetune trains the best trial '
-        "fully, from the weights of the supernet."
+        f"fully, from {'' if repaired else 'the '}{start}."
     )
 
 
@@ -271,6 +271,8 @@ def _warning(summary: StudySummary) -> list[str]:
 
 def _cure(rung: str) -> str:
     """Say what to do about a rung that does not predict; every finetune recalibrates first, anyway."""
+    if rung == REPAIR:
+        return "Measure more images for the next search's repair (score.moment_images)"
     if rung == SUPERNET:
         return "Train the next search's supernet longer (supernet.epochs)"
     if rung == CALIBRATE:

@@ -279,7 +279,7 @@ def test_a_worker_that_loads_something_else_than_the_search_is_refused(
     config = settle(load_config("digits", [f"model.checkpoint={checkpoint}"]))
     dense = load_dense(config)
     parts = identify_parts(dense, trace_dense(dense, config), weights)
-    factory = ScorerFactory(config, setting, {}, None, weights, parts)
+    factory = ScorerFactory(config, setting, {}, None, weights, parts=parts)
     known = {f"{setting.label}, {setting.threads} threads": "it is off by 30%"}
     known[f"{setting.label}, {setting.threads} threads, detour"] = ""
     monkeypatch.setattr(faults, "_known", known)

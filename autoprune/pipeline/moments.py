@@ -1,0 +1,175 @@
+"""The moments that a study repairs and ranks by: measured once, from training images without their labels.
+
+    moments = StudyMoments(prunable, dense.data, config, setting, watch)
+    moments()                                        # measured, or read from a file of the same fingerprint
+    prepare_moments(study, moments)                  # kept beside the study's output; None if no rung repairs
+
+The ranking by "obs" or "lasso" reads them before there is a study. The trials read the file whose hash the
+study notes: the same in every process, and after a resume. If the file is gone they are measured once more,
+and used only if their hash is the same.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from autoprune.atomic import saving
+from autoprune.criteria import BY_MOMENTS
+from autoprune.data import VisionData
+from autoprune.errors import CheckpointError
+from autoprune.graph import Prunable
+from autoprune.pipeline.events import Counted, Stage, Watcher, silent
+from autoprune.pipeline.keptfile import FileNote, KeptFile
+from autoprune.precision import Setting
+from autoprune.reconstruction import Moments, load_moments, save_moments
+from autoprune.reconstruction.second_moments import LIMIT_BYTES, POSITIONS, measure_model
+from autoprune.rungs import asks_for_repair
+from autoprune.settings import RunConfig
+from autoprune.study import SearchStudy
+from autoprune.threads import cpu_threads
+from autoprune.train import weights_hash
+from autoprune.zoo import checkpoint_hash
+
+_FILE = KeptFile("moments", "moments")
+
+
+def reads_moments(config: RunConfig) -> bool:
+    """Return whether a search with this config measures moments."""
+    return asks_for_repair(config.score.rungs) or config.search.criterion in BY_MOMENTS
+
+
+@dataclass
+class StudyMoments:
+    """Measures the moments of one model at the first call, and not again.
+
+    Attributes:
+        prunable: the traced model that is measured: the dense one, or the same with a supernet's weights.
+        data: its training part gives the images.
+        config: of the run.
+        setting: the device and the threads of the trials.
+        watch: is shown what is measured.
+    """
+
+    prunable: Prunable
+    data: VisionData
+    config: RunConfig
+    setting: Setting
+    watch: Watcher = silent
+    _measured: Moments | None = field(default=None, init=False)
+
+    def __call__(self) -> Moments:
+        """Return the moments: measured before, read from a file of the same fingerprint, or measured now.
+
+        Raises:
+            CheckpointError: that file is damaged.
+            DataError: there is no image, or the model fails on one.
+        """
+        if self._measured is None:
+            path = self.path()
+            if path.is_file():
+                self._measured = load_moments(path)
+                self.watch(Stage(f"moments: {path.name} is there, of the same model, data and settings"))
+            else:
+                self._measured = self._measure()
+        return self._measured
+
+    def path(self) -> Path:
+        """Return the file in which they are kept, or would be: its name holds all that they rest on."""
+        facts = {
+            "model": [weights_hash(self.prunable.model), self.prunable.fingerprint],
+            "data": [self.data.fingerprint, self.data.input_shape, self.data.plain is None],
+            "images": [self.config.score.moment_images, self.config.data.batch_size, self.config.search.seed],
+            "sums": [POSITIONS, LIMIT_BYTES, self.setting.device],
+        }
+        return _FILE.path(self.config, facts)
+
+    def keep(self) -> Path:
+        """Write them to their file, if they are not there already.
+
+        Raises:
+            CheckpointError: the file cannot be written, or one is there that is damaged.
+        """
+        path, measured = self.path(), self()
+        if not path.is_file():
+            save_moments(measured, path)
+        return path
+
+    def find(self, note: FileNote, study: str) -> Path:
+        """Return the file here that a note is about. If there is none, measure once more and write it.
+
+        Args:
+            note: of a study.
+            study: its name.
+
+        Raises:
+            CheckpointError: this machine measures others, or they cannot be written.
+        """
+        found = _FILE.find(note, self.config)
+        if found is not None:
+            return found
+        self.watch(Stage(f"moments: no file here holds those of {study}; they are measured once more"))
+        path = self.path()
+        with saving(path, "moments") as partial:
+            save_moments(self._measure(), partial)
+            if checkpoint_hash(partial) != note.sha256:
+                raise CheckpointError(
+                    f"moments {path}: they differ, measured here, from those that the trials of {study} were "
+                    f"scored with; {_FILE.way_back(note)}"
+                )
+        return path
+
+    def _measure(self) -> Moments:
+        started = time.perf_counter()
+        seed, images = self.config.search.seed, self.config.score.moment_images
+        part = self.data.unchanged_train
+        total = min(images, part.samples)
+        self.watch(Stage(f"measuring moments of {total:,} images"))
+        model = copy.deepcopy(self.prunable.model).to(self.setting.device)
+        with cpu_threads(self.setting.threads):  # another number of them may round otherwise
+            batches = self._counted(part.batches(seed, 0), total)
+            measured = measure_model(model, batches, images=images, seed=seed)
+        self.watch(Stage(_told(measured, time.perf_counter() - started)))
+        return measured
+
+    def _counted(self, batches: Iterator[Any], total: int) -> Iterator[Tensor]:
+        """Yield the inputs of batches, and show how many images are done."""
+        seen = 0
+        for inputs, _ in batches:
+            yield inputs
+            seen += len(inputs)
+            self.watch(Counted("moments", min(seen, total), total))
+
+
+def prepare_moments(study: SearchStudy, moments: StudyMoments) -> tuple[FileNote, Moments] | None:
+    """Return a study's moments and the note on their file, measured now if there is none.
+
+    None if no rung asks for them.
+
+    If several machines measure them at once, the first to end counts.
+
+    Raises:
+        CheckpointError: trials are scored with moments that are gone, and this machine measures others; or
+            the file cannot be written.
+        StudyError: the note is damaged.
+    """
+    if not asks_for_repair(moments.config.score.rungs):
+        return None
+    note = _FILE.noted(study) or _FILE.note_once(study, moments.keep())
+    return note, load_moments(moments.find(note, study.name))
+
+
+def _told(measured: Moments, seconds: float) -> str:
+    """Say of how many layers there are moments, and which have none."""
+    words = f"moments: {len(measured.layers)} layers measured in {seconds:.1f} s"
+    if not measured.left_out:
+        return words
+    name, reason = next(iter(measured.left_out.items()))
+    others = len(measured.left_out) - 1
+    return f"{words}; without any: {name} ({reason}){f' and {others} more' if others else ''}"
