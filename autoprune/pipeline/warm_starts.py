@@ -27,11 +27,13 @@ from autoprune.arrays import FloatArray, IntArray
 from autoprune.criteria import Importance
 from autoprune.errors import PlanError, abridged, reason_of, summary_of
 from autoprune.pipeline.events import Stage
+from autoprune.pipeline.library import measure_library
 from autoprune.pipeline.ranking import rank_channels
 from autoprune.pipeline.statistics import Ground, Sensitivity, measure_sensitivity
+from autoprune.reconstruction import ErrorLibrary
 from autoprune.space import SearchSpace
 from autoprune.space.allocation import cut, drop_gates, ranking_gates, uniform_gates
-from autoprune.space.knapsack import channel_values, knapsack
+from autoprune.space.knapsack import channel_values, error_values, knapsack
 from autoprune.study import SearchStudy
 from autoprune.study.header import damaged
 
@@ -58,6 +60,7 @@ class Proposer:
     measured: dict[str, Any] = field(default_factory=dict)
     _importances: dict[str, Importance] = field(default_factory=dict)
     _sensitivities: list[Sensitivity] = field(default_factory=list)
+    _libraries: list[ErrorLibrary] = field(default_factory=list)
 
     def sensitivity(self) -> Sensitivity:
         """Return how the score falls as each variable is cut alone, measured once."""
@@ -65,6 +68,19 @@ class Proposer:
             self._sensitivities.append(measure_sensitivity(self.ground))
             self.measured["sensitivity"] = self._sensitivities[0].to_json()
         return self._sensitivities[0]
+
+    def library(self) -> ErrorLibrary:
+        """Return the error of each group at every width, measured once."""
+        if not self._libraries:
+            started = time.perf_counter()
+            named = {name for variable in self.space.variables for name in variable.groups}
+            groups = [group for group in self.space.channel_groups if group.name in named]
+            seed = self.ground.config.search.seed
+            library = measure_library(self.ground.dense, groups, seed=seed, watch=self.ground.watch)
+            self._libraries.append(library)
+            seconds = time.perf_counter() - started
+            self.measured["reconstruction"] = {"seconds": seconds, **library.to_json()}
+        return self._libraries[0]
 
     def importance(self, criterion: str) -> Importance:
         """Return the importance of all channels by a criterion, measured once."""
@@ -147,10 +163,23 @@ def sensitivity(given: Proposer) -> IntArray:
     return cut(ladder, drop_gates(ladder.rows, found.ratios, found.scores, found.baseline))
 
 
+def reconstruction(given: Proposer) -> IntArray:
+    """Lose the least output error that the budget allows, once all readers of narrowed groups are refitted.
+
+    Errors of groups are measured one at a time and summed.
+
+    Reference: see `error_library` for the errors and `knapsack` for the choice.
+    """
+    ladder, curves = given.space.ladder, given.library().curves
+    errors = [[curves[name].errors for name in variable.groups] for variable in given.space.variables]
+    return knapsack(ladder, error_values(ladder.rows, errors))
+
+
 WARM_STARTS: dict[str, Heuristic] = {
     "uniform": uniform,
     "taylor-knapsack": taylor_knapsack,
     "sensitivity": sensitivity,
+    "reconstruction": reconstruction,
     "taylor": taylor,
     "l1": magnitude("l1"),
     "bn": batchnorm_scale,

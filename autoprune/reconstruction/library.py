@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -19,6 +20,9 @@ from autoprune.reconstruction.elimination import eliminate
 from autoprune.reconstruction.leastsquares import RIDGE
 from autoprune.reconstruction.readers import readers_of, unmeasured_readers
 from autoprune.reconstruction.second_moments import Moments
+
+RATIOS = (0.75, 0.5, 0.25, 0.12)
+"""Keep ratios at which curves are shown and kept."""
 
 UNREAD = "no convolution or linear layer reads it"
 """Why the curve of a group without any reader is an estimate."""
@@ -64,6 +68,14 @@ class ErrorLibrary:
     def estimated(self) -> dict[str, str]:
         """Return {name of the group: why its curve is an estimate}."""
         return {name: curve.estimate for name, curve in self.curves.items() if curve.estimate is not None}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a study keeps it: the errors at a few keep ratios, and which curves are estimates."""
+        return {
+            "ratios": list(RATIOS),
+            "errors": {name: [curve.at(ratio) for ratio in RATIOS] for name, curve in self.curves.items()},
+            "estimated": self.estimated,
+        }
 
     def total(self, widths: Mapping[str, int]) -> float:
         """Return the summed error of groups at widths; a group that is not named is whole."""

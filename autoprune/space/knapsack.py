@@ -55,6 +55,20 @@ def channel_values(rows: Sequence[Levels], scores: Sequence[Sequence[FloatArray]
     return values
 
 
+def error_values(rows: Sequence[Levels], errors: Sequence[Sequence[FloatArray]]) -> list[FloatArray]:
+    """Return the value of each level of each variable, float64 [levels]: the error that it saves.
+
+    Args:
+        rows: the levels of each variable.
+        errors: for each variable the errors of each of its groups, float64 [width + 1], nonincreasing.
+    """
+    values = []
+    for row, groups in zip(rows, errors, strict=True):
+        lost = np.sum([group[widths] for group, widths in zip(groups, row.widths.T, strict=True)], axis=0)
+        values.append(lost[0] - lost)
+    return values
+
+
 def knapsack(ladder: Ladder, values: Sequence[FloatArray]) -> IntArray:
     """Choose levels of nearly the largest total value whose usage is at most 1.
 

@@ -102,7 +102,7 @@ def test_every_warm_start_lies_in_the_window(data: VisionData, budget: str, divi
     assert len({tuple(entry["levels"]) for entry in chosen["trials"]}) == len(chosen["trials"])
 
 
-@pytest.mark.parametrize(("trials", "most"), [(1, 0), (2, 0), (3, 1), (9, 3), (60, 7)])
+@pytest.mark.parametrize(("trials", "most"), [(1, 0), (2, 0), (3, 1), (9, 3), (60, 8)])
 def test_they_take_a_third_of_the_trials_at_most(data: VisionData, trials: int, most: int) -> None:
     told = Told()
     ground = make_ground(data, f"search.trials={trials}", told=told)
@@ -252,6 +252,33 @@ def test_warm_starts_are_the_first_trials_and_are_queued_once(
     dense = Dense(model, data, Task(), "cpu")
     again = resume("own", result.storage, dense=dense, overrides=["search.trials=12"])
     assert [record.origin for record in again.summary.records] == [*origins, *["sampler"] * 3]
+
+
+@pytest.mark.parametrize("overrides", [("budget.flops=30%",), ("budget.flops=40%", "budget.params=25%")])
+@pytest.mark.parametrize("divisor", [1, 4])
+def test_reconstruction_loses_the_least_error_of_all_warm_starts(
+    data: VisionData, overrides: tuple[str, ...], divisor: int
+) -> None:
+    names = ["uniform", "taylor-knapsack", "l1", "reconstruction"]
+    ground = make_ground(
+        data, *overrides, f"search.divisor={divisor}", f"search.warm_starts={names}", "search.trials=60"
+    )
+    space = ground.problem.space
+    library = Proposer(ground, space).library()
+    chosen = choose_warm_starts(ground)
+    lost = {}
+    for entry in chosen["trials"]:
+        widths = space.ladder.widths(np.array([entry["levels"]]))[0]
+        assert 0.98 <= space.usage(widths)[0] <= 1
+        kept = dict(zip(space.groups, widths.tolist(), strict=True))
+        lost[entry["origin"]] = library.total({name: kept[name] for name in library.curves})
+    assert "reconstruction" in min(lost, key=lost.__getitem__).split(", ")
+    assert set(library.curves) == {name for variable in space.variables for name in variable.groups}
+    kept_by_study = chosen["reconstruction"]
+    assert kept_by_study["estimated"] == {}
+    for name, errors in kept_by_study["errors"].items():
+        assert errors == [library.curves[name].at(ratio) for ratio in kept_by_study["ratios"]]
+        assert errors == sorted(errors)
 
 
 def test_without_warm_starts_the_sampler_begins(

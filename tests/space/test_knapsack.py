@@ -12,7 +12,7 @@ from autoprune.space import Budget, SearchSpace, SpaceSpec, Tie, build_space
 from autoprune.space.allocation import cut, ranking_gates, uniform_gates
 from autoprune.space.dynamic import total_values
 from autoprune.space.exhaustive import list_plans
-from autoprune.space.knapsack import channel_values, knapsack
+from autoprune.space.knapsack import channel_values, error_values, knapsack
 from tests.space.costs import chain, dense_macs, resnet
 from tests.space.test_allocation import make_space, scores_of
 
@@ -89,6 +89,15 @@ def test_values_are_sums_of_the_best_channels() -> None:
     assert space.ladder.rows[0].widths[:, 0].tolist() == [2, 4]
     assert values[0].tolist() == [8.0, 11.0]
     assert values[1].tolist() == [2.0, 4.0, 6.0, 8.0]
+
+
+def test_values_of_errors_are_the_errors_that_a_level_saves() -> None:
+    space = make_space(chain([4, 8]), 0.6, SpaceSpec(divisor=4, ties=(Tie("both", ("conv*",)),)))
+    errors = [np.array([1.0, 0.6, 0.4, 0.3, 0.0]), np.linspace(2, 0, 9)]
+    (row,) = space.ladder.rows
+    assert row.widths.tolist() == [[2, 4], [4, 8]]
+    (values,) = error_values(space.ladder.rows, [errors])
+    np.testing.assert_allclose(values, [0.0, 1.4])
 
 
 def test_worthless_channels_go_and_nothing_breaks_where_all_are() -> None:
