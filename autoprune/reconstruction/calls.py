@@ -17,11 +17,11 @@ from typing import Any
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from autoprune.graph.capture import call
 from autoprune.reconstruction.contractions import as_contraction
+from autoprune.reconstruction.watch import CallMode
 
 _SUMS = {torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__iadd__, Tensor.__radd__, operator.add}
 _PASSED_IN_EVAL = {
@@ -62,7 +62,7 @@ class _Made:
     weight: str | None = None
 
 
-class CallCounter(TorchFunctionMode):
+class CallCounter(CallMode):
     """A block in which the calls that make tensors are numbered, in order, from 0.
 
     Args:
@@ -80,17 +80,10 @@ class CallCounter(TorchFunctionMode):
         self._after = after
         self._number = 0
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: object,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Run one call."""
-        kwargs = kwargs or {}
-        self._before(self._number, func, args, kwargs)
-        result = func(*args, **kwargs)
+    def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Run one call and number it."""
+        self._before(self._number, function, args, kwargs)
+        result = function(*args, **kwargs)
         if isinstance(result, Tensor):
             self._after(self._number, result)
             self._number += 1

@@ -7,24 +7,24 @@ repaired.errors["layer1.0.conv2.weight"]       # share of the output's variance 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.graph import Plan, Prunable
 from autoprune.graph.capture import named_tensors
 from autoprune.rebuild import keep_positions, narrow
 from autoprune.reconstruction.contractions import from_matrices, to_matrices
 from autoprune.reconstruction.intercepts import bias_of, fold_into_norm, folded, norm_of, normalised_by
-from autoprune.reconstruction.leastsquares import RIDGE, refit
-from autoprune.reconstruction.second_moments import LayerMoments, Moments
-
-Axes = Mapping[int, NDArray[np.int64]]
+from autoprune.reconstruction.layer_moments import LayerMoments
+from autoprune.reconstruction.leastsquares import RIDGE, Fit, refit
+from autoprune.reconstruction.products import Product, products_of
+from autoprune.reconstruction.second_moments import Moments
+from autoprune.reconstruction.sums import precise
+from autoprune.reconstruction.uses import Cut, cut_of, read_fewer, why_not
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,75 +61,88 @@ def repair_closed(
     """
     model = narrow(small, {})
     dense = dict(named_tensors(prunable.model))
+    product_of = products_of(prunable.model, moments)
     followers = normalised_by(prunable)
     errors: dict[str, float] = {}
     left: dict[str, str] = {}
     with torch.no_grad():
-        for name, axes in keep_positions(prunable, plan).items():
+        for name, axes in read_fewer(prunable, keep_positions(prunable, plan)).items():
             layer = moments.layers.get(name)
-            transposed = layer is not None and layer.transposed
-            if dense[name].ndim < 2 or (0 if transposed else 1) not in axes:
-                continue
             if layer is None:
-                left[name] = moments.left_out.get(name, "it has no moments")
-            elif transposed and layer.groups > 1:
-                left[name] = "it is a transposed convolution with groups"
-            else:
-                errors[name] = _refit_layer(
-                    model, name, _cut(dense[name], axes, layer), followers, ridge=ridge
-                )
+                left[name] = why_not(prunable, name) or moments.left_out.get(name, "it has no moments")
+                continue
+            norm, bias = norm_of(model, name, followers), bias_of(model, name)
+            cut = cut_of(dense[name].shape, axes, layer.groups, transposed=layer.transposed)
+            if len(cut.kept) < layer.mean.shape[1]:
+                product = product_of(name, centred=norm is not None or bias is not None)
+                weight = model.get_parameter(name)
+                errors[name] = _refit_layer(weight, norm, bias, dense[name], layer, product, cut, ridge)
     return Repaired(model, errors, left)
 
 
-@dataclass(frozen=True, eq=False)
-class _Cut:
-    """A layer whose weight is narrowed, with its moments.
-
-    Attributes:
-        weight: float64 [groups, outputs, patch], the dense weights of the outputs that stay.
-        kept: int64 [kept], the positions of a patch that stay.
-        layer: the moments of the groups that stay.
-    """
-
-    weight: Tensor
-    kept: Tensor
-    layer: LayerMoments
-
-
-def _cut(weight: Tensor, axes: Axes, layer: LayerMoments) -> _Cut:
-    """Find the rows and columns of a dense layer that stay; every group that stays keeps as many of each."""
-    matrices = to_matrices(weight.detach().double().cpu(), layer.groups, transposed=layer.transposed)
-    groups, outputs, _ = matrices.shape
-    input_axis, output_axis = (0, 1) if layer.transposed else (1, 0)
-    rows = torch.from_numpy(axes.get(output_axis, np.arange(groups * outputs)))
-    alive = torch.unique(rows // outputs)
-    kernel = math.prod(weight.shape[2:])
-    kept = (torch.from_numpy(axes[input_axis])[:, None] * kernel + torch.arange(kernel)).flatten()
-    stay = matrices.flatten(0, 1)[rows].reshape(len(alive), -1, matrices.shape[2])
-    part = LayerMoments(layer.second[alive], layer.mean[alive], layer.rows, layer.transposed)
-    return _Cut(stay, kept, part)
-
-
 def _refit_layer(
-    model: nn.Module, name: str, cut: _Cut, followers: Mapping[str, str], *, ridge: float
+    weight: nn.Parameter,
+    norm: _BatchNorm | None,
+    bias: nn.Parameter | None,
+    dense: Tensor,
+    layer: LayerMoments,
+    product: Product,
+    cut: Cut,
+    ridge: float,
 ) -> float:
     """Put the refitted weight of one layer, and its constant, into the model; returns the relative error."""
-    norm, bias = norm_of(model, name, followers), bias_of(model, name)
-    movable = norm is not None or bias is not None
-    moment = cut.layer.covariance if movable else cut.layer.second
-    fit = refit(moment, cut.weight, cut.kept, ridge=ridge)
-    weight = model.get_parameter(name)
-    weight.copy_(from_matrices(fit.weight, weight, transposed=cut.layer.transposed))
-    kept_mean = cut.layer.mean[:, cut.kept, None]
-    reached = (fit.weight @ kept_mean).flatten()
-    offset = (cut.weight @ cut.layer.mean[..., None]).flatten() - reached
+    device = layer.second.device
+    groups, rows, kept = cut.groups.to(device), cut.rows.to(device), cut.kept.to(device)
+    mean = layer.mean[groups][:, None, kept]  # [groups, 1, kept]
+    constant = norm is not None or bias is not None
+    fit = _fit(dense, layer, product, cut, mean if constant else None, ridge)
+    fitted = layer.unpooled(fit.weight)
+    weight.copy_(from_matrices(fitted, weight, transposed=layer.transposed))
+    reached = (fitted * mean).sum(dim=2).flatten()
+    offset = product.mean.flatten()[rows] - reached
     if norm is not None:
         scale, shift = folded(norm)
         offset, reached = offset.to(scale.device), reached.to(scale.device)
-        gram = moment[:, cut.kept[:, None], cut.kept]
-        variance = ((fit.weight @ gram) * fit.weight).sum(dim=2).flatten().clamp_min(0)
-        own = 0.0 if bias is None else bias.detach().double()
-        fold_into_norm(norm, scale, shift + scale * offset, reached + own, variance.to(scale.device))
+        own = 0.0 if bias is None else precise(bias.detach())
+        variance = _variance(fit, layer, norm).to(scale.device)
+        fold_into_norm(norm, scale, shift + scale * offset, reached + own, variance)
     elif bias is not None:
-        bias.copy_(bias.double() + offset.to(bias.device))
+        own = precise(bias)
+        bias.copy_(own + offset.to(own.device))
     return fit.error
+
+
+def _fit(
+    dense: Tensor, layer: LayerMoments, product: Product, cut: Cut, mean: Tensor | None, ridge: float
+) -> Fit:
+    """Fit the outputs that stay from the inputs that stay; about the means if there are any."""
+    device = layer.second.device
+    groups, rows, kept = cut.groups.to(device), cut.rows.to(device), cut.kept.to(device)
+    places = kept[:: layer.span] // layer.span
+    gram = layer.second if len(groups) == layer.groups else layer.second[groups]
+    gram = gram.index_select(1, places).index_select(2, places)
+    if mean is not None:
+        pooled = layer.pooled(mean)
+        gram -= pooled.mT @ pooled / layer.span
+
+    def of_rows(matrices: Tensor) -> Tensor:
+        """Select the outputs that stay, [groups, outputs, ...] of all dense groups."""
+        outputs = matrices.reshape(-1, layer.span, *matrices.shape[2:])
+        return outputs[rows].reshape(len(groups), -1, *matrices.shape[2:])
+
+    matrices = to_matrices(dense.detach(), layer.groups, transposed=layer.transposed)
+    old = matrices.flatten(0, 1)[cut.rows.to(dense.device)][:, cut.kept.to(dense.device)]
+    old = layer.pooled(old.reshape(len(groups), -1, len(kept)).to(device).double())
+    cross = of_rows(product.cross)[..., places].double()
+    return refit(gram, cross, old, of_rows(product.power), ridge=ridge)
+
+
+def _variance(fit: Fit, layer: LayerMoments, norm: _BatchNorm) -> Tensor:
+    """Return the variance [channels] of a refitted layer's outputs, for the BatchNorm behind it."""
+    reached, power = (each.reshape(-1, layer.span).sum(dim=1) for each in (fit.reached, fit.power))
+    if layer.span == 1 or norm.running_var is None:
+        return reached
+    # Pooled moments do not hold how positions go together, so the share that is reached counts.
+    share = torch.where(power > 0, reached / power, torch.ones_like(power))
+    before = precise(norm.running_var)
+    return before * share.to(before.device)

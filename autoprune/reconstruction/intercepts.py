@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from autoprune.graph import Prunable
 from autoprune.graph.orientation import owner_of
 from autoprune.graph.propagate import LAYER_OPERATORS, operator_name
+from autoprune.reconstruction.sums import precise
 
 
 def normalised_by(prunable: Prunable) -> dict[str, str]:
@@ -66,17 +67,17 @@ def fold_into_norm(norm: _BatchNorm, scale: Tensor, shift: Tensor, mean: Tensor,
     norm.running_mean.copy_(mean)
     norm.running_var.copy_(variance)
     # As the module will read them: rounding variances must not change the function.
-    stored = norm.running_var.double() + norm.eps
+    stored = precise(norm.running_var) + norm.eps
     norm.weight.data.copy_(scale * stored.sqrt())
-    norm.bias.data.copy_(shift + scale * norm.running_mean.double())
+    norm.bias.data.copy_(shift + scale * precise(norm.running_mean))
 
 
 def folded(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     """Return what a BatchNorm does in eval mode, as float64 (scale, shift) of the values that enter."""
     if norm.running_mean is None or norm.running_var is None:
         raise TypeError("a BatchNorm without running statistics has no function of its own")
-    scale = norm.weight.detach().double() / torch.sqrt(norm.running_var.double() + norm.eps)
-    return scale, norm.bias.detach().double() - scale * norm.running_mean.double()
+    scale = precise(norm.weight.detach()) / torch.sqrt(precise(norm.running_var) + norm.eps)
+    return scale, precise(norm.bias.detach()) - scale * precise(norm.running_mean)
 
 
 def norm_of(model: nn.Module, weight: str, followers: Mapping[str, str]) -> _BatchNorm | None:
@@ -89,7 +90,8 @@ def norm_of(model: nn.Module, weight: str, followers: Mapping[str, str]) -> _Bat
 def bias_of(model: nn.Module, weight: str) -> nn.Parameter | None:
     """Return the bias beside a weight, or None."""
     path, leaf = owner_of(weight)
-    if leaf != "weight":
+    if not leaf.endswith("weight"):
         return None
-    bias = getattr(model.get_submodule(path), "bias", None)
+    # Attention's projection of its inputs is "in_proj_weight", with "in_proj_bias" beside it.
+    bias = getattr(model.get_submodule(path), leaf.removesuffix("weight") + "bias", None)
     return bias if isinstance(bias, nn.Parameter) else None

@@ -1,7 +1,7 @@
 """Least squares from second moments: the weights that read fewer inputs and give nearly the same outputs.
 
-fit = refit(covariance, weight, kept, ridge=1e-3)
-fit.weight                    # [groups, outputs, kept], in place of weight[..., kept]
+fit = refit(gram, cross, old, power, ridge=1e-3)
+fit.weight                    # [groups, outputs, inputs], in place of `old`
 fit.error                     # share of the outputs' variance that is lost
 """
 
@@ -21,55 +21,51 @@ class Fit:
     """A refitted weight.
 
     Attributes:
-        weight: float64 [groups, outputs, kept].
-        error: the mean squared difference of the outputs over their mean square, 0 for a perfect fit.
+        weight: float64 [groups, outputs, inputs].
+        lost: float64 [groups, outputs], the mean squared difference to the outputs that were aimed at.
+        power: float64 [groups, outputs], the mean square of the outputs that were aimed at.
+        reached: float64 [groups, outputs], the mean square of the outputs that the new weight gives.
     """
 
     weight: Tensor
-    error: float
+    lost: Tensor
+    power: Tensor
+    reached: Tensor
+
+    @property
+    def error(self) -> float:
+        """The mean squared difference over the mean square, of all outputs; 0 for a perfect fit."""
+        total = float(self.power.sum())
+        return float(self.lost.sum()) / total if total > 0 else 0.0
 
 
-def refit(moment: Tensor, weight: Tensor, kept: Tensor, *, ridge: float = RIDGE) -> Fit:
-    """Fit the outputs of a layer from some of its inputs.
+def refit(gram: Tensor, cross: Tensor, old: Tensor, power: Tensor, *, ridge: float = RIDGE) -> Fit:
+    """Fit outputs y from inputs x, given their second moments: the minimum of |W x - y|^2 + r |W - old|^2.
 
     The ridge pulls towards the old weights rather than towards zero, so that a layer that keeps all inputs
     keeps its weights.
 
     Args:
-        moment: float64 [groups, patch, patch], the (centred) second moment of the inputs.
-        weight: float64 [groups, outputs, patch], the dense weights of the outputs that stay.
-        kept: int64 [kept], the positions of a patch that stay.
-        ridge: strength, as a share of the mean of the moment's diagonal.
+        gram: float64 [groups, inputs, inputs], mean of x x^T.
+        cross: float64 [groups, outputs, inputs], mean of y x^T.
+        old: float64 [groups, outputs, inputs].
+        power: float64 [groups, outputs], mean of y^2.
+        ridge: r as a share of the mean of the gram's diagonal.
+
+    Returns:
+        The fit; its weight is `old` for a group whose inputs are all zero.
 
     Reference: He, Zhang, Sun, Channel Pruning for Accelerating Very Deep Neural Networks, ICCV 2017,
     section 3.1, step (ii). It samples patches and solves without a ridge.
     """
-    columns = moment[:, :, kept]  # [groups, patch, kept]
-    gram = columns[:, kept]
-    fitted = solve(gram, weight @ columns, weight[..., kept], ridge=ridge)
-    cross = ((weight @ columns) * fitted).sum()
-    total = ((weight @ moment) * weight).sum()
-    left = total - 2 * cross + ((fitted @ gram) * fitted).sum()
-    error = float((left / total).clamp_min(0)) if float(total) > 0 else 0.0
-    return Fit(fitted, error)
-
-
-def solve(gram: Tensor, cross: Tensor, old: Tensor, *, ridge: float) -> Tensor:
-    """Return the minimiser of |W x - y|^2 + r |W - old|^2 over W.
-
-    Args:
-        gram: float64 [groups, inputs, inputs], mean of x x^T.
-        cross: float64 [groups, outputs, inputs], mean of y x^T.
-        old: float64 [groups, outputs, inputs].
-        ridge: r as a share of the mean of the gram's diagonal.
-
-    Returns:
-        float64 [groups, outputs, inputs]; `old` for a group whose inputs are all zero.
-    """
-    size = gram.shape[-1]
     strength = ridge * gram.diagonal(dim1=1, dim2=2).mean(dim=1)
     # A group that gets only zeros has nothing to fit: any ridge gives its old weights back.
     strength = torch.where(strength > 0, strength, torch.ones_like(strength))[:, None, None]
-    identity = torch.eye(size, dtype=gram.dtype, device=gram.device)
-    factor = torch.linalg.cholesky(gram + strength * identity)
-    return torch.cholesky_solve((cross + strength * old).mT, factor).mT
+    damped = gram.clone()
+    damped.diagonal(dim1=1, dim2=2).add_(strength[..., 0])
+    fitted = torch.cholesky_solve((cross + strength * old).mT, torch.linalg.cholesky(damped)).mT
+    # The normal equations give W x x^T, so that no further product with the gram is needed.
+    products = cross + strength * (old - fitted)
+    reached = (products * fitted).sum(dim=2)
+    lost = power - 2 * (cross * fitted).sum(dim=2) + reached
+    return Fit(fitted, lost.clamp_min(0), power, reached.clamp_min(0))

@@ -13,7 +13,8 @@ from autoprune.graph import ChannelGroup
 from autoprune.graph.orientation import output_axis, owner_of
 from autoprune.reconstruction.contractions import to_matrices
 from autoprune.reconstruction.elimination import Reader
-from autoprune.reconstruction.second_moments import LayerMoments, Moments
+from autoprune.reconstruction.layer_moments import LayerMoments
+from autoprune.reconstruction.second_moments import Moments
 
 
 def readers_of(model: nn.Module, group: ChannelGroup, moments: Moments) -> list[Reader]:
@@ -32,8 +33,8 @@ def readers_of(model: nn.Module, group: ChannelGroup, moments: Moments) -> list[
         matrices = to_matrices(weight.double().cpu(), layer.groups, transposed=layer.transposed)
         kernel = weight[0, 0].numel()
         index = torch.from_numpy(member.index)[..., None] * kernel + torch.arange(kernel)
-        positions = index.reshape(group.width, -1)
-        covariance = layer.covariance
+        positions = index.reshape(group.width, -1)[:, :: layer.span] // layer.span
+        covariance, matrices = layer.covariance.cpu(), layer.pooled(matrices)
         total = float(((matrices @ covariance) * matrices).sum())
         readers.extend(
             Reader(moment, matrix, positions, total)

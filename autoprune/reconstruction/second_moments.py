@@ -10,12 +10,14 @@ From them alone the layers of any narrowed candidate are refitted, without anoth
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import safetensors
 import torch
 from safetensors.torch import save_file
@@ -24,9 +26,10 @@ from torch import Tensor, nn
 from autoprune.atomic import saving
 from autoprune.errors import CheckpointError, DataError, reason_of
 from autoprune.files import require_regular
-from autoprune.graph import Prunable
+from autoprune.graph import ChannelGroup, Prunable
 from autoprune.graph.capture import call, first_names, unchanged
-from autoprune.reconstruction.contractions import Contraction
+from autoprune.reconstruction.layer_moments import LayerMoments
+from autoprune.reconstruction.sums import UNSEEN, Sums
 from autoprune.reconstruction.watch import ContractionWatch
 from autoprune.schema import Strict, read_as
 from autoprune.usercode import guarded
@@ -40,35 +43,10 @@ POSITIONS = 16
 LIMIT_BYTES = 2 << 30
 """Memory that all moments together may take."""
 
+_log = logging.getLogger(__name__)
+
 FORMAT = "autoprune-moments"
 """Key of the file's metadata under which its notes stand."""
-
-
-@dataclass(frozen=True, eq=False)
-class LayerMoments:
-    """Moments of one layer's input patches.
-
-    Attributes:
-        second: float64 [groups, patch, patch], the mean of x x^T over all rows.
-        mean: float64 [groups, patch], the mean of x.
-        rows: number of patches seen.
-        transposed: whether the layer is a transposed convolution, with its inputs on axis 0 of the weight.
-    """
-
-    second: Tensor
-    mean: Tensor
-    rows: int
-    transposed: bool = False
-
-    @property
-    def groups(self) -> int:
-        """Groups of the layer's inputs."""
-        return len(self.second)
-
-    @property
-    def covariance(self) -> Tensor:
-        """The second moment about the mean, float64 [groups, patch, patch]."""
-        return self.second - self.mean[:, :, None] * self.mean[:, None, :]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +63,11 @@ class Moments:
     left_out: Mapping[str, str] = field(default_factory=dict)
     images: int = 0
 
+    def to(self, device: torch.device | str) -> Moments:
+        """Return them on a device, which is where a closed repair computes; float64 must exist there."""
+        device = torch.device(device)
+        return replace(self, layers={name: layer.to(device) for name, layer in self.layers.items()})
+
 
 def moments(
     prunable: Prunable,
@@ -97,8 +80,15 @@ def moments(
 ) -> Moments:
     """Run unlabelled images through the dense model and sum the second moments of all layers' inputs.
 
-    The model is in eval mode meanwhile and is given back as it was. A layer is left out, with the reason, if
-    its moments would not fit the limit (the largest go first) or if the model calls it more than once.
+    The model is in eval mode meanwhile and is given back as it was. It runs on its own device, and the sums
+    are kept there in float64; MPS has no float64, so there they are kept on the CPU.
+
+    If the moments would exceed the limit, those of the largest layers shrink first. A layer with a kernel, or
+    with a flattened map for inputs, gets the second moment of its channels alone, pooled over the positions
+    in a patch: 81 times smaller for a 3 x 3 kernel. Its refit mixes channels alike at all positions. (Blocks
+    of single channels would be as small, but hold no covariance of a removed channel with those that stay.)
+    A layer that is too large even so, or that the model calls more than once, is left out with the reason.
+    Fewer positions would not help: the size depends on the number of inputs alone.
 
     Args:
         prunable: the traced dense model.
@@ -112,7 +102,13 @@ def moments(
         DataError: there is no image, or the model fails on a batch.
     """
     return measure_model(
-        prunable.model, data, images=images, positions=positions, limit_bytes=limit_bytes, seed=seed
+        prunable.model,
+        data,
+        images=images,
+        positions=positions,
+        limit_bytes=limit_bytes,
+        seed=seed,
+        groups=prunable.groups,
     )
 
 
@@ -124,10 +120,15 @@ def measure_model(
     positions: int = POSITIONS,
     limit_bytes: int = LIMIT_BYTES,
     seed: int = 0,
+    groups: Sequence[ChannelGroup] = (),
 ) -> Moments:
-    """Measure a model that is not traced; the arguments are those of `moments`."""
-    sums = _Sums(positions, limit_bytes, torch.Generator().manual_seed(seed))
+    """Measure a model; the arguments are those of `moments`, and its channel groups.
+
+    The groups show which linear layers read flattened maps. Without them these layers cannot shrink.
+    """
+    sums = Sums(positions, limit_bytes, torch.Generator().manual_seed(seed), _flattened(groups))
     modes = [(module, module.training) for module in model.modules()]
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     seen = 0
     with unchanged(model), torch.no_grad():
         for module, _ in modes:
@@ -136,11 +137,27 @@ def measure_model(
             sums.begin_batch()
             failed = guarded("moments: the model failed on a batch", DataError, memory_passes=True)
             with failed, ContractionWatch(model, sums.add):
-                call(model, inputs)
+                call(model, tuple(each.to(device) for each in inputs))
             seen += len(inputs[0])
     if not seen:
         raise DataError("moments: the data gave no images; give a loader that is not empty.")
-    return Moments(sums.layers(), _left_out(model, sums), seen)
+    layers = sums.layers()
+    for name, layer in layers.items():
+        if layer.span > 1:
+            _log.info("moments: %s: of its channels only, pooled over %d positions", name, layer.span)
+    for name, reason in sums.too_large.items():
+        _log.warning("moments: %s is left out: %s", name, reason)
+    return Moments(layers, _left_out(model, layers, sums), seen)
+
+
+def _flattened(groups: Sequence[ChannelGroup]) -> dict[str, int]:
+    """Return {weight: positions of a channel} of layers that read each channel at positions side by side."""
+    spans: dict[str, set[int]] = {}
+    for member in (member for group in groups for member in group.members if member.axis == 1):
+        first, span = member.index[:, :1], member.index.shape[1]
+        aligned = np.array_equal(member.index, first + np.arange(span)) and not (first % span).any()
+        spans.setdefault(member.parameter, set()).add(span if aligned else 1)
+    return {name: found.pop() for name, found in spans.items() if len(found) == 1}
 
 
 def first_images(data: Iterable[Any], images: int) -> Iterator[tuple[Any, ...]]:
@@ -159,83 +176,14 @@ def first_images(data: Iterable[Any], images: int) -> Iterator[tuple[Any, ...]]:
         left -= len(inputs)
 
 
-def _left_out(model: nn.Module, sums: _Sums) -> dict[str, str]:
-    """Say why weights have no moments, in model order."""
-    unseen = "no convolution or linear layer multiplies its input with it"
-    names = dict.fromkeys(first_names(model).values())
+def _left_out(model: nn.Module, layers: Mapping[str, LayerMoments], sums: Sums) -> dict[str, str]:
+    """Return why weights have no moments, in model order."""
     shapes = dict(model.named_parameters())
     return {
-        name: sums.refused.get(name, unseen)
-        for name in names
-        if name in shapes and shapes[name].ndim >= 2 and name not in sums.layers()
+        name: sums.refused.get(name, UNSEEN)
+        for name in dict.fromkeys(first_names(model).values())
+        if name in shapes and shapes[name].ndim >= 2 and name not in layers
     }
-
-
-class _Sums:
-    """Running sums over the patches of each layer."""
-
-    def __init__(self, positions: int, limit_bytes: int, generator: torch.Generator) -> None:
-        self.refused: dict[str, str] = {}
-        self._positions = positions
-        self._limit = limit_bytes
-        self._generator = generator
-        self._second: dict[str, Tensor] = {}
-        self._mean: dict[str, Tensor] = {}
-        self._rows: dict[str, int] = {}
-        self._transposed: dict[str, bool] = {}
-        self._in_batch: set[str] = set()
-
-    def begin_batch(self) -> None:
-        """Forget which layers the last batch has reached."""
-        self._in_batch.clear()
-
-    def add(self, name: str, contraction: Contraction, output: Tensor) -> None:
-        """Add one call's patches."""
-        if name in self._in_batch and name not in self.refused:
-            self._refuse(name, "the model calls it more than once")
-        self._in_batch.add(name)
-        if name in self.refused or not self._has_room(name, contraction):
-            return
-        places = contraction.places(output, self._positions, self._generator)
-        rows = contraction.rows(output.shape, places).transpose(0, 1).double()  # [groups, rows, patch]
-        self._second[name] += rows.mT @ rows
-        self._mean[name] += rows.sum(dim=1)
-        self._rows[name] += rows.shape[1]
-
-    def _has_room(self, name: str, contraction: Contraction) -> bool:
-        """Make room for a layer that is seen for the first time; the largest layers give way."""
-        if name in self._second:
-            return True
-        groups, _, patch = contraction.matrix(contraction.weight).shape
-        device = contraction.weight.device
-        sizes = {other: tensor.nbytes for other, tensor in self._second.items()}
-        sizes[name] = 8 * groups * patch * patch
-        while sum(sizes.values()) > self._limit:
-            largest = max(sizes, key=sizes.__getitem__)
-            megabytes = sizes.pop(largest) / 2**20
-            self._refuse(largest, f"its moments take {megabytes:,.0f} MB, and all layers' exceed the limit")
-        if name not in sizes:
-            return False
-        self._second[name] = torch.zeros(groups, patch, patch, dtype=torch.float64, device=device)
-        self._mean[name] = torch.zeros(groups, patch, dtype=torch.float64, device=device)
-        self._rows[name] = 0
-        self._transposed[name] = contraction.transposed
-        return True
-
-    def _refuse(self, name: str, reason: str) -> None:
-        self.refused[name] = reason
-        for table in (self._second, self._mean, self._rows):
-            table.pop(name, None)
-
-    def layers(self) -> dict[str, LayerMoments]:
-        """Return the means, on the CPU."""
-        return {
-            name: LayerMoments(
-                (second / rows).cpu(), (self._mean[name] / rows).cpu(), rows, self._transposed[name]
-            )
-            for name, second in self._second.items()
-            if (rows := self._rows[name])
-        }
 
 
 class _Notes(Strict):
@@ -254,8 +202,8 @@ def save_moments(measured: Moments, path: Path) -> None:
     Raises:
         CheckpointError: the file cannot be written.
     """
-    tensors = {f"second:{name}": layer.second for name, layer in measured.layers.items()}
-    tensors |= {f"mean:{name}": layer.mean for name, layer in measured.layers.items()}
+    tensors = {f"second:{name}": layer.second.cpu() for name, layer in measured.layers.items()}
+    tensors |= {f"mean:{name}": layer.mean.cpu() for name, layer in measured.layers.items()}
     notes = _Notes(
         version=1,
         images=measured.images,
@@ -298,7 +246,8 @@ def _read_layer(file: Any, name: str, notes: _Notes) -> LayerMoments:
         SafetensorError: the file lacks them.
     """
     second, mean = (file.get_tensor(f"{key}:{name}") for key in ("second", "mean"))
-    if second.ndim != 3 or mean.shape != second.shape[:2] or second.shape[1] != second.shape[2]:
+    square = second.ndim == 3 and 0 < second.shape[1] == second.shape[2]
+    if not square or mean.ndim != 2 or len(mean) != len(second) or mean.shape[1] % second.shape[1]:
         raise ValueError(f"{name}: shapes {tuple(second.shape)} and {tuple(mean.shape)} are no moments")
     if {second.dtype, mean.dtype} != {torch.float64}:
         raise ValueError(f"{name}: {second.dtype}, expected torch.float64")

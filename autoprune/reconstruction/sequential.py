@@ -9,7 +9,7 @@ really get. At the end of a residual branch the target also makes up for the err
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,14 +17,16 @@ from torch import Tensor, nn
 
 from autoprune.errors import DataError
 from autoprune.graph import Plan, Prunable
-from autoprune.graph.capture import call, named_tensors, unchanged
+from autoprune.graph.capture import call, unchanged
 from autoprune.rebuild import keep_positions, narrow
 from autoprune.reconstruction.calls import Branch, CallCounter, branches, record
-from autoprune.reconstruction.closed import Axes, Repaired
+from autoprune.reconstruction.closed import Repaired
 from autoprune.reconstruction.contractions import Contraction, as_contraction, from_matrices
 from autoprune.reconstruction.intercepts import bias_of, fold_into_norm, folded, norm_of, normalised_by
-from autoprune.reconstruction.leastsquares import RIDGE, solve
+from autoprune.reconstruction.leastsquares import RIDGE, refit
 from autoprune.reconstruction.second_moments import IMAGES, POSITIONS, first_images
+from autoprune.reconstruction.sums import precise
+from autoprune.reconstruction.uses import Axes, cut_of, read_fewer, why_not
 from autoprune.usercode import guarded
 
 _SMALLEST_SCALE = 1e-3
@@ -81,11 +83,10 @@ def repair_sequential(
                 call(model, inputs)
     for module, training in modes:
         module.training = training
-    dense = dict(named_tensors(prunable.model))
     left = {
-        name: "no convolution or linear layer that is called once multiplies its input with it"
-        for name, axes in kept.items()
-        if dense[name].ndim >= 2 and 1 in axes and name not in fits.errors
+        name: why_not(prunable, name) or "the model calls it more than once"
+        for name in read_fewer(prunable, kept)
+        if name not in fits.errors
     }
     return Repaired(model, fits.errors, left)
 
@@ -122,6 +123,7 @@ class _Targets:
     places: dict[str, Tensor | None] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     values: dict[str, Tensor] = field(default_factory=dict)
+    contractions: dict[str, Contraction] = field(default_factory=dict)
     _calls: dict[str, Contraction] = field(default_factory=dict)
     _pending: Contraction | None = None
 
@@ -145,8 +147,10 @@ class _Targets:
             self.places[name] = self._pending.places(result, self.positions, self.generator)
             self.shapes[name] = tuple(result.shape)
         for name in self._aims.get(number, ()):
-            self.values[name] = self._calls[name].taken(result, self.places[name]).double()
-            del self._calls[name]
+            contraction = self._calls.pop(name)
+            self.values[name] = contraction.taken(result, self.places[name])
+            # Only its numbers are read from here on, and its input would hold memory.
+            self.contractions[name] = replace(contraction, input=contraction.input.new_empty(0))
 
 
 @dataclass(eq=False)
@@ -181,12 +185,12 @@ class _Fits:
 
     def _fit(self, name: str, contraction: Contraction) -> None:
         branch, places, shape = self.branches[name], self.targets.places[name], self.targets.shapes[name]
-        rows = contraction.rows(shape, places).double()  # [rows, groups, patch]
+        rows = precise(contraction.rows(shape, places))  # [rows, groups, patch]
         aims = self._aims(name, branch, contraction, places)  # [rows, outputs]
         norm = norm_of(self.model, name, self.followers) if branch.normalised else None
         bias = bias_of(self.model, name)
         weight = self.model.get_parameter(name)
-        old = contraction.matrix(weight.double())
+        old = contraction.matrix(precise(weight))
         scale = None
         if norm is not None:
             scale, _ = folded(norm)
@@ -198,16 +202,17 @@ class _Fits:
         inputs, outputs = (rows - mean_in).transpose(0, 1), (grouped - mean_out).transpose(0, 1)
         gram = inputs.mT @ inputs / len(rows)
         cross = outputs.mT @ inputs / len(rows)
-        fitted = solve(gram, cross, old, ridge=self.ridge)
-        self.errors[name] = _lost(fitted, gram, cross, outputs)
+        fit = refit(gram, cross, old, outputs.square().mean(dim=1), ridge=self.ridge)
+        self.errors[name] = fit.error
+        fitted = fit.weight
         offset = (mean_out - (fitted @ mean_in[..., None])[..., 0]).flatten()
         if norm is not None and scale is not None:
             # The convolution keeps about its old size: BatchNorm's scale takes the rest.
             part = scale.abs().clamp_min(_SMALLEST_SCALE) * torch.where(scale < 0, -1.0, 1.0)
             fitted = fitted / part.reshape(len(old), -1, 1)
-            variance = ((fitted @ gram) * fitted).sum(dim=2).flatten()
+            variance = fit.reached.flatten() / part.square()
             mean = (fitted @ mean_in[..., None]).flatten()
-            own = torch.zeros_like(mean) if bias is None else bias.double()
+            own = torch.zeros_like(mean) if bias is None else precise(bias)
             fold_into_norm(norm, part, offset - part * own, mean + own, variance)
         elif bias is not None:
             bias.copy_(offset)
@@ -215,18 +220,12 @@ class _Fits:
 
     def _aims(self, name: str, branch: Branch, contraction: Contraction, places: Tensor | None) -> Tensor:
         """Return the dense values [rows, outputs] of the channels that stay, less the other term of a sum."""
-        values = self.targets.values[name]
-        axes = self.kept.get(name, {})
-        kept = axes.get(1 if contraction.transposed else 0)
-        if kept is not None:
-            values = values[:, torch.from_numpy(kept).to(values.device)]
+        values = precise(self.targets.values.pop(name))
+        if name in self.kept:
+            dense = self.targets.contractions.pop(name)
+            shape, transposed = dense.weight.shape, dense.transposed
+            kept = cut_of(shape, self.kept[name], dense.groups, transposed=transposed).rows
+            values = values[:, kept.to(values.device)]
         if branch.other is not None:
-            values = values - contraction.taken(self._others[branch.other], places).double()
+            values = values - precise(contraction.taken(self._others[branch.other], places))
         return values
-
-
-def _lost(fitted: Tensor, gram: Tensor, cross: Tensor, outputs: Tensor) -> float:
-    """Return the share of the targets' mean square that the fit does not explain."""
-    total = float(outputs.square().sum() / outputs.shape[1])
-    left = total - float((2 * cross * fitted - (fitted @ gram) * fitted).sum())
-    return max(left / total, 0.0) if total > 0 else 0.0

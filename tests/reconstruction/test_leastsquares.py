@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import Ridge  # type: ignore[import-untyped]  # it has no hints
 from torch import Tensor
 
-from autoprune.reconstruction.leastsquares import refit, solve
+from autoprune.reconstruction.leastsquares import Fit, refit
 
 ROWS, PATCH, OUTPUTS = 300, 8, 5
 KEPT = torch.tensor([0, 2, 3, 6])
@@ -21,29 +21,36 @@ def problem(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     return inputs, weight, (inputs.T @ inputs / ROWS)[None]
 
 
+def cut(moment: Tensor, weight: Tensor, kept: Tensor, *, ridge: float = 1e-3) -> Fit:
+    """Fit the outputs of a dense weight from some of its inputs."""
+    cross = weight @ moment
+    power = (cross * weight).sum(dim=2)
+    return refit(moment[:, kept][..., kept], cross[..., kept], weight[..., kept], power, ridge=ridge)
+
+
 def test_without_a_ridge_it_is_the_least_squares_solution() -> None:
     inputs, weight, moment = problem()
     expected = torch.linalg.lstsq(inputs[:, KEPT], inputs @ weight[0].T).solution.T
     torch.testing.assert_close(
-        refit(moment, weight, KEPT, ridge=1e-14).weight[0], expected, rtol=1e-8, atol=1e-8
+        cut(moment, weight, KEPT, ridge=1e-14).weight[0], expected, rtol=1e-8, atol=1e-8
     )
 
 
 def test_with_a_ridge_it_is_that_of_scikit_learn_on_the_residual() -> None:
     inputs, weight, moment = problem()
     ridge = 0.05
-    cut = weight[0][:, KEPT]
+    sliced = weight[0][:, KEPT]
     strength = ridge * float(moment[0][KEPT[:, None], KEPT].diagonal().mean()) * ROWS
     model = Ridge(alpha=strength, fit_intercept=False, solver="cholesky")
-    model.fit(inputs[:, KEPT].numpy(), (inputs @ weight[0].T - inputs[:, KEPT] @ cut.T).numpy())
-    fitted = refit(moment, weight, KEPT, ridge=ridge).weight[0]
-    np.testing.assert_allclose(fitted.numpy(), cut.numpy() + model.coef_, rtol=1e-8, atol=1e-8)
+    model.fit(inputs[:, KEPT].numpy(), (inputs @ weight[0].T - inputs[:, KEPT] @ sliced.T).numpy())
+    fitted = cut(moment, weight, KEPT, ridge=ridge).weight[0]
+    np.testing.assert_allclose(fitted.numpy(), sliced.numpy() + model.coef_, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_error_is_that_of_the_outputs_and_below_that_of_the_cut_weights(seed: int) -> None:
     inputs, weight, moment = problem(seed)
-    fit = refit(moment, weight, KEPT)
+    fit = cut(moment, weight, KEPT)
     outputs = inputs @ weight[0].T
 
     def lost(new: Tensor) -> float:
@@ -51,11 +58,13 @@ def test_the_error_is_that_of_the_outputs_and_below_that_of_the_cut_weights(seed
 
     assert fit.error == pytest.approx(lost(fit.weight[0]), rel=1e-9)
     assert fit.error < lost(weight[0][:, KEPT])
+    reached = (inputs[:, KEPT] @ fit.weight[0].T).square().mean(dim=0)
+    torch.testing.assert_close(fit.reached[0], reached, rtol=1e-9, atol=0)
 
 
 def test_all_inputs_keep_their_weights() -> None:
     _, weight, moment = problem()
-    fit = refit(moment, weight, torch.arange(PATCH), ridge=0.1)
+    fit = cut(moment, weight, torch.arange(PATCH), ridge=0.1)
     torch.testing.assert_close(fit.weight, weight, rtol=0, atol=1e-12)
     assert fit.error == pytest.approx(0, abs=1e-12)
 
@@ -63,4 +72,6 @@ def test_all_inputs_keep_their_weights() -> None:
 def test_inputs_that_are_always_zero_keep_their_weights() -> None:
     old = torch.ones(1, 2, 3, dtype=torch.float64)
     zeros = torch.zeros(1, 3, 3, dtype=torch.float64)
-    assert torch.equal(solve(zeros, torch.zeros(1, 2, 3, dtype=torch.float64), old, ridge=1e-3), old)
+    fit = refit(zeros, torch.zeros(1, 2, 3, dtype=torch.float64), old, torch.zeros(1, 2).double())
+    assert torch.equal(fit.weight, old)
+    assert fit.error == 0

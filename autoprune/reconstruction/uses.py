@@ -1,0 +1,137 @@
+"""Which weights multiply channels of a traced model, and why some of them cannot be refitted.
+
+found = read_fewer(prunable, positions)      # {"layer1.0.conv2.weight": {0: ..., 1: ...}}
+why_not(prunable, "lstm.weight_ih_l0")       # "lstm multiplies with it, which is no convolution ..."
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.fx import Node
+
+from autoprune.graph import Prunable
+from autoprune.graph.positions import KeepPositions
+from autoprune.graph.propagate import LAYER_OPERATORS, operator_name
+from autoprune.graph.rules.products import PRODUCT_RULES
+from autoprune.graph.rules.recurrent import RECURRENT_RULES
+
+Axes = Mapping[int, NDArray[np.int64]]
+"""{axis: positions kept} of one tensor."""
+
+_OTHERS = {*PRODUCT_RULES, *RECURRENT_RULES, "bilinear"}
+"""Operators beside convolutions and linear layers that multiply their input with a weight."""
+
+
+@dataclass(frozen=True)
+class _Use:
+    """How a model uses a parameter.
+
+    Attributes:
+        operator: that multiplies with it; None if it is only added, scaled with, or not used.
+        direct: whether the operator gets the parameter itself, rather than a tensor made from it.
+    """
+
+    operator: str | None = None
+    direct: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """What stays of a convolution or linear layer.
+
+    Attributes:
+        groups: int64 [groups], those that stay; each keeps as many outputs and the same inputs as the others.
+        rows: int64 [groups x outputs], the outputs that stay, counted through all dense groups.
+        kept: int64 [kept], the positions of a patch that stay.
+    """
+
+    groups: Tensor
+    rows: Tensor
+    kept: Tensor
+
+
+def cut_of(shape: torch.Size, axes: Axes, groups: int, *, transposed: bool) -> Cut:
+    """Return what stays of a dense weight.
+
+    Args:
+        shape: of the weight.
+        axes: the positions that it keeps, whole axes left out.
+        groups: of the dense layer.
+        transposed: whether the layer is a transposed convolution.
+    """
+    kept = {axis: torch.from_numpy(positions) for axis, positions in axes.items()}
+    if transposed:
+        inputs = shape[0] // groups
+        channels = kept.get(0, torch.arange(shape[0]))
+        alive = torch.unique(channels // inputs)
+        channels = channels[channels // inputs == alive[0]] % inputs
+        rows = (alive[:, None] * shape[1] + kept.get(1, torch.arange(shape[1]))).flatten()
+    else:
+        rows = kept.get(0, torch.arange(shape[0]))
+        alive = torch.unique(rows // (shape[0] // groups))
+        channels = kept.get(1, torch.arange(shape[1]))
+    kernel = math.prod(shape[2:])
+    return Cut(alive, rows, (channels[:, None] * kernel + torch.arange(kernel)).flatten())
+
+
+def read_fewer(prunable: Prunable, kept: KeepPositions) -> dict[str, Axes]:
+    """Return the weights that read fewer channels, with the positions that they keep."""
+    return {name: axes for name, axes in kept.items() if _reads(prunable, name, axes)}
+
+
+def why_not(prunable: Prunable, name: str) -> str | None:
+    """Return why a weight cannot be refitted; None if an operator that can be refitted multiplies with it."""
+    use = _uses(prunable).get(name)
+    if use is None:
+        return "the model does not use it in eval mode"
+    if not use.direct:
+        return "the weight that multiplies is made from it"
+    if use.operator not in LAYER_OPERATORS:
+        return f"{use.operator} multiplies with it, which is no convolution or linear layer"
+    return None
+
+
+def _reads(prunable: Prunable, name: str, axes: Axes) -> bool:
+    shape = prunable.shapes[name]
+    use = _uses(prunable).get(name)
+    if len(shape) < 2 or (use is not None and use.operator is None):
+        return False
+    if use is not None and use.operator not in LAYER_OPERATORS:
+        return True
+    transposed = use is not None and use.operator is not None and "transpose" in use.operator
+    return (0 if transposed else 1) in axes
+
+
+@lru_cache(maxsize=8)
+def _uses(prunable: Prunable) -> dict[str, _Use]:
+    """Return how the graph in eval mode uses each parameter or buffer that it reads."""
+    states = prunable.captured.states
+    behind: dict[Node, frozenset[str] | None] = {}
+    found: dict[str, _Use] = {}
+    for node in prunable.captured.nodes:
+        if node.op == "placeholder":
+            made_of_states = node.name in states or node.name in prunable.captured.constants
+            name = states.get(node.name)
+            behind[node] = frozenset([name] if name else []) if made_of_states else None
+            continue
+        sources = [behind[each] for each in node.all_input_nodes]
+        behind[node] = None if None in sources else frozenset().union(*(each for each in sources if each))
+        if node.op != "call_function":
+            continue
+        operator = operator_name(node)
+        inputs = node.all_input_nodes
+        for each in inputs:
+            for name in behind[each] or ():
+                known = found.setdefault(name, _Use())
+                weighs = operator in _OTHERS or (operator in LAYER_OPERATORS and each is node.args[1])
+                if weighs and known.operator is None:
+                    found[name] = _Use(operator, each.op == "placeholder")
+    return found
