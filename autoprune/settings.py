@@ -213,7 +213,9 @@ class SearchSettings:
     Heuristics named in `warm_starts` are tried before the sampler takes over, in that order, at most a third
     of the trials. They give their widths; which channels stay is `criterion`'s choice, so that "taylor" keeps
     as many of each group as Taylor's ranking would, but the same ones only under criterion = "taylor". Warm
-    starts climb every rung.
+    starts climb every rung. "reconstruction" gives the widths that lose the least output error within the
+    budget: it measures the error of each group at every width, its readers refitted, from the moments of
+    `score.moment_images` training images.
 
     `pruner` judges all other trials after each rung, by those that reached it, pruned ones too: "median" and
     "percentile" (the best quarter climbs on) by the sampler's own, "halving" ("asha") and "hyperband" by the

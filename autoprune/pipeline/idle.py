@@ -96,7 +96,8 @@ IDLE = (
     Idle(
         ("score.moment_images",),
         lambda config: not reads_moments(config),
-        f'neither score.rungs names "{REPAIR}" nor is search.criterion one of {", ".join(BY_MOMENTS)}',
+        f'neither score.rungs names "{REPAIR}" nor search.warm_starts "reconstruction", and search.criterion '
+        f"is none of {', '.join(BY_MOMENTS)}",
     ),
     Idle(
         ("search.workers", "search.cpus_per_trial"),

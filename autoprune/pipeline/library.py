@@ -1,42 +1,35 @@
-"""The error library of a run's dense model, from unlabelled training images.
+"""The error library of a run's dense model, with its progress shown.
 
-library = measure_library(dense, prunable, groups, seed=0)
+library = measure_library(prunable.model, prunable.searchable, moments, watch)
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from torch import nn
 
 from autoprune.graph import ChannelGroup
-from autoprune.pipeline.dense import Dense
-from autoprune.pipeline.events import Counted, Stage, Watcher, silent
-from autoprune.reconstruction import ErrorLibrary, error_library
-from autoprune.reconstruction.second_moments import IMAGES, Moments, measure_model
+from autoprune.pipeline.events import Counted, Stage, Watcher
+from autoprune.reconstruction import ErrorLibrary, Moments, error_library
 
 
 def measure_library(
-    dense: Dense, groups: Sequence[ChannelGroup], *, seed: int, watch: Watcher = silent
+    model: nn.Module, groups: Sequence[ChannelGroup], moments: Callable[[], Moments], watch: Watcher
 ) -> ErrorLibrary:
-    """Measure the moments of the dense model, and find the error of each group at every width.
+    """Find the error of each group at every width.
 
     Args:
-        dense: model and data.
+        model: the dense model.
         groups: of the traced model.
-        seed: chooses the images and the positions in them.
-        watch: told how it goes on.
+        moments: returns the moments of the dense model; they are measured now if they are not yet.
+        watch: is shown how it goes on.
     """
-    images = min(IMAGES, dense.data.train.samples)
-    watch(Stage(f"error curves of {len(groups)} groups from {images:,} training images"))
-    measured = measure_moments(dense, seed)
+    measured = moments()
+    watch(Stage(f"error curves of {len(groups)} groups"))
     return error_library(
-        dense.model,
+        model,
         groups,
         measured,
         done=lambda done: watch(Counted("error curves", done, len(groups))),
     )
-
-
-def measure_moments(dense: Dense, seed: int) -> Moments:
-    """Return the moments of the dense model's layers on training images."""
-    batches = (inputs.cpu() for inputs, _ in dense.data.train.batches(seed, 0))
-    return measure_model(dense.model, batches, seed=seed)

@@ -4,9 +4,9 @@
     moments()                                        # measured, or read from a file of the same fingerprint
     prepare_moments(study, moments)                  # kept beside the study's output; None if no rung repairs
 
-The ranking by "obs" or "lasso" reads them before there is a study. The trials read the file whose hash the
-study notes: the same in every process, and after a resume. If the file is gone they are measured once more,
-and used only if their hash is the same.
+The ranking by "obs" or "lasso" and the warm start "reconstruction" read them before there is a study. The
+trials read the file whose hash the study notes: the same in every process, and after a resume. If the file is
+gone they are measured once more, and used only if their hash is the same.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ _FILE = KeptFile("moments", "moments")
 
 def reads_moments(config: RunConfig) -> bool:
     """Return whether a search with this config measures moments."""
-    return asks_for_repair(config.score.rungs) or config.search.criterion in BY_MOMENTS
+    search = config.search
+    by_errors = "reconstruction" in search.warm_starts
+    return asks_for_repair(config.score.rungs) or search.criterion in BY_MOMENTS or by_errors
 
 
 @dataclass

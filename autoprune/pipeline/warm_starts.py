@@ -28,6 +28,7 @@ from autoprune.criteria import Importance
 from autoprune.errors import PlanError, abridged, reason_of, summary_of
 from autoprune.pipeline.events import Stage
 from autoprune.pipeline.library import measure_library
+from autoprune.pipeline.moments import StudyMoments
 from autoprune.pipeline.ranking import rank_channels
 from autoprune.pipeline.statistics import Ground, Sensitivity, measure_sensitivity
 from autoprune.reconstruction import ErrorLibrary
@@ -75,8 +76,11 @@ class Proposer:
             started = time.perf_counter()
             named = {name for variable in self.space.variables for name in variable.groups}
             groups = [group for group in self.space.channel_groups if group.name in named]
-            seed = self.ground.config.search.seed
-            library = measure_library(self.ground.dense, groups, seed=seed, watch=self.ground.watch)
+            ground, prunable = self.ground, self.ground.problem.prunable
+            moments = ground.moments or StudyMoments(
+                prunable, ground.dense.data, ground.config, ground.setting, ground.watch
+            )
+            library = measure_library(prunable.model, groups, moments, ground.watch)
             self._libraries.append(library)
             seconds = time.perf_counter() - started
             self.measured["reconstruction"] = {"seconds": seconds, **library.to_json()}
