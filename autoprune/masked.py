@@ -68,25 +68,12 @@ class MaskedReference(Interpreter):
     def outputs(self, inputs: object) -> list[Tensor]:
         """Return the tensors among the graph's user outputs."""
         captured = self._prunable.captured
-        given = iter(pytree.tree_leaves(inputs))
-        arguments: list[object] = []
-        for node in captured.nodes:
-            if node.op == "placeholder":
-                if node.name in captured.states:
-                    name = captured.states[node.name]
-                    state = self.states[name]
-                    # A forward pass may write into a buffer. A large parameter is not copied for nothing.
-                    arguments.append(state if name in self._parameters else state.clone())
-                elif node.name in captured.constants:
-                    arguments.append(_in_double(captured.constants[node.name].cpu()))
-                else:
-                    arguments.append(next(given))
-        results = self.run(*arguments)
-        user = set(captured.program.graph_signature.user_outputs)
-        output = captured.nodes[-1]
-        nodes = [getattr(leaf, "name", None) for leaf in pytree.tree_leaves(output.args)]
-        named = zip(nodes, pytree.tree_leaves(results), strict=True)
-        return [value for name, value in named if name in user and isinstance(value, Tensor)]
+        arguments = captured.arguments(inputs, self._state, lambda constant: _in_double(constant.cpu()))
+        return [value for value in captured.outputs(self.run(*arguments)) if isinstance(value, Tensor)]
+
+    def _state(self, name: str) -> Tensor:
+        # A forward pass may write into a buffer. A large parameter is not copied for nothing.
+        return self.states[name] if name in self._parameters else self.states[name].clone()
 
     def fetch_args_kwargs_from_env(self, n: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Mask the input of a layer again: its weight is not masked, and code may have written into it."""

@@ -227,9 +227,11 @@ class SearchSettings:
     cut together and share their scores. The sampler "kl" measures its divergences on `sensitivity_batches`
     batches, too.
 
-    `criterion` ranks the channels that a width keeps: "l1", "l2", "bn" (the scale of the BatchNorm behind),
-    "fpgm" (the distance to the others), "taylor" (the gradient's, on training images), "obs" and "lasso"
-    (how well the layers that read a channel do without it) or "random".
+    `criterion` ranks the channels that a width keeps: by the weights "l1", "l2", "lamp" (a norm's share of
+    its layer), "bn" (the scale of the BatchNorm behind) or "fpgm" (the distance to the others); by gradients
+    on training images "taylor" or "fisher"; by feature maps of training images "activation" (their mean
+    size), "apoz" (the share of them that is not zero), "hrank" (their ranks) or "chip" (their independence of
+    each other); "obs" and "lasso" by how well the layers that read a channel do without it; or "random".
 
     `device` trains and scores the trials ("auto": CUDA where there is one), in this `setting`: a number
     format (float32, bfloat16, float16) and a layout (contiguous, channels_last) such as "bfloat16

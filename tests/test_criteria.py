@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
+from torch.utils import _pytree as pytree
 
 from autoprune.criteria import (
     CRITERIA,
@@ -25,6 +26,7 @@ from autoprune.errors import DataError, PlanError
 from autoprune.graph.groups import ChannelGroup, Member
 from autoprune.rebuild import rebuild
 from autoprune.tracing import trace
+from tests.models import CASES
 
 
 @dataclass(frozen=True)
@@ -189,13 +191,17 @@ def test_taylor_counts_a_shared_weight_once_per_use() -> None:
     assert (ranked["second"] > 0).all()
 
 
+GRAPH_CRITERIA = ("fisher", "activation", "apoz", "hrank", "chip")
+DATA_CRITERIA = ("taylor", "lasso", "obs", *GRAPH_CRITERIA)
+
+
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_the_plan_of_a_traced_model_rebuilds(criterion: str) -> None:
     by_hand = residual()
     prunable = trace(by_hand.model.eval(), torch.zeros(1, 3, 6, 6))
     plan = make_plan(prunable, 0.5, criterion, batches())
     assert sorted(plan.widths.values()) == [2, 3]
-    if criterion != "random":
+    if criterion not in ("random", *GRAPH_CRITERIA):
         expected = make_plan(by_hand, 0.5, criterion, batches())
         assert {tuple(index) for index in plan.values()} == {tuple(index) for index in expected.values()}
     assert rebuild(prunable, plan)(torch.zeros(2, 3, 6, 6)).shape == (2, 5)
@@ -203,7 +209,7 @@ def test_the_plan_of_a_traced_model_rebuilds(criterion: str) -> None:
 
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_no_criterion_changes_the_dense_model_or_the_random_states(criterion: str) -> None:
-    traced = residual()
+    traced = trace(residual().model, torch.zeros(1, 3, 6, 6))
     traced.model.train()
     traced.model.get_submodule("norm").eval()
     traced.model.get_parameter("head.bias").requires_grad_(False)
@@ -223,6 +229,94 @@ def test_no_criterion_changes_the_dense_model_or_the_random_states(criterion: st
     assert torch.equal(torch.get_rng_state(), states[0])
     assert random.getstate() == states[1]
     np.testing.assert_array_equal(np.random.get_state(legacy=False)["state"]["key"], states[2])
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_the_same_seed_gives_the_same_importance(criterion: str) -> None:
+    traced = trace(residual().model, torch.zeros(1, 3, 6, 6))
+    first = importance(traced, criterion, batches(), seed=2)
+    torch.manual_seed(99)
+    again = importance(traced, criterion, batches(), seed=2)
+    for name in ("stem", "inner"):
+        np.testing.assert_array_equal(first[name], again[name])
+
+
+@pytest.mark.parametrize("criterion", sorted(set(CRITERIA) - {"random", "fpgm"}))
+def test_a_dead_channel_ranks_last(criterion: str) -> None:
+    traced = trace(residual().model, torch.zeros(1, 3, 6, 6))
+    with torch.no_grad():
+        # No other channel dies in the ReLU, and none passes it as a linear function of others.
+        traced.model.get_parameter("inner.weight").mul_(5)
+        traced.model.get_parameter("inner.bias").fill_(0.3)
+        for layer in ("stem", "norm", "depthwise", "branch", "branch_norm"):
+            for name, parameter in traced.model.get_submodule(layer).named_parameters():
+                assert name in ("weight", "bias")
+                parameter[1] = 0
+        for name in ("inner.weight", "inner.bias"):
+            traced.model.get_parameter(name)[4] = 0
+    ranked = importance(traced, criterion, batches())
+    for name, dead in (("stem", 1), ("inner", 4)):
+        assert (np.delete(ranked[name], dead) > ranked[name][dead]).all()
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        *("concat", "depthwise", "squeeze_excite", "attention", "hand_attention", "two_inputs", "chunked"),
+        *("transposed", "grouped_queries", "train_only_head", "global_filter"),
+    ],
+)
+def test_every_criterion_ranks_every_free_group_of_a_model(case: str) -> None:
+    torch.manual_seed(0)
+    prunable = trace(CASES[case].make(), CASES[case].inputs)
+    generator = torch.Generator().manual_seed(1)
+    inputs = pytree.tree_map(
+        lambda example: torch.randn(4, *example.shape[1:], generator=generator), prunable.example_inputs
+    )
+    data = [(inputs if isinstance(inputs, dict) else inputs[0], torch.zeros(4))]
+    of_tensors = isinstance(inputs, tuple)
+    for criterion in CRITERIA if of_tensors else set(CRITERIA) - {"obs", "lasso"}:
+        ranked = importance(prunable, criterion, data, mean_square)
+        assert {name: values.shape for name, values in ranked.items()} == {
+            group.name: (group.width,) for group in prunable.groups if group.frozen is None
+        }
+        assert all(np.isfinite(values).all() for values in ranked.values())
+
+
+def mean_square(outputs: Tensor, targets: Tensor) -> Tensor:
+    return outputs.square().mean() + 0 * targets.sum()
+
+
+@pytest.mark.parametrize("criterion", DATA_CRITERIA)
+def test_a_criterion_without_its_data_is_one_line(criterion: str) -> None:
+    needs = f'^criterion "{criterion}": needs (images|batches of data); give make_plan'
+    with pytest.raises(PlanError, match=needs) as caught:
+        make_plan(residual(), 0.5, criterion)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("criterion", GRAPH_CRITERIA)
+def test_groups_without_a_graph_have_no_feature_maps(criterion: str) -> None:
+    with pytest.raises(
+        PlanError, match=f'"{criterion}": needs the graph .* give what autoprune.trace returns'
+    ):
+        importance(residual(), criterion, batches())
+
+
+def test_lamp_divides_by_all_filters_that_are_at_least_as_large() -> None:
+    traced = residual()
+    expected = {}
+    for name, layers in (("stem", ("stem", "depthwise", "branch")), ("inner", ("inner",))):
+        scores = np.zeros(len(of_layer(traced.model, name)))
+        for layer in layers:
+            norms = (of_layer(traced.model, layer) ** 2).sum(1)
+            for channel, norm in enumerate(norms):
+                scores[channel] += norm / sum(other for other in norms if other >= norm)
+        expected[name] = scores
+    found = importance(traced, "lamp")
+    for name, scores in expected.items():
+        np.testing.assert_allclose(found[name], scores, rtol=1e-12)
+    assert found["inner"].max() == 1
 
 
 def test_channels_of_several_positions_sum_over_them() -> None:
@@ -374,8 +468,6 @@ def test_bad_criteria_and_data() -> None:
         importance(traced, "tailor")
     with pytest.raises(PlanError, match=r"seed: got -1, expected 0 or more\."):
         importance(traced, "random", seed=-1)
-    with pytest.raises(PlanError, match='criterion "taylor": needs batches of data'):
-        importance(traced, "taylor")
     with pytest.raises(DataError, match="the data gave no batch"):
         importance(traced, "taylor", [])
     with pytest.raises(DataError, match="the data gave a Tensor, expected batches"):

@@ -12,8 +12,10 @@ from autoprune.criteria import Importance, importance
 from autoprune.errors import DataError, PlanError
 from autoprune.graph import Prunable
 from autoprune.reconstruction import moments
+from autoprune.reconstruction.elimination import eliminate
 from autoprune.reconstruction.readers import readers_of
 from autoprune.tracing import trace
+from tests.models import Residual
 
 INPUTS = torch.randn(200, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
@@ -85,3 +87,64 @@ def test_data_that_is_missing_or_wrong_is_one_line(criterion: str) -> None:
         importance(perceptron(), criterion)
     with pytest.raises(DataError, match="moments: the data gave no images"):
         importance(perceptron(), criterion, [])
+
+
+def stream(copied: tuple[str, ...]) -> tuple[Prunable, Tensor]:
+    """Return a residual net whose stream channel 2 copies channel 5 in these layers, and images."""
+    torch.manual_seed(0)
+    model = Residual().double().eval()
+    prunable = trace(model, torch.zeros(1, 3, 4, 4, dtype=torch.float64))
+    with torch.no_grad():
+        model.bn.weight.uniform_(0.5, 2)
+        for layer in copied:
+            for tensor in model.get_submodule(layer).state_dict().values():
+                if tensor.ndim:
+                    tensor[2] = tensor[5]
+    generator = torch.Generator().manual_seed(1)
+    return prunable, torch.randn(40, 3, 4, 4, generator=generator, dtype=torch.float64)
+
+
+def test_all_layers_that_read_a_residual_stream_are_its_readers() -> None:
+    prunable, images = stream(())
+    readers = readers_of(prunable.model, prunable.group("stem"), moments(prunable, [images]))
+    assert [reader.weight.shape for reader in readers] == [(6, 8), (5, 8)]  # inner1 and head
+
+
+def test_a_copy_in_the_whole_residual_stream_goes_first() -> None:
+    prunable, images = stream(("stem", "outer1", "bn"))
+    assert int(np.argmin(importance(prunable, "obs", [images])["stem"])) in (2, 5)
+
+
+def test_a_copy_for_one_reader_alone_stays() -> None:
+    prunable, images = stream(("stem",))
+    group = prunable.group("stem")
+    with torch.no_grad():  # the branch adds to the two what the head reads, with opposite signs
+        weight = prunable.model.get_parameter("outer1.weight")
+        weight[5] *= 20
+        weight[2] = -weight[5]
+        prunable.model.get_parameter("head.weight")[:, [2, 5]] *= 50
+    readers = readers_of(prunable.model, group, moments(prunable, [images]))
+    assert eliminate(readers[:1], group.width).order[0] in (2, 5)
+    assert int(np.argmin(importance(prunable, "obs", [images])["stem"])) not in (2, 5)
+
+
+def test_lasso_stacks_what_all_readers_of_a_residual_stream_compute() -> None:
+    prunable, images = stream(())
+    model = prunable.model
+    assert isinstance(model, Residual)
+    with torch.no_grad():
+        x = model.stem(images).relu()
+        total = x + model.bn(model.outer1(model.inner1(x).relu()))
+        readers = [
+            (x.permute(0, 2, 3, 1).reshape(-1, 8), model.inner1.weight.flatten(1)),
+            (total.mean((2, 3)), model.head.weight),
+        ]
+        stacked = []
+        for inputs, weight in readers:
+            columns = ((inputs - inputs.mean(0))[:, None] * weight).reshape(-1, 8)
+            stacked.append(columns / columns.sum(1).norm())
+    columns = torch.cat(stacked).numpy()
+    _, _, coefficients = lars_path(columns, columns.sum(axis=1), method="lasso")
+    entered = (coefficients != 0).argmax(axis=1)
+    values = importance(prunable, "lasso", [images])["stem"]
+    assert np.array_equal(np.argsort(entered, kind="stable"), np.argsort(-values))

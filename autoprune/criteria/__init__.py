@@ -1,7 +1,6 @@
 """Criteria: how much each channel matters, and the plans that follow.
 
-Before: `graph` gives the channel groups. After: `rebuild` makes the smaller model of a plan. One file holds a
-family of criteria; a new one is a function and a row in CRITERIA.
+One file holds a family of criteria; a new one is a function and a row in CRITERIA.
 
     plan = make_plan(prunable, 0.5, criterion="l1")
 """
@@ -17,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autoprune.criteria.activations import activation, apoz, chip, hrank
 from autoprune.criteria.base import (
     Criterion,
     CriterionInput,
@@ -25,13 +25,14 @@ from autoprune.criteria.base import (
     TracedModel,
     undisturbed,
 )
-from autoprune.criteria.gradients import taylor
+from autoprune.criteria.gradients import fisher, taylor
 from autoprune.criteria.plans import plan_from_importance, resolve_widths
 from autoprune.criteria.reconstruction import lasso, obs
-from autoprune.criteria.weights import bn, fpgm, l1, l2, random
+from autoprune.criteria.weights import bn, fpgm, l1, l2, lamp, random
 from autoprune.errors import PlanError, unknown
 from autoprune.graph.groups import ChannelGroup
 from autoprune.graph.plan import Plan
+from autoprune.graph.prunable import Prunable
 from autoprune.reconstruction import Moments
 from autoprune.usercode import entry
 
@@ -50,10 +51,16 @@ __all__ = [
 CRITERIA: dict[str, Criterion] = {
     "l1": l1,
     "l2": l2,
+    "lamp": lamp,
     "bn": bn,
     "random": random,
     "fpgm": fpgm,
     "taylor": taylor,
+    "fisher": fisher,
+    "activation": activation,
+    "apoz": apoz,
+    "hrank": hrank,
+    "chip": chip,
     "lasso": lasso,
     "obs": obs,
 }
@@ -76,8 +83,9 @@ def importance(
     Args:
         prunable: the traced model.
         criterion: a name in CRITERIA, or a function of the user's.
-        data: batches (inputs, targets), for criteria that need them ("taylor").
-        loss: (outputs in eval mode, targets) -> scalar, for the same; cross-entropy by default.
+        data: batches (inputs, targets), for criteria that run the model; most of them read no targets.
+        loss: (outputs in eval mode, targets) -> scalar, for criteria that read gradients ("taylor",
+            "fisher"); cross-entropy by default.
         seed: of every draw.
         moments: returns the moments of the layers' inputs, for criteria that read them ("obs", "lasso");
             without it they measure `data`.
@@ -99,7 +107,10 @@ def importance(
     if seed < 0:
         raise PlanError(f"seed: got {seed}, expected 0 or more.")
     with undisturbed(prunable.model, seed), torch.no_grad():
-        result: object = criterion(CriterionInput(prunable.model, groups, data, loss, seed, moments))
+        traced = prunable if isinstance(prunable, Prunable) else None
+        result: object = criterion(
+            CriterionInput(prunable.model, groups, data, loss, seed, moments, prunable=traced)
+        )
         if not isinstance(result, Mapping):
             raise PlanError(
                 f'criterion "{name}": it gave a {type(result).__name__}, expected {{group name: importance}}.'
@@ -145,9 +156,10 @@ def make_plan(
         prunable: the traced model.
         ratio: a keep ratio in (0, 1] for every group that is not frozen, or {group name: width or ratio}; an
             int is a width (1 is one channel), a float a ratio (1.0 is all). Groups left out stay whole.
-        criterion: a name in CRITERIA ("l1", "l2", "bn", "random", "fpgm", "taylor"), or a function.
-        data: batches (inputs, targets), for criteria that need them ("taylor").
-        loss: (outputs in eval mode, targets) -> scalar, for the same; cross-entropy by default.
+        criterion: a name in `autoprune.criteria.CRITERIA`, or a function.
+        data: batches (inputs, targets), for criteria that run the model; most of them read no targets.
+        loss: (outputs in eval mode, targets) -> scalar, for criteria that read gradients ("taylor",
+            "fisher"); cross-entropy by default.
         seed: of every draw.
 
     Returns:

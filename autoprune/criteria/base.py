@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from autoprune.graph import Prunable
 from autoprune.graph.groups import ChannelGroup, Member
 from autoprune.graph.orientation import output_axis
 from autoprune.reconstruction import Moments
@@ -58,6 +59,7 @@ class CriterionInput:
         seed: of every draw; torch, numpy and random are seeded with it.
         moments: returns the moments of the layers' inputs, measured already or at the first call; None if a
             criterion that needs them measures `data`.
+        prunable: the traced model with its graph, or None if groups were stated without one.
     """
 
     model: nn.Module
@@ -66,6 +68,7 @@ class CriterionInput:
     loss: LossFunction | None
     seed: int
     moments: Callable[[], Moments] | None = None
+    prunable: Prunable | None = None
 
 
 Criterion: TypeAlias = Callable[[CriterionInput], Importance]

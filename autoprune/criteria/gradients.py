@@ -1,7 +1,7 @@
-"""Criteria that read gradients of the loss: taylor.
+"""Criteria that read gradients of the loss: taylor, fisher.
 
-Before: `criteria.base`, batches of data and a loss. After: the table CRITERIA. The gradients are taken on a
-functional call with copies of the buffers, so that the dense model keeps its own and gets no `.grad`.
+Gradients are taken on functional calls with copies of the buffers, so that the dense model keeps its own and
+gets no `.grad`.
 
     taylor(given)["layer1.0.conv1"]     # float64 [width]
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,20 @@ from autoprune.criteria.base import (
     channel_slices,
     is_input_side,
 )
+from autoprune.criteria.feature_maps import FeatureMaps, Place
+from autoprune.criteria.weights import with_norms
 from autoprune.detour import Detour
 from autoprune.errors import DataError, PlanError
 from autoprune.usercode import call_plain, guarded
 
 TAYLOR_BATCHES = 10
-"""Batches that the importance is averaged over; the data's first ones, all where it has fewer."""
+"""Batches that the importance is averaged over; the data's first ones, all if it has fewer."""
+
+FISHER_IMAGES = 64
+"""Images of "fisher"; the data's first ones, all if there are fewer."""
+
+_FAILED = 'criterion "{}": the gradient of the loss failed on a batch'
+_ADVICE = "expected batches (inputs, targets) that model and loss take, and a loss that is one number."
 
 
 def taylor(given: CriterionInput) -> Importance:
@@ -78,6 +87,52 @@ def taylor(given: CriterionInput) -> Importance:
     return {name: total / batches for name, total in result.items()}
 
 
+def fisher(given: CriterionInput) -> Importance:
+    """Average the square of what a channel's removal changes in an image's loss, to first order.
+
+    With a the activations of a channel at all positions of all its feature maps and L_n the loss of image n,
+    its importance is 1/(2N) sum_n (sum a dL_n/da)^2. The inner sum is the gradient of L_n with respect to a
+    gate of value 1 that multiplies all maps of the channel. The loss is cross-entropy if none is given. A
+    group that no tensor holds is ranked by the l2 norm of its filters.
+
+    Raises:
+        PlanError: no data is given.
+        DataError: the data holds no image, or other things than (inputs, targets), or an image from which
+            model or loss give no gradient.
+
+    Reference: Theis et al., Faster Gaze Prediction with Dense Networks and Fisher Pruning, arXiv 1801.05787,
+    2018, section 2. One gate serves all maps of a residual group, as in Liu et al., Group Fisher Pruning,
+    ICML 2021.
+    """
+    maps = FeatureMaps.of(given, "fisher", FISHER_IMAGES)
+    device = next((parameter.device for parameter in given.model.parameters()), torch.device("cpu"))
+    ones = {
+        name: torch.ones(len(places[0].index), dtype=torch.float64, device=device)
+        for name, places in maps.places.items()
+    }
+    totals = {name: torch.zeros_like(each) for name, each in ones.items()}
+    loss = given.loss or functional.cross_entropy
+    for inputs, rest in maps.samples:
+        if len(rest) != 1:
+            raise DataError(
+                'criterion "fisher": the data gave no targets, expected batches (inputs, targets).'
+            )
+        gates = {name: each.clone().requires_grad_() for name, each in ones.items()}
+        failed = guarded(_FAILED.format("fisher"), DataError, advice=_ADVICE, memory_passes=True)
+        with failed, torch.enable_grad():
+            outputs = maps.run(inputs, partial(_gate, gates))
+            lost = call_plain(loss, outputs, _moved(rest[0], device))
+            gradients = torch.autograd.grad(lost, list(gates.values()), allow_unused=True)
+        for name, gradient in zip(gates, gradients, strict=True):
+            if gradient is not None:
+                totals[name] += gradient.square() / (2 * len(maps.samples))
+    return with_norms(given, totals)
+
+
+def _gate(gates: Mapping[str, Tensor], place: Place, tensor: Tensor) -> Tensor:
+    return place.scaled(tensor, gates[place.group])
+
+
 def _gradients(
     model: nn.Module, wanted: set[int], data: Iterable[Any], loss: LossFunction
 ) -> Iterator[Mapping[int, Tensor]]:
@@ -90,10 +145,9 @@ def _gradients(
         inputs, targets = _unpack(batch, device)
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         arguments, keywords = _as_call(inputs)
-        advice = "expected batches (inputs, targets) that model and loss take, and a loss that is one number."
-        where = 'criterion "taylor": the gradient of the loss failed on a batch'
+        failed = guarded(_FAILED.format("taylor"), DataError, advice=_ADVICE, memory_passes=True)
         # No setting is known here, so it has not been tried whether this machine computes wrongly.
-        with guarded(where, DataError, advice=advice, memory_passes=True), torch.enable_grad(), Detour():
+        with failed, torch.enable_grad(), Detour():
             tensors = {**state, **buffers, **leaves}
             outputs = torch.func.functional_call(model, tensors, arguments, keywords)
             lost = call_plain(loss, outputs, targets)

@@ -1,14 +1,15 @@
-"""Criteria that read the weights alone: l1, l2, bn, random and fpgm.
+"""Criteria that read the weights alone: l1, l2, lamp, bn, random and fpgm.
 
-Before: `criteria.base`. After: the table CRITERIA. Where several layers write into one group (residual
-connections), a channel's importance is the sum over these layers, for "bn" the mean.
+If several layers write into one group (residual connections), a channel's importance is the sum over these
+layers, for "bn" the mean.
 
     l1(given)["layer1.0.conv1"]     # float64 [width]
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -36,6 +37,18 @@ def l2(given: CriterionInput) -> Importance:
     Reference: He et al., Soft Filter Pruning, IJCAI 2018, section 3.2 (p = 2).
     """
     return _over_filters(given, lambda filters: torch.linalg.vector_norm(filters, dim=1))
+
+
+def lamp(given: CriterionInput) -> Importance:
+    """Divide a filter's squared norm by the sum over all filters of its layer with a norm at least as large.
+
+    The largest filter of each layer scores 1, so scores compare across layers, and no layer loses all.
+
+    Reference: Lee et al., Layer-Adaptive Sparsity for the Magnitude-based Pruning, ICLR 2021, section 3,
+    equation 1. It scores single weights; here the filters of a channel stand in their place, and the scores
+    of all layers that write into a group are added.
+    """
+    return _over_filters(given, _lamp_scores)
 
 
 def fpgm(given: CriterionInput) -> Importance:
@@ -77,6 +90,12 @@ def random(given: CriterionInput) -> Importance:
     return {group.name: rng.random(group.width) for group in given.groups}
 
 
+def with_norms(given: CriterionInput, found: Mapping[str, Tensor]) -> Importance:
+    """Return importances found by other means; groups that are missing there are ranked by `l2`."""
+    missing = tuple(group for group in given.groups if group.name not in found)
+    return {name: _to_numpy(values) for name, values in found.items()} | l2(replace(given, groups=missing))
+
+
 def _over_filters(given: CriterionInput, norm: Callable[[Tensor], Tensor]) -> Importance:
     return {group.name: _rank(given.model, group, norm) for group in given.groups}
 
@@ -85,6 +104,13 @@ def _rank(model: nn.Module, group: ChannelGroup, norm: Callable[[Tensor], Tensor
     """Sum `norm` [width, n] -> [width] over the group's layers; zeros where it has no parameters at all."""
     norms = [norm(filters) for filters in filter_slices(model, group)]
     return _to_numpy(torch.stack(norms).sum(dim=0)) if norms else np.zeros(group.width)
+
+
+def _lamp_scores(filters: Tensor) -> Tensor:
+    """Return the scores [width] of filters [width, n]; of equal ones the first counts as the smaller."""
+    norms, order = filters.square().sum(dim=1).sort(stable=True)
+    larger = norms.flip(0).cumsum(0).flip(0).clamp(min=torch.finfo(norms.dtype).tiny)
+    return torch.empty_like(norms).index_put((order,), norms / larger)
 
 
 def _is_scale(model: nn.Module, parameter: str) -> bool:

@@ -14,12 +14,13 @@ import logging
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.export.graph_signature import OutputKind
 from torch.fx import GraphModule, Node
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
@@ -47,6 +48,37 @@ class Captured:
     def nodes(self) -> list[Node]:
         """The nodes of the graph in order of execution."""
         return list(self.program.graph.nodes)
+
+    def arguments(
+        self, inputs: object, state: Callable[[str], Tensor], constant: Callable[[Tensor], Tensor]
+    ) -> list[object]:
+        """Return a value for each placeholder of the graph, in order.
+
+        Args:
+            inputs: of the model, in the form in which it was traced.
+            state: gives the tensor that stands for the parameter or buffer of a name.
+            constant: gives the tensor that stands for one that is neither.
+        """
+        given = iter(pytree.tree_leaves(inputs))
+        values: list[object] = []
+        for node in self.nodes:
+            if node.op == "placeholder":
+                if node.name in self.states:
+                    values.append(state(self.states[node.name]))
+                elif node.name in self.constants:
+                    values.append(constant(self.constants[node.name]))
+                else:
+                    values.append(next(given))
+        return values
+
+    def outputs(self, results: object) -> list[object]:
+        """Return the leaves of the model's own outputs among the results of the graph.
+
+        The graph also returns the buffers that the forward pass writes into.
+        """
+        specs = self.program.graph_signature.output_specs
+        named = zip(specs, pytree.tree_leaves(results), strict=True)
+        return [value for spec, value in named if spec.kind == OutputKind.USER_OUTPUT]
 
 
 def normalise_inputs(example_inputs: object) -> ExampleInputs:

@@ -1,0 +1,146 @@
+"""Criteria that read the feature maps of images: activation, apoz, hrank, chip.
+
+Each ranks a group by its maps on the first images of the data, in eval mode; `feature_maps.places_of` says
+which tensors these are. Labels are not read. A group that no tensor holds is ranked by the l2 norm of its
+filters.
+
+    hrank(given)["layer1.0.conv1"]      # float64 [width]
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from autoprune.criteria.base import CriterionInput, Importance
+from autoprune.criteria.feature_maps import FeatureMaps, Place
+from autoprune.criteria.weights import with_norms
+
+IMAGES = 64
+"""Images of "activation" and "apoz"; the data's first ones, all if there are fewer."""
+
+HRANK_IMAGES = 32
+"""Images of "hrank": decompositions take time, and the average rank hardly depends on the images."""
+
+CHIP_IMAGES = 16
+"""Images of "chip", which takes one decomposition for each channel and image."""
+
+CHIP_POSITIONS = 64
+"""Positions that are drawn from each image for groups of more channels than this."""
+
+
+def activation(given: CriterionInput) -> Importance:
+    """Average the absolute activations of a channel over images, positions and places.
+
+    Raises:
+        PlanError: no data is given.
+        DataError: the data holds no images that the model takes.
+
+    Reference: Molchanov et al., Pruning Convolutional Neural Networks for Resource Efficient Inference, ICLR
+    2017, section 2.2 ("activation").
+    """
+    return with_norms(given, FeatureMaps.of(given, "activation", IMAGES).means(_mean_size))
+
+
+def apoz(given: CriterionInput) -> Importance:
+    """Take one minus the average share of zeros in a channel's maps.
+
+    A group whose maps hold no zero at all, as behind GELU or no activation, is ranked by its mean absolute
+    activations instead.
+
+    Raises:
+        PlanError: no data is given.
+        DataError: the data holds no images that the model takes.
+
+    Reference: Hu et al., Network Trimming: A Data-Driven Neuron Pruning Approach towards Efficient Deep
+    Architectures, arXiv 1607.03250, 2016, the definition of APoZ.
+    """
+
+    def measure(maps: Tensor) -> Tensor:
+        zeros = (maps == 0).double().flatten(1).mean(dim=1)
+        return torch.stack([zeros, _mean_size(maps)])
+
+    found = FeatureMaps.of(given, "apoz", IMAGES).means(measure)
+    return with_norms(
+        given, {name: 1 - zeros if zeros.any() else sizes for name, (zeros, sizes) in found.items()}
+    )
+
+
+def hrank(given: CriterionInput) -> Importance:
+    """Average the rank of a channel's maps over images and places.
+
+    A map of more than two axes counts as a matrix of its last axis. Groups whose maps have a single axis or
+    none (tokens, features of a linear layer) are ranked by their mean absolute activations instead.
+
+    Raises:
+        PlanError: no data is given.
+        DataError: the data holds no images that the model takes.
+
+    Reference: Lin et al., HRank: Filter Pruning using High-Rank Feature Map, CVPR 2020, section 3.
+    Groups that several layers write have the average over all their places.
+    """
+
+    def measure(maps: Tensor) -> Tensor:
+        sizes = _mean_size(maps)
+        ranks = torch.linalg.matrix_rank(maps.flatten(1, -2)) if maps.ndim > 2 else torch.zeros_like(sizes)
+        return torch.stack([ranks.double(), sizes])
+
+    found = FeatureMaps.of(given, "hrank", HRANK_IMAGES).means(measure)
+    return with_norms(
+        given, {name: ranks if ranks.any() else sizes for name, (ranks, sizes) in found.items()}
+    )
+
+
+def chip(given: CriterionInput) -> Importance:
+    """Average by how much the nuclear norm of a group's maps falls if a channel's map is set to zero.
+
+    The maps of one image are the rows of a matrix [channels, positions]. Where a map is one number (features
+    of a linear layer), all images together give the matrix [channels, images]. From groups of more than
+    CHIP_POSITIONS channels as many positions are drawn, so that the decompositions stay small.
+
+    Raises:
+        PlanError: no data is given.
+        DataError: the data holds no images that the model takes.
+
+    Reference: Sui et al., CHIP: CHannel Independence-based Pruning for Compact Neural Networks, NeurIPS 2021,
+    section 3.
+    """
+    maps = FeatureMaps.of(given, "chip", CHIP_IMAGES)
+    generator = torch.Generator().manual_seed(given.seed)
+    found = {group: torch.zeros(len(places[0].index)).double() for group, places in maps.places.items()}
+    numbers: dict[Place, list[Tensor]] = {}
+
+    def see(place: Place, image: Tensor) -> None:
+        rows = image.flatten(1).cpu()
+        if rows.shape[1] == 1:
+            numbers.setdefault(place, []).append(rows)
+            return
+        if min(rows.shape) > CHIP_POSITIONS:
+            rows = rows[:, torch.randperm(rows.shape[1], generator=generator)[:CHIP_POSITIONS]]
+        found[place.group] += nuclear_losses(rows) / len(maps.samples)
+
+    maps.visit(see)
+    for place, columns in numbers.items():
+        found[place.group] += nuclear_losses(torch.cat(columns, dim=1))
+    return with_norms(given, {name: total / len(maps.places[name]) for name, total in found.items()})
+
+
+def nuclear_losses(matrix: Tensor) -> Tensor:
+    """Return by how much the nuclear norm of a matrix [n, m] falls if each row is set to zero, [n]."""
+    if len(matrix) <= matrix.shape[1]:
+        whole = matrix @ matrix.T
+        left = 1 - torch.eye(len(matrix), dtype=matrix.dtype)
+        grams = whole * left[:, :, None] * left[:, None, :]
+    else:
+        whole = matrix.T @ matrix
+        grams = whole - matrix[:, :, None] * matrix[:, None, :]
+    return _nuclear(whole) - _nuclear(grams)
+
+
+def _nuclear(grams: Tensor) -> Tensor:
+    values: Tensor = torch.linalg.eigvalsh(grams)
+    return values.clamp(min=0).sqrt().sum(dim=-1)
+
+
+def _mean_size(maps: Tensor) -> Tensor:
+    return maps.flatten(1).abs().mean(dim=1)
