@@ -15,6 +15,9 @@ from torch import Tensor
 
 from autoprune.reconstruction.leastsquares import RIDGE
 
+COLLECTED = 64
+"""Positions of removed channels whose updates are collected before they are made together."""
+
 
 @dataclass(frozen=True, eq=False)
 class Reader:
@@ -64,25 +67,24 @@ def eliminate(readers: Sequence[Reader], width: int, *, ridge: float = RIDGE) ->
     group of channels decide together.
     """
     states = [_State(reader, ridge) for reader in readers]
-    alive = np.arange(width)
     order, errors = np.empty(width, np.int64), np.empty(width)
     lost = 0.0
     for step in range(width):
         costs = np.sum([state.costs() for state in states], axis=0)
-        place = int(costs.argmin())
-        lost += float(costs[place])
-        order[step], errors[step] = alive[place], lost
-        alive = np.delete(alive, place)
-        if len(alive):
+        channel = int(costs.argmin())
+        lost += float(costs[channel])
+        order[step], errors[step] = channel, lost
+        if step + 1 < width:
             for state in states:
-                state.remove(place)
+                state.remove(channel)
     return Elimination(order, errors)
 
 
 class _State:
     """A reader without the channels removed so far: the inverse of its moment and its refitted weight.
 
-    Both hold the channels in the order of those that are left, m positions each.
+    A removal takes a product of two narrow matrices from the inverse. The products are collected and subtracted
+    together, which is faster by far than one at a time. Channels that are gone are then dropped from the arrays.
     """
 
     def __init__(self, reader: Reader, ridge: float) -> None:
@@ -90,29 +92,64 @@ class _State:
         moment = reader.moment[positions[:, None], positions]
         strength = ridge * float(moment.diagonal().mean())
         identity = torch.eye(len(moment), dtype=moment.dtype)
+        width, size = reader.index.shape
+        self._size = size
+        self._weight = reader.weight[:, positions].T.contiguous()
+        own = float((self._weight * (moment @ self._weight)).sum())
+        self._total = (own if reader.total is None else reader.total) or 1.0
         # Inputs that are all zero leave nothing to invert, and cost nothing to remove.
-        self.inverse = torch.linalg.inv(moment + (strength or 1.0) * identity)
-        self.weight = reader.weight[:, positions].T.contiguous()
-        self._size = reader.index.shape[1]
-        total = reader.total
-        self._total = (float((self.weight * (moment @ self.weight)).sum()) if total is None else total) or 1.0
+        self._inverse = torch.linalg.inv(moment + (strength or 1.0) * identity)
+        self._blocks = _diagonal_blocks(self._inverse, size)
+        self._columns: list[Tensor] = []
+        self._solved: list[Tensor] = []
+        self._channels = np.arange(width)
+        self._alive = np.ones(width, dtype=bool)
 
     def costs(self) -> NDArray[np.float64]:
-        """Return what the removal of each channel that is left adds to the error, [channels]."""
-        size = self._size
-        count = len(self.inverse) // size
-        blocks = self.inverse.view(count, size, count, size).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
-        weights = self.weight.view(count, size, -1)
-        added = (weights * torch.linalg.solve(blocks, weights)).sum(dim=(1, 2))
-        costs: NDArray[np.float64] = (added / self._total).numpy()
+        """Return what the removal of each channel adds to the error, [width]; infinity for those removed."""
+        weights = self._weight.view(-1, self._size, self._weight.shape[1])
+        if self._size == 1:
+            added = weights.square().sum(dim=(1, 2)) / self._blocks.flatten()
+        else:
+            squares = weights @ weights.mT
+            added = torch.linalg.solve(self._blocks, squares).diagonal(dim1=1, dim2=2).sum(dim=1)
+        costs = np.full(len(self._alive), np.inf)
+        costs[self._channels] = added.numpy() / self._total
+        costs[~self._alive] = np.inf
         return costs
 
-    def remove(self, place: int) -> None:
+    def remove(self, channel: int) -> None:
         """Take one channel out and refit the weights of the others."""
+        place = int(np.searchsorted(self._channels, channel))
         start, stop = place * self._size, (place + 1) * self._size
-        block = torch.linalg.inv(self.inverse[start:stop, start:stop])
-        column = torch.cat([self.inverse[:start, start:stop], self.inverse[stop:, start:stop]])
-        gone = self.weight[start:stop]
-        keep = torch.cat([torch.arange(start), torch.arange(stop, len(self.inverse))])
-        self.weight = self.weight[keep] - column @ (block @ gone)
-        self.inverse = self.inverse[keep[:, None], keep] - column @ block @ column.T
+        column = self._inverse[:, start:stop].clone()
+        for earlier, solved in zip(self._columns, self._solved, strict=True):
+            column -= earlier @ solved[start:stop].T
+        solved = torch.linalg.solve(self._blocks[place].mT, column.mT).mT
+        self._weight -= solved @ self._weight[start:stop].clone()
+        shape = (-1, self._size, self._size)
+        self._blocks -= column.view(shape) @ solved.view(shape).mT
+        self._alive[channel] = False
+        self._blocks[~torch.from_numpy(self._alive[self._channels])] = torch.eye(
+            self._size, dtype=column.dtype
+        )
+        self._columns.append(column)
+        self._solved.append(solved)
+        if len(self._columns) * self._size >= COLLECTED:
+            self._subtract()
+
+    def _subtract(self) -> None:
+        """Subtract the products that are collected from the inverse, and drop the channels that are gone."""
+        kept = torch.from_numpy(np.flatnonzero(self._alive[self._channels]))
+        rows = (kept[:, None] * self._size + torch.arange(self._size)).flatten()
+        columns, solved = (torch.cat(each, dim=1)[rows] for each in (self._columns, self._solved))
+        self._inverse = self._inverse[rows].index_select(1, rows).addmm_(columns, solved.T, alpha=-1)
+        self._weight, self._blocks = self._weight[rows], self._blocks[kept]
+        self._channels = self._channels[self._alive[self._channels]]
+        self._columns, self._solved = [], []
+
+
+def _diagonal_blocks(matrix: Tensor, size: int) -> Tensor:
+    """Return copies of the square blocks [n, size, size] on the diagonal of a matrix."""
+    count = len(matrix) // size
+    return matrix.view(count, size, count, size).diagonal(dim1=0, dim2=2).permute(2, 0, 1).clone()

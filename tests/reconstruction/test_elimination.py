@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from autoprune.reconstruction import elimination
 from autoprune.reconstruction.elimination import Reader, eliminate
 
 WIDTH, SIZE = 5, 2
@@ -35,6 +36,16 @@ def error_without(readers: list[Reader], gone: set[int]) -> float:
         mean_square = ((each.weight @ moment) * each.weight).sum()
         total += float(((difference @ moment) * difference).sum() / mean_square)
     return total
+
+
+def test_updates_that_are_collected_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [eliminate([reader(6), reader(7)], WIDTH)]
+    for collected in (1, 2 * SIZE, 10**6):
+        monkeypatch.setattr(elimination, "COLLECTED", collected)
+        found.append(eliminate([reader(6), reader(7)], WIDTH))
+    for each in found[1:]:
+        np.testing.assert_array_equal(each.order, found[0].order)
+        np.testing.assert_allclose(each.errors, found[0].errors, rtol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(4))
