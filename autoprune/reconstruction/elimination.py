@@ -83,8 +83,8 @@ def eliminate(readers: Sequence[Reader], width: int, *, ridge: float = RIDGE) ->
 class _State:
     """A reader without the channels removed so far: the inverse of its moment and its refitted weight.
 
-    A removal takes a product of two narrow matrices from the inverse. The products are collected and subtracted
-    together, which is faster by far than one at a time. Channels that are gone are then dropped from the arrays.
+    A removal subtracts a product of two narrow matrices from the inverse. Products are collected and
+    subtracted together, which is far faster than one at a time. Channels that are gone are dropped then.
     """
 
     def __init__(self, reader: Reader, ridge: float) -> None:
@@ -130,9 +130,7 @@ class _State:
         shape = (-1, self._size, self._size)
         self._blocks -= column.view(shape) @ solved.view(shape).mT
         self._alive[channel] = False
-        self._blocks[~torch.from_numpy(self._alive[self._channels])] = torch.eye(
-            self._size, dtype=column.dtype
-        )
+        self._blocks[place] = torch.eye(self._size, dtype=column.dtype)
         self._columns.append(column)
         self._solved.append(solved)
         if len(self._columns) * self._size >= COLLECTED:
