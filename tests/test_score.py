@@ -12,6 +12,7 @@ from autoprune.data.randomness import seeded, stream_seed
 from autoprune.errors import ConfigError, PlanError, TrialError
 from autoprune.precision import Setting
 from autoprune.rebuild import rebuild
+from autoprune.reconstruction import Moments, moments, repair
 from autoprune.score import FinetuneScore, Rung
 from autoprune.task import Task
 from autoprune.tracing import trace
@@ -37,10 +38,23 @@ HALF = {group.name: group.width // 2 for group in PRUNABLE.groups if group.froze
 
 
 def scorer(
-    rungs: tuple[Rung, ...] = RUNGS, *, schedule: Schedule | None = None, teacher: nn.Module | None = None
+    rungs: tuple[Rung, ...] = RUNGS,
+    *,
+    schedule: Schedule | None = None,
+    teacher: nn.Module | None = None,
+    moments: Moments | None = None,
 ) -> FinetuneScore:
     return FinetuneScore(
-        PRUNABLE, L1, DATA, Task(), SETTING, rungs, schedule=schedule, calibration_batches=4, teacher=teacher
+        PRUNABLE,
+        L1,
+        DATA,
+        Task(),
+        SETTING,
+        rungs,
+        schedule=schedule,
+        calibration_batches=4,
+        teacher=teacher,
+        moments=moments,
     )
 
 
@@ -59,6 +73,30 @@ def test_equals_the_same_steps_by_hand() -> None:
             Trainer(model, schedule, SETTING, Task(), total_steps=steps).run(batches, steps)
         expected.append(evaluate(model, DATA.val, Task(), SETTING))
     assert scores(scorer()) == expected
+
+
+@pytest.mark.parametrize("follower", [None, "calibrate"])
+def test_a_repair_equals_the_same_steps_by_hand(follower: str | None) -> None:
+    """If "calibrate" follows, the refit alone is scored first."""
+    measured = moments(PRUNABLE, DATA.unchanged_train, images=200)
+    plan = plan_from_importance(PRUNABLE, HALF, L1)
+    model = repair(PRUNABLE, plan, rebuild(PRUNABLE, plan), measured)
+    expected = [evaluate(model, DATA.val, Task(), SETTING)] if follower else []
+    recalibrate(model, DATA.train, 4, SETTING, seed=5)
+    expected.append(evaluate(model, DATA.val, Task(), SETTING))
+    with seeded(stream_seed(5, len(expected))):
+        trainer = Trainer(model, Schedule(steps=3, learning_rate=0.02), SETTING, Task(), total_steps=3)
+        trainer.run(endless(DATA.train, 5), 3)
+    expected.append(evaluate(model, DATA.val, Task(), SETTING))
+    rungs = [Rung("repair"), *([Rung(follower)] if follower else []), Rung("3 steps", steps=3)]
+    assert scores(scorer(tuple(rungs), moments=measured)) == expected
+    calibrated = scores(scorer((Rung("calibrate"),)))[0]
+    assert expected[-2] > calibrated
+
+
+def test_a_repair_without_moments_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r'score.rungs: "repair" needs moments of the dense model'):
+        scorer((Rung("repair"),))
 
 
 def test_names_indices_and_seconds() -> None:

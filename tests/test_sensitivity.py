@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from autoprune.criteria import importance
+from autoprune.criteria import importance, plan_from_importance
 from autoprune.data import VisionData, load
 from autoprune.data.held import first_batches
 from autoprune.precision import Setting
+from autoprune.rebuild import rebuild
+from autoprune.reconstruction import moments, repair
 from autoprune.sensitivity import Cutter, cut_scores, divergences, kl_divergence
 from autoprune.task import Task
 from autoprune.tracing import trace
@@ -68,6 +71,18 @@ def test_scores_are_those_of_the_recalibrated_model(cutter: Cutter, data: Vision
     recalibrate(model, data.train, 2, SETTING, seed=0)
     assert score == evaluate(model, data.val, Task(), SETTING)
     assert seen == [1]
+
+
+def test_with_moments_cut_models_are_repaired_before_they_are_recalibrated(
+    cutter: Cutter, data: VisionData
+) -> None:
+    measured = moments(cutter.prunable, data.unchanged_train, images=200)
+    repairing = dataclasses.replace(cutter, moments=measured)
+    plan = plan_from_importance(cutter.prunable, {"conv1": 8}, cutter.importance)
+    model = repair(cutter.prunable, plan, rebuild(cutter.prunable, plan), measured)
+    recalibrate(model, cutter.calibration, 2, SETTING)
+    assert weights_hash(repairing.model({"conv1": 8})) == weights_hash(model)
+    assert weights_hash(cutter.model({"conv1": 8})) != weights_hash(model)
 
 
 def test_outputs_that_are_not_finite_have_no_score_and_diverge_without_end(data: VisionData) -> None:

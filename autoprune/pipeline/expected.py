@@ -7,11 +7,16 @@ spoken(pace.search_s(config, data))      # "25 min"
 from __future__ import annotations
 
 import dataclasses
+import time
 from dataclasses import dataclass
 
+from autoprune.criteria import Importance, plan_from_importance
 from autoprune.data.vision import VisionData
+from autoprune.graph import Prunable
 from autoprune.pipeline.scoring import parse_rungs
-from autoprune.rungs import asks_for_supernet
+from autoprune.rebuild import rebuild
+from autoprune.reconstruction import Moments, repair_closed
+from autoprune.rungs import asks_for_repair, asks_for_supernet, recalibrates
 from autoprune.settings import RunConfig
 from autoprune.train import Schedule
 
@@ -23,18 +28,24 @@ class Pace:
     Attributes:
         step_s: seconds of a training step.
         image_s: seconds of a forward pass, for each image of a batch.
+        repair_s: seconds of the refit of a candidate; see `repair_seconds`.
     """
 
     step_s: float
     image_s: float
+    repair_s: float = 0.0
 
     def trial_s(self, config: RunConfig, data: VisionData) -> float:
         """Return the seconds of a trial that climbs all rungs with a model as slow as the dense one."""
         batch_s = config.data.batch_size * self.image_s
         # The teacher runs forward in each step.
         step_s = self.step_s + (batch_s if config.score.teacher == "dense" else 0.0)
-        total = config.score.calibration_batches * batch_s
-        for rung in parse_rungs(config.score):
+        rungs = parse_rungs(config.score)
+        names = [rung.name for rung in rungs]
+        total = self.repair_s if asks_for_repair(names) else 0.0
+        for index, rung in enumerate(rungs):
+            if recalibrates(names, index):
+                total += config.score.calibration_batches * batch_s
             schedule = rung.schedule(Schedule(steps=1))
             steps = 0 if schedule is None else schedule.total_steps(len(data.train))
             total += steps * step_s + data.val.samples * self.image_s
@@ -45,7 +56,8 @@ class Pace:
 
         The training of a supernet is counted, too. Most candidates are faster than the dense model. On the
         other hand, this does not count the time of the samplers, of reading and augmenting images, of cutting
-        models, of starting workers, or of measuring the latency of finalists.
+        models, of measuring a supernet's moments, of starting workers, or of measuring the latency of
+        finalists.
         """
         search = config.search
         at_once = 1 if search.engine == "serial" else min(search.workers, search.trials)
@@ -72,6 +84,16 @@ class Pace:
         supernet = " with the training of the supernet" if asks_for_supernet(config.score.rungs) else ""
         count = "1 trial takes" if trials == 1 else f"{trials} trials take"
         return f"{count} about {spoken(self.search_s(config, data))}{supernet}, at the dense model's speed"
+
+
+def repair_seconds(prunable: Prunable, importance: Importance, moments: Moments) -> float:
+    """Return the seconds that the closed refit takes of a candidate with half of every group's channels."""
+    widths = {group.name: (group.width + 1) // 2 for group in prunable.searchable}
+    plan = plan_from_importance(prunable, widths, importance)
+    small = rebuild(prunable, plan)
+    started = time.perf_counter()
+    repair_closed(prunable, plan, small, moments)
+    return time.perf_counter() - started
 
 
 def spoken(seconds: float) -> str:

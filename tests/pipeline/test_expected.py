@@ -34,6 +34,21 @@ def test_a_trial_is_recalibrated_once_and_trained_and_evaluated_on_each_rung(dat
 
 
 @pytest.mark.parametrize(
+    ("rungs", "recalibrations"),
+    [(["repair"], 1), (["repair", "calibrate"], 1), (["supernet", "repair"], 2), (["repair", "30 steps"], 1)],
+)
+def test_a_trial_is_repaired_once_and_recalibrated_with_each_cut(
+    data: VisionData, rungs: list[str], recalibrations: int
+) -> None:
+    score = {"rungs": rungs, "calibration_batches": 10}
+    config = load_config({"data": {"name": "digits", "batch_size": 64}, "score": score})
+    pace = dataclasses.replace(PACE, repair_s=3.0)
+    recalibrated, evaluated = recalibrations * 10 * 64 * 0.001, len(rungs) * 287 * 0.001
+    trained = 30 * 0.5 if "30 steps" in rungs else 0.0
+    assert pace.trial_s(config, data) == pytest.approx(3.0 + recalibrated + evaluated + trained)
+
+
+@pytest.mark.parametrize(
     ("engine", "workers", "at_once"), [("serial", 4, 1), ("processes", 4, 4), ("ray", 100, 10)]
 )
 def test_trials_that_run_at_once_share_the_time(

@@ -17,7 +17,6 @@ QUICK = (
     "search.pruner=none",
     "search.warm_starts=[]",  # as many as a third of the trials, so not those of a shorter search
     "search.setting=float32 contiguous",
-    "score.rungs=['calibrate', '3 steps']",
     "train.epochs=2",
 )
 
@@ -30,17 +29,20 @@ def scored(records: tuple[TrialRecord, ...]) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["processes", "ray"])
+@pytest.mark.parametrize(
+    ("engine", "foot"), [("processes", "calibrate"), ("processes", "repair"), ("ray", "repair")]
+)
 def test_workers_score_as_one_process_does_and_it_goes_on(
-    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: str, foot: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four trials on two workers, two more in this process: the same as six in this process."""
+    quick = [*QUICK, f"score.rungs=['{foot}', '3 steps']"]
     if engine == "ray":
         pytest.importorskip("ray")
     monkeypatch.chdir(tmp_path)
-    alone = autoprune.search(config=load_config("digits", [*QUICK, "search.trials=6"]))
+    alone = autoprune.search(config=load_config("digits", [*quick, "search.trials=6"]))
     spread = [f"search.engine={engine}", "search.study=spread", "search.trials=4"]
-    begun = autoprune.search(config=load_config("digits", [*QUICK, *spread]))
+    begun = autoprune.search(config=load_config("digits", [*quick, *spread]))
     assert [record.state for record in begun.summary.records] == ["complete"] * 4
     more = ("search.engine=serial", "search.trials=6")
     whole = autoprune.resume("spread", overrides=more)

@@ -162,6 +162,13 @@ def test_rungs_are_read_from_words() -> None:
     for wrong_order in (("20 steps", "calibrate"), ("calibrate", "calibrate"), ("supernet", "calibrate")):
         with pytest.raises(ConfigError, match=r'score\.rungs: .* "calibrate" can only be the first'):
             parse_rungs(ScoreSettings(rungs=wrong_order))
+    for names in (["repair"], ["repair", "calibrate", "5 steps"], ["supernet", "repair", "1 epoch"]):
+        assert [rung.name for rung in parse_rungs(ScoreSettings(rungs=tuple(names)))] == names
+    for wrong_order in (("20 steps", "repair"), ("calibrate", "repair"), ("repair", "repair")):
+        with pytest.raises(ConfigError, match=r'"repair" can only be the first, or follow "supernet"\.'):
+            parse_rungs(ScoreSettings(rungs=wrong_order))
+    with pytest.raises(ConfigError, match=r'got "repairs", .*"supernet", "repair", or .* mean "repair"\?'):
+        parse_rungs(ScoreSettings(rungs=("repairs",)))
     with pytest.raises(ConfigError, match=r'"supernet" can only be the first'):
         parse_rungs(ScoreSettings(rungs=("calibrate", "supernet")))
     with pytest.raises(ConfigError, match=r'got "supernets".* Did you mean "supernet"\?'):

@@ -106,6 +106,20 @@ def test_scores_of_a_rung_that_trained_on_from_the_supernet_do() -> None:
     assert "autoprune finetune" in next_command(trained, "sqlite:///s.db")
 
 
+def test_scores_of_repaired_candidates_say_what_a_finetune_begins_with() -> None:
+    """A repair alone can be exported as it was scored; what trained on from it cannot."""
+    alone = dataclasses.replace(SUMMARY, rungs=("repair", "calibrate"))
+    (note,) = summary_notes(alone)
+    assert 'after the rung "calibrate"; an export writes the best trial so' in note
+    assert "autoprune export" in next_command(alone, "sqlite:///s.db")
+    trained = dataclasses.replace(SUMMARY, rungs=("repair", "50 steps"))
+    (note,) = summary_notes(trained)
+    assert note.endswith("a finetune trains the best trial fully, from repaired weights.")
+    assert "autoprune finetune" in next_command(trained, "sqlite:///s.db")
+    (note,) = summary_notes(dataclasses.replace(SUMMARY, rungs=("supernet", "repair", "50 steps")))
+    assert note.endswith("fully, from repaired weights of the supernet.")
+
+
 def test_a_trial_that_several_heuristics_came_to_names_them_all() -> None:
     origins = ["uniform", "taylor-knapsack", "sensitivity"]
     warm = dataclasses.replace(RECORD, number=2, origin=", ".join(origins))
