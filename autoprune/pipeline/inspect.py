@@ -25,6 +25,7 @@ from autoprune.pipeline.checks import check_search
 from autoprune.pipeline.dense import Dense, load_dense
 from autoprune.pipeline.events import Watcher, silent
 from autoprune.pipeline.latency import LatencyTables, settle_divisor
+from autoprune.pipeline.moments import moments_bytes, reads_moments
 from autoprune.pipeline.objectives import objective_costs
 from autoprune.pipeline.places import settle
 from autoprune.pipeline.problem import (
@@ -220,7 +221,7 @@ def _ranges(
 
 
 def _memory(dense: Dense, config: RunConfig) -> int:
-    """Estimate the bytes of data, weights and what a training step keeps for its backward pass."""
+    """Estimate the bytes of data, weights, moments and what a training step keeps for its backward pass."""
     weights = sum(leaf.numel() * leaf.element_size() for leaf in dense.model.state_dict().values())
     parts = (dense.data.train, dense.data.val, dense.data.test)
     # What streams is read a batch at a time; whether a user's own data set lies in memory, it does not say.
@@ -229,7 +230,8 @@ def _memory(dense: Dense, config: RunConfig) -> int:
     inputs, _ = first_batch(dense.data.train)  # a loader of the user's own has a batch size of its own
     step = len(inputs) * _activation_bytes(dense.model, dense.example_inputs)
     workers = config.search.workers if config.search.engine != "serial" else 1
-    total: int = workers * (images + _PARAMETER_COPIES * weights + step)
+    moments = moments_bytes(dense.model) if reads_moments(config) else 0
+    total: int = workers * (images + _PARAMETER_COPIES * weights + step + moments)
     return total
 
 

@@ -12,18 +12,20 @@ gone they are measured once more, and used only if their hash is the same.
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from autoprune.atomic import saving
 from autoprune.criteria import BY_MOMENTS
 from autoprune.data import VisionData
-from autoprune.errors import CheckpointError
+from autoprune.errors import CheckpointError, DataError
 from autoprune.graph import Prunable
 from autoprune.pipeline.events import Counted, Stage, Watcher, silent
 from autoprune.pipeline.keptfile import FileNote, KeptFile
@@ -45,6 +47,18 @@ def reads_moments(config: RunConfig) -> bool:
     search = config.search
     by_errors = "reconstruction" in search.warm_starts
     return asks_for_repair(config.score.rungs) or search.criterion in BY_MOMENTS or by_errors
+
+
+def moments_bytes(model: nn.Module) -> int:
+    """Return the memory that the moments of a model's convolutions and linear layers take."""
+    total = 0
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            total += 8 * module.in_features**2
+        elif isinstance(module, _ConvNd):
+            patch = module.in_channels // module.groups * math.prod(module.kernel_size)
+            total += 8 * module.groups * patch**2
+    return min(total, LIMIT_BYTES)
 
 
 @dataclass
@@ -71,7 +85,7 @@ class StudyMoments:
 
         Raises:
             CheckpointError: that file is damaged.
-            DataError: there is no image, or the model fails on one.
+            DataError: there is no image, or the model fails on one, or its activations are not finite.
         """
         if self._measured is None:
             path = self.path()
@@ -101,6 +115,7 @@ class StudyMoments:
         path, measured = self.path(), self()
         if not path.is_file():
             save_moments(measured, path)
+            self._measured = load_moments(path)  # its pages are read as they are needed
         return path
 
     def find(self, note: FileNote, study: str) -> Path:
@@ -136,7 +151,8 @@ class StudyMoments:
         model = copy.deepcopy(self.prunable.model).to(self.setting.device)
         with cpu_threads(self.setting.threads):  # another number of them may round otherwise
             batches = self._counted(part.batches(seed, 0), total)
-            measured = measure_model(model, batches, images=images, seed=seed)
+            measured = measure_model(model, batches, images=images, seed=seed, groups=self.prunable.groups)
+        _require_finite(measured)
         self.watch(Stage(_told(measured, time.perf_counter() - started)))
         return measured
 
@@ -165,6 +181,20 @@ def prepare_moments(study: SearchStudy, moments: StudyMoments) -> tuple[FileNote
         return None
     note = _FILE.noted(study) or _FILE.note_once(study, moments.keep())
     return note, load_moments(moments.find(note, study.name))
+
+
+def _require_finite(measured: Moments) -> None:
+    """Refuse moments from which nothing can be fitted.
+
+    Raises:
+        DataError: the inputs of a layer are not finite.
+    """
+    for name, layer in measured.layers.items():
+        if not bool(layer.second.isfinite().all()):
+            raise DataError(
+                f"moments: the inputs of {name} are not finite on training images; check the images and the "
+                "weights."
+            )
 
 
 def _told(measured: Moments, seconds: float) -> str:

@@ -89,11 +89,11 @@ class Proposer:
     def importance(self, criterion: str) -> Importance:
         """Return the importance of all channels by a criterion, measured once."""
         if criterion not in self._importances:
-            search = self.ground.config.search
+            ground, search = self.ground, self.ground.config.search
             self._importances[criterion] = (
-                self.ground.ranked
+                ground.ranked
                 if criterion == search.criterion
-                else rank_channels(self.ground.dense, self.ground.problem, criterion, search.seed)
+                else rank_channels(ground.dense, ground.problem, criterion, search.seed, ground.moments)
             )
         return self._importances[criterion]
 

@@ -21,6 +21,7 @@ from autoprune.pipeline import inspect
 from autoprune.pipeline.dense import load_dense
 from autoprune.pipeline.inspect import CostRange
 from autoprune.pipeline.problem import trace_dense
+from autoprune.zoo import make_model
 from tests.pipeline.test_latency import small_table
 
 
@@ -79,6 +80,19 @@ def test_a_larger_batch_and_more_workers_need_more_memory() -> None:
     )
     assert small.memory_bytes < large.memory_bytes
     assert several.memory_bytes == 3 * large.memory_bytes
+
+
+def test_moments_take_the_square_of_each_layers_inputs() -> None:
+    """Of the digits' net: convolutions of 3 x 3 and 1 x 1 pixels, and a linear layer."""
+    none, repair = "search.warm_starts=[]", "score=repair"
+    without = inspect(load_config("digits", [none]))
+    repaired = inspect(load_config("digits", [none, repair]))
+    spread = ("search.engine=processes", "search.workers=3")
+    several = inspect(load_config("digits", [none, repair, *spread]))
+    model = make_model("digits_resnet", 10, 1)
+    inputs = [weight[0].numel() for weight in model.parameters() if weight.ndim > 1]
+    assert repaired.memory_bytes - without.memory_bytes == sum(8 * size**2 for size in inputs)
+    assert several.memory_bytes == 3 * repaired.memory_bytes
 
 
 class Drawn(Dataset[tuple[Tensor, int]]):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,16 @@ import torch
 from torch import nn
 
 import autoprune
+from autoprune.config import load_config
 from autoprune.criteria import plan_from_importance
 from autoprune.data import VisionData, load
-from autoprune.errors import CheckpointError
+from autoprune.errors import CheckpointError, DataError
 from autoprune.export.storage import WEIGHTS
-from autoprune.pipeline import SearchResult
+from autoprune.pipeline import SearchResult, settle
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Counted, Event, Stage, TrialDone, Watcher
 from autoprune.pipeline.keptfile import FileNote
+from autoprune.pipeline.moments import StudyMoments
 from autoprune.pipeline.ranking import decode_ranking
 from autoprune.pipeline.scoring import ScorerFactory, with_weights
 from autoprune.pipeline.stored import stored_config
@@ -27,6 +31,7 @@ from autoprune.rebuild import rebuild
 from autoprune.reconstruction import Moments, load_moments, moments, repair_closed, save_moments
 from autoprune.score import calibrate
 from autoprune.study import TrialRecord, open_study
+from autoprune.supernet import with_model
 from autoprune.task import Task
 from autoprune.tracing import trace
 from autoprune.train import Schedule, evaluate, fit
@@ -251,6 +256,18 @@ def test_candidates_of_a_supernet_are_repaired_by_its_moments(
     assert same(load_moments(file), by_hand)
     tuned = autoprune.finetune("mended", model=fresh_model(), data=data)
     assert tuned.val_score == result.best.score
+
+
+def test_activations_that_are_not_finite_are_refused(model: nn.Module, data: VisionData) -> None:
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        broken.get_parameter("conv1.weight")[0] = math.inf
+    prunable = trace(model, torch.zeros(1, 1, 8, 8))
+    measure = StudyMoments(
+        with_model(prunable, broken), data, settle(load_config(CONFIG), named=False), Setting()
+    )
+    with pytest.raises(DataError, match=r"moments: the inputs of layer1\.0\.conv1\.weight are not finite"):
+        measure()
 
 
 def test_without_a_finetune_the_winner_is_saved_repaired(
