@@ -20,7 +20,7 @@ from autoprune.rebuild import keep_positions, narrow
 from autoprune.reconstruction.contractions import from_matrices, to_matrices
 from autoprune.reconstruction.intercepts import bias_of, fold_into_norm, folded, norm_of, normalised_by
 from autoprune.reconstruction.layer_moments import LayerMoments
-from autoprune.reconstruction.leastsquares import RIDGE, Fit, refit
+from autoprune.reconstruction.leastsquares import Fit, refit
 from autoprune.reconstruction.products import Product, products_of
 from autoprune.reconstruction.second_moments import Moments
 from autoprune.reconstruction.sums import precise
@@ -43,7 +43,7 @@ class Repaired:
 
 
 def repair_closed(
-    prunable: Prunable, plan: Plan, small: nn.Module, moments: Moments, *, ridge: float = RIDGE
+    prunable: Prunable, plan: Plan, small: nn.Module, moments: Moments, *, ridge: float | None = None
 ) -> Repaired:
     """Refit every layer of a narrowed model whose inputs are fewer, without running the model.
 
@@ -88,7 +88,7 @@ def _refit_layer(
     layer: LayerMoments,
     product: Product,
     cut: Cut,
-    ridge: float,
+    ridge: float | None,
 ) -> float:
     """Put the refitted weight of one layer, and its constant, into the model; returns the relative error."""
     device = layer.second.device
@@ -113,7 +113,12 @@ def _refit_layer(
 
 
 def _fit(
-    dense: Tensor, layer: LayerMoments, product: Product, cut: Cut, mean: Tensor | None, ridge: float
+    dense: Tensor,
+    layer: LayerMoments,
+    product: Product,
+    cut: Cut,
+    mean: Tensor | None,
+    ridge: float | None,
 ) -> Fit:
     """Fit the outputs that stay from the inputs that stay; about the means if there are any."""
     device = layer.second.device
@@ -134,7 +139,7 @@ def _fit(
     old = matrices.flatten(0, 1)[cut.rows.to(dense.device)][:, cut.kept.to(dense.device)]
     old = layer.pooled(old.reshape(len(groups), -1, len(kept)).to(device).double())
     cross = of_rows(product.cross)[..., places].double()
-    return refit(gram, cross, old, of_rows(product.power), ridge=ridge)
+    return refit(gram, cross, old, of_rows(product.power), rows=layer.rows * layer.span, ridge=ridge)
 
 
 def _variance(fit: Fit, layer: LayerMoments, norm: _BatchNorm) -> Tensor:

@@ -1,6 +1,6 @@
 """Least squares from second moments: the weights that read fewer inputs and give nearly the same outputs.
 
-fit = refit(gram, cross, old, power, ridge=1e-3)
+fit = refit(gram, cross, old, power, rows=8192)
 fit.weight                    # [groups, outputs, inputs], in place of `old`
 fit.error                     # share of the outputs' variance that is lost
 """
@@ -13,7 +13,17 @@ import torch
 from torch import Tensor
 
 RIDGE = 1e-3
-"""Ridge as a share of the mean variance of the kept inputs."""
+"""Ridge of an elimination, as a share of the mean variance of the inputs."""
+
+RIDGE_PER_LOAD = 0.5
+"""Ridge of a fit, as a share of the inputs' mean variance, over the number of inputs for each row.
+
+For the layers of a ResNet-20, measured on 4 to 1,024 images, the ridge of least error on other images was 0.2
+to 1 times the number of inputs for each row.
+"""
+
+LEAST_RIDGE = 1e-5
+"""Inputs that are sums of others, or always zero, have no fit without any ridge."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +49,22 @@ class Fit:
         return float(self.lost.sum()) / total if total > 0 else 0.0
 
 
-def refit(gram: Tensor, cross: Tensor, old: Tensor, power: Tensor, *, ridge: float = RIDGE) -> Fit:
+def ridge_for(inputs: int, rows: int) -> float:
+    """Return the ridge, as a share of the inputs' mean variance, for a fit on so many rows.
+
+    The fewer the rows for each input, the more a fit follows what they share by chance. At a ridge in
+    proportion to inputs / rows this error and that of the pull are about equal.
+
+    Reference: Hoerl, Kennard, Baldwin, Ridge regression: some simulations, Communications in Statistics 1975,
+    for ridge = inputs x variance of the noise / (rows x squared weights). The quotient of noise and weights
+    is one number here, measured on held-out images, so that no first fit is needed.
+    """
+    return max(LEAST_RIDGE, RIDGE_PER_LOAD * inputs / max(rows, 1))
+
+
+def refit(
+    gram: Tensor, cross: Tensor, old: Tensor, power: Tensor, *, rows: int, ridge: float | None = None
+) -> Fit:
     """Fit outputs y from inputs x, given their second moments: the minimum of |W x - y|^2 + r |W - old|^2.
 
     The ridge pulls towards the old weights rather than towards zero, so that a layer that keeps all inputs
@@ -50,7 +75,8 @@ def refit(gram: Tensor, cross: Tensor, old: Tensor, power: Tensor, *, ridge: flo
         cross: float64 [groups, outputs, inputs], mean of y x^T.
         old: float64 [groups, outputs, inputs].
         power: float64 [groups, outputs], mean of y^2.
-        ridge: r as a share of the mean of the gram's diagonal.
+        rows: number of rows behind these means.
+        ridge: r as a share of the mean of the gram's diagonal; None for `ridge_for`.
 
     Returns:
         The fit; its weight is `old` for a group whose inputs are all zero.
@@ -58,6 +84,8 @@ def refit(gram: Tensor, cross: Tensor, old: Tensor, power: Tensor, *, ridge: flo
     Reference: He, Zhang, Sun, Channel Pruning for Accelerating Very Deep Neural Networks, ICCV 2017,
     section 3.1, step (ii). It samples patches and solves without a ridge.
     """
+    if ridge is None:
+        ridge = ridge_for(gram.shape[1], rows)
     strength = ridge * gram.diagonal(dim1=1, dim2=2).mean(dim=1)
     # A group that gets only zeros has nothing to fit: any ridge gives its old weights back.
     strength = torch.where(strength > 0, strength, torch.ones_like(strength))[:, None, None]

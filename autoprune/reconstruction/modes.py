@@ -15,7 +15,6 @@ from torch import nn
 from autoprune.errors import PlanError, unknown
 from autoprune.graph import Plan, Prunable
 from autoprune.reconstruction.closed import Repaired, repair_closed
-from autoprune.reconstruction.leastsquares import RIDGE
 from autoprune.reconstruction.second_moments import Moments, moments
 from autoprune.reconstruction.sequential import repair_sequential
 from autoprune.usercode import entry
@@ -26,12 +25,16 @@ Source = Moments | Iterable[Any]
 """Moments of the dense model, or batches of unlabelled images: the inputs, or tuples that begin with them."""
 
 
-def _closed(prunable: Prunable, plan: Plan, small: nn.Module, source: Source, ridge: float) -> Repaired:
+def _closed(
+    prunable: Prunable, plan: Plan, small: nn.Module, source: Source, ridge: float | None
+) -> Repaired:
     measured = source if isinstance(source, Moments) else moments(prunable, source)
     return repair_closed(prunable, plan, small, measured, ridge=ridge)
 
 
-def _sequential(prunable: Prunable, plan: Plan, small: nn.Module, source: Source, ridge: float) -> Repaired:
+def _sequential(
+    prunable: Prunable, plan: Plan, small: nn.Module, source: Source, ridge: float | None
+) -> Repaired:
     if isinstance(source, Moments):
         raise PlanError(
             'repair: mode "sequential" needs images, got moments; give a loader, or use mode "closed".'
@@ -39,7 +42,7 @@ def _sequential(prunable: Prunable, plan: Plan, small: nn.Module, source: Source
     return repair_sequential(prunable, plan, small, source, ridge=ridge)
 
 
-MODES: dict[str, Callable[[Prunable, Plan, nn.Module, Source, float], Repaired]] = {
+MODES: dict[str, Callable[[Prunable, Plan, nn.Module, Source, float | None], Repaired]] = {
     "closed": _closed,
     "sequential": _sequential,
 }
@@ -54,7 +57,7 @@ def repair(
     source: Source,
     *,
     mode: str = "closed",
-    ridge: float = RIDGE,
+    ridge: float | None = None,
 ) -> nn.Module:
     """Refit the layers of a rebuilt model by least squares, from unlabelled images and without training.
 
@@ -70,7 +73,8 @@ def repair(
         mode: "closed", from the dense model's moments alone, each layer by itself; or "sequential", layer
             after layer, from the inputs that the repaired layers before it give. That one needs images.
         ridge: strength of the pull towards the weights before the fit, as a share of the inputs' mean
-            variance.
+            variance; None for half the number of inputs for each row of a fit, which did best on held-out
+            images.
 
     Returns:
         A new model of the same widths, in the mode of `small`.

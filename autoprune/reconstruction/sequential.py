@@ -8,7 +8,8 @@ really get. At the end of a residual branch the target also makes up for the err
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,11 +24,17 @@ from autoprune.reconstruction.calls import Branch, CallCounter, branches, record
 from autoprune.reconstruction.closed import Repaired
 from autoprune.reconstruction.contractions import Contraction, as_contraction, from_matrices
 from autoprune.reconstruction.intercepts import bias_of, fold_into_norm, folded, norm_of, normalised_by
-from autoprune.reconstruction.leastsquares import RIDGE, refit
-from autoprune.reconstruction.second_moments import IMAGES, POSITIONS, first_images
+from autoprune.reconstruction.regression import Regression
+from autoprune.reconstruction.second_moments import IMAGES, first_images
 from autoprune.reconstruction.sums import precise
 from autoprune.reconstruction.uses import Axes, cut_of, read_fewer, why_not
 from autoprune.usercode import guarded
+
+POSITIONS = 64
+"""Output positions drawn from each image: a fit on fewer rows leaves more errors to the next layers."""
+
+_CHUNK = 2**23
+"""Numbers in the patches that are in memory at once, if one image has no more of them."""
 
 _SMALLEST_SCALE = 1e-3
 """A convolution's weights are not divided by a BatchNorm scale below this."""
@@ -41,7 +48,7 @@ def repair_sequential(
     *,
     images: int = IMAGES,
     positions: int = POSITIONS,
-    ridge: float = RIDGE,
+    ridge: float | None = None,
     seed: int = 0,
 ) -> Repaired:
     """Refit all layers of a narrowed model in the order of their calls, from unlabelled images.
@@ -162,7 +169,7 @@ class _Fits:
     targets: _Targets
     kept: Mapping[str, Axes]
     followers: Mapping[str, str]
-    ridge: float
+    ridge: float | None
     errors: dict[str, float] = field(default_factory=dict)
     _others: dict[int, Tensor] = field(default_factory=dict)
 
@@ -184,9 +191,7 @@ class _Fits:
             self._others[number] = result
 
     def _fit(self, name: str, contraction: Contraction) -> None:
-        branch, places, shape = self.branches[name], self.targets.places[name], self.targets.shapes[name]
-        rows = precise(contraction.rows(shape, places))  # [rows, groups, patch]
-        aims = self._aims(name, branch, contraction, places)  # [rows, outputs]
+        branch = self.branches[name]
         norm = norm_of(self.model, name, self.followers) if branch.normalised else None
         bias = bias_of(self.model, name)
         weight = self.model.get_parameter(name)
@@ -195,37 +200,42 @@ class _Fits:
         if norm is not None:
             scale, _ = folded(norm)
             old = old * scale.reshape(len(old), -1, 1)
-        grouped = aims.reshape(len(aims), len(old), -1)
-        constant = norm is not None or bias is not None
-        mean_in = rows.mean(dim=0) if constant else torch.zeros_like(rows[0])
-        mean_out = grouped.mean(dim=0) if constant else torch.zeros_like(grouped[0])
-        inputs, outputs = (rows - mean_in).transpose(0, 1), (grouped - mean_out).transpose(0, 1)
-        gram = inputs.mT @ inputs / len(rows)
-        cross = outputs.mT @ inputs / len(rows)
-        fit = refit(gram, cross, old, outputs.square().mean(dim=1), ridge=self.ridge)
-        self.errors[name] = fit.error
-        fitted = fit.weight
-        offset = (mean_out - (fitted @ mean_in[..., None])[..., 0]).flatten()
+        sums = Regression()
+        for rows, aims in self._rows(name, branch, contraction):
+            sums.add(rows.transpose(0, 1), aims.reshape(len(aims), len(old), -1).transpose(0, 1))
+        found = sums.solve(old, ridge=self.ridge, constant=norm is not None or bias is not None)
+        self.errors[name] = found.fit.error
+        fitted, constant = found.fit.weight, found.constant.flatten()
         if norm is not None and scale is not None:
             # The convolution keeps about its old size: BatchNorm's scale takes the rest.
             part = scale.abs().clamp_min(_SMALLEST_SCALE) * torch.where(scale < 0, -1.0, 1.0)
             fitted = fitted / part.reshape(len(old), -1, 1)
-            variance = fit.reached.flatten() / part.square()
-            mean = (fitted @ mean_in[..., None]).flatten()
+            mean, variance = found.mean.flatten() / part, found.fit.reached.flatten() / part.square()
             own = torch.zeros_like(mean) if bias is None else precise(bias)
-            fold_into_norm(norm, part, offset - part * own, mean + own, variance)
+            fold_into_norm(norm, part, constant - part * own, mean + own, variance)
         elif bias is not None:
-            bias.copy_(offset)
+            bias.copy_(constant)
         weight.copy_(from_matrices(fitted, weight, transposed=contraction.transposed))
 
-    def _aims(self, name: str, branch: Branch, contraction: Contraction, places: Tensor | None) -> Tensor:
-        """Return the dense values [rows, outputs] of the channels that stay, less the other term of a sum."""
-        values = precise(self.targets.values.pop(name))
+    def _rows(self, name: str, branch: Branch, contraction: Contraction) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield float64 patches [rows, groups, patch] and aims [rows, outputs] of some images at a time.
+
+        The aims are the dense values of the channels that stay, less the other term of a sum.
+        """
+        places, shape = self.targets.places[name], self.targets.shapes[name]
+        values = self.targets.values.pop(name)
         if name in self.kept:
             dense = self.targets.contractions.pop(name)
-            shape, transposed = dense.weight.shape, dense.transposed
-            kept = cut_of(shape, self.kept[name], dense.groups, transposed=transposed).rows
+            shape_of, transposed = dense.weight.shape, dense.transposed
+            kept = cut_of(shape_of, self.kept[name], dense.groups, transposed=transposed).rows
             values = values[:, kept.to(values.device)]
         if branch.other is not None:
-            values = values - precise(contraction.taken(self._others[branch.other], places))
-        return values
+            values = values - contraction.taken(self._others[branch.other], places)
+        each = len(values) // shape[0]  # rows of an image
+        patch = contraction.input.shape[1 if contraction.kernel else -1] * math.prod(contraction.kernel)
+        step = max(1, _CHUNK // (each * patch))
+        for start in range(0, shape[0], step):
+            some = slice(start, start + step)
+            part = replace(contraction, input=contraction.input[some])
+            rows = part.rows((len(part.input), *shape[1:]), None if places is None else places[some])
+            yield precise(rows), precise(values[start * each : (start + step) * each])

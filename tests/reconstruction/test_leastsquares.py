@@ -21,11 +21,13 @@ def problem(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     return inputs, weight, (inputs.T @ inputs / ROWS)[None]
 
 
-def cut(moment: Tensor, weight: Tensor, kept: Tensor, *, ridge: float = 1e-3) -> Fit:
+def cut(moment: Tensor, weight: Tensor, kept: Tensor, *, ridge: float | None = None) -> Fit:
     """Fit the outputs of a dense weight from some of its inputs."""
     cross = weight @ moment
     power = (cross * weight).sum(dim=2)
-    return refit(moment[:, kept][..., kept], cross[..., kept], weight[..., kept], power, ridge=ridge)
+    return refit(
+        moment[:, kept][..., kept], cross[..., kept], weight[..., kept], power, rows=ROWS, ridge=ridge
+    )
 
 
 def test_without_a_ridge_it_is_the_least_squares_solution() -> None:
@@ -72,6 +74,32 @@ def test_all_inputs_keep_their_weights() -> None:
 def test_inputs_that_are_always_zero_keep_their_weights() -> None:
     old = torch.ones(1, 2, 3, dtype=torch.float64)
     zeros = torch.zeros(1, 3, 3, dtype=torch.float64)
-    fit = refit(zeros, torch.zeros(1, 2, 3, dtype=torch.float64), old, torch.zeros(1, 2).double())
+    fit = refit(zeros, torch.zeros(1, 2, 3, dtype=torch.float64), old, torch.zeros(1, 2).double(), rows=ROWS)
     assert torch.equal(fit.weight, old)
     assert fit.error == 0
+
+
+@pytest.mark.parametrize("rows", [30, 60, 300, 3000])
+def test_the_ridge_by_the_rule_is_near_the_best_on_other_rows(rows: int) -> None:
+    """Channels that share a few causes, half of them removed; fewer rows than inputs, up to many more."""
+    generator = torch.Generator().manual_seed(0)
+    causes = torch.randn(10, 80, generator=generator, dtype=torch.float64)
+
+    def inputs(count: int) -> Tensor:
+        shared = torch.randn(count, 10, generator=generator, dtype=torch.float64) @ causes
+        return shared + 3 * torch.randn(count, 80, generator=generator, dtype=torch.float64)
+
+    seen, others, kept = inputs(rows), inputs(4000), torch.arange(40)
+    weight = torch.randn(1, 20, 80, generator=generator, dtype=torch.float64)
+    moment = (seen.T @ seen / rows)[None]
+    cross = weight @ moment
+    power = (cross * weight).sum(dim=2)
+
+    def lost(ridge: float | None) -> float:
+        fit = refit(moment[:, :40, :40], cross[..., :40], weight[..., :40], power, rows=rows, ridge=ridge)
+        return float((others @ weight[0].T - others[:, kept] @ fit.weight[0].T).square().mean())
+
+    best = min(lost(10.0**exponent) for exponent in range(-5, 3))
+    assert lost(None) < 1.1 * best
+    if rows < 100:
+        assert lost(None) < 0.8 * lost(1e-3)
