@@ -8,11 +8,12 @@ import torch
 from sklearn.linear_model import lars_path  # type: ignore[import-untyped]  # it has no hints
 from torch import Tensor, nn
 
-from autoprune.criteria import Importance, importance
+from autoprune.criteria import Importance, importance, make_plan
 from autoprune.errors import DataError, PlanError
 from autoprune.graph import Prunable
 from autoprune.reconstruction import moments
 from autoprune.reconstruction.elimination import eliminate
+from autoprune.reconstruction.exchange import exchange
 from autoprune.reconstruction.readers import readers_of
 from autoprune.tracing import trace
 from tests.models import Residual
@@ -148,3 +149,17 @@ def test_lasso_stacks_what_all_readers_of_a_residual_stream_compute() -> None:
     entered = (coefficients != 0).argmax(axis=1)
     values = importance(prunable, "lasso", [images])["stem"]
     assert np.array_equal(np.argsort(entered, kind="stable"), np.argsort(-values))
+
+
+def test_a_plan_for_known_widths_keeps_the_channels_that_swaps_reach() -> None:
+    prunable, images = stream(())
+    group = prunable.group("stem")
+    readers = readers_of(prunable.model, group, moments(prunable, [images]))
+    order = eliminate(readers, group.width).order
+    differ = 0
+    for width in range(1, group.width):
+        plan = make_plan(prunable, {"stem": width}, "obs", [images])
+        expected = exchange(readers, order[group.width - width :])
+        np.testing.assert_array_equal(plan["stem"], expected)
+        differ += not np.array_equal(expected, np.sort(order[group.width - width :]))
+    assert differ > 0

@@ -77,6 +77,7 @@ def importance(
     loss: LossFunction | None = None,
     seed: int = 0,
     moments: Callable[[], Moments] | None = None,
+    widths: Mapping[str, int] | None = None,
 ) -> Importance:
     """Rank the channels of every group that is not frozen; the dense model is left as it is.
 
@@ -89,6 +90,8 @@ def importance(
         seed: of every draw.
         moments: returns the moments of the layers' inputs, for criteria that read them ("obs", "lasso");
             without it they measure `data`.
+        widths: {group name: channels that will be kept}, if the ranking serves these widths alone; "obs" then
+            chooses them more carefully.
 
     Returns:
         {group name: float64 [width]}; the higher, the rather kept.
@@ -109,7 +112,7 @@ def importance(
     with undisturbed(prunable.model, seed), torch.no_grad():
         traced = prunable if isinstance(prunable, Prunable) else None
         result: object = criterion(
-            CriterionInput(prunable.model, groups, data, loss, seed, moments, prunable=traced)
+            CriterionInput(prunable.model, groups, data, loss, seed, moments, traced, widths)
         )
         if not isinstance(result, Mapping):
             raise PlanError(
@@ -170,4 +173,5 @@ def make_plan(
         DataError: data without batches of (inputs, targets).
     """
     widths = resolve_widths(prunable, ratio)
-    return plan_from_importance(prunable, widths, importance(prunable, criterion, data, loss, seed))
+    ranked = importance(prunable, criterion, data, loss, seed, widths=widths)
+    return plan_from_importance(prunable, widths, ranked)

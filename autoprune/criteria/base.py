@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -60,6 +60,7 @@ class CriterionInput:
         moments: returns the moments of the layers' inputs, measured already or at the first call; None if a
             criterion that needs them measures `data`.
         prunable: the traced model with its graph, or None if groups were stated without one.
+        widths: {group name: channels that will be kept}, or None if one ranking serves several widths.
     """
 
     model: nn.Module
@@ -69,6 +70,7 @@ class CriterionInput:
     seed: int
     moments: Callable[[], Moments] | None = None
     prunable: Prunable | None = None
+    widths: Mapping[str, int] | None = None
 
 
 Criterion: TypeAlias = Callable[[CriterionInput], Importance]

@@ -16,6 +16,7 @@ from autoprune.criteria.base import CriterionInput, Importance
 from autoprune.criteria.weights import l2
 from autoprune.errors import PlanError
 from autoprune.reconstruction.elimination import Reader, eliminate
+from autoprune.reconstruction.exchange import exchange
 from autoprune.reconstruction.readers import readers_of
 from autoprune.reconstruction.second_moments import Moments, measure_model
 
@@ -23,13 +24,15 @@ from autoprune.reconstruction.second_moments import Moments, measure_model
 def obs(given: CriterionInput) -> Importance:
     """Rank channels by backward elimination: the later one is removed, the more it matters.
 
-    A group that no measured layer reads is ranked by the l2 norm of its filters.
+    If the width of a group is known already, kept channels are then swapped for removed ones as long as the
+    error at this width falls, and those that stay are ranked above all others. A group that no measured layer
+    reads is ranked by the l2 norm of its filters.
 
     Raises:
         PlanError: no data is given.
         DataError: the data holds no images that the model takes.
 
-    Reference: see `reconstruction.elimination.eliminate`.
+    Reference: see `reconstruction.elimination.eliminate` and `reconstruction.exchange.exchange`.
     """
     moments = _moments(given, "obs")
     result: Importance = {}
@@ -38,8 +41,13 @@ def obs(given: CriterionInput) -> Importance:
         if not readers:
             result[group.name] = l2(replace(given, groups=(group,)))[group.name]
             continue
+        order = eliminate(readers, group.width).order
+        width = (given.widths or {}).get(group.name, group.width)
+        if width < group.width:
+            kept = np.isin(order, exchange(readers, order[group.width - width :]))
+            order = np.concatenate([order[~kept], order[kept]])
         importance = np.empty(group.width)
-        importance[eliminate(readers, group.width).order] = np.arange(group.width)
+        importance[order] = np.arange(group.width)
         result[group.name] = importance
     return result
 

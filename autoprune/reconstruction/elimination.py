@@ -37,6 +37,20 @@ class Reader:
     index: Tensor
     total: float | None = None
 
+    def system(self, ridge: float) -> tuple[Tensor, Tensor, float]:
+        """Return the moment with its ridge, the weight [positions, outputs] and the outputs' mean square.
+
+        Positions lie channel by channel.
+        """
+        positions = self.index.flatten()
+        moment = self.moment[positions[:, None], positions]
+        weight = self.weight[:, positions].T.contiguous()
+        own = float((weight * (moment @ weight)).sum())
+        total = (own if self.total is None else self.total) or 1.0
+        strength = ridge * float(moment.diagonal().mean())
+        # Inputs that are all zero leave nothing to invert, and cost nothing to remove.
+        return moment + (strength or 1.0) * torch.eye(len(moment), dtype=moment.dtype), weight, total
+
 
 @dataclass(frozen=True, eq=False)
 class Elimination:
@@ -88,18 +102,10 @@ class _State:
     """
 
     def __init__(self, reader: Reader, ridge: float) -> None:
-        positions = reader.index.flatten()
-        moment = reader.moment[positions[:, None], positions]
-        strength = ridge * float(moment.diagonal().mean())
-        identity = torch.eye(len(moment), dtype=moment.dtype)
-        width, size = reader.index.shape
-        self._size = size
-        self._weight = reader.weight[:, positions].T.contiguous()
-        own = float((self._weight * (moment @ self._weight)).sum())
-        self._total = (own if reader.total is None else reader.total) or 1.0
-        # Inputs that are all zero leave nothing to invert, and cost nothing to remove.
-        self._inverse = torch.linalg.inv(moment + (strength or 1.0) * identity)
-        self._blocks = _diagonal_blocks(self._inverse, size)
+        width, self._size = reader.index.shape
+        moment, self._weight, self._total = reader.system(ridge)
+        self._inverse = torch.linalg.inv(moment)
+        self._blocks = diagonal_blocks(self._inverse, self._size)
         self._columns: list[Tensor] = []
         self._solved: list[Tensor] = []
         self._channels = np.arange(width)
@@ -147,7 +153,7 @@ class _State:
         self._columns, self._solved = [], []
 
 
-def _diagonal_blocks(matrix: Tensor, size: int) -> Tensor:
+def diagonal_blocks(matrix: Tensor, size: int) -> Tensor:
     """Return copies of the square blocks [n, size, size] on the diagonal of a matrix."""
     count = len(matrix) // size
     return matrix.view(count, size, count, size).diagonal(dim1=0, dim2=2).permute(2, 0, 1).clone()
