@@ -25,6 +25,7 @@ from autoprune.errors import AutopruneError, ConfigError, OutputError, shown_url
 if TYPE_CHECKING:
     from autoprune.cli.progress import Screen
     from autoprune.pipeline import SearchResult
+    from autoprune.report import Curves
 
 app = typer.Typer(
     add_completion=False,
@@ -251,14 +252,38 @@ def train(config: ConfigSource, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def inspect(config: ConfigSource, overrides: Overrides = None) -> None:
+def inspect(
+    config: ConfigSource,
+    overrides: Overrides = None,
+    errors: Annotated[
+        bool, typer.Option("--errors", help="Show the output error of each group by its width instead.")
+    ] = False,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Show the score as each group alone is cut instead.")
+    ] = False,
+    output: Annotated[
+        list[str] | None,
+        typer.Option("--output", "-o", help="A .png, .svg, .pdf or .csv file of these; may be repeated."),
+    ] = None,
+    limit: Annotated[float, typer.Option("--limit", help="Seconds of --sensitivity at most.")] = 300.0,
+) -> None:
     """Show groups, costs and budgets before any training. Also frozen layers and the memory needed."""
     from autoprune import pipeline
     from autoprune.cli.tables import group_table, inspection_notes, inspection_table
     from autoprune.config import load_config
 
+    if errors and sensitivity:
+        raise ConfigError("--errors and --sensitivity: give one of them at a time.")
+    if output and not (errors or sensitivity):
+        raise ConfigError("--output: inspect writes a file with --errors or --sensitivity alone; give one.")
+    run = load_config(config, overrides or ())
     with _screen() as watch:
-        inspection = pipeline.inspect(load_config(config, overrides or ()), watch=watch)
+        if errors:
+            return _print_curves(pipeline.error_curves(run, output or (), watch=watch))
+        if sensitivity:
+            found = pipeline.sensitivity_curves(run, output or (), limit_seconds=limit, watch=watch)
+            return _print_curves(found)
+        inspection = pipeline.inspect(run, watch=watch)
     console.print(group_table(inspection))
     console.print(inspection_table(inspection))
     _print_notes(inspection_notes(inspection))
@@ -381,6 +406,13 @@ def _print_search(result: SearchResult) -> None:
     console.print(widths_table(result.summary, result.summary.best))
     notes = summary_notes(result.summary)
     _print_notes([*notes, result.next_step])
+
+
+def _print_curves(curves: Curves) -> None:
+    from autoprune.report import curve_notes, curve_table
+
+    console.print(curve_table(curves))
+    _print_notes(curve_notes(curves))
 
 
 def _print_notes(notes: list[str]) -> None:

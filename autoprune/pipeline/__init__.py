@@ -11,6 +11,7 @@ from __future__ import annotations
 from autoprune.pipeline.bench import Bench, BenchRow, bench
 from autoprune.pipeline.best import Picked, best
 from autoprune.pipeline.checks import study_exists
+from autoprune.pipeline.curves import error_curves, sensitivity_curves
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.export import export, load_saved
 from autoprune.pipeline.finetune import finetune
@@ -34,6 +35,7 @@ __all__ = [
     "TrainResult",
     "bench",
     "best",
+    "error_curves",
     "export",
     "find_storage",
     "finetune",
@@ -42,6 +44,7 @@ __all__ = [
     "report",
     "resume",
     "search",
+    "sensitivity_curves",
     "settle",
     "study_exists",
     "train",

@@ -139,7 +139,7 @@ def measure_sensitivity(ground: Ground) -> Sensitivity:
     evaluations, most_images = _affordable(ground)
     trials = plan_cuts(rows, evaluations)
     names = ground.problem.space.groups
-    cuts: list[Cut] = [{}, *(_widths_at(rows, names, levels) for levels in trials)]
+    cuts: list[Cut] = [{}, *(widths_at(rows, names, levels) for levels in trials)]
     images = spread_samples(ground.dense.data.val, most_images)
     together = (
         "; neighbours are cut together and share their scores: for each alone raise "
@@ -222,7 +222,8 @@ def _level_at(row: Levels, place: float) -> int:
     return int(row.of_ratio(np.array([ratio]))[0])
 
 
-def _widths_at(rows: Sequence[Levels], groups: Sequence[str], levels: Mapping[int, int]) -> Cut:
+def widths_at(rows: Sequence[Levels], groups: Sequence[str], levels: Mapping[int, int]) -> Cut:
+    """Return the widths of the groups of some variables, {variable's position: level}."""
     return {
         groups[column]: int(width)
         for v, level in levels.items()

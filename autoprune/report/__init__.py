@@ -9,6 +9,7 @@ Before: `study` holds the records; after: the command line and the user.
 from __future__ import annotations
 
 from autoprune.report.agreement import RungAgreement
+from autoprune.report.curves import Curve, Curves, curve_notes, curve_table, save_curves
 from autoprune.report.plot import plot_study
 from autoprune.report.stairs import plot_stairs
 from autoprune.report.summary import Failure, StudySummary, summarise
@@ -22,14 +23,19 @@ from autoprune.report.tables import (
 )
 
 __all__ = [
+    "Curve",
+    "Curves",
     "Failure",
     "RungAgreement",
     "StudySummary",
     "cost_table",
+    "curve_notes",
+    "curve_table",
     "failure_table",
     "front_table",
     "plot_stairs",
     "plot_study",
+    "save_curves",
     "summarise",
     "summary_notes",
     "trial_table",

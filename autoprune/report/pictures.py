@@ -6,7 +6,9 @@ save_picture(figure, "report.svg")        # whole, or not at all
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,16 +21,16 @@ if TYPE_CHECKING:
 FORMATS = ("png", "svg", "pdf")
 
 
-def format_of(path: str | os.PathLike[str]) -> str:
-    """Return the format of a picture by the suffix of its file.
+def format_of(path: str | os.PathLike[str], formats: Sequence[str] = FORMATS) -> str:
+    """Return the format of a file by its suffix.
 
     Raises:
-        ConfigError: it is none of FORMATS.
+        ConfigError: it is none of those that can be written.
     """
     suffix = Path(path).suffix.removeprefix(".").lower()
-    if suffix not in FORMATS:
+    if suffix not in formats:
         raise ConfigError(
-            f"--output {path}: expected a name that ends in {', '.join(f'.{each}' for each in FORMATS)}."
+            f"--output {path}: expected a name that ends in {', '.join(f'.{each}' for each in formats)}."
         )
     return suffix
 
@@ -41,9 +43,24 @@ def save_picture(figure: Figure, path: str | os.PathLike[str]) -> Path:
         StudyError: the file cannot be written. One that was there stays as it was.
     """
     chosen = format_of(path)
-    try:
-        with replacing(Path(path)) as partial:
-            figure.savefig(partial, dpi=150, format=chosen)
-    except OSError as error:
-        raise StudyError(f"{path}: the picture cannot be written ({reason_of(error)}).") from error
+    with writing(Path(path), "picture") as partial:
+        figure.savefig(partial, dpi=150, format=chosen)
     return Path(path)
+
+
+@contextlib.contextmanager
+def writing(path: Path, what: str) -> Iterator[Path]:
+    """Give the path to write to, as `replacing` does.
+
+    Args:
+        path: the file to write or to replace.
+        what: the user's word for what it holds.
+
+    Raises:
+        StudyError: it cannot be written.
+    """
+    try:
+        with replacing(path) as partial:
+            yield partial
+    except OSError as error:
+        raise StudyError(f"{path}: the {what} cannot be written ({reason_of(error)}).") from error
