@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -39,6 +40,9 @@ _KEPT = 2**16
 _BLOCK = 2**16
 _LONGEST_NAP_S = 0.02
 
+_MARK = "AUTOPRUNE_COMMAND"
+"""Environment variable by which all that a command has started is known."""
+
 _GRACE_S = 2.0
 """How long the rest of the output is waited for after the end."""
 
@@ -59,11 +63,13 @@ def user_command(model: nn.Module, example_inputs: object, setting: LatencySetti
 
 def _run(line: str, most_seconds: float) -> float:
     where = f"latency.command: `{line}`"
+    mark = f"{_MARK}={uuid.uuid4().hex}"
     # A session of its own, so that all that the shell has started ends with it.
     process = subprocess.Popen(
         line,
         shell=True,
         start_new_session=True,
+        env={**os.environ, **dict([mark.split("=")])},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -77,7 +83,8 @@ def _run(line: str, most_seconds: float) -> float:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        # A daemon that left the session may hold the pipes open: it has printed nothing that counts.
+        _end_marked(mark.encode())
+        # A daemon that dropped its environment may hold the pipes open: it has printed nothing that counts.
         printed.join(_GRACE_S)
         complaints.join(_GRACE_S)
     if problem is not None:
@@ -98,6 +105,28 @@ def _wait(process: subprocess.Popen[bytes], outputs: Sequence[_Tail], most_secon
         time.sleep(nap_s)
         nap_s = min(2 * nap_s, _LONGEST_NAP_S)
     return None
+
+
+def _end_marked(mark: bytes) -> None:
+    """End the processes that have left the session, on systems that show the environments of processes.
+
+    A process that starts another during one look is met at the next one, with those that it has started.
+    """
+    deadline = time.monotonic() + _GRACE_S
+    while marked := [pid for pid, environment in _environments() if mark in environment.split(b"\0")]:
+        for pid in marked:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        if time.monotonic() > deadline:
+            return
+        time.sleep(_LONGEST_NAP_S)
+
+
+def _environments() -> Iterator[tuple[int, bytes]]:
+    """Yield the environments of the processes that can be read; those that have ended have none."""
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            yield int(path.parent.name), path.read_bytes()
 
 
 class _Tail(threading.Thread):
