@@ -152,6 +152,7 @@ class StudyMoments:
         with cpu_threads(self.setting.threads):  # another number of them may round otherwise
             batches = self._counted(part.batches(seed, 0), total)
             measured = measure_model(model, batches, images=images, seed=seed, groups=self.prunable.groups)
+        measured = measured.to("cpu")  # as they are when they are read from a file
         _require_finite(measured)
         self.watch(Stage(_told(measured, time.perf_counter() - started)))
         return measured

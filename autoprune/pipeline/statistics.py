@@ -181,7 +181,8 @@ def _affordable(ground: Ground) -> tuple[int, int]:
     if pace is None:
         return asked, images
     evaluations = 1 + len(plan_cuts(ground.problem.space.keep_ratios.ladder.rows, asked))
-    recalibrated = search.sensitivity_batches * ground.config.data.batch_size
+    # A refit takes the time of so many images more.
+    recalibrated = search.sensitivity_batches * ground.config.data.batch_size + pace.repair_s / pace.image_s
     expected_s = pace.search_s(ground.config, data)
     passes = max(LIMIT_S, LIMIT_SHARE * expected_s) / pace.image_s
     images = min(images, data.val.samples)

@@ -17,8 +17,8 @@ from autoprune.config import load_config
 from autoprune.criteria import plan_from_importance
 from autoprune.data import VisionData, load
 from autoprune.errors import CheckpointError, DataError
-from autoprune.export.storage import WEIGHTS
-from autoprune.pipeline import SearchResult, settle
+from autoprune.export import read_recipe
+from autoprune.pipeline import SearchResult, export, settle
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Counted, Event, Stage, TrialDone, Watcher
 from autoprune.pipeline.keptfile import FileNote
@@ -176,21 +176,20 @@ def test_a_killed_search_goes_on_as_if_it_was_not(
     assert checkpoint_hash(file) == checkpoint_hash(searched.file)
 
 
-def test_a_file_that_is_gone_or_changed_is_measured_once_more(
+def test_a_file_that_is_damaged_or_changed_is_measured_once_more(
     model: nn.Module, data: VisionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Exactly: a machine that measures others cannot go on, and loses nothing."""
+    """The same moments must come of it: a machine that measures others cannot go on, and loses nothing."""
     monkeypatch.chdir(tmp_path)
     begun = autoprune.search(model, data, config(search={"trials": 1}))
     (file,) = begun.output.glob("moments-*")
     before = checkpoint_hash(file)
     others = load_moments(file)
-    for change in (file.unlink, lambda: file.write_bytes(b"damaged")):
-        change()
-        events: list[Event] = []
-        autoprune.resume("mended", model=model, data=data, watch=events.append)
-        assert measurements(events) == 1
-        assert checkpoint_hash(file) == before
+    file.write_bytes(b"damaged")
+    events: list[Event] = []
+    autoprune.resume("mended", model=model, data=data, watch=events.append)
+    assert measurements(events) == 1
+    assert checkpoint_hash(file) == before
     name, layer = next(iter(others.layers.items()))
     rounded = dataclasses.replace(layer, mean=layer.mean * (1 + 1e-15) + 1e-300)
     others = dataclasses.replace(others, layers={**others.layers, name: rounded})
@@ -270,20 +269,20 @@ def test_activations_that_are_not_finite_are_refused(model: nn.Module, data: Vis
         measure()
 
 
-def test_without_a_finetune_the_winner_is_saved_repaired(
-    model: nn.Module, data: VisionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_any_training_the_winner_is_exported_as_it_was_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Search, then an export at once: the repaired weights are saved, loaded and written as ONNX."""
     monkeypatch.chdir(tmp_path)
-    result = autoprune.search(model, data, config(search={"trials": 2}, score={"rungs": ["repair"]}))
-    assert result.next_step.startswith("Next: autoprune export mended ")
-    tuned = autoprune.finetune("mended", model=model, data=data)
-    assert tuned.val_score == result.best.score
-    small = autoprune.load_pruned(tuned.folder, fresh_model)
-    assert evaluate(small, data.val, Task(), Setting()) == pytest.approx(tuned.val_score)
-    report = autoprune.export(
-        small, tmp_path / "small.onnx", format="onnx", example_inputs=torch.zeros(1, 1, 8, 8)
-    )
+    overrides = ["score=repair", "search.trials=1", "search.sampler=random", "train.epochs=1"]
+    overrides += ["search.setting=float32 contiguous", "data.batch_size=256"]
+    result = autoprune.search(config=load_config("digits", overrides))
+    assert result.next_step.startswith("Next: autoprune export digits ")
+    report = export("digits", "onnx")
     assert report.max_difference < 1e-4
+    tuned = autoprune.finetune("digits", overrides=["finetune.epochs=0"])
+    assert tuned.val_score == read_recipe(tuned.folder).extra["val_score"] == result.best.score
+    assert report.path.parent == tuned.folder
 
 
 def test_a_finetune_begins_with_the_repaired_weights(
@@ -301,4 +300,3 @@ def test_a_finetune_begins_with_the_repaired_weights(
     small = autoprune.load_pruned(tuned.folder, fresh_model)
     for mine, expected in zip(small.parameters(), repaired.parameters(), strict=True):
         torch.testing.assert_close(mine, expected, rtol=0, atol=1e-6)
-    assert (tuned.folder / WEIGHTS).is_file()
