@@ -115,8 +115,14 @@ class StudyMoments:
         path, measured = self.path(), self()
         if not path.is_file():
             save_moments(measured, path)
-            self._measured = load_moments(path)  # its pages are read as they are needed
         return path
+
+    def load(self, note: FileNote, study: str) -> Moments:
+        """Return the moments that a note is about; see `find`."""
+        path = self.find(note, study)
+        if self._measured is None or path != self.path():
+            self._measured = load_moments(path)
+        return self._measured
 
     def find(self, note: FileNote, study: str) -> Path:
         """Return the file here that a note is about. If there is none, measure once more and write it.
@@ -181,7 +187,7 @@ def prepare_moments(study: SearchStudy, moments: StudyMoments) -> tuple[FileNote
     if not asks_for_repair(moments.config.score.rungs):
         return None
     note = _FILE.noted(study) or _FILE.note_once(study, moments.keep())
-    return note, load_moments(moments.find(note, study.name))
+    return note, moments.load(note, study.name)
 
 
 def _require_finite(measured: Moments) -> None:

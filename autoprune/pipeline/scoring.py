@@ -22,7 +22,7 @@ from autoprune.pipeline.keptfile import FileNote
 from autoprune.pipeline.moments import StudyMoments
 from autoprune.pipeline.ranking import decode_ranking
 from autoprune.precision import Setting
-from autoprune.reconstruction import Moments, load_moments
+from autoprune.reconstruction import Moments
 from autoprune.rungs import FOLLOWS
 from autoprune.score import FinetuneScore, Rung
 from autoprune.settings import MOST, RunConfig, ScoreSettings
@@ -180,5 +180,5 @@ class ScorerFactory:
         if self.moments is not None:
             given = with_weights(prunable, self.supernet)
             here = StudyMoments(given, dense.data, self.config, setting)
-            moments = load_moments(here.find(self.moments, str(self.config.search.study)))
+            moments = here.load(self.moments, str(self.config.search.study))
         return make_score(dense, prunable, self.config, setting, self.ranking, self.supernet, moments)

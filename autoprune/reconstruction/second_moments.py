@@ -245,7 +245,8 @@ def _read_layer(file: Any, name: str, notes: _Notes) -> LayerMoments:
         ValueError: their shapes do not fit each other, or they are of another type.
         SafetensorError: the file lacks them.
     """
-    second, mean = (file.get_tensor(f"{key}:{name}") for key in ("second", "mean"))
+    # Copies: the tensors as they are given would follow the file, if something else is written to it.
+    second, mean = (file.get_tensor(f"{key}:{name}").clone() for key in ("second", "mean"))
     square = second.ndim == 3 and 0 < second.shape[1] == second.shape[2]
     if not square or mean.ndim != 2 or len(mean) != len(second) or mean.shape[1] % second.shape[1]:
         raise ValueError(f"{name}: shapes {tuple(second.shape)} and {tuple(mean.shape)} are no moments")
