@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from autoprune.criteria.base import CriterionInput, Importance
-from autoprune.criteria.feature_maps import FeatureMaps, Place
+from autoprune.criteria.feature_maps import FeatureMaps, Measure, Place
 from autoprune.criteria.weights import with_norms
 
 IMAGES = 64
@@ -45,8 +45,8 @@ def activation(given: CriterionInput) -> Importance:
 def apoz(given: CriterionInput) -> Importance:
     """Take one minus the average share of zeros in a channel's maps.
 
-    A group whose maps hold no zero at all, as behind GELU or no activation, is ranked by its mean absolute
-    activations instead.
+    Of equal shares the larger mean absolute activation counts more. So it alone ranks a group whose maps hold
+    no zeros, as behind GELU or without an activation.
 
     Raises:
         PlanError: no data is given.
@@ -56,21 +56,18 @@ def apoz(given: CriterionInput) -> Importance:
     Architectures, arXiv 1607.03250, 2016, the definition of APoZ.
     """
 
-    def measure(maps: Tensor) -> Tensor:
-        zeros = (maps == 0).double().flatten(1).mean(dim=1)
-        return torch.stack([zeros, _mean_size(maps)])
+    def share(maps: Tensor) -> Tensor:
+        return (maps != 0).double().flatten(1).mean(dim=1)
 
-    found = FeatureMaps.of(given, "apoz", IMAGES).means(measure)
-    return with_norms(
-        given, {name: 1 - zeros if zeros.any() else sizes for name, (zeros, sizes) in found.items()}
-    )
+    return _over_maps(given, "apoz", IMAGES, share)
 
 
 def hrank(given: CriterionInput) -> Importance:
     """Average the rank of a channel's maps over images and places.
 
-    A map of more than two axes counts as a matrix of its last axis. Groups whose maps have a single axis or
-    none (tokens, features of a linear layer) are ranked by their mean absolute activations instead.
+    Of equal ranks the larger mean absolute activation counts more. So it alone ranks a group whose maps are
+    no matrices (tokens, features of a linear layer). A map of more than two axes counts as a matrix of its
+    last axis.
 
     Raises:
         PlanError: no data is given.
@@ -80,15 +77,13 @@ def hrank(given: CriterionInput) -> Importance:
     Groups that several layers write have the average over all their places.
     """
 
-    def measure(maps: Tensor) -> Tensor:
-        sizes = _mean_size(maps)
-        ranks = torch.linalg.matrix_rank(maps.flatten(1, -2)) if maps.ndim > 2 else torch.zeros_like(sizes)
-        return torch.stack([ranks.double(), sizes])
+    def rank(maps: Tensor) -> Tensor:
+        if maps.ndim < 3:
+            return maps.new_zeros(len(maps))
+        ranks: Tensor = torch.linalg.matrix_rank(maps.flatten(1, -2))
+        return ranks.double()
 
-    found = FeatureMaps.of(given, "hrank", HRANK_IMAGES).means(measure)
-    return with_norms(
-        given, {name: ranks if ranks.any() else sizes for name, (ranks, sizes) in found.items()}
-    )
+    return _over_maps(given, "hrank", HRANK_IMAGES, rank)
 
 
 def chip(given: CriterionInput) -> Importance:
@@ -140,6 +135,22 @@ def nuclear_losses(matrix: Tensor) -> Tensor:
 def _nuclear(grams: Tensor) -> Tensor:
     values: Tensor = torch.linalg.eigvalsh(grams)
     return values.clamp(min=0).sqrt().sum(dim=-1)
+
+
+def _over_maps(given: CriterionInput, name: str, images: int, measure: Measure) -> Importance:
+    """Average a measure over the maps; of equal channels the one with the larger activations leads."""
+    found = FeatureMaps.of(given, name, images).means(
+        lambda maps: torch.stack([measure(maps), _mean_size(maps)])
+    )
+    return with_norms(given, {group: _without_ties(*both) for group, both in found.items()})
+
+
+def _without_ties(values: Tensor, sizes: Tensor) -> Tensor:
+    """Add a share of the sizes that is smaller than any difference between the values."""
+    steps = values.round(decimals=9).sort().values.diff()
+    steps = steps[steps > 0]
+    gap = float(steps.min()) if len(steps) else 1.0
+    return values + gap / 2 * sizes / sizes.max().clamp(min=torch.finfo(sizes.dtype).tiny)
 
 
 def _mean_size(maps: Tensor) -> Tensor:
