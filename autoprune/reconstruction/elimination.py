@@ -105,7 +105,7 @@ class _State:
         width, self._size = reader.index.shape
         moment, self._weight, self._total = reader.system(ridge)
         self._inverse = torch.linalg.inv(moment)
-        self._blocks = diagonal_blocks(self._inverse, self._size)
+        self._blocks = _diagonal_blocks(self._inverse, self._size)
         self._columns: list[Tensor] = []
         self._solved: list[Tensor] = []
         self._channels = np.arange(width)
@@ -153,7 +153,7 @@ class _State:
         self._columns, self._solved = [], []
 
 
-def diagonal_blocks(matrix: Tensor, size: int) -> Tensor:
+def _diagonal_blocks(matrix: Tensor, size: int) -> Tensor:
     """Return copies of the square blocks [n, size, size] on the diagonal of a matrix."""
     count = len(matrix) // size
     return matrix.view(count, size, count, size).diagonal(dim1=0, dim2=2).permute(2, 0, 1).clone()

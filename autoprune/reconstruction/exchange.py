@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autoprune.reconstruction.elimination import Reader, diagonal_blocks
+from autoprune.reconstruction.elimination import Reader
 from autoprune.reconstruction.leastsquares import RIDGE
 
 SWAPS = 32
@@ -45,74 +45,84 @@ def exchange(
     """
     fits = [_Fit(reader, ridge) for reader in readers]
     inside = np.sort(np.asarray(kept, dtype=np.int64))
+    for fit in fits:
+        fit.toggle(inside)
     for _ in range(SWAPS):
-        for fit in fits:
-            fit.settle(inside)
         swap = _best_swap(fits, inside)
         if swap is None:
             break
-        added, place = swap
-        inside = np.sort(np.append(np.delete(inside, place), added))
+        for fit in fits:
+            fit.toggle(np.array(swap))
+        inside = np.setxor1d(inside, swap)
     return inside
 
 
 def _best_swap(fits: Sequence[_Fit], inside: NDArray[np.int64]) -> tuple[int, int] | None:
-    """Return the channel to add and the place of the one to remove; None if no pair lowers the error."""
+    """Return the channel to add and the one to remove; None if no pair lowers the error."""
     outside = np.setdiff1d(np.arange(fits[0].width), inside)
     if not len(outside) or not len(inside):
         return None
     gains = np.sum([fit.gains(outside) for fit in fits], axis=0)
     best, least = None, -_LEAST_FALL
     for candidate in np.argsort(-gains, kind="stable")[:CANDIDATES]:
-        costs = np.sum([fit.costs_beside(int(outside[candidate])) for fit in fits], axis=0)
+        added = int(outside[candidate])
+        costs = np.sum([fit.costs_beside(added, inside) for fit in fits], axis=0)
         change = float(costs.min() - gains[candidate])
         if change < least:
-            best, least = (int(outside[candidate]), int(costs.argmin())), change
+            best, least = (added, int(inside[costs.argmin()])), change
     return best
 
 
 class _Fit:
-    """A reader refitted on some channels: the inverse of their moment and its weight.
+    """A reader refitted on some channels, as a table that follows each change of them.
+
+    With K the kept positions, O the others, H the moment and T its product with the dense weight, the table
+    holds H_KK^-1, H_KK^-1 H_KO and the refitted weight in the rows of K; in those of O, in these columns, it
+    holds -H_OK H_KK^-1, what is left of H_OO and of T. A position changes sides by one pivot, a step of
+    Gauss-Jordan elimination, which undoes itself.
 
     Attributes:
         width: number of channels, kept or not.
     """
 
     def __init__(self, reader: Reader, ridge: float) -> None:
-        self._moment, weight, self._total = reader.system(ridge)
-        self._target = self._moment @ weight
+        moment, weight, self._total = reader.system(ridge)
+        self._table = torch.cat([moment, moment @ weight], dim=1)
         self.width, self._size = reader.index.shape
 
-    def settle(self, channels: NDArray[np.int64]) -> None:
-        """Refit on these channels."""
-        self._rows = self._rows_of(channels)
-        self._inverse = torch.linalg.inv(self._moment[self._rows[:, None], self._rows])
-        self._weight = self._inverse @ self._target[self._rows]
+    def toggle(self, channels: NDArray[np.int64]) -> None:
+        """Let channels change sides."""
+        rows = self._rows_of(channels)
+        if not len(rows):
+            return
+        pivot = torch.linalg.inv(self._table[rows[:, None], rows])
+        solved, column = pivot @ self._table[rows], self._table[:, rows]
+        self._table.addmm_(column, solved, alpha=-1)
+        self._table[rows] = solved
+        self._table[:, rows] = -column @ pivot
+        self._table[rows[:, None], rows] = pivot
 
     def gains(self, channels: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return by how much the error would fall with each of these channels beside the fitted ones."""
-        rows = self._rows_of(channels)
-        shared = self._moment[rows[:, None], self._rows]
-        residual = (self._target[rows] - shared @ self._weight).view(len(channels), self._size, -1)
-        explained = (shared @ self._inverse).view(len(channels), self._size, -1)
-        own = self._moment[rows.view(len(channels), -1, 1), rows.view(len(channels), 1, -1)]
-        blocks = own - explained @ shared.view(len(channels), self._size, -1).mT
-        gains: NDArray[np.float64] = _squares(blocks, residual).numpy()
+        """Return by how much the error would fall with each of these channels beside the kept ones."""
+        blocks, left = self._blocks_and_targets(channels)
+        gains: NDArray[np.float64] = _squares(blocks, left).numpy()
         return gains / self._total
 
-    def costs_beside(self, channel: int) -> NDArray[np.float64]:
-        """Return what the removal of each fitted channel would cost if this one were there too."""
-        rows = self._rows_of(np.array([channel]))
-        shared = self._moment[self._rows[:, None], rows]
-        explained = self._inverse @ shared
-        schur = torch.linalg.inv(self._moment[rows[:, None], rows] - shared.mT @ explained)
-        own = schur @ (self._target[rows] - shared.mT @ self._weight)
-        count = len(self._rows) // self._size
-        added = (explained @ schur).view(count, self._size, -1) @ explained.view(count, self._size, -1).mT
-        blocks = diagonal_blocks(self._inverse, self._size) + added
-        weights = (self._weight - explained @ own).view(count, self._size, -1)
-        costs: NDArray[np.float64] = _squares(blocks, weights).numpy()
+    def costs_beside(self, channel: int, kept: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return what the removal of each kept channel would cost if `channel` were there too."""
+        block, left = self._blocks_and_targets(np.array([channel]))
+        shared = self._table[self._rows_of(kept)[:, None], self._rows_of(np.array([channel]))]
+        shared = shared.view(len(kept), self._size, self._size)
+        inverse, weight = self._blocks_and_targets(kept)
+        weight = weight - shared @ torch.linalg.solve(block, left)
+        inverse = inverse + shared @ torch.linalg.solve(block, shared.mT)
+        costs: NDArray[np.float64] = _squares(inverse, weight).numpy()
         return costs / self._total
+
+    def _blocks_and_targets(self, channels: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Return the diagonal blocks [n, size, size] and the last columns [n, size, outputs] of channels."""
+        rows = self._rows_of(channels).view(len(channels), self._size)
+        return self._table[rows[:, :, None], rows[:, None, :]], self._table[rows, len(self._table) :]
 
     def _rows_of(self, channels: NDArray[np.int64]) -> Tensor:
         return (torch.from_numpy(channels)[:, None] * self._size + torch.arange(self._size)).flatten()
