@@ -255,6 +255,12 @@ def test_data_that_is_missing_or_wrong_is_one_line(criterion: str) -> None:
         importance(prunable, criterion, [(images * torch.nan, labels)])
 
 
+@pytest.mark.parametrize("criterion", [*IMAGE_CRITERIA, "fisher"])
+def test_a_model_without_free_groups_has_nothing_to_rank(criterion: str) -> None:
+    prunable = traced(nn.Conv2d(3, 4, 1))
+    assert importance(prunable, criterion, [batch()]) == {}
+
+
 def test_fisher_needs_targets() -> None:
     _, prunable = plain()
     with pytest.raises(DataError, match=r"the data gave no targets, expected batches \(inputs, targets\)"):

@@ -94,7 +94,7 @@ def importance(
             chooses them more carefully.
 
     Returns:
-        {group name: float64 [width]}; the higher, the rather kept.
+        {group name: float64 [width]}; channels of higher importance are kept first.
 
     Raises:
         PlanError: an unknown criterion, one without the data it needs, an importance that is not finite or

@@ -1,7 +1,6 @@
-"""What every criterion reads and gives, and the slices of parameters that belong to a channel.
+"""The input and output of every criterion, and the slices of parameters that belong to a channel.
 
-Before: a traced model's channel groups. After: the families of criteria (`weights`, `gradients`), each a
-plain function from a `CriterionInput` to one importance a channel:
+A criterion is a plain function from a `CriterionInput` to one importance a channel:
 
     for filters in filter_slices(given.model, group):     # float64 [width, n], one a convolution or linear
         total += filters.abs().sum(dim=1)
@@ -26,7 +25,7 @@ from autoprune.graph.orientation import output_axis
 from autoprune.reconstruction import Moments
 
 Importance: TypeAlias = dict[str, NDArray[np.float64]]
-"""{group name: float64 [width]}; the higher, the rather kept."""
+"""{group name: float64 [width]}; channels of higher importance are kept first."""
 
 LossFunction: TypeAlias = Callable[[Any, Any], Tensor]
 """(outputs of the model in eval mode, targets) -> scalar tensor."""
@@ -49,7 +48,7 @@ class TracedModel(Protocol):
 
 @dataclass(frozen=True)
 class CriterionInput:
-    """What a criterion may read; it changes none of it.
+    """The input of a criterion, which changes none of it.
 
     Attributes:
         model: the dense model, in eval mode.

@@ -45,7 +45,7 @@ def taylor(given: CriterionInput) -> Importance:
     """Sum (weight x gradient)^2 over a channel's parameters, averaged over `TAYLOR_BATCHES` batches.
 
     The parameters of a channel are its filters, biases and normalisation scales and shifts in all layers that
-    write into the group, not the weights that read it. The loss is cross-entropy where none is given.
+    write into the group, not the weights that read it. The loss is cross-entropy if none is given.
 
     Raises:
         PlanError: no data is given.
@@ -105,6 +105,8 @@ def fisher(given: CriterionInput) -> Importance:
     ICML 2021.
     """
     maps = FeatureMaps.of(given, "fisher", FISHER_IMAGES)
+    if not maps.places:
+        return with_norms(given, {})
     device = next((parameter.device for parameter in given.model.parameters()), torch.device("cpu"))
     ones = {
         name: torch.ones(len(places[0].index), dtype=torch.float64, device=device)

@@ -1,7 +1,6 @@
 """From importances to plans: which channels stay.
 
-Before: `importance` and the widths that a user or a search asks for. After: `rebuild`. Searches compute the
-importance once and cut many plans from it:
+Searches compute the importance once and cut many plans from it:
 
     ranked = importance(prunable, "l1")
     plan = plan_from_importance(prunable, {"layer1.0.conv1": 8}, ranked)      # keep index: sorted int64 [8]

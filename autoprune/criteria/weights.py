@@ -101,7 +101,7 @@ def _over_filters(given: CriterionInput, norm: Callable[[Tensor], Tensor]) -> Im
 
 
 def _rank(model: nn.Module, group: ChannelGroup, norm: Callable[[Tensor], Tensor]) -> NDArray[np.float64]:
-    """Sum `norm` [width, n] -> [width] over the group's layers; zeros where it has no parameters at all."""
+    """Sum `norm` [width, n] -> [width] over the group's layers; zeros if it has no parameters at all."""
     norms = [norm(filters) for filters in filter_slices(model, group)]
     return _to_numpy(torch.stack(norms).sum(dim=0)) if norms else np.zeros(group.width)
 
