@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import subprocess
@@ -24,6 +25,8 @@ from autoprune.pipeline import settle
 from autoprune.pipeline.dense import load_dense
 from autoprune.pipeline.history import save_dense
 from autoprune.pipeline.train import train_dense
+from autoprune.reconstruction import Moments, save_moments
+from autoprune.reconstruction.layer_moments import LayerMoments
 from autoprune.tensorfile import write_tensors
 from autoprune.train.training_state import save_state
 from tests.conftest import FullDisk
@@ -198,9 +201,15 @@ def write_weights(path: Path) -> None:
         write_tensors(layer().state_dict(), partial)
 
 
+def large_moments() -> Moments:
+    size = math.isqrt(LARGE)
+    return Moments({"fc.weight": LayerMoments(torch.zeros(1, size, size), torch.zeros(1, size), 9)})
+
+
 WRITERS: dict[str, tuple[Callable[[Path], object], type[AutopruneError]]] = {
     "dense": (lambda path: save_dense(layer(), path, {}), CheckpointError),
     "weights": (write_weights, CheckpointError),
+    "moments": (lambda path: save_moments(large_moments(), path), CheckpointError),
     "state": (lambda path: save_state(path, {}, {"weight": torch.zeros(LARGE)}), CheckpointError),
     "onnx": (lambda path: export(layer(), path, "onnx", torch.zeros(1, LARGE // 64)), ExportError),
     "pt2": (lambda path: export(layer(), path, "pt2", torch.zeros(1, LARGE // 64)), ExportError),

@@ -33,7 +33,7 @@ ARROWS = {
     "footprint": "graph",
     "slicing": "errors",
     "rebuild": "graph slicing usercode",
-    "reconstruction": "rebuild atomic files schema usercode",
+    "reconstruction": "rebuild atomic files schema tensorfile usercode",
     "criteria": "reconstruction usercode detour",
     "space": "graph cost toml settings",
     "masked": "graph",

@@ -20,7 +20,6 @@ from typing import Any, Literal
 import numpy as np
 import safetensors
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from autoprune.atomic import saving
@@ -32,6 +31,7 @@ from autoprune.reconstruction.layer_moments import LayerMoments
 from autoprune.reconstruction.sums import UNSEEN, Sums
 from autoprune.reconstruction.watch import ContractionWatch
 from autoprune.schema import Strict, read_as
+from autoprune.tensorfile import write_plain
 from autoprune.usercode import guarded
 
 IMAGES = 512
@@ -202,8 +202,8 @@ def save_moments(measured: Moments, path: Path) -> None:
     Raises:
         CheckpointError: the file cannot be written.
     """
-    tensors = {f"second:{name}": layer.second.cpu() for name, layer in measured.layers.items()}
-    tensors |= {f"mean:{name}": layer.mean.cpu() for name, layer in measured.layers.items()}
+    tensors = {f"second:{name}": layer.second for name, layer in measured.layers.items()}
+    tensors |= {f"mean:{name}": layer.mean for name, layer in measured.layers.items()}
     notes = _Notes(
         version=1,
         images=measured.images,
@@ -212,7 +212,7 @@ def save_moments(measured: Moments, path: Path) -> None:
         left_out=dict(measured.left_out),
     )
     with saving(path, "moments") as part:
-        save_file(tensors, part, {FORMAT: notes.model_dump_json()})
+        write_plain(tensors, part, metadata={FORMAT: notes.model_dump_json()})
 
 
 def load_moments(path: str | os.PathLike[str]) -> Moments:

@@ -13,7 +13,6 @@ from autoprune.errors import StudyError
 from autoprune.export import save_pruned
 from autoprune.graph.plan import Plan
 from autoprune.pipeline.finetuned import find_result, is_untrained, saved_folder
-from autoprune.pipeline.supernet import known_supernet
 from tests.engines.toy import new_study
 from tests.study.test_header import with_damage
 
@@ -75,11 +74,3 @@ def test_a_model_that_is_copied_is_written_through_no_link(tmp_path: Path) -> No
         assert (tmp_path / f"mine-{name}").read_text() == "mine"
         copied, saved = found.folder / name, tmp_path / "runs" / "trial-0" / name
         assert copied.read_bytes() == saved.read_bytes()
-
-
-@pytest.mark.parametrize("note", [[], "text", {}, {"path": "a"}, {"path": 1, "sha256": "b"}])
-def test_a_damaged_note_on_the_supernet_is_one_line(note: Any, tmp_path: Path) -> None:
-    study = new_study(f"sqlite:///{tmp_path}/study.db")
-    study.store_note("autoprune:supernet", note)
-    with pytest.raises(StudyError, match=r"^toy: its note on the supernet is damaged: .*; restore"):
-        known_supernet(study, load_config("digits"))

@@ -71,6 +71,8 @@ def test_a_file_gives_them_back(tmp_path: Path) -> None:
         assert again.layers[name].rows == layer.rows
         assert again.layers[name].span == layer.span
     assert (again.images, again.left_out) == (measured.images, measured.left_out)
+    (plain := path.with_name("plain")).touch()
+    assert path.stat().st_mode == plain.stat().st_mode  # workers of other users may read it, too
 
 
 @pytest.mark.parametrize(
