@@ -134,7 +134,7 @@ def sensitivity_curves(
         metric,
         tuple(curve for curve in curves if curve.ratios),
         axis=f"{metric} on {min(search.sensitivity_images, dense.data.val.samples):,} validation images",
-        ratios=RATIOS,
+        ratios=(1.0, *RATIOS),
         baseline=baseline,
     )
     return _saved(found, outputs)

@@ -65,7 +65,7 @@ class Curves:
         curves: in the order of the model.
         axis: label of the picture's upright axis; the word for the values if it is empty.
         ratios: keep ratios that the table shows.
-        baseline: the value of the dense model, if it is worth a line.
+        baseline: the value of the dense model, for which the picture has a line; None for none.
         notes: {name: remark} of single curves.
         files: in which they were written.
     """
@@ -87,9 +87,6 @@ def curve_table(curves: Curves) -> Table:
     table.add_column("width", justify="right", no_wrap=True)
     for ratio in curves.ratios:
         table.add_column(f"{ratio:.0%}", justify="right", no_wrap=True)
-    if curves.baseline is not None:
-        cells = [_number(curves.baseline) if place == 0 else "" for place in range(len(curves.ratios))]
-        table.add_row("dense", "", *cells, end_section=True)
     for curve in curves.curves:
         values = (curve.at(ratio) for ratio in curves.ratios)
         table.add_row(curve.name, str(curve.widths[-1]), *map(_number, values))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from autoprune.graph import Cost
 from autoprune.space import Budget, SearchSpace, SpaceSpec, Tie, build_space
 from autoprune.space.allocation import cut, ranking_gates, uniform_gates
 from autoprune.space.dynamic import total_values
@@ -64,6 +66,21 @@ def test_it_is_the_best_plan_of_a_residual_net_under_two_limits(spec: SpaceSpec,
     dense = cost(np.array([[group.width for group in groups]]))
     limits = Budget(macs=int(0.4 * dense_macs(net)), params=int(0.3 * int(np.asarray(dense.params)[0])))
     space = build_space(groups, cost, limits, spec)
+    values = uneven(space, seed)
+    levels = knapsack(space.ladder, values)
+    assert space.ladder.usage(levels[None])[0] <= 1
+    assert total(values, levels) == pytest.approx(best_of_all(space, values), rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_it_is_the_best_plan_under_a_latency_with_stairs(seed: int) -> None:
+    groups, macs = chain([12, 16, 10], [64, 64, 16])
+
+    def cost(widths: NDArray[np.int64]) -> Cost:
+        latency = 0.2 + (np.ceil(widths / 4) * [0.3, 0.2, 0.4]).sum(axis=1)
+        return dataclasses.replace(macs(widths), latency_ms=latency)
+
+    space = build_space(groups, cost, Budget(latency_ms=2.0))
     values = uneven(space, seed)
     levels = knapsack(space.ladder, values)
     assert space.ladder.usage(levels[None])[0] <= 1
