@@ -7,15 +7,10 @@ spoken(pace.search_s(config, data))      # "25 min"
 from __future__ import annotations
 
 import dataclasses
-import time
 from dataclasses import dataclass
 
-from autoprune.criteria import Importance, plan_from_importance
 from autoprune.data.vision import VisionData
-from autoprune.graph import Prunable
 from autoprune.pipeline.scoring import parse_rungs
-from autoprune.rebuild import rebuild
-from autoprune.reconstruction import Moments, repair_closed
 from autoprune.rungs import asks_for_repair, asks_for_supernet, recalibrates
 from autoprune.settings import RunConfig
 from autoprune.train import Schedule
@@ -28,7 +23,7 @@ class Pace:
     Attributes:
         step_s: seconds of a training step.
         image_s: seconds of a forward pass, for each image of a batch.
-        repair_s: seconds of the refit of a candidate; see `repair_seconds`.
+        repair_s: seconds of the refit of a candidate; see `moments.try_repair`.
     """
 
     step_s: float
@@ -84,17 +79,6 @@ class Pace:
         supernet = " with the training of the supernet" if asks_for_supernet(config.score.rungs) else ""
         count = "1 trial takes" if trials == 1 else f"{trials} trials take"
         return f"{count} about {spoken(self.search_s(config, data))}{supernet}, at the dense model's speed"
-
-
-def repair_seconds(prunable: Prunable, importance: Importance, moments: Moments) -> float:
-    """Return the seconds that the closed refit takes of a candidate with half of every group's channels."""
-    widths = {group.name: (group.width + 1) // 2 for group in prunable.searchable}
-    plan = plan_from_importance(prunable, widths, importance)
-    small = rebuild(prunable, plan)
-    repair_closed(prunable, plan, small, moments)  # the first one finds what all share
-    started = time.perf_counter()
-    repair_closed(prunable, plan, small, moments)
-    return time.perf_counter() - started
 
 
 def spoken(seconds: float) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,15 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from autoprune.atomic import saving
-from autoprune.criteria import BY_MOMENTS
+from autoprune.criteria import BY_MOMENTS, Importance, plan_from_importance
 from autoprune.data import VisionData
 from autoprune.errors import CheckpointError, DataError
 from autoprune.graph import Prunable
 from autoprune.pipeline.events import Counted, Stage, Watcher, silent
 from autoprune.pipeline.keptfile import FileNote, KeptFile
 from autoprune.precision import Setting
-from autoprune.reconstruction import Moments, load_moments, save_moments
+from autoprune.rebuild import rebuild
+from autoprune.reconstruction import Moments, load_moments, repair_closed, save_moments
 from autoprune.reconstruction.second_moments import LIMIT_BYTES, POSITIONS, measure_model
 from autoprune.rungs import asks_for_repair
 from autoprune.settings import RunConfig
@@ -190,6 +191,25 @@ def prepare_moments(study: SearchStudy, moments: StudyMoments) -> tuple[FileNote
     return note, moments.load(note, study.name)
 
 
+def try_repair(moments: StudyMoments, importance: Importance) -> float:
+    """Repair a candidate with half of every group's channels, and return the seconds that the refit takes.
+
+    Layers that a repair leaves as they were cut are shown. If no rung repairs, nothing is done in 0 seconds.
+    """
+    if not asks_for_repair(moments.config.score.rungs):
+        return 0.0
+    prunable, measured = moments.prunable, moments()
+    widths = {group.name: (group.width + 1) // 2 for group in prunable.searchable}
+    plan = plan_from_importance(prunable, widths, importance)
+    small = rebuild(prunable, plan)
+    repaired = repair_closed(prunable, plan, small, measured)  # the first one finds what all share
+    if repaired.left:
+        moments.watch(Stage(f"repair: layers that stay as they are cut: {_listed(repaired.left)}"))
+    started = time.perf_counter()
+    repair_closed(prunable, plan, small, measured)
+    return time.perf_counter() - started
+
+
 def _require_finite(measured: Moments) -> None:
     """Refuse moments from which nothing can be fitted.
 
@@ -207,8 +227,10 @@ def _require_finite(measured: Moments) -> None:
 def _told(measured: Moments, seconds: float) -> str:
     """Say of how many layers there are moments, and which have none."""
     words = f"moments: {len(measured.layers)} layers measured in {seconds:.1f} s"
-    if not measured.left_out:
-        return words
-    name, reason = next(iter(measured.left_out.items()))
-    others = len(measured.left_out) - 1
-    return f"{words}; without any: {name} ({reason}){f' and {others} more' if others else ''}"
+    return f"{words}; without any: {_listed(measured.left_out)}" if measured.left_out else words
+
+
+def _listed(reasons: Mapping[str, str]) -> str:
+    """Name the first of some layers, with its reason, and how many others there are."""
+    name, reason = next(iter(reasons.items()))
+    return f"{name} ({reason}){f' and {len(reasons) - 1} more' if len(reasons) > 1 else ''}"

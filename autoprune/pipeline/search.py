@@ -40,13 +40,13 @@ from autoprune.pipeline.dense import (
 )
 from autoprune.pipeline.elsewhere import report_held_elsewhere, report_unended
 from autoprune.pipeline.events import Stage, Watcher, silent
-from autoprune.pipeline.expected import Pace, repair_seconds
+from autoprune.pipeline.expected import Pace
 from autoprune.pipeline.finalists import measure_finalists
 from autoprune.pipeline.history import require_unseen_validation
 from autoprune.pipeline.identity import identify
 from autoprune.pipeline.idle import tell_idle
 from autoprune.pipeline.latency import LatencyTables, settle_divisor, stored_tables
-from autoprune.pipeline.moments import StudyMoments, prepare_moments
+from autoprune.pipeline.moments import StudyMoments, prepare_moments, try_repair
 from autoprune.pipeline.nextstep import next_step
 from autoprune.pipeline.objectives import objective_costs
 from autoprune.pipeline.places import settle, without_password
@@ -81,7 +81,6 @@ from autoprune.pipeline.train import clear_finished, measure_setting, train_dens
 from autoprune.pipeline.trust import UNTRUSTED, Consent, keep_consent, require_places, trusted, vouch
 from autoprune.pipeline.warm_starts import choose_warm_starts, enqueue_missing
 from autoprune.report import StudySummary, summarise
-from autoprune.rungs import asks_for_repair
 from autoprune.settings import RunConfig
 from autoprune.study import SCORE, SearchStudy, TrialRecord, create_study, open_study
 from autoprune.threads import cpu_threads, usable_cores
@@ -150,9 +149,7 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
     watch(Stage(f"dense model{source}: {config.task.metric} {dense_score:.4f} on the validation part"))
     moments = StudyMoments(problem.prunable, dense.data, config, setting, watch)
     ranked = rank_channels(dense, problem, config.search.criterion, config.search.seed, moments)
-    repairs = asks_for_repair(config.score.rungs)
-    repair_s = repair_seconds(problem.prunable, ranked, moments()) if repairs else 0.0
-    pace = Pace(choice.step_ms / 1000, image_s, repair_s)
+    pace = Pace(choice.step_ms / 1000, image_s, try_repair(moments, ranked))
     plans = None if problem.space.plans is None else len(problem.space.plans)
     watch(Stage(pace.announcement(config, dense.data, plans)))
     ground = Ground(dense, problem, config, setting, ranked, watch, pace, moments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,19 @@ def test_parts_shapes_and_reproducible_batches(tmp_path: Path, workers: int) -> 
     assert first[0].shape == (4, 3, 24, 24)
     assert torch.equal(first[0], again[0])
     assert not torch.equal(first[0], other[0])
+
+
+def test_the_plain_training_part_is_changed_by_no_chance(tmp_path: Path) -> None:
+    """Its images are those of the validation part's pipeline, in the order of the training part."""
+    write_images(tmp_path, ("train",))
+    shutil.copytree(tmp_path / "train", tmp_path / "val")
+    data = open_folder(tmp_path)
+    middles = torch.cat([images for images, _ in data.val])
+    plain, labels = next(data.unchanged_train.batches(3, 0))
+    assert torch.equal(labels, next(data.train.batches(3, 0))[1])
+    assert all(any(torch.equal(image, middle) for middle in middles) for image in plain)
+    changed, _ = next(data.train.batches(3, 0))
+    assert not any(any(torch.equal(image, middle) for middle in middles) for image in changed)
 
 
 def test_fingerprint_follows_the_files(tmp_path: Path) -> None:

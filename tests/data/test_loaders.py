@@ -32,6 +32,14 @@ LABELS = torch.arange(50)
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.1])
 
 
+def test_without_changes_the_order_and_the_memory_stay() -> None:
+    changing = device_loader(augment=Augment(pad=2, flip=True))
+    plain = changing.without_changes()
+    assert same(plain.batches(4, 1), device_loader().batches(4, 1))
+    assert not same(changing.batches(4, 1), plain.batches(4, 1))
+    assert plain._images is changing._images
+
+
 class NoisyDataset(Dataset[tuple[Tensor, int]]):
     """Uses all three global generators, as users' transforms do."""
 

@@ -14,7 +14,7 @@ from torch import nn
 
 import autoprune
 from autoprune.config import load_config
-from autoprune.criteria import plan_from_importance
+from autoprune.criteria import importance, plan_from_importance
 from autoprune.data import VisionData, load
 from autoprune.errors import CheckpointError, DataError
 from autoprune.export import read_recipe
@@ -22,7 +22,7 @@ from autoprune.pipeline import SearchResult, export, settle
 from autoprune.pipeline.dense import Dense
 from autoprune.pipeline.events import Counted, Event, Stage, TrialDone, Watcher
 from autoprune.pipeline.keptfile import FileNote
-from autoprune.pipeline.moments import StudyMoments
+from autoprune.pipeline.moments import StudyMoments, try_repair
 from autoprune.pipeline.ranking import decode_ranking
 from autoprune.pipeline.scoring import ScorerFactory, with_weights
 from autoprune.pipeline.stored import stored_config
@@ -30,6 +30,7 @@ from autoprune.precision import Setting
 from autoprune.rebuild import rebuild
 from autoprune.reconstruction import Moments, load_moments, moments, repair_closed, save_moments
 from autoprune.score import calibrate
+from autoprune.settings import ScoreSettings
 from autoprune.study import TrialRecord, open_study
 from autoprune.supernet import with_model
 from autoprune.task import Task
@@ -255,6 +256,26 @@ def test_candidates_of_a_supernet_are_repaired_by_its_moments(
     assert same(load_moments(file), by_hand)
     tuned = autoprune.finetune("mended", model=fresh_model(), data=data)
     assert tuned.val_score == result.best.score
+
+
+def test_a_repair_is_timed_and_what_it_leaves_is_shown(model: nn.Module, data: VisionData) -> None:
+    prunable = trace(model, torch.zeros(1, 1, 8, 8))
+    ranked = importance(prunable, "l1")
+    events: list[Event] = []
+    settled = settle(load_config(CONFIG), named=False)
+    measure = StudyMoments(prunable, data, settled, Setting(), events.append)
+    assert try_repair(measure, ranked) > 0
+    assert not any(isinstance(event, Stage) and event.text.startswith("repair:") for event in events)
+    whole = measure()
+    gone = dict.fromkeys(("layer1.0.conv2.weight", "fc.weight"), "too large")
+    kept = {name: layer for name, layer in whole.layers.items() if name not in gone}
+    measure._measured = dataclasses.replace(whole, layers=kept, left_out=gone)
+    try_repair(measure, ranked)
+    assert events[-1] == Stage(
+        "repair: layers that stay as they are cut: layer1.0.conv2.weight (too large) and 1 more"
+    )
+    calibrated = dataclasses.replace(settled, score=ScoreSettings())
+    assert try_repair(StudyMoments(prunable, data, calibrated, Setting()), ranked) == 0
 
 
 def test_activations_that_are_not_finite_are_refused(model: nn.Module, data: VisionData) -> None:
