@@ -63,7 +63,7 @@ Amount = (
 )
 Names = tuple[Text, ...]
 
-WARM_STARTS = ("uniform", "taylor-knapsack", "sensitivity", "reconstruction", "taylor", "l1", "bn", "l2")
+WARM_STARTS = ("uniform", "reconstruction", "taylor-knapsack", "sensitivity", "taylor", "l1", "bn", "l2")
 """The heuristics that a search tries first, unless it is told otherwise; the most promising ones lead."""
 
 RUNGS = ("calibrate", "25 steps", "75 steps")

@@ -181,9 +181,9 @@ def reconstruction(given: Proposer) -> IntArray:
 
 WARM_STARTS: dict[str, Heuristic] = {
     "uniform": uniform,
+    "reconstruction": reconstruction,
     "taylor-knapsack": taylor_knapsack,
     "sensitivity": sensitivity,
-    "reconstruction": reconstruction,
     "taylor": taylor,
     "l1": magnitude("l1"),
     "bn": batchnorm_scale,
