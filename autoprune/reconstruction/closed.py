@@ -128,7 +128,7 @@ def _fit(
     gram = gram.index_select(1, places).index_select(2, places)
     if mean is not None:
         pooled = layer.pooled(mean)
-        gram -= pooled.mT @ pooled / layer.span
+        gram.baddbmm_(pooled.mT, pooled, alpha=-1 / layer.span)
 
     def of_rows(matrices: Tensor) -> Tensor:
         """Select the outputs that stay, [groups, outputs, ...] of all dense groups."""
@@ -139,7 +139,8 @@ def _fit(
     old = matrices.flatten(0, 1)[cut.rows.to(dense.device)][:, cut.kept.to(dense.device)]
     old = layer.pooled(old.reshape(len(groups), -1, len(kept)).to(device).double())
     cross = of_rows(product.cross)[..., places].double()
-    return refit(gram, cross, old, of_rows(product.power), rows=layer.rows * layer.span, ridge=ridge)
+    power = of_rows(product.power)
+    return refit(gram, cross, old, power, rows=layer.rows * layer.span, ridge=ridge, dtype=dense.dtype)
 
 
 def _variance(fit: Fit, layer: LayerMoments, norm: _BatchNorm) -> Tensor:

@@ -69,6 +69,6 @@ class Regression:
             gram = gram - x[:, :, None] * x[:, None]
             cross = cross - y[:, :, None] * x[:, None]
             power = (power - y.square()).clamp_min(0)
-        fit = refit(gram, cross, old, power, ridge=ridge, rows=self.rows)
+        fit = refit(gram, cross, old, power, rows=self.rows, ridge=ridge)
         mean = (fit.weight @ x[..., None])[..., 0]
         return Solution(fit, mean, y - mean if constant else torch.zeros_like(y))

@@ -103,3 +103,35 @@ def test_the_ridge_by_the_rule_is_near_the_best_on_other_rows(rows: int) -> None
     assert lost(None) < 1.1 * best
     if rows < 100:
         assert lost(None) < 0.8 * lost(1e-3)
+
+
+def test_weights_of_32_bits_are_solved_for_in_32_bits_without_a_loss() -> None:
+    """Inputs of very different sizes, all with a common part, are the worst condition that is met."""
+    generator = torch.Generator().manual_seed(0)
+    scales = torch.logspace(-2, 1, 400, dtype=torch.float64)
+    common = 10 * torch.randn(600, 1, generator=generator, dtype=torch.float64)
+    inputs = (torch.randn(600, 400, generator=generator, dtype=torch.float64) + common) * scales
+    weight = torch.randn(1, 30, 400, generator=generator, dtype=torch.float64) / scales
+    moment = (inputs.T @ inputs / 600)[None]
+    cross = weight @ moment
+    power = (cross * weight).sum(dim=2)
+    kept = torch.arange(0, 400, 2)
+    long, short = (
+        refit(
+            moment[:, kept][..., kept],
+            cross[..., kept],
+            weight[..., kept],
+            power,
+            rows=600,
+            dtype=dtype,
+        )
+        for dtype in (torch.float64, torch.float32)
+    )
+    assert not torch.equal(long.weight, short.weight)
+    outputs = inputs @ weight[0].T
+
+    def lost(weight: Tensor) -> float:
+        return float((outputs - inputs[:, kept] @ weight.T).square().mean())
+
+    assert lost(short.weight[0]) == pytest.approx(lost(long.weight[0]), rel=1e-4)
+    assert short.error == pytest.approx(long.error, rel=1e-2)
