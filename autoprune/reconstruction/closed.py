@@ -125,7 +125,7 @@ def _fit(
     groups, rows, kept = cut.groups.to(device), cut.rows.to(device), cut.kept.to(device)
     places = kept[:: layer.span] // layer.span
     gram = layer.second if len(groups) == layer.groups else layer.second[groups]
-    gram = gram.index_select(1, places).index_select(2, places)
+    gram = gram[:, places[:, None], places]
     if mean is not None:
         pooled = layer.pooled(mean)
         gram.baddbmm_(pooled.mT, pooled, alpha=-1 / layer.span)

@@ -108,8 +108,11 @@ def refit(
     solved_in = torch.float32 if short else torch.float64
     damped = gram.to(solved_in, copy=True)
     damped.diagonal(dim1=1, dim2=2).add_(strength[..., 0])
-    target = (cross + strength * old).mT.to(solved_in)
-    fitted = torch.cholesky_solve(target, torch.linalg.cholesky(damped)).mT.double()
+    factor = torch.linalg.cholesky(damped)
+    half = torch.linalg.solve_triangular(
+        factor.mT, (cross + strength * old).to(solved_in), upper=True, left=False
+    )
+    fitted = torch.linalg.solve_triangular(factor, half, upper=False, left=False).double()
     # The normal equations give W x x^T, so that no further product with the gram is needed.
     products = cross + strength * (old - fitted)
     reached = (products * fitted).sum(dim=2)

@@ -37,7 +37,7 @@ from experiments.coverage.pretrained import efficientnet_lite0
 RESULTS = Path(__file__).with_name("natural.csv")
 RATIOS = (0.9, 0.75, 0.5)
 CRITERIA = ("l1", "obs")
-SIZE, SEEN, JUDGED, SEQUENTIAL, BATCH = 224, 512, 256, 96, 32
+SIZE, SEEN, JUDGED, SEQUENTIAL, BATCH = 160, 252, 140, 126, 28
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 MEAN, DEVIATION = 127 / 255, 128 / 255
 

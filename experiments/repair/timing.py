@@ -105,11 +105,12 @@ def candidates(case: Case, prunable: Prunable, measured: Moments) -> Iterator[di
     for ratio in case.ratios:
         plan = plan_of(case, prunable, ratio)
         small = rebuild(prunable, plan)
-        seconds = []
+        seconds, processor = [], []
         for _ in range(REPEATS):
-            started = time.perf_counter()
+            started, cpu = time.perf_counter(), time.process_time()
             repaired = repair_closed(prunable, plan, small, measured)
             seconds.append(time.perf_counter() - started)
+            processor.append(time.process_time() - cpu)
         errors = list(repaired.errors.values())
         share = float(prunable.cost(plan.widths).one().macs / prunable.cost().one().macs)
         yield {
@@ -118,6 +119,7 @@ def candidates(case: Case, prunable: Prunable, measured: Moments) -> Iterator[di
             "first_s": round(seconds[0], 2),
             "closed_s": round(statistics.median(seconds[1:]), 2),
             "closed_fastest_s": round(min(seconds), 2),
+            "closed_cpu_s": round(statistics.median(processor[1:]), 2),
             "layers": len(errors),
             "left": len(repaired.left),
             "residual_median": round(statistics.median(errors), 3),
