@@ -17,7 +17,7 @@ from autoprune.criteria.weights import l2
 from autoprune.errors import PlanError
 from autoprune.reconstruction.elimination import Reader, eliminate
 from autoprune.reconstruction.exchange import exchange
-from autoprune.reconstruction.readers import readers_of
+from autoprune.reconstruction.readers import Readers
 from autoprune.reconstruction.second_moments import Moments, measure_model
 
 
@@ -34,10 +34,10 @@ def obs(given: CriterionInput) -> Importance:
 
     Reference: see `reconstruction.elimination.eliminate` and `reconstruction.exchange.exchange`.
     """
-    moments = _moments(given, "obs")
+    found_by = Readers(given.model, _moments(given, "obs"))
     result: Importance = {}
     for group in given.groups:
-        readers = readers_of(given.model, group, moments)
+        readers = found_by.of(group)
         if not readers:
             result[group.name] = l2(replace(given, groups=(group,)))[group.name]
             continue
@@ -67,10 +67,10 @@ def lasso(given: CriterionInput) -> Importance:
     Reference: He, Zhang, Sun, ICCV 2017, section 3.1, step (i). It scales each channel's weights to norm 1
     and fits the outputs' samples; here the scale stays and the fit needs only second moments.
     """
-    moments = _moments(given, "lasso")
+    found_by = Readers(given.model, _moments(given, "lasso"))
     result: Importance = {}
     for group in given.groups:
-        readers = readers_of(given.model, group, moments)
+        readers = found_by.of(group)
         result[group.name] = (
             _path_order(readers, group.width) if readers else l2(replace(given, groups=(group,)))[group.name]
         )

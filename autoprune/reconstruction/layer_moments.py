@@ -44,6 +44,22 @@ class LayerMoments:
         mean = self.pooled(self.mean[:, None])
         return self.second - mean.mT @ mean / self.span
 
+    def part(self, positions: Tensor) -> Tensor:
+        """Return the covariance of some inputs, float64 [groups, n, n] on the CPU, for positions [n]."""
+        mean = self.pooled(self.mean[:, None])[..., positions.to(self.mean.device)].cpu()
+        second = self.second[:, positions[:, None], positions].cpu()
+        return second - mean.mT @ mean / self.span
+
+    def power(self, matrices: Tensor) -> float:
+        """Return the mean square of the outputs about their mean, summed over outputs.
+
+        Args:
+            matrices: the layer's pooled weight, float64 [groups, rows, m] on the CPU.
+        """
+        mean = self.pooled(self.mean[:, None]).cpu()
+        squares = ((matrices @ self.second.cpu()) * matrices).sum()
+        return float(squares - (matrices @ mean.mT).square().sum() / self.span)
+
     def pooled(self, matrices: Tensor) -> Tensor:
         """Split each row of matrices over a patch, such as a weight, into one for each pooled position."""
         return split_positions(matrices, self.span)

@@ -18,7 +18,7 @@ from autoprune.arrays import FloatArray, IntArray
 from autoprune.graph import ChannelGroup
 from autoprune.reconstruction.elimination import eliminate
 from autoprune.reconstruction.leastsquares import RIDGE
-from autoprune.reconstruction.readers import readers_of, unmeasured_readers
+from autoprune.reconstruction.readers import Readers, unmeasured_readers
 from autoprune.reconstruction.second_moments import Moments
 
 RATIOS = (0.75, 0.5, 0.25, 0.12)
@@ -110,10 +110,11 @@ def error_library(
     4.1.1, plots such errors of single layers. Frantar and Alistarh, SPDY, ICML 2022, section 3.2, make a
     database of them. Differs: here a width's error sums over all readers of a channel group.
     """
+    found_by = Readers(model, moments)
     measured: dict[str, tuple[FloatArray, IntArray, int]] = {}
     unmeasured: dict[str, dict[str, str]] = {}
     for number, group in enumerate(groups, start=1):
-        readers = readers_of(model, group, moments)
+        readers = found_by.of(group)
         unmeasured[group.name] = unmeasured_readers(model, group, moments)
         if readers:
             found = eliminate(readers, group.width, ridge=ridge)

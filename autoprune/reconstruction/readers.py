@@ -1,7 +1,7 @@
 """The layers that read a group's channels, with the moments of their inputs.
 
-readers = readers_of(model, group, moments)
-eliminate(readers, group.width).order
+readers = Readers(model, moments)
+eliminate(readers.of(group), group.width).order
 """
 
 from __future__ import annotations
@@ -17,30 +17,52 @@ from autoprune.reconstruction.layer_moments import LayerMoments
 from autoprune.reconstruction.second_moments import Moments
 
 
-def readers_of(model: nn.Module, group: ChannelGroup, moments: Moments) -> list[Reader]:
-    """Return the measured layers that read a group's channels; a grouped layer gives one for each group.
+class Readers:
+    """Finds the measured layers that read a group's channels.
 
-    The error of each is a share of the whole layer's output. So a convolution with groups counts no more than
-    another, and a layer that reads several concatenated groups counts for the part that it reads of each.
+    The mean square of a layer's output is computed once, however many groups the layer reads.
+
+    Args:
+        model: the dense model.
+        moments: of its layers.
     """
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    readers: list[Reader] = []
-    for member in group.members:
-        layer = moments.layers.get(member.parameter)
-        if layer is None or member.axis != _input_axis(layer) or _loses_groups(layer):
-            continue
-        weight = parameters[member.parameter].detach()
-        matrices = to_matrices(weight.double().cpu(), layer.groups, transposed=layer.transposed)
-        kernel = weight[0, 0].numel()
-        index = torch.from_numpy(member.index)[..., None] * kernel + torch.arange(kernel)
-        positions = index.reshape(group.width, -1)[:, :: layer.span] // layer.span
-        covariance, matrices = layer.covariance.cpu(), layer.pooled(matrices)
-        total = float(((matrices @ covariance) * matrices).sum())
-        readers.extend(
-            Reader(moment, matrix, positions, total)
-            for moment, matrix in zip(covariance, matrices, strict=True)
-        )
-    return readers
+
+    def __init__(self, model: nn.Module, moments: Moments) -> None:
+        self._parameters = dict(model.named_parameters(remove_duplicate=False))
+        self._moments = moments
+        self._powers: dict[str, float] = {}
+
+    def of(self, group: ChannelGroup) -> list[Reader]:
+        """Return the readers of a group; a layer with groups of its own gives one for each.
+
+        The error of each is a share of the whole layer's output. So a convolution with groups counts no more
+        than another, and a layer that reads several concatenated groups counts for the part that it reads of
+        each. What it reads of other groups does not make up for that part.
+        """
+        readers: list[Reader] = []
+        for member in group.members:
+            name, layer = member.parameter, self._moments.layers.get(member.parameter)
+            if layer is None or member.axis != _input_axis(layer) or _loses_groups(layer):
+                continue
+            weight = self._parameters[name].detach()
+            matrices = to_matrices(weight.double().cpu(), layer.groups, transposed=layer.transposed)
+            kernel = weight[0, 0].numel()
+            index = torch.from_numpy(member.index)[..., None] * kernel + torch.arange(kernel)
+            positions = index.reshape(group.width, -1)[:, :: layer.span] // layer.span
+            matrices = layer.pooled(matrices)
+            if name not in self._powers:
+                self._powers[name] = layer.power(matrices)
+            flat = positions.flatten()
+            readers.extend(
+                Reader(moment, matrix, torch.arange(len(flat)).reshape(positions.shape), self._powers[name])
+                for moment, matrix in zip(layer.part(flat), matrices[:, :, flat], strict=True)
+            )
+        return readers
+
+
+def readers_of(model: nn.Module, group: ChannelGroup, moments: Moments) -> list[Reader]:
+    """Return the measured layers that read one group's channels; see `Readers.of`."""
+    return Readers(model, moments).of(group)
 
 
 def unmeasured_readers(model: nn.Module, group: ChannelGroup, moments: Moments) -> dict[str, str]:
