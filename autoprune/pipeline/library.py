@@ -1,6 +1,7 @@
-"""The error library of a run's dense model, with its progress shown.
+"""The error library of a run's dense model, and the plan of least error under a budget.
 
 library = measure_library(prunable.model, prunable.searchable, moments, watch)
+levels = least_error(space, library)                     # int64 [k], in well under a second
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
+from autoprune.arrays import IntArray
 from autoprune.graph import ChannelGroup
 from autoprune.pipeline.events import Counted, Stage, Watcher
 from autoprune.reconstruction import ErrorLibrary, Moments, error_library
+from autoprune.space import SearchSpace
+from autoprune.space.knapsack import error_values, knapsack
 
 
 def measure_library(
@@ -33,3 +37,9 @@ def measure_library(
         measured,
         done=lambda done: watch(Counted("error curves", done, len(groups))),
     )
+
+
+def least_error(space: SearchSpace, library: ErrorLibrary) -> IntArray:
+    """Return the levels [k] of a space's variables that lose the least summed error within its budget."""
+    errors = [[library.curves[name].errors for name in variable.groups] for variable in space.variables]
+    return knapsack(space.ladder, error_values(space.ladder.rows, errors))

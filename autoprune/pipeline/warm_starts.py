@@ -27,14 +27,14 @@ from autoprune.arrays import FloatArray, IntArray
 from autoprune.criteria import Importance
 from autoprune.errors import PlanError, abridged, reason_of, summary_of
 from autoprune.pipeline.events import Stage
-from autoprune.pipeline.library import measure_library
+from autoprune.pipeline.library import least_error, measure_library
 from autoprune.pipeline.moments import StudyMoments
 from autoprune.pipeline.ranking import rank_channels
 from autoprune.pipeline.statistics import Ground, Sensitivity, measure_sensitivity
 from autoprune.reconstruction import ErrorLibrary
 from autoprune.space import SearchSpace
 from autoprune.space.allocation import cut, drop_gates, ranking_gates, uniform_gates
-from autoprune.space.knapsack import channel_values, error_values, knapsack
+from autoprune.space.knapsack import channel_values, knapsack
 from autoprune.study import SearchStudy
 from autoprune.study.header import damaged
 
@@ -174,9 +174,7 @@ def reconstruction(given: Proposer) -> IntArray:
 
     Reference: see `error_library` for the errors and `knapsack` for the choice.
     """
-    ladder, curves = given.space.ladder, given.library().curves
-    errors = [[curves[name].errors for name in variable.groups] for variable in given.space.variables]
-    return knapsack(ladder, error_values(ladder.rows, errors))
+    return least_error(given.space, given.library())
 
 
 WARM_STARTS: dict[str, Heuristic] = {

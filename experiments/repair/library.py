@@ -18,9 +18,9 @@ import torch
 
 import autoprune
 from autoprune.graph import Prunable
+from autoprune.pipeline.library import least_error
 from autoprune.reconstruction import ErrorLibrary, error_library, moments
 from autoprune.space import Budget, SpaceSpec, build_space
-from autoprune.space.knapsack import error_values, knapsack
 from experiments.common import append_row, build, rows_of
 
 NETS = ("resnet50", "mobilenet_v3_large")
@@ -66,8 +66,7 @@ def plan(prunable: Prunable, library: ErrorLibrary, budget: float, divisor: int)
     limit = Budget(macs=int(budget * int(prunable.cost().macs)))
     space = build_space(prunable.groups, prunable.cost, limit, SpaceSpec(divisor=divisor, low=0.05))
     started = time.process_time()
-    errors = [[library.curves[name].errors for name in variable.groups] for variable in space.variables]
-    levels = knapsack(space.ladder, error_values(space.ladder.rows, errors))
+    levels = least_error(space, library)
     widths = space.decode(space.ladder.ratios(levels[None])[0])
     return time.process_time() - started, float(np.asarray(space.usage(widths))[0])
 

@@ -138,6 +138,18 @@ def test_hundreds_of_groups_take_seconds() -> None:
     assert time.perf_counter() - started < 20
 
 
+@pytest.mark.parametrize("divisor", [8, 1])
+def test_a_plan_of_a_net_like_resnet_50_takes_well_under_a_second(divisor: int) -> None:
+    """About 0.2 and 0.3 s of a processor; the bound leaves room for one that others use too."""
+    space = make_space(resnet(11, 64), 0.25, SpaceSpec(divisor=divisor))
+    values = uneven(space, 0)
+    assert len(space.variables) >= 36
+    started = time.process_time()
+    levels = knapsack(space.ladder, values)
+    assert time.process_time() - started < 2
+    assert 0.98 <= space.ladder.usage(levels[None])[0] <= 1
+
+
 @pytest.mark.parametrize("scale", [1e-20, 1e20])
 def test_the_unit_of_importance_does_not_matter(scale: float) -> None:
     """Taylor scores of a model that fits its training data are tiny."""
