@@ -106,35 +106,41 @@ def error_library(
         ridge: as in `eliminate`.
         done: called with the number of groups that are done, after each.
 
-    Reference: He, Zhang, Sun, Channel Pruning for Accelerating Very Deep Neural Networks, ICCV 2017, section
-    4.1.1, plots such errors of single layers. Frantar and Alistarh, SPDY, ICML 2022, section 3.2, make a
-    database of them. Differs: here a width's error sums over all readers of a channel group.
+    Reference: Frantar and Alistarh, SPDY: Accurate Pruning with Speedup Guarantees, ICML 2022, choose layers'
+    sparsities by a dynamic programme over such errors. Differs: a width's error is that of the output, with
+    the weights refitted, and sums over all readers of a channel group.
     """
     found_by = Readers(model, moments)
-    measured: dict[str, tuple[FloatArray, IntArray, int]] = {}
-    unmeasured: dict[str, dict[str, str]] = {}
+    measured: dict[str, _Measured] = {}
     for number, group in enumerate(groups, start=1):
-        readers = found_by.of(group)
-        unmeasured[group.name] = unmeasured_readers(model, group, moments)
-        if readers:
+        if readers := found_by.of(group):
             found = eliminate(readers, group.width, ridge=ridge)
             # Rounding may leave a step of about -1e-17.
             errors = np.maximum.accumulate(np.concatenate([[0.0], found.errors]))[::-1]
-            measured[group.name] = (errors, found.order[::-1].copy(), len(readers))
+            measured[group.name] = _Measured(errors, found.order[::-1].copy(), len(found_by.names(group)))
         if done is not None:
             done(number)
-    typical = _typical([errors / count for errors, _, count in measured.values()])
+    typical = _typical([each.errors / each.layers for each in measured.values()])
     curves: dict[str, ErrorCurve] = {}
     for group in groups:
-        missing = unmeasured[group.name]
+        missing = unmeasured_readers(model, group, moments)
         reason = "; ".join(f"{name}: {why}" for name, why in missing.items()) or None
-        if group.name in measured:
-            errors, order, count = measured[group.name]
-            curves[group.name] = ErrorCurve(errors * (1 + len(missing) / count), order, reason)
+        if known := measured.get(group.name):
+            scale = 1 + len(missing) / known.layers
+            curves[group.name] = ErrorCurve(known.errors * scale, known.order, reason)
         else:
             errors = max(1, len(missing)) * typical(np.arange(group.width + 1) / group.width)
             curves[group.name] = ErrorCurve(errors, None, reason or UNREAD)
     return ErrorLibrary(curves)
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """The result for one group: errors [width + 1], the order of its channels, how many layers read it."""
+
+    errors: FloatArray
+    order: IntArray
+    layers: int
 
 
 def _typical(curves: Sequence[FloatArray]) -> Callable[[FloatArray], FloatArray]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from autoprune.graph import ChannelGroup
+from autoprune.graph import ChannelGroup, Member
 from autoprune.graph.orientation import output_axis, owner_of
 from autoprune.reconstruction.contractions import to_matrices
 from autoprune.reconstruction.elimination import Reader
@@ -40,10 +40,8 @@ class Readers:
         each. What it reads of other groups does not make up for that part.
         """
         readers: list[Reader] = []
-        for member in group.members:
-            name, layer = member.parameter, self._moments.layers.get(member.parameter)
-            if layer is None or member.axis != _input_axis(layer) or _loses_groups(layer):
-                continue
+        for member in self._members(group):
+            name, layer = member.parameter, self._moments.layers[member.parameter]
             weight = self._parameters[name].detach()
             matrices = to_matrices(weight.double().cpu(), layer.groups, transposed=layer.transposed)
             kernel = weight[0, 0].numel()
@@ -58,6 +56,19 @@ class Readers:
                 for moment, matrix in zip(layer.part(flat), matrices[:, :, flat], strict=True)
             )
         return readers
+
+    def names(self, group: ChannelGroup) -> list[str]:
+        """Return the names of the readers' weights, each once."""
+        return list(dict.fromkeys(member.parameter for member in self._members(group)))
+
+    def _members(self, group: ChannelGroup) -> list[Member]:
+        """Return the members of a group that are inputs of measured layers."""
+        found = []
+        for member in group.members:
+            layer = self._moments.layers.get(member.parameter)
+            if layer is not None and member.axis == _input_axis(layer) and not _loses_groups(layer):
+                found.append(member)
+        return found
 
 
 def readers_of(model: nn.Module, group: ChannelGroup, moments: Moments) -> list[Reader]:

@@ -151,6 +151,9 @@ def test_a_layer_counts_once_whatever_its_groups_and_for_its_part_of_what_it_rea
     measured = moments(prunable, [images()], positions=POSITIONS)
     curves = error_library(prunable.model, prunable.searchable, measured).curves
     assert curves["stem"].errors[0] == pytest.approx(1, abs=0.01)
+    without_head = error_library(prunable.model, prunable.searchable, without(measured, "head.weight"))
+    # The layer of two groups is all that is measured, and it stands for one reader.
+    np.testing.assert_allclose(without_head.curves["other"].errors, curves["stem"].errors)
     layer = measured.layers["head.weight"]
     weight = prunable.model.get_parameter("head.weight").detach().flatten(1)
     total = float(((weight @ layer.covariance[0]) * weight).sum())
