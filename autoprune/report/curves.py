@@ -65,7 +65,7 @@ class Curves:
         curves: in the order of the model.
         axis: label of the picture's upright axis; the word for the values if it is empty.
         ratios: keep ratios that the table shows.
-        baseline: the value of the dense model, for which the picture has a line; None for none.
+        baseline: the value of the dense model, drawn as a dashed line; None if there is no line.
         notes: {name: remark} of single curves.
         files: in which they were written.
     """

@@ -14,6 +14,8 @@ from autoprune.graph import Prunable
 from autoprune.reconstruction import Moments, error_library, moments, repair_closed
 from autoprune.reconstruction.library import UNREAD
 from tests.reconstruction.nets import Residual, images, traced, trained_like
+from tests.reconstruction.test_uses import ONE_INPUT
+from tests.reconstruction.test_uses import traced as tricky
 
 POSITIONS = 36
 """All output positions of an image: explicit patches then are the same rows."""
@@ -161,3 +163,23 @@ def test_a_layer_counts_once_whatever_its_groups_and_for_its_part_of_what_it_rea
     assert curves["other"].errors[0] == pytest.approx(
         float(((weight[:, 8:] @ part) * weight[:, 8:]).sum()) / total, rel=0.01
     )
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated", "ignore:.*does not match num_features")
+@pytest.mark.parametrize("name", ONE_INPUT)
+def test_every_group_of_every_net_has_a_curve(name: str) -> None:
+    """Groups that no measured layer reads have one too, and it says so."""
+    prunable, batch = tricky(name)
+    library = error_library(prunable.model, prunable.searchable, moments(prunable, [batch]))
+    assert set(library.curves) == {group.name for group in prunable.searchable}
+    for group in prunable.searchable:
+        curve = library.curves[group.name]
+        assert curve.width == group.width
+        assert np.isfinite(curve.errors).all()
+        assert (np.diff(curve.errors) <= 0).all()
+        assert curve.errors[-1] == 0
+        assert curve.errors[0] > 0
+        if curve.order is not None:
+            assert sorted(curve.order.tolist()) == list(range(group.width))
+        else:
+            assert curve.estimate
