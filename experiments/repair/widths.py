@@ -2,8 +2,8 @@
 
     python -m experiments.repair.widths
 
-ResNet-20 on Fashion-MNIST. Each warm start chooses widths under the budget, and OBS elimination the channels.
-The plan is repaired in closed form and its BatchNorm recalibrated, then scored on the validation part. 512
+On Fashion-MNIST. Each warm start chooses widths under the budget, and OBS elimination the channels. The plan
+is repaired in closed form and its BatchNorm recalibrated, then scored on the validation part. 512
 unlabelled training images, float32, one thread, one run each. Appends a row to widths.csv as it comes, and
 goes on after those there.
 """
@@ -11,6 +11,7 @@ goes on after those there.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,20 +29,29 @@ from autoprune.pipeline.warm_starts import WARM_STARTS, Proposer
 from autoprune.rebuild import rebuild
 from autoprune.reconstruction import moments, repair
 from experiments.common import append_row, rows_of
-from experiments.repair.accuracy import CONFIGS, IMAGES, SETTING, images_of, score
+from experiments.repair.accuracy import CONFIGS, IMAGES, NETS, SETTING, images_of, score
 
 BUDGETS = ("50%", "25%", "12%")
-ALLOCATIONS = ("uniform", "taylor-knapsack", "sensitivity", "reconstruction")
+ALLOCATIONS = {
+    "resnet20": ("uniform", "taylor-knapsack", "sensitivity", "reconstruction"),
+    "mobilenet_v3_small": ("uniform", "reconstruction"),
+}
 RESULTS = Path(__file__).with_name("widths.csv")
 
 
 def main() -> None:
     torch.set_num_threads(SETTING.threads)
-    done = {(row["flops"], row["widths"]) for row in rows_of(RESULTS)}
-    left = [(budget, name) for budget in BUDGETS for name in ALLOCATIONS if (budget, name) not in done]
-    if not left:
-        return
-    config = pipeline.settle(load_config(CONFIGS / "resnet20.toml"))
+    done = {(row["net"], row["flops"], row["widths"]) for row in rows_of(RESULTS)}
+    for net, names in ALLOCATIONS.items():
+        asked = [(budget, name) for budget in BUDGETS for name in names]
+        left = [each for each in asked if (net, *each) not in done]
+        if left:
+            measure(net, left)
+
+
+def measure(net: str, left: Sequence[tuple[str, str]]) -> None:
+    """Append a row for each (budget, warm start) of a net."""
+    config = pipeline.settle(load_config(CONFIGS / NETS[net]))
     dense = load_dense(config)
     problem = pose(dense, config)
     prunable = problem.prunable
@@ -62,6 +72,7 @@ def main() -> None:
         plan = plan_from_importance(prunable, named, ranked)
         model = repair(prunable, plan, rebuild(prunable, plan), measured)
         row = {
+            "net": net,
             "flops": budget,
             "widths": name,
             "usage": round(float(np.asarray(given.space.usage(widths))[0]), 4),
