@@ -23,7 +23,7 @@ from autoprune.reconstruction.layer_moments import LayerMoments
 from autoprune.reconstruction.leastsquares import Fit, refit
 from autoprune.reconstruction.products import Product, products_of
 from autoprune.reconstruction.second_moments import Moments
-from autoprune.reconstruction.sums import precise
+from autoprune.reconstruction.sums import precise, precise_device
 from autoprune.reconstruction.uses import Cut, cut_of, read_fewer, why_not
 
 
@@ -47,7 +47,11 @@ def repair_closed(
 ) -> Repaired:
     """Refit every layer of a narrowed model whose inputs are fewer, without running the model.
 
-    Each layer is fitted to the dense layer's outputs as if the channels that reach it were the dense ones.
+    Each layer is fitted to the dense layer's outputs as if the channels that reach it were the dense ones. So
+    a normalisation over narrowed channels, such as a LayerNorm, is taken for one over all of them.
+
+    It computes on the device of `small`; MPS has no float64, so there it computes on the CPU. The first
+    repair with some moments takes longer, since what the dense layers give out is computed then.
 
     Args:
         prunable: the traced dense model.
@@ -61,13 +65,14 @@ def repair_closed(
     """
     model = narrow(small, {})
     dense = dict(named_tensors(prunable.model))
-    product_of = products_of(prunable.model, moments)
+    on = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    product_of = products_of(prunable.model, moments, precise_device(on))
     followers = normalised_by(prunable)
     errors: dict[str, float] = {}
     left: dict[str, str] = {}
     with torch.no_grad():
         for name, axes in read_fewer(prunable, keep_positions(prunable, plan)).items():
-            layer = moments.layers.get(name)
+            layer = product_of.moments.layers.get(name)
             if layer is None:
                 left[name] = why_not(prunable, name) or moments.left_out.get(name, "it has no moments")
                 continue

@@ -1,6 +1,6 @@
 """What a dense model's layers give out, as the moments of their inputs have it: computed once a dense model.
 
-given = products_of(model, moments)
+given = products_of(model, moments, torch.device("cpu"))
 given("conv1.weight", centred=True).cross      # [groups, outputs, inputs], mean of y x^T
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 
 from autoprune.reconstruction.contractions import to_matrices
@@ -34,10 +35,17 @@ class Product:
 
 @dataclass(eq=False)
 class Products:
-    """The products of one dense model; each is kept, since every candidate asks for it."""
+    """The products of one dense model; each is kept, since every candidate asks for it.
+
+    Attributes:
+        model: the dense model.
+        moments: its moments, on `device`.
+        device: where products are computed, and candidates are refitted.
+    """
 
     model: nn.Module
     moments: Moments
+    device: torch.device
     _known: dict[tuple[str, bool, int], Product] = field(default_factory=dict)
 
     def __call__(self, name: str, *, centred: bool) -> Product:
@@ -67,11 +75,10 @@ class Products:
 _PRODUCTS: WeakKeyDictionary[Moments, Products] = WeakKeyDictionary()
 
 
-def products_of(model: nn.Module, moments: Moments) -> Products:
-    """Return the products of a dense model; they live as long as its moments."""
+def products_of(model: nn.Module, moments: Moments, device: torch.device) -> Products:
+    """Return the products of a dense model, computed on a device; they live as long as its moments."""
     known = _PRODUCTS.get(moments)
-    if known is None or known.model is not model:
+    if known is None or known.model is not model or known.device != device:
         # Not the moments themselves but a twin: a table must not keep its own key alive.
-        twin = Moments(moments.layers, moments.left_out, moments.images)
-        known = _PRODUCTS[moments] = Products(model, twin)
+        known = _PRODUCTS[moments] = Products(model, moments.to(device), device)
     return known

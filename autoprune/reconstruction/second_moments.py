@@ -128,7 +128,6 @@ def measure_model(
     """
     sums = Sums(positions, limit_bytes, torch.Generator().manual_seed(seed), _flattened(groups))
     modes = [(module, module.training) for module in model.modules()]
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     seen = 0
     with unchanged(model), torch.no_grad():
         for module, _ in modes:
@@ -136,8 +135,10 @@ def measure_model(
         for inputs in first_images(data, images):
             sums.begin_batch()
             failed = guarded("moments: the model failed on a batch", DataError, memory_passes=True)
-            with failed, ContractionWatch(model, sums.add):
-                call(model, tuple(each.to(device) for each in inputs))
+            with failed:
+                given = on_device_of(model, inputs)
+                with ContractionWatch(model, sums.add):
+                    call(model, given)
             seen += len(inputs[0])
     if not seen:
         raise DataError("moments: the data gave no images; give a loader that is not empty.")
@@ -148,6 +149,12 @@ def measure_model(
     for name, reason in sums.too_large.items():
         _log.warning("moments: %s is left out: %s", name, reason)
     return Moments(layers, _left_out(model, layers, sums), seen)
+
+
+def on_device_of(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return the inputs on the device of a model's parameters."""
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    return tuple(each.to(device) for each in inputs)
 
 
 def _flattened(groups: Sequence[ChannelGroup]) -> dict[str, int]:

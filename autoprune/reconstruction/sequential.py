@@ -25,7 +25,7 @@ from autoprune.reconstruction.closed import Repaired
 from autoprune.reconstruction.contractions import Contraction, as_contraction, from_matrices
 from autoprune.reconstruction.intercepts import bias_of, fold_into_norm, folded, norm_of, normalised_by
 from autoprune.reconstruction.regression import Regression
-from autoprune.reconstruction.second_moments import IMAGES, first_images
+from autoprune.reconstruction.second_moments import IMAGES, first_images, on_device_of
 from autoprune.reconstruction.sums import precise
 from autoprune.reconstruction.uses import Axes, cut_of, read_fewer, why_not
 from autoprune.usercode import guarded
@@ -53,7 +53,8 @@ def repair_sequential(
 ) -> Repaired:
     """Refit all layers of a narrowed model in the order of their calls, from unlabelled images.
 
-    All images are in memory at once, with the activations of one forward pass.
+    All images are in memory at once, on the device of `small`, with the activations of one forward pass: at
+    224 px take 100 images or so. Sums are in float64, on the CPU if the device is MPS, which has none.
 
     Args:
         prunable: the traced dense model.
@@ -83,11 +84,13 @@ def repair_sequential(
         with guarded("repair: the model failed on the images", DataError, memory_passes=True):
             paired = _paired(prunable.model, model, inputs)
             targets = _Targets(paired, positions, torch.Generator().manual_seed(seed))
+            given = on_device_of(prunable.model, inputs)
             with CallCounter(targets.before, targets.after):
-                call(prunable.model, inputs)
+                call(prunable.model, given)
             fits = _Fits(model, paired, targets, kept, normalised_by(prunable), ridge)
+            given = on_device_of(model, inputs)
             with CallCounter(fits.before, fits.after):
-                call(model, inputs)
+                call(model, given)
     for module, training in modes:
         module.training = training
     left = {
@@ -105,10 +108,10 @@ def _together(data: Iterable[Any], images: int) -> tuple[Tensor]:
     return (torch.cat(batches),)
 
 
-def _paired(dense: nn.Module, small: nn.Module, inputs: tuple[Tensor]) -> dict[str, Branch]:
+def _paired(dense: nn.Module, small: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, Branch]:
     """Return the branches of both models; without sums if they do not make the same calls."""
     one = tuple(each[:1] for each in inputs)
-    made, made_small = record(dense, one), record(small, one)
+    made, made_small = (record(model, on_device_of(model, one)) for model in (dense, small))
     found = branches(made)
     if [each.function for each in made] == [each.function for each in made_small]:
         return found
@@ -223,7 +226,9 @@ class _Fits:
         The aims are the dense values of the channels that stay, less the other term of a sum.
         """
         places, shape = self.targets.places[name], self.targets.shapes[name]
-        values = self.targets.values.pop(name)
+        on = contraction.input.device
+        values = self.targets.values.pop(name).to(on)
+        places = None if places is None else places.to(on)
         if name in self.kept:
             dense = self.targets.contractions.pop(name)
             shape_of, transposed = dense.weight.shape, dense.transposed

@@ -173,3 +173,22 @@ def test_layers_of_all_kinds(way: Way) -> None:
     assert repaired.left == {}
     assert {"mix.weight", "grouped.weight", "up.weight", "head.weight"} <= repaired.errors.keys()
     assert distance(prunable, repaired.model) < 0.7 * distance(prunable, small)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_cuda_device_gives_what_the_cpu_gives() -> None:
+    """The same images, positions and order of sums; the data stays where the loader has it."""
+    prunable, other = (traced(trained_like(Kinds())) for _ in range(2))
+    other.model.cuda()
+    names = [group.name for group in prunable.groups if group.frozen is None and group.name != "up"]
+    plan = autoprune.make_plan(prunable, dict.fromkeys(names, 0.75))
+    for way in (closed, sequential):
+        expected = way(prunable, plan, autoprune.rebuild(prunable, plan))
+        found = way(other, plan, autoprune.rebuild(other, plan))
+        assert next(found.model.parameters()).is_cuda
+        assert found.errors == pytest.approx(expected.errors, rel=1e-4, abs=1e-6)
+        for name, tensor in expected.model.state_dict().items():
+            torch.testing.assert_close(found.model.state_dict()[name].cpu(), tensor, rtol=1e-4, atol=1e-5)
+    measured = moments(other, [images()])
+    assert all(layer.second.is_cuda for layer in measured.layers.values())

@@ -15,6 +15,7 @@ from autoprune.graph import Plan, Prunable
 from autoprune.reconstruction import moments, repair_closed
 from autoprune.reconstruction.readers import readers_of
 from autoprune.reconstruction.second_moments import measure_model
+from autoprune.reconstruction.sums import precise_device
 from tests.reconstruction.nets import Residual, images, trained_like
 
 ALL = 10**6
@@ -147,3 +148,8 @@ def test_criteria_read_pooled_moments() -> None:
     weight = prunable.model.get_parameter("fc.weight").detach().reshape(7, 6, 9)
     power = torch.einsum("rc,ocp->rop", centred, weight).square().mean(dim=0).sum()
     torch.testing.assert_close(((reader.weight @ reader.moment) * reader.weight).sum(), power)
+
+
+def test_sums_are_on_the_device_unless_it_has_no_float64() -> None:
+    assert precise_device(torch.device("mps")) == torch.device("cpu")
+    assert precise_device(torch.device("cuda", 1)) == torch.device("cuda", 1)
