@@ -79,32 +79,79 @@ def repair_closed(
             norm, bias = norm_of(model, name, followers), bias_of(model, name)
             cut = cut_of(dense[name].shape, axes, layer.groups, transposed=layer.transposed)
             if len(cut.kept) < layer.mean.shape[1]:
-                product = product_of(name, centred=norm is not None or bias is not None)
-                weight = model.get_parameter(name)
-                errors[name] = _refit_layer(weight, norm, bias, dense[name], layer, product, cut, ridge)
+                centred = norm is not None or bias is not None
+                product = product_of(name, centred=centred)
+                problem = _problem(dense[name].detach(), layer, product, cut, centred=centred)
+                fit = problem.solve(ridge)
+                _put(model.get_parameter(name), norm, bias, problem, fit)
+                errors[name] = fit.error
     return Repaired(model, errors, left)
 
 
-def _refit_layer(
-    weight: nn.Parameter,
-    norm: _BatchNorm | None,
-    bias: nn.Parameter | None,
-    dense: Tensor,
-    layer: LayerMoments,
-    product: Product,
-    cut: Cut,
-    ridge: float | None,
-) -> float:
-    """Put the refitted weight of one layer, and its constant, into the model; returns the relative error."""
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """The fit of a layer's outputs that stay from its inputs that stay.
+
+    Attributes:
+        gram: float64 [groups, inputs, inputs]; see `leastsquares.refit` for this and the next three.
+        cross: float64 [groups, outputs, inputs].
+        old: float64 [groups, outputs, inputs].
+        power: float64 [groups, outputs].
+        inputs: float64 [groups, 1, patch], the mean of the inputs that stay.
+        outputs: float64 [channels], the mean of the dense outputs that stay, without the constant.
+        layer: the dense layer's moments.
+        dtype: of the weights.
+    """
+
+    gram: Tensor
+    cross: Tensor
+    old: Tensor
+    power: Tensor
+    inputs: Tensor
+    outputs: Tensor
+    layer: LayerMoments
+    dtype: torch.dtype
+
+    def solve(self, ridge: float | None) -> Fit:
+        """Return the fit."""
+        rows = self.layer.rows * self.layer.span
+        return refit(self.gram, self.cross, self.old, self.power, rows=rows, ridge=ridge, dtype=self.dtype)
+
+
+def _problem(dense: Tensor, layer: LayerMoments, product: Product, cut: Cut, *, centred: bool) -> _Problem:
+    """Select from a dense layer's moments and products; about the means if `centred`."""
     device = layer.second.device
     groups, rows, kept = cut.groups.to(device), cut.rows.to(device), cut.kept.to(device)
-    mean = layer.mean[groups][:, None, kept]  # [groups, 1, kept]
-    constant = norm is not None or bias is not None
-    fit = _fit(dense, layer, product, cut, mean if constant else None, ridge)
+    places = kept[:: layer.span] // layer.span
+    mean = layer.mean[groups][:, None, kept]
+    gram = layer.second if len(groups) == layer.groups else layer.second[groups]
+    gram = gram[:, places[:, None], places]
+    if centred:
+        pooled = layer.pooled(mean)
+        gram.baddbmm_(pooled.mT, pooled, alpha=-1 / layer.span)
+
+    def of_rows(matrices: Tensor) -> Tensor:
+        """Select the outputs that stay, [groups, outputs, ...] of all dense groups."""
+        outputs = matrices.reshape(-1, layer.span, *matrices.shape[2:])
+        return outputs[rows].reshape(len(groups), -1, *matrices.shape[2:])
+
+    matrices = to_matrices(dense, layer.groups, transposed=layer.transposed)
+    old = matrices.flatten(0, 1)[cut.rows.to(dense.device)][:, cut.kept.to(dense.device)]
+    old = layer.pooled(old.reshape(len(groups), -1, len(kept)).to(device).double())
+    cross = of_rows(product.cross)[..., places].double()
+    outputs = product.mean.flatten()[rows]
+    return _Problem(gram, cross, old, of_rows(product.power), mean, outputs, layer, dense.dtype)
+
+
+def _put(
+    weight: nn.Parameter, norm: _BatchNorm | None, bias: nn.Parameter | None, problem: _Problem, fit: Fit
+) -> None:
+    """Put a refitted weight into the model, and its constant into the BatchNorm behind it or its bias."""
+    layer = problem.layer
     fitted = layer.unpooled(fit.weight)
     weight.copy_(from_matrices(fitted, weight, transposed=layer.transposed))
-    reached = (fitted * mean).sum(dim=2).flatten()
-    offset = product.mean.flatten()[rows] - reached
+    reached = (fitted * problem.inputs).sum(dim=2).flatten()
+    offset = problem.outputs - reached
     if norm is not None:
         scale, shift = folded(norm)
         offset, reached = offset.to(scale.device), reached.to(scale.device)
@@ -114,38 +161,6 @@ def _refit_layer(
     elif bias is not None:
         own = precise(bias)
         bias.copy_(own + offset.to(own.device))
-    return fit.error
-
-
-def _fit(
-    dense: Tensor,
-    layer: LayerMoments,
-    product: Product,
-    cut: Cut,
-    mean: Tensor | None,
-    ridge: float | None,
-) -> Fit:
-    """Fit the outputs that stay from the inputs that stay; about the means if there are any."""
-    device = layer.second.device
-    groups, rows, kept = cut.groups.to(device), cut.rows.to(device), cut.kept.to(device)
-    places = kept[:: layer.span] // layer.span
-    gram = layer.second if len(groups) == layer.groups else layer.second[groups]
-    gram = gram[:, places[:, None], places]
-    if mean is not None:
-        pooled = layer.pooled(mean)
-        gram.baddbmm_(pooled.mT, pooled, alpha=-1 / layer.span)
-
-    def of_rows(matrices: Tensor) -> Tensor:
-        """Select the outputs that stay, [groups, outputs, ...] of all dense groups."""
-        outputs = matrices.reshape(-1, layer.span, *matrices.shape[2:])
-        return outputs[rows].reshape(len(groups), -1, *matrices.shape[2:])
-
-    matrices = to_matrices(dense.detach(), layer.groups, transposed=layer.transposed)
-    old = matrices.flatten(0, 1)[cut.rows.to(dense.device)][:, cut.kept.to(dense.device)]
-    old = layer.pooled(old.reshape(len(groups), -1, len(kept)).to(device).double())
-    cross = of_rows(product.cross)[..., places].double()
-    power = of_rows(product.power)
-    return refit(gram, cross, old, power, rows=layer.rows * layer.span, ridge=ridge, dtype=dense.dtype)
 
 
 def _variance(fit: Fit, layer: LayerMoments, norm: _BatchNorm) -> Tensor:
