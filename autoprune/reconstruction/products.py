@@ -67,7 +67,11 @@ class Products:
         matrices = matrices.to(layer.second.device).double()
         mean = (matrices @ layer.mean[..., None])[..., 0]
         pooled = layer.pooled(matrices)
-        cross = pooled @ (layer.covariance if centred else layer.second)
+        cross = pooled @ layer.second
+        if centred:
+            # Without a copy of the second moment, the largest tensor that there is.
+            means = layer.pooled(layer.mean[:, None])
+            cross -= (pooled @ means.mT) @ means / layer.span
         power = (cross * pooled).sum(dim=2)
         return Product(cross.to(weight.dtype), power, mean)
 
