@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from torch import nn
 
 from autoprune.arrays import IntArray
+from autoprune.criteria import Importance
 from autoprune.graph import ChannelGroup
 from autoprune.pipeline.events import Counted, Stage, Watcher
 from autoprune.reconstruction import ErrorLibrary, Moments, error_library
@@ -19,7 +21,11 @@ from autoprune.space.knapsack import error_values, knapsack
 
 
 def measure_library(
-    model: nn.Module, groups: Sequence[ChannelGroup], moments: Callable[[], Moments], watch: Watcher
+    model: nn.Module,
+    groups: Sequence[ChannelGroup],
+    moments: Callable[[], Moments],
+    watch: Watcher,
+    ranked: Importance | None = None,
 ) -> ErrorLibrary:
     """Find the error of each group at every width.
 
@@ -28,13 +34,19 @@ def measure_library(
         groups: of the traced model.
         moments: returns the moments of the dense model; they are measured now if they are not yet.
         watch: is shown how it goes on.
+        ranked: the importance of channels, the least important of which go first; without it, those go first
+            that cost the least.
     """
     measured = moments()
     watch(Stage(f"error curves of {len(groups)} groups"))
+    orders = None
+    if ranked is not None:
+        orders = {group.name: np.argsort(-ranked[group.name], kind="stable") for group in groups}
     return error_library(
         model,
         groups,
         measured,
+        orders=orders,
         done=lambda done: watch(Counted("error curves", done, len(groups))),
     )
 

@@ -71,7 +71,7 @@ class Proposer:
         return self._sensitivities[0]
 
     def library(self) -> ErrorLibrary:
-        """Return the error of each group at every width, measured once."""
+        """Return the error of each group at every width, its channels as the study ranks them; once."""
         if not self._libraries:
             started = time.perf_counter()
             named = {name for variable in self.space.variables for name in variable.groups}
@@ -80,7 +80,7 @@ class Proposer:
             moments = ground.moments or StudyMoments(
                 prunable, ground.dense.data, ground.config, ground.setting, ground.watch
             )
-            library = measure_library(prunable.model, groups, moments, ground.watch)
+            library = measure_library(prunable.model, groups, moments, ground.watch, ground.ranked)
             self._libraries.append(library)
             seconds = time.perf_counter() - started
             self.measured["reconstruction"] = {"seconds": seconds, **library.to_json()}

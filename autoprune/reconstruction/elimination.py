@@ -94,6 +94,31 @@ def eliminate(readers: Sequence[Reader], width: int, *, ridge: float = RIDGE) ->
     return Elimination(order, errors)
 
 
+def errors_along(
+    readers: Sequence[Reader], order: NDArray[np.int64], *, ridge: float = RIDGE
+) -> NDArray[np.float64]:
+    """Return the errors once each channel of a known order is removed, as `Elimination.errors` has them.
+
+    One factorisation a reader gives all of them: if the moment is L L^T with the channels that stay longest
+    first, then weight @ L splits the output into parts that the channels before do not explain.
+
+    Args:
+        readers: all that read the channels.
+        order: int64 [width], the first to be removed first.
+        ridge: as in `eliminate`.
+    """
+    errors = np.zeros(len(order))
+    kept_first = torch.from_numpy(order[::-1].copy())
+    for reader in readers:
+        moment, weight, total = reader.system(ridge)
+        size = reader.index.shape[1]
+        positions = (kept_first[:, None] * size + torch.arange(size)).flatten()
+        factor = torch.linalg.cholesky(moment[positions[:, None], positions])
+        parts = (weight[positions].T @ factor).square().sum(dim=0).view(-1, size).sum(dim=1)
+        errors += np.cumsum(parts.numpy()[::-1]) / total
+    return errors
+
+
 class _State:
     """A reader without the channels removed so far: the inverse of its moment and its refitted weight.
 

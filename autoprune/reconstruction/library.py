@@ -16,7 +16,7 @@ from torch import nn
 
 from autoprune.arrays import FloatArray, IntArray
 from autoprune.graph import ChannelGroup
-from autoprune.reconstruction.elimination import eliminate
+from autoprune.reconstruction.elimination import Elimination, eliminate, errors_along
 from autoprune.reconstruction.leastsquares import RIDGE
 from autoprune.reconstruction.readers import Readers, unmeasured_readers
 from autoprune.reconstruction.second_moments import Moments
@@ -87,13 +87,15 @@ def error_library(
     groups: Sequence[ChannelGroup],
     moments: Moments,
     *,
+    orders: Mapping[str, IntArray] | None = None,
     ridge: float = RIDGE,
     done: Callable[[int], None] | None = None,
 ) -> ErrorLibrary:
     """Find the error of every group at every width, with its readers refitted and all other groups whole.
 
-    One backward elimination a group gives its curve and the order of its channels. The error counts the
-    ridge's pull towards the dense weights too, so it is slightly above what `refit` reports.
+    One backward elimination a group gives its curve and the order of its channels. If the order is known
+    already, its curve takes a fraction of that time. The error counts the ridge's pull towards the dense
+    weights too, so it is slightly above what `refit` reports.
 
     A reader without moments counts as much as the mean of the group's other readers. If none of a group's
     readers has moments, each of them (one at least) counts as the mean of all readers in the model that have,
@@ -103,6 +105,7 @@ def error_library(
         model: the dense model.
         groups: the groups to look at, such as `prunable.searchable`.
         moments: of the model's layers.
+        orders: {name of the group: the order in which its channels are kept, int64 [width]}.
         ridge: as in `eliminate`.
         done: called with the number of groups that are done, after each.
 
@@ -114,7 +117,11 @@ def error_library(
     measured: dict[str, _Measured] = {}
     for number, group in enumerate(groups, start=1):
         if readers := found_by.of(group):
-            found = eliminate(readers, group.width, ridge=ridge)
+            if orders is None:
+                found = eliminate(readers, group.width, ridge=ridge)
+            else:
+                removed = orders[group.name][::-1]
+                found = Elimination(removed, errors_along(readers, removed, ridge=ridge))
             # Rounding may leave a step of about -1e-17.
             errors = np.maximum.accumulate(np.concatenate([[0.0], found.errors]))[::-1]
             measured[group.name] = _Measured(errors, found.order[::-1].copy(), len(found_by.names(group)))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from autoprune.reconstruction import elimination
-from autoprune.reconstruction.elimination import Reader, eliminate
+from autoprune.reconstruction.elimination import Reader, eliminate, errors_along
 
 WIDTH, SIZE = 5, 2
 
@@ -58,6 +58,17 @@ def test_each_step_is_the_cheapest_by_brute_force(seed: int) -> None:
         assert channel == min(costs, key=costs.__getitem__)
         assert error == pytest.approx(costs[channel], rel=1e-6)
         gone.add(channel)
+
+
+@pytest.mark.parametrize("ridge", [1e-9, 1e-3])
+def test_errors_along_a_known_order_are_those_of_the_elimination_and_of_brute_force(ridge: float) -> None:
+    readers = [reader(1), reader(51)]
+    found = eliminate(readers, WIDTH, ridge=ridge)
+    np.testing.assert_allclose(errors_along(readers, found.order, ridge=ridge), found.errors, rtol=1e-6)
+    order = np.array([3, 0, 4, 1, 2])
+    errors = errors_along(readers, order, ridge=1e-12)
+    for step, error in enumerate(errors):
+        assert error == pytest.approx(error_without(readers, set(order[: step + 1].tolist())), rel=1e-6)
 
 
 def test_errors_never_fall() -> None:

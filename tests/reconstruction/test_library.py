@@ -100,6 +100,18 @@ def test_the_closed_repair_of_one_narrowed_group_has_at_most_the_error_of_its_cu
     assert error == pytest.approx(curve.errors[width], abs=0.01)
 
 
+def test_a_known_order_has_a_curve_of_its_own(prunable: Prunable, measured: Moments) -> None:
+    best = error_library(prunable.model, prunable.searchable, measured)
+    found = {name: curve.order for name, curve in best.curves.items() if curve.order is not None}
+    again = error_library(prunable.model, prunable.searchable, measured, orders=found)
+    reverse = {name: order[::-1] for name, order in found.items()}
+    worst = error_library(prunable.model, prunable.searchable, measured, orders=reverse)
+    for name, curve in best.curves.items():
+        np.testing.assert_allclose(again.curves[name].errors, curve.errors, atol=1e-9)
+        np.testing.assert_array_equal(worst.curves[name].order, reverse[name])
+        assert worst.curves[name].errors[-2] > curve.errors[-2]  # the first to go is the best of all
+
+
 def without(measured: Moments, *layers: str) -> Moments:
     """Return moments that lack some layers, or all if none is named."""
     names = layers or tuple(measured.layers)
