@@ -170,7 +170,7 @@ def sensitivity(given: Proposer) -> IntArray:
 def reconstruction(given: Proposer) -> IntArray:
     """Lose the least output error that the budget allows, once all readers of narrowed groups are refitted.
 
-    Errors of groups are measured one at a time and summed.
+    Errors of groups are those of the channels that search.criterion keeps, one group at a time, and summed.
 
     Reference: see `error_library` for the errors and `knapsack` for the choice.
     """
