@@ -47,8 +47,9 @@ DATABASE = f"runs/{STUDY}.db"
 URL = "sqlite:///{folder}/" + DATABASE
 
 ENDED = ("COMPLETE", "PRUNED", "FAIL")
-PATIENCE_S = 60.0
-"""How long workers may take to leave after the process that began them was killed."""
+PATIENCE_S = 120.0
+"""How long workers may take to leave after the process that began them was killed: two agents of Ray's take
+between 60 and 90 s to see it."""
 
 Moment = Callable[[Path, int], bool]
 """(folder, kills so far) -> whether the next kill is due, but for a short random delay."""
