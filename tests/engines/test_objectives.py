@@ -23,7 +23,8 @@ OBJECTIVES = ("score", "macs", "params")
     ("engine", "sampler", "trials"),
     [
         ("serial", "nsga2", 24),
-        ("processes", "random", 14),  # as its proposals do not depend on which worker is done first
+        # Proposals of "random" do not depend on which worker is done first.
+        pytest.param("processes", "random", 14, marks=pytest.mark.slow),
         pytest.param("ray", "random", 14, marks=pytest.mark.slow),
     ],
 )

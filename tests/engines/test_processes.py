@@ -189,6 +189,7 @@ class Streaming:
             yield RungScore(int(number), "streamed", number, 0.0)
 
 
+@pytest.mark.slow
 def test_a_worker_may_have_workers_that_load_its_data(url: str) -> None:
     runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=2)
     run_search("processes", runner, Streaming, workers=1)

@@ -66,8 +66,17 @@ def test_a_storage_that_is_lost_ends_the_search(scheme: str, event: str, tmp_pat
         assert list(tmp_path.iterdir()) == []  # nothing was made in its place
 
 
-@pytest.mark.parametrize("scheme", ["sqlite", "journal"])
-@pytest.mark.parametrize("growth", [0, 3_000, 30_000])
+@pytest.mark.parametrize(
+    ("growth", "scheme"),
+    [
+        (0, "sqlite"),
+        pytest.param(3_000, "sqlite", marks=pytest.mark.slow),
+        pytest.param(30_000, "sqlite", marks=pytest.mark.slow),
+        (0, "journal"),
+        (3_000, "journal"),
+        (30_000, "journal"),
+    ],
+)
 def test_a_search_on_a_full_disk_ends_in_one_line_and_goes_on_later(
     scheme: str, growth: int, tmp_path: Path, full_disk: FullDisk
 ) -> None:
