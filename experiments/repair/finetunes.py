@@ -2,9 +2,9 @@
 
     python -m experiments.repair.finetunes [--starts obs-sequential] [--lengths "8 epochs"] [--seeds 0 1]
 
-ResNet-20 on Fashion-MNIST at 12% of the FLOPs, uniform widths. Each start is finetuned for each length by the
-recipe of `experiments.search_efficiency.finetunes`, with the dense model as teacher. A finetune given in steps
-is that of a rung: learning rate 0.02, no warm-up, no teacher. The test part is read once, at the end of each.
+ResNet-20 on Fashion-MNIST at 12% of the FLOPs, uniform widths. Each start is finetuned for each length by
+the recipe of `experiments.search_efficiency.finetunes`, with the dense model as teacher. A finetune given in
+steps is that of a rung: learning rate 0.02, no warm-up, no teacher. The test part is read once, at the end.
 Rows are appended to finetunes.csv as they come, and a finetune that was cut off goes on where it was.
 """
 
