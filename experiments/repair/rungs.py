@@ -46,11 +46,11 @@ FINETUNES = ("25 steps", "75 steps")
 LADDERS = {
     "obs-repair": ("obs", (REPAIR, *FINETUNES)),
     "obs-sequential": ("obs", (SEQUENTIAL,)),
-    "l1-calibrate": ("l1", (CALIBRATE, *FINETUNES)),
-    "l1-repair": ("l1", (REPAIR, *FINETUNES)),
+    "l1-calibrate": ("l1", (CALIBRATE,)),
+    "l1-repair": ("l1", (REPAIR,)),
     "l1-sequential": ("l1", (SEQUENTIAL,)),
     "lasso-repair": ("lasso", (REPAIR,)),
-    "obs-calibrate": ("obs", (CALIBRATE, *FINETUNES)),
+    "obs-calibrate": ("obs", (CALIBRATE,)),
 }
 """{name: (criterion, rungs)}."""
 
