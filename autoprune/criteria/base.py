@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from autoprune.errors import PlanError
 from autoprune.graph import Prunable
 from autoprune.graph.groups import ChannelGroup, Member
 from autoprune.graph.orientation import output_axis
@@ -70,6 +71,16 @@ class CriterionInput:
     moments: Callable[[], Moments] | None = None
     prunable: Prunable | None = None
     widths: Mapping[str, int] | None = None
+
+    def images(self, criterion: str) -> Iterable[Any]:
+        """Return the data, for a criterion that reads the images alone.
+
+        Raises:
+            PlanError: there is none; `criterion` names who needs it.
+        """
+        if self.data is None:
+            raise PlanError(f'criterion "{criterion}": needs images; give make_plan(..., data=loader).')
+        return self.data
 
 
 Criterion: TypeAlias = Callable[[CriterionInput], Importance]

@@ -96,15 +96,13 @@ class FeatureMaps:
             PlanError: there is no data, or the model is not traced.
             DataError: the data holds no image, or one of another size than the model was traced at.
         """
-        if given.data is None:
-            raise PlanError(f'criterion "{name}": needs images; give make_plan(..., data=loader).')
-        prunable = given.prunable
+        data, prunable = given.images(name), given.prunable
         if prunable is None:
             raise PlanError(
                 f'criterion "{name}": needs the graph of the model; give what autoprune.trace returns.'
             )
         samples: list[tuple[ExampleInputs, Any]] = []
-        for sample in _samples(given.data, prunable, name):
+        for sample in _samples(data, prunable, name):
             samples.append(sample)
             if len(samples) == images:
                 break

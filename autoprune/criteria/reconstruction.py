@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from autoprune.criteria.base import CriterionInput, Importance
 from autoprune.criteria.weights import l2
-from autoprune.errors import PlanError
 from autoprune.reconstruction.elimination import Reader, eliminate
 from autoprune.reconstruction.exchange import exchange
 from autoprune.reconstruction.readers import Readers
@@ -102,6 +101,4 @@ def _path_order(readers: list[Reader], width: int) -> NDArray[np.float64]:
 def _moments(given: CriterionInput, name: str) -> Moments:
     if given.moments is not None:
         return given.moments()
-    if given.data is None:
-        raise PlanError(f'criterion "{name}": needs images; give make_plan(..., data=loader).')
-    return measure_model(given.model, given.data, seed=given.seed)
+    return measure_model(given.model, given.images(name), seed=given.seed)
