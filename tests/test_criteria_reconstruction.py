@@ -14,7 +14,7 @@ from autoprune.graph import Prunable
 from autoprune.reconstruction import moments
 from autoprune.reconstruction.elimination import eliminate
 from autoprune.reconstruction.exchange import exchange
-from autoprune.reconstruction.readers import readers_of
+from autoprune.reconstruction.readers import Readers
 from autoprune.tracing import trace
 from tests.models import Residual
 
@@ -58,7 +58,7 @@ def test_a_reader_holds_the_covariance_of_its_inputs_and_its_weight() -> None:
     prunable = perceptron()
     measured = moments(prunable, [INPUTS])
     (group,) = (group for group in prunable.groups if group.name == "hidden")
-    (reader,) = readers_of(prunable.model, group, measured)
+    (reader,) = Readers(prunable.model, measured).of(group)
     hidden = torch.relu(
         INPUTS @ prunable.model.get_parameter("hidden.weight").T + prunable.model.get_parameter("hidden.bias")
     )
@@ -107,7 +107,7 @@ def stream(copied: tuple[str, ...]) -> tuple[Prunable, Tensor]:
 
 def test_all_layers_that_read_a_residual_stream_are_its_readers() -> None:
     prunable, images = stream(())
-    readers = readers_of(prunable.model, prunable.group("stem"), moments(prunable, [images]))
+    readers = Readers(prunable.model, moments(prunable, [images])).of(prunable.group("stem"))
     assert [reader.weight.shape for reader in readers] == [(6, 8), (5, 8)]  # inner1 and head
 
 
@@ -124,7 +124,7 @@ def test_a_copy_for_one_reader_alone_stays() -> None:
         weight[5] *= 20
         weight[2] = -weight[5]
         prunable.model.get_parameter("head.weight")[:, [2, 5]] *= 50
-    readers = readers_of(prunable.model, group, moments(prunable, [images]))
+    readers = Readers(prunable.model, moments(prunable, [images])).of(group)
     assert eliminate(readers[:1], group.width).order[0] in (2, 5)
     assert int(np.argmin(importance(prunable, "obs", [images])["stem"])) not in (2, 5)
 
@@ -154,7 +154,7 @@ def test_lasso_stacks_what_all_readers_of_a_residual_stream_compute() -> None:
 def test_a_plan_for_known_widths_keeps_the_channels_that_swaps_reach() -> None:
     prunable, images = stream(())
     group = prunable.group("stem")
-    readers = readers_of(prunable.model, group, moments(prunable, [images]))
+    readers = Readers(prunable.model, moments(prunable, [images])).of(group)
     order = eliminate(readers, group.width).order
     differ = 0
     for width in range(1, group.width):

@@ -7,13 +7,13 @@ Both rank by the second moments of the readers' inputs, measured on the first un
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from autoprune.criteria.base import CriterionInput, Importance
-from autoprune.criteria.weights import l2
+from autoprune.criteria.weights import with_norms
 from autoprune.reconstruction.elimination import Reader, eliminate
 from autoprune.reconstruction.exchange import exchange
 from autoprune.reconstruction.readers import Readers
@@ -34,11 +34,10 @@ def obs(given: CriterionInput) -> Importance:
     Reference: see `reconstruction.elimination.eliminate` and `reconstruction.exchange.exchange`.
     """
     found_by = Readers(given.model, _moments(given, "obs"))
-    result: Importance = {}
+    found: dict[str, Tensor] = {}
     for group in given.groups:
         readers = found_by.of(group)
         if not readers:
-            result[group.name] = l2(replace(given, groups=(group,)))[group.name]
             continue
         order = eliminate(readers, group.width).order
         width = (given.widths or {}).get(group.name, group.width)
@@ -47,8 +46,8 @@ def obs(given: CriterionInput) -> Importance:
             order = np.concatenate([order[~kept], order[kept]])
         importance = np.empty(group.width)
         importance[order] = np.arange(group.width)
-        result[group.name] = importance
-    return result
+        found[group.name] = torch.from_numpy(importance)
+    return with_norms(given, found)
 
 
 def lasso(given: CriterionInput) -> Importance:
@@ -67,13 +66,12 @@ def lasso(given: CriterionInput) -> Importance:
     and fits the outputs' samples; here the scale stays and the fit needs only second moments.
     """
     found_by = Readers(given.model, _moments(given, "lasso"))
-    result: Importance = {}
-    for group in given.groups:
-        readers = found_by.of(group)
-        result[group.name] = (
-            _path_order(readers, group.width) if readers else l2(replace(given, groups=(group,)))[group.name]
-        )
-    return result
+    found = {
+        group.name: torch.from_numpy(_path_order(readers, group.width))
+        for group in given.groups
+        if (readers := found_by.of(group))
+    }
+    return with_norms(given, found)
 
 
 def _path_order(readers: list[Reader], width: int) -> NDArray[np.float64]:

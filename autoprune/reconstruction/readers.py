@@ -71,11 +71,6 @@ class Readers:
         return found
 
 
-def readers_of(model: nn.Module, group: ChannelGroup, moments: Moments) -> list[Reader]:
-    """Return the measured layers that read one group's channels; see `Readers.of`."""
-    return Readers(model, moments).of(group)
-
-
 def unmeasured_readers(model: nn.Module, group: ChannelGroup, moments: Moments) -> dict[str, str]:
     """Return {weight: why it has no moments} of the other layers that read a group's channels."""
     found: dict[str, str] = {}

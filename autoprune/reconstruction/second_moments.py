@@ -127,10 +127,9 @@ def measure_model(
     The groups show which linear layers read flattened maps. Without them these layers cannot shrink.
     """
     sums = Sums(positions, limit_bytes, torch.Generator().manual_seed(seed), _flattened(groups))
-    modes = [(module, module.training) for module in model.modules()]
     seen = 0
     with unchanged(model), torch.no_grad():
-        for module, _ in modes:
+        for module in model.modules():
             module.training = False
         for inputs in first_images(data, images):
             sums.begin_batch()

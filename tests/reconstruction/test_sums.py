@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import autoprune
 from autoprune.graph import Plan, Prunable
 from autoprune.reconstruction import moments, repair_closed
-from autoprune.reconstruction.readers import readers_of
+from autoprune.reconstruction.readers import Readers
 from autoprune.reconstruction.second_moments import measure_model
 from autoprune.reconstruction.sums import precise_device
 from tests.reconstruction.nets import Residual, images, trained_like
@@ -142,7 +142,7 @@ def test_criteria_read_pooled_moments() -> None:
     prunable, maps = flattened()
     measured = moments(prunable, [images()], limit_bytes=2000)
     (group,) = (each for each in prunable.groups if each.name == "conv")
-    (reader,) = readers_of(prunable.model, group, measured)
+    (reader,) = Readers(prunable.model, measured).of(group)
     assert reader.index.tolist() == [[channel] for channel in range(6)]
     centred = (maps - maps.mean(dim=0)).transpose(1, 2).flatten(0, 1)
     weight = prunable.model.get_parameter("fc.weight").detach().reshape(7, 6, 9)
