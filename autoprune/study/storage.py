@@ -15,6 +15,7 @@ import math
 import re
 import shlex
 import sqlite3
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -259,6 +260,11 @@ def storage_errors(url: str) -> Iterator[None]:
     """
     try:
         yield
+    except KeyboardInterrupt as interruption:
+        # Its frames hold a query that has begun. While that is open, SQLite lets its connection write nothing
+        # once another connection has written.
+        traceback.clear_frames(interruption.__traceback__)
+        raise
     except UpdateFinishedTrialError as error:
         raise TakenOverError(f"{shown_url(url)}: {reason_of(error)} Another process ended it.") from error
     except KeyError as error:

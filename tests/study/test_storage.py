@@ -262,3 +262,26 @@ def test_rows_that_cannot_be_read_are_one_line(
             use(open_study(url, "toy"))
         assert "\n" not in str(caught.value)
     assert capfd.readouterr().err == ""
+
+
+def test_what_is_interrupted_inside_a_query_can_still_be_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C falls into a query while another process writes; the trial is given back all the same."""
+    study = new_study(f"sqlite:///{tmp_path}/s.db")
+    trial = study.ask(1)
+    assert trial is not None
+
+    def interrupt() -> None:
+        with closing(sqlite3.connect(tmp_path / "s.db")) as other:
+            other.execute("INSERT INTO study_user_attributes VALUES (99, 1, 'key', '1')")
+            other.commit()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sqlalchemy.orm.loading._new_runid", interrupt)
+        with pytest.raises(KeyboardInterrupt) as interruption:
+            study.annotate(trial, proposed=1)
+    assert study.release() == [trial.number]
+    assert interruption.value.__traceback__ is not None  # what it holds is alive until here
+    assert study.records()[0].state == "waiting"
