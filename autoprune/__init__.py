@@ -7,8 +7,6 @@ A name below is imported from its home when it is first used, so that `import au
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,12 +14,11 @@ if TYPE_CHECKING:
     from autoprune.config import load_config
     from autoprune.criteria import make_plan
     from autoprune.errors import AutopruneError
-    from autoprune.export import ExportReport, export, load_pruned, save_pruned
+    from autoprune.exporting import ExportReport, export, load_pruned, save_pruned
     from autoprune.graph import ChannelGroup, Cost, Plan, Prunable
-    from autoprune.rebuild import rebuild
+    from autoprune.rebuilding import rebuild, verify
     from autoprune.reconstruction import Moments, load_moments, moments, repair, save_moments
     from autoprune.tracing import trace
-    from autoprune.verify import verify
 
 __all__ = [
     "AutopruneError",
@@ -53,25 +50,13 @@ _HOMES = {
     "config": ("load_config",),
     "criteria": ("make_plan",),
     "errors": ("AutopruneError",),
-    "export": ("ExportReport", "export", "load_pruned", "save_pruned"),
+    "exporting": ("ExportReport", "export", "load_pruned", "save_pruned"),
     "graph": ("ChannelGroup", "Cost", "Plan", "Prunable"),
-    "rebuild": ("rebuild",),
+    "rebuilding": ("rebuild", "verify"),
     "reconstruction": ("Moments", "load_moments", "moments", "repair", "save_moments"),
     "tracing": ("trace",),
-    "verify": ("verify",),
 }
 
-
-class _Package(ModuleType):
-    """This package; importing a submodule never hides the public function that has its name."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        # On `import autoprune.export` the import system sets the submodule as an attribute of the package.
-        if not (name in __all__ and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 if not TYPE_CHECKING:
 

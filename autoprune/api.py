@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from autoprune.errors import ConfigError
-from autoprune.usercode import entry
+from autoprune.support.usercode import entry
 
 if TYPE_CHECKING:
+    from autoprune.config.settings import RunConfig
     from autoprune.data import UserLoaders, VisionData
-    from autoprune.pipeline import Consent, Dense, FinetuneResult, SearchResult
-    from autoprune.pipeline.events import Watcher
-    from autoprune.settings import RunConfig
+    from autoprune.run import Consent, Dense, FinetuneResult, SearchResult, Watcher
 
 _MODEL = (nn.Module, NoneType)
 _WATCH = (Callable, NoneType)
@@ -51,15 +50,15 @@ def search(
     Raises:
         AutopruneError: something cannot be used; the storage is then untouched.
     """
-    from autoprune import pipeline
+    from autoprune import run
     from autoprune.config import load_config
-    from autoprune.pipeline.events import silent
-    from autoprune.settings import RunConfig
+    from autoprune.config.settings import RunConfig
+    from autoprune.run import silent
 
     if config is None:
         raise ConfigError('search: no config given; pass at least {"budget": {"flops": "50%"}}.')
     settings = config if isinstance(config, RunConfig) else load_config(config)
-    return pipeline.search(settings, dense=_dense(model, data, settings), watch=watch or silent)
+    return run.search(settings, dense=_dense(model, data, settings), watch=watch or silent)
 
 
 @entry(study=str, storage=(str, NoneType), model=_MODEL, watch=_WATCH)
@@ -94,13 +93,13 @@ def resume(
     Raises:
         StudyError: no such study, or model, data or space are not those that it was made for.
     """
-    from autoprune import pipeline
-    from autoprune.pipeline.events import silent
+    from autoprune import run
+    from autoprune.run import silent
 
-    url = pipeline.find_storage(study, storage)
+    url = run.find_storage(study, storage)
     consent = consent_of(trust, config)
     dense = _stored_dense(study, url, model, data, overrides, consent)
-    return pipeline.resume(
+    return run.resume(
         study,
         url,
         dense=dense,
@@ -140,13 +139,13 @@ def finetune(
     Raises:
         StudyError: no such study, no complete trial, or another model or other data than the study's.
     """
-    from autoprune import pipeline
-    from autoprune.pipeline.events import silent
+    from autoprune import run
+    from autoprune.run import silent
 
-    url = pipeline.find_storage(study, storage)
+    url = run.find_storage(study, storage)
     consent = consent_of(trust, config)
     dense = _stored_dense(study, url, model, data, overrides, consent)
-    return pipeline.finetune(
+    return run.finetune(
         study,
         url,
         trial=trial,
@@ -160,8 +159,8 @@ def finetune(
 def consent_of(trust: bool, config: RunConfig | str | Path | Mapping[str, Any] | None) -> Consent:
     """Return how far a command trusts a study, by its two arguments of these names."""
     from autoprune.config import load_config
-    from autoprune.pipeline import Consent
-    from autoprune.settings import RunConfig
+    from autoprune.config.settings import RunConfig
+    from autoprune.run import Consent
 
     settings = config if config is None or isinstance(config, RunConfig) else load_config(config)
     return Consent(trust, settings)
@@ -176,8 +175,7 @@ def _stored_dense(
     consent: Consent,
 ) -> Dense | None:
     """Put a caller's model and data on the device that a study's trials run on."""
-    from autoprune.pipeline.stored import change_config, on_device_of, stored_config, stored_setting
-    from autoprune.pipeline.trust import trusted
+    from autoprune.run import change_config, on_device_of, stored_config, stored_setting, trusted
     from autoprune.study import open_study
 
     if model is None and data is None:
@@ -195,9 +193,9 @@ def _dense(model: nn.Module | None, data: VisionData | UserLoaders | None, confi
     if model is None or data is None:
         return None
     from autoprune.data import VisionData, wrap_loaders
-    from autoprune.pipeline.dense import Dense, own_copy
-    from autoprune.precision import resolve_device
-    from autoprune.task import make_task
+    from autoprune.execution import resolve_device
+    from autoprune.run import Dense, own_copy
+    from autoprune.train import make_task
 
     task = make_task(config.task.loss, config.task.metric)
     device = resolve_device(config.search.device)

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from torch import nn
 
-from autoprune import pipeline
+from autoprune import run
+from autoprune.config.settings import RunConfig
 from autoprune.errors import StudyError
-from autoprune.pipeline.dense import Dense
-from autoprune.pipeline.train import schedule_of
-from autoprune.precision import Setting
-from autoprune.settings import RunConfig
+from autoprune.execution import Setting
+from autoprune.run import Dense
+from autoprune.run._train import schedule_of
 from autoprune.study import SearchStudy, open_study
 from autoprune.train import FitResult, evaluate, fit
 
@@ -27,9 +27,9 @@ def searched(config: RunConfig) -> SearchStudy:
     try:
         open_study(storage, name)
     except StudyError:
-        pipeline.search(config)
+        run.search(config)
     else:
-        pipeline.resume(name, storage)
+        run.resume(name, storage)
     return open_study(storage, name)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from autoprune.verify import TOLERANCE
+from autoprune.rebuilding._proof import TOLERANCE
 from experiments.common import rows_of
 from experiments.coverage import pretrained, trained
 from experiments.coverage.models import MODELS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,60 +15,29 @@ PACKAGE = Path(__file__).parents[1] / "autoprune"
 # "a: b c" says that a may import b and c and, with them, everything that they may import.
 ARROWS = {
     "errors": "",
-    "atomic": "errors files",
-    "files": "",
-    "schema": "errors",
-    "arrays": "",
-    "dtypes": "",
-    "layout": "",
-    "detour": "",
-    "cpu": "",
-    "exits": "",
-    "settings": "",
-    "toml": "errors files",
-    "parsing": "settings toml",
-    "graph": "errors arrays",
+    "support": "errors",
+    "config": "support",
+    "graph": "support",
     "cost": "graph",
-    "footprint": "graph",
-    "slicing": "errors",
-    "rebuild": "graph slicing usercode",
-    "reconstruction": "rebuild atomic files schema tensorfile usercode",
-    "criteria": "reconstruction usercode detour",
-    "space": "graph cost toml settings",
-    "masked": "graph",
-    "verify": "rebuild masked",
-    "shapecheck": "graph rebuild",
-    "module_numbers": "graph",
-    "tracing": "graph cost shapecheck module_numbers",
-    "userfunction": "errors",
-    "usercode": "errors",
-    "data": "userfunction usercode layout",
-    "metrics": "userfunction usercode",
-    "task": "metrics",
-    "signature": "files",
-    "precision": "errors detour dtypes layout",
-    "machine": "precision atomic cpu exits",
-    "fastest": "machine data task",
-    "train": "data task precision atomic schema tensorfile",
-    "latency": "graph cost userfunction export dtypes memory threads cpu",
-    "supernet": "rebuild criteria space",
-    "rungs": "errors",
-    "memory": "",
-    "threads": "",
-    "score": "rebuild train latency criteria rungs memory",
-    "sensitivity": "rebuild train criteria memory",
+    "rebuilding": "graph",
+    "tracing": "cost rebuilding",
+    "execution": "support",
+    "data": "execution",
+    "train": "data",
+    "reconstruction": "rebuilding",
+    "criteria": "reconstruction execution",
+    "space": "cost config",
+    "score": "train criteria space",
+    "zoo": "support",
+    "exporting": "rebuilding",
+    "latency": "exporting cost",
     "samplers": "space",
-    "study": "samplers space cost rungs schema",
-    "engines": "study samplers space cost threads exits",
-    "tensorfile": "errors",
-    "zoo": "userfunction usercode tensorfile files",
-    "export": "rebuild tensorfile atomic schema",
+    "study": "samplers",
+    "engines": "study",
     "report": "study latency",
-    "pipeline": "signature study engines report export zoo score sensitivity supernet parsing tracing "
-    "footprint fastest",
-    "config": "pipeline settings",
-    "api": "config pipeline",
-    "cli": "config api",
+    "run": "tracing score engines report zoo",
+    "api": "run",
+    "cli": "api",
 }
 HEAVY = ("ray", "onnx", "onnxruntime", "onnxscript", "matplotlib", "torchvision")
 
@@ -93,7 +61,8 @@ def imported_modules(path: Path) -> Iterator[tuple[int, str]]:
             prefix = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*prefix, *([node.module] if node.module else [])])
             for alias in node.names:
-                yield node.lineno, module if module != "autoprune" else f"autoprune.{alias.name}"
+                inside = module == "autoprune" or alias.name.startswith("_")
+                yield node.lineno, f"{module}.{alias.name}" if inside else module
 
 
 def sources() -> list[Path]:
@@ -106,7 +75,7 @@ def noun(path: Path) -> str:
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_only_go_down(path: Path) -> None:
-    if noun(path) in ("__main__", "defaults"):
+    if noun(path) == "__main__":
         return
     assert noun(path) in ARROWS, f"give {noun(path)} its place in ARROWS"
     allowed = reachable(noun(path))
@@ -114,6 +83,17 @@ def test_imports_only_go_down(path: Path) -> None:
         f"{path.name}:{line} imports {module}"
         for line, module in imported_modules(path)
         if module.startswith("autoprune.") and module.split(".")[1] not in allowed
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_private_modules_and_names_are_imported_in_their_own_folder_alone(path: Path) -> None:
+    own = ".".join(["autoprune", *path.relative_to(PACKAGE).parent.parts])
+    wrong = [
+        f"{path.name}:{line} imports {module}"
+        for line, module in imported_modules(path)
+        if module.startswith("autoprune.") and "._" in module and module.partition("._")[0] != own
     ]
     assert not wrong
 
@@ -136,7 +116,7 @@ def test_heavy_packages_are_imported_where_they_are_used() -> None:
     heavy = {path.name: sorted(set(loaded_at_import(path)) & set(HEAVY)) for path in sources()}
     assert {name: found for name, found in heavy.items() if found} == {
         "ray_tune.py": ["ray"],
-        "vision.py": ["torchvision"],
+        "torchvision_nets.py": ["torchvision"],
     }
 
 
@@ -151,12 +131,11 @@ def test_neither_the_import_nor_the_help_loads_torch() -> None:
     assert run.stdout.splitlines()[-1] == "loaded"
 
 
-def test_submodules_do_not_hide_the_functions_of_their_names() -> None:
+def test_no_module_has_the_name_of_a_public_function() -> None:
+    """Python would set the module as an attribute of the package, in place of the function."""
     import autoprune
 
-    for name in ("export", "rebuild", "verify"):
-        importlib.import_module(f"autoprune.{name}")
-        assert getattr(autoprune, name) is getattr(sys.modules[f"autoprune.{name}"], name)
+    assert not {noun(path) for path in sources()} & set(autoprune.__all__)
     with pytest.raises(AttributeError, match="no attribute 'serach'"):
         _ = autoprune.serach  # type: ignore[attr-defined]  # a typing mistake
     assert set(autoprune.__all__) <= set(dir(autoprune))

@@ -15,7 +15,8 @@ import pytest
 from typer.main import get_command
 
 from autoprune.cli.commands import app
-from autoprune.config import embedded_configs, load_config
+from autoprune.config import load_config
+from autoprune.config._loading import embedded_configs
 from autoprune.engines import ENGINES, PRUNERS
 from autoprune.latency import LatencySetting
 from autoprune.latency.probes import PROBES

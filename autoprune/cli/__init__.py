@@ -10,8 +10,16 @@ from __future__ import annotations
 
 import sys
 
-from autoprune.cli.signals import caught_signals
+from autoprune.cli._signals import caught_signals
 from autoprune.errors import AutopruneError, is_out_of_memory, reason_of
+
+__all__ = [
+    "AutopruneError",
+    "caught_signals",
+    "is_out_of_memory",
+    "main",
+    "reason_of",
+]
 
 
 def main() -> None:
@@ -28,7 +36,7 @@ def main() -> None:
 
 def _run() -> int:
     """Run the command that was typed, and return its exit code. A user's mistake ends here."""
-    from autoprune.cli.console import end_with, prepare_streams
+    from autoprune.cli._console import end_with, prepare_streams
 
     prepare_streams()
     try:

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from autoprune.cli.console import MISTAKE, console
-from autoprune.cli.signals import ended_by, shielded
+from autoprune.cli._console import MISTAKE, console
+from autoprune.cli._signals import ended_by, shielded
 from autoprune.errors import AutopruneError, ConfigError, OutputError, shown_url, shown_value
 
 if TYPE_CHECKING:
-    from autoprune.cli.progress import Screen
-    from autoprune.pipeline import SearchResult
+    from autoprune.cli._progress import Screen
     from autoprune.report import Curves
+    from autoprune.run import SearchResult
 
 app = typer.Typer(
     add_completion=False,
@@ -47,7 +47,7 @@ StudyName = Annotated[
 
 def _require_once(overrides: list[str] | None) -> list[str] | None:
     """Refuse a key that is set twice on one command line: one of the two would be ignored."""
-    from autoprune.parsing import parse_override
+    from autoprune.config import parse_override
 
     seen = set()
     for override in overrides or ():
@@ -131,19 +131,19 @@ def options(
 @app.command()
 def search(config: ConfigSource, overrides: Overrides = None) -> None:
     """Search sub-models under the config's budget."""
-    from autoprune import pipeline
+    from autoprune import run
     from autoprune.config import load_config
-    from autoprune.study.storage import study_command
+    from autoprune.study import study_command
 
-    run = pipeline.settle(load_config(config, overrides or ()))
+    settings = run.settle(load_config(config, overrides or ()))
 
     def go_on() -> str:
-        if not pipeline.study_exists(run):
+        if not run.study_exists(settings):
             return _same_command()
-        return study_command("resume", str(run.search.study), str(run.search.storage))
+        return study_command("resume", str(settings.search.study), str(settings.search.storage))
 
     with _resumable(go_on), _screen() as watch:
-        result = pipeline.search(run, watch=watch)
+        result = run.search(settings, watch=watch)
     _print_search(result)
 
 
@@ -160,12 +160,12 @@ def resume(
     config: OwnConfig = None,
 ) -> None:
     """Go on with a search that was stopped or killed. Its storage has all but model and data."""
-    from autoprune import pipeline
+    from autoprune import run
     from autoprune.api import consent_of
 
-    url = pipeline.find_storage(study, storage)
+    url = run.find_storage(study, storage)
     with _resumable(_same_command), _screen() as watch:
-        result = pipeline.resume(
+        result = run.resume(
             study,
             url,
             overrides=overrides or (),
@@ -188,9 +188,8 @@ def best(
     peak_memory: Annotated[str | None, typer.Option(help='Running, at most so much: "20MB", "60%".')] = None,
 ) -> None:
     """Pick the best trial of a study within limits. Nothing is tried anew; the search may still run."""
-    from autoprune import pipeline
-    from autoprune.report import cost_table, trial_table, widths_table
-    from autoprune.report.tables import cost_notes
+    from autoprune import run
+    from autoprune.report import cost_notes, cost_table, trial_table, widths_table
 
     given = {
         "flops": flops,
@@ -201,7 +200,7 @@ def best(
         "peak_memory": peak_memory,
     }
     limits = {name: value for name, value in given.items() if value is not None}
-    picked = pipeline.best(study, pipeline.find_storage(study, storage), limits)
+    picked = run.best(study, run.find_storage(study, storage), limits)
     console.print(trial_table(picked.summary, only=picked.trial))
     console.print(widths_table(picked.summary, picked.trial))
     console.print(cost_table(picked.summary, picked.trial))
@@ -220,14 +219,14 @@ def finetune(
     config: OwnConfig = None,
 ) -> None:
     """Train the best plan of a study fully. It is tested once; a finetune that was stopped goes on."""
-    from autoprune import pipeline
+    from autoprune import run
     from autoprune.api import consent_of
-    from autoprune.cli.tables import finetune_table
-    from autoprune.pipeline.nextstep import export_command
+    from autoprune.cli._tables import finetune_table
+    from autoprune.run import export_command
 
-    url = pipeline.find_storage(study, storage)
+    url = run.find_storage(study, storage)
     with _resumable(_same_command), _screen() as watch:
-        result = pipeline.finetune(
+        result = run.finetune(
             study,
             url,
             trial=trial,
@@ -242,12 +241,12 @@ def finetune(
 @app.command()
 def train(config: ConfigSource, overrides: Overrides = None) -> None:
     """Train the dense model with a clean validation part. What it has seen is noted beside it."""
-    from autoprune import pipeline
+    from autoprune import run
     from autoprune.config import load_config
 
-    run = load_config(config, overrides or ())
+    settings = load_config(config, overrides or ())
     with _resumable(_same_command), _screen() as watch:
-        result = pipeline.train(run, watch=watch)
+        result = run.train(settings, watch=watch)
     _print_notes([f"Validation score {result.val_score:.4f}. Saved in {result.checkpoint}."])
 
 
@@ -268,22 +267,22 @@ def inspect(
     limit: Annotated[float, typer.Option("--limit", help="Seconds of --sensitivity at most.")] = 300.0,
 ) -> None:
     """Show groups, costs and budgets before any training. Also frozen layers and the memory needed."""
-    from autoprune import pipeline
-    from autoprune.cli.tables import group_table, inspection_notes, inspection_table
+    from autoprune import run
+    from autoprune.cli._tables import group_table, inspection_notes, inspection_table
     from autoprune.config import load_config
 
     if errors and sensitivity:
         raise ConfigError("--errors and --sensitivity: give one of them at a time.")
     if output and not (errors or sensitivity):
         raise ConfigError("--output: inspect writes a file with --errors or --sensitivity alone; give one.")
-    run = load_config(config, overrides or ())
+    settings = load_config(config, overrides or ())
     with _screen() as watch:
         if errors:
-            return _print_curves(pipeline.error_curves(run, output or (), watch=watch))
+            return _print_curves(run.error_curves(settings, output or (), watch=watch))
         if sensitivity:
-            found = pipeline.sensitivity_curves(run, output or (), limit_seconds=limit, watch=watch)
+            found = run.sensitivity_curves(settings, output or (), limit_seconds=limit, watch=watch)
             return _print_curves(found)
-        inspection = pipeline.inspect(run, watch=watch)
+        inspection = run.inspect(settings, watch=watch)
     console.print(group_table(inspection))
     console.print(inspection_table(inspection))
     _print_notes(inspection_notes(inspection))
@@ -308,10 +307,10 @@ def export(
     config: OwnConfig = None,
 ) -> None:
     """Write the small model for another runtime. What was written has to compute the same."""
-    from autoprune import pipeline
+    from autoprune import run
     from autoprune.api import consent_of
 
-    report = pipeline.export(
+    report = run.export(
         target,
         format_name,
         output=output,
@@ -349,10 +348,10 @@ def bench(
     trust: Trust = False,
 ) -> None:
     """Time exported models side by side. Each runs in its runtime; ratios are to the first."""
-    from autoprune import pipeline
-    from autoprune.cli.tables import bench_notes, bench_table
+    from autoprune import run
+    from autoprune.cli._tables import bench_notes, bench_table
 
-    found = pipeline.bench(
+    found = run.bench(
         models,
         batch=batch,
         threads=threads,
@@ -375,11 +374,11 @@ def report(
     ] = None,
 ) -> None:
     """Print a study's trials and plot their scores. Plots are against MACs and against evaluations."""
-    from autoprune import pipeline
-    from autoprune.cli.tables import finetune_table
+    from autoprune import run
+    from autoprune.cli._tables import finetune_table
     from autoprune.report import failure_table, front_table, summary_notes, trial_table
 
-    found = pipeline.report(study, pipeline.find_storage(study, storage), output)
+    found = run.report(study, run.find_storage(study, storage), output)
     summary = found.summary
     console.print(trial_table(summary))
     if summary.front:
@@ -421,7 +420,7 @@ def _print_notes(notes: list[str]) -> None:
 
 
 def _screen() -> Screen:
-    from autoprune.cli.progress import Screen
+    from autoprune.cli._progress import Screen
 
     return Screen(console)
 

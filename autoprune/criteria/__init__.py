@@ -16,8 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autoprune.criteria.activations import activation, apoz, chip, hrank
-from autoprune.criteria.base import (
+from autoprune.criteria._base import (
     Criterion,
     CriterionInput,
     Importance,
@@ -25,8 +24,9 @@ from autoprune.criteria.base import (
     TracedModel,
     undisturbed,
 )
+from autoprune.criteria._plans import plan_from_importance, resolve_widths
+from autoprune.criteria.activations import activation, apoz, chip, hrank
 from autoprune.criteria.gradients import fisher, taylor
-from autoprune.criteria.plans import plan_from_importance, resolve_widths
 from autoprune.criteria.reconstruction import lasso, obs
 from autoprune.criteria.weights import bn, fpgm, l1, l2, lamp, random
 from autoprune.errors import PlanError, unknown
@@ -34,7 +34,7 @@ from autoprune.graph.groups import ChannelGroup
 from autoprune.graph.plan import Plan
 from autoprune.graph.prunable import Prunable
 from autoprune.reconstruction import Moments
-from autoprune.usercode import entry
+from autoprune.support.usercode import entry
 
 __all__ = [
     "BY_MOMENTS",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from autoprune.criteria.base import CriterionInput, Importance
+from autoprune.criteria._base import CriterionInput, Importance
 from autoprune.criteria.feature_maps import FeatureMaps, Measure, Place
 from autoprune.criteria.weights import with_norms
 

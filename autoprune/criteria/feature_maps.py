@@ -19,13 +19,13 @@ from torch import Tensor
 from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
-from autoprune.criteria.base import CriterionInput
+from autoprune.criteria._base import CriterionInput
 from autoprune.errors import DataError, PlanError
 from autoprune.graph import ChannelGroup, Prunable
 from autoprune.graph.capture import ExampleInputs, named_tensors
 from autoprune.graph.context import Value
 from autoprune.graph.propagate import LAYER_OPERATORS, operator_name
-from autoprune.usercode import guarded
+from autoprune.support.usercode import guarded
 
 _ACTIVATIONS = frozenset(
     (

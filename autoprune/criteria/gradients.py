@@ -18,18 +18,12 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from autoprune.criteria.base import (
-    CriterionInput,
-    Importance,
-    LossFunction,
-    channel_slices,
-    is_input_side,
-)
+from autoprune.criteria._base import CriterionInput, Importance, LossFunction, channel_slices, is_input_side
 from autoprune.criteria.feature_maps import FeatureMaps, Place
 from autoprune.criteria.weights import with_norms
-from autoprune.detour import Detour
 from autoprune.errors import DataError, PlanError
-from autoprune.usercode import call_plain, guarded
+from autoprune.execution.detour import Detour
+from autoprune.support.usercode import call_plain, guarded
 
 TAYLOR_BATCHES = 10
 """Batches that the importance is averaged over; the data's first ones, all if it has fewer."""

@@ -12,12 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autoprune.criteria.base import CriterionInput, Importance
+from autoprune.criteria._base import CriterionInput, Importance
 from autoprune.criteria.weights import with_norms
-from autoprune.reconstruction.elimination import Reader, eliminate
-from autoprune.reconstruction.exchange import exchange
-from autoprune.reconstruction.readers import Readers
-from autoprune.reconstruction.second_moments import Moments, measure_model
+from autoprune.reconstruction import Moments, Reader, Readers, eliminate, exchange, measure_model
 
 
 def obs(given: CriterionInput) -> Importance:

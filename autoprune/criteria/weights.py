@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from autoprune.criteria.base import CriterionInput, Importance, channel_slices, filter_slices, locate
+from autoprune.criteria._base import CriterionInput, Importance, channel_slices, filter_slices, locate
 from autoprune.graph.groups import ChannelGroup
 
 

@@ -12,12 +12,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from autoprune.data.folder import load_folder
-from autoprune.data.loaders import Augment, Batch, DeviceLoader, Loader, StreamLoader, endless
-from autoprune.data.memory import load_arrays
-from autoprune.data.sources import SOURCES
-from autoprune.data.user import UserLoaders, load_user, wrap_loaders
-from autoprune.data.vision import LoadOptions, VisionData
+from autoprune.data._fixed_batches import first_batches, spread_samples
+from autoprune.data._folder import load_folder
+from autoprune.data._loaders import Augment, Batch, DeviceLoader, Loader, StreamLoader, endless, first_batch
+from autoprune.data._memory import load_arrays
+from autoprune.data._randomness import (
+    from_storable,
+    model_seed,
+    random_states,
+    restore_random_states,
+    seeded,
+    to_storable,
+)
+from autoprune.data._sources import SOURCES
+from autoprune.data._user import UserLoaders, load_user, wrap_loaders
+from autoprune.data._vision import LoadOptions, VisionData
 from autoprune.errors import DataError, unknown
 
 __all__ = [
@@ -31,7 +40,16 @@ __all__ = [
     "UserLoaders",
     "VisionData",
     "endless",
+    "first_batch",
+    "first_batches",
+    "from_storable",
     "load",
+    "model_seed",
+    "random_states",
+    "restore_random_states",
+    "seeded",
+    "spread_samples",
+    "to_storable",
     "wrap_loaders",
 ]
 

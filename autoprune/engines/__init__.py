@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from autoprune.engines._pruners import PRUNERS, check_pruner
+from autoprune.engines._trial_runner import Job, MakeScorer, Scorer, TrialEvent, TrialRunner
+from autoprune.engines._workers import Workers
 from autoprune.engines.processes import check_processes, run_processes
-from autoprune.engines.pruners import PRUNERS, check_pruner
 from autoprune.engines.ray import check_ray, run_ray
 from autoprune.engines.serial import run_serial
-from autoprune.engines.trial_runner import Job, MakeScorer, Scorer, TrialEvent, TrialRunner
-from autoprune.engines.workers import Workers
 from autoprune.errors import ConfigError, unknown
 
 Engine = Callable[[TrialRunner, MakeScorer, Workers], None]

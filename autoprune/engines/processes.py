@@ -22,11 +22,11 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from autoprune.engines._trial_runner import MAX_DEATHS, Job, MakeScorer, TrialRunner
+from autoprune.engines._workers import Workers, check_cores
 from autoprune.engines.serial import climb
-from autoprune.engines.trial_runner import MAX_DEATHS, Job, MakeScorer, TrialRunner
-from autoprune.engines.workers import Workers, check_cores
 from autoprune.errors import StudyError, TrialError, summary_of
-from autoprune.exits import describe_exit
+from autoprune.support.exits import describe_exit
 
 _STOP_TIMEOUT_S = 5.0
 

@@ -28,8 +28,8 @@ from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
-from autoprune.engines.trial_runner import MakeScorer, TrialRunner
-from autoprune.engines.workers import TrialResources, Workers, check_cores
+from autoprune.engines._trial_runner import MakeScorer, TrialRunner
+from autoprune.engines._workers import TrialResources, Workers, check_cores
 from autoprune.errors import ConfigError, reason_of
 
 SPARE_BYTES = 100 * 2**20

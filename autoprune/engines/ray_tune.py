@@ -31,10 +31,10 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
-from autoprune.engines.pruners import REDUCTION, EarlyStopping, WarmStartsClimb, has_scores, rung_step
+from autoprune.engines._pruners import REDUCTION, EarlyStopping, WarmStartsClimb, has_scores, rung_step
+from autoprune.engines._trial_runner import MAX_DEATHS, Job, MakeScorer, Scorer, TrialRunner
+from autoprune.engines._workers import TrialResources
 from autoprune.engines.serial import climb
-from autoprune.engines.trial_runner import MAX_DEATHS, Job, MakeScorer, Scorer, TrialRunner
-from autoprune.engines.workers import TrialResources
 from autoprune.errors import StudyError, TrialError, reason_of, summary_of
 from autoprune.study import RungScore
 

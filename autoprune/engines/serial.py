@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from autoprune.engines.trial_runner import Job, MakeScorer, Scorer, TrialRunner
-from autoprune.engines.workers import Workers
+from autoprune.engines._trial_runner import Job, MakeScorer, Scorer, TrialRunner
+from autoprune.engines._workers import Workers
 from autoprune.errors import AutopruneError, TrialError, summary_of
 from autoprune.study import RungScore
 

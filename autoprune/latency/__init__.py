@@ -7,26 +7,44 @@ Before: a rebuilt model; after: the search judges it by what was measured.
 
 from __future__ import annotations
 
-from autoprune.latency.beside import MeasureBeside, beside, measure_beside
+from autoprune.latency._candidates import narrowed
+from autoprune.latency._onnx_template import OnnxTemplate, make_template
+from autoprune.latency._stair_blocks import heavy_blocks
+from autoprune.latency._stairs import Curve, Stairs, measure_stairs
 from autoprune.latency.fingerprint import Fingerprint, device_fingerprint
-from autoprune.latency.measurement import Measurement, Ratio
 from autoprune.latency.probes import PROBES, Probe, prepare
 from autoprune.latency.setting import LatencySetting
-from autoprune.latency.timing import Timed, Timings, time_in_turn
+from autoprune.latency.timing import (
+    MeasureBeside,
+    Measurement,
+    Ratio,
+    Timed,
+    Timings,
+    beside,
+    measure_beside,
+    time_in_turn,
+)
 
 __all__ = [
     "PROBES",
+    "Curve",
     "Fingerprint",
     "LatencySetting",
     "MeasureBeside",
     "Measurement",
+    "OnnxTemplate",
     "Probe",
     "Ratio",
+    "Stairs",
     "Timed",
     "Timings",
     "beside",
     "device_fingerprint",
+    "heavy_blocks",
+    "make_template",
     "measure_beside",
+    "measure_stairs",
+    "narrowed",
     "prepare",
     "time_in_turn",
 ]

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import torch
 
-from autoprune.cpu import cpu_facts, output_of
 from autoprune.latency.setting import LatencySetting
+from autoprune.support.cpu import cpu_facts, output_of
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
-from autoprune.dtypes import DTYPES
 from autoprune.errors import ConfigError, unknown
+from autoprune.support.dtypes import DTYPES
 
 ONNX_PLACE = "{onnx}"
 """What stands in a command for the path of the ONNX file."""

@@ -6,20 +6,39 @@ better = repair(prunable, plan, small, measured)      # milliseconds a candidate
 
 from __future__ import annotations
 
-from autoprune.reconstruction.closed import Repaired, repair_closed
-from autoprune.reconstruction.library import ErrorCurve, ErrorLibrary, error_library
-from autoprune.reconstruction.modes import MODES, repair
-from autoprune.reconstruction.second_moments import Moments, load_moments, moments, save_moments
-from autoprune.reconstruction.sequential import repair_sequential
+from autoprune.reconstruction._closed import Repaired, repair_closed
+from autoprune.reconstruction._elimination import Reader, eliminate
+from autoprune.reconstruction._exchange import exchange
+from autoprune.reconstruction._library import RATIOS, ErrorCurve, ErrorLibrary, error_library
+from autoprune.reconstruction._modes import MODES, repair
+from autoprune.reconstruction._readers import Readers
+from autoprune.reconstruction._second_moments import (
+    LIMIT_BYTES,
+    POSITIONS,
+    Moments,
+    load_moments,
+    measure_model,
+    moments,
+    save_moments,
+)
+from autoprune.reconstruction._sequential import repair_sequential
 
 __all__ = [
+    "LIMIT_BYTES",
     "MODES",
+    "POSITIONS",
+    "RATIOS",
     "ErrorCurve",
     "ErrorLibrary",
     "Moments",
+    "Reader",
+    "Readers",
     "Repaired",
+    "eliminate",
     "error_library",
+    "exchange",
     "load_moments",
+    "measure_model",
     "moments",
     "repair",
     "repair_closed",

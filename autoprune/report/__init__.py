@@ -8,33 +8,48 @@ Before: `study` holds the records; after: the command line and the user.
 
 from __future__ import annotations
 
-from autoprune.report.agreement import RungAgreement
-from autoprune.report.curves import Curve, Curves, curve_notes, curve_table, save_curves
-from autoprune.report.plot import plot_study
-from autoprune.report.stairs import plot_stairs
-from autoprune.report.summary import Failure, StudySummary, summarise
-from autoprune.report.tables import (
+from autoprune.report._agreement import RungAgreement
+from autoprune.report._costs import amount, label, option_of_key, said, said_in
+from autoprune.report._curves import CURVE_FORMATS, Curve, Curves, curve_notes, curve_table, save_curves
+from autoprune.report._pictures import format_of
+from autoprune.report._plot import plot_study
+from autoprune.report._staircase import plot_stairs
+from autoprune.report._summary import Failure, StudySummary, summarise
+from autoprune.report._tables import (
+    cost_notes,
     cost_table,
     failure_table,
     front_table,
+    next_command,
+    plain_table,
     summary_notes,
     trial_table,
     widths_table,
 )
 
 __all__ = [
+    "CURVE_FORMATS",
     "Curve",
     "Curves",
     "Failure",
     "RungAgreement",
     "StudySummary",
+    "amount",
+    "cost_notes",
     "cost_table",
     "curve_notes",
     "curve_table",
     "failure_table",
+    "format_of",
     "front_table",
+    "label",
+    "next_command",
+    "option_of_key",
+    "plain_table",
     "plot_stairs",
     "plot_study",
+    "said",
+    "said_in",
     "save_curves",
     "summarise",
     "summary_notes",

@@ -13,7 +13,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from autoprune.errors import ConfigError, unknown
-from autoprune.samplers.brief import Brief, EvolutionRates
+from autoprune.samplers._attributes import QUEUED, SCORES
+from autoprune.samplers._context import Brief, EvolutionRates
+from autoprune.samplers._past_trials import ENDED_BEFORE, OUTCOME
+from autoprune.samplers._per_trial import PROPOSED, PerTrialSampler, SamplerFactory, distributions, trial_seed
+from autoprune.samplers._study_view import view_study
 from autoprune.samplers.cmaes import make_cmaes
 from autoprune.samplers.ddpg import make_ddpg
 from autoprune.samplers.evolution import make_evolution
@@ -21,11 +25,9 @@ from autoprune.samplers.gp import make_gp
 from autoprune.samplers.importance import make_importance
 from autoprune.samplers.kl import make_kl
 from autoprune.samplers.nsga2 import make_nsga2
-from autoprune.samplers.per_trial import PerTrialSampler, SamplerFactory, distributions, trial_seed
 from autoprune.samplers.policy_gradient import make_policy_gradient
 from autoprune.samplers.random import make_random
 from autoprune.samplers.tpe import make_tpe
-from autoprune.samplers.views import view_study
 from autoprune.space import SearchSpace
 
 SAMPLERS: dict[str, SamplerFactory] = {
@@ -48,8 +50,13 @@ SEVERAL_OBJECTIVES = ("nsga2", "tpe", "gp", "random")
 """Samplers that learn from several objectives, or need not learn."""
 
 __all__ = [
+    "ENDED_BEFORE",
     "IGNORES_PRUNED",
+    "OUTCOME",
+    "PROPOSED",
+    "QUEUED",
     "SAMPLERS",
+    "SCORES",
     "SEVERAL_OBJECTIVES",
     "Brief",
     "EvolutionRates",

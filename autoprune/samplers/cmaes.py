@@ -21,10 +21,10 @@ from optuna.samplers import BaseSampler, CmaEsSampler
 from optuna.trial import FrozenTrial
 
 from autoprune.errors import summary_of
-from autoprune.samplers.attributes import QUEUED, set_attribute
-from autoprune.samplers.brief import Brief
-from autoprune.samplers.history import read_history
-from autoprune.samplers.views import view_study
+from autoprune.samplers._attributes import QUEUED, set_attribute
+from autoprune.samplers._context import Brief
+from autoprune.samplers._past_trials import read_history
+from autoprune.samplers._study_view import view_study
 
 SEPARABLE_FROM = 50
 """From so many variables on only variances are learnt: a full covariance needs too many trials."""

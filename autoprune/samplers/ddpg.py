@@ -17,13 +17,13 @@ import numpy as np
 from optuna.samplers import BaseSampler
 from scipy.special import ndtr, ndtri
 
-from autoprune.arrays import FloatArray
-from autoprune.samplers.actor_critic import Agent
-from autoprune.samplers.brief import Brief
-from autoprune.samplers.history import History, Outcome
-from autoprune.samplers.learning import learnt
-from autoprune.samplers.plan_sampler import PlanSampler, random_ratios
-from autoprune.samplers.walk import Walk
+from autoprune.samplers._actor_critic import Agent
+from autoprune.samplers._context import Brief
+from autoprune.samplers._environment import Walk
+from autoprune.samplers._learner_memory import learnt
+from autoprune.samplers._past_trials import History, Outcome
+from autoprune.samplers._plan_sampler import PlanSampler, random_ratios
+from autoprune.support.arrays import FloatArray
 
 FIRST_NOISE, LAST_NOISE = 0.3, 0.05
 """Standard deviation of the noise on actions from 0 to 1, after the warm-up and at the last trial."""

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 from optuna.samplers import BaseSampler
 
-from autoprune.arrays import FloatArray, IntArray
 from autoprune.errors import ConfigError
-from autoprune.samplers.brief import Brief, EvolutionRates
-from autoprune.samplers.history import History, Outcome, levels_of
-from autoprune.samplers.plan_sampler import PlanSampler, random_ratios
+from autoprune.samplers._context import Brief, EvolutionRates
+from autoprune.samplers._past_trials import History, Outcome, levels_of
+from autoprune.samplers._plan_sampler import PlanSampler, random_ratios
+from autoprune.support.arrays import FloatArray, IntArray
 
 LARGEST = 50
 """The largest population that is taken by default."""

@@ -16,8 +16,8 @@ from optuna.samplers import BaseSampler, GPSampler
 from optuna.samplers._gp.sampler import _get_params
 from optuna.trial import FrozenTrial
 
-from autoprune.samplers.brief import Brief
-from autoprune.samplers.views import view_study
+from autoprune.samplers._context import Brief
+from autoprune.samplers._study_view import view_study
 
 
 class _AmongWhole(GPSampler):

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from optuna.samplers import BaseSampler
 
-from autoprune.samplers.brief import Brief
-from autoprune.samplers.cuts import make_weighted
+from autoprune.samplers._context import Brief
+from autoprune.samplers._statistic_plans import make_weighted
 
 
 def make_kl(brief: Brief) -> BaseSampler:

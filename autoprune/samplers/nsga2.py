@@ -15,8 +15,8 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler
 from optuna.trial import FrozenTrial, TrialState
 
-from autoprune.samplers.brief import Brief
-from autoprune.samplers.views import view_study
+from autoprune.samplers._context import Brief
+from autoprune.samplers._study_view import view_study
 
 
 class _OrderedParents(NSGAIISampler):

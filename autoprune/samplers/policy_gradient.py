@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from optuna.samplers import BaseSampler
 
-from autoprune.arrays import FloatArray
-from autoprune.samplers.brief import Brief
-from autoprune.samplers.history import History, Outcome, places, ratios_at
-from autoprune.samplers.learning import learnt
-from autoprune.samplers.plan_sampler import PlanSampler
+from autoprune.samplers._context import Brief
+from autoprune.samplers._learner_memory import learnt
+from autoprune.samplers._past_trials import History, Outcome, places, ratios_at
+from autoprune.samplers._plan_sampler import PlanSampler
+from autoprune.support.arrays import FloatArray
 
 START_MEAN, START_SPREAD = 0.5, 0.3
 """The first policy, in places from 0 (lowest ratio) to 1 (highest)."""

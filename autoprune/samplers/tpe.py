@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from optuna.samplers import BaseSampler, TPESampler
 
-from autoprune.samplers.brief import Brief
+from autoprune.samplers._context import Brief
 
 
 def make_tpe(brief: Brief) -> BaseSampler:

@@ -8,15 +8,23 @@ Before: `graph` finds the groups and their cost; after: samplers and studies spe
 
 from __future__ import annotations
 
-from autoprune.space.budget import Asked, Budget
-from autoprune.space.search_space import Reach, SearchSpace, Variable, build_space
-from autoprune.space.shares import SHARE, ShareSpace
-from autoprune.space.spec import Override, SpaceSpec, Tie, load_spec
+from autoprune.space._allocation import cut, drop_gates, ranking_gates, uniform_gates
+from autoprune.space._budget import WINDOW_LOW, Asked, Budget
+from autoprune.space._knapsack import channel_values, error_values, knapsack
+from autoprune.space._ladder import CostFunction, Ladder
+from autoprune.space._levels import Levels
+from autoprune.space._search_space import Reach, SearchSpace, Variable, build_space
+from autoprune.space._shares import SHARE, ShareSpace
+from autoprune.space._spec import Override, SpaceSpec, Tie, load_spec
 
 __all__ = [
     "SHARE",
+    "WINDOW_LOW",
     "Asked",
     "Budget",
+    "CostFunction",
+    "Ladder",
+    "Levels",
     "Override",
     "Reach",
     "SearchSpace",
@@ -25,5 +33,12 @@ __all__ = [
     "Tie",
     "Variable",
     "build_space",
+    "channel_values",
+    "cut",
+    "drop_gates",
+    "error_values",
+    "knapsack",
     "load_spec",
+    "ranking_gates",
+    "uniform_gates",
 ]

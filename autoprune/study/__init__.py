@@ -8,17 +8,50 @@ Before: `pipeline` resolved the config; after: `engines` run its trials, `report
 
 from __future__ import annotations
 
-from autoprune.rungs import RungScore
-from autoprune.study.records import MeasuredLatency, TrialRecord
-from autoprune.study.search_study import SCORE, SearchStudy, create_study, open_study, study_state
+from autoprune.config.rungs import RungScore
+from autoprune.study._database_tables import names_in_file
+from autoprune.study._header import damaged
+from autoprune.study._leases import TakenOverError
+from autoprune.study._pareto import best_of, front_of, was_over_limit
+from autoprune.study._records import (
+    LATENCY,
+    MeasuredLatency,
+    TrialRecord,
+    cost_of,
+    outcome_attributes,
+    proposal_attributes,
+    took_scores,
+)
+from autoprune.study._search_study import SCORE, SearchStudy, create_study, open_study, study_state
+from autoprune.study._storage import file_of, is_in_memory, require_url, storage_errors, study_command
+from autoprune.study._trial_attributes import DEATHS, ORIGIN, SAMPLER
 
 __all__ = [
+    "DEATHS",
+    "LATENCY",
+    "ORIGIN",
+    "SAMPLER",
     "SCORE",
     "MeasuredLatency",
     "RungScore",
     "SearchStudy",
+    "TakenOverError",
     "TrialRecord",
+    "best_of",
+    "cost_of",
     "create_study",
+    "damaged",
+    "file_of",
+    "front_of",
+    "is_in_memory",
+    "names_in_file",
     "open_study",
+    "outcome_attributes",
+    "proposal_attributes",
+    "require_url",
+    "storage_errors",
+    "study_command",
     "study_state",
+    "took_scores",
+    "was_over_limit",
 ]

@@ -8,23 +8,34 @@ Before: a model, data, a Setting and a Task. After: `score` (short finetunes) an
 
 from __future__ import annotations
 
-from autoprune.train.evaluation import evaluate, recalibrate
-from autoprune.train.loop import EpochRecord, FitResult, fit
-from autoprune.train.schedule import OPTIMIZERS, SHAPES, Schedule, learning_rate_at
-from autoprune.train.trainer import Subnets, Trainer
-from autoprune.train.training_state import weights_hash
+from autoprune.train._distill import holds_classes
+from autoprune.train._evaluation import evaluate, recalibrate
+from autoprune.train._fastest import Choice, fastest_setting
+from autoprune.train._loop import EpochRecord, FitResult, fit
+from autoprune.train._schedule import OPTIMIZERS, SHAPES, Schedule, learning_rate_at
+from autoprune.train._trainer import Subnets, Trainer
+from autoprune.train._training_state import weights_hash
+from autoprune.train.task import Task, batch_loss, cross_entropy, main_output, make_task
 
 __all__ = [
     "OPTIMIZERS",
     "SHAPES",
+    "Choice",
     "EpochRecord",
     "FitResult",
     "Schedule",
     "Subnets",
+    "Task",
     "Trainer",
+    "batch_loss",
+    "cross_entropy",
     "evaluate",
+    "fastest_setting",
     "fit",
+    "holds_classes",
     "learning_rate_at",
+    "main_output",
+    "make_task",
     "recalibrate",
     "weights_hash",
 ]

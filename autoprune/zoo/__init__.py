@@ -14,14 +14,20 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from autoprune.errors import ConfigError, suggest
-from autoprune.usercode import call_with_offered
-from autoprune.userfunction import load_function
-from autoprune.zoo.checkpoint import checkpoint_hash, load_checkpoint
+from autoprune.support.usercode import call_with_offered
+from autoprune.support.userfunction import load_function
+from autoprune.zoo._checkpoint import checkpoint_hash, load_checkpoint
 from autoprune.zoo.densenet import densenet40
 from autoprune.zoo.resnet import digits_resnet, resnet20, resnet56
 from autoprune.zoo.vgg import vgg16_bn
 
-__all__ = ["MODELS", "checkpoint_hash", "load_checkpoint", "make_model", "model_names"]
+__all__ = [
+    "MODELS",
+    "checkpoint_hash",
+    "load_checkpoint",
+    "make_model",
+    "model_names",
+]
 
 MODELS: Mapping[str, Callable[[int, int], nn.Module]] = {
     "resnet20": resnet20,
@@ -34,7 +40,7 @@ MODELS: Mapping[str, Callable[[int, int], nn.Module]] = {
 
 def model_names() -> list[str]:
     """Return all names that `make_model` knows: ours first, then torchvision's (loads torchvision)."""
-    from autoprune.zoo.vision import vision_names
+    from autoprune.zoo.torchvision_nets import vision_names
 
     theirs = vision_names()
     shadowed = [f"torchvision/{name}" for name in theirs if name in MODELS]
@@ -64,7 +70,7 @@ def make_model(name: str, classes: int, in_channels: int = 3, weights: str | Non
         return _call_factory(name, classes, in_channels)
     if name in MODELS:
         return MODELS[name](classes, in_channels)
-    from autoprune.zoo.vision import make_vision_model, vision_names
+    from autoprune.zoo.torchvision_nets import make_vision_model, vision_names
 
     plain = name.removeprefix("torchvision/")
     if plain not in vision_names():

@@ -19,7 +19,7 @@ import torchvision  # type: ignore[import-untyped]  # ships no types
 from torch.utils.flop_counter import FlopCounterMode
 
 from autoprune.graph import Plan, Prunable
-from autoprune.rebuild import rebuild
+from autoprune.rebuilding import rebuild
 from autoprune.tracing import trace
 from experiments.common import OWN, append_row, build, rows_of
 

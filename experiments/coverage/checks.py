@@ -20,12 +20,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
-from autoprune.cost import ExactCost, ProductSum
+from autoprune.cost._formula import ExactCost, ProductSum
 from autoprune.criteria import make_plan
 from autoprune.graph import ChannelGroup, Plan, Prunable
-from autoprune.rebuild import rebuild
-from autoprune.verify import Proof as Verdict
-from autoprune.verify import verify
+from autoprune.rebuilding import rebuild, verify
+from autoprune.rebuilding._proof import Proof as Verdict
 from experiments.coverage.models import Entry
 
 _LAYER = re.compile(r"[\w.]+(?= \()")

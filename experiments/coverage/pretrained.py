@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from torchvision.models import mobilenet_v2  # type: ignore[import-untyped]  # ships no types
 
 from autoprune.criteria import make_plan
-from autoprune.rebuild import rebuild
+from autoprune.rebuilding import rebuild, verify
 from autoprune.tracing import trace
-from autoprune.verify import verify
 from experiments.common import append_row, rows_of
 
 PRETRAINED = Path(__file__).with_name("pretrained.csv")

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from autoprune.errors import suggest
 from autoprune.graph import Prunable
+from autoprune.rebuilding._proof import TOLERANCE
 from autoprune.tracing import trace
-from autoprune.verify import TOLERANCE
 from experiments.common import append_row, rows_of
 from experiments.coverage import checks
 from experiments.coverage.models import MODELS, Entry

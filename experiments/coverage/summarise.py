@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from autoprune.verify import TOLERANCE
+from autoprune.rebuilding._proof import TOLERANCE
 from experiments.common import rows_of
 from experiments.coverage.models import MODELS
 from experiments.coverage.run import RESULTS

@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 
 from autoprune.errors import suggest
-from autoprune.rebuild import rebuild
+from autoprune.rebuilding import rebuild, verify
+from autoprune.rebuilding._proof import Proof
 from autoprune.tracing import trace
-from autoprune.verify import Proof, verify
 from experiments.common import append_row, rows_of
 from experiments.coverage import checks
 from experiments.coverage.models import MODELS

@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from autoprune import pipeline
+from autoprune import run
 from autoprune.config import load_config
+from autoprune.config.settings import RunConfig
 from autoprune.criteria import importance, plan_from_importance
-from autoprune.pipeline.dense import load_dense
-from autoprune.pipeline.problem import Problem, pose
-from autoprune.precision import Setting
-from autoprune.rebuild import rebuild
-from autoprune.settings import RunConfig
+from autoprune.execution import Setting
+from autoprune.rebuilding import rebuild
+from autoprune.run._dense import load_dense
+from autoprune.run._problem import Problem, pose
 from experiments.common import append_row, rows_of
 from experiments.finetuning import finetuned, searched
 
@@ -45,10 +45,10 @@ def main() -> None:
         for method in arguments.methods:
             done = {(row["method"], int(row["seed"])) for row in rows_of(RESULTS)}
             if (method, seed) not in done:
-                append_row(RESULTS, run(method, seed))
+                append_row(RESULTS, measure(method, seed))
 
 
-def run(method: str, seed: int) -> dict[str, object]:
+def measure(method: str, seed: int) -> dict[str, object]:
     config = config_of(method, seed)
     dense = load_dense(config)
     problem = pose(dense, config)
@@ -89,7 +89,7 @@ def config_of(method: str, seed: int) -> RunConfig:
         f"output.folder={(RUNS / study).resolve()}",
         f"finetune.seed={seed}",
     )
-    return pipeline.settle(load_config(HERE / "config.toml", overrides))
+    return run.settle(load_config(HERE / "config.toml", overrides))
 
 
 def uniform_widths(problem: Problem) -> dict[str, int]:

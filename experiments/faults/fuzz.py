@@ -129,12 +129,12 @@ def preload(root: Path) -> None:
     import sklearn.datasets  # type: ignore[import-untyped]  # ships no types
 
     import autoprune.cli.commands
-    from autoprune import pipeline
+    from autoprune import run
     from autoprune.config import load_config
 
     _ = matplotlib.pyplot, onnx, onnxruntime, optuna, sklearn.datasets, autoprune.cli.commands
     with contextlib.chdir(root):
-        pipeline.inspect(load_config("digits"))
+        run.inspect(load_config("digits"))
 
 
 def command_in_child(words: list[str], folder: Path) -> None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from autoprune.errors import AutopruneError
-from autoprune.export import load_pruned, read_recipe
+from autoprune.exporting import load_pruned, read_recipe
 from autoprune.study import TrialRecord
 from autoprune.zoo import load_checkpoint, make_model
 from experiments.common import append_row, rows_of

@@ -62,7 +62,7 @@ import torch
 
 import autoprune
 from autoprune.latency import LatencySetting
-from autoprune.latency.tabulate import measure_table
+from autoprune.latency.table._measure import measure_table
 from autoprune.zoo import make_model
 
 model = make_model("digits_resnet", classes=10, in_channels=1)

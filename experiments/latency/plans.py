@@ -33,14 +33,18 @@ from scipy.optimize import Bounds, differential_evolution
 import autoprune
 from autoprune.criteria import importance
 from autoprune.graph import Prunable
-from autoprune.latency import LatencySetting, prepare, time_in_turn
-from autoprune.latency.blocks import heavy_blocks
-from autoprune.latency.predictor import LatencyPredictor
-from autoprune.latency.stairs import measure_stairs
-from autoprune.latency.widths import narrowed
-from autoprune.space import Budget, SearchSpace, SpaceSpec, build_space
-from autoprune.space.allocation import cut, uniform_gates
-from autoprune.space.knapsack import channel_values, knapsack
+from autoprune.latency import LatencySetting, heavy_blocks, measure_stairs, narrowed, prepare, time_in_turn
+from autoprune.latency.table import LatencyPredictor
+from autoprune.space import (
+    Budget,
+    SearchSpace,
+    SpaceSpec,
+    build_space,
+    channel_values,
+    cut,
+    knapsack,
+    uniform_gates,
+)
 from experiments.common import append_row, build, rows_of
 from experiments.latency.tables import predictor_of
 

@@ -34,9 +34,8 @@ from torch import Tensor, nn
 
 import autoprune
 from autoprune.graph import Prunable
-from autoprune.latency import LatencySetting, prepare, time_in_turn
-from autoprune.latency.measurement import is_tight
-from autoprune.latency.widths import narrowed
+from autoprune.latency import LatencySetting, narrowed, prepare, time_in_turn
+from autoprune.latency.timing._measurement import is_tight
 from experiments.common import append_row, build, rows_of
 from experiments.latency.tables import path_of, predictor_of
 

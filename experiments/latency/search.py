@@ -16,12 +16,11 @@ from pathlib import Path
 import numpy as np
 
 import autoprune
-from autoprune import pipeline
+from autoprune import run
 from autoprune.config import load_config
-from autoprune.latency import measure_beside
-from autoprune.latency.widths import narrowed
-from autoprune.pipeline.dense import load_dense
-from autoprune.pipeline.latency import latency_setting
+from autoprune.latency import measure_beside, narrowed
+from autoprune.run._dense import load_dense
+from autoprune.run._latency import latency_setting
 from experiments.common import append_row
 from experiments.finetuning import searched
 
@@ -30,7 +29,7 @@ RESULTS = HERE / "search.csv"
 
 
 def main() -> None:
-    config = pipeline.settle(load_config(HERE / "resnet20.toml", ()))
+    config = run.settle(load_config(HERE / "resnet20.toml", ()))
     study = searched(config)
     dense = load_dense(config)
     prunable = autoprune.trace(dense.model, dense.example_inputs)

@@ -11,9 +11,7 @@ from pathlib import Path
 
 from autoprune.graph import Prunable
 from autoprune.latency import LatencySetting
-from autoprune.latency.predictor import LatencyPredictor
-from autoprune.latency.table import load_table
-from autoprune.latency.tabulate import measure_table
+from autoprune.latency.table import LatencyPredictor, load_table, measure_table
 
 TABLES = Path(__file__).parent / "tables"
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from autoprune import pipeline
+from autoprune import run
 from autoprune.config import load_config
-from autoprune.pipeline.events import TrialDone
+from autoprune.run import TrialDone
 from experiments.common import append_row
 
 TRIALS = 300
@@ -31,7 +31,7 @@ def main() -> None:
                 *(f"model.checkpoint={folder}/dense.safetensors", f"output.folder={folder}"),
             ],
         )
-        pipeline.search(config, watch=note)
+        run.search(config, watch=note)
 
 
 def note(event: object) -> None:

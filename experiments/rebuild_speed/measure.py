@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoprune.criteria import importance, make_plan
-from autoprune.criteria.plans import plan_from_importance, resolve_widths
+from autoprune.criteria._plans import plan_from_importance, resolve_widths
 from autoprune.graph.capture import capture
-from autoprune.rebuild import rebuild
+from autoprune.rebuilding import rebuild
 from autoprune.space import Budget, build_space
 from autoprune.tracing import trace
 from autoprune.zoo import make_model

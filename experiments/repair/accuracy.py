@@ -17,15 +17,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from autoprune import pipeline
+from autoprune import run
 from autoprune.config import load_config
 from autoprune.criteria import Importance, importance, plan_from_importance
-from autoprune.pipeline.dense import Dense, load_dense
-from autoprune.pipeline.problem import Problem, pose
-from autoprune.precision import Setting
-from autoprune.rebuild import rebuild
+from autoprune.execution import Setting
+from autoprune.rebuilding import rebuild
 from autoprune.reconstruction import Moments, moments, repair
-from autoprune.space.allocation import cut, uniform_gates
+from autoprune.run import Dense
+from autoprune.run._dense import load_dense
+from autoprune.run._problem import Problem, pose
+from autoprune.space import cut, uniform_gates
 from autoprune.train import evaluate, recalibrate
 from experiments.common import append_row, rows_of
 
@@ -47,7 +48,7 @@ def main() -> None:
             left = [criterion for criterion in CRITERIA if (net, budget, criterion) not in done]
             if not left:
                 continue
-            config = pipeline.settle(load_config(CONFIGS / file, (f"budget.flops={budget}",)))
+            config = run.settle(load_config(CONFIGS / file, (f"budget.flops={budget}",)))
             dense = load_dense(config)
             problem = pose(dense, config)
             batches = images_of(dense)

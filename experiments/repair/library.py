@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 import autoprune
-from autoprune.arrays import IntArray
 from autoprune.graph import Prunable
-from autoprune.pipeline.library import least_error
 from autoprune.reconstruction import ErrorLibrary, error_library, moments
+from autoprune.run._error_library import least_error
 from autoprune.space import Budget, SpaceSpec, build_space
+from autoprune.support.arrays import IntArray
 from experiments.common import append_row, build, rows_of
 
 NETS = ("resnet50", "mobilenet_v3_large")

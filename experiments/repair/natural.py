@@ -26,9 +26,9 @@ from sklearn.datasets import load_sample_images  # type: ignore[import-untyped] 
 from torch import Tensor, nn
 
 from autoprune.criteria import Importance, importance, plan_from_importance
+from autoprune.execution import Setting
 from autoprune.graph import Plan, Prunable
-from autoprune.precision import Setting
-from autoprune.rebuild import rebuild
+from autoprune.rebuilding import rebuild
 from autoprune.reconstruction import Moments, moments, repair_closed, repair_sequential
 from autoprune.tracing import trace
 from autoprune.train import recalibrate

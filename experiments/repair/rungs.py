@@ -20,15 +20,15 @@ import numpy as np
 import torch
 from scipy.stats import kendalltau
 
+from autoprune.config.rungs import CALIBRATE, REPAIR
+from autoprune.config.settings import ScoreSettings
 from autoprune.criteria import Importance, importance, plan_from_importance
-from autoprune.pipeline.scoring import parse_rungs
-from autoprune.rebuild import rebuild
+from autoprune.rebuilding import rebuild
 from autoprune.reconstruction import Moments, moments, repair
-from autoprune.report.agreement import tau_interval
-from autoprune.rungs import CALIBRATE, REPAIR
+from autoprune.report._agreement import tau_interval
+from autoprune.run._scoring import parse_rungs
 from autoprune.samplers import trial_seed
 from autoprune.score import FinetuneScore
-from autoprune.settings import ScoreSettings
 from autoprune.train import Schedule, evaluate
 from experiments.common import append_row, markdown_table, rows_of
 from experiments.repair.accuracy import images_of

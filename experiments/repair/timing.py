@@ -24,7 +24,7 @@ from torch import Tensor
 
 from autoprune.criteria import make_plan
 from autoprune.graph import Plan, Prunable
-from autoprune.rebuild import rebuild
+from autoprune.rebuilding import rebuild
 from autoprune.reconstruction import Moments, moments, repair_closed
 from autoprune.tracing import trace
 from experiments.common import append_row, build, rows_of

@@ -18,16 +18,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from autoprune import pipeline
+from autoprune import run
 from autoprune.config import load_config
 from autoprune.criteria import Importance, importance, plan_from_importance
-from autoprune.pipeline.dense import load_dense
-from autoprune.pipeline.events import silent
-from autoprune.pipeline.problem import pose
-from autoprune.pipeline.statistics import Ground
-from autoprune.pipeline.warm_starts import WARM_STARTS, Proposer
-from autoprune.rebuild import rebuild
+from autoprune.rebuilding import rebuild
 from autoprune.reconstruction import moments, repair
+from autoprune.run import silent
+from autoprune.run._dense import load_dense
+from autoprune.run._problem import pose
+from autoprune.run._statistics import Ground
+from autoprune.run._warm_starts import WARM_STARTS, Proposer
 from experiments.common import append_row, rows_of
 from experiments.repair.accuracy import CONFIGS, IMAGES, NETS, SETTING, images_of, score
 
@@ -51,7 +51,7 @@ def main() -> None:
 
 def measure(net: str, left: Sequence[tuple[str, str]]) -> None:
     """Append a row for each (budget, warm start) of a net."""
-    config = pipeline.settle(load_config(CONFIGS / NETS[net]))
+    config = run.settle(load_config(CONFIGS / NETS[net]))
     dense = load_dense(config)
     problem = pose(dense, config)
     prunable = problem.prunable

@@ -22,19 +22,17 @@ from torch import nn
 from torch.nn import functional
 
 from autoprune.criteria import importance, plan_from_importance
-from autoprune.data import VisionData, load
-from autoprune.data.loaders import Batch, endless
+from autoprune.data import Batch, VisionData, endless, load
 from autoprune.engines import TrialRunner
 from autoprune.engines.serial import climb
-from autoprune.fastest import fastest_setting
+from autoprune.execution import Setting
 from autoprune.graph import Prunable
-from autoprune.precision import Setting
-from autoprune.rebuild import rebuild
+from autoprune.rebuilding import rebuild
 from autoprune.score import FinetuneScore, Rung
 from autoprune.space import Budget, build_space
 from autoprune.study import create_study
-from autoprune.task import Task
 from autoprune.tracing import trace
+from autoprune.train import Task, fastest_setting
 from autoprune.zoo import load_checkpoint, make_model
 from experiments.common import append_row
 

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from autoprune.pipeline.ranking import encode_ranking
-from autoprune.pipeline.scoring import make_score
-from autoprune.pipeline.train import schedule_of
-from autoprune.rungs import RungScore
+from autoprune.config.rungs import RungScore
+from autoprune.run._ranking import encode_ranking
+from autoprune.run._scoring import make_score
+from autoprune.run._train import schedule_of
 from autoprune.samplers import trial_seed
 from autoprune.train import fit
 from experiments.common import append_row, rows_of

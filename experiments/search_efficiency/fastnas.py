@@ -29,11 +29,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from autoprune.criteria import plan_from_importance
-from autoprune.data.held import first_batches
-from autoprune.data.loaders import Loader
-from autoprune.pipeline.statistics import Ground
-from autoprune.rebuild import rebuild
-from autoprune.tensorfile import write_tensors
+from autoprune.data import Loader, first_batches
+from autoprune.rebuilding import rebuild
+from autoprune.run._statistics import Ground
+from autoprune.support.tensorfile import write_tensors
 from autoprune.train import evaluate
 from experiments.common import count_macs
 from experiments.search_efficiency.setups import HERE, SETTING, ground_of

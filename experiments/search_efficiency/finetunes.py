@@ -30,9 +30,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from autoprune.config.settings import ScoreSettings
 from autoprune.criteria import plan_from_importance
-from autoprune.rebuild import rebuild
-from autoprune.settings import ScoreSettings
+from autoprune.rebuilding import rebuild
 from experiments.common import append_row, rows_of
 from experiments.finetuning import finetuned, searched
 from experiments.search_efficiency import fastnas, torch_pruning_plans

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from autoprune.settings import SearchSettings
+from autoprune.config.settings import SearchSettings
 from experiments.common import rows_of
 from experiments.search_efficiency.curves import LARGE, METHODS
 from experiments.search_efficiency.setups import HERE, SETUPS

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 
-from autoprune.rungs import RungScore
+from autoprune.config.rungs import RungScore
 from autoprune.score import FinetuneScore, Rung
 from experiments.common import append_row, rows_of
 from experiments.search_efficiency.setups import HERE, ground_of

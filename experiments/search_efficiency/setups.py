@@ -10,14 +10,15 @@ from pathlib import Path
 
 import torch
 
-from autoprune import pipeline
+from autoprune import run
 from autoprune.config import load_config
-from autoprune.pipeline.dense import Dense, load_dense
-from autoprune.pipeline.problem import pose
-from autoprune.pipeline.ranking import rank_channels
-from autoprune.pipeline.statistics import Ground
-from autoprune.precision import Setting
-from autoprune.settings import RunConfig
+from autoprune.config.settings import RunConfig
+from autoprune.execution import Setting
+from autoprune.run import Dense
+from autoprune.run._dense import load_dense
+from autoprune.run._problem import pose
+from autoprune.run._ranking import rank_channels
+from autoprune.run._statistics import Ground
 
 HERE = Path(__file__).parent
 RUNS = Path("runs/search_efficiency")
@@ -40,13 +41,13 @@ def config_of(setup: str, seed: int, *overrides: str) -> RunConfig:
     """Return the config of a setup, settled."""
     file, share = SETUPS[setup]
     given = (f"budget.flops={share}", f"search.seed={seed}", f"search.trials={EVALUATIONS}", *overrides)
-    return pipeline.settle(load_config(HERE / file, given))
+    return run.settle(load_config(HERE / file, given))
 
 
 @functools.cache
 def dense_of(file: str) -> Dense:
     """Load a config's dense model and data."""
-    return load_dense(pipeline.settle(load_config(HERE / file, ())))
+    return load_dense(run.settle(load_config(HERE / file, ())))
 
 
 @functools.cache

@@ -21,8 +21,8 @@ from pathlib import Path
 import torch
 
 from autoprune.engines import MakeScorer, TrialEvent, TrialRunner, run_search
-from autoprune.pipeline.ranking import encode_ranking
-from autoprune.pipeline.scoring import ScorerFactory, identify_parts, make_score, parse_rungs
+from autoprune.run._ranking import encode_ranking
+from autoprune.run._scoring import ScorerFactory, identify_parts, make_score, parse_rungs
 from autoprune.study import create_study
 from experiments.common import append_row, rows_of
 from experiments.search_efficiency.setups import HERE, SETTING, config_of, ground_of

@@ -11,9 +11,8 @@ import pytest
 
 from autoprune.cli import main
 from autoprune.cli.commands import _print_search, _same_command
-from autoprune.pipeline import SearchResult
-from autoprune.report import StudySummary
-from autoprune.report.tables import next_command
+from autoprune.report import StudySummary, next_command
+from autoprune.run import SearchResult
 from tests.report.test_tables import RECORD, SUMMARY
 
 
@@ -167,7 +166,7 @@ def test_a_latency_that_cannot_be_is_refused_before_anything_is_loaded(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        "autoprune.pipeline.dense.load", lambda *arguments, **options: pytest.fail("data were loaded")
+        "autoprune.run._dense.load", lambda *arguments, **options: pytest.fail("data were loaded")
     )
     code, err = typed(monkeypatch, capsys, verb, "digits", "--set", f"budget.latency={latency}")
     assert code == 2

@@ -8,8 +8,8 @@ import io
 import pytest
 from rich.console import Console
 
-from autoprune.cli.progress import Screen
-from autoprune.pipeline.events import Counted, TrialDone
+from autoprune.cli._progress import Screen
+from autoprune.run import Counted, TrialDone
 
 DONE = TrialDone(3, "complete", 0.9123, "MACs", 0.4567, 12.34, "", done=4, trials=8, best=(0.9123, 0.4567))
 

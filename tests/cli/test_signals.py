@@ -11,8 +11,9 @@ import pytest
 import typer
 
 from autoprune import cli
-from autoprune.cli import commands, signals
-from autoprune.cli.signals import Terminated, caught_signals
+from autoprune.cli import _signals as signals
+from autoprune.cli import commands
+from autoprune.cli._signals import Terminated, caught_signals
 from autoprune.errors import StudyError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -8,17 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from autoprune.cli.tables import (
-    bench_notes,
-    bench_table,
-    group_table,
-    inspection_notes,
-    inspection_table,
-)
+from autoprune.cli._tables import bench_notes, bench_table, group_table, inspection_notes, inspection_table
 from autoprune.config import load_config
 from autoprune.latency import Measurement, Ratio
-from autoprune.pipeline import Bench, BenchRow, inspect
-from autoprune.pipeline.inspect import CostRange
+from autoprune.run import Bench, BenchRow, CostRange, inspect
 
 
 def test_each_group_takes_one_line_of_80_columns_and_reasons_follow() -> None:

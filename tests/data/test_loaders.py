@@ -14,17 +14,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, TensorDataset, WeightedRandomSampler
 
-from autoprune.data import Augment, DeviceLoader, StreamLoader, endless
-from autoprune.data.loaders import _shift_and_flip
-from autoprune.data.randomness import (
+from autoprune.data import (
+    Augment,
+    DeviceLoader,
+    StreamLoader,
+    endless,
     from_storable,
     model_seed,
     random_states,
     restore_random_states,
     seeded,
-    stream_seed,
     to_storable,
 )
+from autoprune.data._loaders import _shift_and_flip
+from autoprune.data._randomness import stream_seed
 from autoprune.errors import DataError
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (50, 3, 6, 5), dtype=np.uint8))

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from autoprune.data import load
-from autoprune.data.memory import channel_statistics
-from autoprune.data.sources import DEBIAN_FASHION_MNIST, digits, fashion_mnist, split
+from autoprune.data._memory import channel_statistics
+from autoprune.data._sources import DEBIAN_FASHION_MNIST, digits, fashion_mnist, split
 from autoprune.errors import DataError
 
 

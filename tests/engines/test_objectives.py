@@ -12,8 +12,7 @@ from autoprune.engines import TrialRunner, Workers, run_search
 from autoprune.errors import ConfigError
 from autoprune.graph import Cost
 from autoprune.space import SHARE, ShareSpace
-from autoprune.study import RungScore, open_study
-from autoprune.study.front import front_of
+from autoprune.study import RungScore, front_of, open_study
 from tests.engines.toy import ToyScorer, make_toy, new_study, toy_runner, toy_space
 
 OBJECTIVES = ("score", "macs", "params")

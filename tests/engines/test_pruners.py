@@ -11,10 +11,10 @@ from optuna.pruners import HyperbandPruner, MedianPruner, SuccessiveHalvingPrune
 from optuna.trial import TrialState
 
 from autoprune.engines import PRUNERS, TrialRunner
-from autoprune.engines.pruners import rung_step
-from autoprune.samplers.pruned import PENALTY, as_climbed
+from autoprune.engines._pruners import rung_step
+from autoprune.samplers._pruned_trials import PENALTY, as_climbed
 from autoprune.study import RungScore, SearchStudy
-from autoprune.study.queue import store_score
+from autoprune.study._queue import store_score
 from tests.engines.toy import new_study, toy_space
 
 NAMES = [name for name in PRUNERS if name != "asha"]

@@ -21,10 +21,10 @@ ray = pytest.importorskip("ray")
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler  # noqa: E402
 
 from autoprune.engines import TrialEvent, Workers, ray_tune, run_search  # noqa: E402
-from autoprune.engines.pruners import REDUCTION, EarlyStopping, WarmStartsClimb, rung_step  # noqa: E402
+from autoprune.engines._pruners import REDUCTION, EarlyStopping, WarmStartsClimb, rung_step  # noqa: E402
+from autoprune.engines._workers import TrialResources  # noqa: E402
 from autoprune.engines.ray import _gpus  # noqa: E402
 from autoprune.engines.ray_tune import Bridge, RayAsha  # noqa: E402
-from autoprune.engines.workers import TrialResources  # noqa: E402
 from autoprune.errors import ConfigError, StudyError, TrialError  # noqa: E402
 from autoprune.study import RungScore, SearchStudy, TrialRecord, open_study  # noqa: E402
 from tests.engines.test_pruners import climb, make_runner  # noqa: E402

@@ -14,7 +14,7 @@ import torch
 
 from autoprune.engines import Workers, check_engine
 from autoprune.errors import ConfigError
-from autoprune.threads import usable_cores
+from autoprune.support.threads import usable_cores
 
 ROOT = Path(__file__).parents[2]
 

@@ -105,7 +105,7 @@ def test_a_fault_of_the_samplers_is_not_taken_for_a_failed_trial(
     def broken(*arguments: object) -> None:
         raise ValueError("a bug in the sampler")
 
-    monkeypatch.setattr("autoprune.samplers.per_trial.PerTrialSampler.sample_relative", broken)
+    monkeypatch.setattr("autoprune.samplers._per_trial.PerTrialSampler.sample_relative", broken)
     with pytest.raises(ValueError, match="a bug in the sampler"):
         run_search("serial", toy_runner(new_study(url)), make_toy)
     assert [record.state for record in open_study(url, "toy").records()] == ["waiting"]

@@ -21,7 +21,7 @@ from autoprune.engines import TrialEvent, TrialRunner, run_search
 from autoprune.errors import TrialError
 from autoprune.space import Budget, SearchSpace, ShareSpace, build_space
 from autoprune.study import RungScore, SearchStudy, create_study, open_study
-from autoprune.study.storage import open_storage
+from autoprune.study._storage import open_storage
 from tests.space.costs import chain, dense_macs
 
 ROOT = Path(__file__).parents[2]

@@ -13,10 +13,10 @@ from torch.nn import functional
 from torchvision.ops import DeformConv2d, roi_align  # type: ignore[import-untyped]  # it ships no hints
 
 from autoprune.graph import Prunable
-from autoprune.rebuild import rebuild
+from autoprune.rebuilding import rebuild, verify
+from autoprune.rebuilding._proof import TOLERANCE
 from autoprune.tracing import trace
-from autoprune.verify import TOLERANCE, verify
-from tests.test_cost import counted, random_plan
+from tests.cost.test_formula import counted, random_plan
 
 Middle = Callable[[Tensor], Tensor]
 

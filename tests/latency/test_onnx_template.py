@@ -15,14 +15,13 @@ from torch import nn
 
 import autoprune
 from autoprune.errors import LatencyError
-from autoprune.export.runtime import onnx_feed
+from autoprune.exporting import onnx_feed
 from autoprune.graph import Prunable
-from autoprune.latency import LatencySetting
-from autoprune.latency.onnx_template import _moving, _require_one_graph, make_template
-from autoprune.latency.placing import random_inputs
+from autoprune.latency import LatencySetting, make_template, narrowed
+from autoprune.latency._onnx_template import _moving, _require_one_graph
 from autoprune.latency.probes.onnx_runtime import export_for_timing
-from autoprune.latency.sizes import observe
-from autoprune.latency.widths import narrowed
+from autoprune.latency.table._operator_sizes import observe
+from autoprune.latency.timing import random_inputs
 from tests.models import CASES
 
 SETTING = LatencySetting("onnx", batch=2)

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from autoprune.errors import ConfigError
-from autoprune.latency import LatencySetting
-from autoprune.latency.blocks import Block
-from autoprune.latency.stairs import Curve, Stairs, choose_divisor, measure_stairs
+from autoprune.latency import Curve, LatencySetting, Stairs, measure_stairs
+from autoprune.latency._stair_blocks import Block
+from autoprune.latency._stairs import choose_divisor
 
 FINE, COARSE = range(1, 65), (16, 24, 32, 33, 34, 36, 37, 38, 40, 44, 45, 46, 48, 52, 53, 54, 56, 60, 62, 64)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from autoprune.reconstruction.calls import Branch, branches, record
+from autoprune.reconstruction._calls import Branch, branches, record
 from tests.reconstruction.nets import Residual, images, trained_like
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from autoprune.reconstruction.contractions import as_contraction, from_matrices, to_matrices
+from autoprune.reconstruction._contractions import as_contraction, from_matrices, to_matrices
 
 GEOMETRIES: dict[str, tuple[Any, tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
     "3x3": (functional.conv2d, (2, 4, 7, 6), (6, 4, 3, 3), {}),

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from autoprune.reconstruction import elimination
-from autoprune.reconstruction.elimination import Reader, eliminate, errors_along
+from autoprune.reconstruction import Reader, eliminate
+from autoprune.reconstruction import _elimination as elimination
+from autoprune.reconstruction._elimination import errors_along
 
 WIDTH, SIZE = 5, 2
 

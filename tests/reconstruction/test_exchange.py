@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from autoprune.reconstruction.elimination import Reader, eliminate
-from autoprune.reconstruction.exchange import exchange
+from autoprune.reconstruction import Reader, eliminate, exchange
 from tests.reconstruction.test_elimination import SIZE, WIDTH, error_without
 
 SEEDS = range(40)

@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import Ridge  # type: ignore[import-untyped]  # it has no hints
 from torch import Tensor
 
-from autoprune.reconstruction.leastsquares import Fit, refit
+from autoprune.reconstruction._leastsquares import Fit, refit
 
 ROWS, PATCH, OUTPUTS = 300, 8, 5
 KEPT = torch.tensor([0, 2, 3, 6])

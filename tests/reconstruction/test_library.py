@@ -12,7 +12,7 @@ import autoprune
 from autoprune.criteria import plan_from_importance
 from autoprune.graph import Prunable
 from autoprune.reconstruction import Moments, error_library, moments, repair_closed
-from autoprune.reconstruction.library import UNREAD
+from autoprune.reconstruction._library import UNREAD
 from tests.reconstruction.nets import Residual, images, traced, trained_like
 from tests.reconstruction.test_uses import ONE_INPUT
 from tests.reconstruction.test_uses import traced as tricky

@@ -6,8 +6,8 @@ import weakref
 import torch
 from torch import nn
 
-from autoprune.reconstruction.products import products_of
-from autoprune.reconstruction.second_moments import Moments, measure_model
+from autoprune.reconstruction import Moments, measure_model
+from autoprune.reconstruction._products import products_of
 from tests.reconstruction.nets import Residual, images, trained_like
 
 CPU = torch.device("cpu")

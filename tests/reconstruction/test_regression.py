@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from autoprune.reconstruction.regression import Regression
+from autoprune.reconstruction._regression import Regression
 
 GROUPS, ROWS, PATCH, OUTPUTS = 2, 60, 5, 3
 

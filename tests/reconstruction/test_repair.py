@@ -11,8 +11,8 @@ from torch import Tensor, nn
 import autoprune
 from autoprune.graph import Plan, Prunable
 from autoprune.reconstruction import Repaired, moments, repair_closed, repair_sequential
-from autoprune.reconstruction import sequential as sequential_module
-from autoprune.reconstruction.calls import Branch, branches
+from autoprune.reconstruction import _sequential as sequential_module
+from autoprune.reconstruction._calls import Branch, branches
 from tests.reconstruction.nets import Longer, Residual, images, traced, trained_like
 
 ALL = 10**6

@@ -8,7 +8,8 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from autoprune.errors import CheckpointError, DataError
-from autoprune.reconstruction.second_moments import load_moments, measure_model, moments, save_moments
+from autoprune.reconstruction import measure_model
+from autoprune.reconstruction._second_moments import load_moments, moments, save_moments
 from tests.reconstruction.nets import Residual, images, traced, trained_like
 
 ALL = 10**6

@@ -12,10 +12,8 @@ from torch import Tensor, nn
 
 import autoprune
 from autoprune.graph import Plan, Prunable
-from autoprune.reconstruction import moments, repair_closed
-from autoprune.reconstruction.readers import Readers
-from autoprune.reconstruction.second_moments import measure_model
-from autoprune.reconstruction.sums import precise_device
+from autoprune.reconstruction import Readers, measure_model, moments, repair_closed
+from autoprune.reconstruction._sums import precise_device
 from tests.reconstruction.nets import Residual, images, trained_like
 
 ALL = 10**6

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 import autoprune
 from autoprune.graph import Plan, Prunable
-from autoprune.rebuild import keep_positions
+from autoprune.rebuilding import keep_positions
 from autoprune.reconstruction import Repaired, moments, repair_closed, repair_sequential
-from autoprune.reconstruction.uses import cut_of, read_fewer, why_not
+from autoprune.reconstruction._uses import cut_of, read_fewer, why_not
 from tests.models import CASES
 
 UNUSED = "the model does not use it in eval mode"

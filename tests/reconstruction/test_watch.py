@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autoprune.reconstruction.contractions import Contraction
-from autoprune.reconstruction.watch import ContractionWatch
+from autoprune.reconstruction._contractions import Contraction
+from autoprune.reconstruction._watch import ContractionWatch
 
 WIDTH = 8
 

@@ -9,13 +9,12 @@ import pytest
 from scipy.stats import kendalltau, spearmanr
 
 from autoprune.config import load_config
-from autoprune.pipeline import settle
-from autoprune.pipeline.stored import change_config
+from autoprune.config.rungs import SUPERNET, RungScore
 from autoprune.report import summary_notes
-from autoprune.report.agreement import PREDICTS, agreements, rho_interval, tau_interval
-from autoprune.rungs import SUPERNET, RungScore
+from autoprune.report._agreement import PREDICTS, agreements, rho_interval, tau_interval
+from autoprune.run import change_config, settle
 from autoprune.study import TrialRecord
-from autoprune.study.records import State
+from autoprune.study._records import State
 from tests.report.test_tables import RECORD, SUMMARY
 
 NAMES = ("calibrate", "50 steps", "200 steps")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from autoprune.graph import COSTS
-from autoprune.pipeline.amounts import KEYS
-from autoprune.report.costs import amount, label, milliseconds, option, option_of_key, said, said_in
+from autoprune.report import amount, label, option_of_key, said, said_in
+from autoprune.report._costs import milliseconds, option
+from autoprune.run._budget_amounts import KEYS
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from autoprune.errors import ConfigError, StudyError
-from autoprune.report import plot, plot_study
+from autoprune.report import _plot as plot
+from autoprune.report import plot_study
 from tests.conftest import FullDisk
 from tests.report.test_tables import FAILED, RECORD, SUMMARY
 

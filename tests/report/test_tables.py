@@ -12,21 +12,22 @@ from rich.table import Table
 from typer.main import get_command
 
 from autoprune.cli.commands import app
+from autoprune.config.rungs import RungScore
 from autoprune.errors import TrialError
 from autoprune.graph import COSTS
-from autoprune.pipeline import SearchResult
 from autoprune.report import (
     StudySummary,
+    cost_notes,
     cost_table,
     failure_table,
     front_table,
+    next_command,
     summary_notes,
     trial_table,
     widths_table,
 )
-from autoprune.report.costs import option
-from autoprune.report.tables import cost_notes, next_command
-from autoprune.rungs import RungScore
+from autoprune.report._costs import option
+from autoprune.run import SearchResult
 from autoprune.study import MeasuredLatency, TrialRecord
 
 RECORD = TrialRecord(

@@ -13,11 +13,10 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
-from autoprune.samplers import PerTrialSampler, distributions, make_sampler
-from autoprune.samplers.attributes import SCORES
+from autoprune.samplers import SCORES, PerTrialSampler, distributions, make_sampler
 from autoprune.space import SHARE, Budget, SearchSpace, ShareSpace, SpaceSpec, build_space
-from autoprune.study.leases import this_process
-from autoprune.study.queue import claim_trial, requeue_trial, store_score
+from autoprune.study._leases import this_process
+from autoprune.study._queue import claim_trial, requeue_trial, store_score
 from tests.space.costs import chain, dense_macs
 
 Proposals = list[dict[str, float]]

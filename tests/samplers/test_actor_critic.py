@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoprune.samplers.actor_critic import BASELINE, SOFT, Agent, Network
-from autoprune.samplers.walk import STATE
+from autoprune.samplers._actor_critic import BASELINE, SOFT, Agent, Network
+from autoprune.samplers._environment import STATE
 
 
 def test_gradients_equal_differences() -> None:

@@ -11,9 +11,9 @@ import numpy as np
 import optuna
 import pytest
 
-from autoprune.arrays import FloatArray
 from autoprune.samplers import Brief
-from autoprune.samplers.history import feasible, places, ratios_at
+from autoprune.samplers._past_trials import feasible, places, ratios_at
+from autoprune.support.arrays import FloatArray
 from tests.samplers.search import Proposals, Search, space_of
 
 SPREAD = 1 / 6

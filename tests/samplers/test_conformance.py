@@ -17,10 +17,10 @@ from optuna.trial import TrialState, create_trial
 
 from autoprune.errors import ConfigError
 from autoprune.samplers import IGNORES_PRUNED, SAMPLERS, SEVERAL_OBJECTIVES, Brief, make_sampler, trial_seed
-from autoprune.samplers.history import feasible
-from autoprune.samplers.plan_sampler import random_ratios
-from autoprune.study.queue import requeue_trial
-from autoprune.study.storage import open_storage
+from autoprune.samplers._past_trials import feasible
+from autoprune.samplers._plan_sampler import random_ratios
+from autoprune.study._queue import requeue_trial
+from autoprune.study._storage import open_storage
 from tests.samplers.search import Proposals, Score, Search, kill_somewhere, space_of, upside_down, waves
 
 BLIND = {"random", "importance", "kl"}
@@ -178,8 +178,8 @@ def test_only_those_that_say_so_ignore_pruned_trials(name: str, monkeypatch: pyt
 
     Neither is shown as a complete trial here.
     """
-    monkeypatch.setattr("autoprune.samplers.per_trial.as_worst", lambda directions, trials: {})
-    monkeypatch.setattr("autoprune.samplers.per_trial.as_climbed", lambda trials, rungs: {})
+    monkeypatch.setattr("autoprune.samplers._per_trial.as_worst", lambda directions, trials: {})
+    monkeypatch.setattr("autoprune.samplers._per_trial.as_climbed", lambda trials, rungs: {})
     stopped, failed = (Search(name, 4, length(name), stops=stops).run() for stops in (True, False))
     assert (stopped == failed) == (name in IGNORES_PRUNED | BLIND)
 

@@ -7,8 +7,8 @@ import optuna
 import pytest
 
 from autoprune.samplers import Brief, ddpg
+from autoprune.samplers._past_trials import History, Outcome
 from autoprune.samplers.ddpg import UPDATES, learner, noise_after, truncated_normal, warm_up
-from autoprune.samplers.history import History, Outcome
 from tests.samplers.search import Search, space_of
 
 

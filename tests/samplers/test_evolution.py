@@ -12,9 +12,9 @@ import pytest
 
 from autoprune.errors import ConfigError
 from autoprune.samplers import Brief, EvolutionRates
+from autoprune.samplers._past_trials import History, Outcome, levels_of
+from autoprune.samplers._plan_sampler import random_ratios
 from autoprune.samplers.evolution import _mutate, _propose, settled_rates
-from autoprune.samplers.history import History, Outcome, levels_of
-from autoprune.samplers.plan_sampler import random_ratios
 from tests.samplers.search import Search, space_of
 
 BRIEF = Brief(seed=0, search_seed=0, trials=40, space=space_of(4))

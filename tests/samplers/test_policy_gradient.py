@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import TrialState
 
 from autoprune.samplers import Brief
-from autoprune.samplers.history import Outcome, places, ratios_at
+from autoprune.samplers._past_trials import Outcome, places, ratios_at
 from autoprune.samplers.policy_gradient import (
     CLIP,
     ENTROPY,

@@ -8,8 +8,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from autoprune.space import Budget, SearchSpace, SpaceSpec, Tie, build_space
-from autoprune.space.allocation import cut, drop_gates, isotonic, ranking_gates, uniform_gates
+from autoprune.space import (
+    Budget,
+    SearchSpace,
+    SpaceSpec,
+    Tie,
+    build_space,
+    cut,
+    drop_gates,
+    ranking_gates,
+    uniform_gates,
+)
+from autoprune.space._allocation import isotonic
 from tests.space.costs import Net, chain, dense_macs, resnet
 
 Floats = NDArray[np.float64]

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 
 from autoprune.graph import Cost
-from autoprune.space import Budget, build_space
-from autoprune.space.allocation import cut, uniform_gates
-from autoprune.space.dynamic import BINS, improved, total_values
-from autoprune.space.knapsack import channel_values
+from autoprune.space import Budget, build_space, channel_values, cut, uniform_gates
+from autoprune.space._dynamic import BINS, improved, total_values
 from tests.space.costs import Net, Widths, group, resnet
 from tests.space.test_allocation import make_space, scores_of
 

@@ -10,11 +10,21 @@ import pytest
 from numpy.typing import NDArray
 
 from autoprune.graph import Cost
-from autoprune.space import Budget, SearchSpace, SpaceSpec, Tie, build_space
-from autoprune.space.allocation import cut, ranking_gates, uniform_gates
-from autoprune.space.dynamic import total_values
-from autoprune.space.exhaustive import list_plans
-from autoprune.space.knapsack import channel_values, error_values, knapsack
+from autoprune.space import (
+    Budget,
+    SearchSpace,
+    SpaceSpec,
+    Tie,
+    build_space,
+    channel_values,
+    cut,
+    error_values,
+    knapsack,
+    ranking_gates,
+    uniform_gates,
+)
+from autoprune.space._dynamic import total_values
+from autoprune.space._exhaustive import list_plans
 from tests.space.costs import chain, dense_macs, resnet
 from tests.space.test_allocation import make_space, scores_of
 

@@ -9,7 +9,7 @@ import pytest
 
 from autoprune.errors import ConfigError
 from autoprune.space import Budget, Override, SpaceSpec, Tie, build_space
-from autoprune.space.levels import allowed_widths, make_levels, relaxed_step, unit_step
+from autoprune.space._levels import allowed_widths, make_levels, relaxed_step, unit_step
 from tests.space.costs import chain, dense_macs, group
 
 

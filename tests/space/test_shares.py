@@ -10,7 +10,7 @@ import pytest
 from autoprune.errors import BudgetError, ConfigError
 from autoprune.graph import Cost
 from autoprune.space import SHARE, Budget, ShareSpace, SpaceSpec, Tie, build_space
-from autoprune.space.shares import KEPT
+from autoprune.space._shares import KEPT
 from tests.space.costs import Net, Widths, chain, dense_macs, group, resnet
 
 RESNET = resnet(3)

@@ -13,7 +13,7 @@ from autoprune.errors import BudgetError, ConfigError
 from autoprune.space import Budget, Override, SpaceSpec, Tie, build_space, load_spec
 from autoprune.tracing import trace
 from tests.space.costs import chain, dense_macs
-from tests.test_files import SPECIAL
+from tests.support.test_files import SPECIAL
 
 SHIPPED = Path(__file__).parents[2] / "search_spaces"
 MODELS = {

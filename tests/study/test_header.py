@@ -15,7 +15,7 @@ import pytest
 
 from autoprune.errors import StudyError
 from autoprune.study import create_study, open_study, study_state
-from autoprune.study.header import HEADER, IN_PARTS, PART_CHARS, read_header, write_header
+from autoprune.study._header import HEADER, IN_PARTS, PART_CHARS, read_header, write_header
 from tests.engines.toy import IDENTITY, new_study
 
 LIMIT = 60 * 1024

@@ -9,8 +9,9 @@ import optuna
 import pytest
 
 from autoprune.errors import StudyError
-from autoprune.study import journal, open_study
-from autoprune.study.journal import Journal
+from autoprune.study import _journal as journal
+from autoprune.study import open_study
+from autoprune.study._journal import Journal
 from tests.conftest import FullDisk
 from tests.engines.toy import new_study
 

@@ -11,11 +11,11 @@ import optuna
 import pytest
 
 from autoprune.errors import StudyError
-from autoprune.pipeline.places import absolute_storage, find_storage
-from autoprune.study import SearchStudy, create_study, open_study, study_state
-from autoprune.study.storage import is_vacant, storage_errors
+from autoprune.run._paths import absolute_storage, find_storage
+from autoprune.study import SearchStudy, create_study, open_study, storage_errors, study_state
+from autoprune.study._storage import is_vacant
 from tests.engines.toy import IDENTITY, new_study
-from tests.test_files import SPECIAL
+from tests.support.test_files import SPECIAL
 
 
 def execute(path: Path, *statements: str) -> None:

@@ -16,13 +16,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from autoprune.engines import run_search
 from autoprune.errors import StudyError
 from autoprune.graph import COSTS
-from autoprune.report.agreement import agreements
-from autoprune.samplers import SAMPLERS, distributions
-from autoprune.samplers.per_trial import PROPOSED
-from autoprune.study import SearchStudy, create_study, open_study
-from autoprune.study.front import front_of
-from autoprune.study.records import read_record
-from autoprune.study.trial_attributes import ProposalAttribute, read_attributes
+from autoprune.report._agreement import agreements
+from autoprune.samplers import PROPOSED, SAMPLERS, distributions
+from autoprune.study import SearchStudy, create_study, front_of, open_study
+from autoprune.study._records import read_record
+from autoprune.study._trial_attributes import ProposalAttribute, read_attributes
 from tests.engines.toy import IDENTITY, make_toy, new_study, toy_runner, toy_space
 
 HUGE = 10**30

@@ -13,10 +13,11 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 import autoprune
-from autoprune.data.randomness import seeded
+from autoprune.data import seeded
 from autoprune.errors import ConfigError
-from autoprune.task import LossFunction, cross_entropy
-from autoprune.train.distill import Distillation, distillation_loss, holds_classes
+from autoprune.train import cross_entropy, holds_classes
+from autoprune.train._distill import Distillation, distillation_loss
+from autoprune.train.task import LossFunction
 
 
 def test_distillation_loss_is_temperature_squared_kl() -> None:

@@ -8,12 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autoprune.data import load
-from autoprune.data.randomness import seeded
+from autoprune.data import load, seeded
 from autoprune.errors import TrialError
-from autoprune.precision import Setting
-from autoprune.task import Task
-from autoprune.train import evaluate, recalibrate
+from autoprune.execution import Setting
+from autoprune.train import Task, evaluate, recalibrate
 from autoprune.zoo import make_model
 
 DATA = load("digits", batch_size=32)

@@ -13,12 +13,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autoprune.data import VisionData, load
-from autoprune.data.randomness import seeded
+from autoprune.data import VisionData, load, seeded
 from autoprune.errors import CheckpointError, TrialError
-from autoprune.precision import Setting
-from autoprune.task import Task, cross_entropy
-from autoprune.train import EpochRecord, FitResult, Schedule, Trainer, fit
+from autoprune.execution import Setting
+from autoprune.train import EpochRecord, FitResult, Schedule, Task, Trainer, cross_entropy, fit
 from autoprune.zoo import make_model
 
 DATA = load("digits", batch_size=64)

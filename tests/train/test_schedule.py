@@ -7,7 +7,7 @@ from torch import nn
 
 from autoprune.errors import ConfigError
 from autoprune.train import OPTIMIZERS, Schedule, learning_rate_at
-from autoprune.train.schedule import make_optimizer
+from autoprune.train._schedule import make_optimizer
 
 
 def rates(schedule: Schedule, total: int) -> list[float]:

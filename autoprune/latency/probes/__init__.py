@@ -24,7 +24,7 @@ from autoprune.latency.probes.function import user_function
 from autoprune.latency.probes.onnx_runtime import onnx_runtime
 from autoprune.latency.setting import LatencySetting
 from autoprune.latency.timing import Timed
-from autoprune.userfunction import look_up
+from autoprune.support.userfunction import look_up
 
 Probe: TypeAlias = Callable[[nn.Module, object, LatencySetting], AbstractContextManager[Timed]]
 """(model, example inputs of any batch, setting) -> context in which the model is ready to be timed."""

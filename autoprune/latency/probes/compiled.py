@@ -16,11 +16,10 @@ import torch
 from torch import nn
 
 from autoprune.graph.capture import quiet_export
-from autoprune.latency.placing import placed_copy, random_inputs
 from autoprune.latency.probes.eager import events_timed, first_run, wall_timed
 from autoprune.latency.setting import LatencySetting
-from autoprune.latency.timing import Timed
-from autoprune.threads import cpu_threads
+from autoprune.latency.timing import Timed, placed_copy, random_inputs
+from autoprune.support.threads import cpu_threads
 
 _NO_LIMIT = 2**20
 

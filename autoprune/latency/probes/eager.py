@@ -21,10 +21,9 @@ from torch import nn
 
 from autoprune.errors import LatencyError, reason_of
 from autoprune.graph.capture import call
-from autoprune.latency.placing import placed_copy, random_inputs
 from autoprune.latency.setting import LatencySetting
-from autoprune.latency.timing import Timed
-from autoprune.threads import cpu_threads
+from autoprune.latency.timing import Timed, placed_copy, random_inputs
+from autoprune.support.threads import cpu_threads
 
 _log = logging.getLogger(__name__)
 

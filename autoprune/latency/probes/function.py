@@ -18,11 +18,10 @@ import torch
 from torch import nn
 
 from autoprune.errors import LatencyError, shown_value
-from autoprune.latency.placing import placed_copy, random_inputs
 from autoprune.latency.setting import LatencySetting
-from autoprune.latency.timing import Timed
-from autoprune.threads import cpu_threads
-from autoprune.usercode import call_user, guarded
+from autoprune.latency.timing import Timed, placed_copy, random_inputs
+from autoprune.support.threads import cpu_threads
+from autoprune.support.usercode import call_user, guarded
 
 
 @contextlib.contextmanager

@@ -22,11 +22,10 @@ import torch
 from torch import nn
 
 from autoprune.errors import LatencyError, reason_of
-from autoprune.export.runtime import onnx_feed, write_onnx
+from autoprune.exporting import onnx_feed, write_onnx
 from autoprune.graph.capture import ExampleInputs
-from autoprune.latency.placing import placed_copy, random_inputs
 from autoprune.latency.setting import LatencySetting
-from autoprune.latency.timing import Timed
+from autoprune.latency.timing import Timed, placed_copy, random_inputs
 
 
 @contextlib.contextmanager

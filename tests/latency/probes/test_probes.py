@@ -11,8 +11,8 @@ from torch import nn
 
 from autoprune.errors import ConfigError
 from autoprune.latency import PROBES, LatencySetting, Timed, prepare
-from autoprune.latency.placing import random_inputs
 from autoprune.latency.probes import find_probe
+from autoprune.latency.timing import random_inputs
 from tests.latency.nets import TWO_INPUTS, TwoInputs, snapshot, unchanged_since
 
 TIMER = f"{sys.executable} tests/latency/probes/time_onnx.py {{onnx}}"

@@ -1,0 +1,181 @@
+"""How the command line shows an inspection and a finetuned model.
+
+Before: results of `pipeline`; after: the terminal. Tables of a study are `report`'s.
+
+    console.print(group_table(pipeline.inspect(config)))
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from rich.table import Table
+
+from autoprune.graph import Cost
+from autoprune.graph.prunable import Counts
+from autoprune.report import amount, label, plain_table, said
+from autoprune.run import SHORT_OF_WINDOW, Bench, CostRange, FinetuneResult, Inspection
+
+_SHOWN_NAMES = 3
+
+
+def group_table(inspection: Inspection) -> Table:
+    """Draw the channel groups of a model and what they carry, one line a group."""
+    table = plain_table(f"Channel groups of {inspection.model}")
+    table.add_column("group", overflow="fold")
+    for column in ("width", "layers", "MACs", "params", "state"):
+        table.add_column(column, justify="left" if column == "state" else "right", no_wrap=True)
+    for row in inspection.groups:
+        step = f"step {row.relaxed_step}" if row.relaxed_step else ""
+        table.add_row(
+            row.name,
+            str(row.width),
+            str(len(row.layers)),
+            amount(row.macs),
+            amount(row.params),
+            "frozen" if row.frozen else step,
+        )
+    return table
+
+
+def inspection_table(inspection: Inspection) -> Table:
+    """Draw the dense cost, the reachable budgets and what is asked, for each cost that counts."""
+    dense = inspection.dense_cost
+    others = {cost: each for cost, each in inspection.costs.items() if cost not in ("macs", "params")}
+    table = Table(title="Budget", title_justify="left")
+    for column in ("", "MACs", "FLOPs", "params", *map(label, others)):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, cost, place in (
+        ("dense", dense, "dense"),
+        ("largest reachable", inspection.largest, "largest"),
+        ("smallest reachable", inspection.smallest, "smallest"),
+    ):
+        told = [_told(key, getattr(each, place), each) for key, each in others.items()]
+        table.add_row(name, *_costs(cost, dense), *told)
+    if inspection.budget is not None:
+        macs, params = inspection.budget.macs, inspection.budget.params
+        limits = inspection.budget.limits
+        table.add_row(
+            "asked",
+            _share(macs, dense.macs),
+            _share(None if macs is None else 2 * macs, dense.flops),
+            _share(params, dense.params),
+            *(_told(key, limits.get(key), each) for key, each in others.items()),
+        )
+    return table
+
+
+def inspection_notes(inspection: Inspection) -> list[str]:
+    """Say in sentences what is frozen and why, whether the budget can be met, what the search will need."""
+    notes = [
+        *_grouped((row.name, f"frozen ({row.frozen})" if row.frozen else "") for row in inspection.groups),
+        *_grouped((row.name, f"crosses {row.crosses}" if row.crosses else "") for row in inspection.groups),
+        *_grouped(
+            (
+                row.name,
+                f"too small for the divisor, in steps of {row.relaxed_step}" if row.relaxed_step else "",
+            )
+            for row in inspection.groups
+        ),
+        f"{inspection.variables} keep ratio{' is' if inspection.variables == 1 else 's are'} searched.",
+    ]
+    if inspection.problem:
+        notes.append(f"The budget cannot be met: {inspection.problem}")
+    elif not inspection.in_window:
+        notes.append(SHORT_OF_WINDOW)
+    if inspection.few_plans:
+        notes.append(f"Only {inspection.few_plans}.")
+    elif inspection.plans is not None:
+        plans = (
+            "1 distinct plan meets" if inspection.plans == 1 else f"{inspection.plans} distinct plans meet"
+        )
+        notes.append(f"{plans} the budget.")
+    notes.append(f"The search needs about {amount(inspection.memory_bytes)}B beside PyTorch itself.")
+    return notes
+
+
+def bench_table(bench: Bench) -> Table:
+    """Draw the times of models side by side, with 95% intervals of medians and ratios."""
+    threads = f"{bench.threads} thread{'s' if bench.threads > 1 else ''}"
+    table = plain_table(f"One forward pass at batch {bench.batch} on {bench.device}, {threads}")
+    table.add_column("model", overflow="fold", min_width=10)
+    table.add_column("runtime")
+    for column in ("median\nms", "95% interval", "p90\nms", "ratio", "95% interval"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in bench.rows:
+        table.add_row(
+            str(row.path),
+            row.runtime,
+            _digits(row.measurement.median_ms),
+            " to ".join(map(_digits, row.measurement.interval_ms)),
+            _digits(row.measurement.p90_ms),
+            "" if row.ratio is None else _digits(row.ratio.ratio),
+            "" if row.ratio is None else " to ".join(map(_digits, row.ratio.interval)),
+        )
+    return table
+
+
+def bench_notes(bench: Bench) -> list[str]:
+    """Say which intervals are wider than was asked when the time was over."""
+    judged = [(row, row.ratio or row.measurement) for row in bench.rows if row.ratio or len(bench.rows) == 1]
+    loose = [str(row.path) for row, value in judged if not value.tight]
+    if not loose:
+        return []
+    return [f"Not as exact as asked after the time limit: {', '.join(loose)}. Raise --limit or --tolerance."]
+
+
+def finetune_table(result: FinetuneResult) -> Table:
+    """Draw the finetuned model beside the dense one."""
+    table = Table(title=f"Finetuned: trial {result.trial}", title_justify="left")
+    for column in ("", "MACs", "params", "validation", "test"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, cost, val, test in (
+        ("dense", result.dense_cost, result.dense_val_score, result.dense_test_score),
+        ("pruned", result.cost, result.val_score, result.test_score),
+    ):
+        table.add_row(
+            name,
+            _share(int(cost.macs), result.dense_cost.macs),
+            _share(int(cost.params), result.dense_cost.params),
+            f"{val:.4f}",
+            "-" if test is None else f"{test:.4f}",
+        )
+    return table
+
+
+def _digits(number: float) -> str:
+    """Write a number for a column: three digits that count, zeros too; 12.3456 as "12.3", 0.9 as "0.900"."""
+    decimals = max(0, 2 - math.floor(math.log10(number)))
+    return f"{number:.{decimals}f}"
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Put the names of which the same is said into one line; an empty saying is none."""
+    names: dict[str, list[str]] = {}
+    for name, saying in pairs:
+        if saying:
+            names.setdefault(saying, []).append(name)
+    return [
+        f"{', '.join(each[:_SHOWN_NAMES])}"
+        f"{f' and {len(each) - _SHOWN_NAMES} more' if len(each) > _SHOWN_NAMES else ''}: {saying}"
+        for saying, each in names.items()
+    ]
+
+
+def _costs(cost: Cost, dense: Cost) -> tuple[str, str, str]:
+    return (
+        _share(int(cost.macs), dense.macs),
+        _share(int(cost.flops), dense.flops),
+        _share(int(cost.params), dense.params),
+    )
+
+
+def _told(cost: str, value: float | None, span: CostRange) -> str:
+    return "any" if value is None else f"{said(cost, value)} ({value / span.dense:.1%})"
+
+
+def _share(number: float | None, whole: Counts) -> str:
+    if number is None:
+        return "any"
+    return f"{amount(number)} ({number / int(whole):.1%})"

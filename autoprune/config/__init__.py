@@ -1,0 +1,15 @@
+"""The configuration of a run: its settings, and how they are read from TOML, mappings and `--set`.
+
+config = load_config("digits", overrides=["search.trials=8"])     # a RunConfig
+"""
+
+from __future__ import annotations
+
+from autoprune.config._loading import load_config
+from autoprune.config._parsing import parse_override, parse_settings
+
+__all__ = [
+    "load_config",
+    "parse_override",
+    "parse_settings",
+]

@@ -1,0 +1,71 @@
+"""Reads a run's configuration: a TOML file or an embedded default, then `--set section.key=value` on top.
+
+Before: the command line or a script; after: `pipeline`, which receives the frozen `RunConfig`:
+
+    config = load_config("digits", overrides=["search.trials=8", "budget.flops=25%"])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from autoprune.config._parsing import parse_override, parse_settings, spell_out
+from autoprune.config.settings import RunConfig
+from autoprune.errors import ConfigError, shown_value, suggest
+from autoprune.support.toml import parse_toml, read_toml
+
+
+def embedded_configs() -> tuple[str, ...]:
+    """Return the names of the configs that ship inside the package."""
+    entries = resources.files("autoprune.config.defaults").iterdir()
+    return tuple(
+        sorted(entry.name.removesuffix(".toml") for entry in entries if entry.name.endswith(".toml"))
+    )
+
+
+def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
+    """Read and check a configuration.
+
+    Args:
+        source: path of a TOML file, the name of an embedded config ("digits"), or a mapping of sections.
+        overrides: "section.key=value" strings. The value is TOML, and a bare word a string. Of two
+            for one key the later one holds.
+
+    Raises:
+        ConfigError: the file is missing or no TOML, a key is unknown, or a value is of the wrong kind.
+    """
+    if isinstance(source, Mapping):
+        where, values = "config", {name: _copied(content) for name, content in source.items()}
+    else:
+        where = str(source)
+        values = _read_toml(where)
+    values = spell_out(values)
+    for override in overrides:
+        section, key, value = parse_override(override)
+        content = values.setdefault(section, {})
+        if not isinstance(content, dict):
+            raise ConfigError(
+                f"{where}: {section}: got {shown_value(content)}, expected a section [{section}] of keys."
+            )
+        content[key] = value
+    return parse_settings(values, where=where if not overrides else f"{where} with --set")
+
+
+def _copied(content: Any) -> Any:
+    return dict(content) if isinstance(content, Mapping) else content
+
+
+def _read_toml(source: str) -> dict[str, Any]:
+    names = embedded_configs()
+    if source in names and not Path(source).is_file():
+        return parse_toml(
+            resources.files("autoprune.config.defaults").joinpath(f"{source}.toml").read_text("utf-8")
+        )
+    try:
+        return read_toml(source, "a config file")
+    except FileNotFoundError:
+        hint = suggest(source, names) or f" Embedded configs: {', '.join(names)}."
+        raise ConfigError(f"{source}: no such config file.{hint}") from None

@@ -1,0 +1,115 @@
+"""From importances to plans: which channels stay.
+
+Searches compute the importance once and cut many plans from it:
+
+    ranked = importance(prunable, "l1")
+    plan = plan_from_importance(prunable, {"layer1.0.conv1": 8}, ranked)      # keep index: sorted int64 [8]
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.criteria._base import TracedModel
+from autoprune.errors import PlanError, shown_value, suggest
+from autoprune.graph.groups import ChannelGroup
+from autoprune.graph.plan import Plan
+
+
+def plan_from_importance(
+    prunable: TracedModel, widths: Mapping[str, int], importance: Mapping[str, NDArray[np.float64]]
+) -> Plan:
+    """Keep the most important channels of each group; of equal ones those with the lower index.
+
+    Args:
+        prunable: the traced model.
+        widths: {group name: channels to keep}; groups that are missing or at full width stay whole, and the
+            plan does not name them.
+        importance: {group name: float64 [width]} of at least the groups that are narrowed.
+
+    Raises:
+        PlanError: an unknown group, a width out of range, a frozen group narrowed, an importance missing.
+    """
+    keep: dict[str, NDArray[np.int64]] = {}
+    for name, width in widths.items():
+        group = _group(prunable, name)
+        _check_width(group, width)
+        if width == group.width:
+            continue
+        values = importance.get(name)
+        if values is None or np.shape(values) != (group.width,):
+            got = "none" if values is None else f"shape {np.shape(values)}"
+            raise PlanError(
+                f'Group "{name}": {group.width} channels need an importance of shape ({group.width},), '
+                f"got {got}; compute it with autoprune.criteria.importance on the same model."
+            )
+        order = np.argsort(-np.asarray(values), kind="stable")
+        keep[name] = np.sort(order[:width]).astype(np.int64)
+    return Plan(keep)
+
+
+def resolve_widths(prunable: TracedModel, ratio: float | Mapping[str, int | float]) -> dict[str, int]:
+    """Turn a keep ratio for all groups that are not frozen, or a width or ratio a group, into widths.
+
+    Args:
+        prunable: the traced model.
+        ratio: a keep ratio in (0, 1], or {group name: width (an int) or keep ratio (a float)}: 1 is one
+            channel, 1.0 all of them. Ratios round to the nearest width, and to 1 at least.
+
+    Raises:
+        PlanError: an unknown group, a ratio outside (0, 1], a width out of range, a frozen group narrowed.
+    """
+    if isinstance(ratio, Mapping):
+        return {name: _width(_group(prunable, name), value) for name, value in ratio.items()}
+    if isinstance(ratio, numbers.Integral) or not isinstance(ratio, numbers.Real):
+        raise PlanError(
+            f"Keep ratio: got {shown_value(ratio)}, expected a float in (0, 1] (1.0 keeps all), or a mapping "
+            "{group name: width or ratio}."
+        )
+    return {group.name: _width(group, float(ratio)) for group in prunable.groups if group.frozen is None}
+
+
+def _width(group: ChannelGroup, value: object) -> int:
+    """Resolve one group's width or ratio."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        width = int(value)
+    elif isinstance(value, numbers.Real) and not isinstance(value, bool):
+        ratio = float(value)
+        if not 0 < ratio <= 1:
+            raise PlanError(
+                f'Group "{group.name}": got the keep ratio {value}, expected one in (0, 1]; a width is '
+                f"an int in [1, {group.width}]."
+            )
+        width = max(1, math.floor(ratio * group.width + 0.5))
+    else:
+        raise PlanError(
+            f'Group "{group.name}": got {shown_value(value)}, expected a width (int) or a keep ratio (float '
+            "in (0, 1])."
+        )
+    _check_width(group, width)
+    return width
+
+
+def _group(prunable: TracedModel, name: str) -> ChannelGroup:
+    known = {group.name: group for group in prunable.groups}
+    if name not in known:
+        raise PlanError(
+            f'Group "{name}": the model has no such group.{suggest(str(name), known)} See prunable.groups '
+            "for all."
+        )
+    return known[name]
+
+
+def _check_width(group: ChannelGroup, width: int) -> None:
+    if not 1 <= width <= group.width:
+        raise PlanError(f'Group "{group.name}": got width {width}, expected one in [1, {group.width}].')
+    if group.frozen is not None and width != group.width:
+        raise PlanError(
+            f'Group "{group.name}": got width {width} of {group.width}, but it is frozen ({group.frozen}); '
+            "leave it out."
+        )

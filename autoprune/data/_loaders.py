@@ -1,0 +1,306 @@
+"""Loaders: batches of (inputs, targets) that are already on the device and can be had again, exactly.
+
+Before: the data sets (`data.sources`, `data.folder`, the user's own loaders). After: `train` and `score`.
+A loader keeps no position and no random state: `loader.batches(seed, epoch)` is a function of its two
+arguments, so that a resumed training sees the batches that an uninterrupted one would.
+
+    loader = DeviceLoader(images, labels, batch_size=128, device="cpu", shuffle=True, augment=Augment(pad=2))
+    for inputs, targets in loader.batches(seed=0, epoch=3): ...
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+from autoprune.data._randomness import random_states, restore_random_states, seeded_states, stream_seed
+from autoprune.errors import DataError, shortened, summary_of, text_of
+from autoprune.execution.layout import plain_if_both
+from autoprune.support.usercode import guarded
+
+Batch = tuple[Tensor, Tensor]
+
+_END = object()
+"""What stands behind the last batch: None may be a batch that a collate function made."""
+
+
+class Loader(Protocol):
+    """One part of the data. Iterating it plainly gives `batches(seed=0, epoch=0)`."""
+
+    @property
+    def samples(self) -> int:
+        """Number of samples in the part."""
+        ...
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        ...
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches of epoch 0 under seed 0."""
+        ...
+
+    def batches(self, seed: int, epoch: int) -> Iterator[Batch]:
+        """Yield (inputs [b, ...], targets [b, ...]) on the device; equal arguments give equal batches."""
+        ...
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random changes of training images: a shift by up to `pad` pixels (zeros move in), a horizontal flip."""
+
+    pad: int = 0
+    flip: bool = False
+
+
+class DeviceLoader:
+    """A whole part kept on the device as uint8, augmented and normalised there a batch at a time.
+
+    Args:
+        images: uint8 [n, C, H, W].
+        labels: int64 [n].
+        batch_size: samples a batch.
+        device: where the part lives and the batches are made.
+        mean: per channel [C], of values in [0, 1].
+        std: per channel [C], of values in [0, 1].
+        shuffle: whether an epoch is a random order; the last, smaller batch is then left out.
+        augment: the random changes, none by default.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        batch_size: int,
+        device: str | torch.device,
+        mean: Tensor,
+        std: Tensor,
+        shuffle: bool = False,
+        augment: Augment | None = None,
+    ) -> None:
+        if len(images) == 0:
+            raise DataError("data: a part without samples; give it more data or a larger share.")
+        self._images = (
+            images.permute(0, 2, 3, 1).contiguous().to(device)
+        )  # [n, H, W, C]: gathers whole pixels
+        self._labels = labels.to(device)
+        self._batch_size = min(batch_size, len(images))
+        self._shuffle = shuffle
+        self._augment = augment or Augment()
+        self._scale = (1 / (255 * std)).to(device, torch.float32)
+        self._shift = (-mean / std).to(device, torch.float32)
+
+    @property
+    def samples(self) -> int:
+        """Number of samples in the part."""
+        return len(self._labels)
+
+    def without_changes(self) -> DeviceLoader:
+        """Return a loader of the same images, in the same memory and order, that changes none at random."""
+        plain = copy.copy(self)
+        plain._augment = Augment()
+        return plain
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        if self._shuffle:
+            return self.samples // self._batch_size
+        return math.ceil(self.samples / self._batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches of epoch 0 under seed 0."""
+        return self.batches(0, 0)
+
+    def batches(self, seed: int, epoch: int) -> Iterator[Batch]:
+        """Yield (float32 [b, C, H, W], int64 [b]); order and augmentation depend on seed and epoch alone."""
+        device = self._labels.device
+        generator = torch.Generator().manual_seed(stream_seed(seed, epoch))
+        order = torch.arange(self.samples)
+        if self._shuffle:
+            order = torch.randperm(self.samples, generator=generator)
+        pad = self._augment.pad
+        shifts = torch.zeros(2, self.samples, dtype=torch.int64)
+        if pad:
+            shifts = torch.randint(-pad, pad + 1, (2, self.samples), generator=generator)
+        flips = torch.zeros(self.samples, dtype=torch.bool)
+        if self._augment.flip:
+            flips = torch.rand(self.samples, generator=generator) < 0.5
+        order, shifts, flips = order.to(device), shifts.to(device), flips.to(device)
+        for start in range(0, len(self) * self._batch_size, self._batch_size):
+            part = slice(start, start + self._batch_size)
+            index = order[part]
+            images = self._images[index]
+            if pad or self._augment.flip:
+                images = _shift_and_flip(images, shifts[:, part], flips[part], pad)
+            inputs = torch.addcmul(self._shift, images.to(torch.float32), self._scale)
+            yield plain_if_both(inputs.permute(0, 3, 1, 2)), self._labels[index]
+
+
+class StreamLoader:
+    """Batches that stream from an iterable, usually a torch DataLoader with workers, onto the device.
+
+    The iterable draws its random numbers (shuffling, augmentation, the workers' seeds) from states of its
+    own, seeded by (seed, epoch): the process's global states are put aside around every draw.
+
+    Args:
+        source: gives (inputs, targets) a batch, each time it is iterated.
+        batches: batches an epoch.
+        samples: samples an epoch.
+        device: where the batches are moved to (without waiting, where their memory is pinned).
+        where: names the data and the part in messages.
+        is_bounded: whether more than `batches` batches an epoch are refused. A training may stop inside of an
+            epoch, an evaluation reads a part to its end, and would never end with an endless one.
+    """
+
+    def __init__(
+        self,
+        source: Iterable[Any],
+        *,
+        batches: int,
+        samples: int,
+        device: str | torch.device,
+        where: str = "data",
+        is_bounded: bool = False,
+    ) -> None:
+        if batches == 0 or samples == 0:
+            raise DataError("data: a part without samples; give it more data.")
+        self._source = source
+        self._batches = batches
+        self._samples = samples
+        self._device = torch.device(device)
+        self._where = where
+        self._is_bounded = is_bounded
+
+    @property
+    def samples(self) -> int:
+        """Number of samples in the part."""
+        return self._samples
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        return self._batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches of epoch 0 under seed 0."""
+        return self.batches(0, 0)
+
+    def batches(self, seed: int, epoch: int) -> Iterator[Batch]:
+        """Yield (inputs, targets) on the device, seeded by (seed, epoch).
+
+        Raises:
+            DataError: the iterable raises, gives something else, or goes on beyond its length.
+        """
+        states = seeded_states(stream_seed(seed, epoch))
+        iterator: Iterator[Any] | None = None
+        for number in itertools.count():
+            outside = random_states()
+            restore_random_states(states)
+            try:
+                iterator = self._start(seed, epoch) if iterator is None else iterator
+                batch = next(iterator, _END)
+                states = random_states()
+            except KeyboardInterrupt:
+                raise
+            except DataError as error:
+                # A worker's error arrives with its traceback; the message proper is its last line.
+                raise DataError(str(error).splitlines()[-1].rpartition("DataError: ")[2]) from error
+            except BaseException as error:  # a user's data set may call sys.exit
+                raise DataError(f"{self._where}: reading a batch failed: {_reason(error)}") from error
+            finally:
+                restore_random_states(outside)
+            if batch is _END:
+                return
+            if self._is_bounded and number >= self._batches:
+                raise DataError(
+                    f"{self._where}: it goes on after {self._batches} batches, the number that its length "
+                    "says; correct its __len__, or end it there."
+                )
+            yield self._move(batch)
+
+    def _start(self, seed: int, epoch: int) -> Iterator[Any]:
+        """Begin an epoch of the source, after everything that it draws from is seeded."""
+        for generator in _generators(self._source):
+            generator.manual_seed(stream_seed(seed, epoch))
+        set_epoch = getattr(getattr(self._source, "sampler", None), "set_epoch", None)
+        if callable(set_epoch):
+            set_epoch(epoch)
+        return iter(self._source)
+
+    def _move(self, batch: Any) -> Batch:
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not isinstance(batch[0], Tensor):
+            raise DataError(
+                f"{self._where}: a loader gave a {type(batch).__name__}, "
+                "expected (inputs, targets) as tensors."
+            )
+        kind = type(batch[1]).__name__
+        with guarded(f"{self._where}: targets are a {kind} that is no tensor", DataError):
+            inputs, targets = batch[0], torch.as_tensor(batch[1])
+        with guarded(
+            f"{self._where}: a batch cannot be moved to {self._device}", DataError, memory_passes=True
+        ):
+            inputs = plain_if_both(inputs.to(self._device, non_blocking=True))
+            return inputs, targets.to(self._device, non_blocking=True)
+
+
+def _generators(source: object) -> list[torch.Generator]:
+    """Return the generators of a DataLoader and of its samplers: what no global state reaches."""
+    batch_sampler = getattr(source, "batch_sampler", None)
+    parts = [source, getattr(source, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)]
+    found = [getattr(part, "generator", None) for part in parts]
+    return [generator for generator in found if isinstance(generator, torch.Generator)]
+
+
+def _reason(error: BaseException) -> str:
+    """Put an error into one line. If a worker raised it, that is the text below the worker's traceback."""
+    lines = text_of(error).strip().splitlines()
+    if lines and lines[0].startswith("Caught ") and len(lines) > 1:
+        last_frame = max((i for i, line in enumerate(lines) if line.startswith('  File "')), default=0)
+        below = [line for line in lines[last_frame + 1 :] if not line.startswith("    ")]
+        return shortened(" ".join(below) or lines[-1])
+    return summary_of(error)
+
+
+def first_batch(loader: Loader) -> Batch:
+    """Return the first batch of epoch 0.
+
+    Raises:
+        DataError: there is none.
+    """
+    batch = next(iter(loader), None)
+    if batch is None:
+        raise DataError(
+            f"data: a loader of {len(loader)} batches gave none; if it can be read only once, give a "
+            "DataLoader or a list."
+        )
+    return batch
+
+
+def endless(loader: Loader, seed: int) -> Iterator[Batch]:
+    """Yield the batches of epochs 0, 1, 2, ... without end."""
+    for epoch in itertools.count():
+        empty = True
+        for batch in loader.batches(seed, epoch):
+            empty = False
+            yield batch
+        if empty:
+            raise DataError(f"data: a loader of {len(loader)} batches gave none in epoch {epoch}.")
+
+
+def _shift_and_flip(images: Tensor, shifts: Tensor, flips: Tensor, pad: int) -> Tensor:
+    """Flip images [b, H, W, C] where asked, and shift them by shifts [2, b] (down, right); zeros move in."""
+    _, height, width, _ = images.shape
+    padded = functional.pad(images, (0, 0, pad, pad, pad, pad))
+    rows = torch.arange(height, device=images.device) + pad - shifts[0][:, None]
+    columns = torch.arange(width, device=images.device) + pad - shifts[1][:, None]
+    columns = torch.where(flips[:, None], columns.flip(1), columns)
+    which = torch.arange(len(images), device=images.device)
+    return padded[which[:, None, None], rows[:, :, None], columns[:, None, :]]

@@ -1,0 +1,102 @@
+"""From arrays in memory to loaders on the device: the validation split, the normalisation, the hash.
+
+Before: `data.sources` reads the arrays. After: `data.load` hands the result out.
+
+    data = load_arrays("digits", digits(Path("data")), LoadOptions(batch_size=64))
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+from autoprune.data._loaders import Augment, DeviceLoader
+from autoprune.data._sources import Arrays, Part, split
+from autoprune.data._user import load_user_validation
+from autoprune.data._vision import LoadOptions, VisionData
+from autoprune.errors import DataError
+
+EVALUATION_BATCH = 250
+
+
+def load_arrays(name: str, arrays: Arrays, options: LoadOptions) -> VisionData:
+    """Hold out the validation part and put all parts on the device.
+
+    Raises:
+        DataError: a part is empty, or its labels do not fit its images and classes.
+    """
+    for word, part in (("train", arrays.train), ("test", arrays.test)):
+        _check(f"data {name}: {word}", part, arrays.classes)
+    validation, identity = None, f"{name} {options.val_fraction} {options.seed}"
+    if options.validation is not None:
+        validation, scan = load_user_validation(options.validation, options)
+        kept, held_out = torch.arange(len(arrays.train.labels)), torch.arange(0)
+        identity = f"{name} {options.validation} {scan.digest}"
+        if scan.shape != tuple(arrays.train.images.shape[1:]) or scan.highest >= arrays.classes:
+            raise DataError(
+                f"data.validation {options.validation}: images {scan.shape} and labels up to {scan.highest}, "
+                f"expected {tuple(arrays.train.images.shape[1:])} and up to {arrays.classes - 1}."
+            )
+    else:
+        kept, held_out = split(arrays.train.labels, options.val_fraction, options.seed)
+    if validation is None and (len(held_out) == 0 or len(kept) == 0):
+        raise DataError(
+            f"data.val_fraction: {options.val_fraction} of {len(arrays.train.labels)} samples of {name} "
+            f"leaves {len(kept)} to train and {len(held_out)} to validate with; both must be more than 0."
+        )
+    mean, std = channel_statistics(arrays.train.images[kept])
+    digest = hashlib.sha256(identity.encode())
+    for part in (arrays.train, arrays.test):
+        digest.update(part.images.numpy().tobytes())
+        digest.update(part.labels.numpy().tobytes())
+
+    augment = arrays.augment if options.augment else Augment()
+
+    def loader(part: Part, index: Tensor | slice, *, train: bool) -> DeviceLoader:
+        return DeviceLoader(
+            part.images[index],
+            part.labels[index],
+            batch_size=options.batch_size if train else EVALUATION_BATCH,
+            device=options.device,
+            mean=mean,
+            std=std,
+            shuffle=train,
+            augment=augment if train else Augment(),
+        )
+
+    channels, height, width = arrays.train.images.shape[1:]
+    train = loader(arrays.train, kept, train=True)
+    return VisionData(
+        name=name,
+        train=train,
+        val=validation or loader(arrays.train, held_out, train=False),
+        test=loader(arrays.test, slice(None), train=False),
+        classes=arrays.classes,
+        input_shape=(channels, height, width),
+        fingerprint=digest.hexdigest(),
+        augmentation=str(augment),
+        plain=train.without_changes(),
+    )
+
+
+def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation per channel, float32 [C], of uint8 [n, C, H, W] over 255."""
+    means, deviations = [], []
+    for channel in range(images.shape[1]):
+        counts = torch.bincount(images[:, channel].flatten(), minlength=256).double()
+        share = counts / counts.sum()
+        values = torch.arange(256, dtype=torch.float64) / 255
+        mean = (share * values).sum()
+        means.append(mean)
+        deviations.append((share * (values - mean) ** 2).sum().sqrt().clamp(min=1e-3))
+    return torch.stack(means).float(), torch.stack(deviations).float()
+
+
+def _check(where: str, part: Part, classes: int) -> None:
+    if len(part.images) != len(part.labels) or len(part.labels) == 0:
+        raise DataError(f"{where}: {len(part.images)} images and {len(part.labels)} labels; they must match.")
+    low, high = int(part.labels.min()), int(part.labels.max())
+    if low < 0 or high >= classes:
+        raise DataError(f"{where}: labels from {low} to {high}, expected from 0 to {classes - 1}.")

@@ -1,0 +1,216 @@
+"""Own the pruning of trials: Optuna's pruners by name, judged from the storage and the trial alone.
+
+Before: `TrialRunner` has a rung's score; after: the trial climbs on, or is pruned.
+
+    early = EarlyStopping(study, make_pruner("median", rungs=3))
+    early.should_stop(7, scores=[0.71])      # trial 7 after rung 0
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import optuna
+from optuna.pruners import (
+    BasePruner,
+    HyperbandPruner,
+    MedianPruner,
+    NopPruner,
+    PercentilePruner,
+    SuccessiveHalvingPruner,
+)
+from optuna.trial import FrozenTrial, TrialState
+
+from autoprune.errors import ConfigError, unknown
+from autoprune.samplers import view_study
+from autoprune.study import ORIGIN, SAMPLER, took_scores
+
+REDUCTION = 3
+"""Halving keeps the best third of each rung; steps are powers of it, so that Optuna's rungs are ours."""
+
+
+def is_warm_start(trial: FrozenTrial) -> bool:
+    """Tell whether a trial was queued rather than proposed by the sampler."""
+    return bool(trial.user_attrs.get(ORIGIN, SAMPLER) != SAMPLER)
+
+
+class WarmStartsClimb(BasePruner):
+    """Lets a pruner judge all trials, but warm starts climb to the top whatever it says.
+
+    One that was pruned could not be what it is for: widths that the result is never worse than.
+    """
+
+    def __init__(self, pruner: BasePruner) -> None:
+        self.pruner = pruner
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Tell whether a trial that has just reported should stop."""
+        return not is_warm_start(trial) and bool(self.pruner.prune(study, trial))
+
+
+class AmongSampled(BasePruner):
+    """Lets a pruner judge the trials that the sampler proposed by all others of them, pruned or complete.
+
+    Optuna's median and percentile pruners compare with complete trials only. Good warm starts fill that list
+    before the sampler's first trial, and a trial that is pruned never joins it: hardly one would get past
+    the first rung again, and of the trials' better half only those that beat the best so far. A trial that
+    took another's scores is no second measurement.
+
+    The trial is shown with its last score only. Optuna's compares the best that it had on any rung with what
+    the others have on this one: where a finetune costs accuracy, nothing would ever be pruned after it.
+
+    Args:
+        pruner: judges; it counts its start-up trials among the sampler's, too.
+    """
+
+    def __init__(self, pruner: BasePruner) -> None:
+        self._pruner = pruner
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Tell whether a trial that has just reported should stop."""
+        latest = copy.copy(trial)
+        latest.intermediate_values = dict([max(trial.intermediate_values.items())])
+        return bool(self._pruner.prune(view_study(study, _is_sampled, shown_as=_complete_if_pruned), latest))
+
+
+def _complete_if_pruned(trial: FrozenTrial) -> FrozenTrial:
+    if trial.state == TrialState.PRUNED:
+        trial = copy.copy(trial)
+        trial.state = TrialState.COMPLETE
+    return trial
+
+
+def _is_sampled(trial: FrozenTrial) -> bool:
+    """Tell whether the sampler proposed a trial, and widths that were new."""
+    return not is_warm_start(trial) and not took_scores(trial)
+
+
+class ByScores(BasePruner):
+    """Lets Optuna's halving judge a trial by what all others scored, whatever pruner and engine judged them.
+
+    Optuna's goes by marks that it left on them, `completed_rung_0` and so on. Other pruners leave none, and
+    Hyperband's count from the first rung that a bracket judges: after a change of pruner a recalibrated model
+    would be ranked among finetuned ones, or with none. So the others' marks are made afresh from scores.
+
+    Args:
+        pruner: judges; halving, or Hyperband, which compares trials of one bracket only.
+    """
+
+    def __init__(self, pruner: BasePruner) -> None:
+        self._pruner = pruner
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Tell whether a trial that has just reported should stop."""
+        judged = sum(name.startswith(_MARK) for name in trial.system_attrs)
+        first = len(trial.intermediate_values) - 1 - judged  # where its bracket begins, if that has begun
+
+        def marked(other: FrozenTrial) -> FrozenTrial:
+            other = copy.copy(other)
+            scores = [score for _, score in sorted(other.intermediate_values.items())][first:]
+            other.system_attrs = {f"{_MARK}{rung}": score for rung, score in enumerate(scores)}
+            return other
+
+        def is_other(other: FrozenTrial) -> bool:
+            return other.number != trial.number and has_scores(other)
+
+        return bool(self._pruner.prune(view_study(study, is_other, shown_as=marked), trial))
+
+
+_MARK = "completed_rung_"
+
+
+def has_scores(trial: FrozenTrial) -> bool:
+    """Tell whether a trial's scores stand and are its own: not where it failed, waits or took another's."""
+    climbed = trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+    return climbed and not took_scores(trial)
+
+
+def _median(rungs: int) -> BasePruner:
+    return AmongSampled(MedianPruner(n_startup_trials=5))
+
+
+def _percentile(rungs: int) -> BasePruner:
+    return AmongSampled(PercentilePruner(25.0, n_startup_trials=8))
+
+
+def _halving(rungs: int) -> BasePruner:
+    return ByScores(SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION))
+
+
+def _hyperband(rungs: int) -> BasePruner:
+    most = rung_step(rungs - 1) + 1
+    return ByScores(HyperbandPruner(min_resource=1, max_resource=most, reduction_factor=REDUCTION))
+
+
+def _none(rungs: int) -> BasePruner:
+    return NopPruner()
+
+
+PRUNERS: dict[str, Callable[[int], BasePruner]] = {
+    "none": _none,
+    "median": _median,
+    "percentile": _percentile,
+    "halving": _halving,
+    "asha": _halving,
+    "hyperband": _hyperband,
+}
+"""From the number of rungs to a pruner. The percentile pruner keeps the best quarter.
+
+All rank a trial among those that reached its rung, pruned ones too; under halving and Hyperband warm starts
+are among them. Optuna's halving is asynchronous, so "asha" is another name for it; under both, the Ray
+engine asks the ASHA of Ray. Hyperband puts trial n into a bracket by a hash of the study's name and n, so a
+resumed trial stays in its own; unlike in `Study.optimize`, the sampler learns from all brackets, since few
+trials are in each.
+"""
+
+
+def check_pruner(name: str) -> None:
+    """Refuse a pruner that there is not.
+
+    Raises:
+        ConfigError: the name is unknown (the nearest is named).
+    """
+    if name not in PRUNERS:
+        raise ConfigError(unknown("search.pruner", name, PRUNERS))
+
+
+def make_pruner(name: str, rungs: int) -> BasePruner:
+    """Make a pruner by name.
+
+    Raises:
+        ConfigError: the name is unknown (the nearest is named).
+    """
+    check_pruner(name)
+    return WarmStartsClimb(PRUNERS[name](rungs))
+
+
+def rung_step(index: int) -> int:
+    """Return the step under which rung `index` is reported to Optuna: 1, 3, 9, ..."""
+    return int(REDUCTION**index)
+
+
+class EarlyStopping:
+    """Judges running trials after each rung.
+
+    The pruner sees a trial as its present attempt made it, without what a killed attempt left in the storage
+    (Optuna cannot delete that), and all other trials as stored; so a resumed trial gets the same verdicts.
+    """
+
+    def __init__(self, study: optuna.Study, pruner: BasePruner) -> None:
+        self._study = study
+        self.pruner = pruner
+        self._marks: dict[int, dict[str, Any]] = {}
+
+    def should_stop(self, number: int, scores: Sequence[float]) -> bool:
+        """Tell whether trial `number` should stop after the last of its scores, which begin at rung 0."""
+        if len(scores) == 1:
+            self._marks[number] = {}
+        marks = self._marks[number]
+        trials = self._study.get_trials(deepcopy=False)
+        attempt = copy.copy(next(trial for trial in trials if trial.number == number))
+        attempt.intermediate_values = {rung_step(index): score for index, score in enumerate(scores)}
+        attempt.system_attrs = dict(marks)
+        others = view_study(self._study, lambda other: other.number != number, marks)
+        return bool(self.pruner.prune(others, attempt))

@@ -1,0 +1,384 @@
+"""Own the lifecycle of a trial, the same for every engine: ask, decode, climb rungs, prune, tell, fail.
+
+Before: the study and the space exist; after: an engine fetches jobs and hands their scores back.
+
+    runner = TrialRunner(study, space, sampler="tpe", pruner="median", trials=60, rungs=2)
+    while (job := runner.ask()) is not None:
+        for rung in scorer(job.widths, job.seed):
+            if not runner.report(job, rung):
+                break
+        runner.finish(job)
+
+Only this file tells a study how a trial ended (and `queue` of one that kills its process again and again).
+It runs in one process: workers never see the storage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+import numpy as np
+from optuna.trial import Trial, TrialState
+
+from autoprune.engines._pruners import EarlyStopping, make_pruner, rung_step
+from autoprune.errors import PlanError, StudyError, reason_of
+from autoprune.samplers import SCORES, EvolutionRates, distributions, make_sampler, trial_seed
+from autoprune.space import CostFunction, SearchSpace
+from autoprune.study import (
+    DEATHS,
+    ORIGIN,
+    SAMPLER,
+    RungScore,
+    SearchStudy,
+    TakenOverError,
+    TrialRecord,
+    outcome_attributes,
+    proposal_attributes,
+    storage_errors,
+)
+from autoprune.support.arrays import IntArray
+
+MAX_DEATHS = 2
+"""A trial whose worker died so often has failed; workers that die unready are counted by it, too."""
+
+HOPELESS = 5
+"""So many failures before any success end the search: the fault is not the candidates'."""
+
+_log = logging.getLogger(__name__)
+
+
+Scorer = Callable[[Mapping[str, int], int], Iterator[RungScore]]
+"""From (widths, seed) to the scores of one rung after the other; the caller may leave off after any."""
+
+MakeScorer = Callable[[], Scorer]
+"""Makes the scorer in the process that will use it; picklable where an engine has several."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a trial asks to be scored; `claim` tells this attempt at it from any other, here or elsewhere."""
+
+    number: int
+    widths: Mapping[str, int]
+    seed: int
+    claim: str
+
+
+@dataclass(frozen=True)
+class TrialEvent:
+    """Progress: a trial started, climbed a rung, finished (whatever its state), or went back to the queue."""
+
+    kind: Literal["started", "rung", "finished", "requeued"]
+    number: int
+    rung: RungScore | None = None
+    record: TrialRecord | None = None
+
+
+@dataclass
+class _Attempt:
+    """A running trial's state in memory; `costs` are those of its candidate that are objectives."""
+
+    trial: Trial
+    started: float
+    costs: list[float] = field(default_factory=list)
+    scores: list[RungScore] = field(default_factory=list)
+    pruned: bool = False
+    fault: str | None = None
+
+
+class TrialRunner:
+    """Runs the trials of one search.
+
+    Args:
+        study: where everything is stored.
+        space: decodes proposals into widths.
+        sampler: a row of SAMPLERS.
+        pruner: a row of PRUNERS.
+        trials: how many trials the study gets in all, failed ones included. It gets fewer if there are fewer
+            plans to try.
+        rungs: how many rungs the scorer climbs; the last one's score is the objective.
+        seed: the search's seed.
+        device: a name for the records.
+        statistics: {statistic: {variable: value}} for the samplers that draw by it.
+        shapes: {parameter: dense shape} for the samplers that look at layers.
+        rates: of the sampler "evolution".
+        cost: what each candidate costs, for its record; default what the space computes.
+        on_event: called with every `TrialEvent`, in this process, once what it tells of is stored. An error
+            that it raises ends the search, never the trial: that has ended, or goes back to the queue.
+
+    Where the study has several objectives, every trial climbs all rungs: a score alone tells none to be bad.
+    An engine with an early stopping of its own sets it as `early`; scores reach it by `report` all the same.
+
+    Another process may take a trial over: two resumes at once, or one that was told that this host is gone.
+    What is reported of it then is dropped, with one warning, and the search goes on with other trials.
+
+    Raises:
+        ConfigError: an unknown sampler or pruner, or a sampler that lacks its statistic.
+    """
+
+    def __init__(
+        self,
+        study: SearchStudy,
+        space: SearchSpace,
+        *,
+        sampler: str,
+        pruner: str = "median",
+        trials: int = 60,
+        rungs: int = 1,
+        seed: int = 0,
+        device: str = "cpu",
+        statistics: Mapping[str, Mapping[str, float]] | None = None,
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
+        rates: EvolutionRates | None = None,
+        cost: CostFunction | None = None,
+        on_event: Callable[[TrialEvent], None] | None = None,
+    ) -> None:
+        self.study = study
+        self.space = space
+        self.trials = trials
+        self.rungs = rungs
+        self.seed = seed
+        self.device = device
+        self._on_event = on_event or (lambda event: None)
+        self._distributions = distributions(space.variables)
+        self._cost = cost or space.cost
+        self.pruner = pruner if len(study.objectives) == 1 else "none"
+        self.early = EarlyStopping(study.optuna, make_pruner(self.pruner, rungs))
+        self._attempts: dict[str, _Attempt] = {}
+        study.optuna.sampler = make_sampler(
+            sampler,
+            seed=seed,
+            trials=trials,
+            space=space,
+            statistics=statistics,
+            shapes=shapes,
+            rates=rates,
+            objectives=len(study.objectives),
+            rungs=rungs,
+        )
+
+    def left(self) -> int:
+        """Return how many trials have not ended: those that wait or run, and those still to be proposed."""
+        return self.study.left(self._target())
+
+    @property
+    def has_tried_all(self) -> bool:
+        """Whether every plan that the space has is a trial by now, and that is less than the trials wanted.
+
+        Another trial could only repeat the widths of one of them.
+        """
+        plans = self.space.plans
+        if plans is None or len(plans) >= self.trials:
+            return False
+        tried = {
+            tuple(record.widths.get(name) for name in self.space.groups) for record in self.study.records()
+        }
+        return tried.issuperset(map(tuple, plans.tolist()))
+
+    def _target(self) -> int:
+        """Return how many trials the study is filled up to, 0 if no more are to be made."""
+        return 0 if self.has_tried_all else self.trials
+
+    def ask(self) -> Job | None:
+        """Return the next trial to score, or None if the study has all its trials, or all plans are tried.
+
+        Trials whose widths were scored before take those scores and never reach the engine; nor do those that
+        were queued with ratios of which no widths can be made: they fail.
+
+        Raises:
+            StudyError: every trial so far has failed, and there are several.
+        """
+        while (trial := self.study.ask(self._target())) is not None:
+            claim = self.study.claim_of(trial.number)
+            self._attempts[claim] = _Attempt(trial, time.perf_counter())
+            with self._unless_taken_over(trial.number, claim):
+                job = self._propose(trial, claim)
+                if job is None:
+                    continue
+                self._on_event(TrialEvent("started", job.number))
+                known = self._find_scored(job)
+                if known is None:
+                    return job
+                self._reuse(job, known)
+        return None
+
+    def begin(self, job: Job) -> None:
+        """Count the trial's seconds from now, where an engine asked for it before a worker was ready."""
+        attempt = self._attempts.get(job.claim)
+        if attempt is not None:
+            attempt.started = time.perf_counter()
+
+    def report(self, job: Job, rung: RungScore) -> bool:
+        """Record a rung's score; tell whether the trial shall climb on: not after one that is not finite."""
+        with self._unless_taken_over(job.number, job.claim):
+            return self._record(job, self._held(job), rung)
+        return False
+
+    def _record(self, job: Job, attempt: _Attempt, rung: RungScore) -> bool:
+        if not math.isfinite(rung.score):
+            attempt.fault = f"the score of rung {rung.name} is {rung.score}, expected a finite number."
+            return False
+        self._store_scores(attempt, [rung])
+        if len(attempt.scores) < self.rungs:
+            with storage_errors(self.study.url):
+                scores = [each.score for each in attempt.scores]
+                attempt.pruned = self.early.should_stop(job.number, scores)
+        self._on_event(TrialEvent("rung", job.number, rung=rung))
+        return len(attempt.scores) < self.rungs and not attempt.pruned
+
+    def finish(self, job: Job) -> None:
+        """Tell the study how the trial ended after its last report: complete, pruned, or failed.
+
+        Raises:
+            StudyError: every trial so far has failed, and there are several.
+        """
+        with self._unless_taken_over(job.number, job.claim):
+            attempt = self._held(job)
+            if attempt.fault is None and not attempt.pruned and len(attempt.scores) < self.rungs:
+                attempt.fault = f"the scorer gave {len(attempt.scores)} scores, expected {self.rungs}."
+            if attempt.fault is not None:
+                self.fail(job, attempt.fault)
+            else:
+                self._conclude(job, attempt)
+
+    def fail(self, job: Job, reason: str) -> None:
+        """Record the trial as failed; the search goes on.
+
+        Raises:
+            StudyError: every trial so far has failed, and there are several.
+        """
+        with self._unless_taken_over(job.number, job.claim):
+            attempt = self._held(job)
+            _log.warning("trial %d failed: %s", job.number, reason)
+            self._store_outcome(attempt, failure=reason)
+            self._end(job, TrialState.FAIL)
+            self._require_hope(reason)
+
+    def _require_hope(self, reason: str) -> None:
+        records = self.study.records()
+        failed = sum(record.state == "failed" for record in records)
+        if failed >= HOPELESS and not any(record.state in ("complete", "pruned") for record in records):
+            raise StudyError(f"{self.study.name}: the first {failed} trials all failed; the last: {reason}")
+
+    def requeue(self, job: Job) -> None:
+        """Send the trial back to the queue under its own number, to be scored from the start."""
+        with self._unless_taken_over(job.number, job.claim):
+            self._held(job)
+            del self._attempts[job.claim]
+            self.study.requeue(job.number)
+            self._on_event(TrialEvent("requeued", job.number))
+
+    def bury(self, job: Job, how: str) -> None:
+        """Record that the process which scored the trial died; queue the trial once more, or fail it.
+
+        Args:
+            job: the trial's.
+            how: what is known of the death, for the record's reason.
+
+        Raises:
+            StudyError: as from `fail`.
+        """
+        with self._unless_taken_over(job.number, job.claim):
+            trial = self._held(job).trial
+            deaths = int(trial.user_attrs.get(DEATHS, 0)) + 1
+            self.study.annotate(trial, **{DEATHS: deaths})
+            if deaths < MAX_DEATHS:
+                self.requeue(job)
+            else:
+                self.fail(job, f"its worker process died {deaths} times ({how}).")
+
+    def _held(self, job: Job) -> _Attempt:
+        """Return the attempt that a job is.
+
+        Raises:
+            TakenOverError: another process has taken the trial over.
+        """
+        attempt = self._attempts.get(job.claim)
+        if attempt is None:
+            raise TakenOverError(f"{self.study.name}: this attempt at trial {job.number} has been dropped.")
+        self.study.require_held(job.number, job.claim)
+        return attempt
+
+    @contextlib.contextmanager
+    def _unless_taken_over(self, number: int, claim: str) -> Iterator[None]:
+        """Leave the block, and drop the attempt, as soon as another process is seen to have the trial."""
+        try:
+            yield
+        except TakenOverError:
+            if self._attempts.pop(claim, None) is not None:
+                _log.warning("trial %d was taken over by another process; this attempt is dropped", number)
+
+    def _propose(self, trial: Trial, claim: str) -> Job | None:
+        """Return the trial's job; None where it failed, as what it was queued with cannot be used."""
+        seed = trial_seed(self.seed, trial.number)
+        try:
+            decoded = self._decoded(trial)
+        except (ValueError, PlanError) as error:
+            if not self.study.was_queued(trial.number):
+                raise
+            reason = f"it was queued with ratios that cannot be used ({reason_of(error)})."
+            self.fail(Job(trial.number, {}, seed, claim), reason)
+            return None
+        widths = {name: int(width) for name, width in zip(self.space.groups, decoded, strict=True)}
+        known = self._cost(decoded[None]).one().known()
+        costs = {name: cost for name, cost in known.items() if isinstance(cost, int | float)}
+        self._attempts[claim].costs = [float(costs[name]) for name in self.study.objectives[1:]]
+        origin = trial.user_attrs.get(ORIGIN, SAMPLER)
+        proposal = proposal_attributes(widths, costs, seed=seed, device=self.device, origin=origin)
+        self.study.annotate(trial, **proposal)
+        self.study.constrain(trial, self.space.budget.excess(costs))
+        return Job(trial.number, widths, seed, claim)
+
+    def _decoded(self, trial: Trial) -> IntArray:
+        """Return the widths [groups] of the trial's ratios, as far as need be the sampler's."""
+        with storage_errors(self.study.url):
+            ratios = [
+                trial.suggest_float(name, distribution.low, distribution.high)
+                for name, distribution in self._distributions.items()
+            ]
+        return self.space.decode(np.array(ratios))
+
+    def _find_scored(self, job: Job) -> TrialRecord | None:
+        """Return the first finished trial with the same widths, if any."""
+        for record in self.study.records():
+            if record.state in ("complete", "pruned") and record.scores and record.widths == job.widths:
+                return record
+        return None
+
+    def _reuse(self, job: Job, known: TrialRecord) -> None:
+        """Give the trial the scores and the verdict that its widths got before."""
+        attempt = self._attempts[job.claim]
+        attempt.pruned = known.pruned
+        self._store_scores(attempt, known.scores)
+        self._conclude(job, attempt, reused=known.number)
+
+    def _store_scores(self, attempt: _Attempt, new: Sequence[RungScore]) -> None:
+        attempt.scores.extend(new)
+        for score in new:
+            self.study.store_score(attempt.trial.number, rung_step(score.index), score.score)
+        self.study.annotate(attempt.trial, **{SCORES: [asdict(score) for score in attempt.scores]})
+
+    def _store_outcome(
+        self, attempt: _Attempt, *, reused: int | None = None, failure: str | None = None
+    ) -> None:
+        seconds = time.perf_counter() - attempt.started
+        known = outcome_attributes(seconds, self.study.ended(), reused=reused, failure=failure)
+        self.study.annotate(attempt.trial, **known)
+
+    def _conclude(self, job: Job, attempt: _Attempt, reused: int | None = None) -> None:
+        self._store_outcome(attempt, reused=reused)
+        if attempt.pruned:
+            self._end(job, TrialState.PRUNED)
+        else:
+            self._end(job, TrialState.COMPLETE, attempt.scores[-1].score)
+
+    def _end(self, job: Job, state: TrialState, score: float = math.nan) -> None:
+        self.study.tell(job.number, state, [score, *self._attempts[job.claim].costs])
+        del self._attempts[job.claim]
+        self._on_event(TrialEvent("finished", job.number, record=self.study.record(job.number)))

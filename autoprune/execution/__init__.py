@@ -1,0 +1,18 @@
+"""Finds the settings that this machine computes rightly, in a child process, since a wrong kernel may end it.
+
+faults_of([Setting(), Setting(channels_last=True)])     # {Setting(channels_last=True): "killed by SIGABRT"}
+setting = fit_to_machine(setting)                       # with a detour around its faults, if it has any
+"""
+
+from __future__ import annotations
+
+from autoprune.execution._faults import faults_of, fit_to_machine, require_sound
+from autoprune.execution._setting import Setting, resolve_device
+
+__all__ = [
+    "Setting",
+    "faults_of",
+    "fit_to_machine",
+    "require_sound",
+    "resolve_device",
+]

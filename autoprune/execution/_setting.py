@@ -1,0 +1,117 @@
+"""How a model is run: device, number format, memory layout and CPU threads.
+
+`train` and `score` run every forward and backward pass under one Setting, which the study keeps.
+
+    model = setting.place(model)
+    with setting.autocast():
+        outputs = model(setting.arrange(inputs))
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.errors import ConfigError, shortened, text_of
+from autoprune.execution.detour import Detour
+from autoprune.execution.layout import laid_out
+from autoprune.support.dtypes import DTYPES
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Device, number format ("float32", "bfloat16", "float16"), layout and CPU threads of a run.
+
+    With `detour`, strided 1x1 convolutions of few inputs run by another path. Whether that is needed depends
+    on the machine, so it is no part of `facts`, which a study keeps.
+    """
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    channels_last: bool = False
+    threads: int = 1
+    detour: bool = field(default=False, compare=False)
+
+    @property
+    def label(self) -> str:
+        """Name number format and layout, e.g. "bfloat16 channels_last"."""
+        return f"{self.dtype} {'channels_last' if self.channels_last else 'contiguous'}"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The setting as it is stored: `Setting(**facts)` reads it back."""
+        return {
+            "device": self.device,
+            "dtype": self.dtype,
+            "channels_last": self.channels_last,
+            "threads": self.threads,
+        }
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The layout as torch's constant."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    @property
+    def scales_gradients(self) -> bool:
+        """Whether gradients would underflow without scaling: float16 has too few exponent bits."""
+        return self.dtype == "float16"
+
+    def place(self, model: Model) -> Model:
+        """Move a model to the device and layout, in place, and return it."""
+        model.to(self.device)
+        for parameter in model.parameters():
+            if parameter.ndim == 4:
+                parameter.data = laid_out(parameter.data, self.memory_format)
+        return model
+
+    def arrange(self, inputs: Tensor) -> Tensor:
+        """Return a batch on the device, images [n, C, H, W] in the layout."""
+        inputs = inputs.to(self.device, non_blocking=True)
+        return laid_out(inputs, self.memory_format) if inputs.ndim == 4 else inputs
+
+    @contextlib.contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Run the forward passes and losses in the block under this setting. Backward passes follow them."""
+        with contextlib.ExitStack() as contexts:
+            if self.dtype != "float32":
+                device_type = torch.device(self.device).type
+                contexts.enter_context(torch.autocast(device_type, dtype=DTYPES[self.dtype]))
+            if self.detour:
+                contexts.enter_context(Detour())
+            yield
+
+
+def resolve_device(device: str = "auto") -> str:
+    """Return the device that `device` names; "auto" takes CUDA where there is one.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        asked = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f'search.device: "{device}" is no device; use "auto", "cpu" or "cuda".') from error
+    seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked.type == "cuda" and (asked.index or 0) >= seen:
+        raise ConfigError(
+            f'search.device: "{device}" asked, but torch sees {seen or "no"} CUDA devices here; '
+            'use "auto" or "cpu".'
+        )
+    try:
+        torch.zeros(1, device=asked).cpu()
+    except (RuntimeError, NotImplementedError, AssertionError) as error:
+        raise ConfigError(
+            f'search.device: "{device}" cannot be used here ({shortened(text_of(error), 200)}); '
+            'use "auto" or "cpu".'
+        ) from error
+    return device

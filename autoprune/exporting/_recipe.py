@@ -1,0 +1,191 @@
+"""The recipe: what JSON has to say, beside the tensors, to make a pruned model from its dense architecture.
+
+Before: a rebuilt model and its plan. After: `storage` writes it next to the tensors and reads it back.
+
+    recipe = read_recipe("best/")
+    recipe.plan.widths          # {"layer1.0.conv1": 8, ...}
+    recipe.tensors["conv1.weight"].shape
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from autoprune.exporting._recipe_schema import DTYPES, FORMAT, VERSION, RecipeFile
+from autoprune.graph.capture import ExampleInputs, named_tensors
+from autoprune.graph.example import example_of
+from autoprune.graph.patches import Patch, read_patches
+from autoprune.graph.plan import Plan
+
+_LAYOUTS: Mapping[str, torch.memory_format] = {
+    "contiguous": torch.contiguous_format,
+    "channels_last": torch.channels_last,
+    "channels_last_3d": torch.channels_last_3d,
+}
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One stored tensor.
+
+    Attributes:
+        shape: its sizes.
+        dtype: torch's name of its type, such as "float32".
+        kind: "parameter" or "buffer".
+        requires_grad: whether it trains.
+        layout: "contiguous", "channels_last" or "channels_last_3d".
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    kind: str
+    requires_grad: bool
+    layout: str = "contiguous"
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The layout as torch names it."""
+        return _LAYOUTS[self.layout]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What `recipe.json` holds.
+
+    Attributes:
+        tensors: {first name of each stored tensor: its description}, non-persistent buffers included.
+        ties: {further name: first name} of tensors that several modules share.
+        patches: numbers of modules.
+        plan: the keep indices.
+        inputs: shapes and dtypes of the example inputs, positional (list) or by keyword (dict), or None.
+        extra: what the caller added; JSON values.
+        digest: SHA-256 of the file of tensors.
+    """
+
+    tensors: Mapping[str, Leaf]
+    ties: Mapping[str, str]
+    patches: tuple[Patch, ...]
+    plan: Plan
+    inputs: list[Any] | dict[str, Any] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    digest: str = ""
+
+    @property
+    def leaves(self) -> dict[str, Leaf]:
+        """{every name: its description}: those of shared tensors too."""
+        return {**self.tensors, **{name: self.tensors[first] for name, first in self.ties.items()}}
+
+
+def named_leaves(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return {first name: tensor} of all parameters and buffers, and the ties {further name: first name}."""
+    first: dict[int, str] = {}
+    leaves: dict[str, Tensor] = {}
+    ties: dict[str, str] = {}
+    for name, tensor in named_tensors(model, shared=True):
+        if id(tensor) in first:
+            ties[name] = first[id(tensor)]
+        else:
+            first[id(tensor)] = name
+            leaves[name] = tensor
+    return leaves, ties
+
+
+def describe(model: nn.Module, plan: Plan, extra: Mapping[str, object]) -> Recipe:
+    """Write down a model's recipe (its digest is still empty)."""
+    leaves, ties = named_leaves(model)
+    return Recipe(
+        tensors={
+            name: Leaf(
+                shape=tuple(tensor.shape),
+                dtype=str(tensor.dtype).removeprefix("torch."),
+                kind="parameter" if isinstance(tensor, nn.Parameter) else "buffer",
+                requires_grad=tensor.requires_grad,
+                layout=_layout(tensor),
+            )
+            for name, tensor in leaves.items()
+        },
+        ties=ties,
+        patches=tuple(read_patches(model)),
+        plan=plan,
+        inputs=_describe_inputs(example_of(model)),
+        extra=dict(extra),
+    )
+
+
+def to_json(recipe: Recipe) -> dict[str, Any]:
+    """Turn a recipe into JSON values."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "digest": recipe.digest,
+        "widths": recipe.plan.widths,
+        "inputs": recipe.inputs,
+        "extra": recipe.extra,
+        "tensors": {
+            name: [list(leaf.shape), leaf.dtype, leaf.kind, leaf.requires_grad, leaf.layout]
+            for name, leaf in recipe.tensors.items()
+        },
+        "ties": recipe.ties,
+        "patches": [[patch.module, patch.attribute, patch.value] for patch in recipe.patches],
+        "keep": {name: index.tolist() for name, index in recipe.plan.items()},
+    }
+
+
+def from_file(values: RecipeFile) -> Recipe:
+    """Return the recipe that a file holds."""
+    inputs = values.model_dump(include={"inputs"})["inputs"]
+    return Recipe(
+        tensors={
+            name: Leaf(tuple(leaf.shape), leaf.dtype, leaf.kind, leaf.requires_grad, leaf.layout)
+            for name, leaf in values.tensors.items()
+        },
+        ties=dict(values.ties),
+        patches=tuple(Patch(each.module, each.attribute, each.value) for each in values.patches),
+        plan=Plan({name: np.array(index, dtype=np.int64) for name, index in values.keep.items()}),
+        inputs=inputs,
+        extra=dict(values.extra),
+        digest=values.digest,
+    )
+
+
+def example_from(recipe: Recipe) -> ExampleInputs | None:
+    """Make example inputs, all zeros, of the recorded shapes and dtypes; other values are as they were."""
+    if isinstance(recipe.inputs, dict):
+        return {name: _zeros(value) for name, value in recipe.inputs.items()}
+    return None if recipe.inputs is None else tuple(_zeros(value) for value in recipe.inputs)
+
+
+def _layout(tensor: Tensor) -> str:
+    """Name a layout other than the usual one: results depend on it to the last bit."""
+    if not tensor.is_contiguous():
+        for name, ndim in (("channels_last", 4), ("channels_last_3d", 5)):
+            if tensor.ndim == ndim and tensor.is_contiguous(memory_format=_LAYOUTS[name]):
+                return name
+    return "contiguous"
+
+
+def _describe_inputs(inputs: ExampleInputs | None) -> list[Any] | dict[str, Any] | None:
+    values = inputs.values() if isinstance(inputs, dict) else inputs or ()
+    if not all(isinstance(value, (Tensor, int, float, str, type(None))) for value in values):
+        return None
+    if isinstance(inputs, dict):
+        return {name: _describe_input(value) for name, value in inputs.items()}
+    return None if inputs is None else [_describe_input(value) for value in inputs]
+
+
+def _describe_input(value: object) -> Any:
+    if isinstance(value, Tensor):
+        return {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
+    return value
+
+
+def _zeros(value: Any) -> Any:
+    if isinstance(value, dict):
+        return torch.zeros(value["shape"], dtype=DTYPES[value["dtype"]])
+    return value

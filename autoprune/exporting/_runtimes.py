@@ -1,0 +1,300 @@
+"""Export to runtimes: ONNX and torch.export's .pt2, each run again from the file and compared with the model.
+
+Before: a small model, trained or loaded. After: a file for onnxruntime or `torch.export.load`. A new format
+is a function that writes a file and returns how to run it, and a row in EXPORTERS.
+
+    report = export(small, "small.onnx", example_inputs=torch.zeros(1, 3, 32, 32))
+    report.max_difference      # 2.4e-07
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from autoprune.errors import ExportError, reason_of, summary_of, unknown
+from autoprune.exporting._saved_model import save_pruned
+from autoprune.graph.capture import (
+    ExampleInputs,
+    call,
+    missing_values,
+    normalise_inputs,
+    repeat_batch,
+    unchanged,
+)
+from autoprune.graph.example import example_of, plan_of
+from autoprune.support.atomic import replacing
+from autoprune.support.usercode import entry, guarded
+
+FOLDER = "safetensors"
+"""The format that is a folder of weights and a recipe rather than a file."""
+
+Runner: TypeAlias = Callable[[ExampleInputs], list[Tensor]]
+"""Runs what was written: inputs -> the output tensors, in the model's order."""
+
+Exporter: TypeAlias = Callable[[nn.Module, ExampleInputs, Path], Runner]
+"""(model in eval mode, inputs at batch 2, path) -> Runner of the file written there, batch size free."""
+
+CHECKED_BATCHES = (1, 3)
+
+TOLERANCES: Mapping[torch.dtype, float] = {torch.float64: 1e-6, torch.float16: 1e-2, torch.bfloat16: 1e-1}
+"""Largest difference allowed, over max(1, largest output); 1e-4 for float32, where runtimes sum otherwise."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written.
+
+    Attributes:
+        path: the file.
+        format: a name in EXPORTERS.
+        max_difference: largest absolute difference between the file's outputs and the model's.
+    """
+
+    path: Path
+    format: str
+    max_difference: float
+
+
+@entry(ExportError, small=nn.Module, path=(str, PathLike), format=str)
+def export(
+    small: nn.Module,
+    path: str | os.PathLike[str],
+    format: str = "onnx",
+    example_inputs: object = None,
+    *,
+    tolerance: float | None = None,
+) -> ExportReport:
+    """Write a model for a runtime, with a free batch size, and compare the file's outputs with the model's.
+
+    Args:
+        small: the model; it is exported in eval mode and left as it is.
+        path: the file; it appears, or replaces an older one, only when the comparison has passed. Only a
+            file whose name ends in the format is replaced.
+        format: "onnx" (run in onnxruntime), "pt2" (run through `torch.export.load`), or "safetensors": a
+            folder, as `save_pruned` writes it, for models from `rebuild` or `load_pruned`.
+        example_inputs: a Tensor, a tuple of inputs or a dict of keyword inputs, the batch on axis 0; not
+            needed for models from `rebuild` or `load_pruned`, which know those they were traced with.
+        tolerance: largest difference allowed, over max(1, largest output); by default 1e-4 in float32.
+
+    Raises:
+        ExportError: an unknown format, no example inputs, a path that another kind of file has, a model that
+            cannot be exported, a file that cannot be written, or outputs that differ by more than the
+            tolerance.
+    """
+    path = Path(path)
+    if format == FOLDER:
+        return _export_folder(small, path)
+    if format not in EXPORTERS:
+        raise ExportError(unknown("format", format, EXPORTERS))
+    if not path.name or path.is_dir():
+        raise ExportError(f"{path}: a folder; name a file in it.")
+    if path.suffix != f".{format}" and path.is_file():
+        raise ExportError(f"{path}: is there already, and is no .{format} file; name another file.")
+    missing = missing_values(small)
+    if missing:
+        raise ExportError(f"{path}: {missing}")
+    with guarded(f"{path}: the example inputs do not go where the model is", ExportError):
+        inputs = _on_device(_example(small, example_inputs), small)
+    try:
+        with (
+            replacing(path, suffix=f".{format}") as partial,
+            unchanged(small),
+            torch.random.fork_rng(devices=[]),
+            torch.no_grad(),
+        ):
+            for module in small.modules():
+                module.training = False
+            with guarded(f"{path}: the model's forward pass failed on the example inputs", ExportError):
+                call(small, inputs)
+            run = _write(small, repeat_batch(inputs, 2), partial, path, format)
+            difference = _compare(small, run, inputs, path, tolerance)
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be written ({reason_of(error)}); choose another place.") from error
+    return ExportReport(path, format, difference)
+
+
+def _export_folder(small: nn.Module, path: Path) -> ExportReport:
+    """Write a model of ours with the plan that it was rebuilt from.
+
+    Raises:
+        ExportError: the model has no plan of ours, or the folder cannot be written.
+    """
+    plan = plan_of(small)
+    if plan is None:
+        raise ExportError(
+            f"{path}: a folder of safetensors holds the plan too, and this model has none from rebuild or "
+            "load_pruned; write it with autoprune.save_pruned(small, plan, folder)."
+        )
+    save_pruned(small, plan, path)
+    return ExportReport(path, FOLDER, 0.0)
+
+
+def export_onnx(model: nn.Module, inputs: ExampleInputs, path: Path) -> Runner:
+    """Write one ONNX file, weights included, and open it in onnxruntime on the CPU."""
+    import onnxruntime  # type: ignore[import-untyped]  # the package ships no types
+
+    write_onnx(model, inputs, path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def run(inputs: ExampleInputs) -> list[Tensor]:
+        return [torch.from_numpy(output) for output in session.run(None, onnx_feed(session, inputs))]
+
+    return run
+
+
+def write_onnx(model: nn.Module, inputs: ExampleInputs, path: Path, *, free_batch: bool = True) -> None:
+    """Write one ONNX file, weights included.
+
+    Args:
+        model: in eval mode.
+        inputs: example inputs; at batch 2 or more where the batch shall be free.
+        path: the file.
+        free_batch: whether the file takes batches of any size, or of the inputs' alone.
+    """
+    args, kwargs, shapes = _call_with_free_batch(inputs)
+    with warnings.catch_warnings():
+        # Two inputs share one batch axis, which is what is meant.
+        warnings.filterwarnings("ignore", message="# The axis name", category=UserWarning)
+        torch.onnx.export(
+            model,
+            args,
+            path,
+            kwargs=kwargs,
+            dynamo=True,
+            dynamic_shapes=shapes if free_batch else None,
+            external_data=False,
+            verbose=False,
+        )
+
+
+def onnx_feed(session: Any, inputs: ExampleInputs) -> dict[str, NDArray[Any]]:
+    """Return {name: array} of the tensors among the inputs, as onnxruntime's session takes them."""
+    values = inputs.items() if isinstance(inputs, dict) else enumerate(inputs)
+    tensors = {name: value for name, value in values if isinstance(value, Tensor)}
+    names = tensors if isinstance(inputs, dict) else [taken.name for taken in session.get_inputs()]
+    return {str(name): tensor.cpu().numpy() for name, tensor in zip(names, tensors.values(), strict=True)}
+
+
+def export_pt2(model: nn.Module, inputs: ExampleInputs, path: Path) -> Runner:
+    """Write torch.export's archive and load it back.
+
+    It is made in memory: where the disk is full, torch's own writer to files ends the process.
+    """
+    args, kwargs, shapes = _call_with_free_batch(inputs)
+    program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+    archive = io.BytesIO()
+    torch.export.save(program, archive)
+    path.write_bytes(archive.getbuffer())
+    loaded = torch.export.load(path).module()
+    return lambda inputs: _tensors(call(loaded, inputs))
+
+
+EXPORTERS: dict[str, Exporter] = {"onnx": export_onnx, "pt2": export_pt2}
+"""Name -> exporter; the name is the file's usual suffix, too."""
+
+
+def _example(model: nn.Module, given: object) -> ExampleInputs:
+    if given is not None:
+        return normalise_inputs(given)
+    noted = example_of(model)
+    if noted is None:
+        raise ExportError(
+            f"{type(model).__name__}: export needs example_inputs, such as torch.zeros(1, 3, 224, 224); "
+            "only models from rebuild and load_pruned know theirs."
+        )
+    return noted
+
+
+def _on_device(inputs: ExampleInputs, model: nn.Module) -> ExampleInputs:
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    moved: ExampleInputs = pytree.tree_map_only(Tensor, lambda tensor: tensor.to(device), inputs)
+    return moved
+
+
+def _call_with_free_batch(
+    inputs: ExampleInputs,
+) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any] | tuple[Any, ...]]:
+    """Split the inputs into positional and keyword arguments, and say which axes are the batch."""
+    batch = torch.export.Dim("batch")
+
+    def free(value: object) -> dict[int, Any] | None:
+        return {0: batch} if isinstance(value, Tensor) and value.ndim else None
+
+    if isinstance(inputs, dict):
+        return (), inputs, {name: free(value) for name, value in inputs.items()}
+    return inputs, {}, tuple(free(value) for value in inputs)
+
+
+def _write(model: nn.Module, inputs: ExampleInputs, part: Path, path: Path, format: str) -> Runner:
+    try:
+        return EXPORTERS[format](model, inputs, part)
+    except (OSError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # exporters raise whatever their packages raise, and the model's code too
+        raise ExportError(
+            f"{path}: {type(model).__name__} cannot be exported to {format}: {summary_of(error)}"
+        ) from error
+
+
+def _compare(
+    model: nn.Module, run: Runner, inputs: ExampleInputs, path: Path, tolerance: float | None
+) -> float:
+    """Run file and model on random inputs of two batch sizes; return the largest absolute difference."""
+    largest = 0.0
+    generator = torch.Generator().manual_seed(0)
+    for size in CHECKED_BATCHES:
+        with guarded(f"{path}: the model's forward pass failed at batch {size}", ExportError):
+            batch: ExampleInputs = pytree.tree_map_only(
+                Tensor, lambda tensor: _randomised(tensor, generator), repeat_batch(inputs, size)
+            )
+            expected = _tensors(call(model, batch))
+        try:
+            got = run(batch)
+        except Exception as error:  # runtimes raise whatever they like
+            raise ExportError(f"{path}: does not run at batch {size}: {reason_of(error)}") from error
+        if [tensor.shape for tensor in got] != [tensor.shape for tensor in expected]:
+            shapes = [[list(tensor.shape) for tensor in tensors] for tensors in (got, expected)]
+            raise ExportError(
+                f"{path}: gives outputs of shapes {shapes[0]}, the model {shapes[1]}, at batch {size}."
+            )
+        for one, other in zip(got, expected, strict=True):
+            largest = max(largest, _difference(one, other, path, tolerance))
+    return largest
+
+
+def _difference(got: Tensor, expected: Tensor, path: Path, tolerance: float | None) -> float:
+    allowed = TOLERANCES.get(expected.dtype, 1e-4) if tolerance is None else tolerance
+    got, expected = got.double().cpu(), expected.double().cpu()
+    if expected.numel() == 0:
+        return 0.0
+    difference = float((got - expected).abs().max())
+    limit = allowed * max(1.0, float(expected.abs().max()))
+    if not difference <= limit:  # also where it is NaN
+        raise ExportError(
+            f"{path}: its outputs differ from the model's by {difference:.3g}, more than {limit:.3g}; "
+            "the file was not written."
+        )
+    return difference
+
+
+def _randomised(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw values for floating inputs; integers (indices, masks) stay as the example has them."""
+    if not tensor.is_floating_point():
+        return tensor
+    return torch.randn(tensor.shape, generator=generator).to(tensor)
+
+
+def _tensors(outputs: object) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]

@@ -1,0 +1,284 @@
+"""Pruned models on disk: a folder with model.safetensors and recipe.json, and nothing that runs code.
+
+Before: `rebuild` or `finetune` made a small model. After: `load_pruned` makes it again from the dense
+architecture, without tracing.
+
+    save_pruned(small, plan, "best/", extra={"accuracy": 0.93})
+    small = load_pruned("best/", make_model)      # bit-identical outputs
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from autoprune.errors import CheckpointError, ExportError, PlanError, printable, reason_of
+from autoprune.exporting._recipe import Leaf, Recipe, describe, example_from, from_file, named_leaves, to_json
+from autoprune.exporting._recipe_schema import DTYPES, FORMAT, read_values
+from autoprune.graph.capture import named_tensors
+from autoprune.graph.example import note_example, note_plan
+from autoprune.graph.patches import apply_patches, require_written
+from autoprune.graph.plan import Plan
+from autoprune.support.atomic import replacing
+from autoprune.support.files import open_regular, require_regular
+from autoprune.support.tensorfile import write_tensors
+from autoprune.support.usercode import call_user, entry, guarded
+
+WEIGHTS, RECIPE = "model.safetensors", "recipe.json"
+_PREVIOUS = "model.safetensors.previous"
+_GROUP_SUFFIX = re.compile(r"(:in)?(:\d+)?$")
+"""What `ChannelGroup.name` may have behind the name of a layer."""
+
+
+@entry(ExportError, small=nn.Module, plan=Plan, folder=(str, os.PathLike))
+def save_pruned(
+    small: nn.Module, plan: Plan, folder: str | os.PathLike[str], *, extra: Mapping[str, object] | None = None
+) -> None:
+    """Write a pruned model as safetensors and a JSON recipe; other files in the folder stay.
+
+    A model that the folder held before is replaced only once the new one is written: at any moment, also
+    after a kill, the folder holds one of the two whole.
+
+    Args:
+        small: the rebuilt model; parameters and all buffers are stored, on any device, in any dtype.
+        plan: the plan that it was rebuilt from.
+        folder: made where it is missing.
+        extra: more to note in the recipe; JSON values.
+
+    Raises:
+        ExportError: the folder cannot be written, or holds the weights of a model that is not pruned; or a
+            tensor or a value in `extra` cannot be stored.
+    """
+    folder = Path(folder)
+    _require_own(folder)
+    recipe = describe(small, plan, extra or {})
+    try:
+        json.dumps(to_json(recipe), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ExportError(
+            f"{folder}: extra cannot be stored as JSON ({error}); give plain values."
+        ) from error
+    try:
+        # The recipe's digest says which tensors are its own, so its rename, the last of all, decides.
+        with replacing(folder / RECIPE) as recipe_part, replacing(folder / WEIGHTS) as weights_part:
+            _write_tensors(small, weights_part)
+            values = to_json(replace(recipe, digest=_digest(weights_part)))
+            text = json.dumps(values, indent=1, allow_nan=False)
+            recipe_part.write_text(text, encoding="utf-8")
+            _set_aside(folder)
+        (folder / _PREVIOUS).unlink(missing_ok=True)
+    except (OSError, ValueError) as error:  # a name with a null character is a ValueError
+        raise ExportError(
+            f"{printable(str(folder))}: cannot be written ({reason_of(error)}); choose another folder."
+        ) from error
+
+
+@entry(CheckpointError, folder=(str, os.PathLike), make_model=Callable)
+def load_pruned(folder: str | os.PathLike[str], make_model: Callable[[], nn.Module]) -> nn.Module:
+    """Make a pruned model again from its dense architecture; nothing is traced and no pickle is read.
+
+    Args:
+        folder: what `save_pruned` wrote.
+        make_model: makes the dense architecture with any weights; on the meta device it costs no memory.
+
+    Returns:
+        The model in eval mode, on the devices that `make_model` chose (CPU instead of meta).
+
+    Raises:
+        CheckpointError: files missing, damaged or too new, or an architecture that is not the stored one; the
+            message names the first tensor that differs and both shapes.
+    """
+    folder = Path(folder)
+    recipe = read_recipe(folder)
+    tensors = _read_tensors(folder, recipe)
+    model = call_user(make_model, "load_pruned: make_model", CheckpointError)
+    if not isinstance(model, nn.Module):
+        raise CheckpointError(
+            f"load_pruned: make_model returned a {type(model).__name__}, expected a torch.nn.Module."
+        )
+    with guarded(f"{folder}: the architecture of make_model does not take the weights", CheckpointError):
+        _check_architecture(model, recipe, f"{folder}")
+        _check_numbers(model, recipe, folder / RECIPE)
+        for name, leaf in recipe.tensors.items():
+            _put(model, name, _as_leaf(tensors[name], leaf, _device_of(model, name)))
+        for name, first in recipe.ties.items():
+            _put(model, name, _get(model, first))
+    apply_patches(model, recipe.patches)
+    example = example_from(recipe)
+    if example is not None:
+        note_example(model, example)
+    note_plan(model, recipe.plan)
+    return model.eval()
+
+
+def read_recipe(folder: str | os.PathLike[str]) -> Recipe:
+    """Read the recipe of a saved model: its plan, shapes and what `extra` held.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or of a newer version.
+    """
+    return from_file(read_values(Path(folder) / RECIPE))
+
+
+def _require_own(folder: Path) -> None:
+    """Refuse a folder with weights that no save of a pruned model wrote, such as the dense model's.
+
+    A save that was killed may leave its own weights without a recipe.
+    """
+    weights = folder / WEIGHTS
+    if not weights.exists() or (folder / RECIPE).exists():
+        return
+    metadata = None
+    with contextlib.suppress(OSError, safetensors.SafetensorError):
+        require_regular(weights)
+        with safetensors.safe_open(weights, "pt") as file:
+            metadata = file.metadata()
+    if metadata is None or metadata.get("format") != FORMAT:
+        raise ExportError(
+            f"{weights}: is there already and is no pruned model, as no {RECIPE} lies beside it; choose "
+            "another folder."
+        )
+
+
+def _write_tensors(model: nn.Module, path: Path) -> None:
+    leaves, _ = named_leaves(model)
+    for name, tensor in leaves.items():
+        if tensor.is_meta or tensor.layout != torch.strided:
+            kind = "on the meta device" if tensor.is_meta else f"of layout {tensor.layout}"
+            raise ExportError(f"{path.parent}: tensor {name} is {kind} and cannot be stored.")
+    try:
+        write_tensors(leaves, path, metadata={"format": FORMAT})
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise ExportError(f"{path.parent}: the tensors cannot be stored ({error}).") from error
+
+
+def _set_aside(folder: Path) -> None:
+    """Give the tensors that the folder's recipe belongs to their other name, under which they load too."""
+    weights, previous = folder / WEIGHTS, folder / _PREVIOUS
+    if previous.exists():  # an earlier save was killed here
+        with contextlib.suppress(CheckpointError):
+            if _digest(previous) == read_recipe(folder).digest:
+                os.replace(previous, weights)
+    if weights.exists():
+        os.replace(weights, previous)
+
+
+def _digest(path: Path) -> str:
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_tensors(folder: Path, recipe: Recipe) -> dict[str, Tensor]:
+    """Read the tensors that belong to the recipe, and check them against it."""
+    path = folder / WEIGHTS
+    advice = "restore the file or save the model again."
+    found = [file for file in (path, folder / _PREVIOUS) if file.exists()]
+    if not found:
+        raise CheckpointError(f"{path}: is missing; {advice}")
+    try:
+        intact = next((file for file in found if _digest(file) == recipe.digest), None)
+        tensors = {} if intact is None else safetensors.torch.load_file(intact)
+    except Exception as error:  # whatever a damaged header makes the reader raise
+        raise CheckpointError(f"{path}: cannot be read ({reason_of(error)}); {advice}") from error
+    if intact is None or set(tensors) != set(recipe.tensors):
+        raise CheckpointError(f"{path}: is damaged, or not the file that {RECIPE} was written with; {advice}")
+    for name, leaf in recipe.tensors.items():
+        if tuple(tensors[name].shape) != leaf.shape:
+            raise CheckpointError(
+                f"{folder}: {name} has shape {list(leaf.shape)} in {RECIPE}, {list(tensors[name].shape)} in "
+                f"{path.name}; {advice}"
+            )
+        if tensors[name].dtype != DTYPES[leaf.dtype]:
+            raise CheckpointError(
+                f"{folder}: {name} is {leaf.dtype} in {RECIPE}, {tensors[name].dtype} in the other; {advice}"
+            )
+    return tensors
+
+
+def _check_architecture(model: nn.Module, recipe: Recipe, where: str) -> None:
+    """Compare names, kinds and shapes of the dense architecture's leaves with the stored ones."""
+    dense = dict(named_tensors(model, shared=True))
+    stored = recipe.leaves
+    hint = "make_model must give the dense architecture that was pruned."
+    for name, leaf in stored.items():
+        if name not in dense:
+            raise CheckpointError(
+                f"{where}: stores {name} {list(leaf.shape)}, which the model has not; {hint}"
+            )
+        shape = tuple(dense[name].shape)
+        if len(shape) != len(leaf.shape) or any(
+            small > full for small, full in zip(leaf.shape, shape, strict=True)
+        ):
+            raise CheckpointError(
+                f"{where}: {name} is stored with shape {list(leaf.shape)}, "
+                f"the model's has {list(shape)}; {hint}"
+            )
+        if _kind_of(DTYPES[leaf.dtype]) != _kind_of(dense[name].dtype):
+            raise CheckpointError(
+                f"{where}: {name} is stored as {leaf.dtype}, the model's is {dense[name].dtype}; {hint}"
+            )
+        if isinstance(dense[name], nn.Parameter) != (leaf.kind == "parameter"):
+            raise CheckpointError(
+                f"{where}: {name} is stored as a {leaf.kind}, in the model it is none; {hint}"
+            )
+    for name, tensor in dense.items():
+        if name not in stored:
+            raise CheckpointError(f"{where}: stores no {name}, the model's has {list(tensor.shape)}; {hint}")
+
+
+def _kind_of(dtype: torch.dtype) -> tuple[bool, bool]:
+    """Return whether numbers of a type are floating and whether they are complex: formats may differ else."""
+    return dtype.is_floating_point, dtype.is_complex
+
+
+def _check_numbers(model: nn.Module, recipe: Recipe, path: Path) -> None:
+    """Compare the patches and the keep indices with the architecture and the shapes that are stored."""
+    shapes = {name: leaf.shape for name, leaf in recipe.leaves.items()}
+    try:
+        require_written(model, recipe.patches, shapes)
+    except PlanError as error:
+        raise CheckpointError(f"{path}: patches: {error}") from error
+    dense = list(named_tensors(model, shared=True))
+    for name, index in recipe.plan.items():
+        layer = _GROUP_SUFFIX.sub("", name)
+        sizes = [
+            size for leaf, t in dense if leaf == layer or leaf.startswith(f"{layer}.") for size in t.shape
+        ]
+        if int(index[-1]) >= max(sizes, default=0):
+            problem = f"{layer} has no channel {index[-1]}" if sizes else "the model has no such layer"
+            raise CheckpointError(f"{path}: keep.{name}: {problem}; save the model again.")
+
+
+def _as_leaf(tensor: Tensor, leaf: Leaf, device: torch.device) -> Tensor:
+    tensor = tensor.to(device).contiguous(memory_format=leaf.memory_format)
+    if leaf.kind == "parameter":
+        return nn.Parameter(tensor, requires_grad=leaf.requires_grad)
+    return tensor
+
+
+def _device_of(model: nn.Module, name: str) -> torch.device:
+    device = _get(model, name).device
+    return torch.device("cpu") if device.type == "meta" else device
+
+
+def _get(model: nn.Module, name: str) -> Tensor:
+    path, _, attribute = name.rpartition(".")
+    tensor: Tensor = getattr(model.get_submodule(path), attribute)
+    return tensor
+
+
+def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
+    """Replace a leaf; a buffer stays persistent, or not, as it was."""
+    path, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(path), attribute, tensor)

@@ -1,0 +1,199 @@
+"""Own the template: one ONNX file that stands for all candidates, made without an export for each.
+
+The dense model and a narrowed one or two are exported; every number in which the files differ is traced
+back to the widths of the groups. A candidate's file is then the dense one with its weights cut and these
+numbers set, in a fraction of the seconds that an export takes. Weights keep the dense values: only their
+shapes matter here.
+
+    template = make_template(prunable, sizes, setting)     # exports
+    template.calls                                         # for each observation the calls of its nodes
+    template.write(widths, path)                           # int64 [groups] -> a file for `open_session`
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.errors import LatencyError
+from autoprune.graph import Prunable
+from autoprune.latency._candidates import narrowed
+from autoprune.latency.probes.onnx_runtime import export_for_timing
+from autoprune.latency.setting import LatencySetting
+from autoprune.latency.table import Call, Observations, Size
+from autoprune.support.arrays import IntArray
+
+_LONGEST_CONSTANT = 64
+"""Elements of the integer tensors that are taken for shapes and positions; larger ones are data."""
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxTemplate:
+    """An ONNX file with its numbers as functions of the widths.
+
+    Attributes:
+        graph: the dense model's file, without its initialisers' data.
+        arrays: {initialiser: its dense values}.
+        axes: {initialiser: the size of each of its axes}, for those that narrow.
+        values: {initialiser: what each element stands for}, for those whose values follow the widths.
+        attributes: {(node, attribute): what each of its integers stands for}, likewise.
+        nodes: names of the nodes, in order.
+        outputs: {tensor: the node that writes it}.
+        calls: for each observation the calls of the nodes.
+    """
+
+    graph: Any
+    arrays: Mapping[str, NDArray[Any]]
+    axes: Mapping[str, tuple[Size | int, ...]]
+    values: Mapping[str, tuple[Size | int, ...]]
+    attributes: Mapping[tuple[int, str], tuple[Size | int, ...]]
+    nodes: tuple[str, ...]
+    outputs: Mapping[str, str]
+    calls: tuple[tuple[Call, ...], ...]
+
+    def write(self, widths: IntArray, path: Path) -> None:
+        """Write the file of a candidate of widths [groups]."""
+        import onnx
+
+        model = onnx.ModelProto()
+        model.CopyFrom(self.graph)
+        for (place, name), numbers in self.attributes.items():
+            attribute = next(each for each in model.graph.node[place].attribute if each.name == name)
+            _set_integers(attribute, _at(numbers, widths))
+        for name, array in self.arrays.items():
+            if name in self.axes:
+                array = array[tuple(slice(length) for length in _at(self.axes[name], widths))]
+            if name in self.values:
+                array = np.array(_at(self.values[name], widths), array.dtype).reshape(array.shape)
+            model.graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
+        onnx.save_model(model, path)
+
+
+def make_template(prunable: Prunable, sizes: Observations, setting: LatencySetting) -> OnnxTemplate:
+    """Export the model at each observation's widths, and trace what differs back to the widths.
+
+    Raises:
+        LatencyError: the model cannot be exported, or the exported graph itself depends on the widths.
+    """
+    import onnx
+
+    files = []
+    with tempfile.TemporaryDirectory(prefix="autoprune-") as folder:
+        path = Path(folder) / "model.onnx"
+        for widths in sizes.widths:
+            model = narrowed(prunable, widths)
+            export_for_timing(model, prunable.example_inputs, setting, path, free_batch=True)
+            files.append(onnx.load_model(path))
+    name = type(prunable.model).__name__
+    _require_one_graph(files, name)
+    nodes = [list(file.graph.node) for file in files]
+    dense = files[0]
+    arrays = {each.name: onnx.numpy_helper.to_array(each) for each in dense.graph.initializer}
+    template = OnnxTemplate(
+        graph=dense,
+        arrays=arrays,
+        axes=dict(_moving(name, sizes, [_dimensions(file) for file in files])),
+        values=dict(_moving(name, sizes, [_constants(file) for file in files])),
+        attributes=dict(_moving(name, sizes, [_attributes(each) for each in nodes])),
+        nodes=tuple(node.name for node in nodes[0]),
+        outputs={output: node.name for node in nodes[0] for output in node.output},
+        calls=tuple(tuple(_calls(file)) for file in files),
+    )
+    del dense.graph.initializer[:]
+    del dense.graph.value_info[:]
+    return template
+
+
+def _at(numbers: Sequence[Size | int], widths: IntArray) -> list[int]:
+    return [int(number.at(widths)) if isinstance(number, Size) else number for number in numbers]
+
+
+def _set_integers(attribute: Any, integers: Sequence[int]) -> None:
+    if attribute.ints:
+        attribute.ints[:] = integers
+    else:
+        attribute.i = integers[0]
+
+
+def _require_one_graph(files: Sequence[Any], name: str) -> None:
+    def structure(file: Any) -> list[tuple[object, ...]]:
+        nodes = file.graph.node
+        return [(node.op_type, node.name, tuple(node.input), tuple(node.output)) for node in nodes]
+
+    dense = structure(files[0])
+    if any(structure(file) != dense for file in files[1:]):
+        raise LatencyError(
+            f"{name}: which nodes its ONNX file has depends on the widths of its layers; freeze those that "
+            'decide it, or take another latency.probe, such as "eager".'
+        )
+
+
+def _moving(
+    model: str, sizes: Observations, seen: Sequence[Mapping[Any, tuple[int, ...]]]
+) -> Iterator[tuple[Any, tuple[Size | int, ...]]]:
+    """Iterate over the places whose numbers differ among the files, with what the numbers stand for."""
+    for place, dense in seen[0].items():
+        rows = [each[place] for each in seen]
+        if all(row == dense for row in rows):
+            continue
+        numbers = tuple(sizes.find(values) for values in zip(*rows, strict=True))
+        if any(number is None for number in numbers):
+            raise LatencyError(
+                f"{model}: {place} in its ONNX file changes with the widths, from {list(dense)} in the dense "
+                'model, but follows none; freeze the layer, or take another latency.probe, such as "eager".'
+            )
+        yield place, tuple(number for number in numbers if number is not None)
+
+
+def _dimensions(file: Any) -> dict[str, tuple[int, ...]]:
+    return {each.name: tuple(each.dims) for each in file.graph.initializer}
+
+
+def _constants(file: Any) -> dict[str, tuple[int, ...]]:
+    """Return the values of the small integer initialisers: shapes to reshape to, positions to slice at."""
+    import onnx
+
+    small = (
+        each
+        for each in file.graph.initializer
+        if each.data_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
+        and int(np.prod(each.dims)) <= _LONGEST_CONSTANT
+    )
+    return {each.name: tuple(onnx.numpy_helper.to_array(each).ravel().tolist()) for each in small}
+
+
+def _attributes(nodes: Sequence[Any]) -> dict[tuple[int, str], tuple[int, ...]]:
+    return {
+        (place, attribute.name): _integers(attribute)
+        for place, node in enumerate(nodes)
+        for attribute in node.attribute
+    }
+
+
+def _integers(attribute: Any) -> tuple[int, ...]:
+    return tuple(attribute.ints) or ((attribute.i,) if attribute.type == attribute.INT else ())
+
+
+def _calls(file: Any) -> Iterator[Call]:
+    """Iterate over the nodes as calls; dimensions that are free in the file count as 1."""
+    graph = file.graph
+    shapes = _dimensions(file)
+    for info in (*graph.input, *graph.value_info, *graph.output):
+        shapes[info.name] = tuple(axis.dim_value or 1 for axis in info.type.tensor_type.shape.dim)
+    weights = _dimensions(file)
+    for node in graph.node:
+        names = [name for name in (*node.input, *node.output) if name in shapes]
+        integers = [(each.name, _integers(each)) for each in node.attribute]
+        ranks = [len(shapes[name]) for name in names]
+        yield Call(
+            kind=f"{node.op_type} {ranks} {[(name, len(values)) for name, values in integers]}",
+            shapes=tuple(shapes[name] for name in names),
+            integers=tuple(number for _, values in integers for number in values),
+            weights={place: name for place, name in enumerate(names) if len(weights.get(name, ())) > 1},
+        )

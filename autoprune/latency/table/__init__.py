@@ -1,0 +1,20 @@
+"""The latency table: what every operator of a model takes on one device, measured once before a search."""
+
+from __future__ import annotations
+
+from autoprune.latency.table._latency_table import LatencyTable, load_table, table_of_json
+from autoprune.latency.table._measure import measure_table
+from autoprune.latency.table._operator_sizes import Observations, Size
+from autoprune.latency.table._operators import Call
+from autoprune.latency.table._predictor import LatencyPredictor
+
+__all__ = [
+    "Call",
+    "LatencyPredictor",
+    "LatencyTable",
+    "Observations",
+    "Size",
+    "load_table",
+    "measure_table",
+    "table_of_json",
+]

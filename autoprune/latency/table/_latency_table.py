@@ -1,0 +1,216 @@
+"""Own the latency table: what every operator of a model takes on one device, over the sizes that it may have.
+
+Before: `tabulate` measures it; after: `predictor` reads it. A file of JSON keeps it, a study too; on another
+device, under another setting or for another model it is refused.
+
+    table = measure_table(prunable, LatencySetting("onnx"))
+    table.save("resnet50.latency.json")
+    table = load_table("resnet50.latency.json")
+    table.require(prunable, setting)               # LatencyError where it does not belong here
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autoprune.errors import AutopruneError, ConfigError, LatencyError, abridged, reason_of
+from autoprune.graph import Prunable
+from autoprune.latency.fingerprint import Fingerprint, device_fingerprint
+from autoprune.latency.setting import LatencySetting
+from autoprune.latency.table._alignment import Grain
+from autoprune.latency.table._operator_sizes import Size
+from autoprune.latency.table._operators import Operator
+from autoprune.latency.table._surfaces import Surface
+from autoprune.latency.table._table_schema import check_table
+from autoprune.support.atomic import replacing
+from autoprune.support.files import read_json
+
+_FORMAT = 3
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How a whole forward pass follows from its operators.
+
+    Candidates were timed as shares of the dense model's time, and turned into milliseconds by `dense_ms`:
+    what follows is what `time_in_turn` would tell of them, a median.
+
+    Attributes:
+        constant_ms: what a pass takes besides them.
+        error: mean absolute relative error of whole candidates that took no part, neither in the fit nor in
+            the choice of its form: a fifth of all, before everything was fitted anew.
+        candidates: how many were measured.
+        seconds: how long that took.
+    """
+
+    constant_ms: float
+    error: float
+    candidates: int
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class LatencyTable:
+    """The latencies of one model's operators.
+
+    Attributes:
+        setting: how they were measured.
+        device: where they were measured.
+        model: fingerprint of the traced model.
+        groups: how many groups the model has.
+        operators: the pieces of the model.
+        surfaces: {signature of an operator: its milliseconds over its sizes}.
+        calibration: from operators to whole passes.
+        dense_ms: the dense model's measured latency, the median that `time_in_turn` tells, as it does of
+            finalists; all other milliseconds are in proportion to it.
+    """
+
+    setting: LatencySetting
+    device: Fingerprint
+    model: str
+    groups: int
+    operators: tuple[Operator, ...]
+    surfaces: Mapping[str, Surface]
+    calibration: Calibration
+    dense_ms: float
+
+    def require(self, prunable: Prunable, setting: LatencySetting) -> None:
+        """Make sure that the table was measured here, under this setting, for this model.
+
+        Raises:
+            LatencyError: it was not; the message says what differs.
+        """
+        advice = "measure a new one by leaving the file out, or use the one that belongs here."
+        if self.model != prunable.fingerprint:
+            name = type(prunable.model).__name__
+            raise LatencyError(f"latency table: measured for another model than this {name}; {advice}")
+        mine, asked = dataclasses.asdict(self.setting), dataclasses.asdict(setting)
+        del asked["command_seconds"]
+        differing = [f"{key}: {mine[key]}, asked {asked[key]}" for key in asked if mine[key] != asked[key]]
+        if differing:
+            raise LatencyError(
+                f"latency table: measured under another setting ({'; '.join(differing)}); {advice}"
+            )
+        differing = device_fingerprint(setting).differences(self.device, there="in the table")
+        if differing:
+            raise LatencyError(
+                f"latency table: measured on another device ({'; '.join(differing)}); {advice}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the table as JSON values."""
+        return {
+            "format": _FORMAT,
+            "setting": dataclasses.asdict(self.setting),
+            "device": dict(self.device.facts),
+            "model": self.model,
+            "groups": self.groups,
+            "dense_ms": self.dense_ms,
+            "calibration": dataclasses.asdict(self.calibration),
+            "operators": [
+                {
+                    "name": operator.name,
+                    "signature": operator.signature,
+                    "sizes": [_size_json(size) for size in operator.sizes],
+                }
+                for operator in self.operators
+            ],
+            "surfaces": {
+                signature: {
+                    "grains": [dataclasses.asdict(grain) for grain in surface.grains],
+                    "knots": [knots.tolist() for knots in surface.knots],
+                    "ms": surface.ms.tolist(),
+                    "observed": surface.observed.tolist(),
+                }
+                for signature, surface in self.surfaces.items()
+            },
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the table as a file of JSON, which appears, or replaces an older one, when it is whole.
+
+        Raises:
+            LatencyError: the file cannot be written.
+        """
+        try:
+            with replacing(Path(path)) as partial:
+                partial.write_text(json.dumps(self.to_json()), "utf-8")
+        except OSError as error:
+            raise LatencyError(
+                f"{path}: cannot be written ({reason_of(error)}); choose another place."
+            ) from error
+
+
+def table_of_json(values: Mapping[str, Any]) -> LatencyTable:
+    """Make a table from what `to_json` returned.
+
+    Raises:
+        LatencyError: the values are no table, or of another format.
+    """
+    form = values.get("format") if isinstance(values, Mapping) else None
+    if isinstance(form, int) and form != _FORMAT:
+        raise LatencyError(f"latency table: format {abridged(form)}, expected {_FORMAT}; measure it again.")
+    check_table(values)
+    try:
+        groups = int(values["groups"])
+        return LatencyTable(
+            setting=LatencySetting(**values["setting"]),
+            device=Fingerprint(dict(values["device"])),
+            model=str(values["model"]),
+            groups=groups,
+            operators=tuple(
+                Operator(
+                    each["name"], each["signature"], tuple(_size_of(size, groups) for size in each["sizes"])
+                )
+                for each in values["operators"]
+            ),
+            surfaces={
+                signature: Surface(
+                    (Grain(**each["grains"][0]), Grain(**each["grains"][1])),
+                    (np.array(each["knots"][0]), np.array(each["knots"][1])),
+                    np.array(each["ms"], dtype=np.float64),
+                    np.array(each["observed"], dtype=np.bool_),
+                )
+                for signature, each in values["surfaces"].items()
+            },
+            calibration=Calibration(**values["calibration"]),
+            dense_ms=float(values["dense_ms"]),
+        )
+    except (ConfigError, TypeError, ValueError, OverflowError) as error:
+        raise LatencyError(f"latency table: not one that autoprune wrote ({reason_of(error)}).") from error
+
+
+def load_table(path: str | os.PathLike[str]) -> LatencyTable:
+    """Read a table from a file.
+
+    Raises:
+        LatencyError: the file is missing, or no table.
+    """
+    try:
+        values = read_json(path)
+    except (OSError, ValueError) as error:
+        raise LatencyError(f"{path}: cannot be read as a latency table ({reason_of(error)}).") from error
+    try:
+        return table_of_json(values)
+    except AutopruneError as error:
+        raise LatencyError(f"{path}: {error}") from error
+
+
+def _size_json(size: Size) -> dict[str, Any]:
+    moving = {str(place): time for place, time in enumerate(size.times) if time}
+    return {"constant": size.constant, "times": moving}
+
+
+def _size_of(values: Mapping[str, Any], groups: int) -> Size:
+    times = [0] * groups
+    for place, time in values["times"].items():
+        times[int(place)] = int(time)
+    return Size(int(values["constant"]), tuple(times))

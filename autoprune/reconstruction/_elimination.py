@@ -1,0 +1,184 @@
+"""Backward elimination: the order in which channels go if the readers are refitted after each removal.
+
+order = eliminate([Reader(second, weight, index)], width=64)       # the first to go comes first
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autoprune.reconstruction._leastsquares import RIDGE
+
+COLLECTED = 64
+"""Positions of removed channels whose updates are collected before they are made together."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """One layer, or one group of a grouped one, that reads the channels.
+
+    Attributes:
+        moment: float64 [patch, patch], the second moment of its inputs, about the mean if a constant is
+            fitted too.
+        weight: float64 [outputs, patch].
+        index: int64 [width, m], the positions of each channel in a patch.
+        total: mean square of the whole layer's outputs, of which the error is a share; None for that of the
+            outputs that these channels alone give.
+    """
+
+    moment: Tensor
+    weight: Tensor
+    index: Tensor
+    total: float | None = None
+
+    def system(self, ridge: float) -> tuple[Tensor, Tensor, float]:
+        """Return the moment with its ridge, the weight [positions, outputs] and the outputs' mean square.
+
+        Positions lie channel by channel.
+        """
+        positions = self.index.flatten()
+        moment = self.moment[positions[:, None], positions]
+        weight = self.weight[:, positions].T.contiguous()
+        own = float((weight * (moment @ weight)).sum())
+        total = (own if self.total is None else self.total) or 1.0
+        strength = ridge * float(moment.diagonal().mean())
+        # Inputs that are all zero leave nothing to invert, and cost nothing to remove.
+        return moment + (strength or 1.0) * torch.eye(len(moment), dtype=moment.dtype), weight, total
+
+
+@dataclass(frozen=True, eq=False)
+class Elimination:
+    """How channels were removed.
+
+    Attributes:
+        order: int64 [width], the channels, the first to be removed first; the last is never removed.
+        errors: float64 [width], the error once each is removed, as a sum over readers of the share of the
+            output's mean square that is lost; the last is that of no channel at all.
+    """
+
+    order: NDArray[np.int64]
+    errors: NDArray[np.float64]
+
+
+def eliminate(readers: Sequence[Reader], width: int, *, ridge: float = RIDGE) -> Elimination:
+    """Remove channels one at a time, each time the one that costs the refitted readers the least.
+
+    Readers' errors are shares of the mean square of their outputs, so that no layer counts for its scale.
+
+    Args:
+        readers: all that read the channels.
+        width: number of channels.
+        ridge: added to each moment's diagonal, as a share of its mean.
+
+    Reference: Hassibi and Stork, Second order derivatives for network pruning: Optimal Brain Surgeon, NIPS
+    1992, for the update; Meng et al., OSSCAR, ICML 2024, section 3, for whole channels. Here all readers of a
+    group of channels decide together.
+    """
+    states = [_State(reader, ridge) for reader in readers]
+    order, errors = np.empty(width, np.int64), np.empty(width)
+    lost = 0.0
+    for step in range(width):
+        costs = np.sum([state.costs() for state in states], axis=0)
+        channel = int(costs.argmin())
+        lost += float(costs[channel])
+        order[step], errors[step] = channel, lost
+        if step + 1 < width:
+            for state in states:
+                state.remove(channel)
+    return Elimination(order, errors)
+
+
+def errors_along(
+    readers: Sequence[Reader], order: NDArray[np.int64], *, ridge: float = RIDGE
+) -> NDArray[np.float64]:
+    """Return the errors once each channel of a known order is removed, as `Elimination.errors` has them.
+
+    One factorisation a reader gives all of them: if the moment is L L^T with the channels that stay longest
+    first, then weight @ L splits the output into parts that the channels before do not explain.
+
+    Args:
+        readers: all that read the channels.
+        order: int64 [width], the first to be removed first.
+        ridge: as in `eliminate`.
+    """
+    errors = np.zeros(len(order))
+    kept_first = torch.from_numpy(order[::-1].copy())
+    for reader in readers:
+        moment, weight, total = reader.system(ridge)
+        size = reader.index.shape[1]
+        positions = (kept_first[:, None] * size + torch.arange(size)).flatten()
+        factor = torch.linalg.cholesky(moment[positions[:, None], positions])
+        parts = (weight[positions].T @ factor).square().sum(dim=0).view(-1, size).sum(dim=1)
+        errors += np.cumsum(parts.numpy()[::-1]) / total
+    return errors
+
+
+class _State:
+    """A reader without the channels removed so far: the inverse of its moment and its refitted weight.
+
+    A removal subtracts a product of two narrow matrices from the inverse. Products are collected and
+    subtracted together, which is far faster than one at a time. Channels that are gone are dropped then.
+    """
+
+    def __init__(self, reader: Reader, ridge: float) -> None:
+        width, self._size = reader.index.shape
+        moment, self._weight, self._total = reader.system(ridge)
+        self._inverse = torch.linalg.inv(moment)
+        self._blocks = _diagonal_blocks(self._inverse, self._size)
+        self._columns: list[Tensor] = []
+        self._solved: list[Tensor] = []
+        self._channels = np.arange(width)
+        self._alive = np.ones(width, dtype=bool)
+
+    def costs(self) -> NDArray[np.float64]:
+        """Return what the removal of each channel adds to the error, [width]; infinity for those removed."""
+        weights = self._weight.view(-1, self._size, self._weight.shape[1])
+        if self._size == 1:
+            added = weights.square().sum(dim=(1, 2)) / self._blocks.flatten()
+        else:
+            squares = weights @ weights.mT
+            added = torch.linalg.solve(self._blocks, squares).diagonal(dim1=1, dim2=2).sum(dim=1)
+        costs = np.full(len(self._alive), np.inf)
+        costs[self._channels] = added.numpy() / self._total
+        costs[~self._alive] = np.inf
+        return costs
+
+    def remove(self, channel: int) -> None:
+        """Take one channel out and refit the weights of the others."""
+        place = int(np.searchsorted(self._channels, channel))
+        start, stop = place * self._size, (place + 1) * self._size
+        column = self._inverse[:, start:stop].clone()
+        for earlier, solved in zip(self._columns, self._solved, strict=True):
+            column -= earlier @ solved[start:stop].T
+        solved = torch.linalg.solve(self._blocks[place].mT, column.mT).mT
+        self._weight -= solved @ self._weight[start:stop].clone()
+        shape = (-1, self._size, self._size)
+        self._blocks -= column.view(shape) @ solved.view(shape).mT
+        self._alive[channel] = False
+        self._blocks[place] = torch.eye(self._size, dtype=column.dtype)
+        self._columns.append(column)
+        self._solved.append(solved)
+        if len(self._columns) * self._size >= COLLECTED:
+            self._subtract()
+
+    def _subtract(self) -> None:
+        """Subtract the products that are collected from the inverse, and drop the channels that are gone."""
+        kept = torch.from_numpy(np.flatnonzero(self._alive[self._channels]))
+        rows = (kept[:, None] * self._size + torch.arange(self._size)).flatten()
+        columns, solved = (torch.cat(each, dim=1)[rows] for each in (self._columns, self._solved))
+        self._inverse = self._inverse[rows].index_select(1, rows).addmm_(columns, solved.T, alpha=-1)
+        self._weight, self._blocks = self._weight[rows], self._blocks[kept]
+        self._channels = self._channels[self._alive[self._channels]]
+        self._columns, self._solved = [], []
+
+
+def _diagonal_blocks(matrix: Tensor, size: int) -> Tensor:
+    """Return copies of the square blocks [n, size, size] on the diagonal of a matrix."""
+    count = len(matrix) // size
+    return matrix.view(count, size, count, size).diagonal(dim1=0, dim2=2).permute(2, 0, 1).clone()

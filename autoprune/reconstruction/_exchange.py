@@ -1,0 +1,134 @@
+"""Local search after an elimination: swaps of a kept channel for a removed one that lower the readers' error.
+
+order = eliminate(readers, width=64).order
+kept = exchange(readers, order[-16:])           # 16 channels again, at the same error or a lower one
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autoprune.reconstruction._elimination import Reader
+from autoprune.reconstruction._leastsquares import RIDGE
+
+SWAPS = 32
+"""Swaps at most. Groups of up to 64 channels needed 7."""
+
+CANDIDATES = 8
+"""Removed channels that are tried for each swap: those that would lower the error most if they came back."""
+
+_LEAST_FALL = 1e-9
+"""Fall of the error, as a share of the outputs' mean square, that makes a swap worth while."""
+
+
+def exchange(
+    readers: Sequence[Reader], kept: Sequence[int] | NDArray[np.int64], *, ridge: float = RIDGE
+) -> NDArray[np.int64]:
+    """Swap kept and removed channels, one pair at a time, as long as the refitted readers' error falls.
+
+    Each swap is the best one among the pairs of a kept channel and a candidate.
+
+    Args:
+        readers: all that read the channels.
+        kept: the channels to begin with.
+        ridge: added to each moment's diagonal, as a share of its mean.
+
+    Returns:
+        As many channels, sorted. Their error, as `eliminate` defines it, is at most that of `kept`.
+
+    Reference: Meng et al., OSSCAR, ICML 2024, section 3 (local search). It swaps several channels at once.
+    """
+    fits = [_Fit(reader, ridge) for reader in readers]
+    inside = np.sort(np.asarray(kept, dtype=np.int64))
+    for fit in fits:
+        fit.toggle(inside)
+    for _ in range(SWAPS):
+        swap = _best_swap(fits, inside)
+        if swap is None:
+            break
+        for fit in fits:
+            fit.toggle(np.array(swap))
+        inside = np.setxor1d(inside, swap)
+    return inside
+
+
+def _best_swap(fits: Sequence[_Fit], inside: NDArray[np.int64]) -> tuple[int, int] | None:
+    """Return the channel to add and the one to remove; None if no pair lowers the error."""
+    outside = np.setdiff1d(np.arange(fits[0].width), inside)
+    if not len(outside) or not len(inside):
+        return None
+    gains = np.sum([fit.gains(outside) for fit in fits], axis=0)
+    best, least = None, -_LEAST_FALL
+    for candidate in np.argsort(-gains, kind="stable")[:CANDIDATES]:
+        added = int(outside[candidate])
+        costs = np.sum([fit.costs_beside(added, inside) for fit in fits], axis=0)
+        change = float(costs.min() - gains[candidate])
+        if change < least:
+            best, least = (added, int(inside[costs.argmin()])), change
+    return best
+
+
+class _Fit:
+    """A reader refitted on some channels, as a table that follows each change of them.
+
+    With K the kept positions, O the others, H the moment and T its product with the dense weight, the table
+    holds H_KK^-1, H_KK^-1 H_KO and the refitted weight in the rows of K; in those of O, in these columns, it
+    holds -H_OK H_KK^-1, what is left of H_OO and of T. A position changes sides by one pivot, a step of
+    Gauss-Jordan elimination, which undoes itself.
+
+    Attributes:
+        width: number of channels, kept or not.
+    """
+
+    def __init__(self, reader: Reader, ridge: float) -> None:
+        moment, weight, self._total = reader.system(ridge)
+        self._table = torch.cat([moment, moment @ weight], dim=1)
+        self.width, self._size = reader.index.shape
+
+    def toggle(self, channels: NDArray[np.int64]) -> None:
+        """Let channels change sides."""
+        rows = self._rows_of(channels)
+        if not len(rows):
+            return
+        pivot = torch.linalg.inv(self._table[rows[:, None], rows])
+        solved, column = pivot @ self._table[rows], self._table[:, rows]
+        self._table.addmm_(column, solved, alpha=-1)
+        self._table[rows] = solved
+        self._table[:, rows] = -column @ pivot
+        self._table[rows[:, None], rows] = pivot
+
+    def gains(self, channels: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return by how much the error would fall with each of these channels beside the kept ones."""
+        blocks, left = self._blocks_and_targets(channels)
+        gains: NDArray[np.float64] = _squares(blocks, left).numpy()
+        return gains / self._total
+
+    def costs_beside(self, channel: int, kept: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return what the removal of each kept channel would cost if `channel` were there too."""
+        block, left = self._blocks_and_targets(np.array([channel]))
+        shared = self._table[self._rows_of(kept)[:, None], self._rows_of(np.array([channel]))]
+        shared = shared.view(len(kept), self._size, self._size)
+        inverse, weight = self._blocks_and_targets(kept)
+        weight = weight - shared @ torch.linalg.solve(block, left)
+        inverse = inverse + shared @ torch.linalg.solve(block, shared.mT)
+        costs: NDArray[np.float64] = _squares(inverse, weight).numpy()
+        return costs / self._total
+
+    def _blocks_and_targets(self, channels: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Return the diagonal blocks [n, size, size] and the last columns [n, size, outputs] of channels."""
+        rows = self._rows_of(channels).view(len(channels), self._size)
+        return self._table[rows[:, :, None], rows[:, None, :]], self._table[rows, len(self._table) :]
+
+    def _rows_of(self, channels: NDArray[np.int64]) -> Tensor:
+        return (torch.from_numpy(channels)[:, None] * self._size + torch.arange(self._size)).flatten()
+
+
+def _squares(blocks: Tensor, values: Tensor) -> Tensor:
+    """Return trace(values^T block^-1 values) for each of n blocks [size, size] and values [size, outputs]."""
+    solved: Tensor = torch.linalg.solve(blocks, values @ values.mT)
+    return solved.diagonal(dim1=1, dim2=2).sum(dim=1)

@@ -1,0 +1,163 @@
+"""The error library: the output error that each channel group causes at every width, from moments alone.
+
+library = error_library(model, prunable.searchable, measured)
+library.curves["layer1.0.conv1"].at(0.5)         # error with half of the channels, the readers refitted
+library.estimated                                # {group: why its curve is an estimate}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from autoprune.graph import ChannelGroup
+from autoprune.reconstruction._elimination import Elimination, eliminate, errors_along
+from autoprune.reconstruction._leastsquares import RIDGE
+from autoprune.reconstruction._readers import Readers, unmeasured_readers
+from autoprune.reconstruction._second_moments import Moments
+from autoprune.support.arrays import FloatArray, IntArray
+
+RATIOS = (0.75, 0.5, 0.25, 0.12)
+"""Keep ratios at which curves are shown and kept."""
+
+UNREAD = "no convolution or linear layer reads it"
+"""Why the curve of a group without any reader is an estimate."""
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorCurve:
+    """The error that one group causes at every width.
+
+    Attributes:
+        errors: float64 [width + 1], nonincreasing; entry w is the error with w channels: the sum over readers
+            of the share of their output's mean square that is lost. The last entry is 0.
+        order: int64 [width], the channels in the order in which they should be kept; None if no reader has
+            moments.
+        estimate: why the errors are not all measured; None if they are.
+    """
+
+    errors: FloatArray
+    order: IntArray | None = None
+    estimate: str | None = None
+
+    @property
+    def width(self) -> int:
+        """Number of channels of the dense group."""
+        return len(self.errors) - 1
+
+    def at(self, ratio: float) -> float:
+        """Return the error at a keep ratio in [0, 1], linear between widths."""
+        return float(np.interp(ratio * self.width, np.arange(len(self.errors)), self.errors))
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorLibrary:
+    """The error curves of a model's channel groups.
+
+    Attributes:
+        curves: {name of the group: its curve}.
+    """
+
+    curves: Mapping[str, ErrorCurve]
+
+    @property
+    def estimated(self) -> dict[str, str]:
+        """Return {name of the group: why its curve is an estimate}."""
+        return {name: curve.estimate for name, curve in self.curves.items() if curve.estimate is not None}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a study keeps it: the errors at a few keep ratios, and which curves are estimates."""
+        return {
+            "ratios": list(RATIOS),
+            "errors": {name: [curve.at(ratio) for ratio in RATIOS] for name, curve in self.curves.items()},
+            "estimated": self.estimated,
+        }
+
+    def total(self, widths: Mapping[str, int]) -> float:
+        """Return the summed error of groups at widths; a group that is not named is whole."""
+        return sum(float(self.curves[name].errors[width]) for name, width in widths.items())
+
+
+def error_library(
+    model: nn.Module,
+    groups: Sequence[ChannelGroup],
+    moments: Moments,
+    *,
+    orders: Mapping[str, IntArray] | None = None,
+    ridge: float = RIDGE,
+    done: Callable[[int], None] | None = None,
+) -> ErrorLibrary:
+    """Find the error of every group at every width, with its readers refitted and all other groups whole.
+
+    One backward elimination a group gives its curve and the order of its channels. If the order is known
+    already, its curve takes a fraction of that time. The error counts the ridge's pull towards the dense
+    weights too, so it is slightly above what `refit` reports.
+
+    A reader without moments counts as much as the mean of the group's other readers. If none of a group's
+    readers has moments, each of them (one at least) counts as the mean of all readers in the model that have,
+    at the same keep ratio. If nothing was measured, that is (1 - keep ratio)^2.
+
+    Args:
+        model: the dense model.
+        groups: the groups to look at, such as `prunable.searchable`.
+        moments: of the model's layers.
+        orders: {name of the group: the order in which its channels are kept, int64 [width]}.
+        ridge: as in `eliminate`.
+        done: called with the number of groups that are done, after each.
+
+    Reference: Frantar and Alistarh, SPDY: Accurate Pruning with Speedup Guarantees, ICML 2022, choose layers'
+    sparsities by a dynamic programme over such errors. Differs: a width's error is that of the output, with
+    the weights refitted, and sums over all readers of a channel group.
+    """
+    found_by = Readers(model, moments)
+    measured: dict[str, _Measured] = {}
+    for number, group in enumerate(groups, start=1):
+        if readers := found_by.of(group):
+            if orders is None:
+                found = eliminate(readers, group.width, ridge=ridge)
+            else:
+                removed = orders[group.name][::-1]
+                found = Elimination(removed, errors_along(readers, removed, ridge=ridge))
+            # Rounding may leave a step of about -1e-17.
+            errors = np.maximum.accumulate(np.concatenate([[0.0], found.errors]))[::-1]
+            measured[group.name] = _Measured(errors, found.order[::-1].copy(), len(found_by.names(group)))
+        if done is not None:
+            done(number)
+    typical = _typical([each.errors / each.layers for each in measured.values()])
+    curves: dict[str, ErrorCurve] = {}
+    for group in groups:
+        missing = unmeasured_readers(model, group, moments)
+        reason = "; ".join(f"{name}: {why}" for name, why in missing.items()) or None
+        if known := measured.get(group.name):
+            scale = 1 + len(missing) / known.layers
+            curves[group.name] = ErrorCurve(known.errors * scale, known.order, reason)
+        else:
+            errors = max(1, len(missing)) * typical(np.arange(group.width + 1) / group.width)
+            curves[group.name] = ErrorCurve(errors, None, reason or UNREAD)
+    return ErrorLibrary(curves)
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """The result for one group: errors [width + 1], the order of its channels, how many layers read it."""
+
+    errors: FloatArray
+    order: IntArray
+    layers: int
+
+
+def _typical(curves: Sequence[FloatArray]) -> Callable[[FloatArray], FloatArray]:
+    """Return the mean of curves as a function of the keep ratio."""
+
+    def mean(ratios: FloatArray) -> FloatArray:
+        if not curves:
+            return (1 - ratios) ** 2
+        at = [np.interp(ratios, np.linspace(0, 1, len(curve)), curve) for curve in curves]
+        average: FloatArray = np.mean(at, axis=0)
+        return average
+
+    return mean

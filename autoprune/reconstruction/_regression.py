@@ -1,0 +1,74 @@
+"""A linear regression from running sums: rows come in parts, since all of them would not fit into memory.
+
+sums = Regression()
+sums.add(inputs, outputs)                   # float64 [groups, rows, patch] and [groups, rows, outputs]
+sums.solve(old_weight, ridge=None, constant=True).weight
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from autoprune.reconstruction._leastsquares import Fit, refit
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """A weight and a constant.
+
+    Attributes:
+        fit: of the weight, about the means if there is a constant.
+        mean: float64 [groups, outputs], of the outputs that the weight gives without the constant.
+        constant: float64 [groups, outputs]; zeros if none was asked for.
+    """
+
+    fit: Fit
+    mean: Tensor
+    constant: Tensor
+
+
+@dataclass(eq=False)
+class Regression:
+    """Sums over rows of inputs x and outputs y that should come of them, for each group."""
+
+    rows: int = 0
+    _gram: Tensor | float = 0.0
+    _cross: Tensor | float = 0.0
+    _power: Tensor | float = 0.0
+    _inputs: Tensor | float = 0.0
+    _outputs: Tensor | float = 0.0
+
+    def add(self, inputs: Tensor, outputs: Tensor) -> None:
+        """Add rows.
+
+        Args:
+            inputs: float64 [groups, rows, patch].
+            outputs: float64 [groups, rows, outputs].
+        """
+        self.rows += inputs.shape[1]
+        self._gram = self._gram + inputs.mT @ inputs
+        self._cross = self._cross + outputs.mT @ inputs
+        self._power = self._power + outputs.square().sum(dim=1)
+        self._inputs = self._inputs + inputs.sum(dim=1)
+        self._outputs = self._outputs + outputs.sum(dim=1)
+
+    def solve(self, old: Tensor, *, ridge: float | None, constant: bool) -> Solution:
+        """Fit y = W x + c.
+
+        Args:
+            old: float64 [groups, outputs, patch], towards which the ridge pulls.
+            ridge: its strength; see `leastsquares.refit`.
+            constant: whether there is a c.
+        """
+        sums = (self._gram, self._cross, self._power, self._inputs, self._outputs)
+        gram, cross, power, x, y = (torch.as_tensor(each) / self.rows for each in sums)
+        if constant:
+            gram = gram - x[:, :, None] * x[:, None]
+            cross = cross - y[:, :, None] * x[:, None]
+            power = (power - y.square()).clamp_min(0)
+        fit = refit(gram, cross, old, power, rows=self.rows, ridge=ridge)
+        mean = (fit.weight @ x[..., None])[..., 0]
+        return Solution(fit, mean, y - mean if constant else torch.zeros_like(y))

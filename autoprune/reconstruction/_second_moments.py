@@ -1,0 +1,261 @@
+"""Second moments of the inputs of every convolution and linear layer, measured once on the dense model.
+
+From them alone the layers of any narrowed candidate are refitted, without another look at an image.
+
+    measured = moments(prunable, loader, images=512)
+    measured.layers["layer1.0.conv1.weight"].second      # float64 [groups, patch, patch]
+    save_moments(measured, Path("moments.safetensors"))
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors
+import torch
+from torch import Tensor, nn
+
+from autoprune.errors import CheckpointError, DataError, reason_of
+from autoprune.graph import ChannelGroup, Prunable
+from autoprune.graph.capture import call, first_names, unchanged
+from autoprune.reconstruction._layer_moments import LayerMoments
+from autoprune.reconstruction._sums import UNSEEN, Sums
+from autoprune.reconstruction._watch import ContractionWatch
+from autoprune.support.atomic import saving
+from autoprune.support.files import require_regular
+from autoprune.support.schema import Strict, read_as
+from autoprune.support.tensorfile import write_plain
+from autoprune.support.usercode import guarded
+
+IMAGES = 512
+"""Images to measure: more of them changed no accuracy of the repaired nets that were tried."""
+
+POSITIONS = 16
+"""Output positions drawn from each image."""
+
+LIMIT_BYTES = 2 << 30
+"""Memory that all moments together may take."""
+
+_log = logging.getLogger(__name__)
+
+FORMAT = "autoprune-moments"
+"""Key of the file's metadata under which its notes stand."""
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Moments of a dense model.
+
+    Attributes:
+        layers: {name of the weight: its input's moments}.
+        left_out: {name of the weight: why it has none}.
+        images: number of images seen.
+    """
+
+    layers: Mapping[str, LayerMoments]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    images: int = 0
+
+    def to(self, device: torch.device | str) -> Moments:
+        """Return them on a device, which is where a closed repair computes; float64 must exist there."""
+        device = torch.device(device)
+        return replace(self, layers={name: layer.to(device) for name, layer in self.layers.items()})
+
+
+def moments(
+    prunable: Prunable,
+    data: Iterable[Any],
+    *,
+    images: int = IMAGES,
+    positions: int = POSITIONS,
+    limit_bytes: int = LIMIT_BYTES,
+    seed: int = 0,
+) -> Moments:
+    """Run unlabelled images through the dense model and sum the second moments of all layers' inputs.
+
+    The model is in eval mode meanwhile and is given back as it was. It runs on its own device, and the sums
+    are kept there in float64; MPS has no float64, so there they are kept on the CPU.
+
+    If the moments would exceed the limit, those of the largest layers shrink first. A layer with a kernel, or
+    with a flattened map for inputs, gets the second moment of its channels alone, pooled over the positions
+    in a patch: 81 times smaller for a 3 x 3 kernel. Its refit mixes channels alike at all positions. (Blocks
+    of single channels would be as small, but hold no covariance of a removed channel with those that stay.)
+    A layer that is too large even so, or that the model calls more than once, is left out with the reason.
+    Fewer positions would not help: the size depends on the number of inputs alone.
+
+    Args:
+        prunable: the traced dense model.
+        data: batches, each the inputs alone or a tuple that begins with them.
+        images: number of images to take; all if there are fewer.
+        positions: output positions drawn from each image.
+        limit_bytes: bound of the memory of all moments.
+        seed: chooses the positions.
+
+    Raises:
+        DataError: there is no image, or the model fails on a batch.
+    """
+    return measure_model(
+        prunable.model,
+        data,
+        images=images,
+        positions=positions,
+        limit_bytes=limit_bytes,
+        seed=seed,
+        groups=prunable.groups,
+    )
+
+
+def measure_model(
+    model: nn.Module,
+    data: Iterable[Any],
+    *,
+    images: int = IMAGES,
+    positions: int = POSITIONS,
+    limit_bytes: int = LIMIT_BYTES,
+    seed: int = 0,
+    groups: Sequence[ChannelGroup] = (),
+) -> Moments:
+    """Measure a model; the arguments are those of `moments`, and its channel groups.
+
+    The groups show which linear layers read flattened maps. Without them these layers cannot shrink.
+    """
+    sums = Sums(positions, limit_bytes, torch.Generator().manual_seed(seed), _flattened(groups))
+    seen = 0
+    with unchanged(model), torch.no_grad():
+        for module in model.modules():
+            module.training = False
+        for inputs in first_images(data, images):
+            sums.begin_batch()
+            failed = guarded("moments: the model failed on a batch", DataError, memory_passes=True)
+            with failed:
+                given = on_device_of(model, inputs)
+                with ContractionWatch(model, sums.add):
+                    call(model, given)
+            seen += len(inputs[0])
+    if not seen:
+        raise DataError("moments: the data gave no images; give a loader that is not empty.")
+    layers = sums.layers()
+    for name, layer in layers.items():
+        if layer.span > 1:
+            _log.info("moments: %s: of its channels only, pooled over %d positions", name, layer.span)
+    for name, reason in sums.too_large.items():
+        _log.warning("moments: %s is left out: %s", name, reason)
+    return Moments(layers, _left_out(model, layers, sums), seen)
+
+
+def on_device_of(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return the inputs on the device of a model's parameters."""
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    return tuple(each.to(device) for each in inputs)
+
+
+def _flattened(groups: Sequence[ChannelGroup]) -> dict[str, int]:
+    """Return {weight: positions of a channel} of layers that read each channel at positions side by side."""
+    spans: dict[str, set[int]] = {}
+    for member in (member for group in groups for member in group.members if member.axis == 1):
+        first, span = member.index[:, :1], member.index.shape[1]
+        aligned = np.array_equal(member.index, first + np.arange(span)) and not (first % span).any()
+        spans.setdefault(member.parameter, set()).add(span if aligned else 1)
+    return {name: found.pop() for name, found in spans.items() if len(found) == 1}
+
+
+def first_images(data: Iterable[Any], images: int) -> Iterator[tuple[Any, ...]]:
+    """Yield the inputs of batches, as the model's positional arguments, until so many images are given."""
+    left = images
+    for batch in data:
+        if left <= 0:
+            return
+        inputs = batch[0] if isinstance(batch, tuple | list) else batch
+        if not isinstance(inputs, Tensor):
+            raise DataError(
+                f"moments: a batch holds a {type(inputs).__name__}, expected a tensor of images, or a tuple "
+                "that begins with one."
+            )
+        yield (inputs[:left],)
+        left -= len(inputs)
+
+
+def _left_out(model: nn.Module, layers: Mapping[str, LayerMoments], sums: Sums) -> dict[str, str]:
+    """Return why weights have no moments, in model order."""
+    shapes = dict(model.named_parameters())
+    return {
+        name: sums.refused.get(name, UNSEEN)
+        for name in dict.fromkeys(first_names(model).values())
+        if name in shapes and shapes[name].ndim >= 2 and name not in layers
+    }
+
+
+class _Notes(Strict):
+    """What a file of moments says beside its tensors."""
+
+    version: Literal[1]
+    images: int
+    rows: dict[str, int]
+    transposed: list[str]
+    left_out: dict[str, str]
+
+
+def save_moments(measured: Moments, path: Path) -> None:
+    """Write moments to a safetensors file, whole or not at all.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    tensors = {f"second:{name}": layer.second for name, layer in measured.layers.items()}
+    tensors |= {f"mean:{name}": layer.mean for name, layer in measured.layers.items()}
+    notes = _Notes(
+        version=1,
+        images=measured.images,
+        rows={name: layer.rows for name, layer in measured.layers.items()},
+        transposed=[name for name, layer in measured.layers.items() if layer.transposed],
+        left_out=dict(measured.left_out),
+    )
+    with saving(path, "moments") as part:
+        write_plain(tensors, part, metadata={FORMAT: notes.model_dump_json()})
+
+
+def load_moments(path: str | os.PathLike[str]) -> Moments:
+    """Read moments that `save_moments` wrote.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds something else.
+    """
+    advice = "delete the file, and the moments are measured again."
+    try:
+        require_regular(path)
+        with safetensors.safe_open(path, "pt") as file:
+            notes = read_as(
+                _Notes,
+                json.loads((file.metadata() or {}).get(FORMAT, "null")),
+                where=f"moments {path}",
+                error=CheckpointError,
+                advice=advice,
+            )
+            layers = {name: _read_layer(file, name, notes) for name in notes.rows}
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"moments {path}: cannot be read ({reason_of(error)}); {advice}") from error
+    return Moments(layers, notes.left_out, notes.images)
+
+
+def _read_layer(file: Any, name: str, notes: _Notes) -> LayerMoments:
+    """Return the moments of one layer.
+
+    Raises:
+        ValueError: their shapes do not fit each other, or they are of another type.
+        SafetensorError: the file lacks them.
+    """
+    # Copies: the tensors as they are given would follow the file, if something else is written to it.
+    second, mean = (file.get_tensor(f"{key}:{name}").clone() for key in ("second", "mean"))
+    square = second.ndim == 3 and 0 < second.shape[1] == second.shape[2]
+    if not square or mean.ndim != 2 or len(mean) != len(second) or mean.shape[1] % second.shape[1]:
+        raise ValueError(f"{name}: shapes {tuple(second.shape)} and {tuple(mean.shape)} are no moments")
+    if {second.dtype, mean.dtype} != {torch.float64}:
+        raise ValueError(f"{name}: {second.dtype}, expected torch.float64")
+    return LayerMoments(second, mean, notes.rows[name], name in notes.transposed)

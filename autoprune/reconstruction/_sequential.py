@@ -1,0 +1,246 @@
+"""Repair layer by layer: inputs from the small model as repaired so far, targets from the dense one.
+
+Errors do not add up, since each layer is fitted to the dense model's outputs from the inputs that it will
+really get. At the end of a residual branch the target also makes up for the error of the other branch.
+
+    repaired = repair_sequential(prunable, plan, small, images)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.errors import DataError
+from autoprune.graph import Plan, Prunable
+from autoprune.graph.capture import call, unchanged
+from autoprune.rebuilding import keep_positions, narrow
+from autoprune.reconstruction._calls import Branch, CallCounter, branches, record
+from autoprune.reconstruction._closed import Repaired
+from autoprune.reconstruction._contractions import Contraction, as_contraction, from_matrices
+from autoprune.reconstruction._intercepts import bias_of, fold_into_norm, folded, norm_of, normalised_by
+from autoprune.reconstruction._regression import Regression
+from autoprune.reconstruction._second_moments import IMAGES, first_images, on_device_of
+from autoprune.reconstruction._sums import precise
+from autoprune.reconstruction._uses import Axes, cut_of, read_fewer, why_not
+from autoprune.support.usercode import guarded
+
+POSITIONS = 64
+"""Output positions drawn from each image: a fit on fewer rows leaves more errors to the next layers."""
+
+_CHUNK = 2**23
+"""Numbers in the patches that are in memory at once, if one image has no more of them."""
+
+_SMALLEST_SCALE = 1e-3
+"""A convolution's weights are not divided by a BatchNorm scale below this."""
+
+
+def repair_sequential(
+    prunable: Prunable,
+    plan: Plan,
+    small: nn.Module,
+    data: Iterable[Any],
+    *,
+    images: int = IMAGES,
+    positions: int = POSITIONS,
+    ridge: float | None = None,
+    seed: int = 0,
+) -> Repaired:
+    """Refit all layers of a narrowed model in the order of their calls, from unlabelled images.
+
+    All images are in memory at once, on the device of `small`, with the activations of one forward pass: at
+    224 px take 100 images or so. Sums are in float64, on the CPU if the device is MPS, which has none.
+
+    Args:
+        prunable: the traced dense model.
+        plan: the plan that `small` was rebuilt with.
+        small: the rebuilt model with the dense model's weights.
+        data: batches, each the inputs alone or a tuple that begins with them.
+        images: number of images to take.
+        positions: output positions drawn from each image.
+        ridge: strength of the pull towards the weights before the fit; see `leastsquares.refit`.
+        seed: chooses the positions.
+
+    Raises:
+        PlanError: the plan does not fit the model's groups.
+        DataError: there is no image, or a model fails on the images.
+
+    Reference: He, Zhang, Sun, ICCV 2017, section 3.2 (whole model) and 3.3 (residual branches).
+    """
+    kept = keep_positions(prunable, plan)
+    model = narrow(small, {})
+    if not kept:
+        return Repaired(model, {})
+    inputs = _together(data, images)
+    modes = [(each, each.training) for each in model.modules()]
+    with unchanged(prunable.model), torch.no_grad():
+        for module in (*prunable.model.modules(), *model.modules()):
+            module.training = False
+        with guarded("repair: the model failed on the images", DataError, memory_passes=True):
+            paired = _paired(prunable.model, model, inputs)
+            targets = _Targets(paired, positions, torch.Generator().manual_seed(seed))
+            given = on_device_of(prunable.model, inputs)
+            with CallCounter(targets.before, targets.after):
+                call(prunable.model, given)
+            fits = _Fits(model, paired, targets, kept, normalised_by(prunable), ridge)
+            given = on_device_of(model, inputs)
+            with CallCounter(fits.before, fits.after):
+                call(model, given)
+    for module, training in modes:
+        module.training = training
+    left = {
+        name: why_not(prunable, name) or "the model calls it more than once"
+        for name in read_fewer(prunable, kept)
+        if name not in fits.errors
+    }
+    return Repaired(model, fits.errors, left)
+
+
+def _together(data: Iterable[Any], images: int) -> tuple[Tensor]:
+    batches = [inputs[0] for inputs in first_images(data, images)]
+    if not batches:
+        raise DataError("repair: the data gave no images; give a loader that is not empty.")
+    return (torch.cat(batches),)
+
+
+def _paired(dense: nn.Module, small: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, Branch]:
+    """Return the branches of both models; without sums if they do not make the same calls."""
+    one = tuple(each[:1] for each in inputs)
+    made, made_small = (record(model, on_device_of(model, one)) for model in (dense, small))
+    found = branches(made)
+    if [each.function for each in made] == [each.function for each in made_small]:
+        return found
+    small_found = branches(made_small)
+    return {
+        name: Branch(small_found[name].call, branch.call)
+        for name, branch in found.items()
+        if name in small_found
+    }
+
+
+@dataclass(eq=False)
+class _Targets:
+    """Reads the dense model's tensors at the places of each contraction's output."""
+
+    branches: Mapping[str, Branch]
+    positions: int
+    generator: torch.Generator
+    places: dict[str, Tensor | None] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    values: dict[str, Tensor] = field(default_factory=dict)
+    contractions: dict[str, Contraction] = field(default_factory=dict)
+    _calls: dict[str, Contraction] = field(default_factory=dict)
+    _pending: Contraction | None = None
+
+    def __post_init__(self) -> None:
+        self._at = {branch.call: name for name, branch in self.branches.items()}
+        self._aims: dict[int, list[str]] = {}
+        for name, branch in self.branches.items():
+            self._aims.setdefault(branch.target, []).append(name)
+
+    def before(
+        self, number: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        """Note a contraction that is about to run."""
+        self._pending = as_contraction(function, args, kwargs) if number in self._at else None
+
+    def after(self, number: int, result: Tensor) -> None:
+        """Draw the places of a contraction's output; take the values that fits aim at."""
+        if self._pending is not None:
+            name = self._at[number]
+            self._calls[name] = self._pending
+            self.places[name] = self._pending.places(result, self.positions, self.generator)
+            self.shapes[name] = tuple(result.shape)
+        for name in self._aims.get(number, ()):
+            contraction = self._calls.pop(name)
+            self.values[name] = contraction.taken(result, self.places[name])
+            # Only its numbers are read from here on, and its input would hold memory.
+            self.contractions[name] = replace(contraction, input=contraction.input.new_empty(0))
+
+
+@dataclass(eq=False)
+class _Fits:
+    """Refits each contraction of the small model just before it runs."""
+
+    model: nn.Module
+    branches: Mapping[str, Branch]
+    targets: _Targets
+    kept: Mapping[str, Axes]
+    followers: Mapping[str, str]
+    ridge: float | None
+    errors: dict[str, float] = field(default_factory=dict)
+    _others: dict[int, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._at = {branch.call: name for name, branch in self.branches.items()}
+        self._wanted = {branch.other for branch in self.branches.values()}
+
+    def before(
+        self, number: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        """Fit a contraction that is about to run."""
+        contraction = as_contraction(function, args, kwargs) if number in self._at else None
+        if contraction is not None:
+            self._fit(self._at[number], contraction)
+
+    def after(self, number: int, result: Tensor) -> None:
+        """Keep the terms of sums that a later contraction makes up for."""
+        if number in self._wanted:
+            self._others[number] = result
+
+    def _fit(self, name: str, contraction: Contraction) -> None:
+        branch = self.branches[name]
+        norm = norm_of(self.model, name, self.followers) if branch.normalised else None
+        bias = bias_of(self.model, name)
+        weight = self.model.get_parameter(name)
+        old = contraction.matrix(precise(weight))
+        scale = None
+        if norm is not None:
+            scale, _ = folded(norm)
+            old = old * scale.reshape(len(old), -1, 1)
+        sums = Regression()
+        for rows, aims in self._rows(name, branch, contraction):
+            sums.add(rows.transpose(0, 1), aims.reshape(len(aims), len(old), -1).transpose(0, 1))
+        found = sums.solve(old, ridge=self.ridge, constant=norm is not None or bias is not None)
+        self.errors[name] = found.fit.error
+        fitted, constant = found.fit.weight, found.constant.flatten()
+        if norm is not None and scale is not None:
+            # The convolution keeps about its old size: BatchNorm's scale takes the rest.
+            part = scale.abs().clamp_min(_SMALLEST_SCALE) * torch.where(scale < 0, -1.0, 1.0)
+            fitted = fitted / part.reshape(len(old), -1, 1)
+            mean, variance = found.mean.flatten() / part, found.fit.reached.flatten() / part.square()
+            own = torch.zeros_like(mean) if bias is None else precise(bias)
+            fold_into_norm(norm, part, constant - part * own, mean + own, variance)
+        elif bias is not None:
+            bias.copy_(constant)
+        weight.copy_(from_matrices(fitted, weight, transposed=contraction.transposed))
+
+    def _rows(self, name: str, branch: Branch, contraction: Contraction) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield float64 patches [rows, groups, patch] and aims [rows, outputs] of some images at a time.
+
+        The aims are the dense values of the channels that stay, less the other term of a sum.
+        """
+        places, shape = self.targets.places[name], self.targets.shapes[name]
+        on = contraction.input.device
+        values = self.targets.values.pop(name).to(on)
+        places = None if places is None else places.to(on)
+        if name in self.kept:
+            dense = self.targets.contractions.pop(name)
+            shape_of, transposed = dense.weight.shape, dense.transposed
+            kept = cut_of(shape_of, self.kept[name], dense.groups, transposed=transposed).rows
+            values = values[:, kept.to(values.device)]
+        if branch.other is not None:
+            values = values - contraction.taken(self._others[branch.other], places)
+        each = len(values) // shape[0]  # rows of an image
+        patch = contraction.input.shape[1 if contraction.kernel else -1] * math.prod(contraction.kernel)
+        step = max(1, _CHUNK // (each * patch))
+        for start in range(0, shape[0], step):
+            some = slice(start, start + step)
+            part = replace(contraction, input=contraction.input[some])
+            rows = part.rows((len(part.input), *shape[1:]), None if places is None else places[some])
+            yield precise(rows), precise(values[start * each : (start + step) * each])

@@ -1,0 +1,152 @@
+"""Curves of channel groups against their keep ratio: as a table, as a picture and as CSV.
+
+curves = Curves("Error", "error", (Curve("layer1.0.conv1", (8, 16), (0.5, 1.0), (0.02, 0.0)),))
+console.print(curve_table(curves))
+save_curves(curves, "errors.png")              # or .svg, .pdf, .csv
+
+matplotlib is imported when a picture is drawn, not before.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from autoprune.report._pictures import FORMATS, format_of, save_picture, writing
+from autoprune.report._tables import plain_table
+
+CSV = "csv"
+CURVE_FORMATS = (*FORMATS, CSV)
+
+_NEAR = 0.05
+"""A value stands for keep ratios that differ by so much: not every ratio is a width."""
+
+_MOST_NAMES = 24
+"""With more curves than this a picture shows the order of their groups by colour alone."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What is known of one group, or of groups that are tied, at several widths.
+
+    Attributes:
+        name: of the group or the tie.
+        widths: channels kept, ascending; of all its groups together.
+        ratios: the keep ratios.
+        values: the error or the score at each; NaN if it is not finite.
+    """
+
+    name: str
+    widths: tuple[int, ...]
+    ratios: tuple[float, ...]
+    values: tuple[float, ...]
+
+    def at(self, ratio: float) -> float:
+        """Return the value at a keep ratio, linear between those that are known; NaN if none is near."""
+        if not self.ratios[0] - _NEAR <= ratio <= self.ratios[-1] + _NEAR:
+            return math.nan
+        return float(np.interp(ratio, self.ratios, self.values))
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Curves of one model.
+
+    Attributes:
+        title: of picture and table.
+        value: the word for the values: "error", "accuracy".
+        curves: in the order of the model.
+        axis: label of the picture's upright axis; the word for the values if it is empty.
+        ratios: keep ratios that the table shows.
+        baseline: the value of the dense model, drawn as a dashed line; None if there is no line.
+        notes: {name: remark} of single curves.
+        files: in which they were written.
+    """
+
+    title: str
+    value: str
+    curves: tuple[Curve, ...]
+    axis: str = ""
+    ratios: tuple[float, ...] = ()
+    baseline: float | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+
+
+def curve_table(curves: Curves) -> Table:
+    """Draw a line for each curve: its values at a few keep ratios."""
+    table = plain_table(curves.title)
+    table.add_column("group", overflow="fold")
+    table.add_column("width", justify="right", no_wrap=True)
+    for ratio in curves.ratios:
+        table.add_column(f"{ratio:.0%}", justify="right", no_wrap=True)
+    for curve in curves.curves:
+        values = (curve.at(ratio) for ratio in curves.ratios)
+        table.add_row(curve.name, str(curve.widths[-1]), *map(_number, values))
+    return table
+
+
+def curve_notes(curves: Curves) -> list[str]:
+    """Say in sentences which curves are estimates, and where all were written."""
+    notes = [f"{name} is an estimate: {note}." for name, note in curves.notes.items()]
+    if curves.files:
+        notes.append(f"Wrote {', '.join(map(str, curves.files))}.")
+    return notes
+
+
+def save_curves(curves: Curves, path: str | os.PathLike[str]) -> Path:
+    """Write curves to a file: as a picture, or as CSV with one row a group and width, by the file's suffix.
+
+    Raises:
+        ConfigError: the file's name ends in none of CURVE_FORMATS.
+        StudyError: the file cannot be written. One that was there stays as it was.
+    """
+    if format_of(path, CURVE_FORMATS) == CSV:
+        return _save_csv(curves, Path(path))
+    return _draw(curves, path)
+
+
+def _save_csv(curves: Curves, path: Path) -> Path:
+    with writing(path, "table") as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["group", "width", "keep_ratio", curves.value])
+        for curve in curves.curves:
+            for width, ratio, value in zip(curve.widths, curve.ratios, curve.values, strict=True):
+                rows.writerow([curve.name, width, f"{ratio:.6g}", f"{value:.6g}"])
+    return path
+
+
+def _draw(curves: Curves, path: str | os.PathLike[str]) -> Path:
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    named = len(curves.curves) <= _MOST_NAMES
+    figure = Figure(figsize=(9 if named else 7, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.95, len(curves.curves)))
+    marker = "o" if max(len(curve.ratios) for curve in curves.curves) <= _MOST_NAMES else ""
+    for curve, color in zip(curves.curves, colors, strict=True):
+        percent = [100 * ratio for ratio in curve.ratios]
+        axes.plot(percent, curve.values, color=color, marker=marker, markersize=3, label=curve.name)
+    if curves.baseline is not None:
+        axes.axhline(curves.baseline, color="#555555", linestyle="--")
+    axes.set_xlabel("channels kept in one group, %" + ("" if named else " (first groups dark)"))
+    axes.set_ylabel(curves.axis or curves.value)
+    axes.set_title(curves.title)
+    axes.grid(alpha=0.3)
+    if named:
+        figure.legend(loc="outside right upper", fontsize="small")
+    return save_picture(figure, path)
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.4f}"

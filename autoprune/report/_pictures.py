@@ -1,0 +1,66 @@
+"""Writes a figure to a file, in the format that the file's name ends in.
+
+format_of("report.svg")                   # "svg"
+save_picture(figure, "report.svg")        # whole, or not at all
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autoprune.errors import ConfigError, StudyError, reason_of
+from autoprune.support.atomic import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMATS = ("png", "svg", "pdf")
+
+
+def format_of(path: str | os.PathLike[str], formats: Sequence[str] = FORMATS) -> str:
+    """Return the format of a file by its suffix.
+
+    Raises:
+        ConfigError: it is none of those that can be written.
+    """
+    suffix = Path(path).suffix.removeprefix(".").lower()
+    if suffix not in formats:
+        raise ConfigError(
+            f"--output {path}: expected a name that ends in {', '.join(f'.{each}' for each in formats)}."
+        )
+    return suffix
+
+
+def save_picture(figure: Figure, path: str | os.PathLike[str]) -> Path:
+    """Write a figure to a file, in a folder that is made if it is missing.
+
+    Raises:
+        ConfigError: the file's name does not end in a format that can be drawn.
+        StudyError: the file cannot be written. One that was there stays as it was.
+    """
+    chosen = format_of(path)
+    with writing(Path(path), "picture") as partial:
+        figure.savefig(partial, dpi=150, format=chosen)
+    return Path(path)
+
+
+@contextlib.contextmanager
+def writing(path: Path, what: str) -> Iterator[Path]:
+    """Give the path to write to, as `replacing` does.
+
+    Args:
+        path: the file to write or to replace.
+        what: the user's word for what it holds.
+
+    Raises:
+        StudyError: it cannot be written.
+    """
+    try:
+        with replacing(path) as partial:
+            yield partial
+    except OSError as error:
+        raise StudyError(f"{path}: the {what} cannot be written ({reason_of(error)}).") from error

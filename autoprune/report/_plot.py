@@ -1,0 +1,120 @@
+"""A study as one picture: score against evaluations, and against MACs or whatever costs are objectives.
+
+matplotlib is imported when a picture is drawn, not before.
+
+    plot_study(summary, "runs/digits/report.png")
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autoprune.errors import StudyError
+from autoprune.report._costs import label
+from autoprune.report._pictures import save_picture
+from autoprune.report._summary import StudySummary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from autoprune.study import TrialRecord
+
+_TRIALS, _BEST, _DENSE, _PARTIAL = "#4477aa", "#ee6677", "#555555", "#bbbbbb"
+
+
+def plot_study(summary: StudySummary, path: str | os.PathLike[str]) -> Path:
+    """Draw the trials' scores against their numbers and their costs, the best so far and the dense model.
+
+    The costs are those that are objectives, with the front; MACs where the score is the only one.
+
+    Raises:
+        StudyError: no trial has a score yet, or the file cannot be written.
+        ConfigError: the file's name does not end in .png, .svg or .pdf.
+    """
+    if not summary.ranked():
+        raise StudyError(f"{summary.study}: no trial has a score yet, so there is nothing to draw.")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    costs = summary.objectives[1:] or ("macs",)
+    figure = Figure(figsize=(5 + 5 * len(costs), 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    over_trials, *over_costs = figure.subplots(1, 1 + len(costs), sharey=True)
+    floor = _floor(summary)
+    _draw_trials(over_trials, summary, floor)
+    for axes, cost in zip(over_costs, costs, strict=True):
+        _draw_cost(axes, summary, floor, cost)
+    figure.suptitle(f"{summary.study}: {len(summary.records)} trials")
+    return save_picture(figure, path)
+
+
+def _floor(summary: StudySummary) -> float:
+    """Return the lowest score that is drawn in its place: pruned trials must not squeeze the rest."""
+    scores = [record.score or 0.0 for record in summary.ranked()]
+    whole = [record.score or 0.0 for record in summary.ranked() if not _is_partial(record)]
+    low, high = min(whole or scores), max(*scores, summary.dense_score)
+    return max(min(scores), low - 0.2 * (high - low))
+
+
+def _is_partial(record: TrialRecord) -> bool:
+    """Tell whether a score is that of a lower rung: of a trial that was pruned, or failed above it."""
+    return record.state != "complete"
+
+
+def _draw_trials(axes: Axes, summary: StudySummary, floor: float) -> None:
+    finished = sorted(summary.ranked(), key=lambda record: record.number)
+    partial = [record for record in finished if _is_partial(record)]
+    for chosen, color, marker, words in (
+        ([record for record in partial if (record.score or 0.0) < floor], _PARTIAL, "v", "pruned, below"),
+        ([record for record in partial if (record.score or 0.0) >= floor], _PARTIAL, "o", "pruned"),
+        ([record for record in finished if not _is_partial(record)], _TRIALS, "o", "complete"),
+    ):
+        if chosen:
+            numbers = [record.number for record in chosen]
+            heights = [max(record.score or 0.0, floor) for record in chosen]
+            axes.scatter(numbers, heights, s=18, color=color, marker=marker, label=words)
+    best, numbers, heights = float("-inf"), [], []
+    for record in finished:
+        if not _is_partial(record) and record.score is not None:
+            best = max(best, record.score)
+            numbers.append(record.number)
+            heights.append(best)
+    if numbers:
+        numbers.append(finished[-1].number)
+        heights.append(best)
+    axes.step(numbers, heights, where="post", color=_BEST, label="best so far")
+    axes.axhline(summary.dense_score, color=_DENSE, linestyle="--", label="dense")
+    axes.set_xlabel("trial")
+    axes.set_ylabel(f"{summary.metric} on the validation part")
+    axes.legend(loc="best", framealpha=0.8)
+    axes.grid(alpha=0.3)
+
+
+def _draw_cost(axes: Axes, summary: StudySummary, floor: float, cost: str) -> None:
+    def points(records: Sequence[TrialRecord]) -> tuple[list[float], list[float]]:
+        return [100 * summary.share(each, cost) for each in records], [each.score or 0.0 for each in records]
+
+    scored = [record for record in summary.ranked() if (record.score or 0.0) >= floor]
+    for partial, color in ((True, _PARTIAL), (False, _TRIALS)):
+        chosen = [record for record in scored if _is_partial(record) is partial]
+        if chosen:
+            axes.scatter(*points(chosen), s=18, color=color)
+    if summary.front:
+        front = [record for record in summary.front if (record.score or 0.0) >= floor]
+        axes.scatter(*points(front), s=30, color=_BEST, label="front")
+        if len(summary.objectives) == 2:  # with more, the front is no line in any one of them
+            axes.step(*points(front), where="post", color=_BEST)
+    elif summary.best is not None:
+        axes.scatter(*points([summary.best]), s=80, color=_BEST, marker="*", label="best")
+    if summary.best is not None:
+        axes.legend(loc="best", framealpha=0.8)
+    limit = summary.limits.get(cost, math.inf)
+    if limit < summary.dense_costs[cost]:
+        axes.axvline(100 * limit / summary.dense_costs[cost], color=_DENSE, linestyle=":")
+    axes.axhline(summary.dense_score, color=_DENSE, linestyle="--")
+    axes.set_xlabel(f"{label(cost)}, % of the dense model")
+    axes.grid(alpha=0.3)

@@ -1,0 +1,164 @@
+"""A study in numbers: its trials, its best, what the dense model costs and scores, how well rungs agree.
+
+Before: `study`; after: `report.tables` and `report.plot` draw it.
+
+    summary = summarise(open_study("sqlite:///runs/digits.db", "digits"))
+    summary.best.score, summary.macs_share(summary.best)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from autoprune.config.rungs import asks_for_supernet, scores_the_export
+from autoprune.errors import StudyError
+from autoprune.graph import COSTS
+from autoprune.report._agreement import RungAgreement, agreements
+from autoprune.study import SearchStudy, TrialRecord, cost_of, front_of
+from autoprune.support.schema import Strict, read_as
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why trials failed, and the numbers of those that did so for this reason."""
+
+    reason: str
+    trials: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class StudySummary:
+    """A study at one moment.
+
+    Attributes:
+        study: its name.
+        metric: name of the score.
+        rungs: names of the rungs that a trial climbs; its score is the metric after the last one.
+        records: all trials, by number.
+        best: the best complete trial; None before the first.
+        objectives: "score", then the costs that are minimised beside it.
+        front: the trials that none dominates, the cheapest first; empty with one objective.
+        dense_costs: of the dense model, by name.
+        dense_score: the dense model's on the validation part.
+        dense_widths: of the groups that are searched, which frozen ones are not.
+        limits: on costs, by name.
+        agreements: between neighbouring rungs, then the first and the last, where enough trials climbed both.
+    """
+
+    study: str
+    metric: str
+    rungs: tuple[str, ...]
+    records: tuple[TrialRecord, ...]
+    best: TrialRecord | None
+    objectives: tuple[str, ...]
+    front: tuple[TrialRecord, ...]
+    dense_costs: Mapping[str, float]
+    dense_score: float
+    dense_widths: Mapping[str, int]
+    limits: Mapping[str, float]
+    agreements: tuple[RungAgreement, ...]
+
+    @property
+    def by_supernet(self) -> bool:
+        """Whether candidates were cut from a supernet's weights."""
+        return asks_for_supernet(self.rungs)
+
+    @property
+    def is_export_as_scored(self) -> bool:
+        """Whether the best can be exported without a finetune."""
+        return scores_the_export(self.rungs)
+
+    @property
+    def shown_costs(self) -> tuple[str, ...]:
+        """Names of the costs that tables show: MACs and parameters, and what else is minimised or limited."""
+        return tuple(dict.fromkeys(("macs", "params", *self.objectives[1:], *self.limits)))
+
+    def share(self, record: TrialRecord, cost: str) -> float:
+        """Return a trial's cost over the dense model's, measured where it was; NaN where it is not known."""
+        whole = self.dense_costs.get(cost, math.nan)
+        share = cost_of(record, cost, whole) / whole
+        return share if math.isfinite(share) else math.nan
+
+    def macs_share(self, record: TrialRecord) -> float:
+        """Return a trial's MACs over the dense model's; NaN where it has none yet."""
+        return self.share(record, "macs")
+
+    def ranked(self) -> list[TrialRecord]:
+        """Return the trials with a score, complete ones first, the best first among equals in that."""
+        scored = [record for record in self.records if record.score is not None]
+        return sorted(
+            scored,
+            key=lambda record: (record.state != "complete", -(record.score or 0.0)),
+        )
+
+    def failures(self) -> list[Failure]:
+        """Return why trials failed, the most frequent reason first."""
+        numbers: dict[str, list[int]] = {}
+        for record in self.records:
+            if record.state == "failed":
+                numbers.setdefault(record.failure or "unknown", []).append(record.number)
+        found = [Failure(reason, tuple(trials)) for reason, trials in numbers.items()]
+        return sorted(found, key=lambda failure: -len(failure.trials))
+
+    def counts(self) -> dict[str, int]:
+        """Return how many trials ended how: {"complete": 18, "pruned": 2, ...}."""
+        found: dict[str, int] = {}
+        for record in self.records:
+            found[record.state] = found.get(record.state, 0) + 1
+        return found
+
+
+def dense_costs(study: SearchStudy) -> dict[str, float]:
+    """Return the dense model's costs by name, as a study keeps them."""
+    return {name: cost for name in COSTS if (cost := study.chosen.get(f"dense_{name}")) is not None}
+
+
+class _Task(Strict):
+    metric: str
+
+
+class _Score(Strict):
+    rungs: list[str]
+
+
+class _Config(Strict):
+    """The keys of a study's config that a summary shows."""
+
+    task: _Task
+    score: _Score
+
+
+_ADVICE = "restore the storage from a copy."
+
+
+def summarise(study: SearchStudy) -> StudySummary:
+    """Read a study.
+
+    Raises:
+        StudyError: its header is damaged.
+    """
+    where = f"{study.name}: its header is damaged: config"
+    shown = read_as(_Config, study.config, where=where, error=StudyError, advice=_ADVICE)
+    records = tuple(study.records())
+    try:
+        best = study.best()
+    except StudyError:
+        best = None
+    chosen = study.chosen
+    several = len(study.objectives) > 1
+    return StudySummary(
+        study=study.name,
+        metric=shown.task.metric,
+        rungs=tuple(shown.score.rungs),
+        records=records,
+        best=best,
+        objectives=study.objectives,
+        front=tuple(front_of(records, study.objectives, study.dense_ms)) if several else (),
+        dense_costs=dense_costs(study),
+        dense_score=float(study.fact("dense_score")),
+        dense_widths=dict(chosen.get("dense_widths") or {}),
+        limits={name: limit for name in COSTS if (limit := chosen.get(f"budget_{name}")) is not None},
+        agreements=agreements(records),
+    )

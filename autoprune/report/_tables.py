@@ -1,0 +1,303 @@
+"""A study as tables, sentences and the next command for the terminal.
+
+console.print(trial_table(summary, most=5))
+next_command(summary, storage)       # "autoprune finetune digits --storage sqlite:///runs/digits.db"
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from autoprune.config.rungs import CALIBRATE, REPAIR, SUPERNET, asks_for_repair
+from autoprune.report._agreement import PREDICTS, RungAgreement
+from autoprune.report._costs import label, milliseconds, option, said
+from autoprune.report._summary import StudySummary
+from autoprune.study import LATENCY, TrialRecord, study_command
+
+
+def plain_table(title: str) -> Table:
+    """Return an empty table under a title, ruled below its head alone, so that it fits in 80 columns."""
+    return Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+
+
+def trial_table(summary: StudySummary, *, most: int | None = None, only: TrialRecord | None = None) -> Table:
+    """Draw the best trials of a study, and the dense model above them.
+
+    Args:
+        summary: of the study.
+        most: rows, all by default; failed trials follow the scored ones.
+        only: the one trial to draw.
+    """
+    table = plain_table(f"Study {summary.study}: {_counted(summary)}")
+    for column in (
+        "trial",
+        f"{summary.metric}\nafter {summary.rungs[-1]}",
+        *_cost_headings(summary),
+        "seconds",
+        "origin",
+        "outcome",
+    ):
+        table.add_column(
+            column,
+            justify="left" if column in ("origin", "outcome") else "right",
+            no_wrap=column == "origin",
+        )
+    dense = (f"{summary.dense_score:.4f}", *_dense_costs(summary))
+    table.add_row("dense", *dense, "", "", "", end_section=True)
+    scored = summary.ranked()
+    failed = [record for record in summary.records if record.state == "failed" and record.score is None]
+    for record in [*scored, *failed][:most] if only is None else [only]:
+        table.add_row(
+            str(record.number),
+            "-" if record.score is None else f"{record.score:.4f}",
+            *_costs_of(summary, record),
+            "-" if record.seconds is None else f"{record.seconds:.1f}",
+            record.origin.replace(", ", "\n"),
+            _ended(record),
+            style="bold" if summary.best is not None and record.number == summary.best.number else "",
+        )
+    return table
+
+
+def front_table(summary: StudySummary) -> Table:
+    """Draw the trials that none dominates, the cheapest first, and the dense model above them."""
+    against = ", ".join(map(label, summary.objectives[1:]))
+    table = plain_table(f"Front of {summary.study}: {summary.metric} against {against}")
+    for column in ("trial", summary.metric, *_cost_headings(summary)):
+        table.add_column(column, justify="right")
+    table.add_column("origin", no_wrap=True)
+    table.add_row("dense", f"{summary.dense_score:.4f}", *_dense_costs(summary), "", end_section=True)
+    for record in summary.front:
+        score = f"{record.score or 0.0:.4f}"
+        origin = record.origin.replace(", ", "\n")
+        table.add_row(str(record.number), score, *_costs_of(summary, record), origin)
+    return table
+
+
+def _cost_headings(summary: StudySummary) -> list[str]:
+    """Return a heading for each cost that is shown, and one for the milliseconds of a latency."""
+    headings = []
+    for cost in summary.shown_costs:
+        headings += [label(cost), "ms"] if cost == LATENCY else [label(cost)]
+    return headings
+
+
+def _dense_costs(summary: StudySummary) -> list[str]:
+    """Return the cells of the dense model, against which shares are taken."""
+    return _cost_cells(summary, [1.0] * len(summary.shown_costs))
+
+
+def _costs_of(summary: StudySummary, record: TrialRecord) -> list[str]:
+    """Return what a trial costs of each cost that is shown; a latency as timed, where it was."""
+    return _cost_cells(summary, [summary.share(record, cost) for cost in summary.shown_costs])
+
+
+def _cost_cells(summary: StudySummary, shares: Sequence[float]) -> list[str]:
+    """Return shares of the dense model's costs as texts, a latency's followed by its milliseconds.
+
+    Those are the share of the dense model's, not what a clock showed: on a machine that was busy when a trial
+    was timed, the clock's cannot stand beside the dense model's, nor beside another trial's.
+    """
+    cells = []
+    for cost, share in zip(summary.shown_costs, shares, strict=True):
+        cells.append("-" if math.isnan(share) else f"{share:.1%}")
+        if cost == LATENCY:
+            took = share * summary.dense_costs.get(LATENCY, math.nan)
+            cells.append("-" if math.isnan(took) else milliseconds(took))
+    return cells
+
+
+def widths_table(summary: StudySummary, trial: TrialRecord | None, name: str = "Best") -> Table:
+    """Draw the widths of a trial, the best one as a rule, of the groups that are searched."""
+    title = "No trial has completed" if trial is None else f"{name}: trial {trial.number}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("group", overflow="fold")
+    table.add_column("width kept", justify="right", no_wrap=True)
+    widths = trial.widths if trial is not None else {}
+    for group, dense in (summary.dense_widths or widths).items():
+        if group in widths:
+            table.add_row(group, f"{widths[group]} / {dense}" if summary.dense_widths else str(widths[group]))
+    return table
+
+
+def cost_table(summary: StudySummary, trial: TrialRecord) -> Table:
+    """Draw all that is known of a trial's cost beside the dense model's."""
+    table = Table(title=f"Costs of trial {trial.number}", title_justify="left")
+    for column in ("", "trial", "dense", "share"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    for cost, value in trial.costs.items():
+        dense = summary.dense_costs.get(cost)
+        shown = ("-", "-") if dense is None else (said(cost, dense), f"{value / dense:.1%}")
+        name = f"{label(cost)}, predicted" if cost == LATENCY else label(cost)
+        table.add_row(name, said(cost, value), *shown)
+    if trial.measured is not None:
+        measured = trial.measured
+        table.add_row("latency, timed", said(LATENCY, measured.latency_ms), "", f"{measured.ratio:.1%}")
+    return table
+
+
+def cost_notes(trial: TrialRecord) -> list[str]:
+    """Say of a trial whose latency is predicted alone how to time it: one sentence, or none."""
+    if LATENCY not in trial.costs or trial.measured is not None:
+        return []
+    return [
+        f"Trial {trial.number} was not timed, its latency is predicted: finetune and export it, then time "
+        "the file beside the dense model's with `autoprune bench`."
+    ]
+
+
+def failure_table(summary: StudySummary) -> Table:
+    """Draw why trials failed, the most frequent reason first."""
+    table = Table(title="Failures", title_justify="left")
+    table.add_column("trials", justify="right")
+    table.add_column("first", justify="right")
+    table.add_column("reason", overflow="fold")
+    for failure in summary.failures():
+        table.add_row(str(len(failure.trials)), str(failure.trials[0]), Text(failure.reason))
+    return table
+
+
+def next_command(summary: StudySummary, storage: str) -> str:
+    """Return the command that goes on from a study with a complete trial.
+
+    With several objectives one of the front is to be picked: the command asks for the best at no more than
+    what the middle of the front takes of the first cost, a limit that some trial keeps to.
+
+    Args:
+        summary: of the study.
+        storage: its URL.
+    """
+    if summary.front:
+        cost = summary.objectives[1]
+        middle = summary.share(summary.front[len(summary.front) // 2], cost)
+        limit = (option(cost), f"{math.ceil(100 * middle)}%")
+        return study_command("best", summary.study, storage, *limit)
+    if summary.is_export_as_scored:
+        command = study_command("export", summary.study, storage, "--format", "onnx")
+        return f"{command} (or finetune it before)"
+    return study_command("finetune", summary.study, storage)
+
+
+def summary_notes(summary: StudySummary) -> list[str]:
+    """Say in sentences what the scores mean, and how the rungs agree."""
+    notes = [_meaning(summary)] if summary.ranked() else []
+    if summary.front:
+        notes.append(_about_front(summary))
+    if LATENCY in summary.shown_costs:
+        notes.append(_about_latency(summary))
+    return notes + [_agreement(found, summary) for found in summary.agreements] + _warning(summary)
+
+
+def _about_latency(summary: StudySummary) -> str:
+    """Say which latencies were measured, and what was measured of the best trial."""
+    measured = [str(record.number) for record in summary.records if record.measured is not None]
+    if not measured:
+        return "Latencies are predicted from the table of the device."
+    which = f"trial{'s' if len(measured) > 1 else ''} {', '.join(measured)}"
+    known = f"Latencies are predicted; for {which} they were measured beside the dense model."
+    if summary.best is None or summary.best.measured is None:
+        return known
+    found = summary.best.measured
+    low, high = found.ratio_interval
+    verdicts = {None: "", True: ": within the budget", False: ": over the budget, as all that were measured"}
+    reached = "beyond" if found.met else "below"
+    doubt = f", though its interval reaches {reached} it" if found.surely is False else ""
+    return (
+        f"{known} The best takes {milliseconds(found.latency_ms)} ms, {found.ratio:.1%} "
+        f"({low:.1%} to {high:.1%}) of the dense model's time{verdicts[found.met]}{doubt}."
+    )
+
+
+def _meaning(summary: StudySummary) -> str:
+    last, repaired = summary.rungs[-1], asks_for_repair(summary.rungs)
+    if summary.is_export_as_scored:
+        shared = ", on weights of the supernet" if summary.by_supernet else ""
+        return (
+            f'Scores are those after the rung "{last}"{shared}; an export writes the best trial so, a '
+            "finetune trains it further."
+        )
+    if not summary.by_supernet and not repaired:
+        return (
+            f'Scores are those after the search\'s short rung "{last}"; a finetune trains the best trial '
+            "fully."
+        )
+    start = f"{'repaired ' if repaired else ''}weights{' of the supernet' if summary.by_supernet else ''}"
+    return (
+        f'Scores are those after the rung "{last}", which no trial keeps; a finetune trains the best trial '
+        f"fully, from {'' if repaired else 'the '}{start}."
+    )
+
+
+def _about_front(summary: StudySummary) -> str:
+    return (
+        f"The front has {len(summary.front)} {'trials' if len(summary.front) > 1 else 'trial'}: every other "
+        "scores no higher at no less. Any of them can be picked by a limit on its costs, and finetuned by "
+        "its number."
+    )
+
+
+def _warning(summary: StudySummary) -> list[str]:
+    """Say that a cheap rung does not predict a dearer one, and what to do: one sentence, or none.
+
+    Where several fail, the one with the lowest interval speaks for all.
+    """
+    failing = [found for found in summary.agreements if found.fails]
+    if not failing:
+        return []
+    worst = min(failing, key=lambda found: -1.0 if found.is_constant else found.tau_interval[1])
+    if worst.is_constant:
+        return [
+            f'Warning: "{worst.lower}" gave all {worst.trials} trials one score: it cannot tell them apart. '
+            f"{_cure(worst.lower)}."
+        ]
+    below = f"tau is below {PREDICTS} with its whole interval"
+    cure = _cure(worst.lower)
+    if worst.trials == worst.reached:
+        return [f'Warning: "{worst.lower}" does not predict "{worst.upper}": {below}. {cure}.']
+    return [
+        f'Warning: "{worst.lower}" may not predict "{worst.upper}": {below}, though the trials pruned in '
+        "between are missing from it, which lowers it: a search of some 40 trials with search.pruner = "
+        f'"none" tells for sure. {cure}, or prune no trial after it, which a resume takes, too '
+        "(--set search.pruner=none)."
+    ]
+
+
+def _cure(rung: str) -> str:
+    """Say what to do about a rung that does not predict; every finetune recalibrates first, anyway."""
+    if rung == REPAIR:
+        return "Measure more images for the next search's repair (score.moment_images)"
+    if rung == SUPERNET:
+        return "Train the next search's supernet longer (supernet.epochs)"
+    if rung == CALIBRATE:
+        return f'Leave "{rung}" out of the next search\'s score.rungs'
+    return f'Make "{rung}" longer in the next search\'s score.rungs'
+
+
+def _agreement(found: RungAgreement, summary: StudySummary) -> str:
+    if found.is_constant:
+        return f'"{found.lower}" and "{found.upper}": all {found.trials} trials are equal on the first.'
+    missing = found.reached - found.trials
+    so_far = " so far" if any(record.state in ("waiting", "running") for record in summary.records) else ""
+    pruned = f"; {missing} more did not climb{so_far}" if missing else ""
+    doubt = "" if found.is_clear else "; too few to tell whether it predicts"
+    (low, high), (lowest, highest) = found.tau_interval, found.rho_interval
+    return (
+        f'"{found.lower}" and "{found.upper}": Kendall\'s tau {found.tau:.2f} ({low:.2f} to {high:.2f}), '
+        f"Spearman's rho {found.rho:.2f} ({lowest:.2f} to {highest:.2f}), 95% intervals, "
+        f"over {found.trials} trials{pruned}{doubt}."
+    )
+
+
+def _ended(record: TrialRecord) -> str:
+    reused = f", as trial {record.reused}" if record.reused is not None else ""
+    after = f" at {record.scores[-1].name}" if record.pruned and record.scores else ""
+    return f"{record.state}{after}{reused}"
+
+
+def _counted(summary: StudySummary) -> str:
+    return ", ".join(f"{count} {word}" for word, count in summary.counts().items()) or "no trials"

@@ -1,0 +1,71 @@
+"""The verbs: each a plain function that a script may call, and the command line does.
+
+Before: `config` (or a script) makes a `RunConfig`; after: studies, checkpoints and exported models on disk.
+
+    result = search(load_config("digits"))
+    tuned = finetune(result.study, result.storage)
+"""
+
+from __future__ import annotations
+
+from autoprune.run._bench import Bench, BenchRow, bench
+from autoprune.run._best import Picked, best
+from autoprune.run._checks import study_exists
+from autoprune.run._curves import error_curves, sensitivity_curves
+from autoprune.run._dense import Dense, own_copy
+from autoprune.run._events import Counted, EpochDone, Event, Stage, TrialDone, Watcher, silent
+from autoprune.run._export import export, load_saved
+from autoprune.run._finetune import finetune
+from autoprune.run._finetune_result import FinetuneResult
+from autoprune.run._inspect import CostRange, Inspection, inspect
+from autoprune.run._next_step import export_command
+from autoprune.run._paths import find_storage, settle
+from autoprune.run._problem import SHORT_OF_WINDOW
+from autoprune.run._report import report
+from autoprune.run._search import SearchResult, resume, search
+from autoprune.run._stored_config import change_config, on_device_of, stored_config, stored_setting
+from autoprune.run._train import TrainResult, train
+from autoprune.run._trust import Consent, trusted
+
+__all__ = [
+    "SHORT_OF_WINDOW",
+    "Bench",
+    "BenchRow",
+    "Consent",
+    "CostRange",
+    "Counted",
+    "Dense",
+    "EpochDone",
+    "Event",
+    "FinetuneResult",
+    "Inspection",
+    "Picked",
+    "SearchResult",
+    "Stage",
+    "TrainResult",
+    "TrialDone",
+    "Watcher",
+    "bench",
+    "best",
+    "change_config",
+    "error_curves",
+    "export",
+    "export_command",
+    "find_storage",
+    "finetune",
+    "inspect",
+    "load_saved",
+    "on_device_of",
+    "own_copy",
+    "report",
+    "resume",
+    "search",
+    "sensitivity_curves",
+    "settle",
+    "silent",
+    "stored_config",
+    "stored_setting",
+    "study_exists",
+    "train",
+    "trusted",
+]

@@ -1,0 +1,278 @@
+"""Times exported models side by side.
+
+Before: files of `export`, or anyone's; after: the user.
+
+    bench(["dense.onnx", "small.onnx"], threads=2).rows[1].ratio
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from autoprune.config.settings import MOST, MOST_SECONDS
+from autoprune.errors import ConfigError, LatencyError, reason_of, shortened, shown_value, suggest
+from autoprune.latency import LatencySetting, Measurement, Ratio, time_in_turn
+from autoprune.latency.timing import FILES, FileInput, OpenedFile, check_threads, open_model
+from autoprune.run._export import load_saved, noted_architecture
+from autoprune.run._trust import require_trusted_file
+from autoprune.support.files import require_regular
+from autoprune.support.threads import cpu_threads
+from autoprune.support.usercode import entry
+
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+"""{name of an input: its sizes}; the name is empty where none was given."""
+
+_MOST_VALUES = 2**40
+_OF_FOLDERS = "PyTorch"
+_RUNTIMES = {".onnx": "ONNX Runtime", ".pt2": "PyTorch"}
+"""What runs a file, by its suffix: a row for each of FILES."""
+
+
+@dataclass(frozen=True)
+class BenchRow:
+    """One model's time.
+
+    Attributes:
+        path: the file or folder.
+        runtime: what ran it: "ONNX Runtime" or "PyTorch".
+        measurement: its own time.
+        ratio: its time over that of the first; None for the first.
+    """
+
+    path: Path
+    runtime: str
+    measurement: Measurement
+    ratio: Ratio | None
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Models timed in turn, in the order that they were given."""
+
+    rows: tuple[BenchRow, ...]
+    batch: int
+    threads: int
+    device: str
+
+
+@entry()
+def bench(
+    models: Sequence[str | os.PathLike[str]],
+    *,
+    batch: int | None = None,
+    threads: int = 1,
+    device: str = "cpu",
+    shapes: Iterable[str] = (),
+    tolerance: float = 0.02,
+    limit_seconds: float = 10.0,
+    trust: bool = False,
+) -> Bench:
+    """Time exported models in turn, on random inputs.
+
+    Args:
+        models: .onnx files (run in ONNX Runtime), .pt2 files and folders that `finetune` saved (in PyTorch);
+            the first is what the others are related to.
+        batch: samples a forward pass; by default what `shapes` say or the files fix, or 1. All have the same.
+        threads: CPU threads, at most as many as this process has cores.
+        device: "cpu", "cuda" or "cuda:1".
+        shapes: of inputs with free sizes besides the batch: "1x3x224x224", or "name=1x3x224x224" where a file
+            has several inputs.
+        tolerance: half-width of the ratios' intervals (of the time itself, for a single model) at which to
+            stop, as a share.
+        limit_seconds: when to stop otherwise.
+        trust: whether code in these files may run: pickled objects in .pt2 files, and architectures of saved
+            folders that this user's own config did not name.
+
+    Raises:
+        ConfigError: an argument or a shape that cannot be used, or a .pt2 file that is not trusted.
+        CheckpointError: a folder whose model cannot be made again.
+        LatencyError: a file that cannot be opened or run.
+    """
+    if not models:
+        raise ConfigError("bench: no model is given; name .onnx or .pt2 files, or saved folders.")
+    _check_numbers(batch, tolerance, limit_seconds)
+    given = _read_shapes(shapes)
+    paths = [Path(model) for model in models]
+    with _in_options():
+        setting = LatencySetting(device=device, threads=threads, batch=1 if batch is None else batch)
+        check_threads(setting)
+    with cpu_threads(threads), _in_options():
+        opened = [_open(path, setting, trust=trust) for path in paths]
+        _check_names(opened, given)
+        size = _settle_batch(zip(paths, opened, strict=True), batch, given)
+        timed = {
+            number: model.timed([_random(*sizes) for sizes in _sizes(path, model, size, given)])
+            for number, (path, model) in enumerate(zip(paths, opened, strict=True))
+        }
+        timings = time_in_turn(
+            timed,
+            baseline=0 if len(models) > 1 else None,
+            tolerance=tolerance,
+            limit_seconds=limit_seconds,
+        )
+    rows = [
+        BenchRow(path, _runtime(path), timings.measurements[number], timings.ratios.get(number))
+        for number, path in enumerate(paths)
+    ]
+    return Bench(tuple(rows), size, threads, device)
+
+
+def _check_numbers(batch: int | None, tolerance: float, limit_seconds: float) -> None:
+    if not 0 < tolerance < 1:
+        raise ConfigError(f"--tolerance: got {tolerance}, expected a share between 0 and 1, such as 0.02.")
+    if not 0 < limit_seconds <= MOST_SECONDS:
+        raise ConfigError(
+            f"--limit: got {limit_seconds}, expected more than 0 seconds and at most {MOST_SECONDS:,}, such "
+            "as 10."
+        )
+    if batch is not None and not 1 <= batch <= MOST:
+        raise ConfigError(f"--batch: got {shown_value(batch)}, expected an integer >= 1 and <= {MOST:,}.")
+
+
+def _open(path: Path, setting: LatencySetting, *, trust: bool) -> OpenedFile:
+    if path.is_dir():
+        example = torch.zeros(1, *noted_architecture(path).input_shape)
+        return open_model(load_saved(path, trust=trust), (example,), setting, str(path))
+    if path.suffix not in FILES:
+        raise ConfigError(
+            f"{path}: cannot be timed; expected a file ending in {' or '.join(FILES)}, or a folder that "
+            "`autoprune finetune` saved."
+        )
+    try:
+        require_regular(path)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file.") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be timed ({reason_of(error)}).") from None
+    require_trusted_file(path, trust=trust)
+    return FILES[path.suffix](path, setting)
+
+
+def _runtime(path: Path) -> str:
+    return _RUNTIMES.get(path.suffix, _OF_FOLDERS)
+
+
+@contextlib.contextmanager
+def _in_options() -> Iterator[None]:
+    """Name the options that were typed, in place of the config's keys, in what a runtime refuses."""
+    try:
+        yield
+    except (ConfigError, LatencyError) as error:
+        text = re.sub(r"\blatency\.(device|threads|batch)\b", r"--\1", str(error))
+        raise type(error)(text.replace('device = "cpu"', "--device cpu")) from error
+
+
+def _read_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Read "name=1x3x224x224"; the name is empty where none is given."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, _, written = text.rpartition("=")
+        shown = shortened(text, 100)
+        if not re.fullmatch(r"[1-9][0-9]{0,6}(x[1-9][0-9]{0,6}){0,9}", written):
+            raise ConfigError(
+                f'--shape: got "{shown}", expected sizes such as "1x3x224x224", or "name=1x3x224x224".'
+            )
+        sizes = tuple(int(size) for size in written.split("x"))
+        if math.prod(sizes) > _MOST_VALUES:
+            raise ConfigError(f"--shape {shown}: {math.prod(sizes):,} values are more than memory holds.")
+        if name in shapes:
+            raise ConfigError(f"--shape {shown}: sizes of that input are given twice; leave one out.")
+        shapes[name] = sizes
+    return shapes
+
+
+def _check_names(opened: Iterable[OpenedFile], given: Shapes) -> None:
+    """Refuse sizes that no input of any model takes."""
+    inputs = [(model, taken) for model in opened for taken in model.inputs]
+    names = list(dict.fromkeys(taken.name for _, taken in inputs))
+    for name, sizes in given.items():
+        if name and name not in names:
+            hint = suggest(name, names) or f" Inputs: {', '.join(names)}."
+            raise ConfigError(f'--shape {name}={_x(sizes)}: no model has an input "{name}".{hint}')
+        if not name and not any(_asked(model, taken, {"": sizes}) for model, taken in inputs):
+            raise ConfigError(
+                f"--shape {_x(sizes)}: every model has several inputs; name one of {', '.join(names)}, as in "
+                f'--shape "{names[0]}={_x(sizes)}".'
+            )
+
+
+def _settle_batch(models: Iterable[tuple[Path, OpenedFile]], batch: int | None, given: Shapes) -> int:
+    """Return the batch that options ask for or files fix, 1 where neither does.
+
+    Raises:
+        ConfigError: they do not agree; models at different batches cannot be compared.
+    """
+    asked = [] if batch is None else [("--batch", batch)]
+    fixed: list[tuple[Path, int]] = []
+    for path, model in models:
+        for taken in model.inputs[:1]:
+            if sizes := _asked(model, taken, given):
+                asked.append((f"--shape {_x(sizes)}", sizes[0]))
+            if taken.shape and taken.shape[0]:
+                fixed.append((path, taken.shape[0]))
+    for words, size in asked[1:]:
+        if size != asked[0][1]:
+            raise ConfigError(f"{words}: its batch is {size}, {asked[0][0]} asks for {asked[0][1]}.")
+    for path, size in fixed:
+        if asked and size != asked[0][1]:
+            words, wanted = asked[0]
+            raise ConfigError(
+                f"{path}: its batch is fixed at {size}, {words} asks for {wanted}; export it anew."
+            )
+        if size != fixed[0][1]:
+            first, other = fixed[0]
+            raise ConfigError(
+                f"{path}: its batch is fixed at {size}, that of {first} at {other}; export one of them anew."
+            )
+    return next((size for _, size in [*asked, *fixed]), 1)
+
+
+def _asked(model: OpenedFile, taken: FileInput, given: Shapes) -> tuple[int, ...] | None:
+    """Return the sizes that were given for an input; those without a name are for a model's only one."""
+    return given.get(taken.name) or (given.get("") if len(model.inputs) == 1 else None)
+
+
+def _sizes(
+    path: Path, model: OpenedFile, batch: int, given: Shapes
+) -> list[tuple[tuple[int, ...], torch.dtype]]:
+    """Return sizes and type of each input of a file."""
+    return [(_size(path, model, taken, batch, given), taken.dtype) for taken in model.inputs]
+
+
+def _size(path: Path, model: OpenedFile, taken: FileInput, batch: int, given: Shapes) -> tuple[int, ...]:
+    shown = "x".join("?" if size is None else str(size) for size in taken.shape)
+    asked = _asked(model, taken, given)
+    if asked is None:
+        if None in taken.shape[1:]:
+            raise ConfigError(
+                f'{path}: input {taken.name} is {shown}; say its sizes with --shape "{taken.name}=...".'
+            )
+        return tuple(batch if size is None else size for size in taken.shape)
+    fits = len(asked) == len(taken.shape) and all(
+        size in (None, wanted) for size, wanted in zip(taken.shape, asked, strict=True)
+    )
+    if not fits:
+        raise ConfigError(f"{path}: input {taken.name} is {shown}, which --shape {_x(asked)} does not fit.")
+    return asked
+
+
+def _x(sizes: Sequence[int]) -> str:
+    """Write sizes as the option takes them: "1x3x224x224"."""
+    return "x".join(map(str, sizes))
+
+
+def _random(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Draw floating values; zeros are an index into anything, and ones a mask that hides nothing."""
+    if dtype.is_floating_point:
+        return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    return torch.ones(shape, dtype=dtype) if dtype == torch.bool else torch.zeros(shape, dtype=dtype)

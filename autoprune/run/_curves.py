@@ -1,0 +1,201 @@
+"""Curves of a trained model's groups, before any search: output errors, and scores as each is cut alone.
+
+curves = error_curves(load_config("run.toml"), ["errors.png", "errors.csv"])
+curves = sensitivity_curves(load_config("run.toml"), limit_seconds=60)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from autoprune.config.settings import MOST_SECONDS, RunConfig
+from autoprune.data import spread_samples
+from autoprune.errors import ConfigError
+from autoprune.execution import Setting, resolve_device
+from autoprune.reconstruction import RATIOS
+from autoprune.report import CURVE_FORMATS, Curve, Curves, format_of, save_curves
+from autoprune.run._checks import check_search
+from autoprune.run._dense import load_dense
+from autoprune.run._error_library import measure_library
+from autoprune.run._events import Stage, Watcher, silent
+from autoprune.run._latency import settle_divisor
+from autoprune.run._moments import StudyMoments
+from autoprune.run._paths import kept_files, probe_writable, require_free, settle
+from autoprune.run._problem import Problem, space_spec, trace_dense
+from autoprune.run._ranking import rank_channels
+from autoprune.run._scoring import parse_rungs
+from autoprune.run._seen_validation import require_unseen_validation
+from autoprune.run._statistics import Ground, widths_at
+from autoprune.run._train import AUTO, named_setting
+from autoprune.score import cut_scores
+from autoprune.space import Budget, Levels, SearchSpace, build_space
+from autoprune.support.usercode import entry
+
+SENSITIVITY_RATIOS = (*RATIOS[1:], RATIOS[0], 0.37, 0.87, 0.06, 0.62, 0.18)
+"""Keep ratios at which each variable is cut alone, in this order: the last are missing if time runs out."""
+
+LIMIT_SECONDS = 300.0
+
+Outputs = Sequence[str | os.PathLike[str]]
+
+
+@entry()
+def error_curves(config: RunConfig, outputs: Outputs = (), *, watch: Watcher = silent) -> Curves:
+    """Find the output error that each group of the dense model causes at every width, from unlabelled images.
+
+    Args:
+        config: of the run; its [model] and [data] count, and what it says of moments.
+        outputs: pictures (PNG, SVG, PDF) and tables (CSV) to write, by their suffixes.
+        watch: is shown how it goes on.
+
+    Raises:
+        AutopruneError: model, weights or data cannot be had, or an output cannot be written.
+    """
+    config, setting = _checked(config, outputs)
+    dense = load_dense(config)
+    prunable = trace_dense(dense, config)
+    moments = StudyMoments(prunable, dense.data, config, setting, watch)
+    library = measure_library(prunable.model, prunable.searchable, moments, watch)
+    curves = [
+        Curve(
+            name,
+            tuple(range(1, curve.width + 1)),
+            tuple((np.arange(1, curve.width + 1) / curve.width).tolist()),
+            tuple(curve.errors[1:].tolist()),
+        )
+        for name, curve in library.curves.items()
+    ]
+    found = Curves(
+        "Output error by channels kept, the readers of a group refitted",
+        "error",
+        tuple(curves),
+        axis="error: share of the output lost, summed over readers",
+        ratios=RATIOS,
+        notes=library.estimated,
+    )
+    return _saved(found, outputs)
+
+
+@entry()
+def sensitivity_curves(
+    config: RunConfig,
+    outputs: Outputs = (),
+    *,
+    limit_seconds: float = LIMIT_SECONDS,
+    watch: Watcher = silent,
+) -> Curves:
+    """Cut each variable of the search space alone, at several keep ratios, and score on the validation part.
+
+    The channels that stay are those of search.criterion. BatchNorm is recalibrated, and layers are refitted
+    if score.rungs says "repair". Nothing is trained.
+
+    Args:
+        config: of the run; the search.sensitivity_* keys say on how many images, and how to recalibrate.
+        outputs: pictures (PNG, SVG, PDF) and tables (CSV) to write, by their suffixes.
+        limit_seconds: no cut begins after so long.
+        watch: is shown how it goes on.
+
+    Raises:
+        AutopruneError: model, weights or data cannot be had, or an output cannot be written.
+
+    Reference: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, figure 2 (b). They test the model
+    as it is cut. Here its BatchNorm is recalibrated first.
+    """
+    if not 0 < limit_seconds <= MOST_SECONDS:
+        raise ConfigError(
+            f"--limit: got {limit_seconds:g}, expected more than 0 seconds and at most {MOST_SECONDS:,}."
+        )
+    config, setting = _checked(config, outputs)
+    dense = load_dense(config)
+    require_unseen_validation(config, dense.data, config.model.checkpoint)
+    config, _ = settle_divisor(config, dense, watch)
+    prunable = trace_dense(dense, config)
+    whole = Budget(macs=int(prunable.cost().macs))
+    space = build_space(prunable.groups, prunable.cost, whole, space_spec(config))
+    problem = Problem(prunable, prunable.cost(), whole, space, prunable.cost)
+    moments = StudyMoments(prunable, dense.data, config, setting, watch)
+    search = config.search
+    ranked = rank_channels(dense, problem, search.criterion, search.seed, moments)
+    ground = Ground(dense, problem, config, setting, ranked, watch, moments=moments)
+    scores, baseline = _score_cuts(ground, space, limit_seconds)
+    curves = [_sensitivity_curve(row, scores[v], baseline) for v, row in enumerate(space.ladder.rows)]
+    metric = config.task.metric
+    found = Curves(
+        f"Sensitivity: {metric} as one group is cut, channels by {search.criterion}, nothing trained",
+        metric,
+        tuple(curve for curve in curves if curve.ratios),
+        axis=f"{metric} on {min(search.sensitivity_images, dense.data.val.samples):,} validation images",
+        ratios=(1.0, *RATIOS),
+        baseline=baseline,
+    )
+    return _saved(found, outputs)
+
+
+def _checked(config: RunConfig, outputs: Outputs) -> tuple[RunConfig, Setting]:
+    """Refuse wrong settings and outputs before anything is measured; settle the config and a setting."""
+    config = settle(config)
+    check_search(config)
+    parse_rungs(config.score)
+    kept = kept_files(str(config.search.storage), config)
+    for output in outputs:
+        format_of(output, CURVE_FORMATS)
+        require_free(output, "--output", kept)
+        probe_writable(Path(output).parent, "--output")
+    device = resolve_device(config.search.device)
+    if config.search.setting != AUTO:
+        return config, named_setting(config.search.setting, device)
+    return config, Setting(device, threads=torch.get_num_threads())
+
+
+def _saved(curves: Curves, outputs: Outputs) -> Curves:
+    return dataclasses.replace(curves, files=tuple(save_curves(curves, output) for output in outputs))
+
+
+def _score_cuts(
+    ground: Ground, space: SearchSpace, limit_seconds: float
+) -> tuple[list[dict[int, float]], float]:
+    """Return {level: score} of each variable, and the score with nothing cut."""
+    rows, search = space.ladder.rows, ground.config.search
+    tried: dict[tuple[int, int], None] = {}
+    for ratio in SENSITIVITY_RATIOS:
+        for v, row in enumerate(rows):
+            level = int(row.of_ratio(np.array([ratio]))[0])
+            if row.ratios[level] < 1:
+                tried.setdefault((v, level))
+    images = spread_samples(ground.dense.data.val, search.sensitivity_images)
+    cutter, task = ground.cutter(), ground.dense.task
+    ground.watch(Stage(f"sensitivity: {1 + len(tried)} evaluations on {images.samples:,} validation images"))
+    count = ground.counter("sensitivity", 1 + len(tried))
+    scores: list[dict[int, float]] = [{} for _ in rows]
+    began = time.monotonic()
+    (baseline,) = cut_scores(cutter, [{}], images, task)
+    for done, (v, level) in enumerate(tried, start=1):
+        count(done)
+        if time.monotonic() - began > limit_seconds:
+            ground.watch(
+                Stage(f"sensitivity: stopped after {limit_seconds:g} s, {done} of {1 + len(tried)} are done")
+            )
+            break
+        cut = widths_at(rows, space.groups, {v: level})
+        (scores[v][level],) = cut_scores(cutter, [cut], images, task)
+    return scores, baseline
+
+
+def _sensitivity_curve(row: Levels, scores: dict[int, float], baseline: float) -> Curve:
+    """Return the curve of one variable, with the dense model at its upper end."""
+    levels = sorted(scores)
+    full = row.ratios[-1] == 1
+    widths = [int(row.widths[level].sum()) for level in levels]
+    return Curve(
+        row.name,
+        (*widths, int(row.widths[-1].sum())) if full else tuple(widths),
+        (*(float(row.ratios[level]) for level in levels), *([1.0] if full else [])),
+        (*(scores[level] for level in levels), *([baseline] if full else [])),
+    )

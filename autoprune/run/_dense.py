@@ -1,0 +1,216 @@
+"""The dense model, its data and its task, as a config names them: where every verb begins.
+
+Before: a settled config; after: `trace`, training and scoring.
+
+    dense = load_dense(config)
+    prunable = trace(dense.model, dense.example_inputs)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.config.rungs import asks_for_supernet
+from autoprune.config.settings import RunConfig
+from autoprune.data import VisionData, first_batch, load, seeded
+from autoprune.errors import ConfigError
+from autoprune.execution import resolve_device
+from autoprune.execution.detour import Detour
+from autoprune.graph.capture import missing_values, unchanged
+from autoprune.rebuilding import narrow
+from autoprune.support.usercode import forward, guarded
+from autoprune.train import Task, batch_loss, cross_entropy, holds_classes, main_output, make_task
+from autoprune.zoo import load_checkpoint, make_model
+
+_TRIED_IMAGES = 8
+"""Images of the training step that is tried first: more than one, for the sake of BatchNorm."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The dense model with what it is trained and measured on.
+
+    Attributes:
+        model: on the CPU, in evaluation mode.
+        data: its parts live on `device`.
+        task: loss and metric.
+        device: torch's name of it.
+    """
+
+    model: nn.Module
+    data: VisionData
+    task: Task
+    device: str
+
+    @property
+    def example_inputs(self) -> Tensor:
+        """Zeros [1, C, H, W] of the data's shape."""
+        return torch.zeros(1, *self.data.input_shape)
+
+
+def own_copy(model: nn.Module) -> nn.Module:
+    """Return a copy of a caller's model that can be copied again: its tensors have no history.
+
+    What a forward pass has left on a model may have one, which `copy.deepcopy` refuses.
+
+    Raises:
+        ConfigError: the model holds something that cannot be copied.
+    """
+    missing = missing_values(model)
+    if missing:
+        raise ConfigError(f"model: {missing}")
+    advice = (
+        "remove from its modules the tensors that a forward pass left there, or give a new model that is "
+        "loaded with these weights."
+    )
+    with guarded(f"model: {type(model).__name__} cannot be copied", ConfigError, advice=advice):
+        return narrow(model, {})
+
+
+def without_names(config: RunConfig) -> RunConfig:
+    """Take out the names that the caller's own model and data stand for: a resume must not load those."""
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, name=None, factory=None, checkpoint=None, weights=None),
+        data=dataclasses.replace(config.data, name=None, loaders=None),
+    )
+
+
+def try_model(dense: Dense) -> None:
+    """Run the model on one image, so that one which gives no logits is refused before all else.
+
+    Raises:
+        ConfigError: the forward pass fails, or its output is no tensor of floating numbers for each image.
+    """
+    if next(dense.model.parameters(), None) is None:
+        raise ConfigError(
+            f"model: {type(dense.model).__name__} has no parameters, so there is nothing to prune."
+        )
+    inputs = dense.example_inputs
+    outputs = _outputs(dense.model, inputs)
+    if not outputs.is_floating_point() or outputs.shape[:1] != inputs.shape[:1]:
+        raise ConfigError(
+            f"model: its output for one image is {tuple(outputs.shape)} of {outputs.dtype}, "
+            "expected logits, such as (1, classes) of torch.float32."
+        )
+
+
+def distils(config: RunConfig) -> bool:
+    """Return whether a run trains models that follow the outputs of larger ones."""
+    tuned = config.finetune
+    finetunes = tuned.teacher == "dense" and tuned.epochs > 0 and tuned.distill_weight > 0
+    return finetunes or config.score.teacher == "dense" or asks_for_supernet(config.score.rungs)
+
+
+def try_task(dense: Dense, *, distilled: bool = False) -> None:
+    """Run model, loss and metric on one batch, so that a mismatch is reported before any training.
+
+    Args:
+        dense: model, data and task.
+        distilled: whether smaller models will follow the model's outputs.
+
+    Raises:
+        ConfigError: one of them fails or does not give one number, or the outputs cannot be distilled.
+    """
+    inputs, targets = (part.cpu() for part in first_batch(dense.data.val))
+    outputs = _outputs(dense.model, inputs).float()
+    classes = outputs.shape[1] if outputs.ndim == 2 else None
+    if dense.task.loss is cross_entropy and classes is not None and classes < dense.data.classes:
+        raise ConfigError(
+            f"model: it has {classes} outputs for data of {dense.data.classes} classes; "
+            "build it with as many outputs."
+        )
+    dense.task.require_numbers(outputs, targets)
+    if distilled:
+        holds_classes(dense.task.loss, outputs, targets)
+
+
+def try_training(dense: Dense) -> None:
+    """Take the gradients of one training step on a copy, for a few images, before time is spent on anything.
+
+    Raises:
+        ConfigError: model or loss fail in training mode, or no gradient reaches a parameter.
+    """
+    inputs, targets = (part[:_TRIED_IMAGES].cpu() for part in first_batch(dense.data.train))
+    trained = own_copy(dense.model).train()
+    if not any(parameter.requires_grad for parameter in trained.parameters()):
+        raise ConfigError(
+            "model: no parameter of it requires a gradient, so there is nothing to train; call "
+            "requires_grad_(True)."
+        )
+    # No setting is known here, so it has not been tried whether this machine computes wrongly.
+    with torch.random.fork_rng(), Detour():
+        outputs = main_output(forward(trained, inputs))
+        if not outputs.requires_grad:
+            raise ConfigError(
+                "model: no gradient of its outputs reaches its parameters; take .detach() and "
+                "torch.no_grad() out of its forward pass."
+            )
+        loss = batch_loss(dense.task.loss, outputs, targets)
+        where = f"model: its backward pass failed on inputs {tuple(inputs.shape)}"
+        with guarded(where, ConfigError, memory_passes=True):
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
+
+def _outputs(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Run the model and leave it as it was: a forward pass may note tensors on its modules."""
+    with unchanged(model), torch.random.fork_rng(), torch.no_grad():
+        return main_output(forward(model, inputs))
+
+
+def load_data(config: RunConfig, device: str) -> VisionData:
+    """Load the data of a config's [data] section onto a device."""
+    settings = config.data
+    return load(
+        settings.name or settings.loaders or "",
+        folder=settings.folder,
+        batch_size=settings.batch_size,
+        val_fraction=settings.val_fraction,
+        seed=settings.seed,
+        device=device,
+        augment=settings.augment,
+        image_size=settings.image_size,
+        workers=settings.workers,
+        validation=settings.validation,
+    )
+
+
+def make_architecture(config: RunConfig, classes: int, in_channels: int) -> nn.Module:
+    """Build the dense architecture of a config's [model] section, without a checkpoint's weights."""
+    settings = config.model
+    model = make_model(settings.name or settings.factory or "", classes, in_channels, settings.weights)
+    return (own_copy(model) if settings.factory is not None else model).eval()
+
+
+def load_dense(config: RunConfig, *, trained: bool = True) -> Dense:
+    """Build the dense model, and load its weights and data.
+
+    Args:
+        config: settled, so that a model without weights of its own names a checkpoint.
+        trained: whether the checkpoint is read; without it the weights are fresh.
+
+    Raises:
+        ConfigError: an unknown name, no such device, or a model that gives no logits.
+        CheckpointError: the checkpoint is missing, corrupt or of another architecture.
+        DataError: the data are missing or unusable.
+    """
+    named = (config.model.name or config.model.factory) and (config.data.name or config.data.loaders)
+    if not named:
+        raise ConfigError(
+            "model and data: the study names none, since a script brought its own; go on from Python, e.g. "
+            "autoprune.resume(study, storage, model=model, data=data)."
+        )
+    device = resolve_device(config.search.device)
+    task = make_task(config.task.loss, config.task.metric)
+    data = load_data(config, device)
+    with seeded(config.train.seed):
+        model = make_architecture(config, data.classes, data.input_shape[0])
+    if trained and config.model.checkpoint is not None:
+        load_checkpoint(model, config.model.checkpoint)
+    dense = Dense(model, data, task, device)
+    try_model(dense)
+    return dense

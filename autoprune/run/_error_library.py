@@ -1,0 +1,56 @@
+"""The error library of a run's dense model, and the plan of least error under a budget.
+
+library = measure_library(prunable.model, prunable.searchable, moments, watch)
+levels = least_error(space, library)                     # int64 [k], in well under a second
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from torch import nn
+
+from autoprune.criteria import Importance
+from autoprune.graph import ChannelGroup
+from autoprune.reconstruction import ErrorLibrary, Moments, error_library
+from autoprune.run._events import Counted, Stage, Watcher
+from autoprune.space import SearchSpace, error_values, knapsack
+from autoprune.support.arrays import IntArray
+
+
+def measure_library(
+    model: nn.Module,
+    groups: Sequence[ChannelGroup],
+    moments: Callable[[], Moments],
+    watch: Watcher,
+    ranked: Importance | None = None,
+) -> ErrorLibrary:
+    """Find the error of each group at every width.
+
+    Args:
+        model: the dense model.
+        groups: of the traced model.
+        moments: returns the moments of the dense model; they are measured now if they are not yet.
+        watch: is shown how it goes on.
+        ranked: the importance of channels, the least important of which go first; without it, those go first
+            that cost the least.
+    """
+    measured = moments()
+    watch(Stage(f"error curves of {len(groups)} groups"))
+    orders = None
+    if ranked is not None:
+        orders = {group.name: np.argsort(-ranked[group.name], kind="stable") for group in groups}
+    return error_library(
+        model,
+        groups,
+        measured,
+        orders=orders,
+        done=lambda done: watch(Counted("error curves", done, len(groups))),
+    )
+
+
+def least_error(space: SearchSpace, library: ErrorLibrary) -> IntArray:
+    """Return the levels [k] of a space's variables that lose the least summed error within its budget."""
+    errors = [[library.curves[name].errors for name in variable.groups] for variable in space.variables]
+    return knapsack(space.ladder, error_values(space.ladder.rows, errors))

@@ -1,0 +1,240 @@
+"""Writes a finetuned model for another runtime, or as the folder that `load_pruned` reads.
+
+Before: `finetune`; after: onnxruntime, `torch.export.load`, `load_pruned`, and `bench`, which times the file.
+
+    export("digits", "onnx")                  # a study in runs/
+    export("digits", "onnx", dense=True)      # the dense model that it began with, to be timed beside
+    export("runs/digits/best", "pt2", output="small.pt2")
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoprune.config.rungs import scores_the_export
+from autoprune.errors import CheckpointError, ConfigError, ExportError, unknown
+from autoprune.exporting import (
+    EXPORTERS,
+    FOLDER,
+    RECIPE,
+    WEIGHTS,
+    Architecture,
+    ExportReport,
+    Recipe,
+    load_pruned,
+    read_architecture,
+    read_recipe,
+    save_pruned,
+)
+from autoprune.exporting import export as export_model
+from autoprune.run import _identity as identity
+from autoprune.run._dense import load_dense
+from autoprune.run._finetune import finetune
+from autoprune.run._finetune_result import BEST, is_untrained, saved_folder, saved_trials
+from autoprune.run._next_step import note_export
+from autoprune.run._paths import find_storage, kept_files, require_free
+from autoprune.run._stored_config import stored_config
+from autoprune.run._trust import UNTRUSTED, Consent, require_place, trusted, trusted_architecture
+from autoprune.study import SearchStudy, open_study, study_command
+from autoprune.support.usercode import entry, guarded
+from autoprune.train import weights_hash
+from autoprune.zoo import make_model
+
+
+@entry()
+def export(
+    target: str | os.PathLike[str],
+    format_name: str = "onnx",
+    *,
+    output: str | os.PathLike[str] | None = None,
+    storage: str | None = None,
+    dense: bool = False,
+    consent: Consent = UNTRUSTED,
+) -> ExportReport:
+    """Write the finetuned model of a study, or one that was saved, and compare it with what was saved.
+
+    A study whose rungs are "supernet" or "repair" and train nothing needs no finetune. If there was none, its
+    best candidate so far is made as it was scored and saved first, as `finetune` does with
+    finetune.epochs = 0.
+
+    Args:
+        target: a study's name, or a folder that `save_pruned` wrote.
+        format_name: "onnx", "pt2", or "safetensors" (a folder with weights and recipe).
+        output: the file, or the folder for safetensors; default beside the saved model.
+        storage: the study's, where it is not in runs/.
+        dense: write the dense model of the study in place of the finetuned one, as "onnx" or "pt2", by
+            default into the study's output folder.
+        consent: how far the study or the saved model is trusted.
+
+    Raises:
+        ExportError: an unknown format, nothing to export yet, or outputs that differ.
+        CheckpointError: the saved model cannot be loaded, or names code that is not trusted.
+        StudyError: the study names code or places that are not trusted.
+        ConfigError: model or data of the dense model are not where the study's config names them.
+    """
+    formats = (*EXPORTERS, FOLDER)
+    if format_name not in formats:
+        raise ExportError(unknown("--format", format_name, formats))
+    if dense:
+        return _export_dense(str(target), format_name, output, storage, consent)
+    study = None if Path(target).is_dir() else open_study(find_storage(str(target), storage), str(target))
+    folder = Path(target) if study is None else _saved_folder(study, consent, is_written=output is None)
+    kept = {} if study is None else kept_files(study.url, stored_config(study))
+    report = _export_saved(folder, format_name, output, kept, trust=consent.trust)
+    if study is not None:
+        note_export(study, folder, report.path)
+    return report
+
+
+def _export_saved(
+    folder: Path,
+    format_name: str,
+    output: str | os.PathLike[str] | None,
+    kept: Mapping[Path, str],
+    *,
+    trust: bool,
+) -> ExportReport:
+    own = (WEIGHTS, RECIPE)
+    if format_name == FOLDER:
+        where = Path(output) if output is not None else folder
+        for name in own:
+            require_free(where / name, "--output", kept)
+        return _export_folder(load_saved(folder, trust=trust), folder, where, trust=trust)
+    path = Path(output) if output is not None else folder / f"model.{format_name}"
+    require_free(path, "--output", {**kept, **{folder / name: "the model to export" for name in own}})
+    small = load_saved(folder, trust=trust)
+    shape = noted_architecture(folder).input_shape
+    return export_model(small, path, format=format_name, example_inputs=torch.zeros(1, *shape))
+
+
+def load_saved(folder: str | os.PathLike[str], *, trust: bool = False) -> nn.Module:
+    """Load a model that `finetune` saved; the recipe names its architecture.
+
+    Args:
+        folder: a model that `finetune` saved, here or elsewhere.
+        trust: whether an architecture that is code is made although this user's own config did not name it.
+
+    Raises:
+        CheckpointError: the folder holds no such model, or a script saved it without naming its architecture,
+            or the architecture is code that is not trusted.
+    """
+    noted, recipe = noted_architecture(folder), read_recipe(folder)
+    if ":" not in noted.name:
+        _require_head(noted, recipe, Path(folder) / RECIPE)
+    with trusted_architecture(folder, noted.name, recipe.extra.get("own"), trust=trust):
+        small = load_pruned(folder, lambda: _make(noted, Path(folder) / RECIPE))
+    key = f"{Path(folder) / RECIPE}: extra.architecture.input_shape"
+    with guarded(f"{key}: the model does not run on {noted.input_shape}", CheckpointError), torch.no_grad():
+        small(torch.zeros(1, *noted.input_shape))
+    return small
+
+
+def _require_head(noted: Architecture, recipe: Recipe, path: Path) -> None:
+    """Refuse classes and channels that no stored tensor has, before a model is made that large.
+
+    Neither is ever pruned, and a model of the zoo has a layer of each.
+    """
+    shapes = [leaf.shape for leaf in recipe.tensors.values()]
+    channels = noted.input_shape[0]
+    for key, size, axis in (("classes", noted.classes, 0), ("input_shape", channels, 1)):
+        if all(shape[axis : axis + 1] != (size,) for shape in shapes):
+            what = f"{size} {'classes' if key == 'classes' else 'channels'}"
+            raise CheckpointError(
+                f"{path}: extra.architecture.{key}: no tensor is for {what}; save the model again."
+            )
+
+
+def _make(noted: Architecture, recipe: Path) -> nn.Module:
+    """Make the dense architecture. Errors name the recipe that it comes from."""
+    where = f"{recipe}: extra.architecture"
+    try:
+        with guarded(f"{where} cannot be made", CheckpointError):
+            return make_model(noted.name, noted.classes, noted.input_shape[0])
+    except ConfigError as error:
+        reason = str(error).removeprefix("model.name: ").removeprefix("model.factory: ")
+        raise CheckpointError(f"{where}: {reason}") from error
+
+
+def noted_architecture(folder: str | os.PathLike[str]) -> Architecture:
+    """Return the dense architecture, as `finetune` notes it in the recipe.
+
+    Raises:
+        CheckpointError: the folder holds no saved model, or its recipe does not name the architecture.
+    """
+    noted: Any = read_recipe(folder).extra.get("architecture")
+    if noted is None or (isinstance(noted, dict) and noted.get("name") is None):
+        raise CheckpointError(
+            f"{folder}: its recipe does not name the dense architecture; load it in Python with "
+            "autoprune.load_pruned(folder, make_model) and call autoprune.export."
+        )
+    return read_architecture(Path(folder) / RECIPE, noted)
+
+
+def _export_dense(
+    study: str,
+    format_name: str,
+    output: str | os.PathLike[str] | None,
+    storage: str | None,
+    consent: Consent,
+) -> ExportReport:
+    if format_name == FOLDER or Path(study).is_dir():
+        what = f"--format {FOLDER}" if format_name == FOLDER else f"{study} is a folder"
+        raise ExportError(f"--dense: {what}; name a study, and one of {', '.join(EXPORTERS)}.")
+    opened = open_study(find_storage(study, storage), study)
+    config = stored_config(opened)
+    path = Path(output or Path(str(config.output.folder)) / f"dense.{format_name}")
+    if output is None:
+        require_place(opened, "--output", path, consent)
+    require_free(path, "--output", kept_files(opened.url, config))
+    with trusted(opened, config, consent):
+        dense = load_dense(config)
+    if weights_hash(dense.model) != opened.identity[identity.WEIGHTS]:
+        raise ExportError(
+            f"{study}: {config.model.checkpoint or 'the model'} does not hold the weights that the search "
+            "began with; restore them."
+        )
+    return export_model(dense.model, path, format=format_name, example_inputs=dense.example_inputs)
+
+
+def _saved_folder(study: SearchStudy, consent: Consent, *, is_written: bool) -> Path:
+    """Return the folder of a study's saved model, which must be this user's if it is written."""
+    config = stored_config(study)
+    folder = saved_folder(study, config)
+    if scores_the_export(config.score.rungs) and (not folder.is_dir() or is_untrained(study, folder)):
+        return finetune(study.name, study.url, overrides=["finetune.epochs=0"], consent=consent).folder
+    if not folder.is_dir():
+        raise ExportError(f"{study.name}: {_nothing_yet(study, folder.parent)}")
+    if is_written:
+        require_place(study, "--output", folder, consent)
+    return folder
+
+
+def _nothing_yet(study: SearchStudy, folder: Path) -> str:
+    """Say which trials that `finetune --trial` saved can be exported, or what makes something to export."""
+    saved = saved_trials(study)
+    if not saved:
+        return f"nothing to export yet; run `{study_command('finetune', study.name, study.url)}` first."
+    names = ", ".join(each.name for each in saved)
+    command = shlex.join(["autoprune", "export", str(saved[-1])])
+    return f"nothing in {folder / BEST} yet. Finetuned so far: {names}; export one with `{command}`."
+
+
+def _export_folder(small: nn.Module, folder: Path, output: Path, *, trust: bool) -> ExportReport:
+    """Write weights and recipe once more, load them, and compare every tensor with what was saved."""
+    recipe = read_recipe(folder)
+    if output.resolve() != folder.resolve():
+        save_pruned(small, recipe.plan, output, extra=recipe.extra)
+    loaded, saved = load_saved(output, trust=trust).state_dict(), small.state_dict()
+    differences = [
+        float((loaded[name].double() - leaf.double()).abs().max())
+        for name, leaf in saved.items()
+        if leaf.numel()
+    ]
+    return ExportReport(output, FOLDER, max(differences, default=0.0))

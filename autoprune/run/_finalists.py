@@ -1,0 +1,186 @@
+"""Times the best trials on the device, beside the dense model: what the user asked for is judged by that.
+
+Before: `search` has all its trials, whose latency was predicted; after: the study's best keeps to the budget
+as it was measured.
+
+    measure_finalists(study, config, dense, problem, watch)
+    study.best().measured.ratio          # 0.58 of the dense model's time, where 60% were asked
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from autoprune.config.settings import RunConfig
+from autoprune.criteria import plan_from_importance
+from autoprune.errors import ConfigError, LatencyError
+from autoprune.latency import MeasureBeside, Measurement, Ratio, beside
+from autoprune.rebuilding import rebuild
+from autoprune.run._dense import Dense
+from autoprune.run._events import Stage, Watcher
+from autoprune.run._latency import latency_setting, stored_tables
+from autoprune.run._problem import Problem
+from autoprune.run._stored_config import stored_ranking
+from autoprune.study import LATENCY, MeasuredLatency, SearchStudy, TrialRecord, front_of, study_command
+
+FINALISTS = 5
+"""So many of the best are timed at least, as predictions err; more until one surely keeps to the budget."""
+
+MOST = 15
+"""So many are timed at most: by then the predictions are wrong, not the candidates."""
+
+
+def measure_finalists(
+    study: SearchStudy, config: RunConfig, dense: Dense, problem: Problem, watch: Watcher
+) -> None:
+    """Time the best trials, the best first, and keep in the study what was measured.
+
+    Where there are several objectives those are the trials of the front, up to MOST spread over it. Those
+    with equal widths are timed once. What was timed before, by a search that was resumed since, is not timed
+    again. A trial that cannot be timed, such as on a phone that is unplugged, is said and left out. Nothing
+    happens where latency is neither limited nor minimised, or on another device than the table's.
+    """
+    if LATENCY not in problem.budget.limits or _is_elsewhere(study, config, problem, watch):
+        return
+    timed: dict[tuple[int, ...], MeasuredLatency] = {}
+    failed: list[int] = []
+    with contextlib.ExitStack() as stack:
+        # The dense model is made ready for the first that has to be timed, if there is any.
+        measure = functools.cache(lambda: stack.enter_context(_beside(dense, config)))
+        for number, record in enumerate(_in_turn(study, problem.budget.limits[LATENCY])):
+            sure = any(measured.keeps_surely for measured in timed.values())
+            if len(study.objectives) == 1 and number >= FINALISTS and sure:
+                break
+            try:
+                measured = record.measured or _time(study, record, measure(), config, problem, watch)
+            except LatencyError as error:
+                failed.append(record.number)
+                watch(Stage(f"trial {record.number} cannot be timed: {error}"))
+                continue
+            timed[tuple(record.widths.values())] = measured
+    _conclude(study, config, list(timed.values()), failed, watch)
+
+
+def _conclude(
+    study: SearchStudy,
+    config: RunConfig,
+    timed: Sequence[MeasuredLatency],
+    failed: Sequence[int],
+    watch: Watcher,
+) -> None:
+    """Say how many could not be timed, or that none of those that were keeps to the limit."""
+    if failed:
+        later = f"`{study_command('resume', study.name, study.url)}` times them later"
+        told = f"{len(failed)} of the best trials could not" if timed else "none of the best trials could"
+        watch(Stage(f"{told} be timed; {later}"))
+    if timed and all(measured.met is False for measured in timed):
+        fastest = min(timed, key=lambda measured: measured.ratio)
+        watch(
+            Stage(
+                f"none of the {len(timed)} best trials keeps to budget.latency = {config.budget.latency}; "
+                f"the fastest takes {_words(fastest)}. Ask for a little less: predictions err."
+            )
+        )
+
+
+def judge(problem: Problem, measured: Measurement, ratio: Ratio) -> tuple[bool | None, bool | None]:
+    """Tell whether a measurement keeps to the latency as it was asked, a share of the dense's or ms.
+
+    Returns:
+        Whether its median does, and whether all of its interval lies on the same side; None, None where no
+        limit was asked for.
+    """
+    asked = problem.budget.asked.get(LATENCY)
+    if asked is None:
+        return None, None
+    limit = problem.budget.limits[LATENCY]
+    if asked.is_share:
+        value, (low, high), limit = ratio.ratio, ratio.interval, limit / asked.dense
+    else:
+        value, (low, high) = measured.median_ms, measured.interval_ms
+    return value <= limit, high <= limit if value <= limit else low > limit
+
+
+def _in_turn(study: SearchStudy, limit: float) -> Iterator[TrialRecord]:
+    """Iterate over at most MOST finalists; what was timed may bring others onto a front."""
+    seen: set[tuple[int, ...]] = set()
+    while len(seen) < MOST:
+        pending = [each for each in _finalists(study, limit) if tuple(each.widths.values()) not in seen]
+        if not pending:
+            return
+        seen.add(tuple(pending[0].widths.values()))
+        yield pending[0]
+
+
+def _finalists(study: SearchStudy, limit: float) -> list[TrialRecord]:
+    """Return at most MOST trials of different widths: those expected to keep to the limit, the best first."""
+    if len(study.objectives) > 1:
+        front = front_of(study.records(), study.objectives, study.dense_ms)
+        chosen = np.unique(np.linspace(0, len(front) - 1, min(MOST, len(front))).round().astype(int))
+        ranked: Sequence[TrialRecord] = [front[place] for place in chosen.tolist()]
+    else:
+        ranked = [record for record in study.records() if record.is_whole]
+    by_widths: dict[tuple[int, ...], TrialRecord] = {}
+    # Off the steps of a runtime a candidate takes longer than its space could tell: such come last.
+    order = {record.number: (record.costs[LATENCY] > limit, -record.scores[-1].score) for record in ranked}
+    for record in sorted(ranked, key=lambda record: order[record.number]):
+        by_widths.setdefault(tuple(record.widths.values()), record)
+    return list(by_widths.values())[:MOST]
+
+
+def _beside(dense: Dense, config: RunConfig) -> contextlib.AbstractContextManager[MeasureBeside]:
+    return beside(
+        dense.model,
+        dense.example_inputs,
+        latency_setting(config.latency),
+        tolerance=config.latency.tolerance,
+        limit_seconds=config.latency.limit_seconds,
+    )
+
+
+def _is_elsewhere(study: SearchStudy, config: RunConfig, problem: Problem, watch: Watcher) -> bool:
+    """Tell whether the table was measured on another device, or by a probe that is not here; say so."""
+    table = stored_tables(study, config).table
+    try:
+        if table is not None:
+            table.require(problem.prunable, latency_setting(config.latency))
+    except (LatencyError, ConfigError) as error:
+        watch(Stage(f"the best trials are not timed here: {error}"))
+        return True
+    return False
+
+
+def _time(
+    study: SearchStudy,
+    record: TrialRecord,
+    measure: MeasureBeside,
+    config: RunConfig,
+    problem: Problem,
+    watch: Watcher,
+) -> MeasuredLatency:
+    plan = plan_from_importance(problem.prunable, record.widths, stored_ranking(study, problem.prunable))
+    small, _, ratio = measure(rebuild(problem.prunable, plan))
+    measured = MeasuredLatency(
+        small.median_ms, small.interval_ms, ratio.ratio, ratio.interval, *judge(problem, small, ratio)
+    )
+    study.store_measured(record.number, measured)
+    watch(Stage(f"trial {record.number} takes {_words(measured)}{_verdict(measured, config)}"))
+    return measured
+
+
+def _verdict(measured: MeasuredLatency, config: RunConfig) -> str:
+    if measured.met is None:
+        return ""
+    side, other = ("within", "beyond") if measured.met else ("over", "below")
+    doubt = "" if measured.surely else f", though its interval reaches {other} it"
+    return f": {side} {config.budget.latency}{doubt}"
+
+
+def _words(measured: MeasuredLatency) -> str:
+    low, high = measured.ratio_interval
+    share = f"{measured.ratio:.1%} ({low:.1%} to {high:.1%})"
+    return f"{measured.latency_ms:.3g} ms, {share} of the dense model's time"

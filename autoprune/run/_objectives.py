@@ -1,0 +1,36 @@
+"""What a search is for: the best score, or a front of scores against one or several costs.
+
+Before: a config; after: the space searches a share of the budget, and the study has as many directions.
+
+    objective_costs(config.search)        # ("macs", "latency_ms") of ["score", "flops", "latency"]
+"""
+
+from __future__ import annotations
+
+from autoprune.config.settings import SearchSettings
+from autoprune.errors import ConfigError, unknown
+from autoprune.run._budget_amounts import KEYS
+from autoprune.study import SCORE
+
+
+def objective_costs(search: SearchSettings) -> tuple[str, ...]:
+    """Return the costs that are minimised beside the score, in their order; none for the best score alone.
+
+    Raises:
+        ConfigError: the score does not come first, a name is unknown (the nearest is named), or one comes
+            twice.
+    """
+    known = {key.name: key.cost for key in KEYS}
+    names = list(search.objectives)
+    if names[:1] != [SCORE]:
+        raise ConfigError(f'search.objectives: got {names}, expected "{SCORE}" first, then costs.')
+    named: dict[str, str] = {}
+    for name in names[1:]:
+        if name not in known:
+            raise ConfigError(unknown("search.objectives", name, known))
+        if known[name] in named:
+            raise ConfigError(
+                f'search.objectives: "{named[known[name]]}" and "{name}" are the same; leave one out.'
+            )
+        named[known[name]] = name
+    return tuple(named)

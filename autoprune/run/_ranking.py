@@ -1,0 +1,83 @@
+"""Which channels of a group go first: the order of importance, measured once and kept in the study.
+
+Before: `criteria.importance`; after: every plan of a study, in any process and at any later time, is cut from
+the same order, so that the finetuned winner keeps exactly the channels that were scored.
+
+    text = encode_ranking(rank_channels(dense, problem, config.search.criterion, config.search.seed))
+    plan = plan_from_importance(prunable, widths, decode_ranking(text))
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from autoprune.criteria import Importance, importance
+from autoprune.graph.capture import unchanged
+from autoprune.reconstruction import Moments
+from autoprune.run._dense import Dense
+from autoprune.run._problem import Problem
+from autoprune.train import main_output
+
+_MOST_BYTES = 2**24
+"""Size of the longest order that is read. A short compressed text may stand for a very long one."""
+
+
+def rank_channels(
+    dense: Dense,
+    problem: Problem,
+    criterion: str,
+    seed: int,
+    moments: Callable[[], Moments] | None = None,
+) -> Importance:
+    """Measure the importance of all channels.
+
+    Args:
+        dense: model and data; a criterion draws as many training batches as it needs.
+        problem: the traced model.
+        criterion: its name.
+        seed: of all draws.
+        moments: returns the dense model's moments, for criteria that read them.
+    """
+
+    def loss(outputs: Any, targets: Tensor) -> Tensor:
+        return dense.task.loss(main_output(outputs), targets)
+
+    batches = ((inputs.cpu(), targets.cpu()) for inputs, targets in dense.data.train.batches(seed, 0))
+    with unchanged(problem.prunable.model):  # a forward pass may leave tensors with a history there
+        return importance(problem.prunable, criterion, batches, loss, seed, moments)
+
+
+def encode_ranking(measured: Importance) -> dict[str, str]:
+    """Write each group's channels, the most important first (ties: the lower index), as a short text."""
+    texts = {}
+    for name, values in measured.items():
+        order = np.argsort(-np.asarray(values), kind="stable").astype("<u4")
+        texts[name] = base64.b64encode(zlib.compress(order.tobytes(), 9)).decode("ascii")
+    return texts
+
+
+def decode_ranking(texts: Mapping[str, str]) -> Importance:
+    """Read the orders back as importances, float64 [width]: from the width down to 1.
+
+    Raises:
+        ValueError: a text is no order of channels.
+    """
+    decoded: Importance = {}
+    for name, text in texts.items():
+        try:
+            content = zlib.decompressobj().decompress(base64.b64decode(text), _MOST_BYTES)
+        except zlib.error as error:
+            raise ValueError(f"{name}: {error}") from error
+        order = np.frombuffer(content, "<u4").astype(np.int64)
+        if not np.array_equal(np.sort(order), np.arange(len(order))):
+            raise ValueError(f"{name}: no order of channels")
+        values = np.empty(len(order), dtype=np.float64)
+        values[order] = np.arange(len(order), 0, -1)
+        decoded[name] = values
+    return decoded

@@ -1,0 +1,143 @@
+"""The config that a study holds, the few keys of it that may change later, and the setting of its trials.
+
+Before: an opened study; after: `resume`, `finetune`, `export` and `report`, which need no config file.
+
+    config = change_config(stored_config(study), ["search.trials=100"])
+    setting = stored_setting(study)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from autoprune.config import parse_override, parse_settings
+from autoprune.config.settings import RunConfig
+from autoprune.criteria import Importance
+from autoprune.errors import ConfigError, StudyError, abridged, reason_of
+from autoprune.execution import Setting, fit_to_machine, resolve_device
+from autoprune.graph import Prunable
+from autoprune.run._paths import settle, without_password
+from autoprune.run._ranking import decode_ranking
+from autoprune.study import SearchStudy, damaged
+from autoprune.support.dtypes import DTYPES
+from autoprune.support.schema import read_as
+from autoprune.support.threads import cpu_threads
+
+_MOST_THREADS = 2**14
+
+CHANGEABLE = (
+    "search.trials",
+    "search.engine",
+    "search.workers",
+    "search.cpus_per_trial",
+    "search.gpus_per_trial",
+    "search.address",
+    "search.pruner",
+    "search.space",
+    "model.checkpoint",
+    "data.folder",
+    "data.workers",
+    "output.folder",
+)
+"""Keys that may change while a search goes on, beside [finetune]; others would make it another search."""
+
+
+def stored_config(study: SearchStudy) -> RunConfig:
+    """Read the config that a study was made with, without the password that earlier versions kept in it.
+
+    Raises:
+        StudyError: it was written by another version, and cannot be read by this one.
+    """
+    try:
+        return without_password(parse_settings(study.config, where=study.name))
+    except ConfigError as error:
+        raise StudyError(f"{study.name}: its stored config cannot be read by this version: {error}") from None
+
+
+def stored_setting(study: SearchStudy) -> Setting:
+    """Return the setting of all trials of a study, as it was chosen at its start, fit to this machine.
+
+    Raises:
+        StudyError: their device is not here; every trial would fail.
+    """
+    setting = read_setting(study.fact("setting"), where=f"{study.name}: its header is damaged: setting")
+    try:
+        resolve_device(setting.device)
+    except ConfigError:
+        raise StudyError(
+            f"{study.name}: its trials run on {setting.device}, which is not here; resume where it is."
+        ) from None
+    return fit_to_machine(setting)
+
+
+def read_setting(values: Any, *, where: str) -> Setting:
+    """Read a setting from JSON.
+
+    Args:
+        values: as `Setting.facts` gave them.
+        where: their file or study, which opens the message.
+
+    Raises:
+        StudyError: they are no setting.
+    """
+    advice = "restore it from a copy, or begin again without it."
+    setting = read_as(Setting, values, where=where, error=StudyError, advice=advice)
+    missing = sorted(setting.facts.keys() - values.keys())  # whatever fills them in is another setting
+    if missing:
+        raise StudyError(f"{where}: {missing[0]} is missing; {advice}")
+    if setting.dtype not in DTYPES or not 1 <= setting.threads <= _MOST_THREADS:
+        raise StudyError(
+            f"{where}: got dtype {abridged(setting.dtype)} and {abridged(setting.threads)} threads, expected "
+            f"one of {', '.join(DTYPES)} and 1 to {_MOST_THREADS} threads; {advice}"
+        )
+    return setting
+
+
+def stored_ranking(study: SearchStudy, prunable: Prunable) -> Importance:
+    """Return the importance of all channels, as it was measured when a study was made.
+
+    Raises:
+        StudyError: it is damaged, or is not of this model's groups.
+    """
+    try:
+        ranking = decode_ranking(study.fact("ranking"))
+    except ValueError as error:
+        raise damaged(study.name, f"chosen.ranking: {reason_of(error)}") from error
+    for group in prunable.searchable:
+        if len(ranking.get(group.name, ())) != group.width:
+            raise damaged(study.name, f"chosen.ranking has no order of the {group.width} of {group.name}")
+    return ranking
+
+
+def on_device_of(setting: Setting, config: RunConfig) -> RunConfig:
+    """Return the config with the device that a study's trials run on, whatever "auto" would be here."""
+    return dataclasses.replace(config, search=dataclasses.replace(config.search, device=setting.device))
+
+
+def threads_of(engine: str, setting: Setting) -> contextlib.AbstractContextManager[None]:
+    """Return the context in which this process has the threads of a trial, if it runs the trials itself.
+
+    Where workers run them, each with its share of the threads, this process has all of its own.
+    """
+    return cpu_threads(setting.threads) if engine == "serial" else contextlib.nullcontext()
+
+
+def change_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """Apply "section.key=value" strings to a stored config.
+
+    Raises:
+        ConfigError: a key that may not change, or a wrong value.
+    """
+    values = dataclasses.asdict(config)
+    for override in overrides:
+        section, key, value = parse_override(override)
+        if section != "finetune" and f"{section}.{key}" not in CHANGEABLE:
+            raise ConfigError(
+                f"--set {section}.{key}: not a key that may change in a study; begin another search. "
+                f"Those that may: {', '.join(CHANGEABLE)}, finetune.*"
+            )
+        values[section][key] = value
+    return settle(parse_settings(values, where="config with --set"), named=False)

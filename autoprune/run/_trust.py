@@ -1,0 +1,299 @@
+"""Decides which code and which folders of a study or a saved model may be used: see docs/trust.md.
+
+A config and what it names is its author's code. A study and a recipe may have been received, and are data:
+the code that they name is imported only if this user's own config named it, or the command says so.
+
+    vouch(study, config)                        # by `search`, whose config is this user's own
+    with trusted(study, config, Consent()):     # by `resume`: StudyError if somebody else's study names code
+        dense = load_dense(config)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autoprune.config.settings import RunConfig
+from autoprune.errors import CheckpointError, ConfigError, StudyError
+from autoprune.run._paths import settle
+from autoprune.study import SearchStudy
+from autoprune.support.signature import key_name, sign, verifies
+from autoprune.support.userfunction import Imports, importing
+
+DOWNLOADED = ("fashion-mnist", "cifar10", "cifar100")
+"""Data sets that are downloaded into data.folder if they are missing there."""
+
+NO_IMPORT = ("latency.command", "search.address")
+"""Keys of code that is no function to import."""
+
+_NOTE = "autoprune:own:"
+_MOST_SHOWN = 100
+
+
+@dataclass(frozen=True)
+class Consent:
+    """How far a command trusts the study or the saved model that it is given.
+
+    Attributes:
+        trust: whether code may run that it names and that this user's own config did not name.
+        config: a config of this user's own, whose names are trusted.
+        given: keys that the command line sets, such as "output.folder".
+    """
+
+    trust: bool = False
+    config: RunConfig | None = None
+    given: tuple[str, ...] = ()
+
+    def with_overrides(self, overrides: Sequence[str]) -> Consent:
+        """Add the keys of "section.key=value" strings."""
+        keys = tuple(override.partition("=")[0].strip() for override in overrides)
+        return dataclasses.replace(self, given=(*self.given, *keys))
+
+
+UNTRUSTED = Consent()
+"""The consent of a command that gives none: it uses only names of this user's own configs."""
+
+
+@dataclass(frozen=True)
+class _Statement:
+    """What this user's own configs and command lines have named for one study.
+
+    Attributes:
+        code: {key of the config: the code that it names}.
+        folder: the current folder as the config was read, from which that code is imported.
+        places: folders and files that may be written.
+    """
+
+    code: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    folder: str = ""
+    places: tuple[str, ...] = ()
+
+    def of_study(self, name: str) -> dict[str, Any]:
+        """Return the values that are signed."""
+        return {
+            "purpose": "study",
+            "study": name,
+            "code": dict(self.code),
+            "folder": self.folder,
+            "places": list(self.places),
+        }
+
+
+def code_of(config: RunConfig) -> dict[str, str]:
+    """Return {key: text} of all that runs as code if the config is used: functions, a command, a cluster."""
+    functions = {
+        "model.name": config.model.name,
+        "model.factory": config.model.factory,
+        "data.name": config.data.name,
+        "data.loaders": config.data.loaders,
+        "data.validation": config.data.validation,
+        "task.loss": config.task.loss,
+        "task.metric": config.task.metric,
+        "latency.probe": config.latency.probe,
+    }
+    code = {key: name for key, name in functions.items() if name is not None and ":" in name}
+    if config.latency.command is not None:
+        code["latency.command"] = config.latency.command
+    search = config.search
+    if search.engine == "ray" and search.address not in (None, "auto", "local"):
+        code["search.address"] = str(search.address)  # the answers of a cluster are unpickled
+    return code
+
+
+def places_of(config: RunConfig) -> dict[str, str]:
+    """Return {key: path} of all that may be written if a study with this config goes on."""
+    downloads = config.data.name in DOWNLOADED
+    places = {
+        "output.folder": config.output.folder,
+        "latency.table": config.latency.table,
+        "data.folder": config.data.folder if downloads else None,
+    }
+    return {key: path for key, path in places.items() if path is not None}
+
+
+def vouch(study: SearchStudy, config: RunConfig, keys: Sequence[str] | None = None) -> None:
+    """Note in a study, signed, the code and places that this user has named, with those named before.
+
+    Args:
+        study: it keeps one such note for each user and machine.
+        config: this user's own.
+        keys: those that are the user's own; None for all.
+    """
+    name = key_name()
+    if name is None:
+        return  # no key can be kept here: the study needs --trust, as one that was received does
+    before = _statement_of(study)
+    code = {key: text for key, text in code_of(config).items() if keys is None or key in keys}
+    places = [path for key, path in places_of(config).items() if keys is None or key in keys]
+    statement = _Statement(
+        {**before.code, **code},
+        os.getcwd() if set(code) - set(NO_IMPORT) else before.folder,  # only functions are imported from it
+        tuple(dict.fromkeys([*before.places, *places])),
+    )
+    if statement != before:
+        values = statement.of_study(study.name)
+        study.store_note(f"{_NOTE}{name}", {"values": values, "signature": sign(values)})
+
+
+@contextlib.contextmanager
+def trusted(study: SearchStudy, config: RunConfig, consent: Consent) -> Iterator[None]:
+    """Give a block in which the code that a study names may be imported.
+
+    Code of this user's own config is imported from the current folder, or from the folder in which the search
+    began. Code that is merely trusted is imported from installed packages alone.
+
+    Args:
+        study: as it was opened.
+        config: the study's, as it is about to be used.
+        consent: of the command.
+
+    Raises:
+        StudyError: the study names code that neither this user's own config nor the command covers.
+    """
+    with importing(_imports(study, config, consent)):
+        yield
+
+
+def _imports(study: SearchStudy, config: RunConfig, consent: Consent) -> Imports:
+    code = {key: text for key, text in code_of(config).items() if key not in consent.given}
+    own = {} if consent.config is None else code_of(consent.config)
+    statement = _statement_of(study)
+    unknown = {k: text for k, text in code.items() if text not in (own.get(k), statement.code.get(k))}
+    if not unknown:
+        # A config that is given now is at home in the current folder, the study where its search began.
+        return Imports() if own else Imports(statement.folder)
+    if consent.trust:
+        return Imports(None, barred=os.getcwd())
+    listed = ", ".join(f"{key} = {_quoted(text)}" for key, text in unknown.items())
+    raise StudyError(
+        f"{study.name}: the study names code: {listed}; give --trust to run it, or --config CONFIG.toml that "
+        "names it."
+    )
+
+
+def require_place(study: SearchStudy, key: str, path: str | os.PathLike[str], consent: Consent) -> None:
+    """Refuse a place that a study names outside the current folder, unless this user named it.
+
+    Raises:
+        StudyError: neither the command line nor this user's config names the place.
+    """
+    if key in consent.given:
+        return
+    wanted = Path(path).resolve()
+    own = [] if consent.config is None else places_of(settle(consent.config, named=False)).values()
+    allowed = (os.getcwd(), *own, *_statement_of(study).places)
+    if not any(wanted.is_relative_to(Path(place).resolve()) for place in allowed):
+        option = "-o PATH" if key == "--output" else f"--set {key}=PATH"
+        raise StudyError(
+            f"{study.name}: the study wants to write to {_quoted(str(path))}, outside the current folder; "
+            f"say where with {option}."
+        )
+
+
+def require_places(study: SearchStudy, config: RunConfig, consent: Consent) -> None:
+    """Refuse places of a study's config that this user has not named: see `require_place`."""
+    for key, path in places_of(config).items():
+        require_place(study, key, path, consent)
+
+
+def keep_consent(study: SearchStudy, config: RunConfig, consent: Consent) -> None:
+    """Note in the study the names that a command line or a config of this user's own has added."""
+    if consent.config is not None:
+        own = settle(consent.config, named=False)
+        same = {**code_of(own), **places_of(own)}
+        names = {**code_of(config), **places_of(config)}
+        vouch(study, config, [*consent.given, *(key for key in names if names[key] == same.get(key))])
+    elif consent.given:
+        vouch(study, config, consent.given)
+
+
+def signed_architecture(study: SearchStudy, config: RunConfig, consent: Consent) -> dict[str, Any]:
+    """Return a signed note for a recipe, if its architecture is code that this user's own config named."""
+    name = config.model.factory
+    if name is None:
+        return {}
+    imports = _imports(study, config, consent)
+    if imports.folder is None:
+        return {}
+    values = _architecture_values(name, os.path.abspath(imports.folder))
+    return {"own": {"values": values, "signature": sign(values)}}
+
+
+@contextlib.contextmanager
+def trusted_architecture(
+    folder: str | os.PathLike[str], name: str, noted: object, *, trust: bool
+) -> Iterator[None]:
+    """Give a block in which the architecture that a recipe names may be made.
+
+    Args:
+        folder: of the saved model.
+        name: of the zoo or of a function.
+        noted: the note of `signed_architecture` in the recipe.
+        trust: whether code may run that this user's own config did not name.
+
+    Raises:
+        CheckpointError: it names code that neither this user's own config nor `trust` covers.
+    """
+    imports = Imports()
+    if ":" in name:
+        values = noted.get("values") if isinstance(noted, dict) else None
+        home = values.get("folder") if isinstance(values, dict) else None
+        if isinstance(home, str) and _is_signed(noted, _architecture_values(name, home)):
+            imports = Imports(home)
+        elif trust:
+            imports = Imports(None, barred=os.getcwd())
+        else:
+            raise CheckpointError(
+                f"{folder}: the recipe names code: architecture = {_quoted(name)}; give --trust to run "
+                "it, or load the model in Python with autoprune.load_pruned(folder, make_model)."
+            )
+    with importing(imports):
+        yield
+
+
+def require_trusted_file(path: Path, *, trust: bool) -> None:
+    """Refuse a .pt2 file, which may hold pickled objects, unless it is trusted.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if path.suffix == ".pt2" and not trust:
+        raise ConfigError(
+            f"{path}: to load a .pt2 file runs any code that is pickled in it; give --trust if you know who "
+            "made it, or time the model as .onnx."
+        )
+
+
+def _quoted(text: str) -> str:
+    """Quote a text of a received file: it may have control characters and any length."""
+    return json.dumps(text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}...")
+
+
+def _architecture_values(name: str, folder: str) -> dict[str, Any]:
+    return {"purpose": "recipe", "name": name, "folder": folder}
+
+
+def _is_signed(noted: object, values: Mapping[str, Any]) -> bool:
+    return (
+        isinstance(noted, dict) and noted.get("values") == values and verifies(values, noted.get("signature"))
+    )
+
+
+def _statement_of(study: SearchStudy) -> _Statement:
+    """Return the code and places that this user has named for a study, none if no note verifies."""
+    name = key_name()
+    noted = None if name is None else study.note(f"{_NOTE}{name}")
+    values = noted.get("values") if isinstance(noted, dict) else None
+    if not isinstance(noted, dict) or not isinstance(values, dict):
+        return _Statement()
+    if values.get("study") != study.name or values.get("purpose") != "study":
+        return _Statement()
+    if not verifies(values, noted.get("signature")):
+        return _Statement()
+    return _Statement(values["code"], values["folder"], tuple(values["places"]))  # as it was signed here

@@ -1,0 +1,47 @@
+"""Own what samplers are shown of failed trials: the worst values that any trial had before.
+
+Before: a candidate diverged, or ended its worker; after: `per_trial` shows it as a complete one, so that a
+sampler leaves its neighbourhood, too.
+
+    shown = as_worst(study.directions, trials)      # {number: the failed trial as it is shown}
+
+Optuna's samplers know complete and pruned trials alone. To a Gaussian process a failure is nothing: its best
+guess stays where it was, and every trial from there on fails.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from autoprune.samplers._past_trials import place_of_end
+
+
+def as_worst(directions: Sequence[StudyDirection], trials: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
+    """Return {number: the trial as a complete one} for those that failed after any that was complete.
+
+    The values are the worst, of each objective, among the trials that ended before it: what is shown of a
+    failure never changes, so that a resumed search sees what an uninterrupted one does.
+
+    Args:
+        directions: of the objectives.
+        trials: of one space, in any order; those that have not ended do not matter.
+    """
+    worst: list[float] = []
+    shown = {}
+    for trial in sorted((each for each in trials if each.state.is_finished()), key=place_of_end):
+        if trial.state == TrialState.COMPLETE:
+            worst = [
+                max(pair) if direction == StudyDirection.MINIMIZE else min(pair)
+                for direction, pair in zip(
+                    directions, zip(worst or trial.values, trial.values, strict=True), strict=True
+                )
+            ]
+        elif trial.state == TrialState.FAIL and worst:
+            shown[trial.number] = copy.copy(trial)
+            shown[trial.number].state = TrialState.COMPLETE
+            shown[trial.number].values = worst
+    return shown

@@ -1,0 +1,127 @@
+"""Own the history: what the finished trials of a study have shown, and which plans were tried already.
+
+Before: an Optuna study and a brief; after: samplers of our own learn from it.
+
+    history = read_history(brief, study, trial)
+    history.outcomes[-1].ratios, history.outcomes[-1].score        # the youngest; a higher score is better
+
+It holds complete trials in the order in which they finished, so that every process reads the same sequence:
+as the study counted them, since machines' clocks differ; trials that others added come first, by the clock.
+Failed trials come as complete ones, too (see `failures`), and to the samplers in IGNORES_PRUNED so do trials
+that were pruned, with the last score that they stand for.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from autoprune.samplers._context import Brief
+from autoprune.support.arrays import FloatArray, IntArray
+
+OUTCOME, ENDED_BEFORE = "outcome", "ended_before"
+"""The attribute of a trial in which a study notes how it ended; in it, how many trials had ended before."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A complete trial: the plan that was scored, and its score.
+
+    Attributes:
+        ratios: float64 [k], the ratios that stand for the widths that the proposal decoded to.
+        score: higher is better, whatever the study's direction.
+    """
+
+    ratios: FloatArray
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """What a sampler learns from.
+
+    Attributes:
+        outcomes: of the complete trials, the first to finish first.
+        seen: the plans of all trials that finished, or that started before the one to be proposed.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    seen: frozenset[bytes]
+
+
+def read_history(brief: Brief, study: optuna.Study, trial: FrozenTrial) -> History:
+    """Read what a study's trials show to the one that is to be proposed.
+
+    The study has one objective; see `check_sampler`.
+    """
+    tried = _tried(brief, study, trial)
+    plans = _plans(brief, tried)
+    sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
+    complete = sorted((each for each in tried if each.state == TrialState.COMPLETE), key=place_of_end)
+    outcomes = tuple(
+        Outcome(plans[each.number], sign * each.values[0])
+        for each in complete
+        if math.isfinite(each.values[0])
+    )
+    return History(outcomes, frozenset(plan.tobytes() for plan in plans.values()))
+
+
+def plans_tried(brief: Brief, study: optuna.Study, trial: FrozenTrial) -> frozenset[bytes]:
+    """Return the plans of all trials that finished, or that started before the one to be proposed."""
+    return frozenset(plan.tobytes() for plan in _plans(brief, _tried(brief, study, trial)).values())
+
+
+def places(brief: Brief, ratios: FloatArray) -> FloatArray:
+    """Return where ratios [..., k] lie in their ranges, from 0 (lowest) to 1 (highest)."""
+    ladder = brief.space.ladder
+    where: FloatArray = (ratios - ladder.low) / (ladder.high - ladder.low)
+    return where
+
+
+def ratios_at(brief: Brief, where: FloatArray) -> FloatArray:
+    """Return the ratios [..., k] at places in [0, 1]."""
+    ladder = brief.space.ladder
+    ratios: FloatArray = ladder.low + np.clip(where, 0.0, 1.0) * (ladder.high - ladder.low)
+    return ratios
+
+
+def levels_of(brief: Brief, ratios: FloatArray) -> IntArray:
+    """Return the level [k] of each ratio [k]."""
+    levels: IntArray = brief.space.ladder.of_ratios(ratios[None])[0]
+    return levels
+
+
+def place_of_end(trial: FrozenTrial) -> tuple[int, datetime.datetime, int]:
+    """Return the place in the order of ends: as the study counted them, by the clock where it did not."""
+    ended_before = int(trial.user_attrs.get(OUTCOME, {}).get(ENDED_BEFORE, -1))
+    clock = trial.datetime_complete if ended_before < 0 else None
+    return ended_before, clock or datetime.datetime.min, trial.number
+
+
+def _tried(brief: Brief, study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
+    """Return the trials with all variables that finished, or that started before the one to be proposed."""
+    names = {variable.name for variable in brief.space.variables}
+    trials = [each for each in study.get_trials(deepcopy=False) if names <= each.params.keys()]
+    return [each for each in trials if each.state.is_finished() or each.number < trial.number]
+
+
+def _plans(brief: Brief, trials: list[FrozenTrial]) -> dict[int, FloatArray]:
+    """Return {number: ratios of the plan that a trial decodes to}; remembered, as a plan never changes."""
+    names = [variable.name for variable in brief.space.variables]
+    known: dict[tuple[float, ...], FloatArray] = brief.memory.setdefault("plans", {})
+    proposals = {trial.number: tuple(trial.params[name] for name in names) for trial in trials}
+    new = [proposal for proposal in dict.fromkeys(proposals.values()) if proposal not in known]
+    if new:
+        known.update(zip(new, feasible(brief, np.array(new, dtype=np.float64)), strict=True))
+    return {number: known[proposal] for number, proposal in proposals.items()}
+
+
+def feasible(brief: Brief, ratios: FloatArray) -> FloatArray:
+    """Return the ratios [..., k] of the plans that ratios [..., k] decode to; they decode to the same."""
+    return brief.space.encode(brief.space.decode(ratios))

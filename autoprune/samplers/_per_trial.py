@@ -1,0 +1,210 @@
+"""Own the wrapper that makes any Optuna sampler a function of the storage, the seed and the trial's number.
+
+Before: a row of SAMPLERS makes the inner sampler; after: the study asks the wrapper, which keeps no state.
+
+A search that was killed then proposes what an uninterrupted one would, even where some parameters of the
+running trial were already stored: for each trial the inner sampler is made afresh with its own seed, proposes
+the whole vector at once, and sees only trials of this space (a user may have added others by hand). Where its
+plan was tried already, or is being tried, one nearby is proposed: the same widths have the same score. The
+vector is stored before any of its parameters is, and a trial that has one keeps it.
+
+    study.sampler = PerTrialSampler(make_tpe, Brief(seed=0, search_seed=0, trials=60, space=space))
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from autoprune.samplers._attributes import set_attribute, without_constraints
+from autoprune.samplers._context import Brief
+from autoprune.samplers._failed_trials import as_worst
+from autoprune.samplers._past_trials import feasible, places, plans_tried, ratios_at
+from autoprune.samplers._pruned_trials import as_climbed
+from autoprune.samplers._study_view import view_study
+from autoprune.space import Variable
+from autoprune.support.arrays import FloatArray
+
+NEARBY = 0.03
+"""Standard deviation of the first step away from a tried plan, of each range; the n-th has n times it."""
+
+STEPS_AWAY = 16
+"""So often a new plan is looked for at random. After that, the nearest one of a small space is taken."""
+
+PROPOSED = "autoprune:proposal"
+"""The attribute of a trial that holds its proposal, one ratio a variable.
+
+Parameters are stored one by one: a trial that was killed between two of them needs the rest of the same
+proposal, although other trials may have ended since. Without names it is within what servers keep in a column
+(see `study.header`) up to some 3,000 variables.
+"""
+
+SamplerFactory = Callable[[Brief], BaseSampler]
+"""From a brief to a sampler of Optuna's."""
+
+
+class PerTrialSampler(BaseSampler):
+    """Proposes trial n with an inner sampler made afresh from the seed f(seed, n).
+
+    The inner samplers share the brief's memory, and nothing else.
+
+    Args:
+        make: makes the inner sampler.
+        brief: of the search; each trial gets its own seed. A trial without all of the space's variables is
+            not shown to the inner sampler.
+        ignores_pruned: whether the inner sampler learns from complete trials alone. Pruned trials are then
+            shown to it as complete ones, with the score that they stand for on the last rung.
+    """
+
+    def __init__(self, make: SamplerFactory, brief: Brief, *, ignores_pruned: bool = False) -> None:
+        self._make = make
+        self._brief = brief
+        self._ignores_pruned = ignores_pruned
+        self._space = distributions(brief.space.variables)
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What the inner samplers keep between trials, to save work."""
+        return self._brief.memory
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Return the whole space, whatever other trials hold."""
+        return dict(self._space)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Propose every variable, in one fixed order; where the trial has a proposal, that one again."""
+        kept: list[float] | None = trial.system_attrs.get(PROPOSED)
+        if kept is None or len(kept) != len(self._space):
+            proposal = self._propose(study, trial)
+            kept = [float(proposal[name]) for name in self._space]
+            set_attribute(study, trial, PROPOSED, kept)
+        return dict(zip(self._space, kept, strict=True))
+
+    def _propose(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+        inner = self._inner(trial)
+        view = self._own_trials(study)
+        inner.before_trial(view, trial)
+        together = inner.infer_relative_search_space(view, trial)
+        proposal = inner.sample_relative(view, trial, together)
+        for name, distribution in self._space.items():
+            if name not in proposal:
+                proposal[name] = inner.sample_independent(view, trial, name, distribution)
+        return self._untried(view, trial, proposal)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Draw a parameter that is not of this space at random."""
+        stream = zlib.crc32(param_name.encode())
+        inner = RandomSampler(seed=trial_seed(self._brief.search_seed, trial.number, stream))
+        return inner.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """Let the inner sampler keep its notes in the storage. It gets the trial as later ones see it."""
+        ended = copy.copy(trial)
+        ended.state, ended.values = state, values
+        others = [each for each in self._all_own(study) if each.number != trial.number]
+        shown = self._stand_ins(study, [*others, ended]).get(trial.number, ended)
+        self._inner(trial).after_trial(
+            self._own_trials(study), without_constraints(trial), shown.state, shown.values
+        )
+
+    def _inner(self, trial: FrozenTrial) -> BaseSampler:
+        return self._make(replace(self._brief, seed=trial_seed(self._brief.search_seed, trial.number)))
+
+    def _untried(self, study: optuna.Study, trial: FrozenTrial, proposal: dict[str, Any]) -> dict[str, Any]:
+        """Return a proposal as it is where its plan is new, else the ratios of a new plan near it."""
+        tried = plans_tried(self._brief, study, trial)
+        asked = np.array([proposal[name] for name in self._space])
+        plan = feasible(self._brief, asked)
+        if plan.tobytes() not in tried:
+            return proposal
+        # A stream of its own, for the inner sampler may have drawn from the trial's.
+        rng = np.random.default_rng([self._brief.search_seed, trial.number, STEPS_AWAY])
+        for step in range(1, STEPS_AWAY + 1):
+            plan = feasible(self._brief, self._moved(asked, NEARBY * step, rng))
+            if plan.tobytes() not in tried:
+                break
+        else:
+            plan = self._nearest_untried(asked, tried, otherwise=plan)
+        return dict(zip(self._space, plan.tolist(), strict=True))
+
+    def _nearest_untried(
+        self, asked: FloatArray, tried: frozenset[bytes], otherwise: FloatArray
+    ) -> FloatArray:
+        """Return the ratios [k] of the untried plan nearest to those asked for, if plans are few enough."""
+        plans = self._brief.space.plans
+        if plans is None:
+            return otherwise
+        new = [plan for plan in self._brief.space.encode(plans) if plan.tobytes() not in tried]
+        if not new:
+            return otherwise
+        distances = np.abs(places(self._brief, np.array(new)) - places(self._brief, asked)).sum(axis=1)
+        nearest: FloatArray = new[int(np.argmin(distances))]
+        return nearest
+
+    def _moved(self, ratios: FloatArray, spread: float, rng: np.random.Generator) -> FloatArray:
+        """Return ratios [k] after a normal step in each, reflected at the ends of its range."""
+        moved = np.abs(places(self._brief, ratios) + rng.normal(0.0, spread, len(ratios)))
+        return ratios_at(self._brief, np.where(moved > 1, 2 - moved, moved))
+
+    def _own_trials(self, study: optuna.Study) -> optuna.Study:
+        own = self._all_own(study)
+        visible = {trial.number for trial in own}
+        stand_ins = self._stand_ins(study, own)
+        return view_study(
+            study,
+            lambda trial: trial.number in visible and self._is_own(trial),
+            shown_as=lambda trial: without_constraints(stand_ins.get(trial.number, trial)),
+        )
+
+    def _all_own(self, study: optuna.Study) -> list[FrozenTrial]:
+        return [trial for trial in study.get_trials(deepcopy=False) if self._is_own(trial)]
+
+    def _stand_ins(self, study: optuna.Study, own: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
+        """Return {number: the complete trial that is shown in place of a failed or pruned one}."""
+        is_single = len(study.directions) == 1
+        pruned = as_climbed(own, self._brief.rungs) if self._ignores_pruned and is_single else {}
+        return pruned | as_worst(study.directions, [pruned.get(trial.number, trial) for trial in own])
+
+    def _is_own(self, trial: FrozenTrial) -> bool:
+        """Tell whether a trial is of this space; one with other ranges would leave Optuna's samplers none.
+
+        Nor is one that was queued with a ratio that is not finite: it has no plan, be it running or failed.
+        """
+        ratios = [trial.params[name] for name in self._space if name in trial.params]
+        if not all(isinstance(ratio, int | float) and math.isfinite(ratio) for ratio in ratios):
+            return False
+        return not trial.state.is_finished() or all(
+            trial.distributions.get(name) == distribution for name, distribution in self._space.items()
+        )
+
+
+def distributions(variables: Iterable[Variable]) -> dict[str, FloatDistribution]:
+    """Return one float distribution a variable, over its range of keep ratios."""
+    return {variable.name: FloatDistribution(variable.low, variable.high) for variable in variables}
+
+
+def trial_seed(seed: int, number: int, *stream: int) -> int:
+    """Return the seed of trial `number`, or of one of its streams, in [0, 2**32)."""
+    return int(np.random.SeedSequence([seed, number, *stream]).generate_state(1)[0])

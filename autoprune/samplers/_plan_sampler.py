@@ -1,0 +1,74 @@
+"""Own the step from a rule that proposes plans to an Optuna sampler: plans in the budget, and new ones.
+
+Before: a row of SAMPLERS has a rule; after: `PerTrialSampler` asks the sampler for one trial.
+
+    def propose(brief, history, rng, attempt) -> FloatArray: ...     # ratios [k]
+    sampler = PlanSampler(brief, propose)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import FrozenTrial
+
+from autoprune.samplers._context import Brief
+from autoprune.samplers._past_trials import History, feasible, read_history
+from autoprune.support.arrays import FloatArray
+
+ATTEMPTS = 16
+"""So often a rule is asked for a plan that no trial has tried yet; small spaces may have none left."""
+
+Propose = Callable[[Brief, History, np.random.Generator, int], FloatArray]
+"""From (brief, history, generator, attempt from 0 on) to ratios [k]; called again while its plan is known."""
+
+
+class PlanSampler(BaseSampler):
+    """Proposes the ratios of a plan within the budget, so that a trial holds what was scored.
+
+    Args:
+        brief: of this trial.
+        propose: the rule; it depends on nothing but its arguments.
+    """
+
+    def __init__(self, brief: Brief, propose: Propose) -> None:
+        self._brief = brief
+        self._propose = propose
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Return nothing: the whole vector is proposed, whatever the other trials hold."""
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Propose every variable of the space."""
+        history = read_history(self._brief, study, trial)
+        rng = np.random.default_rng(self._brief.seed)
+        for attempt in range(ATTEMPTS):
+            plan = feasible(self._brief, self._propose(self._brief, history, rng, attempt))
+            if plan.tobytes() not in history.seen:
+                break
+        names = [variable.name for variable in self._brief.space.variables]
+        return dict(zip(names, map(float, plan), strict=True))
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Draw a parameter that is not of the space at random."""
+        inner = RandomSampler(seed=self._brief.seed)
+        return inner.sample_independent(study, trial, param_name, param_distribution)
+
+
+def random_ratios(brief: Brief, rng: np.random.Generator) -> FloatArray:
+    """Return ratios [k], each uniform over its range."""
+    ladder = brief.space.ladder
+    drawn: FloatArray = rng.uniform(ladder.low, ladder.high)
+    return drawn

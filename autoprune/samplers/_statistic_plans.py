@@ -1,0 +1,103 @@
+"""Own plans drawn by a statistic: level after level is cut from the dense model, mostly where it is low.
+
+Before: `sensitivity` measured one value a variable; after: the rows `importance` and `kl` propose the plans.
+
+    sampler = make_weighted(brief, "kl")      # needs brief.statistics["kl"] = {"conv1": 0.02, ...}
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from optuna.samplers import BaseSampler
+from scipy.stats import rankdata
+
+from autoprune.errors import ConfigError
+from autoprune.samplers._context import Brief
+from autoprune.samplers._past_trials import History
+from autoprune.samplers._plan_sampler import PlanSampler
+from autoprune.space import Ladder
+from autoprune.support.arrays import FloatArray, IntArray
+
+SHARPNESS = 3.0
+"""The variable with the lowest statistic is cut e**3, or 20 times, as often as the one with the highest."""
+
+
+def make_weighted(brief: Brief, statistic: str) -> BaseSampler:
+    """Make the sampler that cuts a variable the more rarely the higher its statistic is.
+
+    Sub-model sampling: candidates are drawn at random, each is scored, the best is finetuned; a statistic of
+    the dense model shapes the draw, scores do not.
+
+    Departs from one draw of a keep ratio for each group (the paper's are uniform): a plan is made of single
+    cuts from the dense model until it fits the budget, so that no draw is thrown away for its cost; the
+    probability of a cut is a softmax over minus the rank of the statistic, in place of its value (see
+    `cut_weights`); a plan that was tried is drawn anew.
+
+    Reference: Li et al., "EagleEye: Fast Sub-net Evaluation for Efficient Neural Network Pruning", 2020, for
+    sampling at random and for scores after BatchNorm recalibration; the weights are not from there.
+
+    Raises:
+        ConfigError: the brief lacks the statistic, or its value for a variable.
+    """
+    values = _values(brief, statistic)
+
+    def propose(brief: Brief, history: History, rng: np.random.Generator, attempt: int) -> FloatArray:
+        levels = draw_cuts(brief.space.ladder, cut_weights(values), rng)
+        ratios: FloatArray = brief.space.ladder.ratios(levels[None])[0]
+        return ratios
+
+    return PlanSampler(brief, propose)
+
+
+def cut_weights(values: FloatArray) -> FloatArray:
+    """Return the probabilities [k] that the next cut falls on each variable, from their statistics [k].
+
+    A softmax over minus the rank, not the value: KL divergences span decades, and one outlier would leave
+    all others alike. Equal statistics have equal weights.
+    """
+    ranks = (rankdata(values) - 1) / max(1, len(values) - 1)
+    weights: FloatArray = np.exp(-SHARPNESS * ranks)
+    weights /= weights.sum()
+    return weights
+
+
+def draw_cuts(ladder: Ladder, weights: FloatArray, rng: np.random.Generator) -> IntArray:
+    """Return levels [k] after as many single cuts as the budget takes.
+
+    Each cut picks a variable that is not yet at its lowest level, with probability proportional to its
+    weight times its number of levels (so that fine and coarse groups shrink alike), and lowers it by one.
+    Drawn as a race: the cuts of a variable are the events of a Poisson process of that rate, and all events
+    are taken in the order of their times; how many are needed is found by bisection.
+    """
+    variable = np.repeat(np.arange(len(ladder.top)), ladder.top)
+    waits = rng.exponential(size=len(variable)) / (weights * ladder.top)[variable]
+    starts = np.concatenate([[0], np.cumsum(ladder.top)[:-1]])
+    before = np.cumsum(waits) - waits
+    times = before + waits - before[starts][variable]
+    order = variable[np.argsort(times, kind="stable")]
+
+    def after(cuts: int) -> IntArray:
+        return ladder.top - np.bincount(order[:cuts], minlength=len(ladder.top))
+
+    fits, over = len(order), -1
+    while fits - over > 1:
+        middle = math.ceil((fits + over) / 2)
+        inside = ladder.usage(after(middle)[None])[0] <= 1.0
+        fits, over = (middle, over) if inside else (fits, middle)
+    return after(fits)
+
+
+def _values(brief: Brief, statistic: str) -> FloatArray:
+    table: Mapping[str, float] = brief.statistics.get(statistic, {})
+    names = [variable.name for variable in brief.space.variables]
+    missing = [name for name in names if not math.isfinite(table.get(name, math.nan))]
+    if missing:
+        lacking = "none is stored" if not table else f"it has no finite value for {', '.join(missing[:3])}"
+        raise ConfigError(
+            f'search.sampler: "{statistic}" draws by the statistic "{statistic}" of each variable, and '
+            f'{lacking}. Start a new search with this sampler, which measures it, or choose "random".'
+        )
+    return np.array([table[name] for name in names], dtype=np.float64)

@@ -1,0 +1,19 @@
+"""Scores of candidates: the rungs of a trial, the sensitivity to cuts, and the training of a supernet."""
+
+from __future__ import annotations
+
+from autoprune.score._finetune_score import FinetuneScore, Rung, calibrate
+from autoprune.score._sensitivity import Cut, Cutter, cut_scores, divergences
+from autoprune.score._supernet import SandwichSampler, with_model
+
+__all__ = [
+    "Cut",
+    "Cutter",
+    "FinetuneScore",
+    "Rung",
+    "SandwichSampler",
+    "calibrate",
+    "cut_scores",
+    "divergences",
+    "with_model",
+]

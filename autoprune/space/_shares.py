@@ -1,0 +1,139 @@
+"""Own the searched share of the budget: one more variable, so that proposals spread over a whole front.
+
+Before: a search space under the largest budget; after: samplers of searches with several objectives propose
+in it, and each plan fills the share that was proposed with it.
+
+    space = ShareSpace(build_space(groups, cost, Budget(macs=20_000_000)), ["macs"])
+    widths = space.decode(np.array([0.3, *ratios]))       # between 98% and 100% of 6 M MACs
+    space.encode(widths)                                  # array([0.3.., ...]), which decode to them again
+
+The share scales the limits on the costs that are objectives; any other limit stays as it is. Its levels lie
+so close that their windows overlap: whatever a plan costs, it fills one of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from autoprune.errors import BudgetError, ConfigError
+from autoprune.space._budget import WINDOW_LOW
+from autoprune.space._exhaustive import list_plans
+from autoprune.space._ladder import Ladder
+from autoprune.space._levels import Levels
+from autoprune.space._search_space import COUNTED, Reach, SearchSpace
+from autoprune.support.arrays import FloatArray, IntArray
+
+SHARE = "budget_share"
+"""Name of the variable."""
+
+STEP = WINDOW_LOW + 0.001
+"""A level is at least this share of the one above it, so that no plan falls between two windows."""
+
+KEPT = 32
+"""Spaces of single levels that are kept for the next proposal: each may have listed thousands of plans."""
+
+ROUNDING = 1e-9
+
+
+class ShareSpace(SearchSpace):
+    """A search space whose first variable is the share of the budget that a proposal fills.
+
+    It runs from what the smallest plan uses to the whole budget, or to what the largest plan uses.
+
+    Args:
+        base: the space of the keep ratios, under the largest budget.
+        costs: those that are objectives; the budget limits each of them.
+
+    Raises:
+        ConfigError: a keep ratio has the share's name.
+        BudgetError: the smallest plan alone meets the budget.
+    """
+
+    def __init__(self, base: SearchSpace, costs: Sequence[str]) -> None:
+        if any(variable.name == SHARE for variable in base.variables):
+            raise ConfigError(f'space: "{SHARE}" is the name of the searched share; rename the tie or layer.')
+        self._base = base
+        self._costs = tuple(costs)
+        self._scaled = base.budget.only(costs)
+        self._spaces: dict[int, SearchSpace] = {}
+        ladder = base.ladder
+        ends = np.stack([np.zeros_like(ladder.top), ladder.top])
+        smallest, largest = self._scaled.usage(ladder.cost(ladder.widths(ends))).tolist()
+        rows = [_share_row(smallest, largest), *ladder.rows]
+        if len(rows[0].ratios) == 1:
+            raise BudgetError(
+                "search.objectives: the smallest plan alone meets the budget, so there is no front; raise or "
+                "leave out the limits of [budget], or search for the score alone."
+            )
+        budget = base.budget
+        super().__init__(
+            base.channel_groups, Ladder(rows, ladder.full, ladder.cost, budget), budget, base.relaxed
+        )
+
+    @property
+    def shares(self) -> FloatArray:
+        """The levels of the share, ascending."""
+        return self.ladder.rows[0].ratios
+
+    @property
+    def keep_ratios(self) -> SearchSpace:
+        """The space of the keep ratios alone, under the whole budget."""
+        return self._base
+
+    def at(self, level: int) -> SearchSpace:
+        """Return the space of the keep ratios alone, under one level of the share."""
+        if level not in self._spaces:
+            if len(self._spaces) == KEPT:
+                del self._spaces[next(iter(self._spaces))]
+            budget = self.budget.scaled(float(self.shares[level]), self._costs)
+            ladder = self._base.ladder.under(budget)
+            self._spaces[level] = SearchSpace(self.channel_groups, ladder, budget, self.relaxed)
+        return self._spaces[level]
+
+    def spread(self, count: int) -> list[tuple[float | None, SearchSpace]]:
+        """Return the spaces under `count` shares, each in the middle of its part of the range."""
+        low, high = self.shares[0], self.shares[-1]
+        wanted = low + (high - low) * (np.arange(count) + 0.5) / count
+        levels = dict.fromkeys(self.ladder.rows[0].of_ratio(wanted).tolist())
+        return [(float(self.shares[level]), self.at(level)) for level in levels]
+
+    def fit(self, ratios: FloatArray) -> IntArray:
+        """Return the levels [n, k] that fill the share that each row of ratios [n, k] begins with."""
+        levels = self.ladder.of_ratios(ratios)
+        for share in np.unique(levels[:, 0]).tolist():
+            rows = levels[:, 0] == share
+            levels[rows, 1:] = self.at(share).fit(ratios[rows, 1:])
+        return levels
+
+    def encode(self, widths: IntArray) -> FloatArray:
+        """Translate widths [groups] or [n, groups] into the share that they fill and their ratios."""
+        ratios = np.atleast_2d(self._base.encode(widths))
+        used = self._scaled.usage(self.cost(widths))
+        levels = np.searchsorted(self.shares, used * (1 + ROUNDING))
+        shares = self.shares[np.minimum(levels, len(self.shares) - 1)]
+        encoded = np.column_stack([shares, ratios])
+        return encoded if np.ndim(widths) == 2 else encoded[0]
+
+    def _list_plans(self) -> IntArray | None:
+        # The windows of the shares overlap, so a proposal can decode to any plan within the whole budget.
+        listed = list_plans(self._base.ladder, 0.0, COUNTED)
+        return None if listed is None else np.insert(listed, 0, 0, axis=1)
+
+    def reach(self) -> Reach:
+        """Return the smallest and largest cost of the space, and whether the whole budget can be filled."""
+        return self.at(len(self.shares) - 1).reach()
+
+
+def _share_row(smallest: float, largest: float) -> Levels:
+    """Return the levels of a share between what the smallest and the largest plan use of the limits."""
+    # A little more than either, so that rounding never keeps them out.
+    high = min(1.0, largest * (1 + 2 * ROUNDING))
+    low = min(high, smallest * (1 + 2 * ROUNDING))
+    steps = math.ceil(math.log(low / high) / math.log(STEP))
+    shares = high * (low / high) ** (np.arange(steps, -1, -1) / max(1, steps))
+    nothing = np.empty(0, dtype=np.int64)
+    edges = (shares[1:] + shares[:-1]) / 2
+    return Levels(SHARE, nothing, np.empty((len(shares), 0), dtype=np.int64), shares, edges)

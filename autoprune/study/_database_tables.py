@@ -1,0 +1,154 @@
+"""Looks at which tables a database holds before anything is written to it.
+
+contents = look(engine)
+contents.require(create=True, shown="sqlite:///runs/fm.db")     # StudyError if it belongs to another program
+contents.is_new                                                 # Optuna's tables are to be made
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy
+from alembic.script import ScriptDirectory
+from optuna.storages._rdb import models, storage
+from sqlalchemy.pool import NullPool
+
+from autoprune.errors import StudyError
+from autoprune.support.files import open_regular
+
+_REVISION = "alembic_version"
+"""Table in which a database keeps the version of its tables."""
+
+_WAL = 2
+"""Byte 18 of an SQLite file that is in WAL mode."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The tables of a database.
+
+    Attributes:
+        columns: {table: its columns}.
+        revision: version of Optuna's tables; None if none is noted.
+        is_file: whether the database is a file of its own, as SQLite's are, rather than one on a server.
+    """
+
+    columns: Mapping[str, frozenset[str]]
+    revision: str | None
+    is_file: bool
+
+    @property
+    def is_new(self) -> bool:
+        """Whether Optuna's tables are not there yet, or not all of them: who made them was killed."""
+        return self.revision is None
+
+    def require(self, *, create: bool, shown: str) -> None:
+        """Refuse a database that Optuna's tables cannot be read from or made in.
+
+        Args:
+            create: whether tables may be made.
+            shown: the storage's URL as messages show it.
+
+        Raises:
+            StudyError: it belongs to another program or another version of Optuna, or holds no study.
+        """
+        foreign = self._foreign()
+        if foreign is not None:
+            raise StudyError(
+                f"{shown}: it is a database of another program (table {foreign}); nothing was changed; name "
+                "another one as search.storage."
+            )
+        if self.revision is not None and self.revision != _head():
+            raise StudyError(
+                f"{shown}: its tables are of another version of Optuna (got {self.revision}, expected "
+                f"{_head()}); nothing was changed. Name another search.storage, or copy it and upgrade the "
+                "copy with `optuna storage upgrade`."
+            )
+        if self.is_new and not create:
+            raise StudyError(f"{shown}: it holds no study; check search.storage.")
+
+    def _foreign(self) -> str | None:
+        """Return the first table that shows that another program made the database; None if none does."""
+        known = {name: {column.name for column in table.columns} for name, table in _optunas().items()}
+        for name, columns in sorted(self.columns.items()):
+            # Optuna's tables of another revision may lack columns, and `require` names that revision.
+            if name in known and not known[name] <= columns and self.revision in (None, _head()):
+                return name
+            # A database on a server may be shared with other programs. A file is one program's.
+            if self.is_new and self.is_file and name not in known and name != _REVISION:
+                return name
+        unknown = self.revision is not None and self.columns.keys().isdisjoint(known)
+        return _REVISION if unknown else None
+
+
+def look(engine: sqlalchemy.Engine) -> Contents:
+    """Look at a database, which is only read.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError: it cannot be read.
+    """
+    with engine.connect() as connection:
+        found = sqlalchemy.inspect(connection)
+        tables = {
+            name: frozenset(column["name"] for column in found.get_columns(name))
+            for name in found.get_table_names()
+        }
+        revision = None
+        if _REVISION in tables and "version_num" in tables[_REVISION]:
+            query = sqlalchemy.text(f"SELECT version_num FROM {_REVISION}")
+            revision = connection.execute(query).scalar()
+    return Contents(tables, None if revision is None else str(revision), engine.dialect.name == "sqlite")
+
+
+def reading_engine(path: Path, timeout_s: float) -> sqlalchemy.Engine:
+    """Return an engine that reads an SQLite file and leaves it, and its folder, as they are."""
+    return sqlalchemy.create_engine(
+        "sqlite://", creator=functools.partial(connect_reading, path, timeout_s), poolclass=NullPool
+    )
+
+
+def connect_reading(path: Path, timeout_s: float) -> sqlite3.Connection:
+    """Connect to an SQLite file for reading.
+
+    In WAL mode a reader leaves two files next to an idle database, unless it may take it for immutable.
+
+    Raises:
+        OSError: it is no regular file.
+        sqlite3.Error: it cannot be opened.
+    """
+    with open_regular(path) as file:
+        header = file.read(20)
+    idle = len(header) == 20 and header[18] == _WAL and not Path(f"{path}-wal").exists()
+    mode = "mode=ro&immutable=1" if idle else "mode=ro"
+    return sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", timeout=timeout_s, uri=True)
+
+
+def names_in_file(path: Path) -> list[str] | None:
+    """Return the names of the studies in an SQLite file, which is only read; None if it cannot be read."""
+    try:
+        with closing(connect_reading(path, timeout_s=1)) as file:
+            tables = {name for (name,) in file.execute("SELECT name FROM sqlite_master")}
+            if "studies" not in tables:
+                return []
+            return [str(name) for (name,) in file.execute("SELECT study_name FROM studies")]
+    except (sqlite3.Error, OSError):
+        return None
+
+
+def _optunas() -> Mapping[str, sqlalchemy.Table]:
+    tables: Mapping[str, sqlalchemy.Table] = models.BaseModel.metadata.tables
+    return tables
+
+
+@functools.cache
+def _head() -> str:
+    """Return the version of the tables that this Optuna makes."""
+    folder = os.path.join(os.path.dirname(str(storage.__file__)), "alembic")
+    return str(ScriptDirectory(folder).get_current_head())

@@ -1,0 +1,149 @@
+"""The schema of a trial's attributes, which are checked once, as the trial is read.
+
+attributes = read_attributes(trial, objectives=1)
+attributes.proposal.widths, attributes.scores[-1].name
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from optuna.trial import FrozenTrial, TrialState
+from pydantic import Field
+
+from autoprune.errors import StudyError
+from autoprune.samplers import ENDED_BEFORE, OUTCOME, PROPOSED, QUEUED, SCORES
+from autoprune.samplers.cmaes import START
+from autoprune.support.schema import Strict, read_as
+
+PROPOSAL, ORIGIN, LEASE = "proposal", "origin", "lease"
+INTERRUPTIONS, DEATHS = "interruptions", "deaths"
+"""User attributes of a trial, with OUTCOME and SCORES. Each is one commit, which takes milliseconds."""
+
+SAMPLER = "sampler"
+"""The origin of a trial that was not queued: its sampler proposed it."""
+
+_ADVICE = "it is left out"
+
+Count = Annotated[int, Field(ge=0, lt=2**31)]
+Width = Annotated[int, Field(gt=0, lt=2**31)]
+Amount = Annotated[int | float, Field(ge=0, lt=1e30)]
+Seconds = Annotated[float, Field(ge=0, lt=1e12)]
+Word = Annotated[str, Field(max_length=500)]
+
+
+class ProposalAttribute(Strict):
+    """The candidate of a trial: its widths, their costs (`macs` and so on), its seed and device."""
+
+    widths: dict[Word, Width]
+    macs: Amount | None = None
+    params: Amount | None = None
+    size_bytes: Amount | None = None
+    peak_memory_bytes: Amount | None = None
+    latency_ms: Amount | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**64)] | None = None
+    device: Word | None = None
+
+
+class ScoreAttribute(Strict):
+    """One rung that a trial climbed."""
+
+    index: Count
+    name: Word
+    score: float
+    seconds: Seconds
+
+
+class OutcomeAttribute(Strict):
+    """How a trial ended.
+
+    `stopped` is of the earlier layout: a pruned trial could stand as complete then, with an imputed value.
+    """
+
+    seconds: Seconds | None = None
+    ended_before: Annotated[int, Field(ge=-1, lt=2**31)] = -1
+    reused: Count | None = None
+    failure: str | None = None
+    stopped: bool = False
+
+
+class LeaseAttribute(Strict):
+    """The process that runs a trial: see `leases`."""
+
+    host: Word
+    pid: Annotated[int, Field(gt=0, lt=2**31)]
+    started: Word
+    claim: Word = ""
+
+
+class TrialAttributes(Strict):
+    """A trial's user attributes, as far as they are autoprune's."""
+
+    proposal: ProposalAttribute | None = None
+    scores: list[ScoreAttribute] = Field(default_factory=list)
+    outcome: OutcomeAttribute = OutcomeAttribute()
+    origin: Word = SAMPLER
+    lease: LeaseAttribute | None = None
+    interruptions: Count = 0
+    deaths: Count = 0
+
+
+class _SamplerAttributes(Strict):
+    """A trial's system attributes, as far as samplers read them."""
+
+    proposed: list[float] | None = None
+    start: dict[str, float] | None = None
+    queued: dict[str, Any] | None = None
+
+
+def read_attributes(trial: FrozenTrial, objectives: int) -> TrialAttributes:
+    """Return a trial's attributes.
+
+    Args:
+        trial: as the storage has it.
+        objectives: how many values a complete trial has.
+
+    Raises:
+        StudyError: it is damaged. The message names the trial and the first value that cannot be.
+    """
+    where = f"trial {trial.number}"
+    attributes: TrialAttributes = _read(TrialAttributes, trial.user_attrs, where)
+    kept = {"proposed": PROPOSED, "start": START, "queued": QUEUED}
+    of_samplers = {name: trial.system_attrs.get(key) for name, key in kept.items()}
+    _read(_SamplerAttributes, of_samplers, where)
+    # Samplers rely on the types of these: NSGA-II on its generation, CMA-ES on its state in hexadecimal.
+    for key, value in trial.system_attrs.items():
+        if key.endswith(":generation"):
+            _read(Count, value, f"{where}: {key}")
+        elif ":relative_params" in key or ":optimizer" in key:
+            _read(str, value, f"{where}: {key}")
+    problem = _inconsistency(trial, attributes, objectives)
+    if problem:
+        raise StudyError(f"{where}: {problem}; {_ADVICE}")
+    return attributes
+
+
+def _read(kind: Any, values: Any, where: str) -> Any:
+    return read_as(kind, values, where=where, error=StudyError, advice=_ADVICE)
+
+
+def _inconsistency(trial: FrozenTrial, attributes: TrialAttributes, objectives: int) -> str:
+    """Name values of a trial that do not go together, or return ""."""
+    indices = [score.index for score in attributes.scores]
+    if indices != list(range(len(indices))):
+        return f"scores: got rungs {indices[:5]}, expected 0, 1 and so on"
+    # Others may add trials to the study: those have no proposal, and may have infinite values and no scores.
+    is_ours = attributes.proposal is not None
+    if trial.state == TrialState.COMPLETE:
+        values = trial.values or []
+        if len(values) != objectives or any(math.isnan(value) for value in values):
+            return f"values: got {values[:5]}, expected {objectives}"
+        if is_ours and not all(map(math.isfinite, values)):
+            return f"values: got {values}, expected finite numbers"
+    if is_ours and trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+        if not attributes.scores:
+            return f"{SCORES} is missing"
+        if attributes.outcome.ended_before < 0:
+            return f"{OUTCOME}.{ENDED_BEFORE} is missing"
+    return ""

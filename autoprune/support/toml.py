@@ -1,0 +1,71 @@
+"""Reads TOML files and texts. Any fault in one gives a short reason or a message of one line.
+
+Configs, search spaces and single values of a command line are read here:
+
+    read_toml("run.toml", "a config file")       # {"model": {"name": "resnet20"}, ...}
+    parse_toml("trials = 3")                     # {"trials": 3}
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from autoprune.errors import ConfigError, reason_of
+from autoprune.support.files import read_text
+
+MOST_BYTES = 2**20
+"""Size of a file that is read: its parser, written in Python, takes about a second for so much."""
+
+# The parser's time grows with the cube of the parts of a key: 20,000 take minutes.
+_ENDLESS_KEY = re.compile(r"(?<![\w-])(?:[\w-]+[ \t]*\.[ \t]*){100}")
+
+# A dotted text in a string or a comment is no key. A quoted part of a key still counts as one part.
+_QUOTED = re.compile(
+    r'"""(?:\\.|[^\\])*?"""'
+    r"|'''.*?'''"
+    r'|"(?:\\.|[^"\\\n])*"'
+    r"|'[^'\n]*'"
+    r"|(?P<comment>#[^\n]*)",
+    re.DOTALL,
+)
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Parse a text.
+
+    Raises:
+        ValueError: it is not TOML, nests deeper than the parser can follow, or holds a number of more digits
+            than Python reads.
+    """
+    if _ENDLESS_KEY.search(_QUOTED.sub(lambda match: "" if match["comment"] else "q", text)):
+        raise ValueError("a key has more than 100 parts")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("its lists or tables are nested too deeply") from None
+
+
+def read_toml(path: str | Path, kind: str) -> dict[str, Any]:
+    """Read a file in UTF-8, with or without a byte order mark.
+
+    Args:
+        path: the file.
+        kind: the user's word for such a file: "a config file".
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ConfigError: it is no regular file or too large, cannot be read, or is not TOML.
+    """
+    try:
+        text = read_text(path, most_bytes=MOST_BYTES).removeprefix("\ufeff")
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:  # no permission, not UTF-8, a name that no file system takes
+        raise ConfigError(f"{path}: cannot be read as {kind} ({reason_of(error)}).") from None
+    try:
+        return parse_toml(text)
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid TOML: {reason_of(error)}.") from None

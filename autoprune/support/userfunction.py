@@ -1,0 +1,175 @@
+"""Functions that users name as "package.module:function", and names looked up in a table of ours.
+
+The module is imported from the current folder or the installed packages, unless `importing` says otherwise.
+
+    make = load_function("mypkg.nets:make", "model.factory")
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from autoprune.errors import ConfigError, suggest, summary_of, unknown
+
+T = TypeVar("T")
+
+_LONGEST_REFERENCE = 200
+
+
+@dataclass(frozen=True)
+class Imports:
+    """Where modules are found, in addition to the installed packages and PYTHONPATH.
+
+    Attributes:
+        folder: a folder, "" for the current one, or None for none.
+        barred: with no folder, the one that is left out even if Python itself has put it on `sys.path`.
+    """
+
+    folder: str | None = ""
+    barred: str = ""
+
+
+_CURRENT_FOLDER = Imports()
+_imports: ContextVar[Imports] = ContextVar("imports", default=_CURRENT_FOLDER)
+
+
+@contextlib.contextmanager
+def importing(imports: Imports) -> Iterator[None]:
+    """Give a block in which `load_function` finds modules where `imports` says."""
+    before = _imports.set(imports)
+    try:
+        yield
+    finally:
+        _imports.reset(before)
+
+
+def current_imports() -> Imports:
+    """Return where modules are found now, to be handed to a worker process."""
+    return _imports.get()
+
+
+def load_function(reference: str, where: str) -> Callable[..., Any]:
+    """Import the callable that `reference` names as "package.module:function".
+
+    A folder of `Imports` is put on `sys.path` and stays there: what is imported from it may be pickled
+    by name into worker processes.
+
+    Args:
+        reference: module path and attribute path, joined by one colon.
+        where: the config key or argument, for error messages.
+
+    Raises:
+        ConfigError: the reference is malformed, cannot be imported, or names nothing callable.
+    """
+    module_name, _, attribute = reference.partition(":")
+    parts = attribute.split(".")
+    if not _is_reference(module_name, parts, reference):
+        raise ConfigError(
+            f'{where}: {_shown(reference)} names no function; write it as "package.module:function".'
+        )
+    with _search_path(_imports.get()):
+        found = _import(module_name, where)
+    for part in parts:
+        found = _attribute(found, part, f'{where}: module "{module_name}" has no "{attribute}"')
+    if not callable(found):
+        raise ConfigError(f'{where}: "{reference}" is a {type(found).__name__}, expected a function.')
+    return found  # type: ignore[no-any-return]  # looked up by name at run time
+
+
+def reference(function: object) -> str:
+    """Return "package.module:function" for a function, or the same for the class of another object.
+
+    A function of this package goes by its name alone, as in a config: "cross_entropy".
+    """
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    module = getattr(function, "__module__", type(function).__module__)
+    return str(name) if module.startswith("autoprune.") else f"{module}:{name}"
+
+
+def look_up(name: str, table: Mapping[str, T], where: str) -> T | Callable[..., Any]:
+    """Return the row of `table` called `name`, or the user's own function where the name has a colon.
+
+    Raises:
+        ConfigError: no such row (the nearest is suggested), or no such function.
+    """
+    if name in table:
+        return table[name]
+    if ":" in name:
+        return load_function(name, where)
+    raise ConfigError(unknown(where, name, table))
+
+
+def _is_reference(module_name: str, parts: list[str], reference: str) -> bool:
+    names = [*(name.replace("-", "_") for name in module_name.split(".")), *parts]
+    return len(reference) <= _LONGEST_REFERENCE and all(name.isidentifier() for name in names)
+
+
+def _shown(text: str) -> str:
+    """Quote a text that may have control characters or any length."""
+    return ascii(text if len(text) <= _LONGEST_REFERENCE else f"{text[:40]}...").replace("'", '"')
+
+
+@contextlib.contextmanager
+def _search_path(imports: Imports) -> Iterator[None]:
+    """Put the folder on `sys.path` for good, or take the barred one off it for the length of the block."""
+    if imports.folder is not None:
+        folder = imports.folder or os.getcwd()
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+        yield
+        return
+    named = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    barred = Path(imports.barred).resolve()
+    before = list(sys.path)
+    sys.path[:] = [entry for entry in before if entry in named or Path(entry).resolve() != barred]
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        added = [entry for entry in sys.path if entry not in before]
+        sys.path[:] = [*added, *before]
+
+
+def _attribute(found: Any, part: str, problem: str) -> Any:
+    """Look an attribute up. A module's own __getattr__ may raise anything."""
+    try:
+        return getattr(found, part)
+    except AttributeError:
+        hint = suggest(part, [name for name in dir(found) if not name.startswith("_")])
+        raise ConfigError(f"{problem}.{hint}") from None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise ConfigError(f"{problem}: {summary_of(error)}") from error
+
+
+def _import(module_name: str, where: str) -> Any:
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or module_name
+        if module_name == missing or module_name.startswith(f"{missing}."):
+            raise ConfigError(f'{where}: no module "{module_name}" {_looked_in(_imports.get())}.') from error
+        raise ConfigError(f'{where}: module "{module_name}" needs "{missing}", which is missing.') from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a module's own code raises as it is imported, SystemExit too
+        raise ConfigError(f'{where}: importing "{module_name}" failed: {summary_of(error)}') from error
+
+
+def _looked_in(imports: Imports) -> str:
+    if imports.folder is None:
+        return (
+            "among the installed packages (the current folder is not searched for names of a study or of a "
+            "saved model; set PYTHONPATH, or give --config CONFIG.toml that names it)"
+        )
+    folder = f"in {imports.folder}" if imports.folder else "in the current folder"
+    return f"{folder} or among the installed packages"

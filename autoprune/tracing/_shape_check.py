@@ -1,0 +1,348 @@
+"""Own the check of shapes: a model with every group narrowed must have the shapes that the labels predict.
+
+After grouping, before groups are offered: `tracing` lets numbers follow or freezes the group at fault, and
+checks again. A narrowed copy is run on the meta device (in train mode too), then traced, and compared node by
+node with the dense graph: shapes, operators, and the numbers among their arguments.
+
+    check = ShapeCheck.of(model, trains=True)
+    fault = check.fault(prunable)                  # None where everything fits
+    for misfit in check.misfits(prunable, fault): ...
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.fx import Node
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from autoprune.errors import AutopruneError, TraceError, reason_of
+from autoprune.graph import ChannelGroup, Plan, Prunable
+from autoprune.graph.capture import Captured, ExampleInputs, call, capture, repeat_batch, unchanged
+from autoprune.graph.context import Value
+from autoprune.graph.propagate import NodeValue, layer_of, operator_name
+from autoprune.graph.starts import misplaced
+from autoprune.rebuilding import clone_structure, narrow_to
+
+_FAULTS_OF_WIDTH = (
+    AutopruneError,
+    RuntimeError,
+    ValueError,
+    IndexError,
+    AssertionError,
+    TypeError,
+    ZeroDivisionError,
+)
+"""What a model raises that cannot be narrowed; anything else is a fault of the code and stays one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Misfit:
+    """A group that must be frozen, or (where `crosses`) one whose width the function itself uses.
+
+    Attributes:
+        group: the group.
+        reason: the layer, the operator and what went wrong.
+        crosses: whether the group may be narrowed all the same, changing the function by design.
+    """
+
+    group: ChannelGroup
+    reason: str
+    crosses: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Fault:
+    """The first thing in which a narrowed model differs from what the labels predict.
+
+    Attributes:
+        layer: path of the module that it happens in, "" for the model itself; None where no module does.
+        progress: how far the check came; the greater, the further.
+        misfits: the groups at fault where they are known; empty where a run failed and none is known yet.
+        error: why the run failed, or "".
+    """
+
+    layer: str | None
+    progress: tuple[int, int]
+    misfits: tuple[Misfit, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class ShapeCheck:
+    """The check of one model.
+
+    Attributes:
+        skeleton: the model with tensors that have no data.
+        trains: whether the dense model runs in train mode.
+    """
+
+    skeleton: nn.Module
+    trains: bool
+
+    @staticmethod
+    def of(model: nn.Module, *, trains: bool) -> ShapeCheck:
+        """Make the check of `model`, which is only read."""
+        memo: dict[int, object] = {id(t): _meta(t) for t in [*model.parameters(), *model.buffers()]}
+        return ShapeCheck(clone_structure(model, memo), trains)
+
+    def fault(self, prunable: Prunable) -> Fault | None:
+        """Narrow all groups at once and return the first thing that does not fit, or None."""
+        plan = _narrow_plan(prunable, prunable.searchable)
+        if not plan:
+            return None
+        return self._run(prunable, plan) or _difference(prunable, plan)
+
+    def misfits(self, prunable: Prunable, fault: Fault) -> list[Misfit]:
+        """Return the groups at fault, by bisection where a run failed."""
+        if not fault.error:
+            return list(fault.misfits)
+        place = "" if fault.layer is None else f"{fault.layer or 'model'}: "
+        return [
+            Misfit(group, f"{place}the narrowed model fails: {fault.error}")
+            for group in self._culprits(prunable, list(prunable.searchable))
+        ]
+
+    def _run(self, prunable: Prunable, plan: Plan) -> Fault | None:
+        """Return why a narrowed model cannot run, or None; in train mode too where the dense one can."""
+        inputs = _meta_inputs(prunable.example_inputs)
+        # The device: a forward pass that makes tensors without naming one would mix it with meta.
+        with torch.no_grad(), torch.device("meta"), unchanged(self.skeleton):
+            small = self.skeleton
+            for stage, training in enumerate((False, True) if self.trains else (False,)):
+                ran = _Operators()
+                try:
+                    if not training:
+                        small = narrow_to(self.skeleton, prunable, plan)
+                    for module in small.modules():
+                        module.training = training
+                    with ran:
+                        call(small, repeat_batch(inputs, 2) if training else inputs)
+                except _FAULTS_OF_WIDTH as error:
+                    return Fault(
+                        _failing_module(small, error),
+                        (stage, ran.count),
+                        error=reason_of(error),
+                    )
+        return None
+
+    def _fails(self, prunable: Prunable, groups: Sequence[ChannelGroup]) -> bool:
+        return self._run(prunable, _narrow_plan(prunable, groups)) is not None
+
+    def _culprits(self, prunable: Prunable, groups: list[ChannelGroup]) -> list[ChannelGroup]:
+        """Return groups without which the narrowed model runs, by bisection."""
+        if len(groups) == 1:
+            return groups
+        half = len(groups) // 2
+        found = []
+        for part in (groups[:half], groups[half:]):
+            if self._fails(prunable, part):
+                found.extend(self._culprits(prunable, part))
+        # Each half runs alone: the fault lies between them; the later half gives way.
+        return found or self._culprits_between(prunable, groups[:half], groups[half:])
+
+    def _culprits_between(
+        self, prunable: Prunable, fixed: list[ChannelGroup], groups: list[ChannelGroup]
+    ) -> list[ChannelGroup]:
+        """Return those of `groups` that fail together with `fixed`, by bisection."""
+        if len(groups) == 1:
+            return groups
+        half = len(groups) // 2
+        for part in (groups[:half], groups[half:]):
+            if self._fails(prunable, [*fixed, *part]):
+                return self._culprits_between(prunable, fixed, part)
+        return groups
+
+
+class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives no hints
+    """Count the operators that run."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch gives no hints
+        self.count = 0
+
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload,
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        """Run one operator."""
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _failing_module(model: nn.Module, error: BaseException) -> str | None:
+    """Return the path of the innermost module of `model` whose code raised the error."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    owners = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return next((paths[id(owner)] for owner in reversed(owners) if id(owner) in paths), None)
+
+
+def _narrow_plan(prunable: Prunable, groups: Sequence[ChannelGroup]) -> Plan:
+    """Keep a quarter to three quarters of each group: equal halves would hide a cut by width."""
+    keep = {}
+    for group in groups:
+        place = prunable.position[group.name]
+        rng = np.random.default_rng([place, group.width])
+        # Multiples of the golden ratio: neighbours get shares that lie far apart.
+        share = 0.25 + 0.5 * ((place + 1) * 0.618034 % 1)
+        keep[group.name] = rng.permutation(group.width)[: max(1, round(share * group.width))]
+    return Plan(keep)
+
+
+def _meta(tensor: Tensor) -> Tensor:
+    empty = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+
+
+def _meta_inputs(inputs: ExampleInputs) -> ExampleInputs:
+    moved: ExampleInputs = pytree.tree_map_only(Tensor, lambda tensor: tensor.to("meta"), inputs)
+    return moved
+
+
+def _difference(prunable: Prunable, plan: Plan) -> Fault | None:
+    """Compare every node of the narrowed model's graph with the prediction."""
+    if not plan:
+        return None
+    # Not on the meta device: there models that build constants (Swin's masks) trace to other operators.
+    small = narrow_to(prunable.model, prunable, plan)
+    actual = capture(small, prunable.example_inputs, training=False)
+    dense_nodes, small_nodes = _operators(prunable.captured), _operators(actual)
+    dropped = prunable.dropped(plan)
+    for count, (dense, narrowed) in enumerate(zip(dense_nodes, small_nodes, strict=False)):
+        reason, blamed = _unlike(prunable, dense, narrowed, dropped)
+        if reason:
+            misfits = _blame(prunable, blamed, f"{layer_of(dense)} ({operator_name(dense)}): {reason}")
+            return Fault(_path(dense), (_COMPARED, count), tuple(misfits))
+        astray = _astray(prunable, dense, narrowed, dropped)
+        if astray:
+            return Fault(_path(dense), (_COMPARED, count), tuple(astray))
+    if len(dense_nodes) != len(small_nodes):
+        last = dense_nodes[min(len(dense_nodes), len(small_nodes)) - 1]
+        misfits = _blame(prunable, [last], f"{layer_of(last)}: how many operators run depends on the width")
+        return Fault(_path(last), (_COMPARED, len(dense_nodes)), tuple(misfits))
+    return _changed_numbers(prunable, plan, list(zip(dense_nodes, small_nodes, strict=True)))
+
+
+_COMPARED = 2
+"""The stage of comparing graphs, behind those of running in eval and in train mode."""
+
+
+def _path(node: Node) -> str:
+    layer = layer_of(node)
+    return "" if layer == "model" else layer
+
+
+def _unlike(
+    prunable: Prunable, dense: Node, narrowed: Node, dropped: NDArray[np.bool_]
+) -> tuple[str, Sequence[Node]]:
+    """Return why a narrowed node is not the dense one, and where to look for the group; "" where it is."""
+    if dense.target != narrowed.target:
+        return "its operators depend on the width", dense.all_input_nodes
+    expected = _predicted(prunable, prunable.values[dense.name], dropped)
+    got = _shapes(narrowed.meta.get("val"))
+    if len(got) == len(expected) and got != expected:
+        wrong = next(i for i, shapes in enumerate(zip(got, expected, strict=True)) if shapes[0] != shapes[1])
+        reason = f"narrowed it gives shape {got[wrong]} where its labels predict {expected[wrong]}"
+        return reason, [dense]
+    return "", []
+
+
+def _astray(prunable: Prunable, dense: Node, narrowed: Node, dropped: NDArray[np.bool_]) -> list[Misfit]:
+    """Return the groups for which a slice begins at other channels than the labels say."""
+    source = prunable.values.get(str(dense.args[0])) if dense.args else None
+    if not isinstance(source, Value):
+        return []
+    kept = partial(prunable.grouping.kept, dropped=dropped)
+    vector = misplaced(operator_name(dense), dense, narrowed, source, kept)
+    if vector is None:
+        return []
+    place = f"{layer_of(dense)} ({operator_name(dense)})"
+    found = (prunable.groups[g] for g in sorted(prunable.grouping.owners(vector)))
+    reason = f"{place}: picks channels from a position that does not follow what is kept before it"
+    return [Misfit(group, reason) for group in found if group.frozen is None]
+
+
+def _changed_numbers(prunable: Prunable, plan: Plan, pairs: Sequence[tuple[Node, Node]]) -> Fault | None:
+    """Compare the factors and summands in the code: where they follow a width, the group crosses."""
+    changed = [dense for dense, narrowed in pairs if _numbers(dense) != _numbers(narrowed)]
+    if not changed:
+        return None
+    full = [group for group in prunable.searchable if group.crosses is None]
+    if len(full) < len(plan):
+        # Groups that are known to cross may explain it: only what is left without them is at fault.
+        return _difference(prunable, _narrow_plan(prunable, full))
+    misfits = [
+        misfit
+        for dense in changed
+        for misfit in _blame(
+            prunable,
+            [dense],
+            f"{layer_of(dense)} ({operator_name(dense)}), whose number follows the width",
+            crosses=True,
+        )
+    ]
+    return Fault(None, (_COMPARED, len(pairs)), tuple(misfits))
+
+
+def _numbers(node: Node) -> list[object]:
+    """Return the arguments that are factors or summands, not sizes or axes."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return []
+    given = dict(zip((argument.name for argument in schema.arguments), node.args, strict=False)) | node.kwargs
+    return [
+        given.get(argument.name)
+        for argument in schema.arguments
+        if str(argument.type).removeprefix("Optional[").rstrip("]") in ("Tensor", "number", "float")
+        and not isinstance(given.get(argument.name), Node)
+    ]
+
+
+def _operators(captured: Captured) -> list[Node]:
+    return [node for node in captured.nodes if node.op == "call_function"]
+
+
+def _predicted(prunable: Prunable, value: NodeValue, dropped: NDArray[np.bool_]) -> list[tuple[int, ...]]:
+    shapes = []
+    for part in value if isinstance(value, list) else [value]:
+        shapes.append(
+            tuple(
+                size if labels is None else int(prunable.grouping.kept(labels, dropped).sum())
+                for size, labels in zip(part.shape, part.labels, strict=True)
+            )
+        )
+    return shapes
+
+
+def _shapes(outputs: object) -> list[tuple[int, ...]]:
+    tensors = outputs if isinstance(outputs, tuple | list) else [outputs]
+    return [tuple(tensor.shape) for tensor in tensors if isinstance(tensor, Tensor)]
+
+
+def _blame(prunable: Prunable, nodes: Sequence[Node], reason: str, *, crosses: bool = False) -> list[Misfit]:
+    """Return the narrowable groups on the nodes, or on the nearest before them that carries any."""
+    queue = list(nodes)
+    seen = set(queue)
+    for node in queue:
+        queue.extend(before for before in node.all_input_nodes if before not in seen)
+        seen.update(node.all_input_nodes)
+        value = prunable.values.get(node.name, [])
+        parts = value if isinstance(value, list) else [value]
+        vectors = (labels for part in parts for labels in part.labels if labels is not None)
+        found = {owner for vector in vectors for owner in prunable.grouping.owners(vector)}
+        free = [prunable.groups[g] for g in sorted(found) if prunable.groups[g].frozen is None]
+        offered = [group for group in free if not (crosses and group.crosses)]
+        if offered:
+            return [Misfit(group, reason, crosses) for group in offered]
+    raise TraceError(f"{reason}; no channel group explains it. Freeze the layer with frozen=[...].")

@@ -1,0 +1,240 @@
+"""Own `autoprune.trace`: from a model to a prunable whose groups have been tried out.
+
+Joins the graph stages, the cost formula and the check of shapes: all groups are narrowed at once, and the
+shape of every node is compared with what the labels predict. What does not fit is frozen with the reason.
+
+    prunable = trace(model, torch.zeros(1, 3, 32, 32))
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from autoprune.cost import make_formula
+from autoprune.errors import TraceError, suggest
+from autoprune.graph import Prunable
+from autoprune.graph.capture import (
+    Captured,
+    ExampleInputs,
+    capture,
+    first_names,
+    normalise_inputs,
+    repeat_batch,
+)
+from autoprune.graph.context import Factor, MacTerm
+from autoprune.graph.followers import Follower
+from autoprune.graph.grouping import make_groups
+from autoprune.graph.labels import LabelStore
+from autoprune.graph.modules import tie_modules
+from autoprune.graph.orientation import output_axis, owner_of
+from autoprune.graph.propagate import NodeValue, ParameterAxes, propagate
+from autoprune.support.usercode import entry
+from autoprune.tracing._module_numbers import Proposal, proposals
+from autoprune.tracing._shape_check import Fault, Misfit, ShapeCheck
+
+_log = logging.getLogger(__name__)
+
+
+@entry(TraceError, model=nn.Module, frozen=Iterable)
+def trace(model: nn.Module, example_inputs: object, *, frozen: Sequence[str] = ()) -> Prunable:
+    """Trace a model and find which of its channels can be dropped together.
+
+    Args:
+        model: the dense model; its parameters, buffers, mode, hooks and random states are left as they are.
+        example_inputs: a Tensor, a tuple of inputs, or a dict of keyword inputs, with the batch on axis 0.
+            Costs are counted at batch 1 of these sizes.
+        frozen: names of modules whose output channels must all be kept.
+
+    Raises:
+        TraceError: `torch.export` cannot follow the forward pass, or `frozen` names no module, or one without
+            parameters.
+    """
+    inputs = normalise_inputs(example_inputs)
+    evaluated = capture(model, inputs, training=False)
+    trained = _capture_training(model, inputs)
+    store = LabelStore()
+    axes = ParameterAxes.of(model, store)
+    tie_modules(model, axes, store)
+    terms: list[MacTerm] = []
+    values = propagate(evaluated, axes, store, terms)
+    if trained is not None:
+        propagate(trained, axes, store, None)
+    _freeze_named(model, axes, store, frozen)
+    unused = _unused(model, evaluated, trained)
+    draft = _Draft(model, inputs, evaluated, axes, store, terms, values, unused, trained is not None)
+    return _settle(draft)
+
+
+@dataclass(frozen=True, eq=False)
+class _Draft:
+    """All that groups are made from; only the store of frozen labels still grows."""
+
+    model: nn.Module
+    inputs: ExampleInputs
+    captured: Captured
+    axes: ParameterAxes
+    store: LabelStore
+    terms: list[MacTerm]
+    values: Mapping[str, NodeValue]
+    unused: frozenset[str]
+    trains: bool
+    followers: tuple[Follower, ...] = ()
+
+    def following(self, proposal: Proposal) -> _Draft:
+        """Return a draft with the proposal's ties and followers added; this one stays as it is."""
+        store = self.store.copy()
+        for first, second in proposal.ties:
+            store.tie(first, second, "the code of its module takes one width from the other")
+        return replace(self, store=store, followers=(*self.followers, *proposal.followers))
+
+    def prunable(self) -> Prunable:
+        """Group the labels as they are tied and frozen now."""
+        grouping = make_groups(self.model, self.axes, self.store.components(), self.terms, self.unused)
+        params = (
+            [Factor(*axis) for axis in zip(parameter.shape, self.axes.labels[name], strict=True)]
+            for name, parameter in self.model.named_parameters()
+        )
+        formula = make_formula(grouping.groups, grouping, self.terms, params)
+        return Prunable(
+            self.model,
+            self.inputs,
+            grouping.groups,
+            formula,
+            grouping,
+            self.captured,
+            self.values,
+            self.followers,
+        )
+
+
+def _capture_training(model: nn.Module, inputs: ExampleInputs) -> Captured | None:
+    try:
+        return capture(model, repeat_batch(inputs, 2), training=True)
+    except TraceError as error:
+        _log.warning("only the eval graph is used: in training mode %s", error)
+        return None
+
+
+def _freeze_named(model: nn.Module, axes: ParameterAxes, store: LabelStore, frozen: Sequence[str]) -> None:
+    modules = {name for name, _ in model.named_modules() if name}
+    names = first_names(model)
+    for name in frozen:
+        if name not in modules:
+            raise TraceError(
+                f"frozen: {name} is no module of {type(model).__name__}.{suggest(name, modules)}"
+            )
+        mine = [tensor for tensor in names if tensor.startswith(f"{name}.") and axes.labels[names[tensor]]]
+        if not mine:
+            raise TraceError(
+                f"frozen: {name} is a {type(model.get_submodule(name)).__name__} without parameters; name "
+                "the layer that writes the channels it reads."
+            )
+        for tensor in mine:
+            vectors = axes.labels[names[tensor]]
+            owner = model.get_submodule(owner_of(tensor)[0])
+            outputs = output_axis(owner) if len(vectors) > 1 else 0
+            store.freeze(vectors[outputs], f"{name}: frozen by the user")
+
+
+def _unused(model: nn.Module, *graphs: Captured | None) -> frozenset[str]:
+    read = {
+        graph.states[node.name]
+        for graph in graphs
+        if graph is not None
+        for node in graph.nodes
+        if node.op == "placeholder" and node.name in graph.states and node.users
+    }
+    return frozenset(name for name, _ in model.named_parameters() if name not in read)
+
+
+@dataclass(frozen=True, eq=False)
+class _Checked:
+    """A draft with its groups, and the first thing in which a narrowed model differs, if any."""
+
+    draft: _Draft
+    prunable: Prunable
+    fault: Fault | None
+
+    @staticmethod
+    def of(draft: _Draft, check: ShapeCheck) -> _Checked:
+        """Group and check a draft."""
+        prunable = draft.prunable()
+        return _Checked(draft, prunable, check.fault(prunable))
+
+
+def _settle(draft: _Draft) -> Prunable:
+    """Let numbers follow, or freeze groups, until all narrowed groups have the shapes that labels predict."""
+    check = ShapeCheck.of(draft.model, trains=draft.trains)
+    hopeless: set[type[nn.Module]] = set()
+    checked = _Checked.of(draft, check)
+    while (fault := checked.fault) is not None:
+        advanced = _advanced(checked, fault, check, hopeless)
+        if advanced is None:
+            _freeze(checked.draft, check.misfits(checked.prunable, fault))
+            advanced = _Checked.of(checked.draft, check)
+        checked = advanced
+    return checked.prunable
+
+
+def _advanced(
+    checked: _Checked, fault: Fault, check: ShapeCheck, hopeless: set[type[nn.Module]]
+) -> _Checked | None:
+    """Return the draft with a proposal for the module at fault, or one around it, that brings the check on.
+
+    A module's numbers may first fail in the modules that it calls. Classes that nothing helps are noted in
+    `hopeless` and not tried again.
+    """
+    for path in () if fault.layer is None else _outwards(fault.layer):
+        cls = type(checked.draft.model.get_submodule(path))
+        if cls not in hopeless:
+            found = _best_proposal(checked, fault, check, path)
+            if found is not None:
+                return found
+            hopeless.add(cls)
+    return None
+
+
+def _outwards(path: str) -> Iterator[str]:
+    """Iterate over a module's path and those of the modules around it, the model itself last."""
+    while path:
+        yield path
+        path = path.rpartition(".")[0]
+    yield ""
+
+
+def _best_proposal(checked: _Checked, fault: Fault, check: ShapeCheck, path: str) -> _Checked | None:
+    """Return the draft with the first proposal for the class of the module at `path` that makes it pass.
+
+    Else the one that brings the check furthest; None where none brings it further.
+    """
+    best, furthest = None, fault.progress
+    model = checked.draft.model
+    cls = type(model.get_submodule(path))
+    for proposal in proposals(checked.prunable, path):
+        tried = _Checked.of(checked.draft.following(proposal), check)
+        if tried.fault is None:
+            return tried
+        if tried.fault.progress > furthest:
+            best, furthest = tried, tried.fault.progress
+            if not _within(model, tried.fault.layer, cls):
+                return tried
+    return best
+
+
+def _within(model: nn.Module, layer: str | None, cls: type[nn.Module]) -> bool:
+    """Tell whether a layer lies in a module of class `cls`, or is one."""
+    return layer is not None and any(type(model.get_submodule(p)) is cls for p in _outwards(layer))
+
+
+def _freeze(draft: _Draft, misfits: Sequence[Misfit]) -> None:
+    """Freeze groups, or note that they cross, in the draft's store."""
+    for misfit in misfits:
+        note = draft.store.cross if misfit.crosses else draft.store.freeze
+        for member in misfit.group.members:
+            vector = draft.axes.labels[member.parameter][member.axis]
+            if vector is not None:
+                note(vector[member.index.ravel()], misfit.reason)

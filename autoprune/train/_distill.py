@@ -1,0 +1,99 @@
+"""Knowledge distillation: a student follows the outputs of its teacher, in the way that fits its task.
+
+follow = Distillation(task.loss, temperature=4.0)
+loss = follow(student_outputs, teacher_outputs, targets)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+from autoprune.errors import ConfigError
+from autoprune.train.task import LossFunction, cross_entropy
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """The loss of a student that follows its teacher.
+
+    Class logits [n, classes, ...] are followed by `distillation_loss`. All other outputs are followed by the
+    mean squared error to the teacher's: the values of a regression, and the logits of binary and multi-label
+    classification, for which matching logits is the limit of high temperatures. This error is multiplied by
+    the batch's loss over its squared error to the targets. So `distill_weight` means the same at every scale
+    of the task's loss. For `mse_loss` the factor is 1.
+
+    Args:
+        loss: the task's.
+        temperature: of the softmax of class logits. No other outputs have one.
+
+    Reference: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, section 2, and 2.1 for
+        matching logits.
+    """
+
+    loss: LossFunction
+    temperature: float
+
+    def __call__(self, student: Tensor, teacher: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of one batch, a scalar.
+
+        Args:
+            student: outputs of the student.
+            teacher: outputs of the teacher on the same inputs, without gradient.
+            targets: of the batch. They give the kind of the outputs and the scale of the task's loss.
+
+        Raises:
+            ConfigError: outputs and targets are of no kind that can be distilled.
+        """
+        if holds_classes(self.loss, student, targets):
+            return distillation_loss(student, teacher, self.temperature)
+        with torch.no_grad():
+            outputs = student.detach().float()
+            error = functional.mse_loss(outputs, targets.reshape(outputs.shape).float())
+            cost = self.loss(outputs, targets).float().abs()
+            price = torch.where(error > 0, cost / error, 1.0)
+        return price * functional.mse_loss(student.float(), teacher.float())
+
+
+def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Return temperature^2 * KL(teacher || student) of logits [n, classes, ...], mean over n and positions.
+
+    Reference: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, section 2.
+    """
+    divergence = functional.kl_div(
+        functional.log_softmax(student.float() / temperature, dim=1),
+        functional.log_softmax(teacher.float() / temperature, dim=1),
+        reduction="none",
+        log_target=True,
+    )
+    return divergence.sum(dim=1).mean() * temperature**2
+
+
+def holds_classes(loss: LossFunction, outputs: Tensor, targets: Tensor) -> bool:
+    """Return whether axis 1 of the outputs holds class logits, as the loss and one batch show.
+
+    Raises:
+        ConfigError: outputs and targets are of no kind that can be distilled.
+    """
+    if outputs.ndim >= 2 and outputs.shape[1] > 1:
+        is_cross_entropy = loss in (cross_entropy, functional.cross_entropy)
+        if is_cross_entropy or isinstance(loss, nn.CrossEntropyLoss):
+            return True
+        labelled = _without_ones(torch.Size((outputs.shape[0], *outputs.shape[2:])))
+        if not targets.is_floating_point() and _without_ones(targets.shape) == labelled:
+            return True
+    if _without_ones(outputs.shape) != _without_ones(targets.shape):
+        raise ConfigError(
+            f"teacher: outputs {tuple(outputs.shape)} cannot be distilled with targets "
+            f"{tuple(targets.shape)} of {targets.dtype}; expected class logits (n, classes, ...) with "
+            "integer targets (n, ...), or targets of the outputs' shape. Train without a teacher: set "
+            'finetune.teacher and score.teacher to "none", and use no rung "supernet".'
+        )
+    return False
+
+
+def _without_ones(shape: torch.Size) -> tuple[int, ...]:
+    return (*shape[:1], *(size for size in shape[1:] if size != 1))

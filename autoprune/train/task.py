@@ -1,0 +1,136 @@
+"""What is learnt and what is measured: the loss that training lowers, the metric that a search raises.
+
+Before: names from a config (or functions from a script). After: `train` and `score`.
+
+    task = make_task(loss="cross_entropy", metric="accuracy")
+    score = task.metric(torch.tensor([[0.1, 0.9]]), torch.tensor([1]))    # 1.0
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+from autoprune.errors import ConfigError
+from autoprune.support.usercode import call_plain, guarded
+from autoprune.support.userfunction import look_up, reference
+from autoprune.train._metrics import METRICS, Metric, accuracy, failed_on, meter_of, one_number
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+"""(outputs [n, ...], targets [n, ...]) -> scalar tensor: the mean over the batch."""
+
+
+def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean cross-entropy of logits [n, classes] against labels [n] (or probabilities)."""
+    return functional.cross_entropy(outputs.float(), targets)
+
+
+LOSSES: Mapping[str, LossFunction] = {"cross_entropy": cross_entropy}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A loss and a metric. Both can be pickled, so that a task can be sent to a worker."""
+
+    loss: LossFunction = cross_entropy
+    metric: Metric = accuracy
+
+    def measure(self, outputs: Tensor, targets: Tensor) -> float:
+        """Return the metric of one whole part of the data.
+
+        Raises:
+            ConfigError: the metric raises, or gives something else than one number.
+        """
+        meter = meter_of(self.metric)
+        meter.update(outputs, targets)
+        return meter.compute()
+
+    def require_numbers(self, outputs: Tensor, targets: Tensor) -> None:
+        """Try loss and metric on one batch.
+
+        Raises:
+            ConfigError: one of them raises or does not give one number, or the loss is not finite.
+        """
+        with guarded(failed_on("loss", self.loss, outputs, targets), ConfigError):
+            loss = one_number(call_plain(self.loss, outputs, targets))
+        if not math.isfinite(loss):
+            raise ConfigError(
+                f'task.loss: "{reference(self.loss)}" is {loss} on the first validation batch, expected a '
+                "finite number; check the loss, the weights and the scale of the images."
+            )
+        self.measure(outputs, targets)
+
+    def training_loss(self, label_smoothing: float = 0.0) -> LossFunction:
+        """Return the loss to train with: the task's own, smoothed where that is asked for.
+
+        Raises:
+            ConfigError: smoothing is asked for a loss other than `cross_entropy`.
+        """
+        if label_smoothing == 0.0:
+            return self.loss
+        if self.loss is not cross_entropy:
+            raise ConfigError(
+                f"label_smoothing: {label_smoothing} given, but it is defined for cross_entropy only; "
+                "set it to 0 and smooth inside your own loss."
+            )
+        return functools.partial(_smoothed_cross_entropy, label_smoothing=label_smoothing)
+
+
+def make_task(loss: str | LossFunction = "cross_entropy", metric: str | Metric = "accuracy") -> Task:
+    """Build a task from names in LOSSES and METRICS, from "package.module:function", or from functions.
+
+    Raises:
+        ConfigError: a name is unknown or cannot be imported.
+    """
+    return Task(
+        loss=look_up(loss, LOSSES, "task.loss") if isinstance(loss, str) else loss,
+        metric=look_up(metric, METRICS, "task.metric") if isinstance(metric, str) else metric,
+    )
+
+
+def batch_loss(loss: LossFunction, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the loss of a batch as a tensor that `backward` starts from.
+
+    Raises:
+        ConfigError: the loss raises, or gives no scalar tensor, or one that no gradient flows through.
+    """
+    with guarded(failed_on("loss", loss, outputs, targets), ConfigError, memory_passes=True):
+        value: object = call_plain(loss, outputs, targets)
+        if not (isinstance(value, Tensor) and value.numel() == 1):
+            got = (
+                f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            )
+            raise TypeError(f"it gave {got}, expected a tensor of one number")
+        if value.is_complex():
+            raise TypeError("it gave a complex number, expected a real one")
+        if outputs.requires_grad and not value.requires_grad:
+            raise TypeError(
+                "its value has no gradient; compute it from the outputs by functions of torch, without "
+                ".item(), .detach(), .numpy() or argmax"
+            )
+    return value
+
+
+def main_output(outputs: object) -> Tensor:
+    """Return the logits of a model's outputs: the tensor itself, or the first of several (auxiliary heads).
+
+    Raises:
+        ConfigError: the model gives neither a tensor nor a tuple, list or dict that starts with one.
+    """
+    if isinstance(outputs, Mapping):
+        outputs = next(iter(outputs.values()), None)
+    elif isinstance(outputs, (tuple, list)) and outputs:
+        outputs = outputs[0]
+    if not isinstance(outputs, torch.Tensor):
+        raise ConfigError(f"model: its output is a {type(outputs).__name__}, expected a tensor of logits.")
+    return outputs
+
+
+def _smoothed_cross_entropy(outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+    return functional.cross_entropy(outputs.float(), targets, label_smoothing=label_smoothing)

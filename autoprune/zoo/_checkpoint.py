@@ -1,0 +1,187 @@
+"""Reading a checkpoint of weights into a model, with errors that name the leaf and both shapes.
+
+Before: `zoo.make_model`, which gives the model. After: everything that starts from a trained model.
+
+    load_checkpoint(model, "dense.safetensors")     # or a state_dict written by torch.save
+    print(checkpoint_hash("dense.safetensors"))
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from autoprune.errors import CheckpointError, reason_of, shortened, shown_value, suggest, summary_of
+from autoprune.support.files import open_regular, require_regular
+from autoprune.support.tensorfile import read_saved
+from autoprune.support.usercode import guarded
+
+WRAPPERS = ("state_dict", "model", "model_state_dict")
+"""Keys under which training scripts keep the state_dict inside a larger dict."""
+
+COUNTER = "num_batches_tracked"
+"""BatchNorm's counter of batches, which carries no weights: files may lack it, and messages name it last."""
+
+_LONGEST_NAME = 150
+
+FOREIGN_SHARE = 0.25
+"""Above this share of leaves that the model or the file lacks, the file is another architecture's."""
+
+
+def checkpoint_hash(path: str | Path) -> str:
+    """Return the sha256 of the file's bytes, in hexadecimal.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    try:
+        with open_regular(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path}: cannot be read ({reason_of(error)}).") from error
+
+
+def load_checkpoint(model: nn.Module, path: str | Path) -> None:
+    """Copy the weights in a file into `model`: all of them or, on any misfit, none.
+
+    Args:
+        model: its parameters and buffers are overwritten.
+        path: a safetensors file, or a state_dict written by `torch.save` (read with weights_only=True), bare
+            or under the key "state_dict" or "model"; "module." prefixes are dropped.
+
+    Raises:
+        CheckpointError: the file is missing or corrupt, or its leaves or shapes are not the model's.
+    """
+    state = _strip_prefix(read_state(path))
+    with guarded(f"checkpoint {path}: the model does not give its state_dict", CheckpointError):
+        own = model.state_dict()
+    missing = [name for name in own if name not in state and not name.endswith(COUNTER)]
+    unexpected = sorted((name for name in state if name not in own), key=lambda name: name.endswith(COUNTER))
+    if missing or unexpected:
+        foreign = max(len(missing) / len(own), len(unexpected) / max(1, len(state))) > FOREIGN_SHARE
+        hint = (
+            " It looks like another architecture's; check model.name and model.checkpoint."
+            if foreign
+            else suggest(missing[0], unexpected)
+            if missing
+            else ""
+        )
+        raise CheckpointError(
+            f"checkpoint {path}: it is not this model's: {_listed('missing', missing)}"
+            f"{'; ' if missing and unexpected else ''}{_listed('unexpected', unexpected)}.{hint}"
+        )
+    for name, tensor in state.items():
+        _require_like(f"checkpoint {path}: {shortened(name, _LONGEST_NAME)}", tensor, own[name])
+    with guarded(f"checkpoint {path}: the model does not take it", CheckpointError):
+        model.load_state_dict({**own, **state})
+
+
+def _require_like(where: str, tensor: Tensor, own: Tensor) -> None:
+    """Refuse a tensor that cannot stand for the model's own, which torch would cast in silence.
+
+    Floating numbers may have another precision, and BatchNorm's counter any numbers.
+    """
+    advice = "save the state_dict of the trained model itself, converted by .float()."
+    odd = _oddity(tensor)
+    if odd:
+        raise CheckpointError(f"{where} is {odd}, expected a plain tensor of {own.dtype}; {advice}")
+    if tensor.shape != own.shape:
+        raise CheckpointError(
+            f"{where} is {tuple(tensor.shape)}, the model's is {tuple(own.shape)}; check the number of "
+            "classes and input channels."
+        )
+    if _kind(tensor.dtype) != _kind(own.dtype) and not where.endswith(COUNTER):
+        raise CheckpointError(f"{where} is {tensor.dtype}, expected {own.dtype}; {advice}")
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise CheckpointError(f"{where} has values that are not finite.")
+
+
+def _oddity(tensor: Tensor) -> str:
+    """Describe how a tensor is not a plain one, or return ""."""
+    if tensor.is_quantized:
+        return "quantised"
+    if tensor.is_meta:
+        return "on the meta device, without values"
+    if tensor.is_nested:
+        return "nested"
+    if tensor.layout is not torch.strided:
+        return str(tensor.layout)
+    return "" if type(tensor) in (Tensor, nn.Parameter) else f"a {type(tensor).__name__}"
+
+
+def _kind(dtype: torch.dtype) -> str:
+    """Name the formats that stand for one another. Those of one byte need scales that are not with them."""
+    if dtype.is_floating_point and dtype.itemsize > 1:
+        return "floating"
+    return str(dtype) if dtype.is_floating_point or dtype.is_complex or dtype is torch.bool else "integer"
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint file, by name.
+
+    Raises:
+        CheckpointError: the file is missing, corrupt, or holds no state_dict.
+    """
+    _require_file(Path(path))
+    try:
+        if Path(path).suffix == ".safetensors":
+            return load_file(path)
+        content = read_saved(path)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"checkpoint {path}: it is corrupt, or holds more than tensors; save model.state_dict() alone."
+        ) from error
+    except PermissionError as error:
+        raise CheckpointError(f"checkpoint {path}: cannot be read ({reason_of(error)}).") from error
+    except Exception as error:  # garbage leads the readers to errors of any kind
+        raise CheckpointError(f"checkpoint {path}: it is corrupt ({summary_of(error)}).") from error
+    for key in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(
+            f"checkpoint {path}: it holds a {type(content).__name__}, expected a state_dict."
+        )
+    for name, value in content.items():
+        if not (isinstance(name, str) and isinstance(value, Tensor)):
+            raise CheckpointError(
+                f"checkpoint {path}: its entry {shown_value(name)} is a {type(value).__name__}, expected "
+                'tensors with names; keep the state_dict under "state_dict".'
+            )
+    return dict(content)
+
+
+def _require_file(path: Path) -> None:
+    if path.is_dir():
+        raise CheckpointError(f"checkpoint {path}: it is a folder; name the file of weights in it.")
+    if not path.exists():
+        raise CheckpointError(
+            f"checkpoint {path}: there is no such file; train one with `autoprune train CONFIG`, or name "
+            "yours as model.checkpoint."
+        )
+    try:
+        require_regular(path)
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path}: cannot be read ({reason_of(error)}).") from error
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"checkpoint {path}: the file is empty.")
+
+
+def _strip_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    if all(name.startswith("module.") for name in state):
+        return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return state
+
+
+def _listed(word: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{word} {', '.join(shortened(name, _LONGEST_NAME) for name in names[:3])}{more}"

@@ -1,0 +1,54 @@
+"""Checking settings: what a mapping of sections and a `--set` may hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from autoprune.config import load_config, parse_override, parse_settings
+from autoprune.config.settings import RunConfig
+from autoprune.errors import ConfigError
+
+
+def test_a_config_survives_the_way_through_json() -> None:
+    config = load_config("digits", ["search.trials=7", "budget.params=40%", "model.frozen=['fc*']"])
+    stored = json.loads(json.dumps(dataclasses.asdict(config)))
+    assert parse_settings(stored) == config
+
+
+def test_the_design_keys_exist() -> None:
+    sections = {spec.name for spec in dataclasses.fields(RunConfig)}
+    assert sections >= {"model", "data", "task", "budget", "search", "score", "finetune"}
+    assert parse_settings({"budget": {"latency": "4 ms"}}).budget.latency == "4 ms"
+
+
+def test_a_word_for_the_score_stands_for_its_rungs() -> None:
+    assert parse_settings({"score": "50 steps"}).score.rungs == ("50 steps",)
+    assert parse_settings({"score": ["calibrate", "50 steps"]}).score.rungs == ("calibrate", "50 steps")
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("search.trials=20", ("search", "trials", 20)),
+        (" search.trials = 20 ", ("search", "trials", 20)),
+        ("search.sampler=tpe", ("search", "sampler", "tpe")),
+        ("search.storage=sqlite:///a=b.db", ("search", "storage", "sqlite:///a=b.db")),
+        ("score.rungs=['calibrate', '25 steps']", ("score", "rungs", ["calibrate", "25 steps"])),
+        ("budget.flops=50%", ("budget", "flops", "50%")),
+        ("score=supernet", ("score", "rungs", ["supernet"])),
+        ("score='supernet'", ("score", "rungs", ["supernet"])),
+        ("score=50 steps", ("score", "rungs", ["50 steps"])),
+        ("score=['calibrate', '25 steps']", ("score", "rungs", ["calibrate", "25 steps"])),
+    ],
+)
+def test_an_override_is_a_section_a_key_and_a_toml_value(override: str, parts: tuple[str, str, Any]) -> None:
+    assert parse_override(override) == parts
+
+
+def test_the_first_mistake_is_told_and_the_rest_are_counted() -> None:
+    with pytest.raises(ConfigError, match=r"^study 7: data\.augment: got 3, .*\(2 more like this\)$"):
+        parse_settings({"search": {"trials": 0, "seed": -1}, "data": {"augment": 3}}, where="study 7")

@@ -1,0 +1,165 @@
+"""Tables of machines whose speed is known: shares of the dense model, in milliseconds that are medians."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+
+import autoprune
+from autoprune.graph import Prunable
+from autoprune.latency import LatencySetting
+from autoprune.latency.table import LatencyPredictor
+from autoprune.latency.table._experiment_design import LEVELS_WHOLE
+from autoprune.latency.table._interleaved import Beside
+from autoprune.latency.table._measure import _operator_ms, tabulate
+from autoprune.latency.table._profiles import Profile, Profiler, ReadyCandidate, make_profiler
+from autoprune.zoo import make_model
+
+SETTING = LatencySetting()
+
+
+@pytest.fixture(scope="module")
+def prunable() -> Prunable:
+    torch.manual_seed(0)
+    return autoprune.trace(make_model("digits_resnet", 10, 1).eval(), torch.zeros(1, 1, 8, 8))
+
+
+def exact_ms(prunable: Prunable, widths: np.ndarray) -> np.ndarray:
+    """Return what candidates take on a machine without noise: so much for each MAC, and a little besides."""
+    milliseconds: np.ndarray = 0.1 + 1e-6 * np.asarray(prunable.cost(np.atleast_2d(widths)).macs)
+    return milliseconds
+
+
+def machine(prunable: Prunable, slowness: Callable[[], float]) -> Profiler:
+    """Return a profiler that tells whole passes on a machine that is so slow, now and then."""
+
+    @contextlib.contextmanager
+    def opened(widths: np.ndarray) -> Iterator[ReadyCandidate]:
+        milliseconds = float(exact_ms(prunable, widths)[0])
+        yield ReadyCandidate(lambda: milliseconds * slowness())
+
+    return Profiler(make_profiler(prunable, SETTING).found, opened, tells=False)
+
+
+def random_widths(prunable: Prunable, count: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    widths = np.array([[group.width for group in prunable.groups]] * count, dtype=np.int64)
+    for group in prunable.searchable:
+        widths[:, prunable.position[group.name]] = rng.integers(1, group.width + 1, count)
+    return widths
+
+
+def test_milliseconds_are_medians_and_candidates_shares_of_the_dense_model(prunable: Prunable) -> None:
+    """Half of the passes are late by ln 2 / 3 and more: medians say so, means of the faster half less."""
+    rng = np.random.default_rng(0)
+    table = tabulate(
+        prunable,
+        SETTING,
+        machine(prunable, lambda: 1 + rng.exponential(1 / 3)),
+        limit_seconds=0.0,
+        levels=None,
+        progress=None,
+    )
+    dense = exact_ms(prunable, np.array([group.width for group in prunable.groups]))[0]
+    # The median of a thousand runs has a standard error of 1%, of which a turn's are averaged.
+    assert table.dense_ms == pytest.approx(dense * (1 + math.log(2) / 3), rel=0.02)
+    widths = random_widths(prunable, 20)
+    predicted = LatencyPredictor(table).expected(widths) / table.dense_ms
+    np.testing.assert_allclose(predicted, exact_ms(prunable, widths) / dense, rtol=0.04)
+
+
+def test_candidates_that_are_timed_whole_are_fewer(prunable: Prunable) -> None:
+    told: list[tuple[int, int]] = []
+    table = tabulate(
+        prunable,
+        SETTING,
+        machine(prunable, lambda: 1.0),
+        limit_seconds=0.0,
+        levels=None,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    candidates = LEVELS_WHOLE**2 + 2 * LEVELS_WHOLE + 1
+    assert table.calibration.candidates == candidates
+    assert told == [(done, candidates) for done in range(1, candidates + 1)]
+
+
+def test_the_first_round_tells_how_many_there_will_be(prunable: Prunable) -> None:
+    told: list[tuple[int, int]] = []
+    tabulate(
+        prunable,
+        SETTING,
+        machine(prunable, lambda: 1.0),
+        limit_seconds=1e6,
+        levels=2,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert told == [(done, 9 if done <= 9 else 45) for done in range(1, 46)]
+
+
+def told_beside(operators: np.ndarray, events: np.ndarray, whole: float) -> list[Beside]:
+    return [Beside(whole, 1.0, operators, events)] * 3
+
+
+def test_what_noting_a_time_adds_is_taken_off() -> None:
+    """Each noted time adds 2 microseconds; candidates fuse some of their nodes, others do not."""
+    rng = np.random.default_rng(0)
+    exact = rng.uniform(0.05, 0.3, (40, 3))
+    events = rng.integers(1, 6, (40, 3))
+    whole_ms = 0.1 + 1.2 * exact.sum(axis=1)
+    noted = (exact + 0.002 * events) / 2.0
+    times = [told_beside(*row) for row in zip(noted, events, whole_ms / 2.0, strict=True)]
+    found = _operator_ms(times, 2.0, whole_ms)
+    assert found is not None
+    np.testing.assert_allclose(found, exact, atol=1e-6)
+
+
+def test_where_as_many_times_are_noted_everywhere_nothing_is_taken_off() -> None:
+    exact = np.random.default_rng(0).uniform(0.05, 0.3, (10, 3))
+    times = [told_beside(row, np.array([1, 2, 1]), 1.0) for row in exact]
+    found = _operator_ms(times, 3.0, np.full(10, 3.0))
+    assert found is not None
+    np.testing.assert_allclose(found, 3.0 * exact)
+
+
+def test_a_probe_that_tells_no_operators_has_no_operator_times() -> None:
+    assert _operator_ms([[Beside(1.0, 1.0)], [Beside(0.5, 1.0)]], 1.0, np.ones(2)) is None
+
+
+def test_the_median_round_of_an_operator_counts() -> None:
+    rounds = [Beside(1.0, 1.0, np.array([share]), np.array([1])) for share in (0.5, 9.0, 0.4)]
+    found = _operator_ms([rounds], 2.0, np.ones(1))
+    assert found is not None
+    np.testing.assert_allclose(found, [[1.0]])
+
+
+def test_operators_that_are_told_make_a_table(prunable: Prunable) -> None:
+    """All operators take the time of their sizes' product; a pass is their sum and a constant."""
+    found = make_profiler(prunable, SETTING).found
+
+    def operator_ms(widths: np.ndarray) -> np.ndarray:
+        sizes = [np.prod([float(size.at(widths)) for size in each.sizes]) for each in found.operators]
+        return np.array([1e-3 + 1e-5 * product for product in sizes])
+
+    @contextlib.contextmanager
+    def opened(widths: np.ndarray) -> Iterator[ReadyCandidate]:
+        row = operator_ms(widths)
+        passes: list[np.ndarray] = []
+
+        def run() -> float:
+            passes.append(row)
+            return float(0.05 + row.sum())
+
+        yield ReadyCandidate(run, run, lambda: Profile(np.array(passes), np.ones(len(row), np.int64)))
+
+    table = tabulate(
+        prunable, SETTING, Profiler(found, opened), limit_seconds=0.0, levels=None, progress=None
+    )
+    widths = random_widths(prunable, 20)
+    exact = [0.05 + operator_ms(row).sum() for row in widths]
+    np.testing.assert_allclose(LatencyPredictor(table).expected(widths), exact, rtol=0.02)
+    assert table.calibration.candidates == 64

@@ -1,0 +1,135 @@
+"""Predictions against what they promise: the fastest sizes from here on, of the kinds that were measured."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from autoprune.latency import Fingerprint, LatencySetting
+from autoprune.latency.table import LatencyPredictor, LatencyTable, Size
+from autoprune.latency.table._alignment import Grain, on_both
+from autoprune.latency.table._latency_table import Calibration
+from autoprune.latency.table._operators import Operator
+from autoprune.latency.table._surfaces import Form, Readings, Surface, fit_surfaces
+
+GRAIN = Grain(4, 16, 8)
+LARGEST = 64
+KINDS = list(itertools.product((0, 1), repeat=2))
+ALL = np.ones((2, 2), dtype=bool)
+
+
+def surface(axes: int, observed: np.ndarray, seed: int = 0) -> Surface:
+    """Return a surface whose grids grow by random amounts, the slower the less is aligned."""
+    rng = np.random.default_rng(seed)
+    knots = tuple(np.array([0.0, 16.0, 40.0, LARGEST]) if axis < axes else np.zeros(1) for axis in range(2))
+    shape = (2, 2, len(knots[0]), len(knots[1]))
+    ms = rng.uniform(0.1, 1, shape).cumsum(2).cumsum(3)
+    ms *= np.array([[3.0, 2.0], [1.5, 1.0]])[..., None, None]
+    return Surface((GRAIN, GRAIN), (knots[0], knots[1]), ms, observed)
+
+
+def predictor(surface: Surface, axes: int) -> LatencyPredictor:
+    """Return that of a model of one operator, whose sizes are the widths of two groups."""
+    sizes = tuple(Size(0, tuple(int(place == axis) for place in range(2))) for axis in range(axes))
+    table = LatencyTable(
+        setting=LatencySetting(),
+        device=Fingerprint({}),
+        model="",
+        groups=2,
+        operators=(Operator("conv", "s", sizes),),
+        surfaces={"s": surface},
+        calibration=Calibration(0.25, 0.01, 64, 1.0),
+        dense_ms=1.0,
+    )
+    return LatencyPredictor(table)
+
+
+def brute_force(surface: Surface, sizes: np.ndarray, axes: int) -> np.ndarray:
+    """Return the fastest of all sizes from each of [n, 2] on, up to one grain past the largest."""
+    fastest = []
+    for size in sizes.tolist():
+        ranges = [
+            np.arange(start, LARGEST + 9) if axis < axes else np.zeros(1, np.int64)
+            for axis, start in enumerate(size)
+        ]
+        onwards = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.int64)
+        on = on_both(surface.grains, onwards).astype(np.int64)
+        fastest.append(surface.at(onwards[surface.observed[on[:, 0], on[:, 1]]]).min())
+    return 0.25 + np.array(fastest)
+
+
+def random_widths(axes: int, count: int, seed: int = 0) -> np.ndarray:
+    widths = np.random.default_rng(seed).integers(1, LARGEST + 1, (count, 2))
+    widths[:, axes:] = 0
+    return widths
+
+
+def some_missing(axes: int) -> list[np.ndarray]:
+    """Return every choice of kinds that may have been observed; an axis without a size is aligned."""
+    possible = [kind for kind in KINDS if axes == 2 or kind[1]]
+    chosen = itertools.chain.from_iterable(
+        itertools.combinations(possible, count) for count in range(1, len(possible) + 1)
+    )
+    found = []
+    for kinds in chosen:
+        observed = np.zeros((2, 2), dtype=bool)
+        for kind in kinds:
+            observed[kind] = True
+        found.append(observed)
+    return found
+
+
+CASES = [(axes, observed) for axes in (1, 2) for observed in some_missing(axes)]
+
+
+@pytest.mark.parametrize(("axes", "observed"), CASES)
+def test_the_fastest_sizes_from_here_on_count(axes: int, observed: np.ndarray) -> None:
+    made = surface(axes, observed)
+    widths = random_widths(axes, 60)
+    np.testing.assert_allclose(predictor(made, axes)(widths), brute_force(made, widths, axes), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("axes", "observed"), CASES)
+def test_predictions_never_fall_where_a_width_grows(axes: int, observed: np.ndarray) -> None:
+    predict = predictor(surface(axes, observed), axes)
+    widths = random_widths(axes, 500)
+    wider = np.maximum(widths, random_widths(axes, 500, seed=1))
+    assert (predict(wider) >= predict(widths) - 1e-12).all()
+
+
+@pytest.mark.parametrize("axes", [1, 2])
+def test_what_is_expected_is_the_surface_and_at_least_the_envelope(axes: int) -> None:
+    made = surface(axes, ALL if axes == 2 else np.array([[0, 1], [0, 1]], dtype=bool))
+    predict = predictor(made, axes)
+    widths = random_widths(axes, 500)
+    np.testing.assert_allclose(predict.expected(widths), 0.25 + made.at(widths))
+    assert (predict(widths) <= predict.expected(widths) + 1e-12).all()
+    aligned = widths // 16 * 16 + 16
+    aligned[:, axes:] = 0
+    np.testing.assert_allclose(predict(aligned), predict.expected(aligned))
+
+
+def test_an_operator_of_one_size_is_rounded_in_the_envelope_too() -> None:
+    """Its second size is 0, and has no other kind: 17 to 32 channels take what 32 take."""
+    knots = np.array([0.0, float(LARGEST)])
+    ms = np.broadcast_to(knots[:, None] / 10, (2, 2, 2, 1)).copy()
+    ms[0] *= 2
+    made = Surface((GRAIN, GRAIN), (knots, np.zeros(1)), ms, np.array([[0, 1], [0, 1]], dtype=bool))
+    widths = np.array([[17, 0], [20, 0], [31, 0], [32, 0]])
+    np.testing.assert_allclose(predictor(made, 1)(widths), 0.25 + 3.2)
+
+
+def test_kinds_without_readings_are_not_taken_for_fast_ones() -> None:
+    """The in size was never seen unaligned but where the out size was too: it is as slow as both."""
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(9, LARGEST + 1, (600, 1, 2))
+    on = on_both((GRAIN, GRAIN), sizes[:, 0])
+    sizes, on = sizes[on[:, 0] == on[:, 1]], on[on[:, 0] == on[:, 1]]
+    ms = 0.1 + 1e-3 * sizes.prod(axis=2).astype(float) * np.where(on[:, :1], 1.0, 3.0)
+    form = Form((Grain(align=4, free=8), Grain(align=4, free=8)))
+    (found,) = fit_surfaces(Readings(sizes, ms, ms[:, 0] + 1, np.array([0])), [form])
+    np.testing.assert_array_equal(found.observed, [[True, False], [False, True]])
+    unseen = np.array([[33, 32], [32, 33], [21, 60]])
+    np.testing.assert_allclose(found.at(unseen), 0.1 + 3e-3 * unseen.prod(axis=1), rtol=0.02)

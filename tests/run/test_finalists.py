@@ -1,0 +1,314 @@
+"""Finalists: the best are timed by a probe of the user's, and what it says decides which is the best."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from autoprune.config import load_config
+from autoprune.config.settings import RunConfig
+from autoprune.data import load
+from autoprune.engines import TrialRunner
+from autoprune.graph import Prunable
+from autoprune.latency import LatencySetting, Measurement, Ratio, device_fingerprint
+from autoprune.latency.table import LatencyTable
+from autoprune.latency.table._latency_table import Calibration
+from autoprune.report import summarise, summary_notes
+from autoprune.run import Dense, Event, Stage
+from autoprune.run._finalists import FINALISTS, MOST, judge, measure_finalists
+from autoprune.run._objectives import objective_costs
+from autoprune.run._problem import Problem, pose
+from autoprune.run._ranking import encode_ranking, rank_channels
+from autoprune.study import RungScore, SearchStudy, create_study, front_of, open_study
+from autoprune.support.arrays import FloatArray, IntArray
+from autoprune.train import Task
+from autoprune.zoo import make_model
+
+TIMED: list[int] = []
+
+REFUSED: set[int] = set()
+"""Parameters of the models that the probe cannot time."""
+
+
+def by_parameters(model: nn.Module, inputs: Any) -> float:
+    """Take a microsecond a parameter: as exact as a clock is not."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if parameters in REFUSED:
+        raise ValueError("the phone is unplugged")
+    TIMED.append(parameters)
+    return parameters / 1000
+
+
+class Predictor:
+    """Predicts candidates with a relative error, and those of odd widths to take so many times as long."""
+
+    def __init__(self, prunable: Prunable, error: float, odd: float = 1.0) -> None:
+        self.prunable, self.error, self.odd = prunable, error, odd
+        self.dense_ms = int(prunable.cost().params) / 1000
+
+    def __call__(self, widths: IntArray) -> FloatArray:
+        exact: FloatArray = np.asarray(self.prunable.cost(widths).params, dtype=np.float64) / 1000
+        return self.error * exact
+
+    def expected(self, widths: IntArray) -> FloatArray:
+        """Return more than what is filled by where the first group's width is odd: a stair."""
+        return self(widths) * np.where(widths[:, 0] % 2 == 1, self.odd, 1.0)
+
+
+class Case:
+    """A study of 20 random trials whose latency was predicted with an error.
+
+    The first scores best; where latency is an objective, the slowest.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        latency: str | None,
+        error: float,
+        objectives: tuple[str, ...] = ("score",),
+        odd: float = 1.0,
+        chosen: Mapping[str, Any] | None = None,
+    ) -> None:
+        torch.manual_seed(0)
+        self.config: RunConfig = load_config(
+            {
+                "budget": {} if latency is None else {"latency": latency},
+                "search": {"objectives": list(objectives)},
+                "latency": {"probe": f"{__name__}:by_parameters", "limit_seconds": 0.01},
+            }
+        )
+        model = make_model("digits_resnet", 10, 1).eval()
+        self.dense = Dense(model, load("digits"), Task(), "cpu")
+        self.problem: Problem = pose(self.dense, self.config, lambda traced: Predictor(traced, error, odd))
+        ranking = encode_ranking(rank_channels(self.dense, self.problem, "l1", 0))
+        self.url = f"sqlite:///{folder}/a.db"
+        study = create_study(
+            self.url,
+            "a",
+            config=dataclasses.asdict(self.config),
+            identity={},
+            chosen={"ranking": ranking, "dense_score": 0.0, **(chosen or {})},
+            objectives=("score", *objective_costs(self.config.search)),
+        )
+        runner = TrialRunner(
+            study,
+            self.problem.space,
+            sampler="random",
+            pruner="none",
+            trials=20,
+            cost=self.problem.cost,
+        )
+        while (job := runner.ask()) is not None:
+            score = -job.number if len(objectives) == 1 else sum(job.widths.values())
+            runner.report(job, RungScore(0, "calibrate", score, 0.0))
+            runner.finish(job)
+
+    def measure(self) -> tuple[SearchStudy, list[str]]:
+        said: list[str] = []
+
+        def watch(event: Event) -> None:
+            if isinstance(event, Stage):
+                said.append(event.text)
+
+        study = open_study(self.url, "a")
+        measure_finalists(study, self.config, self.dense, self.problem, watch)
+        return study, said
+
+
+def test_the_first_that_is_within_the_limit_wins_and_five_are_timed(tmp_path: Path) -> None:
+    study, said = Case(tmp_path, "60%", error=1.0).measure()
+    measured = [record for record in study.records() if record.measured is not None]
+    assert [record.number for record in measured] == list(range(FINALISTS))
+    assert all(record.measured.met for record in measured)  # type: ignore[union-attr]
+    assert study.best().number == 0
+    assert len(said) == FINALISTS
+
+
+def test_a_prediction_that_is_too_low_is_found_out(tmp_path: Path) -> None:
+    """Predictions 1% low, in a window of 2%: some of the best are over the limit, and the best is not one."""
+    case = Case(tmp_path, "60%", error=0.99)
+    study, said = case.measure()
+    limit = 0.6 * int(case.problem.dense_cost.params)
+    records = study.records()
+    for record in records:
+        if record.measured is not None:
+            assert record.measured.met == (int(record.params or 0) <= limit)
+    verdicts = [record.measured.met for record in records if record.measured is not None]
+    assert False in verdicts
+    assert study.best().number == next(
+        record.number for record in records if int(record.params or 0) <= limit
+    )
+    assert sum(": over 60%" in text for text in said) == verdicts.count(False)
+
+
+def test_those_that_are_expected_to_be_over_the_limit_are_timed_last(tmp_path: Path) -> None:
+    """The space fills 60% by what never falls; records, and who is timed, go by what is expected."""
+    case = Case(tmp_path, "60%", error=1.0, odd=1.3)
+    study, _ = case.measure()
+    records = study.records()
+    limit = case.problem.budget.limits["latency_ms"]
+    fits = [record.number for record in records if record.costs["latency_ms"] <= limit]
+    assert FINALISTS < len(fits) < len(records)
+    measured = [record.number for record in records if record.measured is not None]
+    assert measured == fits[:FINALISTS]
+
+
+@pytest.mark.slow
+def test_where_none_is_within_the_limit_it_is_said_and_the_fastest_taken(tmp_path: Path) -> None:
+    study, said = Case(tmp_path, "60%", error=0.8).measure()
+    measured = [record for record in study.records() if record.measured is not None]
+    assert len(measured) == MOST
+    assert f"none of the {MOST} best trials keeps to budget.latency = 60%" in said[-1]
+    assert study.best().params == min(int(record.params or 0) for record in measured)
+
+
+def test_milliseconds_are_judged_as_milliseconds(tmp_path: Path) -> None:
+    case = Case(tmp_path, "30 ms", error=1.0)
+    study, _ = case.measure()
+    best = study.best()
+    assert best.measured is not None
+    assert best.measured.met
+    assert best.measured.latency_ms == pytest.approx(int(best.params or 0) / 1000)
+    assert best.measured.latency_ms <= 30
+
+
+@pytest.mark.parametrize(
+    ("ratio", "interval", "verdict"),
+    [
+        (0.58, (0.57, 0.59), (True, True)),
+        (0.59, (0.57, 0.61), (True, False)),
+        (0.61, (0.59, 0.63), (False, False)),
+        (0.62, (0.61, 0.63), (False, True)),
+    ],
+)
+def test_a_verdict_tells_whether_its_interval_lies_on_its_side(
+    ratio: float, interval: tuple[float, float], verdict: tuple[bool, bool], tmp_path: Path
+) -> None:
+    problem = Case(tmp_path, "60%", error=1.0).problem
+    ms = Measurement(50.0, (49.0, 51.0), 50.0, 50.0, 50.0, 50.0, 20, 1.0, tight=True)
+    assert judge(problem, ms, Ratio(ratio, interval, tight=True)) == verdict
+
+
+def test_a_resumed_search_times_nothing_twice(tmp_path: Path) -> None:
+    case = Case(tmp_path, "60%", error=1.0)
+    case.measure()
+    TIMED.clear()
+    case.measure()
+    assert not TIMED
+
+
+def test_a_trial_that_cannot_be_timed_is_said_and_the_others_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case(tmp_path, "60%", error=1.0)
+    records = open_study(case.url, "a").records()
+    monkeypatch.setattr(f"{__name__}.REFUSED", {records[0].params})
+    study, said = case.measure()
+    assert study.records()[0].measured is None
+    assert said[0].startswith("trial 0 cannot be timed: ")
+    assert "unplugged" in said[0]
+    assert sum(record.measured is not None for record in study.records()) == FINALISTS - 1
+    assert said[-1] == f"1 of the best trials could not be timed; {later(case)}"
+    assert study.best().number == 1
+
+
+def test_where_none_can_be_timed_a_resume_does_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(tmp_path, "60%", error=1.0)
+    records = open_study(case.url, "a").records()
+    with monkeypatch.context() as unplugged:
+        unplugged.setattr(f"{__name__}.REFUSED", {record.params for record in records})
+        study, said = case.measure()
+    assert all(record.measured is None for record in study.records())
+    assert said[-1] == f"none of the best trials could be timed; {later(case)}"
+    assert study.best().number == 0
+    study, _ = case.measure()
+    assert study.records()[0].measured is not None
+
+
+def later(case: Case) -> str:
+    return f"`autoprune resume a --storage {case.url}` times them later"
+
+
+@pytest.mark.parametrize(
+    ("latency", "message"),
+    [
+        ({"device": "cuda:77"}, r"not timed here: latency\.device: .cuda:77. asked, but torch sees"),
+        ({"batch": 2}, r"not timed here: latency table: measured for another model"),
+        ({"probe": "nowhere:probe"}, r"not timed here: latency\.probe: .*nowhere"),
+    ],
+)
+def test_elsewhere_nothing_is_timed_and_it_is_said(
+    latency: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    calibration = Calibration(constant_ms=0.0, error=0.01, candidates=64, seconds=1.0)
+    device = device_fingerprint(LatencySetting())
+    table = LatencyTable(LatencySetting(), device, "another", 3, (), {}, calibration, dense_ms=4.0)
+    case = Case(tmp_path, "60%", error=1.0, chosen={"latency": table.to_json()})
+    case.config = dataclasses.replace(
+        case.config, latency=dataclasses.replace(case.config.latency, **latency)
+    )
+    study, said = case.measure()
+    assert all(record.measured is None for record in study.records())
+    assert len(said) == 1
+    assert re.search(message, said[0])
+
+
+def test_the_front_of_a_search_for_low_latency_is_timed(tmp_path: Path) -> None:
+    """No limit to keep to: the front is timed, and none of it is refused."""
+    study, said = Case(tmp_path, None, error=1.0, objectives=("score", "latency")).measure()
+    front = front_of(study.records(), study.objectives)
+    assert len(front) > FINALISTS
+    measured = [record.number for record in study.records() if record.measured is not None]
+    assert len(measured) == len(said) == min(MOST, len(front))
+    assert set(measured) <= {record.number for record in front}
+    for end in (front[0], front[-1]):
+        assert end.measured is not None
+        assert end.measured.met is None
+    assert all(text.endswith("of the dense model's time") for text in said)
+    assert study.best().number == front[-1].number
+    note = next(note for note in summary_notes(summarise(study)) if "measured beside the dense model" in note)
+    assert note.endswith("of the dense model's time.")
+
+
+def test_trials_that_come_onto_the_front_as_others_are_timed_are_timed_too(tmp_path: Path) -> None:
+    """Those of odd widths are predicted too fast: as they are timed they fall behind others."""
+    case = Case(tmp_path, None, error=1.0, objectives=("score", "latency"), odd=0.5)
+    records = open_study(case.url, "a").records()
+    before = {record.number for record in front_of(records, ("score", "latency_ms"))}
+    study, _ = case.measure()
+    front = front_of(study.records(), study.objectives, study.dense_ms)
+    assert {record.number for record in front} != before
+    timed = {record.number for record in study.records() if record.measured is not None}
+    assert timed - before
+    assert len(timed) == MOST or {record.number for record in front} <= timed
+
+
+@pytest.mark.slow
+def test_a_front_of_other_costs_is_timed_where_latency_is_limited(tmp_path: Path) -> None:
+    """Predictions are 30% low: what was measured to be over the limit leaves the front."""
+    study, _ = Case(tmp_path, "60%", error=0.7, objectives=("score", "macs")).measure()
+    over = {record.number for record in study.records() if record.measured and not record.measured.met}
+    assert over
+    front = front_of(study.records(), study.objectives, study.dense_ms)
+    assert not over & {record.number for record in front}
+    assert summarise(study).front == tuple(front)
+
+
+def test_a_front_under_a_limit_is_judged_by_it(tmp_path: Path) -> None:
+    study, _ = Case(tmp_path, "60%", error=0.7, objectives=("score", "latency")).measure()
+    measured = [record.measured for record in study.records() if record.measured is not None]
+    assert {each.met for each in measured} == {True, False}
+    best = study.best()
+    assert best.measured is not None
+    assert best.measured.met
+    within = [record for record in study.records() if record.measured is not None and record.measured.met]
+    assert best.score == max(record.score or 0.0 for record in within)

@@ -1,0 +1,233 @@
+"""What is measured of each variable: which cuts are looked at, and that a group with dead channels shows."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import autoprune
+from autoprune.config import load_config
+from autoprune.data import VisionData, endless, load
+from autoprune.errors import PlanError
+from autoprune.execution import Setting
+from autoprune.run import Counted, Dense, Event, Stage, resume, silent
+from autoprune.run._expected_time import Pace
+from autoprune.run._problem import pose
+from autoprune.run._ranking import rank_channels
+from autoprune.run._statistics import Ground, lower_share, measure_sensitivity, measure_statistics, plan_cuts
+from autoprune.run._warm_starts import WARM_STARTS, Proposer, choose_warm_starts
+from autoprune.space import Levels
+from autoprune.space._levels import allowed_widths, make_levels
+from autoprune.study import open_study
+from autoprune.train import Schedule, Task, Trainer
+from autoprune.zoo import make_model
+
+DEAD = "layer2.0.conv1"
+SETTING = Setting("cpu")
+
+
+@pytest.fixture(scope="module")
+def data() -> VisionData:
+    return load("digits", batch_size=64, val_fraction=0.2)
+
+
+@pytest.fixture(scope="module")
+def model(data: VisionData) -> nn.Module:
+    """A net trained for a few seconds, with three quarters of one group's channels dead from the start."""
+    torch.manual_seed(0)
+    made = make_model("digits_resnet", 10, 1)
+    kept = torch.zeros(32)
+    kept[:8] = 1
+
+    def kill() -> None:
+        with torch.no_grad():
+            made.get_submodule(DEAD).weight.mul_(kept[:, None, None, None])  # type: ignore[operator]  # conv
+            made.get_submodule(DEAD.replace("conv", "bn")).bias.mul_(kept)  # type: ignore[operator]  # norm
+
+    kill()
+    trainer = Trainer(made, Schedule(steps=60, learning_rate=0.1), SETTING, Task(), total_steps=60)
+    trainer.run(endless(data.train, 0), 60)
+    kill()
+    return made.eval()
+
+
+def make_ground(model: nn.Module, data: VisionData, *overrides: str) -> Ground:
+    settings = {"budget": {"flops": "40%"}, "search": {"sensitivity_evaluations": 25}}
+    config = load_config(settings, overrides)
+    dense = Dense(model, data, Task(), "cpu")
+    problem = pose(dense, config)
+    ranked = rank_channels(dense, problem, config.search.criterion, config.search.seed)
+    return Ground(dense, problem, config, SETTING, ranked, silent)
+
+
+def rows_of(widths: Sequence[int], divisor: int = 1) -> list[Levels]:
+    return [
+        make_levels(f"v{i}", [i], [width], [allowed_widths(width, step=divisor, low=0.2, high=1.0, floor=1)])
+        for i, width in enumerate(widths)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variables", "evaluations", "cuts"),
+    [(12, 80, 48), (12, 49, 48), (12, 48, 36), (37, 80, 74), (40, 80, 39 * 2), (300, 80, 78), (3, 1, 1)],
+)
+def test_the_evaluations_are_capped(variables: int, evaluations: int, cuts: int) -> None:
+    """First fewer ratios, then neighbours together; every variable is always cut somewhere."""
+    rows = rows_of([64] * variables)
+    planned = plan_cuts(rows, evaluations)
+    assert len(planned) == cuts <= max(1, evaluations - 1)
+    assert {variable for cut in planned for variable in cut} == set(range(variables))
+    assert all(rows[v].ratios[level] < 1 for cut in planned for v, level in cut.items())
+    if variables * 2 < evaluations:
+        assert all(len(cut) == 1 for cut in planned)
+
+
+def test_cuts_are_spread_from_the_lowest_ratio_and_never_repeat() -> None:
+    rows = rows_of([64, 8], divisor=4)
+    planned = plan_cuts(rows, 80)
+    ratios = [rows[0].ratios[cut[0]] for cut in planned if 0 in cut]
+    assert ratios[0] == rows[0].ratios[0]
+    np.testing.assert_allclose(np.diff(ratios), 0.2, atol=0.04)
+    assert [cut[1] for cut in planned if 1 in cut] == [0], "a group of two widths has one cut"
+
+
+def paced(model: nn.Module, data: VisionData, told: list[Event], image_s: float) -> Ground:
+    """Return a ground whose search is expected to take 1,000 s, and a forward pass of an image `image_s`."""
+    overrides = ["search.trials=10", "score.rungs=['100 steps']", "score.calibration_batches=1"]
+    ground = make_ground(model, data, *overrides, "search.sensitivity_images=200")
+    pace = Pace(step_s=1.0 - 4.15 * image_s, image_s=image_s)  # 128 images recalibrate, 287 are evaluated
+    assert pace.search_s(ground.config, data) == pytest.approx(1000, rel=0.01)
+    return dataclasses.replace(ground, pace=pace, watch=told.append)
+
+
+@pytest.mark.parametrize(
+    ("image_s", "evaluations", "images"),
+    [(0.001, 25, 200), (0.0095, 25, 100), (0.013, 21, 100), (0.04, 7, 100)],
+)
+def test_the_sensitivity_takes_a_tenth_of_the_expected_time_at_most(
+    model: nn.Module, data: VisionData, image_s: float, evaluations: int, images: int
+) -> None:
+    """Each evaluation sees 256 training images too; first images become fewer, then evaluations."""
+    told: list[Event] = []
+    measured = measure_sensitivity(paced(model, data, told, image_s))
+    assert measured.evaluations <= evaluations
+    assert f"{measured.evaluations} evaluations on {images} validation images" in str(told[0])
+    assert measured.evaluations * (256 + images) * image_s <= 100
+    assert all(len(ratios) for ratios in measured.ratios)
+
+
+def test_a_sensitivity_without_time_is_left_out(model: nn.Module, data: VisionData) -> None:
+    told: list[Event] = []
+    ground = paced(model, data, told, 0.09)
+    with pytest.raises(PlanError, match=f"^{SHORT_OF_TIME}$"):
+        measure_sensitivity(ground)
+    search = dataclasses.replace(ground.config.search, warm_starts=("sensitivity", "uniform"))
+    ground = dataclasses.replace(ground, config=dataclasses.replace(ground.config, search=search))
+    chosen = choose_warm_starts(ground)
+    assert [each["origin"] for each in chosen["trials"]] == ["uniform"]
+    assert Stage(f"warm start sensitivity is left out: {SHORT_OF_TIME}") in told
+
+
+SHORT_OF_TIME = "it would take more than 10% of the search, which takes up to 17 min."
+
+
+@pytest.mark.parametrize("enough", [True, False])
+def test_neighbours_that_are_cut_together_are_said(model: nn.Module, data: VisionData, enough: bool) -> None:
+    """As many evaluations as the line asks for are enough; with one less some variables share their cuts."""
+    told: list[Event] = []
+    ground = dataclasses.replace(make_ground(model, data), watch=told.append)
+    needed = 2 * len(ground.problem.space.variables) + 1
+    search = dataclasses.replace(
+        ground.config.search,
+        sensitivity_evaluations=needed if enough else needed - 1,
+        sensitivity_images=16,
+    )
+    measure_sensitivity(dataclasses.replace(ground, config=dataclasses.replace(ground.config, search=search)))
+    said = f"for each alone raise search.sensitivity_evaluations to {needed}"
+    assert any(isinstance(event, Stage) and said in event.text for event in told) != enough
+
+
+def test_the_group_with_dead_channels_is_cut_first(model: nn.Module, data: VisionData) -> None:
+    ground = make_ground(model, data, "search.low=0.2")
+    found = measure_sensitivity(ground)
+    assert found.evaluations == 25
+    assert found.baseline > 0.8
+    place = found.variables.index(DEAD)
+    worst = [scores.min() for scores in found.scores]
+    assert found.baseline - found.scores[place][found.ratios[place] >= 0.25].min() < 0.01
+    assert found.baseline - np.median(worst) > 0.05
+    read = json.loads(json.dumps(found.to_json()))
+    assert read["scores"][DEAD] == [
+        list(pair) for pair in zip(found.ratios[place], found.scores[place], strict=True)
+    ]
+    levels = WARM_STARTS["sensitivity"](Proposer(ground, ground.problem.space))
+    ratios = ground.problem.space.ladder.ratios(levels[None])[0]
+    assert ratios[place] == ratios.min() < 0.35
+
+
+@pytest.mark.parametrize("statistic", ["kl", "importance"])
+def test_a_statistic_is_lowest_where_half_the_channels_can_go(
+    model: nn.Module, data: VisionData, statistic: str
+) -> None:
+    ground = make_ground(model, data, f"search.sampler={statistic}")
+    found = measure_statistics(ground, ground.config.search.sampler)
+    assert found.keys() == {statistic}
+    values = found[statistic]
+    assert values.keys() == {variable.name for variable in ground.problem.space.variables}
+    assert min(values, key=lambda name: values[name]) == DEAD
+    assert values[DEAD] == pytest.approx(0.0, abs=1e-6)
+    assert all(math.isfinite(value) and value > 0.01 for name, value in values.items() if name != DEAD)
+
+
+@pytest.mark.parametrize("sampler", ["kl", "importance"])
+def test_a_search_draws_by_the_statistic_that_it_measured(
+    model: nn.Module, data: VisionData, sampler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The study keeps it, a resume measures nothing again, and the group with dead channels is cut most."""
+    monkeypatch.chdir(tmp_path)
+    events: list[Event] = []
+    settings = {
+        "budget": {"flops": "60%"},
+        "search": {"trials": 12, "study": "own", "sampler": sampler, "warm_starts": [], "pruner": "none"},
+        "score": {"rungs": ["calibrate"], "calibration_batches": 1},
+    }
+    result = autoprune.search(model, data, settings, watch=events.append)
+    study = open_study(result.storage, "own")
+    table = study.chosen["statistics"]
+    assert table.keys() == {sampler}
+    counted = [event for event in events if isinstance(event, Counted)]
+    assert [event.done for event in counted] == (
+        list(range(1, len(table["kl"]) + 1)) if sampler == "kl" else []
+    )
+    events.clear()
+    dense = Dense(model, data, Task(), "cpu")
+    more = resume("own", result.storage, dense=dense, overrides=["search.trials=16"], watch=events.append)
+    assert not [event for event in events if isinstance(event, Counted)]
+    assert len(more.summary.records) == 16
+    kept = {
+        name: np.mean([record.ratios[name] for record in more.summary.records]) for name in table[sampler]
+    }
+    assert min(kept, key=lambda name: kept[name]) == DEAD
+    assert np.corrcoef([*table[sampler].values()], [*kept.values()])[0, 1] > 0
+
+
+def test_samplers_that_need_no_statistic_measure_none(model: nn.Module, data: VisionData) -> None:
+    assert measure_statistics(make_ground(model, data), "tpe") == {}
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-6, 50.0])
+def test_the_lower_share_has_no_unit(scale: float) -> None:
+    assert lower_share(scale * np.ones(8)) == pytest.approx(0.5)
+    assert lower_share(scale * np.array([0.0, 3.0, 0.0, 1.0])) == 0.0
+    assert lower_share(scale * np.array([4.0, 3.0, 2.0, 1.0])) == pytest.approx(0.3)
+    assert lower_share(scale * np.array([2.0, 3.0, 1.0])) == pytest.approx(1 / 6)
+    assert lower_share(np.zeros(4)) == 0.0
+    assert lower_share(np.array([-1.0, 1.0])) == 0.0

@@ -1,0 +1,149 @@
+"""What a study that goes on takes from how it began: the device and the threads of its trials."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import autoprune
+from autoprune.config import load_config
+from autoprune.errors import StudyError
+from autoprune.execution import Setting
+from autoprune.execution import _faults as faults
+from autoprune.run import on_device_of, stored_config, stored_setting
+from autoprune.run._latency import stored_tables
+from autoprune.run._paths import settle
+from autoprune.run._report import report
+from autoprune.run._stored_config import stored_ranking, threads_of
+from autoprune.run._warm_starts import enqueue_missing
+from autoprune.study import SearchStudy, create_study, open_study
+from autoprune.support.threads import cpu_threads
+from tests.engines.toy import toy_space
+
+
+def test_data_go_where_the_trials_ran_whatever_auto_would_be_here() -> None:
+    config = load_config("digits")
+    assert config.search.device == "auto"
+    assert on_device_of(Setting("cuda:3"), config).search.device == "cuda:3"
+    assert config.search.device == "auto"
+
+
+@pytest.mark.parametrize(("engine", "threads"), [("serial", 1), ("processes", 3), ("ray", 3)])
+def test_a_process_that_leaves_the_trials_to_workers_has_its_own_threads(engine: str, threads: int) -> None:
+    with cpu_threads(3):
+        with threads_of(engine, Setting(threads=1)):
+            assert torch.get_num_threads() == threads
+        assert torch.get_num_threads() == 3
+
+
+FACTS = Setting().facts
+
+
+def study_with(tmp_path: Path, **chosen: Any) -> SearchStudy:
+    """Make a study whose header fits its schema, and holds the facts that are given."""
+    config = dataclasses.asdict(settle(load_config("digits", [f"output.folder={tmp_path}"])))
+    facts = {"dense_score": 0.9, **chosen}
+    url = f"sqlite:///{tmp_path}/study.db"
+    create_study(url, "toy", config=config, identity={}, chosen=facts)
+    return open_study(url, "toy")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (None, r"chosen\.setting is missing"),
+        (FACTS | {"threads": "many"}, r"setting: threads: got 'many'"),
+        ({"device": "cpu", "dtype": "float32", "channels_last": False}, "setting: threads is missing"),
+        ({"a": "b"}, "setting: channels_last is missing"),
+        (FACTS | {"threads": 0}, "setting: got dtype float32 and 0 threads"),
+        (FACTS | {"threads": 10**30}, "setting: (got dtype float32 and 1000|threads: got 1000)"),
+        (FACTS | {"dtype": "int8"}, "setting: got dtype int8 .*expected one of float32"),
+        (FACTS | {"device": ["cpu"]}, r"setting: device: got \['cpu'\]"),
+        (FACTS | {"device": "toaster"}, "its trials run on toaster, which is not here"),
+        (FACTS | {"channels_last": "perhaps"}, "setting: channels_last: got 'perhaps'"),
+    ],
+)
+def test_a_damaged_setting_is_one_line(tmp_path: Path, setting: Any, message: str) -> None:
+    study = study_with(tmp_path, setting=setting)
+    with pytest.raises(StudyError, match=rf"^toy: .*{message}"):
+        stored_setting(study)
+
+
+def text_of(*order: int) -> str:
+    return base64.b64encode(zlib.compress(np.array(order, "<u4").tobytes())).decode()
+
+
+@pytest.mark.parametrize(
+    ("ranking", "message"),
+    [
+        (None, "is missing"),
+        ({}, r"has no order of the \d+ of"),
+        ({"0": "no base64!"}, "0: Error -3 while decompressing"),
+        ({"0": "eJw="}, r"has no order of the 4 of 0|0: "),
+        ({"0": text_of(0, 1, 2)}, "has no order of the 4 of 0"),
+        ({"0": text_of(0, 1, 2, 2)}, "0: no order of channels"),
+        ({"0": text_of(0, 1, 2, 2**32 - 1)}, "0: no order of channels"),
+        ({"0": base64.b64encode(zlib.compress(bytes(2**26))).decode()}, "0: no order of channels"),
+    ],
+)
+def test_a_damaged_ranking_is_one_line(tmp_path: Path, ranking: Any, message: str) -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    prunable = autoprune.trace(net, torch.zeros(1, 1, 8, 8))
+    assert [(group.name, group.width) for group in prunable.searchable] == [("0", 4)]
+    assert stored_ranking(study_with(tmp_path / "whole", ranking={"0": text_of(3, 1, 0, 2)}), prunable)[
+        "0"
+    ].tolist() == [2.0, 3.0, 1.0, 4.0]
+    with pytest.raises(StudyError, match=rf"^toy: its header is damaged: chosen\.ranking.*{message}"):
+        stored_ranking(study_with(tmp_path, ranking=ranking), prunable)
+
+
+@pytest.mark.parametrize("levels", [[], [0], [0, 0, 0, 10**6], [0, 0, 0, -1], [0] * 5])
+def test_a_warm_start_of_another_space_is_one_line(tmp_path: Path, levels: list[int]) -> None:
+    study = study_with(tmp_path, warm_starts={"trials": [{"origin": "uniform", "levels": levels}]})
+    with pytest.raises(
+        StudyError, match="toy: its header is damaged: the warm start uniform is not of its space"
+    ):
+        enqueue_missing(study, toy_space())
+    assert study.records() == []
+
+
+def test_damaged_stairs_and_tables_are_one_line(tmp_path: Path) -> None:
+    study = study_with(tmp_path, stairs={"divisor": 8}, latency={"format": 3})
+    with pytest.raises(
+        StudyError, match=r"toy: its header is damaged: chosen\.stairs: stairs: runtime is missing"
+    ):
+        report("toy", study.url)
+    with pytest.raises(StudyError, match=r"toy: its header is damaged: chosen\.latency: latency table: "):
+        stored_tables(study, stored_config(study))
+
+
+@pytest.mark.parametrize(
+    ("section", "value"),
+    [("task", []), ("task", {}), ("task", {"metric": 1}), ("score", {"rungs": "x"}), ("score", None)],
+)
+def test_a_damaged_config_is_one_line(tmp_path: Path, section: str, value: Any) -> None:
+    study = study_with(tmp_path)
+    study.store_config({**study.config, section: value})
+    with pytest.raises(StudyError, match=rf"^toy: its header is damaged: config: {section}"):
+        report("toy", study.url)
+
+
+def test_a_setting_that_was_measured_elsewhere_is_led_around_the_faults_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays the study's, so that scores can be compared; a machine that needs no detour takes none."""
+    begun = Setting(channels_last=True, threads=7)
+    study = study_with(tmp_path, setting=begun.facts)
+    for fault, needed in (("", False), ("killed by SIGABRT (signal 6)", True)):
+        known = {"float32 channels_last, 7 threads": fault, "float32 channels_last, 7 threads, detour": ""}
+        monkeypatch.setattr(faults, "_known", known)
+        assert stored_setting(study) == begun
+        assert stored_setting(study).detour is needed

@@ -1,0 +1,336 @@
+"""Warm starts: each fits the window, they come first, once each, and a kill loses none."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import autoprune
+from autoprune.config import load_config, settings
+from autoprune.data import VisionData, load
+from autoprune.errors import ConfigError
+from autoprune.execution import Setting
+from autoprune.run import Dense, Event, Stage, Watcher, resume, silent
+from autoprune.run._checks import check_names
+from autoprune.run._problem import pose
+from autoprune.run._ranking import rank_channels
+from autoprune.run._statistics import Ground
+from autoprune.run._warm_starts import WARM_STARTS, Proposer, choose_warm_starts, enqueue_missing
+from autoprune.space import ShareSpace
+from autoprune.study import SearchStudy, TrialRecord, open_study
+from autoprune.train import Task
+from autoprune.zoo import make_model
+from tests.records import comparable
+
+ROOT = Path(__file__).parents[2]
+CONFIG: dict[str, dict[str, Any]] = {
+    "budget": {"flops": "40%"},
+    "search": {
+        "trials": 9,
+        "study": "own",
+        "setting": "float32 contiguous",
+        "pruner": "none",
+        "sensitivity_evaluations": 7,
+        "sensitivity_images": 100,
+        "sensitivity_batches": 1,
+    },
+    "score": {"rungs": ["calibrate"], "calibration_batches": 2},
+}
+
+
+def make_net() -> nn.Module:
+    torch.manual_seed(0)
+    return make_model("digits_resnet", 10, 1).eval()
+
+
+def make_data() -> VisionData:
+    return load("digits", batch_size=64, val_fraction=0.2)
+
+
+@pytest.fixture(scope="module")
+def data() -> VisionData:
+    return make_data()
+
+
+class Told:
+    """A watcher that keeps what stages say."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Stage):
+            self.texts.append(event.text)
+
+
+def make_ground(
+    data: VisionData, *overrides: str, model: nn.Module | None = None, told: Watcher = silent
+) -> Ground:
+    config = load_config(CONFIG, overrides)
+    dense = Dense(model or make_net(), data, Task(), "cpu")
+    problem = pose(dense, config)
+    ranked = rank_channels(dense, problem, config.search.criterion, config.search.seed)
+    return Ground(dense, problem, config, Setting("cpu"), ranked, told)
+
+
+@pytest.mark.parametrize("budget", ["60%", "25%"])
+@pytest.mark.parametrize("divisor", [1, 4])
+def test_every_warm_start_lies_in_the_window(data: VisionData, budget: str, divisor: int) -> None:
+    ground = make_ground(data, f"budget.flops={budget}", f"search.divisor={divisor}", "search.trials=60")
+    space = ground.problem.space
+    chosen = choose_warm_starts(ground)
+    origins = [name for entry in chosen["trials"] for name in entry["origin"].split(", ")]
+    assert sorted(origins) == sorted(chosen["seconds"]) == sorted(WARM_STARTS)
+    assert chosen["sensitivity"]["evaluations"] == 7
+    for entry in chosen["trials"]:
+        widths = space.ladder.widths(np.array([entry["levels"]]))
+        assert 0.98 <= space.usage(widths)[0] <= 1, entry["origin"]
+        ratios = space.ladder.ratios(np.array([entry["levels"]]))
+        np.testing.assert_array_equal(space.decode(ratios), widths)
+    assert len({tuple(entry["levels"]) for entry in chosen["trials"]}) == len(chosen["trials"])
+
+
+@pytest.mark.parametrize(("trials", "most"), [(1, 0), (2, 0), (3, 1), (9, 3), (60, 8)])
+def test_they_take_a_third_of_the_trials_at_most(data: VisionData, trials: int, most: int) -> None:
+    told = Told()
+    ground = make_ground(data, f"search.trials={trials}", told=told)
+    chosen = choose_warm_starts(ground)
+    origins = [entry["origin"] for entry in chosen["trials"]]
+    assert len(origins) <= min(most, trials // 3)
+    assert sorted(name for origin in origins for name in origin.split(", ")) == sorted(chosen["seconds"])
+    assert [origin.split(", ")[0] for origin in origins[:1]] == ["uniform"][:most]
+    assert any("left out, since they may take a third" in text for text in told.texts) == (trials < 60)
+
+
+def test_with_several_objectives_each_heuristic_fills_shares_spread_over_the_range(data: VisionData) -> None:
+    told = Told()
+    overrides = (
+        'search.objectives=["score", "macs"]',
+        'search.warm_starts=["sensitivity", "bn", "taylor-knapsack"]',
+        "search.trials=30",
+    )
+    ground = make_ground(data, *overrides, model=Plain().eval(), told=told)
+    space = ground.problem.space
+    assert isinstance(space, ShareSpace)
+    chosen = choose_warm_starts(ground)
+    origins = [each.split(" at ") for entry in chosen["trials"] for each in entry["origin"].split(", ")]
+    middles = space.shares[0] + (space.shares[-1] - space.shares[0]) * np.array([1, 3, 5, 7, 9]) / 10
+    for name in ("sensitivity", "taylor-knapsack"):
+        shares = sorted(share_of(rest) for each, rest in origins if each == name)
+        np.testing.assert_allclose(shares, middles, atol=0.02)
+    assert len(origins) == 10
+    for entry in chosen["trials"]:
+        levels = np.array([entry["levels"]])
+        widths = space.ladder.widths(levels)
+        share = space.ladder.ratios(levels)[0, 0]
+        assert space.usage(widths)[0] / share == pytest.approx(0.99, abs=0.0101)
+        np.testing.assert_array_equal(space.decode(space.ladder.ratios(levels)), widths)
+    assert sum("sensitivity of 2 keep ratios" in text for text in told.texts) == 1
+    assert sum("warm start bn is left out" in text for text in told.texts) == 1
+    few = choose_warm_starts(make_ground(data, *overrides[:1], "search.trials=3"))
+    assert len(few["trials"]) == 1
+
+
+def share_of(text: str) -> float:
+    return int(text.removesuffix("% of the budget")) / 100
+
+
+def test_a_heuristic_with_little_room_spreads_what_it_has(data: VisionData) -> None:
+    """Seven trials: five for the first, and two for the second, not at the two smallest shares."""
+    told = Told()
+    overrides = (
+        'search.objectives=["score", "macs"]',
+        'search.warm_starts=["uniform", "l1", "l2"]',
+        "search.trials=21",
+    )
+    ground = make_ground(data, *overrides, told=told)
+    space = ground.problem.space
+    assert isinstance(space, ShareSpace)
+    origins = [entry["origin"].split(" at ") for entry in choose_warm_starts(ground)["trials"]]
+    assert [name for name, _ in origins] == ["uniform"] * 5 + ["l1"] * 2
+    quarters = space.shares[0] + (space.shares[-1] - space.shares[0]) * np.array([1, 3]) / 4
+    np.testing.assert_allclose([share_of(rest) for _, rest in origins[5:]], quarters, atol=0.02)
+    assert [text.rpartition(": ")[2] for text in told.texts if "left out, since" in text] == ["l2"]
+
+
+def test_equal_widths_share_a_trial(data: VisionData) -> None:
+    """A net whose filters are all equal: mean-normalised norms say nothing, and l1 and l2 are alike."""
+    model = make_net()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(0.1)
+    overrides = ('search.warm_starts=["uniform", "l1", "l2", "l1"]', "search.trials=60")
+    chosen = choose_warm_starts(make_ground(data, *overrides, model=model))
+    assert [entry["origin"] for entry in chosen["trials"]] == ["uniform, l1, l2"]
+
+
+class Plain(nn.Module):
+    """A net without BatchNorm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 16, 3), nn.Conv2d(16, 16, 3)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = torch.relu(self.second(torch.relu(self.first(inputs))))
+        return self.head(hidden.mean((2, 3)))  # type: ignore[no-any-return]  # a module's call is Any
+
+
+def test_what_makes_no_sense_is_told_and_left_out(data: VisionData, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(given: Proposer) -> Any:
+        raise RuntimeError("no gradient\nhere")
+
+    monkeypatch.setitem(WARM_STARTS, "taylor", broken)
+    told = Told()
+    torch.manual_seed(0)
+    overrides = ('search.warm_starts=["bn", "taylor", "sensitivity"]', "search.trials=60")
+    chosen = choose_warm_starts(make_ground(data, *overrides, model=Plain().eval(), told=told))
+    assert [entry["origin"] for entry in chosen["trials"]] == ["sensitivity"]
+    assert "warm start bn is left out: the model has no BatchNorm with a scale." in told.texts
+    assert "warm start taylor is left out: RuntimeError: no gradient here" in told.texts
+
+
+def test_rankings_are_taken_raw_or_by_the_mean_of_their_group(data: VisionData) -> None:
+    """Filters made ten times as large, which BatchNorm undoes, change nothing for l1; a scale does for bn."""
+    plain, scaled = make_net(), make_net()
+    with torch.no_grad():
+        scaled.get_submodule("layer2.0.conv1").weight.mul_(10)  # type: ignore[operator]  # a convolution
+    grounds = [make_ground(data, model=model) for model in (plain, scaled)]
+    first, second = (Proposer(ground, ground.problem.space) for ground in grounds)
+    np.testing.assert_array_equal(WARM_STARTS["l1"](first), WARM_STARTS["l1"](second))
+    with torch.no_grad():
+        scaled.get_submodule("layer2.0.bn1").weight.mul_(10)  # type: ignore[operator]  # a BatchNorm
+    ground = make_ground(data, model=scaled)
+    third = Proposer(ground, ground.problem.space)
+    place = [variable.name for variable in third.space.variables].index("layer2.0.conv1")
+    assert WARM_STARTS["bn"](third)[place] == third.space.ladder.top[place]
+
+
+def test_the_defaults_are_all_there_are_and_unknown_names_suggest_the_nearest() -> None:
+    assert tuple(WARM_STARTS) == settings.WARM_STARTS == load_config(CONFIG).search.warm_starts
+    assert load_config(CONFIG, ["search.warm_starts=[]"]).search.warm_starts == ()
+    with pytest.raises(
+        ConfigError, match=r'search\.warm_starts: unknown name "tailor"\. Did you mean "taylor"'
+    ):
+        check_names(load_config(CONFIG, ['search.warm_starts=["uniform", "tailor"]']))
+    with pytest.raises(ConfigError, match=r"search\.warm_starts: got 'l1', expected a list of strings"):
+        load_config(CONFIG, ["search.warm_starts=l1"])
+
+
+def test_warm_starts_are_the_first_trials_and_are_queued_once(
+    data: VisionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = make_net()
+    told = Told()
+    # All scales of a fresh BatchNorm are 1, so "bn" ranks nothing and keeps one ratio.
+    names = ["uniform", "bn", "l1", "taylor", "l2"]
+    few = {**CONFIG, "search": {**CONFIG["search"], "trials": 9, "warm_starts": names}}
+    result = autoprune.search(model, data, few, watch=told)
+    assert "warm starts: uniform, bn; l1; taylor" in told.texts
+    origins = [record.origin for record in result.summary.records]
+    assert origins == ["uniform, bn", "l1", "taylor", *["sampler"] * 6]
+    study = open_study(result.storage, "own")
+    space = pose(Dense(model, data, Task(), "cpu"), load_config(few)).space
+    for record, entry in zip(result.summary.records, study.chosen["warm_starts"]["trials"], strict=False):
+        assert list(record.widths.values()) == space.ladder.widths(np.array([entry["levels"]]))[0].tolist()
+    enqueue_missing(study, space)
+    assert len(study.records()) == 9
+    dense = Dense(model, data, Task(), "cpu")
+    again = resume("own", result.storage, dense=dense, overrides=["search.trials=12"])
+    assert [record.origin for record in again.summary.records] == [*origins, *["sampler"] * 3]
+
+
+@pytest.mark.parametrize("overrides", [("budget.flops=30%",), ("budget.flops=40%", "budget.params=25%")])
+@pytest.mark.parametrize("divisor", [1, 4])
+def test_reconstruction_loses_the_least_error_of_all_warm_starts(
+    data: VisionData, overrides: tuple[str, ...], divisor: int
+) -> None:
+    names = ["uniform", "taylor-knapsack", "l1", "reconstruction"]
+    ground = make_ground(
+        data, *overrides, f"search.divisor={divisor}", f"search.warm_starts={names}", "search.trials=60"
+    )
+    space = ground.problem.space
+    library = Proposer(ground, space).library()
+    chosen = choose_warm_starts(ground)
+    lost = {}
+    for entry in chosen["trials"]:
+        widths = space.ladder.widths(np.array([entry["levels"]]))[0]
+        assert 0.98 <= space.usage(widths)[0] <= 1
+        kept = dict(zip(space.groups, widths.tolist(), strict=True))
+        lost[entry["origin"]] = library.total({name: kept[name] for name in library.curves})
+    assert "reconstruction" in min(lost, key=lost.__getitem__).split(", ")
+    assert set(library.curves) == {name for variable in space.variables for name in variable.groups}
+    kept_by_study = chosen["reconstruction"]
+    assert kept_by_study["estimated"] == {}
+    for name, errors in kept_by_study["errors"].items():
+        assert errors == [library.curves[name].at(ratio) for ratio in kept_by_study["ratios"]]
+        assert errors == sorted(errors)
+
+
+def test_without_warm_starts_the_sampler_begins(
+    data: VisionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    none = {**CONFIG, "search": {**CONFIG["search"], "trials": 3, "warm_starts": []}}
+    result = autoprune.search(make_net(), data, none)
+    assert [record.origin for record in result.summary.records] == ["sampler"] * 3
+
+
+def begin_and_die(call: int) -> None:
+    """Begin a search that is killed as it queues its warm start number `call`; run by the test below."""
+    enqueue = SearchStudy.enqueue
+    calls: list[str] = []
+
+    def die(self: SearchStudy, ratios: Any, origin: str) -> None:
+        calls.append(origin)
+        if len(calls) > call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        enqueue(self, ratios, origin)
+
+    SearchStudy.enqueue = die  # type: ignore[method-assign]  # dies between two writes
+    autoprune.search(make_net(), make_data(), CONFIG)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data: VisionData, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrialRecord, ...]:
+    folder = tmp_path_factory.mktemp("whole")
+    places = {
+        "output": {"folder": str(folder)},
+        "search": {**CONFIG["search"], "storage": f"{folder}/whole.db"},
+    }
+    return autoprune.search(make_net(), data, {**CONFIG, **places}).summary.records
+
+
+@pytest.mark.parametrize("call", [pytest.param(0, marks=pytest.mark.slow), 2])
+def test_a_kill_before_all_are_queued_loses_none(
+    call: int,
+    data: VisionData,
+    uninterrupted: tuple[TrialRecord, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """kill -9 between making the study and queueing: the resumed search equals an uninterrupted one."""
+    monkeypatch.chdir(tmp_path)
+    code = f"from tests.run.test_warm_starts import begin_and_die; begin_and_die({call})"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    died = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True)
+    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    assert len(open_study(f"sqlite:///{tmp_path}/runs/own.db", "own").records()) == call
+    told = Told()
+    resumed = autoprune.resume("own", model=make_net(), data=data, watch=told)
+    again = [text for text in told.texts if "error curves" in text or "measuring" in text]
+    assert not again, "nothing is measured again"
+    assert list(map(comparable, resumed.summary.records)) == list(map(comparable, uninterrupted))
+    origins = [record.origin for record in resumed.summary.records]
+    assert origins == ["uniform", "reconstruction", "taylor-knapsack", *["sampler"] * 6]
