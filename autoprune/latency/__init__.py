@@ -7,32 +7,31 @@ Before: a rebuilt model; after: the search judges it by what was measured.
 
 from __future__ import annotations
 
-from autoprune.latency._candidates import narrowed
-from autoprune.latency._onnx_template import OnnxTemplate, make_template
+from autoprune.latency._exported import FILES, FileInput, OpenedFile, open_model
+from autoprune.latency._side_by_side import MeasureBeside, beside, measure_beside
 from autoprune.latency._stair_blocks import heavy_blocks
 from autoprune.latency._stairs import Curve, Stairs, measure_stairs
 from autoprune.latency.fingerprint import Fingerprint, device_fingerprint
 from autoprune.latency.probes import PROBES, Probe, prepare
 from autoprune.latency.setting import LatencySetting
 from autoprune.latency.timing import (
-    MeasureBeside,
     Measurement,
     Ratio,
     Timed,
     Timings,
-    beside,
-    measure_beside,
     time_in_turn,
 )
 
 __all__ = [
+    "FILES",
     "PROBES",
     "Curve",
+    "FileInput",
     "Fingerprint",
     "LatencySetting",
     "MeasureBeside",
     "Measurement",
-    "OnnxTemplate",
+    "OpenedFile",
     "Probe",
     "Ratio",
     "Stairs",
@@ -41,10 +40,9 @@ __all__ = [
     "beside",
     "device_fingerprint",
     "heavy_blocks",
-    "make_template",
     "measure_beside",
     "measure_stairs",
-    "narrowed",
+    "open_model",
     "prepare",
     "time_in_turn",
 ]

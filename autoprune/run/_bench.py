@@ -21,8 +21,17 @@ from torch import Tensor
 
 from autoprune.config.settings import MOST, MOST_SECONDS
 from autoprune.errors import ConfigError, LatencyError, reason_of, shortened, shown_value, suggest
-from autoprune.latency import LatencySetting, Measurement, Ratio, time_in_turn
-from autoprune.latency.timing import FILES, FileInput, OpenedFile, check_threads, open_model
+from autoprune.latency import (
+    FILES,
+    FileInput,
+    LatencySetting,
+    Measurement,
+    OpenedFile,
+    Ratio,
+    open_model,
+    time_in_turn,
+)
+from autoprune.latency.timing import check_threads
 from autoprune.run._export import load_saved, noted_architecture
 from autoprune.run._trust import require_trusted_file
 from autoprune.support.files import require_regular

@@ -33,8 +33,8 @@ from scipy.optimize import Bounds, differential_evolution
 import autoprune
 from autoprune.criteria import importance
 from autoprune.graph import Prunable
-from autoprune.latency import LatencySetting, heavy_blocks, measure_stairs, narrowed, prepare, time_in_turn
-from autoprune.latency.table import LatencyPredictor
+from autoprune.latency import LatencySetting, heavy_blocks, measure_stairs, prepare, time_in_turn
+from autoprune.latency.table import LatencyPredictor, narrowed
 from autoprune.space import (
     Budget,
     SearchSpace,

@@ -34,7 +34,8 @@ from torch import Tensor, nn
 
 import autoprune
 from autoprune.graph import Prunable
-from autoprune.latency import LatencySetting, narrowed, prepare, time_in_turn
+from autoprune.latency import LatencySetting, prepare, time_in_turn
+from autoprune.latency.table import narrowed
 from autoprune.latency.timing._measurement import is_tight
 from experiments.common import append_row, build, rows_of
 from experiments.latency.tables import path_of, predictor_of

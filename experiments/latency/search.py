@@ -18,7 +18,8 @@ import numpy as np
 import autoprune
 from autoprune import run
 from autoprune.config import load_config
-from autoprune.latency import measure_beside, narrowed
+from autoprune.latency import measure_beside
+from autoprune.latency.table import narrowed
 from autoprune.run._dense import load_dense
 from autoprune.run._latency import latency_setting
 from experiments.common import append_row

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from autoprune.errors import CheckpointError, ConfigError, LatencyError
 from autoprune.exporting import export, save_pruned
 from autoprune.graph.plan import Plan
-from autoprune.latency import LatencySetting
-from autoprune.latency.timing import FILES
+from autoprune.latency import FILES, LatencySetting
 from autoprune.run._bench import _RUNTIMES
 from autoprune.run._bench import bench as bench_files
 from autoprune.support.threads import usable_cores

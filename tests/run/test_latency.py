@@ -16,8 +16,8 @@ from autoprune.config import load_config
 from autoprune.data import load
 from autoprune.errors import BudgetError, ConfigError, LatencyError
 from autoprune.graph import Prunable
-from autoprune.latency import LatencySetting, device_fingerprint, narrowed
-from autoprune.latency.table import LatencyTable
+from autoprune.latency import LatencySetting, device_fingerprint
+from autoprune.latency.table import LatencyTable, narrowed
 from autoprune.latency.table._latency_table import Calibration
 from autoprune.run import Dense, inspect, report, resume, search, settle
 from autoprune.run._checks import check_names, check_places

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from autoprune.latency.table._candidates import narrowed
 from autoprune.latency.table._latency_table import LatencyTable, load_table, table_of_json
 from autoprune.latency.table._measure import measure_table
 from autoprune.latency.table._operator_sizes import Observations, Size
@@ -16,5 +17,6 @@ __all__ = [
     "Size",
     "load_table",
     "measure_table",
+    "narrowed",
     "table_of_json",
 ]

@@ -32,11 +32,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoprune.graph import Prunable
 from autoprune.graph.capture import call
-from autoprune.latency import OnnxTemplate, make_template, narrowed
 from autoprune.latency.probes import prepare
 from autoprune.latency.probes.eager import first_run, wall_timed
 from autoprune.latency.probes.onnx_runtime import open_session, session_timed
 from autoprune.latency.setting import LatencySetting
+from autoprune.latency.table._candidates import narrowed
+from autoprune.latency.table._onnx_template import OnnxTemplate, make_template
 from autoprune.latency.table._operator_sizes import Observations, observe
 from autoprune.latency.table._operators import Call, Operators, make_operators
 from autoprune.latency.timing import Timed, placed_copy, random_inputs

@@ -18,9 +18,16 @@ from torch import nn
 import autoprune
 from autoprune.errors import LatencyError
 from autoprune.graph import Prunable
-from autoprune.latency import LatencySetting, narrowed
+from autoprune.latency import LatencySetting
 from autoprune.latency.fingerprint import Fingerprint
-from autoprune.latency.table import LatencyPredictor, LatencyTable, load_table, measure_table, table_of_json
+from autoprune.latency.table import (
+    LatencyPredictor,
+    LatencyTable,
+    load_table,
+    measure_table,
+    narrowed,
+    table_of_json,
+)
 from autoprune.zoo import make_model
 from tests.conftest import FullDisk
 from tests.support.test_files import SPECIAL

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 import autoprune
 from autoprune.errors import LatencyError
 from autoprune.graph import Prunable
-from autoprune.latency import LatencySetting, OnnxTemplate
+from autoprune.latency import LatencySetting
+from autoprune.latency.table._onnx_template import OnnxTemplate
 from autoprune.latency.table._profiles import _read_events, make_profiler
 
 TEMPLATE = OnnxTemplate(

@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 
 from autoprune.errors import LatencyError
 from autoprune.graph import Prunable
-from autoprune.latency._candidates import narrowed
 from autoprune.latency.probes.onnx_runtime import export_for_timing
 from autoprune.latency.setting import LatencySetting
-from autoprune.latency.table import Call, Observations, Size
+from autoprune.latency.table._candidates import narrowed
+from autoprune.latency.table._operator_sizes import Observations, Size
+from autoprune.latency.table._operators import Call
 from autoprune.support.arrays import IntArray
 
 _LONGEST_CONSTANT = 64

@@ -17,9 +17,10 @@ import autoprune
 from autoprune.errors import LatencyError
 from autoprune.exporting import onnx_feed
 from autoprune.graph import Prunable
-from autoprune.latency import LatencySetting, make_template, narrowed
-from autoprune.latency._onnx_template import _moving, _require_one_graph
+from autoprune.latency import LatencySetting
 from autoprune.latency.probes.onnx_runtime import export_for_timing
+from autoprune.latency.table import narrowed
+from autoprune.latency.table._onnx_template import _moving, _require_one_graph, make_template
 from autoprune.latency.table._operator_sizes import observe
 from autoprune.latency.timing import random_inputs
 from tests.models import CASES

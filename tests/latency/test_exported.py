@@ -10,8 +10,7 @@ from torch import nn
 
 import autoprune
 from autoprune.errors import LatencyError
-from autoprune.latency import LatencySetting, time_in_turn
-from autoprune.latency.timing import FILES, FileInput
+from autoprune.latency import FILES, FileInput, LatencySetting, time_in_turn
 
 
 def written(folder: Path, width: int, suffix: str) -> Path:
