@@ -162,5 +162,5 @@ class FinetuneScore:
             model, schedule, self._setting, self._task, total_steps=steps, teacher=self._teacher
         )
         trainer.run(batches, steps)
-        if trainer.average:
-            trainer.average.copy_to(model)
+        if trainer.result is not model:
+            model.load_state_dict(trainer.result.state_dict())

@@ -8,7 +8,6 @@ Before: a model, data, a Schedule, a Setting. After: `pipeline` evaluates and sa
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -117,8 +116,8 @@ def fit(
             if on_epoch is not None:
                 on_epoch(record)
     model.zero_grad(set_to_none=True)
-    if trainer.average:
-        trainer.average.copy_to(model)
+    if trainer.result is not model:
+        model.load_state_dict(trainer.result.state_dict())
     return FitResult(records[-1].score, tuple(records))
 
 
@@ -171,9 +170,7 @@ def _run_epoch(
     epoch = trainer.steps // len(data.train)
     try:
         loss = trainer.run(data.train.batches(seed, epoch), steps)
-        averaged = trainer.average.swapped_in(trainer.model) if trainer.average else contextlib.nullcontext()
-        with averaged:
-            score = evaluate(trainer.model, data.val, task, setting)
+        score = evaluate(trainer.result, data.val, task, setting)
     except TrialError as error:
         raise TrialError(f"epoch {epoch + 1}: {error}") from error
     return EpochRecord(epoch + 1, trainer.steps, loss, score, learning_rate, time.perf_counter() - started)

@@ -10,18 +10,18 @@ and `score` (short finetunes) run it for as many steps as they want.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from autoprune.data import Batch
 from autoprune.errors import ConfigError, DataError, TrialError
 from autoprune.execution import Setting
 from autoprune.support.usercode import forward, guarded
 from autoprune.train._distill import Distillation
-from autoprune.train._ema import WeightAverage
 from autoprune.train._schedule import Schedule, learning_rate_at, make_optimizer
 from autoprune.train.task import Task, batch_loss, main_output
 
@@ -75,7 +75,9 @@ class Trainer:
     ) -> None:
         self.model = setting.place(model)
         self.steps = 0
-        self.average = WeightAverage(model, schedule.ema) if schedule.ema else None
+        self._average: AveragedModel | None = None
+        if schedule.ema:
+            self._average = AveragedModel(model, multi_avg_fn=_moving_average(schedule.ema), use_buffers=True)
         self._schedule = schedule
         self._setting = setting
         self._loss = task.training_loss(schedule.label_smoothing)
@@ -117,6 +119,11 @@ class Trainer:
         return float(total) / steps
 
     @property
+    def result(self) -> nn.Module:
+        """The model that counts: with the average of the weights if the schedule keeps one."""
+        return self._average.module if self._average else self.model
+
+    @property
     def learning_rate(self) -> float:
         """The learning rate of the step to come, or of the last one at the end."""
         return learning_rate_at(self._schedule, min(self.steps, self._total - 1), self._total)
@@ -128,7 +135,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
-            "average": self.average.state() if self.average else None,
+            "average": self._average.state_dict() if self._average else None,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -137,8 +144,8 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
-        if self.average:
-            self.average.restore(**state["average"])
+        if self._average:
+            self._average.load_state_dict(state["average"])
 
     def _step(self, batch: Batch) -> Tensor:
         learning_rate = self.learning_rate
@@ -155,8 +162,8 @@ class Trainer:
             self._distill_in_place(self._subnets, inputs, main_output(outputs).detach(), targets)
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        if self.average:
-            self.average.update(self.model)
+        if self._average:
+            self._average.update_parameters(self.model)
         self.steps += 1
         return loss.detach()
 
@@ -190,3 +197,20 @@ class Trainer:
                 f"(learning rate {self._schedule.learning_rate:g}, {self._setting.label}); lower the "
                 "learning rate."
             )
+
+
+def _moving_average(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
+    """Return how `AveragedModel` moves averages; after t updates by 1 - min(decay, (1 + t) / (10 + t)).
+
+    So the first weights are soon forgotten. Integers, such as BatchNorm's count of batches, are copied.
+    """
+
+    @torch.no_grad()
+    def move(averages: Any, current: Any, updates: Tensor | int) -> None:
+        if averages[0].is_floating_point():
+            kept = min(decay, (1 + int(updates)) / (10 + int(updates)))
+            torch._foreach_lerp_(averages, current, 1 - kept)
+        else:
+            torch._foreach_copy_(averages, current)
+
+    return move

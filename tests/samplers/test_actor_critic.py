@@ -1,35 +1,20 @@
-"""The agent: gradients against differences, and that it learns what it is rewarded for."""
+"""The agent: it learns the rewarded actions, and is a function of its seed and its trials."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from torch.nn.utils import parameters_to_vector
 
-from autoprune.samplers._actor_critic import BASELINE, SOFT, Agent, Network
+from autoprune.samplers._actor_critic import BASELINE, SOFT, Agent
 from autoprune.samplers._environment import STATE
+from autoprune.support.arrays import FloatArray
 
 
-def test_gradients_equal_differences() -> None:
-    rng = np.random.default_rng(0)
-    network = Network(STATE, rng, 1e-3)
-    network.weights += 0.1 * rng.normal(size=network.weights.shape)
-    inputs, outer = rng.normal(size=(5, STATE)), rng.normal(size=5)
-    to_weights, to_inputs = network.gradients(inputs, outer)
-
-    def total() -> float:
-        return float(network(inputs) @ outer)
-
-    for position in (*rng.integers(len(network.weights), size=40), -1):
-        before = network.weights[position]
-        values = []
-        for change in (1e-5, -1e-5):
-            network.weights[position] = before + change
-            values.append(total())
-        network.weights[position] = before
-        np.testing.assert_allclose(to_weights[position], (values[0] - values[1]) / 2e-5, atol=1e-6)
-    before = total()
-    inputs[2, 4] += 1e-6
-    np.testing.assert_allclose(to_inputs[2, 4], (total() - before) / 1e-6, atol=1e-4)
+def weights(agent: Agent) -> FloatArray:
+    parameters = [*agent.actor.parameters(), *agent.critic.parameters()]
+    return parameters_to_vector(parameters).detach().numpy().copy()
 
 
 @pytest.mark.parametrize("best", [0.2, 0.8])
@@ -53,10 +38,12 @@ def test_the_agent_is_a_function_of_what_it_absorbed() -> None:
         return agent
 
     first = trained(1, [0, 1, 2, 3, 4, 5])
-    np.testing.assert_array_equal(trained(1, [0, 1, 2, 3, 4, 5]).weights, first.weights)
+    before = torch.get_rng_state()
+    np.testing.assert_array_equal(weights(trained(1, [0, 1, 2, 3, 4, 5])), weights(first))
+    assert torch.equal(torch.get_rng_state(), before)
     assert first.updates == 24
     for other in (trained(1, [1, 0, 2, 3, 4, 5]), trained(2, [0, 1, 2, 3, 4, 5])):
-        assert (other.weights != first.weights).any()
+        assert (weights(other) != weights(first)).any()
 
 
 def test_a_step_leads_to_the_next_one_and_the_last_ends_its_trial() -> None:
@@ -68,17 +55,20 @@ def test_a_step_leads_to_the_next_one_and_the_last_ends_its_trial() -> None:
     np.testing.assert_array_equal(buffer.goes_on.reshape(2, 3), [[1, 1, 0], [1, 1, 0]])
     np.testing.assert_array_equal(buffer.following.reshape(2, 3, STATE)[:, :2], states[:, 1:])
     baseline = BASELINE * scores[0] + (1 - BASELINE) * scores[1]
-    rewards = buffer.rewards.reshape(2, 3)
+    rewards = buffer.rewards.numpy().reshape(2, 3)
     np.testing.assert_allclose(rewards.sum(axis=1), (scores - baseline) / np.std(scores))
     np.testing.assert_allclose(rewards, rewards[:, :1].repeat(3, axis=1))
 
 
-def test_the_slow_copy_follows_by_its_share() -> None:
-    network = Network(STATE, np.random.default_rng(0), 1e-3)
-    before = network.slow.copy()
-    network.step(np.ones_like(network.weights))
-    np.testing.assert_allclose(network.slow - before, SOFT * (network.weights - before))
-    assert (network.slow != before).all()
+def test_the_slow_copies_follow_by_their_share() -> None:
+    agent, rng = Agent(seed=0), np.random.default_rng(0)
+    pairs = [(agent._slow_actor, agent.actor), (agent._slow_critic, agent.critic)]
+    before = [parameters_to_vector(slow.parameters()).detach() for slow, _ in pairs]
+    agent.absorb(rng.random((3, STATE)), rng.random(3), 1.0, updates=1)
+    for former, (slow, fast) in zip(before, pairs, strict=True):
+        now, followed = (parameters_to_vector(net.parameters()).detach() for net in (slow, fast))
+        torch.testing.assert_close(now - former, SOFT * (followed - former))
+        assert (now != former).any()
 
 
 def test_the_first_of_two_steps_is_worth_what_both_bring() -> None:
@@ -89,6 +79,6 @@ def test_the_first_of_two_steps_is_worth_what_both_bring() -> None:
         action = rng.random()
         agent.absorb(states, np.full(2, action), float(action), updates=0 if episode < 10 else 16)
     assert min(agent.act(state) for state in states) > 0.8
-    first, last = agent._critic(np.column_stack([states, [1.0, 1.0]]))
+    first, last = agent.critic(torch.from_numpy(np.column_stack([states, [1.0, 1.0]]))).tolist()
     assert last > 0.3
     assert 1.5 < first / last < 2.5

@@ -64,7 +64,8 @@ def test_the_same_seed_repeats_and_another_differs(name: str, several: bool) -> 
     first = uninterrupted(name, 4, several)
     second, other = (Search(name, 4, length(name), seed, several=several).run() for seed in (3, 4))
     assert first == second
-    assert all(a != b for a, b in zip(first, other, strict=True))
+    same = sum(a == b for a, b in zip(first, other, strict=True))
+    assert same < 0.1 * len(first)  # agents that have learnt the same may meet at one of the few good plans
     distinct = {tuple(proposal.values()) for proposal in first}
     assert len(distinct) > 0.7 * len(first)  # NSGA-II crosses equal parents to equal children now and then
 
