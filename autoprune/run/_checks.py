@@ -21,10 +21,10 @@ from autoprune.run._objectives import objective_costs
 from autoprune.run._paths import probe_writable
 from autoprune.run._problem import asks_for_latency, measures_divisor, space_spec
 from autoprune.run._scoring import parse_rungs
+from autoprune.run._statistics import needed_statistics
 from autoprune.run._train import AUTO, named_setting, schedule_of, trained_path
 from autoprune.run._warm_starts import WARM_STARTS
 from autoprune.samplers import EvolutionRates, check_sampler
-from autoprune.samplers.evolution import settled_rates
 from autoprune.study import file_of, is_in_memory, study_command, study_state
 from autoprune.train import make_task
 
@@ -65,7 +65,8 @@ def check_search(config: RunConfig) -> None:
     """
     search = config.search
     costs = objective_costs(search)
-    check_sampler(search.sampler, 1 + len(costs))
+    check_sampler(search.sampler, 1 + len(costs), rates_of(config.evolution), search.trials)
+    needed_statistics(search.sampler)
     check_pruner(search.pruner)
     if search.criterion not in CRITERIA:
         raise ConfigError(unknown("search.criterion", search.criterion, CRITERIA))
@@ -77,8 +78,6 @@ def check_search(config: RunConfig) -> None:
     for name in search.warm_starts:
         if name not in WARM_STARTS:
             raise ConfigError(unknown("search.warm_starts", name, WARM_STARTS))
-    if search.sampler == "evolution":
-        settled_rates(rates_of(config.evolution), search.trials, 1)
 
 
 def _check_latency(config: RunConfig, measured: bool) -> None:

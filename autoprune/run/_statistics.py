@@ -22,13 +22,14 @@ from autoprune.config.rungs import asks_for_repair
 from autoprune.config.settings import RunConfig
 from autoprune.criteria import Importance
 from autoprune.data import first_batches, spread_samples
-from autoprune.errors import PlanError
+from autoprune.errors import ConfigError, PlanError, unknown
 from autoprune.execution import Setting
 from autoprune.reconstruction import Moments
 from autoprune.run._dense import Dense
 from autoprune.run._events import Counted, Stage, Watcher
 from autoprune.run._expected_time import Pace, spoken
 from autoprune.run._problem import Problem
+from autoprune.samplers import find_sampler
 from autoprune.score import Cut, Cutter, cut_scores, divergences
 from autoprune.space import Levels
 from autoprune.support.arrays import FloatArray
@@ -288,12 +289,25 @@ STATISTICS: dict[str, Callable[[Ground], dict[str, float]]] = {
     "importance": measure_importance,
     "kl": measure_divergence,
 }
-"""Name of the statistic, and of the sampler that draws by it -> {variable: value}, higher where cuts hurt."""
+"""Statistics that the `needs` of a sampler may name: {variable: value}, higher if cuts of it hurt more."""
 
 
 def measure_statistics(ground: Ground, sampler: str) -> dict[str, dict[str, float]]:
-    """Measure the statistic that a sampler draws by; none where it needs none."""
-    return {sampler: STATISTICS[sampler](ground)} if sampler in STATISTICS else {}
+    """Measure the statistics that a sampler needs."""
+    return {name: STATISTICS[name](ground) for name in needed_statistics(sampler)}
+
+
+def needed_statistics(sampler: str) -> tuple[str, ...]:
+    """Return the statistics that a sampler needs.
+
+    Raises:
+        ConfigError: there is no such sampler, or a user's own needs a statistic that does not exist.
+    """
+    needs = find_sampler(sampler).needs
+    for name in needs:
+        if name not in STATISTICS:
+            raise ConfigError(unknown(f'search.sampler: "{sampler}" needs a statistic', name, STATISTICS))
+    return needs
 
 
 def _half(width: int) -> int:

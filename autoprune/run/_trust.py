@@ -96,6 +96,7 @@ def code_of(config: RunConfig) -> dict[str, str]:
         "task.loss": config.task.loss,
         "task.metric": config.task.metric,
         "latency.probe": config.latency.probe,
+        "search.sampler": config.search.sampler,
     }
     code = {key: name for key, name in functions.items() if name is not None and ":" in name}
     if config.latency.command is not None:

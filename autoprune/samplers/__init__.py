@@ -1,26 +1,41 @@
-"""The samplers: who proposes keep ratios. One row of SAMPLERS a sampler, all behind one stateless wrapper.
-
-Before: `space` names the variables and their ranges; after: `engines` asks the study for trials.
+"""The samplers, which propose keep ratios: one row of SAMPLERS each, behind one wrapper without state.
 
     study.sampler = make_sampler("tpe", seed=0, trials=60, space=space)
 
-A new sampler is a function from a `Brief` to an Optuna sampler, in a file of its own, and one row here;
-tests/samplers proves that every row repeats its proposals after a kill.
+A new sampler is a function from a `Brief` to a sampler of Optuna's, in a file of its own, and a row in
+SAMPLERS with its traits. tests/samplers/test_conformance.py checks every row: a search that is killed
+proposes what an uninterrupted one does.
+
+A sampler of your own needs no row. A config names its function or its spec, `sampler = "mypkg.search:wide"`:
+
+    from optuna.samplers import BaseSampler, TPESampler
+    from autoprune.samplers import Brief, SamplerSpec
+
+    def make_wide(brief: Brief) -> BaseSampler:
+        return TPESampler(seed=brief.seed, n_startup_trials=brief.startup_trials, n_ei_candidates=100)
+
+    wide = SamplerSpec(make_wide, several_objectives=True, learns_from_pruned=True)
+
+The function is called for each trial, and the sampler that it returns proposes this trial alone. Its proposal
+may depend on the brief and on the trials of the study, and on nothing else. Then a resumed search proposes
+what an uninterrupted one would.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from autoprune.errors import ConfigError, unknown
+from autoprune.errors import ConfigError
 from autoprune.samplers._attributes import QUEUED, SCORES
 from autoprune.samplers._context import Brief, EvolutionRates
 from autoprune.samplers._past_trials import ENDED_BEFORE, OUTCOME
-from autoprune.samplers._per_trial import PROPOSED, PerTrialSampler, SamplerFactory, distributions, trial_seed
+from autoprune.samplers._per_trial import PROPOSED, PerTrialSampler, distributions, trial_seed
+from autoprune.samplers._plan_sampler import PlanSampler
+from autoprune.samplers._spec import SamplerFactory, SamplerSpec
 from autoprune.samplers._study_view import view_study
 from autoprune.samplers.cmaes import make_cmaes
 from autoprune.samplers.ddpg import make_ddpg
-from autoprune.samplers.evolution import make_evolution
+from autoprune.samplers.evolution import check_rates, make_evolution
 from autoprune.samplers.gp import make_gp
 from autoprune.samplers.importance import make_importance
 from autoprune.samplers.kl import make_kl
@@ -29,61 +44,103 @@ from autoprune.samplers.policy_gradient import make_policy_gradient
 from autoprune.samplers.random import make_random
 from autoprune.samplers.tpe import make_tpe
 from autoprune.space import SearchSpace
+from autoprune.support.rows import find_row, quoted
 
-SAMPLERS: dict[str, SamplerFactory] = {
-    "random": make_random,
-    "tpe": make_tpe,
-    "gp": make_gp,
-    "cmaes": make_cmaes,
-    "nsga2": make_nsga2,
-    "evolution": make_evolution,
-    "ddpg": make_ddpg,
-    "policy_gradient": make_policy_gradient,
-    "importance": make_importance,
-    "kl": make_kl,
+SAMPLERS: dict[str, SamplerSpec] = {
+    "random": SamplerSpec(
+        make_random,
+        several_objectives=True,
+        about="uniform keep ratios: the control that every other sampler has to beat",
+    ),
+    "tpe": SamplerSpec(
+        make_tpe,
+        several_objectives=True,
+        learns_from_pruned=True,
+        about="a tree of Parzen estimators; fast, so it suits thousands of trials",
+    ),
+    "gp": SamplerSpec(
+        make_gp,
+        several_objectives=True,
+        about="a Gaussian process; best in few trials, seconds a proposal after 300",
+    ),
+    "cmaes": SamplerSpec(make_cmaes, about="CMA-ES, an evolution strategy that adapts its covariance"),
+    "nsga2": SamplerSpec(
+        make_nsga2,
+        several_objectives=True,
+        about="NSGA-II, a genetic algorithm for several objectives",
+    ),
+    "evolution": SamplerSpec(
+        make_evolution,
+        check=check_rates,
+        reads=("evolution",),
+        about="regularised evolution, bred as [evolution] says; suits thousands of trials",
+    ),
+    "ddpg": SamplerSpec(
+        make_ddpg, about="the actor-critic of AMC, which chooses one keep ratio after the other"
+    ),
+    "policy_gradient": SamplerSpec(
+        make_policy_gradient, about="REINFORCE with one normal distribution for each keep ratio"
+    ),
+    "importance": SamplerSpec(
+        make_importance,
+        needs=("importance",),
+        about="draws at random; cuts groups whose lesser channels hold little importance more often",
+    ),
+    "kl": SamplerSpec(
+        make_kl,
+        needs=("kl",),
+        reads=("search.sensitivity_batches",),
+        about="draws at random; cuts groups that change the outputs little more often",
+    ),
 }
-
-IGNORES_PRUNED = frozenset({"gp", "cmaes", "nsga2", "evolution", "ddpg", "policy_gradient"})
-"""Samplers that learn from complete trials alone. `pruned` shows them pruned trials as complete ones."""
-
-SEVERAL_OBJECTIVES = ("nsga2", "tpe", "gp", "random")
-"""Samplers that learn from several objectives, or need not learn."""
 
 __all__ = [
     "ENDED_BEFORE",
-    "IGNORES_PRUNED",
     "OUTCOME",
     "PROPOSED",
     "QUEUED",
     "SAMPLERS",
     "SCORES",
-    "SEVERAL_OBJECTIVES",
     "Brief",
     "EvolutionRates",
     "PerTrialSampler",
+    "PlanSampler",
     "SamplerFactory",
+    "SamplerSpec",
     "check_sampler",
     "distributions",
+    "find_sampler",
     "make_sampler",
     "trial_seed",
     "view_study",
 ]
 
 
-def check_sampler(name: str, objectives: int) -> None:
-    """Refuse a sampler that there is not, or one that takes one objective for a search of several.
+def find_sampler(name: str) -> SamplerSpec:
+    """Return a row of SAMPLERS, or the user's own from "package.module:function".
 
     Raises:
-        ConfigError: the name is unknown (the nearest is named), or those that take several are others.
+        ConfigError: there is no such row (the nearest is suggested), or no such function.
     """
-    if name not in SAMPLERS:
-        raise ConfigError(unknown("search.sampler", name, SAMPLERS))
-    if objectives > 1 and name not in SEVERAL_OBJECTIVES:
-        known = ", ".join(f'"{each}"' for each in SEVERAL_OBJECTIVES)
+    return find_row(name, SAMPLERS, "search.sampler", SamplerSpec)
+
+
+def check_sampler(name: str, objectives: int, rates: EvolutionRates, trials: int) -> None:
+    """Refuse a sampler that does not exist or that does not suit the search.
+
+    Raises:
+        ConfigError: the name is unknown, the sampler takes one objective and the search has several, or its
+            own check fails.
+    """
+    spec = find_sampler(name)
+    if objectives > 1 and not spec.several_objectives:
+        known = quoted(row for row, each in SAMPLERS.items() if each.several_objectives)
         raise ConfigError(
             f'search.sampler: "{name}" takes one objective, and search.objectives names {objectives}; choose '
             f"one of {known}."
         )
+    if spec.check is not None:
+        spec.check(rates, trials)
 
 
 def make_sampler(
@@ -101,21 +158,23 @@ def make_sampler(
     """Make a sampler by name.
 
     Args:
-        name: a row of SAMPLERS.
+        name: a row of SAMPLERS, or "package.module:function".
         seed: the search's seed; trial n is proposed with a seed derived from it and n.
         trials: how many trials the search has.
         space: the search space.
-        statistics: {"importance" or "kl": {variable: value}}; the samplers of those names need theirs.
-        shapes: {parameter: dense shape}, which "ddpg" looks at.
-        rates: of "evolution".
-        objectives: how many values a trial is told with.
+        statistics: {statistic: {variable: value}} for the samplers that need any.
+        shapes: {parameter: dense shape} for the samplers that look at layers.
+        rates: how evolution breeds.
+        objectives: how many values a trial ends with.
         rungs: how many rungs a trial climbs, if none prunes it.
 
     Raises:
         ConfigError: the name is unknown (the nearest is named), the sampler lacks what it needs, or it takes
             one objective only.
     """
-    check_sampler(name, objectives)
+    rates = rates or EvolutionRates()
+    check_sampler(name, objectives, rates, trials)
+    spec = find_sampler(name)
     brief = Brief(
         seed=seed,
         search_seed=seed,
@@ -123,8 +182,9 @@ def make_sampler(
         space=space,
         statistics=statistics or {},
         shapes=shapes or {},
-        rates=rates or EvolutionRates(),
+        rates=rates,
         rungs=rungs,
     )
-    SAMPLERS[name](brief)  # refuses here, not in the first trial, what it cannot work with
-    return PerTrialSampler(SAMPLERS[name], brief, ignores_pruned=name in IGNORES_PRUNED)
+    sampler = PerTrialSampler(spec.make, brief, learns_from_pruned=spec.learns_from_pruned, name=name)
+    sampler.make_inner(seed)  # refuses now, not in the first trial
+    return sampler

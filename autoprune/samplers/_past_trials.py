@@ -1,14 +1,12 @@
-"""Own the history: what the finished trials of a study have shown, and which plans were tried already.
-
-Before: an Optuna study and a brief; after: samplers of our own learn from it.
+"""The history of a study as samplers read it: what finished trials have shown, and which plans were tried.
 
     history = read_history(brief, study, trial)
     history.outcomes[-1].ratios, history.outcomes[-1].score        # the youngest; a higher score is better
 
-It holds complete trials in the order in which they finished, so that every process reads the same sequence:
-as the study counted them, since machines' clocks differ; trials that others added come first, by the clock.
-Failed trials come as complete ones, too (see `failures`), and to the samplers in IGNORES_PRUNED so do trials
-that were pruned, with the last score that they stand for.
+It holds complete trials in the order in which they finished, so that every process reads the same sequence.
+The study counts them, since the clocks of machines differ. Trials that a user added come first, by the clock.
+Failed trials appear as complete ones (see `_failed_trials`). So do pruned trials, unless the sampler learns
+from these as they are (see `SamplerSpec`).
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
-"""Own the wrapper that makes any Optuna sampler a function of the storage, the seed and the trial's number.
+"""The wrapper that makes any Optuna sampler a function of the storage, the seed and the trial's number.
 
-Before: a row of SAMPLERS makes the inner sampler; after: the study asks the wrapper, which keeps no state.
-
-A search that was killed then proposes what an uninterrupted one would, even where some parameters of the
-running trial were already stored: for each trial the inner sampler is made afresh with its own seed, proposes
-the whole vector at once, and sees only trials of this space (a user may have added others by hand). Where its
-plan was tried already, or is being tried, one nearby is proposed: the same widths have the same score. The
-vector is stored before any of its parameters is, and a trial that has one keeps it.
+A search that was killed then proposes what an uninterrupted one would, even if some parameters of the
+running trial were already stored. For each trial the inner sampler is made again with its own seed, proposes
+the whole vector at once, and sees only trials of this space, since a user may have added others. If its plan
+was tried already, or is being tried, one nearby is proposed: the same widths have the same score. The vector
+is stored before any of its parameters, and a trial that has one keeps it.
 
     study.sampler = PerTrialSampler(make_tpe, Brief(seed=0, search_seed=0, trials=60, space=space))
 """
@@ -16,7 +14,8 @@ from __future__ import annotations
 import copy
 import math
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -26,14 +25,17 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from autoprune.errors import ConfigError
 from autoprune.samplers._attributes import set_attribute, without_constraints
 from autoprune.samplers._context import Brief
 from autoprune.samplers._failed_trials import as_worst
 from autoprune.samplers._past_trials import feasible, places, plans_tried, ratios_at
 from autoprune.samplers._pruned_trials import as_climbed
+from autoprune.samplers._spec import SamplerFactory
 from autoprune.samplers._study_view import view_study
 from autoprune.space import Variable
 from autoprune.support.arrays import FloatArray
+from autoprune.support.usercode import guarded
 
 NEARBY = 0.03
 """Standard deviation of the first step away from a tried plan, of each range; the n-th has n times it."""
@@ -49,12 +51,9 @@ proposal, although other trials may have ended since. Without names it is within
 (see `study.header`) up to some 3,000 variables.
 """
 
-SamplerFactory = Callable[[Brief], BaseSampler]
-"""From a brief to a sampler of Optuna's."""
-
 
 class PerTrialSampler(BaseSampler):
-    """Proposes trial n with an inner sampler made afresh from the seed f(seed, n).
+    """Proposes trial n with an inner sampler made from the seed f(seed, n).
 
     The inner samplers share the brief's memory, and nothing else.
 
@@ -62,14 +61,17 @@ class PerTrialSampler(BaseSampler):
         make: makes the inner sampler.
         brief: of the search; each trial gets its own seed. A trial without all of the space's variables is
             not shown to the inner sampler.
-        ignores_pruned: whether the inner sampler learns from complete trials alone. Pruned trials are then
-            shown to it as complete ones, with the score that they stand for on the last rung.
+        learns_from_pruned: see `SamplerSpec`.
+        name: as the config has it; errors of a user's own sampler name it.
     """
 
-    def __init__(self, make: SamplerFactory, brief: Brief, *, ignores_pruned: bool = False) -> None:
+    def __init__(
+        self, make: SamplerFactory, brief: Brief, *, learns_from_pruned: bool = True, name: str = ""
+    ) -> None:
         self._make = make
         self._brief = brief
-        self._ignores_pruned = ignores_pruned
+        self._learns_from_pruned = learns_from_pruned
+        self._name = name
         self._space = distributions(brief.space.variables)
 
     @property
@@ -95,15 +97,21 @@ class PerTrialSampler(BaseSampler):
         return dict(zip(self._space, kept, strict=True))
 
     def _propose(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
-        inner = self._inner(trial)
         view = self._own_trials(study)
+        with self._guarded():
+            proposal = self._asked(view, trial)
+        return self._untried(view, trial, proposal)
+
+    def _asked(self, view: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+        """Return the proposal of the inner sampler."""
+        inner = self._inner(trial)
         inner.before_trial(view, trial)
         together = inner.infer_relative_search_space(view, trial)
         proposal = inner.sample_relative(view, trial, together)
         for name, distribution in self._space.items():
             if name not in proposal:
                 proposal[name] = inner.sample_independent(view, trial, name, distribution)
-        return self._untried(view, trial, proposal)
+        return proposal
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -125,12 +133,30 @@ class PerTrialSampler(BaseSampler):
         ended.state, ended.values = state, values
         others = [each for each in self._all_own(study) if each.number != trial.number]
         shown = self._stand_ins(study, [*others, ended]).get(trial.number, ended)
-        self._inner(trial).after_trial(
-            self._own_trials(study), without_constraints(trial), shown.state, shown.values
-        )
+        with self._guarded():
+            self._inner(trial).after_trial(
+                self._own_trials(study), without_constraints(trial), shown.state, shown.values
+            )
+
+    def make_inner(self, seed: int) -> BaseSampler:
+        """Make an inner sampler.
+
+        Raises:
+            ConfigError: it cannot work with the search, or a user's own function makes no sampler.
+        """
+        with self._guarded():
+            inner: object = self._make(replace(self._brief, seed=seed))
+            if not isinstance(inner, BaseSampler):
+                raise TypeError(f"it gave a {type(inner).__name__}, expected a sampler of Optuna's")
+        return inner
 
     def _inner(self, trial: FrozenTrial) -> BaseSampler:
-        return self._make(replace(self._brief, seed=trial_seed(self._brief.search_seed, trial.number)))
+        return self.make_inner(trial_seed(self._brief.search_seed, trial.number))
+
+    def _guarded(self) -> AbstractContextManager[None]:
+        """Give a block in which an error of a user's own sampler becomes one line."""
+        is_own = ":" in self._name
+        return guarded(f'search.sampler: "{self._name}" failed', ConfigError) if is_own else nullcontext()
 
     def _untried(self, study: optuna.Study, trial: FrozenTrial, proposal: dict[str, Any]) -> dict[str, Any]:
         """Return a proposal as it is where its plan is new, else the ratios of a new plan near it."""
@@ -184,7 +210,7 @@ class PerTrialSampler(BaseSampler):
     def _stand_ins(self, study: optuna.Study, own: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
         """Return {number: the complete trial that is shown in place of a failed or pruned one}."""
         is_single = len(study.directions) == 1
-        pruned = as_climbed(own, self._brief.rungs) if self._ignores_pruned and is_single else {}
+        pruned = {} if self._learns_from_pruned or not is_single else as_climbed(own, self._brief.rungs)
         return pruned | as_worst(study.directions, [pruned.get(trial.number, trial) for trial in own])
 
     def _is_own(self, trial: FrozenTrial) -> bool:

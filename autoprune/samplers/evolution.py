@@ -53,6 +53,15 @@ def make_evolution(brief: Brief) -> BaseSampler:
     return PlanSampler(brief, _propose)
 
 
+def check_rates(rates: EvolutionRates, trials: int) -> None:
+    """Refuse rates that leave nothing to breed, before the space is known.
+
+    Raises:
+        ConfigError: see `settled_rates`.
+    """
+    settled_rates(rates, trials, variables=1)
+
+
 def settled_rates(rates: EvolutionRates, trials: int, variables: int) -> EvolutionRates:
     """Return the rates with those filled in that follow from the search's size.
 

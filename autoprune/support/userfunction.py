@@ -59,6 +59,18 @@ def current_imports() -> Imports:
 def load_function(reference: str, where: str) -> Callable[..., Any]:
     """Import the callable that `reference` names as "package.module:function".
 
+    Raises:
+        ConfigError: as `load_object`, or the reference names nothing callable.
+    """
+    found = load_object(reference, where)
+    if not callable(found):
+        raise ConfigError(f'{where}: "{reference}" is a {type(found).__name__}, expected a function.')
+    return found  # type: ignore[no-any-return]  # looked up by name at run time
+
+
+def load_object(reference: str, where: str) -> Any:
+    """Import whatever `reference` names as "package.module:name".
+
     A folder of `Imports` is put on `sys.path` and stays there: what is imported from it may be pickled
     by name into worker processes.
 
@@ -67,7 +79,7 @@ def load_function(reference: str, where: str) -> Callable[..., Any]:
         where: the config key or argument, for error messages.
 
     Raises:
-        ConfigError: the reference is malformed, cannot be imported, or names nothing callable.
+        ConfigError: the reference is malformed or cannot be imported.
     """
     module_name, _, attribute = reference.partition(":")
     parts = attribute.split(".")
@@ -79,9 +91,7 @@ def load_function(reference: str, where: str) -> Callable[..., Any]:
         found = _import(module_name, where)
     for part in parts:
         found = _attribute(found, part, f'{where}: module "{module_name}" has no "{attribute}"')
-    if not callable(found):
-        raise ConfigError(f'{where}: "{reference}" is a {type(found).__name__}, expected a function.')
-    return found  # type: ignore[no-any-return]  # looked up by name at run time
+    return found
 
 
 def reference(function: object) -> str:

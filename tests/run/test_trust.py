@@ -47,6 +47,7 @@ CODE = {
     "task.loss": "evil:make",
     "task.metric": "evil:make",
     "latency.probe": "evil:make",
+    "search.sampler": "evil:make",
     "latency.command": "touch marker",
     "search.address": "10.0.0.1:6379",
 }

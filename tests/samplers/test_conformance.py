@@ -16,7 +16,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from autoprune.errors import ConfigError
-from autoprune.samplers import IGNORES_PRUNED, SAMPLERS, SEVERAL_OBJECTIVES, Brief, make_sampler, trial_seed
+from autoprune.samplers import SAMPLERS, Brief, make_sampler, trial_seed
 from autoprune.samplers._past_trials import feasible
 from autoprune.samplers._plan_sampler import random_ratios
 from autoprune.study._queue import requeue_trial
@@ -31,7 +31,11 @@ WHOLE_PLANS = {"evolution", "ddpg", "policy_gradient", "importance", "kl"}
 
 
 ONE = [pytest.param(name, False, id=name) for name in SAMPLERS]
-SEVERAL = [pytest.param(name, True, id=f"{name}-several") for name in SEVERAL_OBJECTIVES]
+SEVERAL = [
+    pytest.param(name, True, id=f"{name}-several")
+    for name, spec in SAMPLERS.items()
+    if spec.several_objectives
+]
 SEVERAL_SLOWLY = [pytest.param(*case.values, id=case.id, marks=pytest.mark.slow) for case in SEVERAL]
 
 each_case = pytest.mark.parametrize(("name", "several"), ONE + SEVERAL)
@@ -174,15 +178,15 @@ def test_all_but_the_blind_learn_from_the_scores_of_queued_trials(name: str, sev
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_only_those_that_say_so_ignore_pruned_trials(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To those that ignore them, and to the blind, a failure that is not shown is the same in their place.
+def test_only_those_that_say_so_learn_from_pruned_trials(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To samplers that do not learn from them, a failure that is not shown is the same in their place.
 
     Neither is shown as a complete trial here.
     """
     monkeypatch.setattr("autoprune.samplers._per_trial.as_worst", lambda directions, trials: {})
     monkeypatch.setattr("autoprune.samplers._per_trial.as_climbed", lambda trials, rungs: {})
     stopped, failed = (Search(name, 4, length(name), stops=stops).run() for stops in (True, False))
-    assert (stopped == failed) == (name in IGNORES_PRUNED | BLIND)
+    assert (stopped == failed) == (not SAMPLERS[name].learns_from_pruned)
 
 
 @each_case_slowly
