@@ -36,8 +36,7 @@ ARROWS = {
     "engines": "study",
     "report": "study latency",
     "run": "tracing score engines report zoo",
-    "api": "run",
-    "cli": "api",
+    "cli": "run",
 }
 HEAVY = ("ray", "onnx", "onnxruntime", "onnxscript", "matplotlib", "torchvision")
 
