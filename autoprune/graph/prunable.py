@@ -79,8 +79,8 @@ class CostFormula(Protocol):
     def __call__(self, widths: NDArray[np.int64]) -> Cost:
         """Return costs [candidates] of widths [candidates, groups]."""
 
-    def carried(self, group: int) -> tuple[int, int]:
-        """Return the MACs and parameters of the dense model's operators that the group touches."""
+    def carried(self, *groups: int) -> tuple[int, int]:
+        """Return the MACs and parameters of the dense model's operators that any of the groups touches."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from autoprune.config.settings import BudgetSettings, LatencySettings, RunConfig
-from autoprune.cost import make_footprint
+from autoprune.cost.memory import peak_memory_bytes, size_bytes
 from autoprune.errors import ConfigError, suggest
 from autoprune.graph import Cost, Prunable
 from autoprune.latency import LatencySetting
@@ -163,8 +163,7 @@ def require_unmeasured(prunable: Prunable, config: RunConfig) -> None:
 
 def footprint_of(prunable: Prunable) -> dict[str, CostMeasure]:
     """Return what tells the bytes of candidates, by the name of the cost."""
-    footprint = make_footprint(prunable)
-    return {"size_bytes": footprint.size_bytes, "peak_memory_bytes": footprint.peak_memory_bytes}
+    return {"size_bytes": size_bytes(prunable), "peak_memory_bytes": peak_memory_bytes(prunable)}
 
 
 def expected_cost(prunable: Prunable, measures: Mapping[str, CostMeasure]) -> CostFunction:

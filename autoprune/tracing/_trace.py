@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from autoprune.cost import make_formula
+from autoprune.cost.formula import make_formula
 from autoprune.errors import TraceError, suggest
 from autoprune.graph import Prunable
 from autoprune.graph.capture import (
@@ -25,7 +25,7 @@ from autoprune.graph.capture import (
     normalise_inputs,
     repeat_batch,
 )
-from autoprune.graph.context import Factor, MacTerm
+from autoprune.graph.context import MacTerm
 from autoprune.graph.followers import Follower
 from autoprune.graph.grouping import make_groups
 from autoprune.graph.labels import LabelStore
@@ -94,11 +94,7 @@ class _Draft:
     def prunable(self) -> Prunable:
         """Group the labels as they are tied and frozen now."""
         grouping = make_groups(self.model, self.axes, self.store.components(), self.terms, self.unused)
-        params = (
-            [Factor(*axis) for axis in zip(parameter.shape, self.axes.labels[name], strict=True)]
-            for name, parameter in self.model.named_parameters()
-        )
-        formula = make_formula(grouping.groups, grouping, self.terms, params)
+        formula = make_formula(self.model, grouping, self.terms)
         return Prunable(
             self.model,
             self.inputs,

@@ -15,12 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
-from autoprune.cost._formula import ExactCost, ProductSum
 from autoprune.criteria import make_plan
 from autoprune.graph import ChannelGroup, Plan, Prunable
 from autoprune.rebuilding import rebuild, verify
@@ -252,20 +250,10 @@ def _reason(group: ChannelGroup) -> str | None:
 
 def touched_shares(prunable: Prunable) -> tuple[float, float]:
     """Return the shares of MACs and of parameters in operators that a free group touches."""
-    formula = prunable.formula
-    if not isinstance(formula, ExactCost):
-        raise TypeError(f"{type(formula).__name__} shows no terms")
     free = [prunable.position[group.name] for group in prunable.searchable]
-    touched = np.asarray((formula.times[:, free] > 0).any(axis=1))
-    table = (formula.times @ formula.full + formula.constants)[:, None]
-    return _touched(formula.macs, touched, table), _touched(formula.params, touched, table)
-
-
-def _touched(products: ProductSum, touched: NDArray[np.bool_], table: NDArray[np.int64]) -> float:
-    rows = touched[products.sizes].any(axis=1)
-    total = int(products.evaluate(table)[0])
-    part = products.part(np.asarray(rows))
-    return int(part.evaluate(table)[0]) / total if total and rows.any() else 0.0
+    macs, params = prunable.formula.carried(*free)
+    dense = prunable.cost()
+    return macs / int(dense.macs or 1), params / int(dense.params or 1)
 
 
 def smallest_macs(prunable: Prunable) -> float:

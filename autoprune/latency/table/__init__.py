@@ -5,7 +5,7 @@ from __future__ import annotations
 from autoprune.latency.table._candidates import narrowed
 from autoprune.latency.table._latency_table import LatencyTable, load_table, table_of_json
 from autoprune.latency.table._measure import measure_table
-from autoprune.latency.table._operator_sizes import Observations, Size
+from autoprune.latency.table._operator_sizes import Observations
 from autoprune.latency.table._operators import Call
 from autoprune.latency.table._predictor import LatencyPredictor
 
@@ -14,7 +14,6 @@ __all__ = [
     "LatencyPredictor",
     "LatencyTable",
     "Observations",
-    "Size",
     "load_table",
     "measure_table",
     "narrowed",

@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 
+from autoprune.cost.polynomial import Size
 from autoprune.errors import AutopruneError, ConfigError, LatencyError, abridged, reason_of
 from autoprune.graph import Prunable
 from autoprune.latency.fingerprint import Fingerprint, device_fingerprint
 from autoprune.latency.setting import LatencySetting
 from autoprune.latency.table._alignment import Grain
-from autoprune.latency.table._operator_sizes import Size
 from autoprune.latency.table._operators import Operator
 from autoprune.latency.table._surfaces import Surface
 from autoprune.latency.table._table_schema import check_table

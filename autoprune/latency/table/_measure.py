@@ -25,7 +25,7 @@ from autoprune.latency.table._interleaved import Beside, Reference, undisturbed_
 from autoprune.latency.table._latency_table import Calibration, LatencyTable
 from autoprune.latency.table._least_squares import solve_non_negative
 from autoprune.latency.table._operator_work import kind_of
-from autoprune.latency.table._operators import MOST_SIZES, Operator
+from autoprune.latency.table._operators import sizes_of
 from autoprune.latency.table._profiles import Profiler, make_profiler
 from autoprune.latency.table._surfaces import Readings
 from autoprune.latency.timing import Progress, time_in_turn
@@ -95,7 +95,7 @@ def tabulate(
     whole_ms[0] = dense_ms  # by definition; its turns beside itself were for its operators
     operator_ms = _operator_ms(times, dense_ms, whole_ms)
     readings = Readings(
-        sizes=operator_sizes(operators, widths),
+        sizes=sizes_of(operators, widths.shape[1])(widths),
         ms=np.zeros((len(widths), len(operators))) if operator_ms is None else operator_ms,
         whole_ms=whole_ms,
         signature=np.array([signatures.index(operator.signature) for operator in operators]),
@@ -168,12 +168,3 @@ def _operator_ms(
     _, scale, overhead = solve_non_negative(columns / whole_ms[:, None], np.ones(len(sums)))
     overhead_ms = min(overhead / max(scale, 1e-9), _MOST_OVERHEAD_MS)
     return np.asarray(np.maximum(operators - events * overhead_ms, 0))
-
-
-def operator_sizes(operators: Sequence[Operator], widths: IntArray) -> IntArray:
-    """Return the sizes [candidates, operators, 2], 0 where an operator has fewer."""
-    sizes = np.zeros((len(widths), len(operators), MOST_SIZES), dtype=np.int64)
-    for place, operator in enumerate(operators):
-        for axis, size in enumerate(operator.sizes):
-            sizes[:, place, axis] = size.at(widths)
-    return sizes

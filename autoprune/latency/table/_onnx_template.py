@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autoprune.cost.polynomial import Size
 from autoprune.errors import LatencyError
 from autoprune.graph import Prunable
 from autoprune.latency.probes.onnx_runtime import export_for_timing
 from autoprune.latency.setting import LatencySetting
 from autoprune.latency.table._candidates import narrowed
-from autoprune.latency.table._operator_sizes import Observations, Size
+from autoprune.latency.table._operator_sizes import Observations
 from autoprune.latency.table._operators import Call
 from autoprune.support.arrays import IntArray
 

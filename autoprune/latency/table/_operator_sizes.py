@@ -10,16 +10,15 @@ which.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from autoprune.cost import axis_size
+from autoprune.cost.formula import axis_size
+from autoprune.cost.polynomial import Size, SizeTable
 from autoprune.graph import Prunable
-from autoprune.graph.context import Factor
 from autoprune.graph.labels import LabelVector
 from autoprune.support.arrays import IntArray
 
@@ -27,29 +26,6 @@ MOST_OBSERVATIONS = 4
 """The dense model and at most so many less one narrowed ones: each costs a run or an export."""
 
 _TRIES = 20
-
-
-@dataclass(frozen=True)
-class Size:
-    """A dimension that follows the widths.
-
-    Attributes:
-        constant: what no group can take away.
-        times: for each group of the model, how often its width enters.
-    """
-
-    constant: int
-    times: tuple[int, ...]
-
-    def at(self, widths: IntArray) -> IntArray:
-        """Return the size at widths [groups] or [n, groups], as int64 [] or [n]."""
-        return np.asarray(widths @ np.array(self.times, dtype=np.int64) + self.constant)
-
-    @property
-    def unit(self) -> tuple[int, Size]:
-        """The factor that all its parts share, and the size without it: proportional sizes have one unit."""
-        factor = math.gcd(self.constant, *self.times)
-        return factor, Size(self.constant // factor, tuple(time // factor for time in self.times))
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,14 +57,13 @@ def observe(prunable: Prunable, seed: int = 0) -> Observations:
     Sizes that they cannot tell apart stay unknown.
     """
     sizes = sorted(set(_sizes(prunable)), key=lambda size: (size.constant, size.times))
-    table = np.array([size.times for size in sizes], dtype=np.int64).reshape(len(sizes), len(prunable.groups))
-    constants = np.array([size.constant for size in sizes], dtype=np.int64)
+    table = SizeTable.of(sizes, len(prunable.groups))
     rng = np.random.default_rng(seed)
     rows = [np.array([group.width for group in prunable.groups], dtype=np.int64)]
-    while len(rows) < 2 or (len(rows) < MOST_OBSERVATIONS and _alike(rows, table, constants)):
+    while len(rows) < 2 or (len(rows) < MOST_OBSERVATIONS and _alike(rows, table)):
         tries = [_narrow(prunable, rng) for _ in range(_TRIES)]
-        rows.append(min(tries, key=lambda row: _alike([*rows, row], table, constants)))
-    keys = [tuple(key) for key in _numbers(rows, table, constants).tolist()]
+        rows.append(min(tries, key=lambda row: _alike([*rows, row], table)))
+    keys = [tuple(key) for key in table.at(np.stack(rows)).astype(np.int64).tolist()]
     times = Counter(keys)
     known = {key: size for key, size in zip(keys, sizes, strict=True) if times[key] == 1}
     return Observations(np.stack(rows), known)
@@ -111,14 +86,10 @@ def _narrow(prunable: Prunable, rng: np.random.Generator) -> IntArray:
     return row
 
 
-def _numbers(rows: Sequence[IntArray], table: IntArray, constants: IntArray) -> IntArray:
-    return np.asarray(table @ np.stack(rows).T + constants[:, None])
-
-
-def _alike(rows: Sequence[IntArray], table: IntArray, constants: IntArray) -> int:
+def _alike(rows: Sequence[IntArray], table: SizeTable) -> int:
     """Count the sizes that show the numbers of another one, or one number only, as what is constant does."""
-    numbers = _numbers(rows, table, constants)
-    return len(table) - len(np.unique(numbers, axis=0)) + int((np.ptp(numbers, axis=1) == 0).sum())
+    numbers = table.at(np.stack(rows))
+    return len(numbers) - len(np.unique(numbers, axis=0)) + int((np.ptp(numbers, axis=1) == 0).sum())
 
 
 def _sizes(prunable: Prunable) -> Iterator[Size]:
@@ -132,13 +103,11 @@ def _sizes(prunable: Prunable) -> Iterator[Size]:
     for place in np.flatnonzero(free).tolist():
         yield Size(0, tuple(int(other == place) for other in range(len(full))))
     for labels in _axes(prunable):
-        try:
-            constant, *times = axis_size(Factor(len(labels), labels), prunable.grouping, len(full))
-        except AssertionError:  # an axis that holds a group's channels unequally often
-            continue
-        if any(moving := np.where(free, times, 0).tolist()):
-            fixed = int(full[~free] @ np.array(times)[~free])
-            yield Size(constant + fixed, tuple(moving))
+        size, is_exact = axis_size(len(labels), labels, prunable.grouping)
+        moving = np.where(free, size.times, 0)
+        if is_exact and moving.any():
+            fixed = int(full @ (np.array(size.times) - moving))
+            yield Size(size.constant + fixed, tuple(moving.tolist()))
 
 
 def _axes(prunable: Prunable) -> Iterator[LabelVector]:

@@ -15,11 +15,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from autoprune.cost.polynomial import Size, SizeTable
 from autoprune.errors import LatencyError
-from autoprune.latency.table._operator_sizes import Observations, Size
+from autoprune.latency.table._operator_sizes import Observations
+from autoprune.support.arrays import IntArray
 
 MOST_SIZES = 2
 """Sizes that an operator's latency is a function of: those of what goes in and out."""
@@ -82,6 +86,13 @@ class Operator:
     name: str
     signature: str
     sizes: tuple[Size, ...]
+
+
+def sizes_of(operators: Sequence[Operator], groups: int) -> Callable[[IntArray], IntArray]:
+    """Return a function from widths [n, groups] to sizes [n, operators, 2], 0 if an operator has fewer."""
+    none = (Size(0, (0,) * groups),) * MOST_SIZES
+    table = SizeTable.of([size for each in operators for size in (*each.sizes, *none)[:MOST_SIZES]], groups)
+    return lambda widths: table.at(widths).T.reshape(len(widths), -1, MOST_SIZES).astype(np.int64)
 
 
 @dataclass(frozen=True)

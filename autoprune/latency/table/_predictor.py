@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from autoprune.latency.table._latency_table import LatencyTable
-from autoprune.latency.table._operators import Operator
+from autoprune.latency.table._operators import Operator, sizes_of
 from autoprune.latency.table._surfaces import Surface
 from autoprune.support.arrays import FloatArray, IntArray
 
@@ -57,10 +57,10 @@ class LatencyPredictor:
         """Return the expected milliseconds [n] of widths [n, groups]."""
         return self._sum(widths, _Part.exact)
 
-    def _sum(self, widths: IntArray, milliseconds: Callable[[_Part, FloatArray], FloatArray]) -> FloatArray:
+    def _sum(self, widths: IntArray, milliseconds: Callable[[_Part, IntArray], FloatArray]) -> FloatArray:
         total = np.zeros(len(widths))
         for start in range(0, len(widths), _CHUNK):
-            chunk = widths[start : start + _CHUNK].astype(np.float64)
+            chunk = widths[start : start + _CHUNK]
             for part in self._parts:
                 total[start : start + _CHUNK] += milliseconds(part, chunk)
         return self.table.calibration.constant_ms + total
@@ -71,31 +71,21 @@ class _Part:
 
     def __init__(self, surface: Surface, operators: Sequence[Operator], groups: int) -> None:
         self.surface = surface
-        # Floats hold such sizes exactly, and their matrix products are fast.
-        self.times = np.zeros((groups, len(operators), 2))
-        self.constants = np.zeros((len(operators), 2))
-        for place, operator in enumerate(operators):
-            for axis, size in enumerate(operator.sizes):
-                self.times[:, place, axis] = size.times
-                self.constants[place, axis] = size.constant
+        self.sizes = sizes_of(operators, groups)
 
-    def exact(self, widths: FloatArray) -> FloatArray:
+    def exact(self, widths: IntArray) -> FloatArray:
         """Return the milliseconds [n] of the operators together."""
-        sizes = self._sizes(widths)
+        sizes = self.sizes(widths)
         total: FloatArray = self.surface.at(sizes.reshape(-1, 2)).reshape(sizes.shape[:2]).sum(axis=1)
         return total
 
-    def envelope(self, widths: FloatArray) -> FloatArray:
+    def envelope(self, widths: IntArray) -> FloatArray:
         """Return the milliseconds [n] of the operators together, each at its fastest sizes from here on."""
-        sizes = self._sizes(widths)
+        sizes = self.sizes(widths)
         flat = sizes.reshape(-1, 2)
         fastest = np.minimum.reduce(list(_alternatives(self.surface, flat)))
         total: FloatArray = fastest.reshape(sizes.shape[:2]).sum(axis=1)
         return total
-
-    def _sizes(self, widths: FloatArray) -> IntArray:
-        sizes = np.tensordot(widths, self.times, axes=1) + self.constants
-        return sizes.astype(np.int64)
 
 
 def _alternatives(surface: Surface, sizes: IntArray) -> Iterator[FloatArray]:

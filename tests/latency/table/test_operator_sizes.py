@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import autoprune
+from autoprune.cost.polynomial import Size
 from autoprune.graph import Prunable
-from autoprune.latency.table import Size
 from autoprune.latency.table._operator_sizes import MOST_OBSERVATIONS, observe
 from tests.models import CASES
 

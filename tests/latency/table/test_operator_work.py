@@ -11,9 +11,8 @@ from autoprune.latency import LatencySetting
 from autoprune.latency.table import Call
 from autoprune.latency.table._alignment import Grain
 from autoprune.latency.table._fits import fit_whole
-from autoprune.latency.table._measure import operator_sizes
 from autoprune.latency.table._operator_work import TERMS, amounts, fit_works, kind_of
-from autoprune.latency.table._operators import Number, Share
+from autoprune.latency.table._operators import Number, Share, sizes_of
 from autoprune.latency.table._profiles import make_profiler
 from autoprune.latency.table._surfaces import Form, Readings, sum_surfaces
 from autoprune.zoo import make_model
@@ -93,7 +92,7 @@ def test_a_latency_of_macs_and_parameters_is_found(per_mac: float, per_parameter
         cost = prunable.cost(widths)
         whole_ms = 0.1 + per_mac * np.asarray(cost.macs) + per_parameter * np.asarray(cost.params)
         return Readings(
-            sizes=operator_sizes(found.operators, widths),
+            sizes=sizes_of(found.operators, widths.shape[1])(widths),
             ms=np.zeros((count, len(found.operators))),
             whole_ms=whole_ms,
             signature=np.array([signatures.index(each.signature) for each in found.operators]),

@@ -7,8 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
+from autoprune.cost.polynomial import Size
 from autoprune.latency import Fingerprint, LatencySetting
-from autoprune.latency.table import LatencyPredictor, LatencyTable, Size
+from autoprune.latency.table import LatencyPredictor, LatencyTable
 from autoprune.latency.table._alignment import Grain, on_both
 from autoprune.latency.table._latency_table import Calibration
 from autoprune.latency.table._operators import Operator

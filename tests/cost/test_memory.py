@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
-from autoprune.cost import make_footprint
+from autoprune.cost.memory import peak_memory_bytes, size_bytes
 from autoprune.exporting import save_pruned
 from autoprune.graph import Plan, Prunable
 from autoprune.graph.capture import ExampleInputs, capture
@@ -70,8 +70,7 @@ def measured(model: nn.Module, inputs: ExampleInputs) -> tuple[int, int]:
 
 def predicted(prunable: Prunable, widths: Mapping[str, int]) -> tuple[int, int]:
     row = np.array([[widths.get(group.name, group.width) for group in prunable.groups]], dtype=np.int64)
-    footprint = make_footprint(prunable)
-    return int(footprint.size_bytes(row)[0]), int(footprint.peak_memory_bytes(row)[0])
+    return int(size_bytes(prunable)(row)[0]), int(peak_memory_bytes(prunable)(row)[0])
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -132,12 +131,11 @@ def test_a_part_of_a_group_counts_as_whole() -> None:
 
 def test_bytes_never_fall_where_a_width_grows_and_many_equal_one_by_one() -> None:
     prunable = trace(make_model("digits_resnet", 10, 1), torch.zeros(1, 1, 8, 8))
-    footprint = make_footprint(prunable)
     full = np.array([group.width for group in prunable.groups], dtype=np.int64)
     free = [prunable.position[group.name] for group in prunable.searchable]
     rows = np.repeat(full[None], 50, axis=0)
     rows[:, free] = np.random.default_rng(0).integers(1, full[free] + 1, size=(50, len(free)))
-    for measure in (footprint.size_bytes, footprint.peak_memory_bytes):
+    for measure in (size_bytes(prunable), peak_memory_bytes(prunable)):
         many = measure(rows)
         assert many.tolist() == [int(measure(row[None])[0]) for row in rows]
         for column in free:

@@ -1,0 +1,148 @@
+"""The memory that candidates take: the bytes that are saved of them, and the peak of one forward.
+
+    size_bytes(prunable)(widths), peak_memory_bytes(prunable)(widths)      # int64 [candidates] each
+
+The peak is counted at batch 1, over the operators of the traced graph in their order. Weights, buffers and
+inputs stay. Every other tensor lives from the operator that makes it to the last one that reads it. Views and
+in-place results share the memory of the tensor that they are made of. The outputs of the model stay to the
+end. A runtime needs that much if it frees a tensor after its last use. The workspace that an operator takes
+for itself while it runs, such as a convolution's, does not follow from the graph and is not counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+from torch.fx import Node
+from torch.utils import _pytree as pytree
+
+from autoprune.cost.formula import axis_size, tensor_sizes
+from autoprune.cost.polynomial import Polynomials, Size, Sum, add_product
+from autoprune.graph import Prunable
+from autoprune.graph.context import Value
+from autoprune.support.arrays import IntArray
+
+Bytes = Callable[[IntArray], IntArray]
+"""From widths [candidates, groups] to bytes [candidates]."""
+
+_START = -1
+"""The moment before the first operator."""
+
+
+def size_bytes(prunable: Prunable) -> Bytes:
+    """Return a function from widths to the bytes of all parameters and buffers."""
+    saved = Polynomials.of([_weights(prunable)], len(prunable.groups))
+    return lambda widths: saved(widths)[0]
+
+
+def peak_memory_bytes(prunable: Prunable) -> Bytes:
+    """Return a function from widths to the bytes that live at the fullest moment of a forward at batch 1.
+
+    Axes whose length does not follow from the widths alone count as if they stayed whole, so that the peak is
+    never less than it is.
+    """
+    storages = list(_storages(prunable))
+    each = Polynomials.of(
+        [_weights(prunable), *(storage.size_bytes for storage in storages)], len(prunable.groups)
+    )
+    born = np.array([_START, *(storage.born for storage in storages)])
+    last = np.array([len(prunable.captured.nodes), *(storage.last for storage in storages)])
+    moments = np.unique(born)[:, None]
+    alive = (born <= moments) & (moments <= last)
+    # As floats, which are exact for numbers of bytes: NumPy has no fast matrix product for integers.
+    together = alive.astype(float) @ each.coefficients.astype(float)
+    return replace(each, coefficients=_maximal(together.astype(np.int64))).largest
+
+
+def _maximal(moments: IntArray) -> IntArray:
+    """Leave out the moments [moments, products] at which nothing lives that does not also live at another."""
+    kept: list[IntArray] = []
+    for moment in sorted(np.unique(moments, axis=0), key=lambda each: -int(each.sum())):
+        if not any((moment <= other).all() for other in kept):
+            kept.append(moment)
+    return np.stack(kept)
+
+
+def _weights(prunable: Prunable) -> Sum:
+    """Return the bytes of all parameters and buffers."""
+    total: Sum = Counter()
+    for tensor, sizes in tensor_sizes(prunable.model, prunable.groups):
+        add_product(total, sizes, tensor.element_size())
+    return total
+
+
+@dataclass
+class _Storage:
+    """Memory that one operator, or the caller, provides.
+
+    Attributes:
+        size_bytes: as a sum of products of sizes.
+        born: the number of the operator; `_START` if it is there from the start.
+        last: the number of the last operator that reads it.
+    """
+
+    size_bytes: Sum
+    born: int
+    last: int
+
+
+def _storages(prunable: Prunable) -> list[_Storage]:
+    """Walk the graph; weights and buffers are left out."""
+    captured = prunable.captured
+    nodes = captured.nodes
+    found: dict[int, _Storage] = {}
+    weights: set[int] = set()
+    for number, node in enumerate(nodes):
+        for argument in node.all_input_nodes:
+            for tensor in _tensors(argument):
+                if _key(tensor) in found:
+                    storage = found[_key(tensor)]
+                    storage.last = len(nodes) if node.op == "output" else max(storage.last, number)
+        if node.op == "output":
+            continue
+        if node.op == "placeholder" and node.name in captured.states:
+            weights.update(_key(tensor) for tensor in _tensors(node))
+            continue
+        for tensor, value in zip(_tensors(node), _values(node, prunable), strict=True):
+            if _key(tensor) not in found and _key(tensor) not in weights:
+                found[_key(tensor)] = storage = _new_storage(tensor, value, prunable, number)
+                if node.op == "placeholder":
+                    storage.born, storage.last = _START, len(nodes)
+    return list(found.values())
+
+
+def _new_storage(tensor: Tensor, value: Value | None, prunable: Prunable, number: int) -> _Storage:
+    reserved = tensor.untyped_storage().nbytes()
+    used = tensor.numel() * tensor.element_size()
+    sizes: list[Size] = []
+    # If an operator hands out a part of its memory, or has no labels, the dense model's bytes are the bound.
+    if value is None or value.shape != tuple(tensor.shape) or reserved != used:
+        factor = reserved
+    else:
+        factor = tensor.element_size()
+        axes = zip(value.shape, value.labels, strict=True)
+        sizes = [axis_size(length, labels, prunable.grouping)[0] for length, labels in axes]
+    size: Sum = Counter()
+    add_product(size, sizes, factor)
+    return _Storage(size, number, number)
+
+
+def _tensors(node: Node) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(node.meta.get("val")) if isinstance(leaf, Tensor)]
+
+
+def _values(node: Node, prunable: Prunable) -> list[Value | None]:
+    """Return the labelled values of a node's tensors; None for each if they are not known one by one."""
+    found = prunable.values.get(node.name)
+    values = found if isinstance(found, list) else [] if found is None else [found]
+    tensors = _tensors(node)
+    return list(values) if len(values) == len(tensors) else [None] * len(tensors)
+
+
+def _key(tensor: Tensor) -> int:
+    """Return the identity of a storage. The tensors of a trace share storages as real ones do."""
+    return int(tensor.untyped_storage()._cdata)
