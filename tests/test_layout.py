@@ -36,7 +36,9 @@ ARROWS = {
     "engines": "study",
     "report": "study latency",
     "run": "tracing score engines report zoo",
-    "cli": "run",
+    "api": "run",
+    "guide": "errors",
+    "cli": "api guide",
 }
 HEAVY = ("ray", "onnx", "onnxruntime", "onnxscript", "matplotlib", "torchvision")
 

@@ -34,6 +34,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+_PAGE_WIDTH = 100
+"""Pages of the guide have lines of at most so many characters: longer ones are hard to read."""
+
 # All that typer raises over a command line has this base, which typer exports under no name.
 _UsageError = cast(type[typer.BadParameter], typer.BadParameter.__bases__[0])
 
@@ -124,7 +127,7 @@ def options(
 ) -> None:
     """Search smaller versions of a trained PyTorch vision model under a budget.
 
-    All keys of a config, with their defaults, are listed by: python -m pydoc autoprune.settings
+    `autoprune guide` lists the pages of the guide; `autoprune guide config` has all keys of a config.
     """
 
 
@@ -143,7 +146,7 @@ def search(config: ConfigSource, overrides: Overrides = None) -> None:
         return study_command("resume", str(settings.search.study), str(settings.search.storage))
 
     with _resumable(go_on), _screen() as watch:
-        result = run.search(config=settings, watch=watch)
+        result = run.search(settings, watch=watch)
     _print_search(result)
 
 
@@ -161,15 +164,16 @@ def resume(
 ) -> None:
     """Go on with a search that was stopped or killed. Its storage has all but model and data."""
     from autoprune import run
+    from autoprune.api import consent_of
 
+    url = run.find_storage(study, storage)
     with _resumable(_same_command), _screen() as watch:
         result = run.resume(
             study,
-            storage,
+            url,
             overrides=overrides or (),
             take_over=take_over,
-            trust=trust,
-            config=config,
+            consent=consent_of(trust, config),
             watch=watch,
         )
     _print_search(result)
@@ -219,6 +223,7 @@ def finetune(
 ) -> None:
     """Train the best plan of a study fully. It is tested once; a finetune that was stopped goes on."""
     from autoprune import run
+    from autoprune.api import consent_of
     from autoprune.cli._tables import finetune_table
     from autoprune.run import export_command
 
@@ -229,8 +234,7 @@ def finetune(
             url,
             trial=trial,
             overrides=overrides or (),
-            trust=trust,
-            config=config,
+            consent=consent_of(trust, config),
             watch=watch,
         )
     console.print(finetune_table(result))
@@ -307,6 +311,7 @@ def export(
 ) -> None:
     """Write the small model for another runtime. What was written has to compute the same."""
     from autoprune import run
+    from autoprune.api import consent_of
 
     report = run.export(
         target,
@@ -314,8 +319,7 @@ def export(
         output=output,
         storage=storage,
         dense=dense,
-        trust=trust,
-        config=config,
+        consent=consent_of(trust, config),
     )
     difference = f"largest difference to PyTorch {report.max_difference:.2e}"
     _print_notes([f"Wrote {report.path} ({report.format}); {difference}."])
@@ -391,6 +395,23 @@ def report(
     _print_notes([f"Plotted in {plots}." if plots else "No trial has a score: no plot."])
     if found.next_step:
         _print_notes([found.next_step])
+
+
+@app.command()
+def guide(
+    topic: Annotated[
+        str | None, typer.Argument(metavar="TOPIC", help="A page; without it, the list of pages.")
+    ] = None,
+) -> None:
+    """Print a page of the guide. Without a topic, list the pages."""
+    from autoprune.guide import show_page, topics
+
+    if topic is not None:
+        return console.print(show_page(topic), width=min(console.width, _PAGE_WIDTH))
+    pages = topics()
+    for name, about in pages.items():
+        console.print(f"{name:<{max(map(len, pages))}}  {about}", highlight=False)
+    console.print("\nRead one with: autoprune guide TOPIC", highlight=False)
 
 
 def _print_search(result: SearchResult) -> None:

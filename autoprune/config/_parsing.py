@@ -127,13 +127,12 @@ def _first_problem(error: ValidationError) -> str:
     spec = get_type_hints(section, include_extras=True)[path[1]]
     more = len({problem["loc"][:2] for problem in problems}) - 1
     others = f" ({more} more like this)" if more else ""
-    return (
-        f"{'.'.join(path)}: got {shown_url(shown_value(first['input']))}, expected {_describe(spec)}.{others}"
-    )
+    got = shown_url(shown_value(first["input"]))
+    return f"{'.'.join(path)}: got {got}, expected {describe_type(spec)}.{others}"
 
 
-def _describe(spec: Any) -> str:
-    """Name a type hint in a user's words, e.g. "an integer >= 1"."""
+def describe_type(spec: Any) -> str:
+    """Return a type hint in a user's words, such as "an integer >= 1"."""
     words: Mapping[Any, str] = {
         int: "an integer",
         float: "a number",
@@ -154,11 +153,11 @@ def _describe(spec: Any) -> str:
             for name, sign in signs.items()
             if hasattr(limit, name)
         ]
-        return " ".join([_describe(arguments[0]), " and ".join(limits)]).strip()
+        return " ".join([describe_type(arguments[0]), " and ".join(limits)]).strip()
     if origin is Literal:
         return "one of " + ", ".join(f'"{value}"' for value in arguments)
     if origin is tuple:
         return 'a list of strings (["a", "b"])'
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(_describe(part) for part in arguments if part is not type(None))
+        return " or ".join(describe_type(part) for part in arguments if part is not type(None))
     return words.get(spec, str(spec))

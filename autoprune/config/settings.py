@@ -1,9 +1,8 @@
-"""The settings of one run as plain frozen dataclasses, one class a section of the config file.
+"""The settings of one run as plain frozen dataclasses, one class per section of the config file.
 
-Before: `parsing` checks what a file, a script or a study holds and fills them; after: `pipeline` hands their
-values to every stage:
+RunConfig().search.trials                             # 60
 
-    RunConfig().search.trials                             # 60
+The docstrings are the config reference of the guide: `python -m tests.guide.reference` writes it.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 MOST = 1_000_000
-"""The largest count, length or factor that a setting takes: beyond it lie slips, and runs that never end."""
+"""The largest count, length or factor of a setting: larger ones are slips, or runs that never end."""
 
 MOST_SECONDS = 86_400
 """The longest time limit: a day."""
@@ -64,7 +63,7 @@ Amount = (
 Names = tuple[Text, ...]
 
 WARM_STARTS = ("uniform", "reconstruction", "taylor-knapsack", "sensitivity", "taylor", "l1", "bn", "l2")
-"""The heuristics that a search tries first, unless it is told otherwise; the most promising ones lead."""
+"""The heuristics that a search tries first by default, the most promising ones at the front."""
 
 RUNGS = ("calibrate", "25 steps", "75 steps")
 """The rungs of a search whose config names none."""
@@ -72,19 +71,18 @@ RUNGS = ("calibrate", "25 steps", "75 steps")
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Where the dense model comes from: a name of the zoo or a factory, and its weights.
+    """Where the dense model comes from: a name or a factory of your own, and its weights.
 
-    `name` is "resnet20", "resnet56", "vgg16_bn", "densenet40", "digits_resnet" or any classifier of
-    torchvision ("torchvision/NAME" for one that shares a name with these). In its place, `factory` is your
-    own "mypkg.nets:make": a function that is called with those of `classes` (or `num_classes`) and
-    `in_channels` that it takes, by these names, and returns the dense nn.Module, with as many outputs as
-    there are classes.
-
-    `checkpoint` is a file of weights: safetensors, or a state_dict that torch saved; where a named model has
-    none, it is runs/NAME-DATA.safetensors. `weights` names those of torchvision in its place: "DEFAULT". A
-    factory may load its own.
-
-    `frozen` names modules, as `named_modules` does, whose channels all stay: ["layer1.0.conv1"].
+    Attributes:
+        name: a model of the zoo, or any classifier of torchvision. "torchvision/NAME" is the one of
+            torchvision if the zoo has a model of the same name.
+        factory: a function of your own, "mypkg.nets:make", in place of `name`. It is called with those of
+            `classes` (or `num_classes`) and `in_channels` that it takes, by these names, and returns the
+            dense nn.Module with one output per class. It may load its own weights.
+        checkpoint: a file of weights: safetensors, or a state_dict that torch saved. The default for a named
+            model is runs/NAME-DATA.safetensors.
+        weights: the name of trained weights of torchvision, such as "DEFAULT", in place of `checkpoint`.
+        frozen: modules, by their names in `named_modules`, whose channels all stay: ["layer1.0.conv1"].
     """
 
     name: Text | None = None
@@ -98,26 +96,31 @@ class ModelSettings:
 class DataSettings:
     """Where images and labels come from, and how the validation part is held out.
 
-    `name` is "digits", "fashion-mnist", "cifar10" or "cifar100", which are read into memory from `folder`
-    ("data" by default) or downloaded to it (the digits come with scikit-learn); or "folder", which so many
-    `workers` stream: `folder` then holds train/ and val/, and perhaps test/, each with a folder of images for
-    each class, which are scaled to `image_size` pixels a side (224 by default). Nothing else is scaled.
-
-    In place of a name, `loaders` is your own "mypkg.data:make": a function that is called with those of
-    `batch_size`, `folder` and `seed` that it takes, by these names, and returns (train, val),
-    (train, val, test) or a dict with these keys, and "classes" where labels alone do not tell how many there
-    are. Each is a torch DataLoader, or another iterable with a length that can be read again, of
-    (inputs, targets): normalised float32 images [n, C, H, W], and labels [n] from 0 (or probabilities
-    [n, classes]).
-
-    `batch_size` is that of training. Where the images have no validation part of their own, as a folder and
-    loaders do, `val_fraction` of the training part is held out, drawn by `seed`; or `validation` is
-    "mypkg.data:held_out", a function that is called as above and returns one such loader, of images as the
-    named set normalises them. That a checkpoint has seen this part is refused, or consented to by
-    `checkpoint_saw_validation`.
-
-    With `augment` training images are shifted, cropped and flipped at random, as suits the set; loaders do
-    that themselves.
+    Attributes:
+        name: a data set by its name. The digits come with scikit-learn; the other named sets are downloaded.
+            All of these are kept in memory. "folder" streams a folder of images instead.
+        loaders: a function of your own, "mypkg.data:make", in place of `name`. It is called with those of
+            `batch_size`, `folder` and `seed` that it takes, by these names. It returns (train, val), (train,
+            val, test) or a dict with these keys, and "classes" if the labels alone do not show how many there
+            are. Each part is a torch DataLoader, or another iterable with a length that can be read again, of
+            (inputs, targets): normalised float32 images [n, C, H, W], and labels [n] from 0 (or probabilities
+            [n, classes]).
+        folder: the folder that named data sets are read from and downloaded to ("data" by default). For name
+            = "folder" it holds train/ and val/, and perhaps test/, each with one folder of images per class.
+        batch_size: images per training step.
+        val_fraction: share of the training part that is held out for validation, if the data have no
+            validation part of their own. A folder and loaders have one.
+        augment: whether training images are shifted, cropped and flipped at random, as suits the data set.
+            Loaders of your own augment by themselves.
+        validation: a function of your own, "mypkg.data:held_out", that is called as `loaders` is and returns
+            one loader, whose images are normalised as the named set normalises them. Its images are the
+            validation part in place of the share `val_fraction`.
+        image_size: pixels a side to which the images of a folder are scaled (224 by default). No other data
+            are scaled.
+        workers: processes that read the images of a folder.
+        seed: of the draw of the validation part.
+        checkpoint_saw_validation: your consent to scores on images that the checkpoint was trained on.
+            Without it such a checkpoint is refused.
     """
 
     name: Text | None = None
@@ -135,13 +138,16 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class TaskSettings:
-    """The loss that training lowers and the metric that scores raise, by name or "mypkg.mod:function".
+    """The loss that training lowers and the metric that scores raise.
 
-    `loss` is "cross_entropy"; `metric` is "accuracy" or "top5", both shares in [0, 1]. Your own are called
-    as (outputs, targets), with the model's first output [n, ...] and what the loaders give: a loss for a
-    batch, of which it returns the mean as a scalar tensor; a metric for a whole part at once, to return one
-    number. A metric may also be a class or an object with `update(outputs, targets)`, `compute()` and perhaps
-    `reset()`, as those of torchmetrics are: it gets batch by batch, so outputs need not be kept.
+    Both are a name or a function of your own, "mypkg.mod:function", that is called as (outputs, targets): the
+    first output of the model [n, ...], and the targets that the loaders give.
+
+    Attributes:
+        loss: of a batch. A function of your own returns the mean as a scalar tensor.
+        metric: of a whole part. A function of your own returns one number, and higher is better. A class or
+            an object with `update(outputs, targets)`, `compute()` and perhaps `reset()`, as in torchmetrics,
+            is called batch by batch instead, so that the outputs need not be kept in memory.
     """
 
     loss: Text = "cross_entropy"
@@ -150,12 +156,19 @@ class TaskSettings:
 
 @dataclass(frozen=True)
 class BudgetSettings:
-    """What the small model may cost: a share of the dense model ("50%") or an amount (20000000, "20M").
+    """The most that the small model may cost: a share of the dense model ("50%") or an amount ("20M").
 
-    `flops` are twice `macs`. Numbers take k, M, G (B) or T; `latency` us, ms or s, and is in ms without one,
-    of a pass under [latency]. `size` is what is saved of it, parameters and buffers; `peak_memory` what
-    weights and activations take at the fullest moment of a forward at batch 1, both in bytes ("5 MB"; kB, MB,
-    GB, TB, or KiB, MiB, GiB, TiB).
+    Several limits may be given at once. Counts take the suffixes k, M, G (or B) and T; bytes take kB, MB, GB,
+    TB, KiB, MiB, GiB and TiB.
+
+    Attributes:
+        flops: FLOPs of one forward pass of one image, which are twice the MACs.
+        macs: multiply-adds of one forward pass of one image.
+        params: parameters.
+        latency: time of one forward pass under [latency], in us, ms or s; a plain number is in ms.
+        size: bytes of the saved model: its parameters and buffers.
+        peak_memory: bytes that weights and activations take at the fullest moment of a forward pass at batch
+            1.
     """
 
     flops: Amount = None
@@ -168,23 +181,27 @@ class BudgetSettings:
 
 @dataclass(frozen=True)
 class LatencySettings:
-    """Where and how a forward pass is timed: what budget.latency bounds and search.divisor = "auto" measures.
+    """How a forward pass is timed, for budget.latency, an objective "latency" and search.divisor = "auto".
 
-    `probe` is the runtime: "eager" (PyTorch as it is), "compile" (torch.compile), "onnx" (ONNX Runtime),
-    "command", or a function of your own "mypkg.mod:function". "command" runs `command` in a shell, with the
-    path of an ONNX file of that batch in place of "{onnx}"; it prints milliseconds last, and is ended if a
-    run takes more than `command_seconds`. Your function is
-    called as (model, inputs) -> milliseconds of `model(*inputs)`, where inputs is a tuple of tensors of
-    `batch` images; both do well to return the median of several runs.
-
-    `device` is the one that the model will run on ("cpu", "cuda", "cuda:1"), with `batch` images at a time,
-    on so many CPU `threads` (at most the cores here, but for a "command"), in this `dtype` and layout
-    (`channels_last`).
-
-    Finalists and dense model are timed in turn until the interval of their ratio is within `tolerance` (0.02:
-    two percent either way), or for `limit_seconds`, but six rounds at least. The table before the search has
-    its own time, some 4 minutes. `table` is the file that keeps it, written where there is none; by default
-    one in the output folder.
+    Attributes:
+        probe: the runtime: "eager" (PyTorch as it is), "compile" (torch.compile), "onnx" (ONNX Runtime),
+            "command", or a function of your own, "mypkg.mod:function". The function is called as (model,
+            inputs) and returns the milliseconds of `model(*inputs)`, at best the median of several runs;
+            inputs is a tuple of tensors of `batch` images.
+        device: the device that the model will run on: "cpu", "cuda" or "cuda:1".
+        batch: images per forward pass.
+        threads: CPU threads; at most as many as there are cores here, except for the probe "command".
+        dtype: number format of weights and images.
+        channels_last: whether images lie in memory with their channels last.
+        command: a shell command for the probe "command". "{onnx}" in it becomes the path of an ONNX file, and
+            it prints milliseconds last, at best the median of several runs.
+        command_seconds: seconds after which a command that has not ended is stopped.
+        tolerance: finalists and the dense model are timed side by side until the interval of their ratio is
+            this narrow: 0.02 is two percent either way.
+        limit_seconds: seconds after which side-by-side timing ends all the same, but not before six rounds.
+            The table before the search has its own time, about 4 minutes.
+        table: file that keeps the latency table; written if it does not exist. The default lies in the output
+            folder.
     """
 
     probe: Text = "eager"
@@ -202,55 +219,52 @@ class LatencySettings:
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How sub-models are proposed, on which engine they run and where the study is kept.
+    """How sub-models are proposed, where they are trained and scored, and where the study is kept.
 
-    `sampler` is "gp" (Gaussian process), "tpe", "cmaes", "nsga2", "evolution", "policy_gradient", "ddpg",
-    "importance", "kl" or "random". Proposals of "gp" take time that grows with the cube of the trials:
-    seconds after 300; "tpe" and "evolution" suit thousands. A plan that was tried is not proposed again
-    where there is a new one nearby, and a trial that fails counts to all samplers like the worst one before
-    it.
-
-    Heuristics named in `warm_starts` are tried before the sampler takes over, in that order, at most a third
-    of the trials. They give their widths; which channels stay is `criterion`'s choice, so that "taylor" keeps
-    as many of each group as Taylor's ranking would, but the same ones only under criterion = "taylor". Warm
-    starts climb every rung. "reconstruction" gives the widths that lose the least output error within the
-    budget: it measures the error of each group at every width, its readers refitted, from the moments of
-    `score.moment_images` training images.
-
-    `pruner` judges all other trials after each rung, by those that reached it, pruned ones too: "median" and
-    "percentile" (the best quarter climbs on) by the sampler's own, "halving" ("asha") and "hyperband" by the
-    warm starts as well; "none" lets every trial climb to the top.
-
-    The warm start "sensitivity" scores `sensitivity_evaluations` cut models at most, each on
-    `sensitivity_images` images of the validation part, after recalibration on `sensitivity_batches` batches.
-    Of N keep ratios each is cut alone where there are 2N + 1 evaluations or more; with fewer, neighbours are
-    cut together and share their scores. The sampler "kl" measures its divergences on `sensitivity_batches`
-    batches, too.
-
-    `criterion` ranks the channels that a width keeps: by the weights "l1", "l2", "lamp" (a norm's share of
-    its layer), "bn" (the scale of the BatchNorm behind) or "fpgm" (the distance to the others); by gradients
-    on training images "taylor" or "fisher"; by feature maps of training images "activation" (their mean
-    size), "apoz" (the share of them that is not zero), "hrank" (their ranks) or "chip" (their independence of
-    each other); "obs" and "lasso" by how well the layers that read a channel do without it; or "random".
-
-    `device` trains and scores the trials ("auto": CUDA where there is one), in this `setting`: a number
-    format (float32, bfloat16, float16) and a layout (contiguous, channels_last) such as "bfloat16
-    channels_last"; "auto" measures which trains fastest, once a study.
-
-    `space` is a file such as those of search_spaces/; `low` and `high`, the keep ratios between which groups
-    are searched, and `divisor`, of which widths are multiples, stand in place of the file's (without one:
-    0.1, 1.0 and 1). `divisor = "auto"` measures under [latency] which multiples of channels the runtime is
-    fast at; so does a latency that is limited or minimised, where no divisor is given.
-
-    Engines with several workers read `workers` and `cpus_per_trial`; "ray" alone `gpus_per_trial` (a share
-    such as 0.5) and `address` (of a running cluster: "auto", "10.0.0.1:6379"; "local" for none). `device` is
-    settled on the machine that begins the search: where that has no GPU, "auto" means the CPU, whatever the
-    cluster has, and a warning says so unless `gpus_per_trial` is 0. Under "ray" the pruners "asha" and
-    "halving" are Ray's ASHA; all others, "median" too, judge as in every engine.
-
-    With `objectives` beside the score (of flops, macs, params, latency, size, peak_memory: the keys of
-    [budget]) a search gives a front instead of one winner: the share of the budget that a proposal fills is
-    then searched too, [budget] may be left out, and no trial is pruned.
+    Attributes:
+        sampler: how keep ratios are proposed. The time for a proposal of "gp" grows with the cube of the
+            trials: seconds after 300 of them; "tpe" and "evolution" suit thousands. No sampler proposes a
+            plan twice if a new one is near, and a failed trial counts like the worst one before it.
+        trials: how many sub-models are scored, warm starts included.
+        objectives: "score" alone gives one winner. With keys of [budget] beside it the search gives a Pareto
+            front: the share of the budget that a proposal fills is then searched too, [budget] may be left
+            out, and no trial is pruned.
+        engine: what runs the trials.
+        workers: trials at the same time, for engines with several workers.
+        cpus_per_trial: CPU cores of each worker; by default the cores are shared equally.
+        gpus_per_trial: GPUs of each trial under "ray", such as 0.5; by default the GPUs are shared equally.
+        address: of a running Ray cluster: "auto", "10.0.0.1:6379", or "local" for none.
+        seed: of every draw. The same seed gives the same proposals, before and after a kill.
+        storage: URL of the study's storage: an SQLite file (sqlite:///runs/STUDY.db by default), a journal,
+            or a database server.
+        study: name of the study; by default made from the names of model, data and budget.
+        space: a file such as those of search_spaces/: which groups are searched, in which range, and which
+            share one ratio.
+        criterion: how the channels of a group are ranked; the width decides how many stay, the ranking which.
+        pruner: which trials stop after a rung. It judges a trial by all trials that reached the rung, pruned
+            ones too; "halving", "asha" and "hyperband" count warm starts as well. Under the engine "ray",
+            "asha" and "halving" are the ASHA of Ray. Warm starts climb every rung.
+        device: what trains and scores trials: "auto" (CUDA if there is a GPU), "cpu", "cuda" or "cuda:1". It
+            is settled on the machine that begins the search: if that has no GPU, "auto" means the CPU,
+            whatever a cluster has, and a warning says so unless `gpus_per_trial` is 0.
+        setting: number format (float32, bfloat16, float16) and layout (contiguous, channels_last) of
+            trainings, such as "bfloat16 channels_last"; "auto" measures once a study which trains fastest.
+        divisor: widths are multiples of it. "auto" measures under [latency] at which multiples of channels
+            the runtime is fast, and is the default if latency is limited or minimised. Otherwise the default
+            is the value of `space`, or 1.
+        low: smallest keep ratio; by default the value of `space`, or 0.1.
+        high: largest keep ratio; by default the value of `space`, or 1.0.
+        warm_starts: heuristics whose widths are tried before the sampler takes over, in this order, in at
+            most a third of the trials. They give widths alone: "taylor" keeps as many channels of each group
+            as a ranking by Taylor would, but the same channels only if `criterion` is "taylor".
+            "reconstruction" measures the output error of each group at every width on score.moment_images
+            training images and gives the widths with the least error within the budget.
+        sensitivity_evaluations: most cut models that the warm start "sensitivity" scores. It cuts each of N
+            keep ratios alone if this is 2N + 1 or more; with fewer, neighbours are cut together and share
+            their scores.
+        sensitivity_images: images of the validation part on which each of them is scored.
+        sensitivity_batches: batches on which each of them is recalibrated, and on which the sampler "kl"
+            measures its divergences.
     """
 
     sampler: Text = "gp"
@@ -280,12 +294,16 @@ class SearchSettings:
 
 @dataclass(frozen=True)
 class EvolutionSettings:
-    """How search.sampler = "evolution" breeds; what is left out follows from the size of the search.
+    """How the sampler "evolution" breeds; a key that is left out follows from the size of the search.
 
-    `population` is how many may have children, the fittest that live (a fifth of the trials, 50 at most);
-    `lifetime`, after how many further trials one dies (three populations); `tournament`, how many of the
-    population compete to be a parent (a quarter of it). `crossover` is the probability that a child has two
-    parents; `mutation`, that a keep ratio moves to another level (so that four do on average).
+    Attributes:
+        population: how many trials may have children: the fittest that live. A fifth of the trials by
+            default, at most 50.
+        lifetime: after how many further trials one dies; three populations by default.
+        tournament: how many of the population compete to be a parent; a quarter of it by default.
+        crossover: probability that a child has two parents.
+        mutation: probability that a keep ratio moves to another level; by default such that four move on
+            average.
     """
 
     population: Annotated[int, Field(strict=True, ge=2, le=MOST)] | None = None
@@ -297,20 +315,24 @@ class EvolutionSettings:
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """How a candidate climbs: "calibrate" (of BatchNorm) or "repair", then finetunes: "50 steps", "1 epoch".
+    """How a candidate climbs: the rungs on which it is scored, from cheap to expensive.
 
-    Finetunes add up: each goes on from the one before, so ["calibrate", "25 steps", "75 steps"] has trained
-    for 100 steps at the top. That is not one finetune of 100: each rung has an optimiser of its own, and a
-    cosine of its own from `learning_rate` down to 0, so that every score is that of a finetune at its end.
-
-    "repair" refits the layers of a candidate by least squares, so that their outputs come as near to the
-    dense model's as the channels that are left allow, and recalibrates BatchNorm. The finetunes go on from
-    there. It needs no labels: what it reads of the dense model is measured once, before the first trial, on
-    `moment_images` images of the training part (the criteria "obs" and "lasso" read the same). With
-    ["repair", "calibrate"] the first of the two scores what the refit alone gives; the second recalibrates.
-
-    Rungs that train nothing come first. "supernet" stands in place of "calibrate": candidates are then cut
-    from weights that [supernet] trains once, before the first trial. "repair" may follow it.
+    Attributes:
+        rungs: "calibrate" (BatchNorm is recalibrated) or "repair", then finetunes such as "50 steps" or "1
+            epoch". Finetunes add up: each goes on from the one before, so ["calibrate", "25 steps", "75
+            steps"] has trained for 100 steps at the top. This is not one finetune of 100: every rung has its
+            own optimiser and its own cosine from `learning_rate` down to 0, so that each score is that of a
+            finished finetune. "repair" refits the layers of a candidate by least squares to the outputs of
+            the dense model, and recalibrates BatchNorm; with ["repair", "calibrate"] the first score is that
+            of the refit alone. Rungs that train nothing come first. "supernet" in place of "calibrate" cuts
+            candidates from weights that [supernet] trains once, before the first trial; "repair" may follow
+            it.
+        calibration_batches: batches on which BatchNorm is recalibrated.
+        moment_images: training images from which the moments of the dense model are measured, once a study
+            and without labels; for "repair", the warm start "reconstruction" and the criteria that read
+            moments.
+        learning_rate: highest learning rate of the finetunes.
+        teacher: "dense" lets the finetunes follow the outputs of the dense model as well.
     """
 
     rungs: Annotated[Names, Field(min_length=1)] = RUNGS
@@ -322,11 +344,19 @@ class ScoreSettings:
 
 @dataclass(frozen=True)
 class ScheduleSettings:
-    """A full training: epochs, optimiser, schedule and what smooths them.
+    """A full training: its length, optimiser and schedule.
 
-    `optimizer` is "sgd" (Nesterov's) or "adamw"; `schedule` is "cosine", "one-cycle" (linear down) or
-    "constant", after a linear rise over the share `warmup` of the steps. `momentum` is AdamW's first beta,
-    too. `ema` is the decay per step of the average of the weights that is evaluated and kept; 0 for none.
+    Attributes:
+        epochs: passes over the training part.
+        learning_rate: the highest one.
+        optimizer: "sgd" has Nesterov momentum.
+        momentum: of SGD, or the first beta of AdamW.
+        weight_decay: of the weights of convolutions and linear layers.
+        schedule: how the learning rate falls after the warm-up; "one-cycle" falls linearly.
+        warmup: share of the steps in which the learning rate rises linearly.
+        label_smoothing: share of the target that is spread over all classes.
+        ema: decay per step of the average of the weights that is evaluated and kept; 0 for no average.
+        seed: of the order of the images and of all other draws.
     """
 
     epochs: Positive = 20
@@ -343,18 +373,26 @@ class ScheduleSettings:
 
 @dataclass(frozen=True)
 class TrainSettings(ScheduleSettings):
-    """The dense model's training; with `when_missing` a search trains the checkpoint that is missing."""
+    """The training of the dense model, by `autoprune train` or by a search that finds no checkpoint.
+
+    Attributes:
+        when_missing: whether a search trains the checkpoint if there is none.
+    """
 
     when_missing: Flag = False
 
 
 @dataclass(frozen=True)
 class FinetuneSettings(ScheduleSettings):
-    """The winner's training, with the dense model as teacher unless it is told otherwise.
+    """The training of the winner.
 
-    Without epochs the winner stays as it was cut: BatchNorm alone is recalibrated. `distill_weight` is the
-    share of the loss that follows the teacher: class logits by their softmax at `temperature`, values of a
-    regression and logits of single classes by their squared error.
+    Attributes:
+        epochs: passes over the training part. With 0 the winner stays as it was cut, and BatchNorm alone is
+            recalibrated.
+        teacher: "dense" lets the winner follow the outputs of the dense model; "none" trains on labels alone.
+        distill_weight: share of the loss that follows the teacher.
+        temperature: of the softmax by which class logits follow the teacher. Values of a regression and
+            logits of single classes follow it by squared error instead.
     """
 
     epochs: Count = 20
@@ -366,13 +404,16 @@ class FinetuneSettings(ScheduleSettings):
 
 @dataclass(frozen=True)
 class SupernetSettings(ScheduleSettings):
-    """The training of weights that all sub-nets share, for the rung "supernet": see `autoprune.supernet`.
+    """The training of weights that all sub-models share, for the rung "supernet".
 
-    A step trains the whole model on the labels, and the smallest sub-net and `subnets` random ones on what
-    the whole one says; `budget_share` of the random ones fill the budget, the others have any size.
+    A step trains the whole model on the labels, and the smallest sub-model and some random ones on the
+    outputs of the whole one. The ranking of channels, the warm starts and the statistics of samplers stay
+    those of the dense model.
 
-    They are trained after all that a search measures first: the ranking of channels, the warm starts and the
-    statistics of the samplers "importance" and "kl" are those of the dense model.
+    Attributes:
+        subnets: random sub-models per step.
+        budget_share: share of the random sub-models that fill the budget; the others have any size.
+        temperature: of the softmax by which sub-models follow the whole one.
     """
 
     subnets: Count = 2
@@ -382,7 +423,11 @@ class SupernetSettings(ScheduleSettings):
 
 @dataclass(frozen=True)
 class OutputSettings:
-    """The folder that receives checkpoints, the finetuned model and reports; default runs/STUDY."""
+    """Where results are written.
+
+    Attributes:
+        folder: receives checkpoints, the finetuned model and reports; runs/STUDY by default.
+    """
 
     folder: Text | None = None
 

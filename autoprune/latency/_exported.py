@@ -25,8 +25,7 @@ from autoprune.graph.capture import ExampleInputs, quiet_export
 from autoprune.latency.probes.eager import eager_timed, first_run
 from autoprune.latency.probes.onnx_runtime import open_session, session_timed
 from autoprune.latency.setting import LatencySetting
-from autoprune.latency.timing._placement import check_device, placed_copy
-from autoprune.latency.timing._rounds import Timed
+from autoprune.latency.timing import Timed, check_device, placed_copy
 
 _ONNX_TYPES: Mapping[str, torch.dtype] = {
     "tensor(float)": torch.float32,

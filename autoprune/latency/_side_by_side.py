@@ -17,8 +17,7 @@ from torch import nn
 
 from autoprune.latency.probes import prepare
 from autoprune.latency.setting import LatencySetting
-from autoprune.latency.timing._measurement import Measurement, Ratio
-from autoprune.latency.timing._rounds import time_in_turn
+from autoprune.latency.timing import Measurement, Ratio, time_in_turn
 
 MeasureBeside: TypeAlias = Callable[[nn.Module], tuple[Measurement, Measurement, Ratio]]
 """Times a candidate and the dense model in turn: their times, and the ratio of the two."""

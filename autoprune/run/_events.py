@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import NoneType
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,6 @@ class EpochDone:
 
 Event = Stage | Counted | TrialDone | EpochDone
 Watcher = Callable[[Event], None]
-
-GIVEN_WATCH = (Callable, NoneType)
-"""Classes of an argument that may be a watcher."""
 
 
 def silent(event: Event) -> None:

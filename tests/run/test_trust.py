@@ -1,6 +1,6 @@
 """Received files run no code and write nothing outside the current folder, unless their receiver says so.
 
-Each promise of docs/trust.md: an attack leaves a marker file if its code runs.
+Each promise of the guide's page "trust": an attack leaves a marker file if its code runs.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from autoprune.errors import AutopruneError, CheckpointError, ConfigError, Laten
 from autoprune.execution import Setting
 from autoprune.exporting import save_pruned
 from autoprune.graph.plan import Plan
+from autoprune.guide import read_page
 from autoprune.run import Consent, _trust, settle, stored_config
 from autoprune.run._paths import absolute_storage
 from autoprune.run._trust import code_of, places_of, vouch
@@ -110,15 +111,15 @@ def received(config: RunConfig, name: str = "fm") -> SearchStudy:
 
 
 def resume(consent: Consent) -> object:
-    return run.resume("fm", STORAGE, trust=consent.trust, config=consent.config)
+    return run.resume("fm", STORAGE, consent=consent)
 
 
 def finetune(consent: Consent) -> object:
-    return run.finetune("fm", STORAGE, trust=consent.trust, config=consent.config)
+    return run.finetune("fm", STORAGE, consent=consent)
 
 
 def export_dense(consent: Consent) -> object:
-    return run.export("fm", "onnx", storage=STORAGE, dense=True, trust=consent.trust, config=consent.config)
+    return run.export("fm", "onnx", storage=STORAGE, dense=True, consent=consent)
 
 
 @pytest.mark.parametrize("verb", [resume, finetune, export_dense])
@@ -381,11 +382,11 @@ def bench_of(target: Path, consent: Consent) -> object:
 
 
 def export_of(target: Path, consent: Consent) -> object:
-    return run.export(target, "pt2", trust=consent.trust, config=consent.config)
+    return run.export(target, "pt2", consent=consent)
 
 
 def copy_of(target: Path, consent: Consent) -> object:
-    return run.export(target, "safetensors", output="copy", trust=consent.trust, config=consent.config)
+    return run.export(target, "safetensors", output="copy", consent=consent)
 
 
 @pytest.mark.parametrize("verb", [bench_of, export_of, copy_of])
@@ -472,7 +473,7 @@ def test_states_and_checkpoints_unpickle_nothing(
 
 
 def test_the_page_names_all_code_and_all_options(place: Path) -> None:
-    page = " ".join((Path(__file__).parents[2] / "docs" / "trust.md").read_text("utf-8").split())
+    page = " ".join(read_page("trust").split())
     functions = [key for key in CODE if not key.endswith(".name")]  # those are refused in a config
     assert [key for key in functions if f"`{key}`" not in page] == []
     received(config_naming("model.factory", "mypkg.nets:make"), "fm-50")

@@ -1,0 +1,59 @@
+"""The guide: Markdown pages that ship with the package, and how a terminal shows them.
+
+    topics()["latency"]            # "Budgets in milliseconds"
+    show_page("latency")           # a renderable for rich
+
+A new page is a file here whose first line is "# Topic: what it is about", and its name in TOPICS.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from autoprune.errors import ConfigError, unknown
+
+if TYPE_CHECKING:
+    from rich.markdown import Markdown
+
+__all__ = ["TOPICS", "read_page", "show_page", "topics"]
+
+TOPICS = ("config", "trust")
+"""The pages in the order in which a newcomer would read them."""
+
+_LINK = re.compile(r"\[([^\]]+)\]\(([^)]+)\)")
+
+
+def topics() -> dict[str, str]:
+    """Return {topic: what its page is about}, as the headings of the pages have it."""
+    return {topic: read_page(topic).partition("\n")[0].partition(": ")[2] for topic in TOPICS}
+
+
+def read_page(topic: str) -> str:
+    """Return the Markdown of a page.
+
+    Raises:
+        ConfigError: there is no such page; the message names the nearest, or else all.
+    """
+    if topic not in TOPICS:
+        raise ConfigError(unknown("guide", topic, TOPICS, kind="topic"))
+    return resources.files(__name__).joinpath(f"{topic}.md").read_text("utf-8")
+
+
+def show_page(topic: str) -> Markdown:
+    """Return a page for a terminal. Links become the commands that show the other pages.
+
+    Raises:
+        ConfigError: there is no such page.
+    """
+    from rich.markdown import Markdown
+
+    # The palette of the terminal itself, so that code can be read on light and on dark ones.
+    return Markdown(_LINK.sub(_as_command, read_page(topic)), code_theme="ansi_dark", hyperlinks=False)
+
+
+def _as_command(link: re.Match[str]) -> str:
+    words, target = link.groups()
+    topic = target.removesuffix(".md")
+    return f"{words} (`autoprune guide {topic}`)" if topic in TOPICS else words
