@@ -10,7 +10,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autoprune.api import finetune, resume, search
     from autoprune.config import load_config
     from autoprune.criteria import make_plan
     from autoprune.errors import AutopruneError
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from autoprune.graph import ChannelGroup, Cost, Plan, Prunable
     from autoprune.rebuilding import rebuild, verify
     from autoprune.reconstruction import Moments, load_moments, moments, repair, save_moments
+    from autoprune.run import finetune, resume, search
     from autoprune.tracing import trace
 
 __all__ = [
@@ -46,7 +46,6 @@ __all__ = [
 ]
 
 _HOMES = {
-    "api": ("finetune", "resume", "search"),
     "config": ("load_config",),
     "criteria": ("make_plan",),
     "errors": ("AutopruneError",),
@@ -54,6 +53,7 @@ _HOMES = {
     "graph": ("ChannelGroup", "Cost", "Plan", "Prunable"),
     "rebuilding": ("rebuild", "verify"),
     "reconstruction": ("Moments", "load_moments", "moments", "repair", "save_moments"),
+    "run": ("finetune", "resume", "search"),
     "tracing": ("trace",),
 }
 

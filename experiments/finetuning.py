@@ -27,7 +27,7 @@ def searched(config: RunConfig) -> SearchStudy:
     try:
         open_study(storage, name)
     except StudyError:
-        run.search(config)
+        run.search(config=config)
     else:
         run.resume(name, storage)
     return open_study(storage, name)

@@ -36,9 +36,8 @@ ARROWS = {
     "engines": "study",
     "report": "study latency",
     "run": "tracing score engines report zoo",
-    "api": "run",
     "guide": "errors",
-    "cli": "api guide",
+    "cli": "run guide",
 }
 HEAVY = ("ray", "onnx", "onnxruntime", "onnxscript", "matplotlib", "torchvision")
 

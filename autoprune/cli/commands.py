@@ -146,7 +146,7 @@ def search(config: ConfigSource, overrides: Overrides = None) -> None:
         return study_command("resume", str(settings.search.study), str(settings.search.storage))
 
     with _resumable(go_on), _screen() as watch:
-        result = run.search(settings, watch=watch)
+        result = run.search(config=settings, watch=watch)
     _print_search(result)
 
 
@@ -164,16 +164,15 @@ def resume(
 ) -> None:
     """Go on with a search that was stopped or killed. Its storage has all but model and data."""
     from autoprune import run
-    from autoprune.api import consent_of
 
-    url = run.find_storage(study, storage)
     with _resumable(_same_command), _screen() as watch:
         result = run.resume(
             study,
-            url,
+            storage,
             overrides=overrides or (),
             take_over=take_over,
-            consent=consent_of(trust, config),
+            trust=trust,
+            config=config,
             watch=watch,
         )
     _print_search(result)
@@ -223,7 +222,6 @@ def finetune(
 ) -> None:
     """Train the best plan of a study fully. It is tested once; a finetune that was stopped goes on."""
     from autoprune import run
-    from autoprune.api import consent_of
     from autoprune.cli._tables import finetune_table
     from autoprune.run import export_command
 
@@ -234,7 +232,8 @@ def finetune(
             url,
             trial=trial,
             overrides=overrides or (),
-            consent=consent_of(trust, config),
+            trust=trust,
+            config=config,
             watch=watch,
         )
     console.print(finetune_table(result))
@@ -311,7 +310,6 @@ def export(
 ) -> None:
     """Write the small model for another runtime. What was written has to compute the same."""
     from autoprune import run
-    from autoprune.api import consent_of
 
     report = run.export(
         target,
@@ -319,7 +317,8 @@ def export(
         output=output,
         storage=storage,
         dense=dense,
-        consent=consent_of(trust, config),
+        trust=trust,
+        config=config,
     )
     difference = f"largest difference to PyTorch {report.max_difference:.2e}"
     _print_notes([f"Wrote {report.path} ({report.format}); {difference}."])

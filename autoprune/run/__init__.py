@@ -2,8 +2,8 @@
 
 Before: `config` (or a script) makes a `RunConfig`; after: studies, checkpoints and exported models on disk.
 
-    result = search(load_config("digits"))
-    tuned = finetune(result.study, result.storage)
+    result = search(model, data, "run.toml")
+    tuned = finetune(result.study, result.storage, model=model, data=data)
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from autoprune.run._bench import Bench, BenchRow, bench
 from autoprune.run._best import Picked, best
 from autoprune.run._checks import study_exists
 from autoprune.run._curves import error_curves, sensitivity_curves
-from autoprune.run._dense import Dense, own_copy
+from autoprune.run._dense import Dense
 from autoprune.run._events import Counted, EpochDone, Event, Stage, TrialDone, Watcher, silent
 from autoprune.run._export import export, load_saved
 from autoprune.run._finetune import finetune
@@ -56,7 +56,6 @@ __all__ = [
     "inspect",
     "load_saved",
     "on_device_of",
-    "own_copy",
     "report",
     "resume",
     "search",

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from types import NoneType
 
 import torch
 from torch import Tensor, nn
 
 from autoprune.config.rungs import asks_for_supernet
 from autoprune.config.settings import RunConfig
-from autoprune.data import VisionData, first_batch, load, seeded
+from autoprune.data import UserLoaders, VisionData, first_batch, load, seeded, wrap_loaders
 from autoprune.errors import ConfigError
 from autoprune.execution import resolve_device
 from autoprune.execution.detour import Detour
@@ -25,6 +26,9 @@ from autoprune.rebuilding import narrow
 from autoprune.support.usercode import forward, guarded
 from autoprune.train import Task, batch_loss, cross_entropy, holds_classes, main_output, make_task
 from autoprune.zoo import load_checkpoint, make_model
+
+GIVEN_MODEL = (nn.Module, NoneType)
+"""Classes of an argument that may be a model of the caller's."""
 
 _TRIED_IMAGES = 8
 """Images of the training step that is tried first: more than one, for the sake of BatchNorm."""
@@ -69,6 +73,28 @@ def own_copy(model: nn.Module) -> nn.Module:
     )
     with guarded(f"model: {type(model).__name__} cannot be copied", ConfigError, advice=advice):
         return narrow(model, {})
+
+
+def given_dense(
+    model: nn.Module | None, data: VisionData | UserLoaders | None, config: RunConfig
+) -> Dense | None:
+    """Put a copy of a caller's model and its data together with the task and device of a config.
+
+    Returns:
+        None if the caller gives neither.
+
+    Raises:
+        ConfigError: the caller gives one of them alone, or one that cannot be used.
+    """
+    if (model is None) != (data is None):
+        raise ConfigError("model and data come together: got one of them, expected both or neither.")
+    if model is None or data is None:
+        return None
+    task = make_task(config.task.loss, config.task.metric)
+    device = resolve_device(config.search.device)
+    if not isinstance(data, VisionData):
+        data = wrap_loaders(data, device=device, batch_size=config.data.batch_size)
+    return Dense(own_copy(model).cpu().eval(), data, task, device)
 
 
 def without_names(config: RunConfig) -> RunConfig:

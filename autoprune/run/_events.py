@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import NoneType
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,9 @@ class EpochDone:
 
 Event = Stage | Counted | TrialDone | EpochDone
 Watcher = Callable[[Event], None]
+
+GIVEN_WATCH = (Callable, NoneType)
+"""Classes of an argument that may be a watcher."""
 
 
 def silent(event: Event) -> None:

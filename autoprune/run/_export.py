@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from autoprune.config.rungs import scores_the_export
+from autoprune.config.settings import RunConfig
 from autoprune.errors import CheckpointError, ConfigError, ExportError, unknown
 from autoprune.exporting import (
     EXPORTERS,
@@ -41,7 +42,7 @@ from autoprune.run._finetune_result import BEST, is_untrained, saved_folder, sav
 from autoprune.run._next_step import note_export
 from autoprune.run._paths import find_storage, kept_files, require_free
 from autoprune.run._stored_config import stored_config
-from autoprune.run._trust import UNTRUSTED, Consent, require_place, trusted, trusted_architecture
+from autoprune.run._trust import Consent, consent_of, require_place, trusted, trusted_architecture
 from autoprune.study import SearchStudy, open_study, study_command
 from autoprune.support.usercode import entry, guarded
 from autoprune.train import weights_hash
@@ -56,7 +57,8 @@ def export(
     output: str | os.PathLike[str] | None = None,
     storage: str | None = None,
     dense: bool = False,
-    consent: Consent = UNTRUSTED,
+    trust: bool = False,
+    config: RunConfig | str | Path | Mapping[str, Any] | None = None,
 ) -> ExportReport:
     """Write the finetuned model of a study, or one that was saved, and compare it with what was saved.
 
@@ -71,7 +73,8 @@ def export(
         storage: the study's, where it is not in runs/.
         dense: write the dense model of the study in place of the finetuned one, as "onnx" or "pt2", by
             default into the study's output folder.
-        consent: how far the study or the saved model is trusted.
+        trust: whether code may run that the study or the saved model names and no own config named here.
+        config: a config of your own, as `search` takes it, whose names are trusted.
 
     Raises:
         ExportError: an unknown format, nothing to export yet, or outputs that differ.
@@ -82,6 +85,7 @@ def export(
     formats = (*EXPORTERS, FOLDER)
     if format_name not in formats:
         raise ExportError(unknown("--format", format_name, formats))
+    consent = consent_of(trust, config)
     if dense:
         return _export_dense(str(target), format_name, output, storage, consent)
     study = None if Path(target).is_dir() else open_study(find_storage(str(target), storage), str(target))
@@ -208,7 +212,11 @@ def _saved_folder(study: SearchStudy, consent: Consent, *, is_written: bool) -> 
     config = stored_config(study)
     folder = saved_folder(study, config)
     if scores_the_export(config.score.rungs) and (not folder.is_dir() or is_untrained(study, folder)):
-        return finetune(study.name, study.url, overrides=["finetune.epochs=0"], consent=consent).folder
+        untrained = ["finetune.epochs=0"]
+        tuned = finetune(
+            study.name, study.url, overrides=untrained, trust=consent.trust, config=consent.config
+        )
+        return tuned.folder
     if not folder.is_dir():
         raise ExportError(f"{study.name}: {_nothing_yet(study, folder.parent)}")
     if is_written:

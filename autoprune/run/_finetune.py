@@ -12,9 +12,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -23,19 +24,20 @@ from torch import nn
 from autoprune.config.rungs import asks_for_repair
 from autoprune.config.settings import RunConfig
 from autoprune.criteria import plan_from_importance
+from autoprune.data import UserLoaders, VisionData
 from autoprune.errors import StudyError, TrialError
 from autoprune.execution import Setting
 from autoprune.exporting import RECIPE, WEIGHTS, save_pruned
 from autoprune.graph import Cost, Plan
 from autoprune.rebuilding import rebuild
 from autoprune.reconstruction import repair_closed
-from autoprune.run._dense import Dense, load_dense
-from autoprune.run._events import Stage, Watcher, silent
+from autoprune.run._dense import GIVEN_MODEL, Dense, given_dense, load_dense
+from autoprune.run._events import GIVEN_WATCH, Stage, Watcher, silent
 from autoprune.run._finetune_result import BEST, FinetuneResult, find_result, record_result, trial_folder
 from autoprune.run._identity import identify
 from autoprune.run._latency import stored_tables
 from autoprune.run._moments import StudyMoments, prepare_moments
-from autoprune.run._paths import check_writable, kept_files, require_free
+from autoprune.run._paths import check_writable, find_storage, kept_files, require_free
 from autoprune.run._problem import pose
 from autoprune.run._scoring import with_weights
 from autoprune.run._stored_config import (
@@ -49,8 +51,8 @@ from autoprune.run._stored_config import (
 from autoprune.run._supernet_training import known_supernet
 from autoprune.run._train import naming_learning_rate, schedule_of, tell_epochs
 from autoprune.run._trust import (
-    UNTRUSTED,
     Consent,
+    consent_of,
     keep_consent,
     require_place,
     require_places,
@@ -63,30 +65,34 @@ from autoprune.support.usercode import entry
 from autoprune.train import evaluate, fit
 
 
-@entry()
+@entry(study=str, storage=(str, NoneType), trial=(int, NoneType), model=GIVEN_MODEL, watch=GIVEN_WATCH)
 def finetune(
     study: str,
-    storage: str,
+    storage: str | None = None,
     *,
     trial: int | None = None,
-    dense: Dense | None = None,
+    model: nn.Module | None = None,
+    data: VisionData | UserLoaders | None = None,
     overrides: Sequence[str] = (),
-    consent: Consent = UNTRUSTED,
-    watch: Watcher = silent,
+    trust: bool = False,
+    config: RunConfig | str | Path | Mapping[str, Any] | None = None,
+    watch: Watcher | None = None,
 ) -> FinetuneResult:
-    """Retrain the best plan of a study, evaluate it once on the test part and save it.
+    """Retrain the best plan of a study fully, evaluate it once on the test part, and save it.
 
     With finetune.epochs = 0 nothing is trained: the candidate is saved as the last rung before a training
     scored it, repaired if a rung repairs, and recalibrated under the trial's seed.
 
     Args:
         study: its name.
-        storage: its URL.
-        trial: the number of another one to retrain in the best one's place; it has a folder of its own.
-        dense: the model and data that `search` was given, where it was given any.
+        storage: its URL; default runs/STUDY.db.
+        trial: the number of another trial to retrain in place of the best; it has a folder of its own.
+        model: the same dense model, if `search` was given it.
+        data: the same data.
         overrides: "section.key=value"; all of [finetune], and the keys that `resume` takes.
-        consent: how far the study is trusted.
-        watch: told how it goes on.
+        trust: whether code that the study names may run although no config of this user's own named it here.
+        config: a config of your own, as `search` takes it, whose names are trusted.
+        watch: called with events as the training goes on.
 
     Raises:
         StudyError: no trial has completed, or not the one that was named; or model or data are not those of
@@ -94,12 +100,15 @@ def finetune(
             trusted.
         TrialError: the training diverged.
     """
-    opened = open_study(storage, study)
-    config = change_config(stored_config(opened), overrides)
-    consent = consent.with_overrides(overrides)
-    with trusted(opened, config, consent):
-        require_places(opened, config, consent)
-        return _finetune(opened, config, trial, dense, consent, watch)
+    watch = watch or silent
+    url = find_storage(study, storage)
+    consent = consent_of(trust, config, overrides)
+    opened = open_study(url, study)
+    changed = change_config(stored_config(opened), overrides)
+    with trusted(opened, changed, consent):
+        require_places(opened, changed, consent)
+        dense = given_dense(model, data, on_device_of(stored_setting(opened), changed))
+        return _finetune(opened, changed, trial, dense, consent, watch)
 
 
 def _finetune(

@@ -1,7 +1,7 @@
 """The search: everything is checked, then the study is made, then an engine runs its trials; and its resume.
 
-result = search(load_config("digits"), watch=print)
-result = resume(result.study, result.storage)          # after a kill: goes on where it was
+result = search(model, data, "run.toml", watch=print)
+result = resume(result.study, result.storage, model=model, data=data)   # after a kill: goes on where it was
 """
 
 from __future__ import annotations
@@ -11,14 +11,18 @@ import copy
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import optuna
+from torch import nn
 
+from autoprune.config import load_config
 from autoprune.config.settings import RunConfig
+from autoprune.data import UserLoaders, VisionData
 from autoprune.engines import MakeScorer, TrialRunner, run_search
 from autoprune.errors import ConfigError, TrialError, shown_url
 from autoprune.report import StudySummary, summarise
@@ -30,8 +34,18 @@ from autoprune.run._checks import (
     rates_of,
     workers_of,
 )
-from autoprune.run._dense import Dense, distils, load_dense, try_model, try_task, try_training, without_names
-from autoprune.run._events import Stage, Watcher, silent
+from autoprune.run._dense import (
+    GIVEN_MODEL,
+    Dense,
+    distils,
+    given_dense,
+    load_dense,
+    try_model,
+    try_task,
+    try_training,
+    without_names,
+)
+from autoprune.run._events import GIVEN_WATCH, Stage, Watcher, silent
 from autoprune.run._expected_time import Pace
 from autoprune.run._finalists import measure_finalists
 from autoprune.run._identity import identify
@@ -40,7 +54,7 @@ from autoprune.run._moments import StudyMoments, prepare_moments, try_repair
 from autoprune.run._next_step import next_step
 from autoprune.run._objectives import objective_costs
 from autoprune.run._other_processes import report_held_elsewhere, report_unended
-from autoprune.run._paths import settle, without_password
+from autoprune.run._paths import find_storage, settle, without_password
 from autoprune.run._problem import (
     Problem,
     asks_for_latency,
@@ -64,7 +78,7 @@ from autoprune.run._stored_config import (
 )
 from autoprune.run._supernet_training import prepare_supernet
 from autoprune.run._train import clear_finished, measure_setting, train_dense
-from autoprune.run._trust import UNTRUSTED, Consent, keep_consent, require_places, trusted, vouch
+from autoprune.run._trust import Consent, consent_of, keep_consent, require_places, trusted, vouch
 from autoprune.run._unused_settings import tell_idle
 from autoprune.run._warm_starts import choose_warm_starts, enqueue_missing
 from autoprune.study import SCORE, SearchStudy, TrialRecord, create_study, open_study
@@ -102,19 +116,33 @@ class SearchResult:
         return self.summary.front
 
 
-@entry()
-def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = silent) -> SearchResult:
-    """Search sub-models under a config's budget, in a new study.
+@entry(model=GIVEN_MODEL, watch=GIVEN_WATCH)
+def search(
+    model: nn.Module | None = None,
+    data: VisionData | UserLoaders | None = None,
+    config: RunConfig | str | Path | Mapping[str, Any] | None = None,
+    *,
+    watch: Watcher | None = None,
+) -> SearchResult:
+    """Search smaller versions of a model under a budget, in a new study.
 
     Args:
-        config: of the run.
-        dense: model and data that the caller has already, in place of those that the config names; the study
-            then names none.
-        watch: told how it goes on.
+        model: the trained dense model, which stays as it is; None takes the one that the config names.
+        data: loaders of your own, (train, val), (train, val, test) or a dict with these keys, each a torch
+            DataLoader or another iterable of (inputs, targets) with a length; or what `autoprune.data.load`
+            returns; None takes those that the config names. Model and data come together, and the study then
+            names none. That the model was not trained on the validation part is the caller's to know.
+        config: a RunConfig, a mapping of sections, a TOML file, or the name of an embedded config.
+        watch: called with events as the search goes on.
 
     Raises:
-        AutopruneError: anything that the config names cannot be used; the storage is then untouched.
+        AutopruneError: something cannot be used; the storage is then untouched.
     """
+    if config is None:
+        raise ConfigError('search: no config given; pass at least {"budget": {"flops": "50%"}}.')
+    config = config if isinstance(config, RunConfig) else load_config(config)
+    watch = watch or silent
+    dense = given_dense(model, data, config)
     config = settle(config if dense is None else without_names(config), named=dense is None)
     check_names(config)
     check_places(config)
@@ -163,42 +191,50 @@ def search(config: RunConfig, *, dense: Dense | None = None, watch: Watcher = si
     return _run(study, config, dense, problem, watch, moments=moments)
 
 
-@entry()
+@entry(study=str, storage=(str, NoneType), model=GIVEN_MODEL, watch=GIVEN_WATCH)
 def resume(
     study: str,
-    storage: str,
+    storage: str | None = None,
     *,
-    dense: Dense | None = None,
+    model: nn.Module | None = None,
+    data: VisionData | UserLoaders | None = None,
     overrides: Sequence[str] = (),
     take_over: bool = False,
-    consent: Consent = UNTRUSTED,
-    watch: Watcher = silent,
+    trust: bool = False,
+    config: RunConfig | str | Path | Mapping[str, Any] | None = None,
+    watch: Watcher | None = None,
 ) -> SearchResult:
-    """Go on with a search, from what its storage holds.
+    """Go on with a search; model and data are needed if `search` was given them.
 
     With more search.trials than it began with, what follows from their number changes from there on: sizes of
     populations, start-up trials and the fall of exploration noise in the samplers.
 
     Args:
         study: its name.
-        storage: its URL.
-        dense: the model and data that `search` was given, where it was given any.
+        storage: its URL; default runs/STUDY.db.
+        model: the same dense model.
+        data: the same data.
         overrides: "section.key=value" of what may change: more trials, another engine, a moved file.
-        take_over: also run the trials again that other hosts hold; say so only where those hosts are gone.
-        consent: how far the study is trusted.
-        watch: told how it goes on.
+        take_over: also run the trials again that other hosts hold. Set it only if those hosts are gone.
+        trust: whether code that the study names may run although no config of this user's own named it here.
+        config: a config of your own, as `search` takes it, whose names are trusted.
+        watch: called with events as the search goes on.
 
     Raises:
         StudyError: there is no such study, or model, data or space are not those that it was made for, or its
             trials run on a device that is not here, or it names code or places that are not trusted.
         AutopruneError: what the config names cannot be used any more.
     """
-    opened = open_study(storage, study)
-    config = change_config(stored_config(opened), overrides)
-    consent = consent.with_overrides(overrides)
-    with trusted(opened, config, consent):
-        require_places(opened, config, consent)
-        return _go_on(opened, config, dense, overrides, consent, take_over=take_over, watch=watch)
+    watch = watch or silent
+    url = find_storage(study, storage)
+    consent = consent_of(trust, config, overrides)
+    opened = open_study(url, study)
+    changed = change_config(stored_config(opened), overrides)
+    with trusted(opened, changed, consent):
+        require_places(opened, changed, consent)
+        running = on_device_of(stored_setting(opened), changed)
+        dense = given_dense(model, data, running)
+        return _go_on(opened, changed, dense, overrides, consent, take_over=take_over, watch=watch)
 
 
 def _go_on(

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autoprune.config import load_config
 from autoprune.config.settings import RunConfig
 from autoprune.errors import CheckpointError, ConfigError, StudyError
 from autoprune.run._paths import settle
@@ -54,6 +55,14 @@ class Consent:
         """Add the keys of "section.key=value" strings."""
         keys = tuple(override.partition("=")[0].strip() for override in overrides)
         return dataclasses.replace(self, given=(*self.given, *keys))
+
+
+def consent_of(
+    trust: bool, config: RunConfig | str | Path | Mapping[str, Any] | None, overrides: Sequence[str] = ()
+) -> Consent:
+    """Return how far a command trusts a study, by its arguments of these names."""
+    own = config if config is None or isinstance(config, RunConfig) else load_config(config)
+    return Consent(trust, own).with_overrides(overrides)
 
 
 UNTRUSTED = Consent()

@@ -31,7 +31,7 @@ def main() -> None:
                 *(f"model.checkpoint={folder}/dense.safetensors", f"output.folder={folder}"),
             ],
         )
-        run.search(config, watch=note)
+        run.search(config=config, watch=note)
 
 
 def note(event: object) -> None:

@@ -7,6 +7,7 @@ import math
 import shutil
 import sqlite3
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from autoprune import run
 from autoprune.config import load_config
 from autoprune.errors import ConfigError, ExportError, TrialError
 from autoprune.exporting import read_recipe
-from autoprune.run import Dense, EpochDone, Event, SearchResult, Stage, TrialDone, stored_config
+from autoprune.run import EpochDone, Event, SearchResult, Stage, TrialDone, stored_config
 from autoprune.run._dense import load_dense
 from autoprune.run._finetune_result import FinetuneResult
 from autoprune.run._report import Report
@@ -181,18 +182,21 @@ class MetricOfParts:
         return math.nan if len(targets) in self.odd else float(accuracy(outputs, targets))
 
 
+def use_metric(monkeypatch: pytest.MonkeyPatch, metric: Callable[..., float | torch.Tensor]) -> None:
+    """Let a study's task have another metric than it names."""
+    monkeypatch.setattr("autoprune.run._dense.make_task", lambda loss, name: Task(metric=metric))
+
+
 def test_a_metric_that_is_no_number_on_the_test_part_costs_no_training(
-    searched: SearchResult, tmp_path: Path
+    searched: SearchResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = open_study(searched.storage, searched.study)
-    dense = load_dense(stored_config(opened))
-    assert dense.data.test is not None
-    odd = dataclasses.replace(dense, task=Task(metric=MetricOfParts(dense.data.test.samples)))
+    test = load_dense(stored_config(open_study(searched.storage, searched.study))).data.test
+    assert test is not None
+    use_metric(monkeypatch, MetricOfParts(test.samples))
     events: list[Event] = []
     result = run.finetune(
         searched.study,
         searched.storage,
-        dense=odd,
         overrides=[f"output.folder={tmp_path}/out", "finetune.epochs=1", "finetune.teacher=none"],
         watch=events.append,
     )
@@ -204,20 +208,19 @@ def test_a_metric_that_is_no_number_on_the_test_part_costs_no_training(
 
 
 def test_a_metric_that_is_no_number_after_a_finetune_can_be_mended(
-    searched: SearchResult, tmp_path: Path
+    searched: SearchResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dense = load_dense(stored_config(open_study(searched.storage, searched.study)))
-    odd = dataclasses.replace(dense, task=Task(metric=MetricOfParts(dense.data.val.samples)))
+    opened = open_study(searched.storage, searched.study)
+    images = load_dense(stored_config(opened)).data.val.samples
     overrides = [f"output.folder={tmp_path}/out", "finetune.epochs=1", "finetune.teacher=none"]
     events: list[Event] = []
 
-    def tune(given: Dense) -> FinetuneResult:
-        return run.finetune(
-            searched.study, searched.storage, dense=given, overrides=overrides, watch=events.append
-        )
+    def tune(metric: Callable[..., float | torch.Tensor]) -> FinetuneResult:
+        use_metric(monkeypatch, metric)
+        return run.finetune(searched.study, searched.storage, overrides=overrides, watch=events.append)
 
     with pytest.raises(TrialError, match=r"finetune: task\.metric is nan on the validation part after"):
-        tune(odd)
+        tune(MetricOfParts(images))
     assert sum(isinstance(event, EpochDone) for event in events) == 1
-    assert math.isfinite(tune(dense).val_score)
+    assert math.isfinite(tune(accuracy).val_score)
     assert sum(isinstance(event, EpochDone) for event in events) == 1, "it was trained twice"

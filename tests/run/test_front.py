@@ -64,7 +64,7 @@ class Searched:
 def searched(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Searched:
     folder = tmp_path_factory.mktemp("front")
     told: list[Event] = []
-    result = run.search(placed(folder, checkpoint), watch=told.append)
+    result = run.search(config=placed(folder, checkpoint), watch=told.append)
     return Searched(folder, result.storage, result.summary, told)
 
 
@@ -126,7 +126,7 @@ def test_a_killed_search_goes_on_as_it_would_have(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run.search(placed(tmp_path, checkpoint), watch=interrupt)
+        run.search(config=placed(tmp_path, checkpoint), watch=interrupt)
     url = f"sqlite:///{tmp_path}/front.db"
     with pytest.raises(KeyboardInterrupt):
         run.resume("front", url, watch=interrupt)
@@ -224,7 +224,7 @@ def test_limits_bound_the_shares_and_costs_beside_macs_are_minimised(checkpoint:
         "budget.flops=60%",
         "budget.size=50%",
     )
-    result = run.search(config)
+    result = run.search(config=config)
     space = space_of(config)
     assert space.budget.limits.keys() == {"macs", "size_bytes", "peak_memory_bytes"}
     for record in result.summary.records:
@@ -237,6 +237,6 @@ def test_limits_bound_the_shares_and_costs_beside_macs_are_minimised(checkpoint:
 @pytest.mark.slow
 def test_a_supernet_is_trained_over_the_whole_range_of_shares(checkpoint: str, tmp_path: Path) -> None:
     supernet = ("score.rungs=['supernet']", "supernet.epochs=2", "search.trials=6")
-    result = run.search(placed(tmp_path, checkpoint, *supernet))
+    result = run.search(config=placed(tmp_path, checkpoint, *supernet))
     assert [record.state for record in result.summary.records] == ["complete"] * 6
     assert result.front == result.summary.front != ()

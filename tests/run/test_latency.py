@@ -73,9 +73,7 @@ def test_a_divisor_that_is_auto_is_measured_kept_and_drawn(
     assert found.stairs is not None
     assert found.stairs.is_file()
     TIMED.clear()
-    more = resume(
-        "own", result.storage, dense=Dense(model, data, Task(), "cpu"), overrides=["search.trials=4"]
-    )
+    more = resume("own", result.storage, model=model, data=data, overrides=["search.trials=4"])
     assert len(more.summary.records) == 4
     assert not TIMED
 
@@ -319,14 +317,15 @@ def test_a_search_goes_on_where_the_probe_is_not(tmp_path: Path, monkeypatch: py
     config = load_config(values)
     prunable = trace_dense(dense, config)
     small_table(prunable.fingerprint).save(tmp_path / "out" / f"latency-{__name__}-by_parameters-1.json")
-    result = search(config, dense=dense)
+    result = search(dense.model, dense.data, config)
     assert result.best.measured is not None
     monkeypatch.delattr(f"{__name__}.by_parameters")
     said: list[str] = []
     again = resume(
         "own",
         result.storage,
-        dense=dense,
+        model=dense.model,
+        data=dense.data,
         overrides=["search.trials=4"],
         watch=lambda event: said.append(str(event)),
     )

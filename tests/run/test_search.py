@@ -52,7 +52,7 @@ from autoprune.study import open_study
 from autoprune.study._header import HEADER
 from autoprune.support.tensorfile import write_tensors
 from autoprune.support.threads import cpu_threads
-from autoprune.train import Task, weights_hash
+from autoprune.train import weights_hash
 from autoprune.zoo import make_model
 
 CONFIG: dict[str, dict[str, Any]] = {
@@ -331,13 +331,13 @@ def test_what_a_caller_brings_stands_in_place_of_what_the_config_names(
         made.append(make_scorer)
 
     monkeypatch.setattr(sys.modules["autoprune.run._search"], "run_search", take)
-    dense = Dense(model.eval(), data, Task(), "cpu")
     spread = dataclasses.replace(config, search=dataclasses.replace(config.search, engine="processes"))
-    result = search(spread, dense=dense)
+    result = search(model, data, spread)
     assert open_study(result.storage, "own").config["model"]["name"] is None
     (factory,) = made
     assert isinstance(factory, ScorerFactory)
-    assert factory.dense is dense
+    assert factory.dense is not None
+    assert factory.dense.data is data
     assert isinstance(factory(), FinetuneScore)
 
 

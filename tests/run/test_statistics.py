@@ -208,8 +208,8 @@ def test_a_search_draws_by_the_statistic_that_it_measured(
         list(range(1, len(table["kl"]) + 1)) if sampler == "kl" else []
     )
     events.clear()
-    dense = Dense(model, data, Task(), "cpu")
-    more = resume("own", result.storage, dense=dense, overrides=["search.trials=16"], watch=events.append)
+    overrides = ["search.trials=16"]
+    more = resume("own", result.storage, model=model, data=data, overrides=overrides, watch=events.append)
     assert not [event for event in events if isinstance(event, Counted)]
     assert len(more.summary.records) == 16
     kept = {

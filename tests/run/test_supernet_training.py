@@ -159,8 +159,9 @@ def test_a_killed_supernet_goes_on_and_a_finished_one_is_kept(
 
     events.clear()
     more = ("search.trials=4",)
-    dense = Dense(fresh_model().eval(), data, Task(), "cpu")
-    grown = resume("shared", result.storage, dense=dense, overrides=more, watch=events.append)
+    grown = resume(
+        "shared", result.storage, model=fresh_model(), data=data, overrides=more, watch=events.append
+    )
     assert len(grown.summary.records) == 4
     assert trainings(events) == 0
     assert [path.name for path in result.output.iterdir()] == [searched.weights.name]

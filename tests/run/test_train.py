@@ -167,7 +167,7 @@ def test_a_search_that_would_train_another_format_is_refused_before_it_does(tmp_
     path = tmp_path / "dense.pt"
     config = load_config("digits", [f"model.checkpoint={path}", f"search.storage={tmp_path}/a.db"])
     with pytest.raises(ConfigError, match=r"dense\.pt, expected a name that ends in \.safetensors"):
-        search(config)
+        search(config=config)
     assert list(tmp_path.iterdir()) == []
     path.touch()  # one that is there is read, whatever its format
     check_places(settle(config))

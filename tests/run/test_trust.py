@@ -111,15 +111,15 @@ def received(config: RunConfig, name: str = "fm") -> SearchStudy:
 
 
 def resume(consent: Consent) -> object:
-    return run.resume("fm", STORAGE, consent=consent)
+    return run.resume("fm", STORAGE, trust=consent.trust, config=consent.config)
 
 
 def finetune(consent: Consent) -> object:
-    return run.finetune("fm", STORAGE, consent=consent)
+    return run.finetune("fm", STORAGE, trust=consent.trust, config=consent.config)
 
 
 def export_dense(consent: Consent) -> object:
-    return run.export("fm", "onnx", storage=STORAGE, dense=True, consent=consent)
+    return run.export("fm", "onnx", storage=STORAGE, dense=True, trust=consent.trust, config=consent.config)
 
 
 @pytest.mark.parametrize("verb", [resume, finetune, export_dense])
@@ -382,11 +382,11 @@ def bench_of(target: Path, consent: Consent) -> object:
 
 
 def export_of(target: Path, consent: Consent) -> object:
-    return run.export(target, "pt2", consent=consent)
+    return run.export(target, "pt2", trust=consent.trust, config=consent.config)
 
 
 def copy_of(target: Path, consent: Consent) -> object:
-    return run.export(target, "safetensors", output="copy", consent=consent)
+    return run.export(target, "safetensors", output="copy", trust=consent.trust, config=consent.config)
 
 
 @pytest.mark.parametrize("verb", [bench_of, export_of, copy_of])

@@ -246,8 +246,7 @@ def test_warm_starts_are_the_first_trials_and_are_queued_once(
         assert list(record.widths.values()) == space.ladder.widths(np.array([entry["levels"]]))[0].tolist()
     enqueue_missing(study, space)
     assert len(study.records()) == 9
-    dense = Dense(model, data, Task(), "cpu")
-    again = resume("own", result.storage, dense=dense, overrides=["search.trials=12"])
+    again = resume("own", result.storage, model=model, data=data, overrides=["search.trials=12"])
     assert [record.origin for record in again.summary.records] == [*origins, *["sampler"] * 3]
 
 
