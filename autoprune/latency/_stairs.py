@@ -6,7 +6,7 @@ draws them.
 
     stairs = measure_stairs(heavy_blocks(model, example), LatencySetting("onnx"))
     stairs.divisor                         # 16
-    study.chosen["stairs"] = stairs.to_json()
+    StudyFacts(..., stairs=stairs.to_json())
 """
 
 from __future__ import annotations

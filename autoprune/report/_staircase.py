@@ -2,7 +2,7 @@
 
 matplotlib is imported when a picture is drawn, not before.
 
-    plot_stairs(Stairs.from_json(study.chosen["stairs"]), "runs/digits/stairs.png")
+    plot_stairs(Stairs.from_json(study.facts.stairs), "runs/digits/stairs.png")
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from autoprune.config.rungs import asks_for_supernet, scores_the_export
 from autoprune.errors import StudyError
-from autoprune.graph import COSTS
 from autoprune.report._agreement import RungAgreement, agreements
 from autoprune.study import SearchStudy, TrialRecord, cost_of, front_of
 from autoprune.support.schema import Strict, read_as
@@ -110,11 +109,6 @@ class StudySummary:
         return found
 
 
-def dense_costs(study: SearchStudy) -> dict[str, float]:
-    """Return the dense model's costs by name, as a study keeps them."""
-    return {name: cost for name in COSTS if (cost := study.chosen.get(f"dense_{name}")) is not None}
-
-
 class _Task(Strict):
     metric: str
 
@@ -146,7 +140,6 @@ def summarise(study: SearchStudy) -> StudySummary:
         best = study.best()
     except StudyError:
         best = None
-    chosen = study.chosen
     several = len(study.objectives) > 1
     return StudySummary(
         study=study.name,
@@ -156,9 +149,9 @@ def summarise(study: SearchStudy) -> StudySummary:
         best=best,
         objectives=study.objectives,
         front=tuple(front_of(records, study.objectives, study.dense_ms)) if several else (),
-        dense_costs=dense_costs(study),
-        dense_score=float(study.fact("dense_score")),
-        dense_widths=dict(chosen.get("dense_widths") or {}),
-        limits={name: limit for name in COSTS if (limit := chosen.get(f"budget_{name}")) is not None},
+        dense_costs=study.facts.dense_costs,
+        dense_score=study.facts.dense_score,
+        dense_widths=study.facts.dense_widths,
+        limits=study.facts.limits,
         agreements=agreements(records),
     )

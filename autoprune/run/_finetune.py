@@ -147,7 +147,7 @@ def _finetune(
             dense_cost=cut.dense_cost,
             val_score=_retrain(cut.small, record, dense, config, setting, state, watch),
             test_score=_on_test(cut.small, dense, setting, watch),
-            dense_val_score=float(opened.fact("dense_score")),
+            dense_val_score=opened.facts.dense_score,
             dense_test_score=_on_test(copy.deepcopy(dense.model), dense, setting, watch),
         )
     extra = {**_extra(result, config, dense), **signed_architecture(opened, config, consent)}

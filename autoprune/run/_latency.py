@@ -169,7 +169,7 @@ def stored_tables(study: SearchStudy, config: RunConfig) -> LatencyTables:
     Raises:
         StudyError: it is damaged.
     """
-    values = study.chosen.get("latency")
+    values = study.facts.latency
     try:
         return LatencyTables(config, table=None if values is None else table_of_json(values))
     except LatencyError as error:

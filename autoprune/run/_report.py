@@ -88,7 +88,7 @@ def _stairs(study: SearchStudy) -> Stairs | None:
     Raises:
         StudyError: they are damaged.
     """
-    values = study.chosen.get("stairs")
+    values = study.facts.stairs
     if values is None:
         return None
     try:

@@ -81,7 +81,7 @@ from autoprune.run._train import clear_finished, measure_setting, train_dense
 from autoprune.run._trust import Consent, consent_of, keep_consent, require_places, trusted, vouch
 from autoprune.run._unused_settings import tell_idle
 from autoprune.run._warm_starts import choose_warm_starts, enqueue_missing
-from autoprune.study import SCORE, SearchStudy, TrialRecord, create_study, open_study
+from autoprune.study import SCORE, SearchStudy, StudyFacts, TrialRecord, create_study, open_study
 from autoprune.support.threads import cpu_threads, usable_cores
 from autoprune.support.usercode import entry
 from autoprune.train import Choice, evaluate
@@ -166,25 +166,26 @@ def search(
     plans = None if problem.space.plans is None else len(problem.space.plans)
     watch(Stage(pace.announcement(config, dense.data, plans)))
     ground = Ground(dense, problem, config, setting, ranked, watch, pace, moments)
-    chosen = {
-        "setting": setting.facts,
-        "ranking": encode_ranking(ranked),
-        "dense_score": dense_score,
-        **{f"dense_{name}": cost for name, cost in problem.dense_cost.known().items()},
-        **{f"budget_{name}": limit for name, limit in problem.budget.limits.items()},
-        "dense_widths": {group.name: group.width for group in problem.prunable.searchable},
-        "relaxed": dict(problem.space.relaxed),
+    costs: dict[str, Any] = problem.dense_cost.known()  # one model's, so plain numbers
+    facts = StudyFacts(
+        setting=setting.facts,
+        ranking=encode_ranking(ranked),
+        dense_score=dense_score,
+        dense_costs=costs,
+        limits=dict(problem.budget.limits),
+        dense_widths={group.name: group.width for group in problem.prunable.searchable},
+        relaxed=dict(problem.space.relaxed),
         **measured,
-        "statistics": measure_statistics(ground, config.search.sampler),
-        "warm_starts": choose_warm_starts(ground),
-    }
+        statistics=measure_statistics(ground, config.search.sampler),
+        warm_starts=choose_warm_starts(ground),
+    )
     with _quiet_optuna():
         study = create_study(
             storage,
             str(config.search.study),
             config=dataclasses.asdict(config),
             identity=identify(dense, problem, config),
-            chosen=chosen,
+            facts=facts,
             objectives=(SCORE, *objective_costs(config.search)),
         )
     vouch(study, config)
@@ -250,7 +251,7 @@ def _go_on(
     """Run the trials that a study lacks, once its config is trusted."""
     study = opened.name
     running = on_device_of(stored_setting(opened), config)
-    known = opened.chosen.get("latency") is not None or not asks_for_latency(config)
+    known = opened.facts.latency is not None or not asks_for_latency(config)
     check_names(running, measured=known)
     check_places(running, opened.url)
     check_engine_runs(running)
@@ -340,7 +341,7 @@ def _run(
         rungs=len(parse_rungs(config.score)),
         seed=search.seed,
         device=setting.device,
-        statistics=study.chosen.get("statistics"),
+        statistics=study.facts.statistics,
         shapes=problem.prunable.shapes,
         rates=rates_of(config.evolution),
         cost=problem.cost,
@@ -386,7 +387,7 @@ def _scorer_maker(
     What trials are cut from and repaired by is made now, if the study does not have it yet.
     """
     stored_ranking(study, problem.prunable)  # a damaged one ends the search here, not every trial
-    ranking: dict[str, str] = study.fact("ranking")
+    ranking = study.facts.ranking
     setting = stored_setting(study)
     supernet = prepare_supernet(study, config, dense, problem, watch)
     if moments is None or supernet is not None:

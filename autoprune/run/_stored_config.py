@@ -63,7 +63,7 @@ def stored_setting(study: SearchStudy) -> Setting:
     Raises:
         StudyError: their device is not here; every trial would fail.
     """
-    setting = read_setting(study.fact("setting"), where=f"{study.name}: its header is damaged: setting")
+    setting = read_setting(study.facts.setting, where=f"{study.name}: its header is damaged: setting")
     try:
         resolve_device(setting.device)
     except ConfigError:
@@ -103,7 +103,7 @@ def stored_ranking(study: SearchStudy, prunable: Prunable) -> Importance:
         StudyError: it is damaged, or is not of this model's groups.
     """
     try:
-        ranking = decode_ranking(study.fact("ranking"))
+        ranking = decode_ranking(study.facts.ranking)
     except ValueError as error:
         raise damaged(study.name, f"chosen.ranking: {reason_of(error)}") from error
     for group in prunable.searchable:

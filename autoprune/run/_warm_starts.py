@@ -40,7 +40,7 @@ from autoprune.space import (
     ranking_gates,
     uniform_gates,
 )
-from autoprune.study import SearchStudy, damaged
+from autoprune.study import SearchStudy, WarmStart, WarmStarts, damaged
 from autoprune.support.arrays import FloatArray, IntArray
 
 TRIALS_PER_WARM_START = 3
@@ -195,7 +195,7 @@ WARM_STARTS: dict[str, Heuristic] = {
 """Name in `search.warm_starts` -> heuristic."""
 
 
-def choose_warm_starts(ground: Ground) -> dict[str, Any]:
+def choose_warm_starts(ground: Ground) -> WarmStarts:
     """Ask the heuristics of `search.warm_starts` in their order for as many trials as warm starts may have.
 
     That is a third of `search.trials`, rounded down: a search of one or two trials has none. Where shares of
@@ -204,8 +204,7 @@ def choose_warm_starts(ground: Ground) -> dict[str, Any]:
     out: the search does not need it.
 
     Returns:
-        As the study keeps it: {"trials": [{"origin": "uniform, l1", "levels": [...]}, ...], "seconds": {name:
-        seconds}, and what heuristics noted by their name}.
+        The trials, the seconds that each heuristic took, and the measurements of heuristics by their names.
     """
     search = ground.config.search
     space = ground.problem.space
@@ -230,8 +229,8 @@ def choose_warm_starts(ground: Ground) -> dict[str, Any]:
             origins.setdefault(tuple(levels.tolist()), []).append(origin)
         seconds[name] = time.perf_counter() - started
     _tell(ground, list(origins.values()), crowded)
-    trials = [{"origin": ", ".join(names), "levels": list(levels)} for levels, names in origins.items()]
-    return {"trials": trials, "seconds": seconds, **given.measured}
+    trials = [WarmStart(origin=", ".join(names), levels=list(levels)) for levels, names in origins.items()]
+    return WarmStarts(trials=trials, seconds=seconds, **given.measured)
 
 
 def enqueue_missing(study: SearchStudy, space: SearchSpace) -> None:
@@ -243,22 +242,22 @@ def enqueue_missing(study: SearchStudy, space: SearchSpace) -> None:
     """
     queued = {record.origin for record in study.records()}
     names = [variable.name for variable in space.variables]
-    for entry in (study.chosen.get("warm_starts") or {}).get("trials", ()):
-        if entry["origin"] not in queued:
+    for entry in study.facts.warm_starts.trials:
+        if entry.origin not in queued:
             _require_levels(study, entry, space)
-            ratios = space.ladder.ratios(np.array([entry["levels"]], dtype=np.int64))[0]
-            study.enqueue(dict(zip(names, ratios.tolist(), strict=True)), entry["origin"])
+            ratios = space.ladder.ratios(np.array([entry.levels], dtype=np.int64))[0]
+            study.enqueue(dict(zip(names, ratios.tolist(), strict=True)), entry.origin)
 
 
-def _require_levels(study: SearchStudy, entry: Mapping[str, Any], space: SearchSpace) -> None:
+def _require_levels(study: SearchStudy, entry: WarmStart, space: SearchSpace) -> None:
     """Refuse a warm start whose levels are not of this space.
 
     Raises:
         StudyError: they are not.
     """
-    levels, tops = entry["levels"], space.ladder.top.tolist()
+    levels, tops = entry.levels, space.ladder.top.tolist()
     if len(levels) != len(tops) or any(not 0 <= each <= top for each, top in zip(levels, tops, strict=True)):
-        raise damaged(study.name, f"the warm start {abridged(entry['origin'])} is not of its space")
+        raise damaged(study.name, f"the warm start {abridged(entry.origin)} is not of its space")
 
 
 def _cut_ranking(given: Proposer, importance: Mapping[str, FloatArray]) -> IntArray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from autoprune.config.rungs import RungScore
 from autoprune.study._database_tables import names_in_file
+from autoprune.study._facts import StudyFacts, WarmStart, WarmStarts
 from autoprune.study._header import damaged
 from autoprune.study._leases import TakenOverError
 from autoprune.study._pareto import best_of, front_of, was_over_limit
@@ -35,8 +36,11 @@ __all__ = [
     "MeasuredLatency",
     "RungScore",
     "SearchStudy",
+    "StudyFacts",
     "TakenOverError",
     "TrialRecord",
+    "WarmStart",
+    "WarmStarts",
     "best_of",
     "cost_of",
     "create_study",

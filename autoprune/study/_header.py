@@ -1,11 +1,11 @@
-"""Stores the header of a study with its trials: the config of its search, and the facts that it rests on.
+"""Stores the header of a study with its trials: the config of its search, its identity and its facts.
 
-    write_header(study, {"config": {...}, "identity": {...}, "chosen": {...}, "objectives": ["score"]})
-    read_header(study)["config"]
+    write_header(study, Header(config={...}, identity={...}, chosen=StudyFacts(...), objectives=["score"]))
+    read_header(study).chosen.dense_score
 
 Servers keep an attribute in a column that may end at 64 KB (TEXT of MySQL and MariaDB), and rankings and
-tables of latencies take more. A long header is cut into parts, each an attribute named by its content; the
-attribute that lists them is written last, so that a kill leaves the header as it was before.
+latency tables take more. A long header is cut into parts, each an attribute that is named by its content.
+The attribute that lists the parts is written last, so that a kill leaves the header as it was before.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import optuna
 from pydantic import Field
 
 from autoprune.errors import StudyError, abridged, reason_of
-from autoprune.graph import COSTS
+from autoprune.study._facts import FACTS_VERSION, FLAT_COSTS, StudyFacts
 from autoprune.support.schema import Strict, read_as
 
 HEADER = "autoprune"
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 IN_PARTS = 2
-"""Format of a header that lists its parts; versions that know of none refuse it as a later one."""
+"""Format of a header that lists its parts. A version that knows of no parts refuses it as a later one."""
 
 PART_CHARS = 30_000
 """Length of a part, in ASCII: at most 60 KB where each of its characters needs an escape as it is stored."""
@@ -38,59 +38,51 @@ _PART = "autoprune:part:"
 _ADVICE = "restore the storage from a copy, or begin another search."
 
 
-class WarmStart(Strict):
-    """A trial that is queued before the sampler's own: its origin, and the level of each variable."""
-
-    origin: str
-    levels: list[int]
-
-
-class WarmStarts(Strict):
-    """The warm starts of a search."""
-
-    trials: list[WarmStart]
-
-
-class Facts(Strict):
-    """Facts measured and choices made once, at the start of a search. Each of them may be missing."""
-
-    setting: dict[str, Any] | None = None
-    ranking: dict[str, str] | None = None
-    dense_score: float | None = None
-    dense_widths: dict[str, int] | None = None
-    relaxed: dict[str, int] | None = None
-    stairs: dict[str, Any] | None = None
-    latency: dict[str, Any] | None = None
-    statistics: dict[str, dict[str, float]] | None = None
-    warm_starts: WarmStarts | None = None
-
-
 class Header(Strict):
-    """The header of a study."""
+    """The header of a study.
 
-    format: Literal[1]
+    Attributes:
+        config: the resolved config of the search.
+        identity: fingerprints of model, data, space and budget.
+        chosen: the facts of the study.
+        objectives: "score", which is maximised, then the costs that are minimised with it.
+        format: of the header.
+    """
+
     config: dict[str, Any]
     identity: dict[str, str]
-    chosen: Facts
+    chosen: StudyFacts
     objectives: list[str] = Field(default_factory=lambda: ["score"], min_length=1)
+    format: Literal[1] = FORMAT
 
 
 class _Parts(Strict):
-    """What lists the parts of a long header."""
+    """The attribute that lists the parts of a long header."""
 
     parts: list[str]
 
 
-def write_header(study: optuna.Study, header: Mapping[str, Any]) -> None:
-    """Store a header in place of the one that a study may have.
+def write_header(study: optuna.Study, header: Header) -> None:
+    """Store a header. It replaces the one that the study may have."""
+    _write(study, {**header.model_dump(mode="json"), "chosen": header.chosen.to_json()})
 
-    Args:
-        study: of Optuna.
-        header: values that JSON takes.
+
+def replace_config(study: optuna.Study, config: Mapping[str, Any]) -> None:
+    """Store another config in the header of a study, and leave the rest of the header as it is stored.
+
+    Raises:
+        StudyError: the header is damaged, or not of this version.
     """
-    # The config comes last: where it alone changes, the parts before it are there already.
+    stored = _stored(study)
+    if stored is None:
+        raise damaged(study.study_name, "it is missing or of another version")
+    _write(study, {**stored, "config": config})
+
+
+def _write(study: optuna.Study, header: Mapping[str, Any]) -> None:
+    # The config comes last: if it alone changes, the parts before it are stored already.
     ordered = {key: header[key] for key in sorted(header, key="config".__eq__)}
-    text = json.dumps({"format": FORMAT, **ordered})
+    text = json.dumps({**ordered, "format": FORMAT})
     if len(text) <= PART_CHARS:
         study.set_user_attr(HEADER, json.loads(text))
         return
@@ -103,34 +95,43 @@ def write_header(study: optuna.Study, header: Mapping[str, Any]) -> None:
     study.set_user_attr(HEADER, {"format": IN_PARTS, "parts": keys})
 
 
-def read_header(study: optuna.Study) -> dict[str, Any] | None:
+def read_header(study: optuna.Study) -> Header | None:
     """Return the header that `write_header` stored; None if there is none that this version knows.
 
     Raises:
-        StudyError: it is damaged.
+        StudyError: it is damaged, or its facts are of a later version.
     """
-    attributes = _attributes(study)
-    header = attributes.get(HEADER)
-    if isinstance(header, dict) and header.get("format") == IN_PARTS:
-        header = _joined(study, header, attributes)
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
+    stored = _stored(study)
+    if stored is None:
         return None
-    where = _where(study)
-    facts = read_as(Header, header, where=where, error=StudyError, advice=_ADVICE).chosen.model_extra or {}
-    costs = {f"{of}_{cost}" for of in ("dense", "budget") for cost in COSTS} & facts.keys()
-    read_as(
-        dict[str, _Cost | None],
-        {name: facts[name] for name in costs},
-        where=f"{where}: chosen",
-        error=StudyError,
-        advice=_ADVICE,
-    )
-    objectives = header.get("objectives", ["score"])
-    if len(objectives) != len(study.directions):
+    chosen = stored.get("chosen")
+    if isinstance(chosen, dict):
+        chosen = {"version": 1, **chosen}
+        _require_known(study, chosen["version"])
+        costs = {key: chosen[key] for key in FLAT_COSTS.keys() & chosen.keys()}
+        where = f"{_where(study)}: chosen"
+        read_as(dict[str, _Cost | None], costs, where=where, error=StudyError, advice=_ADVICE)
+        stored = {**stored, "chosen": chosen}
+    header = read_as(Header, stored, where=_where(study), error=StudyError, advice=_ADVICE)
+    if len(header.objectives) != len(study.directions):
         raise damaged(
-            study.study_name, f"it names {len(objectives)} objectives, the study has {len(study.directions)}"
+            study.study_name,
+            f"it names {len(header.objectives)} objectives, the study has {len(study.directions)}",
         )
     return header
+
+
+def _require_known(study: optuna.Study, version: Any) -> None:
+    """Refuse facts that a later version of autoprune wrote: some of them may mean something else there.
+
+    Raises:
+        StudyError: they are later.
+    """
+    if isinstance(version, int) and version > FACTS_VERSION:
+        raise StudyError(
+            f"{study.study_name}: a later version of autoprune made this study (its facts are of version "
+            f"{version}, this one reads up to {FACTS_VERSION}); update autoprune, or begin another search."
+        )
 
 
 def damaged(study: str, problem: str) -> StudyError:
@@ -154,6 +155,21 @@ def _attributes(study: optuna.Study) -> Mapping[str, Any]:
         raise damaged(study.study_name, "lists and objects are nested too deep in an attribute") from None
     except (ValueError, TypeError) as error:
         raise damaged(study.study_name, f"an attribute is no JSON ({reason_of(error)})") from error
+
+
+def _stored(study: optuna.Study) -> dict[str, Any] | None:
+    """Return the header as it is stored; None if there is none, or one of another format.
+
+    Raises:
+        StudyError: it is damaged.
+    """
+    attributes = _attributes(study)
+    header = attributes.get(HEADER)
+    if isinstance(header, dict) and header.get("format") == IN_PARTS:
+        header = _joined(study, header, attributes)
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        return None
+    return header
 
 
 def _joined(study: optuna.Study, header: Mapping[str, Any], attributes: Mapping[str, Any]) -> Any:

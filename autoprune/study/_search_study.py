@@ -26,7 +26,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from autoprune.errors import StudyError, abridged, shown_url, suggest
 from autoprune.samplers import QUEUED
 from autoprune.study import _queue as queue
-from autoprune.study._header import HEADER, damaged, is_blank, read_header, write_header
+from autoprune.study._facts import StudyFacts
+from autoprune.study._header import HEADER, Header, is_blank, read_header, replace_config, write_header
 from autoprune.study._leases import Lease, TakenOverError, this_process
 from autoprune.study._pareto import best_of
 from autoprune.study._records import LATENCY, MeasuredLatency, TrialRecord, read_record
@@ -48,18 +49,18 @@ class SearchStudy:
         optuna: the Optuna study, with whatever sampler it was given last.
         config: the resolved config of the search.
         identity: what must be the same on resume: {"model": fingerprint, "data": ..., "space": ...}.
-        chosen: what was measured and chosen once: dtype, layout, threads, divisor, ...
+        facts: what was measured and chosen once, at its start.
         objectives: "score", which is maximised, then the costs that are minimised beside it.
     """
 
-    def __init__(self, url: str, study: optuna.Study, header: Mapping[str, Any]) -> None:
+    def __init__(self, url: str, study: optuna.Study, header: Header) -> None:
         self.url = url
         self.name = study.study_name
-        self.objectives: tuple[str, ...] = tuple(header.get("objectives", (SCORE,)))
+        self.objectives: tuple[str, ...] = tuple(header.objectives)
         self.optuna = sound_view(study, len(self.objectives))
-        self.config: dict[str, Any] = header["config"]
-        self.identity: dict[str, str] = header["identity"]
-        self.chosen: dict[str, Any] = header["chosen"]
+        self.config = header.config
+        self.identity = header.identity
+        self.facts = header.chosen
         self._claims: dict[int, str] = {}
         self._claimed: set[str] = set()  # more than in `_claims` where a claim was interrupted
 
@@ -82,7 +83,7 @@ class SearchStudy:
     def store_config(self, config: Mapping[str, Any]) -> None:
         """Store a changed config in place of the one that the search began with."""
         with storage_errors(self.url):
-            write_header(self.optuna, {**(read_header(self.optuna) or {}), "config": config})
+            replace_config(self.optuna, config)
         self.config = json.loads(json.dumps(config))
 
     def records(self) -> list[TrialRecord]:
@@ -128,25 +129,14 @@ class SearchStudy:
         sure = [record for record in met if record.measured and record.measured.keeps_surely]
         if measured and not met:
             return min(measured, key=lambda record: record.measured.ratio if record.measured else math.inf)
-        limit = float(self.chosen.get(f"budget_{LATENCY}", math.inf))
+        limit = self.facts.limits.get(LATENCY, math.inf)
         expected = [record for record in finished if record.costs.get(LATENCY, 0.0) <= limit]
         return best_of(sure or met or expected or finished, self.objectives, self.dense_ms)
-
-    def fact(self, key: str) -> Any:
-        """Return the value of `chosen` under a key.
-
-        Raises:
-            StudyError: it is missing, and no search goes on without it.
-        """
-        if self.chosen.get(key) is None:
-            raise damaged(self.name, f"chosen.{key} is missing")
-        return self.chosen[key]
 
     @property
     def dense_ms(self) -> float | None:
         """The dense model's latency that predictions rest on; None where none was asked for."""
-        known: float | None = self.chosen.get(f"dense_{LATENCY}")
-        return known
+        return self.facts.dense_costs.get(LATENCY)
 
     def finished(self) -> list[TrialRecord]:
         """Return the trials that climbed every rung, by number.
@@ -319,7 +309,7 @@ def create_study(
     *,
     config: Mapping[str, Any],
     identity: Mapping[str, str],
-    chosen: Mapping[str, Any] | None = None,
+    facts: StudyFacts,
     objectives: Sequence[str] = (SCORE,),
 ) -> SearchStudy:
     """Create the study of a new search; the first thing that touches the storage.
@@ -329,14 +319,18 @@ def create_study(
         name: the study's name.
         config: the resolved config, as JSON takes it.
         identity: fingerprints of what the search rests on; a resume must bring the same.
-        chosen: what was measured and chosen at the start.
+        facts: what was measured and chosen at the start.
         objectives: "score" and the costs to minimise beside it.
 
     Raises:
         StudyError: a study of that name exists, or the storage cannot be used.
     """
-    header = {"config": config, "identity": identity, "chosen": chosen or {}, "objectives": list(objectives)}
-    header = json.loads(json.dumps(header))
+    header = Header(
+        config=json.loads(json.dumps(config)),  # as it reads back: lists for tuples
+        identity=dict(identity),
+        chosen=facts,
+        objectives=list(objectives),
+    )
     directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * (len(objectives) - 1)]
     storage = open_storage(url, create=True)
     with storage_errors(url):

@@ -41,7 +41,7 @@ def main() -> None:
         narrowed(prunable, widths), dense.model, dense.example_inputs, setting, limit_seconds=30.0
     )
     RESULTS.unlink(missing_ok=True)
-    table = study.chosen["latency"]
+    table = study.facts.latency or {}
     for record in study.records():
         measured = record.measured
         if measured is not None:

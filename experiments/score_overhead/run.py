@@ -30,7 +30,7 @@ from autoprune.graph import Prunable
 from autoprune.rebuilding import rebuild
 from autoprune.score import FinetuneScore, Rung
 from autoprune.space import Budget, build_space
-from autoprune.study import create_study
+from autoprune.study import StudyFacts, create_study
 from autoprune.tracing import trace
 from autoprune.train import Task, fastest_setting
 from autoprune.zoo import load_checkpoint, make_model
@@ -72,7 +72,8 @@ def main() -> None:
 
 def make_runner(prunable: Prunable, folder: str) -> TrialRunner:
     space = build_space(prunable.groups, prunable.cost, Budget(macs=int(prunable.cost().macs) // 4))
-    study = create_study(f"sqlite:///{folder}/overhead.db", "overhead", config={}, identity={}, chosen={})
+    facts = StudyFacts(setting={}, ranking={}, dense_score=0.0)
+    study = create_study(f"sqlite:///{folder}/overhead.db", "overhead", config={}, identity={}, facts=facts)
     return TrialRunner(study, space, sampler="tpe", pruner="none", trials=PAIRS, rungs=2)
 
 

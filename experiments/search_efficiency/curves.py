@@ -23,7 +23,7 @@ from autoprune.engines import TrialRunner
 from autoprune.run._statistics import Ground, measure_statistics
 from autoprune.run._warm_starts import choose_warm_starts, enqueue_missing
 from autoprune.samplers import SAMPLERS
-from autoprune.study import create_study
+from autoprune.study import StudyFacts, WarmStarts, create_study
 from experiments.common import append_row, rows_of
 from experiments.search_efficiency.scores import CachedScore
 from experiments.search_efficiency.setups import EVALUATIONS, HERE, SETUPS, ground_of
@@ -87,8 +87,9 @@ def run(setup: str, seed: int, method: Method) -> list[dict[str, object]]:
     before = time.perf_counter()
     statistics = measure_statistics(ground, method.sampler)
     seconds = time.perf_counter() - before
-    warm = _warm_starts(setup, seed) if method.warm else {}
-    study = create_study("sqlite:///:memory:", "curve", config={}, identity={}, chosen={"warm_starts": warm})
+    warm = _warm_starts(setup, seed) if method.warm else WarmStarts(trials=[])
+    facts = StudyFacts(setting={}, ranking={}, dense_score=0.0, warm_starts=warm)
+    study = create_study("sqlite:///:memory:", "curve", config={}, identity={}, facts=facts)
     space = ground.problem.space
     enqueue_missing(study, space)
     runner = TrialRunner(
@@ -103,7 +104,7 @@ def run(setup: str, seed: int, method: Method) -> list[dict[str, object]]:
     )
     score = CachedScore(setup, seed)
     rows: list[dict[str, object]] = []
-    spent = seconds + sum(warm.get("seconds", {}).values())
+    spent = seconds + sum(warm.seconds.values())
     while True:
         before = time.perf_counter()
         job = runner.ask()
@@ -133,10 +134,10 @@ def _row(record: Any, ends: dict[object, object], ground: Ground) -> dict[str, o
     }
 
 
-_MEASURED: dict[tuple[str, int], dict[str, Any]] = {}
+_MEASURED: dict[tuple[str, int], WarmStarts] = {}
 
 
-def _warm_starts(setup: str, seed: int) -> dict[str, Any]:
+def _warm_starts(setup: str, seed: int) -> WarmStarts:
     """Choose the warm starts once a setup and seed; every method counts their seconds."""
     if (setup, seed) not in _MEASURED:
         _MEASURED[setup, seed] = choose_warm_starts(ground_of(setup, seed))

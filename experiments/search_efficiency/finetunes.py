@@ -138,7 +138,7 @@ def by_default_search(*more: str) -> Method:
             f"output.folder={(RUNS / name).resolve()}",
         )
         study = searched(config)
-        warm = sum(study.chosen["warm_starts"].get("seconds", {}).values())
+        warm = sum(study.facts.warm_starts.seconds.values())
         seconds = warm + sum(record.seconds or 0.0 for record in study.records())
         return of_widths(setup, seed, dict(study.best().widths), seconds)
 

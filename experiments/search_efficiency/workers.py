@@ -23,7 +23,7 @@ import torch
 from autoprune.engines import MakeScorer, TrialEvent, TrialRunner, run_search
 from autoprune.run._ranking import encode_ranking
 from autoprune.run._scoring import ScorerFactory, identify_parts, make_score, parse_rungs
-from autoprune.study import create_study
+from autoprune.study import StudyFacts, create_study
 from experiments.common import append_row, rows_of
 from experiments.search_efficiency.setups import HERE, SETTING, config_of, ground_of
 
@@ -88,7 +88,9 @@ def run(engine: str) -> Run:
 
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{Path(folder) / 'study.db'}"
-        study = create_study(url, engine, config={}, identity={}, chosen={})
+        study = create_study(
+            url, engine, config={}, identity={}, facts=StudyFacts(setting={}, ranking={}, dense_score=0.0)
+        )
         runner = TrialRunner(
             study,
             ground.problem.space,

@@ -19,14 +19,16 @@ import optuna
 
 from autoprune.engines import TrialEvent, TrialRunner, run_search
 from autoprune.errors import TrialError
+from autoprune.execution import Setting
 from autoprune.space import Budget, SearchSpace, ShareSpace, build_space
-from autoprune.study import RungScore, SearchStudy, create_study, open_study
+from autoprune.study import RungScore, SearchStudy, StudyFacts, create_study, open_study
 from autoprune.study._storage import open_storage
 from tests.space.costs import chain, dense_macs
 
 ROOT = Path(__file__).parents[2]
 TRIALS = 24
 IDENTITY = {"model": "m" * 64, "data": "d" * 64, "space": "s" * 64}
+FACTS = StudyFacts(setting=Setting().facts, ranking={}, dense_score=0.9)
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def toy_space(costs: Sequence[str] = ("macs",)) -> SearchSpace:
 
 def new_study(url: str, objectives: Sequence[str] = ("score",)) -> SearchStudy:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return create_study(url, "toy", config={"seed": 5}, identity=IDENTITY, objectives=objectives)
+    return create_study(url, "toy", config={"seed": 5}, identity=IDENTITY, facts=FACTS, objectives=objectives)
 
 
 def toy_runner(

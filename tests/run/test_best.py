@@ -18,7 +18,7 @@ from autoprune.run._problem import pose
 from autoprune.space import ShareSpace
 from autoprune.study import MeasuredLatency, RungScore, create_study, open_study
 from autoprune.support.arrays import FloatArray, IntArray
-from tests.engines.toy import IDENTITY, toy_space
+from tests.engines.toy import FACTS, IDENTITY, toy_space
 
 DENSE_MS = 10.0
 
@@ -31,10 +31,10 @@ def url(tmp_path: Path) -> str:
     """
     url = f"sqlite:///{tmp_path}/study.db"
     config = {"task": {"metric": "accuracy"}, "score": {"rungs": ["calibrate"]}}
-    chosen = {"dense_score": 0.9, "dense_latency_ms": DENSE_MS, "dense_macs": 10**7, "dense_params": 10**5}
     space = toy_space()
-    chosen["budget_macs"] = space.budget.limits["macs"]
-    study = create_study(url, "toy", config=config, identity=IDENTITY, chosen=chosen)
+    costs = {"latency_ms": DENSE_MS, "macs": 10**7, "params": 10**5}
+    facts = FACTS.model_copy(update={"dense_costs": costs, "limits": {"macs": space.budget.limits["macs"]}})
+    study = create_study(url, "toy", config=config, identity=IDENTITY, facts=facts)
     taken = iter(range(1, 7))
 
     def cost(widths: IntArray) -> Cost:
@@ -80,7 +80,7 @@ def test_what_was_over_the_searchs_own_limit_is_taken_only_under_another_latency
 def test_a_study_without_a_complete_trial_has_no_best(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
     config = {"task": {"metric": "accuracy"}, "score": {"rungs": ["calibrate"]}}
-    create_study(url, "toy", config=config, identity=IDENTITY, chosen={"dense_score": 0.9})
+    create_study(url, "toy", config=config, identity=IDENTITY, facts=FACTS)
     with pytest.raises(StudyError, match="toy: no trial has completed yet"):
         run.best("toy", url, {"macs": "1G"})
     with pytest.raises(ConfigError, match=r'limits: unknown cost "speed"'):

@@ -31,6 +31,7 @@ from autoprune.study import RungScore, SearchStudy, create_study, front_of, open
 from autoprune.support.arrays import FloatArray, IntArray
 from autoprune.train import Task
 from autoprune.zoo import make_model
+from tests.engines.toy import FACTS
 
 TIMED: list[int] = []
 
@@ -76,7 +77,7 @@ class Case:
         error: float,
         objectives: tuple[str, ...] = ("score",),
         odd: float = 1.0,
-        chosen: Mapping[str, Any] | None = None,
+        table: Mapping[str, Any] | None = None,
     ) -> None:
         torch.manual_seed(0)
         self.config: RunConfig = load_config(
@@ -96,7 +97,7 @@ class Case:
             "a",
             config=dataclasses.asdict(self.config),
             identity={},
-            chosen={"ranking": ranking, "dense_score": 0.0, **(chosen or {})},
+            facts=FACTS.model_copy(update={"ranking": ranking, "latency": table}),
             objectives=("score", *objective_costs(self.config.search)),
         )
         runner = TrialRunner(
@@ -252,7 +253,7 @@ def test_elsewhere_nothing_is_timed_and_it_is_said(
     calibration = Calibration(constant_ms=0.0, error=0.01, candidates=64, seconds=1.0)
     device = device_fingerprint(LatencySetting())
     table = LatencyTable(LatencySetting(), device, "another", 3, (), {}, calibration, dense_ms=4.0)
-    case = Case(tmp_path, "60%", error=1.0, chosen={"latency": table.to_json()})
+    case = Case(tmp_path, "60%", error=1.0, table=table.to_json())
     case.config = dataclasses.replace(
         case.config, latency=dataclasses.replace(case.config.latency, **latency)
     )

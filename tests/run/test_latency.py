@@ -65,7 +65,7 @@ def test_a_divisor_that_is_auto_is_measured_kept_and_drawn(
     result = autoprune.search(model, data, CONFIG)
     study = open_study(result.storage, "own")
     assert study.config["search"]["divisor"] == 4
-    dense = study.chosen["dense_widths"]
+    dense = study.facts.dense_widths
     for record in study.records():
         for name, width in record.widths.items():
             assert width % 4 == 0 or width == dense.get(name, width)

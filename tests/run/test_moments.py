@@ -151,7 +151,7 @@ def test_trials_are_scored_repaired_and_recalibrated(
     prunable = trace(model, torch.zeros(1, 1, 8, 8))
     study = open_study(searched.result.storage, "mended")
     for record in study.records():
-        plan = plan_from_importance(prunable, record.widths, decode_ranking(study.chosen["ranking"]))
+        plan = plan_from_importance(prunable, record.widths, decode_ranking(study.facts.ranking))
         repaired = repair_closed(prunable, plan, rebuild(prunable, plan), load_moments(searched.file)).model
         calibrate(repaired, data, 2, Setting(), seed=record.seed or 0)
         assert evaluate(repaired, data.val, Task(), Setting()) == record.scores[0].score
@@ -237,7 +237,7 @@ def test_a_worker_finds_the_file_or_measures_the_same(
     settled = dataclasses.replace(settled, output=dataclasses.replace(settled.output, folder=str(tmp_path)))
     dense = Dense(model, data, Task(), "cpu")
     note = study.note("autoprune:moments") | {"path": str(tmp_path / "elsewhere" / searched.file.name)}
-    factory = ScorerFactory(settled, Setting(), study.chosen["ranking"], dense, moments=FileNote(**note))
+    factory = ScorerFactory(settled, Setting(), study.facts.ranking, dense, moments=FileNote(**note))
     first = study.records()[0]
     for _ in range(2):
         rung = next(factory()(first.widths, first.seed or 0))
@@ -320,9 +320,7 @@ def test_a_finetune_begins_with_the_repaired_weights(
     tuned = autoprune.finetune("mended", searched.result.storage, model=model, data=data, overrides=slow)
     study = open_study(searched.result.storage, "mended")
     prunable = trace(model, torch.zeros(1, 1, 8, 8))
-    plan = plan_from_importance(
-        prunable, searched.result.best.widths, decode_ranking(study.chosen["ranking"])
-    )
+    plan = plan_from_importance(prunable, searched.result.best.widths, decode_ranking(study.facts.ranking))
     repaired = repair_closed(prunable, plan, rebuild(prunable, plan), load_moments(searched.file)).model
     small = autoprune.load_pruned(tuned.folder, fresh_model)
     for mine, expected in zip(small.parameters(), repaired.parameters(), strict=True):

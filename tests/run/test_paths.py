@@ -16,6 +16,7 @@ from autoprune.run._checks import check_names, check_places, check_study_is_new
 from autoprune.run._paths import absolute_storage, check_writable, find_storage, probe_writable, settle
 from autoprune.run._problem import space_spec
 from autoprune.study import create_study, file_of
+from tests.engines.toy import FACTS
 
 MINIMAL = {"model": {"name": "resnet20"}, "data": {"name": "digits"}, "budget": {"flops": "50%"}}
 
@@ -138,7 +139,7 @@ def test_a_study_lies_in_the_file_that_is_looked_for(
     monkeypatch.chdir(folder)
     storage = absolute_storage(url)
     monkeypatch.chdir("/")
-    create_study(storage, "alpha", config={}, identity={})
+    create_study(storage, "alpha", config={}, identity={}, facts=FACTS)
     assert [path.name for path in folder.glob("*.db")] == ["a.db"]
     assert file_of(storage) == folder / "a.db"
     assert find_storage("alpha", storage) == storage
@@ -149,7 +150,7 @@ def test_the_storage_that_holds_the_study_is_found(tmp_path: Path, monkeypatch: 
     with pytest.raises(StudyError, match=r'study "a": no storage in runs/; name one with --storage'):
         find_storage("a")
     other = absolute_storage("runs/other.db")
-    create_study(other, "alpha", config={}, identity={})
+    create_study(other, "alpha", config={}, identity={}, facts=FACTS)
     assert find_storage("alpha") == other
     (tmp_path / "runs" / "empty.db").touch()
     with sqlite3.connect(tmp_path / "runs" / "foreign.db") as foreign:
@@ -194,7 +195,7 @@ def test_only_a_study_that_resume_takes_is_said_to_be_resumed(
     study.add_trial(optuna.trial.create_trial(value=1.0))
     with pytest.raises(StudyError, match=r"holds a study of that name that this version .* choose another"):
         check_study_is_new(config)
-    create_study(url, "mine", config={}, identity={})
+    create_study(url, "mine", config={}, identity={}, facts=FACTS)
     with pytest.raises(StudyError, match=r"go on with `autoprune resume mine"):
         check_study_is_new(settle(load_config("digits", ["search.storage=a.db", "search.study=mine"])))
 

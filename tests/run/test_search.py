@@ -392,7 +392,7 @@ def test_a_budget_that_no_plan_fills_is_told_and_optuna_keeps_quiet(
         told: list[object] = []
         result = autoprune.search(model, data, coarse, watch=told.append)
         assert Stage(SHORT_OF_WINDOW) in told
-        assert "dense_widths" in open_study(result.storage, "own").chosen
+        assert open_study(result.storage, "own").facts.dense_widths == result.summary.dense_widths
         assert "fc" not in result.summary.dense_widths
         assert optuna.logging.get_verbosity() == optuna.logging.INFO
         assert capfd.readouterr().err == ""

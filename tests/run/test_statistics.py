@@ -132,7 +132,7 @@ def test_a_sensitivity_without_time_is_left_out(model: nn.Module, data: VisionDa
     search = dataclasses.replace(ground.config.search, warm_starts=("sensitivity", "uniform"))
     ground = dataclasses.replace(ground, config=dataclasses.replace(ground.config, search=search))
     chosen = choose_warm_starts(ground)
-    assert [each["origin"] for each in chosen["trials"]] == ["uniform"]
+    assert [each.origin for each in chosen.trials] == ["uniform"]
     assert Stage(f"warm start sensitivity is left out: {SHORT_OF_TIME}") in told
 
 
@@ -201,7 +201,8 @@ def test_a_search_draws_by_the_statistic_that_it_measured(
     }
     result = autoprune.search(model, data, settings, watch=events.append)
     study = open_study(result.storage, "own")
-    table = study.chosen["statistics"]
+    table = study.facts.statistics
+    assert table is not None
     assert table.keys() == {sampler}
     counted = [event for event in events if isinstance(event, Counted)]
     assert [event.done for event in counted] == (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import shutil
 import zlib
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,10 @@ from autoprune.run._report import report
 from autoprune.run._stored_config import stored_ranking, threads_of
 from autoprune.run._warm_starts import enqueue_missing
 from autoprune.study import SearchStudy, create_study, open_study
+from autoprune.study._header import HEADER
 from autoprune.support.threads import cpu_threads
-from tests.engines.toy import toy_space
+from tests.engines.toy import FACTS, toy_space
+from tests.study.test_facts import EARLIER
 
 
 def test_data_go_where_the_trials_ran_whatever_auto_would_be_here() -> None:
@@ -44,15 +47,16 @@ def test_a_process_that_leaves_the_trials_to_workers_has_its_own_threads(engine:
         assert torch.get_num_threads() == 3
 
 
-FACTS = Setting().facts
+SETTING = Setting().facts
 
 
 def study_with(tmp_path: Path, **chosen: Any) -> SearchStudy:
-    """Make a study whose header fits its schema, and holds the facts that are given."""
+    """Make a study whose header stores the given values, whatever they are, and open it."""
     config = dataclasses.asdict(settle(load_config("digits", [f"output.folder={tmp_path}"])))
-    facts = {"dense_score": 0.9, **chosen}
     url = f"sqlite:///{tmp_path}/study.db"
-    create_study(url, "toy", config=config, identity={}, chosen=facts)
+    made = create_study(url, "toy", config=config, identity={}, facts=FACTS).optuna
+    header = made.user_attrs[HEADER]
+    made.set_user_attr(HEADER, {**header, "chosen": {**header["chosen"], **chosen}})
     return open_study(url, "toy")
 
 
@@ -60,21 +64,20 @@ def study_with(tmp_path: Path, **chosen: Any) -> SearchStudy:
     ("setting", "message"),
     [
         (None, r"chosen\.setting is missing"),
-        (FACTS | {"threads": "many"}, r"setting: threads: got 'many'"),
+        (SETTING | {"threads": "many"}, r"setting: threads: got 'many'"),
         ({"device": "cpu", "dtype": "float32", "channels_last": False}, "setting: threads is missing"),
         ({"a": "b"}, "setting: channels_last is missing"),
-        (FACTS | {"threads": 0}, "setting: got dtype float32 and 0 threads"),
-        (FACTS | {"threads": 10**30}, "setting: (got dtype float32 and 1000|threads: got 1000)"),
-        (FACTS | {"dtype": "int8"}, "setting: got dtype int8 .*expected one of float32"),
-        (FACTS | {"device": ["cpu"]}, r"setting: device: got \['cpu'\]"),
-        (FACTS | {"device": "toaster"}, "its trials run on toaster, which is not here"),
-        (FACTS | {"channels_last": "perhaps"}, "setting: channels_last: got 'perhaps'"),
+        (SETTING | {"threads": 0}, "setting: got dtype float32 and 0 threads"),
+        (SETTING | {"threads": 10**30}, "setting: (got dtype float32 and 1000|threads: got 1000)"),
+        (SETTING | {"dtype": "int8"}, "setting: got dtype int8 .*expected one of float32"),
+        (SETTING | {"device": ["cpu"]}, r"setting: device: got \['cpu'\]"),
+        (SETTING | {"device": "toaster"}, "its trials run on toaster, which is not here"),
+        (SETTING | {"channels_last": "perhaps"}, "setting: channels_last: got 'perhaps'"),
     ],
 )
 def test_a_damaged_setting_is_one_line(tmp_path: Path, setting: Any, message: str) -> None:
-    study = study_with(tmp_path, setting=setting)
     with pytest.raises(StudyError, match=rf"^toy: .*{message}"):
-        stored_setting(study)
+        stored_setting(study_with(tmp_path, setting=setting))
 
 
 def text_of(*order: int) -> str:
@@ -147,3 +150,33 @@ def test_a_setting_that_was_measured_elsewhere_is_led_around_the_faults_of_this_
         monkeypatch.setattr(faults, "_known", known)
         assert stored_setting(study) == begun
         assert stored_setting(study).detour is needed
+
+
+def deterministic_net() -> nn.Module:
+    """Return the model that the study in tests/study/earlier was made with."""
+    layers = (nn.Conv2d(1, 24, 3), nn.BatchNorm2d(24), nn.ReLU(), nn.Conv2d(24, 16, 3), nn.ReLU())
+    net = nn.Sequential(*layers, nn.Conv2d(16, 24, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    net.append(nn.Linear(24, 2))
+    with torch.no_grad():
+        for tensor in net.parameters():
+            values = torch.arange(tensor.numel()).mul(7).remainder(11).sub(5).div(16)
+            tensor.copy_(values.reshape(tensor.shape))
+    return net
+
+
+def test_a_search_that_an_earlier_version_began_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(EARLIER, "study.log")
+    images = torch.arange(32 * 64).mul(13).remainder(17).div(16).reshape(32, 1, 8, 8)
+    part = [(images[start : start + 16], torch.arange(16) % 2) for start in (0, 16)]
+    result = autoprune.resume(
+        "earlier",
+        f"journal:///{tmp_path}/study.log",
+        model=deterministic_net(),
+        data=(part, part),
+        overrides=["search.trials=5", f"output.folder={tmp_path}"],
+    )
+    assert [record.state for record in result.summary.records] == ["complete"] * 5
+    assert result.summary.records[-1].origin == "sampler"

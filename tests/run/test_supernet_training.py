@@ -122,7 +122,7 @@ def test_trials_are_scored_with_the_shared_weights(searched: Searched, data: Vis
     prunable = trace(shared.eval(), torch.zeros(1, 1, 8, 8))
     study = open_study(searched.result.storage, "shared")
     for record in study.records():
-        plan = plan_from_importance(prunable, record.widths, decode_ranking(study.chosen["ranking"]))
+        plan = plan_from_importance(prunable, record.widths, decode_ranking(study.facts.ranking))
         small = rebuild(prunable, plan)
         calibrate(small, data, 4, Setting(), seed=record.seed or 0)
         assert evaluate(small, data.val, Task(), Setting()) == record.score

@@ -24,7 +24,6 @@ from autoprune.cli import main
 from autoprune.config import load_config
 from autoprune.config.settings import RunConfig
 from autoprune.errors import AutopruneError, CheckpointError, ConfigError, LatencyError, StudyError
-from autoprune.execution import Setting
 from autoprune.exporting import save_pruned
 from autoprune.graph.plan import Plan
 from autoprune.guide import read_page
@@ -35,8 +34,8 @@ from autoprune.study import SearchStudy, create_study
 from autoprune.train._training_state import load_state
 from autoprune.zoo import make_model
 from autoprune.zoo._checkpoint import read_state
+from tests.engines.toy import FACTS
 
-SETTING = dataclasses.asdict(Setting("cpu", "float32", False, 1))
 STORAGE = "sqlite:///study.db"
 
 CODE = {
@@ -105,9 +104,7 @@ def config_naming(key: str, text: str) -> RunConfig:
 def received(config: RunConfig, name: str = "fm") -> SearchStudy:
     """Make a study as another user's machine would: nothing in it is signed here."""
     stored = json.loads(json.dumps(dataclasses.asdict(config)))
-    return create_study(
-        absolute_storage(STORAGE), name, config=stored, identity={}, chosen={"setting": SETTING}
-    )
+    return create_study(absolute_storage(STORAGE), name, config=stored, identity={}, facts=FACTS)
 
 
 def resume(consent: Consent) -> object:

@@ -88,15 +88,15 @@ def test_every_warm_start_lies_in_the_window(data: VisionData, budget: str, divi
     ground = make_ground(data, f"budget.flops={budget}", f"search.divisor={divisor}", "search.trials=60")
     space = ground.problem.space
     chosen = choose_warm_starts(ground)
-    origins = [name for entry in chosen["trials"] for name in entry["origin"].split(", ")]
-    assert sorted(origins) == sorted(chosen["seconds"]) == sorted(WARM_STARTS)
-    assert chosen["sensitivity"]["evaluations"] == 7
-    for entry in chosen["trials"]:
-        widths = space.ladder.widths(np.array([entry["levels"]]))
-        assert 0.98 <= space.usage(widths)[0] <= 1, entry["origin"]
-        ratios = space.ladder.ratios(np.array([entry["levels"]]))
+    origins = [name for entry in chosen.trials for name in entry.origin.split(", ")]
+    assert sorted(origins) == sorted(chosen.seconds) == sorted(WARM_STARTS)
+    assert chosen.measured["sensitivity"]["evaluations"] == 7
+    for entry in chosen.trials:
+        widths = space.ladder.widths(np.array([entry.levels]))
+        assert 0.98 <= space.usage(widths)[0] <= 1, entry.origin
+        ratios = space.ladder.ratios(np.array([entry.levels]))
         np.testing.assert_array_equal(space.decode(ratios), widths)
-    assert len({tuple(entry["levels"]) for entry in chosen["trials"]}) == len(chosen["trials"])
+    assert len({tuple(entry.levels) for entry in chosen.trials}) == len(chosen.trials)
 
 
 @pytest.mark.parametrize(("trials", "most"), [(1, 0), (2, 0), (3, 1), (9, 3), (60, 8)])
@@ -104,9 +104,9 @@ def test_they_take_a_third_of_the_trials_at_most(data: VisionData, trials: int, 
     told = Told()
     ground = make_ground(data, f"search.trials={trials}", told=told)
     chosen = choose_warm_starts(ground)
-    origins = [entry["origin"] for entry in chosen["trials"]]
+    origins = [entry.origin for entry in chosen.trials]
     assert len(origins) <= min(most, trials // 3)
-    assert sorted(name for origin in origins for name in origin.split(", ")) == sorted(chosen["seconds"])
+    assert sorted(name for origin in origins for name in origin.split(", ")) == sorted(chosen.seconds)
     assert [origin.split(", ")[0] for origin in origins[:1]] == ["uniform"][:most]
     assert any("left out, since they may take a third" in text for text in told.texts) == (trials < 60)
 
@@ -122,14 +122,14 @@ def test_with_several_objectives_each_heuristic_fills_shares_spread_over_the_ran
     space = ground.problem.space
     assert isinstance(space, ShareSpace)
     chosen = choose_warm_starts(ground)
-    origins = [each.split(" at ") for entry in chosen["trials"] for each in entry["origin"].split(", ")]
+    origins = [each.split(" at ") for entry in chosen.trials for each in entry.origin.split(", ")]
     middles = space.shares[0] + (space.shares[-1] - space.shares[0]) * np.array([1, 3, 5, 7, 9]) / 10
     for name in ("sensitivity", "taylor-knapsack"):
         shares = sorted(share_of(rest) for each, rest in origins if each == name)
         np.testing.assert_allclose(shares, middles, atol=0.02)
     assert len(origins) == 10
-    for entry in chosen["trials"]:
-        levels = np.array([entry["levels"]])
+    for entry in chosen.trials:
+        levels = np.array([entry.levels])
         widths = space.ladder.widths(levels)
         share = space.ladder.ratios(levels)[0, 0]
         assert space.usage(widths)[0] / share == pytest.approx(0.99, abs=0.0101)
@@ -137,7 +137,7 @@ def test_with_several_objectives_each_heuristic_fills_shares_spread_over_the_ran
     assert sum("sensitivity of 2 keep ratios" in text for text in told.texts) == 1
     assert sum("warm start bn is left out" in text for text in told.texts) == 1
     few = choose_warm_starts(make_ground(data, *overrides[:1], "search.trials=3"))
-    assert len(few["trials"]) == 1
+    assert len(few.trials) == 1
 
 
 def share_of(text: str) -> float:
@@ -155,7 +155,7 @@ def test_a_heuristic_with_little_room_spreads_what_it_has(data: VisionData) -> N
     ground = make_ground(data, *overrides, told=told)
     space = ground.problem.space
     assert isinstance(space, ShareSpace)
-    origins = [entry["origin"].split(" at ") for entry in choose_warm_starts(ground)["trials"]]
+    origins = [entry.origin.split(" at ") for entry in choose_warm_starts(ground).trials]
     assert [name for name, _ in origins] == ["uniform"] * 5 + ["l1"] * 2
     quarters = space.shares[0] + (space.shares[-1] - space.shares[0]) * np.array([1, 3]) / 4
     np.testing.assert_allclose([share_of(rest) for _, rest in origins[5:]], quarters, atol=0.02)
@@ -170,7 +170,7 @@ def test_equal_widths_share_a_trial(data: VisionData) -> None:
             parameter.fill_(0.1)
     overrides = ('search.warm_starts=["uniform", "l1", "l2", "l1"]', "search.trials=60")
     chosen = choose_warm_starts(make_ground(data, *overrides, model=model))
-    assert [entry["origin"] for entry in chosen["trials"]] == ["uniform, l1, l2"]
+    assert [entry.origin for entry in chosen.trials] == ["uniform, l1, l2"]
 
 
 class Plain(nn.Module):
@@ -195,7 +195,7 @@ def test_what_makes_no_sense_is_told_and_left_out(data: VisionData, monkeypatch:
     torch.manual_seed(0)
     overrides = ('search.warm_starts=["bn", "taylor", "sensitivity"]', "search.trials=60")
     chosen = choose_warm_starts(make_ground(data, *overrides, model=Plain().eval(), told=told))
-    assert [entry["origin"] for entry in chosen["trials"]] == ["sensitivity"]
+    assert [entry.origin for entry in chosen.trials] == ["sensitivity"]
     assert "warm start bn is left out: the model has no BatchNorm with a scale." in told.texts
     assert "warm start taylor is left out: RuntimeError: no gradient here" in told.texts
 
@@ -242,8 +242,8 @@ def test_warm_starts_are_the_first_trials_and_are_queued_once(
     assert origins == ["uniform, bn", "l1", "taylor", *["sampler"] * 6]
     study = open_study(result.storage, "own")
     space = pose(Dense(model, data, Task(), "cpu"), load_config(few)).space
-    for record, entry in zip(result.summary.records, study.chosen["warm_starts"]["trials"], strict=False):
-        assert list(record.widths.values()) == space.ladder.widths(np.array([entry["levels"]]))[0].tolist()
+    for record, entry in zip(result.summary.records, study.facts.warm_starts.trials, strict=False):
+        assert list(record.widths.values()) == space.ladder.widths(np.array([entry.levels]))[0].tolist()
     enqueue_missing(study, space)
     assert len(study.records()) == 9
     again = resume("own", result.storage, model=model, data=data, overrides=["search.trials=12"])
@@ -263,14 +263,14 @@ def test_reconstruction_loses_the_least_error_of_all_warm_starts(
     library = Proposer(ground, space).library()
     chosen = choose_warm_starts(ground)
     lost = {}
-    for entry in chosen["trials"]:
-        widths = space.ladder.widths(np.array([entry["levels"]]))[0]
+    for entry in chosen.trials:
+        widths = space.ladder.widths(np.array([entry.levels]))[0]
         assert 0.98 <= space.usage(widths)[0] <= 1
         kept = dict(zip(space.groups, widths.tolist(), strict=True))
-        lost[entry["origin"]] = library.total({name: kept[name] for name in library.curves})
+        lost[entry.origin] = library.total({name: kept[name] for name in library.curves})
     assert "reconstruction" in min(lost, key=lost.__getitem__).split(", ")
     assert set(library.curves) == {name for variable in space.variables for name in variable.groups}
-    kept_by_study = chosen["reconstruction"]
+    kept_by_study = chosen.measured["reconstruction"]
     assert kept_by_study["estimated"] == {}
     for name, errors in kept_by_study["errors"].items():
         assert errors == [library.curves[name].at(ratio) for ratio in kept_by_study["ratios"]]

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from autoprune.config.rungs import RungScore
 from autoprune.errors import StudyError
 from autoprune.study import MeasuredLatency, TrialRecord, best_of, cost_of, create_study, front_of, open_study
+from tests.engines.toy import FACTS
 
 OBJECTIVES = ("score", "macs")
 
@@ -97,7 +98,7 @@ def test_a_front_goes_by_what_was_measured() -> None:
 
 def test_two_hosts_keep_what_they_measured(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
-    here = create_study(url, "a", config={}, identity={})
+    here = create_study(url, "a", config={}, identity={}, facts=FACTS)
     for number in range(2):
         here.tell(here.optuna.ask().number, TrialState.COMPLETE, [0.5 + number])
     there = open_study(url, "a")
@@ -111,8 +112,8 @@ def test_two_hosts_keep_what_they_measured(tmp_path: Path) -> None:
 
 def test_objectives_and_directions_read_back(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
-    create_study(url, "one", config={}, identity={})
-    create_study(url, "two", config={}, identity={}, objectives=("score", "macs", "size_bytes"))
+    create_study(url, "one", config={}, identity={}, facts=FACTS)
+    create_study(url, "two", config={}, identity={}, facts=FACTS, objectives=("score", "macs", "size_bytes"))
     assert open_study(url, "one").objectives == ("score",)
     assert open_study(url, "two").objectives == ("score", "macs", "size_bytes")
     names = [each.name for each in optuna.load_study(study_name="two", storage=url).directions]
@@ -123,8 +124,8 @@ def test_an_empty_study_of_other_directions_is_made_anew(tmp_path: Path) -> None
     """It was killed before it knew what it is; the next search of that name has another objective."""
     url = f"sqlite:///{tmp_path}/study.db"
     optuna.create_study(storage=url, study_name="a", direction="maximize")
-    study = create_study(url, "a", config={}, identity={}, objectives=("score", "macs"))
+    study = create_study(url, "a", config={}, identity={}, facts=FACTS, objectives=("score", "macs"))
     study.tell(study.optuna.ask().number, TrialState.COMPLETE, [0.5, 100.0])
     assert open_study(url, "a").optuna.trials[0].values == [0.5, 100.0]
     with pytest.raises(StudyError, match="a study of that name exists"):
-        create_study(url, "a", config={}, identity={})
+        create_study(url, "a", config={}, identity={}, facts=FACTS)

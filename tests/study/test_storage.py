@@ -14,7 +14,7 @@ from autoprune.errors import StudyError
 from autoprune.run._paths import absolute_storage, find_storage
 from autoprune.study import SearchStudy, create_study, open_study, storage_errors, study_state
 from autoprune.study._storage import is_vacant
-from tests.engines.toy import IDENTITY, new_study
+from tests.engines.toy import FACTS, IDENTITY, new_study
 from tests.support.test_files import SPECIAL
 
 
@@ -223,7 +223,7 @@ def test_a_refused_name_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="there is no such file"):
         open_study(f"sqlite:///{tmp_path}/a/study.db", "toy")
     assert list(tmp_path.iterdir()) == []
-    create_study(f"sqlite:///{tmp_path}/a/study.db", "toy", config={}, identity={})
+    create_study(f"sqlite:///{tmp_path}/a/study.db", "toy", config={}, identity={}, facts=FACTS)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from autoprune.samplers import PROPOSED, SAMPLERS, distributions
 from autoprune.study import SearchStudy, create_study, front_of, open_study
 from autoprune.study._records import read_record
 from autoprune.study._trial_attributes import ProposalAttribute, read_attributes
-from tests.engines.toy import IDENTITY, make_toy, new_study, toy_runner, toy_space
+from tests.engines.toy import FACTS, IDENTITY, make_toy, new_study, toy_runner, toy_space
 
 HUGE = 10**30
 WIDTHS = {f"conv{i}": 16 for i in range(4)}
@@ -268,7 +268,7 @@ def test_constraints_change_no_proposal(
 
 def test_a_study_of_several_objectives_wants_as_many_values(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
-    study = create_study(url, "toy", config={}, identity=IDENTITY, objectives=("score", "macs"))
+    study = create_study(url, "toy", config={}, identity=IDENTITY, facts=FACTS, objectives=("score", "macs"))
     trial = trial_with(SOUND)
     trial.values = [0.5, 1000.0]
     study.optuna.add_trial(trial)

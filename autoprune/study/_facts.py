@@ -1,0 +1,91 @@
+"""The facts of a study: measured or chosen once, at the start of a search, and used by all its trials.
+
+facts = StudyFacts(setting=setting.facts, ranking=ranking, dense_score=0.91, limits={"macs": 20_000_000})
+study.facts.dense_score, study.facts.limits["macs"]
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from autoprune.graph import COSTS
+from autoprune.support.schema import Strict
+
+FACTS_VERSION = 2
+"""Version of the facts that this package writes. Version 1 has the same keys, but no "version" among them."""
+
+_GROUPED = {"dense_costs": "dense", "limits": "budget"}
+
+FLAT_COSTS = {f"{prefix}_{cost}": (name, cost) for name, prefix in _GROUPED.items() for cost in COSTS}
+"""Key of a stored cost -> the attribute of `StudyFacts` that holds it, and its name there."""
+
+
+class WarmStart(Strict):
+    """A trial that is queued before the sampler's own: its origin, and the level of each variable."""
+
+    origin: str
+    levels: list[int]
+
+
+class WarmStarts(Strict):
+    """The warm starts of a search, and the seconds that each heuristic took."""
+
+    trials: list[WarmStart]
+    seconds: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """The measurements of heuristics, by the name of the heuristic."""
+        return self.model_extra or {}
+
+
+class StudyFacts(Strict):
+    """What was measured or chosen once, at the start of a search.
+
+    Attributes:
+        setting: device, number format, layout and threads of all trials, as `Setting.facts`.
+        ranking: {group: its channels by importance}, as `encode_ranking` writes them.
+        dense_score: score of the dense model on the validation part.
+        dense_costs: {cost: that of the dense model}.
+        limits: {cost: its limit}, for the costs that the budget limits.
+        dense_widths: {group: width} of the groups that are searched.
+        relaxed: {group: divisor} of the groups that are too small for the space's divisor.
+        stairs: the measured divisor with its timings, as `Stairs.to_json`; None if it was not measured.
+        latency: the latency table, as `LatencyTable.to_json`; None if there is none.
+        statistics: {statistic: {variable: value}} for a sampler that draws by one; None for the others.
+        warm_starts: the first trials of the search.
+        version: of these facts.
+    """
+
+    setting: dict[str, Any]
+    ranking: dict[str, str]
+    dense_score: float
+    dense_costs: dict[str, int | float] = Field(default_factory=dict)
+    limits: dict[str, int | float] = Field(default_factory=dict)
+    dense_widths: dict[str, int] = Field(default_factory=dict)
+    relaxed: dict[str, int] = Field(default_factory=dict)
+    stairs: dict[str, Any] | None = None
+    latency: dict[str, Any] | None = None
+    statistics: dict[str, dict[str, float]] | None = None
+    warm_starts: WarmStarts = Field(default_factory=lambda: WarmStarts(trials=[]))
+    version: int = FACTS_VERSION
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_stored(cls, values: Any) -> Any:
+        """Gather the costs, which are stored under keys such as dense_macs, and leave out what is null."""
+        if not isinstance(values, dict):
+            return values
+        known = {key: value for key, value in values.items() if value is not None}
+        for key, (name, cost) in FLAT_COSTS.items():
+            if key in known:
+                known[name] = {**known.get(name, {}), cost: known.pop(key)}
+        return known
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the values that a study stores; reading them gives these facts back."""
+        values = self.model_dump(mode="json")
+        flat = {key: values[name][cost] for key, (name, cost) in FLAT_COSTS.items() if cost in values[name]}
+        return {**{key: value for key, value in values.items() if key not in _GROUPED}, **flat}
