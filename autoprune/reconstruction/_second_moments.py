@@ -99,7 +99,7 @@ def moments(
         seed: chooses the positions.
 
     Raises:
-        DataError: there is no image, or the model fails on a batch.
+        DataError: there is no image, the model fails on a batch, or the inputs of a layer are not finite.
     """
     return measure_model(
         prunable.model,
@@ -143,6 +143,10 @@ def measure_model(
         raise DataError("moments: the data gave no images; give a loader that is not empty.")
     layers = sums.layers()
     for name, layer in layers.items():
+        if not bool(layer.second.isfinite().all()):
+            raise DataError(
+                f"moments: the inputs of {name} are not finite; check the images and the weights."
+            )
         if layer.span > 1:
             _log.info("moments: %s: of its channels only, pooled over %d positions", name, layer.span)
     for name, reason in sums.too_large.items():

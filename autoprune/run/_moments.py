@@ -26,7 +26,7 @@ from autoprune.config.rungs import asks_for_repair
 from autoprune.config.settings import RunConfig
 from autoprune.criteria import BY_MOMENTS, Importance, plan_from_importance
 from autoprune.data import VisionData
-from autoprune.errors import CheckpointError, DataError
+from autoprune.errors import CheckpointError
 from autoprune.execution import Setting
 from autoprune.graph import Prunable
 from autoprune.rebuilding import rebuild
@@ -167,7 +167,6 @@ class StudyMoments:
             batches = self._counted(part.batches(seed, 0), total)
             measured = measure_model(model, batches, images=images, seed=seed, groups=self.prunable.groups)
         measured = measured.to("cpu")  # as they are when they are read from a file
-        _require_finite(measured)
         self.watch(Stage(_told(measured, time.perf_counter() - started)))
         return measured
 
@@ -215,20 +214,6 @@ def try_repair(moments: StudyMoments, importance: Importance) -> float:
     started = time.perf_counter()
     repair_closed(prunable, plan, small, measured)
     return time.perf_counter() - started
-
-
-def _require_finite(measured: Moments) -> None:
-    """Refuse moments from which nothing can be fitted.
-
-    Raises:
-        DataError: the inputs of a layer are not finite.
-    """
-    for name, layer in measured.layers.items():
-        if not bool(layer.second.isfinite().all()):
-            raise DataError(
-                f"moments: the inputs of {name} are not finite on training images; check the images and the "
-                "weights."
-            )
 
 
 def _told(measured: Moments, seconds: float) -> str:

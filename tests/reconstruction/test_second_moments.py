@@ -36,6 +36,13 @@ def test_so_many_images_are_taken_and_the_model_stays_as_it_was() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+def test_images_that_are_not_finite_are_refused() -> None:
+    batch = images()
+    batch[0, 0, 0, 0] = torch.inf
+    with pytest.raises(DataError, match=r"moments: the inputs of stem\.0\.weight are not finite"):
+        measure_model(trained_like(Residual()), [batch], positions=ALL)
+
+
 class Twice(nn.Module):
     """Calls one convolution twice, and multiplies with a matrix that no layer has."""
 
