@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +18,7 @@ import autoprune
 from autoprune.run import SearchResult
 
 
-def tiny_search(**search: Any) -> SearchResult:
+def tiny_search(rungs: Sequence[str] = ("calibrate",), **search: Any) -> SearchResult:
     """Search a net of three convolutions on noise, in about a second."""
     torch.manual_seed(0)
     layers = [nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3)]
@@ -32,7 +33,7 @@ def tiny_search(**search: Any) -> SearchResult:
             "setting": "float32 contiguous",
             "warm_starts": [],
         },
-        "score": {"rungs": ["calibrate"]},
+        "score": {"rungs": list(rungs)},
     }
     config["search"].update(search)
     return autoprune.search(model, (DataLoader(images, 16), DataLoader(images, 16)), config)

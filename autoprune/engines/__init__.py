@@ -1,71 +1,128 @@
-"""The engines: who runs trials, never what a trial is. One row of ENGINES an engine.
-
-Before: `pipeline` has a study, a space and a scorer; after: the study holds the finished trials.
+"""The engines, which run trials, and the pruners: one row of ENGINES or PRUNERS each.
 
     runner = TrialRunner(study, space, sampler="tpe", trials=60, rungs=2, seed=0)
     run_search("serial", runner, make_scorer)
 
-A new engine is a function (runner, make_scorer, workers) in a file of its own, and one row here; what it
-needs beyond autoprune's own packages is imported when it runs, and asked for by `check_engine` before.
+A new engine is a function (runner, make_scorer, workers) in a file of its own, and a row in ENGINES. If it
+needs packages that autoprune does not require, it imports them when it runs, and its check refuses a machine
+that lacks them. A new pruner is a function from the number of rungs to a pruner of Optuna's, and a row in
+PRUNERS.
+
+Engines and pruners of your own need no row. A config names the function or the spec, such as
+`engine = "mypkg.search:verbose"` and `pruner = "mypkg.search:floor"`:
+
+    from optuna.pruners import BasePruner, ThresholdPruner
+    from autoprune.engines import EngineSpec, MakeScorer, TrialRunner, Workers, run_trial
+
+    def run_verbose(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers) -> None:
+        scorer = make_scorer()
+        while (job := runner.ask()) is not None:
+            print("trial", job.number, dict(job.widths))
+            run_trial(runner, scorer, job)
+
+    verbose = EngineSpec(run_verbose, parallel=False)
+
+    def floor(rungs: int) -> BasePruner:
+        return ThresholdPruner(lower=0.5)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from autoprune.engines._pruners import PRUNERS, check_pruner
+from autoprune.engines._pruners import PRUNERS, PrunerSpec, find_pruner
 from autoprune.engines._trial_runner import Job, MakeScorer, Scorer, TrialEvent, TrialRunner
 from autoprune.engines._workers import Workers
 from autoprune.engines.processes import check_processes, run_processes
 from autoprune.engines.ray import check_ray, run_ray
-from autoprune.engines.serial import run_serial
-from autoprune.errors import ConfigError, unknown
+from autoprune.engines.serial import run_serial, run_trial
+from autoprune.support.rows import Row, find_row, guarding
 
 Engine = Callable[[TrialRunner, MakeScorer, Workers], None]
+"""Runs trials until the study has them all."""
 
-ENGINES: dict[str, Engine] = {
-    "serial": run_serial,
-    "processes": run_processes,
-    "ray": run_ray,
-}
 
-_CHECKS: dict[str, Callable[[Workers, str | None], None]] = {
-    "processes": check_processes,
-    "ray": check_ray,
+@dataclass(frozen=True)
+class EngineSpec(Row):
+    """A row of ENGINES.
+
+    Attributes:
+        run: runs the trials.
+        check: from the workers and the device (None if that is not known yet). Raises a ConfigError if the
+            engine cannot run here.
+        parallel: whether other processes score the trials. If not, this process does, with the threads of a
+            trial.
+        joins_cluster: whether it connects to `search.address`, whose answers may run code.
+    """
+
+    run: Engine
+    check: Callable[[Workers, str | None], None] | None = None
+    parallel: bool = True
+    joins_cluster: bool = False
+
+
+ENGINES: dict[str, EngineSpec] = {
+    "serial": EngineSpec(run_serial, parallel=False, about="one trial at a time, in this process"),
+    "processes": EngineSpec(
+        run_processes,
+        check_processes,
+        reads=("search.workers", "search.cpus_per_trial"),
+        about="several processes on this machine",
+    ),
+    "ray": EngineSpec(
+        run_ray,
+        check_ray,
+        joins_cluster=True,
+        reads=("search.workers", "search.cpus_per_trial", "search.gpus_per_trial", "search.address"),
+        about="Ray Tune, on this machine or on a cluster",
+    ),
 }
-"""For the engines that need more than this process: raises a ConfigError where it is not there."""
 
 __all__ = [
     "ENGINES",
     "PRUNERS",
     "Engine",
+    "EngineSpec",
     "Job",
     "MakeScorer",
+    "PrunerSpec",
     "Scorer",
     "TrialEvent",
     "TrialRunner",
     "Workers",
     "check_engine",
-    "check_pruner",
+    "find_engine",
+    "find_pruner",
     "run_search",
+    "run_trial",
 ]
+
+
+def find_engine(name: str) -> EngineSpec:
+    """Return a row of ENGINES, or the user's own from "package.module:function".
+
+    Raises:
+        ConfigError: there is no such row (the nearest is suggested), or no such function.
+    """
+    return find_row(name, ENGINES, "search.engine", EngineSpec)
 
 
 def check_engine(engine: str, workers: Workers, device: str | None = None) -> None:
     """Refuse an engine that cannot run here, before a search has cost anything.
 
     Args:
-        engine: a row of ENGINES.
+        engine: a row of ENGINES, or "package.module:function".
         workers: how many trials at once, and what each may use.
-        device: on which trials compute, by torch's name; None where that is not known yet.
+        device: on which trials compute, by torch's name; None if that is not known yet.
 
     Raises:
-        ConfigError: it is unknown (the nearest is named), or what it needs is not there.
+        ConfigError: it is unknown (the nearest is suggested), or this machine lacks what it needs.
     """
-    if engine not in ENGINES:
-        raise ConfigError(unknown("search.engine", engine, ENGINES))
-    if engine in _CHECKS:
-        _CHECKS[engine](workers, device)
+    spec = find_engine(engine)
+    if spec.check is not None:
+        with guarding(engine, "search.engine"):
+            spec.check(workers, device)
 
 
 def run_search(
@@ -79,17 +136,17 @@ def run_search(
     """Run a search, or go on with one, until its study has all its trials.
 
     Trials that a dead process left running are queued again first. Whatever ends the search early (Ctrl-C, an
-    error) leaves no trial behind as running, and no finished one lost.
+    error) leaves no trial marked as running, and loses no finished one.
 
     Args:
-        engine: a row of ENGINES.
+        engine: a row of ENGINES, or "package.module:function".
         runner: the trials' lifecycle.
         make_scorer: makes the scorer where it is used; picklable for engines with several processes.
         workers: how many trials at once, for engines that run several; or what each of them may use, too.
         other_hosts_are_gone: queue trials again that other hosts hold, too.
 
-    Searches on other machines, or a second one here, may work on the study at the same time. Where they make
-    the last trials at the same moment, the study ends with a trial more for each of them, at most.
+    Searches on other machines, or a second one here, may work on the study at the same time. If they make the
+    last trials at the same moment, the study ends with at most one trial more for each of them.
 
     Raises:
         ConfigError: the engine is unknown, or cannot run here.
@@ -100,6 +157,7 @@ def run_search(
     runner.study.requeue_dead(other_hosts=other_hosts_are_gone)
     try:
         if runner.left():
-            ENGINES[engine](runner, make_scorer, given)
+            with guarding(engine, "search.engine"):
+                find_engine(engine).run(runner, make_scorer, given)
     finally:
         runner.study.release()

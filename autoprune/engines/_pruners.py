@@ -1,15 +1,14 @@
-"""Own the pruning of trials: Optuna's pruners by name, judged from the storage and the trial alone.
+"""The pruners: Optuna's by name, which judge from the storage and the trial alone. One row of PRUNERS each.
 
-Before: `TrialRunner` has a rung's score; after: the trial climbs on, or is pruned.
-
-    early = EarlyStopping(study, make_pruner("median", rungs=3))
-    early.should_stop(7, scores=[0.71])      # trial 7 after rung 0
+early = EarlyStopping(study, make_pruner("median", rungs=3))
+early.should_stop(7, scores=[0.71])      # trial 7 after rung 0
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -23,9 +22,9 @@ from optuna.pruners import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from autoprune.errors import ConfigError, unknown
 from autoprune.samplers import view_study
 from autoprune.study import ORIGIN, SAMPLER, took_scores
+from autoprune.support.rows import Row, find_row, guarding
 
 REDUCTION = 3
 """Halving keeps the best third of each rung; steps are powers of it, so that Optuna's rungs are ours."""
@@ -39,15 +38,21 @@ def is_warm_start(trial: FrozenTrial) -> bool:
 class WarmStartsClimb(BasePruner):
     """Lets a pruner judge all trials, but warm starts climb to the top whatever it says.
 
-    One that was pruned could not be what it is for: widths that the result is never worse than.
+    Warm starts are there so that the result is never worse than theirs. A pruned one could not ensure that.
+
+    Args:
+        pruner: judges.
+        name: as the config has it; errors of a user's own pruner name it.
     """
 
-    def __init__(self, pruner: BasePruner) -> None:
+    def __init__(self, pruner: BasePruner, name: str = "") -> None:
         self.pruner = pruner
+        self._name = name
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Tell whether a trial that has just reported should stop."""
-        return not is_warm_start(trial) and bool(self.pruner.prune(study, trial))
+        """Return whether a trial that has just reported should stop."""
+        with guarding(self._name, "search.pruner"):
+            return not is_warm_start(trial) and bool(self.pruner.prune(study, trial))
 
 
 class AmongSampled(BasePruner):
@@ -148,42 +153,59 @@ def _none(rungs: int) -> BasePruner:
     return NopPruner()
 
 
-PRUNERS: dict[str, Callable[[int], BasePruner]] = {
-    "none": _none,
-    "median": _median,
-    "percentile": _percentile,
-    "halving": _halving,
-    "asha": _halving,
-    "hyperband": _hyperband,
-}
-"""From the number of rungs to a pruner. The percentile pruner keeps the best quarter.
+@dataclass(frozen=True)
+class PrunerSpec(Row):
+    """A row of PRUNERS.
 
-All rank a trial among those that reached its rung, pruned ones too; under halving and Hyperband warm starts
-are among them. Optuna's halving is asynchronous, so "asha" is another name for it; under both, the Ray
-engine asks the ASHA of Ray. Hyperband puts trial n into a bracket by a hash of the study's name and n, so a
-resumed trial stays in its own; unlike in `Study.optimize`, the sampler learns from all brackets, since few
-trials are in each.
+    Attributes:
+        make: from the number of rungs to a pruner of Optuna's.
+        prunes: whether it ever stops a trial.
+    """
+
+    make: Callable[[int], BasePruner]
+    prunes: bool = True
+
+
+PRUNERS: dict[str, PrunerSpec] = {
+    "none": PrunerSpec(_none, prunes=False, about="every trial climbs all rungs"),
+    "median": PrunerSpec(
+        _median, about="the better half climbs on, judged among the trials that the sampler proposed"
+    ),
+    "percentile": PrunerSpec(_percentile, about="the best quarter climbs on, judged like median"),
+    "halving": PrunerSpec(
+        _halving, about="the best third of each rung climbs on, judged among warm starts as well"
+    ),
+    "asha": PrunerSpec(_halving, about="another name of halving, which is asynchronous"),
+    "hyperband": PrunerSpec(_hyperband, about="halving in several brackets, which begin at different rungs"),
+}
+"""All rank a trial among those that reached its rung, pruned ones too.
+
+Hyperband assigns trial n to a bracket by a hash of the study's name and n, so a resumed trial stays in its
+own. Unlike in `Study.optimize`, the sampler learns from all brackets, since few trials are in each.
 """
 
 
-def check_pruner(name: str) -> None:
-    """Refuse a pruner that there is not.
+def find_pruner(name: str) -> PrunerSpec:
+    """Return a row of PRUNERS, or the user's own from "package.module:function".
 
     Raises:
-        ConfigError: the name is unknown (the nearest is named).
+        ConfigError: there is no such row (the nearest is suggested), or no such function.
     """
-    if name not in PRUNERS:
-        raise ConfigError(unknown("search.pruner", name, PRUNERS))
+    return find_row(name, PRUNERS, "search.pruner", PrunerSpec)
 
 
 def make_pruner(name: str, rungs: int) -> BasePruner:
     """Make a pruner by name.
 
     Raises:
-        ConfigError: the name is unknown (the nearest is named).
+        ConfigError: the name is unknown (the nearest is suggested), or a user's own function makes no pruner.
     """
-    check_pruner(name)
-    return WarmStartsClimb(PRUNERS[name](rungs))
+    spec = find_pruner(name)
+    with guarding(name, "search.pruner"):
+        pruner: object = spec.make(rungs)
+        if not isinstance(pruner, BasePruner):
+            raise TypeError(f"it gave a {type(pruner).__name__}, expected a pruner of Optuna's")
+    return WarmStartsClimb(pruner, name)
 
 
 def rung_step(index: int) -> int:

@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 import numpy as np
+from optuna.pruners import NopPruner
 from optuna.trial import Trial, TrialState
 
 from autoprune.engines._pruners import EarlyStopping, make_pruner, rung_step
@@ -98,8 +99,8 @@ class TrialRunner:
     Args:
         study: where everything is stored.
         space: decodes proposals into widths.
-        sampler: a row of SAMPLERS.
-        pruner: a row of PRUNERS.
+        sampler: a row of SAMPLERS, or "package.module:function".
+        pruner: a row of PRUNERS, or "package.module:function".
         trials: how many trials the study gets in all, failed ones included. It gets fewer if there are fewer
             plans to try.
         rungs: how many rungs the scorer climbs; the last one's score is the objective.
@@ -148,8 +149,9 @@ class TrialRunner:
         self._on_event = on_event or (lambda event: None)
         self._distributions = distributions(space.variables)
         self._cost = cost or space.cost
-        self.pruner = pruner if len(study.objectives) == 1 else "none"
-        self.early = EarlyStopping(study.optuna, make_pruner(self.pruner, rungs))
+        self.pruner = pruner if len(study.objectives) == 1 else None
+        judge = NopPruner() if self.pruner is None else make_pruner(self.pruner, rungs)
+        self.early = EarlyStopping(study.optuna, judge)
         self._attempts: dict[str, _Attempt] = {}
         study.optuna.sampler = make_sampler(
             sampler,

@@ -19,11 +19,11 @@ def run_serial(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers) -
     """Run trials until the study has them all; `workers` does not matter here."""
     scorer = make_scorer()
     while (job := runner.ask()) is not None:
-        _run_trial(runner, scorer, job)
+        run_trial(runner, scorer, job)
 
 
-def _run_trial(runner: TrialRunner, scorer: Scorer, job: Job) -> None:
-    """Climb the rungs of one trial; whatever the scorer raises, and nothing else, fails this trial only."""
+def run_trial(runner: TrialRunner, scorer: Scorer, job: Job) -> None:
+    """Climb the rungs of one trial. Whatever the scorer raises, and nothing else, fails this trial only."""
     rungs = climb(scorer, job.widths, job.seed)
     while True:
         try:

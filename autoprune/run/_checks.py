@@ -12,7 +12,7 @@ from pathlib import Path
 
 from autoprune.config.settings import EvolutionSettings, LatencySettings, RunConfig, SearchSettings
 from autoprune.criteria import CRITERIA
-from autoprune.engines import Workers, check_engine, check_pruner
+from autoprune.engines import PRUNERS, Workers, check_engine, find_pruner
 from autoprune.errors import ConfigError, StudyError, shown_url, unknown
 from autoprune.execution import resolve_device
 from autoprune.run._budget_amounts import check_amounts
@@ -26,10 +26,8 @@ from autoprune.run._train import AUTO, named_setting, schedule_of, trained_path
 from autoprune.run._warm_starts import WARM_STARTS
 from autoprune.samplers import EvolutionRates, check_sampler
 from autoprune.study import file_of, is_in_memory, study_command, study_state
+from autoprune.support.rows import quoted
 from autoprune.train import make_task
-
-IDLE_PRUNERS = ("none", SearchSettings().pruner)
-"""What a search with several objectives, which stops no trial, takes: no pruner, and the default one."""
 
 
 def check_names(config: RunConfig, *, measured: bool = False) -> None:
@@ -67,13 +65,14 @@ def check_search(config: RunConfig) -> None:
     costs = objective_costs(search)
     check_sampler(search.sampler, 1 + len(costs), rates_of(config.evolution), search.trials)
     needed_statistics(search.sampler)
-    check_pruner(search.pruner)
+    pruner = find_pruner(search.pruner)
     if search.criterion not in CRITERIA:
         raise ConfigError(unknown("search.criterion", search.criterion, CRITERIA))
-    if costs and search.pruner not in IDLE_PRUNERS:
+    if costs and pruner.prunes and search.pruner != SearchSettings().pruner:
+        none = quoted(name for name, spec in PRUNERS.items() if not spec.prunes)
         raise ConfigError(
             f'search.pruner: "{search.pruner}" judges by the score alone, and search.objectives names '
-            f'{1 + len(costs)}: every trial climbs all rungs then. Set "none", or leave it out.'
+            f"{1 + len(costs)}: every trial climbs all rungs then. Set {none}, or leave it out."
         )
     for name in search.warm_starts:
         if name not in WARM_STARTS:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from autoprune.config.rungs import asks_for_repair, asks_for_supernet, recalibrates
 from autoprune.config.settings import RunConfig
 from autoprune.data import VisionData
+from autoprune.engines import find_engine
 from autoprune.run._scoring import parse_rungs
 from autoprune.train import Schedule
 
@@ -55,7 +56,7 @@ class Pace:
         finalists.
         """
         search = config.search
-        at_once = 1 if search.engine == "serial" else min(search.workers, search.trials)
+        at_once = min(search.workers, search.trials) if find_engine(search.engine).parallel else 1
         return self._supernet_s(config, data) + search.trials * self.trial_s(config, data) / at_once
 
     def _supernet_s(self, config: RunConfig, data: VisionData) -> float:

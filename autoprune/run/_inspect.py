@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from autoprune.config.settings import RunConfig
 from autoprune.data import DeviceLoader, first_batch
+from autoprune.engines import find_engine
 from autoprune.errors import BudgetError, PlanError
 from autoprune.graph import Cost, Prunable
 from autoprune.run._budget_amounts import KEYS, check_amounts, resolve_budget
@@ -228,7 +229,7 @@ def _memory(dense: Dense, config: RunConfig) -> int:
     images = samples * dense.example_inputs.numel()
     inputs, _ = first_batch(dense.data.train)  # a loader of the user's own has a batch size of its own
     step = len(inputs) * _activation_bytes(dense.model, dense.example_inputs)
-    workers = config.search.workers if config.search.engine != "serial" else 1
+    workers = config.search.workers if find_engine(config.search.engine).parallel else 1
     moments = moments_bytes(dense.model) if reads_moments(config) else 0
     total: int = workers * (images + _PARAMETER_COPIES * weights + step + moments)
     return total

@@ -23,7 +23,7 @@ from torch import nn
 from autoprune.config import load_config
 from autoprune.config.settings import RunConfig
 from autoprune.data import UserLoaders, VisionData
-from autoprune.engines import MakeScorer, TrialRunner, run_search
+from autoprune.engines import MakeScorer, TrialRunner, find_engine, run_search
 from autoprune.errors import ConfigError, TrialError, shown_url
 from autoprune.report import StudySummary, summarise
 from autoprune.run._checks import (
@@ -313,7 +313,7 @@ def _prepare(
 
 def _measure(dense: Dense, config: RunConfig, watch: Watcher) -> Choice:
     """Measure the fastest setting with the threads that a trial will have."""
-    if config.search.engine == "serial":
+    if not find_engine(config.search.engine).parallel:
         return measure_setting(dense, config, watch)
     # A machine of a cluster may give trials more threads than this one, which begins the search, has cores.
     with cpu_threads(min(workers_of(config.search).threads, usable_cores())):
@@ -394,7 +394,7 @@ def _scorer_maker(
         cut_from = with_weights(problem.prunable, supernet)
         moments = StudyMoments(cut_from, dense.data, config, setting, watch)
     note, measured = prepare_moments(study, moments) or (None, None)
-    if config.search.engine == "serial":
+    if not find_engine(config.search.engine).parallel:
         score = make_score(dense, problem.prunable, config, setting, ranking, supernet, measured)
         return lambda: score
     handed_on = dense if config.model.name is None and config.model.factory is None else None

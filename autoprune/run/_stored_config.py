@@ -16,6 +16,7 @@ from typing import Any
 from autoprune.config import parse_override, parse_settings
 from autoprune.config.settings import RunConfig
 from autoprune.criteria import Importance
+from autoprune.engines import find_engine
 from autoprune.errors import ConfigError, StudyError, abridged, reason_of
 from autoprune.execution import Setting, fit_to_machine, resolve_device
 from autoprune.graph import Prunable
@@ -120,9 +121,9 @@ def on_device_of(setting: Setting, config: RunConfig) -> RunConfig:
 def threads_of(engine: str, setting: Setting) -> contextlib.AbstractContextManager[None]:
     """Return the context in which this process has the threads of a trial, if it runs the trials itself.
 
-    Where workers run them, each with its share of the threads, this process has all of its own.
+    If workers run them, each with its share of the threads, this process keeps all of its own.
     """
-    return cpu_threads(setting.threads) if engine == "serial" else contextlib.nullcontext()
+    return contextlib.nullcontext() if find_engine(engine).parallel else cpu_threads(setting.threads)
 
 
 def change_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:

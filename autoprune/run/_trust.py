@@ -21,6 +21,7 @@ from typing import Any
 
 from autoprune.config import load_config
 from autoprune.config.settings import RunConfig
+from autoprune.engines import ENGINES
 from autoprune.errors import CheckpointError, ConfigError, StudyError
 from autoprune.run._paths import settle
 from autoprune.study import SearchStudy
@@ -106,12 +107,16 @@ def code_of(config: RunConfig) -> dict[str, str]:
         "task.metric": config.task.metric,
         "latency.probe": config.latency.probe,
         "search.sampler": config.search.sampler,
+        "search.pruner": config.search.pruner,
+        "search.engine": config.search.engine,
     }
     code = {key: name for key, name in functions.items() if name is not None and ":" in name}
     if config.latency.command is not None:
         code["latency.command"] = config.latency.command
     search = config.search
-    if search.engine == "ray" and search.address not in (None, "auto", "local"):
+    engine = ENGINES.get(search.engine)  # a user's own, which is not imported here, may join a cluster too
+    joins = engine is None or engine.joins_cluster
+    if joins and search.address not in (None, "auto", "local"):
         code["search.address"] = str(search.address)  # the answers of a cluster are unpickled
     return code
 

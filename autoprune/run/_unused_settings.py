@@ -12,6 +12,7 @@ from typing import Any
 from autoprune.config.rungs import REPAIR, asks_for_supernet
 from autoprune.config.settings import RunConfig
 from autoprune.criteria import BY_MOMENTS
+from autoprune.engines import find_engine, find_pruner
 from autoprune.run._events import Stage, Watcher
 from autoprune.run._moments import reads_moments
 from autoprune.run._problem import MEASURED, asks_for_latency, measures_divisor
@@ -101,7 +102,7 @@ IDLE = (
     ),
     Idle(
         ("search.workers", "search.cpus_per_trial"),
-        lambda config: config.search.engine == "serial",
+        lambda config: not find_engine(config.search.engine).parallel,
         'the engine "serial" runs one trial at a time: set search.engine = "processes"',
     ),
     Idle(
@@ -121,7 +122,7 @@ IDLE = (
     ),
     Idle(
         ("search.pruner",),
-        lambda config: config.search.pruner != "none" and len(config.score.rungs) == 1,
+        lambda config: find_pruner(config.search.pruner).prunes and len(config.score.rungs) == 1,
         "score.rungs has one rung: no trial can be pruned before another",
     ),
     Idle(

@@ -15,7 +15,6 @@ import copy
 import math
 import zlib
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +24,6 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from autoprune.errors import ConfigError
 from autoprune.samplers._attributes import set_attribute, without_constraints
 from autoprune.samplers._context import Brief
 from autoprune.samplers._failed_trials import as_worst
@@ -35,7 +33,7 @@ from autoprune.samplers._spec import SamplerFactory
 from autoprune.samplers._study_view import view_study
 from autoprune.space import Variable
 from autoprune.support.arrays import FloatArray
-from autoprune.support.usercode import guarded
+from autoprune.support.rows import guarding
 
 NEARBY = 0.03
 """Standard deviation of the first step away from a tried plan, of each range; the n-th has n times it."""
@@ -98,7 +96,7 @@ class PerTrialSampler(BaseSampler):
 
     def _propose(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
         view = self._own_trials(study)
-        with self._guarded():
+        with guarding(self._name, "search.sampler"):
             proposal = self._asked(view, trial)
         return self._untried(view, trial, proposal)
 
@@ -133,7 +131,7 @@ class PerTrialSampler(BaseSampler):
         ended.state, ended.values = state, values
         others = [each for each in self._all_own(study) if each.number != trial.number]
         shown = self._stand_ins(study, [*others, ended]).get(trial.number, ended)
-        with self._guarded():
+        with guarding(self._name, "search.sampler"):
             self._inner(trial).after_trial(
                 self._own_trials(study), without_constraints(trial), shown.state, shown.values
             )
@@ -144,7 +142,7 @@ class PerTrialSampler(BaseSampler):
         Raises:
             ConfigError: it cannot work with the search, or a user's own function makes no sampler.
         """
-        with self._guarded():
+        with guarding(self._name, "search.sampler"):
             inner: object = self._make(replace(self._brief, seed=seed))
             if not isinstance(inner, BaseSampler):
                 raise TypeError(f"it gave a {type(inner).__name__}, expected a sampler of Optuna's")
@@ -152,11 +150,6 @@ class PerTrialSampler(BaseSampler):
 
     def _inner(self, trial: FrozenTrial) -> BaseSampler:
         return self.make_inner(trial_seed(self._brief.search_seed, trial.number))
-
-    def _guarded(self) -> AbstractContextManager[None]:
-        """Give a block in which an error of a user's own sampler becomes one line."""
-        is_own = ":" in self._name
-        return guarded(f'search.sampler: "{self._name}" failed', ConfigError) if is_own else nullcontext()
 
     def _untried(self, study: optuna.Study, trial: FrozenTrial, proposal: dict[str, Any]) -> dict[str, Any]:
         """Return a proposal as it is where its plan is new, else the ratios of a new plan near it."""

@@ -9,10 +9,12 @@ A config names a row, or one of the user's own as "package.module:name", which i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from autoprune.errors import ConfigError, unknown
+from autoprune.errors import AutopruneError, ConfigError, unknown
+from autoprune.support.usercode import guarded
 from autoprune.support.userfunction import load_function, load_object
 
 
@@ -32,7 +34,13 @@ class Row:
 R = TypeVar("R", bound=Row)
 
 
-def find_row(name: str, table: Mapping[str, R], where: str, spec: type[R]) -> R:
+def find_row(
+    name: str,
+    table: Mapping[str, R],
+    where: str,
+    spec: type[R],
+    error_class: type[AutopruneError] = ConfigError,
+) -> R:
     """Return the row called `name`, or the user's own if the name has a colon.
 
     Args:
@@ -40,19 +48,30 @@ def find_row(name: str, table: Mapping[str, R], where: str, spec: type[R]) -> R:
         table: the rows.
         where: the config key, for messages.
         spec: the class of the rows; a user's function becomes one with its default traits.
+        error_class: of the error if there is no such row.
 
     Raises:
-        ConfigError: there is no such row (the nearest is suggested), or no such function.
+        AutopruneError: of `error_class`; there is no such row (the nearest is suggested).
+        ConfigError: there is no such function.
     """
     if name in table:
         return table[name]
     if ":" not in name:
-        raise ConfigError(unknown(where, name, table))
+        raise error_class(unknown(where, name, table))
     found = load_object(name, where)
     if isinstance(found, spec):
         return found
     made: R = cast(Any, spec)(load_function(name, where))
     return made
+
+
+def guarding(name: str, where: str) -> AbstractContextManager[None]:
+    """Give a block in which errors of a user's own choice become one line, and those of other rows pass.
+
+    Raises:
+        ConfigError: the choice has a colon in its name, and the block raised something.
+    """
+    return guarded(f'{where}: "{name}" failed', ConfigError) if ":" in name else nullcontext()
 
 
 def quoted(names: Iterable[str]) -> str:

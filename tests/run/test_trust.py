@@ -48,6 +48,8 @@ CODE = {
     "task.metric": "evil:make",
     "latency.probe": "evil:make",
     "search.sampler": "evil:make",
+    "search.pruner": "evil:make",
+    "search.engine": "evil:make",
     "latency.command": "touch marker",
     "search.address": "10.0.0.1:6379",
 }
