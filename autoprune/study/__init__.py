@@ -1,9 +1,10 @@
-"""The study: one search in an Optuna storage, the single source of truth for every engine.
-
-Before: `pipeline` resolved the config; after: `engines` run its trials, `report` reads its records.
+"""The study of a search, in an Optuna storage: the single source of truth for every engine.
 
     study = open_study("sqlite:///runs/fm.db", "fm-50")
-    study.best().widths
+    study.facts.dense_score, study.best().widths
+
+`SearchStudy` hands out trials and keeps their records. `StudyFacts` holds what was measured or chosen once,
+before the first trial.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from autoprune.study._database_tables import names_in_file
 from autoprune.study._facts import StudyFacts, WarmStart, WarmStarts
 from autoprune.study._header import damaged
 from autoprune.study._leases import TakenOverError
+from autoprune.study._opening import create_study, open_study, study_state
 from autoprune.study._pareto import best_of, front_of, was_over_limit
 from autoprune.study._records import (
     LATENCY,
@@ -23,8 +25,9 @@ from autoprune.study._records import (
     proposal_attributes,
     took_scores,
 )
-from autoprune.study._search_study import SCORE, SearchStudy, create_study, open_study, study_state
-from autoprune.study._storage import file_of, is_in_memory, require_url, storage_errors, study_command
+from autoprune.study._search_study import SCORE, SearchStudy
+from autoprune.study._storage_errors import storage_errors
+from autoprune.study._storage_url import file_of, is_in_memory, require_url, study_command
 from autoprune.study._trial_attributes import DEATHS, ORIGIN, SAMPLER
 
 __all__ = [

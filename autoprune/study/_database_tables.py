@@ -1,8 +1,8 @@
-"""Looks at which tables a database holds before anything is written to it.
+"""Looks at the tables of a database before anything is written to it.
 
 contents = look(engine)
 contents.require(create=True, shown="sqlite:///runs/fm.db")     # StudyError if it belongs to another program
-contents.is_new                                                 # Optuna's tables are to be made
+contents.is_new                                                 # Optuna's tables are missing
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from autoprune.errors import StudyError
 from autoprune.support.files import open_regular
 
 _REVISION = "alembic_version"
-"""Table in which a database keeps the version of its tables."""
+"""Table that holds the version of Optuna's tables."""
 
 _WAL = 2
-"""Byte 18 of an SQLite file that is in WAL mode."""
+"""Byte 18 of an SQLite file in WAL mode."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Contents:
 
     Attributes:
         columns: {table: its columns}.
-        revision: version of Optuna's tables; None if none is noted.
-        is_file: whether the database is a file of its own, as SQLite's are, rather than one on a server.
+        revision: version of Optuna's tables; None if the database has none.
+        is_file: whether the database is an SQLite file, rather than one on a server.
     """
 
     columns: Mapping[str, frozenset[str]]
@@ -46,7 +46,7 @@ class Contents:
 
     @property
     def is_new(self) -> bool:
-        """Whether Optuna's tables are not there yet, or not all of them: who made them was killed."""
+        """Whether Optuna's tables are missing, or some of them after a process was killed as it made them."""
         return self.revision is None
 
     def require(self, *, create: bool, shown: str) -> None:
@@ -57,7 +57,7 @@ class Contents:
             shown: the storage's URL as messages show it.
 
         Raises:
-            StudyError: it belongs to another program or another version of Optuna, or holds no study.
+            StudyError: it belongs to another program or another version of Optuna, or has no study.
         """
         foreign = self._foreign()
         if foreign is not None:
@@ -75,13 +75,13 @@ class Contents:
             raise StudyError(f"{shown}: it holds no study; check search.storage.")
 
     def _foreign(self) -> str | None:
-        """Return the first table that shows that another program made the database; None if none does."""
+        """Return the first table that another program must have made; None if there is none."""
         known = {name: {column.name for column in table.columns} for name, table in _optunas().items()}
         for name, columns in sorted(self.columns.items()):
-            # Optuna's tables of another revision may lack columns, and `require` names that revision.
+            # Tables of another revision may lack columns. `require` reports the revision then.
             if name in known and not known[name] <= columns and self.revision in (None, _head()):
                 return name
-            # A database on a server may be shared with other programs. A file is one program's.
+            # Several programs may share a database on a server. A file belongs to one program.
             if self.is_new and self.is_file and name not in known and name != _REVISION:
                 return name
         unknown = self.revision is not None and self.columns.keys().isdisjoint(known)
@@ -89,7 +89,7 @@ class Contents:
 
 
 def look(engine: sqlalchemy.Engine) -> Contents:
-    """Look at a database, which is only read.
+    """Return the tables of a database. It is only read.
 
     Raises:
         sqlalchemy.exc.SQLAlchemyError: it cannot be read.
@@ -108,7 +108,7 @@ def look(engine: sqlalchemy.Engine) -> Contents:
 
 
 def reading_engine(path: Path, timeout_s: float) -> sqlalchemy.Engine:
-    """Return an engine that reads an SQLite file and leaves it, and its folder, as they are."""
+    """Return an engine that reads an SQLite file, and changes neither the file nor its folder."""
     return sqlalchemy.create_engine(
         "sqlite://", creator=functools.partial(connect_reading, path, timeout_s), poolclass=NullPool
     )
@@ -117,21 +117,21 @@ def reading_engine(path: Path, timeout_s: float) -> sqlalchemy.Engine:
 def connect_reading(path: Path, timeout_s: float) -> sqlite3.Connection:
     """Connect to an SQLite file for reading.
 
-    In WAL mode a reader leaves two files next to an idle database, unless it may take it for immutable.
-
     Raises:
         OSError: it is no regular file.
         sqlite3.Error: it cannot be opened.
     """
     with open_regular(path) as file:
         header = file.read(20)
-    idle = len(header) == 20 and header[18] == _WAL and not Path(f"{path}-wal").exists()
-    mode = "mode=ro&immutable=1" if idle else "mode=ro"
+    # In WAL mode, a reader leaves two files beside the database, unless it opens the database as immutable.
+    # That is right only if nobody writes to it.
+    unused = len(header) == 20 and header[18] == _WAL and not Path(f"{path}-wal").exists()
+    mode = "mode=ro&immutable=1" if unused else "mode=ro"
     return sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", timeout=timeout_s, uri=True)
 
 
 def names_in_file(path: Path) -> list[str] | None:
-    """Return the names of the studies in an SQLite file, which is only read; None if it cannot be read."""
+    """Return the names of the studies in an SQLite file; None if it cannot be read. It is only read."""
     try:
         with closing(connect_reading(path, timeout_s=1)) as file:
             tables = {name for (name,) in file.execute("SELECT name FROM sqlite_master")}
@@ -149,6 +149,6 @@ def _optunas() -> Mapping[str, sqlalchemy.Table]:
 
 @functools.cache
 def _head() -> str:
-    """Return the version of the tables that this Optuna makes."""
+    """Return the version of the tables that the installed Optuna makes."""
     folder = os.path.join(os.path.dirname(str(storage.__file__)), "alembic")
     return str(ScriptDirectory(folder).get_current_head())

@@ -1,6 +1,6 @@
 """Notices that the file of a storage was deleted, replaced or cut short while a process works with it.
 
-An open SQLite connection goes on writing to a file that was deleted, and all that it writes is lost.
+An open SQLite connection goes on writing to a deleted file, and everything that it writes is lost.
 
     presence = Presence(Path("runs/fm.db"), "sqlite:///runs/fm.db")
     presence.check()        # before each access to the storage
@@ -15,13 +15,13 @@ from autoprune.errors import StudyError
 
 
 class Presence:
-    """The file of a storage as it was when it was opened."""
+    """The identity and size of a storage's file when it was opened."""
 
     def __init__(self, path: Path, shown: str) -> None:
         """Remember which file it is.
 
         Args:
-            path: of a file that exists.
+            path: of an existing file.
             shown: the storage's URL as messages show it.
 
         Raises:
@@ -33,7 +33,7 @@ class Presence:
         self._size = 0
 
     def check(self) -> None:
-        """Make sure that the same file is still there.
+        """Require the same file to be still there.
 
         Raises:
             StudyError: it was deleted, replaced, or cut short.
@@ -48,11 +48,11 @@ class Presence:
             raise self._lost(f"it was cut from {self._size:,} to {found.st_size:,} bytes")
 
     def require(self, size: int) -> None:
-        """Expect at least so many bytes from now on."""
+        """Require at least this number of bytes from now on."""
         self._size = max(self._size, size)
 
     def grow(self) -> None:
-        """Expect at least the present size from now on: the file of a database never shrinks by itself."""
+        """Require at least the present size from now on. The file of a database never shrinks by itself."""
         self.require(os.stat(self._path).st_size)
 
     def _lost(self, event: str) -> StudyError:

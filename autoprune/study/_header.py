@@ -29,7 +29,7 @@ IN_PARTS = 2
 """Format of a header that lists its parts. A version that knows of no parts refuses it as a later one."""
 
 PART_CHARS = 30_000
-"""Length of a part, in ASCII: at most 60 KB where each of its characters needs an escape as it is stored."""
+"""Length of a part in ASCII characters: at most 60 KB, even if each needs an escape in the storage."""
 
 _Cost = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -96,7 +96,7 @@ def _write(study: optuna.Study, header: Mapping[str, Any]) -> None:
 
 
 def read_header(study: optuna.Study) -> Header | None:
-    """Return the header that `write_header` stored; None if there is none that this version knows.
+    """Return the header of a study; None if there is none, or if this version does not know its format.
 
     Raises:
         StudyError: it is damaged, or its facts are of a later version.
@@ -122,10 +122,10 @@ def read_header(study: optuna.Study) -> Header | None:
 
 
 def _require_known(study: optuna.Study, version: Any) -> None:
-    """Refuse facts that a later version of autoprune wrote: some of them may mean something else there.
+    """Refuse facts of a later version of autoprune, in which a key may have another meaning.
 
     Raises:
-        StudyError: they are later.
+        StudyError: they are of a later version.
     """
     if isinstance(version, int) and version > FACTS_VERSION:
         raise StudyError(
@@ -135,7 +135,7 @@ def _require_known(study: optuna.Study, version: Any) -> None:
 
 
 def damaged(study: str, problem: str) -> StudyError:
-    """Return the error of a study whose header holds something that no search can use."""
+    """Return the error for a study whose header cannot be used."""
     return StudyError(f"{study}: its header is damaged: {problem}; {_ADVICE}")
 
 
@@ -147,7 +147,7 @@ def _attributes(study: optuna.Study) -> Mapping[str, Any]:
     """Return the attributes of a study.
 
     Raises:
-        StudyError: the storage holds one that is no JSON, or is nested too deep.
+        StudyError: an attribute is no JSON, or is nested too deep.
     """
     try:
         return study.user_attrs
@@ -186,6 +186,6 @@ def _joined(study: optuna.Study, header: Mapping[str, Any], attributes: Mapping[
 
 
 def is_blank(study: optuna.Study) -> bool:
-    """Tell whether a study holds nothing but parts of a header at most: it was killed while it was made."""
+    """Return whether a study is empty but for parts of a header: the process that made it was killed."""
     has_notes = any(not key.startswith(_PART) for key in study.user_attrs)
     return not has_notes and not study.get_trials(deepcopy=False)

@@ -2,8 +2,8 @@
 
     storage = JournalStorage(Journal(Path("runs/fm.log"), "journal:///runs/fm.log"))
 
-A journal has a line of JSON for each operation. Optuna's own backend appends to a last line that a killed
-writer left torn, and no reader gets past the line that results.
+A journal has a line of JSON for each operation. A writer that is killed may leave a torn last line. Optuna's
+own backend appends to it, and no reader gets past the resulting line.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from autoprune.study._file_presence import Presence
 from autoprune.support.files import open_regular
 
 LOCK_GRACE_S = 30.0
-"""How long one process can hold the lock, which it needs for milliseconds, before it counts as dead."""
+"""Seconds after which a process that holds the lock counts as dead. A live one needs milliseconds."""
 
 _HEAD = b'{"op_code":'
-"""How each operation begins."""
+"""The first bytes of each operation."""
 
 _BLOCK = 2**16
 _LONGEST_WAIT_S = 0.1
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 class Journal(JournalFileBackend):
-    """Optuna's journal file, with a last line that is whole whenever something is appended."""
+    """Optuna's journal file, whose last line is made whole before anything is appended."""
 
     def __init__(self, path: Path, shown: str) -> None:
         """Open the journal of an existing file.
@@ -57,7 +57,7 @@ class Journal(JournalFileBackend):
         self._presence = Presence(path, shown)
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        """Yield the operations from the one of a number on. A torn last line is passed over.
+        """Yield the operations from a number on. A torn last line is skipped.
 
         Raises:
             StudyError: the file is not the one that was opened, or one of its lines is damaged.
@@ -66,7 +66,7 @@ class Journal(JournalFileBackend):
         number = log_number_from if log_number_from in self._offsets else 0
         place, damaged = self._offsets[number], False
         with open(self._file_path, "rb") as file:
-            # What others append from now on is read the next time.
+            # Operations that others append from now on are read the next time.
             size = os.fstat(file.fileno()).st_size
             file.seek(place)
             for line in file:
@@ -83,13 +83,13 @@ class Journal(JournalFileBackend):
                 if operation is not None:
                     number += 1
                     self._offsets[number] = place
-                    # Not more than was read: a torn line after it is cut off by the next writer.
+                    # Only the part that was read: the next writer cuts off a torn line behind it.
                     self._presence.require(place)
                     if number > log_number_from:
                         yield operation
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write operations, all of them or none, after mending the end of the file.
+        """Repair the end of the file, then write all operations or none.
 
         Raises:
             StudyError: the file is not the one that was opened.
@@ -109,18 +109,18 @@ class Journal(JournalFileBackend):
         finally:
             try:
                 self._lock.release()
-            except RuntimeError:  # another process took this one for dead, since it held the lock so long
+            except RuntimeError:  # this process held the lock so long that another one took it for dead
                 _log.warning("%s: its lock was released by another process", self._file_path)
 
 
 class _Lock(JournalFileSymlinkLock):
     """Optuna's lock, a symbolic link next to the journal, that always expires.
 
-    Optuna's own waits for ever if the link leads nowhere, as one to a relative path does from another folder.
+    Optuna's own lock waits for ever if the link is broken. A link to a relative path is, in another folder.
     """
 
     def acquire(self) -> bool:
-        """Wait for the lock and take it, also from a holder that is dead."""
+        """Wait for the lock, and take it. A holder that counts as dead loses it."""
         seen, since, wait_s = None, time.monotonic(), 0.001
         while True:
             with contextlib.suppress(FileExistsError):
@@ -138,7 +138,7 @@ class _Lock(JournalFileSymlinkLock):
 
 
 def _holder_of(lock: str) -> tuple[int, int] | None:
-    """Return values that differ from one holder of the lock to the next, or None if nobody holds it."""
+    """Return values that differ between two holders of the lock; None if nobody holds it."""
     try:
         link = os.lstat(lock)
     except FileNotFoundError:
@@ -147,7 +147,7 @@ def _holder_of(lock: str) -> tuple[int, int] | None:
 
 
 def _append(file: FileIO, end: int, logs: Sequence[dict[str, Any]]) -> None:
-    """Write lines at the end, and take back the part of them that fits on a disk that is full."""
+    """Write lines at the end. If the disk is full, remove the part that was written."""
     left = memoryview("".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode())
     try:
         while left:
@@ -159,15 +159,15 @@ def _append(file: FileIO, end: int, logs: Sequence[dict[str, Any]]) -> None:
 
 
 def _mend_end(file: FileIO) -> int:
-    """Cut off a last line that is torn, end one that lacks nothing but its end, and return the file's size.
+    """Remove a torn last line, or end a last line that lacks only its line end. Return the file's size.
 
-    The caller holds the lock, so nobody is writing that line.
+    The caller holds the lock, so that nobody is writing this line.
     """
     size = file.seek(0, os.SEEK_END)
     start, line = _last_line(file, size)
     if not line or _operation(line) is not None:
         return size
-    if not _is_torn(line):  # no journal, as a reader will say
+    if not _is_torn(line):  # it is no journal, and the next reader refuses it
         return size
     if _operation(line + b"\n") is not None:
         file.write(b"\n")
@@ -178,7 +178,7 @@ def _mend_end(file: FileIO) -> int:
 
 
 def _last_line(file: FileIO, size: int) -> tuple[int, bytes]:
-    """Return the start of the last line, and the line with its end, if it has one."""
+    """Return the start of the last line, and the line with its line end, if it has one."""
     start, tail = size, b""
     while start > 0 and b"\n" not in tail[:-1]:
         start = max(0, start - _BLOCK)
@@ -189,7 +189,7 @@ def _last_line(file: FileIO, size: int) -> tuple[int, bytes]:
 
 
 def _operation(line: bytes) -> dict[str, Any] | None:
-    """Return the operation of a line; None if the line is not whole, or is anything else."""
+    """Return the operation of a line; None if the line is torn or is no operation."""
     if not line.endswith(b"\n"):
         return None
     try:
@@ -200,6 +200,6 @@ def _operation(line: bytes) -> dict[str, Any] | None:
 
 
 def _is_torn(line: bytes) -> bool:
-    """Tell whether a line is the beginning of an operation, or of zeros as a power cut leaves them."""
+    """Return whether a line is the beginning of an operation, or zeros, as after a power failure."""
     head = line.rstrip(b"\x00\n")[: len(_HEAD)]
     return _HEAD.startswith(head)

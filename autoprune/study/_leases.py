@@ -1,11 +1,9 @@
-"""Own the lease on a running trial: which process holds it, and whether that process still lives.
-
-Before: `SearchStudy.ask` writes one with every trial; after: a resume re-queues the trials of dead processes.
+"""The lease of a running trial: which process runs the trial, and whether this process still lives.
 
     lease = this_process()                 # Lease(host="box", pid=4711, started="5f3c...:81234", claim="9d")
-    is_alive(lease)                        # True; None where it is of another host and cannot be known
+    is_alive(lease)                        # True, False, or None if it is of another host
 
-A process is told from a later one with the same number by its start time, counted since a named boot.
+`SearchStudy.ask` stores a lease with every trial. A resume re-queues the trials of dead processes.
 """
 
 from __future__ import annotations
@@ -25,18 +23,18 @@ _UNKNOWN = "unknown"
 
 
 class TakenOverError(StudyError):
-    """A trial is another process's by now: what this one still has to say of it does not count."""
+    """Another process has taken over the trial. Whatever this process reports of it does not count."""
 
 
 @dataclass(frozen=True)
 class Lease:
-    """Who runs a trial: leases of one process are equal, whatever their claims.
+    """The process that runs a trial. Two leases of one process are equal, even if their claims differ.
 
     Attributes:
         host: name of the machine.
-        pid: number of the process there.
-        started: what identifies the start of that process.
-        claim: which time a trial was taken; no two are the same. Empty in leases of earlier versions.
+        pid: number of the process on this machine.
+        started: identifies the start of the process: the boot of the machine, and the time since then.
+        claim: identifies one claim of one trial. Empty in leases of earlier versions.
     """
 
     host: str
@@ -45,12 +43,12 @@ class Lease:
     claim: str = field(default="", compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the lease as the storage keeps it."""
+        """Return the values that the storage keeps."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: Any) -> Lease | None:
-        """Read a lease back; None where there is none or it is malformed."""
+        """Read a lease; None if there is none, or if it is malformed."""
         try:
             return cls(
                 host=str(values["host"]),
@@ -69,29 +67,28 @@ def this_process() -> Lease:
 
 
 def is_alive(lease: Lease | None) -> bool | None:
-    """Tell whether the process that holds a lease lives; None where it is of another host.
-
-    No lease at all counts as dead: trials are created together with theirs.
-    """
+    """Return whether the process of a lease lives; None if it runs on another host, and cannot be seen."""
     if lease is None:
-        return False
+        return False  # a trial of a live process has a lease, since both are created in one step
     if lease.host != socket.gethostname():
         return None
     started = _started(lease.pid)
     if started is None:
         return False
+    # The system gives the number of a dead process to a new one. The start time tells them apart.
     return _UNKNOWN in (started, lease.started) or started == lease.started
 
 
 def _started(pid: int) -> str | None:
-    """Return what identifies a process's start; None where it does not run, "unknown" where none can say."""
+    """Return an identifier of a process's start; None if it does not run, "unknown" if nothing can say."""
     if Path("/proc/self/stat").exists():
         try:
+            # The second field is the program's name in parentheses, and may hold spaces and parentheses.
             fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
         except OSError:
             return None
-        zombie = fields[0] in "ZX"
-        return None if zombie else f"{_boot()}:{fields[19]}"
+        is_zombie = fields[0] in "ZX"  # it has ended, but its parent has not asked for its exit code
+        return None if is_zombie else f"{_boot()}:{fields[19]}"  # field 22 of the line: the start time
     return _started_by_ps(pid)
 
 
@@ -104,7 +101,7 @@ def _boot() -> str:
 
 
 def _started_by_ps(pid: int) -> str | None:
-    """Ask `ps`, which macOS and the BSDs have; without it a lease is trusted for ever."""
+    """Ask `ps`, which macOS and the BSDs have. Without it, every process of this host counts as alive."""
     try:
         answer = subprocess.run(
             ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False, timeout=10

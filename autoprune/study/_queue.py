@@ -1,14 +1,14 @@
-"""Own the hand-over of trials between processes: claiming one, giving it back, re-queueing those of the dead.
+"""Hands trials over between processes: claims one, gives it back, and re-queues those of dead processes.
 
-Before: `SearchStudy` calls these with an Optuna study; after: the trial runs, or waits under its own number.
-This file reaches below Optuna's public interface, since that has no way to take a trial back; so do
-`study.tables`, `samplers.attributes`, `samplers.views` and `samplers.gp`, and nothing else does.
-
-    trial = claim_trial(study, target=60, lease=this_process())     # None where all 60 exist
+    trial = claim_trial(study, target=60, lease=this_process())     # None if all 60 exist
     requeue_trial(study, trial.number)
 
-Several processes may do this at once, and no step of several writes is atomic. What holds all the same: each
-claim is named by its lease, the last one written counts, and whoever finds another in its place lets go.
+This file reaches below Optuna's public interface, which has no way to take a trial back. So do
+`_database_tables` here, and `_attributes`, `_study_view` and `gp` of the samplers, and nothing else.
+
+Several processes may do this at once, and no sequence of several writes is atomic. Two rules make it safe:
+each claim is identified by its lease, and the last lease written counts. A process that reads another lease
+than its own lets go of the trial.
 """
 
 from __future__ import annotations
@@ -28,41 +28,43 @@ from autoprune.study._leases import Lease, is_alive
 from autoprune.study._trial_attributes import INTERRUPTIONS, LEASE, ORIGIN, PROPOSAL
 
 CLAIM_S = 0.3
-"""Longer than a claim usually takes from taking a trial to writing its lease.
+"""Seconds to wait for a claim. It usually takes less from taking the trial to writing the lease.
 
-After a slower one the trial may be queued again, and one of the two attempts at it is dropped.
+If a claim takes longer, the trial may be queued again. One of the two attempts at it is dropped then.
 """
 
 MAX_INTERRUPTIONS = 2
-"""A trial whose process died so often while it ran has failed: it may be what kills the process."""
+"""A trial fails after its process has died so often: the trial itself may kill the process."""
 
 _log = logging.getLogger(__name__)
 
 
 def claim_trial(study: optuna.Study, *, target: int, lease: Lease) -> Trial | None:
-    """Take the first waiting trial, or create one while the study has fewer than `target`; None otherwise.
+    """Take the first waiting trial, or create one if the study has fewer than `target` trials.
 
-    A new trial and its lease are stored in one step, so that no kill leaves a trial that nobody can claim.
-    Counting trials and creating one are two: processes that do so at the same moment may create one each, so
-    a study can end with more than `target` trials, at most one for every further process.
+    Counting trials and creating one are two steps. Processes that do both at the same moment may create one
+    trial each. So a study can end with more than `target` trials: one more for every further process at most.
+
+    Returns:
+        The trial; None if none waits and the study has `target` trials.
     """
     storage, study_id = study._storage, study._study_id
-    study._thread_local.cached_all_trials = (
-        None  # as Study.ask does: one consistent look at the storage a trial
-    )
+    # As Study.ask does: the sampler sees the trials of one moment while it proposes.
+    study._thread_local.cached_all_trials = None
     waiting = storage.get_all_trials(study_id, deepcopy=False, states=(TrialState.WAITING,))
     for trial in waiting:
         if _claim_waiting(study, trial, lease):
             return Trial(study, trial._trial_id)
     if storage.get_n_trials(study_id) >= target:
         return None
+    # The trial and its lease are stored in one step: a kill leaves no running trial without a lease.
     template = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={LEASE: lease.to_json()})
     template.datetime_start = datetime.datetime.now()
     return Trial(study, storage.create_new_trial(study_id, template))
 
 
 def _claim_waiting(study: optuna.Study, trial: FrozenTrial, lease: Lease) -> bool:
-    """Take a waiting trial unless another process was faster; only the one that gets it writes its lease."""
+    """Take a waiting trial unless another process was faster. Only the one that gets it writes a lease."""
     storage = study._storage
     try:
         if not storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
@@ -74,18 +76,16 @@ def _claim_waiting(study: optuna.Study, trial: FrozenTrial, lease: Lease) -> boo
 
 
 def is_taken_over(study: optuna.Study, number: int, claim: str | None) -> bool:
-    """Tell whether a trial waits again, or goes by another claim than the given one, ended or not."""
+    """Return whether a trial waits again, or has another claim than the given one. It may have ended."""
     trial = _read(study, number)
     return trial.state == TrialState.WAITING or _claim_of(trial) != claim
 
 
 def requeue_trial(study: optuna.Study, number: int) -> None:
-    """Send a running trial back to the queue under its own number.
-
-    What samplers shared about its proposal is cleared: it would be read as that of a running trial.
-    """
+    """Send a running trial back to the queue under its own number."""
     storage = study._storage
     trial_id = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+    # Samplers read the proposals of running trials from these attributes, which cannot be deleted.
     for key in storage.get_trial_system_attrs(trial_id):
         if ":relative_params" in key:
             storage.set_trial_system_attr(trial_id, key, "")
@@ -94,7 +94,7 @@ def requeue_trial(study: optuna.Study, number: int) -> None:
 
 
 def give_back(study: optuna.Study, seen: FrozenTrial) -> bool:
-    """Re-queue a trial that was seen running; False where it was claimed anew, or has ended, since."""
+    """Re-queue a trial that was seen running. Return False if it has been claimed again, or has ended."""
     with contextlib.suppress(UpdateFinishedTrialError):
         if _attempt(_read(study, seen.number)) == _attempt(seen):
             requeue_trial(study, seen.number)
@@ -103,12 +103,13 @@ def give_back(study: optuna.Study, seen: FrozenTrial) -> bool:
 
 
 def revive_trial(study: optuna.Study, seen: FrozenTrial) -> bool:
-    """Re-queue a trial of a dead process as `give_back` does, or fail it where that died too often.
+    """Re-queue a trial of a dead process as `give_back` does, or fail it if its process died too often.
 
     Returns:
-        Whether it waits now.
+        Whether the trial waits now.
     """
     storage, trial_id = study._storage, seen._trial_id
+    # Without a lease, the process died while it claimed the trial: that is not the trial's fault.
     died = int(seen.user_attrs.get(INTERRUPTIONS, 0)) + (_lease_of(seen) is not None)
     with contextlib.suppress(UpdateFinishedTrialError):
         if _attempt(_read(study, seen.number)) != _attempt(seen):
@@ -127,12 +128,12 @@ def revive_trial(study: optuna.Study, seen: FrozenTrial) -> bool:
 
 
 def held_trials(study: optuna.Study, claims: Container[str | None]) -> list[FrozenTrial]:
-    """Return the running trials that go by one of these claims."""
+    """Return the running trials with one of these claims."""
     return [trial for trial in _running(study) if _claim_of(trial) in claims]
 
 
 def foreign_trials(study: optuna.Study) -> dict[int, str]:
-    """Return {number: host} of the running trials that other hosts hold, dead or alive."""
+    """Return {number: host} of the running trials of other hosts, whose processes may live or be dead."""
     leases = {trial.number: _lease_of(trial) for trial in _running(study)}
     return {
         number: lease.host
@@ -142,25 +143,28 @@ def foreign_trials(study: optuna.Study) -> dict[int, str]:
 
 
 def unended_trials(study: optuna.Study) -> dict[int, Lease | None]:
-    """Return {number: lease} of the trials that run or wait; None for those that no process holds."""
+    """Return {number: lease} of the trials that run or wait; the lease is None if no process holds it."""
     states = (TrialState.RUNNING, TrialState.WAITING)
     return {trial.number: _lease_of(trial) for trial in study.get_trials(deepcopy=False, states=states)}
 
 
 def dead_trials(study: optuna.Study, *, other_hosts: bool) -> list[FrozenTrial]:
-    """Return the running trials whose process is dead; those of other hosts only where the caller says so.
+    """Return the running trials whose process is dead.
 
-    Looks twice, since a process that claims a waiting trial writes its lease a moment after.
+    Args:
+        study: of Optuna.
+        other_hosts: whether the processes of other hosts count as dead.
     """
     first = {_attempt(trial) for trial in _seem_dead(study, other_hosts)}
     if not first:
         return []
+    # A process that claims a waiting trial writes its lease a moment later: look again after that moment.
     time.sleep(CLAIM_S)
     return [trial for trial in _seem_dead(study, other_hosts) if _attempt(trial) in first]
 
 
 def _seem_dead(study: optuna.Study, other_hosts: bool) -> list[FrozenTrial]:
-    """Return the running trials of ours without a living process."""
+    """Return the running trials of autoprune that have no live process."""
     return [
         trial
         for trial in _running(study)
@@ -170,18 +174,18 @@ def _seem_dead(study: optuna.Study, other_hosts: bool) -> list[FrozenTrial]:
 
 
 def _is_ours(trial: FrozenTrial) -> bool:
-    """Tell a running trial of autoprune's from one that `optuna.Study.ask` began elsewhere.
+    """Return whether autoprune runs a trial, rather than another program through `optuna.Study.ask`.
 
-    A new trial of ours has a lease from its creation on. One that waited, and whose process died after taking
-    it and before writing the lease, has an origin (warm starts) or the traces of an earlier attempt. Only one
-    that a user queued with `optuna.Study.enqueue_trial` has none of these then: it cannot be told from one
-    that somebody else's `ask` took from the queue, and is left alone.
+    A trial that autoprune creates has a lease from the start. A trial that waited has none if its process
+    died between taking it and writing the lease. It has an origin then if it is a warm start, or a proposal
+    if it ran before. A trial that a user queued with `optuna.Study.enqueue_trial` has neither. It looks like
+    a trial that another program took from the queue, and is left alone.
     """
     return any(key in trial.user_attrs for key in (LEASE, PROPOSAL, ORIGIN))
 
 
 def _attempt(trial: FrozenTrial) -> tuple[int, TrialState, datetime.datetime | None, str | None]:
-    """Return what tells one attempt at a trial from another: each claim sets a start, then a lease."""
+    """Return values that differ between two attempts at a trial: each claim sets a start, then a lease."""
     return trial.number, trial.state, trial.datetime_start, _claim_of(trial)
 
 
@@ -204,9 +208,9 @@ def _claim_of(trial: FrozenTrial) -> str | None:
 
 
 def count_left(study: optuna.Study, target: int) -> int:
-    """Return how many trials have not ended, with those that a study of `target` trials still has to make.
+    """Return how many trials have not ended, and how many are still to be made up to `target`, in sum.
 
-    Damaged ones are not among them: they can neither run nor wait.
+    Damaged trials do not count, since they can neither run nor wait.
     """
     unended = tuple(state for state in TrialState if not state.is_finished())
     present = len(study.get_trials(deepcopy=False, states=unended))
@@ -214,12 +218,12 @@ def count_left(study: optuna.Study, target: int) -> int:
 
 
 def count_ended(study: optuna.Study) -> int:
-    """Return how many trials have ended, however they did."""
+    """Return how many trials have ended: complete, pruned or failed."""
     ended = tuple(state for state in TrialState if state.is_finished())
     return len(study.get_trials(deepcopy=False, states=ended))
 
 
 def store_score(study: optuna.Study, number: int, step: int, score: float) -> None:
-    """Store an intermediate value, also over the one that a killed attempt at the trial left behind."""
+    """Store an intermediate value. It replaces the value of an earlier attempt that was killed."""
     trial_id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
     study._storage.set_trial_intermediate_value(trial_id, step, score)

@@ -1,9 +1,7 @@
-"""Own the record of one trial: what was tried, what it cost, how it scored, and how it ended.
+"""The record of one trial: its widths, costs, scores and outcome.
 
-Before: `engines` write the attributes below as a trial runs; after: reports and the score cache read them.
-
-    record = read_record(study.trials[3])
-    record.widths, record.score, record.scores[-1].name
+record = read_record(study.trials[3])
+record.widths, record.score, record.scores[-1].name
 """
 
 from __future__ import annotations
@@ -35,21 +33,22 @@ _STATES: Mapping[TrialState, State] = {
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 LATENCY = "latency_ms"
-"""The one cost that is predicted, and of some trials measured."""
+"""The only cost that is predicted. It is measured for some trials."""
 
 
 @dataclass(frozen=True)
 class MeasuredLatency:
-    """What a finalist's rebuilt model took on the device, timed in turn with the dense model.
+    """The latency of a finalist's rebuilt model, measured on the device side by side with the dense model.
 
     Attributes:
         latency_ms: median of one forward pass.
-        interval_ms: its 95% confidence interval.
-        ratio: median share of the dense model's time.
-        ratio_interval: its 95% confidence interval.
-        met: whether that keeps to the budget, in the words in which it was asked (milliseconds or a share);
-            None where latency is minimised without a limit.
-        surely: whether the interval lies wholly on that side of the budget; None where there is none.
+        interval_ms: 95% confidence interval of `latency_ms`.
+        ratio: median of the latency over the dense model's.
+        ratio_interval: 95% confidence interval of `ratio`.
+        met: whether the median is within the budget, which is in milliseconds or a share of the dense model's
+            latency; None if latency is minimised without a limit.
+        surely: whether the whole interval is on the same side of the budget as the median; None if there is
+            no limit.
     """
 
     latency_ms: float
@@ -61,38 +60,38 @@ class MeasuredLatency:
 
     @property
     def keeps_surely(self) -> bool:
-        """Whether the whole interval keeps to the budget, or there is none to keep to."""
+        """Whether the whole interval is within the budget, or there is no limit."""
         return self.met is not False and self.surely is not False
 
     @classmethod
     def from_json(cls, values: Any, *, where: str = "measured latency") -> MeasuredLatency:
-        """Read the values of `dataclasses.asdict` as a storage kept them.
+        """Read the values of `dataclasses.asdict` from a storage.
 
         Raises:
-            StudyError: it is damaged; `where` opens the message.
+            StudyError: they are damaged; `where` opens the message.
         """
         return read_as(cls, values, where=where, error=StudyError, advice="restore the storage from a copy.")
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial as the storage holds it; what is not known yet is None or empty.
+    """One trial in the storage. Values that are not known yet are None or empty.
 
     Attributes:
         number: the trial's number, from 0 on.
-        state: how far it came.
-        value: the score that the storage holds: of the last rung that it climbed.
+        state: of the trial.
+        value: the value of the first objective in the storage.
         scores: the rungs that it climbed, in order.
-        ratios: the proposed keep ratio of each variable, and the share of the budget where that is searched.
-        widths: the width of each of the model's groups.
-        costs: of the candidate, by name: "macs", "params" and whatever else was known of it.
-        seed: the seed that its score was computed with.
+        ratios: the proposed keep ratio of each variable, and the share of the budget if that is searched.
+        widths: {group: width} of all groups of the model.
+        costs: {cost: amount} of the candidate: "macs", "params" and the others that were known.
+        seed: of its score.
         seconds: wall time of scoring.
-        device: where it was scored.
-        origin: "sampler", or the name of the heuristic that it started from.
-        reused: number of the trial with the same widths whose scores it took, or None.
-        failure: why it failed, or None.
-        measured: its latency on the device, of a finalist where latency is limited; else None.
+        device: that scored it.
+        origin: "sampler", or the names of the heuristics that proposed it as a warm start.
+        reused: number of the trial with the same widths whose scores it took; None if it was scored itself.
+        failure: reason of a failed trial, else None.
+        measured: measured latency of a finalist, else None.
     """
 
     number: int
@@ -132,26 +131,26 @@ class TrialRecord:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the trial has a verdict, be it that it failed."""
+        """Whether the trial is complete, pruned or failed."""
         return self.state in ("complete", "pruned", "failed")
 
     @property
     def is_whole(self) -> bool:
-        """Whether the trial climbed every rung of a candidate of ours."""
+        """Whether the trial climbed every rung, and was run by autoprune."""
         return self.state == "complete" and bool(self.widths and self.scores)
 
 
 def cost_of(record: TrialRecord, name: str, dense_ms: float | None = None) -> float:
-    """Return what a trial costs, its latency as it was measured where it was timed.
+    """Return a cost of a trial. A measured latency takes precedence over a predicted one.
 
     Args:
         record: of the trial.
         name: of the cost, as in `record.costs`.
-        dense_ms: the dense model's latency that predictions rest on. With it a measured latency is what the
-            measured share makes of it, so that it can stand beside predictions whatever the machine's speed.
+        dense_ms: latency of the dense model that predictions rest on. If it is given, a measured latency is
+            this latency times the measured ratio, which compares with predictions at any speed of the device.
 
     Returns:
-        The cost; infinite where it is not known.
+        The cost; infinite if it is not known.
     """
     if name == LATENCY and record.measured is not None:
         measured = record.measured
@@ -160,16 +159,16 @@ def cost_of(record: TrialRecord, name: str, dense_ms: float | None = None) -> fl
 
 
 def took_scores(trial: FrozenTrial) -> bool:
-    """Tell whether a trial took the scores of another with its widths: it is no second measurement."""
+    """Return whether a trial took the scores of another trial with its widths, and was not scored itself."""
     return trial.user_attrs.get(OUTCOME, {}).get("reused") is not None
 
 
 def proposal_attributes(
     widths: Mapping[str, int], costs: Mapping[str, float], *, seed: int, device: str, origin: str
 ) -> dict[str, Any]:
-    """Return the attributes that are stored with a trial as soon as its widths are known.
+    """Return the attributes to store with a trial as soon as its widths are known.
 
-    This package reads back PROPOSAL and the origin. The other flat values are for people who sort trials in
+    This package reads PROPOSAL and the origin. The other flat values are for people who sort trials in
     Optuna's dashboard or data frame.
     """
     proposal = {"widths": dict(widths), **costs, "seed": seed, "device": device}
@@ -179,7 +178,7 @@ def proposal_attributes(
 def outcome_attributes(
     seconds: float, ended_before: int, *, reused: int | None = None, failure: str | None = None
 ) -> dict[str, Any]:
-    """Return the attributes that are stored as a trial ends: OUTCOME, and flat values for people."""
+    """Return the attributes to store when a trial ends: OUTCOME, and flat values for people."""
     flat = {"seconds": seconds} if failure is None else {"seconds": seconds, "failure": failure}
     known = {"seconds": seconds, ENDED_BEFORE: ended_before, "reused": reused, "failure": failure}
     return {**flat, OUTCOME: known}
@@ -188,12 +187,12 @@ def outcome_attributes(
 def read_record(
     trial: FrozenTrial, measured: MeasuredLatency | None = None, *, objectives: int = 1
 ) -> TrialRecord:
-    """Read the record of a trial; trials that others added have only what Optuna keeps.
+    """Read the record of a trial. Trials that other programs added have only the values that Optuna stores.
 
     Args:
-        trial: as the storage has it.
-        measured: what the study notes beside it, since a trial that has ended takes no more attributes.
-        objectives: how many values a complete trial has.
+        trial: in the storage.
+        measured: its measured latency. The study stores it, since a trial that has ended takes no attributes.
+        objectives: number of values of a complete trial.
 
     Raises:
         StudyError: the trial is damaged.

@@ -1,10 +1,10 @@
-"""Shows the sound trials of a study: damaged ones are reported once and left out of everything.
+"""Hides the damaged trials of a study from everything that reads trials; each is reported once.
 
     view = sound_view(study, objectives=1)      # an Optuna study over the same storage
     view.get_trials(deepcopy=False)
 
-Reports, samplers, pruners and the queue all read trials through this view. Trials of the earlier layout are
-shown as those of this one.
+Reports, samplers, pruners and the queue all read trials through this view. It shows trials of the earlier
+layout in the layout of today.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def sound_view(study: optuna.Study, objectives: int) -> optuna.Study:
 
 
 class _Inspector:
-    """Checks trials. Those that have ended are checked once, since they do not change any more."""
+    """Checks trials. Those that have ended are checked once, since they no longer change."""
 
     def __init__(self, objectives: int) -> None:
         self._objectives = objectives
@@ -41,7 +41,7 @@ class _Inspector:
         self._reported: set[int] = set()
 
     def shown(self, trial: FrozenTrial) -> FrozenTrial | None:
-        """Return a trial as it is shown; None if it is damaged."""
+        """Return a trial in the layout of today; None if it is damaged."""
         if trial.number in self._ended:
             return self._ended[trial.number]
         shown = self._inspect(trial)
@@ -61,7 +61,7 @@ class _Inspector:
 
 
 def _is_of_earlier_layout(trial: FrozenTrial, attributes: TrialAttributes) -> bool:
-    """Return whether a pruned trial is stored as complete, with the value that a sampler was given for it."""
+    """Return whether a pruned trial is stored as complete, with the value that samplers were shown for it."""
     return trial.state == TrialState.COMPLETE and attributes.outcome.stopped
 
 

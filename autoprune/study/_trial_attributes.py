@@ -19,7 +19,7 @@ from autoprune.support.schema import Strict, read_as
 
 PROPOSAL, ORIGIN, LEASE = "proposal", "origin", "lease"
 INTERRUPTIONS, DEATHS = "interruptions", "deaths"
-"""User attributes of a trial, with OUTCOME and SCORES. Each is one commit, which takes milliseconds."""
+"""User attributes of a trial, with OUTCOME and SCORES. To store one is a commit, which takes milliseconds."""
 
 SAMPLER = "sampler"
 """The origin of a trial that was not queued: its sampler proposed it."""
@@ -34,7 +34,7 @@ Word = Annotated[str, Field(max_length=500)]
 
 
 class ProposalAttribute(Strict):
-    """The candidate of a trial: its widths, their costs (`macs` and so on), its seed and device."""
+    """The candidate of a trial: its widths, their costs, its seed and its device."""
 
     widths: dict[Word, Width]
     macs: Amount | None = None
@@ -58,7 +58,7 @@ class ScoreAttribute(Strict):
 class OutcomeAttribute(Strict):
     """How a trial ended.
 
-    `stopped` is of the earlier layout: a pruned trial could stand as complete then, with an imputed value.
+    `stopped` is of the earlier layout, which could store a pruned trial as complete, with an imputed value.
     """
 
     seconds: Seconds | None = None
@@ -69,7 +69,7 @@ class OutcomeAttribute(Strict):
 
 
 class LeaseAttribute(Strict):
-    """The process that runs a trial: see `leases`."""
+    """The process that runs a trial: see `Lease`."""
 
     host: Word
     pid: Annotated[int, Field(gt=0, lt=2**31)]
@@ -78,7 +78,7 @@ class LeaseAttribute(Strict):
 
 
 class TrialAttributes(Strict):
-    """A trial's user attributes, as far as they are autoprune's."""
+    """The user attributes of a trial that autoprune stores."""
 
     proposal: ProposalAttribute | None = None
     scores: list[ScoreAttribute] = Field(default_factory=list)
@@ -90,7 +90,7 @@ class TrialAttributes(Strict):
 
 
 class _SamplerAttributes(Strict):
-    """A trial's system attributes, as far as samplers read them."""
+    """The system attributes of a trial that samplers read."""
 
     proposed: list[float] | None = None
     start: dict[str, float] | None = None
@@ -98,21 +98,21 @@ class _SamplerAttributes(Strict):
 
 
 def read_attributes(trial: FrozenTrial, objectives: int) -> TrialAttributes:
-    """Return a trial's attributes.
+    """Return the attributes of a trial.
 
     Args:
-        trial: as the storage has it.
-        objectives: how many values a complete trial has.
+        trial: in the storage.
+        objectives: number of values of a complete trial.
 
     Raises:
-        StudyError: it is damaged. The message names the trial and the first value that cannot be.
+        StudyError: the trial is damaged. The message names the trial and the first wrong value.
     """
     where = f"trial {trial.number}"
     attributes: TrialAttributes = _read(TrialAttributes, trial.user_attrs, where)
     kept = {"proposed": PROPOSED, "start": START, "queued": QUEUED}
     of_samplers = {name: trial.system_attrs.get(key) for name, key in kept.items()}
     _read(_SamplerAttributes, of_samplers, where)
-    # Samplers rely on the types of these: NSGA-II on its generation, CMA-ES on its state in hexadecimal.
+    # Optuna's samplers use these without a check: NSGA-II a number, CMA-ES its state as hexadecimal text.
     for key, value in trial.system_attrs.items():
         if key.endswith(":generation"):
             _read(Count, value, f"{where}: {key}")
@@ -129,19 +129,19 @@ def _read(kind: Any, values: Any, where: str) -> Any:
 
 
 def _inconsistency(trial: FrozenTrial, attributes: TrialAttributes, objectives: int) -> str:
-    """Name values of a trial that do not go together, or return ""."""
+    """Return a description of values that contradict each other; "" if none do."""
     indices = [score.index for score in attributes.scores]
     if indices != list(range(len(indices))):
         return f"scores: got rungs {indices[:5]}, expected 0, 1 and so on"
-    # Others may add trials to the study: those have no proposal, and may have infinite values and no scores.
-    is_ours = attributes.proposal is not None
+    # Trials of other programs have no proposal. They may have infinite values and no scores.
+    by_autoprune = attributes.proposal is not None
     if trial.state == TrialState.COMPLETE:
         values = trial.values or []
         if len(values) != objectives or any(math.isnan(value) for value in values):
             return f"values: got {values[:5]}, expected {objectives}"
-        if is_ours and not all(map(math.isfinite, values)):
+        if by_autoprune and not all(map(math.isfinite, values)):
             return f"values: got {values}, expected finite numbers"
-    if is_ours and trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+    if by_autoprune and trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
         if not attributes.scores:
             return f"{SCORES} is missing"
         if attributes.outcome.ended_before < 0:

@@ -1,0 +1,131 @@
+"""Reads the URLs of storages: the file behind one, and the mistakes that users make in them.
+
+file_of("sqlite:///runs/fm.db")                                 # Path("runs/fm.db")
+study_command("resume", "fm-50", "sqlite:///runs/fm.db")        # the command line in a message
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from pathlib import Path
+
+import sqlalchemy.exc
+from sqlalchemy.engine import URL, make_url
+
+from autoprune.errors import HIDDEN, StudyError, shortened, shown_url
+
+LOCK_TIMEOUT_S = 20.0
+"""Seconds that a write waits for another process's lock on SQLite. `?timeout=5` in the URL replaces it."""
+
+_BARE = re.compile(r"(journal|sqlite|postgresql|mysql|mariadb|oracle|mssql)(\+\w+)?:(?!//)")
+"""A scheme without the two slashes of a URL."""
+
+
+def file_of(url: str) -> Path | None:
+    """Return the file behind an SQLite or journal URL; None for servers and for SQLite in memory.
+
+    Raises:
+        StudyError: it is a journal's URL, and names no file.
+    """
+    if url.startswith("journal:"):
+        if not url.startswith("journal:///") or url == "journal:///":
+            raise StudyError(
+                f"{shown_url(url)}: expected journal:///relative/path.log or journal:////absolute/path.log."
+            )
+        return Path(url.removeprefix("journal:///"))
+    if not url.startswith("sqlite") or is_in_memory(url):
+        return None
+    parsed = _parsed(url)
+    if parsed is None:
+        return None  # `open_storage` refuses this URL
+    database = str(parsed.database)
+    return Path(database.removeprefix("file:") if "uri" in parsed.query else database)
+
+
+def is_in_memory(url: str) -> bool:
+    """Return whether a storage is in the memory of one process, and ends with it."""
+    if not url.startswith("sqlite"):
+        return False
+    parsed = _parsed(url)
+    if parsed is None:
+        return False
+    database = parsed.database or ""
+    return not database or ":memory:" in database or "mode=memory" in url
+
+
+def require_url(storage: str) -> None:
+    """Refuse a storage that begins like a URL, but lacks its slashes. A bare path is fine.
+
+    Raises:
+        StudyError: the slashes are missing.
+    """
+    match = _BARE.match(storage)
+    if match:
+        scheme = storage.partition(":")[0]
+        example = "journal:///runs/study.log" if scheme == "journal" else f"{scheme}://..."
+        raise StudyError(f"storage {scheme}:...: not a URL; write it as {example}, or give a path.")
+
+
+def require_readable(url: str) -> None:
+    """Refuse a URL that cannot be used.
+
+    Raises:
+        StudyError: the URL is malformed, its password is hidden as messages hide it, or an "@" in its
+            password is not escaped, so that a part of the password would be read as the host.
+    """
+    if re.search(rf"[:=]{re.escape(HIDDEN)}(@|&|$)", url):
+        raise StudyError(
+            f"{shown_url(url)}: its password is hidden; write the password in place of {HIDDEN}."
+        )
+    if re.search("://[^:/]*:[^@]*@[^/?]*@", url):
+        raise StudyError(f'{shown_url(url)}: within a password, "@" is written as %40.')
+    parsed = _parsed(url)
+    if parsed is None and not url.startswith("journal:"):
+        raise StudyError(
+            f"{shown_url(url)}: not a URL of a storage, such as sqlite:///runs/study.db, "
+            "journal:///runs/study.log or postgresql+psycopg://user:password@host:5432/database."
+        )
+    if parsed is not None and url.startswith("sqlite"):
+        _require_options(parsed, shown_url(url))
+
+
+def _require_options(url: URL, shown: str) -> None:
+    """Refuse options of an SQLite URL that would be read as part of the file's name, or ignored.
+
+    Raises:
+        StudyError: an option is unknown, or its value cannot be used.
+    """
+    others = sorted(set(url.query) - {"timeout"})
+    if others and not (url.database or "").startswith("file:"):  # SQLite's own URIs have other options
+        raise StudyError(
+            f'{shown}: got the option "{shortened(others[0])}" of a storage, expected none but "timeout".'
+        )
+    timeout = url.query.get("timeout", "0")
+    try:
+        valid = 0 <= float(str(timeout)) < math.inf
+    except ValueError:
+        valid = False
+    if not valid:
+        raise StudyError(
+            f'{shown}: got timeout "{shortened(str(timeout))}" of a storage, expected a number of seconds.'
+        )
+
+
+def timeout_of(url: str) -> float:
+    parsed = _parsed(url)
+    return float(str(parsed.query.get("timeout", LOCK_TIMEOUT_S))) if parsed else LOCK_TIMEOUT_S
+
+
+def _parsed(url: str) -> URL | None:
+    """Return the parts of a URL; None if it is malformed."""
+    try:
+        return make_url(url)
+    except (sqlalchemy.exc.ArgumentError, ValueError):  # a port that is no number is a ValueError
+        return None
+
+
+def study_command(verb: str, study: str, url: str, *options: str) -> str:
+    """Return a command line for a study, as messages show it: without the password of the URL."""
+    return shlex.join(["autoprune", verb, study, "--storage", shown_url(url), *options])
