@@ -19,7 +19,19 @@ if TYPE_CHECKING:
 
 __all__ = ["TOPICS", "read_page", "show_page", "topics"]
 
-TOPICS = ("config", "trust")
+TOPICS = (
+    "start",
+    "concepts",
+    "search",
+    "data",
+    "engines",
+    "latency",
+    "repair",
+    "report",
+    "proof",
+    "config",
+    "trust",
+)
 """The pages in the order in which a newcomer would read them."""
 
 _LINK = re.compile(r"\[([^\]]+)\]\(([^)]+)\)")

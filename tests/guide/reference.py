@@ -10,7 +10,7 @@ import inspect
 import json
 import re
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -86,14 +86,20 @@ def _keys(settings: Any, section: str) -> Iterator[str]:
     for field in keys:
         yield _wrapped(
             f"**`{field.name}`** ({_kind(hints[field.name])}{_default(field.default)}): "
-            f"{docs[field.name]}{_choices(f'{section}.{field.name}')}"
+            f"{docs[field.name]}"
         )
+        yield from _choices(f"{section}.{field.name}")
     yield ""
 
 
-def _wrapped(item: str) -> str:
+def _wrapped(item: str, indent: str = "") -> str:
     return textwrap.fill(
-        item, 120, initial_indent="- ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        item,
+        120,
+        initial_indent=f"{indent}- ",
+        subsequent_indent=f"{indent}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 
@@ -106,8 +112,15 @@ def _default(value: Any) -> str:
     return "" if value is None else f", default `{json.dumps(value)}`"
 
 
-def _choices(key: str) -> str:
-    return f" Choices: {', '.join(f'`{name}`' for name in CHOICES[key])}." if key in CHOICES else ""
+def _choices(key: str) -> Iterator[str]:
+    """Yield the rows of a key's table: a line each if they describe themselves, else their names alone."""
+    table = CHOICES.get(key, ())
+    about = {name: getattr(row, "about", "") for name, row in table.items()} if isinstance(table, Mapping) else {}
+    if any(about.values()):
+        for name in table:
+            yield _wrapped(f"`{name}`: {about[name]}", "  ")
+    elif table:
+        yield _wrapped(f"One of {', '.join(f'`{name}`' for name in table)}.", "  ")
 
 
 def _prose(settings: Any) -> str:

@@ -1,8 +1,7 @@
-"""The guide: its pages exist, link to each other, and are printed by the command line."""
+"""The guide as the command line prints it, and the page that is made from the settings."""
 
 from __future__ import annotations
 
-import re
 import sys
 from importlib import resources
 
@@ -10,6 +9,7 @@ import pytest
 
 from autoprune.cli import main
 from autoprune.guide import TOPICS, read_page, topics
+from tests.guide.markdown import blocks
 from tests.guide.reference import reference
 
 
@@ -55,15 +55,9 @@ def test_an_unknown_topic_is_one_line_with_the_nearest(
 
 
 @pytest.mark.parametrize("topic", TOPICS)
-def test_links_lead_to_pages(topic: str) -> None:
-    targets = re.findall(r"\]\(([^)]+)\)", read_page(topic))
-    assert [target for target in targets if target.removesuffix(".md") not in TOPICS] == []
-
-
-@pytest.mark.parametrize("topic", TOPICS)
 def test_code_and_drawings_fit_a_terminal(topic: str) -> None:
-    blocks = re.findall(r"^```\w*\n(.*?)^```$", read_page(topic), flags=re.MULTILINE | re.DOTALL)
-    assert [line for block in blocks for line in block.splitlines() if len(line) > 78] == []
+    lines = [line for block in blocks(read_page(topic), r"\w*") for line in block.splitlines()]
+    assert [line for line in lines if len(line) > 78] == []
 
 
 def test_the_config_reference_is_made_from_the_settings() -> None:
