@@ -85,8 +85,7 @@ def _keys(settings: Any, section: str) -> Iterator[str]:
     ]
     for field in keys:
         yield _wrapped(
-            f"**`{field.name}`** ({_kind(hints[field.name])}{_default(field.default)}): "
-            f"{docs[field.name]}"
+            f"**`{field.name}`** ({_kind(hints[field.name])}{_default(field.default)}): {docs[field.name]}"
         )
         yield from _choices(f"{section}.{field.name}")
     yield ""
@@ -115,7 +114,9 @@ def _default(value: Any) -> str:
 def _choices(key: str) -> Iterator[str]:
     """Yield the rows of a key's table: a line each if they describe themselves, else their names alone."""
     table = CHOICES.get(key, ())
-    about = {name: getattr(row, "about", "") for name, row in table.items()} if isinstance(table, Mapping) else {}
+    about = (
+        {name: getattr(row, "about", "") for name, row in table.items()} if isinstance(table, Mapping) else {}
+    )
     if any(about.values()):
         for name in table:
             yield _wrapped(f"`{name}`: {about[name]}", "  ")
