@@ -242,8 +242,8 @@ class SearchSettings:
             share one ratio.
         criterion: how the channels of a group are ranked; the width decides how many stay, the ranking which.
         pruner: which trials stop after a rung. It judges a trial by all trials that reached the rung, pruned
-            ones too; "halving", "asha" and "hyperband" count warm starts as well. Under the engine "ray",
-            "asha" and "halving" are the ASHA of Ray. Warm starts climb every rung.
+            ones too; "halving", "asha" and "hyperband" count warm starts as well. Warm starts climb every
+            rung.
         device: what trains and scores trials: "auto" (CUDA if there is a GPU), "cpu", "cuda" or "cuda:1". It
             is settled on the machine that begins the search: if that has no GPU, "auto" means the CPU,
             whatever a cluster has, and a warning says so unless `gpus_per_trial` is 0.

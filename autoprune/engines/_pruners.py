@@ -118,7 +118,7 @@ class ByScores(BasePruner):
             return other
 
         def is_other(other: FrozenTrial) -> bool:
-            return other.number != trial.number and has_scores(other)
+            return other.number != trial.number and _has_scores(other)
 
         return bool(self._pruner.prune(view_study(study, is_other, shown_as=marked), trial))
 
@@ -126,7 +126,7 @@ class ByScores(BasePruner):
 _MARK = "completed_rung_"
 
 
-def has_scores(trial: FrozenTrial) -> bool:
+def _has_scores(trial: FrozenTrial) -> bool:
     """Tell whether a trial's scores stand and are its own: not where it failed, waits or took another's."""
     climbed = trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
     return climbed and not took_scores(trial)

@@ -28,6 +28,7 @@ from optuna.pruners import NopPruner
 from optuna.trial import Trial, TrialState
 
 from autoprune.engines._pruners import EarlyStopping, make_pruner, rung_step
+from autoprune.engines._workers import MAX_DEATHS
 from autoprune.errors import PlanError, StudyError, reason_of
 from autoprune.samplers import SCORES, EvolutionRates, distributions, make_sampler, trial_seed
 from autoprune.space import CostFunction, SearchSpace
@@ -44,9 +45,6 @@ from autoprune.study import (
     storage_errors,
 )
 from autoprune.support.arrays import IntArray
-
-MAX_DEATHS = 2
-"""A trial whose worker died so often has failed; workers that die unready are counted by it, too."""
 
 HOPELESS = 5
 """So many failures before any success end the search: the fault is not the candidates'."""
@@ -114,7 +112,6 @@ class TrialRunner:
             that it raises ends the search, never the trial: that has ended, or goes back to the queue.
 
     Where the study has several objectives, every trial climbs all rungs: a score alone tells none to be bad.
-    An engine with an early stopping of its own sets it as `early`; scores reach it by `report` all the same.
 
     Another process may take a trial over: two resumes at once, or one that was told that this host is gone.
     What is reported of it then is dropped, with one warning, and the search goes on with other trials.
@@ -149,8 +146,7 @@ class TrialRunner:
         self._on_event = on_event or (lambda event: None)
         self._distributions = distributions(space.variables)
         self._cost = cost or space.cost
-        self.pruner = pruner if len(study.objectives) == 1 else None
-        judge = NopPruner() if self.pruner is None else make_pruner(self.pruner, rungs)
+        judge = make_pruner(pruner, rungs) if len(study.objectives) == 1 else NopPruner()
         self.early = EarlyStopping(study.optuna, judge)
         self._attempts: dict[str, _Attempt] = {}
         study.optuna.sampler = make_sampler(

@@ -7,10 +7,16 @@ Before: the [search] settings; after: engines with several processes start so ma
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, StudyError
 from autoprune.support.threads import usable_cores
+
+MAX_DEATHS = 2
+"""A trial whose worker died so often has failed; so many deaths a worker before any is ready end a search."""
 
 
 @dataclass(frozen=True)
@@ -77,3 +83,60 @@ class TrialResources:
     def threads(self) -> int:
         """Threads that PyTorch has in a worker."""
         return max(1, int(self.cpus))
+
+
+class WorkerHealth:
+    """Ends a search whose workers cannot begin to score; what some could do before, others may do later.
+
+    Args:
+        study: its name, for messages.
+        number: of workers at once.
+    """
+
+    def __init__(self, study: str, number: int) -> None:
+        self._study = study
+        self._limit = MAX_DEATHS * number
+        self._in_a_row = 0
+        self._any_worked = False
+
+    def note_working(self) -> None:
+        """A worker has its scorer."""
+        self._any_worked, self._in_a_row = True, 0
+
+    def note_broken(self, reason: str, where: str = "") -> None:
+        """A worker could not make its scorer.
+
+        Raises:
+            StudyError: none ever could, or too many in a row could not.
+        """
+        self._in_a_row += 1
+        if not self._any_worked or self._in_a_row >= self._limit:
+            raise StudyError(f"{self._study}: a worker{where} could not make its scorer: {reason}")
+
+    def note_death(self, how: str) -> None:
+        """A worker died before it was ready.
+
+        Raises:
+            StudyError: too many in a row did.
+        """
+        self._in_a_row += 1
+        if self._in_a_row >= self._limit:
+            raise StudyError(
+                f"{self._study}: {self._in_a_row} workers died one after the other before they were ready "
+                f'({how}). Lower search.workers, or use engine = "serial".'
+            )
+
+
+@contextlib.contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables inside the block, for processes that it starts, and undo that after it."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -22,8 +22,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from autoprune.engines._trial_runner import MAX_DEATHS, Job, MakeScorer, TrialRunner
-from autoprune.engines._workers import Workers, check_cores
+from autoprune.engines._trial_runner import Job, MakeScorer, TrialRunner
+from autoprune.engines._workers import WorkerHealth, Workers, check_cores, environment
 from autoprune.engines.serial import climb
 from autoprune.errors import StudyError, TrialError, summary_of
 from autoprune.support.exits import describe_exit
@@ -39,13 +39,13 @@ _ENDING = {signal.SIGINT, signal.SIGTERM} | ({signal.SIGHUP} if hasattr(signal, 
 
 @dataclass
 class _Worker:
-    """A worker as this process sees it; `job` is what it works on, `broken` why it has no scorer."""
+    """A worker as this process sees it; `job` is the one that it works on."""
 
     process: BaseProcess
     pipe: Connection
     ready: bool = False
     job: Job | None = None
-    broken: str = ""
+    broken: bool = False
 
 
 def check_processes(workers: Workers, device: str | None = None) -> None:
@@ -73,10 +73,10 @@ def run_processes(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers
         StudyError: workers cannot be started, or die one after the other before they are ready.
     """
     pool: list[_Worker] = []
+    health = WorkerHealth(runner.study.name, workers.number)
     try:
         for _ in range(min(workers.number, runner.left())):
             _spawn(pool, make_scorer, workers.threads)
-        unready_deaths, any_was_ready = 0, False
         while any(worker.job is not None or not worker.ready for worker in pool) or _feed(runner, pool):
             ends = {worker.pipe: worker for worker in pool}
             for pipe in wait(list(ends)):
@@ -84,19 +84,11 @@ def run_processes(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers
                 try:
                     message = worker.pipe.recv()
                 except (EOFError, OSError):
-                    unready_deaths += not worker.ready
-                    _bury(runner, worker)
-                    if unready_deaths >= MAX_DEATHS * workers.number:
-                        raise _no_worker_gets_ready(runner, worker, unready_deaths) from None
+                    _bury(runner, worker, health)
                     pool.remove(worker)
                     _spawn(pool, make_scorer, workers.threads)
                 else:
-                    if message[0] == "broken" and any_was_ready:
-                        worker.broken = message[1]  # what others could may pass; its process ends now
-                        continue
-                    _handle(runner, worker, message)
-                    if message[0] == "ready":
-                        unready_deaths, any_was_ready = 0, True
+                    _handle(runner, worker, message, health)
             _feed(runner, pool)
     finally:
         _stop(pool)
@@ -117,41 +109,38 @@ def _feed(runner: TrialRunner, pool: list[_Worker]) -> bool:
     return fed
 
 
-def _handle(runner: TrialRunner, worker: _Worker, message: tuple[str, Any]) -> None:
+def _handle(runner: TrialRunner, worker: _Worker, message: tuple[str, Any], health: WorkerHealth) -> None:
     """Act on one message of a worker: ready, broken, rung, done or failed."""
     kind, content = message
     if kind == "ready":
         worker.ready = True
-        return
-    job = worker.job
-    if kind == "broken" or job is None:
-        raise StudyError(f"{runner.study.name}: a worker could not make its scorer: {content}")
-    if kind == "rung":
-        go_on = runner.report(job, content)
+        health.note_working()
+    elif kind == "broken":
+        worker.broken = True  # its process ends now
+        health.note_broken(content)
+    elif worker.job is None:
+        raise StudyError(f"{runner.study.name}: a worker sent {kind!r} without a trial.")
+    elif kind == "rung":
+        go_on = runner.report(worker.job, content)
         with contextlib.suppress(OSError):
             worker.pipe.send(go_on)
-        return
-    worker.job = None
-    if kind == "done":
-        runner.finish(job)
     else:
-        runner.fail(job, content)
+        job, worker.job = worker.job, None
+        if kind == "done":
+            runner.finish(job)
+        else:
+            runner.fail(job, content)
 
 
-def _bury(runner: TrialRunner, worker: _Worker) -> None:
+def _bury(runner: TrialRunner, worker: _Worker, health: WorkerHealth) -> None:
     """Queue the trial of a dead worker once more, or fail it where that happened before."""
     worker.process.join(_STOP_TIMEOUT_S)
     job, worker.job = worker.job, None
+    how = describe_exit(worker.process.exitcode)
     if job is not None:
-        runner.bury(job, describe_exit(worker.process.exitcode))
-
-
-def _no_worker_gets_ready(runner: TrialRunner, worker: _Worker, deaths: int) -> StudyError:
-    reason = worker.broken or describe_exit(worker.process.exitcode)
-    return StudyError(
-        f"{runner.study.name}: {deaths} workers died one after the other before they were ready ({reason}). "
-        'Lower search.workers, or use engine = "serial".'
-    )
+        runner.bury(job, how)
+    elif not worker.ready and not worker.broken:
+        health.note_death(how)
 
 
 def _spawn(pool: list[_Worker], make_scorer: MakeScorer, threads: int) -> None:
@@ -162,7 +151,9 @@ def _spawn(pool: list[_Worker], make_scorer: MakeScorer, threads: int) -> None:
     arguments = (make_scorer, theirs, threads, os.environ.get(_SAFE_PATH))
     process = context.Process(target=_work, args=arguments, daemon=False)
     try:
-        with _inherited(threads), _started_whole():
+        # OpenMP reads the limit of threads once, as it is loaded. A new interpreter imports parts of Python
+        # before it has this process's `sys.path`: a received folder may hold modules of their names.
+        with environment({"OMP_NUM_THREADS": str(threads), _SAFE_PATH: "1"}), _started_whole():
             process.start()
             pool.append(_Worker(process, mine))
     except Exception as error:  # whatever the parts of a model or of a user's data raise as they are pickled
@@ -173,26 +164,6 @@ def _spawn(pool: list[_Worker], make_scorer: MakeScorer, threads: int) -> None:
             'define their classes and functions at the top of a module, or use engine = "serial".'
         ) from error
     theirs.close()
-
-
-@contextlib.contextmanager
-def _inherited(threads: int) -> Iterator[None]:
-    """Let processes started inside inherit the limit of threads, and not import from the current folder.
-
-    OpenMP reads the limit once, as it is loaded. A new interpreter imports parts of Python before it is given
-    this process's `sys.path`: a received folder may hold modules of their names.
-    """
-    variables = {"OMP_NUM_THREADS": str(threads), _SAFE_PATH: "1"}
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @contextlib.contextmanager

@@ -16,7 +16,6 @@ import contextlib
 import importlib
 import logging
 import math
-import os
 import signal
 import socket
 import subprocess
@@ -24,12 +23,12 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
 from autoprune.engines._trial_runner import MakeScorer, TrialRunner
-from autoprune.engines._workers import TrialResources, Workers, check_cores
+from autoprune.engines._workers import TrialResources, Workers, check_cores, environment
 from autoprune.errors import ConfigError, reason_of
 
 SPARE_BYTES = 100 * 2**20
@@ -64,7 +63,7 @@ def run_ray(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers) -> N
     Where this process is connected to Ray already, that connection is used, and left open.
 
     Args:
-        runner: the trials' lifecycle; with the pruner "halving" or "asha", Ray's own ASHA judges the rungs.
+        runner: the trials' lifecycle.
         make_scorer: picklable; called once in each worker.
         workers: how many trials at once, what each may use, and the cluster.
 
@@ -293,22 +292,8 @@ def _gpus(runner: TrialRunner, workers: Workers, present: float) -> float:
 @contextlib.contextmanager
 def _unnoticed() -> Iterator[None]:
     """Let Ray in without a word of its own, and without a signal handler left behind."""
-    with _environment(_QUIET), _quiet_logs(), _signals_kept():
+    with environment(_QUIET), _quiet_logs(), _signals_kept():
         yield
-
-
-@contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @contextlib.contextmanager

@@ -19,21 +19,16 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
-import optuna
 import ray.cloudpickle
-from optuna.pruners import BasePruner
-from optuna.trial import FrozenTrial
 from ray import tune
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
-from autoprune.engines._pruners import REDUCTION, EarlyStopping, WarmStartsClimb, has_scores, rung_step
-from autoprune.engines._trial_runner import MAX_DEATHS, Job, MakeScorer, Scorer, TrialRunner
-from autoprune.engines._workers import TrialResources
+from autoprune.engines._trial_runner import Job, MakeScorer, Scorer, TrialRunner
+from autoprune.engines._workers import TrialResources, WorkerHealth
 from autoprune.engines.serial import climb
 from autoprune.errors import StudyError, TrialError, reason_of, summary_of
 from autoprune.study import RungScore
@@ -71,8 +66,6 @@ def tune_trials(runner: TrialRunner, parcel: bytes, resources: TrialResources, f
     Raises:
         StudyError: a scorer cannot be made, workers die before they are ready, or Tune fails again and again.
     """
-    if runner.pruner in ("halving", "asha"):
-        runner.early = EarlyStopping(runner.study.optuna, WarmStartsClimb(RayAsha(runner.rungs)))
     crashes = 0
     for attempt in itertools.count():
         bridge = Bridge(runner, resources.number)
@@ -130,13 +123,10 @@ class Bridge:
         self.end = End()
         self.ended = 0
         self._runner = runner
-        self._number = number
+        self._health = WorkerHealth(runner.study.name, number)
         self._jobs: dict[str, Job] = {}
         self._started: set[str] = set()
         self._exhausted = False
-        self._unready_deaths = 0
-        self._broken = 0
-        self._any_scored = False
         self.cause = "no reason is known"
 
     def propose(self, key: str) -> Job | None:
@@ -159,7 +149,7 @@ class Bridge:
     def report(self, key: str, rung: RungScore) -> bool:
         """Record a score; tell whether the trial climbs on."""
         go_on = False
-        self._any_scored, self._broken = True, 0
+        self._health.note_working()
         with self._keeping_errors():
             go_on = self._runner.report(self._jobs[key], rung)
         return go_on
@@ -171,7 +161,7 @@ class Bridge:
             return
         with self._keeping_errors():
             if result.get("broken"):
-                self._bear_broken(result["host"], result["broken"])
+                self._health.note_broken(result["broken"], f" on {result['host']}")
                 self._runner.requeue(job)
                 self._exhausted = False
                 return
@@ -188,7 +178,7 @@ class Bridge:
             return
         with self._keeping_errors():
             if key not in self._started:
-                self._count_unready_death()
+                self._health.note_death(f"{self.cause}; Ray's logs in /tmp/ray on their machines say more")
                 self._runner.requeue(job)
             else:
                 self._runner.bury(
@@ -199,7 +189,6 @@ class Bridge:
     def begin(self, key: str) -> None:
         """Note that a trial's worker is ready."""
         self._started.add(key)
-        self._unready_deaths = 0
         if key in self._jobs:
             self._runner.begin(self._jobs[key])
 
@@ -209,21 +198,6 @@ class Bridge:
             for job in self._jobs.values():
                 self._runner.requeue(job)
         self._jobs.clear()
-
-    def _bear_broken(self, host: str, reason: str) -> None:
-        """End the search for a worker without a scorer, unless others have theirs: what it met may pass."""
-        self._broken += 1
-        if not self._any_scored or self._broken >= MAX_DEATHS * self._number:
-            name = self._runner.study.name
-            raise StudyError(f"{name}: a worker on {host} could not make its scorer: {reason}")
-
-    def _count_unready_death(self) -> None:
-        self._unready_deaths += 1
-        if self._unready_deaths >= MAX_DEATHS * self._number:
-            raise StudyError(
-                f"{self._runner.study.name}: {self._unready_deaths} workers died one after the other before "
-                f"they were ready ({self.cause}); the logs of Ray in /tmp/ray on their machines tell more."
-            )
 
     @contextlib.contextmanager
     def _keeping_errors(self) -> Iterator[None]:
@@ -309,46 +283,6 @@ class StartNote(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Note one."""
         self._bridge.begin(trial.trial_id)
-
-
-class RayAsha(BasePruner):
-    """Ray's ASHA as a pruner: a scheduler of Ray's made afresh for each verdict, and fed from the study.
-
-    `ASHAScheduler` keeps the scores of each rung in memory, and would start empty on a resume; the study has
-    them, and with one bracket its verdict depends on nothing else. Reused scores count once, failed trials
-    not at all. A trial that is pruned never goes on, unlike in the paper, where it may be promoted later.
-
-    Reference:
-        Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020, Algorithm 2.
-    """
-
-    def __init__(self, rungs: int) -> None:
-        self._top = rung_step(rungs - 1) + 1
-
-    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Tell whether a trial that has just reported should stop."""
-        asha = ASHAScheduler(
-            time_attr="step",
-            metric="score",
-            mode="max",
-            max_t=self._top,
-            grace_period=1,
-            reduction_factor=REDUCTION,
-        )
-        step = trial.last_step
-        if step is None:
-            return False
-        for other in study.get_trials(deepcopy=False):
-            score = other.intermediate_values.get(step)
-            if score is not None and other.number != trial.number and has_scores(other):
-                _decide(asha, other.number, step, score)
-        return _decide(asha, trial.number, step, trial.intermediate_values[step]) == TrialScheduler.STOP
-
-
-def _decide(asha: ASHAScheduler, number: int, step: int, score: float) -> str:
-    stand_in: Any = SimpleNamespace(trial_id=str(number))  # all that ASHA looks at
-    asha.on_trial_add(cast(Any, None), stand_in)
-    return str(asha.on_trial_result(cast(Any, None), stand_in, {"step": step, "score": score}))
 
 
 @dataclasses.dataclass(frozen=True)

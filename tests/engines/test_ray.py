@@ -10,24 +10,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 import torch
 
 ray = pytest.importorskip("ray")
 
-from ray.tune.schedulers import ASHAScheduler, TrialScheduler  # noqa: E402
 
 from autoprune.engines import TrialEvent, Workers, ray_tune, run_search  # noqa: E402
-from autoprune.engines._pruners import REDUCTION, EarlyStopping, WarmStartsClimb, rung_step  # noqa: E402
 from autoprune.engines._workers import TrialResources  # noqa: E402
 from autoprune.engines.ray import _gpus  # noqa: E402
-from autoprune.engines.ray_tune import Bridge, RayAsha  # noqa: E402
+from autoprune.engines.ray_tune import Bridge  # noqa: E402
 from autoprune.errors import ConfigError, StudyError, TrialError  # noqa: E402
-from autoprune.study import RungScore, SearchStudy, TrialRecord, open_study  # noqa: E402
-from tests.engines.test_pruners import climb, make_runner  # noqa: E402
+from autoprune.study import RungScore, TrialRecord, open_study  # noqa: E402
 from tests.engines.test_serial import TROUBLES, TroubledMaker  # noqa: E402
 from tests.engines.toy import ToyScorer, TroubledStarts, make_broken, make_toy, new_study, toy_runner  # noqa: E402
 from tests.records import comparable  # noqa: E402
@@ -301,68 +296,12 @@ def test_workers_share_out_the_gpus_that_there_are(url: str) -> None:
     assert _gpus(runner, Workers(5, gpus=0.25), present=2) == 0.25
 
 
-def judged_live(scores: list[list[float]]) -> list[int]:
-    """Return how many rungs each trial climbs under one ASHA of Ray's that sees all scores as they come."""
-    asha = ASHAScheduler(
-        time_attr="step", metric="score", mode="max", max_t=10, grace_period=1, reduction_factor=REDUCTION
-    )
-    climbed = []
-    for number, rungs in enumerate(scores):
-        trial: Any = SimpleNamespace(trial_id=str(number))
-        asha.on_trial_add(cast(Any, None), trial)
-        for index, score in enumerate(rungs):
-            verdict = asha.on_trial_result(cast(Any, None), trial, {"step": rung_step(index), "score": score})
-            if verdict == TrialScheduler.STOP or index == len(rungs) - 1:
-                climbed.append(index + 1)
-                break
-    return climbed
-
-
-def test_asha_from_the_study_judges_as_one_that_saw_every_score_also_after_a_kill(tmp_path: Path) -> None:
-    scores = [[0.3 + 0.5 * ((11 * n) % 17) / 17 + 0.05 * rung for rung in range(3)] for n in range(30)]
-    expected = judged_live(scores)
-    assert set(expected) == {1, 2, 3}
-
-    def judge(study: SearchStudy, kill: bool) -> list[int]:
-        climbed = []
-        for each in scores:
-            if kill:
-                victim = make_runner(study, "asha")
-                victim.early = EarlyStopping(study.optuna, RayAsha(3))
-                job = victim.ask()
-                assert job is not None
-                for index, score in enumerate(each):
-                    if not victim.report(job, RungScore(index, str(index), score, 0.0)):
-                        break
-                study.release()
-            runner = make_runner(study, "asha")
-            runner.early = EarlyStopping(study.optuna, RayAsha(3))
-            climbed.append(climb(runner, each))
-        return climbed
-
-    assert judge(new_study(f"journal:///{tmp_path}/whole.log"), kill=False) == expected
-    assert judge(new_study(f"journal:///{tmp_path}/killed.log"), kill=True) == expected
-
-
-def test_optunas_halving_goes_on_among_the_trials_of_rays_asha(tmp_path: Path) -> None:
-    """By the marks that Optuna's own pruner leaves, and Ray's does not, any score would be the best."""
-    study = new_study(f"journal:///{tmp_path}/study.log")
-    ray_runner = make_runner(study, "asha")
-    ray_runner.early = EarlyStopping(study.optuna, RayAsha(3))
-    scores = [[0.3 + 0.5 * ((11 * n) % 17) / 17 + 0.05 * rung for rung in range(3)] for n in range(14)]
-    climbed = [climb(ray_runner, each) for each in scores]
-    assert set(climbed) == {1, 2, 3}
-    assert climb(make_runner(study, "asha"), [0.1] * 3) == 1
-
-
 @pytest.mark.slow
-def test_asha_stops_weak_trials_in_a_search(url: str) -> None:
-    runner = toy_runner(new_study(url), sampler="random", pruner="asha", trials=12)
-    run_search("ray", runner, make_toy, workers=1)
-    assert isinstance(runner.early.pruner, WarmStartsClimb)
-    assert isinstance(runner.early.pruner.pruner, RayAsha)
-    records = open_study(url, "toy").records()
-    assert [len(record.scores) for record in records] == judged_live(
-        [[score.score for score in record.scores] for record in serial_records(Path(url[10:]).parent)]
-    )
-    assert {record.state for record in records} == {"complete", "pruned"}
+def test_asha_judges_as_in_every_engine(url: str, tmp_path: Path) -> None:
+    records = []
+    for engine, where in (("ray", url), ("serial", f"sqlite:///{tmp_path}/serial.db")):
+        runner = toy_runner(new_study(where), sampler="random", pruner="asha", trials=12)
+        run_search(engine, runner, make_toy, workers=1)
+        records.append(runner.study.records())
+    assert {record.state for record in records[0]} == {"complete", "pruned"}
+    assert list(map(comparable, records[0])) == list(map(comparable, records[1]))
