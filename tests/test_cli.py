@@ -180,7 +180,7 @@ def test_memory_that_runs_out_is_said_in_one_line(command: Command, tmp_path: Pa
         ("search.pruner=medain", 'Did you mean "median"?'),
         ("search.warm_starts=['uniform', 'tailor']", 'Did you mean "taylor"?'),
         ("search.warm_starts=l1", "search.warm_starts: got 'l1', expected a list of strings"),
-        ("evolution.population=1", "evolution.population: got 1, expected an integer >= 2"),
+        ("search.evolution.population=1", "search.evolution.population: got 1, expected an integer >= 2"),
         ("search.criterion=l7", "search.criterion"),
         ("search.objectives=['score', 'latancy']", 'Did you mean "latency"?'),
         ("search.objectives=['macs']", 'expected "score" first'),
@@ -538,7 +538,7 @@ def test_a_trial_is_picked_within_limits_and_retrained(
     [
         (["search.sampler=kl"], "KL divergence of 6 keep ratios"),
         (
-            ["search.sampler=evolution", "evolution.population=2", "evolution.mutation=0.3"],
+            ["search.sampler=evolution", "search.evolution.population=2", "search.evolution.mutation=0.3"],
             "sampler evolution",
         ),
     ],

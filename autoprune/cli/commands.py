@@ -54,10 +54,10 @@ def _require_once(overrides: list[str] | None) -> list[str] | None:
 
     seen = set()
     for override in overrides or ():
-        section, key, _ = parse_override(override)
-        if (section, key) in seen:
-            raise ConfigError(f"--set {section}.{key}: it is given twice; leave one out.")
-        seen.add((section, key))
+        path, _ = parse_override(override)
+        if path in seen:
+            raise ConfigError(f"--set {path}: it is given twice; leave one out.")
+        seen.add(path)
     return overrides
 
 

@@ -6,10 +6,11 @@ config = load_config("digits", overrides=["search.trials=8"])     # a RunConfig
 from __future__ import annotations
 
 from autoprune.config._loading import load_config
-from autoprune.config._parsing import parse_override, parse_settings
+from autoprune.config._parsing import parse_override, parse_settings, set_key
 
 __all__ = [
     "load_config",
     "parse_override",
     "parse_settings",
+    "set_key",
 ]

@@ -12,9 +12,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from autoprune.config._parsing import parse_override, parse_settings, spell_out
+from autoprune.config._parsing import parse_override, parse_settings, set_key, spell_out
 from autoprune.config.settings import RunConfig
-from autoprune.errors import ConfigError, shown_value, suggest
+from autoprune.errors import ConfigError, suggest
 from autoprune.support.toml import parse_toml, read_toml
 
 
@@ -38,24 +38,14 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         ConfigError: the file is missing or no TOML, a key is unknown, or a value is of the wrong kind.
     """
     if isinstance(source, Mapping):
-        where, values = "config", {name: _copied(content) for name, content in source.items()}
+        where, values = "config", dict(source)
     else:
         where = str(source)
         values = _read_toml(where)
     values = spell_out(values)
     for override in overrides:
-        section, key, value = parse_override(override)
-        content = values.setdefault(section, {})
-        if not isinstance(content, dict):
-            raise ConfigError(
-                f"{where}: {section}: got {shown_value(content)}, expected a section [{section}] of keys."
-            )
-        content[key] = value
+        set_key(values, *parse_override(override))
     return parse_settings(values, where=where if not overrides else f"{where} with --set")
-
-
-def _copied(content: Any) -> Any:
-    return dict(content) if isinstance(content, Mapping) else content
 
 
 def _read_toml(source: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Before: `config` reads a file, a study holds the settings of its search as JSON; after: `settings.RunConfig`:
 
     config = parse_settings({"model": {"name": "resnet20"}, "budget": {"flops": "50%"}})
-    parse_override("search.trials=20")                    # ("search", "trials", 20)
+    parse_override("search.trials=20")                    # ("search.trials", 20)
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import dataclasses
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -20,6 +20,14 @@ from pydantic import TypeAdapter, ValidationError
 from autoprune.config.settings import RunConfig
 from autoprune.errors import ConfigError, reason_of, shown_url, shown_value, unknown
 from autoprune.support.toml import parse_toml
+
+MOVED = {
+    "evolution": "search.evolution",
+    "supernet": "score.supernet",
+    "search.address": "search.ray.address",
+    "search.gpus_per_trial": "search.ray.gpus_per_trial",
+}
+"""{key or section of earlier versions: today's}. Configs and studies with old ones are still read."""
 
 
 def parse_settings(values: Mapping[str, Any], *, where: str = "config") -> RunConfig:
@@ -33,40 +41,78 @@ def parse_settings(values: Mapping[str, Any], *, where: str = "config") -> RunCo
         ConfigError: an unknown section or key (the nearest known one is named), or a value of the wrong kind.
     """
     values = spell_out(values)
-    sections = {spec.name: spec for spec in dataclasses.fields(RunConfig)}
-    hints = get_type_hints(RunConfig)
-    for section, content in values.items():
-        if section not in sections:
-            raise ConfigError(unknown(where, str(section), sections, kind="section"))
-        if not isinstance(content, Mapping):
-            raise ConfigError(
-                f"{where}: {section}: got {shown_value(content)}, expected a section [{section}] of keys."
-            )
-        known = [spec.name for spec in dataclasses.fields(hints[section])]
-        for key in content:
-            if key not in known:
-                raise ConfigError(unknown(f"{where}: [{section}]", str(key), known, kind="key"))
+    _check_keys(values, RunConfig, where)
     try:
         return TypeAdapter(RunConfig).validate_python(values)
     except ValidationError as error:
         raise ConfigError(f"{where}: {_first_problem(error)}") from None
 
 
-def spell_out(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Spell out the one shorthand: `score = "supernet"` stands for the section [score], rungs = ["supernet"].
+def _check_keys(values: Mapping[str, Any], settings: type, where: str, section: str = "") -> None:
+    """Refuse keys that a section does not have, and values in place of a section, at any depth."""
+    hints = get_type_hints(settings)
+    for key, content in values.items():
+        if key not in hints:
+            kind, place = ("key", f"{where}: [{section}]") if section else ("section", where)
+            raise ConfigError(unknown(place, str(key), hints, kind=kind))
+        if dataclasses.is_dataclass(hints[key]):
+            inner = f"{section}.{key}".lstrip(".")
+            if not isinstance(content, Mapping):
+                raise ConfigError(
+                    f"{where}: {inner}: got {shown_value(content)}, expected a section [{inner}] of keys."
+                )
+            _check_keys(content, hints[key], where, inner)
 
-    Any other rung can be written so too, and a list of them. The rest of the mapping is handed on as it is.
+
+def spell_out(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Spell out shorthands, and keys of earlier versions.
+
+    `score = "supernet"` stands for the section [score] with rungs = ["supernet"]; any other rung can be
+    written so too, and a list of them. A key of MOVED counts unless its new key is there. The rest of the
+    mapping is handed on as it is.
     """
+    values = {key: dict(each) if isinstance(each, Mapping) else each for key, each in values.items()}
     score = values.get("score")
     if isinstance(score, (str, list)):
-        return {**values, "score": {"rungs": [score] if isinstance(score, str) else score}}
-    return dict(values)
+        values["score"] = {"rungs": [score] if isinstance(score, str) else score}
+    for old, new in MOVED.items():
+        *parents, key = old.split(".")
+        holder = values.get(parents[0]) if parents else values
+        if not isinstance(holder, dict) or key not in holder:
+            continue
+        content = holder.pop(key)
+        for path, each in _leaves(new, content):
+            set_key(values, path, each, replace=False)
+    return values
 
 
-def parse_override(override: str) -> tuple[str, str, Any]:
-    """Split "section.key=value" into its parts; the value is TOML, a bare word is taken as a string.
+def _leaves(path: str, content: Any) -> list[tuple[str, Any]]:
+    """Return the keys of a section, with their paths; or what is there in place of a section."""
+    if isinstance(content, Mapping):
+        return [(f"{path}.{name}", each) for name, each in content.items()]
+    return [(path, content)]
 
-    "score=supernet" is short for "score.rungs=['supernet']".
+
+def set_key(values: dict[str, Any], path: str, value: Any, *, replace: bool = True) -> None:
+    """Set "section.key" or "section.subsection.key" in a mapping of sections, which is changed.
+
+    A value in place of a section stays, for `parse_settings` to refuse.
+    """
+    *parents, key = path.split(".")
+    for name in parents:
+        content = values.get(name, {})
+        if not isinstance(content, Mapping):
+            return
+        values[name] = inner = dict(content)
+        values = inner
+    if replace or key not in values:
+        values[key] = value
+
+
+def parse_override(override: str) -> tuple[str, Any]:
+    """Split "section.key=value" at the sign; the value is TOML, a bare word is taken as a string.
+
+    "score=supernet" is short for "score.rungs=['supernet']", and keys of earlier versions stand for today's.
 
     Raises:
         ConfigError: it has not that form, or is more than one assignment.
@@ -74,14 +120,17 @@ def parse_override(override: str) -> tuple[str, str, Any]:
     path, equals, text = override.partition("=")
     if path.strip() == "score" and text.strip():
         rungs = _value(override, text)
-        return "score", "rungs", rungs if isinstance(rungs, list) else [str(rungs)]
-    section, dot, key = path.strip().partition(".")
-    if not (equals and dot and section and key) or "." in key:
+        return "score.rungs", rungs if isinstance(rungs, list) else [str(rungs)]
+    path = path.strip()
+    old = next((old for old in MOVED if path == old or path.startswith(f"{old}.")), "")
+    path = MOVED.get(old, "") + path.removeprefix(old)
+    names = path.split(".")
+    if not (equals and all(names) and 2 <= len(names) <= 3):
         raise ConfigError(
             f"--set {_shown_override(override)}: expected section.key=value with one section and one key, "
-            'e.g. "search.trials=20".'
+            'e.g. "search.trials=20" or "search.ray.address=auto".'
         )
-    return section, key, _value(override, text)
+    return path, _value(override, text)
 
 
 def _value(override: str, text: str) -> Any:
@@ -122,13 +171,24 @@ def _first_problem(error: ValidationError) -> str:
     """Turn pydantic's report into "section.key: got X, expected Y"; the first problem is enough to act on."""
     problems = error.errors(include_url=False)
     first = problems[0]
-    path = [str(part) for part in first["loc"][:2]]
-    section = get_type_hints(RunConfig)[path[0]]
-    spec = get_type_hints(section, include_extras=True)[path[1]]
-    more = len({problem["loc"][:2] for problem in problems}) - 1
+    path, spec = _key_at(first["loc"])
+    more = len({_key_at(problem["loc"])[0] for problem in problems}) - 1
     others = f" ({more} more like this)" if more else ""
     got = shown_url(shown_value(first["input"]))
-    return f"{'.'.join(path)}: got {got}, expected {describe_type(spec)}.{others}"
+    return f"{path}: got {got}, expected {describe_type(spec)}.{others}"
+
+
+
+def _key_at(location: Sequence[int | str]) -> tuple[str, Any]:
+    """Return the dotted key of a place in a config, and its type hint."""
+    spec: Any = RunConfig
+    names: list[str] = []
+    for name in location:
+        if not dataclasses.is_dataclass(spec):
+            break
+        names.append(str(name))
+        spec = get_type_hints(spec, include_extras=True)[str(name)]
+    return ".".join(names), spec
 
 
 def describe_type(spec: Any) -> str:

@@ -218,81 +218,6 @@ class LatencySettings:
 
 
 @dataclass(frozen=True)
-class SearchSettings:
-    """How sub-models are proposed, where they are trained and scored, and where the study is kept.
-
-    Attributes:
-        sampler: how keep ratios are proposed. The time for a proposal of "gp" grows with the cube of the
-            trials: seconds after 300 of them; "tpe" and "evolution" suit thousands. No sampler proposes a
-            plan twice if a new one is near, and a failed trial counts like the worst one before it.
-        trials: how many sub-models are scored, warm starts included.
-        objectives: "score" alone gives one winner. With keys of [budget] beside it the search gives a Pareto
-            front: the share of the budget that a proposal fills is then searched too, [budget] may be left
-            out, and no trial is pruned.
-        engine: what runs the trials.
-        workers: trials at the same time, for engines with several workers.
-        cpus_per_trial: CPU cores of each worker; by default the cores are shared equally.
-        gpus_per_trial: GPUs of each trial under "ray", such as 0.5; by default the GPUs are shared equally.
-        address: of a running Ray cluster: "auto", "10.0.0.1:6379", or "local" for none.
-        seed: of every draw. The same seed gives the same proposals, before and after a kill.
-        storage: URL of the study's storage: an SQLite file (sqlite:///runs/STUDY.db by default), a journal,
-            or a database server.
-        study: name of the study; by default made from the names of model, data and budget.
-        space: a file such as those of search_spaces/: which groups are searched, in which range, and which
-            share one ratio.
-        criterion: how the channels of a group are ranked; the width decides how many stay, the ranking which.
-        pruner: which trials stop after a rung. It judges a trial by all trials that reached the rung, pruned
-            ones too; "halving", "asha" and "hyperband" count warm starts as well. Warm starts climb every
-            rung.
-        device: what trains and scores trials: "auto" (CUDA if there is a GPU), "cpu", "cuda" or "cuda:1". It
-            is settled on the machine that begins the search: if that has no GPU, "auto" means the CPU,
-            whatever a cluster has, and a warning says so unless `gpus_per_trial` is 0.
-        setting: number format (float32, bfloat16, float16) and layout (contiguous, channels_last) of
-            trainings, such as "bfloat16 channels_last"; "auto" measures once a study which trains fastest.
-        divisor: widths are multiples of it. "auto" measures under [latency] at which multiples of channels
-            the runtime is fast, and is the default if latency is limited or minimised. Otherwise the default
-            is the value of `space`, or 1.
-        low: smallest keep ratio; by default the value of `space`, or 0.1.
-        high: largest keep ratio; by default the value of `space`, or 1.0.
-        warm_starts: heuristics whose widths are tried before the sampler takes over, in this order, in at
-            most a third of the trials. They give widths alone: "taylor" keeps as many channels of each group
-            as a ranking by Taylor would, but the same channels only if `criterion` is "taylor".
-            "reconstruction" measures the output error of each group at every width on score.moment_images
-            training images and gives the widths with the least error within the budget.
-        sensitivity_evaluations: most cut models that the warm start "sensitivity" scores. It cuts each of N
-            keep ratios alone if this is 2N + 1 or more; with fewer, neighbours are cut together and share
-            their scores.
-        sensitivity_images: images of the validation part on which each of them is scored.
-        sensitivity_batches: batches on which each of them is recalibrated, and on which the sampler "kl"
-            measures its divergences.
-    """
-
-    sampler: Text = "gp"
-    trials: Positive = 60
-    objectives: Names = ("score",)
-    engine: Text = "serial"
-    workers: Workers = 2
-    cpus_per_trial: PositiveFloat | None = None
-    gpus_per_trial: NonNegativeFloat | None = None
-    address: Text | None = None
-    seed: Seed = 0
-    storage: Text | None = None
-    study: Text | None = None
-    space: Text | None = None
-    criterion: Text = "l1"
-    pruner: Text = "median"
-    device: Text = "auto"
-    setting: Text = "auto"
-    divisor: Positive | Literal["auto"] | None = None
-    low: Ratio | None = None
-    high: Ratio | None = None
-    warm_starts: Names = WARM_STARTS
-    sensitivity_evaluations: Positive = 80
-    sensitivity_images: Positive = 500
-    sensitivity_batches: Positive = 2
-
-
-@dataclass(frozen=True)
 class EvolutionSettings:
     """How the sampler "evolution" breeds; a key that is left out follows from the size of the search.
 
@@ -314,32 +239,91 @@ class EvolutionSettings:
 
 
 @dataclass(frozen=True)
-class ScoreSettings:
-    """How a candidate climbs: the rungs on which it is scored, from cheap to expensive.
+class RaySettings:
+    """Where the engine "ray" runs trials.
 
     Attributes:
-        rungs: "calibrate" (BatchNorm is recalibrated) or "repair", then finetunes such as "50 steps" or "1
-            epoch". Finetunes add up: each goes on from the one before, so ["calibrate", "25 steps", "75
-            steps"] has trained for 100 steps at the top. This is not one finetune of 100: every rung has its
-            own optimiser and its own cosine from `learning_rate` down to 0, so that each score is that of a
-            finished finetune. "repair" refits the layers of a candidate by least squares to the outputs of
-            the dense model, and recalibrates BatchNorm; with ["repair", "calibrate"] the first score is that
-            of the refit alone. Rungs that train nothing come first. "supernet" in place of "calibrate" cuts
-            candidates from weights that [supernet] trains once, before the first trial; "repair" may follow
-            it.
-        calibration_batches: batches on which BatchNorm is recalibrated.
-        moment_images: training images from which the moments of the dense model are measured, once a study
-            and without labels; for "repair", the warm start "reconstruction" and the criteria that read
-            moments.
-        learning_rate: highest learning rate of the finetunes.
-        teacher: "dense" lets the finetunes follow the outputs of the dense model as well.
+        address: of a running Ray cluster: "auto", "10.0.0.1:6379", or "local" for none.
+        gpus_per_trial: GPUs of each trial, such as 0.5; by default the GPUs are shared equally.
     """
 
-    rungs: Annotated[Names, Field(min_length=1)] = RUNGS
-    calibration_batches: Positive = 20
-    moment_images: Positive = 512
-    learning_rate: PositiveFloat = 0.02
-    teacher: Literal["dense", "none"] = "none"
+    address: Text | None = None
+    gpus_per_trial: NonNegativeFloat | None = None
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How sub-models are proposed, where they are trained and scored, and where the study is kept.
+
+    Attributes:
+        sampler: how keep ratios are proposed. The time for a proposal of "gp" grows with the cube of the
+            trials: seconds after 300 of them; "tpe" and "evolution" suit thousands. No sampler proposes a
+            plan twice if a new one is near, and a failed trial counts like the worst one before it.
+        trials: how many sub-models are scored, warm starts included.
+        objectives: "score" alone gives one winner. With keys of [budget] beside it the search gives a Pareto
+            front: the share of the budget that a proposal fills is then searched too, [budget] may be left
+            out, and no trial is pruned.
+        engine: what runs the trials.
+        workers: trials at the same time, for engines with several workers.
+        cpus_per_trial: CPU cores of each worker; by default the cores are shared equally.
+        seed: of every draw. The same seed gives the same proposals, before and after a kill.
+        storage: URL of the study's storage: an SQLite file (sqlite:///runs/STUDY.db by default), a journal,
+            or a database server.
+        study: name of the study; by default made from the names of model, data and budget.
+        space: a file such as those of search_spaces/: which groups are searched, in which range, and which
+            share one ratio.
+        criterion: how the channels of a group are ranked; the width decides how many stay, the ranking which.
+        pruner: which trials stop after a rung. It judges a trial by all trials that reached the rung, pruned
+            ones too; "halving", "asha" and "hyperband" count warm starts as well. Warm starts climb every
+            rung.
+        device: what trains and scores trials: "auto" (CUDA if there is a GPU), "cpu", "cuda" or "cuda:1". It
+            is settled on the machine that begins the search: if that has no GPU, "auto" means the CPU,
+            whatever a cluster has, and a warning says so unless `ray.gpus_per_trial` is 0.
+        setting: number format (float32, bfloat16, float16) and layout (contiguous, channels_last) of
+            trainings, such as "bfloat16 channels_last"; "auto" measures once a study which trains fastest.
+        divisor: widths are multiples of it. "auto" measures under [latency] at which multiples of channels
+            the runtime is fast, and is the default if latency is limited or minimised. Otherwise the default
+            is the value of `space`, or 1.
+        low: smallest keep ratio; by default the value of `space`, or 0.1.
+        high: largest keep ratio; by default the value of `space`, or 1.0.
+        warm_starts: heuristics whose widths are tried before the sampler takes over, in this order, in at
+            most a third of the trials. They give widths alone: "taylor" keeps as many channels of each group
+            as a ranking by Taylor would, but the same channels only if `criterion` is "taylor".
+            "reconstruction" measures the output error of each group at every width on score.moment_images
+            training images and gives the widths with the least error within the budget.
+        sensitivity_evaluations: most cut models that the warm start "sensitivity" scores. It cuts each of N
+            keep ratios alone if this is 2N + 1 or more; with fewer, neighbours are cut together and share
+            their scores.
+        sensitivity_images: images of the validation part on which each of them is scored.
+        sensitivity_batches: batches on which each of them is recalibrated, and on which the sampler "kl"
+            measures its divergences.
+        evolution: the rates of the sampler "evolution".
+        ray: where the engine "ray" runs trials.
+    """
+
+    sampler: Text = "gp"
+    trials: Positive = 60
+    objectives: Names = ("score",)
+    engine: Text = "serial"
+    workers: Workers = 2
+    cpus_per_trial: PositiveFloat | None = None
+    seed: Seed = 0
+    storage: Text | None = None
+    study: Text | None = None
+    space: Text | None = None
+    criterion: Text = "l1"
+    pruner: Text = "median"
+    device: Text = "auto"
+    setting: Text = "auto"
+    divisor: Positive | Literal["auto"] | None = None
+    low: Ratio | None = None
+    high: Ratio | None = None
+    warm_starts: Names = WARM_STARTS
+    sensitivity_evaluations: Positive = 80
+    sensitivity_images: Positive = 500
+    sensitivity_batches: Positive = 2
+    evolution: EvolutionSettings = field(default_factory=EvolutionSettings)
+    ray: RaySettings = field(default_factory=RaySettings)
 
 
 @dataclass(frozen=True)
@@ -369,6 +353,56 @@ class ScheduleSettings:
     label_smoothing: Share = 0.0
     ema: Share = 0.0
     seed: Seed = 0
+
+
+@dataclass(frozen=True)
+class SupernetSettings(ScheduleSettings):
+    """The training of weights that all sub-models share, for the rung "supernet".
+
+    A step trains the whole model on the labels, and the smallest sub-model and some random ones on the
+    outputs of the whole one. The ranking of channels, the warm starts and the statistics of samplers stay
+    those of the dense model.
+
+    Attributes:
+        subnets: random sub-models per step.
+        budget_share: share of the random sub-models that fill the budget; the others have any size.
+        temperature: of the softmax by which sub-models follow the whole one.
+    """
+
+    subnets: Count = 2
+    budget_share: Annotated[Real, Field(ge=0, le=1)] = 0.5
+    temperature: PositiveFloat = 1.0
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """How a candidate climbs: the rungs on which it is scored, from cheap to expensive.
+
+    Attributes:
+        rungs: "calibrate" (BatchNorm is recalibrated) or "repair", then finetunes such as "50 steps" or "1
+            epoch". Finetunes add up: each goes on from the one before, so ["calibrate", "25 steps", "75
+            steps"] has trained for 100 steps at the top. This is not one finetune of 100: every rung has its
+            own optimiser and its own cosine from `learning_rate` down to 0, so that each score is that of a
+            finished finetune. "repair" refits the layers of a candidate by least squares to the outputs of
+            the dense model, and recalibrates BatchNorm; with ["repair", "calibrate"] the first score is that
+            of the refit alone. Rungs that train nothing come first. "supernet" in place of "calibrate" cuts
+            candidates from weights that [score.supernet] trains once, before the first trial; "repair" may follow
+            it.
+        calibration_batches: batches on which BatchNorm is recalibrated.
+        moment_images: training images from which the moments of the dense model are measured, once a study
+            and without labels; for "repair", the warm start "reconstruction" and the criteria that read
+            moments.
+        learning_rate: highest learning rate of the finetunes.
+        teacher: "dense" lets the finetunes follow the outputs of the dense model as well.
+        supernet: the training of the weights for the rung "supernet".
+    """
+
+    rungs: Annotated[Names, Field(min_length=1)] = RUNGS
+    calibration_batches: Positive = 20
+    moment_images: Positive = 512
+    learning_rate: PositiveFloat = 0.02
+    teacher: Literal["dense", "none"] = "none"
+    supernet: SupernetSettings = field(default_factory=SupernetSettings)
 
 
 @dataclass(frozen=True)
@@ -403,25 +437,6 @@ class FinetuneSettings(ScheduleSettings):
 
 
 @dataclass(frozen=True)
-class SupernetSettings(ScheduleSettings):
-    """The training of weights that all sub-models share, for the rung "supernet".
-
-    A step trains the whole model on the labels, and the smallest sub-model and some random ones on the
-    outputs of the whole one. The ranking of channels, the warm starts and the statistics of samplers stay
-    those of the dense model.
-
-    Attributes:
-        subnets: random sub-models per step.
-        budget_share: share of the random sub-models that fill the budget; the others have any size.
-        temperature: of the softmax by which sub-models follow the whole one.
-    """
-
-    subnets: Count = 2
-    budget_share: Annotated[Real, Field(ge=0, le=1)] = 0.5
-    temperature: PositiveFloat = 1.0
-
-
-@dataclass(frozen=True)
 class OutputSettings:
     """Where results are written.
 
@@ -442,9 +457,7 @@ class RunConfig:
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     latency: LatencySettings = field(default_factory=LatencySettings)
     search: SearchSettings = field(default_factory=SearchSettings)
-    evolution: EvolutionSettings = field(default_factory=EvolutionSettings)
     score: ScoreSettings = field(default_factory=ScoreSettings)
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
-    supernet: SupernetSettings = field(default_factory=SupernetSettings)
     output: OutputSettings = field(default_factory=OutputSettings)

@@ -67,7 +67,7 @@ def check_cores(workers: Workers) -> None:
     if workers.cpus is not None and workers.cpus > cores:
         raise ConfigError(
             f"search.cpus_per_trial: got {workers.cpus:g}, expected at most {cores}, the CPU cores that this "
-            'process may use; lower it, or join a cluster that has them (engine = "ray", search.address).'
+            'process may use; lower it, or join a cluster that has them (engine = "ray", search.ray.address).'
         )
 
 

@@ -110,7 +110,7 @@ def check_ray(workers: Workers, device: str | None = None) -> None:
 
 
 def _require_whole(workers: Workers) -> None:
-    for key, amount in (("cpus", workers.cpus), ("gpus", workers.gpus)):
+    for key, amount in (("cpus", workers.cpus), ("ray.gpus", workers.gpus)):
         if amount is not None and amount > 1 and amount != int(amount):
             raise ConfigError(
                 f"search.{key}_per_trial: got {amount:g}, but above 1 Ray gives out whole ones only; write "
@@ -128,13 +128,13 @@ def _require_fit(workers: Workers, device: str) -> None:
         )
     if on_gpu and workers.gpus == 0:
         raise ConfigError(
-            f'search.gpus_per_trial: got 0, but trials compute on "{device}", and Ray hides the GPUs '
+            f'search.ray.gpus_per_trial: got 0, but trials compute on "{device}", and Ray hides the GPUs '
             "from trials that have no share of them; leave it out, or write 0.5 for two trials on each."
         )
     if not on_gpu and workers.gpus:
         raise ConfigError(
-            f'search.gpus_per_trial: got {workers.gpus:g}, but trials compute on "{device}"; leave it out, '
-            'or set search.device = "cuda".'
+            f'search.ray.gpus_per_trial: got {workers.gpus:g}, but trials compute on "{device}"; leave '
+            'it out, or set search.device = "cuda".'
         )
 
 
@@ -145,8 +145,8 @@ def _require_gpus(workers: Workers) -> None:
     present = torch.cuda.device_count()
     if workers.gpus is not None and workers.gpus > present:
         raise ConfigError(
-            f"search.gpus_per_trial: got {workers.gpus:g}, but this machine has {present} that torch sees; "
-            "lower it, or name a cluster in search.address."
+            f"search.ray.gpus_per_trial: got {workers.gpus:g}, but this machine has {present} that torch "
+            "sees; lower it, or name a cluster in search.ray.address."
         )
 
 
@@ -219,7 +219,7 @@ def _tell_idle_gpus(workers: Workers, device: str) -> None:
         _log.warning(
             'search.device: trials compute on "%s", and the GPUs of the Ray cluster (%g) stay idle: "auto" '
             "goes by the machine that begins the search; begin one on a machine with a GPU, or set "
-            "search.gpus_per_trial = 0 if that is meant",
+            "search.ray.gpus_per_trial = 0 if that is meant",
             device,
             gpus,
         )
@@ -229,7 +229,7 @@ def _require_answer(address: str) -> None:
     """Refuse an address at which no Ray listens; Ray itself would try for minutes."""
     if address.startswith("ray://"):
         raise ConfigError(
-            f"search.address: {address} is for Ray's client, through which Tune would run away from the "
+            f"search.ray.address: {address} is for Ray's client, through which Tune would run away from the "
             'study\'s storage; start the search on a machine of the cluster, with "auto" or its host:port.'
         )
     from ray._private.services import canonicalize_bootstrap_address  # what "auto" stands for
@@ -250,8 +250,8 @@ def _require_answer(address: str) -> None:
 def _no_cluster(address: str, error: Exception) -> ConfigError:
     reason = reason_of(error).partition(". ")[0]  # then Ray names options of its own commands
     return ConfigError(
-        f"search.address: no Ray cluster at {address!r} ({reason}); start one with `ray start --head`, or "
-        'set search.address = "local" to run on this machine alone.'
+        f"search.ray.address: no Ray cluster at {address!r} ({reason}); start one with `ray start "
+        '--head`, or set search.ray.address = "local" to run on this machine alone.'
     )
 
 
@@ -268,11 +268,13 @@ def _resources(runner: TrialRunner, workers: Workers) -> TrialResources:
         return resources
     wanted = (
         f"{resources.cpus:g} CPUs and {resources.gpus:g} GPUs a trial, which no machine that Ray sees has; "
-        f"to ask for less: autoprune resume {runner.study.name} ... --set search.gpus_per_trial=..."
+        f"to ask for less: autoprune resume {runner.study.name} ... --set search.ray.gpus_per_trial=..."
     )
     if workers.cluster is None:
-        raise ConfigError(f"search.gpus_per_trial: {wanted}")
-    _log.warning("search.address: the search waits for a machine to join the cluster: it needs %s", wanted)
+        raise ConfigError(f"search.ray.gpus_per_trial: {wanted}")
+    _log.warning(
+        "search.ray.address: the search waits for a machine to join the cluster: it needs %s", wanted
+    )
     return resources
 
 

@@ -272,7 +272,7 @@ def _cure(rung: str) -> str:
     if rung == REPAIR:
         return "Measure more images for the next search's repair (score.moment_images)"
     if rung == SUPERNET:
-        return "Train the next search's supernet longer (supernet.epochs)"
+        return "Train the next search's supernet longer (score.supernet.epochs)"
     if rung == CALIBRATE:
         return f'Leave "{rung}" out of the next search\'s score.rungs'
     return f'Make "{rung}" longer in the next search\'s score.rungs'

@@ -50,7 +50,7 @@ def check_names(config: RunConfig, *, measured: bool = False) -> None:
     parse_rungs(config.score)
     _check_latency(config, measured)
     schedule_of(config.train)
-    schedule_of(config.supernet)
+    schedule_of(config.score.supernet)
     if config.finetune.epochs:
         schedule_of(config.finetune)
 
@@ -63,7 +63,7 @@ def check_search(config: RunConfig) -> None:
     """
     search = config.search
     costs = objective_costs(search)
-    check_sampler(search.sampler, 1 + len(costs), rates_of(config.evolution), search.trials)
+    check_sampler(search.sampler, 1 + len(costs), rates_of(search.evolution), search.trials)
     needed_statistics(search.sampler)
     pruner = find_pruner(search.pruner)
     if search.criterion not in CRITERIA:
@@ -90,7 +90,7 @@ def _check_latency(config: RunConfig, measured: bool) -> None:
 
 
 def rates_of(settings: EvolutionSettings) -> EvolutionRates:
-    """Turn the [evolution] section into what the sampler takes."""
+    """Turn the [search.evolution] section into what the sampler takes."""
     return EvolutionRates(**dataclasses.asdict(settings))
 
 
@@ -100,7 +100,7 @@ def workers_of(search: SearchSettings) -> Workers:
     Raises:
         ConfigError: a share that cannot be.
     """
-    return Workers(search.workers, search.cpus_per_trial, search.gpus_per_trial, search.address)
+    return Workers(search.workers, search.cpus_per_trial, search.ray.gpus_per_trial, search.ray.address)
 
 
 def check_engine_runs(config: RunConfig) -> None:

@@ -63,7 +63,7 @@ class Pace:
         """Return the seconds of its training: a step runs the whole model, the smallest and random ones."""
         if not asks_for_supernet(config.score.rungs):
             return 0.0
-        settings = config.supernet
+        settings = config.score.supernet
         epoch_s = len(data.train) * (2 + settings.subnets) * self.step_s + data.val.samples * self.image_s
         return settings.epochs * epoch_s
 

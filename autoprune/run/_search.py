@@ -20,7 +20,7 @@ from typing import Any
 import optuna
 from torch import nn
 
-from autoprune.config import load_config
+from autoprune.config import load_config, parse_override
 from autoprune.config.settings import RunConfig
 from autoprune.data import UserLoaders, VisionData
 from autoprune.engines import MakeScorer, TrialRunner, find_engine, run_search
@@ -79,7 +79,7 @@ from autoprune.run._stored_config import (
 from autoprune.run._supernet_training import prepare_supernet
 from autoprune.run._train import clear_finished, measure_setting, train_dense
 from autoprune.run._trust import Consent, consent_of, keep_consent, require_places, trusted, vouch
-from autoprune.run._unused_settings import tell_idle
+from autoprune.run._unused_settings import report_unused
 from autoprune.run._warm_starts import choose_warm_starts, enqueue_missing
 from autoprune.study import SCORE, SearchStudy, StudyFacts, TrialRecord, create_study, open_study
 from autoprune.support.threads import cpu_threads, usable_cores
@@ -148,7 +148,7 @@ def search(
     check_places(config)
     check_study_is_new(config)
     check_engine_runs(config)
-    tell_idle(config, watch)
+    report_unused(config, watch)
     storage, config = str(config.search.storage), without_password(config)
     dense, config, problem, measured = _prepare(config, dense, watch)
     choice = _measure(dense, config, watch)
@@ -261,7 +261,7 @@ def _go_on(
     keep_consent(opened, config, consent)
     if overrides:
         opened.store_config(dataclasses.asdict(config))
-        tell_idle(config, watch, only=[override.partition("=")[0].strip() for override in overrides])
+        report_unused(config, watch, only=[parse_override(override)[0] for override in overrides])
     done = sum(record.has_ended for record in opened.records())
     if done >= config.search.trials:
         asked = config.search.trials
@@ -343,7 +343,7 @@ def _run(
         device=setting.device,
         statistics=study.facts.statistics,
         shapes=problem.prunable.shapes,
-        rates=rates_of(config.evolution),
+        rates=rates_of(config.search.evolution),
         cost=problem.cost,
         on_event=trial_reporter(study, config, problem, watch),
     )

@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from autoprune.config import parse_override, parse_settings
+from autoprune.config import parse_override, parse_settings, set_key
 from autoprune.config.settings import RunConfig
 from autoprune.criteria import Importance
 from autoprune.engines import find_engine
@@ -34,8 +34,8 @@ CHANGEABLE = (
     "search.engine",
     "search.workers",
     "search.cpus_per_trial",
-    "search.gpus_per_trial",
-    "search.address",
+    "search.ray.address",
+    "search.ray.gpus_per_trial",
     "search.pruner",
     "search.space",
     "model.checkpoint",
@@ -134,11 +134,11 @@ def change_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     """
     values = dataclasses.asdict(config)
     for override in overrides:
-        section, key, value = parse_override(override)
-        if section != "finetune" and f"{section}.{key}" not in CHANGEABLE:
+        path, value = parse_override(override)
+        if not path.startswith("finetune.") and path not in CHANGEABLE:
             raise ConfigError(
-                f"--set {section}.{key}: not a key that may change in a study; begin another search. "
+                f"--set {path}: not a key that may change in a study; begin another search. "
                 f"Those that may: {', '.join(CHANGEABLE)}, finetune.*"
             )
-        values[section][key] = value
+        set_key(values, path, value)
     return settle(parse_settings(values, where="config with --set"), named=False)

@@ -58,9 +58,9 @@ def prepare_supernet(
         problem.prunable,
         stored_ranking(study, problem.prunable),
         problem.space,
-        random=config.supernet.subnets,
-        budget_share=config.supernet.budget_share,
-        seed=config.supernet.seed,
+        random=config.score.supernet.subnets,
+        budget_share=config.score.supernet.budget_share,
+        seed=config.score.supernet.seed,
     )
     path = _FILE.path(config, _facts(dense, problem, config, setting, subnets))
     state = path.with_suffix(".training")
@@ -97,7 +97,7 @@ def _facts(
     return {
         **identify(dense, problem, config),
         "subnets": subnets.identity,
-        "schedule": dataclasses.asdict(config.supernet),
+        "schedule": dataclasses.asdict(config.score.supernet),
         "batches": [config.data.batch_size, config.data.augment],
         "loss": config.task.loss,
         "setting": [setting.device, setting.label],
@@ -113,7 +113,7 @@ def _trained(
     watch: Watcher,
 ) -> nn.Module:
     """Return a copy of the dense model, trained with its sub-nets; goes on from `state` if there is one."""
-    settings = config.supernet
+    settings = config.score.supernet
     watch(
         Stage(
             f"training the supernet: {settings.epochs} epochs of {dense.data.train.samples:,} images, each "
@@ -135,7 +135,7 @@ def _trained(
         )
     except TrialError as error:
         raise TrialError(
-            f"supernet: {error} Begin another search with a lower supernet.learning_rate than "
+            f"supernet: {error} Begin another search with a lower score.supernet.learning_rate than "
             f"{settings.learning_rate:g}."
         ) from error
     return shared

@@ -203,12 +203,12 @@ def naming_learning_rate(settings: ScheduleSettings) -> Iterator[None]:
 
 
 def _section_of(settings: ScheduleSettings) -> str:
-    names = {FinetuneSettings: "finetune", SupernetSettings: "supernet"}
+    names = {FinetuneSettings: "finetune", SupernetSettings: "score.supernet"}
     return names.get(type(settings), "train")
 
 
 def schedule_of(settings: ScheduleSettings) -> Schedule:
-    """Turn a [train], [finetune] or [supernet] section into a schedule: keys of one name mean the same.
+    """Turn a [train], [finetune] or [score.supernet] section into a schedule: keys of one name mean the same.
 
     Raises:
         ConfigError: an unknown optimiser or schedule, under the section's own key.

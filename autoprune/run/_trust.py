@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autoprune.config import load_config
+from autoprune.config import load_config, parse_override
 from autoprune.config.settings import RunConfig
 from autoprune.engines import ENGINES
 from autoprune.errors import CheckpointError, ConfigError, StudyError
@@ -31,7 +31,7 @@ from autoprune.support.userfunction import Imports, importing
 DOWNLOADED = ("fashion-mnist", "cifar10", "cifar100")
 """Data sets that are downloaded into data.folder if they are missing there."""
 
-NO_IMPORT = ("latency.command", "search.address")
+NO_IMPORT = ("latency.command", "search.ray.address")
 """Keys of code that is no function to import."""
 
 _NOTE = "autoprune:own:"
@@ -54,7 +54,7 @@ class Consent:
 
     def with_overrides(self, overrides: Sequence[str]) -> Consent:
         """Add the keys of "section.key=value" strings."""
-        keys = tuple(override.partition("=")[0].strip() for override in overrides)
+        keys = tuple(parse_override(override)[0] for override in overrides)
         return dataclasses.replace(self, given=(*self.given, *keys))
 
 
@@ -113,11 +113,10 @@ def code_of(config: RunConfig) -> dict[str, str]:
     code = {key: name for key, name in functions.items() if name is not None and ":" in name}
     if config.latency.command is not None:
         code["latency.command"] = config.latency.command
-    search = config.search
-    engine = ENGINES.get(search.engine)  # a user's own, which is not imported here, may join a cluster too
-    joins = engine is None or engine.joins_cluster
-    if joins and search.address not in (None, "auto", "local"):
-        code["search.address"] = str(search.address)  # the answers of a cluster are unpickled
+    address = config.search.ray.address
+    engine = ENGINES.get(config.search.engine)  # a user's own, not imported here, may join a cluster too
+    if (engine is None or engine.joins_cluster) and address not in (None, "auto", "local"):
+        code["search.ray.address"] = str(address)  # the answers of a cluster are unpickled
     return code
 
 

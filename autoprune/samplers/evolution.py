@@ -72,18 +72,18 @@ def settled_rates(rates: EvolutionRates, trials: int, variables: int) -> Evoluti
     population = rates.population or max(2, min(LARGEST, trials // 5))
     if rates.population is not None and population >= trials:
         raise ConfigError(
-            f"evolution.population: got {population} in a search of {trials} trials, expected "
+            f"search.evolution.population: got {population} in a search of {trials} trials, expected "
             "fewer than the trials; a fifth of them is usual."
         )
     tournament = rates.tournament or max(2, round(population / 4))
     if tournament > population:
         raise ConfigError(
-            f"evolution.tournament: got {tournament}, expected at most the population, {population}."
+            f"search.evolution.tournament: got {tournament}, expected at most the population, {population}."
         )
     lifetime = rates.lifetime or GENERATIONS * population
     if lifetime < population:
         raise ConfigError(
-            f"evolution.lifetime: got {lifetime}, expected at least the population, {population}."
+            f"search.evolution.lifetime: got {lifetime}, expected at least the population, {population}."
         )
     mutation = rates.mutation or min(0.5, MOVED / variables)
     return EvolutionRates(population, lifetime, tournament, rates.crossover, mutation)

@@ -212,7 +212,7 @@ def _search(name: str, sampler: str, engine: str, *, kills: int, trials: int, sa
         "search.engine": engine,
         "search.trials": str(trials),
         "search.pruner": "median" if engine == "serial" else "none",
-        "search.address": "local",
+        "search.ray.address": "local",
     }
     step = max(1, (trials - 4) // kills)
     return Scenario(
@@ -312,7 +312,7 @@ def _supernet() -> Scenario:
     options = {
         "search.study": STUDY,
         "score.rungs": "['supernet']",
-        "supernet.epochs": "12",
+        "score.supernet.epochs": "12",
         "search.trials": "6",
         "output.folder": "out",
     }

@@ -106,14 +106,20 @@ def test_overrides_leave_the_mapping_alone() -> None:
         ("search.trials=true", r"search\.trials: got True, expected an integer"),
         ("train.learning_rate=true", r"train\.learning_rate: got True, expected a number"),
         ("data.augment=1", r"data\.augment: got 1, expected true or false"),
-        ("evolution.population=1", r"evolution\.population: got 1, expected an integer >= 2"),
-        ("evolution.crossover=2.0", r"evolution\.crossover: got 2\.0, expected a number >= 0 and <= 1"),
+        ("search.evolution.population=1", r"search\.evolution\.population: got 1, expected an integer >= 2"),
+        (
+            "search.evolution.crossover=2.0",
+            r"evolution\.crossover: got 2\.0, expected a number >= 0 and <= 1",
+        ),
         ("search=3", r"expected section\.key=value"),
-        ("a.b.c=3", r"expected section\.key=value"),
+        ("a.b.c.d=3", r"expected section\.key=value"),
         ("score=", r"expected section\.key=value"),
-        ("supernet.epochs=0", r"supernet\.epochs: got 0, expected an integer >= 1 and"),
-        ("supernet.budget_share=1.5", r"supernet\.budget_share: got 1\.5, expected a number >= 0 and <= 1"),
-        ("supernet.subnet=1", r'\[supernet\]: unknown key "subnet"\. Did you mean "subnets"\?'),
+        ("score.supernet.epochs=0", r"score\.supernet\.epochs: got 0, expected an integer >= 1 and"),
+        (
+            "supernet.budget_share=1.5",
+            r"supernet\.budget_share: got 1\.5, expected a number >= 0 and <= 1",
+        ),
+        ("supernet.subnet=1", r'\[score\.supernet\]: unknown key "subnet"\. Did you mean "subnets"\?'),
     ],
     ids=lambda text: ascii(text)[:40],
 )
@@ -134,7 +140,7 @@ def test_a_score_can_be_one_word(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     path.write_text('score = "supernet"\n[model]\nname = "resnet20"\n[supernet]\nepochs = 3\n')
     config = load_config(path)
-    assert (config.score.rungs, config.supernet.epochs) == (("supernet",), 3)
+    assert (config.score.rungs, config.score.supernet.epochs) == (("supernet",), 3)
     changed = load_config(path, ["score.calibration_batches=5"])
     assert (changed.score.rungs, changed.score.calibration_batches) == (("supernet",), 5)
     table = {**MINIMAL, "score": {"calibration_batches": 7, "rungs": ["calibrate"]}}

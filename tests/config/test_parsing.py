@@ -33,20 +33,54 @@ def test_a_word_for_the_score_stands_for_its_rungs() -> None:
 @pytest.mark.parametrize(
     ("override", "parts"),
     [
-        ("search.trials=20", ("search", "trials", 20)),
-        (" search.trials = 20 ", ("search", "trials", 20)),
-        ("search.sampler=tpe", ("search", "sampler", "tpe")),
-        ("search.storage=sqlite:///a=b.db", ("search", "storage", "sqlite:///a=b.db")),
-        ("score.rungs=['calibrate', '25 steps']", ("score", "rungs", ["calibrate", "25 steps"])),
-        ("budget.flops=50%", ("budget", "flops", "50%")),
-        ("score=supernet", ("score", "rungs", ["supernet"])),
-        ("score='supernet'", ("score", "rungs", ["supernet"])),
-        ("score=50 steps", ("score", "rungs", ["50 steps"])),
-        ("score=['calibrate', '25 steps']", ("score", "rungs", ["calibrate", "25 steps"])),
+        ("search.trials=20", ("search.trials", 20)),
+        (" search.trials = 20 ", ("search.trials", 20)),
+        ("search.sampler=tpe", ("search.sampler", "tpe")),
+        ("search.storage=sqlite:///a=b.db", ("search.storage", "sqlite:///a=b.db")),
+        ("score.rungs=['calibrate', '25 steps']", ("score.rungs", ["calibrate", "25 steps"])),
+        ("budget.flops=50%", ("budget.flops", "50%")),
+        ("score=supernet", ("score.rungs", ["supernet"])),
+        ("score='supernet'", ("score.rungs", ["supernet"])),
+        ("score=50 steps", ("score.rungs", ["50 steps"])),
+        ("search.ray.address=auto", ("search.ray.address", "auto")),
+        ("search.address=auto", ("search.ray.address", "auto")),
+        ("evolution.population=9", ("search.evolution.population", 9)),
+        ("score=['calibrate', '25 steps']", ("score.rungs", ["calibrate", "25 steps"])),
     ],
 )
-def test_an_override_is_a_section_a_key_and_a_toml_value(override: str, parts: tuple[str, str, Any]) -> None:
+def test_an_override_is_a_section_a_key_and_a_toml_value(override: str, parts: tuple[str, Any]) -> None:
     assert parse_override(override) == parts
+
+
+def test_keys_of_earlier_versions_are_still_read() -> None:
+    """In config files, and in studies that stored them; if both are there, the new key counts."""
+    old = {
+        "evolution": {"population": 9, "crossover": 0.1},
+        "supernet": {"epochs": 3},
+        "search": {"address": "auto", "gpus_per_trial": 0.5, "evolution": {"crossover": 0.2}},
+        "score": "supernet",
+    }
+    config = parse_settings(old)
+    assert (config.search.evolution.population, config.search.evolution.crossover) == (9, 0.2)
+    assert (config.search.ray.address, config.search.ray.gpus_per_trial) == ("auto", 0.5)
+    assert (config.score.rungs, config.score.supernet.epochs) == (("supernet",), 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"search": {"ray": {"adress": "auto"}}},
+            r'\[search\.ray\]: unknown key "adress"\. Did you mean "address"',
+        ),
+        ({"search": {"ray": 3}}, r"search\.ray: got 3, expected a section \[search\.ray\] of keys"),
+        ({"evolution": 3}, r"search\.evolution: got 3, expected a section"),
+        ({"search": {"ray": {"gpus_per_trial": -1}}}, r"search\.ray\.gpus_per_trial: got -1, expected"),
+    ],
+)
+def test_mistakes_in_a_section_of_a_section_are_named_with_their_path(values: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^config: {message}"):
+        parse_settings(values)
 
 
 def test_the_first_mistake_is_told_and_the_rest_are_counted() -> None:

@@ -55,7 +55,7 @@ def refusal(address: str, within_s: float = 15) -> str:
     """Return why an address is refused, which must not take long."""
     pytest.importorskip("ray")
     started = time.monotonic()
-    with pytest.raises(ConfigError, match=r"^search\.address: ") as raised:
+    with pytest.raises(ConfigError, match=r"^search\.ray\.address: ") as raised:
         check_engine("ray", Workers(1, address=address))
     assert time.monotonic() - started < within_s  # Ray alone would try for minutes
     assert "\n" not in str(raised.value)
@@ -67,8 +67,8 @@ def test_an_address_where_nothing_listens_is_refused_at_once() -> None:
         taken.bind(("127.0.0.1", 0))  # bound, but not listening: nobody else gets it
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         assert refusal(address) == (
-            f"search.address: no Ray cluster at '{address}' (Connection refused); start one with `ray start "
-            '--head`, or set search.address = "local" to run on this machine alone.'
+            f"search.ray.address: no Ray cluster at '{address}' (Connection refused); start one with "
+            '`ray start --head`, or set search.ray.address = "local" to run on this machine alone.'
         )
 
 
@@ -140,8 +140,8 @@ def test_more_gpus_than_this_machine_has_are_refused_where_ray_starts_here() -> 
 @pytest.mark.parametrize(
     ("device", "gpus", "message"),
     [
-        ("cpu", 0.5, r'^search\.gpus_per_trial: got 0\.5, but trials compute on "cpu"; leave it out'),
-        ("cuda", 0, r'^search\.gpus_per_trial: got 0, but trials compute on "cuda", and Ray hides'),
+        ("cpu", 0.5, r'^search\.ray\.gpus_per_trial: got 0\.5, but trials compute on "cpu"; leave it out'),
+        ("cuda", 0, r'^search\.ray\.gpus_per_trial: got 0, but trials compute on "cuda", and Ray hides'),
         ("cuda:1", None, r'^search\.device: got "cuda:1", but in Ray.s workers .* is "cuda:0"; write "cuda"'),
     ],
 )

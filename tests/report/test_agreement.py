@@ -151,7 +151,7 @@ def test_what_helps_follows_from_the_rung_that_fails() -> None:
         for each in records(first, second)
     ]
     *_, warning = notes_on(shared)
-    assert warning.endswith("Train the next search's supernet longer (supernet.epochs).")
+    assert warning.endswith("Train the next search's supernet longer (score.supernet.epochs).")
 
 
 def test_no_warning_without_evidence() -> None:

@@ -236,7 +236,7 @@ def test_limits_bound_the_shares_and_costs_beside_macs_are_minimised(checkpoint:
 
 @pytest.mark.slow
 def test_a_supernet_is_trained_over_the_whole_range_of_shares(checkpoint: str, tmp_path: Path) -> None:
-    supernet = ("score.rungs=['supernet']", "supernet.epochs=2", "search.trials=6")
+    supernet = ("score.rungs=['supernet']", "score.supernet.epochs=2", "search.trials=6")
     result = run.search(config=placed(tmp_path, checkpoint, *supernet))
     assert [record.state for record in result.summary.records] == ["complete"] * 6
     assert result.front == result.summary.front != ()

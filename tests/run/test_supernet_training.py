@@ -346,8 +346,8 @@ def test_the_command_line_exports_without_a_finetune(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     overrides = [
         "score=supernet",
-        "supernet.epochs=1",
-        "supernet.subnets=1",
+        "score.supernet.epochs=1",
+        "score.supernet.subnets=1",
         "search.trials=2",
         "search.setting=float32 contiguous",
         "data.batch_size=256",
@@ -380,7 +380,7 @@ def test_the_command_line_exports_without_a_finetune(tmp_path: Path, monkeypatch
 def test_workers_score_as_one_process_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They read the same file of weights."""
     monkeypatch.chdir(tmp_path)
-    quick = ["score=supernet", "supernet.epochs=1", "search.trials=3", "search.sampler=random"]
+    quick = ["score=supernet", "score.supernet.epochs=1", "search.trials=3", "search.sampler=random"]
     quick += ["search.setting=float32 contiguous", "train.epochs=2"]
     one = autoprune.search(config=load_config("digits", quick))
     two = autoprune.search(
@@ -407,8 +407,11 @@ def test_a_supernet_that_diverges_is_said(
 
 def test_a_schedule_that_cannot_be_is_named_by_its_section() -> None:
     for override, message in (
-        ("supernet.schedule=cosin", r'supernet\.schedule: unknown name "cosin"\. Did you mean "cosine"'),
-        ("supernet.optimizer=sdg", r'supernet\.optimizer: unknown name "sdg"'),
+        (
+            "score.supernet.schedule=cosin",
+            r'score\.supernet\.schedule: unknown name "cosin"\. Did you mean "cosine"',
+        ),
+        ("score.supernet.optimizer=sdg", r'score\.supernet\.optimizer: unknown name "sdg"'),
     ):
         with pytest.raises(ConfigError, match=message):
             check_names(settle(load_config("digits", [override])))

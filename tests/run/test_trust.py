@@ -51,7 +51,7 @@ CODE = {
     "search.pruner": "evil:make",
     "search.engine": "evil:make",
     "latency.command": "touch marker",
-    "search.address": "10.0.0.1:6379",
+    "search.ray.address": "10.0.0.1:6379",
 }
 """All that a study can name and that is code, by its key."""
 
@@ -97,7 +97,7 @@ def config_naming(key: str, text: str) -> RunConfig:
         values["budget"] = {"latency": "50%"}
         values["latency"] = {"probe": "command"} if name == "command" else {}
         values["search"] = {"divisor": 4}
-    if key == "search.address":
+    if key == "search.ray.address":
         values["search"] = {"engine": "ray"}
     values.setdefault(section, {})[name] = text
     return settle(load_config(values), named=False)
@@ -362,7 +362,7 @@ def test_what_the_command_line_says_is_remembered(place: Path, tmp_path: Path) -
 def test_code_and_places_of_plain_configs_are_none() -> None:
     config = load_config("digits")
     assert code_of(config) == {}
-    assert code_of(load_config("digits", ["search.engine=ray", "search.address=auto"])) == {}
+    assert code_of(load_config("digits", ["search.engine=ray", "search.ray.address=auto"])) == {}
     assert "data.folder" not in places_of(settle(config))
 
 

@@ -45,7 +45,7 @@ def test_rates_follow_from_the_size_of_the_search() -> None:
 @pytest.mark.parametrize(
     ("rates", "message"),
     [
-        (EvolutionRates(population=40), r"evolution.population: got 40 in a search of 40 trials"),
+        (EvolutionRates(population=40), r"search.evolution.population: got 40 in a search of 40 trials"),
         (
             EvolutionRates(population=5, tournament=6),
             r"tournament: got 6, expected at most the population",
