@@ -178,7 +178,6 @@ def _first_problem(error: ValidationError) -> str:
     return f"{path}: got {got}, expected {describe_type(spec)}.{others}"
 
 
-
 def _key_at(location: Sequence[int | str]) -> tuple[str, Any]:
     """Return the dotted key of a place in a config, and its type hint."""
     spec: Any = RunConfig

@@ -386,8 +386,8 @@ class ScoreSettings:
             finished finetune. "repair" refits the layers of a candidate by least squares to the outputs of
             the dense model, and recalibrates BatchNorm; with ["repair", "calibrate"] the first score is that
             of the refit alone. Rungs that train nothing come first. "supernet" in place of "calibrate" cuts
-            candidates from weights that [score.supernet] trains once, before the first trial; "repair" may follow
-            it.
+            candidates from weights that [score.supernet] trains once, before the first trial; "repair" may
+            follow it.
         calibration_batches: batches on which BatchNorm is recalibrated.
         moment_images: training images from which the moments of the dense model are measured, once a study
             and without labels; for "repair", the warm start "reconstruction" and the criteria that read

@@ -73,7 +73,7 @@ SAMPLERS: dict[str, SamplerSpec] = {
         make_evolution,
         check=check_rates,
         reads=("evolution",),
-        about="regularised evolution, bred as [evolution] says; suits thousands of trials",
+        about="regularised evolution, bred as [search.evolution] says; suits thousands of trials",
     ),
     "ddpg": SamplerSpec(
         make_ddpg, about="the actor-critic of AMC, which chooses one keep ratio after the other"

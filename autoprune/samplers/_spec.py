@@ -27,7 +27,7 @@ class SamplerSpec(Row):
         learns_from_pruned: whether it learns from pruned trials as Optuna stores them. If not, they are shown
             to it as complete ones, with an estimate of the score that they would have had on the last rung.
         needs: the statistics of the dense model that it reads, which the search measures first.
-        check: raises a ConfigError for [evolution] and a number of trials that it cannot work with.
+        check: raises a ConfigError for [search.evolution] and a number of trials that it cannot work with.
     """
 
     make: SamplerFactory

@@ -43,8 +43,8 @@ CHOICES: dict[str, Iterable[str]] = {
     "search.criterion": CRITERIA,
     "search.pruner": PRUNERS,
     "search.warm_starts": WARM_STARTS,
-    **{f"{section}.optimizer": OPTIMIZERS for section in ("train", "finetune", "supernet")},
-    **{f"{section}.schedule": SHAPES for section in ("train", "finetune", "supernet")},
+    **{f"{section}.optimizer": OPTIMIZERS for section in ("train", "finetune", "score.supernet")},
+    **{f"{section}.schedule": SHAPES for section in ("train", "finetune", "score.supernet")},
 }
 """{key: the names that it takes}."""
 
