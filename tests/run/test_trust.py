@@ -21,7 +21,7 @@ import torch
 import autoprune
 from autoprune import run
 from autoprune.cli import main
-from autoprune.config import load_config
+from autoprune.config import load_config, set_key
 from autoprune.config.settings import RunConfig
 from autoprune.errors import AutopruneError, CheckpointError, ConfigError, LatencyError, StudyError
 from autoprune.exporting import save_pruned
@@ -85,8 +85,8 @@ def installed(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def config_naming(key: str, text: str) -> RunConfig:
     """Return the config of a search in which one key names code."""
-    section, name = key.split(".")
-    values: dict[str, dict[str, Any]] = {
+    section, _, name = key.partition(".")
+    values: dict[str, Any] = {
         "model": {"name": "digits_resnet", "checkpoint": "dense.safetensors"},
         "data": {"name": "digits"},
         "budget": {"flops": "50%"},
@@ -99,7 +99,7 @@ def config_naming(key: str, text: str) -> RunConfig:
         values["search"] = {"divisor": 4}
     if key == "search.ray.address":
         values["search"] = {"engine": "ray"}
-    values.setdefault(section, {})[name] = text
+    set_key(values, key, text)
     return settle(load_config(values), named=False)
 
 
