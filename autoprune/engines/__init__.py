@@ -53,7 +53,7 @@ class EngineSpec(Row):
             engine cannot run here.
         parallel: whether other processes score the trials. If not, this process does, with the threads of a
             trial.
-        joins_cluster: whether it connects to `search.address`, whose answers may run code.
+        joins_cluster: whether it connects to `search.ray.address`, whose answers may run code.
     """
 
     run: Engine
@@ -74,7 +74,7 @@ ENGINES: dict[str, EngineSpec] = {
         run_ray,
         check_ray,
         joins_cluster=True,
-        reads=("search.workers", "search.cpus_per_trial", "search.gpus_per_trial", "search.address"),
+        reads=("search.workers", "search.cpus_per_trial", "search.ray"),
         about="Ray Tune, on this machine or on a cluster",
     ),
 }

@@ -72,7 +72,7 @@ SAMPLERS: dict[str, SamplerSpec] = {
     "evolution": SamplerSpec(
         make_evolution,
         check=check_rates,
-        reads=("evolution",),
+        reads=("search.evolution",),
         about="regularised evolution, bred as [search.evolution] says; suits thousands of trials",
     ),
     "ddpg": SamplerSpec(
