@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "autoprune"
 ARROWS = {
     "errors": "",
     "support": "errors",
-    "config": "support",
+    "config": "cost",
     "graph": "support",
     "cost": "graph",
     "rebuilding": "graph",

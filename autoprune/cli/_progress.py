@@ -14,9 +14,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from autoprune.report import label, said
+from autoprune.cost import COSTS, LATENCY
 from autoprune.run import Counted, EpochDone, Event, Stage, TrialDone
-from autoprune.study import LATENCY
 
 
 class Screen:
@@ -63,9 +62,9 @@ class Screen:
     def _trial(self, event: TrialDone) -> None:
         score = "-" if event.score is None else f"{event.score:.4f}"
         reason = f"  {event.reason}" if event.reason else ""
-        latency = "" if event.latency_ms is None else said(LATENCY, event.latency_ms)
+        latency = "" if event.latency_ms is None else COSTS[LATENCY].unit.write(event.latency_ms)
         if latency:
-            latency = f" ({latency})" if event.cost == label(LATENCY) else f"  latency {latency}"
+            latency = f" ({latency})" if event.cost == COSTS[LATENCY].label else f"  latency {latency}"
         self._console.print(
             f"trial {event.number:>3}  score {score:>7}  {event.cost} {event.share:6.1%}{latency}  "
             f"{event.seconds:6.1f} s  {event.outcome}{reason}",

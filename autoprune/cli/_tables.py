@@ -12,9 +12,10 @@ from collections.abc import Iterable
 
 from rich.table import Table
 
+from autoprune.cost import COSTS, amount
 from autoprune.graph import Cost
 from autoprune.graph.prunable import Counts
-from autoprune.report import amount, label, plain_table, said
+from autoprune.report import plain_table
 from autoprune.run import SHORT_OF_WINDOW, Bench, CostRange, FinetuneResult, Inspection
 
 _SHOWN_NAMES = 3
@@ -44,7 +45,7 @@ def inspection_table(inspection: Inspection) -> Table:
     dense = inspection.dense_cost
     others = {cost: each for cost, each in inspection.costs.items() if cost not in ("macs", "params")}
     table = Table(title="Budget", title_justify="left")
-    for column in ("", "MACs", "FLOPs", "params", *map(label, others)):
+    for column in ("", "MACs", "FLOPs", "params", *(COSTS[cost].label for cost in others)):
         table.add_column(column, justify="left" if not column else "right")
     for name, cost, place in (
         ("dense", dense, "dense"),
@@ -54,8 +55,8 @@ def inspection_table(inspection: Inspection) -> Table:
         told = [_told(key, getattr(each, place), each) for key, each in others.items()]
         table.add_row(name, *_costs(cost, dense), *told)
     if inspection.budget is not None:
-        macs, params = inspection.budget.macs, inspection.budget.params
         limits = inspection.budget.limits
+        macs, params = limits.get("macs"), limits.get("params")
         table.add_row(
             "asked",
             _share(macs, dense.macs),
@@ -172,7 +173,7 @@ def _costs(cost: Cost, dense: Cost) -> tuple[str, str, str]:
 
 
 def _told(cost: str, value: float | None, span: CostRange) -> str:
-    return "any" if value is None else f"{said(cost, value)} ({value / span.dense:.1%})"
+    return "any" if value is None else f"{COSTS[cost].unit.write(value)} ({value / span.dense:.1%})"
 
 
 def _share(number: float | None, whole: Counts) -> str:

@@ -9,6 +9,7 @@ imported inside the commands, so that `autoprune --help` answers at once.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ import typer
 
 from autoprune.cli._console import MISTAKE, console
 from autoprune.cli._signals import ended_by, shielded
+from autoprune.cost import budget_keys
 from autoprune.errors import AutopruneError, ConfigError, OutputError, shown_url, shown_value
 
 if TYPE_CHECKING:
@@ -178,31 +180,33 @@ def resume(
     _print_search(result)
 
 
+def _with_limits(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each key of [budget], in place of its keyword arguments."""
+    given = list(inspect.signature(command).parameters.values())[:-1]
+    for key in budget_keys().values():
+        example = f'At most so much, or a share: "{key.unit.example}", "40%".'
+        kind = Annotated[str | None, typer.Option(key.option, help=example)]
+        given.append(
+            inspect.Parameter(key.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+        )
+    vars(command)["__signature__"] = inspect.Signature(given)
+    command.__annotations__.update({each.name: each.annotation for each in given})
+    return command
+
+
 @app.command()
+@_with_limits
 def best(
     study: StudyName,
     storage: Storage = None,
-    flops: Annotated[str | None, typer.Option(help='At most so many, or a share: "40%".')] = None,
-    macs: Annotated[str | None, typer.Option(help='At most so many: "2G", "40%".')] = None,
-    params: Annotated[str | None, typer.Option(help='At most so many: "1M", "40%".')] = None,
-    latency: Annotated[str | None, typer.Option(help='At most so long: "3ms", "60%".')] = None,
-    size: Annotated[str | None, typer.Option(help='Saved, at most so large: "5MB", "40%".')] = None,
-    peak_memory: Annotated[str | None, typer.Option(help='Running, at most so much: "20MB", "60%".')] = None,
+    **limits: str | None,
 ) -> None:
     """Pick the best trial of a study within limits. Nothing is tried anew; the search may still run."""
     from autoprune import run
     from autoprune.report import cost_notes, cost_table, trial_table, widths_table
 
-    given = {
-        "flops": flops,
-        "macs": macs,
-        "params": params,
-        "latency": latency,
-        "size": size,
-        "peak_memory": peak_memory,
-    }
-    limits = {name: value for name, value in given.items() if value is not None}
-    picked = run.best(study, run.find_storage(study, storage), limits)
+    given = {name: value for name, value in limits.items() if value is not None}
+    picked = run.best(study, run.find_storage(study, storage), given)
     console.print(trial_table(picked.summary, only=picked.trial))
     console.print(widths_table(picked.summary, picked.trial))
     console.print(cost_table(picked.summary, picked.trial))

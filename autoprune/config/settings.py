@@ -7,10 +7,12 @@ The docstrings are the config reference of the guide: `python -m tests.guide.ref
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from dataclasses import dataclass, field, make_dataclass
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
+
+from autoprune.cost import budget_keys
 
 MOST = 1_000_000
 """The largest count, length or factor of a setting: larger ones are slips, or runs that never end."""
@@ -154,29 +156,20 @@ class TaskSettings:
     metric: Text = "accuracy"
 
 
+_BudgetKeys: Any = make_dataclass("_BudgetKeys", [(key, Amount, None) for key in budget_keys()], frozen=True)
+
+
 @dataclass(frozen=True)
-class BudgetSettings:
+class BudgetSettings(_BudgetKeys):  # type: ignore[misc]  # its fields are the keys of autoprune.cost.COSTS
     """The most that the small model may cost: a share of the dense model ("50%") or an amount ("20M").
 
     Several limits may be given at once. Counts take the suffixes k, M, G (or B) and T; bytes take kB, MB, GB,
     TB, KiB, MiB, GiB and TiB.
-
-    Attributes:
-        flops: FLOPs of one forward pass of one image, which are twice the MACs.
-        macs: multiply-adds of one forward pass of one image.
-        params: parameters.
-        latency: time of one forward pass under [latency], in us, ms or s; a plain number is in ms.
-        size: bytes of the saved model: its parameters and buffers.
-        peak_memory: bytes that weights and activations take at the fullest moment of a forward pass at batch
-            1.
     """
 
-    flops: Amount = None
-    macs: Amount = None
-    params: Amount = None
-    latency: Amount = None
-    size: Amount = None
-    peak_memory: Amount = None
+
+_KEYS = [f"{key.name}: {key.help}" for key in budget_keys().values()]
+BudgetSettings.__doc__ = "\n        ".join([f"{BudgetSettings.__doc__}\n    Attributes:", *_KEYS])
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,6 @@
 
 from autoprune.graph.groups import ChannelGroup, Member
 from autoprune.graph.plan import Plan
-from autoprune.graph.prunable import COSTS, Cost, CostFormula, Prunable
+from autoprune.graph.prunable import Cost, CostFormula, Prunable
 
-__all__ = ["COSTS", "ChannelGroup", "Cost", "CostFormula", "Member", "Plan", "Prunable"]
+__all__ = ["ChannelGroup", "Cost", "CostFormula", "Member", "Plan", "Prunable"]

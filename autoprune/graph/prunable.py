@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import numbers
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,43 +34,55 @@ Counts = int | NDArray[np.int64]
 Milliseconds = float | NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Cost:
-    """What a model takes at batch 1: numbers for one model, arrays [candidates] for many.
+    """The cost of a model at batch 1: numbers for one model, arrays [candidates] for many.
 
-    What is not asked for, since it is neither limited nor an objective, may be left out.
+    Costs that are neither limited nor minimised may be left out.
 
     Attributes:
         macs: multiply-adds of convolutions, linear layers, matrix products and attention.
         params: elements of all parameters.
-        latency_ms: milliseconds of one forward as a table predicts them; None where none was measured.
-        size_bytes: of all parameters and buffers.
-        peak_memory_bytes: of weights and activations, at the fullest moment of one forward.
+        others: {name: cost} of the others that are known, such as "latency_ms", the milliseconds that a table
+            predicts. Each is an attribute, too.
     """
 
     macs: Counts
     params: Counts
-    latency_ms: Milliseconds | None = None
-    size_bytes: Counts | None = None
-    peak_memory_bytes: Counts | None = None
+    others: Mapping[str, Counts | Milliseconds]
+
+    def __init__(self, macs: Counts, params: Counts, **others: Counts | Milliseconds) -> None:
+        """Take each cost by its name in `autoprune.cost.COSTS`."""
+        self.__dict__.update(macs=macs, params=params, others=others)
+
+    def __getattr__(self, name: str) -> Counts | Milliseconds:
+        """Return one of the other costs.
+
+        Raises:
+            AttributeError: it is not known of this model.
+        """
+        others: Mapping[str, Counts | Milliseconds] = self.__dict__.get("others", {})
+        if name not in others:
+            raise AttributeError(f"{name}: not among the costs that are known here.{suggest(name, others)}")
+        return others[name]
 
     @property
     def flops(self) -> Counts:
-        """Floating point operations: two a multiply-add."""
+        """Floating point operations: two for each multiply-add."""
         return 2 * self.macs
 
     def known(self) -> dict[str, Counts | Milliseconds]:
-        """Return {name: cost} of what is there."""
-        named = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {name: value for name, value in named.items() if value is not None}
+        """Return {name: cost} of all that are known."""
+        return {"macs": self.macs, "params": self.params, **self.others}
+
+    def plus(self, **others: Counts | Milliseconds) -> Cost:
+        """Return the cost with further ones, which replace those of the same names."""
+        known: dict[str, Any] = {**self.known(), **others}
+        return Cost(**known)
 
     def one(self) -> Cost:
         """Return the cost of the first candidate as plain numbers."""
         return Cost(**{name: np.ravel(value)[0].item() for name, value in self.known().items()})
-
-
-COSTS = tuple(each.name for each in fields(Cost))
-"""Names of all costs, as budgets, objectives and records call them."""
 
 
 class CostFormula(Protocol):

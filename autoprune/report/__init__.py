@@ -9,7 +9,6 @@ Before: `study` holds the records; after: the command line and the user.
 from __future__ import annotations
 
 from autoprune.report._agreement import RungAgreement
-from autoprune.report._costs import amount, label, option_of_key, said, said_in
 from autoprune.report._curves import CURVE_FORMATS, Curve, Curves, curve_notes, curve_table, save_curves
 from autoprune.report._pictures import format_of
 from autoprune.report._plot import plot_study
@@ -34,7 +33,6 @@ __all__ = [
     "Failure",
     "RungAgreement",
     "StudySummary",
-    "amount",
     "cost_notes",
     "cost_table",
     "curve_notes",
@@ -42,14 +40,10 @@ __all__ = [
     "failure_table",
     "format_of",
     "front_table",
-    "label",
     "next_command",
-    "option_of_key",
     "plain_table",
     "plot_stairs",
     "plot_study",
-    "said",
-    "said_in",
     "save_curves",
     "summarise",
     "summary_notes",

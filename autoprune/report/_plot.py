@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoprune.cost import COSTS
 from autoprune.errors import StudyError
-from autoprune.report._costs import label
 from autoprune.report._pictures import save_picture
 from autoprune.report._summary import StudySummary
 
@@ -116,5 +116,5 @@ def _draw_cost(axes: Axes, summary: StudySummary, floor: float, cost: str) -> No
     if limit < summary.dense_costs[cost]:
         axes.axvline(100 * limit / summary.dense_costs[cost], color=_DENSE, linestyle=":")
     axes.axhline(summary.dense_score, color=_DENSE, linestyle="--")
-    axes.set_xlabel(f"{label(cost)}, % of the dense model")
+    axes.set_xlabel(f"{COSTS[cost].label}, % of the dense model")
     axes.grid(alpha=0.3)

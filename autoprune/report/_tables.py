@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from autoprune.config.rungs import CALIBRATE, REPAIR, SUPERNET, asks_for_repair
+from autoprune.cost import COSTS, LATENCY, three_digits
 from autoprune.report._agreement import PREDICTS, RungAgreement
-from autoprune.report._costs import label, milliseconds, option, said
 from autoprune.report._summary import StudySummary
-from autoprune.study import LATENCY, TrialRecord, study_command
+from autoprune.study import TrialRecord, study_command
 
 
 def plain_table(title: str) -> Table:
@@ -66,7 +66,7 @@ def trial_table(summary: StudySummary, *, most: int | None = None, only: TrialRe
 
 def front_table(summary: StudySummary) -> Table:
     """Draw the trials that none dominates, the cheapest first, and the dense model above them."""
-    against = ", ".join(map(label, summary.objectives[1:]))
+    against = ", ".join(COSTS[cost].label for cost in summary.objectives[1:])
     table = plain_table(f"Front of {summary.study}: {summary.metric} against {against}")
     for column in ("trial", summary.metric, *_cost_headings(summary)):
         table.add_column(column, justify="right")
@@ -83,7 +83,7 @@ def _cost_headings(summary: StudySummary) -> list[str]:
     """Return a heading for each cost that is shown, and one for the milliseconds of a latency."""
     headings = []
     for cost in summary.shown_costs:
-        headings += [label(cost), "ms"] if cost == LATENCY else [label(cost)]
+        headings += [COSTS[cost].label, "ms"] if cost == LATENCY else [COSTS[cost].label]
     return headings
 
 
@@ -108,7 +108,7 @@ def _cost_cells(summary: StudySummary, shares: Sequence[float]) -> list[str]:
         cells.append("-" if math.isnan(share) else f"{share:.1%}")
         if cost == LATENCY:
             took = share * summary.dense_costs.get(LATENCY, math.nan)
-            cells.append("-" if math.isnan(took) else milliseconds(took))
+            cells.append("-" if math.isnan(took) else three_digits(took))
     return cells
 
 
@@ -132,12 +132,14 @@ def cost_table(summary: StudySummary, trial: TrialRecord) -> Table:
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for cost, value in trial.costs.items():
         dense = summary.dense_costs.get(cost)
-        shown = ("-", "-") if dense is None else (said(cost, dense), f"{value / dense:.1%}")
-        name = f"{label(cost)}, predicted" if cost == LATENCY else label(cost)
-        table.add_row(name, said(cost, value), *shown)
+        shown = ("-", "-") if dense is None else (COSTS[cost].unit.write(dense), f"{value / dense:.1%}")
+        name = f"{COSTS[cost].label}, predicted" if cost == LATENCY else COSTS[cost].label
+        table.add_row(name, COSTS[cost].unit.write(value), *shown)
     if trial.measured is not None:
         measured = trial.measured
-        table.add_row("latency, timed", said(LATENCY, measured.latency_ms), "", f"{measured.ratio:.1%}")
+        table.add_row(
+            "latency, timed", COSTS[LATENCY].unit.write(measured.latency_ms), "", f"{measured.ratio:.1%}"
+        )
     return table
 
 
@@ -175,7 +177,7 @@ def next_command(summary: StudySummary, storage: str) -> str:
     if summary.front:
         cost = summary.objectives[1]
         middle = summary.share(summary.front[len(summary.front) // 2], cost)
-        limit = (option(cost), f"{math.ceil(100 * middle)}%")
+        limit = (COSTS[cost].keys[0].option, f"{math.ceil(100 * middle)}%")
         return study_command("best", summary.study, storage, *limit)
     if summary.is_export_as_scored:
         command = study_command("export", summary.study, storage, "--format", "onnx")
@@ -208,7 +210,7 @@ def _about_latency(summary: StudySummary) -> str:
     reached = "beyond" if found.met else "below"
     doubt = f", though its interval reaches {reached} it" if found.surely is False else ""
     return (
-        f"{known} The best takes {milliseconds(found.latency_ms)} ms, {found.ratio:.1%} "
+        f"{known} The best takes {three_digits(found.latency_ms)} ms, {found.ratio:.1%} "
         f"({low:.1%} to {high:.1%}) of the dense model's time{verdicts[found.met]}{doubt}."
     )
 

@@ -12,11 +12,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from autoprune.cost import LATENCY
 from autoprune.errors import StudyError
-from autoprune.report import StudySummary, said_in, summarise
+from autoprune.report import StudySummary, summarise
 from autoprune.run._budget_amounts import Limit, read_limit
 from autoprune.space import WINDOW_LOW
-from autoprune.study import LATENCY, TrialRecord, best_of, cost_of, open_study, study_command, was_over_limit
+from autoprune.study import TrialRecord, best_of, cost_of, open_study, study_command, was_over_limit
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,13 @@ def _least(complete: Sequence[TrialRecord], limits: Sequence[Limit], summary: St
         cost = _cost(smallest, limit)
         if math.isinf(cost):
             name = limit.key.name
-            return f"this search neither limited nor minimised {name}: {limit.option} cannot be judged."
+            return f"this search neither limited nor minimised {name}: {limit.key.option} cannot be judged."
         share = f"{cost / summary.dense_costs[limit.key.cost]:.1%}, " if limit.whole else ""
         if _is_filled(summary, limit.key.cost, cost) and cost > limit.most:
             objectives = f'search.objectives = ["score", "{limit.key.name}"]'
             filled = f" Every trial fills its budget; a search with {objectives} gives a front to pick from."
-        told.append(f"{said_in(limit.key.unit, cost * limit.key.per_cost)} ({share}trial {smallest.number})")
-    asked = " and ".join(f"{limit.option} {limit.text}" for limit in limits)
+        told.append(f"{limit.key.unit.write(cost * limit.key.per_cost)} ({share}trial {smallest.number})")
+    asked = " and ".join(f"{limit.key.option} {limit.text}" for limit in limits)
     return f"no complete trial keeps to {asked}; the least there is: {', '.join(told)}.{filled}"
 
 

@@ -1,9 +1,6 @@
 """Amounts of a cost as users write them ("50%", "20M", "4 ms"), resolved against the dense model's cost.
 
-Before: the [budget] section, or the options of `best`; after: `space`, which fits every proposal into the
-absolute numbers, and whoever picks trials by them.
-
-    resolve_budget(BudgetSettings(flops="50%"), Cost(macs=40_000_000, params=270_000))   # macs 20_000_000
+resolve_budget(BudgetSettings(flops="50%"), Cost(macs=40_000_000, params=270_000))   # macs 20_000_000
 """
 
 from __future__ import annotations
@@ -14,55 +11,14 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from autoprune.config.settings import Amount, BudgetSettings
+from autoprune.cost import LATENCY, CostKey, budget_keys
 from autoprune.errors import BudgetError, ConfigError, shown_value, unknown
 from autoprune.graph import Cost
-from autoprune.report import option_of_key
 from autoprune.space import Asked, Budget
-from autoprune.study import LATENCY
 
 _AMOUNT = re.compile(r"([0-9][0-9_,]{0,40}(?:\.[0-9]{1,40})?|\.[0-9]{1,40})\s*([a-zµ]*|%)")
 _MOST_BITS = 64
 """Of a whole number: Python refuses to write one of thousands of digits."""
-
-_COUNTS: Mapping[str, int | Fraction] = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
-_TIMES: Mapping[str, int | Fraction] = {"us": Fraction(1, 1000), "µs": Fraction(1, 1000), "ms": 1, "s": 1000}
-_BYTES: Mapping[str, int | Fraction] = {
-    **dict.fromkeys(("", "b"), 1),
-    **{f"{letter}{rest}": 1000**power for power, letter in enumerate("kmgt", 1) for rest in ("", "b")},
-    **{f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", 1)},
-}
-
-
-@dataclass(frozen=True)
-class CostKey:
-    """A key of [budget], which also names an objective and an option of `best`.
-
-    Attributes:
-        name: of the key.
-        cost: the field of `Cost` that it bounds.
-        unit: what the key counts.
-        per_cost: how many of that unit one of the cost is.
-        suffixes: what may stand behind a number, and how many units it is.
-        example: an amount in a user's words.
-    """
-
-    name: str
-    cost: str
-    unit: str
-    per_cost: int
-    suffixes: Mapping[str, int | Fraction]
-    example: str
-
-
-KEYS = (
-    CostKey("flops", "macs", "FLOPs", 2, _COUNTS, "20M"),
-    CostKey("macs", "macs", "MACs", 1, _COUNTS, "20M"),
-    CostKey("params", "params", "parameters", 1, _COUNTS, "20M"),
-    CostKey("latency", LATENCY, "ms", 1, _TIMES, "4 ms"),
-    CostKey("size", "size_bytes", "bytes", 1, _BYTES, "5 MB"),
-    CostKey("peak_memory", "peak_memory_bytes", "bytes", 1, _BYTES, "20 MB"),
-)
-"""All that a user can limit; every key but an alias of another is an objective of its own, too."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +44,7 @@ def check_amounts(settings: BudgetSettings, *, required: bool = True) -> None:
         if amount is not None and (amount.number <= 0 or (amount.is_share and amount.number >= 1)):
             raise BudgetError(
                 f"budget.{key.name}: got {shown_value(getattr(settings, key.name))}, expected more than 0 "
-                f'and less than the dense model\'s own; write e.g. "50%" or "{key.example}".'
+                f'and less than the dense model\'s own; write e.g. "50%" or "{key.unit.example}".'
             )
     if required and all(amount is None for _, amount in written):
         raise ConfigError(
@@ -122,10 +78,10 @@ def resolve_budget(
             continue
         dense_cost = getattr(dense, key.cost)
         text = str(getattr(settings, key.name))
-        words = Asked(f"budget.{key.name}", text, key.unit, key.per_cost, dense_cost * key.per_cost)
-        if key.suffixes is _TIMES and amount.units(dense_cost) >= dense_cost:
+        words = Asked(key, text, dense_cost * key.per_cost)
+        if key.cost == LATENCY and amount.units(dense_cost) >= dense_cost:
             raise BudgetError(
-                f"{words.key}: {text} is not below what the dense model takes already, {dense_cost:.3g} ms "
+                f"{words}: {text} is not below what the dense model takes already, {dense_cost:.3g} ms "
                 f"({runtime}); ask for less, or check [latency]."
             )
         limit = _limit(amount, words, counted=isinstance(dense_cost, int))
@@ -153,11 +109,6 @@ class Limit:
     is_share: bool
     whole: float
 
-    @property
-    def option(self) -> str:
-        """What the command line calls it."""
-        return option_of_key(self.key.name)
-
 
 def is_share(amount: float | str) -> bool:
     """Tell whether an amount of [budget] is a share of the dense model's cost, such as "50%"."""
@@ -175,38 +126,38 @@ def read_limit(name: str, text: str, dense: Mapping[str, float]) -> Limit:
     Raises:
         ConfigError: the name is unknown, the amount is malformed, or a share of what is not known.
     """
-    named = {key.name: key for key in KEYS}
+    named = budget_keys()
     if name not in named:
         raise ConfigError(unknown("limits", name, named, kind="cost"))
     key = named[name]
     whole = dense.get(key.cost, 0.0)
     limit = Limit(key, text, 0.0, is_share=False, whole=whole)
-    amount = _parse(limit.option, text, key)
+    amount = _parse(key.option, text, key)
     if amount.is_share and not whole:
         raise ConfigError(
-            f"{limit.option}: got {shown_value(text)}, but the dense model's own is not known; write e.g. "
-            f'"{key.example}".'
+            f"{key.option}: got {shown_value(text)}, but the dense model's own is not known; write e.g. "
+            f'"{key.unit.example}".'
         )
     most = amount.units(whole) if amount.is_share else amount.number / key.per_cost
     return replace(limit, most=float(most), is_share=amount.is_share)
 
 
 def _limit(amount: _Amount, asked: Asked, *, counted: bool) -> int | float:
-    """Return the limit in MACs or parameters, which are whole, or in milliseconds."""
+    """Return the limit in the unit of the cost: a whole number if the cost is `counted` in such."""
     units = amount.units(asked.dense)
-    limit = units / asked.per_cost
+    limit = units / asked.key.per_cost
     if (counted and limit < 1) or limit <= 0 or units >= asked.dense:
-        least = f"at least {asked.per_cost}" if counted else "more than 0"
+        least = f"at least {asked.key.per_cost}" if counted else "more than 0"
         got, dense = (f"{int(n):,}" if counted else f"{float(n):.4g}" for n in (units, asked.dense))
         raise BudgetError(
-            f"{asked.key}: {asked.text} is {got} {asked.unit}, expected {least} "
+            f"{asked}: {asked.text} is {got} {asked.key.unit.name}, expected {least} "
             f"and less than the dense model's {dense}."
         )
     return int(limit) if counted else float(limit)
 
 
 def _written(settings: BudgetSettings) -> Iterator[tuple[CostKey, _Amount | None]]:
-    for key in KEYS:
+    for key in budget_keys().values():
         value: Amount = getattr(settings, key.name)
         yield key, None if value is None else _parse(f"budget.{key.name}", value, key)
 
@@ -215,16 +166,16 @@ def _parse(where: str, value: float | str, key: CostKey) -> _Amount:
     """Read an amount as it is written."""
     is_odd = isinstance(value, bool) or (isinstance(value, int) and value.bit_length() > _MOST_BITS)
     found = None if is_odd else _AMOUNT.fullmatch(str(value).strip().lower())
-    if not found or (found[2] not in key.suffixes and found[2] != "%"):
+    if not found or (found[2] not in key.unit.suffixes and found[2] != "%"):
         raise ConfigError(
             f'{where}: got {shown_value(value)}, expected a share such as "50%" or an amount such as '
-            f'"{key.example}".'
+            f'"{key.unit.example}".'
         )
     number = Fraction(found[1].replace("_", "").replace(",", ""))
     if found[2] == "%":
         return _Amount(number / 100, is_share=True)
-    units = number * key.suffixes[found[2]]
-    if units < 1 and key.suffixes is not _TIMES:
+    units = number * key.unit.suffixes[found[2]]
+    if units < 1 and key.unit.is_whole:
         raise ConfigError(
             f"{where}: got {shown_value(value)}, which is less than one; write a share as "
             f'"{float(number):.0%}".'

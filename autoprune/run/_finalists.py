@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from autoprune.config.settings import RunConfig
+from autoprune.cost import LATENCY
 from autoprune.criteria import plan_from_importance
 from autoprune.errors import ConfigError, LatencyError
 from autoprune.latency import MeasureBeside, Measurement, Ratio, beside
@@ -25,7 +26,7 @@ from autoprune.run._events import Stage, Watcher
 from autoprune.run._latency import latency_setting, stored_tables
 from autoprune.run._problem import Problem
 from autoprune.run._stored_config import stored_ranking
-from autoprune.study import LATENCY, MeasuredLatency, SearchStudy, TrialRecord, front_of, study_command
+from autoprune.study import MeasuredLatency, SearchStudy, TrialRecord, front_of, study_command
 
 FINALISTS = 5
 """So many of the best are timed at least, as predictions err; more until one surely keeps to the budget."""

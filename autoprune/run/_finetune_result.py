@@ -14,7 +14,9 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator
 
 from autoprune.config.settings import RunConfig
 from autoprune.errors import CheckpointError, StudyError
@@ -75,7 +77,7 @@ def trial_folder(number: int) -> str:
 
 def record_result(study: SearchStudy, result: FinetuneResult, identity: Mapping[str, Any]) -> None:
     """Note a result in its study under the name of its folder; the identity is what it was made from."""
-    costs = {name: dataclasses.astuple(getattr(result, name)) for name in ("cost", "dense_cost")}
+    costs = {name: getattr(result, name).known() for name in ("cost", "dense_cost")}
     study.store_note(_note(result.folder.name), {"identity": dict(identity), **costs, **result.scores})
 
 
@@ -137,12 +139,32 @@ class _Identity(Strict):
     finetune: dict[str, Any]
 
 
+_OLDER_COSTS = ("macs", "params", "latency_ms", "size_bytes", "peak_memory_bytes")
+"""The costs of an older version, which stored no names."""
+
+
+def _named(costs: Any) -> Any:
+    """Name the costs of an older version, and leave out those that are not known."""
+    if isinstance(costs, list) and len(costs) <= len(_OLDER_COSTS):
+        costs = dict(zip(_OLDER_COSTS, costs, strict=False))
+    return {k: v for k, v in costs.items() if v is not None} if isinstance(costs, dict) else costs
+
+
+def _with_counts(costs: dict[str, int | float]) -> dict[str, int | float]:
+    if not {"macs", "params"} <= costs.keys():
+        raise ValueError("MACs, parameters and perhaps other costs")
+    return costs
+
+
+_Costs = Annotated[dict[str, int | float], BeforeValidator(_named), AfterValidator(_with_counts)]
+
+
 class _Stored(Strict):
     """The note on a finetune, as a study keeps it."""
 
     identity: _Identity
-    cost: list[float | None]
-    dense_cost: list[float | None]
+    cost: _Costs
+    dense_cost: _Costs
     val_score: float
     test_score: float | None
     dense_val_score: float
@@ -160,14 +182,7 @@ def _stored(study: SearchStudy, name: str) -> dict[str, Any] | None:
         return None
     where, advice = f"{study.name}: {_note(name)} is damaged", "restore the storage from a copy."
     read = read_as(_Stored, values, where=where, error=StudyError, advice=advice)
-    most = len(dataclasses.fields(Cost))
-    for costs in (read.cost, read.dense_cost):
-        if not 2 <= len(costs) <= most or None in costs[:2]:
-            raise StudyError(
-                f"{where}: got costs {costs[:most]}, expected MACs, parameters, {most - 2} others at most; "
-                f"{advice}"
-            )
-    return dict(values)
+    return {**values, "cost": read.cost, "dense_cost": read.dense_cost}
 
 
 def is_untrained(study: SearchStudy, folder: Path) -> bool:
@@ -203,8 +218,8 @@ def _known_result(study: SearchStudy, name: str, identity: Mapping[str, Any]) ->
         study=study.name,
         folder=folder,
         trial=int(identity["trial"]),
-        cost=Cost(*stored["cost"]),
-        dense_cost=Cost(*stored["dense_cost"]),
+        cost=Cost(**stored["cost"]),
+        dense_cost=Cost(**stored["dense_cost"]),
         val_score=stored["val_score"],
         test_score=stored["test_score"],
         dense_val_score=stored["dense_val_score"],

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.config.settings import RunConfig
+from autoprune.cost import budget_keys
 from autoprune.data import DeviceLoader, first_batch
 from autoprune.engines import find_engine
 from autoprune.errors import BudgetError, PlanError
 from autoprune.graph import Cost, Prunable
-from autoprune.run._budget_amounts import KEYS, check_amounts, resolve_budget
+from autoprune.run._budget_amounts import check_amounts, resolve_budget
 from autoprune.run._checks import check_search
 from autoprune.run._dense import Dense, load_dense
 from autoprune.run._events import Watcher, silent
@@ -207,7 +208,7 @@ def _ranges(
     prunable: Prunable, space: SearchSpace, measures: Mapping[str, CostMeasure], config: RunConfig
 ) -> dict[str, CostRange]:
     """Return the range of each cost that is limited or minimised and can be told."""
-    limited = [key.cost for key in KEYS if getattr(config.budget, key.name) is not None]
+    limited = [key.cost for key in budget_keys().values() if getattr(config.budget, key.name) is not None]
     ends = np.array([[each.low for each in space.variables], [each.high for each in space.variables]])
     cost = expected_cost(prunable, measures)(space.snap(ends)).known()
     dense = dense_cost_of(prunable, measures).known()

@@ -1,15 +1,13 @@
-"""What a search is for: the best score, or a front of scores against one or several costs.
+"""What a search is for: the best score, or a Pareto front of scores against one or several costs.
 
-Before: a config; after: the space searches a share of the budget, and the study has as many directions.
-
-    objective_costs(config.search)        # ("macs", "latency_ms") of ["score", "flops", "latency"]
+objective_costs(config.search)        # ("macs", "latency_ms") of ["score", "flops", "latency"]
 """
 
 from __future__ import annotations
 
 from autoprune.config.settings import SearchSettings
+from autoprune.cost import COSTS, budget_keys
 from autoprune.errors import ConfigError, unknown
-from autoprune.run._budget_amounts import KEYS
 from autoprune.study import SCORE
 
 
@@ -20,7 +18,7 @@ def objective_costs(search: SearchSettings) -> tuple[str, ...]:
         ConfigError: the score does not come first, a name is unknown (the nearest is named), or one comes
             twice.
     """
-    known = {key.name: key.cost for key in KEYS}
+    known = {key.name: key.cost for key in budget_keys().values() if COSTS[key.cost].is_objective}
     names = list(search.objectives)
     if names[:1] != [SCORE]:
         raise ConfigError(f'search.objectives: got {names}, expected "{SCORE}" first, then costs.')

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from autoprune.config.settings import BudgetSettings, LatencySettings, RunConfig
-from autoprune.cost.memory import peak_memory_bytes, size_bytes
+from autoprune.cost import COSTS, LATENCY
 from autoprune.errors import ConfigError, suggest
 from autoprune.graph import Cost, Prunable
 from autoprune.latency import LatencySetting
@@ -24,7 +24,7 @@ from autoprune.run._budget_amounts import resolve_budget
 from autoprune.run._dense import Dense
 from autoprune.run._objectives import objective_costs
 from autoprune.space import Budget, CostFunction, SearchSpace, ShareSpace, SpaceSpec, build_space, load_spec
-from autoprune.study import LATENCY, SCORE
+from autoprune.study import SCORE
 from autoprune.support.arrays import FloatArray, IntArray
 from autoprune.tracing import trace
 
@@ -152,7 +152,7 @@ def require_unmeasured(prunable: Prunable, config: RunConfig) -> None:
     """
     divisor = None if measures_divisor(config) else config.search.divisor
     search = dataclasses.replace(config.search, objectives=(SCORE,), divisor=divisor)
-    budget = dataclasses.replace(config.budget, latency=None)
+    budget = dataclasses.replace(config.budget, **{"latency": None})
     config = dataclasses.replace(config, budget=budget, search=search)
     if budget != BudgetSettings():
         pose_priced(prunable, config, footprint_of(prunable))
@@ -162,8 +162,8 @@ def require_unmeasured(prunable: Prunable, config: RunConfig) -> None:
 
 
 def footprint_of(prunable: Prunable) -> dict[str, CostMeasure]:
-    """Return what tells the bytes of candidates, by the name of the cost."""
-    return {"size_bytes": size_bytes(prunable), "peak_memory_bytes": peak_memory_bytes(prunable)}
+    """Return the functions that compute the further costs of candidates, by the name of the cost."""
+    return {name: spec.measure(prunable) for name, spec in COSTS.items() if spec.measure is not None}
 
 
 def expected_cost(prunable: Prunable, measures: Mapping[str, CostMeasure]) -> CostFunction:
@@ -187,7 +187,7 @@ def dense_cost_of(prunable: Prunable, measures: Mapping[str, CostMeasure]) -> Co
     full = np.array([[group.width for group in prunable.groups]], dtype=np.int64)
     cost = _with_measures(prunable.cost, measures)(full).one()
     measured = getattr(measures.get(LATENCY), "dense_ms", None)  # not predicted, it was timed
-    return cost if measured is None else dataclasses.replace(cost, latency_ms=measured)
+    return cost if measured is None else cost.plus(latency_ms=measured)
 
 
 def asks_for_latency(config: RunConfig) -> bool:
@@ -216,7 +216,7 @@ def _with_measures(cost: CostFunction, measures: Mapping[str, CostMeasure]) -> C
 
     def joined(widths: IntArray) -> Cost:
         measured: dict[str, Any] = {name: measure(widths) for name, measure in measures.items()}
-        return dataclasses.replace(cost(widths), **measured)
+        return cost(widths).plus(**measured)
 
     return joined
 

@@ -9,19 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from autoprune.config.settings import RunConfig
+from autoprune.cost import COSTS, LATENCY
 from autoprune.engines import TrialEvent
-from autoprune.report import label, said
 from autoprune.run._events import Stage, TrialDone, Watcher
 from autoprune.run._problem import SHORT_OF_WINDOW, Problem, few_plans
 from autoprune.space import SHARE
-from autoprune.study import LATENCY, SearchStudy, TrialRecord, best_of, front_of
+from autoprune.study import SearchStudy, TrialRecord, best_of, front_of
 
 
 def report_problem(problem: Problem, config: RunConfig, watch: Watcher) -> None:
     """Report the groups, costs and limits of a search, and whatever of them a user may not expect."""
     groups = len(problem.prunable.searchable)
     limits = ", ".join(
-        f"{label(name)} <= {said(name, limit)}" for name, limit in problem.budget.limits.items()
+        f"{COSTS[name].label} <= {COSTS[name].unit.write(limit)}"
+        for name, limit in problem.budget.limits.items()
     )
     watch(
         Stage(
@@ -77,7 +78,7 @@ def trial_reporter(
                 number=record.number,
                 outcome=record.state,
                 score=record.score,
-                cost=label(cost),
+                cost=COSTS[cost].label,
                 share=share(record),
                 latency_ms=record.costs.get(LATENCY),
                 seconds=record.seconds or 0.0,

@@ -1,8 +1,6 @@
-"""Own the budget: upper limits on any of a model's costs, and how full a candidate makes the tightest.
+"""The budget: upper limits on any of a model's costs, and how full a candidate makes the tightest one.
 
-Before: `pipeline` resolves "50%" against the dense cost; after: `fill` puts every proposal into the window.
-
-    Budget(macs=20_000_000).usage(prunable.cost({"conv1": 8}))      # array(0.93): below 1 fits
+Budget(macs=20_000_000).usage(prunable.cost({"conv1": 8}))      # array(0.93): below 1 fits
 """
 
 from __future__ import annotations
@@ -14,88 +12,81 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune.errors import BudgetError
-from autoprune.graph import COSTS, Cost
+from autoprune.cost import COSTS, CostKey
+from autoprune.errors import BudgetError, unknown
+from autoprune.graph import Cost
 
 WINDOW_LOW = 0.98
-"""A proposal uses at least this share of the tightest budget, wherever some plan does."""
-
-
-_SIZES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+"""A proposal uses at least this share of the tightest budget, if any plan does."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """How a user wrote a limit, so that the answer can be given in the same words.
+    """A limit as a user wrote it, so that messages can use the same words.
 
     Attributes:
-        key: of the config, e.g. "budget.flops".
+        key: of [budget].
         text: its value, e.g. "1%".
-        unit: what the key counts, e.g. "FLOPs".
-        per_cost: units per MAC, parameter or millisecond, e.g. 2 FLOPs.
-        dense: what the dense model has, in units.
+        dense: what the dense model has, in the unit of the key.
     """
 
-    key: str
+    key: CostKey
     text: str
-    unit: str
-    per_cost: int
     dense: float
+
+    def __str__(self) -> str:
+        """Return the key as it stands in a config: "budget.flops"."""
+        return f"budget.{self.key.name}"
 
     @property
     def is_share(self) -> bool:
-        """Whether it was asked as a share of the dense model."""
+        """Whether it was written as a share of the dense model."""
         return self.text.strip().endswith("%")
 
     def out_of_reach(self, limit: float, smallest: float) -> str:
-        """Say that `limit` cannot be met, since `smallest` is the least; both in the cost's own unit."""
-        asked, least = (_shown(cost * self.per_cost) for cost in (limit, smallest))
-        share = math.ceil(1000 * smallest * self.per_cost / self.dense) / 10
+        """Return the message that `limit` is below the `smallest` reachable cost; both in the cost's unit."""
+        unit, per_cost = self.key.unit, self.key.per_cost
+        asked, least = (_shown(cost * per_cost) for cost in (limit, smallest))
+        share = math.ceil(1000 * smallest * per_cost / self.dense) / 10
         needed = f"{share:g}%"
         if not self.is_share:
-            needed = f"{_rounded_up(smallest * self.per_cost, self.unit)} ({needed})"
+            needed = f"{unit.round_up(smallest * per_cost)} ({needed})"
         return (
-            f"{self.key}: {self.text} asks for {asked} {self.unit}, but {least} {self.unit} is the "
+            f"{self}: {self.text} asks for {asked} {unit.name}, but {least} {unit.name} is the "
             f"smallest reachable here: ask for at least {needed}"
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Budget:
     """Upper limits on what a candidate may cost.
 
     Attributes:
-        macs: multiply-adds of one forward at batch 1, or None for no limit.
-        params: parameters, or None for no limit.
-        latency_ms: milliseconds of one forward as they are predicted, or None for no limit.
-        size_bytes: bytes of parameters and buffers, or None for no limit.
-        peak_memory_bytes: bytes at the fullest moment of a forward, or None for no limit.
-        asked: {"macs": ..., "latency_ms": ...} as the user wrote them, where they come from a config.
+        limits: {"macs": ..., "latency_ms": ...}, by the names of costs.
+        asked: the same as the user wrote them, if they come from a config.
 
     Raises:
-        BudgetError: no limit is given, or one is not positive, or below one MAC or parameter.
+        BudgetError: no limit is given, or one on no known cost, or one that is not positive, or below 1 for a
+            cost that is counted in whole numbers.
     """
 
-    macs: float | None = None
-    params: float | None = None
-    latency_ms: float | None = None
-    size_bytes: float | None = None
-    peak_memory_bytes: float | None = None
-    asked: Mapping[str, Asked] = field(default_factory=dict, compare=False, repr=False)
+    limits: Mapping[str, float]
+    asked: Mapping[str, Asked] = field(compare=False, repr=False)
 
-    def __post_init__(self) -> None:
-        counts = [limit for limit in (self.macs, self.params) if limit is not None]
-        if not self.limits or min(self.limits.values()) <= 0 or min(counts, default=1) < 1:
+    def __init__(self, *, asked: Mapping[str, Asked] | None = None, **limits: float | None) -> None:
+        """Take each limit by the name of its cost in `autoprune.cost.COSTS`."""
+        for name in limits:
+            if name not in COSTS:
+                raise BudgetError(unknown("budget", name, COSTS, kind="cost"))
+        given = {name: limit for name, limit in limits.items() if limit is not None}
+        if not given or any(
+            limit <= 0 or (limit < 1 and COSTS[name].unit.is_whole) for name, limit in given.items()
+        ):
             raise BudgetError(
-                f"budget: got {self.limits or 'no limit'}, expected macs or params of at least 1, or a "
+                f"budget: got {given or 'no limit'}, expected macs or params of at least 1, or a "
                 "latency above 0 ms."
             )
-
-    @property
-    def limits(self) -> dict[str, float]:
-        """The limits that are set, by the name of the cost that they bound."""
-        named = {name: getattr(self, name) for name in COSTS}
-        return {name: limit for name, limit in named.items() if limit is not None}
+        self.__dict__.update(limits=given, asked=asked or {})
 
     def excess(self, costs: Mapping[str, float]) -> dict[str, float]:
         """Return by how much costs exceed their limits, as shares of those: at most 0 if they fit."""
@@ -112,7 +103,7 @@ class Budget:
         return Budget(**limits, asked=self.asked)
 
     def out_of_reach(self, name: str, smallest: float) -> str:
-        """Say that the limit called `name` cannot be met, and what can be, in the user's own key and unit."""
+        """Return the message that the limit on the cost `name` cannot be met, and which one can."""
         limit = self.limits[name]
         if name in self.asked:
             return self.asked[name].out_of_reach(limit, smallest)
@@ -122,7 +113,7 @@ class Budget:
         )
 
     def usage(self, cost: Cost) -> NDArray[np.float64]:
-        """Return cost / limit for the limit that is fullest; a candidate fits where this is at most 1.
+        """Return cost / limit for the limit that is fullest; a candidate fits if this is at most 1.
 
         Args:
             cost: of one candidate or of n.
@@ -140,18 +131,6 @@ class Budget:
         shares = [np.asarray(known[name], dtype=np.float64) / limit for name, limit in self.limits.items()]
         fullest: NDArray[np.float64] = np.maximum.reduce(shares)
         return fullest
-
-
-def _rounded_up(amount: float, unit: str) -> str:
-    """Write an amount as a config takes it, in three digits and never below it: "2.52 ms", "174 kB"."""
-    if unit == "ms":
-        size, suffix = 1.0, " ms"
-    else:
-        size, letter = next((each for each in _SIZES if amount >= each[0]), (1.0, ""))
-        suffix = f" {letter}B" if unit == "bytes" else letter
-    digits = 2 - math.floor(math.log10(amount / size))
-    number = math.ceil(round(amount / size * 10**digits, 6)) / 10**digits
-    return f"{number:.10g}{suffix}"
 
 
 def _shown(amount: float) -> str:

@@ -17,7 +17,6 @@ from autoprune.study._leases import TakenOverError
 from autoprune.study._opening import create_study, open_study, study_state
 from autoprune.study._pareto import best_of, front_of, was_over_limit
 from autoprune.study._records import (
-    LATENCY,
     MeasuredLatency,
     TrialRecord,
     cost_of,
@@ -32,7 +31,6 @@ from autoprune.study._trial_attributes import DEATHS, ORIGIN, SAMPLER
 
 __all__ = [
     "DEATHS",
-    "LATENCY",
     "ORIGIN",
     "SAMPLER",
     "SCORE",

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from autoprune.graph import COSTS
+from autoprune.cost import COSTS
 from autoprune.support.schema import Strict
 
 FACTS_VERSION = 2

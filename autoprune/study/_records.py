@@ -14,8 +14,8 @@ from typing import Any, Literal
 from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.config.rungs import RungScore
+from autoprune.cost import LATENCY
 from autoprune.errors import StudyError
-from autoprune.graph import COSTS
 from autoprune.samplers import ENDED_BEFORE, OUTCOME
 from autoprune.study._trial_attributes import ORIGIN, PROPOSAL, OutcomeAttribute, read_attributes
 from autoprune.support.schema import read_as
@@ -31,9 +31,6 @@ _STATES: Mapping[TrialState, State] = {
 }
 
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
-
-LATENCY = "latency_ms"
-"""The only cost that is predicted. It is measured for some trials."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +197,6 @@ def read_record(
     attributes = read_attributes(trial, objectives)
     proposal = attributes.proposal
     outcome = attributes.outcome if trial.state.is_finished() else OutcomeAttribute()
-    costs = {} if proposal is None else {name: getattr(proposal, name) for name in COSTS}
     return TrialRecord(
         number=trial.number,
         state=_STATES[trial.state],
@@ -210,7 +206,7 @@ def read_record(
         ),
         ratios={name: float(value) for name, value in trial.params.items() if isinstance(value, float)},
         widths={} if proposal is None else dict(proposal.widths),
-        costs={name: cost for name, cost in costs.items() if cost is not None},
+        costs={} if proposal is None else proposal.costs,
         seed=None if proposal is None else proposal.seed,
         seconds=outcome.seconds,
         device=None if proposal is None else proposal.device,

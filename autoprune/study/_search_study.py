@@ -18,13 +18,14 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from autoprune.cost import LATENCY
 from autoprune.errors import StudyError, abridged
 from autoprune.samplers import QUEUED
 from autoprune.study import _queue as queue
 from autoprune.study._header import Header, replace_config
 from autoprune.study._leases import Lease, TakenOverError, this_process
 from autoprune.study._pareto import best_of
-from autoprune.study._records import LATENCY, MeasuredLatency, TrialRecord, read_record
+from autoprune.study._records import MeasuredLatency, TrialRecord, read_record
 from autoprune.study._sound_trials import sound_view
 from autoprune.study._storage_errors import storage_errors
 from autoprune.study._trial_attributes import ORIGIN

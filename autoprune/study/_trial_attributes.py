@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field
 
+from autoprune.cost import COSTS
 from autoprune.errors import StudyError
 from autoprune.samplers import ENDED_BEFORE, OUTCOME, PROPOSED, QUEUED, SCORES
 from autoprune.samplers.cmaes import START
@@ -37,13 +38,14 @@ class ProposalAttribute(Strict):
     """The candidate of a trial: its widths, their costs, its seed and its device."""
 
     widths: dict[Word, Width]
-    macs: Amount | None = None
-    params: Amount | None = None
-    size_bytes: Amount | None = None
-    peak_memory_bytes: Amount | None = None
-    latency_ms: Amount | None = None
     seed: Annotated[int, Field(ge=0, lt=2**64)] | None = None
     device: Word | None = None
+
+    @property
+    def costs(self) -> dict[str, float]:
+        """The costs that are known, by name. They are stored beside the widths, one key each."""
+        known = self.model_extra or {}
+        return {name: known[name] for name in COSTS if known.get(name) is not None}
 
 
 class ScoreAttribute(Strict):
@@ -109,6 +111,8 @@ def read_attributes(trial: FrozenTrial, objectives: int) -> TrialAttributes:
     """
     where = f"trial {trial.number}"
     attributes: TrialAttributes = _read(TrialAttributes, trial.user_attrs, where)
+    for name, cost in attributes.proposal.costs.items() if attributes.proposal else ():
+        _read(Amount, cost, f"{where}: {PROPOSAL}.{name}")
     kept = {"proposed": PROPOSED, "start": START, "queued": QUEUED}
     of_samplers = {name: trial.system_attrs.get(key) for name, key in kept.items()}
     _read(_SamplerAttributes, of_samplers, where)

@@ -62,7 +62,7 @@ def measure(net: str, left: Sequence[tuple[str, str]]) -> None:
     whole = Proposer(ground, problem.space)
     library = whole.library()
     for budget, name in left:
-        posed = pose(dense, replace(config, budget=replace(config.budget, flops=budget)))
+        posed = pose(dense, replace(config, budget=replace(config.budget, **{"flops": budget})))
         given = replace(whole, space=posed.space)  # what is measured holds under every budget
         started = time.process_time()
         levels = WARM_STARTS[name](given)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -84,7 +83,7 @@ def test_records_hold_more_costs_than_the_space_limits(url: str) -> None:
     space = toy_space()
 
     def cost(widths: np.ndarray) -> Cost:
-        return dataclasses.replace(space.cost(widths), size_bytes=4 * widths.sum(axis=1))
+        return space.cost(widths).plus(size_bytes=4 * widths.sum(axis=1))
 
     runner = TrialRunner(study, space, sampler="random", trials=2, rungs=2, cost=cost)
     run_search("serial", runner, make_toy)

@@ -17,11 +17,11 @@ from typing import Any, get_type_hints
 import autoprune.guide
 from autoprune.config._parsing import describe_type
 from autoprune.config.settings import RunConfig
+from autoprune.cost import budget_keys
 from autoprune.criteria import CRITERIA
 from autoprune.data import DATASETS
 from autoprune.engines import ENGINES, PRUNERS
 from autoprune.latency.probes import PROBES
-from autoprune.run._budget_amounts import KEYS
 from autoprune.run._warm_starts import WARM_STARTS
 from autoprune.samplers import SAMPLERS
 from autoprune.train._metrics import METRICS
@@ -38,7 +38,7 @@ CHOICES: dict[str, Iterable[str]] = {
     "task.metric": METRICS,
     "latency.probe": PROBES,
     "search.sampler": SAMPLERS,
-    "search.objectives": ("score", *(key.name for key in KEYS)),
+    "search.objectives": ("score", *budget_keys()),
     "search.engine": ENGINES,
     "search.criterion": CRITERIA,
     "search.pruner": PRUNERS,

@@ -13,8 +13,8 @@ from typer.main import get_command
 
 from autoprune.cli.commands import app
 from autoprune.config.rungs import RungScore
+from autoprune.cost import budget_keys
 from autoprune.errors import TrialError
-from autoprune.graph import COSTS
 from autoprune.report import (
     StudySummary,
     cost_notes,
@@ -26,7 +26,6 @@ from autoprune.report import (
     trial_table,
     widths_table,
 )
-from autoprune.report._costs import option
 from autoprune.run import SearchResult
 from autoprune.study import MeasuredLatency, TrialRecord
 
@@ -150,7 +149,7 @@ def test_a_search_without_a_complete_trial_raises_the_most_frequent_reason() -> 
 def test_every_option_of_a_next_step_is_one_of_best() -> None:
     parameters = vars(get_command(app))["commands"]["best"].params
     options = {each for parameter in parameters for each in parameter.opts}
-    assert {option(cost) for cost in COSTS} <= options
+    assert {key.option for key in budget_keys().values()} == options
 
 
 MEASURED = MeasuredLatency(1.08, (1.0, 1.1), 0.583, (0.561, 0.601), met=True)

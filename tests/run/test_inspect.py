@@ -31,10 +31,10 @@ def test_an_inspection_of_the_default() -> None:
     assert [row.name for row in inspection.groups if row.frozen] == ["fc"]
     assert inspection.variables == len(names) - 1
     assert inspection.budget is not None
-    assert inspection.budget.macs == int(inspection.dense_cost.macs) // 4
+    assert inspection.budget.limits["macs"] == int(inspection.dense_cost.macs) // 4
     assert inspection.in_window
     assert inspection.problem == ""
-    assert np.all(inspection.smallest.macs < np.asarray(inspection.budget.macs))
+    assert np.all(inspection.smallest.macs < np.asarray(inspection.budget.limits["macs"]))
     assert inspection.largest == inspection.dense_cost
     assert all(row.params <= inspection.dense_cost.params for row in inspection.groups)
     assert inspection.memory_bytes > 4 * int(inspection.dense_cost.params)
@@ -144,7 +144,7 @@ def test_several_objectives_need_no_budget() -> None:
     inspection = inspect(load_config({**values, "search": {"objectives": ["score", "size", "flops"]}}))
     assert inspection.budget is not None
     assert inspection.budget.limits.keys() == {"macs", "size_bytes"}
-    assert inspection.budget.macs == inspection.dense_cost.macs
+    assert inspection.budget.limits["macs"] == inspection.dense_cost.macs
     assert inspection.in_window
     assert inspection.variables == 6
     assert inspection.costs.keys() == {"size_bytes", "macs"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import time
 
@@ -191,7 +190,7 @@ def test_latency_and_macs_bound_a_proposal_together() -> None:
     whole = sum(each.width for each in groups[:3])
 
     def cost(widths: np.ndarray[tuple[int, int], np.dtype[np.int64]]) -> Cost:
-        return dataclasses.replace(macs(widths), latency_ms=(widths[:, :3] @ np.ones(3)) / whole)
+        return macs(widths).plus(latency_ms=(widths[:, :3] @ np.ones(3)) / whole)
 
     limits = Budget(macs=dense_macs((groups, macs)) // 2, latency_ms=0.625).limits
     space = build_space(groups, cost, Budget(macs=int(limits["macs"]), latency_ms=limits["latency_ms"]))
@@ -207,7 +206,7 @@ def test_a_latency_out_of_reach_is_refused() -> None:
     groups, macs = resnet(3)
 
     def cost(widths: np.ndarray[tuple[int, int], np.dtype[np.int64]]) -> Cost:
-        return dataclasses.replace(macs(widths), latency_ms=5.0 + widths[:, 0].astype(np.float64))
+        return macs(widths).plus(latency_ms=5.0 + widths[:, 0].astype(np.float64))
 
     with pytest.raises(BudgetError, match=r"budget\.latency_ms: got 4, but 7 is the smallest reachable"):
         build_space(groups, cost, Budget(latency_ms=4.0))

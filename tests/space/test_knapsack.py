@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 
 import numpy as np
@@ -88,7 +87,7 @@ def test_it_is_the_best_plan_under_a_latency_with_stairs(seed: int) -> None:
 
     def cost(widths: NDArray[np.int64]) -> Cost:
         latency = 0.2 + (np.ceil(widths / 4) * [0.3, 0.2, 0.4]).sum(axis=1)
-        return dataclasses.replace(macs(widths), latency_ms=latency)
+        return macs(widths).plus(latency_ms=latency)
 
     space = build_space(groups, cost, Budget(latency_ms=2.0))
     values = uneven(space, seed)

@@ -157,7 +157,7 @@ def test_a_record_reads_back_what_was_stored(url: str) -> None:
     assert record.seed == job.seed
     assert record.origin == "sampler"
     assert record.ratios.keys() == {"conv0", "conv1", "conv2", "conv3"}
-    limit = runner.space.budget.macs
+    limit = runner.space.budget.limits["macs"]
     assert limit is not None
     assert record.macs is not None
     assert 0.98 * limit <= record.macs <= limit

@@ -1,13 +1,10 @@
-"""Costs in words: the unit is chosen by what is shown, and every cost has a heading and an option."""
+"""Amounts of costs as they are printed: prefixes, digits and units."""
 
 from __future__ import annotations
 
 import pytest
 
-from autoprune.graph import COSTS
-from autoprune.report import amount, label, option_of_key, said, said_in
-from autoprune.report._costs import milliseconds, option
-from autoprune.run._budget_amounts import KEYS
+from autoprune.cost import COSTS, amount, budget_keys, three_digits
 
 
 @pytest.mark.parametrize(
@@ -35,7 +32,7 @@ def test_amounts_have_three_digits_and_the_unit_that_these_are_in(number: float,
     ("number", "shown"), [(12.3456, "12.3"), (4.0, "4"), (0.9, "0.9"), (99.96, "100"), (1234.5678, "1235")]
 )
 def test_milliseconds_have_three_digits_or_all_before_the_point(number: float, shown: str) -> None:
-    assert milliseconds(number) == shown
+    assert three_digits(number) == shown
 
 
 @pytest.mark.parametrize(
@@ -48,18 +45,14 @@ def test_milliseconds_have_three_digits_or_all_before_the_point(number: float, s
         ("peak_memory_bytes", 12, "12 B"),
     ],
 )
-def test_a_cost_is_said_with_its_unit(cost: str, value: float, shown: str) -> None:
-    assert said(cost, value) == shown
+def test_a_cost_is_written_with_its_unit(cost: str, value: float, shown: str) -> None:
+    assert COSTS[cost].unit.write(value) == shown
 
 
-def test_every_cost_is_said_in_the_unit_of_the_key_that_limits_it() -> None:
-    for key in KEYS:
-        if key.per_cost == 1:
-            assert said_in(key.unit, 4_321_000.0) == said(key.cost, 4_321_000.0)
-    assert said_in("FLOPs", 40_600_000) == "40.6 M FLOPs"
-
-
-def test_every_cost_has_a_heading_and_the_option_of_a_key() -> None:
-    assert {option(cost) for cost in COSTS} <= {option_of_key(key.name) for key in KEYS}
-    assert option("peak_memory_bytes") == "--peak-memory"
-    assert len({label(cost) for cost in COSTS}) == len(COSTS)
+def test_every_key_has_an_option_and_counts_in_a_unit_of_its_cost() -> None:
+    keys = budget_keys()
+    assert keys["peak_memory"].option == "--peak-memory"
+    assert keys["flops"].unit.write(40_600_000) == "40.6 M FLOPs"
+    for key in keys.values():
+        assert key.per_cost == 1 or key.unit.name != COSTS[key.cost].unit.name
+    assert len({spec.label for spec in COSTS.values()}) == len(COSTS)
