@@ -9,11 +9,11 @@ imported inside the commands, so that `autoprune --help` answers at once.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import shlex
 import sys
 from collections.abc import Callable, Iterator
 from importlib import metadata
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -182,14 +182,12 @@ def resume(
 
 def _with_limits(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command an option for each key of [budget], in place of its keyword arguments."""
-    given = list(inspect.signature(command).parameters.values())[:-1]
+    given = list(signature(command).parameters.values())[:-1]
     for key in budget_keys().values():
         example = f'At most so much, or a share: "{key.unit.example}", "40%".'
         kind = Annotated[str | None, typer.Option(key.option, help=example)]
-        given.append(
-            inspect.Parameter(key.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-        )
-    vars(command)["__signature__"] = inspect.Signature(given)
+        given.append(Parameter(key.name, Parameter.KEYWORD_ONLY, default=None, annotation=kind))
+    vars(command)["__signature__"] = Signature(given)
     command.__annotations__.update({each.name: each.annotation for each in given})
     return command
 

@@ -98,7 +98,7 @@ COSTS: dict[str, CostSpec] = {
             CostKey(
                 "latency",
                 MILLISECONDS,
-                "time of one forward pass under [latency], in us, ms or s; a plain number is in ms.",
+                "time of one forward pass under [latency], in us, ms or s.",
             ),
         ),
     ),

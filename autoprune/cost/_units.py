@@ -70,7 +70,7 @@ BYTES = Unit(
 
 MILLISECONDS = Unit(
     "ms",
-    {"": 1, "us": Fraction(1, 1000), "µs": Fraction(1, 1000), "ms": 1, "s": 1000},
+    {"us": Fraction(1, 1000), "µs": Fraction(1, 1000), "ms": 1, "s": 1000},
     "4 ms",
     is_whole=False,
 )

@@ -149,7 +149,7 @@ def test_a_search_without_a_complete_trial_raises_the_most_frequent_reason() -> 
 def test_every_option_of_a_next_step_is_one_of_best() -> None:
     parameters = vars(get_command(app))["commands"]["best"].params
     options = {each for parameter in parameters for each in parameter.opts}
-    assert {key.option for key in budget_keys().values()} == options
+    assert {key.option for key in budget_keys().values()} <= options
 
 
 MEASURED = MeasuredLatency(1.08, (1.0, 1.1), 0.583, (0.561, 0.601), met=True)
