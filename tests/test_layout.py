@@ -98,6 +98,12 @@ def test_private_modules_and_names_are_imported_in_their_own_folder_alone(path: 
     assert not wrong
 
 
+def test_the_map_of_rooms_for_contributors_is_the_arrows() -> None:
+    page = (PACKAGE.parent / ".github" / "CONTRIBUTING.md").read_text("utf-8")
+    lines = [f"{room:<14} -> {targets or '(nothing)'}" for room, targets in reversed(ARROWS.items())]
+    assert "\n".join(lines) in page, "\n".join(lines)
+
+
 def test_every_file_opens_with_a_docstring() -> None:
     bare = [str(path) for path in sources() if not ast.get_docstring(ast.parse(path.read_text("utf-8")))]
     assert not bare

@@ -1,9 +1,10 @@
-"""The guide: Markdown pages that ship with the package, and how a terminal shows them.
+"""The guide: Markdown pages that ship with the package, for `autoprune guide` and for readers on a forge.
 
-    topics()["latency"]            # "Budgets in milliseconds"
+    topics()["latency"]            # "budgets in milliseconds, on the runtime that will run the model"
     show_page("latency")           # a renderable for rich
 
-A new page is a file here whose first line is "# Topic: what it is about", and its name in TOPICS.
+A new page is a file in this folder whose first line is "# Topic: the subject in a few words", and its name in
+TOPICS.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _LINK = re.compile(r"\[([^\]]+)\]\(([^)]+)\)")
 
 
 def topics() -> dict[str, str]:
-    """Return {topic: what its page is about}, as the headings of the pages have it."""
+    """Return {topic: its subject}, as in the headings of the pages."""
     return {topic: read_page(topic).partition("\n")[0].partition(": ")[2] for topic in TOPICS}
 
 
