@@ -18,6 +18,7 @@ from pathlib import Path
 
 import autoprune
 from autoprune.errors import ConfigError, reason_of
+from autoprune.execution import fault_probe
 from autoprune.execution._fault_cache import recall, remember
 from autoprune.execution._setting import Setting
 from autoprune.support.exits import describe_exit
@@ -32,7 +33,7 @@ _FATAL = {getattr(signal, name, None) for name in ("SIGABRT", "SIGBUS", "SIGFPE"
 """Signals that a wrong kernel ends its process with. Others come from outside."""
 
 # With -P the current folder is no import path: the child runs this very package, wherever it lies.
-_CHILD = "import sys; sys.path.insert(0, sys.argv[1]); from autoprune.machine.child import main; main()"
+_CHILD = f"import sys; sys.path.insert(0, sys.argv[1]); from {fault_probe.__name__} import main; main()"
 
 _log = logging.getLogger(__name__)
 _known: dict[str, str] = {}

@@ -1,6 +1,7 @@
-"""From a model to channel groups: capture, layer rules, label propagation, grouping.
+"""Find the channel groups of a model: capture its graph, propagate labels by layer rules, group the channels.
 
-`autoprune.tracing.trace` joins these with the cost formula and the check of shapes.
+`autoprune.tracing.trace` runs these steps, checks the shapes and adds the cost formula. Read the modules in
+the order of the steps: `capture`, `labels`, `context`, `propagate` (with `rules`), `grouping`, `prunable`.
 """
 
 from autoprune.graph.groups import ChannelGroup, Member

@@ -1,6 +1,6 @@
-"""Own the capture: a model traced by `torch.export` to ATen operators, in eval and in train mode.
+"""Capture a model as a graph of ATen operators with `torch.export`, in eval or in train mode.
 
-First stage of tracing; `propagate` walks what it returns. The model itself is left as it was.
+The model is left unchanged.
 
     captured = capture(model, (torch.zeros(1, 3, 32, 32),), training=False)
     captured.program.graph.nodes
@@ -32,11 +32,11 @@ ExampleInputs = tuple[object, ...] | dict[str, object]
 
 @dataclass(frozen=True, eq=False)
 class Captured:
-    """A traced graph and what its placeholders stand for.
+    """A traced graph, with the tensors that its placeholders take.
 
     Attributes:
         program: the exported program.
-        states: {placeholder name: name of the parameter or buffer}, shared tensors under their first name.
+        states: {placeholder name: name of the parameter or buffer}. A shared tensor has its first name.
         constants: {placeholder name: tensor} of tensors that are neither parameter nor buffer.
     """
 
@@ -46,7 +46,7 @@ class Captured:
 
     @property
     def nodes(self) -> list[Node]:
-        """The nodes of the graph in order of execution."""
+        """The nodes of the graph, in execution order."""
         return list(self.program.graph.nodes)
 
     def arguments(
@@ -55,9 +55,9 @@ class Captured:
         """Return a value for each placeholder of the graph, in order.
 
         Args:
-            inputs: of the model, in the form in which it was traced.
-            state: gives the tensor that stands for the parameter or buffer of a name.
-            constant: gives the tensor that stands for one that is neither.
+            inputs: inputs of the model, in the same structure as the example inputs.
+            state: maps the name of a parameter or buffer to the tensor to use.
+            constant: maps a constant tensor to the tensor to use.
         """
         given = iter(pytree.tree_leaves(inputs))
         values: list[object] = []
@@ -72,9 +72,9 @@ class Captured:
         return values
 
     def outputs(self, results: object) -> list[object]:
-        """Return the leaves of the model's own outputs among the results of the graph.
+        """Return the tensors among `results` that the model itself returns.
 
-        The graph also returns the buffers that the forward pass writes into.
+        The graph returns more: the buffers that the forward pass writes to.
         """
         specs = self.program.graph_signature.output_specs
         named = zip(specs, pytree.tree_leaves(results), strict=True)
@@ -82,7 +82,7 @@ class Captured:
 
 
 def normalise_inputs(example_inputs: object) -> ExampleInputs:
-    """Return the inputs as a tuple or a dict of keywords, at batch 1 where they share a batch."""
+    """Return the inputs as a tuple, or as a dict of keywords, cut to batch 1 if they share a batch size."""
     if isinstance(example_inputs, Mapping):
         return {str(name): value for name, value in _first_sample(dict(example_inputs)).items()}
     values = example_inputs if isinstance(example_inputs, tuple | list) else (example_inputs,)
@@ -102,24 +102,24 @@ def _has_axes(value: object) -> bool:
 
 
 def repeat_batch(inputs: ExampleInputs, times: int) -> ExampleInputs:
-    """Return the inputs with each tensor repeated along axis 0: BatchNorm cannot train on one sample."""
+    """Repeat each tensor along axis 0, because BatchNorm cannot train on one sample."""
     repeated: ExampleInputs = pytree.tree_map_only(_has_axes, lambda v: torch.cat([v] * times), inputs)
     return repeated
 
 
 def call(model: nn.Module, inputs: ExampleInputs) -> object:
-    """Run the model on the inputs, by position or by keyword."""
+    """Run the model on inputs that are positional (a tuple) or named (a dict)."""
     return model(**inputs) if isinstance(inputs, dict) else model(*inputs)
 
 
 def capture(model: nn.Module, inputs: ExampleInputs, *, training: bool) -> Captured:
-    """Trace `model` in one mode.
+    """Trace `model` in train mode if `training`, else in eval mode.
 
     Raises:
-        TraceError: the model cannot be traced; the message names the line of the model.
+        TraceError: if the model cannot be traced. The message names the line of its forward pass.
     """
     args, kwargs = ((), inputs) if isinstance(inputs, dict) else (inputs, None)
-    # Without gradients, as a region under torch.no_grad() would else become a graph of its own.
+    # With gradients enabled, export turns each torch.no_grad() region of the model into a nested graph.
     with unchanged(model), torch.random.fork_rng(), torch.no_grad():
         _set_training(model, training)
         try:
@@ -144,9 +144,9 @@ def capture(model: nn.Module, inputs: ExampleInputs, *, training: bool) -> Captu
 
 
 def _inline_regions(graph_module: GraphModule) -> None:
-    """Put the operators of autocast regions in place of the nested graphs that tracing made of them.
+    """Replace the nested graph of each autocast region by its operators.
 
-    Only where the numbers are rounded changes, not which channels meet.
+    This changes the rounding of values, but not the ties between channels.
     """
     graph = graph_module.graph
     for node in list(graph.nodes):
@@ -157,9 +157,9 @@ def _inline_regions(graph_module: GraphModule) -> None:
         region = graph_module.get_submodule(str(nested.target))
         if not isinstance(region, GraphModule):
             raise TypeError(f"{nested.name}: {type(region).__name__} is no graph")
-        holes = [inner for inner in region.graph.nodes if inner.op == "placeholder"]
+        placeholders = [inner for inner in region.graph.nodes if inner.op == "placeholder"]
         with graph.inserting_before(node):
-            outputs = graph.graph_copy(region.graph, dict(zip(holes, inputs, strict=True)))
+            outputs = graph.graph_copy(region.graph, dict(zip(placeholders, inputs, strict=True)))
         if not isinstance(outputs, tuple | list):
             raise TypeError(f"{node.name}: an autocast region gives {type(outputs).__name__}")
         for item in list(node.users):
@@ -175,7 +175,7 @@ def _inline_regions(graph_module: GraphModule) -> None:
 
 
 def first_names(model: nn.Module) -> dict[str, str]:
-    """Map every name of a parameter or buffer to the first name of the same tensor."""
+    """Map each name of a parameter or buffer to the first name of the same tensor."""
     first: dict[int, str] = {}
     names = {}
     for name, tensor in named_tensors(model, shared=True):
@@ -184,13 +184,13 @@ def first_names(model: nn.Module) -> dict[str, str]:
 
 
 def named_tensors(model: nn.Module, *, shared: bool = False) -> Iterator[tuple[str, Tensor]]:
-    """Iterate over parameters, then buffers; a shared tensor comes under each of its names if `shared`."""
+    """Iterate over parameters, then buffers, each once. If `shared`, once for each of its names."""
     yield from model.named_parameters(remove_duplicate=not shared)
     yield from model.named_buffers(remove_duplicate=not shared)
 
 
 def missing_values(model: nn.Module) -> str:
-    """Name a parameter or buffer that has no values yet, with advice for the user. "" if all have some."""
+    """Return advice on the first parameter or buffer that has no values, "" if all have values."""
     for name, tensor in named_tensors(model):
         if is_lazy(tensor):
             return f"{name} is lazy, it has no shape yet; run the model on one batch first."
@@ -201,7 +201,7 @@ def missing_values(model: nn.Module) -> str:
 
 @contextlib.contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
-    """Give every module its attributes back (flags, tensors that forward notes, caches), whatever happens."""
+    """Restore the attributes of every module on exit: flags, stored tensors, caches."""
     attributes = [(module, dict(module.__dict__)) for module in model.modules()]
     caches = [
         (value, value.copy())
@@ -209,6 +209,7 @@ def unchanged(model: nn.Module) -> Iterator[None]:
         for value in before.values()
         if isinstance(value, dict | list | set)
     ]
+    # The fast path of nn.MultiheadAttention is one opaque operator, of which no rule sees the projections.
     fastpath = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -228,9 +229,9 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_export() -> Iterator[None]:
-    """Keep torch's talk from the terminal: pages of graph before an error, advice, tracebacks.
+    """Silence torch's own output during an export: graph dumps, advice and tracebacks.
 
-    What else the forward pass writes to standard error is written where the block succeeds.
+    Other text that the forward pass writes to standard error is printed if the block succeeds.
     """
     loggers = [
         logger
@@ -251,7 +252,7 @@ def quiet_export() -> Iterator[None]:
 
 
 def _set_training(model: nn.Module, training: bool) -> None:
-    # Flags are set one by one: a model may override train() with something that does more.
+    # Not model.train(): a model may override it to do more, for example to keep BatchNorm in eval mode.
     for module in model.modules():
         module.training = training
 

@@ -1,8 +1,9 @@
-"""Own what a layer rule sees: the labelled inputs of one operator, and what it may say about them.
+"""The context that a layer rule works on: one operator with its labelled inputs.
 
-`propagate` makes a context per node and calls the rule that LAYER_RULES names for the operator.
+`propagate` makes one `OpContext` for each node and passes it to the operator's rule in LAYER_RULES. The rule
+ties, freezes and counts through it, and returns the labelled output.
 
-    def relu_like(op: OpContext) -> Value:          # a rule of the user's own
+    def relu_like(op: OpContext) -> Value:
         return op.output(op.tensor("input").labels)
 """
 
@@ -23,10 +24,10 @@ class Value:
     """One tensor of the graph.
 
     Attributes:
-        shape: its sizes in the dense model.
-        labels: per axis, the label of each position; None where the whole axis is fixed.
+        shape: its shape in the dense model.
+        labels: for each axis the label of each position, or None if the whole axis is fixed.
         note: why its fixed axes are fixed, for reports ("the model's input").
-        constant: the tensor itself where it is an integer or boolean constant, such as an index.
+        constant: the tensor itself if it is an integer or boolean constant, such as an index.
     """
 
     shape: tuple[int, ...]
@@ -37,7 +38,7 @@ class Value:
 
 @dataclass(frozen=True, eq=False)
 class Factor:
-    """One factor of a count of MACs: the positions of one axis."""
+    """One factor of a MAC count: the number of positions along one axis."""
 
     size: int
     labels: LabelVector | None = None
@@ -45,13 +46,13 @@ class Factor:
 
 @dataclass(frozen=True, eq=False)
 class MacTerm:
-    """A product of factors, as counted at one operator.
+    """The MACs of one operator, as a product of factors.
 
     Attributes:
         node: the operator's name in the graph.
         layer: the module that called it.
-        factors: what is multiplied.
-        summed: where given, nothing is counted unless one of these factors is above 1.
+        factors: the factors of the product.
+        summed: if given, the product counts only if one of these factors is above 1.
     """
 
     node: str
@@ -62,18 +63,19 @@ class MacTerm:
 
 @dataclass
 class OpContext:
-    """One operator with its arguments by the names of its schema; tensors come as `Value`.
+    """One operator with its arguments, in which each tensor is a `Value`.
 
     Attributes:
         node: the node's name in the graph.
-        layer: the module that called the operator ("layer1.0.conv1"; "model" for the root).
-        operator: the operator's name without namespace and trailing underscore ("conv2d").
-        arguments: by schema name, defaults filled in.
-        shapes: the shapes of the outputs, one a tensor.
-        store: where labels are tied and frozen.
-        terms: where MACs are counted; None while the training graph is walked.
-        read: which of several outputs the graph reads.
-        dense_macs: counts the operator's MACs in the dense model, by running it without data.
+        layer: the module that called the operator ("layer1.0.conv1", or "model" for the root).
+        operator: the operator's name without the ATen namespace and the underscore of in-place operators
+            ("conv2d").
+        arguments: {name in the operator's schema: value}, with defaults filled in.
+        shapes: the shape of each output.
+        store: collects ties and freezes.
+        terms: collects MAC counts, or None for the graph in train mode.
+        read: positions of the outputs that the graph reads.
+        dense_macs: counts the operator's MACs in the dense model by running it on the meta device.
     """
 
     node: str
@@ -89,7 +91,7 @@ class OpContext:
 
     @property
     def where(self) -> str:
-        """The place that reasons name: "layer1.0.conv1 (conv2d)"."""
+        """The operator's place, as reasons and errors name it: "layer1.0.conv1 (conv2d)"."""
         return f"{self.layer} ({self.operator})"
 
     def tensor(self, name: str) -> Value:
@@ -100,7 +102,7 @@ class OpContext:
         return value
 
     def optional(self, name: str) -> Value | None:
-        """Return the tensor argument `name`, or None where it was not given."""
+        """Return the tensor argument `name`, or None if it was not given."""
         value = self.arguments.get(name)
         return value if isinstance(value, Value) else None
 
@@ -110,7 +112,7 @@ class OpContext:
         return value if isinstance(value, int) else default
 
     def axes(self, name: str, ndim: int) -> tuple[int, ...]:
-        """Return the argument `name` (an axis, several, or None for all) as axes in [0, ndim)."""
+        """Return the argument `name`, one axis or a list (None means all), as axes in [0, ndim)."""
         value = self.arguments.get(name)
         if value is None or value == []:
             return tuple(range(ndim))
@@ -118,7 +120,7 @@ class OpContext:
         return tuple(axis % ndim for axis in listed if isinstance(axis, int))
 
     def tensors(self) -> list[Value]:
-        """Return every tensor argument, those inside lists too."""
+        """Return every tensor argument, including those inside lists."""
         found = []
         for value in self.arguments.values():
             for item in value if isinstance(value, list | tuple) else [value]:
@@ -127,21 +129,21 @@ class OpContext:
         return found
 
     def output(self, labels: Sequence[LabelVector | None], position: int = 0) -> Value:
-        """Return the output number `position` with these labels."""
+        """Return output number `position` with these labels."""
         return Value(tuple(self.shapes[position]), tuple(labels), self.note())
 
     def produced(self, labels: Sequence[LabelVector | None]) -> Value:
-        """Return the output of a layer that makes channels; its other axes hold none."""
+        """Return the output of a layer that makes channels. Its unlabelled axes hold no channels."""
         return Value(tuple(self.shapes[0]), tuple(labels), f"an axis of {self.where} that holds no channels")
 
     def fixed_output(self, note: str = "") -> list[Value]:
-        """Return all outputs without labels, for the reason `note`."""
+        """Return all outputs without labels. `note` is the reason."""
         return [Value(tuple(shape), (None,) * len(shape), note or self.note()) for shape in self.shapes]
 
     def unsupported(self, reason: str) -> list[Value]:
         """Freeze every axis of every input and return outputs without labels.
 
-        What is frozen has a fixed cost, so the operator's MACs are counted as those of the dense model.
+        The operator then costs the same for every plan, so its dense MACs are counted.
         """
         for value in self.tensors():
             self.freeze_all(value, reason)
@@ -150,7 +152,7 @@ class OpContext:
         return self.fixed_output(f"the output of {self.where}, which {reason.partition(';')[0]}")
 
     def note(self) -> str:
-        """Return why fixed axes are fixed: what this operator froze, else what fixed those of its inputs."""
+        """Return why the output has fixed axes: this operator's own freeze, else the note of an input."""
         if self._froze:
             return f"the output of {self.where}: {self._froze}"
         return next((value.note for value in self.tensors() if value.note), "")
@@ -158,12 +160,18 @@ class OpContext:
     def tie(
         self, first: LabelVector | None, second: LabelVector | None, partner: Value | None = None
     ) -> None:
-        """Tie two axes; where one is fixed the other is frozen, naming this operator."""
+        """Tie two axes position by position. If one is fixed, freeze the other and name this operator.
+
+        Args:
+            first: labels of one axis.
+            second: labels of the other axis.
+            partner: the tensor of either axis, whose note explains a fixed position.
+        """
         because = partner.note if partner is not None and partner.note else self.note()
         self.store.tie(first, second, f"{self.where}: meets {because or 'an axis that no layer produces'}")
 
     def freeze(self, vector: LabelVector | None, reason: str) -> None:
-        """Freeze an axis; the reason is put behind this operator's place."""
+        """Freeze an axis. The recorded reason starts with this operator's place."""
         if vector is not None and vector.size:
             self._froze = self._froze or reason
             self.store.freeze(vector, f"{self.where}: {reason}")
@@ -174,24 +182,24 @@ class OpContext:
             self.freeze(vector, reason)
 
     def structural(self, vector: LabelVector | None) -> None:
-        """Say that an axis holds no channels (the height of a kernel)."""
+        """Mark an axis that holds no channels, such as the height of a kernel."""
         self.store.freeze(vector, STRUCTURAL)
 
     def cross(self, vector: LabelVector | None) -> None:
-        """Say that this operator normalises over the axis."""
+        """Mark an axis over which this operator normalises."""
         self.store.cross(vector, self.where)
 
     def count(self, *factors: Factor | int, summed: Sequence[Factor] = ()) -> None:
-        """Count the product of the factors as MACs; where `summed` is given, if one of those is above 1."""
+        """Count the product of the factors as MACs. If `summed` is given, only if one of those is above 1."""
         if self.terms is not None:
             wrapped = tuple(factor if isinstance(factor, Factor) else Factor(factor) for factor in factors)
             self.terms.append(MacTerm(self.node, self.layer, wrapped, tuple(summed)))
 
 
 LayerRule = Callable[[OpContext], Value | list[Value]]
-"""What LAYER_RULES holds: the labelled outputs of one operator."""
+"""A layer rule: returns the labelled output, or outputs, of one operator."""
 
 
 def axis_factor(value: Value, axis: int) -> Factor:
-    """Return the size of an axis of a tensor as a factor of a count."""
+    """Return the size of one axis of a tensor as a factor of a MAC count."""
     return Factor(value.shape[axis], value.labels[axis])

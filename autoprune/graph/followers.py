@@ -1,11 +1,11 @@
-"""Own the follower: a number on a module that no table names and that must follow the width of an axis.
+"""Followers: numbers in a user's own modules that must follow the width of an axis.
 
-An attention written by hand keeps its head width in an attribute of its own; others keep the sizes of a split
-in a list. `module_numbers` finds such numbers, the probe proves them, and `rebuild` sets them beside the
-numbers of PATCH_RULES.
+PATCH_RULES knows the numbers of torch's modules. A hand-written attention keeps its head width in an
+attribute of its own, and other modules keep the sizes of a split in a list. Tracing finds such numbers and
+checks them on shapes. `rebuild` sets them together with the numbers of PATCH_RULES.
 
-    Follower("blocks.0.attn", "head_dim", labels)        # head_dim is how many of these positions are kept
-    Follower("blocks.0", "splits", labels, item=1)       # so is splits[1]
+    Follower("blocks.0.attn", "head_dim", labels)        # head_dim becomes the number of positions kept
+    Follower("blocks.0", "splits", labels, item=1)       # splits[1] does
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Follower:
 
     Attributes:
         module: path of the module, "" for the model itself.
-        attribute: the attribute that is set: an integer, or a list or tuple of integers.
-        labels: int64 [size], the labels of the axis whose size the number is.
-        item: which number of a list or tuple; None for an integer.
+        attribute: name of the attribute, which is an integer, or a list or tuple of integers.
+        labels: int64 [size], the labels of the axis whose size the number gives.
+        item: position of the number in a list or tuple, or None for an integer.
     """
 
     module: str
@@ -39,7 +39,7 @@ class Follower:
 def followed(
     model: nn.Module, followers: Iterable[Follower], size: Callable[[LabelVector], int]
 ) -> Iterator[Patch]:
-    """Iterate over what attributes of `model` become where axes have the sizes that `size(labels)` tells."""
+    """Iterate over the new value of each followed attribute. `size` maps an axis' labels to its new size."""
     values: dict[tuple[str, str], int | list[int]] = {}
     for each in followers:
         place, number = (each.module, each.attribute), size(each.labels)

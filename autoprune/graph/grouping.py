@@ -1,8 +1,7 @@
-"""Own the step from labels to channel groups: channels that span the same axes equally often are one group.
+"""Form channel groups: channels that span the same axes, equally often, make one group.
 
-After `propagate`, before cost and rebuild.
-
-    groups = make_groups(axes, components, terms)
+grouping = make_groups(model, axes, components, terms, unused)
+grouping.groups      # (ChannelGroup("conv1", ...), ...)
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from autoprune.graph.propagate import ParameterAxes
 
 @dataclass(frozen=True, eq=False)
 class _Axis:
-    """One labelled axis of a parameter, or (without parameter) of a counted tensor."""
+    """The components along one axis of a parameter, or of a factor of a MAC count (parameter None)."""
 
     parameter: str | None
     axis: int
@@ -35,10 +34,10 @@ class Grouping:
     """The groups of a model.
 
     Attributes:
-        groups: in model order.
-        group_of: int64 [components], the position of each component's group in `groups`; -1 for axes
-            that hold no channels.
-        channel_of: int64 [components], the channel's number inside its group.
+        groups: the channel groups, in model order.
+        group_of: int64 [components], the position of each component's group in `groups`, or -1 if the
+            component is no channel.
+        channel_of: int64 [components], the channel's number inside its group, or -1.
         of_label: int64 [labels], the component of each label.
     """
 
@@ -66,13 +65,13 @@ def make_groups(
     terms: Sequence[MacTerm],
     unused: frozenset[str],
 ) -> Grouping:
-    """Form the groups.
+    """Form the channel groups of a model.
 
     Args:
-        model: the dense model; its parameters (not its buffers) make channels.
-        axes: labels of the parameters' axes.
-        components: the channels.
-        terms: counts of MACs; channels that enter them unequally often are of different groups.
+        model: the dense model. A component is a channel if it lies on a parameter, not only on buffers.
+        axes: labels of all axes of parameters and buffers.
+        components: connected components of the labels.
+        terms: MAC counts. Channels that occur in them unequally often belong to different groups.
         unused: names of parameters that no graph reads.
     """
     parameters = {name for name, _ in model.named_parameters()}
@@ -104,11 +103,11 @@ def _labelled_axes(axes: ParameterAxes, components: Components, terms: Sequence[
 
 
 def _occurrences(listed: Sequence[_Axis], count: int) -> list[bytes]:
-    """Return, per component, the multiset of axes that it occurs on, as comparable bytes."""
+    """Return for each component the multiset of axes that it lies on, as bytes that compare equal."""
     if not listed:  # no parameter has an axis
         return [b""] * count
     numbers = np.concatenate([np.full(len(a.components), i, np.int64) for i, a in enumerate(listed)])
-    # One number for both: it sorts many times faster than pairs.
+    # One integer holds both component and axis, because integers sort many times faster than pairs.
     places = np.concatenate([a.components for a in listed]) * len(listed) + numbers
     distinct, times = np.unique(places, return_counts=True)
     of_place, axis = np.divmod(distinct, len(listed))
@@ -153,7 +152,7 @@ def _number(
 
 
 def _places(listed: Sequence[_Axis], family_of: LabelVector, count: int) -> list[list[int]]:
-    """Return, per family, the numbers of the parameter axes that it spans."""
+    """Return for each family the positions in `listed` of the parameter axes that it spans."""
     places: list[list[int]] = [[] for _ in range(count)]
     for number, axis in enumerate(listed):
         if axis.parameter is not None:
@@ -164,7 +163,7 @@ def _places(listed: Sequence[_Axis], family_of: LabelVector, count: int) -> list
 
 
 def _lead(model: nn.Module, listed: Sequence[_Axis], places: Sequence[int]) -> int:
-    """Return the axis that names the group: the first output axis of a weight, else the first axis."""
+    """Return the axis that names the group: the first output axis of a weight, else its first axis."""
     return next((place for place in places if _makes_output(model, listed[place])), places[0])
 
 
@@ -172,7 +171,7 @@ def _makes_output(model: nn.Module, axis: _Axis) -> bool:
     path, leaf = owner_of(str(axis.parameter))
     if not leaf.endswith("weight") or axis.axis != output_axis(model.get_submodule(path)):
         return False
-    # Spectral norm keeps vectors along both sides of a weight under names that end like the weight's.
+    # Spectral norm also stores vectors along both axes of a weight, and owner_of names them after the weight.
     holder, _, stored = str(axis.parameter).rpartition(".")
     return stored.endswith("weight") or getattr(model.get_submodule(holder), stored).ndim > 1
 

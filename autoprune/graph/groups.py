@@ -1,9 +1,7 @@
-"""The channel group: channels of many layers that can only be kept or dropped together.
+"""The channel group: the channels that several layers share.
 
-Grouping makes them from labels; criteria rank their channels, spaces choose widths, `rebuild` cuts them.
-
-    group.name, group.width    # "layer1.0.conv1", 64
-    group.members[0]           # Member("layer1.0.conv1.weight", axis=0, index of shape [64, 1])
+group.name, group.width    # "layer1.0.conv1", 64
+group.members[0]           # Member("layer1.0.conv1.weight", axis=0, index of shape [64, 1])
 """
 
 from __future__ import annotations
@@ -23,8 +21,8 @@ class Member:
     Attributes:
         parameter: full name in the model's `named_parameters` or `named_buffers`.
         axis: the axis that shrinks.
-        index: int64 [width, m]; row c holds the positions along the axis that belong to channel c
-            (m > 1 where a channel spans several positions, such as a flattened 7 x 7 map).
+        index: int64 [width, m]. Row c holds the positions along the axis that belong to channel c. m is
+            above 1 if a channel spans several positions, as those of a flattened 7 x 7 map do.
     """
 
     parameter: str
@@ -32,21 +30,21 @@ class Member:
     index: NDArray[np.int64]
 
     def __repr__(self) -> str:
-        """Return its place and how many channels lie there, in one line."""
+        """Return the tensor, the axis and the number of channels in one line."""
         return f"<Member {self.parameter}, axis {self.axis}: {len(self.index)} channels>"
 
 
 @dataclass(frozen=True, eq=False)
 class ChannelGroup:
-    """Channels that are kept or dropped together, wherever they appear.
+    """Channels that span the same axes. Each channel is kept or dropped on all of them at once.
 
     Attributes:
-        name: the module that produces the channels first; unique in a model.
+        name: the first module that produces the channels. It is unique in a model.
         width: number of channels.
-        members: every parameter axis that the channels span.
-        frozen: None, or why the group cannot be narrowed.
-        crosses: None, or the normalisation over channels that it crosses, so that narrowing it changes
-            the function of the remaining channels by design.
+        members: every axis of a parameter or buffer that the channels span.
+        frozen: None, or the reason why the group cannot be narrowed.
+        crosses: None, or the operator that normalises over the channels (a LayerNorm, a softmax). Narrowing
+            such a group changes the values of the remaining channels by design.
     """
 
     name: str
@@ -56,7 +54,7 @@ class ChannelGroup:
     crosses: str | None = None
 
     def __repr__(self) -> str:
-        """Return name, width and state in one line."""
+        """Return the name, the width and the state in one line."""
         parts = [f"width {self.width}", f"{len(self.members)} members"]
         parts += [] if self.crosses is None else [f"crosses {self.crosses}"]
         parts += ["free" if self.frozen is None else f"frozen: {self.frozen}"]

@@ -1,6 +1,7 @@
-"""Own labels: integers that say which channel each position of a tensor's axis belongs to.
+"""Labels: integers that name the channel at each position along an axis of a tensor.
 
-The rules tie and freeze labels while they walk the traced graph; grouping reads the connected components.
+Layer rules tie labels that must be the same channel, and freeze labels that no plan may drop. The connected
+components of the ties are the channels.
 
     labels = LabelStore()
     a, b = labels.fresh(8), labels.fresh(8)
@@ -22,17 +23,17 @@ FIXED = -1
 """The label of a position that no plan may drop."""
 
 STRUCTURAL = ""
-"""The reason for axes that are no channels at all (a kernel's height): not offered, not reported."""
+"""The reason for an axis that holds no channels, such as a kernel's height. No report lists it."""
 
 
 @dataclass(frozen=True)
 class Components:
-    """The channels: connected components of the ties.
+    """The connected components of the ties.
 
     Attributes:
         of_label: int64 [labels], the component of each label.
-        frozen: {component: reason}, the first reason that froze it.
-        crosses: {component: the first normalisation over channels that it crosses}.
+        frozen: {component: the first reason that froze it}.
+        crosses: {component: the first operator that normalises over it}.
     """
 
     of_label: LabelVector
@@ -42,7 +43,7 @@ class Components:
 
 @dataclass
 class LabelStore:
-    """Collect fresh labels, ties between them and reasons to freeze them; components come at the end."""
+    """Hands out labels and collects ties and freezes. `components` evaluates them at the end."""
 
     count: int = 0
     _ties: list[tuple[LabelVector, LabelVector]] = field(default_factory=list)
@@ -50,18 +51,18 @@ class LabelStore:
     _crosses: list[tuple[LabelVector, str]] = field(default_factory=list)
 
     def fresh(self, size: int) -> LabelVector:
-        """Return `size` labels that nothing else carries yet."""
+        """Return `size` new labels."""
         start = self.count
         self.count += size
         return np.arange(start, self.count, dtype=np.int64)
 
     def tie(self, first: LabelVector | None, second: LabelVector | None, reason: str) -> None:
-        """Tie two vectors of one length position by position; a fixed position freezes its partner.
+        """Tie two vectors of the same length position by position. A fixed position freezes its partner.
 
         Args:
-            first: labels, or None where every position is fixed.
-            second: as `first`.
-            reason: why a partner of a fixed position is frozen.
+            first: labels, or None if every position is fixed.
+            second: labels, or None if every position is fixed.
+            reason: the reason to record for a partner that is frozen.
         """
         if first is None or second is None:
             for vector in (first, second):
@@ -76,17 +77,17 @@ class LabelStore:
             self._ties.append((first[both], second[both]))
 
     def freeze(self, vector: LabelVector | None, reason: str) -> None:
-        """Keep every labelled position of `vector`, whatever the plan, for `reason`."""
+        """Record that every plan must keep the labels of `vector`, for `reason`."""
         if vector is not None and vector.size:
             self._frozen.append((vector[vector != FIXED], reason))
 
     def cross(self, vector: LabelVector | None, norm: str) -> None:
-        """Note that `vector` crosses the normalisation over channels `norm`."""
+        """Record that the operator `norm` normalises over the labels of `vector`."""
         if vector is not None and vector.size:
             self._crosses.append((vector[vector != FIXED], norm))
 
     def copy(self) -> LabelStore:
-        """Return a store with the same labels, ties and reasons, to try more ties on."""
+        """Return an independent copy, on which further ties can be tried."""
         return LabelStore(self.count, list(self._ties), list(self._frozen), list(self._crosses))
 
     def components(self) -> Components:
@@ -106,7 +107,7 @@ def _first_reasons(events: list[tuple[LabelVector, str]], of_label: LabelVector)
     reasons: dict[int, str] = {}
     for vector, reason in events:
         for component in np.unique(of_label[vector]).tolist():
-            # A structural axis is no channel: any other reason says more to the user.
+            # STRUCTURAL is the weakest reason: any other one tells the user more.
             if component not in reasons or reasons[component] == STRUCTURAL:
                 reasons[component] = reason
     return reasons

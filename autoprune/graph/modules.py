@@ -1,6 +1,6 @@
-"""Own the ties that a module imposes on its own parameters beyond what its operators show.
+"""Ties between the parameters of one module that its operators do not show.
 
-`trace` applies them before the graphs are walked. A module of one's own joins by one function and one row:
+`trace` applies them before it propagates labels. To add a module, write one function and one row:
 
     MODULE_TIES[MyAttention] = tie_my_attention
 """
@@ -17,11 +17,11 @@ from autoprune.graph.labels import LabelStore, LabelVector
 from autoprune.graph.propagate import ParameterAxes
 
 AxisLabels = Callable[[str, int], LabelVector | None]
-"""Labels of (local parameter name, axis) of the module at hand."""
+"""(local parameter name, axis) -> the labels of that axis."""
 
 
 def tie_modules(model: nn.Module, axes: ParameterAxes, store: LabelStore) -> None:
-    """Apply the row of MODULE_TIES that fits each module's class."""
+    """Apply the rows of MODULE_TIES to every module of their classes."""
     names = first_names(model)
     for path, module in model.named_modules():
         for cls, tie in MODULE_TIES.items():
@@ -38,9 +38,9 @@ def _axis_labels(path: str, names: dict[str, str], axes: ParameterAxes) -> AxisL
 
 
 def tie_multihead_attention(module: nn.Module, labels_of: AxisLabels, store: LabelStore, path: str) -> None:
-    """Tie the inner width to the embedding, and position i of every head: the module has one width only.
+    """Tie the inner width to the embedding, because the module stores one number for both.
 
-    It computes its head width as embedding / heads, so each head must lose the same number of positions.
+    The module computes its head width as embedding / heads, so position i of all heads is one channel.
     """
     if not isinstance(module, nn.MultiheadAttention):
         raise TypeError(f"{path}: {type(module).__name__} is no MultiheadAttention")

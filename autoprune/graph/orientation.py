@@ -1,10 +1,8 @@
-"""Own three answers: whose weight is a parameter, along which axis its outputs lie, what grouped ones lose.
+"""Orientation of weights: the module that uses a tensor, and the axis of its output channels.
 
-Grouping names groups by them, criteria rank filters by them, and users freeze layers by them.
-
-    owner_of("conv.parametrizations.weight.original0")      # ("conv", "weight")
-    output_axis(nn.Conv2d(3, 8, 1))              # 0
-    output_axis(nn.ConvTranspose2d(3, 8, 1))     # 1
+owner_of("conv.parametrizations.weight.original0")      # ("conv", "weight")
+output_axis(nn.Conv2d(3, 8, 1))              # 0
+output_axis(nn.ConvTranspose2d(3, 8, 1))     # 1
 """
 
 from __future__ import annotations
@@ -14,9 +12,9 @@ from torch.nn.modules.conv import _ConvTransposeNd
 
 
 def output_axis(module: nn.Module) -> int:
-    """Return the axis of the module's weight along which its output channels lie.
+    """Return the axis of the module's weight that holds its output channels.
 
-    A transposed convolution that loses whole groups has these along axis 0 of its weight.
+    For a transposed convolution that loses whole groups, axis 0 holds the groups.
     """
     if isinstance(module, _ConvTransposeNd):
         whole = module.groups > 1 and not keeps_groups(module.groups, module.in_channels // module.groups)
@@ -25,19 +23,23 @@ def output_axis(module: nn.Module) -> int:
 
 
 def keeps_groups(groups: int, inputs: int) -> bool:
-    """Tell whether a convolution, `groups` of so many inputs each, keeps all groups and narrows each.
+    """Return whether pruning a grouped convolution keeps all its groups and narrows each of them.
 
-    Otherwise it loses whole groups, and each keeps its width: whichever leaves more widths to choose from. A
-    depthwise convolution loses groups; one of 2 groups, for which half is too coarse a step, narrows them.
+    Otherwise it drops whole groups, and each group keeps its width. The rule takes the choice that offers
+    more widths: a depthwise convolution drops groups, and a convolution of 2 groups narrows both.
+
+    Args:
+        groups: number of groups.
+        inputs: number of input channels of each group.
     """
     return groups < inputs
 
 
 def owner_of(name: str) -> tuple[str, str]:
-    """Return the path of the module that uses a parameter or buffer, and what the module calls it.
+    """Return the path of the module that uses a parameter or buffer, and its name in that module.
 
-    They differ from what `name` says where weight norm, spectral norm or another parametrization stores a
-    weight as several tensors.
+    These differ from the two parts of `name` if a parametrization, such as weight norm or spectral norm,
+    stores a weight as several tensors.
     """
     path, parametrized, stored = f".{name}".partition(".parametrizations.")
     if parametrized:
@@ -48,4 +50,4 @@ def owner_of(name: str) -> tuple[str, str]:
 
 
 _STORED = ("_g", "_v", "_orig")
-"""What torch.nn.utils.weight_norm and spectral_norm put behind the name of the weight that they replace."""
+"""Suffixes that torch.nn.utils.weight_norm and spectral_norm add to the name of the weight."""

@@ -1,8 +1,7 @@
-"""Patches: the numbers that modules carry beside their tensors, each following from the tensors' shapes.
+"""Patches: new values for the numbers of a module, such as `groups`, after its tensors were narrowed.
 
-A convolution knows its `groups`, a normalisation its `num_features`; a narrowed weight alone leaves them
-wrong, some loudly and some silently. One table holds them. Stage before: `rebuild` slices the tensors of a
-module. Stage after: the patched module runs, and `export` stores the patches, so that loading never traces:
+Each number follows from the shapes of the module's tensors by one rule of PATCH_RULES. Stale numbers fail, or
+compute wrong results without an error. A saved model stores its patches, so that loading needs no trace.
 
     patches_for(conv, {"weight": (8, 1, 3, 3)})   # a depthwise convolution of 16 channels, cut to 8
     {"out_channels": 8, "groups": 8, "in_channels": 8}
@@ -23,22 +22,22 @@ from autoprune.graph.capture import named_tensors
 from autoprune.graph.orientation import keeps_groups
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
-"""Local names of a module's own parameters and buffers ("weight") to their new shapes."""
+"""{local name of a parameter or buffer ("weight"): its new shape}."""
 
 PatchRule: TypeAlias = Callable[[nn.Module, Shapes], object]
-"""(module with its old numbers, new shapes) -> the new number, or None where the shapes do not tell it."""
+"""(module with its dense numbers, new shapes) -> the new number, or None if the shapes do not decide it."""
 
 Rules: TypeAlias = Mapping[str, PatchRule]
-"""Attribute -> rule, as they hold for one class."""
+"""{attribute: rule} for one class of modules."""
 
 
 _UNTABLED = "_autoprune_numbers"
-"""Where a model notes, as (module, attribute), the patched numbers that PATCH_RULES does not name."""
+"""Attribute of a model that lists, as (module, attribute), its patched numbers outside PATCH_RULES."""
 
 
 @dataclass(frozen=True)
 class Patch:
-    """One number of one module: `module` is its path in the model ("" for the model itself)."""
+    """A new value for one number of one module. `module` is its path, "" for the model itself."""
 
     module: str
     attribute: str
@@ -46,19 +45,19 @@ class Patch:
 
 
 def patches_for(module_old: nn.Module, shapes: Shapes, rules: Rules | None = None) -> dict[str, object]:
-    """Compute the numbers of one module after its tensors took new shapes; the module is only read.
+    """Compute the numbers of one module for new shapes of its tensors, without changing the module.
 
     Args:
-        module_old: the dense module with its old numbers; heads and the size of a convolution's group stay.
-        shapes: new shape of each of the module's own parameters and buffers, by local name. Missing ones (a
-            norm without scale) leave the numbers that follow from them out of the answer.
-        rules: `rules_of` the module's class, where many modules of one class are asked for.
+        module_old: the dense module. Its number of heads and the size of its convolution groups stay.
+        shapes: {local name: new shape} of the module's own parameters and buffers. A number that follows
+            from a missing tensor (a norm without scale) is left out of the result.
+        rules: `rules_of(type(module_old))`, if the caller already has it.
 
     Returns:
-        {attribute: value} for every tabled attribute that the shapes determine, changed or not.
+        {attribute: value} for every number in PATCH_RULES that the shapes determine, changed or not.
 
     Raises:
-        PlanError: a grouped convolution loses part of a group, or heads do not divide their embedding.
+        PlanError: if a grouped convolution loses part of a group, or heads do not divide their embedding.
     """
     values: dict[str, object] = {}
     for attribute, rule in (rules_of(type(module_old)) if rules is None else rules).items():
@@ -68,7 +67,7 @@ def patches_for(module_old: nn.Module, shapes: Shapes, rules: Rules | None = Non
 
 
 def rules_of(cls: type[nn.Module]) -> dict[str, PatchRule]:
-    """Return attribute -> rule for a class; the most derived class that has a row wins."""
+    """Return {attribute: rule} for a class. If several of its bases have a row, the most derived one wins."""
     rules: dict[str, PatchRule] = {}
     for base in cls.__mro__:
         names = (base, f"{base.__module__}.{base.__qualname__}")
@@ -79,10 +78,10 @@ def rules_of(cls: type[nn.Module]) -> dict[str, PatchRule]:
 
 
 def read_patches(model: nn.Module) -> list[Patch]:
-    """Read the current value of every number that may have been patched.
+    """Return the current value of every number that a rebuild may have patched.
 
-    These are the tabled attributes of every module, in the order of `named_modules`, then those that no table
-    names and `apply_patches` has set.
+    The numbers of PATCH_RULES come first, in the order of `named_modules`. Then come the other numbers that
+    `apply_patches` has set.
     """
     tabled = [
         Patch(path, attribute, getattr(module, attribute))
@@ -97,13 +96,14 @@ def read_patches(model: nn.Module) -> list[Patch]:
 
 
 def apply_patches(model: nn.Module, patches: Iterable[Patch]) -> None:
-    """Set the patched numbers on `model`, in place; lists (of a JSON file) become what the old value is.
+    """Set the patched numbers on `model`, in place.
 
-    Numbers that no table names are noted on the model, so that `read_patches` finds them again.
+    A list, as JSON files hold it, takes the type of the old value. The model records the numbers that are
+    outside PATCH_RULES, so that `read_patches` finds them.
 
     Raises:
-        PlanError: a module or attribute that the model has not, or a value that is not like the old one.
-            Nothing is set then.
+        PlanError: if a module or attribute does not exist, or a value has another type than the old one. No
+            number is set then.
     """
     patches = list(patches)
     checked = [_checked(model, patch) for patch in patches]
@@ -123,16 +123,16 @@ def require_written(
 ) -> None:
     """Refuse patches that no rebuild of `model` writes.
 
-    A tabled number has to be the one that follows from the shapes. It may be left out if that is the dense
-    one. Any other number belongs to a module's own code (see `Follower`), is an integer and does not grow.
+    A number in PATCH_RULES must have the value that follows from the shapes. It may be missing if that is the
+    dense value. Any other number must belong to a user's own module (see `Follower`) and must not grow.
 
     Args:
-        model: with its dense numbers and tensors.
-        patches: all those of the small model.
-        shapes: of all parameters and buffers of the small model, by full name.
+        model: the dense model.
+        patches: all patches of the small model.
+        shapes: {full name: shape} of all parameters and buffers of the small model.
 
     Raises:
-        PlanError: naming the first patch that is wrong.
+        PlanError: naming the first wrong patch.
     """
     given: dict[tuple[str, str], Patch] = {}
     for patch in patches:
@@ -155,7 +155,7 @@ def require_written(
 def _written_numbers(
     path: str, module: nn.Module, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, object]:
-    """Return the tabled numbers of a module after a rebuild that gives its tensors these shapes."""
+    """Return the numbers of a module in PATCH_RULES after a rebuild that gives its tensors these shapes."""
     prefix = f"{path}." if path else ""
     own = {
         name: tuple(tensor.shape)
@@ -168,7 +168,7 @@ def _written_numbers(
 
 
 def _is_own(module: nn.Module, attribute: str) -> bool:
-    """Return whether a number is one of the module's own code: strides and paddings are torch's."""
+    """Return whether a number belongs to a user's own code. A stride or a padding belongs to torch."""
     if isinstance(module, nn.Unflatten):
         return attribute == "unflattened_size"
     bases = [base for base in type(module).__mro__[:-1] if base.__module__.startswith("torch.nn.")]
@@ -177,7 +177,7 @@ def _is_own(module: nn.Module, attribute: str) -> bool:
 
 
 def _shrinks(dense: object, value: object) -> bool:
-    """Return whether every number is an integer from 1 to the dense one."""
+    """Return whether every number is unchanged, or an integer from 1 to the dense one."""
     if isinstance(dense, tuple | list) and isinstance(value, tuple | list):
         return len(dense) == len(value) and all(map(_shrinks, dense, value))
     are_integers = type(dense) is int and type(value) is int
@@ -189,7 +189,7 @@ def _dense_value(module: nn.Module, attribute: str) -> str:
 
 
 def _plain(value: object) -> object:
-    """Return a value as JSON gives it: tuples are lists."""
+    """Return a value as JSON stores it, with lists instead of tuples."""
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
@@ -198,17 +198,19 @@ def _named(patch: Patch) -> str:
 
 
 def _checked(model: nn.Module, patch: Patch) -> tuple[nn.Module, str, object]:
-    """Find the patched module and bring the value into its form."""
+    """Return the module, the attribute and the value in the type of the old one."""
     where = _named(patch)
     try:
         module = model.get_submodule(patch.module)
     except AttributeError:
-        raise PlanError(f"{where}: the model has no such module; it is of another architecture.") from None
+        raise PlanError(
+            f"{where}: the model has no such module; pass the architecture that was pruned."
+        ) from None
     old = getattr(module, patch.attribute, None)
     if not _is_number(old):
         raise PlanError(
-            f"{where}: {type(module).__name__} holds no number of that name; "
-            "the model is of another architecture."
+            f"{where}: {type(module).__name__} has no number of that name; "
+            "pass the architecture that was pruned."
         )
     value = patch.value
     if isinstance(old, tuple | list) and isinstance(value, tuple | list):
@@ -225,7 +227,7 @@ def _is_number(value: object) -> bool:
 
 
 def _shape(shapes: Shapes, name: str) -> tuple[int, ...] | None:
-    """Shape of a tensor, also where weight norm or spectral norm stores it under another name."""
+    """Return the shape of a tensor, which weight norm or spectral norm may store under another name."""
     if name in shapes:
         return tuple(shapes[name])
     parametrized = f"parametrizations.{name}.original"
@@ -236,7 +238,7 @@ def _shape(shapes: Shapes, name: str) -> tuple[int, ...] | None:
 
 
 def _axis(axis: int, *names: str) -> PatchRule:
-    """Make the rule "size along `axis` of the first of these tensors that the module has"."""
+    """Make a rule that returns the size along `axis` of the first of these tensors that the module has."""
 
     def rule(module: nn.Module, shapes: Shapes) -> int | None:
         found = (_shape(shapes, name) for name in names)
@@ -250,7 +252,10 @@ def _whole_shape(module: nn.Module, shapes: Shapes) -> tuple[int, ...] | None:
 
 
 def _conv_groups(module: nn.Module, shapes: Shapes) -> int | None:
-    """Count the groups left: all, or those on axis 0 of the weight (of outputs; of inputs if transposed)."""
+    """Return the number of groups left: all of them, or as many as axis 0 of the weight still holds.
+
+    Axis 0 holds the output channels, or the input channels if the convolution is transposed.
+    """
     shape = _shape(shapes, "weight")
     if shape is None or not isinstance(module, _ConvNd):
         return None
@@ -259,22 +264,22 @@ def _conv_groups(module: nn.Module, shapes: Shapes) -> int | None:
     all_stay = groups == 1 or keeps_groups(groups, module.in_channels // groups)
     step = groups if all_stay else channels // groups
     if shape[0] % step:
+        expected = "the same number in each group" if all_stay else "a whole number of groups"
         raise PlanError(
             f"{type(module).__name__} with {groups} groups of {channels // groups} channels: {shape[0]} "
-            f"channels are not {'as many in each group' if all_stay else 'a whole number of groups'}; keep a "
-            f"multiple of {step}."
+            f"channels are not {expected}; keep a multiple of {step}."
         )
     return groups if all_stay else shape[0] // step
 
 
 def _conv_across_groups(module: nn.Module, shapes: Shapes) -> int | None:
-    """Multiply axis 1 of the weight, which is one group's share, by the groups that are left."""
+    """Return the channels of all groups left: axis 1 of the weight holds those of one group."""
     shape, groups = _shape(shapes, "weight"), _conv_groups(module, shapes)
     return None if shape is None or groups is None else shape[1] * groups
 
 
 def _head_dim(module: nn.Module, shapes: Shapes) -> int | None:
-    """Divide the embedding by the heads, whose number the module cannot change."""
+    """Return the embedding width divided by the number of heads, which stays."""
     shape = _shape(shapes, "in_proj_weight") or _shape(shapes, "q_proj_weight")
     if shape is None or not isinstance(module, nn.MultiheadAttention):
         return None
@@ -313,9 +318,9 @@ PATCH_RULES: dict[tuple[type | str, str], PatchRule] = {
     ("timm.layers.blur_pool.BlurPool2d", "channels"): _axis(0, "filt"),
     ("torchvision.models.vision_transformer.VisionTransformer", "hidden_dim"): _axis(2, "class_token"),
 }
-"""(module class, or its qualified name where it must not be imported; attribute) -> rule; subclasses inherit.
+"""{(module class, attribute): rule}. Subclasses inherit the rows of their bases.
 
-`_ConvNd` is the base of Conv1d to Conv3d and, through `_ConvTransposeNd`, of the transposed ones;
-`_NormBase` of BatchNorm, SyncBatchNorm and InstanceNorm. Add a module with one row:
+The qualified name of a class replaces a class whose library is optional. `_ConvNd` is the base of all
+convolutions, `_NormBase` that of BatchNorm, SyncBatchNorm and InstanceNorm. To add a module, add one row:
 `PATCH_RULES[MyNorm, "dim"] = my_rule`.
 """

@@ -1,9 +1,7 @@
-"""The plan: which channels of which groups a smaller model keeps.
+"""The plan: the channels that a smaller model keeps in each channel group.
 
-Criteria and searches make plans, `rebuild` turns them into models, `save_pruned` stores them.
-
-    plan = Plan({"layer1.0.conv1": np.array([0, 3, 5])})
-    plan.widths  # {"layer1.0.conv1": 3}
+plan = Plan({"layer1.0.conv1": np.array([0, 3, 5])})
+plan.widths  # {"layer1.0.conv1": 3}
 """
 
 from __future__ import annotations
@@ -17,24 +15,24 @@ from numpy.typing import NDArray
 from autoprune.errors import PlanError
 
 _SHOWN = 4
-"""Groups whose widths the printed plan shows."""
+"""Number of groups whose widths the printed plan shows."""
 
 
 @dataclass(frozen=True, eq=False)
 class Plan(Mapping[str, NDArray[np.int64]]):
-    """A mapping {group name: keep index}; groups that it does not name are kept whole.
+    """A mapping {group name: keep index}. Groups that it does not name keep all channels.
 
     Attributes:
-        keep: for each narrowed group the sorted int64 indices, in [0, width), of the channels kept.
+        keep: {group name: sorted int64 indices, in [0, width), of the channels kept}.
 
     Raises:
-        PlanError: a keep index is a mask, holds no integers, has not one dimension, or names a channel twice.
+        PlanError: if a keep index is a mask, is not an integer vector, or names a channel twice.
     """
 
     keep: Mapping[str, NDArray[np.int64]]
 
     def __post_init__(self) -> None:
-        """Canonicalise each keep index to a sorted, read-only int64 array."""
+        """Convert each keep index to a sorted, read-only int64 array."""
         canonical = {}
         for name, index in self.keep.items():
             array = _sorted_index(name, index)
@@ -47,11 +45,11 @@ class Plan(Mapping[str, NDArray[np.int64]]):
         return self.keep[name]
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the names of the groups that the plan narrows."""
+        """Iterate over the names of the groups in the plan."""
         return iter(self.keep)
 
     def __len__(self) -> int:
-        """Return the number of groups that the plan names."""
+        """Return the number of groups in the plan."""
         return len(self.keep)
 
     def __eq__(self, other: object) -> bool:
@@ -67,7 +65,7 @@ class Plan(Mapping[str, NDArray[np.int64]]):
         return hash(tuple((name, self.keep[name].tobytes()) for name in sorted(self.keep)))
 
     def __repr__(self) -> str:
-        """Return how many groups it names, and the widths of the first, in one line."""
+        """Return the number of groups and the widths of the first ones, in one line."""
         shown = [f"{name}: {width}" for name, width in list(self.widths.items())[:_SHOWN]]
         more = [f"{len(self) - _SHOWN} more"] if len(self) > _SHOWN else []
         groups = "1 group" if len(self) == 1 else f"{len(self)} groups"
@@ -80,10 +78,12 @@ class Plan(Mapping[str, NDArray[np.int64]]):
 
 
 def _sorted_index(name: str, index: object) -> NDArray[np.int64]:
-    """Return a keep index as a new sorted array; what numpy would cast or merge without a word is refused."""
+    """Return a keep index as a new sorted array. Refuse input that NumPy would cast or merge silently."""
     given = np.asarray(index)
     if given.dtype == np.bool_:
-        raise PlanError(f"{name}: got a bool mask; pass np.flatnonzero(mask), the indices of what is kept.")
+        raise PlanError(
+            f"{name}: got a bool mask; pass np.flatnonzero(mask), the indices of the kept channels."
+        )
     if given.ndim != 1 or not np.issubdtype(given.dtype, np.integer):
         raise PlanError(
             f"{name}: got a keep index of {given.dtype} {list(given.shape)}, expected integers [channels]."

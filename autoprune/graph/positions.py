@@ -1,9 +1,7 @@
-"""Own the step from a plan to positions: which positions of which axes of which tensors it keeps.
+"""Translate a plan into the positions that it keeps along each axis of each tensor.
 
-Made once per prunable, from its groups; `rebuild` and `verify` ask it for each plan.
-
-    table = PositionTable.of(prunable.groups, prunable.shapes)
-    table.kept({"conv1": np.array([0, 2])})     # {"conv1.weight": {0: array([0, 2])}, ...}
+table = PositionTable.of(prunable.groups, prunable.shapes)
+table.kept({"conv1": np.array([0, 2])})     # {"conv1.weight": {0: array([0, 2])}, ...}
 """
 
 from __future__ import annotations
@@ -17,21 +15,22 @@ from numpy.typing import NDArray
 from autoprune.graph.groups import ChannelGroup
 
 KeepPositions = Mapping[str, Mapping[int, NDArray[np.int64]]]
-"""{parameter or buffer: {axis: sorted int64 positions kept}}, whole axes left out."""
+"""{parameter or buffer: {axis: sorted int64 positions kept}}, without the axes that stay whole."""
 
 
 @dataclass(frozen=True, eq=False)
 class PositionTable:
-    """All axes of all tensors laid end to end, with the channel at each position.
+    """The channel at each position of all axes, in one array, so that a plan takes one pass over it.
 
-    Axes on which the same channels lie at the same positions (a convolution's outputs, its bias, its
-    normalisation) share one stretch of the table and get one array between them.
+    The array consists of segments. Axes that hold the same channels in the same order (a convolution's
+    outputs, its bias, its normalisation) share one segment, and one array of kept positions.
 
     Attributes:
-        groups: {group: (where its channels start, its width)} in one numbering of all channels.
-        channels: int64 [positions], the number of the channel there; the last number is of no group.
-        starts: int64 [stretches + 1], where each stretch starts.
-        axes: for each stretch the (tensor, axis) that it stands for.
+        groups: {group name: (number of its first channel, its width)}. All channels are numbered in a row.
+        channels: int64 [positions], the number of the channel at each position. The number after the last
+            channel marks a position of no group.
+        starts: int64 [segments + 1], the first position of each segment, and the end.
+        axes: for each segment the (tensor, axis) pairs that share it.
     """
 
     groups: Mapping[str, tuple[int, int]]
@@ -41,7 +40,7 @@ class PositionTable:
 
     @staticmethod
     def of(groups: Sequence[ChannelGroup], shapes: Mapping[str, tuple[int, ...]]) -> PositionTable:
-        """Lay out the axes that the groups' members span."""
+        """Make the table from the members of the groups. `shapes` holds the dense shapes by name."""
         offsets = np.cumsum([0, *(group.width for group in groups)])
         none = offsets[-1]
         on_axis: dict[tuple[str, int], NDArray[np.int64]] = {}
@@ -55,16 +54,19 @@ class PositionTable:
         shared: dict[bytes, list[tuple[str, int]]] = {}
         for place, channels in on_axis.items():
             shared.setdefault(channels.tobytes(), []).append(place)
-        stretches = [on_axis[places[0]] for places in shared.values()]
+        segments = [on_axis[places[0]] for places in shared.values()]
         return PositionTable(
             {group.name: (int(o), group.width) for group, o in zip(groups, offsets, strict=False)},
-            np.concatenate([*stretches, np.empty(0, np.int64)]),
-            np.cumsum([0, *map(len, stretches)]),
+            np.concatenate([*segments, np.empty(0, np.int64)]),
+            np.cumsum([0, *map(len, segments)]),
             tuple(tuple(places) for places in shared.values()),
         )
 
     def kept(self, plan: Mapping[str, NDArray[np.int64]]) -> dict[str, dict[int, NDArray[np.int64]]]:
-        """Return the positions that a plan keeps, whole axes left out; the plan must fit the groups."""
+        """Return the positions that `plan` keeps, without the axes that stay whole.
+
+        The plan must fit the groups (see `Prunable.check`).
+        """
         keep = np.ones(sum(width for _, width in self.groups.values()) + 1, bool)
         for name, index in plan.items():
             start, width = self.groups[name]

@@ -1,10 +1,8 @@
-"""Own the walk over a traced graph: each operator's rule turns labelled inputs into labelled outputs.
+"""Propagate labels through a traced graph: the rule of each operator labels its outputs.
 
-After `capture`, before `grouping`.
-
-    axes = ParameterAxes.of(model, store)
-    values = propagate(captured, axes, store, terms)
-    values["conv2d"]          # Value with labels along axis 1
+axes = ParameterAxes.of(model, store)
+values = propagate(captured, axes, store, terms)
+values["conv2d"]          # Value with labels along axis 1
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ NodeValue = Value | list[Value]
 LAYER_OPERATORS = frozenset(
     ("linear", *(f"conv{n}d" for n in (1, 2, 3)), *(f"conv_transpose{n}d" for n in (1, 2, 3)))
 )
-"""Operators that multiply their first argument with a weight, the second one."""
+"""Operators that multiply their first argument by a weight, their second argument."""
 
 _NO_RULE = "has no rule that ties its channels; add a row to LAYER_RULES"
 
@@ -43,14 +41,15 @@ _NO_RULE = "has no rule that ties its channels; add a row to LAYER_RULES"
 class ParameterAxes:
     """The labels of every axis of every parameter and buffer.
 
-    Axes of size 1 carry none, nor does the kernel of a convolution: both may merge with an axis that does.
+    An axis of size 1 and the kernel axes of a convolution have no labels, because a reshape may merge them
+    with an axis that has some.
     """
 
     labels: Mapping[str, tuple[LabelVector | None, ...]]
 
     @staticmethod
     def of(model: nn.Module, store: LabelStore) -> ParameterAxes:
-        """Give every axis fresh labels."""
+        """Make new labels for every axis."""
         return ParameterAxes(
             {
                 name: tuple(
@@ -63,23 +62,26 @@ class ParameterAxes:
 
 
 def _channel_axes(model: nn.Module, name: str) -> int | float:
-    """Return how many leading axes of a tensor may hold channels."""
+    """Return the number of leading axes of a tensor that may hold channels."""
     return 2 if isinstance(model.get_submodule(owner_of(name)[0]), _ConvNd) else math.inf
 
 
 def propagate(
     captured: Captured, axes: ParameterAxes, store: LabelStore, terms: list[MacTerm] | None
 ) -> dict[str, NodeValue]:
-    """Walk the graph once; returns the labelled value of each node.
+    """Apply the rule of each operator, in execution order.
 
     Args:
         captured: the traced graph.
-        axes: labels of the model's tensors, shared by all graphs of the model.
-        store: where ties go.
-        terms: where MACs go; None where this graph's are not wanted.
+        axes: labels of the model's parameters and buffers, the same for all graphs of the model.
+        store: collects the ties and freezes.
+        terms: collects the MAC counts, or None to count none.
+
+    Returns:
+        {node name: labelled value}.
     """
     values: dict[str, NodeValue] = {}
-    buffers = captured.program.graph_signature.inputs_to_buffers  # made anew at each look
+    buffers = captured.program.graph_signature.inputs_to_buffers  # a property that builds its dict each time
     for node in captured.nodes:
         if node.op == "placeholder":
             values[node.name] = _placeholder(node, captured, axes, buffers)
@@ -95,7 +97,7 @@ def _placeholder(node: Node, captured: Captured, axes: ParameterAxes, buffers: M
         name = captured.states[node.name]
         tensor = _meta_tensor(node)
         buffer = buffers.get(node.name, "")
-        program = captured.program  # buffers that are not persistent lie among its constants
+        program = captured.program  # non-persistent buffers are among its constants
         state = program.state_dict.get(buffer, program.constants.get(buffer))
         constant = _index_constant(state) if isinstance(state, Tensor) else None
         return Value(tuple(tensor.shape), axes.labels[name], "", constant)
@@ -145,7 +147,7 @@ def _call(
         dense_macs=partial(_dense_macs, node),
     )
     if op.operator.startswith("_assert"):
-        return []  # checks only, of shapes and dtypes that tracing has fixed
+        return []  # it checks shapes and dtypes, which tracing has fixed
     rule = _rule(node, op)
     result = op.unsupported(_NO_RULE) if rule is None else rule(op)
     return _fold_constant(node, op, result, single=not isinstance(outputs, tuple | list))
@@ -165,7 +167,7 @@ def _rule(node: Node, op: OpContext) -> LayerRule | None:
 
 
 def _dense_macs(node: Node) -> int:
-    """Run one operator on tensors without data and count; 0 where it has no kernel for those."""
+    """Count the MACs of one operator on the meta device. Return 0 if it has no kernel for that device."""
 
     def without_data(leaf: object) -> object:
         value = leaf.meta.get("val") if isinstance(leaf, Node) else leaf
@@ -185,6 +187,7 @@ def _dense_macs(node: Node) -> int:
 
 
 def _fold_constant(node: Node, op: OpContext, result: NodeValue, *, single: bool) -> NodeValue:
+    """Evaluate an operator on constants only, so that rules see the values of computed indices."""
     outputs = [result] if isinstance(result, Value) else result
     tensors = op.tensors()
     if single and len(outputs) == 1:
@@ -231,7 +234,7 @@ def _arguments(node: Node, values: dict[str, NodeValue]) -> dict[str, object]:
 
 
 def _labelled(argument: object, values: dict[str, NodeValue]) -> object:
-    """Put the values of nodes in their places, inside lists too."""
+    """Replace each node in an argument by its value, also inside lists."""
     if isinstance(argument, Node):
         return values[argument.name]
     if isinstance(argument, list | tuple):
@@ -251,7 +254,7 @@ def _freeze_outputs(node: Node, values: dict[str, NodeValue], store: LabelStore)
 
 
 def operator_name(node: Node) -> str:
-    """Return the operator as LAYER_RULES names it: "conv2d", "mylib::op", no underscore of in-place twins."""
+    """Return the operator's name in LAYER_RULES: "conv2d", "mylib::op". The in-place "relu_" gives "relu"."""
     schema = getattr(node.target, "_schema", None)
     if schema is None:
         return getattr(node.target, "__name__", str(node.target))
@@ -260,7 +263,7 @@ def operator_name(node: Node) -> str:
 
 
 def layer_of(node: Node) -> str:
-    """Return the module that called the operator, "model" for the root."""
+    """Return the path of the module that called the operator, or "model" for the root."""
     stack = node.meta.get("nn_module_stack") or {}
     path = next(reversed([str(entry[0]) for entry in stack.values()]), "") if stack else ""
     return path.partition(".parametrizations.")[0] or "model"

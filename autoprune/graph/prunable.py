@@ -1,9 +1,7 @@
-"""The prunable: a traced model with its channel groups and their costs.
+"""The prunable: a traced model with its channel groups and its costs.
 
-`autoprune.trace` makes it; cost, criteria, space and rebuild read it.
-
-    prunable.groups                                # tuple[ChannelGroup, ...]
-    prunable.cost({"layer1.0.conv1": 8})           # Cost(macs=..., params=...)
+prunable.groups                                # tuple[ChannelGroup, ...]
+prunable.cost({"layer1.0.conv1": 8})           # Cost(macs=..., params=...)
 """
 
 from __future__ import annotations
@@ -97,17 +95,17 @@ class CostFormula(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Prunable:
-    """A dense model, never changed, and all that is known of its channels.
+    """A traced model: its channel groups, its graph and its costs. `autoprune.trace` returns one.
 
     Attributes:
-        model: the dense model.
+        model: the dense model, which is never changed.
         example_inputs: positional (tuple) or keyword (dict) inputs, at batch 1.
-        groups: every channel group in model order, frozen ones included.
-        formula: exact costs from widths.
-        grouping: labels to groups.
+        groups: every channel group in model order, including frozen ones.
+        formula: computes exact costs from widths.
+        grouping: the group and the channel of each label.
         captured: the graph in eval mode.
-        values: the labelled value of each node of that graph.
-        followers: numbers of modules that follow a width and that no table names.
+        values: {node name: labelled value} of that graph.
+        followers: numbers of the user's own modules that follow a width.
     """
 
     model: nn.Module
@@ -120,7 +118,7 @@ class Prunable:
     followers: tuple[Follower, ...] = ()
 
     def __repr__(self) -> str:
-        """Return the model's class, its groups and its dense cost in one line."""
+        """Return the model's class, the number of groups and the dense cost in one line."""
         frozen = sum(group.frozen is not None for group in self.groups)
         cost = self.cost()
         return (
@@ -135,22 +133,22 @@ class Prunable:
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """{parameter or buffer: its dense shape}, shared tensors under their first name."""
+        """{parameter or buffer: its dense shape}. A shared tensor has its first name."""
         return {name: tuple(tensor.shape) for name, tensor in named_tensors(self.model)}
 
     @cached_property
     def positions(self) -> PositionTable:
-        """Which channel lies at each position of each axis."""
+        """The table of the channel at each position of each axis."""
         return PositionTable.of(self.groups, self.shapes)
 
     @property
     def searchable(self) -> tuple[ChannelGroup, ...]:
-        """The groups that can be narrowed."""
+        """The groups that a plan can narrow: those that are not frozen and wider than 1."""
         return tuple(group for group in self.groups if group.frozen is None and group.width > 1)
 
     @cached_property
     def fingerprint(self) -> str:
-        """A SHA-256 of names, widths, members and reasons; equal for equal architectures."""
+        """A SHA-256 of all groups and followers, equal for equal architectures."""
         digest = hashlib.sha256()
         for group in self.groups:
             digest.update(f"{group.name}|{group.width}|{group.frozen}|{group.crosses}".encode())
@@ -165,7 +163,7 @@ class Prunable:
         """Return the group `name`.
 
         Raises:
-            PlanError: there is none of that name.
+            PlanError: if no group has that name.
         """
         if name not in self.position:
             raise PlanError(
@@ -177,15 +175,15 @@ class Prunable:
         """Return exact costs at batch 1, without building a model.
 
         Args:
-            widths: {group name: width} (groups left out are whole), an int array [candidates, groups] in
-                the order of `groups`, or None for the dense model.
+            widths: {group name: width}, in which missing groups keep their width, or an integer array
+                [candidates, groups] in the order of `groups`, or None for the dense model.
 
         Returns:
-            Cost of integers for a mapping or None, of int64 arrays [candidates] for an array.
+            A `Cost` of plain numbers for a mapping or None, or of arrays [candidates] for an array.
 
         Raises:
-            PlanError: unknown group, a width that is no integer or out of range, frozen group narrowed, or
-                wrong shape.
+            PlanError: if a group is unknown, a width is not an integer in its range, a frozen group is
+                narrowed, or the array has the wrong shape.
         """
         if isinstance(widths, np.ndarray):
             return self.formula(self._check(np.atleast_2d(widths)))
@@ -217,36 +215,41 @@ class Prunable:
         if len(places):
             group, got = self.groups[places[0]], widths[:, places[0]]
             if group.frozen is not None:
-                asked = int(got[wrong[:, places[0]]][0])
-                raise PlanError(f"{group.name}: {asked} channels asked of a frozen group ({group.frozen}).")
+                width = int(got[wrong[:, places[0]]][0])
+                raise PlanError(
+                    f"{group.name}: got width {width}, expected {group.width}: the group is frozen "
+                    f"({group.frozen})."
+                )
             raise PlanError(
                 f"{group.name}: got width {int(got.min())}..{int(got.max())}, expected 1..{group.width}."
             )
         return widths
 
     def check(self, plan: Plan) -> None:
-        """Make sure that a plan fits.
+        """Raise an error unless `plan` fits the groups.
 
         Raises:
-            PlanError: the plan names a group that is unknown, frozen or left empty, or a channel that
-                the group does not have.
+            PlanError: if the plan names an unknown group or a channel that the group does not have, narrows
+                a frozen group, or leaves a group empty.
         """
         for name, index in plan.items():
             group = self.group(name)
             if len(index) == 0 or index[0] < 0 or index[-1] >= group.width:
                 raise PlanError(
-                    f"{name}: got keep index {index.tolist()}, expected some of 0..{group.width - 1}."
+                    f"{name}: got keep index {index.tolist()}, expected at least one of 0..{group.width - 1} "
+                    "and no others."
                 )
             if group.frozen is not None and len(index) < group.width:
                 raise PlanError(
-                    f"{name}: {len(index)} of {group.width} channels kept, but it is frozen: {group.frozen}"
+                    f"{name}: got {len(index)} channels, expected {group.width}: the group is frozen "
+                    f"({group.frozen})."
                 )
 
     def dropped(self, plan: Plan) -> NDArray[np.bool_]:
-        """Return a bool array [components] of the channels that `plan` drops.
+        """Return a bool array [components], True for the channels that `plan` drops.
 
         Raises:
-            PlanError: the plan does not fit.
+            PlanError: if the plan does not fit the groups.
         """
         self.check(plan)
         grouping = self.grouping
@@ -261,10 +264,10 @@ class Prunable:
         return dropped
 
     def numbers(self, plan: Plan) -> list[Patch]:
-        """Return the value that each follower takes under `plan`.
+        """Return the patches of the followers under `plan`.
 
         Raises:
-            PlanError: the plan does not fit.
+            PlanError: if the plan does not fit the groups.
         """
         if not self.followers:
             return []

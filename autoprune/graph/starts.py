@@ -1,8 +1,8 @@
-"""Own the check of starts: a narrowed slice must begin right behind the channels that are kept before it.
+"""Check where slices start: a narrowed slice must start right behind the channels that are kept before it.
 
-The probe compares shapes, and `x[:, 2:4]` has the right one wherever it begins; here the begin is compared.
+A comparison of shapes is not enough. `x[:, 2:4]` has the right shape wherever it starts.
 
-    misplaced(dense_node, narrowed_node, source, kept)    # labels to blame, or None where all is well
+    misplaced("slice", dense_node, narrowed_node, source, kept)    # the labels at fault, or None
 """
 
 from __future__ import annotations
@@ -18,14 +18,22 @@ from autoprune.graph.context import Value
 from autoprune.graph.labels import LabelVector
 
 _STARTS = {"slice": 2, "select": 2, "narrow": 2}
-"""Operators that pick a run of positions, and the place of its start among their arguments."""
+"""{operator that picks consecutive positions: the position of the start among its arguments}."""
 
 Kept = Callable[[LabelVector], NDArray[np.bool_]]
-"""Labels of an axis -> which of its positions are kept."""
+"""Labels of an axis -> bool mask of the positions kept."""
 
 
 def misplaced(operator: str, dense: Node, narrowed: Node, source: Value, kept: Kept) -> LabelVector | None:
-    """Return the labels to blame where a narrowed run begins elsewhere than the dense one, or None."""
+    """Return the labels to freeze if a narrowed slice starts at another channel than the dense one, or None.
+
+    Args:
+        operator: the operator's name.
+        dense: the node in the dense graph.
+        narrowed: the same node in the narrowed graph.
+        source: the labelled tensor that is sliced.
+        kept: maps labels to a bool mask of the positions kept.
+    """
     if operator not in _STARTS:
         return None
     axis = _integer(dense, 1, "dim") % len(source.shape)
@@ -53,5 +61,5 @@ def _integer(node: Node, place: int, name: str) -> int:
 def _size(source: object, axis: int) -> int:
     value = source.meta.get("val") if isinstance(source, Node) else None
     if not isinstance(value, Tensor):
-        raise TypeError(f"{source}: no tensor is sliced")
+        raise TypeError(f"{source}: expected a tensor to slice")
     return int(value.shape[axis])

@@ -85,12 +85,12 @@ def test_carried_cost_of_a_group() -> None:
         ({"iner1": 3}, 'iner1: no such channel group. Did you mean "inner1"'),
         ({"inner1": 0}, r"inner1: got width 0..0, expected 1..6"),
         ({"inner1": 7}, r"inner1: got width 7..7, expected 1..6"),
-        ({"head": 4}, "head: 4 channels asked of a frozen group"),
+        ({"head": 4}, "head: got width 4, expected 5: the group is frozen"),
         ({"inner1": 2.9}, r"inner1: got width 2.9, expected an integer in 1..6; make_plan takes keep ratios"),
         ({"inner1": True}, "inner1: got width True, expected an integer in 1..6"),
         (np.ones((3, 2), np.int64), r"widths: got int64 \[3, 2\], expected integers \[candidates, 4\]"),
         (np.ones((3, 4)), r"widths: got float64 \[3, 4\], expected integers"),
-        (np.ones((3, 4), np.int64), r": 1 channels asked of a frozen group \("),
+        (np.ones((3, 4), np.int64), r": got width 1, expected \d+: the group is frozen \("),
     ],
 )
 def test_wrong_widths_are_refused(widths: dict[str, int] | NDArray[np.int64], message: str) -> None:

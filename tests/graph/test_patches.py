@@ -101,7 +101,9 @@ def test_torchvision_subclasses_and_names() -> None:
 
 
 def test_wide_groups_must_stay_alike() -> None:
-    with pytest.raises(PlanError, match=r"2 groups of 6 channels: 9 channels are not as many in each group"):
+    with pytest.raises(
+        PlanError, match=r"2 groups of 6 channels: 9 channels are not the same number in each group"
+    ):
         patches_for(nn.Conv2d(8, 12, 3, groups=2), {"weight": (9, 3, 3, 3)})
 
 
@@ -154,9 +156,9 @@ def test_lists_from_json_become_tuples() -> None:
     ("patch", "message"),
     [
         (Patch("9", "out_channels", 2), r"Patch 9.out_channels = 2: the model has no such module"),
-        (Patch("0", "num_heads", 2), r"Conv2d holds no number of that name"),
-        (Patch("0", "forward", 2), r"Conv2d holds no number of that name"),
-        (Patch("0", "training", 2), r"Conv2d holds no number of that name"),
+        (Patch("0", "num_heads", 2), r"Conv2d has no number of that name"),
+        (Patch("0", "forward", 2), r"Conv2d has no number of that name"),
+        (Patch("0", "training", 2), r"Conv2d has no number of that name"),
         (Patch("0", "out_channels", "2"), r"expected a value like the old one, 4"),
         (Patch("0", "out_channels", [2]), r"expected a value like the old one, 4"),
     ],

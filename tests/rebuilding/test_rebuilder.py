@@ -108,9 +108,9 @@ def test_shares_no_memory_with_the_dense_model() -> None:
     ("keep", "message"),
     [
         ({"stemm": [0]}, 'stemm: no such channel group. Did you mean "stem"'),
-        ({"stem": []}, r"stem: got keep index \[\], expected some of 0..7"),
-        ({"stem": [8]}, r"stem: got keep index \[8\], expected some of 0..7"),
-        ({"head": [0]}, "head: 1 of 5 channels kept, but it is frozen: the model's output"),
+        ({"stem": []}, r"stem: got keep index \[\], expected at least one of 0..7"),
+        ({"stem": [8]}, r"stem: got keep index \[8\], expected at least one of 0..7"),
+        ({"head": [0]}, r"head: got 1 channels, expected 5: the group is frozen \(the model's output\)"),
     ],
 )
 def test_plans_that_do_not_fit_are_refused(keep: dict[str, list[int]], message: str) -> None:

@@ -1,6 +1,6 @@
-"""Own the table LAYER_RULES: operator -> the rule that says which channels it ties.
+"""Layer rules: LAYER_RULES maps each operator to the function that ties its channels.
 
-`propagate` looks operators up here. A layer of one's own joins by one function and one row:
+To add an operator, write one function and one row:
 
     from autoprune.graph.context import OpContext, Value
     from autoprune.graph.patches import PATCH_RULES
@@ -9,17 +9,17 @@
     # mylib::gain(x, weight) -> x * weight, made with torch.library.custom_op
     def gain_rule(op: OpContext) -> Value:
         x, weight = op.tensor("x"), op.tensor("weight")     # by the names of the operator's signature
-        op.tie(x.labels[-1], weight.labels[0], x)           # channel i of both stays or goes
-        return op.output(x.labels)                          # which channels come out
+        op.tie(x.labels[-1], weight.labels[0], x)           # channel i of both is kept or dropped
+        return op.output(x.labels)                          # the output has the channels of x
 
     LAYER_RULES["mylib::gain"] = gain_rule
-    PATCH_RULES[Gain, "width"] = lambda module, shapes: shapes["weight"][0]   # a number that the module keeps
+    PATCH_RULES[Gain, "width"] = lambda module, shapes: shapes["weight"][0]   # a number of the module
 
-A module that ties channels of its own parameters (heads that must stay alike) has a row in
-`autoprune.graph.modules.MODULE_TIES` besides. A layer made of torch's operators alone needs none of this.
+If a module ties channels of its own parameters (heads that must stay equal), add a row to
+`autoprune.graph.modules.MODULE_TIES` too. A layer that consists of torch's operators needs no row.
 
-Names are those of torch's operators without namespace ("conv2d") or with it where it is not ATen's;
-an in-place operator ("relu_") follows the rule of its plain twin.
+The names are those of torch's operators. The namespace is left out if it is ATen ("conv2d"). An in-place
+operator ("relu_") uses the rule of the plain one.
 """
 
 from __future__ import annotations

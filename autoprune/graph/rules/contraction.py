@@ -1,6 +1,6 @@
-"""Own the rules of layers that contract channels with a weight: convolutions, linear, bilinear, embeddings.
+"""Rules of layers that contract channels with a weight: convolution, linear, bilinear, embedding.
 
-Their MACs are counted, so each rule also states its count. Products of two tensors are in `products`.
+Convolutions and linear layers also count their MACs. Products of two tensors are in `products`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from autoprune.graph.orientation import keeps_groups
 
 
 def convolution(op: OpContext) -> Value:
-    """Tie the input channels to axis 1 of the weight; the output carries axis 0 (transposed: the reverse)."""
+    """Tie the input channels to axis 1 of the weight. The output carries axis 0.
+
+    For a transposed convolution it is the reverse.
+    """
     source, weight, bias = op.tensor("input"), op.tensor("weight"), op.optional("bias")
     transposed = op.operator.startswith("conv_transpose")
     spatial = len(weight.shape) - 2
-    batch = source.shape[: -spatial - 1]  # none where a single sample is given
+    batch = source.shape[: -spatial - 1]  # empty if the input is a single sample
     place = len(batch)
     groups = op.integer("groups", 1)
     for vector in source.labels[:place]:
@@ -36,7 +39,7 @@ def convolution(op: OpContext) -> Value:
         out_factor = Factor(op.shapes[0][place], channels)
     if bias is not None:
         op.tie(bias.labels[0], channels, source)
-    # Positions at which the kernel is applied: of the output, or of the input where transposed.
+    # The kernel is applied at every output position, or at every input position if it is transposed.
     sizes = source.shape[-spatial:] if transposed else op.shapes[0][-spatial:]
     positions = (Factor(size, labels) for size, labels in zip(sizes, spread, strict=True))
     per_position: tuple[Factor | int, ...] = (*batch, *positions, *weight.shape[2:])
@@ -48,9 +51,10 @@ def convolution(op: OpContext) -> Value:
 
 
 def _spatial_labels(op: OpContext, source: Value, weight: Value, axis: int) -> LabelVector | None:
-    """Carry channels on a spatial axis (by its number on the weight) where no position is lost or added.
+    """Return the output labels of a spatial axis. It may hold channels if no position is lost or added.
 
-    A kernel of more than one position mixes neighbours (ECA-Net's attention): the channels cross it.
+    ECA-Net's attention is such a convolution over the channels. A kernel wider than 1 mixes neighbours, so
+    the axis is marked as crossed. `axis` is the number of the axis in the weight.
     """
     vector = source.labels[axis - len(weight.shape)]
     kernel = weight.shape[axis]
@@ -66,13 +70,13 @@ def _spatial_labels(op: OpContext, source: Value, weight: Value, axis: int) -> L
 
 
 def _setting(op: OpContext, name: str, place: int) -> Any:
-    """Return a convolution's number for one spatial axis, from a list with one for each or for all."""
+    """Return the value of a setting for one spatial axis. A list of one entry holds for all axes."""
     value: Any = op.arguments.get(name, 0)
     return value[place % len(value)] if isinstance(value, list | tuple) and value else value
 
 
 def _tie_conv_groups(op: OpContext, source: Value, weight: Value, groups: int, in_axis: int) -> LabelVector:
-    """Tie a grouped convolution's channels so that its groups stay alike; returns the outputs' labels."""
+    """Tie the channels of a grouped convolution so that its groups stay equal. Return the output labels."""
     place = len(source.shape) - len(weight.shape) + 1
     wide, inner = weight.labels[0], weight.labels[1]
     if wide is None:
@@ -81,7 +85,7 @@ def _tie_conv_groups(op: OpContext, source: Value, weight: Value, groups: int, i
     if keeps_groups(groups, source.shape[place] // groups):
         return _tie_positions(op, source, blocks, inner, in_axis)
     op.structural(inner)
-    # Each group is one channel: its inputs and outputs are kept or dropped together, and its width stays.
+    # Each group acts as one channel: its inputs and outputs are kept or dropped together.
     _tie_rows(op, blocks)
     if in_axis == 0:
         op.tie(source.labels[place], wide, source)
@@ -93,7 +97,7 @@ def _tie_conv_groups(op: OpContext, source: Value, weight: Value, groups: int, i
 def _tie_positions(
     op: OpContext, source: Value, blocks: LabelVector, inner: LabelVector | None, in_axis: int
 ) -> LabelVector:
-    """Make position i of every group one channel, of the inputs and apart from these of the outputs."""
+    """Tie position i of all groups, once for the inputs and once for the outputs."""
     groups, place = len(blocks), len(source.shape) - len(op.tensor("weight").shape) + 1
     op.tie(np.tile(blocks[0], groups - 1), blocks[1:].ravel())
     repeated = np.full(groups, FIXED, np.int64) if inner is None else np.tile(inner, groups)
@@ -108,7 +112,7 @@ def _tie_rows(op: OpContext, blocks: LabelVector) -> None:
 
 
 def linear(op: OpContext) -> Value:
-    """Tie the last axis of the input to axis 1 of the weight; the output carries axis 0."""
+    """Tie the last axis of the input to axis 1 of the weight. The output carries axis 0."""
     source, weight, bias = op.tensor("input"), op.tensor("weight"), op.optional("bias")
     op.tie(source.labels[-1], weight.labels[1], source)
     if bias is not None:
@@ -119,7 +123,7 @@ def linear(op: OpContext) -> Value:
 
 
 def embedding(op: OpContext) -> Value:
-    """Carry axis 1 of the table behind the axes of the indices."""
+    """Append axis 1 of the table to the axes of the indices."""
     weight = op.tensor("weight")
     op.structural(weight.labels[0])
     leading = len(op.shapes[0]) - 1
@@ -127,7 +131,7 @@ def embedding(op: OpContext) -> Value:
 
 
 def embedding_bag(op: OpContext) -> list[Value]:
-    """Carry axis 1 of the table; what else comes out are positions in it."""
+    """Carry axis 1 of the table. The other outputs are positions in the table."""
     weight = op.tensor("weight")
     op.structural(weight.labels[0])
     for value in op.tensors():
@@ -138,7 +142,7 @@ def embedding_bag(op: OpContext) -> list[Value]:
 
 
 def bilinear(op: OpContext) -> Value:
-    """Tie the last axes of both inputs to axes 1 and 2 of the weight; the output carries axis 0."""
+    """Tie the last axes of both inputs to axes 1 and 2 of the weight. The output carries axis 0."""
     first, second = op.tensor("input1"), op.tensor("input2")
     weight, bias = op.tensor("weight"), op.optional("bias")
     op.tie(first.labels[-1], weight.labels[1], first)
@@ -153,12 +157,12 @@ def bilinear(op: OpContext) -> Value:
 
 
 def deformable(op: OpContext) -> list[Value]:
-    """A convolution whose offsets and masks are fixed; torch counts no MACs for it."""
+    """Tie channels as a convolution does, with fixed offsets and masks. torch counts no MACs for it."""
     source, weight, bias = op.tensor("input"), op.tensor("weight"), op.tensor("bias")
     if op.integer("groups") != 1 or op.integer("offset_groups") != 1:
         return op.unsupported("has no rule for several groups")
     for name in ("offset", "mask"):
-        op.freeze_all(op.tensor(name), "takes one channel a kernel position")
+        op.freeze_all(op.tensor(name), "has one channel for each kernel position")
     for vector in weight.labels[2:]:
         op.structural(vector)
     op.tie(source.labels[1], weight.labels[1], source)

@@ -1,6 +1,6 @@
-"""Own the rule of elementwise operators: they tie the axes of their operands, after broadcasting.
+"""The rule of elementwise operators: they tie the axes of their operands, after broadcasting.
 
-Every operator that torch tags as pointwise follows it, and those listed here that carry no tag.
+It holds for every operator that torch tags as pointwise. The table lists operators without that tag.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from autoprune.graph.labels import LabelVector
 
 
 def elementwise(op: OpContext) -> list[Value]:
-    """Tie operands axis by axis, right-aligned; an operand of size 1 along an axis is broadcast there."""
+    """Tie the operands axis by axis, aligned at the right. An axis of size 1 is broadcast and not tied."""
     labels = broadcast(op, op.tensors(), len(op.shapes[0]))
     return [op.output(labels, position) for position in range(len(op.shapes))]
 
 
 def broadcast(op: OpContext, operands: Sequence[Value], rank: int) -> list[LabelVector | None]:
-    """Tie operands as `elementwise` does and return the labels of the `rank` axes that they span."""
+    """Tie operands as `elementwise` does. Return the labels of the `rank` axes of the result."""
     labels: list[LabelVector | None] = [None] * rank
     for axis in range(1, rank + 1):
         wide = [v for v in operands if len(v.shape) >= axis and v.shape[-axis] > 1]
@@ -29,12 +29,12 @@ def broadcast(op: OpContext, operands: Sequence[Value], rank: int) -> list[Label
 
 
 def first_operand(op: OpContext) -> Value:
-    """Carry the labels of the first operand, which lends its shape; others only lend dtype or device."""
+    """Carry the labels of the first operand. The others only give a dtype or a device."""
     return op.output(op.tensors()[0].labels)
 
 
 def factory(op: OpContext) -> list[Value]:
-    """A new tensor of given sizes: all fixed."""
+    """Return fixed axes for a new tensor, whose sizes are numbers in the code."""
     return op.fixed_output(f"the tensor that {op.where} makes")
 
 

@@ -1,4 +1,4 @@
-"""Own the rules of Fourier transforms and complex numbers: transformed axes are fixed, others free."""
+"""Rules of Fourier transforms and complex numbers: transformed axes are frozen, all others stay free."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _FREQUENCIES = "mixes all positions of the axis into frequencies"
 
 
 def transform(op: OpContext) -> Value:
-    """Freeze the axes that are transformed; carry the others."""
+    """Freeze the transformed axes and carry the others."""
     source = op.tensors()[0]
     default = () if op.operator.endswith("n") or op.operator.endswith("shift") else (-1, -2)
     if op.arguments.get("dim") is None and default:
@@ -24,12 +24,12 @@ def transform(op: OpContext) -> Value:
 
 
 def as_real(op: OpContext) -> Value:
-    """Add the axis of real and imaginary part."""
+    """Append the axis of the real and imaginary parts."""
     return op.output((*op.tensors()[0].labels, None))
 
 
 def as_complex(op: OpContext) -> Value:
-    """Take away the axis of real and imaginary part."""
+    """Remove the axis of the real and imaginary parts."""
     source = op.tensors()[0]
     op.structural(source.labels[-1])
     return op.output(source.labels[:-1])

@@ -1,7 +1,7 @@
-"""Own the rules of operators that pick or write positions by values known only when the model runs.
+"""Rules of operators that pick or write positions by values which are known only when the model runs.
 
-Gather, scatter, sort, top-k, argmax and indices that are computed. What such an index points along must
-keep every position; all other axes stay as free as they were.
+These are gather, scatter, sort, top-k, argmax and indexing by computed indices. The indexed axis is frozen,
+all other axes stay free.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _FEWER = "covers a part of the axis only, by its positions"
 
 
 def ordered(op: OpContext) -> list[Value]:
-    """Freeze the axis that is put in order or searched; carry the others (sort, topk, argsort, argmax)."""
+    """Freeze the axis that is sorted or searched and carry the others (sort, topk, argsort, argmax)."""
     source = op.tensors()[0]
     if op.operator in ("argmax", "argmin") and op.arguments.get("dim") is None:
         op.freeze_all(source, _BY_VALUE)
@@ -30,7 +30,7 @@ def ordered(op: OpContext) -> list[Value]:
 
 
 def gather(op: OpContext) -> Value:
-    """Tie input and index along all axes but the one that is picked from."""
+    """Freeze the axis that is picked from. Tie input and index along all other axes."""
     source, index = op.tensor("self"), op.tensor("indices" if "indices" in op.arguments else "index")
     (along,) = op.axes("dim", len(source.shape))
     op.freeze(source.labels[along], _BY_VALUE)
@@ -42,7 +42,7 @@ def gather(op: OpContext) -> Value:
 
 
 def _meet(op: OpContext, source: Value, index: Value, axis: int, size: int) -> LabelVector | None:
-    """Tie one axis of input and index, either of which may be broadcast; returns the labels there."""
+    """Tie one axis of input and index, of which one may be broadcast. Return its labels."""
     wide = [value for value in (source, index) if value.shape[axis] > 1 or size == 1]
     if any(value.shape[axis] != size for value in wide):
         for value in wide:
@@ -54,7 +54,7 @@ def _meet(op: OpContext, source: Value, index: Value, axis: int, size: int) -> L
 
 
 def scatter(op: OpContext) -> Value:
-    """Tie input, index and source along all axes but the one that is written to."""
+    """Freeze the axis that is written to. Tie input, index and source along all other axes."""
     target = op.tensor("self")
     (along,) = op.axes("dim", len(target.shape))
     for value in op.tensors():
@@ -66,7 +66,7 @@ def scatter(op: OpContext) -> Value:
 
 
 def along_list(op: OpContext) -> Value:
-    """Freeze the axis of which a list of positions is written; tie the others to the source's."""
+    """Freeze the axis along which a list of positions is written. Tie the others to the source's."""
     target = op.tensor("self")
     (along,) = op.axes("dim", len(target.shape))
     op.freeze(target.labels[along], _BY_VALUE)
@@ -90,7 +90,7 @@ def _tie_around(op: OpContext, target: Value, other: Value, along: int) -> None:
 
 
 def put(op: OpContext) -> Value:
-    """Write where a mask or indices say: a mask of all elements is tied, indexed axes are frozen."""
+    """Tie a mask that covers all elements to the target. Freeze axes that are indexed."""
     target, values = op.tensor("self"), op.tensor("values")
     indices = op.arguments["indices"]
     listed = list(indices) if isinstance(indices, list | tuple) else []
@@ -113,7 +113,7 @@ def put(op: OpContext) -> Value:
 
 
 def _tie_written(op: OpContext, target: Value, values: Value, axis: int) -> None:
-    """Tie what is written along one axis to the other axes; it is broadcast from the right."""
+    """Tie the written values to the other axes of the target. The values are aligned at the right."""
     for place in range(len(target.shape) - len(values.shape), len(target.shape)):
         own = place - len(target.shape)
         if place == axis:
@@ -123,7 +123,7 @@ def _tie_written(op: OpContext, target: Value, values: Value, axis: int) -> None
 
 
 def searched(op: OpContext) -> Value:
-    """Carry the values that are looked up in a list of borders."""
+    """Carry the labels of the values that are looked up in a list of borders."""
     source = op.tensor("self")
     borders = op.optional("boundaries") or op.optional("sorted_sequence")
     if borders is not None and len(borders.shape) > 1:
@@ -135,7 +135,7 @@ def searched(op: OpContext) -> Value:
 
 
 def one_hot(op: OpContext) -> Value:
-    """Carry all axes and add one that holds the classes."""
+    """Carry all axes and append the axis of the classes."""
     return op.output((*op.tensor("self").labels, None))
 
 

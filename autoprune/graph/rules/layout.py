@@ -1,8 +1,8 @@
-"""Own the rules of operators that move elements without changing them: view, permute, slice, cat, roll.
+"""Rules of operators that move elements without changing them: view, permute, slice, cat, roll.
 
-A layout operator is applied to the labels as it is to the data. An output whose labels vary along
-several axes (channels split into heads x width) stays rectangular only if they are tied: the rule
-keeps the last of these axes free and ties the others.
+A layout operator is applied to the labels in the same way as to the data. If the labels of an output vary
+along several axes (channels split into heads x width), dropping single channels would leave gaps. The rule
+then keeps the last of these axes free and ties the labels along the others.
 """
 
 from __future__ import annotations
@@ -39,14 +39,17 @@ def layout(op: OpContext) -> list[Value]:
                 op.freeze(torch.unique(result).numpy(), reason)
                 continue
             place, labelled = found
-            # Of two that merge into one, the inner axis stays free: a head's channels, not the heads.
+            # Of two labelled axes that merge, the inner one stays free: a head's channels, not the heads.
             op.freeze(labels[place], "its channels lie on an axis that merges with another's")
             labels[place] = labelled
     return [op.output(labels, position) for position, labels in enumerate(outputs)]
 
 
 def _picked_by_position(op: OpContext, axis: int, vector: LabelVector) -> LabelVector | None:
-    """Return those channels without which others would remain than those that the labels name."""
+    """Return the labels of channels that must stay, because the operator counts positions along `axis`.
+
+    After a channel is dropped, `x[:, ::2]` or `x[:, 3]` would pick other channels than in the dense model.
+    """
     ndim = len(op.tensors()[0].shape)
     if op.operator == "roll":
         return vector if axis in op.axes("dims", ndim) or not op.arguments.get("dims") else None
@@ -61,10 +64,12 @@ def _picked_by_position(op: OpContext, axis: int, vector: LabelVector) -> LabelV
 
 
 def indexed(op: OpContext) -> list[Value]:
-    """Freeze the axes that indices pick from; carry the others as a layout operator does."""
+    """Freeze the axes that indices pick from and carry the others as a layout operator does."""
     source = op.tensors()[0]
     if not all(isinstance(size, int) for shape in op.shapes for size in shape):
-        return op.unsupported("picks as many positions as a mask says, which is not known before it runs")
+        return op.unsupported(
+            "picks positions by a mask, so that the output's size is not known before it runs"
+        )
     listed = op.arguments.get("indices")
     entries = list(listed) if isinstance(listed, list | tuple) else []
     if op.operator == "index_select":
@@ -76,7 +81,7 @@ def indexed(op: OpContext) -> list[Value]:
             op.freeze_all(index, "its channels lie on an axis of an index")
             op.freeze(labels[axis], "picks positions by an index")
             labels[axis] = None
-            # Any index in range moves the labels of the other axes alike.
+            # The values of the index do not matter for the labels of the other axes.
             stand_ins[id(index)] = replace(index, constant=torch.zeros(index.shape, dtype=torch.long))
     stand_ins[id(source)] = replace(source, labels=tuple(labels))
     arguments = {name: _replaced(value, stand_ins) for name, value in op.arguments.items()}
@@ -90,7 +95,7 @@ def _replaced(argument: object, stand_ins: Mapping[int, Value]) -> object:
 
 
 def shaped_as(op: OpContext) -> list[Value]:
-    """Reshape to the sizes of another tensor, whose axes are tied."""
+    """Reshape to the shape of another tensor, and tie the axes to those of that tensor."""
     source, other = op.tensors()
     arguments = {"self": source, "shape": list(op.shapes[0])}
     outputs = layout(replace(op, operator="reshape", arguments=arguments))
@@ -100,7 +105,7 @@ def shaped_as(op: OpContext) -> list[Value]:
 
 
 def channel_shuffle(op: OpContext) -> list[Value]:
-    """Interleave the groups; all must keep the same positions, so that their number stays."""
+    """Interleave the groups. All keep the same positions, because their number is fixed."""
     source, groups = op.tensor("self"), op.integer("groups", 1)
     channels = source.labels[1]
     if channels is not None and groups > 1:
@@ -110,7 +115,7 @@ def channel_shuffle(op: OpContext) -> list[Value]:
 
 
 def gated(op: OpContext) -> Value:
-    """Tie the half of channels that is gated to the half that gates it (glu)."""
+    """Tie the gated half of the channels to the gating half (glu)."""
     source = op.tensor("self")
     (axis,) = op.axes("dim", len(source.shape))
     labels = list(source.labels)
@@ -123,7 +128,7 @@ def gated(op: OpContext) -> Value:
 
 
 def equal_parts(op: OpContext) -> list[Value]:
-    """Tie the parts of chunk and split with one size: all must shrink alike to stay as many."""
+    """Tie the parts of a chunk or split: they must stay equal, because their number is fixed."""
     parts = layout(op)
     source = op.tensors()[0]
     axis = _SPLIT_AXIS.get(op.operator, op.integer("dim")) % len(source.shape)
@@ -137,7 +142,7 @@ def equal_parts(op: OpContext) -> list[Value]:
 
 
 def cat(op: OpContext) -> Value:
-    """Join the labels along one axis; along the others tie the operands."""
+    """Concatenate the labels along one axis and tie the operands along all others."""
     parts = [value for value in op.tensors() if len(value.shape) == len(op.shapes[0])]
     axis = _JOINED_AXIS.get(op.operator, op.integer("dim")) % len(op.shapes[0])
     labels: list[LabelVector | None] = []
@@ -158,14 +163,14 @@ def cat(op: OpContext) -> Value:
 
 
 def named_cat(op: OpContext) -> list[Value]:
-    """Join tensors that have the axis already (hstack, vstack, dstack)."""
+    """Concatenate tensors that already have the axis (hstack, vstack, dstack)."""
     if any(len(value.shape) != len(op.shapes[0]) for value in op.tensors()):
         return op.unsupported("joins tensors of fewer axes, which has no rule")
     return [cat(op)]
 
 
 def stack(op: OpContext) -> Value:
-    """Tie the operands; the new axis is fixed."""
+    """Tie the operands and insert a fixed axis."""
     parts = op.tensors()
     labels: list[LabelVector | None] = []
     for place in range(len(parts[0].shape)):
@@ -178,9 +183,9 @@ def stack(op: OpContext) -> Value:
 
 
 def expand(op: OpContext) -> list[Value]:
-    """Carry the operand's labels; an axis that is broadcast takes new ones, as its size may follow a width.
+    """Carry the operand's labels. A broadcast axis gets new ones, because its size may follow a width.
 
-    Where the size is a number in the code instead, the check of shapes finds out.
+    If that size is a number in the code, the shape check freezes the axis later.
     """
     (carried,) = layout(op)
     source = op.tensors()[0]
@@ -192,7 +197,7 @@ def expand(op: OpContext) -> list[Value]:
 
 
 def expand_as(op: OpContext) -> Value:
-    """Carry the operand's labels, and the other's where the operand is broadcast."""
+    """Carry the operand's labels, and those of the other tensor along broadcast axes."""
     source, other = op.tensors()
     labels: list[LabelVector | None] = list(other.labels)
     for axis in range(1, len(source.shape) + 1):
@@ -203,7 +208,7 @@ def expand_as(op: OpContext) -> Value:
 
 
 def pad(op: OpContext) -> list[Value]:
-    """Pad with a constant: the new positions are fixed. Other modes only along fixed axes."""
+    """Pad with a constant, at fixed positions. Freeze axes that are padded in another mode, or cropped."""
     source = op.tensors()[0]
     widths = op.arguments["pad"]
     amounts = list(widths) if isinstance(widths, list | tuple) else []
@@ -240,7 +245,7 @@ def _apply(op: OpContext, spread: Tensor) -> list[Tensor]:
 
 
 def _rectangular(op: OpContext, labels: LabelVector) -> tuple[int, LabelVector] | None:
-    """Reduce element labels to one axis; returns (axis, labels along it), None where all are one."""
+    """Reduce element labels to (axis, labels along it). Return None if all labels are equal."""
     varying = [
         axis
         for axis in range(labels.ndim)
@@ -249,7 +254,7 @@ def _rectangular(op: OpContext, labels: LabelVector) -> tuple[int, LabelVector] 
     if not varying:
         return None
     free = _FREE_AXIS.get(op.operator, varying[-1]) % labels.ndim
-    # Collapse the axes along which nothing varies; the free axis comes last.
+    # Collapse the axes along which nothing varies and move the free axis to the end.
     kept = [axis for axis in varying if axis != free]
     table = np.moveaxis(labels, [*kept, free], range(-len(kept) - 1, 0))
     table = table[(0,) * (labels.ndim - len(kept) - 1)].reshape(-1, labels.shape[free])
@@ -260,14 +265,14 @@ def _rectangular(op: OpContext, labels: LabelVector) -> tuple[int, LabelVector] 
 
 _PICKS_ONE = "picks one channel by its position"
 
-# Labels are spread with stride 0, which a view of the same sizes may not accept.
 _FREE_AXIS = {"pixel_shuffle": -3}
-"""Where not the last of several labelled axes of the output is the one of the channels."""
+"""{operator: axis of the output's channels}, if that is not the last axis along which labels vary."""
 
 _JOINED_AXIS = {"hstack": 1, "column_stack": 1, "vstack": 0, "dstack": 2}
 
 _SPLIT_AXIS = {"hsplit": 1, "vsplit": 0, "dsplit": 2}
 
+# Labels are expanded with stride 0, and view refuses some of these tensors.
 _COPYING = {"view": "reshape", "_unsafe_view": "reshape", "view_copy": "reshape"}
 
 LAYOUT_RULES: dict[str, LayerRule] = {

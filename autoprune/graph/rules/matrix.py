@@ -1,6 +1,6 @@
-"""Own the rules of operators that treat the positions of an axis, or of a matrix, each in its own way.
+"""Rules of operators that treat each position of an axis differently, such as triangles and diagonals.
 
-Triangles, diagonals, differences, parts written into a tensor. Such axes stay whole; all others are free.
+These axes are frozen, all others stay free.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _BY_POSITION = "treats each position of the axis differently"
 
 
 def triangle(op: OpContext) -> Value:
-    """Freeze the rows and columns of which a triangle is kept."""
+    """Freeze the rows and columns of a triangular matrix."""
     source = op.tensors()[0]
     for vector in source.labels[-2:]:
         op.freeze(vector, _BY_POSITION)
@@ -21,7 +21,7 @@ def triangle(op: OpContext) -> Value:
 
 
 def diagonal(op: OpContext) -> Value:
-    """Freeze two axes; the diagonal becomes the last."""
+    """Freeze two axes. Their diagonal becomes the last axis."""
     source = op.tensors()[0]
     axes = (op.integer("dim1", 0) % len(source.shape), op.integer("dim2", 1) % len(source.shape))
     for axis in axes:
@@ -33,14 +33,14 @@ def difference(op: OpContext) -> Value:
     """Freeze the axis along which neighbours are subtracted."""
     source = op.tensors()[0]
     if op.optional("prepend") or op.optional("append"):
-        return op.unsupported("has no rule where something is put before or behind")[0]
+        return op.unsupported("has no rule for prepended or appended values")[0]
     (along,) = op.axes("dim", len(source.shape))
     op.freeze(source.labels[along], _BY_POSITION)
     return op.output([None if axis == along else vector for axis, vector in enumerate(source.labels)])
 
 
 def written(op: OpContext) -> Value:
-    """Write a part into a tensor: along that axis nothing is free, the others are tied."""
+    """Freeze the axis along which a part is written into a tensor. Tie the others."""
     target, part = op.tensor("self"), op.tensor("src")
     (along,) = op.axes("dim", len(target.shape))
     op.freeze(target.labels[along], _BY_POSITION)
@@ -53,15 +53,15 @@ def written(op: OpContext) -> Value:
 
 
 def cross(op: OpContext) -> list[Value]:
-    """Tie two fields of vectors; the axis of the vectors' three entries is fixed."""
+    """Tie two fields of vectors and freeze the axis of their three entries."""
     outputs = elementwise(op)
     (along,) = op.axes("dim", len(op.shapes[0]))
     op.freeze(outputs[0].labels[along], _BY_POSITION)
     return outputs
 
 
-def dense(op: OpContext) -> list[Value]:
-    """Say that a whole-matrix function, a window into memory or a grid of coordinates holds all it takes."""
+def freeze_inputs(op: OpContext) -> list[Value]:
+    """Freeze all inputs of an operator that needs every position of them."""
     return op.unsupported(_WHOLE[op.operator])
 
 
@@ -77,7 +77,7 @@ _WHOLE = {
         "is a function of a whole matrix, of which rows and columns cannot be dropped",
     ),
 }
-"""Operators that hold all their inputs by their nature, and why; a rule would not help."""
+"""{operator: why every axis of its inputs is frozen}."""
 
 MATRIX_RULES: dict[str, LayerRule] = {
     **dict.fromkeys(("tril", "triu"), triangle),
@@ -85,5 +85,5 @@ MATRIX_RULES: dict[str, LayerRule] = {
     **dict.fromkeys(("select_scatter", "slice_scatter"), written),
     "diff": difference,
     "linalg_cross": cross,
-    **dict.fromkeys(_WHOLE, dense),
+    **dict.fromkeys(_WHOLE, freeze_inputs),
 }

@@ -1,4 +1,4 @@
-"""Own the rules of normalisation layers, whose scales, shifts and statistics follow the channels."""
+"""Rules of normalisation layers, whose scales, shifts and statistics follow the channels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from autoprune.graph.context import LayerRule, OpContext, Value
 def per_channel(op: OpContext) -> Value:
     """Tie scale, shift and running statistics to axis 1 (BatchNorm, InstanceNorm, PReLU).
 
-    Without running statistics the layer normalises over the other axes: of a weight, those are its inputs.
+    Without running statistics the layer normalises over the axes behind it. If it standardises a weight,
+    those are the weight's inputs.
     """
     source = op.tensors()[0]
     axis = min(1, len(source.shape) - 1)
@@ -28,7 +29,7 @@ def per_channel(op: OpContext) -> Value:
 
 
 def layer_norm(op: OpContext) -> Value:
-    """Tie scale and shift to the trailing axes, over which the layer normalises."""
+    """Tie scale and shift to the last axes, over which the layer normalises."""
     source = op.tensor("input")
     sizes = op.arguments["normalized_shape"]
     count = len(sizes) if isinstance(sizes, list | tuple) else 1
@@ -47,7 +48,7 @@ def layer_norm(op: OpContext) -> Value:
 
 
 def group_norm(op: OpContext) -> Value:
-    """Tie the norm groups to each other: all keep the same channels, so that their number stays."""
+    """Tie the norm groups to each other. All keep the same channels, because their number is fixed."""
     source, groups = op.tensor("input"), op.integer("num_groups", 1)
     channels = source.labels[1]
     for name in ("weight", "bias"):
@@ -65,7 +66,7 @@ def group_norm(op: OpContext) -> Value:
 
 
 def weight_norm(op: OpContext) -> Value:
-    """Tie the lengths to the axis of the directions that has them; over the others it normalises."""
+    """Tie the lengths to their axis of the directions. The operator normalises over the other axes."""
     direction, length = op.tensor("v"), op.tensor("g")
     for axis, vector in enumerate(direction.labels):
         if len(length.shape) == len(direction.shape) and length.shape[axis] > 1:

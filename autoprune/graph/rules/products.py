@@ -1,7 +1,7 @@
-"""Own the rules of products of two tensors: matrix products, einsum, attention, distances.
+"""Rules of products of two tensors: matrix products, einsum, attention, distances.
 
-Each ties the axes over which it sums and those that are broadcast, and states the MACs that torch counts
-for it; products with a vector count none.
+Each rule ties the summed axes and the broadcast axes. It counts the MACs that torch counts, which are none
+for a product with a vector.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ def matmul(op: OpContext) -> Value:
 
 
 def addmm(op: OpContext) -> Value:
-    """A product of matrices, or of a matrix and a vector, with a tensor added to it."""
+    """Tie a matrix product, or a product of matrix and vector, and the tensor that is added to it."""
     product = matmul(op)
     _tie_added(op, product)
     return product
 
 
 def addbmm(op: OpContext) -> Value:
-    """A batched matrix product, summed over the batch, with a tensor added to it."""
+    """Tie a matrix product that is summed over the batch, and the tensor that is added to it."""
     operands = (op.tensor("batch1"), op.tensor("batch2"))
     product = op.output(contract(op, operands, ("axk", "aky"), "xy", counts=False))
     _tie_added(op, product)
@@ -45,9 +45,9 @@ def _tie_added(op: OpContext, product: Value) -> None:
 
 
 def vectors(op: OpContext) -> Value:
-    """Tie the summed axes of a product of vectors, or of a matrix and a vector, and say that they cross.
+    """Tie the summed axes of a product of vectors, or of a matrix and a vector, and mark them as crossed.
 
-    Spectral norm divides by such a product of its weight.
+    They are crossed because spectral norm divides a weight by such a product.
     """
     first, second = op.tensors()
     for value in (first, second):
@@ -58,13 +58,13 @@ def vectors(op: OpContext) -> Value:
 
 
 def outer(op: OpContext) -> Value:
-    """Carry both vectors."""
+    """Carry the labels of both vectors."""
     first, second = op.tensors()
     return op.output((first.labels[0], second.labels[0]))
 
 
 def tensordot(op: OpContext) -> Value:
-    """Tie the pairs of axes over which it sums; `inner` sums over the last ones."""
+    """Tie the pairs of summed axes. `inner` sums over the last axes."""
     first, second = op.tensors()
     last = op.operator == "inner"
     left = list("abcdefghijkl"[: len(first.shape)])
@@ -79,7 +79,7 @@ def tensordot(op: OpContext) -> Value:
 
 
 def distance(op: OpContext) -> Value:
-    """Tie the coordinates of two sets of points; a coordinate that is zero in both adds nothing."""
+    """Tie the coordinates of two sets of points. A coordinate that is zero in both adds nothing."""
     first, second = op.tensor("x1"), op.tensor("x2")
     batch = "".join(chr(ord("a") + axis) for axis in range(max(len(first.shape), len(second.shape)) - 2))
     left = batch[len(batch) - len(first.shape) + 2 :] + "xk"
@@ -88,7 +88,7 @@ def distance(op: OpContext) -> Value:
 
 
 def einsum(op: OpContext) -> Value:
-    """Tie the axes that share a letter; several operands are multiplied from left to right, as torch does."""
+    """Tie the axes that share a letter. Operands are multiplied from left to right, as torch does."""
     equation = str(op.arguments["equation"]).replace(" ", "")
     operands = op.tensors()
     subscripts, out = _subscripts(equation, operands)
@@ -132,7 +132,7 @@ def _subscripts(equation: str, operands: list[Value]) -> tuple[list[str], str]:
 
 
 def attention(op: OpContext) -> Value:
-    """Tie queries to keys, and the sequence of keys to that of values (scaled dot product attention)."""
+    """Tie queries to keys, and the sequence axis of keys to that of values (scaled dot product attention)."""
     query, key, value = op.tensor("query"), op.tensor("key"), op.tensor("value")
     if op.arguments.get("enable_gqa"):
         key, value = (_for_each_query_head(part, query) for part in (key, value))
@@ -145,13 +145,13 @@ def attention(op: OpContext) -> Value:
     if mask is not None:
         op.freeze_all(mask, "channels lie on an axis of the attention mask")
     if op.arguments.get("scale") is None:
-        # The default scale is 1 / sqrt(width of a head): a narrower head scales its scores otherwise.
+        # The default scale is 1 / sqrt(head width), so a narrower head scales its scores differently.
         op.cross(query.labels[-1])
     return op.output(contract(op, (weights, value), (batch + "ls", batch + "sv"), batch + "lv"))
 
 
 def _for_each_query_head(part: Value, query: Value) -> Value:
-    """Repeat the heads of keys or values, each for the several query heads that share it."""
+    """Repeat each head of keys or values once for each query head that shares it."""
     heads, shared = query.shape[-3], part.shape[-3]
     vector = part.labels[-3]
     repeated = None if vector is None else np.repeat(vector, heads // shared)
@@ -162,7 +162,18 @@ def _for_each_query_head(part: Value, query: Value) -> Value:
 def contract(
     op: OpContext, operands: tuple[Value, ...], subscripts: tuple[str, ...], out: str, *, counts: bool = True
 ) -> tuple[LabelVector | None, ...]:
-    """Tie the axes that share a letter, count the product of all letters, return the labels of `out`."""
+    """Tie the axes that share a letter and count the product of all letters as MACs.
+
+    Args:
+        op: the operator.
+        operands: one tensor, or two to multiply.
+        subscripts: the letters of each operand's axes, as in einsum.
+        out: the letters of the output's axes.
+        counts: whether torch counts MACs for this product.
+
+    Returns:
+        The labels of the axes of `out`.
+    """
     letters: dict[str, list[tuple[Value, int]]] = {}
     for operand, subscript in zip(operands, subscripts, strict=True):
         for axis, letter in enumerate(subscript):
@@ -179,12 +190,12 @@ def contract(
             factors.append(Factor(size, labels[letter]))
             if letter not in out:
                 summed.append(factors[-1])
-    # A letter of one operand alone is summed before the product.
+    # einsum sums a letter of one operand alone before the product, so that letter is no factor.
     if counts and len(operands) > 1:
         if op.operator != "einsum":
             op.count(*factors)
         elif summed:
-            # Where nothing is left to sum over, einsum multiplies elementwise, which counts as no MACs.
+            # If no summed axis is wider than 1, einsum multiplies elementwise, which counts as no MACs.
             op.count(*factors, summed=summed)
     return tuple(labels[letter] for letter in out)
 
@@ -194,7 +205,7 @@ def _product_operands(op: OpContext) -> tuple[Value, Value]:
     for first, second in named:
         if first in op.arguments and second in op.arguments:
             return op.tensor(first), op.tensor(second)
-    raise TypeError(f"{op.where}: no operands found in {sorted(op.arguments)}")
+    raise TypeError(f"{op.where}: got arguments {sorted(op.arguments)}, expected two operands of a product")
 
 
 PRODUCT_RULES: dict[str, LayerRule] = {

@@ -1,7 +1,6 @@
-"""Own the rules of recurrent layers: what enters them is free, their states are not.
+"""Rules of recurrent layers: their input is free, their states are frozen.
 
-The states' width enters every gate and the module's hidden_size, and the gates lie behind each other in
-one axis; it stays whole.
+All gates share one axis and the width of the states, which is also the module's hidden_size.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ _GATES = "its gates and states share one width, which cannot be narrowed"
 
 
 def recurrent(op: OpContext) -> list[Value]:
-    """Tie the features of the input to axis 1 of the first layer's weights; freeze the rest."""
+    """Tie the features of the input to axis 1 of the first layer's weights. Freeze all other axes."""
     source = op.optional("input")
     weights = op.arguments.get("params")
     if source is None or not isinstance(weights, list | tuple) or "batch_sizes" in op.arguments:
@@ -28,7 +27,7 @@ def recurrent(op: OpContext) -> list[Value]:
         op.freeze(source.labels[axis], "channels lie on the axis of steps or samples")
     for value in op.tensors():
         if value is not source and value.shape[:1] == matrices[0].shape[:1]:
-            op.tie(matrices[0].labels[0], value.labels[0])  # one group to report, not one a tensor
+            op.tie(matrices[0].labels[0], value.labels[0])  # reports then list one frozen group, not many
     for weight in first:
         op.freeze(weight.labels[0], _GATES)
         op.tie(source.labels[-1], weight.labels[1], source)
@@ -38,7 +37,7 @@ def recurrent(op: OpContext) -> list[Value]:
 
 
 def cell(op: OpContext) -> list[Value]:
-    """Tie the features of the input to axis 1 of the weight that reads them; freeze the rest."""
+    """Tie the features of the input to axis 1 of the weight that reads them. Freeze all other axes."""
     source, reads, steps = op.tensor("input"), op.tensor("w_ih"), op.tensor("w_hh")
     for value in op.tensors():
         if value is not source and value is not reads:

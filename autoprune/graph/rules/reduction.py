@@ -1,4 +1,4 @@
-"""Own the rules of operators that reduce or normalise along axes: sums, means, norms, softmax."""
+"""Rules of operators that reduce or normalise along axes: sums, means, norms, softmax."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from autoprune.graph.rules.elementwise import broadcast, elementwise
 _NORMS = ("linalg_vector_norm", "norm", "linalg_norm", "linalg_matrix_norm")
 
 _KEEPS_FUNCTION = {"sum", "nansum", "any", "count_nonzero", *_NORMS, "cumsum"}
-"""Reductions to which a channel of zeros adds nothing."""
+"""Reductions whose result does not change if a channel of zeros is dropped."""
 
 _FINDS = {"max", "min", "median", "nanmedian", "mode", "cummax", "cummin"}
-"""Their second output says at which position the first was found."""
+"""Operators whose second output is the position of the first."""
 
 _POSITION = "its second result is the position of a channel; use its first alone"
 
 
 def reduce(op: OpContext) -> list[Value]:
-    """Drop the reduced axes; unless zeros add nothing, the function depends on their number."""
+    """Drop the labels of the reduced axes, which are crossed unless a channel of zeros adds nothing."""
     source = op.tensors()[0]
     if "other" in op.arguments:
         return elementwise(op)
@@ -38,7 +38,7 @@ def reduce(op: OpContext) -> list[Value]:
 
 
 def matrix_norm(op: OpContext) -> list[Value]:
-    """Reduce two axes; only the Frobenius norm treats their positions alike."""
+    """Reduce two axes. Freeze them unless the norm is Frobenius', which treats all positions equally."""
     source = op.tensors()[0]
     reduced = _reduced(op, source)
     order = op.arguments.get("ord")
@@ -57,12 +57,12 @@ def quantile(op: OpContext) -> list[Value]:
 
 
 def paired(op: OpContext) -> Value:
-    """Tie two tensors, then drop the axis along which they are compared."""
+    """Tie two tensors and drop the labels of the axis along which they are compared."""
     operands = op.tensors()
     met = broadcast(op, operands, max(len(value.shape) for value in operands))
     dropped = op.integer("dim", -1) % len(met)
     if op.operator == "pairwise_distance":
-        # It adds a small number to every difference, so that a channel of zeros adds something.
+        # torch adds a small number to every difference, so even a channel of zeros changes the distance.
         op.cross(met[dropped])
     kept: list[LabelVector | None] = [None] if len(op.shapes[0]) == len(met) else []
     return op.output([*met[:dropped], *kept, *met[dropped + 1 :]])
@@ -92,7 +92,7 @@ def _finds_position(op: OpContext) -> bool:
 def _keeps_function(op: OpContext) -> bool:
     if op.operator in _NORMS:
         order = op.arguments.get("ord", op.arguments.get("p"))
-        # The smallest entry and sums of reciprocals see a channel of zeros.
+        # Norms of negative order (the smallest entry, sums of reciprocals) change with a channel of zeros.
         return not isinstance(order, int | float) or order > 0
     return op.operator in _KEEPS_FUNCTION
 

@@ -1,6 +1,6 @@
-"""Own the rules of operators that work on a map's height and width and leave each channel to itself.
+"""Rules of operators that work on height and width, and on each channel separately.
 
-Pooling, resizing, sampling, and patches cut from maps (unfold) or laid back into them (fold).
+These are pooling, resizing, sampling, unfold and fold.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _SPATIAL = "channels lie on a spatial axis that is pooled, resized or sampled"
 
 
 def pooling(op: OpContext) -> list[Value]:
-    """Carry the channels; the spatial axes may not hold any."""
+    """Carry the channels and freeze channels that lie on spatial axes."""
     source = op.tensors()[0]
     dimensions = [int(letter) for letter in op.operator if letter.isdigit()]
     spatial = dimensions[-1] if dimensions else len(source.shape) - 2
@@ -27,7 +27,7 @@ def pooling(op: OpContext) -> list[Value]:
 
 
 def unpooling(op: OpContext) -> list[Value]:
-    """Carry the channels of the values, tied to those of the indices."""
+    """Carry the channels of the values and tie them to those of the indices."""
     outputs = pooling(op)
     indices = op.tensor("indices")
     keep = len(indices.shape) - (3 if op.operator.endswith("3d") else 2)
@@ -40,7 +40,7 @@ def unpooling(op: OpContext) -> list[Value]:
 
 
 def fractional(op: OpContext) -> list[Value]:
-    """Carry the channels; the random numbers that place the regions come one set a channel."""
+    """Carry the channels and tie the random numbers that place the regions, one set for each channel."""
     samples = op.tensor("random_samples")
     outputs = pooling(op)
     if samples.shape[1] > 1:
@@ -50,7 +50,7 @@ def fractional(op: OpContext) -> list[Value]:
 
 
 def sampling(op: OpContext) -> Value:
-    """Carry the channels of the map; those of the grid are its coordinates."""
+    """Carry the channels of the map and freeze the grid, whose axes hold coordinates."""
     source, grid = op.tensor("input"), op.tensor("grid")
     op.freeze_all(grid, "holds the coordinates at which a map is sampled")
     for vector in source.labels[2:]:
@@ -68,7 +68,7 @@ def regions(op: OpContext) -> list[Value]:
 
 
 def unfold(op: OpContext) -> Value:
-    """Give every channel a run of positions, one a place in the kernel."""
+    """Repeat each channel for every position of the kernel."""
     source = op.tensor("self")
     for vector in source.labels[-2:]:
         op.freeze(vector, _SPATIAL)
@@ -78,7 +78,7 @@ def unfold(op: OpContext) -> Value:
 
 
 def fold(op: OpContext) -> Value:
-    """Make one channel of each run of positions: all of it goes or stays."""
+    """Tie the positions that become one channel, one for every position of the kernel."""
     source = op.tensor("self")
     op.freeze(source.labels[-1], _SPATIAL)
     runs = source.labels[-2]
