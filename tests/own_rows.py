@@ -15,10 +15,12 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import autoprune
-from autoprune.run import SearchResult
+from autoprune.run import SearchResult, Watcher, silent
 
 
-def tiny_search(rungs: Sequence[str] = ("calibrate",), **search: Any) -> SearchResult:
+def tiny_search(
+    rungs: Sequence[str] = ("calibrate",), watch: Watcher = silent, **search: Any
+) -> SearchResult:
     """Search a net of three convolutions on noise, in about a second."""
     torch.manual_seed(0)
     layers = [nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3)]
@@ -36,7 +38,8 @@ def tiny_search(rungs: Sequence[str] = ("calibrate",), **search: Any) -> SearchR
         "score": {"rungs": list(rungs)},
     }
     config["search"].update(search)
-    return autoprune.search(model, (DataLoader(images, 16), DataLoader(images, 16)), config)
+    parts = (DataLoader(images, 16), DataLoader(images, 16))
+    return autoprune.search(model, parts, config, watch=watch)
 
 
 def install_example(package: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:

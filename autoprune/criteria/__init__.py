@@ -1,15 +1,35 @@
-"""Criteria: how much each channel matters, and the plans that follow.
-
-One file holds a family of criteria; a new one is a function and a row in CRITERIA.
+"""The criteria, which rank the channels of a group, and the plans that follow. One row of CRITERIA each.
 
     plan = make_plan(prunable, 0.5, criterion="l1")
+
+A file holds a family of criteria. A new one is a function from a `CriterionInput` to
+{group name: importance}, and a row in CRITERIA with its traits.
+
+A criterion of your own needs no row. A config names its function or its spec,
+`criterion = "mypkg.ranking:spread"`, and `make_plan` takes the same name, or the function itself:
+
+    from autoprune.criteria import CriterionInput, CriterionSpec, Importance, filter_slices
+
+    def spread(given: CriterionInput) -> Importance:
+        found = {}
+        for group in given.groups:
+            filters = filter_slices(given.model, group)      # float64 [width, n] for each layer
+            found[group.name] = sum(each.std(dim=1) for each in filters)
+        return found
+
+    def brightness(given: CriterionInput) -> Importance:
+        inputs, _ = next(iter(given.data))
+        return {group.name: [float(inputs.mean())] * group.width for group in given.groups}
+
+    by_images = CriterionSpec(brightness, needs="images")
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from types import NoneType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +42,7 @@ from autoprune.criteria._base import (
     Importance,
     LossFunction,
     TracedModel,
+    filter_slices,
     undisturbed,
 )
 from autoprune.criteria._plans import plan_from_importance, resolve_widths
@@ -29,45 +50,89 @@ from autoprune.criteria.activations import activation, apoz, chip, hrank
 from autoprune.criteria.gradients import fisher, taylor
 from autoprune.criteria.reconstruction import lasso, obs
 from autoprune.criteria.weights import bn, fpgm, l1, l2, lamp, random
-from autoprune.errors import PlanError, unknown
+from autoprune.errors import AutopruneError, ConfigError, PlanError
 from autoprune.graph.groups import ChannelGroup
 from autoprune.graph.plan import Plan
 from autoprune.graph.prunable import Prunable
 from autoprune.reconstruction import Moments
+from autoprune.support.rows import Row, find_row, guarding
 from autoprune.support.usercode import entry
 
 __all__ = [
-    "BY_MOMENTS",
     "CRITERIA",
     "Criterion",
     "CriterionInput",
+    "CriterionSpec",
     "Importance",
+    "filter_slices",
+    "find_criterion",
     "importance",
     "make_plan",
     "plan_from_importance",
     "resolve_widths",
 ]
 
-CRITERIA: dict[str, Criterion] = {
-    "l1": l1,
-    "l2": l2,
-    "lamp": lamp,
-    "bn": bn,
-    "random": random,
-    "fpgm": fpgm,
-    "taylor": taylor,
-    "fisher": fisher,
-    "activation": activation,
-    "apoz": apoz,
-    "hrank": hrank,
-    "chip": chip,
-    "lasso": lasso,
-    "obs": obs,
-}
-"""Name -> criterion."""
 
-BY_MOMENTS = ("lasso", "obs")
-"""Criteria that read the moments of the layers' inputs."""
+@dataclass(frozen=True)
+class CriterionSpec(Row):
+    """A row of CRITERIA.
+
+    Attributes:
+        rank: gives the importance of all channels.
+        needs: what it reads in addition to the weights: "images", "gradients" (images and targets), or
+            "moments" of the layers' inputs, which the search measures.
+    """
+
+    rank: Criterion
+    needs: Literal["weights", "images", "gradients", "moments"] = "weights"
+
+
+_MOMENTS = ("score.moment_images",)
+
+CRITERIA: dict[str, CriterionSpec] = {
+    "l1": CriterionSpec(l1, about="the sum of absolute weights of its filters"),
+    "l2": CriterionSpec(l2, about="the Euclidean norm of its filters"),
+    "lamp": CriterionSpec(lamp, about="the share that its squared norm has in its layer"),
+    "bn": CriterionSpec(bn, about="the scale of the BatchNorm behind it"),
+    "random": CriterionSpec(random, about="drawn at random: the control that a criterion has to beat"),
+    "fpgm": CriterionSpec(fpgm, about="the distance to the other filters of its layer"),
+    "taylor": CriterionSpec(taylor, needs="gradients", about="weights times gradients on training images"),
+    "fisher": CriterionSpec(
+        fisher, needs="gradients", about="activations times their gradients on training images"
+    ),
+    "activation": CriterionSpec(
+        activation, needs="images", about="the mean size of its feature maps on training images"
+    ),
+    "apoz": CriterionSpec(
+        apoz, needs="images", about="the share of its feature maps that is not zero on training images"
+    ),
+    "hrank": CriterionSpec(hrank, needs="images", about="the ranks of its feature maps on training images"),
+    "chip": CriterionSpec(chip, needs="images", about="how independent its feature maps are of the others"),
+    "lasso": CriterionSpec(
+        lasso,
+        needs="moments",
+        reads=_MOMENTS,
+        about="when it enters the LASSO path that explains the outputs of the layers that read it",
+    ),
+    "obs": CriterionSpec(
+        obs,
+        needs="moments",
+        reads=_MOMENTS,
+        about="how much worse the layers that read it do without it, after a refit",
+    ),
+}
+"""Name -> criterion; `about` says by what a channel is ranked."""
+
+
+def find_criterion(name: str, error_class: type[AutopruneError] = ConfigError) -> CriterionSpec:
+    """Return a row of CRITERIA, or the user's own from "package.module:function".
+
+    Raises:
+        AutopruneError: of `error_class`; there is no such row (the nearest is suggested).
+        ConfigError: there is no such function.
+    """
+    where = "search.criterion" if error_class is ConfigError else "criterion"
+    return find_row(name, CRITERIA, where, CriterionSpec, error_class)
 
 
 def importance(
@@ -83,15 +148,15 @@ def importance(
 
     Args:
         prunable: the traced model.
-        criterion: a name in CRITERIA, or a function of the user's.
+        criterion: a name in CRITERIA, or a function of the user's own or its "package.module:function".
         data: batches (inputs, targets), for criteria that run the model; most of them read no targets.
-        loss: (outputs in eval mode, targets) -> scalar, for criteria that read gradients ("taylor",
-            "fisher"); cross-entropy by default.
+        loss: (outputs in eval mode, targets) -> scalar, for criteria that read gradients; cross-entropy by
+            default.
         seed: of every draw.
-        moments: returns the moments of the layers' inputs, for criteria that read them ("obs", "lasso");
-            without it they measure `data`.
-        widths: {group name: channels that will be kept}, if the ranking serves these widths alone; "obs" then
-            chooses them more carefully.
+        moments: returns the moments of the layers' inputs, for criteria that read them. Without it they
+            measure `data`.
+        widths: {group name: channels that will be kept}, if the ranking serves these widths alone. A
+            criterion may then choose them more carefully.
 
     Returns:
         {group name: float64 [width]}; channels of higher importance are kept first.
@@ -102,18 +167,18 @@ def importance(
         DataError: data without batches of (inputs, targets) that model and loss take.
     """
     name = criterion if isinstance(criterion, str) else getattr(criterion, "__name__", "(yours)")
-    if isinstance(criterion, str):
-        if criterion not in CRITERIA:
-            raise PlanError(unknown("criterion", criterion, CRITERIA))
-        criterion = CRITERIA[criterion]
+    spec = find_criterion(criterion, PlanError) if isinstance(criterion, str) else CriterionSpec(criterion)
+    if data is None and spec.needs != "weights" and (spec.needs != "moments" or moments is None):
+        loss_too = ", loss=loss" if spec.needs == "gradients" else ""
+        raise PlanError(f'criterion "{name}": needs images; give make_plan(..., data=loader{loss_too}).')
     groups = tuple(group for group in prunable.groups if group.frozen is None)
     if seed < 0:
         raise PlanError(f"seed: got {seed}, expected 0 or more.")
     with undisturbed(prunable.model, seed), torch.no_grad():
         traced = prunable if isinstance(prunable, Prunable) else None
-        result: object = criterion(
-            CriterionInput(prunable.model, groups, data, loss, seed, moments, traced, widths)
-        )
+        given = CriterionInput(prunable.model, groups, data, loss, seed, moments, traced, widths)
+        with guarding(criterion if isinstance(criterion, str) else "", "criterion"):
+            result: object = spec.rank(given)
         if not isinstance(result, Mapping):
             raise PlanError(
                 f'criterion "{name}": it gave a {type(result).__name__}, expected {{group name: importance}}.'
@@ -159,10 +224,10 @@ def make_plan(
         prunable: the traced model.
         ratio: a keep ratio in (0, 1] for every group that is not frozen, or {group name: width or ratio}; an
             int is a width (1 is one channel), a float a ratio (1.0 is all). Groups left out stay whole.
-        criterion: a name in `autoprune.criteria.CRITERIA`, or a function.
+        criterion: a name in `autoprune.criteria.CRITERIA`, a function, or its "package.module:function".
         data: batches (inputs, targets), for criteria that run the model; most of them read no targets.
-        loss: (outputs in eval mode, targets) -> scalar, for criteria that read gradients ("taylor",
-            "fisher"); cross-entropy by default.
+        loss: (outputs in eval mode, targets) -> scalar, for criteria that read gradients; cross-entropy by
+            default.
         seed: of every draw.
 
     Returns:

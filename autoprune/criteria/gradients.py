@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from autoprune.criteria._base import CriterionInput, Importance, LossFunction, channel_slices, is_input_side
 from autoprune.criteria.feature_maps import FeatureMaps, Place
 from autoprune.criteria.weights import with_norms
-from autoprune.errors import DataError, PlanError
+from autoprune.errors import DataError
 from autoprune.execution.detour import Detour
 from autoprune.support.usercode import call_plain, guarded
 
@@ -51,10 +51,6 @@ def taylor(given: CriterionInput) -> Importance:
     """
     if not given.groups:
         return {}
-    if given.data is None:
-        raise PlanError(
-            'criterion "taylor": needs batches of data; give make_plan(..., data=loader, loss=loss).'
-        )
     parameters = dict(given.model.named_parameters(remove_duplicate=False))
     members = {
         group.name: [
@@ -68,7 +64,9 @@ def taylor(given: CriterionInput) -> Importance:
     wanted = {id(parameters[member.parameter]) for listed in members.values() for member in listed}
     result = {group.name: np.zeros(group.width) for group in given.groups}
     batches = 0
-    for gradients in _gradients(given.model, wanted, given.data, given.loss or functional.cross_entropy):
+    for gradients in _gradients(
+        given.model, wanted, given.images("taylor"), given.loss or functional.cross_entropy
+    ):
         batches += 1
         for group_name, listed in members.items():
             for member in listed:

@@ -13,7 +13,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from autoprune.config.rungs import CALIBRATE, REPAIR, SUPERNET, asks_for_repair
+from autoprune.config.rungs import asks_for_repair, rung_spec
 from autoprune.cost import COSTS, LATENCY, three_digits
 from autoprune.report._agreement import PREDICTS, RungAgreement
 from autoprune.report._summary import StudySummary
@@ -270,14 +270,8 @@ def _warning(summary: StudySummary) -> list[str]:
 
 
 def _cure(rung: str) -> str:
-    """Say what to do about a rung that does not predict; every finetune recalibrates first, anyway."""
-    if rung == REPAIR:
-        return "Measure more images for the next search's repair (score.moment_images)"
-    if rung == SUPERNET:
-        return "Train the next search's supernet longer (score.supernet.epochs)"
-    if rung == CALIBRATE:
-        return f'Leave "{rung}" out of the next search\'s score.rungs'
-    return f'Make "{rung}" longer in the next search\'s score.rungs'
+    """Say what to do about a rung that does not predict. Every finetune recalibrates first."""
+    return rung_spec(rung).cure or f'Make "{rung}" longer in the next search\'s score.rungs'
 
 
 def _agreement(found: RungAgreement, summary: StudySummary) -> str:

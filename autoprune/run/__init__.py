@@ -11,6 +11,7 @@ from __future__ import annotations
 from autoprune.run._bench import Bench, BenchRow, bench
 from autoprune.run._best import Picked, best
 from autoprune.run._checks import study_exists
+from autoprune.run._choices import choices
 from autoprune.run._curves import error_curves, sensitivity_curves
 from autoprune.run._dense import Dense
 from autoprune.run._events import Counted, EpochDone, Event, Stage, TrialDone, Watcher, silent
@@ -48,6 +49,7 @@ __all__ = [
     "bench",
     "best",
     "change_config",
+    "choices",
     "error_curves",
     "export",
     "export_command",

@@ -11,9 +11,9 @@ import dataclasses
 from pathlib import Path
 
 from autoprune.config.settings import EvolutionSettings, LatencySettings, RunConfig, SearchSettings
-from autoprune.criteria import CRITERIA
+from autoprune.criteria import find_criterion
 from autoprune.engines import PRUNERS, Workers, check_engine, find_pruner
-from autoprune.errors import ConfigError, StudyError, shown_url, unknown
+from autoprune.errors import ConfigError, StudyError, shown_url
 from autoprune.execution import resolve_device
 from autoprune.run._budget_amounts import check_amounts
 from autoprune.run._latency import latency_setting
@@ -23,7 +23,7 @@ from autoprune.run._problem import asks_for_latency, measures_divisor, space_spe
 from autoprune.run._scoring import parse_rungs
 from autoprune.run._statistics import needed_statistics
 from autoprune.run._train import AUTO, named_setting, schedule_of, trained_path
-from autoprune.run._warm_starts import WARM_STARTS
+from autoprune.run._warm_starts import find_warm_start
 from autoprune.samplers import EvolutionRates, check_sampler
 from autoprune.study import file_of, is_in_memory, study_command, study_state
 from autoprune.support.rows import quoted
@@ -66,8 +66,7 @@ def check_search(config: RunConfig) -> None:
     check_sampler(search.sampler, 1 + len(costs), rates_of(search.evolution), search.trials)
     needed_statistics(search.sampler)
     pruner = find_pruner(search.pruner)
-    if search.criterion not in CRITERIA:
-        raise ConfigError(unknown("search.criterion", search.criterion, CRITERIA))
+    find_criterion(search.criterion)
     if costs and pruner.prunes and search.pruner != SearchSettings().pruner:
         none = quoted(name for name, spec in PRUNERS.items() if not spec.prunes)
         raise ConfigError(
@@ -75,8 +74,7 @@ def check_search(config: RunConfig) -> None:
             f"{1 + len(costs)}: every trial climbs all rungs then. Set {none}, or leave it out."
         )
     for name in search.warm_starts:
-        if name not in WARM_STARTS:
-            raise ConfigError(unknown("search.warm_starts", name, WARM_STARTS))
+        find_warm_start(name)
 
 
 def _check_latency(config: RunConfig, measured: bool) -> None:

@@ -24,10 +24,11 @@ from autoprune.errors import BudgetError, PlanError
 from autoprune.graph import Cost, Prunable
 from autoprune.run._budget_amounts import check_amounts, resolve_budget
 from autoprune.run._checks import check_search
+from autoprune.run._choices import reads
 from autoprune.run._dense import Dense, load_dense
 from autoprune.run._events import Watcher, silent
 from autoprune.run._latency import LatencyTables, settle_divisor
-from autoprune.run._moments import moments_bytes, reads_moments
+from autoprune.run._moments import moments_bytes
 from autoprune.run._objectives import objective_costs
 from autoprune.run._paths import settle
 from autoprune.run._problem import (
@@ -231,7 +232,7 @@ def _memory(dense: Dense, config: RunConfig) -> int:
     inputs, _ = first_batch(dense.data.train)  # a loader of the user's own has a batch size of its own
     step = len(inputs) * _activation_bytes(dense.model, dense.example_inputs)
     workers = config.search.workers if find_engine(config.search.engine).parallel else 1
-    moments = moments_bytes(dense.model) if reads_moments(config) else 0
+    moments = moments_bytes(dense.model) if reads(config, "score.moment_images") else 0
     total: int = workers * (images + _PARAMETER_COPIES * weights + step + moments)
     return total
 

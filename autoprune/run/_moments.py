@@ -4,9 +4,9 @@
     moments()                                        # measured, or read from a file of the same fingerprint
     prepare_moments(study, moments)                  # kept beside the study's output; None if no rung repairs
 
-The ranking by "obs" or "lasso" and the warm start "reconstruction" read them before there is a study. The
-trials read the file whose hash the study notes: the same in every process, and after a resume. If the file is
-gone they are measured once more, and used only if their hash is the same.
+Some criteria and warm starts read them before there is a study. The trials read the file whose hash the
+study notes: the same in every process, and after a resume. If the file is gone they are measured once more,
+and used only if their hash is the same.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from autoprune.config.rungs import asks_for_repair
 from autoprune.config.settings import RunConfig
-from autoprune.criteria import BY_MOMENTS, Importance, plan_from_importance
+from autoprune.criteria import Importance, plan_from_importance
 from autoprune.data import VisionData
 from autoprune.errors import CheckpointError
 from autoprune.execution import Setting
@@ -48,13 +48,6 @@ from autoprune.train import weights_hash
 from autoprune.zoo import checkpoint_hash
 
 _FILE = KeptFile("moments", "moments")
-
-
-def reads_moments(config: RunConfig) -> bool:
-    """Return whether a search with this config measures moments."""
-    search = config.search
-    by_errors = "reconstruction" in search.warm_starts
-    return asks_for_repair(config.score.rungs) or search.criterion in BY_MOMENTS or by_errors
 
 
 def moments_bytes(model: nn.Module) -> int:

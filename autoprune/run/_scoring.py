@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autoprune.config.rungs import FOLLOWS
+from autoprune.config.rungs import RUNGS
 from autoprune.config.settings import MOST, RunConfig, ScoreSettings
 from autoprune.errors import ConfigError, StudyError, suggest
 from autoprune.execution import Setting, fit_to_machine
@@ -25,6 +25,7 @@ from autoprune.run._moments import StudyMoments
 from autoprune.run._ranking import decode_ranking
 from autoprune.run._study_file import FileNote
 from autoprune.score import FinetuneScore, Rung, with_model
+from autoprune.support.rows import quoted
 from autoprune.support.userfunction import Imports, current_imports, importing
 from autoprune.tracing import trace
 from autoprune.train import Schedule
@@ -40,14 +41,14 @@ def parse_rungs(settings: ScoreSettings) -> tuple[Rung, ...]:
     follows makes the whole training longer. Rungs that train nothing make sense only at the foot.
 
     Raises:
-        ConfigError: a rung is none of these, or one that trains nothing follows another than `FOLLOWS` says.
+        ConfigError: a rung is none of these, or one that trains nothing follows another than `RUNGS` says.
     """
     rungs: list[Rung] = []
     for text in settings.rungs:
         name = text.strip()
-        if name in FOLLOWS:
-            if rungs and rungs[-1].name not in FOLLOWS[name]:
-                behind = "".join(f', or follow "{each}"' for each in FOLLOWS[name])
+        if name in RUNGS:
+            if rungs and rungs[-1].name not in RUNGS[name].follows:
+                behind = "".join(f', or follow "{each}"' for each in RUNGS[name].follows)
                 raise ConfigError(
                     f'score.rungs: got "{name}" after "{rungs[-1].name}"; rungs climb from cheap to '
                     f'dear, so "{name}" can only be the first{behind}.'
@@ -56,10 +57,9 @@ def parse_rungs(settings: ScoreSettings) -> tuple[Rung, ...]:
             continue
         found = _FINETUNE.fullmatch(name)
         if found is None or int(found[1]) > MOST:
-            known = ", ".join(f'"{each}"' for each in FOLLOWS)
             raise ConfigError(
-                f'score.rungs: got "{text}", expected {known}, or a finetune of at most '
-                f'{MOST:,} steps or epochs, such as "50 steps".{suggest(name, FOLLOWS)}'
+                f'score.rungs: got "{text}", expected {quoted(RUNGS)}, or a finetune of at most '
+                f'{MOST:,} steps or epochs, such as "50 steps".{suggest(name, RUNGS)}'
             )
         length, in_steps = int(found[1]), found[2] == "step"
         rungs.append(

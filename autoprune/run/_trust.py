@@ -16,6 +16,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from autoprune.config import load_config, parse_override
 from autoprune.config.settings import RunConfig
 from autoprune.engines import ENGINES
 from autoprune.errors import CheckpointError, ConfigError, StudyError
+from autoprune.run._choices import OPEN_TABLES
 from autoprune.run._paths import settle
 from autoprune.study import SearchStudy
 from autoprune.support.signature import key_name, sign, verifies
@@ -106,9 +108,7 @@ def code_of(config: RunConfig) -> dict[str, str]:
         "task.loss": config.task.loss,
         "task.metric": config.task.metric,
         "latency.probe": config.latency.probe,
-        "search.sampler": config.search.sampler,
-        "search.pruner": config.search.pruner,
-        "search.engine": config.search.engine,
+        **{key: _own_names(attrgetter(key)(config)) for key in OPEN_TABLES},
     }
     code = {key: name for key, name in functions.items() if name is not None and ":" in name}
     if config.latency.command is not None:
@@ -118,6 +118,12 @@ def code_of(config: RunConfig) -> dict[str, str]:
     if (engine is None or engine.joins_cluster) and address not in (None, "auto", "local"):
         code["search.ray.address"] = str(address)  # the answers of a cluster are unpickled
     return code
+
+
+def _own_names(named: str | Sequence[str]) -> str:
+    """Return the names among those of a key that are functions of the user's own."""
+    names = (named,) if isinstance(named, str) else named
+    return ", ".join(name for name in names if ":" in name)
 
 
 def places_of(config: RunConfig) -> dict[str, str]:

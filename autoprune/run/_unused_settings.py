@@ -1,22 +1,25 @@
-"""Settings that are filled in for nothing: one row of UNUSED for each reason why nothing reads them.
+"""Settings that are filled in for nothing: a row of UNUSED is a reason why nothing reads them.
 
-report_unused(config, watch)     # search.workers is set, but the engine "serial" runs one at a time: ...
+report_unused(config, watch)     # search.workers is set, but only search.engine = "processes" or "ray" ...
+
+Settings that only some rows of a table read need no row here: see `Row.reads`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from autoprune.config.rungs import asks_for_supernet
 from autoprune.config.settings import RunConfig
-from autoprune.engines import find_engine, find_pruner
+from autoprune.engines import find_pruner
+from autoprune.run._choices import TABLES, readers, reads
 from autoprune.run._events import Stage, Watcher
 from autoprune.run._problem import MEASURED, asks_for_latency, measures_divisor
 from autoprune.run._scoring import parse_rungs
 from autoprune.run._seen_validation import is_separate
+from autoprune.support.rows import quoted
 
 
 @dataclass(frozen=True)
@@ -65,26 +68,6 @@ UNUSED = (
         f'search.divisor = "{MEASURED}" asks for it',
     ),
     Unused(
-        ("search.workers", "search.cpus_per_trial"),
-        lambda config: not find_engine(config.search.engine).parallel,
-        'the engine "serial" runs one trial at a time: set search.engine = "processes"',
-    ),
-    Unused(
-        ("search.ray",),
-        lambda config: config.search.engine != "ray",
-        'only the engine "ray" reads that: set search.engine = "ray"',
-    ),
-    Unused(
-        ("search.evolution",),
-        lambda config: config.search.sampler != "evolution",
-        'only the sampler "evolution" reads that: set search.sampler = "evolution"',
-    ),
-    Unused(
-        ("score.supernet",),
-        lambda config: not asks_for_supernet(config.score.rungs),
-        'no supernet is trained: score.rungs does not begin with "supernet"',
-    ),
-    Unused(
         ("score.teacher", "score.learning_rate"),
         _trains_nothing,
         'no rung of score.rungs trains, such as "100 steps" would',
@@ -109,12 +92,34 @@ def report_unused(config: RunConfig, watch: Watcher, only: Collection[str] | Non
         only: the keys to look at, those that a resume was given; default all.
     """
     for row in UNUSED:
-        changed = [
-            f"[{key}]" if dataclasses.is_dataclass(value(config)) else key
-            for key, value in ((key, operator.attrgetter(key)) for key in row.keys)
-            if value(config) != value(_DEFAULTS)
-            and (only is None or any(f"{each}.".startswith(f"{key}.") for each in only))
-        ]
+        changed = _changed(row.keys, config, only)
         if changed and row.when(config):
-            names = " and ".join(changed)
-            watch(Stage(f"{names} {'is' if len(changed) == 1 else 'are'} set, but {row.why}"))
+            watch(Stage(_line(changed, row.why)))
+    for rows, keys in _read_by_rows().items():
+        changed = _changed([key for key in keys if not reads(config, key)], config, only)
+        if changed:
+            watch(Stage(_line(changed, f"only {rows} reads {'it' if len(changed) == 1 else 'them'}")))
+
+
+def _changed(keys: Sequence[str], config: RunConfig, only: Collection[str] | None) -> list[str]:
+    """Return the keys that differ from their defaults, sections in brackets."""
+    return [
+        f"[{key}]" if dataclasses.is_dataclass(value(config)) else key
+        for key, value in ((key, operator.attrgetter(key)) for key in keys)
+        if value(config) != value(_DEFAULTS)
+        and (only is None or any(f"{each}.".startswith(f"{key}.") for each in only))
+    ]
+
+
+def _read_by_rows() -> dict[str, list[str]]:
+    """Return {rows in words: keys that these rows alone read}."""
+    keys = dict.fromkeys(key for table in TABLES.values() for row in table.values() for key in row.reads)
+    found: dict[str, list[str]] = {}
+    for key in keys:
+        rows = [f"{table} = {quoted(names, ' or ')}" for table, names in readers(key).items()]
+        found.setdefault(" or ".join(rows), []).append(key)
+    return found
+
+
+def _line(changed: Sequence[str], why: str) -> str:
+    return f"{' and '.join(changed)} {'is' if len(changed) == 1 else 'are'} set, but {why}"

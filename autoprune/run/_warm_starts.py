@@ -1,16 +1,25 @@
-"""Warm starts: what known heuristics would do, tried as the first trials of a search. One row a heuristic.
-
-Before: a ranking and the space, in `search`; after: the study holds their levels, and its first trials are
-theirs, so that the result is never worse than these widths on the same rungs.
+"""The warm starts: widths that known heuristics choose, tried as the first trials of a search. One row each.
 
     chosen = choose_warm_starts(ground)           # kept in the study as it is made
     enqueue_missing(study, space)                 # at the start and at every resume
 
-A heuristic gives levels of the space's variables, so widths alone. Which channels stay is the choice of
-search.criterion: "taylor" keeps as many of each group as Taylor's ranking would, but the same ones only where
-that is the criterion. Where the share of the budget is searched, each heuristic fills several shares, spread
-over the range. All of it is measured before the study exists: a search that is interrupted by then has stored
-nothing and loses that time alone; a resume measures nothing again.
+A heuristic is a function and a row in WARM_STARTS. It gives levels of the space's variables, so widths alone.
+search.criterion chooses which channels stay: "taylor" keeps as many of each group as Taylor's ranking would,
+but the same ones only if that is the criterion. If the share of the budget is searched, each heuristic fills
+several shares, spread over the range. All measurements are made before the study exists. A search that is
+interrupted by then has stored nothing and loses that time alone, and a resume measures nothing again.
+
+A warm start of your own needs no row. A config names it as `warm_starts = ["uniform", "mypkg.starts:late"]`:
+
+    import numpy as np
+
+    def late(given):
+        # more of the first layers than of the last
+        ladder = given.space.ladder
+        ratios = np.linspace(1.0, 0.2, len(ladder.top))
+        return ladder.of_ratios(ratios[None])[0]      # levels; the search brings them within the budget
+
+`given.importance("l1")` is {group: importance of its channels} by any criterion.
 """
 
 from __future__ import annotations
@@ -24,7 +33,7 @@ import numpy as np
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.criteria import Importance
-from autoprune.errors import PlanError, abridged, reason_of, summary_of
+from autoprune.errors import PlanError, abridged, reason_of, shown_value, summary_of
 from autoprune.reconstruction import ErrorLibrary
 from autoprune.run._error_library import least_error, measure_library
 from autoprune.run._events import Stage
@@ -42,6 +51,7 @@ from autoprune.space import (
 )
 from autoprune.study import SearchStudy, WarmStart, WarmStarts, damaged
 from autoprune.support.arrays import FloatArray, IntArray
+from autoprune.support.rows import Row, find_row
 
 TRIALS_PER_WARM_START = 3
 """So many trials there are for each warm start, at least: the sampler is to have most of them."""
@@ -182,17 +192,47 @@ def reconstruction(given: Proposer) -> IntArray:
     return least_error(given.space, given.library())
 
 
-WARM_STARTS: dict[str, Heuristic] = {
-    "uniform": uniform,
-    "reconstruction": reconstruction,
-    "taylor-knapsack": taylor_knapsack,
-    "sensitivity": sensitivity,
-    "taylor": taylor,
-    "l1": magnitude("l1"),
-    "bn": batchnorm_scale,
-    "l2": magnitude("l2"),
+@dataclass(frozen=True)
+class WarmStartSpec(Row):
+    """A row of WARM_STARTS, which gives levels of the space's variables."""
+
+    propose: Heuristic
+
+
+WARM_STARTS: dict[str, WarmStartSpec] = {
+    "uniform": WarmStartSpec(uniform, about="one keep ratio for all groups"),
+    "reconstruction": WarmStartSpec(
+        reconstruction,
+        reads=("score.moment_images",),
+        about="the least output error within the budget, after a refit of the layers that read a group",
+    ),
+    "taylor-knapsack": WarmStartSpec(
+        taylor_knapsack, about="the most Taylor importance that the budget can carry"
+    ),
+    "sensitivity": WarmStartSpec(
+        sensitivity,
+        reads=(
+            "search.sensitivity_evaluations",
+            "search.sensitivity_images",
+            "search.sensitivity_batches",
+        ),
+        about="each group is cut until its score alone drops by one tolerance, the same for all",
+    ),
+    "taylor": WarmStartSpec(taylor, about="one ranking of all channels by Taylor importance"),
+    "l1": WarmStartSpec(magnitude("l1"), about="one ranking of all channels by the l1 norm of their filters"),
+    "bn": WarmStartSpec(batchnorm_scale, about="one ranking of all channels by their BatchNorm scale"),
+    "l2": WarmStartSpec(magnitude("l2"), about="one ranking of all channels by the l2 norm of their filters"),
 }
 """Name in `search.warm_starts` -> heuristic."""
+
+
+def find_warm_start(name: str) -> WarmStartSpec:
+    """Return a row of WARM_STARTS, or the user's own from "package.module:function".
+
+    Raises:
+        ConfigError: there is no such row (the nearest is suggested), or no such function.
+    """
+    return find_row(name, WARM_STARTS, "search.warm_starts", WarmStartSpec)
 
 
 def choose_warm_starts(ground: Ground) -> WarmStarts:
@@ -221,7 +261,7 @@ def choose_warm_starts(ground: Ground) -> WarmStarts:
         started = time.perf_counter()
         for share, part in space.spread(min(SHARES, room)):
             try:
-                levels = _decoded(space, part, WARM_STARTS[name](replace(given, space=part)))
+                levels = _decoded(space, part, find_warm_start(name).propose(replace(given, space=part)))
             except Exception as error:
                 ground.watch(Stage(f"warm start {name} is left out: {_line(error)}"))
                 break
@@ -266,7 +306,14 @@ def _cut_ranking(given: Proposer, importance: Mapping[str, FloatArray]) -> IntAr
 
 
 def _decoded(space: SearchSpace, part: SearchSpace, levels: IntArray) -> IntArray:
-    """Return the levels of `space` that a part's levels come to: theirs, or the nearest in the window."""
+    """Return the levels of `space` that a part's levels come to: theirs, or the nearest in the window.
+
+    Raises:
+        PlanError: the levels are not one for each variable.
+    """
+    levels = np.asarray(levels, dtype=np.int64)
+    if levels.shape != part.ladder.top.shape or ((levels < 0) | (levels > part.ladder.top)).any():
+        raise PlanError(f"it gave {shown_value(levels.tolist())}, expected a level of each variable.")
     widths = part.decode(part.ladder.ratios(levels[None])[0])
     nearest: IntArray = space.ladder.of_ratios(space.encode(widths)[None])[0]
     return nearest

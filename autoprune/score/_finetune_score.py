@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from autoprune.config.rungs import REPAIR, RungScore, recalibrates
+from autoprune.config.rungs import RungScore, recalibrates, rung_spec
 from autoprune.criteria import Importance, plan_from_importance
 from autoprune.data import Batch, VisionData, endless, model_seed, seeded
 from autoprune.errors import ConfigError
@@ -108,8 +108,10 @@ class FinetuneScore:
     ) -> None:
         if not rungs:
             raise ConfigError('score.rungs: empty; give at least one, e.g. ["calibrate", "100 steps"].')
-        if moments is None and any(rung.name == REPAIR for rung in rungs):
-            raise ConfigError(f'score.rungs: "{REPAIR}" needs moments of the dense model; give `moments`.')
+        for rung in rungs:
+            if rung_spec(rung.name).repairs and moments is None:
+                where = f'score.rungs: "{rung.name}"'
+                raise ConfigError(f"{where} needs moments of the dense model; give `moments`.")
         self._prunable = prunable
         self._importance = importance
         self._data = data
@@ -137,7 +139,7 @@ class FinetuneScore:
         batches = endless(self._data.train, seed)
         names = [rung.name for rung in self._rungs]
         for index, rung in enumerate(self._rungs):
-            if model is None or rung.name == REPAIR:
+            if model is None or rung_spec(rung.name).repairs:
                 model = self._cut(plan, rung)
             if recalibrates(names, index):
                 calibrate(model, self._data, self._calibration_batches, self._setting, seed=seed)
@@ -149,7 +151,7 @@ class FinetuneScore:
 
     def _cut(self, plan: Plan, rung: Rung) -> nn.Module:
         model = rebuild(self._prunable, plan)
-        if rung.name != REPAIR or self._moments is None:
+        if not rung_spec(rung.name).repairs or self._moments is None:
             return model
         return repair_closed(self._prunable, plan, model, self._moments).model
 

@@ -74,6 +74,6 @@ def guarding(name: str, where: str) -> AbstractContextManager[None]:
     return guarded(f'{where}: "{name}" failed', ConfigError) if ":" in name else nullcontext()
 
 
-def quoted(names: Iterable[str]) -> str:
+def quoted(names: Iterable[str], joined: str = ", ") -> str:
     """Return names for a message: '"median", "halving"'."""
-    return ", ".join(f'"{name}"' for name in names)
+    return joined.join(f'"{name}"' for name in names)

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from scipy.stats import kendalltau
 
-from autoprune.config.rungs import CALIBRATE, REPAIR
 from autoprune.config.settings import ScoreSettings
 from autoprune.criteria import Importance, importance, plan_from_importance
 from autoprune.rebuilding import rebuild
@@ -44,13 +43,13 @@ SEQUENTIAL = "sequential repair"
 
 FINETUNES = ("25 steps", "75 steps")
 LADDERS = {
-    "obs-repair": ("obs", (REPAIR, *FINETUNES)),
+    "obs-repair": ("obs", ("repair", *FINETUNES)),
     "obs-sequential": ("obs", (SEQUENTIAL,)),
-    "l1-calibrate": ("l1", (CALIBRATE,)),
-    "l1-repair": ("l1", (REPAIR,)),
+    "l1-calibrate": ("l1", ("calibrate",)),
+    "l1-repair": ("l1", ("repair",)),
     "l1-sequential": ("l1", (SEQUENTIAL,)),
-    "lasso-repair": ("lasso", (REPAIR,)),
-    "obs-calibrate": ("obs", (CALIBRATE,)),
+    "lasso-repair": ("lasso", ("repair",)),
+    "obs-calibrate": ("obs", ("calibrate",)),
 }
 """{name: (criterion, rungs)}."""
 

@@ -65,7 +65,7 @@ def measure(net: str, left: Sequence[tuple[str, str]]) -> None:
         posed = pose(dense, replace(config, budget=replace(config.budget, **{"flops": budget})))
         given = replace(whole, space=posed.space)  # what is measured holds under every budget
         started = time.process_time()
-        levels = WARM_STARTS[name](given)
+        levels = WARM_STARTS[name].propose(given)
         seconds = time.process_time() - started
         widths = given.space.decode(given.space.ladder.ratios(levels[None])[0])
         named = dict(zip(given.space.groups, map(int, widths), strict=True))

@@ -18,12 +18,9 @@ import autoprune.guide
 from autoprune.config._parsing import describe_type
 from autoprune.config.settings import RunConfig
 from autoprune.cost import budget_keys
-from autoprune.criteria import CRITERIA
 from autoprune.data import DATASETS
-from autoprune.engines import ENGINES, PRUNERS
 from autoprune.latency.probes import PROBES
-from autoprune.run._warm_starts import WARM_STARTS
-from autoprune.samplers import SAMPLERS
+from autoprune.run._choices import TABLES
 from autoprune.train._metrics import METRICS
 from autoprune.train._schedule import OPTIMIZERS, SHAPES
 from autoprune.train.task import LOSSES
@@ -37,12 +34,8 @@ CHOICES: dict[str, Iterable[str]] = {
     "task.loss": LOSSES,
     "task.metric": METRICS,
     "latency.probe": PROBES,
-    "search.sampler": SAMPLERS,
+    **TABLES,
     "search.objectives": ("score", *budget_keys()),
-    "search.engine": ENGINES,
-    "search.criterion": CRITERIA,
-    "search.pruner": PRUNERS,
-    "search.warm_starts": WARM_STARTS,
     **{f"{section}.optimizer": OPTIMIZERS for section in ("train", "finetune", "score.supernet")},
     **{f"{section}.schedule": SHAPES for section in ("train", "finetune", "score.supernet")},
 }

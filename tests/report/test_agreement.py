@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import kendalltau, spearmanr
 
 from autoprune.config import load_config
-from autoprune.config.rungs import SUPERNET, RungScore
+from autoprune.config.rungs import RungScore
 from autoprune.report import summary_notes
 from autoprune.report._agreement import PREDICTS, agreements, rho_interval, tau_interval
 from autoprune.run import change_config, settle
@@ -147,7 +147,9 @@ def test_what_helps_follows_from_the_rung_that_fails() -> None:
     *_, warning = notes_on([dataclasses.replace(each, scores=each.scores[1:]) for each in made])
     assert warning.endswith('Make "50 steps" longer in the next search\'s score.rungs.')
     shared = [
-        dataclasses.replace(each, scores=(dataclasses.replace(each.scores[0], name=SUPERNET), each.scores[1]))
+        dataclasses.replace(
+            each, scores=(dataclasses.replace(each.scores[0], name="supernet"), each.scores[1])
+        )
         for each in records(first, second)
     ]
     *_, warning = notes_on(shared)

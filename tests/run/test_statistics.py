@@ -168,7 +168,7 @@ def test_the_group_with_dead_channels_is_cut_first(model: nn.Module, data: Visio
     assert read["scores"][DEAD] == [
         list(pair) for pair in zip(found.ratios[place], found.scores[place], strict=True)
     ]
-    levels = WARM_STARTS["sensitivity"](Proposer(ground, ground.problem.space))
+    levels = WARM_STARTS["sensitivity"].propose(Proposer(ground, ground.problem.space))
     ratios = ground.problem.space.ladder.ratios(levels[None])[0]
     assert ratios[place] == ratios.min() < 0.35
 

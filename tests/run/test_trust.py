@@ -50,6 +50,8 @@ CODE = {
     "search.sampler": "evil:make",
     "search.pruner": "evil:make",
     "search.engine": "evil:make",
+    "search.criterion": "evil:make",
+    "search.warm_starts": "evil:make",
     "latency.command": "touch marker",
     "search.ray.address": "10.0.0.1:6379",
 }
@@ -99,7 +101,7 @@ def config_naming(key: str, text: str) -> RunConfig:
         values["search"] = {"divisor": 4}
     if key == "search.ray.address":
         values["search"] = {"engine": "ray"}
-    set_key(values, key, text)
+    set_key(values, key, [text] if name == "warm_starts" else text)
     return settle(load_config(values), named=False)
 
 

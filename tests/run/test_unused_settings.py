@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,23 +10,35 @@ import pytest
 from autoprune.config import load_config
 from autoprune.config.settings import RunConfig
 from autoprune.run import Event, Stage
+from autoprune.run._choices import TABLES
 from autoprune.run._unused_settings import UNUSED, report_unused
 
 ONE_RUNG = "score.rungs=['calibrate']"
+NO_SENSITIVITY = "search.warm_starts=['uniform']"
 
 CASES: list[tuple[list[str], str]] = [
     (["latency.batch=32"], "[latency] is set, but nothing is timed: neither budget.latency"),
-    (["search.evolution.crossover=0.1"], '[search.evolution] is set, but only the sampler "evolution"'),
-    (["score.supernet.epochs=3"], "[score.supernet] is set, but no supernet is trained"),
-    (["search.workers=4"], 'search.workers is set, but the engine "serial" runs one trial at a time'),
+    (
+        ["search.evolution.crossover=0.1"],
+        '[search.evolution] is set, but only search.sampler = "evolution"',
+    ),
+    (["score.supernet.epochs=3"], '[score.supernet] is set, but only score.rungs = "supernet" reads it'),
+    (["search.workers=4"], 'search.workers is set, but only search.engine = "processes" or "ray" reads it'),
     (
         ["search.cpus_per_trial=1", "search.workers=4"],
         "search.workers and search.cpus_per_trial are set, but",
     ),
-    (["search.ray.gpus_per_trial=0.5"], '[search.ray] is set, but only the engine "ray" reads that'),
-    (["search.ray.address=auto", "search.engine=processes"], "[search.ray] is set, but only the engine"),
+    (["search.ray.gpus_per_trial=0.5"], '[search.ray] is set, but only search.engine = "ray" reads it'),
+    (["search.ray.address=auto", "search.engine=processes"], "[search.ray] is set, but only search.engine"),
     (["score.teacher=dense", ONE_RUNG], "score.teacher is set, but no rung of score.rungs trains"),
     (["score.learning_rate=0.1", "score=supernet"], "score.learning_rate is set, but no rung of score.rungs"),
+    (
+        ["score.moment_images=9", NO_SENSITIVITY],
+        '"lasso" or "obs" or search.warm_starts = "reconstruction" or score.rungs = "repair" reads it',
+    ),
+    (["search.sensitivity_evaluations=9", NO_SENSITIVITY], 'only search.warm_starts = "sensitivity"'),
+    (["search.sensitivity_images=9", NO_SENSITIVITY], 'only search.warm_starts = "sensitivity"'),
+    (["search.sensitivity_batches=9", NO_SENSITIVITY], '"kl" or search.warm_starts = "sensitivity"'),
     (["search.pruner=halving", ONE_RUNG], "search.pruner is set, but score.rungs has one rung"),
 ]
 
@@ -36,6 +49,11 @@ READ = [
     ["latency.batch=32", "search.objectives=['score', 'latency']"],
     ["search.evolution.crossover=0.1", "search.sampler=evolution"],
     ["score.supernet.epochs=3", "score=supernet"],
+    ["score.moment_images=9"],
+    ["score.moment_images=9", "search.warm_starts=[]", "search.criterion=obs"],
+    ["score.moment_images=9", "score=repair"],
+    ["search.sensitivity_evaluations=9", "search.sensitivity_batches=9", "search.sensitivity_images=9"],
+    ["search.sensitivity_batches=9", NO_SENSITIVITY, "search.sampler=kl"],
     ["search.workers=4", "search.cpus_per_trial=1", "search.engine=processes"],
     ["search.ray.gpus_per_trial=0.5", "search.ray.address=auto", "search.engine=ray"],
     ["score.teacher=dense", "score.learning_rate=0.1", "score.rungs=['3 steps']"],
@@ -111,6 +129,21 @@ def test_every_row_has_a_case() -> None:
         + [text for data, _ in DATA_CASES for text in told_of(load_config({"data": data}))]
     )
     assert all(row.why in said for row in UNUSED)
+    read_by_rows = {key for table in TABLES.values() for row in table.values() for key in row.reads}
+    assert [key for key in read_by_rows if key not in said] == []
+
+
+@pytest.mark.parametrize(
+    ("key", "changed"),
+    [("search.sampler", "search.evolution.crossover=0.1"), ("search.engine", "search.workers=3")],
+)
+def test_a_row_of_the_users_own_that_does_not_say_may_read_all(
+    key: str, changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_row.py").write_text("def make(*_): ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert len(told([changed])) == 1
+    assert told([changed, f"{key}=own_row:make"]) == []
 
 
 def test_a_resume_looks_at_what_it_was_given_alone() -> None:

@@ -24,7 +24,13 @@ from autoprune.run._checks import check_names
 from autoprune.run._problem import pose
 from autoprune.run._ranking import rank_channels
 from autoprune.run._statistics import Ground
-from autoprune.run._warm_starts import WARM_STARTS, Proposer, choose_warm_starts, enqueue_missing
+from autoprune.run._warm_starts import (
+    WARM_STARTS,
+    Proposer,
+    WarmStartSpec,
+    choose_warm_starts,
+    enqueue_missing,
+)
 from autoprune.space import ShareSpace
 from autoprune.study import SearchStudy, TrialRecord, open_study
 from autoprune.train import Task
@@ -190,7 +196,7 @@ def test_what_makes_no_sense_is_told_and_left_out(data: VisionData, monkeypatch:
     def broken(given: Proposer) -> Any:
         raise RuntimeError("no gradient\nhere")
 
-    monkeypatch.setitem(WARM_STARTS, "taylor", broken)
+    monkeypatch.setitem(WARM_STARTS, "taylor", WarmStartSpec(broken))
     told = Told()
     torch.manual_seed(0)
     overrides = ('search.warm_starts=["bn", "taylor", "sensitivity"]', "search.trials=60")
@@ -207,13 +213,13 @@ def test_rankings_are_taken_raw_or_by_the_mean_of_their_group(data: VisionData) 
         scaled.get_submodule("layer2.0.conv1").weight.mul_(10)  # type: ignore[operator]  # a convolution
     grounds = [make_ground(data, model=model) for model in (plain, scaled)]
     first, second = (Proposer(ground, ground.problem.space) for ground in grounds)
-    np.testing.assert_array_equal(WARM_STARTS["l1"](first), WARM_STARTS["l1"](second))
+    np.testing.assert_array_equal(WARM_STARTS["l1"].propose(first), WARM_STARTS["l1"].propose(second))
     with torch.no_grad():
         scaled.get_submodule("layer2.0.bn1").weight.mul_(10)  # type: ignore[operator]  # a BatchNorm
     ground = make_ground(data, model=scaled)
     third = Proposer(ground, ground.problem.space)
     place = [variable.name for variable in third.space.variables].index("layer2.0.conv1")
-    assert WARM_STARTS["bn"](third)[place] == third.space.ladder.top[place]
+    assert WARM_STARTS["bn"].propose(third)[place] == third.space.ladder.top[place]
 
 
 def test_the_defaults_are_all_there_are_and_unknown_names_suggest_the_nearest() -> None:

@@ -1,0 +1,68 @@
+"""The tables whose rows a config names, and what follows from the rows that it chooses.
+
+choices()["search.pruner"]["median"]       # "the better half climbs on, ..."
+reads(config, "score.moment_images")       # whether a chosen row reads that key
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from operator import attrgetter
+
+from autoprune.config.rungs import RUNGS
+from autoprune.config.settings import RunConfig
+from autoprune.criteria import CRITERIA
+from autoprune.engines import ENGINES, PRUNERS
+from autoprune.run._warm_starts import WARM_STARTS
+from autoprune.samplers import SAMPLERS
+from autoprune.support.rows import Row, find_row
+
+OPEN_TABLES: Mapping[str, Mapping[str, Row]] = {
+    "search.sampler": SAMPLERS,
+    "search.pruner": PRUNERS,
+    "search.engine": ENGINES,
+    "search.criterion": CRITERIA,
+    "search.warm_starts": WARM_STARTS,
+}
+"""{key: the rows that it may name}, of keys that may also name a user's own as "package.module:function"."""
+
+TABLES: Mapping[str, Mapping[str, Row]] = {**OPEN_TABLES, "score.rungs": RUNGS}
+"""The same of all keys that name rows."""
+
+
+def choices() -> dict[str, dict[str, str]]:
+    """Return {key of the config: {name that it takes: one line about it}}."""
+    return {key: {name: row.about for name, row in table.items()} for key, table in TABLES.items()}
+
+
+def reads(config: RunConfig, key: str) -> bool:
+    """Return whether a chosen row reads a key, or may do so: a row of the user's own that does not say.
+
+    Args:
+        config: its names checked.
+        key: a section ("evolution") or a key ("search.workers") that only some rows read.
+    """
+    may = readers(key)
+    return any(
+        key in row.reads or (is_own and not row.reads and table in may)
+        for table, row, is_own in _chosen(config)
+    )
+
+
+def readers(key: str) -> dict[str, list[str]]:
+    """Return {key of a table: the names of its rows that read a key of the config}."""
+    found = {
+        table: [name for name, row in rows.items() if key in row.reads] for table, rows in TABLES.items()
+    }
+    return {table: names for table, names in found.items() if names}
+
+
+def _chosen(config: RunConfig) -> Iterator[tuple[str, Row, bool]]:
+    """Yield (key of the table, row, whether it is the user's own) for all rows that a config names."""
+    for key, table in TABLES.items():
+        named = attrgetter(key)(config)
+        for name in (named,) if isinstance(named, str) else named:
+            if name.strip() in table:
+                yield key, table[name.strip()], False
+            elif key in OPEN_TABLES and ":" in name:
+                yield key, find_row(name, table, key, type(next(iter(table.values())))), True
