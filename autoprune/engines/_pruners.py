@@ -23,16 +23,11 @@ from optuna.pruners import (
 from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.samplers import view_study
-from autoprune.study import ORIGIN, SAMPLER, took_scores
+from autoprune.study import is_warm_start, took_scores
 from autoprune.support.rows import Row, find_row, guarding
 
 REDUCTION = 3
 """Halving keeps the best third of each rung; steps are powers of it, so that Optuna's rungs are ours."""
-
-
-def is_warm_start(trial: FrozenTrial) -> bool:
-    """Tell whether a trial was queued rather than proposed by the sampler."""
-    return bool(trial.user_attrs.get(ORIGIN, SAMPLER) != SAMPLER)
 
 
 class WarmStartsClimb(BasePruner):

@@ -27,22 +27,16 @@ import numpy as np
 from optuna.pruners import NopPruner
 from optuna.trial import Trial, TrialState
 
+from autoprune.config.rungs import RungScore
 from autoprune.engines._pruners import EarlyStopping, make_pruner, rung_step
 from autoprune.engines._workers import MAX_DEATHS
 from autoprune.errors import PlanError, StudyError, reason_of
 from autoprune.samplers import SCORES, EvolutionRates, distributions, make_sampler, trial_seed
 from autoprune.space import CostFunction, SearchSpace
 from autoprune.study import (
-    DEATHS,
-    ORIGIN,
-    SAMPLER,
-    RungScore,
     SearchStudy,
     TakenOverError,
     TrialRecord,
-    outcome_attributes,
-    proposal_attributes,
-    storage_errors,
 )
 from autoprune.support.arrays import IntArray
 
@@ -224,7 +218,7 @@ class TrialRunner:
             return False
         self._store_scores(attempt, [rung])
         if len(attempt.scores) < self.rungs:
-            with storage_errors(self.study.url):
+            with self.study.storage_errors():
                 scores = [each.score for each in attempt.scores]
                 attempt.pruned = self.early.should_stop(job.number, scores)
         self._on_event(TrialEvent("rung", job.number, rung=rung))
@@ -284,8 +278,7 @@ class TrialRunner:
         """
         with self._unless_taken_over(job.number, job.claim):
             trial = self._held(job).trial
-            deaths = int(trial.user_attrs.get(DEATHS, 0)) + 1
-            self.study.annotate(trial, **{DEATHS: deaths})
+            deaths = self.study.count_death(trial)
             if deaths < MAX_DEATHS:
                 self.requeue(job)
             else:
@@ -327,15 +320,13 @@ class TrialRunner:
         known = self._cost(decoded[None]).one().known()
         costs = {name: cost for name, cost in known.items() if isinstance(cost, int | float)}
         self._attempts[claim].costs = [float(costs[name]) for name in self.study.objectives[1:]]
-        origin = trial.user_attrs.get(ORIGIN, SAMPLER)
-        proposal = proposal_attributes(widths, costs, seed=seed, device=self.device, origin=origin)
-        self.study.annotate(trial, **proposal)
+        self.study.store_proposal(trial, widths, costs, seed=seed, device=self.device)
         self.study.constrain(trial, self.space.budget.excess(costs))
         return Job(trial.number, widths, seed, claim)
 
     def _decoded(self, trial: Trial) -> IntArray:
         """Return the widths [groups] of the trial's ratios, as far as need be the sampler's."""
-        with storage_errors(self.study.url):
+        with self.study.storage_errors():
             ratios = [
                 trial.suggest_float(name, distribution.low, distribution.high)
                 for name, distribution in self._distributions.items()
@@ -366,8 +357,7 @@ class TrialRunner:
         self, attempt: _Attempt, *, reused: int | None = None, failure: str | None = None
     ) -> None:
         seconds = time.perf_counter() - attempt.started
-        known = outcome_attributes(seconds, self.study.ended(), reused=reused, failure=failure)
-        self.study.annotate(attempt.trial, **known)
+        self.study.store_outcome(attempt.trial, seconds, reused=reused, failure=failure)
 
     def _conclude(self, job: Job, attempt: _Attempt, reused: int | None = None) -> None:
         self._store_outcome(attempt, reused=reused)

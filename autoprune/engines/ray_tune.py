@@ -27,11 +27,11 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
+from autoprune.config.rungs import RungScore
 from autoprune.engines._trial_runner import Job, MakeScorer, Scorer, TrialRunner
 from autoprune.engines._workers import TrialResources, WorkerHealth
 from autoprune.engines.serial import climb
 from autoprune.errors import StudyError, TrialError, reason_of, summary_of
-from autoprune.study import RungScore
 
 MAX_CRASHES = 3
 """Tune itself may fail so often with no trial ended in between, as where a node with an idle actor goes."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from autoprune.config.rungs import RungScore
 from autoprune.engines._trial_runner import Job, MakeScorer, Scorer, TrialRunner
 from autoprune.engines._workers import Workers
 from autoprune.errors import AutopruneError, TrialError, summary_of
-from autoprune.study import RungScore
 
 
 def run_serial(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers) -> None:

@@ -9,7 +9,6 @@ before the first trial.
 
 from __future__ import annotations
 
-from autoprune.config.rungs import RungScore
 from autoprune.study._database_tables import names_in_file
 from autoprune.study._facts import StudyFacts, WarmStart, WarmStarts
 from autoprune.study._header import damaged
@@ -20,22 +19,15 @@ from autoprune.study._records import (
     MeasuredLatency,
     TrialRecord,
     cost_of,
-    outcome_attributes,
-    proposal_attributes,
+    is_warm_start,
     took_scores,
 )
 from autoprune.study._search_study import SCORE, SearchStudy
-from autoprune.study._storage_errors import storage_errors
 from autoprune.study._storage_url import file_of, is_in_memory, require_url, study_command
-from autoprune.study._trial_attributes import DEATHS, ORIGIN, SAMPLER
 
 __all__ = [
-    "DEATHS",
-    "ORIGIN",
-    "SAMPLER",
     "SCORE",
     "MeasuredLatency",
-    "RungScore",
     "SearchStudy",
     "StudyFacts",
     "TakenOverError",
@@ -49,12 +41,10 @@ __all__ = [
     "file_of",
     "front_of",
     "is_in_memory",
+    "is_warm_start",
     "names_in_file",
     "open_study",
-    "outcome_attributes",
-    "proposal_attributes",
     "require_url",
-    "storage_errors",
     "study_command",
     "study_state",
     "took_scores",

@@ -17,7 +17,7 @@ from autoprune.config.rungs import RungScore
 from autoprune.cost import LATENCY
 from autoprune.errors import StudyError
 from autoprune.samplers import ENDED_BEFORE, OUTCOME
-from autoprune.study._trial_attributes import ORIGIN, PROPOSAL, OutcomeAttribute, read_attributes
+from autoprune.study._trial_attributes import ORIGIN, PROPOSAL, SAMPLER, OutcomeAttribute, read_attributes
 from autoprune.support.schema import read_as
 
 State = Literal["waiting", "running", "complete", "pruned", "failed"]
@@ -153,6 +153,11 @@ def cost_of(record: TrialRecord, name: str, dense_ms: float | None = None) -> fl
         measured = record.measured
         return measured.latency_ms if dense_ms is None else measured.ratio * dense_ms
     return record.costs.get(name, math.inf)
+
+
+def is_warm_start(trial: FrozenTrial) -> bool:
+    """Return whether a trial was queued with an origin, rather than proposed by the sampler."""
+    return bool(trial.user_attrs.get(ORIGIN, SAMPLER) != SAMPLER)
 
 
 def took_scores(trial: FrozenTrial) -> bool:

@@ -12,6 +12,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any
 
@@ -25,10 +26,16 @@ from autoprune.study import _queue as queue
 from autoprune.study._header import Header, replace_config
 from autoprune.study._leases import Lease, TakenOverError, this_process
 from autoprune.study._pareto import best_of
-from autoprune.study._records import MeasuredLatency, TrialRecord, read_record
+from autoprune.study._records import (
+    MeasuredLatency,
+    TrialRecord,
+    outcome_attributes,
+    proposal_attributes,
+    read_record,
+)
 from autoprune.study._sound_trials import sound_view
 from autoprune.study._storage_errors import storage_errors
-from autoprune.study._trial_attributes import ORIGIN
+from autoprune.study._trial_attributes import DEATHS, ORIGIN, SAMPLER
 
 SCORE = "score"
 
@@ -231,6 +238,29 @@ class SearchStudy:
         with storage_errors(self.url):
             for key, value in attributes.items():
                 trial.set_user_attr(key, value)
+
+    def store_proposal(
+        self, trial: Trial, widths: Mapping[str, int], costs: Mapping[str, float], *, seed: int, device: str
+    ) -> None:
+        """Store the candidate of a trial as soon as its widths are known."""
+        origin = trial.user_attrs.get(ORIGIN, SAMPLER)
+        self.annotate(trial, **proposal_attributes(widths, costs, seed=seed, device=device, origin=origin))
+
+    def store_outcome(
+        self, trial: Trial, seconds: float, *, reused: int | None = None, failure: str | None = None
+    ) -> None:
+        """Store how a trial ends, before `tell` ends it: a trial that has ended takes no attributes."""
+        self.annotate(trial, **outcome_attributes(seconds, self.ended(), reused=reused, failure=failure))
+
+    def count_death(self, trial: Trial) -> int:
+        """Count a worker process that died while it scored a trial. Return the number of such deaths."""
+        deaths = int(trial.user_attrs.get(DEATHS, 0)) + 1
+        self.annotate(trial, **{DEATHS: deaths})
+        return deaths
+
+    def storage_errors(self) -> AbstractContextManager[None]:
+        """Return a context that turns any error of the storage into a StudyError of one line."""
+        return storage_errors(self.url)
 
     def constrain(self, trial: Trial, violations: Mapping[str, float]) -> None:
         """Store by how much a trial exceeds each limit of the budget. A constraint holds if it is <= 0.

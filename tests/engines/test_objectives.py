@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pytest
 
+from autoprune.config.rungs import RungScore
 from autoprune.engines import TrialRunner, Workers, run_search
 from autoprune.errors import ConfigError
 from autoprune.graph import Cost
 from autoprune.space import SHARE, ShareSpace
-from autoprune.study import RungScore, front_of, open_study
+from autoprune.study import front_of, open_study
 from tests.engines.toy import ToyScorer, make_toy, new_study, toy_runner, toy_space
 
 OBJECTIVES = ("score", "macs", "params")

@@ -15,10 +15,11 @@ import pytest
 from optuna.trial import TrialState, create_trial
 from torch.utils.data import DataLoader, Dataset
 
+from autoprune.config.rungs import RungScore
 from autoprune.engines import Scorer, TrialEvent, TrialRunner, run_search
 from autoprune.errors import StudyError
 from autoprune.samplers import PerTrialSampler, trial_seed
-from autoprune.study import RungScore, open_study
+from autoprune.study import open_study
 from tests.engines.test_serial import TroubledMaker
 from tests.engines.toy import (
     ToyScorer,

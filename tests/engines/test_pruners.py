@@ -10,10 +10,11 @@ import pytest
 from optuna.pruners import HyperbandPruner, MedianPruner, SuccessiveHalvingPruner
 from optuna.trial import TrialState
 
+from autoprune.config.rungs import RungScore
 from autoprune.engines import PRUNERS, TrialRunner
 from autoprune.engines._pruners import rung_step
 from autoprune.samplers._pruned_trials import PENALTY, as_climbed
-from autoprune.study import RungScore, SearchStudy
+from autoprune.study import SearchStudy
 from autoprune.study._queue import store_score
 from tests.engines.toy import new_study, toy_space
 

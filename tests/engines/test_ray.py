@@ -17,12 +17,13 @@ import torch
 ray = pytest.importorskip("ray")
 
 
+from autoprune.config.rungs import RungScore  # noqa: E402
 from autoprune.engines import TrialEvent, Workers, ray_tune, run_search  # noqa: E402
 from autoprune.engines._workers import TrialResources  # noqa: E402
 from autoprune.engines.ray import _gpus  # noqa: E402
 from autoprune.engines.ray_tune import Bridge  # noqa: E402
 from autoprune.errors import ConfigError, StudyError, TrialError  # noqa: E402
-from autoprune.study import RungScore, TrialRecord, open_study  # noqa: E402
+from autoprune.study import TrialRecord, open_study  # noqa: E402
 from tests.engines.test_serial import TROUBLES, TroubledMaker  # noqa: E402
 from tests.engines.toy import ToyScorer, TroubledStarts, make_broken, make_toy, new_study, toy_runner  # noqa: E402
 from tests.records import comparable  # noqa: E402

@@ -16,9 +16,10 @@ ray = pytest.importorskip("ray")
 
 from ray.cluster_utils import Cluster  # noqa: E402
 
+from autoprune.config.rungs import RungScore  # noqa: E402
 from autoprune.engines import TrialEvent, Workers, run_search  # noqa: E402
 from autoprune.errors import StudyError, TrialError  # noqa: E402
-from autoprune.study import RungScore, open_study  # noqa: E402
+from autoprune.study import open_study  # noqa: E402
 from tests.engines.test_kill import children_of, finished, is_running  # noqa: E402
 from tests.engines.test_ray import OBJECT_STORE, serial_records  # noqa: E402
 from tests.engines.toy import ToyScorer, make_toy, new_study, start, toy_runner  # noqa: E402

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from optuna.trial import Trial
 
+from autoprune.config.rungs import RungScore
 from autoprune.engines import TrialEvent, TrialRunner, run_search
 from autoprune.errors import ConfigError, StudyError, TrialError
 from autoprune.samplers import EvolutionRates
 from autoprune.space import Budget, ShareSpace, SpaceSpec, build_space
-from autoprune.study import RungScore, SearchStudy, open_study
+from autoprune.study import SearchStudy, open_study
 from tests.engines.toy import ToyScorer, Troubled, make_toy, new_study, toy_runner, toy_space
 from tests.space.costs import chain, dense_macs
 

@@ -17,11 +17,12 @@ from pathlib import Path
 
 import optuna
 
+from autoprune.config.rungs import RungScore
 from autoprune.engines import TrialEvent, TrialRunner, run_search
 from autoprune.errors import TrialError
 from autoprune.execution import Setting
 from autoprune.space import Budget, SearchSpace, ShareSpace, build_space
-from autoprune.study import RungScore, SearchStudy, StudyFacts, create_study, open_study
+from autoprune.study import SearchStudy, StudyFacts, create_study, open_study
 from autoprune.study._storage import open_storage
 from tests.space.costs import chain, dense_macs
 

@@ -10,13 +10,14 @@ import pytest
 
 from autoprune import run
 from autoprune.config import load_config
+from autoprune.config.rungs import RungScore
 from autoprune.engines import TrialRunner
 from autoprune.errors import ConfigError, StudyError
 from autoprune.graph import Cost
 from autoprune.run._dense import load_dense
 from autoprune.run._problem import pose
 from autoprune.space import ShareSpace
-from autoprune.study import MeasuredLatency, RungScore, create_study, open_study
+from autoprune.study import MeasuredLatency, create_study, open_study
 from autoprune.support.arrays import FloatArray, IntArray
 from tests.engines.toy import FACTS, IDENTITY, toy_space
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from autoprune.config import load_config
+from autoprune.config.rungs import RungScore
 from autoprune.config.settings import RunConfig
 from autoprune.data import load
 from autoprune.engines import TrialRunner
@@ -27,7 +28,7 @@ from autoprune.run._finalists import FINALISTS, MOST, judge, measure_finalists
 from autoprune.run._objectives import objective_costs
 from autoprune.run._problem import Problem, pose
 from autoprune.run._ranking import encode_ranking, rank_channels
-from autoprune.study import RungScore, SearchStudy, create_study, front_of, open_study
+from autoprune.study import SearchStudy, create_study, front_of, open_study
 from autoprune.support.arrays import FloatArray, IntArray
 from autoprune.train import Task
 from autoprune.zoo import make_model

@@ -16,12 +16,12 @@ import pytest
 from optuna.trial import TrialState
 
 import autoprune
+from autoprune.config.rungs import RungScore
 from autoprune.engines import Job, TrialRunner, run_search
 from autoprune.errors import StudyError
 from autoprune.samplers import ENDED_BEFORE, OUTCOME
 from autoprune.study import (
     MeasuredLatency,
-    RungScore,
     SearchStudy,
     create_study,
     is_in_memory,

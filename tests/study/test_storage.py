@@ -12,8 +12,9 @@ import pytest
 
 from autoprune.errors import StudyError
 from autoprune.run._paths import absolute_storage, find_storage
-from autoprune.study import SearchStudy, create_study, open_study, storage_errors, study_state
+from autoprune.study import SearchStudy, create_study, open_study, study_state
 from autoprune.study._storage import is_vacant
+from autoprune.study._storage_errors import storage_errors
 from tests.engines.toy import FACTS, IDENTITY, new_study
 from tests.support.test_files import SPECIAL
 
