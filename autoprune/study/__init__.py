@@ -3,8 +3,8 @@
     study = open_study("sqlite:///runs/fm.db", "fm-50")
     study.facts.dense_score, study.best().widths
 
-`SearchStudy` hands out trials and keeps their records. `StudyFacts` holds what was measured or chosen once,
-before the first trial.
+`SearchStudy` hands out trials and keeps their records. `StudyFacts` holds the measurements and choices that
+are made once, before the first trial.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Contents:
 
     Attributes:
         columns: {table: its columns}.
-        revision: version of Optuna's tables; None if the database has none.
+        revision: version of Optuna's tables, or None if the database has none.
         is_file: whether the database is an SQLite file, rather than one on a server.
     """
 
@@ -75,7 +75,7 @@ class Contents:
             raise StudyError(f"{shown}: it holds no study; check search.storage.")
 
     def _foreign(self) -> str | None:
-        """Return the first table that another program must have made; None if there is none."""
+        """Return the first table that another program must have made, or None if there is none."""
         known = {name: {column.name for column in table.columns} for name, table in _optunas().items()}
         for name, columns in sorted(self.columns.items()):
             # Tables of another revision may lack columns. `require` reports the revision then.
@@ -131,7 +131,7 @@ def connect_reading(path: Path, timeout_s: float) -> sqlite3.Connection:
 
 
 def names_in_file(path: Path) -> list[str] | None:
-    """Return the names of the studies in an SQLite file; None if it cannot be read. It is only read."""
+    """Return the names of the studies in an SQLite file, or None if it cannot be read. It is only read."""
     try:
         with closing(connect_reading(path, timeout_s=1)) as file:
             tables = {name for (name,) in file.execute("SELECT name FROM sqlite_master")}

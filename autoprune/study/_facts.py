@@ -1,4 +1,4 @@
-"""The facts of a study: measured or chosen once, at the start of a search, and used by all its trials.
+"""The facts of a study: measurements and choices that are made once, at the start, and used by all trials.
 
 facts = StudyFacts(setting=setting.facts, ranking=ranking, dense_score=0.91, limits={"macs": 20_000_000})
 study.facts.dense_score, study.facts.limits["macs"]
@@ -42,7 +42,7 @@ class WarmStarts(Strict):
 
 
 class StudyFacts(Strict):
-    """What was measured or chosen once, at the start of a search.
+    """The measurements and choices that a search makes once, at its start.
 
     Attributes:
         setting: device, number format, layout and threads of all trials, as `Setting.facts`.
@@ -52,9 +52,9 @@ class StudyFacts(Strict):
         limits: {cost: its limit}, for the costs that the budget limits.
         dense_widths: {group: width} of the groups that are searched.
         relaxed: {group: divisor} of the groups that are too small for the space's divisor.
-        stairs: the measured divisor with its timings, as `Stairs.to_json`; None if it was not measured.
-        latency: the latency table, as `LatencyTable.to_json`; None if there is none.
-        statistics: {statistic: {variable: value}} for a sampler that draws by one; None for the others.
+        stairs: the measured divisor with its timings, as `Stairs.to_json`, or None if it was not measured.
+        latency: the latency table, as `LatencyTable.to_json`, or None if there is none.
+        statistics: {statistic: {variable: value}} for a sampler that draws by one, or None for the others.
         warm_starts: the first trials of the search.
         version: of these facts.
     """
@@ -75,7 +75,7 @@ class StudyFacts(Strict):
     @model_validator(mode="before")
     @classmethod
     def _of_stored(cls, values: Any) -> Any:
-        """Gather the costs, which are stored under keys such as dense_macs, and leave out what is null."""
+        """Gather the costs, which are stored under keys such as dense_macs, and leave out null values."""
         if not isinstance(values, dict):
             return values
         known = {key: value for key, value in values.items() if value is not None}
@@ -85,7 +85,7 @@ class StudyFacts(Strict):
         return known
 
     def to_json(self) -> dict[str, Any]:
-        """Return the values that a study stores; reading them gives these facts back."""
+        """Return the values that a study stores. `StudyFacts(**values)` gives these facts back."""
         values = self.model_dump(mode="json")
         flat = {key: values[name][cost] for key, (name, cost) in FLAT_COSTS.items() if cost in values[name]}
         return {**{key: value for key, value in values.items() if key not in _GROUPED}, **flat}

@@ -96,7 +96,7 @@ def _write(study: optuna.Study, header: Mapping[str, Any]) -> None:
 
 
 def read_header(study: optuna.Study) -> Header | None:
-    """Return the header of a study; None if there is none, or if this version does not know its format.
+    """Return the header of a study, or None if there is none, or if this version does not know its format.
 
     Raises:
         StudyError: it is damaged, or its facts are of a later version.
@@ -158,7 +158,7 @@ def _attributes(study: optuna.Study) -> Mapping[str, Any]:
 
 
 def _stored(study: optuna.Study) -> dict[str, Any] | None:
-    """Return the header as it is stored; None if there is none, or one of another format.
+    """Return the header as it is stored, or None if there is none, or one of another format.
 
     Raises:
         StudyError: it is damaged.

@@ -138,7 +138,7 @@ class _Lock(JournalFileSymlinkLock):
 
 
 def _holder_of(lock: str) -> tuple[int, int] | None:
-    """Return values that differ between two holders of the lock; None if nobody holds it."""
+    """Return values that differ between two holders of the lock, or None if nobody holds it."""
     try:
         link = os.lstat(lock)
     except FileNotFoundError:
@@ -189,7 +189,7 @@ def _last_line(file: FileIO, size: int) -> tuple[int, bytes]:
 
 
 def _operation(line: bytes) -> dict[str, Any] | None:
-    """Return the operation of a line; None if the line is torn or is no operation."""
+    """Return the operation of a line, or None if the line is torn or is no operation."""
     if not line.endswith(b"\n"):
         return None
     try:

@@ -48,7 +48,7 @@ class Lease:
 
     @classmethod
     def from_json(cls, values: Any) -> Lease | None:
-        """Read a lease; None if there is none, or if it is malformed."""
+        """Read a lease, or None if there is none, or if it is malformed."""
         try:
             return cls(
                 host=str(values["host"]),
@@ -67,7 +67,7 @@ def this_process() -> Lease:
 
 
 def is_alive(lease: Lease | None) -> bool | None:
-    """Return whether the process of a lease lives; None if it runs on another host, and cannot be seen."""
+    """Return whether the process of a lease lives, or None if it runs on another host, and cannot be seen."""
     if lease is None:
         return False  # a trial of a live process has a lease, since both are created in one step
     if lease.host != socket.gethostname():
@@ -80,7 +80,7 @@ def is_alive(lease: Lease | None) -> bool | None:
 
 
 def _started(pid: int) -> str | None:
-    """Return an identifier of a process's start; None if it does not run, "unknown" if nothing can say."""
+    """Return an identifier of a process's start, or None if it does not run, "unknown" if nothing can say."""
     if Path("/proc/self/stat").exists():
         try:
             # The second field is the program's name in parentheses, and may hold spaces and parentheses.

@@ -40,7 +40,7 @@ def create_study(
         name: the study's name.
         config: the resolved config, in values that JSON has.
         identity: fingerprints of model, data, space and budget. A resume needs the same.
-        facts: what was measured or chosen at the start.
+        facts: measurements and choices that are made once.
         objectives: "score", then the costs to minimise.
 
     Raises:
@@ -118,7 +118,7 @@ def study_state(url: str, name: str) -> Literal["none", "ours", "foreign"]:
 
 
 def study_names(storage: BaseStorage) -> list[str]:
-    """Return the names of all studies in a storage; none if an attribute of one of them is damaged."""
+    """Return the names of all studies in a storage, or no names if an attribute of a study is damaged."""
     try:
         return [study.study_name for study in storage.get_all_studies()]
     except (ValueError, TypeError, RecursionError):

@@ -42,7 +42,7 @@ def front_of(
 def best_of(
     records: Sequence[TrialRecord], objectives: Sequence[str], dense_ms: float | None = None
 ) -> TrialRecord:
-    """Return the trial with the best score; of equals the cheapest by the objectives, then the first."""
+    """Return the trial with the best score: of equals the cheapest by the objectives, then the first."""
     return min(records, key=lambda record: (*_loss(record, objectives, dense_ms), record.number))
 
 

@@ -46,7 +46,7 @@ def claim_trial(study: optuna.Study, *, target: int, lease: Lease) -> Trial | No
     trial each. So a study can end with more than `target` trials: one more for every further process at most.
 
     Returns:
-        The trial; None if none waits and the study has `target` trials.
+        The trial, or None if none waits and the study has `target` trials.
     """
     storage, study_id = study._storage, study._study_id
     # As Study.ask does: the sampler sees the trials of one moment while it proposes.
@@ -143,7 +143,7 @@ def foreign_trials(study: optuna.Study) -> dict[int, str]:
 
 
 def unended_trials(study: optuna.Study) -> dict[int, Lease | None]:
-    """Return {number: lease} of the trials that run or wait; the lease is None if no process holds it."""
+    """Return {number: lease} of the trials that run or wait. A trial that no process holds has None."""
     states = (TrialState.RUNNING, TrialState.WAITING)
     return {trial.number: _lease_of(trial) for trial in study.get_trials(deepcopy=False, states=states)}
 

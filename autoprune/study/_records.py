@@ -43,9 +43,9 @@ class MeasuredLatency:
         ratio: median of the latency over the dense model's.
         ratio_interval: 95% confidence interval of `ratio`.
         met: whether the median is within the budget, which is in milliseconds or a share of the dense model's
-            latency; None if latency is minimised without a limit.
-        surely: whether the whole interval is on the same side of the budget as the median; None if there is
-            no limit.
+            latency, or None if latency is minimised without a limit.
+        surely: whether the whole interval is on the same side of the budget as the median, or None if there
+            is no limit.
     """
 
     latency_ms: float
@@ -86,7 +86,7 @@ class TrialRecord:
         seconds: wall time of scoring.
         device: that scored it.
         origin: "sampler", or the names of the heuristics that proposed it as a warm start.
-        reused: number of the trial with the same widths whose scores it took; None if it was scored itself.
+        reused: number of the trial with the same widths whose scores it took, or None if it took none.
         failure: reason of a failed trial, else None.
         measured: measured latency of a finalist, else None.
     """

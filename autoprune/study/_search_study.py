@@ -51,7 +51,7 @@ class SearchStudy:
         optuna: the Optuna study. It lists no damaged trials, and has the sampler that was set last.
         config: the resolved config of the search.
         identity: fingerprints that a resume must have, too: {"model": "9f3c...", "data": ..., "space": ...}.
-        facts: what was measured or chosen once, at the start of the search.
+        facts: measurements and choices that were made once, at the start of the search.
         objectives: "score", which is maximised, then the costs that are minimised.
     """
 
@@ -115,13 +115,14 @@ class SearchStudy:
         raise StudyError(f"{self.name}: there is no trial {number}, or it is damaged.")
 
     def best(self) -> TrialRecord:
-        """Return the trial with the best score among those that climbed every rung; the earliest of equals.
+        """Return the trial with the best score among those that climbed every rung.
 
-        With several objectives, that is the end of the Pareto front with the best score.
+        Of trials with equal scores, the cheapest by the objectives counts, then the earliest. With several
+        objectives, the result is the end of the Pareto front with the best score.
 
-        If the latency of finalists was measured, only these count: the best of those whose whole interval is
-        within the budget, else the best of those whose median is, else the fastest. If none was measured,
-        trials that are predicted to be within the latency budget come before the others.
+        If the latency of finalists was measured, only finalists count: the best of those whose whole interval
+        is within the budget, else the best of those whose median is, else the fastest. If no latency was
+        measured, trials that are predicted to be within the latency budget come before the others.
 
         Raises:
             StudyError: no trial has completed yet.
@@ -138,7 +139,7 @@ class SearchStudy:
 
     @property
     def dense_ms(self) -> float | None:
-        """Latency of the dense model that predictions rest on; None if the search has no latency table."""
+        """Latency of the dense model that predictions rest on, or None if the search has no latency table."""
         return self.facts.dense_costs.get(LATENCY)
 
     def finished(self) -> list[TrialRecord]:
@@ -170,7 +171,7 @@ class SearchStudy:
         }
 
     def enqueue(self, ratios: Mapping[str, float], origin: str) -> None:
-        """Queue a trial with given ratios, before those of the sampler; `origin` names their source."""
+        """Queue a trial with given ratios, before those of the sampler. `origin` names its source."""
         with storage_errors(self.url):
             self.optuna.enqueue_trial(dict(ratios), user_attrs={ORIGIN: origin})
 
@@ -249,7 +250,7 @@ class SearchStudy:
     def store_outcome(
         self, trial: Trial, seconds: float, *, reused: int | None = None, failure: str | None = None
     ) -> None:
-        """Store how a trial ends, before `tell` ends it: a trial that has ended takes no attributes."""
+        """Store how a trial ends. Call it before `tell`: a trial that has ended takes no attributes."""
         self.annotate(trial, **outcome_attributes(seconds, self.ended(), reused=reused, failure=failure))
 
     def count_death(self, trial: Trial) -> int:
@@ -298,7 +299,7 @@ class SearchStudy:
             return queue.foreign_trials(self.optuna)
 
     def unended(self) -> dict[int, Lease | None]:
-        """Return {number: lease} of the trials that have not ended; the lease is None for those that wait."""
+        """Return {number: lease} of the trials that have not ended. A trial that waits has the lease None."""
         with storage_errors(self.url):
             return queue.unended_trials(self.optuna)
 
@@ -320,7 +321,7 @@ class SearchStudy:
         return self.note(key)
 
     def note(self, key: str) -> Any:
-        """Return the value that was stored under a key; None if there is none."""
+        """Return the value that was stored under a key, or None if there is none."""
         with storage_errors(self.url):
             return self.optuna.user_attrs.get(key)
 

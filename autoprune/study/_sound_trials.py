@@ -1,4 +1,4 @@
-"""Hides the damaged trials of a study from everything that reads trials; each is reported once.
+"""Hides the damaged trials of a study from everything that reads trials, and reports each of them once.
 
     view = sound_view(study, objectives=1)      # an Optuna study over the same storage
     view.get_trials(deepcopy=False)
@@ -41,7 +41,7 @@ class _Inspector:
         self._reported: set[int] = set()
 
     def shown(self, trial: FrozenTrial) -> FrozenTrial | None:
-        """Return a trial in the layout of today; None if it is damaged."""
+        """Return a trial in the layout of today, or None if it is damaged."""
         if trial.number in self._ended:
             return self._ended[trial.number]
         shown = self._inspect(trial)

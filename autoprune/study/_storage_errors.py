@@ -1,4 +1,4 @@
-"""Turns whatever goes wrong in a storage into one clear line.
+"""Turns the errors of a storage into one clear line each.
 
 with storage_errors("sqlite:///runs/fm.db"):
 study.get_trials()
@@ -93,7 +93,7 @@ def _explain(url: str, error: BaseException) -> str:
 
 
 def _missing_driver(url: str, error: BaseException) -> str | None:
-    """Return a line that names the missing driver of a server; None if the error has another cause."""
+    """Return a line that names the missing driver of a server, or None if the error has another cause."""
     if not isinstance(error, ImportError) and not isinstance(error.__cause__, ImportError):
         return None
     scheme = url.partition(":")[0]

@@ -24,7 +24,7 @@ _BARE = re.compile(r"(journal|sqlite|postgresql|mysql|mariadb|oracle|mssql)(\+\w
 
 
 def file_of(url: str) -> Path | None:
-    """Return the file behind an SQLite or journal URL; None for servers and for SQLite in memory.
+    """Return the file behind an SQLite or journal URL, or None for servers and for SQLite in memory.
 
     Raises:
         StudyError: it is a journal's URL, and names no file.
@@ -119,7 +119,7 @@ def timeout_of(url: str) -> float:
 
 
 def _parsed(url: str) -> URL | None:
-    """Return the parts of a URL; None if it is malformed."""
+    """Return the parts of a URL, or None if it is malformed."""
     try:
         return make_url(url)
     except (sqlalchemy.exc.ArgumentError, ValueError):  # a port that is no number is a ValueError

@@ -133,7 +133,7 @@ def _read(kind: Any, values: Any, where: str) -> Any:
 
 
 def _inconsistency(trial: FrozenTrial, attributes: TrialAttributes, objectives: int) -> str:
-    """Return a description of values that contradict each other; "" if none do."""
+    """Return a description of values that contradict each other, or "" if none do."""
     indices = [score.index for score in attributes.scores]
     if indices != list(range(len(indices))):
         return f"scores: got rungs {indices[:5]}, expected 0, 1 and so on"
