@@ -24,6 +24,7 @@ from autoprune.graph import Prunable
 from autoprune.graph.groups import ChannelGroup, Member
 from autoprune.graph.orientation import output_axis
 from autoprune.reconstruction import Moments
+from autoprune.support.modes import modes_kept, set_training
 
 Importance: TypeAlias = dict[str, NDArray[np.float64]]
 """{group name: float64 [width]}; channels of higher importance are kept first."""
@@ -140,20 +141,16 @@ def is_input_side(model: nn.Module, member: Member, ndim: int) -> bool:
 @contextlib.contextmanager
 def undisturbed(model: nn.Module, seed: int) -> Iterator[None]:
     """Put the model in eval mode and seed torch, numpy and random inside the block; restore all after it."""
-    modes = [(module, module.training) for module in model.modules()]
     python, numpy = random.getstate(), np.random.get_state()
     devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
-    with torch.random.fork_rng(devices=list(devices)):
+    with modes_kept(model), torch.random.fork_rng(devices=list(devices)):
         torch.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)
         try:
-            for module, _ in modes:
-                module.training = False
+            set_training(model, False)
             yield
         finally:
-            for module, training in modes:
-                module.training = training
             random.setstate(python)
             np.random.set_state(numpy)
 

@@ -35,6 +35,7 @@ from autoprune.graph.capture import (
 )
 from autoprune.graph.example import example_of, plan_of
 from autoprune.support.atomic import replacing
+from autoprune.support.modes import set_training
 from autoprune.support.usercode import entry, guarded
 
 FOLDER = "safetensors"
@@ -114,8 +115,7 @@ def export(
             torch.random.fork_rng(devices=[]),
             torch.no_grad(),
         ):
-            for module in small.modules():
-                module.training = False
+            set_training(small, False)
             with guarded(f"{path}: the model's forward pass failed on the example inputs", ExportError):
                 call(small, inputs)
             run = _write(small, repeat_batch(inputs, 2), partial, path, format)

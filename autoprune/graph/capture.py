@@ -26,6 +26,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from autoprune.errors import TraceError, reason_of, summary_of
+from autoprune.support.modes import set_training
 
 ExampleInputs = tuple[object, ...] | dict[str, object]
 
@@ -121,7 +122,7 @@ def capture(model: nn.Module, inputs: ExampleInputs, *, training: bool) -> Captu
     args, kwargs = ((), inputs) if isinstance(inputs, dict) else (inputs, None)
     # With gradients enabled, export turns each torch.no_grad() region of the model into a nested graph.
     with unchanged(model), torch.random.fork_rng(), torch.no_grad():
-        _set_training(model, training)
+        set_training(model, training)
         try:
             with quiet_export():
                 program = torch.export.export(model, args, kwargs, strict=False)
@@ -249,12 +250,6 @@ def quiet_export() -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.disabled = False
-
-
-def _set_training(model: nn.Module, training: bool) -> None:
-    # Not model.train(): a model may override it to do more, for example to keep BatchNorm in eval mode.
-    for module in model.modules():
-        module.training = training
 
 
 def _explain(model: nn.Module, error: BaseException) -> str:

@@ -21,7 +21,7 @@ from torch.export.passes import move_to_device_pass
 from torch.utils import _pytree as pytree
 
 from autoprune.errors import LatencyError, reason_of
-from autoprune.graph.capture import ExampleInputs, quiet_export
+from autoprune.graph.capture import quiet_export
 from autoprune.latency.probes.eager import eager_timed, first_run
 from autoprune.latency.probes.onnx_runtime import open_session, session_timed
 from autoprune.latency.setting import LatencySetting
@@ -113,23 +113,15 @@ def open_pt2(path: Path, setting: LatencySetting) -> OpenedFile:
     )
 
 
-def open_model(model: nn.Module, example: ExampleInputs, setting: LatencySetting, label: str) -> OpenedFile:
-    """Make a copy of a model ready, with the batch of its example inputs free.
+def open_model(model: nn.Module, images: Tensor, setting: LatencySetting, label: str) -> OpenedFile:
+    """Make a copy of a model of one input ready, with the batch of its example images free.
 
     Raises:
         ConfigError: the setting's device is not there.
     """
     placed = placed_copy(model, setting)
-    args, kwargs = ((), example) if isinstance(example, dict) else (example, {})
-    leaves, spec = pytree.tree_flatten((args, dict(kwargs)))
-    inputs = tuple(
-        FileInput(f"input {number}", (None, *leaf.shape[1:]) if leaf.ndim else (), leaf.dtype)
-        for number, leaf in enumerate(leaf for leaf in leaves if isinstance(leaf, Tensor))
-    )
-    return OpenedFile(
-        inputs,
-        lambda tensors: _module_timed(placed, *_filled(leaves, tensors, spec), setting, label),
-    )
+    taken = FileInput("images", (None, *images.shape[1:]), images.dtype)
+    return OpenedFile((taken,), lambda tensors: _module_timed(placed, tuple(tensors), {}, setting, label))
 
 
 FILES: dict[str, Opener] = {".onnx": open_onnx, ".pt2": open_pt2}
@@ -153,17 +145,14 @@ def _signature(
     spec = program.call_spec.in_spec
     if spec is None:
         raise ValueError("the archive does not say how its inputs are passed; export the model again.")
-    return inputs, lambda tensors: _filled(leaves, tensors, spec)
 
+    def arguments(tensors: Sequence[Tensor]) -> tuple[tuple[object, ...], dict[str, object]]:
+        given = iter(tensors)
+        filled = [next(given) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        args, kwargs = pytree.tree_unflatten(filled, spec)
+        return tuple(args), dict(kwargs)
 
-def _filled(
-    leaves: Sequence[object], tensors: Sequence[Tensor], spec: pytree.TreeSpec
-) -> tuple[tuple[object, ...], dict[str, object]]:
-    """Put tensors in place of those among the leaves; return positional and keyword arguments."""
-    given = iter(tensors)
-    filled = [next(given) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-    args, kwargs = pytree.tree_unflatten(filled, spec)
-    return tuple(args), dict(kwargs)
+    return inputs, arguments
 
 
 def _module_timed(

@@ -30,6 +30,7 @@ from autoprune.reconstruction._sums import UNSEEN, Sums
 from autoprune.reconstruction._watch import ContractionWatch
 from autoprune.support.atomic import saving
 from autoprune.support.files import require_regular
+from autoprune.support.modes import set_training
 from autoprune.support.schema import Strict, read_as
 from autoprune.support.tensorfile import write_plain
 from autoprune.support.usercode import guarded
@@ -129,8 +130,7 @@ def measure_model(
     sums = Sums(positions, limit_bytes, torch.Generator().manual_seed(seed), _flattened(groups))
     seen = 0
     with unchanged(model), torch.no_grad():
-        for module in model.modules():
-            module.training = False
+        set_training(model, False)
         for inputs in first_images(data, images):
             sums.begin_batch()
             failed = guarded("moments: the model failed on a batch", DataError, memory_passes=True)

@@ -28,6 +28,7 @@ from autoprune.reconstruction._regression import Regression
 from autoprune.reconstruction._second_moments import IMAGES, first_images, on_device_of
 from autoprune.reconstruction._sums import precise
 from autoprune.reconstruction._uses import Axes, cut_of, read_fewer, why_not
+from autoprune.support.modes import modes_kept, set_training
 from autoprune.support.usercode import guarded
 
 POSITIONS = 64
@@ -77,10 +78,9 @@ def repair_sequential(
     if not kept:
         return Repaired(model, {})
     inputs = _together(data, images)
-    modes = [(each, each.training) for each in model.modules()]
-    with unchanged(prunable.model), torch.no_grad():
-        for module in (*prunable.model.modules(), *model.modules()):
-            module.training = False
+    with unchanged(prunable.model), modes_kept(model), torch.no_grad():
+        set_training(prunable.model, False)
+        set_training(model, False)
         with guarded("repair: the model failed on the images", DataError, memory_passes=True):
             paired = _paired(prunable.model, model, inputs)
             targets = _Targets(paired, positions, torch.Generator().manual_seed(seed))
@@ -91,8 +91,6 @@ def repair_sequential(
             given = on_device_of(model, inputs)
             with CallCounter(fits.before, fits.after):
                 call(model, given)
-    for module, training in modes:
-        module.training = training
     left = {
         name: why_not(prunable, name) or "the model calls it more than once"
         for name in read_fewer(prunable, kept)

@@ -19,8 +19,10 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from autoprune.report._pictures import FORMATS, format_of, save_picture, writing
+from autoprune.errors import StudyError
+from autoprune.report._pictures import FORMATS, format_of, save_picture
 from autoprune.report._tables import plain_table
+from autoprune.support.atomic import saving
 
 CSV = "csv"
 CURVE_FORMATS = (*FORMATS, CSV)
@@ -114,7 +116,10 @@ def save_curves(curves: Curves, path: str | os.PathLike[str]) -> Path:
 
 
 def _save_csv(curves: Curves, path: Path) -> Path:
-    with writing(path, "table") as partial, partial.open("w", encoding="utf-8", newline="") as file:
+    with (
+        saving(path, "table", StudyError) as partial,
+        partial.open("w", encoding="utf-8", newline="") as file,
+    ):
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["group", "width", "keep_ratio", curves.value])
         for curve in curves.curves:

@@ -6,14 +6,13 @@ save_picture(figure, "report.svg")        # whole, or not at all
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoprune.errors import ConfigError, StudyError, reason_of
-from autoprune.support.atomic import replacing
+from autoprune.errors import ConfigError, StudyError
+from autoprune.support.atomic import saving
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,24 +42,6 @@ def save_picture(figure: Figure, path: str | os.PathLike[str]) -> Path:
         StudyError: the file cannot be written. One that was there stays as it was.
     """
     chosen = format_of(path)
-    with writing(Path(path), "picture") as partial:
+    with saving(Path(path), "picture", StudyError) as partial:
         figure.savefig(partial, dpi=150, format=chosen)
     return Path(path)
-
-
-@contextlib.contextmanager
-def writing(path: Path, what: str) -> Iterator[Path]:
-    """Give the path to write to, as `replacing` does.
-
-    Args:
-        path: the file to write or to replace.
-        what: the user's word for what it holds.
-
-    Raises:
-        StudyError: it cannot be written.
-    """
-    try:
-        with replacing(path) as partial:
-            yield partial
-    except OSError as error:
-        raise StudyError(f"{path}: the {what} cannot be written ({reason_of(error)}).") from error

@@ -91,11 +91,11 @@ def bench(
     Args:
         models: .onnx files (run in ONNX Runtime), .pt2 files and folders that `finetune` saved (in PyTorch);
             the first is what the others are related to.
-        batch: samples a forward pass; by default what `shapes` say or the files fix, or 1. All have the same.
+        batch: samples a forward pass; by default that of `shapes` or of the files, or 1. All have the same.
         threads: CPU threads, at most as many as this process has cores.
         device: "cpu", "cuda" or "cuda:1".
-        shapes: of inputs with free sizes besides the batch: "1x3x224x224", or "name=1x3x224x224" where a file
-            has several inputs.
+        shapes: of inputs with free sizes besides the batch: "1x3x224x224", or "name=1x3x224x224" if a file
+            has several inputs; these need one for each input with a free size.
         tolerance: half-width of the ratios' intervals (of the time itself, for a single model) at which to
             stop, as a share.
         limit_seconds: when to stop otherwise.
@@ -118,7 +118,7 @@ def bench(
     with cpu_threads(threads), _in_options():
         opened = [_open(path, setting, trust=trust) for path in paths]
         _check_names(opened, given)
-        size = _settle_batch(zip(paths, opened, strict=True), batch, given)
+        size = _settle_batch(opened, batch, given)
         timed = {
             number: model.timed([_random(*sizes) for sizes in _sizes(path, model, size, given)])
             for number, (path, model) in enumerate(zip(paths, opened, strict=True))
@@ -151,7 +151,7 @@ def _check_numbers(batch: int | None, tolerance: float, limit_seconds: float) ->
 def _open(path: Path, setting: LatencySetting, *, trust: bool) -> OpenedFile:
     if path.is_dir():
         example = torch.zeros(1, *noted_architecture(path).input_shape)
-        return open_model(load_saved(path, trust=trust), (example,), setting, str(path))
+        return open_model(load_saved(path, trust=trust), example, setting, str(path))
     if path.suffix not in FILES:
         raise ConfigError(
             f"{path}: cannot be timed; expected a file ending in {' or '.join(FILES)}, or a folder that "
@@ -202,71 +202,62 @@ def _read_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
 
 def _check_names(opened: Iterable[OpenedFile], given: Shapes) -> None:
     """Refuse sizes that no input of any model takes."""
-    inputs = [(model, taken) for model in opened for taken in model.inputs]
-    names = list(dict.fromkeys(taken.name for _, taken in inputs))
+    models = list(opened)
+    names = list(dict.fromkeys(taken.name for model in models for taken in model.inputs))
     for name, sizes in given.items():
-        if name and name not in names:
-            hint = suggest(name, names) or f" Inputs: {', '.join(names)}."
-            raise ConfigError(f'--shape {name}={_x(sizes)}: no model has an input "{name}".{hint}')
-        if not name and not any(_asked(model, taken, {"": sizes}) for model, taken in inputs):
+        if not name and all(len(model.inputs) > 1 for model in models):
             raise ConfigError(
                 f"--shape {_x(sizes)}: every model has several inputs; name one of {', '.join(names)}, as in "
                 f'--shape "{names[0]}={_x(sizes)}".'
             )
+        if name and name not in names:
+            hint = suggest(name, names) or f" Inputs: {', '.join(names)}."
+            raise ConfigError(f'--shape {name}={_x(sizes)}: no model has an input "{name}".{hint}')
 
 
-def _settle_batch(models: Iterable[tuple[Path, OpenedFile]], batch: int | None, given: Shapes) -> int:
-    """Return the batch that options ask for or files fix, 1 where neither does.
-
-    Raises:
-        ConfigError: they do not agree; models at different batches cannot be compared.
-    """
-    asked = [] if batch is None else [("--batch", batch)]
-    fixed: list[tuple[Path, int]] = []
-    for path, model in models:
-        for taken in model.inputs[:1]:
-            if sizes := _asked(model, taken, given):
-                asked.append((f"--shape {_x(sizes)}", sizes[0]))
-            if taken.shape and taken.shape[0]:
-                fixed.append((path, taken.shape[0]))
-    for words, size in asked[1:]:
-        if size != asked[0][1]:
-            raise ConfigError(f"{words}: its batch is {size}, {asked[0][0]} asks for {asked[0][1]}.")
-    for path, size in fixed:
-        if asked and size != asked[0][1]:
-            words, wanted = asked[0]
-            raise ConfigError(
-                f"{path}: its batch is fixed at {size}, {words} asks for {wanted}; export it anew."
-            )
-        if size != fixed[0][1]:
-            first, other = fixed[0]
-            raise ConfigError(
-                f"{path}: its batch is fixed at {size}, that of {first} at {other}; export one of them anew."
-            )
-    return next((size for _, size in [*asked, *fixed]), 1)
-
-
-def _asked(model: OpenedFile, taken: FileInput, given: Shapes) -> tuple[int, ...] | None:
-    """Return the sizes that were given for an input; those without a name are for a model's only one."""
-    return given.get(taken.name) or (given.get("") if len(model.inputs) == 1 else None)
+def _settle_batch(opened: Iterable[OpenedFile], batch: int | None, given: Shapes) -> int:
+    """Return the batch of --batch, of the first --shape or of the first file that fixes one; else 1."""
+    shaped = [sizes[0] for sizes in given.values()]
+    fixed = [size for model in opened for taken in model.inputs[:1] for size in taken.shape[:1]]
+    return next((size for size in (batch, *shaped, *fixed) if size is not None), 1)
 
 
 def _sizes(
     path: Path, model: OpenedFile, batch: int, given: Shapes
 ) -> list[tuple[tuple[int, ...], torch.dtype]]:
-    """Return sizes and type of each input of a file."""
-    return [(_size(path, model, taken, batch, given), taken.dtype) for taken in model.inputs]
+    """Return sizes and type of each input of a file.
+
+    Raises:
+        ConfigError: sizes are missing or do not fit, or the batch differs from that of the other models.
+    """
+    found = []
+    for taken in model.inputs:
+        asked = given.get(taken.name)
+        if len(model.inputs) > 1:  # a free size may be anything there
+            sizes = _size(path, taken, asked, None)
+        else:
+            sizes = _size(path, taken, asked or given.get(""), batch)
+        found.append((sizes, taken.dtype))
+    first = found[0][0]
+    if first and first[0] != batch:
+        raise ConfigError(
+            f"{path}: its batch is {first[0]}, expected {batch}: all models run at the batch of --batch, of "
+            "--shape or of the first file that fixes one; export it again, or leave it out."
+        )
+    return found
 
 
-def _size(path: Path, model: OpenedFile, taken: FileInput, batch: int, given: Shapes) -> tuple[int, ...]:
+def _size(path: Path, taken: FileInput, asked: tuple[int, ...] | None, batch: int | None) -> tuple[int, ...]:
+    """Return the sizes of an input: those of the options, or its own with a free batch filled in."""
     shown = "x".join("?" if size is None else str(size) for size in taken.shape)
-    asked = _asked(model, taken, given)
     if asked is None:
-        if None in taken.shape[1:]:
+        sizes = tuple(batch if size is None and axis == 0 else size for axis, size in enumerate(taken.shape))
+        known = tuple(size for size in sizes if size is not None)
+        if len(known) < len(sizes):
             raise ConfigError(
-                f'{path}: input {taken.name} is {shown}; say its sizes with --shape "{taken.name}=...".'
+                f'{path}: input {taken.name} is {shown}; give its sizes with --shape "{taken.name}=...".'
             )
-        return tuple(batch if size is None else size for size in taken.shape)
+        return known
     fits = len(asked) == len(taken.shape) and all(
         size in (None, wanted) for size, wanted in zip(taken.shape, asked, strict=True)
     )

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from autoprune.errors import CheckpointError, reason_of
+from autoprune.errors import AutopruneError, CheckpointError, reason_of
 from autoprune.support.files import require_regular
 
 ABANDONED_S = 24 * 3600.0
@@ -74,24 +74,22 @@ def _create(partial: Path) -> None:
 
 
 @contextlib.contextmanager
-def saving(path: Path, what: str) -> Iterator[Path]:
-    """Give the path to write to as `replacing` does, for what a command needs when it is given again.
+def saving(path: Path, what: str, error: type[AutopruneError] = CheckpointError) -> Iterator[Path]:
+    """Give the path to write to as `replacing` does.
 
     Args:
         path: the file to write or to replace.
         what: the user's word for what it holds.
-
-    Raises:
-        CheckpointError: it cannot be written.
+        error: raised, in one line, if the file cannot be written.
     """
     try:
         with replacing(path) as partial:
             yield partial
-    except OSError as error:
-        raise CheckpointError(
-            f"{what} {path}: cannot be written ({reason_of(error)}); make room for it, then give the same "
-            "command again."
-        ) from error
+    except OSError as problem:
+        raise error(
+            f"{what} {path}: cannot be written ({reason_of(problem)}); make room or choose another place, "
+            "then give the same command again."
+        ) from problem
 
 
 def _remove_abandoned(folder: Path) -> None:

@@ -6,9 +6,7 @@ accuracy = evaluate(small, data.val, Task(), setting)
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -17,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from autoprune.data import Loader, endless
 from autoprune.errors import DataError, TrialError
 from autoprune.execution import Setting
+from autoprune.support.modes import modes_kept
 from autoprune.support.usercode import forward
 from autoprune.train._metrics import meter_of
 from autoprune.train.task import Task, main_output
@@ -36,7 +35,7 @@ def evaluate(model: nn.Module, loader: Loader, task: Task, setting: Setting) -> 
     setting.place(model)
     meter = meter_of(task.metric)
     batches = 0
-    with _modes_kept(model):
+    with modes_kept(model):
         model.eval()
         for inputs, targets in loader:
             with torch.no_grad(), setting.autocast():
@@ -73,7 +72,7 @@ def recalibrate(model: nn.Module, loader: Loader, batches: int, setting: Setting
     setting.place(model)
     before = [[tensor.clone() for tensor in layer.buffers()] for layer in layers]
     momenta = [layer.momentum for layer in layers]
-    with _modes_kept(model), torch.no_grad(), setting.autocast():
+    with modes_kept(model), torch.no_grad(), setting.autocast():
         model.eval()
         try:
             for layer in layers:
@@ -88,14 +87,3 @@ def recalibrate(model: nn.Module, loader: Loader, batches: int, setting: Setting
                 if layer.num_batches_tracked is not None and int(layer.num_batches_tracked) == 0:
                     for tensor, old in zip(layer.buffers(), kept, strict=True):
                         tensor.copy_(old)
-
-
-@contextlib.contextmanager
-def _modes_kept(model: nn.Module) -> Iterator[None]:
-    """Give every module its train or eval mode back after the block."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -30,7 +30,7 @@ from autoprune.latency.table._alignment import Grain
 from autoprune.latency.table._operators import Operator
 from autoprune.latency.table._surfaces import Surface
 from autoprune.latency.table._table_schema import check_table
-from autoprune.support.atomic import replacing
+from autoprune.support.atomic import saving
 from autoprune.support.files import read_json
 
 _FORMAT = 3
@@ -140,13 +140,8 @@ class LatencyTable:
         Raises:
             LatencyError: the file cannot be written.
         """
-        try:
-            with replacing(Path(path)) as partial:
-                partial.write_text(json.dumps(self.to_json()), "utf-8")
-        except OSError as error:
-            raise LatencyError(
-                f"{path}: cannot be written ({reason_of(error)}); choose another place."
-            ) from error
+        with saving(Path(path), "latency table", LatencyError) as partial:
+            partial.write_text(json.dumps(self.to_json()), "utf-8")
 
 
 def table_of_json(values: Mapping[str, Any]) -> LatencyTable:

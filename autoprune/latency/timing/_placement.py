@@ -15,6 +15,7 @@ from autoprune.errors import ConfigError
 from autoprune.graph.capture import ExampleInputs, normalise_inputs, repeat_batch
 from autoprune.latency.setting import LatencySetting
 from autoprune.rebuilding import clone_structure
+from autoprune.support.modes import set_training
 from autoprune.support.threads import usable_cores
 
 
@@ -32,9 +33,7 @@ def placed_copy(model: nn.Module, setting: LatencySetting) -> nn.Module:
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(placed, requires_grad=False) if is_parameter else placed
     copied = clone_structure(model, memo).to(memory_format=_layout(setting))
-    # Flags are set one by one: a model may override eval() with something that does more.
-    for module in copied.modules():
-        module.training = False
+    set_training(copied, False)
     return copied
 
 
