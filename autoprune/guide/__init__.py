@@ -31,6 +31,7 @@ TOPICS = (
     "report",
     "proof",
     "config",
+    "extending",
     "trust",
 )
 """The pages in the order in which a newcomer would read them."""
