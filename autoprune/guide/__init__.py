@@ -36,7 +36,7 @@ TOPICS = (
 )
 """The pages in the order in which a newcomer would read them."""
 
-_LINK = re.compile(r"\[([^\]]+)\]\(([^)]+)\)")
+_LINK = re.compile(r"(?P<alone>\()?\[(?P<words>[^\]]+)\]\((?P<target>[^)]+)\)(?(alone)\))")
 
 
 def topics() -> dict[str, str]:
@@ -64,10 +64,11 @@ def show_page(topic: str) -> Markdown:
     from rich.markdown import Markdown
 
     # The palette of the terminal itself, so that code can be read on light and on dark ones.
-    return Markdown(_LINK.sub(_as_command, read_page(topic)), code_theme="ansi_dark", hyperlinks=False)
+    return Markdown(_LINK.sub(_without_link, read_page(topic)), code_theme="ansi_dark", hyperlinks=False)
 
 
-def _as_command(link: re.Match[str]) -> str:
-    words, target = link.groups()
-    topic = target.removesuffix(".md")
-    return f"{words} (`autoprune guide {topic}`)" if topic in TOPICS else words
+def _without_link(link: re.Match[str]) -> str:
+    """Return the command that shows the target of a link, or its folder in the repository, in parentheses."""
+    topic = link["target"].removesuffix(".md")
+    place = f"`autoprune guide {topic}`" if topic in TOPICS else topic.strip("./").rpartition("/")[0]
+    return f"({place})" if link["alone"] else f"{link['words']} ({place})"
