@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from autoprune.guide import read_page
 from tests.guide.markdown import blocks
 
@@ -54,6 +56,7 @@ assert autoprune.export(small, "small.ts", format="ts").max_difference < 1e-4
 """
 
 
+@pytest.mark.slow
 def test_the_examples_run_together(tmp_path: Path) -> None:
     """They run in a process of its own, since they add rows to tables."""
     for block in blocks(read_page("extending"), "python"):

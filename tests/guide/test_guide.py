@@ -62,3 +62,13 @@ def test_code_and_drawings_fit_a_terminal(topic: str) -> None:
 
 def test_the_config_reference_is_made_from_the_settings() -> None:
     assert read_page("config") == reference(), "run `python -m tests.guide.reference`"
+
+
+def test_links_become_commands_and_places(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = " ".join(printed(capsys, monkeypatch, "repair").split())
+    assert "(experiments/repair)" in shown
+    shown = " ".join(printed(capsys, monkeypatch, "start").split())
+    assert "has a default (autoprune guide config):" in shown
+    assert "Next: concepts (autoprune guide concepts) for the words" in shown
