@@ -1,14 +1,38 @@
-"""Export: pruned models as safetensors with a recipe, as ONNX and as .pt2.
-
-Before: `rebuild` and `finetune`. After: `load_pruned`, onnxruntime, torch.export; nothing here runs a pickle.
+"""Export: pruned models as safetensors with a recipe, as ONNX and as .pt2. No pickle is written or read.
 
     save_pruned(small, plan, "best/")
     export(load_pruned("best/", make_model), "best/model.onnx")
+
+A new format is a function (model in eval mode, inputs at batch 2, path) that writes the file and returns a
+function which runs it, and a row in EXPORTERS. `export` compares the outputs of the file with the model's.
+
+A format of your own needs no row. `export` and `autoprune export --format` take the name of its function or
+its spec, such as "mypkg.formats:script":
+
+    import torch
+    from autoprune.exporting import ExporterSpec
+
+    def write_script(model, inputs, path):
+        arguments = tuple(inputs.values()) if isinstance(inputs, dict) else inputs
+        torch.jit.save(torch.jit.trace(model, arguments), path)
+        loaded = torch.jit.load(path)
+        return lambda inputs: [loaded(*inputs)]
+
+    script = ExporterSpec(write_script, suffix=".pt")
 """
 
 from autoprune.exporting._recipe import Recipe
 from autoprune.exporting._recipe_schema import Architecture, read_architecture
-from autoprune.exporting._runtimes import EXPORTERS, FOLDER, ExportReport, export, onnx_feed, write_onnx
+from autoprune.exporting._runtimes import (
+    EXPORTERS,
+    FOLDER,
+    ExporterSpec,
+    ExportReport,
+    export,
+    find_exporter,
+    onnx_feed,
+    write_onnx,
+)
 from autoprune.exporting._saved_model import RECIPE, WEIGHTS, load_pruned, read_recipe, save_pruned
 
 __all__ = [
@@ -18,8 +42,10 @@ __all__ = [
     "WEIGHTS",
     "Architecture",
     "ExportReport",
+    "ExporterSpec",
     "Recipe",
     "export",
+    "find_exporter",
     "load_pruned",
     "onnx_feed",
     "read_architecture",

@@ -1,10 +1,7 @@
 """Export to runtimes: ONNX and torch.export's .pt2, each run again from the file and compared with the model.
 
-Before: a small model, trained or loaded. After: a file for onnxruntime or `torch.export.load`. A new format
-is a function that writes a file and returns how to run it, and a row in EXPORTERS.
-
-    report = export(small, "small.onnx", example_inputs=torch.zeros(1, 3, 32, 32))
-    report.max_difference      # 2.4e-07
+report = export(small, "small.onnx", example_inputs=torch.zeros(1, 3, 32, 32))
+report.max_difference      # 2.4e-07
 """
 
 from __future__ import annotations
@@ -13,7 +10,7 @@ import io
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from autoprune.errors import ExportError, reason_of, summary_of, unknown
+from autoprune.errors import ExportError, reason_of, summary_of
 from autoprune.exporting._saved_model import save_pruned
 from autoprune.graph.capture import (
     ExampleInputs,
@@ -36,6 +33,7 @@ from autoprune.graph.capture import (
 from autoprune.graph.example import example_of, plan_of
 from autoprune.support.atomic import replacing
 from autoprune.support.modes import set_training
+from autoprune.support.rows import Row, find_row
 from autoprune.support.usercode import entry, guarded
 
 FOLDER = "safetensors"
@@ -46,6 +44,20 @@ Runner: TypeAlias = Callable[[ExampleInputs], list[Tensor]]
 
 Exporter: TypeAlias = Callable[[nn.Module, ExampleInputs, Path], Runner]
 """(model in eval mode, inputs at batch 2, path) -> Runner of the file written there, batch size free."""
+
+
+@dataclass(frozen=True)
+class ExporterSpec(Row):
+    """A row of EXPORTERS.
+
+    Attributes:
+        write: writes the file, and returns a function that runs it.
+        suffix: of the file's name, with the dot. By default the name of the row or of the function.
+    """
+
+    write: Exporter
+    suffix: str = ""
+
 
 CHECKED_BATCHES = (1, 3)
 
@@ -83,7 +95,7 @@ def export(
         small: the model; it is exported in eval mode and left as it is.
         path: the file; it appears, or replaces an older one, only when the comparison has passed. Only a
             file whose name ends in the format is replaced.
-        format: "onnx" (run in onnxruntime), "pt2" (run through `torch.export.load`), or "safetensors": a
+        format: a row of EXPORTERS, an exporter of your own as "package.module:function", or "safetensors": a
             folder, as `save_pruned` writes it, for models from `rebuild` or `load_pruned`.
         example_inputs: a Tensor, a tuple of inputs or a dict of keyword inputs, the batch on axis 0; not
             needed for models from `rebuild` or `load_pruned`, which know those they were traced with.
@@ -97,12 +109,11 @@ def export(
     path = Path(path)
     if format == FOLDER:
         return _export_folder(small, path)
-    if format not in EXPORTERS:
-        raise ExportError(unknown("format", format, EXPORTERS))
+    spec = find_exporter(format)
     if not path.name or path.is_dir():
         raise ExportError(f"{path}: a folder; name a file in it.")
-    if path.suffix != f".{format}" and path.is_file():
-        raise ExportError(f"{path}: is there already, and is no .{format} file; name another file.")
+    if path.suffix != spec.suffix and path.is_file():
+        raise ExportError(f"{path}: is there already, and is no {spec.suffix} file; name another file.")
     missing = missing_values(small)
     if missing:
         raise ExportError(f"{path}: {missing}")
@@ -110,7 +121,7 @@ def export(
         inputs = _on_device(_example(small, example_inputs), small)
     try:
         with (
-            replacing(path, suffix=f".{format}") as partial,
+            replacing(path, suffix=spec.suffix) as partial,
             unchanged(small),
             torch.random.fork_rng(devices=[]),
             torch.no_grad(),
@@ -118,7 +129,7 @@ def export(
             set_training(small, False)
             with guarded(f"{path}: the model's forward pass failed on the example inputs", ExportError):
                 call(small, inputs)
-            run = _write(small, repeat_batch(inputs, 2), partial, path, format)
+            run = _write(small, repeat_batch(inputs, 2), partial, path, spec)
             difference = _compare(small, run, inputs, path, tolerance)
     except OSError as error:
         raise ExportError(f"{path}: cannot be written ({reason_of(error)}); choose another place.") from error
@@ -201,7 +212,23 @@ def export_pt2(model: nn.Module, inputs: ExampleInputs, path: Path) -> Runner:
     return lambda inputs: _tensors(call(loaded, inputs))
 
 
-EXPORTERS: dict[str, Exporter] = {"onnx": export_onnx, "pt2": export_pt2}
+EXPORTERS: dict[str, ExporterSpec] = {
+    "onnx": ExporterSpec(export_onnx, about="one ONNX file, which runs in onnxruntime and elsewhere"),
+    "pt2": ExporterSpec(export_pt2, about="torch.export's archive, for torch.export.load"),
+}
+
+
+def find_exporter(format: str, where: str = "format") -> ExporterSpec:
+    """Return a row of EXPORTERS, or the user's own from "package.module:function", with its suffix.
+
+    Raises:
+        ExportError: there is no such row (the nearest is suggested).
+        ConfigError: there is no such function.
+    """
+    spec = find_row(format, EXPORTERS, where, ExporterSpec, ExportError)
+    return replace(spec, suffix=spec.suffix or f".{format.rpartition(':')[2].rpartition('.')[2]}")
+
+
 """Name -> exporter; the name is the file's usual suffix, too."""
 
 
@@ -237,14 +264,17 @@ def _call_with_free_batch(
     return inputs, {}, tuple(free(value) for value in inputs)
 
 
-def _write(model: nn.Module, inputs: ExampleInputs, part: Path, path: Path, format: str) -> Runner:
+def _write(model: nn.Module, inputs: ExampleInputs, part: Path, path: Path, spec: ExporterSpec) -> Runner:
     try:
-        return EXPORTERS[format](model, inputs, part)
+        run: object = spec.write(model, inputs, part)
+        if not callable(run):
+            raise TypeError(f"it gave a {type(run).__name__}, expected a function that runs the file")
+        return run
     except (OSError, KeyboardInterrupt):
         raise
     except BaseException as error:  # exporters raise whatever their packages raise, and the model's code too
         raise ExportError(
-            f"{path}: {type(model).__name__} cannot be exported to {format}: {summary_of(error)}"
+            f"{path}: {type(model).__name__} cannot be exported to {spec.suffix}: {summary_of(error)}"
         ) from error
 
 

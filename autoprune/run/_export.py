@@ -20,7 +20,7 @@ from torch import nn
 
 from autoprune.config.rungs import scores_the_export
 from autoprune.config.settings import RunConfig
-from autoprune.errors import CheckpointError, ConfigError, ExportError, unknown
+from autoprune.errors import CheckpointError, ConfigError, ExportError
 from autoprune.exporting import (
     EXPORTERS,
     FOLDER,
@@ -29,6 +29,7 @@ from autoprune.exporting import (
     Architecture,
     ExportReport,
     Recipe,
+    find_exporter,
     load_pruned,
     read_architecture,
     read_recipe,
@@ -68,7 +69,8 @@ def export(
 
     Args:
         target: a study's name, or a folder that `save_pruned` wrote.
-        format_name: "onnx", "pt2", or "safetensors" (a folder with weights and recipe).
+        format_name: "onnx", "pt2", "safetensors" (a folder with weights and recipe), or an exporter of your
+            own as "package.module:function".
         output: the file, or the folder for safetensors; default beside the saved model.
         storage: the study's, where it is not in runs/.
         dense: write the dense model of the study in place of the finetuned one, as "onnx" or "pt2", by
@@ -82,9 +84,8 @@ def export(
         StudyError: the study names code or places that are not trusted.
         ConfigError: model or data of the dense model are not where the study's config names them.
     """
-    formats = (*EXPORTERS, FOLDER)
-    if format_name not in formats:
-        raise ExportError(unknown("--format", format_name, formats))
+    if format_name != FOLDER:
+        find_exporter(format_name, "--format")
     consent = consent_of(trust, config)
     if dense:
         return _export_dense(str(target), format_name, output, storage, consent)
@@ -111,7 +112,7 @@ def _export_saved(
         for name in own:
             require_free(where / name, "--output", kept)
         return _export_folder(load_saved(folder, trust=trust), folder, where, trust=trust)
-    path = Path(output) if output is not None else folder / f"model.{format_name}"
+    path = Path(output) if output is not None else folder / f"model{find_exporter(format_name).suffix}"
     require_free(path, "--output", {**kept, **{folder / name: "the model to export" for name in own}})
     small = load_saved(folder, trust=trust)
     shape = noted_architecture(folder).input_shape
@@ -193,7 +194,7 @@ def _export_dense(
         raise ExportError(f"--dense: {what}; name a study, and one of {', '.join(EXPORTERS)}.")
     opened = open_study(find_storage(study, storage), study)
     config = stored_config(opened)
-    path = Path(output or Path(str(config.output.folder)) / f"dense.{format_name}")
+    path = Path(output or Path(str(config.output.folder)) / f"dense{find_exporter(format_name).suffix}")
     if output is None:
         require_place(opened, "--output", path, consent)
     require_free(path, "--output", kept_files(opened.url, config))

@@ -13,7 +13,7 @@ import shlex
 from pathlib import Path
 
 from autoprune.errors import StudyError
-from autoprune.exporting import EXPORTERS
+from autoprune.exporting import EXPORTERS, find_exporter
 from autoprune.report import StudySummary, next_command
 from autoprune.run._finetune_result import BEST, FinetuneResult, known_results
 from autoprune.study import SearchStudy, study_command
@@ -57,7 +57,7 @@ def _exported(study: SearchStudy, results: list[FinetuneResult]) -> Path | None:
     """Return a file that one of these models was exported to, if it is still there."""
     for result in results:
         for name in EXPORTERS:
-            usual = result.folder / f"model.{name}"
+            usual = result.folder / f"model{find_exporter(name).suffix}"
             if usual.is_file():
                 return usual
     noted = study.note(_EXPORTED)

@@ -1,19 +1,29 @@
-"""The models that a config can name: ours for small images, torchvision's, the user's own factory.
-
-Before: a name from a config. After: `graph.trace`, and `train` where there is no checkpoint yet.
-A model of ours is one function (classes, in_channels) -> nn.Module and one row in MODELS.
+"""The models that a config can name: ours for small images, those of torchvision, and the user's own.
 
     model = make_model("resnet20", classes=10, in_channels=1)
     load_checkpoint(model, "dense.safetensors")
+
+A new model is a function (classes, in_channels) -> nn.Module and a row in MODELS.
+
+A model of your own needs no row. A config names its function, `factory = "mypkg.nets:tiny"` in [model]. It is
+called with those of `classes` and `in_channels` that it takes:
+
+    from torch import nn
+
+    def tiny(classes: int, in_channels: int) -> nn.Module:
+        features = [nn.Conv2d(in_channels, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU()]
+        return nn.Sequential(*features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, classes))
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from torch import nn
 
 from autoprune.errors import ConfigError, suggest
+from autoprune.support.rows import Row
 from autoprune.support.usercode import call_with_offered
 from autoprune.support.userfunction import load_function
 from autoprune.zoo._checkpoint import checkpoint_hash, load_checkpoint
@@ -23,18 +33,27 @@ from autoprune.zoo.vgg import vgg16_bn
 
 __all__ = [
     "MODELS",
+    "ModelSpec",
     "checkpoint_hash",
     "load_checkpoint",
     "make_model",
     "model_names",
 ]
 
-MODELS: Mapping[str, Callable[[int, int], nn.Module]] = {
-    "resnet20": resnet20,
-    "resnet56": resnet56,
-    "vgg16_bn": vgg16_bn,
-    "densenet40": densenet40,
-    "digits_resnet": digits_resnet,
+
+@dataclass(frozen=True)
+class ModelSpec(Row):
+    """A row of MODELS: a function (classes, in_channels) that makes the model with fresh weights."""
+
+    make: Callable[[int, int], nn.Module]
+
+
+MODELS: Mapping[str, ModelSpec] = {
+    "resnet20": ModelSpec(resnet20, about="ResNet-20 for small images, of the paper's CIFAR-10 part"),
+    "resnet56": ModelSpec(resnet56, about="ResNet-56 for small images, of the paper's CIFAR-10 part"),
+    "vgg16_bn": ModelSpec(vgg16_bn, about="VGG-16 with BatchNorm for small images"),
+    "densenet40": ModelSpec(densenet40, about="DenseNet-40 for small images"),
+    "digits_resnet": ModelSpec(digits_resnet, about="a small residual net for 8x8 digits"),
 }
 
 
@@ -69,7 +88,7 @@ def make_model(name: str, classes: int, in_channels: int = 3, weights: str | Non
     if ":" in name:
         return _call_factory(name, classes, in_channels)
     if name in MODELS:
-        return MODELS[name](classes, in_channels)
+        return MODELS[name].make(classes, in_channels)
     from autoprune.zoo.torchvision_nets import make_vision_model, vision_names
 
     plain = name.removeprefix("torchvision/")

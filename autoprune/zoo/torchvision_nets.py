@@ -7,6 +7,7 @@ Before: `zoo.make_model`, which imports this file only when a name is not ours. 
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torchvision  # type: ignore[import-untyped]  # ships no types
@@ -30,12 +31,13 @@ def make_vision_model(name: str, classes: int, in_channels: int, weights: str | 
         ConfigError: no such weights, weights for another number of classes, or a failed download.
     """
     options: dict[str, Any] = {"num_classes": classes}
-    if name in ("googlenet", "inception_v3"):
-        options["init_weights"] = weights is None
     if weights is not None:
         options["weights"] = _find_weights(name, weights, classes)
     try:
-        model: nn.Module = torchvision.models.get_model(name, **options)
+        with warnings.catch_warnings():
+            # Some nets announce that their initial weights will be drawn otherwise one day.
+            warnings.simplefilter("ignore", FutureWarning)
+            model: nn.Module = torchvision.models.get_model(name, **options)
     except (OSError, RuntimeError) as error:
         if weights is None:
             raise

@@ -17,6 +17,7 @@ from autoprune.criteria import make_plan
 from autoprune.errors import CheckpointError, ExportError
 from autoprune.exporting import (
     EXPORTERS,
+    ExporterSpec,
     ExportReport,
     _runtimes,
     export,
@@ -360,7 +361,7 @@ def test_a_file_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.
         path.write_text("junk")
         return lambda inputs: [output + 0.5 for output in _runtimes._tensors(call(model, inputs))]
 
-    monkeypatch.setitem(EXPORTERS, "junk", careless)
+    monkeypatch.setitem(EXPORTERS, "junk", ExporterSpec(careless))
     (tmp_path / "net.junk").write_text("the former")
     with pytest.raises(
         ExportError, match=r"net\.junk: its outputs differ from the model's by 0.5, more than 0.000"
