@@ -22,7 +22,7 @@ import numpy as np
 
 from autoprune.errors import LatencyError
 from autoprune.latency._stair_blocks import Block
-from autoprune.latency.probes import prepare
+from autoprune.latency.probes import find_probe, prepare
 from autoprune.latency.setting import LatencySetting
 from autoprune.latency.timing import Progress, Timed, median_interval, time_in_turn
 from autoprune.support.schema import read_as
@@ -113,7 +113,8 @@ def measure_stairs(
         ConfigError: no such probe or device.
         LatencyError: a block does not run there.
     """
-    widths = {block.name: _widths(block.width, fine=setting.probe == "eager") for block in blocks}
+    is_quick = find_probe(setting.probe).is_quick
+    widths = {block.name: _widths(block.width, fine=is_quick) for block in blocks}
     with contextlib.ExitStack() as stack:
         points = [(block, width) for block in blocks for width in widths[block.name]]
         timed: dict[_Point, Timed] = {}

@@ -8,12 +8,14 @@ Before: a LatencySetting; after: tables and studies store it, and refuse to pred
 
 from __future__ import annotations
 
+import importlib
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
+from autoprune.latency.probes import PROBES
 from autoprune.latency.setting import LatencySetting
 from autoprune.support.cpu import cpu_facts, output_of
 
@@ -43,10 +45,9 @@ def device_fingerprint(setting: LatencySetting) -> Fingerprint:
         return Fingerprint({"command": setting.command})
     facts = {"system": f"{platform.system()} {platform.machine()}", **cpu_facts()}
     facts["torch"] = torch.__version__
-    if setting.probe == "onnx":
-        import onnxruntime  # type: ignore[import-untyped]  # the package ships no types
-
-        facts["onnxruntime"] = onnxruntime.__version__
+    probe = PROBES.get(setting.probe)  # a user's own states no package
+    if probe is not None and probe.package:
+        facts[probe.package] = importlib.import_module(probe.package).__version__
     if setting.on_cuda:
         facts |= _gpu_facts(torch.device(setting.device))
     return Fingerprint(facts)

@@ -1,9 +1,9 @@
-"""Own what a latency depends on besides model and device: probe, batch, threads, number format, layout.
-
-Before: the [latency] section or a script; after: `probes` run models under it, tables and studies store it.
+"""What a latency depends on besides model and device: probe, batch, threads, number format, layout.
 
     setting = LatencySetting("onnx", batch=32, threads=2)
     dataclasses.asdict(setting)          # JSON values
+
+`probes.check_probe` refuses a setting that does not go with its probe.
 """
 
 from __future__ import annotations
@@ -18,10 +18,6 @@ from autoprune.support.dtypes import DTYPES
 
 ONNX_PLACE = "{onnx}"
 """What stands in a command for the path of the ONNX file."""
-
-
-_ONNX_PROBES = ("onnx", "command")
-"""Probes that run ONNX files."""
 
 
 @dataclass(frozen=True)
@@ -63,24 +59,10 @@ class LatencySetting:
             raise ConfigError(
                 f'latency.device: "{self.device}" is no device; use "cpu", "cuda" or "cuda:1" and the like.'
             )
-        if (self.probe == "command") != (self.command is not None):
-            raise ConfigError(
-                'latency.command: probe = "command" and a command go together, e.g. command = '
-                f'"./time_on_phone.sh {ONNX_PLACE}"; got probe = "{self.probe}", command = {self.command!r}.'
-            )
         if self.command is not None and ONNX_PLACE not in self.command:
             raise ConfigError(
                 f'latency.command: "{self.command}" does not say where the model goes; write {ONNX_PLACE} '
                 "for the path of the ONNX file."
-            )
-        if self.channels_last and self.probe in _ONNX_PROBES:
-            raise ConfigError(
-                f'latency.channels_last: an ONNX file has no memory layout; leave it out with "{self.probe}".'
-            )
-        if self.dtype == "bfloat16" and self.probe == "onnx":
-            raise ConfigError(
-                'latency.dtype: ONNX Runtime has no kernels for most layers in "bfloat16"; use "float32" or '
-                '"float16".'
             )
 
     def __str__(self) -> str:

@@ -18,7 +18,7 @@ from autoprune.config.settings import BudgetSettings, LatencySettings, RunConfig
 from autoprune.errors import LatencyError
 from autoprune.graph import Cost, Prunable
 from autoprune.latency import LatencySetting, Stairs, heavy_blocks, measure_stairs, prepare, time_in_turn
-from autoprune.latency.probes import find_probe
+from autoprune.latency.probes import check_probe
 from autoprune.latency.table import LatencyPredictor, LatencyTable, load_table, measure_table, table_of_json
 from autoprune.latency.timing import check_device, check_threads
 from autoprune.run._budget_amounts import is_share, resolve_budget
@@ -39,7 +39,7 @@ def latency_setting(settings: LatencySettings) -> LatencySetting:
         ConfigError: an unknown probe, a command that is missing, a device or more cores than there are.
     """
     setting = runtime_of(settings)
-    find_probe(setting.probe)
+    check_probe(setting)
     if setting.command is None:  # a command's device is its own, and so are its cores
         check_device(setting)
         check_threads(setting)

@@ -1,51 +1,127 @@
-"""The probes: one a runtime, each in a file of its own.
-
-Before: a model, example inputs and a LatencySetting; after: `timing` calls what a probe yields. A new probe
-is a context manager (model, example inputs, setting) -> Timed and a row in PROBES; a user's own function
-joins under its name "package.module:function".
+"""The probes, which make a model ready to be timed in a runtime: a file and a row of PROBES each.
 
     with prepare(model, torch.zeros(1, 3, 32, 32), LatencySetting("onnx")) as timed:
         timed()      # milliseconds of one forward pass
+
+A new probe is a context manager (model, example inputs, setting) -> Timed, and a row in PROBES with its
+traits.
+
+A probe of your own needs no row. A config names a function that returns the milliseconds of one forward pass,
+`probe = "mypkg.board:time_it"` in [latency]:
+
+    import time
+
+    def time_it(model, inputs):
+        started = time.perf_counter()
+        model(*inputs)
+        return 1000 * (time.perf_counter() - started)
+
+The function gets a copy of the model, and inputs of the setting's batch: a tuple, or a dict of keyword
+inputs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
 from torch import nn
 
+from autoprune.errors import ConfigError
 from autoprune.latency.probes.command import user_command
 from autoprune.latency.probes.compiled import compiled
 from autoprune.latency.probes.eager import eager
 from autoprune.latency.probes.function import user_function
 from autoprune.latency.probes.onnx_runtime import onnx_runtime
-from autoprune.latency.setting import LatencySetting
+from autoprune.latency.setting import ONNX_PLACE, LatencySetting
 from autoprune.latency.timing import Timed
+from autoprune.support.rows import Row, quoted
 from autoprune.support.userfunction import look_up
 
 Probe: TypeAlias = Callable[[nn.Module, object, LatencySetting], AbstractContextManager[Timed]]
 """(model, example inputs of any batch, setting) -> context in which the model is ready to be timed."""
 
-PROBES: dict[str, Probe] = {
-    "eager": eager,
-    "compile": compiled,
-    "onnx": onnx_runtime,
-    "command": user_command,
+
+@dataclass(frozen=True)
+class ProbeSpec(Row):
+    """A row of PROBES.
+
+    Attributes:
+        probe: makes a model ready to be timed.
+        runs_command: whether it runs `latency.command`.
+        channels_last: whether models can be laid out so in its runtime.
+        dtypes: the number formats that its runtime knows; empty for all.
+        package: the package whose version its latencies depend on, in addition to torch.
+        operators: the row of PROFILERS that times a model's operators one by one; "" if there is none.
+        is_quick: whether a model is ready so quickly that blocks can be timed at every width.
+    """
+
+    probe: Probe
+    runs_command: bool = False
+    channels_last: bool = True
+    dtypes: tuple[str, ...] = ()
+    package: str = ""
+    operators: str = ""
+    is_quick: bool = False
+
+
+PROBES: dict[str, ProbeSpec] = {
+    "eager": ProbeSpec(eager, operators="torch", is_quick=True, about="PyTorch as it is"),
+    "compile": ProbeSpec(compiled, about="torch.compile, for the exact shapes"),
+    "onnx": ProbeSpec(
+        onnx_runtime,
+        channels_last=False,
+        dtypes=("float32", "float16"),
+        package="onnxruntime",
+        operators="onnx",
+        about="ONNX Runtime, on the CPU or on CUDA",
+    ),
+    "command": ProbeSpec(
+        user_command,
+        runs_command=True,
+        channels_last=False,
+        about="a command of yours that times an ONNX file, on a phone for example",
+    ),
 }
-"""Name -> probe."""
 
 
-def find_probe(name: str) -> Probe:
+def find_probe(name: str) -> ProbeSpec:
     """Return the probe of that name, or the one that a user's own "package.module:function" makes.
 
     Raises:
         ConfigError: no such probe (the nearest is suggested), or no such function.
     """
     found = look_up(name, PROBES, "latency.probe")
-    return PROBES[name] if name in PROBES else partial(user_function, found)
+    return found if isinstance(found, ProbeSpec) else ProbeSpec(partial(user_function, found))
+
+
+def check_probe(setting: LatencySetting) -> ProbeSpec:
+    """Return the probe of a setting.
+
+    Raises:
+        ConfigError: there is none, or the rest of the setting does not go with it.
+    """
+    probe = find_probe(setting.probe)
+    if probe.runs_command != (setting.command is not None):
+        name = " or ".join(f'"{each}"' for each, spec in PROBES.items() if spec.runs_command)
+        raise ConfigError(
+            f"latency.command: probe = {name} and a command go together, e.g. command = "
+            f'"./time_on_phone.sh {ONNX_PLACE}"; got probe = "{setting.probe}", '
+            f"command = {setting.command!r}."
+        )
+    if setting.channels_last and not probe.channels_last:
+        raise ConfigError(
+            f'latency.channels_last: an ONNX file has no memory layout; leave it out with "{setting.probe}".'
+        )
+    if probe.dtypes and setting.dtype not in probe.dtypes:
+        raise ConfigError(
+            f'latency.dtype: the runtime of "{setting.probe}" has no kernels for most layers in '
+            f'"{setting.dtype}"; use {quoted(probe.dtypes, " or ")}.'
+        )
+    return probe
 
 
 def prepare(
@@ -59,7 +135,7 @@ def prepare(
         setting: the probe, and how it runs the model.
 
     Raises:
-        ConfigError: no such probe or device.
+        ConfigError: no such probe or device, or a setting that does not go with the probe.
         LatencyError: the model does not run there.
     """
-    return find_probe(setting.probe)(model, example_inputs, setting)
+    return check_probe(setting).probe(model, example_inputs, setting)

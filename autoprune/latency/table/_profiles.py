@@ -32,7 +32,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoprune.graph import Prunable
 from autoprune.graph.capture import call
-from autoprune.latency.probes import prepare
+from autoprune.latency.probes import find_probe, prepare
 from autoprune.latency.probes.eager import first_run, wall_timed
 from autoprune.latency.probes.onnx_runtime import open_session, session_timed
 from autoprune.latency.setting import LatencySetting
@@ -90,13 +90,13 @@ class Profiler:
 
 
 def make_profiler(prunable: Prunable, setting: LatencySetting) -> Profiler:
-    """Make the profiler of a model: its probe's own row of PROFILERS, or candidates timed whole.
+    """Make the profiler of a model: the row of PROFILERS that its probe names, or candidates timed whole.
 
     Raises:
         ConfigError: no such probe or device.
         LatencyError: the model does not run there.
     """
-    make = _whole if setting.on_cuda else PROFILERS.get(setting.probe, _whole)
+    make = _whole if setting.on_cuda else PROFILERS.get(find_probe(setting.probe).operators, _whole)
     return make(prunable, setting, observe(prunable))
 
 
@@ -264,5 +264,5 @@ def _whole(prunable: Prunable, setting: LatencySetting, sizes: Observations) -> 
 
 MakeProfiler: TypeAlias = Callable[[Prunable, LatencySetting, Observations], Profiler]
 
-PROFILERS: dict[str, MakeProfiler] = {"eager": _eager, "onnx": _onnx}
-"""Probe -> what times its operators one by one on the CPU."""
+PROFILERS: dict[str, MakeProfiler] = {"torch": _eager, "onnx": _onnx}
+"""What times operators one by one on the CPU, by the `operators` of a probe."""

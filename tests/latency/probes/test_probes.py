@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import shutil
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from autoprune.errors import ConfigError
-from autoprune.latency import PROBES, LatencySetting, Timed, prepare
+from autoprune.latency import PROBES, LatencySetting, Timed, prepare, probes
 from autoprune.latency.probes import find_probe
 from autoprune.latency.timing import random_inputs
 from tests.latency.nets import TWO_INPUTS, TwoInputs, snapshot, unchanged_since
+from tests.own_rows import install_example
 
 TIMER = f"{sys.executable} tests/latency/probes/time_onnx.py {{onnx}}"
 SETTINGS = {
@@ -77,6 +80,40 @@ def test_names_of_probes() -> None:
         find_probe("onxx")
     with pytest.raises(ConfigError, match=r'latency\.probe: no module "nowhere"'):
         find_probe("nowhere:probe")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"probe": "command"}, r'latency\.command: probe = "command" and a command go together'),
+        ({"command": "time {onnx}"}, r"latency\.command: .* go together"),
+        (
+            {"probe": "onnx", "dtype": "bfloat16"},
+            r'latency\.dtype: the runtime of "onnx" has no kernels .* "bfloat16"; use "float32" or "float16"',
+        ),
+        (
+            {"probe": "onnx", "channels_last": True},
+            r'latency\.channels_last: an ONNX file has no memory layout; leave it out with "onnx"',
+        ),
+        (
+            {"probe": "command", "command": "time {onnx}", "channels_last": True},
+            r'latency\.channels_last: .* leave it out with "command"',
+        ),
+    ],
+)
+def test_a_setting_that_does_not_go_with_its_probe_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        prepare(nn.ReLU(), torch.zeros(1, 3), LatencySetting(**values))
+
+
+def test_a_probe_of_the_users_own_times_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"{install_example(probes, tmp_path, monkeypatch)}:time_it"
+    with prepare(nn.Linear(3, 4), torch.zeros(1, 3), LatencySetting(name, batch=5)) as timed:
+        assert 0 < timed() < 60_000
+
+
+def test_every_row_is_described() -> None:
+    assert all(row.about for row in PROBES.values())
 
 
 def test_random_inputs_are_the_same_for_a_model_and_its_baseline() -> None:
