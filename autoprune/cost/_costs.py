@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from autoprune.support.arrays import FloatArray, IntArray
 
     CostMeasure: TypeAlias = Callable[[IntArray], IntArray | FloatArray]
-    """From widths int64 [n, groups] to one cost [n]; it never falls where a width grows."""
+    """From widths int64 [n, groups] to one cost [n]. It never falls if a width grows."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class CostKey:
 
     Attributes:
         name: of the key.
-        unit: what the key counts.
-        help: what it bounds, for the config reference.
-        per_cost: how many of that unit one of the cost is.
-        cost: the row of COSTS that it bounds; `budget_keys` fills it in.
+        unit: of its amounts.
+        help: the meaning of the key, for the config reference.
+        per_cost: how many of that unit one unit of the cost is, such as 2 FLOPs for each MAC.
+        cost: the name in COSTS of the cost that it limits. `budget_keys` fills it in.
     """
 
     name: str

@@ -22,9 +22,9 @@ class Unit:
 
     Attributes:
         name: for messages, such as "MACs".
-        suffixes: what may stand behind a number in a config, in lower case, and the units that it stands for.
+        suffixes: {suffix of a number in a config, in lower case: the units that it stands for}.
         example: an amount as users write it.
-        is_whole: whether there are whole numbers only, from 1 on. These are printed with prefixes: "20.3 M".
+        is_whole: whether amounts are whole numbers from 1 on. These are printed with prefixes: "20.3 M".
         symbol: follows a prefix in place of the name, if there is one: "1.2 MB".
     """
 

@@ -97,6 +97,7 @@ def axis_size(length: int, labels: LabelVector | None, grouping: Grouping) -> tu
     owners = grouping.group_of[components]
     often, owners = often[owners >= 0], owners[owners >= 0]
     widths = np.array([group.width for group in grouping.groups], dtype=np.int64)
+    # A group is even if each of its channels occurs as often as the most frequent one.
     most, total = np.zeros_like(widths), np.zeros_like(widths)
     np.maximum.at(most, owners, often)
     np.add.at(total, owners, often)
@@ -113,7 +114,7 @@ def _even_size(factor: Factor, grouping: Grouping) -> Size:
 
 
 def _any_above_1(sizes: Sequence[Size]) -> Size | None:
-    """Return a size that is above 1 if any of `sizes` is; None if there are none, or one always is."""
+    """Return a size that is above 1 if any of `sizes` is. None if there are none, or one always is."""
     # Every width is at least 1, so a size is at least the sum of its parts.
     if not sizes or any(size.constant + sum(size.times) > 1 for size in sizes):
         return None

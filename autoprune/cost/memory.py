@@ -60,6 +60,7 @@ def peak_memory_bytes(prunable: Prunable) -> Bytes:
 
 def _maximal(moments: IntArray) -> IntArray:
     """Leave out the moments [moments, products] at which nothing lives that does not also live at another."""
+    # The fullest first: a moment can only be covered by one that is at least as full.
     kept: list[IntArray] = []
     for moment in sorted(np.unique(moments, axis=0), key=lambda each: -int(each.sum())):
         if not any((moment <= other).all() for other in kept):
@@ -81,7 +82,7 @@ class _Storage:
 
     Attributes:
         size_bytes: as a sum of products of sizes.
-        born: the number of the operator; `_START` if it is there from the start.
+        born: the number of the operator, or `_START` if it is there from the start.
         last: the number of the last operator that reads it.
     """
 
@@ -91,11 +92,13 @@ class _Storage:
 
 
 def _storages(prunable: Prunable) -> list[_Storage]:
-    """Walk the graph; weights and buffers are left out."""
+    """Return the storages that operators and the caller provide, without weights and buffers."""
     captured = prunable.captured
     nodes = captured.nodes
     found: dict[int, _Storage] = {}
-    weights: set[int] = set()
+    weights: set[int] = (
+        set()
+    )  # their bytes are counted from the model, which may hold some that no graph reads
     for number, node in enumerate(nodes):
         for argument in node.all_input_nodes:
             for tensor in _tensors(argument):
@@ -136,7 +139,7 @@ def _tensors(node: Node) -> list[Tensor]:
 
 
 def _values(node: Node, prunable: Prunable) -> list[Value | None]:
-    """Return the labelled values of a node's tensors; None for each if they are not known one by one."""
+    """Return the labelled values of a node's tensors, or None for each if they are not known one by one."""
     found = prunable.values.get(node.name)
     values = found if isinstance(found, list) else [] if found is None else [found]
     tensors = _tensors(node)

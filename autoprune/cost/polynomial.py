@@ -96,9 +96,9 @@ class Polynomials:
     """Several sums of products of sizes. Products that the sums share are evaluated once.
 
     Attributes:
-        sizes: the sizes; the first one is the constant 1.
+        sizes: of which the first one is the constant 1.
         factors: int64 [factors, products], rows of the table of sizes, padded with row 0.
-        conditions: int64 [products], the row of the size that must be above 1; 0 for none.
+        conditions: int64 [products], the row of the size that must be above 1, or 0 for none.
         coefficients: int64 [sums, products].
     """
 
@@ -115,6 +115,7 @@ class Polynomials:
         for sizes, condition in products:
             for size in (*sizes, *([] if condition is None else [condition])):
                 rows.setdefault(size, len(rows))
+        # Row 0 is the constant 1, so that products of fewer sizes can be padded with it.
         factors = np.zeros((max((len(sizes) for sizes, _ in products), default=0), len(products)), np.int64)
         for column, (sizes, _) in enumerate(products):
             factors[: len(sizes), column] = [rows[size] for size in sizes]

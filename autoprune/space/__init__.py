@@ -1,9 +1,7 @@
 """The search space: keep ratios that samplers propose, and the widths within the budget that they stand for.
 
-Before: `graph` finds the groups and their cost; after: samplers and studies speak in the space's variables.
-
-    spec = load_spec("search_spaces/resnet20.toml")
-    space = build_space(prunable.groups, prunable.cost, Budget(macs=20_000_000), spec)
+spec = load_spec("search_spaces/resnet20.toml")
+space = build_space(prunable.groups, prunable.cost, Budget(macs=20_000_000), spec)
 """
 
 from __future__ import annotations

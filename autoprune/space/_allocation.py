@@ -1,9 +1,8 @@
 """From channel scores to widths within the budget: every variable is raised level by level, in one order.
 
-Before: `criteria` scores channels, or a measurement scores cuts; after: heuristics enqueue the levels as
-trials. An order over all steps of all variables is what every heuristic with one threshold for all groups
-comes to: the gate of a step is the threshold at which the heuristic takes it, and `cut` takes steps until the
-budget is met.
+A heuristic with one threshold for all groups amounts to one order over all steps of all variables. The gate
+of a step is the threshold at which the heuristic takes it, and `cut` takes steps until the budget is full.
+Warm starts are made this way.
 
     gates = ranking_gates(ladder.rows, [[np.array([0.1, 0.9, 0.4])], ...])
     levels = cut(ladder, gates)                            # int64 [k]: as full as the budget allows
@@ -24,15 +23,15 @@ from autoprune.support.arrays import FloatArray, IntArray
 def cut(ladder: Ladder, gates: Sequence[FloatArray]) -> IntArray:
     """Raise all variables from their lowest levels, the step with the highest gate first, while that fits.
 
-    The threshold is the lowest at which the budget is met, found by bisection. Where that leaves the plan
-    below the window, the steps after it are taken in the same order, those that do not fit passed over.
+    Bisection finds the lowest threshold at which the budget is met. If that leaves the plan below the window,
+    the later steps are taken in the same order, except those that do not fit.
 
     Args:
         ladder: the levels of k variables.
-        gates: for each variable float64 [its levels - 1]; entry i is the threshold at which level i gives way
-            to level i + 1. A variable's own steps come one after the other, so a gate above an earlier one of
-            its variable counts as that. Equal gates are taken as those of
-            `uniform_gates` are.
+        gates: for each variable float64 [its levels - 1]. Entry i is the threshold at which level i gives way
+            to level i + 1. The steps of a variable come one after the other, so a gate that is above an
+            earlier one of its variable counts as the earlier one. Equal gates keep the order of
+            `uniform_gates`.
 
     Returns:
         Levels int64 [k] whose usage is at most 1.
@@ -58,8 +57,8 @@ def uniform_gates(rows: Sequence[Levels]) -> list[FloatArray]:
 def ranking_gates(rows: Sequence[Levels], scores: Sequence[Sequence[FloatArray]]) -> list[FloatArray]:
     """Return gates that keep the channels whose score reaches one threshold, the same for all groups.
 
-    A level is reached where the share of kept channels rounds to it: with a divisor, and with groups that are
-    tied, the ranking cannot be followed channel by channel.
+    A level is reached if the share of kept channels rounds to it, because levels of tied groups, or under a
+    divisor, cannot follow the ranking channel by channel.
 
     Args:
         rows: the levels of each variable.
@@ -83,7 +82,7 @@ def drop_gates(
 
     Args:
         rows: the levels of each variable.
-        ratios: for each variable the keep ratios below 1 at which it was cut alone, ascending, float64 [m].
+        ratios: for each variable the keep ratios below 1 at which it alone was cut, ascending, float64 [m].
         scores: for each variable the scores of these cuts, float64 [m].
         baseline: the score of the model with nothing cut.
 
@@ -123,7 +122,7 @@ def _order(rows: Sequence[Levels], gates: Sequence[FloatArray]) -> IntArray:
 
 def _fill(ladder: Ladder, levels: IntArray, order: IntArray) -> IntArray:
     """Take the steps that still fit, in order, until the plan lies in the window."""
-    # Costs grow faster the wider the rest is: a step that does not fit now never will.
+    # A step costs more the wider the others are: if it does not fit now, it never will.
     blocked = np.zeros(len(levels), dtype=bool)
     usage = _usage(ladder, levels)
     for variable in order:

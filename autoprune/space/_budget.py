@@ -27,7 +27,7 @@ class Asked:
     Attributes:
         key: of [budget].
         text: its value, e.g. "1%".
-        dense: what the dense model has, in the unit of the key.
+        dense: the cost of the dense model, in the unit of the key.
     """
 
     key: CostKey
@@ -44,7 +44,7 @@ class Asked:
         return self.text.strip().endswith("%")
 
     def out_of_reach(self, limit: float, smallest: float) -> str:
-        """Return the message that `limit` is below the `smallest` reachable cost; both in the cost's unit."""
+        """Return the message that `limit` is below the `smallest` reachable cost, both in the cost's unit."""
         unit, per_cost = self.key.unit, self.key.per_cost
         asked, least = (_shown(cost * per_cost) for cost in (limit, smallest))
         share = math.ceil(1000 * smallest * per_cost / self.dense) / 10
@@ -59,11 +59,11 @@ class Asked:
 
 @dataclass(frozen=True, init=False)
 class Budget:
-    """Upper limits on what a candidate may cost.
+    """Upper limits on the costs of a candidate.
 
     Attributes:
         limits: {"macs": ..., "latency_ms": ...}, by the names of costs.
-        asked: the same as the user wrote them, if they come from a config.
+        asked: the limits as the user wrote them, if they come from a config.
 
     Raises:
         BudgetError: no limit is given, or one on no known cost, or one that is not positive, or below 1 for a
@@ -98,7 +98,7 @@ class Budget:
         return Budget(**limits, asked=self.asked)
 
     def scaled(self, share: float, costs: Collection[str]) -> Budget:
-        """Return the budget with a share of its limits on some costs; the others stay."""
+        """Return the budget with a share of its limits on some costs, and the other limits as they are."""
         limits = {name: limit * share if name in costs else limit for name, limit in self.limits.items()}
         return Budget(**limits, asked=self.asked)
 
@@ -113,7 +113,7 @@ class Budget:
         )
 
     def usage(self, cost: Cost) -> NDArray[np.float64]:
-        """Return cost / limit for the limit that is fullest; a candidate fits if this is at most 1.
+        """Return cost / limit for the fullest limit. A candidate fits if this is at most 1.
 
         Args:
             cost: of one candidate or of n.

@@ -17,7 +17,7 @@ from autoprune.space._ladder import Ladder
 from autoprune.support.arrays import FloatArray, IntArray
 
 BINS = 500
-"""Amounts of cost that the table tells apart."""
+"""Amounts of cost that the table distinguishes."""
 
 CHOICES = 32
 """Levels of each variable that one table looks at, spread over a range that becomes ever narrower."""
@@ -31,7 +31,7 @@ ROUNDING = 1e-12
 def improved(ladder: Ladder, values: Sequence[FloatArray], levels: IntArray) -> IntArray:
     """Move from a plan that fits to better ones until no table holds a better one.
 
-    The levels that are looked at lie first in the whole range, then ever nearer.
+    The first tables look at levels in the whole range, later ones at levels ever nearer to the plan.
 
     Args:
         ladder: the levels of k variables.
@@ -85,10 +85,11 @@ def _best_by_cost(ladder: Ladder, values: Sequence[FloatArray], levels: IntArray
         usages.append(np.mean(usages, axis=0))
     found = [levels[None]]
     for usage in usages:
+        # The cost of a choice, relative to the variable's smallest choice, with the others as they are.
         costs = [part - part[0] for part in np.split(usage[:-1], np.cumsum(counts)[:-1])]
         held = [cost[chosen == level] for cost, chosen, level in zip(costs, choices, levels, strict=True)]
         room = 1 - usage[-1] + np.concatenate(held).sum()
-        # Twice the room: together, changes may cost less than each by itself.
+        # Twice the room, because several changes together may cost less than the sum of each alone.
         most = min(float(sum(cost[-1] for cost in costs)), 2 * float(room))
         if most > 0:
             amounts = [np.minimum(np.round(cost / most * BINS), BINS + 1).astype(np.int64) for cost in costs]

@@ -18,7 +18,7 @@ _LOWER_WINDOWS = (0.98, 0.95, 0.9, 0.8, 0.6, 0.3, 0.0)
 
 
 def list_plans(ladder: Ladder, lowest: float, limit: int) -> IntArray | None:
-    """Return every plan whose usage lies in [lowest, 1], or None where more than `limit` stay open."""
+    """Return every plan whose usage lies in [lowest, 1], or None if more than `limit` stay open."""
     return _grow(ladder, lowest, limit, None)
 
 
@@ -32,7 +32,7 @@ def nearest_plan(ladder: Ladder, lowest: float, limit: int, target: FloatArray) 
 
 
 def fullest_plans(ladder: Ladder, limit: int) -> IntArray | None:
-    """Return the plans whose usage is the largest that fits, or None where there are too many to tell."""
+    """Return the plans whose usage is the largest that fits, or None if there are too many to list."""
     for lowest in _LOWER_WINDOWS:
         plans = list_plans(ladder, lowest, limit)
         if plans is None:
@@ -45,7 +45,7 @@ def fullest_plans(ladder: Ladder, limit: int) -> IntArray | None:
 
 
 def best_plan(ladder: Ladder, values: Sequence[FloatArray], known: IntArray, limit: int) -> IntArray | None:
-    """Return the most valuable plan that fits; None if more than `limit` beginnings of plans stay open.
+    """Return the most valuable plan that fits, or None if more than `limit` beginnings of plans stay open.
 
     Args:
         ladder: the levels of k variables.
@@ -74,15 +74,18 @@ def best_plan(ladder: Ladder, values: Sequence[FloatArray], known: IntArray, lim
 
 
 def _grow(ladder: Ladder, lowest: float, limit: int, target: FloatArray | None) -> IntArray | None:
-    """Settle one variable after the other, and drop what the others, all smallest or all full, cannot save.
+    """Settle one variable after the other, and drop the beginnings of plans that no continuation can save.
 
-    The variable that moves the cost most comes first: its bounds cut most.
+    A beginning is dropped if it exceeds the budget with the open variables at their smallest, or stays below
+    the window with them at their largest. The variable that moves the cost most comes first, since its bounds
+    drop most.
     """
     order = _by_effect(ladder)
     smallest = np.zeros((1, len(ladder.rows)), dtype=np.int64)
     frontier = smallest
     for position, variable in enumerate(order):
         choices = np.arange(ladder.top[variable] + 1)
+        # Far more beginnings than the limit are not worth evaluating: the bounds rarely drop that many.
         if target is None and len(frontier) * len(choices) > 16 * limit:
             return None
         frontier = np.repeat(frontier, len(choices), axis=0)

@@ -1,12 +1,10 @@
 """Moves proposals into the budget window: scaled by a common factor, filled step by step, then by exchanges.
 
-Before: `ladder` holds the levels; after: `SearchSpace.decode` turns the levels into widths.
+    levels, inside = Filler(ladder).fill(ratios)      # int64 [n, k], and bool [n]: whether in the window
 
-    levels, inside = Filler(ladder).fill(ratios)      # int64 [n, k]; bool [n]: in the window
-
-The cost never falls where a width grows, so the plans along one factor are ordered by cost, and bisection
-finds the last that fits. What it leaves open is filled in the order of largest remainders. The few proposals
-that then lie below the window try exchanges (one variable up, one down); small spaces are listed once
+The cost never falls if a width grows, so the plans along one factor are ordered by cost, and bisection finds
+the last one that fits. The rest of the budget is filled in the order of largest remainders. The few proposals
+that are still below the window try exchanges (one variable up, one down). Small spaces are listed once
 instead, and the nearest plan inside is taken. All of it is deterministic, and vectorised over the proposals.
 """
 
@@ -33,7 +31,7 @@ class Filler:
     """Fits proposals into the window of one ladder's budget.
 
     Attributes:
-        lowest: the window's lower end: 0.98, or the largest usage that any plan reaches where that is less.
+        lowest: the window's lower end: 0.98, or the largest usage that any plan reaches if that is less.
         known_to_miss: whether listing all plans has shown that none lies in [0.98, 1].
     """
 
@@ -66,7 +64,7 @@ class Filler:
         return levels, inside
 
     def plans(self, limit: int) -> IntArray | None:
-        """Return the levels [n, k] of all plans that `fill` gives; None if there are too many to list.
+        """Return the levels [n, k] of all plans that `fill` gives, or None if there are too many to list.
 
         They are counted up to `limit`, or up to `LISTED` if they have been listed already.
         """
@@ -101,20 +99,22 @@ class Filler:
         return levels, self._is_inside(usage), scaled
 
     def _scale(self, ratios: FloatArray) -> tuple[IntArray, FloatArray]:
-        """Bisect the common factor; return the last levels that fit and their ratios, both [n, k]."""
+        """Bisect the common factor, and return the last levels that fit and their ratios, both [n, k]."""
         ratios = np.clip(ratios, self.ladder.low, self.ladder.high)
         fits, over = np.full(len(ratios), -1.0), np.full(len(ratios), 1.0)
         for _ in range(BISECTIONS):
             middle = (fits + over) / 2
+            # Each proposal has its own factor, and all are bisected in one evaluation of the cost.
             below = self.ladder.usage(self.ladder.of_ratios(self._scaled(ratios, middle))) <= 1.0
             fits, over = np.where(below, middle, fits), np.where(below, over, middle)
         scaled = self._scaled(ratios, fits)
         return self.ladder.of_ratios(scaled), scaled
 
     def _scaled(self, ratios: FloatArray, place: FloatArray) -> FloatArray:
-        """Return the ratios [n, k] at places [n] from all lowest (-1) by as asked (0) to all highest (1).
+        """Return the ratios [n, k] at places [n]: -1 is all lowest, 0 as proposed, 1 all highest.
 
-        Downwards the ratios shrink by a common factor, upwards what is cut does: nothing saturates early.
+        Below 0 the ratios shrink by a common factor. Above 0 the shares that are cut shrink by one, so that
+        no variable reaches its highest ratio before the others.
         """
         low, high = self.ladder.low, self.ladder.high
         span = float(np.log(high.max() / low.min())) + 1e-6
@@ -182,6 +182,7 @@ class Filler:
         distance = np.abs(
             self.ladder.ratios(flat).reshape(trial.shape) - self.ladder.ratios(levels)[:, None]
         ).sum(axis=2)
+        # A move into the window ranks in (1, 2], nearest first, and any other by its usage, which is below 1.
         rank = np.where(self._is_inside(trial_usage), 2.0 - distance / (1 + distance), trial_usage)
         rank = np.where(trial_usage <= 1.0, rank, -1.0)
         best = np.argmax(rank, axis=1)
@@ -194,7 +195,8 @@ class Filler:
 def exchanges(variables: int) -> IntArray:
     """Return exchanges [moves, k]: one variable up by 1 to 3 levels, another down by 1 to 3.
 
-    Every pair takes part up to about 40 variables; beyond, each with its next few, which bounds the memory.
+    Up to about 40 variables every pair takes part. Beyond, each variable is paired with its next few, which
+    bounds the memory.
     """
     first = np.arange(variables)
     offsets = range(1, min(variables, 2 + PAIRS // variables))

@@ -24,7 +24,7 @@ from autoprune.space._levels import Levels
 from autoprune.support.arrays import FloatArray, IntArray
 
 ROUNDS = 20
-"""Linearisations at most; they mostly settle after five."""
+"""Linearisations at most. They mostly settle after five."""
 
 POLISHED = 3
 """Plans of the Lagrangian that are polished, since its rounds may end in a cycle of several."""
@@ -41,11 +41,11 @@ EVALUATED = 200_000
 
 
 def channel_values(rows: Sequence[Levels], scores: Sequence[Sequence[FloatArray]]) -> list[FloatArray]:
-    """Return what each level of each variable is worth, float64 [levels]: the best channels' scores, summed.
+    """Return the value of each level of each variable, float64 [levels]: the best channels' scores, summed.
 
     Args:
         rows: the levels of each variable.
-        scores: for each variable the scores of each of its groups, float64 [width]; none is negative.
+        scores: for each variable the scores of each of its groups, float64 [width], none negative.
     """
     values = []
     for row, groups in zip(rows, scores, strict=True):
@@ -80,9 +80,9 @@ def knapsack(ladder: Ladder, values: Sequence[FloatArray]) -> IntArray:
         Levels int64 [k].
 
     Reference: Shen et al., "Structural Pruning via Latency-Saliency Knapsack", NeurIPS 2022, section 3.
-        Differs: MACs from a formula stand in for latency from a table; a Lagrangian with exchanges for the
-        augmented dynamic programme, which needs costs that add up; one cut for the schedule of many with
-        training between them.
+        Differs: costs come from a formula in place of a latency table. A Lagrangian with exchanges replaces
+        the augmented dynamic programme, which needs costs that add up. There is one cut in place of many
+        with training between them.
     """
     levels = cut(ladder, uniform_gates(ladder.rows))
     reached = {levels.tobytes(): levels}
@@ -130,6 +130,8 @@ def _priced(ladder: Ladder, values: Sequence[FloatArray], costs: Sequence[FloatA
     slopes = [
         (value[-1] - value[0]) / cost[-1] for value, cost in zip(values, costs, strict=True) if cost[-1] > 0
     ]
+    # The right price is near the value that a variable gains per cost, but plans differ by many orders of
+    # magnitude in both, so its logarithm is bisected in a wide range.
     scale = max([*slopes, 1e-300])
     low, high = np.log(scale) - 40.0, np.log(scale) + 40.0
     fitting = np.zeros(len(values), dtype=np.int64)
@@ -154,6 +156,7 @@ def _add(ladder: Ladder, values: Sequence[FloatArray], levels: IntArray) -> IntA
         if not len(allowed):
             return levels
         gain = np.array([np.diff(values[v])[levels[v]] for v in allowed.tolist()])
+        # A step may cost nothing: under several limits, one that is not the fullest.
         paid = np.maximum(usage - ladder.usage(levels[None])[0], 1e-12)
         levels = raised[allowed[np.argmax(gain / paid)]]
 
@@ -165,7 +168,7 @@ def _exchange(ladder: Ladder, values: Sequence[FloatArray], levels: IntArray) ->
     moves = exchanges(len(levels))
     least = ROUNDING * _value(values, ladder.top)
     for _ in range(max(1, EVALUATED // len(moves))):
-        trial = levels + moves
+        trial = levels + moves  # values are cheap and costs are not, so only moves that gain are costed
         trial = trial[np.all((trial >= 0) & (trial <= ladder.top), axis=1)]
         gain = total_values(values, trial) - _value(values, levels)
         trial, gain = trial[gain > least], gain[gain > least]

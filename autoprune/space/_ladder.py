@@ -1,9 +1,7 @@
-"""Own all variables' levels as one table, so that the cost of many candidates is one matrix away.
+"""The levels of all variables as one table, which gives the costs of many candidates at once.
 
-Before: `levels` makes one variable's choices; after: `fill` and `exhaustive` move candidates over the table.
-
-    ladder.of_ratios(ratios)       # int64 [n, k] levels of n candidates in k variables
-    ladder.usage(levels)           # float64 [n] share of the tightest budget
+ladder.of_ratios(ratios)       # int64 [n, k] levels of n candidates in k variables
+ladder.usage(levels)           # float64 [n] share of the tightest budget
 """
 
 from __future__ import annotations
@@ -22,10 +20,10 @@ if TYPE_CHECKING:
     from autoprune.graph import Cost
 
 CostFunction = Callable[[NDArray[np.int64]], "Cost"]
-"""From widths [n, groups] to a Cost of arrays [n]; it never falls where a width grows."""
+"""From widths [n, groups] to a Cost of arrays [n]. It never falls if a width grows."""
 
 CHUNK = 16_384
-"""Candidates whose cost is computed at once; bounds the memory of large sweeps."""
+"""Candidates whose cost is computed at once: bounds the memory of large sweeps."""
 
 
 class Ladder:
@@ -69,7 +67,7 @@ class Ladder:
         return chosen
 
     def widths(self, levels: IntArray) -> IntArray:
-        """Return the widths [n, groups] of levels [n, k]; groups without a variable are full."""
+        """Return the widths [n, groups] of levels [n, k]. Groups without a variable stay full."""
         widths = np.repeat(self.full[None], len(levels), axis=0)
         widths[:, self._columns] = self._table[self._offset + levels[:, self._variable]]
         return widths

@@ -1,10 +1,8 @@
-"""Own the widths that one variable's groups may take, as levels: 0 is the smallest, each next one wider.
+"""The widths that the groups of one variable may take, as levels: 0 is the smallest, each next one is wider.
 
-Before: the spec's divisor, floor and ratios; after: `fill` walks the levels of all variables to the budget.
-
-    allowed_widths(16, step=4, low=0.1, high=1.0, floor=1)         # array([ 4,  8, 12, 16])
-    levels = make_levels("stage1", [0, 3], [16, 16], [[4, 8, 12, 16]] * 2)
-    levels.of_ratio(np.array([0.4]))                               # array([1]): widths 8 and 8
+allowed_widths(16, step=4, low=0.1, high=1.0, floor=1)         # array([ 4,  8, 12, 16])
+levels = make_levels("stage1", [0, 3], [16, 16], [[4, 8, 12, 16]] * 2)
+levels.of_ratio(np.array([0.4]))                               # array([1]): widths 8 and 8
 """
 
 from __future__ import annotations
@@ -28,8 +26,8 @@ class Levels:
         name: the variable's name.
         columns: positions of its groups among the model's groups, int64 [g].
         widths: int64 [levels, g], nondecreasing along axis 0.
-        ratios: float64 [levels]; the keep ratio that stands for each level.
-        edges: float64 [levels - 1]; a ratio at or above edges[i] lies in level i + 1 or higher.
+        ratios: float64 [levels], the keep ratio that stands for each level.
+        edges: float64 [levels - 1]. A ratio at or above edges[i] lies in level i + 1 or higher.
     """
 
     name: str
@@ -70,8 +68,9 @@ def _divisors(number: int) -> tuple[int, ...]:
 def allowed_widths(width: int, *, step: int, low: float, high: float, floor: int) -> IntArray:
     """Return the widths between the ratios `low` and `high` that are multiples of the step, or the full one.
 
-    Where no width lies in that range the nearest one above `low` is allowed alone.
+    If no width lies in that range, only the nearest one above `low` is allowed.
     """
+    # A little tolerance, so that 0.3 * 10 counts as 3 in spite of rounding.
     least = max(step, min(floor, width), math.ceil(low * width - 1e-9))
     most = math.floor(high * width + 1e-9)
     choices = [w for w in (*range(step, width, step), width) if w >= least]
@@ -89,6 +88,7 @@ def make_levels(
         full: the groups' dense widths.
         allowed: for each group its allowed widths, ascending.
     """
+    # A level ends wherever a group comes nearer to its next width: tied groups of other widths step elsewhere.
     own_edges = [(widths[1:] + widths[:-1]) / 2 / dense for widths, dense in zip(allowed, full, strict=True)]
     edges = np.unique(np.concatenate(own_edges)) if own_edges else np.empty(0)
     inside = np.concatenate([[-np.inf], edges])
@@ -103,7 +103,7 @@ def make_levels(
 
 
 def _standing_ratios(widths: IntArray, full: Sequence[int], edges: FloatArray) -> FloatArray:
-    """Return a ratio inside each level: the widest group's own where it lies inside, else the middle."""
+    """Return a ratio inside each level: the widest group's own if it lies inside, else the middle."""
     shares = widths / np.asarray(full, dtype=np.float64)
     ratios: FloatArray = shares[:, int(np.argmax(full))].copy()
     ratios[0], ratios[-1] = shares[0].min(), shares[-1].max()

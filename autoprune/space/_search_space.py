@@ -1,10 +1,8 @@
-"""Own the search space: named keep ratios, and their exact translation into widths within the budget.
+"""The search space: named keep ratios, and their exact translation into widths within the budget.
 
-Before: groups, their cost, a budget and a spec; after: samplers propose ratios, plans are cut from widths.
-
-    space = build_space(prunable.groups, prunable.cost, Budget(macs=20_000_000), SpaceSpec(divisor=4))
-    widths = space.decode(np.full(len(space.variables), 0.5))       # int64 [groups]
-    ratios = space.encode(widths)                                   # space.decode(ratios) gives widths again
+space = build_space(prunable.groups, prunable.cost, Budget(macs=20_000_000), SpaceSpec(divisor=4))
+widths = space.decode(np.full(len(space.variables), 0.5))       # int64 [groups]
+ratios = space.encode(widths)                                   # space.decode(ratios) gives widths again
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
     from autoprune.graph import Cost
 
 COUNTED = 1_024
-"""So many plans are listed by `SearchSpace.plans`, and so many beginnings of plans on the way to them."""
+"""Plans that `SearchSpace.plans` lists at most, and beginnings of plans that it keeps on the way to them."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Variable:
 
 @dataclass(frozen=True, eq=False)
 class Reach:
-    """What a space can cost.
+    """The range of costs of a space.
 
     Attributes:
         smallest: cost of the plan with every variable at its lowest.
@@ -62,11 +60,11 @@ class SearchSpace:
     """Keep ratios on one side, widths that meet divisor, floor, ties and budget on the other.
 
     Attributes:
-        variables: what a sampler proposes, in the order of `decode`'s columns.
+        variables: the ratios that a sampler proposes, in the order of `decode`'s columns.
         groups: names of all the model's groups, in the order of widths' columns.
         relaxed: {group name: step} of the groups too small for the divisor, with the step that they got.
         budget: the limits that every decoded proposal meets.
-        ladder: the levels that each variable may take, and what any combination costs, budget or not.
+        ladder: the levels that each variable may take, and the cost of any combination of them.
         channel_groups: all the model's groups, in the order of `groups`.
     """
 
@@ -108,10 +106,10 @@ class SearchSpace:
         """Translate proposed keep ratios into widths that meet the budget.
 
         A proposal whose nearest widths lie in [0.98, 1.00] of the tightest budget is taken as it is. Any
-        other is scaled by a common factor and filled up to the window, wherever some plan reaches it.
+        other is scaled by a common factor and filled up to the window, if any plan reaches it.
 
         Args:
-            ratios: [k] or [n, k], in the order of `variables`; values outside their ranges are clipped.
+            ratios: [k] or [n, k], in the order of `variables`. Values outside their ranges are clipped.
 
         Returns:
             int64 widths of all groups, [groups] or [n, groups].
@@ -142,7 +140,7 @@ class SearchSpace:
     def encode(self, widths: IntArray) -> FloatArray:
         """Translate widths [groups] or [n, groups] into the ratios [k] or [n, k] that decode to them.
 
-        Widths off the divisor or the ties get the ratio of the channels that they keep; decoding snaps it.
+        Widths off the divisor or the ties get the ratio of the channels that they keep. Decoding snaps it.
         """
         wanted = np.asarray(widths, dtype=np.int64).reshape(-1, len(self.groups))
         columns = []
@@ -150,6 +148,7 @@ class SearchSpace:
             mine = wanted[:, row.columns]
             kept = mine.sum(axis=1) / self._full[row.columns].sum()
             ratios = np.clip(kept, row.ratios[0], row.ratios[-1])
+            # Widths of this space get the very ratio of their level, so that decoding gives them back.
             for level, exact in enumerate(row.widths):
                 ratios[(mine == exact).all(axis=1)] = row.ratios[level]
             columns.append(ratios)
@@ -176,7 +175,7 @@ class SearchSpace:
 
     @cached_property
     def plans(self) -> IntArray | None:
-        """The widths [n, groups] of all plans that proposals decode to; None if there are too many to list.
+        """The widths [n, groups] of all plans that proposals decode to, or None if they are too many.
 
         Most spaces have far more plans than a search has trials, so no more than a few are listed.
         """
@@ -207,13 +206,13 @@ def build_space(
     """Build the search space of a model's groups.
 
     Args:
-        groups: all groups of the model, frozen ones included; frozen and skipped ones stay full.
-        cost: widths [n, groups] -> Cost of arrays [n]; it must never fall where a width grows.
+        groups: all groups of the model, also the frozen ones. Frozen and skipped groups stay full.
+        cost: widths [n, groups] -> Cost of arrays [n]. It must never fall if a width grows.
         budget: the limits that every proposal will meet.
-        spec: ratios, divisor, floor and ties; the defaults search every group on its own.
+        spec: ratios, divisor, floor and ties. By default every group has a ratio of its own.
 
     Raises:
-        BudgetError: even the smallest plan exceeds the budget; the smallest reachable cost is named.
+        BudgetError: even the smallest plan exceeds the budget. The message names the smallest reachable cost.
         ConfigError: a tie or override matches no group, a group lies in two ties, a tie has the name of
             another tie or of a group outside it, or overrides leave a group no ratio.
         PlanError: no group is left to search.
@@ -237,7 +236,7 @@ def build_space(
             full[row.columns] = row.widths[0]
     if not rows:
         raise PlanError(
-            "space: no group is left to search; every group is frozen, skipped or has a single width."
+            "space: no group is left to search: every group is frozen, skipped or has a single width."
         )
     return SearchSpace(groups, Ladder(rows, full, cost, budget), budget, relaxed)
 
@@ -251,7 +250,7 @@ def _allowed(group: ChannelGroup, spec: SpaceSpec, relaxed: dict[str, int]) -> N
 
 
 def _tied(searched: dict[int, ChannelGroup], spec: SpaceSpec) -> dict[str, list[int]]:
-    """Return {variable name: columns}: one variable a tie, at its first group's place, one a free group."""
+    """Return {variable name: columns}: one for each tie, in its first group's place, and each free group."""
     tied: dict[str, list[int]] = {}
     for column, group in searched.items():
         names = [tie.name for tie in spec.ties if matches(group.name, tie.groups)]
@@ -267,7 +266,7 @@ def _require_matches(groups: Sequence[ChannelGroup], spec: SpaceSpec) -> None:
     names = [group.name for group in groups]
     for position, tie in enumerate(spec.ties):
         if tie.name in [other.name for other in spec.ties[:position]]:
-            raise ConfigError(f"space.tie: {tie.name} names two ties; give each a name of its own.")
+            raise ConfigError(f"space.tie: {tie.name} names two ties: give each a name of its own.")
         if tie.name in names and not matches(tie.name, tie.groups):
             raise ConfigError(
                 f"space.tie: {tie.name} is a group outside that tie; give the tie another name."

@@ -1,14 +1,13 @@
-"""Own the searched share of the budget: one more variable, so that proposals spread over a whole front.
+"""The searched share of the budget: one more variable, so that proposals spread over a whole Pareto front.
 
-Before: a search space under the largest budget; after: samplers of searches with several objectives propose
-in it, and each plan fills the share that was proposed with it.
+Searches with several objectives propose in this space. Each plan fills the share that is proposed with it.
 
     space = ShareSpace(build_space(groups, cost, Budget(macs=20_000_000)), ["macs"])
     widths = space.decode(np.array([0.3, *ratios]))       # between 98% and 100% of 6 M MACs
     space.encode(widths)                                  # array([0.3.., ...]), which decode to them again
 
-The share scales the limits on the costs that are objectives; any other limit stays as it is. Its levels lie
-so close that their windows overlap: whatever a plan costs, it fills one of them.
+The share scales the limits on the costs that are objectives. Any other limit stays as it is. The levels of
+the share are so close that their windows overlap, so every plan fills one of them.
 """
 
 from __future__ import annotations
@@ -41,11 +40,11 @@ ROUNDING = 1e-9
 class ShareSpace(SearchSpace):
     """A search space whose first variable is the share of the budget that a proposal fills.
 
-    It runs from what the smallest plan uses to the whole budget, or to what the largest plan uses.
+    It ranges from the usage of the smallest plan to that of the largest, or to 1 if that is less.
 
     Args:
         base: the space of the keep ratios, under the largest budget.
-        costs: those that are objectives; the budget limits each of them.
+        costs: those that are objectives. The budget limits each of them.
 
     Raises:
         ConfigError: a keep ratio has the share's name.
@@ -128,8 +127,8 @@ class ShareSpace(SearchSpace):
 
 
 def _share_row(smallest: float, largest: float) -> Levels:
-    """Return the levels of a share between what the smallest and the largest plan use of the limits."""
-    # A little more than either, so that rounding never keeps them out.
+    """Return the levels of a share between the usages of the smallest and of the largest plan."""
+    # A little more than either usage, so that rounding never excludes these plans.
     high = min(1.0, largest * (1 + 2 * ROUNDING))
     low = min(high, smallest * (1 + 2 * ROUNDING))
     steps = math.ceil(math.log(low / high) / math.log(STEP))

@@ -1,9 +1,7 @@
-"""Own the description of a search space: which groups are searched, their ratios, steps and ties.
+"""The description of a search space, from a file of search_spaces/: groups, ratios, steps and ties.
 
-Before: a file of search_spaces/ or the defaults; after: `build_space` applies it to a model's channel groups.
-
-    spec = load_spec("search_spaces/resnet20.toml")
-    spec = dataclasses.replace(spec, divisor=8)
+spec = load_spec("search_spaces/resnet20.toml")
+spec = dataclasses.replace(spec, divisor=8)
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ class Tie:
 
 @dataclass(frozen=True)
 class Override:
-    """Other values for the groups that match; None keeps the space's own. The last match wins."""
+    """Other values for the groups that match. None keeps the value of the space. The last match wins."""
 
     groups: tuple[str, ...]
     low: float | None = None
@@ -55,11 +53,11 @@ class SpaceSpec:
     Attributes:
         low: smallest keep ratio.
         high: largest keep ratio.
-        divisor: every tensor dimension that is narrowed becomes a multiple of it; None leaves it open: 1,
+        divisor: every tensor dimension that is narrowed becomes a multiple of it. None leaves it open: 1,
             unless a search measures it.
         floor: fewest channels of a group.
-        ties: groups that share one ratio; a group in no tie has its own.
-        skip: groups that stay full; patterns over group names, as in the shell ("layer1.*").
+        ties: groups that share one ratio. A group in no tie has its own.
+        skip: groups that stay full, as patterns over group names like those of the shell ("layer1.*").
         overrides: other values for some groups.
     """
 
@@ -113,7 +111,7 @@ class SpaceSpec:
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:
-    """Tell whether a group's name matches one of the shell patterns."""
+    """Return whether a group's name matches one of the shell patterns."""
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
@@ -121,7 +119,7 @@ def load_spec(path: str | Path) -> SpaceSpec:
     """Read a search space from TOML.
 
     Raises:
-        ConfigError: the file is missing or no TOML, a key is unknown (the nearest is named) or a value wrong.
+        ConfigError: the file is missing or is not TOML, a key is unknown, or a value is wrong.
     """
     try:
         values = read_toml(path, "a search space")
@@ -160,7 +158,7 @@ def _refuse_unknown(where: str, values: Mapping[str, Any], known: set[str]) -> N
 
 
 def _checked(where: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Check the kinds of plain values; lists become tuples."""
+    """Check the kinds of plain values, and turn lists into tuples."""
     kinds: dict[str, tuple[type, ...]] = {
         "low": (float, int),
         "high": (float, int),
@@ -173,7 +171,7 @@ def _checked(where: str, values: Mapping[str, Any]) -> dict[str, Any]:
     checked: dict[str, Any] = {}
     if values.get("divisor") == "auto":
         raise ConfigError(
-            f'{where}: divisor = "auto" is no property of a space; write search.divisor = "auto" in the '
+            f'{where}: divisor = "auto" is no property of a space: write search.divisor = "auto" in the '
             "run's config."
         )
     for key, value in values.items():
