@@ -96,9 +96,7 @@ def _storages(prunable: Prunable) -> list[_Storage]:
     captured = prunable.captured
     nodes = captured.nodes
     found: dict[int, _Storage] = {}
-    weights: set[int] = (
-        set()
-    )  # their bytes are counted from the model, which may hold some that no graph reads
+    weights: set[int] = set()  # counted from the model itself, which may hold some that no graph reads
     for number, node in enumerate(nodes):
         for argument in node.all_input_nodes:
             for tensor in _tensors(argument):

@@ -70,7 +70,7 @@ def allowed_widths(width: int, *, step: int, low: float, high: float, floor: int
 
     If no width lies in that range, only the nearest one above `low` is allowed.
     """
-    # A little tolerance, so that 0.3 * 10 counts as 3 in spite of rounding.
+    # A little tolerance, so that the rounding of floats neither adds nor excludes a width.
     least = max(step, min(floor, width), math.ceil(low * width - 1e-9))
     most = math.floor(high * width + 1e-9)
     choices = [w for w in (*range(step, width, step), width) if w >= least]
@@ -88,7 +88,7 @@ def make_levels(
         full: the groups' dense widths.
         allowed: for each group its allowed widths, ascending.
     """
-    # A level ends wherever a group comes nearer to its next width: tied groups of other widths step elsewhere.
+    # A level ends at each ratio from which any of the groups is nearer to its next width.
     own_edges = [(widths[1:] + widths[:-1]) / 2 / dense for widths, dense in zip(allowed, full, strict=True)]
     edges = np.unique(np.concatenate(own_edges)) if own_edges else np.empty(0)
     inside = np.concatenate([[-np.inf], edges])
