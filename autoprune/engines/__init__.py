@@ -33,8 +33,8 @@ from dataclasses import dataclass
 
 from autoprune.engines._pruners import PRUNERS, PrunerSpec, find_pruner
 from autoprune.engines._trial_runner import Job, MakeScorer, Scorer, TrialEvent, TrialRunner
-from autoprune.engines._workers import Workers
-from autoprune.engines.processes import check_processes, run_processes
+from autoprune.engines._workers import Workers, check_cores
+from autoprune.engines.processes import run_processes
 from autoprune.engines.ray import check_ray, run_ray
 from autoprune.engines.serial import run_serial, run_trial
 from autoprune.support.rows import Row, find_row, guarding
@@ -66,7 +66,7 @@ ENGINES: dict[str, EngineSpec] = {
     "serial": EngineSpec(run_serial, parallel=False, about="one trial at a time, in this process"),
     "processes": EngineSpec(
         run_processes,
-        check_processes,
+        check_cores,
         reads=("search.workers", "search.cpus_per_trial"),
         about="several processes on this machine",
     ),

@@ -57,8 +57,12 @@ class Workers:
         return None if self.address == "local" else self.address
 
 
-def check_cores(workers: Workers) -> None:
+def check_cores(workers: Workers, device: str | None = None) -> None:
     """Refuse more cores a trial than this machine has: its threads would take turns, for minutes a batch.
+
+    Args:
+        workers: how many, and what each may use.
+        device: on which trials compute; any is accepted.
 
     Raises:
         ConfigError: it asks for more.

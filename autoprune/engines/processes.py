@@ -23,7 +23,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from autoprune.engines._trial_runner import Job, MakeScorer, TrialRunner
-from autoprune.engines._workers import WorkerHealth, Workers, check_cores, environment
+from autoprune.engines._workers import WorkerHealth, Workers, environment
 from autoprune.engines.serial import climb
 from autoprune.errors import StudyError, TrialError, summary_of
 from autoprune.support.exits import describe_exit
@@ -46,19 +46,6 @@ class _Worker:
     ready: bool = False
     job: Job | None = None
     broken: bool = False
-
-
-def check_processes(workers: Workers, device: str | None = None) -> None:
-    """Refuse workers that this machine cannot hold.
-
-    Args:
-        workers: how many, and what each may use.
-        device: on which trials compute; all will do.
-
-    Raises:
-        ConfigError: more cores a trial than there are.
-    """
-    check_cores(workers)
 
 
 def run_processes(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers) -> None:

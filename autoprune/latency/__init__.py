@@ -1,14 +1,13 @@
 """Latency: how long a model takes where it will run, measured so that a noisy machine cancels out.
 
-Before: a rebuilt model; after: the search judges it by what was measured.
-
-    small, dense, ratio = measure_beside(candidate, model, torch.zeros(1, 3, 32, 32), LatencySetting("onnx"))
+with beside(model, torch.zeros(1, 3, 32, 32), LatencySetting("onnx")) as measure:
+small, dense, ratio = measure(candidate)
 """
 
 from __future__ import annotations
 
 from autoprune.latency._exported import FILES, FileInput, OpenedFile, open_model
-from autoprune.latency._side_by_side import MeasureBeside, beside, measure_beside
+from autoprune.latency._side_by_side import MeasureBeside, beside
 from autoprune.latency._stair_blocks import heavy_blocks
 from autoprune.latency._stairs import Curve, Stairs, measure_stairs
 from autoprune.latency.fingerprint import Fingerprint, device_fingerprint
@@ -40,7 +39,6 @@ __all__ = [
     "beside",
     "device_fingerprint",
     "heavy_blocks",
-    "measure_beside",
     "measure_stairs",
     "open_model",
     "prepare",

@@ -59,16 +59,3 @@ def beside(
             return timings.measurements["model"], timings.measurements["dense"], timings.ratios["model"]
 
         yield measure
-
-
-def measure_beside(
-    model: nn.Module,
-    dense: nn.Module,
-    example_inputs: object,
-    setting: LatencySetting,
-    tolerance: float = 0.02,
-    limit_seconds: float = 10.0,
-) -> tuple[Measurement, Measurement, Ratio]:
-    """Time one model beside its baseline, as `beside` does."""
-    with beside(dense, example_inputs, setting, tolerance=tolerance, limit_seconds=limit_seconds) as measure:
-        return measure(model)

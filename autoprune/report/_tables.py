@@ -112,9 +112,9 @@ def _cost_cells(summary: StudySummary, shares: Sequence[float]) -> list[str]:
     return cells
 
 
-def widths_table(summary: StudySummary, trial: TrialRecord | None, name: str = "Best") -> Table:
+def widths_table(summary: StudySummary, trial: TrialRecord | None) -> Table:
     """Draw the widths of a trial, the best one as a rule, of the groups that are searched."""
-    title = "No trial has completed" if trial is None else f"{name}: trial {trial.number}"
+    title = "No trial has completed" if trial is None else f"Best: trial {trial.number}"
     table = Table(title=title, title_justify="left")
     table.add_column("group", overflow="fold")
     table.add_column("width kept", justify="right", no_wrap=True)

@@ -18,7 +18,7 @@ import numpy as np
 import autoprune
 from autoprune import run
 from autoprune.config import load_config
-from autoprune.latency import measure_beside
+from autoprune.latency import beside
 from autoprune.latency.table import narrowed
 from autoprune.run._dense import load_dense
 from autoprune.run._latency import latency_setting
@@ -37,9 +37,8 @@ def main() -> None:
     best = study.best()
     widths = np.array([best.widths[group.name] for group in prunable.groups], dtype=np.int64)
     setting = latency_setting(config.latency)
-    _, _, again = measure_beside(
-        narrowed(prunable, widths), dense.model, dense.example_inputs, setting, limit_seconds=30.0
-    )
+    with beside(dense.model, dense.example_inputs, setting, limit_seconds=30.0) as measure:
+        _, _, again = measure(narrowed(prunable, widths))
     RESULTS.unlink(missing_ok=True)
     table = study.facts.latency or {}
     for record in study.records():

@@ -4,16 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from autoprune.latency import LatencySetting, beside, measure_beside
+from autoprune.latency import LatencySetting, beside
 from tests.latency.nets import TWO_INPUTS, TwoInputs
 
 
 @pytest.mark.parametrize("probe", ["eager", "onnx"])
 def test_a_model_of_a_hundredth_of_the_work_is_faster(probe: str) -> None:
     small, dense = (nn.Sequential(nn.Conv2d(3, width, 3), nn.Conv2d(width, 3, 3)) for width in (4, 400))
-    measured, whole, ratio = measure_beside(
-        small, dense, torch.zeros(1, 3, 48, 48), LatencySetting(probe), tolerance=0.1, limit_seconds=2
-    )
+    images = torch.zeros(1, 3, 48, 48)
+    with beside(dense, images, LatencySetting(probe), tolerance=0.1, limit_seconds=2) as measure:
+        measured, whole, ratio = measure(small)
     assert ratio.interval[0] <= ratio.ratio <= ratio.interval[1] < 0.8
     assert measured.median_ms < whole.median_ms
     assert measured.runs >= whole.runs >= 6
@@ -21,9 +21,8 @@ def test_a_model_of_a_hundredth_of_the_work_is_faster(probe: str) -> None:
 
 def test_inputs_by_keyword() -> None:
     model = TwoInputs()
-    measured, whole, _ = measure_beside(
-        model, model, TWO_INPUTS, LatencySetting(batch=3), tolerance=0.5, limit_seconds=1
-    )
+    with beside(model, TWO_INPUTS, LatencySetting(batch=3), tolerance=0.5, limit_seconds=1) as measure:
+        measured, whole, _ = measure(model)
     assert min(measured.median_ms, whole.median_ms) > 0
 
 

@@ -196,7 +196,7 @@ def test_a_verdict_tells_whether_its_interval_lies_on_its_side(
     ratio: float, interval: tuple[float, float], verdict: tuple[bool, bool], tmp_path: Path
 ) -> None:
     problem = Case(tmp_path, "60%", error=1.0).problem
-    ms = Measurement(50.0, (49.0, 51.0), 50.0, 50.0, 50.0, 50.0, 20, 1.0, tight=True)
+    ms = Measurement(50.0, (49.0, 51.0), 50.0, 20, 1.0, tight=True)
     assert judge(problem, ms, Ratio(ratio, interval, tight=True)) == verdict
 
 

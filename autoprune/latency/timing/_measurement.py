@@ -37,10 +37,7 @@ class Measurement:
     Attributes:
         median_ms: median over turns of what a turn counts as: its median run, unless asked otherwise.
         interval_ms: 95% confidence interval of that median.
-        p10_ms: a tenth of all single runs were faster; so with p50, p90 and p99.
-        p50_ms: median of all single runs.
-        p90_ms: what nine of ten runs kept to.
-        p99_ms: what all but a hundredth of the runs kept to.
+        p90_ms: nine of ten single runs took no longer.
         runs: single runs that were timed.
         seconds: wall time of the whole timing, the other models' turns included.
         tight: whether the interval's half-width is within the tolerance that was asked.
@@ -48,10 +45,7 @@ class Measurement:
 
     median_ms: float
     interval_ms: tuple[float, float]
-    p10_ms: float
-    p50_ms: float
     p90_ms: float
-    p99_ms: float
     runs: int
     seconds: float
     tight: bool
@@ -68,9 +62,9 @@ class Measurement:
         """Summarise the milliseconds of single runs, grouped by turn; at least FEWEST_ROUNDS turns."""
         median, interval = median_interval([of_turn(turn) for turn in turns])
         runs = np.concatenate([np.asarray(turn, dtype=float) for turn in turns])
-        p10, p50, p90, p99 = (float(value) for value in np.percentile(runs, (10, 50, 90, 99)))
+        p90 = float(np.percentile(runs, 90))
         tight = is_tight(median, interval, tolerance)
-        return cls(median, interval, p10, p50, p90, p99, len(runs), seconds, tight)
+        return cls(median, interval, p90, len(runs), seconds, tight)
 
 
 @dataclass(frozen=True)

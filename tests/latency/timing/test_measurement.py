@@ -39,8 +39,7 @@ def test_a_measurement_summarises_turns() -> None:
     assert measured.median_ms == 2.5  # of 2, 2, 3, 4, 2, 5: the 9 is one run of a turn
     assert measured.interval_ms == (2.0, 5.0)
     assert (measured.runs, measured.seconds) == (9, 1.5)
-    assert (measured.p50_ms, measured.p99_ms) == (3.0, np.percentile([1, 9, 2, 2, 3, 3, 4, 2, 5], 99))
-    assert measured.p10_ms <= measured.p50_ms <= measured.p90_ms <= measured.p99_ms
+    assert measured.p90_ms == np.percentile([1, 9, 2, 2, 3, 3, 4, 2, 5], 90)
     assert not measured.tight
 
 
