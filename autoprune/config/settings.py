@@ -65,7 +65,7 @@ Amount = (
 Names = tuple[Text, ...]
 
 WARM_STARTS = ("uniform", "reconstruction", "taylor-knapsack", "sensitivity", "taylor", "l1", "bn", "l2")
-"""The heuristics that a search tries first by default, the most promising ones at the front."""
+"""The heuristics that a search tries first by default, the most promising ones first."""
 
 RUNGS = ("calibrate", "25 steps", "75 steps")
 """The rungs of a search whose config names none."""
@@ -99,8 +99,8 @@ class DataSettings:
     """Where images and labels come from, and how the validation part is held out.
 
     Attributes:
-        name: a data set by its name. The digits come with scikit-learn; the other named sets are downloaded.
-            All of these are kept in memory. "folder" streams a folder of images instead.
+        name: a data set by its name. The digits come with scikit-learn, and the other named sets are
+            downloaded. All of these are kept in memory. "folder" streams a folder of images instead.
         loaders: a function of your own, "mypkg.data:make", in place of `name`. It is called with those of
             `batch_size`, `folder` and `seed` that it takes, by these names. It returns (train, val), (train,
             val, test) or a dict with these keys, and "classes" if the labels alone do not show how many there
@@ -163,7 +163,7 @@ _BudgetKeys: Any = make_dataclass("_BudgetKeys", [(key, Amount, None) for key in
 class BudgetSettings(_BudgetKeys):  # type: ignore[misc]  # its fields are the keys of autoprune.cost.COSTS
     """The most that the small model may cost: a share of the dense model ("50%") or an amount ("20M").
 
-    Several limits may be given at once. Counts take the suffixes k, M, G (or B) and T; bytes take kB, MB, GB,
+    Several limits may be given at once. Counts take the suffixes k, M, G (or B) and T. Bytes take kB, MB, GB,
     TB, KiB, MiB, GiB and TiB.
     """
 
@@ -179,11 +179,11 @@ class LatencySettings:
     Attributes:
         probe: the runtime: "eager" (PyTorch as it is), "compile" (torch.compile), "onnx" (ONNX Runtime),
             "command", or a function of your own, "mypkg.mod:function". The function is called as (model,
-            inputs) and returns the milliseconds of `model(*inputs)`, at best the median of several runs;
-            inputs is a tuple of tensors of `batch` images.
+            inputs) and returns the milliseconds of `model(*inputs)`, at best the median of several runs. The
+            inputs are a tuple of tensors of `batch` images.
         device: the device that the model will run on: "cpu", "cuda" or "cuda:1".
         batch: images per forward pass.
-        threads: CPU threads; at most as many as there are cores here, except for the probe "command".
+        threads: CPU threads, at most as many as there are cores here, except for the probe "command".
         dtype: number format of weights and images.
         channels_last: whether images lie in memory with their channels last.
         command: a shell command for the probe "command". "{onnx}" in it becomes the path of an ONNX file, and
@@ -193,8 +193,8 @@ class LatencySettings:
             this narrow: 0.02 is two percent either way.
         limit_seconds: seconds after which side-by-side timing ends all the same, but not before six rounds.
             The table before the search has its own time, about 4 minutes.
-        table: file that keeps the latency table; written if it does not exist. The default lies in the output
-            folder.
+        table: file that keeps the latency table. It is written if it does not exist. The default lies in the
+            output folder.
     """
 
     probe: Text = "eager"
@@ -212,16 +212,16 @@ class LatencySettings:
 
 @dataclass(frozen=True)
 class EvolutionSettings:
-    """How the sampler "evolution" breeds; a key that is left out follows from the size of the search.
+    """How the sampler "evolution" breeds. A key that is left out follows from the size of the search.
 
     Attributes:
         population: how many trials may have children: the fittest that live. A fifth of the trials by
             default, at most 50.
-        lifetime: after how many further trials one dies; three populations by default.
-        tournament: how many of the population compete to be a parent; a quarter of it by default.
+        lifetime: after how many further trials one dies, three populations by default.
+        tournament: how many of the population compete to be a parent, a quarter of it by default.
         crossover: probability that a child has two parents.
-        mutation: probability that a keep ratio moves to another level; by default such that four move on
-            average.
+        mutation: probability that a keep ratio moves to another level, such that four move on average by
+            default.
     """
 
     population: Annotated[int, Field(strict=True, ge=2, le=MOST)] | None = None
@@ -237,7 +237,7 @@ class RaySettings:
 
     Attributes:
         address: of a running Ray cluster: "auto", "10.0.0.1:6379", or "local" for none.
-        gpus_per_trial: GPUs of each trial, such as 0.5; by default the GPUs are shared equally.
+        gpus_per_trial: GPUs of each trial, such as 0.5. By default the GPUs are shared equally.
     """
 
     address: Text | None = None
@@ -246,46 +246,46 @@ class RaySettings:
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How sub-models are proposed, where they are trained and scored, and where the study is kept.
+    """How sub-models are proposed, trained and scored, and the place of the study.
 
     Attributes:
         sampler: how keep ratios are proposed. The time for a proposal of "gp" grows with the cube of the
-            trials: seconds after 300 of them; "tpe" and "evolution" suit thousands. No sampler proposes a
+            trials: seconds after 300 of them. "tpe" and "evolution" suit thousands. No sampler proposes a
             plan twice if a new one is near, and a failed trial counts like the worst one before it.
         trials: how many sub-models are scored, warm starts included.
-        objectives: "score" alone gives one winner. With keys of [budget] beside it the search gives a Pareto
+        objectives: "score" alone gives one winner. With keys of [budget] after it the search gives a Pareto
             front: the share of the budget that a proposal fills is then searched too, [budget] may be left
             out, and no trial is pruned.
-        engine: what runs the trials.
+        engine: the engine that runs the trials.
         workers: trials at the same time, for engines with several workers.
-        cpus_per_trial: CPU cores of each worker; by default the cores are shared equally.
+        cpus_per_trial: CPU cores of each worker. By default the cores are shared equally.
         seed: of every draw. The same seed gives the same proposals, before and after a kill.
         storage: URL of the study's storage: an SQLite file (sqlite:///runs/STUDY.db by default), a journal,
             or a database server.
-        study: name of the study; by default made from the names of model, data and budget.
+        study: name of the study, by default made from the names of model, data and budget.
         space: a file such as those of search_spaces/: which groups are searched, in which range, and which
             share one ratio.
-        criterion: how the channels of a group are ranked; the width decides how many stay, the ranking which.
+        criterion: how the channels of a group are ranked. The width decides how many stay, the ranking which.
         pruner: which trials stop after a rung. It judges a trial by all trials that reached the rung, pruned
-            ones too; "halving", "asha" and "hyperband" count warm starts as well. Warm starts climb every
+            ones too. "halving", "asha" and "hyperband" count warm starts as well. Warm starts climb every
             rung.
-        device: what trains and scores trials: "auto" (CUDA if there is a GPU), "cpu", "cuda" or "cuda:1". It
-            is settled on the machine that begins the search: if that has no GPU, "auto" means the CPU,
-            whatever a cluster has, and a warning says so unless `ray.gpus_per_trial` is 0.
+        device: the device that trains and scores trials: "auto" (CUDA if there is a GPU), "cpu", "cuda" or
+            "cuda:1". It is settled on the machine that begins the search: if that has no GPU, "auto" means
+            the CPU, whatever a cluster has, and a warning follows unless `ray.gpus_per_trial` is 0.
         setting: number format (float32, bfloat16, float16) and layout (contiguous, channels_last) of
-            trainings, such as "bfloat16 channels_last"; "auto" measures once a study which trains fastest.
+            trainings, such as "bfloat16 channels_last". "auto" measures once a study which trains fastest.
         divisor: widths are multiples of it. "auto" measures under [latency] at which multiples of channels
             the runtime is fast, and is the default if latency is limited or minimised. Otherwise the default
             is the value of `space`, or 1.
-        low: smallest keep ratio; by default the value of `space`, or 0.1.
-        high: largest keep ratio; by default the value of `space`, or 1.0.
+        low: smallest keep ratio, by default the value of `space`, or 0.1.
+        high: largest keep ratio, by default the value of `space`, or 1.0.
         warm_starts: heuristics whose widths are tried before the sampler takes over, in this order, in at
             most a third of the trials. They give widths alone: "taylor" keeps as many channels of each group
             as a ranking by Taylor would, but the same channels only if `criterion` is "taylor".
             "reconstruction" measures the output error of each group at every width on score.moment_images
             training images and gives the widths with the least error within the budget.
         sensitivity_evaluations: most cut models that the warm start "sensitivity" scores. It cuts each of N
-            keep ratios alone if this is 2N + 1 or more; with fewer, neighbours are cut together and share
+            keep ratios alone if this is 2N + 1 or more. With fewer, neighbours are cut together and share
             their scores.
         sensitivity_images: images of the validation part on which each of them is scored.
         sensitivity_batches: batches on which each of them is recalibrated, and on which the sampler "kl"
@@ -329,10 +329,10 @@ class ScheduleSettings:
         optimizer: "sgd" has Nesterov momentum.
         momentum: of SGD, or the first beta of AdamW.
         weight_decay: of the weights of convolutions and linear layers.
-        schedule: how the learning rate falls after the warm-up; "one-cycle" falls linearly.
+        schedule: how the learning rate falls after the warm-up. "one-cycle" falls linearly.
         warmup: share of the steps in which the learning rate rises linearly.
         label_smoothing: share of the target that is spread over all classes.
-        ema: decay per step of the average of the weights that is evaluated and kept; 0 for no average.
+        ema: decay per step of the average of the weights that is evaluated and kept, or 0 for no average.
         seed: of the order of the images and of all other draws.
     """
 
@@ -358,7 +358,7 @@ class SupernetSettings(ScheduleSettings):
 
     Attributes:
         subnets: random sub-models per step.
-        budget_share: share of the random sub-models that fill the budget; the others have any size.
+        budget_share: share of the random sub-models that fill the budget. The others have any size.
         temperature: of the softmax by which sub-models follow the whole one.
     """
 
@@ -377,13 +377,13 @@ class ScoreSettings:
             steps"] has trained for 100 steps at the top. This is not one finetune of 100: every rung has its
             own optimiser and its own cosine from `learning_rate` down to 0, so that each score is that of a
             finished finetune. "repair" refits the layers of a candidate by least squares to the outputs of
-            the dense model, and recalibrates BatchNorm; with ["repair", "calibrate"] the first score is that
+            the dense model, and recalibrates BatchNorm. With ["repair", "calibrate"] the first score is that
             of the refit alone. Rungs that train nothing come first. "supernet" in place of "calibrate" cuts
-            candidates from weights that [score.supernet] trains once, before the first trial; "repair" may
+            candidates from weights that [score.supernet] trains once, before the first trial. "repair" may
             follow it.
         calibration_batches: batches on which BatchNorm is recalibrated.
         moment_images: training images from which the moments of the dense model are measured, once a study
-            and without labels; for "repair", the warm start "reconstruction" and the criteria that read
+            and without labels, for "repair", the warm start "reconstruction" and the criteria that read
             moments.
         learning_rate: highest learning rate of the finetunes.
         teacher: "dense" lets the finetunes follow the outputs of the dense model as well.
@@ -416,7 +416,7 @@ class FinetuneSettings(ScheduleSettings):
     Attributes:
         epochs: passes over the training part. With 0 the winner stays as it was cut, and BatchNorm alone is
             recalibrated.
-        teacher: "dense" lets the winner follow the outputs of the dense model; "none" trains on labels alone.
+        teacher: "dense" lets the winner follow the outputs of the dense model. "none" trains on labels alone.
         distill_weight: share of the loss that follows the teacher.
         temperature: of the softmax by which class logits follow the teacher. Values of a regression and
             logits of single classes follow it by squared error instead.
@@ -434,7 +434,7 @@ class OutputSettings:
     """Where results are written.
 
     Attributes:
-        folder: receives checkpoints, the finetuned model and reports; runs/STUDY by default.
+        folder: receives checkpoints, the finetuned model and reports, runs/STUDY by default.
     """
 
     folder: Text | None = None
@@ -442,7 +442,7 @@ class OutputSettings:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All settings of one run; `dataclasses.asdict` gives what the study stores."""
+    """All settings of one run. The study stores them as `dataclasses.asdict` gives them."""
 
     model: ModelSettings = field(default_factory=ModelSettings)
     data: DataSettings = field(default_factory=DataSettings)
