@@ -48,8 +48,8 @@ A run is one TOML file of the sections below. [model], [data] and [budget] suffi
 default. The command line overrides one key by `--set section.key=value`, as in `--set search.trials=100`.
 Unknown keys are refused with the nearest known one.
 
-Samplers, engines, pruners, criteria, warm starts, probes, losses and metrics may also be functions of your own:
-`"mypkg.module:function"` ([extending](extending.md)).
+Samplers, engines, pruners, criteria, warm starts, probes, losses and metrics may also be functions of your
+own, `"mypkg.module:function"` ([extending](extending.md)).
 
 This page is made from the settings in the code by `python -m tests.guide.reference`.
 """
