@@ -15,7 +15,7 @@ from autoprune.run._choices import choices
 from autoprune.run._curves import error_curves, sensitivity_curves
 from autoprune.run._dense import Dense
 from autoprune.run._events import Counted, EpochDone, Event, Stage, TrialDone, Watcher, silent
-from autoprune.run._export import export, load_saved
+from autoprune.run._export import export
 from autoprune.run._finetune import finetune
 from autoprune.run._finetune_result import FinetuneResult
 from autoprune.run._inspect import CostRange, Inspection, inspect
@@ -23,8 +23,11 @@ from autoprune.run._next_step import export_command
 from autoprune.run._paths import find_storage, settle
 from autoprune.run._problem import SHORT_OF_WINDOW
 from autoprune.run._report import report
-from autoprune.run._search import SearchResult, resume, search
-from autoprune.run._stored_config import change_config, on_device_of, stored_config, stored_setting
+from autoprune.run._saved_model import load_saved
+from autoprune.run._search import resume, search
+from autoprune.run._search_result import SearchResult
+from autoprune.run._spec import RunSpec
+from autoprune.run._stored_config import change_spec, stored_setting, stored_spec
 from autoprune.run._train import TrainResult, train
 from autoprune.run._trust import Consent, trusted
 
@@ -41,6 +44,7 @@ __all__ = [
     "FinetuneResult",
     "Inspection",
     "Picked",
+    "RunSpec",
     "SearchResult",
     "Stage",
     "TrainResult",
@@ -48,7 +52,7 @@ __all__ = [
     "Watcher",
     "bench",
     "best",
-    "change_config",
+    "change_spec",
     "choices",
     "error_curves",
     "export",
@@ -57,15 +61,14 @@ __all__ = [
     "finetune",
     "inspect",
     "load_saved",
-    "on_device_of",
     "report",
     "resume",
     "search",
     "sensitivity_curves",
     "settle",
     "silent",
-    "stored_config",
     "stored_setting",
+    "stored_spec",
     "study_exists",
     "train",
     "trusted",

@@ -32,7 +32,7 @@ from autoprune.latency import (
     time_in_turn,
 )
 from autoprune.latency.timing import check_threads
-from autoprune.run._export import load_saved, noted_architecture
+from autoprune.run._saved_model import load_saved, noted_architecture
 from autoprune.run._trust import require_trusted_file
 from autoprune.support.files import require_regular
 from autoprune.support.threads import cpu_threads

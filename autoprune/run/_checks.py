@@ -1,74 +1,63 @@
-"""What can be refused before anything is loaded: names, folders, a study that is there already.
+"""Refuses, before anything is loaded, names, folders and a study that is there already.
 
-Before: a settled config; after: `search`, which then loads, traces and, last of all, makes the study.
-
-    check_names(config); check_places(config); check_engine_runs(config); check_study_is_new(config)
+check_names(spec); check_places(spec); check_study_is_new(spec); check_engine_runs(spec)
 """
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
-from autoprune.config.settings import EvolutionSettings, LatencySettings, RunConfig, SearchSettings
+from autoprune.config.settings import LatencySettings, SearchSettings
 from autoprune.criteria import find_criterion
-from autoprune.engines import PRUNERS, Workers, check_engine, find_pruner
+from autoprune.engines import PRUNERS, check_engine, find_pruner
 from autoprune.errors import ConfigError, StudyError, shown_url
-from autoprune.execution import resolve_device
 from autoprune.run._budget_amounts import check_amounts
-from autoprune.run._latency import latency_setting
-from autoprune.run._objectives import objective_costs
 from autoprune.run._paths import probe_writable
-from autoprune.run._problem import asks_for_latency, measures_divisor, space_spec
-from autoprune.run._scoring import parse_rungs
+from autoprune.run._spec import RunSpec
 from autoprune.run._statistics import needed_statistics
-from autoprune.run._train import AUTO, named_setting, schedule_of, trained_path
+from autoprune.run._train import trained_path
 from autoprune.run._warm_starts import find_warm_start
-from autoprune.samplers import EvolutionRates, check_sampler
+from autoprune.samplers import check_sampler
 from autoprune.study import file_of, is_in_memory, study_command, study_state
 from autoprune.support.rows import quoted
-from autoprune.train import make_task
 
 
-def check_names(config: RunConfig, *, measured: bool = False) -> None:
-    """Refuse names that no table has, and numbers that no schedule takes; `check_engine_runs` says the rest.
+def check_names(spec: RunSpec, *, measured: bool = False) -> None:
+    """Refuse names that no table has, and numbers that no schedule takes; `check_engine_runs` does the rest.
 
     Args:
-        config: settled.
-        measured: whether a study holds the latencies that are needed: probe and device may then be missing.
+        spec: with its names and paths settled.
+        measured: whether a study holds the latencies that are needed. Probe and device may then be missing.
 
     Raises:
         ConfigError: the first that is wrong, with the nearest known name.
     """
-    check_search(config)
-    search = config.search
-    device = resolve_device(search.device)
-    if search.setting != AUTO:
-        named_setting(search.setting, device)
-    make_task(config.task.loss, config.task.metric)
-    check_amounts(config.budget, required=not objective_costs(search))
-    parse_rungs(config.score)
-    _check_latency(config, measured)
-    schedule_of(config.train)
-    schedule_of(config.score.supernet)
-    if config.finetune.epochs:
-        schedule_of(config.finetune)
+    check_search(spec)
+    _ = spec.device, spec.named_setting, spec.loss_and_metric
+    check_amounts(spec.budget, required=not spec.objectives)
+    _ = spec.rungs
+    is_timed = spec.measures_divisor or spec.latency != LatencySettings() or spec.limits_latency
+    if is_timed and not measured:
+        _ = spec.usable_runtime
+    _ = spec.space, spec.train_schedule, spec.supernet_schedule
+    if spec.finetune.epochs:
+        _ = spec.finetune_schedule
 
 
-def check_search(config: RunConfig) -> None:
+def check_search(spec: RunSpec) -> None:
     """Refuse names in [search] that there are not, or that do not go together, and rates that breed nothing.
 
     Raises:
         ConfigError: the first that is wrong, with the nearest known name.
     """
-    search = config.search
-    costs = objective_costs(search)
-    check_sampler(search.sampler, 1 + len(costs), rates_of(search.evolution), search.trials)
+    search = spec.search
+    costs = spec.objectives
+    check_sampler(search.sampler, 1 + len(costs), spec.evolution_rates, search.trials)
     needed_statistics(search.sampler)
     pruner = find_pruner(search.pruner)
     find_criterion(search.criterion)
     if costs and pruner.prunes and search.pruner != SearchSettings().pruner:
-        none = quoted(name for name, spec in PRUNERS.items() if not spec.prunes)
+        none = quoted(name for name, row in PRUNERS.items() if not row.prunes)
         raise ConfigError(
             f'search.pruner: "{search.pruner}" judges by the score alone, and search.objectives names '
             f"{1 + len(costs)}: every trial climbs all rungs then. Set {none}, or leave it out."
@@ -77,73 +66,49 @@ def check_search(config: RunConfig) -> None:
         find_warm_start(name)
 
 
-def _check_latency(config: RunConfig, measured: bool) -> None:
-    """Refuse a space that cannot be, and a runtime that cannot be used where it is to be measured."""
-    is_measured = measures_divisor(config)
-    is_set = config.latency != LatencySettings()
-    if not measured and (is_set or is_measured or asks_for_latency(config)):
-        latency_setting(config.latency)
-    search = dataclasses.replace(config.search, divisor=None if is_measured else config.search.divisor)
-    space_spec(dataclasses.replace(config, search=search))
-
-
-def rates_of(settings: EvolutionSettings) -> EvolutionRates:
-    """Turn the [search.evolution] section into what the sampler takes."""
-    return EvolutionRates(**dataclasses.asdict(settings))
-
-
-def workers_of(search: SearchSettings) -> Workers:
-    """Return the workers that [search] asks for.
-
-    Raises:
-        ConfigError: a share that cannot be.
-    """
-    return Workers(search.workers, search.cpus_per_trial, search.ray.gpus_per_trial, search.ray.address)
-
-
-def check_engine_runs(config: RunConfig) -> None:
+def check_engine_runs(spec: RunSpec) -> None:
     """Refuse an engine that lacks what it needs: a package, a cluster that answers, shares of the device.
 
     Raises:
         ConfigError: it cannot run here.
     """
-    check_engine(config.search.engine, workers_of(config.search), resolve_device(config.search.device))
+    check_engine(spec.search.engine, spec.workers, spec.device)
 
 
-def check_places(config: RunConfig, opened: str | None = None) -> None:
+def check_places(spec: RunSpec, opened: str | None = None) -> None:
     """Refuse an output folder, or a folder of the storage, that cannot be written; nothing is made.
 
     Args:
-        config: settled.
+        spec: with its names and paths settled.
         opened: the URL of the storage in which the study was found; it holds what was measured, too.
 
     Raises:
         ConfigError: it cannot be made or written, or a checkpoint that is to be trained has another format's
             name.
     """
-    storage = opened or str(config.search.storage)
-    probe_writable(str(config.output.folder), "output.folder")
+    storage = opened or str(spec.search.storage)
+    probe_writable(str(spec.output.folder), "output.folder")
     file = file_of(storage)
     if file is not None:
         if file.is_dir():
             raise ConfigError(f"search.storage: {file} is a folder; name a file in it.")
         probe_writable(file.parent, "search.storage")
-    if opened is None and config.latency.table is not None:
-        probe_writable(Path(config.latency.table).parent, "latency.table")
-    checkpoint = config.model.checkpoint
-    is_trained = opened is None and config.train.when_missing
+    if opened is None and spec.latency.table is not None:
+        probe_writable(Path(spec.latency.table).parent, "latency.table")
+    checkpoint = spec.model.checkpoint
+    is_trained = opened is None and spec.train.when_missing
     if is_trained and checkpoint is not None and not Path(checkpoint).exists():
         probe_writable(trained_path(checkpoint).parent, "model.checkpoint")
 
 
-def check_study_is_new(config: RunConfig) -> None:
+def check_study_is_new(spec: RunSpec) -> None:
     """Refuse to begin a search under a name that its storage has already.
 
     Raises:
         StudyError: it is taken, or the storage cannot be used.
     """
-    url, name = str(config.search.storage), str(config.search.study)
-    state = _state(config)
+    url, name = str(spec.search.storage), str(spec.search.study)
+    state = _state(spec)
     if state == "foreign":
         raise StudyError(
             f"{name}: {shown_url(url)} holds a study of that name that this version of autoprune did not "
@@ -156,18 +121,18 @@ def check_study_is_new(config: RunConfig) -> None:
         )
 
 
-def study_exists(config: RunConfig) -> bool:
-    """Tell whether a settled config's storage holds its study, so that it can be resumed.
+def study_exists(spec: RunSpec) -> bool:
+    """Return whether the storage of settled settings holds their study, so that it can be resumed.
 
     Raises:
         StudyError: the storage cannot be used.
     """
-    return _state(config) == "ours"
+    return _state(spec) == "ours"
 
 
-def _state(config: RunConfig) -> str:
-    url = str(config.search.storage)
+def _state(spec: RunSpec) -> str:
+    url = str(spec.search.storage)
     file = file_of(url)
     if is_in_memory(url) or (file is not None and not file.exists()):
         return "none"
-    return study_state(url, str(config.search.study))
+    return study_state(url, str(spec.search.study))

@@ -1,7 +1,7 @@
 """The tables whose rows a config names, and what follows from the rows that it chooses.
 
 choices()["search.pruner"]["median"]       # "the better half climbs on, ..."
-reads(config, "score.moment_images")       # whether a chosen row reads that key
+reads(spec, "score.moment_images")         # whether a chosen row reads that key
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from operator import attrgetter
 
 from autoprune.config.rungs import RUNGS
-from autoprune.config.settings import RunConfig
 from autoprune.criteria import CRITERIA
 from autoprune.engines import ENGINES, PRUNERS
+from autoprune.run._spec import RunSpec
 from autoprune.run._warm_starts import WARM_STARTS
 from autoprune.samplers import SAMPLERS
 from autoprune.support.rows import Row, find_row
@@ -35,17 +35,17 @@ def choices() -> dict[str, dict[str, str]]:
     return {key: {name: row.about for name, row in table.items()} for key, table in TABLES.items()}
 
 
-def reads(config: RunConfig, key: str) -> bool:
+def reads(spec: RunSpec, key: str) -> bool:
     """Return whether a chosen row reads a key, or may do so: a row of the user's own that does not say.
 
     Args:
-        config: its names checked.
+        spec: its names checked.
         key: a section ("evolution") or a key ("search.workers") that only some rows read.
     """
     may = readers(key)
     return any(
         key in row.reads or (is_own and not row.reads and table in may)
-        for table, row, is_own in _chosen(config)
+        for table, row, is_own in _chosen(spec)
     )
 
 
@@ -57,10 +57,10 @@ def readers(key: str) -> dict[str, list[str]]:
     return {table: names for table, names in found.items() if names}
 
 
-def _chosen(config: RunConfig) -> Iterator[tuple[str, Row, bool]]:
+def _chosen(spec: RunSpec) -> Iterator[tuple[str, Row, bool]]:
     """Yield (key of the table, row, whether it is the user's own) for all rows that a config names."""
     for key, table in TABLES.items():
-        named = attrgetter(key)(config)
+        named = attrgetter(key)(spec)
         for name in (named,) if isinstance(named, str) else named:
             if name.strip() in table:
                 yield key, table[name.strip()], False

@@ -18,7 +18,7 @@ import torch
 from autoprune.config.settings import MOST_SECONDS, RunConfig
 from autoprune.data import spread_samples
 from autoprune.errors import ConfigError
-from autoprune.execution import Setting, resolve_device
+from autoprune.execution import Setting
 from autoprune.reconstruction import RATIOS
 from autoprune.report import CURVE_FORMATS, Curve, Curves, format_of, save_curves
 from autoprune.run._checks import check_search
@@ -26,16 +26,16 @@ from autoprune.run._dense import load_dense
 from autoprune.run._error_library import measure_library
 from autoprune.run._events import Stage, Watcher, silent
 from autoprune.run._latency import settle_divisor
-from autoprune.run._moments import StudyMoments
+from autoprune.run._moments import StudyMoments, moments_of
 from autoprune.run._paths import kept_files, probe_writable, require_free, settle
-from autoprune.run._problem import Problem, space_spec, trace_dense
+from autoprune.run._problem import pose_whole, trace_dense
 from autoprune.run._ranking import rank_channels
-from autoprune.run._scoring import parse_rungs
+from autoprune.run._run import Run
 from autoprune.run._seen_validation import require_unseen_validation
+from autoprune.run._spec import RunSpec
 from autoprune.run._statistics import Ground, widths_at
-from autoprune.run._train import AUTO, named_setting
 from autoprune.score import cut_scores
-from autoprune.space import Budget, Levels, SearchSpace, build_space
+from autoprune.space import Levels
 from autoprune.support.usercode import entry
 
 SENSITIVITY_RATIOS = (*RATIOS[1:], RATIOS[0], 0.37, 0.87, 0.06, 0.62, 0.18)
@@ -58,10 +58,10 @@ def error_curves(config: RunConfig, outputs: Outputs = (), *, watch: Watcher = s
     Raises:
         AutopruneError: model, weights or data cannot be had, or an output cannot be written.
     """
-    config, setting = _checked(config, outputs)
-    dense = load_dense(config)
-    prunable = trace_dense(dense, config)
-    moments = StudyMoments(prunable, dense.data, config, setting, watch)
+    spec, setting = _checked(config, outputs)
+    dense = load_dense(spec)
+    prunable = trace_dense(dense, spec)
+    moments = StudyMoments(prunable, dense.data, spec, setting, watch)
     library = measure_library(prunable.model, prunable.searchable, moments, watch)
     curves = [
         Curve(
@@ -112,21 +112,18 @@ def sensitivity_curves(
         raise ConfigError(
             f"--limit: got {limit_seconds:g}, expected more than 0 seconds and at most {MOST_SECONDS:,}."
         )
-    config, setting = _checked(config, outputs)
-    dense = load_dense(config)
-    require_unseen_validation(config, dense.data, config.model.checkpoint)
-    config, _ = settle_divisor(config, dense, watch)
-    prunable = trace_dense(dense, config)
-    whole = Budget(macs=int(prunable.cost().macs))
-    space = build_space(prunable.groups, prunable.cost, whole, space_spec(config))
-    problem = Problem(prunable, prunable.cost(), whole, space, prunable.cost)
-    moments = StudyMoments(prunable, dense.data, config, setting, watch)
-    search = config.search
-    ranked = rank_channels(dense, problem, search.criterion, search.seed, moments)
-    ground = Ground(dense, problem, config, setting, ranked, watch, moments=moments)
-    scores, baseline = _score_cuts(ground, space, limit_seconds)
-    curves = [_sensitivity_curve(row, scores[v], baseline) for v, row in enumerate(space.ladder.rows)]
-    metric = config.task.metric
+    spec, setting = _checked(config, outputs)
+    dense = load_dense(spec)
+    require_unseen_validation(spec, dense.data)
+    prunable = trace_dense(dense, spec)
+    spec, _ = settle_divisor(spec, prunable, watch)
+    problem = pose_whole(prunable, spec)
+    run = Run(**vars(problem), spec=spec, dense=dense, setting=setting, watch=watch)
+    moments, search, metric = moments_of(run), spec.search, spec.task.metric
+    ground = Ground(run, rank_channels(run, search.criterion, moments), moments=moments)
+    scores, baseline = _score_cuts(ground, limit_seconds)
+    rows = run.space.ladder.rows
+    curves = [_sensitivity_curve(row, scores[v], baseline) for v, row in enumerate(rows)]
     found = Curves(
         f"Sensitivity: {metric} as one group is cut, channels by {search.criterion}, nothing trained",
         metric,
@@ -138,40 +135,36 @@ def sensitivity_curves(
     return _saved(found, outputs)
 
 
-def _checked(config: RunConfig, outputs: Outputs) -> tuple[RunConfig, Setting]:
-    """Refuse wrong settings and outputs before anything is measured; settle the config and a setting."""
-    config = settle(config)
-    check_search(config)
-    parse_rungs(config.score)
-    kept = kept_files(str(config.search.storage), config)
+def _checked(config: RunConfig, outputs: Outputs) -> tuple[RunSpec, Setting]:
+    """Refuse wrong settings and outputs before anything is measured; return the settings, settled."""
+    spec = settle(config)
+    check_search(spec)
+    _ = spec.rungs
+    kept = kept_files(str(spec.search.storage), spec)
     for output in outputs:
         format_of(output, CURVE_FORMATS)
         require_free(output, "--output", kept)
         probe_writable(Path(output).parent, "--output")
-    device = resolve_device(config.search.device)
-    if config.search.setting != AUTO:
-        return config, named_setting(config.search.setting, device)
-    return config, Setting(device, threads=torch.get_num_threads())
+    return spec, spec.named_setting or Setting(spec.device, threads=torch.get_num_threads())
 
 
 def _saved(curves: Curves, outputs: Outputs) -> Curves:
     return dataclasses.replace(curves, files=tuple(save_curves(curves, output) for output in outputs))
 
 
-def _score_cuts(
-    ground: Ground, space: SearchSpace, limit_seconds: float
-) -> tuple[list[dict[int, float]], float]:
+def _score_cuts(ground: Ground, limit_seconds: float) -> tuple[list[dict[int, float]], float]:
     """Return {level: score} of each variable, and the score with nothing cut."""
-    rows, search = space.ladder.rows, ground.config.search
+    run, search = ground.run, ground.run.spec.search
+    rows = run.space.ladder.rows
     tried: dict[tuple[int, int], None] = {}
     for ratio in SENSITIVITY_RATIOS:
         for v, row in enumerate(rows):
             level = int(row.of_ratio(np.array([ratio]))[0])
             if row.ratios[level] < 1:
                 tried.setdefault((v, level))
-    images = spread_samples(ground.dense.data.val, search.sensitivity_images)
-    cutter, task = ground.cutter(), ground.dense.task
-    ground.watch(Stage(f"sensitivity: {1 + len(tried)} evaluations on {images.samples:,} validation images"))
+    images = spread_samples(run.dense.data.val, search.sensitivity_images)
+    cutter, task = ground.cutter(), run.dense.task
+    run.watch(Stage(f"sensitivity: {1 + len(tried)} evaluations on {images.samples:,} validation images"))
     count = ground.counter("sensitivity", 1 + len(tried))
     scores: list[dict[int, float]] = [{} for _ in rows]
     began = time.monotonic()
@@ -179,11 +172,11 @@ def _score_cuts(
     for done, (v, level) in enumerate(tried, start=1):
         count(done)
         if time.monotonic() - began > limit_seconds:
-            ground.watch(
+            run.watch(
                 Stage(f"sensitivity: stopped after {limit_seconds:g} s, {done} of {1 + len(tried)} are done")
             )
             break
-        cut = widths_at(rows, space.groups, {v: level})
+        cut = widths_at(rows, run.space.groups, {v: level})
         (scores[v][level],) = cut_scores(cutter, [cut], images, task)
     return scores, baseline
 

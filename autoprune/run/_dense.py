@@ -1,30 +1,25 @@
-"""The dense model, its data and its task, as a config names them: where every verb begins.
+"""The dense model, its data and its task, as a run names them or a caller gives them.
 
-Before: a settled config; after: `trace`, training and scoring.
-
-    dense = load_dense(config)
-    prunable = trace(dense.model, dense.example_inputs)
+dense = load_dense(spec)
+prunable = trace(dense.model, dense.example_inputs)
 """
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from types import NoneType
 
 import torch
 from torch import Tensor, nn
 
-from autoprune.config.rungs import asks_for_supernet
-from autoprune.config.settings import RunConfig
 from autoprune.data import UserLoaders, VisionData, first_batch, load, seeded, wrap_loaders
 from autoprune.errors import ConfigError
-from autoprune.execution import resolve_device
 from autoprune.execution.detour import Detour
 from autoprune.graph.capture import missing_values, unchanged
 from autoprune.rebuilding import narrow
+from autoprune.run._spec import RunSpec
 from autoprune.support.usercode import forward, guarded
-from autoprune.train import Task, batch_loss, cross_entropy, holds_classes, main_output, make_task
+from autoprune.train import Task, batch_loss, cross_entropy, holds_classes, main_output
 from autoprune.zoo import load_checkpoint, make_model
 
 GIVEN_MODEL = (nn.Module, NoneType)
@@ -76,9 +71,9 @@ def own_copy(model: nn.Module) -> nn.Module:
 
 
 def given_dense(
-    model: nn.Module | None, data: VisionData | UserLoaders | None, config: RunConfig
+    model: nn.Module | None, data: VisionData | UserLoaders | None, spec: RunSpec
 ) -> Dense | None:
-    """Put a copy of a caller's model and its data together with the task and device of a config.
+    """Put a copy of a caller's model and its data together with the task and device of a run.
 
     Returns:
         None if the caller gives neither.
@@ -90,20 +85,10 @@ def given_dense(
         raise ConfigError("model and data come together: got one of them, expected both or neither.")
     if model is None or data is None:
         return None
-    task = make_task(config.task.loss, config.task.metric)
-    device = resolve_device(config.search.device)
+    task, device = spec.loss_and_metric, spec.device
     if not isinstance(data, VisionData):
-        data = wrap_loaders(data, device=device, batch_size=config.data.batch_size)
+        data = wrap_loaders(data, device=device, batch_size=spec.data.batch_size)
     return Dense(own_copy(model).cpu().eval(), data, task, device)
-
-
-def without_names(config: RunConfig) -> RunConfig:
-    """Take out the names that the caller's own model and data stand for: a resume must not load those."""
-    return dataclasses.replace(
-        config,
-        model=dataclasses.replace(config.model, name=None, factory=None, checkpoint=None, weights=None),
-        data=dataclasses.replace(config.data, name=None, loaders=None),
-    )
 
 
 def try_model(dense: Dense) -> None:
@@ -125,11 +110,11 @@ def try_model(dense: Dense) -> None:
         )
 
 
-def distils(config: RunConfig) -> bool:
+def distils(spec: RunSpec) -> bool:
     """Return whether a run trains models that follow the outputs of larger ones."""
-    tuned = config.finetune
+    tuned = spec.finetune
     finetunes = tuned.teacher == "dense" and tuned.epochs > 0 and tuned.distill_weight > 0
-    return finetunes or config.score.teacher == "dense" or asks_for_supernet(config.score.rungs)
+    return finetunes or spec.score.teacher == "dense" or spec.has_supernet
 
 
 def try_task(dense: Dense, *, distilled: bool = False) -> None:
@@ -188,16 +173,16 @@ def _outputs(model: nn.Module, inputs: Tensor) -> Tensor:
         return main_output(forward(model, inputs))
 
 
-def load_data(config: RunConfig, device: str) -> VisionData:
-    """Load the data of a config's [data] section onto a device."""
-    settings = config.data
+def load_data(spec: RunSpec) -> VisionData:
+    """Load the data that [data] names onto the device of the trials."""
+    settings = spec.data
     return load(
         settings.name or settings.loaders or "",
         folder=settings.folder,
         batch_size=settings.batch_size,
         val_fraction=settings.val_fraction,
         seed=settings.seed,
-        device=device,
+        device=spec.device,
         augment=settings.augment,
         image_size=settings.image_size,
         workers=settings.workers,
@@ -205,18 +190,18 @@ def load_data(config: RunConfig, device: str) -> VisionData:
     )
 
 
-def make_architecture(config: RunConfig, classes: int, in_channels: int) -> nn.Module:
-    """Build the dense architecture of a config's [model] section, without a checkpoint's weights."""
-    settings = config.model
+def make_architecture(spec: RunSpec, classes: int, in_channels: int) -> nn.Module:
+    """Build the dense architecture that [model] names, without a checkpoint's weights."""
+    settings = spec.model
     model = make_model(settings.name or settings.factory or "", classes, in_channels, settings.weights)
     return (own_copy(model) if settings.factory is not None else model).eval()
 
 
-def load_dense(config: RunConfig, *, trained: bool = True) -> Dense:
+def load_dense(spec: RunSpec, *, trained: bool = True) -> Dense:
     """Build the dense model, and load its weights and data.
 
     Args:
-        config: settled, so that a model without weights of its own names a checkpoint.
+        spec: with its paths settled, so that a model without weights of its own names a checkpoint.
         trained: whether the checkpoint is read; without it the weights are fresh.
 
     Raises:
@@ -224,19 +209,18 @@ def load_dense(config: RunConfig, *, trained: bool = True) -> Dense:
         CheckpointError: the checkpoint is missing, corrupt or of another architecture.
         DataError: the data are missing or unusable.
     """
-    named = (config.model.name or config.model.factory) and (config.data.name or config.data.loaders)
+    named = (spec.model.name or spec.model.factory) and (spec.data.name or spec.data.loaders)
     if not named:
         raise ConfigError(
             "model and data: the study names none, since a script brought its own; go on from Python, e.g. "
             "autoprune.resume(study, storage, model=model, data=data)."
         )
-    device = resolve_device(config.search.device)
-    task = make_task(config.task.loss, config.task.metric)
-    data = load_data(config, device)
-    with seeded(config.train.seed):
-        model = make_architecture(config, data.classes, data.input_shape[0])
-    if trained and config.model.checkpoint is not None:
-        load_checkpoint(model, config.model.checkpoint)
+    device, task = spec.device, spec.loss_and_metric
+    data = load_data(spec)
+    with seeded(spec.train.seed):
+        model = make_architecture(spec, data.classes, data.input_shape[0])
+    if trained and spec.model.checkpoint is not None:
+        load_checkpoint(model, spec.model.checkpoint)
     dense = Dense(model, data, task, device)
     try_model(dense)
     return dense

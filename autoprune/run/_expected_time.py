@@ -1,19 +1,16 @@
 """Estimates how long a search takes.
 
 pace = Pace(step_s=0.1, image_s=2e-4)
-spoken(pace.search_s(config, data))      # "25 min"
+spoken(pace.search_s(spec, data))      # "25 min"
 """
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
-from autoprune.config.rungs import asks_for_repair, asks_for_supernet, recalibrates
-from autoprune.config.settings import RunConfig
+from autoprune.config.rungs import recalibrates
 from autoprune.data import VisionData
-from autoprune.engines import find_engine
-from autoprune.run._scoring import parse_rungs
+from autoprune.run._spec import RunSpec
 from autoprune.train import Schedule
 
 
@@ -31,23 +28,22 @@ class Pace:
     image_s: float
     repair_s: float = 0.0
 
-    def trial_s(self, config: RunConfig, data: VisionData) -> float:
+    def trial_s(self, spec: RunSpec, data: VisionData) -> float:
         """Return the seconds of a trial that climbs all rungs with a model as slow as the dense one."""
-        batch_s = config.data.batch_size * self.image_s
+        batch_s = spec.data.batch_size * self.image_s
         # The teacher runs forward in each step.
-        step_s = self.step_s + (batch_s if config.score.teacher == "dense" else 0.0)
-        rungs = parse_rungs(config.score)
-        names = [rung.name for rung in rungs]
-        total = self.repair_s if asks_for_repair(names) else 0.0
-        for index, rung in enumerate(rungs):
+        step_s = self.step_s + (batch_s if spec.score.teacher == "dense" else 0.0)
+        names = [rung.name for rung in spec.rungs]
+        total = self.repair_s if spec.is_repaired else 0.0
+        for index, rung in enumerate(spec.rungs):
             if recalibrates(names, index):
-                total += config.score.calibration_batches * batch_s
+                total += spec.score.calibration_batches * batch_s
             schedule = rung.schedule(Schedule(steps=1))
             steps = 0 if schedule is None else schedule.total_steps(len(data.train))
             total += steps * step_s + data.val.samples * self.image_s
         return total
 
-    def search_s(self, config: RunConfig, data: VisionData) -> float:
+    def search_s(self, spec: RunSpec, data: VisionData) -> float:
         """Return the seconds of a search whose trials climb all rungs as fast as the dense model would.
 
         The training of a supernet is counted, too. Most candidates are faster than the dense model. On the
@@ -55,31 +51,31 @@ class Pace:
         models, of measuring a supernet's moments, of starting workers, or of measuring the latency of
         finalists.
         """
-        search = config.search
-        at_once = min(search.workers, search.trials) if find_engine(search.engine).parallel else 1
-        return self._supernet_s(config, data) + search.trials * self.trial_s(config, data) / at_once
+        search = spec.search
+        at_once = min(search.workers, search.trials) if spec.is_parallel else 1
+        return self._supernet_s(spec, data) + search.trials * self.trial_s(spec, data) / at_once
 
-    def _supernet_s(self, config: RunConfig, data: VisionData) -> float:
+    def _supernet_s(self, spec: RunSpec, data: VisionData) -> float:
         """Return the seconds of its training: a step runs the whole model, the smallest and random ones."""
-        if not asks_for_supernet(config.score.rungs):
+        if not spec.has_supernet:
             return 0.0
-        settings = config.score.supernet
+        settings = spec.score.supernet
         epoch_s = len(data.train) * (2 + settings.subnets) * self.step_s + data.val.samples * self.image_s
         return settings.epochs * epoch_s
 
-    def announcement(self, config: RunConfig, data: VisionData, plans: int | None) -> str:
+    def announcement(self, spec: RunSpec, data: VisionData, plans: int | None) -> str:
         """Say how long a search will take.
 
         Args:
-            config: of the run.
+            spec: the settings of the run.
             data: its data.
             plans: how many distinct plans there are, if they are few enough to be counted.
         """
-        trials = config.search.trials if plans is None else min(config.search.trials, plans)
-        config = dataclasses.replace(config, search=dataclasses.replace(config.search, trials=trials))
-        supernet = " with the training of the supernet" if asks_for_supernet(config.score.rungs) else ""
+        trials = spec.search.trials if plans is None else min(spec.search.trials, plans)
+        spec = spec.with_search(trials=trials)
+        supernet = " with the training of the supernet" if spec.has_supernet else ""
         count = "1 trial takes" if trials == 1 else f"{trials} trials take"
-        return f"{count} about {spoken(self.search_s(config, data))}{supernet}, at the dense model's speed"
+        return f"{count} about {spoken(self.search_s(spec, data))}{supernet}, at the dense model's speed"
 
 
 def spoken(seconds: float) -> str:

@@ -1,10 +1,8 @@
 """Writes a finetuned model for another runtime, or as the folder that `load_pruned` reads.
 
-Before: `finetune`; after: onnxruntime, `torch.export.load`, `load_pruned`, and `bench`, which times the file.
-
-    export("digits", "onnx")                  # a study in runs/
-    export("digits", "onnx", dense=True)      # the dense model that it began with, to be timed beside
-    export("runs/digits/best", "pt2", output="small.pt2")
+export("digits", "onnx")                  # a study in runs/
+export("digits", "onnx", dense=True)      # the dense model that it began with, to be timed beside
+export("runs/digits/best", "pt2", output="small.pt2")
 """
 
 from __future__ import annotations
@@ -13,41 +11,35 @@ import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from autoprune.config.rungs import scores_the_export
-from autoprune.config.settings import RunConfig
-from autoprune.errors import CheckpointError, ConfigError, ExportError
+from autoprune.errors import ExportError
 from autoprune.exporting import (
     EXPORTERS,
     FOLDER,
     RECIPE,
     WEIGHTS,
-    Architecture,
     ExportReport,
-    Recipe,
     find_exporter,
-    load_pruned,
-    read_architecture,
     read_recipe,
     save_pruned,
 )
 from autoprune.exporting import export as export_model
-from autoprune.run import _identity as identity
 from autoprune.run._dense import load_dense
 from autoprune.run._finetune import finetune
 from autoprune.run._finetune_result import BEST, is_untrained, saved_folder, saved_trials
+from autoprune.run._identity import require_weights
 from autoprune.run._next_step import note_export
 from autoprune.run._paths import find_storage, kept_files, require_free
-from autoprune.run._stored_config import stored_config
-from autoprune.run._trust import Consent, consent_of, require_place, trusted, trusted_architecture
+from autoprune.run._saved_model import load_saved, noted_architecture
+from autoprune.run._spec import ConfigSource
+from autoprune.run._stored_config import stored_spec
+from autoprune.run._trust import Consent, consent_of, require_place, trusted
 from autoprune.study import SearchStudy, open_study, study_command
-from autoprune.support.usercode import entry, guarded
-from autoprune.train import weights_hash
-from autoprune.zoo import make_model
+from autoprune.support.usercode import entry
 
 
 @entry()
@@ -59,7 +51,7 @@ def export(
     storage: str | None = None,
     dense: bool = False,
     trust: bool = False,
-    config: RunConfig | str | Path | Mapping[str, Any] | None = None,
+    config: ConfigSource | None = None,
 ) -> ExportReport:
     """Write the finetuned model of a study, or one that was saved, and compare it with what was saved.
 
@@ -91,7 +83,7 @@ def export(
         return _export_dense(str(target), format_name, output, storage, consent)
     study = None if Path(target).is_dir() else open_study(find_storage(str(target), storage), str(target))
     folder = Path(target) if study is None else _saved_folder(study, consent, is_written=output is None)
-    kept = {} if study is None else kept_files(study.url, stored_config(study))
+    kept = {} if study is None else kept_files(study.url, stored_spec(study))
     report = _export_saved(folder, format_name, output, kept, trust=consent.trust)
     if study is not None:
         note_export(study, folder, report.path)
@@ -119,69 +111,6 @@ def _export_saved(
     return export_model(small, path, format=format_name, example_inputs=torch.zeros(1, *shape))
 
 
-def load_saved(folder: str | os.PathLike[str], *, trust: bool = False) -> nn.Module:
-    """Load a model that `finetune` saved; the recipe names its architecture.
-
-    Args:
-        folder: a model that `finetune` saved, here or elsewhere.
-        trust: whether an architecture that is code is made although this user's own config did not name it.
-
-    Raises:
-        CheckpointError: the folder holds no such model, or a script saved it without naming its architecture,
-            or the architecture is code that is not trusted.
-    """
-    noted, recipe = noted_architecture(folder), read_recipe(folder)
-    if ":" not in noted.name:
-        _require_head(noted, recipe, Path(folder) / RECIPE)
-    with trusted_architecture(folder, noted.name, recipe.extra.get("own"), trust=trust):
-        small = load_pruned(folder, lambda: _make(noted, Path(folder) / RECIPE))
-    key = f"{Path(folder) / RECIPE}: extra.architecture.input_shape"
-    with guarded(f"{key}: the model does not run on {noted.input_shape}", CheckpointError), torch.no_grad():
-        small(torch.zeros(1, *noted.input_shape))
-    return small
-
-
-def _require_head(noted: Architecture, recipe: Recipe, path: Path) -> None:
-    """Refuse classes and channels that no stored tensor has, before a model is made that large.
-
-    Neither is ever pruned, and a model of the zoo has a layer of each.
-    """
-    shapes = [leaf.shape for leaf in recipe.tensors.values()]
-    channels = noted.input_shape[0]
-    for key, size, axis in (("classes", noted.classes, 0), ("input_shape", channels, 1)):
-        if all(shape[axis : axis + 1] != (size,) for shape in shapes):
-            what = f"{size} {'classes' if key == 'classes' else 'channels'}"
-            raise CheckpointError(
-                f"{path}: extra.architecture.{key}: no tensor is for {what}; save the model again."
-            )
-
-
-def _make(noted: Architecture, recipe: Path) -> nn.Module:
-    """Make the dense architecture. Errors name the recipe that it comes from."""
-    where = f"{recipe}: extra.architecture"
-    try:
-        with guarded(f"{where} cannot be made", CheckpointError):
-            return make_model(noted.name, noted.classes, noted.input_shape[0])
-    except ConfigError as error:
-        reason = str(error).removeprefix("model.name: ").removeprefix("model.factory: ")
-        raise CheckpointError(f"{where}: {reason}") from error
-
-
-def noted_architecture(folder: str | os.PathLike[str]) -> Architecture:
-    """Return the dense architecture, as `finetune` notes it in the recipe.
-
-    Raises:
-        CheckpointError: the folder holds no saved model, or its recipe does not name the architecture.
-    """
-    noted: Any = read_recipe(folder).extra.get("architecture")
-    if noted is None or (isinstance(noted, dict) and noted.get("name") is None):
-        raise CheckpointError(
-            f"{folder}: its recipe does not name the dense architecture; load it in Python with "
-            "autoprune.load_pruned(folder, make_model) and call autoprune.export."
-        )
-    return read_architecture(Path(folder) / RECIPE, noted)
-
-
 def _export_dense(
     study: str,
     format_name: str,
@@ -193,30 +122,24 @@ def _export_dense(
         what = f"--format {FOLDER}" if format_name == FOLDER else f"{study} is a folder"
         raise ExportError(f"--dense: {what}; name a study, and one of {', '.join(EXPORTERS)}.")
     opened = open_study(find_storage(study, storage), study)
-    config = stored_config(opened)
-    path = Path(output or Path(str(config.output.folder)) / f"dense{find_exporter(format_name).suffix}")
+    spec = stored_spec(opened)
+    path = Path(output or spec.folder / f"dense{find_exporter(format_name).suffix}")
     if output is None:
         require_place(opened, "--output", path, consent)
-    require_free(path, "--output", kept_files(opened.url, config))
-    with trusted(opened, config, consent):
-        dense = load_dense(config)
-    if weights_hash(dense.model) != opened.identity[identity.WEIGHTS]:
-        raise ExportError(
-            f"{study}: {config.model.checkpoint or 'the model'} does not hold the weights that the search "
-            "began with; restore them."
-        )
+    require_free(path, "--output", kept_files(opened.url, spec))
+    with trusted(opened, spec, consent):
+        dense = load_dense(spec)
+    require_weights(dense, opened, spec)
     return export_model(dense.model, path, format=format_name, example_inputs=dense.example_inputs)
 
 
 def _saved_folder(study: SearchStudy, consent: Consent, *, is_written: bool) -> Path:
     """Return the folder of a study's saved model, which must be this user's if it is written."""
-    config = stored_config(study)
-    folder = saved_folder(study, config)
-    if scores_the_export(config.score.rungs) and (not folder.is_dir() or is_untrained(study, folder)):
+    spec = stored_spec(study)
+    folder = saved_folder(study, spec)
+    if scores_the_export(spec.score.rungs) and (not folder.is_dir() or is_untrained(study, folder)):
         untrained = ["finetune.epochs=0"]
-        tuned = finetune(
-            study.name, study.url, overrides=untrained, trust=consent.trust, config=consent.config
-        )
+        tuned = finetune(study.name, study.url, overrides=untrained, trust=consent.trust, config=consent.own)
         return tuned.folder
     if not folder.is_dir():
         raise ExportError(f"{study.name}: {_nothing_yet(study, folder.parent)}")

@@ -1,10 +1,7 @@
 """Times the best trials on the device, beside the dense model: what the user asked for is judged by that.
 
-Before: `search` has all its trials, whose latency was predicted; after: the study's best keeps to the budget
-as it was measured.
-
-    measure_finalists(study, config, dense, problem, watch)
-    study.best().measured.ratio          # 0.58 of the dense model's time, where 60% were asked
+measure_finalists(run, study)
+study.best().measured.ratio          # 0.58 of the dense model's time, where 60% were asked
 """
 
 from __future__ import annotations
@@ -15,16 +12,15 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from autoprune.config.settings import RunConfig
+from autoprune.config.settings import Amount
 from autoprune.cost import LATENCY
 from autoprune.criteria import plan_from_importance
 from autoprune.errors import ConfigError, LatencyError
 from autoprune.latency import MeasureBeside, Measurement, Ratio, beside
 from autoprune.rebuilding import rebuild
-from autoprune.run._dense import Dense
-from autoprune.run._events import Stage, Watcher
-from autoprune.run._latency import latency_setting, stored_tables
+from autoprune.run._events import Stage
 from autoprune.run._problem import Problem
+from autoprune.run._run import Run
 from autoprune.run._stored_config import stored_ranking
 from autoprune.study import MeasuredLatency, SearchStudy, TrialRecord, front_of, study_command
 
@@ -35,9 +31,7 @@ MOST = 15
 """So many are timed at most: by then the predictions are wrong, not the candidates."""
 
 
-def measure_finalists(
-    study: SearchStudy, config: RunConfig, dense: Dense, problem: Problem, watch: Watcher
-) -> None:
+def measure_finalists(run: Run, study: SearchStudy) -> None:
     """Time the best trials, the best first, and keep in the study what was measured.
 
     Where there are several objectives those are the trials of the front, up to MOST spread over it. Those
@@ -45,44 +39,38 @@ def measure_finalists(
     again. A trial that cannot be timed, such as on a phone that is unplugged, is said and left out. Nothing
     happens where latency is neither limited nor minimised, or on another device than the table's.
     """
-    if LATENCY not in problem.budget.limits or _is_elsewhere(study, config, problem, watch):
+    if LATENCY not in run.budget.limits or _is_elsewhere(run):
         return
     timed: dict[tuple[int, ...], MeasuredLatency] = {}
     failed: list[int] = []
     with contextlib.ExitStack() as stack:
         # The dense model is made ready for the first that has to be timed, if there is any.
-        measure = functools.cache(lambda: stack.enter_context(_beside(dense, config)))
-        for number, record in enumerate(_in_turn(study, problem.budget.limits[LATENCY])):
+        measure = functools.cache(lambda: stack.enter_context(_beside(run)))
+        for number, record in enumerate(_in_turn(study, run.budget.limits[LATENCY])):
             sure = any(measured.keeps_surely for measured in timed.values())
             if len(study.objectives) == 1 and number >= FINALISTS and sure:
                 break
             try:
-                measured = record.measured or _time(study, record, measure(), config, problem, watch)
+                measured = record.measured or _time(run, study, record, measure())
             except LatencyError as error:
                 failed.append(record.number)
-                watch(Stage(f"trial {record.number} cannot be timed: {error}"))
+                run.watch(Stage(f"trial {record.number} cannot be timed: {error}"))
                 continue
             timed[tuple(record.widths.values())] = measured
-    _conclude(study, config, list(timed.values()), failed, watch)
+    _conclude(run, study, list(timed.values()), failed)
 
 
-def _conclude(
-    study: SearchStudy,
-    config: RunConfig,
-    timed: Sequence[MeasuredLatency],
-    failed: Sequence[int],
-    watch: Watcher,
-) -> None:
+def _conclude(run: Run, study: SearchStudy, timed: Sequence[MeasuredLatency], failed: Sequence[int]) -> None:
     """Say how many could not be timed, or that none of those that were keeps to the limit."""
     if failed:
         later = f"`{study_command('resume', study.name, study.url)}` times them later"
         told = f"{len(failed)} of the best trials could not" if timed else "none of the best trials could"
-        watch(Stage(f"{told} be timed; {later}"))
+        run.watch(Stage(f"{told} be timed; {later}"))
     if timed and all(measured.met is False for measured in timed):
         fastest = min(timed, key=lambda measured: measured.ratio)
-        watch(
+        run.watch(
             Stage(
-                f"none of the {len(timed)} best trials keeps to budget.latency = {config.budget.latency}; "
+                f"none of the {len(timed)} best trials keeps to budget.latency = {run.spec.budget.latency}; "
                 f"the fastest takes {_words(fastest)}. Ask for a little less: predictions err."
             )
         )
@@ -133,52 +121,45 @@ def _finalists(study: SearchStudy, limit: float) -> list[TrialRecord]:
     return list(by_widths.values())[:MOST]
 
 
-def _beside(dense: Dense, config: RunConfig) -> contextlib.AbstractContextManager[MeasureBeside]:
+def _beside(run: Run) -> contextlib.AbstractContextManager[MeasureBeside]:
     return beside(
-        dense.model,
-        dense.example_inputs,
-        latency_setting(config.latency),
-        tolerance=config.latency.tolerance,
-        limit_seconds=config.latency.limit_seconds,
+        run.dense.model,
+        run.dense.example_inputs,
+        run.spec.usable_runtime,
+        tolerance=run.spec.latency.tolerance,
+        limit_seconds=run.spec.latency.limit_seconds,
     )
 
 
-def _is_elsewhere(study: SearchStudy, config: RunConfig, problem: Problem, watch: Watcher) -> bool:
-    """Tell whether the table was measured on another device, or by a probe that is not here; say so."""
-    table = stored_tables(study, config).table
+def _is_elsewhere(run: Run) -> bool:
+    """Return whether the table was measured on another device, or by a probe that is not here; say so."""
     try:
-        if table is not None:
-            table.require(problem.prunable, latency_setting(config.latency))
+        if run.table is not None:
+            run.table.require(run.prunable, run.spec.usable_runtime)
     except (LatencyError, ConfigError) as error:
-        watch(Stage(f"the best trials are not timed here: {error}"))
+        run.watch(Stage(f"the best trials are not timed here: {error}"))
         return True
     return False
 
 
-def _time(
-    study: SearchStudy,
-    record: TrialRecord,
-    measure: MeasureBeside,
-    config: RunConfig,
-    problem: Problem,
-    watch: Watcher,
-) -> MeasuredLatency:
-    plan = plan_from_importance(problem.prunable, record.widths, stored_ranking(study, problem.prunable))
-    small, _, ratio = measure(rebuild(problem.prunable, plan))
+def _time(run: Run, study: SearchStudy, record: TrialRecord, measure: MeasureBeside) -> MeasuredLatency:
+    plan = plan_from_importance(run.prunable, record.widths, stored_ranking(study, run.prunable))
+    small, _, ratio = measure(rebuild(run.prunable, plan))
     measured = MeasuredLatency(
-        small.median_ms, small.interval_ms, ratio.ratio, ratio.interval, *judge(problem, small, ratio)
+        small.median_ms, small.interval_ms, ratio.ratio, ratio.interval, *judge(run, small, ratio)
     )
     study.store_measured(record.number, measured)
-    watch(Stage(f"trial {record.number} takes {_words(measured)}{_verdict(measured, config)}"))
+    verdict = _verdict(measured, run.spec.budget.latency)
+    run.watch(Stage(f"trial {record.number} takes {_words(measured)}{verdict}"))
     return measured
 
 
-def _verdict(measured: MeasuredLatency, config: RunConfig) -> str:
+def _verdict(measured: MeasuredLatency, limit: Amount) -> str:
     if measured.met is None:
         return ""
     side, other = ("within", "beyond") if measured.met else ("over", "below")
     doubt = "" if measured.surely else f", though its interval reaches {other} it"
-    return f": {side} {config.budget.latency}{doubt}"
+    return f": {side} {limit}{doubt}"
 
 
 def _words(measured: MeasuredLatency) -> str:

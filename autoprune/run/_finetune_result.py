@@ -4,7 +4,7 @@ Before: `finetune` trains, and saves the model in a folder; after: `finetune` on
 
     record_result(study, result, identity)
     find_result(study, BEST, identity)      # the same, as long as its folder holds the model
-    saved_folder(study, config)             # runs/digits/best
+    saved_folder(study, spec)               # runs/digits/best
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator
 
-from autoprune.config.settings import RunConfig
 from autoprune.errors import CheckpointError, StudyError
 from autoprune.exporting import RECIPE, read_recipe
 from autoprune.graph import Cost
+from autoprune.run._spec import RunSpec
 from autoprune.study import SearchStudy
 from autoprune.support.atomic import saving
 from autoprune.support.schema import Strict, read_as
@@ -108,13 +108,13 @@ def find_result(study: SearchStudy, name: str, identity: Mapping[str, Any]) -> F
     return dataclasses.replace(twin, folder=folder)
 
 
-def saved_folder(study: SearchStudy, config: RunConfig) -> Path:
+def saved_folder(study: SearchStudy, spec: RunSpec) -> Path:
     """Return where the finetuned model of a study lies, or would: where its last finetune has put it.
 
     That is the output folder as the finetune was told it; the study's own where nothing is there any more.
     """
     noted = _noted_folder(study, BEST)
-    return noted if noted is not None and noted.is_dir() else Path(str(config.output.folder)) / BEST
+    return noted if noted is not None and noted.is_dir() else spec.folder / BEST
 
 
 def saved_trials(study: SearchStudy) -> list[Path]:

@@ -1,8 +1,8 @@
 """What must be the same when a search goes on: weights, data, channel groups, space and budget.
 
-Before: a posed problem; after: the study keeps the fingerprints, and refuses a resume under others.
+The study keeps the fingerprints, and refuses to go on under others.
 
-    study.require(identify(dense, problem, config))
+    study.require(identify(run))
 """
 
 from __future__ import annotations
@@ -11,34 +11,46 @@ import dataclasses
 import hashlib
 import json
 
-from autoprune.config.settings import RunConfig
+from autoprune.errors import ExportError
 from autoprune.graph import Prunable
 from autoprune.run._dense import Dense
-from autoprune.run._objectives import objective_costs
-from autoprune.run._problem import Problem, space_spec
-from autoprune.study import SCORE
+from autoprune.run._run import Run
+from autoprune.run._spec import RunSpec
+from autoprune.study import SCORE, SearchStudy
 from autoprune.train import weights_hash
 
-WEIGHTS = "model (its weights)"
+_WEIGHTS = "model (its weights)"
 
 
 def identify_dense(dense: Dense, prunable: Prunable) -> dict[str, str]:
     """Return a fingerprint of each thing that scores are made from, wherever it was loaded."""
     return {
-        WEIGHTS: weights_hash(dense.model),
+        _WEIGHTS: weights_hash(dense.model),
         "model (its channel groups)": prunable.fingerprint,
         "data": dense.data.fingerprint,
     }
 
 
-def identify(dense: Dense, problem: Problem, config: RunConfig) -> dict[str, str]:
+def identify(run: Run) -> dict[str, str]:
     """Return a fingerprint of each thing that the trials of a study have in common."""
-    spec = json.dumps(dataclasses.asdict(space_spec(config)), sort_keys=True)
-    limits = problem.budget.limits
-    objectives = objective_costs(config.search)
+    space = json.dumps(dataclasses.asdict(run.spec.space), sort_keys=True)
+    objectives = run.spec.objectives
     return {
-        **identify_dense(dense, problem.prunable),
-        "space": hashlib.sha256(spec.encode()).hexdigest(),
-        "budget": ", ".join(f"{name} {limit}" for name, limit in limits.items()),
+        **identify_dense(run.dense, run.prunable),
+        "space": hashlib.sha256(space.encode()).hexdigest(),
+        "budget": ", ".join(f"{name} {limit}" for name, limit in run.budget.limits.items()),
         **({"objectives": ", ".join((SCORE, *objectives))} if objectives else {}),
     }
+
+
+def require_weights(dense: Dense, study: SearchStudy, spec: RunSpec) -> None:
+    """Refuse a dense model with other weights than a study began with.
+
+    Raises:
+        ExportError: the weights differ.
+    """
+    if weights_hash(dense.model) != study.identity[_WEIGHTS]:
+        raise ExportError(
+            f"{study.name}: {spec.model.checkpoint or 'the model'} does not hold the weights that the search "
+            "began with; restore them."
+        )

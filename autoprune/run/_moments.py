@@ -1,6 +1,6 @@
 """The moments that a study repairs and ranks by: measured once, from training images without their labels.
 
-    moments = StudyMoments(prunable, dense.data, config, setting, watch)
+    moments = moments_of(run)
     moments()                                        # measured, or read from a file of the same fingerprint
     prepare_moments(study, moments)                  # kept beside the study's output; None if no rung repairs
 
@@ -12,18 +12,14 @@ and used only if their hash is the same.
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
+from torch import Tensor
 
-from autoprune.config.rungs import asks_for_repair
-from autoprune.config.settings import RunConfig
 from autoprune.criteria import Importance, plan_from_importance
 from autoprune.data import VisionData
 from autoprune.errors import CheckpointError
@@ -40,6 +36,8 @@ from autoprune.reconstruction import (
     save_moments,
 )
 from autoprune.run._events import Counted, Stage, Watcher, silent
+from autoprune.run._run import Run
+from autoprune.run._spec import RunSpec
 from autoprune.run._study_file import FileNote, KeptFile
 from autoprune.study import SearchStudy
 from autoprune.support.atomic import saving
@@ -50,18 +48,6 @@ from autoprune.zoo import checkpoint_hash
 _FILE = KeptFile("moments", "moments")
 
 
-def moments_bytes(model: nn.Module) -> int:
-    """Return the memory that the moments of a model's convolutions and linear layers take."""
-    total = 0
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            total += 8 * module.in_features**2
-        elif isinstance(module, _ConvNd):
-            patch = module.in_channels // module.groups * math.prod(module.kernel_size)
-            total += 8 * module.groups * patch**2
-    return min(total, LIMIT_BYTES)
-
-
 @dataclass
 class StudyMoments:
     """Measures the moments of one model at the first call, and not again.
@@ -69,14 +55,14 @@ class StudyMoments:
     Attributes:
         prunable: the traced model that is measured: the dense one, or the same with a supernet's weights.
         data: its training part gives the images.
-        config: of the run.
+        spec: the settings of the run.
         setting: the device and the threads of the trials.
         watch: is shown what is measured.
     """
 
     prunable: Prunable
     data: VisionData
-    config: RunConfig
+    spec: RunSpec
     setting: Setting
     watch: Watcher = silent
     _measured: Moments | None = field(default=None, init=False)
@@ -102,10 +88,10 @@ class StudyMoments:
         facts = {
             "model": [weights_hash(self.prunable.model), self.prunable.fingerprint],
             "data": [self.data.fingerprint, self.data.input_shape, self.data.plain is None],
-            "images": [self.config.score.moment_images, self.config.data.batch_size, self.config.search.seed],
+            "images": [self.spec.score.moment_images, self.spec.data.batch_size, self.spec.search.seed],
             "sums": [POSITIONS, LIMIT_BYTES, self.setting.device],
         }
-        return _FILE.path(self.config, facts)
+        return _FILE.path(self.spec, facts)
 
     def keep(self) -> Path:
         """Write them to their file, if they are not there already.
@@ -135,7 +121,7 @@ class StudyMoments:
         Raises:
             CheckpointError: this machine measures others, or they cannot be written.
         """
-        found = _FILE.find(note, self.config)
+        found = _FILE.find(note, self.spec)
         if found is not None:
             return found
         self.watch(Stage(f"moments: no file here holds those of {study}; they are measured once more"))
@@ -151,7 +137,7 @@ class StudyMoments:
 
     def _measure(self) -> Moments:
         started = time.perf_counter()
-        seed, images = self.config.search.seed, self.config.score.moment_images
+        seed, images = self.spec.search.seed, self.spec.score.moment_images
         part = self.data.unchanged_train
         total = min(images, part.samples)
         self.watch(Stage(f"measuring moments of {total:,} images"))
@@ -172,6 +158,11 @@ class StudyMoments:
             self.watch(Counted("moments", min(seen, total), total))
 
 
+def moments_of(run: Run, cut_from: Prunable | None = None) -> StudyMoments:
+    """Return what measures the moments of a run's dense model, or of the same with a supernet's weights."""
+    return StudyMoments(cut_from or run.prunable, run.dense.data, run.spec, run.setting, run.watch)
+
+
 def prepare_moments(study: SearchStudy, moments: StudyMoments) -> tuple[FileNote, Moments] | None:
     """Return a study's moments and the note on their file, measured now if there is none.
 
@@ -184,7 +175,7 @@ def prepare_moments(study: SearchStudy, moments: StudyMoments) -> tuple[FileNote
             the file cannot be written.
         StudyError: the note is damaged.
     """
-    if not asks_for_repair(moments.config.score.rungs):
+    if not moments.spec.is_repaired:
         return None
     note = _FILE.noted(study) or _FILE.note_once(study, moments.keep())
     return note, moments.load(note, study.name)
@@ -195,7 +186,7 @@ def try_repair(moments: StudyMoments, importance: Importance) -> float:
 
     Layers that a repair leaves as they were cut are shown. If no rung repairs, nothing is done in 0 seconds.
     """
-    if not asks_for_repair(moments.config.score.rungs):
+    if not moments.spec.is_repaired:
         return 0.0
     prunable, measured = moments.prunable, moments()
     widths = {group.name: (group.width + 1) // 2 for group in prunable.searchable}

@@ -1,10 +1,9 @@
 """Where a run keeps things: the names and paths that a config leaves open, filled in and made absolute.
 
-Before: a config as it was read; after: every verb, and the study, which stores the config so that a resume
-from another folder finds the same files.
+The study stores them so that a resume from another folder finds the same files.
 
-    config = settle(load_config("run.toml"))
-    config.search.storage         # "sqlite:////home/me/runs/resnet20-digits-flops50.db"
+    spec = settle(load_config("run.toml"))
+    spec.search.storage           # "sqlite:////home/me/runs/resnet20-digits-flops50.db"
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from pathlib import Path
 
 from sqlalchemy.engine import make_url
 
-from autoprune.config.settings import RunConfig
 from autoprune.errors import ConfigError, StudyError, reason_of, shortened, shown_url, suggest
+from autoprune.run._spec import ConfigSource, RunSpec
 from autoprune.study import file_of, is_in_memory, names_in_file, require_url
 from autoprune.support.files import require_regular
 
@@ -31,7 +30,7 @@ _COMPANIONS = ("-wal", "-shm", "-journal")
 _LONGEST_URL = 4096
 
 
-def settle(config: RunConfig, *, named: bool = True) -> RunConfig:
+def settle(config: ConfigSource, *, named: bool = True) -> RunSpec:
     """Name the study, its storage, the checkpoint and the output folder, and make all paths absolute.
 
     Args:
@@ -42,7 +41,8 @@ def settle(config: RunConfig, *, named: bool = True) -> RunConfig:
         ConfigError: neither a model nor data are named, or both of two that exclude each other; or the
             study's name or storage cannot be used.
     """
-    model, data, search = config.model, config.data, config.search
+    spec = RunSpec.of(config)
+    model, data, search = spec.model, spec.data, spec.search
     if named:
         _require_one("model", name=model.name, factory=model.factory)
         _require_one("data", name=data.name, loaders=data.loaders)
@@ -51,7 +51,7 @@ def settle(config: RunConfig, *, named: bool = True) -> RunConfig:
         _require_lasting(search.storage)
     model_label = model.name or model.factory
     label = plain(f"{model_label or 'model'}-{data.name or data.loaders or 'data'}")
-    limits = {key: value for key, value in dataclasses.asdict(config.budget).items() if value is not None}
+    limits = {key: value for key, value in dataclasses.asdict(spec.budget).items() if value is not None}
     study = search.study
     if study is None:
         words = [*search.objectives[1:], *(f"{key}{value}" for key, value in limits.items())]
@@ -61,7 +61,7 @@ def settle(config: RunConfig, *, named: bool = True) -> RunConfig:
     if checkpoint is None and model.weights is None and model.name is not None:
         checkpoint = f"{RUNS}/{label}.safetensors"
     return dataclasses.replace(
-        config,
+        spec,
         model=dataclasses.replace(model, checkpoint=_place("model.checkpoint", checkpoint)),
         data=dataclasses.replace(data, folder=_place("data.folder", data.folder)),
         search=dataclasses.replace(
@@ -70,19 +70,11 @@ def settle(config: RunConfig, *, named: bool = True) -> RunConfig:
             space=_place("search.space", search.space),
             storage=absolute_storage(search.storage or f"{RUNS}/{study}.db"),
         ),
-        latency=dataclasses.replace(config.latency, table=_place("latency.table", config.latency.table)),
+        latency=dataclasses.replace(spec.latency, table=_place("latency.table", spec.latency.table)),
         output=dataclasses.replace(
-            config.output, folder=_place("output.folder", config.output.folder or f"{RUNS}/{study}")
+            spec.output, folder=_place("output.folder", spec.output.folder or f"{RUNS}/{study}")
         ),
     )
-
-
-def without_password(config: RunConfig) -> RunConfig:
-    """Return a config as it may be written or sent to workers: what opens the storage is no part of a run."""
-    if config.search.storage is None:
-        return config
-    search = dataclasses.replace(config.search, storage=shown_url(config.search.storage))
-    return dataclasses.replace(config, search=search)
 
 
 def absolute_storage(storage: str) -> str:
@@ -178,16 +170,16 @@ def check_writable(folder: str | Path, key: str) -> Path:
     return folder
 
 
-def kept_files(storage: str, config: RunConfig) -> dict[Path, str]:
+def kept_files(storage: str, spec: RunSpec) -> dict[Path, str]:
     """Return {file: description} of all files that a study rests on: no result may take their place."""
     kept: dict[Path, str] = {}
     file = file_of(absolute_storage(storage))
     if file is not None:
         kept |= {Path(f"{file}{end}"): "the storage of the study" for end in ("", *_COMPANIONS)}
-    if config.model.checkpoint is not None:
-        checkpoint = Path(config.model.checkpoint)
+    if spec.model.checkpoint is not None:
+        checkpoint = Path(spec.model.checkpoint)
         kept |= {path: "the dense model" for path in (checkpoint, checkpoint.with_suffix(".json"))}
-    for key, path in (("search.space", config.search.space), ("latency.table", config.latency.table)):
+    for key, path in (("search.space", spec.search.space), ("latency.table", spec.latency.table)):
         if path is not None:
             kept[Path(path)] = f"the file of {key}"
     return kept

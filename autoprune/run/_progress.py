@@ -1,23 +1,24 @@
 """Reports to a watcher how a search begins and how its trials end.
 
-report_problem(problem, config, watch)                   # groups, costs, budget
-on_event = trial_reporter(study, config, problem, watch)   # for an engine
+report_problem(problem, spec, watch)      # groups, costs, budget
+on_event = trial_reporter(run, study)     # for an engine
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from autoprune.config.settings import RunConfig
 from autoprune.cost import COSTS, LATENCY
 from autoprune.engines import TrialEvent
 from autoprune.run._events import Stage, TrialDone, Watcher
 from autoprune.run._problem import SHORT_OF_WINDOW, Problem, few_plans
+from autoprune.run._run import Run
+from autoprune.run._spec import RunSpec
 from autoprune.space import SHARE
 from autoprune.study import SearchStudy, TrialRecord, best_of, front_of
 
 
-def report_problem(problem: Problem, config: RunConfig, watch: Watcher) -> None:
+def report_problem(problem: Problem, spec: RunSpec, watch: Watcher) -> None:
     """Report the groups, costs and limits of a search, and whatever of them a user may not expect."""
     groups = len(problem.prunable.searchable)
     limits = ", ".join(
@@ -31,33 +32,31 @@ def report_problem(problem: Problem, config: RunConfig, watch: Watcher) -> None:
             f"params {problem.dense_cost.params:,}; budget {limits}"
         )
     )
-    _report_shares(problem, config, watch)
+    _report_shares(problem, spec, watch)
     if not problem.space.reach().in_window:
         watch(Stage(SHORT_OF_WINDOW))
-    if few := few_plans(problem.space, config.search.trials):
+    if few := few_plans(problem.space, spec.search.trials):
         watch(Stage(few))
     for name, step in problem.space.relaxed.items():
         watch(Stage(f"{name} is too small for the divisor; its widths are multiples of {step}"))
 
 
-def _report_shares(problem: Problem, config: RunConfig, watch: Watcher) -> None:
+def _report_shares(problem: Problem, spec: RunSpec, watch: Watcher) -> None:
     """Report the sizes that a search of several objectives looks at, and that no trial of it is pruned."""
     share = problem.space.variables[0]
     if share.name == SHARE:
         watch(
             Stage(
-                f"objectives {', '.join(config.search.objectives)}: the share of the budget is searched from "
+                f"objectives {', '.join(spec.search.objectives)}: the share of the budget is searched from "
                 f"{share.low:.1%} to {share.high:.0%}, and every trial climbs all rungs"
             )
         )
 
 
-def trial_reporter(
-    study: SearchStudy, config: RunConfig, problem: Problem, watch: Watcher
-) -> Callable[[TrialEvent], None]:
-    """Return a function that turns an engine's events into those of a watcher."""
-    dense = problem.dense_cost.known()
-    cost = min(problem.budget.limits, key=lambda name: problem.budget.limits[name] / dense[name])
+def trial_reporter(run: Run, study: SearchStudy) -> Callable[[TrialEvent], None]:
+    """Return a function that turns an engine's events into those of the run's watcher."""
+    dense = run.dense_cost.known()
+    cost = min(run.budget.limits, key=lambda name: run.budget.limits[name] / dense[name])
     seen = {record.number: record for record in study.records() if record.has_ended}
 
     def share(record: TrialRecord) -> float:
@@ -66,14 +65,14 @@ def trial_reporter(
     def report(event: TrialEvent) -> None:
         record = event.record
         if event.kind == "requeued":
-            watch(Stage(f"trial {event.number} goes back to the queue"))
+            run.watch(Stage(f"trial {event.number} goes back to the queue"))
         if record is None:
             return
         seen[record.number] = record
         complete = [each for each in seen.values() if each.is_whole]
         best = best_of(complete, study.objectives, study.dense_ms) if complete else None
         several = len(study.objectives) > 1
-        watch(
+        run.watch(
             TrialDone(
                 number=record.number,
                 outcome=record.state,
@@ -84,7 +83,7 @@ def trial_reporter(
                 seconds=record.seconds or 0.0,
                 reason=record.failure or "",
                 done=len(seen),
-                trials=config.search.trials,
+                trials=run.spec.search.trials,
                 best=None if best is None else (best.score or 0.0, share(best)),
                 front=len(front_of(complete, study.objectives, study.dense_ms)) if several else 0,
             )

@@ -1,9 +1,9 @@
 """Which channels of a group go first: the order of importance, measured once and kept in the study.
 
-Before: `criteria.importance`; after: every plan of a study, in any process and at any later time, is cut from
-the same order, so that the finetuned winner keeps exactly the channels that were scored.
+Every plan of a study, in any process and at any later time, is cut from the same order, so that the finetuned
+winner keeps exactly the channels that were scored.
 
-    text = encode_ranking(rank_channels(dense, problem, config.search.criterion, config.search.seed))
+    text = encode_ranking(rank_channels(run, run.spec.search.criterion))
     plan = plan_from_importance(prunable, widths, decode_ranking(text))
 """
 
@@ -20,37 +20,29 @@ from torch import Tensor
 from autoprune.criteria import Importance, importance
 from autoprune.graph.capture import unchanged
 from autoprune.reconstruction import Moments
-from autoprune.run._dense import Dense
-from autoprune.run._problem import Problem
+from autoprune.run._run import Run
 from autoprune.train import main_output
 
 _MOST_BYTES = 2**24
 """Size of the longest order that is read. A short compressed text may stand for a very long one."""
 
 
-def rank_channels(
-    dense: Dense,
-    problem: Problem,
-    criterion: str,
-    seed: int,
-    moments: Callable[[], Moments] | None = None,
-) -> Importance:
+def rank_channels(run: Run, criterion: str, moments: Callable[[], Moments] | None = None) -> Importance:
     """Measure the importance of all channels.
 
     Args:
-        dense: model and data; a criterion draws as many training batches as it needs.
-        problem: the traced model.
+        run: its model is ranked. A criterion draws as many training batches as it needs.
         criterion: its name.
-        seed: of all draws.
         moments: returns the dense model's moments, for criteria that read them.
     """
 
     def loss(outputs: Any, targets: Tensor) -> Tensor:
-        return dense.task.loss(main_output(outputs), targets)
+        return run.dense.task.loss(main_output(outputs), targets)
 
-    batches = ((inputs.cpu(), targets.cpu()) for inputs, targets in dense.data.train.batches(seed, 0))
-    with unchanged(problem.prunable.model):  # a forward pass may leave tensors with a history there
-        return importance(problem.prunable, criterion, batches, loss, seed, moments)
+    seed = run.spec.search.seed
+    batches = ((inputs.cpu(), targets.cpu()) for inputs, targets in run.dense.data.train.batches(seed, 0))
+    with unchanged(run.prunable.model):  # a forward pass may leave tensors with a history there
+        return importance(run.prunable, criterion, batches, loss, seed, moments)
 
 
 def encode_ranking(measured: Importance) -> dict[str, str]:

@@ -1,8 +1,6 @@
 """Reads a study, in whatever state it is, into a summary and pictures.
 
-Before: a study in its storage; after: the user.
-
-    report("digits", "sqlite:///runs/digits.db").plot          # runs/digits/report.png
+report("digits", "sqlite:///runs/digits.db").plot          # runs/digits/report.png
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from autoprune.report import StudySummary, format_of, plot_stairs, plot_study, s
 from autoprune.run._finetune_result import FinetuneResult, known_results
 from autoprune.run._next_step import next_step
 from autoprune.run._paths import check_writable, kept_files, require_free
-from autoprune.run._stored_config import stored_config
+from autoprune.run._stored_config import stored_spec
 from autoprune.run._trust import UNTRUSTED, require_place
 from autoprune.study import SearchStudy, damaged, open_study
 
@@ -60,16 +58,16 @@ def report(study: str, storage: str, output: str | os.PathLike[str] | None = Non
     measured = _stairs(opened)
     if not summary.ranked() and measured is None:
         return Report(summary, None, None, (), "")
-    config = stored_config(opened)
+    spec = stored_spec(opened)
     if output is not None:
         path = Path(output)
     else:
-        path = Path(str(config.output.folder)) / "report.png"
+        path = spec.folder / "report.png"
         require_place(opened, "--output", path, UNTRUSTED)
     key = "--output" if output is not None else "output.folder"
     stairs = path.with_name(f"stairs{suffix}")
     for picture in (path, stairs):
-        require_free(picture, key, kept_files(opened.url, config))
+        require_free(picture, key, kept_files(opened.url, spec))
     # Read before anything is drawn: a damaged note leaves no picture behind.
     results, step = tuple(known_results(opened)), next_step(opened, summary)
     check_writable(path.parent, key)

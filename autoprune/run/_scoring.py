@@ -1,21 +1,18 @@
-"""From a config to the function that scores widths, here or in another process.
+"""Makes the function that scores widths, here or in another process.
 
-make_scorer = ScorerFactory(config, setting, ranking)     # picklable; calling it loads model and data
+make_scorer = ScorerFactory(spec, setting, ranking)       # picklable; calling it loads model and data
 for rung in make_scorer()({"layer1.0.conv1": 8}, seed=0): ...
 """
 
 from __future__ import annotations
 
 import copy
-import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autoprune.config.rungs import RUNGS
-from autoprune.config.settings import MOST, RunConfig, ScoreSettings
-from autoprune.errors import ConfigError, StudyError, suggest
+from autoprune.errors import StudyError
 from autoprune.execution import Setting, fit_to_machine
 from autoprune.graph import Prunable
 from autoprune.reconstruction import Moments
@@ -23,54 +20,13 @@ from autoprune.run._dense import Dense, load_dense
 from autoprune.run._identity import identify_dense
 from autoprune.run._moments import StudyMoments
 from autoprune.run._ranking import decode_ranking
+from autoprune.run._spec import RunSpec
 from autoprune.run._study_file import FileNote
-from autoprune.score import FinetuneScore, Rung, with_model
-from autoprune.support.rows import quoted
+from autoprune.score import FinetuneScore, with_model
 from autoprune.support.userfunction import Imports, current_imports, importing
 from autoprune.tracing import trace
 from autoprune.train import Schedule
 from autoprune.zoo import checkpoint_hash, load_checkpoint
-
-_FINETUNE = re.compile(r"([0-9]{1,7}) +(step|epoch)s?")
-
-
-def parse_rungs(settings: ScoreSettings) -> tuple[Rung, ...]:
-    """Read rungs such as "calibrate", "repair", "supernet", "50 steps", "1 epoch", from cheap to dear.
-
-    Each finetune goes on from the one before, with an optimiser and a schedule of its own, so any that
-    follows makes the whole training longer. Rungs that train nothing make sense only at the foot.
-
-    Raises:
-        ConfigError: a rung is none of these, or one that trains nothing follows another than `RUNGS` says.
-    """
-    rungs: list[Rung] = []
-    for text in settings.rungs:
-        name = text.strip()
-        if name in RUNGS:
-            if rungs and rungs[-1].name not in RUNGS[name].follows:
-                behind = "".join(f', or follow "{each}"' for each in RUNGS[name].follows)
-                raise ConfigError(
-                    f'score.rungs: got "{name}" after "{rungs[-1].name}"; rungs climb from cheap to '
-                    f'dear, so "{name}" can only be the first{behind}.'
-                )
-            rungs.append(Rung(name))
-            continue
-        found = _FINETUNE.fullmatch(name)
-        if found is None or int(found[1]) > MOST:
-            raise ConfigError(
-                f'score.rungs: got "{text}", expected {quoted(RUNGS)}, or a finetune of at most '
-                f'{MOST:,} steps or epochs, such as "50 steps".{suggest(name, RUNGS)}'
-            )
-        length, in_steps = int(found[1]), found[2] == "step"
-        rungs.append(
-            Rung(
-                text,
-                steps=length if in_steps else None,
-                epochs=None if in_steps else length,
-                learning_rate=settings.learning_rate,
-            )
-        )
-    return tuple(rungs)
 
 
 def with_weights(prunable: Prunable, weights: Path | None) -> Prunable:
@@ -91,7 +47,7 @@ def with_weights(prunable: Prunable, weights: Path | None) -> Prunable:
 def make_score(
     dense: Dense,
     prunable: Prunable,
-    config: RunConfig,
+    spec: RunSpec,
     setting: Setting,
     ranking: Mapping[str, str],
     supernet: Path | None = None,
@@ -102,7 +58,7 @@ def make_score(
     Args:
         dense: model and data.
         prunable: the traced model.
-        config: of the search.
+        spec: the settings of the search.
         setting: how forward and backward passes run.
         ranking: the order of each group's channels.
         supernet: a file of weights that candidates are cut from, if not the dense model's.
@@ -114,10 +70,10 @@ def make_score(
         dense.data,
         dense.task,
         setting,
-        parse_rungs(config.score),
+        spec.rungs,
         schedule=Schedule(steps=1, warmup=0.0),
-        calibration_batches=config.score.calibration_batches,
-        teacher=dense.model if config.score.teacher == "dense" else None,
+        calibration_batches=spec.score.calibration_batches,
+        teacher=dense.model if spec.score.teacher == "dense" else None,
         moments=moments,
     )
 
@@ -137,7 +93,7 @@ class ScorerFactory:
     """Makes the score of a search in a fresh process: all that it needs travels as plain values.
 
     Attributes:
-        config: of the search.
+        spec: the settings of the search.
         setting: how forward and backward passes run.
         ranking: the order of each group's channels.
         dense: model and data, where no names stand for them.
@@ -147,7 +103,7 @@ class ScorerFactory:
         imports: the folders from which the functions that the config names are imported.
     """
 
-    config: RunConfig
+    spec: RunSpec
     setting: Setting
     ranking: Mapping[str, str]
     dense: Dense | None = None
@@ -164,8 +120,8 @@ class ScorerFactory:
             CheckpointError: this machine has not the search's moments, and measures others.
         """
         with importing(self.imports):
-            dense = self.dense or load_dense(self.config)
-        prunable = trace(dense.model, dense.example_inputs, frozen=self.config.model.frozen)
+            dense = self.dense or load_dense(self.spec)
+        prunable = trace(dense.model, dense.example_inputs, frozen=self.spec.model.frozen)
         found = identify_parts(dense, prunable, self.supernet)
         differs = [name for name, fingerprint in self.parts.items() if found.get(name) != fingerprint]
         if differs:
@@ -177,6 +133,6 @@ class ScorerFactory:
         moments = None
         if self.moments is not None:
             given = with_weights(prunable, self.supernet)
-            here = StudyMoments(given, dense.data, self.config, setting)
-            moments = here.load(self.moments, str(self.config.search.study))
-        return make_score(dense, prunable, self.config, setting, self.ranking, self.supernet, moments)
+            here = StudyMoments(given, dense.data, self.spec, setting)
+            moments = here.load(self.moments, str(self.spec.search.study))
+        return make_score(dense, prunable, self.spec, setting, self.ranking, self.supernet, moments)

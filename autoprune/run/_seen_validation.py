@@ -3,7 +3,7 @@
 Before: `train`; after: `search`, which scores candidates on images that the dense model must not have learnt.
 
     save_dense(model, "dense.safetensors", {"data": split_of(settings, data)})     # and dense.json beside it
-    require_unseen_validation(config, data, "dense.safetensors")
+    require_unseen_validation(spec, data)
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Any
 
 from torch import nn
 
-from autoprune.config.settings import DataSettings, RunConfig
+from autoprune.config.settings import DataSettings
 from autoprune.data import VisionData
 from autoprune.errors import DataError, abridged
+from autoprune.run._spec import RunSpec
 from autoprune.support.atomic import replacing, saving
 from autoprune.support.files import read_json
 from autoprune.support.tensorfile import write_tensors
@@ -58,21 +59,21 @@ def read_history(checkpoint: str | Path) -> dict[str, Any] | None:
     return note if isinstance(note, dict) and note.get("sha256") == checkpoint_hash(checkpoint) else None
 
 
-def require_unseen_validation(config: RunConfig, data: VisionData, checkpoint: str | None) -> None:
+def require_unseen_validation(spec: RunSpec, data: VisionData) -> None:
     """Refuse to score on images that the dense model may have been trained on.
 
     Args:
-        config: its [data] section may give consent.
+        spec: its checkpoint holds the weights, if it names one; its [data] section may give consent.
         data: the loaded data; a validation part that came as a part of its own is trusted.
-        checkpoint: the file of weights, or None where they came from somewhere else.
 
     Raises:
         DataError: the validation part is a share of the training part that nothing shows to be held out.
     """
-    if is_separate(config.data) or config.data.checkpoint_saw_validation:
+    if is_separate(spec.data) or spec.data.checkpoint_saw_validation:
         return
+    checkpoint = spec.model.checkpoint
     note = read_history(checkpoint) if checkpoint is not None else None
-    wanted = split_of(config.data, data)
+    wanted = split_of(spec.data, data)
     if note is not None and note.get("data") == wanted:
         return
     if note is not None and isinstance(note.get("data"), dict):

@@ -18,17 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.config.rungs import asks_for_repair
-from autoprune.config.settings import RunConfig
 from autoprune.criteria import Importance
 from autoprune.data import first_batches, spread_samples
 from autoprune.errors import ConfigError, PlanError, unknown
-from autoprune.execution import Setting
 from autoprune.reconstruction import Moments
-from autoprune.run._dense import Dense
-from autoprune.run._events import Counted, Stage, Watcher
+from autoprune.run._events import Counted, Stage
 from autoprune.run._expected_time import Pace, spoken
-from autoprune.run._problem import Problem
+from autoprune.run._run import Run
 from autoprune.samplers import find_sampler
 from autoprune.score import Cut, Cutter, cut_scores, divergences
 from autoprune.space import Levels
@@ -58,22 +54,14 @@ class Ground:
     """What statistics and warm starts are measured on: all of it known before the study is made.
 
     Attributes:
-        dense: model, data and task.
-        problem: the traced model, budget and space.
-        config: of the run.
-        setting: how forward passes run.
-        ranked: the importance of all channels by the config's criterion.
-        watch: told how it goes on.
+        run: all that is resolved.
+        ranked: the importance of all channels by search.criterion.
         pace: of the dense model, or None for measurements without a limit of time.
         moments: returns the dense model's moments; None if nothing asks for them.
     """
 
-    dense: Dense
-    problem: Problem
-    config: RunConfig
-    setting: Setting
+    run: Run
     ranked: Importance
-    watch: Watcher
     pace: Pace | None = None
     moments: Callable[[], Moments] | None = None
 
@@ -82,15 +70,14 @@ class Ground:
 
         They are repaired if the candidates of the search are.
         """
-        search = self.config.search
-        calibration = first_batches(self.dense.data.train, search.sensitivity_batches, seed=search.seed)
-        repairs = self.moments is not None and asks_for_repair(self.config.score.rungs)
-        moments = self.moments() if repairs and self.moments is not None else None
-        return Cutter(self.problem.prunable, self.ranked, self.setting, calibration, moments)
+        run, search = self.run, self.run.spec.search
+        calibration = first_batches(run.dense.data.train, search.sensitivity_batches, seed=search.seed)
+        moments = self.moments() if run.spec.is_repaired and self.moments is not None else None
+        return Cutter(run.prunable, self.ranked, run.setting, calibration, moments)
 
     def counter(self, what: str, total: int) -> Callable[[int], None]:
         """Return a function that tells how many of a measurement's evaluations are done."""
-        return lambda done: self.watch(Counted(what, done, total))
+        return lambda done: self.run.watch(Counted(what, done, total))
 
 
 @dataclass(frozen=True)
@@ -136,31 +123,31 @@ def measure_sensitivity(ground: Ground) -> Sensitivity:
         PlanError: there is no time for `LEAST_EVALUATIONS`.
     """
     started = time.perf_counter()
-    rows = ground.problem.space.keep_ratios.ladder.rows
+    rows = ground.run.space.keep_ratios.ladder.rows
     evaluations, most_images = _affordable(ground)
     trials = plan_cuts(rows, evaluations)
-    names = ground.problem.space.groups
+    names = ground.run.space.groups
     cuts: list[Cut] = [{}, *(widths_at(rows, names, levels) for levels in trials)]
-    images = spread_samples(ground.dense.data.val, most_images)
+    images = spread_samples(ground.run.dense.data.val, most_images)
     together = (
         "; neighbours are cut together and share their scores: for each alone raise "
         f"search.sensitivity_evaluations to {2 * len(rows) + 1}"
         if any(len(levels) > 1 for levels in trials)
         else ""
     )
-    ground.watch(
+    ground.run.watch(
         Stage(
             f"sensitivity of {len(rows)} keep ratios: {len(cuts)} evaluations on {images.samples:,} "
             f"validation images{together}"
         )
     )
     counter = ground.counter("sensitivity", len(cuts))
-    scores = cut_scores(ground.cutter(), cuts, images, ground.dense.task, done=counter)
+    scores = cut_scores(ground.cutter(), cuts, images, ground.run.dense.task, done=counter)
     worst = min((score for score in scores if math.isfinite(score)), default=0.0)
     baseline, *measured = (score if math.isfinite(score) else worst for score in scores)
     tables = [_table(row, v, trials, measured) for v, row in enumerate(rows)]
     seconds = time.perf_counter() - started
-    ground.watch(Stage(f"sensitivity: measured in {seconds:.1f} s"))
+    ground.run.watch(Stage(f"sensitivity: measured in {seconds:.1f} s"))
     return Sensitivity(
         tuple(row.name for row in rows),
         tuple(ratios for ratios, _ in tables),
@@ -177,14 +164,14 @@ def _affordable(ground: Ground) -> tuple[int, int]:
     Raises:
         PlanError: for too few.
     """
-    search, data, pace = ground.config.search, ground.dense.data, ground.pace
+    search, data, pace = ground.run.spec.search, ground.run.dense.data, ground.pace
     asked, images = search.sensitivity_evaluations, search.sensitivity_images
     if pace is None:
         return asked, images
-    evaluations = 1 + len(plan_cuts(ground.problem.space.keep_ratios.ladder.rows, asked))
+    evaluations = 1 + len(plan_cuts(ground.run.space.keep_ratios.ladder.rows, asked))
     # A refit takes the time of so many images more.
-    recalibrated = search.sensitivity_batches * ground.config.data.batch_size + pace.repair_s / pace.image_s
-    expected_s = pace.search_s(ground.config, data)
+    recalibrated = search.sensitivity_batches * ground.run.spec.data.batch_size + pace.repair_s / pace.image_s
+    expected_s = pace.search_s(ground.run.spec, data)
     passes = max(LIMIT_S, LIMIT_SHARE * expected_s) / pace.image_s
     images = min(images, data.val.samples)
     while evaluations * (recalibrated + images) > passes and images > LEAST_IMAGES:
@@ -253,7 +240,7 @@ def measure_importance(ground: Ground) -> dict[str, float]:
     """
     return {
         variable.name: float(np.mean([lower_share(ground.ranked[name]) for name in variable.groups]))
-        for variable in ground.problem.space.variables
+        for variable in ground.run.space.variables
     }
 
 
@@ -272,10 +259,12 @@ def measure_divergence(ground: Ground) -> dict[str, float]:
     enough for the divergences to differ, and near enough for the outputs to mean something.
     """
     cutter = ground.cutter()
-    widths = {group.name: group.width for group in ground.problem.prunable.groups}
-    variables = ground.problem.space.variables
+    widths = {group.name: group.width for group in ground.run.prunable.groups}
+    variables = ground.run.space.variables
     cuts = [{name: _half(widths[name]) for name in variable.groups} for variable in variables]
-    ground.watch(Stage(f"KL divergence of {len(cuts)} keep ratios: half of the channels of each cut alone"))
+    ground.run.watch(
+        Stage(f"KL divergence of {len(cuts)} keep ratios: half of the channels of each cut alone")
+    )
     counter = ground.counter("KL divergence", len(cuts))
     found = divergences(cutter, cuts, cutter.calibration, done=counter)
     largest = max((value for value in found if math.isfinite(value)), default=1.0)

@@ -1,9 +1,7 @@
-"""The config that a study holds, the few keys of it that may change later, and the setting of its trials.
+"""The settings that a study holds, the few of them that may change later, and the setting of its trials.
 
-Before: an opened study; after: `resume`, `finetune`, `export` and `report`, which need no config file.
-
-    config = change_config(stored_config(study), ["search.trials=100"])
-    setting = stored_setting(study)
+spec = change_spec(stored_spec(study), ["search.trials=100"])
+setting = stored_setting(study)
 """
 
 from __future__ import annotations
@@ -14,14 +12,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from autoprune.config import parse_override, parse_settings, set_key
-from autoprune.config.settings import RunConfig
 from autoprune.criteria import Importance
 from autoprune.engines import find_engine
 from autoprune.errors import ConfigError, StudyError, abridged, reason_of
 from autoprune.execution import Setting, fit_to_machine, resolve_device
 from autoprune.graph import Prunable
-from autoprune.run._paths import settle, without_password
+from autoprune.run._paths import settle
 from autoprune.run._ranking import decode_ranking
+from autoprune.run._spec import RunSpec
 from autoprune.study import SearchStudy, damaged
 from autoprune.support.dtypes import DTYPES
 from autoprune.support.schema import read_as
@@ -46,14 +44,14 @@ CHANGEABLE = (
 """Keys that may change while a search goes on, beside [finetune]; others would make it another search."""
 
 
-def stored_config(study: SearchStudy) -> RunConfig:
-    """Read the config that a study was made with, without the password that earlier versions kept in it.
+def stored_spec(study: SearchStudy) -> RunSpec:
+    """Read the settings that a study was made with, without the password that earlier versions kept in it.
 
     Raises:
         StudyError: it was written by another version, and cannot be read by this one.
     """
     try:
-        return without_password(parse_settings(study.config, where=study.name))
+        return RunSpec.of(parse_settings(study.config, where=study.name)).without_password()
     except ConfigError as error:
         raise StudyError(f"{study.name}: its stored config cannot be read by this version: {error}") from None
 
@@ -113,11 +111,6 @@ def stored_ranking(study: SearchStudy, prunable: Prunable) -> Importance:
     return ranking
 
 
-def on_device_of(setting: Setting, config: RunConfig) -> RunConfig:
-    """Return the config with the device that a study's trials run on, whatever "auto" would be here."""
-    return dataclasses.replace(config, search=dataclasses.replace(config.search, device=setting.device))
-
-
 def threads_of(engine: str, setting: Setting) -> contextlib.AbstractContextManager[None]:
     """Return the context in which this process has the threads of a trial, if it runs the trials itself.
 
@@ -126,13 +119,13 @@ def threads_of(engine: str, setting: Setting) -> contextlib.AbstractContextManag
     return contextlib.nullcontext() if find_engine(engine).parallel else cpu_threads(setting.threads)
 
 
-def change_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
-    """Apply "section.key=value" strings to a stored config.
+def change_spec(spec: RunSpec, overrides: Sequence[str]) -> RunSpec:
+    """Apply "section.key=value" strings to the settings of a study.
 
     Raises:
         ConfigError: a key that may not change, or a wrong value.
     """
-    values = dataclasses.asdict(config)
+    values = dataclasses.asdict(spec)
     for override in overrides:
         path, value = parse_override(override)
         if not path.startswith("finetune.") and path not in CHANGEABLE:

@@ -1,9 +1,9 @@
 """A file that the trials of a study are scored with: kept beside the study's output, its hash in the study.
 
 SUPERNET = KeptFile("supernet", "weights")
-path = SUPERNET.path(config, facts)              # runs/digits/supernet-3fa1c0d2b4e59687.safetensors
+path = SUPERNET.path(spec, facts)                # runs/digits/supernet-3fa1c0d2b4e59687.safetensors
 counts = SUPERNET.note_once(study, path)         # the first note counts, for all processes
-SUPERNET.find(counts, config)                    # the file here that has this hash, or None
+SUPERNET.find(counts, spec)                      # the file here that has this hash, or None
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autoprune.config.settings import RunConfig
 from autoprune.errors import CheckpointError, StudyError
+from autoprune.run._spec import RunSpec
 from autoprune.study import SearchStudy
 from autoprune.support.schema import Strict, read_as
 from autoprune.zoo import checkpoint_hash
@@ -49,10 +49,10 @@ class KeptFile:
     name: str
     content: str
 
-    def path(self, config: RunConfig, facts: Mapping[str, Any]) -> Path:
+    def path(self, spec: RunSpec, facts: Mapping[str, Any]) -> Path:
         """Return where the file belongs, under a name that holds the fingerprint of all that it rests on."""
         fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-        return Path(str(config.output.folder)) / f"{self.name}-{fingerprint[:16]}.safetensors"
+        return spec.folder / f"{self.name}-{fingerprint[:16]}.safetensors"
 
     def noted(self, study: SearchStudy) -> FileNote | None:
         """Return the note of a study on its file; None if there is none yet.
@@ -73,25 +73,25 @@ class KeptFile:
         own = FileNote(path=str(path), sha256=checkpoint_hash(path), host=socket.gethostname())
         return self._read(study.store_note_once(self._key, own.model_dump()), study)
 
-    def find(self, note: FileNote, config: RunConfig) -> Path | None:
+    def find(self, note: FileNote, spec: RunSpec) -> Path | None:
         """Return the file that a note is about: in the output folder, or else where it was written.
 
         Raises:
             CheckpointError: a file there cannot be read.
         """
-        there = (path for path in self._places(note, config) if path.is_file())
+        there = (path for path in self._places(note, spec) if path.is_file())
         return next((path for path in there if checkpoint_hash(path) == note.sha256), None)
 
-    def require(self, note: FileNote, study: SearchStudy, config: RunConfig) -> Path:
+    def require(self, note: FileNote, study: SearchStudy, spec: RunSpec) -> Path:
         """Return the file that a note is about, as `find` does.
 
         Raises:
             CheckpointError: it is gone, or holds something else.
         """
-        found = self.find(note, config)
+        found = self.find(note, spec)
         if found is not None:
             return found
-        moved, _ = places = self._places(note, config)
+        moved, _ = places = self._places(note, spec)
         other = next((path for path in places if path.is_file()), None)
         if other is None:
             raise CheckpointError(
@@ -119,6 +119,6 @@ class KeptFile:
         advice = "restore the storage from a copy."
         return read_as(FileNote, note, where=where, error=StudyError, advice=advice)
 
-    def _places(self, note: FileNote, config: RunConfig) -> tuple[Path, Path]:
+    def _places(self, note: FileNote, spec: RunSpec) -> tuple[Path, Path]:
         written = Path(note.path)
-        return Path(str(config.output.folder)) / written.name, written
+        return spec.folder / written.name, written

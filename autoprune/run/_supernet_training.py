@@ -1,7 +1,7 @@
 """The supernet of a study: trained once, before its first trial, and kept beside the study's output.
 
-    weights = prepare_supernet(study, config, dense, problem, watch)      # None if no rung asks for it
-    prunable = with_weights(problem.prunable, weights)
+    weights = prepare_supernet(run, study)      # None if no rung asks for it
+    prunable = with_weights(run.prunable, weights)
 
 A training that was killed goes on after its last epoch. A finished one is never repeated: another study with
 the same fingerprint and output folder takes the file as it is. If several machines train it at once, the
@@ -17,17 +17,13 @@ from typing import Any
 
 from torch import nn
 
-from autoprune.config.rungs import asks_for_supernet
-from autoprune.config.settings import RunConfig
 from autoprune.errors import TrialError
-from autoprune.execution import Setting
-from autoprune.run._dense import Dense
-from autoprune.run._events import Stage, Watcher
+from autoprune.run._events import Stage
 from autoprune.run._identity import identify
-from autoprune.run._problem import Problem
-from autoprune.run._stored_config import stored_ranking, stored_setting
+from autoprune.run._run import Run
+from autoprune.run._schedules import tell_epochs
+from autoprune.run._stored_config import stored_ranking
 from autoprune.run._study_file import KeptFile
-from autoprune.run._train import schedule_of, tell_epochs
 from autoprune.score import SandwichSampler
 from autoprune.study import SearchStudy
 from autoprune.support.atomic import saving
@@ -38,9 +34,7 @@ from autoprune.zoo import checkpoint_hash
 _FILE = KeptFile("supernet", "weights")
 
 
-def prepare_supernet(
-    study: SearchStudy, config: RunConfig, dense: Dense, problem: Problem, watch: Watcher
-) -> Path | None:
+def prepare_supernet(run: Run, study: SearchStudy) -> Path | None:
     """Return the file of a study's supernet, trained now if it is not there; None if no rung asks for it.
 
     The validation part is looked at for the record of each epoch only; the last epoch is what counts.
@@ -50,35 +44,35 @@ def prepare_supernet(
             which was faster; or nothing can be written.
         TrialError: the training diverged.
     """
-    known = known_supernet(study, config)
-    if known is not None or not asks_for_supernet(config.score.rungs):
+    known = known_supernet(run, study)
+    if known is not None or not run.spec.has_supernet:
         return known
-    setting = stored_setting(study)
+    settings = run.spec.score.supernet
     subnets = SandwichSampler(
-        problem.prunable,
-        stored_ranking(study, problem.prunable),
-        problem.space,
-        random=config.score.supernet.subnets,
-        budget_share=config.score.supernet.budget_share,
-        seed=config.score.supernet.seed,
+        run.prunable,
+        stored_ranking(study, run.prunable),
+        run.space,
+        random=settings.subnets,
+        budget_share=settings.budget_share,
+        seed=settings.seed,
     )
-    path = _FILE.path(config, _facts(dense, problem, config, setting, subnets))
+    path = _FILE.path(run.spec, _facts(run, subnets))
     state = path.with_suffix(".training")
     if path.is_file():
-        watch(Stage(f"supernet: {path.name} is there, of the same model, data, space and settings"))
+        run.watch(Stage(f"supernet: {path.name} is there, of the same model, data, space and settings"))
     else:
-        shared = _trained(dense, config, setting, subnets, state, watch)
+        shared = _trained(run, subnets, state)
         if not path.is_file():  # another process may have been faster, and scored trials with its own
             with saving(path, "supernet") as partial:
                 write_tensors(shared.state_dict(), partial)
     state.unlink(missing_ok=True)
     counts = _FILE.note_once(study, path)
     if counts.sha256 != checkpoint_hash(path):
-        watch(Stage("supernet: another process was faster; trials are scored with what it trained"))
-    return _FILE.require(counts, study, config)
+        run.watch(Stage("supernet: another process was faster; trials are scored with what it trained"))
+    return _FILE.require(counts, study, run.spec)
 
 
-def known_supernet(study: SearchStudy, config: RunConfig) -> Path | None:
+def known_supernet(run: Run, study: SearchStudy) -> Path | None:
     """Return the file of weights that a study's trials are cut from; None where it has trained none.
 
     It is looked for in the output folder, then where it was written.
@@ -87,34 +81,26 @@ def known_supernet(study: SearchStudy, config: RunConfig) -> Path | None:
         CheckpointError: it is gone, or holds other weights.
     """
     note = _FILE.noted(study)
-    return None if note is None else _FILE.require(note, study, config)
+    return None if note is None else _FILE.require(note, study, run.spec)
 
 
-def _facts(
-    dense: Dense, problem: Problem, config: RunConfig, setting: Setting, subnets: SandwichSampler
-) -> dict[str, Any]:
+def _facts(run: Run, subnets: SandwichSampler) -> dict[str, Any]:
     """Return all that decides the weights, but for the threads and the machine."""
+    spec, setting = run.spec, run.setting
     return {
-        **identify(dense, problem, config),
+        **identify(run),
         "subnets": subnets.identity,
-        "schedule": dataclasses.asdict(config.score.supernet),
-        "batches": [config.data.batch_size, config.data.augment],
-        "loss": config.task.loss,
+        "schedule": dataclasses.asdict(spec.score.supernet),
+        "batches": [spec.data.batch_size, spec.data.augment],
+        "loss": spec.task.loss,
         "setting": [setting.device, setting.label],
     }
 
 
-def _trained(
-    dense: Dense,
-    config: RunConfig,
-    setting: Setting,
-    subnets: SandwichSampler,
-    state: Path,
-    watch: Watcher,
-) -> nn.Module:
+def _trained(run: Run, subnets: SandwichSampler, state: Path) -> nn.Module:
     """Return a copy of the dense model, trained with its sub-nets; goes on from `state` if there is one."""
-    settings = config.score.supernet
-    watch(
+    settings, dense = run.spec.score.supernet, run.dense
+    run.watch(
         Stage(
             f"training the supernet: {settings.epochs} epochs of {dense.data.train.samples:,} images, each "
             f"step the whole model, the smallest sub-net and {settings.subnets} random ones"
@@ -125,12 +111,12 @@ def _trained(
         fit(
             shared,
             dense.data,
-            schedule_of(settings),
-            setting,
+            run.spec.supernet_schedule,
+            run.setting,
             dense.task,
             seed=settings.seed,
             subnets=subnets,
-            on_epoch=tell_epochs(settings.epochs, watch),
+            on_epoch=tell_epochs(settings.epochs, run.watch),
             checkpoint=state,
         )
     except TrialError as error:

@@ -1,41 +1,36 @@
 """Trains the dense model where the user has none: `autoprune train`, and the searches that ask for it.
 
-Before: a config; after: `search`, which trusts the checkpoint's note that the validation part was held out.
-
-    result = train(load_config("run.toml"))
-    result.checkpoint, result.val_score
+result = train(load_config("run.toml"))
+result.checkpoint, result.val_score
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from autoprune.config.settings import FinetuneSettings, RunConfig, ScheduleSettings, SupernetSettings
+from autoprune.config.settings import RunConfig
 from autoprune.data import first_batch
-from autoprune.errors import CheckpointError, ConfigError, StudyError, TrialError, reason_of, unknown
+from autoprune.errors import CheckpointError, ConfigError, StudyError, reason_of
 from autoprune.execution import Setting, fit_to_machine
 from autoprune.run._budget_amounts import check_amounts
 from autoprune.run._dense import Dense, load_dense, try_task, try_training
-from autoprune.run._events import EpochDone, Stage, Watcher, silent
-from autoprune.run._paths import probe_writable, settle, without_password
+from autoprune.run._events import Stage, Watcher, silent
+from autoprune.run._paths import probe_writable, settle
+from autoprune.run._schedules import naming_learning_rate, tell_epochs
 from autoprune.run._seen_validation import read_history, save_dense, split_of
+from autoprune.run._spec import RunSpec
 from autoprune.run._stored_config import read_setting
 from autoprune.support.atomic import saving
-from autoprune.support.dtypes import DTYPES
 from autoprune.support.files import read_json
 from autoprune.support.threads import cpu_threads
 from autoprune.support.usercode import entry
-from autoprune.train import OPTIMIZERS, SHAPES, Choice, EpochRecord, Schedule, fastest_setting, fit
-
-AUTO = "auto"
+from autoprune.train import Choice, fastest_setting, fit
 
 
 @dataclass(frozen=True)
@@ -54,19 +49,19 @@ def train(config: RunConfig, *, watch: Watcher = silent) -> TrainResult:
         ConfigError: the checkpoint exists already, does not end in .safetensors, or cannot be written.
         AutopruneError: the model or the data cannot be had, or the training diverges.
     """
-    config = settle(config)
-    if config.model.checkpoint is None:
+    spec = settle(config)
+    if spec.model.checkpoint is None:
         raise ConfigError(
             "model.checkpoint: none named; name the .safetensors file that the training writes."
         )
-    path = trained_path(config.model.checkpoint)
+    path = trained_path(spec.model.checkpoint)
     if path.exists():
         clear_finished(path)
         raise ConfigError(f"model.checkpoint: {path} exists already; name another file, or remove this one.")
-    schedule_of(config.train)
-    check_amounts(config.budget, required=False)  # else the search refuses it after this training
+    _ = spec.train_schedule
+    check_amounts(spec.budget, required=False)  # else the search refuses it after this training
     probe_writable(path.parent, "model.checkpoint")
-    return train_dense(load_dense(config, trained=False), config, path, watch=watch)
+    return train_dense(load_dense(spec, trained=False), spec, path, watch=watch)
 
 
 def clear_finished(path: Path) -> None:
@@ -99,32 +94,30 @@ def trained_path(checkpoint: str) -> Path:
     return path
 
 
-def train_dense(dense: Dense, config: RunConfig, path: Path, *, watch: Watcher = silent) -> TrainResult:
+def train_dense(dense: Dense, spec: RunSpec, path: Path, *, watch: Watcher = silent) -> TrainResult:
     """Train a fresh dense model in place and write it with its history; the state of every epoch is kept."""
     state, begun_with = _states_of(path)
     try_task(dense)
     try_training(dense)
-    setting = _setting_of(begun_with, dense, config, watch)
+    setting = _setting_of(begun_with, dense, spec, watch)
     watch(
-        Stage(
-            f"training the dense model: {config.train.epochs} epochs of {dense.data.train.samples:,} images"
-        )
+        Stage(f"training the dense model: {spec.train.epochs} epochs of {dense.data.train.samples:,} images")
     )
-    with cpu_threads(setting.threads), naming_learning_rate(config.train):
+    with cpu_threads(setting.threads), naming_learning_rate(spec.train):
         result = fit(
             dense.model,
             dense.data,
-            schedule_of(config.train),
+            spec.train_schedule,
             setting,
             dense.task,
-            seed=config.train.seed,
-            on_epoch=tell_epochs(config.train.epochs, watch),
+            seed=spec.train.seed,
+            on_epoch=tell_epochs(spec.train.epochs, watch),
             checkpoint=state,
         )
     history = {
-        "data": split_of(config.data, dense.data),
-        "config": dataclasses.asdict(without_password(config)),
-        "epochs": config.train.epochs,
+        "data": split_of(spec.data, dense.data),
+        "config": dataclasses.asdict(spec.without_password()),
+        "epochs": spec.train.epochs,
         "val_score": result.score if math.isfinite(result.score) else None,
     }
     save_dense(dense.model, path, history)
@@ -134,7 +127,7 @@ def train_dense(dense: Dense, config: RunConfig, path: Path, *, watch: Watcher =
     return TrainResult(path, result.score)
 
 
-def _setting_of(path: Path, dense: Dense, config: RunConfig, watch: Watcher) -> Setting:
+def _setting_of(path: Path, dense: Dense, spec: RunSpec, watch: Watcher) -> Setting:
     """Return the setting that a training began with, so that it goes on under the same; else measure it."""
     if path.exists():
         try:
@@ -150,19 +143,17 @@ def _setting_of(path: Path, dense: Dense, config: RunConfig, watch: Watcher) -> 
                 "go on where it began, or remove it and the .training file beside it to start over."
             )
         return fit_to_machine(begun)
-    setting = measure_setting(dense, config, watch).setting
+    setting = measure_setting(dense, spec, watch).setting
     with saving(path, "training setting") as partial:
         partial.write_text(json.dumps(setting.facts), "utf-8")
     return setting
 
 
-def measure_setting(dense: Dense, config: RunConfig, watch: Watcher) -> Choice:
-    """Measure which number format and layout trains the fastest here, or time the one that the config names.
-
-    Raises:
-        ConfigError: the config names one that there is not.
-    """
-    named = None if config.search.setting == AUTO else named_setting(config.search.setting, dense.device)
+def measure_setting(dense: Dense, spec: RunSpec, watch: Watcher) -> Choice:
+    """Measure which number format and layout trains the fastest here, or time the one that is named."""
+    named = spec.named_setting
+    if named is not None:  # it was read under another number of threads, maybe
+        named = dataclasses.replace(named, threads=torch.get_num_threads())
     batch = first_batch(dense.data.train)
     choice = fastest_setting(dense.model, batch, dense.task, dense.device, only=named)
     for label, reason in choice.left_out.items():
@@ -170,79 +161,3 @@ def measure_setting(dense: Dense, config: RunConfig, watch: Watcher) -> Choice:
     times = ", ".join(f"{label} {value:.1f} ms" for label, value in choice.milliseconds.items())
     watch(Stage(f"one training step: {times}; using {choice.setting.label} on {choice.setting.device}"))
     return choice
-
-
-def named_setting(label: str, device: str) -> Setting:
-    """Return the setting with a label such as "float32 contiguous" or "bfloat16 channels_last".
-
-    Raises:
-        ConfigError: there is none of that label.
-    """
-    threads = torch.get_num_threads()
-    settings = [Setting(device, dtype, last, threads) for dtype in DTYPES for last in (False, True)]
-    found = {setting.label: setting for setting in settings}
-    if label not in found:
-        raise ConfigError(unknown("search.setting", label, [AUTO, *found]))
-    return found[label]
-
-
-@contextlib.contextmanager
-def naming_learning_rate(settings: ScheduleSettings) -> Iterator[None]:
-    """Name, in the error of a training that diverges, the key of its learning rate.
-
-    Raises:
-        TrialError: the training in the block diverged.
-    """
-    try:
-        yield
-    except TrialError as error:
-        raise TrialError(
-            f"{_section_of(settings)}: {error} Set {_section_of(settings)}.learning_rate below "
-            f"{settings.learning_rate:g} and give the same command again."
-        ) from error
-
-
-def _section_of(settings: ScheduleSettings) -> str:
-    names = {FinetuneSettings: "finetune", SupernetSettings: "score.supernet"}
-    return names.get(type(settings), "train")
-
-
-def schedule_of(settings: ScheduleSettings) -> Schedule:
-    """Turn a [train], [finetune] or [score.supernet] section into a schedule: keys of one name mean the same.
-
-    Raises:
-        ConfigError: an unknown optimiser or schedule, under the section's own key.
-    """
-    section = _section_of(settings)
-    for key, name, known in (
-        ("optimizer", settings.optimizer, list(OPTIMIZERS)),
-        ("schedule", settings.schedule, list(SHAPES)),
-    ):
-        if name not in known:
-            raise ConfigError(unknown(f"{section}.{key}", name, known))
-    known_keys = {spec.name for spec in dataclasses.fields(Schedule)}
-    values = dataclasses.asdict(settings)
-    return Schedule(**{name: value for name, value in values.items() if name in known_keys})
-
-
-def tell_epochs(epochs: int, watch: Watcher) -> Callable[[EpochRecord], None]:
-    """Return a function that passes the records of a training's epochs on to a watcher.
-
-    Once a score is not finite, it warns: a metric may be undefined for a model that has learnt little, but a
-    search refuses such a score of the dense model.
-    """
-    warned = False
-
-    def tell(record: EpochRecord) -> None:
-        nonlocal warned
-        watch(EpochDone(record.epoch, epochs, record.loss, record.score, record.seconds))
-        if not math.isfinite(record.score) and not warned:
-            warned = True
-            watch(
-                Stage(
-                    f"warning: task.metric is {record.score} on the validation part after epoch "
-                    f"{record.epoch}; a search needs a finite number of the trained model"
-                )
-            )
-
-    return tell

@@ -3,9 +3,9 @@
 A config and what it names is its author's code. A study and a recipe may have been received, and are data:
 the code that they name is imported only if this user's own config named it, or the command says so.
 
-    vouch(study, config)                        # by `search`, whose config is this user's own
-    with trusted(study, config, Consent()):     # by `resume`: StudyError if somebody else's study names code
-        dense = load_dense(config)
+    vouch(study, spec)                        # by `search`, whose config is this user's own
+    with trusted(study, spec, Consent()):     # by `resume`: StudyError if somebody else's study names code
+        dense = load_dense(spec)
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from autoprune.config import load_config, parse_override
-from autoprune.config.settings import RunConfig
+from autoprune.config import parse_override
 from autoprune.engines import ENGINES
 from autoprune.errors import CheckpointError, ConfigError, StudyError
 from autoprune.run._choices import OPEN_TABLES
 from autoprune.run._paths import settle
+from autoprune.run._spec import ConfigSource, RunSpec
 from autoprune.study import SearchStudy
 from autoprune.support.signature import key_name, sign, verifies
 from autoprune.support.userfunction import Imports, importing
@@ -46,26 +46,20 @@ class Consent:
 
     Attributes:
         trust: whether code may run that it names and that this user's own config did not name.
-        config: a config of this user's own, whose names are trusted.
+        own: settings of this user's own config, whose names are trusted.
         given: keys that the command line sets, such as "output.folder".
     """
 
     trust: bool = False
-    config: RunConfig | None = None
+    own: RunSpec | None = None
     given: tuple[str, ...] = ()
 
-    def with_overrides(self, overrides: Sequence[str]) -> Consent:
-        """Add the keys of "section.key=value" strings."""
-        keys = tuple(parse_override(override)[0] for override in overrides)
-        return dataclasses.replace(self, given=(*self.given, *keys))
 
-
-def consent_of(
-    trust: bool, config: RunConfig | str | Path | Mapping[str, Any] | None, overrides: Sequence[str] = ()
-) -> Consent:
+def consent_of(trust: bool, config: ConfigSource | None, overrides: Sequence[str] = ()) -> Consent:
     """Return how far a command trusts a study, by its arguments of these names."""
-    own = config if config is None or isinstance(config, RunConfig) else load_config(config)
-    return Consent(trust, own).with_overrides(overrides)
+    own = None if config is None else settle(config, named=False)
+    given = tuple(parse_override(override)[0] for override in overrides)
+    return Consent(trust, own, given)
 
 
 UNTRUSTED = Consent()
@@ -97,24 +91,24 @@ class _Statement:
         }
 
 
-def code_of(config: RunConfig) -> dict[str, str]:
+def code_of(spec: RunSpec) -> dict[str, str]:
     """Return {key: text} of all that runs as code if the config is used: functions, a command, a cluster."""
     functions = {
-        "model.name": config.model.name,
-        "model.factory": config.model.factory,
-        "data.name": config.data.name,
-        "data.loaders": config.data.loaders,
-        "data.validation": config.data.validation,
-        "task.loss": config.task.loss,
-        "task.metric": config.task.metric,
-        "latency.probe": config.latency.probe,
-        **{key: _own_names(attrgetter(key)(config)) for key in OPEN_TABLES},
+        "model.name": spec.model.name,
+        "model.factory": spec.model.factory,
+        "data.name": spec.data.name,
+        "data.loaders": spec.data.loaders,
+        "data.validation": spec.data.validation,
+        "task.loss": spec.task.loss,
+        "task.metric": spec.task.metric,
+        "latency.probe": spec.latency.probe,
+        **{key: _own_names(attrgetter(key)(spec)) for key in OPEN_TABLES},
     }
     code = {key: name for key, name in functions.items() if name is not None and ":" in name}
-    if config.latency.command is not None:
-        code["latency.command"] = config.latency.command
-    address = config.search.ray.address
-    engine = ENGINES.get(config.search.engine)  # a user's own, not imported here, may join a cluster too
+    if spec.latency.command is not None:
+        code["latency.command"] = spec.latency.command
+    address = spec.search.ray.address
+    engine = ENGINES.get(spec.search.engine)  # a user's own, not imported here, may join a cluster too
     if (engine is None or engine.joins_cluster) and address not in (None, "auto", "local"):
         code["search.ray.address"] = str(address)  # the answers of a cluster are unpickled
     return code
@@ -126,31 +120,31 @@ def _own_names(named: str | Sequence[str]) -> str:
     return ", ".join(name for name in names if ":" in name)
 
 
-def places_of(config: RunConfig) -> dict[str, str]:
+def places_of(spec: RunSpec) -> dict[str, str]:
     """Return {key: path} of all that may be written if a study with this config goes on."""
-    downloads = config.data.name in DOWNLOADED
+    downloads = spec.data.name in DOWNLOADED
     places = {
-        "output.folder": config.output.folder,
-        "latency.table": config.latency.table,
-        "data.folder": config.data.folder if downloads else None,
+        "output.folder": spec.output.folder,
+        "latency.table": spec.latency.table,
+        "data.folder": spec.data.folder if downloads else None,
     }
     return {key: path for key, path in places.items() if path is not None}
 
 
-def vouch(study: SearchStudy, config: RunConfig, keys: Sequence[str] | None = None) -> None:
+def vouch(study: SearchStudy, spec: RunSpec, keys: Sequence[str] | None = None) -> None:
     """Note in a study, signed, the code and places that this user has named, with those named before.
 
     Args:
         study: it keeps one such note for each user and machine.
-        config: this user's own.
+        spec: the settings of this user's own config.
         keys: those that are the user's own; None for all.
     """
     name = key_name()
     if name is None:
         return  # no key can be kept here: the study needs --trust, as one that was received does
     before = _statement_of(study)
-    code = {key: text for key, text in code_of(config).items() if keys is None or key in keys}
-    places = [path for key, path in places_of(config).items() if keys is None or key in keys]
+    code = {key: text for key, text in code_of(spec).items() if keys is None or key in keys}
+    places = [path for key, path in places_of(spec).items() if keys is None or key in keys]
     statement = _Statement(
         {**before.code, **code},
         os.getcwd() if set(code) - set(NO_IMPORT) else before.folder,  # only functions are imported from it
@@ -162,7 +156,7 @@ def vouch(study: SearchStudy, config: RunConfig, keys: Sequence[str] | None = No
 
 
 @contextlib.contextmanager
-def trusted(study: SearchStudy, config: RunConfig, consent: Consent) -> Iterator[None]:
+def trusted(study: SearchStudy, spec: RunSpec, consent: Consent) -> Iterator[None]:
     """Give a block in which the code that a study names may be imported.
 
     Code of this user's own config is imported from the current folder, or from the folder in which the search
@@ -170,19 +164,19 @@ def trusted(study: SearchStudy, config: RunConfig, consent: Consent) -> Iterator
 
     Args:
         study: as it was opened.
-        config: the study's, as it is about to be used.
+        spec: the study's settings, as they are about to be used.
         consent: of the command.
 
     Raises:
         StudyError: the study names code that neither this user's own config nor the command covers.
     """
-    with importing(_imports(study, config, consent)):
+    with importing(_imports(study, spec, consent)):
         yield
 
 
-def _imports(study: SearchStudy, config: RunConfig, consent: Consent) -> Imports:
-    code = {key: text for key, text in code_of(config).items() if key not in consent.given}
-    own = {} if consent.config is None else code_of(consent.config)
+def _imports(study: SearchStudy, spec: RunSpec, consent: Consent) -> Imports:
+    code = {key: text for key, text in code_of(spec).items() if key not in consent.given}
+    own = {} if consent.own is None else code_of(consent.own)
     statement = _statement_of(study)
     unknown = {k: text for k, text in code.items() if text not in (own.get(k), statement.code.get(k))}
     if not unknown:
@@ -206,7 +200,7 @@ def require_place(study: SearchStudy, key: str, path: str | os.PathLike[str], co
     if key in consent.given:
         return
     wanted = Path(path).resolve()
-    own = [] if consent.config is None else places_of(settle(consent.config, named=False)).values()
+    own = [] if consent.own is None else places_of(consent.own).values()
     allowed = (os.getcwd(), *own, *_statement_of(study).places)
     if not any(wanted.is_relative_to(Path(place).resolve()) for place in allowed):
         option = "-o PATH" if key == "--output" else f"--set {key}=PATH"
@@ -216,29 +210,28 @@ def require_place(study: SearchStudy, key: str, path: str | os.PathLike[str], co
         )
 
 
-def require_places(study: SearchStudy, config: RunConfig, consent: Consent) -> None:
+def require_places(study: SearchStudy, spec: RunSpec, consent: Consent) -> None:
     """Refuse places of a study's config that this user has not named: see `require_place`."""
-    for key, path in places_of(config).items():
+    for key, path in places_of(spec).items():
         require_place(study, key, path, consent)
 
 
-def keep_consent(study: SearchStudy, config: RunConfig, consent: Consent) -> None:
+def keep_consent(study: SearchStudy, spec: RunSpec, consent: Consent) -> None:
     """Note in the study the names that a command line or a config of this user's own has added."""
-    if consent.config is not None:
-        own = settle(consent.config, named=False)
-        same = {**code_of(own), **places_of(own)}
-        names = {**code_of(config), **places_of(config)}
-        vouch(study, config, [*consent.given, *(key for key in names if names[key] == same.get(key))])
+    if consent.own is not None:
+        same = {**code_of(consent.own), **places_of(consent.own)}
+        names = {**code_of(spec), **places_of(spec)}
+        vouch(study, spec, [*consent.given, *(key for key in names if names[key] == same.get(key))])
     elif consent.given:
-        vouch(study, config, consent.given)
+        vouch(study, spec, consent.given)
 
 
-def signed_architecture(study: SearchStudy, config: RunConfig, consent: Consent) -> dict[str, Any]:
+def signed_architecture(study: SearchStudy, spec: RunSpec, consent: Consent) -> dict[str, Any]:
     """Return a signed note for a recipe, if its architecture is code that this user's own config named."""
-    name = config.model.factory
+    name = spec.model.factory
     if name is None:
         return {}
-    imports = _imports(study, config, consent)
+    imports = _imports(study, spec, consent)
     if imports.folder is None:
         return {}
     values = _architecture_values(name, os.path.abspath(imports.folder))

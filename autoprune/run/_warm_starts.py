@@ -37,7 +37,7 @@ from autoprune.errors import PlanError, abridged, reason_of, shown_value, summar
 from autoprune.reconstruction import ErrorLibrary
 from autoprune.run._error_library import least_error, measure_library
 from autoprune.run._events import Stage
-from autoprune.run._moments import StudyMoments
+from autoprune.run._moments import moments_of
 from autoprune.run._ranking import rank_channels
 from autoprune.run._statistics import Ground, Sensitivity, measure_sensitivity
 from autoprune.space import (
@@ -91,11 +91,9 @@ class Proposer:
             started = time.perf_counter()
             named = {name for variable in self.space.variables for name in variable.groups}
             groups = [group for group in self.space.channel_groups if group.name in named]
-            ground, prunable = self.ground, self.ground.problem.prunable
-            moments = ground.moments or StudyMoments(
-                prunable, ground.dense.data, ground.config, ground.setting, ground.watch
-            )
-            library = measure_library(prunable.model, groups, moments, ground.watch, ground.ranked)
+            run = self.ground.run
+            moments = self.ground.moments or moments_of(run)
+            library = measure_library(run.prunable.model, groups, moments, run.watch, self.ground.ranked)
             self._libraries.append(library)
             seconds = time.perf_counter() - started
             self.measured["reconstruction"] = {"seconds": seconds, **library.to_json()}
@@ -104,11 +102,11 @@ class Proposer:
     def importance(self, criterion: str) -> Importance:
         """Return the importance of all channels by a criterion, measured once."""
         if criterion not in self._importances:
-            ground, search = self.ground, self.ground.config.search
+            ground, search = self.ground, self.ground.run.spec.search
             self._importances[criterion] = (
                 ground.ranked
                 if criterion == search.criterion
-                else rank_channels(ground.dense, ground.problem, criterion, search.seed, ground.moments)
+                else rank_channels(ground.run, criterion, ground.moments)
             )
         return self._importances[criterion]
 
@@ -154,7 +152,7 @@ def batchnorm_scale(given: Proposer) -> IntArray:
     Raises:
         PlanError: the model has no BatchNorm with a scale.
     """
-    modules = given.ground.dense.model.modules()
+    modules = given.ground.run.dense.model.modules()
     if not any(isinstance(module, _BatchNorm) and module.weight is not None for module in modules):
         raise PlanError("the model has no BatchNorm with a scale.")
     return _cut_ranking(given, given.importance("bn"))
@@ -246,8 +244,8 @@ def choose_warm_starts(ground: Ground) -> WarmStarts:
     Returns:
         The trials, the seconds that each heuristic took, and the measurements of heuristics by their names.
     """
-    search = ground.config.search
-    space = ground.problem.space
+    search = ground.run.spec.search
+    space = ground.run.space
     most = search.trials // TRIALS_PER_WARM_START
     given = Proposer(ground, space)
     origins: dict[tuple[int, ...], list[str]] = {}
@@ -263,7 +261,7 @@ def choose_warm_starts(ground: Ground) -> WarmStarts:
             try:
                 levels = _decoded(space, part, find_warm_start(name).propose(replace(given, space=part)))
             except Exception as error:
-                ground.watch(Stage(f"warm start {name} is left out: {_line(error)}"))
+                ground.run.watch(Stage(f"warm start {name} is left out: {_line(error)}"))
                 break
             origin = name if share is None else f"{name} at {share:.0%} of the budget"
             origins.setdefault(tuple(levels.tolist()), []).append(origin)
@@ -321,11 +319,12 @@ def _decoded(space: SearchSpace, part: SearchSpace, levels: IntArray) -> IntArra
 
 def _tell(ground: Ground, origins: list[list[str]], crowded: list[str]) -> None:
     if origins:
-        ground.watch(Stage(f"warm starts: {'; '.join(', '.join(names) for names in origins)}"))
+        ground.run.watch(Stage(f"warm starts: {'; '.join(', '.join(names) for names in origins)}"))
     if crowded:
-        ground.watch(
+        ground.run.watch(
             Stage(
-                f"warm starts left out, since they may take a third of {ground.config.search.trials} trials: "
+                "warm starts left out, since they may take a third of "
+                f"{ground.run.spec.search.trials} trials: "
                 f"{', '.join(crowded)}"
             )
         )

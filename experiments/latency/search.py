@@ -21,7 +21,6 @@ from autoprune.config import load_config
 from autoprune.latency import beside
 from autoprune.latency.table import narrowed
 from autoprune.run._dense import load_dense
-from autoprune.run._latency import latency_setting
 from experiments.common import append_row
 from experiments.finetuning import searched
 
@@ -36,7 +35,7 @@ def main() -> None:
     prunable = autoprune.trace(dense.model, dense.example_inputs)
     best = study.best()
     widths = np.array([best.widths[group.name] for group in prunable.groups], dtype=np.int64)
-    setting = latency_setting(config.latency)
+    setting = config.usable_runtime
     with beside(dense.model, dense.example_inputs, setting, limit_seconds=30.0) as measure:
         _, _, again = measure(narrowed(prunable, widths))
     RESULTS.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from torch import nn
 from autoprune.criteria import Importance, importance, plan_from_importance
 from autoprune.rebuilding import rebuild
 from autoprune.reconstruction import moments, repair
-from autoprune.run._train import schedule_of
+from autoprune.run._schedules import schedule_of
 from autoprune.score import calibrate
 from autoprune.train import Schedule, evaluate, fit
 from experiments.common import append_row, rows_of
@@ -66,7 +66,7 @@ def main() -> None:
 def measure(start: str, length: str, seed: int) -> dict[str, object]:
     """Finetune one start for one length, and read the test part."""
     ground = ground_of(SETUP, seed)
-    dense = ground.dense
+    dense = ground.run.dense
     started = time.process_time()
     model = begin(start, seed)
     start_seconds = time.process_time() - started
@@ -93,10 +93,10 @@ def begin(start: str, seed: int) -> nn.Module:
     """Return the candidate as a start leaves it, before any training step."""
     criterion, mode = STARTS[start]
     ground = ground_of(SETUP, seed)
-    dense, prunable = ground.dense, ground.problem.prunable
+    dense, prunable = ground.run.dense, ground.run.prunable
     batches = images_of(dense)
     ranked: Importance = importance(prunable, criterion, batches, dense.task.loss, seed=seed)
-    plan = plan_from_importance(prunable, uniform_widths(ground.problem), ranked)
+    plan = plan_from_importance(prunable, uniform_widths(ground.run), ranked)
     model = rebuild(prunable, plan)
     if mode is not None:
         source = moments(prunable, batches) if mode == "closed" else batches
@@ -109,14 +109,14 @@ def begin(start: str, seed: int) -> nn.Module:
 def _by_epochs(model: nn.Module, epochs: int, seed: int, checkpoint: str) -> None:
     """Finetune as the verb does."""
     ground = ground_of(SETUP, seed)
-    schedule = dataclasses.replace(schedule_of(ground.config.finetune), epochs=epochs)
-    _fit(model, schedule, seed, copy.deepcopy(ground.dense.model), RUNS / checkpoint)
+    schedule = dataclasses.replace(schedule_of(ground.run.spec.finetune), epochs=epochs)
+    _fit(model, schedule, seed, copy.deepcopy(ground.run.dense.model), RUNS / checkpoint)
 
 
 def _by_steps(model: nn.Module, steps: int, seed: int, checkpoint: str) -> None:
     """Finetune as a rung does."""
     if steps:
-        learning_rate = ground_of(SETUP, seed).config.score.learning_rate
+        learning_rate = ground_of(SETUP, seed).run.spec.score.learning_rate
         schedule = Schedule(steps=steps, warmup=0.0, learning_rate=learning_rate)
         _fit(model, schedule, seed, None, RUNS / checkpoint)
 
@@ -124,7 +124,7 @@ def _by_steps(model: nn.Module, steps: int, seed: int, checkpoint: str) -> None:
 def _fit(
     model: nn.Module, schedule: Schedule, seed: int, teacher: nn.Module | None, checkpoint: Path
 ) -> None:
-    dense = ground_of(SETUP, seed).dense
+    dense = ground_of(SETUP, seed).run.dense
     fit(model, dense.data, schedule, SETTING, dense.task, seed=seed, teacher=teacher, checkpoint=checkpoint)
 
 

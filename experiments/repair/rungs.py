@@ -25,7 +25,7 @@ from autoprune.criteria import Importance, importance, plan_from_importance
 from autoprune.rebuilding import rebuild
 from autoprune.reconstruction import Moments, moments, repair
 from autoprune.report._agreement import tau_interval
-from autoprune.run._scoring import parse_rungs
+from autoprune.run._rungs import parse_rungs
 from autoprune.samplers import trial_seed
 from autoprune.score import FinetuneScore
 from autoprune.train import Schedule, evaluate
@@ -85,10 +85,10 @@ def climb(ladder: str, number: int, widths: str) -> list[dict[str, object]]:
     if names == (SEQUENTIAL,):
         return [_sequential(criterion, kept)]
     score = FinetuneScore(
-        ground.problem.prunable,
+        ground.run.prunable,
         ranked(criterion),
-        ground.dense.data,
-        ground.dense.task,
+        ground.run.dense.data,
+        ground.run.dense.task,
         SETTING,
         parse_rungs(ScoreSettings(rungs=names)),
         schedule=Schedule(steps=1, warmup=0.0),
@@ -104,7 +104,7 @@ def climb(ladder: str, number: int, widths: str) -> list[dict[str, object]]:
 
 def _sequential(criterion: str, widths: dict[str, int]) -> dict[str, object]:
     ground = ground_of(SETUP, SEED)
-    prunable, dense = ground.problem.prunable, ground.dense
+    prunable, dense = ground.run.prunable, ground.run.dense
     started = time.process_time()
     plan = plan_from_importance(prunable, widths, ranked(criterion))
     model = repair(prunable, plan, rebuild(prunable, plan), images_of(dense), mode="sequential")
@@ -120,14 +120,14 @@ def _row(rung: str, score: float, seconds: float) -> dict[str, object]:
 def measured() -> Moments:
     """Return the moments of the dense model."""
     ground = ground_of(SETUP, SEED)
-    return moments(ground.problem.prunable, images_of(ground.dense))
+    return moments(ground.run.prunable, images_of(ground.run.dense))
 
 
 @functools.cache
 def ranked(criterion: str) -> Importance:
     """Return the importance of all channels by a criterion."""
     ground = ground_of(SETUP, SEED)
-    return importance(ground.problem.prunable, criterion, images_of(ground.dense), ground.dense.task.loss)
+    return importance(ground.run.prunable, criterion, images_of(ground.run.dense), ground.run.dense.task.loss)
 
 
 def table() -> list[str]:

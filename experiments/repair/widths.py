@@ -23,9 +23,9 @@ from autoprune.config import load_config
 from autoprune.criteria import Importance, importance, plan_from_importance
 from autoprune.rebuilding import rebuild
 from autoprune.reconstruction import moments, repair
-from autoprune.run import silent
 from autoprune.run._dense import load_dense
 from autoprune.run._problem import pose
+from autoprune.run._resolve import trace_run
 from autoprune.run._statistics import Ground
 from autoprune.run._warm_starts import WARM_STARTS, Proposer
 from experiments.common import append_row, rows_of
@@ -53,16 +53,16 @@ def measure(net: str, left: Sequence[tuple[str, str]]) -> None:
     """Append a row for each (budget, warm start) of a net."""
     config = run.settle(load_config(CONFIGS / NETS[net]))
     dense = load_dense(config)
-    problem = pose(dense, config)
-    prunable = problem.prunable
+    traced = trace_run(dense, config, SETTING)
+    prunable = traced.prunable
     batches = images_of(dense)
     measured = moments(prunable, batches, images=IMAGES)
     ranked: Importance = importance(prunable, "obs", batches, moments=lambda: measured)
-    ground = Ground(dense, problem, config, SETTING, ranked, silent, moments=lambda: measured)
-    whole = Proposer(ground, problem.space)
+    ground = Ground(traced, ranked, moments=lambda: measured)
+    whole = Proposer(ground, traced.space)
     library = whole.library()
     for budget, name in left:
-        posed = pose(dense, replace(config, budget=replace(config.budget, **{"flops": budget})))
+        posed = pose(prunable, replace(config, budget=replace(config.budget, **{"flops": budget})))
         given = replace(whole, space=posed.space)  # what is measured holds under every budget
         started = time.process_time()
         levels = WARM_STARTS[name].propose(given)

@@ -24,8 +24,8 @@ import torch
 
 from autoprune.config.rungs import RungScore
 from autoprune.run._ranking import encode_ranking
+from autoprune.run._schedules import schedule_of
 from autoprune.run._scoring import make_score
-from autoprune.run._train import schedule_of
 from autoprune.samplers import trial_seed
 from autoprune.train import fit
 from experiments.common import append_row, rows_of
@@ -95,13 +95,13 @@ def climb(setup: str, number: int, choice: Choice, rungs: Sequence[str]) -> list
     ground = ground_of(setup, SEED)
     torch.set_num_threads(SETTING.threads)
     config = config_of(setup, SEED, f"score.rungs={list(rungs)}")
-    score = make_score(ground.dense, ground.problem.prunable, config, SETTING, encode_ranking(ground.ranked))
+    score = make_score(ground.run.dense, ground.run.prunable, config, SETTING, encode_ranking(ground.ranked))
     return list(score(widths_of(setup, SEED, choice.widths), trial_seed(SEED, number)))
 
 
 def measure(number: int, choice: Choice) -> dict[str, object]:
     """Score a candidate on every rung, then finetune it."""
-    dense = ground_of(SETUP, SEED).dense
+    dense = ground_of(SETUP, SEED).run.dense
     rungs = climb(SETUP, number, choice, list(RUNGS))
     candidate = of_widths(SETUP, SEED, widths_of(SETUP, SEED, choice.widths), 0.0)
     finetuned = fit(

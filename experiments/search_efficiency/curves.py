@@ -90,7 +90,7 @@ def run(setup: str, seed: int, method: Method) -> list[dict[str, object]]:
     warm = _warm_starts(setup, seed) if method.warm else WarmStarts(trials=[])
     facts = StudyFacts(setting={}, ranking={}, dense_score=0.0, warm_starts=warm)
     study = create_study("sqlite:///:memory:", "curve", config={}, identity={}, facts=facts)
-    space = ground.problem.space
+    space = ground.run.space
     enqueue_missing(study, space)
     runner = TrialRunner(
         study,
@@ -100,7 +100,7 @@ def run(setup: str, seed: int, method: Method) -> list[dict[str, object]]:
         trials=method.trials,
         seed=seed,
         statistics=statistics,
-        shapes=ground.problem.prunable.shapes,
+        shapes=ground.run.prunable.shapes,
     )
     score = CachedScore(setup, seed)
     rows: list[dict[str, object]] = []
@@ -127,10 +127,10 @@ def _row(record: Any, ends: dict[object, object], ground: Ground) -> dict[str, o
         "trial": record.number,
         "origin": record.origin,
         "score": f"{record.score:.6f}",
-        "flops_share": f"{record.macs / int(ground.problem.dense_cost.macs):.5f}",
+        "flops_share": f"{record.macs / int(ground.run.dense_cost.macs):.5f}",
         "seconds": ends.get(record.number, ""),
         "reused": "" if record.reused is None else record.reused,
-        "widths": " ".join(str(record.widths[group.name]) for group in ground.problem.prunable.searchable),
+        "widths": " ".join(str(record.widths[group.name]) for group in ground.run.prunable.searchable),
     }
 
 

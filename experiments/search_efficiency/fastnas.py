@@ -88,7 +88,7 @@ def read(setup: str, seed: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def run(setups: list[str], seed: int) -> None:
     """Prune to the budgets of setups that share a dense model; they share its sensitivities, too."""
     ground = ground_of(setups[0], seed)
-    calibration = first_batches(ground.dense.data.train, CALIBRATION_BATCHES, seed=seed)
+    calibration = first_batches(ground.run.dense.data.train, CALIBRATION_BATCHES, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         sensitivities = Path(folder) / "sensitivities.pth"
         started = time.perf_counter()
@@ -110,7 +110,7 @@ def prune(ground: Ground, constraint: float, calibration: Loader, sensitivities:
     """
     import modelopt.torch.prune as mtp  # type: ignore[import-not-found]  # in an environment of its own
 
-    dense = ground.dense
+    dense = ground.run.dense
 
     def accuracy(model: nn.Module) -> float:
         model.eval()  # this is where Model Optimizer recalibrates BatchNorm
@@ -141,8 +141,8 @@ def fill_budget(ground: Ground, calibration: Loader, sensitivities: Path) -> Fou
 
     Model Optimizer also counts pooling, so that the same model has another share by its count.
     """
-    whole = int(ground.problem.dense_cost.macs)
-    share = ground.problem.budget.limits["macs"] / whole
+    whole = int(ground.run.dense_cost.macs)
+    share = ground.run.budget.limits["macs"] / whole
     low, high = 0.9 * share, 1.1 * share
     best: Found | None = None
     for _ in range(ATTEMPTS):
@@ -150,7 +150,7 @@ def fill_budget(ground: Ground, calibration: Loader, sensitivities: Path) -> Fou
         started = time.perf_counter()
         model = prune(ground, constraint, calibration, sensitivities)
         seconds = time.perf_counter() - started
-        left = count_macs(model, ground.dense.example_inputs) / whole
+        left = count_macs(model, ground.run.dense.example_inputs) / whole
         print(f"constraint {constraint:.2%}: {left:.2%} of the MACs", flush=True)
         if left > share:
             high = constraint
@@ -168,12 +168,12 @@ def fill_budget(ground: Ground, calibration: Loader, sensitivities: Path) -> Fou
 def write(setup: str, seed: int, found: Found, sensitivity_seconds: float) -> None:
     """Write a candidate, after a proof that the model rebuilt at its widths gives the same outputs."""
     ground = ground_of(setup, seed)
-    problem = ground.problem
+    problem = ground.run
     weights = {name: tensor.detach().contiguous() for name, tensor in found.model.state_dict().items()}
     widths = {group.name: len(weights[f"{group.name}.weight"]) for group in problem.prunable.searchable}
     small = rebuild(problem.prunable, plan_from_importance(problem.prunable, widths, ground.ranked)).eval()
     small.load_state_dict(weights)
-    inputs, _ = next(iter(ground.dense.data.val))
+    inputs, _ = next(iter(ground.run.dense.data.val))
     with torch.no_grad():
         torch.testing.assert_close(small(inputs), found.model(inputs))
     budget = problem.budget.limits["macs"] / int(problem.dense_cost.macs)

@@ -85,8 +85,8 @@ def finetune(setup: str, method: str, seed: int) -> dict[str, object]:
     candidate = (METHODS | MENDS)[method](setup, seed)
     fitted, test = finetuned(
         candidate.model,
-        ground.dense,
-        ground.config,
+        ground.run.dense,
+        ground.run.spec,
         SETTING,
         seed=seed,
         checkpoint=RUNS / f"{setup}-{method}-{seed}.training",
@@ -108,7 +108,7 @@ def finetune(setup: str, method: str, seed: int) -> dict[str, object]:
 def of_widths(setup: str, seed: int, widths: dict[str, int], seconds: float) -> Candidate:
     """Cut the dense model to widths, the most important channels by l1 first."""
     ground = ground_of(setup, seed)
-    problem = ground.problem
+    problem = ground.run
     cost = problem.prunable.cost(widths)
     model = rebuild(problem.prunable, plan_from_importance(problem.prunable, widths, ground.ranked))
     named = " ".join(str(widths[group.name]) for group in problem.prunable.searchable)
@@ -118,7 +118,7 @@ def of_widths(setup: str, seed: int, widths: dict[str, int], seconds: float) -> 
 
 def widths_of(setup: str, seed: int, text: str) -> dict[str, int]:
     """Read widths as the curves write them, in the order of the searchable groups."""
-    groups = ground_of(setup, seed).problem.prunable.searchable
+    groups = ground_of(setup, seed).run.prunable.searchable
     return {group.name: int(width) for group, width in zip(groups, text.split(), strict=True)}
 
 
@@ -181,7 +181,7 @@ def by_torch_pruning(importance: str) -> Method:
     """Make the method that takes what Torch-Pruning's global pruning leaves at the budget."""
 
     def candidate(setup: str, seed: int) -> Candidate:
-        dense, problem = ground_of(setup, seed).dense, ground_of(setup, seed).problem
+        dense, problem = ground_of(setup, seed).run.dense, ground_of(setup, seed).run
         share = problem.budget.limits["macs"] / int(problem.dense_cost.macs)
         started = time.perf_counter()
         model, left = torch_pruning_plans.pruned(dense.model, dense.example_inputs, importance, share)

@@ -31,13 +31,13 @@ class CachedScore:
         self._known = {row["widths"]: row for row in rows_of(self._path)}
         ground = self._ground
         self._score = FinetuneScore(
-            ground.problem.prunable,
+            ground.run.prunable,
             ground.ranked,
-            ground.dense.data,
-            ground.dense.task,
-            ground.setting,
+            ground.run.dense.data,
+            ground.run.dense.task,
+            ground.run.setting,
             (RUNG,),
-            calibration_batches=ground.config.score.calibration_batches,
+            calibration_batches=ground.run.spec.score.calibration_batches,
         )
 
     def __call__(self, widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
@@ -47,7 +47,7 @@ class CachedScore:
 
     def of(self, widths: Mapping[str, int]) -> Mapping[str, str]:
         """Return the row of a candidate: its widths, score and the seconds of its evaluation."""
-        key = " ".join(str(widths[group.name]) for group in self._ground.problem.prunable.searchable)
+        key = " ".join(str(widths[group.name]) for group in self._ground.run.prunable.searchable)
         if key not in self._known:
             started = time.perf_counter()
             (rung,) = self._score(widths, self._seed)

@@ -12,12 +12,12 @@ import torch
 
 from autoprune import run
 from autoprune.config import load_config
-from autoprune.config.settings import RunConfig
 from autoprune.execution import Setting
 from autoprune.run import Dense
 from autoprune.run._dense import load_dense
-from autoprune.run._problem import pose
 from autoprune.run._ranking import rank_channels
+from autoprune.run._resolve import trace_run
+from autoprune.run._spec import RunSpec
 from autoprune.run._statistics import Ground
 
 HERE = Path(__file__).parent
@@ -37,7 +37,7 @@ SETTING = Setting(device="cpu", dtype="bfloat16", channels_last=True, threads=1)
 """One for all, so that scores compare; chosen before, as the fastest on this kind of machine."""
 
 
-def config_of(setup: str, seed: int, *overrides: str) -> RunConfig:
+def config_of(setup: str, seed: int, *overrides: str) -> RunSpec:
     """Return the config of a setup, settled."""
     file, share = SETUPS[setup]
     given = (f"budget.flops={share}", f"search.seed={seed}", f"search.trials={EVALUATIONS}", *overrides)
@@ -56,6 +56,5 @@ def ground_of(setup: str, seed: int) -> Ground:
     torch.set_num_threads(SETTING.threads)
     config = config_of(setup, seed)
     dense = dense_of(SETUPS[setup][0])
-    problem = pose(dense, config)
-    ranked = rank_channels(dense, problem, config.search.criterion, seed)
-    return Ground(dense, problem, config, SETTING, ranked, lambda event: None)
+    traced = trace_run(dense, config, SETTING)
+    return Ground(traced, rank_channels(traced, config.search.criterion))

@@ -22,7 +22,7 @@ import torch
 
 from autoprune.engines import MakeScorer, TrialEvent, TrialRunner, run_search
 from autoprune.run._ranking import encode_ranking
-from autoprune.run._scoring import ScorerFactory, identify_parts, make_score, parse_rungs
+from autoprune.run._scoring import ScorerFactory, identify_parts, make_score
 from autoprune.study import StudyFacts, create_study
 from experiments.common import append_row, rows_of
 from experiments.search_efficiency.setups import HERE, SETTING, config_of, ground_of
@@ -73,13 +73,13 @@ def run(engine: str) -> Run:
     """Run one search in a new storage."""
     ground = ground_of(SETUP, SEED)
     torch.set_num_threads(SETTING.threads)
-    prunable, config = ground.problem.prunable, config_of(SETUP, SEED)
+    prunable, config = ground.run.prunable, config_of(SETUP, SEED)
     ranking = encode_ranking(ground.ranked)
     make_scorer: MakeScorer = ScorerFactory(
-        config, SETTING, ranking, parts=identify_parts(ground.dense, prunable, None)
+        config, SETTING, ranking, parts=identify_parts(ground.run.dense, prunable, None)
     )
     if engine == "serial":
-        score = make_score(ground.dense, prunable, config, SETTING, ranking)
+        score = make_score(ground.run.dense, prunable, config, SETTING, ranking)
         make_scorer = lambda: score  # noqa: E731 - the score that is there already, as in a search
     times: dict[str, list[float]] = {"started": [], "rung": [], "finished": [], "requeued": []}
 
@@ -93,11 +93,11 @@ def run(engine: str) -> Run:
         )
         runner = TrialRunner(
             study,
-            ground.problem.space,
+            ground.run.space,
             sampler="random",
             pruner="none",
             trials=TRIALS,
-            rungs=len(parse_rungs(config.score)),
+            rungs=len(config.rungs),
             seed=SEED,
             on_event=note,
         )

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from autoprune.cli import main
-from autoprune.cli.commands import _print_search, _same_command
+from autoprune.cli._output import print_search
+from autoprune.cli._resumable import same_command
 from autoprune.report import StudySummary, next_command
 from autoprune.run import SearchResult
 from tests.report.test_tables import RECORD, SUMMARY
@@ -18,7 +19,7 @@ from tests.report.test_tables import RECORD, SUMMARY
 
 def last_line(summary: StudySummary, capsys: pytest.CaptureFixture[str], storage: str) -> str:
     step = f"Next: {next_command(summary, storage)}"
-    _print_search(SearchResult("s", storage, Path("runs"), summary, step))
+    print_search(SearchResult("s", storage, Path("runs"), summary, step))
     return capsys.readouterr().out.splitlines()[-1]
 
 
@@ -81,8 +82,8 @@ def test_the_next_step_and_the_same_command_hide_the_password(
         ),
     ):
         monkeypatch.setattr(sys, "argv", ["autoprune", *words])
-        assert hidden in _same_command()
-        assert "secret" not in _same_command()
+        assert hidden in same_command()
+        assert "secret" not in same_command()
 
 
 def typed(

@@ -12,7 +12,7 @@ import typer
 
 from autoprune import cli
 from autoprune.cli import _signals as signals
-from autoprune.cli import commands
+from autoprune.cli._resumable import resumable, same_command
 from autoprune.cli._signals import Terminated, caught_signals
 from autoprune.errors import StudyError
 
@@ -70,7 +70,7 @@ def test_the_command_to_go_on_with_is_named_as_it_was_typed(
     monkeypatch.setattr(
         sys, "argv", ["/usr/bin/autoprune", "train", "run.toml", "--set", "score.rungs=['a b']"]
     )
-    with pytest.raises(typer.Exit) as left, caught_signals(), commands._resumable(commands._same_command):
+    with pytest.raises(typer.Exit) as left, caught_signals(), resumable(same_command):
         os.kill(os.getpid(), number)
     assert left.value.exit_code == code
     out = capsys.readouterr().out
@@ -108,9 +108,9 @@ def test_three_interrupts_keep_the_command_to_go_on_with(
 
     def go_on() -> str:
         press(1)
-        return commands._same_command()
+        return same_command()
 
-    with pytest.raises(typer.Exit) as left, caught_signals() as caught, commands._resumable(go_on):
+    with pytest.raises(typer.Exit) as left, caught_signals() as caught, resumable(go_on):
         interrupted_twice()
     assert (left.value.exit_code, caught, unwound) == (130, [130], [True])
     assert capsys.readouterr().out.endswith("Go on with: autoprune resume digits\n")
@@ -132,7 +132,7 @@ def test_the_command_is_named_though_the_storage_cannot_be_read(
         raise StudyError("locked by another process")
 
     monkeypatch.setattr(sys, "argv", ["autoprune", "search", "digits"])
-    with pytest.raises(typer.Exit), caught_signals(), commands._resumable(go_on):
+    with pytest.raises(typer.Exit), caught_signals(), resumable(go_on):
         press(1)
     assert "Go on with: autoprune search digits" in capsys.readouterr().out
 

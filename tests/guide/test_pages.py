@@ -11,7 +11,7 @@ import autoprune.guide
 from autoprune.config import load_config
 from autoprune.data import load
 from autoprune.guide import TOPICS, read_page
-from autoprune.run._problem import runtime_of
+from autoprune.run._spec import RunSpec
 from tests.guide.markdown import blocks, commands, links, overrides, unknown_words
 
 FOLDER = Path(autoprune.guide.__file__).parent
@@ -26,7 +26,7 @@ def test_commands_and_their_options_exist(topic: str) -> None:
 def test_configs_are_valid(topic: str) -> None:
     """A block may be a part of a config. Settings on the command lines of the page are valid, too."""
     for block in blocks(read_page(topic), "toml"):
-        runtime_of(load_config(tomllib.loads(block)).latency)
+        _ = RunSpec.of(tomllib.loads(block)).runtime
     load_config("digits", overrides(read_page(topic)))
 
 

@@ -12,7 +12,7 @@ from autoprune.config import load_config
 from autoprune.config.rungs import RungScore
 from autoprune.report import summary_notes
 from autoprune.report._agreement import PREDICTS, agreements, rho_interval, tau_interval
-from autoprune.run import change_config, settle
+from autoprune.run import change_spec, settle
 from autoprune.study import TrialRecord
 from autoprune.study._records import State
 from tests.report.test_tables import RECORD, SUMMARY
@@ -137,7 +137,7 @@ def test_where_trials_were_stopped_the_warning_is_a_doubt_and_a_resume_can_stop_
     assert warning.startswith(f'Warning: "calibrate" may not predict "50 steps": tau is below {PREDICTS}')
     assert "the trials pruned in between are missing" in warning
     asked = warning.rpartition("--set ")[2].partition(")")[0]
-    assert change_config(settle(load_config("digits")), [asked]).search.pruner == "none"
+    assert change_spec(settle(load_config("digits")), [asked]).search.pruner == "none"
 
 
 def test_what_helps_follows_from_the_rung_that_fails() -> None:

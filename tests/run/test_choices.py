@@ -17,6 +17,7 @@ from autoprune.errors import ConfigError
 from autoprune.run import Event, Stage, _warm_starts, choices
 from autoprune.run._checks import check_names
 from autoprune.run._choices import TABLES
+from autoprune.run._spec import RunSpec
 from autoprune.study import open_study
 from tests.own_rows import install_example, tiny_search
 
@@ -93,4 +94,4 @@ def test_one_that_does_not_exist_is_refused(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "empty_starts.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ConfigError, match=r'search\.warm_starts: module "empty_starts" has no "start"'):
-        check_names(load_config("digits", ["search.warm_starts=['empty_starts:start']"]))
+        check_names(RunSpec.of(load_config("digits", ["search.warm_starts=['empty_starts:start']"])))

@@ -25,8 +25,8 @@ from autoprune.report import Curves
 from autoprune.run import Counted, Event, Stage, error_curves, sensitivity_curves
 from autoprune.run._dense import load_dense
 from autoprune.run._paths import settle
-from autoprune.run._problem import pose
 from autoprune.run._ranking import rank_channels
+from autoprune.run._resolve import trace_run
 from autoprune.train import evaluate, recalibrate
 from autoprune.zoo import make_model
 
@@ -81,14 +81,15 @@ def test_error_curves_are_monotone_and_the_files_hold_them(config: RunConfig, tm
 
 def test_sensitivity_is_the_score_of_the_cut_and_recalibrated_model(config: RunConfig) -> None:
     found = sensitivity_curves(config)
-    dense = load_dense(settle(config))
-    problem = pose(dense, settle(config))
-    ranked = rank_channels(dense, problem, "l1", 0)
+    spec = settle(config)
+    dense = load_dense(spec)
+    traced = trace_run(dense, spec, Setting())
+    ranked = rank_channels(traced, "l1")
     images = spread_samples(dense.data.val, 60)
     calibration = first_batches(dense.data.train, 1, seed=0)
 
     def score(cut: dict[str, int]) -> float:
-        model = rebuild(problem.prunable, plan_from_importance(problem.prunable, cut, ranked))
+        model = rebuild(traced.prunable, plan_from_importance(traced.prunable, cut, ranked))
         recalibrate(model, calibration, 1, Setting())
         return evaluate(model, images, dense.task, Setting())
 

@@ -13,11 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from autoprune.config import load_config
 from autoprune.config.rungs import RungScore
-from autoprune.config.settings import RunConfig
 from autoprune.data import load
 from autoprune.engines import TrialRunner
+from autoprune.execution import Setting
 from autoprune.graph import Prunable
 from autoprune.latency import LatencySetting, Measurement, Ratio, device_fingerprint
 from autoprune.latency.table import LatencyTable
@@ -25,9 +24,11 @@ from autoprune.latency.table._latency_table import Calibration
 from autoprune.report import summarise, summary_notes
 from autoprune.run import Dense, Event, Stage
 from autoprune.run._finalists import FINALISTS, MOST, judge, measure_finalists
-from autoprune.run._objectives import objective_costs
-from autoprune.run._problem import Problem, pose
+from autoprune.run._latency import stored_table
+from autoprune.run._problem import pose, trace_dense
 from autoprune.run._ranking import encode_ranking, rank_channels
+from autoprune.run._run import Run
+from autoprune.run._spec import RunSpec
 from autoprune.study import SearchStudy, create_study, front_of, open_study
 from autoprune.support.arrays import FloatArray, IntArray
 from autoprune.train import Task
@@ -81,7 +82,7 @@ class Case:
         table: Mapping[str, Any] | None = None,
     ) -> None:
         torch.manual_seed(0)
-        self.config: RunConfig = load_config(
+        spec = RunSpec.of(
             {
                 "budget": {} if latency is None else {"latency": latency},
                 "search": {"objectives": list(objectives)},
@@ -89,25 +90,27 @@ class Case:
             }
         )
         model = make_model("digits_resnet", 10, 1).eval()
-        self.dense = Dense(model, load("digits"), Task(), "cpu")
-        self.problem: Problem = pose(self.dense, self.config, lambda traced: Predictor(traced, error, odd))
-        ranking = encode_ranking(rank_channels(self.dense, self.problem, "l1", 0))
+        dense = Dense(model, load("digits"), Task(), "cpu")
+        prunable = trace_dense(dense, spec)
+        problem = pose(prunable, spec, Predictor(prunable, error, odd))
+        self.run = Run(**vars(problem), spec=spec, dense=dense, setting=Setting("cpu"))
+        ranking = encode_ranking(rank_channels(self.run, "l1"))
         self.url = f"sqlite:///{folder}/a.db"
         study = create_study(
             self.url,
             "a",
-            config=dataclasses.asdict(self.config),
+            config=dataclasses.asdict(spec),
             identity={},
             facts=FACTS.model_copy(update={"ranking": ranking, "latency": table}),
-            objectives=("score", *objective_costs(self.config.search)),
+            objectives=("score", *spec.objectives),
         )
         runner = TrialRunner(
             study,
-            self.problem.space,
+            self.run.space,
             sampler="random",
             pruner="none",
             trials=20,
-            cost=self.problem.cost,
+            cost=self.run.cost,
         )
         while (job := runner.ask()) is not None:
             score = -job.number if len(objectives) == 1 else sum(job.widths.values())
@@ -122,7 +125,7 @@ class Case:
                 said.append(event.text)
 
         study = open_study(self.url, "a")
-        measure_finalists(study, self.config, self.dense, self.problem, watch)
+        measure_finalists(dataclasses.replace(self.run, table=stored_table(study), watch=watch), study)
         return study, said
 
 
@@ -139,7 +142,7 @@ def test_a_prediction_that_is_too_low_is_found_out(tmp_path: Path) -> None:
     """Predictions 1% low, in a window of 2%: some of the best are over the limit, and the best is not one."""
     case = Case(tmp_path, "60%", error=0.99)
     study, said = case.measure()
-    limit = 0.6 * int(case.problem.dense_cost.params)
+    limit = 0.6 * int(case.run.dense_cost.params)
     records = study.records()
     for record in records:
         if record.measured is not None:
@@ -157,7 +160,7 @@ def test_those_that_are_expected_to_be_over_the_limit_are_timed_last(tmp_path: P
     case = Case(tmp_path, "60%", error=1.0, odd=1.3)
     study, _ = case.measure()
     records = study.records()
-    limit = case.problem.budget.limits["latency_ms"]
+    limit = case.run.budget.limits["latency_ms"]
     fits = [record.number for record in records if record.costs["latency_ms"] <= limit]
     assert FINALISTS < len(fits) < len(records)
     measured = [record.number for record in records if record.measured is not None]
@@ -195,7 +198,7 @@ def test_milliseconds_are_judged_as_milliseconds(tmp_path: Path) -> None:
 def test_a_verdict_tells_whether_its_interval_lies_on_its_side(
     ratio: float, interval: tuple[float, float], verdict: tuple[bool, bool], tmp_path: Path
 ) -> None:
-    problem = Case(tmp_path, "60%", error=1.0).problem
+    problem = Case(tmp_path, "60%", error=1.0).run
     ms = Measurement(50.0, (49.0, 51.0), 50.0, 20, 1.0, tight=True)
     assert judge(problem, ms, Ratio(ratio, interval, tight=True)) == verdict
 
@@ -255,9 +258,9 @@ def test_elsewhere_nothing_is_timed_and_it_is_said(
     device = device_fingerprint(LatencySetting())
     table = LatencyTable(LatencySetting(), device, "another", 3, (), {}, calibration, dense_ms=4.0)
     case = Case(tmp_path, "60%", error=1.0, table=table.to_json())
-    case.config = dataclasses.replace(
-        case.config, latency=dataclasses.replace(case.config.latency, **latency)
-    )
+    spec = case.run.spec
+    spec = dataclasses.replace(spec, latency=dataclasses.replace(spec.latency, **latency))
+    case.run = dataclasses.replace(case.run, spec=spec)
     study, said = case.measure()
     assert all(record.measured is None for record in study.records())
     assert len(said) == 1

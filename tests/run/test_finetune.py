@@ -19,7 +19,7 @@ from autoprune import run
 from autoprune.config import load_config
 from autoprune.errors import ConfigError, ExportError, TrialError
 from autoprune.exporting import read_recipe
-from autoprune.run import EpochDone, Event, SearchResult, Stage, TrialDone, stored_config
+from autoprune.run import EpochDone, Event, SearchResult, Stage, TrialDone, stored_spec
 from autoprune.run._dense import load_dense
 from autoprune.run._finetune_result import FinetuneResult
 from autoprune.run._report import Report
@@ -129,7 +129,7 @@ def test_the_best_trial_by_its_number_is_the_same_finetune(
     first, second = (None, number) if best_first else (number, None)
     study, storage = searched.study, searched.storage
     begun = run.finetune(study, storage, trial=first, overrides=overrides)
-    monkeypatch.setattr(sys.modules["autoprune.run._finetune"], "evaluate", None)
+    monkeypatch.setattr(sys.modules["autoprune.run._cut_trial"], "evaluate", None)
     again = run.finetune(study, storage, trial=second, overrides=overrides)
     assert {begun.folder.name, again.folder.name} == {"best", f"trial-{number}"}
     assert dataclasses.replace(again, folder=begun.folder) == begun
@@ -184,13 +184,13 @@ class MetricOfParts:
 
 def use_metric(monkeypatch: pytest.MonkeyPatch, metric: Callable[..., float | torch.Tensor]) -> None:
     """Let a study's task have another metric than it names."""
-    monkeypatch.setattr("autoprune.run._dense.make_task", lambda loss, name: Task(metric=metric))
+    monkeypatch.setattr("autoprune.run._spec.make_task", lambda loss, name: Task(metric=metric))
 
 
 def test_a_metric_that_is_no_number_on_the_test_part_costs_no_training(
     searched: SearchResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    test = load_dense(stored_config(open_study(searched.storage, searched.study))).data.test
+    test = load_dense(stored_spec(open_study(searched.storage, searched.study))).data.test
     assert test is not None
     use_metric(monkeypatch, MetricOfParts(test.samples))
     events: list[Event] = []
@@ -211,7 +211,7 @@ def test_a_metric_that_is_no_number_after_a_finetune_can_be_mended(
     searched: SearchResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = open_study(searched.storage, searched.study)
-    images = load_dense(stored_config(opened)).data.val.samples
+    images = load_dense(stored_spec(opened)).data.val.samples
     overrides = [f"output.folder={tmp_path}/out", "finetune.epochs=1", "finetune.teacher=none"]
     events: list[Event] = []
 

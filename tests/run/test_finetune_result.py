@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from torch import nn
 
-from autoprune.config import load_config
 from autoprune.errors import StudyError
 from autoprune.exporting import save_pruned
 from autoprune.graph.plan import Plan
 from autoprune.run._finetune_result import find_result, is_untrained, saved_folder
+from autoprune.run._spec import RunSpec
 from tests.engines.toy import new_study
 from tests.study.test_header import with_damage
 
@@ -54,7 +54,7 @@ def test_a_damaged_note_of_a_finetune_is_one_line(path: tuple[str, ...], value: 
     with pytest.raises(StudyError, match=message):
         find_result(study, "best", IDENTITY)
     with pytest.raises(StudyError, match=message):
-        saved_folder(study, load_config("digits"))
+        saved_folder(study, RunSpec.of("digits"))
 
 
 def test_a_model_that_is_copied_is_written_through_no_link(tmp_path: Path) -> None:

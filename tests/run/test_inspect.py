@@ -20,6 +20,7 @@ from autoprune.latency import LatencySetting
 from autoprune.run import CostRange, inspect
 from autoprune.run._dense import load_dense
 from autoprune.run._problem import trace_dense
+from autoprune.run._spec import RunSpec
 from autoprune.zoo import make_model
 from tests.run.test_latency import small_table
 
@@ -161,7 +162,8 @@ def test_an_inspection_tells_what_the_latency_can_be(tmp_path: Path) -> None:
     config = load_config(
         {**values, "latency": {"probe": probe}, "search": {"divisor": 4}, "output": {"folder": str(tmp_path)}}
     )
-    prunable = trace_dense(load_dense(config, trained=False), config)
+    spec = RunSpec.of(config)
+    prunable = trace_dense(load_dense(spec, trained=False), spec)
     table = dataclasses.replace(small_table(prunable.fingerprint), setting=LatencySetting(probe))
     table.save(tmp_path / "latency-tests.run.test_latency-by_parameters-1.json")
     assert inspect(config).costs == {"latency_ms": CostRange(2.0, 2.0, 4.0)}

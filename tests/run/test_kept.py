@@ -12,19 +12,19 @@ from safetensors.torch import save_file
 from torch import nn
 
 from autoprune.config import load_config
-from autoprune.config.settings import RunConfig
 from autoprune.errors import CheckpointError, ConfigError, ExportError
 from autoprune.exporting import export as export_model
 from autoprune.exporting import read_recipe, save_pruned
 from autoprune.graph.plan import Plan
 from autoprune.run import export, settle
 from autoprune.run._paths import kept_files, require_free
+from autoprune.run._spec import RunSpec
 from autoprune.support.atomic import replacing
 from autoprune.zoo import make_model
 
 
 @pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunSpec:
     """Of a study whose files lie in the current folder."""
     monkeypatch.chdir(tmp_path)
     for name in ("study.db", "study.db-wal", "dense.safetensors", "space.toml", "table.json"):
@@ -38,24 +38,24 @@ KEPT = ("study.db", "study.db-wal", "study.db-journal", "dense.safetensors", "sp
 
 @pytest.mark.parametrize("name", KEPT)
 @pytest.mark.parametrize("spell", [str, lambda name: f"./x/../{name}", os.path.abspath])
-def test_files_of_a_study_are_kept(config: RunConfig, name: str, spell: Callable[[str], str]) -> None:
+def test_files_of_a_study_are_kept(config: RunSpec, name: str, spell: Callable[[str], str]) -> None:
     Path("x").mkdir()
     with pytest.raises(ConfigError, match=r"^--output: .* is the .*; name another file\.$"):
         require_free(spell(name), "--output", kept_files("study.db", config))
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])
-def test_links_to_them_are_known(config: RunConfig, link: Callable[[str, str], None]) -> None:
+def test_links_to_them_are_known(config: RunSpec, link: Callable[[str, str], None]) -> None:
     link("study.db", "picture.png")
     with pytest.raises(ConfigError, match=r"picture\.png is the storage of the study"):
         require_free("picture.png", "--output", kept_files("study.db", config))
 
 
-def test_other_files_are_free(config: RunConfig) -> None:
+def test_other_files_are_free(config: RunSpec) -> None:
     Path("old.png").touch()
     for name in ("new.png", "old.png", "folder/new.png"):
         require_free(name, "--output", kept_files("study.db", config))
-    assert kept_files("postgresql://host/db", RunConfig()) == {}
+    assert kept_files("postgresql://host/db", RunSpec()) == {}
 
 
 def special(kind: str, path: Path) -> None:

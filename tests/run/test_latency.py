@@ -21,8 +21,9 @@ from autoprune.latency.table import LatencyTable, narrowed
 from autoprune.latency.table._latency_table import Calibration
 from autoprune.run import Dense, inspect, report, resume, search, settle
 from autoprune.run._checks import check_names, check_places
-from autoprune.run._latency import LatencyTables, latency_setting, settle_divisor
-from autoprune.run._problem import measures_divisor, pose, trace_dense
+from autoprune.run._latency import find_table, measure_runtime, settle_divisor
+from autoprune.run._problem import pose, trace_dense
+from autoprune.run._spec import RunSpec
 from autoprune.study import open_study
 from autoprune.support.arrays import FloatArray, IntArray
 from autoprune.support.threads import usable_cores
@@ -111,17 +112,17 @@ def test_where_latency_counts_an_open_divisor_is_measured_so_that_proposals_keep
     torch.manual_seed(0)
     dense = Dense(make_model("digits_resnet", 10, 1).eval(), load("digits"), Task(), "cpu")
     probe = f"{__name__}:slow_between_blocks"
-    config = load_config({"budget": {"latency": "60%"}, "latency": {"probe": probe}})
+    config = RunSpec.of({"budget": {"latency": "60%"}, "latency": {"probe": probe}})
+    prunable = trace_dense(dense, config)
     said: list[str] = []
-    settled, stairs = settle_divisor(config, dense, lambda event: said.append(str(event)))
+    settled, stairs = settle_divisor(config, prunable, lambda event: said.append(str(event)))
     assert stairs is not None
     assert settled.search.divisor == 4
     assert "search.divisor is not given: measuring" in said[0]
     ratios = np.random.default_rng(0).uniform(0.1, 1.0, (30, 6))
     over = {}
     for divisor in (4, 1):
-        search = dataclasses.replace(settled.search, divisor=divisor)
-        problem = pose(dense, dataclasses.replace(settled, search=search), InBlocksOf4)
+        problem = pose(prunable, settled.with_search(divisor=divisor), InBlocksOf4(prunable))
         widths = problem.space.decode(ratios)
         exact = [slow_between_blocks(narrowed(problem.prunable, row), None) for row in widths]
         np.testing.assert_allclose(np.asarray(problem.cost(widths).latency_ms), exact)
@@ -134,11 +135,11 @@ def test_the_divisor_that_a_file_gives_stays(tmp_path: Path) -> None:
     space = tmp_path / "space.toml"
     for text, measured in (("divisor = 1", False), ("low = 0.2", True)):
         space.write_text(text)
-        config = load_config({"budget": {"latency": "60%"}, "search": {"space": str(space)}})
-        assert measures_divisor(config) == measured
-    assert not measures_divisor(load_config({"budget": {"flops": "60%"}}))
-    assert measures_divisor(load_config({"search": {"objectives": ["score", "latency"]}}))
-    assert not measures_divisor(load_config({"budget": {"latency": "60%"}, "search": {"divisor": 1}}))
+        spec = RunSpec.of({"budget": {"latency": "60%"}, "search": {"space": str(space)}})
+        assert spec.measures_divisor == measured
+    assert not RunSpec.of({"budget": {"flops": "60%"}}).measures_divisor
+    assert RunSpec.of({"search": {"objectives": ["score", "latency"]}}).measures_divisor
+    assert not RunSpec.of({"budget": {"latency": "60%"}, "search": {"divisor": 1}}).measures_divisor
 
 
 def test_inspect_measures_the_divisor_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,11 +168,11 @@ def test_a_runtime_that_cannot_be_used_is_refused_before_anything_is_loaded(
     overrides: list[str], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        check_names(load_config("digits", overrides))
+        check_names(RunSpec.of(load_config("digits", overrides)))
 
 
 def read(*overrides: str) -> LatencySetting:
-    return latency_setting(load_config("digits", overrides).latency)
+    return RunSpec.of(load_config("digits", overrides)).usable_runtime
 
 
 def test_the_section_becomes_a_setting() -> None:
@@ -241,10 +242,12 @@ def test_what_cannot_be_asked_is_refused_before_a_table_is_measured(
 ) -> None:
     torch.manual_seed(0)
     dense = Dense(make_model("digits_resnet", 10, 1).eval(), load("digits"), Task(), "cpu")
-    config = load_config({"budget": budget, "latency": {"probe": f"{__name__}:by_parameters"}})
+    spec = RunSpec.of(
+        {"budget": budget, "latency": {"probe": f"{__name__}:by_parameters"}, "search": {"divisor": 1}}
+    )
     SIZES.clear()
     with pytest.raises(BudgetError, match=message):
-        pose(dense, config, LatencyTables(config))
+        measure_runtime(trace_dense(dense, spec), spec)
     assert len(set(SIZES)) == models
 
 
@@ -261,7 +264,7 @@ def test_only_what_the_dense_model_may_keep_to_is_timed_before_its_table(
 ) -> None:
     """It takes more than a share of its own time, whatever that is."""
     dense = Dense(make_model("digits_resnet", 10, 1).eval(), load("digits"), Task(), "cpu")
-    config = load_config({"budget": {"latency": latency}, "latency": {"probe": f"{__name__}:by_parameters"}})
+    config = RunSpec.of({"budget": {"latency": latency}, "latency": {"probe": f"{__name__}:by_parameters"}})
     monkeypatch.setattr(
         "autoprune.run._latency.measure_table",
         lambda prunable, setting, progress: small_table(prunable.fingerprint),
@@ -270,16 +273,16 @@ def test_only_what_the_dense_model_may_keep_to_is_timed_before_its_table(
     prunable = trace_dense(dense, config)
     if timed:
         with pytest.raises(BudgetError, match=rf"budget\.latency: {latency} is not below"):
-            LatencyTables(config)(prunable)
+            find_table(prunable, config)
     else:
-        assert LatencyTables(config)(prunable).dense_ms == 4.0
+        assert find_table(prunable, config).dense_ms == 4.0
     assert len(set(SIZES)) == timed
 
 
 def test_what_was_measured_is_found_in_the_output_folder_if_it_belongs_here(tmp_path: Path) -> None:
     torch.manual_seed(0)
     dense = Dense(make_model("digits_resnet", 10, 1).eval(), load("digits"), Task(), "cpu")
-    config = load_config(
+    config = RunSpec.of(
         {
             "budget": {"latency": "10 s"},
             "latency": {"probe": f"{__name__}:by_parameters"},
@@ -290,15 +293,15 @@ def test_what_was_measured_is_found_in_the_output_folder_if_it_belongs_here(tmp_
     path = tmp_path / f"latency-{__name__}-by_parameters-1.json"
     SIZES.clear()
     small_table(prunable.fingerprint).save(path)
-    assert LatencyTables(config)(prunable).dense_ms == 4.0
+    assert find_table(prunable, config).dense_ms == 4.0
     assert not SIZES
     small_table("another model").save(path)
     with pytest.raises(BudgetError, match=r"budget\.latency"):
-        LatencyTables(config)(prunable)
+        find_table(prunable, config)
     assert SIZES
     named = dataclasses.replace(config, latency=dataclasses.replace(config.latency, table=str(path)))
     with pytest.raises(LatencyError, match="measured for another model"):
-        LatencyTables(named)(prunable)
+        find_table(prunable, named)
 
 
 def test_a_search_goes_on_where_the_probe_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,7 +317,7 @@ def test_a_search_goes_on_where_the_probe_is_not(tmp_path: Path, monkeypatch: py
         "data": {"checkpoint_saw_validation": True},
     }
     values["search"]["storage"] = f"{tmp_path}/own.db"
-    config = load_config(values)
+    config = RunSpec.of(values)
     prunable = trace_dense(dense, config)
     small_table(prunable.fingerprint).save(tmp_path / "out" / f"latency-{__name__}-by_parameters-1.json")
     result = search(dense.model, dense.data, config)

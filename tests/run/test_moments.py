@@ -32,7 +32,7 @@ from autoprune.run import (
     Watcher,
     export,
     settle,
-    stored_config,
+    stored_spec,
 )
 from autoprune.run._moments import StudyMoments, try_repair
 from autoprune.run._ranking import decode_ranking
@@ -233,7 +233,7 @@ def test_a_worker_finds_the_file_or_measures_the_same(
 ) -> None:
     """On another host the path leads nowhere, and the file may or may not lie in the output folder."""
     study = open_study(searched.result.storage, "mended")
-    settled = stored_config(study)
+    settled = stored_spec(study)
     settled = dataclasses.replace(settled, output=dataclasses.replace(settled.output, folder=str(tmp_path)))
     dense = Dense(model, data, Task(), "cpu")
     note = study.note("autoprune:moments") | {"path": str(tmp_path / "elsewhere" / searched.file.name)}

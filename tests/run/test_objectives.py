@@ -10,6 +10,7 @@ from autoprune.errors import ConfigError
 from autoprune.run import settle
 from autoprune.run._checks import check_names
 from autoprune.run._objectives import objective_costs
+from autoprune.run._spec import RunSpec
 from autoprune.samplers import SAMPLERS
 
 
@@ -45,7 +46,7 @@ def test_wrong_objectives_get_one_clear_line(objectives: tuple[str, ...], messag
 
 
 def check(*overrides: str) -> None:
-    check_names(load_config("digits", ['search.objectives=["score", "macs"]', *overrides]))
+    check_names(RunSpec.of(load_config("digits", ['search.objectives=["score", "macs"]', *overrides])))
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -70,9 +71,9 @@ def test_pruners_by_name_are_refused_and_the_default_is_not_used(pruner: str) ->
 def test_only_a_search_with_several_objectives_goes_without_a_budget() -> None:
     values = {"model": {"name": "digits_resnet"}, "data": {"name": "digits"}}
     several = {**values, "search": {"objectives": ["score", "params", "flops"]}}
-    check_names(load_config(several))
+    check_names(RunSpec.of(load_config(several)))
     with pytest.raises(ConfigError, match="budget: no limit is given"):
-        check_names(load_config(values))
+        check_names(RunSpec.of(load_config(values)))
     with pytest.raises(ConfigError, match=r"budget\.macs: got 'half'"):
-        check_names(load_config({**several, "budget": {"macs": "half"}}))
+        check_names(RunSpec.of(load_config({**several, "budget": {"macs": "half"}})))
     assert settle(load_config(several)).search.study == "digits_resnet-digits-params-flops"

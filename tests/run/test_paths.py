@@ -11,10 +11,9 @@ import pytest
 
 from autoprune.config import load_config
 from autoprune.errors import ConfigError, StudyError
-from autoprune.run import change_config
+from autoprune.run import change_spec
 from autoprune.run._checks import check_names, check_places, check_study_is_new
 from autoprune.run._paths import absolute_storage, check_writable, find_storage, probe_writable, settle
-from autoprune.run._problem import space_spec
 from autoprune.study import create_study, file_of
 from tests.engines.toy import FACTS
 
@@ -232,8 +231,8 @@ def test_on_another_host_neither_the_probe_nor_its_device_are_needed(tmp_path: P
 def test_the_file_of_the_space_may_move(tmp_path: Path) -> None:
     config = settle(load_config("digits", ["search.space=/proc/nowhere/space.toml"]))
     (tmp_path / "space.toml").write_text("low = 0.2")
-    changed = change_config(config, [f"search.space='{tmp_path}/space.toml'"])
-    assert space_spec(changed).low == 0.2
+    changed = change_spec(config, [f"search.space='{tmp_path}/space.toml'"])
+    assert changed.space.low == 0.2
 
 
 def test_a_probe_follows_no_link(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from autoprune.run import (
     Stage,
     TrialDone,
     best,
-    change_config,
+    change_spec,
     export,
     report,
     search,
@@ -45,8 +45,9 @@ from autoprune.run import (
 from autoprune.run._dense import load_dense
 from autoprune.run._problem import trace_dense
 from autoprune.run._ranking import decode_ranking, encode_ranking
-from autoprune.run._scoring import ScorerFactory, identify_parts, make_score, parse_rungs
-from autoprune.run._train import named_setting
+from autoprune.run._rungs import parse_rungs
+from autoprune.run._scoring import ScorerFactory, identify_parts, make_score
+from autoprune.run._spec import RunSpec, named_setting
 from autoprune.score import FinetuneScore
 from autoprune.study import open_study
 from autoprune.study._header import HEADER
@@ -190,11 +191,11 @@ def test_a_key_that_may_not_change_is_answered_with_those_that_may() -> None:
     with pytest.raises(
         ConfigError, match=r"begin another search\. Those that may: search\.trials, .*finetune\.\*"
     ):
-        change_config(config, ["search.sampler=gp"])
-    assert change_config(config, ["search.trials=7"]).search.trials == 7
+        change_spec(config, ["search.sampler=gp"])
+    assert change_spec(config, ["search.trials=7"]).search.trials == 7
     for override in ("search.storage=mysql://me:secret@host/db", "storage=mysql://me:secret@host/db"):
         with pytest.raises(ConfigError, match=r"--set (search\.)?storage\b.*: (not|expected)") as caught:
-            change_config(config, [override])
+            change_spec(config, [override])
         assert "secret" not in str(caught.value)
 
 
@@ -211,11 +212,11 @@ def test_a_password_of_the_storage_is_neither_written_nor_told(
     def note(event: Event) -> None:
         told.append(repr(event))
 
-    def score_with(dense: Dense, prunable: Prunable, config: RunConfig, *rest: Any) -> FinetuneScore:
-        configs.append(config)
-        return make_score(dense, prunable, config, *rest)
+    def score_with(dense: Dense, prunable: Prunable, spec: RunSpec, *rest: Any) -> FinetuneScore:
+        configs.append(spec)
+        return make_score(dense, prunable, spec, *rest)
 
-    monkeypatch.setattr(sys.modules["autoprune.run._search"], "make_score", score_with)
+    monkeypatch.setattr(sys.modules["autoprune.run._trials"], "make_score", score_with)
     overrides = [f"search.storage='{url}'", "search.trials=1", "search.warm_starts=[]", "score=calibrate"]
     overrides += ["train.epochs=1", "finetune.epochs=0", "search.setting=float32 contiguous"]
     config = load_config("digits", overrides)
@@ -258,7 +259,7 @@ def test_names_are_refused_before_anything_is_loaded_or_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys.modules["autoprune.run._search"], "load_dense", None)
+    monkeypatch.setattr(sys.modules["autoprune.run._resolve"], "load_dense", None)
     with pytest.raises(ConfigError, match=message):
         autoprune.search(config=load_config("digits", [override]))
     assert list(tmp_path.iterdir()) == []
@@ -275,8 +276,9 @@ def test_a_ranking_cuts_the_plans_of_its_importance(model: nn.Module) -> None:
 
 
 def test_a_scorer_travels_to_a_fresh_process_as_plain_values() -> None:
-    config = load_config("digits")
-    factory = ScorerFactory(config, named_setting("float32 contiguous", "cpu"), {"conv1": "text"})
+    spec = RunSpec.of("digits")
+    assert [rung.name for rung in spec.rungs] == list(spec.score.rungs)
+    factory = ScorerFactory(spec, named_setting("float32 contiguous", "cpu"), {"conv1": "text"})
     assert pickle.loads(pickle.dumps(factory)) == factory
 
 
@@ -309,7 +311,7 @@ def test_a_worker_that_loads_something_else_than_the_search_is_refused(
         with pytest.raises(
             StudyError, match=rf"its parts are not the search's: {differs} differs; put the same files"
         ):
-            dataclasses.replace(factory, config=other)()
+            dataclasses.replace(factory, spec=other)()
     write(weights, 2)
     with pytest.raises(StudyError, match=rf"^worker on {socket.gethostname()}: .*: supernet differs"):
         factory()
@@ -330,7 +332,7 @@ def test_what_a_caller_brings_stands_in_place_of_what_the_config_names(
     def take(engine: str, runner: object, make_scorer: MakeScorer, **options: object) -> None:
         made.append(make_scorer)
 
-    monkeypatch.setattr(sys.modules["autoprune.run._search"], "run_search", take)
+    monkeypatch.setattr(sys.modules["autoprune.run._trials"], "run_search", take)
     spread = dataclasses.replace(config, search=dataclasses.replace(config.search, engine="processes"))
     result = search(model, data, spread)
     assert open_study(result.storage, "own").config["model"]["name"] is None

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,10 +19,11 @@ from autoprune.config import load_config
 from autoprune.data import VisionData, endless, load
 from autoprune.errors import PlanError
 from autoprune.execution import Setting
-from autoprune.run import Counted, Dense, Event, Stage, resume, silent
+from autoprune.run import Counted, Dense, Event, Stage, Watcher, resume
 from autoprune.run._expected_time import Pace
-from autoprune.run._problem import pose
 from autoprune.run._ranking import rank_channels
+from autoprune.run._resolve import trace_run
+from autoprune.run._spec import RunSpec
 from autoprune.run._statistics import Ground, lower_share, measure_sensitivity, measure_statistics, plan_cuts
 from autoprune.run._warm_starts import WARM_STARTS, Proposer, choose_warm_starts
 from autoprune.space import Levels
@@ -61,11 +63,15 @@ def model(data: VisionData) -> nn.Module:
 
 def make_ground(model: nn.Module, data: VisionData, *overrides: str) -> Ground:
     settings = {"budget": {"flops": "40%"}, "search": {"sensitivity_evaluations": 25}}
-    config = load_config(settings, overrides)
-    dense = Dense(model, data, Task(), "cpu")
-    problem = pose(dense, config)
-    ranked = rank_channels(dense, problem, config.search.criterion, config.search.seed)
-    return Ground(dense, problem, config, SETTING, ranked, silent)
+    spec = RunSpec.of(load_config(settings, overrides))
+    run = trace_run(Dense(model, data, Task(), "cpu"), spec, SETTING)
+    return Ground(run, rank_channels(run, spec.search.criterion))
+
+
+def changed(ground: Ground, watch: Watcher, **search: Any) -> Ground:
+    """Return the ground with another watcher, and other settings in [search]."""
+    run = dataclasses.replace(ground.run, spec=ground.run.spec.with_search(**search), watch=watch)
+    return dataclasses.replace(ground, run=run)
 
 
 def rows_of(widths: Sequence[int], divisor: int = 1) -> list[Levels]:
@@ -104,8 +110,8 @@ def paced(model: nn.Module, data: VisionData, told: list[Event], image_s: float)
     overrides = ["search.trials=10", "score.rungs=['100 steps']", "score.calibration_batches=1"]
     ground = make_ground(model, data, *overrides, "search.sensitivity_images=200")
     pace = Pace(step_s=1.0 - 4.15 * image_s, image_s=image_s)  # 128 images recalibrate, 287 are evaluated
-    assert pace.search_s(ground.config, data) == pytest.approx(1000, rel=0.01)
-    return dataclasses.replace(ground, pace=pace, watch=told.append)
+    assert pace.search_s(ground.run.spec, data) == pytest.approx(1000, rel=0.01)
+    return dataclasses.replace(changed(ground, told.append), pace=pace)
 
 
 @pytest.mark.parametrize(
@@ -129,9 +135,7 @@ def test_a_sensitivity_without_time_is_left_out(model: nn.Module, data: VisionDa
     ground = paced(model, data, told, 0.09)
     with pytest.raises(PlanError, match=f"^{SHORT_OF_TIME}$"):
         measure_sensitivity(ground)
-    search = dataclasses.replace(ground.config.search, warm_starts=("sensitivity", "uniform"))
-    ground = dataclasses.replace(ground, config=dataclasses.replace(ground.config, search=search))
-    chosen = choose_warm_starts(ground)
+    chosen = choose_warm_starts(changed(ground, told.append, warm_starts=("sensitivity", "uniform")))
     assert [each.origin for each in chosen.trials] == ["uniform"]
     assert Stage(f"warm start sensitivity is left out: {SHORT_OF_TIME}") in told
 
@@ -143,14 +147,11 @@ SHORT_OF_TIME = "it would take more than 10% of the search, which takes up to 17
 def test_neighbours_that_are_cut_together_are_said(model: nn.Module, data: VisionData, enough: bool) -> None:
     """As many evaluations as the line asks for are enough; with one less some variables share their cuts."""
     told: list[Event] = []
-    ground = dataclasses.replace(make_ground(model, data), watch=told.append)
-    needed = 2 * len(ground.problem.space.variables) + 1
-    search = dataclasses.replace(
-        ground.config.search,
-        sensitivity_evaluations=needed if enough else needed - 1,
-        sensitivity_images=16,
-    )
-    measure_sensitivity(dataclasses.replace(ground, config=dataclasses.replace(ground.config, search=search)))
+    ground = make_ground(model, data)
+    needed = 2 * len(ground.run.space.variables) + 1
+    evaluations = needed if enough else needed - 1
+    ground = changed(ground, told.append, sensitivity_evaluations=evaluations, sensitivity_images=16)
+    measure_sensitivity(ground)
     said = f"for each alone raise search.sensitivity_evaluations to {needed}"
     assert any(isinstance(event, Stage) and said in event.text for event in told) != enough
 
@@ -168,8 +169,8 @@ def test_the_group_with_dead_channels_is_cut_first(model: nn.Module, data: Visio
     assert read["scores"][DEAD] == [
         list(pair) for pair in zip(found.ratios[place], found.scores[place], strict=True)
     ]
-    levels = WARM_STARTS["sensitivity"].propose(Proposer(ground, ground.problem.space))
-    ratios = ground.problem.space.ladder.ratios(levels[None])[0]
+    levels = WARM_STARTS["sensitivity"].propose(Proposer(ground, ground.run.space))
+    ratios = ground.run.space.ladder.ratios(levels[None])[0]
     assert ratios[place] == ratios.min() < 0.35
 
 
@@ -178,10 +179,10 @@ def test_a_statistic_is_lowest_where_half_the_channels_can_go(
     model: nn.Module, data: VisionData, statistic: str
 ) -> None:
     ground = make_ground(model, data, f"search.sampler={statistic}")
-    found = measure_statistics(ground, ground.config.search.sampler)
+    found = measure_statistics(ground, ground.run.spec.search.sampler)
     assert found.keys() == {statistic}
     values = found[statistic]
-    assert values.keys() == {variable.name for variable in ground.problem.space.variables}
+    assert values.keys() == {variable.name for variable in ground.run.space.variables}
     assert min(values, key=lambda name: values[name]) == DEAD
     assert values[DEAD] == pytest.approx(0.0, abs=1e-6)
     assert all(math.isfinite(value) and value > 0.01 for name, value in values.items() if name != DEAD)

@@ -19,11 +19,12 @@ from autoprune.config import load_config
 from autoprune.errors import StudyError
 from autoprune.execution import Setting
 from autoprune.execution import _faults as faults
-from autoprune.run import on_device_of, stored_config, stored_setting
-from autoprune.run._latency import stored_tables
+from autoprune.run import stored_setting
+from autoprune.run._latency import stored_table
 from autoprune.run._paths import settle
 from autoprune.run._report import report
 from autoprune.run._stored_config import stored_ranking, threads_of
+from autoprune.run._stored_run import open_run
 from autoprune.run._warm_starts import enqueue_missing
 from autoprune.study import SearchStudy, create_study, open_study
 from autoprune.study._header import HEADER
@@ -32,11 +33,15 @@ from tests.engines.toy import FACTS, toy_space
 from tests.study.test_facts import EARLIER
 
 
-def test_data_go_where_the_trials_ran_whatever_auto_would_be_here() -> None:
-    config = load_config("digits")
-    assert config.search.device == "auto"
-    assert on_device_of(Setting("cuda:3"), config).search.device == "cuda:3"
-    assert config.search.device == "auto"
+def test_data_go_where_the_trials_ran_whatever_auto_would_be_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = dataclasses.asdict(settle(load_config("digits")))
+    create_study("sqlite:///a.db", "a", config=config, identity={}, facts=FACTS)
+    with open_run("a", "sqlite:///a.db") as stored:
+        assert stored.spec.search.device == "auto"
+        assert stored.running.search.device == "cpu"
 
 
 @pytest.mark.parametrize(("engine", "threads"), [("serial", 1), ("processes", 3), ("ray", 3)])
@@ -125,7 +130,7 @@ def test_damaged_stairs_and_tables_are_one_line(tmp_path: Path) -> None:
     ):
         report("toy", study.url)
     with pytest.raises(StudyError, match=r"toy: its header is damaged: chosen\.latency: latency table: "):
-        stored_tables(study, stored_config(study))
+        stored_table(study)
 
 
 @pytest.mark.parametrize(

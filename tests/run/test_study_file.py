@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from autoprune.config import load_config
-from autoprune.config.settings import OutputSettings, RunConfig
+from autoprune.config.settings import OutputSettings
 from autoprune.errors import CheckpointError, StudyError
+from autoprune.run._spec import RunSpec
 from autoprune.run._study_file import KeptFile
 from tests.engines.toy import new_study
 
 KIND = KeptFile("moments", "moments")
 
 
-def config_in(folder: Path) -> RunConfig:
-    return dataclasses.replace(load_config("digits"), output=OutputSettings(str(folder)))
+def config_in(folder: Path) -> RunSpec:
+    return dataclasses.replace(RunSpec.of("digits"), output=OutputSettings(str(folder)))
 
 
 @pytest.mark.parametrize("note", [[], "text", {}, {"path": "a"}, {"path": 1, "sha256": "b"}])

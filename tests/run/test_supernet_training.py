@@ -32,12 +32,13 @@ from autoprune.run import (
     load_saved,
     resume,
     settle,
-    stored_config,
+    stored_setting,
+    stored_spec,
     train,
 )
 from autoprune.run._checks import check_names
-from autoprune.run._problem import pose
 from autoprune.run._ranking import decode_ranking
+from autoprune.run._resolve import trace_run
 from autoprune.run._supernet_training import prepare_supernet
 from autoprune.score import calibrate
 from autoprune.study import open_study
@@ -215,12 +216,10 @@ class Machine:
     def __init__(self, folder: Path, url: str, data: VisionData, rounding: float) -> None:
         self.folder, self.rounding = folder, rounding
         self.study = open_study(url, "shared")
-        config = stored_config(self.study)
-        self.config = dataclasses.replace(
-            config, output=dataclasses.replace(config.output, folder=str(folder))
-        )
-        self.dense = Dense(fresh_model().eval(), data, Task(), "cpu")
-        self.problem = pose(self.dense, self.config)
+        spec = stored_spec(self.study)
+        spec = dataclasses.replace(spec, output=dataclasses.replace(spec.output, folder=str(folder)))
+        dense = Dense(fresh_model().eval(), data, Task(), "cpu")
+        self.run = trace_run(dense, spec, stored_setting(self.study))
         self.events: list[Event] = []
 
     def prepare(self, on_epoch: Callable[[], object] = lambda: None) -> Path:
@@ -239,7 +238,7 @@ class Machine:
 
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr("autoprune.run._supernet_training.fit", fit_here)
-            path = prepare_supernet(self.study, self.config, self.dense, self.problem, watch)
+            path = prepare_supernet(dataclasses.replace(self.run, watch=watch), self.study)
         assert path is not None
         return path
 

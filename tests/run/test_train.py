@@ -12,15 +12,16 @@ import torch
 from torch import nn
 
 from autoprune.config import load_config
-from autoprune.config.settings import RunConfig
 from autoprune.errors import AutopruneError, CheckpointError, ConfigError, DataError
 from autoprune.execution import Setting
 from autoprune.run import EpochDone, Event, Stage, search, settle, train
 from autoprune.run._checks import check_places
 from autoprune.run._dense import load_dense
-from autoprune.run._problem import pose
+from autoprune.run._problem import trace_dense
+from autoprune.run._schedules import schedule_of
 from autoprune.run._seen_validation import history_path, read_history, require_unseen_validation, save_dense
-from autoprune.run._train import clear_finished, schedule_of, train_dense
+from autoprune.run._spec import RunSpec
+from autoprune.run._train import clear_finished, train_dense
 from autoprune.support.threads import cpu_threads
 from autoprune.train import Task
 
@@ -28,7 +29,7 @@ SERVER = "postgresql://user:secret@host/db"
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, list[Event]]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunSpec, list[Event]]:
     folder = tmp_path_factory.mktemp("trained")
     overrides = [f"model.checkpoint={folder}/dense.safetensors", "train.epochs=2", f"search.storage={SERVER}"]
     config = settle(load_config("digits", overrides))
@@ -38,7 +39,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, list[E
 
 
 def test_training_tells_its_epochs_and_leaves_weights_that_load(
-    trained: tuple[RunConfig, list[Event]],
+    trained: tuple[RunSpec, list[Event]],
 ) -> None:
     config, events = trained
     epochs = [event for event in events if isinstance(event, EpochDone)]
@@ -49,17 +50,17 @@ def test_training_tells_its_epochs_and_leaves_weights_that_load(
     assert sorted(path.name for path in folder.iterdir()) == ["dense.json", "dense.safetensors"]
 
 
-def test_its_own_checkpoint_passes_without_a_question(trained: tuple[RunConfig, list[Event]]) -> None:
+def test_its_own_checkpoint_passes_without_a_question(trained: tuple[RunSpec, list[Event]]) -> None:
     config, _ = trained
     dense = load_dense(config)
     note = read_history(config.model.checkpoint or "")
     assert note is not None
     assert note["data"]["fingerprint"] == dense.data.fingerprint
-    require_unseen_validation(config, dense.data, config.model.checkpoint)
+    require_unseen_validation(config, dense.data)
 
 
 def test_the_note_holds_the_config_without_the_password_of_its_storage(
-    trained: tuple[RunConfig, list[Event]],
+    trained: tuple[RunSpec, list[Event]],
 ) -> None:
     config, _ = trained
     assert config.search.storage == SERVER
@@ -69,18 +70,18 @@ def test_the_note_holds_the_config_without_the_password_of_its_storage(
     assert "secret" not in json.dumps(note)
 
 
-def test_another_split_of_the_same_data_is_refused(trained: tuple[RunConfig, list[Event]]) -> None:
+def test_another_split_of_the_same_data_is_refused(trained: tuple[RunSpec, list[Event]]) -> None:
     config, _ = trained
     other = settle(load_config("digits", [f"model.checkpoint={config.model.checkpoint}", "data.seed=1"]))
     with pytest.raises(
         DataError,
         match=r"\(seed 0 there, 1 here, fingerprint \w{12}\.\.\. there, \w{12}\.\.\. here\)",
     ):
-        require_unseen_validation(other, load_dense(other).data, other.model.checkpoint)
+        require_unseen_validation(other, load_dense(other).data)
 
 
 def test_a_checkpoint_without_a_note_needs_consent(
-    trained: tuple[RunConfig, list[Event]], tmp_path: Path
+    trained: tuple[RunSpec, list[Event]], tmp_path: Path
 ) -> None:
     config, _ = trained
     copy = tmp_path / "copy.safetensors"
@@ -88,15 +89,15 @@ def test_a_checkpoint_without_a_note_needs_consent(
     asked = settle(load_config("digits", [f"model.checkpoint={copy}"]))
     dense = load_dense(asked)
     with pytest.raises(DataError, match=r"may have been trained on the validation part .*consent with"):
-        require_unseen_validation(asked, dense.data, str(copy))
+        require_unseen_validation(asked, dense.data)
     granted = settle(
         load_config("digits", [f"model.checkpoint={copy}", "data.checkpoint_saw_validation=true"])
     )
-    require_unseen_validation(granted, dense.data, str(copy))
+    require_unseen_validation(granted, dense.data)
 
 
 def test_a_note_of_other_weights_vouches_for_nothing(
-    trained: tuple[RunConfig, list[Event]], tmp_path: Path
+    trained: tuple[RunSpec, list[Event]], tmp_path: Path
 ) -> None:
     config, _ = trained
     checkpoint = Path(config.model.checkpoint or "")
@@ -107,7 +108,7 @@ def test_a_note_of_other_weights_vouches_for_nothing(
     assert read_history(copy) is None
 
 
-def test_what_is_written_has_the_mode_that_the_umask_gives(trained: tuple[RunConfig, list[Event]]) -> None:
+def test_what_is_written_has_the_mode_that_the_umask_gives(trained: tuple[RunSpec, list[Event]]) -> None:
     folder = Path(trained[0].model.checkpoint or "").parent
     (folder / "plain").touch()
     modes = {path.name: path.stat().st_mode for path in folder.iterdir()}
@@ -141,10 +142,10 @@ def test_a_module_to_freeze_that_there_is_not_is_named_by_its_key() -> None:
     with pytest.raises(
         ConfigError, match=r'model\.frozen: "layer1.0.conv" is no module .* Did you mean "layer1'
     ):
-        pose(load_dense(config, trained=False), config)
+        trace_dense(load_dense(config, trained=False), config)
 
 
-def test_a_checkpoint_is_never_overwritten(trained: tuple[RunConfig, list[Event]]) -> None:
+def test_a_checkpoint_is_never_overwritten(trained: tuple[RunSpec, list[Event]]) -> None:
     config, _ = trained
     with pytest.raises(ConfigError, match="exists already"):
         train(config)

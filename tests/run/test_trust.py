@@ -22,13 +22,13 @@ import autoprune
 from autoprune import run
 from autoprune.cli import main
 from autoprune.config import load_config, set_key
-from autoprune.config.settings import RunConfig
 from autoprune.errors import AutopruneError, CheckpointError, ConfigError, LatencyError, StudyError
 from autoprune.exporting import save_pruned
 from autoprune.graph.plan import Plan
 from autoprune.guide import read_page
-from autoprune.run import Consent, _trust, settle, stored_config
+from autoprune.run import Consent, _trust, settle, stored_spec
 from autoprune.run._paths import absolute_storage
+from autoprune.run._spec import RunSpec
 from autoprune.run._trust import code_of, places_of, vouch
 from autoprune.study import SearchStudy, create_study
 from autoprune.train._training_state import load_state
@@ -85,7 +85,7 @@ def installed(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(sys, "path", [str(tmp_path / "site"), *sys.path])
 
 
-def config_naming(key: str, text: str) -> RunConfig:
+def config_naming(key: str, text: str) -> RunSpec:
     """Return the config of a search in which one key names code."""
     section, _, name = key.partition(".")
     values: dict[str, Any] = {
@@ -105,22 +105,22 @@ def config_naming(key: str, text: str) -> RunConfig:
     return settle(load_config(values), named=False)
 
 
-def received(config: RunConfig, name: str = "fm") -> SearchStudy:
+def received(config: RunSpec, name: str = "fm") -> SearchStudy:
     """Make a study as another user's machine would: nothing in it is signed here."""
     stored = json.loads(json.dumps(dataclasses.asdict(config)))
     return create_study(absolute_storage(STORAGE), name, config=stored, identity={}, facts=FACTS)
 
 
 def resume(consent: Consent) -> object:
-    return run.resume("fm", STORAGE, trust=consent.trust, config=consent.config)
+    return run.resume("fm", STORAGE, trust=consent.trust, config=consent.own)
 
 
 def finetune(consent: Consent) -> object:
-    return run.finetune("fm", STORAGE, trust=consent.trust, config=consent.config)
+    return run.finetune("fm", STORAGE, trust=consent.trust, config=consent.own)
 
 
 def export_dense(consent: Consent) -> object:
-    return run.export("fm", "onnx", storage=STORAGE, dense=True, trust=consent.trust, config=consent.config)
+    return run.export("fm", "onnx", storage=STORAGE, dense=True, trust=consent.trust, config=consent.own)
 
 
 @pytest.mark.parametrize("verb", [resume, finetune, export_dense])
@@ -158,14 +158,14 @@ def test_the_users_own_config_is_imported_from_the_current_folder(place: Path, k
     own = config_naming(key, CODE[key])
     received(own)
     with pytest.raises(AutopruneError):
-        resume(Consent(config=own))
+        resume(Consent(own=own))
     assert (place / "marker").exists()
 
 
 def test_a_config_that_names_other_code_does_not_help(place: Path) -> None:
     received(config_naming("task.loss", "evil:make"))
     with pytest.raises(StudyError, match=r"names code: task\.loss"):
-        resume(Consent(config=config_naming("task.loss", "mine:loss")))
+        resume(Consent(own=config_naming("task.loss", "mine:loss")))
     assert not (place / "marker").exists()
 
 
@@ -358,13 +358,13 @@ def test_what_the_command_line_says_is_remembered(place: Path, tmp_path: Path) -
     with pytest.raises(StudyError, match="outside the current folder"):
         resume(Consent())
     _trust.keep_consent(study, config, Consent(given=("output.folder",)))
-    _trust.require_places(study, stored_config(study), Consent())
+    _trust.require_places(study, stored_spec(study), Consent())
 
 
 def test_code_and_places_of_plain_configs_are_none() -> None:
-    config = load_config("digits")
+    config = RunSpec.of("digits")
     assert code_of(config) == {}
-    assert code_of(load_config("digits", ["search.engine=ray", "search.ray.address=auto"])) == {}
+    assert code_of(RunSpec.of(load_config("digits", ["search.engine=ray", "search.ray.address=auto"]))) == {}
     assert "data.folder" not in places_of(settle(config))
 
 
@@ -383,11 +383,11 @@ def bench_of(target: Path, consent: Consent) -> object:
 
 
 def export_of(target: Path, consent: Consent) -> object:
-    return run.export(target, "pt2", trust=consent.trust, config=consent.config)
+    return run.export(target, "pt2", trust=consent.trust, config=consent.own)
 
 
 def copy_of(target: Path, consent: Consent) -> object:
-    return run.export(target, "safetensors", output="copy", trust=consent.trust, config=consent.config)
+    return run.export(target, "safetensors", output="copy", trust=consent.trust, config=consent.own)
 
 
 @pytest.mark.parametrize("verb", [bench_of, export_of, copy_of])

@@ -11,6 +11,7 @@ from autoprune.config import load_config
 from autoprune.config.settings import RunConfig
 from autoprune.run import Event, Stage
 from autoprune.run._choices import TABLES
+from autoprune.run._spec import RunSpec
 from autoprune.run._unused_settings import UNUSED, report_unused
 
 ONE_RUNG = "score.rungs=['calibrate']"
@@ -96,7 +97,7 @@ def told(overrides: list[str]) -> list[str]:
 
 def told_of(config: RunConfig) -> list[str]:
     events: list[Event] = []
-    report_unused(config, events.append)
+    report_unused(RunSpec.of(config), events.append)
     return [event.text for event in events if isinstance(event, Stage)]
 
 
@@ -148,8 +149,10 @@ def test_a_row_of_the_users_own_that_does_not_say_may_read_all(
 
 def test_a_resume_looks_at_what_it_was_given_alone() -> None:
     events: list[Event] = []
-    config = load_config("digits", ["latency.batch=32", "search.workers=4", "search.cpus_per_trial=1"])
-    report_unused(config, events.append, only=["search.workers", "search.trials", "search.ray.address"])
+    spec = RunSpec.of(
+        load_config("digits", ["latency.batch=32", "search.workers=4", "search.cpus_per_trial=1"])
+    )
+    report_unused(spec, events.append, only=["search.workers", "search.trials", "search.ray.address"])
     (event,) = events
     assert isinstance(event, Stage)
     assert event.text.startswith("search.workers is set, but")
@@ -157,8 +160,8 @@ def test_a_resume_looks_at_what_it_was_given_alone() -> None:
 
 def test_a_resume_is_told_what_of_the_data_changes_nothing() -> None:
     events: list[Event] = []
-    config = load_config("digits", ["data.folder=photos", "data.workers=4"])
-    report_unused(config, events.append, only=["data.workers"])
+    spec = RunSpec.of(load_config("digits", ["data.folder=photos", "data.workers=4"]))
+    report_unused(spec, events.append, only=["data.workers"])
     (event,) = events
     assert isinstance(event, Stage)
     assert event.text.startswith("data.workers is set, but")

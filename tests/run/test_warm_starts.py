@@ -21,8 +21,9 @@ from autoprune.errors import ConfigError
 from autoprune.execution import Setting
 from autoprune.run import Dense, Event, Stage, Watcher, resume, silent
 from autoprune.run._checks import check_names
-from autoprune.run._problem import pose
 from autoprune.run._ranking import rank_channels
+from autoprune.run._resolve import trace_run
+from autoprune.run._spec import RunSpec
 from autoprune.run._statistics import Ground
 from autoprune.run._warm_starts import (
     WARM_STARTS,
@@ -81,18 +82,16 @@ class Told:
 def make_ground(
     data: VisionData, *overrides: str, model: nn.Module | None = None, told: Watcher = silent
 ) -> Ground:
-    config = load_config(CONFIG, overrides)
-    dense = Dense(model or make_net(), data, Task(), "cpu")
-    problem = pose(dense, config)
-    ranked = rank_channels(dense, problem, config.search.criterion, config.search.seed)
-    return Ground(dense, problem, config, Setting("cpu"), ranked, told)
+    spec = RunSpec.of(load_config(CONFIG, overrides))
+    run = trace_run(Dense(model or make_net(), data, Task(), "cpu"), spec, Setting("cpu"), watch=told)
+    return Ground(run, rank_channels(run, spec.search.criterion))
 
 
 @pytest.mark.parametrize("budget", ["60%", "25%"])
 @pytest.mark.parametrize("divisor", [1, 4])
 def test_every_warm_start_lies_in_the_window(data: VisionData, budget: str, divisor: int) -> None:
     ground = make_ground(data, f"budget.flops={budget}", f"search.divisor={divisor}", "search.trials=60")
-    space = ground.problem.space
+    space = ground.run.space
     chosen = choose_warm_starts(ground)
     origins = [name for entry in chosen.trials for name in entry.origin.split(", ")]
     assert sorted(origins) == sorted(chosen.seconds) == sorted(WARM_STARTS)
@@ -125,7 +124,7 @@ def test_with_several_objectives_each_heuristic_fills_shares_spread_over_the_ran
         "search.trials=30",
     )
     ground = make_ground(data, *overrides, model=Plain().eval(), told=told)
-    space = ground.problem.space
+    space = ground.run.space
     assert isinstance(space, ShareSpace)
     chosen = choose_warm_starts(ground)
     origins = [each.split(" at ") for entry in chosen.trials for each in entry.origin.split(", ")]
@@ -159,7 +158,7 @@ def test_a_heuristic_with_little_room_spreads_what_it_has(data: VisionData) -> N
         "search.trials=21",
     )
     ground = make_ground(data, *overrides, told=told)
-    space = ground.problem.space
+    space = ground.run.space
     assert isinstance(space, ShareSpace)
     origins = [entry.origin.split(" at ") for entry in choose_warm_starts(ground).trials]
     assert [name for name, _ in origins] == ["uniform"] * 5 + ["l1"] * 2
@@ -212,12 +211,12 @@ def test_rankings_are_taken_raw_or_by_the_mean_of_their_group(data: VisionData) 
     with torch.no_grad():
         scaled.get_submodule("layer2.0.conv1").weight.mul_(10)  # type: ignore[operator]  # a convolution
     grounds = [make_ground(data, model=model) for model in (plain, scaled)]
-    first, second = (Proposer(ground, ground.problem.space) for ground in grounds)
+    first, second = (Proposer(ground, ground.run.space) for ground in grounds)
     np.testing.assert_array_equal(WARM_STARTS["l1"].propose(first), WARM_STARTS["l1"].propose(second))
     with torch.no_grad():
         scaled.get_submodule("layer2.0.bn1").weight.mul_(10)  # type: ignore[operator]  # a BatchNorm
     ground = make_ground(data, model=scaled)
-    third = Proposer(ground, ground.problem.space)
+    third = Proposer(ground, ground.run.space)
     place = [variable.name for variable in third.space.variables].index("layer2.0.conv1")
     assert WARM_STARTS["bn"].propose(third)[place] == third.space.ladder.top[place]
 
@@ -228,7 +227,7 @@ def test_the_defaults_are_all_there_are_and_unknown_names_suggest_the_nearest() 
     with pytest.raises(
         ConfigError, match=r'search\.warm_starts: unknown name "tailor"\. Did you mean "taylor"'
     ):
-        check_names(load_config(CONFIG, ['search.warm_starts=["uniform", "tailor"]']))
+        check_names(RunSpec.of(load_config(CONFIG, ['search.warm_starts=["uniform", "tailor"]'])))
     with pytest.raises(ConfigError, match=r"search\.warm_starts: got 'l1', expected a list of strings"):
         load_config(CONFIG, ["search.warm_starts=l1"])
 
@@ -247,7 +246,8 @@ def test_warm_starts_are_the_first_trials_and_are_queued_once(
     origins = [record.origin for record in result.summary.records]
     assert origins == ["uniform, bn", "l1", "taylor", *["sampler"] * 6]
     study = open_study(result.storage, "own")
-    space = pose(Dense(model, data, Task(), "cpu"), load_config(few)).space
+    run = trace_run(Dense(model, data, Task(), "cpu"), RunSpec.of(few), Setting("cpu"))
+    space = run.space
     for record, entry in zip(result.summary.records, study.facts.warm_starts.trials, strict=False):
         assert list(record.widths.values()) == space.ladder.widths(np.array([entry.levels]))[0].tolist()
     enqueue_missing(study, space)
@@ -265,7 +265,7 @@ def test_reconstruction_loses_the_least_error_of_all_warm_starts(
     ground = make_ground(
         data, *overrides, f"search.divisor={divisor}", f"search.warm_starts={names}", "search.trials=60"
     )
-    space = ground.problem.space
+    space = ground.run.space
     library = Proposer(ground, space).library()
     chosen = choose_warm_starts(ground)
     lost = {}

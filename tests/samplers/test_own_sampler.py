@@ -10,6 +10,7 @@ from autoprune import samplers
 from autoprune.config import load_config
 from autoprune.errors import ConfigError
 from autoprune.run._checks import check_names
+from autoprune.run._spec import RunSpec
 from autoprune.samplers import EvolutionRates, check_sampler, find_sampler
 from tests.own_rows import install_example, tiny_search
 from tests.samplers.search import Search, kill_somewhere
@@ -77,4 +78,4 @@ def test_a_statistic_that_does_not_exist_is_refused(tmp_path: Path, monkeypatch:
     (tmp_path / "broken_samplers.py").write_text(BROKEN)
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ConfigError, match=r'needs a statistic: unknown name "kll"\. Did you mean "kl"'):
-        check_names(load_config("digits", ["search.sampler=broken_samplers:unknown"]))
+        check_names(RunSpec.of(load_config("digits", ["search.sampler=broken_samplers:unknown"])))

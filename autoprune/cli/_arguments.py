@@ -1,0 +1,51 @@
+"""The arguments and options that several commands take."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from autoprune.errors import ConfigError
+
+ConfigSource = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="A TOML file, or the name of an embedded config: digits.")
+]
+StudyName = Annotated[
+    str, typer.Argument(metavar="STUDY", help="The study's name, as the search printed it.")
+]
+
+
+def _require_once(overrides: list[str] | None) -> list[str] | None:
+    """Refuse a key that is set twice on one command line: one of the two would be ignored."""
+    from autoprune.config import parse_override
+
+    seen = set()
+    for override in overrides or ():
+        path, _ = parse_override(override)
+        if path in seen:
+            raise ConfigError(f"--set {path}: it is given twice; leave one out.")
+        seen.add(path)
+    return overrides
+
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        callback=_require_once,
+        help="Override section.key of the config; may be repeated.",
+    ),
+]
+Storage = Annotated[
+    str | None,
+    typer.Option("--storage", metavar="URL", help="The study's storage; default runs/STUDY.db."),
+]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Run code that was received with the study or the model.")
+]
+OwnConfig = Annotated[
+    str | None,
+    typer.Option("--config", metavar="CONFIG", help="Your own config, whose names are trusted."),
+]

@@ -1,0 +1,43 @@
+"""Prints the results of the commands. The modules that make tables are imported when they are used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from autoprune.cli._console import console
+
+if TYPE_CHECKING:
+    from autoprune.cli._progress import Screen
+    from autoprune.report import Curves
+    from autoprune.run import SearchResult
+
+
+def print_search(result: SearchResult) -> None:
+    from autoprune.report import failure_table, front_table, summary_notes, trial_table, widths_table
+
+    several = len(result.summary.objectives) > 1
+    console.print(front_table(result.summary) if several else trial_table(result.summary, most=5))
+    if result.summary.failures():
+        console.print(failure_table(result.summary))
+    _ = result.best  # raises where no trial completed: there is nothing to go on with
+    console.print(widths_table(result.summary, result.summary.best))
+    notes = summary_notes(result.summary)
+    print_notes([*notes, result.next_step])
+
+
+def print_curves(curves: Curves) -> None:
+    from autoprune.report import curve_notes, curve_table
+
+    console.print(curve_table(curves))
+    print_notes(curve_notes(curves))
+
+
+def print_notes(notes: list[str]) -> None:
+    for note in notes:
+        console.print(note, soft_wrap=True, highlight=False)
+
+
+def screen() -> Screen:
+    from autoprune.cli._progress import Screen
+
+    return Screen(console)

@@ -1,0 +1,37 @@
+"""Prints, once a command is interrupted, the command that goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+
+import typer
+
+from autoprune.cli._console import console
+from autoprune.cli._signals import ended_by, shielded
+from autoprune.errors import AutopruneError, OutputError, shown_url
+
+
+def same_command() -> str:
+    """Return the command as it was typed, but for the password of a storage."""
+    return shlex.join(["autoprune", *map(shown_url, sys.argv[1:])])
+
+
+@contextlib.contextmanager
+def resumable(go_on: Callable[[], str]) -> Iterator[None]:
+    """After Ctrl-C, SIGTERM or SIGHUP, print the command that goes on. `go_on` is called only then."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        with shielded():
+            word, code = ended_by(interrupt)
+            try:
+                command = go_on()
+            except AutopruneError:  # the storage cannot be read just now
+                command = same_command()
+            line = f"{word}; what is finished is kept. Go on with: {command}"
+            with contextlib.suppress(OutputError):  # the terminal is gone
+                console.print(line, soft_wrap=True, highlight=False)
+        raise typer.Exit(code) from None

@@ -1,0 +1,153 @@
+"""The commands that make a study and go on with it.
+
+Each parses, calls the function that a script would call, and prints. Heavy modules are imported inside them,
+so that `autoprune --help` answers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from inspect import Parameter, Signature, signature
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autoprune.cli._arguments import ConfigSource, Overrides, OwnConfig, Storage, StudyName, Trust
+from autoprune.cli._console import console
+from autoprune.cli._output import print_notes, print_search, screen
+from autoprune.cli._resumable import resumable, same_command
+from autoprune.cost import budget_keys
+
+
+def search(config: ConfigSource, overrides: Overrides = None) -> None:
+    """Search sub-models under the config's budget."""
+    from autoprune import run
+    from autoprune.config import load_config
+    from autoprune.study import study_command
+
+    settings = run.settle(load_config(config, overrides or ()))
+
+    def go_on() -> str:
+        if not run.study_exists(settings):
+            return same_command()
+        return study_command("resume", str(settings.search.study), str(settings.search.storage))
+
+    with resumable(go_on), screen() as watch:
+        result = run.search(config=settings, watch=watch)
+    print_search(result)
+
+
+def resume(
+    study: StudyName,
+    storage: Storage = None,
+    overrides: Overrides = None,
+    take_over: Annotated[
+        bool,
+        typer.Option("--take-over", help="Also run the trials again that other hosts held; they are gone."),
+    ] = False,
+    trust: Trust = False,
+    config: OwnConfig = None,
+) -> None:
+    """Go on with a search that was stopped or killed. Its storage has all but model and data."""
+    from autoprune import run
+
+    with resumable(same_command), screen() as watch:
+        result = run.resume(
+            study,
+            storage,
+            overrides=overrides or (),
+            take_over=take_over,
+            trust=trust,
+            config=config,
+            watch=watch,
+        )
+    print_search(result)
+
+
+def _with_limits(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each key of [budget], in place of its keyword arguments."""
+    given = list(signature(command).parameters.values())[:-1]
+    for key in budget_keys().values():
+        example = f'At most so much, or a share: "{key.unit.example}", "40%".'
+        kind = Annotated[str | None, typer.Option(key.option, help=example)]
+        given.append(Parameter(key.name, Parameter.KEYWORD_ONLY, default=None, annotation=kind))
+    vars(command)["__signature__"] = Signature(given)
+    command.__annotations__.update({each.name: each.annotation for each in given})
+    return command
+
+
+@_with_limits
+def best(
+    study: StudyName,
+    storage: Storage = None,
+    **limits: str | None,
+) -> None:
+    """Pick the best trial of a study within limits. Nothing is tried anew; the search may still run."""
+    from autoprune import run
+    from autoprune.report import cost_notes, cost_table, trial_table, widths_table
+
+    given = {name: value for name, value in limits.items() if value is not None}
+    picked = run.best(study, run.find_storage(study, storage), given)
+    console.print(trial_table(picked.summary, only=picked.trial))
+    console.print(widths_table(picked.summary, picked.trial))
+    console.print(cost_table(picked.summary, picked.trial))
+    print_notes([*cost_notes(picked.trial), f"Next: {picked.command}"])
+
+
+def finetune(
+    study: StudyName,
+    storage: Storage = None,
+    trial: Annotated[
+        int | None, typer.Option("--trial", metavar="N", help="Another trial than the best one.")
+    ] = None,
+    overrides: Overrides = None,
+    trust: Trust = False,
+    config: OwnConfig = None,
+) -> None:
+    """Train the best plan of a study fully. It is tested once; a finetune that was stopped goes on."""
+    from autoprune import run
+    from autoprune.cli._tables import finetune_table
+    from autoprune.run import export_command
+
+    url = run.find_storage(study, storage)
+    with resumable(same_command), screen() as watch:
+        result = run.finetune(
+            study,
+            url,
+            trial=trial,
+            overrides=overrides or (),
+            trust=trust,
+            config=config,
+            watch=watch,
+        )
+    console.print(finetune_table(result))
+    print_notes([f"Saved in {result.folder}. Next: {export_command(study, url, result.folder)}"])
+
+
+def report(
+    study: StudyName,
+    storage: Storage = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The plot: a .png, .svg or .pdf file.")
+    ] = None,
+) -> None:
+    """Print a study's trials and plot their scores. Plots are against MACs and against evaluations."""
+    from autoprune import run
+    from autoprune.cli._tables import finetune_table
+    from autoprune.report import failure_table, front_table, summary_notes, trial_table
+
+    found = run.report(study, run.find_storage(study, storage), output)
+    summary = found.summary
+    console.print(trial_table(summary))
+    if summary.front:
+        console.print(front_table(summary))
+    if summary.failures():
+        console.print(failure_table(summary))
+    for result in found.finetuned:
+        console.print(finetune_table(result))
+    print_notes(summary_notes(summary))
+    plots = ", ".join(str(path) for path in (found.plot, found.stairs) if path is not None)
+    print_notes([f"Plotted in {plots}." if plots else "No trial has a score: no plot."])
+    if found.next_step:
+        print_notes([found.next_step])

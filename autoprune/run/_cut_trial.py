@@ -1,0 +1,114 @@
+"""Cuts the model of a trial from the weights that the trials were cut from, and retrains it.
+
+cut = cut_trial(run, study, study.best())
+val_score = retrain(run, cut.small, study.best(), Path("finetune.training"))
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from autoprune.criteria import plan_from_importance
+from autoprune.errors import TrialError
+from autoprune.graph import Cost, Plan
+from autoprune.rebuilding import rebuild
+from autoprune.reconstruction import repair_closed
+from autoprune.run._events import Stage
+from autoprune.run._moments import moments_of, prepare_moments
+from autoprune.run._run import Run
+from autoprune.run._schedules import naming_learning_rate, tell_epochs
+from autoprune.run._scoring import with_weights
+from autoprune.run._stored_config import stored_ranking
+from autoprune.run._supernet_training import known_supernet
+from autoprune.score import calibrate
+from autoprune.study import SearchStudy, TrialRecord
+from autoprune.train import evaluate, fit
+
+
+@dataclass(frozen=True)
+class CutTrial:
+    """A trial's model before its finetune.
+
+    Attributes:
+        small: the model.
+        plan: that cut it.
+        cost: of the model.
+        share: its MACs over the dense model's.
+    """
+
+    small: nn.Module
+    plan: Plan
+    cost: Cost
+    share: float
+
+
+def cut_trial(run: Run, study: SearchStudy, record: TrialRecord) -> CutTrial:
+    """Cut a trial's plan from the weights that the trials were cut from, and repair it if they were.
+
+    Raises:
+        CheckpointError: the supernet or the moments of the study are gone.
+    """
+    plan = plan_from_importance(run.prunable, record.widths, stored_ranking(study, run.prunable))
+    cut_from = with_weights(run.prunable, known_supernet(run, study))
+    small = rebuild(cut_from, plan)
+    prepared = prepare_moments(study, moments_of(run, cut_from))
+    if prepared is not None:
+        small = repair_closed(cut_from, plan, small, prepared[1]).model
+    widths = np.array([[record.widths[name] for name in run.space.groups]], dtype=np.int64)
+    cost = run.cost(widths).one()
+    return CutTrial(small, plan, cost, int(cost.macs) / int(run.dense_cost.macs))
+
+
+def retrain(run: Run, small: nn.Module, record: TrialRecord, state: Path) -> float:
+    """Train a trial's model in place, from `state` if that is there; return its validation score.
+
+    Raises:
+        TrialError: the training diverged, or the score is not finite.
+    """
+    score = _trained(run, small, record, state)
+    if not math.isfinite(score):  # the metric may have been mended since the last epoch
+        score = evaluate(small, run.dense.data.val, run.dense.task, run.setting)
+    if not math.isfinite(score):
+        raise TrialError(
+            f"finetune: task.metric is {score} on the validation part after the training, expected a finite "
+            "number; mend the metric and give the same command again: the trained weights are kept."
+        )
+    return score
+
+
+def _trained(run: Run, small: nn.Module, record: TrialRecord, state: Path) -> float:
+    settings, dense, setting = run.spec.finetune, run.dense, run.setting
+    if settings.epochs == 0:
+        batches = run.spec.score.calibration_batches
+        calibrate(small, dense.data, batches, setting, seed=record.seed or 0)
+        return evaluate(small, dense.data.val, dense.task, setting)
+    with naming_learning_rate(settings):
+        return fit(
+            small,
+            dense.data,
+            run.spec.finetune_schedule,
+            setting,
+            dense.task,
+            seed=settings.seed,
+            teacher=copy.deepcopy(dense.model) if settings.teacher == "dense" else None,
+            on_epoch=tell_epochs(settings.epochs, run.watch),
+            checkpoint=state,
+        ).score
+
+
+def score_on_test(run: Run, model: nn.Module) -> float | None:
+    """Return a model's score on the test part; None if there is no such part, or the score is not finite."""
+    dense = run.dense
+    if dense.data.test is None:
+        return None
+    score = evaluate(model, dense.data.test, dense.task, run.setting)
+    if math.isfinite(score):
+        return score
+    run.watch(Stage(f"warning: task.metric is {score} on the test part, so no test score is kept"))
+    return None

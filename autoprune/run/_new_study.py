@@ -1,0 +1,91 @@
+"""Makes the study of a new search, with all that is measured once before its first trial.
+
+study, moments = make_study(run, choice, storage)
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import time
+from typing import Any
+
+from autoprune.errors import ConfigError
+from autoprune.run._events import Stage
+from autoprune.run._expected_time import Pace
+from autoprune.run._identity import identify
+from autoprune.run._moments import StudyMoments, moments_of, try_repair
+from autoprune.run._optuna_log import quiet_optuna
+from autoprune.run._ranking import encode_ranking, rank_channels
+from autoprune.run._run import Run
+from autoprune.run._statistics import Ground, measure_statistics
+from autoprune.run._warm_starts import choose_warm_starts
+from autoprune.study import SCORE, SearchStudy, StudyFacts, create_study
+from autoprune.train import Choice, evaluate
+
+
+def make_study(run: Run, choice: Choice, storage: str) -> tuple[SearchStudy, StudyMoments]:
+    """Measure what a search reads before its first trial, and make its study.
+
+    Args:
+        run: as it is resolved.
+        choice: how its setting was chosen.
+        storage: URL of the storage, with its password.
+
+    Returns:
+        The study, and the moments of the dense model, which may be measured by now.
+
+    Raises:
+        ConfigError: the metric of the dense model is not finite.
+        StudyError: the storage cannot be used.
+    """
+    search = run.spec.search
+    dense_score, image_s = _score_dense(run)
+    moments = moments_of(run)
+    ranked = rank_channels(run, search.criterion, moments)
+    pace = Pace(choice.step_ms / 1000, image_s, try_repair(moments, ranked))
+    plans = None if run.space.plans is None else len(run.space.plans)
+    run.watch(Stage(pace.announcement(run.spec, run.dense.data, plans)))
+    ground = Ground(run, ranked, pace, moments)
+    costs: dict[str, Any] = run.dense_cost.known()  # one model's, so plain numbers
+    facts = StudyFacts(
+        setting=run.setting.facts,
+        ranking=encode_ranking(ranked),
+        dense_score=dense_score,
+        dense_costs=costs,
+        limits=dict(run.budget.limits),
+        dense_widths={group.name: group.width for group in run.prunable.searchable},
+        relaxed=dict(run.space.relaxed),
+        stairs=None if run.stairs is None else run.stairs.to_json(),
+        latency=None if run.table is None else run.table.to_json(),
+        statistics=measure_statistics(ground, search.sampler),
+        warm_starts=choose_warm_starts(ground),
+    )
+    with quiet_optuna():
+        study = create_study(
+            storage,
+            str(search.study),
+            config=dataclasses.asdict(run.spec),
+            identity=identify(run),
+            facts=facts,
+            objectives=(SCORE, *run.spec.objectives),
+        )
+    return study, moments
+
+
+def _score_dense(run: Run) -> tuple[float, float]:
+    """Return the dense model's score on the validation part, and the seconds of a forward pass an image.
+
+    Raises:
+        ConfigError: the score is not finite.
+    """
+    spec, dense = run.spec, run.dense
+    started = time.perf_counter()
+    score = evaluate(copy.deepcopy(dense.model), dense.data.val, dense.task, run.setting)
+    image_s = (time.perf_counter() - started) / dense.data.val.samples
+    if not math.isfinite(score):
+        raise ConfigError(f"task.metric: {spec.task.metric} is {score} for the dense model.")
+    source = f" ({spec.model.checkpoint})" if spec.model.checkpoint else ""
+    run.watch(Stage(f"dense model{source}: {spec.task.metric} {score:.4f} on the validation part"))
+    return score, image_s

@@ -1,0 +1,78 @@
+"""Turns [train], [finetune] and [score.supernet] into schedules, and reports the epochs of a training.
+
+schedule_of(FinetuneSettings(epochs=5)).epochs       # 5
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+
+from autoprune.config.settings import FinetuneSettings, ScheduleSettings, SupernetSettings
+from autoprune.errors import ConfigError, TrialError, unknown
+from autoprune.run._events import EpochDone, Stage, Watcher
+from autoprune.train import OPTIMIZERS, SHAPES, EpochRecord, Schedule
+
+
+@contextlib.contextmanager
+def naming_learning_rate(settings: ScheduleSettings) -> Iterator[None]:
+    """Name, in the error of a training that diverges, the key of its learning rate.
+
+    Raises:
+        TrialError: the training in the block diverged.
+    """
+    try:
+        yield
+    except TrialError as error:
+        raise TrialError(
+            f"{_section_of(settings)}: {error} Set {_section_of(settings)}.learning_rate below "
+            f"{settings.learning_rate:g} and give the same command again."
+        ) from error
+
+
+def _section_of(settings: ScheduleSettings) -> str:
+    names = {FinetuneSettings: "finetune", SupernetSettings: "score.supernet"}
+    return names.get(type(settings), "train")
+
+
+def schedule_of(settings: ScheduleSettings) -> Schedule:
+    """Turn a [train], [finetune] or [score.supernet] section into a schedule: keys of one name mean the same.
+
+    Raises:
+        ConfigError: an unknown optimiser or schedule, under the section's own key.
+    """
+    section = _section_of(settings)
+    for key, name, known in (
+        ("optimizer", settings.optimizer, list(OPTIMIZERS)),
+        ("schedule", settings.schedule, list(SHAPES)),
+    ):
+        if name not in known:
+            raise ConfigError(unknown(f"{section}.{key}", name, known))
+    known_keys = {spec.name for spec in dataclasses.fields(Schedule)}
+    values = dataclasses.asdict(settings)
+    return Schedule(**{name: value for name, value in values.items() if name in known_keys})
+
+
+def tell_epochs(epochs: int, watch: Watcher) -> Callable[[EpochRecord], None]:
+    """Return a function that passes the records of a training's epochs on to a watcher.
+
+    Once a score is not finite, it warns: a metric may be undefined for a model that has learnt little, but a
+    search refuses such a score of the dense model.
+    """
+    warned = False
+
+    def tell(record: EpochRecord) -> None:
+        nonlocal warned
+        watch(EpochDone(record.epoch, epochs, record.loss, record.score, record.seconds))
+        if not math.isfinite(record.score) and not warned:
+            warned = True
+            watch(
+                Stage(
+                    f"warning: task.metric is {record.score} on the validation part after epoch "
+                    f"{record.epoch}; a search needs a finite number of the trained model"
+                )
+            )
+
+    return tell
