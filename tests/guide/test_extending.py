@@ -15,7 +15,7 @@ from tests.guide.markdown import blocks
 ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
-import mypkg.costs, mypkg.formats, mypkg.gain  # before the settings, which follow from the table of costs
+import mypkg.costs, mypkg.gain  # before the settings, which follow from the table of costs
 import torch
 from torch import nn
 import autoprune
@@ -52,7 +52,7 @@ assert autoprune.verify(prunable, plan, small).right
 
 prunable = autoprune.trace(model.eval(), torch.zeros(2, 1, 8, 8))
 small = autoprune.rebuild(prunable, autoprune.make_plan(prunable, 0.5))
-assert autoprune.export(small, "small.ts", format="ts").max_difference < 1e-4
+assert autoprune.export(small, "small.ts", format="mypkg.formats:script").max_difference < 1e-4
 """
 
 
