@@ -59,7 +59,7 @@ class AmongSampled(BasePruner):
     took another's scores is no second measurement.
 
     The trial is shown with its last score only. Optuna's compares the best that it had on any rung with what
-    the others have on this one: where a finetune costs accuracy, nothing would ever be pruned after it.
+    the others have on this one: if a finetune costs accuracy, nothing would ever be pruned after it.
 
     Args:
         pruner: judges; it counts its start-up trials among the sampler's, too.
@@ -69,7 +69,7 @@ class AmongSampled(BasePruner):
         self._pruner = pruner
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Tell whether a trial that has just reported should stop."""
+        """Return whether a trial that has just reported should stop."""
         latest = copy.copy(trial)
         latest.intermediate_values = dict([max(trial.intermediate_values.items())])
         return bool(self._pruner.prune(view_study(study, _is_sampled, shown_as=_complete_if_pruned), latest))
@@ -83,7 +83,7 @@ def _complete_if_pruned(trial: FrozenTrial) -> FrozenTrial:
 
 
 def _is_sampled(trial: FrozenTrial) -> bool:
-    """Tell whether the sampler proposed a trial, and widths that were new."""
+    """Return whether the sampler proposed a trial, with widths that were new."""
     return not is_warm_start(trial) and not took_scores(trial)
 
 
@@ -92,7 +92,7 @@ class ByScores(BasePruner):
 
     Optuna's goes by marks that it left on them, `completed_rung_0` and so on. Other pruners leave none, and
     Hyperband's count from the first rung that a bracket judges: after a change of pruner a recalibrated model
-    would be ranked among finetuned ones, or with none. So the others' marks are made afresh from scores.
+    would be ranked among finetuned ones, or with none. So the others' marks are made again from scores.
 
     Args:
         pruner: judges; halving, or Hyperband, which compares trials of one bracket only.
@@ -102,7 +102,7 @@ class ByScores(BasePruner):
         self._pruner = pruner
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Tell whether a trial that has just reported should stop."""
+        """Return whether a trial that has just reported should stop."""
         judged = sum(name.startswith(_MARK) for name in trial.system_attrs)
         first = len(trial.intermediate_values) - 1 - judged  # where its bracket begins, if that has begun
 
@@ -122,7 +122,7 @@ _MARK = "completed_rung_"
 
 
 def _has_scores(trial: FrozenTrial) -> bool:
-    """Tell whether a trial's scores stand and are its own: not where it failed, waits or took another's."""
+    """Return whether a trial has scores of its own: it has not failed, does not wait, and took no others."""
     climbed = trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
     return climbed and not took_scores(trial)
 
@@ -221,7 +221,7 @@ class EarlyStopping:
         self._marks: dict[int, dict[str, Any]] = {}
 
     def should_stop(self, number: int, scores: Sequence[float]) -> bool:
-        """Tell whether trial `number` should stop after the last of its scores, which begin at rung 0."""
+        """Return whether trial `number` should stop after the last of its scores, which begin at rung 0."""
         if len(scores) == 1:
             self._marks[number] = {}
         marks = self._marks[number]

@@ -1,6 +1,4 @@
-"""Own the lifecycle of a trial, the same for every engine: ask, decode, climb rungs, prune, tell, fail.
-
-Before: the study and the space exist; after: an engine fetches jobs and hands their scores back.
+"""The lifecycle of a trial, the same for every engine: ask, decode, climb rungs, prune, finish or fail.
 
     runner = TrialRunner(study, space, sampler="tpe", pruner="median", trials=60, rungs=2)
     while (job := runner.ask()) is not None:
@@ -41,7 +39,7 @@ from autoprune.study import (
 from autoprune.support.arrays import IntArray
 
 HOPELESS = 5
-"""So many failures before any success end the search: the fault is not the candidates'."""
+"""Number of failures before any success that ends the search: the fault is not in the candidates."""
 
 _log = logging.getLogger(__name__)
 
@@ -50,12 +48,12 @@ Scorer = Callable[[Mapping[str, int], int], Iterator[RungScore]]
 """From (widths, seed) to the scores of one rung after the other; the caller may leave off after any."""
 
 MakeScorer = Callable[[], Scorer]
-"""Makes the scorer in the process that will use it; picklable where an engine has several."""
+"""Makes the scorer in the process that will use it; picklable if an engine has several."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a trial asks to be scored; `claim` tells this attempt at it from any other, here or elsewhere."""
+    """A request to score the widths of a trial. `claim` identifies this attempt, on all machines."""
 
     number: int
     widths: Mapping[str, int]
@@ -102,13 +100,13 @@ class TrialRunner:
         shapes: {parameter: dense shape} for the samplers that look at layers.
         rates: of the sampler "evolution".
         cost: what each candidate costs, for its record; default what the space computes.
-        on_event: called with every `TrialEvent`, in this process, once what it tells of is stored. An error
+        on_event: called with every `TrialEvent`, in this process, after the event is stored. An error
             that it raises ends the search, never the trial: that has ended, or goes back to the queue.
 
-    Where the study has several objectives, every trial climbs all rungs: a score alone tells none to be bad.
+    If the study has several objectives, every trial climbs all rungs: a low score alone is no reason to stop.
 
-    Another process may take a trial over: two resumes at once, or one that was told that this host is gone.
-    What is reported of it then is dropped, with one warning, and the search goes on with other trials.
+    Another process may take a trial over, if there are two resumes at once, or one that runs the trials of
+    other hosts again. Reports of such a trial are dropped, with one warning, and the search goes on.
 
     Raises:
         ConfigError: an unknown sampler or pruner, or a sampler that lacks its statistic.
@@ -207,7 +205,7 @@ class TrialRunner:
             attempt.started = time.perf_counter()
 
     def report(self, job: Job, rung: RungScore) -> bool:
-        """Record a rung's score; tell whether the trial shall climb on: not after one that is not finite."""
+        """Record a rung's score. Return whether the trial climbs on; a score that is not finite ends it."""
         with self._unless_taken_over(job.number, job.claim):
             return self._record(job, self._held(job), rung)
         return False
@@ -225,7 +223,7 @@ class TrialRunner:
         return len(attempt.scores) < self.rungs and not attempt.pruned
 
     def finish(self, job: Job) -> None:
-        """Tell the study how the trial ended after its last report: complete, pruned, or failed.
+        """Record how the trial ended after its last report: complete, pruned, or failed.
 
         Raises:
             StudyError: every trial so far has failed, and there are several.
@@ -306,7 +304,7 @@ class TrialRunner:
                 _log.warning("trial %d was taken over by another process; this attempt is dropped", number)
 
     def _propose(self, trial: Trial, claim: str) -> Job | None:
-        """Return the trial's job; None where it failed, as what it was queued with cannot be used."""
+        """Return the trial's job; None if it failed because its queued ratios cannot be used."""
         seed = trial_seed(self.seed, trial.number)
         try:
             decoded = self._decoded(trial)
@@ -325,7 +323,7 @@ class TrialRunner:
         return Job(trial.number, widths, seed, claim)
 
     def _decoded(self, trial: Trial) -> IntArray:
-        """Return the widths [groups] of the trial's ratios, as far as need be the sampler's."""
+        """Return the widths [groups] of the trial's ratios, by the sampler if the trial has none yet."""
         with self.study.storage_errors():
             ratios = [
                 trial.suggest_float(name, distribution.low, distribution.high)

@@ -1,8 +1,6 @@
-"""Own what an engine is given to run trials on: how many workers, where, and what each of them may use.
+"""The workers of a search: how many, where, and the share of the machine that each of them may use.
 
-Before: the [search] settings; after: engines with several processes start so many.
-
-    Workers(4, gpus=0.5, address="auto")      # four at once, two on a GPU, on the Ray cluster of this machine
+Workers(4, gpus=0.5, address="auto")      # four at once, two on a GPU, on the Ray cluster of this machine
 """
 
 from __future__ import annotations

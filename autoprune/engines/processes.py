@@ -1,7 +1,5 @@
 """The engine of N worker processes on one study: workers score, this process alone touches the storage.
 
-Before: `TrialRunner` has jobs; after: workers send scores over pipes, and are told whether to climb on.
-
     run_processes(runner, make_scorer, Workers(2))
 
 A worker that dies (kill -9, out of memory) costs its trial only: that is queued once more, then recorded as
@@ -82,7 +80,7 @@ def run_processes(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers
 
 
 def _feed(runner: TrialRunner, pool: list[_Worker]) -> bool:
-    """Give every idle worker a job while there are any; tell whether one was given."""
+    """Give every idle worker a job while there are any. Return whether one was given."""
     fed = False
     for worker in pool:
         if worker.ready and worker.job is None:
@@ -120,7 +118,7 @@ def _handle(runner: TrialRunner, worker: _Worker, message: tuple[str, Any], heal
 
 
 def _bury(runner: TrialRunner, worker: _Worker, health: WorkerHealth) -> None:
-    """Queue the trial of a dead worker once more, or fail it where that happened before."""
+    """Queue the trial of a dead worker once more, or fail it if that happened before."""
     worker.process.join(_STOP_TIMEOUT_S)
     job, worker.job = worker.job, None
     how = describe_exit(worker.process.exitcode)

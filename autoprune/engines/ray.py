@@ -1,7 +1,5 @@
 """The engine that hands trials to Ray Tune: on this machine, or on a cluster, with shares of GPUs.
 
-Before: `TrialRunner` has jobs; after: `ray_tune` runs them in Ray's actors, and tells the study each score.
-
     run_ray(runner, make_scorer, Workers(4, gpus=0.5, address="auto"))
 
 Only this process touches the storage. A worker or a node that dies costs the trial that it ran: that is

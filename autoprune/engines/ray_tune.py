@@ -1,7 +1,5 @@
 """The parts of Ray Tune that are ours: the search's trials as Tune's, each rung one of its iterations.
 
-Before: `ray` is connected to Ray; after: `TrialRunner` was told every score, and how every trial ended.
-
     tune_trials(runner, pack(make_scorer), TrialResources(number=2, cpus=1, gpus=0), folder="/tmp/x")
 
 This file is imported when a search runs on Ray only: it loads Ray. A trial of Tune's is one attempt at one of
@@ -147,7 +145,7 @@ class Bridge:
         return self.end.reached or (self._exhausted and not self._jobs)
 
     def report(self, key: str, rung: RungScore) -> bool:
-        """Record a score; tell whether the trial climbs on."""
+        """Record a score. Return whether the trial climbs on."""
         go_on = False
         self._health.note_working()
         with self._keeping_errors():
@@ -155,7 +153,7 @@ class Bridge:
         return go_on
 
     def conclude(self, key: str, result: Mapping[str, Any]) -> None:
-        """Tell the study how a trial ended that was not cut short."""
+        """Record how a trial ended that was not cut short."""
         job = self._jobs.pop(key, None)
         if job is None or self.end.reached:
             return
@@ -219,7 +217,7 @@ class End(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        """Tell whether the run has to end."""
+        """Return whether the run has to end."""
         return self.reached
 
 

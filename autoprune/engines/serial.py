@@ -1,8 +1,6 @@
 """The serial engine: one trial after the other in this process; resumed searches repeat exactly.
 
-Before: `TrialRunner` has jobs; after: the study holds their scores. Workers of all engines `climb`.
-
-    run_serial(runner, make_scorer, Workers())
+run_serial(runner, make_scorer, Workers())
 """
 
 from __future__ import annotations

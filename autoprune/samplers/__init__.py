@@ -2,22 +2,22 @@
 
     study.sampler = make_sampler("tpe", seed=0, trials=60, space=space)
 
-A new sampler is a function from a `Brief` to a sampler of Optuna's, in a file of its own, and a row in
-SAMPLERS with its traits. tests/samplers/test_conformance.py checks every row: a search that is killed
+A new sampler is a function from a `SamplerContext` to a sampler of Optuna's, in a file of its own, and a row
+in SAMPLERS with its traits. tests/samplers/test_conformance.py checks every row: a search that is killed
 proposes what an uninterrupted one does.
 
 A sampler of your own needs no row. A config names its function or its spec, `sampler = "mypkg.search:wide"`:
 
     from optuna.samplers import BaseSampler, TPESampler
-    from autoprune.samplers import Brief, SamplerSpec
+    from autoprune.samplers import SamplerContext, SamplerSpec
 
-    def make_wide(brief: Brief) -> BaseSampler:
-        return TPESampler(seed=brief.seed, n_startup_trials=brief.startup_trials, n_ei_candidates=100)
+    def make_wide(context: SamplerContext) -> BaseSampler:
+        return TPESampler(seed=context.seed, n_startup_trials=context.startup_trials, n_ei_candidates=100)
 
     wide = SamplerSpec(make_wide, several_objectives=True, learns_from_pruned=True)
 
 The function is called for each trial, and the sampler that it returns proposes this trial alone. Its proposal
-may depend on the brief and on the trials of the study, and on nothing else. Then a resumed search proposes
+may depend on the context and on the trials of the study, and on nothing else. Then a resumed search proposes
 what an uninterrupted one would.
 """
 
@@ -27,7 +27,7 @@ from collections.abc import Mapping
 
 from autoprune.errors import ConfigError
 from autoprune.samplers._attributes import QUEUED, SCORES
-from autoprune.samplers._context import Brief, EvolutionRates
+from autoprune.samplers._context import EvolutionRates, SamplerContext
 from autoprune.samplers._past_trials import ENDED_BEFORE, OUTCOME
 from autoprune.samplers._per_trial import PROPOSED, PerTrialSampler, distributions, trial_seed
 from autoprune.samplers._plan_sampler import PlanSampler
@@ -101,10 +101,10 @@ __all__ = [
     "QUEUED",
     "SAMPLERS",
     "SCORES",
-    "Brief",
     "EvolutionRates",
     "PerTrialSampler",
     "PlanSampler",
+    "SamplerContext",
     "SamplerFactory",
     "SamplerSpec",
     "check_sampler",
@@ -175,7 +175,7 @@ def make_sampler(
     rates = rates or EvolutionRates()
     check_sampler(name, objectives, rates, trials)
     spec = find_sampler(name)
-    brief = Brief(
+    context = SamplerContext(
         seed=seed,
         search_seed=seed,
         trials=trials,
@@ -185,6 +185,6 @@ def make_sampler(
         rates=rates,
         rungs=rungs,
     )
-    sampler = PerTrialSampler(spec.make, brief, learns_from_pruned=spec.learns_from_pruned, name=name)
+    sampler = PerTrialSampler(spec.make, context, learns_from_pruned=spec.learns_from_pruned, name=name)
     sampler.make_inner(seed)  # refuses now, not in the first trial
     return sampler

@@ -1,6 +1,4 @@
-"""Own the system attributes of a trial: what Optuna notes of it, and what samplers and pruners note beside.
-
-Before: a sampler has something to keep with a trial; after: whoever goes on with the trial reads it there.
+"""The system attributes of a trial, in which Optuna, the samplers and the pruners keep their notes.
 
     set_attribute(study, trial, "autoprune:proposal", [0.4, 0.75])
     trial.system_attrs["autoprune:proposal"]
@@ -27,12 +25,12 @@ QUEUED = "fixed_params"
 
 
 def set_attribute(study: optuna.Study, trial: FrozenTrial, key: str, value: Any) -> None:
-    """Store a JSON value with a trial, through the study's view where it is one."""
+    """Store a JSON value with a trial, through the view if the study is one."""
     study._storage.set_trial_system_attr(trial._trial_id, key, value)
 
 
 def without_constraints(trial: FrozenTrial) -> FrozenTrial:
-    """Return a trial as samplers are shown it.
+    """Return a trial as it is shown to samplers.
 
     Every proposal fits the budget, so a sampler learns nothing from constraints. Optuna's Gaussian process
     would fit a model for each of them all the same, and CMA-ES would warn of them.

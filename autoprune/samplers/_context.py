@@ -1,9 +1,7 @@
-"""Own the brief: all that a sampler is told beside the study's trials.
+"""The context of a proposal: all that a sampler gets in addition to the trials of the study.
 
-Before: `make_sampler` knows the search; after: every row of SAMPLERS makes its sampler from a brief.
-
-    sampler = make_tpe(Brief(seed=7, search_seed=0, trials=60, space=space))
-    brief.statistics["importance"]["conv1"], brief.rates.population
+sampler = make_tpe(SamplerContext(seed=7, search_seed=0, trials=60, space=space))
+context.statistics["importance"]["conv1"], context.rates.population
 """
 
 from __future__ import annotations
@@ -17,12 +15,12 @@ from autoprune.space import SearchSpace
 
 @dataclass(frozen=True)
 class EvolutionRates:
-    """How the row `evolution` breeds; what is None follows from the search's size.
+    """How evolution breeds. A rate that is None follows from the size of the search.
 
     Attributes:
         population: how many may have children, the fittest that live; a fifth of the trials at most.
-        lifetime: so many trials after it has finished one dies; three populations.
-        tournament: how many of them compete to be a parent; a quarter of the population.
+        lifetime: number of trials after which a finished one dies; three populations.
+        tournament: how many of the population compete to be a parent; a quarter of it.
         crossover: the probability that a child has two parents.
         mutation: the probability that a variable moves to another level; four variables on average.
     """
@@ -35,20 +33,20 @@ class EvolutionRates:
 
 
 @dataclass(frozen=True, eq=False)
-class Brief:
-    """What a sampler is told to propose one trial.
+class SamplerContext:
+    """All that a sampler needs to propose one trial, besides the trials of the study.
 
     Attributes:
         seed: of this proposal alone.
         search_seed: of the search, the same for all of its trials.
         trials: how many trials the search has; populations and start-up phases follow from it.
-        space: the search space; its variables are what is proposed.
+        space: the search space; a proposal has one ratio for each of its variables.
         statistics: {statistic: {variable: value}}, measured once for the search.
         shapes: {parameter: its dense shape}, or empty.
         rates: of evolution.
         rungs: how many rungs a trial climbs, if none prunes it.
-        memory: lives as long as the process. For caches only: whatever a sampler keeps there it must be able
-            to make again from the study's trials, exactly.
+        memory: lives as long as the process. For caches only: a sampler must be able to make everything in it
+            again from the trials of the study, exactly.
     """
 
     seed: int

@@ -1,10 +1,8 @@
-"""Own the walk through a plan, one variable a step: what an agent sees, and what the budget leaves it.
+"""The walk of an agent through a plan: one variable a step, with its state and the budget that is left.
 
-Before: the search space and the shapes of its layers; after: `ddpg` acts along it, or replays a trial on it.
-
-    walk = Walk(brief)
-    levels, states = walk.go(lambda state: 0.4)      # int64 [k]; float64 [k, STATE]
-    actions, states = walk.replay(ratios)            # of a plan that was scored
+walk = Walk(context)
+levels, states = walk.go(lambda state: 0.4)      # int64 [k]; float64 [k, STATE]
+actions, states = walk.replay(ratios)            # of a plan that was scored
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from autoprune.samplers._context import Brief
+from autoprune.samplers._context import SamplerContext
 from autoprune.samplers._past_trials import levels_of, places, ratios_at
 from autoprune.space import WINDOW_LOW, SearchSpace, Variable
 from autoprune.support.arrays import FloatArray, IntArray
@@ -41,13 +39,13 @@ class Walk:
     under one of parameters; in states they are divided by what the space's largest plan costs.
     """
 
-    def __init__(self, brief: Brief) -> None:
-        self._brief = brief
-        self._ladder = brief.space.ladder
+    def __init__(self, context: SamplerContext) -> None:
+        self._brief = context
+        self._ladder = context.space.ladder
         self._dense = float(self._ladder.usage(self._ladder.top[None])[0])
         self._grid = np.linspace(0.0, 1.0, GRID)
-        self._grid_levels = self._ladder.of_ratios(ratios_at(brief, self._grid[:, None]))
-        self._facts = self._fixed_facts(brief)
+        self._grid_levels = self._ladder.of_ratios(ratios_at(context, self._grid[:, None]))
+        self._facts = self._fixed_facts(context)
 
     def go(self, act: Callable[[FloatArray], float]) -> tuple[IntArray, FloatArray]:
         """Choose level after level; an action is bounded so that the budget stays reachable.
@@ -112,13 +110,13 @@ class Walk:
         usage = self._ladder.usage(plans)
         return usage[:levels], usage[levels:]
 
-    def _fixed_facts(self, brief: Brief) -> FloatArray:
+    def _fixed_facts(self, context: SamplerContext) -> FloatArray:
         """Return what never changes: index, channels, inputs, kernel and cost of each variable, in [0, 1]."""
         ladder = self._ladder
         without = np.repeat(ladder.top[None], len(ladder.top), axis=0)
         np.fill_diagonal(without, 0)
         saves = self._dense - ladder.usage(without)
-        shapes = [_shape_of(variable, brief.space, brief.shapes) for variable in brief.space.variables]
+        shapes = [_shape_of(variable, context.space, context.shapes) for variable in context.space.variables]
         columns = np.column_stack([np.arange(len(saves)), np.array(shapes), saves])
         largest: FloatArray = columns / np.maximum(columns.max(axis=0), 1e-12)
         return largest

@@ -1,7 +1,4 @@
-"""Own what samplers are shown of failed trials: the worst values that any trial had before.
-
-Before: a candidate diverged, or ended its worker; after: `per_trial` shows it as a complete one, so that a
-sampler leaves its neighbourhood, too.
+"""Shows failed trials to samplers as complete ones, with the worst values that any trial had before.
 
     shown = as_worst(study.directions, trials)      # {number: the failed trial as it is shown}
 
@@ -23,8 +20,8 @@ from autoprune.samplers._past_trials import place_of_end
 def as_worst(directions: Sequence[StudyDirection], trials: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
     """Return {number: the trial as a complete one} for those that failed after any that was complete.
 
-    The values are the worst, of each objective, among the trials that ended before it: what is shown of a
-    failure never changes, so that a resumed search sees what an uninterrupted one does.
+    The values are the worst, of each objective, among the trials that ended before it. So they never change,
+    and a resumed search sees the same trials as an uninterrupted one.
 
     Args:
         directions: of the objectives.

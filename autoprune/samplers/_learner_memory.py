@@ -1,9 +1,6 @@
-"""Own the learners that stay in memory between trials: a trial is learnt from once, not at every proposal.
+"""Keeps learners in memory between trials, so that they learn from a trial once and not at every proposal.
 
-Before: `history` puts the finished trials in order; after: `ddpg` and `policy_gradient` propose by what their
-learner has become.
-
-    learner = learnt(brief, history.outcomes, "ddpg", make)      # make() -> a learner that has seen nothing
+    learner = learnt(context, history.outcomes, "ddpg", make)      # make() -> a learner that has seen nothing
 
 A learner is a function of the sequence that it absorbed. So a process that resumes replays all trials once,
 and has the learner that an uninterrupted one would have.
@@ -17,7 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from autoprune.samplers._context import Brief
+from autoprune.samplers._context import SamplerContext
 from autoprune.samplers._past_trials import Outcome
 
 
@@ -39,21 +36,21 @@ class _Kept(Generic[L]):
     absorbed: list[Outcome] = field(default_factory=list)
 
 
-def learnt(brief: Brief, outcomes: Sequence[Outcome], name: str, make: Callable[[], L]) -> L:
+def learnt(context: SamplerContext, outcomes: Sequence[Outcome], name: str, make: Callable[[], L]) -> L:
     """Return the learner that has absorbed all outcomes: from memory, going on where it was.
 
     Where memory holds another history (trials that others add come before those that the study counted),
     it begins again.
 
     Args:
-        brief: whose memory keeps the learner.
+        context: whose memory keeps the learner.
         outcomes: in the order in which the trials finished.
-        name: of the learner in the brief's memory.
+        name: of the learner in the context's memory.
         make: makes one that has absorbed nothing; called where memory has none that fits.
     """
-    kept: _Kept[L] | None = brief.memory.get(name)
+    kept: _Kept[L] | None = context.memory.get(name)
     if kept is None or not _begins_with(outcomes, kept.absorbed):
-        kept = brief.memory[name] = _Kept(make())
+        kept = context.memory[name] = _Kept(make())
     for outcome in outcomes[len(kept.absorbed) :]:
         kept.learner.absorb(outcome)
         kept.absorbed.append(outcome)
@@ -61,7 +58,7 @@ def learnt(brief: Brief, outcomes: Sequence[Outcome], name: str, make: Callable[
 
 
 def _begins_with(outcomes: Sequence[Outcome], absorbed: Sequence[Outcome]) -> bool:
-    """Tell whether the absorbed outcomes are the first of a history."""
+    """Return whether the absorbed outcomes are the first of a history."""
     return len(absorbed) <= len(outcomes) and all(
         mine.score == theirs.score
         and (mine.ratios is theirs.ratios or np.array_equal(mine.ratios, theirs.ratios))

@@ -1,6 +1,6 @@
 """The history of a study as samplers read it: what finished trials have shown, and which plans were tried.
 
-    history = read_history(brief, study, trial)
+    history = read_history(context, study, trial)
     history.outcomes[-1].ratios, history.outcomes[-1].score        # the youngest; a higher score is better
 
 It holds complete trials in the order in which they finished, so that every process reads the same sequence.
@@ -20,7 +20,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from autoprune.samplers._context import Brief
+from autoprune.samplers._context import SamplerContext
 from autoprune.support.arrays import FloatArray, IntArray
 
 OUTCOME, ENDED_BEFORE = "outcome", "ended_before"
@@ -53,13 +53,13 @@ class History:
     seen: frozenset[bytes]
 
 
-def read_history(brief: Brief, study: optuna.Study, trial: FrozenTrial) -> History:
+def read_history(context: SamplerContext, study: optuna.Study, trial: FrozenTrial) -> History:
     """Read what a study's trials show to the one that is to be proposed.
 
     The study has one objective; see `check_sampler`.
     """
-    tried = _tried(brief, study, trial)
-    plans = _plans(brief, tried)
+    tried = _tried(context, study, trial)
+    plans = _plans(context, tried)
     sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
     complete = sorted((each for each in tried if each.state == TrialState.COMPLETE), key=place_of_end)
     outcomes = tuple(
@@ -70,28 +70,28 @@ def read_history(brief: Brief, study: optuna.Study, trial: FrozenTrial) -> Histo
     return History(outcomes, frozenset(plan.tobytes() for plan in plans.values()))
 
 
-def plans_tried(brief: Brief, study: optuna.Study, trial: FrozenTrial) -> frozenset[bytes]:
+def plans_tried(context: SamplerContext, study: optuna.Study, trial: FrozenTrial) -> frozenset[bytes]:
     """Return the plans of all trials that finished, or that started before the one to be proposed."""
-    return frozenset(plan.tobytes() for plan in _plans(brief, _tried(brief, study, trial)).values())
+    return frozenset(plan.tobytes() for plan in _plans(context, _tried(context, study, trial)).values())
 
 
-def places(brief: Brief, ratios: FloatArray) -> FloatArray:
+def places(context: SamplerContext, ratios: FloatArray) -> FloatArray:
     """Return where ratios [..., k] lie in their ranges, from 0 (lowest) to 1 (highest)."""
-    ladder = brief.space.ladder
+    ladder = context.space.ladder
     where: FloatArray = (ratios - ladder.low) / (ladder.high - ladder.low)
     return where
 
 
-def ratios_at(brief: Brief, where: FloatArray) -> FloatArray:
+def ratios_at(context: SamplerContext, where: FloatArray) -> FloatArray:
     """Return the ratios [..., k] at places in [0, 1]."""
-    ladder = brief.space.ladder
+    ladder = context.space.ladder
     ratios: FloatArray = ladder.low + np.clip(where, 0.0, 1.0) * (ladder.high - ladder.low)
     return ratios
 
 
-def levels_of(brief: Brief, ratios: FloatArray) -> IntArray:
+def levels_of(context: SamplerContext, ratios: FloatArray) -> IntArray:
     """Return the level [k] of each ratio [k]."""
-    levels: IntArray = brief.space.ladder.of_ratios(ratios[None])[0]
+    levels: IntArray = context.space.ladder.of_ratios(ratios[None])[0]
     return levels
 
 
@@ -102,24 +102,24 @@ def place_of_end(trial: FrozenTrial) -> tuple[int, datetime.datetime, int]:
     return ended_before, clock or datetime.datetime.min, trial.number
 
 
-def _tried(brief: Brief, study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
+def _tried(context: SamplerContext, study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
     """Return the trials with all variables that finished, or that started before the one to be proposed."""
-    names = {variable.name for variable in brief.space.variables}
+    names = {variable.name for variable in context.space.variables}
     trials = [each for each in study.get_trials(deepcopy=False) if names <= each.params.keys()]
     return [each for each in trials if each.state.is_finished() or each.number < trial.number]
 
 
-def _plans(brief: Brief, trials: list[FrozenTrial]) -> dict[int, FloatArray]:
+def _plans(context: SamplerContext, trials: list[FrozenTrial]) -> dict[int, FloatArray]:
     """Return {number: ratios of the plan that a trial decodes to}; remembered, as a plan never changes."""
-    names = [variable.name for variable in brief.space.variables]
-    known: dict[tuple[float, ...], FloatArray] = brief.memory.setdefault("plans", {})
+    names = [variable.name for variable in context.space.variables]
+    known: dict[tuple[float, ...], FloatArray] = context.memory.setdefault("plans", {})
     proposals = {trial.number: tuple(trial.params[name] for name in names) for trial in trials}
     new = [proposal for proposal in dict.fromkeys(proposals.values()) if proposal not in known]
     if new:
-        known.update(zip(new, feasible(brief, np.array(new, dtype=np.float64)), strict=True))
+        known.update(zip(new, feasible(context, np.array(new, dtype=np.float64)), strict=True))
     return {number: known[proposal] for number, proposal in proposals.items()}
 
 
-def feasible(brief: Brief, ratios: FloatArray) -> FloatArray:
+def feasible(context: SamplerContext, ratios: FloatArray) -> FloatArray:
     """Return the ratios [..., k] of the plans that ratios [..., k] decode to; they decode to the same."""
-    return brief.space.encode(brief.space.decode(ratios))
+    return context.space.encode(context.space.decode(ratios))

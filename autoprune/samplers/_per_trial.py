@@ -6,7 +6,7 @@ the whole vector at once, and sees only trials of this space, since a user may h
 was tried already, or is being tried, one nearby is proposed: the same widths have the same score. The vector
 is stored before any of its parameters, and a trial that has one keeps it.
 
-    study.sampler = PerTrialSampler(make_tpe, Brief(seed=0, search_seed=0, trials=60, space=space))
+    study.sampler = PerTrialSampler(make_tpe, SamplerContext(seed=0, search_seed=0, trials=60, space=space))
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.samplers._attributes import set_attribute, without_constraints
-from autoprune.samplers._context import Brief
+from autoprune.samplers._context import SamplerContext
 from autoprune.samplers._failed_trials import as_worst
 from autoprune.samplers._past_trials import feasible, places, plans_tried, ratios_at
 from autoprune.samplers._pruned_trials import as_climbed
@@ -39,7 +39,7 @@ NEARBY = 0.03
 """Standard deviation of the first step away from a tried plan, of each range; the n-th has n times it."""
 
 STEPS_AWAY = 16
-"""So often a new plan is looked for at random. After that, the nearest one of a small space is taken."""
+"""How often a new plan is searched at random. After that, the nearest one of a small space is taken."""
 
 PROPOSED = "autoprune:proposal"
 """The attribute of a trial that holds its proposal, one ratio a variable.
@@ -53,24 +53,29 @@ proposal, although other trials may have ended since. Without names it is within
 class PerTrialSampler(BaseSampler):
     """Proposes trial n with an inner sampler made from the seed f(seed, n).
 
-    The inner samplers share the brief's memory, and nothing else.
+    The inner samplers share the context's memory, and nothing else.
 
     Args:
         make: makes the inner sampler.
-        brief: of the search; each trial gets its own seed. A trial without all of the space's variables is
+        context: of the search; each trial gets its own seed. A trial without all of the space's variables is
             not shown to the inner sampler.
         learns_from_pruned: see `SamplerSpec`.
         name: as the config has it; errors of a user's own sampler name it.
     """
 
     def __init__(
-        self, make: SamplerFactory, brief: Brief, *, learns_from_pruned: bool = True, name: str = ""
+        self,
+        make: SamplerFactory,
+        context: SamplerContext,
+        *,
+        learns_from_pruned: bool = True,
+        name: str = "",
     ) -> None:
         self._make = make
-        self._brief = brief
+        self._brief = context
         self._learns_from_pruned = learns_from_pruned
         self._name = name
-        self._space = distributions(brief.space.variables)
+        self._space = distributions(context.space.variables)
 
     @property
     def memory(self) -> dict[str, Any]:
@@ -86,7 +91,7 @@ class PerTrialSampler(BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Propose every variable, in one fixed order; where the trial has a proposal, that one again."""
+        """Propose every variable, in one fixed order. A trial that has a proposal keeps it."""
         kept: list[float] | None = trial.system_attrs.get(PROPOSED)
         if kept is None or len(kept) != len(self._space):
             proposal = self._propose(study, trial)
@@ -152,7 +157,7 @@ class PerTrialSampler(BaseSampler):
         return self.make_inner(trial_seed(self._brief.search_seed, trial.number))
 
     def _untried(self, study: optuna.Study, trial: FrozenTrial, proposal: dict[str, Any]) -> dict[str, Any]:
-        """Return a proposal as it is where its plan is new, else the ratios of a new plan near it."""
+        """Return a proposal as it is if its plan is new, else the ratios of a new plan near it."""
         tried = plans_tried(self._brief, study, trial)
         asked = np.array([proposal[name] for name in self._space])
         plan = feasible(self._brief, asked)
@@ -207,9 +212,9 @@ class PerTrialSampler(BaseSampler):
         return pruned | as_worst(study.directions, [pruned.get(trial.number, trial) for trial in own])
 
     def _is_own(self, trial: FrozenTrial) -> bool:
-        """Tell whether a trial is of this space; one with other ranges would leave Optuna's samplers none.
+        """Return whether a trial is of this space. Trials with other ranges would confuse Optuna's samplers.
 
-        Nor is one that was queued with a ratio that is not finite: it has no plan, be it running or failed.
+        A trial that was queued with a ratio that is not finite is not: it has no plan.
         """
         ratios = [trial.params[name] for name in self._space if name in trial.params]
         if not all(isinstance(ratio, int | float) and math.isfinite(ratio) for ratio in ratios):

@@ -1,9 +1,7 @@
-"""Own the step from a rule that proposes plans to an Optuna sampler: plans in the budget, and new ones.
+"""Makes an Optuna sampler of a rule that proposes ratios: its plans fit the budget, and are new if possible.
 
-Before: a row of SAMPLERS has a rule; after: `PerTrialSampler` asks the sampler for one trial.
-
-    def propose(brief, history, rng, attempt) -> FloatArray: ...     # ratios [k]
-    sampler = PlanSampler(brief, propose)
+def propose(context, history, rng, attempt) -> FloatArray: ...     # ratios [k]
+sampler = PlanSampler(context, propose)
 """
 
 from __future__ import annotations
@@ -17,27 +15,30 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial
 
-from autoprune.samplers._context import Brief
+from autoprune.samplers._context import SamplerContext
 from autoprune.samplers._past_trials import History, feasible, read_history
 from autoprune.support.arrays import FloatArray
 
 ATTEMPTS = 16
-"""So often a rule is asked for a plan that no trial has tried yet; small spaces may have none left."""
+"""How often a rule is asked for a plan that no trial has tried yet. Small spaces may have none left."""
 
-Propose = Callable[[Brief, History, np.random.Generator, int], FloatArray]
-"""From (brief, history, generator, attempt from 0 on) to ratios [k]; called again while its plan is known."""
+Propose = Callable[[SamplerContext, History, np.random.Generator, int], FloatArray]
+"""From (context, history, generator, attempt) to ratios [k].
+
+It is called again, with the next attempt, as long as a trial has tried its plan.
+"""
 
 
 class PlanSampler(BaseSampler):
     """Proposes the ratios of a plan within the budget, so that a trial holds what was scored.
 
     Args:
-        brief: of this trial.
-        propose: the rule; it depends on nothing but its arguments.
+        context: of this trial.
+        propose: the rule, which depends on its arguments alone.
     """
 
-    def __init__(self, brief: Brief, propose: Propose) -> None:
-        self._brief = brief
+    def __init__(self, context: SamplerContext, propose: Propose) -> None:
+        self._brief = context
         self._propose = propose
 
     def infer_relative_search_space(
@@ -67,8 +68,8 @@ class PlanSampler(BaseSampler):
         return inner.sample_independent(study, trial, param_name, param_distribution)
 
 
-def random_ratios(brief: Brief, rng: np.random.Generator) -> FloatArray:
+def random_ratios(context: SamplerContext, rng: np.random.Generator) -> FloatArray:
     """Return ratios [k], each uniform over its range."""
-    ladder = brief.space.ladder
+    ladder = context.space.ladder
     drawn: FloatArray = rng.uniform(ladder.low, ladder.high)
     return drawn

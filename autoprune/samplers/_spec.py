@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from optuna.samplers import BaseSampler
 
-from autoprune.samplers._context import Brief, EvolutionRates
+from autoprune.samplers._context import EvolutionRates, SamplerContext
 from autoprune.support.rows import Row
 
-SamplerFactory = Callable[[Brief], BaseSampler]
-"""From a brief to a sampler of Optuna's."""
+SamplerFactory = Callable[[SamplerContext], BaseSampler]
+"""From a context to a sampler of Optuna's."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,6 @@
-"""Own plans drawn by a statistic: level after level is cut from the dense model, mostly where it is low.
+"""Plans drawn by a statistic: level after level is cut from the dense model, mostly where it is low.
 
-Before: `sensitivity` measured one value a variable; after: the rows `importance` and `kl` propose the plans.
-
-    sampler = make_weighted(brief, "kl")      # needs brief.statistics["kl"] = {"conv1": 0.02, ...}
+sampler = make_weighted(context, "kl")      # needs context.statistics["kl"] = {"conv1": 0.02, ...}
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from optuna.samplers import BaseSampler
 from scipy.stats import rankdata
 
 from autoprune.errors import ConfigError
-from autoprune.samplers._context import Brief
+from autoprune.samplers._context import SamplerContext
 from autoprune.samplers._past_trials import History
 from autoprune.samplers._plan_sampler import PlanSampler
 from autoprune.space import Ladder
@@ -25,7 +23,7 @@ SHARPNESS = 3.0
 """The variable with the lowest statistic is cut e**3, or 20 times, as often as the one with the highest."""
 
 
-def make_weighted(brief: Brief, statistic: str) -> BaseSampler:
+def make_weighted(context: SamplerContext, statistic: str) -> BaseSampler:
     """Make the sampler that cuts a variable the more rarely the higher its statistic is.
 
     Sub-model sampling: candidates are drawn at random, each is scored, the best is finetuned; a statistic of
@@ -34,22 +32,24 @@ def make_weighted(brief: Brief, statistic: str) -> BaseSampler:
     Departs from one draw of a keep ratio for each group (the paper's are uniform): a plan is made of single
     cuts from the dense model until it fits the budget, so that no draw is thrown away for its cost; the
     probability of a cut is a softmax over minus the rank of the statistic, in place of its value (see
-    `cut_weights`); a plan that was tried is drawn anew.
+    `cut_weights`); a plan that was tried is drawn again.
 
     Reference: Li et al., "EagleEye: Fast Sub-net Evaluation for Efficient Neural Network Pruning", 2020, for
     sampling at random and for scores after BatchNorm recalibration; the weights are not from there.
 
     Raises:
-        ConfigError: the brief lacks the statistic, or its value for a variable.
+        ConfigError: the context lacks the statistic, or its value for a variable.
     """
-    values = _values(brief, statistic)
+    values = _values(context, statistic)
 
-    def propose(brief: Brief, history: History, rng: np.random.Generator, attempt: int) -> FloatArray:
-        levels = draw_cuts(brief.space.ladder, cut_weights(values), rng)
-        ratios: FloatArray = brief.space.ladder.ratios(levels[None])[0]
+    def propose(
+        context: SamplerContext, history: History, rng: np.random.Generator, attempt: int
+    ) -> FloatArray:
+        levels = draw_cuts(context.space.ladder, cut_weights(values), rng)
+        ratios: FloatArray = context.space.ladder.ratios(levels[None])[0]
         return ratios
 
-    return PlanSampler(brief, propose)
+    return PlanSampler(context, propose)
 
 
 def cut_weights(values: FloatArray) -> FloatArray:
@@ -90,9 +90,9 @@ def draw_cuts(ladder: Ladder, weights: FloatArray, rng: np.random.Generator) -> 
     return after(fits)
 
 
-def _values(brief: Brief, statistic: str) -> FloatArray:
-    table: Mapping[str, float] = brief.statistics.get(statistic, {})
-    names = [variable.name for variable in brief.space.variables]
+def _values(context: SamplerContext, statistic: str) -> FloatArray:
+    table: Mapping[str, float] = context.statistics.get(statistic, {})
+    names = [variable.name for variable in context.space.variables]
     missing = [name for name in names if not math.isfinite(table.get(name, math.nan))]
     if missing:
         lacking = "none is stored" if not table else f"it has no finite value for {', '.join(missing[:3])}"

@@ -1,8 +1,6 @@
-"""Own the view of a study that shows some of its trials; samplers and pruners judge by what they are shown.
+"""A view of a study that shows some of its trials, to samplers and pruners, which judge by these alone.
 
-Before: an Optuna study; after: `per_trial` hides foreign trials with it, `pruners` a trial's own past.
-
-    view = view_study(study, lambda trial: trial.number != 7)
+view = view_study(study, lambda trial: trial.number != 7)
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 ShownAs: TypeAlias = Callable[[FrozenTrial], FrozenTrial]
-"""From a stored trial to what is shown of it: the same, or a changed copy."""
+"""From a stored trial to the trial that is shown: the same, or a changed copy."""
 
 
 def _as_stored(trial: FrozenTrial) -> FrozenTrial:
@@ -62,8 +60,8 @@ def view_study(
 ) -> optuna.Study:
     """Return a study over the same storage that lists only the trials that `shows` accepts.
 
-    They are listed as `shown_as` returns them. What is written through it reaches the storage; system
-    attributes of trials also land in `notes`.
+    They are listed as `shown_as` returns them. Writes reach the storage, and system attributes of trials are
+    added to `notes` as well.
     """
     storage = _StorageView(study._storage, shows, {} if notes is None else notes, shown_as)
     return optuna.Study(study_name=study.study_name, storage=cast(BaseStorage, storage))

@@ -1,8 +1,6 @@
 """CMA-ES: a normal distribution over the ratios that moves towards the better half of each generation.
 
-Before: a row of SAMPLERS; after: `PerTrialSampler` makes it afresh for each trial.
-
-    sampler = make_cmaes(Brief(seed=7, search_seed=0, trials=60, space=space))
+sampler = make_cmaes(SamplerContext(seed=7, search_seed=0, trials=60, space=space))
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from optuna.trial import FrozenTrial
 
 from autoprune.errors import summary_of
 from autoprune.samplers._attributes import QUEUED, set_attribute
-from autoprune.samplers._context import Brief
+from autoprune.samplers._context import SamplerContext
 from autoprune.samplers._past_trials import read_history
 from autoprune.samplers._study_view import view_study
 
@@ -53,9 +51,9 @@ _log = logging.getLogger(__name__)
 class _FromTheBest(CmaEsSampler):
     """CMA-ES whose first mean is the best trial that was queued before its own first proposal."""
 
-    def __init__(self, brief: Brief, **options: Any) -> None:
-        super().__init__(seed=brief.seed, **options)
-        self._brief = brief
+    def __init__(self, context: SamplerContext, **options: Any) -> None:
+        super().__init__(seed=context.seed, **options)
+        self._brief = context
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -122,7 +120,7 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it names {module}.{name}")
 
 
-def make_cmaes(brief: Brief) -> BaseSampler:
+def make_cmaes(context: SamplerContext) -> BaseSampler:
     """Make Optuna's CMA-ES with the usual population, 4 + 3 ln k, but at most a fifth of the trials.
 
     The population is 4 at least. The first mean is the best complete warm start, or the centre of the space
@@ -133,12 +131,12 @@ def make_cmaes(brief: Brief) -> BaseSampler:
     Reference: Hansen, "The CMA Evolution Strategy: A Tutorial", 2016, table 1; separable from 50 variables on
     (Ros and Hansen, "A Simple Modification in CMA-ES Achieving Linear Time and Space Complexity", 2008).
     """
-    usual = 4 + math.floor(3 * math.log(brief.variables))
+    usual = 4 + math.floor(3 * math.log(context.variables))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         return _FromTheBest(
-            brief,
-            popsize=max(SMALLEST, min(usual, brief.trials // 5)),
-            use_separable_cma=brief.variables >= SEPARABLE_FROM,
+            context,
+            popsize=max(SMALLEST, min(usual, context.trials // 5)),
+            use_separable_cma=context.variables >= SEPARABLE_FROM,
             warn_independent_sampling=False,
         )

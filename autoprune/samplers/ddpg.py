@@ -1,8 +1,6 @@
 """The actor-critic of AMC: an agent walks through the variables and chooses one keep ratio after the other.
 
-Before: a row of SAMPLERS; after: `PerTrialSampler` makes it afresh for each trial.
-
-    sampler = make_ddpg(Brief(seed=7, search_seed=0, trials=60, space=space, shapes=prunable.shapes))
+    sampler = make_ddpg(SamplerContext(seed=7, search_seed=0, trials=60, space=space, shapes=prunable.shapes))
 
 The agent is trained on the finished trials in the order in which they finished, a fixed number of updates
 after each. `learning` keeps it between trials, so that a trial costs the updates of one trial; a process that
@@ -18,7 +16,7 @@ from optuna.samplers import BaseSampler
 from scipy.special import ndtr, ndtri
 
 from autoprune.samplers._actor_critic import Agent
-from autoprune.samplers._context import Brief
+from autoprune.samplers._context import SamplerContext
 from autoprune.samplers._environment import Walk
 from autoprune.samplers._learner_memory import learnt
 from autoprune.samplers._past_trials import History, Outcome
@@ -34,7 +32,7 @@ MOST_UPDATES = 64
 
 
 @dataclass(eq=False)
-class Learner:
+class AgentLearner:
     """An agent, and how it learns.
 
     Attributes:
@@ -59,7 +57,7 @@ class Learner:
         self.agent.absorb(states, actions, outcome.score, updates)
 
 
-def make_ddpg(brief: Brief) -> BaseSampler:
+def make_ddpg(context: SamplerContext) -> BaseSampler:
     """Make the layer-by-layer actor-critic.
 
     One trial is one episode, one variable one step; tied groups are one step with the cost of all. A state
@@ -87,38 +85,38 @@ def make_ddpg(brief: Brief) -> BaseSampler:
     Reference: He et al., "AMC: AutoML for Model Compression and Acceleration on Mobile Devices", 2018,
     section 3 and algorithm 1; Lillicrap et al., "Continuous Control with Deep Reinforcement Learning", 2016.
     """
-    return PlanSampler(brief, _propose)
+    return PlanSampler(context, _propose)
 
 
-def warm_up(brief: Brief) -> int:
+def warm_up(context: SamplerContext) -> int:
     """Return how many episodes are random; a fifth of the trials, 5 to 100 (the paper: 100 of 400)."""
-    return min(100, max(5, brief.trials // 5))
+    return min(100, max(5, context.trials // 5))
 
 
-def learner(brief: Brief, history: History) -> Learner:
+def learner(context: SamplerContext, history: History) -> AgentLearner:
     """Return the learner that has absorbed the whole history."""
 
-    def make() -> Learner:
-        updates = min(MOST_UPDATES, UPDATES * brief.variables)
-        return Learner(Walk(brief), Agent(brief.search_seed), warm_up(brief), updates)
+    def make() -> AgentLearner:
+        updates = min(MOST_UPDATES, UPDATES * context.variables)
+        return AgentLearner(Walk(context), Agent(context.search_seed), warm_up(context), updates)
 
-    return learnt(brief, history.outcomes, "ddpg", make)
+    return learnt(context, history.outcomes, "ddpg", make)
 
 
-def noise_after(brief: Brief, episodes: int) -> float:
+def noise_after(context: SamplerContext, episodes: int) -> float:
     """Return the exploration's standard deviation after so many finished episodes."""
-    span = max(1, brief.trials - warm_up(brief))
-    passed = min(1.0, max(0, episodes - warm_up(brief)) / span)
+    span = max(1, context.trials - warm_up(context))
+    passed = min(1.0, max(0, episodes - warm_up(context)) / span)
     return float(FIRST_NOISE * (LAST_NOISE / FIRST_NOISE) ** passed)
 
 
-def _propose(brief: Brief, history: History, rng: np.random.Generator, attempt: int) -> FloatArray:
-    if len(history.outcomes) < warm_up(brief):
-        return random_ratios(brief, rng)
-    mine = learner(brief, history)
-    noise = noise_after(brief, len(history.outcomes)) * (1 + attempt / 4)
+def _propose(context: SamplerContext, history: History, rng: np.random.Generator, attempt: int) -> FloatArray:
+    if len(history.outcomes) < warm_up(context):
+        return random_ratios(context, rng)
+    mine = learner(context, history)
+    noise = noise_after(context, len(history.outcomes)) * (1 + attempt / 4)
     levels, _ = mine.walk.go(lambda state: truncated_normal(mine.agent.act(state), noise, rng))
-    ratios: FloatArray = brief.space.ladder.ratios(levels[None])[0]
+    ratios: FloatArray = context.space.ladder.ratios(levels[None])[0]
     return ratios
 
 

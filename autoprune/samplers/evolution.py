@@ -1,8 +1,6 @@
 """Regularised evolution: children of the fittest among the younger finished trials; the old ones die.
 
-Before: a row of SAMPLERS; after: `PerTrialSampler` makes it afresh for each trial.
-
-    sampler = make_evolution(Brief(seed=7, search_seed=0, trials=60, space=space))
+sampler = make_evolution(SamplerContext(seed=7, search_seed=0, trials=60, space=space))
 """
 
 from __future__ import annotations
@@ -13,13 +11,13 @@ import numpy as np
 from optuna.samplers import BaseSampler
 
 from autoprune.errors import ConfigError
-from autoprune.samplers._context import Brief, EvolutionRates
+from autoprune.samplers._context import EvolutionRates, SamplerContext
 from autoprune.samplers._past_trials import History, Outcome, levels_of
 from autoprune.samplers._plan_sampler import PlanSampler, random_ratios
 from autoprune.support.arrays import FloatArray, IntArray
 
 LARGEST = 50
-"""The largest population that is taken by default."""
+"""The largest default population."""
 
 MOVED = 4.0
 """Variables that a mutation moves by default, on average."""
@@ -28,10 +26,10 @@ SPREAD = 0.2
 """Standard deviation of a variable's move, as a share of its range."""
 
 GENERATIONS = 3
-"""So many times the population is the number of trials after which one dies, by default."""
+"""The default lifetime, in populations."""
 
 
-def make_evolution(brief: Brief) -> BaseSampler:
+def make_evolution(context: SamplerContext) -> BaseSampler:
     """Make the evolutionary sampler.
 
     The first trials are random until a population of them is complete; warm starts are part of it. From then
@@ -42,15 +40,15 @@ def make_evolution(brief: Brief) -> BaseSampler:
     trials finished after it (in the paper, where searches have thousands of trials, all that live are the
     population; in 60 trials that forgets what it has found); a child may have two parents, each variable from
     either (the paper mutates only); a mutation moves each variable with a probability by a normal step, and a
-    child whose plan was tried already is made anew with larger steps.
+    child whose plan was tried already is made again with larger steps.
 
     Raises:
         ConfigError: rates that leave nothing to breed.
 
     Reference: Real et al., "Regularized Evolution for Image Classifier Architecture Search", 2019, section 3.
     """
-    settled_rates(brief.rates, brief.trials, brief.variables)
-    return PlanSampler(brief, _propose)
+    settled_rates(context.rates, context.trials, context.variables)
+    return PlanSampler(context, _propose)
 
 
 def check_rates(rates: EvolutionRates, trials: int) -> None:
@@ -63,7 +61,7 @@ def check_rates(rates: EvolutionRates, trials: int) -> None:
 
 
 def settled_rates(rates: EvolutionRates, trials: int, variables: int) -> EvolutionRates:
-    """Return the rates with those filled in that follow from the search's size.
+    """Return the rates, with defaults that follow from the size of the search.
 
     Raises:
         ConfigError: the population takes all trials, the tournament is larger than the population, or its
@@ -89,17 +87,17 @@ def settled_rates(rates: EvolutionRates, trials: int, variables: int) -> Evoluti
     return EvolutionRates(population, lifetime, tournament, rates.crossover, mutation)
 
 
-def _propose(brief: Brief, history: History, rng: np.random.Generator, attempt: int) -> FloatArray:
-    rates = settled_rates(brief.rates, brief.trials, brief.variables)
+def _propose(context: SamplerContext, history: History, rng: np.random.Generator, attempt: int) -> FloatArray:
+    rates = settled_rates(context.rates, context.trials, context.variables)
     if len(history.outcomes) < (rates.population or 0):
-        return random_ratios(brief, rng)
+        return random_ratios(context, rng)
     population = _population(history.outcomes, rates)
-    child = levels_of(brief, _select(population, rates, rng).ratios)
+    child = levels_of(context, _select(population, rates, rng).ratios)
     if rng.random() < rates.crossover:
-        other = levels_of(brief, _select(population, rates, rng).ratios)
+        other = levels_of(context, _select(population, rates, rng).ratios)
         child = np.where(rng.random(len(child)) < 0.5, child, other)
-    child = _mutate(child, brief.space.ladder.top, rates.mutation or 0.0, SPREAD * (attempt + 1), rng)
-    ratios: FloatArray = brief.space.ladder.ratios(child[None])[0]
+    child = _mutate(child, context.space.ladder.top, rates.mutation or 0.0, SPREAD * (attempt + 1), rng)
+    ratios: FloatArray = context.space.ladder.ratios(child[None])[0]
     return ratios
 
 
@@ -111,7 +109,7 @@ def _population(outcomes: Sequence[Outcome], rates: EvolutionRates) -> list[Outc
 
 
 def _select(population: Sequence[Outcome], rates: EvolutionRates, rng: np.random.Generator) -> Outcome:
-    """Return the fittest of a few drawn at random, the youngest where several are."""
+    """Return the fittest of a few drawn at random, and the youngest if several are equal."""
     drawn = rng.choice(len(population), size=min(rates.tournament or 1, len(population)), replace=False)
     return population[max(drawn, key=lambda position: (population[position].score, position))]
 

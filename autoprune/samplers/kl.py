@@ -1,20 +1,18 @@
 """Plans drawn by divergence: groups whose loss changes the outputs little are cut more often.
 
-Before: a row of SAMPLERS; after: `PerTrialSampler` makes it afresh for each trial.
-
-    sampler = make_kl(Brief(seed=7, search_seed=0, trials=60, space=space, statistics=statistics))
+sampler = make_kl(SamplerContext(seed=7, search_seed=0, trials=60, space=space, statistics=statistics))
 """
 
 from __future__ import annotations
 
 from optuna.samplers import BaseSampler
 
-from autoprune.samplers._context import Brief
+from autoprune.samplers._context import SamplerContext
 from autoprune.samplers._statistic_plans import make_weighted
 
 
-def make_kl(brief: Brief) -> BaseSampler:
-    """Make the sampler that cuts by `brief.statistics["kl"]`; it does not learn from scores.
+def make_kl(context: SamplerContext) -> BaseSampler:
+    """Make the sampler that cuts by `context.statistics["kl"]`; it does not learn from scores.
 
     The statistic is the KL divergence of the outputs from those of the dense model, as half of the channels
     of a group go, the least important ones.
@@ -29,4 +27,4 @@ def make_kl(brief: Brief) -> BaseSampler:
     Raises:
         ConfigError: the statistic is missing.
     """
-    return make_weighted(brief, "kl")
+    return make_weighted(context, "kl")

@@ -1,8 +1,6 @@
 """NSGA-II: a genetic algorithm whose generations cross and mutate the ratios of the elite.
 
-Before: a row of SAMPLERS; after: `PerTrialSampler` makes it afresh for each trial.
-
-    sampler = make_nsga2(Brief(seed=7, search_seed=0, trials=60, space=space))
+sampler = make_nsga2(SamplerContext(seed=7, search_seed=0, trials=60, space=space))
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler
 from optuna.trial import FrozenTrial, TrialState
 
-from autoprune.samplers._context import Brief
+from autoprune.samplers._context import SamplerContext
 from autoprune.samplers._study_view import view_study
 
 
@@ -52,7 +50,7 @@ class _OrderedParents(NSGAIISampler):
         return adopted
 
 
-def make_nsga2(brief: Brief) -> BaseSampler:
+def make_nsga2(context: SamplerContext) -> BaseSampler:
     """Make Optuna's NSGA-II with a population of 50, but at most a fifth of the trials.
 
     Trials that it did not propose, warm starts above all, count to the generation that was under way when
@@ -61,4 +59,4 @@ def make_nsga2(brief: Brief) -> BaseSampler:
 
     Reference: Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", 2002, section III.
     """
-    return _OrderedParents(seed=brief.seed, population_size=max(2, min(50, brief.trials // 5)))
+    return _OrderedParents(seed=context.seed, population_size=max(2, min(50, context.trials // 5)))

@@ -1,8 +1,6 @@
 """REINFORCE: one normal distribution a variable, moved towards the plans that score above the baseline.
 
-Before: a row of SAMPLERS; after: `PerTrialSampler` makes it afresh for each trial.
-
-    sampler = make_policy_gradient(Brief(seed=7, search_seed=0, trials=60, space=space))
+    sampler = make_policy_gradient(SamplerContext(seed=7, search_seed=0, trials=60, space=space))
 
 The policy moves by one step for each finished trial, in the order in which they finished. `learning` keeps it
 between trials; a process that resumes takes all steps once and has the same policy.
@@ -16,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from optuna.samplers import BaseSampler
 
-from autoprune.samplers._context import Brief
+from autoprune.samplers._context import SamplerContext
 from autoprune.samplers._learner_memory import learnt
 from autoprune.samplers._past_trials import History, Outcome, places, ratios_at
 from autoprune.samplers._plan_sampler import PlanSampler
@@ -48,18 +46,18 @@ class Policy:
 
 
 @dataclass(eq=False)
-class Learner:
+class PolicyLearner:
     """The parameters of the policy, and what the next step needs of the trials before.
 
     Attributes:
-        brief: of the space that the places are in.
+        context: of the space that the places are in.
         mean: [k], of the policy.
         log_spread: [k], of the policy.
         baseline: the moving average of the scores.
         scores: of all trials so far.
     """
 
-    brief: Brief
+    context: SamplerContext
     mean: FloatArray
     log_spread: FloatArray
     baseline: float = 0.0
@@ -73,14 +71,14 @@ class Learner:
         scale = float(np.std(self.scores)) or 1.0
         advantage = float(np.clip((outcome.score - self.baseline) / scale, -CLIP, CLIP))
         self.baseline += (1 - BASELINE) * (outcome.score - self.baseline)
-        off = places(self.brief, outcome.ratios) - self.mean
+        off = places(self.context, outcome.ratios) - self.mean
         surprise = np.clip((off / np.exp(self.log_spread)) ** 2 - 1, -1.0, 3.0)
         self.mean = np.clip(self.mean + MEAN_RATE * advantage * off, 0.0, 1.0)
         moved = self.log_spread + SPREAD_RATE * (advantage * surprise + ENTROPY)
         self.log_spread = np.clip(moved, np.log(SMALLEST_SPREAD), np.log(LARGEST_SPREAD))
 
 
-def make_policy_gradient(brief: Brief) -> BaseSampler:
+def make_policy_gradient(context: SamplerContext) -> BaseSampler:
     """Make the policy-gradient sampler.
 
     The paper's episodic REINFORCE with a Gaussian unit a variable, whose step is proportional to its
@@ -96,20 +94,20 @@ def make_policy_gradient(brief: Brief) -> BaseSampler:
     Reference: Williams, "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement
     Learning", 1992, section 6.
     """
-    return PlanSampler(brief, _propose)
+    return PlanSampler(context, _propose)
 
 
-def learn_policy(brief: Brief, outcomes: Sequence[Outcome]) -> Policy:
+def learn_policy(context: SamplerContext, outcomes: Sequence[Outcome]) -> Policy:
     """Return the policy after one step for each outcome, in order."""
 
-    def make() -> Learner:
-        k = brief.variables
-        return Learner(brief, np.full(k, START_MEAN), np.full(k, np.log(START_SPREAD)))
+    def make() -> PolicyLearner:
+        k = context.variables
+        return PolicyLearner(context, np.full(k, START_MEAN), np.full(k, np.log(START_SPREAD)))
 
-    learner = learnt(brief, outcomes, "policy_gradient", make)
+    learner = learnt(context, outcomes, "policy_gradient", make)
     return Policy(learner.mean, np.exp(learner.log_spread))
 
 
-def _propose(brief: Brief, history: History, rng: np.random.Generator, attempt: int) -> FloatArray:
-    policy = learn_policy(brief, history.outcomes)
-    return ratios_at(brief, rng.normal(policy.mean, policy.spread))
+def _propose(context: SamplerContext, history: History, rng: np.random.Generator, attempt: int) -> FloatArray:
+    policy = learn_policy(context, history.outcomes)
+    return ratios_at(context, rng.normal(policy.mean, policy.spread))

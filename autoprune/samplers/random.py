@@ -1,17 +1,15 @@
 """Independent uniform proposals: the control that every other sampler must beat.
 
-Before: a row of SAMPLERS; after: `PerTrialSampler` makes it afresh for each trial.
-
-    sampler = make_random(Brief(seed=7, search_seed=0, trials=60, space=space))
+sampler = make_random(SamplerContext(seed=7, search_seed=0, trials=60, space=space))
 """
 
 from __future__ import annotations
 
 from optuna.samplers import BaseSampler, RandomSampler
 
-from autoprune.samplers._context import Brief
+from autoprune.samplers._context import SamplerContext
 
 
-def make_random(brief: Brief) -> BaseSampler:
+def make_random(context: SamplerContext) -> BaseSampler:
     """Make Optuna's random sampler; the number of trials and variables does not matter to it."""
-    return RandomSampler(seed=brief.seed)
+    return RandomSampler(seed=context.seed)

@@ -1,18 +1,16 @@
 """Tree-structured Parzen estimator over all ratios: cheap at any number of trials, learns from pruned ones.
 
-Before: a row of SAMPLERS; after: `PerTrialSampler` makes it afresh for each trial.
-
-    sampler = make_tpe(Brief(seed=7, search_seed=0, trials=60, space=space))
+sampler = make_tpe(SamplerContext(seed=7, search_seed=0, trials=60, space=space))
 """
 
 from __future__ import annotations
 
 from optuna.samplers import BaseSampler, TPESampler
 
-from autoprune.samplers._context import Brief
+from autoprune.samplers._context import SamplerContext
 
 
-def make_tpe(brief: Brief) -> BaseSampler:
+def make_tpe(context: SamplerContext) -> BaseSampler:
     """Make Optuna's multivariate TPE; random until a fifth of the trials, 5 to 20, have ended.
 
     Warm starts count among those.
@@ -22,8 +20,8 @@ def make_tpe(brief: Brief) -> BaseSampler:
     Reference: Bergstra et al., "Algorithms for Hyper-Parameter Optimization", 2011, section 4.
     """
     return TPESampler(
-        seed=brief.seed,
+        seed=context.seed,
         multivariate=True,
         constant_liar=True,
-        n_startup_trials=brief.startup_trials,
+        n_startup_trials=context.startup_trials,
     )

@@ -1,9 +1,7 @@
 """Reading a checkpoint of weights into a model, with errors that name the leaf and both shapes.
 
-Before: `zoo.make_model`, which gives the model. After: everything that starts from a trained model.
-
-    load_checkpoint(model, "dense.safetensors")     # or a state_dict written by torch.save
-    print(checkpoint_hash("dense.safetensors"))
+load_checkpoint(model, "dense.safetensors")     # or a state_dict written by torch.save
+print(checkpoint_hash("dense.safetensors"))
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """DenseNet-40 for small images: every layer reads the concatenation of all layers before it in its block.
 
-Before: `zoo.make_model` names it. After: tracing, where each layer's outputs fan out through `cat`.
-
-    model = densenet40(classes=100, in_channels=3)
+model = densenet40(classes=100, in_channels=3)
 """
 
 from __future__ import annotations

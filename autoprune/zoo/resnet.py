@@ -1,8 +1,6 @@
 """Residual nets for small images: ResNet-20 and ResNet-56 of the CIFAR family, and a tiny one for 8x8 digits.
 
-Before: `zoo.make_model` names one. After: tracing finds the channel groups (stem, one per block, stages).
-
-    model = resnet20(classes=10, in_channels=1)
+model = resnet20(classes=10, in_channels=1)
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """torchvision's classifiers by name, with any number of classes and input channels.
 
-Before: `zoo.make_model`, which imports this file only when a name is not ours. After: tracing.
-
-    model = make_vision_model("mobilenet_v3_small", classes=10, in_channels=1)
+model = make_vision_model("mobilenet_v3_small", classes=10, in_channels=1)
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """VGG-16 with BatchNorm for small images.
 
-Before: `zoo.make_model` names it. After: tracing, where every convolution is a channel group of its own.
-
-    model = vgg16_bn(classes=10, in_channels=3)
+model = vgg16_bn(classes=10, in_channels=3)
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import numpy as np
 import optuna
 import pytest
 
-from autoprune.samplers import Brief
+from autoprune.samplers import SamplerContext
 from autoprune.samplers._past_trials import feasible, places, ratios_at
 from autoprune.support.arrays import FloatArray
 from tests.samplers.search import Proposals, Search, space_of
@@ -30,31 +30,31 @@ def _quiet() -> Iterator[None]:
     optuna.logging.set_verbosity(before)
 
 
-def brief_of(variables: int) -> Brief:
-    return Brief(seed=0, search_seed=0, trials=60, space=space_of(variables))
+def brief_of(variables: int) -> SamplerContext:
+    return SamplerContext(seed=0, search_seed=0, trials=60, space=space_of(variables))
 
 
-def warm_starts(brief: Brief) -> FloatArray:
+def warm_starts(context: SamplerContext) -> FloatArray:
     """Ratios [3, k] of plans that cut the first layers, the last ones, and all alike."""
-    rising = np.linspace(0, 1, brief.variables)
-    return feasible(brief, ratios_at(brief, np.array([rising, 1 - rising, np.full_like(rising, 0.5)])))
+    rising = np.linspace(0, 1, context.variables)
+    return feasible(context, ratios_at(context, np.array([rising, 1 - rising, np.full_like(rising, 0.5)])))
 
 
 def first_generation(variables: int, scores: list[float], late: float = 0.0) -> FloatArray:
     """Where its proposals lie [8, k], after warm starts with these scores; one more is queued half-way."""
-    brief = brief_of(variables)
-    warm = warm_starts(brief)[: len(scores)]
-    search = Search("cmaes", variables, 60, queued=[named(brief, ratios) for ratios in warm])
+    context = brief_of(variables)
+    warm = warm_starts(context)[: len(scores)]
+    search = Search("cmaes", variables, 60, queued=[named(context, ratios) for ratios in warm])
     told = {**dict(enumerate(scores)), 6: late}
     for n in range(12):
         if n == 6:
-            search.study.enqueue_trial(named(brief, brief.space.ladder.high))
+            search.study.enqueue_trial(named(context, context.space.ladder.high))
         trial = search.ask()
         search.suggest(trial)
         search.study.tell(trial, told.get(n, 0.0))
     trials = search.study.get_trials(deepcopy=False)
     drawn = [trial for trial in trials if any("generation" in key for key in trial.system_attrs)]
-    return places(brief, np.array([list(trial.params.values()) for trial in drawn[:POPULATION]]))
+    return places(context, np.array([list(trial.params.values()) for trial in drawn[:POPULATION]]))
 
 
 class Hostile:
@@ -96,8 +96,8 @@ def test_a_stored_state_runs_no_code_and_its_damage_ends_no_search(
     assert ("its state of CMA-ES is left out" in caplog.text) == (damage != "another class")
 
 
-def named(brief: Brief, ratios: FloatArray) -> dict[str, float]:
-    names = [variable.name for variable in brief.space.variables]
+def named(context: SamplerContext, ratios: FloatArray) -> dict[str, float]:
+    names = [variable.name for variable in context.space.variables]
     return dict(zip(names, ratios.tolist(), strict=True))
 
 
@@ -110,8 +110,8 @@ def distance(drawn: FloatArray, centre: FloatArray) -> float:
 @pytest.mark.parametrize("best", [0, 1, None])
 def test_the_first_generation_lies_around_the_best_warm_start(variables: int, best: int | None) -> None:
     """Around the centre where there is none, whatever the random first trial was; bounds only draw nearer."""
-    brief = brief_of(variables)
-    starts = places(brief, warm_starts(brief))
+    context = brief_of(variables)
+    starts = places(context, warm_starts(context))
     scores = [] if best is None else [float(n == best) for n in range(len(starts))]
     drawn = first_generation(variables, scores)
     centre = np.full(variables, 0.5) if best is None else starts[best]
@@ -123,11 +123,11 @@ def test_the_first_generation_lies_around_the_best_warm_start(variables: int, be
 
 def test_a_warm_start_that_ends_on_another_worker_does_not_shift_the_start() -> None:
     """The best of them still runs when the first trial is drawn."""
-    brief = brief_of(4)
-    warm = warm_starts(brief)
+    context = brief_of(4)
+    warm = warm_starts(context)
 
     def run(*, late: bool) -> Proposals:
-        search = Search("cmaes", 4, 60, queued=[named(brief, ratios) for ratios in warm])
+        search = Search("cmaes", 4, 60, queued=[named(context, ratios) for ratios in warm])
         begun = [search.ask() for _ in warm]
         for trial, score in zip(begun, [0.5, 0.2, 1.0], strict=True):
             search.suggest(trial)

@@ -16,7 +16,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from autoprune.errors import ConfigError
-from autoprune.samplers import SAMPLERS, Brief, make_sampler, trial_seed
+from autoprune.samplers import SAMPLERS, SamplerContext, make_sampler, trial_seed
 from autoprune.samplers._past_trials import feasible
 from autoprune.samplers._plan_sampler import random_ratios
 from autoprune.study._queue import requeue_trial
@@ -260,8 +260,10 @@ def drawn_blindly(name: str, trials: int) -> Proposals:
     if name not in WHOLE_PLANS:
         return Search("random", 4, trials).run()
     space, seeds = space_of(4), [trial_seed(3, number) for number in range(trials)]
-    briefs = [Brief(seed=seed, search_seed=3, trials=trials, space=space) for seed in seeds]
-    plans = [feasible(brief, random_ratios(brief, np.random.default_rng(brief.seed))) for brief in briefs]
+    briefs = [SamplerContext(seed=seed, search_seed=3, trials=trials, space=space) for seed in seeds]
+    plans = [
+        feasible(context, random_ratios(context, np.random.default_rng(context.seed))) for context in briefs
+    ]
     names = [variable.name for variable in space.variables]
     return [dict(zip(names, plan.tolist(), strict=True)) for plan in plans]
 

@@ -6,15 +6,15 @@ import numpy as np
 import optuna
 import pytest
 
-from autoprune.samplers import Brief, ddpg
+from autoprune.samplers import SamplerContext, ddpg
 from autoprune.samplers._past_trials import History, Outcome
 from autoprune.samplers.ddpg import UPDATES, learner, noise_after, truncated_normal, warm_up
 from tests.samplers.search import Search, space_of
 from tests.samplers.test_actor_critic import weights
 
 
-def brief(trials: int = 40) -> Brief:
-    return Brief(seed=0, search_seed=5, trials=trials, space=space_of(2))
+def context(trials: int = 40) -> SamplerContext:
+    return SamplerContext(seed=0, search_seed=5, trials=trials, space=space_of(2))
 
 
 def history(scores: list[float]) -> History:
@@ -24,7 +24,7 @@ def history(scores: list[float]) -> History:
 
 
 def test_the_work_of_200_trials_is_200_times_that_of_one() -> None:
-    whole, told = history([float(np.sin(n)) for n in range(200)]), brief(200)
+    whole, told = history([float(np.sin(n)) for n in range(200)]), context(200)
     made = []
     for n in range(1, 201):
         made.append(learner(told, History(whole.outcomes[:n], frozenset())).agent.updates)
@@ -43,7 +43,7 @@ def test_a_search_keeps_its_learner_between_trials() -> None:
 
 def test_replay_gives_the_weights_of_the_uninterrupted_process() -> None:
     whole = history([float(np.sin(n)) for n in range(20)])
-    kept, fresh = brief(), brief()
+    kept, fresh = context(), context()
     for n in range(1, 21):
         going = learner(kept, History(whole.outcomes[:n], frozenset()))
     replayed = learner(fresh, whole)
@@ -54,15 +54,15 @@ def test_replay_gives_the_weights_of_the_uninterrupted_process() -> None:
 def test_another_order_is_absorbed_anew() -> None:
     whole = history([float(n) for n in range(12)])
     swapped = History((*whole.outcomes[:9], *whole.outcomes[:8:-1]), frozenset())
-    told = brief()
+    told = context()
     first = learner(told, whole)
     second = learner(told, swapped)
     assert second is not first
-    np.testing.assert_array_equal(weights(second.agent), weights(learner(brief(), swapped).agent))
+    np.testing.assert_array_equal(weights(second.agent), weights(learner(context(), swapped).agent))
 
 
 def test_noise_decays_by_a_constant_factor_after_the_warm_up() -> None:
-    told = brief()
+    told = context()
     noise = [noise_after(told, n) for n in range(41)]
     assert len(set(noise[: warm_up(told) + 1])) == 1
     ratios = np.divide(noise[warm_up(told) + 1 :], noise[warm_up(told) : -1])
@@ -78,7 +78,7 @@ def test_a_proposal_explores_by_the_noise_of_its_episode(monkeypatch: pytest.Mon
         return truncated_normal(mean, spread, rng)
 
     monkeypatch.setattr(ddpg, "truncated_normal", recorded)
-    told, whole = brief(), history([float(np.sin(n)) for n in range(30)])
+    told, whole = context(), history([float(np.sin(n)) for n in range(30)])
     for episodes in (warm_up(told), 20, 30):
         past = History(whole.outcomes[:episodes], frozenset())
         for attempt in (0, 2):

@@ -11,13 +11,13 @@ import optuna
 import pytest
 
 from autoprune.errors import ConfigError
-from autoprune.samplers import Brief, EvolutionRates
+from autoprune.samplers import EvolutionRates, SamplerContext
 from autoprune.samplers._past_trials import History, Outcome, levels_of
 from autoprune.samplers._plan_sampler import random_ratios
 from autoprune.samplers.evolution import _mutate, _propose, settled_rates
 from tests.samplers.search import Search, space_of
 
-BRIEF = Brief(seed=0, search_seed=0, trials=40, space=space_of(4))
+BRIEF = SamplerContext(seed=0, search_seed=0, trials=40, space=space_of(4))
 
 
 def history(scores: list[float]) -> History:
@@ -27,7 +27,7 @@ def history(scores: list[float]) -> History:
     return History(tuple(map(Outcome, plans, scores)), frozenset())
 
 
-def child(told: Brief, past: History, seed: int = 0) -> np.ndarray:
+def child(told: SamplerContext, past: History, seed: int = 0) -> np.ndarray:
     return levels_of(told, _propose(told, past, np.random.default_rng(seed), 0))
 
 

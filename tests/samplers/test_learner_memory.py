@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autoprune.samplers import Brief
+from autoprune.samplers import SamplerContext
 from autoprune.samplers._learner_memory import learnt
 from autoprune.samplers._past_trials import Outcome
 from tests.samplers.search import space_of
@@ -22,20 +22,20 @@ class Diary:
         self.scores.append(outcome.score)
 
 
-def brief() -> Brief:
-    return Brief(seed=0, search_seed=0, trials=10, space=space_of(2))
+def context() -> SamplerContext:
+    return SamplerContext(seed=0, search_seed=0, trials=10, space=space_of(2))
 
 
 def outcomes(scores: Sequence[float], place: float = 0.5) -> tuple[Outcome, ...]:
     return tuple(Outcome(np.full(2, place), score) for score in scores)
 
 
-def diary(told: Brief, past: Sequence[Outcome], name: str = "diary") -> Diary:
+def diary(told: SamplerContext, past: Sequence[Outcome], name: str = "diary") -> Diary:
     return learnt(told, past, name, Diary)
 
 
 def test_it_goes_on_where_it_was() -> None:
-    told = brief()
+    told = context()
     first = diary(told, outcomes([1.0, 2.0]))
     again = diary(told, outcomes([1.0, 2.0, 3.0]))  # other objects, as each reading of the storage makes
     assert again is first
@@ -43,7 +43,7 @@ def test_it_goes_on_where_it_was() -> None:
 
 
 def test_another_history_is_learnt_anew() -> None:
-    told = brief()
+    told = context()
     for past in (outcomes([1.0, 3.0]), outcomes([1.0]), outcomes([1.0], place=0.7), ()):
         before = diary(told, outcomes([1.0, 2.0]))
         anew = diary(told, past)
@@ -52,7 +52,7 @@ def test_another_history_is_learnt_anew() -> None:
 
 
 def test_every_learner_has_a_place_of_its_own() -> None:
-    told = brief()
+    told = context()
     one, other = (diary(told, outcomes([1.0]), name) for name in ("one", "other"))
     assert one is not other
     assert diary(told, outcomes([1.0]), "one") is one

@@ -49,9 +49,9 @@ class Broken(RandomSampler):
     def sample_relative(self, study, trial, search_space):
         raise ValueError("no idea")
 
-def number(brief): return 3
-def broken(brief): return Broken()
-def exits(brief): raise SystemExit
+def number(context): return 3
+def broken(context): return Broken()
+def exits(context): raise SystemExit
 unknown = SamplerSpec(broken, needs=("kll",))
 """
 

@@ -7,7 +7,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from autoprune.samplers import Brief
+from autoprune.samplers import SamplerContext
 from autoprune.samplers._past_trials import Outcome, places, ratios_at
 from autoprune.samplers.policy_gradient import (
     CLIP,
@@ -18,12 +18,12 @@ from autoprune.samplers.policy_gradient import (
     SPREAD_RATE,
     START_MEAN,
     START_SPREAD,
-    Learner,
+    PolicyLearner,
     learn_policy,
 )
 from tests.samplers.search import Search, space_of
 
-BRIEF = Brief(seed=0, search_seed=0, trials=60, space=space_of(4))
+BRIEF = SamplerContext(seed=0, search_seed=0, trials=60, space=space_of(4))
 
 
 def outcome(where: list[float], score: float) -> Outcome:
@@ -96,24 +96,24 @@ def test_on_policy_draws_lead_to_the_best_plan() -> None:
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The scores of all outcomes that a policy has moved for."""
     made: list[float] = []
-    absorb = Learner.absorb
+    absorb = PolicyLearner.absorb
 
-    def counted(self: Learner, outcome: Outcome) -> None:
+    def counted(self: PolicyLearner, outcome: Outcome) -> None:
         made.append(outcome.score)
         absorb(self, outcome)
 
-    monkeypatch.setattr(Learner, "absorb", counted)
+    monkeypatch.setattr(PolicyLearner, "absorb", counted)
     return made
 
 
 def test_the_work_of_200_trials_is_200_times_that_of_one(steps: list[float]) -> None:
-    told = Brief(seed=0, search_seed=0, trials=200, space=space_of(4))
+    told = SamplerContext(seed=0, search_seed=0, trials=200, space=space_of(4))
     rng = np.random.default_rng(2)
     past = [outcome(list(rng.random(4)), float(n)) for n in range(200)]
     for n in range(1, 201):
         going = learn_policy(told, past[:n])
     assert steps == list(range(200))
-    replayed = learn_policy(Brief(seed=0, search_seed=0, trials=200, space=space_of(4)), past)
+    replayed = learn_policy(SamplerContext(seed=0, search_seed=0, trials=200, space=space_of(4)), past)
     np.testing.assert_array_equal(going.mean, replayed.mean)
     np.testing.assert_array_equal(going.spread, replayed.spread)
 
