@@ -73,20 +73,6 @@ def check_cores(workers: Workers, device: str | None = None) -> None:
         )
 
 
-@dataclass(frozen=True)
-class TrialResources:
-    """What each of `number` trials at once gets of the machines: settled numbers in place of None."""
-
-    number: int
-    cpus: float
-    gpus: float
-
-    @property
-    def threads(self) -> int:
-        """Threads that PyTorch has in a worker."""
-        return max(1, int(self.cpus))
-
-
 class WorkerHealth:
     """Ends a search whose workers cannot begin to score; what some could do before, others may do later.
 

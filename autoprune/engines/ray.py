@@ -2,15 +2,16 @@
 
     run_ray(runner, make_scorer, Workers(4, gpus=0.5, address="auto"))
 
-Only this process touches the storage. A worker or a node that dies costs the trial that it ran: that is
-queued once more, then recorded as failed. Where Tune itself breaks, as it may when a node goes whose actor
-was idle, all running trials begin again under a new Tune. What Tune writes goes to a folder that is removed
-at the end: the study is the only state, so any engine can go on with it.
+Only this process touches the storage. If a worker or a node dies, its trial is queued once more, then
+recorded as failed. If Tune itself breaks, as it may when a node with an idle actor goes, all running trials
+begin again under a new Tune. Tune writes to a folder that is removed at the end: the study is the only state,
+so any engine can go on with it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import logging
 import math
@@ -26,7 +27,7 @@ from types import ModuleType
 from typing import Any
 
 from autoprune.engines._trial_runner import MakeScorer, TrialRunner
-from autoprune.engines._workers import TrialResources, Workers, check_cores, environment
+from autoprune.engines._workers import Workers, check_cores, environment
 from autoprune.errors import ConfigError, reason_of
 
 SPARE_BYTES = 100 * 2**20
@@ -73,9 +74,9 @@ def run_ray(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers) -> N
         ray_tune = _load()
         parcel = ray_tune.pack(make_scorer)
         with _connected(workers, runner.device, len(parcel)):
-            resources = _resources(runner, workers)
+            settled = _settled(runner, workers)
             with tempfile.TemporaryDirectory(prefix="autoprune-ray-", ignore_cleanup_errors=True) as folder:
-                ray_tune.tune_trials(runner, parcel, resources, folder)
+                ray_tune.tune_trials(runner, parcel, settled, folder)
 
 
 def check_ray(workers: Workers, device: str | None = None) -> None:
@@ -253,19 +254,20 @@ def _no_cluster(address: str, error: Exception) -> ConfigError:
     )
 
 
-def _resources(runner: TrialRunner, workers: Workers) -> TrialResources:
-    """Return what one trial may use; say so where no machine has it."""
+def _settled(runner: TrialRunner, workers: Workers) -> Workers:
+    """Return the workers with numbers in place of None; warn or refuse if no machine has that much."""
     import ray
 
     known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # ray leaves it untyped
     alive = [node for node in known if node["Alive"]]
     nodes: list[dict[str, float]] = [{"CPU": 0.0, "GPU": 0.0, **node["Resources"]} for node in alive]
     gpus = sum(node["GPU"] for node in nodes)
-    resources = TrialResources(workers.number, cpus=_cpus(workers), gpus=_gpus(runner, workers, gpus))
-    if any(node["CPU"] >= resources.cpus and node["GPU"] >= resources.gpus for node in nodes):
-        return resources
+    cpus, share = _cpus(workers), _gpus(runner, workers, gpus)
+    settled = dataclasses.replace(workers, cpus=cpus, gpus=share)
+    if any(node["CPU"] >= cpus and node["GPU"] >= share for node in nodes):
+        return settled
     wanted = (
-        f"{resources.cpus:g} CPUs and {resources.gpus:g} GPUs a trial, which no machine that Ray sees has; "
+        f"{cpus:g} CPUs and {share:g} GPUs a trial, which no machine that Ray sees has; "
         f"to ask for less: autoprune resume {runner.study.name} ... --set search.ray.gpus_per_trial=..."
     )
     if workers.cluster is None:
@@ -273,7 +275,7 @@ def _resources(runner: TrialRunner, workers: Workers) -> TrialResources:
     _log.warning(
         "search.ray.address: the search waits for a machine to join the cluster: it needs %s", wanted
     )
-    return resources
+    return settled
 
 
 def _cpus(workers: Workers) -> float:

@@ -1,6 +1,6 @@
-"""The parts of Ray Tune that are ours: the search's trials as Tune's, each rung one of its iterations.
+"""Runs the trials of a search as trials of Ray Tune, each rung one of its iterations.
 
-    tune_trials(runner, pack(make_scorer), TrialResources(number=2, cpus=1, gpus=0), folder="/tmp/x")
+    tune_trials(runner, pack(make_scorer), Workers(2, cpus=1, gpus=0), folder="/tmp/x")
 
 This file is imported when a search runs on Ray only: it loads Ray. A trial of Tune's is one attempt at one of
 the study's: after a death the study's trial is queued again, and comes back as another trial of Tune's.
@@ -27,7 +27,7 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from autoprune.config.rungs import RungScore
 from autoprune.engines._trial_runner import Job, MakeScorer, Scorer, TrialRunner
-from autoprune.engines._workers import TrialResources, WorkerHealth
+from autoprune.engines._workers import WorkerHealth, Workers
 from autoprune.engines.serial import climb
 from autoprune.errors import StudyError, TrialError, reason_of, summary_of
 
@@ -52,13 +52,13 @@ def pack(make_scorer: MakeScorer) -> bytes:
         ) from error
 
 
-def tune_trials(runner: TrialRunner, parcel: bytes, resources: TrialResources, folder: str) -> None:
+def tune_trials(runner: TrialRunner, parcel: bytes, workers: Workers, folder: str) -> None:
     """Let Tune run trials until the study has them all.
 
     Args:
         runner: the trials' lifecycle.
         parcel: from `pack`.
-        resources: of each trial.
+        workers: how many trials at once, and the CPUs and GPUs of each; none of them None.
         folder: where Tune writes its own state, which nothing reads.
 
     Raises:
@@ -66,9 +66,9 @@ def tune_trials(runner: TrialRunner, parcel: bytes, resources: TrialResources, f
     """
     crashes = 0
     for attempt in itertools.count():
-        bridge = Bridge(runner, resources.number)
+        bridge = Bridge(runner, workers.number)
         try:
-            _run(bridge, parcel, resources, f"{folder}/{attempt}")
+            _run(bridge, parcel, workers, f"{folder}/{attempt}")
         except Exception as error:
             bridge.abandon()
             if bridge.error is not None or isinstance(error, StudyError):
@@ -84,14 +84,15 @@ def tune_trials(runner: TrialRunner, parcel: bytes, resources: TrialResources, f
             return
 
 
-def _run(bridge: Bridge, parcel: bytes, resources: TrialResources, folder: str) -> None:
-    here = Here(os.getcwd(), tuple(path for path in sys.path if path), resources.threads)
+def _run(bridge: Bridge, parcel: bytes, workers: Workers, folder: str) -> None:
+    here = Here(os.getcwd(), tuple(path for path in sys.path if path), workers.threads)
+    each = {"CPU": workers.cpus or 0, "GPU": workers.gpus or 0}
     tune.run(
         tune.with_parameters(Climb, parcel=parcel, here=here),
-        search_alg=ConcurrencyLimiter(StudySearcher(bridge), max_concurrent=resources.number),
+        search_alg=ConcurrencyLimiter(StudySearcher(bridge), max_concurrent=workers.number),
         scheduler=StudyScheduler(bridge),
         num_samples=-1,
-        resources_per_trial=tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": resources.gpus}]),
+        resources_per_trial=tune.PlacementGroupFactory([each]),
         reuse_actors=True,  # a scorer holds model and data: made once a worker, not once a trial
         max_failures=0,  # the study queues trials again, not Tune
         raise_on_failed_trial=False,

@@ -19,7 +19,6 @@ ray = pytest.importorskip("ray")
 
 from autoprune.config.rungs import RungScore  # noqa: E402
 from autoprune.engines import TrialEvent, Workers, ray_tune, run_search  # noqa: E402
-from autoprune.engines._workers import TrialResources  # noqa: E402
 from autoprune.engines.ray import _gpus  # noqa: E402
 from autoprune.engines.ray_tune import Bridge  # noqa: E402
 from autoprune.errors import ConfigError, StudyError, TrialError  # noqa: E402
@@ -192,8 +191,8 @@ def test_where_tune_fails_another_goes_on_as_long_as_trials_end(
 ) -> None:
     """In place of a Tune that a lost node breaks: one that scores a trial, and breaks at the next."""
 
-    def fail_after(scored: int) -> Callable[[Bridge, bytes, TrialResources, str], None]:
-        def run(bridge: Bridge, parcel: bytes, resources: TrialResources, folder: str) -> None:
+    def fail_after(scored: int) -> Callable[[Bridge, bytes, Workers, str], None]:
+        def run(bridge: Bridge, parcel: bytes, resources: Workers, folder: str) -> None:
             for key in range(scored):
                 job = bridge.propose(f"{folder}-{key}")
                 if job is None:
@@ -206,7 +205,7 @@ def test_where_tune_fails_another_goes_on_as_long_as_trials_end(
 
         return run
 
-    resources = TrialResources(1, cpus=1, gpus=0)
+    resources = Workers(1, cpus=1, gpus=0)
     monkeypatch.setattr(ray_tune, "_run", fail_after(0))
     with pytest.raises(StudyError, match=r"^toy: Ray Tune failed 3 times \(a node went\)\.$"):
         ray_tune.tune_trials(toy_runner(new_study(url), sampler="random", trials=6), b"", resources, "tune")
