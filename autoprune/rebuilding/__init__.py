@@ -1,7 +1,7 @@
-"""The rebuilder: turns a dense model and a plan into a smaller model, and proves that it computes the same.
+"""Build the smaller model that a plan describes, and prove that it computes the same function.
 
 small = rebuild(prunable, plan)
-verify(prunable, plan, small)
+print(verify(prunable, plan, small))    # exact: the largest relative difference is 1.2e-15
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The reference of a proof: the dense graph on random tensors, with dropped channels set to zero.
+"""Run the dense graph on random tensors with the dropped channels set to zero.
 
-`verify` compares it with a rebuilt model that holds the same random tensors, cut as its plan says.
+`verify` compares its outputs with those of a rebuilt model that holds slices of the same random tensors.
 
     reference = MaskedReference(prunable, plan, generator)
     outputs = reference.outputs(inputs)
-    reference.states    # {parameter or buffer: its random values}, for the model to compare with
+    reference.states    # {parameter or buffer: its random values}
 """
 
 from __future__ import annotations
@@ -25,36 +25,37 @@ from autoprune.graph.context import Value
 from autoprune.graph.propagate import LAYER_OPERATORS, operator_name
 
 _SHORTER = (torch.float32, torch.bfloat16, torch.float16)
+"""Floating types with fewer bits than float64."""
 
 _NORMS = {"batch_norm", "instance_norm"}
 """Operators whose fourth and fifth arguments are a running mean and a running variance."""
 
 _PRIOR = 16
-"""Positions of the layer's average that are added to those of a channel, as its statistics are measured.
+"""Weight of the layer's average in the statistics of a channel, as a number of positions.
 
-A variance over one position is 0, and one over four is close to it now and then. Dividing by that blows up
-rounding errors: to 1e-11 of the output instead of 1e-14 over a MobileNetV2 at 64 pixels.
+A variance over one position is 0, and a variance over four positions is sometimes close to 0. Dividing by it
+amplifies rounding errors: to 1e-11 of the output instead of 1e-14 for a MobileNetV2 at 64 pixels.
 """
 
 
 class MaskedReference(Interpreter):
-    """Runs the dense graph in float64 on random tensors, with dropped channels set to zero wherever they are.
+    """The dense graph, run in float64 on random tensors with the dropped channels set to zero everywhere.
 
-    The running statistics of a normalisation are fitted to its input as the run reaches it, so they suit the
-    random weights before it. A trained model's own statistics do not: divided by them, random activations
-    explode or die, and rounding errors with them.
+    When the run reaches a normalisation, its running statistics are fitted to its input. A trained model's
+    own statistics do not suit random weights: activations divided by them grow or shrink from layer to layer,
+    and rounding errors grow with them.
 
     Args:
         prunable: the traced dense model.
-        plan: names the dropped channels.
-        generator: of the random tensors.
+        plan: the channels to keep; all others are dropped.
+        generator: draws the random tensors.
 
     Attributes:
-        states: {parameter or buffer: its random stand-in}, shared tensors under their first name. They are
-            final once `outputs` has run.
+        states: {parameter or buffer: its random replacement}, with shared tensors under their first name. The
+            running statistics are final after `outputs` has run.
 
     Raises:
-        PlanError: the plan does not fit.
+        PlanError: the plan does not fit the model's groups.
     """
 
     def __init__(self, prunable: Prunable, plan: Plan, generator: torch.Generator) -> None:
@@ -66,17 +67,20 @@ class MaskedReference(Interpreter):
         self._fitted: set[str] = set()
 
     def outputs(self, inputs: object) -> list[Tensor]:
-        """Return the tensors among the graph's user outputs."""
+        """Run the graph and return the tensors among its outputs."""
         captured = self._prunable.captured
         arguments = captured.arguments(inputs, self._state, lambda constant: _in_double(constant.cpu()))
         return [value for value in captured.outputs(self.run(*arguments)) if isinstance(value, Tensor)]
 
     def _state(self, name: str) -> Tensor:
-        # A forward pass may write into a buffer. A large parameter is not copied for nothing.
+        # Buffers are copied because a forward pass may write into them. Parameters are large and not written.
         return self.states[name] if name in self._parameters else self.states[name].clone()
 
     def fetch_args_kwargs_from_env(self, n: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Mask the input of a layer again: its weight is not masked, and code may have written into it."""
+        """Mask the input of a layer again.
+
+        The layer's weight is not masked, and the model's code may have written into dropped channels.
+        """
         args, kwargs = super().fetch_args_kwargs_from_env(n)
         if n.op == "call_function" and operator_name(n) in LAYER_OPERATORS:
             source, values = args[0], self._prunable.values[str(n.args[0])]
@@ -89,7 +93,7 @@ class MaskedReference(Interpreter):
         if n.op == "call_function" and operator_name(n) in _NORMS:
             self._fit_statistics(n)
         if n.op == "call_function" and operator_name(n).startswith("_assert"):
-            return None  # checks of the types that tracing saw, which float64 is not
+            return None  # such a node checks that a dtype is the one at tracing, and float64 is not
         result = super().run_node(n)
         if n.op == "output" or n.name not in self._prunable.values or _only_weighs(n):
             return result
@@ -101,17 +105,17 @@ class MaskedReference(Interpreter):
         return result
 
     def call_function(self, target: object, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
-        """Run in float64 even if the traced model asks for float32."""
+        """Run one operator in float64 on the CPU, even if its arguments name another dtype or device."""
         args, kwargs = pytree.tree_map(_double_for_float, (args, kwargs))
         kwargs = {name: "cpu" if name == "device" else value for name, value in kwargs.items()}
         result = super().call_function(target, args, kwargs)  # type: ignore[arg-type]  # as Interpreter passes it
         return _in_double_if_made(result, (args, kwargs))
 
     def _fit_statistics(self, node: Node) -> None:
-        """Bring the running statistics of a normalisation, if they are states, to the scale of its input."""
+        """Scale the running statistics of a normalisation to its input, if they are parameters or buffers."""
         nodes = [each for each in node.args[3:5] if isinstance(each, Node)]
         names = [name for each in nodes if (name := self._prunable.captured.states.get(each.name))]
-        # A normalisation that is used twice keeps the fit of its first use.
+        # A normalisation that runs twice keeps the fit of its first run.
         if len(names) < 2 or self._fitted.issuperset(names):
             return
         self._fitted.update(names)
@@ -129,15 +133,19 @@ class MaskedReference(Interpreter):
             kept = self._prunable.grouping.kept(labels, self._dropped)
             if not kept.all():
                 gone = torch.from_numpy(np.flatnonzero(~kept))
-                # A view of a masked tensor stays a view, so that writing into it reaches its base.
+                # A tensor that is zero there already is not copied: a view must stay a view, so that writing
+                # into it reaches its base.
                 if bool(result.index_select(axis, gone).any()):
-                    # Not a product: a dropped channel may hold nan, after a division by zero.
+                    # Multiplying by a mask would keep the nan of a dropped channel after a division by zero.
                     result = result.index_fill(axis, gone, 0)
         return result
 
 
 def _moments(source: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean and population variance of each channel, less trusted if it has few positions."""
+    """Return the mean and population variance of each channel, drawn to 0 and the layer's mean square.
+
+    The fewer positions a channel has, the more the layer's average counts (see `_PRIOR`).
+    """
     others = [axis for axis in range(source.ndim) if axis != 1]
     positions = source.numel() / max(1, source.shape[1])
     trust = positions / (positions + _PRIOR)
@@ -146,14 +154,14 @@ def _moments(source: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _only_weighs(node: Node) -> bool:
-    """Return whether a parameter is only the weight of a layer, whose input and output are masked."""
+    """Return whether a parameter is used only as the weight of layers, whose inputs are masked."""
     return node.op == "placeholder" and all(
         operator_name(user) in LAYER_OPERATORS and node not in user.args[:1] for user in node.users
     )
 
 
 class InDouble(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives no hints
-    """Run casts and factories of a model in float64 where its code asks for a shorter type."""
+    """A block in which a model's casts and factory functions give float64 instead of a shorter type."""
 
     def __torch_dispatch__(
         self,
@@ -172,7 +180,7 @@ def _double_for_float(value: object) -> object:
 
 
 def _in_double_if_made(result: object, inputs: object) -> object:
-    """Bring a tensor made from no other to float64: its type is the default, not the model's."""
+    """Convert a tensor that was made from no other tensor to float64, since it has torch's default type."""
     made = not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(inputs))
     return _in_double(result) if made and isinstance(result, Tensor) else result
 
@@ -182,9 +190,9 @@ def _in_double(tensor: Tensor) -> Tensor:
 
 
 def _randomised(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor:
-    """Return a float64 stand-in whose values are neither zero nor alike, and keep activations near one.
+    """Return a random float64 replacement without zeros or equal values that keeps activations near one.
 
-    Running statistics are relative to an input of mean 0 and variance 1.
+    Running statistics are those of an input with mean 0 and variance 1.
     """
     if not tensor.is_floating_point():
         return tensor.detach().cpu().clone()
@@ -192,7 +200,7 @@ def _randomised(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor
     leaf = name.rpartition(".")[2]
     is_parameter = isinstance(tensor, nn.Parameter)
     if is_parameter and tensor.ndim >= 2:
-        # Drawn in float32, which is several times faster. They are float64 numbers all the same.
+        # Drawing in float32 is several times faster, and any float32 value is exact in float64.
         weight = torch.randn(shape, generator=generator).double()
         return weight.div_(math.sqrt(max(1, math.prod(shape[1:]))))
     # A frozen normalisation holds its scale and offset as buffers.
@@ -202,5 +210,5 @@ def _randomised(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor
     scale = 0.5 + torch.rand(shape, generator=generator, dtype=torch.float64)
     if is_vector or leaf == "running_var":
         return scale
-    # Other buffers may be masks or tables: their signs and zeros mean something.
+    # Other buffers may be masks or tables, so their signs and zeros are kept.
     return tensor.detach().cpu().double() * scale

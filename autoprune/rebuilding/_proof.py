@@ -1,4 +1,4 @@
-"""The proof of a rebuild: the small model computes what the dense one does with dropped channels masked.
+"""Prove a rebuild: compare the small model with the dense one whose dropped channels are set to zero.
 
 proof = verify(prunable, plan, small)
 print(proof)              # exact: the largest relative difference is 1.2e-15
@@ -26,20 +26,20 @@ from autoprune.rebuilding._rebuilder import clone_structure, keep_positions, reb
 from autoprune.support.usercode import entry, guarded
 
 TOLERANCE = 1e-9
-"""Largest relative difference in float64 of a right rebuild that crosses no normalisation."""
+"""Largest relative difference in float64 of a correct rebuild that crosses no normalisation."""
 
 _NAMED = 3
-"""Groups that a verdict names."""
+"""Number of groups that a verdict names."""
 
 
 class Proof(float):
-    """The largest relative difference of a rebuilt model to its reference: a float that prints its verdict.
+    """The largest relative difference between a rebuilt model and its reference, printed with a verdict.
 
     Args:
         difference: max |small - reference| / max |reference|, over all outputs.
-        crossing: names of the narrowed groups that cross a normalisation over channels. Narrowing those
-            changes the function by design.
-        kept_whole: the difference with these groups kept whole, or `difference` if there are none.
+        crossing: names of the narrowed groups that cross a normalisation over channels. Narrowing such a
+            group changes the function by design.
+        kept_whole: the difference with these groups kept whole. It is not used if there are none.
     """
 
     difference: float
@@ -47,7 +47,7 @@ class Proof(float):
     kept_whole: float
 
     def __new__(cls, difference: float, crossing: Sequence[str] = (), kept_whole: float = math.nan) -> Proof:
-        """Make a proof of its numbers."""
+        """Make a proof from its numbers."""
         proof = super().__new__(cls, difference)
         proof.difference = float(difference)
         proof.crossing = tuple(crossing)
@@ -55,12 +55,12 @@ class Proof(float):
         return proof
 
     def __getnewargs__(self) -> tuple[float, tuple[str, ...], float]:  # type: ignore[override]  # more than float's
-        """Return the arguments that a copy is made of."""
+        """Return the arguments from which `copy` and `pickle` make the proof again."""
         return self.difference, self.crossing, self.kept_whole
 
     @property
     def right(self) -> bool:
-        """Whether the rebuild is right: exact, but for groups that cross a normalisation."""
+        """Whether the rebuild is correct: exact, except for groups that cross a normalisation."""
         return self.kept_whole <= TOLERANCE
 
     @property
@@ -93,31 +93,31 @@ class Proof(float):
 
 @entry(VerificationError, prunable=Prunable, plan=Plan, small=nn.Module)
 def verify(prunable: Prunable, plan: Plan, small: nn.Module, *, seed: int = 0) -> Proof:
-    """Compare a freshly rebuilt model with the masked dense one, in float64 on randomised tensors.
+    """Compare a rebuilt model with the dense one whose dropped channels are set to zero.
 
-    Untrained heads and zero-initialised layers hide errors, so both run with random parameters and buffers
-    in place of their own: the dense model as it was traced, with every dropped channel set to zero after each
-    operator; the small one as it is, with the slices that the plan names. Running statistics are those of the
-    random model's own activations, so that neither outputs nor rounding errors explode.
+    Both models run in float64 on a random input. Untrained heads and layers initialised to zero would hide
+    errors, so both hold random parameters and buffers in place of their own, and the small model holds the
+    slices of them that the plan names. Running statistics are those of the random model's activations, so
+    that neither outputs nor rounding errors grow from layer to layer.
 
-    Groups that cross a normalisation over channels change the function by design. If the plan narrows
-    some, the proof has two more parts: a rebuild that keeps those groups whole must equal its reference, and
-    `small` must compute what a fresh rebuild of the plan computes.
+    Narrowing a group that crosses a normalisation over channels changes the function by design. If the plan
+    narrows such groups, the proof has two more parts: a rebuild that keeps these groups whole must equal its
+    reference, and `small` must compute the same as a fresh rebuild of the plan.
 
     Args:
         prunable: the traced dense model.
         plan: the plan that `small` was rebuilt with.
-        small: the rebuilt model, before any training; it is not changed.
-        seed: of the random tensors and inputs.
+        small: the rebuilt model before any training. It is not changed.
+        seed: seed of the random tensors and inputs.
 
     Returns:
-        A float, the largest |small - reference| / max |reference| over all outputs, which prints as its
-        verdict. `right` is whether the rebuild is right, for any plan. The float itself is at most
+        The largest |small - reference| / max |reference| over all outputs, as a float that prints with its
+        verdict. `right` says for any plan whether the rebuild is correct. The float itself is at most
         TOLERANCE only if the plan narrows no group that crosses a normalisation.
 
     Raises:
-        VerificationError: a tensor of `small` is missing, has another shape, or is not the slice that the
-            plan names; or an output is not finite or has another shape; or a forward pass fails.
+        VerificationError: a tensor of `small` is missing, has the wrong shape, or is not the slice that the
+            plan names; an output is not finite or has the wrong shape; or a forward pass fails.
     """
     trial = _Trial(prunable, plan, seed)
     _check_slices(prunable.model, trial.positions, small)
@@ -134,13 +134,13 @@ def verify(prunable: Prunable, plan: Plan, small: nn.Module, *, seed: int = 0) -
 
 
 def _crossing(prunable: Prunable, plan: Plan) -> list[str]:
-    """Return the groups that cross a normalisation among those that the plan narrows."""
+    """Return the names of the groups that the plan narrows and that cross a normalisation."""
     groups = [prunable.group(name) for name in plan]
     return [each.name for each in groups if each.crosses and len(plan[each.name]) < each.width]
 
 
 class _Trial:
-    """The outputs of the masked dense model under a plan, and of other models with the same random tensors.
+    """Runs of the masked dense model and of small models on the same input and the same random tensors.
 
     Attributes:
         positions: the slice of each tensor that the plan keeps.
@@ -158,7 +158,7 @@ class _Trial:
         self._states = masked.states
 
     def outputs_of(self, small: nn.Module) -> list[Tensor]:
-        """Run a copy of `small` that holds the slices which the plan names."""
+        """Run a copy of `small` that holds slices of the random tensors, and return its output tensors."""
         with torch.no_grad():
             copy = _with_tensors(small, self._model, self._states, self.positions)
             for module in copy.modules():
@@ -169,7 +169,7 @@ class _Trial:
 
 
 def _naming_pass(which: str) -> contextlib.AbstractContextManager[None]:
-    """Name a model in the error of its forward pass."""
+    """Return a block that names the model in the error of a failed forward pass."""
     where = f"the {which} model's forward pass failed in float64 on the example inputs"
     return guarded(where, VerificationError, memory_passes=True)
 
@@ -180,16 +180,20 @@ def _check_slices(model: nn.Module, positions: KeepPositions, small: nn.Module) 
     cut = dict(named_tensors(small, shared=True))
     if dense.keys() != cut.keys():
         odd = sorted(dense.keys() ^ cut.keys())
-        raise VerificationError(f"{odd[0]}: is in one of the two models only; was `small` made by rebuild?")
+        raise VerificationError(
+            f"{odd[0]}: is in only one of the two models; pass the model that rebuild returned for this plan."
+        )
     for name, tensor in cut.items():
         expected = _take(dense[name].detach(), positions.get(names[name], {}))
         if tensor.shape != expected.shape:
             raise VerificationError(
-                f"{name}: shape {list(tensor.shape)}, the plan gives {list(expected.shape)} "
-                f"of {list(dense[name].shape)}."
+                f"{name}: got shape {list(tensor.shape)}, expected {list(expected.shape)}, which the plan "
+                f"keeps of {list(dense[name].shape)}; pass the plan that the model was rebuilt with."
             )
         if not torch.equal(tensor.detach(), expected):
-            raise VerificationError(f"{name}: its values are not the slice that the plan names.")
+            raise VerificationError(
+                f"{name}: its values are not the slice that the plan names; verify the model before training."
+            )
 
 
 def _take(tensor: Tensor, axes: dict[int, NDArray[np.int64]] | object) -> Tensor:
@@ -218,12 +222,12 @@ def _with_tensors(
 
 def _largest_difference(actual: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
     if len(actual) != len(reference):
-        raise VerificationError(f"{len(actual)} outputs of the small model, {len(reference)} of the dense.")
+        raise VerificationError(f"small model: got {len(actual)} outputs, expected {len(reference)}.")
     largest = 0.0
     for number, (small, dense) in enumerate(zip(actual, reference, strict=True)):
         if small.shape != dense.shape:
             raise VerificationError(
-                f"output {number}: shape {list(small.shape)}, expected {list(dense.shape)}."
+                f"output {number}: got shape {list(small.shape)}, expected {list(dense.shape)}."
             )
         if not (torch.isfinite(small).all() and torch.isfinite(dense).all()):
             raise VerificationError(f"output {number}: holds values that are not finite.")

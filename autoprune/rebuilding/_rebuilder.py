@@ -1,7 +1,6 @@
-"""Own the rebuilder: a dense model and a plan give a new, smaller nn.Module of the same class.
+"""Make a new, smaller nn.Module of the same class from a dense model and a plan.
 
-After criteria made the plan; scores, finetuning and export take what comes out. The structure is cloned
-and every tensor sliced on the way, so that nothing is copied that would be thrown away.
+The module structure is cloned and every tensor is sliced in the same pass, so no dropped channel is copied.
 
     small = rebuild(prunable, plan)
 """
@@ -31,19 +30,19 @@ _PLAIN = frozenset(
 )
 """Types whose values are shared rather than copied."""
 
-_TABLES = frozenset(("_parameters", "_buffers"))
+_TENSOR_TABLES = frozenset(("_parameters", "_buffers"))
 
 _STANDARD = frozenset(nn.Module().__dict__)
-"""Attributes of every module (tables of hooks and the like): no two modules share them."""
+"""Attributes that every module has for itself, such as its tables of hooks."""
 
 
 @entry(PlanError, prunable=Prunable, plan=Plan)
 def rebuild(prunable: Prunable, plan: Plan) -> nn.Module:
-    """Build the smaller model that `plan` describes; the dense one is left as it is.
+    """Build the smaller model that `plan` describes. The dense model is not changed.
 
     Returns:
-        A new module of the same class, in the same mode, whose parameters are slices (copies) of the dense
-        ones, on the same devices, with the same requires_grad.
+        A new module of the same class and in the same mode. Its parameters are copied slices of the dense
+        parameters, on the same devices and with the same requires_grad.
 
     Raises:
         PlanError: the plan does not fit the model's groups.
@@ -55,7 +54,12 @@ def rebuild(prunable: Prunable, plan: Plan) -> nn.Module:
 
 
 def narrow_to(model: nn.Module, prunable: Prunable, plan: Plan) -> nn.Module:
-    """Clone `model`, the traced one or its like on another device, narrowed to the plan, followers included.
+    """Clone a model narrowed to a plan, with the numbers of its modules that follow a width.
+
+    Args:
+        model: the traced model, or a copy of it on another device.
+        prunable: the traced model's groups.
+        plan: the channels to keep.
 
     Raises:
         PlanError: the plan does not fit the model's groups.
@@ -66,7 +70,7 @@ def narrow_to(model: nn.Module, prunable: Prunable, plan: Plan) -> nn.Module:
 
 
 def keep_positions(prunable: Prunable, plan: Plan) -> dict[str, dict[int, NDArray[np.int64]]]:
-    """Return which positions of which axes the plan keeps.
+    """Return {tensor: {axis: the positions that the plan keeps}}; axes that stay whole are left out.
 
     Raises:
         PlanError: the plan does not fit the model's groups.
@@ -76,7 +80,7 @@ def keep_positions(prunable: Prunable, plan: Plan) -> dict[str, dict[int, NDArra
 
 
 def narrow(model: nn.Module, positions: KeepPositions) -> nn.Module:
-    """Clone `model` with its tensors cut to `positions` and its modules' numbers to match."""
+    """Clone `model` with its tensors cut to `positions`, and set its modules' numbers to the new shapes."""
     memo: dict[int, object] = {}
     with torch.no_grad():
         narrowed = _cut_tensors(model, positions, memo)
@@ -84,7 +88,7 @@ def narrow(model: nn.Module, positions: KeepPositions) -> nn.Module:
     rules: dict[type[nn.Module], Rules] = {}
     for path, dense in narrowed.items():
         known = memo.get(id(dense))
-        # A module with its own way of copying need not tell what became of those below it.
+        # A module that copies itself need not put the modules below it into the memo.
         module = known if isinstance(known, nn.Module) else small.get_submodule(path)
         cls = type(dense)
         if cls not in rules:
@@ -92,14 +96,18 @@ def narrow(model: nn.Module, positions: KeepPositions) -> nn.Module:
         state = module.__dict__
         for attribute, value in patches_for(dense, _shapes(module), rules[cls]).items():
             if attribute in state:
-                state[attribute] = value  # a module's own way looks for tensors first
+                state[attribute] = value  # faster than nn.Module.__setattr__, which looks for tensors first
             else:
                 setattr(module, attribute, value)
     return small
 
 
 def _cut_tensors(model: nn.Module, positions: KeepPositions, memo: dict[int, object]) -> dict[str, nn.Module]:
-    """Put what each tensor becomes into `memo`; returns the modules that hold a narrowed one, by path."""
+    """Put the cut copy of each tensor into `memo`.
+
+    Returns:
+        {path: module} of the modules that hold a narrowed tensor.
+    """
     slicer = Slicer()
     smaller: set[int] = set()
     narrowed: dict[str, nn.Module] = {}
@@ -117,14 +125,14 @@ def _cut_tensors(model: nn.Module, positions: KeepPositions, memo: dict[int, obj
                     smaller.add(key)
             cut |= key in smaller
         if cut:
-            # The numbers of a parametrized weight are those of the module that uses it.
+            # A parametrized weight lies in a module of its own, but its sizes are in the module that uses it.
             owner = owner_of(prefix)[0]
             narrowed[owner] = module if owner == path else model.get_submodule(owner)
     return narrowed
 
 
 def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a module's own tensors, with those that its parametrizations store."""
+    """Return the shapes of a module's own tensors and of those that its parametrizations hold."""
     local = [*module._parameters.items(), *module._buffers.items()]
     parametrized = module._modules.get("parametrizations")
     if parametrized is not None:
@@ -133,11 +141,13 @@ def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def clone_structure(module: nn.Module, memo: dict[int, object]) -> nn.Module:
-    """Clone a module and all below it; its tensors come from `memo`, the rest is copied, or shared if plain.
+    """Clone a module and its submodules, with the tensors from `memo` in place of their own.
+
+    Numbers, strings, classes and functions are shared. Other attributes are copied.
 
     Args:
-        module: what to clone.
-        memo: {id of each parameter and buffer: the tensor that takes its place}, as `copy.deepcopy` uses it.
+        module: the module to clone. It is not changed.
+        memo: {id of each parameter and buffer: the tensor that replaces it}, as `copy.deepcopy` uses it.
     """
     known = memo.get(id(module))
     if isinstance(known, nn.Module):
@@ -156,7 +166,7 @@ def clone_structure(module: nn.Module, memo: dict[int, object]) -> nn.Module:
             state[name] = kind()
         elif name == "_modules":
             state[name] = {key: None if m is None else clone_structure(m, memo) for key, m in value.items()}
-        elif name in _TABLES:
+        elif name in _TENSOR_TABLES:
             state[name] = {key: None if t is None else memo[id(t)] for key, t in value.items()}
         else:
             state[name] = _clone_value(value, memo)
@@ -170,7 +180,7 @@ def _clone_value(value: object, memo: dict[int, object]) -> object:
         if type(value) is list and _PLAIN.issuperset(map(type, value)):
             memo[id(value)] = value.copy()
         elif type(value) is Tensor:
-            # What a forward pass or hook left behind may have a history, which deepcopy refuses.
+            # A tensor that a forward pass left behind may have a gradient history, which deepcopy refuses.
             memo[id(value)] = value.detach().clone()
     return copy.deepcopy(value, memo)
 

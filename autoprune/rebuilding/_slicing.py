@@ -1,10 +1,7 @@
-"""Own the slicer: tensors cut to the kept positions of their axes, with little traffic through memory.
+"""Cut tensors to the kept positions of their axes, with little memory traffic.
 
-`rebuild` cuts every tensor of a model with one slicer, so that positions which many tensors share are made
-ready once.
-
-    with torch.no_grad():
-        small = Slicer().cut(weight, {0: np.array([0, 2]), 1: np.array([1])})
+with torch.no_grad():
+    small = Slicer().cut(weight, {0: np.array([0, 2]), 1: np.array([1])})
 """
 
 from __future__ import annotations
@@ -20,19 +17,19 @@ Kept = NDArray[np.int64]
 """Sorted positions along an axis."""
 
 _SCRATCH_BYTES = 1 << 20
-"""Rows that are cut at a time along two axes: they stay in the cache until their columns are taken."""
+"""Size of the block of rows that is cut at a time; it stays in the cache until its columns are taken."""
 
 _SMALL_BYTES = 1 << 16
-"""Up to so many a tensor and its rows fit the innermost cache: what counts there is calls, not traffic."""
+"""A tensor up to this size fits in the innermost cache, where the number of calls costs more than traffic."""
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""{bytes: what stands for an element of as many in NumPy, which knows no bfloat16}."""
+"""{element size in bytes: integer type of that size}; NumPy has no bfloat16."""
 
 
 class Slicer:
-    """Cut tensors; positions that come as one array are made ready once.
+    """Cuts the tensors of one model, and converts each array of positions only once.
 
-    Call it without gradients, and keep the arrays of positions alive as long as the slicer.
+    Call it without gradients. Arrays are recognised by identity, so keep them alive as long as the slicer.
     """
 
     def __init__(self) -> None:
@@ -40,15 +37,15 @@ class Slicer:
         self._scratch = np.empty(0, np.uint8)
 
     def cut(self, tensor: Tensor, axes: Mapping[int, Kept]) -> Tensor:
-        """Return a copy of the tensor with only the positions (sorted) of each axis, in the same layout.
+        """Return a copy of the tensor that keeps only the given positions, in the same memory layout.
 
         Args:
-            tensor: a parameter (its class and requires_grad are kept) or another tensor.
-            axes: {axis: positions}; axes left out are kept whole.
+            tensor: a parameter, whose class and requires_grad are kept, or another tensor.
+            axes: {axis: sorted positions}; an axis that is not named stays whole.
         """
         small = self._cut(tensor, axes)
         if type(tensor) is nn.Parameter and type(small) is Tensor:
-            # As lazy modules do: nn.Parameter() would make a second tensor, for as long as the cut itself.
+            # As in lazy modules: nn.Parameter() would make a second tensor, which takes as long as the cut.
             small.__class__ = nn.Parameter
         elif isinstance(tensor, nn.Parameter):
             return type(tensor)(small, requires_grad=tensor.requires_grad)
@@ -62,7 +59,7 @@ class Slicer:
         indices = {axis: self._index(kept, tensor.device) for axis, kept in axes.items()}
         if tensor.is_contiguous():
             return self._select(tensor, indices)
-        # index_select forgets a layout such as channels_last: cut the axes as they lie in memory.
+        # index_select loses layouts such as channels_last, so the axes are cut in their order in memory.
         order = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
         inverse = [order.index(axis) for axis in range(tensor.ndim)]
         small = self._select(tensor.permute(order), {inverse[axis]: i for axis, i in indices.items()})
@@ -75,19 +72,18 @@ class Slicer:
         return known
 
     def _select(self, tensor: Tensor, indices: Mapping[int, Tensor]) -> Tensor:
-        if len(indices) == 2 and 0 in indices and tensor.nbytes > _SMALL_BYTES and _in_reach(tensor):
+        if len(indices) == 2 and 0 in indices and tensor.nbytes > _SMALL_BYTES and _is_numpy_readable(tensor):
             return self._select_two(tensor, indices[0].numpy(), max(indices), indices[max(indices)].numpy())
-        # The axis that loses most goes first, so that the rest moves less memory.
+        # The axis that loses most is cut first, so that the next cuts move less memory.
         for axis in sorted(indices, key=lambda axis: len(indices[axis]) / tensor.shape[axis]):
             tensor = tensor.index_select(axis, indices[axis])
         return tensor
 
     def _select_two(self, tensor: Tensor, rows: Kept, axis: int, columns: Kept) -> Tensor:
-        """Cut by rows and one more axis, some rows at a time.
+        """Cut along axis 0 and one more axis, one block of rows at a time.
 
-        What is cut by rows only goes to one scratch array: fresh memory would take more time than the cut,
-        and leave holes in the heap between the tensors that stay. NumPy writes to a given array in half the
-        time of index_select.
+        The rows of a block go to a scratch array that is used again. Allocating memory would take longer than
+        the cut and fragment the heap. NumPy's `take` into a given array needs half the time of index_select.
         """
         shape = tensor.shape
         small = tensor.new_empty((len(rows), *shape[1:axis], len(columns), *shape[axis + 1 :]))
@@ -99,14 +95,14 @@ class Slicer:
         for start in range(0, len(rows), step):
             some = rows[start : start + step]
             half = self._scratch[: len(some) * row_bytes].view(source.dtype).reshape(len(some), *shape[1:])
-            # "clip", as "raise" would write to a copy of the target first.
+            # The mode "raise" would write to a copy of the target first.
             source.take(some, 0, half, "clip")
             half.take(columns, axis, target[start : start + step], "clip")
         return small
 
 
-def _in_reach(tensor: Tensor) -> bool:
-    """Tell whether NumPy can work on the tensor's memory."""
+def _is_numpy_readable(tensor: Tensor) -> bool:
+    """Return whether NumPy can read the tensor's memory."""
     return (
         tensor.device.type == "cpu"
         and type(tensor) in (Tensor, nn.Parameter)

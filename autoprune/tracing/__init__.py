@@ -1,4 +1,4 @@
-"""Tracing: from a model to a prunable, each of whose groups was narrowed once to check the shapes.
+"""Trace a model into channel groups, and check on a narrowed copy that the groups can be narrowed.
 
 prunable = trace(model, torch.zeros(1, 3, 32, 32))
 """

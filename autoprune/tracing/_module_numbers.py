@@ -1,14 +1,16 @@
-"""Proposals for modules whose code computes sizes from numbers of its own, so that they can be narrowed.
+"""Propose ties and followers for modules whose code computes sizes from numbers of its own.
 
-`shapecheck` names a module in which a narrowed model fails. `tracing` tries each proposal made here on every
-module of that class and keeps the one with which the narrowed model gets furthest.
+The shape check names a module in which a narrowed model fails. `trace` tries each proposal on every module of
+that class and keeps the one with which the narrowed model runs furthest.
 
     for proposal in proposals(prunable, "blocks.0.attn"): ...
 
-Such code holds `x.reshape(b, n, heads, self.head_dim)` and `x.split(self.sizes)`, whose attribute must follow
-the width; `x.split([self.key, self.key, self.value])`, which also needs two widths to be one; and
-`x.reshape(b, n, c)` and `c // heads` with c from the input's shape, which need the inner width to be that of
-the input, or its share.
+Three kinds of code need a proposal:
+
+- `x.reshape(b, n, heads, self.head_dim)` and `x.split(self.sizes)`: the attribute must follow the width.
+- `x.split([self.key, self.key, self.value])`: the parts of one size must also keep one common width.
+- `x.reshape(b, n, c)` and `c // heads`, with c from the input's shape: the inner width must equal the
+  width of the input, or a fixed share of it.
 """
 
 from __future__ import annotations
@@ -31,18 +33,18 @@ _RESHAPES = _CUTS | {
     *("view", "reshape", "_unsafe_view", "flatten", "unflatten", "expand", "repeat", "slice", "narrow")
 }
 _MOST_ATTRIBUTES = 5
-"""Of more attributes that hold sizes, only the first ones are tried."""
+"""Number of attributes with sizes that are tried; all subsets are, so their number doubles with each."""
 
 Ties = tuple[tuple[LabelVector, LabelVector], ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Proposal:
-    """Ties and followers to be tried together.
+    """Ties and followers that are tried together.
 
     Attributes:
-        ties: pairs of label vectors of one length, to be tied position by position.
-        followers: numbers of modules that are to follow an axis.
+        ties: pairs of label vectors of equal length, to tie position by position.
+        followers: numbers of modules that follow the width of an axis.
     """
 
     ties: Ties = ()
@@ -54,12 +56,14 @@ class _Instance:
     """A module with the axes that its own code reshapes.
 
     Attributes:
-        path: of the module.
-        entered: labels of every axis that enters a reshape.
-        left: labels of every axis that leaves one.
-        sizes: labels of an axis of each size that leaves one, or else enters one, and can be narrowed.
-        cuts: labels of the parts of every cut along an axis that can be narrowed.
-        entering: labels of every axis that enters the module.
+        path: the module's first path in the model.
+        module: the module.
+        entered: labels of every axis of the inputs of reshapes.
+        left: labels of every axis of the outputs of reshapes.
+        sizes: {size: labels of an axis of that size that can be narrowed}, from the output of a reshape if
+            there is one, otherwise from an input.
+        cuts: labels of the parts of every split along an axis that can be narrowed.
+        entering: labels of every axis of the module's inputs.
     """
 
     path: str
@@ -71,7 +75,7 @@ class _Instance:
     entering: tuple[LabelVector, ...]
 
     def followers(self, name: str) -> list[Follower]:
-        """Return how the attribute can follow widths; empty where it holds no sizes."""
+        """Return the followers that make the attribute follow widths; none if it holds no sizes."""
         value = vars(self.module).get(name)
         if type(value) is int:
             found = value > 1 and value in self.sizes
@@ -91,7 +95,7 @@ class _Instance:
 
 
 def proposals(prunable: Prunable, path: str) -> Iterator[Proposal]:
-    """Propose for all modules of the class of the module at `path`, the proposals that tie least first."""
+    """Iterate over proposals for all modules of the class of the module at `path`, the fewest ties first."""
     model = prunable.model
     cls = type(model.get_submodule(path))
     names: dict[nn.Module, list[str]] = {}
@@ -114,7 +118,7 @@ def proposals(prunable: Prunable, path: str) -> Iterator[Proposal]:
 
 
 def _tie_sets(instances: Sequence[_Instance], lead: _Instance) -> Iterator[Ties]:
-    """Iterate over ties to try, those that tie least first."""
+    """Iterate over sets of ties to try, the smallest first."""
     yield tuple(pair for each in instances for cut in each.cuts for pair in _alike(cut))
     across = tuple(pair for each in instances for pair in _alike([part for cut in each.cuts for part in cut]))
     yield across
@@ -126,7 +130,7 @@ def _tie_sets(instances: Sequence[_Instance], lead: _Instance) -> Iterator[Ties]
 
 
 def _combined(instances: Sequence[_Instance], attributes: Sequence[str], ties: Ties) -> Iterator[Proposal]:
-    """Iterate over proposals in which one attribute follows, then two, and so on."""
+    """Iterate over proposals with these ties in which one attribute follows, then two, and so on."""
     for count in range(1, len(attributes) + 1):
         for names in combinations(attributes, count):
             found = (each.followers(name) for each in instances for name in names)
@@ -134,7 +138,7 @@ def _combined(instances: Sequence[_Instance], attributes: Sequence[str], ties: T
 
 
 def _instance(prunable: Prunable, module: nn.Module, paths: Sequence[str]) -> _Instance:
-    """Gather a module's axes; one that is shared has several paths, by any of which the graph may name it."""
+    """Gather a module's axes. The graph may name a shared module by any of its paths."""
     own = {path or "model" for path in paths}
     nodes = prunable.captured.nodes
     reshapes = [n for n in nodes if layer_of(n) in own and operator_name(n) in _RESHAPES]
@@ -184,7 +188,7 @@ def _is_narrowable(prunable: Prunable, vector: LabelVector) -> bool:
 
 
 def _alike(parts: Sequence[LabelVector]) -> Iterator[tuple[LabelVector, LabelVector]]:
-    """Iterate over the pairs that make all parts of one size one."""
+    """Iterate over the pairs that tie all parts of equal size."""
     for part in parts:
         first = next(other for other in parts if len(other) == len(part))
         if first is not part:
@@ -192,7 +196,7 @@ def _alike(parts: Sequence[LabelVector]) -> Iterator[tuple[LabelVector, LabelVec
 
 
 def _links(instance: _Instance) -> Iterator[tuple[LabelVector, LabelVector]]:
-    """Iterate over reshaped axes that are as wide as an axis that enters the module."""
+    """Iterate over pairs of an axis that enters the module and a reshaped axis of the same width."""
     for entering in instance.entering:
         for reshaped in (*instance.entered, *instance.left):
             if len(reshaped) == len(entering) and reshaped is not entering:
@@ -200,14 +204,14 @@ def _links(instance: _Instance) -> Iterator[tuple[LabelVector, LabelVector]]:
 
 
 def _shared_sizes(instance: _Instance) -> list[int]:
-    """Return the sizes of axes that leave a reshape and fit an entering axis several times, from large."""
+    """Return the sizes of reshaped axes that divide the size of an entering axis, the largest first."""
     leaving, entering = ({len(vector) for vector in axes} for axes in (instance.left, instance.entering))
     held = {size for size in leaving for whole in entering if size < whole and whole % size == 0}
     return sorted(held - {1}, reverse=True)
 
 
 def _shares(instance: _Instance, size: int) -> Iterator[tuple[LabelVector, LabelVector]]:
-    """Iterate over the parts of entering axes, each with an axis of this size that leaves a reshape."""
+    """Iterate over pairs of a part of an entering axis and an axis of the same size that leaves a reshape."""
     for entering in instance.entering:
         if len(entering) % size == 0 and len(entering) > size:
             parts = entering.reshape(-1, size)

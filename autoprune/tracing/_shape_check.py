@@ -1,11 +1,10 @@
-"""Own the check of shapes: a model with every group narrowed must have the shapes that the labels predict.
+"""Check that a model with every group narrowed has the shapes that the labels predict.
 
-After grouping, before groups are offered: `tracing` lets numbers follow or freezes the group at fault, and
-checks again. A narrowed copy is run on the meta device (in train mode too), then traced, and compared node by
-node with the dense graph: shapes, operators, and the numbers among their arguments.
+A narrowed copy runs on the meta device, in train mode too. Then it is traced and compared with the dense
+graph node by node: the operators, their shapes and the numbers among their arguments.
 
     check = ShapeCheck.of(model, trains=True)
-    fault = check.fault(prunable)                  # None where everything fits
+    fault = check.fault(prunable)                  # None if everything fits
     for misfit in check.misfits(prunable, fault): ...
 """
 
@@ -41,17 +40,17 @@ _FAULTS_OF_WIDTH = (
     TypeError,
     ZeroDivisionError,
 )
-"""What a model raises that cannot be narrowed; anything else is a fault of the code and stays one."""
+"""Errors of a forward pass that mean that a group cannot be narrowed. Any other error propagates."""
 
 
 @dataclass(frozen=True, eq=False)
 class Misfit:
-    """A group that must be frozen, or (where `crosses`) one whose width the function itself uses.
+    """A group that must be frozen, or one whose width the function itself uses (`crosses`).
 
     Attributes:
         group: the group.
-        reason: the layer, the operator and what went wrong.
-        crosses: whether the group may be narrowed all the same, changing the function by design.
+        reason: the layer, the operator and the difference found.
+        crosses: whether the group may still be narrowed, which changes the function by design.
     """
 
     group: ChannelGroup
@@ -61,12 +60,12 @@ class Misfit:
 
 @dataclass(frozen=True, eq=False)
 class Fault:
-    """The first thing in which a narrowed model differs from what the labels predict.
+    """The first difference between a narrowed model and the prediction of the labels.
 
     Attributes:
-        layer: path of the module that it happens in, "" for the model itself; None where no module does.
-        progress: how far the check came; the greater, the further.
-        misfits: the groups at fault where they are known; empty where a run failed and none is known yet.
+        layer: path of the module with the difference, "" for the model itself, None if it is in no module.
+        progress: how far the check ran, as (stage, operators); larger is further.
+        misfits: the groups at fault, or empty if a run failed and they are not known yet.
         error: why the run failed, or "".
     """
 
@@ -90,19 +89,19 @@ class ShapeCheck:
 
     @staticmethod
     def of(model: nn.Module, *, trains: bool) -> ShapeCheck:
-        """Make the check of `model`, which is only read."""
+        """Make the check of `model`. The model is not changed."""
         memo: dict[int, object] = {id(t): _meta(t) for t in [*model.parameters(), *model.buffers()]}
         return ShapeCheck(clone_structure(model, memo), trains)
 
     def fault(self, prunable: Prunable) -> Fault | None:
-        """Narrow all groups at once and return the first thing that does not fit, or None."""
+        """Narrow all groups at once and return the first difference, or None if everything fits."""
         plan = _narrow_plan(prunable, prunable.searchable)
         if not plan:
             return None
         return self._run(prunable, plan) or _difference(prunable, plan)
 
     def misfits(self, prunable: Prunable, fault: Fault) -> list[Misfit]:
-        """Return the groups at fault, by bisection where a run failed."""
+        """Return the groups at fault, found by bisection if a run failed."""
         if not fault.error:
             return list(fault.misfits)
         place = "" if fault.layer is None else f"{fault.layer or 'model'}: "
@@ -112,9 +111,9 @@ class ShapeCheck:
         ]
 
     def _run(self, prunable: Prunable, plan: Plan) -> Fault | None:
-        """Return why a narrowed model cannot run, or None; in train mode too where the dense one can."""
+        """Run a narrowed model, in train mode too if the dense model can, and return its fault or None."""
         inputs = _meta_inputs(prunable.example_inputs)
-        # The device: a forward pass that makes tensors without naming one would mix it with meta.
+        # meta is the default device here, for forward passes that make tensors without naming a device.
         with torch.no_grad(), torch.device("meta"), unchanged(self.skeleton):
             small = self.skeleton
             for stage, training in enumerate((False, True) if self.trains else (False,)):
@@ -146,7 +145,7 @@ class ShapeCheck:
         for part in (groups[:half], groups[half:]):
             if self._fails(prunable, part):
                 found.extend(self._culprits(prunable, part))
-        # Each half runs alone: the fault lies between them; the later half gives way.
+        # Each half runs alone, so groups of both halves fail together: groups of the later half are returned.
         return found or self._culprits_between(prunable, groups[:half], groups[half:])
 
     def _culprits_between(
@@ -163,7 +162,7 @@ class ShapeCheck:
 
 
 class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives no hints
-    """Count the operators that run."""
+    """A block that counts the operators that run in it."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch gives no hints
@@ -182,19 +181,22 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch g
 
 
 def _failing_module(model: nn.Module, error: BaseException) -> str | None:
-    """Return the path of the innermost module of `model` whose code raised the error."""
+    """Return the path of the innermost module of `model` whose method is in the traceback, or None."""
     paths = {id(module): path for path, module in model.named_modules()}
     owners = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
     return next((paths[id(owner)] for owner in reversed(owners) if id(owner) in paths), None)
 
 
 def _narrow_plan(prunable: Prunable, groups: Sequence[ChannelGroup]) -> Plan:
-    """Keep a quarter to three quarters of each group: equal halves would hide a cut by width."""
+    """Keep a quarter to three quarters of each group.
+
+    If every group kept one half, code that splits an axis by a share of its width would pass the check.
+    """
     keep = {}
     for group in groups:
         place = prunable.position[group.name]
         rng = np.random.default_rng([place, group.width])
-        # Multiples of the golden ratio: neighbours get shares that lie far apart.
+        # Multiples of the golden ratio give neighbouring groups shares that lie far apart.
         share = 0.25 + 0.5 * ((place + 1) * 0.618034 % 1)
         keep[group.name] = rng.permutation(group.width)[: max(1, round(share * group.width))]
     return Plan(keep)
@@ -211,31 +213,35 @@ def _meta_inputs(inputs: ExampleInputs) -> ExampleInputs:
 
 
 def _difference(prunable: Prunable, plan: Plan) -> Fault | None:
-    """Compare every node of the narrowed model's graph with the prediction."""
+    """Compare every node of the narrowed model's graph with the prediction, up to the first difference."""
     if not plan:
         return None
-    # Not on the meta device: there models that build constants (Swin's masks) trace to other operators.
+    # On the meta device, models that build constants (Swin's masks) would trace to other operators.
     small = narrow_to(prunable.model, prunable, plan)
     actual = capture(small, prunable.example_inputs, training=False)
     dense_nodes, small_nodes = _operators(prunable.captured), _operators(actual)
     dropped = prunable.dropped(plan)
     for count, (dense, narrowed) in enumerate(zip(dense_nodes, small_nodes, strict=False)):
-        reason, blamed = _unlike(prunable, dense, narrowed, dropped)
+        reason, blamed = _node_difference(prunable, dense, narrowed, dropped)
         if reason:
-            misfits = _blame(prunable, blamed, f"{layer_of(dense)} ({operator_name(dense)}): {reason}")
+            misfits = _groups_at_fault(
+                prunable, blamed, f"{layer_of(dense)} ({operator_name(dense)}): {reason}"
+            )
             return Fault(_path(dense), (_COMPARED, count), tuple(misfits))
-        astray = _astray(prunable, dense, narrowed, dropped)
-        if astray:
-            return Fault(_path(dense), (_COMPARED, count), tuple(astray))
+        wrong_slices = _misplaced_slices(prunable, dense, narrowed, dropped)
+        if wrong_slices:
+            return Fault(_path(dense), (_COMPARED, count), tuple(wrong_slices))
     if len(dense_nodes) != len(small_nodes):
         last = dense_nodes[min(len(dense_nodes), len(small_nodes)) - 1]
-        misfits = _blame(prunable, [last], f"{layer_of(last)}: how many operators run depends on the width")
+        misfits = _groups_at_fault(
+            prunable, [last], f"{layer_of(last)}: how many operators run depends on the width"
+        )
         return Fault(_path(last), (_COMPARED, len(dense_nodes)), tuple(misfits))
     return _changed_numbers(prunable, plan, list(zip(dense_nodes, small_nodes, strict=True)))
 
 
 _COMPARED = 2
-"""The stage of comparing graphs, behind those of running in eval and in train mode."""
+"""Number of the stage that compares graphs, after the runs in eval mode (0) and in train mode (1)."""
 
 
 def _path(node: Node) -> str:
@@ -243,23 +249,28 @@ def _path(node: Node) -> str:
     return "" if layer == "model" else layer
 
 
-def _unlike(
+def _node_difference(
     prunable: Prunable, dense: Node, narrowed: Node, dropped: NDArray[np.bool_]
 ) -> tuple[str, Sequence[Node]]:
-    """Return why a narrowed node is not the dense one, and where to look for the group; "" where it is."""
+    """Return how a narrowed node differs from the prediction, and the nodes that carry the group at fault.
+
+    The reason is "" if the node is as predicted.
+    """
     if dense.target != narrowed.target:
         return "its operators depend on the width", dense.all_input_nodes
     expected = _predicted(prunable, prunable.values[dense.name], dropped)
     got = _shapes(narrowed.meta.get("val"))
     if len(got) == len(expected) and got != expected:
         wrong = next(i for i, shapes in enumerate(zip(got, expected, strict=True)) if shapes[0] != shapes[1])
-        reason = f"narrowed it gives shape {got[wrong]} where its labels predict {expected[wrong]}"
+        reason = f"when narrowed, got shape {got[wrong]}, expected {expected[wrong]} by its labels"
         return reason, [dense]
     return "", []
 
 
-def _astray(prunable: Prunable, dense: Node, narrowed: Node, dropped: NDArray[np.bool_]) -> list[Misfit]:
-    """Return the groups for which a slice begins at other channels than the labels say."""
+def _misplaced_slices(
+    prunable: Prunable, dense: Node, narrowed: Node, dropped: NDArray[np.bool_]
+) -> list[Misfit]:
+    """Return the groups of which a slice begins at other channels than the labels predict."""
     source = prunable.values.get(str(dense.args[0])) if dense.args else None
     if not isinstance(source, Value):
         return []
@@ -269,23 +280,23 @@ def _astray(prunable: Prunable, dense: Node, narrowed: Node, dropped: NDArray[np
         return []
     place = f"{layer_of(dense)} ({operator_name(dense)})"
     found = (prunable.groups[g] for g in sorted(prunable.grouping.owners(vector)))
-    reason = f"{place}: picks channels from a position that does not follow what is kept before it"
+    reason = f"{place}: its slice begins at a fixed position, however many channels before it are kept"
     return [Misfit(group, reason) for group in found if group.frozen is None]
 
 
 def _changed_numbers(prunable: Prunable, plan: Plan, pairs: Sequence[tuple[Node, Node]]) -> Fault | None:
-    """Compare the factors and summands in the code: where they follow a width, the group crosses."""
+    """Compare the factors and summands in the code. A group whose width changes one of them crosses."""
     changed = [dense for dense, narrowed in pairs if _numbers(dense) != _numbers(narrowed)]
     if not changed:
         return None
     full = [group for group in prunable.searchable if group.crosses is None]
     if len(full) < len(plan):
-        # Groups that are known to cross may explain it: only what is left without them is at fault.
+        # The groups that are known to cross may explain the change, so the check runs again without them.
         return _difference(prunable, _narrow_plan(prunable, full))
     misfits = [
         misfit
         for dense in changed
-        for misfit in _blame(
+        for misfit in _groups_at_fault(
             prunable,
             [dense],
             f"{layer_of(dense)} ({operator_name(dense)}), whose number follows the width",
@@ -296,7 +307,7 @@ def _changed_numbers(prunable: Prunable, plan: Plan, pairs: Sequence[tuple[Node,
 
 
 def _numbers(node: Node) -> list[object]:
-    """Return the arguments that are factors or summands, not sizes or axes."""
+    """Return a node's arguments that are factors or summands, not sizes or axes."""
     schema = getattr(node.target, "_schema", None)
     if schema is None:
         return []
@@ -330,8 +341,10 @@ def _shapes(outputs: object) -> list[tuple[int, ...]]:
     return [tuple(tensor.shape) for tensor in tensors if isinstance(tensor, Tensor)]
 
 
-def _blame(prunable: Prunable, nodes: Sequence[Node], reason: str, *, crosses: bool = False) -> list[Misfit]:
-    """Return the narrowable groups on the nodes, or on the nearest before them that carries any."""
+def _groups_at_fault(
+    prunable: Prunable, nodes: Sequence[Node], reason: str, *, crosses: bool = False
+) -> list[Misfit]:
+    """Return the groups on the nodes that can be narrowed, or on the nearest node before them with any."""
     queue = list(nodes)
     seen = set(queue)
     for node in queue:

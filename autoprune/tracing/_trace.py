@@ -1,7 +1,7 @@
-"""Own `autoprune.trace`: from a model to a prunable whose groups have been tried out.
+"""Trace a model into channel groups that are known to be narrowable.
 
-Joins the graph stages, the cost formula and the check of shapes: all groups are narrowed at once, and the
-shape of every node is compared with what the labels predict. What does not fit is frozen with the reason.
+All groups are narrowed at once, and the shape of every node is compared with the prediction of the labels. A
+group that does not fit is frozen with the reason.
 
     prunable = trace(model, torch.zeros(1, 3, 32, 32))
 """
@@ -44,14 +44,14 @@ def trace(model: nn.Module, example_inputs: object, *, frozen: Sequence[str] = (
     """Trace a model and find which of its channels can be dropped together.
 
     Args:
-        model: the dense model; its parameters, buffers, mode, hooks and random states are left as they are.
+        model: the dense model. Its parameters, buffers, mode, hooks and random states are not changed.
         example_inputs: a Tensor, a tuple of inputs, or a dict of keyword inputs, with the batch on axis 0.
             Costs are counted at batch 1 of these sizes.
         frozen: names of modules whose output channels must all be kept.
 
     Raises:
-        TraceError: `torch.export` cannot follow the forward pass, or `frozen` names no module, or one without
-            parameters.
+        TraceError: `torch.export` cannot follow the forward pass, or a name in `frozen` is not a module or is
+            a module without parameters.
     """
     inputs = normalise_inputs(example_inputs)
     evaluated = capture(model, inputs, training=False)
@@ -71,7 +71,7 @@ def trace(model: nn.Module, example_inputs: object, *, frozen: Sequence[str] = (
 
 @dataclass(frozen=True, eq=False)
 class _Draft:
-    """All that groups are made from; only the store of frozen labels still grows."""
+    """The results of tracing from which groups are made. Only the store changes, when labels are frozen."""
 
     model: nn.Module
     inputs: ExampleInputs
@@ -85,14 +85,14 @@ class _Draft:
     followers: tuple[Follower, ...] = ()
 
     def following(self, proposal: Proposal) -> _Draft:
-        """Return a draft with the proposal's ties and followers added; this one stays as it is."""
+        """Return a new draft with the proposal's ties and followers added."""
         store = self.store.copy()
         for first, second in proposal.ties:
             store.tie(first, second, "the code of its module takes one width from the other")
         return replace(self, store=store, followers=(*self.followers, *proposal.followers))
 
     def prunable(self) -> Prunable:
-        """Group the labels as they are tied and frozen now."""
+        """Return the groups and costs for the labels as they are tied and frozen now."""
         grouping = make_groups(self.model, self.axes, self.store.components(), self.terms, self.unused)
         formula = make_formula(self.model, grouping, self.terms)
         return Prunable(
@@ -111,7 +111,7 @@ def _capture_training(model: nn.Module, inputs: ExampleInputs) -> Captured | Non
     try:
         return capture(model, repeat_batch(inputs, 2), training=True)
     except TraceError as error:
-        _log.warning("only the eval graph is used: in training mode %s", error)
+        _log.warning("training mode could not be traced, so only the eval graph is used: %s", error)
         return None
 
 
@@ -121,13 +121,13 @@ def _freeze_named(model: nn.Module, axes: ParameterAxes, store: LabelStore, froz
     for name in frozen:
         if name not in modules:
             raise TraceError(
-                f"frozen: {name} is no module of {type(model).__name__}.{suggest(name, modules)}"
+                f"frozen: {name} is not a module of {type(model).__name__}.{suggest(name, modules)}"
             )
         mine = [tensor for tensor in names if tensor.startswith(f"{name}.") and axes.labels[names[tensor]]]
         if not mine:
             raise TraceError(
                 f"frozen: {name} is a {type(model.get_submodule(name)).__name__} without parameters; name "
-                "the layer that writes the channels it reads."
+                "the layer whose output it reads."
             )
         for tensor in mine:
             vectors = axes.labels[names[tensor]]
@@ -149,7 +149,7 @@ def _unused(model: nn.Module, *graphs: Captured | None) -> frozenset[str]:
 
 @dataclass(frozen=True, eq=False)
 class _Checked:
-    """A draft with its groups, and the first thing in which a narrowed model differs, if any."""
+    """A draft with its groups, and the fault that the shape check found in them, if any."""
 
     draft: _Draft
     prunable: Prunable
@@ -163,7 +163,7 @@ class _Checked:
 
 
 def _settle(draft: _Draft) -> Prunable:
-    """Let numbers follow, or freeze groups, until all narrowed groups have the shapes that labels predict."""
+    """Apply proposals or freeze groups until the narrowed model has the shapes that the labels predict."""
     check = ShapeCheck.of(draft.model, trains=draft.trains)
     hopeless: set[type[nn.Module]] = set()
     checked = _Checked.of(draft, check)
@@ -179,10 +179,11 @@ def _settle(draft: _Draft) -> Prunable:
 def _advanced(
     checked: _Checked, fault: Fault, check: ShapeCheck, hopeless: set[type[nn.Module]]
 ) -> _Checked | None:
-    """Return the draft with a proposal for the module at fault, or one around it, that brings the check on.
+    """Return the draft with a proposal with which the check runs further, or None if no proposal helps.
 
-    A module's numbers may first fail in the modules that it calls. Classes that nothing helps are noted in
-    `hopeless` and not tried again.
+    Proposals are made for the module at fault, then for the modules around it: a wrong number may show only
+    in a module that is called with it. A class without a helpful proposal is added to `hopeless` and not
+    tried again.
     """
     for path in () if fault.layer is None else _outwards(fault.layer):
         cls = type(checked.draft.model.get_submodule(path))
@@ -195,7 +196,7 @@ def _advanced(
 
 
 def _outwards(path: str) -> Iterator[str]:
-    """Iterate over a module's path and those of the modules around it, the model itself last."""
+    """Iterate over a module's path and the paths of the modules around it; the model itself comes last."""
     while path:
         yield path
         path = path.rpartition(".")[0]
@@ -203,9 +204,10 @@ def _outwards(path: str) -> Iterator[str]:
 
 
 def _best_proposal(checked: _Checked, fault: Fault, check: ShapeCheck, path: str) -> _Checked | None:
-    """Return the draft with the first proposal for the class of the module at `path` that makes it pass.
+    """Return the draft with the best proposal for the class of the module at `path`.
 
-    Else the one that brings the check furthest; None where none brings it further.
+    That is the first proposal with which the check passes or gets beyond the class, otherwise the one with
+    which it runs furthest. The result is None if no proposal brings the check further.
     """
     best, furthest = None, fault.progress
     model = checked.draft.model
@@ -222,12 +224,12 @@ def _best_proposal(checked: _Checked, fault: Fault, check: ShapeCheck, path: str
 
 
 def _within(model: nn.Module, layer: str | None, cls: type[nn.Module]) -> bool:
-    """Tell whether a layer lies in a module of class `cls`, or is one."""
+    """Return whether a layer is a module of class `cls` or lies in one."""
     return layer is not None and any(type(model.get_submodule(p)) is cls for p in _outwards(layer))
 
 
 def _freeze(draft: _Draft, misfits: Sequence[Misfit]) -> None:
-    """Freeze groups, or note that they cross, in the draft's store."""
+    """Record in the draft's store that groups are frozen, or that they cross a normalisation."""
     for misfit in misfits:
         note = draft.store.cross if misfit.crosses else draft.store.freeze
         for member in misfit.group.members:

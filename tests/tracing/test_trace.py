@@ -93,7 +93,7 @@ def test_a_frozen_module_without_a_weight_of_its_own_is_frozen_or_refused() -> N
 
 
 def test_unknown_frozen_module_suggests_the_nearest() -> None:
-    with pytest.raises(TraceError, match=r'iner1 is no module of Residual\. Did you mean "inner1"'):
+    with pytest.raises(TraceError, match=r'iner1 is not a module of Residual\. Did you mean "inner1"'):
         trace(Residual(), image(), frozen=["iner1"])
 
 
