@@ -1,13 +1,15 @@
-"""Latency: how long a model takes where it will run, measured so that a noisy machine cancels out.
+"""Measure the latency of models in the runtime where they will run.
 
-with beside(model, torch.zeros(1, 3, 32, 32), LatencySetting("onnx")) as measure:
-small, dense, ratio = measure(candidate)
+A candidate and its dense model are timed side by side, so that other load on the machine cancels out.
+
+    with side_by_side(model, torch.zeros(1, 3, 32, 32), LatencySetting("onnx")) as measure:
+        small, dense, ratio = measure(candidate)
 """
 
 from __future__ import annotations
 
 from autoprune.latency._exported import FILES, FileInput, OpenedFile, open_model
-from autoprune.latency._side_by_side import MeasureBeside, beside
+from autoprune.latency._side_by_side import MeasureSideBySide, side_by_side
 from autoprune.latency._stair_blocks import heavy_blocks
 from autoprune.latency._stairs import Curve, Stairs, measure_stairs
 from autoprune.latency.fingerprint import Fingerprint, device_fingerprint
@@ -18,7 +20,7 @@ from autoprune.latency.timing import (
     Ratio,
     Timed,
     Timings,
-    time_in_turn,
+    time_interleaved,
 )
 
 __all__ = [
@@ -28,7 +30,7 @@ __all__ = [
     "FileInput",
     "Fingerprint",
     "LatencySetting",
-    "MeasureBeside",
+    "MeasureSideBySide",
     "Measurement",
     "OpenedFile",
     "Probe",
@@ -36,11 +38,11 @@ __all__ = [
     "Stairs",
     "Timed",
     "Timings",
-    "beside",
     "device_fingerprint",
     "heavy_blocks",
     "measure_stairs",
     "open_model",
     "prepare",
-    "time_in_turn",
+    "side_by_side",
+    "time_interleaved",
 ]

@@ -1,6 +1,6 @@
-"""Own how exported files are timed: one row of FILES a kind, opened in the runtime that reads it.
+"""Open exported models in the runtime that reads them, ready to be timed.
 
-Before: files on disk, written by `autoprune.export` or by anyone; after: `timing` runs them in turn.
+FILES has one row for each kind of file.
 
     opened = FILES[".onnx"](Path("small.onnx"), LatencySetting("onnx"))
     opened.inputs                                # (FileInput("images", (None, 3, 32, 32), torch.float32),)
@@ -45,7 +45,7 @@ class FileInput:
 
     Attributes:
         name: its name in the file.
-        shape: its sizes; None where the size is free.
+        shape: its sizes, with None for a size that is free.
         dtype: its type.
     """
 
@@ -60,7 +60,7 @@ class OpenedFile:
 
     Attributes:
         inputs: the tensors that it takes.
-        timed: makes it ready to be timed on such tensors.
+        timed: takes these tensors and returns a function that times one forward pass.
     """
 
     inputs: tuple[FileInput, ...]
@@ -68,20 +68,20 @@ class OpenedFile:
 
 
 Opener: TypeAlias = Callable[[Path, LatencySetting], OpenedFile]
-"""(path, setting) -> the model, on the setting's device and threads; raises LatencyError."""
+"""(path, setting) -> the opened model on the setting's device and threads. It raises LatencyError."""
 
 
 def open_onnx(path: Path, setting: LatencySetting) -> OpenedFile:
     """Open an ONNX file in ONNX Runtime.
 
     Raises:
-        LatencyError: ONNX Runtime refuses it, or an input is no tensor of numbers.
+        LatencyError: ONNX Runtime cannot open it, or an input is not a tensor of numbers.
     """
     session = open_session(path, setting)
     inputs = []
     for taken in session.get_inputs():
         if taken.type not in _ONNX_TYPES:
-            raise LatencyError(f"{path}: input {taken.name} is a {taken.type}, expected a tensor of numbers.")
+            raise LatencyError(f"{path}: input {taken.name}: got {taken.type}, expected a tensor of numbers.")
         shape = tuple(size if isinstance(size, int) else None for size in taken.shape)
         inputs.append(FileInput(taken.name, shape, _ONNX_TYPES[taken.type]))
     return OpenedFile(
@@ -91,11 +91,11 @@ def open_onnx(path: Path, setting: LatencySetting) -> OpenedFile:
 
 
 def open_pt2(path: Path, setting: LatencySetting) -> OpenedFile:
-    """Load torch.export's archive.
+    """Open an archive of `torch.export`.
 
     Raises:
-        LatencyError: it cannot be loaded.
-        ConfigError: the setting's device is not there.
+        LatencyError: the archive cannot be loaded.
+        ConfigError: torch does not see the setting's device.
     """
     check_device(setting)
     try:
@@ -105,7 +105,7 @@ def open_pt2(path: Path, setting: LatencySetting) -> OpenedFile:
                 program = move_to_device_pass(program, setting.device)
             module = program.module()
             inputs, arguments = _signature(program)
-    except Exception as error:  # whatever a broken archive makes the loader raise
+    except Exception as error:  # the loader may raise anything for a broken archive
         raise LatencyError(f"{path}: torch.export cannot load it: {reason_of(error)}") from error
     return OpenedFile(
         inputs,
@@ -114,10 +114,10 @@ def open_pt2(path: Path, setting: LatencySetting) -> OpenedFile:
 
 
 def open_model(model: nn.Module, images: Tensor, setting: LatencySetting, label: str) -> OpenedFile:
-    """Make a copy of a model of one input ready, with the batch of its example images free.
+    """Make a copy of a model with one input ready to be timed as a file would be, with a free batch size.
 
     Raises:
-        ConfigError: the setting's device is not there.
+        ConfigError: torch does not see the setting's device.
     """
     placed = placed_copy(model, setting)
     taken = FileInput("images", (None, *images.shape[1:]), images.dtype)
@@ -125,13 +125,13 @@ def open_model(model: nn.Module, images: Tensor, setting: LatencySetting, label:
 
 
 FILES: dict[str, Opener] = {".onnx": open_onnx, ".pt2": open_pt2}
-"""Suffix -> opener."""
+"""{suffix: function that opens such files}."""
 
 
 def _signature(
     program: ExportedProgram,
 ) -> tuple[tuple[FileInput, ...], Callable[[Sequence[Tensor]], tuple[tuple[object, ...], dict[str, object]]]]:
-    """Return the tensors that a program takes, and what makes its arguments of them."""
+    """Return the tensors that a program takes, and a function from them to its arguments."""
     values = {node.name: node.meta.get("val") for node in program.graph.find_nodes(op="placeholder")}
     names = program.graph_signature.user_inputs
     leaves = [values.get(name) if isinstance(name, str) else name for name in names]
@@ -144,7 +144,7 @@ def _signature(
     )
     spec = program.call_spec.in_spec
     if spec is None:
-        raise ValueError("the archive does not say how its inputs are passed; export the model again.")
+        raise ValueError("the archive has no input structure; export the model again.")
 
     def arguments(tensors: Sequence[Tensor]) -> tuple[tuple[object, ...], dict[str, object]]:
         given = iter(tensors)

@@ -1,10 +1,8 @@
-"""Own the small nets on which stairs are measured: a heavy layer of the model, at any width, and one behind.
+"""Make small nets of a model's heaviest layers, whose latency is measured at many widths.
 
-Before: the dense model; after: `stairs` times each block at many widths.
-
-    block = heavy_blocks(model, torch.zeros(1, 3, 224, 224))[0]
-    block.name, block.width                # "layer1.0.conv2", 64
-    small, inputs = block.make(40)         # conv to 40 channels, ReLU, conv from 40 channels
+block = heavy_blocks(model, torch.zeros(1, 3, 224, 224))[0]
+block.name, block.width                # "layer1.0.conv2", 64
+small, inputs = block.make(40)         # conv to 40 channels, ReLU, conv from 40 channels
 """
 
 from __future__ import annotations
@@ -26,11 +24,11 @@ _Signature = tuple[object, ...]
 
 @dataclass(frozen=True)
 class Block:
-    """A net of one width.
+    """A small net that can be made at any width.
 
     Attributes:
-        name: of the layer that it stands for.
-        width: that of the layer in the dense model; also the largest to be measured.
+        name: name of its layer in the dense model.
+        width: output channels of that layer, which is the largest width to measure.
         make: width -> (model, example inputs).
     """
 
@@ -40,15 +38,16 @@ class Block:
 
 
 def heavy_blocks(model: nn.Module, example_inputs: object, most: int = 3) -> list[Block]:
-    """Return blocks for the convolutions and linear layers with the most MACs, each kind of layer once.
+    """Return blocks for the convolutions and linear layers with the most MACs.
 
-    A block is the layer, a ReLU and a layer back to as many channels as came in, so that its width is what a
-    channel group's is: the output of one layer and the input of the next. Grouped convolutions are left out.
+    Layers with equal shapes share one block. A block is the layer, a ReLU, and a second layer back to the
+    number of input channels. So its width is like that of a channel group: the output of one layer and the
+    input of the next. Grouped convolutions are left out.
 
     Args:
-        model: a copy of it is run once, in eval mode on the CPU.
+        model: the dense model. A copy runs once, in eval mode on the CPU.
         example_inputs: a Tensor, a tuple of inputs or a dict of keyword inputs.
-        most: blocks at most.
+        most: largest number of blocks.
 
     Raises:
         LatencyError: the model has no such layer.
@@ -73,8 +72,8 @@ def heavy_blocks(model: nn.Module, example_inputs: object, most: int = 3) -> lis
         call(copied, inputs)
     if not found:
         raise LatencyError(
-            f"{type(model).__name__}: has no convolution or linear layer whose stairs could be measured; "
-            "give search.divisor a number."
+            f"{type(model).__name__}: has no convolution or linear layer from which a divisor could be "
+            "measured; set search.divisor to a number."
         )
     heaviest = sorted(found.values(), key=lambda entry: -entry[0])[:most]
     return [
@@ -103,7 +102,7 @@ def _make(layer: nn.Module, shape: tuple[int, ...], width: int) -> tuple[nn.Modu
         padding=layer.padding if isinstance(layer.padding, str) else (layer.padding[0], layer.padding[-1]),
         dilation=(high, wide),
     )
-    # The way back keeps rows and columns, so that it fits however small they have become.
+    # The second convolution pads so that rows and columns stay: an image that has become small still fits.
     around = (high * (rows // 2), wide * (columns // 2))
     back = nn.Conv2d(width, entering, (rows, columns), padding=around, dilation=(high, wide))
     return nn.Sequential(there, nn.ReLU(), back), inputs

@@ -1,8 +1,7 @@
-"""Own the stairs: how latency grows with the width on a runtime, and the divisor that follows from it.
+"""Measure the stairs of a runtime: latency over width, which rises in steps, and the divisor that follows.
 
-Kernels work on channels in blocks, so that a width just above a multiple of the block costs as much as the
-next multiple. Before: `blocks` of the dense model; after: `space` snaps widths to the divisor, the report
-draws them.
+Kernels process channels in blocks, so a width just above a multiple of the block takes as long as the next
+multiple. Widths in a search space are therefore multiples of the divisor.
 
     stairs = measure_stairs(heavy_blocks(model, example), LatencySetting("onnx"))
     stairs.divisor                         # 16
@@ -24,26 +23,32 @@ from autoprune.errors import LatencyError
 from autoprune.latency._stair_blocks import Block
 from autoprune.latency.probes import find_probe, prepare
 from autoprune.latency.setting import LatencySetting
-from autoprune.latency.timing import Progress, Timed, median_interval, time_in_turn
+from autoprune.latency.timing import Progress, Timed, median_interval, time_interleaved
 from autoprune.support.schema import read_as
 
 DIVISORS = (1, 2, 4, 8, 16, 32)
+"""Divisors to choose from."""
 
 FREE = 0.5
-"""Rounding up is free where it costs less than this share of what so many channels more cost on average: on
-perfect stairs that is 0, on real ones about 0.3, without any 1."""
+"""Rounding widths up counts as free if it costs less than this share of the average cost of as many channels.
+
+That share is 0 if latency rises in perfect steps, about 0.3 on real devices with steps, and 1 without steps.
+"""
 
 FLAT = 0.1
-"""A curve that grows by less than this share of its largest value says nothing about widths."""
+"""A curve that grows by less than this share of its largest value is ignored."""
 
 _Point = tuple[str, int]
-"""A block and its width."""
+"""(name of a block, width)."""
 
 _WIDEST = 64
-"""Steps show at small widths, where a channel is a larger share of the time."""
+"""Largest width that is measured. Steps show best at small widths, where a channel is a larger share."""
 
 _COARSE = (0, 1, 2, 4, 5, 6, 8, 12, 13, 14, 16, 20, 21, 22, 24, 28, 30, 32)
-"""Distances from a multiple of 32 that hold widths to be moved, and where to, for each of the divisors."""
+"""Offsets from a multiple of 32 at which slow probes are timed.
+
+For each divisor they contain widths that would be rounded up, and the widths that these are rounded to.
+"""
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,12 @@ class Curve:
 
 @dataclass(frozen=True)
 class Stairs:
-    """What was measured, and what follows.
+    """Latency over width on one runtime, and the divisor chosen from it.
 
     Attributes:
         divisor: one of DIVISORS.
-        runtime: the setting in words.
-        curves: {layer: its block's latency by width}.
+        runtime: the latency setting in words.
+        curves: {layer: latency of its block over the width}.
     """
 
     divisor: int
@@ -76,15 +81,15 @@ class Stairs:
     curves: Mapping[str, Curve]
 
     def to_json(self) -> dict[str, Any]:
-        """Turn the stairs into JSON values."""
+        """Return the stairs as JSON values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Stairs:
-        """Read the values that `to_json` gave.
+        """Read the values that `to_json` returned.
 
         Raises:
-            LatencyError: the values are no stairs.
+            LatencyError: a value is missing or wrong.
         """
         return read_as(cls, values, where="stairs", error=LatencyError, advice="measure them again.")
 
@@ -97,21 +102,22 @@ def measure_stairs(
     limit_seconds: float = 60.0,
     progress: Progress | None = None,
 ) -> Stairs:
-    """Time the blocks at many widths, all in turn, and choose the divisor.
+    """Time the blocks at many widths with interleaved timing, and choose the divisor.
 
-    Eager PyTorch is measured at each width up to 64, other probes, which take long to get ready, at a few
-    above 32 that suffice to judge every divisor.
+    Eager PyTorch is timed at each width up to 64. Other probes take long to make a model ready, so they are
+    timed at a few widths above 32 that suffice to judge every divisor.
 
     Args:
-        blocks: nets of one width each, whose names differ.
+        blocks: the blocks to time, each with a name of its own.
         setting: the runtime.
-        tolerance: half-width of the intervals, as a share, at which to stop.
-        limit_seconds: when to stop otherwise.
-        progress: told after each net is ready, of how many; with slow probes that takes the most time.
+        tolerance: timing stops when the half-width of every interval, as a share of its median, is at most
+            this.
+        limit_seconds: timing stops after this time at the latest.
+        progress: called with (ready, all) when a net is ready, which takes most of the time with slow probes.
 
     Raises:
-        ConfigError: no such probe or device.
-        LatencyError: a block does not run there.
+        ConfigError: there is no such probe or device.
+        LatencyError: a block does not run under the setting.
     """
     is_quick = find_probe(setting.probe).is_quick
     widths = {block.name: _widths(block.width, fine=is_quick) for block in blocks}
@@ -122,19 +128,19 @@ def measure_stairs(
             timed[block.name, width] = stack.enter_context(prepare(*block.make(width), setting))
             if progress is not None:
                 progress(len(timed), len(points))
-        timings = time_in_turn(
-            timed, tolerance=tolerance, limit_seconds=limit_seconds, turn_seconds=0.005, of_turn=min
+        timings = time_interleaved(
+            timed, tolerance=tolerance, limit_seconds=limit_seconds, slice_seconds=0.005, reduce=min
         )
-    levels = _levels(timings.turns)
+    levels = _levels(timings.slices)
     curves = {name: _curve({width: levels[name, width] for width in each}) for name, each in widths.items()}
     return Stairs(choose_divisor(curves.values()), str(setting), curves)
 
 
-def _levels(turns: Mapping[_Point, Sequence[float]]) -> dict[_Point, tuple[float, tuple[float, float]]]:
-    """Return each point's median milliseconds and their interval, without what slowed whole rounds."""
-    times = np.array(list(turns.values()))
+def _levels(slices: Mapping[_Point, Sequence[float]]) -> dict[_Point, tuple[float, tuple[float, float]]]:
+    """Return the median milliseconds of each point and its interval, corrected for rounds that were slow."""
+    times = np.array(list(slices.values()))
     slowness = np.median(times / np.median(times, axis=1, keepdims=True), axis=0)
-    return {point: median_interval(row.tolist()) for point, row in zip(turns, times / slowness, strict=True)}
+    return {point: median_interval(row.tolist()) for point, row in zip(slices, times / slowness, strict=True)}
 
 
 def _curve(levels: Mapping[int, tuple[float, tuple[float, float]]]) -> Curve:
@@ -143,11 +149,12 @@ def _curve(levels: Mapping[int, tuple[float, tuple[float, float]]]) -> Curve:
 
 
 def choose_divisor(curves: Iterable[Curve]) -> int:
-    """Return the divisor to which widths are best rounded up.
+    """Return the divisor to whose multiples widths should be rounded up.
 
-    From 1 on, it moves to the next divisor to which the multiples of the present one can be rounded up for
-    free, for as long as there is one: where a runtime works in blocks of 16, and is slow at widths that
-    are no multiples of 4, from 1 to 4, to 8 and to 16. What may be due to noise is not free.
+    The choice starts at 1. It moves to the next divisor to which the multiples of the present one can be
+    rounded up for free, as long as there is one. If a runtime works in blocks of 16 and is slow at widths
+    that are not multiples of 4, the choice moves from 1 to 4, to 8 and to 16. Rounding counts as free only
+    if its cost is small beyond noise.
     """
     growing = [scaled for curve in curves if (scaled := _scaled(curve)) is not None]
     chosen = 1
@@ -160,7 +167,7 @@ def choose_divisor(curves: Iterable[Curve]) -> int:
 
 @dataclass(frozen=True)
 class _Scaled:
-    """A curve as a share of its largest value, with the slope of the line through it, per channel."""
+    """A curve divided by its largest value, with the slope per channel of a line fitted to it."""
 
     shares: Mapping[int, float]
     errors: Mapping[int, float]
@@ -168,7 +175,7 @@ class _Scaled:
 
 
 def _scaled(curve: Curve) -> _Scaled | None:
-    """Scale a curve; None where it does not grow, so that it says nothing."""
+    """Return a scaled curve, or None if it hardly grows with the width."""
     largest = max(curve.milliseconds)
     shares = [value / largest for value in curve.milliseconds]
     slope = float(np.polyfit(curve.widths, shares, 1)[0]) if len(shares) > 1 else 0.0
@@ -181,10 +188,12 @@ def _scaled(curve: Curve) -> _Scaled | None:
 
 
 def _is_free(curves: Iterable[_Scaled], present: int, divisor: int) -> bool:
-    """Tell whether multiples of `present` can be rounded up to multiples of `divisor` for free."""
+    """Return whether multiples of `present` can be rounded up to multiples of `divisor` for free."""
     paid = expected = variance = 0.0
     for curve in curves:
-        change: Counter[int] = Counter()  # how often a width's time is paid, less how often it was before
+        # A width may be the target of several others. Counting each measured time once per curve, with its
+        # sign, keeps their errors independent, so that their squares may be added up.
+        change: Counter[int] = Counter()
         for width in curve.shares:
             rounded = -(-width // divisor) * divisor
             if width % present == 0 and rounded != width and rounded in curve.shares:
@@ -197,10 +206,10 @@ def _is_free(curves: Iterable[_Scaled], present: int, divisor: int) -> bool:
 
 
 def _widths(width: int, *, fine: bool) -> tuple[int, ...]:
-    """Return the widths at which a block is timed.
+    """Return the widths at which a block is timed, all or a few of them.
 
-    The largest is the dense one's, or 64 of a wider block's; where not each is timed, blocks of less than 64
-    have the distances that fit from 0 on, up to 32.
+    The largest is the width of the dense layer, at most 64. A few are those of `_COARSE` above 32, or above 0
+    if the block is narrower than 64.
     """
     top = min(width, _WIDEST)
     if fine:

@@ -1,6 +1,6 @@
-"""Own the fingerprint of the device and the runtime that a latency was measured on.
+"""Identify the device and the runtime on which a latency was measured.
 
-Before: a LatencySetting; after: tables and studies store it, and refuse to predict for another device.
+Tables and studies store the fingerprint and refuse to predict for another device.
 
     fingerprint = device_fingerprint(LatencySetting("onnx"))
     fingerprint.facts        # {"cpu": "AMD EPYC 9654", "cores": "2", ..., "onnxruntime": "1.20.0"}
@@ -22,12 +22,17 @@ from autoprune.support.cpu import cpu_facts, output_of
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What tells one device and runtime from another, in words."""
+    """Facts that identify a device and a runtime, as {name: value}."""
 
     facts: Mapping[str, str]
 
     def differences(self, other: Fingerprint, there: str) -> list[str]:
-        """Say what is not the same here and there, e.g. "cores: 2 here, 8 in the table"."""
+        """Return the facts that differ, in words such as "cores: 2 here, 8 in the table".
+
+        Args:
+            other: the fingerprint to compare with.
+            there: words for the place where the other fingerprint is stored.
+        """
         names = [*self.facts, *(name for name in other.facts if name not in self.facts)]
         return [
             f"{name}: {self.facts.get(name, 'none')} here, {other.facts.get(name, 'none')} {there}"
@@ -37,9 +42,9 @@ class Fingerprint:
 
 
 def device_fingerprint(setting: LatencySetting) -> Fingerprint:
-    """Return the fingerprint of what the setting's probe measures on.
+    """Return the fingerprint of the device on which the setting's probe measures.
 
-    A command times on a device of its own, which only the command itself can tell.
+    A command may measure on any device, so the command line itself is its fingerprint.
     """
     if setting.command is not None:
         return Fingerprint({"command": setting.command})

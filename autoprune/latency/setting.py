@@ -1,9 +1,9 @@
-"""What a latency depends on besides model and device: probe, batch, threads, number format, layout.
+"""The setting under which a latency is measured: probe, device, batch, threads, number format, layout.
 
     setting = LatencySetting("onnx", batch=32, threads=2)
     dataclasses.asdict(setting)          # JSON values
 
-`probes.check_probe` refuses a setting that does not go with its probe.
+`probes.check_probe` refuses a setting that its probe does not support.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import torch
 from autoprune.errors import ConfigError, unknown
 from autoprune.support.dtypes import DTYPES
 
-ONNX_PLACE = "{onnx}"
-"""What stands in a command for the path of the ONNX file."""
+ONNX_PLACEHOLDER = "{onnx}"
+"""Placeholder in a command for the path of the ONNX file."""
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,16 @@ class LatencySetting:
     Attributes:
         probe: a name in PROBES, or the user's own "package.module:function".
         device: torch's name of the device: "cpu", "cuda", "cuda:1".
-        batch: samples a forward pass.
+        batch: samples of one forward pass.
         threads: CPU threads of a forward pass.
         dtype: a name in DTYPES.
-        channels_last: whether images [n, C, H, W] and 4-d weights are laid out as NHWC.
-        command: for the probe "command": prints milliseconds for the ONNX file that replaces "{onnx}".
-        command_seconds: a run of the command that takes longer counts as hung, and is ended. Measurements do
-            not depend on it.
+        channels_last: whether images [n, C, H, W] and 4-d weights are in the memory layout NHWC.
+        command: command line for the probe "command". The path of the ONNX file replaces "{onnx}", and the
+            last line that the command prints is the milliseconds of a forward pass.
+        command_seconds: a run of the command that takes longer is killed. Measurements do not depend on it.
 
     Raises:
-        ConfigError: a value that no probe could use.
+        ConfigError: no probe can use a value, or two values contradict each other.
     """
 
     probe: str = "eager"
@@ -57,17 +57,17 @@ class LatencySetting:
             raise ConfigError(unknown("latency.dtype", self.dtype, DTYPES))
         if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
             raise ConfigError(
-                f'latency.device: "{self.device}" is no device; use "cpu", "cuda" or "cuda:1" and the like.'
+                f'latency.device: "{self.device}" is no device; use "cpu", "cuda" or a number as in "cuda:1".'
             )
-        if self.command is not None and ONNX_PLACE not in self.command:
+        if self.command is not None and ONNX_PLACEHOLDER not in self.command:
             raise ConfigError(
-                f'latency.command: "{self.command}" does not say where the model goes; write {ONNX_PLACE} '
-                "for the path of the ONNX file."
+                f'latency.command: "{self.command}" does not contain {ONNX_PLACEHOLDER}; write it in place '
+                "of the path of the ONNX file."
             )
 
     def __str__(self) -> str:
-        """Name the setting for a reader: "onnx, cpu, batch 1, 1 thread, float32"; "command, batch 1"."""
-        if self.command is not None:  # it runs the file as it likes
+        """Return the setting in words: "onnx, cpu, batch 1, 1 thread, float32" or "command, batch 1"."""
+        if self.command is not None:  # threads and number format are the command's own choice
             return f"{self.probe}, batch {self.batch}"
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         words = [self.probe, self.device, f"batch {self.batch}", threads, self.dtype]
@@ -75,7 +75,7 @@ class LatencySetting:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The number format as torch's constant."""
+        """The number format as a `torch.dtype`."""
         return DTYPES[self.dtype]
 
     @property

@@ -29,7 +29,7 @@ from autoprune.latency import (
     OpenedFile,
     Ratio,
     open_model,
-    time_in_turn,
+    time_interleaved,
 )
 from autoprune.latency.timing import check_threads
 from autoprune.run._saved_model import load_saved, noted_architecture
@@ -123,7 +123,7 @@ def bench(
             number: model.timed([_random(*sizes) for sizes in _sizes(path, model, size, given)])
             for number, (path, model) in enumerate(zip(paths, opened, strict=True))
         }
-        timings = time_in_turn(
+        timings = time_interleaved(
             timed,
             baseline=0 if len(models) > 1 else None,
             tolerance=tolerance,

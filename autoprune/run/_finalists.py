@@ -16,7 +16,7 @@ from autoprune.config.settings import Amount
 from autoprune.cost import LATENCY
 from autoprune.criteria import plan_from_importance
 from autoprune.errors import ConfigError, LatencyError
-from autoprune.latency import MeasureBeside, Measurement, Ratio, beside
+from autoprune.latency import Measurement, MeasureSideBySide, Ratio, side_by_side
 from autoprune.rebuilding import rebuild
 from autoprune.run._events import Stage
 from autoprune.run._problem import Problem
@@ -121,8 +121,8 @@ def _finalists(study: SearchStudy, limit: float) -> list[TrialRecord]:
     return list(by_widths.values())[:MOST]
 
 
-def _beside(run: Run) -> contextlib.AbstractContextManager[MeasureBeside]:
-    return beside(
+def _beside(run: Run) -> contextlib.AbstractContextManager[MeasureSideBySide]:
+    return side_by_side(
         run.dense.model,
         run.dense.example_inputs,
         run.spec.usable_runtime,
@@ -142,7 +142,7 @@ def _is_elsewhere(run: Run) -> bool:
     return False
 
 
-def _time(run: Run, study: SearchStudy, record: TrialRecord, measure: MeasureBeside) -> MeasuredLatency:
+def _time(run: Run, study: SearchStudy, record: TrialRecord, measure: MeasureSideBySide) -> MeasuredLatency:
     plan = plan_from_importance(run.prunable, record.widths, stored_ranking(study, run.prunable))
     small, _, ratio = measure(rebuild(run.prunable, plan))
     measured = MeasuredLatency(

@@ -13,7 +13,7 @@ from pathlib import Path
 from autoprune.config.settings import BudgetSettings
 from autoprune.errors import LatencyError
 from autoprune.graph import Cost, Prunable
-from autoprune.latency import Stairs, heavy_blocks, measure_stairs, prepare, time_in_turn
+from autoprune.latency import Stairs, heavy_blocks, measure_stairs, prepare, time_interleaved
 from autoprune.latency.table import LatencyPredictor, LatencyTable, load_table, measure_table, table_of_json
 from autoprune.run._budget_amounts import is_share, resolve_budget
 from autoprune.run._events import Counted, Stage, Watcher, silent
@@ -159,7 +159,7 @@ def _refuse_what_is_met(prunable: Prunable, spec: RunSpec) -> None:
     if requested is None or is_share(requested):
         return
     with prepare(prunable.model, prunable.example_inputs, spec.usable_runtime) as timed:
-        timings = time_in_turn({"dense": timed}, limit_seconds=_DENSE_SECONDS)
+        timings = time_interleaved({"dense": timed}, limit_seconds=_DENSE_SECONDS)
     dense = Cost(macs=0, params=0, latency_ms=timings.measurements["dense"].median_ms)
     resolve_budget(BudgetSettings(latency=requested), dense, runtime=spec.runtime)
 

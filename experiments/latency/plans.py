@@ -33,7 +33,7 @@ from scipy.optimize import Bounds, differential_evolution
 import autoprune
 from autoprune.criteria import importance
 from autoprune.graph import Prunable
-from autoprune.latency import LatencySetting, heavy_blocks, measure_stairs, prepare, time_in_turn
+from autoprune.latency import LatencySetting, heavy_blocks, measure_stairs, prepare, time_interleaved
 from autoprune.latency.table import LatencyPredictor, narrowed
 from autoprune.space import (
     Budget,
@@ -93,7 +93,7 @@ def measure(name: str, runtime: str) -> list[dict[str, object]]:
             for plan, widths in plans.items()
         }
         timed["dense"] = stack.enter_context(prepare(model, example, setting))
-        timings = time_in_turn(timed, baseline="dense", tolerance=0.005, limit_seconds=180.0)
+        timings = time_interleaved(timed, baseline="dense", tolerance=0.005, limit_seconds=180.0)
     rows: list[dict[str, object]] = []
     for plan, widths in plans.items():
         ratio = timings.ratios[plan]

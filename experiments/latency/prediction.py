@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 import autoprune
 from autoprune.graph import Prunable
-from autoprune.latency import LatencySetting, prepare, time_in_turn
+from autoprune.latency import LatencySetting, prepare, time_interleaved
 from autoprune.latency.table import narrowed
 from autoprune.latency.timing._measurement import is_tight
 from experiments.common import append_row, build, rows_of
@@ -86,7 +86,7 @@ def measure(name: str, setting: LatencySetting, seconds: float) -> None:
         timed = {DENSE: stack.enter_context(prepare(model, example, setting))}
         for number, row in enumerate(widths):
             timed[number] = stack.enter_context(prepare(narrowed(prunable, row), example, setting))
-        timings = time_in_turn(timed, baseline=DENSE, tolerance=0.005, limit_seconds=seconds)
+        timings = time_interleaved(timed, baseline=DENSE, tolerance=0.005, limit_seconds=seconds)
     tight = [is_tight(ratio.ratio, ratio.interval, BUSY) for ratio in timings.ratios.values()]
     if sum(tight) <= len(tight) / 2:
         path_of(name, setting).unlink()  # it was measured in the same minutes

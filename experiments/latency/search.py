@@ -18,7 +18,7 @@ import numpy as np
 import autoprune
 from autoprune import run
 from autoprune.config import load_config
-from autoprune.latency import beside
+from autoprune.latency import side_by_side
 from autoprune.latency.table import narrowed
 from autoprune.run._dense import load_dense
 from experiments.common import append_row
@@ -36,7 +36,7 @@ def main() -> None:
     best = study.best()
     widths = np.array([best.widths[group.name] for group in prunable.groups], dtype=np.int64)
     setting = config.usable_runtime
-    with beside(dense.model, dense.example_inputs, setting, limit_seconds=30.0) as measure:
+    with side_by_side(dense.model, dense.example_inputs, setting, limit_seconds=30.0) as measure:
         _, _, again = measure(narrowed(prunable, widths))
     RESULTS.unlink(missing_ok=True)
     table = study.facts.latency or {}

@@ -10,7 +10,7 @@ from torch import nn
 
 import autoprune
 from autoprune.errors import LatencyError
-from autoprune.latency import FILES, FileInput, LatencySetting, time_in_turn
+from autoprune.latency import FILES, FileInput, LatencySetting, time_interleaved
 
 
 def written(folder: Path, width: int, suffix: str) -> Path:
@@ -21,7 +21,7 @@ def written(folder: Path, width: int, suffix: str) -> Path:
 
 
 @pytest.mark.parametrize(("suffix", "probe"), [("onnx", "onnx"), ("pt2", "eager")])
-def test_two_files_in_turn(tmp_path: Path, suffix: str, probe: str) -> None:
+def test_two_files_interleaved(tmp_path: Path, suffix: str, probe: str) -> None:
     setting = LatencySetting(probe, batch=4)
     timed = {}
     for width in (2, 200):
@@ -29,7 +29,7 @@ def test_two_files_in_turn(tmp_path: Path, suffix: str, probe: str) -> None:
         (taken,) = opened.inputs
         assert taken == FileInput(taken.name, (None, 3, 32, 32), torch.float32)
         timed[width] = opened.timed([torch.zeros(4, 3, 32, 32)])
-    timings = time_in_turn(timed, baseline=200, tolerance=0.1, limit_seconds=2)
+    timings = time_interleaved(timed, baseline=200, tolerance=0.1, limit_seconds=2)
     assert timings.ratios[2].interval[1] < 0.8
 
 
@@ -43,7 +43,7 @@ def test_two_files_on_the_gpu_whose_inputs_nobody_else_holds(tmp_path: Path) -> 
         for width in (8, 512)
     }
     overwritten = [torch.full((4, 3, 32, 32), torch.nan, device="cuda") for _ in range(100)]
-    timings = time_in_turn(timed, baseline=512, tolerance=0.1, limit_seconds=2)
+    timings = time_interleaved(timed, baseline=512, tolerance=0.1, limit_seconds=2)
     assert timings.ratios[8].interval[1] < 1
     assert all(tensor.isnan().all() for tensor in overwritten)
 

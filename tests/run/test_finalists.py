@@ -246,7 +246,7 @@ def later(case: Case) -> str:
 @pytest.mark.parametrize(
     ("latency", "message"),
     [
-        ({"device": "cuda:77"}, r"not timed here: latency\.device: .cuda:77. asked, but torch sees"),
+        ({"device": "cuda:77"}, r"not timed here: latency\.device: got .cuda:77., but torch sees"),
         ({"batch": 2}, r"not timed here: latency table: measured for another model"),
         ({"probe": "nowhere:probe"}, r"not timed here: latency\.probe: .*nowhere"),
     ],

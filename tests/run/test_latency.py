@@ -193,9 +193,9 @@ def test_the_section_becomes_a_setting() -> None:
     ("override", "message"),
     [
         ("latency.probe=onxx", r'latency\.probe: unknown name "onxx"\. Did you mean "onnx"'),
-        ("latency.probe=command", r"latency\.command: .* go together"),
+        ("latency.probe=command", r"latency\.command: got probe = .* expected both or neither"),
         ("latency.device=gpu", r'latency\.device: "gpu" is no device'),
-        ("latency.device=cuda:77", r'latency\.device: "cuda:77" asked, but torch sees'),
+        ("latency.device=cuda:77", r'latency\.device: got "cuda:77", but torch sees'),
     ],
 )
 def test_what_cannot_be_measured_here_is_refused(override: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""The probes, which make a model ready to be timed in a runtime: a file and a row of PROBES each.
+"""Make models ready to be timed in a runtime. Each probe has a file of its own and a row in PROBES.
 
     with prepare(model, torch.zeros(1, 3, 32, 32), LatencySetting("onnx")) as timed:
         timed()      # milliseconds of one forward pass
@@ -36,7 +36,7 @@ from autoprune.latency.probes.compiled import compiled
 from autoprune.latency.probes.eager import eager
 from autoprune.latency.probes.function import user_function
 from autoprune.latency.probes.onnx_runtime import onnx_runtime
-from autoprune.latency.setting import ONNX_PLACE, LatencySetting
+from autoprune.latency.setting import ONNX_PLACEHOLDER, LatencySetting
 from autoprune.latency.timing import Timed
 from autoprune.support.rows import Row, quoted
 from autoprune.support.userfunction import look_up
@@ -52,11 +52,11 @@ class ProbeSpec(Row):
     Attributes:
         probe: makes a model ready to be timed.
         runs_command: whether it runs `latency.command`.
-        channels_last: whether models can be laid out so in its runtime.
-        dtypes: the number formats that its runtime knows; empty for all.
-        package: the package whose version its latencies depend on, in addition to torch.
-        operators: the row of PROFILERS that times a model's operators one by one; "" if there is none.
-        is_quick: whether a model is ready so quickly that blocks can be timed at every width.
+        channels_last: whether models can have the memory layout NHWC in its runtime.
+        dtypes: number formats that its runtime supports; empty for all.
+        package: package on whose version its latencies depend, in addition to torch.
+        operators: row of PROFILERS that times a model's operators one by one; "" if there is none.
+        is_quick: whether models are ready fast enough to time blocks at every width.
     """
 
     probe: Probe
@@ -89,10 +89,10 @@ PROBES: dict[str, ProbeSpec] = {
 
 
 def find_probe(name: str) -> ProbeSpec:
-    """Return the probe of that name, or the one that a user's own "package.module:function" makes.
+    """Return the probe of that name, or a probe of the user's own "package.module:function".
 
     Raises:
-        ConfigError: no such probe (the nearest is suggested), or no such function.
+        ConfigError: there is no such probe or function. The message suggests the nearest name.
     """
     found = look_up(name, PROBES, "latency.probe")
     return found if isinstance(found, ProbeSpec) else ProbeSpec(partial(user_function, found))
@@ -102,19 +102,19 @@ def check_probe(setting: LatencySetting) -> ProbeSpec:
     """Return the probe of a setting.
 
     Raises:
-        ConfigError: there is none, or the rest of the setting does not go with it.
+        ConfigError: there is no such probe, or it does not support the rest of the setting.
     """
     probe = find_probe(setting.probe)
     if probe.runs_command != (setting.command is not None):
         name = " or ".join(f'"{each}"' for each, spec in PROBES.items() if spec.runs_command)
         raise ConfigError(
-            f"latency.command: probe = {name} and a command go together, e.g. command = "
-            f'"./time_on_phone.sh {ONNX_PLACE}"; got probe = "{setting.probe}", '
-            f"command = {setting.command!r}."
+            f'latency.command: got probe = "{setting.probe}" and command = {setting.command!r}, expected '
+            f'both or neither, such as probe = {name}, command = "./on_phone.sh {ONNX_PLACEHOLDER}".'
         )
     if setting.channels_last and not probe.channels_last:
         raise ConfigError(
-            f'latency.channels_last: an ONNX file has no memory layout; leave it out with "{setting.probe}".'
+            "latency.channels_last: an ONNX file has no memory layout; remove the key or use another "
+            f'latency.probe than "{setting.probe}".'
         )
     if probe.dtypes and setting.dtype not in probe.dtypes:
         raise ConfigError(
@@ -127,15 +127,15 @@ def check_probe(setting: LatencySetting) -> ProbeSpec:
 def prepare(
     model: nn.Module, example_inputs: object, setting: LatencySetting
 ) -> AbstractContextManager[Timed]:
-    """Return the context in which a copy of the model is ready to be timed under the setting.
+    """Return a context in which a copy of the model is ready to be timed under the setting.
 
     Args:
-        model: it is not changed.
-        example_inputs: a Tensor, a tuple of inputs or a dict of keyword inputs, the batch on axis 0.
+        model: the model to time. It is not changed.
+        example_inputs: a Tensor, a tuple of inputs or a dict of keyword inputs, with the batch on axis 0.
         setting: the probe, and how it runs the model.
 
     Raises:
-        ConfigError: no such probe or device, or a setting that does not go with the probe.
-        LatencyError: the model does not run there.
+        ConfigError: there is no such probe or device, or the probe does not support the setting.
+        LatencyError: the model does not run under the setting.
     """
     return check_probe(setting).probe(model, example_inputs, setting)

@@ -1,7 +1,6 @@
-"""The probe "compile": the model after `torch.compile`, for its exact shapes.
+"""The probe "compile": the model compiled by `torch.compile` for its exact shapes.
 
-Before: a model and example inputs; after: `timing` calls what this yields. On the CPU it takes a C++
-compiler.
+On the CPU it needs a C++ compiler.
 
     with compiled(model, torch.zeros(1, 3, 224, 224), LatencySetting("compile")) as timed:
         timed()      # milliseconds of one forward pass
@@ -29,8 +28,8 @@ def compiled(model: nn.Module, example_inputs: object, setting: LatencySetting) 
     """Compile a copy of a model and make it ready to be timed.
 
     Raises:
-        ConfigError: the setting's device is not there.
-        LatencyError: the model cannot be compiled here, for want of a C++ compiler for example.
+        ConfigError: torch does not see the setting's device.
+        LatencyError: the model cannot be compiled, for example because there is no C++ compiler.
     """
     with cpu_threads(setting.threads):
         placed, inputs = placed_copy(model, setting), random_inputs(example_inputs, setting)
@@ -39,7 +38,8 @@ def compiled(model: nn.Module, example_inputs: object, setting: LatencySetting) 
         def run() -> object:
             return fast(**inputs) if isinstance(inputs, dict) else fast(*inputs)
 
-        # Models of one class share torch's count of compilations, past 8 of which it runs them uncompiled.
+        # torch counts the compilations of all models of one class together. After 8 it would silently run
+        # them uncompiled.
         limits = torch._dynamo.config.patch(
             recompile_limit=_NO_LIMIT,
             accumulated_recompile_limit=_NO_LIMIT,

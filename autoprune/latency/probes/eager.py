@@ -1,7 +1,6 @@
-"""The probe "eager": the model as PyTorch runs it, on the CPU by the wall clock, on CUDA by events.
+"""The probe "eager": the model in eager PyTorch, timed by the wall clock on the CPU and by events on CUDA.
 
-Before: a model and example inputs; after: `timing` calls what this yields. On CUDA the forward pass is
-captured as a CUDA graph where it can be, as a server that cares for latency would do.
+On CUDA the forward pass is captured as a CUDA graph if possible, as a server with latency limits would do.
 
     with eager(model, torch.zeros(1, 3, 224, 224), LatencySetting(threads=2)) as timed:
         timed()      # milliseconds of one forward pass
@@ -28,15 +27,15 @@ from autoprune.support.threads import cpu_threads
 _log = logging.getLogger(__name__)
 
 _RUNS_BEFORE_CAPTURE = 3
-"""As torch's notes on CUDA graphs advise: libraries allocate and choose kernels in the first runs."""
+"""torch's notes on CUDA graphs advise to run first, since libraries allocate and choose kernels then."""
 
 
 @contextlib.contextmanager
 def eager(model: nn.Module, example_inputs: object, setting: LatencySetting) -> Iterator[Timed]:
-    """Make a model ready to be timed as PyTorch runs it.
+    """Make a copy of a model ready to be timed in eager PyTorch.
 
     Raises:
-        ConfigError: the setting's device is not there.
+        ConfigError: torch does not see the setting's device.
         LatencyError: the model does not run under the setting.
     """
     with cpu_threads(setting.threads):
@@ -50,20 +49,20 @@ def eager(model: nn.Module, example_inputs: object, setting: LatencySetting) -> 
 
 
 def eager_timed(run: Callable[[], object], setting: LatencySetting) -> Timed:
-    """Time a function by the clock of its device, as a CUDA graph where it can be captured."""
+    """Return a function that times `run` by the clock of its device, as a CUDA graph if possible."""
     return events_timed(_graphed(run, setting), setting) if setting.on_cuda else wall_timed(run, setting)
 
 
 def first_run(run: Callable[[], object], model: str, setting: LatencySetting) -> None:
-    """Run a model once, so that what cannot be timed is named before the timing.
+    """Run a model once, so that a model that does not run is reported before timing starts.
 
     Raises:
-        LatencyError: it does not run.
+        LatencyError: the model does not run under the setting.
     """
     try:
         with torch.inference_mode():
             run()
-    except Exception as error:  # models and compilers raise whatever they like
+    except Exception as error:  # models and compilers may raise anything
         raise LatencyError(
             f'{model} does not run under latency.probe = "{setting.probe}" on {setting.device} in '
             f"{setting.dtype}: {reason_of(error)}"
@@ -71,10 +70,10 @@ def first_run(run: Callable[[], object], model: str, setting: LatencySetting) ->
 
 
 def wall_timed(run: Callable[[], object], setting: LatencySetting) -> Timed:
-    """Time a function by the wall clock, in inference mode and on the setting's threads."""
+    """Return a function that times `run` by the wall clock, in inference mode on the setting's threads."""
 
     def timed() -> float:
-        if torch.get_num_threads() != setting.threads:  # another setting's turn came in between
+        if torch.get_num_threads() != setting.threads:  # a model of another setting ran in between
             torch.set_num_threads(setting.threads)
         with torch.inference_mode():
             started = time.perf_counter_ns()
@@ -85,7 +84,10 @@ def wall_timed(run: Callable[[], object], setting: LatencySetting) -> Timed:
 
 
 def events_timed(run: Callable[[], object], setting: LatencySetting) -> Timed:
-    """Time a function by events on the GPU's current stream, with nothing else queued before it."""
+    """Return a function that times `run` by events on the current stream of the GPU.
+
+    It synchronizes first, so that no earlier work in the queue is timed.
+    """
 
     def timed() -> float:
         with torch.cuda.device(setting.device), torch.inference_mode():
@@ -102,7 +104,7 @@ def events_timed(run: Callable[[], object], setting: LatencySetting) -> Timed:
 
 
 def _graphed(run: Callable[[], object], setting: LatencySetting) -> Callable[[], object]:
-    """Return what replays the forward pass as a CUDA graph, or `run` itself where it cannot be captured."""
+    """Return a function that replays the forward pass as a CUDA graph, or `run` if it cannot be captured."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.device(setting.device), torch.inference_mode():
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -112,10 +114,10 @@ def _graphed(run: Callable[[], object], setting: LatencySetting) -> Callable[[],
                 run()
         torch.cuda.current_stream().wait_stream(side)
         try:
-            # A capture that fails leaves its own stream the current one; the outer block puts it back.
+            # A failed capture leaves its own stream as the current one. The outer block restores it.
             with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph):
                 run()
-        except RuntimeError as error:  # a pass that waits for the GPU, for one, cannot be captured
+        except RuntimeError as error:  # for example a pass that waits for the GPU
             torch.cuda.synchronize()
             _log.info("timed without CUDA graphs: the forward pass cannot be captured (%s)", reason_of(error))
             return run
@@ -127,13 +129,13 @@ class _Graphed:
     """A captured forward pass.
 
     Attributes:
-        graph: reads inputs and weights where they lay when it was captured.
-        captured: holds them, so that this memory is not given to others.
+        graph: the graph, which reads inputs and weights at their addresses during the capture.
+        captured: keeps these tensors alive, so that their memory is not reused.
     """
 
     graph: torch.cuda.CUDAGraph
     captured: Callable[[], object]
 
     def __call__(self) -> None:
-        """Run it once."""
+        """Run the forward pass once."""
         self.graph.replay()

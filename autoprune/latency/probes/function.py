@@ -1,8 +1,8 @@
-"""The probe of a user's own function, named "package.module:function": (model, inputs) -> milliseconds.
+"""The probe of a user's own function "package.module:function": (model, inputs) -> milliseconds.
 
-Before: a model and example inputs; after: `timing` calls what this yields. The function receives a copy of
-the model in eval mode and random inputs of the setting's batch (a tuple, or a dict of keyword inputs), both
-on the setting's device, and returns how long one forward pass takes:
+The function receives a copy of the model in eval mode and random inputs of the setting's batch size, as a
+tuple or a dict of keyword inputs. Both are on the setting's device. It returns the milliseconds of one
+forward pass:
 
     def on_my_board(model, inputs):               # latency.probe = "mypkg.board:on_my_board"
         return board.run(convert(model), [tensor.numpy() for tensor in inputs]).milliseconds
@@ -30,9 +30,10 @@ def user_function(
 ) -> Iterator[Timed]:
     """Make a copy of a model ready to be timed by a user's function.
 
+    The function that is yielded raises LatencyError if the user's function fails or returns no milliseconds.
+
     Raises:
-        ConfigError: the setting's device is not there.
-        LatencyError: later, the function fails or returns no milliseconds.
+        ConfigError: torch does not see the setting's device.
     """
     with cpu_threads(setting.threads):
         placed, inputs = placed_copy(model, setting), random_inputs(example_inputs, setting)
@@ -47,17 +48,17 @@ def user_function(
 
 
 def checked_milliseconds(found: object, where: str) -> float:
-    """Return what a user's probe found as a number.
+    """Convert the result of a user's function or command to milliseconds.
 
     Args:
-        found: a number, or a text that holds nothing else.
-        where: opens the message, up to the value.
+        found: a number, or a text that holds only a number.
+        where: beginning of the error message, before the value.
 
     Raises:
-        LatencyError: it is no positive number.
+        LatencyError: the result is not a positive number.
     """
     try:
-        with guarded(where, LatencyError):  # a class of the user's may raise anything here
+        with guarded(where, LatencyError):  # the conversion of a user's own class may raise anything
             milliseconds = float(found)  # type: ignore[arg-type]  # refused here if it cannot be converted
     except LatencyError:
         milliseconds = math.nan

@@ -1,7 +1,6 @@
-"""The probe "onnx": the file that `autoprune.export` writes, in ONNX Runtime on the CPU or on CUDA.
+"""The probe "onnx": the exported model in ONNX Runtime, on the CPU or on CUDA.
 
-Before: a model and example inputs, or a file; after: `timing` calls what comes from here. Graph optimisations
-are all on, as they are by default; the memory layout is ONNX Runtime's own choice.
+All graph optimisations are on, as by default. ONNX Runtime chooses the memory layout.
 
     with onnx_runtime(model, torch.zeros(1, 3, 224, 224), LatencySetting("onnx", threads=2)) as timed:
         timed()      # milliseconds of one forward pass
@@ -49,11 +48,11 @@ def export_for_timing(
     """Write a copy of the model in the setting's number format as an ONNX file.
 
     Args:
-        model: it is not changed.
-        example_inputs: of any batch.
-        setting: its batch is the file's where that is not free.
-        path: the file.
-        free_batch: whether the file takes any batch, as those of `autoprune.export` do.
+        model: the model to export. It is not changed.
+        example_inputs: inputs of any batch size.
+        setting: number format, and the file's batch size unless that is free.
+        path: the file to write.
+        free_batch: whether the file accepts any batch size, as the files of `autoprune.export` do.
 
     Raises:
         LatencyError: the model cannot be exported.
@@ -63,7 +62,7 @@ def export_for_timing(
     try:
         with torch.no_grad():
             write_onnx(placed, inputs, path, free_batch=free_batch)
-    except Exception as error:  # exporters raise whatever their packages raise
+    except Exception as error:  # exporters may raise anything
         raise LatencyError(
             f'latency.probe = "{setting.probe}": {type(model).__name__} cannot be exported to ONNX: '
             f"{reason_of(error)}"
@@ -76,11 +75,11 @@ def open_session(path: Path, setting: LatencySetting, profile: Path | None = Non
     Args:
         path: the file.
         setting: the device and the threads.
-        profile: how the name of a profile starts; given one, `end_profiling` tells where the times of single
-            nodes lie, and later runs are free of it.
+        profile: path prefix of a profile with the times of single nodes. The session's `end_profiling`
+            returns the path of the profile and ends it, so that later runs are not slowed by it.
 
     Raises:
-        LatencyError: ONNX Runtime refuses the file, or has no provider for the device.
+        LatencyError: ONNX Runtime cannot open the file, or has no provider for the device.
     """
     import onnxruntime  # type: ignore[import-untyped]  # the package ships no types
 
@@ -92,30 +91,30 @@ def open_session(path: Path, setting: LatencySetting, profile: Path | None = Non
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    # Idle threads of one session would otherwise keep the cores busy in the next model's turn.
+    # Threads of this session would otherwise spin after a run, while the next model is timed.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     provider, given = "CPUExecutionProvider", {}
     if setting.on_cuda:
         provider, given = "CUDAExecutionProvider", {"device_id": torch.device(setting.device).index or 0}
     if provider not in onnxruntime.get_available_providers():
         raise LatencyError(
-            f'latency.device: "{setting.device}" asked, but this onnxruntime has no {provider}; install '
+            f'latency.device: got "{setting.device}", but this onnxruntime has no {provider}; install '
             'onnxruntime-gpu or use device = "cpu".'
         )
     try:
         session = onnxruntime.InferenceSession(path, options, providers=[(provider, given)])
     except Exception as error:  # onnxruntime's own errors share no class
         raise LatencyError(f"{path.name}: ONNX Runtime cannot open it: {reason_of(error)}") from error
-    if session.get_providers()[0] != provider:  # it falls back to the CPU with no more than a warning
+    if session.get_providers()[0] != provider:  # onnxruntime falls back to the CPU with only a warning
         raise LatencyError(
-            f'latency.device: "{setting.device}" asked, but {provider} does not start here; check that its '
+            f'latency.device: got "{setting.device}", but {provider} does not start; check that its '
             'CUDA and cuDNN libraries are found, or use device = "cpu".'
         )
     return session
 
 
 def session_timed(session: Any, inputs: ExampleInputs, setting: LatencySetting, model: str) -> Timed:
-    """Time an open session on its inputs, which lie on its device before the clock starts.
+    """Return a function that times an open session on inputs that are already on its device.
 
     Raises:
         LatencyError: the inputs do not fit, or the first run fails.
@@ -135,7 +134,7 @@ def session_timed(session: Any, inputs: ExampleInputs, setting: LatencySetting, 
 
 
 def _fed(session: Any, inputs: ExampleInputs, setting: LatencySetting) -> Callable[[], None]:
-    """Return what runs the session once."""
+    """Return a function that runs the session once."""
     feed = onnx_feed(session, inputs)
     if not setting.on_cuda:
         return partial(session.run, None, feed)
@@ -149,7 +148,7 @@ def _fed(session: Any, inputs: ExampleInputs, setting: LatencySetting) -> Callab
 
 
 def _bound(session: Any, feed: dict[str, Any], device: int) -> Any:
-    """Bind inputs and outputs to the GPU, so that no copy is timed."""
+    """Bind inputs and outputs to the GPU, so that no copies are timed."""
     import onnxruntime
 
     binding = session.io_binding()

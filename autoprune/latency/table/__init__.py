@@ -1,4 +1,8 @@
-"""The latency table: what every operator of a model takes on one device, measured once before a search."""
+"""Measure a latency table once before a search, and predict candidates' latencies from it.
+
+table = measure_table(prunable, LatencySetting("onnx"))
+LatencyPredictor(table)(widths)               # float64 [n] milliseconds for int64 widths [n, groups]
+"""
 
 from __future__ import annotations
 

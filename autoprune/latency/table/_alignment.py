@@ -1,12 +1,11 @@
-"""Own grains: how a runtime treats the sizes of an operator, along its in size and along its out size.
+"""Alignment: how a runtime treats the sizes of an operator along its input or its output channels.
 
-Runtimes have stairs. Sizes that are multiples of some number run through faster kernels, these kernels round
-up to a step, and small sizes may be exempt from both. Before: nothing; after: `surfaces` are fitted on the
-sizes that count, `fits` finds the grain that explains what was measured.
+Sizes that are multiples of some number run through faster kernels. These kernels round sizes up to a step.
+Small sizes may be exempt from both.
 
-    grain = Grain(align=4, step=16, free=16)       # ONNX Runtime's blocked convolutions, along the in size
-    grain.on(np.array([13, 20, 22]))               # [True, True, False]
-    grain.rounded(np.array([13, 20]))              # [13, 32]
+    alignment = Alignment(align=4, step=16, free=16)       # input channels of ONNX Runtime's convolutions
+    alignment.is_aligned(np.array([13, 20, 22]))           # [True, True, False]
+    alignment.rounded(np.array([13, 20]))                  # [13, 32]
 """
 
 from __future__ import annotations
@@ -19,57 +18,63 @@ from autoprune.support.arrays import BoolArray, IntArray
 
 
 @dataclass(frozen=True)
-class Grain:
+class Alignment:
     """How a runtime treats sizes along one axis.
 
     Attributes:
-        align: sizes that are multiples of it run through other kernels than the rest; 1: all are alike.
-        step: these kernels round sizes up to a multiple of it.
-        free: sizes up to it run through these kernels whatever they are, and are not rounded.
+        align: multiples of this number are aligned and run through faster kernels. With 1 all sizes are.
+        step: the kernels of aligned sizes round a size up to a multiple of this number.
+        free: sizes up to this number are aligned too, and are not rounded.
     """
 
     align: int = 1
     step: int = 1
     free: int = 0
 
-    def on(self, sizes: IntArray) -> BoolArray:
-        """Tell which sizes run through the kernels of aligned sizes."""
+    def is_aligned(self, sizes: IntArray) -> BoolArray:
+        """Return which sizes run through the kernels of aligned sizes."""
         aligned: BoolArray = (sizes % self.align == 0) | (sizes <= self.free)
         return aligned
 
     def rounded(self, sizes: IntArray) -> IntArray:
-        """Return the sizes that these kernels work on."""
+        """Return the sizes to which the kernels of aligned sizes round up."""
         return np.where(sizes <= self.free, sizes, -(-sizes // self.step) * self.step)
 
     def nearest(self, sizes: IntArray, *, aligned: bool) -> IntArray:
-        """Return the smallest sizes from the given ones on that are aligned, or that are not.
+        """Return for each size the smallest size, at least as large, that is aligned or that is not.
 
         Raises:
-            ValueError: sizes that are not aligned are asked for, where all are.
+            ValueError: `aligned` is False and all sizes are aligned.
         """
         if aligned:
-            return np.where(self.on(sizes), sizes, -(-sizes // self.align) * self.align)
+            return np.where(self.is_aligned(sizes), sizes, -(-sizes // self.align) * self.align)
         if self.align == 1:
-            raise ValueError(f"{self}: all sizes are aligned.")
+            raise ValueError(f"{self}: all sizes are aligned, so none is the nearest that is not.")
         above: IntArray = np.maximum(sizes, self.free + 1)
         return np.where(above % self.align == 0, above + 1, above)
 
 
-Grains = tuple[Grain, Grain]
-"""Along the in size and along the out size."""
+Alignments = tuple[Alignment, Alignment]
+"""Along the input channels and along the output channels of an operator."""
 
 
-def on_both(grains: Grains, sizes: IntArray) -> BoolArray:
-    """Tell [n, 2] which of the sizes [n, 2] are aligned, axis by axis."""
-    return np.stack([grain.on(sizes[:, axis]) for axis, grain in enumerate(grains)], axis=1)
+def aligned_axes(alignments: Alignments, sizes: IntArray) -> BoolArray:
+    """Return bool [n, 2], which of the sizes [n, 2] are aligned along their axis."""
+    return np.stack(
+        [alignment.is_aligned(sizes[:, axis]) for axis, alignment in enumerate(alignments)], axis=1
+    )
 
 
-def effective(grains: Grains, sizes: IntArray) -> tuple[BoolArray, IntArray]:
-    """Return which of the sizes [n, 2] are aligned, and what they count as: rounded only where both are.
+def effective_sizes(alignments: Alignments, sizes: IntArray) -> tuple[BoolArray, IntArray]:
+    """Return which of the sizes [n, 2] are aligned, and the sizes on which the kernels work.
+
+    Only the kernels of operators with both sizes aligned round them up.
 
     Returns:
-        bool [n, 2], as `on_both` gives it; int64 [n, 2].
+        bool [n, 2], as `aligned_axes` returns it, and int64 [n, 2].
     """
-    on = on_both(grains, sizes)
-    rounded = np.stack([grain.rounded(sizes[:, axis]) for axis, grain in enumerate(grains)], axis=1)
+    on = aligned_axes(alignments, sizes)
+    rounded = np.stack(
+        [alignment.rounded(sizes[:, axis]) for axis, alignment in enumerate(alignments)], axis=1
+    )
     return on, np.where((on[:, 0] & on[:, 1])[:, None], rounded, sizes)

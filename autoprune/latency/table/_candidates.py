@@ -1,8 +1,6 @@
-"""Own the step from widths to a model that has them; which channels those are is nothing to a latency.
+"""Build models of given widths to time them. Their latency does not depend on which channels are kept.
 
-Before: `design` or a user chooses widths; after: probes time the model.
-
-    model = narrowed(prunable, np.array([16, 8, 10]))      # int64 [groups]
+model = narrowed(prunable, np.array([16, 8, 10]))      # int64 [groups]
 """
 
 from __future__ import annotations
@@ -16,10 +14,10 @@ from autoprune.rebuilding import rebuild
 
 
 def narrowed(prunable: Prunable, widths: NDArray[np.int64]) -> nn.Module:
-    """Build the model whose groups have the widths [groups]; it keeps the first channels of each.
+    """Build the model with the widths [groups], which keeps the first channels of each group.
 
     Raises:
-        PlanError: a width is out of range, or a frozen group narrowed.
+        PlanError: a width is out of range, or a frozen group is narrowed.
     """
     keep = {
         group.name: np.arange(width)

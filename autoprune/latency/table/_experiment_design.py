@@ -1,12 +1,12 @@
-"""Own the design of a table: which candidates are measured, so that every operator is seen at all its sizes.
+"""Experiment design of a latency table: candidates that show every operator at all its sizes.
 
-Whole candidates are measured, operator by operator: there the caches are as they are in use. An orthogonal
-array of strength 2 gives the groups of any operator each pair of levels once, whatever the number of
-groups. Levels follow the stairs: they are odd multiples of 1, 2, 4, 8 and 16, in an order that is drawn. Some
-candidates lie on steps as a whole, as do most models that are deployed: there operators need no conversions
-between each other.
+Operators are timed inside whole candidates, because only there the caches are as in real use. An orthogonal
+array of strength 2 shows the two groups of an operator each pair of levels once, for any number of groups.
+The levels are odd multiples of 1, 2, 4, 8 and 16 in random order, since latency depends on such divisors.
+Some candidates have all widths on multiples of one step, like most deployed models: then a runtime need not
+convert layouts between operators.
 
-    widths = design(prunable, operators)         # int64 [63, groups]
+    widths = design_candidates(prunable, operators)         # int64 [63, groups]
 """
 
 from __future__ import annotations
@@ -20,32 +20,35 @@ from autoprune.latency.table._operators import Operator
 from autoprune.support.arrays import IntArray
 
 LEVELS = 7
-"""A prime, as the array needs; it has a candidate for each pair of levels."""
+"""Number of widths at which each group is measured. The orthogonal array needs a prime."""
 
 LEVELS_WHOLE = 5
-"""Where candidates are timed whole: they take long to get ready, and few coefficients are fitted to them."""
+"""The same if only whole passes are timed: few coefficients are fitted, and models are slow to prepare."""
 
 _SMALLEST_RATIO = 0.1
+"""Keep ratio of the lowest level."""
 
 _STEPS = (1, 2, 4, 8, 16, 1)
-"""What the levels are odd multiples of: odd widths, even ones, and each kind that kernels are made for."""
+"""Steps of which the levels are odd multiples: odd widths, and the multiples for which kernels are made."""
 
 _STEPPED = (8, 16)
-"""What all widths of a candidate are multiples of; one after the other, for each of `levels` candidates."""
+"""Steps of the candidates with all widths on multiples of one step; `levels` candidates have each."""
 
 _SHIFT = 0.25
-"""A width moves by at most this share to come to lie on a step."""
+"""Largest change of a width, as a share, to make it a multiple of a step."""
 
 
-def design(prunable: Prunable, operators: Sequence[Operator], levels: int = LEVELS) -> IntArray:
+def design_candidates(prunable: Prunable, operators: Sequence[Operator], levels: int = LEVELS) -> IntArray:
     """Return the widths [levels^2 + 2 levels, groups] of the candidates to measure.
 
-    The first levels^2 are those of an orthogonal array, the others some of them with all widths on steps.
+    The first levels^2 candidates are those of an orthogonal array. The others are some of these with all
+    widths moved to multiples of one step.
 
     Args:
-        prunable: the traced model; groups that are frozen stay whole.
-        operators: groups that meet in one take their levels from different columns of the array.
-        levels: a prime.
+        prunable: the traced model. Its frozen groups stay whole.
+        operators: the model's operators. Groups of the same operator take their levels from different columns
+            of the array.
+        levels: number of widths of each group, a prime.
     """
     full = np.array([group.width for group in prunable.groups], dtype=np.int64)
     colours = _colours(operators, len(full))
@@ -54,15 +57,15 @@ def design(prunable: Prunable, operators: Sequence[Operator], levels: int = LEVE
     widths = np.repeat(full[None], len(array), axis=0)
     for group in prunable.searchable:
         place = prunable.position[group.name]
-        # Levels of one colour are shuffled group by group: no two groups follow one another everywhere.
+        # Groups of one colour share a column. Shuffling its levels for each keeps them uncorrelated.
         order = rng.permutation(levels)
         column = array[:, colours[place] % array.shape[1]]
         widths[:, place] = width_levels(group.width, levels, rng)[order[column]]
-    return np.concatenate([widths, _stepped(prunable, widths, levels, rng)])
+    return np.concatenate([widths, _on_one_step(prunable, widths, levels, rng)])
 
 
-def _stepped(prunable: Prunable, widths: IntArray, levels: int, rng: np.random.Generator) -> IntArray:
-    """Move the widths of some candidates to multiples of one step each."""
+def _on_one_step(prunable: Prunable, widths: IntArray, levels: int, rng: np.random.Generator) -> IntArray:
+    """Return some of the candidates, each with its widths moved to multiples of one step."""
     chosen = widths[rng.permutation(len(widths))[: len(_STEPPED) * levels]]
     steps = np.resize(_STEPPED, len(chosen))
     for group in prunable.searchable:
@@ -74,10 +77,10 @@ def _stepped(prunable: Prunable, widths: IntArray, levels: int, rng: np.random.G
 
 
 def orthogonal_array(levels: int) -> IntArray:
-    """Return an array [levels^2, levels + 1] in whose every two columns each pair of levels occurs once.
+    """Return an array [levels^2, levels + 1] in which any two columns contain each pair of levels once.
 
     Args:
-        levels: a prime.
+        levels: number of levels, a prime.
 
     Reference: Hedayat, Sloane and Stufken, Orthogonal Arrays (1999), theorem 3.1 with t = 2.
     """
@@ -87,9 +90,9 @@ def orthogonal_array(levels: int) -> IntArray:
 
 
 def width_levels(width: int, levels: int, rng: np.random.Generator) -> IntArray:
-    """Return the widths [levels], from small to whole, that a group is measured at; small groups repeat some.
+    """Return the ascending widths [levels] at which a group is measured, the last of them its full width.
 
-    Those below the whole are odd multiples of different steps, in an order that is drawn.
+    The others are odd multiples of different steps in random order. A group with few channels repeats widths.
     """
     if width <= levels:
         return np.linspace(1, width, levels).round().astype(np.int64)
@@ -101,7 +104,7 @@ def width_levels(width: int, levels: int, rng: np.random.Generator) -> IntArray:
 
 
 def _odd_multiple(wanted: float, step: int) -> int:
-    """Return the odd multiple of the step that is next, or of the largest half, quarter ... that is near."""
+    """Return the nearest odd multiple of the step, or of its half, quarter, ... if that is too far away."""
     while True:
         nearest = step * (2 * max(0, round((wanted / step - 1) / 2)) + 1)
         if step == 1 or abs(nearest - wanted) <= _SHIFT * wanted:
@@ -110,7 +113,7 @@ def _odd_multiple(wanted: float, step: int) -> int:
 
 
 def _colours(operators: Sequence[Operator], groups: int) -> list[int]:
-    """Give groups that meet in an operator different numbers, as few as a greedy pass finds."""
+    """Number the groups so that groups of one operator differ, with as few numbers as a greedy pass finds."""
     met: list[set[int]] = [set() for _ in range(groups)]
     for operator in operators:
         inside = {place for size in operator.sizes for place, time in enumerate(size.times) if time}

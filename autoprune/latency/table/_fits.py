@@ -1,11 +1,10 @@
-"""Own the fit of a table: the form of its surfaces, the surfaces, whole passes from operators.
+"""Fit the surfaces of a latency table to timed candidates, and whole forward passes to their sums.
 
-What is tried is judged by folds of candidates that took no part, and what comes out by a fifth of all that
-took part in no choice either; then everything is chosen and fitted anew on all. Before: `tabulate` measured;
-after: the table.
+Forms are compared by cross-validation over candidates. The error of the table is that on a fifth of the
+candidates which took no part in the choice or the fit. Then the form is chosen and fitted again on all.
 
-    fit = fit_told(readings, kinds)              # each operator was timed: a form for each kind of operator
-    fit = fit_whole(readings, works)             # whole passes were: one form for all
+    fit = fit_operators(readings, kinds)         # if each operator was timed: one form for each kind
+    fit = fit_passes(readings, works)            # if only whole passes were timed: one form for all
     fit.surfaces, fit.error                      # 0.021
 """
 
@@ -22,9 +21,9 @@ from typing import TypeAlias
 import numpy as np
 
 from autoprune.errors import LatencyError
-from autoprune.latency.table._alignment import Grain, effective
+from autoprune.latency.table._alignment import Alignment, effective_sizes
 from autoprune.latency.table._least_squares import solve_non_negative
-from autoprune.latency.table._operator_work import Work, fit_works
+from autoprune.latency.table._operator_work import Work, fit_operator_work
 from autoprune.latency.table._surfaces import (
     CUTS,
     Form,
@@ -37,100 +36,103 @@ from autoprune.latency.table._surfaces import (
 from autoprune.support.arrays import FloatArray
 
 Fitter: TypeAlias = Callable[[Readings, Sequence[Form]], list[Surface]]
-"""(what was measured, a form for each signature) -> a surface for each signature."""
+"""(readings, a form for each signature) -> a surface for each signature."""
 
 _ALIGNS = (1, 2, 4, 8, 16)
 _STEPS = (1, 2, 4, 8, 16, 32)
 _FREE = (0, 4, 8, 16, 32)
-"""What grains are tried."""
+"""Values of an alignment that are tried."""
 
 _FOLDS = 5
+"""Folds of the candidates that judge whole passes."""
 
 _FORM_FOLDS = 3
+"""Folds of the candidates that judge the form of one kind of operators. Fewer are faster."""
 
 _MOST_SIGNATURES = 8
-"""That a kind's form is chosen on: those that take the most time."""
+"""Number of signatures on which the form of a kind is chosen, those that take the most time."""
 
 _GAIN = 0.01
-"""Share of the error that another form has to save: less may be due to chance."""
+"""Share of the error that a new form must save. Less may be due to chance."""
 
 _NEGLIGIBLE = 0.002
-"""Errors below are equal: no table is as exact, so that the simplest form stays."""
+"""Smaller errors count as equal, so that the simplest form is kept. No table is more exact than this."""
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """What a table is made of; the attributes are those of LatencyTable and Calibration."""
+    """The fitted parts of a table. The attributes are those of LatencyTable and Calibration."""
 
     surfaces: Sequence[Surface]
     constant_ms: float
     error: float
 
     def at(self, readings: Readings) -> FloatArray:
-        """Return the milliseconds [candidates] of whole passes, by the sizes alone."""
+        """Return the predicted milliseconds [candidates] of whole passes, from the readings' sizes only."""
         return self.constant_ms + sum_surfaces(self.surfaces, readings.sizes, readings.signature)
 
 
-def fit_told(readings: Readings, kinds: Sequence[str]) -> Fit:
-    """Fit operators that were timed one by one, then whole passes to their sums.
+def fit_operators(readings: Readings, kinds: Sequence[str]) -> Fit:
+    """Fit operators that were timed one by one, then whole passes to the operators' sums.
 
-    Kernels differ among kinds of operators, so each kind has the form that predicts its operators best.
+    Kinds of operators have different kernels, so each kind has the form that predicts its operators best.
 
     Args:
-        readings: what was measured.
-        kinds: of each signature.
+        readings: the timed candidates.
+        kinds: kind of each signature.
 
     Raises:
-        LatencyError: the fit does not settle.
+        LatencyError: the fit does not converge.
     """
     return _fit(readings, fit_surfaces, functools.partial(_forms_of_kinds, kinds=kinds))
 
 
-def fit_whole(readings: Readings, works: Sequence[Work]) -> Fit:
-    """Fit what operators compute and move to whole passes, as nothing else was timed; one form for all.
+def fit_passes(readings: Readings, works: Sequence[Work]) -> Fit:
+    """Fit the work of operators to whole passes if only these were timed, with one form for all operators.
 
     Args:
-        readings: what was measured; their `ms` are not looked at.
-        works: of each signature.
+        readings: the timed candidates. Their `ms` are not used.
+        works: work of each signature.
 
     Raises:
-        LatencyError: the fit does not settle.
+        LatencyError: the fit does not converge.
     """
-    fitter = functools.partial(fit_works, works=works)
+    fitter = functools.partial(fit_operator_work, works=works)
 
     def choose(readings: Readings) -> list[Form]:
         def error(form: Form) -> float:
             return _error_of_passes(readings, fitter, [form] * len(works))
 
-        return [min(_alike(), key=_judged(error))] * len(works)
+        return [min(_symmetric_forms(), key=_comparable(error))] * len(works)
 
     return _fit(readings, fitter, choose)
 
 
 def _forms_of_kinds(readings: Readings, kinds: Sequence[str]) -> list[Form]:
-    """Return a form for each signature, by its kind."""
+    """Choose a form for each kind, and return the form of each signature."""
     forms = [Form()] * len(kinds)
     for kind in dict.fromkeys(kinds):
         mine = [number for number, each in enumerate(kinds) if each == kind]
         slowest = sorted(mine, key=lambda number: -readings.ms[:, readings.signature == number].sum())
         chosen = slowest[:_MOST_SIGNATURES]
-        form = best_form(_error_by_what_counts(readings.only(chosen), len(chosen)))
+        form = best_form(_cached_error(readings.only(chosen), len(chosen)))
         for number in mine:
             forms[number] = form
     return forms
 
 
 def best_form(error: Callable[[Form], float]) -> Form:
-    """Return the form of the smallest error: the best of those that treat both sizes alike, then bettered.
+    """Return the form with the smallest error, by coordinate descent.
 
-    The grain of one axis, that of the other and the cuts are chosen anew in turn, for as long as a round
-    saves more than chance would. A form that cannot be fitted is worse than any other.
+    The search starts at the best form with the same alignment along both axes. Then the alignment of one
+    axis, that of the other axis and the cuts are chosen again one after the other, as long as a round saves
+    more than chance would. A form that cannot be fitted is worse than any other.
     """
-    counting = functools.cache(_judged(error))
-    best = min(_alike(), key=counting)
+    counting = functools.cache(_comparable(error))
+    best = min(_symmetric_forms(), key=counting)
     while True:
         before = best
-        for options in (_first_anew, _second_anew, _cut_anew):
+        for options in (_vary_input, _vary_output, _vary_cuts):
             found = min(options(best), key=counting)
             if counting(found) < (1 - _GAIN) * counting(best):
                 best = found
@@ -138,8 +140,8 @@ def best_form(error: Callable[[Form], float]) -> Form:
             return best
 
 
-def _judged(error: Callable[[Form], float]) -> Callable[[Form], float]:
-    """Return the error as it counts: infinite where the fit does not settle, at least the negligible one."""
+def _comparable(error: Callable[[Form], float]) -> Callable[[Form], float]:
+    """Return the error for comparisons: infinite if the fit does not converge, at least `_NEGLIGIBLE`."""
 
     def counting(form: Form) -> float:
         try:
@@ -150,36 +152,36 @@ def _judged(error: Callable[[Form], float]) -> Callable[[Form], float]:
     return counting
 
 
-def _grains() -> Iterator[Grain]:
-    """Iterate over the grains that are tried, the simplest first."""
+def _alignments() -> Iterator[Alignment]:
+    """Iterate over the alignments that are tried, the simplest first."""
     for free, align, step in itertools.product(_FREE, _ALIGNS, _STEPS):
         if (step == 1 or step >= align) and (free == 0 or (align, step) != (1, 1)):
-            yield Grain(align, step, free)
+            yield Alignment(align, step, free)
 
 
-def _alike() -> Iterator[Form]:
-    return (Form((grain, grain)) for grain in _grains() if grain.free == 0)
+def _symmetric_forms() -> Iterator[Form]:
+    return (Form((alignment, alignment)) for alignment in _alignments() if alignment.free == 0)
 
 
-def _first_anew(form: Form) -> Iterator[Form]:
-    return (Form((grain, form.grains[1]), form.cuts) for grain in _grains())
+def _vary_input(form: Form) -> Iterator[Form]:
+    return (Form((alignment, form.alignments[1]), form.cuts) for alignment in _alignments())
 
 
-def _second_anew(form: Form) -> Iterator[Form]:
-    return (Form((form.grains[0], grain), form.cuts) for grain in _grains())
+def _vary_output(form: Form) -> Iterator[Form]:
+    return (Form((form.alignments[0], alignment), form.cuts) for alignment in _alignments())
 
 
-def _cut_anew(form: Form) -> Iterator[Form]:
-    return (Form(form.grains, cuts) for cuts in CUTS)
+def _vary_cuts(form: Form) -> Iterator[Form]:
+    return (Form(form.alignments, cuts) for cuts in CUTS)
 
 
-def _error_by_what_counts(readings: Readings, signatures: int) -> Callable[[Form], float]:
-    """Return `_error_of_operators` by form; forms to which all sizes are the same are judged once."""
+def _cached_error(readings: Readings, signatures: int) -> Callable[[Form], float]:
+    """Return a cached `_error_of_operators`. Forms with the same effective sizes share one result."""
     flat = readings.sizes.reshape(-1, readings.sizes.shape[-1])
     known: dict[tuple[object, ...], float] = {}
 
     def error(form: Form) -> float:
-        key = (*(each.tobytes() for each in effective(form.grains, flat)), form.cuts)
+        key = (*(each.tobytes() for each in effective_sizes(form.alignments, flat)), form.cuts)
         if key not in known:
             known[key] = _error_of_operators(readings, signatures, form)
         return known[key]
@@ -188,9 +190,9 @@ def _error_by_what_counts(readings: Readings, signatures: int) -> Callable[[Form
 
 
 def _error_of_operators(readings: Readings, signatures: int, form: Form) -> float:
-    """Return the sum of the operators' absolute errors as a share of the whole pass, held out.
+    """Return the sum of the operators' absolute errors as a share of the whole pass, by cross-validation.
 
-    Errors of a wrong form cancel out in a candidate's sum by chance; here they do not.
+    The errors of a wrong form may cancel out in the sum of a candidate. Absolute errors cannot.
     """
     errors = []
     for rest, held in _folds(readings, _FORM_FOLDS):
@@ -204,30 +206,30 @@ def _error_of_operators(readings: Readings, signatures: int, form: Form) -> floa
 
 
 def _error_of_passes(readings: Readings, fitter: Fitter, forms: Sequence[Form]) -> float:
-    """Return the mean absolute relative error of whole passes, held out."""
+    """Return the mean absolute relative error of whole passes, by cross-validation."""
     errors = []
     for rest, held in _folds(readings):
-        errors.append(_off(_calibrated(rest, fitter(rest, forms)), held))
+        errors.append(_relative_errors(_calibrated(rest, fitter(rest, forms)), held))
     return float(np.concatenate(errors).mean())
 
 
 def _fit(readings: Readings, fitter: Fitter, choose: Callable[[Readings], list[Form]]) -> Fit:
-    """Choose and fit on all; the error is that on a fifth of what is chosen and fitted without it."""
+    """Choose and fit on all candidates; the error is that of a choice and a fit without a fifth of them."""
     rest, held = next(_folds(readings))
-    error = float(_off(_calibrated(rest, fitter(rest, choose(rest))), held).mean())
+    error = float(_relative_errors(_calibrated(rest, fitter(rest, choose(rest))), held).mean())
     return dataclasses.replace(_calibrated(readings, fitter(readings, choose(readings))), error=error)
 
 
-def _off(fit: Fit, held: Readings) -> FloatArray:
+def _relative_errors(fit: Fit, held: Readings) -> FloatArray:
     """Return the absolute relative errors [candidates] of whole passes."""
     return np.asarray(np.abs(fit.at(held) / held.whole_ms - 1))
 
 
 def _calibrated(readings: Readings, surfaces: Sequence[Surface]) -> Fit:
-    """Scale surfaces so that with a constant they add up to whole passes; the error stays open.
+    """Scale surfaces so that their sum and a constant predict whole passes; the error is left NaN.
 
-    Aligned sizes and others have a scale each. An operator between others of its kind is faster than one
-    between both kinds, where runtimes convert layouts; and models have mostly either, or the other.
+    Aligned and other sizes have a scale of their own. Runtimes convert layouts between an aligned operator
+    and one that is not, which costs time in addition to the operators. Most models mix them little.
     """
     kinds = sum_kinds(surfaces, readings.sizes, readings.signature)
     used = kinds.any(axis=0)
@@ -240,7 +242,7 @@ def _calibrated(readings: Readings, surfaces: Sequence[Surface]) -> Fit:
 
 
 def _folds(readings: Readings, folds: int = _FOLDS) -> Iterator[tuple[Readings, Readings]]:
-    """Iterate over (the rest, those held out); a candidate that was measured twice is held out as a whole."""
+    """Iterate over (training part, held-out part). Candidates of equal sizes are in the same part."""
     flat = readings.sizes.reshape(len(readings.sizes), -1)
     _, candidate = np.unique(flat, axis=0, return_inverse=True)
     fold = (np.random.default_rng(0).permutation(int(candidate.max()) + 1) % folds)[candidate]

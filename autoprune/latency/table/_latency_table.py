@@ -1,12 +1,12 @@
-"""Own the latency table: what every operator of a model takes on one device, over the sizes that it may have.
+"""The latency table: the milliseconds of every operator of a model on one device, as a function of its sizes.
 
-Before: `tabulate` measures it; after: `predictor` reads it. A file of JSON keeps it, a study too; on another
-device, under another setting or for another model it is refused.
+A table is kept in a JSON file and in the study. It is refused on another device, under another setting or for
+another model.
 
     table = measure_table(prunable, LatencySetting("onnx"))
     table.save("resnet50.latency.json")
     table = load_table("resnet50.latency.json")
-    table.require(prunable, setting)               # LatencyError where it does not belong here
+    table.require(prunable, setting)               # LatencyError if it was measured elsewhere
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from autoprune.errors import AutopruneError, ConfigError, LatencyError, abridged
 from autoprune.graph import Prunable
 from autoprune.latency.fingerprint import Fingerprint, device_fingerprint
 from autoprune.latency.setting import LatencySetting
-from autoprune.latency.table._alignment import Grain
+from autoprune.latency.table._alignment import Alignment
 from autoprune.latency.table._operators import Operator
 from autoprune.latency.table._surfaces import Surface
 from autoprune.latency.table._table_schema import check_table
@@ -38,17 +38,17 @@ _FORMAT = 3
 
 @dataclass(frozen=True)
 class Calibration:
-    """How a whole forward pass follows from its operators.
+    """How the latency of a whole forward pass follows from its operators.
 
-    Candidates were timed as shares of the dense model's time, and turned into milliseconds by `dense_ms`:
-    what follows is what `time_in_turn` would tell of them, a median.
+    Candidates are timed as shares of the dense model's time and converted to milliseconds by `dense_ms`. So
+    predictions are comparable with the medians of `time_interleaved`.
 
     Attributes:
-        constant_ms: what a pass takes besides them.
-        error: mean absolute relative error of whole candidates that took no part, neither in the fit nor in
-            the choice of its form: a fifth of all, before everything was fitted anew.
-        candidates: how many were measured.
-        seconds: how long that took.
+        constant_ms: milliseconds of a pass in addition to its operators.
+        error: mean absolute relative error on a fifth of the candidates, which took no part in the fit or in
+            the choice of its form. Afterwards the table was fitted again on all.
+        candidates: number of candidates measured.
+        seconds: duration of the measurement.
     """
 
     constant_ms: float
@@ -62,15 +62,15 @@ class LatencyTable:
     """The latencies of one model's operators.
 
     Attributes:
-        setting: how they were measured.
-        device: where they were measured.
+        setting: the setting of the measurement.
+        device: fingerprint of the device of the measurement.
         model: fingerprint of the traced model.
-        groups: how many groups the model has.
-        operators: the pieces of the model.
+        groups: number of groups of the model.
+        operators: the operators of the model.
         surfaces: {signature of an operator: its milliseconds over its sizes}.
         calibration: from operators to whole passes.
-        dense_ms: the dense model's measured latency, the median that `time_in_turn` tells, as it does of
-            finalists; all other milliseconds are in proportion to it.
+        dense_ms: measured latency of the dense model, a median of `time_interleaved` like those of finalists.
+            All other milliseconds are in proportion to it.
     """
 
     setting: LatencySetting
@@ -83,18 +83,20 @@ class LatencyTable:
     dense_ms: float
 
     def require(self, prunable: Prunable, setting: LatencySetting) -> None:
-        """Make sure that the table was measured here, under this setting, for this model.
+        """Check that the table was measured on this device, under this setting, for this model.
 
         Raises:
-            LatencyError: it was not; the message says what differs.
+            LatencyError: it was not. The message names the differences.
         """
-        advice = "measure a new one by leaving the file out, or use the one that belongs here."
+        advice = "leave latency.table out to measure a new one, or name the table of this device and model."
         if self.model != prunable.fingerprint:
             name = type(prunable.model).__name__
             raise LatencyError(f"latency table: measured for another model than this {name}; {advice}")
-        mine, asked = dataclasses.asdict(self.setting), dataclasses.asdict(setting)
-        del asked["command_seconds"]
-        differing = [f"{key}: {mine[key]}, asked {asked[key]}" for key in asked if mine[key] != asked[key]]
+        got, expected = dataclasses.asdict(self.setting), dataclasses.asdict(setting)
+        del expected["command_seconds"]
+        differing = [
+            f"{key}: got {got[key]}, expected {value}" for key, value in expected.items() if got[key] != value
+        ]
         if differing:
             raise LatencyError(
                 f"latency table: measured under another setting ({'; '.join(differing)}); {advice}"
@@ -125,7 +127,7 @@ class LatencyTable:
             ],
             "surfaces": {
                 signature: {
-                    "grains": [dataclasses.asdict(grain) for grain in surface.grains],
+                    "grains": [dataclasses.asdict(alignment) for alignment in surface.alignments],
                     "knots": [knots.tolist() for knots in surface.knots],
                     "ms": surface.ms.tolist(),
                     "observed": surface.observed.tolist(),
@@ -135,7 +137,7 @@ class LatencyTable:
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the table as a file of JSON, which appears, or replaces an older one, when it is whole.
+        """Write the table to a JSON file, which appears or replaces an older one only when it is complete.
 
         Raises:
             LatencyError: the file cannot be written.
@@ -145,14 +147,16 @@ class LatencyTable:
 
 
 def table_of_json(values: Mapping[str, Any]) -> LatencyTable:
-    """Make a table from what `to_json` returned.
+    """Make a table from the values that `to_json` returned.
 
     Raises:
-        LatencyError: the values are no table, or of another format.
+        LatencyError: the values are not a table, or have another format version.
     """
     form = values.get("format") if isinstance(values, Mapping) else None
     if isinstance(form, int) and form != _FORMAT:
-        raise LatencyError(f"latency table: format {abridged(form)}, expected {_FORMAT}; measure it again.")
+        raise LatencyError(
+            f"latency table: got format {abridged(form)}, expected {_FORMAT}; measure it again."
+        )
     check_table(values)
     try:
         groups = int(values["groups"])
@@ -169,7 +173,7 @@ def table_of_json(values: Mapping[str, Any]) -> LatencyTable:
             ),
             surfaces={
                 signature: Surface(
-                    (Grain(**each["grains"][0]), Grain(**each["grains"][1])),
+                    (Alignment(**each["grains"][0]), Alignment(**each["grains"][1])),
                     (np.array(each["knots"][0]), np.array(each["knots"][1])),
                     np.array(each["ms"], dtype=np.float64),
                     np.array(each["observed"], dtype=np.bool_),
@@ -187,7 +191,7 @@ def load_table(path: str | os.PathLike[str]) -> LatencyTable:
     """Read a table from a file.
 
     Raises:
-        LatencyError: the file is missing, or no table.
+        LatencyError: the file is missing or is not a table.
     """
     try:
         values = read_json(path)

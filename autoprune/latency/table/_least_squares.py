@@ -1,9 +1,6 @@
-"""Own the least squares of a table: coefficients of what takes time, none of which is negative.
+"""Non-negative least squares: nothing that a model computes can take negative time.
 
-Before: columns of what was varied and the milliseconds measured; after: `surfaces`, `works` and `fits` make
-surfaces of the coefficients.
-
-    solve_non_negative(columns, ms)          # float64 [columns], each >= 0
+solve_non_negative(columns, ms)          # float64 [columns], each >= 0
 """
 
 from __future__ import annotations
@@ -14,25 +11,25 @@ from scipy.optimize import nnls
 from autoprune.errors import LatencyError
 from autoprune.support.arrays import FloatArray
 
-_STEPS_A_COLUMN = 30
-"""Ten times scipy's own limit, which columns that nearly depend on one another may reach."""
+_STEPS_PER_COLUMN = 30
+"""Ten times scipy's own limit, which nearly dependent columns may reach."""
 
 
 def solve_non_negative(columns: FloatArray, target: FloatArray) -> FloatArray:
-    """Return the coefficients [columns], none negative, of least squared error.
+    """Return the non-negative coefficients [columns] with the smallest squared error.
 
     Args:
-        columns: [n, columns].
-        target: [n].
+        columns: float64 [n, columns].
+        target: float64 [n].
 
     Raises:
-        LatencyError: the solution does not settle.
+        LatencyError: the solver does not converge.
     """
     try:
-        solved, _ = nnls(columns, target, maxiter=_STEPS_A_COLUMN * columns.shape[1])
+        solved, _ = nnls(columns, target, maxiter=_STEPS_PER_COLUMN * columns.shape[1])
     except RuntimeError as error:
         raise LatencyError(
             f"latency table: a fit of {columns.shape[1]} coefficients to {len(target)} readings does not "
-            "settle; measure anew while the device does nothing else, or take another latency.probe."
+            "converge; measure again while the device runs nothing else, or use another latency.probe."
         ) from error
     return np.asarray(solved)

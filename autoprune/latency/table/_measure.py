@@ -1,12 +1,10 @@
-"""Own the measurement of a table: candidates of a design, one beside the other, then the fit to them.
+"""Measure a latency table: time the candidates of an experiment design, and fit the table to them.
 
-Before: `design` chooses the candidates, `profiles` times them; after: `table` keeps what came out.
+Candidates are timed in rounds, each side by side with the dense model. Other load slows both models, so it
+cancels out in their ratio. It need not slow both equally, so only the faster half of a candidate's rounds
+counts. At the end the dense model is timed by `time_interleaved`, like finalists.
 
     table = measure_table(prunable, LatencySetting("onnx", batch=32, threads=2), limit_seconds=240)
-
-Candidates are timed in rounds, each beside the dense model: what slows the machine for a while slows both,
-and is divided out; as it does not slow both alike, the faster half of a candidate's rounds counts. What the
-dense model itself takes is told last, as `time_in_turn` tells it of finalists.
 """
 
 from __future__ import annotations
@@ -19,26 +17,27 @@ import numpy as np
 from autoprune.graph import Prunable
 from autoprune.latency.fingerprint import device_fingerprint
 from autoprune.latency.setting import LatencySetting
-from autoprune.latency.table._experiment_design import LEVELS, LEVELS_WHOLE, design
-from autoprune.latency.table._fits import fit_told, fit_whole
-from autoprune.latency.table._interleaved import Beside, Reference, undisturbed_rounds
+from autoprune.latency.table._experiment_design import LEVELS, LEVELS_WHOLE, design_candidates
+from autoprune.latency.table._fits import fit_operators, fit_passes
+from autoprune.latency.table._interleaved import Reference, RelativeTimes, undisturbed_rounds
 from autoprune.latency.table._latency_table import Calibration, LatencyTable
 from autoprune.latency.table._least_squares import solve_non_negative
 from autoprune.latency.table._operator_work import kind_of
 from autoprune.latency.table._operators import sizes_of
 from autoprune.latency.table._profiles import Profiler, make_profiler
 from autoprune.latency.table._surfaces import Readings
-from autoprune.latency.timing import Progress, time_in_turn
+from autoprune.latency.timing import Progress, time_interleaved
 from autoprune.support.arrays import FloatArray, IntArray
 from autoprune.support.memory import kept_memory
 
 MOST_ROUNDS = 5
+"""Largest number of rounds over all candidates."""
 
 _DENSE_SECONDS = 5.0
-"""That the dense model is timed for by itself."""
+"""Seconds for which the dense model is timed by itself."""
 
 _MOST_OVERHEAD_MS = 0.005
-"""No runtime takes longer to note a time."""
+"""Upper bound of the time in which a runtime records one time."""
 
 
 def measure_table(
@@ -53,16 +52,16 @@ def measure_table(
 
     Args:
         prunable: the traced model.
-        setting: how it is run.
-        limit_seconds: no further round over the candidates starts if it would not end by then; the first is
+        setting: how the model is run.
+        limit_seconds: a round over the candidates starts only if it would end by then. The first round is
             always completed.
-        levels: widths a group is measured at, a prime; its square is the number of candidates. None: LEVELS,
-            or LEVELS_WHOLE where the probe cannot tell the times of operators.
-        progress: told after each candidate; of how many in all shows when the first round is over.
+        levels: number of widths at which each group is measured, a prime. Its square is the number of
+            candidates. None means LEVELS, or LEVELS_WHOLE if the probe cannot time operators.
+        progress: called after each candidate. The number of all candidates is final after the first round.
 
     Raises:
-        ConfigError: no such probe or device.
-        LatencyError: the model does not run there.
+        ConfigError: there is no such probe or device.
+        LatencyError: the model does not run under the setting.
     """
     return tabulate(
         prunable,
@@ -83,16 +82,16 @@ def tabulate(
     levels: int | None,
     progress: Progress | None,
 ) -> LatencyTable:
-    """Measure a table by a profiler; the arguments are those of `measure_table`."""
+    """Measure a table with a profiler. The other arguments are those of `measure_table`."""
     started = time.perf_counter()
     full = np.array([group.width for group in prunable.groups], dtype=np.int64)
     operators = profiler.found.operators
-    levels = levels or (LEVELS if profiler.tells else LEVELS_WHOLE)
-    widths = np.concatenate([full[None], design(prunable, operators, levels)])
+    levels = levels or (LEVELS if profiler.times_operators else LEVELS_WHOLE)
+    widths = np.concatenate([full[None], design_candidates(prunable, operators, levels)])
     times, dense_ms = _measure(profiler, widths, started + limit_seconds, progress)
     signatures = list(profiler.found.work)
     whole_ms = dense_ms * np.array([np.median([each.whole for each in mine]) for mine in times])
-    whole_ms[0] = dense_ms  # by definition; its turns beside itself were for its operators
+    whole_ms[0] = dense_ms  # by definition: it was timed side by side with itself only for its operators
     operator_ms = _operator_ms(times, dense_ms, whole_ms)
     readings = Readings(
         sizes=sizes_of(operators, widths.shape[1])(widths),
@@ -102,9 +101,9 @@ def tabulate(
     )
     works = list(profiler.found.work.values())
     if operator_ms is None:
-        fit = fit_whole(readings, works)
+        fit = fit_passes(readings, works)
     else:
-        fit = fit_told(readings, [kind_of(work) for work in works])
+        fit = fit_operators(readings, [kind_of(work) for work in works])
     seconds = time.perf_counter() - started
     return LatencyTable(
         setting=setting,
@@ -120,13 +119,13 @@ def tabulate(
 
 def _measure(
     profiler: Profiler, widths: IntArray, deadline: float, progress: Progress | None
-) -> tuple[list[list[Beside]], float]:
-    """Time all candidates, the dense model first among them, round by round.
+) -> tuple[list[list[RelativeTimes]], float]:
+    """Time all candidates round by round; the first one is the dense model.
 
     Returns:
-        What each took in the rounds that nothing disturbed; the dense model's milliseconds.
+        The times of each candidate in its undisturbed rounds, and the dense model's milliseconds.
     """
-    times: list[list[Beside]] = [[] for _ in widths]
+    times: list[list[RelativeTimes]] = [[] for _ in widths]
     rng = np.random.default_rng(0)
     began = time.perf_counter()
     with kept_memory(), profiler.open(widths[0]) as opened:
@@ -144,19 +143,21 @@ def _measure(
                 rounds = int(np.clip(1 + (deadline - now) / (now - began), 1, MOST_ROUNDS))
             elif now + (now - began) / len(times[0]) > deadline:
                 break
-        timings = time_in_turn({"dense": opened.timed}, tolerance=0.005, limit_seconds=_DENSE_SECONDS)
+        timings = time_interleaved({"dense": opened.timed}, tolerance=0.005, limit_seconds=_DENSE_SECONDS)
         return [undisturbed_rounds(mine) for mine in times], timings.measurements["dense"].median_ms
 
 
 def _operator_ms(
-    times: Sequence[Sequence[Beside]], dense_ms: float, whole_ms: FloatArray
+    times: Sequence[Sequence[RelativeTimes]], dense_ms: float, whole_ms: FloatArray
 ) -> FloatArray | None:
-    """Return the operators' milliseconds [candidates, operators], without what noting a time adds to it.
+    """Return the operators' milliseconds [candidates, operators], or None if the probe cannot time operators.
 
-    How much that is shows where candidates of equal sums differ in how many times were noted. None where the
-    probe cannot tell the operators' times.
+    Recording a time takes time itself, which is subtracted. It is fitted to candidates that record different
+    numbers of times, because a runtime fuses operators in some of them and not in others.
     """
-    medians = [np.median([each.operators for each in mine], axis=0) for mine in times if mine[0].told]
+    medians = [
+        np.median([each.operators for each in mine], axis=0) for mine in times if mine[0].has_operators
+    ]
     if not medians:
         return None
     operators = dense_ms * np.stack(medians)

@@ -1,9 +1,8 @@
-"""Own the template: one ONNX file that stands for all candidates, made without an export for each.
+"""Write the ONNX files of candidates from one template, much faster than by an export of each.
 
-The dense model and a narrowed one or two are exported; every number in which the files differ is traced
-back to the widths of the groups. A candidate's file is then the dense one with its weights cut and these
-numbers set, in a fraction of the seconds that an export takes. Weights keep the dense values: only their
-shapes matter here.
+The dense model and a few narrowed ones are exported. Every number in which their files differ is traced back
+to the widths of the groups. The file of a candidate is the dense file with its weights cut and these numbers
+set. The weights have dense values, since only their shapes matter for timing.
 
     template = make_template(prunable, sizes, setting)     # exports
     template.calls                                         # for each observation the calls of its nodes
@@ -32,7 +31,7 @@ from autoprune.latency.table._operators import Call
 from autoprune.support.arrays import IntArray
 
 _LONGEST_CONSTANT = 64
-"""Elements of the integer tensors that are taken for shapes and positions; larger ones are data."""
+"""Number of elements up to which an integer tensor may hold shapes and positions. Larger ones are data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +39,12 @@ class OnnxTemplate:
     """An ONNX file with its numbers as functions of the widths.
 
     Attributes:
-        graph: the dense model's file, without its initialisers' data.
+        graph: the dense model's file without its initialisers.
         arrays: {initialiser: its dense values}.
-        axes: {initialiser: the size of each of its axes}, for those that narrow.
-        values: {initialiser: what each element stands for}, for those whose values follow the widths.
-        attributes: {(node, attribute): what each of its integers stands for}, likewise.
+        axes: {initialiser: size of each of its axes}, of those whose shape follows the widths.
+        values: {initialiser: size that each element holds}, of those whose values follow the widths.
+        attributes: {(node, attribute): size that each of its integers holds}, of those that follow the
+            widths.
         nodes: names of the nodes, in order.
         outputs: {tensor: the node that writes it}.
         calls: for each observation the calls of the nodes.
@@ -60,7 +60,7 @@ class OnnxTemplate:
     calls: tuple[tuple[Call, ...], ...]
 
     def write(self, widths: IntArray, path: Path) -> None:
-        """Write the file of a candidate of widths [groups]."""
+        """Write the file of the candidate with the widths [groups]."""
         import onnx
 
         model = onnx.ModelProto()
@@ -78,10 +78,10 @@ class OnnxTemplate:
 
 
 def make_template(prunable: Prunable, sizes: Observations, setting: LatencySetting) -> OnnxTemplate:
-    """Export the model at each observation's widths, and trace what differs back to the widths.
+    """Export the model at each observation's widths, and trace the differences back to the widths.
 
     Raises:
-        LatencyError: the model cannot be exported, or the exported graph itself depends on the widths.
+        LatencyError: the model cannot be exported, or the nodes of the exported graph depend on the widths.
     """
     import onnx
 
@@ -131,15 +131,15 @@ def _require_one_graph(files: Sequence[Any], name: str) -> None:
     dense = structure(files[0])
     if any(structure(file) != dense for file in files[1:]):
         raise LatencyError(
-            f"{name}: which nodes its ONNX file has depends on the widths of its layers; freeze those that "
-            'decide it, or take another latency.probe, such as "eager".'
+            f"{name}: the nodes of its ONNX file depend on the widths of its layers; freeze the layers that "
+            'decide this, or use another latency.probe such as "eager".'
         )
 
 
 def _moving(
     model: str, sizes: Observations, seen: Sequence[Mapping[Any, tuple[int, ...]]]
 ) -> Iterator[tuple[Any, tuple[Size | int, ...]]]:
-    """Iterate over the places whose numbers differ among the files, with what the numbers stand for."""
+    """Iterate over the places whose numbers differ among the files, with the sizes that they hold."""
     for place, dense in seen[0].items():
         rows = [each[place] for each in seen]
         if all(row == dense for row in rows):
@@ -147,8 +147,9 @@ def _moving(
         numbers = tuple(sizes.find(values) for values in zip(*rows, strict=True))
         if any(number is None for number in numbers):
             raise LatencyError(
-                f"{model}: {place} in its ONNX file changes with the widths, from {list(dense)} in the dense "
-                'model, but follows none; freeze the layer, or take another latency.probe, such as "eager".'
+                f"{model}: {place} in its ONNX file is {list(dense)} in the dense model, and no size of the "
+                "model explains its value in a narrowed one; freeze the layer, or use another latency.probe "
+                'such as "eager".'
             )
         yield place, tuple(number for number in numbers if number is not None)
 
@@ -158,7 +159,7 @@ def _dimensions(file: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _constants(file: Any) -> dict[str, tuple[int, ...]]:
-    """Return the values of the small integer initialisers: shapes to reshape to, positions to slice at."""
+    """Return the values of small integer initialisers: the shapes of reshapes, the positions of slices."""
     import onnx
 
     small = (
@@ -183,7 +184,7 @@ def _integers(attribute: Any) -> tuple[int, ...]:
 
 
 def _calls(file: Any) -> Iterator[Call]:
-    """Iterate over the nodes as calls; dimensions that are free in the file count as 1."""
+    """Iterate over the nodes as calls, with 1 for dimensions that are free in the file."""
     graph = file.graph
     shapes = _dimensions(file)
     for info in (*graph.input, *graph.value_info, *graph.output):

@@ -1,10 +1,10 @@
-"""Own sizes: which numbers of a model's operators follow the widths of its groups, and how.
+"""Find which numbers of a model's operators follow the widths of its groups, and how.
 
-A graph that was seen at several widths (the dense ones first) shows every dimension as a row of numbers.
-The labels of the traced model know each size that can occur, `constant + sum(times * width)`; the row tells
-which.
+A graph is observed at several widths, the dense ones first, so that each of its numbers becomes a row of
+values. The labels of the traced model give every size that can occur, `constant + sum(times * width)`. The
+row identifies the size.
 
-    sizes = observe(prunable)            # sizes.widths: int64 [observations, groups], what to look at
+    sizes = observe(prunable)            # sizes.widths: int64 [observations, groups] to observe at
     sizes.find([64, 23])                 # Size(constant=0, times=(0, 1, 0)), or 64 for [64, 64]
 """
 
@@ -23,28 +23,30 @@ from autoprune.graph.labels import LabelVector
 from autoprune.support.arrays import IntArray
 
 MOST_OBSERVATIONS = 4
-"""The dense model and at most so many less one narrowed ones: each costs a run or an export."""
+"""Largest number of observations with the dense one. Each costs a run or an export."""
 
 _TRIES = 20
+"""Number of random widths from which the most informative are taken."""
 
 
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """Widths to see a model at, and what a number seen there stands for.
+    """Widths at which to observe a model, and the sizes that they identify.
 
     Attributes:
-        widths: int64 [observations, groups]; the dense widths first.
-        known: {the numbers that a size has at these widths: the size}.
+        widths: int64 [observations, groups], the dense widths first.
+        known: {values of a size at these widths: the size}.
     """
 
     widths: IntArray
     known: Mapping[tuple[int, ...], Size]
 
     def find(self, numbers: Sequence[int]) -> Size | int | None:
-        """Return what stands behind a number, given its value at each observation.
+        """Return the size behind a number, given its value at each observation.
 
         Returns:
-            The number where it is always the same; a Size; None where no size of the model explains it.
+            The number itself if it is always the same, otherwise a Size, or None if no size of the model
+            explains it.
         """
         if len(set(numbers)) == 1:
             return numbers[0]
@@ -52,17 +54,14 @@ class Observations:
 
 
 def observe(prunable: Prunable) -> Observations:
-    """Choose widths that tell the sizes of a model apart.
-
-    Sizes that they cannot tell apart stay unknown.
-    """
+    """Choose widths that distinguish the sizes of a model. Sizes that stay ambiguous are left out."""
     sizes = sorted(set(_sizes(prunable)), key=lambda size: (size.constant, size.times))
     table = SizeTable.of(sizes, len(prunable.groups))
     rng = np.random.default_rng(0)
     rows = [np.array([group.width for group in prunable.groups], dtype=np.int64)]
-    while len(rows) < 2 or (len(rows) < MOST_OBSERVATIONS and _alike(rows, table)):
+    while len(rows) < 2 or (len(rows) < MOST_OBSERVATIONS and _count_ambiguous(rows, table)):
         tries = [_narrow(prunable, rng) for _ in range(_TRIES)]
-        rows.append(min(tries, key=lambda row: _alike([*rows, row], table)))
+        rows.append(min(tries, key=lambda row: _count_ambiguous([*rows, row], table)))
     keys = [tuple(key) for key in table.at(np.stack(rows)).astype(np.int64).tolist()]
     times = Counter(keys)
     known = {key: size for key, size in zip(keys, sizes, strict=True) if times[key] == 1}
@@ -70,33 +69,33 @@ def observe(prunable: Prunable) -> Observations:
 
 
 def _narrow(prunable: Prunable, rng: np.random.Generator) -> IntArray:
-    """Draw widths in the upper three quarters of the groups', different ones for groups of one width.
+    """Draw widths above a quarter of the groups' full widths, different ones for groups of equal width.
 
-    Of several groups of one width some stay whole: two of width 2 could only be seen as 1 otherwise.
+    Some of several groups with few channels stay whole. Otherwise two groups of width 2 would both get 1.
     """
     row = np.array([group.width for group in prunable.groups], dtype=np.int64)
     by_width: dict[int, list[int]] = {}
     for group in prunable.searchable:
         by_width.setdefault(group.width, []).append(prunable.position[group.name])
     for width, places in by_width.items():
-        # Exporters leave out what does nothing at width 1, which makes another graph.
+        # At width 1 exporters leave out operators that have no effect there, which changes the graph.
         narrower = np.arange(max(min(2, width - 1), width // 4), width)
         choices = rng.permutation(np.append(narrower, width) if len(places) > len(narrower) else narrower)
         row[places] = np.resize(choices, len(places))[rng.permutation(len(places))]
     return row
 
 
-def _alike(rows: Sequence[IntArray], table: SizeTable) -> int:
-    """Count the sizes that show the numbers of another one, or one number only, as what is constant does."""
+def _count_ambiguous(rows: Sequence[IntArray], table: SizeTable) -> int:
+    """Count the ambiguous sizes: those with the same values as another one, or with a constant value."""
     numbers = table.at(np.stack(rows))
     return len(numbers) - len(np.unique(numbers, axis=0)) + int((np.ptp(numbers, axis=1) == 0).sum())
 
 
 def _sizes(prunable: Prunable) -> Iterator[Size]:
-    """Iterate over the widths and the sizes of all axes; groups that stay whole are part of the constant.
+    """Iterate over the widths and the sizes of all axes. Groups that stay whole are part of the constant.
 
-    A width may be the size of no axis, and yet a number of the model: how many groups a convolution has whose
-    groups have two channels each.
+    A width may be a number of the model without being the size of an axis. An example is the number of groups
+    of a convolution with two channels in each group.
     """
     full = np.array([group.width for group in prunable.groups], dtype=np.int64)
     free = np.isin(np.arange(len(full)), [prunable.position[group.name] for group in prunable.searchable])

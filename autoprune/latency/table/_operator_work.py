@@ -1,9 +1,8 @@
-"""Own the work of operators: what each computes and moves at its sizes, for runtimes that time models whole.
+"""Operator work: the MACs and the memory traffic of each operator, for probes that time only whole passes.
 
-What a pass takes is then a sum of few terms over all operators, each with a coefficient that is fitted.
-Before: `operators` knows the calls; after: surfaces, as from operators that were timed one by one.
+The latency of a pass is modelled as a sum of a few terms over all operators, each with a fitted coefficient.
 
-    surfaces = fit_works(readings, [form] * len(works), works)
+    surfaces = fit_operator_work(readings, [form] * len(works), works)
 """
 
 from __future__ import annotations
@@ -15,41 +14,41 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune.latency.table._alignment import effective
+from autoprune.latency.table._alignment import effective_sizes
 from autoprune.latency.table._least_squares import solve_non_negative
 from autoprune.latency.table._operators import MOST_SIZES, Call, Number, Share
 from autoprune.latency.table._surfaces import Form, Readings, Surface, observed_kinds
 from autoprune.support.arrays import BoolArray, FloatArray
 
 Work: TypeAlias = Sequence[tuple[Call, Sequence[Number]]]
-"""The calls of an operator with their numbers."""
+"""The calls of an operator, each with its numbers."""
 
 _KINDS = ("single", "pointwise", "spatial")
-"""Contractions of a single size (depthwise, the first layer, the last), 1 x 1 and linear ones, others."""
+"""Kinds of contractions: with a single size (depthwise, first or last layer); 1x1 or linear; all others."""
 
-_KIND_TERMS = ("macs", "activations", "macs with in off", "macs with out off")
+_KIND_TERMS = ("macs", "activations", "macs, input off", "macs, output off")
 
 TERMS = ("weights", "activations", *itertools.product(_KINDS, _KIND_TERMS))
-"""What a pass takes time for, besides a constant; "off": that size is not aligned."""
+"""Terms of the latency of a pass, in addition to a constant. "off" means that the size is not aligned."""
 
 _KNOTS = (0.0, 0.125, 0.25, 0.5, 1.0)
-"""Of the surfaces, as shares of the largest size."""
+"""Knots of the surfaces, as shares of the largest size."""
 
 
-def fit_works(readings: Readings, forms: Sequence[Form], works: Sequence[Work]) -> list[Surface]:
-    """Fit the terms to whole passes, and return the surface that they make for each signature.
+def fit_operator_work(readings: Readings, forms: Sequence[Form], works: Sequence[Work]) -> list[Surface]:
+    """Fit the terms to whole passes, and return the surface that follows for each signature.
 
     Args:
-        readings: what was measured; their `ms` are not looked at.
-        forms: one for each signature; their cuts are not used, as there are no knots to be fitted.
-        works: one for each signature.
+        readings: the timed candidates. Their `ms` are not used.
+        forms: form of each signature. Their cuts are not used, since no knots are fitted.
+        works: work of each signature.
     """
     total = np.zeros((len(readings.whole_ms), len(TERMS)))
     for number, (work, form) in enumerate(zip(works, forms, strict=True)):
         for place in np.flatnonzero(readings.signature == number):
             sizes = readings.sizes[:, place]
-            on, counting = effective(form.grains, sizes)
-            total += amounts(work, counting.astype(np.float64), ~on)
+            on, counting = effective_sizes(form.alignments, sizes)
+            total += work_terms(work, counting.astype(np.float64), ~on)
     columns = np.concatenate([np.ones((len(total), 1)), total], axis=1)
     scale = np.maximum(columns.max(axis=0), 1e-12)
     coefficients = solve_non_negative(columns / scale / readings.whole_ms[:, None], np.ones(len(total)))
@@ -60,18 +59,18 @@ def fit_works(readings: Readings, forms: Sequence[Form], works: Sequence[Work]) 
 
 
 def kind_of(work: Work) -> str:
-    """Name the kind of an operator: that of its first contraction, or "other" where there is none."""
+    """Return the kind of an operator, which is that of its first contraction, or "other" if it has none."""
     places = {number.place for _, numbers in work for number in numbers if isinstance(number, Share)}
     return next((_kind(call, len(places)) for call, _ in work if call.contracts), "other")
 
 
-def amounts(work: Work, sizes: FloatArray, off: BoolArray) -> FloatArray:
+def work_terms(work: Work, sizes: FloatArray, off: BoolArray) -> FloatArray:
     """Return the terms [n, TERMS] of an operator.
 
     Args:
-        work: its calls.
-        sizes: [n, 2], as they count.
-        off: [n, 2], which of them are not aligned.
+        work: calls of the operator.
+        sizes: float64 [n, 2], the effective sizes.
+        off: bool [n, 2], which of them are not aligned.
     """
     table = dict.fromkeys(TERMS, np.zeros(len(sizes)))
     places = {number.place for _, numbers in work for number in numbers if isinstance(number, Share)}
@@ -93,7 +92,7 @@ def amounts(work: Work, sizes: FloatArray, off: BoolArray) -> FloatArray:
 
 
 def _kind(call: Call, sizes: int) -> str:
-    """Name the kind of a contraction that depends on so many sizes."""
+    """Return the kind of a contraction that depends on this number of sizes."""
     if sizes < MOST_SIZES:
         return "single"
     kernel = call.shapes[min(call.weights)][2:] if call.weights else ()
@@ -101,7 +100,7 @@ def _kind(call: Call, sizes: int) -> str:
 
 
 def _shapes(call: Call, numbers: Sequence[Number], sizes: FloatArray) -> list[FloatArray]:
-    """Return the shape of each tensor of a call, [axes, n]."""
+    """Return the shape [axes, n] of each tensor of a call."""
     lengths = [
         number.factor * sizes[:, number.place]
         if isinstance(number, Share)
@@ -116,7 +115,7 @@ def _shapes(call: Call, numbers: Sequence[Number], sizes: FloatArray) -> list[Fl
 
 
 def _macs(call: Call, shapes: Sequence[FloatArray]) -> FloatArray:
-    """Return the multiply-adds [n] of a contraction, up to a factor that is the same at all sizes."""
+    """Return the MACs [n] of a contraction, up to a factor that is the same at all sizes."""
     if "conv" in call.name.lower() and call.weights:
         data = shapes[0] if "transpose" in call.name.lower() else shapes[-1]
         return np.asarray(data.prod(axis=0) * shapes[min(call.weights)][1:].prod(axis=0))
@@ -128,12 +127,14 @@ def _macs(call: Call, shapes: Sequence[FloatArray]) -> FloatArray:
 
 def _surface(work: Work, sizes: NDArray[np.int64], form: Form, coefficients: FloatArray) -> Surface:
     flat = sizes.reshape(-1, MOST_SIZES)
-    seen, counting = effective(form.grains, flat)
+    seen, counting = effective_sizes(form.alignments, flat)
     largest = counting.max(axis=0)
     knots = tuple(np.array(_KNOTS) * most if most else np.zeros(1) for most in largest.tolist())
     at = np.stack(np.meshgrid(*knots, indexing="ij"), axis=-1).reshape(-1, MOST_SIZES)
     on = itertools.product((False, True), repeat=MOST_SIZES)
-    grids = [amounts(work, at, np.full(at.shape, False) | ~np.array(each)) @ coefficients for each in on]
+    grids = [work_terms(work, at, np.full(at.shape, False) | ~np.array(each)) @ coefficients for each in on]
     shape = (2, 2, len(knots[0]), len(knots[1]))
-    # Kinds that this operator was not seen at need no other's grid: the coefficients come from all operators.
-    return Surface(form.grains, (knots[0], knots[1]), np.stack(grids).reshape(shape), observed_kinds(seen))
+    # Every grid is known, even one that this operator was not timed at: coefficients come from all operators.
+    return Surface(
+        form.alignments, (knots[0], knots[1]), np.stack(grids).reshape(shape), observed_kinds(seen)
+    )

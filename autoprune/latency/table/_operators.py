@@ -1,10 +1,10 @@
-"""Own operators: the pieces that a model's latency is the sum of, and the sizes that each depends on.
+"""Split a model into operators, whose latencies add up to the model's, and find the sizes of each.
 
-A runtime shows calls (an ATen call, a node of an ONNX graph), each with all its numbers. A call that
-multiplies matrices opens an operator, and what follows it on the same channels belongs to it (its BatchNorm,
-its ReLU): runtimes fuse these, in some candidates and not in others. A call on other channels (a concat, the
-pooling of one) is an operator of its own. Before: `sizes` and a runtime's calls; after: `surfaces` has one
-function of (in size, out size) for all operators of one signature.
+A runtime makes calls (ATen calls, nodes of an ONNX graph), each with a kind and numbers. A call that
+multiplies matrices begins an operator. Calls that follow it on the same channels, such as its BatchNorm and
+its ReLU, belong to the operator, because runtimes fuse them in some candidates and not in others. A call on
+other channels, such as a concat, is an operator of its own. Operators with the same signature share one
+surface.
 
     found = make_operators(observed, sizes)
     found.operators[1].name, found.operators[1].sizes  # "layer1.0.conv1", (Size(...), Size(...))
@@ -26,7 +26,7 @@ from autoprune.latency.table._operator_sizes import Observations
 from autoprune.support.arrays import IntArray
 
 MOST_SIZES = 2
-"""Sizes that an operator's latency is a function of: those of what goes in and out."""
+"""Number of sizes on which an operator's latency depends: those of its input and its output channels."""
 
 _CONTRACTION = re.compile(
     r"(conv(olution|transpose)?|linear|gemm|(add|b|addb|baddb)?mm|(add)?mv|matmul|einsum|attention|lstm|gru|rnn)"
@@ -34,21 +34,22 @@ _CONTRACTION = re.compile(
 """A word in the names of calls that multiply matrices, in PyTorch and ONNX, in lower case."""
 
 _WORD = re.compile(r"[a-z]+")
-"""What stands between dots, underscores and digits: `upsample_bilinear2d` is not linear."""
+"""Dots, underscores and digits separate words, so that `upsample_bilinear2d` does not match "linear"."""
 
 _UPSAMPLE = "upsample"
-"""What interpolates bears the name of the interpolation, which may be linear."""
+"""Upsampling calls have the name of the interpolation in theirs, which may be "linear"."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call as a runtime makes it.
+    """One call that a runtime makes.
 
     Attributes:
-        kind: what is called, and everything about it that is no number.
-        shapes: of its tensors, those that it reads first; how many axes each has follows from `kind`.
-        integers: its other numbers, as many as `kind` says.
-        weights: {position among the shapes: the parameter}.
+        kind: name of the operator and everything about the call that is not a number. It fixes the number of
+            axes of each tensor and the number of integers.
+        shapes: shapes of the call's tensors, inputs first.
+        integers: the call's other numbers.
+        weights: {position among the shapes: name of the parameter}.
     """
 
     kind: str
@@ -58,29 +59,29 @@ class Call:
 
     @property
     def name(self) -> str:
-        """What is called."""
+        """Name of the operator that is called."""
         return self.kind.partition(" ")[0]
 
     @property
     def contracts(self) -> bool:
-        """Whether it multiplies matrices."""
+        """Whether the call multiplies matrices."""
         words = _WORD.findall(self.name.lower())
         return _UPSAMPLE not in words and any(_CONTRACTION.fullmatch(word) for word in words)
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """All its numbers."""
+        """All numbers of the call."""
         return (*(length for shape in self.shapes for length in shape), *self.integers)
 
 
 @dataclass(frozen=True)
 class Operator:
-    """A piece of the model.
+    """A part of the model whose latency is predicted by itself.
 
     Attributes:
-        name: the layer whose weight it multiplies by, else the first call's name and the operator's number.
-        signature: a digest; operators of one signature do the same work at the same sizes.
-        sizes: what its latency depends on, at most MOST_SIZES.
+        name: the layer with the operator's weight, or the first call's name and the operator's number.
+        signature: a digest. Operators with the same signature do the same work at the same sizes.
+        sizes: at most MOST_SIZES sizes on which the latency depends.
     """
 
     name: str
@@ -100,8 +101,8 @@ class Share:
     """A number that is proportional to one of its operator's sizes.
 
     Attributes:
-        factor: the number over the size.
-        place: which of the sizes.
+        factor: the number divided by the size.
+        place: index of the size.
     """
 
     factor: float
@@ -109,17 +110,17 @@ class Share:
 
 
 Number = Share | int
-"""What a call's number is to its operator; a size that is not the operator's counts with its dense value."""
+"""A number of a call: a share of one of the operator's sizes, otherwise its value in the dense model."""
 
 
 @dataclass(frozen=True)
 class Operators:
-    """A forward pass in pieces.
+    """The operators of a forward pass.
 
     Attributes:
-        operators: in order of execution.
-        owner: for each call the number of its operator.
-        work: {signature: the dense model's calls of the first operator that has it, each with its numbers}.
+        operators: the operators in order of execution.
+        owner: for each call the index of its operator.
+        work: {signature: the dense model's calls of its first operator, each with its numbers}.
     """
 
     operators: tuple[Operator, ...]
@@ -129,19 +130,19 @@ class Operators:
 
 @dataclass
 class _Draft:
-    """An operator as its calls come in."""
+    """An operator to which calls are still added."""
 
     name: str
     sizes: tuple[Size, ...]
     calls: list[tuple[Call, tuple[Number, ...]]] = field(default_factory=list)
 
     def takes(self, found: Sequence[Size | int | None]) -> bool:
-        """Tell whether a call has no other channels than the operator."""
+        """Return whether a call has no channels that the operator does not have."""
         mine = {size.unit[1] for size in self.sizes}
         return all(number.unit[1] in mine for number in found if isinstance(number, Size))
 
     def add(self, call: Call, found: Sequence[Size | int | None]) -> None:
-        """Append a call whose numbers stand for `found`."""
+        """Append a call, given the size behind each of its numbers."""
         places = {size.unit[1]: place for place, size in enumerate(self.sizes)}
         numbers: list[Number] = []
         for dense, number in zip(call.numbers, found, strict=True):
@@ -153,28 +154,28 @@ class _Draft:
         self.calls.append((call, tuple(numbers)))
 
     def signature(self) -> str:
-        """Digest the calls with all numbers but the sizes."""
+        """Return a digest of the calls with all their numbers except the sizes."""
         text = "\n".join(f"{call.kind}: {numbers}" for call, numbers in self.calls)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def make_operators(observed: Sequence[Sequence[Call]], sizes: Observations) -> Operators:
-    """Join the calls of a forward pass to operators.
+    """Group the calls of a forward pass into operators.
 
     Args:
-        observed: for each row of `sizes.widths` the calls that a model of these widths makes.
-        sizes: what the numbers of the calls stand for.
+        observed: for each row of `sizes.widths` the calls of the model with these widths.
+        sizes: identifies the sizes behind the numbers of the calls.
 
     Raises:
-        LatencyError: which calls are made depends on the widths.
+        LatencyError: a narrowed model makes other calls than the dense one.
     """
     calls = observed[0]
     for others in observed[1:]:
         if [call.kind for call in others] != [call.kind for call in calls]:
             raise LatencyError(
-                f"latency table: {len(calls)} calls run in the dense model, and in a narrowed one "
-                f"{len(others)} or others; a table needs the same at all widths: freeze the layers whose "
-                'widths decide that, or limit "macs" instead of the latency.'
+                f"latency table: got {len(others)} operator calls in a narrowed model, expected the same "
+                f"{len(calls)} calls as in the dense one; freeze the layers whose widths decide which calls "
+                'are made, or limit "macs" instead of the latency.'
             )
     drafts: list[_Draft] = []
     owner = []
@@ -192,13 +193,13 @@ def make_operators(observed: Sequence[Sequence[Call]], sizes: Observations) -> O
 
 
 def _leading(call: Call, found: Sequence[Size | int | None]) -> tuple[Size, ...]:
-    """Return sizes of which none is proportional to another: of a contraction two, else the largest."""
+    """Return two sizes of a contraction that are not proportional to each other, else the largest size."""
     by_unit: dict[Size, tuple[Size, int]] = {}
     for dense, number in zip(call.numbers, found, strict=True):
         if isinstance(number, Size):
             by_unit.setdefault(number.unit[1], (number, dense))
     distinct = list(by_unit.values())
     if not call.contracts:
-        # What a concat writes is the sum of what it reads.
+        # The largest size covers the others: the output of a concat is the sum of its inputs.
         distinct = sorted(distinct, key=lambda pair: -pair[1])[:1]
     return tuple(size for size, _ in distinct[:MOST_SIZES])

@@ -1,11 +1,11 @@
-"""Own the prediction: the milliseconds of candidates from their widths alone, many thousands at once.
+"""Predict the milliseconds of candidates from their widths alone, for thousands of candidates at once.
 
-Before: a table of the device; after: spaces and samplers use it like the exact cost formula.
+Spaces and samplers use the predictor like the exact cost formula.
 
     predict = LatencyPredictor(table)
-    predict(widths)               # float64 [n] for int64 widths [n, groups]; never falls where a width grows
-    predict.expected(widths)      # float64 [n]: the best guess, also off the stairs
-    predict.error                 # 0.03: mean absolute relative error on candidates held out
+    predict(widths)               # float64 [n] for int64 widths [n, groups]; never falls when a width grows
+    predict.expected(widths)      # float64 [n]: the best estimate
+    predict.error                 # 0.03: mean absolute relative error on held-out candidates
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ from autoprune.latency.table._surfaces import Surface
 from autoprune.support.arrays import FloatArray, IntArray
 
 _CHUNK = 2048
-"""Candidates predicted at once: bounds the memory, and keeps the work in the caches."""
+"""Number of candidates predicted at once, which bounds the memory and keeps the arrays in the caches."""
 
 
 class LatencyPredictor:
-    """The latencies of candidates on the device of one table.
+    """Predicts latencies of candidates on the device of one table.
 
-    A runtime may be slower at a width than at the next multiple of its step. What is called counts an
-    operator at the fastest sizes that are at least its own, among those of a kind (aligned or not, along
-    either axis) that it was measured at: the lower monotone envelope, which never falls where a width grows,
-    is exact on the steps, and is too low off them by what a user gains who takes the next step up.
+    A runtime may be slower at a width than at the next multiple of its step, but a budget needs a cost that
+    never falls when a width grows. So a call returns the lower monotone envelope: an operator takes the time
+    of the fastest sizes that are at least its own, among the kinds of sizes (aligned or not along either
+    axis) at which it was measured. The envelope is exact at multiples of the step. Elsewhere it is too low by
+    the time that the next larger multiple would save.
 
     Attributes:
-        table: what was measured.
-        dense_ms: the dense model's measured latency.
+        table: the measured table.
+        dense_ms: measured latency of the dense model.
         error: mean absolute relative error of `expected` on candidates that took no part in the fit.
     """
 
@@ -50,7 +51,7 @@ class LatencyPredictor:
         ]
 
     def __call__(self, widths: IntArray) -> FloatArray:
-        """Return milliseconds [n] of widths [n, groups] that never fall where a width grows."""
+        """Return milliseconds [n] of widths [n, groups] that never fall when a width grows."""
         return self._sum(widths, _Part.envelope)
 
     def expected(self, widths: IntArray) -> FloatArray:
@@ -74,13 +75,13 @@ class _Part:
         self.sizes = sizes_of(operators, groups)
 
     def exact(self, widths: IntArray) -> FloatArray:
-        """Return the milliseconds [n] of the operators together."""
+        """Return the milliseconds [n] of all operators of the signature together."""
         sizes = self.sizes(widths)
         total: FloatArray = self.surface.at(sizes.reshape(-1, 2)).reshape(sizes.shape[:2]).sum(axis=1)
         return total
 
     def envelope(self, widths: IntArray) -> FloatArray:
-        """Return the milliseconds [n] of the operators together, each at its fastest sizes from here on."""
+        """Return the milliseconds [n] of all operators, each at the fastest sizes not below its own."""
         sizes = self.sizes(widths)
         flat = sizes.reshape(-1, 2)
         fastest = np.minimum.reduce(list(_alternatives(self.surface, flat)))
@@ -89,13 +90,13 @@ class _Part:
 
 
 def _alternatives(surface: Surface, sizes: IntArray) -> Iterator[FloatArray]:
-    """Iterate over the milliseconds [n] at the next sizes of each kind that was observed.
+    """Iterate over the milliseconds [n] at the next larger sizes of each kind that was observed.
 
-    Milliseconds rise along each grid, so the next size on a grid is the fastest there.
+    Milliseconds never fall along a grid, so the next size on a grid is the fastest one there.
     """
     for kind in np.argwhere(surface.observed).astype(bool).tolist():
         following = [
-            grain.nearest(sizes[:, axis], aligned=aligned)
-            for axis, (grain, aligned) in enumerate(zip(surface.grains, kind, strict=True))
+            alignment.nearest(sizes[:, axis], aligned=aligned)
+            for axis, (alignment, aligned) in enumerate(zip(surface.alignments, kind, strict=True))
         ]
         yield surface.at(np.stack(following, axis=1))

@@ -1,14 +1,13 @@
-"""Own profiles: how a runtime times the operators of a candidate one by one, inside its whole forward pass.
+"""Time the operators of a candidate one by one inside its whole forward pass.
 
-Before: widths from `design`; after: `turns` runs each candidate beside a reference. A runtime that can tell
-the time of each operator is a profiler and a row in PROFILERS; for any other probe candidates are timed
-whole.
+A probe that can time single operators has a row in PROFILERS. With any other probe only whole passes are
+timed.
 
     profiler = make_profiler(prunable, setting)
     profiler.found.operators[1].name            # "layer1.0.conv1"
     with profiler.open(widths) as opened:       # int64 [groups]
-        opened.profiled()                       # a forward pass of which each operator is timed
-        opened.profile().ms                     # float64 [passes, operators], of the passes so far
+        opened.profiled()                       # a forward pass in which each operator is timed
+        opened.profile().ms                     # float64 [passes, operators] of the passes so far
         opened.timed()                          # milliseconds of a forward pass
 """
 
@@ -47,11 +46,12 @@ from autoprune.support.threads import cpu_threads
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """What the profiled passes of a candidate took.
+    """The times of a candidate's operators.
 
     Attributes:
-        ms: float64 [passes, operators].
-        events: int64 [operators], how many times were noted and added up for each operator in a pass.
+        ms: float64 [passes, operators], milliseconds.
+        events: int64 [operators], number of times that were recorded and added up for each operator in a
+            pass.
     """
 
     ms: FloatArray
@@ -63,10 +63,10 @@ class ReadyCandidate:
     """A candidate that is ready to be timed.
 
     Attributes:
-        timed: runs it once, and returns its milliseconds.
-        profiled: as `timed`, and notes the time of each operator; None where the probe cannot.
-        profile: ends the profile and returns it. Called once, before what `timed` returns is used: a
-            runtime may be slower while it keeps a profile.
+        timed: runs one forward pass and returns its milliseconds.
+        profiled: like `timed`, and records the time of each operator; None if the probe cannot.
+        profile: ends the profile and returns it. Call it once, and before `timed`: a runtime may be slower
+            while it records a profile.
     """
 
     timed: Timed
@@ -76,25 +76,25 @@ class ReadyCandidate:
 
 @dataclass(frozen=True)
 class Profiler:
-    """A model under a setting, at any widths.
+    """Makes candidates of one model ready to be timed under a setting.
 
     Attributes:
-        found: the pieces of the model.
+        found: the operators of the model.
         open: widths [groups] -> context in which that candidate is ready.
-        tells: whether candidates know the times of their operators.
+        times_operators: whether the times of operators are recorded.
     """
 
     found: Operators
     open: Callable[[IntArray], AbstractContextManager[ReadyCandidate]]
-    tells: bool = True
+    times_operators: bool = True
 
 
 def make_profiler(prunable: Prunable, setting: LatencySetting) -> Profiler:
-    """Make the profiler of a model: the row of PROFILERS that its probe names, or candidates timed whole.
+    """Make the profiler of a model by the row of PROFILERS that its probe names, or one of whole passes.
 
     Raises:
-        ConfigError: no such probe or device.
-        LatencyError: the model does not run there.
+        ConfigError: there is no such probe or device.
+        LatencyError: the model does not run under the setting.
     """
     make = _whole if setting.on_cuda else PROFILERS.get(find_probe(setting.probe).operators, _whole)
     return make(prunable, setting, observe(prunable))
@@ -128,7 +128,7 @@ def _eager(prunable: Prunable, setting: LatencySetting, sizes: Observations) -> 
 
 
 class _CallTimer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives no hints
-    """Time each operator that runs; what Python does between them is not counted."""
+    """A block that times each operator that runs in it, without the Python code in between."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # as above
@@ -150,10 +150,10 @@ class _CallTimer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch g
 
 
 def _observed_calls(prunable: Prunable, sizes: Observations) -> list[list[Call]]:
-    """Run the model on the CPU at each observation's widths, and return the calls that it makes.
+    """Run the model on the CPU at each observation's widths, and return its calls.
 
     Raises:
-        LatencyError: it does not run.
+        LatencyError: the model does not run.
     """
     setting = LatencySetting()
     inputs = random_inputs(prunable.example_inputs, setting)
@@ -168,7 +168,7 @@ def _observed_calls(prunable: Prunable, sizes: Observations) -> list[list[Call]]
 
 
 class _CallRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives no hints
-    """Note each operator that runs, with all its numbers."""
+    """A block that records each operator that runs in it, with all its numbers."""
 
     def __init__(self, names: Mapping[int, str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # as above
@@ -182,7 +182,7 @@ class _CallRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torc
         args: tuple[object, ...] = (),
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
-        """Run and note one operator."""
+        """Run and record one operator."""
         result = func(*args, **(kwargs or {}))
         leaves = pytree.tree_leaves((args, kwargs, result))
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
@@ -226,15 +226,16 @@ def _onnx(prunable: Prunable, setting: LatencySetting, sizes: Observations) -> P
 
 
 _KERNEL = "_kernel_time"
+"""Suffix of the events that time the kernels of nodes."""
 
 
 def _read_events(
     events: Sequence[Mapping[str, Any]], template: OnnxTemplate, of_node: Mapping[str, int], operators: int
 ) -> Profile:
-    """Add up the times of the nodes in a profile of ONNX Runtime, pass by pass.
+    """Add up the times of an ONNX Runtime profile for each pass and operator.
 
-    A fused node bears the name of one that it replaces or of the tensor that it writes. Nodes that the
-    optimiser puts in between (to reorder channels) bear neither, and count to the operator before them.
+    A fused node has the name of a node that it replaces or of the tensor that it writes. Nodes that the
+    optimiser inserts (to reorder channels) have neither, and are added to the operator before them.
     """
     kernels = [event for event in events if str(event.get("name", "")).endswith(_KERNEL)]
     in_order = [int(event["args"]["node_index"]) for event in kernels]
@@ -251,7 +252,7 @@ def _read_events(
 
 
 def _whole(prunable: Prunable, setting: LatencySetting, sizes: Observations) -> Profiler:
-    """Time candidates whole by any probe; the operators are those that PyTorch runs."""
+    """Make a profiler that times only whole passes with any probe. The operators are those of PyTorch."""
     found = make_operators(_observed_calls(prunable, sizes), sizes)
 
     @contextlib.contextmanager
@@ -259,7 +260,7 @@ def _whole(prunable: Prunable, setting: LatencySetting, sizes: Observations) -> 
         with prepare(narrowed(prunable, widths), prunable.example_inputs, setting) as timed:
             yield ReadyCandidate(timed)
 
-    return Profiler(found, opened, tells=False)
+    return Profiler(found, opened, times_operators=False)
 
 
 MakeProfiler: TypeAlias = Callable[[Prunable, LatencySetting, Observations], Profiler]

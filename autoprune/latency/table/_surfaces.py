@@ -1,10 +1,9 @@
-"""Own surfaces: milliseconds of an operator over its (in size, out size), fitted to what was measured.
+"""Fit surfaces: the milliseconds of an operator as a function of its input and output size.
 
-A surface has one grid for aligned sizes (see `grains`) and one for the others, along either axis; on each
-grid milliseconds never fall where a size grows, and lie on bilinear pieces between the knots. Before:
-`tabulate` measures; after: the table stores the grids, the predictor reads them.
+A surface has four grids, one for each combination of aligned and other sizes along the two axes. On each grid
+milliseconds are bilinear between the knots and never fall when a size grows.
 
-    form = Form((Grain(align=4, step=16), Grain(step=16)), CUTS[0])
+    form = Form((Alignment(align=4, step=16), Alignment(step=16)), CUTS[0])
     fitted = fit_surfaces(readings, [form] * signatures)
     fitted[0].at(sizes)                    # float64 [n] for int64 sizes [n, 2]
 """
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune.latency.table._alignment import Grain, Grains, effective, on_both
+from autoprune.latency.table._alignment import Alignment, Alignments, aligned_axes, effective_sizes
 from autoprune.latency.table._least_squares import solve_non_negative
 from autoprune.support.arrays import BoolArray, FloatArray, IntArray
 
@@ -28,25 +27,25 @@ CUTS: tuple[tuple[float, ...], ...] = (
     (0.125, 0.25, 0.5, 1.0),
     (0.25, 0.5, 0.75, 1.0),
 )
-"""Where along an axis a surface may have its knots besides 0, as shares of the largest size."""
+"""Choices of the knots along an axis in addition to 0, as shares of the largest size."""
 
 _OUTLYING = 0.1
-"""Relative error from which on a reading loses weight, as one that something else disturbed."""
+"""A reading with a larger relative error loses weight, since other load probably disturbed it."""
 
 _REWEIGHTINGS = 3
-"""Solutions of a robust fit."""
+"""Number of solutions in a robust fit."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """What is chosen of a surface before it is fitted.
+    """The form of a surface, which is chosen before its grids are fitted.
 
     Attributes:
-        grains: along the in size and along the out size.
+        alignments: alignment along the input size and along the output size.
         cuts: knots as shares of the largest size.
     """
 
-    grains: Grains = (Grain(), Grain())
+    alignments: Alignments = (Alignment(), Alignment())
     cuts: tuple[float, ...] = CUTS[0]
 
 
@@ -55,21 +54,23 @@ class Surface:
     """The milliseconds of the operators of one signature.
 
     Attributes:
-        grains: tell which grid a size belongs to, and where on it.
-        knots: for the in size and the out size, float64 ascending from 0; [0] for an axis without a size.
-        ms: float64 [2, 2, in knots, out knots]; the first two axes say whether in and out size are aligned.
-        observed: bool [2, 2], which of these grids there were readings for. An axis without a size is
-            aligned. Sizes of another kind are judged by the slowest grid of the most similar kind.
+        alignments: alignment along the input size and along the output size.
+        knots: float64 knots along the input size and along the output size, ascending from 0; [0] for an axis
+            without a size.
+        ms: float64 [2, 2, input knots, output knots], the milliseconds at the knots. The first two indices
+            are 1 if the input size, or the output size, is aligned.
+        observed: bool [2, 2], the grids with readings. An axis without a size counts as aligned. A grid
+            without readings is the slowest one of the most similar grids with readings.
     """
 
-    grains: Grains
+    alignments: Alignments
     knots: tuple[FloatArray, FloatArray]
     ms: FloatArray
     observed: BoolArray
 
     def at(self, sizes: IntArray) -> FloatArray:
         """Return milliseconds [n] at sizes [n, 2]."""
-        on, counting = effective(self.grains, sizes)
+        on, counting = effective_sizes(self.alignments, sizes)
         first, second = on.astype(np.int64).T
         (low, share), (below, part) = (
             _place(knots, counting[:, axis]) for axis, knots in enumerate(self.knots)
@@ -84,7 +85,7 @@ class Surface:
         return np.asarray((1 - share) * lower + share * upper)
 
     def scaled(self, aligned: float, others: float) -> Surface:
-        """Return the surface with the milliseconds of aligned sizes, and of others, times a factor each."""
+        """Return the surface with one factor for sizes that are both aligned, and another for the rest."""
         factors = np.full((2, 2, 1, 1), others)
         factors[1, 1] = aligned
         return replace(self, ms=self.ms * factors)
@@ -92,13 +93,13 @@ class Surface:
 
 @dataclass(frozen=True, eq=False)
 class Readings:
-    """What was measured.
+    """The times of candidates and their operators.
 
     Attributes:
-        sizes: int64 [candidates, operators, 2]; 0 where an operator has fewer sizes.
-        ms: float64 [candidates, operators].
-        whole_ms: float64 [candidates], of whole forward passes.
-        signature: int64 [operators], the number of each operator's signature.
+        sizes: int64 [candidates, operators, 2], with 0 if an operator has fewer sizes.
+        ms: float64 [candidates, operators], milliseconds of the operators.
+        whole_ms: float64 [candidates], milliseconds of whole forward passes.
+        signature: int64 [operators], number of each operator's signature.
     """
 
     sizes: IntArray
@@ -111,19 +112,21 @@ class Readings:
         return Readings(self.sizes[rows], self.ms[rows], self.whole_ms[rows], self.signature)
 
     def only(self, signatures: Sequence[int]) -> Readings:
-        """Return the readings of the operators of some signatures, numbered anew in that order."""
+        """Return the readings of some signatures' operators, with the signatures numbered in this order."""
         mine = np.isin(self.signature, signatures)
         numbers = np.array([list(signatures).index(each) for each in self.signature[mine].tolist()])
         return Readings(self.sizes[:, mine], self.ms[:, mine], self.whole_ms, numbers)
 
 
 def fit_surfaces(readings: Readings, forms: Sequence[Form], *, robust: bool = True) -> list[Surface]:
-    """Fit one surface a signature, by least squares of the error's share in the candidate's whole latency.
+    """Fit a surface for each signature by least squares.
+
+    The errors are weighted as shares of the candidate's whole latency.
 
     Args:
-        readings: what was measured.
-        forms: one for each signature.
-        robust: whether readings that lie far off lose weight, in three times the time.
+        readings: the timed candidates.
+        forms: form of each signature.
+        robust: whether outlying readings lose weight, which takes three times as long.
     """
     weights = np.repeat(1 / readings.whole_ms[:, None], readings.ms.shape[1], axis=1)
     surfaces = []
@@ -141,23 +144,24 @@ def sum_surfaces(surfaces: Sequence[Surface], sizes: IntArray, signature: IntArr
 
 
 def sum_kinds(surfaces: Sequence[Surface], sizes: IntArray, signature: IntArray) -> FloatArray:
-    """Return the milliseconds [n, 2] of the operators whose sizes are aligned, and of the others."""
+    """Return the milliseconds [n, 2] of the operators with both sizes aligned, and of the others."""
     total = np.zeros((len(sizes), 2))
     for number, surface in enumerate(surfaces):
         mine = sizes[:, signature == number]
         flat = mine.reshape(-1, 2)
         ms = surface.at(flat).reshape(mine.shape[:2])
-        aligned = on_both(surface.grains, flat).all(axis=1).reshape(mine.shape[:2])
+        aligned = aligned_axes(surface.alignments, flat).all(axis=1).reshape(mine.shape[:2])
         total += np.stack([(ms * aligned).sum(axis=1), (ms * ~aligned).sum(axis=1)], axis=1)
     return total
 
 
 def _fit(sizes: IntArray, ms: FloatArray, weights: FloatArray, form: Form, solutions: int) -> Surface:
-    on, counting = effective(form.grains, sizes)
+    on, counting = effective_sizes(form.alignments, sizes)
     knots = _knots(counting[:, 0], form.cuts), _knots(counting[:, 1], form.cuts)
     ramps = [_ramps(axis, counting[:, place]) for place, axis in enumerate(knots)]
     base = np.einsum("ni,nj->nij", *ramps).reshape(len(ms), -1)
-    # Where a size is not aligned a surface is that of aligned ones and something more, a bilinear function.
+    # A grid of sizes that are not aligned is the aligned grid plus a bilinear function with non-negative
+    # coefficients. So it is never faster, and few readings suffice to fit it.
     straight = [_straight(axis, counting[:, place]) for place, axis in enumerate(knots)]
     extra = np.einsum("ni,nj->nij", *straight).reshape(len(ms), -1)
     off = [(first, second) for first in (0, 1) for second in (0, 1) if not (first and second)]
@@ -171,18 +175,21 @@ def _fit(sizes: IntArray, ms: FloatArray, weights: FloatArray, form: Form, solut
     for (first, second), coefficients in zip(off, more, strict=True):
         grid[first, second] += corners[0] @ coefficients @ corners[1].T
     observed = observed_kinds(on)
-    return Surface(form.grains, knots, _filled(grid, observed), observed)
+    return Surface(form.alignments, knots, _filled(grid, observed), observed)
 
 
 def observed_kinds(on: BoolArray) -> BoolArray:
-    """Tell [2, 2] whether there is a size of each kind, given which of the sizes [n, 2] are aligned."""
+    """Return bool [2, 2], the kinds of sizes that occur, given which of the sizes [n, 2] are aligned."""
     observed = np.zeros((2, 2), dtype=np.bool_)
     observed[on[:, 0].astype(np.int64), on[:, 1].astype(np.int64)] = True
     return observed
 
 
 def _filled(grid: FloatArray, observed: BoolArray) -> FloatArray:
-    """Give kinds without readings, which the fit takes to be as fast as can be, the slowest of their like."""
+    """Replace each grid without readings by the slowest of the most similar grids with readings.
+
+    The fit alone would make it as fast as the aligned grid.
+    """
     if observed.all():
         return grid
     filled = grid.copy()
@@ -195,7 +202,7 @@ def _filled(grid: FloatArray, observed: BoolArray) -> FloatArray:
 
 
 def _solve(columns: FloatArray, ms: FloatArray, weights: FloatArray, solutions: int) -> FloatArray:
-    """Return non-negative coefficients; after each solution but the last, what lies far off loses weight."""
+    """Return non-negative coefficients, by iteratively reweighted least squares if `solutions` > 1."""
     largest = columns.max(axis=0)
     used_columns = largest > 0
     columns = columns[:, used_columns] / largest[used_columns]
@@ -215,19 +222,19 @@ def _knots(counting: IntArray, cuts: Sequence[float]) -> FloatArray:
 
 
 def _ramps(knots: FloatArray, counting: IntArray) -> FloatArray:
-    """Return [n, knots]: 1, then for each piece between knots how far along it a size is, in [0, 1]."""
+    """Return [n, knots]: a 1, then for each piece between knots the share of it below the size, in [0, 1]."""
     rising = np.clip((counting[:, None] - knots[:-1]) / np.diff(knots), 0, 1)
     return np.concatenate([np.ones((len(counting), 1)), rising], axis=1)
 
 
 def _straight(knots: FloatArray, counting: NDArray[Any]) -> FloatArray:
-    """Return [n, 2], or [n, 1] for an axis without a size: 1, then how far along the axis a size is."""
+    """Return [n, 2]: a 1, then the size as a share of the last knot; only a 1 for an axis without a size."""
     ones = np.ones((len(counting), 1))
     return np.concatenate([ones, counting[:, None] / knots[-1]], axis=1) if len(knots) > 1 else ones
 
 
 def _place(knots: FloatArray, counting: IntArray) -> tuple[IntArray, FloatArray]:
-    """Return the knot below each size and how far it is to the next."""
+    """Return the index of the knot below each size, and the position between it and the next, in [0, 1]."""
     if len(knots) == 1:
         return np.zeros(len(counting), np.int64), np.zeros(len(counting))
     low = np.clip(np.searchsorted(knots, counting, side="right") - 1, 0, len(knots) - 2)

@@ -1,6 +1,6 @@
-"""The schema of a latency table as JSON: the names, types and ranges of its values.
+"""Check the names, types and ranges of the values in a latency table's JSON.
 
-check_table(json.loads(text))       # LatencyError naming the first value that does not fit
+check_table(json.loads(text))       # LatencyError that names the first wrong value
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _Count = Annotated[int, Field(ge=-(2**62), le=2**62)]
 _Error = Annotated[float, Field(allow_inf_nan=True)]
 
 
-class _Grain(Strict):
+class _Alignment(Strict):
     align: _Step
     step: _Step
     free: _Free
 
 
 class _Surface(Strict):
-    grains: Annotated[list[_Grain], Field(min_length=2, max_length=2)]
+    grains: Annotated[list[_Alignment], Field(min_length=2, max_length=2)]
     knots: Annotated[list[Annotated[list[float], Field(min_length=1)]], Field(min_length=2, max_length=2)]
     ms: list[list[list[list[float]]]]
     observed: list[list[bool]]
@@ -66,10 +66,10 @@ class _Table(Strict):
 
 
 def check_table(values: Any) -> None:
-    """Make sure that values from JSON are a latency table.
+    """Check that values from JSON are a latency table.
 
     Raises:
-        LatencyError: one of them is missing, of another type, or does not fit the others.
+        LatencyError: a value is missing, has the wrong type, or does not fit the others.
     """
     where = "latency table: not one that autoprune wrote"
     table = read_as(_Table, values, where=where, error=LatencyError, advice=_ADVICE)
@@ -87,7 +87,7 @@ def check_table(values: Any) -> None:
 
 
 def _fits(surface: _Surface) -> bool:
-    """Tell whether knots ascend from 0, and the grid has a value for each pair of them."""
+    """Return whether the knots ascend from 0 and the grids have a value for each pair of knots."""
     try:
         shape, observed = np.shape(surface.ms), np.shape(surface.observed)
     except ValueError:  # lists of several lengths

@@ -1,10 +1,10 @@
-"""Timing: models run side by side, in turn, until the intervals of their ratios are narrow enough."""
+"""Time models side by side with interleaved timing, until the confidence intervals are narrow enough."""
 
 from __future__ import annotations
 
 from autoprune.latency.timing._measurement import Measurement, Ratio, median_interval, undisturbed
 from autoprune.latency.timing._placement import check_device, check_threads, placed_copy, random_inputs
-from autoprune.latency.timing._rounds import Progress, Timed, Timings, time_in_turn
+from autoprune.latency.timing._rounds import Progress, Timed, Timings, time_interleaved
 
 __all__ = [
     "Measurement",
@@ -17,6 +17,6 @@ __all__ = [
     "median_interval",
     "placed_copy",
     "random_inputs",
-    "time_in_turn",
+    "time_interleaved",
     "undisturbed",
 ]

@@ -1,10 +1,7 @@
-"""Own what a timing gives: medians in milliseconds and ratios, each with its 95% confidence interval.
+"""Summarise timed runs: medians in milliseconds and ratios, each with its 95% confidence interval.
 
-Before: `timing` collects the milliseconds of single runs, turn by turn; after: studies store the values, the
-command line prints them.
-
-    measured = Measurement.of([[4.1, 4.0], [4.2, 4.1], ...], seconds=1.3, tolerance=0.02)
-    measured.median_ms, measured.interval_ms, measured.tight
+measured = Measurement.of([[4.1, 4.0], [4.2, 4.1], ...], seconds=1.3, tolerance=0.02)
+measured.median_ms, measured.interval_ms, measured.tight
 """
 
 from __future__ import annotations
@@ -19,28 +16,31 @@ from typing import TypeAlias
 import numpy as np
 from scipy import stats
 
-OfTurn: TypeAlias = Callable[[Sequence[float]], float]
-"""What the milliseconds of a turn's runs count as, together."""
+Reduction: TypeAlias = Callable[[Sequence[float]], float]
+"""(milliseconds of the runs of a slice) -> the slice's value."""
 
 FEWEST_ROUNDS = 6
-"""The largest and the smallest of six values enclose the median with 97%, of five with 94%: too little."""
+"""Number of values that a 95% interval needs.
+
+The smallest and the largest of six values enclose the median with a probability of 97%, of five with 94%.
+"""
 
 
 @dataclass(frozen=True)
 class Measurement:
     """How long one forward pass of a model takes.
 
-    The interval takes a turn, not a run, for one draw, as runs of one turn meet the same noise. What is noisy
-    for longer than a turn (another program, a clock that steps down) widens it only in part: to compare two
-    models, take their Ratio.
+    Runs of one slice see the same noise, so the interval treats a slice, not a run, as one sample. Noise that
+    lasts longer than a slice (another program, a lower clock rate) widens the interval only in part. To
+    compare two models, use their Ratio.
 
     Attributes:
-        median_ms: median over turns of what a turn counts as: its median run, unless asked otherwise.
+        median_ms: median over the slices' values; the value of a slice is its median run by default.
         interval_ms: 95% confidence interval of that median.
-        p90_ms: nine of ten single runs took no longer.
-        runs: single runs that were timed.
-        seconds: wall time of the whole timing, the other models' turns included.
-        tight: whether the interval's half-width is within the tolerance that was asked.
+        p90_ms: 90th percentile of all single runs.
+        runs: number of timed runs.
+        seconds: wall time of the whole timing, with the other models' slices.
+        tight: whether the interval's half-width is within the requested tolerance.
     """
 
     median_ms: float
@@ -53,15 +53,15 @@ class Measurement:
     @classmethod
     def of(
         cls,
-        turns: Sequence[Sequence[float]],
+        slices: Sequence[Sequence[float]],
         *,
         seconds: float,
         tolerance: float,
-        of_turn: OfTurn = statistics.median,
+        reduce: Reduction = statistics.median,
     ) -> Measurement:
-        """Summarise the milliseconds of single runs, grouped by turn; at least FEWEST_ROUNDS turns."""
-        median, interval = median_interval([of_turn(turn) for turn in turns])
-        runs = np.concatenate([np.asarray(turn, dtype=float) for turn in turns])
+        """Summarise the milliseconds of single runs, grouped by slice; at least FEWEST_ROUNDS slices."""
+        median, interval = median_interval([reduce(each) for each in slices])
+        runs = np.concatenate([np.asarray(each, dtype=float) for each in slices])
         p90 = float(np.percentile(runs, 90))
         tight = is_tight(median, interval, tolerance)
         return cls(median, interval, p90, len(runs), seconds, tight)
@@ -69,15 +69,15 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A model's time over the baseline's, from turns beside each other: what both suffered cancels out.
+    """A model's time over the baseline's, from slices next to each other, so that common noise cancels out.
 
-    What else runs on a machine does not slow both alike: for as long as a neighbour fills the shared caches
-    a model that fits into them loses more. So only rounds in which the two ran fast count.
+    Other load on a machine need not slow both models alike. While another program fills the shared caches, a
+    model that fits into them loses more. So only the rounds in which both ran fastest count.
 
     Attributes:
-        ratio: median over these rounds of (turn's median of the model / turn's median of the baseline).
+        ratio: median over these rounds of the model's slice value over the baseline's.
         interval: 95% confidence interval of that median.
-        tight: whether the interval's half-width is within the tolerance that was asked.
+        tight: whether the interval's half-width is within the requested tolerance.
     """
 
     ratio: float
@@ -86,8 +86,8 @@ class Ratio:
 
     @classmethod
     def of(cls, rounds: Sequence[tuple[float, float]], *, tolerance: float) -> Ratio:
-        """Summarise rounds, (milliseconds of the model, of the baseline); at least FEWEST_ROUNDS."""
-        ratios = [mine / beside for mine, beside in rounds]
+        """Summarise at least FEWEST_ROUNDS rounds, each as (milliseconds of the model, of the baseline)."""
+        ratios = [mine / baseline for mine, baseline in rounds]
         median, interval = median_interval([ratios[place] for place in undisturbed(rounds)])
         return cls(median, interval, is_tight(median, interval, tolerance))
 
@@ -95,9 +95,15 @@ class Ratio:
 def undisturbed(
     rounds: Sequence[tuple[float, float]], *, share: float = 0.25, least: int = FEWEST_ROUNDS
 ) -> list[int]:
-    """Return the places of that share of rounds, at least so many, in which model and baseline ran fastest.
+    """Return the indices of the rounds in which model and baseline ran fastest.
 
-    Both count alike, each over its own median: to go by one alone would favour it.
+    The two times of a round count equally, each divided by its own median. Selecting by one of them alone
+    would favour that model.
+
+    Args:
+        rounds: (milliseconds of the model, of the baseline) of each round.
+        share: share of the rounds to return.
+        least: number of rounds to return at least.
     """
     times = np.array(rounds)
     slowness = (times / np.median(times, axis=0)).sum(axis=1)
@@ -106,7 +112,7 @@ def undisturbed(
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, tuple[float, float]]:
-    """Return the median and its 95% confidence interval from order statistics, whatever the distribution.
+    """Return the median and its 95% confidence interval from order statistics, for any distribution.
 
     Reference: Conover, Practical Nonparametric Statistics (1999), section 3.2.
 
@@ -114,7 +120,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, tuple[float, float]
         ValueError: fewer than FEWEST_ROUNDS values.
     """
     if len(values) < FEWEST_ROUNDS:
-        raise ValueError(f"{len(values)} values: an interval of a median takes {FEWEST_ROUNDS}.")
+        raise ValueError(f"median_interval: got {len(values)} values, expected at least {FEWEST_ROUNDS}.")
     ordered = np.sort(values)
     rank = _rank(len(values))
     return float(np.median(ordered)), (float(ordered[rank - 1]), float(ordered[-rank]))
@@ -122,11 +128,11 @@ def median_interval(values: Sequence[float]) -> tuple[float, tuple[float, float]
 
 @functools.cache
 def _rank(count: int) -> int:
-    """Return how many values lie below the median in all but 2.5% of samples of this size, and above it."""
+    """Return the rank, from either end, of the values that bound the 95% interval of so many values."""
     return int(stats.binom.ppf(0.025, count, 0.5))
 
 
 def is_tight(median: float, interval: tuple[float, float], tolerance: float) -> bool:
-    """Tell whether the half-width of an interval is at most the tolerance, as a share of the median."""
+    """Return whether the half-width of an interval, as a share of the median, is at most the tolerance."""
     low, high = interval
     return (high - low) / 2 <= tolerance * median

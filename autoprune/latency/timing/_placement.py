@@ -1,8 +1,6 @@
-"""Own how a model and its inputs are made ready for a probe: a copy on the device, and random inputs.
+"""Copy a model to the device of a setting, and make random inputs for it.
 
-Before: a model and example inputs of any batch; after: every probe runs what comes from here.
-
-    model, inputs = placed_copy(model, setting), random_inputs(example_inputs, setting)
+model, inputs = placed_copy(model, setting), random_inputs(example_inputs, setting)
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ def placed_copy(model: nn.Module, setting: LatencySetting) -> nn.Module:
     """Return a copy of the model in eval mode, on the setting's device, in its number format and layout.
 
     Raises:
-        ConfigError: the setting's device is not there.
+        ConfigError: torch does not see the setting's device.
     """
     check_device(setting)
     memo: dict[int, object] = {}
@@ -38,11 +36,11 @@ def placed_copy(model: nn.Module, setting: LatencySetting) -> nn.Module:
 
 
 def random_inputs(example_inputs: object, setting: LatencySetting) -> ExampleInputs:
-    """Return inputs of the setting's batch: random where they are floating, else as the example has them.
+    """Return inputs of the setting's batch size. Floating tensors are random, others are the example's.
 
     Args:
-        example_inputs: a Tensor, a tuple of inputs or a dict of keyword inputs, the batch on axis 0.
-        setting: gives batch, device, number format and layout.
+        example_inputs: a Tensor, a tuple of inputs or a dict of keyword inputs, with the batch on axis 0.
+        setting: the batch size, device, number format and layout.
     """
     generator = torch.Generator().manual_seed(0)
 
@@ -58,7 +56,7 @@ def random_inputs(example_inputs: object, setting: LatencySetting) -> ExampleInp
 
 
 def check_device(setting: LatencySetting) -> None:
-    """Refuse a device that is not there.
+    """Raise an error if torch does not see the setting's device.
 
     Raises:
         ConfigError: torch sees no such CUDA device.
@@ -68,22 +66,24 @@ def check_device(setting: LatencySetting) -> None:
     seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (torch.device(setting.device).index or 0) >= seen:
         raise ConfigError(
-            f'latency.device: "{setting.device}" asked, but torch sees {seen} CUDA devices here; '
-            'use "cpu" or measure on the machine that has it.'
+            f'latency.device: got "{setting.device}", but torch sees {seen} CUDA devices here; '
+            'use "cpu" or measure on a machine that has it.'
         )
 
 
 def check_threads(setting: LatencySetting) -> None:
-    """Refuse more threads than this process has cores: they would take turns, for minutes a forward pass.
+    """Raise an error if the setting has more threads than this process has cores.
+
+    Such threads wait for each other while they spin, and a forward pass can take minutes.
 
     Raises:
-        ConfigError: the setting asks for more.
+        ConfigError: the setting has more threads than cores.
     """
     cores = usable_cores()
     if setting.threads > cores:
         raise ConfigError(
             f"latency.threads: got {setting.threads}, expected at most {cores}, the CPU cores that this "
-            "process may use; ask for fewer or measure on the machine that has them."
+            "process may use; set fewer threads or measure on a machine that has them."
         )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import LatencyError
-from autoprune.latency import LatencySetting, beside
+from autoprune.latency import LatencySetting, side_by_side
 from autoprune.latency.probes.eager import eager, eager_timed
 from tests.latency.nets import Sees
 
@@ -111,7 +111,7 @@ def test_cuda_more_work_takes_longer() -> None:
         pytest.skip("needs a CUDA device")
     small, dense = (nn.Sequential(nn.Conv2d(3, width, 3), nn.Conv2d(width, width, 3)) for width in (64, 1024))
     setting = LatencySetting(device="cuda", batch=16)
-    with beside(dense, torch.zeros(1, 3, 64, 64), setting, limit_seconds=3) as measure:
+    with side_by_side(dense, torch.zeros(1, 3, 64, 64), setting, limit_seconds=3) as measure:
         measured, _, ratio = measure(small)
     assert ratio.interval[1] < 1
     assert measured.median_ms > 0

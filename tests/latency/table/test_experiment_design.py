@@ -10,7 +10,7 @@ import torch
 
 import autoprune
 from autoprune.latency import LatencySetting
-from autoprune.latency.table._experiment_design import design, orthogonal_array, width_levels
+from autoprune.latency.table._experiment_design import design_candidates, orthogonal_array, width_levels
 from autoprune.latency.table._profiles import make_profiler
 from autoprune.zoo import make_model
 
@@ -38,7 +38,7 @@ def test_an_operator_is_seen_at_all_pairs_of_its_sizes() -> None:
     torch.manual_seed(0)
     prunable = autoprune.trace(make_model("digits_resnet", 10, 1).eval(), torch.zeros(1, 1, 8, 8))
     operators = make_profiler(prunable, LatencySetting()).found.operators
-    widths = design(prunable, operators, 5)
+    widths = design_candidates(prunable, operators, 5)
     assert widths.shape == (35, len(prunable.groups))
     frozen = [place for place, group in enumerate(prunable.groups) if group.frozen is not None]
     assert (widths[:, frozen] == [prunable.groups[place].width for place in frozen]).all()
@@ -56,7 +56,7 @@ def test_an_operator_is_seen_at_all_pairs_of_its_sizes() -> None:
 def test_some_candidates_lie_on_the_steps_whole() -> None:
     torch.manual_seed(0)
     prunable = autoprune.trace(make_model("resnet20", 10, 1).eval(), torch.zeros(1, 1, 28, 28))
-    stepped = design(prunable, make_profiler(prunable, LatencySetting()).found.operators, 7)[49:]
+    stepped = design_candidates(prunable, make_profiler(prunable, LatencySetting()).found.operators, 7)[49:]
     assert len(stepped) == 14
     full = np.array([group.width for group in prunable.groups])
     free = [prunable.position[group.name] for group in prunable.searchable]

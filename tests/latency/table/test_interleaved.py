@@ -1,11 +1,11 @@
-"""Turns on machines whose speed is known: what slows both models is divided out, what is told is added up."""
+"""Interleaved timing on machines of known speed: common load cancels out, and times of operators add up."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from autoprune.latency.table._interleaved import Beside, Reference, faster_half, undisturbed_rounds
+from autoprune.latency.table._interleaved import Reference, RelativeTimes, faster_half, undisturbed_rounds
 from autoprune.latency.table._profiles import Profile, ReadyCandidate
 from autoprune.latency.timing import Timed
 
@@ -36,7 +36,7 @@ def test_a_candidate_is_a_ratio_to_the_reference() -> None:
     machine = Machine()
     reference = Reference(ReadyCandidate(machine.runs(2.0)))
     assert reference.time(ReadyCandidate(machine.runs(3.0))).whole == pytest.approx(1.5)
-    assert not reference.time(ReadyCandidate(machine.runs(3.0))).told
+    assert not reference.time(ReadyCandidate(machine.runs(3.0))).has_operators
 
 
 def test_a_machine_that_slows_down_between_candidates_changes_nothing() -> None:
@@ -73,11 +73,11 @@ def profiled(machine: Machine, operators: list[float]) -> ReadyCandidate:
 def test_operators_are_told_without_the_passes_that_warm_up() -> None:
     machine = Machine()
     reference = Reference(ReadyCandidate(machine.runs(2.0)))
-    beside = reference.time(profiled(machine, [1.0, 0.5, 0.1]))
-    assert beside.told
-    np.testing.assert_allclose(beside.operators, [0.5, 0.25, 0.05])
-    np.testing.assert_array_equal(beside.events, [2, 1, 1])
-    assert beside.whole == pytest.approx(0.8)
+    times = reference.time(profiled(machine, [1.0, 0.5, 0.1]))
+    assert times.has_operators
+    np.testing.assert_allclose(times.operators, [0.5, 0.25, 0.05])
+    np.testing.assert_array_equal(times.events, [2, 1, 1])
+    assert times.whole == pytest.approx(0.8)
 
 
 def test_passes_that_were_disturbed_do_not_count() -> None:
@@ -88,11 +88,11 @@ def test_passes_that_were_disturbed_do_not_count() -> None:
 
 def test_of_a_candidates_rounds_those_count_in_which_both_ran_fast() -> None:
     rounds = [
-        Beside(0.50, 10.0),
-        Beside(0.56, 12.0),
-        Beside(0.49, 10.5),
-        Beside(0.51, 10.1),
-        Beside(0.6, 11.0),
+        RelativeTimes(0.50, 10.0),
+        RelativeTimes(0.56, 12.0),
+        RelativeTimes(0.49, 10.5),
+        RelativeTimes(0.51, 10.1),
+        RelativeTimes(0.6, 11.0),
     ]
     assert undisturbed_rounds(rounds) == [rounds[0], rounds[2], rounds[3]]
     assert undisturbed_rounds(rounds[:1]) == rounds[:1]

@@ -92,7 +92,7 @@ def test_a_table_is_refused_for_another_model_setting_or_device(
 ) -> None:
     with pytest.raises(LatencyError, match="measured for another model than this ResNet"):
         table.require(traced(classes=7), SETTING)
-    with pytest.raises(LatencyError, match=r"another setting \(batch: 8, asked 1\)"):
+    with pytest.raises(LatencyError, match=r"another setting \(batch: got 8, expected 1\)"):
         table.require(prunable, LatencySetting("onnx"))
     facts = {**table.device.facts, "cpu": "Other"}
     elsewhere = dataclasses.replace(table, device=Fingerprint(facts))
@@ -112,7 +112,7 @@ def test_files_that_are_no_table_get_one_line(tmp_path: Path) -> None:
         with pytest.raises(LatencyError, match="not one that autoprune wrote"):
             load_table(path)
     path.write_text('{"format": 99}')
-    with pytest.raises(LatencyError, match="format 99, expected 3"):
+    with pytest.raises(LatencyError, match="got format 99, expected 3"):
         load_table(path)
 
 

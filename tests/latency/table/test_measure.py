@@ -15,7 +15,7 @@ from autoprune.graph import Prunable
 from autoprune.latency import LatencySetting
 from autoprune.latency.table import LatencyPredictor
 from autoprune.latency.table._experiment_design import LEVELS_WHOLE
-from autoprune.latency.table._interleaved import Beside
+from autoprune.latency.table._interleaved import RelativeTimes
 from autoprune.latency.table._measure import _operator_ms, tabulate
 from autoprune.latency.table._profiles import Profile, Profiler, ReadyCandidate, make_profiler
 from autoprune.zoo import make_model
@@ -36,14 +36,14 @@ def exact_ms(prunable: Prunable, widths: np.ndarray) -> np.ndarray:
 
 
 def machine(prunable: Prunable, slowness: Callable[[], float]) -> Profiler:
-    """Return a profiler that tells whole passes on a machine that is so slow, now and then."""
+    """Return a profiler that times whole passes on a machine that is so slow, now and then."""
 
     @contextlib.contextmanager
     def opened(widths: np.ndarray) -> Iterator[ReadyCandidate]:
         milliseconds = float(exact_ms(prunable, widths)[0])
         yield ReadyCandidate(lambda: milliseconds * slowness())
 
-    return Profiler(make_profiler(prunable, SETTING).found, opened, tells=False)
+    return Profiler(make_profiler(prunable, SETTING).found, opened, times_operators=False)
 
 
 def random_widths(prunable: Prunable, count: int) -> np.ndarray:
@@ -74,35 +74,35 @@ def test_milliseconds_are_medians_and_candidates_shares_of_the_dense_model(pruna
 
 
 def test_candidates_that_are_timed_whole_are_fewer(prunable: Prunable) -> None:
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     table = tabulate(
         prunable,
         SETTING,
         machine(prunable, lambda: 1.0),
         limit_seconds=0.0,
         levels=None,
-        progress=lambda done, total: told.append((done, total)),
+        progress=lambda done, total: calls.append((done, total)),
     )
     candidates = LEVELS_WHOLE**2 + 2 * LEVELS_WHOLE + 1
     assert table.calibration.candidates == candidates
-    assert told == [(done, candidates) for done in range(1, candidates + 1)]
+    assert calls == [(done, candidates) for done in range(1, candidates + 1)]
 
 
 def test_the_first_round_tells_how_many_there_will_be(prunable: Prunable) -> None:
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     tabulate(
         prunable,
         SETTING,
         machine(prunable, lambda: 1.0),
         limit_seconds=1e6,
         levels=2,
-        progress=lambda done, total: told.append((done, total)),
+        progress=lambda done, total: calls.append((done, total)),
     )
-    assert told == [(done, 9 if done <= 9 else 45) for done in range(1, 46)]
+    assert calls == [(done, 9 if done <= 9 else 45) for done in range(1, 46)]
 
 
-def told_beside(operators: np.ndarray, events: np.ndarray, whole: float) -> list[Beside]:
-    return [Beside(whole, 1.0, operators, events)] * 3
+def relative_times(operators: np.ndarray, events: np.ndarray, whole: float) -> list[RelativeTimes]:
+    return [RelativeTimes(whole, 1.0, operators, events)] * 3
 
 
 def test_what_noting_a_time_adds_is_taken_off() -> None:
@@ -112,7 +112,7 @@ def test_what_noting_a_time_adds_is_taken_off() -> None:
     events = rng.integers(1, 6, (40, 3))
     whole_ms = 0.1 + 1.2 * exact.sum(axis=1)
     noted = (exact + 0.002 * events) / 2.0
-    times = [told_beside(*row) for row in zip(noted, events, whole_ms / 2.0, strict=True)]
+    times = [relative_times(*row) for row in zip(noted, events, whole_ms / 2.0, strict=True)]
     found = _operator_ms(times, 2.0, whole_ms)
     assert found is not None
     np.testing.assert_allclose(found, exact, atol=1e-6)
@@ -120,18 +120,18 @@ def test_what_noting_a_time_adds_is_taken_off() -> None:
 
 def test_where_as_many_times_are_noted_everywhere_nothing_is_taken_off() -> None:
     exact = np.random.default_rng(0).uniform(0.05, 0.3, (10, 3))
-    times = [told_beside(row, np.array([1, 2, 1]), 1.0) for row in exact]
+    times = [relative_times(row, np.array([1, 2, 1]), 1.0) for row in exact]
     found = _operator_ms(times, 3.0, np.full(10, 3.0))
     assert found is not None
     np.testing.assert_allclose(found, 3.0 * exact)
 
 
 def test_a_probe_that_tells_no_operators_has_no_operator_times() -> None:
-    assert _operator_ms([[Beside(1.0, 1.0)], [Beside(0.5, 1.0)]], 1.0, np.ones(2)) is None
+    assert _operator_ms([[RelativeTimes(1.0, 1.0)], [RelativeTimes(0.5, 1.0)]], 1.0, np.ones(2)) is None
 
 
 def test_the_median_round_of_an_operator_counts() -> None:
-    rounds = [Beside(1.0, 1.0, np.array([share]), np.array([1])) for share in (0.5, 9.0, 0.4)]
+    rounds = [RelativeTimes(1.0, 1.0, np.array([share]), np.array([1])) for share in (0.5, 9.0, 0.4)]
     found = _operator_ms([rounds], 2.0, np.ones(1))
     assert found is not None
     np.testing.assert_allclose(found, [[1.0]])

@@ -9,9 +9,9 @@ import torch
 import autoprune
 from autoprune.latency import LatencySetting
 from autoprune.latency.table import Call
-from autoprune.latency.table._alignment import Grain
-from autoprune.latency.table._fits import fit_whole
-from autoprune.latency.table._operator_work import TERMS, amounts, fit_works, kind_of
+from autoprune.latency.table._alignment import Alignment
+from autoprune.latency.table._fits import fit_passes
+from autoprune.latency.table._operator_work import TERMS, fit_operator_work, kind_of, work_terms
 from autoprune.latency.table._operators import Number, Share, sizes_of
 from autoprune.latency.table._profiles import make_profiler
 from autoprune.latency.table._surfaces import Form, Readings, sum_surfaces
@@ -40,7 +40,7 @@ def terms(row: np.ndarray) -> dict[object, float]:
 def test_what_a_convolution_and_its_relu_compute_and_move() -> None:
     sizes = np.array([[8.0, 16.0], [4.0, 6.0]])
     off = np.array([[False, False], [False, True]])
-    dense, narrow = amounts([(CONV, CONV_NUMBERS), (RELU, RELU_NUMBERS)], sizes, off)
+    dense, narrow = work_terms([(CONV, CONV_NUMBERS), (RELU, RELU_NUMBERS)], sizes, off)
     assert terms(dense) == {
         "weights": 16 * 8 * 9 + 16,
         "activations": 2 * 16 * 100,
@@ -52,7 +52,7 @@ def test_what_a_convolution_and_its_relu_compute_and_move() -> None:
         "activations": 2 * 6 * 100,
         ("spatial", "macs"): 6 * 4 * 9 * 100,
         ("spatial", "activations"): (4 + 6) * 100,
-        ("spatial", "macs with out off"): 6 * 4 * 9 * 100,
+        ("spatial", "macs, output off"): 6 * 4 * 9 * 100,
     }
 
 
@@ -68,12 +68,12 @@ def test_operators_have_kinds() -> None:
 
 
 def test_what_the_last_layer_computes_and_moves() -> None:
-    (row,) = amounts([(LINEAR, LINEAR_NUMBERS)], np.array([[32.0, 0.0]]), np.array([[True, False]]))
+    (row,) = work_terms([(LINEAR, LINEAR_NUMBERS)], np.array([[32.0, 0.0]]), np.array([[True, False]]))
     assert terms(row) == {
         "weights": 32 * 5 + 5,
         ("single", "macs"): pytest.approx(2 * 32 * 5),
         ("single", "activations"): 2 * 32 + 2 * 5,
-        ("single", "macs with in off"): pytest.approx(2 * 32 * 5),
+        ("single", "macs, input off"): pytest.approx(2 * 32 * 5),
     }
 
 
@@ -99,7 +99,7 @@ def test_a_latency_of_macs_and_parameters_is_found(per_mac: float, per_parameter
         )
 
     works = list(found.work.values())
-    fit = fit_whole(readings(40), works)
+    fit = fit_passes(readings(40), works)
     unseen = readings(20)
     predicted = fit.constant_ms + sum_surfaces(fit.surfaces, unseen.sizes, unseen.signature)
     # MACs of BatchNorms and what a linear layer adds for its bias are counted with the activations.
@@ -112,12 +112,12 @@ def test_a_runtime_that_rounds_up_is_seen_to() -> None:
     sizes = np.random.default_rng(0).integers(8, 65, (40, 1, 2))
     work = [(CONV, CONV_NUMBERS)]
     effective = (-(-sizes[:, 0] // 8) * 8).astype(np.float64)
-    total = amounts(work, effective, np.zeros((40, 2), dtype=bool))
+    total = work_terms(work, effective, np.zeros((40, 2), dtype=bool))
     whole_ms = 0.05 + 1e-7 * total[:, TERMS.index(("spatial", "macs"))]
     readings = Readings(sizes, np.zeros((40, 1)), whole_ms, np.array([0]))
     errors = {}
     for step in (1, 8):
-        (surface,) = fit_works(readings, [Form((Grain(step=step), Grain(step=step)))], [work])
+        (surface,) = fit_operator_work(readings, [Form((Alignment(step=step), Alignment(step=step)))], [work])
         # What is fitted besides the operators is a constant.
         rest = whole_ms - surface.at(sizes[:, 0])
         errors[step] = float(np.ptp(rest))

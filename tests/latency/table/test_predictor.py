@@ -10,25 +10,25 @@ import pytest
 from autoprune.cost.polynomial import Size
 from autoprune.latency import Fingerprint, LatencySetting
 from autoprune.latency.table import LatencyPredictor, LatencyTable
-from autoprune.latency.table._alignment import Grain, on_both
+from autoprune.latency.table._alignment import Alignment, aligned_axes
 from autoprune.latency.table._latency_table import Calibration
 from autoprune.latency.table._operators import Operator
 from autoprune.latency.table._surfaces import Form, Readings, Surface, fit_surfaces
 
-GRAIN = Grain(4, 16, 8)
+ALIGNMENT = Alignment(4, 16, 8)
 LARGEST = 64
 KINDS = list(itertools.product((0, 1), repeat=2))
 ALL = np.ones((2, 2), dtype=bool)
 
 
 def surface(axes: int, observed: np.ndarray, seed: int = 0) -> Surface:
-    """Return a surface whose grids grow by random amounts, the slower the less is aligned."""
+    """Return a surface whose grids grow by random work_terms, the slower the less is aligned."""
     rng = np.random.default_rng(seed)
     knots = tuple(np.array([0.0, 16.0, 40.0, LARGEST]) if axis < axes else np.zeros(1) for axis in range(2))
     shape = (2, 2, len(knots[0]), len(knots[1]))
     ms = rng.uniform(0.1, 1, shape).cumsum(2).cumsum(3)
     ms *= np.array([[3.0, 2.0], [1.5, 1.0]])[..., None, None]
-    return Surface((GRAIN, GRAIN), (knots[0], knots[1]), ms, observed)
+    return Surface((ALIGNMENT, ALIGNMENT), (knots[0], knots[1]), ms, observed)
 
 
 def predictor(surface: Surface, axes: int) -> LatencyPredictor:
@@ -48,7 +48,7 @@ def predictor(surface: Surface, axes: int) -> LatencyPredictor:
 
 
 def brute_force(surface: Surface, sizes: np.ndarray, axes: int) -> np.ndarray:
-    """Return the fastest of all sizes from each of [n, 2] on, up to one grain past the largest."""
+    """Return the fastest of all sizes from each of [n, 2] on, up to one alignment past the largest."""
     fastest = []
     for size in sizes.tolist():
         ranges = [
@@ -56,7 +56,7 @@ def brute_force(surface: Surface, sizes: np.ndarray, axes: int) -> np.ndarray:
             for axis, start in enumerate(size)
         ]
         onwards = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.int64)
-        on = on_both(surface.grains, onwards).astype(np.int64)
+        on = aligned_axes(surface.alignments, onwards).astype(np.int64)
         fastest.append(surface.at(onwards[surface.observed[on[:, 0], on[:, 1]]]).min())
     return 0.25 + np.array(fastest)
 
@@ -117,7 +117,7 @@ def test_an_operator_of_one_size_is_rounded_in_the_envelope_too() -> None:
     knots = np.array([0.0, float(LARGEST)])
     ms = np.broadcast_to(knots[:, None] / 10, (2, 2, 2, 1)).copy()
     ms[0] *= 2
-    made = Surface((GRAIN, GRAIN), (knots, np.zeros(1)), ms, np.array([[0, 1], [0, 1]], dtype=bool))
+    made = Surface((ALIGNMENT, ALIGNMENT), (knots, np.zeros(1)), ms, np.array([[0, 1], [0, 1]], dtype=bool))
     widths = np.array([[17, 0], [20, 0], [31, 0], [32, 0]])
     np.testing.assert_allclose(predictor(made, 1)(widths), 0.25 + 3.2)
 
@@ -126,10 +126,10 @@ def test_kinds_without_readings_are_not_taken_for_fast_ones() -> None:
     """The in size was never seen unaligned but where the out size was too: it is as slow as both."""
     rng = np.random.default_rng(0)
     sizes = rng.integers(9, LARGEST + 1, (600, 1, 2))
-    on = on_both((GRAIN, GRAIN), sizes[:, 0])
+    on = aligned_axes((ALIGNMENT, ALIGNMENT), sizes[:, 0])
     sizes, on = sizes[on[:, 0] == on[:, 1]], on[on[:, 0] == on[:, 1]]
     ms = 0.1 + 1e-3 * sizes.prod(axis=2).astype(float) * np.where(on[:, :1], 1.0, 3.0)
-    form = Form((Grain(align=4, free=8), Grain(align=4, free=8)))
+    form = Form((Alignment(align=4, free=8), Alignment(align=4, free=8)))
     (found,) = fit_surfaces(Readings(sizes, ms, ms[:, 0] + 1, np.array([0])), [form])
     np.testing.assert_array_equal(found.observed, [[True, False], [False, True]])
     unseen = np.array([[33, 32], [32, 33], [21, 60]])

@@ -75,7 +75,7 @@ def test_every_pass_is_told_at_any_widths(probe: str) -> None:
     model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 4, 3))
     prunable = traced(model)
     profiler = make_profiler(prunable, LatencySetting(probe, batch=2))
-    assert profiler.tells
+    assert profiler.times_operators
     assert [operator.name for operator in profiler.found.operators] == ["0", "3"]
     full = np.array([group.width for group in prunable.groups], dtype=np.int64)
     narrow = full.copy()
@@ -95,7 +95,7 @@ def test_every_pass_is_told_at_any_widths(probe: str) -> None:
 
 def test_probes_that_time_models_whole_tell_no_operators() -> None:
     profiler = make_profiler(traced(nn.Conv2d(3, 4, 3)), LatencySetting(f"{__name__}:a_millisecond"))
-    assert not profiler.tells
+    assert not profiler.times_operators
     with profiler.open(np.array([group.width for group in traced(nn.Conv2d(3, 4, 3)).groups])) as opened:
         assert opened.timed() == 1.0
         assert opened.profile is None

@@ -29,14 +29,14 @@ def test_the_interval_covers_the_median_of_a_skewed_noise() -> None:
 
 
 def test_too_few_values_are_refused() -> None:
-    with pytest.raises(ValueError, match="5 values: an interval of a median takes 6"):
+    with pytest.raises(ValueError, match="got 5 values, expected at least 6"):
         median_interval([1.0] * (FEWEST_ROUNDS - 1))
 
 
-def test_a_measurement_summarises_turns() -> None:
-    turns = [[1.0, 9.0, 2.0], [2.0], [3.0, 3.0], [4.0], [2.0], [5.0]]
-    measured = Measurement.of(turns, seconds=1.5, tolerance=0.5)
-    assert measured.median_ms == 2.5  # of 2, 2, 3, 4, 2, 5: the 9 is one run of a turn
+def test_a_measurement_summarises_slices() -> None:
+    slices = [[1.0, 9.0, 2.0], [2.0], [3.0, 3.0], [4.0], [2.0], [5.0]]
+    measured = Measurement.of(slices, seconds=1.5, tolerance=0.5)
+    assert measured.median_ms == 2.5  # of 2, 2, 3, 4, 2, 5: the 9 is one run of a slice
     assert measured.interval_ms == (2.0, 5.0)
     assert (measured.runs, measured.seconds) == (9, 1.5)
     assert measured.p90_ms == np.percentile([1, 9, 2, 2, 3, 3, 4, 2, 5], 90)

@@ -69,9 +69,7 @@ def test_example_inputs_of_any_batch_give_the_batch_of_the_setting() -> None:
 
 def test_a_gpu_that_is_not_there() -> None:
     check_device(LatencySetting())
-    with pytest.raises(
-        ConfigError, match=r'latency\.device: "cuda:77" asked, but torch sees \d+ CUDA device'
-    ):
+    with pytest.raises(ConfigError, match=r'latency\.device: got "cuda:77", but torch sees \d+ CUDA device'):
         check_device(LatencySetting(device="cuda:77"))
 
 
