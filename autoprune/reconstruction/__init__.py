@@ -1,7 +1,7 @@
-"""Repair by least squares: narrowed layers are refitted to the dense ones from unlabelled images.
+"""Repair by least squares: refit narrowed layers to the dense model's outputs, from unlabelled images.
 
-measured = moments(prunable, loader)                  # once a dense model
-better = repair(prunable, plan, small, measured)      # milliseconds a candidate
+measured = moments(prunable, loader)                  # once for a dense model
+better = repair(prunable, plan, small, measured)      # milliseconds for each candidate
 """
 
 from __future__ import annotations

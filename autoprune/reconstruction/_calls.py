@@ -1,7 +1,7 @@
-"""The order of calls in a forward pass: which weight each contraction uses, and where its output is added.
+"""Number the calls in a forward pass, and find the weight of each contraction and the sum that it ends in.
 
-Two models of one class make the same calls in the same order, whatever their widths, so a call's number pairs
-the dense model's tensors with the small one's.
+Two models of one class make the same calls in the same order at all widths. So the number of a call pairs the
+dense model's tensors with the small model's.
 
     found = branches(record(model, images[:1]))
     found["layer1.0.conv2.weight"]      # Branch(call=7, target=9, other=3): call 9 adds the result of call 3
@@ -35,15 +35,15 @@ _PASSED_IN_EVAL = {
 
 @dataclass(frozen=True)
 class Branch:
-    """A contraction and the tensor that its fit aims at.
+    """A contraction and the target of its fit.
 
     Attributes:
         call: number of the contraction's call.
-        target: number of the call whose result is aimed at: the contraction's own, that of the BatchNorm
-            behind it, or that of the sum to which its output is added.
+        target: number of the call whose result is the target. It is the contraction itself, the BatchNorm
+            after it, or the sum to which its output is added.
         other: number of the call whose result is the other term of that sum, made before the contraction;
-            None if the target is no sum.
-        normalised: whether a BatchNorm lies between the contraction and the target.
+            None if the target is not a sum.
+        normalised: whether there is a BatchNorm between the contraction and the target.
     """
 
     call: int
@@ -54,7 +54,14 @@ class Branch:
 
 @dataclass(eq=False)
 class _Made:
-    """One call that made a tensor."""
+    """One call that returned a tensor.
+
+    Attributes:
+        function: the function that was called.
+        inputs: numbers of the calls that returned its inputs.
+        shape: shape of the tensor.
+        weight: name of the weight, if the call is a contraction with a parameter.
+    """
 
     function: Callable[..., Any]
     inputs: tuple[int, ...]
@@ -63,11 +70,11 @@ class _Made:
 
 
 class CallCounter(CallMode):
-    """A block in which the calls that make tensors are numbered, in order, from 0.
+    """A block in which the calls that return tensors are numbered in order, from 0.
 
     Args:
-        before: called with (number, function, args, kwargs) before each call whose result may be a tensor.
-        after: called with (number, result) after each call that made a tensor.
+        before: called with (number, function, args, kwargs) before each call that may return a tensor.
+        after: called with (number, result) after each call that returned a tensor.
     """
 
     def __init__(
@@ -92,7 +99,7 @@ class CallCounter(CallMode):
 
 @dataclass(eq=False)
 class _Recorder:
-    """Notes every call that makes a tensor, with the calls that made its inputs."""
+    """Records every call that returns a tensor, with the calls that returned its inputs."""
 
     names: Mapping[int, str]
     made: list[_Made] = field(default_factory=list)
@@ -103,7 +110,7 @@ class _Recorder:
     def before(
         self, number: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> None:
-        """Note who made the inputs; an operator in place may give its input another maker."""
+        """Record the calls that returned the inputs. An in-place operator replaces the entry of its input."""
         leaves = [leaf for leaf in pytree.tree_leaves((args, dict(kwargs))) if isinstance(leaf, Tensor)]
         inputs = tuple(self._producer[id(leaf)] for leaf in leaves if id(leaf) in self._producer)
         contraction = as_contraction(function, args, kwargs)
@@ -111,7 +118,7 @@ class _Recorder:
         self._pending = _Made(function, inputs, (), weight)
 
     def after(self, number: int, result: Tensor) -> None:
-        """Note the tensor; it is kept, so that no later one has its identity."""
+        """Record the tensor, and keep it alive: otherwise a later tensor might get the same id."""
         if self._pending is None:
             raise RuntimeError("a call ended that did not begin")
         self._pending.shape = tuple(result.shape)
@@ -121,7 +128,7 @@ class _Recorder:
 
 
 def record(model: nn.Module, inputs: tuple[Any, ...]) -> list[_Made]:
-    """Run the model once and return its calls; the model is in eval mode already."""
+    """Run a model, which must be in eval mode, once and return its calls."""
     recorder = _Recorder({id(parameter): name for name, parameter in model.named_parameters()})
     with torch.no_grad(), CallCounter(recorder.before, recorder.after):
         call(model, inputs)
@@ -129,9 +136,10 @@ def record(model: nn.Module, inputs: tuple[Any, ...]) -> list[_Made]:
 
 
 def branches(made: list[_Made]) -> dict[str, Branch]:
-    """Return, for each weight that one contraction uses, the tensor that its fit should aim at.
+    """Return {weight: its contraction and target} of the weights that exactly one contraction uses.
 
-    Where two contractions meet in a sum, the later one makes up for the error of the earlier.
+    If two contractions are added up, the target of the later one is the sum, so that it corrects the error of
+    the earlier one too.
     """
     readers: dict[int, list[int]] = {}
     for number, each in enumerate(made):
@@ -145,7 +153,10 @@ def branches(made: list[_Made]) -> dict[str, Branch]:
 
 
 def _branch(made: list[_Made], readers: Mapping[int, list[int]], first: int) -> Branch:
-    """Follow the output of a contraction as far as one call after the other alone reads it."""
+    """Follow the output of a contraction through calls that are its only readers, at most up to a sum.
+
+    A BatchNorm and layers without effect in eval mode may lie on the way.
+    """
     place, normalised = first, False
     while len(following := readers.get(place, [])) == 1:
         reader = made[following[0]]

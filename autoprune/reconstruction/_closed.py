@@ -1,7 +1,7 @@
-"""Repair in closed form: every layer that reads fewer channels is refitted from the dense model's moments.
+"""Repair in closed form: refit every layer that reads fewer channels from the dense model's moments.
 
 repaired = repair_closed(prunable, plan, small, moments)
-repaired.model                  # a new model
+repaired.model                                 # a new model
 repaired.errors["layer1.0.conv2.weight"]       # share of the output's variance that is lost
 """
 
@@ -32,9 +32,9 @@ class Repaired:
     """A repaired model.
 
     Attributes:
-        model: a new one; the model that was given is not changed.
-        errors: {weight: share of its output's variance that the narrower layer loses} of refitted layers.
-        left: {weight: why it stays as it was}, of layers that read fewer channels.
+        model: the repaired model, which is a new one.
+        errors: {weight: share of the output's variance that is lost} of the refitted layers.
+        left: {weight: why it was not refitted} of the other layers that read fewer channels.
     """
 
     model: nn.Module
@@ -45,19 +45,19 @@ class Repaired:
 def repair_closed(
     prunable: Prunable, plan: Plan, small: nn.Module, moments: Moments, *, ridge: float | None = None
 ) -> Repaired:
-    """Refit every layer of a narrowed model whose inputs are fewer, without running the model.
+    """Refit every layer of a narrowed model that reads fewer channels, without running the model.
 
-    Each layer is fitted to the dense layer's outputs as if the channels that reach it were the dense ones. So
-    a normalisation over narrowed channels, such as a LayerNorm, is taken for one over all of them.
+    Each layer is fitted to the dense layer's outputs as if its inputs were the dense ones. So the fit ignores
+    that a normalisation over narrowed channels, such as a LayerNorm, gives other values than over all.
 
-    It computes on the device of `small`; MPS has no float64, so there it computes on the CPU. The first
-    repair with some moments takes longer, since what the dense layers give out is computed then.
+    The fit runs on the device of `small`, or on the CPU instead of MPS, which has no float64. The first
+    repair with some moments takes longer, because the products of the dense layers are computed then.
 
     Args:
         prunable: the traced dense model.
         plan: the plan that `small` was rebuilt with.
         small: the rebuilt model with the dense model's weights.
-        moments: of the dense model's inputs to its layers.
+        moments: second moments of the inputs of the dense model's layers.
         ridge: strength of the pull towards the old weights; see `leastsquares.refit`.
 
     Raises:
@@ -90,17 +90,17 @@ def repair_closed(
 
 @dataclass(frozen=True, eq=False)
 class _Problem:
-    """The fit of a layer's outputs that stay from its inputs that stay.
+    """The least-squares problem of one layer: its kept outputs from its kept inputs.
 
     Attributes:
-        gram: float64 [groups, inputs, inputs]; see `leastsquares.refit` for this and the next three.
+        gram: float64 [groups, inputs, inputs]; `refit` explains this and the next three.
         cross: float64 [groups, outputs, inputs].
         old: float64 [groups, outputs, inputs].
         power: float64 [groups, outputs].
-        inputs: float64 [groups, 1, patch], the mean of the inputs that stay.
-        outputs: float64 [channels], the mean of the dense outputs that stay, without the constant.
+        inputs: float64 [groups, 1, patch], mean of the kept inputs.
+        outputs: float64 [channels], mean of the kept dense outputs, without the layer's constant.
         layer: the dense layer's moments.
-        dtype: of the weights.
+        dtype: type of the weights.
     """
 
     gram: Tensor
@@ -113,13 +113,13 @@ class _Problem:
     dtype: torch.dtype
 
     def solve(self, ridge: float | None) -> Fit:
-        """Return the fit."""
+        """Return the refitted weight."""
         rows = self.layer.rows * self.layer.span
         return refit(self.gram, self.cross, self.old, self.power, rows=rows, ridge=ridge, dtype=self.dtype)
 
 
 def _problem(dense: Tensor, layer: LayerMoments, product: Product, cut: Cut, *, centred: bool) -> _Problem:
-    """Select from a dense layer's moments and products; about the means if `centred`."""
+    """Select the problem of a narrowed layer from the dense layer's moments, about the means if `centred`."""
     device = layer.second.device
     groups, rows, kept = cut.groups.to(device), cut.rows.to(device), cut.kept.to(device)
     places = kept[:: layer.span] // layer.span
@@ -131,7 +131,7 @@ def _problem(dense: Tensor, layer: LayerMoments, product: Product, cut: Cut, *, 
         gram.baddbmm_(pooled.mT, pooled, alpha=-1 / layer.span)
 
     def of_rows(matrices: Tensor) -> Tensor:
-        """Select the outputs that stay, [groups, outputs, ...] of all dense groups."""
+        """Select the kept outputs from matrices [dense groups, outputs, ...]."""
         outputs = matrices.reshape(-1, layer.span, *matrices.shape[2:])
         return outputs[rows].reshape(len(groups), -1, *matrices.shape[2:])
 
@@ -146,7 +146,7 @@ def _problem(dense: Tensor, layer: LayerMoments, product: Product, cut: Cut, *, 
 def _put(
     weight: nn.Parameter, norm: _BatchNorm | None, bias: nn.Parameter | None, problem: _Problem, fit: Fit
 ) -> None:
-    """Put a refitted weight into the model, and its constant into the BatchNorm behind it or its bias."""
+    """Write a refitted weight into the model, and its constant into the next BatchNorm or into its bias."""
     layer = problem.layer
     fitted = layer.unpooled(fit.weight)
     weight.copy_(from_matrices(fitted, weight, transposed=layer.transposed))

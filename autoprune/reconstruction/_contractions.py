@@ -1,8 +1,8 @@
-"""One call of a convolution or a linear layer, seen as a matrix product of input patches and a weight matrix.
+"""Read a call of a convolution or a linear layer as a matrix product of input patches and a weight matrix.
 
 call = as_contraction(functional.conv2d, (images, weight, bias), {"padding": 1})
 rows = call.rows(places)                    # [n, groups, inputs of a group x kernel]
-rows @ call.matrix(weight).mT               # the layer's outputs at these places
+rows @ call.matrix(weight).mT               # the layer's outputs at these positions
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class Contraction:
 
     Attributes:
         input: [n, channels, *spatial] of a convolution, [n, ..., features] of a linear layer.
-        weight: as the call got it.
-        bias: the same, or None.
-        groups: of the convolution; 1 for a linear layer.
-        stride: per spatial axis; empty for a linear layer.
-        padding: zeros in front, per spatial axis.
-        dilation: per spatial axis.
-        transposed: whether the convolution is a transposed one, whose weight has its inputs on axis 0.
+        weight: weight that was passed to the call.
+        bias: bias that was passed to the call, or None.
+        groups: groups of the convolution; 1 for a linear layer.
+        stride: stride of each spatial axis; empty for a linear layer.
+        padding: number of zeros before each spatial axis.
+        dilation: dilation of each spatial axis.
+        transposed: whether it is a transposed convolution, whose weight has its inputs on axis 0.
     """
 
     input: Tensor
@@ -60,23 +60,23 @@ class Contraction:
 
     @property
     def kernel(self) -> tuple[int, ...]:
-        """Size of the kernel per spatial axis; empty for a linear layer."""
+        """Size of the kernel along each spatial axis; empty for a linear layer."""
         return tuple(self.weight.shape[2:])
 
     @property
     def input_axis(self) -> int:
-        """The axis of the weight along which the inputs of a group lie."""
+        """Axis of the weight with the inputs of a group."""
         return 0 if self.transposed else 1
 
     def places(self, output: Tensor, count: int, generator: torch.Generator) -> Tensor | None:
-        """Draw `count` output positions an image, int64 [n, count]; None for all if there are no more."""
+        """Draw `count` output positions of each image, int64 [n, count], or None if there are no more."""
         positions = _positions_of(output, bool(self.kernel))
         if positions <= count:
             return None
         return torch.randint(0, positions, (len(output), count), generator=generator).to(output.device)
 
     def taken(self, output: Tensor, places: Tensor | None) -> Tensor:
-        """Return the values [rows, channels] of a tensor of the output's shape at these places."""
+        """Return the values [rows, channels] at these positions of a tensor that has the output's shape."""
         if self.kernel:
             flat = output.flatten(2)
             if places is not None:
@@ -88,14 +88,14 @@ class Contraction:
         return flat.reshape(-1, flat.shape[2])
 
     def rows(self, shape: Sequence[int], places: Tensor | None) -> Tensor:
-        """Return the input patches [rows, groups, patch] behind the values at these places of the output.
+        """Return the input patches [rows, groups, patch] that give the output at these positions.
 
-        A patch holds the inputs of one group, channel by channel, each with all offsets of the kernel;
-        positions outside of the input are zero.
+        A patch holds the inputs of one group, channel by channel, each at all offsets of the kernel. Values
+        outside the input are zero.
 
         Args:
-            shape: of the output.
-            places: what `places` drew.
+            shape: shape of the output.
+            places: positions that `places` returned.
         """
         if not self.kernel:
             return self.taken(self.input, places)[:, None]
@@ -113,7 +113,7 @@ class Contraction:
         return grouped.permute(0, 3, 1, 2, 4).reshape(n * count, self.groups, -1)
 
     def _gathered(self, coordinates: Sequence[Tensor], offset: Sequence[int]) -> Tensor:
-        """Return the inputs [n, channels, places] that one offset of the kernel meets."""
+        """Return the inputs [n, channels, places] at one offset of the kernel."""
         spatial = self.input.shape[2:]
         flat = torch.zeros_like(coordinates[0])
         inside = torch.ones_like(flat, dtype=torch.bool)
@@ -133,12 +133,12 @@ class Contraction:
         return self.input.flatten(2).gather(2, index) * inside[:, None]
 
     def matrix(self, weight: Tensor) -> Tensor:
-        """Lay out the weight of this layer, in another type too, as matrices [groups, outputs, patch]."""
+        """Return a weight of this layer, in any type, as matrices [groups, outputs, patch]."""
         return to_matrices(weight, self.groups, transposed=self.transposed)
 
 
 def to_matrices(weight: Tensor, groups: int, *, transposed: bool = False) -> Tensor:
-    """Lay out a weight as one matrix a group, [groups, outputs of a group, patch], ready for `rows`."""
+    """Return a weight as one matrix for each group, [groups, outputs of a group, patch], to match `rows`."""
     if not transposed:
         return weight.reshape(groups, -1, math.prod(weight.shape[1:]))
     inputs, outputs, *kernel = weight.shape
@@ -159,7 +159,7 @@ def from_matrices(matrices: Tensor, like: Tensor, *, transposed: bool = False) -
 def as_contraction(
     function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Contraction | None:
-    """Read a call of torch's functions as a contraction; None if it is no batched convolution or linear."""
+    """Read a call of a torch function as a contraction, or return None for other or unbatched calls."""
     if function is functional.linear:
         given = {**dict(zip(_LINEAR_NAMES, args, strict=False)), **kwargs}
         if given["input"].ndim < 2:
@@ -177,7 +177,7 @@ def as_contraction(
     kernel = given["weight"].shape[2:]
     padding = given.get("padding", 0)
     if padding == "same":
-        # torch pads the odd element behind, so that less lies in front.
+        # If the padding is odd, torch pads one element more at the end than at the beginning.
         padding = tuple(d * (k - 1) // 2 for d, k in zip(dilation, kernel, strict=True))
     elif padding == "valid":
         padding = 0

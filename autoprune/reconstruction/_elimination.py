@@ -1,6 +1,6 @@
-"""Backward elimination: the order in which channels go if the readers are refitted after each removal.
+"""Backward elimination: remove channels one by one, and refit the layers that read them after each removal.
 
-order = eliminate([Reader(second, weight, index)], width=64)       # the first to go comes first
+order = eliminate([Reader(second, weight, index)], width=64).order       # the first removed comes first
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from torch import Tensor
 from autoprune.reconstruction._leastsquares import RIDGE
 
 COLLECTED = 64
-"""Positions of removed channels whose updates are collected before they are made together."""
+"""Number of removed positions whose updates are collected and then applied in one product."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reader:
-    """One layer, or one group of a grouped one, that reads the channels.
+    """A layer that reads the channels, or one group of such a layer with groups.
 
     Attributes:
-        moment: float64 [patch, patch], the second moment of its inputs, about the mean if a constant is
-            fitted too.
+        moment: float64 [patch, patch], second moment of its inputs, about the mean if a constant is fitted
+            too.
         weight: float64 [outputs, patch].
-        index: int64 [width, m], the positions of each channel in a patch.
-        total: mean square of the whole layer's outputs, of which the error is a share; None for that of the
-            outputs that these channels alone give.
+        index: int64 [width, m], positions of each channel in a patch.
+        total: mean square of the whole layer's outputs, of which the error is a share. None means the mean
+            square of the outputs from these channels alone.
     """
 
     moment: Tensor
@@ -40,7 +40,7 @@ class Reader:
     def system(self, ridge: float) -> tuple[Tensor, Tensor, float]:
         """Return the moment with its ridge, the weight [positions, outputs] and the outputs' mean square.
 
-        Positions lie channel by channel.
+        The positions are ordered channel by channel.
         """
         positions = self.index.flatten()
         moment = self.moment[positions[:, None], positions]
@@ -48,18 +48,18 @@ class Reader:
         own = float((weight * (moment @ weight)).sum())
         total = (own if self.total is None else self.total) or 1.0
         strength = ridge * float(moment.diagonal().mean())
-        # Inputs that are all zero leave nothing to invert, and cost nothing to remove.
+        # If all inputs are zero, any ridge makes the moment invertible, and removing them costs nothing.
         return moment + (strength or 1.0) * torch.eye(len(moment), dtype=moment.dtype), weight, total
 
 
 @dataclass(frozen=True, eq=False)
 class Elimination:
-    """How channels were removed.
+    """The result of an elimination.
 
     Attributes:
-        order: int64 [width], the channels, the first to be removed first; the last is never removed.
-        errors: float64 [width], the error once each is removed, as a sum over readers of the share of the
-            output's mean square that is lost; the last is that of no channel at all.
+        order: int64 [width], the channels in order of removal. The last one is never removed.
+        errors: float64 [width], the error after each removal: the sum over readers of the lost share of the
+            output's mean square. The last entry is the error without any channel.
     """
 
     order: NDArray[np.int64]
@@ -67,12 +67,12 @@ class Elimination:
 
 
 def eliminate(readers: Sequence[Reader], width: int, *, ridge: float = RIDGE) -> Elimination:
-    """Remove channels one at a time, each time the one that costs the refitted readers the least.
+    """Remove channels one at a time, always the one that adds least to the error of the refitted readers.
 
-    Readers' errors are shares of the mean square of their outputs, so that no layer counts for its scale.
+    The error of a reader is a share of the mean square of its outputs, so layers of all scales count alike.
 
     Args:
-        readers: all that read the channels.
+        readers: all layers that read the channels.
         width: number of channels.
         ridge: added to each moment's diagonal, as a share of its mean.
 
@@ -97,14 +97,14 @@ def eliminate(readers: Sequence[Reader], width: int, *, ridge: float = RIDGE) ->
 def errors_along(
     readers: Sequence[Reader], order: NDArray[np.int64], *, ridge: float = RIDGE
 ) -> NDArray[np.float64]:
-    """Return the errors once each channel of a known order is removed, as `Elimination.errors` has them.
+    """Return the errors after each removal in a known order, like `Elimination.errors`.
 
-    One factorisation a reader gives all of them: if the moment is L L^T with the channels that stay longest
-    first, then weight @ L splits the output into parts that the channels before do not explain.
+    One Cholesky factorisation of each reader gives all of them. If the moment is L L^T with the channels that
+    stay longest first, weight @ L splits the output into the parts that the earlier channels do not explain.
 
     Args:
-        readers: all that read the channels.
-        order: int64 [width], the first to be removed first.
+        readers: all layers that read the channels.
+        order: int64 [width], the channels in order of removal.
         ridge: as in `eliminate`.
     """
     errors = np.zeros(len(order))
@@ -122,8 +122,8 @@ def errors_along(
 class _State:
     """A reader without the channels removed so far: the inverse of its moment and its refitted weight.
 
-    A removal subtracts a product of two narrow matrices from the inverse. Products are collected and
-    subtracted together, which is far faster than one at a time. Channels that are gone are dropped then.
+    A removal subtracts a product of two narrow matrices from the inverse. The products are collected and
+    subtracted together, which is far faster than one at a time. Then removed channels are dropped as well.
     """
 
     def __init__(self, reader: Reader, ridge: float) -> None:
@@ -137,7 +137,7 @@ class _State:
         self._alive = np.ones(width, dtype=bool)
 
     def costs(self) -> NDArray[np.float64]:
-        """Return what the removal of each channel adds to the error, [width]; infinity for those removed."""
+        """Return the error [width] that the removal of each channel adds; infinity for removed channels."""
         weights = self._weight.view(-1, self._size, self._weight.shape[1])
         if self._size == 1:
             added = weights.square().sum(dim=(1, 2)) / self._blocks.flatten()
@@ -150,7 +150,7 @@ class _State:
         return costs
 
     def remove(self, channel: int) -> None:
-        """Take one channel out and refit the weights of the others."""
+        """Remove one channel and refit the weights of the others."""
         place = int(np.searchsorted(self._channels, channel))
         start, stop = place * self._size, (place + 1) * self._size
         column = self._inverse[:, start:stop].clone()
@@ -168,7 +168,7 @@ class _State:
             self._subtract()
 
     def _subtract(self) -> None:
-        """Subtract the products that are collected from the inverse, and drop the channels that are gone."""
+        """Subtract the collected products from the inverse, and drop the removed channels."""
         kept = torch.from_numpy(np.flatnonzero(self._alive[self._channels]))
         rows = (kept[:, None] * self._size + torch.arange(self._size)).flatten()
         columns, solved = (torch.cat(each, dim=1)[rows] for each in (self._columns, self._solved))

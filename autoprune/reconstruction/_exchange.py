@@ -1,7 +1,7 @@
-"""Local search after an elimination: swaps of a kept channel for a removed one that lower the readers' error.
+"""Local search after an elimination: swap kept and removed channels as long as the readers' error falls.
 
 order = eliminate(readers, width=64).order
-kept = exchange(readers, order[-16:])           # 16 channels again, at the same error or a lower one
+kept = exchange(readers, order[-16:])           # 16 channels with the same or a lower error
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from autoprune.reconstruction._elimination import Reader
 from autoprune.reconstruction._leastsquares import RIDGE
 
 SWAPS = 32
-"""Swaps at most. Groups of up to 64 channels needed 7."""
+"""Largest number of swaps. Groups of up to 64 channels needed at most 7."""
 
 CANDIDATES = 8
-"""Removed channels that are tried for each swap: those that would lower the error most if they came back."""
+"""Number of removed channels tried for each swap, those that would lower the error most if added."""
 
 _LEAST_FALL = 1e-9
-"""Fall of the error, as a share of the outputs' mean square, that makes a swap worth while."""
+"""Least decrease of the error, as a share of the outputs' mean square, for a swap."""
 
 
 def exchange(
@@ -34,12 +34,13 @@ def exchange(
     Each swap is the best one among the pairs of a kept channel and a candidate.
 
     Args:
-        readers: all that read the channels.
-        kept: the channels to begin with.
+        readers: all layers that read the channels.
+        kept: the channels to start from.
         ridge: added to each moment's diagonal, as a share of its mean.
 
     Returns:
-        As many channels, sorted. Their error, as `eliminate` defines it, is at most that of `kept`.
+        The same number of channels, sorted. Their error, as `eliminate` defines it, is at most that of
+        `kept`.
 
     Reference: Meng et al., OSSCAR, ICML 2024, section 3 (local search). It swaps several channels at once.
     """
@@ -58,7 +59,7 @@ def exchange(
 
 
 def _best_swap(fits: Sequence[_Fit], inside: NDArray[np.int64]) -> tuple[int, int] | None:
-    """Return the channel to add and the one to remove; None if no pair lowers the error."""
+    """Return the channel to add and the channel to remove, or None if no pair lowers the error."""
     outside = np.setdiff1d(np.arange(fits[0].width), inside)
     if not len(outside) or not len(inside):
         return None
@@ -66,7 +67,7 @@ def _best_swap(fits: Sequence[_Fit], inside: NDArray[np.int64]) -> tuple[int, in
     best, least = None, -_LEAST_FALL
     for candidate in np.argsort(-gains, kind="stable")[:CANDIDATES]:
         added = int(outside[candidate])
-        costs = np.sum([fit.costs_beside(added, inside) for fit in fits], axis=0)
+        costs = np.sum([fit.costs_with(added, inside) for fit in fits], axis=0)
         change = float(costs.min() - gains[candidate])
         if change < least:
             best, least = (added, int(inside[costs.argmin()])), change
@@ -74,12 +75,15 @@ def _best_swap(fits: Sequence[_Fit], inside: NDArray[np.int64]) -> tuple[int, in
 
 
 class _Fit:
-    """A reader refitted on some channels, as a table that follows each change of them.
+    """A reader refitted on some channels, as a table that is updated when a channel is added or removed.
 
-    With K the kept positions, O the others, H the moment and T its product with the dense weight, the table
-    holds H_KK^-1, H_KK^-1 H_KO and the refitted weight in the rows of K; in those of O, in these columns, it
-    holds -H_OK H_KK^-1, what is left of H_OO and of T. A position changes sides by one pivot, a step of
-    Gauss-Jordan elimination, which undoes itself.
+    Let K be the kept positions, O the others, H the moment and T its product with the dense weight. In the
+    columns of K, of O and of the outputs, the table holds:
+
+    - in the rows of K: H_KK^-1, H_KK^-1 H_KO, and the refitted weight H_KK^-1 T_K;
+    - in the rows of O: -H_OK H_KK^-1, H_OO - H_OK H_KK^-1 H_KO, and T_O - H_OK H_KK^-1 T_K.
+
+    A position is added or removed by one pivot step of Gauss-Jordan elimination, which is its own inverse.
 
     Attributes:
         width: number of channels, kept or not.
@@ -91,7 +95,7 @@ class _Fit:
         self.width, self._size = reader.index.shape
 
     def toggle(self, channels: NDArray[np.int64]) -> None:
-        """Let channels change sides."""
+        """Add the channels that are not kept, and remove those that are."""
         rows = self._rows_of(channels)
         if not len(rows):
             return
@@ -103,13 +107,13 @@ class _Fit:
         self._table[rows[:, None], rows] = pivot
 
     def gains(self, channels: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return by how much the error would fall with each of these channels beside the kept ones."""
+        """Return the decrease of the error if each of these channels were added to the kept ones."""
         blocks, left = self._blocks_and_targets(channels)
         gains: NDArray[np.float64] = _squares(blocks, left).numpy()
         return gains / self._total
 
-    def costs_beside(self, channel: int, kept: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return what the removal of each kept channel would cost if `channel` were there too."""
+    def costs_with(self, channel: int, kept: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the increase of the error if each kept channel were removed after `channel` was added."""
         block, left = self._blocks_and_targets(np.array([channel]))
         shared = self._table[self._rows_of(kept)[:, None], self._rows_of(np.array([channel]))]
         shared = shared.view(len(kept), self._size, self._size)

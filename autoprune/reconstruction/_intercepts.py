@@ -1,7 +1,8 @@
-"""Where the constant of a refitted layer goes: into the BatchNorm that follows it, or into its own bias.
+"""Put the constant of a refitted layer into the BatchNorm after it, or into its own bias.
 
 followers = normalised_by(prunable)        # {"conv1.weight": "bn1"}
-shift_into(small, "conv1.weight", followers, old_mean, new_mean, new_variance)
+norm = norm_of(small, "conv1.weight", followers)
+fold_into_norm(norm, scale, shift, mean, variance)
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from autoprune.reconstruction._sums import precise
 
 
 def normalised_by(prunable: Prunable) -> dict[str, str]:
-    """Return {weight: path of the BatchNorm that alone reads its layer's output}."""
+    """Return {weight: path of the BatchNorm that is the only reader of its layer's output}."""
     states = prunable.captured.states
     found = {}
     for node in prunable.captured.nodes:
@@ -37,7 +38,7 @@ def normalised_by(prunable: Prunable) -> dict[str, str]:
 
 
 def _normaliser(prunable: Prunable, node: Node) -> str | None:
-    """Return the path of the BatchNorm module that an operator belongs to, if it is one with statistics."""
+    """Return the path of the BatchNorm whose operator this is, or None if it is not one with statistics."""
     if node.op != "call_function" or operator_name(node) != "batch_norm":
         return None
     mean = next((arg for arg in node.args[3:4] if isinstance(arg, Node)), None)
@@ -50,48 +51,48 @@ def _normaliser(prunable: Prunable, node: Node) -> str | None:
 
 
 def fold_into_norm(norm: _BatchNorm, scale: Tensor, shift: Tensor, mean: Tensor, variance: Tensor) -> None:
-    """Set a BatchNorm so that in eval mode it gives scale x z + shift, with the statistics of z.
+    """Set a BatchNorm so that in eval mode it computes scale x z + shift, with the statistics of z.
 
-    With other statistics the function would be the same today, but the next recalibration would take them
-    for wrong ones and undo the repair.
+    Other statistics could give the same function. But then the next recalibration would replace them by those
+    of z, which changes the function and undoes the repair.
 
     Args:
-        norm: changed in place.
+        norm: the BatchNorm, which is changed in place.
         scale: float64 [channels].
         shift: float64 [channels].
-        mean: float64 [channels], of the values z that enter.
-        variance: float64 [channels], of the same.
+        mean: float64 [channels], mean of its inputs z.
+        variance: float64 [channels], variance of its inputs z.
     """
     if norm.running_mean is None or norm.running_var is None:
-        raise TypeError("a BatchNorm without running statistics has no function of its own")
+        raise TypeError("a BatchNorm without running statistics has no fixed function in eval mode")
     norm.running_mean.copy_(mean)
     norm.running_var.copy_(variance)
-    # As the module will read them: rounding variances must not change the function.
+    # The statistics are read back from the module, so that rounding them does not change the function.
     stored = precise(norm.running_var) + norm.eps
     norm.weight.data.copy_(scale * stored.sqrt())
     norm.bias.data.copy_(shift + scale * precise(norm.running_mean))
 
 
 def folded(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """Return what a BatchNorm does in eval mode, as float64 (scale, shift) of the values that enter."""
+    """Return the float64 scale and shift [channels] that a BatchNorm applies to its inputs in eval mode."""
     if norm.running_mean is None or norm.running_var is None:
-        raise TypeError("a BatchNorm without running statistics has no function of its own")
+        raise TypeError("a BatchNorm without running statistics has no fixed function in eval mode")
     scale = precise(norm.weight.detach()) / torch.sqrt(precise(norm.running_var) + norm.eps)
     return scale, precise(norm.bias.detach()) - scale * precise(norm.running_mean)
 
 
 def norm_of(model: nn.Module, weight: str, followers: Mapping[str, str]) -> _BatchNorm | None:
-    """Return the BatchNorm behind a layer, or None."""
+    """Return the BatchNorm that follows a layer, or None."""
     path = followers.get(weight)
     module = None if path is None else model.get_submodule(path)
     return module if isinstance(module, _BatchNorm) else None
 
 
 def bias_of(model: nn.Module, weight: str) -> nn.Parameter | None:
-    """Return the bias beside a weight, or None."""
+    """Return the bias that belongs to a weight, or None."""
     path, leaf = owner_of(weight)
     if not leaf.endswith("weight"):
         return None
-    # Attention's projection of its inputs is "in_proj_weight", with "in_proj_bias" beside it.
+    # The input projection of attention has "in_proj_weight" and "in_proj_bias".
     bias = getattr(model.get_submodule(path), leaf.removesuffix("weight") + "bias", None)
     return bias if isinstance(bias, nn.Parameter) else None

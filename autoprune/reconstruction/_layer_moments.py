@@ -1,4 +1,4 @@
-"""The moments of one layer's input patches, and how weights are laid out to be multiplied with them.
+"""The second moments of one layer's input patches, and the layout of weights that are multiplied with them.
 
 layer.covariance @ layer.pooled(matrices).mT
 """
@@ -16,9 +16,9 @@ class LayerMoments:
     """Moments of one layer's input patches.
 
     Attributes:
-        second: float64 [groups, m, m], the mean of x x^T over all rows; m is the size of a patch, or the
-            number of its channels if their positions in the patch are pooled.
-        mean: float64 [groups, patch], the mean of x.
+        second: float64 [groups, m, m], mean of x x^T over all rows. m is the size of a patch, or the number
+            of its channels if positions in the patch are pooled.
+        mean: float64 [groups, patch], mean of x.
         rows: number of patches seen.
         transposed: whether the layer is a transposed convolution, with its inputs on axis 0 of the weight.
     """
@@ -30,12 +30,12 @@ class LayerMoments:
 
     @property
     def groups(self) -> int:
-        """Groups of the layer's inputs."""
+        """Number of groups of the layer's inputs."""
         return len(self.second)
 
     @property
     def span(self) -> int:
-        """Positions of a patch that one entry of the second moment pools; 1 if it pools none."""
+        """Number of positions of a patch that are pooled in one entry of the second moment; 1 if none are."""
         return self.mean.shape[1] // self.second.shape[1]
 
     @property
@@ -61,17 +61,17 @@ class LayerMoments:
         return float(squares - (matrices @ mean.mT).square().sum() / self.span)
 
     def pooled(self, matrices: Tensor) -> Tensor:
-        """Split each row of matrices over a patch, such as a weight, into one for each pooled position."""
+        """Split each row of matrices over a patch, such as a weight, into a row for each pooled position."""
         return split_positions(matrices, self.span)
 
     def unpooled(self, matrices: Tensor) -> Tensor:
-        """Join the rows that `pooled` split, of all channels or of some: [groups, rows, channels x span]."""
+        """Join the rows that `pooled` split, of all or some channels: [groups, rows, channels x span]."""
         groups, rows, channels = matrices.shape
         split = matrices.reshape(groups, rows // self.span, self.span, channels)
         return split.transpose(2, 3).flatten(2, 3)
 
     def to(self, device: torch.device) -> LayerMoments:
-        """Return them on a device."""
+        """Return the moments on a device."""
         return replace(self, second=self.second.to(device), mean=self.mean.to(device))
 
 
@@ -79,7 +79,7 @@ def split_positions(matrices: Tensor, span: int) -> Tensor:
     """Turn rows over patches, [groups, rows, channels x span], into rows over channels.
 
     Returns:
-        [groups, rows x span, channels]; the rows of one patch lie together.
+        [groups, rows x span, channels], with the rows of one patch next to each other.
     """
     groups, rows, patch = matrices.shape
     return matrices.reshape(groups, rows, patch // span, span).transpose(2, 3).flatten(1, 2)

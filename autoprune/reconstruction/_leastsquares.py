@@ -1,4 +1,4 @@
-"""Least squares from second moments: the weights that read fewer inputs and give nearly the same outputs.
+"""Least squares from second moments: find weights that give nearly the same outputs from fewer inputs.
 
 fit = refit(gram, cross, old, power, rows=8192)
 fit.weight                    # [groups, outputs, inputs], in place of `old`
@@ -23,11 +23,10 @@ to 1 times the number of inputs for each row.
 """
 
 LEAST_RIDGE = 1e-5
-"""Inputs that are sums of others, or always zero, have no fit without any ridge."""
-
+"""Smallest ridge. Without any, inputs that are sums of others or always zero would make the fit singular."""
 
 _CONDITION = 2.0**15
-"""Up to this condition 32 bits leave two digits in the worst case, and four or five in a usual one."""
+"""Largest condition number for float32: two digits remain in the worst case, and usually four or five."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +35,9 @@ class Fit:
 
     Attributes:
         weight: float64 [groups, outputs, inputs].
-        lost: float64 [groups, outputs], the mean squared difference to the outputs that were aimed at.
-        power: float64 [groups, outputs], the mean square of the outputs that were aimed at.
-        reached: float64 [groups, outputs], the mean square of the outputs that the new weight gives.
+        lost: float64 [groups, outputs], mean squared difference to the target outputs.
+        power: float64 [groups, outputs], mean square of the target outputs.
+        reached: float64 [groups, outputs], mean square of the outputs with the new weight.
     """
 
     weight: Tensor
@@ -48,16 +47,16 @@ class Fit:
 
     @property
     def error(self) -> float:
-        """The mean squared difference over the mean square, of all outputs; 0 for a perfect fit."""
+        """Mean squared difference over the mean square of the target, of all outputs; 0 for a perfect fit."""
         total = float(self.power.sum())
         return float(self.lost.sum()) / total if total > 0 else 0.0
 
 
 def ridge_for(inputs: int, rows: int) -> float:
-    """Return the ridge, as a share of the inputs' mean variance, for a fit on so many rows.
+    """Return the ridge, as a share of the inputs' mean variance, for a fit on this number of rows.
 
-    The fewer the rows for each input, the more a fit follows what they share by chance. At a ridge in
-    proportion to inputs / rows this error and that of the pull are about equal.
+    The fewer rows there are for each input, the more a fit follows chance correlations. With a ridge in
+    proportion to inputs / rows, this error and the bias from the ridge are about equal.
 
     Reference: Hoerl, Kennard, Baldwin, Ridge regression: some simulations, Communications in Statistics 1975,
     for ridge = inputs x variance of the noise / (rows x squared weights). The quotient of noise and weights
@@ -76,25 +75,25 @@ def refit(
     ridge: float | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> Fit:
-    """Fit outputs y from inputs x, given their second moments: the minimum of |W x - y|^2 + r |W - old|^2.
+    """Fit outputs y from inputs x, given their second moments: minimise |W x - y|^2 + r |W - old|^2.
 
-    The ridge pulls towards the old weights rather than towards zero, so that a layer that keeps all inputs
-    keeps its weights.
+    The ridge pulls towards the old weights instead of zero, so a layer that keeps all inputs keeps its
+    weights.
 
-    Weights of 32 bits are solved for in 32 bits if that loses nothing: the condition of what is inverted is
-    at most inputs / ridge, which is twice the rows under the rule for the ridge.
+    The system for weights of 32 bits is solved in float32 if that loses no accuracy. Its condition number is
+    at most inputs / ridge, which is twice the number of rows with the default ridge.
 
     Args:
         gram: float64 [groups, inputs, inputs], mean of x x^T.
         cross: float64 [groups, outputs, inputs], mean of y x^T.
-        old: float64 [groups, outputs, inputs].
+        old: float64 [groups, outputs, inputs], weights before the fit.
         power: float64 [groups, outputs], mean of y^2.
-        rows: number of rows behind these means.
-        ridge: r as a share of the mean of the gram's diagonal; None for `ridge_for`.
-        dtype: of the weights that will hold the result.
+        rows: number of rows in these means.
+        ridge: r as a share of the mean of the gram's diagonal. None means `ridge_for`.
+        dtype: type of the weights that will hold the result.
 
     Returns:
-        The fit; its weight is `old` for a group whose inputs are all zero.
+        The fit. Its weight is `old` for a group whose inputs are all zero.
 
     Reference: He, Zhang, Sun, Channel Pruning for Accelerating Very Deep Neural Networks, ICCV 2017,
     section 3.1, step (ii). It samples patches and solves without a ridge.
@@ -102,7 +101,7 @@ def refit(
     if ridge is None:
         ridge = ridge_for(gram.shape[1], rows)
     strength = ridge * gram.diagonal(dim1=1, dim2=2).mean(dim=1)
-    # A group that gets only zeros has nothing to fit: any ridge gives its old weights back.
+    # If all inputs of a group are zero, any positive ridge returns its old weights.
     strength = torch.where(strength > 0, strength, torch.ones_like(strength))[:, None, None]
     short = dtype != torch.float64 and gram.shape[1] <= _CONDITION * ridge
     solved_in = torch.float32 if short else torch.float64
@@ -113,7 +112,7 @@ def refit(
         factor.mT, (cross + strength * old).to(solved_in), upper=True, left=False
     )
     fitted = torch.linalg.solve_triangular(factor, half, upper=False, left=False).double()
-    # The normal equations give W x x^T, so that no further product with the gram is needed.
+    # The normal equations give W x x^T without another product with the gram.
     products = cross + strength * (old - fitted)
     reached = (products * fitted).sum(dim=2)
     lost = power - 2 * (cross * fitted).sum(dim=2) + reached

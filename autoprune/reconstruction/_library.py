@@ -1,7 +1,7 @@
-"""The error library: the output error that each channel group causes at every width, from moments alone.
+"""Error library: the output error that each channel group causes at every width, from moments alone.
 
 library = error_library(model, prunable.searchable, measured)
-library.curves["layer1.0.conv1"].at(0.5)         # error with half of the channels, the readers refitted
+library.curves["layer1.0.conv1"].at(0.5)         # error with half of the channels and refitted readers
 library.estimated                                # {group: why its curve is an estimate}
 """
 
@@ -22,10 +22,10 @@ from autoprune.reconstruction._second_moments import Moments
 from autoprune.support.arrays import FloatArray, IntArray
 
 RATIOS = (0.75, 0.5, 0.25, 0.12)
-"""Keep ratios at which curves are shown and kept."""
+"""Keep ratios at which curves are printed and stored."""
 
 UNREAD = "no convolution or linear layer reads it"
-"""Why the curve of a group without any reader is an estimate."""
+"""Reason why the curve of a group without readers is an estimate."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +33,10 @@ class ErrorCurve:
     """The error that one group causes at every width.
 
     Attributes:
-        errors: float64 [width + 1], nonincreasing; entry w is the error with w channels: the sum over readers
-            of the share of their output's mean square that is lost. The last entry is 0.
-        order: int64 [width], the channels in the order in which they should be kept; None if no reader has
-            moments.
-        estimate: why the errors are not all measured; None if they are.
+        errors: float64 [width + 1], not increasing. Entry w is the error with w channels: the sum over
+            readers of the lost share of their output's mean square. The last entry is 0.
+        order: int64 [width], the channels, the most important first; None if no reader has moments.
+        estimate: reason why some errors are not measured; None if all are.
     """
 
     errors: FloatArray
@@ -70,7 +69,7 @@ class ErrorLibrary:
         return {name: curve.estimate for name, curve in self.curves.items() if curve.estimate is not None}
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as a study keeps it: the errors at a few keep ratios, and which curves are estimates."""
+        """Return JSON values for a study: the errors at a few keep ratios, and which curves are estimates."""
         return {
             "ratios": list(RATIOS),
             "errors": {name: [curve.at(ratio) for ratio in RATIOS] for name, curve in self.curves.items()},
@@ -78,7 +77,7 @@ class ErrorLibrary:
         }
 
     def total(self, widths: Mapping[str, int]) -> float:
-        """Return the summed error of groups at widths; a group that is not named is whole."""
+        """Return the summed error of groups at these widths. A group that is not named is whole."""
         return sum(float(self.curves[name].errors[width]) for name, width in widths.items())
 
 
@@ -91,27 +90,27 @@ def error_library(
     ridge: float = RIDGE,
     done: Callable[[int], None] | None = None,
 ) -> ErrorLibrary:
-    """Find the error of every group at every width, with its readers refitted and all other groups whole.
+    """Find the error of every group at every width, with refitted readers and all other groups whole.
 
-    One backward elimination a group gives its curve and the order of its channels. If the order is known
-    already, its curve takes a fraction of that time. The error counts the ridge's pull towards the dense
-    weights too, so it is slightly above what `refit` reports.
+    One backward elimination for each group gives its curve and the order of its channels. With a known order
+    the curve takes a fraction of that time. The error includes the ridge's pull towards the dense weights, so
+    it is slightly larger than that of `refit`.
 
-    A reader without moments counts as much as the mean of the group's other readers. If none of a group's
-    readers has moments, each of them (one at least) counts as the mean of all readers in the model that have,
-    at the same keep ratio. If nothing was measured, that is (1 - keep ratio)^2.
+    A reader without moments gets the mean error of the group's other readers. If none of a group's readers
+    has moments, each of them (at least one) gets the mean error of all measured readers of the model at the
+    same keep ratio. If nothing was measured, that is (1 - keep ratio)^2.
 
     Args:
         model: the dense model.
-        groups: the groups to look at, such as `prunable.searchable`.
-        moments: of the model's layers.
-        orders: {name of the group: the order in which its channels are kept, int64 [width]}.
+        groups: the groups to measure, such as `prunable.searchable`.
+        moments: moments of the model's layers.
+        orders: {name of the group: its channels, int64 [width], the most important first}.
         ridge: as in `eliminate`.
-        done: called with the number of groups that are done, after each.
+        done: called after each group with the number of groups that are done.
 
-    Reference: Frantar and Alistarh, SPDY: Accurate Pruning with Speedup Guarantees, ICML 2022, choose layers'
-    sparsities by a dynamic programme over such errors. Differs: a width's error is that of the output, with
-    the weights refitted, and sums over all readers of a channel group.
+    Reference: Frantar and Alistarh, SPDY: Accurate Pruning with Speedup Guarantees, ICML 2022, choose the
+    sparsities of layers by a dynamic programme over such errors. Here the error of a width is that of the
+    output with refitted weights, summed over all readers of a channel group.
     """
     found_by = Readers(model, moments)
     measured: dict[str, _Measured] = {}
@@ -122,7 +121,7 @@ def error_library(
             else:
                 removed = orders[group.name][::-1]
                 found = Elimination(removed, errors_along(readers, removed, ridge=ridge))
-            # Rounding may leave a step of about -1e-17.
+            # By rounding, an error may be about 1e-17 below the one before it.
             errors = np.maximum.accumulate(np.concatenate([[0.0], found.errors]))[::-1]
             measured[group.name] = _Measured(errors, found.order[::-1].copy(), len(found_by.names(group)))
         if done is not None:
@@ -143,7 +142,7 @@ def error_library(
 
 @dataclass(frozen=True, eq=False)
 class _Measured:
-    """The result for one group: errors [width + 1], the order of its channels, how many layers read it."""
+    """The result for one group: errors [width + 1], order of its channels, number of measured readers."""
 
     errors: FloatArray
     order: IntArray

@@ -1,7 +1,7 @@
-"""The ways of repair, one row of MODES each, and the public function that chooses among them.
+"""Repair a rebuilt model in one of the modes of MODES.
 
 better = repair(prunable, plan, small, moments)                       # milliseconds, no image needed
-better = repair(prunable, plan, small, images, mode="sequential")     # seconds, nearer to the dense model
+better = repair(prunable, plan, small, images, mode="sequential")     # seconds, closer to the dense model
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _sequential(
 ) -> Repaired:
     if isinstance(source, Moments):
         raise PlanError(
-            'repair: mode "sequential" needs images, got moments; give a loader, or use mode "closed".'
+            'repair: mode "sequential" needs images, got moments; pass a loader, or use mode "closed".'
         )
     return repair_sequential(prunable, plan, small, source, ridge=ridge)
 
@@ -46,7 +46,7 @@ MODES: dict[str, Callable[[Prunable, Plan, nn.Module, Source, float | None], Rep
     "closed": _closed,
     "sequential": _sequential,
 }
-"""{name of a mode: how it repairs}."""
+"""{name of a mode: the function that repairs in it}."""
 
 
 @entry(PlanError, prunable=Prunable, plan=Plan, small=nn.Module)
@@ -62,25 +62,24 @@ def repair(
     """Refit the layers of a rebuilt model by least squares, from unlabelled images and without training.
 
     Convolutions of any kind and linear layers are refitted to the dense model's outputs. Layers that cannot
-    be refitted stay as they are and are logged. A BatchNorm behind a layer gets the statistics that fit, so
-    that a recalibration afterwards does no harm. After mode "closed" it often helps.
+    be refitted stay as they are and are logged. A BatchNorm after a refitted layer gets matching statistics,
+    so a later recalibration does no harm. After mode "closed" it often helps.
 
     Args:
         prunable: the traced dense model.
         plan: the plan that `small` was rebuilt with.
-        small: the rebuilt model with the dense model's weights; it is not changed.
+        small: the rebuilt model with the dense model's weights. It is not changed.
         source: moments of the dense model (`autoprune.moments`), or batches of images.
-        mode: "closed", from the dense model's moments alone, each layer by itself; or "sequential", layer
-            after layer, from the inputs that the repaired layers before it give. That one needs images.
+        mode: "closed" refits each layer by itself, from the dense model's moments alone. "sequential" refits
+            layer after layer, from the outputs of the repaired layers before it, and needs images.
         ridge: strength of the pull towards the weights before the fit, as a share of the inputs' mean
-            variance; None for half the number of inputs for each row of a fit, which did best on held-out
-            images.
+            variance. None means half of inputs / rows of the fit, which was best on held-out images.
 
     Returns:
         A new model of the same widths, in the mode of `small`.
 
     Raises:
-        PlanError: an unknown mode, moments where images are needed, or a plan that does not fit.
+        PlanError: the mode is unknown, needs images and got moments, or the plan does not fit.
         DataError: there is no image, or the model fails on one.
 
     Reference: He, Zhang, Sun, Channel Pruning for Accelerating Very Deep Neural Networks, ICCV 2017.

@@ -1,4 +1,4 @@
-"""What a dense model's layers give out, as the moments of their inputs have it: computed once a dense model.
+"""Products of a dense layer's outputs and inputs, computed once for each dense model from its moments.
 
 given = products_of(model, moments, torch.device("cpu"))
 given("conv1.weight", centred=True).cross      # [groups, outputs, inputs], mean of y x^T
@@ -18,14 +18,14 @@ from autoprune.reconstruction._second_moments import Moments
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """A dense layer's outputs y, without the constant, beside its inputs x.
+    """Second moments of a dense layer's outputs y, without the constant, and its inputs x.
 
-    With pooled positions each output counts once for each position, as `LayerMoments.pooled` splits it.
+    With pooled positions there is one output for each position, as `LayerMoments.pooled` splits weights.
 
     Attributes:
-        cross: [groups, outputs, m], the mean of y x^T, in the type of the weights.
-        power: float64 [groups, outputs], the mean of y^2.
-        mean: float64 [groups, outputs], the mean of y; of whole outputs, also with pooled positions.
+        cross: [groups, outputs, m], mean of y x^T, in the type of the weights.
+        power: float64 [groups, outputs], mean of y^2.
+        mean: float64 [groups, outputs], mean of y. Even with pooled positions it is that of whole outputs.
     """
 
     cross: Tensor
@@ -35,12 +35,12 @@ class Product:
 
 @dataclass(eq=False)
 class Products:
-    """The products of one dense model; each is kept, since every candidate asks for it.
+    """The products of one dense model. They are cached, since the repair of every candidate needs them.
 
     Attributes:
         model: the dense model.
         moments: its moments, on `device`.
-        device: where products are computed, and candidates are refitted.
+        device: device of the products and of the fits of candidates.
     """
 
     model: nn.Module
@@ -52,8 +52,8 @@ class Products:
         """Return the product of one layer.
 
         Args:
-            name: of the weight.
-            centred: whether moments are about the mean.
+            name: name of the weight.
+            centred: whether the moments are about the mean.
         """
         weight = self.model.get_parameter(name)
         key = (name, centred, weight._version)
@@ -69,7 +69,7 @@ class Products:
         pooled = layer.pooled(matrices)
         cross = pooled @ layer.second
         if centred:
-            # Without a copy of the second moment, the largest tensor that there is.
+            # This avoids a centred copy of the second moment, which is the largest tensor.
             means = layer.pooled(layer.mean[:, None])
             cross -= (pooled @ means.mT) @ means / layer.span
         power = (cross * pooled).sum(dim=2)
@@ -80,9 +80,9 @@ _PRODUCTS: WeakKeyDictionary[Moments, Products] = WeakKeyDictionary()
 
 
 def products_of(model: nn.Module, moments: Moments, device: torch.device) -> Products:
-    """Return the products of a dense model, computed on a device; they live as long as its moments."""
+    """Return the products of a dense model on a device. They are cached as long as its moments live."""
     known = _PRODUCTS.get(moments)
     if known is None or known.model is not model or known.device != device:
-        # Not the moments themselves but a twin: a table must not keep its own key alive.
+        # `to` returns a new object: a weak table whose value held its own key would never free it.
         known = _PRODUCTS[moments] = Products(model, moments.to(device), device)
     return known

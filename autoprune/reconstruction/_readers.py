@@ -1,4 +1,4 @@
-"""The layers that read a group's channels, with the moments of their inputs.
+"""Find the layers that read a group's channels, with the moments of their inputs.
 
 readers = Readers(model, moments)
 eliminate(readers.of(group), group.width).order
@@ -20,11 +20,11 @@ from autoprune.reconstruction._second_moments import Moments
 class Readers:
     """Finds the measured layers that read a group's channels.
 
-    The mean square of a layer's output is computed once, however many groups the layer reads.
+    The mean square of a layer's output is computed only once, even if the layer reads several groups.
 
     Args:
         model: the dense model.
-        moments: of its layers.
+        moments: moments of its layers.
     """
 
     def __init__(self, model: nn.Module, moments: Moments) -> None:
@@ -33,11 +33,11 @@ class Readers:
         self._powers: dict[str, float] = {}
 
     def of(self, group: ChannelGroup) -> list[Reader]:
-        """Return the readers of a group; a layer with groups of its own gives one for each.
+        """Return the readers of a channel group. A convolution with groups gives one reader for each of them.
 
-        The error of each is a share of the whole layer's output. So a convolution with groups counts no more
-        than another, and a layer that reads several concatenated groups counts for the part that it reads of
-        each. What it reads of other groups does not make up for that part.
+        The error of a reader is a share of the whole layer's output. So a convolution with groups counts no
+        more than another one, and a layer that reads several concatenated groups counts in proportion to the
+        part that it reads of each. Inputs from other groups do not compensate for removed channels.
         """
         readers: list[Reader] = []
         for member in self._members(group):

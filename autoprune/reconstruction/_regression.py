@@ -1,4 +1,4 @@
-"""A linear regression from running sums: rows come in parts, since all of them would not fit into memory.
+"""Linear regression from running sums, for rows that do not fit into memory all at once.
 
 sums = Regression()
 sums.add(inputs, outputs)                   # float64 [groups, rows, patch] and [groups, rows, outputs]
@@ -20,9 +20,9 @@ class Solution:
     """A weight and a constant.
 
     Attributes:
-        fit: of the weight, about the means if there is a constant.
-        mean: float64 [groups, outputs], of the outputs that the weight gives without the constant.
-        constant: float64 [groups, outputs]; zeros if none was asked for.
+        fit: fit of the weight, about the means if there is a constant.
+        mean: float64 [groups, outputs], mean of the outputs without the constant.
+        constant: float64 [groups, outputs]; zeros if none was requested.
     """
 
     fit: Fit
@@ -32,7 +32,7 @@ class Solution:
 
 @dataclass(eq=False)
 class Regression:
-    """Sums over rows of inputs x and outputs y that should come of them, for each group."""
+    """Sums over rows of inputs x and target outputs y, for each group."""
 
     rows: int = 0
     _gram: Tensor | float = 0.0
@@ -59,9 +59,9 @@ class Regression:
         """Fit y = W x + c.
 
         Args:
-            old: float64 [groups, outputs, patch], towards which the ridge pulls.
-            ridge: its strength; see `leastsquares.refit`.
-            constant: whether there is a c.
+            old: float64 [groups, outputs, patch], weights towards which the ridge pulls.
+            ridge: strength of the ridge; see `refit`.
+            constant: whether to fit c.
         """
         sums = (self._gram, self._cross, self._power, self._inputs, self._outputs)
         gram, cross, power, x, y = (torch.as_tensor(each) / self.rows for each in sums)

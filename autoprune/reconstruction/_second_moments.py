@@ -1,6 +1,6 @@
-"""Second moments of the inputs of every convolution and linear layer, measured once on the dense model.
+"""Measure the second moments of the inputs of every convolution and linear layer, once on the dense model.
 
-From them alone the layers of any narrowed candidate are refitted, without another look at an image.
+The layers of any narrowed candidate can be refitted from these moments alone, without more images.
 
     measured = moments(prunable, loader, images=512)
     measured.layers["layer1.0.conv1.weight"].second      # float64 [groups, patch, patch]
@@ -36,18 +36,18 @@ from autoprune.support.tensorfile import write_plain
 from autoprune.support.usercode import guarded
 
 IMAGES = 512
-"""Images to measure: more of them changed no accuracy of the repaired nets that were tried."""
+"""Number of images to measure. More images did not change the accuracy of repaired models in experiments."""
 
 POSITIONS = 16
-"""Output positions drawn from each image."""
+"""Number of output positions drawn from each image."""
 
 LIMIT_BYTES = 2 << 30
-"""Memory that all moments together may take."""
+"""Largest memory of all moments together."""
 
 _log = logging.getLogger(__name__)
 
 FORMAT = "autoprune-moments"
-"""Key of the file's metadata under which its notes stand."""
+"""Metadata key of the file under which its notes are stored."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +55,8 @@ class Moments:
     """Moments of a dense model.
 
     Attributes:
-        layers: {name of the weight: its input's moments}.
-        left_out: {name of the weight: why it has none}.
+        layers: {name of the weight: moments of its layer's input}.
+        left_out: {name of the weight: why its layer has no moments}.
         images: number of images seen.
     """
 
@@ -65,7 +65,7 @@ class Moments:
     images: int = 0
 
     def to(self, device: torch.device | str) -> Moments:
-        """Return them on a device, which is where a closed repair computes; float64 must exist there."""
+        """Return the moments on a device, which must support float64."""
         device = torch.device(device)
         return replace(self, layers={name: layer.to(device) for name, layer in self.layers.items()})
 
@@ -81,23 +81,24 @@ def moments(
 ) -> Moments:
     """Run unlabelled images through the dense model and sum the second moments of all layers' inputs.
 
-    The model is in eval mode meanwhile and is given back as it was. It runs on its own device, and the sums
-    are kept there in float64; MPS has no float64, so there they are kept on the CPU.
+    The model runs in eval mode on its own device and is restored afterwards. The sums are float64 on the same
+    device, or on the CPU instead of MPS, which has no float64.
 
-    If the moments would exceed the limit, those of the largest layers shrink first. A layer with a kernel, or
-    with a flattened map for inputs, gets the second moment of its channels alone, pooled over the positions
-    in a patch: 81 times smaller for a 3 x 3 kernel. Its refit mixes channels alike at all positions. (Blocks
-    of single channels would be as small, but hold no covariance of a removed channel with those that stay.)
-    A layer that is too large even so, or that the model calls more than once, is left out with the reason.
-    Fewer positions would not help: the size depends on the number of inputs alone.
+    If the moments would exceed the limit, those of the largest layers are pooled first. Of a layer with a
+    kernel, or with a flattened feature map as its input, only the second moment of its channels is kept,
+    pooled over the positions in a patch. It is 81 times smaller for a 3 x 3 kernel, and the refit mixes
+    channels in the same way at all positions. (Blocks of single channels would be as small, but would hold no
+    covariance between removed and kept channels.) A layer that is still too large, or that the model calls
+    more than once, is left out with the reason. The size depends only on the number of inputs, so fewer
+    positions would not help.
 
     Args:
         prunable: the traced dense model.
         data: batches, each the inputs alone or a tuple that begins with them.
         images: number of images to take; all if there are fewer.
-        positions: output positions drawn from each image.
-        limit_bytes: bound of the memory of all moments.
-        seed: chooses the positions.
+        positions: number of output positions drawn from each image.
+        limit_bytes: largest memory of all moments.
+        seed: seed of the positions.
 
     Raises:
         DataError: there is no image, the model fails on a batch, or the inputs of a layer are not finite.
@@ -123,9 +124,10 @@ def measure_model(
     seed: int = 0,
     groups: Sequence[ChannelGroup] = (),
 ) -> Moments:
-    """Measure a model; the arguments are those of `moments`, and its channel groups.
+    """Measure a model. The arguments are those of `moments`, and the model's channel groups.
 
-    The groups show which linear layers read flattened maps. Without them these layers cannot shrink.
+    The groups show which linear layers read flattened feature maps. Without them the moments of these layers
+    cannot be pooled.
     """
     sums = Sums(positions, limit_bytes, torch.Generator().manual_seed(seed), _flattened(groups))
     seen = 0
@@ -148,7 +150,7 @@ def measure_model(
                 f"moments: the inputs of {name} are not finite; check the images and the weights."
             )
         if layer.span > 1:
-            _log.info("moments: %s: of its channels only, pooled over %d positions", name, layer.span)
+            _log.info("moments: %s: pooled over the %d positions of a patch to save memory", name, layer.span)
     for name, reason in sums.too_large.items():
         _log.warning("moments: %s is left out: %s", name, reason)
     return Moments(layers, _left_out(model, layers, sums), seen)
@@ -161,7 +163,7 @@ def on_device_of(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, 
 
 
 def _flattened(groups: Sequence[ChannelGroup]) -> dict[str, int]:
-    """Return {weight: positions of a channel} of layers that read each channel at positions side by side."""
+    """Return {weight: positions of a channel} of layers that read each channel at consecutive positions."""
     spans: dict[str, set[int]] = {}
     for member in (member for group in groups for member in group.members if member.axis == 1):
         first, span = member.index[:, :1], member.index.shape[1]
@@ -171,7 +173,7 @@ def _flattened(groups: Sequence[ChannelGroup]) -> dict[str, int]:
 
 
 def first_images(data: Iterable[Any], images: int) -> Iterator[tuple[Any, ...]]:
-    """Yield the inputs of batches, as the model's positional arguments, until so many images are given."""
+    """Iterate over the inputs of batches, as positional arguments of the model, up to a number of images."""
     left = images
     for batch in data:
         if left <= 0:
@@ -179,8 +181,8 @@ def first_images(data: Iterable[Any], images: int) -> Iterator[tuple[Any, ...]]:
         inputs = batch[0] if isinstance(batch, tuple | list) else batch
         if not isinstance(inputs, Tensor):
             raise DataError(
-                f"moments: a batch holds a {type(inputs).__name__}, expected a tensor of images, or a tuple "
-                "that begins with one."
+                f"moments: got a batch with a {type(inputs).__name__}, expected a tensor of images, or a "
+                "tuple that begins with one."
             )
         yield (inputs[:left],)
         left -= len(inputs)
@@ -197,7 +199,7 @@ def _left_out(model: nn.Module, layers: Mapping[str, LayerMoments], sums: Sums) 
 
 
 class _Notes(Strict):
-    """What a file of moments says beside its tensors."""
+    """The metadata of a file of moments."""
 
     version: Literal[1]
     images: int
@@ -207,7 +209,7 @@ class _Notes(Strict):
 
 
 def save_moments(measured: Moments, path: Path) -> None:
-    """Write moments to a safetensors file, whole or not at all.
+    """Write moments to a safetensors file, which appears only when it is complete.
 
     Raises:
         CheckpointError: the file cannot be written.
@@ -229,9 +231,9 @@ def load_moments(path: str | os.PathLike[str]) -> Moments:
     """Read moments that `save_moments` wrote.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or holds something else.
+        CheckpointError: the file is missing, damaged, or not a file of moments.
     """
-    advice = "delete the file, and the moments are measured again."
+    advice = "delete the file to measure the moments again."
     try:
         require_regular(path)
         with safetensors.safe_open(path, "pt") as file:
@@ -252,14 +254,14 @@ def _read_layer(file: Any, name: str, notes: _Notes) -> LayerMoments:
     """Return the moments of one layer.
 
     Raises:
-        ValueError: their shapes do not fit each other, or they are of another type.
-        SafetensorError: the file lacks them.
+        ValueError: the shapes of the moments do not fit each other, or their type is wrong.
+        SafetensorError: the file does not contain them.
     """
-    # Copies: the tensors as they are given would follow the file, if something else is written to it.
+    # The tensors are views of the mapped file, so they would change if the file is overwritten. Hence copies.
     second, mean = (file.get_tensor(f"{key}:{name}").clone() for key in ("second", "mean"))
     square = second.ndim == 3 and 0 < second.shape[1] == second.shape[2]
     if not square or mean.ndim != 2 or len(mean) != len(second) or mean.shape[1] % second.shape[1]:
-        raise ValueError(f"{name}: shapes {tuple(second.shape)} and {tuple(mean.shape)} are no moments")
+        raise ValueError(f"{name}: shapes {tuple(second.shape)} and {tuple(mean.shape)} do not fit moments")
     if {second.dtype, mean.dtype} != {torch.float64}:
-        raise ValueError(f"{name}: {second.dtype}, expected torch.float64")
+        raise ValueError(f"{name}: got {second.dtype}, expected torch.float64")
     return LayerMoments(second, mean, notes.rows[name], name in notes.transposed)

@@ -1,7 +1,7 @@
-"""Repair layer by layer: inputs from the small model as repaired so far, targets from the dense one.
+"""Repair layer by layer, with inputs from the already repaired layers and targets from the dense model.
 
-Errors do not add up, since each layer is fitted to the dense model's outputs from the inputs that it will
-really get. At the end of a residual branch the target also makes up for the error of the other branch.
+Errors do not add up, because each layer is fitted to the dense model's outputs from its actual inputs. The
+last layer of a residual branch is fitted to correct the error of the other branch too.
 
     repaired = repair_sequential(prunable, plan, small, images)
 """
@@ -32,13 +32,13 @@ from autoprune.support.modes import modes_kept, set_training
 from autoprune.support.usercode import guarded
 
 POSITIONS = 64
-"""Output positions drawn from each image: a fit on fewer rows leaves more errors to the next layers."""
+"""Number of output positions drawn from each image. Fits on fewer rows leave more errors to later layers."""
 
 _CHUNK = 2**23
-"""Numbers in the patches that are in memory at once, if one image has no more of them."""
+"""Number of values in the patches that are in memory at once, at least those of one image."""
 
 _SMALLEST_SCALE = 1e-3
-"""A convolution's weights are not divided by a BatchNorm scale below this."""
+"""Smallest BatchNorm scale by which a convolution's weights are divided."""
 
 
 def repair_sequential(
@@ -54,8 +54,8 @@ def repair_sequential(
 ) -> Repaired:
     """Refit all layers of a narrowed model in the order of their calls, from unlabelled images.
 
-    All images are in memory at once, on the device of `small`, with the activations of one forward pass: at
-    224 px take 100 images or so. Sums are in float64, on the CPU if the device is MPS, which has none.
+    All images and the activations of one forward pass are in memory at once, on the device of `small`: use
+    about 100 images of 224 px. Sums are float64, on the CPU instead of MPS, which has no float64.
 
     Args:
         prunable: the traced dense model.
@@ -63,9 +63,9 @@ def repair_sequential(
         small: the rebuilt model with the dense model's weights.
         data: batches, each the inputs alone or a tuple that begins with them.
         images: number of images to take.
-        positions: output positions drawn from each image.
-        ridge: strength of the pull towards the weights before the fit; see `leastsquares.refit`.
-        seed: chooses the positions.
+        positions: number of output positions drawn from each image.
+        ridge: strength of the pull towards the weights before the fit; see `refit`.
+        seed: seed of the positions.
 
     Raises:
         PlanError: the plan does not fit the model's groups.
@@ -107,7 +107,7 @@ def _together(data: Iterable[Any], images: int) -> tuple[Tensor]:
 
 
 def _paired(dense: nn.Module, small: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, Branch]:
-    """Return the branches of both models; without sums if they do not make the same calls."""
+    """Return the branches of both models. If the models make different calls, targets are not sums."""
     one = tuple(each[:1] for each in inputs)
     made, made_small = (record(model, on_device_of(model, one)) for model in (dense, small))
     found = branches(made)
@@ -123,7 +123,7 @@ def _paired(dense: nn.Module, small: nn.Module, inputs: tuple[Tensor, ...]) -> d
 
 @dataclass(eq=False)
 class _Targets:
-    """Reads the dense model's tensors at the places of each contraction's output."""
+    """Reads the target values of each contraction from a run of the dense model."""
 
     branches: Mapping[str, Branch]
     positions: int
@@ -144,11 +144,11 @@ class _Targets:
     def before(
         self, number: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> None:
-        """Note a contraction that is about to run."""
+        """Remember a contraction that is about to run."""
         self._pending = as_contraction(function, args, kwargs) if number in self._at else None
 
     def after(self, number: int, result: Tensor) -> None:
-        """Draw the places of a contraction's output; take the values that fits aim at."""
+        """Draw the output positions of a contraction, or keep the values that are targets."""
         if self._pending is not None:
             name = self._at[number]
             self._calls[name] = self._pending
@@ -157,7 +157,7 @@ class _Targets:
         for name in self._aims.get(number, ()):
             contraction = self._calls.pop(name)
             self.values[name] = contraction.taken(result, self.places[name])
-            # Only its numbers are read from here on, and its input would hold memory.
+            # Only its stride, padding and shapes are needed later, so its input is freed.
             self.contractions[name] = replace(contraction, input=contraction.input.new_empty(0))
 
 
@@ -187,7 +187,7 @@ class _Fits:
             self._fit(self._at[number], contraction)
 
     def after(self, number: int, result: Tensor) -> None:
-        """Keep the terms of sums that a later contraction makes up for."""
+        """Keep the terms of sums in which a later contraction ends."""
         if number in self._wanted:
             self._others[number] = result
 
@@ -208,7 +208,7 @@ class _Fits:
         self.errors[name] = found.fit.error
         fitted, constant = found.fit.weight, found.constant.flatten()
         if norm is not None and scale is not None:
-            # The convolution keeps about its old size: BatchNorm's scale takes the rest.
+            # The convolution keeps about its old magnitude. The scale of the BatchNorm takes the rest.
             part = scale.abs().clamp_min(_SMALLEST_SCALE) * torch.where(scale < 0, -1.0, 1.0)
             fitted = fitted / part.reshape(len(old), -1, 1)
             mean, variance = found.mean.flatten() / part, found.fit.reached.flatten() / part.square()
@@ -219,9 +219,9 @@ class _Fits:
         weight.copy_(from_matrices(fitted, weight, transposed=contraction.transposed))
 
     def _rows(self, name: str, branch: Branch, contraction: Contraction) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield float64 patches [rows, groups, patch] and aims [rows, outputs] of some images at a time.
+        """Iterate over float64 patches [rows, groups, patch] and targets [rows, outputs] of a few images.
 
-        The aims are the dense values of the channels that stay, less the other term of a sum.
+        The targets are the dense values of the kept channels, minus the other term if they are a sum.
         """
         places, shape = self.targets.places[name], self.targets.shapes[name]
         on = contraction.input.device

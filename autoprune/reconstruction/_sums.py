@@ -1,4 +1,4 @@
-"""Running sums of second moments under a limit of memory.
+"""Add up second moments of layers' inputs within a memory limit.
 
 sums = Sums(16, 1 << 30, torch.Generator(), {"classifier.0.weight": 49})
 sums.begin_batch()
@@ -26,11 +26,11 @@ class _Sum:
     """Sums over the patches of one layer.
 
     Attributes:
-        second: float64 [groups, m, m], of x x^T.
-        mean: float64 [groups, patch], of x.
-        transposed: of the contraction.
-        span: positions of each channel in a patch.
-        rows: patches so far.
+        second: float64 [groups, m, m], sum of x x^T.
+        mean: float64 [groups, patch], sum of x.
+        transposed: whether the layer is a transposed convolution.
+        span: number of positions of each channel in a patch.
+        rows: number of patches so far.
     """
 
     second: Tensor
@@ -41,7 +41,7 @@ class _Sum:
 
     @property
     def poolable(self) -> bool:
-        """Whether positions could be pooled and are not yet."""
+        """Whether positions can be pooled and are not pooled yet."""
         return self.span > 1 and self.second.shape[1] == self.mean.shape[1]
 
     def add(self, rows: Tensor) -> None:
@@ -49,7 +49,7 @@ class _Sum:
         self.rows += rows.shape[1]
         self.mean += rows.sum(dim=1)
         rows = split_positions(rows, self.mean.shape[1] // self.second.shape[1])
-        # In place: the largest product would double the memory.
+        # In place, since a separate product of the largest layer would double the memory.
         self.second.baddbmm_(rows.mT, rows)
 
     def pool(self) -> None:
@@ -70,14 +70,14 @@ class Sums:
     """Running sums over the patches of each layer.
 
     Args:
-        positions: output positions drawn from each image.
-        limit_bytes: bound of the memory of all sums.
+        positions: number of output positions drawn from each image.
+        limit_bytes: largest memory of all sums.
         generator: draws the positions.
-        flattened: {weight of a linear layer: positions of each channel side by side among its inputs}.
+        flattened: {weight of a linear layer: number of consecutive inputs of each channel}.
 
     Attributes:
         refused: {weight: why it is left out}.
-        too_large: those of them that the limit leaves out.
+        too_large: the entries of `refused` that the memory limit leaves out.
     """
 
     def __init__(
@@ -93,11 +93,11 @@ class Sums:
         self._in_batch: set[str] = set()
 
     def begin_batch(self) -> None:
-        """Forget which layers the last batch has reached."""
+        """Start a batch: every layer may be called once in it."""
         self._in_batch.clear()
 
     def add(self, name: str, contraction: Contraction, output: Tensor) -> None:
-        """Add one call's patches."""
+        """Add the patches of one call."""
         if name in self._in_batch and name not in self.refused:
             self._sums.pop(name)
             self.refused[name] = "the model calls it more than once"
@@ -111,11 +111,11 @@ class Sums:
         self._sums[name].add(precise(rows))
 
     def _begin(self, name: str, contraction: Contraction) -> None:
-        """Make room for a layer that is seen for the first time."""
+        """Allocate the sums of a layer at its first call."""
         groups, _, patch = contraction.matrix(contraction.weight).shape
         span = math.prod(contraction.kernel) if contraction.kernel else self._flattened.get(name, 1)
         on = precise_device(contraction.weight.device)
-        # Without memory behind it, so that a layer which is too large never takes any.
+        # On the meta device first, so that a layer that is too large never takes memory.
         second = torch.empty(groups, patch, patch, dtype=torch.float64, device="meta")
         mean = torch.zeros(groups, patch, dtype=torch.float64, device=on)
         self._sums[name] = _Sum(second, mean, contraction.transposed, span)
@@ -124,7 +124,7 @@ class Sums:
             self._sums[name].second = torch.zeros_like(self._sums[name].second, device=on)
 
     def _make_room(self) -> None:
-        """Pool the largest layers that can be pooled, then leave out the largest, until the limit holds."""
+        """Pool the largest layers that can be pooled, then leave out the largest, until the limit is met."""
         sizes = {name: each.second.nbytes for name, each in self._sums.items()}
         while sum(sizes.values()) > self._limit:
             whole = [name for name, each in self._sums.items() if each.poolable]
@@ -134,21 +134,19 @@ class Sums:
                 sizes[largest] = self._sums[largest].second.nbytes
                 continue
             del self._sums[largest]
-            reason = (
-                f"its moments take {sizes.pop(largest) / 2**20:,.0f} MB, and all layers' exceed the limit"
-            )
+            reason = f"its moments take {sizes.pop(largest) / 2**20:,.0f} MB, which exceeds the limit of all layers"
             self.refused[largest] = self.too_large[largest] = reason
 
     def layers(self) -> dict[str, LayerMoments]:
-        """Return the moments; no more rows can be added."""
+        """Return the moments. No more rows can be added afterwards."""
         return {name: each.moments() for name, each in self._sums.items() if each.rows}
 
 
 def precise_device(device: torch.device) -> torch.device:
-    """Return the device for sums in float64: the given one, or the CPU for MPS, which has no float64."""
+    """Return the device for float64 sums: the given one, or the CPU instead of MPS, which has no float64."""
     return torch.device("cpu") if device.type == "mps" else device
 
 
 def precise(tensor: Tensor) -> Tensor:
-    """Return a tensor in float64, on `precise_device`."""
+    """Return a tensor as float64 on its `precise_device`."""
     return tensor.to(precise_device(tensor.device)).double()

@@ -1,7 +1,7 @@
-"""Which weights multiply channels of a traced model, and why some of them cannot be refitted.
+"""Find the weights of a traced model that read fewer channels, and why some of them cannot be refitted.
 
 found = read_fewer(prunable, positions)      # {"layer1.0.conv2.weight": {0: ..., 1: ...}}
-why_not(prunable, "lstm.weight_ih_l0")       # "lstm multiplies with it, which is no convolution ..."
+why_not(prunable, "lstm.weight_ih_l0")       # "it is read by lstm, which is not a convolution ..."
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Axes = Mapping[int, NDArray[np.int64]]
 """{axis: positions kept} of one tensor."""
 
 _OTHERS = {*PRODUCT_RULES, *RECURRENT_RULES, "bilinear"}
-"""Operators beside convolutions and linear layers that multiply their input with a weight."""
+"""Operators other than convolutions and linear layers that multiply their input with a weight."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,9 @@ class _Use:
     """How a model uses a parameter.
 
     Attributes:
-        operator: that multiplies with it; None if it is only added, scaled with, or not used.
-        direct: whether the operator gets the parameter itself, rather than a tensor made from it.
+        operator: name of the operator that multiplies with it; None if it only shifts or scales, or is
+            unused.
+        direct: whether the operator reads the parameter itself, not a tensor computed from it.
     """
 
     operator: str | None = None
@@ -45,12 +46,12 @@ class _Use:
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """What stays of a convolution or linear layer.
+    """The kept part of a convolution or linear layer.
 
     Attributes:
-        groups: int64 [groups], those that stay; each keeps as many outputs and the same inputs as the others.
-        rows: int64 [groups x outputs], the outputs that stay, counted through all dense groups.
-        kept: int64 [kept], the positions of a patch that stay.
+        groups: int64 [groups], the kept groups. All keep the same number of outputs and the same inputs.
+        rows: int64 [groups x outputs], the kept outputs, numbered through all dense groups.
+        kept: int64 [kept], the kept positions of a patch.
     """
 
     groups: Tensor
@@ -59,12 +60,12 @@ class Cut:
 
 
 def cut_of(shape: torch.Size, axes: Axes, groups: int, *, transposed: bool) -> Cut:
-    """Return what stays of a dense weight.
+    """Return the kept part of a dense weight.
 
     Args:
-        shape: of the weight.
-        axes: the positions that it keeps, whole axes left out.
-        groups: of the dense layer.
+        shape: shape of the weight.
+        axes: the kept positions, without axes that stay whole.
+        groups: groups of the dense layer.
         transposed: whether the layer is a transposed convolution.
     """
     kept = {axis: torch.from_numpy(positions) for axis, positions in axes.items()}
@@ -83,19 +84,19 @@ def cut_of(shape: torch.Size, axes: Axes, groups: int, *, transposed: bool) -> C
 
 
 def read_fewer(prunable: Prunable, kept: KeepPositions) -> dict[str, Axes]:
-    """Return the weights that read fewer channels, with the positions that they keep."""
+    """Return {weight: its kept positions} of the weights that read fewer channels."""
     return {name: axes for name, axes in kept.items() if _reads(prunable, name, axes)}
 
 
 def why_not(prunable: Prunable, name: str) -> str | None:
-    """Return why a weight cannot be refitted; None if an operator that can be refitted multiplies with it."""
+    """Return why a weight cannot be refitted, or None if it is that of a convolution or linear layer."""
     use = _uses(prunable).get(name)
     if use is None:
         return "the model does not use it in eval mode"
     if not use.direct:
-        return "the weight that multiplies is made from it"
+        return "the layer's weight is computed from it"
     if use.operator not in LAYER_OPERATORS:
-        return f"{use.operator} multiplies with it, which is no convolution or linear layer"
+        return f"it is read by {use.operator}, which is not a convolution or linear layer"
     return None
 
 

@@ -1,7 +1,7 @@
-"""Watching a forward pass call by call: which weight each convolution and linear layer multiplies.
+"""Watch a forward pass call by call, to see the weight and the input of each convolution and linear layer.
 
-Parameters are known by identity, so the same weight is found in a module, in a function call of the model's
-own code, and on batches of any size.
+Parameters are recognised by identity. So a weight is found in a module, in a function call of the model's own
+code, and with batches of any size.
 
     with ContractionWatch(model, seen):         # calls seen("layer1.0.conv1.weight", contraction, output)
         model(images)
@@ -25,10 +25,10 @@ Seen = Callable[[str, Contraction, Tensor], None]
 
 
 class CallMode(TorchFunctionMode):
-    """A block in which every call of torch's functions goes through `run`.
+    """A block in which every call of a torch function goes through `run`.
 
-    `functional.multi_head_attention_forward` is one function that hides its projections. They are made calls
-    of their own: those of the inputs come first, then that of the output.
+    `functional.multi_head_attention_forward` hides its projections. They become calls of their own: first
+    those of the inputs, then that of the output.
     """
 
     def __torch_function__(
@@ -45,13 +45,13 @@ class CallMode(TorchFunctionMode):
         return self.run(func, args, kwargs or {})
 
     def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Run one call; no other call of it is seen."""
+        """Run one call. The calls that it makes itself are not seen."""
         return function(*args, **kwargs)
 
     def _attend(self, given: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
         """Run attention, with its projections as linear layers."""
         for inputs, weight, bias in _input_projections(given):
-            # It is computed again inside, since torch's function takes no projected inputs.
+            # torch's function below computes the projection again, since it accepts no projected inputs.
             self.run(functional.linear, (inputs, weight, bias), {})
         weight = given["out_proj_weight"]
         identity = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
@@ -74,10 +74,10 @@ def _input_projections(given: Mapping[str, Any]) -> list[tuple[Tensor, Tensor, T
 
 
 class ContractionWatch(CallMode):
-    """A block in which every contraction with one of a model's parameters is shown to `seen`.
+    """A block in which `seen` is called after every contraction with one of a model's parameters.
 
     Args:
-        model: its parameters are known by identity; a shared one goes by its first name.
+        model: the model whose parameters are recognised. A shared one has its first name.
         seen: called after each contraction.
     """
 
@@ -87,7 +87,7 @@ class ContractionWatch(CallMode):
         self._seen = seen
 
     def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Run one call and show it if it is a contraction with a parameter."""
+        """Run one call, and pass it to `seen` if it is a contraction with a parameter."""
         result = function(*args, **kwargs)
         call = as_contraction(function, args, kwargs)
         if call is not None:

@@ -97,7 +97,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
     ("data", "message"),
     [
         ([], "the data gave no images"),
-        ([{"images": 1}], "a batch holds a dict"),
+        ([{"images": 1}], "got a batch with a dict"),
         ([torch.zeros(2, 5, 4, 4)], "the model failed on a batch"),
     ],
     ids=["no batch", "a dict", "other channels"],

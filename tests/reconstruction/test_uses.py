@@ -14,14 +14,14 @@ from autoprune.reconstruction._uses import cut_of, read_fewer, why_not
 from tests.models import CASES
 
 UNUSED = "the model does not use it in eval mode"
-MADE = "the weight that multiplies is made from it"
+MADE = "the layer's weight is computed from it"
 
 LEFT: dict[str, dict[str, str]] = {
     "twice": {"same.weight": "the model calls it more than once"},
     "train_only_head": {"aux.weight": UNUSED, "aux_head.weight": UNUSED},
-    "bilinear": {"both.weight": "bilinear multiplies with it"},
+    "bilinear": {"both.weight": "it is read by bilinear"},
     "recurrent": {"lstm.weight_ih_l0": "lstm multiplies", "lstm.weight_ih_l0_reverse": "lstm multiplies"},
-    "ellipsis": {"mix": "einsum multiplies with it"},
+    "ellipsis": {"mix": "it is read by einsum"},
     "weight_norm": {
         f"{name}.parametrizations.weight.original{number}": MADE
         for name, number in (("up", 0), ("up", 1), ("fc", 1))
@@ -110,7 +110,7 @@ def test_reasons_follow_the_operator() -> None:
     prunable, _ = traced("recurrent")
     assert why_not(prunable, "conv.weight") is None
     assert why_not(prunable, "lstm.weight_ih_l0") == (
-        "lstm multiplies with it, which is no convolution or linear layer"
+        "it is read by lstm, which is not a convolution or linear layer"
     )
 
 

@@ -218,7 +218,9 @@ def test_a_damaged_file_of_another_search_is_said_before_a_study_is_made(
     file = tmp_path / "out" / searched.file.name
     file.write_bytes(b"damaged")
     again = config(output={"folder": str(tmp_path / "out")}, search={"trials": 1})
-    with pytest.raises(CheckpointError, match=r"cannot be read \(.*\); delete the file, and the moments are"):
+    with pytest.raises(
+        CheckpointError, match=r"cannot be read \(.*\); delete the file to measure the moments"
+    ):
         autoprune.search(model, data, again)
     assert not (tmp_path / "runs").exists()
     file.write_bytes(searched.file.read_bytes())

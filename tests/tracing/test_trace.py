@@ -106,7 +106,7 @@ class _Branches(nn.Module):
 
 def test_untraceable_model_names_the_line_and_stays_as_it_was() -> None:
     model = _Branches().train()
-    with pytest.raises(TraceError, match=r"_Branches cannot be traced at .*test_tracing.py:\d+ \(if x.sum"):
+    with pytest.raises(TraceError, match=r"_Branches cannot be traced at .*test_trace.py:\d+ \(if x.sum"):
         trace(model, image())
     assert model.training is True
 
