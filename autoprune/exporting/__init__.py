@@ -1,12 +1,12 @@
-"""Export: pruned models as safetensors with a recipe, as ONNX and as .pt2. No pickle is written or read.
+"""Save pruned models as safetensors with a recipe, and export models as ONNX or .pt2. No pickle is used.
 
     save_pruned(small, plan, "best/")
     export(load_pruned("best/", make_model), "best/model.onnx")
 
-A new format is a function (model in eval mode, inputs at batch 2, path) that writes the file and returns a
-function which runs it, and a row in EXPORTERS. `export` compares the outputs of the file with the model's.
+A new format is a row in EXPORTERS and a function (model in eval mode, inputs at batch 2, path) that writes
+the file and returns a function which runs it. `export` compares the outputs of the file with the model's.
 
-A format of your own needs no row. `export` and `autoprune export --format` take the name of its function or
+A format of your own needs no row. `export` and `autoprune export --format` accept the name of its function or
 its spec, such as "mypkg.formats:script":
 
     import torch

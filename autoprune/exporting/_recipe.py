@@ -1,10 +1,8 @@
-"""The recipe: what JSON has to say, beside the tensors, to make a pruned model from its dense architecture.
+"""The recipe of a pruned model: all that it needs besides its tensors and the dense architecture.
 
-Before: a rebuilt model and its plan. After: `storage` writes it next to the tensors and reads it back.
-
-    recipe = read_recipe("best/")
-    recipe.plan.widths          # {"layer1.0.conv1": 8, ...}
-    recipe.tensors["conv1.weight"].shape
+recipe = read_recipe("best/")
+recipe.plan.widths          # {"layer1.0.conv1": 8, ...}
+recipe.tensors["conv1.weight"].shape
 """
 
 from __future__ import annotations
@@ -35,10 +33,10 @@ class Leaf:
     """One stored tensor.
 
     Attributes:
-        shape: its sizes.
+        shape: shape of the tensor.
         dtype: torch's name of its type, such as "float32".
         kind: "parameter" or "buffer".
-        requires_grad: whether it trains.
+        requires_grad: whether it is trained.
         layout: "contiguous", "channels_last" or "channels_last_3d".
     """
 
@@ -50,22 +48,22 @@ class Leaf:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """The layout as torch names it."""
+        """The layout as a `torch.memory_format`."""
         return _LAYOUTS[self.layout]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What `recipe.json` holds.
+    """The contents of `recipe.json`.
 
     Attributes:
-        tensors: {first name of each stored tensor: its description}, non-persistent buffers included.
-        ties: {further name: first name} of tensors that several modules share.
-        patches: numbers of modules.
+        tensors: {first name of each stored tensor: its description}, with non-persistent buffers.
+        ties: {other name: first name} of tensors that several modules share.
+        patches: numbers of modules that follow from the shapes.
         plan: the keep indices.
-        inputs: shapes and dtypes of the example inputs, positional (list) or by keyword (dict), or None.
-        extra: what the caller added; JSON values.
-        digest: SHA-256 of the file of tensors.
+        inputs: shapes and dtypes of the example inputs, a list if positional, a dict if by keyword, or None.
+        extra: JSON values that the caller added.
+        digest: SHA-256 of the file with the tensors.
     """
 
     tensors: Mapping[str, Leaf]
@@ -78,12 +76,12 @@ class Recipe:
 
     @property
     def leaves(self) -> dict[str, Leaf]:
-        """{every name: its description}: those of shared tensors too."""
+        """{name: its description}, with all names of shared tensors."""
         return {**self.tensors, **{name: self.tensors[first] for name, first in self.ties.items()}}
 
 
 def named_leaves(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return {first name: tensor} of all parameters and buffers, and the ties {further name: first name}."""
+    """Return {first name: tensor} of all parameters and buffers, and the ties {other name: first name}."""
     first: dict[int, str] = {}
     leaves: dict[str, Tensor] = {}
     ties: dict[str, str] = {}
@@ -97,7 +95,7 @@ def named_leaves(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def describe(model: nn.Module, plan: Plan, extra: Mapping[str, object]) -> Recipe:
-    """Write down a model's recipe (its digest is still empty)."""
+    """Return the recipe of a model, with an empty digest."""
     leaves, ties = named_leaves(model)
     return Recipe(
         tensors={
@@ -119,7 +117,7 @@ def describe(model: nn.Module, plan: Plan, extra: Mapping[str, object]) -> Recip
 
 
 def to_json(recipe: Recipe) -> dict[str, Any]:
-    """Turn a recipe into JSON values."""
+    """Return a recipe as JSON values."""
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -138,7 +136,7 @@ def to_json(recipe: Recipe) -> dict[str, Any]:
 
 
 def from_file(values: RecipeFile) -> Recipe:
-    """Return the recipe that a file holds."""
+    """Return the recipe in a checked file."""
     inputs = values.model_dump(include={"inputs"})["inputs"]
     return Recipe(
         tensors={
@@ -155,14 +153,14 @@ def from_file(values: RecipeFile) -> Recipe:
 
 
 def example_from(recipe: Recipe) -> ExampleInputs | None:
-    """Make example inputs, all zeros, of the recorded shapes and dtypes; other values are as they were."""
+    """Make example inputs of zeros with the recorded shapes and dtypes, and keep values of other types."""
     if isinstance(recipe.inputs, dict):
         return {name: _zeros(value) for name, value in recipe.inputs.items()}
     return None if recipe.inputs is None else tuple(_zeros(value) for value in recipe.inputs)
 
 
 def _layout(tensor: Tensor) -> str:
-    """Name a layout other than the usual one: results depend on it to the last bit."""
+    """Return the memory layout of a tensor. The last bit of a model's outputs depends on it."""
     if not tensor.is_contiguous():
         for name, ndim in (("channels_last", 4), ("channels_last_3d", 5)):
             if tensor.ndim == ndim and tensor.is_contiguous(memory_format=_LAYOUTS[name]):

@@ -1,7 +1,7 @@
-"""The schema of recipe.json: names, types and ranges of all that the file may hold.
+"""Check the names, types and ranges of the values in recipe.json.
 
-A recipe may have been received, so that every value is checked as it is read, and the first one that is wrong
-is named by its place in the file.
+A recipe may come from somebody else, so every value is checked when it is read. The error names the place of
+the first wrong value.
 
     values = read_values(Path("best/recipe.json"))      # a RecipeFile, or a CheckpointError
     values.tensors["conv1.weight"].shape
@@ -32,13 +32,13 @@ DTYPES = {
 }
 
 MOST_VALUES = 2**28
-"""Values that example inputs may have: they are made as the model is loaded, and take 1 GB in float32."""
+"""Largest number of values of example inputs, which are made when the model is loaded: 1 GB in float32."""
 
 _ADVICE = "save the model again."
 
 
 def _row(*names: str) -> BeforeValidator:
-    """Return a validator that reads a list of values as keys of these names."""
+    """Return a validator that reads a list of values as a dict with these names."""
 
     def named(values: Any) -> Any:
         if not isinstance(values, list):
@@ -66,7 +66,7 @@ Dtype = Annotated[str, AfterValidator(_dtype)]
 
 
 class LeafFile(Strict):
-    """One stored tensor: see `recipe.Leaf`."""
+    """One stored tensor; `Leaf` explains the keys."""
 
     shape: Shape
     dtype: Dtype
@@ -76,7 +76,7 @@ class LeafFile(Strict):
 
 
 class PatchFile(Strict):
-    """One number of one module: see `graph.patches.Patch`."""
+    """One number of one module; `Patch` explains the keys."""
 
     module: Path_
     attribute: Name
@@ -94,7 +94,7 @@ Input = InputFile | bool | Number | float | str | None
 
 
 class RecipeFile(Strict):
-    """All of recipe.json. `recipe.Recipe` explains each key."""
+    """All of recipe.json; `Recipe` explains the keys."""
 
     digest: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     widths: dict[Name, Size]
@@ -107,7 +107,7 @@ class RecipeFile(Strict):
 
 
 class Architecture(Strict):
-    """The dense architecture that `finetune` notes in a recipe's `extra`."""
+    """The dense architecture, which `finetune` records in a recipe's `extra`."""
 
     name: Name
     classes: Annotated[int, Field(ge=1, le=10**6)]
@@ -118,23 +118,23 @@ def read_values(path: Path) -> RecipeFile:
     """Read and check recipe.json.
 
     Raises:
-        CheckpointError: it cannot be read, is no recipe of a version that is known, or holds a wrong value.
+        CheckpointError: the file cannot be read, is not a recipe of a known version, or has a wrong value.
     """
     try:
         values = read_json(path, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
     except OSError as error:
         raise CheckpointError(
-            f"{path}: cannot be read ({reason_of(error)}); give the folder that save_pruned wrote."
+            f"{path}: cannot be read ({reason_of(error)}); pass the folder that save_pruned wrote."
         ) from error
     except ValueError as error:
-        raise CheckpointError(f"{path}: is no JSON ({reason_of(error)}); {_ADVICE}") from None
+        raise CheckpointError(f"{path}: is not JSON ({reason_of(error)}); {_ADVICE}") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise CheckpointError(f'{path}: not a recipe of a pruned model (its "format" is not "{FORMAT}").')
     version = values.get("version")  # its type is compared, since True is an integer too
     if type(version) is int and version > VERSION:
         shown = version if version < 10**6 else "of another kind"
         raise CheckpointError(
-            f"{path}: has format version {shown}, this autoprune reads up to {VERSION}; update autoprune."
+            f"{path}: got format version {shown}, expected at most {VERSION}; update autoprune."
         )
     if type(version) is not int or version < 1:
         raise _wrong(path, "version", f"expected a number from 1 to {VERSION}")
@@ -144,11 +144,11 @@ def read_values(path: Path) -> RecipeFile:
 
 
 def read_architecture(path: Path, noted: Any) -> Architecture:
-    """Check the architecture that a recipe notes.
+    """Check the architecture that a recipe records.
 
     Args:
-        path: of the recipe.
-        noted: its value.
+        path: path of the recipe.
+        noted: the value in its `extra`.
 
     Raises:
         CheckpointError: a value is wrong.
@@ -156,12 +156,15 @@ def read_architecture(path: Path, noted: Any) -> Architecture:
     where = f"{path}: extra.architecture"
     found = read_as(Architecture, noted, where=where, error=CheckpointError, advice=_ADVICE)
     if math.prod(found.input_shape) > MOST_VALUES:
-        raise CheckpointError(f"{where}.input_shape: got {found.input_shape}, which is too large; {_ADVICE}")
+        raise CheckpointError(
+            f"{where}.input_shape: got {found.input_shape}, expected at most {MOST_VALUES:,} values; "
+            f"{_ADVICE}"
+        )
     return found
 
 
 def _check_together(path: Path, recipe: RecipeFile) -> None:
-    """Refuse values that are right by themselves and do not fit each other."""
+    """Raise an error if values that are valid by themselves do not fit each other."""
     for name, index in recipe.keep.items():
         if any(later <= earlier for earlier, later in itertools.pairwise(index)):
             raise _wrong(path, f"keep.{name}", "its channels are not in order, each once")

@@ -1,4 +1,4 @@
-"""Export to runtimes: ONNX and torch.export's .pt2, each run again from the file and compared with the model.
+"""Export models for runtimes, run the file there, and compare its outputs with the model's.
 
 report = export(small, "small.onnx", example_inputs=torch.zeros(1, 3, 32, 32))
 report.max_difference      # 2.4e-07
@@ -37,13 +37,13 @@ from autoprune.support.rows import Row, find_row
 from autoprune.support.usercode import entry, guarded
 
 FOLDER = "safetensors"
-"""The format that is a folder of weights and a recipe rather than a file."""
+"""Name of the format that is a folder with weights and a recipe instead of a file."""
 
 Runner: TypeAlias = Callable[[ExampleInputs], list[Tensor]]
-"""Runs what was written: inputs -> the output tensors, in the model's order."""
+"""inputs -> output tensors of the exported file, in the model's order."""
 
 Exporter: TypeAlias = Callable[[nn.Module, ExampleInputs, Path], Runner]
-"""(model in eval mode, inputs at batch 2, path) -> Runner of the file written there, batch size free."""
+"""(model in eval mode, inputs at batch 2, path) -> Runner of the written file, which takes any batch size."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ExporterSpec(Row):
 
     Attributes:
         write: writes the file, and returns a function that runs it.
-        suffix: of the file's name, with the dot. By default the name of the row or of the function.
+        suffix: suffix of the file with its dot. By default it is the name of the row or of the function.
     """
 
     write: Exporter
@@ -60,17 +60,18 @@ class ExporterSpec(Row):
 
 
 CHECKED_BATCHES = (1, 3)
+"""Batch sizes at which the outputs are compared, both other than that of the export."""
 
 TOLERANCES: Mapping[torch.dtype, float] = {torch.float64: 1e-6, torch.float16: 1e-2, torch.bfloat16: 1e-1}
-"""Largest difference allowed, over max(1, largest output); 1e-4 for float32, where runtimes sum otherwise."""
+"""Largest difference over max(1, largest output); 1e-4 for float32, since runtimes add in another order."""
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written.
+    """The result of an export.
 
     Attributes:
-        path: the file.
+        path: the written file.
         format: a name in EXPORTERS.
         max_difference: largest absolute difference between the file's outputs and the model's.
     """
@@ -92,18 +93,18 @@ def export(
     """Write a model for a runtime, with a free batch size, and compare the file's outputs with the model's.
 
     Args:
-        small: the model; it is exported in eval mode and left as it is.
-        path: the file; it appears, or replaces an older one, only when the comparison has passed. Only a
-            file whose name ends in the format is replaced.
-        format: a row of EXPORTERS, an exporter of your own as "package.module:function", or "safetensors": a
-            folder, as `save_pruned` writes it, for models from `rebuild` or `load_pruned`.
-        example_inputs: a Tensor, a tuple of inputs or a dict of keyword inputs, the batch on axis 0; not
-            needed for models from `rebuild` or `load_pruned`, which know those they were traced with.
-        tolerance: largest difference allowed, over max(1, largest output); by default 1e-4 in float32.
+        small: the model, which is exported in eval mode. It is not changed.
+        path: the file to write. It appears, or replaces an older one, only after the comparison has passed.
+            An older file is replaced only if it has the suffix of the format.
+        format: a row of EXPORTERS, an exporter of your own as "package.module:function", or "safetensors", a
+            folder like that of `save_pruned`, for models from `rebuild` or `load_pruned`.
+        example_inputs: a Tensor, a tuple of inputs or a dict of keyword inputs, with the batch on axis 0.
+            Models from `rebuild` or `load_pruned` do not need them.
+        tolerance: largest difference over max(1, largest output); 1e-4 by default in float32.
 
     Raises:
-        ExportError: an unknown format, no example inputs, a path that another kind of file has, a model that
-            cannot be exported, a file that cannot be written, or outputs that differ by more than the
+        ExportError: the format is unknown, there are no example inputs, the path is a file of another kind,
+            the model cannot be exported, the file cannot be written, or outputs differ by more than the
             tolerance.
     """
     path = Path(path)
@@ -111,13 +112,13 @@ def export(
         return _export_folder(small, path)
     spec = find_exporter(format)
     if not path.name or path.is_dir():
-        raise ExportError(f"{path}: a folder; name a file in it.")
+        raise ExportError(f"{path}: is a folder; name a file in it.")
     if path.suffix != spec.suffix and path.is_file():
-        raise ExportError(f"{path}: is there already, and is no {spec.suffix} file; name another file.")
+        raise ExportError(f"{path}: exists already and is not a {spec.suffix} file; name another file.")
     missing = missing_values(small)
     if missing:
         raise ExportError(f"{path}: {missing}")
-    with guarded(f"{path}: the example inputs do not go where the model is", ExportError):
+    with guarded(f"{path}: the example inputs cannot be moved to the model's device", ExportError):
         inputs = _on_device(_example(small, example_inputs), small)
     try:
         with (
@@ -132,20 +133,20 @@ def export(
             run = _write(small, repeat_batch(inputs, 2), partial, path, spec)
             difference = _compare(small, run, inputs, path, tolerance)
     except OSError as error:
-        raise ExportError(f"{path}: cannot be written ({reason_of(error)}); choose another place.") from error
+        raise ExportError(f"{path}: cannot be written ({reason_of(error)}); choose another path.") from error
     return ExportReport(path, format, difference)
 
 
 def _export_folder(small: nn.Module, path: Path) -> ExportReport:
-    """Write a model of ours with the plan that it was rebuilt from.
+    """Write a model from `rebuild` or `load_pruned` as a folder, with its plan.
 
     Raises:
-        ExportError: the model has no plan of ours, or the folder cannot be written.
+        ExportError: the model has no plan, or the folder cannot be written.
     """
     plan = plan_of(small)
     if plan is None:
         raise ExportError(
-            f"{path}: a folder of safetensors holds the plan too, and this model has none from rebuild or "
+            f"{path}: a folder of safetensors needs the plan, and this model has none from rebuild or "
             "load_pruned; write it with autoprune.save_pruned(small, plan, folder)."
         )
     save_pruned(small, plan, path)
@@ -153,7 +154,7 @@ def _export_folder(small: nn.Module, path: Path) -> ExportReport:
 
 
 def export_onnx(model: nn.Module, inputs: ExampleInputs, path: Path) -> Runner:
-    """Write one ONNX file, weights included, and open it in onnxruntime on the CPU."""
+    """Write one ONNX file with its weights, and open it in onnxruntime on the CPU."""
     import onnxruntime  # type: ignore[import-untyped]  # the package ships no types
 
     write_onnx(model, inputs, path)
@@ -166,17 +167,17 @@ def export_onnx(model: nn.Module, inputs: ExampleInputs, path: Path) -> Runner:
 
 
 def write_onnx(model: nn.Module, inputs: ExampleInputs, path: Path, *, free_batch: bool = True) -> None:
-    """Write one ONNX file, weights included.
+    """Write one ONNX file with its weights.
 
     Args:
-        model: in eval mode.
-        inputs: example inputs; at batch 2 or more where the batch shall be free.
-        path: the file.
-        free_batch: whether the file takes batches of any size, or of the inputs' alone.
+        model: the model, in eval mode.
+        inputs: example inputs, with at least 2 samples if the batch size is to be free.
+        path: the file to write.
+        free_batch: whether the file takes any batch size, or only that of the inputs.
     """
     args, kwargs, shapes = _call_with_free_batch(inputs)
     with warnings.catch_warnings():
-        # Two inputs share one batch axis, which is what is meant.
+        # torch warns if two inputs share one batch axis, which is intended here.
         warnings.filterwarnings("ignore", message="# The axis name", category=UserWarning)
         torch.onnx.export(
             model,
@@ -191,7 +192,7 @@ def write_onnx(model: nn.Module, inputs: ExampleInputs, path: Path, *, free_batc
 
 
 def onnx_feed(session: Any, inputs: ExampleInputs) -> dict[str, NDArray[Any]]:
-    """Return {name: array} of the tensors among the inputs, as onnxruntime's session takes them."""
+    """Return {name: array} of the tensors among the inputs, for a session of onnxruntime."""
     values = inputs.items() if isinstance(inputs, dict) else enumerate(inputs)
     tensors = {name: value for name, value in values if isinstance(value, Tensor)}
     names = tensors if isinstance(inputs, dict) else [taken.name for taken in session.get_inputs()]
@@ -199,9 +200,9 @@ def onnx_feed(session: Any, inputs: ExampleInputs) -> dict[str, NDArray[Any]]:
 
 
 def export_pt2(model: nn.Module, inputs: ExampleInputs, path: Path) -> Runner:
-    """Write torch.export's archive and load it back.
+    """Write an archive of `torch.export` and load it back.
 
-    It is made in memory: where the disk is full, torch's own writer to files ends the process.
+    It is made in memory first, because torch's own file writer ends the process if the disk is full.
     """
     args, kwargs, shapes = _call_with_free_batch(inputs)
     program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
@@ -216,20 +217,18 @@ EXPORTERS: dict[str, ExporterSpec] = {
     "onnx": ExporterSpec(export_onnx, about="one ONNX file, which runs in onnxruntime and elsewhere"),
     "pt2": ExporterSpec(export_pt2, about="torch.export's archive, for torch.export.load"),
 }
+"""{name: exporter}."""
 
 
 def find_exporter(format: str, where: str = "format") -> ExporterSpec:
     """Return a row of EXPORTERS, or the user's own from "package.module:function", with its suffix.
 
     Raises:
-        ExportError: there is no such row (the nearest is suggested).
+        ExportError: there is no such row. The message suggests the nearest name.
         ConfigError: there is no such function.
     """
     spec = find_row(format, EXPORTERS, where, ExporterSpec, ExportError)
     return replace(spec, suffix=spec.suffix or f".{format.rpartition(':')[2].rpartition('.')[2]}")
-
-
-"""Name -> exporter; the name is the file's usual suffix, too."""
 
 
 def _example(model: nn.Module, given: object) -> ExampleInputs:
@@ -253,7 +252,7 @@ def _on_device(inputs: ExampleInputs, model: nn.Module) -> ExampleInputs:
 def _call_with_free_batch(
     inputs: ExampleInputs,
 ) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any] | tuple[Any, ...]]:
-    """Split the inputs into positional and keyword arguments, and say which axes are the batch."""
+    """Return positional arguments, keyword arguments, and dynamic shapes with a free batch axis."""
     batch = torch.export.Dim("batch")
 
     def free(value: object) -> dict[int, Any] | None:
@@ -268,11 +267,11 @@ def _write(model: nn.Module, inputs: ExampleInputs, part: Path, path: Path, spec
     try:
         run: object = spec.write(model, inputs, part)
         if not callable(run):
-            raise TypeError(f"it gave a {type(run).__name__}, expected a function that runs the file")
+            raise TypeError(f"got a {type(run).__name__}, expected a function that runs the file")
         return run
     except (OSError, KeyboardInterrupt):
         raise
-    except BaseException as error:  # exporters raise whatever their packages raise, and the model's code too
+    except BaseException as error:  # exporters and the model's code may raise anything, even SystemExit
         raise ExportError(
             f"{path}: {type(model).__name__} cannot be exported to {spec.suffix}: {summary_of(error)}"
         ) from error
@@ -281,7 +280,7 @@ def _write(model: nn.Module, inputs: ExampleInputs, part: Path, path: Path, spec
 def _compare(
     model: nn.Module, run: Runner, inputs: ExampleInputs, path: Path, tolerance: float | None
 ) -> float:
-    """Run file and model on random inputs of two batch sizes; return the largest absolute difference."""
+    """Run file and model on random inputs of two batch sizes, and return the largest absolute difference."""
     largest = 0.0
     generator = torch.Generator().manual_seed(0)
     for size in CHECKED_BATCHES:
@@ -292,12 +291,13 @@ def _compare(
             expected = _tensors(call(model, batch))
         try:
             got = run(batch)
-        except Exception as error:  # runtimes raise whatever they like
+        except Exception as error:  # runtimes may raise anything
             raise ExportError(f"{path}: does not run at batch {size}: {reason_of(error)}") from error
         if [tensor.shape for tensor in got] != [tensor.shape for tensor in expected]:
             shapes = [[list(tensor.shape) for tensor in tensors] for tensors in (got, expected)]
             raise ExportError(
-                f"{path}: gives outputs of shapes {shapes[0]}, the model {shapes[1]}, at batch {size}."
+                f"{path}: got outputs of shapes {shapes[0]} at batch {size}, expected the model's "
+                f"{shapes[1]}; the file was not written."
             )
         for one, other in zip(got, expected, strict=True):
             largest = max(largest, _difference(one, other, path, tolerance))
@@ -311,7 +311,7 @@ def _difference(got: Tensor, expected: Tensor, path: Path, tolerance: float | No
         return 0.0
     difference = float((got - expected).abs().max())
     limit = allowed * max(1.0, float(expected.abs().max()))
-    if not difference <= limit:  # also where it is NaN
+    if not difference <= limit:  # also if it is NaN
         raise ExportError(
             f"{path}: its outputs differ from the model's by {difference:.3g}, more than {limit:.3g}; "
             "the file was not written."
@@ -320,7 +320,7 @@ def _difference(got: Tensor, expected: Tensor, path: Path, tolerance: float | No
 
 
 def _randomised(tensor: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw values for floating inputs; integers (indices, masks) stay as the example has them."""
+    """Return random values for a floating tensor. Integers, such as indices and masks, are kept."""
     if not tensor.is_floating_point():
         return tensor
     return torch.randn(tensor.shape, generator=generator).to(tensor)

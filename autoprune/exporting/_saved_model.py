@@ -1,10 +1,7 @@
-"""Pruned models on disk: a folder with model.safetensors and recipe.json, and nothing that runs code.
+"""Save pruned models to a folder with model.safetensors and recipe.json, and load them without running code.
 
-Before: `rebuild` or `finetune` made a small model. After: `load_pruned` makes it again from the dense
-architecture, without tracing.
-
-    save_pruned(small, plan, "best/", extra={"accuracy": 0.93})
-    small = load_pruned("best/", make_model)      # bit-identical outputs
+save_pruned(small, plan, "best/", extra={"accuracy": 0.93})
+small = load_pruned("best/", make_model)      # bit-identical outputs
 """
 
 from __future__ import annotations
@@ -38,26 +35,27 @@ from autoprune.support.usercode import call_user, entry, guarded
 WEIGHTS, RECIPE = "model.safetensors", "recipe.json"
 _PREVIOUS = "model.safetensors.previous"
 _GROUP_SUFFIX = re.compile(r"(:in)?(:\d+)?$")
-"""What `ChannelGroup.name` may have behind the name of a layer."""
+"""Ending of a group's name after the name of a layer."""
 
 
 @entry(ExportError, small=nn.Module, plan=Plan, folder=(str, os.PathLike))
 def save_pruned(
     small: nn.Module, plan: Plan, folder: str | os.PathLike[str], *, extra: Mapping[str, object] | None = None
 ) -> None:
-    """Write a pruned model as safetensors and a JSON recipe; other files in the folder stay.
+    """Write a pruned model as safetensors and a JSON recipe. Other files in the folder are kept.
 
-    A model that the folder held before is replaced only once the new one is written: at any moment, also
-    after a kill, the folder holds one of the two whole.
+    A model that is already in the folder is replaced only after the new one is written. So the folder always
+    holds one complete model, even if the process is killed.
 
     Args:
-        small: the rebuilt model; parameters and all buffers are stored, on any device, in any dtype.
-        plan: the plan that it was rebuilt from.
-        folder: made where it is missing.
-        extra: more to note in the recipe; JSON values.
+        small: the rebuilt model. Its parameters and all its buffers are stored, from any device, in any
+            dtype.
+        plan: the plan with which it was rebuilt.
+        folder: the folder, which is made if it is missing.
+        extra: JSON values to add to the recipe.
 
     Raises:
-        ExportError: the folder cannot be written, or holds the weights of a model that is not pruned; or a
+        ExportError: the folder cannot be written or holds the weights of a model that is not pruned, or a
             tensor or a value in `extra` cannot be stored.
     """
     folder = Path(folder)
@@ -67,10 +65,11 @@ def save_pruned(
         json.dumps(to_json(recipe), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ExportError(
-            f"{folder}: extra cannot be stored as JSON ({error}); give plain values."
+            f"{folder}: extra cannot be stored as JSON ({error}); pass plain values."
         ) from error
     try:
-        # The recipe's digest says which tensors are its own, so its rename, the last of all, decides.
+        # The recipe names its tensors by their digest. It is renamed last, so until then the folder still
+        # holds the previous recipe with the previous tensors, which were set aside.
         with replacing(folder / RECIPE) as recipe_part, replacing(folder / WEIGHTS) as weights_part:
             _write_tensors(small, weights_part)
             values = to_json(replace(recipe, digest=_digest(weights_part)))
@@ -86,17 +85,17 @@ def save_pruned(
 
 @entry(CheckpointError, folder=(str, os.PathLike), make_model=Callable)
 def load_pruned(folder: str | os.PathLike[str], make_model: Callable[[], nn.Module]) -> nn.Module:
-    """Make a pruned model again from its dense architecture; nothing is traced and no pickle is read.
+    """Load a pruned model into its dense architecture. Nothing is traced, and no pickle is read.
 
     Args:
-        folder: what `save_pruned` wrote.
-        make_model: makes the dense architecture with any weights; on the meta device it costs no memory.
+        folder: folder that `save_pruned` wrote.
+        make_model: makes the dense architecture with any weights. On the meta device it takes no memory.
 
     Returns:
-        The model in eval mode, on the devices that `make_model` chose (CPU instead of meta).
+        The model in eval mode, on the devices that `make_model` chose, with the CPU instead of meta.
 
     Raises:
-        CheckpointError: files missing, damaged or too new, or an architecture that is not the stored one; the
+        CheckpointError: files are missing, damaged or too new, or the architecture is not the stored one. The
             message names the first tensor that differs and both shapes.
     """
     folder = Path(folder)
@@ -107,7 +106,7 @@ def load_pruned(folder: str | os.PathLike[str], make_model: Callable[[], nn.Modu
         raise CheckpointError(
             f"load_pruned: make_model returned a {type(model).__name__}, expected a torch.nn.Module."
         )
-    with guarded(f"{folder}: the architecture of make_model does not take the weights", CheckpointError):
+    with guarded(f"{folder}: the weights cannot be put into the model of make_model", CheckpointError):
         _check_architecture(model, recipe, f"{folder}")
         _check_numbers(model, recipe, folder / RECIPE)
         for name, leaf in recipe.tensors.items():
@@ -123,18 +122,18 @@ def load_pruned(folder: str | os.PathLike[str], make_model: Callable[[], nn.Modu
 
 
 def read_recipe(folder: str | os.PathLike[str]) -> Recipe:
-    """Read the recipe of a saved model: its plan, shapes and what `extra` held.
+    """Read the recipe of a saved model: its plan, its shapes and its `extra`.
 
     Raises:
-        CheckpointError: the file is missing, damaged or of a newer version.
+        CheckpointError: the file is missing, damaged or has a newer version.
     """
     return from_file(read_values(Path(folder) / RECIPE))
 
 
 def _require_own(folder: Path) -> None:
-    """Refuse a folder with weights that no save of a pruned model wrote, such as the dense model's.
+    """Raise an error if the folder holds weights that `save_pruned` did not write, such as the dense model's.
 
-    A save that was killed may leave its own weights without a recipe.
+    The metadata of the file decides, because a save that was killed may leave its weights without a recipe.
     """
     weights = folder / WEIGHTS
     if not weights.exists() or (folder / RECIPE).exists():
@@ -146,8 +145,8 @@ def _require_own(folder: Path) -> None:
             metadata = file.metadata()
     if metadata is None or metadata.get("format") != FORMAT:
         raise ExportError(
-            f"{weights}: is there already and is no pruned model, as no {RECIPE} lies beside it; choose "
-            "another folder."
+            f"{weights}: exists already and is not a pruned model (there is no {RECIPE}); choose another "
+            "folder."
         )
 
 
@@ -164,7 +163,7 @@ def _write_tensors(model: nn.Module, path: Path) -> None:
 
 
 def _set_aside(folder: Path) -> None:
-    """Give the tensors that the folder's recipe belongs to their other name, under which they load too."""
+    """Rename the tensors of the folder's recipe to their second name, under which they can be loaded too."""
     weights, previous = folder / WEIGHTS, folder / _PREVIOUS
     if previous.exists():  # an earlier save was killed here
         with contextlib.suppress(CheckpointError):
@@ -180,7 +179,7 @@ def _digest(path: Path) -> str:
 
 
 def _read_tensors(folder: Path, recipe: Recipe) -> dict[str, Tensor]:
-    """Read the tensors that belong to the recipe, and check them against it."""
+    """Read the tensors that belong to the recipe, and check them."""
     path = folder / WEIGHTS
     advice = "restore the file or save the model again."
     found = [file for file in (path, folder / _PREVIOUS) if file.exists()]
@@ -189,32 +188,33 @@ def _read_tensors(folder: Path, recipe: Recipe) -> dict[str, Tensor]:
     try:
         intact = next((file for file in found if _digest(file) == recipe.digest), None)
         tensors = {} if intact is None else safetensors.torch.load_file(intact)
-    except Exception as error:  # whatever a damaged header makes the reader raise
+    except Exception as error:  # the reader may raise anything for a damaged header
         raise CheckpointError(f"{path}: cannot be read ({reason_of(error)}); {advice}") from error
     if intact is None or set(tensors) != set(recipe.tensors):
         raise CheckpointError(f"{path}: is damaged, or not the file that {RECIPE} was written with; {advice}")
     for name, leaf in recipe.tensors.items():
         if tuple(tensors[name].shape) != leaf.shape:
             raise CheckpointError(
-                f"{folder}: {name} has shape {list(leaf.shape)} in {RECIPE}, {list(tensors[name].shape)} in "
-                f"{path.name}; {advice}"
+                f"{folder}: {name} has shape {list(leaf.shape)} in {RECIPE}, but {list(tensors[name].shape)} "
+                f"in {path.name}; {advice}"
             )
         if tensors[name].dtype != DTYPES[leaf.dtype]:
             raise CheckpointError(
-                f"{folder}: {name} is {leaf.dtype} in {RECIPE}, {tensors[name].dtype} in the other; {advice}"
+                f"{folder}: {name} is {leaf.dtype} in {RECIPE}, but {tensors[name].dtype} in {path.name}; "
+                f"{advice}"
             )
     return tensors
 
 
 def _check_architecture(model: nn.Module, recipe: Recipe, where: str) -> None:
-    """Compare names, kinds and shapes of the dense architecture's leaves with the stored ones."""
+    """Compare names, kinds and shapes of the dense architecture's tensors with the stored ones."""
     dense = dict(named_tensors(model, shared=True))
     stored = recipe.leaves
-    hint = "make_model must give the dense architecture that was pruned."
+    hint = "make_model must return the dense architecture that was pruned."
     for name, leaf in stored.items():
         if name not in dense:
             raise CheckpointError(
-                f"{where}: stores {name} {list(leaf.shape)}, which the model has not; {hint}"
+                f"{where}: the model has no {name}, which is stored with shape {list(leaf.shape)}; {hint}"
             )
         shape = tuple(dense[name].shape)
         if len(shape) != len(leaf.shape) or any(
@@ -222,28 +222,30 @@ def _check_architecture(model: nn.Module, recipe: Recipe, where: str) -> None:
         ):
             raise CheckpointError(
                 f"{where}: {name} is stored with shape {list(leaf.shape)}, "
-                f"the model's has {list(shape)}; {hint}"
+                f"but has {list(shape)} in the model; {hint}"
             )
         if _kind_of(DTYPES[leaf.dtype]) != _kind_of(dense[name].dtype):
             raise CheckpointError(
-                f"{where}: {name} is stored as {leaf.dtype}, the model's is {dense[name].dtype}; {hint}"
+                f"{where}: {name} is stored as {leaf.dtype}, but is {dense[name].dtype} in the model; {hint}"
             )
         if isinstance(dense[name], nn.Parameter) != (leaf.kind == "parameter"):
             raise CheckpointError(
-                f"{where}: {name} is stored as a {leaf.kind}, in the model it is none; {hint}"
+                f"{where}: {name} is stored as a {leaf.kind}, but is not one in the model; {hint}"
             )
     for name, tensor in dense.items():
         if name not in stored:
-            raise CheckpointError(f"{where}: stores no {name}, the model's has {list(tensor.shape)}; {hint}")
+            raise CheckpointError(
+                f"{where}: {name} is not stored, but has shape {list(tensor.shape)} in the model; {hint}"
+            )
 
 
 def _kind_of(dtype: torch.dtype) -> tuple[bool, bool]:
-    """Return whether numbers of a type are floating and whether they are complex: formats may differ else."""
+    """Return whether a type is floating, and whether it is complex. The number of bits may differ."""
     return dtype.is_floating_point, dtype.is_complex
 
 
 def _check_numbers(model: nn.Module, recipe: Recipe, path: Path) -> None:
-    """Compare the patches and the keep indices with the architecture and the shapes that are stored."""
+    """Compare the patches and the keep indices with the architecture and the stored shapes."""
     shapes = {name: leaf.shape for name, leaf in recipe.leaves.items()}
     try:
         require_written(model, recipe.patches, shapes)
@@ -279,6 +281,6 @@ def _get(model: nn.Module, name: str) -> Tensor:
 
 
 def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
-    """Replace a leaf; a buffer stays persistent, or not, as it was."""
+    """Replace a parameter or buffer. `setattr` keeps whether a buffer is persistent."""
     path, _, attribute = name.rpartition(".")
     setattr(model.get_submodule(path), attribute, tensor)

@@ -134,7 +134,8 @@ class Sums:
                 sizes[largest] = self._sums[largest].second.nbytes
                 continue
             del self._sums[largest]
-            reason = f"its moments take {sizes.pop(largest) / 2**20:,.0f} MB, which exceeds the limit of all layers"
+            megabytes = sizes.pop(largest) / 2**20
+            reason = f"its moments take {megabytes:,.0f} MB, which exceeds the limit of all layers together"
             self.refused[largest] = self.too_large[largest] = reason
 
     def layers(self) -> dict[str, LayerMoments]:

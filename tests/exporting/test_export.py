@@ -229,7 +229,7 @@ def test_an_unwritable_folder(tmp_path: Path) -> None:
         ExportError, match=r"file/best: cannot be written \(Not a directory\); choose another folder"
     ):
         save_pruned(small_net(), PLAN, tmp_path / "file" / "best")
-    with pytest.raises(ExportError, match=r"file/net.onnx: cannot be written \(.+\); choose another place"):
+    with pytest.raises(ExportError, match=r"file/net.onnx: cannot be written \(.+\); choose another path"):
         export(small_net(), tmp_path / "file" / "net.onnx", example_inputs=IMAGES)
 
 
@@ -255,10 +255,13 @@ class BufferForParameter(Net):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Net(3), r"conv.weight is stored with shape \[4, 3, 3, 3\], the model's has \[3, 3, 3, 3\]"),
-        (WithoutHead, r"stores head.weight \[5, 4\], which the model has not; make_model must give"),
-        (WithMore, r"stores no more.weight, the model's has \[3, 2\]; make_model must give"),
-        (BufferForParameter, r"head.bias is stored as a parameter, in the model it is none"),
+        (lambda: Net(3), r"conv.weight is stored with shape \[4, 3, 3, 3\], but has \[3, 3, 3, 3\] in"),
+        (
+            WithoutHead,
+            r"the model has no head.weight, which is stored with shape \[5, 4\]; make_model must return",
+        ),
+        (WithMore, r"more.weight is not stored, but has shape \[3, 2\] in the model; make_model must return"),
+        (BufferForParameter, r"head.bias is stored as a parameter, but is not one in the model"),
     ],
 )
 def test_another_architecture_is_refused(tmp_path: Path, make: Callable[[], nn.Module], message: str) -> None:
@@ -321,7 +324,7 @@ def test_files_that_are_missing_damaged_or_too_new(tmp_path: Path) -> None:
     ):
         load_pruned(tmp_path, Net)
     recipe.write_text(json.dumps(values)[:-20])
-    with pytest.raises(CheckpointError, match=r"recipe.json: is no JSON"):
+    with pytest.raises(CheckpointError, match=r"recipe.json: is not JSON"):
         load_pruned(tmp_path, Net)
 
 
@@ -394,7 +397,7 @@ def test_what_cannot_be_exported_says_so_in_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["", ".", "/"])
 def test_a_folder_is_no_file_to_export_to(path: str) -> None:
-    with pytest.raises(ExportError, match=r"a folder; name a file in it\.$"):
+    with pytest.raises(ExportError, match=r"is a folder; name a file in it\.$"):
         export(small_net(), path, "pt2", IMAGES)
 
 

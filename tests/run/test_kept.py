@@ -76,7 +76,7 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path, kind: str) -> None:
         require_free(path, "--output", {})
     with pytest.raises(OSError, match=f"it is {kind}, expected a regular file"), replacing(path):
         pass
-    with pytest.raises(ExportError, match=f"it is {kind}, expected|a folder; name a file"):
+    with pytest.raises(ExportError, match=f"it is {kind}, expected|is a folder; name a file"):
         export_model(nn.ReLU(), path, "pt2", torch.zeros(1, 2))
     after = os.lstat(path)
     assert (after.st_mode, after.st_ino) == (before.st_mode, before.st_ino)
@@ -103,7 +103,7 @@ def test_a_folder_of_pipes_is_no_saved_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["run.toml", "study.db", "dense.safetensors", "notes", "small.pt2"])
 def test_an_export_replaces_files_of_its_own_format_alone(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
-    with pytest.raises(ExportError, match=rf"{name}: is there already, and is no \.onnx file; name another"):
+    with pytest.raises(ExportError, match=rf"{name}: exists already and is not a \.onnx file; name another"):
         export_model(nn.ReLU(), tmp_path / name, "onnx", torch.zeros(1, 2))
     assert (tmp_path / name).read_text() == "mine"
     assert os.listdir(tmp_path) == [name]
@@ -113,7 +113,7 @@ def test_a_pruned_model_takes_the_place_of_no_dense_one(tmp_path: Path) -> None:
     model = make_model("digits_resnet", 10, 1)
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     before = (tmp_path / "model.safetensors").read_bytes()
-    with pytest.raises(ExportError, match=r"model\.safetensors: is there already and is no pruned model"):
+    with pytest.raises(ExportError, match=r"model\.safetensors: exists already and is not a pruned model"):
         save_pruned(model, Plan({}), tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == before
 
