@@ -1,9 +1,7 @@
-"""Reports: a study as numbers, as tables and as a plot.
+"""Report a study as numbers, as tables and as a plot.
 
-Before: `study` holds the records; after: the command line and the user.
-
-    summary = summarise(open_study("sqlite:///runs/digits.db", "digits"))
-    plot_study(summary, "digits.png")
+summary = summarise(open_study("sqlite:///runs/digits.db", "digits"))
+plot_study(summary, "digits.png")
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""Own how well a cheap rung predicts a dear one: rank correlations over the trials that climbed both.
+"""Measure how well a cheap rung predicts an expensive one, by rank correlations of their scores.
 
-Before: the records of a study; after: `report.tables` says whether the cheap score can be trusted.
+A pruned trial has no score on the later rung, and it was among the worst on the earlier one. So the
+correlation covers only the better trials, whose scores are close together. It is usually lower than over all
+trials.
 
     agreements(study.records())[0].tau            # 0.71, of the first rung and the second
-
-A trial that was pruned between the two has no score above, and it was among the worst below. So the
-correlations are of the better part alone, where ranks are closer: as a rule lower than over all trials.
 """
 
 from __future__ import annotations
@@ -18,35 +17,38 @@ from dataclasses import dataclass
 from autoprune.study import TrialRecord
 
 FEWEST_TRIALS = 5
-"""Trials that must have climbed both rungs: of fewer there is no interval."""
+"""Number of trials with both scores that an interval needs."""
 
 PREDICTS = 0.3
-"""The tau of a rung that is worth stopping by, which is all that rungs below the last are for.
+"""Kendall's tau from which on a rung is good enough to prune by.
 
-Of normally distributed scores, a bar at the median then stops the best of 50 candidates in one search of
-eight, and halves what they take above; without any correlation it would in every other search.
+With this tau and normally distributed scores, pruning at the median halves the time on later rungs, and loses
+the best of 50 candidates in one search of eight. Without any correlation it loses it in every other search.
 """
 
 FEWEST_TO_WARN = 10
-"""Trials that a warning takes: of fewer, a stray pair or two decide."""
+"""Number of trials that a warning needs. With fewer, one or two unusual pairs decide."""
 
 _NORMAL_95 = 1.959964
+"""97.5% quantile of the normal distribution."""
+
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class RungAgreement:
-    """How alike two rungs rank the trials that climbed both.
+    """How similarly two rungs rank the trials with scores on both.
 
     Attributes:
         lower: name of the cheaper rung.
-        upper: name of the dearer rung.
-        tau: Kendall's tau-b; NaN, as are all that follow from it, where the cheaper rung's scores are equal.
-        tau_interval: its 95% interval.
+        upper: name of the more expensive rung.
+        tau: Kendall's tau-b. It is NaN, like the next three, if all scores on the cheaper rung are equal.
+        tau_interval: 95% interval of tau.
         rho: Spearman's rho.
-        rho_interval: its 95% interval.
-        trials: how many climbed both; reused scores count once.
-        reached: how many climbed the lower one; the difference was pruned, failed, or still runs.
+        rho_interval: 95% interval of rho.
+        trials: number of trials with both scores. A reused score counts once.
+        reached: number of trials with a score on the cheaper rung. The others were pruned, failed or still
+            run.
     """
 
     lower: str
@@ -60,26 +62,27 @@ class RungAgreement:
 
     @property
     def is_constant(self) -> bool:
-        """Whether the lower rung gave all trials one score, though they are not equal on the upper one."""
+        """Whether all scores on the lower rung are equal, though those on the upper rung are not."""
         return math.isnan(self.tau)
 
     @property
     def is_clear(self) -> bool:
-        """Whether tau's interval tells a rung that predicts from one that says nothing."""
+        """Whether tau's interval excludes 0 or lies below PREDICTS, so that the verdict is clear."""
         low, high = self.tau_interval
         return self.is_constant or low > 0 or high < PREDICTS
 
     @property
     def fails(self) -> bool:
-        """Whether the lower rung does not predict the upper one: tau's whole interval lies below PREDICTS."""
+        """Whether the lower rung does not predict the upper one: the interval of tau is below PREDICTS."""
         return self.trials >= FEWEST_TO_WARN and (self.is_constant or self.tau_interval[1] < PREDICTS)
 
 
 def agreements(records: Iterable[TrialRecord]) -> tuple[RungAgreement, ...]:
-    """Compare neighbouring rungs, then the first with the last, where enough trials climbed both.
+    """Compare neighbouring rungs, then the first with the last, if enough trials have both scores.
 
-    Where all scores of a rung are equal there is no correlation. On the upper one, or of few trials, that
-    says nothing, and it is left out; on the lower one it says that the rung tells nothing.
+    If all scores of a rung are equal, there is no correlation. Equal scores on the lower rung mean that it
+    cannot rank trials, so the pair is returned with NaN. Equal scores on the upper rung, or of few trials,
+    mean nothing, and the pair is left out.
     """
     scored = [record for record in records if record.reused is None]
     top = max((len(record.scores) for record in scored), default=0) - 1
@@ -136,7 +139,11 @@ def rho_interval(rho: float, trials: int) -> Interval:
 
 
 def _fisher(value: float, variance: float, *, step: float) -> Interval:
-    """Return tanh(z -+ 1.96 sd); `step` is how far the value moves as two neighbours change places."""
+    """Return the interval tanh(z -+ 1.96 sd) of a correlation by Fisher's transformation.
+
+    `step` is the change of the correlation when two neighbouring ranks are swapped. It bounds z, which would
+    be infinite at a correlation of 1.
+    """
     z = math.atanh(max(-1 + step, min(1 - step, value)))
     reach = _NORMAL_95 * math.sqrt(variance)
     return min(math.tanh(z - reach), value), max(math.tanh(z + reach), value)

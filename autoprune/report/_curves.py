@@ -1,4 +1,4 @@
-"""Curves of channel groups against their keep ratio: as a table, as a picture and as CSV.
+"""Show curves of channel groups over the keep ratio as a table, as a picture or as CSV.
 
 curves = Curves("Error", "error", (Curve("layer1.0.conv1", (8, 16), (0.5, 1.0), (0.02, 0.0)),))
 console.print(curve_table(curves))
@@ -28,21 +28,21 @@ CSV = "csv"
 CURVE_FORMATS = (*FORMATS, CSV)
 
 _NEAR = 0.05
-"""A value stands for keep ratios that differ by so much: not every ratio is a width."""
+"""A keep ratio this far outside of a curve still has a value, since not every ratio is a width."""
 
 _MOST_NAMES = 24
-"""With more curves than this a picture shows the order of their groups by colour alone."""
+"""A picture with more curves than this has no legend, and shows the order of the groups by colour only."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What is known of one group, or of groups that are tied, at several widths.
+    """The error or the score of a group, or of tied groups, at several widths.
 
     Attributes:
-        name: of the group or the tie.
-        widths: channels kept, ascending; of all its groups together.
-        ratios: the keep ratios.
-        values: the error or the score at each; NaN if it is not finite.
+        name: name of the group or the tie.
+        widths: channels kept, ascending. Those of tied groups are added up.
+        ratios: keep ratio of each width.
+        values: error or score at each width; NaN if it is not finite.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Curve:
     values: tuple[float, ...]
 
     def at(self, ratio: float) -> float:
-        """Return the value at a keep ratio, linear between those that are known; NaN if none is near."""
+        """Return the value at a keep ratio, linear between widths, or NaN outside of the curve."""
         if not self.ratios[0] - _NEAR <= ratio <= self.ratios[-1] + _NEAR:
             return math.nan
         return float(np.interp(ratio, self.ratios, self.values))
@@ -62,14 +62,14 @@ class Curves:
     """Curves of one model.
 
     Attributes:
-        title: of picture and table.
-        value: the word for the values: "error", "accuracy".
-        curves: in the order of the model.
-        axis: label of the picture's upright axis; the word for the values if it is empty.
-        ratios: keep ratios that the table shows.
-        baseline: the value of the dense model, drawn as a dashed line; None if there is no line.
-        notes: {name: remark} of single curves.
-        files: in which they were written.
+        title: title of the picture and of the table.
+        value: name of the values, such as "error" or "accuracy".
+        curves: the curves in the order of the model.
+        axis: label of the picture's vertical axis; the name of the values if it is empty.
+        ratios: keep ratios in the table.
+        baseline: value of the dense model, drawn as a dashed line; None for no line.
+        notes: {name of a curve: why it is an estimate}.
+        files: files to which the curves were written.
     """
 
     title: str
@@ -83,7 +83,7 @@ class Curves:
 
 
 def curve_table(curves: Curves) -> Table:
-    """Draw a line for each curve: its values at a few keep ratios."""
+    """Return a table with a row for each curve, which shows its values at a few keep ratios."""
     table = plain_table(curves.title)
     table.add_column("group", overflow="fold")
     table.add_column("width", justify="right", no_wrap=True)
@@ -96,7 +96,7 @@ def curve_table(curves: Curves) -> Table:
 
 
 def curve_notes(curves: Curves) -> list[str]:
-    """Say in sentences which curves are estimates, and where all were written."""
+    """Return sentences that name the curves that are estimates, and the files that were written."""
     notes = [f"{name} is an estimate: {note}." for name, note in curves.notes.items()]
     if curves.files:
         notes.append(f"Wrote {', '.join(map(str, curves.files))}.")
@@ -104,11 +104,11 @@ def curve_notes(curves: Curves) -> list[str]:
 
 
 def save_curves(curves: Curves, path: str | os.PathLike[str]) -> Path:
-    """Write curves to a file: as a picture, or as CSV with one row a group and width, by the file's suffix.
+    """Write curves to a file, as a picture or as CSV with a row for each group and width, by its suffix.
 
     Raises:
         ConfigError: the file's name ends in none of CURVE_FORMATS.
-        StudyError: the file cannot be written. One that was there stays as it was.
+        StudyError: the file cannot be written. An existing file is not changed.
     """
     if format_of(path, CURVE_FORMATS) == CSV:
         return _save_csv(curves, Path(path))

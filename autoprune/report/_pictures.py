@@ -1,7 +1,7 @@
-"""Writes a figure to a file, in the format that the file's name ends in.
+"""Write a figure to a file in the format of its suffix.
 
 format_of("report.svg")                   # "svg"
-save_picture(figure, "report.svg")        # whole, or not at all
+save_picture(figure, "report.svg")        # the file appears only when it is complete
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def format_of(path: str | os.PathLike[str], formats: Sequence[str] = FORMATS) ->
     """Return the format of a file by its suffix.
 
     Raises:
-        ConfigError: it is none of those that can be written.
+        ConfigError: the suffix is none of the formats.
     """
     suffix = Path(path).suffix.removeprefix(".").lower()
     if suffix not in formats:
@@ -35,11 +35,11 @@ def format_of(path: str | os.PathLike[str], formats: Sequence[str] = FORMATS) ->
 
 
 def save_picture(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    """Write a figure to a file, in a folder that is made if it is missing.
+    """Write a figure to a file. Its folder is made if it is missing.
 
     Raises:
-        ConfigError: the file's name does not end in a format that can be drawn.
-        StudyError: the file cannot be written. One that was there stays as it was.
+        ConfigError: the file's name ends in none of FORMATS.
+        StudyError: the file cannot be written. An existing file is not changed.
     """
     chosen = format_of(path)
     with saving(Path(path), "picture", StudyError) as partial:

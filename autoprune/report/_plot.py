@@ -1,6 +1,6 @@
-"""A study as one picture: score against evaluations, and against MACs or whatever costs are objectives.
+"""Draw a study: the score over the trials, and over the MACs or the costs that are objectives.
 
-matplotlib is imported when a picture is drawn, not before.
+matplotlib is imported only when a picture is drawn.
 
     plot_study(summary, "runs/digits/report.png")
 """
@@ -27,9 +27,9 @@ _TRIALS, _BEST, _DENSE, _PARTIAL = "#4477aa", "#ee6677", "#555555", "#bbbbbb"
 
 
 def plot_study(summary: StudySummary, path: str | os.PathLike[str]) -> Path:
-    """Draw the trials' scores against their numbers and their costs, the best so far and the dense model.
+    """Draw the scores of trials over their numbers and their costs, with the best so far and the dense model.
 
-    The costs are those that are objectives, with the front; MACs where the score is the only one.
+    The costs are the objectives, with the Pareto front, or MACs if the score is the only objective.
 
     Raises:
         StudyError: no trial has a score yet, or the file cannot be written.
@@ -53,7 +53,7 @@ def plot_study(summary: StudySummary, path: str | os.PathLike[str]) -> Path:
 
 
 def _floor(summary: StudySummary) -> float:
-    """Return the lowest score that is drawn in its place: pruned trials must not squeeze the rest."""
+    """Return the lowest score on the axis: scores of pruned trials far below would compress the others."""
     scores = [record.score or 0.0 for record in summary.ranked()]
     whole = [record.score or 0.0 for record in summary.ranked() if not _is_partial(record)]
     low, high = min(whole or scores), max(*scores, summary.dense_score)
@@ -61,7 +61,7 @@ def _floor(summary: StudySummary) -> float:
 
 
 def _is_partial(record: TrialRecord) -> bool:
-    """Tell whether a score is that of a lower rung: of a trial that was pruned, or failed above it."""
+    """Return whether a trial's score is that of a lower rung, because it was pruned or failed."""
     return record.state != "complete"
 
 
@@ -105,8 +105,8 @@ def _draw_cost(axes: Axes, summary: StudySummary, floor: float, cost: str) -> No
             axes.scatter(*points(chosen), s=18, color=color)
     if summary.front:
         front = [record for record in summary.front if (record.score or 0.0) >= floor]
-        axes.scatter(*points(front), s=30, color=_BEST, label="front")
-        if len(summary.objectives) == 2:  # with more, the front is no line in any one of them
+        axes.scatter(*points(front), s=30, color=_BEST, label="Pareto front")
+        if len(summary.objectives) == 2:  # with more objectives the front is not a line over one of them
             axes.step(*points(front), where="post", color=_BEST)
     elif summary.best is not None:
         axes.scatter(*points([summary.best]), s=80, color=_BEST, marker="*", label="best")

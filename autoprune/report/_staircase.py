@@ -1,6 +1,6 @@
-"""The stairs of a runtime as one picture: latency against width, for each of the layers that were measured.
+"""Draw the stairs of a runtime: latency over width, for each measured layer.
 
-matplotlib is imported when a picture is drawn, not before.
+matplotlib is imported only when a picture is drawn.
 
     plot_stairs(Stairs.from_json(study.facts.stairs), "runs/digits/stairs.png")
 """
@@ -21,7 +21,7 @@ _OTHER, _MULTIPLE = "#4477aa", "#ee6677"
 
 
 def plot_stairs(stairs: Stairs, path: str | os.PathLike[str]) -> Path:
-    """Draw the latency of each block against its width, the multiples of the divisor picked out."""
+    """Draw the latency of each block over its width, with the multiples of the divisor highlighted."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -33,7 +33,7 @@ def plot_stairs(stairs: Stairs, path: str | os.PathLike[str]) -> Path:
         axes.set_title(name)
     row[0].set_ylabel("latency, ms")
     row[0].legend(loc="best", framealpha=0.8)
-    figure.suptitle(f"Stairs of {stairs.runtime}: divisor {stairs.divisor}")
+    figure.suptitle(f"Latency over width in {stairs.runtime}: divisor {stairs.divisor}")
     return save_picture(figure, path)
 
 

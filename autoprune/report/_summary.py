@@ -1,9 +1,7 @@
-"""A study in numbers: its trials, its best, what the dense model costs and scores, how well rungs agree.
+"""Summarise a study: its trials, its best one, the dense model's costs and score, the agreement of rungs.
 
-Before: `study`; after: `report.tables` and `report.plot` draw it.
-
-    summary = summarise(open_study("sqlite:///runs/digits.db", "digits"))
-    summary.best.score, summary.macs_share(summary.best)
+summary = summarise(open_study("sqlite:///runs/digits.db", "digits"))
+summary.best.score, summary.macs_share(summary.best)
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from autoprune.support.schema import Strict, read_as
 
 @dataclass(frozen=True)
 class Failure:
-    """Why trials failed, and the numbers of those that did so for this reason."""
+    """A reason of failures, and the numbers of the trials that failed for it."""
 
     reason: str
     trials: tuple[int, ...]
@@ -32,18 +30,18 @@ class StudySummary:
     """A study at one moment.
 
     Attributes:
-        study: its name.
+        study: name of the study.
         metric: name of the score.
-        rungs: names of the rungs that a trial climbs; its score is the metric after the last one.
-        records: all trials, by number.
+        rungs: names of the rungs. The score of a trial is the metric after the last one.
+        records: all trials, ordered by number.
         best: the best complete trial; None before the first.
-        objectives: "score", then the costs that are minimised beside it.
-        front: the trials that none dominates, the cheapest first; empty with one objective.
-        dense_costs: of the dense model, by name.
-        dense_score: the dense model's on the validation part.
-        dense_widths: of the groups that are searched, which frozen ones are not.
-        limits: on costs, by name.
-        agreements: between neighbouring rungs, then the first and the last, where enough trials climbed both.
+        objectives: "score", then the costs that are minimised.
+        front: trials of the Pareto front, the cheapest first; empty with one objective.
+        dense_costs: {cost: the dense model's}.
+        dense_score: score of the dense model on the validation part.
+        dense_widths: {group: full width} of the groups that are searched.
+        limits: {cost: its limit}.
+        agreements: of neighbouring rungs, then of the first and the last, if enough trials have both scores.
     """
 
     study: str
@@ -61,31 +59,31 @@ class StudySummary:
 
     @property
     def by_supernet(self) -> bool:
-        """Whether candidates were cut from a supernet's weights."""
+        """Whether the candidates' weights are slices of a supernet's."""
         return asks_for_supernet(self.rungs)
 
     @property
     def is_export_as_scored(self) -> bool:
-        """Whether the best can be exported without a finetune."""
+        """Whether the best trial can be exported without a finetune."""
         return scores_the_export(self.rungs)
 
     @property
     def shown_costs(self) -> tuple[str, ...]:
-        """Names of the costs that tables show: MACs and parameters, and what else is minimised or limited."""
+        """Names of the costs in tables: MACs, parameters, and all that are minimised or limited."""
         return tuple(dict.fromkeys(("macs", "params", *self.objectives[1:], *self.limits)))
 
     def share(self, record: TrialRecord, cost: str) -> float:
-        """Return a trial's cost over the dense model's, measured where it was; NaN where it is not known."""
+        """Return a trial's cost over the dense model's, measured if possible, or NaN if it is not known."""
         whole = self.dense_costs.get(cost, math.nan)
         share = cost_of(record, cost, whole) / whole
         return share if math.isfinite(share) else math.nan
 
     def macs_share(self, record: TrialRecord) -> float:
-        """Return a trial's MACs over the dense model's; NaN where it has none yet."""
+        """Return a trial's MACs over the dense model's, or NaN if it has none yet."""
         return self.share(record, "macs")
 
     def ranked(self) -> list[TrialRecord]:
-        """Return the trials with a score, complete ones first, the best first among equals in that."""
+        """Return the trials with a score: complete trials first, then the others, the best first in each."""
         scored = [record for record in self.records if record.score is not None]
         return sorted(
             scored,
@@ -93,7 +91,7 @@ class StudySummary:
         )
 
     def failures(self) -> list[Failure]:
-        """Return why trials failed, the most frequent reason first."""
+        """Return the reasons for which trials failed, the most frequent first."""
         numbers: dict[str, list[int]] = {}
         for record in self.records:
             if record.state == "failed":
@@ -102,7 +100,7 @@ class StudySummary:
         return sorted(found, key=lambda failure: -len(failure.trials))
 
     def counts(self) -> dict[str, int]:
-        """Return how many trials ended how: {"complete": 18, "pruned": 2, ...}."""
+        """Return {state: number of trials}, such as {"complete": 18, "pruned": 2}."""
         found: dict[str, int] = {}
         for record in self.records:
             found[record.state] = found.get(record.state, 0) + 1
@@ -128,10 +126,10 @@ _ADVICE = "restore the storage from a copy."
 
 
 def summarise(study: SearchStudy) -> StudySummary:
-    """Read a study.
+    """Read a study and summarise it.
 
     Raises:
-        StudyError: its header is damaged.
+        StudyError: the study's header is damaged.
     """
     where = f"{study.name}: its header is damaged: config"
     shown = read_as(_Config, study.config, where=where, error=StudyError, advice=_ADVICE)

@@ -1,4 +1,4 @@
-"""A study as tables, sentences and the next command for the terminal.
+"""Write a study as tables, sentences and the next command, for the terminal.
 
 console.print(trial_table(summary, most=5))
 next_command(summary, storage)       # "autoprune finetune digits --storage sqlite:///runs/digits.db"
@@ -21,17 +21,17 @@ from autoprune.study import TrialRecord, study_command
 
 
 def plain_table(title: str) -> Table:
-    """Return an empty table under a title, ruled below its head alone, so that it fits in 80 columns."""
+    """Return an empty table with a title and a rule only below its header, so that it fits in 80 columns."""
     return Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
 
 
 def trial_table(summary: StudySummary, *, most: int | None = None, only: TrialRecord | None = None) -> Table:
-    """Draw the best trials of a study, and the dense model above them.
+    """Return a table of the best trials of a study, below the dense model.
 
     Args:
-        summary: of the study.
-        most: rows, all by default; failed trials follow the scored ones.
-        only: the one trial to draw.
+        summary: summary of the study.
+        most: largest number of trials; all by default. Failed trials come after those with a score.
+        only: a trial to show alone.
     """
     table = plain_table(f"Study {summary.study}: {_counted(summary)}")
     for column in (
@@ -65,9 +65,9 @@ def trial_table(summary: StudySummary, *, most: int | None = None, only: TrialRe
 
 
 def front_table(summary: StudySummary) -> Table:
-    """Draw the trials that none dominates, the cheapest first, and the dense model above them."""
+    """Return a table of the Pareto front, the cheapest trial first, below the dense model."""
     against = ", ".join(COSTS[cost].label for cost in summary.objectives[1:])
-    table = plain_table(f"Front of {summary.study}: {summary.metric} against {against}")
+    table = plain_table(f"Pareto front of {summary.study}: {summary.metric} against {against}")
     for column in ("trial", summary.metric, *_cost_headings(summary)):
         table.add_column(column, justify="right")
     table.add_column("origin", no_wrap=True)
@@ -80,7 +80,7 @@ def front_table(summary: StudySummary) -> Table:
 
 
 def _cost_headings(summary: StudySummary) -> list[str]:
-    """Return a heading for each cost that is shown, and one for the milliseconds of a latency."""
+    """Return a heading for each cost, and one more for the milliseconds of a latency."""
     headings = []
     for cost in summary.shown_costs:
         headings += [COSTS[cost].label, "ms"] if cost == LATENCY else [COSTS[cost].label]
@@ -88,20 +88,20 @@ def _cost_headings(summary: StudySummary) -> list[str]:
 
 
 def _dense_costs(summary: StudySummary) -> list[str]:
-    """Return the cells of the dense model, against which shares are taken."""
+    """Return the cost cells of the dense model."""
     return _cost_cells(summary, [1.0] * len(summary.shown_costs))
 
 
 def _costs_of(summary: StudySummary, record: TrialRecord) -> list[str]:
-    """Return what a trial costs of each cost that is shown; a latency as timed, where it was."""
+    """Return the cost cells of a trial, with its measured latency if there is one."""
     return _cost_cells(summary, [summary.share(record, cost) for cost in summary.shown_costs])
 
 
 def _cost_cells(summary: StudySummary, shares: Sequence[float]) -> list[str]:
-    """Return shares of the dense model's costs as texts, a latency's followed by its milliseconds.
+    """Return shares of the dense model's costs as text, and after a latency its milliseconds.
 
-    Those are the share of the dense model's, not what a clock showed: on a machine that was busy when a trial
-    was timed, the clock's cannot stand beside the dense model's, nor beside another trial's.
+    The milliseconds are the share times the dense model's. The measured ones of two trials cannot be compared
+    if the machine was busy during one of the timings.
     """
     cells = []
     for cost, share in zip(summary.shown_costs, shares, strict=True):
@@ -113,7 +113,7 @@ def _cost_cells(summary: StudySummary, shares: Sequence[float]) -> list[str]:
 
 
 def widths_table(summary: StudySummary, trial: TrialRecord | None) -> Table:
-    """Draw the widths of a trial, the best one as a rule, of the groups that are searched."""
+    """Return a table of the widths of a trial, usually the best one, in the groups that are searched."""
     title = "No trial has completed" if trial is None else f"Best: trial {trial.number}"
     table = Table(title=title, title_justify="left")
     table.add_column("group", overflow="fold")
@@ -126,7 +126,7 @@ def widths_table(summary: StudySummary, trial: TrialRecord | None) -> Table:
 
 
 def cost_table(summary: StudySummary, trial: TrialRecord) -> Table:
-    """Draw all that is known of a trial's cost beside the dense model's."""
+    """Return a table of all known costs of a trial, next to those of the dense model."""
     table = Table(title=f"Costs of trial {trial.number}", title_justify="left")
     for column in ("", "trial", "dense", "share"):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
@@ -144,17 +144,17 @@ def cost_table(summary: StudySummary, trial: TrialRecord) -> Table:
 
 
 def cost_notes(trial: TrialRecord) -> list[str]:
-    """Say of a trial whose latency is predicted alone how to time it: one sentence, or none."""
+    """Return a sentence on how to time a trial whose latency is only predicted, or nothing."""
     if LATENCY not in trial.costs or trial.measured is not None:
         return []
     return [
         f"Trial {trial.number} was not timed, its latency is predicted: finetune and export it, then time "
-        "the file beside the dense model's with `autoprune bench`."
+        "the file side by side with the dense model's by `autoprune bench`."
     ]
 
 
 def failure_table(summary: StudySummary) -> Table:
-    """Draw why trials failed, the most frequent reason first."""
+    """Return a table of the reasons for which trials failed, the most frequent first."""
     table = Table(title="Failures", title_justify="left")
     table.add_column("trials", justify="right")
     table.add_column("first", justify="right")
@@ -165,14 +165,14 @@ def failure_table(summary: StudySummary) -> Table:
 
 
 def next_command(summary: StudySummary, storage: str) -> str:
-    """Return the command that goes on from a study with a complete trial.
+    """Return the command to run next on a study with a complete trial.
 
-    With several objectives one of the front is to be picked: the command asks for the best at no more than
-    what the middle of the front takes of the first cost, a limit that some trial keeps to.
+    With several objectives it is `best`, with a limit on the first cost that the middle trial of the Pareto
+    front meets.
 
     Args:
-        summary: of the study.
-        storage: its URL.
+        summary: summary of the study.
+        storage: URL of the study's storage.
     """
     if summary.front:
         cost = summary.objectives[1]
@@ -186,7 +186,7 @@ def next_command(summary: StudySummary, storage: str) -> str:
 
 
 def summary_notes(summary: StudySummary) -> list[str]:
-    """Say in sentences what the scores mean, and how the rungs agree."""
+    """Return sentences on the meaning of the scores, on latencies, and on the agreement of the rungs."""
     notes = [_meaning(summary)] if summary.ranked() else []
     if summary.front:
         notes.append(_about_front(summary))
@@ -196,12 +196,12 @@ def summary_notes(summary: StudySummary) -> list[str]:
 
 
 def _about_latency(summary: StudySummary) -> str:
-    """Say which latencies were measured, and what was measured of the best trial."""
+    """Return sentences on the measured latencies, and on that of the best trial."""
     measured = [str(record.number) for record in summary.records if record.measured is not None]
     if not measured:
         return "Latencies are predicted from the table of the device."
     which = f"trial{'s' if len(measured) > 1 else ''} {', '.join(measured)}"
-    known = f"Latencies are predicted; for {which} they were measured beside the dense model."
+    known = f"Latencies are predicted; for {which} they were measured side by side with the dense model."
     if summary.best is None or summary.best.measured is None:
         return known
     found = summary.best.measured
@@ -220,8 +220,8 @@ def _meaning(summary: StudySummary) -> str:
     if summary.is_export_as_scored:
         shared = ", on weights of the supernet" if summary.by_supernet else ""
         return (
-            f'Scores are those after the rung "{last}"{shared}; an export writes the best trial so, a '
-            "finetune trains it further."
+            f'Scores are those after the rung "{last}"{shared}; an export writes the best trial as scored, '
+            "a finetune trains it further."
         )
     if not summary.by_supernet and not repaired:
         return (
@@ -237,16 +237,16 @@ def _meaning(summary: StudySummary) -> str:
 
 def _about_front(summary: StudySummary) -> str:
     return (
-        f"The front has {len(summary.front)} {'trials' if len(summary.front) > 1 else 'trial'}: every other "
-        "scores no higher at no less. Any of them can be picked by a limit on its costs, and finetuned by "
-        "its number."
+        f"The Pareto front has {len(summary.front)} {'trials' if len(summary.front) > 1 else 'trial'}: no "
+        "other trial is better in one objective without being worse in another. Pick one by a limit on its "
+        "costs, and finetune it by its number."
     )
 
 
 def _warning(summary: StudySummary) -> list[str]:
-    """Say that a cheap rung does not predict a dearer one, and what to do: one sentence, or none.
+    """Return a warning that a cheap rung does not predict a later one, and how to fix that, or nothing.
 
-    Where several fail, the one with the lowest interval speaks for all.
+    If several rungs fail, the warning is about the one with the lowest interval.
     """
     failing = [found for found in summary.agreements if found.fails]
     if not failing:
@@ -254,23 +254,23 @@ def _warning(summary: StudySummary) -> list[str]:
     worst = min(failing, key=lambda found: -1.0 if found.is_constant else found.tau_interval[1])
     if worst.is_constant:
         return [
-            f'Warning: "{worst.lower}" gave all {worst.trials} trials one score: it cannot tell them apart. '
+            f'Warning: "{worst.lower}" gave all {worst.trials} trials the same score: it cannot rank them. '
             f"{_cure(worst.lower)}."
         ]
-    below = f"tau is below {PREDICTS} with its whole interval"
+    below = f"the whole interval of tau is below {PREDICTS}"
     cure = _cure(worst.lower)
     if worst.trials == worst.reached:
         return [f'Warning: "{worst.lower}" does not predict "{worst.upper}": {below}. {cure}.']
     return [
-        f'Warning: "{worst.lower}" may not predict "{worst.upper}": {below}, though the trials pruned in '
-        "between are missing from it, which lowers it: a search of some 40 trials with search.pruner = "
-        f'"none" tells for sure. {cure}, or prune no trial after it, which a resume takes, too '
-        "(--set search.pruner=none)."
+        f'Warning: "{worst.lower}" may not predict "{worst.upper}": {below}, but pruned trials are missing '
+        "from tau, which lowers it. A search of about 40 trials with search.pruner = "
+        f'"none" would show it for certain. {cure}, or prune no trial after it, which is possible in a '
+        "resume too (--set search.pruner=none)."
     ]
 
 
 def _cure(rung: str) -> str:
-    """Say what to do about a rung that does not predict. Every finetune recalibrates first."""
+    """Return how to fix a rung that does not predict: the remedy of its row, or more training."""
     return rung_spec(rung).cure or f'Make "{rung}" longer in the next search\'s score.rungs'
 
 
@@ -279,8 +279,8 @@ def _agreement(found: RungAgreement, summary: StudySummary) -> str:
         return f'"{found.lower}" and "{found.upper}": all {found.trials} trials are equal on the first.'
     missing = found.reached - found.trials
     so_far = " so far" if any(record.state in ("waiting", "running") for record in summary.records) else ""
-    pruned = f"; {missing} more did not climb{so_far}" if missing else ""
-    doubt = "" if found.is_clear else "; too few to tell whether it predicts"
+    pruned = f"; {missing} more have no later score{so_far}" if missing else ""
+    doubt = "" if found.is_clear else "; too few to decide whether it predicts"
     (low, high), (lowest, highest) = found.tau_interval, found.rho_interval
     return (
         f'"{found.lower}" and "{found.upper}": Kendall\'s tau {found.tau:.2f} ({low:.2f} to {high:.2f}), '

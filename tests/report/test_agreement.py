@@ -96,7 +96,7 @@ def test_a_rung_that_does_not_predict_is_told_with_what_to_do() -> None:
     assert "over 30 trials." in figures
     assert "Spearman's rho" in figures
     assert warning == (
-        f'Warning: "calibrate" does not predict "50 steps": tau is below {PREDICTS} with its whole interval. '
+        f'Warning: "calibrate" does not predict "50 steps": the whole interval of tau is below {PREDICTS}. '
         'Leave "calibrate" out of the next search\'s score.rungs.'
     )
 
@@ -106,7 +106,7 @@ def test_a_rung_on_which_all_are_equal_is_told_to_tell_nothing() -> None:
     *_, figures, warning = notes_on(records([0.1] * 12, [float(n) for n in range(12)]))
     assert figures == '"calibrate" and "50 steps": all 12 trials are equal on the first.'
     assert warning == (
-        'Warning: "calibrate" gave all 12 trials one score: it cannot tell them apart. '
+        'Warning: "calibrate" gave all 12 trials the same score: it cannot rank them. '
         'Leave "calibrate" out of the next search\'s score.rungs.'
     )
 
@@ -115,7 +115,7 @@ def test_few_trials_are_said_to_tell_nothing_where_that_is_so() -> None:
     generator = np.random.default_rng(3)
     cheap, dear = generator.normal(size=(2, 12)).tolist()
     *_, figures = notes_on(records(cheap, dear))
-    assert figures.endswith("over 12 trials; too few to tell whether it predicts.")
+    assert figures.endswith("over 12 trials; too few to decide whether it predicts.")
     *_, figures = notes_on(records(cheap, cheap))
     assert figures.endswith("over 12 trials.")
 
@@ -124,7 +124,7 @@ def test_what_is_stopped_in_a_search_that_has_ended_will_not_climb() -> None:
     rising = [float(n) for n in range(12)]
     made = records(rising, rising[:8])
     running = [*made, dataclasses.replace(RECORD, number=12, state="running", scores=())]
-    for trials, said in ((made, "4 more did not climb."), (running, "4 more did not climb so far.")):
+    for trials, said in ((made, "4 more have no later score."), (running, "4 more did not climb so far.")):
         summary = dataclasses.replace(SUMMARY, records=tuple(trials), agreements=agreements(trials))
         assert any(note.endswith(said) for note in summary_notes(summary))
 
@@ -133,9 +133,11 @@ def test_where_trials_were_stopped_the_warning_is_a_doubt_and_a_resume_can_stop_
     generator = np.random.default_rng(1)
     cheap, dear = generator.normal(size=(2, 30)).tolist()
     *_, figures, warning = notes_on(records(cheap, dear[:20]))
-    assert "over 20 trials; 10 more did not climb" in figures
-    assert warning.startswith(f'Warning: "calibrate" may not predict "50 steps": tau is below {PREDICTS}')
-    assert "the trials pruned in between are missing" in warning
+    assert "over 20 trials; 10 more have no later score" in figures
+    assert warning.startswith(
+        f'Warning: "calibrate" may not predict "50 steps": the whole interval of tau is below {PREDICTS}'
+    )
+    assert "pruned trials are missing from tau" in warning
     asked = warning.rpartition("--set ")[2].partition(")")[0]
     assert change_spec(settle(load_config("digits")), [asked]).search.pruner == "none"
 

@@ -280,7 +280,11 @@ def test_the_front_of_a_search_for_low_latency_is_timed(tmp_path: Path) -> None:
         assert end.measured.met is None
     assert all(text.endswith("of the dense model's time") for text in said)
     assert study.best().number == front[-1].number
-    note = next(note for note in summary_notes(summarise(study)) if "measured beside the dense model" in note)
+    note = next(
+        note
+        for note in summary_notes(summarise(study))
+        if "measured side by side with the dense model" in note
+    )
     assert note.endswith("of the dense model's time.")
 
 

@@ -210,7 +210,7 @@ def test_tables_sentences_and_picture_show_the_front(searched: Searched, tmp_pat
     assert "accuracy against MACs" in text
     assert all(f"{summary.share(record, 'macs'):.1%}" in text for record in summary.front)
     assert "memory" in text
-    assert any(f"The front has {len(summary.front)} trials" in note for note in summary_notes(summary))
+    assert any(f"The Pareto front has {len(summary.front)} trials" in note for note in summary_notes(summary))
     assert plot_study(summary, tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     three = dataclasses.replace(summary, objectives=("score", "macs", "peak_memory_bytes"))
     assert plot_study(three, tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
