@@ -267,7 +267,7 @@ def _write(model: nn.Module, inputs: ExampleInputs, part: Path, path: Path, spec
     try:
         run: object = spec.write(model, inputs, part)
         if not callable(run):
-            raise TypeError(f"got a {type(run).__name__}, expected a function that runs the file")
+            raise TypeError(f"it gave a {type(run).__name__}, expected a function that runs the file")
         return run
     except (OSError, KeyboardInterrupt):
         raise
