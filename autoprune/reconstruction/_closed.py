@@ -58,7 +58,7 @@ def repair_closed(
         plan: the plan that `small` was rebuilt with.
         small: the rebuilt model with the dense model's weights.
         moments: second moments of the inputs of the dense model's layers.
-        ridge: strength of the pull towards the old weights; see `leastsquares.refit`.
+        ridge: strength of the pull towards the old weights; see `refit`.
 
     Raises:
         PlanError: the plan does not fit the model's groups.

@@ -107,7 +107,7 @@ class Reference:
         return counted, milliseconds, float(faster_half(np.array(reference_ms)))
 
     def _slice_count(self, seconds: float) -> int:
-        """Return the number of slices for a candidate whose pass takes so many seconds."""
+        """Return the number of slices for a candidate whose pass takes this time."""
         both = _slice_seconds(seconds) + _slice_seconds(self._seconds)
         slices = min(_PHASE_SECONDS / (_passes(seconds) * seconds), _MOST_SECONDS / both)
         return int(np.clip(slices, 1, _MOST_SLICES))
