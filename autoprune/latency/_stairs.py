@@ -138,6 +138,7 @@ def measure_stairs(
 
 def _levels(slices: Mapping[_Point, Sequence[float]]) -> dict[_Point, tuple[float, tuple[float, float]]]:
     """Return the median milliseconds of each point and its interval, corrected for rounds that were slow."""
+    # All points run once in each round, so a round in which most of them are slow was disturbed.
     times = np.array(list(slices.values()))
     slowness = np.median(times / np.median(times, axis=1, keepdims=True), axis=0)
     return {point: median_interval(row.tolist()) for point, row in zip(slices, times / slowness, strict=True)}

@@ -134,7 +134,7 @@ def summarise(study: SearchStudy) -> StudySummary:
     where = f"{study.name}: its header is damaged: config"
     shown = read_as(_Config, study.config, where=where, error=StudyError, advice=_ADVICE)
     records = tuple(study.records())
-    try:
+    try:  # a study without complete trials has no best one, and can still be reported
         best = study.best()
     except StudyError:
         best = None

@@ -97,6 +97,7 @@ def width_levels(width: int, levels: int, rng: np.random.Generator) -> IntArray:
     if width <= levels:
         return np.linspace(1, width, levels).round().astype(np.int64)
     shares = np.linspace(_SMALLEST_RATIO, 1.0, levels)[:-1]
+    # Shifted levels differ between groups of equal width, so that more sizes of their operators are seen.
     shares[1:] += rng.uniform(-0.25, 0.25, levels - 2) / levels
     steps = rng.permutation(np.resize(_STEPS, levels - 1))
     chosen = [_odd_multiple(share * width, step) for share, step in zip(shares, steps.tolist(), strict=True)]

@@ -139,7 +139,7 @@ def _measure(
                 if progress is not None:
                     progress(done, rounds * len(widths))
             now = time.perf_counter()
-            if done == len(widths):
+            if done == len(widths):  # the first round shows how many more there is time for
                 rounds = int(np.clip(1 + (deadline - now) / (now - began), 1, MOST_ROUNDS))
             elif now + (now - began) / len(times[0]) > deadline:
                 break
@@ -165,6 +165,7 @@ def _operator_ms(
     sums, counts = operators.sum(axis=1), events.sum(axis=1)
     if np.ptp(counts) == 0:
         return operators
+    # whole pass = constant + scale x (sum of the operators - overhead of one time x number of times)
     columns = np.stack([np.ones(len(sums)), sums, -counts], axis=1)
     _, scale, overhead = solve_non_negative(columns / whole_ms[:, None], np.ones(len(sums)))
     overhead_ms = min(overhead / max(scale, 1e-9), _MOST_OVERHEAD_MS)

@@ -59,6 +59,7 @@ def observe(prunable: Prunable) -> Observations:
     table = SizeTable.of(sizes, len(prunable.groups))
     rng = np.random.default_rng(0)
     rows = [np.array([group.width for group in prunable.groups], dtype=np.int64)]
+    # One narrowed model is always needed: a number that never changes would pass for a constant.
     while len(rows) < 2 or (len(rows) < MOST_OBSERVATIONS and _count_ambiguous(rows, table)):
         tries = [_narrow(prunable, rng) for _ in range(_TRIES)]
         rows.append(min(tries, key=lambda row: _count_ambiguous([*rows, row], table)))

@@ -50,6 +50,8 @@ def fit_operator_work(readings: Readings, forms: Sequence[Form], works: Sequence
             on, counting = effective_sizes(form.alignments, sizes)
             total += work_terms(work, counting.astype(np.float64), ~on)
     columns = np.concatenate([np.ones((len(total), 1)), total], axis=1)
+    # Terms differ by many orders of magnitude, so columns are scaled for the solver. Rows are divided by the
+    # latency, so that relative errors are minimised.
     scale = np.maximum(columns.max(axis=0), 1e-12)
     coefficients = solve_non_negative(columns / scale / readings.whole_ms[:, None], np.ones(len(total)))
     return [

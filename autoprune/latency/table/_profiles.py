@@ -239,6 +239,7 @@ def _read_events(
     """
     kernels = [event for event in events if str(event.get("name", "")).endswith(_KERNEL)]
     in_order = [int(event["args"]["node_index"]) for event in kernels]
+    # Every pass runs the same nodes in the same order, so the next pass begins when the first node repeats.
     per_pass = in_order.index(in_order[0], 1) if in_order[0] in in_order[1:] else len(in_order)
     owner, owners = 0, []
     for event in kernels[:per_pass]:

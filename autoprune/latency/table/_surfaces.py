@@ -158,6 +158,8 @@ def sum_kinds(surfaces: Sequence[Surface], sizes: IntArray, signature: IntArray)
 def _fit(sizes: IntArray, ms: FloatArray, weights: FloatArray, form: Form, solutions: int) -> Surface:
     on, counting = effective_sizes(form.alignments, sizes)
     knots = _knots(counting[:, 0], form.cuts), _knots(counting[:, 1], form.cuts)
+    # The coefficients are increments between neighbouring knots. None is negative, so the grid, which is
+    # their cumulative sum along both axes, never falls when a size grows.
     ramps = [_ramps(axis, counting[:, place]) for place, axis in enumerate(knots)]
     base = np.einsum("ni,nj->nij", *ramps).reshape(len(ms), -1)
     # A grid of sizes that are not aligned is the aligned grid plus a bilinear function with non-negative

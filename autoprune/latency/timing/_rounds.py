@@ -189,6 +189,7 @@ class _Slices(Generic[Name]):
         return all(is_tight(*median_interval(each), tolerance) for each in self.values.values())
 
     def _run_slice(self, name: Name) -> None:
+        # A long run is repeated untimed only if so many other models ran that its kernels were dropped.
         if self._seconds[name] < _LONG_RUN or name not in self._by_last_run[-_PREPARED:]:
             self._timed[name]()
         self._by_last_run.remove(name)
