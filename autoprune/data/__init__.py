@@ -1,15 +1,15 @@
-"""Data: named sets, image folders and the user's own loaders, all as one VisionData.
-
-Before: names and folders from a config. After: `train` and `score`, which see only loaders of
-(inputs, targets) on the device.
+"""The data: named sets, image folders and loaders of the user's own, all as one VisionData.
 
     data = load("fashion-mnist", batch_size=128, val_fraction=0.1, seed=0)
     for inputs, targets in data.train.batches(seed=0, epoch=0): ...
+
+A new data set that fits in memory is a function and a row in SOURCES, and a row in DATASETS with its traits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from autoprune.data._fixed_batches import first_batches, spread_samples
@@ -28,11 +28,13 @@ from autoprune.data._sources import SOURCES
 from autoprune.data._user import UserLoaders, load_user, wrap_loaders
 from autoprune.data._vision import LoadOptions, VisionData
 from autoprune.errors import DataError, unknown
+from autoprune.support.rows import Row, quoted
 
 __all__ = [
     "DATASETS",
     "Augment",
     "Batch",
+    "DatasetSpec",
     "DeviceLoader",
     "LoadOptions",
     "Loader",
@@ -61,11 +63,39 @@ def _in_memory(name: str) -> Callable[[LoadOptions], VisionData]:
     return load_source
 
 
-DATASETS: Mapping[str, Callable[[LoadOptions], VisionData]] = {
-    **{name: _in_memory(name) for name in SOURCES},
-    "folder": load_folder,
+@dataclass(frozen=True)
+class DatasetSpec(Row):
+    """A row of DATASETS.
+
+    Attributes:
+        load: function of the options.
+        downloads: whether it is downloaded into the folder, if it is not there.
+        streams: whether workers read it from files, image by image, scaled to one size. It then has a
+            validation part of its own. Others are held in memory.
+    """
+
+    load: Callable[[LoadOptions], VisionData]
+    downloads: bool = True
+    streams: bool = False
+
+
+DATASETS: Mapping[str, DatasetSpec] = {
+    "digits": DatasetSpec(
+        _in_memory("digits"), downloads=False, about="8x8 digits, which come with scikit-learn"
+    ),
+    "fashion-mnist": DatasetSpec(
+        _in_memory("fashion-mnist"), about="28x28 photographs of clothes, 10 classes"
+    ),
+    "cifar10": DatasetSpec(_in_memory("cifar10"), about="32x32 photographs, 10 classes"),
+    "cifar100": DatasetSpec(_in_memory("cifar100"), about="32x32 photographs, 100 classes"),
+    "folder": DatasetSpec(
+        load_folder,
+        downloads=False,
+        streams=True,
+        about="train/ and val/ in `folder`, with one folder of images for each class",
+    ),
 }
-"""Name -> function of the options; "module:function" loaders need no row."""
+"""Loaders of the user's own, "package.module:function", need no row."""
 
 
 def load(
@@ -115,11 +145,11 @@ def load(
     )
     if ":" not in name and name not in DATASETS:
         raise DataError(unknown("data.name", name, DATASETS, kind="data set"))
-    if image_size is not None and name != "folder":
+    spec = DATASETS.get(name)
+    if image_size is not None and (spec is None or not spec.streams):
+        scaled = quoted(each for each, row in DATASETS.items() if row.streams)
         raise DataError(
-            f'data.image_size: got {image_size}, but "{name}" is not scaled; only data.name = "folder" is: '
+            f'data.image_size: got {image_size}, but "{name}" is not scaled; only data.name = {scaled} is: '
             "leave it out."
         )
-    if ":" in name:
-        return load_user(name, options)
-    return DATASETS[name](options)
+    return load_user(name, options) if spec is None else spec.load(options)

@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from autoprune.config.settings import DataSettings
-from autoprune.data import VisionData
+from autoprune.data import DATASETS, VisionData
 from autoprune.errors import DataError, abridged
 from autoprune.run._spec import RunSpec
 from autoprune.support.atomic import replacing, saving
@@ -90,8 +90,10 @@ def require_unseen_validation(spec: RunSpec, data: VisionData) -> None:
 
 
 def is_separate(settings: DataSettings) -> bool:
-    """Tell whether the validation part is one of its own, rather than a share of the training part."""
-    return settings.loaders is not None or settings.validation is not None or settings.name == "folder"
+    """Return whether the validation part is one of its own, rather than a share of the training part."""
+    named = DATASETS.get(settings.name or "")
+    is_streamed = named is not None and named.streams
+    return settings.loaders is not None or settings.validation is not None or is_streamed
 
 
 def _differences(noted: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.config import parse_override
+from autoprune.data import DATASETS
 from autoprune.engines import ENGINES
 from autoprune.errors import CheckpointError, ConfigError, StudyError
 from autoprune.run._choices import OPEN_TABLES
@@ -29,9 +30,6 @@ from autoprune.run._spec import ConfigSource, RunSpec
 from autoprune.study import SearchStudy
 from autoprune.support.signature import key_name, sign, verifies
 from autoprune.support.userfunction import Imports, importing
-
-DOWNLOADED = ("fashion-mnist", "cifar10", "cifar100")
-"""Data sets that are downloaded into data.folder if they are missing there."""
 
 NO_IMPORT = ("latency.command", "search.ray.address")
 """Keys of code that is no function to import."""
@@ -122,7 +120,8 @@ def _own_names(named: str | Sequence[str]) -> str:
 
 def places_of(spec: RunSpec) -> dict[str, str]:
     """Return {key: path} of all that may be written if a study with this config goes on."""
-    downloads = spec.data.name in DOWNLOADED
+    named = DATASETS.get(spec.data.name or "")
+    downloads = named is not None and named.downloads
     places = {
         "output.folder": spec.output.folder,
         "latency.table": spec.latency.table,

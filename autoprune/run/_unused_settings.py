@@ -12,6 +12,7 @@ import operator
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from autoprune.data import DATASETS
 from autoprune.engines import find_pruner
 from autoprune.run._choices import TABLES, readers, reads
 from autoprune.run._events import Stage, Watcher
@@ -39,6 +40,8 @@ def _is_from_a_script(spec: RunSpec) -> bool:
     return spec.data.name is None and spec.data.loaders is None
 
 
+_STREAMED = [name for name, row in DATASETS.items() if row.streams]
+
 UNUSED = (
     Unused(
         ("data.folder", "data.image_size", "data.seed"),
@@ -47,8 +50,8 @@ UNUSED = (
     ),
     Unused(
         ("data.workers",),
-        lambda spec: spec.data.name != "folder",
-        'only data.name = "folder" is read by workers of ours',
+        lambda spec: spec.data.name not in _STREAMED,
+        f"only data.name = {quoted(_STREAMED)} is read by workers of ours",
     ),
     Unused(
         ("data.val_fraction", "data.checkpoint_saw_validation"),
