@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from autoprune.config.rungs import asks_for_supernet, scores_the_export
 from autoprune.errors import StudyError
 from autoprune.report._agreement import RungAgreement, agreements
-from autoprune.study import SearchStudy, TrialRecord, cost_of, front_of
+from autoprune.study import SearchStudy, TrialRecord
 from autoprune.support.schema import Strict, read_as
 
 
@@ -75,7 +75,7 @@ class StudySummary:
     def share(self, record: TrialRecord, cost: str) -> float:
         """Return a trial's cost over the dense model's, measured if possible, or NaN if it is not known."""
         whole = self.dense_costs.get(cost, math.nan)
-        share = cost_of(record, cost, whole) / whole
+        share = record.cost(cost, whole) / whole
         return share if math.isfinite(share) else math.nan
 
     def macs_share(self, record: TrialRecord) -> float:
@@ -146,7 +146,7 @@ def summarise(study: SearchStudy) -> StudySummary:
         records=records,
         best=best,
         objectives=study.objectives,
-        front=tuple(front_of(records, study.objectives, study.dense_ms)) if several else (),
+        front=tuple(study.front(records)) if several else (),
         dense_costs=study.facts.dense_costs,
         dense_score=study.facts.dense_score,
         dense_widths=study.facts.dense_widths,

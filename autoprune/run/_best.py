@@ -17,7 +17,7 @@ from autoprune.errors import StudyError
 from autoprune.report import StudySummary, summarise
 from autoprune.run._budget_amounts import Limit, read_limit
 from autoprune.space import WINDOW_LOW
-from autoprune.study import TrialRecord, best_of, cost_of, open_study, study_command, was_over_limit
+from autoprune.study import TrialRecord, open_study, study_command
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,17 @@ def best(study: str, storage: str, limits: Mapping[str, str] | None = None) -> P
     read = [read_limit(name, value, summary.dense_costs) for name, value in (limits or {}).items()]
     complete = opened.finished()
     judged = any(each.key.cost == LATENCY for each in read)
-    allowed = [record for record in complete if judged or not was_over_limit(record)] or complete
+    allowed = [record for record in complete if judged or not record.was_over_limit] or complete
     within = [record for record in allowed if all(_cost(record, each) <= each.most for each in read)]
     if not within:
         raise StudyError(f"{study}: {_least(allowed, read, summary)}")
-    trial = best_of(within, opened.objectives, opened.dense_ms) if read else opened.best()
+    trial = opened.best_of(within) if read else opened.best()
     return Picked(summary, trial, study_command("finetune", study, storage, "--trial", str(trial.number)))
 
 
 def _cost(record: TrialRecord, limit: Limit) -> float:
     """Return what a trial costs of what is limited; infinite where that is not known."""
-    return cost_of(record, limit.key.cost, limit.whole if limit.is_share else None)
+    return record.cost(limit.key.cost, limit.whole if limit.is_share else None)
 
 
 def _least(complete: Sequence[TrialRecord], limits: Sequence[Limit], summary: StudySummary) -> str:

@@ -22,7 +22,7 @@ from autoprune.run._events import Stage
 from autoprune.run._problem import Problem
 from autoprune.run._run import Run
 from autoprune.run._stored_config import stored_ranking
-from autoprune.study import MeasuredLatency, SearchStudy, TrialRecord, front_of, study_command
+from autoprune.study import MeasuredLatency, SearchStudy, TrialRecord, study_command
 
 FINALISTS = 5
 """So many of the best are timed at least, as predictions err; more until one surely keeps to the budget."""
@@ -108,7 +108,7 @@ def _in_turn(study: SearchStudy, limit: float) -> Iterator[TrialRecord]:
 def _finalists(study: SearchStudy, limit: float) -> list[TrialRecord]:
     """Return at most MOST trials of different widths: those expected to keep to the limit, the best first."""
     if len(study.objectives) > 1:
-        front = front_of(study.records(), study.objectives, study.dense_ms)
+        front = study.front()
         chosen = np.unique(np.linspace(0, len(front) - 1, min(MOST, len(front))).round().astype(int))
         ranked: Sequence[TrialRecord] = [front[place] for place in chosen.tolist()]
     else:

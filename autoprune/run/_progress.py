@@ -15,7 +15,7 @@ from autoprune.run._problem import SHORT_OF_WINDOW, Problem, few_plans
 from autoprune.run._run import Run
 from autoprune.run._spec import RunSpec
 from autoprune.space import SHARE
-from autoprune.study import SearchStudy, TrialRecord, best_of, front_of
+from autoprune.study import SearchStudy, TrialRecord
 
 
 def report_problem(problem: Problem, spec: RunSpec, watch: Watcher) -> None:
@@ -70,7 +70,7 @@ def trial_reporter(run: Run, study: SearchStudy) -> Callable[[TrialEvent], None]
             return
         seen[record.number] = record
         complete = [each for each in seen.values() if each.is_whole]
-        best = best_of(complete, study.objectives, study.dense_ms) if complete else None
+        best = study.best_of(complete) if complete else None
         several = len(study.objectives) > 1
         run.watch(
             TrialDone(
@@ -85,7 +85,7 @@ def trial_reporter(run: Run, study: SearchStudy) -> Callable[[TrialEvent], None]
                 done=len(seen),
                 trials=run.spec.search.trials,
                 best=None if best is None else (best.score or 0.0, share(best)),
-                front=len(front_of(complete, study.objectives, study.dense_ms)) if several else 0,
+                front=len(study.front(complete)) if several else 0,
             )
         )
 

@@ -14,11 +14,9 @@ from autoprune.study._facts import StudyFacts, WarmStart, WarmStarts
 from autoprune.study._header import damaged
 from autoprune.study._leases import TakenOverError
 from autoprune.study._opening import create_study, open_study, study_state
-from autoprune.study._pareto import best_of, front_of, was_over_limit
 from autoprune.study._records import (
     MeasuredLatency,
     TrialRecord,
-    cost_of,
     is_warm_start,
     took_scores,
 )
@@ -34,12 +32,9 @@ __all__ = [
     "TrialRecord",
     "WarmStart",
     "WarmStarts",
-    "best_of",
-    "cost_of",
     "create_study",
     "damaged",
     "file_of",
-    "front_of",
     "is_in_memory",
     "is_warm_start",
     "names_in_file",
@@ -48,5 +43,4 @@ __all__ = [
     "study_command",
     "study_state",
     "took_scores",
-    "was_over_limit",
 ]

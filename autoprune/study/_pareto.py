@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune.study._records import TrialRecord, cost_of
+from autoprune.study._records import TrialRecord
 
 
 def front_of(
@@ -25,12 +25,12 @@ def front_of(
     Args:
         records: of a study.
         objectives: "score", then one or more costs.
-        dense_ms: latency of the dense model, if latency is an objective; see `cost_of`.
+        dense_ms: latency of the dense model, if latency is an objective; see `TrialRecord.cost`.
     """
     whole = [
         record
         for record in records
-        if record.is_whole and record.reused is None and not was_over_limit(record)
+        if record.is_whole and record.reused is None and not record.was_over_limit
     ]
     if not whole:
         return []
@@ -46,14 +46,9 @@ def best_of(
     return min(records, key=lambda record: (*_loss(record, objectives, dense_ms), record.number))
 
 
-def was_over_limit(record: TrialRecord) -> bool:
-    """Return whether a trial was measured to be over the latency budget of its search."""
-    return record.measured is not None and record.measured.met is False
-
-
 def _loss(record: TrialRecord, objectives: Sequence[str], dense_ms: float | None) -> tuple[float, ...]:
     """Return the values to minimise: minus the score, then the costs."""
-    return (-(record.score or 0.0), *(cost_of(record, name, dense_ms) for name in objectives[1:]))
+    return (-(record.score or 0.0), *(record.cost(name, dense_ms) for name in objectives[1:]))
 
 
 def _undominated(losses: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -126,6 +126,27 @@ class TrialRecord:
         """Parameters of the candidate."""
         return self.costs.get("params")
 
+    def cost(self, name: str, dense_ms: float | None = None) -> float:
+        """Return a cost of the trial. A measured latency takes precedence over a predicted one.
+
+        Args:
+            name: of the cost, as in `costs`.
+            dense_ms: latency of the dense model that predictions rest on. If it is given, a measured latency
+                is this latency times the measured ratio, which compares with predictions at any speed of the
+                device.
+
+        Returns:
+            The cost; infinite if it is not known.
+        """
+        if name == LATENCY and self.measured is not None:
+            return self.measured.latency_ms if dense_ms is None else self.measured.ratio * dense_ms
+        return self.costs.get(name, math.inf)
+
+    @property
+    def was_over_limit(self) -> bool:
+        """Whether the trial was measured to be over the latency budget of its search."""
+        return self.measured is not None and self.measured.met is False
+
     @property
     def has_ended(self) -> bool:
         """Whether the trial is complete, pruned or failed."""
@@ -135,24 +156,6 @@ class TrialRecord:
     def is_whole(self) -> bool:
         """Whether the trial climbed every rung, and was run by autoprune."""
         return self.state == "complete" and bool(self.widths and self.scores)
-
-
-def cost_of(record: TrialRecord, name: str, dense_ms: float | None = None) -> float:
-    """Return a cost of a trial. A measured latency takes precedence over a predicted one.
-
-    Args:
-        record: of the trial.
-        name: of the cost, as in `record.costs`.
-        dense_ms: latency of the dense model that predictions rest on. If it is given, a measured latency is
-            this latency times the measured ratio, which compares with predictions at any speed of the device.
-
-    Returns:
-        The cost; infinite if it is not known.
-    """
-    if name == LATENCY and record.measured is not None:
-        measured = record.measured
-        return measured.latency_ms if dense_ms is None else measured.ratio * dense_ms
-    return record.costs.get(name, math.inf)
 
 
 def is_warm_start(trial: FrozenTrial) -> bool:

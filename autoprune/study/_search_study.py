@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any
@@ -25,7 +25,7 @@ from autoprune.samplers import QUEUED
 from autoprune.study import _queue as queue
 from autoprune.study._header import Header, replace_config
 from autoprune.study._leases import Lease, TakenOverError, this_process
-from autoprune.study._pareto import best_of
+from autoprune.study._pareto import best_of, front_of
 from autoprune.study._records import (
     MeasuredLatency,
     TrialRecord,
@@ -135,7 +135,15 @@ class SearchStudy:
             return min(measured, key=lambda record: record.measured.ratio if record.measured else math.inf)
         limit = self.facts.limits.get(LATENCY, math.inf)
         expected = [record for record in finished if record.costs.get(LATENCY, 0.0) <= limit]
-        return best_of(sure or met or expected or finished, self.objectives, self.dense_ms)
+        return self.best_of(sure or met or expected or finished)
+
+    def best_of(self, records: Sequence[TrialRecord]) -> TrialRecord:
+        """Return the trial with the best score: of equals the cheapest by the objectives, then the first."""
+        return best_of(records, self.objectives, self.dense_ms)
+
+    def front(self, records: Iterable[TrialRecord] | None = None) -> list[TrialRecord]:
+        """Return the Pareto front of some or all trials, the cheapest first; see `front_of`."""
+        return front_of(self.records() if records is None else records, self.objectives, self.dense_ms)
 
     @property
     def dense_ms(self) -> float | None:

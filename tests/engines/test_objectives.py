@@ -12,7 +12,8 @@ from autoprune.engines import TrialRunner, Workers, run_search
 from autoprune.errors import ConfigError
 from autoprune.graph import Cost
 from autoprune.space import SHARE, ShareSpace
-from autoprune.study import front_of, open_study
+from autoprune.study import open_study
+from autoprune.study._pareto import front_of
 from tests.engines.toy import ToyScorer, make_toy, new_study, toy_runner, toy_space
 
 OBJECTIVES = ("score", "macs", "params")

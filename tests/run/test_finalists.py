@@ -29,7 +29,8 @@ from autoprune.run._problem import pose, trace_dense
 from autoprune.run._ranking import encode_ranking, rank_channels
 from autoprune.run._run import Run
 from autoprune.run._spec import RunSpec
-from autoprune.study import SearchStudy, create_study, front_of, open_study
+from autoprune.study import SearchStudy, create_study, open_study
+from autoprune.study._pareto import front_of
 from autoprune.support.arrays import FloatArray, IntArray
 from autoprune.train import Task
 from autoprune.zoo import make_model

@@ -12,7 +12,8 @@ from optuna.trial import TrialState
 
 from autoprune.config.rungs import RungScore
 from autoprune.errors import StudyError
-from autoprune.study import MeasuredLatency, TrialRecord, best_of, cost_of, create_study, front_of, open_study
+from autoprune.study import MeasuredLatency, TrialRecord, create_study, open_study
+from autoprune.study._pareto import best_of, front_of
 from tests.engines.toy import FACTS
 
 OBJECTIVES = ("score", "macs")
@@ -78,12 +79,12 @@ def timed(record: TrialRecord, ratio: float, met: bool | None) -> TrialRecord:
 def test_a_cost_is_what_was_measured_and_stands_beside_predictions() -> None:
     """The machine is half as fast as it was when the table was measured: 20 ms for the dense model's 10."""
     predicted = trial(0, 0.9, macs=7, latency_ms=4.0)
-    assert cost_of(predicted, "latency_ms") == 4.0
-    assert cost_of(predicted, "latency_ms", 10.0) == 4.0
-    assert cost_of(timed(predicted, 0.5, None), "latency_ms") == 10.0
-    assert cost_of(timed(predicted, 0.5, None), "latency_ms", 10.0) == 5.0
-    assert cost_of(timed(predicted, 0.5, None), "macs", 10.0) == 7
-    assert cost_of(predicted, "size_bytes") == np.inf
+    assert predicted.cost("latency_ms") == 4.0
+    assert predicted.cost("latency_ms", 10.0) == 4.0
+    assert timed(predicted, 0.5, None).cost("latency_ms") == 10.0
+    assert timed(predicted, 0.5, None).cost("latency_ms", 10.0) == 5.0
+    assert timed(predicted, 0.5, None).cost("macs", 10.0) == 7
+    assert predicted.cost("size_bytes") == np.inf
 
 
 def test_a_front_goes_by_what_was_measured() -> None:

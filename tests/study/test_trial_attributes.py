@@ -18,7 +18,8 @@ from autoprune.engines import run_search
 from autoprune.errors import StudyError
 from autoprune.report._agreement import agreements
 from autoprune.samplers import PROPOSED, SAMPLERS, distributions
-from autoprune.study import SearchStudy, create_study, front_of, open_study
+from autoprune.study import SearchStudy, create_study, open_study
+from autoprune.study._pareto import front_of
 from autoprune.study._records import read_record
 from autoprune.study._trial_attributes import read_attributes
 from tests.engines.toy import FACTS, IDENTITY, make_toy, new_study, toy_runner, toy_space
