@@ -126,3 +126,10 @@ def test_the_python_runs(tmp_path: Path) -> None:
 
 def test_links_lead_somewhere() -> None:
     assert [target for target in links(README) if not (ROOT / target).exists()] == []
+
+
+def test_the_files_that_contributors_are_shown_exist() -> None:
+    page = (ROOT / ".github" / "CONTRIBUTING.md").read_text("utf-8")
+    paths = re.findall(r"`((?:python3 )?[.\w]+/[./\w]+)`", page)
+    assert len(paths) >= 5
+    assert [path for path in paths if not (ROOT / path.removeprefix("python3 ")).exists()] == []
