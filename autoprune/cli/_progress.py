@@ -1,9 +1,7 @@
 """Live progress of a long verb: a bar with the best score so far, and a line for each step, trial and epoch.
 
-Before: the events of `pipeline`; after: the terminal (or a log, which gets the lines without the bar).
-
-    with Screen(console) as watch:
-        pipeline.search(config, watch=watch)
+with Screen(console) as watch:
+run.search(config=config, watch=watch)
 """
 
 from __future__ import annotations

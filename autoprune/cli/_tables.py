@@ -1,8 +1,6 @@
 """How the command line shows an inspection and a finetuned model.
 
-Before: results of `pipeline`; after: the terminal. Tables of a study are `report`'s.
-
-    console.print(group_table(pipeline.inspect(config)))
+console.print(group_table(pipeline.inspect(config)))
 """
 
 from __future__ import annotations

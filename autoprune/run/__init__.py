@@ -1,9 +1,7 @@
 """The verbs: each a plain function that a script may call, and the command line does.
 
-Before: `config` (or a script) makes a `RunConfig`; after: studies, checkpoints and exported models on disk.
-
-    result = search(model, data, "run.toml")
-    tuned = finetune(result.study, result.storage, model=model, data=data)
+result = search(model, data, "run.toml")
+tuned = finetune(result.study, result.storage, model=model, data=data)
 """
 
 from __future__ import annotations
@@ -12,8 +10,8 @@ from autoprune.run._bench import Bench, BenchRow, bench
 from autoprune.run._best import Picked, best
 from autoprune.run._checks import study_exists
 from autoprune.run._choices import choices
-from autoprune.run._curves import error_curves, sensitivity_curves
 from autoprune.run._dense import Dense
+from autoprune.run._error_curves import error_curves
 from autoprune.run._events import Counted, EpochDone, Event, Stage, TrialDone, Watcher, silent
 from autoprune.run._export import export
 from autoprune.run._finetune import finetune
@@ -26,6 +24,7 @@ from autoprune.run._report import report
 from autoprune.run._saved_model import load_saved
 from autoprune.run._search import resume, search
 from autoprune.run._search_result import SearchResult
+from autoprune.run._sensitivity_curves import sensitivity_curves
 from autoprune.run._spec import RunSpec
 from autoprune.run._stored_config import change_spec, stored_setting, stored_spec
 from autoprune.run._train import TrainResult, train

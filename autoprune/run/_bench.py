@@ -1,8 +1,6 @@
 """Times exported models side by side.
 
-Before: files of `export`, or anyone's; after: the user.
-
-    bench(["dense.onnx", "small.onnx"], threads=2).rows[1].ratio
+bench(["dense.onnx", "small.onnx"], threads=2).rows[1].ratio
 """
 
 from __future__ import annotations

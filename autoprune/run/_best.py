@@ -1,9 +1,7 @@
 """Picks the best trial of a study within limits, from what it has tried already: nothing is scored again.
 
-Before: a search, over or still running; after: `finetune` retrains the trial that was picked.
-
-    picked = best("digits", "sqlite:///runs/digits.db", {"flops": "40%", "latency": "3ms"})
-    picked.trial.number, picked.command
+picked = best("digits", "sqlite:///runs/digits.db", {"flops": "40%", "latency": "3ms"})
+picked.trial.number, picked.command
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """What a long verb tells while it works; a watcher may show it, and nothing depends on it.
 
-Before: `search`, `train` and `finetune` make the events; after: the command line draws them.
-
-    search(config, watch=print)      # Stage("tracing resnet20"), TrialDone(...), ...
+search(config, watch=print)      # Stage("tracing resnet20"), TrialDone(...), ...
 """
 
 from __future__ import annotations

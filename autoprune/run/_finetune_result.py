@@ -1,10 +1,8 @@
 """What the finetunes of a study gave: noted in the study, so that none is done twice and `export` finds it.
 
-Before: `finetune` trains, and saves the model in a folder; after: `finetune` once more, and `export`.
-
-    record_result(study, result, identity)
-    find_result(study, BEST, identity)      # the same, as long as its folder holds the model
-    saved_folder(study, spec)               # runs/digits/best
+record_result(study, result, identity)
+find_result(study, BEST, identity)      # the same, as long as its folder holds the model
+saved_folder(study, spec)               # runs/digits/best
 """
 
 from __future__ import annotations

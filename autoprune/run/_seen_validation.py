@@ -1,9 +1,7 @@
 """What a checkpoint has seen: the note that `train` writes beside it, and the question that a search asks.
 
-Before: `train`; after: `search`, which scores candidates on images that the dense model must not have learnt.
-
-    save_dense(model, "dense.safetensors", {"data": split_of(settings, data)})     # and dense.json beside it
-    require_unseen_validation(spec, data)
+save_dense(model, "dense.safetensors", {"data": split_of(settings, data)})     # and dense.json beside it
+require_unseen_validation(spec, data)
 """
 
 from __future__ import annotations

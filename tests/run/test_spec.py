@@ -55,7 +55,7 @@ def test_below_the_entries_no_function_takes_a_config() -> None:
     found = set()
     for path in Path(autoprune.run.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_checked"):
+            if isinstance(node, ast.FunctionDef):
                 arguments = [*node.args.args, *node.args.kwonlyargs]
                 if any(each.annotation and ast.unparse(each.annotation) == "RunConfig" for each in arguments):
                     found.add(node.name)

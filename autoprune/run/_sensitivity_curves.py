@@ -1,38 +1,29 @@
-"""Curves of a trained model's groups, before any search: output errors, and scores as each is cut alone.
+"""The scores of a trained model as each group alone is cut, before any search.
 
-curves = error_curves(load_config("run.toml"), ["errors.png", "errors.csv"])
 curves = sensitivity_curves(load_config("run.toml"), limit_seconds=60)
 """
 
 from __future__ import annotations
 
-import dataclasses
-import os
 import time
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-import torch
 
 from autoprune.config.settings import MOST_SECONDS, RunConfig
 from autoprune.data import spread_samples
 from autoprune.errors import ConfigError
-from autoprune.execution import Setting
 from autoprune.reconstruction import RATIOS
-from autoprune.report import CURVE_FORMATS, Curve, Curves, format_of, save_curves
-from autoprune.run._checks import check_search
+from autoprune.report import Curve, Curves
+from autoprune.run._curve_outputs import Outputs, saved_curves, setting_of
 from autoprune.run._dense import load_dense
-from autoprune.run._error_library import measure_library
 from autoprune.run._events import Stage, Watcher, silent
 from autoprune.run._latency import settle_divisor
-from autoprune.run._moments import StudyMoments, moments_of
-from autoprune.run._paths import kept_files, probe_writable, require_free, settle
+from autoprune.run._moments import moments_of
+from autoprune.run._paths import settle
 from autoprune.run._problem import pose_whole, trace_dense
 from autoprune.run._ranking import rank_channels
 from autoprune.run._run import Run
 from autoprune.run._seen_validation import require_unseen_validation
-from autoprune.run._spec import RunSpec
 from autoprune.run._statistics import Ground, widths_at
 from autoprune.score import cut_scores
 from autoprune.space import Levels
@@ -42,45 +33,6 @@ SENSITIVITY_RATIOS = (*RATIOS[1:], RATIOS[0], 0.37, 0.87, 0.06, 0.62, 0.18)
 """Keep ratios at which each variable is cut alone, in this order: the last are missing if time runs out."""
 
 LIMIT_SECONDS = 300.0
-
-Outputs = Sequence[str | os.PathLike[str]]
-
-
-@entry()
-def error_curves(config: RunConfig, outputs: Outputs = (), *, watch: Watcher = silent) -> Curves:
-    """Find the output error that each group of the dense model causes at every width, from unlabelled images.
-
-    Args:
-        config: of the run; its [model] and [data] count, and what it says of moments.
-        outputs: pictures (PNG, SVG, PDF) and tables (CSV) to write, by their suffixes.
-        watch: is shown how it goes on.
-
-    Raises:
-        AutopruneError: model, weights or data cannot be had, or an output cannot be written.
-    """
-    spec, setting = _checked(config, outputs)
-    dense = load_dense(spec)
-    prunable = trace_dense(dense, spec)
-    moments = StudyMoments(prunable, dense.data, spec, setting, watch)
-    library = measure_library(prunable.model, prunable.searchable, moments, watch)
-    curves = [
-        Curve(
-            name,
-            tuple(range(1, curve.width + 1)),
-            tuple((np.arange(1, curve.width + 1) / curve.width).tolist()),
-            tuple(curve.errors[1:].tolist()),
-        )
-        for name, curve in library.curves.items()
-    ]
-    found = Curves(
-        "Output error by channels kept, the readers of a group refitted",
-        "error",
-        tuple(curves),
-        axis="error: share of the output lost, summed over readers",
-        ratios=RATIOS,
-        notes=library.estimated,
-    )
-    return _saved(found, outputs)
 
 
 @entry()
@@ -112,7 +64,8 @@ def sensitivity_curves(
         raise ConfigError(
             f"--limit: got {limit_seconds:g}, expected more than 0 seconds and at most {MOST_SECONDS:,}."
         )
-    spec, setting = _checked(config, outputs)
+    spec = settle(config)
+    setting = setting_of(spec, outputs)
     dense = load_dense(spec)
     require_unseen_validation(spec, dense.data)
     prunable = trace_dense(dense, spec)
@@ -132,24 +85,7 @@ def sensitivity_curves(
         ratios=(1.0, *RATIOS),
         baseline=baseline,
     )
-    return _saved(found, outputs)
-
-
-def _checked(config: RunConfig, outputs: Outputs) -> tuple[RunSpec, Setting]:
-    """Refuse wrong settings and outputs before anything is measured; return the settings, settled."""
-    spec = settle(config)
-    check_search(spec)
-    _ = spec.rungs
-    kept = kept_files(str(spec.search.storage), spec)
-    for output in outputs:
-        format_of(output, CURVE_FORMATS)
-        require_free(output, "--output", kept)
-        probe_writable(Path(output).parent, "--output")
-    return spec, spec.named_setting or Setting(spec.device, threads=torch.get_num_threads())
-
-
-def _saved(curves: Curves, outputs: Outputs) -> Curves:
-    return dataclasses.replace(curves, files=tuple(save_curves(curves, output) for output in outputs))
+    return saved_curves(found, outputs)
 
 
 def _score_cuts(ground: Ground, limit_seconds: float) -> tuple[list[dict[int, float]], float]:

@@ -1,0 +1,39 @@
+"""Checks and writes the files of curves: pictures and tables, by their suffixes."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from autoprune.execution import Setting
+from autoprune.report import CURVE_FORMATS, Curves, format_of, save_curves
+from autoprune.run._checks import check_search
+from autoprune.run._paths import kept_files, probe_writable, require_free
+from autoprune.run._spec import RunSpec
+
+Outputs = Sequence[str | os.PathLike[str]]
+
+
+def setting_of(spec: RunSpec, outputs: Outputs) -> Setting:
+    """Return how curves are computed, once wrong settings and outputs are refused.
+
+    Raises:
+        ConfigError: the settings, or a file that is to be written, cannot be used.
+    """
+    check_search(spec)
+    _ = spec.rungs
+    kept = kept_files(str(spec.search.storage), spec)
+    for output in outputs:
+        format_of(output, CURVE_FORMATS)
+        require_free(output, "--output", kept)
+        probe_writable(Path(output).parent, "--output")
+    return spec.named_setting or Setting(spec.device, threads=torch.get_num_threads())
+
+
+def saved_curves(curves: Curves, outputs: Outputs) -> Curves:
+    """Write curves to files, and return them with the names of these."""
+    return dataclasses.replace(curves, files=tuple(save_curves(curves, output) for output in outputs))

@@ -1,0 +1,58 @@
+"""The output errors that a trained model's groups cause as they are narrowed, before any search.
+
+curves = error_curves(load_config("run.toml"), ["errors.png", "errors.csv"])
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoprune.config.settings import RunConfig
+from autoprune.reconstruction import RATIOS
+from autoprune.report import Curve, Curves
+from autoprune.run._curve_outputs import Outputs, saved_curves, setting_of
+from autoprune.run._dense import load_dense
+from autoprune.run._error_library import measure_library
+from autoprune.run._events import Watcher, silent
+from autoprune.run._moments import StudyMoments
+from autoprune.run._paths import settle
+from autoprune.run._problem import trace_dense
+from autoprune.support.usercode import entry
+
+
+@entry()
+def error_curves(config: RunConfig, outputs: Outputs = (), *, watch: Watcher = silent) -> Curves:
+    """Find the output error that each group of the dense model causes at every width, from unlabelled images.
+
+    Args:
+        config: of the run; its [model] and [data] count, and what it says of moments.
+        outputs: pictures (PNG, SVG, PDF) and tables (CSV) to write, by their suffixes.
+        watch: is shown how it goes on.
+
+    Raises:
+        AutopruneError: model, weights or data cannot be had, or an output cannot be written.
+    """
+    spec = settle(config)
+    setting = setting_of(spec, outputs)
+    dense = load_dense(spec)
+    prunable = trace_dense(dense, spec)
+    moments = StudyMoments(prunable, dense.data, spec, setting, watch)
+    library = measure_library(prunable.model, prunable.searchable, moments, watch)
+    curves = [
+        Curve(
+            name,
+            tuple(range(1, curve.width + 1)),
+            tuple((np.arange(1, curve.width + 1) / curve.width).tolist()),
+            tuple(curve.errors[1:].tolist()),
+        )
+        for name, curve in library.curves.items()
+    ]
+    found = Curves(
+        "Output error by channels kept, the readers of a group refitted",
+        "error",
+        tuple(curves),
+        axis="error: share of the output lost, summed over readers",
+        ratios=RATIOS,
+        notes=library.estimated,
+    )
+    return saved_curves(found, outputs)
