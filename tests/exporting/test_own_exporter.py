@@ -38,7 +38,7 @@ def test_its_file_gives_the_models_outputs(module: str, model: nn.Module, tmp_pa
     torch.testing.assert_close(loaded(images), model(images))
     autoprune.export(model, "net.pt", f"{module}:script", example_inputs=images[:1])  # replaces its own
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(ExportError, match=r"notes\.txt: is there already, and is no \.pt file"):
+    with pytest.raises(ExportError, match=r"notes\.txt: exists already and is not a \.pt file"):
         autoprune.export(model, "notes.txt", f"{module}:script", example_inputs=images[:1])
 
 

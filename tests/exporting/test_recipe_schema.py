@@ -199,7 +199,7 @@ CHANGES: dict[str, tuple[Callable[[Values], object], str]] = {
     "ties are a list": (put("ties", value=[["a", "b"]]), "ties: got"),
     "a tie to nothing": (put("ties", value={"a": "b"}), "ties: b is not stored"),
     "a tie of what is stored": (put("ties", value={LEAF[1]: LEAF[1]}), "is stored and tied"),
-    "a tie of what the model has not": (put("ties", value={"new": LEAF[1]}), "stores new"),
+    "a tie of what the model has not": (put("ties", value={"new": LEAF[1]}), "the model has no new"),
     "patches are a dict": (put("patches", value={}), "patches: got"),
     "a patch of 2 values": (put("patches", 0, value=["conv1", "groups"]), "expected a list of module, "),
     "a patch of text": (patch("conv1", "groups", "1"), "patches"),

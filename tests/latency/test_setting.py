@@ -18,7 +18,7 @@ from autoprune.latency import LatencySetting
         ({"device": "gpu"}, r'latency\.device: "gpu" is no device; use "cpu", "cuda"'),
         (
             {"probe": "command", "command": "./time.sh"},
-            r'latency\.command: "./time.sh" does not contain \{onnx\}; write \{onnx\}',
+            r'latency\.command: "./time.sh" does not contain \{onnx\}; write it in place',
         ),
     ],
 )

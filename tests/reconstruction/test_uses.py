@@ -20,7 +20,10 @@ LEFT: dict[str, dict[str, str]] = {
     "twice": {"same.weight": "the model calls it more than once"},
     "train_only_head": {"aux.weight": UNUSED, "aux_head.weight": UNUSED},
     "bilinear": {"both.weight": "it is read by bilinear"},
-    "recurrent": {"lstm.weight_ih_l0": "lstm multiplies", "lstm.weight_ih_l0_reverse": "lstm multiplies"},
+    "recurrent": {
+        "lstm.weight_ih_l0": "it is read by lstm",
+        "lstm.weight_ih_l0_reverse": "it is read by lstm",
+    },
     "ellipsis": {"mix": "it is read by einsum"},
     "weight_norm": {
         f"{name}.parametrizations.weight.original{number}": MADE

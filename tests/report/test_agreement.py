@@ -124,7 +124,10 @@ def test_what_is_stopped_in_a_search_that_has_ended_will_not_climb() -> None:
     rising = [float(n) for n in range(12)]
     made = records(rising, rising[:8])
     running = [*made, dataclasses.replace(RECORD, number=12, state="running", scores=())]
-    for trials, said in ((made, "4 more have no later score."), (running, "4 more did not climb so far.")):
+    for trials, said in (
+        (made, "4 more have no later score."),
+        (running, "4 more have no later score so far."),
+    ):
         summary = dataclasses.replace(SUMMARY, records=tuple(trials), agreements=agreements(trials))
         assert any(note.endswith(said) for note in summary_notes(summary))
 

@@ -97,7 +97,7 @@ def test_names_of_probes() -> None:
         ),
         (
             {"probe": "command", "command": "time {onnx}", "channels_last": True},
-            r'latency\.channels_last: .* leave it out with "command"',
+            r'latency\.channels_last: .* than "command"',
         ),
     ],
 )
