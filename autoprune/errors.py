@@ -1,8 +1,8 @@
-"""The one tree of errors that users may meet; every other module imports from here, this one from none.
+"""The errors that autoprune raises, all subclasses of `AutopruneError`, and helpers that format messages.
 
-Each message is one line that says where, what was got, what was expected and what to do next:
+Each message is one line: where, the value that was got, the value that was expected, and the next step.
 
-    raise BudgetError(f"budget.flops: {asked:,} asked, {smallest:,} is the smallest; raise the budget.")
+    raise BudgetError(f"budget.flops: got {budget:,}, the smallest plan has {smallest:,}; raise the budget.")
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _LONGEST_URL = 10_000
 _LONGEST_MESSAGE = 1500
 
 _LONGEST_NAME = 200
-"""A longer word is no slip of a known name, and would take seconds to compare."""
+"""A longer word is no misspelling of a known name, and takes seconds to compare."""
 
 HIDDEN = "***"
-"""What stands in a URL that is shown in place of its password."""
+"""The replacement for a password in a URL that is shown."""
 
-# Up to the last "@" before the query: what follows a raw "@" in a password is still a part of it.
+# Up to the last "@" before the query, because a password may contain an unescaped "@".
 _LOGIN = re.compile(r"(://[^:/]*:)[^@]*@(?:[^?]*@)?")
 _OPTION = re.compile(
     r"([?&](?:odbc_connect|\w*(?:password|passwd|pwd|secret))=)[^&]*?(?=&|['\"]?$)", re.IGNORECASE
@@ -32,11 +32,11 @@ _OPTION = re.compile(
 
 
 class AutopruneError(Exception):
-    """Root of all errors that a user can cause or meet; the command line prints it and exits with code 2."""
+    """Base class of all errors that a user can cause. The command line prints it and exits with code 2."""
 
 
 class ConfigError(AutopruneError):
-    """A run's configuration cannot be used as it is written."""
+    """The configuration of a run is invalid."""
 
 
 class DataError(AutopruneError):
@@ -44,7 +44,7 @@ class DataError(AutopruneError):
 
 
 class CheckpointError(AutopruneError):
-    """A file of weights is missing, unreadable or does not fit the model."""
+    """A file of weights is missing, is unreadable or does not fit the model."""
 
 
 class TraceError(AutopruneError):
@@ -60,11 +60,11 @@ class BudgetError(AutopruneError):
 
 
 class StudyError(AutopruneError):
-    """The study is missing, locked, broken or made for another model, data or space."""
+    """The study is missing, locked or damaged, or belongs to another model, data set or search space."""
 
 
 class ExportError(AutopruneError):
-    """A model cannot be written, or what was written differs from the model."""
+    """A model cannot be exported, or the exported file computes other outputs than the model."""
 
 
 class VerificationError(AutopruneError):
@@ -72,32 +72,32 @@ class VerificationError(AutopruneError):
 
 
 class LatencyError(AutopruneError):
-    """A latency cannot be measured here, or what was measured does not belong to this device."""
+    """A latency cannot be measured here, or stored measurements belong to another device."""
 
 
 class OutputError(AutopruneError):
-    """What is printed cannot be written: a disk is full, or the terminal is gone."""
+    """Output cannot be written, because a disk is full or the terminal is closed."""
 
 
 class TrialError(AutopruneError):
-    """One candidate failed (it diverged, ran out of memory); the search goes on."""
+    """One candidate failed, for example because it diverged. The search goes on."""
 
 
 def reason_of(error: BaseException) -> str:
-    """Return why something failed, in one line and without the path that the message names already."""
+    """Return the reason of an error in one line, without the path, which the message names already."""
     text = (error.strerror if isinstance(error, OSError) else None) or text_of(error).strip()
     return shortened(text.splitlines()[0].rstrip()) if text else type(error).__name__
 
 
 def summary_of(error: BaseException) -> str:
-    """Return an error of code that is not ours in one line, its type and its text, cut at 500 characters."""
+    """Return the type and the text of a foreign error in one line, cut at 500 characters."""
     text = text_of(error).strip()
     kind = type(error).__name__
     return shortened(f"{kind}: {text}" if text else kind)
 
 
 def text_of(error: object) -> str:
-    """Return the text of an error or of a value that is not ours: classes of users may fail to give one."""
+    """Return the text of a foreign error or value, whose `__str__` may itself fail."""
     try:
         return str(error)
     except KeyboardInterrupt:
@@ -107,7 +107,7 @@ def text_of(error: object) -> str:
 
 
 class _Shortening(reprlib.Repr):
-    """Writes values with as many items, levels and digits as a reader can take in."""
+    """Formats values with a limited number of items, levels and digits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,12 +115,12 @@ class _Shortening(reprlib.Repr):
         self.maxstring = self.maxother = self.maxlong = _LONGEST_VALUE
 
     def repr_int(self, x: int, level: int) -> str:
-        bits = x.bit_length()  # Python refuses to write integers of more than some 4,300 digits
+        bits = x.bit_length()  # Python refuses to format integers of more than about 4,300 digits
         return super().repr_int(x, level) if bits < 10_000 else f"an integer of {bits} bits"
 
 
 def shown_value(value: object) -> str:
-    """Return a value that is not ours as a message shows it: on one line, cut if it is long or deep."""
+    """Return a foreign value as text for a message: in one line, cut if it is long or deeply nested."""
     try:
         text = _Shortening().repr(value)
     except KeyboardInterrupt:
@@ -131,23 +131,23 @@ def shown_value(value: object) -> str:
 
 
 def shortened(text: str, longest: int = _LONGEST_LINE) -> str:
-    """Return a text in one line, cut with "..." at so many characters."""
+    """Return a text in one line of at most `longest` characters, cut with "..."."""
     line = " ".join(text.split())
     return line if len(line) <= longest else f"{line[: longest - 3]}..."
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory ran out: torch's, on CUDA and on the CPU, is a RuntimeError."""
-    said = text_of(error).lower()
+    """Return whether an error reports that memory ran out. torch raises RuntimeError, so its text decides."""
+    text = text_of(error).lower()
     known = ("out of memory", "not enough memory", "allocate memory")
-    return isinstance(error, MemoryError) or any(words in said for words in known)
+    return isinstance(error, MemoryError) or any(words in text for words in known)
 
 
 def shown_url(text: str) -> str:
-    """Return the URL of a storage, or a text that ends with one, without a password, to be shown or stored.
+    """Return a storage URL, or a text that ends with one, with its passwords hidden.
 
-    Unlike SQLAlchemy's own rendering it hides those in the query, too, and takes URLs that are malformed.
-    A text that is far too long for a URL is cut before any password.
+    Unlike SQLAlchemy's own rendering, it also hides passwords in the query and accepts malformed URLs. A text
+    that is far too long for a URL is cut before any password.
     """
     if len(text) > _LONGEST_URL:  # the patterns would take minutes over it
         return f"{re.split(r'://|[?]', text, maxsplit=1)[0][:_LONGEST_VALUE]}..."
@@ -155,10 +155,10 @@ def shown_url(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    r"""Return a text that a terminal shows as it is: control characters are escaped, such as "\x1b".
+    r"""Return a text that is safe to print: control characters are escaped, such as "\x1b".
 
-    Also escaped are invisible characters that change the order or the meaning of others, and the halves of
-    characters that stand for bytes of a file's name that are not UTF-8. Line breaks and tabs stay.
+    Invisible characters that change the order of others are escaped too, and so are lone surrogates, which
+    represent bytes of a file name that are not UTF-8. Line breaks and tabs stay.
     """
     if text.isprintable():
         return text
@@ -170,8 +170,8 @@ def _escaped(character: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a message as one printable line. A long one keeps its beginning, and its end with the advice."""
-    if len(text) > 4 * _LONGEST_MESSAGE:  # long before it is looked at character by character
+    """Return a message as one printable line. A long message loses its middle: its end holds the advice."""
+    if len(text) > 4 * _LONGEST_MESSAGE:  # printable() visits each character
         text = f"{text[: 3 * _LONGEST_MESSAGE]}{text[-_LONGEST_MESSAGE:]}"
     line = printable(" ".join(text.split()))
     end = _LONGEST_MESSAGE // 3
@@ -179,13 +179,13 @@ def one_line(text: str) -> str:
 
 
 def abridged(value: object) -> str:
-    """Return a value for a message. A long one, such as a fingerprint, is cut."""
+    """Return a value for a message. A long value, such as a hash, is cut."""
     text = "missing" if value is None else str(value)
     return text if len(text) <= 24 else f"{text[:12]}..."
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """Return ' Did you mean "x"?' for the known word nearest to `word`, whatever its case, or ''."""
+    """Return ' Did you mean "x"?' for the known word nearest to `word`, ignoring case, or ''."""
     if len(word) > _LONGEST_NAME:
         return ""
     folded = {name.casefold(): name for name in known}
@@ -194,13 +194,13 @@ def suggest(word: str, known: Iterable[str]) -> str:
 
 
 def unknown(where: str, name: str, known: Iterable[str], *, kind: str = "name") -> str:
-    """Return the message of an error: that a name is not known, and the nearest one, or else all there are.
+    """Return the message for an unknown name, with the nearest known name or else all known names.
 
     Args:
-        where: the config's key, the option or the argument.
-        name: what was given.
-        known: the names that there are.
-        kind: what the name is of, where `where` does not say it.
+        where: the config key, the option or the argument.
+        name: the unknown name.
+        known: all known names.
+        kind: the kind of name ("sampler"), if `where` does not show it.
     """
     names = list(known)
     hint = suggest(name, names) or f" Known: {', '.join(names)}."

@@ -1,9 +1,11 @@
-"""The data: named sets, image folders and loaders of the user's own, all as one VisionData.
+"""Load data as `VisionData`: named data sets, image folders, or a user's own loaders.
+
+All loaders yield batches of (inputs, targets) on the device.
 
     data = load("fashion-mnist", batch_size=128, val_fraction=0.1, seed=0)
     for inputs, targets in data.train.batches(seed=0, epoch=0): ...
 
-A new data set that fits in memory is a function and a row in SOURCES, and a row in DATASETS with its traits.
+To add a data set that fits in memory, write one function, one row in SOURCES and one row in DATASETS.
 """
 
 from __future__ import annotations
@@ -69,9 +71,9 @@ class DatasetSpec(Row):
 
     Attributes:
         load: function of the options.
-        downloads: whether it is downloaded into the folder, if it is not there.
-        streams: whether workers read it from files, image by image, scaled to one size. It then has a
-            validation part of its own. Others are held in memory.
+        downloads: whether it is downloaded to the folder if it is missing there.
+        streams: whether workers read it from files, image by image, scaled to one size. Such a data set has
+            its own validation part. Other data sets are held in memory.
     """
 
     load: Callable[[LoadOptions], VisionData]
@@ -95,7 +97,7 @@ DATASETS: Mapping[str, DatasetSpec] = {
         about="train/ and val/ in `folder`, with one folder of images for each class",
     ),
 }
-"""Loaders of the user's own, "package.module:function", need no row."""
+"""{name: row}. Loaders of the user's own, "package.module:function", need no row."""
 
 
 def load(
@@ -114,23 +116,23 @@ def load(
     """Load a data set by name.
 
     Args:
-        name: a row of DATASETS, "folder", or "package.module:function" for the user's own loaders.
-        folder: where the files are, or are downloaded to (default "data"); for "folder", what holds train/
-            and val/.
-        batch_size: samples a training batch; a set in memory is evaluated in larger ones.
-        val_fraction: share of the training part that is held out, where the set has no validation part.
-        seed: of that split.
-        device: where the batches are delivered.
-        augment: whether training images are shifted, cropped and flipped at random, as suits the set.
-        image_size: pixels a side for "folder" (default 224), and for nothing else.
-        workers: processes that read an image folder.
-        validation: "package.module:function" that returns a loader to validate with, instead of a
+        name: a row of DATASETS, or "package.module:function" for a user's own loaders.
+        folder: folder of the files, or of their download (default "data"). For the data set "folder", the
+            folder that contains train/ and val/.
+        batch_size: number of samples in a training batch. Data sets in memory use larger evaluation batches.
+        val_fraction: share of the training part that is held out if the data set has no validation part.
+        seed: seed of that split.
+        device: device of the batches.
+        augment: whether to shift, crop and flip training images at random, depending on the data set.
+        image_size: height and width in pixels for "folder" (default 224). Other data sets do not accept it.
+        workers: number of processes that read an image folder.
+        validation: "package.module:function" that returns a loader of validation data, which replaces the
             held-out share.
 
     Raises:
-        ConfigError: a function that cannot be imported.
-        DataError: unknown name, missing or malformed files, an empty part, NaN, labels out of range; or an
-            image_size that nothing reads.
+        ConfigError: if a function cannot be imported.
+        DataError: if the name is unknown, files are missing or malformed, a part is empty, values are not
+            finite, labels are out of range, or image_size does not apply.
     """
     options = LoadOptions(
         folder=Path(folder) if folder is not None else None,
@@ -149,7 +151,7 @@ def load(
     if image_size is not None and (spec is None or not spec.streams):
         scaled = quoted(each for each, row in DATASETS.items() if row.streams)
         raise DataError(
-            f'data.image_size: got {image_size}, but "{name}" is not scaled; only data.name = {scaled} is: '
-            "leave it out."
+            f'data.image_size: got {image_size}, but "{name}" is not scaled; leave it out, or use data.name '
+            f"= {scaled}."
         )
     return load_user(name, options) if spec is None else spec.load(options)

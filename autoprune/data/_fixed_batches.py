@@ -1,9 +1,7 @@
-"""A few batches of a part, drawn once and kept: what many short evaluations look at, equal for all of them.
+"""Batches that are drawn once and kept in memory, so that many short evaluations use the same ones.
 
-Before: the loaders; after: `sensitivity`, which recalibrates and evaluates dozens of cut models in a row.
-
-    calibration = first_batches(data.train, 2, seed=0)
-    images = spread_samples(data.val, 500)
+calibration = first_batches(data.train, 2, seed=0)
+images = spread_samples(data.val, 500)
 """
 
 from __future__ import annotations
@@ -16,11 +14,11 @@ import torch
 from autoprune.data._loaders import Batch, Loader, endless
 
 MOST_ELEMENTS = 2**26
-"""Numbers that `spread_samples` keeps at most: 256 MB of images."""
+"""Maximum number of elements that `spread_samples` keeps: 256 MB of images."""
 
 
 class HeldBatches:
-    """Batches in memory, as a loader: every epoch is the same."""
+    """A loader of batches in memory. All epochs are equal."""
 
     def __init__(self, batches: Sequence[Batch]) -> None:
         self._batches = tuple(batches)
@@ -39,19 +37,19 @@ class HeldBatches:
         return iter(self._batches)
 
     def batches(self, seed: int, epoch: int) -> Iterator[Batch]:
-        """Yield the batches, whatever seed and epoch are."""
+        """Yield the batches. They do not depend on seed and epoch."""
         return iter(self._batches)
 
 
 def first_batches(loader: Loader, count: int, *, seed: int) -> HeldBatches:
-    """Keep the first batches of a loader under a seed, going on with its next epochs where one has fewer."""
+    """Keep the first `count` batches of a loader under a seed. They may span several epochs."""
     return HeldBatches(list(itertools.islice(endless(loader, seed), count)))
 
 
 def spread_samples(loader: Loader, most: int) -> HeldBatches:
-    """Keep at most so many samples of a part, spread evenly over it: a part may be sorted by class.
+    """Keep at most `most` samples, spread evenly over a part, because a part may be sorted by class.
 
-    Large images are kept in smaller number, so that all together have at most `MOST_ELEMENTS` numbers.
+    The kept samples together have at most `MOST_ELEMENTS` elements.
     """
     kept: list[Batch] = []
     step, start = 0.0, 0
@@ -59,7 +57,7 @@ def spread_samples(loader: Loader, most: int) -> HeldBatches:
         if not step:
             most = max(1, min(most, MOST_ELEMENTS // max(1, inputs[0].numel())))
             step = max(1.0, loader.samples / most)
-        # Sample i of the part is kept where a multiple of the step falls on it.
+        # Sample i of the part is kept if i is a multiple of the step, rounded down.
         first, last = -int(-start // step), -int(-(start + len(targets)) // step)
         places = [int(step * number) - start for number in range(first, last)]
         index = torch.tensor([place for place in places if 0 <= place < len(targets)], dtype=torch.int64)

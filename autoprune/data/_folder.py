@@ -1,8 +1,6 @@
-"""An image folder (train/ val/ and perhaps test/, a folder per class), streamed through DataLoader workers.
+"""Stream an image folder through DataLoader workers: train/, val/ and optionally test/, a folder per class.
 
-Before: a folder named in a config. After: `data.load` hands the loaders out.
-
-    data = load_folder(LoadOptions(folder=Path("flowers"), image_size=160, workers=4))
+data = load_folder(LoadOptions(folder=Path("flowers"), image_size=160, workers=4))
 """
 
 from __future__ import annotations
@@ -21,25 +19,24 @@ from autoprune.errors import DataError, reason_of
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-"""Of ImageNet's channels, on which torchvision's weights were trained."""
+"""Mean and standard deviation of ImageNet's channels, for which torchvision's weights were trained."""
 
 DEFAULT_IMAGE_SIZE = 224
 
 
 def load_folder(options: LoadOptions) -> VisionData:
-    """Open train/ and val/ (and test/, where there is one) under `options.folder`.
+    """Open train/, val/ and, if it exists, test/ under `options.folder`.
 
-    Images are read as RGB. For training they are cropped at random and flipped (where `augment`), else scaled
-    so that the middle of them fills `image_size`, as torchvision's recipes do.
+    Images are read as RGB. With `augment`, training images are cropped and flipped at random. All other
+    images are scaled and cropped at their centre to `image_size`, as torchvision's recipes do.
 
     Raises:
-        DataError: a folder is missing or empty, the parts differ in their classes, or another validation part
-            is asked for.
+        DataError: if a folder is missing or empty, the parts differ in their classes, or `validation` is set.
     """
     if options.folder is None:
-        raise DataError("data.folder: missing; name the folder that holds train/ and val/.")
+        raise DataError("data.folder: missing; set it to the folder that contains train/ and val/.")
     if options.validation is not None:
-        raise DataError("data.validation: a folder has its own part, val/; leave data.validation out.")
+        raise DataError("data.validation: a folder has its own part val/; leave data.validation out.")
     datasets = {
         part: _open(options.folder / part, _transform(options, train=part == "train"))
         for part in ("train", "val", "test")
@@ -58,7 +55,7 @@ def load_folder(options: LoadOptions) -> VisionData:
             digest.update(f"{relative} {Path(path).stat().st_size} {label}\n".encode())
     loaders = {part: _loader(dataset, options, train=part == "train") for part, dataset in datasets.items()}
     size = options.image_size or DEFAULT_IMAGE_SIZE
-    plain = copy.copy(datasets["train"])  # the list of files is long: both share it
+    plain = copy.copy(datasets["train"])  # a shallow copy, because the list of files may be long
     plain.transform = _transform(options, train=False)
     return VisionData(
         name="folder",
@@ -77,7 +74,7 @@ def _open(folder: Path, transform: Callable[..., Any]) -> Any:
     from torchvision.datasets import ImageFolder  # type: ignore[import-untyped]  # ships no types
 
     if not folder.is_dir():
-        raise DataError(f"data.folder: {folder} is missing; it must hold a folder of images per class.")
+        raise DataError(f"data.folder: {folder} is missing; it must contain one folder of images per class.")
     try:
         return ImageFolder(str(folder), transform=transform, loader=_read_image)
     except FileNotFoundError as error:

@@ -1,8 +1,7 @@
-"""Loaders: batches of (inputs, targets) that are already on the device and can be had again, exactly.
+"""Loaders: reproducible batches of (inputs, targets) on the device.
 
-Before: the data sets (`data.sources`, `data.folder`, the user's own loaders). After: `train` and `score`.
-A loader keeps no position and no random state: `loader.batches(seed, epoch)` is a function of its two
-arguments, so that a resumed training sees the batches that an uninterrupted one would.
+A loader has no position and no random state. `loader.batches(seed, epoch)` depends on its two arguments only,
+so a resumed training gets the same batches as an uninterrupted one.
 
     loader = DeviceLoader(images, labels, batch_size=128, device="cpu", shuffle=True, augment=Augment(pad=2))
     for inputs, targets in loader.batches(seed=0, epoch=3): ...
@@ -29,11 +28,11 @@ from autoprune.support.usercode import guarded
 Batch = tuple[Tensor, Tensor]
 
 _END = object()
-"""What stands behind the last batch: None may be a batch that a collate function made."""
+"""Marks the end of a source. None cannot, because a collate function may return None as a batch."""
 
 
 class Loader(Protocol):
-    """One part of the data. Iterating it plainly gives `batches(seed=0, epoch=0)`."""
+    """One part of the data. `iter(loader)` yields `batches(seed=0, epoch=0)`."""
 
     @property
     def samples(self) -> int:
@@ -49,30 +48,30 @@ class Loader(Protocol):
         ...
 
     def batches(self, seed: int, epoch: int) -> Iterator[Batch]:
-        """Yield (inputs [b, ...], targets [b, ...]) on the device; equal arguments give equal batches."""
+        """Yield (inputs [b, ...], targets [b, ...]) on the device. Equal arguments give equal batches."""
         ...
 
 
 @dataclass(frozen=True)
 class Augment:
-    """Random changes of training images: a shift by up to `pad` pixels (zeros move in), a horizontal flip."""
+    """Augmentation of training images: a shift by up to `pad` pixels, filled with zeros, and a flip."""
 
     pad: int = 0
     flip: bool = False
 
 
 class DeviceLoader:
-    """A whole part kept on the device as uint8, augmented and normalised there a batch at a time.
+    """Keeps a whole part on the device as uint8, and augments and normalises each batch there.
 
     Args:
         images: uint8 [n, C, H, W].
         labels: int64 [n].
-        batch_size: samples a batch.
-        device: where the part lives and the batches are made.
-        mean: per channel [C], of values in [0, 1].
-        std: per channel [C], of values in [0, 1].
-        shuffle: whether an epoch is a random order; the last, smaller batch is then left out.
-        augment: the random changes, none by default.
+        batch_size: number of samples in a batch.
+        device: device of the part and of the batches.
+        mean: mean of each channel [C], of values in [0, 1].
+        std: standard deviation of each channel [C], of values in [0, 1].
+        shuffle: whether to shuffle each epoch. The last, smaller batch is then left out.
+        augment: the augmentation, none by default.
     """
 
     def __init__(
@@ -89,9 +88,8 @@ class DeviceLoader:
     ) -> None:
         if len(images) == 0:
             raise DataError("data: a part without samples; give it more data or a larger share.")
-        self._images = (
-            images.permute(0, 2, 3, 1).contiguous().to(device)
-        )  # [n, H, W, C]: gathers whole pixels
+        # Stored as [n, H, W, C], so that shifting a batch gathers whole pixels.
+        self._images = images.permute(0, 2, 3, 1).contiguous().to(device)
         self._labels = labels.to(device)
         self._batch_size = min(batch_size, len(images))
         self._shuffle = shuffle
@@ -105,7 +103,7 @@ class DeviceLoader:
         return len(self._labels)
 
     def without_changes(self) -> DeviceLoader:
-        """Return a loader of the same images, in the same memory and order, that changes none at random."""
+        """Return a loader of the same images in the same order and memory, without augmentation."""
         plain = copy.copy(self)
         plain._augment = Augment()
         return plain
@@ -121,7 +119,7 @@ class DeviceLoader:
         return self.batches(0, 0)
 
     def batches(self, seed: int, epoch: int) -> Iterator[Batch]:
-        """Yield (float32 [b, C, H, W], int64 [b]); order and augmentation depend on seed and epoch alone."""
+        """Yield (float32 [b, C, H, W], int64 [b]). Order and augmentation depend on seed and epoch only."""
         device = self._labels.device
         generator = torch.Generator().manual_seed(stream_seed(seed, epoch))
         order = torch.arange(self.samples)
@@ -146,19 +144,19 @@ class DeviceLoader:
 
 
 class StreamLoader:
-    """Batches that stream from an iterable, usually a torch DataLoader with workers, onto the device.
+    """Streams batches from an iterable, usually a torch DataLoader with workers, to the device.
 
-    The iterable draws its random numbers (shuffling, augmentation, the workers' seeds) from states of its
-    own, seeded by (seed, epoch): the process's global states are put aside around every draw.
+    The iterable draws from global random states (shuffling, augmentation, the workers' seeds). While it reads
+    a batch, these states are replaced by states of its own, which (seed, epoch) seeds.
 
     Args:
-        source: gives (inputs, targets) a batch, each time it is iterated.
-        batches: batches an epoch.
-        samples: samples an epoch.
-        device: where the batches are moved to (without waiting, where their memory is pinned).
-        where: names the data and the part in messages.
-        is_bounded: whether more than `batches` batches an epoch are refused. A training may stop inside of an
-            epoch, an evaluation reads a part to its end, and would never end with an endless one.
+        source: an iterable of (inputs, targets), which can be iterated again.
+        batches: number of batches in an epoch.
+        samples: number of samples in an epoch.
+        device: device of the batches. Pinned memory is copied asynchronously.
+        where: name of the data and the part in messages.
+        is_bounded: whether an epoch of more than `batches` batches is an error. Training may stop inside an
+            epoch, but an evaluation reads a part to its end and would never finish an endless one.
     """
 
     def __init__(
@@ -197,7 +195,7 @@ class StreamLoader:
         """Yield (inputs, targets) on the device, seeded by (seed, epoch).
 
         Raises:
-            DataError: the iterable raises, gives something else, or goes on beyond its length.
+            DataError: if the iterable raises an error, yields something else, or exceeds its length.
         """
         states = seeded_states(stream_seed(seed, epoch))
         iterator: Iterator[Any] | None = None
@@ -211,7 +209,7 @@ class StreamLoader:
             except KeyboardInterrupt:
                 raise
             except DataError as error:
-                # A worker's error arrives with its traceback; the message proper is its last line.
+                # A worker's error contains its traceback. The last line is the message itself.
                 raise DataError(str(error).splitlines()[-1].rpartition("DataError: ")[2]) from error
             except BaseException as error:  # a user's data set may call sys.exit
                 raise DataError(f"{self._where}: reading a batch failed: {_reason(error)}") from error
@@ -221,13 +219,13 @@ class StreamLoader:
                 return
             if self._is_bounded and number >= self._batches:
                 raise DataError(
-                    f"{self._where}: it goes on after {self._batches} batches, the number that its length "
-                    "says; correct its __len__, or end it there."
+                    f"{self._where}: expected {self._batches} batches by its length, got more; correct its "
+                    "__len__, or end it there."
                 )
             yield self._move(batch)
 
     def _start(self, seed: int, epoch: int) -> Iterator[Any]:
-        """Begin an epoch of the source, after everything that it draws from is seeded."""
+        """Seed all generators of the source and start an epoch."""
         for generator in _generators(self._source):
             generator.manual_seed(stream_seed(seed, epoch))
         set_epoch = getattr(getattr(self._source, "sampler", None), "set_epoch", None)
@@ -238,11 +236,11 @@ class StreamLoader:
     def _move(self, batch: Any) -> Batch:
         if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not isinstance(batch[0], Tensor):
             raise DataError(
-                f"{self._where}: a loader gave a {type(batch).__name__}, "
+                f"{self._where}: a loader yielded a {type(batch).__name__}, "
                 "expected (inputs, targets) as tensors."
             )
         kind = type(batch[1]).__name__
-        with guarded(f"{self._where}: targets are a {kind} that is no tensor", DataError):
+        with guarded(f"{self._where}: targets are a {kind}, expected a tensor", DataError):
             inputs, targets = batch[0], torch.as_tensor(batch[1])
         with guarded(
             f"{self._where}: a batch cannot be moved to {self._device}", DataError, memory_passes=True
@@ -252,7 +250,7 @@ class StreamLoader:
 
 
 def _generators(source: object) -> list[torch.Generator]:
-    """Return the generators of a DataLoader and of its samplers: what no global state reaches."""
+    """Return the generators of a DataLoader and of its samplers, which global seeds do not reach."""
     batch_sampler = getattr(source, "batch_sampler", None)
     parts = [source, getattr(source, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)]
     found = [getattr(part, "generator", None) for part in parts]
@@ -260,7 +258,7 @@ def _generators(source: object) -> list[torch.Generator]:
 
 
 def _reason(error: BaseException) -> str:
-    """Put an error into one line. If a worker raised it, that is the text below the worker's traceback."""
+    """Return an error in one line. If a worker raised it, return the text below the worker's traceback."""
     lines = text_of(error).strip().splitlines()
     if lines and lines[0].startswith("Caught ") and len(lines) > 1:
         last_frame = max((i for i, line in enumerate(lines) if line.startswith('  File "')), default=0)
@@ -273,30 +271,30 @@ def first_batch(loader: Loader) -> Batch:
     """Return the first batch of epoch 0.
 
     Raises:
-        DataError: there is none.
+        DataError: if there is no batch.
     """
     batch = next(iter(loader), None)
     if batch is None:
         raise DataError(
-            f"data: a loader of {len(loader)} batches gave none; if it can be read only once, give a "
+            f"data: a loader of {len(loader)} batches yielded none; if it can be read only once, give a "
             "DataLoader or a list."
         )
     return batch
 
 
 def endless(loader: Loader, seed: int) -> Iterator[Batch]:
-    """Yield the batches of epochs 0, 1, 2, ... without end."""
+    """Yield the batches of epochs 0, 1, 2, ... endlessly."""
     for epoch in itertools.count():
         empty = True
         for batch in loader.batches(seed, epoch):
             empty = False
             yield batch
         if empty:
-            raise DataError(f"data: a loader of {len(loader)} batches gave none in epoch {epoch}.")
+            raise DataError(f"data: a loader of {len(loader)} batches yielded none in epoch {epoch}.")
 
 
 def _shift_and_flip(images: Tensor, shifts: Tensor, flips: Tensor, pad: int) -> Tensor:
-    """Flip images [b, H, W, C] where asked, and shift them by shifts [2, b] (down, right); zeros move in."""
+    """Flip the images [b, H, W, C] that `flips` [b] marks, and shift all by `shifts` [2, b] (down, right)."""
     _, height, width, _ = images.shape
     padded = functional.pad(images, (0, 0, pad, pad, pad, pad))
     rows = torch.arange(height, device=images.device) + pad - shifts[0][:, None]

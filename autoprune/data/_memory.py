@@ -1,8 +1,6 @@
-"""From arrays in memory to loaders on the device: the validation split, the normalisation, the hash.
+"""Turn arrays in memory into loaders on the device: split off the validation part, normalise, hash.
 
-Before: `data.sources` reads the arrays. After: `data.load` hands the result out.
-
-    data = load_arrays("digits", digits(Path("data")), LoadOptions(batch_size=64))
+data = load_arrays("digits", digits(Path("data")), LoadOptions(batch_size=64))
 """
 
 from __future__ import annotations
@@ -22,10 +20,10 @@ EVALUATION_BATCH = 250
 
 
 def load_arrays(name: str, arrays: Arrays, options: LoadOptions) -> VisionData:
-    """Hold out the validation part and put all parts on the device.
+    """Hold out the validation part and move all parts to the device.
 
     Raises:
-        DataError: a part is empty, or its labels do not fit its images and classes.
+        DataError: if a part is empty, or its labels do not fit its images and classes.
     """
     for word, part in (("train", arrays.train), ("test", arrays.test)):
         _check(f"data {name}: {word}", part, arrays.classes)
@@ -44,7 +42,7 @@ def load_arrays(name: str, arrays: Arrays, options: LoadOptions) -> VisionData:
     if validation is None and (len(held_out) == 0 or len(kept) == 0):
         raise DataError(
             f"data.val_fraction: {options.val_fraction} of {len(arrays.train.labels)} samples of {name} "
-            f"leaves {len(kept)} to train and {len(held_out)} to validate with; both must be more than 0."
+            f"leaves {len(kept)} for training and {len(held_out)} for validation, expected at least 1 each."
         )
     mean, std = channel_statistics(arrays.train.images[kept])
     digest = hashlib.sha256(identity.encode())
@@ -96,7 +94,9 @@ def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 
 def _check(where: str, part: Part, classes: int) -> None:
     if len(part.images) != len(part.labels) or len(part.labels) == 0:
-        raise DataError(f"{where}: {len(part.images)} images and {len(part.labels)} labels; they must match.")
+        raise DataError(
+            f"{where}: got {len(part.images)} images and {len(part.labels)} labels, expected the same number."
+        )
     low, high = int(part.labels.min()), int(part.labels.max())
     if low < 0 or high >= classes:
         raise DataError(f"{where}: labels from {low} to {high}, expected from 0 to {classes - 1}.")

@@ -1,9 +1,7 @@
-"""Seeds and random states: every draw belongs to a stream of its own, the process's global states stay put.
+"""Seeds and random states. Each epoch and each training draws from its own stream.
 
-Before: nothing. After: the loaders (one stream an epoch) and `train` (one stream a training).
-
-    with seeded(stream_seed(0, 7)):     # torch, numpy and random are seeded inside, as before outside
-        model = make_model()
+with seeded(stream_seed(0, 7)):     # seeds torch, NumPy and random, and restores their states at the end
+    model = make_model()
 """
 
 from __future__ import annotations
@@ -18,20 +16,20 @@ import torch
 
 
 def stream_seed(*parts: int) -> int:
-    """Return one 63-bit seed for a tuple of non-negative numbers; other tuples give unrelated seeds.
+    """Return a 63-bit seed for a tuple of non-negative integers. Different tuples give independent seeds.
 
-    But zeros at the end count as left out: (7,) and (7, 0) give the same.
+    Zeros at the end do not count: (7,) and (7, 0) give the same seed.
     """
     return int(np.random.SeedSequence(list(parts)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def model_seed(seed: int, rung: int = 0) -> int:
-    """Return the seed of what is random in a model while it is trained: a stream apart from the batches'."""
+    """Return the seed of the randomness in a model during training, independent of the batches' seed."""
     return stream_seed(seed, rung, 1)
 
 
 def random_states() -> dict[str, Any]:
-    """Return the global states of torch (CPU and every CUDA device in use), numpy and random."""
+    """Return the global random states of torch (CPU, and CUDA if it is in use), NumPy and random."""
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if _cuda_in_use() else [],
@@ -41,7 +39,7 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
-    """Set the global states to what `random_states` returned."""
+    """Restore global states that `random_states` returned."""
     torch.set_rng_state(states["torch"])
     if states["cuda"]:
         torch.cuda.set_rng_state_all(states["cuda"])
@@ -50,7 +48,7 @@ def restore_random_states(states: dict[str, Any]) -> None:
 
 
 def to_storable(states: dict[str, Any]) -> dict[str, Any]:
-    """Turn random states into tensors, numbers, strings and lists (torch.load's weights_only)."""
+    """Convert random states to tensors, numbers, strings and lists, which torch.load's weights_only reads."""
     version, words, gauss = states["random"]
     kind, key, *rest = states["numpy"]
     storable_numpy = [kind, torch.from_numpy(key.astype(np.int64)), *(float(value) for value in rest)]
@@ -58,7 +56,7 @@ def to_storable(states: dict[str, Any]) -> dict[str, Any]:
 
 
 def from_storable(stored: dict[str, Any]) -> dict[str, Any]:
-    """Turn what `to_storable` returned back into random states."""
+    """Convert the result of `to_storable` back to random states."""
     version, words, gauss = stored["random"]
     kind, key, position, has_gauss, cached = stored["numpy"]
     numpy_state = (kind, key.numpy().astype(np.uint32), int(position), int(has_gauss), cached)
@@ -67,9 +65,9 @@ def from_storable(stored: dict[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch, numpy and random inside the block; restore the states that they had before it."""
+    """Seed torch, NumPy and random inside the block, and restore their states at its end."""
     before = random_states()
-    # torch.manual_seed formats the whole stack where there is no CUDA: milliseconds, on every call.
+    # Without CUDA, torch.manual_seed formats the whole call stack, which takes milliseconds.
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(seed)

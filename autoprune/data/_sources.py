@@ -1,7 +1,6 @@
-"""Data sets that fit in memory: whole parts as uint8 images and int64 labels.
+"""Data sets that fit in memory, as uint8 images and int64 labels.
 
-Before: files on disk (scikit-learn's own, Debian's, or torchvision's downloads). After: `data.load` carves
-the validation part and puts the parts on the device. A data set is one function and one row in SOURCES.
+To add a data set, write one function and one row in SOURCES.
 
     arrays = fashion_mnist("data")
     arrays.train.images.shape        # [60000, 1, 28, 28]
@@ -25,7 +24,7 @@ from autoprune.data._loaders import Augment
 from autoprune.errors import DataError, summary_of
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package dataset-fashion-mnist puts the four files."""
+"""Folder in which Debian's package dataset-fashion-mnist installs the four files."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Arrays:
-    """A data set in memory: a part to train (and validate) with, a part to test with, and what suits them."""
+    """A data set in memory. The validation part is split off `train`, and `augment` suits its images."""
 
     train: Part
     test: Part
@@ -47,7 +46,7 @@ class Arrays:
 
 
 def digits(folder: Path) -> Arrays:
-    """Read scikit-learn's bundled 8x8 digits (1,797 samples); a fixed fifth of them is the test part."""
+    """Read the 8x8 digits of scikit-learn (1,797 samples), of which a fixed fifth is the test part."""
     from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # ships no types
 
     bunch = load_digits()
@@ -63,7 +62,7 @@ def digits(folder: Path) -> Arrays:
 
 
 def fashion_mnist(folder: Path) -> Arrays:
-    """Read Fashion-MNIST: the four idx files in `folder` or Debian's folder, else torchvision's download."""
+    """Read Fashion-MNIST from idx files in `folder` or Debian's package, or download it by torchvision."""
     candidates = (folder, folder / "FashionMNIST" / "raw", folder / "fashion-mnist", DEBIAN_FASHION_MNIST)
     for place in candidates:
         if _idx_file(place, "train-images-idx3-ubyte") is not None:
@@ -81,13 +80,13 @@ def fashion_mnist(folder: Path) -> Arrays:
 
 
 def cifar10(folder: Path) -> Arrays:
-    """Read CIFAR-10 through torchvision: local files in `folder` when present, else its download."""
+    """Read CIFAR-10 with torchvision, which downloads it if `folder` does not contain it."""
     train, test = _from_torchvision("CIFAR10", folder)
     return Arrays(train=train, test=test, classes=10, augment=Augment(pad=4, flip=True))
 
 
 def cifar100(folder: Path) -> Arrays:
-    """Read CIFAR-100 through torchvision: local files in `folder` when present, else its download."""
+    """Read CIFAR-100 with torchvision, which downloads it if `folder` does not contain it."""
     train, test = _from_torchvision("CIFAR100", folder)
     return Arrays(train=train, test=test, classes=100, augment=Augment(pad=4, flip=True))
 
@@ -101,12 +100,15 @@ SOURCES: Mapping[str, Callable[[Path], Arrays]] = {
 
 
 def split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Split samples into a kept and a held-out share, class by class, as sorted indices int64.
+    """Split samples into a kept and a held-out share, class by class.
 
     Args:
         labels: int64 [n].
-        fraction: share of every class that is held out, rounded.
-        seed: fixes the draw; the split depends on nothing else.
+        fraction: share of each class that is held out, rounded to whole samples.
+        seed: seed of the split.
+
+    Returns:
+        Sorted int64 indices of the kept samples, and of the held-out samples.
     """
     held_out = []
     values = labels.numpy()
@@ -129,7 +131,7 @@ def _from_torchvision(class_name: str, folder: Path) -> list[Part]:
             dataset = dataset_class(str(folder), train=train, download=True)
         except (OSError, RuntimeError, EOFError, ValueError) as error:
             raise DataError(
-                f"data.folder {folder}: {class_name} is not there and cannot be downloaded "
+                f"data.folder {folder}: {class_name} was not found and cannot be downloaded "
                 f"({summary_of(error)})."
             ) from error
         images = torch.as_tensor(dataset.data)
@@ -154,5 +156,5 @@ def _read_idx(folder: Path, name: str, dimensions: int) -> np.ndarray[Any, np.dt
     start = 4 + 4 * dimensions
     shape = tuple(np.frombuffer(content[4:start], ">i4").tolist()) if len(content) >= start else ()
     if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) - start != math.prod(shape):
-        raise DataError(f"{path}: it is corrupt, or no idx file of {dimensions} dimensions of bytes.")
+        raise DataError(f"{path}: it is corrupt, expected an idx file of bytes with {dimensions} dimensions.")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()

@@ -1,9 +1,8 @@
-"""The user's own loaders, as they are or from a function named as "package.module:function".
+"""A user's own loaders, given directly or as a function "package.module:function" that returns them.
 
-Before: loaders in a script, or a name in a config. After: `train` and `score` read them as a VisionData. The
-loaders are (train, val), (train, val, test) or a dict with these keys (and "classes", where labels alone do
-not tell); each is a torch DataLoader or another iterable of (inputs, targets) with a length. A function that
-returns them may take batch_size, folder and seed.
+The loaders are (train, val), (train, val, test) or a dict with these keys. The dict may also have "classes",
+if labels do not show their number. Each loader is a torch DataLoader or another iterable of (inputs, targets)
+with a length. A function that returns loaders may take batch_size, folder and seed.
 
     data = wrap_loaders((train_loader, val_loader), device="cpu")
     data = load_user("mypkg.data:make", LoadOptions())
@@ -31,20 +30,20 @@ from autoprune.support.userfunction import load_function
 _log = logging.getLogger(__name__)
 
 SCANNED_TRAIN_BATCHES = 100
-"""Batches of the training part that are looked through at the start; the validation part is, wholly."""
+"""Number of training batches that are checked at the start. The validation part is checked completely."""
 
 PARTS = ("train", "val", "test")
 
 MOST_CLASSES = 10_000_000
-"""Labels from here on are no class numbers: a head with as many outputs fits no memory."""
+"""Larger labels are no class numbers: a head with that many outputs would not fit in memory."""
 
 UserLoaders = Sequence[Any] | Mapping[str, Any]
-"""(train, val), (train, val, test), or a dict with these keys and perhaps "classes"."""
+"""(train, val), (train, val, test), or a dict with these keys and optionally "classes"."""
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What a look through (a start of) a part found: shape (C, H, W), largest label, counts, hash."""
+    """The result of reading a part, or its first batches: shape (C, H, W), largest label, counts, hash."""
 
     shape: tuple[int, int, int]
     highest: int
@@ -54,16 +53,16 @@ class Scan:
 
 
 def load_user(reference: str, options: LoadOptions) -> VisionData:
-    """Call the user's function and check what it returns.
+    """Call the user's function and check the loaders that it returns.
 
     Raises:
-        ConfigError: the function cannot be imported.
-        DataError: it fails, returns something else, or its data are empty, not finite or wrongly labelled; or
-            another validation part is asked for.
+        ConfigError: if the function cannot be imported.
+        DataError: if it fails, returns something else, or its data are empty, not finite or wrongly labelled,
+            or if `validation` is set.
     """
     if options.validation is not None:
         raise DataError(
-            f'data.validation: "{reference}" returns a validation part already; leave data.validation out.'
+            f'data.validation: "{reference}" already returns a validation part; leave data.validation out.'
         )
     return wrap_loaders(
         _call(reference, options, "data.loaders"),
@@ -76,16 +75,16 @@ def load_user(reference: str, options: LoadOptions) -> VisionData:
 def wrap_loaders(
     loaders: UserLoaders, *, name: str = "loaders", device: str = "cpu", batch_size: int = 128
 ) -> VisionData:
-    """Check a user's loaders and put them into the form in which all data travel.
+    """Check a user's loaders and return them as `VisionData`.
 
     Args:
-        loaders: (train, val), (train, val, test), or a dict with these keys and perhaps "classes".
-        name: for messages, and part of the fingerprint.
-        device: where the batches are moved to.
-        batch_size: to count samples with, of a loader that tells neither its data set nor its batch size.
+        loaders: (train, val), (train, val, test), or a dict with these keys and optionally "classes".
+        name: name of the data in messages and in the fingerprint.
+        device: device of the batches.
+        batch_size: batch size to count samples with, for a loader without a dataset and a batch_size.
 
     Raises:
-        DataError: something else, or data that are empty, not finite or wrongly labelled.
+        DataError: if the loaders have another form, or their data are empty, not finite or wrongly labelled.
     """
     parts, classes = _parts(name, loaders)
     scans = {
@@ -95,12 +94,11 @@ def wrap_loaders(
     classes = classes or 1 + max(scan.highest for scan in scans.values())
     for part, scan in scans.items():
         if scan.highest >= classes:
-            raise DataError(
-                f"data {name}: {part}: label {scan.highest} found, expected from 0 to {classes - 1}."
-            )
+            raise DataError(f"data {name}: {part}: got label {scan.highest}, expected 0 to {classes - 1}.")
     if scans["train"].shape != scans["val"].shape:
         raise DataError(
-            f"data {name}: train images are {scans['train'].shape}, val images {scans['val'].shape}."
+            f"data {name}: train images are {scans['train'].shape} and val images {scans['val'].shape}, "
+            "expected the same shape."
         )
     wrapped = {
         part: _loader(
@@ -108,7 +106,7 @@ def wrap_loaders(
         )
         for part, source in parts.items()
     }
-    # The training part shuffles: its count is hashed, the validation part's content.
+    # The training part is shuffled, so its number of samples is hashed instead of its content.
     identity = f"{name} {classes} {wrapped['train'].samples} {scans['val'].digest}"
     return VisionData(
         name=name,
@@ -122,11 +120,11 @@ def wrap_loaders(
 
 
 def load_user_validation(reference: str, options: LoadOptions) -> tuple[StreamLoader, Scan]:
-    """Call a function that returns one loader, a validation part, and check it.
+    """Call a function that returns a loader of validation data, and check it.
 
     Raises:
-        ConfigError: the function cannot be imported.
-        DataError: it fails, or its data are empty, not finite or wrongly labelled.
+        ConfigError: if the function cannot be imported.
+        DataError: if it fails, or its data are empty, not finite or wrongly labelled.
     """
     source = _call(reference, options, "data.validation")
     scan = _scan(reference, source, None)
@@ -151,18 +149,18 @@ def _parts(name: str, made: Any) -> tuple[dict[str, Any], int | None]:
             hint = next((suggest(str(key), known) for key in made if key not in known), "")
         raise DataError(
             f"data {name}: got {_described(made)}, expected (train, val), (train, val, test) or a dict with "
-            f'the keys "train" and "val", and perhaps "test" and "classes".{hint}'
+            f'the keys "train" and "val", and optionally "test" and "classes".{hint}'
         )
     classes = named.pop("classes", None)
     if not (classes is None or (type(classes) is int and 0 < classes < MOST_CLASSES)):
         raise DataError(
-            f'data {name}: "classes": got {shown_value(classes)}, expected how many there are, e.g. 10.'
+            f'data {name}: "classes": got {shown_value(classes)}, expected the number of classes, e.g. 10.'
         )
     return {part: source for part, source in named.items() if source is not None}, classes
 
 
 def _described(made: Any) -> str:
-    """Describe the object that came in place of the parts."""
+    """Describe an object that is not in the form of `UserLoaders`."""
     kind = type(made).__name__
     if isinstance(made, (tuple, list)):
         return f"a {kind} of {len(made)}"
@@ -177,8 +175,8 @@ def _loader(
     batches = _length(where, source)
     if getattr(source, "persistent_workers", False):
         _log.warning(
-            "data %s: persistent workers keep their random states from epoch to epoch, so that a search that "
-            "goes on augments otherwise than one that was never stopped; set persistent_workers=False",
+            "data %s: persistent workers keep their random states from epoch to epoch, so a resumed search "
+            "augments differently from an uninterrupted one; set persistent_workers=False",
             where,
         )
     dataset = getattr(source, "dataset", None)
@@ -199,14 +197,14 @@ def _loader(
 
 
 def _length(where: str, source: Any) -> int:
-    """Return how many batches an epoch has.
+    """Return the number of batches in an epoch.
 
     Raises:
-        DataError: the part is no loader, can be read only once, or has no length.
+        DataError: if the part is no loader, can be read only once, or has no length.
     """
     kind = type(source).__name__
     if not isinstance(source, Iterable):
-        raise DataError(f"data {where}: a {kind}, expected a DataLoader.")
+        raise DataError(f"data {where}: got a {kind}, expected a DataLoader.")
     if isinstance(source, Iterator):
         raise DataError(f"data {where}: a {kind} can be read only once; give a DataLoader or a list.")
     if not isinstance(source, Sized):
@@ -216,9 +214,9 @@ def _length(where: str, source: Any) -> int:
 
 
 def _scan(where: str, source: Any, limit: int | None) -> Scan:
-    """Look through a part once, up to `limit` batches, or through as many as its length says."""
+    """Read a part once and check it, up to `limit` batches, or completely if `limit` is None."""
     length = _length(where, source)
-    look = _Look(where)
+    scanner = _Scanner(where)
     counted = StreamLoader(
         source,
         batches=max(1, length),
@@ -228,30 +226,30 @@ def _scan(where: str, source: Any, limit: int | None) -> Scan:
         is_bounded=limit is None,
     )
     for inputs, targets in itertools.islice(counted, limit):
-        with guarded(f"data {where}: batch {look.batches} cannot be read", DataError):
-            look.at(inputs.detach(), targets.detach())
-    if look.samples == 0:
+        with guarded(f"data {where}: batch {scanner.batches} cannot be read", DataError):
+            scanner.add(inputs.detach(), targets.detach())
+    if scanner.samples == 0:
         raise DataError(f"data {where}: the part is empty.")
-    if look.batches < min(length, limit or length):
+    if scanner.batches < min(length, limit or length):
         raise DataError(
-            f"data {where}: it ended after {look.batches} batches, its length says {length}; correct its "
+            f"data {where}: got {scanner.batches} batches, expected {length} by its length; correct its "
             "__len__."
         )
     if not _surely_starts_over(source) and next(iter(counted), None) is None:
         raise DataError(
-            f"data {where}: a {type(source).__name__} can be read only once: it gave no batch when it was "
+            f"data {where}: a {type(source).__name__} can be read only once: it yielded no batch when it was "
             "read again; give a DataLoader or a list."
         )
-    return look.found()
+    return scanner.result()
 
 
 def _surely_starts_over(source: Any) -> bool:
-    """Return whether a part can surely be read again. Trying that would start its workers, if any, again."""
+    """Return whether a part is known to be re-readable. An attempt would start its workers again."""
     return isinstance(source, DataLoader) and not isinstance(source.dataset, IterableDataset)
 
 
-class _Look:
-    """Collects the facts on a part, batch by batch."""
+class _Scanner:
+    """Checks a part batch by batch and collects a `Scan`."""
 
     def __init__(self, where: str) -> None:
         self.batches = self.samples = 0
@@ -260,29 +258,29 @@ class _Look:
         self._shape: tuple[int, ...] = ()
         self._digest = hashlib.sha256()
 
-    def at(self, inputs: Tensor, targets: Tensor) -> None:
-        """Check the next batch and take it into account.
+    def add(self, inputs: Tensor, targets: Tensor) -> None:
+        """Check the next batch and add it.
 
         Raises:
-            DataError: it is malformed, not finite, wrongly labelled, or its images have another shape.
+            DataError: if it is malformed, not finite or wrongly labelled, or its images have another shape.
         """
         _check(self._where, inputs, targets)
         shape = tuple(inputs.shape[1:])
         if self._shape not in ((), shape):
             raise DataError(
-                f"data {self._where}: images of batch {self.batches} are {shape}, those before "
-                f"{self._shape}; bring all to one size."
+                f"data {self._where}: images of batch {self.batches} are {shape}, expected {self._shape} as "
+                "in earlier batches; resize all images to one size."
             )
         self._shape = shape
         self._digest.update(inputs.contiguous().numpy().tobytes())
-        known = targets.float() if targets.dtype is torch.bfloat16 else targets  # NumPy knows no bfloat16
+        known = targets.float() if targets.dtype is torch.bfloat16 else targets  # NumPy has no bfloat16
         self._digest.update(known.contiguous().numpy().tobytes())
         self._highest = max(self._highest, _highest(targets))
         self.batches += 1
         self.samples += len(inputs)
 
-    def found(self) -> Scan:
-        """Return the facts on all batches so far."""
+    def result(self) -> Scan:
+        """Return the scan of all batches so far."""
         channels, height, width = self._shape
         return Scan(
             (channels, height, width), self._highest, self.batches, self.samples, self._digest.hexdigest()
@@ -299,7 +297,7 @@ def _highest(targets: Tensor) -> int:
 def _check(where: str, inputs: Tensor, targets: Tensor) -> None:
     if inputs.ndim != 4 or targets.ndim == 0 or len(inputs) != len(targets) or len(inputs) == 0:
         raise DataError(
-            f"data {where}: a batch of inputs {tuple(inputs.shape)} and targets {tuple(targets.shape)}, "
+            f"data {where}: got a batch of inputs {tuple(inputs.shape)} and targets {tuple(targets.shape)}, "
             "expected [n, C, H, W] and [n]."
         )
     if inputs.dtype is not torch.float32:
@@ -308,7 +306,7 @@ def _check(where: str, inputs: Tensor, targets: Tensor) -> None:
             "them with .float()."
         )
     if inputs.layout is not torch.strided:
-        raise DataError(f"data {where}: inputs are no plain tensors ({inputs.layout}); give dense ones.")
+        raise DataError(f"data {where}: inputs have the layout {inputs.layout}; give dense tensors.")
     if not bool(torch.isfinite(inputs).all()):
         raise DataError(f"data {where}: the inputs have NaN or infinite values; clean them.")
     if targets.is_floating_point():
@@ -317,8 +315,8 @@ def _check(where: str, inputs: Tensor, targets: Tensor) -> None:
     elif targets.is_complex():
         raise DataError(f"data {where}: targets are {targets.dtype}, expected labels or floating numbers.")
     elif int(targets.min()) < 0:
-        raise DataError(f"data {where}: label {int(targets.min())} found, expected 0 or more.")
+        raise DataError(f"data {where}: got label {int(targets.min())}, expected 0 or more.")
     elif int(targets.max()) >= MOST_CLASSES:
         raise DataError(
-            f"data {where}: label {int(targets.max())} found, expected class numbers below {MOST_CLASSES:,}."
+            f"data {where}: got label {int(targets.max())}, expected class numbers below {MOST_CLASSES:,}."
         )

@@ -1,8 +1,6 @@
-"""The form in which all data travel: three loaders, their classes and shape, and a hash of their content.
+"""`VisionData`: the loaders of a data set, with its classes, its input shape and a hash of its content.
 
-Before: `data.sources`, `data.folder` and `data.user`, which fill it. After: `train`, `score`, `pipeline`.
-
-    data.input_shape, data.classes, len(data.train)      # (1, 28, 28), 10, 421
+data.input_shape, data.classes, len(data.train)      # (1, 28, 28), 10, 421
 """
 
 from __future__ import annotations
@@ -15,13 +13,20 @@ from autoprune.data._loaders import Loader
 
 @dataclass(frozen=True)
 class VisionData:
-    """Loaders of the training, validation and test part (None where there is none).
+    """The loaders of a data set.
 
-    `input_shape` is (C, H, W); `fingerprint` is the sha256 of the content, hexadecimal: of every sample where
-    the set is in memory, of names and sizes for a folder; for the user's loaders, of the classes, how many
-    training samples there are, and every validation sample. `augmentation` tells what changes training
-    images, which the fingerprint does not. `plain` is the training part without these changes; None if only
-    its own loader could leave them out.
+    Attributes:
+        name: name of the data set.
+        train: the training part.
+        val: the validation part.
+        test: the test part, or None.
+        classes: number of classes.
+        input_shape: shape of an image, (C, H, W).
+        fingerprint: SHA-256 of the content. It covers all samples of a data set in memory, and the names and
+            sizes of the files in a folder. For a user's loaders, it covers the number of classes, the number
+            of training samples, and all validation samples.
+        augmentation: describes the augmentation of training images, which the fingerprint does not cover.
+        plain: the training part without augmentation, or None for a user's loaders.
     """
 
     name: str
@@ -36,13 +41,13 @@ class VisionData:
 
     @property
     def unchanged_train(self) -> Loader:
-        """The training part without random changes, or as its own loader gives it."""
+        """The training part without augmentation, or `train` if there is none."""
         return self.plain or self.train
 
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """What a user may choose about any data set; `data.load` documents each."""
+    """The options of a data set. `load` documents each of them."""
 
     folder: Path | None = None
     batch_size: int = 128

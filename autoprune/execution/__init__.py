@@ -1,7 +1,7 @@
-"""Finds the settings that this machine computes rightly, in a child process, since a wrong kernel may end it.
+"""Execution settings (device, number format, layout, threads), and the settings that are wrong on a machine.
 
 faults_of([Setting(), Setting(channels_last=True)])     # {Setting(channels_last=True): "killed by SIGABRT"}
-setting = fit_to_machine(setting)                       # with a detour around its faults, if it has any
+setting = fit_to_machine(setting)                       # with a detour, if the setting needs one here
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Keeps the faults of machines in a small file of the user's: {machine: {setting: fault}}.
+"""Cache the faults of machines in a file of the user: {machine: {setting: fault}}.
+
+The file only saves time. If it cannot be read or written, nothing fails.
 
     remember({"float32 channels_last, 1 threads": "killed by SIGABRT (signal 6)"})
-    recall()        # the same again, in any process on this machine under this torch
-
-The file saves time only: if it cannot be read it counts as empty, and nothing depends on its being written.
+    recall()        # the same dict, in any process on this machine with this version of torch
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from autoprune.support.cpu import cpu_facts
 from autoprune.support.files import read_json
 
 _VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
-"""Of the environment, which choose kernels."""
+"""Environment variables that choose kernels."""
 
 _SCHEMA = TypeAdapter(dict[str, dict[str, str]])
 
 Faults = Mapping[str, str]
-"""{setting: how it goes wrong, or an empty text}."""
+"""{setting: description of the fault, or "" if the setting is right}."""
 
 
 def recall() -> Faults:
@@ -48,7 +48,7 @@ def _path() -> Path:
     """Return the path of the file.
 
     Raises:
-        RuntimeError: the user has no home.
+        RuntimeError: if the user has no home folder.
     """
     folder = os.environ.get("XDG_CACHE_HOME", "")
     base = Path(folder) if os.path.isabs(folder) else Path.home() / ".cache"
@@ -64,6 +64,6 @@ def _read() -> dict[str, dict[str, str]]:
 
 @functools.cache
 def _machine() -> str:
-    """Name the machine and the kernels: another CPU, torch or limit of instruction sets is another one."""
+    """Return a text that identifies the CPU, the version of torch and the limits of instruction sets."""
     limits = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     return json.dumps({**cpu_facts(), "torch": torch.__version__, **limits}, sort_keys=True)

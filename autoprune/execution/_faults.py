@@ -1,7 +1,9 @@
-"""Asks child processes which settings go wrong on this machine, and works around the faults.
+"""Find the settings that are wrong on this machine, and work around their faults.
 
-faults_of([Setting(channels_last=True)])     # on a CPU whose best instruction set is AVX2:
-# {Setting(...): "killed by SIGABRT (signal 6)"}
+A faulty kernel may kill its process, so settings are tried in child processes.
+
+    faults_of([Setting(channels_last=True)])     # on a CPU whose best instruction set is AVX2:
+    # {Setting(...): "killed by SIGABRT (signal 6)"}
 """
 
 from __future__ import annotations
@@ -24,51 +26,51 @@ from autoprune.execution._setting import Setting
 from autoprune.support.exits import describe_exit
 
 LIMIT_S = 90.0
-"""How long a child may take for all its settings: some seconds usually, most of them to import torch.
+"""Time limit of a child for all its settings. It usually takes seconds, most of them to import torch.
 
-A kernel that corrupts the heap may also leave its process waiting for ever for a lock of the allocator.
+A limit is needed because a kernel that corrupts the heap may leave its process waiting for a lock forever.
 """
 
 _FATAL = {getattr(signal, name, None) for name in ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV")}
-"""Signals that a wrong kernel ends its process with. Others come from outside."""
+"""Signals with which a faulty kernel ends its process. Other signals come from outside."""
 
-# With -P the current folder is no import path: the child runs this very package, wherever it lies.
+# With -P, Python does not import from the current folder, so the child runs this copy of the package.
 _CHILD = f"import sys; sys.path.insert(0, sys.argv[1]); from {fault_probe.__name__} import main; main()"
 
 _log = logging.getLogger(__name__)
 _known: dict[str, str] = {}
-"""The cache of this process. It serves also if no file can be written."""
+"""The cache of this process, which works even if the file cannot be written."""
 
-_told: set[str] = set()
-"""Settings whose detour this process has reported."""
+_reported: set[str] = set()
+"""Settings whose detour this process has logged."""
 
 
 def faults_of(settings: Sequence[Setting]) -> dict[Setting, str]:
-    """Return {setting: fault} of the settings that go wrong on this machine.
+    """Return {setting: fault} for the settings that are wrong on this machine.
 
-    What is not known yet is tried in a child process, and kept for each machine and version of torch. Only
-    CPUs are tried. If no child can be started, nothing is known, and all settings count as sound.
+    New settings are tried in a child process. The results are cached for each machine and version of torch.
+    Only CPU settings are tried. If no child process can be started, all settings count as right.
     """
-    asked = {setting: _case(setting) for setting in settings if setting.device == "cpu"}
+    cases = {setting: _case(setting) for setting in settings if setting.device == "cpu"}
     if not _known:
         _known.update(recall())
-    unknown = [setting for setting, case in asked.items() if case not in _known]
+    unknown = [setting for setting, case in cases.items() if case not in _known]
     if unknown:
-        found = _tried(unknown)
+        found = _try_all(unknown)
         if found:
             remember(found)
-        # A setting that could not be tried counts as sound in this process.
-        _known.update({asked[setting]: "" for setting in unknown} | found)
-    return {setting: _known[case] for setting, case in asked.items() if _known.get(case)}
+        # A setting that could not be tried counts as right in this process, but the file does not record it.
+        _known.update({cases[setting]: "" for setting in unknown} | found)
+    return {setting: _known[case] for setting, case in cases.items() if _known.get(case)}
 
 
 def fit_to_machine(setting: Setting) -> Setting:
-    """Return the setting as it is to be used on this machine: with a detour if it goes wrong without one.
+    """Return the setting for use on this machine, with a detour if it is wrong without one.
 
-    So a study that was begun on another machine keeps its setting, and its scores stay comparable.
+    A study that started on another machine thus keeps its setting, and its scores stay comparable.
 
     Raises:
-        ConfigError: it goes wrong with the detour, too.
+        ConfigError: if the setting is wrong even with the detour.
     """
     plain = dataclasses.replace(setting, detour=False)
     fault = faults_of([plain]).get(plain)
@@ -76,11 +78,11 @@ def fit_to_machine(setting: Setting) -> Setting:
         return plain
     fitted = dataclasses.replace(setting, detour=True)
     require_sound(fitted)
-    if _case(fitted) not in _told:
-        _told.add(_case(fitted))
+    if _case(fitted) not in _reported:
+        _reported.add(_case(fitted))
         _log.warning(
-            "%s: strided 1x1 convolutions of few inputs go wrong on this machine (%s): they run by another "
-            "path",
+            "%s: strided 1x1 convolutions of few inputs go wrong on this machine (%s): they take a "
+            "detour without the stride",
             setting.label,
             fault,
         )
@@ -88,10 +90,10 @@ def fit_to_machine(setting: Setting) -> Setting:
 
 
 def require_sound(setting: Setting) -> None:
-    """Refuse a setting that goes wrong on this machine.
+    """Raise an error if a setting is wrong on this machine.
 
     Raises:
-        ConfigError: it does.
+        ConfigError: if the setting is wrong here.
     """
     fault = faults_of([setting]).get(setting)
     if fault is not None:
@@ -104,37 +106,36 @@ def _case(setting: Setting) -> str:
     return f"{setting.label}, {setting.threads} threads{', detour' if setting.detour else ''}"
 
 
-def _tried(settings: Sequence[Setting]) -> dict[str, str]:
-    """Try settings in as few children as there are deaths, and one more, and return {case: fault}."""
+def _try_all(settings: Sequence[Setting]) -> dict[str, str]:
+    """Try settings in child processes and return {case: fault}. A new child starts only after a crash."""
     found: dict[str, str] = {}
     left = list(settings)
     while left:
-        answers, fault, ending = _ask_child(left)
+        answers, is_fatal, ending = _run_child(left)
         found.update(zip(map(_case, left), answers, strict=False))
         left = left[len(answers) :]
         if not left:
             break
-        if not fault:
+        if not is_fatal:
             _log.warning(
-                "what this machine computes rightly is not known: the process that tries it ended early (%s)",
-                ending,
+                "faults of this machine are unknown: the process that looks for them ended early (%s)", ending
             )
             break
         found[_case(left.pop(0))] = ending
     return found
 
 
-def _ask_child(settings: Sequence[Setting]) -> tuple[list[str], bool, str]:
-    """Return a child's answers, whether the setting behind them stopped it, and how it ended."""
+def _run_child(settings: Sequence[Setting]) -> tuple[list[str], bool, str]:
+    """Return a child's answers, whether the setting after them killed it, and how it ended."""
     package = Path(autoprune.__file__).resolve().parents[1]
     command = [sys.executable, "-P", "-c", _CHILD, str(package)]
-    asked = json.dumps([dataclasses.asdict(setting) for setting in settings])
-    # Threads that spin while they wait would fight with whatever else runs here.
+    requests = json.dumps([dataclasses.asdict(setting) for setting in settings])
+    # Threads that spin while they wait would slow down other processes.
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
     try:
         ended = subprocess.run(
             command,
-            input=asked,
+            input=requests,
             capture_output=True,
             text=True,
             check=False,
@@ -144,7 +145,7 @@ def _ask_child(settings: Sequence[Setting]) -> tuple[list[str], bool, str]:
     except subprocess.TimeoutExpired as error:
         given = error.stdout or b""
         text = given.decode() if isinstance(given, bytes) else given
-        return _answers(text, settings), True, f"not at its end after {LIMIT_S:.0f} s"
+        return _answers(text, settings), True, f"not finished after {LIMIT_S:.0f} s"
     except OSError as error:
         return [], False, reason_of(error)
     fatal = -ended.returncode in _FATAL
@@ -152,6 +153,6 @@ def _ask_child(settings: Sequence[Setting]) -> tuple[list[str], bool, str]:
 
 
 def _answers(text: str, settings: Sequence[Setting]) -> list[str]:
-    """Read the lines that a child has ended; the last one may be cut off."""
+    """Parse the complete lines of a child's output. The last line may be cut off."""
     lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
     return [str(json.loads(line)) for line in lines[: len(settings)]]

@@ -1,6 +1,6 @@
-"""How a model is run: device, number format, memory layout and CPU threads.
+"""The setting of a run: device, number format, memory layout and CPU threads.
 
-`train` and `score` run every forward and backward pass under one Setting, which the study keeps.
+All forward and backward passes of a study use the same setting.
 
     model = setting.place(model)
     with setting.autocast():
@@ -29,8 +29,8 @@ Model = TypeVar("Model", bound=nn.Module)
 class Setting:
     """Device, number format ("float32", "bfloat16", "float16"), layout and CPU threads of a run.
 
-    With `detour`, strided 1x1 convolutions of few inputs run by another path. Whether that is needed depends
-    on the machine, so it is no part of `facts`, which a study keeps.
+    With `detour`, strided 1x1 convolutions of few inputs take another path (see `Detour`). The detour depends
+    on the machine, so it is not part of `facts`, which a study stores.
     """
 
     device: str = "cpu"
@@ -41,12 +41,12 @@ class Setting:
 
     @property
     def label(self) -> str:
-        """Name number format and layout, e.g. "bfloat16 channels_last"."""
+        """The number format and the layout, such as "bfloat16 channels_last"."""
         return f"{self.dtype} {'channels_last' if self.channels_last else 'contiguous'}"
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The setting as it is stored: `Setting(**facts)` reads it back."""
+        """The setting in stored form. `Setting(**facts)` restores it."""
         return {
             "device": self.device,
             "dtype": self.dtype,
@@ -56,12 +56,12 @@ class Setting:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """The layout as torch's constant."""
+        """The layout as a constant of torch."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     @property
     def scales_gradients(self) -> bool:
-        """Whether gradients would underflow without scaling: float16 has too few exponent bits."""
+        """Whether gradients must be scaled, because float16 has too few exponent bits for small ones."""
         return self.dtype == "float16"
 
     def place(self, model: Model) -> Model:
@@ -73,13 +73,13 @@ class Setting:
         return model
 
     def arrange(self, inputs: Tensor) -> Tensor:
-        """Return a batch on the device, images [n, C, H, W] in the layout."""
+        """Return a batch on the device. Images [n, C, H, W] also get the layout."""
         inputs = inputs.to(self.device, non_blocking=True)
         return laid_out(inputs, self.memory_format) if inputs.ndim == 4 else inputs
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
-        """Run the forward passes and losses in the block under this setting. Backward passes follow them."""
+        """Run forward passes and losses in the block in this number format. Backward passes follow it."""
         with contextlib.ExitStack() as contexts:
             if self.dtype != "float32":
                 device_type = torch.device(self.device).type
@@ -90,25 +90,25 @@ class Setting:
 
 
 def resolve_device(device: str = "auto") -> str:
-    """Return the device that `device` names; "auto" takes CUDA where there is one.
+    """Return the device that `device` names. "auto" means CUDA if it is available, else the CPU.
 
     Raises:
-        ConfigError: no such device here.
+        ConfigError: if the device does not exist here.
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        asked = torch.device(device)
+        requested = torch.device(device)
     except RuntimeError as error:
         raise ConfigError(f'search.device: "{device}" is no device; use "auto", "cpu" or "cuda".') from error
     seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if asked.type == "cuda" and (asked.index or 0) >= seen:
+    if requested.type == "cuda" and (requested.index or 0) >= seen:
         raise ConfigError(
-            f'search.device: "{device}" asked, but torch sees {seen or "no"} CUDA devices here; '
+            f'search.device: got "{device}", but torch finds {seen or "no"} CUDA devices here; '
             'use "auto" or "cpu".'
         )
     try:
-        torch.zeros(1, device=asked).cpu()
+        torch.zeros(1, device=requested).cpu()
     except (RuntimeError, NotImplementedError, AssertionError) as error:
         raise ConfigError(
             f'search.device: "{device}" cannot be used here ({shortened(text_of(error), 200)}); '

@@ -1,12 +1,12 @@
-"""Another path for strided 1x1 convolutions of few inputs, for machines whose kernels compute them wrongly.
+"""A detour for strided 1x1 convolutions of few inputs, for machines whose kernels compute them wrongly.
 
-oneDNN 3.12 (in torch 2.14) writes beyond its buffers in the weight gradient of such a convolution if images
+oneDNN 3.12 (in torch 2.14) writes beyond its buffers in the weight gradient of such a convolution, if images
 are channels-last and AVX2 is the best instruction set: https://github.com/uxlfoundation/oneDNN/issues/6035.
-A 1x1 convolution with a stride is one without, over the pixels that the stride reaches, and its kernels are
-sound.
+A strided 1x1 convolution equals a convolution without stride over the pixels that the stride reaches. The
+kernels of the latter are right.
 
     with Detour():
-        outputs = model(inputs)        # a backward pass takes the other path as well, also after the block
+        outputs = model(inputs)        # its backward pass takes the detour too, even after the block
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 MOST_INPUTS = 8
-"""Convolutions of at most so many input channels a group take the detour. Those of more have been sound."""
+"""Convolutions of at most this many input channels per group take the detour. Wider ones are right."""
 
 _ARGUMENTS = inspect.signature(
     lambda input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1: None
 )
-"""Of torch.conv2d, which is a builtin without a signature of its own."""
+"""The signature of torch.conv2d, which is a builtin without one."""
 
 
 class Detour(TorchFunctionMode):
-    """Runs the strided 1x1 convolutions of few inputs on a CPU without their stride. Nothing else changes.
+    """Runs strided 1x1 convolutions of few inputs on a CPU without their stride.
 
-    It acts on torch's functions and not on modules: no model knows of it, none is saved with it.
+    It changes calls of torch functions, not modules, so models and saved files do not depend on it.
     """
 
     def __torch_function__(
@@ -42,17 +42,17 @@ class Detour(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call a function of torch, or run the other path in place of a convolution that goes wrong."""
+        """Call a function of torch, or replace a convolution that needs the detour."""
         keywords = dict(kwargs or {})
         if func is torch.conv2d:
             given = _ARGUMENTS.bind(*args, **keywords)
             given.apply_defaults()
-            if _is_concerned(**given.arguments):
+            if _needs_detour(**given.arguments):
                 return _without_stride(**given.arguments)
         return func(*args, **keywords)
 
 
-def _is_concerned(input: Tensor, weight: Tensor, stride: Any, padding: Any, **others: Any) -> bool:
+def _needs_detour(input: Tensor, weight: Tensor, stride: Any, padding: Any, **others: Any) -> bool:
     return (
         input.device.type == "cpu"
         and tuple(weight.shape[2:]) == (1, 1)

@@ -1,7 +1,7 @@
-"""The child process: it trains convolutions under one setting after the other, and may die of one.
+"""The child process that tries settings by training small convolutions. A faulty kernel may kill it.
 
-It reads settings from standard input, as a JSON list of `Setting`'s arguments, and writes a line for each: a
-JSON text, empty if all was right. The setting that it died of is the first one without a line.
+It reads a JSON list of `Setting` arguments from standard input, and writes one line for each setting: a JSON
+text with the fault, or "". If it dies, the first setting without a line is the one that killed it.
 """
 
 from __future__ import annotations
@@ -23,26 +23,28 @@ OUTPUTS = 9
 IMAGES = 32
 PIXELS = 28
 REPEATS = 3
-"""With several threads a wrong kernel is right most times."""
+"""Number of passes for each setting. With several threads, a faulty kernel is right most of the time."""
 
 TOLERANCES = {"float32": 1e-3, "bfloat16": 3e-2, "float16": 1e-2}
-"""Largest difference over the largest value. A sound kernel rounds its outputs to the format and differs by a
-tenth of that. Faults were seen to begin at 0.2."""
+"""Largest allowed difference, relative to the largest value.
+
+A right kernel only rounds its outputs and differs by a tenth of this. The smallest fault observed was 0.2.
+"""
 
 
 def try_setting(setting: Setting) -> str:
-    """Train strided 1x1 convolutions of few inputs, and return how they go wrong, or an empty text."""
+    """Train strided 1x1 convolutions of few inputs and describe the first wrong result, or return ""."""
     for threads in sorted({1, setting.threads}):
         torch.set_num_threads(threads)
         for inputs in range(1, MOST_INPUTS + 1):
             for name, error in _errors(setting, inputs):
-                if not error <= TOLERANCES[setting.dtype]:  # so that NaN is wrong, too
+                if not error <= TOLERANCES[setting.dtype]:  # true for NaN too
                     return f"the {name} of a 1x1 convolution of {inputs} inputs is off by {error:.0%}"
     return ""
 
 
 def _errors(setting: Setting, inputs: int) -> Iterator[tuple[str, float]]:
-    """Yield names of results, and how far each is from float64's over the largest value."""
+    """Yield (name, error) of each result. The error is relative to the largest value in float64."""
     generator = torch.Generator().manual_seed(inputs)
 
     def drawn(*shape: int) -> Tensor:
@@ -76,8 +78,9 @@ def _difference(found: Tensor | None, expected: Tensor | None) -> float:
 
 
 def main() -> None:
-    """Answer the parent."""
-    with contextlib.suppress(ImportError):  # Windows has neither this module nor core files
+    """Try the settings on standard input and write the results."""
+    # A crash is expected here and must not leave a core file. Windows has neither the module nor core files.
+    with contextlib.suppress(ImportError):
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,7 +1,7 @@
-"""Memory layouts of images and of convolution weights, with strides that name one layout.
+"""Memory layouts of images and convolution weights, with unambiguous strides.
 
-torch chooses its kernels by strides. A tensor of one channel, or a weight of 1x1 kernels, may lie in memory
-as both layouts would have it: `Tensor.contiguous` then changes nothing, whichever of them its strides name.
+torch chooses kernels by strides. The memory of a one-channel image, or of a 1x1 kernel, is the same in both
+layouts. `Tensor.contiguous` then keeps the strides, even if they belong to the other layout.
 
     images = torch.rand(8, 28, 28, 1).permute(0, 3, 1, 2)     # counts as contiguous, runs as channels-last
     laid_out(images, torch.contiguous_format).stride()        # (784, 784, 28, 1)
@@ -14,9 +14,9 @@ from torch import Tensor
 
 
 def laid_out(tensor: Tensor, memory_format: torch.memory_format) -> Tensor:
-    """Return a tensor [n, C, H, W] in a layout, with the strides that a fresh tensor of that layout has.
+    """Return a tensor [n, C, H, W] in a layout, with the strides of a new tensor in that layout.
 
-    Nothing is copied if it lies in memory like that already.
+    Nothing is copied if the memory already has that layout.
     """
     dense = tensor.contiguous(memory_format=memory_format)
     _, channels, height, width = dense.shape
@@ -27,6 +27,6 @@ def laid_out(tensor: Tensor, memory_format: torch.memory_format) -> Tensor:
 
 
 def plain_if_both(images: Tensor) -> Tensor:
-    """Return images with contiguous strides if they count as contiguous, and all others as they are."""
+    """Return images that count as contiguous with contiguous strides, and all others unchanged."""
     ambiguous = images.ndim == 4 and images.is_contiguous()
     return laid_out(images, torch.contiguous_format) if ambiguous else images

@@ -1,4 +1,4 @@
-"""Scores of candidates: the rungs of a trial, the sensitivity to cuts, and the training of a supernet."""
+"""Score candidates: climb the rungs of a trial, measure the sensitivity to cuts, train a supernet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The score of a candidate: rebuild it at its widths, repair it, recalibrate BatchNorm, finetune, evaluate.
+"""Score a candidate: rebuild it, repair it, recalibrate BatchNorm, finetune it and evaluate it.
 
 rungs = (Rung("calibrate"), Rung("100 steps", steps=100))
 score = FinetuneScore(prunable, importance, data, Task(), setting, rungs)
@@ -30,12 +30,12 @@ from autoprune.train import Schedule, Task, Trainer, evaluate, recalibrate
 
 @dataclass(frozen=True)
 class Rung:
-    """One rung of the ladder: a finetune of so many steps or epochs; with neither, no finetune.
+    """One rung: a finetune of `steps` or `epochs`, or none if both are None, and then an evaluation.
 
-    One that is named "repair" repairs the candidate first.
+    The rung named "repair" repairs the candidate before.
 
     Raises:
-        ConfigError: both steps and epochs, or a number out of its range.
+        ConfigError: if both steps and epochs are given, or a number is out of its range.
     """
 
     name: str
@@ -49,12 +49,12 @@ class Rung:
         length = self.steps if self.epochs is None else self.epochs
         if (length is not None and length < 1) or self.learning_rate <= 0:
             raise ConfigError(
-                f'score.rungs: "{self.name}": {length} at learning rate {self.learning_rate:g}; '
-                "both must be more than 0."
+                f'score.rungs: "{self.name}": got length {length} and learning rate {self.learning_rate:g}, '
+                "expected both to be more than 0."
             )
 
     def schedule(self, base: Schedule) -> Schedule | None:
-        """Return the finetune's schedule, with everything but length and learning rate from `base`."""
+        """Return `base` with this rung's length and learning rate, or None if the rung has no finetune."""
         if self.steps is None and self.epochs is None:
             return None
         return dataclasses.replace(
@@ -63,33 +63,33 @@ class Rung:
 
 
 def calibrate(model: nn.Module, data: VisionData, batches: int, setting: Setting, *, seed: int) -> None:
-    """Recalibrate BatchNorm as a trial with that seed does, and give the random states back."""
+    """Recalibrate BatchNorm as a trial with this seed does. The global random states do not change."""
     with seeded(model_seed(seed)):
         recalibrate(model, data.train, batches, setting, seed=seed)
 
 
 class FinetuneScore:
-    """Scores widths; a plain value to hand to an engine. One call is one trial, its rungs come one at a time.
+    """Score the widths of one trial, rung by rung.
 
-    Weights, and the place in the stream of batches, are kept from rung to rung: no step is done twice. Each
-    rung has an optimiser and a schedule of its own, to the end of which it goes. All randomness follows from
-    the trial's seed; global random states are as before between the rungs.
+    A rung continues from the weights of the rung before and from its position in the stream of batches. Each
+    rung has its own optimiser and its own learning-rate schedule. All randomness follows from the trial's
+    seed, and the global random states do not change.
 
     Args:
-        prunable: the traced dense model, never changed.
-        importance: per group, an importance per channel; computed once a search.
-        data: trains on data.train, scores on data.val; data.test is not touched.
-        task: loss and metric.
+        prunable: the traced dense model, which is not changed.
+        importance: {group name: importance of each channel}.
+        data: candidates train on data.train and are scored on data.val. data.test is not used.
+        task: the loss and the metric.
         setting: how forward and backward passes run.
-        rungs: from cheap to dear.
-        schedule: of the finetunes, but for their length and learning rate.
-        calibration_batches: training batches that BatchNorm's statistics are measured on, before the first
-            finetune; see `rungs.recalibrates`.
-        teacher: the dense model, if the finetunes follow it.
-        moments: of the model that candidates are cut from, for the rung "repair".
+        rungs: the rungs, from cheap to expensive.
+        schedule: the schedule of the finetunes, of which each rung replaces length and learning rate.
+        calibration_batches: number of training batches on which BatchNorm's statistics are measured before
+            the first finetune (see `recalibrates`).
+        teacher: the model to distill from, or None.
+        moments: moments of the dense model, which the rung "repair" needs.
 
     Raises:
-        ConfigError: there are no rungs, or moments are missing.
+        ConfigError: if there are no rungs, or "repair" has no moments.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class FinetuneScore:
         for rung in rungs:
             if rung_spec(rung.name).repairs and moments is None:
                 where = f'score.rungs: "{rung.name}"'
-                raise ConfigError(f"{where} needs moments of the dense model; give `moments`.")
+                raise ConfigError(f"{where} needs the moments of the dense model; pass moments=.")
         self._prunable = prunable
         self._importance = importance
         self._data = data
@@ -125,13 +125,13 @@ class FinetuneScore:
         self._moments = moments
 
     def __call__(self, widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
-        """Yield the score of each rung; work goes on only when the next is asked for.
+        """Yield the score of each rung. The next rung starts when the caller requests its score.
 
         Raises:
-            PlanError: the widths do not fit the groups.
-            TrialError: the candidate diverged.
+            PlanError: if the widths do not fit the groups.
+            TrialError: if the candidate diverges.
         """
-        # Before the new model, not after it: a generator that is collected early would swallow a Ctrl-C here.
+        # At the start, not at the end: Python ignores a Ctrl-C while it closes an unfinished generator.
         release_freed_memory()
         started = time.perf_counter()
         plan = plan_from_importance(self._prunable, widths, self._importance)

@@ -1,4 +1,4 @@
-"""What cuts do to a model before any finetune: its score afterwards, and how far its outputs move.
+"""Measure the sensitivity to cuts: the score of a cut model, and the divergence of its outputs.
 
 cutter = Cutter(prunable, importance, setting, calibration=first_batches(data.train, 2, seed=0))
 cut_scores(cutter, [{"layer1.0.conv1": 8}], data.val, task)           # [0.87]
@@ -27,19 +27,19 @@ from autoprune.support.usercode import forward
 from autoprune.train import Task, evaluate, main_output, recalibrate
 
 Cut = Mapping[str, int]
-"""{group name: width}; groups that it does not name are whole."""
+"""{group name: width}. Groups that it does not name keep their width."""
 
 
 @dataclass(frozen=True)
 class Cutter:
-    """Makes cut models to look at.
+    """Makes cut models.
 
     Attributes:
-        prunable: the traced dense model, never changed.
-        importance: per group, an importance per channel; the least important channels are cut.
+        prunable: the traced dense model, which is not changed.
+        importance: {group name: importance of each channel}. The least important channels are cut.
         setting: how forward passes run.
-        calibration: training batches that BatchNorm's statistics are measured on, all of them for each model.
-        moments: of the dense model, if cut models are repaired; None if they are not.
+        calibration: training batches on which BatchNorm's statistics are measured, all for each model.
+        moments: moments of the dense model to repair cut models with, or None for no repair.
     """
 
     prunable: Prunable
@@ -49,7 +49,7 @@ class Cutter:
     moments: Moments | None = None
 
     def model(self, cut: Cut) -> nn.Module:
-        """Rebuild the model at the cut's widths and recalibrate it, in eval mode; no cut is treated alike."""
+        """Return the model at the cut's widths, recalibrated, in eval mode. An empty cut gets the same."""
         release_freed_memory()
         plan = plan_from_importance(self.prunable, cut, self.importance)
         model = rebuild(self.prunable, plan)
@@ -67,14 +67,14 @@ def cut_scores(
     *,
     done: Callable[[int], None] | None = None,
 ) -> list[float]:
-    """Return the task's metric on a part for every cut; NaN where a cut model's outputs are not finite.
+    """Return the task's metric for each cut, or NaN if a cut model's outputs are not finite.
 
     Args:
         cutter: makes the models.
-        cuts: what to cut.
-        part: of the data, the validation part or some of it.
-        task: for its metric.
-        done: told how many cuts are scored, after each.
+        cuts: the cuts to score.
+        part: the part of the data to evaluate on.
+        task: the task with the metric.
+        done: called after each cut with the number of cuts scored so far.
     """
     scores = []
     for number, cut in enumerate(cuts, start=1):
@@ -90,17 +90,17 @@ def cut_scores(
 def divergences(
     cutter: Cutter, cuts: Sequence[Cut], batches: Loader, *, done: Callable[[int], None] | None = None
 ) -> list[float]:
-    """Return the Kullback-Leibler divergence of every cut model's outputs from the dense model's, in nats.
+    """Return the Kullback-Leibler divergence KL(dense || cut) of each cut model's outputs, in nats.
 
-    The mean over all samples of KL(dense || cut) between the softmax of their logits. The dense model is
-    recalibrated on the same batches, so that no cut diverges by exactly 0. Outputs that are not finite give
+    This is the mean over all samples, between the softmax of the logits. The dense model is recalibrated on
+    the same batches, so that an empty cut has a divergence of exactly 0. Outputs that are not finite give
     infinity.
 
     Args:
-        cutter: makes the models, the dense one too.
-        cuts: what to cut.
-        batches: inputs to compare on; their targets are not looked at.
-        done: told how many cuts are compared, after each.
+        cutter: makes the models, including the dense one.
+        cuts: the cuts to compare.
+        batches: inputs to compare on. Their targets are not used.
+        done: called after each cut with the number of cuts compared so far.
     """
     dense = _outputs(cutter.model({}), batches, cutter.setting)
     found = []
@@ -113,10 +113,10 @@ def divergences(
 
 
 def kl_divergence(reference: Tensor, other: Tensor) -> float:
-    """Return the mean of KL(reference || other) over samples, in nats; never below 0.
+    """Return the mean of KL(reference || other) over samples, in nats, at least 0.
 
     Args:
-        reference: logits [n, classes, ...], or [n] or [n, 1, ...] of one class against none.
+        reference: logits [n, classes, ...], or binary logits [n] or [n, 1, ...].
         other: logits of the same shape.
     """
     first, second = (functional.log_softmax(_logits(each), dim=1) for each in (reference, other))
@@ -138,6 +138,6 @@ def _outputs(model: nn.Module, batches: Loader, setting: Setting) -> list[Tensor
 
 
 def _mean(values: Sequence[float], batches: Sequence[Tensor]) -> float:
-    """Return the mean over all samples of values [batches] that are means over a batch each."""
+    """Return the mean over all samples, given the mean of each batch."""
     sizes = [len(batch) for batch in batches]
     return sum(value * size for value, size in zip(values, sizes, strict=True)) / sum(sizes)

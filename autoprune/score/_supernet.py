@@ -1,13 +1,12 @@
-"""Own the supernet: the dense model's weights, trained so that the sub-nets of a search space share them.
+"""The supernet: dense weights that are trained so that all sub-nets of a search space can share them.
 
-Before: a traced model, the ranking of its channels and a search space; after: `train.fit` trains a copy of
-the dense model with the sub-nets along, and `score` cuts candidates from it that need no finetune any more.
+Candidates that are cut from a supernet need no finetune. A sub-net keeps the most important channels, so a
+narrow sub-net is contained in a wider one.
 
-    subnets = SandwichSampler(prunable, ranking, space, random=2)
-    fit(shared, data, schedule, setting, task, seed=0, subnets=subnets)     # shared: a copy of the dense one
-    small = rebuild(with_model(prunable, shared), plan)                     # then recalibrate and evaluate
-
-A sub-net keeps the best channels of the ranking, so that the narrower of two lies inside the wider.
+    subnets = SandwichSampler(prunable, importance, space, random=2)
+    supernet = copy.deepcopy(prunable.model)
+    fit(supernet, data, schedule, setting, task, seed=0, subnets=subnets)
+    small = rebuild(with_model(prunable, supernet), plan)     # then recalibrate and evaluate
 """
 
 from __future__ import annotations
@@ -31,29 +30,29 @@ from autoprune.space import SearchSpace
 Widths = Mapping[str, int]
 
 CHUNK = 64
-"""Steps whose sub-nets are drawn at once: filling a budget takes a batch of proposals as fast as a few."""
+"""Steps whose sub-nets are drawn at once. Filling a budget takes as long for many proposals as for a few."""
 
 
 class SandwichSampler:
-    """Chooses the sub-nets of every training step: the smallest of the space, then random ones.
+    """Choose the sub-nets of each training step by the sandwich rule: the smallest one and random ones.
 
-    With the whole model, which `train.Trainer` runs first, on the labels, these are the sandwich rule's; the
-    trainer distills them in place. What a step draws follows from seed and step alone.
-
-    Reference: Yu and Huang, "Universally Slimmable Networks and Improved Training Techniques", ICCV 2019, on
-    the sandwich rule and in-place distillation. It departs from the paper: every group has a
-    width of its own, as the search will ask for, where the paper scales all layers alike; some of the draws
-    fill the budget, since those are what a search scores; channels are kept by rank, not by position; the
-    training begins with the dense model's weights, not afresh.
+    The widest one is the whole model, which `Trainer` trains on the labels. It then distills the sub-nets in
+    place. The sub-nets of a step depend on the seed and the step only.
 
     Args:
         prunable: the traced dense model.
-        importance: per group, an importance per channel.
-        space: what the smallest and the random sub-nets are drawn from.
-        random: how many random ones a step has.
-        budget_share: share of those that fill the budget, as a random sampler of the search would propose
-            them; the others lie anywhere from the smallest to the widest.
-        seed: of the draws.
+        importance: {group name: importance of each channel}.
+        space: the search space of the sub-nets.
+        random: number of random sub-nets in each step.
+        budget_share: share of the random sub-nets that fill the budget, as those of a random search do. The
+            others have any size from the smallest to the widest.
+        seed: seed of the random sub-nets.
+
+    Reference:
+        Yu and Huang, "Universally Slimmable Networks and Improved Training Techniques", ICCV 2019, sandwich
+        rule and in-place distillation. Differences: each group has its own width, whereas the paper scales
+        all layers by one factor. Some sub-nets fill the budget, because a search scores those. Channels are
+        kept by importance, not by position. Training starts from the dense weights.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class SandwichSampler:
 
     @property
     def identity(self) -> str:
-        """A fingerprint of everything that decides which sub-nets a step has."""
+        """A hash of everything that determines the sub-nets of each step."""
         space = self._space
         facts = [
             space.groups,
@@ -98,11 +97,11 @@ class SandwichSampler:
         return [dict(zip(self._space.groups, map(int, row), strict=True)) for row in rows]
 
     def at(self, model: nn.Module, step: int) -> Iterator[nn.Module]:
-        """Yield the sub-nets of a step, cut from `model`; after each, its gradients are added to the model's.
+        """Yield the sub-nets of a step, cut from `model`. After each, add its gradients to the model's.
 
         Args:
-            model: the supernet, of the traced model's architecture.
-            step: of the training, from 0.
+            model: the supernet, a model of the traced architecture.
+            step: the training step, counted from 0.
         """
         for widths in self.widths_at(step):
             plan = plan_from_importance(self._prunable, widths, self._importance)
@@ -113,8 +112,8 @@ class SandwichSampler:
     def _draw(self, chunk: int) -> NDArray[np.int64]:
         """Draw the widths [CHUNK, random, groups] of the random sub-nets of a chunk of steps.
 
-        Those without a budget draw every ratio from a random interval of their own: were the interval the
-        whole range, the sizes of sub-nets of many groups would all be about the same.
+        A sub-net that does not fill the budget draws its ratios from a random interval of its own. With the
+        whole range for all, the sizes of sub-nets with many groups would be nearly equal.
         """
         rng = np.random.default_rng([self._seed, chunk])
         count, variables = CHUNK * self._random, len(self._low)
@@ -131,7 +130,7 @@ class SandwichSampler:
 
 @torch.no_grad()
 def add_gradients(model: nn.Module, small: nn.Module, positions: KeepPositions) -> None:
-    """Add a sub-net's gradients to those of the model that it was cut from, at the positions it keeps."""
+    """Add a sub-net's gradients to the model's, at the positions that the sub-net keeps."""
     for (name, parameter), (_, cut) in zip(model.named_parameters(), small.named_parameters(), strict=True):
         if cut.grad is None:
             continue
@@ -154,5 +153,5 @@ def _add_at(whole: Tensor, part: Tensor, axes: Mapping[int, NDArray[np.int64]]) 
 
 
 def with_model(prunable: Prunable, model: nn.Module) -> Prunable:
-    """Return the prunable over other weights: a model of the traced one's architecture in its place."""
+    """Return a copy of the prunable that holds `model`, which must have the traced architecture."""
     return dataclasses.replace(prunable, model=model)

@@ -1,1 +1,1 @@
-"""Small tools that know nothing of pruning: files, threads, memory, schemas and calls of user code."""
+"""General tools that do not depend on pruning: files, threads, memory, schemas and calls of user code."""

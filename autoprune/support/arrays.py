@@ -1,4 +1,4 @@
-"""The arrays that candidates, widths and measurements are held in, by the kind of their elements.
+"""Type aliases of NumPy arrays.
 
 widths: IntArray = np.array([[16, 32], [8, 16]])      # [candidates, groups]
 """

@@ -1,7 +1,6 @@
-"""Writes a file whole or not at all: under another name first, then in the place of the old one.
+"""Write files atomically: first under another name, then in place of the old file.
 
-A reader, at any moment, also after a kill or on a full disk, finds the former file or the new one. Callers
-turn OSError into an error of their own, or take `saving`, which does.
+A reader finds either the old file or the new one at any moment, even after a kill or on a full disk.
 
     with replacing(Path("table.json")) as partial:
         partial.write_text(text)
@@ -24,29 +23,29 @@ from autoprune.errors import AutopruneError, CheckpointError, reason_of
 from autoprune.support.files import require_regular
 
 ABANDONED_S = 24 * 3600.0
-"""Age from which a partial file of another host, whose writer cannot be seen, counts as abandoned."""
+"""Age in seconds at which a partial file of another host counts as abandoned. Its writer is not visible."""
 
 _PARTIAL = re.compile(r"\..+\.(?:([0-9a-f]{8})-)?(\d+)\.part(?:\.\w+)?")
-"""Name of a partial file: its writer's host, which earlier versions left out, and its process."""
+"""The name of a partial file, with the writer's host (missing in earlier versions) and process number."""
 
 
 @contextlib.contextmanager
 def replacing(path: Path, *, suffix: str = "") -> Iterator[Path]:
-    """Give the path of an empty file to write to; it takes the place of `path` when the block ends well.
+    """Yield the path of an empty file that replaces `path` if the block succeeds.
 
-    It lies beside `path`, in a folder made if it is missing, under a name that no other process uses. If the
-    block fails, it is removed and `path` stays as it was. Files that killed processes left there are removed.
+    The file is in the folder of `path`, which is made if it is missing. No other process uses its name. If
+    the block fails, the file is removed and `path` does not change. Partial files of killed processes are
+    removed too.
 
     Args:
         path: the file to write or to replace.
-        suffix: how the other name ends, for writers that look at it.
+        suffix: suffix of the other name, for writers that depend on it.
 
     Raises:
-        OSError: the folder cannot be made or written, the file does not reach the disk, or `path` leads to a
-            device, a named pipe or a folder, whose place it would take.
+        OSError: if the folder or the file cannot be written, or `path` is a device, a named pipe or a folder.
     """
     if "\0" in str(path):
-        raise OSError(errno.EINVAL, "its name holds a null character")
+        raise OSError(errno.EINVAL, "its name contains a null character")
     with contextlib.suppress(FileNotFoundError):
         require_regular(path)
     partial = path.with_name(f".{path.name}.{_host()}-{os.getpid()}.part{suffix}")
@@ -56,44 +55,45 @@ def replacing(path: Path, *, suffix: str = "") -> Iterator[Path]:
     try:
         _create(partial)
         yield partial
-        with partial.open("r+b") as file:  # Windows syncs no file that is opened for reading alone
+        # Without fsync, a power failure after the rename may leave an empty file. Windows needs write access.
+        with partial.open("r+b") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         if is_new:
-            with contextlib.suppress(OSError):  # it stays if anything is in it
+            with contextlib.suppress(OSError):  # a folder that is not empty stays
                 path.parent.rmdir()
 
 
 def _create(partial: Path) -> None:
-    """Make an empty file, never through a link: whoever shares the folder may have put one there."""
+    """Make an empty file. Never follow a link, which another user of the folder may have put there."""
     partial.unlink(missing_ok=True)
     os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
 
 
 @contextlib.contextmanager
 def saving(path: Path, what: str, error: type[AutopruneError] = CheckpointError) -> Iterator[Path]:
-    """Give the path to write to as `replacing` does.
+    """Yield a path as `replacing` does, and turn an OSError into an error of one line.
 
     Args:
         path: the file to write or to replace.
-        what: the user's word for what it holds.
-        error: raised, in one line, if the file cannot be written.
+        what: the name of the content in messages ("training state").
+        error: class of the error to raise if the file cannot be written.
     """
     try:
         with replacing(path) as partial:
             yield partial
     except OSError as problem:
         raise error(
-            f"{what} {path}: cannot be written ({reason_of(problem)}); make room or choose another place, "
-            "then give the same command again."
+            f"{what} {path}: cannot be written ({reason_of(problem)}); free some space or choose another "
+            "place, then run the same command again."
         ) from problem
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove the partial files in a folder whose writers are gone."""
+    """Remove the partial files in a folder whose writers have ended."""
     with contextlib.suppress(OSError):
         for entry in list(os.scandir(folder)):
             match = _PARTIAL.fullmatch(entry.name)
@@ -112,14 +112,14 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:  # the process is another user's
+    except OSError:  # no permission: the process exists and belongs to another user
         return True
     return True
 
 
 @functools.cache
 def _host() -> str:
-    """Name the scope in which process numbers are unique: a boot of a machine, and a container on it."""
+    """Return a hash of the scope in which process numbers are unique: machine, boot and container."""
     facts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         facts.append(Path("/proc/sys/kernel/random/boot_id").read_text("utf-8"))

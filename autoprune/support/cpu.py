@@ -1,4 +1,4 @@
-"""Describes the CPU of this machine: measurements on it are valid for that description.
+"""Describe the CPU of this machine. Stored measurements are valid for the same description only.
 
 cpu_facts()      # {"cpu": "AMD EPYC 9654, cpu family 25, model 17", "cores": "2", ...}
 """
@@ -32,14 +32,14 @@ _FLAGS = (
     "i8mm",
     "bf16",
 )
-"""Instruction sets that kernels are chosen by, as Linux names them."""
+"""Instruction sets by which libraries choose kernels, as Linux names them."""
 
 
 def cpu_facts() -> dict[str, str]:
-    """Return the CPU's name, its cores, instruction sets, and those that torch's kernels are chosen for."""
+    """Return the CPU's name, the number of cores, its instruction sets, and the set that torch uses."""
     described = _cpuinfo()
     name = described.get("model name") or _mac_cpu() or platform.processor() or "unknown"
-    # A virtual machine may hide the name behind a general one. Family and model still identify it.
+    # A virtual machine may report a generic name. Family and model still identify the CPU.
     numbers = [f"{key} {described[key]}" for key in ("cpu family", "model") if key in described]
     flags = (described.get("flags") or described.get("Features") or "").split()
     return {
@@ -51,7 +51,7 @@ def cpu_facts() -> dict[str, str]:
 
 
 def _cpuinfo() -> dict[str, str]:
-    """Read the facts that Linux lists of its first processor. Elsewhere there are none."""
+    """Return the entries of the first processor in Linux's /proc/cpuinfo, or {} on other systems."""
     try:
         text = Path("/proc/cpuinfo").read_text("utf-8", errors="replace")
     except OSError:
@@ -68,7 +68,7 @@ def _mac_cpu() -> str:
 
 
 def output_of(*command: str) -> str:
-    """Return the output of a program that describes the machine, or an empty text if there is none."""
+    """Return the output of a program that describes the machine, or "" if it fails or does not exist."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
     except (OSError, subprocess.TimeoutExpired):

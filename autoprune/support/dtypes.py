@@ -1,7 +1,6 @@
-"""The number formats that models are trained in, scored in and timed in, by the names that users write.
+"""Number formats by the names that users write.
 
-Before: a config's names; after: `precision` computes in them under autocast, the parameters staying float32;
-`latency` converts parameters and inputs to them, as a deployed model's are.
+Training uses them under autocast, with float32 parameters. Latency probes convert parameters and inputs.
 
     DTYPES["bfloat16"]      # torch.bfloat16
 """

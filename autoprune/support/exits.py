@@ -1,4 +1,4 @@
-"""How a process ended, in words, from its exit code.
+"""Describe how a process ended.
 
 describe_exit(-11)      # "killed by SIGSEGV (signal 11)"
 """
@@ -9,7 +9,7 @@ import signal
 
 
 def describe_exit(code: int | None) -> str:
-    """Describe an exit code of `subprocess` or `multiprocessing`; one below 0 is a signal's number."""
+    """Describe an exit code of `subprocess` or `multiprocessing`. A negative code is a signal number."""
     if code is None:
         return "it does not end"
     if code >= 0:

@@ -1,6 +1,6 @@
-"""Reads files that others wrote: only regular ones, of a bounded size, and without ever waiting for a writer.
+"""Read files from unknown sources safely: only regular files, of limited size, without blocking.
 
-A FIFO or a terminal would make a reader wait for ever, and /dev/zero would fill its memory.
+A named pipe would block its reader forever, and /dev/zero would fill the memory.
 
     values = read_json("dense.json")
     require_regular("dense.safetensors")      # before a library opens the file by its path
@@ -16,7 +16,7 @@ from io import BufferedReader
 from typing import Any
 
 MOST_BYTES = 2**26
-"""Size of a text file that is read whole: 64 MB, far above the largest latency table."""
+"""Maximum size of a text file, 64 MB. The largest latency tables are far smaller."""
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -28,24 +28,24 @@ _KINDS = {
 
 
 def require_regular(path: str | os.PathLike[str]) -> None:
-    """Refuse a path that leads to anything but a regular file. Links are followed.
+    """Refuse a path that is not a regular file. Links are followed.
 
     Raises:
-        OSError: there is no such file, or it is a folder, a named pipe, a socket or a device.
+        OSError: if the file does not exist, or is a folder, a named pipe, a socket or a device.
     """
     _refuse_special(os.stat(path).st_mode, path)
 
 
 def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
-    """Open a regular file for reading in binary.
+    """Open a regular file for reading in binary mode.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file.
+        OSError: if it cannot be opened or is not a regular file.
     """
     require_regular(path)
     file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115  # the caller closes it
     try:
-        # Another file may have taken the place of the one that was looked at.
+        # Another process may have replaced the file between the check and the opening.
         _refuse_special(os.fstat(file.fileno()).st_mode, path)
     except OSError:
         file.close()
@@ -58,11 +58,11 @@ def read_text(path: str | os.PathLike[str], *, most_bytes: int | None = None) ->
 
     Args:
         path: the file.
-        most_bytes: its largest size; None for `MOST_BYTES`.
+        most_bytes: maximum size in bytes, or None for `MOST_BYTES`.
 
     Raises:
-        OSError: it cannot be read, is no regular file, or is larger than that.
-        ValueError: it is not UTF-8.
+        OSError: if the file cannot be read, is not a regular file, or is too large.
+        ValueError: if it is not UTF-8.
     """
     most = MOST_BYTES if most_bytes is None else most_bytes
     with open_regular(path) as file:
@@ -73,15 +73,15 @@ def read_text(path: str | os.PathLike[str], *, most_bytes: int | None = None) ->
 
 
 def read_json(path: str | os.PathLike[str], **hooks: Any) -> Any:
-    """Read a file of JSON.
+    """Read a JSON file.
 
     Args:
-        path: of the file.
+        path: the file.
         hooks: keyword arguments of `json.loads`.
 
     Raises:
-        OSError: as for `read_text`.
-        ValueError: it is no JSON, or lists and objects are nested too deep in it.
+        OSError: if the file cannot be read, is not a regular file, or is too large.
+        ValueError: if it is not JSON, or its lists and objects are nested too deep.
     """
     try:
         return json.loads(read_text(path), **hooks)

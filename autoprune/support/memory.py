@@ -1,7 +1,7 @@
-"""Own what becomes of freed memory: handed back to the system between trials, kept between timed passes.
+"""Control what glibc does with freed memory: return it to the system, or keep it for the next allocation.
 
-`score` hands back before it builds a trial's model, so that a search of hundreds of models of different sizes
-does not keep the holes that each of them leaves in the heap. `latency` keeps while it times.
+Between trials it is returned. Otherwise hundreds of models of different sizes would fragment the heap, and
+the process would grow. During timed passes it is kept, because fresh pages would slow some of them down.
 
     release_freed_memory()
     with kept_memory():
@@ -18,39 +18,39 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
-"""The names of these settings in glibc's malloc.h; mallopt(3) tells what they do."""
+"""Parameters of mallopt(3), from glibc's malloc.h."""
 
 _NEVER = -1
 _MOST_MAPPED = 65536
-"""As glibc begins with."""
+"""glibc's default for M_MMAP_MAX."""
 
 _LARGEST_THRESHOLD = 32 * 2**20
-"""Bytes that glibc raises the size of mapped blocks to by itself, where a program frees such blocks."""
+"""glibc's own limit, in bytes, for its dynamic mmap threshold. Larger blocks are always mapped."""
 
 
 def release_freed_memory() -> None:
-    """Return free pages of the C heap to the system where the C library can (glibc); else do nothing."""
+    """Return free pages of the C heap to the system. Without glibc, do nothing."""
     trim = _function("malloc_trim")
     if trim is not None:
         trim(0)
 
 
 def kept_memory() -> AbstractContextManager[None]:
-    """Keep what is freed inside the block for what is allocated next, where the C library can (glibc).
+    """Keep memory that is freed inside the block for later allocations. Without glibc, do nothing.
 
-    Otherwise glibc returns large tensors to the system or keeps them, by where in the heap they happen to
-    lie. Where it returns them each forward pass takes its memory anew, page by page: the same model runs up
-    to 1.5 times as long in one process as in another, which says nothing about its widths.
+    By default, glibc returns the memory of large tensors to the system or keeps it, depending on their place
+    in the heap. If it returns the memory, each forward pass faults its pages in again. The same model then
+    takes up to 1.5 times as long in one process as in another.
 
-    Blocks may be nested; at the end of the outermost one all that is free is returned. From then on tensors
-    of up to 32 MiB come from the heap, which glibc's own adjustment ends at, too, and cannot be told to go
-    on with.
+    Blocks may be nested. The end of the outermost block returns all free memory. After it, tensors of up to
+    32 MiB come from the heap: this is where glibc's dynamic threshold ends too, and setting a threshold
+    switches the dynamic one off.
     """
     return _KEEPERS
 
 
 class _Keepers(AbstractContextManager[None]):
-    """Counts the blocks that want freed memory kept; the first one begins it, the last one ends it."""
+    """Counts open blocks. The first one changes glibc's settings, the last one changes them back."""
 
     def __init__(self) -> None:
         self._blocks = 0
@@ -83,7 +83,7 @@ def _set_malloc(settings: dict[int, int]) -> None:
 
 @functools.cache
 def _function(name: str) -> Callable[..., int] | None:
-    """Return a function of the C library, or None where it has none of that name."""
+    """Return a function of the C library, or None if it does not exist."""
     if not sys.platform.startswith("linux"):
         return None
     function: Callable[..., int] | None = getattr(ctypes.CDLL(None), name, None)

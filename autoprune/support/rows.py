@@ -1,6 +1,6 @@
-"""The rows of a table of choices: what makes a choice, its traits, and one line that describes it.
+"""Rows of tables of choices. A row holds the function behind a choice, its traits and a line of help.
 
-A config names a row, or one of the user's own as "package.module:name", which is a function or a spec:
+A config names a row, or a user's own function or spec as "package.module:name":
 
     spec = find_row("gp", SAMPLERS, "search.sampler", SamplerSpec)
     quoted(SAMPLERS)                     # '"random", "tpe", "gp"'
@@ -20,11 +20,11 @@ from autoprune.support.userfunction import load_function, load_object
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """The part that the specs of all tables share. The first field of a spec is the function behind it.
+    """Base class of the specs of all tables. The first field of a spec is its function.
 
     Attributes:
         about: one line for help texts and the config reference.
-        reads: sections ("latency") and keys ("search.workers") that are read only if such a row is chosen.
+        reads: sections ("latency") and keys ("search.workers") that only such rows read.
     """
 
     about: str = ""
@@ -41,18 +41,18 @@ def find_row(
     spec: type[R],
     error_class: type[AutopruneError] = ConfigError,
 ) -> R:
-    """Return the row called `name`, or the user's own if the name has a colon.
+    """Return the row `name`, or the user's own row if the name has a colon.
 
     Args:
         name: a row, or "package.module:name" of a function or of a spec.
         table: the rows.
         where: the config key, for messages.
-        spec: the class of the rows; a user's function becomes one with its default traits.
-        error_class: of the error if there is no such row.
+        spec: the class of the rows. A user's function is wrapped in it, with default traits.
+        error_class: class of the error for an unknown row.
 
     Raises:
-        AutopruneError: of `error_class`; there is no such row (the nearest is suggested).
-        ConfigError: there is no such function.
+        AutopruneError: of `error_class`, if there is no such row. The message suggests the nearest one.
+        ConfigError: if the function cannot be imported.
     """
     if name in table:
         return table[name]
@@ -66,10 +66,10 @@ def find_row(
 
 
 def guarding(name: str, where: str) -> AbstractContextManager[None]:
-    """Give a block in which errors of a user's own choice become one line, and those of other rows pass.
+    """Turn errors of the block into one line if `name` is a user's own choice. Errors of other rows pass.
 
     Raises:
-        ConfigError: the choice has a colon in its name, and the block raised something.
+        ConfigError: if the name has a colon and the block raises an error.
     """
     return guarded(f'{where}: "{name}" failed', ConfigError) if ":" in name else nullcontext()
 

@@ -1,4 +1,4 @@
-"""Checks values from JSON or TOML against a schema, and reports the first problem in one line.
+"""Check values from JSON or TOML against a schema, and report the first problem in one line.
 
 facts = read_as(Facts, values, where="fm-50", error=StudyError, advice="restore the database.")
 """
@@ -15,26 +15,26 @@ T = TypeVar("T")
 
 
 class Strict(BaseModel):
-    """A schema whose numbers are finite and whose values have the types that it names. More keys may follow.
+    """A schema with finite numbers and without type conversions.
 
-    Keys that a later version adds are kept, and so is the file readable by this one.
+    Unknown keys are allowed, so that this version can read files of a later one.
     """
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, frozen=True)
 
 
 def read_as(kind: type[T], values: Any, *, where: str, error: type[AutopruneError], advice: str) -> T:
-    """Return values as an object of a type that pydantic can check.
+    """Return `values` as an object of the type `kind`.
 
     Args:
         kind: a `Strict` model, a dataclass or a type such as `dict[str, int]`.
-        values: from JSON or TOML.
-        where: the source of the values, which opens the message.
+        values: values from JSON or TOML.
+        where: the source of the values, which starts the message.
         error: class of the error to raise.
-        advice: for the user, which ends the message.
+        advice: advice for the user, which ends the message.
 
     Raises:
-        AutopruneError: of the class given, if a value is missing or of another type than expected.
+        AutopruneError: of the class `error`, if a value is missing or has the wrong type.
     """
     try:
         return TypeAdapter(kind).validate_python(values)
@@ -46,7 +46,7 @@ def read_as(kind: type[T], values: Any, *, where: str, error: type[AutopruneErro
 
 def _first_problem(invalid: ValidationError) -> str:
     """Return "key.key: got X, expected Y" for the first problem that pydantic reports."""
-    first = invalid.errors(include_url=False)[0]  # a value that fits no member of a union has many
+    first = invalid.errors(include_url=False)[0]  # a value that fits no member of a union has several
     place = ".".join(shown_value(part).strip("'\"") for part in first["loc"])
     if first["type"] == "missing":
         return f"{place} is missing"
@@ -55,6 +55,6 @@ def _first_problem(invalid: ValidationError) -> str:
     if first["type"] in ("model_type", "dataclass_type", "dict_type"):
         expected = "keys with values"
     problem = f"got {shown_value(first['input'])}, expected {expected}"
-    if expected == message:  # it names the fault and not the expected value
+    if expected == message:  # the message names the problem, not the expected value
         problem = f"got {shown_value(first['input'])} ({message[:1].lower()}{message[1:]})"
     return f"{place}: {problem}" if place else problem

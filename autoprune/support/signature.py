@@ -1,7 +1,7 @@
-"""Signs values with a key that only this user on this machine has, so that they are known again later.
+"""Sign values with a key of this user on this machine, so that values from elsewhere can be recognised.
 
-The key is a file of 32 random bytes, `autoprune/key` in the user's configuration folder (XDG_CONFIG_HOME or
-~/.config), which nobody else can read. Whoever sends a study or a model cannot sign for its receiver.
+The key is a private file of 32 random bytes, `autoprune/key` in the user's configuration folder
+(XDG_CONFIG_HOME or ~/.config). The sender of a study or a model cannot sign for its receiver.
 
     mac = sign({"study": "digits"})
     verifies({"study": "digits"}, mac)      # True here; False for another user, and on another machine
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 def sign(values: Mapping[str, Any]) -> str | None:
-    """Return a signature of JSON values. The key is made if there is none yet.
+    """Return a signature of JSON values. If there is no key yet, make one.
 
     Returns:
         64 hexadecimal digits, or None if the key can be neither read nor made.
@@ -39,7 +39,7 @@ def sign(values: Mapping[str, Any]) -> str | None:
 
 
 def verifies(values: Mapping[str, Any], signature: object) -> bool:
-    """Return whether this user signed these values on this machine. Without a key the answer is no."""
+    """Return whether this user signed these values on this machine. Return False if there is no key."""
     key = _read_key()
     if key is None or not isinstance(signature, str) or not signature.isascii():
         return False
@@ -47,7 +47,7 @@ def verifies(values: Mapping[str, Any], signature: object) -> bool:
 
 
 def key_name() -> str | None:
-    """Return a public name of the key, under which several users keep their signatures side by side."""
+    """Return a public name of the key, by which the signatures of several users are told apart."""
     key = _read_key() or _make_key()
     return None if key is None else hashlib.sha256(b"name" + key).hexdigest()[:16]
 
@@ -66,7 +66,7 @@ def _key_file() -> Path | None:
 
 
 def _read_key() -> bytes | None:
-    """Return the key, or None if there is none, or one that others can read or have made."""
+    """Return the key, or None if it does not exist, or other users own it or can read it."""
     path = _key_file()
     if path is None:
         return None
@@ -84,10 +84,10 @@ def _read_key() -> bytes | None:
 
 @functools.cache
 def _warn_of(path: Path) -> None:
-    """Log once why this user's own studies count as received."""
+    """Warn once that no study can be recognised as this user's own."""
     _log.warning(
-        "%s: it is damaged, or others can read it or have made it, so no study is known as yours; remove it, "
-        "and the next search makes another",
+        "%s: it is damaged, or other users own it or can read it, so no study is recognised as yours; remove "
+        "it, and the next search makes a new one",
         path,
     )
 
@@ -97,7 +97,7 @@ def _is_private(status: os.stat_result) -> bool:
 
 
 def _make_key() -> bytes | None:
-    """Make the key unless there is a file of that name. Of processes that try at once, one succeeds."""
+    """Make the key unless the file exists. If several processes try at once, one succeeds."""
     path = _key_file()
     if path is None:
         return None
@@ -110,7 +110,7 @@ def _make_key() -> bytes | None:
             file.flush()
             os.fsync(descriptor)
         with contextlib.suppress(FileExistsError):
-            os.link(partial, path)  # unlike a rename, it never replaces a key that is there
+            os.link(partial, path)  # unlike a rename, a link never replaces an existing key
     except OSError:
         return None
     finally:

@@ -1,4 +1,4 @@
-"""Writes tensors to a safetensors file, and reads what `torch.save` wrote without running code.
+"""Write tensors to safetensors files, and read files of `torch.save` without running code from them.
 
 write_tensors({"weight": torch.zeros(3)}, Path("small.safetensors"))
 """
@@ -21,17 +21,15 @@ from torch import Tensor
 def write_tensors(
     tensors: Mapping[str, Tensor], path: Path, *, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write tensors, wherever they lie and whatever memory they share.
-
-    Two views of one storage are written as what they are, two tensors.
+    """Write tensors on any device, which may share memory. Each of them is copied first.
 
     Args:
-        tensors: by name.
+        tensors: the tensors by name.
         path: the file.
         metadata: texts for the file's header.
 
     Raises:
-        OSError: the file cannot be written, for want of room or rights.
+        OSError: if the file cannot be written.
     """
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     write_plain(copies, path, metadata=metadata)
@@ -40,37 +38,35 @@ def write_tensors(
 def write_plain(
     tensors: Mapping[str, Tensor], path: Path, *, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write tensors that share no memory, without a copy of those that lie on the CPU.
-
-    safetensors makes the file readable for its owner alone, which a file shared on a server must not be: the
-    mode that the umask gives is taken from an empty file made in its place.
+    """Write tensors that share no memory, without copying those on the CPU.
 
     Args:
-        tensors: by name.
+        tensors: the tensors by name.
         path: the file.
         metadata: texts for the file's header.
 
     Raises:
-        OSError: the file cannot be written, for want of room or rights.
+        OSError: if the file cannot be written.
     """
+    # safetensors makes files that only their owner can read. An empty file gets the mode of the umask.
     path.touch()
     mode = stat.S_IMODE(path.stat().st_mode)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         save_file(plain, path, None if metadata is None else dict(metadata))
-    except SafetensorError as error:  # no OSError, although the disk is what fails
+    except SafetensorError as error:  # safetensors raises it instead of an OSError if the disk fails
         raise OSError(str(error)) from error
     os.chmod(path, mode)
 
 
 def read_saved(path: str | os.PathLike[str]) -> Any:
-    """Read tensors, numbers, texts, lists and dicts that `torch.save` wrote, onto the CPU.
+    """Read tensors, numbers, texts, lists and dicts that `torch.save` wrote, to the CPU.
 
-    The file may be anyone's. torch's advice on formats that are refused stays off the terminal.
+    The file may come from anyone. torch's warnings are not printed.
 
     Raises:
-        pickle.UnpicklingError: the file holds anything else.
-        Exception: it is damaged.
+        pickle.UnpicklingError: if the file holds other objects.
+        Exception: if the file is damaged.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

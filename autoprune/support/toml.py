@@ -1,9 +1,7 @@
-"""Reads TOML files and texts. Any fault in one gives a short reason or a message of one line.
+"""Read TOML files and texts. An invalid one raises an error with a message of one line.
 
-Configs, search spaces and single values of a command line are read here:
-
-    read_toml("run.toml", "a config file")       # {"model": {"name": "resnet20"}, ...}
-    parse_toml("trials = 3")                     # {"trials": 3}
+read_toml("run.toml", "a config file")       # {"model": {"name": "resnet20"}, ...}
+parse_toml("trials = 3")                     # {"trials": 3}
 """
 
 from __future__ import annotations
@@ -17,9 +15,9 @@ from autoprune.errors import ConfigError, reason_of
 from autoprune.support.files import read_text
 
 MOST_BYTES = 2**20
-"""Size of a file that is read: its parser, written in Python, takes about a second for so much."""
+"""Maximum size of a file. Python's parser takes about a second for it."""
 
-# The parser's time grows with the cube of the parts of a key: 20,000 take minutes.
+# The parser's time grows with the cube of the number of parts in a key: 20,000 parts take minutes.
 _ENDLESS_KEY = re.compile(r"(?<![\w-])(?:[\w-]+[ \t]*\.[ \t]*){100}")
 
 # A dotted text in a string or a comment is no key. A quoted part of a key still counts as one part.
@@ -34,11 +32,10 @@ _QUOTED = re.compile(
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """Parse a text.
+    """Parse a TOML text.
 
     Raises:
-        ValueError: it is not TOML, nests deeper than the parser can follow, or holds a number of more digits
-            than Python reads.
+        ValueError: if it is not TOML, is nested too deep, or has a number with more digits than Python reads.
     """
     if _ENDLESS_KEY.search(_QUOTED.sub(lambda match: "" if match["comment"] else "q", text)):
         raise ValueError("a key has more than 100 parts")
@@ -49,21 +46,21 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def read_toml(path: str | Path, kind: str) -> dict[str, Any]:
-    """Read a file in UTF-8, with or without a byte order mark.
+    """Read a TOML file in UTF-8, with or without a byte order mark.
 
     Args:
         path: the file.
-        kind: the user's word for such a file: "a config file".
+        kind: the kind of file for messages: "a config file".
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ConfigError: it is no regular file or too large, cannot be read, or is not TOML.
+        FileNotFoundError: if the file does not exist.
+        ConfigError: if it cannot be read, is not a regular file, is too large, or is not TOML.
     """
     try:
         text = read_text(path, most_bytes=MOST_BYTES).removeprefix("\ufeff")
     except FileNotFoundError:
         raise
-    except (OSError, ValueError) as error:  # no permission, not UTF-8, a name that no file system takes
+    except (OSError, ValueError) as error:  # for example no permission, not UTF-8, or an impossible name
         raise ConfigError(f"{path}: cannot be read as {kind} ({reason_of(error)}).") from None
     try:
         return parse_toml(text)

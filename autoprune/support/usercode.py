@@ -1,6 +1,6 @@
-"""Calls of the user's code: whatever it raises, except Ctrl-C, becomes one line that names the function.
+"""Call user code and turn everything that it raises, except Ctrl-C, into an error of one line.
 
-User code may call `sys.exit`, raise exceptions that are no `Exception`, or return a coroutine.
+User code may call `sys.exit`, raise a `BaseException`, or return a coroutine.
 
     model = call_user(factory, 'model.factory: "mypkg.nets:make"', ConfigError, classes=10)
     with guarded("model: its forward pass failed", ConfigError):
@@ -31,7 +31,7 @@ _NAMES: Mapping[str, str] = {
     "str": "a text",
     "int": "an integer",
 }
-"""Classes of arguments as messages name them, if not by their own names."""
+"""{class name: description for messages}. Other classes are described by their names."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,24 +41,25 @@ R = TypeVar("R")
 def guarded(
     where: str, error_class: type[AutopruneError], *, advice: str = "", memory_passes: bool = False
 ) -> Iterator[None]:
-    """Turn whatever the block raises into one line.
+    """Turn everything that the block raises into an error of one line.
 
-    Ctrl-C and errors of autoprune pass. The block must not yield: closing a generator raises GeneratorExit.
+    Ctrl-C and errors of autoprune pass. The block must not yield, because closing a generator raises
+    GeneratorExit.
 
     Args:
-        where: opens the message.
-        error_class: of the error that is raised instead.
-        advice: ends the message.
-        memory_passes: whether errors that say that memory ran out pass.
+        where: the start of the message.
+        error_class: class of the error to raise instead.
+        advice: the end of the message.
+        memory_passes: whether errors that report that memory ran out pass.
 
     Raises:
-        AutopruneError: of `error_class`; its message holds the class and the text of the original error.
+        AutopruneError: of `error_class`, with the class and the text of the original error.
     """
     try:
         yield
     except (AutopruneError, KeyboardInterrupt):
         raise
-    except BaseException as error:  # sys.exit in user code would end the run with exit code 0 and no result
+    except BaseException as error:  # a sys.exit in user code would end the run with exit code 0 and no result
         if memory_passes and isinstance(error, (MemoryError, RuntimeError)) and is_out_of_memory(error):
             raise
         raise error_class(f"{where}: {summary_of(error)}{'; ' if advice else ''}{advice}") from error
@@ -67,14 +68,14 @@ def guarded(
 def entry(
     error_class: type[AutopruneError] = ConfigError, /, **kinds: Any
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Check the arguments of a public function, and let no code of the user's end the process from inside it.
+    """Check the arguments of a public function, and turn a `sys.exit` of user code inside it into an error.
 
-    The `sys.exit` of a model that is copied, for instance, would end a script in silence. What else is raised
-    passes: it may be a fault of autoprune, and then its traceback is needed.
+    Without this, a model that calls `sys.exit` when it is copied would end a script silently. Other errors
+    pass, because they may be bugs of autoprune, whose traceback is needed.
 
     Args:
-        error_class: of the errors.
-        kinds: classes of arguments by their names, one or a tuple of several.
+        error_class: class of the errors.
+        kinds: {argument name: its class, or a tuple of classes}.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -112,42 +113,42 @@ def _wrong_kind(where: str, value: object, kind: type | tuple[type, ...]) -> str
 def call_user(
     function: Callable[..., Any], where: str, error_class: type[AutopruneError], /, *given: Any, **named: Any
 ) -> Any:
-    """Call a function of the user's and return its value.
+    """Call a user's function and return its value.
 
     Args:
         function: any callable.
-        where: the config's key and the reference, for messages.
-        error_class: of the error that is raised if it fails.
-        given: its positional arguments.
-        named: its keyword arguments.
+        where: the config key and the reference, for messages.
+        error_class: class of the error to raise if the function fails.
+        given: positional arguments.
+        named: keyword arguments.
 
     Raises:
-        AutopruneError: of `error_class`; the function raised something, or has to be awaited.
+        AutopruneError: of `error_class`, if the function raises an error or is a coroutine function.
     """
     with guarded(f"{where} failed", error_class):
         return call_plain(function, *given, **named)
 
 
 def call_plain(function: Callable[..., Any], /, *given: Any, **named: Any) -> Any:
-    """Call a function and return its value. Errors pass, so this belongs into a guarded block.
+    """Call a function and return its value. Its errors pass, so call this inside a `guarded` block.
 
     Raises:
-        TypeError: the function is a coroutine function.
+        TypeError: if the function is a coroutine function.
     """
     value = function(*given, **named)
     if inspect.iscoroutine(value):
-        value.close()  # else Python warns that it was never awaited
-        raise TypeError('it gave a coroutine; define it with "def", without "async"')
+        value.close()  # otherwise Python warns that it was never awaited
+        raise TypeError('it returned a coroutine; define it with "def", without "async"')
     return value
 
 
 def call_with_offered(
     function: Callable[..., Any], where: str, error_class: type[AutopruneError], offered: Mapping[str, Any]
 ) -> Any:
-    """Call a function of the user's with those of the offered arguments that it has parameters for.
+    """Call a user's function with those of the `offered` arguments for which it has parameters.
 
     Raises:
-        AutopruneError: of `error_class`; see `call_user`.
+        AutopruneError: of `error_class`, as `call_user` raises it.
     """
     given, named = [], {}
     for name, kind in _parameters(function).items():
@@ -159,7 +160,7 @@ def call_with_offered(
 
 
 def _parameters(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return {name: kind} of a function's parameters; empty for a builtin without a signature."""
+    """Return {name: kind} of a function's parameters, or {} for a builtin without a signature."""
     try:
         return {name: parameter.kind for name, parameter in inspect.signature(function).parameters.items()}
     except (TypeError, ValueError):
@@ -170,7 +171,7 @@ def forward(model: nn.Module, inputs: Tensor) -> object:
     """Run a model on a batch.
 
     Raises:
-        ConfigError: the forward pass raised something, except that memory ran out.
+        ConfigError: if the forward pass raises an error. Errors that report that memory ran out pass.
     """
     mode = " in training mode" if model.training else ""
     where = f"model: its forward pass failed{mode} on inputs {tuple(inputs.shape)}"

@@ -1,6 +1,6 @@
-"""Functions that users name as "package.module:function", and names looked up in a table of ours.
+"""Import functions that users name as "package.module:function".
 
-The module is imported from the current folder or the installed packages, unless `importing` says otherwise.
+The module is searched in the current folder and the installed packages. `importing` changes this.
 
     make = load_function("mypkg.nets:make", "model.factory")
 """
@@ -26,11 +26,11 @@ _LONGEST_REFERENCE = 200
 
 @dataclass(frozen=True)
 class Imports:
-    """Where modules are found, in addition to the installed packages and PYTHONPATH.
+    """The folder in which modules are searched, besides the installed packages and PYTHONPATH.
 
     Attributes:
-        folder: a folder, "" for the current one, or None for none.
-        barred: with no folder, the one that is left out even if Python itself has put it on `sys.path`.
+        folder: a folder, "" for the current folder, or None for no folder.
+        barred: a folder that is not searched if `folder` is None, even if Python has put it on `sys.path`.
     """
 
     folder: str | None = ""
@@ -43,7 +43,7 @@ _imports: ContextVar[Imports] = ContextVar("imports", default=_CURRENT_FOLDER)
 
 @contextlib.contextmanager
 def importing(imports: Imports) -> Iterator[None]:
-    """Give a block in which `load_function` finds modules where `imports` says."""
+    """Inside the block, search modules of `load_function` as `imports` specifies."""
     before = _imports.set(imports)
     try:
         yield
@@ -52,7 +52,7 @@ def importing(imports: Imports) -> Iterator[None]:
 
 
 def current_imports() -> Imports:
-    """Return where modules are found now, to be handed to a worker process."""
+    """Return the `Imports` in effect, which a worker process needs too."""
     return _imports.get()
 
 
@@ -60,7 +60,7 @@ def load_function(reference: str, where: str) -> Callable[..., Any]:
     """Import the callable that `reference` names as "package.module:function".
 
     Raises:
-        ConfigError: as `load_object`, or the reference names nothing callable.
+        ConfigError: if the reference is malformed, cannot be imported, or is not callable.
     """
     found = load_object(reference, where)
     if not callable(found):
@@ -69,17 +69,16 @@ def load_function(reference: str, where: str) -> Callable[..., Any]:
 
 
 def load_object(reference: str, where: str) -> Any:
-    """Import whatever `reference` names as "package.module:name".
+    """Import the object that `reference` names as "package.module:name".
 
-    A folder of `Imports` is put on `sys.path` and stays there: what is imported from it may be pickled
-    by name into worker processes.
+    The folder of `Imports` stays on `sys.path`, because objects from it may be pickled by name for workers.
 
     Args:
         reference: module path and attribute path, joined by one colon.
-        where: the config key or argument, for error messages.
+        where: the config key or argument, for messages.
 
     Raises:
-        ConfigError: the reference is malformed or cannot be imported.
+        ConfigError: if the reference is malformed or cannot be imported.
     """
     module_name, _, attribute = reference.partition(":")
     parts = attribute.split(".")
@@ -95,9 +94,9 @@ def load_object(reference: str, where: str) -> Any:
 
 
 def reference(function: object) -> str:
-    """Return "package.module:function" for a function, or the same for the class of another object.
+    """Return "package.module:function" for a function, or that of its class for another object.
 
-    A function of this package goes by its name alone, as in a config: "cross_entropy".
+    For a function of this package, return its name only, as in a config: "cross_entropy".
     """
     name = getattr(function, "__qualname__", type(function).__qualname__)
     module = getattr(function, "__module__", type(function).__module__)
@@ -105,10 +104,10 @@ def reference(function: object) -> str:
 
 
 def look_up(name: str, table: Mapping[str, T], where: str) -> T | Callable[..., Any]:
-    """Return the row of `table` called `name`, or the user's own function where the name has a colon.
+    """Return the row `name` of `table`, or the user's own function if the name has a colon.
 
     Raises:
-        ConfigError: no such row (the nearest is suggested), or no such function.
+        ConfigError: if there is no such row (the message suggests the nearest), or no such function.
     """
     if name in table:
         return table[name]
@@ -123,13 +122,13 @@ def _is_reference(module_name: str, parts: list[str], reference: str) -> bool:
 
 
 def _shown(text: str) -> str:
-    """Quote a text that may have control characters or any length."""
+    """Quote a text, with control characters escaped, and cut it if it is long."""
     return ascii(text if len(text) <= _LONGEST_REFERENCE else f"{text[:40]}...").replace("'", '"')
 
 
 @contextlib.contextmanager
 def _search_path(imports: Imports) -> Iterator[None]:
-    """Put the folder on `sys.path` for good, or take the barred one off it for the length of the block."""
+    """Put the folder on `sys.path` permanently, or remove the barred folder inside the block."""
     if imports.folder is not None:
         folder = imports.folder or os.getcwd()
         if folder not in sys.path:
@@ -149,7 +148,7 @@ def _search_path(imports: Imports) -> Iterator[None]:
 
 
 def _attribute(found: Any, part: str, problem: str) -> Any:
-    """Look an attribute up. A module's own __getattr__ may raise anything."""
+    """Return an attribute. A module's own `__getattr__` may raise any error."""
     try:
         return getattr(found, part)
     except AttributeError:
@@ -171,7 +170,7 @@ def _import(module_name: str, where: str) -> Any:
         raise ConfigError(f'{where}: module "{module_name}" needs "{missing}", which is missing.') from error
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # whatever a module's own code raises as it is imported, SystemExit too
+    except BaseException as error:  # a module's own code may raise anything, even SystemExit
         raise ConfigError(f'{where}: importing "{module_name}" failed: {summary_of(error)}') from error
 
 

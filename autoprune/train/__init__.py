@@ -1,9 +1,7 @@
-"""Training: the full one with its checkpoints, the short finetune of a trial, recalibration and evaluation.
+"""Train a model fully or for a few steps, recalibrate its BatchNorm statistics, and evaluate it.
 
-Before: a model, data, a Setting and a Task. After: `score` (short finetunes) and `pipeline` (full trainings).
-
-    result = fit(model, data, Schedule(epochs=30), setting, Task(), seed=0, checkpoint=Path("state.pt"))
-    test_accuracy = evaluate(model, data.test, Task(), setting)
+result = fit(model, data, Schedule(epochs=30), setting, Task(), seed=0, checkpoint=Path("state.pt"))
+test_accuracy = evaluate(model, data.test, Task(), setting)
 """
 
 from __future__ import annotations

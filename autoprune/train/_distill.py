@@ -1,7 +1,7 @@
-"""Knowledge distillation: a student follows the outputs of its teacher, in the way that fits its task.
+"""Knowledge distillation: the loss of a student that follows the outputs of a teacher.
 
-follow = Distillation(task.loss, temperature=4.0)
-loss = follow(student_outputs, teacher_outputs, targets)
+distillation = Distillation(task.loss, temperature=4.0)
+loss = distillation(student_outputs, teacher_outputs, targets)
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from autoprune.train.task import LossFunction, cross_entropy
 class Distillation:
     """The loss of a student that follows its teacher.
 
-    Class logits [n, classes, ...] are followed by `distillation_loss`. All other outputs are followed by the
-    mean squared error to the teacher's: the values of a regression, and the logits of binary and multi-label
-    classification, for which matching logits is the limit of high temperatures. This error is multiplied by
-    the batch's loss over its squared error to the targets. So `distill_weight` means the same at every scale
-    of the task's loss. For `mse_loss` the factor is 1.
+    For class logits [n, classes, ...], the loss is `distillation_loss`. For all other outputs, such as the
+    values of a regression or the logits of a binary classification, it is the mean squared error to the
+    teacher's outputs. This error is multiplied by the ratio of the task's loss to the squared error to the
+    targets, so that `distill_weight` has the same effect at every scale of the task's loss. For `mse_loss`,
+    the factor is 1.
 
     Args:
-        loss: the task's.
-        temperature: of the softmax of class logits. No other outputs have one.
+        loss: the task's loss.
+        temperature: temperature of the softmax of class logits. Other outputs have none.
 
-    Reference: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, section 2, and 2.1 for
-        matching logits.
+    Reference:
+        Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, section 2. Section 2.1 shows that
+        matching logits is the limit of high temperatures.
     """
 
     loss: LossFunction
@@ -43,10 +44,10 @@ class Distillation:
         Args:
             student: outputs of the student.
             teacher: outputs of the teacher on the same inputs, without gradient.
-            targets: of the batch. They give the kind of the outputs and the scale of the task's loss.
+            targets: targets of the batch, which determine the kind of outputs and the scale of the loss.
 
         Raises:
-            ConfigError: outputs and targets are of no kind that can be distilled.
+            ConfigError: if outputs and targets are neither class logits and labels nor of the same shape.
         """
         if holds_classes(self.loss, student, targets):
             return distillation_loss(student, teacher, self.temperature)
@@ -61,7 +62,8 @@ class Distillation:
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Return temperature^2 * KL(teacher || student) of logits [n, classes, ...], mean over n and positions.
 
-    Reference: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, section 2.
+    Reference:
+        Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, section 2.
     """
     divergence = functional.kl_div(
         functional.log_softmax(student.float() / temperature, dim=1),
@@ -73,10 +75,10 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> T
 
 
 def holds_classes(loss: LossFunction, outputs: Tensor, targets: Tensor) -> bool:
-    """Return whether axis 1 of the outputs holds class logits, as the loss and one batch show.
+    """Return whether axis 1 of the outputs holds class logits, judged by the loss and one batch.
 
     Raises:
-        ConfigError: outputs and targets are of no kind that can be distilled.
+        ConfigError: if outputs and targets are neither class logits and labels nor of the same shape.
     """
     if outputs.ndim >= 2 and outputs.shape[1] > 1:
         is_cross_entropy = loss in (cross_entropy, functional.cross_entropy)

@@ -1,4 +1,4 @@
-"""Measuring a model: its metric on a part of the data, after its BatchNorm statistics fit its weights.
+"""Evaluate a model on a part of the data, and recalibrate its BatchNorm statistics before that.
 
 recalibrate(small, data.train, batches=20, setting=setting, seed=0)
 accuracy = evaluate(small, data.val, Task(), setting)
@@ -22,15 +22,14 @@ from autoprune.train.task import Task, main_output
 
 
 def evaluate(model: nn.Module, loader: Loader, task: Task, setting: Setting) -> float:
-    """Return the task's metric over all of a part; the model's modes and weights stay as they are.
+    """Return the task's metric over a whole part of the data, without changing the model.
 
-    Outputs are kept for the whole part only if the metric is a function of all of them: see
-    `autoprune.train._metrics`.
+    If the metric is a plain function, the outputs of the whole part are kept in memory (see `meter_of`).
 
     Raises:
-        DataError: the part is empty.
-        TrialError: the outputs are not finite.
-        ConfigError: the metric raises, or gives something else than one number.
+        DataError: if the part is empty.
+        TrialError: if an output is not finite.
+        ConfigError: if the metric raises an error or does not return one number.
     """
     setting.place(model)
     meter = meter_of(task.metric)
@@ -52,17 +51,18 @@ def evaluate(model: nn.Module, loader: Loader, task: Task, setting: Setting) -> 
 def recalibrate(model: nn.Module, loader: Loader, batches: int, setting: Setting, *, seed: int = 0) -> None:
     """Measure BatchNorm's running statistics again, as plain means over `batches` batches of the loader.
 
-    Only the statistics change: BatchNorm layers alone run in train mode, no gradient is taken, and modes
-    and momentum are given back. A layer that no batch reaches keeps its statistics.
-
-    Reference: Li et al., "EagleEye", 2020, section 3.3 (adaptive batch normalization).
+    Only the statistics change. The BatchNorm layers run in train mode and all other modules in eval mode.
+    Modes and momenta are restored at the end. A layer that no batch reaches keeps its statistics.
 
     Args:
-        model: changed in place.
+        model: the model, whose statistics change in place.
         loader: the training part.
-        batches: how many to use, from epoch 0 under `seed`; more than an epoch goes on with the next.
+        batches: number of batches to use, from epoch 0 on. They may span several epochs.
         setting: how the forward passes run.
-        seed: chooses the batches.
+        seed: seed that chooses the batches.
+
+    Reference:
+        Li et al., "EagleEye", 2020, section 3.3 (adaptive batch normalization).
     """
     layers = [
         layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.running_mean is not None

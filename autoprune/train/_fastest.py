@@ -1,7 +1,8 @@
-"""Chooses the setting that trains a model the fastest on this machine, in a few steps of each candidate.
+"""Choose the number format and memory layout that train a model fastest on this machine.
 
 choice = fastest_setting(model, (inputs, targets), Task(), device="auto")
-choice.setting.label, choice.milliseconds      # "bfloat16 channels_last", {"float32 contiguous": 101.2, ...}
+choice.setting.label     # "bfloat16 channels_last"
+choice.milliseconds      # {"float32 contiguous": 101.2, ...}
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ from autoprune.support.usercode import forward, guarded
 from autoprune.train.task import Task, batch_loss, main_output
 
 LIMIT_S = 4.0
-"""No further step is timed after so many seconds, once each candidate that can win has been timed."""
+"""Seconds after which no further step is timed, once each remaining candidate has been timed."""
 
 HOPELESS = 2.0
-"""A candidate is dropped once a step of its takes more than so many times as long as the fastest one's."""
+"""A candidate is dropped if one of its steps takes this many times as long as the fastest candidate's."""
 
 HOPELESS_AT_FIRST = 4.0
-"""Likewise for its first step, on a part of the batch, which also prepares kernels and memory."""
+"""The same for its very first step, on a part of the batch, which also sets up kernels and memory."""
 
 SHORT_S = 0.05
-"""A step that is no longer than this is never hopeless: timing it costs little, and noise may lengthen it."""
+"""A step of at most this many seconds is never hopeless, because timing it costs little."""
 
 FIRST_SHARE = 8
-"""The first step is on the batch's length divided by this: emulated formats take 12 times as long."""
+"""The first step runs on 1/8 of the batch, because an emulated format may take 12 times as long."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ class Choice:
     """The fastest setting.
 
     Attributes:
-        setting: the one to train with.
-        milliseconds: {label: a training step} of all candidates that were timed.
-        left_out: {label: why} of the others.
+        setting: the fastest setting.
+        milliseconds: {label: median milliseconds of a training step} of all timed candidates.
+        left_out: {label: reason} of all other candidates.
     """
 
     setting: Setting
@@ -55,22 +56,23 @@ class Choice:
 
     @property
     def step_ms(self) -> float:
-        """Milliseconds of a training step under the setting."""
+        """Milliseconds of a training step under the fastest setting."""
         return self.milliseconds[self.setting.label]
 
 
 @dataclass
 class Candidate:
-    """A way to train that can be timed.
+    """A setting to time.
 
     Attributes:
-        family: once one member is hopeless at its first step, so are those after it.
-        first: does a step on a part of the batch, once to prepare and once to time. It may raise an error.
-        step: does a whole one.
-        first_s: seconds of such a step.
-        seconds: of the whole ones, the warm-up first.
-        dropped: why it takes part no more, else "".
-        slow: whether that is for its speed alone.
+        family: the number format. If one candidate is hopeless at its first step, later ones of its family
+            are dropped.
+        first: runs a step on a part of the batch. It is called twice, as a warm-up and to be timed.
+        step: runs a step on the whole batch.
+        first_s: seconds of `first`.
+        seconds: seconds of each `step`, of which the first one is a warm-up.
+        dropped: the reason why the candidate was dropped, or "".
+        slow: whether it was dropped only for its speed.
     """
 
     family: str
@@ -83,7 +85,7 @@ class Candidate:
 
     @property
     def median_s(self) -> float:
-        """The median of the timed steps, without the warm-up unless there was no time for more."""
+        """The median of the timed steps. The warm-up counts only if no other step was timed."""
         return statistics.median(self.seconds[1:] or self.seconds)
 
 
@@ -96,21 +98,21 @@ def fastest_setting(
     only: Setting | None = None,
     repeats: int = 5,
 ) -> Choice:
-    """Time training steps in every number format and layout, interleaved, and choose by the median.
+    """Time training steps in every number format and layout, interleaved, and choose the lowest median.
 
-    The model is not changed, nor are the global random states. A candidate is left out if it goes wrong on
-    this machine, fails, gives a loss that is not finite, or turns out to be hopelessly slow.
+    The model and the global random states do not change. A candidate is left out if it computes wrong results
+    on this machine, fails, has a loss that is not finite, or is far slower than others.
 
     Args:
-        model: as it will be trained. Copies of it are timed.
-        batch: (inputs [n, C, H, W], targets [n]) of the size to train with.
-        task: for its loss.
-        device: "auto", or torch's name of a device.
-        only: the one setting to time.
-        repeats: timed steps of a candidate, at most: fewer if they take long.
+        model: the model to train. Copies of it are timed.
+        batch: (inputs [n, C, H, W], targets [n]) of the batch size to train with.
+        task: the task with the loss.
+        device: "auto", or the name of a torch device.
+        only: a single setting to time, or None to time all.
+        repeats: maximum number of timed steps of each candidate. Slow candidates get fewer.
 
     Raises:
-        ConfigError: no such device, or no candidate ran.
+        ConfigError: if the device does not exist, or no candidate ran.
     """
     device = resolve_device(device)
     settings, faulty = _sound_settings(device) if only is None else ([fit_to_machine(only)], {})
@@ -119,19 +121,19 @@ def fastest_setting(
     with seeded(0):
         for setting in settings:
             try:
-                with guarded("no copy of the model", ConfigError):  # memory may not do for all of them
+                with guarded("no copy of the model", ConfigError):  # memory may not hold all copies
                     candidates[setting] = _candidate(model, batch, task, setting)
             except AutopruneError as error:
                 failed[setting.label] = reason_of(error)
         race(list(candidates.values()), repeats=repeats)
-    # Those that were tried come first: their reason is the user's, a fault of the machine is not.
+    # Candidates that were tried come first: a user can act on their reasons, but not on a machine's faults.
     dropped = {setting.label: each.dropped for setting, each in candidates.items() if each.dropped}
     left_out = {**failed, **dropped, **faulty}
     timed = {setting: 1000 * each.median_s for setting, each in candidates.items() if not each.dropped}
     if not timed:
         reason = next(iter(left_out.values()))
         raise ConfigError(
-            f"search.device: {device}: not one training step of the model runs here ({reason})."
+            f"search.device: {device}: no setting runs a training step of the model here ({reason})."
         )
     best = min(timed, key=lambda setting: timed[setting])
     return Choice(best, {setting.label: value for setting, value in timed.items()}, left_out)
@@ -140,12 +142,12 @@ def fastest_setting(
 def race(
     candidates: Sequence[Candidate], *, repeats: int, clock: Callable[[], float] = time.perf_counter
 ) -> None:
-    """Time candidates, and drop those that cannot win as soon as that is seen.
+    """Time candidates and drop those that cannot win as early as possible.
 
     Args:
-        candidates: the one that is expected to be the fastest comes first. They receive the times.
-        repeats: timed steps of each, at most.
-        clock: gives seconds.
+        candidates: the candidates, which receive the times. The one expected to be fastest should come first.
+        repeats: maximum number of timed steps of each candidate.
+        clock: returns seconds.
     """
     end = clock() + LIMIT_S
     _take_first_steps(candidates, clock)
@@ -160,14 +162,14 @@ def race(
         for candidate in _left(candidates):
             candidate.seconds.append(_timed(candidate, candidate.step, clock))
     while not _left(candidates) and any(each.slow for each in candidates):
-        # The faster ones have failed since.
+        # All faster candidates have failed since, so a slow one is better than none.
         candidate = min((each for each in candidates if each.slow), key=lambda each: each.first_s)
         candidate.slow, candidate.dropped = False, ""
         candidate.seconds.append(_timed(candidate, candidate.step, clock))
 
 
 def _take_first_steps(candidates: Sequence[Candidate], clock: Callable[[], float]) -> None:
-    """Do steps on a part of the batch, once to prepare and once to time, and drop the hopeless."""
+    """Run two steps on a part of the batch, a warm-up and a timed one, and drop hopeless candidates."""
     hopeless: set[str] = set()
     for candidate in candidates:
         if candidate.family in hopeless:
@@ -189,7 +191,7 @@ def _left(candidates: Sequence[Candidate]) -> list[Candidate]:
 def _timed(candidate: Candidate, run: Callable[[], object], clock: Callable[[], float]) -> float:
     started = clock()
     try:
-        with guarded("its step failed", ConfigError):  # the user's loss may know float32 alone
+        with guarded("its step failed", ConfigError):  # a user's loss may support float32 only
             run()
     except AutopruneError as error:
         candidate.dropped = reason_of(error)
@@ -199,15 +201,15 @@ def _timed(candidate: Candidate, run: Callable[[], object], clock: Callable[[], 
 def _drop_if_slow(candidate: Candidate, seconds: float, most: float) -> bool:
     if candidate.dropped or seconds <= max(most, SHORT_S):
         return False
-    candidate.dropped = f"a step takes {1000 * seconds:.0f} ms, more than others by far"
+    candidate.dropped = f"a step takes {1000 * seconds:.0f} ms, far more than in other settings"
     candidate.slow = True
     return True
 
 
 def _sound_settings(device: str) -> tuple[list[Setting], dict[str, str]]:
-    """Return the settings to time, float32 first, and {label: fault} of those that go wrong here.
+    """Return the settings to time, float32 first, and {label: fault} of the settings that are wrong here.
 
-    If all of them do, those are returned that are sound with a detour.
+    If all settings are wrong, return those that are right with a detour.
     """
     formats = ["float32", "bfloat16", "float16"] if device.startswith("cuda") else ["float32", "bfloat16"]
     threads = torch.get_num_threads()
@@ -232,9 +234,9 @@ def _candidate(model: nn.Module, batch: tuple[Tensor, Tensor], task: Task, setti
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         if setting.device.startswith("cuda"):
             torch.cuda.synchronize(setting.device)
-        trained.zero_grad(set_to_none=True)  # as all copies lie in memory at once
+        trained.zero_grad(set_to_none=True)  # all copies are in memory at once
         if not bool(torch.isfinite(loss)):
             raise TrialError(f"the loss is not finite in {setting.label}")
 
-    few = max(2, len(inputs) // FIRST_SHARE)  # BatchNorm cannot train on one
+    few = max(2, len(inputs) // FIRST_SHARE)  # BatchNorm cannot train on one image
     return Candidate(setting.dtype, lambda: step(few), lambda: step(len(inputs)))

@@ -1,9 +1,7 @@
-"""The full training: after each epoch an evaluation and a saved state; the last epoch is what counts.
+"""The full training, which evaluates the model and saves its state after each epoch. The last epoch counts.
 
-Before: a model, data, a Schedule, a Setting. After: `pipeline` evaluates and saves the trained model.
-
-    result = fit(model, data, Schedule(epochs=30), setting, Task(), seed=0, checkpoint=Path("state.pt"))
-    result.score        # metric on the validation part after the last epoch
+result = fit(model, data, Schedule(epochs=30), setting, Task(), seed=0, checkpoint=Path("state.pt"))
+result.score        # metric on the validation part after the last epoch
 """
 
 from __future__ import annotations
@@ -37,7 +35,7 @@ from autoprune.train.task import Task
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch as it went: mean training loss, validation metric, wall seconds with evaluation."""
+    """One epoch: mean training loss, validation metric, and wall seconds including the evaluation."""
 
     epoch: int
     steps: int
@@ -49,14 +47,14 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class FitResult:
-    """A training that ended: the validation metric after its last epoch, and every epoch's record."""
+    """The result of a training: the validation metric after the last epoch, and a record of each epoch."""
 
     score: float
     records: tuple[EpochRecord, ...]
 
     @property
     def seconds(self) -> float:
-        """Wall seconds over all epochs, evaluation included."""
+        """Wall seconds of all epochs, including evaluations."""
         return sum(record.seconds for record in self.records)
 
 
@@ -73,27 +71,27 @@ def fit(
     on_epoch: Callable[[EpochRecord], None] | None = None,
     checkpoint: Path | None = None,
 ) -> FitResult:
-    """Train `model` in place on data.train, evaluating on data.val after every epoch.
+    """Train `model` in place on data.train and evaluate it on data.val after each epoch.
 
-    Where `checkpoint` exists already, the training goes on from there, provided that it began with the same
-    weights, teacher, sub-nets, data, batches, loss, schedule and seed; on CPU the result is bit for bit that
-    of a training that was never stopped. Global random states are put aside and given back.
+    If the file `checkpoint` exists, training continues from its state. The state must belong to a training
+    with the same weights, teacher, sub-nets, data, batches, loss, schedule and seed. On a CPU the result is
+    bit-identical to that of an uninterrupted training. The global random states do not change.
 
     Args:
-        model: trained in place; with a weight average, it holds the average at the end.
-        data: its test part is not touched.
-        schedule: length, learning rate, optimiser and the rest.
+        model: the model to train. If the schedule averages weights, it holds the average at the end.
+        data: the data, of which data.test is not used.
+        schedule: length, learning rate, optimiser and the like.
         setting: how forward and backward passes run.
-        task: loss and metric.
-        seed: of the batches and of everything random in the model.
-        teacher: followed with the schedule's distill_weight; put into eval mode.
-        subnets: cut from the model, and trained along with it.
-        on_epoch: called with every epoch's record as it ends (not for epochs that a checkpoint had).
-        checkpoint: file for the training's state, written after every epoch.
+        task: the loss and the metric.
+        seed: seed of the batches and of all randomness in the model.
+        teacher: a model to distill from, with the schedule's distill_weight. It is put into eval mode.
+        subnets: sub-nets of the model to train with it.
+        on_epoch: called with the record of each epoch that this call trains.
+        checkpoint: file for the state of the training, which is written after each epoch.
 
     Raises:
-        TrialError: the loss is not finite.
-        CheckpointError: the checkpoint is corrupt, of another training, or cannot be written.
+        TrialError: if the loss is not finite.
+        CheckpointError: if the checkpoint is corrupt, belongs to another training, or cannot be written.
     """
     per_epoch = len(data.train)
     total = schedule.total_steps(per_epoch)
@@ -124,7 +122,7 @@ def fit(
 def _identity(
     schedule: Schedule, model: nn.Module, teacher: nn.Module | None, subnets: Subnets | None
 ) -> dict[str, str]:
-    """Name what a training begins with: one that was stopped goes on under the same only."""
+    """Return the facts about the start of a training that must be equal when it is resumed."""
     return {
         **{name: str(value) for name, value in dataclasses.asdict(schedule).items()},
         "model": weights_hash(model),
@@ -134,7 +132,7 @@ def _identity(
 
 
 def _identity_of_steps(data: VisionData, setting: Setting, task: Task, seed: int) -> dict[str, str]:
-    """Name what each step depends on, likewise."""
+    """Return the facts that each step depends on, which must be equal too."""
     return {
         "dtype": setting.dtype,
         "seed": str(seed),
@@ -145,7 +143,7 @@ def _identity_of_steps(data: VisionData, setting: Setting, task: Task, seed: int
 
 
 def _restore(trainer: Trainer, checkpoint: Path | None, identity: Mapping[str, str]) -> list[EpochRecord]:
-    """Put trainer and random states where a stopped training left them; returns the epochs that it had."""
+    """Restore trainer and random states of a stopped training, and return the records of its epochs."""
     state = load_state(checkpoint, identity) if checkpoint else None
     if state is None:
         return []

@@ -1,8 +1,8 @@
-"""Metrics, which a search raises, measured batch by batch if a metric allows it.
+"""Metrics, and meters that measure them batch by batch if the metric allows it. Higher is better.
 
 meter = meter_of(accuracy)
 for outputs, targets in batches:
-meter.update(outputs, targets)
+    meter.update(outputs, targets)
 meter.compute()
 """
 
@@ -20,48 +20,48 @@ from autoprune.support.usercode import call_plain, guarded
 from autoprune.support.userfunction import reference
 
 MetricFunction = Callable[[Tensor, Tensor], "Tensor | float"]
-"""(outputs [n, ...], targets [n, ...]) of one whole part of the data -> one number, the higher the better."""
+"""(outputs [n, ...], targets [n, ...]) of a whole part of the data -> one number. Higher is better."""
 
 
 class StreamedMetric(Protocol):
-    """A metric that is fed batch by batch, as those of torchmetrics are. It may have `reset()`, too."""
+    """A metric that takes one batch after the other, like those of torchmetrics. `reset()` is optional."""
 
     def update(self, outputs: Tensor, targets: Tensor, /) -> object:
-        """Take in outputs [n, ...] and targets [n, ...] of one batch."""
+        """Add the outputs [n, ...] and targets [n, ...] of one batch."""
 
     def compute(self) -> Tensor | float:
-        """Return one number for all batches so far, the higher the better."""
+        """Return one number for all batches so far. Higher is better."""
 
 
 Metric = MetricFunction | StreamedMetric | type[StreamedMetric]
-"""A function of a whole part, an object that is fed batch by batch, or its class, made without arguments."""
+"""A function of a whole part of the data, a `StreamedMetric`, or a class of one without arguments."""
 
 
 class Meter(Protocol):
-    """Measures one part of the data from its batches."""
+    """Measures a metric on one part of the data."""
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Take in one batch.
+        """Add one batch.
 
         Raises:
-            ConfigError: the metric raises.
+            ConfigError: if the metric raises an error.
         """
 
     def compute(self) -> float:
-        """Return the metric of all batches so far, of which there must be one.
+        """Return the metric of all batches so far. There must be at least one.
 
         Raises:
-            ConfigError: the metric raises, or gives something else than one number.
+            ConfigError: if the metric raises an error or does not return one number.
         """
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the share, in [0, 1], of the n rows, times positions, whose largest logit is the label's."""
+    """Return the share, in [0, 1], of rows and positions whose largest logit is that of the label."""
     return _is_largest(outputs, targets).double().mean()
 
 
 def top5(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the share, in [0, 1], of the n rows whose label is among the five largest logits."""
+    """Return the share, in [0, 1], of rows whose label is among the five largest logits."""
     return _is_among_five(outputs, targets).double().mean()
 
 
@@ -77,20 +77,20 @@ def _is_among_five(outputs: Tensor, targets: Tensor) -> Tensor:
 METRICS: Mapping[str, MetricFunction] = {"accuracy": accuracy, "top5": top5}
 
 _HITS = ((accuracy, _is_largest), (top5, _is_among_five))
-"""Metrics that are shares, with the hits that they count: those can be summed batch by batch."""
+"""Metrics that are a share of hits. Hits can be summed batch by batch."""
 
 
 def meter_of(metric: Metric) -> Meter:
-    """Return a fresh meter.
+    """Return a new meter of `metric`.
 
-    A function of a whole part is no mean of its values on batches in general, so its meter keeps all outputs.
-    Those of METRICS, and objects with `update` and `compute`, keep sums only.
+    The meter of a plain function keeps the outputs of all batches, because the value of the whole part is not
+    a mean over batches in general. The meters of METRICS and of streamed metrics keep sums only.
 
     Raises:
-        ConfigError: the metric is a class that cannot be made without arguments.
+        ConfigError: if the metric is a class that cannot be made without arguments.
     """
     for share, hits in _HITS:
-        if metric is share:  # not by its name, which a function of the user's may have too
+        if metric is share:  # not compared by name, because a user's function may have the same name
             return _ShareMeter(share, hits)
     if hasattr(metric, "update") and hasattr(metric, "compute"):
         return _StreamMeter(metric)
@@ -109,7 +109,7 @@ class _ShareMeter:
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         with guarded(failed_on("metric", self._share, outputs, targets), ConfigError):
             hits = self._hits(outputs, targets)
-        # The sum stays on the device: reading it would make every batch wait for the one before.
+        # The sum stays on the device, because reading it would make each batch wait for the one before.
         self._right = self._right + hits.sum()
         self._all += hits.numel()
 
@@ -118,7 +118,7 @@ class _ShareMeter:
 
 
 class _StreamMeter:
-    """Feeds a copy of the user's object, so that no two parts share its sums."""
+    """Updates a copy of the user's object, so that two parts do not share its sums."""
 
     def __init__(self, metric: object) -> None:
         where = f'task.metric: "{reference(metric)}" cannot be made without arguments and reset'
@@ -141,7 +141,7 @@ class _StreamMeter:
 
 
 class _WholeMeter:
-    """Keeps all outputs for a function that is given the whole part at once."""
+    """Keeps all outputs for a function that takes a whole part at once."""
 
     def __init__(self, function: MetricFunction) -> None:
         self._function = function
@@ -162,15 +162,15 @@ def one_number(value: object) -> float:
     """Return the value of a loss or a metric as a float.
 
     Raises:
-        TypeError: it is not one number.
+        TypeError: if it is not one number.
     """
     if not isinstance(value, SupportsFloat):
-        raise TypeError(f"it gave a {type(value).__name__}, expected one number")
+        raise TypeError(f"it returned a {type(value).__name__}, expected one number")
     return float(value)
 
 
 def failed_on(key: str, function: object, outputs: Tensor, targets: Tensor) -> str:
-    """Return the opening of an error that a loss or a metric raised on a batch or a part."""
+    """Return the start of the message for an error that a loss or a metric raised."""
     return (
         f'task.{key}: "{reference(function)}" failed on outputs {tuple(outputs.shape)} and targets '
         f"{tuple(targets.shape)} ({targets.dtype})"

@@ -1,9 +1,7 @@
-"""How long and how hard to train: the Schedule, its learning rates and its optimisers.
+"""The schedule of a training: its length, its learning rates and its optimiser.
 
-Before: numbers from a config. After: `train.trainer`, which asks for the learning rate of every step.
-
-    schedule = Schedule(epochs=30, learning_rate=0.1, schedule="cosine", warmup=0.05)
-    learning_rate_at(schedule, step=0, total=1000)
+schedule = Schedule(epochs=30, learning_rate=0.1, schedule="cosine", warmup=0.05)
+learning_rate_at(schedule, step=0, total=1000)
 """
 
 from __future__ import annotations
@@ -21,25 +19,25 @@ from autoprune.errors import ConfigError, unknown
 
 @dataclass(frozen=True)
 class Schedule:
-    """One training.
+    """The length and the hyperparameters of a training.
 
     Args:
-        epochs: length in passes over the training part; or
-        steps: length in batches (exactly one of the two is given).
-        learning_rate: the highest one.
+        epochs: length in epochs. Give either `epochs` or `steps`.
+        steps: length in batches.
+        learning_rate: the highest learning rate.
         optimizer: a row of OPTIMIZERS.
-        momentum: of SGD (Nesterov's), or the first beta of AdamW.
-        weight_decay: on weights of convolutions and linear layers; not on biases and normalisations.
+        momentum: Nesterov momentum of SGD, or the first beta of AdamW.
+        weight_decay: weight decay of convolutions and linear layers. Biases and normalisations have none.
         schedule: a row of SHAPES.
-        warmup: share of the steps during which the learning rate rises, linearly.
-        label_smoothing: share of the target that is spread over all classes.
-        ema: decay per step of the exponential moving average of the weights, which is what is evaluated and
-            kept; 0 for none.
-        distill_weight: share of the loss that follows the teacher, where `fit` is given one.
-        temperature: of the teacher's and the student's softmax.
+        warmup: share of the steps in which the learning rate rises linearly.
+        label_smoothing: share of each target that is spread over all classes.
+        ema: decay per step of an exponential moving average of the weights, or 0 for none. The average is
+            evaluated and kept.
+        distill_weight: weight of the distillation loss, if there is a teacher.
+        temperature: temperature of the softmax in the distillation loss.
 
     Raises:
-        ConfigError: a value is out of its range, or a name unknown.
+        ConfigError: if a value is out of its range or a name is unknown.
     """
 
     epochs: int | None = None
@@ -112,10 +110,10 @@ SHAPES: Mapping[str, Callable[[float], float]] = {
     "one-cycle": _one_cycle,
     "constant": _constant,
 }
-"""Name -> share of the highest learning rate, of the progress in [0, 1) after the warm-up.
+"""{name: function of the progress in [0, 1) after the warm-up, that returns a share of the learning rate}.
 
-one-cycle is the triangle of Smith and Topin, "Super-Convergence", 2018, section 3, with its rise set by
-`warmup` (the paper: nearly half; 0.2 to 0.3 is usual) and without the cycle of the momentum.
+"one-cycle" is the triangle of Smith and Topin, "Super-Convergence", 2018, section 3. Differences: `warmup`
+sets the length of the rise (nearly half in the paper, 0.2 to 0.3 is usual), and the momentum has no cycle.
 """
 
 
@@ -139,11 +137,11 @@ OPTIMIZERS: Mapping[str, Callable[[list[dict[str, Any]], Schedule], torch.optim.
     "sgd": _sgd,
     "adamw": _adamw,
 }
-"""Name -> function of (parameter groups, schedule)."""
+"""{name: function of (parameter groups, schedule)}."""
 
 
 def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    """Build the optimiser of a model's trainable parameters; only matrices and kernels decay."""
+    """Build the optimiser of a model's trainable parameters. Only matrices and kernels have weight decay."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {

@@ -1,10 +1,7 @@
-"""A training under way: model, optimiser, weight average and gradient scaler, which step together.
+"""The trainer: a model with its optimiser, weight average and gradient scaler, which step together.
 
-Before: `train.schedule` builds the optimiser, the loaders give batches. After: `train.loop` (full trainings)
-and `score` (short finetunes) run it for as many steps as they want.
-
-    trainer = Trainer(model, Schedule(steps=100), setting, Task(), total_steps=100)
-    mean_loss = trainer.run(endless(data.train, seed=0), steps=100)
+trainer = Trainer(model, Schedule(steps=100), setting, Task(), total_steps=100)
+mean_loss = trainer.run(endless(data.train, seed=0), steps=100)
 """
 
 from __future__ import annotations
@@ -26,40 +23,40 @@ from autoprune.train._schedule import Schedule, learning_rate_at, make_optimizer
 from autoprune.train.task import Task, batch_loss, main_output
 
 CHECK_EVERY = 50
-"""Steps between looks at the loss; each look waits for the device."""
+"""Steps between checks of the loss. Each check waits for the device."""
 
 AUXILIARY_WEIGHT = 0.3
-"""Share of an auxiliary head's loss: Szegedy et al., "Going Deeper with Convolutions", 2014, section 5."""
+"""Weight of an auxiliary head's loss: Szegedy et al., "Going Deeper with Convolutions", 2014, section 5."""
 
 
 class Subnets(Protocol):
-    """Smaller models cut from the trained one, which learn along with it; see `autoprune.supernet`."""
+    """Smaller models that are cut from the trained model and train with it (see `SandwichSampler`)."""
 
     @property
     def identity(self) -> str:
-        """A fingerprint of which sub-nets each step has: a stopped training goes on under the same only."""
+        """A hash of everything that determines the sub-nets. It must be equal when a training resumes."""
         ...
 
     def at(self, model: nn.Module, step: int) -> Iterator[nn.Module]:
-        """Yield the sub-nets of a step, counted from 0, in train mode.
+        """Yield the sub-nets of a step, in train mode. Steps are counted from 0.
 
-        Asking for the next one, or for the end, adds the gradients of the one before to those of `model`.
+        When the iterator continues, it adds the gradients of the last sub-net to those of `model`.
         """
         ...
 
 
 class Trainer:
-    """Trains `model` in place, a step a batch.
+    """Trains `model` in place, with one step for each batch.
 
     Args:
-        model: placed on the setting's device; changed.
-        schedule: the training's numbers.
+        model: the model to train, which is moved to the setting's device.
+        schedule: the schedule of the training.
         setting: how forward and backward passes run.
-        task: for its loss.
-        total_steps: length of the whole training, for the learning rate.
-        teacher: a model in eval mode to follow, or None.
-        subnets: cut from `model`; each follows its outputs of the same batch, at the schedule's temperature.
-            All gradients add up to one step.
+        task: the task with the loss.
+        total_steps: length of the whole training, which the learning rate depends on.
+        teacher: a model in eval mode to distill from, or None.
+        subnets: sub-nets of `model`. Each distills from the model's outputs of the same batch, and its
+            gradients add to the same step.
     """
 
     def __init__(
@@ -90,12 +87,12 @@ class Trainer:
         self._scaler = torch.amp.GradScaler(device_type, enabled=setting.scales_gradients)
 
     def run(self, batches: Iterator[Batch], steps: int) -> float:
-        """Train for the next `steps` batches and return their mean loss.
+        """Train on the next `steps` batches and return their mean loss.
 
         Raises:
-            TrialError: the loss is not finite.
-            ConfigError: a step fails, in the model or in the loss.
-            DataError: there are fewer batches.
+            TrialError: if the loss is not finite.
+            ConfigError: if the model or the loss raises an error.
+            DataError: if there are fewer batches.
         """
         self.model.train()
         total = torch.zeros((), device=self._setting.device)
@@ -113,23 +110,23 @@ class Trainer:
         self._check(total)
         if done < steps:
             raise DataError(
-                f"data: the training part gave {done} of {steps} batches; its length is wrong, or it can be "
-                "read only once: give a DataLoader or a list."
+                f"data: got {done} batches of the training part, expected {steps}: its length is wrong, or "
+                "it can be read only once; give a DataLoader or a list."
             )
         return float(total) / steps
 
     @property
     def result(self) -> nn.Module:
-        """The model that counts: with the average of the weights if the schedule keeps one."""
+        """The model to evaluate and keep: the weight average if the schedule has one, else the model."""
         return self._average.module if self._average else self.model
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate of the step to come, or of the last one at the end."""
+        """The learning rate of the next step, or of the last step at the end."""
         return learning_rate_at(self._schedule, min(self.steps, self._total - 1), self._total)
 
     def state(self) -> dict[str, Any]:
-        """Return the state as tensors, numbers, strings, lists and dicts; `restore` takes it back."""
+        """Return the state for `restore`: tensors, numbers, strings, lists and dicts."""
         return {
             "steps": self.steps,
             "model": self.model.state_dict(),
@@ -139,7 +136,7 @@ class Trainer:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go back to where `state` was taken."""
+        """Restore a state that `state` returned."""
         self.steps = state["steps"]
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
@@ -200,9 +197,10 @@ class Trainer:
 
 
 def _moving_average(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
-    """Return how `AveragedModel` moves averages; after t updates by 1 - min(decay, (1 + t) / (10 + t)).
+    """Return the update rule of `AveragedModel`: its decay is min(decay, (1 + t) / (10 + t)) after t updates.
 
-    So the first weights are soon forgotten. Integers, such as BatchNorm's count of batches, are copied.
+    The low decay at the start gives the initial weights little influence. Integers, such as BatchNorm's
+    counter of batches, are copied.
     """
 
     @torch.no_grad()

@@ -1,9 +1,7 @@
-"""The file from which a training goes on: written whole or not at all, after every epoch.
+"""The file from which a stopped training resumes. Writes are atomic.
 
-Before: `train.loop` gathers the state. After: the same training, in another process, reads it and continues.
-
-    save_state(path, identity, state)
-    state = load_state(path, identity)      # None where there is no file yet
+save_state(path, identity, state)
+state = load_state(path, identity)      # None if there is no file yet
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ class _Content(Strict):
 
 
 def weights_hash(model: nn.Module) -> str:
-    """Return the sha256 of all parameters and buffers, by name, whatever file they came from."""
+    """Return the SHA-256 of the names and values of all parameters and buffers."""
     digest = hashlib.sha256()
     for name, leaf in model.state_dict().items():
         digest.update(f"{name}|{leaf.dtype}|{tuple(leaf.shape)}".encode())
@@ -38,24 +36,23 @@ def weights_hash(model: nn.Module) -> str:
 
 
 def save_state(path: Path, identity: Mapping[str, str], state: Mapping[str, Any]) -> None:
-    """Write `state` (tensors, numbers, strings, lists, dicts) to `path`, atomically.
+    """Write `state` (tensors, numbers, strings, lists, dicts) to `path` atomically.
 
     Raises:
-        CheckpointError: it cannot be written there.
+        CheckpointError: if the file cannot be written.
     """
     with saving(path, "training state") as partial, open(partial, "wb") as file:
         try:
             torch.save({"identity": dict(identity), "state": dict(state)}, file)
-        except RuntimeError as error:  # which hides the file's OSError
+        except RuntimeError as error:  # torch wraps the OSError of the file
             raise OSError(reason_of(error.__context__ or error)) from error
 
 
 def load_state(path: Path, identity: Mapping[str, str]) -> dict[str, Any] | None:
-    """Read the state back, or return None where there is no file.
+    """Return the saved state, or None if there is no file.
 
     Raises:
-        CheckpointError: the file is corrupt, or of a training with another identity (the first difference is
-            named).
+        CheckpointError: if the file is corrupt or has another identity. The message names a difference.
     """
     if not path.exists():
         return None
@@ -65,14 +62,14 @@ def load_state(path: Path, identity: Mapping[str, str]) -> dict[str, Any] | None
         read_as(_Content, content, where="state", error=CheckpointError, advice="")
         saved: Mapping[str, str] = content["identity"]
         state: dict[str, Any] = content["state"]
-    except Exception as error:  # garbage leads the reader to errors of any kind
+    except Exception as error:  # on a corrupt file the reader raises errors of any type
         raise CheckpointError(
             f"training state {path}: it is corrupt; remove it to start that training over."
         ) from error
     for name in sorted({*saved, *identity}):
         if saved.get(name) != identity.get(name):
             raise CheckpointError(
-                f"training state {path}: it is of another training: {name} was {saved.get(name)}, now it is "
-                f"{identity.get(name)}; restore that, or remove the file to start over."
+                f"training state {path}: it belongs to another training: {name} was {saved.get(name)} and is "
+                f"now {identity.get(name)}; restore it, or remove the file to start over."
             )
     return state

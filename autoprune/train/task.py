@@ -1,9 +1,7 @@
-"""What is learnt and what is measured: the loss that training lowers, the metric that a search raises.
+"""The task: the loss that training minimises, and the metric that a search maximises.
 
-Before: names from a config (or functions from a script). After: `train` and `score`.
-
-    task = make_task(loss="cross_entropy", metric="accuracy")
-    score = task.metric(torch.tensor([[0.1, 0.9]]), torch.tensor([1]))    # 1.0
+task = make_task(loss="cross_entropy", metric="accuracy")
+score = task.metric(torch.tensor([[0.1, 0.9]]), torch.tensor([1]))    # 1.0
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from autoprune.support.userfunction import look_up, reference
 from autoprune.train._metrics import METRICS, Metric, accuracy, failed_on, meter_of, one_number
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
-"""(outputs [n, ...], targets [n, ...]) -> scalar tensor: the mean over the batch."""
+"""(outputs [n, ...], targets [n, ...]) -> scalar tensor, the mean loss of the batch."""
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -36,7 +34,7 @@ LOSSES: Mapping[str, LossFunction] = {"cross_entropy": cross_entropy}
 
 @dataclass(frozen=True)
 class Task:
-    """A loss and a metric. Both can be pickled, so that a task can be sent to a worker."""
+    """A loss and a metric. Both must be picklable, because a task is sent to workers."""
 
     loss: LossFunction = cross_entropy
     metric: Metric = accuracy
@@ -45,17 +43,18 @@ class Task:
         """Return the metric of one whole part of the data.
 
         Raises:
-            ConfigError: the metric raises, or gives something else than one number.
+            ConfigError: if the metric raises an error or does not return one number.
         """
         meter = meter_of(self.metric)
         meter.update(outputs, targets)
         return meter.compute()
 
     def require_numbers(self, outputs: Tensor, targets: Tensor) -> None:
-        """Try loss and metric on one batch.
+        """Check that loss and metric return numbers on one batch.
 
         Raises:
-            ConfigError: one of them raises or does not give one number, or the loss is not finite.
+            ConfigError: if one of them raises an error or does not return one number, or the loss is not
+                finite.
         """
         with guarded(failed_on("loss", self.loss, outputs, targets), ConfigError):
             loss = one_number(call_plain(self.loss, outputs, targets))
@@ -67,17 +66,17 @@ class Task:
         self.measure(outputs, targets)
 
     def training_loss(self, label_smoothing: float = 0.0) -> LossFunction:
-        """Return the loss to train with: the task's own, smoothed where that is asked for.
+        """Return the loss to train with: the task's loss, with label smoothing if that is above 0.
 
         Raises:
-            ConfigError: smoothing is asked for a loss other than `cross_entropy`.
+            ConfigError: if label smoothing is requested for a loss other than `cross_entropy`.
         """
         if label_smoothing == 0.0:
             return self.loss
         if self.loss is not cross_entropy:
             raise ConfigError(
-                f"label_smoothing: {label_smoothing} given, but it is defined for cross_entropy only; "
-                "set it to 0 and smooth inside your own loss."
+                f"label_smoothing: got {label_smoothing}, but only cross_entropy supports it; set it to 0 "
+                "and smooth inside your own loss."
             )
         return functools.partial(_smoothed_cross_entropy, label_smoothing=label_smoothing)
 
@@ -86,7 +85,7 @@ def make_task(loss: str | LossFunction = "cross_entropy", metric: str | Metric =
     """Build a task from names in LOSSES and METRICS, from "package.module:function", or from functions.
 
     Raises:
-        ConfigError: a name is unknown or cannot be imported.
+        ConfigError: if a name is unknown or cannot be imported.
     """
     return Task(
         loss=look_up(loss, LOSSES, "task.loss") if isinstance(loss, str) else loss,
@@ -95,10 +94,10 @@ def make_task(loss: str | LossFunction = "cross_entropy", metric: str | Metric =
 
 
 def batch_loss(loss: LossFunction, outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the loss of a batch as a tensor that `backward` starts from.
+    """Return the loss of a batch, a scalar tensor with a gradient.
 
     Raises:
-        ConfigError: the loss raises, or gives no scalar tensor, or one that no gradient flows through.
+        ConfigError: if the loss raises an error, or does not return a real scalar tensor with a gradient.
     """
     with guarded(failed_on("loss", loss, outputs, targets), ConfigError, memory_passes=True):
         value: object = call_plain(loss, outputs, targets)
@@ -106,22 +105,22 @@ def batch_loss(loss: LossFunction, outputs: Tensor, targets: Tensor) -> Tensor:
             got = (
                 f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
             )
-            raise TypeError(f"it gave {got}, expected a tensor of one number")
+            raise TypeError(f"it returned {got}, expected a tensor of one number")
         if value.is_complex():
-            raise TypeError("it gave a complex number, expected a real one")
+            raise TypeError("it returned a complex number, expected a real one")
         if outputs.requires_grad and not value.requires_grad:
             raise TypeError(
-                "its value has no gradient; compute it from the outputs by functions of torch, without "
+                "its value has no gradient; compute it from the outputs with torch functions, without "
                 ".item(), .detach(), .numpy() or argmax"
             )
     return value
 
 
 def main_output(outputs: object) -> Tensor:
-    """Return the logits of a model's outputs: the tensor itself, or the first of several (auxiliary heads).
+    """Return the main output of a model: the tensor itself, or the first of several (auxiliary heads).
 
     Raises:
-        ConfigError: the model gives neither a tensor nor a tuple, list or dict that starts with one.
+        ConfigError: if the output is neither a tensor nor a tuple, list or dict that starts with one.
     """
     if isinstance(outputs, Mapping):
         outputs = next(iter(outputs.values()), None)

@@ -1,12 +1,12 @@
-"""The models that a config can name: ours for small images, those of torchvision, and the user's own.
+"""Models by name: small-image models of this package, torchvision's classifiers, and a user's own factory.
 
     model = make_model("resnet20", classes=10, in_channels=1)
     load_checkpoint(model, "dense.safetensors")
 
-A new model is a function (classes, in_channels) -> nn.Module and a row in MODELS.
+To add a model, write one function (classes, in_channels) -> nn.Module and one row in MODELS.
 
-A model of your own needs no row. A config names its function, `factory = "mypkg.nets:tiny"` in [model]. It is
-called with those of `classes` and `in_channels` that it takes:
+A user's own model needs no row. A config names its function with `factory = "mypkg.nets:tiny"` in [model]. The
+function is called with those of `classes` and `in_channels` that it accepts:
 
     from torch import nn
 
@@ -43,7 +43,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ModelSpec(Row):
-    """A row of MODELS: a function (classes, in_channels) that makes the model with fresh weights."""
+    """A row of MODELS: a function (classes, in_channels) that makes a model with new weights."""
 
     make: Callable[[int, int], nn.Module]
 
@@ -58,7 +58,7 @@ MODELS: Mapping[str, ModelSpec] = {
 
 
 def model_names() -> list[str]:
-    """Return all names that `make_model` knows: ours first, then torchvision's (loads torchvision)."""
+    """Return all names that `make_model` accepts: the rows of MODELS, then torchvision's classifiers."""
     from autoprune.zoo.torchvision_nets import vision_names
 
     theirs = vision_names()
@@ -67,18 +67,18 @@ def model_names() -> list[str]:
 
 
 def make_model(name: str, classes: int, in_channels: int = 3, weights: str | None = None) -> nn.Module:
-    """Build a model with fresh (or torchvision's own) weights.
+    """Build a model with new weights, or with trained weights of torchvision.
 
     Args:
-        name: a row of MODELS; a classifier of torchvision ("torchvision/NAME" for one that a row shadows);
-            or "package.module:factory", called as factory(classes=..., in_channels=...) with those of the
-            two that it takes.
-        classes: outputs of the head.
-        in_channels: channels of the images.
-        weights: torchvision's name of trained weights, e.g. "DEFAULT"; downloaded by torchvision.
+        name: a row of MODELS, a classifier of torchvision ("torchvision/NAME" if MODELS has the same name),
+            or "package.module:factory". A factory is called with those of classes=, num_classes= and
+            in_channels= that it accepts.
+        classes: number of outputs.
+        in_channels: number of channels of the images.
+        weights: torchvision's name of trained weights, such as "DEFAULT". torchvision downloads them.
 
     Raises:
-        ConfigError: unknown name, or weights that there are none of or that do not fit the classes.
+        ConfigError: if the name or the weights are unknown, or the weights have another number of classes.
     """
     if weights is not None and (":" in name or name in MODELS):
         raise ConfigError(
@@ -94,8 +94,8 @@ def make_model(name: str, classes: int, in_channels: int = 3, weights: str | Non
     plain = name.removeprefix("torchvision/")
     if plain not in vision_names():
         raise ConfigError(
-            f'model.name: unknown model "{name}"; ours are {", ".join(MODELS)}, and every classifier of '
-            f"torchvision is known by its name.{suggest(name, model_names())}"
+            f'model.name: unknown model "{name}"; expected one of {", ".join(MODELS)}, or the name of a '
+            f"torchvision classifier.{suggest(name, model_names())}"
         )
     return make_vision_model(plain, classes, in_channels, weights)
 

@@ -1,4 +1,4 @@
-"""Reading a checkpoint of weights into a model, with errors that name the leaf and both shapes.
+"""Load a checkpoint into a model. Errors name the tensor and both shapes.
 
 load_checkpoint(model, "dense.safetensors")     # or a state_dict written by torch.save
 print(checkpoint_hash("dense.safetensors"))
@@ -24,19 +24,19 @@ WRAPPERS = ("state_dict", "model", "model_state_dict")
 """Keys under which training scripts keep the state_dict inside a larger dict."""
 
 COUNTER = "num_batches_tracked"
-"""BatchNorm's counter of batches, which carries no weights: files may lack it, and messages name it last."""
+"""BatchNorm's counter of batches. A checkpoint may lack it, and messages list it last."""
 
 _LONGEST_NAME = 150
 
 FOREIGN_SHARE = 0.25
-"""Above this share of leaves that the model or the file lacks, the file is another architecture's."""
+"""If more than this share of the tensors is missing or unexpected, the file is of another architecture."""
 
 
 def checkpoint_hash(path: str | Path) -> str:
-    """Return the sha256 of the file's bytes, in hexadecimal.
+    """Return the SHA-256 of the file's bytes, in hexadecimal.
 
     Raises:
-        CheckpointError: the file cannot be read.
+        CheckpointError: if the file cannot be read.
     """
     try:
         with open_regular(path) as file:
@@ -46,15 +46,16 @@ def checkpoint_hash(path: str | Path) -> str:
 
 
 def load_checkpoint(model: nn.Module, path: str | Path) -> None:
-    """Copy the weights in a file into `model`: all of them or, on any misfit, none.
+    """Copy all weights of a file into `model`, or none if any of them does not fit.
 
     Args:
-        model: its parameters and buffers are overwritten.
-        path: a safetensors file, or a state_dict written by `torch.save` (read with weights_only=True), bare
-            or under the key "state_dict" or "model"; "module." prefixes are dropped.
+        model: the model whose parameters and buffers are overwritten.
+        path: a safetensors file, or a file that `torch.save` wrote (read with weights_only=True). It holds
+            the state_dict itself, or a dict with the state_dict under one of the keys WRAPPERS. If all names
+            start with "module.", that prefix is removed.
 
     Raises:
-        CheckpointError: the file is missing or corrupt, or its leaves or shapes are not the model's.
+        CheckpointError: if the file is missing or corrupt, or its tensors do not fit the model.
     """
     state = _strip_prefix(read_state(path))
     with guarded(f"checkpoint {path}: the model does not give its state_dict", CheckpointError):
@@ -71,19 +72,19 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
             else ""
         )
         raise CheckpointError(
-            f"checkpoint {path}: it is not this model's: {_listed('missing', missing)}"
+            f"checkpoint {path}: it does not fit the model: {_listed('missing', missing)}"
             f"{'; ' if missing and unexpected else ''}{_listed('unexpected', unexpected)}.{hint}"
         )
     for name, tensor in state.items():
         _require_like(f"checkpoint {path}: {shortened(name, _LONGEST_NAME)}", tensor, own[name])
-    with guarded(f"checkpoint {path}: the model does not take it", CheckpointError):
+    with guarded(f"checkpoint {path}: the model cannot load it", CheckpointError):
         model.load_state_dict({**own, **state})
 
 
 def _require_like(where: str, tensor: Tensor, own: Tensor) -> None:
-    """Refuse a tensor that cannot stand for the model's own, which torch would cast in silence.
+    """Refuse a tensor that torch would cast silently to the dtype of the model's own.
 
-    Floating numbers may have another precision, and BatchNorm's counter any numbers.
+    Another floating-point precision is allowed, and so is any dtype for BatchNorm's counter.
     """
     advice = "save the state_dict of the trained model itself, converted by .float()."
     odd = _oddity(tensor)
@@ -101,7 +102,7 @@ def _require_like(where: str, tensor: Tensor, own: Tensor) -> None:
 
 
 def _oddity(tensor: Tensor) -> str:
-    """Describe how a tensor is not a plain one, or return ""."""
+    """Return the property that makes a tensor unusable as weights ("quantised"), or ""."""
     if tensor.is_quantized:
         return "quantised"
     if tensor.is_meta:
@@ -114,17 +115,17 @@ def _oddity(tensor: Tensor) -> str:
 
 
 def _kind(dtype: torch.dtype) -> str:
-    """Name the formats that stand for one another. Those of one byte need scales that are not with them."""
+    """Return the class of dtypes that may replace each other. One-byte floats need scales, so none may."""
     if dtype.is_floating_point and dtype.itemsize > 1:
         return "floating"
     return str(dtype) if dtype.is_floating_point or dtype.is_complex or dtype is torch.bool else "integer"
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
-    """Read the tensors of a checkpoint file, by name.
+    """Return {name: tensor} of a checkpoint file.
 
     Raises:
-        CheckpointError: the file is missing, corrupt, or holds no state_dict.
+        CheckpointError: if the file is missing or corrupt, or holds no state_dict.
     """
     _require_file(Path(path))
     try:
@@ -133,11 +134,11 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         content = read_saved(path)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"checkpoint {path}: it is corrupt, or holds more than tensors; save model.state_dict() alone."
+            f"checkpoint {path}: it is corrupt, or holds more than tensors; save only model.state_dict()."
         ) from error
     except PermissionError as error:
         raise CheckpointError(f"checkpoint {path}: cannot be read ({reason_of(error)}).") from error
-    except Exception as error:  # garbage leads the readers to errors of any kind
+    except Exception as error:  # on a corrupt file the readers raise errors of any type
         raise CheckpointError(f"checkpoint {path}: it is corrupt ({summary_of(error)}).") from error
     for key in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -151,7 +152,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         if not (isinstance(name, str) and isinstance(value, Tensor)):
             raise CheckpointError(
                 f"checkpoint {path}: its entry {shown_value(name)} is a {type(value).__name__}, expected "
-                'tensors with names; keep the state_dict under "state_dict".'
+                'named tensors; save the state_dict under the key "state_dict".'
             )
     return dict(content)
 

@@ -1,4 +1,4 @@
-"""DenseNet-40 for small images: every layer reads the concatenation of all layers before it in its block.
+"""DenseNet-40 for small images: each layer reads the outputs of all layers before it in its block.
 
 model = densenet40(classes=100, in_channels=3)
 """
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class DenseLayer(nn.Module):
-    """BatchNorm, ReLU and a 3x3 convolution, whose outputs are appended to the inputs."""
+    """BatchNorm, ReLU and a 3x3 convolution. The outputs are appended to the inputs."""
 
     def __init__(self, in_channels: int, growth: int) -> None:
         super().__init__()
@@ -24,10 +24,11 @@ class DenseLayer(nn.Module):
 
 
 class DenseNet(nn.Module):
-    """Three dense blocks, a 1x1 convolution and a 2x2 average pool between them, a linear head.
+    """Three dense blocks with a 1x1 convolution and a 2x2 average pool between them, and a linear head.
 
-    Reference: Huang et al., "Densely Connected Convolutional Networks", 2017, section 3: without
-    bottleneck layers and without compression (neither -B nor -C), 16 channels before the first block.
+    Reference:
+        Huang et al., "Densely Connected Convolutional Networks", 2017, section 3, without bottleneck layers
+        and without compression (neither -B nor -C), and with 16 channels before the first block.
     """
 
     def __init__(self, layers: int, growth: int, classes: int, in_channels: int) -> None:

@@ -1,4 +1,4 @@
-"""Residual nets for small images: ResNet-20 and ResNet-56 of the CIFAR family, and a tiny one for 8x8 digits.
+"""Residual networks for small images: ResNet-20, ResNet-56 and a tiny one for 8x8 digits.
 
 model = resnet20(classes=10, in_channels=1)
 """
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut; a 1x1 projection where the shape changes."""
+    """Two 3x3 convolutions with a shortcut, which is a 1x1 projection if the shape changes."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -36,9 +36,10 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """A 3x3 stem, stages of basic blocks (all but the first halve the map), average pool, linear head.
 
-    Reference: He et al., "Deep Residual Learning for Image Recognition", 2015, section 4.2. The shortcuts
-    between stages are 1x1 projections (option B) where the paper's CIFAR nets pad with zeros (option A):
-    padding would tie the channels of a stage to fixed places in the next.
+    Reference:
+        He et al., "Deep Residual Learning for Image Recognition", 2015, section 4.2. Difference: the
+        shortcuts between stages are 1x1 projections (option B). The paper's CIFAR networks pad with zeros
+        (option A), which would tie the channels of a stage to fixed positions in the next stage.
     """
 
     def __init__(self, blocks: int, widths: Sequence[int], classes: int, in_channels: int) -> None:
@@ -81,5 +82,5 @@ def resnet56(classes: int, in_channels: int) -> nn.Module:
 
 
 def digits_resnet(classes: int, in_channels: int) -> nn.Module:
-    """Build a residual net for 8x8 images that trains in seconds: two stages of two blocks."""
+    """Build a residual network for 8x8 images that trains in seconds: two stages of two blocks."""
     return ResNet(2, (16, 32), classes, in_channels)

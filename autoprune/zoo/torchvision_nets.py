@@ -1,4 +1,4 @@
-"""torchvision's classifiers by name, with any number of classes and input channels.
+"""torchvision's classifiers by name, for any number of classes and input channels.
 
 model = make_vision_model("mobilenet_v3_small", classes=10, in_channels=1)
 """
@@ -22,11 +22,11 @@ def vision_names() -> list[str]:
 def make_vision_model(name: str, classes: int, in_channels: int, weights: str | None = None) -> nn.Module:
     """Build one of torchvision's classifiers.
 
-    Where the images do not have three channels, the first convolution is made anew (untrained, also
-    under `weights`).
+    If the images do not have three channels, the first convolution is replaced. The new one is untrained,
+    even if `weights` are given.
 
     Raises:
-        ConfigError: no such weights, weights for another number of classes, or a failed download.
+        ConfigError: if the weights are unknown, are for another number of classes, or cannot be downloaded.
     """
     options: dict[str, Any] = {"num_classes": classes}
     if weights is not None:
@@ -40,10 +40,10 @@ def make_vision_model(name: str, classes: int, in_channels: int, weights: str | 
         if weights is None:
             raise
         raise ConfigError(
-            f'model.weights: "{weights}" of {name} cannot be had: {summary_of(error)}'
+            f'model.weights: "{weights}" of {name} cannot be downloaded: {summary_of(error)}'
         ) from error
     if in_channels != 3:
-        _remake_first_convolution(model, in_channels)
+        _replace_first_convolution(model, in_channels)
     return model
 
 
@@ -61,7 +61,7 @@ def _find_weights(name: str, weights: str, classes: int) -> Any:
     return found
 
 
-def _remake_first_convolution(model: nn.Module, in_channels: int) -> None:
+def _replace_first_convolution(model: nn.Module, in_channels: int) -> None:
     for path, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
             made = nn.Conv2d(
@@ -77,7 +77,9 @@ def _remake_first_convolution(model: nn.Module, in_channels: int) -> None:
             parent, _, attribute = path.rpartition(".")
             setattr(model.get_submodule(parent), attribute, made)
             if hasattr(model, "transform_input"):
-                # GoogLeNet's and Inception's own normalisation reads three channels.
+                # GoogLeNet and Inception normalise their inputs themselves, for three channels.
                 vars(model)["transform_input"] = False
             return
-    raise ConfigError(f"model: no convolution to make anew for {in_channels} input channels.")
+    raise ConfigError(
+        f"model: expected a convolution to replace for images of {in_channels} channels, found none."
+    )

@@ -13,9 +13,11 @@ STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 class VGG(nn.Module):
     """Five stages of 3x3 convolutions with BatchNorm, a 2x2 max pool between stages, one linear head.
 
-    Reference: Simonyan and Zisserman, "Very Deep Convolutional Networks", 2014, configuration D, in the
-    form used on CIFAR (one linear layer for the classifier). The pool after the last stage is an average
-    over what is left of the map, so that images from 28 px on work.
+    The last pool averages the whole map, so that images of 28 px work too.
+
+    Reference:
+        Simonyan and Zisserman, "Very Deep Convolutional Networks", 2014, configuration D, in the form that is
+        used on CIFAR, with one linear layer as the classifier.
     """
 
     def __init__(self, classes: int, in_channels: int) -> None:

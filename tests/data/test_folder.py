@@ -62,7 +62,7 @@ def test_fingerprint_follows_the_files(tmp_path: Path) -> None:
 
 
 def test_missing_parts_and_classes(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data.folder: missing; name the folder"):
+    with pytest.raises(DataError, match=r"data.folder: missing; set it to the folder"):
         load("folder")
     with pytest.raises(DataError, match=r"train is missing"):
         open_folder(tmp_path)
@@ -89,5 +89,5 @@ def test_a_broken_image_is_named_in_one_line(tmp_path: Path, workers: int) -> No
 def test_another_validation_part_is_refused(tmp_path: Path) -> None:
     """It would have no effect: the folder has its own."""
     write_images(tmp_path)
-    with pytest.raises(DataError, match=r"data\.validation: a folder has its own part, val/"):
+    with pytest.raises(DataError, match=r"data\.validation: a folder has its own part val/"):
         load("folder", folder=tmp_path, validation="mypkg.data:held_out")

@@ -163,13 +163,13 @@ def test_stream_seeds_a_samplers_own_generator(batched: bool) -> None:
 def test_a_batch_that_is_none_does_not_end_an_epoch_unsaid() -> None:
     batch = (torch.zeros(3, 1, 4, 4), torch.zeros(3, dtype=torch.int64))
     loader = StreamLoader([batch, None, batch], batches=3, samples=9, device="cpu")
-    with pytest.raises(DataError, match=r"a loader gave a NoneType, expected \(inputs, targets\)"):
+    with pytest.raises(DataError, match=r"a loader yielded a NoneType, expected \(inputs, targets\)"):
         list(loader)
 
 
 def test_stream_refuses_other_batches() -> None:
     loader = StreamLoader([torch.zeros(3)], batches=1, samples=3, device="cpu")
-    with pytest.raises(DataError, match=r"a loader gave a Tensor, expected \(inputs, targets\)"):
+    with pytest.raises(DataError, match=r"a loader yielded a Tensor, expected \(inputs, targets\)"):
         next(iter(loader))
 
 
@@ -202,7 +202,7 @@ def test_a_loader_that_gives_nothing_does_not_hang_a_training() -> None:
     loader = StreamLoader(exhausted, batches=1, samples=2, device="cpu")
     batches = endless(loader, seed=0)
     next(batches)
-    with pytest.raises(DataError, match="gave none in epoch 1"):
+    with pytest.raises(DataError, match="yielded none in epoch 1"):
         next(batches)
 
 

@@ -114,17 +114,17 @@ def test_a_dict_may_name_the_classes() -> None:
     ("name", "message"),
     [
         ("nan_in_val", "val: the inputs have NaN or infinite values"),
-        ("negative_label", "val: label -1 found, expected 0 or more"),
-        ("too_few_classes", "label 3 found, expected from 0 to 1"),
-        ("names_of_classes", r"\"classes\": got \['cat', 'dog'\], expected how many there are"),
-        ("no_class", '"classes": got 0, expected how many there are'),
+        ("negative_label", "val: got label -1, expected 0 or more"),
+        ("too_few_classes", "got label 3, expected 0 to 1"),
+        ("names_of_classes", r"\"classes\": got \['cat', 'dog'\], expected the number of classes"),
+        ("no_class", '"classes": got 0, expected the number of classes'),
         ("empty_val", "val: the part is empty"),
-        ("other_shape", r"train images are \(3, 8, 8\), val images \(1, 8, 8\)"),
+        ("other_shape", r"train images are \(3, 8, 8\) and val images \(1, 8, 8\), expected the same shape"),
         ("alone", r"got a DataLoader, expected \(train, val\)"),
         ("once_only", "can be read only once"),
         ("breaks_in_val", r"data .*:breaks_in_val: val: reading a batch failed: KeyError: 12"),
-        ("words_for_targets", "val: targets are a list that is no tensor"),
-        ("one_target_for_all", r"val: a batch of inputs \(2, 3, 8, 8\) and targets \(\)"),
+        ("words_for_targets", "val: targets are a list, expected a tensor"),
+        ("one_target_for_all", r"val: got a batch of inputs \(2, 3, 8, 8\) and targets \(\)"),
         ("fails", "failed: OSError: disk on fire"),
     ],
 )
@@ -183,7 +183,7 @@ def test_a_separate_validation_part_replaces_the_held_out_share() -> None:
 
 
 def test_another_validation_part_than_the_loaders_is_refused() -> None:
-    with pytest.raises(DataError, match=r"data\.validation: .*:pair\" returns a validation part already"):
+    with pytest.raises(DataError, match=r"data\.validation: .*:pair\" already returns a validation part"):
         load(f"{__name__}:pair", validation=f"{__name__}:digits_like")
 
 
@@ -196,5 +196,7 @@ def test_workers_that_keep_their_random_states_are_told(caplog: pytest.LogCaptur
 
 @pytest.mark.parametrize("name", ["digits", f"{__name__}:pair"])
 def test_a_size_of_images_is_refused_where_nothing_scales_them(name: str) -> None:
-    with pytest.raises(DataError, match=rf'data\.image_size: got 32, but "{name}" is not scaled; only'):
+    with pytest.raises(
+        DataError, match=rf'data\.image_size: got 32, but "{name}" is not scaled; leave it out'
+    ):
         load(name, image_size=32)

@@ -31,7 +31,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Begin with nothing known, and leave nothing behind."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(faults, "_known", {})
-    monkeypatch.setattr(faults, "_told", set())
+    monkeypatch.setattr(faults, "_reported", set())
     return tmp_path / "autoprune" / "convolutions.json"
 
 
@@ -74,7 +74,7 @@ for arguments in json.load(sys.stdin):
     monkeypatch.setattr(faults, "_CHILD", script)
     monkeypatch.setattr(faults, "LIMIT_S", 2.0)
     found = {setting.label: fault for setting, fault in faults_of(SETTINGS).items()}
-    assert found == {"float32 channels_last": "not at its end after 2 s"}
+    assert found == {"float32 channels_last": "not finished after 2 s"}
 
 
 def test_what_dies_is_found_by_the_way_its_process_ended(
@@ -138,7 +138,7 @@ def test_if_all_settings_go_wrong_those_with_a_detour_are_timed(
         assert choice.setting.label in detours
     else:
         with pytest.raises(
-            ConfigError, match=r"not one training step .* runs here \(goes wrong on this machine: off"
+            ConfigError, match=r"no setting runs a training step .* here \(goes wrong on this machine: off"
         ):
             fastest_setting(model, batch, Task(), "cpu", repeats=1)
 

@@ -207,7 +207,9 @@ def test_a_save_that_dies_between_renames_loses_nothing(
 def test_a_save_that_cannot_be_makes_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"extra cannot be stored as JSON \(Object of type bytes"):
         save_pruned(small_net(1), PLAN, tmp_path / "new", extra={"note": b"ab"})
-    with pytest.raises(ExportError, match=r"a\\x00b: cannot be written \(its name holds a null character\)"):
+    with pytest.raises(
+        ExportError, match=r"a\\x00b: cannot be written \(its name contains a null character\)"
+    ):
         save_pruned(small_net(1), PLAN, tmp_path / "a\x00b")
     assert list(tmp_path.iterdir()) == []
 

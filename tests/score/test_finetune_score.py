@@ -94,7 +94,7 @@ def test_a_repair_equals_the_same_steps_by_hand(follower: str | None) -> None:
 
 
 def test_a_repair_without_moments_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r'score.rungs: "repair" needs moments of the dense model'):
+    with pytest.raises(ConfigError, match=r'score.rungs: "repair" needs the moments of the dense model'):
         scorer((Rung("repair"),))
 
 
@@ -150,7 +150,7 @@ def test_widths_that_do_not_fit() -> None:
 def test_rungs_are_checked() -> None:
     with pytest.raises(ConfigError, match=r'score.rungs: "both" has both steps and epochs'):
         Rung("both", steps=1, epochs=1)
-    with pytest.raises(ConfigError, match=r'"none": 0 at learning rate'):
+    with pytest.raises(ConfigError, match=r'"none": got length 0 and learning rate'):
         Rung("none", steps=0)
     with pytest.raises(ConfigError, match=r"score.rungs: empty"):
         scorer(())

@@ -319,7 +319,7 @@ def test_a_killed_training_goes_on_bit_for_bit(parts: Parts, tmp_path: Path, set
     sampler = parts.sampler(random=1)
     with pytest.raises(InterruptedTrainingError):
         train_supernet(parts, state, sampler, setting, stop_after=1)
-    with pytest.raises(CheckpointError, match="it is of another training: subnets was"):
+    with pytest.raises(CheckpointError, match="it belongs to another training: subnets was"):
         train_supernet(parts, state, parts.sampler(random=1, seed=1), setting)
     before = weights_hash(parts.dense)
     resumed = train_supernet(parts, state, parts.sampler(random=1), setting)

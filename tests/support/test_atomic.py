@@ -244,7 +244,7 @@ def test_a_pruned_model_stays_where_the_next_does_not_fit(tmp_path: Path, full_d
 
 def test_a_training_that_cannot_note_its_setting_says_so(tmp_path: Path, full_disk: FullDisk) -> None:
     config = settle(load_config("digits", ["search.setting=float32 contiguous"]))
-    message = r"setting\.json: cannot be written \(File too large\); make room"
+    message = r"setting\.json: cannot be written \(File too large\); free some space"
     dense = load_dense(config, trained=False)
     with pytest.raises(CheckpointError, match=message), full_disk(1):
         train_dense(dense, config, tmp_path / "new" / "dense.safetensors")

@@ -61,7 +61,7 @@ def test_measuring_leaves_model_and_random_state() -> None:
     ("raised", "said"), [("no kernel here\nat line 1", "no kernel here"), ("", "RuntimeError")]
 )
 def test_a_model_that_never_runs_is_named(raised: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=rf"not one training step .* runs here \(.*{said}.*\)"):
+    with pytest.raises(ConfigError, match=rf"no setting runs a training step .* here \(.*{said}.*\)"):
         fastest_setting(NeverRuns(raised), BATCH, Task(), "cpu")
 
 
@@ -96,7 +96,7 @@ class ExitsAsACopy(nn.Linear):
     ("kind", "said"), [(ExitsBackwards, "its step failed"), (ExitsAsACopy, "no copy of the model")]
 )
 def test_a_model_that_ends_the_process_is_named(kind: type[nn.Linear], said: str) -> None:
-    with pytest.raises(ConfigError, match=rf"not one training step .* runs here \({said}: SystemExit: 3\)"):
+    with pytest.raises(ConfigError, match=rf"no setting runs .* here \({said}: SystemExit: 3\)"):
         fastest_setting(kind(64, 10), BATCH, Task(), "cpu")
 
 

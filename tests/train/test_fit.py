@@ -155,14 +155,14 @@ def test_one_step_equals_plain_sgd() -> None:
 def test_another_trainings_state_is_refused_with_the_difference(tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
     fit(small_model(), DATA, Schedule(steps=1), SETTINGS[0], Task(), seed=0, checkpoint=path)
-    with pytest.raises(CheckpointError, match=r"of another training: seed was 0, now it is 1"):
+    with pytest.raises(CheckpointError, match=r"belongs to another training: seed was 0 and is now 1"):
         fit(small_model(), DATA, Schedule(steps=1), SETTINGS[0], Task(), seed=1, checkpoint=path)
     another = make_model("digits_resnet", 10, 1)
-    with pytest.raises(CheckpointError, match=r"of another training: model was"):
+    with pytest.raises(CheckpointError, match=r"belongs to another training: model was"):
         fit(another, DATA, Schedule(steps=1), SETTINGS[0], Task(), seed=0, checkpoint=path)
     retrained = small_model()
     next(retrained.parameters()).data.mul_(1.01)
-    with pytest.raises(CheckpointError, match=r"of another training: model was"):
+    with pytest.raises(CheckpointError, match=r"belongs to another training: model was"):
         fit(retrained, DATA, Schedule(steps=1), SETTINGS[0], Task(), seed=0, checkpoint=path)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match=r"it is corrupt; remove it"):
@@ -226,9 +226,9 @@ def test_learns_on_cuda(dtype: str) -> None:
 @pytest.mark.parametrize(
     ("data", "task", "differs"),
     [
-        (load("digits", batch_size=32), Task(), r"batches was \d+ an epoch.*, now it is \d+ an epoch"),
-        (load("digits", batch_size=64, augment=False), Task(), r"batches was .*pad=1.*, now it is .*pad=0"),
-        (DATA, Task(loss=double_loss), r"loss was .*cross_entropy, now it is .*double_loss"),
+        (load("digits", batch_size=32), Task(), r"batches was \d+ an epoch.* and is now \d+ an epoch"),
+        (load("digits", batch_size=64, augment=False), Task(), r"batches was .*pad=1.* and is now .*pad=0"),
+        (DATA, Task(loss=double_loss), r"loss was .*cross_entropy and is now .*double_loss"),
     ],
     ids=["batch size", "augmentation", "loss"],
 )

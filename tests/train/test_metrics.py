@@ -123,7 +123,7 @@ class Refuses(MeanIoU):
     ("metric", "message"),
     [
         (NeedsClasses, 'NeedsClasses" cannot be made without arguments and reset: TypeError: .*classes'),
-        (GivesText, 'GivesText" failed to compute a number: TypeError: it gave a str, expected one number'),
+        (GivesText, '" failed to compute a number: TypeError: it returned a str, expected one number'),
         (Refuses, r'Refuses" failed on outputs \(13, 4\) and targets \(13,\) .*: ValueError: no such class'),
     ],
 )

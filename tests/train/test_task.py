@@ -45,7 +45,7 @@ def test_smoothing_matches_soft_targets() -> None:
 def test_smoothing_a_loss_of_the_users_is_refused() -> None:
     task = make_task(loss=lambda outputs, targets: outputs.sum())
     assert task.training_loss(0.0) is task.loss
-    with pytest.raises(ConfigError, match=r"label_smoothing: 0.1 given, but it is defined"):
+    with pytest.raises(ConfigError, match=r"label_smoothing: got 0.1, but only cross_entropy supports it"):
         task.training_loss(0.1)
 
 
@@ -61,7 +61,7 @@ def two_arguments_are_too_many(outputs: Tensor) -> float:
     ("metric", "reason"),
     [
         (two_arguments_are_too_many, "TypeError: two_arguments_are_too_many() takes 1 positional argument"),
-        (lambda outputs, targets: "0.9", "TypeError: it gave a str, expected one number"),
+        (lambda outputs, targets: "0.9", "TypeError: it returned a str, expected one number"),
         (lambda outputs, targets: outputs, "Error: "),
         (lambda outputs, targets: dict[str, float]()["auc"], "KeyError: 'auc'"),
     ],
@@ -79,10 +79,10 @@ def test_a_metric_that_fails_is_named_in_one_line(metric: Metric, reason: str) -
 @pytest.mark.parametrize(
     ("loss", "reason"),
     [
-        (lambda outputs, targets: outputs, r"it gave a tensor \(2, 3\), expected a tensor of one number"),
-        (lambda outputs, targets: 1.0, "it gave a float, expected a tensor of one number"),
+        (lambda outputs, targets: outputs, r"it returned a tensor \(2, 3\), expected a tensor of one number"),
+        (lambda outputs, targets: 1.0, "it returned a float, expected a tensor of one number"),
         (lambda outputs, targets: outputs.sum().detach(), "its value has no gradient"),
-        (lambda outputs, targets: outputs.sum() * 1j, "it gave a complex number, expected a real one"),
+        (lambda outputs, targets: outputs.sum() * 1j, "it returned a complex number, expected a real one"),
     ],
 )
 def test_a_loss_that_backward_cannot_start_from_is_named(loss: LossFunction, reason: str) -> None:

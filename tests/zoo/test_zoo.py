@@ -149,7 +149,7 @@ def test_missing_and_corrupt_files(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"it is a folder"):
         load_checkpoint(model, tmp_path)
     torch.save({0: torch.zeros(3)}, tmp_path / "w.pt")
-    with pytest.raises(CheckpointError, match=r"its entry 0 is a Tensor, expected tensors with names"):
+    with pytest.raises(CheckpointError, match=r"its entry 0 is a Tensor, expected named tensors"):
         load_checkpoint(model, tmp_path / "w.pt")
     torch.save(model, tmp_path / "w.pt")
     with pytest.raises(CheckpointError, match=r"corrupt, or holds more than tensors"):
