@@ -1,6 +1,6 @@
 """The errors that autoprune raises, all subclasses of `AutopruneError`, and helpers that format messages.
 
-Each message is one line: where, the value that was got, the value that was expected, and the next step.
+Each message is one line: the place, the value got, the value expected, and the next step.
 
     raise BudgetError(f"budget.flops: got {budget:,}, the smallest plan has {smallest:,}; raise the budget.")
 """

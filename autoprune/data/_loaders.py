@@ -121,6 +121,7 @@ class DeviceLoader:
     def batches(self, seed: int, epoch: int) -> Iterator[Batch]:
         """Yield (float32 [b, C, H, W], int64 [b]). Order and augmentation depend on seed and epoch only."""
         device = self._labels.device
+        # All draws are on the CPU, so that batches do not depend on the device.
         generator = torch.Generator().manual_seed(stream_seed(seed, epoch))
         order = torch.arange(self.samples)
         if self._shuffle:
@@ -139,6 +140,7 @@ class DeviceLoader:
             images = self._images[index]
             if pad or self._augment.flip:
                 images = _shift_and_flip(images, shifts[:, part], flips[part], pad)
+            # (images / 255 - mean) / std in one pass over the batch.
             inputs = torch.addcmul(self._shift, images.to(torch.float32), self._scale)
             yield plain_if_both(inputs.permute(0, 3, 1, 2)), self._labels[index]
 
@@ -200,6 +202,7 @@ class StreamLoader:
         states = seeded_states(stream_seed(seed, epoch))
         iterator: Iterator[Any] | None = None
         for number in itertools.count():
+            # Swap in the states of the source while it draws, so that the process's own states do not change.
             outside = random_states()
             restore_random_states(states)
             try:

@@ -83,6 +83,7 @@ def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation per channel, float32 [C], of uint8 [n, C, H, W] over 255."""
     means, deviations = [], []
     for channel in range(images.shape[1]):
+        # Counts of the 256 values give exact statistics without a float copy of the images.
         counts = torch.bincount(images[:, channel].flatten(), minlength=256).double()
         share = counts / counts.sum()
         values = torch.arange(256, dtype=torch.float64) / 255

@@ -180,6 +180,7 @@ def _loader(
             where,
         )
     dataset = getattr(source, "dataset", None)
+    # Take the exact number of samples if the whole part was read, else the best estimate.
     if scan is not None and scan.batches == batches:
         samples = scan.samples
     elif isinstance(dataset, Sized) and not getattr(source, "drop_last", False):

@@ -91,6 +91,7 @@ def normalise_inputs(example_inputs: object) -> ExampleInputs:
 
 
 def _first_sample(values: dict[object, object]) -> dict[object, object]:
+    # Tensors of different first sizes have no common batch axis, so all inputs stay as they are.
     sizes = {value.shape[0] for value in pytree.tree_leaves(values) if _has_axes(value)}
     if len(sizes) != 1 or sizes == {1}:
         return values
@@ -203,6 +204,7 @@ def missing_values(model: nn.Module) -> str:
 @contextlib.contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
     """Restore the attributes of every module on exit: flags, stored tensors, caches."""
+    # A forward pass may also fill a list or dict in place, so their contents are saved too.
     attributes = [(module, dict(module.__dict__)) for module in model.modules()]
     caches = [
         (value, value.copy())
@@ -244,6 +246,7 @@ def quiet_export() -> Iterator[None]:
         logger.disabled = True
     try:
         with contextlib.redirect_stderr(written), warnings.catch_warnings():
+            # Export warns if forward assigns a tensor to an attribute. `unchanged` restores it.
             warnings.filterwarnings("ignore", message="The tensor attribute", category=UserWarning)
             yield
         sys.stderr.write(written.getvalue())
@@ -253,6 +256,7 @@ def quiet_export() -> Iterator[None]:
 
 
 def _explain(model: nn.Module, error: BaseException) -> str:
+    # The user's line is the last one in a `forward` outside torch.
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/torch/" not in frame.filename]
     where = next((f"{f.filename}:{f.lineno} ({f.line})" for f in reversed(frames) if f.name == "forward"), "")
     place = f" at {where}" if where else ""

@@ -85,6 +85,7 @@ def make_groups(
     for component in np.flatnonzero(has_parameter).tolist():
         frozen = components.frozen.get(component)
         if frozen != STRUCTURAL:
+            # The reasons are part of the key, so that each group has one reason for all its channels.
             key = (occurrences[component], frozen, components.crosses.get(component))
             families.setdefault(key, []).append(component)
     return _number(model, listed, families, components, unused, len(occurrences))
@@ -177,6 +178,7 @@ def _makes_output(model: nn.Module, axis: _Axis) -> bool:
 
 
 def _channels_in_order(axis: _Axis, family_of: LabelVector, family: int) -> LabelVector:
+    # Number the channels by their first position along the axis that names the group.
     inside: LabelVector = axis.components[family_of[axis.components] == family]
     _, first = np.unique(inside, return_index=True)
     ordered: LabelVector = inside[np.sort(first)]
@@ -186,6 +188,7 @@ def _channels_in_order(axis: _Axis, family_of: LabelVector, family: int) -> Labe
 def _member(axis: _Axis, family_of: LabelVector, family: int, channel_of: LabelVector, width: int) -> Member:
     positions = np.flatnonzero(family_of[axis.components] == family)
     channels = channel_of[axis.components[positions]]
+    # All channels of a group span equally many positions of the axis, so the rows have the same length.
     by_channel = positions[np.argsort(channels, kind="stable")]
     return Member(str(axis.parameter), axis.axis, by_channel.reshape(width, -1).astype(np.int64))
 

@@ -71,6 +71,7 @@ class LabelStore:
             return
         fixed = (first == FIXED) != (second == FIXED)
         if fixed.any():
+            # FIXED is -1, so the maximum is the label of the partner.
             self.freeze(np.maximum(first, second)[fixed], reason)
         both = (first != FIXED) & (second != FIXED) & (first != second)
         if both.any():

@@ -69,7 +69,7 @@ def patches_for(module_old: nn.Module, shapes: Shapes, rules: Rules | None = Non
 def rules_of(cls: type[nn.Module]) -> dict[str, PatchRule]:
     """Return {attribute: rule} for a class. If several of its bases have a row, the most derived one wins."""
     rules: dict[str, PatchRule] = {}
-    for base in cls.__mro__:
+    for base in cls.__mro__:  # from the most derived class to the least, and setdefault keeps the first rule
         names = (base, f"{base.__module__}.{base.__qualname__}")
         for (owner, attribute), rule in PATCH_RULES.items():
             if owner in names:
@@ -106,7 +106,7 @@ def apply_patches(model: nn.Module, patches: Iterable[Patch]) -> None:
             number is set then.
     """
     patches = list(patches)
-    checked = [_checked(model, patch) for patch in patches]
+    checked = [_checked(model, patch) for patch in patches]  # all of them before the first one is set
     for module, attribute, value in checked:
         setattr(module, attribute, value)
     untabled = [

@@ -67,11 +67,13 @@ class PositionTable:
 
         The plan must fit the groups (see `Prunable.check`).
         """
+        # The last entry is for positions of no group, which every plan keeps.
         keep = np.ones(sum(width for _, width in self.groups.values()) + 1, bool)
         for name, index in plan.items():
             start, width = self.groups[name]
             keep[start : start + width] = False
             keep[start + index] = True
+        # One pass over all axes, cut into segments afterwards, because a search does this for each candidate.
         places = np.flatnonzero(keep[self.channels])
         bounds = np.searchsorted(places, self.starts).tolist()
         starts = self.starts.tolist()

@@ -178,6 +178,7 @@ def _dense_macs(node: Node) -> int:
     if not isinstance(node.target, torch._ops.OpOverload):
         return 0
     args, kwargs = pytree.tree_map(without_data, (list(node.args), dict(node.kwargs)))
+    # A device among the arguments (of an operator that makes a tensor) would mix devices, so it is replaced.
     with FlopCounterMode(display=False) as counter, torch.no_grad(), torch.device("meta"):
         try:
             node.target(*args, **{k: "meta" if k == "device" else value for k, value in kwargs.items()})

@@ -209,6 +209,7 @@ class Prunable:
                 f"widths: got {widths.dtype} {list(widths.shape)}, expected integers "
                 f"[candidates, {len(full)}] in the order of prunable.groups."
             )
+        # The least width of a frozen group is its full width.
         free = np.array([group.frozen is None for group in self.groups], dtype=np.bool_)
         wrong = (widths < np.where(free, 1, full)) | (widths > full)
         places = np.flatnonzero(wrong.any(axis=0))

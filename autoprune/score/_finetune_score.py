@@ -147,7 +147,7 @@ class FinetuneScore:
                 self._finetune(model, rung, batches)
                 score = evaluate(model, self._data.val, self._task, self._setting)
             yield RungScore(index, rung.name, score, time.perf_counter() - started)
-            started = time.perf_counter()
+            started = time.perf_counter()  # the time between two rungs belongs to the caller
 
     def _cut(self, plan: Plan, rung: Rung) -> nn.Module:
         model = rebuild(self._prunable, plan)

@@ -144,6 +144,7 @@ def _add_at(whole: Tensor, part: Tensor, axes: Mapping[int, NDArray[np.int64]]) 
     if not axes:
         whole.add_(part)
         return
+    # index_add_ takes one axis. Along the others, the part is first spread over zeros to the full size.
     outer, *inner = sorted(axes)
     for axis in inner:
         index = torch.from_numpy(axes[axis]).to(part.device)

@@ -1,4 +1,4 @@
-"""Control what glibc does with freed memory: return it to the system, or keep it for the next allocation.
+"""Control freed memory in glibc: return it to the system, or keep it for the next allocation.
 
 Between trials it is returned. Otherwise hundreds of models of different sizes would fragment the heap, and
 the process would grow. During timed passes it is kept, because fresh pages would slow some of them down.
@@ -43,8 +43,8 @@ def kept_memory() -> AbstractContextManager[None]:
     takes up to 1.5 times as long in one process as in another.
 
     Blocks may be nested. The end of the outermost block returns all free memory. After it, tensors of up to
-    32 MiB come from the heap: this is where glibc's dynamic threshold ends too, and setting a threshold
-    switches the dynamic one off.
+    32 MiB come from the heap: glibc's dynamic threshold has the same limit, and setting a threshold switches
+    the dynamic one off.
     """
     return _KEEPERS
 

@@ -4,7 +4,7 @@ The key is a private file of 32 random bytes, `autoprune/key` in the user's conf
 (XDG_CONFIG_HOME or ~/.config). The sender of a study or a model cannot sign for its receiver.
 
     mac = sign({"study": "digits"})
-    verifies({"study": "digits"}, mac)      # True here; False for another user, and on another machine
+    verifies({"study": "digits"}, mac)      # False for another user, and on another machine
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def verifies(values: Mapping[str, Any], signature: object) -> bool:
 
 
 def key_name() -> str | None:
-    """Return a public name of the key, by which the signatures of several users are told apart."""
+    """Return a public name of the key, which distinguishes the signatures of several users."""
     key = _read_key() or _make_key()
     return None if key is None else hashlib.sha256(b"name" + key).hexdigest()[:16]
 

@@ -77,7 +77,7 @@ def recalibrate(model: nn.Module, loader: Loader, batches: int, setting: Setting
         try:
             for layer in layers:
                 layer.reset_running_stats()
-                layer.momentum = None
+                layer.momentum = None  # an equally weighted mean over all batches
                 layer.train()
             for inputs, _ in itertools.islice(endless(loader, seed), batches):
                 forward(model, setting.arrange(inputs))

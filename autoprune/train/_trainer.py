@@ -95,6 +95,7 @@ class Trainer:
             DataError: if there are fewer batches.
         """
         self.model.train()
+        # The sum stays on the device. Reading the loss in each step would make the CPU wait for it.
         total = torch.zeros((), device=self._setting.device)
         done = 0
         for done, batch in enumerate(itertools.islice(batches, steps), start=1):
@@ -155,6 +156,7 @@ class Trainer:
             outputs = forward(self.model, inputs)
             loss = self._batch_loss(outputs, inputs, targets)
         self._backward(loss)
+        # The sub-nets come after the model's backward pass and before the step, so that gradients add up.
         if self._subnets is not None:
             self._distill_in_place(self._subnets, inputs, main_output(outputs).detach(), targets)
         self._scaler.step(self._optimizer)

@@ -57,7 +57,7 @@ def load_state(path: Path, identity: Mapping[str, str]) -> dict[str, Any] | None
     if not path.exists():
         return None
     try:
-        require_regular(path)
+        require_regular(path)  # before torch.load, which would wait for a named pipe forever
         content = read_saved(path)
         read_as(_Content, content, where="state", error=CheckpointError, advice="")
         saved: Mapping[str, str] = content["identity"]

@@ -30,6 +30,7 @@ def layout(op: OpContext) -> list[Value]:
         op.freeze(_picked_by_position(op, axis, vector), "moves or picks channels by their positions")
         shape = [1] * len(source.shape)
         shape[axis] = len(vector)
+        # Expanded with stride 0, so the labels of one axis take the shape of the tensor without its memory.
         spread = torch.from_numpy(vector).view(shape).expand(source.shape)
         results = _apply(op, spread)
         for result, labels in zip(results, outputs, strict=True):

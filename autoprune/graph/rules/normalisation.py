@@ -57,6 +57,7 @@ def group_norm(op: OpContext) -> Value:
             op.tie(parameter.labels[0], channels, source)
     if channels is not None:
         blocks = channels.reshape(groups, -1)
+        # The number of norm groups is fixed, so a group of one channel cannot lose it.
         if blocks.shape[1] == 1:
             op.freeze(channels, "one channel a norm group cannot become fewer")
         elif groups > 1:
