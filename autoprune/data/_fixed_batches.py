@@ -1,7 +1,8 @@
 """Batches that are drawn once and kept in memory, so that many short evaluations use the same ones.
 
-calibration = first_batches(data.train, 2, seed=0)
-images = spread_samples(data.val, 500)
+Example:
+    calibration = first_batches(data.train, 2, seed=0)
+    images = spread_samples(data.val, 500)
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Stream an image folder through DataLoader workers: train/, val/ and optionally test/, a folder per class.
 
-data = load_folder(LoadOptions(folder=Path("flowers"), image_size=160, workers=4))
+Example:
+    data = load_folder(LoadOptions(folder=Path("flowers"), image_size=160, workers=4))
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Turn arrays in memory into loaders on the device: split off the validation part, normalise, hash.
 
-data = load_arrays("digits", digits(Path("data")), LoadOptions(batch_size=64))
+Example:
+    data = load_arrays("digits", digits(Path("data")), LoadOptions(batch_size=64))
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Seeds and random states. Each epoch and each training draws from its own stream.
 
-with seeded(stream_seed(0, 7)):     # seeds torch, NumPy and random, and restores their states at the end
-    model = make_model()
+Example:
+    with seeded(stream_seed(0, 7)):     # seeds torch, NumPy and random, and restores their states at the end
+        model = make_model()
 """
 
 from __future__ import annotations

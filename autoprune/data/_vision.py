@@ -1,6 +1,7 @@
 """`VisionData`: the loaders of a data set, with its classes, its input shape and a hash of its content.
 
-data.input_shape, data.classes, len(data.train)      # (1, 28, 28), 10, 421
+Example:
+    data.input_shape, data.classes, len(data.train)      # (1, 28, 28), 10, 421
 """
 
 from __future__ import annotations

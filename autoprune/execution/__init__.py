@@ -1,7 +1,8 @@
 """Execution settings (device, number format, layout, threads), and the settings that are wrong on a machine.
 
-faults_of([Setting(), Setting(channels_last=True)])     # {Setting(channels_last=True): "killed by SIGABRT"}
-setting = fit_to_machine(setting)                       # with a detour, if the setting needs one here
+Example:
+    faults_of([Setting(channels_last=True)])     # {Setting(channels_last=True): "killed by SIGABRT"}
+    setting = fit_to_machine(setting)            # with a detour, if the setting needs one here
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Example inputs and plan that a rebuilt model carries, so that `export` and `save_pruned` need no more.
 
-note_example(small, prunable.example_inputs)
-example_of(small)      # (tensor [1, 3, 32, 32],)
+Example:
+    note_example(small, prunable.example_inputs)
+    example_of(small)      # (tensor [1, 3, 32, 32],)
 """
 
 from __future__ import annotations

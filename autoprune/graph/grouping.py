@@ -1,7 +1,8 @@
 """Form channel groups: channels that span the same axes, equally often, make one group.
 
-grouping = make_groups(model, axes, components, terms, unused)
-grouping.groups      # (ChannelGroup("conv1", ...), ...)
+Example:
+    grouping = make_groups(model, axes, components, terms, unused)
+    grouping.groups      # (ChannelGroup("conv1", ...), ...)
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The channel group: the channels that several layers share.
 
-group.name, group.width    # "layer1.0.conv1", 64
-group.members[0]           # Member("layer1.0.conv1.weight", axis=0, index of shape [64, 1])
+Example:
+    group.name, group.width    # "layer1.0.conv1", 64
+    group.members[0]           # Member("layer1.0.conv1.weight", axis=0, index of shape [64, 1])
 """
 
 from __future__ import annotations

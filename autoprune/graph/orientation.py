@@ -1,8 +1,9 @@
 """Orientation of weights: the module that uses a tensor, and the axis of its output channels.
 
-owner_of("conv.parametrizations.weight.original0")      # ("conv", "weight")
-output_axis(nn.Conv2d(3, 8, 1))              # 0
-output_axis(nn.ConvTranspose2d(3, 8, 1))     # 1
+Example:
+    owner_of("conv.parametrizations.weight.original0")      # ("conv", "weight")
+    output_axis(nn.Conv2d(3, 8, 1))              # 0
+    output_axis(nn.ConvTranspose2d(3, 8, 1))     # 1
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The plan: the channels that a smaller model keeps in each channel group.
 
-plan = Plan({"layer1.0.conv1": np.array([0, 3, 5])})
-plan.widths  # {"layer1.0.conv1": 3}
+Example:
+    plan = Plan({"layer1.0.conv1": np.array([0, 3, 5])})
+    plan.widths  # {"layer1.0.conv1": 3}
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Translate a plan into the positions that it keeps along each axis of each tensor.
 
-table = PositionTable.of(prunable.groups, prunable.shapes)
-table.kept({"conv1": np.array([0, 2])})     # {"conv1.weight": {0: array([0, 2])}, ...}
+Example:
+    table = PositionTable.of(prunable.groups, prunable.shapes)
+    table.kept({"conv1": np.array([0, 2])})     # {"conv1.weight": {0: array([0, 2])}, ...}
 """
 
 from __future__ import annotations

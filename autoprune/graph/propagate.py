@@ -1,8 +1,9 @@
 """Propagate labels through a traced graph: the rule of each operator labels its outputs.
 
-axes = ParameterAxes.of(model, store)
-values = propagate(captured, axes, store, terms)
-values["conv2d"]          # Value with labels along axis 1
+Example:
+    axes = ParameterAxes.of(model, store)
+    values = propagate(captured, axes, store, terms)
+    values["conv2d"]          # Value with labels along axis 1
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The prunable: a traced model with its channel groups and its costs.
 
-prunable.groups                                # tuple[ChannelGroup, ...]
-prunable.cost({"layer1.0.conv1": 8})           # Cost(macs=..., params=...)
+Example:
+    prunable.groups                                # tuple[ChannelGroup, ...]
+    prunable.cost({"layer1.0.conv1": 8})           # Cost(macs=..., params=...)
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Score a candidate: rebuild it, repair it, recalibrate BatchNorm, finetune it and evaluate it.
 
-rungs = (Rung("calibrate"), Rung("100 steps", steps=100))
-score = FinetuneScore(prunable, importance, data, Task(), setting, rungs)
-for rung in score({"layer1.0.conv1": 8}, seed=17):
-    print(rung.name, rung.score, rung.seconds)
+Example:
+    rungs = (Rung("calibrate"), Rung("100 steps", steps=100))
+    score = FinetuneScore(prunable, importance, data, Task(), setting, rungs)
+    for rung in score({"layer1.0.conv1": 8}, seed=17):
+        print(rung.name, rung.score, rung.seconds)
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Measure the sensitivity to cuts: the score of a cut model, and the divergence of its outputs.
 
-cutter = Cutter(prunable, importance, setting, calibration=first_batches(data.train, 2, seed=0))
-cut_scores(cutter, [{"layer1.0.conv1": 8}], data.val, task)           # [0.87]
-divergences(cutter, [{"layer1.0.conv1": 8}], calibration)             # [0.21] nats
+Example:
+    cutter = Cutter(prunable, importance, setting, calibration=first_batches(data.train, 2, seed=0))
+    cut_scores(cutter, [{"layer1.0.conv1": 8}], data.val, task)           # [0.87]
+    divergences(cutter, [{"layer1.0.conv1": 8}], calibration)             # [0.21] nats
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Type aliases of NumPy arrays.
 
-widths: IntArray = np.array([[16, 32], [8, 16]])      # [candidates, groups]
+Example:
+    widths: IntArray = np.array([[16, 32], [8, 16]])      # [candidates, groups]
 """
 
 from __future__ import annotations

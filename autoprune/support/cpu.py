@@ -1,6 +1,7 @@
 """Describe the CPU of this machine. Stored measurements are valid for the same description only.
 
-cpu_facts()      # {"cpu": "AMD EPYC 9654, cpu family 25, model 17", "cores": "2", ...}
+Example:
+    cpu_facts()      # {"cpu": "AMD EPYC 9654, cpu family 25, model 17", "cores": "2", ...}
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Describe how a process ended.
 
-describe_exit(-11)      # "killed by SIGSEGV (signal 11)"
+Example:
+    describe_exit(-11)      # "killed by SIGSEGV (signal 11)"
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Train and eval modes of models.
 
-with modes_kept(model):
-set_training(model, False)
+Example:
+    with modes_kept(model):
+        set_training(model, False)
 """
 
 from __future__ import annotations
@@ -13,17 +14,15 @@ from torch import nn
 
 
 def set_training(model: nn.Module, training: bool) -> None:
-    """Set the mode of every module.
-
-    Not model.train(): a model may override it to do more, for example to keep BatchNorm in eval mode.
-    """
+    """Set every module to train or eval mode."""
+    # Not model.train(): a model may override it to do more, for example to keep BatchNorm in eval mode.
     for module in model.modules():
         module.training = training
 
 
 @contextlib.contextmanager
 def modes_kept(*models: nn.Module) -> Iterator[None]:
-    """Give every module its train or eval mode back after the block."""
+    """Restore the train or eval mode of every module at the end of the block."""
     modes = [(module, module.training) for model in models for module in model.modules()]
     try:
         yield

@@ -1,6 +1,7 @@
 """Check values from JSON or TOML against a schema, and report the first problem in one line.
 
-facts = read_as(Facts, values, where="fm-50", error=StudyError, advice="restore the database.")
+Example:
+    facts = read_as(Facts, values, where="fm-50", error=StudyError, advice="restore the database.")
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Write tensors to safetensors files, and read files of `torch.save` without running code from them.
 
-write_tensors({"weight": torch.zeros(3)}, Path("small.safetensors"))
+Example:
+    write_tensors({"weight": torch.zeros(3)}, Path("small.safetensors"))
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Count the CPU cores that this process may use, and set the number of torch's threads.
 
-with cpu_threads(min(4, usable_cores())):
-    model(images)
+Example:
+    with cpu_threads(min(4, usable_cores())):
+        model(images)
 """
 
 from __future__ import annotations

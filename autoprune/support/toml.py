@@ -1,7 +1,8 @@
 """Read TOML files and texts. An invalid one raises an error with a message of one line.
 
-read_toml("run.toml", "a config file")       # {"model": {"name": "resnet20"}, ...}
-parse_toml("trials = 3")                     # {"trials": 3}
+Example:
+    read_toml("run.toml", "a config file")       # {"model": {"name": "resnet20"}, ...}
+    parse_toml("trials = 3")                     # {"trials": 3}
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Train a model fully or for a few steps, recalibrate its BatchNorm statistics, and evaluate it.
 
-result = fit(model, data, Schedule(epochs=30), setting, Task(), seed=0, checkpoint=Path("state.pt"))
-test_accuracy = evaluate(model, data.test, Task(), setting)
+Example:
+    result = fit(model, data, Schedule(epochs=30), setting, Task(), seed=0, checkpoint=Path("state.pt"))
+    test_accuracy = evaluate(model, data.test, Task(), setting)
 """
 
 from __future__ import annotations

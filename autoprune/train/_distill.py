@@ -1,7 +1,8 @@
 """Knowledge distillation: the loss of a student that follows the outputs of a teacher.
 
-distillation = Distillation(task.loss, temperature=4.0)
-loss = distillation(student_outputs, teacher_outputs, targets)
+Example:
+    distillation = Distillation(task.loss, temperature=4.0)
+    loss = distillation(student_outputs, teacher_outputs, targets)
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Evaluate a model on a part of the data, and recalibrate its BatchNorm statistics before that.
 
-recalibrate(small, data.train, batches=20, setting=setting, seed=0)
-accuracy = evaluate(small, data.val, Task(), setting)
+Example:
+    recalibrate(small, data.train, batches=20, setting=setting, seed=0)
+    accuracy = evaluate(small, data.val, Task(), setting)
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Choose the number format and memory layout that train a model fastest on this machine.
 
-choice = fastest_setting(model, (inputs, targets), Task(), device="auto")
-choice.setting.label     # "bfloat16 channels_last"
-choice.milliseconds      # {"float32 contiguous": 101.2, ...}
+Example:
+    choice = fastest_setting(model, (inputs, targets), Task(), device="auto")
+    choice.setting.label     # "bfloat16 channels_last"
+    choice.milliseconds      # {"float32 contiguous": 101.2, ...}
 """
 
 from __future__ import annotations

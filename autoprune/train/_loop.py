@@ -1,7 +1,8 @@
 """The full training, which evaluates the model and saves its state after each epoch. The last epoch counts.
 
-result = fit(model, data, Schedule(epochs=30), setting, Task(), seed=0, checkpoint=Path("state.pt"))
-result.score        # metric on the validation part after the last epoch
+Example:
+    result = fit(model, data, Schedule(epochs=30), setting, Task(), seed=0, checkpoint=Path("state.pt"))
+    result.score        # metric on the validation part after the last epoch
 """
 
 from __future__ import annotations

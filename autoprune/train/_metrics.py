@@ -1,9 +1,10 @@
 """Metrics, and meters that measure them batch by batch if the metric allows it. Higher is better.
 
-meter = meter_of(accuracy)
-for outputs, targets in batches:
-    meter.update(outputs, targets)
-meter.compute()
+Example:
+    meter = meter_of(accuracy)
+    for outputs, targets in batches:
+        meter.update(outputs, targets)
+    meter.compute()
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The schedule of a training: its length, its learning rates and its optimiser.
 
-schedule = Schedule(epochs=30, learning_rate=0.1, schedule="cosine", warmup=0.05)
-learning_rate_at(schedule, step=0, total=1000)
+Example:
+    schedule = Schedule(epochs=30, learning_rate=0.1, schedule="cosine", warmup=0.05)
+    learning_rate_at(schedule, step=0, total=1000)
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The trainer: a model with its optimiser, weight average and gradient scaler, which step together.
 
-trainer = Trainer(model, Schedule(steps=100), setting, Task(), total_steps=100)
-mean_loss = trainer.run(endless(data.train, seed=0), steps=100)
+Example:
+    trainer = Trainer(model, Schedule(steps=100), setting, Task(), total_steps=100)
+    mean_loss = trainer.run(endless(data.train, seed=0), steps=100)
 """
 
 from __future__ import annotations

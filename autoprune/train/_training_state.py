@@ -1,7 +1,8 @@
 """The file from which a stopped training resumes. Writes are atomic.
 
-save_state(path, identity, state)
-state = load_state(path, identity)      # None if there is no file yet
+Example:
+    save_state(path, identity, state)
+    state = load_state(path, identity)      # None if there is no file yet
 """
 
 from __future__ import annotations

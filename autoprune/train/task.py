@@ -1,7 +1,8 @@
 """The task: the loss that training minimises, and the metric that a search maximises.
 
-task = make_task(loss="cross_entropy", metric="accuracy")
-score = task.metric(torch.tensor([[0.1, 0.9]]), torch.tensor([1]))    # 1.0
+Example:
+    task = make_task(loss="cross_entropy", metric="accuracy")
+    score = task.metric(torch.tensor([[0.1, 0.9]]), torch.tensor([1]))    # 1.0
 """
 
 from __future__ import annotations

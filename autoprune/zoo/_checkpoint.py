@@ -1,7 +1,8 @@
 """Load a checkpoint into a model. Errors name the tensor and both shapes.
 
-load_checkpoint(model, "dense.safetensors")     # or a state_dict written by torch.save
-print(checkpoint_hash("dense.safetensors"))
+Example:
+    load_checkpoint(model, "dense.safetensors")     # or a state_dict written by torch.save
+    print(checkpoint_hash("dense.safetensors"))
 """
 
 from __future__ import annotations

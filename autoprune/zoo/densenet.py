@@ -1,6 +1,7 @@
 """DenseNet-40 for small images: each layer reads the outputs of all layers before it in its block.
 
-model = densenet40(classes=100, in_channels=3)
+Example:
+    model = densenet40(classes=100, in_channels=3)
 """
 
 from __future__ import annotations

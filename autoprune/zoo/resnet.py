@@ -1,6 +1,7 @@
 """Residual networks for small images: ResNet-20, ResNet-56 and a tiny one for 8x8 digits.
 
-model = resnet20(classes=10, in_channels=1)
+Example:
+    model = resnet20(classes=10, in_channels=1)
 """
 
 from __future__ import annotations

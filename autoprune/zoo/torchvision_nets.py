@@ -1,6 +1,7 @@
 """torchvision's classifiers by name, for any number of classes and input channels.
 
-model = make_vision_model("mobilenet_v3_small", classes=10, in_channels=1)
+Example:
+    model = make_vision_model("mobilenet_v3_small", classes=10, in_channels=1)
 """
 
 from __future__ import annotations

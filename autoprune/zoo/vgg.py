@@ -1,6 +1,7 @@
 """VGG-16 with BatchNorm for small images.
 
-model = vgg16_bn(classes=10, in_channels=3)
+Example:
+    model = vgg16_bn(classes=10, in_channels=3)
 """
 
 from __future__ import annotations
