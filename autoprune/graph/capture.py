@@ -212,7 +212,7 @@ def unchanged(model: nn.Module) -> Iterator[None]:
         for value in before.values()
         if isinstance(value, dict | list | set)
     ]
-    # The fast path of nn.MultiheadAttention is one opaque operator, of which no rule sees the projections.
+    # The fast path of nn.MultiheadAttention is a single operator, which hides the projections from the rules.
     fastpath = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -33,7 +33,7 @@ from autoprune.train import Schedule, Task, Trainer, evaluate, recalibrate
 class Rung:
     """One rung: a finetune of `steps` or `epochs`, or none if both are None, and then an evaluation.
 
-    The rung named "repair" repairs the candidate before.
+    If the spec of the rung has `repairs`, as "repair" does, the candidate is cut again and repaired first.
 
     Raises:
         ConfigError: if both steps and epochs are given, or a number is out of its range.
@@ -72,9 +72,9 @@ def calibrate(model: nn.Module, data: VisionData, batches: int, setting: Setting
 class FinetuneScore:
     """Score the widths of one trial, rung by rung.
 
-    A rung continues from the weights of the rung before and from its position in the stream of batches. Each
-    rung has its own optimiser and its own learning-rate schedule. All randomness follows from the trial's
-    seed, and the global random states do not change.
+    A rung continues from the weights of the rung before (a repair starts from dense weights) and from
+    its position in the stream of batches. Each rung has its own optimiser and its own learning-rate schedule.
+    All randomness follows from the trial's seed, and the global random states do not change.
 
     Args:
         prunable: the traced dense model, which is not changed.
