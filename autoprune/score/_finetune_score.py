@@ -72,7 +72,7 @@ def calibrate(model: nn.Module, data: VisionData, batches: int, setting: Setting
 class FinetuneScore:
     """Score the widths of one trial, rung by rung.
 
-    A rung continues from the weights of the rung before (a repair starts from dense weights) and from
+    A rung continues from the weights of the rung before (a repair cuts them again) and from
     its position in the stream of batches. Each rung has its own optimiser and its own learning-rate schedule.
     All randomness follows from the trial's seed, and the global random states do not change.
 
