@@ -23,6 +23,6 @@ def test_threads_are_given_back() -> None:
 def test_cores_are_those_that_this_process_may_use() -> None:
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
     code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-    code += "from autoprune.threads import usable_cores; print(usable_cores())"
+    code += "from autoprune.support.threads import usable_cores; print(usable_cores())"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["1"]
