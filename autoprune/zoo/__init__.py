@@ -5,8 +5,8 @@
 
 To add a model, write one function (classes, in_channels) -> nn.Module and one row in MODELS.
 
-A model of your own needs no row. A config names its function with `factory = "mypkg.nets:tiny"` in [model].
-The function is called with those of `classes` and `in_channels` that it accepts:
+A model of your own needs no row. A config names its function, `factory = "mypkg.nets:tiny"` in [model]. The
+function is called with those of `classes` and `in_channels` that it accepts:
 
     from torch import nn
 
