@@ -87,7 +87,7 @@ class TrialRunner:
     """Runs the trials of one search.
 
     Args:
-        study: where everything is stored.
+        study: stores everything.
         space: decodes proposals into widths.
         sampler: a row of SAMPLERS, or "package.module:function".
         pruner: a row of PRUNERS, or "package.module:function".
@@ -99,7 +99,7 @@ class TrialRunner:
         statistics: {statistic: {variable: value}} for the samplers that draw by it.
         shapes: {parameter: dense shape} for the samplers that look at layers.
         rates: of the sampler "evolution".
-        cost: what each candidate costs, for its record; default what the space computes.
+        cost: computes the costs of a candidate for its record; by default the function of the space.
         on_event: called with every `TrialEvent`, in this process, after the event is stored. An error
             that it raises ends the search, never the trial: that has ended, or goes back to the queue.
 
@@ -199,7 +199,7 @@ class TrialRunner:
         return None
 
     def begin(self, job: Job) -> None:
-        """Count the trial's seconds from now, where an engine asked for it before a worker was ready."""
+        """Count the trial's seconds from now, if an engine asked for it before a worker was ready."""
         attempt = self._attempts.get(job.claim)
         if attempt is not None:
             attempt.started = time.perf_counter()
@@ -269,7 +269,7 @@ class TrialRunner:
 
         Args:
             job: the trial's.
-            how: what is known of the death, for the record's reason.
+            how: the known cause of the death, for the record's reason.
 
         Raises:
             StudyError: as from `fail`.

@@ -24,13 +24,13 @@ class Workers:
     Args:
         number: trials that run at once, at most.
         cpus: CPU cores of one trial; None shares out this process's threads.
-        gpus: GPUs of one trial, such as 0.5; None shares out those there are, where trials run on GPUs.
+        gpus: GPUs of one trial, such as 0.5; None shares out those there are, if trials run on GPUs.
             The Ray engine only.
         address: of a running Ray cluster ("auto", "10.0.0.1:6379") that this machine belongs to; None and
             "local" start one here. The Ray engine only.
 
     Raises:
-        ConfigError: `number` is below 1. What an engine cannot give out, it refuses itself.
+        ConfigError: `number` is below 1. Each engine refuses shares that it cannot give.
     """
 
     number: int = 1
@@ -51,7 +51,7 @@ class Workers:
 
     @property
     def cluster(self) -> str | None:
-        """Address of the running cluster to join; None where one is started here."""
+        """Address of the running cluster to join; None if one is started here."""
         return None if self.address == "local" else self.address
 
 

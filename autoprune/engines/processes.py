@@ -129,7 +129,7 @@ def _bury(runner: TrialRunner, worker: _Worker, health: WorkerHealth) -> None:
 
 
 def _spawn(pool: list[_Worker], make_scorer: MakeScorer, threads: int) -> None:
-    """Start a worker and add it to the pool, both or neither: what is not in the pool is never stopped."""
+    """Start a worker and add it to the pool, both or neither: only the pool is stopped at the end."""
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe()
     # A daemonic process may have no children, and DataLoaders have workers of their own.
@@ -173,7 +173,7 @@ def _started_whole() -> Iterator[None]:
 def _deferred_signals() -> Iterator[None]:
     """Raise ending signals again after the block: this thread's mask does not keep them from others.
 
-    Where another thread gets one, Python runs its handler in the main thread all the same.
+    If another thread gets one, Python runs its handler in the main thread all the same.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

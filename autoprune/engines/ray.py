@@ -43,7 +43,7 @@ _QUESTION = "import sys; from ray._raylet import GcsClient; GcsClient(address=sy
 """Asked in a process of its own: Ray's client tries on for minutes, and cannot be stopped."""
 
 _QUIET = {
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints even where it is told to be silent
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints even if it has to be silent
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in a config are relative to the folder of the search
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -51,7 +51,7 @@ _QUIET = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_RESULT_BUFFER_LENGTH": "1",  # each score is judged before the next rung begins
 }
-"""What Ray reads from the environment, for as long as a search runs."""
+"""Environment variables for Ray, set while a search runs."""
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ _log = logging.getLogger(__name__)
 def run_ray(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers) -> None:
     """Run trials under Ray Tune until the study has them all.
 
-    Where this process is connected to Ray already, that connection is used, and left open.
+    If this process is connected to Ray already, that connection is used, and left open.
 
     Args:
         runner: the trials' lifecycle.
@@ -86,7 +86,7 @@ def check_ray(workers: Workers, device: str | None = None) -> None:
 
     Args:
         workers: how many trials at once, what each may use, and the cluster.
-        device: on which trials compute, where that is known.
+        device: on which trials compute, if that is known.
 
     Raises:
         ConfigError: Ray is not installed, no cluster answers at the address, or the shares are none that Ray
@@ -138,7 +138,7 @@ def _require_fit(workers: Workers, device: str) -> None:
 
 
 def _require_gpus(workers: Workers) -> None:
-    """Refuse more GPUs a trial than this machine has, where Ray will be started on it."""
+    """Refuse more GPUs a trial than this machine has, if Ray will be started on it."""
     import torch
 
     present = torch.cuda.device_count()
@@ -209,7 +209,7 @@ def _join(address: str) -> None:
 
 
 def _tell_idle_gpus(workers: Workers, device: str) -> None:
-    """Say where a cluster has GPUs and trials do not compute on them: "auto" looked at this machine alone."""
+    """Warn if a cluster has GPUs and trials do not compute on them: "auto" looked at this machine alone."""
     import ray
 
     known: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # ray leaves it untyped

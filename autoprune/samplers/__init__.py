@@ -4,7 +4,7 @@
 
 A new sampler is a function from a `SamplerContext` to a sampler of Optuna's, in a file of its own, and a row
 in SAMPLERS with its traits. tests/samplers/test_conformance.py checks every row: a search that is killed
-proposes what an uninterrupted one does.
+makes the proposals of an uninterrupted one.
 
 A sampler of your own needs no row. A config names its function or its spec, `sampler = "mypkg.search:wide"`:
 
@@ -17,8 +17,8 @@ A sampler of your own needs no row. A config names its function or its spec, `sa
     wide = SamplerSpec(make_wide, several_objectives=True, learns_from_pruned=True)
 
 The function is called for each trial, and the sampler that it returns proposes this trial alone. Its proposal
-may depend on the context and on the trials of the study, and on nothing else. Then a resumed search proposes
-what an uninterrupted one would.
+may depend on the context and on the trials of the study, and on nothing else. Then a resumed search makes
+the same proposals as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def make_sampler(
         rungs: how many rungs a trial climbs, if none prunes it.
 
     Raises:
-        ConfigError: the name is unknown (the nearest is named), the sampler lacks what it needs, or it takes
+        ConfigError: the name is unknown (the nearest is named), the sampler lacks a statistic, or it takes
             one objective only.
     """
     rates = rates or EvolutionRates()

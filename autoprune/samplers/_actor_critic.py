@@ -38,7 +38,7 @@ STEEPNESS = 0.01
 
 @dataclass(frozen=True, eq=False)
 class _Buffer:
-    """Transitions of all absorbed trials; `goes_on` is 0 where a trial ends."""
+    """Transitions of all absorbed trials; `goes_on` is 0 if a trial ends there."""
 
     states: Tensor
     actions: Tensor

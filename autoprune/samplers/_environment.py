@@ -87,7 +87,7 @@ class Walk:
         return actions, np.stack(states)
 
     def _state(self, step: int, most: float, least: float, last: float) -> FloatArray:
-        """Return the state before a step, where the plans that are still open cost from `least` to `most`."""
+        """Return the state before a step, if the plans that are still open cost from `least` to `most`."""
         costs = [1 - most / self._dense, (most - least) / self._dense]
         return np.concatenate([self._facts[step], costs, [last]])
 
@@ -101,7 +101,7 @@ class Walk:
         return kept_inside
 
     def _costs_of_levels(self, chosen: IntArray, step: int) -> tuple[FloatArray, FloatArray]:
-        """Return what each level of a step costs, later variables at their lowest and at their highest."""
+        """Return the cost of each level of a step, later variables at their lowest and at their highest."""
         levels = int(self._ladder.top[step]) + 1
         plans = np.repeat(chosen[None], 2 * levels, axis=0)
         plans[:levels, step + 1 :] = 0
@@ -111,7 +111,7 @@ class Walk:
         return usage[:levels], usage[levels:]
 
     def _fixed_facts(self, context: SamplerContext) -> FloatArray:
-        """Return what never changes: index, channels, inputs, kernel and cost of each variable, in [0, 1]."""
+        """Return the constant part of states: index, channels, inputs, kernel and cost, each in [0, 1]."""
         ladder = self._ladder
         without = np.repeat(ladder.top[None], len(ladder.top), axis=0)
         np.fill_diagonal(without, 0)

@@ -19,7 +19,7 @@ from autoprune.samplers._past_trials import Outcome
 
 
 class Learner(Protocol):
-    """What learns from one finished trial after the other, and from nothing else."""
+    """An object that learns from one finished trial after the other, and from nothing else."""
 
     def absorb(self, outcome: Outcome) -> None:
         """Learn from a trial; those before it were absorbed in the order in which they finished."""
@@ -39,14 +39,14 @@ class _Kept(Generic[L]):
 def learnt(context: SamplerContext, outcomes: Sequence[Outcome], name: str, make: Callable[[], L]) -> L:
     """Return the learner that has absorbed all outcomes: from memory, going on where it was.
 
-    Where memory holds another history (trials that others add come before those that the study counted),
+    If memory holds another history (trials that others add come before those that the study counted),
     it begins again.
 
     Args:
         context: whose memory keeps the learner.
         outcomes: in the order in which the trials finished.
         name: of the learner in the context's memory.
-        make: makes one that has absorbed nothing; called where memory has none that fits.
+        make: makes one that has absorbed nothing; called if memory has none that fits.
     """
     kept: _Kept[L] | None = context.memory.get(name)
     if kept is None or not _begins_with(outcomes, kept.absorbed):

@@ -1,4 +1,4 @@
-"""The history of a study as samplers read it: what finished trials have shown, and which plans were tried.
+"""The history of a study as samplers read it: the scores of finished trials, and which plans were tried.
 
     history = read_history(context, study, trial)
     history.outcomes[-1].ratios, history.outcomes[-1].score        # the youngest; a higher score is better
@@ -42,7 +42,7 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """What a sampler learns from.
+    """The trials that a sampler learns from.
 
     Attributes:
         outcomes: of the complete trials, the first to finish first.
@@ -54,7 +54,7 @@ class History:
 
 
 def read_history(context: SamplerContext, study: optuna.Study, trial: FrozenTrial) -> History:
-    """Read what a study's trials show to the one that is to be proposed.
+    """Read the history that a proposal may depend on.
 
     The study has one objective; see `check_sampler`.
     """
@@ -96,7 +96,7 @@ def levels_of(context: SamplerContext, ratios: FloatArray) -> IntArray:
 
 
 def place_of_end(trial: FrozenTrial) -> tuple[int, datetime.datetime, int]:
-    """Return the place in the order of ends: as the study counted them, by the clock where it did not."""
+    """Return the place in the order of ends: as the study counted them, by the clock if it did not."""
     ended_before = int(trial.user_attrs.get(OUTCOME, {}).get(ENDED_BEFORE, -1))
     clock = trial.datetime_complete if ended_before < 0 else None
     return ended_before, clock or datetime.datetime.min, trial.number

@@ -1,6 +1,6 @@
 """The wrapper that makes any Optuna sampler a function of the storage, the seed and the trial's number.
 
-A search that was killed then proposes what an uninterrupted one would, even if some parameters of the
+A search that was killed then makes the proposals of an uninterrupted one, even if some parameters of the
 running trial were already stored. For each trial the inner sampler is made again with its own seed, proposes
 the whole vector at once, and sees only trials of this space, since a user may have added others. If its plan
 was tried already, or is being tried, one nearby is proposed: the same widths have the same score. The vector
@@ -79,7 +79,7 @@ class PerTrialSampler(BaseSampler):
 
     @property
     def memory(self) -> dict[str, Any]:
-        """What the inner samplers keep between trials, to save work."""
+        """The caches that the inner samplers keep between trials."""
         return self._brief.memory
 
     def infer_relative_search_space(

@@ -30,7 +30,7 @@ It is called again, with the next attempt, as long as a trial has tried its plan
 
 
 class PlanSampler(BaseSampler):
-    """Proposes the ratios of a plan within the budget, so that a trial holds what was scored.
+    """Proposes the ratios of a plan within the budget, so that a trial holds the ratios that were scored.
 
     Args:
         context: of this trial.

@@ -71,12 +71,12 @@ def make_ddpg(context: SamplerContext) -> BaseSampler:
     place of the keep ratio itself; hidden layers of 64 units, not 300; noise of 0.3 at first, not 0.5, and
     of 0.05 at the search's last trial; each step is rewarded with its share of the episode's reward, which
     keeps values on one scale; rewards are divided by their standard deviation; the actor's squared logits
-    are penalised, so that its sigmoid does not saturate at the ends; several updates a step;
-    rates of 1e-3 and 3e-3, and 0.05 of the weights into the slow copies (the authors' code: 1e-4, 1e-3 and
-    0.01); all episodes are replayed, not the last 100. Stride and map size are not in the state: the cost
-    stands for them. What the budget made of the actions is what is learnt, and trials that others proposed
-    (warm starts) are episodes too. Where the walk ends in a plan that was tried already, it begins again,
-    each time with a quarter of the noise more.
+    are penalised, so that its sigmoid does not saturate at the ends; several updates a step; rates of 1e-3
+    and 3e-3, and 0.05 of the weights into the slow copies (the authors' code: 1e-4, 1e-3 and 0.01); all
+    episodes are replayed, not the last 100. Stride and map size are not in the state: the cost stands for
+    them. The agent learns from the actions as the budget changed them, and trials that others proposed
+    (warm starts) are episodes too. If the walk ends in a plan that was tried already, it begins again, each
+    time with a quarter of the noise more.
 
     The paper gives it 400 episodes. In searches of 60 trials, warm starts among them, "gp", "tpe" and
     "evolution" came further in all three settings of experiments/search_efficiency (table.md, means of three

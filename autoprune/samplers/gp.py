@@ -28,7 +28,7 @@ class _AmongWhole(GPSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Propose where the improvement to be expected is largest; nothing while trials are random."""
+        """Propose the point of the largest expected improvement. Propose nothing while trials are random."""
         return super().sample_relative(view_study(study, _is_whole), trial, search_space)
 
 

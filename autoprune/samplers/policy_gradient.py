@@ -47,7 +47,7 @@ class Policy:
 
 @dataclass(eq=False)
 class PolicyLearner:
-    """The parameters of the policy, and what the next step needs of the trials before.
+    """The parameters of the policy, and the sums over earlier trials that the next step needs.
 
     Attributes:
         context: of the space that the places are in.
