@@ -1,6 +1,6 @@
 """Data sets that fit in memory, as uint8 images and int64 labels.
 
-To add a data set, write one function and one row in SOURCES.
+To add a data set, write one function, one row in SOURCES and one row in `autoprune.data.DATASETS`.
 
     arrays = fashion_mnist("data")
     arrays.train.images.shape        # [60000, 1, 28, 28]

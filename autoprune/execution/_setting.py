@@ -104,7 +104,7 @@ def resolve_device(device: str = "auto") -> str:
     seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if requested.type == "cuda" and (requested.index or 0) >= seen:
         raise ConfigError(
-            f'search.device: got "{device}", but torch finds {seen or "no"} CUDA devices here; '
+            f'search.device: got "{device}", but torch sees {seen or "no"} CUDA devices here; '
             'use "auto" or "cpu".'
         )
     try:

@@ -49,11 +49,11 @@ class ModelSpec(Row):
 
 
 MODELS: Mapping[str, ModelSpec] = {
-    "resnet20": ModelSpec(resnet20, about="ResNet-20 for small images, of the paper's CIFAR-10 part"),
-    "resnet56": ModelSpec(resnet56, about="ResNet-56 for small images, of the paper's CIFAR-10 part"),
+    "resnet20": ModelSpec(resnet20, about="ResNet-20 of the CIFAR family, for small images"),
+    "resnet56": ModelSpec(resnet56, about="ResNet-56 of the CIFAR family, for small images"),
     "vgg16_bn": ModelSpec(vgg16_bn, about="VGG-16 with BatchNorm for small images"),
     "densenet40": ModelSpec(densenet40, about="DenseNet-40 for small images"),
-    "digits_resnet": ModelSpec(digits_resnet, about="a small residual net for 8x8 digits"),
+    "digits_resnet": ModelSpec(digits_resnet, about="a small residual network for 8x8 digits"),
 }
 
 

@@ -73,9 +73,9 @@ def test_devices() -> None:
     with pytest.raises(ConfigError, match=r'search\.device: "gpu" is no device'):
         resolve_device("gpu")
     if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match=r'"cuda:0" asked, but torch sees no CUDA device'):
+        with pytest.raises(ConfigError, match=r'got "cuda:0", but torch sees no CUDA device'):
             resolve_device("cuda:0")
-    with pytest.raises(ConfigError, match=r'"cuda:77" asked, but torch sees (no|\d+) CUDA devices here'):
+    with pytest.raises(ConfigError, match=r'got "cuda:77", but torch sees (no|\d+) CUDA devices here'):
         resolve_device("cuda:77")
     with pytest.raises(ConfigError, match=r'search\.device: "meta" cannot be used here \(.*\); use "auto"'):
         resolve_device("meta")

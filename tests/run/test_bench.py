@@ -170,7 +170,7 @@ def test_a_folder_without_a_known_architecture_is_named(tmp_path: Path) -> None:
         ("small.onnx", {"shapes": ["imges=1x3x16x16"]}, r"--shape imges=1x3x16x16: no model has an input"),
         ("two.onnx", {"shapes": ["1x4"]}, r"--shape 1x4: every model has several inputs; name one of \w+, "),
         ("small.onnx", {"shapes": ["1x3", "1x4"]}, r"--shape 1x4: sizes of that input are given twice"),
-        ("small.pt2", {"device": "cuda:77"}, r'^--device: "cuda:77" asked'),
+        ("small.pt2", {"device": "cuda:77"}, r'^--device: got "cuda:77"'),
         ("small.pt2", {"device": "tpu"}, r'^--device: "tpu" is no device'),
         ("small.pt2", {"threads": 0}, r"^--threads: got 0, expected an integer >= 1"),
         ("small.pt2", {"threads": usable_cores() + 1}, r"^--threads: got \d+, expected at most \d+, the CPU"),
