@@ -284,7 +284,7 @@ def test_a_patch_that_the_architecture_has_no_place_for(tmp_path: Path) -> None:
             self.weight, self.bias = nn.Parameter(torch.ones(4)), nn.Parameter(torch.ones(4))
 
     save_pruned(Bare(lambda: nn.LayerNorm(4)), Plan({}), tmp_path)  # type: ignore[arg-type]  # any factory will do
-    with pytest.raises(CheckpointError, match=r"Patch layer.normalized_shape = \[4\]: Scale holds no number"):
+    with pytest.raises(CheckpointError, match=r"Patch layer.normalized_shape = \[4\]: Scale has no number"):
         load_pruned(tmp_path, lambda: Bare(Scale))
 
 
