@@ -398,7 +398,7 @@ def test_a_supernet_that_diverges_is_said(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        TrialError, match=r"supernet: epoch 1: diverged: .* Begin another search with a lower supernet"
+        TrialError, match=r"supernet: epoch 1: diverged: .* Begin another search with a lower score\.supernet"
     ):
         autoprune.search(fresh_model(), data, config(supernet={"epochs": 1, "learning_rate": 1e6}))
     assert list(tmp_path.rglob("*.safetensors")) == []
