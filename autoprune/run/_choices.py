@@ -11,11 +11,14 @@ from operator import attrgetter
 
 from autoprune.config.rungs import RUNGS
 from autoprune.criteria import CRITERIA
+from autoprune.data import DATASETS
 from autoprune.engines import ENGINES, PRUNERS
+from autoprune.latency import PROBES
 from autoprune.run._spec import RunSpec
 from autoprune.run._warm_starts import WARM_STARTS
 from autoprune.samplers import SAMPLERS
 from autoprune.support.rows import Row, find_row
+from autoprune.zoo import MODELS
 
 OPEN_TABLES: Mapping[str, Mapping[str, Row]] = {
     "search.sampler": SAMPLERS,
@@ -32,7 +35,8 @@ TABLES: Mapping[str, Mapping[str, Row]] = {**OPEN_TABLES, "score.rungs": RUNGS}
 
 def choices() -> dict[str, dict[str, str]]:
     """Return {key of the config: {name that it takes: one line about it}}."""
-    return {key: {name: row.about for name, row in table.items()} for key, table in TABLES.items()}
+    tables = {**TABLES, "latency.probe": PROBES, "data.name": DATASETS, "model.name": MODELS}
+    return {key: {name: row.about for name, row in table.items()} for key, table in tables.items()}
 
 
 def reads(spec: RunSpec, key: str) -> bool:
