@@ -278,7 +278,7 @@ def test_a_key_that_cannot_be_used_is_named(
     for _ in range(2):
         with pytest.raises(StudyError, match=r"names code: task\.loss"):
             resume(Consent())
-    assert caplog.text.count(f"{key}: it is damaged, or others can read it") == 1
+    assert caplog.text.count(f"{key}: it is damaged, or other users own it") == 1
 
 
 def test_the_message_is_one_short_line(place: Path) -> None:
