@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.exporting._recipe_schema import DTYPES, FORMAT, VERSION, RecipeFile
+from autoprune.graph.attached import example_of
 from autoprune.graph.capture import ExampleInputs, named_tensors
-from autoprune.graph.example import example_of
 from autoprune.graph.patches import Patch, read_patches
 from autoprune.graph.plan import Plan
 

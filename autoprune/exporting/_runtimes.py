@@ -22,6 +22,7 @@ from torch.utils import _pytree as pytree
 
 from autoprune.errors import ExportError, reason_of, summary_of
 from autoprune.exporting._saved_model import save_pruned
+from autoprune.graph.attached import example_of, plan_of
 from autoprune.graph.capture import (
     ExampleInputs,
     call,
@@ -30,7 +31,6 @@ from autoprune.graph.capture import (
     repeat_batch,
     unchanged,
 )
-from autoprune.graph.example import example_of, plan_of
 from autoprune.support.atomic import replacing
 from autoprune.support.modes import set_training
 from autoprune.support.rows import Row, find_row

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from autoprune.errors import CheckpointError, ExportError, PlanError, printable, reason_of
 from autoprune.exporting._recipe import Leaf, Recipe, describe, example_from, from_file, named_leaves, to_json
 from autoprune.exporting._recipe_schema import DTYPES, FORMAT, read_values
+from autoprune.graph.attached import note_example, note_plan
 from autoprune.graph.capture import named_tensors
-from autoprune.graph.example import note_example, note_plan
 from autoprune.graph.patches import apply_patches, require_written
 from autoprune.graph.plan import Plan
 from autoprune.support.atomic import replacing

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from autoprune.errors import PlanError
 from autoprune.graph import Plan, Prunable
+from autoprune.graph.attached import note_example, note_plan
 from autoprune.graph.capture import named_tensors
-from autoprune.graph.example import note_example, note_plan
 from autoprune.graph.orientation import owner_of
 from autoprune.graph.patches import Rules, apply_patches, patches_for, rules_of
 from autoprune.graph.positions import KeepPositions

@@ -28,7 +28,7 @@ from autoprune.graph import ChannelGroup, Plan, Prunable
 from autoprune.graph.capture import Captured, ExampleInputs, call, capture, repeat_batch, unchanged
 from autoprune.graph.context import Value
 from autoprune.graph.propagate import NodeValue, layer_of, operator_name
-from autoprune.graph.starts import misplaced
+from autoprune.graph.slice_starts import misplaced_slice
 from autoprune.rebuilding import clone_structure, narrow_to
 
 _FAULTS_OF_WIDTH = (
@@ -275,7 +275,7 @@ def _misplaced_slices(
     if not isinstance(source, Value):
         return []
     kept = partial(prunable.grouping.kept, dropped=dropped)
-    vector = misplaced(operator_name(dense), dense, narrowed, source, kept)
+    vector = misplaced_slice(operator_name(dense), dense, narrowed, source, kept)
     if vector is None:
         return []
     place = f"{layer_of(dense)} ({operator_name(dense)})"

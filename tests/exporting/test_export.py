@@ -25,8 +25,8 @@ from autoprune.exporting import (
     read_recipe,
     save_pruned,
 )
+from autoprune.graph.attached import example_of, note_example
 from autoprune.graph.capture import ExampleInputs, call
-from autoprune.graph.example import example_of, note_example
 from autoprune.graph.plan import Plan
 from autoprune.rebuilding import rebuild
 from autoprune.tracing import trace

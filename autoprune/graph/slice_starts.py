@@ -2,7 +2,7 @@
 
 A comparison of shapes is not enough. `x[:, 2:4]` has the right shape wherever it starts.
 
-    misplaced("slice", dense_node, narrowed_node, source, kept)    # the labels at fault, or None
+    misplaced_slice("slice", dense_node, narrowed_node, source, kept)    # the labels at fault, or None
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ Kept = Callable[[LabelVector], NDArray[np.bool_]]
 """Labels of an axis -> bool mask of the positions kept."""
 
 
-def misplaced(operator: str, dense: Node, narrowed: Node, source: Value, kept: Kept) -> LabelVector | None:
+def misplaced_slice(
+    operator: str, dense: Node, narrowed: Node, source: Value, kept: Kept
+) -> LabelVector | None:
     """Return the labels to freeze if a narrowed slice starts at another channel than the dense one, or None.
 
     Args:
