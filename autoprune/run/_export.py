@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from autoprune.config.rungs import scores_the_export
-from autoprune.errors import ExportError
+from autoprune.errors import ExportError, unknown
 from autoprune.exporting import (
     EXPORTERS,
     FOLDER,
@@ -76,6 +76,9 @@ def export(
         StudyError: the study names code or places that are not trusted.
         ConfigError: model or data of the dense model are not where the study's config names them.
     """
+    formats = (*EXPORTERS, FOLDER)
+    if format_name not in formats and ":" not in format_name:
+        raise ExportError(unknown("--format", format_name, formats))
     if format_name != FOLDER:
         find_exporter(format_name, "--format")
     consent = consent_of(trust, config)
