@@ -73,8 +73,8 @@ def effective_sizes(alignments: Alignments, sizes: IntArray) -> tuple[BoolArray,
     Returns:
         bool [n, 2], as `aligned_axes` returns it, and int64 [n, 2].
     """
-    on = aligned_axes(alignments, sizes)
+    aligned = aligned_axes(alignments, sizes)
     rounded = np.stack(
         [alignment.rounded(sizes[:, axis]) for axis, alignment in enumerate(alignments)], axis=1
     )
-    return on, np.where((on[:, 0] & on[:, 1])[:, None], rounded, sizes)
+    return aligned, np.where((aligned[:, 0] & aligned[:, 1])[:, None], rounded, sizes)

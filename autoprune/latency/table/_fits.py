@@ -128,13 +128,13 @@ def best_form(error: Callable[[Form], float]) -> Form:
     axis, that of the other axis and the cuts are chosen again one after the other, as long as a round saves
     more than chance would. A form that cannot be fitted is worse than any other.
     """
-    counting = functools.cache(_comparable(error))
-    best = min(_symmetric_forms(), key=counting)
+    comparable = functools.cache(_comparable(error))
+    best = min(_symmetric_forms(), key=comparable)
     while True:
         before = best
         for options in (_vary_input, _vary_output, _vary_cuts):
-            found = min(options(best), key=counting)
-            if counting(found) < (1 - _GAIN) * counting(best):
+            found = min(options(best), key=comparable)
+            if comparable(found) < (1 - _GAIN) * comparable(best):
                 best = found
         if best == before:
             return best
@@ -143,13 +143,13 @@ def best_form(error: Callable[[Form], float]) -> Form:
 def _comparable(error: Callable[[Form], float]) -> Callable[[Form], float]:
     """Return the error for comparisons: infinite if the fit does not converge, at least `_NEGLIGIBLE`."""
 
-    def counting(form: Form) -> float:
+    def comparable(form: Form) -> float:
         try:
             return max(error(form), _NEGLIGIBLE)
         except LatencyError:
             return float("inf")
 
-    return counting
+    return comparable
 
 
 def _alignments() -> Iterator[Alignment]:

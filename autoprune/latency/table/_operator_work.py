@@ -47,8 +47,8 @@ def fit_operator_work(readings: Readings, forms: Sequence[Form], works: Sequence
     for number, (work, form) in enumerate(zip(works, forms, strict=True)):
         for place in np.flatnonzero(readings.signature == number):
             sizes = readings.sizes[:, place]
-            on, counting = effective_sizes(form.alignments, sizes)
-            total += work_terms(work, counting.astype(np.float64), ~on)
+            aligned, effective = effective_sizes(form.alignments, sizes)
+            total += work_terms(work, effective.astype(np.float64), ~aligned)
     columns = np.concatenate([np.ones((len(total), 1)), total], axis=1)
     # Terms differ by many orders of magnitude, so columns are scaled for the solver. Rows are divided by the
     # latency, so that relative errors are minimised.
@@ -129,14 +129,16 @@ def _macs(call: Call, shapes: Sequence[FloatArray]) -> FloatArray:
 
 def _surface(work: Work, sizes: NDArray[np.int64], form: Form, coefficients: FloatArray) -> Surface:
     flat = sizes.reshape(-1, MOST_SIZES)
-    seen, counting = effective_sizes(form.alignments, flat)
-    largest = counting.max(axis=0)
+    aligned, effective = effective_sizes(form.alignments, flat)
+    largest = effective.max(axis=0)
     knots = tuple(np.array(_KNOTS) * most if most else np.zeros(1) for most in largest.tolist())
     at = np.stack(np.meshgrid(*knots, indexing="ij"), axis=-1).reshape(-1, MOST_SIZES)
-    on = itertools.product((False, True), repeat=MOST_SIZES)
-    grids = [work_terms(work, at, np.full(at.shape, False) | ~np.array(each)) @ coefficients for each in on]
+    kinds = itertools.product((False, True), repeat=MOST_SIZES)
+    grids = [
+        work_terms(work, at, np.full(at.shape, False) | ~np.array(each)) @ coefficients for each in kinds
+    ]
     shape = (2, 2, len(knots[0]), len(knots[1]))
     # Every grid is known, even one that this operator was not timed at: coefficients come from all operators.
     return Surface(
-        form.alignments, (knots[0], knots[1]), np.stack(grids).reshape(shape), observed_kinds(seen)
+        form.alignments, (knots[0], knots[1]), np.stack(grids).reshape(shape), observed_kinds(aligned)
     )

@@ -70,10 +70,10 @@ class Surface:
 
     def at(self, sizes: IntArray) -> FloatArray:
         """Return milliseconds [n] at sizes [n, 2]."""
-        on, counting = effective_sizes(self.alignments, sizes)
-        first, second = on.astype(np.int64).T
+        aligned, effective = effective_sizes(self.alignments, sizes)
+        first, second = aligned.astype(np.int64).T
         (low, share), (below, part) = (
-            _place(knots, counting[:, axis]) for axis, knots in enumerate(self.knots)
+            _place(knots, effective[:, axis]) for axis, knots in enumerate(self.knots)
         )
         high, above = (
             np.minimum(low + 1, len(self.knots[0]) - 1),
@@ -156,18 +156,18 @@ def sum_kinds(surfaces: Sequence[Surface], sizes: IntArray, signature: IntArray)
 
 
 def _fit(sizes: IntArray, ms: FloatArray, weights: FloatArray, form: Form, solutions: int) -> Surface:
-    on, counting = effective_sizes(form.alignments, sizes)
-    knots = _knots(counting[:, 0], form.cuts), _knots(counting[:, 1], form.cuts)
+    aligned, effective = effective_sizes(form.alignments, sizes)
+    knots = _knots(effective[:, 0], form.cuts), _knots(effective[:, 1], form.cuts)
     # The coefficients are increments between neighbouring knots. None is negative, so the grid, which is
     # their cumulative sum along both axes, never falls when a size grows.
-    ramps = [_ramps(axis, counting[:, place]) for place, axis in enumerate(knots)]
+    ramps = [_ramps(axis, effective[:, place]) for place, axis in enumerate(knots)]
     base = np.einsum("ni,nj->nij", *ramps).reshape(len(ms), -1)
     # A grid of sizes that are not aligned is the aligned grid plus a bilinear function with non-negative
     # coefficients. So it is never faster, and few readings suffice to fit it.
-    straight = [_straight(axis, counting[:, place]) for place, axis in enumerate(knots)]
+    straight = [_straight(axis, effective[:, place]) for place, axis in enumerate(knots)]
     extra = np.einsum("ni,nj->nij", *straight).reshape(len(ms), -1)
     off = [(first, second) for first in (0, 1) for second in (0, 1) if not (first and second)]
-    masks = [(on[:, 0] == first) & (on[:, 1] == second) for first, second in off]
+    masks = [(aligned[:, 0] == first) & (aligned[:, 1] == second) for first, second in off]
     columns = np.concatenate([base, *(extra * mask[:, None] for mask in masks)], axis=1)
     solved = _solve(columns, ms, weights, solutions)
     increments = solved[: base.shape[1]].reshape(ramps[0].shape[1], ramps[1].shape[1])
@@ -176,14 +176,14 @@ def _fit(sizes: IntArray, ms: FloatArray, weights: FloatArray, form: Form, solut
     more = solved[base.shape[1] :].reshape(3, straight[0].shape[1], straight[1].shape[1])
     for (first, second), coefficients in zip(off, more, strict=True):
         grid[first, second] += corners[0] @ coefficients @ corners[1].T
-    observed = observed_kinds(on)
+    observed = observed_kinds(aligned)
     return Surface(form.alignments, knots, _filled(grid, observed), observed)
 
 
-def observed_kinds(on: BoolArray) -> BoolArray:
+def observed_kinds(aligned: BoolArray) -> BoolArray:
     """Return bool [2, 2], the kinds of sizes that occur, given which of the sizes [n, 2] are aligned."""
     observed = np.zeros((2, 2), dtype=np.bool_)
-    observed[on[:, 0].astype(np.int64), on[:, 1].astype(np.int64)] = True
+    observed[aligned[:, 0].astype(np.int64), aligned[:, 1].astype(np.int64)] = True
     return observed
 
 
@@ -218,27 +218,27 @@ def _solve(columns: FloatArray, ms: FloatArray, weights: FloatArray, solutions: 
     return coefficients
 
 
-def _knots(counting: IntArray, cuts: Sequence[float]) -> FloatArray:
-    largest = float(counting.max())
+def _knots(effective: IntArray, cuts: Sequence[float]) -> FloatArray:
+    largest = float(effective.max())
     return np.array([0.0, *(cut * largest for cut in cuts)]) if largest > 0 else np.zeros(1)
 
 
-def _ramps(knots: FloatArray, counting: IntArray) -> FloatArray:
+def _ramps(knots: FloatArray, effective: IntArray) -> FloatArray:
     """Return [n, knots]: a 1, then for each piece between knots the share of it below the size, in [0, 1]."""
-    rising = np.clip((counting[:, None] - knots[:-1]) / np.diff(knots), 0, 1)
-    return np.concatenate([np.ones((len(counting), 1)), rising], axis=1)
+    rising = np.clip((effective[:, None] - knots[:-1]) / np.diff(knots), 0, 1)
+    return np.concatenate([np.ones((len(effective), 1)), rising], axis=1)
 
 
-def _straight(knots: FloatArray, counting: NDArray[Any]) -> FloatArray:
+def _straight(knots: FloatArray, effective: NDArray[Any]) -> FloatArray:
     """Return [n, 2]: a 1, then the size as a share of the last knot; only a 1 for an axis without a size."""
-    ones = np.ones((len(counting), 1))
-    return np.concatenate([ones, counting[:, None] / knots[-1]], axis=1) if len(knots) > 1 else ones
+    ones = np.ones((len(effective), 1))
+    return np.concatenate([ones, effective[:, None] / knots[-1]], axis=1) if len(knots) > 1 else ones
 
 
-def _place(knots: FloatArray, counting: IntArray) -> tuple[IntArray, FloatArray]:
+def _place(knots: FloatArray, effective: IntArray) -> tuple[IntArray, FloatArray]:
     """Return the index of the knot below each size, and the position between it and the next, in [0, 1]."""
     if len(knots) == 1:
-        return np.zeros(len(counting), np.int64), np.zeros(len(counting))
-    low = np.clip(np.searchsorted(knots, counting, side="right") - 1, 0, len(knots) - 2)
-    share = (counting - knots[low]) / (knots[low + 1] - knots[low])
+        return np.zeros(len(effective), np.int64), np.zeros(len(effective))
+    low = np.clip(np.searchsorted(knots, effective, side="right") - 1, 0, len(knots) - 2)
+    share = (effective - knots[low]) / (knots[low + 1] - knots[low])
     return low, np.clip(share, 0, 1)
