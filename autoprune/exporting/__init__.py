@@ -1,5 +1,6 @@
 """Save pruned models as safetensors with a recipe, and export models as ONNX or .pt2. No pickle is used.
 
+Example:
     save_pruned(small, plan, "best/")
     export(load_pruned("best/", make_model), "best/model.onnx")
 

@@ -1,8 +1,9 @@
 """The recipe of a pruned model: all that it needs besides its tensors and the dense architecture.
 
-recipe = read_recipe("best/")
-recipe.plan.widths          # {"layer1.0.conv1": 8, ...}
-recipe.tensors["conv1.weight"].shape
+Example:
+    recipe = read_recipe("best/")
+    recipe.plan.widths          # {"layer1.0.conv1": 8, ...}
+    recipe.tensors["conv1.weight"].shape
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 A recipe may come from somebody else, so every value is checked when it is read. The error names the place of
 the first wrong value.
 
+Example:
     values = read_values(Path("best/recipe.json"))      # a RecipeFile, or a CheckpointError
     values.tensors["conv1.weight"].shape
 """

@@ -1,7 +1,8 @@
 """Export models for runtimes, run the file there, and compare its outputs with the model's.
 
-report = export(small, "small.onnx", example_inputs=torch.zeros(1, 3, 32, 32))
-report.max_difference      # 2.4e-07
+Example:
+    report = export(small, "small.onnx", example_inputs=torch.zeros(1, 3, 32, 32))
+    report.max_difference      # 2.4e-07
 """
 
 from __future__ import annotations

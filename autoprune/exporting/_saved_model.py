@@ -1,7 +1,8 @@
 """Save pruned models to a folder with model.safetensors and recipe.json, and load them without running code.
 
-save_pruned(small, plan, "best/", extra={"accuracy": 0.93})
-small = load_pruned("best/", make_model)      # bit-identical outputs
+Example:
+    save_pruned(small, plan, "best/", extra={"accuracy": 0.93})
+    small = load_pruned("best/", make_model)      # bit-identical outputs
 """
 
 from __future__ import annotations

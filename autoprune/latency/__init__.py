@@ -2,6 +2,7 @@
 
 A candidate and its dense model are timed side by side, so that other load on the machine cancels out.
 
+Example:
     with side_by_side(model, torch.zeros(1, 3, 32, 32), LatencySetting("onnx")) as measure:
         small, dense, ratio = measure(candidate)
 """

@@ -2,6 +2,7 @@
 
 FILES has one row for each kind of file.
 
+Example:
     opened = FILES[".onnx"](Path("small.onnx"), LatencySetting("onnx"))
     opened.inputs                                # (FileInput("images", (None, 3, 32, 32), torch.float32),)
     opened.timed([torch.zeros(1, 3, 32, 32)])()  # milliseconds of one forward pass

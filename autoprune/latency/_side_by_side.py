@@ -1,8 +1,9 @@
 """Time candidates side by side with their dense model.
 
-with side_by_side(model, torch.zeros(1, 3, 32, 32), LatencySetting("onnx")) as measure:
-    small, dense, ratio = measure(candidate)
-ratio.ratio, ratio.interval
+Example:
+    with side_by_side(model, torch.zeros(1, 3, 32, 32), LatencySetting("onnx")) as measure:
+        small, dense, ratio = measure(candidate)
+    ratio.ratio, ratio.interval
 """
 
 from __future__ import annotations

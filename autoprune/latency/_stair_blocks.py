@@ -1,8 +1,9 @@
 """Make small nets of a model's heaviest layers, whose latency is measured at many widths.
 
-block = heavy_blocks(model, torch.zeros(1, 3, 224, 224))[0]
-block.name, block.width                # "layer1.0.conv2", 64
-small, inputs = block.make(40)         # conv to 40 channels, ReLU, conv from 40 channels
+Example:
+    block = heavy_blocks(model, torch.zeros(1, 3, 224, 224))[0]
+    block.name, block.width                # "layer1.0.conv2", 64
+    small, inputs = block.make(40)         # conv to 40 channels, ReLU, conv from 40 channels
 """
 
 from __future__ import annotations

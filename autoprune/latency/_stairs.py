@@ -3,6 +3,7 @@
 Kernels process channels in blocks, so a width just above a multiple of the block takes as long as the next
 multiple. Widths in a search space are therefore multiples of the divisor.
 
+Example:
     stairs = measure_stairs(heavy_blocks(model, example), LatencySetting("onnx"))
     stairs.divisor                         # 16
     StudyFacts(..., stairs=stairs.to_json())

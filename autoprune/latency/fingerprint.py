@@ -2,6 +2,7 @@
 
 Tables and studies store the fingerprint and refuse to predict for another device.
 
+Example:
     fingerprint = device_fingerprint(LatencySetting("onnx"))
     fingerprint.facts        # {"cpu": "AMD EPYC 9654", "cores": "2", ..., "onnxruntime": "1.20.0"}
 """

@@ -1,5 +1,6 @@
 """The setting under which a latency is measured: probe, device, batch, threads, number format, layout.
 
+Example:
     setting = LatencySetting("onnx", batch=32, threads=2)
     dataclasses.asdict(setting)          # JSON values
 

@@ -1,7 +1,8 @@
 """Build the smaller model that a plan describes, and prove that it computes the same function.
 
-small = rebuild(prunable, plan)
-print(verify(prunable, plan, small))    # exact: the largest relative difference is 1.2e-15
+Example:
+    small = rebuild(prunable, plan)
+    print(verify(prunable, plan, small))    # exact: the largest relative difference is 1.2e-15
 """
 
 from __future__ import annotations

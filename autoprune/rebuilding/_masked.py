@@ -2,6 +2,7 @@
 
 `verify` compares its outputs with those of a rebuilt model that holds slices of the same random tensors.
 
+Example:
     reference = MaskedReference(prunable, plan, generator)
     outputs = reference.outputs(inputs)
     reference.states    # {parameter or buffer: its random values}

@@ -1,8 +1,9 @@
 """Prove a rebuild: compare the small model with the dense one whose dropped channels are set to zero.
 
-proof = verify(prunable, plan, small)
-print(proof)              # exact: the largest relative difference is 1.2e-15
-assert proof.right        # a wrong cut differs by about 1
+Example:
+    proof = verify(prunable, plan, small)
+    print(proof)              # exact: the largest relative difference is 1.2e-15
+    assert proof.right        # a wrong cut differs by about 1
 """
 
 from __future__ import annotations

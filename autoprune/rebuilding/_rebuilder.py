@@ -2,6 +2,7 @@
 
 The module structure is cloned and every tensor is sliced in the same pass, so no dropped channel is copied.
 
+Example:
     small = rebuild(prunable, plan)
 """
 

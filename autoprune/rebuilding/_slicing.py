@@ -1,7 +1,8 @@
 """Cut tensors to the kept positions of their axes, with little memory traffic.
 
-with torch.no_grad():
-    small = Slicer().cut(weight, {0: np.array([0, 2]), 1: np.array([1])})
+Example:
+    with torch.no_grad():
+        small = Slicer().cut(weight, {0: np.array([0, 2]), 1: np.array([1])})
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Repair by least squares: refit narrowed layers to the dense model's outputs, from unlabelled images.
 
-measured = moments(prunable, loader)                  # once for a dense model
-better = repair(prunable, plan, small, measured)      # milliseconds for each candidate
+Example:
+    measured = moments(prunable, loader)                  # once for a dense model
+    better = repair(prunable, plan, small, measured)      # milliseconds for each candidate
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 Two models of one class make the same calls in the same order at all widths. So the number of a call pairs the
 dense model's tensors with the small model's.
 
+Example:
     found = branches(record(model, images[:1]))
     found["layer1.0.conv2.weight"]      # Branch(call=7, target=9, other=3): call 9 adds the result of call 3
 """

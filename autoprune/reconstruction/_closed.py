@@ -1,8 +1,9 @@
 """Repair in closed form: refit every layer that reads fewer channels from the dense model's moments.
 
-repaired = repair_closed(prunable, plan, small, moments)
-repaired.model                                 # a new model
-repaired.errors["layer1.0.conv2.weight"]       # share of the output's variance that is lost
+Example:
+    repaired = repair_closed(prunable, plan, small, moments)
+    repaired.model                                 # a new model
+    repaired.errors["layer1.0.conv2.weight"]       # share of the output's variance that is lost
 """
 
 from __future__ import annotations

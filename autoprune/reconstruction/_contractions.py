@@ -1,8 +1,9 @@
 """Read a call of a convolution or a linear layer as a matrix product of input patches and a weight matrix.
 
-call = as_contraction(functional.conv2d, (images, weight, bias), {"padding": 1})
-rows = call.rows(places)                    # [n, groups, inputs of a group x kernel]
-rows @ call.matrix(weight).mT               # the layer's outputs at these positions
+Example:
+    call = as_contraction(functional.conv2d, (images, weight, bias), {"padding": 1})
+    rows = call.rows(places)                    # [n, groups, inputs of a group x kernel]
+    rows @ call.matrix(weight).mT               # the layer's outputs at these positions
 """
 
 from __future__ import annotations

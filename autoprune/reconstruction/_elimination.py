@@ -1,6 +1,7 @@
 """Backward elimination: remove channels one by one, and refit the layers that read them after each removal.
 
-order = eliminate([Reader(second, weight, index)], width=64).order       # the first removed comes first
+Example:
+    order = eliminate([Reader(second, weight, index)], width=64).order       # the first removed comes first
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Local search after an elimination: swap kept and removed channels as long as the readers' error falls.
 
-order = eliminate(readers, width=64).order
-kept = exchange(readers, order[-16:])           # 16 channels with the same or a lower error
+Example:
+    order = eliminate(readers, width=64).order
+    kept = exchange(readers, order[-16:])           # 16 channels with the same or a lower error
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Put the constant of a refitted layer into the BatchNorm after it, or into its own bias.
 
-followers = normalised_by(prunable)        # {"conv1.weight": "bn1"}
-norm = norm_of(small, "conv1.weight", followers)
-fold_into_norm(norm, scale, shift, mean, variance)
+Example:
+    followers = normalised_by(prunable)        # {"conv1.weight": "bn1"}
+    norm = norm_of(small, "conv1.weight", followers)
+    fold_into_norm(norm, scale, shift, mean, variance)
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The second moments of one layer's input patches, and the layout of weights that are multiplied with them.
 
-layer.covariance @ layer.pooled(matrices).mT
+Example:
+    layer.covariance @ layer.pooled(matrices).mT
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Least squares from second moments: find weights that give nearly the same outputs from fewer inputs.
 
-fit = refit(gram, cross, old, power, rows=8192)
-fit.weight                    # [groups, outputs, inputs], in place of `old`
-fit.error                     # share of the outputs' variance that is lost
+Example:
+    fit = refit(gram, cross, old, power, rows=8192)
+    fit.weight                    # [groups, outputs, inputs], in place of `old`
+    fit.error                     # share of the outputs' variance that is lost
 """
 
 from __future__ import annotations

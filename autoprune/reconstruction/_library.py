@@ -1,8 +1,9 @@
 """Error library: the output error that each channel group causes at every width, from moments alone.
 
-library = error_library(model, prunable.searchable, measured)
-library.curves["layer1.0.conv1"].at(0.5)         # error with half of the channels and refitted readers
-library.estimated                                # {group: why its curve is an estimate}
+Example:
+    library = error_library(model, prunable.searchable, measured)
+    library.curves["layer1.0.conv1"].at(0.5)         # error with half of the channels and refitted readers
+    library.estimated                                # {group: why its curve is an estimate}
 """
 
 from __future__ import annotations

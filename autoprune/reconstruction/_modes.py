@@ -1,7 +1,8 @@
 """Repair a rebuilt model in one of the modes of MODES.
 
-better = repair(prunable, plan, small, moments)                       # milliseconds, no image needed
-better = repair(prunable, plan, small, images, mode="sequential")     # seconds, closer to the dense model
+Example:
+    better = repair(prunable, plan, small, moments)                       # milliseconds, no image needed
+    better = repair(prunable, plan, small, images, mode="sequential")     # seconds, closer to the dense model
 """
 
 from __future__ import annotations

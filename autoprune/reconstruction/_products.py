@@ -1,7 +1,8 @@
 """Products of a dense layer's outputs and inputs, computed once for each dense model from its moments.
 
-given = products_of(model, moments, torch.device("cpu"))
-given("conv1.weight", centred=True).cross      # [groups, outputs, inputs], mean of y x^T
+Example:
+    given = products_of(model, moments, torch.device("cpu"))
+    given("conv1.weight", centred=True).cross      # [groups, outputs, inputs], mean of y x^T
 """
 
 from __future__ import annotations

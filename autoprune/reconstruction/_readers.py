@@ -1,7 +1,8 @@
 """Find the layers that read a group's channels, with the moments of their inputs.
 
-readers = Readers(model, moments)
-eliminate(readers.of(group), group.width).order
+Example:
+    readers = Readers(model, moments)
+    eliminate(readers.of(group), group.width).order
 """
 
 from __future__ import annotations

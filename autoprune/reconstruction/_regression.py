@@ -1,8 +1,9 @@
 """Linear regression from running sums, for rows that do not fit into memory all at once.
 
-sums = Regression()
-sums.add(inputs, outputs)                   # float64 [groups, rows, patch] and [groups, rows, outputs]
-sums.solve(old_weight, ridge=None, constant=True).weight
+Example:
+    sums = Regression()
+    sums.add(inputs, outputs)                   # float64 [groups, rows, patch] and [groups, rows, outputs]
+    sums.solve(old_weight, ridge=None, constant=True).weight
 """
 
 from __future__ import annotations

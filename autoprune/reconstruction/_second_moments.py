@@ -2,6 +2,7 @@
 
 The layers of any narrowed candidate can be refitted from these moments alone, without more images.
 
+Example:
     measured = moments(prunable, loader, images=512)
     measured.layers["layer1.0.conv1.weight"].second      # float64 [groups, patch, patch]
     save_moments(measured, Path("moments.safetensors"))

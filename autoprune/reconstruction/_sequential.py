@@ -3,6 +3,7 @@
 Errors do not add up, because each layer is fitted to the dense model's outputs from its actual inputs. The
 last layer of a residual branch is fitted to correct the error of the other branch too.
 
+Example:
     repaired = repair_sequential(prunable, plan, small, images)
 """
 

@@ -1,9 +1,10 @@
 """Add up second moments of layers' inputs within a memory limit.
 
-sums = Sums(16, 1 << 30, torch.Generator(), {"classifier.0.weight": 49})
-sums.begin_batch()
-sums.add("conv1.weight", contraction, output)
-sums.layers()["conv1.weight"]      # LayerMoments
+Example:
+    sums = Sums(16, 1 << 30, torch.Generator(), {"classifier.0.weight": 49})
+    sums.begin_batch()
+    sums.add("conv1.weight", contraction, output)
+    sums.layers()["conv1.weight"]      # LayerMoments
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Find the weights of a traced model that read fewer channels, and why some of them cannot be refitted.
 
-found = read_fewer(prunable, positions)      # {"layer1.0.conv2.weight": {0: ..., 1: ...}}
-why_not(prunable, "lstm.weight_ih_l0")       # "it is read by lstm, which is not a convolution ..."
+Example:
+    found = read_fewer(prunable, positions)      # {"layer1.0.conv2.weight": {0: ..., 1: ...}}
+    why_not(prunable, "lstm.weight_ih_l0")       # "it is read by lstm, which is not a convolution ..."
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 Parameters are recognised by identity. So a weight is found in a module, in a function call of the model's own
 code, and with batches of any size.
 
+Example:
     with ContractionWatch(model, seen):         # calls seen("layer1.0.conv1.weight", contraction, output)
         model(images)
 """

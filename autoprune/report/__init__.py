@@ -1,7 +1,8 @@
 """Report a study as numbers, as tables and as a plot.
 
-summary = summarise(open_study("sqlite:///runs/digits.db", "digits"))
-plot_study(summary, "digits.png")
+Example:
+    summary = summarise(open_study("sqlite:///runs/digits.db", "digits"))
+    plot_study(summary, "digits.png")
 """
 
 from __future__ import annotations

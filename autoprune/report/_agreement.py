@@ -4,6 +4,7 @@ A pruned trial has no score on the later rung, and it was among the worst on the
 correlation covers only the better trials, whose scores are close together. It is usually lower than over all
 trials.
 
+Example:
     agreements(study.records())[0].tau            # 0.71, of the first rung and the second
 """
 

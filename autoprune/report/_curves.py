@@ -1,8 +1,9 @@
 """Show curves of channel groups over the keep ratio as a table, as a picture or as CSV.
 
-curves = Curves("Error", "error", (Curve("layer1.0.conv1", (8, 16), (0.5, 1.0), (0.02, 0.0)),))
-console.print(curve_table(curves))
-save_curves(curves, "errors.png")              # or .svg, .pdf, .csv
+Example:
+    curves = Curves("Error", "error", (Curve("layer1.0.conv1", (8, 16), (0.5, 1.0), (0.02, 0.0)),))
+    console.print(curve_table(curves))
+    save_curves(curves, "errors.png")              # or .svg, .pdf, .csv
 
 matplotlib is imported when a picture is drawn, not before.
 """

@@ -1,7 +1,8 @@
 """Write a figure to a file in the format of its suffix.
 
-format_of("report.svg")                   # "svg"
-save_picture(figure, "report.svg")        # the file appears only when it is complete
+Example:
+    format_of("report.svg")                   # "svg"
+    save_picture(figure, "report.svg")        # the file appears only when it is complete
 """
 
 from __future__ import annotations

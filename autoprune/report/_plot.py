@@ -2,6 +2,7 @@
 
 matplotlib is imported only when a picture is drawn.
 
+Example:
     plot_study(summary, "runs/digits/report.png")
 """
 

@@ -2,6 +2,7 @@
 
 matplotlib is imported only when a picture is drawn.
 
+Example:
     plot_stairs(Stairs.from_json(study.facts.stairs), "runs/digits/stairs.png")
 """
 

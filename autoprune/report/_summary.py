@@ -1,7 +1,8 @@
 """Summarise a study: its trials, its best one, the dense model's costs and score, the agreement of rungs.
 
-summary = summarise(open_study("sqlite:///runs/digits.db", "digits"))
-summary.best.score, summary.macs_share(summary.best)
+Example:
+    summary = summarise(open_study("sqlite:///runs/digits.db", "digits"))
+    summary.best.score, summary.macs_share(summary.best)
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Write a study as tables, sentences and the next command, for the terminal.
 
-console.print(trial_table(summary, most=5))
-next_command(summary, storage)       # "autoprune finetune digits --storage sqlite:///runs/digits.db"
+Example:
+    console.print(trial_table(summary, most=5))
+    next_command(summary, storage)       # "autoprune finetune digits --storage sqlite:///runs/digits.db"
 """
 
 from __future__ import annotations

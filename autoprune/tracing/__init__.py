@@ -1,6 +1,7 @@
 """Trace a model into channel groups, and check on a narrowed copy that the groups can be narrowed.
 
-prunable = trace(model, torch.zeros(1, 3, 32, 32))
+Example:
+    prunable = trace(model, torch.zeros(1, 3, 32, 32))
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 The shape check names a module in which a narrowed model fails. `trace` tries each proposal on every module of
 that class and keeps the one with which the narrowed model runs furthest.
 
+Example:
     for proposal in proposals(prunable, "blocks.0.attn"): ...
 
 Three kinds of code need a proposal:

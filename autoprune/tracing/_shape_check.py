@@ -3,6 +3,7 @@
 A narrowed copy runs on the meta device, in train mode too. Then it is traced and compared with the dense
 graph node by node: the operators, their shapes and the numbers among their arguments.
 
+Example:
     check = ShapeCheck.of(model, trains=True)
     fault = check.fault(prunable)                  # None if everything fits
     for misfit in check.misfits(prunable, fault): ...

@@ -3,6 +3,7 @@
 All groups are narrowed at once, and the shape of every node is compared with the prediction of the labels. A
 group that does not fit is frozen with the reason.
 
+Example:
     prunable = trace(model, torch.zeros(1, 3, 32, 32))
 """
 

@@ -1,5 +1,6 @@
 """Make models ready to be timed in a runtime. Each probe has a file of its own and a row in PROBES.
 
+Example:
     with prepare(model, torch.zeros(1, 3, 32, 32), LatencySetting("onnx")) as timed:
         timed()      # milliseconds of one forward pass
 

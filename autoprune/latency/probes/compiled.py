@@ -2,6 +2,7 @@
 
 On the CPU it needs a C++ compiler.
 
+Example:
     with compiled(model, torch.zeros(1, 3, 224, 224), LatencySetting("compile")) as timed:
         timed()      # milliseconds of one forward pass
 """

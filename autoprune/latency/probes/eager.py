@@ -2,6 +2,7 @@
 
 On CUDA the forward pass is captured as a CUDA graph if possible, as a server with latency limits would do.
 
+Example:
     with eager(model, torch.zeros(1, 3, 224, 224), LatencySetting(threads=2)) as timed:
         timed()      # milliseconds of one forward pass
 """

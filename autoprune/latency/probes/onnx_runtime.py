@@ -2,6 +2,7 @@
 
 All graph optimisations are on, as by default. ONNX Runtime chooses the memory layout.
 
+Example:
     with onnx_runtime(model, torch.zeros(1, 3, 224, 224), LatencySetting("onnx", threads=2)) as timed:
         timed()      # milliseconds of one forward pass
 """

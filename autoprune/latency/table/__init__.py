@@ -1,7 +1,8 @@
 """Measure a latency table once before a search, and predict candidates' latencies from it.
 
-table = measure_table(prunable, LatencySetting("onnx"))
-LatencyPredictor(table)(widths)               # float64 [n] milliseconds for int64 widths [n, groups]
+Example:
+    table = measure_table(prunable, LatencySetting("onnx"))
+    LatencyPredictor(table)(widths)               # float64 [n] milliseconds for int64 widths [n, groups]
 """
 
 from __future__ import annotations

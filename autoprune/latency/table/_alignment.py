@@ -3,6 +3,7 @@
 Sizes that are multiples of some number run through faster kernels. These kernels round sizes up to a step.
 Small sizes may be exempt from both.
 
+Example:
     alignment = Alignment(align=4, step=16, free=16)       # input channels of ONNX Runtime's convolutions
     alignment.is_aligned(np.array([13, 20, 22]))           # [True, True, False]
     alignment.rounded(np.array([13, 20]))                  # [13, 32]

@@ -1,6 +1,7 @@
 """Build models of given widths to time them. Their latency does not depend on which channels are kept.
 
-model = narrowed(prunable, np.array([16, 8, 10]))      # int64 [groups]
+Example:
+    model = narrowed(prunable, np.array([16, 8, 10]))      # int64 [groups]
 """
 
 from __future__ import annotations

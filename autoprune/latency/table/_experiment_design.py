@@ -6,6 +6,7 @@ The levels are odd multiples of 1, 2, 4, 8 and 16 in random order, since latency
 Some candidates have all widths on multiples of one step, like most deployed models: then a runtime need not
 convert layouts between operators.
 
+Example:
     widths = design_candidates(prunable, operators)         # int64 [63, groups]
 """
 

@@ -3,6 +3,7 @@
 Forms are compared by cross-validation over candidates. The error of the table is that on a fifth of the
 candidates which took no part in the choice or the fit. Then the form is chosen and fitted again on all.
 
+Example:
     fit = fit_operators(readings, kinds)         # if each operator was timed: one form for each kind
     fit = fit_passes(readings, works)            # if only whole passes were timed: one form for all
     fit.surfaces, fit.error                      # 0.021

@@ -3,6 +3,7 @@
 A shared machine changes its speed within a second, but the ratio of neighbouring slices stays. So times are
 shares of the dense model's time, like budgets.
 
+Example:
     reference = Reference(opened)
     times = reference.time(candidate)
     times.whole, times.operators              # 0.4; float64 [operators]: times over the reference's

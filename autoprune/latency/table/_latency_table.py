@@ -3,6 +3,7 @@
 A table is kept in a JSON file and in the study. It is refused on another device, under another setting or for
 another model.
 
+Example:
     table = measure_table(prunable, LatencySetting("onnx"))
     table.save("resnet50.latency.json")
     table = load_table("resnet50.latency.json")

@@ -1,6 +1,7 @@
 """Non-negative least squares: nothing that a model computes can take negative time.
 
-solve_non_negative(columns, ms)          # float64 [columns], each >= 0
+Example:
+    solve_non_negative(columns, ms)          # float64 [columns], each >= 0
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ Candidates are timed in rounds, each side by side with the dense model. Other lo
 cancels out in their ratio. It need not slow both equally, so only the faster half of a candidate's rounds
 counts. At the end the dense model is timed by `time_interleaved`, like finalists.
 
+Example:
     table = measure_table(prunable, LatencySetting("onnx", batch=32, threads=2), limit_seconds=240)
 """
 

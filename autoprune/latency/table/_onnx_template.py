@@ -4,6 +4,7 @@ The dense model and a few narrowed ones are exported. Every number in which thei
 to the widths of the groups. The file of a candidate is the dense file with its weights cut and these numbers
 set. The weights have dense values, since only their shapes matter for timing.
 
+Example:
     template = make_template(prunable, sizes, setting)     # exports
     template.calls                                         # for each observation the calls of its nodes
     template.write(widths, path)                           # int64 [groups] -> a file for `open_session`

@@ -4,6 +4,7 @@ A graph is observed at several widths, the dense ones first, so that each of its
 values. The labels of the traced model give every size that can occur, `constant + sum(times * width)`. The
 row identifies the size.
 
+Example:
     sizes = observe(prunable)            # sizes.widths: int64 [observations, groups] to observe at
     sizes.find([64, 23])                 # Size(constant=0, times=(0, 1, 0)), or 64 for [64, 64]
 """

@@ -2,6 +2,7 @@
 
 The latency of a pass is modelled as a sum of a few terms over all operators, each with a fitted coefficient.
 
+Example:
     surfaces = fit_operator_work(readings, [form] * len(works), works)
 """
 

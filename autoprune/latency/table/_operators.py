@@ -6,6 +6,7 @@ its ReLU, belong to the operator, because runtimes fuse them in some candidates 
 other channels, such as a concat, is an operator of its own. Operators with the same signature share one
 surface.
 
+Example:
     found = make_operators(observed, sizes)
     found.operators[1].name, found.operators[1].sizes  # "layer1.0.conv1", (Size(...), Size(...))
     found.owner[7]                                     # 1: the operator that call 7 belongs to

@@ -2,6 +2,7 @@
 
 Spaces and samplers use the predictor like the exact cost formula.
 
+Example:
     predict = LatencyPredictor(table)
     predict(widths)               # float64 [n] for int64 widths [n, groups]; never falls when a width grows
     predict.expected(widths)      # float64 [n]: the best estimate

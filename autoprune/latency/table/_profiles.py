@@ -3,6 +3,7 @@
 A probe that can time single operators has a row in PROFILERS. With any other probe only whole passes are
 timed.
 
+Example:
     profiler = make_profiler(prunable, setting)
     profiler.found.operators[1].name            # "layer1.0.conv1"
     with profiler.open(widths) as opened:       # int64 [groups]

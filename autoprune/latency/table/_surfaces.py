@@ -3,6 +3,7 @@
 A surface has four grids, one for each combination of aligned and other sizes along the two axes. On each grid
 milliseconds are bilinear between the knots and never fall when a size grows.
 
+Example:
     form = Form((Alignment(align=4, step=16), Alignment(step=16)), CUTS[0])
     fitted = fit_surfaces(readings, [form] * signatures)
     fitted[0].at(sizes)                    # float64 [n] for int64 sizes [n, 2]

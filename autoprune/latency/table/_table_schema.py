@@ -1,6 +1,7 @@
 """Check the names, types and ranges of the values in a latency table's JSON.
 
-check_table(json.loads(text))       # LatencyError that names the first wrong value
+Example:
+    check_table(json.loads(text))       # LatencyError that names the first wrong value
 """
 
 from __future__ import annotations

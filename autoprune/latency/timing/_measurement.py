@@ -1,7 +1,8 @@
 """Summarise timed runs: medians in milliseconds and ratios, each with its 95% confidence interval.
 
-measured = Measurement.of([[4.1, 4.0], [4.2, 4.1], ...], seconds=1.3, tolerance=0.02)
-measured.median_ms, measured.interval_ms, measured.tight
+Example:
+    measured = Measurement.of([[4.1, 4.0], [4.2, 4.1], ...], seconds=1.3, tolerance=0.02)
+    measured.median_ms, measured.interval_ms, measured.tight
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Copy a model to the device of a setting, and make random inputs for it.
 
-model, inputs = placed_copy(model, setting), random_inputs(example_inputs, setting)
+Example:
+    model, inputs = placed_copy(model, setting), random_inputs(example_inputs, setting)
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 A machine that slows down for a while slows the model and its baseline alike, so that their ratio stays.
 
+Example:
     timings = time_interleaved({"small": run_small, "dense": run_dense}, baseline="dense")
     timings.measurements["small"].median_ms, timings.ratios["small"].interval
 """
