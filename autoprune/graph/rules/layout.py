@@ -73,20 +73,32 @@ def indexed(op: OpContext) -> list[Value]:
         )
     listed = op.arguments.get("indices")
     entries = list(listed) if isinstance(listed, list | tuple) else []
-    if op.operator == "index_select":
-        entries = [None] * (op.integer("dim") % len(source.shape)) + [op.tensor("index")]
     labels: list[LabelVector | None] = list(source.labels)
     stand_ins: dict[int, Value] = {}
     for axis, index in enumerate(entries):
         if isinstance(index, Value):
             op.freeze_all(index, "its channels lie on an axis of an index")
-            op.freeze(labels[axis], "picks positions by an index")
+            op.freeze(labels[axis], _BY_INDEX)
             labels[axis] = None
             # The values of the index do not matter for the labels of the other axes.
             stand_ins[id(index)] = replace(index, constant=torch.zeros(index.shape, dtype=torch.long))
     stand_ins[id(source)] = replace(source, labels=tuple(labels))
     arguments = {name: _replaced(value, stand_ins) for name, value in op.arguments.items()}
     return layout(replace(op, arguments=arguments))
+
+
+def selected(op: OpContext) -> Value:
+    """Freeze the axis that the index picks from. The output carries the labels of the index there.
+
+    So a channel selection, whose index is a buffer, can be narrowed: its index and its readers lose positions
+    together, and the tensor that it reads stays whole.
+    """
+    source, index = op.tensor("self"), op.tensor("index")
+    axis = op.integer("dim") % len(source.shape)
+    op.freeze(source.labels[axis], _BY_INDEX)
+    labels = list(source.labels)
+    labels[axis] = index.labels[0] if index.shape else None
+    return op.output(labels)
 
 
 def _replaced(argument: object, stand_ins: Mapping[int, Value]) -> object:
@@ -266,6 +278,8 @@ def _rectangular(op: OpContext, labels: LabelVector) -> tuple[int, LabelVector] 
 
 _PICKS_ONE = "picks one channel by its position"
 
+_BY_INDEX = "picks positions by an index"
+
 _FREE_AXIS = {"pixel_shuffle": -3}
 """{operator: axis of the output's channels}, if that is not the last axis along which labels vary."""
 
@@ -299,7 +313,8 @@ LAYOUT_RULES: dict[str, LayerRule] = {
         ),
         layout,
     ),
-    **dict.fromkeys(("index", "_unsafe_index", "index_select"), indexed),
+    **dict.fromkeys(("index", "_unsafe_index"), indexed),
+    "index_select": selected,
     **dict.fromkeys(("view_as", "reshape_as"), shaped_as),
     **dict.fromkeys(("chunk", "split", "tensor_split", "unsafe_chunk", "unsafe_split"), equal_parts),
     **dict.fromkeys(_SPLIT_AXIS, equal_parts),
