@@ -50,8 +50,8 @@ def inspection_table(inspection: Inspection) -> Table:
         ("largest reachable", inspection.largest, "largest"),
         ("smallest reachable", inspection.smallest, "smallest"),
     ):
-        told = [_told(key, getattr(each, place), each) for key, each in others.items()]
-        table.add_row(name, *_costs(cost, dense), *told)
+        amounts = [_amount_text(key, getattr(each, place), each) for key, each in others.items()]
+        table.add_row(name, *_costs(cost, dense), *amounts)
     if inspection.budget is not None:
         limits = inspection.budget.limits
         macs, params = limits.get("macs"), limits.get("params")
@@ -60,7 +60,7 @@ def inspection_table(inspection: Inspection) -> Table:
             _share(macs, dense.macs),
             _share(None if macs is None else 2 * macs, dense.flops),
             _share(params, dense.params),
-            *(_told(key, limits.get(key), each) for key, each in others.items()),
+            *(_amount_text(key, limits.get(key), each) for key, each in others.items()),
         )
     return table
 
@@ -170,7 +170,7 @@ def _costs(cost: Cost, dense: Cost) -> tuple[str, str, str]:
     )
 
 
-def _told(cost: str, value: float | None, span: CostRange) -> str:
+def _amount_text(cost: str, value: float | None, span: CostRange) -> str:
     return "any" if value is None else f"{COSTS[cost].unit.write(value)} ({value / span.dense:.1%})"
 
 

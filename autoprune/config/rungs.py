@@ -1,7 +1,7 @@
 """The rungs that train nothing, with their traits, and the score of one rung. One row of RUNGS each.
 
     RungScore(0, "calibrate", score=0.71, seconds=0.4)
-    asks_for_repair(("repair", "25 steps"))          # True
+    uses_repair(("repair", "25 steps"))          # True
 
 All other rungs are finetunes, such as "25 steps". `score` climbs them by their traits.
 """
@@ -79,7 +79,7 @@ class RungScore:
     seconds: float
 
 
-def asks_for_supernet(rungs: Sequence[str]) -> bool:
+def uses_supernet(rungs: Sequence[str]) -> bool:
     """Return whether candidates are cut from a supernet's weights rather than the dense model's.
 
     Args:
@@ -88,7 +88,7 @@ def asks_for_supernet(rungs: Sequence[str]) -> bool:
     return rung_spec(rungs[0]).from_supernet
 
 
-def asks_for_repair(rungs: Sequence[str]) -> bool:
+def uses_repair(rungs: Sequence[str]) -> bool:
     """Return whether candidates are repaired, so that finetunes begin with repaired weights."""
     return any(rung_spec(rung).repairs for rung in rungs)
 

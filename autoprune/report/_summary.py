@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from autoprune.config.rungs import asks_for_supernet, scores_the_export
+from autoprune.config.rungs import scores_the_export, uses_supernet
 from autoprune.errors import StudyError
 from autoprune.report._agreement import RungAgreement, agreements
 from autoprune.study import SearchStudy, TrialRecord
@@ -61,7 +61,7 @@ class StudySummary:
     @property
     def by_supernet(self) -> bool:
         """Whether the candidates' weights are slices of a supernet's."""
-        return asks_for_supernet(self.rungs)
+        return uses_supernet(self.rungs)
 
     @property
     def is_export_as_scored(self) -> bool:

@@ -14,7 +14,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from autoprune.config.rungs import asks_for_repair, rung_spec
+from autoprune.config.rungs import rung_spec, uses_repair
 from autoprune.cost import COSTS, LATENCY, three_digits
 from autoprune.report._agreement import PREDICTS, RungAgreement
 from autoprune.report._summary import StudySummary
@@ -217,7 +217,7 @@ def _about_latency(summary: StudySummary) -> str:
 
 
 def _meaning(summary: StudySummary) -> str:
-    last, repaired = summary.rungs[-1], asks_for_repair(summary.rungs)
+    last, repaired = summary.rungs[-1], uses_repair(summary.rungs)
     if summary.is_export_as_scored:
         shared = ", on weights of the supernet" if summary.by_supernet else ""
         return (

@@ -1,6 +1,6 @@
 """Refuses, before anything is loaded, names, folders and a study that is there already.
 
-check_names(spec); check_places(spec); check_study_is_new(spec); check_engine_runs(spec)
+check_names(spec); check_paths(spec); check_study_is_new(spec); check_engine_runs(spec)
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def check_engine_runs(spec: RunSpec) -> None:
     check_engine(spec.search.engine, spec.workers, spec.device)
 
 
-def check_places(spec: RunSpec, opened: str | None = None) -> None:
+def check_paths(spec: RunSpec, opened: str | None = None) -> None:
     """Refuse an output folder, or a folder of the storage, that cannot be written; nothing is made.
 
     Args:

@@ -12,7 +12,7 @@ import torch
 from autoprune.execution import Setting
 from autoprune.report import CURVE_FORMATS, Curves, format_of, save_curves
 from autoprune.run._checks import check_search
-from autoprune.run._paths import kept_files, probe_writable, require_free
+from autoprune.run._paths import probe_writable, protected_files, require_unprotected
 from autoprune.run._spec import RunSpec
 
 Outputs = Sequence[str | os.PathLike[str]]
@@ -26,10 +26,10 @@ def setting_of(spec: RunSpec, outputs: Outputs) -> Setting:
     """
     check_search(spec)
     _ = spec.rungs
-    kept = kept_files(str(spec.search.storage), spec)
+    kept = protected_files(str(spec.search.storage), spec)
     for output in outputs:
         format_of(output, CURVE_FORMATS)
-        require_free(output, "--output", kept)
+        require_unprotected(output, "--output", kept)
         probe_writable(Path(output).parent, "--output")
     return spec.named_setting or Setting(spec.device, threads=torch.get_num_threads())
 

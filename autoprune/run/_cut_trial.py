@@ -22,7 +22,7 @@ from autoprune.reconstruction import repair_closed
 from autoprune.run._events import Stage
 from autoprune.run._moments import moments_of, prepare_moments
 from autoprune.run._run import Run
-from autoprune.run._schedules import naming_learning_rate, tell_epochs
+from autoprune.run._schedules import epoch_reporter, naming_learning_rate
 from autoprune.run._scoring import with_weights
 from autoprune.run._stored_config import stored_ranking
 from autoprune.run._supernet_training import known_supernet
@@ -97,7 +97,7 @@ def _trained(run: Run, small: nn.Module, record: TrialRecord, state: Path) -> fl
             dense.task,
             seed=settings.seed,
             teacher=copy.deepcopy(dense.model) if settings.teacher == "dense" else None,
-            on_epoch=tell_epochs(settings.epochs, run.watch),
+            on_epoch=epoch_reporter(settings.epochs, run.watch),
             checkpoint=state,
         ).score
 

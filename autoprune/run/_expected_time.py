@@ -1,7 +1,7 @@
 """Estimates how long a search takes.
 
 pace = Pace(step_s=0.1, image_s=2e-4)
-spoken(pace.search_s(spec, data))      # "25 min"
+time_text(pace.search_s(spec, data))      # "25 min"
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ class Pace:
         spec = spec.with_search(trials=trials)
         supernet = " with the training of the supernet" if spec.has_supernet else ""
         count = "1 trial takes" if trials == 1 else f"{trials} trials take"
-        return f"{count} about {spoken(self.search_s(spec, data))}{supernet}, at the dense model's speed"
+        return f"{count} about {time_text(self.search_s(spec, data))}{supernet}, at the dense model's speed"
 
 
-def spoken(seconds: float) -> str:
+def time_text(seconds: float) -> str:
     """Return a time in the unit that suits it: "40 s", "25 min", "3.5 h", "12 days"."""
     for length, unit, most in ((1, "s", 90), (60, "min", 90), (3600, "h", 72)):
         if seconds < most * length:

@@ -33,11 +33,11 @@ from autoprune.run._finetune import finetune
 from autoprune.run._finetune_result import BEST, is_untrained, saved_folder, saved_trials
 from autoprune.run._identity import require_weights
 from autoprune.run._next_step import note_export
-from autoprune.run._paths import find_storage, kept_files, require_free
+from autoprune.run._paths import find_storage, protected_files, require_unprotected
 from autoprune.run._saved_model import load_saved, noted_architecture
 from autoprune.run._spec import ConfigSource
 from autoprune.run._stored_config import stored_spec
-from autoprune.run._trust import Consent, consent_of, require_place, trusted
+from autoprune.run._trust import Consent, consent_of, require_own_path, trusted
 from autoprune.study import SearchStudy, open_study, study_command
 from autoprune.support.usercode import entry
 
@@ -86,7 +86,7 @@ def export(
         return _export_dense(str(target), format_name, output, storage, consent)
     study = None if Path(target).is_dir() else open_study(find_storage(str(target), storage), str(target))
     folder = Path(target) if study is None else _saved_folder(study, consent, is_written=output is None)
-    kept = {} if study is None else kept_files(study.url, stored_spec(study))
+    kept = {} if study is None else protected_files(study.url, stored_spec(study))
     report = _export_saved(folder, format_name, output, kept, trust=consent.trust)
     if study is not None:
         note_export(study, folder, report.path)
@@ -105,10 +105,10 @@ def _export_saved(
     if format_name == FOLDER:
         where = Path(output) if output is not None else folder
         for name in own:
-            require_free(where / name, "--output", kept)
+            require_unprotected(where / name, "--output", kept)
         return _export_folder(load_saved(folder, trust=trust), folder, where, trust=trust)
     path = Path(output) if output is not None else folder / f"model{find_exporter(format_name).suffix}"
-    require_free(path, "--output", {**kept, **{folder / name: "the model to export" for name in own}})
+    require_unprotected(path, "--output", {**kept, **{folder / name: "the model to export" for name in own}})
     small = load_saved(folder, trust=trust)
     shape = noted_architecture(folder).input_shape
     return export_model(small, path, format=format_name, example_inputs=torch.zeros(1, *shape))
@@ -128,8 +128,8 @@ def _export_dense(
     spec = stored_spec(opened)
     path = Path(output or spec.folder / f"dense{find_exporter(format_name).suffix}")
     if output is None:
-        require_place(opened, "--output", path, consent)
-    require_free(path, "--output", kept_files(opened.url, spec))
+        require_own_path(opened, "--output", path, consent)
+    require_unprotected(path, "--output", protected_files(opened.url, spec))
     with trusted(opened, spec, consent):
         dense = load_dense(spec)
     require_weights(dense, opened, spec)
@@ -145,13 +145,13 @@ def _saved_folder(study: SearchStudy, consent: Consent, *, is_written: bool) -> 
         tuned = finetune(study.name, study.url, overrides=untrained, trust=consent.trust, config=consent.own)
         return tuned.folder
     if not folder.is_dir():
-        raise ExportError(f"{study.name}: {_nothing_yet(study, folder.parent)}")
+        raise ExportError(f"{study.name}: {_export_advice(study, folder.parent)}")
     if is_written:
-        require_place(study, "--output", folder, consent)
+        require_own_path(study, "--output", folder, consent)
     return folder
 
 
-def _nothing_yet(study: SearchStudy, folder: Path) -> str:
+def _export_advice(study: SearchStudy, folder: Path) -> str:
     """Say which trials that `finetune --trial` saved can be exported, or what makes something to export."""
     saved = saved_trials(study)
     if not saved:

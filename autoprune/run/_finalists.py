@@ -45,8 +45,8 @@ def measure_finalists(run: Run, study: SearchStudy) -> None:
     failed: list[int] = []
     with contextlib.ExitStack() as stack:
         # The dense model is made ready for the first that has to be timed, if there is any.
-        measure = functools.cache(lambda: stack.enter_context(_beside(run)))
-        for number, record in enumerate(_in_turn(study, run.budget.limits[LATENCY])):
+        measure = functools.cache(lambda: stack.enter_context(_open_timing(run)))
+        for number, record in enumerate(_next_finalists(study, run.budget.limits[LATENCY])):
             sure = any(measured.keeps_surely for measured in timed.values())
             if len(study.objectives) == 1 and number >= FINALISTS and sure:
                 break
@@ -57,10 +57,12 @@ def measure_finalists(run: Run, study: SearchStudy) -> None:
                 run.watch(Stage(f"trial {record.number} cannot be timed: {error}"))
                 continue
             timed[tuple(record.widths.values())] = measured
-    _conclude(run, study, list(timed.values()), failed)
+    _report_finalists(run, study, list(timed.values()), failed)
 
 
-def _conclude(run: Run, study: SearchStudy, timed: Sequence[MeasuredLatency], failed: Sequence[int]) -> None:
+def _report_finalists(
+    run: Run, study: SearchStudy, timed: Sequence[MeasuredLatency], failed: Sequence[int]
+) -> None:
     """Say how many could not be timed, or that none of those that were keeps to the limit."""
     if failed:
         later = f"`{study_command('resume', study.name, study.url)}` times them later"
@@ -94,7 +96,7 @@ def judge(problem: Problem, measured: Measurement, ratio: Ratio) -> tuple[bool |
     return value <= limit, high <= limit if value <= limit else low > limit
 
 
-def _in_turn(study: SearchStudy, limit: float) -> Iterator[TrialRecord]:
+def _next_finalists(study: SearchStudy, limit: float) -> Iterator[TrialRecord]:
     """Iterate over at most MOST finalists; what was timed may bring others onto a front."""
     seen: set[tuple[int, ...]] = set()
     while len(seen) < MOST:
@@ -121,7 +123,7 @@ def _finalists(study: SearchStudy, limit: float) -> list[TrialRecord]:
     return list(by_widths.values())[:MOST]
 
 
-def _beside(run: Run) -> contextlib.AbstractContextManager[MeasureSideBySide]:
+def _open_timing(run: Run) -> contextlib.AbstractContextManager[MeasureSideBySide]:
     return side_by_side(
         run.dense.model,
         run.dense.example_inputs,

@@ -24,13 +24,13 @@ from autoprune.run._cut_trial import CutTrial, cut_trial, retrain, score_on_test
 from autoprune.run._dense import GIVEN_MODEL, Dense, given_dense
 from autoprune.run._events import GIVEN_WATCH, Stage, Watcher, silent
 from autoprune.run._finetune_result import BEST, FinetuneResult, find_result, record_result, trial_folder
-from autoprune.run._paths import check_writable, kept_files, require_free
+from autoprune.run._paths import check_writable, protected_files, require_unprotected
 from autoprune.run._resolve import resolve_stored
 from autoprune.run._run import Run
 from autoprune.run._spec import ConfigSource, RunSpec
 from autoprune.run._stored_config import threads_of
 from autoprune.run._stored_run import StoredRun, open_run
-from autoprune.run._trust import keep_consent, require_place, signed_architecture
+from autoprune.run._trust import require_own_path, signed_architecture, store_consent
 from autoprune.study import SearchStudy, TrialRecord
 from autoprune.support.usercode import entry
 
@@ -80,12 +80,12 @@ def _finetune(stored: StoredRun, trial: int | None, given: Dense | None, watch: 
     study, spec = stored.study, stored.spec
     name = BEST if trial is None else trial_folder(trial)
     folder = spec.folder / name
-    require_place(study, "output.folder", folder, stored.consent)  # it may be a link that was received
+    require_own_path(study, "output.folder", folder, stored.consent)  # it may be a link that was received
     record = study.best() if trial is None else _complete(study, trial)
     for file in (WEIGHTS, RECIPE):
-        require_free(folder / file, "output.folder", kept_files(study.url, spec))
+        require_unprotected(folder / file, "output.folder", protected_files(study.url, spec))
     check_writable(spec.folder, "output.folder")
-    keep_consent(study, spec, stored.consent)
+    store_consent(study, spec, stored.consent)
     identity = _identity(record, spec)
     known = find_result(study, name, identity)
     if known is not None:
@@ -93,7 +93,7 @@ def _finetune(stored: StoredRun, trial: int | None, given: Dense | None, watch: 
         return known
     run = resolve_stored(study, stored.running, given, watch)
     cut = cut_trial(run, study, record)
-    watch(Stage(_intention(record, cut, spec)))
+    watch(Stage(_announcement(record, cut, spec)))
     state = spec.folder / f"finetune-trial-{record.number}.training"
     with threads_of(spec.search.engine, run.setting):
         result = FinetuneResult(
@@ -143,7 +143,7 @@ def _complete(study: SearchStudy, number: int) -> TrialRecord:
     return records[number]
 
 
-def _intention(record: TrialRecord, cut: CutTrial, spec: RunSpec) -> str:
+def _announcement(record: TrialRecord, cut: CutTrial, spec: RunSpec) -> str:
     settings, repaired = spec.finetune, spec.is_repaired
     if settings.epochs == 0:
         intended = f"no finetune, {'repaired and ' if repaired else ''}BatchNorm is recalibrated"

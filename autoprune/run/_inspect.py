@@ -25,13 +25,13 @@ from autoprune.run._memory_estimate import estimate_memory
 from autoprune.run._paths import settle
 from autoprune.run._problem import (
     CostMeasure,
+    build_problem_from_costs,
+    build_unlimited_problem,
+    check_unmeasured_limits,
     dense_cost_of,
     expected_cost,
     few_plans,
     measures_of,
-    pose_priced,
-    pose_whole,
-    require_unmeasured,
     trace_dense,
 )
 from autoprune.run._spec import RunSpec
@@ -119,7 +119,7 @@ def inspect(config: RunConfig, *, watch: Watcher = silent) -> Inspection:
     prunable = trace_dense(dense, spec)
     spec, _ = settle_divisor(spec, prunable, watch)
     try:
-        whole = pose_whole(prunable, spec).space
+        whole = build_unlimited_problem(prunable, spec).space
     except PlanError as error:
         return _unsearchable(prunable, dense, spec, str(error))
     budget, in_window, problem, plans, few = None, False, "", None, ""
@@ -128,7 +128,7 @@ def inspect(config: RunConfig, *, watch: Watcher = silent) -> Inspection:
         measures = measures_of(prunable, _predict_latency(prunable, spec, watch))
         dense_costs = dense_cost_of(prunable, measures)
         budget = resolve_budget(spec.budget, dense_costs, spec.objectives, spec.runtime)
-        space = pose_priced(prunable, spec, measures).space
+        space = build_problem_from_costs(prunable, spec, measures).space
         in_window, few = space.reach().in_window, few_plans(space, spec.search.trials)
         plans = None if space.plans is None else len(space.plans)
     except BudgetError as error:
@@ -159,7 +159,7 @@ def _predict_latency(prunable: Prunable, spec: RunSpec, watch: Watcher) -> Laten
     """
     if not spec.limits_latency:
         return None
-    require_unmeasured(prunable, spec)
+    check_unmeasured_limits(prunable, spec)
     return LatencyPredictor(find_table(prunable, spec, watch))
 
 

@@ -1,7 +1,7 @@
 """Measures the runtime under [latency] before a search: the divisor, and a table of latencies.
 
 measured = measure_runtime(prunable, spec, watch)
-problem = pose(prunable, measured.spec, measured.predict)
+problem = build_problem(prunable, measured.spec, measured.predict)
 stored_table(study)                            # the table of a search that was begun before
 """
 
@@ -17,8 +17,8 @@ from autoprune.latency import Stairs, heavy_blocks, measure_stairs, prepare, tim
 from autoprune.latency.table import LatencyPredictor, LatencyTable, load_table, measure_table, table_of_json
 from autoprune.run._budget_amounts import is_share, resolve_budget
 from autoprune.run._events import Counted, Stage, Watcher, silent
-from autoprune.run._paths import plain, probe_writable
-from autoprune.run._problem import require_unmeasured
+from autoprune.run._paths import file_name_of, probe_writable
+from autoprune.run._problem import check_unmeasured_limits
 from autoprune.run._spec import RunSpec
 from autoprune.study import SearchStudy, damaged
 
@@ -58,12 +58,12 @@ def measure_runtime(prunable: Prunable, spec: RunSpec, watch: Watcher = silent) 
             does not run there.
     """
     if spec.limits_latency or spec.measures_divisor:
-        require_unmeasured(prunable, spec)
+        check_unmeasured_limits(prunable, spec)
     spec, stairs = settle_divisor(spec, prunable, watch)
     if not spec.limits_latency:
         return Measured(spec, stairs)
     if stairs is not None and spec.budget != BudgetSettings(latency=spec.budget.latency):
-        require_unmeasured(prunable, spec)  # the other limits may be out of reach with this divisor
+        check_unmeasured_limits(prunable, spec)  # the other limits may be out of reach with this divisor
     return Measured(spec, stairs, find_table(prunable, spec, watch))
 
 
@@ -106,7 +106,7 @@ def find_table(prunable: Prunable, spec: RunSpec, watch: Watcher = silent) -> La
         if path is not None:
             key = "output.folder" if spec.latency.table is None else "latency.table"
             probe_writable(path.parent, key)
-        _refuse_what_is_met(prunable, spec)
+        _require_unmet_limit(prunable, spec)
         watch(Stage(f"measuring the latency of the model's operators with {spec.runtime.probe}"))
         table = measure_table(
             prunable,
@@ -132,7 +132,9 @@ def _table_path(spec: RunSpec) -> Path | None:
     named, folder = spec.latency, spec.output.folder
     if named.table is not None:
         return Path(named.table)
-    return None if folder is None else Path(folder) / f"latency-{plain(named.probe)}-{named.batch}.json"
+    return (
+        None if folder is None else Path(folder) / f"latency-{file_name_of(named.probe)}-{named.batch}.json"
+    )
 
 
 def _read_table(path: Path, prunable: Prunable, spec: RunSpec) -> LatencyTable | None:
@@ -147,7 +149,7 @@ def _read_table(path: Path, prunable: Prunable, spec: RunSpec) -> LatencyTable |
     return table
 
 
-def _refuse_what_is_met(prunable: Prunable, spec: RunSpec) -> None:
+def _require_unmet_limit(prunable: Prunable, spec: RunSpec) -> None:
     """Time the dense model, which may keep to the limit already, before minutes are spent on the rest.
 
     It cannot keep to a share of its own time, so that is not looked at.

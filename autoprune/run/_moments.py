@@ -38,14 +38,14 @@ from autoprune.reconstruction import (
 from autoprune.run._events import Counted, Stage, Watcher, silent
 from autoprune.run._run import Run
 from autoprune.run._spec import RunSpec
-from autoprune.run._study_file import FileNote, KeptFile
+from autoprune.run._study_file import FileNote, StudyFile
 from autoprune.study import SearchStudy
 from autoprune.support.atomic import saving
 from autoprune.support.threads import cpu_threads
 from autoprune.train import weights_hash
 from autoprune.zoo import checkpoint_hash
 
-_FILE = KeptFile("moments", "moments")
+_FILE = StudyFile("moments", "moments")
 
 
 @dataclass
@@ -131,7 +131,7 @@ class StudyMoments:
             if checkpoint_hash(partial) != note.sha256:
                 raise CheckpointError(
                     f"moments {path}: they differ, measured here, from those that the trials of {study} were "
-                    f"scored with; {_FILE.way_back(note)}"
+                    f"scored with; {_FILE.recovery_advice(note)}"
                 )
         return path
 
@@ -146,7 +146,7 @@ class StudyMoments:
             batches = self._counted(part.batches(seed, 0), total)
             measured = measure_model(model, batches, images=images, seed=seed, groups=self.prunable.groups)
         measured = measured.to("cpu")  # as they are when they are read from a file
-        self.watch(Stage(_told(measured, time.perf_counter() - started)))
+        self.watch(Stage(_measured_text(measured, time.perf_counter() - started)))
         return measured
 
     def _counted(self, batches: Iterator[Any], total: int) -> Iterator[Tensor]:
@@ -200,7 +200,7 @@ def try_repair(moments: StudyMoments, importance: Importance) -> float:
     return time.perf_counter() - started
 
 
-def _told(measured: Moments, seconds: float) -> str:
+def _measured_text(measured: Moments, seconds: float) -> str:
     """Say of how many layers there are moments, and which have none."""
     words = f"moments: {len(measured.layers)} layers measured in {seconds:.1f} s"
     return f"{words}; without any: {_listed(measured.left_out)}" if measured.left_out else words

@@ -19,7 +19,7 @@ from autoprune.run._moments import StudyMoments, moments_of, try_repair
 from autoprune.run._optuna_log import quiet_optuna
 from autoprune.run._ranking import encode_ranking, rank_channels
 from autoprune.run._run import Run
-from autoprune.run._statistics import Ground, measure_statistics
+from autoprune.run._statistics import MeasurementContext, measure_statistics
 from autoprune.run._warm_starts import choose_warm_starts
 from autoprune.study import SCORE, SearchStudy, StudyFacts, create_study
 from autoprune.train import Choice, evaluate
@@ -47,7 +47,7 @@ def make_study(run: Run, choice: Choice, storage: str) -> tuple[SearchStudy, Stu
     pace = Pace(choice.step_ms / 1000, image_s, try_repair(moments, ranked))
     plans = None if run.space.plans is None else len(run.space.plans)
     run.watch(Stage(pace.announcement(run.spec, run.dense.data, plans)))
-    ground = Ground(run, ranked, pace, moments)
+    context = MeasurementContext(run, ranked, pace, moments)
     costs: dict[str, Any] = run.dense_cost.known()  # one model's, so plain numbers
     facts = StudyFacts(
         setting=run.setting.facts,
@@ -59,8 +59,8 @@ def make_study(run: Run, choice: Choice, storage: str) -> tuple[SearchStudy, Stu
         relaxed=dict(run.space.relaxed),
         stairs=None if run.stairs is None else run.stairs.to_json(),
         latency=None if run.table is None else run.table.to_json(),
-        statistics=measure_statistics(ground, search.sampler),
-        warm_starts=choose_warm_starts(ground),
+        statistics=measure_statistics(context, search.sampler),
+        warm_starts=choose_warm_starts(context),
     )
     with quiet_optuna():
         study = create_study(

@@ -48,31 +48,31 @@ def settle(config: ConfigSource, *, named: bool = True) -> RunSpec:
         _require_one("data", name=data.name, loaders=data.loaders)
         _require_function("model", "factory", model.name, model.factory)
         _require_function("data", "loaders", data.name, data.loaders)
-        _require_lasting(search.storage)
+        _require_persistent(search.storage)
     model_label = model.name or model.factory
-    label = plain(f"{model_label or 'model'}-{data.name or data.loaders or 'data'}")
+    label = file_name_of(f"{model_label or 'model'}-{data.name or data.loaders or 'data'}")
     limits = {key: value for key, value in dataclasses.asdict(spec.budget).items() if value is not None}
     study = search.study
     if study is None:
         words = [*search.objectives[1:], *(f"{key}{value}" for key, value in limits.items())]
-        study = plain("-".join([label, *words]))[:_LONGEST_NAME]
-    _require_plain(study)
+        study = file_name_of("-".join([label, *words]))[:_LONGEST_NAME]
+    _require_file_name(study)
     checkpoint = model.checkpoint
     if checkpoint is None and model.weights is None and model.name is not None:
         checkpoint = f"{RUNS}/{label}.safetensors"
     return dataclasses.replace(
         spec,
-        model=dataclasses.replace(model, checkpoint=_place("model.checkpoint", checkpoint)),
-        data=dataclasses.replace(data, folder=_place("data.folder", data.folder)),
+        model=dataclasses.replace(model, checkpoint=_checked_path("model.checkpoint", checkpoint)),
+        data=dataclasses.replace(data, folder=_checked_path("data.folder", data.folder)),
         search=dataclasses.replace(
             search,
             study=study,
-            space=_place("search.space", search.space),
+            space=_checked_path("search.space", search.space),
             storage=absolute_storage(search.storage or f"{RUNS}/{study}.db"),
         ),
-        latency=dataclasses.replace(spec.latency, table=_place("latency.table", spec.latency.table)),
+        latency=dataclasses.replace(spec.latency, table=_checked_path("latency.table", spec.latency.table)),
         output=dataclasses.replace(
-            spec.output, folder=_place("output.folder", spec.output.folder or f"{RUNS}/{study}")
+            spec.output, folder=_checked_path("output.folder", spec.output.folder or f"{RUNS}/{study}")
         ),
     )
 
@@ -119,7 +119,7 @@ def find_storage(study: str, storage: str | None = None) -> str:
                 f"--storage {shown_url(storage)}: no such file; there is no study to go on with."
             )
         return url
-    own = Path(RUNS) / f"{plain(study)}.db"
+    own = Path(RUNS) / f"{file_name_of(study)}.db"
     files = sorted(Path(RUNS).glob("*.db"), key=lambda path: (path != own, path))
     names: list[str] = []
     for file in files:
@@ -170,7 +170,7 @@ def check_writable(folder: str | Path, key: str) -> Path:
     return folder
 
 
-def kept_files(storage: str, spec: RunSpec) -> dict[Path, str]:
+def protected_files(storage: str, spec: RunSpec) -> dict[Path, str]:
     """Return {file: description} of all files that a study rests on: no result may take their place."""
     kept: dict[Path, str] = {}
     file = file_of(absolute_storage(storage))
@@ -185,7 +185,7 @@ def kept_files(storage: str, spec: RunSpec) -> dict[Path, str]:
     return kept
 
 
-def require_free(path: str | os.PathLike[str], key: str, kept: Mapping[Path, str]) -> None:
+def require_unprotected(path: str | os.PathLike[str], key: str, kept: Mapping[Path, str]) -> None:
     """Refuse to write to a file that is to be kept, under whatever name, or to anything but a regular file.
 
     Args:
@@ -226,9 +226,9 @@ def _require_function(section: str, key: str, name: str | None, reference: str |
         )
 
 
-def _require_plain(study: str) -> None:
+def _require_file_name(study: str) -> None:
     """Refuse a study's name that is no name of a file: it names a storage and a folder of results too."""
-    wanted = plain(study)
+    wanted = file_name_of(study)
     if study != wanted or not wanted or len(wanted.encode()) > _LONGEST_NAME:
         hint = f' Write e.g. "{wanted[:40]}".' if wanted else ""
         raise ConfigError(
@@ -237,7 +237,7 @@ def _require_plain(study: str) -> None:
         )
 
 
-def _require_lasting(storage: str | None) -> None:
+def _require_persistent(storage: str | None) -> None:
     """Refuse a study in memory where it has to be found again by another command."""
     if storage is not None and is_in_memory(absolute_storage(storage)):
         raise ConfigError(
@@ -257,12 +257,12 @@ def _require_one(section: str, **choices: str | None) -> None:
         raise ConfigError(f"{section}: got {got}, expected one of {known}.")
 
 
-def plain(text: str) -> str:
+def file_name_of(text: str) -> str:
     """Keep what every file system takes in a name."""
     return re.sub(r"[^\w.=-]+", "-", text.replace("%", "")).strip("-.")
 
 
-def _place(key: str, path: str | None) -> str | None:
+def _checked_path(key: str, path: str | None) -> str | None:
     """Return the absolute path of a setting.
 
     Raises:

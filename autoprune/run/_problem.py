@@ -1,6 +1,6 @@
 """The problem that a search solves: the traced dense model, the budget in absolute numbers, the search space.
 
-problem = pose(trace_dense(dense, spec), spec)
+problem = build_problem(trace_dense(dense, spec), spec)
 problem.space.variables, problem.dense_cost.macs, problem.budget
 """
 
@@ -82,7 +82,7 @@ def few_plans(space: SearchSpace, trials: int) -> str:
     )
 
 
-def pose(prunable: Prunable, spec: RunSpec, predict: PredictLatency | None = None) -> Problem:
+def build_problem(prunable: Prunable, spec: RunSpec, predict: PredictLatency | None = None) -> Problem:
     """Resolve the budget against the dense model's cost and build the search space.
 
     Args:
@@ -94,11 +94,13 @@ def pose(prunable: Prunable, spec: RunSpec, predict: PredictLatency | None = Non
         ConfigError: a budget or a search space that cannot be used as written.
         BudgetError: no plan meets the budget; the smallest reachable cost is named.
     """
-    return pose_priced(prunable, spec, measures_of(prunable, predict))
+    return build_problem_from_costs(prunable, spec, measures_of(prunable, predict))
 
 
-def pose_priced(prunable: Prunable, spec: RunSpec, measures: Mapping[str, CostMeasure]) -> Problem:
-    """Pose the problem of a model whose candidates' costs are known; see `pose`."""
+def build_problem_from_costs(
+    prunable: Prunable, spec: RunSpec, measures: Mapping[str, CostMeasure]
+) -> Problem:
+    """Pose the problem of a model whose candidates' costs are known; see `build_problem`."""
     dense_cost = dense_cost_of(prunable, measures)
     budget = resolve_budget(spec.budget, dense_cost, spec.objectives, spec.runtime)
     limited = {name: measure for name, measure in measures.items() if name in budget.limits}
@@ -108,7 +110,7 @@ def pose_priced(prunable: Prunable, spec: RunSpec, measures: Mapping[str, CostMe
     return Problem(prunable, dense_cost, budget, space, expected_cost(prunable, measures))
 
 
-def pose_whole(prunable: Prunable, spec: RunSpec) -> Problem:
+def build_unlimited_problem(prunable: Prunable, spec: RunSpec) -> Problem:
     """Pose the problem of a model that may keep all of its MACs."""
     dense_cost = prunable.cost()
     whole = Budget(macs=int(dense_cost.macs))
@@ -116,7 +118,7 @@ def pose_whole(prunable: Prunable, spec: RunSpec) -> Problem:
     return Problem(prunable, dense_cost, whole, space, prunable.cost)
 
 
-def require_unmeasured(prunable: Prunable, spec: RunSpec) -> None:
+def check_unmeasured_limits(prunable: Prunable, spec: RunSpec) -> None:
     """Refuse what is wrong with the space and with the limits on anything but the latency.
 
     A divisor that is measured is left open here: it counts once it is known.
@@ -128,9 +130,9 @@ def require_unmeasured(prunable: Prunable, spec: RunSpec) -> None:
     others = dataclasses.replace(spec.budget, **{"latency": None})
     spec = dataclasses.replace(spec.with_search(objectives=(SCORE,)), budget=others)
     if others == BudgetSettings():
-        pose_whole(prunable, spec)
+        build_unlimited_problem(prunable, spec)
     else:
-        pose(prunable, spec)
+        build_problem(prunable, spec)
 
 
 def measures_of(prunable: Prunable, predict: PredictLatency | None = None) -> dict[str, CostMeasure]:

@@ -14,9 +14,9 @@ from autoprune.latency import Stairs
 from autoprune.report import StudySummary, format_of, plot_stairs, plot_study, summarise
 from autoprune.run._finetune_result import FinetuneResult, known_results
 from autoprune.run._next_step import next_step
-from autoprune.run._paths import check_writable, kept_files, require_free
+from autoprune.run._paths import check_writable, protected_files, require_unprotected
 from autoprune.run._stored_config import stored_spec
-from autoprune.run._trust import UNTRUSTED, require_place
+from autoprune.run._trust import UNTRUSTED, require_own_path
 from autoprune.study import SearchStudy, damaged, open_study
 
 
@@ -63,11 +63,11 @@ def report(study: str, storage: str, output: str | os.PathLike[str] | None = Non
         path = Path(output)
     else:
         path = spec.folder / "report.png"
-        require_place(opened, "--output", path, UNTRUSTED)
+        require_own_path(opened, "--output", path, UNTRUSTED)
     key = "--output" if output is not None else "output.folder"
     stairs = path.with_name(f"stairs{suffix}")
     for picture in (path, stairs):
-        require_free(picture, key, kept_files(opened.url, spec))
+        require_unprotected(picture, key, protected_files(opened.url, spec))
     # Read before anything is drawn: a damaged note leaves no picture behind.
     results, step = tuple(known_results(opened)), next_step(opened, summary)
     check_writable(path.parent, key)

@@ -15,7 +15,7 @@ from autoprune.run._dense import Dense, distils, load_data, load_dense, try_mode
 from autoprune.run._events import Watcher, silent
 from autoprune.run._identity import identify
 from autoprune.run._latency import measure_runtime, stored_table
-from autoprune.run._problem import pose, trace_dense
+from autoprune.run._problem import build_problem, trace_dense
 from autoprune.run._progress import report_problem
 from autoprune.run._run import Run
 from autoprune.run._seen_validation import require_unseen_validation
@@ -50,7 +50,7 @@ def resolve(spec: RunSpec, given: Dense | None, watch: Watcher) -> tuple[Run, Ch
     prunable = trace_dense(dense, spec)
     measured = measure_runtime(prunable, spec, watch)
     spec = measured.spec
-    problem = pose(prunable, spec, measured.predict)
+    problem = build_problem(prunable, spec, measured.predict)
     report_problem(problem, spec, watch)
     if untrained is not None:
         untrained.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ def trace_run(
 ) -> Run:
     """Trace a dense model and pose its problem, if nothing has to be measured for that."""
     predict = None if table is None else LatencyPredictor(table)
-    problem = pose(trace_dense(dense, spec), spec, predict)
+    problem = build_problem(trace_dense(dense, spec), spec, predict)
     return Run(**vars(problem), spec=spec, dense=dense, setting=setting, table=table, watch=watch)
 
 

@@ -55,7 +55,7 @@ def schedule_of(settings: ScheduleSettings) -> Schedule:
     return Schedule(**{name: value for name, value in values.items() if name in known_keys})
 
 
-def tell_epochs(epochs: int, watch: Watcher) -> Callable[[EpochRecord], None]:
+def epoch_reporter(epochs: int, watch: Watcher) -> Callable[[EpochRecord], None]:
     """Return a function that passes the records of a training's epochs on to a watcher.
 
     Once a score is not finite, it warns: a metric may be undefined for a model that has learnt little, but a
@@ -63,7 +63,7 @@ def tell_epochs(epochs: int, watch: Watcher) -> Callable[[EpochRecord], None]:
     """
     warned = False
 
-    def tell(record: EpochRecord) -> None:
+    def report(record: EpochRecord) -> None:
         nonlocal warned
         watch(EpochDone(record.epoch, epochs, record.loss, record.score, record.seconds))
         if not math.isfinite(record.score) and not warned:
@@ -75,4 +75,4 @@ def tell_epochs(epochs: int, watch: Watcher) -> Callable[[EpochRecord], None]:
                 )
             )
 
-    return tell
+    return report

@@ -14,7 +14,7 @@ from torch import nn
 
 from autoprune.data import UserLoaders, VisionData
 from autoprune.errors import ConfigError
-from autoprune.run._checks import check_engine_runs, check_names, check_places, check_study_is_new
+from autoprune.run._checks import check_engine_runs, check_names, check_paths, check_study_is_new
 from autoprune.run._dense import GIVEN_MODEL, Dense, given_dense
 from autoprune.run._events import GIVEN_WATCH, Stage, Watcher, silent
 from autoprune.run._new_study import make_study
@@ -25,7 +25,7 @@ from autoprune.run._search_result import SearchResult
 from autoprune.run._spec import ConfigSource, RunSpec
 from autoprune.run._stored_run import StoredRun, open_run
 from autoprune.run._trials import run_trials
-from autoprune.run._trust import keep_consent, vouch
+from autoprune.run._trust import sign_names, store_consent
 from autoprune.run._unused_settings import report_unused
 from autoprune.support.usercode import entry
 
@@ -59,14 +59,14 @@ def search(
     given = given_dense(model, data, spec)
     spec = settle(spec if given is None else spec.without_names(), named=given is None)
     check_names(spec)
-    check_places(spec)
+    check_paths(spec)
     check_study_is_new(spec)
     check_engine_runs(spec)
     report_unused(spec, watch)
     storage, spec = str(spec.search.storage), spec.without_password()
     run, choice = resolve(spec, given, watch)
     study, moments = make_study(run, choice, storage)
-    vouch(study, run.spec)
+    sign_names(study, run.spec)
     return run_trials(run, study, moments=moments)
 
 
@@ -114,10 +114,10 @@ def _go_on(stored: StoredRun, given: Dense | None, watch: Watcher, *, take_over:
     study, spec = stored.study, stored.running
     is_known = study.facts.latency is not None or not spec.limits_latency
     check_names(spec, measured=is_known)
-    check_places(spec, study.url)
+    check_paths(spec, study.url)
     check_engine_runs(spec)
     run = resolve_stored(study, spec, given, watch)
-    keep_consent(study, stored.spec, stored.consent)
+    store_consent(study, stored.spec, stored.consent)
     if stored.consent.given:
         study.store_config(dataclasses.asdict(stored.spec))
         report_unused(stored.spec, watch, only=stored.consent.given)

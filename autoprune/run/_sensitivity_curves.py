@@ -20,11 +20,11 @@ from autoprune.run._events import Stage, Watcher, silent
 from autoprune.run._latency import settle_divisor
 from autoprune.run._moments import moments_of
 from autoprune.run._paths import settle
-from autoprune.run._problem import pose_whole, trace_dense
+from autoprune.run._problem import build_unlimited_problem, trace_dense
 from autoprune.run._ranking import rank_channels
 from autoprune.run._run import Run
 from autoprune.run._seen_validation import require_unseen_validation
-from autoprune.run._statistics import Ground, widths_at
+from autoprune.run._statistics import MeasurementContext, widths_at
 from autoprune.score import cut_scores
 from autoprune.space import Levels
 from autoprune.support.usercode import entry
@@ -70,11 +70,11 @@ def sensitivity_curves(
     require_unseen_validation(spec, dense.data)
     prunable = trace_dense(dense, spec)
     spec, _ = settle_divisor(spec, prunable, watch)
-    problem = pose_whole(prunable, spec)
+    problem = build_unlimited_problem(prunable, spec)
     run = Run(**vars(problem), spec=spec, dense=dense, setting=setting, watch=watch)
     moments, search, metric = moments_of(run), spec.search, spec.task.metric
-    ground = Ground(run, rank_channels(run, search.criterion, moments), moments=moments)
-    scores, baseline = _score_cuts(ground, limit_seconds)
+    context = MeasurementContext(run, rank_channels(run, search.criterion, moments), moments=moments)
+    scores, baseline = _score_cuts(context, limit_seconds)
     rows = run.space.ladder.rows
     curves = [_sensitivity_curve(row, scores[v], baseline) for v, row in enumerate(rows)]
     found = Curves(
@@ -88,9 +88,9 @@ def sensitivity_curves(
     return saved_curves(found, outputs)
 
 
-def _score_cuts(ground: Ground, limit_seconds: float) -> tuple[list[dict[int, float]], float]:
+def _score_cuts(context: MeasurementContext, limit_seconds: float) -> tuple[list[dict[int, float]], float]:
     """Return {level: score} of each variable, and the score with nothing cut."""
-    run, search = ground.run, ground.run.spec.search
+    run, search = context.run, context.run.spec.search
     rows = run.space.ladder.rows
     tried: dict[tuple[int, int], None] = {}
     for ratio in SENSITIVITY_RATIOS:
@@ -99,9 +99,9 @@ def _score_cuts(ground: Ground, limit_seconds: float) -> tuple[list[dict[int, fl
             if row.ratios[level] < 1:
                 tried.setdefault((v, level))
     images = spread_samples(run.dense.data.val, search.sensitivity_images)
-    cutter, task = ground.cutter(), run.dense.task
+    cutter, task = context.cutter(), run.dense.task
     run.watch(Stage(f"sensitivity: {1 + len(tried)} evaluations on {images.samples:,} validation images"))
-    count = ground.counter("sensitivity", 1 + len(tried))
+    count = context.counter("sensitivity", 1 + len(tried))
     scores: list[dict[int, float]] = [{} for _ in rows]
     began = time.monotonic()
     (baseline,) = cut_scores(cutter, [{}], images, task)

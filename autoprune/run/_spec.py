@@ -17,7 +17,7 @@ from typing import Any, Final
 import torch
 
 from autoprune.config import load_config
-from autoprune.config.rungs import asks_for_repair, asks_for_supernet
+from autoprune.config.rungs import uses_repair, uses_supernet
 from autoprune.config.settings import RunConfig
 from autoprune.cost import LATENCY
 from autoprune.engines import Workers, find_engine
@@ -79,12 +79,12 @@ class RunSpec(RunConfig):
     @cached_property
     def is_repaired(self) -> bool:
         """Whether candidates are repaired."""
-        return asks_for_repair(self.score.rungs)
+        return uses_repair(self.score.rungs)
 
     @cached_property
     def has_supernet(self) -> bool:
         """Whether candidates are cut from a supernet."""
-        return asks_for_supernet(self.score.rungs)
+        return uses_supernet(self.score.rungs)
 
     @cached_property
     def device(self) -> str:

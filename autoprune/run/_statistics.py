@@ -4,8 +4,8 @@ The warm start "sensitivity" and the samplers that draw by a statistic read it. 
 that a resume measures nothing again. With a supernet, too, it is measured on the dense model: the shared
 weights are trained later, once there is a study.
 
-    measure_statistics(ground)         # {"kl": {"layer1.0.conv1": 0.12, ...}} where the sampler wants that
-    measure_sensitivity(ground).scores
+    measure_statistics(context)         # {"kl": {"layer1.0.conv1": 0.12, ...}} where the sampler wants that
+    measure_sensitivity(context).scores
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from autoprune.data import first_batches, spread_samples
 from autoprune.errors import ConfigError, PlanError, unknown
 from autoprune.reconstruction import Moments
 from autoprune.run._events import Counted, Stage
-from autoprune.run._expected_time import Pace, spoken
+from autoprune.run._expected_time import Pace, time_text
 from autoprune.run._run import Run
 from autoprune.samplers import find_sampler
 from autoprune.score import Cut, Cutter, cut_scores, divergences
@@ -50,7 +50,7 @@ CUT_SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class Ground:
+class MeasurementContext:
     """What statistics and warm starts are measured on: all of it known before the study is made.
 
     Attributes:
@@ -111,7 +111,7 @@ class Sensitivity:
         }
 
 
-def measure_sensitivity(ground: Ground) -> Sensitivity:
+def measure_sensitivity(context: MeasurementContext) -> Sensitivity:
     """Cut each variable alone at several ratios, recalibrate BatchNorm, and score on validation images.
 
     Where there are too many variables for `search.sensitivity_evaluations`, fewer ratios are tried, and then
@@ -123,31 +123,31 @@ def measure_sensitivity(ground: Ground) -> Sensitivity:
         PlanError: there is no time for `LEAST_EVALUATIONS`.
     """
     started = time.perf_counter()
-    rows = ground.run.space.keep_ratios.ladder.rows
-    evaluations, most_images = _affordable(ground)
+    rows = context.run.space.keep_ratios.ladder.rows
+    evaluations, most_images = _affordable(context)
     trials = plan_cuts(rows, evaluations)
-    names = ground.run.space.groups
+    names = context.run.space.groups
     cuts: list[Cut] = [{}, *(widths_at(rows, names, levels) for levels in trials)]
-    images = spread_samples(ground.run.dense.data.val, most_images)
+    images = spread_samples(context.run.dense.data.val, most_images)
     together = (
         "; neighbours are cut together and share their scores: for each alone raise "
         f"search.sensitivity_evaluations to {2 * len(rows) + 1}"
         if any(len(levels) > 1 for levels in trials)
         else ""
     )
-    ground.run.watch(
+    context.run.watch(
         Stage(
             f"sensitivity of {len(rows)} keep ratios: {len(cuts)} evaluations on {images.samples:,} "
             f"validation images{together}"
         )
     )
-    counter = ground.counter("sensitivity", len(cuts))
-    scores = cut_scores(ground.cutter(), cuts, images, ground.run.dense.task, done=counter)
+    counter = context.counter("sensitivity", len(cuts))
+    scores = cut_scores(context.cutter(), cuts, images, context.run.dense.task, done=counter)
     worst = min((score for score in scores if math.isfinite(score)), default=0.0)
     baseline, *measured = (score if math.isfinite(score) else worst for score in scores)
     tables = [_table(row, v, trials, measured) for v, row in enumerate(rows)]
     seconds = time.perf_counter() - started
-    ground.run.watch(Stage(f"sensitivity: measured in {seconds:.1f} s"))
+    context.run.watch(Stage(f"sensitivity: measured in {seconds:.1f} s"))
     return Sensitivity(
         tuple(row.name for row in rows),
         tuple(ratios for ratios, _ in tables),
@@ -158,20 +158,22 @@ def measure_sensitivity(ground: Ground) -> Sensitivity:
     )
 
 
-def _affordable(ground: Ground) -> tuple[int, int]:
+def _affordable(context: MeasurementContext) -> tuple[int, int]:
     """Return how many evaluations, on how many images, there is time for.
 
     Raises:
         PlanError: for too few.
     """
-    search, data, pace = ground.run.spec.search, ground.run.dense.data, ground.pace
+    search, data, pace = context.run.spec.search, context.run.dense.data, context.pace
     asked, images = search.sensitivity_evaluations, search.sensitivity_images
     if pace is None:
         return asked, images
-    evaluations = 1 + len(plan_cuts(ground.run.space.keep_ratios.ladder.rows, asked))
+    evaluations = 1 + len(plan_cuts(context.run.space.keep_ratios.ladder.rows, asked))
     # A refit takes the time of so many images more.
-    recalibrated = search.sensitivity_batches * ground.run.spec.data.batch_size + pace.repair_s / pace.image_s
-    expected_s = pace.search_s(ground.run.spec, data)
+    recalibrated = (
+        search.sensitivity_batches * context.run.spec.data.batch_size + pace.repair_s / pace.image_s
+    )
+    expected_s = pace.search_s(context.run.spec, data)
     passes = max(LIMIT_S, LIMIT_SHARE * expected_s) / pace.image_s
     images = min(images, data.val.samples)
     while evaluations * (recalibrated + images) > passes and images > LEAST_IMAGES:
@@ -180,7 +182,7 @@ def _affordable(ground: Ground) -> tuple[int, int]:
     if possible >= evaluations:
         return asked, images
     if possible < min(evaluations, LEAST_EVALUATIONS):
-        share = f"{LIMIT_SHARE:.0%} of the search, which takes up to {spoken(expected_s)}"
+        share = f"{LIMIT_SHARE:.0%} of the search, which takes up to {time_text(expected_s)}"
         raise PlanError(f"it would take more than {share}.")
     return possible, images
 
@@ -232,15 +234,15 @@ def _table(
     return np.array(ratios), np.array([float(np.mean(seen[ratio])) for ratio in ratios])
 
 
-def measure_importance(ground: Ground) -> dict[str, float]:
+def measure_importance(context: MeasurementContext) -> dict[str, float]:
     """Return the share of its groups' importance in the lower half of a variable's channels, 0 to 0.5.
 
     Near 0.5 all channels matter alike and any cut costs; near 0 the lower half can go. A plain mean would not
     do: criteria have units of their own in every layer, and once that is divided out all means are 1.
     """
     return {
-        variable.name: float(np.mean([lower_share(ground.ranked[name]) for name in variable.groups]))
-        for variable in ground.run.space.variables
+        variable.name: float(np.mean([lower_share(context.ranked[name]) for name in variable.groups]))
+        for variable in context.run.space.variables
     }
 
 
@@ -251,21 +253,21 @@ def lower_share(scores: FloatArray) -> float:
     return float(ascending[: len(scores) - _half(len(scores))].sum()) / total if total > 0 else 0.0
 
 
-def measure_divergence(ground: Ground) -> dict[str, float]:
+def measure_divergence(context: MeasurementContext) -> dict[str, float]:
     """Return the KL divergence of the outputs as the lower half of a variable's channels goes, in nats.
 
     The mean over `search.sensitivity_batches` training batches, on which BatchNorm is recalibrated too, since
     every candidate of a search is. What is not finite counts as the largest divergence seen. Half is far
     enough for the divergences to differ, and near enough for the outputs to mean something.
     """
-    cutter = ground.cutter()
-    widths = {group.name: group.width for group in ground.run.prunable.groups}
-    variables = ground.run.space.variables
+    cutter = context.cutter()
+    widths = {group.name: group.width for group in context.run.prunable.groups}
+    variables = context.run.space.variables
     cuts = [{name: _half(widths[name]) for name in variable.groups} for variable in variables]
-    ground.run.watch(
+    context.run.watch(
         Stage(f"KL divergence of {len(cuts)} keep ratios: half of the channels of each cut alone")
     )
-    counter = ground.counter("KL divergence", len(cuts))
+    counter = context.counter("KL divergence", len(cuts))
     found = divergences(cutter, cuts, cutter.calibration, done=counter)
     largest = max((value for value in found if math.isfinite(value)), default=1.0)
     return {
@@ -274,16 +276,16 @@ def measure_divergence(ground: Ground) -> dict[str, float]:
     }
 
 
-STATISTICS: dict[str, Callable[[Ground], dict[str, float]]] = {
+STATISTICS: dict[str, Callable[[MeasurementContext], dict[str, float]]] = {
     "importance": measure_importance,
     "kl": measure_divergence,
 }
 """Statistics that the `needs` of a sampler may name: {variable: value}, higher if cuts of it hurt more."""
 
 
-def measure_statistics(ground: Ground, sampler: str) -> dict[str, dict[str, float]]:
+def measure_statistics(context: MeasurementContext, sampler: str) -> dict[str, dict[str, float]]:
     """Measure the statistics that a sampler needs."""
-    return {name: STATISTICS[name](ground) for name in needed_statistics(sampler)}
+    return {name: STATISTICS[name](context) for name in needed_statistics(sampler)}
 
 
 def needed_statistics(sampler: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from functools import cached_property
 from autoprune.run._paths import find_storage
 from autoprune.run._spec import ConfigSource, RunSpec
 from autoprune.run._stored_config import change_spec, stored_setting, stored_spec
-from autoprune.run._trust import Consent, consent_of, require_places, trusted
+from autoprune.run._trust import Consent, consent_of, require_own_paths, trusted
 from autoprune.study import SearchStudy, open_study
 
 
@@ -65,5 +65,5 @@ def open_run(
     found = open_study(url, study)
     spec = change_spec(stored_spec(found), overrides)
     with trusted(found, spec, consent):
-        require_places(found, spec, consent)
+        require_own_paths(found, spec, consent)
         yield StoredRun(found, spec, consent)

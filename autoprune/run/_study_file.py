@@ -1,6 +1,6 @@
 """A file that the trials of a study are scored with: kept beside the study's output, its hash in the study.
 
-SUPERNET = KeptFile("supernet", "weights")
+SUPERNET = StudyFile("supernet", "weights")
 path = SUPERNET.path(spec, facts)                # runs/digits/supernet-3fa1c0d2b4e59687.safetensors
 counts = SUPERNET.note_once(study, path)         # the first note counts, for all processes
 SUPERNET.find(counts, spec)                      # the file here that has this hash, or None
@@ -38,7 +38,7 @@ class FileNote(Strict):
 
 
 @dataclass(frozen=True)
-class KeptFile:
+class StudyFile:
     """One kind of file that trials are scored with.
 
     Attributes:
@@ -96,14 +96,14 @@ class KeptFile:
         if other is None:
             raise CheckpointError(
                 f"{self.name} {moved}: there is no such file, and the trials of {study.name} were scored "
-                f"with its {self.content}; {self.way_back(note)}"
+                f"with its {self.content}; {self.recovery_advice(note)}"
             )
         raise CheckpointError(
             f"{self.name} {other}: it does not hold the {self.content} that the trials of {study.name} were "
-            f"scored with; {self.way_back(note)}"
+            f"scored with; {self.recovery_advice(note)}"
         )
 
-    def way_back(self, note: FileNote) -> str:
+    def recovery_advice(self, note: FileNote) -> str:
         """Say how the file that a note is about can be had again."""
         return (
             f"put them back: {note.host} wrote them as {note.path}. Copy them from there, share that folder, "

@@ -21,9 +21,9 @@ from autoprune.errors import TrialError
 from autoprune.run._events import Stage
 from autoprune.run._identity import identify
 from autoprune.run._run import Run
-from autoprune.run._schedules import tell_epochs
+from autoprune.run._schedules import epoch_reporter
 from autoprune.run._stored_config import stored_ranking
-from autoprune.run._study_file import KeptFile
+from autoprune.run._study_file import StudyFile
 from autoprune.score import SandwichSampler
 from autoprune.study import SearchStudy
 from autoprune.support.atomic import saving
@@ -31,7 +31,7 @@ from autoprune.support.tensorfile import write_tensors
 from autoprune.train import fit
 from autoprune.zoo import checkpoint_hash
 
-_FILE = KeptFile("supernet", "weights")
+_FILE = StudyFile("supernet", "weights")
 
 
 def prepare_supernet(run: Run, study: SearchStudy) -> Path | None:
@@ -116,7 +116,7 @@ def _trained(run: Run, subnets: SandwichSampler, state: Path) -> nn.Module:
             dense.task,
             seed=settings.seed,
             subnets=subnets,
-            on_epoch=tell_epochs(settings.epochs, run.watch),
+            on_epoch=epoch_reporter(settings.epochs, run.watch),
             checkpoint=state,
         )
     except TrialError as error:

@@ -22,7 +22,7 @@ from autoprune.run._budget_amounts import check_amounts
 from autoprune.run._dense import Dense, load_dense, try_task, try_training
 from autoprune.run._events import Stage, Watcher, silent
 from autoprune.run._paths import probe_writable, settle
-from autoprune.run._schedules import naming_learning_rate, tell_epochs
+from autoprune.run._schedules import epoch_reporter, naming_learning_rate
 from autoprune.run._seen_validation import read_history, save_dense, split_of
 from autoprune.run._spec import RunSpec
 from autoprune.run._stored_config import read_setting
@@ -111,7 +111,7 @@ def train_dense(dense: Dense, spec: RunSpec, path: Path, *, watch: Watcher = sil
             setting,
             dense.task,
             seed=spec.train.seed,
-            on_epoch=tell_epochs(spec.train.epochs, watch),
+            on_epoch=epoch_reporter(spec.train.epochs, watch),
             checkpoint=state,
         )
     history = {

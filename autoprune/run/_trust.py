@@ -3,7 +3,7 @@
 A config and what it names is its author's code. A study and a recipe may have been received, and are data:
 the code that they name is imported only if this user's own config named it, or the command says so.
 
-    vouch(study, spec)                        # by `search`, whose config is this user's own
+    sign_names(study, spec)                        # by `search`, whose config is this user's own
     with trusted(study, spec, Consent()):     # by `resume`: StudyError if somebody else's study names code
         dense = load_dense(spec)
 """
@@ -65,7 +65,7 @@ UNTRUSTED = Consent()
 
 
 @dataclass(frozen=True)
-class _Statement:
+class _SignedNames:
     """What this user's own configs and command lines have named for one study.
 
     Attributes:
@@ -118,7 +118,7 @@ def _own_names(named: str | Sequence[str]) -> str:
     return ", ".join(name for name in names if ":" in name)
 
 
-def places_of(spec: RunSpec) -> dict[str, str]:
+def written_paths(spec: RunSpec) -> dict[str, str]:
     """Return {key: path} of all that may be written if a study with this config goes on."""
     named = DATASETS.get(spec.data.name or "")
     downloads = named is not None and named.downloads
@@ -130,7 +130,7 @@ def places_of(spec: RunSpec) -> dict[str, str]:
     return {key: path for key, path in places.items() if path is not None}
 
 
-def vouch(study: SearchStudy, spec: RunSpec, keys: Sequence[str] | None = None) -> None:
+def sign_names(study: SearchStudy, spec: RunSpec, keys: Sequence[str] | None = None) -> None:
     """Note in a study, signed, the code and places that this user has named, with those named before.
 
     Args:
@@ -141,10 +141,10 @@ def vouch(study: SearchStudy, spec: RunSpec, keys: Sequence[str] | None = None) 
     name = key_name()
     if name is None:
         return  # no key can be kept here: the study needs --trust, as one that was received does
-    before = _statement_of(study)
+    before = _signed_names(study)
     code = {key: text for key, text in code_of(spec).items() if keys is None or key in keys}
-    places = [path for key, path in places_of(spec).items() if keys is None or key in keys]
-    statement = _Statement(
+    places = [path for key, path in written_paths(spec).items() if keys is None or key in keys]
+    statement = _SignedNames(
         {**before.code, **code},
         os.getcwd() if set(code) - set(NO_IMPORT) else before.folder,  # only functions are imported from it
         tuple(dict.fromkeys([*before.places, *places])),
@@ -176,7 +176,7 @@ def trusted(study: SearchStudy, spec: RunSpec, consent: Consent) -> Iterator[Non
 def _imports(study: SearchStudy, spec: RunSpec, consent: Consent) -> Imports:
     code = {key: text for key, text in code_of(spec).items() if key not in consent.given}
     own = {} if consent.own is None else code_of(consent.own)
-    statement = _statement_of(study)
+    statement = _signed_names(study)
     unknown = {k: text for k, text in code.items() if text not in (own.get(k), statement.code.get(k))}
     if not unknown:
         # A config that is given now is at home in the current folder, the study where its search began.
@@ -190,7 +190,7 @@ def _imports(study: SearchStudy, spec: RunSpec, consent: Consent) -> Imports:
     )
 
 
-def require_place(study: SearchStudy, key: str, path: str | os.PathLike[str], consent: Consent) -> None:
+def require_own_path(study: SearchStudy, key: str, path: str | os.PathLike[str], consent: Consent) -> None:
     """Refuse a place that a study names outside the current folder, unless this user named it.
 
     Raises:
@@ -199,8 +199,8 @@ def require_place(study: SearchStudy, key: str, path: str | os.PathLike[str], co
     if key in consent.given:
         return
     wanted = Path(path).resolve()
-    own = [] if consent.own is None else places_of(consent.own).values()
-    allowed = (os.getcwd(), *own, *_statement_of(study).places)
+    own = [] if consent.own is None else written_paths(consent.own).values()
+    allowed = (os.getcwd(), *own, *_signed_names(study).places)
     if not any(wanted.is_relative_to(Path(place).resolve()) for place in allowed):
         option = "-o PATH" if key == "--output" else f"--set {key}=PATH"
         raise StudyError(
@@ -209,20 +209,20 @@ def require_place(study: SearchStudy, key: str, path: str | os.PathLike[str], co
         )
 
 
-def require_places(study: SearchStudy, spec: RunSpec, consent: Consent) -> None:
-    """Refuse places of a study's config that this user has not named: see `require_place`."""
-    for key, path in places_of(spec).items():
-        require_place(study, key, path, consent)
+def require_own_paths(study: SearchStudy, spec: RunSpec, consent: Consent) -> None:
+    """Refuse places of a study's config that this user has not named: see `require_own_path`."""
+    for key, path in written_paths(spec).items():
+        require_own_path(study, key, path, consent)
 
 
-def keep_consent(study: SearchStudy, spec: RunSpec, consent: Consent) -> None:
+def store_consent(study: SearchStudy, spec: RunSpec, consent: Consent) -> None:
     """Note in the study the names that a command line or a config of this user's own has added."""
     if consent.own is not None:
-        same = {**code_of(consent.own), **places_of(consent.own)}
-        names = {**code_of(spec), **places_of(spec)}
-        vouch(study, spec, [*consent.given, *(key for key in names if names[key] == same.get(key))])
+        same = {**code_of(consent.own), **written_paths(consent.own)}
+        names = {**code_of(spec), **written_paths(spec)}
+        sign_names(study, spec, [*consent.given, *(key for key in names if names[key] == same.get(key))])
     elif consent.given:
-        vouch(study, spec, consent.given)
+        sign_names(study, spec, consent.given)
 
 
 def signed_architecture(study: SearchStudy, spec: RunSpec, consent: Consent) -> dict[str, Any]:
@@ -297,15 +297,15 @@ def _is_signed(noted: object, values: Mapping[str, Any]) -> bool:
     )
 
 
-def _statement_of(study: SearchStudy) -> _Statement:
+def _signed_names(study: SearchStudy) -> _SignedNames:
     """Return the code and places that this user has named for a study, none if no note verifies."""
     name = key_name()
     noted = None if name is None else study.note(f"{_NOTE}{name}")
     values = noted.get("values") if isinstance(noted, dict) else None
     if not isinstance(noted, dict) or not isinstance(values, dict):
-        return _Statement()
+        return _SignedNames()
     if values.get("study") != study.name or values.get("purpose") != "study":
-        return _Statement()
+        return _SignedNames()
     if not verifies(values, noted.get("signature")):
-        return _Statement()
-    return _Statement(values["code"], values["folder"], tuple(values["places"]))  # as it was signed here
+        return _SignedNames()
+    return _SignedNames(values["code"], values["folder"], tuple(values["places"]))  # as it was signed here

@@ -1,6 +1,6 @@
 """The warm starts: widths that known heuristics choose, tried as the first trials of a search. One row each.
 
-    chosen = choose_warm_starts(ground)           # kept in the study as it is made
+    chosen = choose_warm_starts(context)           # kept in the study as it is made
     enqueue_missing(study, space)                 # at the start and at every resume
 
 A heuristic is a function and a row in WARM_STARTS. It gives levels of the space's variables, so widths alone.
@@ -39,7 +39,7 @@ from autoprune.run._error_library import least_error, measure_library
 from autoprune.run._events import Stage
 from autoprune.run._moments import moments_of
 from autoprune.run._ranking import rank_channels
-from autoprune.run._statistics import Ground, Sensitivity, measure_sensitivity
+from autoprune.run._statistics import MeasurementContext, Sensitivity, measure_sensitivity
 from autoprune.space import (
     SearchSpace,
     channel_values,
@@ -66,12 +66,12 @@ class Proposer:
     """What a heuristic reads, and where it notes what it measured.
 
     Attributes:
-        ground: model, data and config.
+        context: model, data and config.
         space: the keep ratios under the budget to fill.
         measured: JSON values by the heuristic's name, kept in the study.
     """
 
-    ground: Ground
+    context: MeasurementContext
     space: SearchSpace
     measured: dict[str, Any] = field(default_factory=dict)
     _importances: dict[str, Importance] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class Proposer:
     def sensitivity(self) -> Sensitivity:
         """Return how the score falls as each variable is cut alone, measured once."""
         if not self._sensitivities:
-            self._sensitivities.append(measure_sensitivity(self.ground))
+            self._sensitivities.append(measure_sensitivity(self.context))
             self.measured["sensitivity"] = self._sensitivities[0].to_json()
         return self._sensitivities[0]
 
@@ -91,9 +91,9 @@ class Proposer:
             started = time.perf_counter()
             named = {name for variable in self.space.variables for name in variable.groups}
             groups = [group for group in self.space.channel_groups if group.name in named]
-            run = self.ground.run
-            moments = self.ground.moments or moments_of(run)
-            library = measure_library(run.prunable.model, groups, moments, run.watch, self.ground.ranked)
+            run = self.context.run
+            moments = self.context.moments or moments_of(run)
+            library = measure_library(run.prunable.model, groups, moments, run.watch, self.context.ranked)
             self._libraries.append(library)
             seconds = time.perf_counter() - started
             self.measured["reconstruction"] = {"seconds": seconds, **library.to_json()}
@@ -102,11 +102,11 @@ class Proposer:
     def importance(self, criterion: str) -> Importance:
         """Return the importance of all channels by a criterion, measured once."""
         if criterion not in self._importances:
-            ground, search = self.ground, self.ground.run.spec.search
+            context, search = self.context, self.context.run.spec.search
             self._importances[criterion] = (
-                ground.ranked
+                context.ranked
                 if criterion == search.criterion
-                else rank_channels(ground.run, criterion, ground.moments)
+                else rank_channels(context.run, criterion, context.moments)
             )
         return self._importances[criterion]
 
@@ -152,7 +152,7 @@ def batchnorm_scale(given: Proposer) -> IntArray:
     Raises:
         PlanError: the model has no BatchNorm with a scale.
     """
-    modules = given.ground.run.dense.model.modules()
+    modules = given.context.run.dense.model.modules()
     if not any(isinstance(module, _BatchNorm) and module.weight is not None for module in modules):
         raise PlanError("the model has no BatchNorm with a scale.")
     return _cut_ranking(given, given.importance("bn"))
@@ -233,7 +233,7 @@ def find_warm_start(name: str) -> WarmStartSpec:
     return find_row(name, WARM_STARTS, "search.warm_starts", WarmStartSpec)
 
 
-def choose_warm_starts(ground: Ground) -> WarmStarts:
+def choose_warm_starts(context: MeasurementContext) -> WarmStarts:
     """Ask the heuristics of `search.warm_starts` in their order for as many trials as warm starts may have.
 
     That is a third of `search.trials`, rounded down: a search of one or two trials has none. Where shares of
@@ -244,10 +244,10 @@ def choose_warm_starts(ground: Ground) -> WarmStarts:
     Returns:
         The trials, the seconds that each heuristic took, and the measurements of heuristics by their names.
     """
-    search = ground.run.spec.search
-    space = ground.run.space
+    search = context.run.spec.search
+    space = context.run.space
     most = search.trials // TRIALS_PER_WARM_START
-    given = Proposer(ground, space)
+    given = Proposer(context, space)
     origins: dict[tuple[int, ...], list[str]] = {}
     seconds: dict[str, float] = {}
     crowded = []
@@ -261,12 +261,12 @@ def choose_warm_starts(ground: Ground) -> WarmStarts:
             try:
                 levels = _decoded(space, part, find_warm_start(name).propose(replace(given, space=part)))
             except Exception as error:
-                ground.run.watch(Stage(f"warm start {name} is left out: {_line(error)}"))
+                context.run.watch(Stage(f"warm start {name} is left out: {_line(error)}"))
                 break
             origin = name if share is None else f"{name} at {share:.0%} of the budget"
             origins.setdefault(tuple(levels.tolist()), []).append(origin)
         seconds[name] = time.perf_counter() - started
-    _tell(ground, list(origins.values()), crowded)
+    _report_choice(context, list(origins.values()), crowded)
     trials = [WarmStart(origin=", ".join(names), levels=list(levels)) for levels, names in origins.items()]
     return WarmStarts(trials=trials, seconds=seconds, **given.measured)
 
@@ -317,14 +317,14 @@ def _decoded(space: SearchSpace, part: SearchSpace, levels: IntArray) -> IntArra
     return nearest
 
 
-def _tell(ground: Ground, origins: list[list[str]], crowded: list[str]) -> None:
+def _report_choice(context: MeasurementContext, origins: list[list[str]], crowded: list[str]) -> None:
     if origins:
-        ground.run.watch(Stage(f"warm starts: {'; '.join(', '.join(names) for names in origins)}"))
+        context.run.watch(Stage(f"warm starts: {'; '.join(', '.join(names) for names in origins)}"))
     if crowded:
-        ground.run.watch(
+        context.run.watch(
             Stage(
                 "warm starts left out, since they may take a third of "
-                f"{ground.run.spec.search.trials} trials: "
+                f"{context.run.spec.search.trials} trials: "
                 f"{', '.join(crowded)}"
             )
         )

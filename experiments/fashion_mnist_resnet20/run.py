@@ -24,7 +24,7 @@ from autoprune.criteria import importance, plan_from_importance
 from autoprune.execution import Setting
 from autoprune.rebuilding import rebuild
 from autoprune.run._dense import load_dense
-from autoprune.run._problem import Problem, pose, trace_dense
+from autoprune.run._problem import Problem, build_problem, trace_dense
 from autoprune.run._spec import RunSpec
 from experiments.common import append_row, rows_of
 from experiments.finetuning import finetuned, searched
@@ -51,7 +51,7 @@ def main() -> None:
 def measure(method: str, seed: int) -> dict[str, object]:
     config = config_of(method, seed)
     dense = load_dense(config)
-    problem = pose(trace_dense(dense, config), config)
+    problem = build_problem(trace_dense(dense, config), config)
     if method == "uniform":
         widths, val_after_rungs, search_seconds = uniform_widths(problem), float("nan"), 0.0
     else:

@@ -25,7 +25,7 @@ from autoprune.rebuilding import rebuild
 from autoprune.reconstruction import Moments, moments, repair
 from autoprune.run import Dense
 from autoprune.run._dense import load_dense
-from autoprune.run._problem import Problem, pose, trace_dense
+from autoprune.run._problem import Problem, build_problem, trace_dense
 from autoprune.space import cut, uniform_gates
 from autoprune.train import evaluate, recalibrate
 from experiments.common import append_row, rows_of
@@ -50,7 +50,7 @@ def main() -> None:
                 continue
             config = run.settle(load_config(CONFIGS / file, (f"budget.flops={budget}",)))
             dense = load_dense(config)
-            problem = pose(trace_dense(dense, config), config)
+            problem = build_problem(trace_dense(dense, config), config)
             batches = images_of(dense)
             started = time.process_time()
             measured = moments(problem.prunable, batches, images=IMAGES)

@@ -28,7 +28,7 @@ from autoprune.score import calibrate
 from autoprune.train import Schedule, evaluate, fit
 from experiments.common import append_row, rows_of
 from experiments.repair.accuracy import CALIBRATION_BATCHES, images_of, uniform_widths
-from experiments.search_efficiency.setups import RUNS, SETTING, ground_of
+from experiments.search_efficiency.setups import RUNS, SETTING, context_of
 
 SETUP = "resnet20-12"
 RESULTS = Path(__file__).with_name("finetunes.csv")
@@ -65,8 +65,8 @@ def main() -> None:
 
 def measure(start: str, length: str, seed: int) -> dict[str, object]:
     """Finetune one start for one length, and read the test part."""
-    ground = ground_of(SETUP, seed)
-    dense = ground.run.dense
+    context = context_of(SETUP, seed)
+    dense = context.run.dense
     started = time.process_time()
     model = begin(start, seed)
     start_seconds = time.process_time() - started
@@ -92,11 +92,11 @@ def measure(start: str, length: str, seed: int) -> dict[str, object]:
 def begin(start: str, seed: int) -> nn.Module:
     """Return the candidate as a start leaves it, before any training step."""
     criterion, mode = STARTS[start]
-    ground = ground_of(SETUP, seed)
-    dense, prunable = ground.run.dense, ground.run.prunable
+    context = context_of(SETUP, seed)
+    dense, prunable = context.run.dense, context.run.prunable
     batches = images_of(dense)
     ranked: Importance = importance(prunable, criterion, batches, dense.task.loss, seed=seed)
-    plan = plan_from_importance(prunable, uniform_widths(ground.run), ranked)
+    plan = plan_from_importance(prunable, uniform_widths(context.run), ranked)
     model = rebuild(prunable, plan)
     if mode is not None:
         source = moments(prunable, batches) if mode == "closed" else batches
@@ -108,15 +108,15 @@ def begin(start: str, seed: int) -> nn.Module:
 
 def _by_epochs(model: nn.Module, epochs: int, seed: int, checkpoint: str) -> None:
     """Finetune as the verb does."""
-    ground = ground_of(SETUP, seed)
-    schedule = dataclasses.replace(schedule_of(ground.run.spec.finetune), epochs=epochs)
-    _fit(model, schedule, seed, copy.deepcopy(ground.run.dense.model), RUNS / checkpoint)
+    context = context_of(SETUP, seed)
+    schedule = dataclasses.replace(schedule_of(context.run.spec.finetune), epochs=epochs)
+    _fit(model, schedule, seed, copy.deepcopy(context.run.dense.model), RUNS / checkpoint)
 
 
 def _by_steps(model: nn.Module, steps: int, seed: int, checkpoint: str) -> None:
     """Finetune as a rung does."""
     if steps:
-        learning_rate = ground_of(SETUP, seed).run.spec.score.learning_rate
+        learning_rate = context_of(SETUP, seed).run.spec.score.learning_rate
         schedule = Schedule(steps=steps, warmup=0.0, learning_rate=learning_rate)
         _fit(model, schedule, seed, None, RUNS / checkpoint)
 
@@ -124,7 +124,7 @@ def _by_steps(model: nn.Module, steps: int, seed: int, checkpoint: str) -> None:
 def _fit(
     model: nn.Module, schedule: Schedule, seed: int, teacher: nn.Module | None, checkpoint: Path
 ) -> None:
-    dense = ground_of(SETUP, seed).run.dense
+    dense = context_of(SETUP, seed).run.dense
     fit(model, dense.data, schedule, SETTING, dense.task, seed=seed, teacher=teacher, checkpoint=checkpoint)
 
 

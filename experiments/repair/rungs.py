@@ -34,7 +34,7 @@ from experiments.repair.accuracy import images_of
 from experiments.search_efficiency.correlation import CANDIDATES, SEED, SETUP
 from experiments.search_efficiency.correlation import RESULTS as FINETUNED
 from experiments.search_efficiency.finetunes import widths_of
-from experiments.search_efficiency.setups import SETTING, ground_of
+from experiments.search_efficiency.setups import SETTING, context_of
 
 RESULTS = Path(__file__).with_name("rungs.csv")
 
@@ -80,15 +80,15 @@ def main() -> None:
 def climb(ladder: str, number: int, widths: str) -> list[dict[str, object]]:
     """Score one candidate on all rungs of a ladder; returns a row for each."""
     criterion, names = LADDERS[ladder]
-    ground = ground_of(SETUP, SEED)
+    context = context_of(SETUP, SEED)
     kept = widths_of(SETUP, SEED, widths)
     if names == (SEQUENTIAL,):
         return [_sequential(criterion, kept)]
     score = FinetuneScore(
-        ground.run.prunable,
+        context.run.prunable,
         ranked(criterion),
-        ground.run.dense.data,
-        ground.run.dense.task,
+        context.run.dense.data,
+        context.run.dense.task,
         SETTING,
         parse_rungs(ScoreSettings(rungs=names)),
         schedule=Schedule(steps=1, warmup=0.0),
@@ -103,8 +103,8 @@ def climb(ladder: str, number: int, widths: str) -> list[dict[str, object]]:
 
 
 def _sequential(criterion: str, widths: dict[str, int]) -> dict[str, object]:
-    ground = ground_of(SETUP, SEED)
-    prunable, dense = ground.run.prunable, ground.run.dense
+    context = context_of(SETUP, SEED)
+    prunable, dense = context.run.prunable, context.run.dense
     started = time.process_time()
     plan = plan_from_importance(prunable, widths, ranked(criterion))
     model = repair(prunable, plan, rebuild(prunable, plan), images_of(dense), mode="sequential")
@@ -119,15 +119,17 @@ def _row(rung: str, score: float, seconds: float) -> dict[str, object]:
 @functools.cache
 def measured() -> Moments:
     """Return the moments of the dense model."""
-    ground = ground_of(SETUP, SEED)
-    return moments(ground.run.prunable, images_of(ground.run.dense))
+    context = context_of(SETUP, SEED)
+    return moments(context.run.prunable, images_of(context.run.dense))
 
 
 @functools.cache
 def ranked(criterion: str) -> Importance:
     """Return the importance of all channels by a criterion."""
-    ground = ground_of(SETUP, SEED)
-    return importance(ground.run.prunable, criterion, images_of(ground.run.dense), ground.run.dense.task.loss)
+    context = context_of(SETUP, SEED)
+    return importance(
+        context.run.prunable, criterion, images_of(context.run.dense), context.run.dense.task.loss
+    )
 
 
 def table() -> list[str]:

@@ -24,9 +24,9 @@ from autoprune.criteria import Importance, importance, plan_from_importance
 from autoprune.rebuilding import rebuild
 from autoprune.reconstruction import moments, repair
 from autoprune.run._dense import load_dense
-from autoprune.run._problem import pose
+from autoprune.run._problem import build_problem
 from autoprune.run._resolve import trace_run
-from autoprune.run._statistics import Ground
+from autoprune.run._statistics import MeasurementContext
 from autoprune.run._warm_starts import WARM_STARTS, Proposer
 from experiments.common import append_row, rows_of
 from experiments.repair.accuracy import CONFIGS, IMAGES, NETS, SETTING, images_of, score
@@ -58,11 +58,11 @@ def measure(net: str, left: Sequence[tuple[str, str]]) -> None:
     batches = images_of(dense)
     measured = moments(prunable, batches, images=IMAGES)
     ranked: Importance = importance(prunable, "obs", batches, moments=lambda: measured)
-    ground = Ground(traced, ranked, moments=lambda: measured)
-    whole = Proposer(ground, traced.space)
+    context = MeasurementContext(traced, ranked, moments=lambda: measured)
+    whole = Proposer(context, traced.space)
     library = whole.library()
     for budget, name in left:
-        posed = pose(prunable, replace(config, budget=replace(config.budget, **{"flops": budget})))
+        posed = build_problem(prunable, replace(config, budget=replace(config.budget, **{"flops": budget})))
         given = replace(whole, space=posed.space)  # what is measured holds under every budget
         started = time.process_time()
         levels = WARM_STARTS[name].propose(given)

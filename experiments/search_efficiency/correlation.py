@@ -31,7 +31,7 @@ from autoprune.train import fit
 from experiments.common import append_row, rows_of
 from experiments.search_efficiency.curves import LARGE
 from experiments.search_efficiency.finetunes import of_widths, widths_of
-from experiments.search_efficiency.setups import HERE, RUNS, SETTING, config_of, ground_of
+from experiments.search_efficiency.setups import HERE, RUNS, SETTING, config_of, context_of
 
 SETUP, SEED = "resnet20-25", 0
 CANDIDATES = 28
@@ -92,16 +92,18 @@ def choose(setup: str, count: int) -> list[Choice]:
 
 def climb(setup: str, number: int, choice: Choice, rungs: Sequence[str]) -> list[RungScore]:
     """Score candidate `number` of a setup on every rung, none stopped."""
-    ground = ground_of(setup, SEED)
+    context = context_of(setup, SEED)
     torch.set_num_threads(SETTING.threads)
     config = config_of(setup, SEED, f"score.rungs={list(rungs)}")
-    score = make_score(ground.run.dense, ground.run.prunable, config, SETTING, encode_ranking(ground.ranked))
+    score = make_score(
+        context.run.dense, context.run.prunable, config, SETTING, encode_ranking(context.ranked)
+    )
     return list(score(widths_of(setup, SEED, choice.widths), trial_seed(SEED, number)))
 
 
 def measure(number: int, choice: Choice) -> dict[str, object]:
     """Score a candidate on every rung, then finetune it."""
-    dense = ground_of(SETUP, SEED).run.dense
+    dense = context_of(SETUP, SEED).run.dense
     rungs = climb(SETUP, number, choice, list(RUNGS))
     candidate = of_widths(SETUP, SEED, widths_of(SETUP, SEED, choice.widths), 0.0)
     finetuned = fit(

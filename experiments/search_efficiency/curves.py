@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.engines import TrialRunner
-from autoprune.run._statistics import Ground, measure_statistics
+from autoprune.run._statistics import MeasurementContext, measure_statistics
 from autoprune.run._warm_starts import choose_warm_starts, enqueue_missing
 from autoprune.samplers import SAMPLERS
 from autoprune.study import StudyFacts, WarmStarts, create_study
 from experiments.common import append_row, rows_of
 from experiments.search_efficiency.scores import CachedScore
-from experiments.search_efficiency.setups import EVALUATIONS, HERE, SETUPS, ground_of
+from experiments.search_efficiency.setups import EVALUATIONS, HERE, SETUPS, context_of
 
 LARGE = 300
 """Evaluations of the random search that EagleEye (Li et al., ECCV 2020) stands for."""
@@ -83,14 +83,14 @@ def finished(path: Path) -> set[str]:
 
 def run(setup: str, seed: int, method: Method) -> list[dict[str, object]]:
     """Run one search and return a row a trial."""
-    ground = ground_of(setup, seed)
+    context = context_of(setup, seed)
     before = time.perf_counter()
-    statistics = measure_statistics(ground, method.sampler)
+    statistics = measure_statistics(context, method.sampler)
     seconds = time.perf_counter() - before
     warm = _warm_starts(setup, seed) if method.warm else WarmStarts(trials=[])
     facts = StudyFacts(setting={}, ranking={}, dense_score=0.0, warm_starts=warm)
     study = create_study("sqlite:///:memory:", "curve", config={}, identity={}, facts=facts)
-    space = ground.run.space
+    space = context.run.space
     enqueue_missing(study, space)
     runner = TrialRunner(
         study,
@@ -100,7 +100,7 @@ def run(setup: str, seed: int, method: Method) -> list[dict[str, object]]:
         trials=method.trials,
         seed=seed,
         statistics=statistics,
-        shapes=ground.run.prunable.shapes,
+        shapes=context.run.prunable.shapes,
     )
     score = CachedScore(setup, seed)
     rows: list[dict[str, object]] = []
@@ -118,19 +118,19 @@ def run(setup: str, seed: int, method: Method) -> list[dict[str, object]]:
         spent += time.perf_counter() - before + rung.seconds
         rows.append({"trial": job.number, "at": round(spent, 3)})
     ends = {row["trial"]: row["at"] for row in rows}
-    return [_row(record, ends, ground) for record in study.records()]
+    return [_row(record, ends, context) for record in study.records()]
 
 
-def _row(record: Any, ends: dict[object, object], ground: Ground) -> dict[str, object]:
+def _row(record: Any, ends: dict[object, object], context: MeasurementContext) -> dict[str, object]:
     """Describe a trial; one whose widths were scored before took no evaluation."""
     return {
         "trial": record.number,
         "origin": record.origin,
         "score": f"{record.score:.6f}",
-        "flops_share": f"{record.macs / int(ground.run.dense_cost.macs):.5f}",
+        "flops_share": f"{record.macs / int(context.run.dense_cost.macs):.5f}",
         "seconds": ends.get(record.number, ""),
         "reused": "" if record.reused is None else record.reused,
-        "widths": " ".join(str(record.widths[group.name]) for group in ground.run.prunable.searchable),
+        "widths": " ".join(str(record.widths[group.name]) for group in context.run.prunable.searchable),
     }
 
 
@@ -140,7 +140,7 @@ _MEASURED: dict[tuple[str, int], WarmStarts] = {}
 def _warm_starts(setup: str, seed: int) -> WarmStarts:
     """Choose the warm starts once a setup and seed; every method counts their seconds."""
     if (setup, seed) not in _MEASURED:
-        _MEASURED[setup, seed] = choose_warm_starts(ground_of(setup, seed))
+        _MEASURED[setup, seed] = choose_warm_starts(context_of(setup, seed))
     return _MEASURED[setup, seed]
 
 

@@ -31,11 +31,11 @@ from torch import Tensor, nn
 from autoprune.criteria import plan_from_importance
 from autoprune.data import Loader, first_batches
 from autoprune.rebuilding import rebuild
-from autoprune.run._statistics import Ground
+from autoprune.run._statistics import MeasurementContext
 from autoprune.support.tensorfile import write_tensors
 from autoprune.train import evaluate
 from experiments.common import count_macs
-from experiments.search_efficiency.setups import HERE, SETTING, ground_of
+from experiments.search_efficiency.setups import HERE, SETTING, context_of
 
 DIVISOR = 4
 """Widths are multiples of it; its own 32 leaves a net of 16 to 64 channels next to no choice."""
@@ -87,30 +87,32 @@ def read(setup: str, seed: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def run(setups: list[str], seed: int) -> None:
     """Prune to the budgets of setups that share a dense model; they share its sensitivities, too."""
-    ground = ground_of(setups[0], seed)
-    calibration = first_batches(ground.run.dense.data.train, CALIBRATION_BATCHES, seed=seed)
+    context = context_of(setups[0], seed)
+    calibration = first_batches(context.run.dense.data.train, CALIBRATION_BATCHES, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         sensitivities = Path(folder) / "sensitivities.pth"
         started = time.perf_counter()
-        prune(ground, 1.0, calibration, sensitivities)
+        prune(context, 1.0, calibration, sensitivities)
         seconds = time.perf_counter() - started
         print(f"seed {seed}: sensitivities measured in {seconds:.0f} s", flush=True)
         for setup in setups:
-            write(setup, seed, fill_budget(ground_of(setup, seed), calibration, sensitivities), seconds)
+            write(setup, seed, fill_budget(context_of(setup, seed), calibration, sensitivities), seconds)
 
 
-def prune(ground: Ground, constraint: float, calibration: Loader, sensitivities: Path) -> nn.Module:
+def prune(
+    context: MeasurementContext, constraint: float, calibration: Loader, sensitivities: Path
+) -> nn.Module:
     """Prune a copy of the dense model to a share of the FLOPs, by Model Optimizer's own count.
 
     Args:
-        ground: dense model and data.
+        context: dense model and data.
         constraint: share of the FLOPs that are left at most.
         calibration: batches of (inputs, targets).
         sensitivities: file that Model Optimizer keeps them in; where it exists they are not measured again.
     """
     import modelopt.torch.prune as mtp  # type: ignore[import-not-found]  # in an environment of its own
 
-    dense = ground.run.dense
+    dense = context.run.dense
 
     def accuracy(model: nn.Module) -> float:
         model.eval()  # this is where Model Optimizer recalibrates BatchNorm
@@ -136,21 +138,21 @@ def prune(ground: Ground, constraint: float, calibration: Loader, sensitivities:
     return pruned.eval()
 
 
-def fill_budget(ground: Ground, calibration: Loader, sensitivities: Path) -> Found:
+def fill_budget(context: MeasurementContext, calibration: Loader, sensitivities: Path) -> Found:
     """Find the constraint whose model has the most MACs within the budget, by our count.
 
     Model Optimizer also counts pooling, so that the same model has another share by its count.
     """
-    whole = int(ground.run.dense_cost.macs)
-    share = ground.run.budget.limits["macs"] / whole
+    whole = int(context.run.dense_cost.macs)
+    share = context.run.budget.limits["macs"] / whole
     low, high = 0.9 * share, 1.1 * share
     best: Found | None = None
     for _ in range(ATTEMPTS):
         constraint = (low + high) / 2
         started = time.perf_counter()
-        model = prune(ground, constraint, calibration, sensitivities)
+        model = prune(context, constraint, calibration, sensitivities)
         seconds = time.perf_counter() - started
-        left = count_macs(model, ground.run.dense.example_inputs) / whole
+        left = count_macs(model, context.run.dense.example_inputs) / whole
         print(f"constraint {constraint:.2%}: {left:.2%} of the MACs", flush=True)
         if left > share:
             high = constraint
@@ -167,13 +169,13 @@ def fill_budget(ground: Ground, calibration: Loader, sensitivities: Path) -> Fou
 
 def write(setup: str, seed: int, found: Found, sensitivity_seconds: float) -> None:
     """Write a candidate, after a proof that the model rebuilt at its widths gives the same outputs."""
-    ground = ground_of(setup, seed)
-    problem = ground.run
+    context = context_of(setup, seed)
+    problem = context.run
     weights = {name: tensor.detach().contiguous() for name, tensor in found.model.state_dict().items()}
     widths = {group.name: len(weights[f"{group.name}.weight"]) for group in problem.prunable.searchable}
-    small = rebuild(problem.prunable, plan_from_importance(problem.prunable, widths, ground.ranked)).eval()
+    small = rebuild(problem.prunable, plan_from_importance(problem.prunable, widths, context.ranked)).eval()
     small.load_state_dict(weights)
-    inputs, _ = next(iter(ground.run.dense.data.val))
+    inputs, _ = next(iter(context.run.dense.data.val))
     with torch.no_grad():
         torch.testing.assert_close(small(inputs), found.model(inputs))
     budget = problem.budget.limits["macs"] / int(problem.dense_cost.macs)

@@ -37,7 +37,7 @@ from experiments.common import append_row, rows_of
 from experiments.finetuning import finetuned, searched
 from experiments.search_efficiency import fastnas, torch_pruning_plans
 from experiments.search_efficiency.curves import LARGE
-from experiments.search_efficiency.setups import HERE, RUNS, SETTING, config_of, ground_of
+from experiments.search_efficiency.setups import HERE, RUNS, SETTING, config_of, context_of
 
 RESULTS = HERE / "finetunes.csv"
 
@@ -80,13 +80,13 @@ def main() -> None:
 
 def finetune(setup: str, method: str, seed: int) -> dict[str, object]:
     """Finetune one method's candidate and read the test part."""
-    ground = ground_of(setup, seed)
+    context = context_of(setup, seed)
     torch.set_num_threads(SETTING.threads)
     candidate = (METHODS | MENDS)[method](setup, seed)
     fitted, test = finetuned(
         candidate.model,
-        ground.run.dense,
-        ground.run.spec,
+        context.run.dense,
+        context.run.spec,
         SETTING,
         seed=seed,
         checkpoint=RUNS / f"{setup}-{method}-{seed}.training",
@@ -107,10 +107,10 @@ def finetune(setup: str, method: str, seed: int) -> dict[str, object]:
 
 def of_widths(setup: str, seed: int, widths: dict[str, int], seconds: float) -> Candidate:
     """Cut the dense model to widths, the most important channels by l1 first."""
-    ground = ground_of(setup, seed)
-    problem = ground.run
+    context = context_of(setup, seed)
+    problem = context.run
     cost = problem.prunable.cost(widths)
-    model = rebuild(problem.prunable, plan_from_importance(problem.prunable, widths, ground.ranked))
+    model = rebuild(problem.prunable, plan_from_importance(problem.prunable, widths, context.ranked))
     named = " ".join(str(widths[group.name]) for group in problem.prunable.searchable)
     share = int(cost.macs) / int(problem.dense_cost.macs)
     return Candidate(model, share, int(cost.params), seconds, named)
@@ -118,7 +118,7 @@ def of_widths(setup: str, seed: int, widths: dict[str, int], seconds: float) -> 
 
 def widths_of(setup: str, seed: int, text: str) -> dict[str, int]:
     """Read widths as the curves write them, in the order of the searchable groups."""
-    groups = ground_of(setup, seed).run.prunable.searchable
+    groups = context_of(setup, seed).run.prunable.searchable
     return {group.name: int(width) for group, width in zip(groups, text.split(), strict=True)}
 
 
@@ -181,7 +181,7 @@ def by_torch_pruning(importance: str) -> Method:
     """Make the method that takes what Torch-Pruning's global pruning leaves at the budget."""
 
     def candidate(setup: str, seed: int) -> Candidate:
-        dense, problem = ground_of(setup, seed).run.dense, ground_of(setup, seed).run
+        dense, problem = context_of(setup, seed).run.dense, context_of(setup, seed).run
         share = problem.budget.limits["macs"] / int(problem.dense_cost.macs)
         started = time.perf_counter()
         model, left = torch_pruning_plans.pruned(dense.model, dense.example_inputs, importance, share)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from autoprune.config.rungs import RungScore
 from autoprune.score import FinetuneScore, Rung
 from experiments.common import append_row, rows_of
-from experiments.search_efficiency.setups import HERE, ground_of
+from experiments.search_efficiency.setups import HERE, context_of
 
 RUNG = Rung("calibrate")
 
@@ -24,20 +24,20 @@ class CachedScore:
     """Scores widths by BatchNorm recalibration and the whole validation part, each widths once."""
 
     def __init__(self, setup: str, seed: int) -> None:
-        self._ground = ground_of(setup, seed)
+        self._context = context_of(setup, seed)
         self._seed = seed
         self._path = HERE / "scores" / f"{setup}-{seed}.csv"
         self._path.parent.mkdir(exist_ok=True)
         self._known = {row["widths"]: row for row in rows_of(self._path)}
-        ground = self._ground
+        context = self._context
         self._score = FinetuneScore(
-            ground.run.prunable,
-            ground.ranked,
-            ground.run.dense.data,
-            ground.run.dense.task,
-            ground.run.setting,
+            context.run.prunable,
+            context.ranked,
+            context.run.dense.data,
+            context.run.dense.task,
+            context.run.setting,
             (RUNG,),
-            calibration_batches=ground.run.spec.score.calibration_batches,
+            calibration_batches=context.run.spec.score.calibration_batches,
         )
 
     def __call__(self, widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
@@ -47,7 +47,7 @@ class CachedScore:
 
     def of(self, widths: Mapping[str, int]) -> Mapping[str, str]:
         """Return the row of a candidate: its widths, score and the seconds of its evaluation."""
-        key = " ".join(str(widths[group.name]) for group in self._ground.run.prunable.searchable)
+        key = " ".join(str(widths[group.name]) for group in self._context.run.prunable.searchable)
         if key not in self._known:
             started = time.perf_counter()
             (rung,) = self._score(widths, self._seed)

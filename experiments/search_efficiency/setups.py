@@ -1,6 +1,6 @@
 """What is searched: a net with its budget, loaded and traced once a process.
 
-ground = ground_of("resnet20-25", seed=0)      # model, data, problem, ranking; trials=60, warm starts on
+context = context_of("resnet20-25", seed=0)      # model, data, problem, ranking; trials=60, warm starts on
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from autoprune.run._dense import load_dense
 from autoprune.run._ranking import rank_channels
 from autoprune.run._resolve import trace_run
 from autoprune.run._spec import RunSpec
-from autoprune.run._statistics import Ground
+from autoprune.run._statistics import MeasurementContext
 
 HERE = Path(__file__).parent
 RUNS = Path("runs/search_efficiency")
@@ -51,10 +51,10 @@ def dense_of(file: str) -> Dense:
 
 
 @functools.cache
-def ground_of(setup: str, seed: int) -> Ground:
+def context_of(setup: str, seed: int) -> MeasurementContext:
     """Return all that a search knows before its first trial."""
     torch.set_num_threads(SETTING.threads)
     config = config_of(setup, seed)
     dense = dense_of(SETUPS[setup][0])
     traced = trace_run(dense, config, SETTING)
-    return Ground(traced, rank_channels(traced, config.search.criterion))
+    return MeasurementContext(traced, rank_channels(traced, config.search.criterion))

@@ -25,7 +25,7 @@ from autoprune.run._ranking import encode_ranking
 from autoprune.run._scoring import ScorerFactory, identify_parts, make_score
 from autoprune.study import StudyFacts, create_study
 from experiments.common import append_row, rows_of
-from experiments.search_efficiency.setups import HERE, SETTING, config_of, ground_of
+from experiments.search_efficiency.setups import HERE, SETTING, config_of, context_of
 
 SETUP, SEED = "resnet20-25", 0
 TRIALS = 12
@@ -71,15 +71,15 @@ def measure(number: int) -> dict[str, object]:
 
 def run(engine: str) -> Run:
     """Run one search in a new storage."""
-    ground = ground_of(SETUP, SEED)
+    context = context_of(SETUP, SEED)
     torch.set_num_threads(SETTING.threads)
-    prunable, config = ground.run.prunable, config_of(SETUP, SEED)
-    ranking = encode_ranking(ground.ranked)
+    prunable, config = context.run.prunable, config_of(SETUP, SEED)
+    ranking = encode_ranking(context.ranked)
     make_scorer: MakeScorer = ScorerFactory(
-        config, SETTING, ranking, parts=identify_parts(ground.run.dense, prunable, None)
+        config, SETTING, ranking, parts=identify_parts(context.run.dense, prunable, None)
     )
     if engine == "serial":
-        score = make_score(ground.run.dense, prunable, config, SETTING, ranking)
+        score = make_score(context.run.dense, prunable, config, SETTING, ranking)
         make_scorer = lambda: score  # noqa: E731 - the score that is there already, as in a search
     times: dict[str, list[float]] = {"started": [], "rung": [], "finished": [], "requeued": []}
 
@@ -93,7 +93,7 @@ def run(engine: str) -> Run:
         )
         runner = TrialRunner(
             study,
-            ground.run.space,
+            context.run.space,
             sampler="random",
             pruner="none",
             trials=TRIALS,

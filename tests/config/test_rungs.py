@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autoprune.config.rungs import asks_for_repair, recalibrates, scores_the_export
+from autoprune.config.rungs import recalibrates, scores_the_export, uses_repair
 
 
 @pytest.mark.parametrize(
@@ -36,4 +36,4 @@ def test_every_cut_is_recalibrated_once(rungs: list[str], expected: list[bool]) 
 )
 def test_an_export_needs_a_finetune_after_training_or_bare_cuts(rungs: list[str], expected: bool) -> None:
     assert scores_the_export(rungs) is expected
-    assert asks_for_repair(rungs) is any("repair" in rung for rung in rungs)
+    assert uses_repair(rungs) is any("repair" in rung for rung in rungs)

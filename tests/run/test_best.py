@@ -15,7 +15,7 @@ from autoprune.engines import TrialRunner
 from autoprune.errors import ConfigError, StudyError
 from autoprune.graph import Cost
 from autoprune.run._dense import load_dense
-from autoprune.run._problem import pose, trace_dense
+from autoprune.run._problem import build_problem, trace_dense
 from autoprune.run._spec import RunSpec
 from autoprune.space import ShareSpace
 from autoprune.study import MeasuredLatency, create_study, open_study
@@ -111,7 +111,7 @@ def test_latency_is_one_more_cost_of_a_front() -> None:
         }
     )
     spec = RunSpec.of(config)
-    problem = pose(trace_dense(load_dense(spec, trained=False), spec), spec, ByWidth())
+    problem = build_problem(trace_dense(load_dense(spec, trained=False), spec), spec, ByWidth())
     space = problem.space
     assert isinstance(space, ShareSpace)
     assert problem.dense_cost.latency_ms == 6.0

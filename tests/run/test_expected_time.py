@@ -8,7 +8,7 @@ import pytest
 
 from autoprune.config import load_config
 from autoprune.data import VisionData, load
-from autoprune.run._expected_time import Pace, spoken
+from autoprune.run._expected_time import Pace, time_text
 from autoprune.run._spec import RunSpec
 
 PACE = Pace(step_s=0.5, image_s=0.001)
@@ -93,4 +93,4 @@ def test_no_more_trials_are_announced_than_there_are_plans(data: VisionData, pla
     ],
 )
 def test_times_are_said_in_the_unit_that_suits_them(seconds: float, said: str) -> None:
-    assert spoken(seconds) == said
+    assert time_text(seconds) == said

@@ -25,7 +25,7 @@ from autoprune.report import summarise, summary_notes
 from autoprune.run import Dense, Event, Stage
 from autoprune.run._finalists import FINALISTS, MOST, judge, measure_finalists
 from autoprune.run._latency import stored_table
-from autoprune.run._problem import pose, trace_dense
+from autoprune.run._problem import build_problem, trace_dense
 from autoprune.run._ranking import encode_ranking, rank_channels
 from autoprune.run._run import Run
 from autoprune.run._spec import RunSpec
@@ -93,7 +93,7 @@ class Case:
         model = make_model("digits_resnet", 10, 1).eval()
         dense = Dense(model, load("digits"), Task(), "cpu")
         prunable = trace_dense(dense, spec)
-        problem = pose(prunable, spec, Predictor(prunable, error, odd))
+        problem = build_problem(prunable, spec, Predictor(prunable, error, odd))
         self.run = Run(**vars(problem), spec=spec, dense=dense, setting=Setting("cpu"))
         ranking = encode_ranking(rank_channels(self.run, "l1"))
         self.url = f"sqlite:///{folder}/a.db"

@@ -20,7 +20,7 @@ from autoprune.errors import ConfigError, StudyError
 from autoprune.report import StudySummary, cost_table, front_table, plot_study, summary_notes
 from autoprune.run import Event, Stage, TrialDone
 from autoprune.run._dense import load_dense
-from autoprune.run._problem import pose, trace_dense
+from autoprune.run._problem import build_problem, trace_dense
 from autoprune.run._spec import RunSpec
 from autoprune.space import SHARE, ShareSpace
 from autoprune.study import open_study
@@ -76,7 +76,7 @@ def placed(folder: Path, checkpoint: str, *overrides: str) -> RunConfig:
 
 def space_of(config: RunConfig) -> ShareSpace:
     spec = RunSpec.of(config)
-    space = pose(trace_dense(load_dense(spec), spec), spec).space
+    space = build_problem(trace_dense(load_dense(spec), spec), spec).space
     assert isinstance(space, ShareSpace)
     return space
 

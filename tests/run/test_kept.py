@@ -17,7 +17,7 @@ from autoprune.exporting import export as export_model
 from autoprune.exporting import read_recipe, save_pruned
 from autoprune.graph.plan import Plan
 from autoprune.run import export, settle
-from autoprune.run._paths import kept_files, require_free
+from autoprune.run._paths import protected_files, require_unprotected
 from autoprune.run._spec import RunSpec
 from autoprune.support.atomic import replacing
 from autoprune.zoo import make_model
@@ -41,21 +41,21 @@ KEPT = ("study.db", "study.db-wal", "study.db-journal", "dense.safetensors", "sp
 def test_files_of_a_study_are_kept(config: RunSpec, name: str, spell: Callable[[str], str]) -> None:
     Path("x").mkdir()
     with pytest.raises(ConfigError, match=r"^--output: .* is the .*; name another file\.$"):
-        require_free(spell(name), "--output", kept_files("study.db", config))
+        require_unprotected(spell(name), "--output", protected_files("study.db", config))
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])
 def test_links_to_them_are_known(config: RunSpec, link: Callable[[str, str], None]) -> None:
     link("study.db", "picture.png")
     with pytest.raises(ConfigError, match=r"picture\.png is the storage of the study"):
-        require_free("picture.png", "--output", kept_files("study.db", config))
+        require_unprotected("picture.png", "--output", protected_files("study.db", config))
 
 
 def test_other_files_are_free(config: RunSpec) -> None:
     Path("old.png").touch()
     for name in ("new.png", "old.png", "folder/new.png"):
-        require_free(name, "--output", kept_files("study.db", config))
-    assert kept_files("postgresql://host/db", RunSpec()) == {}
+        require_unprotected(name, "--output", protected_files("study.db", config))
+    assert protected_files("postgresql://host/db", RunSpec()) == {}
 
 
 def special(kind: str, path: Path) -> None:
@@ -73,7 +73,7 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path, kind: str) -> None:
     special(kind, path)
     before = os.lstat(path)
     with pytest.raises(ConfigError, match=rf"^--output: .*it is {kind}, expected a regular file"):
-        require_free(path, "--output", {})
+        require_unprotected(path, "--output", {})
     with pytest.raises(OSError, match=f"it is {kind}, expected a regular file"), replacing(path):
         pass
     with pytest.raises(ExportError, match=f"it is {kind}, expected|is a folder; name a file"):

@@ -20,9 +20,9 @@ from autoprune.latency import LatencySetting, device_fingerprint
 from autoprune.latency.table import LatencyTable, narrowed
 from autoprune.latency.table._latency_table import Calibration
 from autoprune.run import Dense, inspect, report, resume, search, settle
-from autoprune.run._checks import check_names, check_places
+from autoprune.run._checks import check_names, check_paths
 from autoprune.run._latency import find_table, measure_runtime, settle_divisor
-from autoprune.run._problem import pose, trace_dense
+from autoprune.run._problem import build_problem, trace_dense
 from autoprune.run._spec import RunSpec
 from autoprune.study import open_study
 from autoprune.support.arrays import FloatArray, IntArray
@@ -122,7 +122,7 @@ def test_where_latency_counts_an_open_divisor_is_measured_so_that_proposals_keep
     ratios = np.random.default_rng(0).uniform(0.1, 1.0, (30, 6))
     over = {}
     for divisor in (4, 1):
-        problem = pose(prunable, settled.with_search(divisor=divisor), InBlocksOf4(prunable))
+        problem = build_problem(prunable, settled.with_search(divisor=divisor), InBlocksOf4(prunable))
         widths = problem.space.decode(ratios)
         exact = [slow_between_blocks(narrowed(problem.prunable, row), None) for row in widths]
         np.testing.assert_allclose(np.asarray(problem.cost(widths).latency_ms), exact)
@@ -364,4 +364,4 @@ def test_the_file_of_the_table_is_absolute_and_can_be_written(tmp_path: Path) ->
         load_config("digits", ["latency.table=/proc/nowhere/a.json", f"output.folder='{tmp_path}'"])
     )
     with pytest.raises(ConfigError, match=r"latency\.table: /proc/nowhere cannot be written"):
-        check_places(config)
+        check_paths(config)

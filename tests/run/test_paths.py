@@ -12,7 +12,7 @@ import pytest
 from autoprune.config import load_config
 from autoprune.errors import ConfigError, StudyError
 from autoprune.run import change_spec
-from autoprune.run._checks import check_names, check_places, check_study_is_new
+from autoprune.run._checks import check_names, check_paths, check_study_is_new
 from autoprune.run._paths import absolute_storage, check_writable, find_storage, probe_writable, settle
 from autoprune.study import create_study, file_of
 from tests.engines.toy import FACTS
@@ -172,12 +172,12 @@ def test_checks_make_nothing_and_refuse_a_folder_as_storage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    check_places(settle(load_config("digits")))
+    check_paths(settle(load_config("digits")))
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ConfigError, match=r"search\.storage: .* is a folder; name a file"):
-        check_places(settle(load_config("digits", [f"search.storage={tmp_path}"])))
+        check_paths(settle(load_config("digits", [f"search.storage={tmp_path}"])))
     shared = load_config("digits", ["search.storage='sqlite:///:memory:'", "search.engine=processes"])
-    check_places(settle(shared, named=False))  # workers never see the storage
+    check_paths(settle(shared, named=False))  # workers never see the storage
 
 
 def test_only_a_study_that_resume_takes_is_said_to_be_resumed(
@@ -216,8 +216,8 @@ def test_a_study_that_was_moved_is_looked_for_where_it_was_opened(tmp_path: Path
         load_config("digits", ["search.storage=sqlite:////proc/nowhere/a.db", f"output.folder='{tmp_path}'"])
     )
     with pytest.raises(ConfigError, match=r"search\.storage: .*cannot be written"):
-        check_places(config)
-    check_places(config, f"sqlite:///{tmp_path}/a.db")
+        check_paths(config)
+    check_paths(config, f"sqlite:///{tmp_path}/a.db")
 
 
 def test_on_another_host_neither_the_probe_nor_its_device_are_needed(tmp_path: Path) -> None:

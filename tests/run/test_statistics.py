@@ -24,7 +24,13 @@ from autoprune.run._expected_time import Pace
 from autoprune.run._ranking import rank_channels
 from autoprune.run._resolve import trace_run
 from autoprune.run._spec import RunSpec
-from autoprune.run._statistics import Ground, lower_share, measure_sensitivity, measure_statistics, plan_cuts
+from autoprune.run._statistics import (
+    MeasurementContext,
+    lower_share,
+    measure_sensitivity,
+    measure_statistics,
+    plan_cuts,
+)
 from autoprune.run._warm_starts import WARM_STARTS, Proposer, choose_warm_starts
 from autoprune.space import Levels
 from autoprune.space._levels import allowed_widths, make_levels
@@ -61,17 +67,17 @@ def model(data: VisionData) -> nn.Module:
     return made.eval()
 
 
-def make_ground(model: nn.Module, data: VisionData, *overrides: str) -> Ground:
+def make_context(model: nn.Module, data: VisionData, *overrides: str) -> MeasurementContext:
     settings = {"budget": {"flops": "40%"}, "search": {"sensitivity_evaluations": 25}}
     spec = RunSpec.of(load_config(settings, overrides))
     run = trace_run(Dense(model, data, Task(), "cpu"), spec, SETTING)
-    return Ground(run, rank_channels(run, spec.search.criterion))
+    return MeasurementContext(run, rank_channels(run, spec.search.criterion))
 
 
-def changed(ground: Ground, watch: Watcher, **search: Any) -> Ground:
-    """Return the ground with another watcher, and other settings in [search]."""
-    run = dataclasses.replace(ground.run, spec=ground.run.spec.with_search(**search), watch=watch)
-    return dataclasses.replace(ground, run=run)
+def changed(context: MeasurementContext, watch: Watcher, **search: Any) -> MeasurementContext:
+    """Return the context with another watcher, and other settings in [search]."""
+    run = dataclasses.replace(context.run, spec=context.run.spec.with_search(**search), watch=watch)
+    return dataclasses.replace(context, run=run)
 
 
 def rows_of(widths: Sequence[int], divisor: int = 1) -> list[Levels]:
@@ -105,13 +111,13 @@ def test_cuts_are_spread_from_the_lowest_ratio_and_never_repeat() -> None:
     assert [cut[1] for cut in planned if 1 in cut] == [0], "a group of two widths has one cut"
 
 
-def paced(model: nn.Module, data: VisionData, told: list[Event], image_s: float) -> Ground:
-    """Return a ground whose search is expected to take 1,000 s, and a forward pass of an image `image_s`."""
+def paced(model: nn.Module, data: VisionData, told: list[Event], image_s: float) -> MeasurementContext:
+    """Return a context whose search is expected to take 1,000 s, and a forward pass of an image `image_s`."""
     overrides = ["search.trials=10", "score.rungs=['100 steps']", "score.calibration_batches=1"]
-    ground = make_ground(model, data, *overrides, "search.sensitivity_images=200")
+    context = make_context(model, data, *overrides, "search.sensitivity_images=200")
     pace = Pace(step_s=1.0 - 4.15 * image_s, image_s=image_s)  # 128 images recalibrate, 287 are evaluated
-    assert pace.search_s(ground.run.spec, data) == pytest.approx(1000, rel=0.01)
-    return dataclasses.replace(changed(ground, told.append), pace=pace)
+    assert pace.search_s(context.run.spec, data) == pytest.approx(1000, rel=0.01)
+    return dataclasses.replace(changed(context, told.append), pace=pace)
 
 
 @pytest.mark.parametrize(
@@ -132,10 +138,10 @@ def test_the_sensitivity_takes_a_tenth_of_the_expected_time_at_most(
 
 def test_a_sensitivity_without_time_is_left_out(model: nn.Module, data: VisionData) -> None:
     told: list[Event] = []
-    ground = paced(model, data, told, 0.09)
+    context = paced(model, data, told, 0.09)
     with pytest.raises(PlanError, match=f"^{SHORT_OF_TIME}$"):
-        measure_sensitivity(ground)
-    chosen = choose_warm_starts(changed(ground, told.append, warm_starts=("sensitivity", "uniform")))
+        measure_sensitivity(context)
+    chosen = choose_warm_starts(changed(context, told.append, warm_starts=("sensitivity", "uniform")))
     assert [each.origin for each in chosen.trials] == ["uniform"]
     assert Stage(f"warm start sensitivity is left out: {SHORT_OF_TIME}") in told
 
@@ -147,18 +153,18 @@ SHORT_OF_TIME = "it would take more than 10% of the search, which takes up to 17
 def test_neighbours_that_are_cut_together_are_said(model: nn.Module, data: VisionData, enough: bool) -> None:
     """As many evaluations as the line asks for are enough; with one less some variables share their cuts."""
     told: list[Event] = []
-    ground = make_ground(model, data)
-    needed = 2 * len(ground.run.space.variables) + 1
+    context = make_context(model, data)
+    needed = 2 * len(context.run.space.variables) + 1
     evaluations = needed if enough else needed - 1
-    ground = changed(ground, told.append, sensitivity_evaluations=evaluations, sensitivity_images=16)
-    measure_sensitivity(ground)
+    context = changed(context, told.append, sensitivity_evaluations=evaluations, sensitivity_images=16)
+    measure_sensitivity(context)
     said = f"for each alone raise search.sensitivity_evaluations to {needed}"
     assert any(isinstance(event, Stage) and said in event.text for event in told) != enough
 
 
 def test_the_group_with_dead_channels_is_cut_first(model: nn.Module, data: VisionData) -> None:
-    ground = make_ground(model, data, "search.low=0.2")
-    found = measure_sensitivity(ground)
+    context = make_context(model, data, "search.low=0.2")
+    found = measure_sensitivity(context)
     assert found.evaluations == 25
     assert found.baseline > 0.8
     place = found.variables.index(DEAD)
@@ -169,8 +175,8 @@ def test_the_group_with_dead_channels_is_cut_first(model: nn.Module, data: Visio
     assert read["scores"][DEAD] == [
         list(pair) for pair in zip(found.ratios[place], found.scores[place], strict=True)
     ]
-    levels = WARM_STARTS["sensitivity"].propose(Proposer(ground, ground.run.space))
-    ratios = ground.run.space.ladder.ratios(levels[None])[0]
+    levels = WARM_STARTS["sensitivity"].propose(Proposer(context, context.run.space))
+    ratios = context.run.space.ladder.ratios(levels[None])[0]
     assert ratios[place] == ratios.min() < 0.35
 
 
@@ -178,11 +184,11 @@ def test_the_group_with_dead_channels_is_cut_first(model: nn.Module, data: Visio
 def test_a_statistic_is_lowest_where_half_the_channels_can_go(
     model: nn.Module, data: VisionData, statistic: str
 ) -> None:
-    ground = make_ground(model, data, f"search.sampler={statistic}")
-    found = measure_statistics(ground, ground.run.spec.search.sampler)
+    context = make_context(model, data, f"search.sampler={statistic}")
+    found = measure_statistics(context, context.run.spec.search.sampler)
     assert found.keys() == {statistic}
     values = found[statistic]
-    assert values.keys() == {variable.name for variable in ground.run.space.variables}
+    assert values.keys() == {variable.name for variable in context.run.space.variables}
     assert min(values, key=lambda name: values[name]) == DEAD
     assert values[DEAD] == pytest.approx(0.0, abs=1e-6)
     assert all(math.isfinite(value) and value > 0.01 for name, value in values.items() if name != DEAD)
@@ -222,7 +228,7 @@ def test_a_search_draws_by_the_statistic_that_it_measured(
 
 
 def test_samplers_that_need_no_statistic_measure_none(model: nn.Module, data: VisionData) -> None:
-    assert measure_statistics(make_ground(model, data), "tpe") == {}
+    assert measure_statistics(make_context(model, data), "tpe") == {}
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-6, 50.0])

@@ -11,10 +11,10 @@ import pytest
 from autoprune.config.settings import OutputSettings
 from autoprune.errors import CheckpointError, StudyError
 from autoprune.run._spec import RunSpec
-from autoprune.run._study_file import KeptFile
+from autoprune.run._study_file import StudyFile
 from tests.engines.toy import new_study
 
-KIND = KeptFile("moments", "moments")
+KIND = StudyFile("moments", "moments")
 
 
 def config_in(folder: Path) -> RunSpec:
@@ -27,7 +27,7 @@ def test_a_damaged_note_is_one_line(name: str, note: Any, tmp_path: Path) -> Non
     study = new_study(f"sqlite:///{tmp_path}/study.db")
     study.store_note(f"autoprune:{name}", note)
     with pytest.raises(StudyError, match=rf"^toy: its note on the {name} is damaged: .*; restore"):
-        KeptFile(name, "weights").noted(study)
+        StudyFile(name, "weights").noted(study)
 
 
 def test_the_name_holds_all_facts_in_any_order(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 
 import autoprune
 from autoprune.config import load_config
-from autoprune.config.rungs import asks_for_supernet
+from autoprune.config.rungs import uses_supernet
 from autoprune.criteria import plan_from_importance
 from autoprune.data import VisionData, load
 from autoprune.errors import CheckpointError, ConfigError, ExportError, TrialError
@@ -277,17 +277,17 @@ def test_of_two_machines_that_train_the_supernet_the_first_counts(
         trained.append(first.prepare())
         first.folder.rename(elsewhere)
 
-    way_back = (
+    recovery_advice = (
         rf"{socket.gethostname()} wrote them as {first.folder}/supernet-\S+\. Copy them from there, share"
     )
-    told = rf"it does not hold the weights that the trials of shared were scored with; .* {way_back}"
+    told = rf"it does not hold the weights that the trials of shared were scored with; .* {recovery_advice}"
     with pytest.raises(CheckpointError, match=told):
         second.prepare(let_the_first_be_faster)
     with pytest.raises(CheckpointError, match=told):
         second.prepare()
     (own,) = second.folder.iterdir()  # no state of the training is left
     own.unlink()
-    with pytest.raises(CheckpointError, match=rf"there is no such file, .* {way_back}"):
+    with pytest.raises(CheckpointError, match=rf"there is no such file, .* {recovery_advice}"):
         second.prepare()
     assert trainings(second.events) == 1
 
@@ -355,7 +355,7 @@ def test_the_command_line_exports_without_a_finetune(tmp_path: Path, monkeypatch
         "finetune.learning_rate=1e-9",
     ]
     run = load_config("digits", overrides)
-    assert asks_for_supernet(run.score.rungs)
+    assert uses_supernet(run.score.rungs)
     train(run)
     serial = autoprune.search(config=load_config("digits", [*overrides, "search.study=serial"]))
     weights = checkpoint_hash(next(serial.output.glob("supernet-*")))

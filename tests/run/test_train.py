@@ -15,7 +15,7 @@ from autoprune.config import load_config
 from autoprune.errors import AutopruneError, CheckpointError, ConfigError, DataError
 from autoprune.execution import Setting
 from autoprune.run import EpochDone, Event, Stage, search, settle, train
-from autoprune.run._checks import check_places
+from autoprune.run._checks import check_paths
 from autoprune.run._dense import load_dense
 from autoprune.run._problem import trace_dense
 from autoprune.run._schedules import schedule_of
@@ -171,7 +171,7 @@ def test_a_search_that_would_train_another_format_is_refused_before_it_does(tmp_
         search(config=config)
     assert list(tmp_path.iterdir()) == []
     path.touch()  # one that is there is read, whatever its format
-    check_places(settle(config))
+    check_paths(settle(config))
 
 
 def test_a_training_goes_on_with_the_threads_it_began_with_and_gives_them_back(tmp_path: Path) -> None:
@@ -201,12 +201,12 @@ def test_a_training_that_began_on_another_device_is_not_gone_on_with(tmp_path: P
 def test_a_checkpoint_that_is_there_may_lie_where_nothing_can_be_written(tmp_path: Path) -> None:
     there = settle(load_config("digits", ["model.checkpoint=/proc/version", f"output.folder={tmp_path}"]))
     assert there.train.when_missing
-    check_places(there)
+    check_paths(there)
     missing = settle(
         load_config("digits", ["model.checkpoint=/proc/a.safetensors", f"output.folder={tmp_path}"])
     )
     with pytest.raises(ConfigError, match=r"model\.checkpoint: /proc cannot be written"):
-        check_places(missing)
+        check_paths(missing)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from autoprune.guide import read_page
 from autoprune.run import Consent, _trust, settle, stored_spec
 from autoprune.run._paths import absolute_storage
 from autoprune.run._spec import RunSpec
-from autoprune.run._trust import code_of, places_of, vouch
+from autoprune.run._trust import code_of, sign_names, written_paths
 from autoprune.study import SearchStudy, create_study
 from autoprune.train._training_state import load_state
 from autoprune.zoo import make_model
@@ -171,7 +171,7 @@ def test_a_config_that_names_other_code_does_not_help(place: Path) -> None:
 
 def test_what_this_users_search_named_needs_no_flag(place: Path) -> None:
     config = config_naming("task.loss", "evil:make")
-    vouch(received(config), config)
+    sign_names(received(config), config)
     with pytest.raises(AutopruneError, match=r"dense\.safetensors: there is no such file"):
         resume(Consent())
     assert (place / "marker").exists()
@@ -187,7 +187,7 @@ def test_it_is_imported_from_the_folder_of_the_search(
     home.mkdir()
     (home / "evil.py").write_text("def make(*_): raise ValueError('at home')\n")
     monkeypatch.chdir(home)
-    vouch(study, config)
+    sign_names(study, config)
     monkeypatch.chdir(place)
     with pytest.raises(AutopruneError):
         resume(Consent())
@@ -221,7 +221,7 @@ def forged(study: SearchStudy, change: Callable[[dict[str, Any]], object]) -> No
 def test_a_forged_note_counts_as_none(place: Path, change: Callable[[dict[str, Any]], object]) -> None:
     config = config_naming("task.loss", "evil:make")
     study = received(config)
-    vouch(study, config)
+    sign_names(study, config)
     forged(study, change)
     with pytest.raises(StudyError, match=r"names code: task\.loss"):
         resume(Consent())
@@ -231,7 +231,7 @@ def test_a_forged_note_counts_as_none(place: Path, change: Callable[[dict[str, A
 def test_a_note_of_another_study_counts_as_none(place: Path) -> None:
     config = config_naming("task.loss", "evil:make")
     study, other = received(config), received(config, "other")
-    vouch(other, config)
+    sign_names(other, config)
     for key, value in other.optuna.user_attrs.items():
         if key.startswith("autoprune:own:"):
             study.store_note(key, value)
@@ -242,7 +242,7 @@ def test_a_note_of_another_study_counts_as_none(place: Path) -> None:
 def test_names_that_were_changed_after_the_search_are_not_covered(place: Path) -> None:
     own = config_naming("task.loss", "mine:loss")
     study = received(own)
-    vouch(study, own)
+    sign_names(study, own)
     study.store_config(dataclasses.asdict(config_naming("task.loss", "evil:make")))
     with pytest.raises(StudyError, match=r'names code: task\.loss = "evil:make"'):
         resume(Consent())
@@ -253,7 +253,7 @@ def test_another_users_key_signs_nothing_for_this_one(
 ) -> None:
     config = config_naming("task.loss", "evil:make")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "theirs"))
-    vouch(received(config), config)
+    sign_names(received(config), config)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "mine"))
     with pytest.raises(StudyError, match=r"names code: task\.loss"):
         resume(Consent())
@@ -269,7 +269,7 @@ def test_a_key_that_cannot_be_used_is_named(
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     config = config_naming("task.loss", "evil:make")
-    vouch(received(config), config)
+    sign_names(received(config), config)
     key = tmp_path / "autoprune" / "key"
     if damage == "it is short":
         key.write_bytes(b"short")
@@ -346,7 +346,7 @@ def test_a_folder_of_results_that_is_a_link_is_no_way_out(place: Path, tmp_path:
 
 def test_places_that_this_user_named_are_kept(place: Path, tmp_path: Path) -> None:
     config = config_naming("output.folder", str(tmp_path / "mine"))
-    vouch(received(config), config)
+    sign_names(received(config), config)
     with pytest.raises(AutopruneError, match=r"dense\.safetensors"):  # beyond the question of places
         resume(Consent())
 
@@ -354,18 +354,18 @@ def test_places_that_this_user_named_are_kept(place: Path, tmp_path: Path) -> No
 def test_what_the_command_line_says_is_remembered(place: Path, tmp_path: Path) -> None:
     config = config_naming("output.folder", "/nowhere/at/all")
     study = received(config)
-    _trust.keep_consent(study, config, Consent(given=("search.trials",)))
+    _trust.store_consent(study, config, Consent(given=("search.trials",)))
     with pytest.raises(StudyError, match="outside the current folder"):
         resume(Consent())
-    _trust.keep_consent(study, config, Consent(given=("output.folder",)))
-    _trust.require_places(study, stored_spec(study), Consent())
+    _trust.store_consent(study, config, Consent(given=("output.folder",)))
+    _trust.require_own_paths(study, stored_spec(study), Consent())
 
 
 def test_code_and_places_of_plain_configs_are_none() -> None:
     config = RunSpec.of("digits")
     assert code_of(config) == {}
     assert code_of(RunSpec.of(load_config("digits", ["search.engine=ray", "search.ray.address=auto"]))) == {}
-    assert "data.folder" not in places_of(settle(config))
+    assert "data.folder" not in written_paths(settle(config))
 
 
 # Saved models and exported files.
@@ -414,7 +414,7 @@ def test_a_recipe_of_this_users_finetune_needs_no_flag(place: Path, tmp_path: Pa
     )
     config = config_naming("model.factory", "home_net:make")
     study = received(config)
-    vouch(study, config)
+    sign_names(study, config)
     signed = _trust.signed_architecture(study, config, Consent())
     run.load_saved(saved(place, "home_net:make", **signed))
     changed = json.loads(json.dumps(signed).replace("home_net", "evil"))

@@ -24,7 +24,7 @@ from autoprune.run._checks import check_names
 from autoprune.run._ranking import rank_channels
 from autoprune.run._resolve import trace_run
 from autoprune.run._spec import RunSpec
-from autoprune.run._statistics import Ground
+from autoprune.run._statistics import MeasurementContext
 from autoprune.run._warm_starts import (
     WARM_STARTS,
     Proposer,
@@ -79,20 +79,20 @@ class Told:
             self.texts.append(event.text)
 
 
-def make_ground(
+def make_context(
     data: VisionData, *overrides: str, model: nn.Module | None = None, told: Watcher = silent
-) -> Ground:
+) -> MeasurementContext:
     spec = RunSpec.of(load_config(CONFIG, overrides))
     run = trace_run(Dense(model or make_net(), data, Task(), "cpu"), spec, Setting("cpu"), watch=told)
-    return Ground(run, rank_channels(run, spec.search.criterion))
+    return MeasurementContext(run, rank_channels(run, spec.search.criterion))
 
 
 @pytest.mark.parametrize("budget", ["60%", "25%"])
 @pytest.mark.parametrize("divisor", [1, 4])
 def test_every_warm_start_lies_in_the_window(data: VisionData, budget: str, divisor: int) -> None:
-    ground = make_ground(data, f"budget.flops={budget}", f"search.divisor={divisor}", "search.trials=60")
-    space = ground.run.space
-    chosen = choose_warm_starts(ground)
+    context = make_context(data, f"budget.flops={budget}", f"search.divisor={divisor}", "search.trials=60")
+    space = context.run.space
+    chosen = choose_warm_starts(context)
     origins = [name for entry in chosen.trials for name in entry.origin.split(", ")]
     assert sorted(origins) == sorted(chosen.seconds) == sorted(WARM_STARTS)
     assert chosen.measured["sensitivity"]["evaluations"] == 7
@@ -107,8 +107,8 @@ def test_every_warm_start_lies_in_the_window(data: VisionData, budget: str, divi
 @pytest.mark.parametrize(("trials", "most"), [(1, 0), (2, 0), (3, 1), (9, 3), (60, 8)])
 def test_they_take_a_third_of_the_trials_at_most(data: VisionData, trials: int, most: int) -> None:
     told = Told()
-    ground = make_ground(data, f"search.trials={trials}", told=told)
-    chosen = choose_warm_starts(ground)
+    context = make_context(data, f"search.trials={trials}", told=told)
+    chosen = choose_warm_starts(context)
     origins = [entry.origin for entry in chosen.trials]
     assert len(origins) <= min(most, trials // 3)
     assert sorted(name for origin in origins for name in origin.split(", ")) == sorted(chosen.seconds)
@@ -123,10 +123,10 @@ def test_with_several_objectives_each_heuristic_fills_shares_spread_over_the_ran
         'search.warm_starts=["sensitivity", "bn", "taylor-knapsack"]',
         "search.trials=30",
     )
-    ground = make_ground(data, *overrides, model=Plain().eval(), told=told)
-    space = ground.run.space
+    context = make_context(data, *overrides, model=Plain().eval(), told=told)
+    space = context.run.space
     assert isinstance(space, ShareSpace)
-    chosen = choose_warm_starts(ground)
+    chosen = choose_warm_starts(context)
     origins = [each.split(" at ") for entry in chosen.trials for each in entry.origin.split(", ")]
     middles = space.shares[0] + (space.shares[-1] - space.shares[0]) * np.array([1, 3, 5, 7, 9]) / 10
     for name in ("sensitivity", "taylor-knapsack"):
@@ -141,7 +141,7 @@ def test_with_several_objectives_each_heuristic_fills_shares_spread_over_the_ran
         np.testing.assert_array_equal(space.decode(space.ladder.ratios(levels)), widths)
     assert sum("sensitivity of 2 keep ratios" in text for text in told.texts) == 1
     assert sum("warm start bn is left out" in text for text in told.texts) == 1
-    few = choose_warm_starts(make_ground(data, *overrides[:1], "search.trials=3"))
+    few = choose_warm_starts(make_context(data, *overrides[:1], "search.trials=3"))
     assert len(few.trials) == 1
 
 
@@ -157,10 +157,10 @@ def test_a_heuristic_with_little_room_spreads_what_it_has(data: VisionData) -> N
         'search.warm_starts=["uniform", "l1", "l2"]',
         "search.trials=21",
     )
-    ground = make_ground(data, *overrides, told=told)
-    space = ground.run.space
+    context = make_context(data, *overrides, told=told)
+    space = context.run.space
     assert isinstance(space, ShareSpace)
-    origins = [entry.origin.split(" at ") for entry in choose_warm_starts(ground).trials]
+    origins = [entry.origin.split(" at ") for entry in choose_warm_starts(context).trials]
     assert [name for name, _ in origins] == ["uniform"] * 5 + ["l1"] * 2
     quarters = space.shares[0] + (space.shares[-1] - space.shares[0]) * np.array([1, 3]) / 4
     np.testing.assert_allclose([share_of(rest) for _, rest in origins[5:]], quarters, atol=0.02)
@@ -174,7 +174,7 @@ def test_equal_widths_share_a_trial(data: VisionData) -> None:
         for parameter in model.parameters():
             parameter.fill_(0.1)
     overrides = ('search.warm_starts=["uniform", "l1", "l2", "l1"]', "search.trials=60")
-    chosen = choose_warm_starts(make_ground(data, *overrides, model=model))
+    chosen = choose_warm_starts(make_context(data, *overrides, model=model))
     assert [entry.origin for entry in chosen.trials] == ["uniform, l1, l2"]
 
 
@@ -199,7 +199,7 @@ def test_what_makes_no_sense_is_told_and_left_out(data: VisionData, monkeypatch:
     told = Told()
     torch.manual_seed(0)
     overrides = ('search.warm_starts=["bn", "taylor", "sensitivity"]', "search.trials=60")
-    chosen = choose_warm_starts(make_ground(data, *overrides, model=Plain().eval(), told=told))
+    chosen = choose_warm_starts(make_context(data, *overrides, model=Plain().eval(), told=told))
     assert [entry.origin for entry in chosen.trials] == ["sensitivity"]
     assert "warm start bn is left out: the model has no BatchNorm with a scale." in told.texts
     assert "warm start taylor is left out: RuntimeError: no gradient here" in told.texts
@@ -210,13 +210,13 @@ def test_rankings_are_taken_raw_or_by_the_mean_of_their_group(data: VisionData) 
     plain, scaled = make_net(), make_net()
     with torch.no_grad():
         scaled.get_submodule("layer2.0.conv1").weight.mul_(10)  # type: ignore[operator]  # a convolution
-    grounds = [make_ground(data, model=model) for model in (plain, scaled)]
-    first, second = (Proposer(ground, ground.run.space) for ground in grounds)
+    contexts = [make_context(data, model=model) for model in (plain, scaled)]
+    first, second = (Proposer(context, context.run.space) for context in contexts)
     np.testing.assert_array_equal(WARM_STARTS["l1"].propose(first), WARM_STARTS["l1"].propose(second))
     with torch.no_grad():
         scaled.get_submodule("layer2.0.bn1").weight.mul_(10)  # type: ignore[operator]  # a BatchNorm
-    ground = make_ground(data, model=scaled)
-    third = Proposer(ground, ground.run.space)
+    context = make_context(data, model=scaled)
+    third = Proposer(context, context.run.space)
     place = [variable.name for variable in third.space.variables].index("layer2.0.conv1")
     assert WARM_STARTS["bn"].propose(third)[place] == third.space.ladder.top[place]
 
@@ -263,12 +263,12 @@ def test_reconstruction_loses_the_least_error_of_all_warm_starts(
     data: VisionData, overrides: tuple[str, ...], divisor: int
 ) -> None:
     names = ["uniform", "taylor-knapsack", "l1", "reconstruction"]
-    ground = make_ground(
+    context = make_context(
         data, *overrides, f"search.divisor={divisor}", f"search.warm_starts={names}", "search.trials=60"
     )
-    space = ground.run.space
-    library = Proposer(ground, space).library()
-    chosen = choose_warm_starts(ground)
+    space = context.run.space
+    library = Proposer(context, space).library()
+    chosen = choose_warm_starts(context)
     lost = {}
     for entry in chosen.trials:
         widths = space.ladder.widths(np.array([entry.levels]))[0]
