@@ -27,6 +27,7 @@ ARROWS = {
     "train": "data",
     "reconstruction": "rebuilding",
     "criteria": "reconstruction execution",
+    "sparsity": "train criteria",
     "space": "cost config",
     "score": "train criteria space",
     "zoo": "nn",

@@ -49,7 +49,7 @@ from autoprune.criteria._plans import plan_from_importance, resolve_widths
 from autoprune.criteria.activations import activation, apoz, chip, hrank
 from autoprune.criteria.gradients import fisher, taylor
 from autoprune.criteria.reconstruction import lasso, obs
-from autoprune.criteria.weights import bn, fpgm, l1, l2, lamp, random
+from autoprune.criteria.weights import bn, channel_scales, fpgm, l1, l2, lamp, random, scale_members
 from autoprune.errors import AutopruneError, ConfigError, PlanError
 from autoprune.graph.groups import ChannelGroup
 from autoprune.graph.plan import Plan
@@ -64,12 +64,14 @@ __all__ = [
     "CriterionInput",
     "CriterionSpec",
     "Importance",
+    "channel_scales",
     "filter_slices",
     "find_criterion",
     "importance",
     "make_plan",
     "plan_from_importance",
     "resolve_widths",
+    "scale_members",
 ]
 
 

@@ -8,7 +8,7 @@ layers, for "bn" the mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.criteria._base import CriterionInput, Importance, channel_slices, filter_slices, locate
-from autoprune.graph.groups import ChannelGroup
+from autoprune.graph.groups import ChannelGroup, Member
 
 
 def l1(given: CriterionInput) -> Importance:
@@ -68,20 +68,34 @@ def bn(given: CriterionInput) -> Importance:
     Reference: Liu et al., Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017,
     section 3.
     """
-    parameters = dict(given.model.named_parameters(remove_duplicate=False))
-    result: Importance = {}
+    result = channel_scales(given.model, given.groups)
     for group in given.groups:
-        scales = [
-            channel_slices(parameters[member.parameter], member).abs().mean(dim=1)
-            for member in group.members
-            if member.parameter in parameters and _is_scale(given.model, member.parameter)
-        ]
-        if scales:
-            result[group.name] = _to_numpy(torch.stack(scales).mean(dim=0))
-        else:
+        if group.name not in result:
             norms = _rank(given.model, group, lambda filters: filters.abs().sum(dim=1))
             result[group.name] = norms / max(float(norms.max()), np.finfo(np.float64).tiny)
     return result
+
+
+def channel_scales(model: nn.Module, groups: Iterable[ChannelGroup]) -> Importance:
+    """Average the absolute BatchNorm scales of every channel; groups without a BatchNorm are left out."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    result: Importance = {}
+    for group in groups:
+        members = scale_members(model, group)
+        scales = [channel_slices(parameters[each.parameter], each).abs().mean(dim=1) for each in members]
+        if scales:
+            result[group.name] = _to_numpy(torch.stack(scales).mean(dim=0))
+    return result
+
+
+def scale_members(model: nn.Module, group: ChannelGroup) -> list[Member]:
+    """Return the members of a group that are scales of BatchNorms."""
+    found = []
+    for member in group.members:
+        module, attribute = locate(model, member.parameter)
+        if isinstance(module, _BatchNorm) and attribute == "weight":
+            found.append(member)
+    return found
 
 
 def random(given: CriterionInput) -> Importance:
@@ -111,11 +125,6 @@ def _lamp_scores(filters: Tensor) -> Tensor:
     norms, order = filters.square().sum(dim=1).sort(stable=True)
     larger = norms.flip(0).cumsum(0).flip(0).clamp(min=torch.finfo(norms.dtype).tiny)
     return torch.empty_like(norms).index_put((order,), norms / larger)
-
-
-def _is_scale(model: nn.Module, parameter: str) -> bool:
-    module, attribute = locate(model, parameter)
-    return isinstance(module, _BatchNorm) and attribute == "weight"
 
 
 def _to_numpy(tensor: Tensor) -> NDArray[np.float64]:

@@ -77,6 +77,27 @@ class Plan(Mapping[str, NDArray[np.int64]]):
         """The number of channels kept, {group name: width}."""
         return {name: len(index) for name, index in self.keep.items()}
 
+    def then(self, later: Plan) -> Plan:
+        """Return the plan that cuts the dense model in one step as this plan and then `later` do.
+
+        Args:
+            later: the plan of a second pass, made for the model that this plan leaves.
+
+        Raises:
+            PlanError: `later` names a channel that this plan does not leave.
+        """
+        composed = dict(self.keep)
+        for name, index in later.items():
+            kept = self.keep.get(name)
+            if kept is not None and len(index) and not 0 <= index[0] <= index[-1] < len(kept):
+                raise PlanError(
+                    f"{name}: got keep index {index.tolist()} in a second pass, expected some of "
+                    f"0..{len(kept) - 1}: the first pass leaves {len(kept)} channels; make the second plan "
+                    "from the rebuilt model."
+                )
+            composed[name] = index if kept is None else kept[index]
+        return Plan(composed)
+
 
 def _sorted_index(name: str, index: object) -> NDArray[np.int64]:
     """Return a keep index as a new sorted array. Refuse input that NumPy would cast or merge silently."""

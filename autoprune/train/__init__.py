@@ -10,6 +10,7 @@ from __future__ import annotations
 from autoprune.train._distill import holds_classes
 from autoprune.train._evaluation import evaluate, recalibrate
 from autoprune.train._fastest import Choice, fastest_setting
+from autoprune.train._hooks import Moment, StepHook
 from autoprune.train._loop import EpochRecord, FitResult, fit
 from autoprune.train._schedule import OPTIMIZERS, SHAPES, Schedule, learning_rate_at
 from autoprune.train._trainer import Subnets, Trainer
@@ -22,7 +23,9 @@ __all__ = [
     "Choice",
     "EpochRecord",
     "FitResult",
+    "Moment",
     "Schedule",
+    "StepHook",
     "Subnets",
     "Task",
     "Trainer",

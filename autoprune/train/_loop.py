@@ -28,6 +28,7 @@ from autoprune.errors import TrialError
 from autoprune.execution import Setting
 from autoprune.support.userfunction import reference
 from autoprune.train._evaluation import evaluate
+from autoprune.train._hooks import StepHook
 from autoprune.train._schedule import Schedule
 from autoprune.train._trainer import Subnets, Trainer
 from autoprune.train._training_state import load_state, save_state, weights_hash
@@ -69,14 +70,15 @@ def fit(
     seed: int,
     teacher: nn.Module | None = None,
     subnets: Subnets | None = None,
+    hooks: Sequence[StepHook] = (),
     on_epoch: Callable[[EpochRecord], None] | None = None,
     checkpoint: Path | None = None,
 ) -> FitResult:
     """Train `model` in place on data.train and evaluate it on data.val after each epoch.
 
     If the file `checkpoint` exists, training continues from its state. The state must belong to a training
-    with the same weights, teacher, sub-nets, data, batches, loss, schedule and seed. On a CPU the result is
-    bit-identical to that of an uninterrupted training. The global random states do not change.
+    with the same weights, teacher, sub-nets, hooks, data, batches, loss, schedule and seed. On a CPU the
+    result is bit-identical to that of an uninterrupted training. The global random states do not change.
 
     Args:
         model: the model to train. If the schedule averages weights, it holds the average at the end.
@@ -87,6 +89,7 @@ def fit(
         seed: seed of the batches and of all randomness in the model.
         teacher: a model to distill from, with the schedule's distill_weight. It is put into eval mode.
         subnets: sub-nets of the model to train with it.
+        hooks: hooks that act around each step, in this order.
         on_epoch: called with the record of each epoch that this call trains.
         checkpoint: file for the state of the training, which is written after each epoch.
 
@@ -98,11 +101,14 @@ def fit(
     total = schedule.total_steps(per_epoch)
     if teacher is not None:
         setting.place(teacher).eval()
-    trainer = Trainer(model, schedule, setting, task, total_steps=total, teacher=teacher, subnets=subnets)
-    identity = {
+    identity = {  # of the weights before a hook begins to change them
         **_identity(schedule, model, teacher, subnets),
         **_identity_of_steps(data, setting, task, seed),
+        **{f"hook {number}": hook.identity for number, hook in enumerate(hooks, start=1)},
     }
+    trainer = Trainer(
+        model, schedule, setting, task, total_steps=total, teacher=teacher, subnets=subnets, hooks=hooks
+    )
     with seeded(model_seed(seed)):
         records = _restore(trainer, checkpoint, identity)
         while trainer.steps < total:

@@ -8,7 +8,7 @@ Example:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +20,7 @@ from autoprune.errors import ConfigError, DataError, TrialError
 from autoprune.execution import Setting
 from autoprune.support.usercode import forward, guarded
 from autoprune.train._distill import Distillation
+from autoprune.train._hooks import Moment, StepHook
 from autoprune.train._schedule import Schedule, learning_rate_at, make_optimizer
 from autoprune.train.task import Task, batch_loss, main_output
 
@@ -58,6 +59,7 @@ class Trainer:
         teacher: a model in eval mode to distill from, or None.
         subnets: sub-nets of `model`. Each distills from the model's outputs of the same batch, and its
             gradients add to the same step.
+        hooks: hooks that act around each step, in this order.
     """
 
     def __init__(
@@ -70,9 +72,13 @@ class Trainer:
         total_steps: int,
         teacher: nn.Module | None = None,
         subnets: Subnets | None = None,
+        hooks: Sequence[StepHook] = (),
     ) -> None:
         self.model = setting.place(model)
         self.steps = 0
+        self._hooks = tuple(hooks)
+        for hook in self._hooks:  # before the average, which starts as a copy of the model
+            hook.begin(self.model)
         self._average: AveragedModel | None = None
         if schedule.ema:
             self._average = AveragedModel(model, multi_avg_fn=_moving_average(schedule.ema), use_buffers=True)
@@ -135,6 +141,7 @@ class Trainer:
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
             "average": self._average.state_dict() if self._average else None,
+            "hooks": [hook.state() for hook in self._hooks],
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -145,11 +152,13 @@ class Trainer:
         self._scaler.load_state_dict(state["scaler"])
         if self._average:
             self._average.load_state_dict(state["average"])
+        for hook, kept in zip(self._hooks, state.get("hooks", ()), strict=True):
+            hook.restore(kept)
 
     def _step(self, batch: Batch) -> Tensor:
-        learning_rate = self.learning_rate
+        moment = Moment(self.steps, self._total, self.learning_rate)
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = moment.learning_rate
         inputs = self._setting.arrange(batch[0])
         targets = batch[1].to(self._setting.device, non_blocking=True)
         self._optimizer.zero_grad(set_to_none=True)
@@ -160,12 +169,23 @@ class Trainer:
         # The sub-nets come after the model's backward pass and before the step, so that gradients add up.
         if self._subnets is not None:
             self._distill_in_place(self._subnets, inputs, main_output(outputs).detach(), targets)
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        if self._average:
-            self._average.update_parameters(self.model)
+        self._update(moment)
         self.steps += 1
         return loss.detach()
+
+    def _update(self, moment: Moment) -> None:
+        if self._hooks:
+            self._scaler.unscale_(self._optimizer)
+        for hook in self._hooks:
+            hook.after_backward(self.model, moment)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        for hook in self._hooks:
+            hook.after_step(self.model, moment)
+        if self._average:
+            self._average.update_parameters(self.model)
+            for hook in self._hooks:
+                hook.after_average(self._average.module, moment)
 
     def _distill_in_place(self, subnets: Subnets, inputs: Tensor, followed: Tensor, targets: Tensor) -> None:
         for small in subnets.at(self.model, self.steps):

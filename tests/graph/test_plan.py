@@ -51,3 +51,19 @@ def test_a_plan_prints_its_first_widths() -> None:
     assert repr(plan) == "<Plan of 9 groups: conv0: 100, conv1: 101, conv2: 102, conv3: 103, 5 more>"
     assert str(Plan({"fc": np.arange(3)})) == "<Plan of 1 group: fc: 3>"
     assert repr(Plan({})) == "<Plan of 0 groups>"
+
+
+def test_a_second_plan_is_relative_to_the_model_that_the_first_leaves() -> None:
+    first = Plan({"a": np.array([1, 3, 5, 7]), "b": np.array([0, 2])})
+    second = Plan({"a": np.array([0, 3]), "c": np.array([4])})
+    composed = first.then(second)
+    expected = {"a": np.array([1, 7]), "b": np.array([0, 2]), "c": np.array([4])}
+    assert composed == Plan(expected)
+    assert Plan({}).then(first) == first.then(Plan({})) == first
+    third = Plan({"a": np.array([1]), "b": np.array([1])})
+    assert first.then(second).then(third) == first.then(second.then(third))
+
+
+def test_a_second_plan_for_another_model_is_refused() -> None:
+    with pytest.raises(PlanError, match=r"a: got keep index \[0, 2\] in a second pass, expected some of"):
+        Plan({"a": np.array([1, 3])}).then(Plan({"a": np.array([0, 2])}))
