@@ -114,5 +114,5 @@ def test_a_resumed_training_has_the_state_of_its_hook(tmp_path: Path) -> None:
 
 def test_another_hook_does_not_go_on_with_the_training(tmp_path: Path) -> None:
     trained(Recorder(), tmp_path / "state.pt")
-    with pytest.raises(CheckpointError, match="hook 1 was recorder, now it is other"):
+    with pytest.raises(CheckpointError, match="hook 1 was recorder and is now other"):
         trained(Recorder("other"), tmp_path / "state.pt")
