@@ -67,7 +67,7 @@ Names = tuple[Text, ...]
 WARM_STARTS = ("uniform", "reconstruction", "taylor-knapsack", "sensitivity", "taylor", "l1", "bn", "l2")
 """The heuristics that a search tries first by default, the most promising ones first."""
 
-RUNGS = ("calibrate", "25 steps", "75 steps")
+RUNGS = ("repair", "25 steps", "75 steps")
 """The rungs of a search whose config names none."""
 
 
@@ -372,8 +372,8 @@ class ScoreSettings:
     """How a candidate climbs: the rungs on which it is scored, from cheap to expensive.
 
     Attributes:
-        rungs: "calibrate" (BatchNorm is recalibrated) or "repair", then finetunes such as "50 steps" or "1
-            epoch". Finetunes add up: each goes on from the one before, so ["calibrate", "25 steps", "75
+        rungs: "repair" or "calibrate" (BatchNorm is recalibrated), then finetunes such as "50 steps" or "1
+            epoch". Finetunes add up: each goes on from the one before, so ["repair", "25 steps", "75
             steps"] has trained for 100 steps at the top. This is not one finetune of 100: every rung has its
             own optimiser and its own cosine from `learning_rate` down to 0, so that each score is that of a
             finished finetune. "repair" refits the layers of a candidate by least squares to the outputs of
