@@ -15,6 +15,7 @@ import pytest
 
 from autoprune.config import load_config
 from autoprune.config._loading import embedded_configs
+from autoprune.config.rungs import RUNGS
 from autoprune.engines import ENGINES, PRUNERS
 from autoprune.guide import TOPICS
 from autoprune.samplers import SAMPLERS
@@ -97,7 +98,8 @@ def test_ci_makes_the_environment_of_the_readme_with_its_own_interpreter(tmp_pat
     [
         ("- Samplers:", SAMPLERS),
         ("- Engines:", ENGINES),
-        ("- Rungs:", PRUNERS),
+        ("- Pruners:", PRUNERS),
+        ("- Rungs:", RUNGS),
     ],
 )
 def test_lists_of_choices_leave_none_out(heading: str, table: Iterable[str]) -> None:
