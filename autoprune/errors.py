@@ -55,6 +55,10 @@ class PlanError(AutopruneError):
     """A plan, a width or a keep ratio does not fit the model's channel groups."""
 
 
+class MaskError(AutopruneError):
+    """A mask, its granularity or its sparsity does not fit the model's weights."""
+
+
 class BudgetError(AutopruneError):
     """No plan under the divisor, floor and ties meets the budget."""
 

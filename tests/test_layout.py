@@ -28,6 +28,7 @@ ARROWS = {
     "reconstruction": "rebuilding",
     "criteria": "reconstruction execution",
     "sparsity": "train criteria",
+    "masks": "train rebuilding",
     "space": "cost config",
     "score": "train criteria space",
     "zoo": "nn",
