@@ -9,7 +9,10 @@ Example:
 from __future__ import annotations
 
 from torch import nn
-from torch.nn.modules.conv import _ConvTransposeNd
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+WITH_KERNELS: list[type[nn.Module]] = [_ConvNd]
+"""Classes whose weights have the axes of a kernel, which hold no channels, behind their first two axes."""
 
 
 def output_axis(module: nn.Module) -> int:

@@ -18,14 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 from torch.fx.node import map_arg
-from torch.nn.modules.conv import _ConvNd
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
 from autoprune.graph.capture import Captured, named_tensors
 from autoprune.graph.context import MacTerm, OpContext, Value
 from autoprune.graph.labels import LabelStore, LabelVector
-from autoprune.graph.orientation import owner_of
+from autoprune.graph.orientation import WITH_KERNELS, owner_of
 from autoprune.graph.rules import LAYER_RULES, LayerRule, elementwise
 
 NodeValue = Value | list[Value]
@@ -64,7 +63,7 @@ class ParameterAxes:
 
 def _channel_axes(model: nn.Module, name: str) -> int | float:
     """Return the number of leading axes of a tensor that may hold channels."""
-    return 2 if isinstance(model.get_submodule(owner_of(name)[0]), _ConvNd) else math.inf
+    return 2 if isinstance(model.get_submodule(owner_of(name)[0]), tuple(WITH_KERNELS)) else math.inf
 
 
 def propagate(

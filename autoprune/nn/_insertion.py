@@ -1,6 +1,7 @@
 """Insert channel selections into a model, in front of the layers that share a tensor.
 
-selecting = add_channel_selection(preresnet, torch.zeros(1, 3, 32, 32))
+Example:
+    selecting = add_channel_selection(preresnet, torch.zeros(1, 3, 32, 32))
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """Channel selection: each consumer of a shared tensor reads a subset of the tensor's channels.
 
+Example:
     block = nn.Sequential(ChannelSelection(64), nn.BatchNorm2d(64), nn.ReLU(), nn.Conv2d(64, 16, 3))
 
 In a pre-activation ResNet or a DenseNet many layers read one tensor, so a channel of it can only be dropped

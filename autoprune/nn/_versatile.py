@@ -1,0 +1,214 @@
+"""A convolution whose filters are parts of fewer, primary filters.
+
+Example:
+    layer = VersatileConv2d(16, 32, 3, padding=1)    # 16 primary filters, each used as 3x3 and as 1x1
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from autoprune.errors import ConfigError
+
+Pair: TypeAlias = tuple[int, int]
+Windows: TypeAlias = Literal["weight", "input"]
+
+
+class VersatileConv2d(nn.Module):
+    """Convolve with secondary filters, each a part of a primary filter.
+
+    A spatial crop is the central part of a filter. The sides of the crops are k, k - 2 and so on, down to 1
+    or 2. A channel window takes `in_channels - delta` input channels. Windows begin at 0, step, 2 * step, up
+    to delta. With S crops and J windows a layer has out_channels / (S * J) primary filters. All crops have
+    outputs of the same size, because the padding shrinks with the crop. The order of the outputs is crop,
+    window, primary.
+
+    A primary filter is kept or dropped with all its outputs. If `delta` is above 0, the input channels stay,
+    because the windows count them.
+
+    Args:
+        in_channels: number of input channels.
+        out_channels: number of output channels, a multiple of S * J.
+        kernel_size: height and width of the primary filters, or one number for both.
+        delta: number of input channels that a window leaves out. 0 means one window, of all channels.
+        step: distance between windows, which divides `delta`.
+        stride: of the outputs.
+        padding: of the primary filters, with zeros.
+        dilation: distance between the points of a filter.
+        bias: whether each output has a bias of its own.
+        spatial: whether there are spatial crops. If not, S is 1.
+        windows: "weight" takes a window of the primary filter's channels together with its input channels.
+            "input" moves a primary filter of `in_channels - delta` channels over the input channels.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Attributes:
+        weight: the primary filters [primaries, channels, height, width].
+        bias: [out_channels], or None.
+
+    Raises:
+        ConfigError: the sizes do not fit each other.
+
+    Reference: Wang et al., "Learning Versatile Filters for Efficient Convolutional Neural Networks", NeurIPS
+    2018. The authors' code moves filters over the input as windows="input" does. It floors out_channels, and
+    its padding ignores the dilation.
+    """
+
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Pair,
+        delta: int = 0,
+        step: int = 1,
+        stride: int | Pair = 1,
+        padding: int | Pair = 0,
+        dilation: int | Pair = 1,
+        bias: bool = True,
+        *,
+        spatial: bool = True,
+        windows: Windows = "weight",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        sides = _pair(kernel_size)
+        parts = count_parts(sides, delta, step, spatial=spatial)
+        _check(in_channels, out_channels, delta, step, parts, windows)
+        self.delta, self.step, self.spatial, self.windows = delta, step, spatial, windows
+        self.stride, self.padding, self.dilation = _pair(stride), _pair(padding), _pair(dilation)
+        channels = in_channels - delta if windows == "input" else in_channels
+        shape = (out_channels // math.prod(parts), channels, *sides)
+        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        values = torch.empty(out_channels, device=device, dtype=dtype) if bias else None
+        self.register_parameter("bias", None if values is None else nn.Parameter(values))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new parameters as torch's convolutions do."""
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.weight[0].numel())
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    @property
+    def in_channels(self) -> int:
+        """Number of input channels."""
+        return self.weight.shape[1] + (self.delta if self.windows == "input" else 0)
+
+    @property
+    def out_channels(self) -> int:
+        """Number of output channels."""
+        return len(self.weight) * math.prod(self.parts)
+
+    @property
+    def kernel_size(self) -> Pair:
+        """Height and width of the primary filters."""
+        height, width = self.weight.shape[2:]
+        return height, width
+
+    @property
+    def parts(self) -> Pair:
+        """Number of spatial crops and number of channel windows."""
+        return count_parts(self.kernel_size, self.delta, self.step, spatial=self.spatial)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map [n, in_channels, h, w] to [n, out_channels, ...], of a size as for nn.Conv2d."""
+        sources = list(self._sources(inputs))
+        crops, _ = self.parts
+        biases = (
+            [None] * crops * len(sources) if self.bias is None else self.bias.view(crops * len(sources), -1)
+        )
+        outputs = [
+            self._convolve(source, weight, biases[crop * len(sources) + number], crop, groups)
+            for crop in range(crops)
+            for number, (source, weight, groups) in enumerate(sources)
+        ]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
+
+    def _sources(self, inputs: Tensor) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """Iterate over (inputs, filters, groups) of the convolutions that each crop takes part in."""
+        if not self.delta:
+            yield inputs, self.weight, 1
+            return
+        width = self.in_channels - self.delta
+        # An index, unlike a slice, marks the axis as one that must stay when the layer is traced.
+        indices = [
+            torch.arange(start, start + width, device=inputs.device)
+            for start in range(0, self.delta + 1, self.step)
+        ]
+        sources = [inputs.index_select(1, index) for index in indices]
+        moved = self.windows == "input"
+        weights = [self.weight if moved else self.weight.index_select(1, index) for index in indices]
+        if len(indices) < width:
+            yield torch.cat(sources, 1), torch.cat(weights), len(indices)
+        else:
+            # A convolution of that many groups would be narrowed by whole groups, that is by windows.
+            yield from ((source, weight, 1) for source, weight in zip(sources, weights, strict=True))
+
+    def _convolve(
+        self, inputs: Tensor, weight: Tensor, bias: Tensor | None, crop: int, groups: int
+    ) -> Tensor:
+        height, width = self.kernel_size
+        (down, across), (high, wide) = (
+            (pad - crop * spread for pad, spread in zip(self.padding, self.dilation, strict=True)),
+            inputs.shape[2:],
+        )
+        # If the padding is smaller than the crop, the filter's first position lies inside the input.
+        inside = inputs
+        if min(down, across) < 0:
+            top, left = max(0, -down), max(0, -across)
+            inside = inputs[:, :, top : high - top, left : wide - left]
+        return functional.conv2d(
+            inside,
+            weight[:, :, crop : height - crop, crop : width - crop],
+            bias,
+            self.stride,
+            (max(0, down), max(0, across)),
+            self.dilation,
+            groups,
+        )
+
+    def extra_repr(self) -> str:
+        """Return the sizes in the form of nn.Conv2d, and the number of primary filters."""
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
+        text += f", primaries={len(self.weight)}, stride={self.stride}, padding={self.padding}"
+        text += f", dilation={self.dilation}, bias={self.bias is not None}"
+        if self.delta:
+            text += f", delta={self.delta}, step={self.step}, windows={self.windows!r}"
+        return text if self.spatial else f"{text}, spatial=False"
+
+
+def count_parts(kernel_size: Pair, delta: int, step: int, *, spatial: bool) -> Pair:
+    """Return the number of spatial crops and the number of channel windows of a primary filter."""
+    return (min(kernel_size) + 1) // 2 if spatial else 1, delta // max(1, step) + 1
+
+
+def _pair(value: int | Pair) -> Pair:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def _check(in_channels: int, out_channels: int, delta: int, step: int, parts: Pair, windows: Windows) -> None:
+    crops, shifts = parts
+    if windows not in ("weight", "input"):
+        raise ConfigError(f'VersatileConv2d: got windows={windows!r}, expected "weight" or "input".')
+    if not 0 <= delta < in_channels or step < 1 or delta % step:
+        raise ConfigError(
+            f"VersatileConv2d: got delta={delta} and step={step} for {in_channels} input channels, expected "
+            "a delta below that number and a step that divides it."
+        )
+    each = crops * shifts
+    if out_channels < 1 or out_channels % each:
+        below = max(each, out_channels // each * each)
+        raise ConfigError(
+            f"VersatileConv2d: got {out_channels} output channels, expected a multiple of {each} ({crops} "
+            f"spatial crops x {shifts} channel windows of each primary); try {below} or {below + each}."
+        )
