@@ -1,5 +1,6 @@
-"""The criteria, which rank the channels of a group, and the plans that follow. One row of CRITERIA each.
+"""Criteria rank the channels of a group, and plans keep the best ones. Each criterion is a row of CRITERIA.
 
+Example:
     plan = make_plan(prunable, 0.5, criterion="l1")
 
 A file holds a family of criteria. A new one is a function from a `CriterionInput` to
@@ -80,9 +81,9 @@ class CriterionSpec(Row):
     """A row of CRITERIA.
 
     Attributes:
-        rank: gives the importance of all channels.
-        needs: what it reads in addition to the weights: "images", "gradients" (images and targets), or
-            "moments" of the layers' inputs, which the search measures.
+        rank: computes the importance of all channels.
+        needs: the data that it reads in addition to the weights: "images", "gradients" (images and targets),
+            or "moments" of the layers' inputs, which the search measures.
     """
 
     rank: Criterion
@@ -123,14 +124,14 @@ CRITERIA: dict[str, CriterionSpec] = {
         about="how much worse the layers that read it do without it, after a refit",
     ),
 }
-"""Name -> criterion; `about` says by what a channel is ranked."""
+"""{name: criterion}. `about` is the quantity by which a channel is ranked."""
 
 
 def find_criterion(name: str, error_class: type[AutopruneError] = ConfigError) -> CriterionSpec:
     """Return a row of CRITERIA, or the user's own from "package.module:function".
 
     Raises:
-        AutopruneError: of `error_class`; there is no such row (the nearest is suggested).
+        AutopruneError: there is no such row (the nearest is suggested). Its class is `error_class`.
         ConfigError: there is no such function.
     """
     where = "search.criterion" if error_class is ConfigError else "criterion"
@@ -146,11 +147,11 @@ def importance(
     moments: Callable[[], Moments] | None = None,
     widths: Mapping[str, int] | None = None,
 ) -> Importance:
-    """Rank the channels of every group that is not frozen; the dense model is left as it is.
+    """Rank the channels of every group that is not frozen. The dense model stays unchanged.
 
     Args:
         prunable: the traced model.
-        criterion: a name in CRITERIA, or a function of the user's own or its "package.module:function".
+        criterion: a name in CRITERIA, a function, or its "package.module:function".
         data: batches (inputs, targets), for criteria that run the model; most of them read no targets.
         loss: (outputs in eval mode, targets) -> scalar, for criteria that read gradients; cross-entropy by
             default.
@@ -161,12 +162,12 @@ def importance(
             criterion may then choose them more carefully.
 
     Returns:
-        {group name: float64 [width]}; channels of higher importance are kept first.
+        {group name: float64 [width]}. Channels of higher importance are kept first.
 
     Raises:
-        PlanError: an unknown criterion, one without the data it needs, an importance that is not finite or
-            has not the group's width, or a negative seed.
-        DataError: data without batches of (inputs, targets) that model and loss take.
+        PlanError: the criterion is unknown or lacks the data that it needs, an importance is not finite or
+            has another width than its group, or the seed is negative.
+        DataError: the data has no batches of (inputs, targets) that model and loss accept.
     """
     name = criterion if isinstance(criterion, str) else getattr(criterion, "__name__", "(yours)")
     spec = find_criterion(criterion, PlanError) if isinstance(criterion, str) else CriterionSpec(criterion)
@@ -224,8 +225,9 @@ def make_plan(
 
     Args:
         prunable: the traced model.
-        ratio: a keep ratio in (0, 1] for every group that is not frozen, or {group name: width or ratio}; an
-            int is a width (1 is one channel), a float a ratio (1.0 is all). Groups left out stay whole.
+        ratio: a keep ratio in (0, 1] for every group that is not frozen, or {group name: width or ratio}. An
+            int is a width (1 is one channel), and a float is a ratio (1.0 is all). Groups that are missing
+            keep all channels.
         criterion: a name in `autoprune.criteria.CRITERIA`, a function, or its "package.module:function".
         data: batches (inputs, targets), for criteria that run the model; most of them read no targets.
         loss: (outputs in eval mode, targets) -> scalar, for criteria that read gradients; cross-entropy by
@@ -236,8 +238,8 @@ def make_plan(
         The plan: a mapping {group name: sorted int64 keep index} of the groups that are narrowed.
 
     Raises:
-        PlanError: a group, width, ratio or criterion that does not fit, or data that is missing.
-        DataError: data without batches of (inputs, targets).
+        PlanError: a group, width, ratio or criterion does not fit the model, or data is missing.
+        DataError: the data has no batches of (inputs, targets).
     """
     widths = resolve_widths(prunable, ratio)
     ranked = importance(prunable, criterion, data, loss, seed, widths=widths)

@@ -27,7 +27,7 @@ from autoprune.reconstruction import Moments
 from autoprune.support.modes import modes_kept, set_training
 
 Importance: TypeAlias = dict[str, NDArray[np.float64]]
-"""{group name: float64 [width]}; channels of higher importance are kept first."""
+"""{group name: float64 [width]}. Channels of higher importance are kept first."""
 
 LossFunction: TypeAlias = Callable[[Any, Any], Tensor]
 """(outputs of the model in eval mode, targets) -> scalar tensor."""
@@ -57,9 +57,9 @@ class CriterionInput:
         groups: the groups to rank, without the frozen ones.
         data: batches (inputs, targets), or None.
         loss: the loss to lower, or None.
-        seed: of every draw; torch, numpy and random are seeded with it.
-        moments: returns the moments of the layers' inputs, measured already or at the first call; None if a
-            criterion that needs them measures `data`.
+        seed: of every draw. torch, numpy and random are seeded with it.
+        moments: returns the moments of the layers' inputs, which it may measure at the first call. If it is
+            None, a criterion that needs moments measures `data`.
         prunable: the traced model with its graph, or None if groups were stated without one.
         widths: {group name: channels that will be kept}, or None if one ranking serves several widths.
     """
@@ -77,7 +77,7 @@ class CriterionInput:
         """Return the data, for a criterion that reads the images alone.
 
         Raises:
-            PlanError: there is none; `criterion` names who needs it.
+            PlanError: there is no data. The message names `criterion`.
         """
         if self.data is None:
             raise PlanError(f'criterion "{criterion}": needs images; give make_plan(..., data=loader).')
@@ -85,7 +85,7 @@ class CriterionInput:
 
 
 Criterion: TypeAlias = Callable[[CriterionInput], Importance]
-"""Gives the importance of every channel of every group in `CriterionInput.groups`."""
+"""Computes the importance of every channel of every group in `CriterionInput.groups`."""
 
 
 def channel_slices(tensor: Tensor, member: Member) -> Tensor:
@@ -101,9 +101,9 @@ def filter_slices(model: nn.Module, group: ChannelGroup) -> list[Tensor]:
     """Cut the weights that compute the group's channels into filters, each float64 [width, n].
 
     These are the weights of convolutions, linears and their like on their output side (axis 0, or 1 for a
-    transposed convolution and an embedding; a depthwise convolution has one side only). Biases, scales and
-    buffers do not count. A weight under a parametrization (weight norm) counts as the module uses it. A
-    group without such weights gives the slices of all its parameters.
+    transposed convolution and an embedding). The only side of a depthwise convolution counts as output.
+    Biases, scales and buffers do not count. A weight under a parametrization (weight norm) counts as the
+    module uses it. A group without such weights gives the slices of all its parameters.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
     filters: list[tuple[Tensor, Member]] = []
@@ -131,7 +131,7 @@ def locate(model: nn.Module, parameter: str) -> tuple[nn.Module, str]:
 
 
 def is_input_side(model: nn.Module, member: Member, ndim: int) -> bool:
-    """Whether a member is the side of a weight that reads the channels, rather than computes them."""
+    """Return whether a member is the side of a weight that reads the channels, rather than computes them."""
     module, attribute = locate(model, member.parameter)
     if ndim < 2 or not attribute.endswith("weight"):
         return False
@@ -140,7 +140,7 @@ def is_input_side(model: nn.Module, member: Member, ndim: int) -> bool:
 
 @contextlib.contextmanager
 def undisturbed(model: nn.Module, seed: int) -> Iterator[None]:
-    """Put the model in eval mode and seed torch, numpy and random inside the block; restore all after it."""
+    """Put the model in eval mode and seed torch, numpy and random inside the block. Restore all after it."""
     python, numpy = random.getstate(), np.random.get_state()
     devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
     with modes_kept(model), torch.random.fork_rng(devices=list(devices)):

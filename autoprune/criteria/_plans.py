@@ -1,4 +1,4 @@
-"""From importances to plans: which channels stay.
+"""Makes plans from importances: the most important channels of each group stay.
 
 Searches compute the importance once and cut many plans from it:
 
@@ -24,16 +24,17 @@ from autoprune.graph.plan import Plan
 def plan_from_importance(
     prunable: TracedModel, widths: Mapping[str, int], importance: Mapping[str, NDArray[np.float64]]
 ) -> Plan:
-    """Keep the most important channels of each group; of equal ones those with the lower index.
+    """Keep the most important channels of each group. Of equal channels, those with the lower index are kept.
 
     Args:
         prunable: the traced model.
-        widths: {group name: channels to keep}; groups that are missing or at full width stay whole, and the
-            plan does not name them.
+        widths: {group name: channels to keep}. Groups that are missing or at full width keep all channels,
+            and the plan does not name them.
         importance: {group name: float64 [width]} of at least the groups that are narrowed.
 
     Raises:
-        PlanError: an unknown group, a width out of range, a frozen group narrowed, an importance missing.
+        PlanError: a group is unknown, a width is out of range, a frozen group would be narrowed, or an
+            importance is missing.
     """
     keep: dict[str, NDArray[np.int64]] = {}
     for name, width in widths.items():
@@ -58,11 +59,12 @@ def resolve_widths(prunable: TracedModel, ratio: float | Mapping[str, int | floa
 
     Args:
         prunable: the traced model.
-        ratio: a keep ratio in (0, 1], or {group name: width (an int) or keep ratio (a float)}: 1 is one
-            channel, 1.0 all of them. Ratios round to the nearest width, and to 1 at least.
+        ratio: a keep ratio in (0, 1], or {group name: width (an int) or keep ratio (a float)}. So 1 is one
+            channel, and 1.0 is all. Ratios round to the nearest width that is at least 1.
 
     Raises:
-        PlanError: an unknown group, a ratio outside (0, 1], a width out of range, a frozen group narrowed.
+        PlanError: a group is unknown, a ratio is outside (0, 1], a width is out of range, or a frozen group
+            would be narrowed.
     """
     if isinstance(ratio, Mapping):
         return {name: _width(_group(prunable, name), value) for name, value in ratio.items()}

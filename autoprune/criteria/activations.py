@@ -1,9 +1,10 @@
 """Criteria that read the feature maps of images: activation, apoz, hrank, chip.
 
-Each ranks a group by its maps on the first images of the data, in eval mode; `feature_maps.places_of` says
-which tensors these are. Labels are not read. A group that no tensor holds is ranked by the l2 norm of its
-filters.
+Each criterion ranks a group by its maps on the first images of the data, in eval mode. These maps are the
+tensors that `feature_maps.places_of` finds. Targets are not read. A group that no tensor holds is ranked by
+the l2 norm of its filters.
 
+Example:
     hrank(given)["layer1.0.conv1"]      # float64 [width]
 """
 
@@ -17,13 +18,13 @@ from autoprune.criteria.feature_maps import FeatureMaps, Measure, Place
 from autoprune.criteria.weights import with_norms
 
 IMAGES = 64
-"""Images of "activation" and "apoz"; the data's first ones, all if there are fewer."""
+"""Number of images of "activation" and "apoz": the first of the data, or all if there are fewer."""
 
 HRANK_IMAGES = 32
-"""Images of "hrank": decompositions take time, and the average rank hardly depends on the images."""
+"""Number of images of "hrank". Decompositions are slow, and the mean rank hardly depends on the images."""
 
 CHIP_IMAGES = 16
-"""Images of "chip", which takes one decomposition for each channel and image."""
+"""Number of images of "chip", which takes one decomposition for each channel and image."""
 
 CHIP_POSITIONS = 64
 """Positions that are drawn from each image for groups of more channels than this."""
@@ -43,10 +44,10 @@ def activation(given: CriterionInput) -> Importance:
 
 
 def apoz(given: CriterionInput) -> Importance:
-    """Take one minus the average share of zeros in a channel's maps.
+    """Return one minus the average share of zeros in a channel's maps.
 
-    Of equal shares the larger mean absolute activation counts more. So it alone ranks a group whose maps hold
-    no zeros, as behind GELU or without an activation.
+    If shares are equal, the channel with the larger mean absolute activation is more important. So
+    activations alone rank a group whose maps hold no zeros, for example after GELU or without an activation.
 
     Raises:
         PlanError: no data is given.
@@ -65,16 +66,16 @@ def apoz(given: CriterionInput) -> Importance:
 def hrank(given: CriterionInput) -> Importance:
     """Average the rank of a channel's maps over images and places.
 
-    Of equal ranks the larger mean absolute activation counts more. So it alone ranks a group whose maps are
-    no matrices (tokens, features of a linear layer). A map of more than two axes counts as a matrix of its
-    last axis.
+    If ranks are equal, the channel with the larger mean absolute activation is more important. So activations
+    alone rank a group whose maps are no matrices (tokens, features of a linear layer). A map of more than two
+    axes is flattened to a matrix with the last axis as columns.
 
     Raises:
         PlanError: no data is given.
         DataError: the data holds no images that the model takes.
 
     Reference: Lin et al., HRank: Filter Pruning using High-Rank Feature Map, CVPR 2020, section 3.
-    Groups that several layers write have the average over all their places.
+    A group that several layers write gets the average over all its places.
     """
 
     def rank(maps: Tensor) -> Tensor:
@@ -87,11 +88,11 @@ def hrank(given: CriterionInput) -> Importance:
 
 
 def chip(given: CriterionInput) -> Importance:
-    """Average by how much the nuclear norm of a group's maps falls if a channel's map is set to zero.
+    """Average the fall of the nuclear norm of a group's maps if a channel's map is set to zero.
 
-    The maps of one image are the rows of a matrix [channels, positions]. Where a map is one number (features
-    of a linear layer), all images together give the matrix [channels, images]. From groups of more than
-    CHIP_POSITIONS channels as many positions are drawn, so that the decompositions stay small.
+    The maps of one image are the rows of a matrix [channels, positions]. If a map is one number (features of
+    a linear layer), all images together give the matrix [channels, images]. If a group has more than
+    CHIP_POSITIONS channels, that many positions are drawn, so that the decompositions stay small.
 
     Raises:
         PlanError: no data is given.
@@ -121,7 +122,9 @@ def chip(given: CriterionInput) -> Importance:
 
 
 def nuclear_losses(matrix: Tensor) -> Tensor:
-    """Return by how much the nuclear norm of a matrix [n, m] falls if each row is set to zero, [n]."""
+    """Return the fall [n] of the nuclear norm of a matrix [n, m] if each row alone is set to zero."""
+    # Singular values are the roots of a Gram matrix's eigenvalues. The smaller Gram matrix without row i follows
+    # from the whole one by a simple formula, so that all n matrices are decomposed in one batch.
     if len(matrix) <= matrix.shape[1]:
         whole = matrix @ matrix.T
         left = 1 - torch.eye(len(matrix), dtype=matrix.dtype)
@@ -138,7 +141,7 @@ def _nuclear(grams: Tensor) -> Tensor:
 
 
 def _over_maps(given: CriterionInput, name: str, images: int, measure: Measure) -> Importance:
-    """Average a measure over the maps; of equal channels the one with the larger activations leads."""
+    """Average a measure over the maps. Larger activations break ties between channels."""
     found = FeatureMaps.of(given, name, images).means(
         lambda maps: torch.stack([measure(maps), _mean_size(maps)])
     )

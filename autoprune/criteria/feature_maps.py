@@ -1,7 +1,8 @@
 """The feature maps of channel groups: the tensors that hold a group's channels while a traced model runs.
 
-The traced graph says which tensors these are, so no layer is known by its name. Images run one at a time.
+The traced graph gives these tensors, so no layer is known by its name. Images run one at a time.
 
+Example:
     maps = FeatureMaps.of(given, "activation", images=64)
     means = maps.means(lambda rows: rows.flatten(1).abs().mean(dim=1))    # {group name: float64 [width]}
 """
@@ -38,7 +39,7 @@ _ACTIVATIONS = frozenset(
 _NORMS = frozenset(("batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm"))
 
 Measure = Callable[[Tensor], Tensor]
-"""Takes the maps [width, ...] of one image at one place; gives a row [width], or several [k, width]."""
+"""From the maps [width, ...] of one image at one place to a row [width], or several rows [k, width]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +59,7 @@ class Place:
     index: Tensor
 
     def maps(self, tensor: Tensor) -> Tensor:
-        """Return the maps of one image, float64 [width, ...]: other axes of size 1 go, but one stays."""
+        """Return the maps of one image, float64 [width, ...]. Axes of size 1 are removed, but one remains."""
         index = self.index.to(tensor.device)
         rows = tensor.index_select(self.axis, index.flatten()).movedim(self.axis, 0)
         sizes = [size for size in (index.shape[1], *rows.shape[1:]) if size != 1]
@@ -74,10 +75,10 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class FeatureMaps:
-    """Where the groups' maps are, and the images to run.
+    """The places of the groups' maps, and the images to run.
 
     Attributes:
-        name: the criterion's, for messages.
+        name: of the criterion, for messages.
         prunable: the traced model.
         places: {group name: its places}, without the groups that have none.
         samples: the first images of the data, each (inputs at batch 1, the rest of its batch cut alike).
@@ -122,7 +123,7 @@ class FeatureMaps:
         return totals
 
     def visit(self, seen: Callable[[Place, Tensor], None]) -> None:
-        """Show the maps of each image at each place.
+        """Call `seen` with each place and the maps of each image there.
 
         Raises:
             DataError: the model fails on an image.
@@ -142,7 +143,7 @@ class FeatureMaps:
 
         Args:
             inputs: at batch 1.
-            seen: called with each place and its tensor; the run goes on with the tensor that it returns.
+            seen: called with each place and its tensor. The run continues with the tensor that it returns.
         """
 
         def show(place: Place, tensor: Tensor) -> Tensor:
@@ -157,7 +158,7 @@ class FeatureMaps:
 
 
 class _Run(Interpreter):
-    """One run of the dense graph, in eval mode, that shows the tensors at some places."""
+    """One run of the dense graph, in eval mode, that calls `seen` with the tensors at some places."""
 
     def __init__(
         self,
@@ -188,7 +189,7 @@ class _Run(Interpreter):
         return self._states[name].clone() if name in self._buffers else self._states[name]
 
     def run_node(self, n: Node) -> Any:
-        """Run one operator and show its result."""
+        """Run one operator, and show its result at the places in it."""
         if n.op == "call_function" and operator_name(n).startswith("_assert"):
             return None  # checks of the device on which the model was traced, which may be another one
         result = super().run_node(n)
@@ -205,9 +206,9 @@ class _Run(Interpreter):
 def places_of(prunable: Prunable, groups: Sequence[ChannelGroup]) -> dict[str, tuple[Place, ...]]:
     """Find the tensors that are the feature maps of groups, {group name: places}.
 
-    These are the outputs of activations, and sums that no activation takes (a residual stream without one).
-    A group without any has the outputs of its layers, after the normalisation if one follows; a group that no
-    layer writes has the first tensor that holds it; one that no tensor holds is left out.
+    These are the outputs of activations, and sums that no activation reads (a residual stream without one). A
+    group without such tensors gets the outputs of its layers, after the normalisation if one follows. A group
+    that no layer writes gets the first tensor that holds it. A group that no tensor holds is left out.
     """
     nodes = _computed(prunable)
     activated = [node for node in nodes if operator_name(node) in _ACTIVATIONS]
@@ -280,7 +281,7 @@ def _places_in(prunable: Prunable, node: Node) -> Iterator[Place]:
 def _by_channel(
     positions: NDArray[np.int64], channels: NDArray[np.int64], width: int
 ) -> NDArray[np.int64] | None:
-    """Sort positions into [width, m]; None if some channels lie there more often than others."""
+    """Sort positions into [width, m]. Return None if some channels have more positions than others."""
     counts = np.bincount(channels, minlength=width)
     if counts.min() != counts.max():
         return None

@@ -3,6 +3,7 @@
 Gradients are taken on functional calls with copies of the buffers, so that the dense model keeps its own and
 gets no `.grad`.
 
+Example:
     taylor(given)["layer1.0.conv1"]     # float64 [width]
 """
 
@@ -26,10 +27,10 @@ from autoprune.execution.detour import Detour
 from autoprune.support.usercode import call_plain, guarded
 
 TAYLOR_BATCHES = 10
-"""Batches that the importance is averaged over; the data's first ones, all if it has fewer."""
+"""Number of batches over which "taylor" averages: the first of the data, or all if there are fewer."""
 
 FISHER_IMAGES = 64
-"""Images of "fisher"; the data's first ones, all if there are fewer."""
+"""Number of images of "fisher": the first of the data, or all if there are fewer."""
 
 _FAILED = 'criterion "{}": the gradient of the loss failed on a batch'
 _ADVICE = "expected batches (inputs, targets) that model and loss take, and a loss that is one number."
@@ -80,7 +81,7 @@ def taylor(given: CriterionInput) -> Importance:
 
 
 def fisher(given: CriterionInput) -> Importance:
-    """Average the square of what a channel's removal changes in an image's loss, to first order.
+    """Average the squared change of an image's loss if a channel is removed, to first order.
 
     With a the activations of a channel at all positions of all its feature maps and L_n the loss of image n,
     its importance is 1/(2N) sum_n (sum a dL_n/da)^2. The inner sum is the gradient of L_n with respect to a
@@ -140,7 +141,8 @@ def _gradients(
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         arguments, keywords = _as_call(inputs)
         failed = guarded(_FAILED.format("taylor"), DataError, advice=_ADVICE, memory_passes=True)
-        # No setting is known here, so it has not been tried whether this machine computes wrongly.
+        # No compute setting is known here, so nothing has tested yet whether this machine
+        # computes gradients correctly. `Detour` avoids the known fault.
         with failed, torch.enable_grad(), Detour():
             tensors = {**state, **buffers, **leaves}
             outputs = torch.func.functional_call(model, tensors, arguments, keywords)

@@ -1,7 +1,8 @@
-"""Criteria that ask how well the readers of a group do without a channel: obs, lasso.
+"""Criteria that measure how well the readers of a group do without a channel: obs, lasso.
 
 Both rank by the second moments of the readers' inputs, measured on the first unlabelled images of the data.
 
+Example:
     obs(given)["layer1.0.conv1"]        # float64 [width]; the last channel to be removed has the highest
 """
 
@@ -18,11 +19,11 @@ from autoprune.reconstruction import Moments, Reader, Readers, eliminate, exchan
 
 
 def obs(given: CriterionInput) -> Importance:
-    """Rank channels by backward elimination: the later one is removed, the more it matters.
+    """Rank channels by backward elimination: a channel that is removed later is more important.
 
-    If the width of a group is known already, kept channels are then swapped for removed ones as long as the
-    error at this width falls, and those that stay are ranked above all others. A group that no measured layer
-    reads is ranked by the l2 norm of its filters.
+    If the width of a group is known, kept channels are then swapped for removed ones while the error at this
+    width falls. The channels that stay are ranked above all others. A group that no measured layer reads is
+    ranked by the l2 norm of its filters.
 
     Raises:
         PlanError: no data is given.
@@ -48,19 +49,19 @@ def obs(given: CriterionInput) -> Importance:
 
 
 def lasso(given: CriterionInput) -> Importance:
-    """Rank channels by when they enter the LASSO path: the channels that explain the readers' outputs first.
+    """Rank channels by their entry into the LASSO path that explains the readers' outputs.
 
-    Channel c contributes beta_c Z_c to the outputs, with Z_c its inputs times its dense weights. The path is
-    followed from the highest penalty to none; of channels that enter at the same step, or never, those with
-    the larger coefficient at the end matter more. A group that no measured layer reads is ranked by the l2
-    norm of its filters.
+    Channel c contributes beta_c Z_c to the outputs, with Z_c its inputs times its dense weights. The path
+    goes from the highest penalty to none, and a channel that enters earlier is more important. If channels
+    enter at the same step, or never, those with the larger coefficient at the end are more important. A group
+    that no measured layer reads is ranked by the l2 norm of its filters.
 
     Raises:
         PlanError: no data is given.
         DataError: the data holds no images that the model takes.
 
     Reference: He, Zhang, Sun, ICCV 2017, section 3.1, step (i). It scales each channel's weights to norm 1
-    and fits the outputs' samples; here the scale stays and the fit needs only second moments.
+    and fits samples of the outputs. Here the scale stays, and the fit needs only second moments.
     """
     found_by = Readers(given.model, _moments(given, "lasso"))
     found = {

@@ -1,8 +1,9 @@
 """Criteria that read the weights alone: l1, l2, lamp, bn, random and fpgm.
 
 If several layers write into one group (residual connections), a channel's importance is the sum over these
-layers, for "bn" the mean.
+layers. For "bn" it is the mean.
 
+Example:
     l1(given)["layer1.0.conv1"]     # float64 [width]
 """
 
@@ -25,14 +26,14 @@ def l1(given: CriterionInput) -> Importance:
     """Sum the absolute weights of a channel's filters.
 
     Reference: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, section 3.1. Differs in groups
-    tied by a residual connection: the paper lets the shortcut's projection alone rank them (section 3.3),
-    here all layers that write into the group count, since few groups have a projection.
+    that a residual connection ties. In the paper the shortcut's projection alone ranks them (section 3.3).
+    Here all layers that write into the group count, since few groups have a projection.
     """
     return _over_filters(given, lambda filters: filters.abs().sum(dim=1))
 
 
 def l2(given: CriterionInput) -> Importance:
-    """Take the Euclidean norm of each of a channel's filters, summed over the layers.
+    """Sum the Euclidean norms of a channel's filters over the layers.
 
     Reference: He et al., Soft Filter Pruning, IJCAI 2018, section 3.2 (p = 2).
     """
@@ -45,14 +46,14 @@ def lamp(given: CriterionInput) -> Importance:
     The largest filter of each layer scores 1, so scores compare across layers, and no layer loses all.
 
     Reference: Lee et al., Layer-Adaptive Sparsity for the Magnitude-based Pruning, ICLR 2021, section 3,
-    equation 1. It scores single weights; here the filters of a channel stand in their place, and the scores
-    of all layers that write into a group are added.
+    equation 1. The paper scores single weights. Here a filter is scored as a whole, and the scores of all
+    layers that write into a group are added.
     """
     return _over_filters(given, _lamp_scores)
 
 
 def fpgm(given: CriterionInput) -> Importance:
-    """Sum a filter's distances to all filters of its layer: the nearest to the geometric median go first.
+    """Sum a filter's distances to all filters of its layer. Those near the geometric median go first.
 
     Reference: He et al., Filter Pruning via Geometric Median, CVPR 2019, section 3.3, equation 6.
     """
@@ -62,8 +63,8 @@ def fpgm(given: CriterionInput) -> Importance:
 def bn(given: CriterionInput) -> Importance:
     """Average the absolute BatchNorm scales of a channel over the BatchNorms that the group passes through.
 
-    A group without a BatchNorm scale falls back to l1, divided by its largest so that it lies in [0, 1], as
-    trained scales mostly do.
+    A group without a BatchNorm scale is ranked by l1, divided by its largest value. So it lies in [0, 1], as
+    most trained scales do.
 
     Reference: Liu et al., Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017,
     section 3.
@@ -105,7 +106,7 @@ def random(given: CriterionInput) -> Importance:
 
 
 def with_norms(given: CriterionInput, found: Mapping[str, Tensor]) -> Importance:
-    """Return importances found by other means; groups that are missing there are ranked by `l2`."""
+    """Return the given importances, and rank the groups that are missing there by `l2`."""
     missing = tuple(group for group in given.groups if group.name not in found)
     return {name: _to_numpy(values) for name, values in found.items()} | l2(replace(given, groups=missing))
 
@@ -115,13 +116,13 @@ def _over_filters(given: CriterionInput, norm: Callable[[Tensor], Tensor]) -> Im
 
 
 def _rank(model: nn.Module, group: ChannelGroup, norm: Callable[[Tensor], Tensor]) -> NDArray[np.float64]:
-    """Sum `norm` [width, n] -> [width] over the group's layers; zeros if it has no parameters at all."""
+    """Sum `norm` [width, n] -> [width] over the group's layers. Return zeros if it has no parameters."""
     norms = [norm(filters) for filters in filter_slices(model, group)]
     return _to_numpy(torch.stack(norms).sum(dim=0)) if norms else np.zeros(group.width)
 
 
 def _lamp_scores(filters: Tensor) -> Tensor:
-    """Return the scores [width] of filters [width, n]; of equal ones the first counts as the smaller."""
+    """Return the scores [width] of filters [width, n]. Of equal norms the first counts as the smaller."""
     norms, order = filters.square().sum(dim=1).sort(stable=True)
     larger = norms.flip(0).cumsum(0).flip(0).clamp(min=torch.finfo(norms.dtype).tiny)
     return torch.empty_like(norms).index_put((order,), norms / larger)

@@ -1,5 +1,6 @@
-"""The engines, which run trials, and the pruners: one row of ENGINES or PRUNERS each.
+"""Engines run the trials of a search, and pruners stop weak trials. Each is a row of ENGINES or PRUNERS.
 
+Example:
     runner = TrialRunner(study, space, sampler="tpe", trials=60, rungs=2, seed=0)
     run_search("serial", runner, make_scorer)
 
@@ -49,11 +50,11 @@ class EngineSpec(Row):
 
     Attributes:
         run: runs the trials.
-        check: from the workers and the device (None if that is not known yet). Raises a ConfigError if the
-            engine cannot run here.
+        check: called with the workers and the device (None if it is not known yet). Raises a ConfigError if
+            the engine cannot run here.
         parallel: whether other processes score the trials. If not, this process does, with the threads of a
             trial.
-        joins_cluster: whether it connects to `search.ray.address`, whose answers may run code.
+        joins_cluster: whether it connects to `search.ray.address`. Answers from there may run code.
     """
 
     run: Engine
@@ -109,15 +110,15 @@ def find_engine(name: str) -> EngineSpec:
 
 
 def check_engine(engine: str, workers: Workers, device: str | None = None) -> None:
-    """Refuse an engine that cannot run here, before a search has cost anything.
+    """Refuse an engine that cannot run here, before the search does any work.
 
     Args:
         engine: a row of ENGINES, or "package.module:function".
-        workers: how many trials at once, and what each may use.
-        device: on which trials compute, by torch's name; None if that is not known yet.
+        workers: number of trials at once, and the resources of each.
+        device: of the trials, by torch's name, or None if it is not known yet.
 
     Raises:
-        ConfigError: it is unknown (the nearest is suggested), or this machine lacks what it needs.
+        ConfigError: the engine is unknown (the nearest is suggested), or cannot run on this machine.
     """
     spec = find_engine(engine)
     if spec.check is not None:
@@ -133,20 +134,20 @@ def run_search(
     workers: int | Workers = 1,
     other_hosts_are_gone: bool = False,
 ) -> None:
-    """Run a search, or go on with one, until its study has all its trials.
+    """Run or resume a search until its study has all its trials.
 
-    Trials that a dead process left running are queued again first. Whatever ends the search early (Ctrl-C, an
-    error) leaves no trial marked as running, and loses no finished one.
+    Trials that a dead process left running are queued again first. If Ctrl-C or an error ends the search
+    early, no trial stays marked as running, and no finished trial is lost.
+
+    Other searches, here or on other machines, may work on the same study at the same time. If they create the
+    last trials at the same moment, the study ends with at most one more trial for each of them.
 
     Args:
         engine: a row of ENGINES, or "package.module:function".
         runner: the trials' lifecycle.
-        make_scorer: makes the scorer where it is used; picklable for engines with several processes.
-        workers: how many trials at once, for engines that run several; or what each of them may use, too.
-        other_hosts_are_gone: queue trials again that other hosts hold, too.
-
-    Searches on other machines, or a second one here, may work on the study at the same time. If they make the
-    last trials at the same moment, the study ends with at most one trial more for each of them.
+        make_scorer: makes the scorer in the process that uses it. Engines with several processes pickle it.
+        workers: number of trials at once, for engines that run several, or a `Workers` with their resources.
+        other_hosts_are_gone: whether trials that other hosts hold are queued again too.
 
     Raises:
         ConfigError: the engine is unknown, or cannot run here.

@@ -1,7 +1,8 @@
-"""The pruners: Optuna's by name, which judge from the storage and the trial alone. One row of PRUNERS each.
+"""Optuna's pruners by name, one row of PRUNERS each. A verdict depends on the storage and the trial alone.
 
-early = EarlyStopping(study, make_pruner("median", rungs=3))
-early.should_stop(7, scores=[0.71])      # trial 7 after rung 0
+Example:
+    early = EarlyStopping(study, make_pruner("median", rungs=3))
+    early.should_stop(7, scores=[0.71])      # trial 7 after rung 0
 """
 
 from __future__ import annotations
@@ -27,17 +28,17 @@ from autoprune.study import is_warm_start, took_scores
 from autoprune.support.rows import Row, find_row, guarding
 
 REDUCTION = 3
-"""Halving keeps the best third of each rung; steps are powers of it, so that Optuna's rungs are ours."""
+"""Halving keeps the best third of each rung. Steps are powers of 3, so that Optuna's rungs are ours."""
 
 
 class WarmStartsClimb(BasePruner):
-    """Lets a pruner judge all trials, but warm starts climb to the top whatever it says.
+    """Lets a pruner judge all trials except warm starts, which always climb all rungs.
 
-    Warm starts are there so that the result is never worse than theirs. A pruned one could not ensure that.
+    The result of a search is never worse than its warm starts. That holds only if they are scored to the end.
 
     Args:
-        pruner: judges.
-        name: as the config has it; errors of a user's own pruner name it.
+        pruner: judges all other trials.
+        name: the pruner's name in the config, for errors of a user's own pruner.
     """
 
     def __init__(self, pruner: BasePruner, name: str = "") -> None:
@@ -51,18 +52,18 @@ class WarmStartsClimb(BasePruner):
 
 
 class AmongSampled(BasePruner):
-    """Lets a pruner judge the trials that the sampler proposed by all others of them, pruned or complete.
+    """Lets a pruner compare a trial with all others that the sampler proposed, pruned or complete.
 
-    Optuna's median and percentile pruners compare with complete trials only. Good warm starts fill that list
-    before the sampler's first trial, and a trial that is pruned never joins it: hardly one would get past
-    the first rung again, and of the trials' better half only those that beat the best so far. A trial that
-    took another's scores is no second measurement.
+    Optuna's median and percentile pruners compare with complete trials only. Good warm starts would fill that
+    list before the sampler's first trial, and a pruned trial never joins the list. So hardly any trial would
+    pass the first rung. A trial that took another's scores is left out, because it is no second measurement.
 
-    The trial is shown with its last score only. Optuna's compares the best that it had on any rung with what
-    the others have on this one: if a finetune costs accuracy, nothing would ever be pruned after it.
+    The pruner sees the last score of the trial only. Optuna's pruners compare the trial's best score on any
+    rung with the other trials' scores on this rung. If a finetune costs accuracy, they would prune nothing
+    after it.
 
     Args:
-        pruner: judges; it counts its start-up trials among the sampler's, too.
+        pruner: judges. Its start-up trials are counted among those that the sampler proposed.
     """
 
     def __init__(self, pruner: BasePruner) -> None:
@@ -88,14 +89,15 @@ def _is_sampled(trial: FrozenTrial) -> bool:
 
 
 class ByScores(BasePruner):
-    """Lets Optuna's halving judge a trial by what all others scored, whatever pruner and engine judged them.
+    """Lets Optuna's halving compare a trial with the scores of all others, whichever pruner judged those.
 
-    Optuna's goes by marks that it left on them, `completed_rung_0` and so on. Other pruners leave none, and
-    Hyperband's count from the first rung that a bracket judges: after a change of pruner a recalibrated model
-    would be ranked among finetuned ones, or with none. So the others' marks are made again from scores.
+    Optuna's halving reads marks that it left on the other trials, `completed_rung_0` and so on. Other pruners
+    leave no marks, and Hyperband counts from the first rung of a bracket. After a change of the pruner, a
+    recalibrated model would be ranked among finetuned ones, or alone. So the marks of the other trials are
+    computed again from their scores.
 
     Args:
-        pruner: judges; halving, or Hyperband, which compares trials of one bracket only.
+        pruner: judges. It is halving, or Hyperband, which compares trials of one bracket only.
     """
 
     def __init__(self, pruner: BasePruner) -> None:
@@ -104,7 +106,7 @@ class ByScores(BasePruner):
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Return whether a trial that has just reported should stop."""
         judged = sum(name.startswith(_MARK) for name in trial.system_attrs)
-        first = len(trial.intermediate_values) - 1 - judged  # where its bracket begins, if that has begun
+        first = len(trial.intermediate_values) - 1 - judged  # the rung at which its bracket begins
 
         def marked(other: FrozenTrial) -> FrozenTrial:
             other = copy.copy(other)
@@ -122,7 +124,7 @@ _MARK = "completed_rung_"
 
 
 def _has_scores(trial: FrozenTrial) -> bool:
-    """Return whether a trial has scores of its own: it has not failed, does not wait, and took no others."""
+    """Return whether a trial has scores of its own: it neither failed nor waits, and reused no scores."""
     climbed = trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
     return climbed and not took_scores(trial)
 
@@ -154,7 +156,7 @@ class PrunerSpec(Row):
 
     Attributes:
         make: from the number of rungs to a pruner of Optuna's.
-        prunes: whether it ever stops a trial.
+        prunes: whether it can stop a trial.
     """
 
     make: Callable[[int], BasePruner]
@@ -173,10 +175,10 @@ PRUNERS: dict[str, PrunerSpec] = {
     "asha": PrunerSpec(_halving, about="another name of halving, which is asynchronous"),
     "hyperband": PrunerSpec(_hyperband, about="halving in several brackets, which begin at different rungs"),
 }
-"""All rank a trial among those that reached its rung, pruned ones too.
+"""{name: pruner}. Each ranks a trial among all trials that reached its rung, pruned ones too.
 
 Hyperband assigns trial n to a bracket by a hash of the study's name and n, so a resumed trial stays in its
-own. Unlike in `Study.optimize`, the sampler learns from all brackets, since few trials are in each.
+bracket. Unlike in `Study.optimize`, the sampler learns from all brackets, because each holds few trials.
 """
 
 
@@ -211,8 +213,9 @@ def rung_step(index: int) -> int:
 class EarlyStopping:
     """Judges running trials after each rung.
 
-    The pruner sees a trial as its present attempt made it, without what a killed attempt left in the storage
-    (Optuna cannot delete that), and all other trials as stored; so a resumed trial gets the same verdicts.
+    The pruner sees the scores of the present attempt at the trial, without those that a killed attempt left
+    in the storage (Optuna cannot delete them). It sees all other trials as stored. So a resumed trial gets
+    the same verdicts.
     """
 
     def __init__(self, study: optuna.Study, pruner: BasePruner) -> None:

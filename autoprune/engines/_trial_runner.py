@@ -1,5 +1,6 @@
 """The lifecycle of a trial, the same for every engine: ask, decode, climb rungs, prune, finish or fail.
 
+Example:
     runner = TrialRunner(study, space, sampler="tpe", pruner="median", trials=60, rungs=2)
     while (job := runner.ask()) is not None:
         for rung in scorer(job.widths, job.seed):
@@ -7,8 +8,8 @@
                 break
         runner.finish(job)
 
-Only this file tells a study how a trial ended (and `queue` of one that kills its process again and again).
-It runs in one process: workers never see the storage.
+This file alone records how a trial ended, except that `study._queue` fails a trial that kills its process
+again and again. It runs in one process: workers never access the storage.
 """
 
 from __future__ import annotations
@@ -39,16 +40,16 @@ from autoprune.study import (
 from autoprune.support.arrays import IntArray
 
 HOPELESS = 5
-"""Number of failures before any success that ends the search: the fault is not in the candidates."""
+"""Number of failures without any success that ends a search: the fault is not in the candidates then."""
 
 _log = logging.getLogger(__name__)
 
 
 Scorer = Callable[[Mapping[str, int], int], Iterator[RungScore]]
-"""From (widths, seed) to the scores of one rung after the other; the caller may leave off after any."""
+"""From (widths, seed) to the scores of one rung after the other. The caller may stop after any rung."""
 
 MakeScorer = Callable[[], Scorer]
-"""Makes the scorer in the process that will use it; picklable if an engine has several."""
+"""Makes the scorer in the process that uses it. Engines with several processes pickle it."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Job:
 
 @dataclass(frozen=True)
 class TrialEvent:
-    """Progress: a trial started, climbed a rung, finished (whatever its state), or went back to the queue."""
+    """Progress: a trial started, climbed a rung, finished (in any state), or went back to the queue."""
 
     kind: Literal["started", "rung", "finished", "requeued"]
     number: int
@@ -73,7 +74,7 @@ class TrialEvent:
 
 @dataclass
 class _Attempt:
-    """A running trial's state in memory; `costs` are those of its candidate that are objectives."""
+    """The state of a running trial. `costs` are those costs of its candidate that are objectives."""
 
     trial: Trial
     started: float
@@ -91,25 +92,26 @@ class TrialRunner:
         space: decodes proposals into widths.
         sampler: a row of SAMPLERS, or "package.module:function".
         pruner: a row of PRUNERS, or "package.module:function".
-        trials: how many trials the study gets in all, failed ones included. It gets fewer if there are fewer
-            plans to try.
-        rungs: how many rungs the scorer climbs; the last one's score is the objective.
+        trials: number of trials that the study gets in all, failed ones included. It gets fewer if the space
+            has fewer plans.
+        rungs: number of rungs that the scorer climbs. The score of the last one is the objective.
         seed: the search's seed.
-        device: a name for the records.
+        device: name of the device in the records.
         statistics: {statistic: {variable: value}} for the samplers that draw by it.
         shapes: {parameter: dense shape} for the samplers that look at layers.
-        rates: of the sampler "evolution".
-        cost: computes the costs of a candidate for its record; by default the function of the space.
-        on_event: called with every `TrialEvent`, in this process, after the event is stored. An error
-            that it raises ends the search, never the trial: that has ended, or goes back to the queue.
+        rates: settings of the sampler "evolution".
+        cost: computes the costs of a candidate for its record. By default it is the space's function.
+        on_event: called with every `TrialEvent`, in this process, after the event is stored. If it raises an
+            error, the search ends. The trial has ended before, or goes back to the queue.
 
     If the study has several objectives, every trial climbs all rungs: a low score alone is no reason to stop.
 
-    Another process may take a trial over, if there are two resumes at once, or one that runs the trials of
-    other hosts again. Reports of such a trial are dropped, with one warning, and the search goes on.
+    Another process may take a trial over, if two processes resume a search at once, or one of them runs
+    trials of other hosts again. Reports of such a trial are dropped with one warning, and the search
+    continues.
 
     Raises:
-        ConfigError: an unknown sampler or pruner, or a sampler that lacks its statistic.
+        ConfigError: the sampler or pruner is unknown, or the sampler lacks its statistic.
     """
 
     def __init__(
@@ -154,14 +156,14 @@ class TrialRunner:
         )
 
     def left(self) -> int:
-        """Return how many trials have not ended: those that wait or run, and those still to be proposed."""
+        """Return the number of trials that wait, that run, and that have not been proposed yet."""
         return self.study.left(self._target())
 
     @property
     def has_tried_all(self) -> bool:
-        """Whether every plan that the space has is a trial by now, and that is less than the trials wanted.
+        """Whether every plan of the space is a trial, although the study has fewer trials than requested.
 
-        Another trial could only repeat the widths of one of them.
+        Any further trial would repeat the widths of an earlier one.
         """
         plans = self.space.plans
         if plans is None or len(plans) >= self.trials:
@@ -172,17 +174,17 @@ class TrialRunner:
         return tried.issuperset(map(tuple, plans.tolist()))
 
     def _target(self) -> int:
-        """Return how many trials the study is filled up to, 0 if no more are to be made."""
+        """Return the number of trials that the study should have, or 0 if it needs no more."""
         return 0 if self.has_tried_all else self.trials
 
     def ask(self) -> Job | None:
         """Return the next trial to score, or None if the study has all its trials, or all plans are tried.
 
-        Trials whose widths were scored before take those scores and never reach the engine; nor do those that
-        were queued with ratios of which no widths can be made: they fail.
+        A trial whose widths were scored before reuses those scores and never reaches the engine. A trial that
+        was queued with unusable ratios fails.
 
         Raises:
-            StudyError: every trial so far has failed, and there are several.
+            StudyError: the first trials have all failed.
         """
         while (trial := self.study.ask(self._target())) is not None:
             claim = self.study.claim_of(trial.number)
@@ -199,13 +201,13 @@ class TrialRunner:
         return None
 
     def begin(self, job: Job) -> None:
-        """Count the trial's seconds from now, if an engine asked for it before a worker was ready."""
+        """Start the trial's clock again, if an engine took the trial before a worker was ready."""
         attempt = self._attempts.get(job.claim)
         if attempt is not None:
             attempt.started = time.perf_counter()
 
     def report(self, job: Job, rung: RungScore) -> bool:
-        """Record a rung's score. Return whether the trial climbs on; a score that is not finite ends it."""
+        """Record a rung's score. Return whether the trial climbs on: an infinite score or NaN ends it."""
         with self._unless_taken_over(job.number, job.claim):
             return self._record(job, self._held(job), rung)
         return False
@@ -226,7 +228,7 @@ class TrialRunner:
         """Record how the trial ended after its last report: complete, pruned, or failed.
 
         Raises:
-            StudyError: every trial so far has failed, and there are several.
+            StudyError: the first trials have all failed.
         """
         with self._unless_taken_over(job.number, job.claim):
             attempt = self._held(job)
@@ -238,10 +240,10 @@ class TrialRunner:
                 self._conclude(job, attempt)
 
     def fail(self, job: Job, reason: str) -> None:
-        """Record the trial as failed; the search goes on.
+        """Record the trial as failed. The search continues.
 
         Raises:
-            StudyError: every trial so far has failed, and there are several.
+            StudyError: the first trials have all failed.
         """
         with self._unless_taken_over(job.number, job.claim):
             attempt = self._held(job)
@@ -265,11 +267,11 @@ class TrialRunner:
             self._on_event(TrialEvent("requeued", job.number))
 
     def bury(self, job: Job, how: str) -> None:
-        """Record that the process which scored the trial died; queue the trial once more, or fail it.
+        """Handle the death of the process that scored the trial: queue the trial once more, or fail it.
 
         Args:
-            job: the trial's.
-            how: the known cause of the death, for the record's reason.
+            job: of the trial.
+            how: cause of the death, as far as it is known, for the trial's record.
 
         Raises:
             StudyError: as from `fail`.
@@ -283,7 +285,7 @@ class TrialRunner:
                 self.fail(job, f"its worker process died {deaths} times ({how}).")
 
     def _held(self, job: Job) -> _Attempt:
-        """Return the attempt that a job is.
+        """Return the attempt that belongs to a job.
 
         Raises:
             TakenOverError: another process has taken the trial over.
@@ -296,7 +298,7 @@ class TrialRunner:
 
     @contextlib.contextmanager
     def _unless_taken_over(self, number: int, claim: str) -> Iterator[None]:
-        """Leave the block, and drop the attempt, as soon as another process is seen to have the trial."""
+        """Drop the attempt, and leave the block, if another process has taken the trial over."""
         try:
             yield
         except TakenOverError:
@@ -304,7 +306,7 @@ class TrialRunner:
                 _log.warning("trial %d was taken over by another process; this attempt is dropped", number)
 
     def _propose(self, trial: Trial, claim: str) -> Job | None:
-        """Return the trial's job; None if it failed because its queued ratios cannot be used."""
+        """Return the trial's job, or None if the trial failed because its queued ratios cannot be used."""
         seed = trial_seed(self.seed, trial.number)
         try:
             decoded = self._decoded(trial)
@@ -323,7 +325,7 @@ class TrialRunner:
         return Job(trial.number, widths, seed, claim)
 
     def _decoded(self, trial: Trial) -> IntArray:
-        """Return the widths [groups] of the trial's ratios, by the sampler if the trial has none yet."""
+        """Return the widths [groups] of the trial's ratios. The sampler proposes ratios if there are none."""
         with self.study.storage_errors():
             ratios = [
                 trial.suggest_float(name, distribution.low, distribution.high)
@@ -339,7 +341,7 @@ class TrialRunner:
         return None
 
     def _reuse(self, job: Job, known: TrialRecord) -> None:
-        """Give the trial the scores and the verdict that its widths got before."""
+        """Give the trial the scores and the verdict of the earlier trial with its widths."""
         attempt = self._attempts[job.claim]
         attempt.pruned = known.pruned
         self._store_scores(attempt, known.scores)

@@ -1,6 +1,7 @@
-"""The workers of a search: how many, where, and the share of the machine that each of them may use.
+"""The workers of a search: their number, their cluster, and the resources of each.
 
-Workers(4, gpus=0.5, address="auto")      # four at once, two on a GPU, on the Ray cluster of this machine
+Example:
+    Workers(4, gpus=0.5, address="auto")      # four at once, two on a GPU, on the Ray cluster of this machine
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from autoprune.errors import ConfigError, StudyError
 from autoprune.support.threads import usable_cores
 
 MAX_DEATHS = 2
-"""A trial whose worker died so often has failed; so many deaths a worker before any is ready end a search."""
+"""Deaths of its worker that fail a trial. Also deaths a worker, with none ready, that end a search."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,12 @@ class Workers:
     """The workers of a search.
 
     Args:
-        number: trials that run at once, at most.
-        cpus: CPU cores of one trial; None shares out this process's threads.
-        gpus: GPUs of one trial, such as 0.5; None shares out those there are, if trials run on GPUs.
+        number: most trials that run at once.
+        cpus: CPU cores of one trial. None divides this process's threads among the workers.
+        gpus: GPUs of one trial, such as 0.5. None divides the GPUs among the workers, if trials run on GPUs.
             The Ray engine only.
-        address: of a running Ray cluster ("auto", "10.0.0.1:6379") that this machine belongs to; None and
-            "local" start one here. The Ray engine only.
+        address: of a running Ray cluster ("auto", "10.0.0.1:6379") that this machine belongs to. None and
+            "local" start a cluster here. The Ray engine only.
 
     Raises:
         ConfigError: `number` is below 1. Each engine refuses shares that it cannot give.
@@ -44,26 +45,26 @@ class Workers:
 
     @property
     def threads(self) -> int:
-        """Threads that PyTorch has in a worker: its cores, or its part of this process's threads."""
+        """Threads of PyTorch in a worker: its cores, or its part of this process's threads."""
         import torch
 
         return max(1, int(self.cpus) if self.cpus is not None else torch.get_num_threads() // self.number)
 
     @property
     def cluster(self) -> str | None:
-        """Address of the running cluster to join; None if one is started here."""
+        """Address of the running cluster to join, or None to start one here."""
         return None if self.address == "local" else self.address
 
 
 def check_cores(workers: Workers, device: str | None = None) -> None:
-    """Refuse more cores a trial than this machine has: its threads would take turns, for minutes a batch.
+    """Refuse more cores a trial than this machine has. Threads would share cores, and a batch takes minutes.
 
     Args:
-        workers: how many, and what each may use.
-        device: on which trials compute; any is accepted.
+        workers: number of trials at once, and the resources of each.
+        device: of the trials. Any is accepted.
 
     Raises:
-        ConfigError: it asks for more.
+        ConfigError: a trial requests more cores.
     """
     cores = usable_cores()
     if workers.cpus is not None and workers.cpus > cores:
@@ -74,11 +75,11 @@ def check_cores(workers: Workers, device: str | None = None) -> None:
 
 
 class WorkerHealth:
-    """Ends a search whose workers cannot begin to score; what some could do before, others may do later.
+    """Ends a search whose workers cannot start to score, if none ever could or too many in a row could not.
 
     Args:
-        study: its name, for messages.
-        number: of workers at once.
+        study: name of the study, for messages.
+        number: workers at once.
     """
 
     def __init__(self, study: str, number: int) -> None:
@@ -88,24 +89,24 @@ class WorkerHealth:
         self._any_worked = False
 
     def note_working(self) -> None:
-        """A worker has its scorer."""
+        """Note that a worker has its scorer."""
         self._any_worked, self._in_a_row = True, 0
 
     def note_broken(self, reason: str, where: str = "") -> None:
-        """A worker could not make its scorer.
+        """Note that a worker could not make its scorer.
 
         Raises:
-            StudyError: none ever could, or too many in a row could not.
+            StudyError: no worker ever could, or too many in a row could not.
         """
         self._in_a_row += 1
         if not self._any_worked or self._in_a_row >= self._limit:
             raise StudyError(f"{self._study}: a worker{where} could not make its scorer: {reason}")
 
     def note_death(self, how: str) -> None:
-        """A worker died before it was ready.
+        """Note that a worker died before it was ready.
 
         Raises:
-            StudyError: too many in a row did.
+            StudyError: too many workers in a row died.
         """
         self._in_a_row += 1
         if self._in_a_row >= self._limit:
@@ -117,7 +118,7 @@ class WorkerHealth:
 
 @contextlib.contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables inside the block, for processes that it starts, and undo that after it."""
+    """Set environment variables inside the block, for processes that it starts, and restore them after it."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

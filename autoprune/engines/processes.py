@@ -1,9 +1,10 @@
-"""The engine of N worker processes on one study: workers score, this process alone touches the storage.
+"""The engine of several worker processes: workers score, and this process alone accesses the storage.
 
+Example:
     run_processes(runner, make_scorer, Workers(2))
 
-A worker that dies (kill -9, out of memory) costs its trial only: that is queued once more, then recorded as
-failed; the worker is replaced. Workers leave by themselves when this process dies.
+If a worker dies (kill -9, out of memory), it is replaced, and its trial is queued once more. If that happens
+again, the trial is recorded as failed. Workers exit by themselves when this process dies.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ from autoprune.support.exits import describe_exit
 _STOP_TIMEOUT_S = 5.0
 
 _SAFE_PATH = "PYTHONSAFEPATH"
-"""With it an interpreter leaves the current folder out of its import path, as with -P."""
+"""The variable that keeps the current folder out of an interpreter's import path, as -P does."""
 
 _ENDING = {signal.SIGINT, signal.SIGTERM} | ({signal.SIGHUP} if hasattr(signal, "SIGHUP") else set())
-"""Signals that end a search; Windows has no SIGHUP."""
+"""Signals that end a search. Windows has no SIGHUP."""
 
 
 @dataclass
 class _Worker:
-    """A worker as this process sees it; `job` is the one that it works on."""
+    """A worker as this process sees it. `job` is the job that it works on, if any."""
 
     process: BaseProcess
     pipe: Connection
@@ -51,11 +52,11 @@ def run_processes(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers
 
     Args:
         runner: the trials' lifecycle.
-        make_scorer: picklable; called once in each worker.
-        workers: how many processes, and their threads.
+        make_scorer: called once in each worker. It is pickled.
+        workers: number of processes, and their threads.
 
     Raises:
-        StudyError: workers cannot be started, or die one after the other before they are ready.
+        StudyError: workers cannot be started, or too many in a row die before they are ready.
     """
     pool: list[_Worker] = []
     health = WorkerHealth(runner.study.name, workers.number)
@@ -80,7 +81,7 @@ def run_processes(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers
 
 
 def _feed(runner: TrialRunner, pool: list[_Worker]) -> bool:
-    """Give every idle worker a job while there are any. Return whether one was given."""
+    """Give every free worker a job while the study has any. Return whether a job was given."""
     fed = False
     for worker in pool:
         if worker.ready and worker.job is None:
@@ -95,7 +96,7 @@ def _feed(runner: TrialRunner, pool: list[_Worker]) -> bool:
 
 
 def _handle(runner: TrialRunner, worker: _Worker, message: tuple[str, Any], health: WorkerHealth) -> None:
-    """Act on one message of a worker: ready, broken, rung, done or failed."""
+    """Handle one message of a worker: ready, broken, rung, done or failed."""
     kind, content = message
     if kind == "ready":
         worker.ready = True
@@ -129,19 +130,19 @@ def _bury(runner: TrialRunner, worker: _Worker, health: WorkerHealth) -> None:
 
 
 def _spawn(pool: list[_Worker], make_scorer: MakeScorer, threads: int) -> None:
-    """Start a worker and add it to the pool, both or neither: only the pool is stopped at the end."""
+    """Start a worker and add it to the pool. It does both or neither: only the pool is stopped at the end."""
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe()
     # A daemonic process may have no children, and DataLoaders have workers of their own.
     arguments = (make_scorer, theirs, threads, os.environ.get(_SAFE_PATH))
     process = context.Process(target=_work, args=arguments, daemon=False)
     try:
-        # OpenMP reads the limit of threads once, as it is loaded. A new interpreter imports parts of Python
-        # before it has this process's `sys.path`: a received folder may hold modules of their names.
+        # OpenMP reads the limit of threads once, when it is loaded. A new interpreter imports parts of Python
+        # before it has this process's `sys.path`, and the current folder may hold modules with their names.
         with environment({"OMP_NUM_THREADS": str(threads), _SAFE_PATH: "1"}), _started_whole():
             process.start()
             pool.append(_Worker(process, mine))
-    except Exception as error:  # whatever the parts of a model or of a user's data raise as they are pickled
+    except Exception as error:  # pickling may raise any error of a model's or a data set's parts
         mine.close()
         theirs.close()
         raise StudyError(
@@ -153,9 +154,10 @@ def _spawn(pool: list[_Worker], make_scorer: MakeScorer, threads: int) -> None:
 
 @contextlib.contextmanager
 def _started_whole() -> Iterator[None]:
-    """Let ending signals reach this process after the block only: no process is left half started.
+    """Delay ending signals until after the block, so that no process is left half started.
 
-    Those started inside inherit that: Ctrl-C, which reaches all, does not end them as they import torch.
+    Processes that start inside inherit the mask. So Ctrl-C, which reaches all processes, does not end them
+    while they import torch.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -171,9 +173,10 @@ def _started_whole() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _deferred_signals() -> Iterator[None]:
-    """Raise ending signals again after the block: this thread's mask does not keep them from others.
+    """Catch ending signals inside the block, and raise the first of them again after it.
 
-    If another thread gets one, Python runs its handler in the main thread all the same.
+    The mask of this thread is not enough: if another thread gets a signal, Python runs its handler in the
+    main thread all the same.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -198,10 +201,10 @@ def _stop(pool: list[_Worker]) -> None:
 
 
 def _work(make_scorer: MakeScorer, pipe: Connection, threads: int, safe_path: str | None) -> None:
-    """Score jobs until the pipe closes; the body of a worker process."""
+    """Score jobs until the pipe closes. This is the body of a worker process."""
     import torch
 
-    if safe_path is None:  # processes that the user's own code starts import as they always do
+    if safe_path is None:  # processes that the user's code starts import as usual
         os.environ.pop(_SAFE_PATH, None)
     # Ctrl-C and a terminal that is closed reach all processes. The parent alone decides.
     for number in _ENDING - {signal.SIGTERM}:

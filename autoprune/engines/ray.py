@@ -1,11 +1,12 @@
-"""The engine that hands trials to Ray Tune: on this machine, or on a cluster, with shares of GPUs.
+"""The engine that runs trials with Ray Tune, on this machine or on a cluster, with shares of GPUs.
 
+Example:
     run_ray(runner, make_scorer, Workers(4, gpus=0.5, address="auto"))
 
-Only this process touches the storage. If a worker or a node dies, its trial is queued once more, then
-recorded as failed. If Tune itself breaks, as it may when a node with an idle actor goes, all running trials
-begin again under a new Tune. Tune writes to a folder that is removed at the end: the study is the only state,
-so any engine can go on with it.
+Only this process accesses the storage. If a worker or a node dies, its trial is queued once more. If that
+happens again, the trial is recorded as failed. If Tune itself fails, as it may when a node with an unused
+actor leaves, all running trials start again under a new Tune. Tune writes to a folder that is removed at the
+end. The study is the only state, so any engine can resume it.
 """
 
 from __future__ import annotations
@@ -31,21 +32,21 @@ from autoprune.engines._workers import Workers, check_cores, environment
 from autoprune.errors import ConfigError, reason_of
 
 SPARE_BYTES = 100 * 2**20
-"""Memory of an object store that we start, beside what the scorer takes: nothing else of size passes."""
+"""Memory of an object store that we start, in addition to the pickled scorer's. Nothing else is large."""
 
 ANSWER_S = 5.0
 """How long a cluster may take to accept a connection at its address."""
 
 GREETING_S = 45.0
-"""How long a process may take to import Ray and greet the cluster there."""
+"""How long a process may take to import Ray and connect to the cluster there."""
 
 _QUESTION = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1])"
-"""Asked in a process of its own: Ray's client tries on for minutes, and cannot be stopped."""
+"""Code for a process of its own, because Ray's client retries for minutes and cannot be stopped."""
 
 _QUIET = {
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints even if it has to be silent
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints even at verbose=0
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in a config are relative to the folder of the search
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in a config are relative to the search's folder
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the search at once, as in every engine
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
@@ -59,16 +60,16 @@ _log = logging.getLogger(__name__)
 def run_ray(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers) -> None:
     """Run trials under Ray Tune until the study has them all.
 
-    If this process is connected to Ray already, that connection is used, and left open.
+    If this process is already connected to Ray, that connection is used, and stays open.
 
     Args:
         runner: the trials' lifecycle.
-        make_scorer: picklable; called once in each worker.
-        workers: how many trials at once, what each may use, and the cluster.
+        make_scorer: called once in each worker. It is pickled.
+        workers: number of trials at once, the resources of each, and the cluster.
 
     Raises:
-        ConfigError: as from `check_ray`, or this machine cannot hold a trial.
-        StudyError: the scorer cannot be handed to workers, or cannot be made there.
+        ConfigError: as from `check_ray`, or this machine has too few resources for one trial.
+        StudyError: the scorer cannot be pickled, or cannot be made in a worker.
     """
     with _unnoticed():
         ray_tune = _load()
@@ -80,17 +81,17 @@ def run_ray(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers) -> N
 
 
 def check_ray(workers: Workers, device: str | None = None) -> None:
-    """Refuse a search under Ray that could not begin.
+    """Refuse a search with Ray that could not begin.
 
-    What the machines of a cluster have is not asked here: some may join it later.
+    The resources of a cluster's machines are not checked here, because machines may join it later.
 
     Args:
-        workers: how many trials at once, what each may use, and the cluster.
-        device: on which trials compute, if that is known.
+        workers: number of trials at once, the resources of each, and the cluster.
+        device: of the trials, or None if it is not known yet.
 
     Raises:
-        ConfigError: Ray is not installed, no cluster answers at the address, or the shares are none that Ray
-            gives out, or do not fit the device or this machine.
+        ConfigError: Ray is not installed, no cluster answers at the address, or Ray cannot give the requested
+            CPUs and GPUs on this device and machine.
     """
     with _unnoticed():
         _load()
@@ -118,7 +119,7 @@ def _require_whole(workers: Workers) -> None:
 
 
 def _require_fit(workers: Workers, device: str) -> None:
-    """Refuse a share of GPUs that does not go with the device that trials compute on."""
+    """Refuse a share of GPUs that does not match the device of the trials."""
     on_gpu = device.startswith("cuda")
     if on_gpu and device not in ("cuda", "cuda:0"):
         raise ConfigError(
@@ -138,7 +139,7 @@ def _require_fit(workers: Workers, device: str) -> None:
 
 
 def _require_gpus(workers: Workers) -> None:
-    """Refuse more GPUs a trial than this machine has, if Ray will be started on it."""
+    """Refuse more GPUs a trial than this machine has. It is called if Ray starts here."""
     import torch
 
     present = torch.cuda.device_count()
@@ -150,7 +151,7 @@ def _require_gpus(workers: Workers) -> None:
 
 
 def _load() -> ModuleType:
-    """Import the parts that need Ray, wherever a whole Ray Tune is installed."""
+    """Import the module that needs Ray, or refuse if Ray Tune is not completely installed."""
     try:
         return importlib.import_module("autoprune.engines.ray_tune")
     except ImportError as error:
@@ -162,7 +163,7 @@ def _load() -> ModuleType:
 
 @contextlib.contextmanager
 def _connected(workers: Workers, device: str, parcel_bytes: int) -> Iterator[None]:
-    """Connect to Ray, or start it here; leave it as it was."""
+    """Connect to Ray or start it here, and disconnect after the block unless a connection existed before."""
     import ray
 
     if ray.is_initialized():
@@ -170,7 +171,7 @@ def _connected(workers: Workers, device: str, parcel_bytes: int) -> Iterator[Non
         yield
         return
     try:
-        with _signals_kept():  # from here on, too: SIGTERM stays the caller's
+        with _signals_kept():  # SIGTERM stays the caller's during the search too
             if workers.cluster is None:
                 _start_here(workers, parcel_bytes)
             else:
@@ -209,7 +210,7 @@ def _join(address: str) -> None:
 
 
 def _tell_idle_gpus(workers: Workers, device: str) -> None:
-    """Warn if a cluster has GPUs and trials do not compute on them: "auto" looked at this machine alone."""
+    """Warn if a cluster has GPUs but trials run on CPUs, because "auto" looked at this machine alone."""
     import ray
 
     known: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # ray leaves it untyped
@@ -225,13 +226,13 @@ def _tell_idle_gpus(workers: Workers, device: str) -> None:
 
 
 def _require_answer(address: str) -> None:
-    """Refuse an address at which no Ray listens; Ray itself would try for minutes."""
+    """Refuse an address at which no Ray cluster answers. Ray itself would retry for minutes."""
     if address.startswith("ray://"):
         raise ConfigError(
             f"search.ray.address: {address} is for Ray's client, through which Tune would run away from the "
             'study\'s storage; start the search on a machine of the cluster, with "auto" or its host:port.'
         )
-    from ray._private.services import canonicalize_bootstrap_address  # what "auto" stands for
+    from ray._private.services import canonicalize_bootstrap_address  # the address of "auto"
 
     try:
         host, _, port = str(canonicalize_bootstrap_address(address)).rpartition(":")
@@ -241,13 +242,13 @@ def _require_answer(address: str) -> None:
         ask = [sys.executable, "-P", "-c", _QUESTION, f"{host}:{port}"]
         subprocess.run(ask, capture_output=True, check=True, timeout=GREETING_S)
     except subprocess.SubprocessError:
-        raise _no_cluster(address, ValueError("what listens there does not answer as Ray does")) from None
+        raise _no_cluster(address, ValueError("the server there does not answer as Ray does")) from None
     except (OSError, ValueError) as error:
         raise _no_cluster(address, error) from error
 
 
 def _no_cluster(address: str, error: Exception) -> ConfigError:
-    reason = reason_of(error).partition(". ")[0]  # then Ray names options of its own commands
+    reason = reason_of(error).partition(". ")[0]  # the rest names options of Ray's own commands
     return ConfigError(
         f"search.ray.address: no Ray cluster at {address!r} ({reason}); start one with `ray start "
         '--head`, or set search.ray.address = "local" to run on this machine alone.'
@@ -255,7 +256,7 @@ def _no_cluster(address: str, error: Exception) -> ConfigError:
 
 
 def _settled(runner: TrialRunner, workers: Workers) -> Workers:
-    """Return the workers with numbers in place of None; warn or refuse if no machine has that much."""
+    """Return the workers with numbers in place of None. Warn or refuse if no machine has these resources."""
     import ray
 
     known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # ray leaves it untyped
@@ -283,7 +284,7 @@ def _cpus(workers: Workers) -> float:
 
 
 def _gpus(runner: TrialRunner, workers: Workers, present: float) -> float:
-    """Return the GPUs of a trial: as many trials on each as it takes to run all workers at once."""
+    """Return the GPUs of a trial: a share so small that all workers run at once."""
     if workers.gpus is not None:
         return workers.gpus
     if not runner.device.startswith("cuda"):
@@ -293,14 +294,14 @@ def _gpus(runner: TrialRunner, workers: Workers, present: float) -> float:
 
 @contextlib.contextmanager
 def _unnoticed() -> Iterator[None]:
-    """Let Ray in without a word of its own, and without a signal handler left behind."""
+    """Keep Ray from printing, and from changing signal handlers for good."""
     with environment(_QUIET), _quiet_logs(), _signals_kept():
         yield
 
 
 @contextlib.contextmanager
 def _quiet_logs() -> Iterator[None]:
-    """Keep Ray's own reports from the terminal: a watcher tells better how a search goes on."""
+    """Keep Ray's own reports from the terminal, because autoprune shows the progress of a search itself."""
     logger = logging.getLogger("ray")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -315,12 +316,12 @@ def _quiet_logs() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Give back the handlers of the signals that Ray and Tune take."""
+    """Restore the signal handlers that Ray and Tune replace."""
     names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # Windows has not all of them
     before = {each: signal.getsignal(each) for name in names if (each := getattr(signal, name, None))}
     try:
         yield
     finally:
-        if threading.current_thread() is threading.main_thread():  # nothing is taken in others
+        if threading.current_thread() is threading.main_thread():  # handlers change in the main thread only
             for each, handler in before.items():
                 signal.signal(each, handler)

@@ -1,9 +1,10 @@
-"""Runs the trials of a search as trials of Ray Tune, each rung one of its iterations.
+"""Runs the trials of a search as trials of Ray Tune. Each rung is an iteration.
 
+Example:
     tune_trials(runner, pack(make_scorer), Workers(2, cpus=1, gpus=0), folder="/tmp/x")
 
-This file is imported when a search runs on Ray only: it loads Ray. A trial of Tune's is one attempt at one of
-the study's: after a death the study's trial is queued again, and comes back as another trial of Tune's.
+This module loads Ray, so it is imported only if a search runs on Ray. A trial of Tune is one attempt at a
+trial of the study. If its worker dies, the study's trial is queued again and becomes another trial of Tune.
 """
 
 from __future__ import annotations
@@ -32,20 +33,20 @@ from autoprune.engines.serial import climb
 from autoprune.errors import StudyError, TrialError, reason_of, summary_of
 
 MAX_CRASHES = 3
-"""Tune itself may fail so often with no trial ended in between, as where a node with an idle actor goes."""
+"""Failures of Tune itself, with no trial that ended in between, after which the search ends."""
 
 _log = logging.getLogger(__name__)
 
 
 def pack(make_scorer: MakeScorer) -> bytes:
-    """Pickle what makes the scorer; unlike in plain pickle, classes of a script or a notebook travel along.
+    """Pickle `make_scorer`, with its classes if a script or a notebook defines them.
 
     Raises:
         StudyError: it cannot be pickled.
     """
     try:
         return bytes(ray.cloudpickle.dumps(make_scorer))  # type: ignore[no-untyped-call]  # ray leaves it untyped
-    except Exception as error:  # whatever the parts of a model or of a user's data raise
+    except Exception as error:  # parts of a model or a data set may raise any error
         raise StudyError(
             f"search.engine: model or data cannot be handed to Ray's workers ({summary_of(error)}); use "
             'engine = "serial".'
@@ -58,8 +59,8 @@ def tune_trials(runner: TrialRunner, parcel: bytes, workers: Workers, folder: st
     Args:
         runner: the trials' lifecycle.
         parcel: from `pack`.
-        workers: how many trials at once, and the CPUs and GPUs of each; none of them None.
-        folder: where Tune writes its own state, which nothing reads.
+        workers: number of trials at once, and the CPUs and GPUs of each, all of them numbers.
+        folder: the folder of Tune's own state, which nothing reads.
 
     Raises:
         StudyError: a scorer cannot be made, workers die before they are ready, or Tune fails again and again.
@@ -93,7 +94,7 @@ def _run(bridge: Bridge, parcel: bytes, workers: Workers, folder: str) -> None:
         scheduler=StudyScheduler(bridge),
         num_samples=-1,
         resources_per_trial=tune.PlacementGroupFactory([each]),
-        reuse_actors=True,  # a scorer holds model and data: made once a worker, not once a trial
+        reuse_actors=True,  # a scorer holds model and data, and is made once a worker, not once a trial
         max_failures=0,  # the study queues trials again, not Tune
         raise_on_failed_trial=False,
         stop=bridge.end,
@@ -111,10 +112,10 @@ def _trial_name(trial: Trial) -> str:
 
 
 class Bridge:
-    """What Tune's searcher and scheduler share: which of Tune's trials is which of the study's.
+    """Maps trials of Tune to trials of the study, for Tune's searcher and scheduler.
 
-    An error on our side ends Tune's run and is kept in `error`: raised through Tune it would lose its type.
-    `ended` counts the study's trials that came to their end; `cause` is what Ray said last of a dead worker.
+    An error of the study ends Tune's run and is kept in `error`, because Tune would change its type. `ended`
+    is the number of the study's trials that ended, and `cause` is Ray's last report on a dead worker.
     """
 
     def __init__(self, runner: TrialRunner, number: int) -> None:
@@ -129,7 +130,7 @@ class Bridge:
         self.cause = "no reason is known"
 
     def propose(self, key: str) -> Job | None:
-        """Return a job for Tune's trial `key`; None where the study has none left to give now."""
+        """Return a job for Tune's trial `key`, or None if the study has none to give now."""
         job = None
         if not self._exhausted:
             with self._keeping_errors():
@@ -142,7 +143,7 @@ class Bridge:
 
     @property
     def finished(self) -> bool:
-        """Whether no trial is left, and none that runs can come back."""
+        """Whether no trial is left, and no running trial can return to the queue."""
         return self.end.reached or (self._exhausted and not self._jobs)
 
     def report(self, key: str, rung: RungScore) -> bool:
@@ -154,7 +155,7 @@ class Bridge:
         return go_on
 
     def conclude(self, key: str, result: Mapping[str, Any]) -> None:
-        """Record how a trial ended that was not cut short."""
+        """Record how a trial ended whose worker lives."""
         job = self._jobs.pop(key, None)
         if job is None or self.end.reached:
             return
@@ -171,13 +172,13 @@ class Bridge:
             self.ended += 1
 
     def bury(self, key: str) -> None:
-        """Queue the trial of a dead worker once more, or fail it where that happened before."""
+        """Queue the trial of a dead worker once more, or fail it if that happened before."""
         job = self._jobs.pop(key, None)
         if job is None or self.end.reached:
             return
         with self._keeping_errors():
             if key not in self._started:
-                self._health.note_death(f"{self.cause}; Ray's logs in /tmp/ray on their machines say more")
+                self._health.note_death(f"{self.cause}; see Ray's logs in /tmp/ray on their machines")
                 self._runner.requeue(job)
             else:
                 self._runner.bury(
@@ -192,7 +193,7 @@ class Bridge:
             self._runner.begin(self._jobs[key])
 
     def abandon(self) -> None:
-        """Queue all running trials again: Tune lost them."""
+        """Queue all running trials again, because Tune lost them."""
         with self._keeping_errors():
             for job in self._jobs.values():
                 self._runner.requeue(job)
@@ -208,7 +209,7 @@ class Bridge:
 
 
 class End(tune.Stopper):
-    """Ends Tune's run at once, once it is told to. A plain value: Tune pickles it."""
+    """Ends Tune's run as soon as `reached` is set. It holds this value alone, because Tune pickles it."""
 
     def __init__(self) -> None:
         self.reached = False
@@ -223,14 +224,14 @@ class End(tune.Stopper):
 
 
 class StudySearcher(Searcher):
-    """Proposes what the study asks for, and tells it how trials ended. It keeps nothing of its own."""
+    """Proposes the study's jobs to Tune, and reports to the study how trials ended. It has no state."""
 
     def __init__(self, bridge: Bridge) -> None:
         super().__init__()
         self._bridge = bridge
 
     def suggest(self, trial_id: str) -> Any:
-        """Return a job for one of Tune's trials; FINISHED once the study has all its trials."""
+        """Return a job for one of Tune's trials, or FINISHED if the study has all its trials."""
         job = self._bridge.propose(trial_id)
         if job is not None:
             return {"job": job}
@@ -239,7 +240,7 @@ class StudySearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """End the study's trial; an error of Tune's is a dead worker, since `Climb` raises nothing."""
+        """End the study's trial. An error means that the worker died, since `Climb` raises nothing."""
         if error:
             self._bridge.bury(trial_id)
         else:
@@ -253,19 +254,19 @@ class StudySearcher(Searcher):
 
 
 class StudyScheduler(FIFOScheduler):
-    """Stops trials as the search's pruner judges, in the order in which their scores come."""
+    """Stops trials by the search's pruner, in the order in which their scores arrive."""
 
     def __init__(self, bridge: Bridge) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # ray leaves it untyped
         self._bridge = bridge
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Record a rung; stop the trial unless it climbs on."""
+        """Record a rung, and stop the trial unless it climbs on."""
         go_on = self._bridge.report(trial.trial_id, result["rung"])
         return TrialScheduler.CONTINUE if go_on else TrialScheduler.STOP
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        """Note what Ray knows of a worker's death, before the searcher is told of it."""
+        """Note Ray's report on a worker's death, before the searcher handles the death."""
         super().on_trial_error(tune_controller, trial)
         text = Path(trial.error_file).read_text("utf-8", "replace") if trial.error_file else ""
         lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -280,20 +281,20 @@ class StartNote(tune.Callback):
         self._bridge = bridge
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Note one."""
+        """Note that this trial has a worker."""
         self._bridge.begin(trial.trial_id)
 
 
 @dataclasses.dataclass(frozen=True)
 class Here:
-    """What a worker shall have in common with this process, where its machine has it: paths and threads."""
+    """The folder, import paths and threads that a worker takes over from this process."""
 
     folder: str
     paths: tuple[str, ...]
     threads: int
 
     def settle(self) -> None:
-        """Make the calling process so."""
+        """Apply them to the calling process. A folder that its machine lacks is left out."""
         import torch
 
         if os.path.isdir(self.folder):
@@ -303,7 +304,7 @@ class Here:
 
 
 class Climb(tune.Trainable):
-    """Scores one trial after the other in a worker; an iteration of Tune's is a rung."""
+    """Scores one trial after the other in a worker. An iteration of Tune is a rung."""
 
     def setup(self, config: dict[str, Any], **given: Any) -> None:
         """Make the scorer, and begin the first trial."""
@@ -322,7 +323,7 @@ class Climb(tune.Trainable):
         return True
 
     def _make_scorer(self) -> Scorer | None:
-        """Return the scorer; what that raises is told in place of a score, since an error means a death."""
+        """Return the scorer, or None after an error. `step` reports it. If raised, it would be a death."""
         try:
             self._here.settle()
             scorer: Scorer = ray.cloudpickle.loads(self._parcel)()

@@ -1,6 +1,7 @@
-"""The serial engine: one trial after the other in this process; resumed searches repeat exactly.
+"""The serial engine: one trial after the other in this process. A resumed search repeats exactly.
 
-run_serial(runner, make_scorer, Workers())
+Example:
+    run_serial(runner, make_scorer, Workers())
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from autoprune.errors import AutopruneError, TrialError, summary_of
 
 
 def run_serial(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers) -> None:
-    """Run trials until the study has them all; `workers` does not matter here."""
+    """Run trials until the study has them all. `workers` is ignored."""
     scorer = make_scorer()
     while (job := runner.ask()) is not None:
         run_trial(runner, scorer, job)
 
 
 def run_trial(runner: TrialRunner, scorer: Scorer, job: Job) -> None:
-    """Climb the rungs of one trial. Whatever the scorer raises, and nothing else, fails this trial only."""
+    """Climb the rungs of one trial. An error of the scorer fails this trial only."""
     rungs = climb(scorer, job.widths, job.seed)
     while True:
         try:
@@ -38,7 +39,7 @@ def climb(scorer: Scorer, widths: Mapping[str, int], seed: int) -> Iterator[Rung
     """Yield the scorer's rungs.
 
     Raises:
-        TrialError: the scorer raised anything at all; the message is one line.
+        TrialError: the scorer raised any error. The message is one line.
     """
     rungs = scorer(widths, seed)
     while True:

@@ -1,5 +1,6 @@
 """The samplers, which propose keep ratios: one row of SAMPLERS each, behind one wrapper without state.
 
+Example:
     study.sampler = make_sampler("tpe", seed=0, trials=60, space=space)
 
 A new sampler is a function from a `SamplerContext` to a sampler of Optuna's, in a file of its own, and a row
@@ -159,18 +160,18 @@ def make_sampler(
 
     Args:
         name: a row of SAMPLERS, or "package.module:function".
-        seed: the search's seed; trial n is proposed with a seed derived from it and n.
-        trials: how many trials the search has.
+        seed: the search's seed. The seed of trial n is derived from it and n.
+        trials: number of trials of the search.
         space: the search space.
         statistics: {statistic: {variable: value}} for the samplers that need any.
         shapes: {parameter: dense shape} for the samplers that look at layers.
-        rates: how evolution breeds.
-        objectives: how many values a trial ends with.
-        rungs: how many rungs a trial climbs, if none prunes it.
+        rates: settings of the sampler "evolution".
+        objectives: number of values that a complete trial has.
+        rungs: number of rungs that a trial climbs if it is not pruned.
 
     Raises:
-        ConfigError: the name is unknown (the nearest is named), the sampler lacks a statistic, or it takes
-            one objective only.
+        ConfigError: the name is unknown (the nearest is suggested), the sampler lacks a statistic, or it
+            takes one objective only.
     """
     rates = rates or EvolutionRates()
     check_sampler(name, objectives, rates, trials)

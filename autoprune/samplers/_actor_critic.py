@@ -1,5 +1,6 @@
 """The agent of deep deterministic policy gradient: an actor, a critic, their slow copies and a replay buffer.
 
+Example:
     agent = Agent(seed=0)
     agent.absorb(states, actions, score, updates=12)     # [k, STATE], [k]: one finished trial
     agent.act(state)                                     # 0.4, from 0 (the narrowest allowed) to 1
@@ -22,15 +23,15 @@ from autoprune.support.arrays import FloatArray
 from autoprune.support.threads import cpu_threads
 
 HIDDEN = 64
-"""Units of each of the two hidden layers; the paper has 300, for hundreds of episodes."""
+"""Units of each of the two hidden layers. The paper has 300, for hundreds of episodes."""
 
 BATCH = 64
 ACTOR_RATE, CRITIC_RATE = 1e-3, 3e-3
 SOFT = 0.05
-"""Share of the networks that moves into their slow copies at each update."""
+"""Share of the weights that moves into the slow copies at each update."""
 
 BASELINE = 0.95
-"""How much of the moving average of the scores stays at each trial."""
+"""Decay of the moving average of the scores, once a trial."""
 
 STEEPNESS = 0.01
 """Weight of the actor's squared logits, without which its sigmoid saturates at the ends of the range."""
@@ -38,7 +39,7 @@ STEEPNESS = 0.01
 
 @dataclass(frozen=True, eq=False)
 class _Buffer:
-    """Transitions of all absorbed trials; `goes_on` is 0 if a trial ends there."""
+    """Transitions of all absorbed trials. `goes_on` is 0 at the last step of a trial, and 1 at all others."""
 
     states: Tensor
     actions: Tensor
@@ -53,7 +54,7 @@ class Agent:
     Attributes:
         actor: from states [n, STATE] to the logits [n] of actions.
         critic: from states and actions [n, STATE + 1] to values [n].
-        updates: how many updates it has made in all.
+        updates: number of updates so far.
     """
 
     def __init__(self, seed: int) -> None:
@@ -80,8 +81,8 @@ class Agent:
         Args:
             states: [k, STATE].
             actions: [k].
-            score: of the plan; each of the k steps gets an equal part of its distance to the baseline.
-            updates: how many updates follow; none in the warm-up.
+            score: of the plan. Each of the k steps gets an equal part of its distance to the baseline.
+            updates: number of updates that follow, 0 in the warm-up.
         """
         self._baseline = BASELINE * self._baseline + (1 - BASELINE) * score if self._scores else score
         self._scores.append(score)
@@ -97,7 +98,7 @@ class Agent:
         self.updates += updates
 
     def _transitions(self) -> _Buffer:
-        """Return all steps; the rewards follow from today's baseline and scale."""
+        """Return the steps of all trials, with rewards from the present baseline and scale."""
         steps = len(self._actions[0])
         scale = float(np.std(self._scores)) or 1.0
         rewards = (np.array(self._scores) - self._baseline) / scale / steps
@@ -114,7 +115,7 @@ class Agent:
         return _Buffer(*map(torch.from_numpy, parts))
 
     def _update(self, buffer: _Buffer, chosen: Tensor) -> None:
-        """Move the critic to its targets, then the actor up the critic; one batch of transitions."""
+        """Update the critic, then the actor, on one batch of transitions."""
         states, following = buffer.states[chosen], buffer.following[chosen]
         with torch.no_grad():
             later = self._slow_critic(_with(following, self._slow_actor(following).sigmoid()))
@@ -159,5 +160,5 @@ def _with(states: Tensor, actions: Tensor) -> Tensor:
 
 
 def _mixed(seed: int, trial: int) -> int:
-    """Return one seed of a search's and a trial's position; 32 bits, so that any generator takes it."""
+    """Mix the search's seed and a trial's position into one seed of 32 bits, which any generator takes."""
     return int(np.random.SeedSequence([seed, trial]).generate_state(1)[0])

@@ -1,9 +1,10 @@
-"""The system attributes of a trial, in which Optuna, the samplers and the pruners keep their notes.
+"""Reads and writes system attributes of a trial, in which Optuna, samplers and pruners keep their notes.
 
+Example:
     set_attribute(study, trial, "autoprune:proposal", [0.4, 0.75])
     trial.system_attrs["autoprune:proposal"]
 
-Optuna's public interface shows them, but has no way to set one.
+Optuna's public interface can read them, but not set them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def set_attribute(study: optuna.Study, trial: FrozenTrial, key: str, value: Any)
 
 
 def without_constraints(trial: FrozenTrial) -> FrozenTrial:
-    """Return a trial as it is shown to samplers.
+    """Return a trial without its constraints, as samplers see it.
 
     Every proposal fits the budget, so a sampler learns nothing from constraints. Optuna's Gaussian process
     would fit a model for each of them all the same, and CMA-ES would warn of them.

@@ -1,7 +1,8 @@
-"""The context of a proposal: all that a sampler gets in addition to the trials of the study.
+"""The context of a proposal: everything that a sampler gets in addition to the trials of the study.
 
-sampler = make_tpe(SamplerContext(seed=7, search_seed=0, trials=60, space=space))
-context.statistics["importance"]["conv1"], context.rates.population
+Example:
+    sampler = make_tpe(SamplerContext(seed=7, search_seed=0, trials=60, space=space))
+    context.statistics["importance"]["conv1"], context.rates.population
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ from autoprune.space import SearchSpace
 
 @dataclass(frozen=True)
 class EvolutionRates:
-    """How evolution breeds. A rate that is None follows from the size of the search.
+    """Settings of the sampler "evolution". A setting that is None follows from the size of the search.
 
     Attributes:
-        population: how many may have children, the fittest that live; a fifth of the trials at most.
-        lifetime: number of trials after which a finished one dies; three populations.
-        tournament: how many of the population compete to be a parent; a quarter of it.
+        population: number of trials that may have children: the fittest that live. By default a fifth of the
+            trials, at most 50.
+        lifetime: number of trials after which a finished one dies. By default three populations.
+        tournament: number of members of the population that compete to be a parent. By default a quarter.
         crossover: the probability that a child has two parents.
-        mutation: the probability that a variable moves to another level; four variables on average.
+        mutation: the probability that a variable moves to another level. By default four variables move on
+            average.
     """
 
     population: int | None = None
@@ -34,19 +37,19 @@ class EvolutionRates:
 
 @dataclass(frozen=True, eq=False)
 class SamplerContext:
-    """All that a sampler needs to propose one trial, besides the trials of the study.
+    """Everything that a sampler needs to propose one trial, in addition to the trials of the study.
 
     Attributes:
         seed: of this proposal alone.
         search_seed: of the search, the same for all of its trials.
-        trials: how many trials the search has; populations and start-up phases follow from it.
-        space: the search space; a proposal has one ratio for each of its variables.
+        trials: number of trials of the search. Populations and start-up phases follow from it.
+        space: the search space. A proposal has one ratio for each of its variables.
         statistics: {statistic: {variable: value}}, measured once for the search.
         shapes: {parameter: its dense shape}, or empty.
         rates: of evolution.
-        rungs: how many rungs a trial climbs, if none prunes it.
-        memory: lives as long as the process. For caches only: a sampler must be able to make everything in it
-            again from the trials of the study, exactly.
+        rungs: number of rungs that a trial climbs if it is not pruned.
+        memory: lives as long as the process. It is for caches only: a sampler must be able to compute exactly
+            the same content again from the trials of the study.
     """
 
     seed: int
@@ -61,13 +64,13 @@ class SamplerContext:
 
     @property
     def variables(self) -> int:
-        """How many ratios a proposal has."""
+        """Number of ratios of a proposal."""
         return len(self.space.variables)
 
     @property
     def startup_trials(self) -> int:
-        """How many trials have to end, warm starts among them, before a model of the scores proposes.
+        """Number of trials, warm starts among them, that end before a sampler models the scores.
 
-        A fifth of all, 5 to 20; until then proposals are random.
+        It is a fifth of all trials, between 5 and 20. Until then proposals are random.
         """
         return min(20, max(5, self.trials // 5))

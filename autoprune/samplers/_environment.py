@@ -1,8 +1,9 @@
-"""The walk of an agent through a plan: one variable a step, with its state and the budget that is left.
+"""The environment of the DDPG agent: a walk through the variables that chooses one keep ratio a step.
 
-walk = Walk(context)
-levels, states = walk.go(lambda state: 0.4)      # int64 [k]; float64 [k, STATE]
-actions, states = walk.replay(ratios)            # of a plan that was scored
+Example:
+    walk = Walk(context)
+    levels, states = walk.go(lambda state: 0.4)      # int64 [k], float64 [k, STATE]
+    actions, states = walk.replay(ratios)            # of a plan that was scored
 """
 
 from __future__ import annotations
@@ -18,29 +19,29 @@ from autoprune.space import WINDOW_LOW, SearchSpace, Variable
 from autoprune.support.arrays import FloatArray, IntArray
 
 STATE = 8
-"""Index, channels, input channels, kernel size, cost, cost reduced so far, cost left, last action."""
+"""Size of a state: index, channels, input channels, kernel, cost, cost reduced, cost left, last action."""
 
 EVEN = 0.5
-"""The action that gives a variable, and all later ones, the one place at which the budget is just met."""
+"""The action that puts a variable, and all later ones, at the one place at which the budget is just met."""
 
 GRID = 33
 MARGIN = 0.02
-"""The even place is kept so far from the ends of the range that both halves of the actions mean something."""
+"""Smallest distance of the even place from both ends of the range. So both halves of the actions differ."""
 
 
 class Walk:
-    """The steps of one search space.
+    """A walk through the variables of one search space.
 
-    An action below `EVEN` keeps less of a variable than its even share of what the budget still allows, one
-    above more. So noise on the actions wastes nothing: whatever earlier ones took, the later ones share it,
-    where actions that were places in the range would leave it all to the last variables.
+    An action below `EVEN` keeps less of a variable than its even share of the remaining budget, and an action
+    above `EVEN` keeps more. So all later variables share the rest of the budget. If actions were places in
+    the range, the last variables alone would have to compensate for the noise of all others.
 
-    Costs are shares of the tightest budget, so that they mean MACs under a budget of MACs and parameters
-    under one of parameters; in states they are divided by what the space's largest plan costs.
+    Costs are shares of the tightest budget: MACs under a budget of MACs, parameters under one of parameters.
+    States hold them divided by the cost of the space's largest plan.
     """
 
     def __init__(self, context: SamplerContext) -> None:
-        self._brief = context
+        self._context = context
         self._ladder = context.space.ladder
         self._dense = float(self._ladder.usage(self._ladder.top[None])[0])
         self._grid = np.linspace(0.0, 1.0, GRID)
@@ -48,13 +49,13 @@ class Walk:
         self._facts = self._fixed_facts(context)
 
     def go(self, act: Callable[[FloatArray], float]) -> tuple[IntArray, FloatArray]:
-        """Choose level after level; an action is bounded so that the budget stays reachable.
+        """Choose one level after the other. Levels are bounded so that the budget stays reachable.
 
         Args:
             act: from a state to an action, from 0 (the lowest keep ratio) over `EVEN` to 1 (the highest).
 
         Returns:
-            The levels [k] and the states [k, STATE] that they were chosen in.
+            The levels [k], and the states [k, STATE] in which they were chosen.
         """
         ladder, top = self._ladder, self._ladder.top
         chosen = np.zeros_like(top)
@@ -74,8 +75,8 @@ class Walk:
 
     def replay(self, ratios: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the actions [k] and states [k, STATE] of a walk that ended in a plan's ratios [k]."""
-        levels = levels_of(self._brief, ratios)
-        where = places(self._brief, self._ladder.ratios(levels[None])[0])
+        levels = levels_of(self._context, ratios)
+        where = places(self._context, self._ladder.ratios(levels[None])[0])
         steps = np.arange(len(levels))
         evens = self._even_places(np.repeat(levels[None], len(levels), axis=0), steps)
         actions = np.array([_action(place, even) for place, even in zip(where, evens, strict=True)])
@@ -101,7 +102,7 @@ class Walk:
         return kept_inside
 
     def _costs_of_levels(self, chosen: IntArray, step: int) -> tuple[FloatArray, FloatArray]:
-        """Return the cost of each level of a step, later variables at their lowest and at their highest."""
+        """Return the cost of each level of a step, with later variables at their lowest and highest."""
         levels = int(self._ladder.top[step]) + 1
         plans = np.repeat(chosen[None], 2 * levels, axis=0)
         plans[:levels, step + 1 :] = 0
@@ -123,17 +124,17 @@ class Walk:
 
 
 def _place(action: float, even: float) -> float:
-    """Return the place from 0 to 1 in a variable's range that an action asks for."""
+    """Return the place, from 0 to 1 in a variable's range, that an action selects."""
     return float(np.interp(action, [0.0, EVEN, 1.0], [0.0, even, 1.0]))
 
 
 def _action(place: float, even: float) -> float:
-    """Return the action that asks for a place."""
+    """Return the action that selects a place."""
     return float(np.interp(place, [0.0, even, 1.0], [0.0, EVEN, 1.0]))
 
 
 def _bounded(level: int, rest_least: FloatArray, rest_most: FloatArray) -> int:
-    """Return the nearest level from which later variables can still come under the budget, and up to it."""
+    """Return the nearest level from which later variables can still fill the budget without exceeding it."""
     highest = int(np.count_nonzero(rest_least <= 1.0)) - 1
     lowest = int(np.count_nonzero(rest_most < WINDOW_LOW))
     return max(0, min(max(level, lowest), highest))
@@ -142,7 +143,7 @@ def _bounded(level: int, rest_least: FloatArray, rest_most: FloatArray) -> int:
 def _shape_of(
     variable: Variable, space: SearchSpace, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[int, int, int]:
-    """Return channels, most input channels and largest kernel of the layers that a variable's groups make."""
+    """Return channels, most input channels and largest kernel of the layers writing a variable's groups."""
     channels, inputs, kernel = 0, 0, 0
     for group in space.channel_groups:
         if group.name not in variable.groups:

@@ -1,9 +1,10 @@
 """Shows failed trials to samplers as complete ones, with the worst values that any trial had before.
 
+Example:
     shown = as_worst(study.directions, trials)      # {number: the failed trial as it is shown}
 
-Optuna's samplers know complete and pruned trials alone. To a Gaussian process a failure is nothing: its best
-guess stays where it was, and every trial from there on fails.
+Optuna's samplers learn from complete and pruned trials alone. A Gaussian process that ignores a failed trial
+proposes the same region again, and each of those trials fails too.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def as_worst(directions: Sequence[StudyDirection], trials: Sequence[FrozenTrial]
 
     Args:
         directions: of the objectives.
-        trials: of one space, in any order; those that have not ended do not matter.
+        trials: of one space, in any order. Those that have not ended are ignored.
     """
     worst: list[float] = []
     shown = {}

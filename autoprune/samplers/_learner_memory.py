@@ -1,9 +1,10 @@
 """Keeps learners in memory between trials, so that they learn from a trial once and not at every proposal.
 
-    learner = learnt(context, history.outcomes, "ddpg", make)      # make() -> a learner that has seen nothing
+Example:
+    learner = learnt(context, history.outcomes, "ddpg", make)      # make() -> a new learner
 
-A learner is a function of the sequence that it absorbed. So a process that resumes replays all trials once,
-and has the learner that an uninterrupted one would have.
+The state of a learner depends on the sequence that it absorbed, and on nothing else. So a resumed process
+replays all trials once, and then has the same learner as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Learner(Protocol):
     """An object that learns from one finished trial after the other, and from nothing else."""
 
     def absorb(self, outcome: Outcome) -> None:
-        """Learn from a trial; those before it were absorbed in the order in which they finished."""
+        """Learn from the next trial, in the order in which trials finished."""
 
 
 L = TypeVar("L", bound=Learner)
@@ -37,16 +38,16 @@ class _Kept(Generic[L]):
 
 
 def learnt(context: SamplerContext, outcomes: Sequence[Outcome], name: str, make: Callable[[], L]) -> L:
-    """Return the learner that has absorbed all outcomes: from memory, going on where it was.
+    """Return the learner that has absorbed all outcomes. One from memory absorbs the new outcomes only.
 
-    If memory holds another history (trials that others add come before those that the study counted),
-    it begins again.
+    If the outcomes do not begin with those that the learner in memory absorbed, a new learner absorbs them
+    all. This happens if a user adds trials: they come before those that the study counted.
 
     Args:
         context: whose memory keeps the learner.
         outcomes: in the order in which the trials finished.
         name: of the learner in the context's memory.
-        make: makes one that has absorbed nothing; called if memory has none that fits.
+        make: makes a new learner. It is called if memory holds none that fits.
     """
     kept: _Kept[L] | None = context.memory.get(name)
     if kept is None or not _begins_with(outcomes, kept.absorbed):

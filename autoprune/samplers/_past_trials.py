@@ -1,7 +1,8 @@
-"""The history of a study as samplers read it: the scores of finished trials, and which plans were tried.
+"""The history of a study as samplers read it: the scores of complete trials, and the plans that were tried.
 
+Example:
     history = read_history(context, study, trial)
-    history.outcomes[-1].ratios, history.outcomes[-1].score        # the youngest; a higher score is better
+    history.outcomes[-1].ratios, history.outcomes[-1].score        # the last to end; a higher score is better
 
 It holds complete trials in the order in which they finished, so that every process reads the same sequence.
 The study counts them, since the clocks of machines differ. Trials that a user added come first, by the clock.
@@ -24,7 +25,7 @@ from autoprune.samplers._context import SamplerContext
 from autoprune.support.arrays import FloatArray, IntArray
 
 OUTCOME, ENDED_BEFORE = "outcome", "ended_before"
-"""The attribute of a trial in which a study notes how it ended; in it, how many trials had ended before."""
+"""The attribute with the outcome of a trial, and its key for the number of trials that ended before."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +33,7 @@ class Outcome:
     """A complete trial: the plan that was scored, and its score.
 
     Attributes:
-        ratios: float64 [k], the ratios that stand for the widths that the proposal decoded to.
+        ratios: float64 [k], the ratios of the widths to which the proposal decoded.
         score: higher is better, whatever the study's direction.
     """
 
@@ -45,8 +46,8 @@ class History:
     """The trials that a sampler learns from.
 
     Attributes:
-        outcomes: of the complete trials, the first to finish first.
-        seen: the plans of all trials that finished, or that started before the one to be proposed.
+        outcomes: of the complete trials, in the order in which they finished.
+        seen: the plans of all trials that finished, or that started before the trial that is proposed.
     """
 
     outcomes: tuple[Outcome, ...]
@@ -56,7 +57,7 @@ class History:
 def read_history(context: SamplerContext, study: optuna.Study, trial: FrozenTrial) -> History:
     """Read the history that a proposal may depend on.
 
-    The study has one objective; see `check_sampler`.
+    The study has one objective (see `check_sampler`).
     """
     tried = _tried(context, study, trial)
     plans = _plans(context, tried)
@@ -71,12 +72,12 @@ def read_history(context: SamplerContext, study: optuna.Study, trial: FrozenTria
 
 
 def plans_tried(context: SamplerContext, study: optuna.Study, trial: FrozenTrial) -> frozenset[bytes]:
-    """Return the plans of all trials that finished, or that started before the one to be proposed."""
+    """Return the plans of all trials that finished, or that started before the trial that is proposed."""
     return frozenset(plan.tobytes() for plan in _plans(context, _tried(context, study, trial)).values())
 
 
 def places(context: SamplerContext, ratios: FloatArray) -> FloatArray:
-    """Return where ratios [..., k] lie in their ranges, from 0 (lowest) to 1 (highest)."""
+    """Return the places of ratios [..., k] in their ranges, from 0 (lowest) to 1 (highest)."""
     ladder = context.space.ladder
     where: FloatArray = (ratios - ladder.low) / (ladder.high - ladder.low)
     return where
@@ -96,21 +97,21 @@ def levels_of(context: SamplerContext, ratios: FloatArray) -> IntArray:
 
 
 def place_of_end(trial: FrozenTrial) -> tuple[int, datetime.datetime, int]:
-    """Return the place in the order of ends: as the study counted them, by the clock if it did not."""
+    """Return the sort key of a trial's end: as the study counted ends, or by the clock if it did not."""
     ended_before = int(trial.user_attrs.get(OUTCOME, {}).get(ENDED_BEFORE, -1))
     clock = trial.datetime_complete if ended_before < 0 else None
     return ended_before, clock or datetime.datetime.min, trial.number
 
 
 def _tried(context: SamplerContext, study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
-    """Return the trials with all variables that finished, or that started before the one to be proposed."""
+    """Return the trials with all variables that finished, or that started before the one that is proposed."""
     names = {variable.name for variable in context.space.variables}
     trials = [each for each in study.get_trials(deepcopy=False) if names <= each.params.keys()]
     return [each for each in trials if each.state.is_finished() or each.number < trial.number]
 
 
 def _plans(context: SamplerContext, trials: list[FrozenTrial]) -> dict[int, FloatArray]:
-    """Return {number: ratios of the plan that a trial decodes to}; remembered, as a plan never changes."""
+    """Return {number: ratios of the plan to which a trial decodes}. They are cached: a plan never changes."""
     names = [variable.name for variable in context.space.variables]
     known: dict[tuple[float, ...], FloatArray] = context.memory.setdefault("plans", {})
     proposals = {trial.number: tuple(trial.params[name] for name in names) for trial in trials}
@@ -121,5 +122,5 @@ def _plans(context: SamplerContext, trials: list[FrozenTrial]) -> dict[int, Floa
 
 
 def feasible(context: SamplerContext, ratios: FloatArray) -> FloatArray:
-    """Return the ratios [..., k] of the plans that ratios [..., k] decode to; they decode to the same."""
+    """Return the ratios [..., k] of the plans to which ratios [..., k] decode. Those are fixed points."""
     return context.space.encode(context.space.decode(ratios))

@@ -1,11 +1,12 @@
-"""The wrapper that makes any Optuna sampler a function of the storage, the seed and the trial's number.
+"""Wraps any Optuna sampler so that a proposal depends on the storage, the seed and the trial's number alone.
 
-A search that was killed then makes the proposals of an uninterrupted one, even if some parameters of the
-running trial were already stored. For each trial the inner sampler is made again with its own seed, proposes
-the whole vector at once, and sees only trials of this space, since a user may have added others. If its plan
-was tried already, or is being tried, one nearby is proposed: the same widths have the same score. The vector
-is stored before any of its parameters, and a trial that has one keeps it.
+A resumed search then makes the same proposals as an uninterrupted one, even if some parameters of the running
+trial were already stored. For each trial a new inner sampler with its own seed proposes the whole vector at
+once. It sees only the trials of this space, since a user may have added others. If another trial has the same
+plan already, a plan nearby is proposed, because the same widths have the same score. The vector is stored
+before any of its parameters, and a trial that has a vector keeps it.
 
+Example:
     study.sampler = PerTrialSampler(make_tpe, SamplerContext(seed=0, search_seed=0, trials=60, space=space))
 """
 
@@ -36,31 +37,31 @@ from autoprune.support.arrays import FloatArray
 from autoprune.support.rows import guarding
 
 NEARBY = 0.03
-"""Standard deviation of the first step away from a tried plan, of each range; the n-th has n times it."""
+"""Standard deviation of step 1 away from a tried plan, as a share of each range. Step n has n times it."""
 
 STEPS_AWAY = 16
-"""How often a new plan is searched at random. After that, the nearest one of a small space is taken."""
+"""Number of random steps in search of a new plan. After them, a small space gives its nearest new plan."""
 
 PROPOSED = "autoprune:proposal"
 """The attribute of a trial that holds its proposal, one ratio a variable.
 
-Parameters are stored one by one: a trial that was killed between two of them needs the rest of the same
-proposal, although other trials may have ended since. Without names it is within what servers keep in a column
-(see `study.header`) up to some 3,000 variables.
+Optuna stores parameters one by one. A trial that was killed between two of them needs the rest of the same
+proposal, although other trials may have ended since. The list has no names, so that some 3,000 variables fit
+into a column of a database server (see `study._header`).
 """
 
 
 class PerTrialSampler(BaseSampler):
-    """Proposes trial n with an inner sampler made from the seed f(seed, n).
+    """Proposes trial n with an inner sampler that has the seed f(seed, n).
 
-    The inner samplers share the context's memory, and nothing else.
+    The inner samplers share the context's memory and nothing else.
 
     Args:
         make: makes the inner sampler.
-        context: of the search; each trial gets its own seed. A trial without all of the space's variables is
-            not shown to the inner sampler.
+        context: of the search. Each trial gets its own seed. The inner sampler does not see trials that lack
+            one of the space's variables.
         learns_from_pruned: see `SamplerSpec`.
-        name: as the config has it; errors of a user's own sampler name it.
+        name: the sampler's name in the config, for errors of a user's own sampler.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class PerTrialSampler(BaseSampler):
         name: str = "",
     ) -> None:
         self._make = make
-        self._brief = context
+        self._context = context
         self._learns_from_pruned = learns_from_pruned
         self._name = name
         self._space = distributions(context.space.variables)
@@ -80,18 +81,18 @@ class PerTrialSampler(BaseSampler):
     @property
     def memory(self) -> dict[str, Any]:
         """The caches that the inner samplers keep between trials."""
-        return self._brief.memory
+        return self._context.memory
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Return the whole space, whatever other trials hold."""
+        """Return the whole space, whatever parameters other trials have."""
         return dict(self._space)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Propose every variable, in one fixed order. A trial that has a proposal keeps it."""
+        """Propose every variable, in one fixed order. A trial that already has a proposal keeps it."""
         kept: list[float] | None = trial.system_attrs.get(PROPOSED)
         if kept is None or len(kept) != len(self._space):
             proposal = self._propose(study, trial)
@@ -102,10 +103,10 @@ class PerTrialSampler(BaseSampler):
     def _propose(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
         view = self._own_trials(study)
         with guarding(self._name, "search.sampler"):
-            proposal = self._asked(view, trial)
+            proposal = self._inner_proposal(view, trial)
         return self._untried(view, trial, proposal)
 
-    def _asked(self, view: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+    def _inner_proposal(self, view: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
         """Return the proposal of the inner sampler."""
         inner = self._inner(trial)
         inner.before_trial(view, trial)
@@ -119,9 +120,9 @@ class PerTrialSampler(BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Draw a parameter that is not of this space at random."""
+        """Draw a parameter at random that is not of this space."""
         stream = zlib.crc32(param_name.encode())
-        inner = RandomSampler(seed=trial_seed(self._brief.search_seed, trial.number, stream))
+        inner = RandomSampler(seed=trial_seed(self._context.search_seed, trial.number, stream))
         return inner.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(
@@ -131,7 +132,7 @@ class PerTrialSampler(BaseSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """Let the inner sampler keep its notes in the storage. It gets the trial as later ones see it."""
+        """Let the inner sampler store its notes. It gets the trial as samplers of later trials see it."""
         ended = copy.copy(trial)
         ended.state, ended.values = state, values
         others = [each for each in self._all_own(study) if each.number != trial.number]
@@ -145,28 +146,28 @@ class PerTrialSampler(BaseSampler):
         """Make an inner sampler.
 
         Raises:
-            ConfigError: it cannot work with the search, or a user's own function makes no sampler.
+            ConfigError: it does not suit the search, or a user's own function makes no sampler.
         """
         with guarding(self._name, "search.sampler"):
-            inner: object = self._make(replace(self._brief, seed=seed))
+            inner: object = self._make(replace(self._context, seed=seed))
             if not isinstance(inner, BaseSampler):
                 raise TypeError(f"it gave a {type(inner).__name__}, expected a sampler of Optuna's")
         return inner
 
     def _inner(self, trial: FrozenTrial) -> BaseSampler:
-        return self.make_inner(trial_seed(self._brief.search_seed, trial.number))
+        return self.make_inner(trial_seed(self._context.search_seed, trial.number))
 
     def _untried(self, study: optuna.Study, trial: FrozenTrial, proposal: dict[str, Any]) -> dict[str, Any]:
-        """Return a proposal as it is if its plan is new, else the ratios of a new plan near it."""
-        tried = plans_tried(self._brief, study, trial)
+        """Return the proposal if its plan is new, otherwise the ratios of a new plan near it."""
+        tried = plans_tried(self._context, study, trial)
         asked = np.array([proposal[name] for name in self._space])
-        plan = feasible(self._brief, asked)
+        plan = feasible(self._context, asked)
         if plan.tobytes() not in tried:
             return proposal
-        # A stream of its own, for the inner sampler may have drawn from the trial's.
-        rng = np.random.default_rng([self._brief.search_seed, trial.number, STEPS_AWAY])
+        # A stream of its own, because the inner sampler may have drawn from the trial's.
+        rng = np.random.default_rng([self._context.search_seed, trial.number, STEPS_AWAY])
         for step in range(1, STEPS_AWAY + 1):
-            plan = feasible(self._brief, self._moved(asked, NEARBY * step, rng))
+            plan = feasible(self._context, self._moved(asked, NEARBY * step, rng))
             if plan.tobytes() not in tried:
                 break
         else:
@@ -176,21 +177,21 @@ class PerTrialSampler(BaseSampler):
     def _nearest_untried(
         self, asked: FloatArray, tried: frozenset[bytes], otherwise: FloatArray
     ) -> FloatArray:
-        """Return the ratios [k] of the untried plan nearest to those asked for, if plans are few enough."""
-        plans = self._brief.space.plans
+        """Return the ratios [k] of the untried plan nearest to a proposal, if the space lists its plans."""
+        plans = self._context.space.plans
         if plans is None:
             return otherwise
-        new = [plan for plan in self._brief.space.encode(plans) if plan.tobytes() not in tried]
+        new = [plan for plan in self._context.space.encode(plans) if plan.tobytes() not in tried]
         if not new:
             return otherwise
-        distances = np.abs(places(self._brief, np.array(new)) - places(self._brief, asked)).sum(axis=1)
+        distances = np.abs(places(self._context, np.array(new)) - places(self._context, asked)).sum(axis=1)
         nearest: FloatArray = new[int(np.argmin(distances))]
         return nearest
 
     def _moved(self, ratios: FloatArray, spread: float, rng: np.random.Generator) -> FloatArray:
-        """Return ratios [k] after a normal step in each, reflected at the ends of its range."""
-        moved = np.abs(places(self._brief, ratios) + rng.normal(0.0, spread, len(ratios)))
-        return ratios_at(self._brief, np.where(moved > 1, 2 - moved, moved))
+        """Move each ratio [k] by a normal step, reflected at the ends of its range."""
+        moved = np.abs(places(self._context, ratios) + rng.normal(0.0, spread, len(ratios)))
+        return ratios_at(self._context, np.where(moved > 1, 2 - moved, moved))
 
     def _own_trials(self, study: optuna.Study) -> optuna.Study:
         own = self._all_own(study)
@@ -208,13 +209,13 @@ class PerTrialSampler(BaseSampler):
     def _stand_ins(self, study: optuna.Study, own: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
         """Return {number: the complete trial that is shown in place of a failed or pruned one}."""
         is_single = len(study.directions) == 1
-        pruned = {} if self._learns_from_pruned or not is_single else as_climbed(own, self._brief.rungs)
+        pruned = {} if self._learns_from_pruned or not is_single else as_climbed(own, self._context.rungs)
         return pruned | as_worst(study.directions, [pruned.get(trial.number, trial) for trial in own])
 
     def _is_own(self, trial: FrozenTrial) -> bool:
         """Return whether a trial is of this space. Trials with other ranges would confuse Optuna's samplers.
 
-        A trial that was queued with a ratio that is not finite is not: it has no plan.
+        A trial that was queued with a ratio that is not finite has no plan, so it is not of this space.
         """
         ratios = [trial.params[name] for name in self._space if name in trial.params]
         if not all(isinstance(ratio, int | float) and math.isfinite(ratio) for ratio in ratios):

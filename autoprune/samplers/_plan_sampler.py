@@ -1,7 +1,8 @@
-"""Makes an Optuna sampler of a rule that proposes ratios: its plans fit the budget, and are new if possible.
+"""Makes an Optuna sampler from a rule that proposes ratios. Plans fit the budget, and are new if possible.
 
-def propose(context, history, rng, attempt) -> FloatArray: ...     # ratios [k]
-sampler = PlanSampler(context, propose)
+Example:
+    def propose(context, history, rng, attempt) -> FloatArray: ...     # ratios [k]
+    sampler = PlanSampler(context, propose)
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from autoprune.samplers._past_trials import History, feasible, read_history
 from autoprune.support.arrays import FloatArray
 
 ATTEMPTS = 16
-"""How often a rule is asked for a plan that no trial has tried yet. Small spaces may have none left."""
+"""Most calls of a rule until no trial has tried its plan. A small space may have no new plan left."""
 
 Propose = Callable[[SamplerContext, History, np.random.Generator, int], FloatArray]
 """From (context, history, generator, attempt) to ratios [k].
 
-It is called again, with the next attempt, as long as a trial has tried its plan.
+It is called again with the next attempt if a trial has already tried its plan.
 """
 
 
@@ -34,37 +35,37 @@ class PlanSampler(BaseSampler):
 
     Args:
         context: of this trial.
-        propose: the rule, which depends on its arguments alone.
+        propose: the rule. It depends on its arguments alone.
     """
 
     def __init__(self, context: SamplerContext, propose: Propose) -> None:
-        self._brief = context
+        self._context = context
         self._propose = propose
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Return nothing: the whole vector is proposed, whatever the other trials hold."""
+        """Return an empty space: the rule proposes the whole vector, whatever other trials have."""
         return {}
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Propose every variable of the space."""
-        history = read_history(self._brief, study, trial)
-        rng = np.random.default_rng(self._brief.seed)
+        history = read_history(self._context, study, trial)
+        rng = np.random.default_rng(self._context.seed)
         for attempt in range(ATTEMPTS):
-            plan = feasible(self._brief, self._propose(self._brief, history, rng, attempt))
+            plan = feasible(self._context, self._propose(self._context, history, rng, attempt))
             if plan.tobytes() not in history.seen:
                 break
-        names = [variable.name for variable in self._brief.space.variables]
+        names = [variable.name for variable in self._context.space.variables]
         return dict(zip(names, map(float, plan), strict=True))
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Draw a parameter that is not of the space at random."""
-        inner = RandomSampler(seed=self._brief.seed)
+        """Draw a parameter at random that is not of the space."""
+        inner = RandomSampler(seed=self._context.seed)
         return inner.sample_independent(study, trial, param_name, param_distribution)
 
 

@@ -1,9 +1,10 @@
 """Shows pruned trials as complete ones to samplers that learn from complete trials alone.
 
-The storage keeps a pruned trial as Optuna does, with the scores that it reached. To a Gaussian process such a
-trial is nothing: it would propose there again. So it is shown with the score of the last rung that it stands
-for, which is computed from the trials that ended before it.
+The storage keeps a pruned trial as Optuna does, with its scores. A Gaussian process ignores such a trial and
+would propose the same region again. So the trial is shown with an estimate of its score on the last rung,
+which is computed from the trials that ended before it.
 
+Example:
     shown = as_climbed(trials, rungs=2)      # {number: the pruned trial as it is shown}
     value_of_pruned([0.31], climbed=[[0.30, 0.90], [0.36, 0.92]], lowest=0.17, rungs=2)    # 0.9013
 """
@@ -26,12 +27,12 @@ PENALTY = 0.1
 def as_climbed(trials: Sequence[FrozenTrial], rungs: int) -> dict[int, FrozenTrial]:
     """Return {number: the trial as a complete one} for the pruned trials that hold scores.
 
-    Only trials that ended before a pruned one count towards its value. So it never changes, and a search that
-    is resumed sees the same as one that was not interrupted.
+    Only trials that ended before a pruned trial count towards its value. So the value never changes, and a
+    resumed search sees the same trials as an uninterrupted one.
 
     Args:
-        trials: of one space and one objective, in any order. Those that have not ended do not matter.
-        rungs: how many rungs a complete trial has climbed.
+        trials: of one space and one objective, in any order. Those that have not ended are ignored.
+        rungs: number of rungs that a complete trial has climbed.
     """
     before: list[list[float]] = []
     shown = {}
@@ -58,20 +59,20 @@ def as_climbed(trials: Sequence[FrozenTrial], rungs: int) -> dict[int, FrozenTri
 def value_of_pruned(
     scores: Sequence[float], *, climbed: Sequence[Sequence[float]], lowest: float, rungs: int
 ) -> float:
-    """Return the last rung's score that stands as high there as the trial's does on its rung.
+    """Estimate the last rung's score of a pruned trial from the rank of its score on its own rung.
 
-    Rungs lie far apart: a net at a quarter of its FLOPs may score 0.3 after recalibration, and 0.9 after a
-    finetune. With their own scores, pruned trials would lie far below complete ones, which says nothing about
-    widths. Or they would lie above them, if the budget is mild and short finetunes cost accuracy. So the
-    trials that climbed to the top define the last score that goes with each score of the rung (quantile by
-    quantile, linear in between). The lowest score of the rung stands as far below their worst last score as
-    that is below their best. If none has climbed yet, the score itself is returned.
+    Scores of different rungs are not comparable: a net at a quarter of its FLOPs may score 0.3 after
+    recalibration and 0.9 after a finetune. With its own score, a pruned trial would lie far below complete
+    ones, whatever its widths are. If the budget is mild and short finetunes cost accuracy, it would lie above
+    them. So the trials that climbed all rungs map scores of the rung to last scores (quantile by quantile,
+    linear in between). The lowest score of the rung maps to a score as far below their worst last score as
+    that is below their best. If no trial has climbed all rungs, the score itself is returned.
 
     Args:
-        scores: of the pruned trial, a rung each.
-        climbed: scores of the trials that climbed to the top, [rungs] each.
-        lowest: lowest score that any trial had on the trial's last rung.
-        rungs: to climb.
+        scores: of the pruned trial, one for each rung that it climbed.
+        climbed: scores of the trials that climbed all rungs, [rungs] each.
+        lowest: lowest score that any trial had on the pruned trial's last rung.
+        rungs: number of all rungs.
     """
     rung = len(scores) - 1
     if not climbed:

@@ -1,6 +1,7 @@
 """The traits of a sampler: one spec for each row of SAMPLERS.
 
-SamplerSpec(make_gp, several_objectives=True, about="a Gaussian process")
+Example:
+    SamplerSpec(make_gp, several_objectives=True, about="a Gaussian process")
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ class SamplerSpec(Row):
 
     Attributes:
         make: makes the sampler that proposes one trial.
-        several_objectives: whether it takes several objectives: it learns from all of them, or from none.
+        several_objectives: whether it takes several objectives, and learns from all of them or from none.
         learns_from_pruned: whether it learns from pruned trials as Optuna stores them. If not, they are shown
             to it as complete ones, with an estimate of the score that they would have had on the last rung.
         needs: the statistics of the dense model that it reads, which the search measures first.
-        check: raises a ConfigError for [search.evolution] and a number of trials that it cannot work with.
+        check: raises a ConfigError if [search.evolution] or the number of trials does not suit it.
     """
 
     make: SamplerFactory

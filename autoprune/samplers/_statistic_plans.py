@@ -1,6 +1,7 @@
-"""Plans drawn by a statistic: level after level is cut from the dense model, mostly where it is low.
+"""Draws plans by a statistic: single levels are cut from the dense model, more often if the statistic is low.
 
-sampler = make_weighted(context, "kl")      # needs context.statistics["kl"] = {"conv1": 0.02, ...}
+Example:
+    sampler = make_weighted(context, "kl")      # needs context.statistics["kl"] = {"conv1": 0.02, ...}
 """
 
 from __future__ import annotations
@@ -24,21 +25,19 @@ SHARPNESS = 3.0
 
 
 def make_weighted(context: SamplerContext, statistic: str) -> BaseSampler:
-    """Make the sampler that cuts a variable the more rarely the higher its statistic is.
+    """Make the sampler that cuts a variable less often if its statistic is higher.
 
-    Sub-model sampling: candidates are drawn at random, each is scored, the best is finetuned; a statistic of
-    the dense model shapes the draw, scores do not.
-
-    Departs from one draw of a keep ratio for each group (the paper's are uniform): a plan is made of single
-    cuts from the dense model until it fits the budget, so that no draw is thrown away for its cost; the
-    probability of a cut is a softmax over minus the rank of the statistic, in place of its value (see
-    `cut_weights`); a plan that was tried is drawn again.
-
-    Reference: Li et al., "EagleEye: Fast Sub-net Evaluation for Efficient Neural Network Pruning", 2020, for
-    sampling at random and for scores after BatchNorm recalibration; the weights are not from there.
+    Candidates are drawn at random. A statistic of the dense model gives the probabilities, and scores do not
+    change them.
 
     Raises:
         ConfigError: the context lacks the statistic, or its value for a variable.
+
+    Reference: Li et al., "EagleEye: Fast Sub-net Evaluation for Efficient Neural Network Pruning", 2020, for
+    random candidates that are scored after BatchNorm recalibration. The paper draws a uniform keep ratio for
+    each group. Here single levels are cut from the dense model until it fits the budget, so that no draw is
+    rejected for its cost. The probabilities of cuts (see `cut_weights`) are not from the paper, and a plan
+    that was tried is drawn again.
     """
     values = _values(context, statistic)
 
@@ -55,8 +54,8 @@ def make_weighted(context: SamplerContext, statistic: str) -> BaseSampler:
 def cut_weights(values: FloatArray) -> FloatArray:
     """Return the probabilities [k] that the next cut falls on each variable, from their statistics [k].
 
-    A softmax over minus the rank, not the value: KL divergences span decades, and one outlier would leave
-    all others alike. Equal statistics have equal weights.
+    This is a softmax over minus the rank, not the value. KL divergences span decades, and one outlier would
+    make all other weights nearly equal. Equal statistics have equal weights.
     """
     ranks = (rankdata(values) - 1) / max(1, len(values) - 1)
     weights: FloatArray = np.exp(-SHARPNESS * ranks)
@@ -65,13 +64,14 @@ def cut_weights(values: FloatArray) -> FloatArray:
 
 
 def draw_cuts(ladder: Ladder, weights: FloatArray, rng: np.random.Generator) -> IntArray:
-    """Return levels [k] after as many single cuts as the budget takes.
+    """Draw single cuts until the plan fits the budget, and return its levels [k].
 
     Each cut picks a variable that is not yet at its lowest level, with probability proportional to its
-    weight times its number of levels (so that fine and coarse groups shrink alike), and lowers it by one.
-    Drawn as a race: the cuts of a variable are the events of a Poisson process of that rate, and all events
-    are taken in the order of their times; how many are needed is found by bisection.
+    weight times its number of levels, and lowers it by one level. The number of levels is a factor so that
+    fine and coarse groups shrink alike.
     """
+    # The cuts of a variable are the events of a Poisson process with that rate. So all cuts are drawn at
+    # once and sorted by time, and bisection finds how many of them the budget needs.
     variable = np.repeat(np.arange(len(ladder.top)), ladder.top)
     waits = rng.exponential(size=len(variable)) / (weights * ladder.top)[variable]
     starts = np.concatenate([[0], np.cumsum(ladder.top)[:-1]])

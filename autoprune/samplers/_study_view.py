@@ -1,6 +1,7 @@
-"""A view of a study that shows some of its trials, to samplers and pruners, which judge by these alone.
+"""A view of a study that shows samplers and pruners a part of its trials, some of them changed.
 
-view = view_study(study, lambda trial: trial.number != 7)
+Example:
+    view = view_study(study, lambda trial: trial.number != 7)
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 ShownAs: TypeAlias = Callable[[FrozenTrial], FrozenTrial]
-"""From a stored trial to the trial that is shown: the same, or a changed copy."""
+"""From a stored trial to the trial that is shown: the same one, or a changed copy."""
 
 
 def _as_stored(trial: FrozenTrial) -> FrozenTrial:
@@ -41,13 +42,13 @@ class _StorageView:
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """Return the visible trials by number, as they are shown, in these states."""
+        """Return the visible trials in these states, by number, as `shown_as` returns them."""
         trials = self._storage.get_all_trials(study_id, deepcopy)
         shown = [self._shown_as(trial) for trial in trials if self._shows(trial)]
         return [trial for trial in shown if states is None or trial.state in states]
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Store the attribute and note it."""
+        """Store the attribute, and add it to the notes."""
         self._storage.set_trial_system_attr(trial_id, key, value)
         self._notes[key] = value
 
@@ -60,8 +61,8 @@ def view_study(
 ) -> optuna.Study:
     """Return a study over the same storage that lists only the trials that `shows` accepts.
 
-    They are listed as `shown_as` returns them. Writes reach the storage, and system attributes of trials are
-    added to `notes` as well.
+    They are listed as `shown_as` returns them. Writes reach the storage. System attributes that are set on
+    trials are also added to `notes`.
     """
     storage = _StorageView(study._storage, shows, {} if notes is None else notes, shown_as)
     return optuna.Study(study_name=study.study_name, storage=cast(BaseStorage, storage))

@@ -1,6 +1,7 @@
 """CMA-ES: a normal distribution over the ratios that moves towards the better half of each generation.
 
-sampler = make_cmaes(SamplerContext(seed=7, search_seed=0, trials=60, space=space))
+Example:
+    sampler = make_cmaes(SamplerContext(seed=7, search_seed=0, trials=60, space=space))
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from autoprune.samplers._past_trials import read_history
 from autoprune.samplers._study_view import view_study
 
 SEPARABLE_FROM = 50
-"""From so many variables on only variances are learnt: a full covariance needs too many trials."""
+"""Number of variables from which only variances are learnt: a full covariance needs too many trials."""
 
 SMALLEST = 4
-"""The smallest population with more than one parent; below, the update of the covariance is undefined."""
+"""The smallest population with more than one parent, without which the covariance update is undefined."""
 
 START = "autoprune:cmaes_start"
 """The attribute of the first trial that CMA-ES drew: the first mean, or None for the centre."""
@@ -53,22 +54,22 @@ class _FromTheBest(CmaEsSampler):
 
     def __init__(self, context: SamplerContext, **options: Any) -> None:
         super().__init__(seed=context.seed, **options)
-        self._brief = context
+        self._context = context
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Draw from the distribution that the generations before have shaped; nothing to the first trial."""
+        """Draw from the distribution of the earlier generations. The first trial gets no proposal."""
         self._x0 = self._start(study, trial) if search_space else None
         return super().sample_relative(study, trial, search_space)
 
     def _start(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, float] | None:
-        """Return the ratios to start from; None is the centre.
+        """Return the ratios of the first mean, or None for the centre.
 
-        They are stored with the first trial that is drawn: the whole first generation starts there, although
-        warm starts that run on other workers may end meanwhile.
+        They are stored with the first trial that CMA-ES draws. So the whole first generation has the same
+        mean, although warm starts on other workers may end in the meantime.
         """
-        names = {variable.name for variable in self._brief.space.variables}
+        names = {variable.name for variable in self._context.space.variables}
         for other in study.get_trials(deepcopy=False):
             if START in other.system_attrs:
                 stored: dict[str, float] | None = other.system_attrs[START]
@@ -80,18 +81,18 @@ class _FromTheBest(CmaEsSampler):
 
     def _best_queued(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, float] | None:
         queued = view_study(study, lambda other: QUEUED in other.system_attrs)
-        outcomes = read_history(self._brief, queued, trial).outcomes
+        outcomes = read_history(self._context, queued, trial).outcomes
         if not outcomes:
             return None
         best = max(outcomes, key=lambda outcome: outcome.score)
-        names = [variable.name for variable in self._brief.space.variables]
+        names = [variable.name for variable in self._context.space.variables]
         return dict(zip(names, best.ratios.tolist(), strict=True))
 
     def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> Any:
-        """Return the distribution as the last trial that holds one left it; None if none does.
+        """Return the distribution that the last trial with one stored, or None if no trial has one.
 
         Optuna stores a pickle, and a pickle can run any code. So only the classes of such a distribution are
-        loaded. A trial whose pickle is damaged, or names anything else, counts as one that holds none.
+        loaded. A trial whose pickle is damaged, or names anything else, counts as a trial without one.
         """
         prefix = self._attr_key_optimizer
         for trial in reversed(completed_trials):
@@ -114,7 +115,7 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Return a class or function that a pickle names."""
-        # Compared with its whole path, since it is imported: some modules of numpy run a program.
+        # The whole path is compared, because the module is imported: some modules of numpy run a program.
         if (module, name) in _LOADABLE:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"it names {module}.{name}")
@@ -123,13 +124,14 @@ class _Unpickler(pickle.Unpickler):
 def make_cmaes(context: SamplerContext) -> BaseSampler:
     """Make Optuna's CMA-ES with the usual population, 4 + 3 ln k, but at most a fifth of the trials.
 
-    The population is 4 at least. The first mean is the best complete warm start, or the centre of the space
-    where there is none; its spread is a sixth of each range. Optuna's starts from the centre and learns
-    nothing from warm starts, as it did not draw them; its own way to use them, `source_trials`, needs ten and
-    cannot be separable.
+    The population is at least 4. The first mean is the best complete warm start, or the centre of the space
+    if there is none. The first standard deviation is a sixth of each range. Optuna's sampler starts from the
+    centre and ignores warm starts, because it did not draw them. Its option for them, `source_trials`, needs
+    ten trials and cannot be combined with the separable form.
 
-    Reference: Hansen, "The CMA Evolution Strategy: A Tutorial", 2016, table 1; separable from 50 variables on
-    (Ros and Hansen, "A Simple Modification in CMA-ES Achieving Linear Time and Space Complexity", 2008).
+    Reference: Hansen, "The CMA Evolution Strategy: A Tutorial", 2016, table 1. The separable form, from 50
+    variables on, is that of Ros and Hansen, "A Simple Modification in CMA-ES Achieving Linear Time and Space
+    Complexity", 2008.
     """
     usual = 4 + math.floor(3 * math.log(context.variables))
     with warnings.catch_warnings():

@@ -1,10 +1,12 @@
 """The actor-critic of AMC: an agent walks through the variables and chooses one keep ratio after the other.
 
+Example:
     sampler = make_ddpg(SamplerContext(seed=7, search_seed=0, trials=60, space=space, shapes=prunable.shapes))
 
-The agent is trained on the finished trials in the order in which they finished, a fixed number of updates
-after each. `learning` keeps it between trials, so that a trial costs the updates of one trial; a process that
-resumes replays all of them once and arrives at the same weights, bit for bit on the same machine.
+The agent is trained on the complete trials in the order in which they finished, with a fixed number of
+updates after each. `_learner_memory` keeps the agent between trials, so that a proposal costs the updates of
+one trial. A resumed process replays all trials once and gets the same weights, bit for bit on the same
+machine.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ FIRST_NOISE, LAST_NOISE = 0.3, 0.05
 
 UPDATES = 4
 MOST_UPDATES = 64
-"""Updates after each finished trial: so many a variable, up to a limit, which bounds a proposal's time."""
+"""Updates after each finished trial: 4 a variable, at most 64, which bounds the time of a proposal."""
 
 
 @dataclass(eq=False)
@@ -38,9 +40,9 @@ class AgentLearner:
     Attributes:
         walk: replays plans.
         agent: learns from them.
-        warm_up: so many episodes pass, less one, before the first updates.
-        updates: after each episode from then on.
-        episodes: absorbed so far.
+        warm_up: number of the episode after which the first updates follow.
+        updates: number of updates after that episode and each later one.
+        episodes: number of episodes absorbed so far.
     """
 
     walk: Walk
@@ -60,36 +62,38 @@ class AgentLearner:
 def make_ddpg(context: SamplerContext) -> BaseSampler:
     """Make the layer-by-layer actor-critic.
 
-    One trial is one episode, one variable one step; tied groups are one step with the cost of all. A state
-    holds index, channels, inputs, kernel, cost, cost reduced, cost left and the last action, each in [0, 1];
-    an action is bounded so that later variables can still meet the budget, from above (the paper's algorithm
-    1) and from below. The first episodes are random, then truncated normal noise decays by a constant factor
-    an episode. Discount 1; the reward is the score less a moving average.
+    One trial is one episode, and one variable is one step. Tied groups are one step with the cost of all. A
+    state holds index, channels, input channels, kernel, cost, cost reduced, cost left and the last action,
+    each in [0, 1]. An action is bounded so that later variables can still fill the budget without exceeding
+    it. The first episodes are random. After them, truncated normal noise decays by a constant factor an
+    episode. The discount is 1, and the reward is the score less a moving average.
 
-    Departs from the paper, for tens of trials in place of hundreds and any score in place of accuracy: an
-    action says how much more or less a variable keeps than its even share of the budget (see `Walk`), in
-    place of the keep ratio itself; hidden layers of 64 units, not 300; noise of 0.3 at first, not 0.5, and
-    of 0.05 at the search's last trial; each step is rewarded with its share of the episode's reward, which
-    keeps values on one scale; rewards are divided by their standard deviation; the actor's squared logits
-    are penalised, so that its sigmoid does not saturate at the ends; several updates a step; rates of 1e-3
-    and 3e-3, and 0.05 of the weights into the slow copies (the authors' code: 1e-4, 1e-3 and 0.01); all
-    episodes are replayed, not the last 100. Stride and map size are not in the state: the cost stands for
-    them. The agent learns from the actions as the budget changed them, and trials that others proposed
-    (warm starts) are episodes too. If the walk ends in a plan that was tried already, it begins again, each
-    time with a quarter of the noise more.
-
-    The paper gives it 400 episodes. In searches of 60 trials, warm starts among them, "gp", "tpe" and
-    "evolution" came further in all three settings of experiments/search_efficiency (table.md, means of three
-    seeds), and "policy_gradient" in two of them.
+    In searches of 60 trials, warm starts among them, "gp", "tpe" and "evolution" gave better results in all
+    three settings of experiments/search_efficiency (table.md, means of three seeds), and "policy_gradient" in
+    two of them. The paper has 400 episodes.
 
     Reference: He et al., "AMC: AutoML for Model Compression and Acceleration on Mobile Devices", 2018,
-    section 3 and algorithm 1; Lillicrap et al., "Continuous Control with Deep Reinforcement Learning", 2016.
+    section 3 and algorithm 1, and Lillicrap et al., "Continuous Control with Deep Reinforcement Learning",
+    2016. Differences from the first paper suit tens of trials and any unit of the score:
+
+    - An action is not the keep ratio, but how much more or less than its even share of the budget a variable
+      keeps (see `Walk`). It is bounded from below too, not from above alone.
+    - Stride and map size are not in the state, since the cost depends on them.
+    - Hidden layers have 64 units, not 300. Noise begins at 0.3, not at 0.5, and is 0.05 at the last trial.
+    - Each step gets an equal share of the episode's reward, which keeps values on one scale. Rewards are
+      divided by their standard deviation.
+    - The actor's squared logits are penalised, so that its sigmoid does not saturate at the ends.
+    - There are several updates a step, with rates of 1e-3 and 3e-3, and 0.05 of the weights move into the
+      slow copies (in the authors' code 1e-4, 1e-3 and 0.01).
+    - All episodes are replayed, not the last 100. The agent learns from actions as the budget changed them.
+      Trials that it did not propose (warm starts) are episodes too.
+    - If the walk ends in a plan that was tried, it begins again, each time with a quarter more of the noise.
     """
     return PlanSampler(context, _propose)
 
 
 def warm_up(context: SamplerContext) -> int:
-    """Return how many episodes are random; a fifth of the trials, 5 to 100 (the paper: 100 of 400)."""
+    """Return the number of random episodes: a fifth of the trials, 5 to 100 (in the paper 100 of 400)."""
     return min(100, max(5, context.trials // 5))
 
 
@@ -104,7 +108,7 @@ def learner(context: SamplerContext, history: History) -> AgentLearner:
 
 
 def noise_after(context: SamplerContext, episodes: int) -> float:
-    """Return the exploration's standard deviation after so many finished episodes."""
+    """Return the standard deviation of the exploration noise after a number of finished episodes."""
     span = max(1, context.trials - warm_up(context))
     passed = min(1.0, max(0, episodes - warm_up(context)) / span)
     return float(FIRST_NOISE * (LAST_NOISE / FIRST_NOISE) ** passed)

@@ -1,6 +1,7 @@
-"""Regularised evolution: children of the fittest among the younger finished trials; the old ones die.
+"""Regularised evolution: a proposal is a child of the fittest among the younger trials. Old trials die.
 
-sampler = make_evolution(SamplerContext(seed=7, search_seed=0, trials=60, space=space))
+Example:
+    sampler = make_evolution(SamplerContext(seed=7, search_seed=0, trials=60, space=space))
 """
 
 from __future__ import annotations
@@ -32,27 +33,25 @@ GENERATIONS = 3
 def make_evolution(context: SamplerContext) -> BaseSampler:
     """Make the evolutionary sampler.
 
-    The first trials are random until a population of them is complete; warm starts are part of it. From then
-    on a trial is a child of the population at the moment when it is asked for: there are no generations, so
-    that workers never wait.
-
-    Departs from the paper: the population is the fittest of all that live, and one dies once `lifetime`
-    trials finished after it (in the paper, where searches have thousands of trials, all that live are the
-    population; in 60 trials that forgets what it has found); a child may have two parents, each variable from
-    either (the paper mutates only); a mutation moves each variable with a probability by a normal step, and a
-    child whose plan was tried already is made again with larger steps.
+    Trials are random until a population of them, warm starts included, is complete. From then on, a trial is
+    a child of the population at the moment of its proposal. There are no generations, so workers never wait.
 
     Raises:
-        ConfigError: rates that leave nothing to breed.
+        ConfigError: the rates leave nothing to breed.
 
     Reference: Real et al., "Regularized Evolution for Image Classifier Architecture Search", 2019, section 3.
+    Differs in three points. In the paper, whose searches have thousands of trials, all trials that live are
+    the population. Within 60 trials this would lose the best ones, so the population is the fittest of those
+    that live, and a trial dies after `lifetime` later ones have finished. The paper mutates only. A child
+    here may have two parents, and takes each variable from either of them. A mutation moves each variable
+    with a given probability by a normal step. A child whose plan was tried is made again with larger steps.
     """
     settled_rates(context.rates, context.trials, context.variables)
     return PlanSampler(context, _propose)
 
 
 def check_rates(rates: EvolutionRates, trials: int) -> None:
-    """Refuse rates that leave nothing to breed, before the space is known.
+    """Refuse rates that leave nothing to breed. The space need not be known yet.
 
     Raises:
         ConfigError: see `settled_rates`.
@@ -102,14 +101,14 @@ def _propose(context: SamplerContext, history: History, rng: np.random.Generator
 
 
 def _population(outcomes: Sequence[Outcome], rates: EvolutionRates) -> list[Outcome]:
-    """Return the fittest of those that live, in the order in which they finished."""
+    """Return the fittest trials of those that live, in the order in which they finished."""
     alive = outcomes[-(rates.lifetime or 0) :]
     fittest = sorted(range(len(alive)), key=lambda place: (alive[place].score, place))
     return [alive[place] for place in sorted(fittest[-(rates.population or 0) :])]
 
 
 def _select(population: Sequence[Outcome], rates: EvolutionRates, rng: np.random.Generator) -> Outcome:
-    """Return the fittest of a few drawn at random, and the youngest if several are equal."""
+    """Draw a few trials and return the fittest of them, the youngest if several are equal."""
     drawn = rng.choice(len(population), size=min(rates.tournament or 1, len(population)), replace=False)
     return population[max(drawn, key=lambda position: (population[position].score, position))]
 
@@ -124,7 +123,7 @@ def _mutate(
     step = np.where(drawn < 0, np.minimum(np.rint(drawn), -1), np.maximum(np.rint(drawn), 1))
     target = np.abs(levels + step)
     target = np.clip(np.where(target > top, 2 * top - target, target), 0, top)
-    # A step that the end of the range reflects onto where it began goes to the next level instead.
+    # A step that is reflected back to its own level goes to the next level instead.
     target = np.where(target == levels, np.where(levels < top, levels + 1, levels - 1), target)
     mutated: IntArray = np.where(moved, target, levels).astype(np.int64)
     return mutated

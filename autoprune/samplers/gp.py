@@ -1,6 +1,7 @@
-"""Gaussian process with expected improvement; the default: the best of few trials, cubic in their number.
+"""The default: a Gaussian process with expected improvement. Best in few trials, and cubic in their number.
 
-sampler = make_gp(SamplerContext(seed=7, search_seed=0, trials=60, space=space))
+Example:
+    sampler = make_gp(SamplerContext(seed=7, search_seed=0, trials=60, space=space))
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from autoprune.samplers._study_view import view_study
 
 
 class _AmongWhole(GPSampler):
-    """A GP sampler that passes over proposals of which another process has written a part so far.
+    """A GP sampler that ignores a proposal of another process until it is completely written.
 
-    Optuna's shares a running trial's proposal in pieces of 2,045 characters, fifty ratios or so, and cannot
-    read one of which the last piece is missing.
+    Optuna's sampler stores the proposal of a running trial in pieces of 2,045 characters, about fifty ratios,
+    and raises an error if it reads a proposal whose last piece is missing.
     """
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Propose the point of the largest expected improvement. Propose nothing while trials are random."""
+        """Propose the point with the largest expected improvement, or nothing while proposals are random."""
         return super().sample_relative(view_study(study, _is_whole), trial, search_space)
 
 
@@ -40,11 +41,11 @@ def _is_whole(trial: FrozenTrial) -> bool:
 
 
 def make_gp(context: SamplerContext) -> BaseSampler:
-    """Make Optuna's GP sampler; scores are noisy, so that a point seen is not taken as exact.
+    """Make Optuna's GP sampler for noisy scores.
 
-    A proposal fits the process again. Measured on one core of an AMD Zen 5: 0.1 s with 12 or 27 variables
-    after 60 trials, 0.2 s with 100; after 300 trials 0.9 s with 27 and 1.9 s with 100. TPE takes 0.01 to
-    0.02 s after 60.
+    Each proposal fits the process again. On one core of an AMD Zen 5 a proposal takes 0.1 s after 60 trials
+    with 12 or 27 variables, and 0.2 s with 100 variables. After 300 trials it takes 0.9 s with 27 variables,
+    and 1.9 s with 100. TPE takes 0.01 to 0.02 s after 60 trials.
     """
     return _AmongWhole(
         seed=context.seed, n_startup_trials=context.startup_trials, deterministic_objective=False

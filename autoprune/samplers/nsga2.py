@@ -1,6 +1,7 @@
-"""NSGA-II: a genetic algorithm whose generations cross and mutate the ratios of the elite.
+"""NSGA-II: a genetic algorithm for several objectives that crosses and mutates the ratios of an elite.
 
-sampler = make_nsga2(SamplerContext(seed=7, search_seed=0, trials=60, space=space))
+Example:
+    sampler = make_nsga2(SamplerContext(seed=7, search_seed=0, trials=60, space=space))
 """
 
 from __future__ import annotations
@@ -18,27 +19,27 @@ from autoprune.samplers._study_view import view_study
 
 
 class _OrderedParents(NSGAIISampler):
-    """NSGA-II whose parents come in one order, whether they are selected now or read from the storage.
+    """NSGA-II with parents in one order, whether it selects them or reads them from the storage.
 
-    The trials that it did not propose belong to its generations too.
+    Trials that it did not propose belong to its generations too.
     """
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Cross the parents; nothing while the first generation is not full."""
+        """Cross parents. Propose nothing until the first generation is full."""
         adopted = self._adopted(study)
         whole = view_study(study, lambda other: True, shown_as=lambda other: adopted.get(other.number, other))
         return super().sample_relative(whole, trial, search_space)
 
     def select_parent(self, study: optuna.Study, generation: int) -> list[FrozenTrial]:
-        """Return the elite of the generation before, by trial number."""
+        """Return the elite of the previous generation, by trial number."""
         return sorted(super().select_parent(study, generation), key=lambda trial: trial.number)
 
     def _adopted(self, study: optuna.Study) -> dict[int, FrozenTrial]:
-        """Return {number: the trial with its generation} for the complete trials that have none.
+        """Return {number: the trial with its generation} for the complete trials without a generation.
 
-        Theirs is the generation that was under way when they began, so that no later trial changes it.
+        Such a trial gets the generation that was under way when it began, so that no later trial changes it.
         """
         key, under_way = self._get_generation_key(), 0
         adopted = {}
@@ -53,9 +54,9 @@ class _OrderedParents(NSGAIISampler):
 def make_nsga2(context: SamplerContext) -> BaseSampler:
     """Make Optuna's NSGA-II with a population of 50, but at most a fifth of the trials.
 
-    Trials that it did not propose, warm starts above all, count to the generation that was under way when
-    they began: warm starts are part of the first. Optuna's would pass over them, since it learns only from
-    trials in which it noted a generation when it was asked, and for queued trials it is not.
+    Trials that the sampler did not propose belong to the generation that was under way when they began. So
+    warm starts are part of the first one. Optuna's sampler would ignore them, because it notes a generation
+    only in trials that it proposes, and queued trials are not proposed.
 
     Reference: Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", 2002, section III.
     """

@@ -1,9 +1,10 @@
-"""REINFORCE: one normal distribution a variable, moved towards the plans that score above the baseline.
+"""REINFORCE: one normal distribution a variable, which moves towards plans that score above the baseline.
 
+Example:
     sampler = make_policy_gradient(SamplerContext(seed=7, search_seed=0, trials=60, space=space))
 
-The policy moves by one step for each finished trial, in the order in which they finished. `learning` keeps it
-between trials; a process that resumes takes all steps once and has the same policy.
+The policy moves by one step for each complete trial, in the order in which trials finished. `_learner_memory`
+keeps the policy between trials. A resumed process takes all steps once and gets the same policy.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from autoprune.samplers._plan_sampler import PlanSampler
 from autoprune.support.arrays import FloatArray
 
 START_MEAN, START_SPREAD = 0.5, 0.3
-"""The first policy, in places from 0 (lowest ratio) to 1 (highest)."""
+"""The first policy, in places from 0 (lowest ratio) to 1 (highest ratio)."""
 
 SMALLEST_SPREAD, LARGEST_SPREAD = 0.03, 0.5
 
@@ -31,15 +32,15 @@ ENTROPY = 0.1
 """Weight of the entropy's gradient against an advantage of one standard deviation."""
 
 BASELINE = 0.8
-"""How much of the moving average of the scores stays at each trial."""
+"""Decay of the moving average of the scores, once a trial."""
 
 CLIP = 2.0
-"""Advantages are cut here, in standard deviations: one failed finetune shall not throw the policy away."""
+"""Advantages are clipped to this many standard deviations, so that one failed finetune moves little."""
 
 
 @dataclass(frozen=True, eq=False)
 class Policy:
-    """Independent normal distributions over the places of all variables, mean and spread [k] each."""
+    """Independent normal distributions over the places of all variables, with mean [k] and spread [k]."""
 
     mean: FloatArray
     spread: FloatArray
@@ -50,9 +51,9 @@ class PolicyLearner:
     """The parameters of the policy, and the sums over earlier trials that the next step needs.
 
     Attributes:
-        context: of the space that the places are in.
-        mean: [k], of the policy.
-        log_spread: [k], of the policy.
+        context: of the search.
+        mean: of the policy, [k].
+        log_spread: logarithm of the policy's spread, [k].
         baseline: the moving average of the scores.
         scores: of all trials so far.
     """
@@ -64,7 +65,7 @@ class PolicyLearner:
     scores: list[float] = field(default_factory=list)
 
     def absorb(self, outcome: Outcome) -> None:
-        """Move the policy towards a plan that scored above the baseline, or away from one below."""
+        """Move the policy towards a plan that scored above the baseline, or away from one below it."""
         if not self.scores:
             self.baseline = outcome.score
         self.scores.append(outcome.score)
@@ -81,18 +82,18 @@ class PolicyLearner:
 def make_policy_gradient(context: SamplerContext) -> BaseSampler:
     """Make the policy-gradient sampler.
 
-    The paper's episodic REINFORCE with a Gaussian unit a variable, whose step is proportional to its
-    variance, a reinforcement baseline that is a moving average, and an entropy bonus.
-
-    Departs from the paper: the action that is learnt from is the plan that the budget made of the draw, and
-    trials that others proposed (warm starts) are learnt from as if the policy had; advantages are divided by
-    the scores' standard deviation so far, and clipped, since the unit of the score is not known. What moves a
-    spread, the squared distance of the plan from the mean in spreads less 1, is cut to [-1, 3]: one far plan
-    shall not throw the policy away. The mean stays in [0, 1], and the spread in [0.03, 0.5]: the policy never
-    stops trying.
+    This is episodic REINFORCE with one Gaussian unit a variable, steps proportional to its variance, a moving
+    average as the baseline, and an entropy bonus.
 
     Reference: Williams, "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement
-    Learning", 1992, section 6.
+    Learning", 1992, section 6. Differs in four points:
+
+    - The policy learns from the plan to which the budget changed its draw, and from trials that it did not
+      propose (warm starts) as if they were its own.
+    - Advantages are divided by the scores' standard deviation so far, since the unit of the score is not
+      known, and are clipped.
+    - A spread moves by ((plan - mean) / spread)^2 - 1, clipped to [-1, 3], so that one far plan moves little.
+    - The mean stays in [0, 1], and the spread in [0.03, 0.5], so that the policy never stops exploring.
     """
     return PlanSampler(context, _propose)
 

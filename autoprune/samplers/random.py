@@ -1,6 +1,7 @@
-"""Independent uniform proposals: the control that every other sampler must beat.
+"""Proposes independent uniform ratios: the control that every other sampler has to beat.
 
-sampler = make_random(SamplerContext(seed=7, search_seed=0, trials=60, space=space))
+Example:
+    sampler = make_random(SamplerContext(seed=7, search_seed=0, trials=60, space=space))
 """
 
 from __future__ import annotations
@@ -11,5 +12,5 @@ from autoprune.samplers._context import SamplerContext
 
 
 def make_random(context: SamplerContext) -> BaseSampler:
-    """Make Optuna's random sampler; the number of trials and variables does not matter to it."""
+    """Make Optuna's random sampler, which reads the seed of the context alone."""
     return RandomSampler(seed=context.seed)

@@ -1,6 +1,7 @@
-"""Tree-structured Parzen estimator over all ratios: cheap at any number of trials, learns from pruned ones.
+"""The tree-structured Parzen estimator: fast at any number of trials, and learns from pruned trials too.
 
-sampler = make_tpe(SamplerContext(seed=7, search_seed=0, trials=60, space=space))
+Example:
+    sampler = make_tpe(SamplerContext(seed=7, search_seed=0, trials=60, space=space))
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ from autoprune.samplers._context import SamplerContext
 
 
 def make_tpe(context: SamplerContext) -> BaseSampler:
-    """Make Optuna's multivariate TPE; random until a fifth of the trials, 5 to 20, have ended.
+    """Make Optuna's multivariate TPE.
 
-    Warm starts count among those.
-
-    Trials that run elsewhere count as bad ones (the constant liar), so that workers spread.
+    Proposals are random until a fifth of the trials, 5 to 20, have ended. Warm starts count among them.
+    Running trials count as bad ones (the constant liar), so that parallel workers try different regions.
 
     Reference: Bergstra et al., "Algorithms for Hyper-Parameter Optimization", 2011, section 4.
     """

@@ -1,5 +1,6 @@
 """The study of a search, in an Optuna storage: the single source of truth for every engine.
 
+Example:
     study = open_study("sqlite:///runs/fm.db", "fm-50")
     study.facts.dense_score, study.best().widths
 

@@ -1,8 +1,9 @@
 """Looks at the tables of a database before anything is written to it.
 
-contents = look(engine)
-contents.require(create=True, shown="sqlite:///runs/fm.db")     # StudyError if it belongs to another program
-contents.is_new                                                 # Optuna's tables are missing
+Example:
+    contents = look(engine)
+    contents.require(create=True, shown="sqlite:///runs/fm.db")     # StudyError if it belongs to another
+    program contents.is_new                                                 # Optuna's tables are missing
 """
 
 from __future__ import annotations

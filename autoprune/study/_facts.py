@@ -1,7 +1,8 @@
 """The facts of a study: measurements and choices that are made once, at the start, and used by all trials.
 
-facts = StudyFacts(setting=setting.facts, ranking=ranking, dense_score=0.91, limits={"macs": 20_000_000})
-study.facts.dense_score, study.facts.limits["macs"]
+Example:
+    facts = StudyFacts(setting=setting.facts, ranking=ranking, dense_score=0.91, limits={"macs": 20_000_000})
+    study.facts.dense_score, study.facts.limits["macs"]
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 An open SQLite connection goes on writing to a deleted file, and everything that it writes is lost.
 
+Example:
     presence = Presence(Path("runs/fm.db"), "sqlite:///runs/fm.db")
     presence.check()        # before each access to the storage
 """

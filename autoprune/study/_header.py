@@ -1,5 +1,6 @@
 """Stores the header of a study with its trials: the config of its search, its identity and its facts.
 
+Example:
     write_header(study, Header(config={...}, identity={...}, chosen=StudyFacts(...), objectives=["score"]))
     read_header(study).chosen.dense_score
 

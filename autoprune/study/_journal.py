@@ -1,5 +1,6 @@
 """A journal storage in a file that survives a full disk, kill -9 and a stale lock.
 
+Example:
     storage = JournalStorage(Journal(Path("runs/fm.log"), "journal:///runs/fm.log"))
 
 A journal has a line of JSON for each operation. A writer that is killed may leave a torn last line. Optuna's

@@ -1,5 +1,6 @@
 """The lease of a running trial: which process runs the trial, and whether this process still lives.
 
+Example:
     lease = this_process()                 # Lease(host="box", pid=4711, started="5f3c...:81234", claim="9d")
     is_alive(lease)                        # True, False, or None if it is of another host
 
@@ -75,19 +76,19 @@ def is_alive(lease: Lease | None) -> bool | None:
     started = _started(lease.pid)
     if started is None:
         return False
-    # The system gives the number of a dead process to a new one. The start time tells them apart.
+    # The system gives the number of a dead process to a new one. The start time distinguishes them.
     return _UNKNOWN in (started, lease.started) or started == lease.started
 
 
 def _started(pid: int) -> str | None:
-    """Return an identifier of a process's start, or None if it does not run, "unknown" if nothing can say."""
+    """Return an identifier of a process's start, None if it does not run, or "unknown"."""
     if Path("/proc/self/stat").exists():
         try:
             # The second field is the program's name in parentheses, and may hold spaces and parentheses.
             fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
         except OSError:
             return None
-        is_zombie = fields[0] in "ZX"  # it has ended, but its parent has not asked for its exit code
+        is_zombie = fields[0] in "ZX"  # it has ended, but its parent has not read its exit code
         return None if is_zombie else f"{_boot()}:{fields[19]}"  # field 22 of the line: the start time
     return _started_by_ps(pid)
 

@@ -1,7 +1,9 @@
 """Creates the study of a new search, and opens the study of an earlier one.
 
-study = create_study("sqlite:///runs/fm.db", "fm-50", config=..., identity={"model": "9f3c..."}, facts=...)
-study = open_study("sqlite:///runs/fm.db", "fm-50")       # all that a resume needs: study.config
+Example:
+    study = create_study("sqlite:///runs/fm.db", "fm-50", config=..., identity={"model": "9f3c..."},
+    facts=...) study = open_study("sqlite:///runs/fm.db", "fm-50")       # all that a resume needs:
+    study.config
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ def create_study(
     """Create the study of a new search.
 
     Args:
-        url: URL of the storage; see `open_storage`.
+        url: URL of the storage (see `open_storage`).
         name: the study's name.
         config: the resolved config, in values that JSON has.
         identity: fingerprints of model, data, space and budget. A resume needs the same.

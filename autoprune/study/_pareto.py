@@ -1,7 +1,8 @@
 """The order among trials: the Pareto front of a study, and the best of several trials.
 
-front_of(study.records(), ("score", "macs"))       # no trial has a better score and fewer MACs than these
-best_of(records, ("score",)).number
+Example:
+    front_of(study.records(), ("score", "macs"))       # no trial has a better score and fewer MACs than these
+    best_of(records, ("score",)).number
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def front_of(
     Args:
         records: of a study.
         objectives: "score", then one or more costs.
-        dense_ms: latency of the dense model, if latency is an objective; see `TrialRecord.cost`.
+        dense_ms: latency of the dense model, if latency is an objective (see `TrialRecord.cost`).
     """
     whole = [
         record

@@ -1,5 +1,6 @@
 """Hands trials over between processes: claims one, gives it back, and re-queues those of dead processes.
 
+Example:
     trial = claim_trial(study, target=60, lease=this_process())     # None if all 60 exist
     requeue_trial(study, trial.number)
 

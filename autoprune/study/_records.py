@@ -1,7 +1,8 @@
 """The record of one trial: its widths, costs, scores and outcome.
 
-record = read_record(study.trials[3])
-record.widths, record.score, record.scores[-1].name
+Example:
+    record = read_record(study.trials[3])
+    record.widths, record.score, record.scores[-1].name
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class MeasuredLatency:
         """Read the values of `dataclasses.asdict` from a storage.
 
         Raises:
-            StudyError: they are damaged; `where` opens the message.
+            StudyError: they are damaged. The message begins with `where`.
         """
         return read_as(cls, values, where=where, error=StudyError, advice="restore the storage from a copy.")
 
@@ -136,7 +137,7 @@ class TrialRecord:
                 device.
 
         Returns:
-            The cost; infinite if it is not known.
+            The cost, or infinity if it is not known.
         """
         if name == LATENCY and self.measured is not None:
             return self.measured.latency_ms if dense_ms is None else self.measured.ratio * dense_ms

@@ -1,9 +1,10 @@
 """The study of one search: an Optuna study with the search's config and the facts that it rests on.
 
-study = open_study("sqlite:///runs/fm.db", "fm-50")
-study.require({"model": "9f3c...", ...})                  # refuses another model, data or space
-trial = study.ask(target=60)                              # claims a trial for this process
-study.best().widths
+Example:
+    study = open_study("sqlite:///runs/fm.db", "fm-50")
+    study.require({"model": "9f3c...", ...})                  # refuses another model, data or space
+    trial = study.ask(target=60)                              # claims a trial for this process
+    study.best().widths
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ class SearchStudy:
         return best_of(records, self.objectives, self.dense_ms)
 
     def front(self, records: Iterable[TrialRecord] | None = None) -> list[TrialRecord]:
-        """Return the Pareto front of some or all trials, the cheapest first; see `front_of`."""
+        """Return the Pareto front of some or all trials, the cheapest first (see `front_of`)."""
         return front_of(self.records() if records is None else records, self.objectives, self.dense_ms)
 
     @property
@@ -295,7 +296,7 @@ class SearchStudy:
         """Re-queue the running trials whose process is dead, and return their numbers.
 
         Trials of live processes are left alone. Trials of other hosts are left alone, too, unless
-        `other_hosts` says that those hosts are gone. A trial fails if its process died too often.
+        `other_hosts` means that those hosts are gone. A trial fails if its process died too often.
         """
         with storage_errors(self.url):
             dead = queue.dead_trials(self.optuna, other_hosts=other_hosts)

@@ -1,5 +1,6 @@
 """Hides the damaged trials of a study from everything that reads trials, and reports each of them once.
 
+Example:
     view = sound_view(study, objectives=1)      # an Optuna study over the same storage
     view.get_trials(deepcopy=False)
 

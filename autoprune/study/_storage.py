@@ -1,7 +1,8 @@
 """Opens an Optuna storage by its URL.
 
-storage = open_storage("sqlite:///runs/fm.db", create=True)     # or journal:///runs/fm.log, postgresql://...
-is_vacant("sqlite:///runs/fm.db")                               # True if it has no tables yet
+Example:
+    storage = open_storage("sqlite:///runs/fm.db", create=True)     # or journal:///runs/fm.log, postgresql://...
+    is_vacant("sqlite:///runs/fm.db")                               # True if it has no tables yet
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Turns the errors of a storage into one clear line each.
 
-with storage_errors("sqlite:///runs/fm.db"):
-study.get_trials()
+Example:
+    with storage_errors("sqlite:///runs/fm.db"):
+        study.get_trials()
 """
 
 from __future__ import annotations

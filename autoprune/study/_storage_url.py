@@ -1,7 +1,8 @@
 """Reads the URLs of storages: the file behind one, and the mistakes that users make in them.
 
-file_of("sqlite:///runs/fm.db")                                 # Path("runs/fm.db")
-study_command("resume", "fm-50", "sqlite:///runs/fm.db")        # the command line in a message
+Example:
+    file_of("sqlite:///runs/fm.db")                                 # Path("runs/fm.db")
+    study_command("resume", "fm-50", "sqlite:///runs/fm.db")        # the command line in a message
 """
 
 from __future__ import annotations

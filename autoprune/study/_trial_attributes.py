@@ -1,7 +1,8 @@
 """The schema of a trial's attributes, which are checked once, as the trial is read.
 
-attributes = read_attributes(trial, objectives=1)
-attributes.proposal.widths, attributes.scores[-1].name
+Example:
+    attributes = read_attributes(trial, objectives=1)
+    attributes.proposal.widths, attributes.scores[-1].name
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class ProposalAttribute(Strict):
 
     @property
     def costs(self) -> dict[str, float]:
-        """The costs that are known, by name. They are stored beside the widths, one key each."""
+        """The costs that are known, by name. They are stored next to the widths, one key each."""
         known = self.model_extra or {}
         return {name: known[name] for name in COSTS if known.get(name) is not None}
 

@@ -77,7 +77,7 @@ def test_a_port_of_something_else_is_refused_within_a_minute() -> None:
     """As that of Ray's dashboard would be."""
     with socket.create_server(("", 0)) as other:
         port = other.getsockname()[1]
-        assert "(what listens there does not answer as Ray does)" in refusal(f"127.0.0.1:{port}", within_s=60)
+        assert "(the server there does not answer as Ray does)" in refusal(f"127.0.0.1:{port}", within_s=60)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:", "127.0.0.1:port", "127.0.0.1:70000", ""])
