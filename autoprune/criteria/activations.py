@@ -123,8 +123,8 @@ def chip(given: CriterionInput) -> Importance:
 
 def nuclear_losses(matrix: Tensor) -> Tensor:
     """Return the fall [n] of the nuclear norm of a matrix [n, m] if each row alone is set to zero."""
-    # Singular values are the roots of a Gram matrix's eigenvalues. The smaller Gram matrix without row i follows
-    # from the whole one by a simple formula, so that all n matrices are decomposed in one batch.
+    # Singular values are the roots of a Gram matrix's eigenvalues. The smaller Gram matrix without row i
+    # follows from the whole one by a simple formula, so that all n are decomposed in one batch.
     if len(matrix) <= matrix.shape[1]:
         whole = matrix @ matrix.T
         left = 1 - torch.eye(len(matrix), dtype=matrix.dtype)
