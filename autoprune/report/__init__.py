@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from autoprune.report._agreement import RungAgreement
 from autoprune.report._curves import CURVE_FORMATS, Curve, Curves, curve_notes, curve_table, save_curves
+from autoprune.report._histograms import Histograms, save_histograms
 from autoprune.report._pictures import format_of
 from autoprune.report._plot import plot_study
 from autoprune.report._staircase import plot_stairs
@@ -30,6 +31,7 @@ __all__ = [
     "Curve",
     "Curves",
     "Failure",
+    "Histograms",
     "RungAgreement",
     "StudySummary",
     "cost_notes",
@@ -44,6 +46,7 @@ __all__ = [
     "plot_stairs",
     "plot_study",
     "save_curves",
+    "save_histograms",
     "summarise",
     "summary_notes",
     "trial_table",

@@ -25,7 +25,7 @@ from autoprune.sparsity._history import ScaleHistory
 from autoprune.sparsity._hook import PenaltyHook
 from autoprune.sparsity._penalties import Penalty, PenaltyInput
 from autoprune.sparsity._specs import PENALTIES, PenaltySpec
-from autoprune.sparsity._threshold import threshold_plan
+from autoprune.sparsity._threshold import threshold_plan, threshold_plan_within
 from autoprune.sparsity._training import Sparsified, StrengthTrial, choose, sparsify
 
 __all__ = [
@@ -40,4 +40,5 @@ __all__ = [
     "choose",
     "sparsify",
     "threshold_plan",
+    "threshold_plan_within",
 ]

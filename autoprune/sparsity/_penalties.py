@@ -51,12 +51,12 @@ def bn_l1(given: PenaltyInput) -> Tensor:
     return torch.cat(given.scales).abs().sum()
 
 
-def polarization(given: PenaltyInput, t: float = 1.2) -> Tensor:
+def polarization(given: PenaltyInput, t: float = 1.4) -> Tensor:
     """Sum t |scale| - | |scale| - mean |scale| |, which pulls scales apart, towards 0 or up.
 
     Args:
         given: the scales.
-        t: weight of the l1 part. At 1 and above all scales shrink, the small ones faster.
+        t: weight of the l1 part. The larger it is, the more scales shrink, those below the mean faster.
 
     Reference: Zhuang et al., Neuron-level Structured Pruning using Polarization Regularizer, NeurIPS 2020,
     section 3.2, equation 2. It keeps scales in [0, a]. Here scales may be negative, and count by their size.

@@ -6,6 +6,7 @@ Example:
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Mapping
 from types import NoneType
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.criteria import Importance, channel_scales
-from autoprune.errors import PlanError
+from autoprune.errors import BudgetError, PlanError
 from autoprune.graph import Plan, Prunable
 from autoprune.support.usercode import entry
 
@@ -75,6 +76,45 @@ def threshold_plan(
         if len(kept) < len(values):
             keep[name] = kept
     return Plan(keep)
+
+
+@entry(PlanError, prunable=Prunable, macs=int)
+def threshold_plan_within(
+    prunable: Prunable,
+    macs: int,
+    *,
+    floor: int | float | None = 1,
+    importance: Mapping[str, NDArray[np.float64]] | None = None,
+) -> Plan:
+    """Cut the channels with the smallest scales, as few as meet a budget of MACs.
+
+    Args:
+        prunable: the traced model, with the trained weights.
+        macs: the most multiply-adds at batch 1.
+        floor: see `threshold_plan`.
+        importance: see `threshold_plan`.
+
+    Raises:
+        PlanError: as `threshold_plan`.
+        BudgetError: no share above the floor meets the budget.
+    """
+    ranked = _ranked(prunable, importance)
+    total = sum(map(len, ranked.values()))
+    most = total - sum(max(1, _floor(floor, len(scales))) for scales in ranked.values())
+
+    def cut(count: int) -> Plan:
+        return threshold_plan(prunable, count / total, floor=floor, importance=ranked)
+
+    def fits(count: int) -> bool:
+        return int(prunable.cost(cut(count).widths).macs) <= macs
+
+    if not fits(most):
+        smallest = prunable.cost(cut(most).widths).macs
+        raise BudgetError(
+            f"threshold: got a budget of {macs:,} MACs, but {smallest:,} are left above the floor; raise the "
+            "budget or lower the floor."
+        )
+    return cut(bisect.bisect_left(range(most + 1), True, key=fits))  # the plans are nested, so MACs only fall
 
 
 def _ranked(prunable: Prunable, importance: Mapping[str, NDArray[np.float64]] | None) -> Importance:

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 import autoprune
-from autoprune.errors import PlanError
+from autoprune.errors import BudgetError, PlanError
 from autoprune.graph import Plan, Prunable
-from autoprune.sparsity import threshold_plan
+from autoprune.sparsity import threshold_plan, threshold_plan_within
 
 
 def chain(*scales: list[float]) -> Prunable:
@@ -81,6 +81,41 @@ def test_a_model_without_batch_norm_is_one_line() -> None:
     prunable = autoprune.trace(net, torch.zeros(1, 1, 2, 2))
     with pytest.raises(PlanError, match="no searchable group of Sequential has a BatchNorm"):
         threshold_plan(prunable, share=0.5)
+
+
+def test_a_budget_is_met_with_as_few_channels_as_do() -> None:
+    rng = np.random.default_rng(1)
+    prunable = chain(*(rng.random(6).tolist() for _ in range(3)))
+    dense = int(prunable.cost().macs)
+    for budget in (dense, int(0.6 * dense), int(0.3 * dense)):
+        plan = threshold_plan_within(prunable, budget)
+        assert int(prunable.cost(plan.widths).macs) <= budget
+        cut = 18 - sum(plan.widths.get(name, 6) for name in ("0", "3", "6"))
+        if cut:
+            one_less = threshold_plan(prunable, share=(cut - 1) / 18, floor=1)
+            assert int(prunable.cost(one_less.widths).macs) > budget
+    with pytest.raises(BudgetError, match=r"got a budget of 10 MACs, but \d+ are left above the floor"):
+        threshold_plan_within(prunable, 10)
+
+
+def test_plans_of_two_passes_compose_to_one_of_the_dense_model() -> None:
+    rng = np.random.default_rng(2)
+    prunable = chain(*(rng.random(8).tolist() for _ in range(3)))
+    first = threshold_plan(prunable, share=0.25, floor=1)
+    smaller = autoprune.rebuild(prunable, first)
+    with torch.no_grad():
+        for norm in [module for module in smaller.modules() if isinstance(module, nn.BatchNorm2d)]:
+            norm.weight.copy_(torch.from_numpy(rng.random(norm.num_features)))
+    again = autoprune.trace(smaller, torch.zeros(1, 1, 2, 2))
+    second = threshold_plan(again, share=0.4, floor=1)
+    composed = first.then(second)
+    smallest, at_once = autoprune.rebuild(again, second), autoprune.rebuild(prunable, composed)
+    assert autoprune.verify(prunable, composed, at_once).right
+    shapes = [{name: each.shape for name, each in net.state_dict().items()} for net in (smallest, at_once)]
+    assert shapes[0] == shapes[1]
+    for layer in ("0", "3", "6"):  # the scales were changed between the passes, the filters were not
+        weights = [net.get_parameter(f"{layer}.weight") for net in (smallest, at_once)]
+        assert torch.equal(*weights)
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,24 @@ def test_halved_gradients_train_as_half_the_learning_rate_does() -> None:
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
+def test_hooks_see_gradients_without_the_scale_of_float16() -> None:
+    class Norm(StepHook):
+        norms: tuple[float, ...] = ()
+
+        def after_backward(self, model: nn.Module, moment: Moment) -> None:
+            squares = [
+                float(each.grad.square().sum()) for each in model.parameters() if each.grad is not None
+            ]
+            self.norms = (*self.norms, sum(squares) ** 0.5)
+
+    found = []
+    for dtype in ("float32", "float16"):
+        hook = Norm()
+        fit(net(), DATA, Schedule(steps=1), Setting(dtype=dtype), Task(), seed=0, hooks=(hook,))
+        found.append(hook.norms)
+    assert found[1] == pytest.approx(found[0], rel=0.02)
+
+
 def test_a_resumed_training_has_the_state_of_its_hook(tmp_path: Path) -> None:
     whole = trained(Recorder())
     with pytest.raises(KeyboardInterrupt):
