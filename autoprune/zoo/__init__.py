@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from torch import nn
 
@@ -28,6 +29,7 @@ from autoprune.support.usercode import call_with_offered
 from autoprune.support.userfunction import load_function
 from autoprune.zoo._checkpoint import checkpoint_hash, load_checkpoint
 from autoprune.zoo.densenet import densenet40
+from autoprune.zoo.preresnet import preresnet20, preresnet56, preresnet164
 from autoprune.zoo.resnet import digits_resnet, resnet20, resnet56
 from autoprune.zoo.vgg import vgg16_bn
 
@@ -53,6 +55,21 @@ MODELS: Mapping[str, ModelSpec] = {
     "resnet56": ModelSpec(resnet56, about="ResNet-56 of the CIFAR family, for small images"),
     "vgg16_bn": ModelSpec(vgg16_bn, about="VGG-16 with BatchNorm for small images"),
     "densenet40": ModelSpec(densenet40, about="DenseNet-40 for small images"),
+    "densenet40_select": ModelSpec(
+        partial(densenet40, select=True), about="densenet40 with channel selection before each BatchNorm"
+    ),
+    "preresnet20": ModelSpec(preresnet20, about="pre-activation ResNet-20 for small images"),
+    "preresnet20_select": ModelSpec(
+        partial(preresnet20, select=True), about="preresnet20 with channel selection before each BatchNorm"
+    ),
+    "preresnet56": ModelSpec(preresnet56, about="pre-activation ResNet-56 for small images"),
+    "preresnet56_select": ModelSpec(
+        partial(preresnet56, select=True), about="preresnet56 with channel selection before each BatchNorm"
+    ),
+    "preresnet164": ModelSpec(preresnet164, about="pre-activation ResNet-164 for small images"),
+    "preresnet164_select": ModelSpec(
+        partial(preresnet164, select=True), about="preresnet164 with channel selection before each BatchNorm"
+    ),
     "digits_resnet": ModelSpec(digits_resnet, about="a small residual network for 8x8 digits"),
 }
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from autoprune.errors import CheckpointError, reason_of, shortened, shown_value, suggest, summary_of
+from autoprune.nn import ChannelSelection
 from autoprune.support.files import open_regular, require_regular
 from autoprune.support.tensorfile import read_saved
 from autoprune.support.usercode import guarded
@@ -53,7 +54,8 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
         model: the model whose parameters and buffers are overwritten.
         path: a safetensors file, or a file that `torch.save` wrote (read with weights_only=True). It holds
             the state_dict itself, or a dict with the state_dict under one of the keys WRAPPERS. If all names
-            start with "module.", that prefix is removed.
+            start with "module.", that prefix is removed. Channel selections that the file does not have
+            stay as they are, so that a net with selections takes the weights of the plain net.
 
     Raises:
         CheckpointError: if the file is missing or corrupt, or its tensors do not fit the model.
@@ -61,7 +63,8 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
     state = _strip_prefix(read_state(path))
     with guarded(f"checkpoint {path}: the model does not give its state_dict", CheckpointError):
         own = model.state_dict()
-    missing = [name for name in own if name not in state and not name.endswith(COUNTER)]
+    optional = {f"{path}.index" for path, each in model.named_modules() if isinstance(each, ChannelSelection)}
+    missing = [n for n in own if n not in state and n not in optional and not n.endswith(COUNTER)]
     unexpected = sorted((name for name in state if name not in own), key=lambda name: name.endswith(COUNTER))
     if missing or unexpected:
         foreign = max(len(missing) / len(own), len(unexpected) / max(1, len(state))) > FOREIGN_SHARE

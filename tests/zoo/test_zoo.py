@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from autoprune import make_plan, rebuild, trace, verify
 from autoprune.errors import CheckpointError, ConfigError
+from autoprune.nn import ChannelSelection, add_channel_selection
 from autoprune.train import weights_hash
 from autoprune.zoo import MODELS, checkpoint_hash, load_checkpoint, make_model, model_names
 from autoprune.zoo._checkpoint import read_state
+from autoprune.zoo.densenet import DenseNet
+from autoprune.zoo.preresnet import PreActivationResNet
 from tests.support.test_files import SPECIAL
 
 PARAMETERS = {  # of the papers' nets with 10 classes and 3 channels, plus what the 1x1 shortcuts add
@@ -23,6 +28,8 @@ PARAMETERS = {  # of the papers' nets with 10 classes and 3 channels, plus what 
     "resnet56": 855_770,
     "vgg16_bn": 14_728_266 - 4_224,
     "densenet40": 1_019_722,
+    "preresnet20": 219_482,
+    "preresnet164": 1_703_258,
 }
 
 
@@ -57,6 +64,35 @@ def test_vgg_has_13_convolutions_and_one_linear_layer() -> None:
 def test_parameter_counts(name: str) -> None:
     model = make_model(name, 10)
     assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(PreActivationResNet, 2, (2, 3), classes=5, in_channels=3),
+        partial(DenseNet, 2, 4, classes=5, in_channels=3),
+    ],
+)
+def test_selecting_nets_select_at_every_shared_tensor(make: Callable[..., nn.Module], tmp_path: Path) -> None:
+    """The oracle is `add_channel_selection`, which finds these places in the graph."""
+    image = torch.zeros(1, 3, 8, 8)
+    plain, selecting = make(), make(select=True)
+    inserted = add_channel_selection(plain, image)
+    sizes = [
+        sorted(len(each.index) for each in model.modules() if isinstance(each, ChannelSelection))
+        for model in (selecting, inserted)
+    ]
+    assert sizes[0] == sizes[1] != []
+    torch.save(plain.state_dict(), tmp_path / "plain.pt")
+    load_checkpoint(selecting, tmp_path / "plain.pt")  # which lacks the selections
+    images = torch.randn(2, 3, 8, 8)
+    assert torch.equal(selecting.eval()(images), plain.eval()(images))
+    prunable = trace(selecting, image)
+    plan = make_plan(prunable, 0.5, criterion="bn")
+    assert verify(prunable, plan, rebuild(prunable, plan)) <= 1e-9
+    frozen = {group.name.partition(":")[0] for group in prunable.groups if group.frozen}
+    norms = {name for name, module in selecting.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    assert not frozen & norms
 
 
 def test_torchvision_by_name_with_other_channels_and_classes() -> None:
