@@ -20,7 +20,7 @@ A score of your own needs no row. `score = "mypkg.scores:squares"` names its fun
 
 from __future__ import annotations
 
-from autoprune.masks._channels import Compiled, compile_masks, whole_channels
+from autoprune.masks._channels import Compiled, channel_masks, compile_masks, whole_channels
 from autoprune.masks._counts import Remaining, remaining
 from autoprune.masks._granularity import GRANULARITIES, GranularitySpec
 from autoprune.masks._hook import GradualMasks, MaskHook, cubic_sparsity
@@ -40,6 +40,7 @@ __all__ = [
     "Remaining",
     "ScoreInput",
     "ScoreSpec",
+    "channel_masks",
     "compile_masks",
     "cubic_sparsity",
     "load_masks",

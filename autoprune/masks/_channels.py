@@ -8,7 +8,7 @@ Example:
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -51,18 +51,40 @@ def whole_channels(prunable: Prunable, masks: Masks) -> Masks:
     A channel without filters may still be a constant, because of a bias or a BatchNorm. With its scales,
     biases and the weights that read it masked too, it contributes nothing.
     """
-    extra: dict[str, Tensor] = {}
-    parameters = dict(prunable.model.named_parameters(remove_duplicate=False))
+    gone = {}
     for group in prunable.searchable:
         writers = [member for member in _parameters_of(prunable, group) if _writes(prunable.model, member)]
-        gone = _masked(masks, writers, group)
-        if not writers or not gone.any():
-            continue
-        for member in _parameters_of(prunable, group):
+        if writers:
+            gone[group.name] = np.flatnonzero(_masked(masks, writers, group))
+    return masks.also(_without(prunable, gone))
+
+
+@entry(MaskError, prunable=Prunable, plan=Plan)
+def channel_masks(prunable: Prunable, plan: Plan) -> Masks:
+    """Mask all parameters of the channels that a plan drops: the plan as 0 and 1 for each weight.
+
+    Raises:
+        PlanError: the plan does not fit the model's groups.
+    """
+    prunable.check(plan)
+    widths = {name: prunable.group(name).width for name in plan}
+    return _without(
+        prunable, {name: np.setdiff1d(np.arange(widths[name]), kept) for name, kept in plan.items()}
+    )
+
+
+def _without(prunable: Prunable, gone: Mapping[str, NDArray[np.int64]]) -> Masks:
+    """Return masks of all parameters of the channels to go, {group name: channels}."""
+    masks: dict[str, Tensor] = {}
+    parameters = dict(prunable.model.named_parameters(remove_duplicate=False))
+    for name, channels in gone.items():
+        for member in _parameters_of(prunable, prunable.group(name)) if len(channels) else ():
             parameter = parameters[member.parameter]
-            mask = extra.setdefault(member.parameter, torch.ones(parameter.shape, dtype=torch.bool))
-            mask.index_fill_(member.axis, torch.from_numpy(member.index[gone].reshape(-1)), False)
-    return masks.also({name: mask.to(parameters[name].device) for name, mask in extra.items()})
+            if member.parameter not in masks:
+                masks[member.parameter] = torch.ones_like(parameter, dtype=torch.bool)
+            positions = torch.from_numpy(member.index[channels].reshape(-1)).to(parameter.device)
+            masks[member.parameter].index_fill_(member.axis, positions, False)
+    return Masks(masks)
 
 
 @entry(MaskError, prunable=Prunable, masks=Masks)

@@ -12,9 +12,33 @@ import autoprune
 from autoprune.data import seeded
 from autoprune.errors import MaskError
 from autoprune.execution import Setting
-from autoprune.masks import MaskHook, Masks, compile_masks, make_masks, remaining
+from autoprune.graph import Plan
+from autoprune.masks import MaskHook, Masks, channel_masks, compile_masks, make_masks, remaining
 from autoprune.train import Schedule, Task, evaluate, fit
 from tests.masks.nets import DATA, net, traced
+from tests.models import CASES
+
+COMPILED = (
+    *("residual", "concat", "flatten", "depthwise", "squeeze_excite", "attention", "hand_attention", "twice"),
+    *("scaled", "two_inputs", "chunked", "train_only_head", "transposed", "shuffled", "gated", "split"),
+    *("film", "dilated", "stages", "bilinear"),
+)
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_the_masks_of_a_plan_compile_to_the_plan_in_every_topology(name: str) -> None:
+    case = CASES[name]
+    with seeded(0):
+        model = case.make()
+        for parameter in model.parameters():
+            nn.init.normal_(parameter)
+    prunable = autoprune.trace(model, case.inputs)
+    plan = autoprune.make_plan(prunable, 0.5)
+    compiled = compile_masks(prunable, channel_masks(prunable, plan))
+    assert compiled.plan == Plan(
+        {name: index for name, index in plan.items() if prunable.group(name).crosses is None}
+    )
+    assert compiled.difference <= 1e-12
 
 
 @pytest.mark.parametrize("scope", ["layer", "global"])
