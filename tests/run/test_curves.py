@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def config(folder: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
     monkeypatch.chdir(folder)
-    return load_config("digits", QUICK)
+    return load_config("digits", [*QUICK, "score=calibrate"])
 
 
 def read(path: Path) -> list[dict[str, str]]:

@@ -85,7 +85,7 @@ def test_a_larger_batch_and_more_workers_need_more_memory() -> None:
 def test_moments_take_the_square_of_each_layers_inputs() -> None:
     """Of the digits' net: convolutions of 3 x 3 and 1 x 1 pixels, and a linear layer."""
     none, repair = "search.warm_starts=[]", "score=repair"
-    without = inspect(load_config("digits", [none]))
+    without = inspect(load_config("digits", [none, "score=calibrate"]))
     repaired = inspect(load_config("digits", [none, repair]))
     spread = ("search.engine=processes", "search.workers=3")
     several = inspect(load_config("digits", [none, repair, *spread]))

@@ -282,7 +282,7 @@ def test_a_repair_is_timed_and_what_it_leaves_is_shown(model: nn.Module, data: V
     assert events[-1] == Stage(
         "repair: layers that stay as they are cut: layer1.0.conv2.weight (too large) and 1 more"
     )
-    calibrated = dataclasses.replace(settled, score=ScoreSettings())
+    calibrated = dataclasses.replace(settled, score=ScoreSettings(rungs=("calibrate",)))
     assert try_repair(StudyMoments(prunable, data, calibrated, Setting()), ranked) == 0
 
 

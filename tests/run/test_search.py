@@ -295,7 +295,7 @@ def test_a_worker_that_loads_something_else_than_the_search_is_refused(
 
     write(checkpoint, 0)
     write(weights, 1)
-    config = settle(load_config("digits", [f"model.checkpoint={checkpoint}"]))
+    config = settle(load_config("digits", [f"model.checkpoint={checkpoint}", "score=calibrate"]))
     dense = load_dense(config)
     parts = identify_parts(dense, trace_dense(dense, config), weights)
     factory = ScorerFactory(config, setting, {}, None, weights, parts=parts)

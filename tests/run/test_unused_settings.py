@@ -34,7 +34,7 @@ CASES: list[tuple[list[str], str]] = [
     (["score.teacher=dense", ONE_RUNG], "score.teacher is set, but no rung of score.rungs trains"),
     (["score.learning_rate=0.1", "score=supernet"], "score.learning_rate is set, but no rung of score.rungs"),
     (
-        ["score.moment_images=9", NO_SENSITIVITY],
+        ["score.moment_images=9", NO_SENSITIVITY, ONE_RUNG],
         '"lasso" or "obs" or search.warm_starts = "reconstruction" or score.rungs = "repair" reads it',
     ),
     (["search.sensitivity_evaluations=9", NO_SENSITIVITY], 'only search.warm_starts = "sensitivity"'),
