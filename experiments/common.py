@@ -15,11 +15,11 @@ from torchvision.models import get_model  # type: ignore[import-untyped]  # ship
 from autoprune.zoo import make_model
 
 OWN = {"resnet20": (1, 28), "resnet56": (3, 32), "vgg16_bn": (3, 32), "densenet40": (3, 32)}
-"""Models of the zoo: their input channels and image sizes; every other name is torchvision's."""
+"""Models of the zoo, with their input channels and image sizes. Every other name is torchvision's."""
 
 
 def build(name: str) -> tuple[nn.Module, Tensor]:
-    """Return a model with random weights and an example input at batch 1; "autoprune/NAME" is the zoo's."""
+    """Return a model with random weights and an example input at batch 1. "autoprune/NAME" is of the zoo."""
     own = name.removeprefix("autoprune/")
     if own != name:
         channels, size = OWN[own]
@@ -46,7 +46,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def append_row(path: Path, row: Mapping[str, object], *, quiet: bool = False) -> None:
-    """Append a row, with a header where the file is new, and print it."""
+    """Append a row, with a header if the file is new, and print it."""
     new = not path.exists()
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, list(row))
@@ -65,7 +65,7 @@ BEGIN, END = "<!-- measured -->\n", "<!-- end -->\n"
 
 
 def write_summary(folder: Path, parts: Sequence[Callable[[], Part]]) -> None:
-    """Write what parts tell into a folder's table.md and the measured part of its README.md, and print it."""
+    """Write the parts into a folder's table.md and the measured part of its README.md, and print them."""
     told = [part() for part in parts]
     lines = [line for table, _ in told for line in table]
     sentences = [f"- {sentence}" for _, said in told for sentence in said]

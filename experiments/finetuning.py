@@ -1,4 +1,4 @@
-"""What experiments that search and finetune share: a search that goes on where it was, one way to finetune.
+"""Functions of the experiments that search and finetune: a search that resumes, and one way to finetune.
 
 study = searched(config)                                       # an open study with all its trials
 fitted, test = finetuned(small, dense, config, setting, seed=0, checkpoint=Path("runs/x.training"))
@@ -22,7 +22,7 @@ from autoprune.train import FitResult, evaluate, fit
 
 
 def searched(config: RunConfig) -> SearchStudy:
-    """Search, or go on with the search; returns the finished study."""
+    """Search, or resume the search, and return the finished study."""
     name, storage = str(config.search.study), str(config.search.storage)
     try:
         open_study(storage, name)
@@ -36,7 +36,7 @@ def searched(config: RunConfig) -> SearchStudy:
 def finetuned(
     small: nn.Module, dense: Dense, config: RunConfig, setting: Setting, *, seed: int, checkpoint: Path
 ) -> tuple[FitResult, float]:
-    """Finetune a model in place, the dense one its teacher; then, once, read the test part.
+    """Finetune a model in place with the dense model as teacher, then evaluate it on the test part, once.
 
     Args:
         small: a candidate.
@@ -44,7 +44,7 @@ def finetuned(
         config: its [finetune] is the recipe.
         setting: how it runs.
         seed: of the finetune.
-        checkpoint: where it goes on after it was cut off.
+        checkpoint: the file from which an interrupted finetune resumes.
 
     Returns:
         The finetune's record, and the metric on the test part.

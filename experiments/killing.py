@@ -1,4 +1,4 @@
-"""What experiments with kill -9 share: commands in processes of their own, and what must be equal afterwards.
+"""Functions of the experiments with kill -9: commands in child processes, and values that must stay equal.
 
 A fork of a process that has the modules loaded dies as any other does, and starts at once.
 
@@ -28,7 +28,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def start_forked(words: Sequence[str], folder: Path) -> int:
-    """Run a command line in a forked child of this process, which has the modules loaded; return its pid.
+    """Run a command line in a forked child of this process, which has the modules loaded. Return its pid.
 
     What it prints is appended to `log` in the folder.
     """
@@ -53,7 +53,7 @@ def start_forked(words: Sequence[str], folder: Path) -> int:
 
 
 def start_real(words: Sequence[str], folder: Path) -> int:
-    """Run a command line in a new interpreter, as engines with workers need it; return its pid."""
+    """Run a command line in a new interpreter, as engines with workers need it. Return its pid."""
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "autoprune", *words],
@@ -68,7 +68,7 @@ def start_real(words: Sequence[str], folder: Path) -> int:
 
 
 def has_ended(pid: int) -> int | None:
-    """Return the exit code of a child, minus the signal if one ended it; None while it runs."""
+    """Return the exit code of a child, minus the signal if one ended it, or None while it runs."""
     done, status = os.waitpid(pid, os.WNOHANG)
     return os.waitstatus_to_exitcode(status) if done else None
 
@@ -90,7 +90,7 @@ def adopt_orphans(adopt: bool = True) -> None:
 
 
 def end_orphans(patience_s: float, others: Container[int] = ()) -> int:
-    """Wait for the children of this process, its orphans too; kill those that outlive the patience.
+    """Wait for the children of this process, orphans included. Kill those that take too long.
 
     Args:
         patience_s: how long they have.
@@ -115,7 +115,7 @@ def children() -> list[int]:
 
 
 def lease_of(database: Path, number: int) -> str | None:
-    """Return the lease by which a process holds a trial of an SQLite study that is running; else None."""
+    """Return the lease of a running trial of an SQLite study, or None if no trial runs."""
     found = _ask(
         database,
         "SELECT value_json FROM trials JOIN trial_user_attributes USING (trial_id) "
@@ -126,14 +126,14 @@ def lease_of(database: Path, number: int) -> str | None:
 
 
 def count_trials(database: Path, *states: str) -> int:
-    """Count the trials of an SQLite study in some of Optuna's states; 0 before there is a study."""
+    """Count the trials of an SQLite study in some of Optuna's states. Return 0 if there is no study yet."""
     marks = ", ".join("?" * len(states))
     found = _ask(database, f"SELECT COUNT(*) FROM trials WHERE state IN ({marks})", states)
     return 0 if found is None else int(found[0])
 
 
 def _ask(database: Path, query: str, values: Sequence[object]) -> tuple[Any, ...] | None:
-    """Return the first row that a query finds; None if there is none, or no table yet."""
+    """Return the first row that a query finds, or None if there is no row or no table yet."""
     if not database.exists():
         return None
     try:
@@ -150,7 +150,7 @@ def records(url: str, study: str) -> list[TrialRecord]:
 
 
 def content(record: TrialRecord) -> tuple[object, ...]:
-    """Return what must be equal: all but seconds."""
+    """Return the values that must be equal: all except seconds."""
     scores = tuple((score.index, score.score) for score in record.scores)
     proposed = (record.number, record.state, record.ratios, record.widths, record.seed)
     return (*proposed, scores, record.score, record.value)

@@ -33,7 +33,7 @@ RATIO = 0.5
 
 
 class CheckError(AssertionError):
-    """A model does not do what the experiment claims."""
+    """A model contradicts a claim of the experiment."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def snapshot(model: nn.Module) -> dict[str, object]:
 
 
 def changes(before: dict[str, object], after: dict[str, object]) -> list[str]:
-    """Return the names of what differs between two snapshots."""
+    """Return the names of the values that differ between two snapshots."""
     return [name for name in {**before, **after} if not _same(before.get(name), after.get(name))]
 
 
@@ -267,7 +267,7 @@ def _ratio(part: object, whole: object) -> float:
 
 
 def largest(proofs: Sequence[Proof]) -> float | None:
-    """Return the largest difference among proofs, None where none was computed."""
+    """Return the largest difference among proofs, or None if none was computed."""
     return max((proof.difference for proof in proofs if proof.difference is not None), default=None)
 
 

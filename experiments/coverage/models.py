@@ -1,4 +1,4 @@
-"""Own the table MODELS: every vision model that the coverage experiment tries, and at which input.
+"""The table MODELS: every vision model of the coverage experiment, with its input.
 
 `checks` measures its rows, `run` walks over them. A model joins by one row:
 
@@ -23,7 +23,7 @@ from torchvision import models as vision
 from torchvision.models.regnet import BlockParams, RegNet  # type: ignore[import-untyped]  # as above
 
 SIZE = 64
-"""Height and width of the example image where the model says nothing else."""
+"""Height and width of the example image if the model has no other size."""
 
 STEP = 32
 """By how much the other image, tried where the dense model accepts it, is larger."""
@@ -34,8 +34,8 @@ class Entry:
     """One model of the table.
 
     Attributes:
-        family: what the table is sorted by ("resnet", "segmentation").
-        library: where it comes from ("torchvision", "timm").
+        family: the order of the table ("resnet", "segmentation").
+        library: the source of the model ("torchvision", "timm").
         make: returns the dense model with random weights.
         shape: of the example input, at batch 1.
         meta: whether its tensors have no data, so that nothing is proved on it.
@@ -68,7 +68,7 @@ _SIZES = {"inception_v3": 299, "inception_v3_without_aux": 96, "maxvit_t": 224}
 """Where 64 pixels are too few: an auxiliary head or a fixed grid of windows."""
 
 _VITS = ("vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14")
-"""Take the size of the image when they are made; 70 pixels are whole patches of 14."""
+"""Models that take the image size when they are made. 70 pixels are whole patches of 14."""
 
 _META = ("vit_h_14", "vit_l_16", "vit_l_32", "regnet_y_128gf", "convnext_large")
 
@@ -164,7 +164,7 @@ def _video() -> dict[str, Entry]:
 
 
 def _timm_model(name: str, **options: object) -> nn.Module:
-    # By name, so that the table can be read where timm is not installed.
+    # By name, so that the table can be read if timm is not installed.
     model: nn.Module = importlib.import_module("timm").create_model(name, pretrained=False, **options)
     return model
 

@@ -36,7 +36,7 @@ class Row:
 
     Attributes:
         model: the network.
-        keep_ratio: of every group; the channels of the largest l1 norm are kept.
+        keep_ratio: of every group. The channels with the largest l1 norm are kept.
         verdict: of the proof.
         difference: the largest relative one.
         smallest_variance: the smallest running variance of the network.
@@ -128,7 +128,7 @@ def _of_keras(layer: nn.Module, part: Mapping[str, np.ndarray]) -> dict[str, Ten
 
 
 def _folder(package: str) -> Path:
-    """Return where a package lies, without importing it."""
+    """Return the folder of a package, without importing it."""
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
         raise SystemExit(f"{package}: not installed; see the pip lines at the top of {__file__}.")

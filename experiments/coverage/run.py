@@ -1,4 +1,4 @@
-"""Claim: every vision model of the table is narrowed, proved, counted and trained, or says what is frozen.
+"""Claim: every vision model of the table is narrowed, proved, counted and trained, or its frozen parts named.
 
     python -m experiments.coverage.run [MODEL ...] [--fresh] [--workers N] [--limit SECONDS] [--plans N]
 
@@ -45,7 +45,7 @@ TASKS = 20
 
 @dataclass
 class Row:
-    """What is written of one model; empty where a check did not come to its end.
+    """The row of one model. A field is empty if its check did not finish.
 
     Attributes:
         model: its name in MODELS.
@@ -62,9 +62,9 @@ class Row:
         costs_equal: plans whose predicted MACs and parameters are the counted ones.
         training: "ok" where half the widths train; evaluation and other_size alike.
         seconds: by the clock; cpu_seconds: of the processor, the same on a busy machine.
-        untouched: "yes", or what of the dense model or of torch's random state has changed.
+        untouched: "yes", or the parts of the dense model or of torch's random state that changed.
         frozen_why: channels and reason, the largest first.
-        warnings: what tracing warned of.
+        warnings: of tracing.
         error: the failed stages with a line each.
     """
 
@@ -269,10 +269,10 @@ def _prove(row: Row, prunable: Prunable, plans: int) -> None:
 
 
 def _stage(row: Row, name: str, work: Callable[[], T]) -> T | None:
-    """Do a part of the work; a failure becomes a line of the row, and the rest goes on."""
+    """Do a part of the work. A failure becomes a line of the row, and the other parts follow."""
     try:
         return work()
-    except Exception as error:  # the experiment reports what models raise, whatever it is
+    except Exception as error:  # the experiment reports any error of a model
         _note_error(row, name, error)
         return None
 

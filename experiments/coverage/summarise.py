@@ -1,4 +1,4 @@
-"""Own the table of the coverage experiment: results.csv to table.md, sorted by family, totals on top.
+"""Writes the table of the coverage experiment: results.csv to table.md, sorted by family, with totals first.
 
 python -m experiments.coverage.summarise
 """
@@ -31,7 +31,7 @@ _COLUMNS = (
 )
 
 _REASONS = 3
-"""Reasons shown a model; results.csv has all."""
+"""Most reasons that are shown for a model. results.csv has all."""
 
 Row = dict[str, str]
 

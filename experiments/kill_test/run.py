@@ -40,7 +40,7 @@ def measure(sampler: str, folder: Path) -> dict[str, object]:
         "digits",
         *("--set", f"search.sampler={sampler}", "--set", f"search.trials={TRIALS[sampler]}"),
         *("--set", f"model.checkpoint={folder}/dense.safetensors"),
-        # Each search measures the fastest setting for itself; on a noisy machine the two might differ.
+        # Each search measures the fastest setting for itself. On a noisy machine the two might differ.
         *("--set", "search.setting=float32 contiguous"),
     ]
     first = [*arguments, *names("whole", folder)]
@@ -94,7 +94,7 @@ def has_study(folder: Path) -> bool:
     try:
         records(url("killed", folder), "killed")
     except Exception:
-        return False  # killed before the study was made: the search begins anew
+        return False  # killed before the study was made: the search starts again
     return True
 
 

@@ -1,7 +1,6 @@
-"""Own the tables of the experiments: measured once a model and setting, kept as JSON in tables/.
+"""The latency tables of the experiments, measured once a model and setting, and stored in tables/.
 
-Before: a traced model; after: `prediction`, `plans` and `search` predict with them.
-
+Example:
     predict = predictor_of("resnet50", prunable, LatencySetting("onnx"))
 """
 

@@ -1,7 +1,6 @@
-r"""Own FastNAS's candidates: what NVIDIA Model Optimizer leaves of the dense model at a setup's budget.
+r"""FastNAS's candidates: the dense model as NVIDIA Model Optimizer prunes it to a setup's budget.
 
-Before: the dense model; after: `finetunes` finetunes what is read back from the files that this one writes,
-since Model Optimizer wants an environment of its own:
+Model Optimizer needs its own environment, so the candidates are written to files, which `finetunes` reads:
 
     python -m venv modelopt
     modelopt/bin/pip install -e . nvidia-modelopt requests huggingface_hub transformers datasets \

@@ -1,8 +1,8 @@
-"""Replays what a random search would have found with other rungs and bars, from what `rungs` measured.
+"""Replays random searches with other rungs and pruners, from the scores and seconds that `rungs` measured.
 
-Before: every candidate of a setup has a score and seconds on every rung; after: per ladder, the best score
-on the top rung that is found in the same seconds.
+For each ladder of rungs, it returns the best score on the top rung that is found in the same seconds.
 
+Example:
     replay(measured("resnet20-12"))["25 steps, 75 steps; median"].best      # of each replay, in [0, 1]
     replay(measured("resnet20-12"), trials=53)                              # as many trials, not seconds
 

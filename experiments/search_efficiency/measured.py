@@ -1,7 +1,6 @@
-"""Own what was measured so far, read from the CSV files: best scores by trial, paired differences.
+"""Reads the results so far from the CSV files: best scores by trial, and paired differences.
 
-Before: `curves`, `finetunes`, `correlation` and `workers` append rows; after: `summarise` and `plot`.
-
+Example:
     curve = read_curves()["resnet20-25"]["tpe"][0]     # of seed 0: curve.best, curve.seconds
     paired({0: 0.71, 1: 0.72}, {0: 0.70, 1: 0.70})     # Difference(mean=0.015, low=-0.05, high=0.08, seeds=2)
 """

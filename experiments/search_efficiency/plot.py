@@ -1,7 +1,6 @@
 """Draws curves.png: the mean best score of every method against trials and against seconds, a column a setup.
 
-Before: `measured.read_curves`; after: a reader sees how soon each sampler finds what random search finds.
-
+Example:
     draw(read_curves(), HERE / "curves.png")
 """
 

@@ -1,4 +1,4 @@
-"""Own the score cache of the first rung: a CSV file a setup and seed, one row a candidate that was evaluated.
+"""The score cache of the first rung: a CSV file a setup and seed, with a row for each candidate.
 
 The same widths always get the same score, whichever sampler proposes them, and all samplers are compared on
 the same batches; seconds are those of the one evaluation.

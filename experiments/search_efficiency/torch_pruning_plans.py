@@ -1,7 +1,8 @@
-"""Own Torch-Pruning's candidates: its global pruning at the keep ratio that meets a share of the FLOPs.
+"""Torch-Pruning's candidates: its global pruning at the keep ratio that meets a share of the FLOPs.
 
-Before: the dense model; after: `finetunes` finetunes what it gives. Its channels are its own choice:
+Torch-Pruning chooses the channels itself, and `finetunes` finetunes its models.
 
+Example:
     model, share = pruned(dense, example, "l1", 0.25)      # MACs of a quarter at most
 """
 
