@@ -5,8 +5,8 @@
     python -m experiments.repair.searches --table
 
 Whole searches of 60 trials on Fashion-MNIST (`experiments.search_efficiency.setups`) with the defaults,
-except for `score.rungs`. One thread. Each trial is appended to searches.csv as it ends: its last score, and the
-processor seconds since the start of the search. A search that was cut off continues with its open trial.
+except for `score.rungs`. One thread. Each trial is appended to searches.csv as it ends: its last score, and
+the processor seconds since the start of the search. A search that was cut off continues with its open trial.
 `--finetune` then trains each winner for 8 epochs from the weights that its search would start from, reads the
 test part once, and appends the scores to winners.csv.
 """
