@@ -114,6 +114,7 @@ def filter_slices(model: nn.Module, group: ChannelGroup) -> list[Tensor]:
             continue
         module, attribute = locate(model, member.parameter)
         weight = getattr(module, attribute)
+        # A parametrization may hold parameters that are no weight, such as the norms of weight norm.
         if weight.numel() != stored.numel():
             continue
         is_filter = _is_weight(attribute, weight) and not is_input_side(model, member, weight.ndim)

@@ -150,6 +150,7 @@ def _over_maps(given: CriterionInput, name: str, images: int, measure: Measure) 
 
 def _without_ties(values: Tensor, sizes: Tensor) -> Tensor:
     """Add a share of the sizes that is smaller than any difference between the values."""
+    # Rounding removes differences that are rounding errors of equal measures.
     steps = values.round(decimals=9).sort().values.diff()
     steps = steps[steps > 0]
     gap = float(steps.min()) if len(steps) else 1.0

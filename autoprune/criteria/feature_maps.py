@@ -178,7 +178,7 @@ class _Run(Interpreter):
         self._seen = seen
 
     def replay(self, inputs: ExampleInputs) -> Any:
-        """Return what the model returns."""
+        """Run the graph, and return the model's output."""
         moved = pytree.tree_map_only(Tensor, lambda tensor: tensor.to(self._device), inputs)
         arguments = self._captured.arguments(moved, self._state, lambda constant: constant.to(self._device))
         leaves = self._captured.outputs(self.run(*arguments))
@@ -268,6 +268,7 @@ def _places_in(prunable: Prunable, node: Node) -> Iterator[Place]:
     for axis, labels in enumerate(value.labels):
         if labels is None:
             continue
+        # -1 is a label without a channel, and then a component without a group.
         components = np.where(labels >= 0, grouping.of_label[np.maximum(labels, 0)], -1)
         owners = np.where(components >= 0, grouping.group_of[components], -1)
         for owner in np.unique(owners[owners >= 0]).tolist():

@@ -115,6 +115,7 @@ def fisher(given: CriterionInput) -> Importance:
         gates = {name: each.clone().requires_grad_() for name, each in ones.items()}
         failed = guarded(_FAILED.format("fisher"), DataError, advice=_ADVICE, memory_passes=True)
         with failed, torch.enable_grad():
+            # One image at a time, because the square of a batch's mean gradient is another value.
             outputs = maps.run(inputs, partial(_gate, gates))
             lost = call_plain(loss, outputs, _moved(rest[0], device))
             gradients = torch.autograd.grad(lost, list(gates.values()), allow_unused=True)

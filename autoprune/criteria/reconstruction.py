@@ -78,12 +78,15 @@ def _path_order(readers: list[Reader], width: int) -> NDArray[np.float64]:
 
     gram = np.zeros((width, width))
     for reader in readers:
+        # The inner product of Z_a and Z_b over samples and outputs, from second moments alone.
         positions = reader.index.flatten()
         weight = reader.weight[:, positions]
         products = reader.moment[positions[:, None], positions] * (weight.T @ weight)
         size = reader.index.shape[1]
         of_channels = products.reshape(width, size, width, size).sum(dim=(1, 3)).numpy()
+        # Each reader counts alike, whatever the scale of its outputs.
         gram += of_channels / (of_channels.sum() or 1.0)
+    # The target is the sum of all Z_c, the dense outputs. So its products with Z_c are the sums of the rows.
     _, _, coefficients = lars_path_gram(Xy=gram.sum(axis=1), Gram=gram, n_samples=1, method="lasso")
     steps = coefficients.shape[1]
     entered = np.where((coefficients != 0).any(axis=1), (coefficients != 0).argmax(axis=1), steps)

@@ -124,6 +124,8 @@ def _rank(model: nn.Module, group: ChannelGroup, norm: Callable[[Tensor], Tensor
 def _lamp_scores(filters: Tensor) -> Tensor:
     """Return the scores [width] of filters [width, n]. Of equal norms the first counts as the smaller."""
     norms, order = filters.square().sum(dim=1).sort(stable=True)
+    # Norms are ascending, so the reversed cumulative sum at i is the sum of all norms from i on. `tiny` gives
+    # a layer of zeros the score 0, not NaN.
     larger = norms.flip(0).cumsum(0).flip(0).clamp(min=torch.finfo(norms.dtype).tiny)
     return torch.empty_like(norms).index_put((order,), norms / larger)
 

@@ -99,6 +99,7 @@ class Agent:
 
     def _transitions(self) -> _Buffer:
         """Return the steps of all trials, with rewards from the present baseline and scale."""
+        # Rewards of old trials change with the baseline and the scale, so they are computed again each time.
         steps = len(self._actions[0])
         scale = float(np.std(self._scores)) or 1.0
         rewards = (np.array(self._scores) - self._baseline) / scale / steps
@@ -108,7 +109,7 @@ class Agent:
         parts = (
             states,
             np.concatenate(self._actions),
-            np.roll(states, -1, axis=0),
+            np.roll(states, -1, axis=0),  # the next state; that of a last step is unused, as goes_on is 0
             goes_on.ravel(),
             np.repeat(rewards, steps),
         )
@@ -125,6 +126,7 @@ class Agent:
         logits = self.actor(states)
         value = self.critic(_with(states, logits.sigmoid()))
         _step(self._actor_optimizer, STEEPNESS * logits.square().mean() - value.mean())
+        # The slow copies give the targets above. Without the delay, the critic would chase its own errors.
         for slow, fast in ((self._slow_critic, self.critic), (self._slow_actor, self.actor)):
             with torch.no_grad():
                 torch._foreach_lerp_(list(slow.parameters()), list(fast.parameters()), SOFT)

@@ -80,6 +80,8 @@ class Walk:
         steps = np.arange(len(levels))
         evens = self._even_places(np.repeat(levels[None], len(levels), axis=0), steps)
         actions = np.array([_action(place, even) for place, even in zip(where, evens, strict=True)])
+        # Before step i, only the levels of earlier variables are known. The open ones can still be at the top
+        # or at the bottom, which gives the costs between which the plan can end.
         settled = steps[None] < steps[:, None]
         most = self._ladder.usage(np.where(settled, levels, self._ladder.top))
         least = self._ladder.usage(np.where(settled, levels, 0))
@@ -94,6 +96,8 @@ class Walk:
 
     def _even_places(self, levels: IntArray, steps: IntArray) -> FloatArray:
         """Return the place [n] at which all variables from steps [n] on fill the budget of plans [n, k]."""
+        # Usage rises with the place, so it is computed on a grid of places, and the place of usage 1 is
+        # interpolated.
         is_open = np.arange(levels.shape[1]) >= steps[:, None]
         plans = np.where(is_open[:, None], self._grid_levels, levels[:, None])
         usage = self._ladder.usage(plans.reshape(-1, levels.shape[1])).reshape(len(levels), GRID)
@@ -135,6 +139,8 @@ def _action(place: float, even: float) -> float:
 
 def _bounded(level: int, rest_least: FloatArray, rest_most: FloatArray) -> int:
     """Return the nearest level from which later variables can still fill the budget without exceeding it."""
+    # Both costs rise with the level, so counting gives the highest level that can still fit the budget, and
+    # the lowest one from which the window can still be reached.
     highest = int(np.count_nonzero(rest_least <= 1.0)) - 1
     lowest = int(np.count_nonzero(rest_most < WINDOW_LOW))
     return max(0, min(max(level, lowest), highest))

@@ -38,6 +38,7 @@ def as_worst(directions: Sequence[StudyDirection], trials: Sequence[FrozenTrial]
                     directions, zip(worst or trial.values, trial.values, strict=True), strict=True
                 )
             ]
+        # Before any trial is complete there is no worst value, so such a failure is shown as it is.
         elif trial.state == TrialState.FAIL and worst:
             shown[trial.number] = copy.copy(trial)
             shown[trial.number].state = TrialState.COMPLETE

@@ -97,6 +97,7 @@ class PerTrialSampler(BaseSampler):
         if kept is None or len(kept) != len(self._space):
             proposal = self._propose(study, trial)
             kept = [float(proposal[name]) for name in self._space]
+            # Stored before any parameter is, so that a trial that is killed in between keeps its proposal.
             set_attribute(study, trial, PROPOSED, kept)
         return dict(zip(self._space, kept, strict=True))
 
@@ -110,6 +111,7 @@ class PerTrialSampler(BaseSampler):
         """Return the proposal of the inner sampler."""
         inner = self._inner(trial)
         inner.before_trial(view, trial)
+        # Some samplers propose a part of the variables together, or none, and draw the rest one by one.
         together = inner.infer_relative_search_space(view, trial)
         proposal = inner.sample_relative(view, trial, together)
         for name, distribution in self._space.items():

@@ -81,6 +81,8 @@ def value_of_pruned(
     last = sorted(each[-1] for each in climbed)
     spread = last[-1] - last[0]
     lowest = min(lowest, scores[rung])
+    # np.interp is constant outside its points. So a point is added below the worst trial that climbed all
+    # rungs, and scores below that trial still differ.
     if lowest < here[0]:
         here.insert(0, lowest)
         last.insert(0, last[0] - spread)

@@ -75,6 +75,7 @@ def draw_cuts(ladder: Ladder, weights: FloatArray, rng: np.random.Generator) -> 
     variable = np.repeat(np.arange(len(ladder.top)), ladder.top)
     waits = rng.exponential(size=len(variable)) / (weights * ladder.top)[variable]
     starts = np.concatenate([[0], np.cumsum(ladder.top)[:-1]])
+    # The waits of a variable add up to the times of its cuts, from zero for each variable.
     before = np.cumsum(waits) - waits
     times = before + waits - before[starts][variable]
     order = variable[np.argsort(times, kind="stable")]

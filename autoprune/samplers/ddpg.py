@@ -126,5 +126,6 @@ def _propose(context: SamplerContext, history: History, rng: np.random.Generator
 
 def truncated_normal(mean: float, spread: float, rng: np.random.Generator) -> float:
     """Draw from a normal distribution cut to [0, 1], by its inverse distribution function."""
+    # Clipping a normal draw would put much weight on both ends of the range.
     low, high = ndtr((0.0 - mean) / spread), ndtr((1.0 - mean) / spread)
     return float(np.clip(mean + spread * ndtri(low + rng.random() * (high - low)), 0.0, 1.0))

@@ -41,6 +41,7 @@ class _OrderedParents(NSGAIISampler):
 
         Such a trial gets the generation that was under way when it began, so that no later trial changes it.
         """
+        # Trials come by number, so `under_way` is the latest generation among the trials before each one.
         key, under_way = self._get_generation_key(), 0
         adopted = {}
         for trial in study.get_trials(deepcopy=False):

@@ -124,7 +124,7 @@ def connect_reading(path: Path, timeout_s: float) -> sqlite3.Connection:
     """
     with open_regular(path) as file:
         header = file.read(20)
-    # In WAL mode, a reader leaves two files beside the database, unless it opens the database as immutable.
+    # In WAL mode, a reader leaves two files next to the database, unless it opens the database as immutable.
     # That is right only if nobody writes to it.
     unused = len(header) == 20 and header[18] == _WAL and not Path(f"{path}-wal").exists()
     mode = "mode=ro&immutable=1" if unused else "mode=ro"

@@ -1,6 +1,6 @@
 """Reads the fuzzer's cases, which are data: one TOML file of `cases/` for each class of inputs.
 
-A `[[case]]` says how a folder is damaged (`steps`), which command then runs in it, and how that must end.
+A `[[case]]` has `steps` that damage a folder, the command that then runs in it, and the expected end.
 Lists under `for` multiply a case: each of their values takes the place of `<name>`, in every verb that the
 case names, or with `spread` in one of its verbs in turn.
 
@@ -29,18 +29,18 @@ class Case:
     """One input and how it must end.
 
     Attributes:
-        id: the case in a few words; unique.
+        id: the case in a few words. It is unique.
         kind: the class of inputs that it belongs to.
-        verb: the command that it is given to; "python" for the functions of the package, "none" for no verb.
+        verb: the command that gets it, "python" for the functions of the package, or "none" for no verb.
         arguments: the whole command line, or one text of Python code.
         steps: how the folder is prepared: see `steps.py`.
         expect: "refused" (one clear line, exit code 2), "accepted" (exit code 0) or "either"; "told" is
             either, with one of the words of `says` in the output of what is accepted, too.
         says: words of which the message, or the output of an accepted case, must hold one; empty for any.
         writes: patterns of files that the command may write or change.
-        file_size: the most bytes that a file can grow to, as if the disk were full; None for no limit.
-        seconds: after which it counts as hung; None for the usual.
-        exception: why what happens here is accepted for now; empty for most.
+        file_size: most bytes of a file, as if the disk were full, or None for no limit.
+        seconds: time after which it counts as hung, or None for the usual time.
+        exception: the reason why another end is accepted for now. Most cases have none.
     """
 
     id: str

@@ -1,6 +1,6 @@
 """Runs one case in a forked child, which has the modules loaded; folder, limits and streams are its own.
 
-A case of the fuzzer takes a fraction of a second in this way, where a new interpreter takes several.
+So a case of the fuzzer takes a fraction of a second. A new interpreter would take several seconds.
 
     outcome = run_case(case, folders, Limits())
     outcome.code, outcome.errors, outcome.changed
@@ -37,7 +37,7 @@ UNPREPARED = 99
 """Exit code of a child whose case could not be prepared: its steps are out of date."""
 
 _PATIENCE_S = 2.0
-"""How long what a command started may take to end after it."""
+"""Seconds within which the children of a command have to end after it."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MIB = 1024**2
@@ -47,7 +47,7 @@ _KEPT = 8 * _MIB
 
 @dataclass(frozen=True)
 class Limits:
-    """How long a case may take, and how much memory beyond what was loaded before it."""
+    """Limits of a case: seconds, and memory in addition to the memory before it."""
 
     seconds: float = 30.0
     memory_mib: float = 1000.0
@@ -58,11 +58,11 @@ class Outcome:
     """How a case ended.
 
     Attributes:
-        code: exit code; minus the signal that ended it.
+        code: exit code, or minus the signal that ended the process.
         output: standard output.
         errors: standard error.
         seconds: wall time of the command.
-        memory_mib: peak beyond what was loaded before.
+        memory_mib: peak in addition to the memory before.
         changed: {path: what happened to it}.
         hung: whether the time was over.
         left: processes that it left running.
@@ -81,7 +81,7 @@ class Outcome:
 
 
 def run_case(case: Case, folders: Folders, limits: Limits) -> Outcome:
-    """Prepare the folders, run the command, and see what it left.
+    """Prepare the folders, run the command, and read its output and files.
 
     Raises:
         ValueError: the case cannot be prepared.
@@ -129,7 +129,7 @@ class _Streams:
             os.set_blocking(file, False)
 
     def wait(self, seconds: float) -> bool:
-        """Wait until something comes, or so long; return whether anything did."""
+        """Wait for output until a time is over. Return whether anything arrived."""
         if not self._open:
             time.sleep(seconds)
             return False
@@ -144,7 +144,7 @@ class _Streams:
         return bool(ready)
 
     def close(self) -> list[str]:
-        """Return what came, of each pipe."""
+        """Return the output of each pipe."""
         while self.wait(0) and self._open:
             pass
         for file in self._files:
@@ -241,7 +241,7 @@ def _wait(
 
 
 def _resident(pid: str) -> float:
-    """Return the MiB that a process has in memory; 0 once it is gone."""
+    """Return the resident MiB of a process, or 0 if it has ended."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE / _MIB
     except (OSError, IndexError):

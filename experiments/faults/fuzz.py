@@ -82,14 +82,14 @@ def prepare_environment(module: str) -> None:
 def run(
     cases: Sequence[Case], root: Path, jobs: int, seconds: float, keep: Path | None = None
 ) -> list[dict[str, Any]]:
-    """Run cases, each worker its share in turn, and return them with what was wrong, in their order.
+    """Run cases, shared among workers, and return them with their faults, in order.
 
     Args:
         cases: to run.
         root: a new folder.
         jobs: how many workers.
         seconds: after which a case counts as hung.
-        keep: receives each outcome as it comes; cases that are in it already are not run again.
+        keep: the file that stores each outcome at once. Cases in it are not run again.
     """
     outcomes = root / "outcomes" if keep is None else keep.absolute()
     known = _read(outcomes)
@@ -113,7 +113,7 @@ def run(
 
 
 def _read(outcomes: Path) -> dict[str, Any]:
-    """Return what was seen of each case, by its id."""
+    """Return the outcomes of cases, by id."""
     if not outcomes.exists():
         return {}
     lines = outcomes.read_text("utf-8").splitlines()

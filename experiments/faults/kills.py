@@ -1,4 +1,4 @@
-"""Claim: kill -9 at any moment loses nothing: what goes on ends as if it had never been killed.
+"""Claim: kill -9 at any moment loses nothing: a resumed command ends as if it had never been killed.
 
     python -m experiments.faults.kills [SCENARIO ...]
 
@@ -60,16 +60,16 @@ class Scenario:
     """A command that is killed again and again.
 
     Attributes:
-        name: of the scenario; unique.
+        name: of the scenario. It is unique.
         kills: how many times it is killed.
         begin: the command line.
-        go_on: the one after a kill; None for the same.
+        go_on: the command after a kill, or None for the same one.
         due: when the next kill is due.
         delay_s: the longest random delay after that.
-        equal: how what it left compares with what the undisturbed command left: (equal parts, all parts).
-        check: reads what lies in the folder after a kill; raises if a part of it is half-written.
+        equal: compares the results of the killed and the undisturbed command: (equal parts, all parts).
+        check: reads the folder after a kill. It raises if a file is half-written.
         start: how the command is started.
-        material: what it finds in its folder, as command lines that make it.
+        material: the command lines that make the content of its folder.
     """
 
     name: str
@@ -144,7 +144,7 @@ def measure(scenario: Scenario, root: Path) -> dict[str, object]:
 
 
 def _wait_for(scenario: Scenario, pid: int, folder: Path, kills: int, moments: random.Random) -> bool:
-    """Wait until a kill is due, and a random while longer; tell whether the process still runs then."""
+    """Wait until a kill is due, and a random time longer. Return whether the process still runs then."""
     while not scenario.due(folder, kills):
         if has_ended(pid) is not None:
             return False
@@ -229,7 +229,7 @@ def _search(name: str, sampler: str, engine: str, *, kills: int, trials: int, sa
 
 
 def _rule() -> Scenario:
-    """Make a search that is killed twice in one trial, which then counts as failed; the others do not."""
+    """Make a search that is killed twice in one trial, which alone then counts as failed."""
     options = {"search.study": STUDY, "search.sampler": "random", "search.trials": "8"}
     return Scenario(
         name="search, the same trial twice",
@@ -281,7 +281,7 @@ def _trainings() -> Iterator[Scenario]:
 
 
 def _exports() -> Iterator[Scenario]:
-    """Make exports over a file that is there; each is killed at any moment from its start to its end."""
+    """Make exports over an existing file. Each is killed at any moment from its start to its end."""
     tuned = (
         ["train", "run.toml"],
         ["search", "run.toml", *_sets({"search.study": STUDY})],
@@ -333,7 +333,7 @@ def _sets(options: Mapping[str, str]) -> list[str]:
 
 
 def _after_write(pattern: str) -> Moment:
-    """Return the moment after a file was written since the last kill; every fourth kill waits for none."""
+    """Return the moment after a file was written since the last kill. Every fourth kill waits for no file."""
     seen: dict[int, object] = {}
 
     def due(folder: Path, kills: int) -> bool:

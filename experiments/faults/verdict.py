@@ -1,6 +1,6 @@
 """Judges how a case ended, and counts the verdicts of each class and verb.
 
-What a case expects is in its data; what holds for every case (no traceback, no process left) is here.
+The data of a case has its expectations. Those of every case (no traceback, no process left) are here.
 
     judge(case, outcome, limits)        # ["message"]: the one thing that is wrong
 """
@@ -41,11 +41,11 @@ _USAGE, _USAGE_LINES = "Usage: ", 4
 _TRACEBACK = "Traceback (most recent call last)"
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e]")
 _HARMLESS = ("*-shm", "*-wal")
-"""Files of SQLite, which every reader of a database may make beside it."""
+"""Files of SQLite, which every reader of a database may make next to it."""
 
 
 def judge(case: Case, outcome: Outcome, limits: Limits) -> list[str]:
-    """Return what is wrong with an outcome, as names of FAULTS; nothing if it is as the case says."""
+    """Return the faults of an outcome, as names of FAULTS. There are none if it is as the case expects."""
     found = {
         "hang": outcome.hung,
         "memory": outcome.memory_mib > limits.memory_mib,
@@ -114,7 +114,7 @@ def unexpected_changes(case: Case, outcome: Outcome) -> dict[str, str]:
 
 
 def counts(verdicts: Iterable[tuple[Case, list[str]]]) -> list[dict[str, object]]:
-    """Count verdicts, one row a class and verb; what an exception excuses is counted as such alone."""
+    """Count verdicts, one row a class and verb. Faults with an exception are counted separately."""
     rows: dict[tuple[str, str], dict[str, int]] = {}
     for case, faults in verdicts:
         row = rows.setdefault((case.kind, case.verb), dict.fromkeys(("tried", *FAULTS, "excepted"), 0))
