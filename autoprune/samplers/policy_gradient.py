@@ -75,8 +75,8 @@ class PolicyLearner:
         off = places(self.context, outcome.ratios) - self.mean
         surprise = np.clip((off / np.exp(self.log_spread)) ** 2 - 1, -1.0, 3.0)
         self.mean = np.clip(self.mean + MEAN_RATE * advantage * off, 0.0, 1.0)
-        # The logarithm keeps the spread positive. The entropy of a normal distribution is this logarithm plus a
-        # constant, so its gradient is 1.
+        # The logarithm keeps the spread positive. The entropy of a normal distribution is this logarithm plus
+        # a constant, so its gradient is 1.
         moved = self.log_spread + SPREAD_RATE * (advantage * surprise + ENTROPY)
         self.log_spread = np.clip(moved, np.log(SMALLEST_SPREAD), np.log(LARGEST_SPREAD))
 
