@@ -1,4 +1,4 @@
-"""What the command line says next: the step that a study of this kind needs."""
+"""The next step that the command line prints for each kind of study."""
 
 from __future__ import annotations
 

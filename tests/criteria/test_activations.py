@@ -222,7 +222,7 @@ def test_one_gate_of_fisher_serves_the_whole_residual_stream() -> None:
         ("global_filter", {"weight": ["conv2d"]}),
     ],
 )
-def test_maps_are_activations_or_sums_or_else_what_layers_give(
+def test_maps_are_activations_or_sums_or_else_outputs_of_layers(
     case: str, expected: dict[str, list[str]]
 ) -> None:
     prunable = trace(CASES[case].make(), CASES[case].inputs)

@@ -434,7 +434,7 @@ IMAGES, LABELS = torch.zeros(4, 3, 2, 2), torch.zeros(4, dtype=torch.int64)
     ],
     ids=["no batch axis", "labels out of range", "a loss each", "no tensor"],
 )
-def test_a_batch_without_a_gradient_is_told_in_one_line(batch: Any, loss: Any, said: str) -> None:
+def test_a_batch_without_a_gradient_is_refused_in_one_line(batch: Any, loss: Any, said: str) -> None:
     with pytest.raises(DataError, match=r'^criterion "taylor": the gradient of the loss failed') as caught:
         importance(residual(), "taylor", [batch], loss)
     assert said in str(caught.value)

@@ -126,7 +126,7 @@ def test_a_copy_for_one_reader_alone_stays() -> None:
     assert int(np.argmin(importance(prunable, "obs", [images])["stem"])) not in (2, 5)
 
 
-def test_lasso_stacks_what_all_readers_of_a_residual_stream_compute() -> None:
+def test_lasso_stacks_the_outputs_of_all_readers_of_a_residual_stream() -> None:
     prunable, images = stream(())
     model = prunable.model
     assert isinstance(model, Residual)

@@ -1,4 +1,4 @@
-"""Trials with several objectives, in every engine: what each is told, and that none is stopped."""
+"""Trials with several objectives, in every engine: all get their costs, and none is pruned."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OBJECTIVES = ("score", "macs", "params")
         pytest.param("ray", "random", 14, marks=pytest.mark.slow),
     ],
 )
-def test_every_trial_climbs_all_rungs_and_is_told_its_costs(
+def test_every_trial_climbs_all_rungs_and_gets_its_costs(
     url: str, engine: str, sampler: str, trials: int
 ) -> None:
     runner = toy_runner(new_study(url, OBJECTIVES), sampler, trials=trials, pruner="median")

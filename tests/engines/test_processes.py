@@ -32,7 +32,7 @@ from tests.engines.toy import (
 )
 
 
-def test_two_workers_score_what_the_serial_engine_would(url: str, tmp_path: Path, calls: Path) -> None:
+def test_two_workers_give_the_same_scores_as_the_serial_engine(url: str, tmp_path: Path, calls: Path) -> None:
     run_search(
         "processes",
         toy_runner(new_study(url), sampler="random", pruner="none"),
@@ -205,7 +205,7 @@ def test_no_process_is_started_where_nothing_is_left_to_do(url: str) -> None:
     assert toy_runner(open_study(url, "toy"), trials=5).left() == 3
 
 
-def test_what_cannot_travel_to_a_worker_is_said_in_one_line(url: str) -> None:
+def test_a_scorer_that_cannot_be_pickled_is_refused_in_one_line(url: str) -> None:
     with pytest.raises(StudyError, match=r"cannot be handed to worker processes .* use engine") as raised:
         run_search("processes", toy_runner(new_study(url)), lambda: make_toy(), workers=1)
     assert "\n" not in str(raised.value)

@@ -1,4 +1,4 @@
-"""Early stopping against what each pruner promises, and its verdicts after a kill."""
+"""Early stopping: the promise of each pruner, and its verdicts after a kill."""
 
 from __future__ import annotations
 
@@ -291,7 +291,7 @@ def test_hyperband_judges_by_the_scores_that_another_pruner_left(study: SearchSt
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_a_killed_attempt_left_changes_no_verdict(tmp_path: Path, name: str) -> None:
+def test_scores_of_a_killed_attempt_change_no_verdict(tmp_path: Path, name: str) -> None:
     """Each trial is killed once, at its last rung, with all it had stored, then runs again."""
     whole, killed = (new_study(f"journal:///{tmp_path}/{each}.log") for each in ("whole", "killed"))
     scores = [[0.3 + 0.5 * ((11 * n) % 17) / 17 + 0.05 * rung for rung in range(3)] for n in range(14)]

@@ -79,7 +79,9 @@ class Meeting:
             yield rung if self.gpus is None else dataclasses.replace(rung, name=self.gpus())
 
 
-def test_two_workers_record_what_the_serial_engine_would(url: str, tmp_path: Path, calls: Path) -> None:
+def test_two_workers_record_the_same_trials_as_the_serial_engine(
+    url: str, tmp_path: Path, calls: Path
+) -> None:
     events: list[TrialEvent] = []
     runner = toy_runner(new_study(url), sampler="random", pruner="none", on_event=events.append)
     run_search("ray", runner, lambda: Meeting(calls, 2), workers=2)
@@ -177,7 +179,7 @@ def test_an_error_of_a_watcher_ends_the_search_and_keeps_its_type(url: str) -> N
 
 
 @pytest.mark.slow
-def test_functions_of_a_script_travel_and_what_cannot_is_said_in_one_line(url: str) -> None:
+def test_functions_of_a_script_are_pickled_and_others_refused_in_one_line(url: str) -> None:
     run_search("ray", toy_runner(new_study(url), sampler="random", trials=1), lambda: make_toy(), workers=1)
     assert open_study(url, "toy").records()[0].state == "complete"
     lock = threading.Lock()
@@ -228,7 +230,7 @@ def test_a_share_that_no_machine_has_is_refused_with_the_way_to_go_on(url: str) 
 
 
 @pytest.mark.parametrize(("device", "gpus", "told"), [("cpu", None, 1), ("cpu", 0, 0), ("cuda", None, 0)])
-def test_gpus_of_a_cluster_that_trials_do_not_use_are_told(
+def test_unused_gpus_of_a_cluster_are_reported(
     url: str, caplog: pytest.LogCaptureFixture, device: str, gpus: float | None, told: int
 ) -> None:
     """A search that ends as it has joined the Ray: no machine there has three CPUs."""

@@ -65,7 +65,7 @@ def die() -> ToyScorer:
     os._exit(3)
 
 
-def test_workers_that_never_get_ready_end_the_search_with_what_ray_says(tmp_path: Path) -> None:
+def test_workers_that_never_get_ready_end_the_search_with_rays_reason(tmp_path: Path) -> None:
     runner = toy_runner(new_study(f"sqlite:///{tmp_path}/study.db"), sampler="random", trials=4)
     with pytest.raises(
         StudyError, match=r"2 workers died .* before they were ready \((.+); Ray's logs"
@@ -133,7 +133,9 @@ def test_a_killed_search_leaves_no_process_and_goes_on_on_another_engine(tmp_pat
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_search_ends_ray_and_requeues_what_ran(tmp_path: Path, sign: signal.Signals) -> None:
+def test_an_interrupted_search_ends_ray_and_requeues_running_trials(
+    tmp_path: Path, sign: signal.Signals
+) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
     process = start(url, "random", "none", "ray")
     deadline = time.monotonic() + 120

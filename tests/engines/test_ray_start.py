@@ -81,7 +81,7 @@ def test_a_port_of_something_else_is_refused_within_a_minute() -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:", "127.0.0.1:port", "127.0.0.1:70000", ""])
-def test_what_is_no_address_is_refused(address: str) -> None:
+def test_a_malformed_address_is_refused(address: str) -> None:
     assert f"no Ray cluster at '{address}'" in refusal(address)
 
 

@@ -1,4 +1,4 @@
-"""The lifecycle of trials in the serial engine: what ends how, and that searches go on."""
+"""The lifecycle of trials in the serial engine: how trials end, and that searches resume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cheap scorers with deterministic scores, for searches in tests; a program that tests start and kill.
+"""Fast scorers with deterministic scores, and a program that tests start and kill.
 
 process = start("sqlite:///s.db", "tpe", "median")        # begins or resumes a search of TRIALS trials
 """

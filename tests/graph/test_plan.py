@@ -1,4 +1,4 @@
-"""The plan: keep indices become sorted integers, and what is no index is refused."""
+"""The plan: keep indices become sorted integers, and other values are refused."""
 
 from __future__ import annotations
 

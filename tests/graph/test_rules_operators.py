@@ -1,4 +1,4 @@
-"""Each operator of torch's vision layers: what stays free is proved, what is frozen says why."""
+"""Each operator of torch's vision layers: free groups are proved, and frozen ones have a reason."""
 
 from __future__ import annotations
 

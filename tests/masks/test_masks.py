@@ -1,4 +1,4 @@
-"""Masks as values: what they refuse, and that their file keeps them."""
+"""Masks as values: wrong masks are refused, and masks read back from their file."""
 
 from __future__ import annotations
 

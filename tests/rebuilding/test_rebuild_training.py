@@ -1,4 +1,4 @@
-"""Training of rebuilt models: what users do with a model of their own works with a smaller one."""
+"""Training of rebuilt models: a smaller model trains as any model of a user's own does."""
 
 from __future__ import annotations
 

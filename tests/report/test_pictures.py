@@ -1,4 +1,4 @@
-"""Pictures of a study: their format, and which trials stand in them as what."""
+"""Pictures of a study: their format, and the mark of each trial."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of a study: what failed and why, what was kept of what."""
+"""The tables of a study: failed trials with their reasons, and the widths that were kept."""
 
 from __future__ import annotations
 

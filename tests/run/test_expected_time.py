@@ -1,4 +1,4 @@
-"""How long a search takes, and how that is said."""
+"""The expected time of a search, and its message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real search with several objectives: its front, its resume, what is picked from it and retrained."""
+"""A real search with several objectives: its Pareto front, its resume, and the finetune of a chosen trial."""
 
 from __future__ import annotations
 

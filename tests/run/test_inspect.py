@@ -1,4 +1,4 @@
-"""What `inspect` says before any training."""
+"""The output of `inspect`, before any training."""
 
 from __future__ import annotations
 

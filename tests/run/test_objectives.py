@@ -1,4 +1,4 @@
-"""Objectives as a config names them, and what cannot go together with several."""
+"""Objectives in a config, and the settings that several objectives exclude."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search says, as it ends, of trials that other processes have not ended."""
+"""The message at the end of a search about trials that other processes still run."""
 
 from __future__ import annotations
 

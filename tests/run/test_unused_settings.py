@@ -1,4 +1,4 @@
-"""Settings that change nothing are said; those that are read, or left alone, are not."""
+"""Unused settings are reported. Settings that are used, or not given, are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A search on a synthetic score whose process can be killed; every sampler's tests run on it."""
+"""A search on a synthetic score whose process can be killed, for the tests of every sampler."""
 
 from __future__ import annotations
 

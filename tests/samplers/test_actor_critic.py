@@ -27,7 +27,7 @@ def test_the_actor_finds_the_action_that_is_rewarded(best: float) -> None:
     assert abs(agent.act(state) - best) < 0.15  # an untrained actor says 0.5
 
 
-def test_the_agent_is_a_function_of_what_it_absorbed() -> None:
+def test_the_agent_is_a_function_of_the_trials_it_absorbed() -> None:
     rng = np.random.default_rng(3)
     episodes = [(rng.random((3, STATE)), rng.random(3), float(rng.random())) for _ in range(6)]
 

@@ -269,7 +269,7 @@ def drawn_blindly(name: str, trials: int) -> Proposals:
 
 
 @pytest.mark.parametrize("name", ["evolution", "ddpg"])
-def test_the_blind_control_is_what_a_sampler_falls_back_to(name: str) -> None:
+def test_the_blind_control_is_the_fallback_of_a_sampler(name: str) -> None:
     assert uninterrupted(name, 4)[:3] == drawn_blindly(name, 3)
 
 

@@ -51,7 +51,7 @@ def test_replay_gives_the_weights_of_the_uninterrupted_process() -> None:
     np.testing.assert_array_equal(weights(going.agent), weights(replayed.agent))
 
 
-def test_another_order_is_absorbed_anew() -> None:
+def test_another_order_is_absorbed_again() -> None:
     whole = history([float(n) for n in range(12)])
     swapped = History((*whole.outcomes[:9], *whole.outcomes[:8:-1]), frozenset())
     told = context()

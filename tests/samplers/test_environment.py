@@ -1,4 +1,4 @@
-"""The walk: whatever the agent asks for, the budget stays reachable; a replay sees what the walk saw."""
+"""The walk: the budget stays reachable for any actions, and a replay gets the same states."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_even_actions_give_all_variables_one_place(limit: float) -> None:
 
 
 @pytest.mark.parametrize(("asked", "sign"), [(0.9, 1), (0.1, -1)])
-def test_what_one_variable_takes_the_later_ones_share(asked: float, sign: int) -> None:
+def test_later_variables_share_the_budget_that_one_left(asked: float, sign: int) -> None:
     told = context(scale=8)
     even = places_of(told, Walk(told).go(lambda state: EVEN)[0]).mean()
     actions = iter([asked, EVEN, EVEN, EVEN])
@@ -64,7 +64,7 @@ def test_a_replay_sees_the_states_of_the_walk() -> None:
     np.testing.assert_array_equal(actions[:-1], states[1:, -1])
 
 
-def test_states_say_what_was_saved_and_what_can_be() -> None:
+def test_states_hold_the_cost_saved_and_the_cost_left() -> None:
     told = context()
     walk, ladder = Walk(told), told.space.ladder
     dense, least = (float(ladder.usage(levels[None])[0]) for levels in (ladder.top, 0 * ladder.top))

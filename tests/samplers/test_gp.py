@@ -1,4 +1,4 @@
-"""The Gaussian process beside other processes, whose proposals it may read while they are written."""
+"""The Gaussian process while other processes write proposals, which it may read half-written."""
 
 from __future__ import annotations
 

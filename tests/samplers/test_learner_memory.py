@@ -1,4 +1,4 @@
-"""Learners in memory: each trial is learnt from once, and what memory holds is never trusted blindly."""
+"""Learners in memory: each trial is learnt from once, and memory of another history is not used."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_it_goes_on_where_it_was() -> None:
     assert again.scores == [1.0, 2.0, 3.0]
 
 
-def test_another_history_is_learnt_anew() -> None:
+def test_another_history_is_learnt_again() -> None:
     told = context()
     for past in (outcomes([1.0, 3.0]), outcomes([1.0]), outcomes([1.0], place=0.7), ()):
         before = diary(told, outcomes([1.0, 2.0]))

@@ -1,4 +1,4 @@
-"""NSGA-II: it moves the front further than chance does, and crosses what others proposed."""
+"""NSGA-II: its Pareto front is better than chance, and it crosses trials that it did not propose."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def hypervolume(study: optuna.Study) -> float:
     return math.fsum(score * (after - cost) for (cost, score), after in zip(front, costs, strict=True))
 
 
-def test_two_objectives_move_the_front() -> None:
+def test_two_objectives_improve_the_pareto_front() -> None:
     assert hypervolume(run("nsga2")) > hypervolume(run("random"))
 
 

@@ -1,4 +1,4 @@
-"""A pruned trial's value, against values by hand and against what samplers need of it."""
+"""The value of a pruned trial: computed by hand, and as samplers need it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_where_none_has_climbed_the_score_is_all_there_is() -> None:
     assert value_of_pruned([0.3], climbed=[], lowest=0.1, rungs=2) == 0.3
 
 
-def test_one_that_climbed_tells_the_level_alone() -> None:
+def test_one_climbed_trial_sets_the_level_alone() -> None:
     assert value_of_pruned([0.1], climbed=[[0.3, 0.9]], lowest=0.1, rungs=2) == 0.9
 
 
@@ -73,7 +73,7 @@ def ended(number: int, scores: list[float], before: int, state: TrialState | Non
     return trial
 
 
-def test_a_pruned_trial_is_shown_by_what_ended_before_it_and_never_changes() -> None:
+def test_a_pruned_trials_value_depends_on_earlier_trials_and_never_changes() -> None:
     before = [ended(number, scores, number) for number, scores in enumerate(CLIMBED)]
     lowest = ended(3, [0.2], 3)
     pruned = ended(9, [0.33], 4)

@@ -1,4 +1,4 @@
-"""Our own samplers after kill -9, on SQLite: a resumed process proposes what an uninterrupted one would."""
+"""autoprune's samplers after kill -9, on SQLite: a resumed process makes the same proposals."""
 
 from __future__ import annotations
 

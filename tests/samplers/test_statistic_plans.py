@@ -1,4 +1,4 @@
-"""Weighted cuts: how often a variable is cut falls with its statistic; plans end just inside the budget."""
+"""Weighted cuts: a variable with a lower statistic is cut more often, and plans just fit the budget."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All plans of a small space: exactly what proposals can decode to."""
+"""All plans of a small space: exactly those to which proposals can decode."""
 
 from __future__ import annotations
 

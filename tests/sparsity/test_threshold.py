@@ -1,4 +1,4 @@
-"""One threshold over all scales: which channels go, and what a floor keeps."""
+"""One threshold over all scales: the channels below it are removed, and a floor keeps some."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A storage that is lost during a search, or has no room left: the search ends with one line that says so."""
+"""A storage that is lost or full during a search: the search ends with one clear line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Headers of studies, short and long: they read back, and no attribute outgrows what a server keeps."""
+"""Headers of studies, short and long: they read back, and every attribute fits a server's column."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_a_study_killed_between_the_parts_of_its_header_is_made_again(tmp_path: 
 
 
 @pytest.mark.parametrize("header", [None, "text", {}, {"format": IN_PARTS + 1, "parts": []}])
-def test_what_is_no_header_of_this_version_is_none(study: optuna.Study, header: Any) -> None:
+def test_a_header_not_of_this_version_reads_as_none(study: optuna.Study, header: Any) -> None:
     study.set_user_attr(HEADER, header)
     assert read_header(study) is None
 

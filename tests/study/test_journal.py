@@ -119,7 +119,7 @@ def test_a_relative_path_leads_to_the_same_file_from_another_folder(
     assert list(opened.read_logs(0)) == [{"op_code": 0}]
 
 
-def test_optunas_own_journal_reads_what_was_written(path: Path, url: str) -> None:
+def test_optunas_own_journal_reads_ours(path: Path, url: str) -> None:
     new_study(url).store_note("first", 1)
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
     assert optuna.load_study(study_name="toy", storage=storage).user_attrs["first"] == 1

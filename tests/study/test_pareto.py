@@ -1,4 +1,4 @@
-"""The front: Optuna's own is the oracle; and which of several trials is the best."""
+"""The Pareto front, with Optuna's as the oracle, and the best of several trials."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def trial(number: int, score: float, reused: int | None = None, **costs: float) 
 
 
 @pytest.mark.parametrize("objectives", [("score", "macs"), ("score", "macs", "latency_ms")])
-def test_the_front_is_optunas(objectives: tuple[str, ...]) -> None:
+def test_the_pareto_front_equals_optunas(objectives: tuple[str, ...]) -> None:
     """Coarse values, so that many are equal in some objective and a few in all."""
     rng = np.random.default_rng(0)
     directions = [optuna.study.StudyDirection.MAXIMIZE] + [optuna.study.StudyDirection.MINIMIZE] * (
@@ -56,7 +56,7 @@ def test_the_front_is_optunas(objectives: tuple[str, ...]) -> None:
     assert [record.macs for record in front] == sorted(record.macs or 0 for record in front)
 
 
-def test_reused_and_unfinished_trials_are_not_on_the_front() -> None:
+def test_reused_and_unfinished_trials_are_not_on_the_pareto_front() -> None:
     again = trial(1, 0.9, macs=10, reused=0)
     running = TrialRecord(**{**vars(trial(2, 0.99, macs=1)), "state": "running"})
     foreign = TrialRecord(**{**vars(trial(3, 0.99, macs=1)), "widths": {}, "costs": {}})
@@ -76,7 +76,7 @@ def timed(record: TrialRecord, ratio: float, met: bool | None) -> TrialRecord:
     return dataclasses.replace(record, measured=measured)
 
 
-def test_a_cost_is_what_was_measured_and_stands_beside_predictions() -> None:
+def test_a_measured_cost_replaces_its_prediction() -> None:
     """The machine is half as fast as it was when the table was measured: 20 ms for the dense model's 10."""
     predicted = trial(0, 0.9, macs=7, latency_ms=4.0)
     assert predicted.cost("latency_ms") == 4.0
@@ -87,7 +87,7 @@ def test_a_cost_is_what_was_measured_and_stands_beside_predictions() -> None:
     assert predicted.cost("size_bytes") == np.inf
 
 
-def test_a_front_goes_by_what_was_measured() -> None:
+def test_a_pareto_front_uses_measured_costs() -> None:
     """Predicted cheaper than the second, the first was measured to be dearer; the third is over the limit."""
     first = timed(trial(0, 0.8, latency_ms=4.0), 0.6, True)
     second = trial(1, 0.8, latency_ms=5.0)
@@ -97,7 +97,7 @@ def test_a_front_goes_by_what_was_measured() -> None:
     assert best_of([first, second], objectives, 10.0).number == 1
 
 
-def test_two_hosts_keep_what_they_measured(tmp_path: Path) -> None:
+def test_two_hosts_keep_their_own_measurements(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
     here = create_study(url, "a", config={}, identity={}, facts=FACTS)
     for number in range(2):
@@ -121,7 +121,7 @@ def test_objectives_and_directions_read_back(tmp_path: Path) -> None:
     assert names == ["MAXIMIZE", "MINIMIZE", "MINIMIZE"]
 
 
-def test_an_empty_study_of_other_directions_is_made_anew(tmp_path: Path) -> None:
+def test_an_empty_study_of_other_directions_is_created_again(tmp_path: Path) -> None:
     """It was killed before it knew what it is; the next search of that name has another objective."""
     url = f"sqlite:///{tmp_path}/study.db"
     optuna.create_study(storage=url, study_name="a", direction="maximize")

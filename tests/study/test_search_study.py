@@ -1,4 +1,4 @@
-"""Studies in real storages: what is stored reads back, what does not fit is refused, no trial is stolen."""
+"""Studies in real storages: values read back, mismatches are refused, and no trial is stolen."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_a_note_that_is_kept_once_is_the_same_for_all(url: str, monkeypatch: pyt
     assert mine.store_note_once("raced", "mine") == "other's"
 
 
-def test_a_record_reads_back_what_was_stored(url: str) -> None:
+def test_a_record_reads_back_as_it_was_stored(url: str) -> None:
     runner = toy_runner(new_study(url), trials=1)
     job = runner.ask()
     assert job is not None
@@ -205,7 +205,7 @@ def test_where_latency_was_measured_the_best_keeps_to_the_budget(url: str) -> No
     assert again.best().measured == met == again.record(2).measured
 
 
-def test_what_surely_keeps_to_the_budget_comes_before_a_better_score_that_may_not(url: str) -> None:
+def test_a_trial_surely_within_the_budget_precedes_a_better_one_that_may_not_be(url: str) -> None:
     study = study_of_scores(url, 0.9, 0.8, 0.7)
     unsure = MeasuredLatency(4.2, (4.1, 4.3), 0.595, (0.58, 0.61), met=True, surely=False)
     study.store_measured(1, unsure)
@@ -365,7 +365,7 @@ def test_a_trial_claimed_between_the_look_and_the_requeue_of_another_process_is_
         ("has ended", "at the very end"),
     ],
 )
-def test_what_comes_late_of_a_trial_that_was_taken_over_is_dropped(
+def test_late_reports_of_a_trial_that_was_taken_over_are_dropped(
     url: str, by_then: str, noticed: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = new_study(url), open_study(url, "toy")
@@ -427,7 +427,7 @@ def test_few_files_reach_below_optunas_public_interface() -> None:
     }
 
 
-def test_a_second_attempt_in_the_same_process_is_told_from_the_first(url: str) -> None:
+def test_a_second_attempt_in_the_same_process_differs_from_the_first(url: str) -> None:
     """Another process queued the trial again, and this one was the first to ask."""
     study = new_study(url)
     runner = toy_runner(study, sampler="random", pruner="none", trials=1)
@@ -548,7 +548,7 @@ def test_a_missing_driver_and_a_missing_folder_say_what_to_do(monkeypatch: pytes
         create_study("sqlite:////proc/here/a.db", "toy", config={}, identity={}, facts=FACTS)
 
 
-def test_no_message_of_a_study_tells_the_password_of_its_storage(tmp_path: Path) -> None:
+def test_no_message_of_a_study_shows_the_password_of_its_storage(tmp_path: Path) -> None:
     """SQLite takes no notice of what it does not know in the URL of a file."""
     missing = f"sqlite:///file:{tmp_path}/none.db?mode=rwc&uri=true&password=secret"
     url = missing.replace("none", "study")

@@ -75,7 +75,7 @@ def test_a_database_of_others_is_refused_before_anything_is_written(kind: str, t
         assert contents(tmp_path) == before
 
 
-def test_a_study_beside_those_of_another_tool_changes_nothing_of_theirs(tmp_path: Path) -> None:
+def test_a_study_next_to_those_of_another_tool_leaves_them_unchanged(tmp_path: Path) -> None:
     path, url = tmp_path / "study.db", f"sqlite:///{tmp_path}/study.db"
     optunas(path)
     before = contents(tmp_path)
@@ -137,7 +137,7 @@ def test_a_storage_that_is_no_file_is_refused_at_once(
 
 @pytest.mark.parametrize("kind", ["fifo", "device", "folder"])
 @pytest.mark.timeout(60)
-def test_a_search_for_a_study_passes_what_is_no_file(
+def test_a_search_for_a_study_skips_entries_that_are_no_files(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -265,7 +265,7 @@ def test_rows_that_cannot_be_read_are_one_line(
     assert capfd.readouterr().err == ""
 
 
-def test_what_is_interrupted_inside_a_query_can_still_be_written_to(
+def test_a_study_interrupted_inside_a_query_can_still_be_written_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C falls into a query while another process writes; the trial is given back all the same."""

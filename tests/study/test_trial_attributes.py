@@ -107,7 +107,7 @@ def test_sound_attributes_read_back() -> None:
     assert (record.seed, record.origin, record.seconds, record.reused) == (1, "uniform", 1.0, None)
 
 
-def test_later_versions_may_add_what_they_like() -> None:
+def test_later_versions_may_add_attributes() -> None:
     more = changed("scores", 0, "energy", to={"joules": 3}) | {"unknown": [1]}
     more["outcome"]["weather"] = "fine"
     assert len(read_record(trial_with(more)).scores) == 2
@@ -147,7 +147,7 @@ def test_a_complete_trial_has_one_finite_value_an_objective(values: list[float])
         ("gp:relative_params:0", 7),
     ],
 )
-def test_what_samplers_keep_with_a_trial_is_checked_too(key: str, value: Any) -> None:
+def test_attributes_that_samplers_store_are_checked_too(key: str, value: Any) -> None:
     trial = trial_with(SOUND)
     trial.system_attrs = {key: value}
     with pytest.raises(StudyError, match=r"^trial -1: .*; it is left out$"):

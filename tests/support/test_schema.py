@@ -1,4 +1,4 @@
-"""Values against schemas: what fits is returned, and anything else is one line."""
+"""Values against schemas: a match is returned, and anything else is refused in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modules whose code computes sizes from numbers of its own become narrowable, or the report says why not."""
+"""Modules that compute sizes from their own numbers can be narrowed, or the report names the reason."""
 
 from __future__ import annotations
 
