@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+import autoprune
 from autoprune import export, load_pruned, rebuild, save_pruned, trace, verify
 from autoprune.errors import TraceError
 from autoprune.graph import Plan
@@ -56,6 +57,11 @@ def test_a_selection_picks_channels_by_its_index() -> None:
     layer.index = torch.tensor([1, 4])
     assert torch.equal(layer(images), images[:, [1, 4]])
     assert str(layer) == "ChannelSelection(selected=2)"
+
+
+def test_the_layers_are_found_without_an_import_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(autoprune, "nn")
+    assert autoprune.nn.ChannelSelection is ChannelSelection
 
 
 def test_selections_are_inserted_where_several_layers_read_one_tensor() -> None:
