@@ -448,7 +448,7 @@ def test_the_main_job_from_search_to_export(command: Command, workplace: Path, w
         command("export", "whole", cwd=workplace), "nothing to export yet; run `autoprune finetune"
     )
     assert_refused(
-        command("resume", "whole", "--set", "search.sampler=gp", cwd=workplace), "not a key that may change"
+        command("resume", "whole", "--set", "search.sampler=gp", cwd=workplace), "this key cannot change"
     )
 
     code, out, err = command("export", "whole", "--dense", "-o", "dense.onnx", cwd=workplace)

@@ -1,7 +1,10 @@
-"""The verbs: each a plain function that a script may call, and the command line does.
+"""The verbs of the command line as plain functions, which scripts can call as well.
 
-result = search(model, data, "run.toml")
-tuned = finetune(result.study, result.storage, model=model, data=data)
+Each verb resolves its settings, model and data into a `Run` first, and then works on that.
+
+Example:
+    result = search(model, data, "run.toml")
+    tuned = finetune(result.study, result.storage, model=model, data=data)
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Amounts of a cost as users write them ("50%", "20M", "4 ms"), resolved against the dense model's cost.
+"""Parses amounts of a cost ("50%", "20M", "4 ms") and resolves them against the dense model's cost.
 
-resolve_budget(BudgetSettings(flops="50%"), Cost(macs=40_000_000, params=270_000))   # macs 20_000_000
+Example:
+    resolve_budget(BudgetSettings(flops="50%"), Cost(macs=40_000_000, params=270_000))   # macs 20_000_000
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from autoprune.config.settings import Amount, BudgetSettings
 from autoprune.cost import LATENCY, CostKey, budget_keys
 from autoprune.errors import BudgetError, ConfigError, shown_value, unknown
 from autoprune.graph import Cost
-from autoprune.space import Asked, Budget
+from autoprune.space import Budget, RequestedLimit
 
 _AMOUNT = re.compile(r"([0-9][0-9_,]{0,40}(?:\.[0-9]{1,40})?|\.[0-9]{1,40})\s*([a-zµ]*|%)")
 _MOST_BITS = 64
-"""Of a whole number: Python refuses to write one of thousands of digits."""
+"""The longest whole number that is accepted. Python refuses to print numbers of thousands of digits."""
 
 
 @dataclass(frozen=True)
 class _Amount:
-    """A number as it was written: a share of the dense model, or so many units."""
+    """A parsed amount: a share of the dense model, or a number of units."""
 
     number: Fraction
     is_share: bool
@@ -33,13 +34,17 @@ class _Amount:
 
 
 def check_amounts(settings: BudgetSettings, *, required: bool = True) -> None:
-    """Refuse a [budget] section that cannot be met whatever the dense model costs.
+    """Check a [budget] section as far as the dense model's cost is not needed.
+
+    Args:
+        settings: the section.
+        required: whether at least one limit has to be given.
 
     Raises:
-        ConfigError: an amount is malformed, or no limit is given where one is `required`.
-        BudgetError: an amount is 0, or a share is not below the dense model's own cost.
+        ConfigError: an amount is malformed, or no limit is given although one is required.
+        BudgetError: an amount is 0, or a share is not below 100%.
     """
-    written = list(_written(settings))  # all are read, whether a limit is found or not
+    written = list(_written(settings))  # a list, so that every amount is parsed
     for key, amount in written:
         if amount is not None and (amount.number <= 0 or (amount.is_share and amount.number >= 1)):
             raise BudgetError(
@@ -56,15 +61,15 @@ def check_amounts(settings: BudgetSettings, *, required: bool = True) -> None:
 def resolve_budget(
     settings: BudgetSettings, dense: Cost, objectives: Sequence[str] = (), runtime: object = "as measured"
 ) -> Budget:
-    """Turn a [budget] section into absolute limits; FLOPs are 2 x MACs.
+    """Turn a [budget] section into absolute limits. One MAC counts as 2 FLOPs.
 
-    A cost that is an objective and has no limit may be as high as the dense model's.
+    A minimised cost without a limit may be as high as the dense model's.
 
     Args:
-        settings: the section as it was read.
-        dense: the dense model's cost, against which shares are taken; with its latency where that is limited.
+        settings: the section.
+        dense: the dense model's cost, to which shares refer. It includes the latency if that is limited.
         objectives: the costs that are minimised.
-        runtime: names what latency is measured with, for messages.
+        runtime: the runtime on which latency is measured, for messages.
 
     Raises:
         ConfigError: an amount is malformed, or no limit is given.
@@ -72,35 +77,35 @@ def resolve_budget(
     """
     check_amounts(settings, required=not objectives)
     limits: dict[str, float] = {}
-    asked: dict[str, Asked] = {}
+    requested: dict[str, RequestedLimit] = {}
     for key, amount in _written(settings):
         if amount is None:
             continue
         dense_cost = getattr(dense, key.cost)
         text = str(getattr(settings, key.name))
-        words = Asked(key, text, dense_cost * key.per_cost)
+        words = RequestedLimit(key, text, dense_cost * key.per_cost)
         if key.cost == LATENCY and amount.units(dense_cost) >= dense_cost:
             raise BudgetError(
-                f"{words}: {text} is not below what the dense model takes already, {dense_cost:.3g} ms "
-                f"({runtime}); ask for less, or check [latency]."
+                f"{words}: {text} is not below the dense model's {dense_cost:.3g} ms ({runtime}); set a "
+                "lower limit, or check [latency]."
             )
         limit = _limit(amount, words, counted=isinstance(dense_cost, int))
         if limit < limits.get(key.cost, dense_cost):
-            limits[key.cost], asked[key.cost] = limit, words
+            limits[key.cost], requested[key.cost] = limit, words
     limits = {cost: getattr(dense, cost) for cost in objectives} | limits
-    return Budget(**limits, asked=asked)
+    return Budget(**limits, requested=requested)
 
 
 @dataclass(frozen=True)
 class Limit:
-    """The most that a trial may cost, as a user wrote it.
+    """An upper limit on one cost of a trial.
 
     Attributes:
-        key: what is limited.
-        text: the amount as it is written.
-        most: the same in units of the cost.
-        is_share: whether it is a share of the dense model.
-        whole: the dense model's cost; 0 where it is not known.
+        key: the key of [budget] that names the cost.
+        text: the amount as the user wrote it.
+        most: the amount in units of the cost.
+        is_share: whether the amount is a share of the dense model's cost.
+        whole: the dense model's cost, or 0 if it is not known.
     """
 
     key: CostKey
@@ -111,20 +116,20 @@ class Limit:
 
 
 def is_share(amount: float | str) -> bool:
-    """Tell whether an amount of [budget] is a share of the dense model's cost, such as "50%"."""
+    """Return whether an amount of [budget] is a share of the dense model's cost, such as "50%"."""
     return isinstance(amount, str) and amount.strip().endswith("%")
 
 
 def read_limit(name: str, text: str, dense: Mapping[str, float]) -> Limit:
-    """Read what a user takes as the most that a trial may cost, such as "3ms", "40%" or "2G".
+    """Parse an upper limit on one cost of a trial, such as "3ms", "40%" or "2G".
 
     Args:
         name: a key of [budget].
-        text: what is written.
-        dense: the dense model's cost by name, against which shares are taken.
+        text: the amount.
+        dense: the costs of the dense model by name, to which shares refer.
 
     Raises:
-        ConfigError: the name is unknown, the amount is malformed, or a share of what is not known.
+        ConfigError: the name is unknown, the amount is malformed, or it is a share of an unknown cost.
     """
     named = budget_keys()
     if name not in named:
@@ -135,22 +140,22 @@ def read_limit(name: str, text: str, dense: Mapping[str, float]) -> Limit:
     amount = _parse(key.option, text, key)
     if amount.is_share and not whole:
         raise ConfigError(
-            f"{key.option}: got {shown_value(text)}, but the dense model's own is not known; write e.g. "
+            f"{key.option}: got {shown_value(text)}, but the dense model's cost is not known; write e.g. "
             f'"{key.unit.example}".'
         )
     most = amount.units(whole) if amount.is_share else amount.number / key.per_cost
     return replace(limit, most=float(most), is_share=amount.is_share)
 
 
-def _limit(amount: _Amount, asked: Asked, *, counted: bool) -> int | float:
-    """Return the limit in the unit of the cost: a whole number if the cost is `counted` in such."""
-    units = amount.units(asked.dense)
-    limit = units / asked.key.per_cost
-    if (counted and limit < 1) or limit <= 0 or units >= asked.dense:
-        least = f"at least {asked.key.per_cost}" if counted else "more than 0"
-        got, dense = (f"{int(n):,}" if counted else f"{float(n):.4g}" for n in (units, asked.dense))
+def _limit(amount: _Amount, requested: RequestedLimit, *, counted: bool) -> int | float:
+    """Return the limit in the unit of the cost, rounded down if the cost is `counted` in whole numbers."""
+    units = amount.units(requested.dense)
+    limit = units / requested.key.per_cost
+    if (counted and limit < 1) or limit <= 0 or units >= requested.dense:
+        least = f"at least {requested.key.per_cost}" if counted else "more than 0"
+        got, dense = (f"{int(n):,}" if counted else f"{float(n):.4g}" for n in (units, requested.dense))
         raise BudgetError(
-            f"{asked}: {asked.text} is {got} {asked.key.unit.name}, expected {least} "
+            f"{requested}: {requested.text} is {got} {requested.key.unit.name}, expected {least} "
             f"and less than the dense model's {dense}."
         )
     return int(limit) if counted else float(limit)
@@ -163,7 +168,7 @@ def _written(settings: BudgetSettings) -> Iterator[tuple[CostKey, _Amount | None
 
 
 def _parse(where: str, value: float | str, key: CostKey) -> _Amount:
-    """Read an amount as it is written."""
+    """Parse one amount. `where` is the key or the option that opens an error message."""
     is_odd = isinstance(value, bool) or (isinstance(value, int) and value.bit_length() > _MOST_BITS)
     found = None if is_odd else _AMOUNT.fullmatch(str(value).strip().lower())
     if not found or (found[2] not in key.unit.suffixes and found[2] != "%"):

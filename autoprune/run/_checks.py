@@ -1,6 +1,10 @@
-"""Refuses, before anything is loaded, names, folders and a study that is there already.
+"""Checks that run before anything is loaded: names, paths, the engine, and whether the study is new.
 
-check_names(spec); check_paths(spec); check_study_is_new(spec); check_engine_runs(spec)
+Example:
+    check_names(spec)
+    check_paths(spec)
+    check_study_is_new(spec)
+    check_engine_runs(spec)
 """
 
 from __future__ import annotations
@@ -23,14 +27,14 @@ from autoprune.support.rows import quoted
 
 
 def check_names(spec: RunSpec, *, measured: bool = False) -> None:
-    """Refuse names that no table has, and numbers that no schedule takes; `check_engine_runs` does the rest.
+    """Check all names in the settings, except for the engine's, and the numbers of the schedules.
 
     Args:
-        spec: with its names and paths settled.
-        measured: whether a study holds the latencies that are needed. Probe and device may then be missing.
+        spec: the settings, with names and paths filled in by `settle`.
+        measured: whether the study already holds the latencies. Probe and device may be missing then.
 
     Raises:
-        ConfigError: the first that is wrong, with the nearest known name.
+        ConfigError: a setting cannot be used. The message names the first one, and the nearest known name.
     """
     check_search(spec)
     _ = spec.device, spec.named_setting, spec.loss_and_metric
@@ -45,10 +49,10 @@ def check_names(spec: RunSpec, *, measured: bool = False) -> None:
 
 
 def check_search(spec: RunSpec) -> None:
-    """Refuse names in [search] that there are not, or that do not go together, and rates that breed nothing.
+    """Check the names in [search], whether they can be combined, and the rates of evolution.
 
     Raises:
-        ConfigError: the first that is wrong, with the nearest known name.
+        ConfigError: a setting cannot be used. The message names the first one, and the nearest known name.
     """
     search = spec.search
     costs = spec.objectives
@@ -59,32 +63,32 @@ def check_search(spec: RunSpec) -> None:
     if costs and pruner.prunes and search.pruner != SearchSettings().pruner:
         none = quoted(name for name, row in PRUNERS.items() if not row.prunes)
         raise ConfigError(
-            f'search.pruner: "{search.pruner}" judges by the score alone, and search.objectives names '
-            f"{1 + len(costs)}: every trial climbs all rungs then. Set {none}, or leave it out."
+            f'search.pruner: "{search.pruner}" judges by the score alone, but search.objectives has '
+            f"{1 + len(costs)} entries, and then every trial climbs all rungs. Set {none}, or leave it out."
         )
     for name in search.warm_starts:
         find_warm_start(name)
 
 
 def check_engine_runs(spec: RunSpec) -> None:
-    """Refuse an engine that lacks what it needs: a package, a cluster that answers, shares of the device.
+    """Check that the engine has its package, a cluster that answers, and its shares of the device.
 
     Raises:
-        ConfigError: it cannot run here.
+        ConfigError: the engine cannot run here.
     """
     check_engine(spec.search.engine, spec.workers, spec.device)
 
 
 def check_paths(spec: RunSpec, opened: str | None = None) -> None:
-    """Refuse an output folder, or a folder of the storage, that cannot be written; nothing is made.
+    """Check that the output folder and all files that a run will write can be written. Create nothing.
 
     Args:
-        spec: with its names and paths settled.
-        opened: the URL of the storage in which the study was found; it holds what was measured, too.
+        spec: the settings, with names and paths filled in by `settle`.
+        opened: URL of the storage of an existing study, which also holds the measurements.
 
     Raises:
-        ConfigError: it cannot be made or written, or a checkpoint that is to be trained has another format's
-            name.
+        ConfigError: a folder cannot be made or written, or the name of a checkpoint to train does not end in
+            .safetensors.
     """
     storage = opened or str(spec.search.storage)
     probe_writable(str(spec.output.folder), "output.folder")
@@ -102,27 +106,30 @@ def check_paths(spec: RunSpec, opened: str | None = None) -> None:
 
 
 def check_study_is_new(spec: RunSpec) -> None:
-    """Refuse to begin a search under a name that its storage has already.
+    """Check that the storage has no study of the search's name.
 
     Raises:
-        StudyError: it is taken, or the storage cannot be used.
+        StudyError: the name is taken, or the storage cannot be used.
     """
     url, name = str(spec.search.storage), str(spec.search.study)
     state = _state(spec)
     if state == "foreign":
         raise StudyError(
-            f"{name}: {shown_url(url)} holds a study of that name that this version of autoprune did not "
-            "make; choose another search.study or search.storage."
+            f"{name}: {shown_url(url)} has a study of that name that this version of autoprune did not "
+            "create; choose another search.study or search.storage."
         )
     if state == "ours":
         raise StudyError(
-            f"{name}: a study of that name is in {shown_url(url)} already; go on with "
+            f"{name}: {shown_url(url)} has a study of that name already; resume it with "
             f"`{study_command('resume', name, url)}`, or choose another search.study."
         )
 
 
 def study_exists(spec: RunSpec) -> bool:
-    """Return whether the storage of settled settings holds their study, so that it can be resumed.
+    """Return whether the storage holds the study that the settings name, so that it can be resumed.
+
+    Args:
+        spec: the settings, with names and paths filled in by `settle`.
 
     Raises:
         StudyError: the storage cannot be used.

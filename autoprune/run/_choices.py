@@ -1,7 +1,8 @@
-"""The tables whose rows a config names, and what follows from the rows that it chooses.
+"""The names that a config may choose from, and the settings that the chosen rows read.
 
-choices()["search.pruner"]["median"]       # "the better half climbs on, ..."
-reads(spec, "score.moment_images")         # whether a chosen row reads that key
+Example:
+    choices()["search.pruner"]["median"]       # "the better half climbs on, ..."
+    reads(spec, "score.moment_images")         # whether a chosen row reads that key
 """
 
 from __future__ import annotations
@@ -27,24 +28,26 @@ OPEN_TABLES: Mapping[str, Mapping[str, Row]] = {
     "search.criterion": CRITERIA,
     "search.warm_starts": WARM_STARTS,
 }
-"""{key: the rows that it may name}, of keys that may also name a user's own as "package.module:function"."""
+"""{key: its rows} of the keys that also accept a user's own row, as "package.module:function"."""
 
 TABLES: Mapping[str, Mapping[str, Row]] = {**OPEN_TABLES, "score.rungs": RUNGS}
-"""The same of all keys that name rows."""
+"""{key: its rows} of all keys that name rows."""
 
 
 def choices() -> dict[str, dict[str, str]]:
-    """Return {key of the config: {name that it takes: one line about it}}."""
+    """Return {key of the config: {accepted name: one line about it}}."""
     tables = {**TABLES, "latency.probe": PROBES, "data.name": DATASETS, "model.name": MODELS}
     return {key: {name: row.about for name, row in table.items()} for key, table in tables.items()}
 
 
 def reads(spec: RunSpec, key: str) -> bool:
-    """Return whether a chosen row reads a key, or may do so: a row of the user's own that does not say.
+    """Return whether a chosen row reads a key of the config, or may read it.
+
+    A user's own row that does not declare its keys may read every key that a row of the same table reads.
 
     Args:
-        spec: its names checked.
-        key: a section ("evolution") or a key ("search.workers") that only some rows read.
+        spec: the settings, with checked names.
+        key: a section ("search.evolution") or a key ("search.workers") that only some rows read.
     """
     may = readers(key)
     return any(
@@ -54,7 +57,7 @@ def reads(spec: RunSpec, key: str) -> bool:
 
 
 def readers(key: str) -> dict[str, list[str]]:
-    """Return {key of a table: the names of its rows that read a key of the config}."""
+    """Return the rows that read a key of the config, as {key of their table: names}."""
     found = {
         table: [name for name, row in rows.items() if key in row.reads] for table, rows in TABLES.items()
     }
@@ -62,7 +65,7 @@ def readers(key: str) -> dict[str, list[str]]:
 
 
 def _chosen(spec: RunSpec) -> Iterator[tuple[str, Row, bool]]:
-    """Yield (key of the table, row, whether it is the user's own) for all rows that a config names."""
+    """Yield (key of the table, row, whether it is a user's own) for each row that the settings name."""
     for key, table in TABLES.items():
         named = attrgetter(key)(spec)
         for name in (named,) if isinstance(named, str) else named:

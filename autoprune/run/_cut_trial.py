@@ -77,7 +77,7 @@ def retrain(run: Run, small: nn.Module, record: TrialRecord, state: Path) -> flo
     if not math.isfinite(score):
         raise TrialError(
             f"finetune: task.metric is {score} on the validation part after the training, expected a finite "
-            "number; mend the metric and give the same command again: the trained weights are kept."
+            "number; fix the metric and run the same command again: the trained weights are kept."
         )
     return score
 

@@ -1,7 +1,8 @@
-"""The dense model, its data and its task, as a run names them or a caller gives them.
+"""The dense model with its data and task, loaded by name or passed by a caller, and checked on a few images.
 
-dense = load_dense(spec)
-prunable = trace(dense.model, dense.example_inputs)
+Example:
+    dense = load_dense(spec)
+    prunable = trace(dense.model, dense.example_inputs)
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ from autoprune.train import Task, batch_loss, cross_entropy, holds_classes, main
 from autoprune.zoo import load_checkpoint, make_model
 
 GIVEN_MODEL = (nn.Module, NoneType)
-"""Classes of an argument that may be a model of the caller's."""
+"""The classes of an optional argument `model`."""
 
 _TRIED_IMAGES = 8
-"""Images of the training step that is tried first: more than one, for the sake of BatchNorm."""
+"""The images of the first, trial training step. BatchNorm needs more than one."""
 
 
 @dataclass(frozen=True)
 class Dense:
-    """The dense model with what it is trained and measured on.
+    """The dense model with its data and task.
 
     Attributes:
-        model: on the CPU, in evaluation mode.
-        data: its parts live on `device`.
-        task: loss and metric.
-        device: torch's name of it.
+        model: the model, on the CPU and in evaluation mode.
+        data: the data, with its parts on `device`.
+        task: the loss and the metric.
+        device: the device by its name in torch, such as "cuda:0".
     """
 
     model: nn.Module
@@ -47,14 +48,14 @@ class Dense:
 
     @property
     def example_inputs(self) -> Tensor:
-        """Zeros [1, C, H, W] of the data's shape."""
+        """One image of zeros [1, C, H, W] in the shape of the data."""
         return torch.zeros(1, *self.data.input_shape)
 
 
 def own_copy(model: nn.Module) -> nn.Module:
-    """Return a copy of a caller's model that can be copied again: its tensors have no history.
+    """Return a copy of a caller's model that `copy.deepcopy` can copy again.
 
-    What a forward pass has left on a model may have one, which `copy.deepcopy` refuses.
+    A forward pass may have left tensors with an autograd history on the model, which `copy.deepcopy` refuses.
 
     Raises:
         ConfigError: the model holds something that cannot be copied.
@@ -73,16 +74,16 @@ def own_copy(model: nn.Module) -> nn.Module:
 def given_dense(
     model: nn.Module | None, data: VisionData | UserLoaders | None, spec: RunSpec
 ) -> Dense | None:
-    """Put a copy of a caller's model and its data together with the task and device of a run.
+    """Combine a copy of a caller's model and its data with the task and device of a run.
 
     Returns:
-        None if the caller gives neither.
+        The dense model, or None if the caller passes neither model nor data.
 
     Raises:
-        ConfigError: the caller gives one of them alone, or one that cannot be used.
+        ConfigError: the caller passes only one of them, or one that cannot be used.
     """
     if (model is None) != (data is None):
-        raise ConfigError("model and data come together: got one of them, expected both or neither.")
+        raise ConfigError("model and data: got only one of them, expected both or neither.")
     if model is None or data is None:
         return None
     task, device = spec.loss_and_metric, spec.device
@@ -92,10 +93,10 @@ def given_dense(
 
 
 def try_model(dense: Dense) -> None:
-    """Run the model on one image, so that one which gives no logits is refused before all else.
+    """Run the model on one image, to refuse early a model that returns no logits.
 
     Raises:
-        ConfigError: the forward pass fails, or its output is no tensor of floating numbers for each image.
+        ConfigError: the forward pass fails, or its output is no tensor of floats with one row per image.
     """
     if next(dense.model.parameters(), None) is None:
         raise ConfigError(
@@ -111,7 +112,7 @@ def try_model(dense: Dense) -> None:
 
 
 def distils(spec: RunSpec) -> bool:
-    """Return whether a run trains models that follow the outputs of larger ones."""
+    """Return whether a run trains any model by distillation."""
     tuned = spec.finetune
     finetunes = tuned.teacher == "dense" and tuned.epochs > 0 and tuned.distill_weight > 0
     return finetunes or spec.score.teacher == "dense" or spec.has_supernet
@@ -122,10 +123,10 @@ def try_task(dense: Dense, *, distilled: bool = False) -> None:
 
     Args:
         dense: model, data and task.
-        distilled: whether smaller models will follow the model's outputs.
+        distilled: whether the outputs will be the targets of a distillation.
 
     Raises:
-        ConfigError: one of them fails or does not give one number, or the outputs cannot be distilled.
+        ConfigError: one of them fails or does not return one number, or the outputs cannot be distilled.
     """
     inputs, targets = (part.cpu() for part in first_batch(dense.data.val))
     outputs = _outputs(dense.model, inputs).float()
@@ -141,7 +142,7 @@ def try_task(dense: Dense, *, distilled: bool = False) -> None:
 
 
 def try_training(dense: Dense) -> None:
-    """Take the gradients of one training step on a copy, for a few images, before time is spent on anything.
+    """Compute the gradients of one training step on a copy, to refuse early a model that cannot be trained.
 
     Raises:
         ConfigError: model or loss fail in training mode, or no gradient reaches a parameter.
@@ -153,7 +154,7 @@ def try_training(dense: Dense) -> None:
             "model: no parameter of it requires a gradient, so there is nothing to train; call "
             "requires_grad_(True)."
         )
-    # No setting is known here, so it has not been tried whether this machine computes wrongly.
+    # The check whether this CPU computes convolutions wrongly comes later. Take the detour in any case.
     with torch.random.fork_rng(), Detour():
         outputs = main_output(forward(trained, inputs))
         if not outputs.requires_grad:
@@ -168,7 +169,7 @@ def try_training(dense: Dense) -> None:
 
 
 def _outputs(model: nn.Module, inputs: Tensor) -> Tensor:
-    """Run the model and leave it as it was: a forward pass may note tensors on its modules."""
+    """Run the model, and remove the tensors that its forward pass may leave on its modules."""
     with unchanged(model), torch.random.fork_rng(), torch.no_grad():
         return main_output(forward(model, inputs))
 
@@ -201,18 +202,18 @@ def load_dense(spec: RunSpec, *, trained: bool = True) -> Dense:
     """Build the dense model, and load its weights and data.
 
     Args:
-        spec: with its paths settled, so that a model without weights of its own names a checkpoint.
-        trained: whether the checkpoint is read; without it the weights are fresh.
+        spec: the settings, with names and paths filled in by `settle`.
+        trained: whether to load the checkpoint. Without it the weights are random.
 
     Raises:
-        ConfigError: an unknown name, no such device, or a model that gives no logits.
+        ConfigError: a name or the device is unknown, or the model returns no logits.
         CheckpointError: the checkpoint is missing, corrupt or of another architecture.
-        DataError: the data are missing or unusable.
+        DataError: the data are missing or cannot be used.
     """
     named = (spec.model.name or spec.model.factory) and (spec.data.name or spec.data.loaders)
     if not named:
         raise ConfigError(
-            "model and data: the study names none, since a script brought its own; go on from Python, e.g. "
+            "model and data: the study names none, because a script passed its own; resume from Python, e.g. "
             "autoprune.resume(study, storage, model=model, data=data)."
         )
     device, task = spec.device, spec.loss_and_metric

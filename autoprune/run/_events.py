@@ -1,6 +1,9 @@
-"""What a long verb tells while it works; a watcher may show it, and nothing depends on it.
+"""The events that a long verb sends to its watcher, a function that may show them.
 
-search(config, watch=print)      # Stage("tracing resnet20"), TrialDone(...), ...
+Events only report progress. No result depends on a watcher.
+
+Example:
+    search(config=config, watch=print)      # Stage("traced 19 channel groups, ..."), TrialDone(...), ...
 """
 
 from __future__ import annotations
@@ -12,14 +15,14 @@ from types import NoneType
 
 @dataclass(frozen=True)
 class Stage:
-    """A step of the work begins, or has something to say."""
+    """A step begins, or reports a result or a warning in one line."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Counted:
-    """So many of a known number of things are done, such as the evaluations of a measurement."""
+    """`done` of `total` steps are done, such as the evaluations of a measurement."""
 
     what: str
     done: int
@@ -28,21 +31,21 @@ class Counted:
 
 @dataclass(frozen=True)
 class TrialDone:
-    """A trial of a search has ended, one way or another.
+    """A trial of a search has ended.
 
     Attributes:
-        number: of the trial in its study.
+        number: number of the trial in its study.
         outcome: "complete", "pruned" or "failed".
-        score: of its last rung; None where it failed before the first.
-        cost: the cost that the budget limits most tightly, in the report's word.
-        share: that cost over the dense model's.
-        seconds: that it took.
+        score: score at its last rung, or None if it failed before the first.
+        cost: name of the cost that the budget limits most tightly, as reports print it.
+        share: that cost as a share of the dense model's.
+        seconds: duration of the trial.
         reason: why it failed, else "".
-        done: trials that have ended so far.
-        trials: trials asked for.
-        best: the best score so far and its `share`; None before the first complete trial.
-        front: of a search with several objectives, how many trials none dominates so far; else 0.
-        latency_ms: as predicted; None where latency is neither limited nor minimised.
+        done: number of trials that have ended so far.
+        trials: number of trials of the search.
+        best: the best score so far and its `share`, or None before the first complete trial.
+        front: number of trials on the Pareto front so far, or 0 for a search with one objective.
+        latency_ms: predicted latency, or None if latency is neither limited nor minimised.
     """
 
     number: int
@@ -61,7 +64,7 @@ class TrialDone:
 
 @dataclass(frozen=True)
 class EpochDone:
-    """An epoch of a full training has ended; the score is its metric on the validation part."""
+    """An epoch of a training has ended. The score is the metric on the validation part."""
 
     epoch: int
     epochs: int
@@ -74,8 +77,8 @@ Event = Stage | Counted | TrialDone | EpochDone
 Watcher = Callable[[Event], None]
 
 GIVEN_WATCH = (Callable, NoneType)
-"""Classes of an argument that may be a watcher."""
+"""The classes of an optional argument `watch`."""
 
 
 def silent(event: Event) -> None:
-    """Watch nothing."""
+    """Ignore an event."""

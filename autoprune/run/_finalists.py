@@ -1,7 +1,7 @@
-"""Times the best trials on the device, beside the dense model: what the user asked for is judged by that.
+"""Times the best trials on the device, beside the dense model: what the user requested for is judged by that.
 
 measure_finalists(run, study)
-study.best().measured.ratio          # 0.58 of the dense model's time, where 60% were asked
+study.best().measured.ratio          # 0.58 of the dense model's time, where 60% were requested
 """
 
 from __future__ import annotations
@@ -79,18 +79,18 @@ def _report_finalists(
 
 
 def judge(problem: Problem, measured: Measurement, ratio: Ratio) -> tuple[bool | None, bool | None]:
-    """Tell whether a measurement keeps to the latency as it was asked, a share of the dense's or ms.
+    """Tell whether a measurement keeps to the latency as it was requested, a share of the dense's or ms.
 
     Returns:
         Whether its median does, and whether all of its interval lies on the same side; None, None where no
-        limit was asked for.
+        limit was requested for.
     """
-    asked = problem.budget.asked.get(LATENCY)
-    if asked is None:
+    requested = problem.budget.requested.get(LATENCY)
+    if requested is None:
         return None, None
     limit = problem.budget.limits[LATENCY]
-    if asked.is_share:
-        value, (low, high), limit = ratio.ratio, ratio.interval, limit / asked.dense
+    if requested.is_share:
+        value, (low, high), limit = ratio.ratio, ratio.interval, limit / requested.dense
     else:
         value, (low, high) = measured.median_ms, measured.interval_ms
     return value <= limit, high <= limit if value <= limit else low > limit

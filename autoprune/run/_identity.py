@@ -1,7 +1,8 @@
-"""What must be the same when a search goes on: weights, data, channel groups, space and budget.
+"""Fingerprints of all that must not change during a study: weights, data, channel groups, space and budget.
 
-The study keeps the fingerprints, and refuses to go on under others.
+The study stores the fingerprints and refuses to resume with others.
 
+Example:
     study.require(identify(run))
 """
 
@@ -23,7 +24,7 @@ _WEIGHTS = "model (its weights)"
 
 
 def identify_dense(dense: Dense, prunable: Prunable) -> dict[str, str]:
-    """Return a fingerprint of each thing that scores are made from, wherever it was loaded."""
+    """Return a fingerprint of the weights, the channel groups and the data."""
     return {
         _WEIGHTS: weights_hash(dense.model),
         "model (its channel groups)": prunable.fingerprint,
@@ -32,7 +33,7 @@ def identify_dense(dense: Dense, prunable: Prunable) -> dict[str, str]:
 
 
 def identify(run: Run) -> dict[str, str]:
-    """Return a fingerprint of each thing that the trials of a study have in common."""
+    """Return a fingerprint of each part of a run that all trials of a study share."""
     space = json.dumps(dataclasses.asdict(run.spec.space), sort_keys=True)
     objectives = run.spec.objectives
     return {
@@ -44,7 +45,7 @@ def identify(run: Run) -> dict[str, str]:
 
 
 def require_weights(dense: Dense, study: SearchStudy, spec: RunSpec) -> None:
-    """Refuse a dense model with other weights than a study began with.
+    """Check that a dense model has the weights with which a study began.
 
     Raises:
         ExportError: the weights differ.

@@ -130,8 +130,8 @@ class StudyMoments:
             save_moments(self._measure(), partial)
             if checkpoint_hash(partial) != note.sha256:
                 raise CheckpointError(
-                    f"moments {path}: they differ, measured here, from those that the trials of {study} were "
-                    f"scored with; {_FILE.recovery_advice(note)}"
+                    f"moments {path}: this machine measures other moments than those that the trials of {study} "
+                    f"were scored with; {_FILE.recovery_advice(note)}"
                 )
         return path
 

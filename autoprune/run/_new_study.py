@@ -1,6 +1,7 @@
-"""Makes the study of a new search, with all that is measured once before its first trial.
+"""Creates the study of a new search, with all measurements that are made once, before its first trial.
 
-study, moments = make_study(run, choice, storage)
+Example:
+    study, moments = make_study(run, choice, storage)
 """
 
 from __future__ import annotations
@@ -26,15 +27,17 @@ from autoprune.train import Choice, evaluate
 
 
 def make_study(run: Run, choice: Choice, storage: str) -> tuple[SearchStudy, StudyMoments]:
-    """Measure what a search reads before its first trial, and make its study.
+    """Measure the dense score, the ranking, the statistics and the warm starts, and create the study.
+
+    All measurements precede the study, so a search that is killed during them leaves no half-filled study.
 
     Args:
-        run: as it is resolved.
+        run: the resolved run.
         choice: how its setting was chosen.
         storage: URL of the storage, with its password.
 
     Returns:
-        The study, and the moments of the dense model, which may be measured by now.
+        The study and the moments of the dense model, which are measured only if something needed them.
 
     Raises:
         ConfigError: the metric of the dense model is not finite.
@@ -48,7 +51,7 @@ def make_study(run: Run, choice: Choice, storage: str) -> tuple[SearchStudy, Stu
     plans = None if run.space.plans is None else len(run.space.plans)
     run.watch(Stage(pace.announcement(run.spec, run.dense.data, plans)))
     context = MeasurementContext(run, ranked, pace, moments)
-    costs: dict[str, Any] = run.dense_cost.known()  # one model's, so plain numbers
+    costs: dict[str, Any] = run.dense_cost.known()  # of a single model, so numbers rather than arrays
     facts = StudyFacts(
         setting=run.setting.facts,
         ranking=encode_ranking(ranked),
@@ -75,7 +78,7 @@ def make_study(run: Run, choice: Choice, storage: str) -> tuple[SearchStudy, Stu
 
 
 def _score_dense(run: Run) -> tuple[float, float]:
-    """Return the dense model's score on the validation part, and the seconds of a forward pass an image.
+    """Return the dense model's score on the validation part, and the seconds of a forward pass per image.
 
     Raises:
         ConfigError: the score is not finite.

@@ -1,6 +1,7 @@
-"""What a search is for: the best score, or a Pareto front of scores against one or several costs.
+"""The objectives of a search: the score alone, or a Pareto front of the score and one or several costs.
 
-objective_costs(config.search)        # ("macs", "latency_ms") of ["score", "flops", "latency"]
+Example:
+    objective_costs(config.search)        # ("macs", "latency_ms") for ["score", "flops", "latency"]
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from autoprune.study import SCORE
 
 
 def objective_costs(search: SearchSettings) -> tuple[str, ...]:
-    """Return the costs that are minimised beside the score, in their order; none for the best score alone.
+    """Return the costs that are minimised in addition to the score, in their order.
 
     Raises:
-        ConfigError: the score does not come first, a name is unknown (the nearest is named), or one comes
-            twice.
+        ConfigError: the score is not first, a name is unknown (the message suggests the nearest), or a cost
+            is named twice.
     """
     known = {key.name: key.cost for key in budget_keys().values() if COSTS[key.cost].is_objective}
     names = list(search.objectives)
@@ -28,7 +29,7 @@ def objective_costs(search: SearchSettings) -> tuple[str, ...]:
             raise ConfigError(unknown("search.objectives", name, known))
         if known[name] in named:
             raise ConfigError(
-                f'search.objectives: "{named[known[name]]}" and "{name}" are the same; leave one out.'
+                f'search.objectives: "{named[known[name]]}" and "{name}" are the same cost; leave one out.'
             )
         named[known[name]] = name
     return tuple(named)

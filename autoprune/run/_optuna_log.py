@@ -1,4 +1,4 @@
-"""Keeps Optuna's progress lines from the terminal, since a watcher reports better ones."""
+"""Silences the progress lines of Optuna. The watcher of a run reports its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import optuna
 
 @contextlib.contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """Give a block in which Optuna logs warnings and errors only."""
+    """Let Optuna log only warnings and errors inside the `with` block."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
     try:

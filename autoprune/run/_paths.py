@@ -1,7 +1,8 @@
-"""Where a run keeps things: the names and paths that a config leaves open, filled in and made absolute.
+"""Fills in the names and paths that a config leaves open, and checks that they can be written.
 
-The study stores them so that a resume from another folder finds the same files.
+All paths become absolute, so that a resume from another folder finds the same files.
 
+Example:
     spec = settle(load_config("run.toml"))
     spec.search.storage           # "sqlite:////home/me/runs/resnet20-digits-flops50.db"
 """
@@ -26,20 +27,20 @@ RUNS = "runs"
 _LONGEST_NAME = 200
 
 _COMPANIONS = ("-wal", "-shm", "-journal")
-"""Suffixes of the files that SQLite keeps next to a database."""
+"""Suffixes of the files that SQLite creates next to a database."""
 _LONGEST_URL = 4096
 
 
 def settle(config: ConfigSource, *, named: bool = True) -> RunSpec:
-    """Name the study, its storage, the checkpoint and the output folder, and make all paths absolute.
+    """Fill in the study's name, its storage, the checkpoint and the output folder, and make paths absolute.
 
     Args:
-        config: as it was read, or settled already.
-        named: whether the config has to name a model and data; a script may bring its own instead.
+        config: the config. It may be settled already.
+        named: whether the config has to name a model and data. A script can pass its own instead.
 
     Raises:
-        ConfigError: neither a model nor data are named, or both of two that exclude each other; or the
-            study's name or storage cannot be used.
+        ConfigError: model or data are not named, or named twice, or the name or the storage of the study
+            cannot be used.
     """
     spec = RunSpec.of(config)
     model, data, search = spec.model, spec.data, spec.search
@@ -78,10 +79,10 @@ def settle(config: ConfigSource, *, named: bool = True) -> RunSpec:
 
 
 def absolute_storage(storage: str) -> str:
-    """Return a storage's URL with the path of a file made absolute; a bare path is an SQLite file.
+    """Return the URL of a storage, with an absolute path if it is a file. A bare path is an SQLite file.
 
     Raises:
-        StudyError: a journal's URL that names no file, a scheme without its slashes, or one that is too long.
+        StudyError: the URL is too long, lacks its slashes, or is a journal's without a file.
     """
     if len(storage) > _LONGEST_URL:
         raise StudyError(
@@ -102,21 +103,21 @@ def absolute_storage(storage: str) -> str:
 
 
 def find_storage(study: str, storage: str | None = None) -> str:
-    """Return the storage that holds `study`: the one given, runs/STUDY.db, or another file in runs/.
+    """Return the URL of the storage that holds a study: `storage`, runs/STUDY.db, or another file in runs/.
 
     Raises:
-        StudyError: no storage holds it; the nearest name among those there are is suggested.
+        StudyError: no storage holds the study. The message suggests the nearest name of an existing one.
     """
     if storage is not None:
         url = absolute_storage(storage)
         file = file_of(url)
         if file is not None and file.is_dir():
             raise StudyError(
-                f"--storage {shown_url(storage)}: it is a folder; name the file of the study in it."
+                f"--storage {shown_url(storage)}: this is a folder; name the file of the study in it."
             )
         if file is not None and not file.exists():
             raise StudyError(
-                f"--storage {shown_url(storage)}: no such file; there is no study to go on with."
+                f"--storage {shown_url(storage)}: no such file; name the file that holds the study."
             )
         return url
     own = Path(RUNS) / f"{file_name_of(study)}.db"
@@ -125,7 +126,7 @@ def find_storage(study: str, storage: str | None = None) -> str:
     for file in files:
         there = names_in_file(file)
         if there is None and file == own:
-            return absolute_storage(str(own))  # whoever opens it says what is wrong with it
+            return absolute_storage(str(own))  # open_study reports why it cannot be read
         if there is not None and study in there:
             return absolute_storage(str(file))
         names += there or []
@@ -139,15 +140,19 @@ def find_storage(study: str, storage: str | None = None) -> str:
 
 
 def probe_writable(folder: str | Path, key: str) -> None:
-    """Prove that a folder can be written, or made in the nearest one that exists, and leave nothing behind.
+    """Check that a folder can be written, or created in its nearest existing parent. Leave nothing behind.
+
+    Args:
+        folder: the folder.
+        key: the setting that names it, for the message.
 
     Raises:
-        ConfigError: it cannot; `key` names the setting.
+        ConfigError: the folder cannot be written.
     """
     folder = Path(folder)
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
-        # A name that is free: a link of a name that could be guessed might lead anywhere.
+        # mkstemp picks an unused name: a fixed one could be a link that leads to a file elsewhere.
         descriptor, probe = tempfile.mkstemp(prefix=".autoprune-", dir=nearest)
         os.close(descriptor)
         os.unlink(probe)
@@ -156,10 +161,14 @@ def probe_writable(folder: str | Path, key: str) -> None:
 
 
 def check_writable(folder: str | Path, key: str) -> Path:
-    """Make a folder and prove that files can be written into it.
+    """Create a folder and check that files can be written into it.
+
+    Args:
+        folder: the folder.
+        key: the setting that names it, for the message.
 
     Raises:
-        ConfigError: it cannot be made or written; `key` names the setting.
+        ConfigError: the folder cannot be created or written.
     """
     folder = Path(folder)
     try:
@@ -171,7 +180,7 @@ def check_writable(folder: str | Path, key: str) -> Path:
 
 
 def protected_files(storage: str, spec: RunSpec) -> dict[Path, str]:
-    """Return {file: description} of all files that a study rests on: no result may take their place."""
+    """Return {file: description} of all files that a study needs. No output may overwrite them."""
     kept: dict[Path, str] = {}
     file = file_of(absolute_storage(storage))
     if file is not None:
@@ -186,15 +195,15 @@ def protected_files(storage: str, spec: RunSpec) -> dict[Path, str]:
 
 
 def require_unprotected(path: str | os.PathLike[str], key: str, kept: Mapping[Path, str]) -> None:
-    """Refuse to write to a file that is to be kept, under whatever name, or to anything but a regular file.
+    """Refuse to overwrite a protected file, even under another name, or anything but a regular file.
 
     Args:
-        path: the file that is about to be written.
+        path: the file that will be written.
         key: the option or the config's key that names it.
-        kept: {file: description}.
+        kept: the protected files, {file: description}.
 
     Raises:
-        ConfigError: it would be lost.
+        ConfigError: the path is a protected file, or no regular file.
     """
     path = Path(path)
     for file, what in kept.items():
@@ -215,7 +224,7 @@ def _unwritable(folder: Path, key: str, error: OSError) -> ConfigError:
 
 
 def _require_function(section: str, key: str, name: str | None, reference: str | None) -> None:
-    """Refuse a function under the key of names, and what is no function under the key of functions."""
+    """Refuse a function as a value of `name`, and anything but a function as a value of the other key."""
     if name is not None and ":" in name:
         raise ConfigError(
             f'{section}.name: "{name}" names a function; write it as {section}.{key} = "{name}".'
@@ -227,7 +236,7 @@ def _require_function(section: str, key: str, name: str | None, reference: str |
 
 
 def _require_file_name(study: str) -> None:
-    """Refuse a study's name that is no name of a file: it names a storage and a folder of results too."""
+    """Refuse a study's name that cannot be a file name. The storage and the output folder share it."""
     wanted = file_name_of(study)
     if study != wanted or not wanted or len(wanted.encode()) > _LONGEST_NAME:
         hint = f' Write e.g. "{wanted[:40]}".' if wanted else ""
@@ -238,10 +247,10 @@ def _require_file_name(study: str) -> None:
 
 
 def _require_persistent(storage: str | None) -> None:
-    """Refuse a study in memory where it has to be found again by another command."""
+    """Refuse a storage in memory, which no other command can open."""
     if storage is not None and is_in_memory(absolute_storage(storage)):
         raise ConfigError(
-            f"search.storage: {shown_url(storage)} is gone when the command ends; name a file, e.g. "
+            f"search.storage: {shown_url(storage)} is lost when the command ends; name a file, e.g. "
             "runs/study.db."
         )
 
@@ -250,7 +259,7 @@ def _require_one(section: str, **choices: str | None) -> None:
     given = {key: value for key, value in choices.items() if value is not None}
     empty = next((key for key, value in given.items() if not value), None)
     if empty is not None:
-        raise ConfigError(f'{section}.{empty}: got "", expected a name; give one, or leave the key out.')
+        raise ConfigError(f'{section}.{empty}: got "", expected a name; set one, or leave the key out.')
     if len(given) != 1:
         known = " or ".join(f"{section}.{key}" for key in choices)
         got = " and ".join(f'{key} = "{value}"' for key, value in given.items()) or "neither"
@@ -258,7 +267,7 @@ def _require_one(section: str, **choices: str | None) -> None:
 
 
 def file_name_of(text: str) -> str:
-    """Keep what every file system takes in a name."""
+    """Return a text with only the characters that every file system allows in a name."""
     return re.sub(r"[^\w.=-]+", "-", text.replace("%", "")).strip("-.")
 
 
@@ -266,14 +275,14 @@ def _checked_path(key: str, path: str | None) -> str | None:
     """Return the absolute path of a setting.
 
     Raises:
-        ConfigError: no file system takes such a path.
+        ConfigError: the file system cannot have such a path, e.g. because it is too long.
     """
     absolute = _absolute(path)
     try:
         if absolute is not None:
             os.stat(absolute)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
-        pass  # whoever needs the file says so
+        pass  # reported where the file is needed
     except (OSError, ValueError) as error:
         raise ConfigError(f'{key}: got "{shortened(str(path))}": {reason_of(error)}.') from None
     return absolute

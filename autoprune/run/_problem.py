@@ -1,7 +1,8 @@
 """The problem that a search solves: the traced dense model, the budget in absolute numbers, the search space.
 
-problem = build_problem(trace_dense(dense, spec), spec)
-problem.space.variables, problem.dense_cost.macs, problem.budget
+Example:
+    problem = build_problem(trace_dense(dense, spec), spec)
+    problem.space.variables, problem.dense_cost.macs, problem.budget
 """
 
 from __future__ import annotations
@@ -26,27 +27,28 @@ from autoprune.support.arrays import FloatArray, IntArray
 from autoprune.tracing import trace
 
 SHORT_OF_WINDOW = "No plan fills the budget to 98%: the search takes the nearest below."
-"""Said by `inspect` and at the start of a search whose divisor, ratios and ties leave the window empty."""
+"""Printed if divisor, ratios and ties allow no plan at 98% to 100% of the budget."""
 
 
 class PredictLatency(Protocol):
-    """Tells the latency of candidates.
+    """Predicts the latency of candidates.
 
-    On a runtime with stairs the two answers differ off the steps, where the first one is too low: the space
-    needs it, since it fills budgets by a cost that never falls; what a candidate takes is the second.
+    On some runtimes the latency is a step function of the width, and a width between two steps can be slower
+    than a larger one. The space can only fill a budget by a cost that never falls as a width grows, so the
+    call returns such a lower bound. `expected` returns the latency that a candidate really takes.
     """
 
     dense_ms: float
 
     def __call__(self, widths: IntArray) -> FloatArray:
-        """Return milliseconds [n] of widths [n, groups]; they never fall where a width grows."""
+        """Return the latency in ms [n] of widths [n, groups]. It never falls as a width grows."""
 
     def expected(self, widths: IntArray) -> FloatArray:
-        """Return the expected milliseconds [n] of widths [n, groups]."""
+        """Return the expected latency in ms [n] of widths [n, groups]."""
 
 
 CostMeasure = Callable[[IntArray], IntArray | FloatArray]
-"""From widths int64 [n, groups] to one cost [n]."""
+"""Maps widths int64 [n, groups] to one cost [n]."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,11 @@ class Problem:
 
     Attributes:
         prunable: the traced model.
-        dense_cost: all that is known of the dense model's cost.
-        budget: the limits; with several objectives, on each of the costs among them, too.
-        space: what samplers propose in; with several objectives, the share of these limits as well.
-        cost: all that is known of what candidates cost, for their records: the expected latency, where the
-            space fills the budget by the lowest that never falls as widths grow.
+        dense_cost: all known costs of the dense model.
+        budget: the limits. With several objectives it limits each of the minimised costs as well.
+        space: the search space. With several objectives it includes the share of the budget to fill.
+        cost: computes all known costs of candidates for their records, with the expected latency. The space
+            itself fills the budget by the lower bound that `PredictLatency` returns.
     """
 
     prunable: Prunable
@@ -70,7 +72,7 @@ class Problem:
 
 
 def few_plans(space: SearchSpace, trials: int) -> str:
-    """Return a note that a search has more trials than there are plans to try, or ""."""
+    """Return a note if a search has more trials than distinct plans, else ""."""
     if space.plans is None or len(space.plans) >= trials:
         return ""
     count = len(space.plans)
@@ -87,12 +89,12 @@ def build_problem(prunable: Prunable, spec: RunSpec, predict: PredictLatency | N
 
     Args:
         prunable: the traced model.
-        spec: its [budget] and [search] say what is requested.
-        predict: predicts the latency of candidates, if that is limited or minimised.
+        spec: the settings, of which [budget] and [search] are read.
+        predict: predicts the latency of candidates. Needed if latency is limited or minimised.
 
     Raises:
-        ConfigError: a budget or a search space that cannot be used as written.
-        BudgetError: no plan meets the budget; the smallest reachable cost is named.
+        ConfigError: the budget or the search space cannot be used as written.
+        BudgetError: no plan meets the budget. The message names the smallest reachable cost.
     """
     return build_problem_from_costs(prunable, spec, measures_of(prunable, predict))
 
@@ -100,7 +102,7 @@ def build_problem(prunable: Prunable, spec: RunSpec, predict: PredictLatency | N
 def build_problem_from_costs(
     prunable: Prunable, spec: RunSpec, measures: Mapping[str, CostMeasure]
 ) -> Problem:
-    """Pose the problem of a model whose candidates' costs are known; see `build_problem`."""
+    """Build a problem as `build_problem` does, from functions that measure further costs."""
     dense_cost = dense_cost_of(prunable, measures)
     budget = resolve_budget(spec.budget, dense_cost, spec.objectives, spec.runtime)
     limited = {name: measure for name, measure in measures.items() if name in budget.limits}
@@ -111,7 +113,7 @@ def build_problem_from_costs(
 
 
 def build_unlimited_problem(prunable: Prunable, spec: RunSpec) -> Problem:
-    """Pose the problem of a model that may keep all of its MACs."""
+    """Build the problem of a model that may keep all of its MACs."""
     dense_cost = prunable.cost()
     whole = Budget(macs=int(dense_cost.macs))
     space = build_space(prunable.groups, prunable.cost, whole, spec.space)
@@ -119,13 +121,13 @@ def build_unlimited_problem(prunable: Prunable, spec: RunSpec) -> Problem:
 
 
 def check_unmeasured_limits(prunable: Prunable, spec: RunSpec) -> None:
-    """Refuse what is wrong with the space and with the limits on anything but the latency.
+    """Check the search space, and all limits that need no latency measurement.
 
-    A divisor that is measured is left open here: it counts once it is known.
+    If the divisor is measured too, the check runs with divisor 1.
 
     Raises:
         ConfigError: the space cannot be built as written, e.g. a pattern in it matches no group.
-        BudgetError: one of those limits is not below what the dense model has, or no plan meets it.
+        BudgetError: a limit is not below the dense model's cost, or no plan meets it.
     """
     others = dataclasses.replace(spec.budget, **{"latency": None})
     spec = dataclasses.replace(spec.with_search(objectives=(SCORE,)), budget=others)
@@ -136,27 +138,27 @@ def check_unmeasured_limits(prunable: Prunable, spec: RunSpec) -> None:
 
 
 def measures_of(prunable: Prunable, predict: PredictLatency | None = None) -> dict[str, CostMeasure]:
-    """Return the functions that compute the further costs of candidates, by the name of the cost."""
+    """Return the functions that compute costs other than MACs and parameters, by the name of the cost."""
     measures = {name: cost.measure(prunable) for name, cost in COSTS.items() if cost.measure is not None}
     return measures if predict is None else {**measures, LATENCY: predict}
 
 
 def expected_cost(prunable: Prunable, measures: Mapping[str, CostMeasure]) -> CostFunction:
-    """Return all that is known of what candidates cost, their latency as it is expected."""
+    """Return the function that computes all known costs of candidates, with their expected latency."""
     recorded = {name: getattr(measure, "expected", measure) for name, measure in measures.items()}
     return _with_measures(prunable.cost, recorded)
 
 
 def dense_cost_of(prunable: Prunable, measures: Mapping[str, CostMeasure]) -> Cost:
-    """Return all that is known of the dense model's cost."""
+    """Return all known costs of the dense model."""
     full = np.array([[group.width for group in prunable.groups]], dtype=np.int64)
     cost = _with_measures(prunable.cost, measures)(full).one()
-    measured = getattr(measures.get(LATENCY), "dense_ms", None)  # not predicted, it was timed
+    measured = getattr(measures.get(LATENCY), "dense_ms", None)  # timed, so better than a prediction
     return cost if measured is None else cost.plus(latency_ms=measured)
 
 
 def _with_measures(cost: CostFunction, measures: Mapping[str, CostMeasure]) -> CostFunction:
-    """Return the cost with what else is measured of candidates."""
+    """Return a cost function that adds the measured costs."""
     if not measures:
         return cost
 
@@ -168,10 +170,10 @@ def _with_measures(cost: CostFunction, measures: Mapping[str, CostMeasure]) -> C
 
 
 def trace_dense(dense: Dense, spec: RunSpec) -> Prunable:
-    """Trace the dense model, with the modules frozen that the config names.
+    """Trace the dense model with the modules of model.frozen frozen.
 
     Raises:
-        ConfigError: model.frozen names no module.
+        ConfigError: a name in model.frozen is no module of the model.
         TraceError: the model cannot be traced.
     """
     modules = [name for name, _ in dense.model.named_modules() if name]

@@ -1,7 +1,8 @@
-"""Reports to a watcher how a search begins and how its trials end.
+"""Reports the start of a search and the end of each trial to a watcher.
 
-report_problem(problem, spec, watch)      # groups, costs, budget
-on_event = trial_reporter(run, study)     # for an engine
+Example:
+    report_problem(problem, spec, watch)      # groups, costs, budget
+    on_event = trial_reporter(run, study)     # for an engine
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from autoprune.study import SearchStudy, TrialRecord
 
 
 def report_problem(problem: Problem, spec: RunSpec, watch: Watcher) -> None:
-    """Report the groups, costs and limits of a search, and whatever of them a user may not expect."""
+    """Report the groups, costs and limits of a search, and those consequences that may surprise a user."""
     groups = len(problem.prunable.searchable)
     limits = ", ".join(
         f"{COSTS[name].label} <= {COSTS[name].unit.write(limit)}"
@@ -42,7 +43,7 @@ def report_problem(problem: Problem, spec: RunSpec, watch: Watcher) -> None:
 
 
 def _report_shares(problem: Problem, spec: RunSpec, watch: Watcher) -> None:
-    """Report the sizes that a search of several objectives looks at, and that no trial of it is pruned."""
+    """Report the range of budget shares of a search with several objectives, and that it prunes no trial."""
     share = problem.space.variables[0]
     if share.name == SHARE:
         watch(
@@ -54,7 +55,7 @@ def _report_shares(problem: Problem, spec: RunSpec, watch: Watcher) -> None:
 
 
 def trial_reporter(run: Run, study: SearchStudy) -> Callable[[TrialEvent], None]:
-    """Return a function that turns an engine's events into those of the run's watcher."""
+    """Return a function that translates the events of an engine into events for the run's watcher."""
     dense = run.dense_cost.known()
     cost = min(run.budget.limits, key=lambda name: run.budget.limits[name] / dense[name])
     seen = {record.number: record for record in study.records() if record.has_ended}

@@ -1,7 +1,8 @@
 """Resolves settings, model and data into a `Run`.
 
-run, choice = resolve(spec, given_dense(model, data, spec), watch)      # for a new study
-run = resolve_stored(study, spec, given, watch)                         # for a study that goes on
+Example:
+    run, choice = resolve(spec, given_dense(model, data, spec), watch)      # for a new study
+    run = resolve_stored(study, spec, given, watch)                         # for a resumed study
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ from autoprune.zoo import load_checkpoint
 
 
 def resolve(spec: RunSpec, given: Dense | None, watch: Watcher) -> tuple[Run, Choice]:
-    """Load or train the dense model, pose the problem and choose the setting of the trials of a new study.
+    """Load or train the dense model, build the problem, and choose the setting of a new study's trials.
 
-    Whatever can be refused before a training is refused before it.
+    If the dense model has to be trained, all checks that do not need its weights run before the training.
 
     Args:
-        spec: with its names and paths settled.
-        given: the model and data of a caller, if they are not to be loaded.
-        watch: is shown how it goes on.
+        spec: the settings, with names and paths filled in by `settle`.
+        given: the model and data that a caller passes, or None to load those that the settings name.
+        watch: called with events that report the progress.
 
     Returns:
         The run, and how its setting was chosen.
@@ -56,7 +57,8 @@ def resolve(spec: RunSpec, given: Dense | None, watch: Watcher) -> tuple[Run, Ch
         untrained.parent.mkdir(parents=True, exist_ok=True)
         train_dense(dense, spec, untrained, watch=watch)
         load_checkpoint(dense.model, untrained)
-        dense = dataclasses.replace(dense, data=load_data(spec))  # a loader may remember what it was read for
+        # Loaded again, because a loader may keep state, such as its random generator, from the training.
+        dense = dataclasses.replace(dense, data=load_data(spec))
         require_unseen_validation(spec, dense.data)
     choice = _choose_setting(dense, spec, watch)
     run = Run(
@@ -72,17 +74,17 @@ def resolve(spec: RunSpec, given: Dense | None, watch: Watcher) -> tuple[Run, Ch
 
 
 def resolve_stored(study: SearchStudy, spec: RunSpec, given: Dense | None, watch: Watcher) -> Run:
-    """Load the dense model of a study and pose its problem as it was posed at the start.
+    """Load the dense model of a study and rebuild the problem that the study began with.
 
     Args:
-        study: as it is stored.
-        spec: its settings, with those that may change.
-        given: the model and data of a caller, if they are not to be loaded.
-        watch: is shown how it goes on.
+        study: the stored study.
+        spec: its settings, with the changes that the command makes.
+        given: the model and data that a caller passes, or None to load those that the settings name.
+        watch: called with events that report the progress.
 
     Raises:
-        StudyError: model, data or space are not those that the study was made for.
-        AutopruneError: what the settings name cannot be used any more.
+        StudyError: model, data or search space differ from those that the study was made for.
+        AutopruneError: something that the settings name can no longer be used.
     """
     dense, table = given or load_dense(spec), stored_table(study)
     run = trace_run(dense, spec, stored_setting(study), table=table, watch=watch)
@@ -98,19 +100,19 @@ def trace_run(
     table: LatencyTable | None = None,
     watch: Watcher = silent,
 ) -> Run:
-    """Trace a dense model and pose its problem, if nothing has to be measured for that."""
+    """Trace a dense model and build its problem from stored measurements. Nothing is measured."""
     predict = None if table is None else LatencyPredictor(table)
     problem = build_problem(trace_dense(dense, spec), spec, predict)
     return Run(**vars(problem), spec=spec, dense=dense, setting=setting, table=table, watch=watch)
 
 
 def _checked_dense(spec: RunSpec, given: Dense | None, *, is_trained: bool) -> Dense:
-    """Return the dense model, whose forward pass, loss, metric and gradients have been tried.
+    """Return the dense model after a trial run of its forward pass, loss, metric and gradients.
 
     Args:
-        spec: of the run.
-        given: the model and data of a caller, if they are not to be loaded.
-        is_trained: whether it is trained already.
+        spec: the settings of the run.
+        given: the model and data that a caller passes, or None to load those that the settings name.
+        is_trained: whether the dense model is trained already.
     """
     if given is not None:
         try_model(given)
@@ -126,9 +128,9 @@ def _checked_dense(spec: RunSpec, given: Dense | None, *, is_trained: bool) -> D
 
 
 def _choose_setting(dense: Dense, spec: RunSpec, watch: Watcher) -> Choice:
-    """Measure the fastest setting with the threads that a trial will have."""
+    """Choose the fastest setting, measured with as many threads as a trial will have."""
     if not spec.is_parallel:
         return measure_setting(dense, spec, watch)
-    # A machine of a cluster may give trials more threads than this one, which begins the search, has cores.
+    # Another machine of a cluster may give its trials more threads than this machine has cores.
     with cpu_threads(min(spec.workers.threads, usable_cores())):
         return measure_setting(dense, spec, watch)

@@ -1,7 +1,8 @@
-"""One run, resolved once: its settings, model and data, the problem that they pose, and how trials compute.
+"""A resolved run: settings, model, data, search problem, and the number format and layout of its trials.
 
-run.space, run.budget, run.prunable                # of the problem
-run.dense.data, run.spec.rungs, run.setting
+Example:
+    run.space, run.budget, run.prunable                # of the problem
+    run.dense.data, run.spec.rungs, run.setting
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from autoprune.run._spec import RunSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Run(Problem):
-    """A problem with all that the verbs need to work on it.
+    """A search problem together with everything that the verbs need to work on it.
 
     Attributes:
         spec: the settings.
-        dense: the dense model, its data, and the task with its device.
+        dense: the dense model, its data, its task and its device.
         setting: the device, number format, layout and threads of the trials.
-        table: of latencies, if the latency is limited or minimised.
-        stairs: of the latency, if a new study measured its divisor.
-        watch: is shown how the work goes on.
+        table: the latency table, or None if latency is neither limited nor minimised.
+        stairs: the measured latency at several widths, if a new study measured its divisor.
+        watch: called with events that report the progress.
     """
 
     spec: RunSpec

@@ -1,6 +1,7 @@
-"""Reads the rungs that [score] names.
+"""Parses the rungs that [score] names.
 
-parse_rungs(ScoreSettings(rungs=("calibrate", "50 steps")))[1].steps     # 50
+Example:
+    parse_rungs(ScoreSettings(rungs=("calibrate", "50 steps")))[1].steps     # 50
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ _FINETUNE = re.compile(r"([0-9]{1,7}) +(step|epoch)s?")
 
 
 def parse_rungs(settings: ScoreSettings) -> tuple[Rung, ...]:
-    """Read rungs such as "calibrate", "repair", "supernet", "50 steps", "1 epoch", from cheap to dear.
+    """Parse rungs such as "calibrate", "repair", "supernet" or "50 steps", from cheap to expensive.
 
-    Each finetune goes on from the one before, with an optimiser and a schedule of its own, so any that
-    follows makes the whole training longer. Rungs that train nothing make sense only at the foot.
+    Each finetune continues the one before it, with its own optimiser and schedule, so every finetune makes
+    the whole training longer. Rungs that train nothing make sense only before the first finetune.
 
     Raises:
-        ConfigError: a rung is none of these, or one that trains nothing follows another than `RUNGS` says.
+        ConfigError: a rung is unknown, or a rung that trains nothing follows one that `RUNGS` does not allow.
     """
     rungs: list[Rung] = []
     for text in settings.rungs:
@@ -32,8 +33,8 @@ def parse_rungs(settings: ScoreSettings) -> tuple[Rung, ...]:
             if rungs and rungs[-1].name not in RUNGS[name].follows:
                 behind = "".join(f', or follow "{each}"' for each in RUNGS[name].follows)
                 raise ConfigError(
-                    f'score.rungs: got "{name}" after "{rungs[-1].name}"; rungs climb from cheap to '
-                    f'dear, so "{name}" can only be the first{behind}.'
+                    f'score.rungs: got "{name}" after "{rungs[-1].name}"; rungs go from cheap to '
+                    f'expensive, so "{name}" can only be the first{behind}.'
                 )
             rungs.append(Rung(name))
             continue

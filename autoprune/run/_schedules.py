@@ -1,6 +1,7 @@
 """Turns [train], [finetune] and [score.supernet] into schedules, and reports the epochs of a training.
 
-schedule_of(FinetuneSettings(epochs=5)).epochs       # 5
+Example:
+    schedule_of(FinetuneSettings(epochs=5)).epochs       # 5
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from autoprune.train import OPTIMIZERS, SHAPES, EpochRecord, Schedule
 
 @contextlib.contextmanager
 def naming_learning_rate(settings: ScheduleSettings) -> Iterator[None]:
-    """Name, in the error of a training that diverges, the key of its learning rate.
+    """Add the key of the learning rate to the error of a training that diverges in the block.
 
     Raises:
-        TrialError: the training in the block diverged.
+        TrialError: the training diverged.
     """
     try:
         yield
     except TrialError as error:
         raise TrialError(
             f"{_section_of(settings)}: {error} Set {_section_of(settings)}.learning_rate below "
-            f"{settings.learning_rate:g} and give the same command again."
+            f"{settings.learning_rate:g} and run the same command again."
         ) from error
 
 
@@ -38,10 +39,10 @@ def _section_of(settings: ScheduleSettings) -> str:
 
 
 def schedule_of(settings: ScheduleSettings) -> Schedule:
-    """Turn a [train], [finetune] or [score.supernet] section into a schedule: keys of one name mean the same.
+    """Turn a [train], [finetune] or [score.supernet] section into a schedule.
 
     Raises:
-        ConfigError: an unknown optimiser or schedule, under the section's own key.
+        ConfigError: the optimiser or the schedule is unknown. The message names the key of the section.
     """
     section = _section_of(settings)
     for key, name, known in (
@@ -56,10 +57,14 @@ def schedule_of(settings: ScheduleSettings) -> Schedule:
 
 
 def epoch_reporter(epochs: int, watch: Watcher) -> Callable[[EpochRecord], None]:
-    """Return a function that passes the records of a training's epochs on to a watcher.
+    """Return a function that reports each epoch of a training to a watcher.
 
-    Once a score is not finite, it warns: a metric may be undefined for a model that has learnt little, but a
-    search refuses such a score of the dense model.
+    It also warns at the first score that is not finite. A metric may be undefined for a model that has learnt
+    little, but a search refuses such a score of the dense model.
+
+    Args:
+        epochs: length of the training.
+        watch: called with an event for each epoch.
     """
     warned = False
 
@@ -71,7 +76,7 @@ def epoch_reporter(epochs: int, watch: Watcher) -> Callable[[EpochRecord], None]
             watch(
                 Stage(
                     f"warning: task.metric is {record.score} on the validation part after epoch "
-                    f"{record.epoch}; a search needs a finite number of the trained model"
+                    f"{record.epoch}; a search needs a finite score of the trained model"
                 )
             )
 

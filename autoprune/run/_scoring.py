@@ -1,7 +1,8 @@
-"""Makes the function that scores widths, here or in another process.
+"""Builds the function that scores widths, in this process or in a worker.
 
-make_scorer = ScorerFactory(spec, setting, ranking)       # picklable; calling it loads model and data
-for rung in make_scorer()({"layer1.0.conv1": 8}, seed=0): ...
+Example:
+    make_scorer = ScorerFactory(spec, setting, ranking)       # picklable. The call loads model and data.
+    for rung in make_scorer()({"layer1.0.conv1": 8}, seed=0): ...
 """
 
 from __future__ import annotations
@@ -30,12 +31,16 @@ from autoprune.zoo import checkpoint_hash, load_checkpoint
 
 
 def with_weights(prunable: Prunable, weights: Path | None) -> Prunable:
-    """Return the prunable over the weights in a file, those of a supernet, if there is one.
+    """Return the prunable with the weights from a file, such as those of a supernet.
 
-    The traced model stays as it is.
+    The traced model itself is not changed.
+
+    Args:
+        prunable: the traced model.
+        weights: the file, or None to return `prunable`.
 
     Raises:
-        CheckpointError: the file cannot be read, or is of another architecture.
+        CheckpointError: the file cannot be read, or belongs to another architecture.
     """
     if weights is None:
         return prunable
@@ -53,7 +58,7 @@ def make_score(
     supernet: Path | None = None,
     moments: Moments | None = None,
 ) -> FinetuneScore:
-    """Build the score of a search from parts that are loaded already.
+    """Build the score of a search from a loaded model and loaded data.
 
     Args:
         dense: model and data.
@@ -61,8 +66,8 @@ def make_score(
         spec: the settings of the search.
         setting: how forward and backward passes run.
         ranking: the order of each group's channels.
-        supernet: a file of weights that candidates are cut from, if not the dense model's.
-        moments: of the model with these weights, for the rung "repair".
+        supernet: the file of weights from which candidates are cut, or None for those of the dense model.
+        moments: the moments of the model with these weights, for the rung "repair".
     """
     return FinetuneScore(
         with_weights(prunable, supernet),
@@ -79,7 +84,12 @@ def make_score(
 
 
 def identify_parts(dense: Dense, prunable: Prunable, supernet: Path | None) -> dict[str, str]:
-    """Return a fingerprint of each part that a score is built from; `supernet` is a file of weights.
+    """Return a fingerprint of each part of a score: weights, channel groups, data and supernet.
+
+    Args:
+        dense: model and data.
+        prunable: the traced model.
+        supernet: the file of weights from which candidates are cut, or None for those of the dense model.
 
     Raises:
         CheckpointError: the file cannot be read.
@@ -90,16 +100,17 @@ def identify_parts(dense: Dense, prunable: Prunable, supernet: Path | None) -> d
 
 @dataclass(frozen=True)
 class ScorerFactory:
-    """Makes the score of a search in a fresh process: all that it needs travels as plain values.
+    """Builds the score of a search in a worker. All its attributes can be pickled.
 
     Attributes:
         spec: the settings of the search.
         setting: how forward and backward passes run.
         ranking: the order of each group's channels.
-        dense: model and data, where no names stand for them.
-        supernet: the file of weights that candidates are cut from, if not the dense model's.
+        dense: model and data, if the settings do not name them.
+        supernet: the file of weights from which candidates are cut, or None for those of the dense model.
         moments: the note on the file of moments, for the rung "repair".
-        parts: what `identify_parts` gave in the search: on another host a path may lead to other files.
+        parts: the result of `identify_parts` in the process of the search. On another host the same path may
+            lead to different files.
         imports: the folders from which the functions that the config names are imported.
     """
 
@@ -113,11 +124,11 @@ class ScorerFactory:
     imports: Imports = field(default_factory=current_imports)
 
     def __call__(self) -> FinetuneScore:
-        """Load data and model (unless they travelled along), trace, and build the score.
+        """Load data and model unless they were pickled as well, trace the model, and build the score.
 
         Raises:
-            StudyError: a part is not the search's.
-            CheckpointError: this machine has not the search's moments, and measures others.
+            StudyError: weights, channel groups, data or supernet differ from those of the search.
+            CheckpointError: this machine lacks the file of moments, and measures different ones.
         """
         with importing(self.imports):
             dense = self.dense or load_dense(self.spec)
@@ -126,10 +137,10 @@ class ScorerFactory:
         differs = [name for name, fingerprint in self.parts.items() if found.get(name) != fingerprint]
         if differs:
             raise StudyError(
-                f"worker on {socket.gethostname()}: its parts are not the search's: {', '.join(differs)} "
-                "differs; put the same files there."
+                f"worker on {socket.gethostname()}: loaded other parts than the search: "
+                f"{', '.join(differs)}; copy the search's files there."
             )
-        setting = fit_to_machine(self.setting)  # which another machine than this may have chosen
+        setting = fit_to_machine(self.setting)  # it may have been chosen on another machine
         moments = None
         if self.moments is not None:
             given = with_weights(prunable, self.supernet)

@@ -1,7 +1,8 @@
-"""The search: everything is checked, then the study is made, then an engine runs its trials; and its resume.
+"""Starts and resumes searches: checks all settings, creates the study, and runs its trials on an engine.
 
-result = search(model, data, "run.toml", watch=print)
-result = resume(result.study, result.storage, model=model, data=data)   # after a kill: goes on where it was
+Example:
+    result = search(model, data, "run.toml", watch=print)
+    result = resume(result.study, result.storage, model=model, data=data)   # after a kill
 """
 
 from __future__ import annotations
@@ -40,17 +41,22 @@ def search(
 ) -> SearchResult:
     """Search smaller versions of a model under a budget, in a new study.
 
+    Pass both `model` and `data`, or neither to load those that the config names. If you pass them, the study
+    names no model and no data, and you make sure that the model was not trained on the validation part.
+
     Args:
-        model: the trained dense model, which stays as it is; None takes the one that the config names.
-        data: loaders of your own, (train, val), (train, val, test) or a dict with these keys, each a torch
-            DataLoader or another iterable of (inputs, targets) with a length; or what `autoprune.data.load`
-            returns; None takes those that the config names. Model and data come together, and the study then
-            names none. That the model was not trained on the validation part is the caller's to know.
-        config: a RunConfig, a mapping of sections, a TOML file, or the name of an embedded config.
-        watch: called with events as the search goes on.
+        model: the trained dense model. It is copied and never changed.
+        data: the result of `autoprune.data.load`, or loaders of your own: (train, val), (train, val, test) or
+            a dict with these keys. Each is a torch DataLoader, or another iterable of (inputs, targets) with
+            a length.
+        config: a RunConfig, a mapping of sections, the path of a TOML file, or an embedded config's name.
+        watch: called with events that report the progress.
+
+    Returns:
+        The result of the search, with the best trial.
 
     Raises:
-        AutopruneError: something cannot be used; the storage is then untouched.
+        AutopruneError: a setting, the model or the data cannot be used. The storage is unchanged then.
     """
     if config is None:
         raise ConfigError('search: no config given; pass at least {"budget": {"flops": "50%"}}.')
@@ -83,26 +89,32 @@ def resume(
     config: ConfigSource | None = None,
     watch: Watcher | None = None,
 ) -> SearchResult:
-    """Go on with a search; model and data are needed if `search` was given them.
+    """Resume a search that was stopped or killed, or extend it by more trials.
 
-    With more search.trials than it began with, what follows from their number changes from there on: sizes of
-    populations, start-up trials and the fall of exploration noise in the samplers.
+    Pass the same model and data if `search` received them.
 
     Args:
-        study: its name.
-        storage: its URL; default runs/STUDY.db.
+        study: name of the study.
+        storage: URL of its storage, runs/STUDY.db by default.
         model: the same dense model.
         data: the same data.
-        overrides: "section.key=value" of what may change: more trials, another engine, a moved file.
+        overrides: changes as "section.key=value", such as more trials, another engine, or a moved file.
         take_over: also run the trials again that other hosts hold. Set it only if those hosts are gone.
-        trust: whether code that the study names may run although no config of this user's own named it here.
-        config: a config of your own, as `search` takes it, whose names are trusted.
-        watch: called with events as the search goes on.
+        trust: whether code that the study names may run although no config of yours named it here.
+        config: a config of your own, as `search` accepts it. The code that it names is trusted.
+        watch: called with events that report the progress.
+
+    Returns:
+        The result of the search, with the best trial.
 
     Raises:
-        StudyError: there is no such study, or model, data or space are not those that it was made for, or its
-            trials run on a device that is not here, or it names code or places that are not trusted.
-        AutopruneError: what the config names cannot be used any more.
+        StudyError: the study does not exist, it was made for another model, other data or another space, its
+            trials run on a device that this machine lacks, or it names code or paths that are not trusted.
+        AutopruneError: something that the config names can no longer be used.
+
+    Note:
+        If search.trials grows, the settings of the samplers that depend on it change for the new trials:
+        sizes of populations, start-up trials, and the decay of exploration noise.
     """
     with open_run(study, storage, overrides, trust=trust, config=config) as stored:
         given = given_dense(model, data, stored.running)
@@ -110,10 +122,10 @@ def resume(
 
 
 def _go_on(stored: StoredRun, given: Dense | None, watch: Watcher, *, take_over: bool) -> SearchResult:
-    """Run the trials that a study lacks."""
+    """Run the remaining trials of a study."""
     study, spec = stored.study, stored.running
-    is_known = study.facts.latency is not None or not spec.limits_latency
-    check_names(spec, measured=is_known)
+    is_measured = study.facts.latency is not None or not spec.limits_latency
+    check_names(spec, measured=is_measured)
     check_paths(spec, study.url)
     check_engine_runs(spec)
     run = resolve_stored(study, spec, given, watch)
@@ -124,7 +136,7 @@ def _go_on(stored: StoredRun, given: Dense | None, watch: Watcher, *, take_over:
     done, trials = sum(record.has_ended for record in study.records()), spec.search.trials
     if done >= trials:
         watch(
-            Stage(f"{study.name}: {done} trials are done, and search.trials is {trials}: none is left to run")
+            Stage(f"{study.name}: {done} trials are done and search.trials is {trials}: none is left to run")
         )
     else:
         watch(Stage(f"resuming {study.name}: {done} of {trials} trials are done"))

@@ -1,8 +1,9 @@
-"""The settings of a run and what they stand for: each is parsed once, when it is first read.
+"""The settings of a run, with properties that parse them. Each setting is parsed once, at its first use.
 
-spec = settle(load_config("run.toml"))       # a RunSpec
-spec.search.trials                           # a plain setting
-spec.rungs, spec.objectives, spec.device     # what settings stand for
+Example:
+    spec = settle(load_config("run.toml"))       # a RunSpec
+    spec.search.trials                           # a plain setting
+    spec.rungs, spec.objectives, spec.device     # parsed settings
 """
 
 from __future__ import annotations
@@ -36,34 +37,34 @@ from autoprune.support.dtypes import DTYPES
 from autoprune.train import Schedule, Task, make_task
 
 ConfigSource = RunConfig | str | Path | Mapping[str, Any]
-"""A config, a file or an embedded config's name that it is read from, or its sections."""
+"""A config, the path of a TOML file, the name of an embedded config, or a mapping of sections."""
 
 AUTO: Final = "auto"
-"""The search.divisor, and the search.setting, that is measured."""
+"""The value of search.divisor and of search.setting that requests a measurement."""
 
 
 @dataclass(frozen=True)
 class RunSpec(RunConfig):
-    """The settings of one run, with what they stand for.
+    """The settings of one run, with properties that parse and check them.
 
-    A property raises a ConfigError if the setting that it reads cannot be used. Verbs read those that they
-    need in the order in which mistakes are reported.
+    A property raises a ConfigError if the setting that it reads cannot be used. The order in which a verb
+    reads the properties is therefore the order in which mistakes are reported.
     """
 
     @classmethod
     def of(cls, config: ConfigSource) -> RunSpec:
-        """Return the settings of a config as they are; `settle` fills in names and paths as well."""
+        """Return the settings of a config unchanged. `settle` also fills in names and paths."""
         if not isinstance(config, RunConfig):
             config = load_config(config)
         return config if isinstance(config, cls) else cls(**vars(config))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel to a worker without what was parsed: functions of the user's are imported there."""
+        """Pickle the settings without the parsed values. A worker imports the user's functions itself."""
         return type(self), tuple(getattr(self, section.name) for section in dataclasses.fields(self))
 
     @cached_property
     def objectives(self) -> tuple[str, ...]:
-        """The costs that are minimised beside the score."""
+        """The costs that are minimised in addition to the score."""
         return objective_costs(self.search)
 
     @cached_property
@@ -93,7 +94,7 @@ class RunSpec(RunConfig):
 
     @cached_property
     def named_setting(self) -> Setting | None:
-        """The setting that search.setting names; None if it is to be measured."""
+        """The setting that search.setting names, or None if the fastest has to be measured."""
         if self.search.setting == AUTO:
             return None
         return named_setting(self.search.setting, self.device)
@@ -125,26 +126,26 @@ class RunSpec(RunConfig):
 
     @cached_property
     def workers(self) -> Workers:
-        """How many trials run at once, and what each of them may use."""
+        """The number of parallel trials, and the cores and GPUs of each."""
         search = self.search
         return Workers(search.workers, search.cpus_per_trial, search.ray.gpus_per_trial, search.ray.address)
 
     @cached_property
     def evolution_rates(self) -> EvolutionRates:
-        """The section [search.evolution] as the sampler takes it."""
+        """The section [search.evolution] in the form that the sampler expects."""
         return EvolutionRates(**dataclasses.asdict(self.search.evolution))
 
     @cached_property
     def runtime(self) -> LatencySetting:
-        """The runtime of [latency], whether it can be used here or not."""
+        """The runtime that [latency] names. It may not be available on this machine."""
         names = [field.name for field in dataclasses.fields(LatencySetting)]
         return LatencySetting(**{name: getattr(self.latency, name) for name in names})
 
     @cached_property
     def usable_runtime(self) -> LatencySetting:
-        """The same, once probe, device and threads are seen to be here."""
+        """The same runtime, after a check that its probe, device and threads are available here."""
         check_probe(self.runtime)
-        if self.runtime.command is None:  # a command's device is its own, and so are its cores
+        if self.runtime.command is None:  # a command may run on another device
             check_device(self.runtime)
             check_threads(self.runtime)
         return self.runtime
@@ -160,9 +161,11 @@ class RunSpec(RunConfig):
 
     @cached_property
     def measures_divisor(self) -> bool:
-        """Whether the divisor is to be measured: it is "auto", or left open although latency counts.
+        """Whether the divisor has to be measured.
 
-        At widths off a runtime's steps candidates take longer than the space knows when it fills a budget.
+        It is measured if it is "auto". If latency is limited or minimised, that is the default, unless the
+        space's file has a divisor: between the steps of a runtime, candidates are slower than the space
+        assumes while it fills a budget.
         """
         if self.search.divisor is not None or not self.limits_latency:
             return self.search.divisor == AUTO
@@ -170,9 +173,9 @@ class RunSpec(RunConfig):
 
     @cached_property
     def space(self) -> SpaceSpec:
-        """The search space's file, if one is named, with the keys of [search] on top.
+        """The search space from its file, if one is named, with the keys of [search] on top.
 
-        A divisor that is to be measured is left open.
+        The divisor is 1 until it is measured, unless a number is given.
         """
         search, file = self.search, self._space_file
         divisor = search.divisor if isinstance(search.divisor, int) else file.divisor or 1
@@ -189,18 +192,18 @@ class RunSpec(RunConfig):
         return Path(str(self.output.folder))
 
     def with_search(self, **settings: Any) -> RunSpec:
-        """Return the same with other settings in [search]."""
+        """Return a copy with other settings in [search]."""
         return dataclasses.replace(self, search=dataclasses.replace(self.search, **settings))
 
     def without_password(self) -> RunSpec:
-        """Return the same as it may be written or sent to workers: a storage's password is no part of it."""
+        """Return a copy without the storage's password, which can be stored and sent to workers."""
         storage = self.search.storage
         return self if storage is None else self.with_search(storage=shown_url(storage))
 
     def without_names(self) -> RunSpec:
-        """Return the same without the names that the caller's own model and data stand for.
+        """Return a copy that names neither model nor data, for callers that pass both.
 
-        A resume must not load those.
+        A resume would load a named model instead of the caller's.
         """
         model = dataclasses.replace(self.model, name=None, factory=None, checkpoint=None, weights=None)
         return dataclasses.replace(
@@ -212,7 +215,7 @@ def named_setting(label: str, device: str) -> Setting:
     """Return the setting with a label such as "float32 contiguous" or "bfloat16 channels_last".
 
     Raises:
-        ConfigError: there is none of that label.
+        ConfigError: no setting has that label.
     """
     threads = torch.get_num_threads()
     settings = [Setting(device, dtype, last, threads) for dtype in DTYPES for last in (False, True)]

@@ -1,7 +1,8 @@
-"""The settings that a study holds, the few of them that may change later, and the setting of its trials.
+"""Reads the settings that a study stores, and changes those few that may change after its start.
 
-spec = change_spec(stored_spec(study), ["search.trials=100"])
-setting = stored_setting(study)
+Example:
+    spec = change_spec(stored_spec(study), ["search.trials=100"])
+    setting = stored_setting(study)      # number format, layout and threads of its trials
 """
 
 from __future__ import annotations
@@ -41,33 +42,35 @@ CHANGEABLE = (
     "data.workers",
     "output.folder",
 )
-"""Keys that may change while a search goes on, beside [finetune]; others would make it another search."""
+"""Keys that may change during a search, in addition to [finetune]. Other keys would change its results."""
 
 
 def stored_spec(study: SearchStudy) -> RunSpec:
-    """Read the settings that a study was made with, without the password that earlier versions kept in it.
+    """Read the settings with which a study was created.
 
     Raises:
-        StudyError: it was written by another version, and cannot be read by this one.
+        StudyError: another version of autoprune wrote them, and this one cannot read them.
     """
     try:
+        # Earlier versions stored the password of the storage as well.
         return RunSpec.of(parse_settings(study.config, where=study.name)).without_password()
     except ConfigError as error:
         raise StudyError(f"{study.name}: its stored config cannot be read by this version: {error}") from None
 
 
 def stored_setting(study: SearchStudy) -> Setting:
-    """Return the setting of all trials of a study, as it was chosen at its start, fit to this machine.
+    """Return the setting of all trials of a study, chosen at its start and adapted to this machine.
 
     Raises:
-        StudyError: their device is not here; every trial would fail.
+        StudyError: this machine lacks the device of the trials.
     """
     setting = read_setting(study.facts.setting, where=f"{study.name}: its header is damaged: setting")
     try:
         resolve_device(setting.device)
     except ConfigError:
         raise StudyError(
-            f"{study.name}: its trials run on {setting.device}, which is not here; resume where it is."
+            f"{study.name}: its trials run on {setting.device}, which this machine lacks; resume it on a "
+            "machine that has it."
         ) from None
     return fit_to_machine(setting)
 
@@ -76,15 +79,15 @@ def read_setting(values: Any, *, where: str) -> Setting:
     """Read a setting from JSON.
 
     Args:
-        values: as `Setting.facts` gave them.
-        where: their file or study, which opens the message.
+        values: the result of `Setting.facts`.
+        where: the file or study that holds the values, which opens an error message.
 
     Raises:
-        StudyError: they are no setting.
+        StudyError: the values are no setting.
     """
     advice = "restore it from a copy, or begin again without it."
     setting = read_as(Setting, values, where=where, error=StudyError, advice=advice)
-    missing = sorted(setting.facts.keys() - values.keys())  # whatever fills them in is another setting
+    missing = sorted(setting.facts.keys() - values.keys())  # defaults would make another setting of it
     if missing:
         raise StudyError(f"{where}: {missing[0]} is missing; {advice}")
     if setting.dtype not in DTYPES or not 1 <= setting.threads <= _MOST_THREADS:
@@ -96,10 +99,10 @@ def read_setting(values: Any, *, where: str) -> Setting:
 
 
 def stored_ranking(study: SearchStudy, prunable: Prunable) -> Importance:
-    """Return the importance of all channels, as it was measured when a study was made.
+    """Return the importance of all channels, which was measured before the study was created.
 
     Raises:
-        StudyError: it is damaged, or is not of this model's groups.
+        StudyError: the ranking is damaged, or belongs to other channel groups.
     """
     try:
         ranking = decode_ranking(study.facts.ranking)
@@ -112,9 +115,9 @@ def stored_ranking(study: SearchStudy, prunable: Prunable) -> Importance:
 
 
 def threads_of(engine: str, setting: Setting) -> contextlib.AbstractContextManager[None]:
-    """Return the context in which this process has the threads of a trial, if it runs the trials itself.
+    """Return a context that limits this process to the threads of a trial if it runs the trials itself.
 
-    If workers run them, each with its share of the threads, this process keeps all of its own.
+    If workers run the trials, each with its own share of the threads, the context changes nothing.
     """
     return contextlib.nullcontext() if find_engine(engine).parallel else cpu_threads(setting.threads)
 
@@ -123,15 +126,15 @@ def change_spec(spec: RunSpec, overrides: Sequence[str]) -> RunSpec:
     """Apply "section.key=value" strings to the settings of a study.
 
     Raises:
-        ConfigError: a key that may not change, or a wrong value.
+        ConfigError: an override has a wrong value, or its key may not change.
     """
     values = dataclasses.asdict(spec)
     for override in overrides:
         path, value = parse_override(override)
         if not path.startswith("finetune.") and path not in CHANGEABLE:
             raise ConfigError(
-                f"--set {path}: not a key that may change in a study; begin another search. "
-                f"Those that may: {', '.join(CHANGEABLE)}, finetune.*"
+                f"--set {path}: this key cannot change during a study; begin another search. "
+                f"Keys that can: {', '.join(CHANGEABLE)}, finetune.*"
             )
         set_key(values, path, value)
     return settle(parse_settings(values, where="config with --set"), named=False)

@@ -1,7 +1,8 @@
-"""Opens the study that a command goes on with, once it is trusted, and the settings that it goes on under.
+"""Opens an existing study for a command, after a check that the code and paths it names are trusted.
 
-with open_run("digits", overrides=["search.trials=100"]) as stored:
-    run = resolve_stored(stored.study, stored.running, None, watch)
+Example:
+    with open_run("digits", overrides=["search.trials=100"]) as stored:
+        run = resolve_stored(stored.study, stored.running, None, watch)
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from autoprune.study import SearchStudy, open_study
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A study that a command goes on with.
+    """An opened study with the settings under which a command continues it.
 
     Attributes:
-        study: as it is stored.
-        spec: its settings, with those that the command changes.
+        study: the stored study.
+        spec: its settings, with the changes that the command makes.
         consent: how far the command trusts the study.
     """
 
@@ -34,7 +35,7 @@ class StoredRun:
 
     @cached_property
     def running(self) -> RunSpec:
-        """The settings with the device of the study's trials, whatever "auto" would be here."""
+        """The settings with the device of the study's trials, even if "auto" means another device here."""
         return self.spec.with_search(device=stored_setting(self.study).device)
 
 
@@ -47,18 +48,18 @@ def open_run(
     trust: bool = False,
     config: ConfigSource | None = None,
 ) -> Iterator[StoredRun]:
-    """Give a block in which a study can go on: code that it names may be imported there.
+    """Open a study. Inside the `with` block the code that it names can be imported.
 
     Args:
-        study: its name.
-        storage: its URL; default runs/STUDY.db.
-        overrides: "section.key=value" of what may change.
-        trust: whether code that the study names may run although no config of this user's own named it here.
-        config: a config of the user's own, whose names are trusted.
+        study: name of the study.
+        storage: URL of its storage, runs/STUDY.db by default.
+        overrides: changes of settings as "section.key=value".
+        trust: whether code that the study names may run although no config of this user named it here.
+        config: a config of the user's own. The code that it names is trusted.
 
     Raises:
-        StudyError: there is no such study, or it names code or places that are not trusted.
-        ConfigError: a key that may not change, or a wrong value.
+        StudyError: the study does not exist, or it names code or paths that are not trusted.
+        ConfigError: an override has a wrong value, or its key may not change.
     """
     url = find_storage(study, storage)
     consent = consent_of(trust, config, overrides)

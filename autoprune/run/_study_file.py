@@ -1,9 +1,12 @@
-"""A file that the trials of a study are scored with: kept beside the study's output, its hash in the study.
+"""Files that all trials of a study are scored with, such as its supernet.
 
-SUPERNET = StudyFile("supernet", "weights")
-path = SUPERNET.path(spec, facts)                # runs/digits/supernet-3fa1c0d2b4e59687.safetensors
-counts = SUPERNET.note_once(study, path)         # the first note counts, for all processes
-SUPERNET.find(counts, spec)                      # the file here that has this hash, or None
+The file lies in the output folder, and the study stores its hash, so that every process uses the same bytes.
+
+Example:
+    SUPERNET = StudyFile("supernet", "weights")
+    path = SUPERNET.path(spec, facts)                # runs/digits/supernet-3fa1c0d2b4e59687.safetensors
+    note = SUPERNET.note_once(study, path)           # of several processes, the first note is valid for all
+    SUPERNET.find(note, spec)                        # a file on this machine with this hash, or None
 """
 
 from __future__ import annotations
@@ -24,12 +27,12 @@ from autoprune.zoo import checkpoint_hash
 
 
 class FileNote(Strict):
-    """What a study notes of a file.
+    """The note of a study on one file.
 
     Attributes:
-        path: where it was written.
-        sha256: of its bytes.
-        host: name of the machine that wrote it.
+        path: the path of the file on the machine that wrote it.
+        sha256: the hash of its bytes.
+        host: the name of that machine.
     """
 
     path: str
@@ -42,20 +45,20 @@ class StudyFile:
     """One kind of file that trials are scored with.
 
     Attributes:
-        name: begins the file's name and messages, and names the note in the study.
-        content: the word for what the file holds.
+        name: the first word of the file's name, of messages, and of the note in the study.
+        content: the content of the file in one word, for messages.
     """
 
     name: str
     content: str
 
     def path(self, spec: RunSpec, facts: Mapping[str, Any]) -> Path:
-        """Return where the file belongs, under a name that holds the fingerprint of all that it rests on."""
+        """Return the path of the file. Its name includes a hash of the facts that determine its content."""
         fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         return spec.folder / f"{self.name}-{fingerprint[:16]}.safetensors"
 
     def noted(self, study: SearchStudy) -> FileNote | None:
-        """Return the note of a study on its file; None if there is none yet.
+        """Return the note of a study on its file, or None if there is none yet.
 
         Raises:
             StudyError: the note is damaged.
@@ -64,7 +67,7 @@ class StudyFile:
         return None if note is None else self._read(note, study)
 
     def note_once(self, study: SearchStudy, path: Path) -> FileNote:
-        """Note a file in a study unless another process was faster; return the note that counts.
+        """Store the note on a file unless another process was faster, and return the stored note.
 
         Raises:
             CheckpointError: the file cannot be read.
@@ -74,7 +77,7 @@ class StudyFile:
         return self._read(study.store_note_once(self._key, own.model_dump()), study)
 
     def find(self, note: FileNote, spec: RunSpec) -> Path | None:
-        """Return the file that a note is about: in the output folder, or else where it was written.
+        """Return the file with the noted hash, from the output folder or the noted path, or None.
 
         Raises:
             CheckpointError: a file there cannot be read.
@@ -83,10 +86,10 @@ class StudyFile:
         return next((path for path in there if checkpoint_hash(path) == note.sha256), None)
 
     def require(self, note: FileNote, study: SearchStudy, spec: RunSpec) -> Path:
-        """Return the file that a note is about, as `find` does.
+        """Return the file with the noted hash, as `find` does.
 
         Raises:
-            CheckpointError: it is gone, or holds something else.
+            CheckpointError: the file is missing, or has other content.
         """
         found = self.find(note, spec)
         if found is not None:
@@ -95,19 +98,18 @@ class StudyFile:
         other = next((path for path in places if path.is_file()), None)
         if other is None:
             raise CheckpointError(
-                f"{self.name} {moved}: there is no such file, and the trials of {study.name} were scored "
+                f"{self.name} {moved}: no such file, but the trials of {study.name} were scored "
                 f"with its {self.content}; {self.recovery_advice(note)}"
             )
         raise CheckpointError(
-            f"{self.name} {other}: it does not hold the {self.content} that the trials of {study.name} were "
-            f"scored with; {self.recovery_advice(note)}"
+            f"{self.name} {other}: the file holds other {self.content} than those that the trials of "
+            f"{study.name} were scored with; {self.recovery_advice(note)}"
         )
 
     def recovery_advice(self, note: FileNote) -> str:
-        """Say how the file that a note is about can be had again."""
+        """Return the end of a message, which explains how to restore the noted file."""
         return (
-            f"put them back: {note.host} wrote them as {note.path}. Copy them from there, share that folder, "
-            "or begin another search."
+            f"copy {note.path} from {note.host}, share its folder with this machine, or begin another search."
         )
 
     @property

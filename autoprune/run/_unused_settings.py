@@ -46,7 +46,7 @@ UNUSED = (
     Unused(
         ("data.folder", "data.image_size", "data.seed"),
         _is_from_a_script,
-        "a script brought the data: none are read here",
+        "a script passed the data: this run reads none",
     ),
     Unused(
         ("data.workers",),

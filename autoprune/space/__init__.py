@@ -7,7 +7,7 @@ space = build_space(prunable.groups, prunable.cost, Budget(macs=20_000_000), spe
 from __future__ import annotations
 
 from autoprune.space._allocation import cut, drop_gates, ranking_gates, uniform_gates
-from autoprune.space._budget import WINDOW_LOW, Asked, Budget
+from autoprune.space._budget import WINDOW_LOW, Budget, RequestedLimit
 from autoprune.space._knapsack import channel_values, error_values, knapsack
 from autoprune.space._ladder import CostFunction, Ladder
 from autoprune.space._levels import Levels
@@ -18,13 +18,13 @@ from autoprune.space._spec import Override, SpaceSpec, Tie, load_spec
 __all__ = [
     "SHARE",
     "WINDOW_LOW",
-    "Asked",
     "Budget",
     "CostFunction",
     "Ladder",
     "Levels",
     "Override",
     "Reach",
+    "RequestedLimit",
     "SearchSpace",
     "ShareSpace",
     "SpaceSpec",

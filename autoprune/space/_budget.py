@@ -21,7 +21,7 @@ WINDOW_LOW = 0.98
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestedLimit:
     """A limit as a user wrote it, so that messages can use the same words.
 
     Attributes:
@@ -46,13 +46,13 @@ class Asked:
     def out_of_reach(self, limit: float, smallest: float) -> str:
         """Return the message that `limit` is below the `smallest` reachable cost, both in the cost's unit."""
         unit, per_cost = self.key.unit, self.key.per_cost
-        asked, least = (_shown(cost * per_cost) for cost in (limit, smallest))
+        requested, least = (_shown(cost * per_cost) for cost in (limit, smallest))
         share = math.ceil(1000 * smallest * per_cost / self.dense) / 10
         needed = f"{share:g}%"
         if not self.is_share:
             needed = f"{unit.round_up(smallest * per_cost)} ({needed})"
         return (
-            f"{self}: {self.text} asks for {asked} {unit.name}, but {least} {unit.name} is the "
+            f"{self}: {self.text} asks for {requested} {unit.name}, but {least} {unit.name} is the "
             f"smallest reachable here: ask for at least {needed}"
         )
 
@@ -63,7 +63,7 @@ class Budget:
 
     Attributes:
         limits: {"macs": ..., "latency_ms": ...}, by the names of costs.
-        asked: the limits as the user wrote them, if they come from a config.
+        requested: the limits as the user wrote them, if they come from a config.
 
     Raises:
         BudgetError: no limit is given, or one on no known cost, or one that is not positive, or below 1 for a
@@ -71,9 +71,11 @@ class Budget:
     """
 
     limits: Mapping[str, float]
-    asked: Mapping[str, Asked] = field(compare=False, repr=False)
+    requested: Mapping[str, RequestedLimit] = field(compare=False, repr=False)
 
-    def __init__(self, *, asked: Mapping[str, Asked] | None = None, **limits: float | None) -> None:
+    def __init__(
+        self, *, requested: Mapping[str, RequestedLimit] | None = None, **limits: float | None
+    ) -> None:
         """Take each limit by the name of its cost in `autoprune.cost.COSTS`."""
         for name in limits:
             if name not in COSTS:
@@ -86,7 +88,7 @@ class Budget:
                 f"budget: got {given or 'no limit'}, expected macs or params of at least 1, or a "
                 "latency above 0 ms."
             )
-        self.__dict__.update(limits=given, asked=asked or {})
+        self.__dict__.update(limits=given, requested=requested or {})
 
     def excess(self, costs: Mapping[str, float]) -> dict[str, float]:
         """Return by how much costs exceed their limits, as shares of those: at most 0 if they fit."""
@@ -95,18 +97,18 @@ class Budget:
     def only(self, costs: Collection[str]) -> Budget:
         """Return the budget without the limits on other costs."""
         limits = {name: limit for name, limit in self.limits.items() if name in costs}
-        return Budget(**limits, asked=self.asked)
+        return Budget(**limits, requested=self.requested)
 
     def scaled(self, share: float, costs: Collection[str]) -> Budget:
         """Return the budget with a share of its limits on some costs, and the other limits as they are."""
         limits = {name: limit * share if name in costs else limit for name, limit in self.limits.items()}
-        return Budget(**limits, asked=self.asked)
+        return Budget(**limits, requested=self.requested)
 
     def out_of_reach(self, name: str, smallest: float) -> str:
         """Return the message that the limit on the cost `name` cannot be met, and which one can."""
         limit = self.limits[name]
-        if name in self.asked:
-            return self.asked[name].out_of_reach(limit, smallest)
+        if name in self.requested:
+            return self.requested[name].out_of_reach(limit, smallest)
         return (
             f"budget.{name}: got {_shown(limit)}, but {_shown(smallest)} is the smallest reachable here; "
             "raise the budget"

@@ -25,7 +25,7 @@ DRIVERS = {
 }
 """Kind of server -> its driver, the extra that installs it, and the scheme of the URLs that use it."""
 
-_FULL = "the disk is full; make room on it, then give the same command again."
+_FULL = "the disk is full; make room on it, then run the same command again."
 
 _NOT_FOUND = "Record does not exist."
 """Optuna's KeyError for a study or a trial that does not exist any more."""
@@ -81,7 +81,7 @@ def _explain(url: str, error: BaseException) -> str:
     text = reason_of(getattr(cause, "orig", None) or cause)
     explanations = {
         **dict.fromkeys(("is full", "File too large", "No space left"), _FULL),
-        "disk I/O error": "the disk cannot be written; make room on it, then give the same command again.",
+        "disk I/O error": "the disk cannot be written; make room on it, then run the same command again.",
         "locked": "locked by another process; wait for it, or stop it, then try again.",
         "not a database": "not an SQLite database; check search.storage, or move the file away.",
         "readonly": "cannot be written; check the permissions of the file and its folder.",

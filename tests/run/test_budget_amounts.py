@@ -88,7 +88,7 @@ def test_the_most_that_a_trial_may_cost(name: str, text: str, most: float) -> No
     [
         ("flops", "many", r"--flops: got 'many', expected a share such as \"50%\""),
         ("peak_memory", "5 ms", r"--peak-memory: got '5 ms'"),
-        ("latency", "40%", r"--latency: got '40%', but the dense model's own is not known; write e\.g"),
+        ("latency", "40%", r"--latency: got '40%', but the dense model's cost is not known; write e\.g"),
         ("flop", "40%", r'limits: unknown cost "flop"\. Did you mean "flops"'),
     ],
 )
@@ -116,7 +116,7 @@ def test_a_wrong_limit_gets_one_clear_line(name: str, text: str, message: str) -
         (
             BudgetSettings(latency="9 ms"),
             BudgetError,
-            r"not below .* already, 8 ms \(as measured\); ask",
+            r"not below the dense model's 8 ms \(as measured\); set a lower limit",
         ),
         (
             BudgetSettings(macs="100%"),

@@ -137,7 +137,7 @@ def test_a_killed_search_goes_on_as_it_would_have(
 
 
 def test_other_objectives_are_another_search(searched: Searched) -> None:
-    with pytest.raises(ConfigError, match=r"--set search\.objectives: not a key that may change in a study"):
+    with pytest.raises(ConfigError, match=r"--set search\.objectives: this key cannot change during a study"):
         run.resume("front", searched.url, overrides=["search.objectives=['score', 'params']"])
     study = open_study(searched.url, "front")
     assert study.objectives == ("score", "macs")
@@ -180,7 +180,7 @@ def test_nothing_within_the_limits_names_the_least_there_is(searched: Searched) 
         run.best("front", searched.url, {"flops": "0.5%", "params": "1"})
     with pytest.raises(StudyError, match="this search neither limited nor minimised latency: --latency"):
         run.best("front", searched.url, {"latency": "3ms"})
-    with pytest.raises(ConfigError, match=r"--latency: got '30%', but the dense model's own is not known"):
+    with pytest.raises(ConfigError, match=r"--latency: got '30%', but the dense model's cost is not known"):
         run.best("front", searched.url, {"latency": "30%"})
 
 

@@ -95,7 +95,7 @@ def test_inspect_refuses_such_models_too(command: Command, folder: Path, name: s
 def test_a_training_that_diverges_names_epoch_loss_and_key(command: Command, folder: Path) -> None:
     said = refused(command, folder, "train", "train.learning_rate=1e6")
     assert "train: epoch 1: diverged: " in said
-    assert "Set train.learning_rate below 1e+06 and give the same command again." in said
+    assert "Set train.learning_rate below 1e+06 and run the same command again." in said
     code, printed, _ = command("train", "run.toml", cwd=folder)
     assert code == 0, "a lower rate starts over"
     assert "epoch   2/2" in printed

@@ -203,7 +203,7 @@ def test_a_file_that_is_damaged_or_changed_is_measured_once_more(
     save_moments(others, file)
     changed = checkpoint_hash(file)
     monkeypatch.setattr("autoprune.run._moments.measure_model", lambda *args, **kwargs: others)
-    differ = r"moments \S+: they differ, measured here, from those .* of mended .*; put them back: \S+ wrote"
+    differ = r"moments \S+: this machine measures other moments .* of mended .*; copy \S+ from \S+"
     for verb in (autoprune.resume, autoprune.finetune):
         with pytest.raises(CheckpointError, match=differ):
             verb("mended", model=model, data=data)

@@ -55,9 +55,9 @@ def test_weights_of_their_own_need_no_checkpoint() -> None:
         ("search.study=a/b", r'search\.study: got "a/b", .* Write e\.g\. "a-b"'),
         ("search.study=''", r'search\.study: got "", expected'),
         ("search.study='" + 300 * "a" + "'", r"expected at most 200 letters"),
-        ("search.storage='sqlite:///:memory:'", r"search\.storage: .* is gone when the command ends"),
-        ("search.storage=':memory:'", r"search\.storage: .* is gone when the command ends"),
-        ("search.storage='sqlite://'", r"search\.storage: .* is gone when the command ends"),
+        ("search.storage='sqlite:///:memory:'", r"search\.storage: .* is lost when the command ends"),
+        ("search.storage=':memory:'", r"search\.storage: .* is lost when the command ends"),
+        ("search.storage='sqlite://'", r"search\.storage: .* is lost when the command ends"),
     ],
 )
 def test_names_that_cannot_be_used_are_refused(override: str, message: str) -> None:

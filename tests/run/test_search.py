@@ -85,7 +85,7 @@ def test_a_script_searches_resumes_and_finetunes_its_own_model(
     assert result.best.score == max(
         record.score or 0 for record in result.summary.records if not record.pruned
     )
-    with pytest.raises(StudyError, match="a study of that name is in"):
+    with pytest.raises(StudyError, match="has a study of that name already"):
         autoprune.search(model, data, CONFIG)
     again = autoprune.resume("own", model=model, data=data)
     assert again.summary.records == result.summary.records
@@ -113,7 +113,7 @@ def test_loaders_of_the_users_own_are_searched_and_the_model_stays(
     assert [record.state for record in result.summary.records] == ["complete"] * 2
     again = autoprune.resume("own", model=model, data=dict(zip(("train", "val", "test"), made, strict=True)))
     assert again.summary == result.summary
-    with pytest.raises(ConfigError, match=r"a script brought its own; go on from Python"):
+    with pytest.raises(ConfigError, match=r"a script passed its own; resume from Python"):
         autoprune.resume("own")
     tuned = autoprune.finetune("own", model=model, data=tuple(made))
     assert tuned.test_score == pytest.approx(tuned.val_score)
@@ -156,7 +156,7 @@ def test_a_study_is_summarised_and_drawn(
 
 
 def test_model_and_data_come_together(model: nn.Module) -> None:
-    with pytest.raises(ConfigError, match="model and data come together"):
+    with pytest.raises(ConfigError, match="model and data: got only one of them"):
         autoprune.search(model, None, CONFIG)
     with pytest.raises(ConfigError, match="no config given"):
         autoprune.search(model)
@@ -309,14 +309,14 @@ def test_a_worker_that_loads_something_else_than_the_search_is_refused(
     split = dataclasses.replace(config, data=dataclasses.replace(config.data, val_fraction=0.3))
     for other, differs in ((frozen, r"model \(its channel groups\)"), (split, "data")):
         with pytest.raises(
-            StudyError, match=rf"its parts are not the search's: {differs} differs; put the same files"
+            StudyError, match=rf"other parts than the search: {differs}; copy the search's files there"
         ):
             dataclasses.replace(factory, spec=other)()
     write(weights, 2)
-    with pytest.raises(StudyError, match=rf"^worker on {socket.gethostname()}: .*: supernet differs"):
+    with pytest.raises(StudyError, match=rf"^worker on {socket.gethostname()}: .*: supernet;"):
         factory()
     write(checkpoint, 2)
-    with pytest.raises(StudyError, match=r"search's: model \(its weights\), supernet differs"):
+    with pytest.raises(StudyError, match=r": model \(its weights\), supernet;"):
         factory()
 
 
@@ -434,7 +434,9 @@ def test_a_study_whose_device_is_not_here_is_refused_before_a_trial_fails(
     monkeypatch.chdir(tmp_path)
     result = autoprune.search(model, data, {**CONFIG, "search": {**CONFIG["search"], "trials": 1}})
     move_trials(result.storage, "own", "cuda:77")
-    refused = r"^own: its trials run on cuda:77, which is not here; resume where it is\.$"
+    refused = (
+        r"^own: its trials run on cuda:77, which this machine lacks; resume it on a machine that has it\.$"
+    )
     with pytest.raises(StudyError, match=refused):
         autoprune.resume("own", model=model, data=data, overrides=["search.trials=4"])
     with pytest.raises(StudyError, match=refused):

@@ -76,7 +76,7 @@ def study_with(tmp_path: Path, **chosen: Any) -> SearchStudy:
         (SETTING | {"threads": 10**30}, "setting: (got dtype float32 and 1000|threads: got 1000)"),
         (SETTING | {"dtype": "int8"}, "setting: got dtype int8 .*expected one of float32"),
         (SETTING | {"device": ["cpu"]}, r"setting: device: got \['cpu'\]"),
-        (SETTING | {"device": "toaster"}, "its trials run on toaster, which is not here"),
+        (SETTING | {"device": "toaster"}, "its trials run on toaster, which this machine lacks"),
         (SETTING | {"channels_last": "perhaps"}, "setting: channels_last: got 'perhaps'"),
     ],
 )

@@ -53,7 +53,7 @@ def test_the_first_note_counts_and_its_file_is_found_by_its_hash(tmp_path: Path)
     assert KIND.find(note, elsewhere) == second
     for path in (first, second):
         path.write_text("three")
-    with pytest.raises(CheckpointError, match=rf"^moments {second}: it does not hold the moments .* of toy"):
+    with pytest.raises(CheckpointError, match=rf"^moments {second}: the file holds other moments .* of toy"):
         KIND.require(note, study, elsewhere)
     for path in (first, second):
         path.unlink()

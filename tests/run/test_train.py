@@ -256,7 +256,7 @@ def test_a_metric_that_is_no_number_is_warned_of_once_and_the_weights_are_kept(t
         event.text for event in events if isinstance(event, Stage) and event.text.startswith("warning")
     ]
     assert warnings == [
-        "warning: task.metric is nan on the validation part after epoch 1; a search needs a finite number of "
+        "warning: task.metric is nan on the validation part after epoch 1; a search needs a finite score of "
         "the trained model"
     ]
     note = read_history(path)

@@ -78,7 +78,7 @@ DATA_CASES: list[tuple[dict[str, Any], str]] = [
     ({"val_fraction": 0.3}, f"data.val_fraction is set, but {SEPARATE}"),
     (
         {"folder": "photos", "image_size": 64},
-        "data.folder and data.image_size are set, but a script brought the data",
+        "data.folder and data.image_size are set, but a script passed the data",
     ),
 ]
 

@@ -89,7 +89,7 @@ def test_a_search_on_a_full_disk_ends_in_one_line_and_goes_on_later(
         full_disk(size + growth),
     ):
         run_search("serial", toy_runner(study, "tpe", trials=12), make_toy)
-    assert "then give the same command again" in str(caught.value)
+    assert "then run the same command again" in str(caught.value)
     again = open_study(f"{scheme}:///{path}", "toy")
     again.requeue_dead()
     held = [trial.number for trial in again.optuna.get_trials() if trial.state.name == "RUNNING"]
