@@ -442,7 +442,8 @@ def test_the_main_job_from_search_to_export(command: Command, workplace: Path, w
     records = proposals(workplace, "whole")
     assert all(0.98 <= (record.macs or 0) / (1_123_648 // 4) <= 1.0 for record in records)
     assert_refused(
-        command("search", "digits", *sets("search.study=whole"), cwd=workplace), "a study of that name is in"
+        command("search", "digits", *sets("search.study=whole"), cwd=workplace),
+        "has a study of that name already",
     )
     assert_refused(
         command("export", "whole", cwd=workplace), "nothing to export yet; run `autoprune finetune"

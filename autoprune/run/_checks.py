@@ -16,11 +16,11 @@ from autoprune.criteria import find_criterion
 from autoprune.engines import PRUNERS, check_engine, find_pruner
 from autoprune.errors import ConfigError, StudyError, shown_url
 from autoprune.run._budget_amounts import check_amounts
+from autoprune.run._heuristics import find_warm_start
 from autoprune.run._paths import probe_writable
 from autoprune.run._spec import RunSpec
 from autoprune.run._statistics import needed_statistics
 from autoprune.run._train import trained_path
-from autoprune.run._warm_starts import find_warm_start
 from autoprune.samplers import check_sampler
 from autoprune.study import file_of, is_in_memory, study_command, study_state
 from autoprune.support.rows import quoted

@@ -15,8 +15,8 @@ from autoprune.criteria import CRITERIA
 from autoprune.data import DATASETS
 from autoprune.engines import ENGINES, PRUNERS
 from autoprune.latency import PROBES
+from autoprune.run._heuristics import WARM_STARTS
 from autoprune.run._spec import RunSpec
-from autoprune.run._warm_starts import WARM_STARTS
 from autoprune.samplers import SAMPLERS
 from autoprune.support.rows import Row, find_row
 from autoprune.zoo import MODELS

@@ -1,8 +1,9 @@
-"""Writes a finetuned model for another runtime, or as the folder that `load_pruned` reads.
+"""Exports a finetuned model to another format, or as a folder that `load_pruned` reads.
 
-export("digits", "onnx")                  # a study in runs/
-export("digits", "onnx", dense=True)      # the dense model that it began with, to be timed beside
-export("runs/digits/best", "pt2", output="small.pt2")
+Example:
+    export("digits", "onnx")                  # the finetuned model of a study in runs/
+    export("digits", "onnx", dense=True)      # the dense model of the study, for a comparison
+    export("runs/digits/best", "pt2", output="small.pt2")
 """
 
 from __future__ import annotations
@@ -53,28 +54,31 @@ def export(
     trust: bool = False,
     config: ConfigSource | None = None,
 ) -> ExportReport:
-    """Write the finetuned model of a study, or one that was saved, and compare it with what was saved.
+    """Export the finetuned model of a study or a saved model, and check that the file computes the same.
 
-    A study whose rungs are "supernet" or "repair" and train nothing needs no finetune. If there was none, its
-    best candidate so far is made as it was scored and saved first, as `finetune` does with
-    finetune.epochs = 0.
+    If the rungs of a study are "supernet" or "repair" and none of them trains, no finetune is needed. The
+    best candidate so far is then saved first, as `finetune` does with finetune.epochs = 0.
 
     Args:
-        target: a study's name, or a folder that `save_pruned` wrote.
+        target: the name of a study, or a folder that `save_pruned` wrote.
         format_name: "onnx", "pt2", "safetensors" (a folder with weights and recipe), or an exporter of your
             own as "package.module:function".
-        output: the file, or the folder for safetensors; default beside the saved model.
-        storage: the study's, where it is not in runs/.
-        dense: write the dense model of the study in place of the finetuned one, as "onnx" or "pt2", by
-            default into the study's output folder.
-        trust: whether code may run that the study or the saved model names and no own config named here.
-        config: a config of your own, as `search` takes it, whose names are trusted.
+        output: the file, or the folder for safetensors. By default it lies next to the saved model.
+        storage: URL of the study's storage, if it is not in runs/.
+        dense: export the dense model of the study instead of the finetuned one, as "onnx" or "pt2". By
+            default it is written into the study's output folder.
+        trust: whether code that the study or the saved model names may run although no config of yours
+            named it here.
+        config: a config of your own, as `search` accepts it. The code that it names is trusted.
+
+    Returns:
+        The path, the format, and the largest difference to the outputs of the saved model.
 
     Raises:
-        ExportError: an unknown format, nothing to export yet, or outputs that differ.
+        ExportError: the format is unknown, there is nothing to export yet, or the outputs differ.
         CheckpointError: the saved model cannot be loaded, or names code that is not trusted.
-        StudyError: the study names code or places that are not trusted.
-        ConfigError: model or data of the dense model are not where the study's config names them.
+        StudyError: the study names code or paths that are not trusted.
+        ConfigError: the model or the data that the study's config names cannot be loaded.
     """
     formats = (*EXPORTERS, FOLDER)
     if format_name not in formats and ":" not in format_name:
@@ -137,7 +141,7 @@ def _export_dense(
 
 
 def _saved_folder(study: SearchStudy, consent: Consent, *, is_written: bool) -> Path:
-    """Return the folder of a study's saved model, which must be this user's if it is written."""
+    """Return the folder of a study's saved model. If it is written, this user must have named it."""
     spec = stored_spec(study)
     folder = saved_folder(study, spec)
     if scores_the_export(spec.score.rungs) and (not folder.is_dir() or is_untrained(study, folder)):
@@ -152,7 +156,7 @@ def _saved_folder(study: SearchStudy, consent: Consent, *, is_written: bool) -> 
 
 
 def _export_advice(study: SearchStudy, folder: Path) -> str:
-    """Say which trials that `finetune --trial` saved can be exported, or what makes something to export."""
+    """Return the end of a message that names a command: the export of a finetuned trial, or the finetune."""
     saved = saved_trials(study)
     if not saved:
         return f"nothing to export yet; run `{study_command('finetune', study.name, study.url)}` first."
@@ -162,7 +166,7 @@ def _export_advice(study: SearchStudy, folder: Path) -> str:
 
 
 def _export_folder(small: nn.Module, folder: Path, output: Path, *, trust: bool) -> ExportReport:
-    """Write weights and recipe once more, load them, and compare every tensor with what was saved."""
+    """Write weights and recipe to a folder, load them from it, and compare every tensor with the original."""
     recipe = read_recipe(folder)
     if output.resolve() != folder.resolve():
         save_pruned(small, recipe.plan, output, extra=recipe.extra)

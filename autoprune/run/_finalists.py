@@ -1,7 +1,10 @@
-"""Times the best trials on the device, beside the dense model: what the user requested for is judged by that.
+"""Times the best trials on the device, side by side with the dense model.
 
-measure_finalists(run, study)
-study.best().measured.ratio          # 0.58 of the dense model's time, where 60% were requested
+Trials are proposed by predicted latency. These measurements decide whether a trial meets the budget.
+
+Example:
+    measure_finalists(run, study)
+    study.best().measured.ratio          # 0.58 of the dense model's time, within a budget of 60%
 """
 
 from __future__ import annotations
@@ -25,30 +28,32 @@ from autoprune.run._stored_config import stored_ranking
 from autoprune.study import MeasuredLatency, SearchStudy, TrialRecord, study_command
 
 FINALISTS = 5
-"""So many of the best are timed at least, as predictions err; more until one surely keeps to the budget."""
+"""Number of the best trials that are timed. More follow until one is surely within the budget."""
 
 MOST = 15
-"""So many are timed at most: by then the predictions are wrong, not the candidates."""
+"""Largest number of trials that are timed. If all of these miss the budget, the predictions are wrong."""
 
 
 def measure_finalists(run: Run, study: SearchStudy) -> None:
-    """Time the best trials, the best first, and keep in the study what was measured.
+    """Time the best trials, the best first, and store the measurements in the study.
 
-    Where there are several objectives those are the trials of the front, up to MOST spread over it. Those
-    with equal widths are timed once. What was timed before, by a search that was resumed since, is not timed
-    again. A trial that cannot be timed, such as on a phone that is unplugged, is said and left out. Nothing
-    happens where latency is neither limited nor minimised, or on another device than the table's.
+    With several objectives these are trials of the Pareto front, at most MOST, spread over it. Trials with
+    equal widths are timed once, and measurements from before a resume are reused. A trial that cannot be
+    timed, e.g. because a phone is unplugged, is reported and skipped.
+
+    The function does nothing if latency is neither limited nor minimised, or if the latency table was
+    measured on another device.
     """
     if LATENCY not in run.budget.limits or _is_elsewhere(run):
         return
     timed: dict[tuple[int, ...], MeasuredLatency] = {}
     failed: list[int] = []
     with contextlib.ExitStack() as stack:
-        # The dense model is made ready for the first that has to be timed, if there is any.
+        # Prepared at the first use, because compiling or exporting the dense model takes a while.
         measure = functools.cache(lambda: stack.enter_context(_open_timing(run)))
         for number, record in enumerate(_next_finalists(study, run.budget.limits[LATENCY])):
-            sure = any(measured.keeps_surely for measured in timed.values())
-            if len(study.objectives) == 1 and number >= FINALISTS and sure:
+            is_sure = any(measured.keeps_surely for measured in timed.values())
+            if len(study.objectives) == 1 and number >= FINALISTS and is_sure:
                 break
             try:
                 measured = record.measured or _time(run, study, record, measure())
@@ -63,27 +68,27 @@ def measure_finalists(run: Run, study: SearchStudy) -> None:
 def _report_finalists(
     run: Run, study: SearchStudy, timed: Sequence[MeasuredLatency], failed: Sequence[int]
 ) -> None:
-    """Say how many could not be timed, or that none of those that were keeps to the limit."""
+    """Report how many trials could not be timed, and whether none of the others is within the limit."""
     if failed:
         later = f"`{study_command('resume', study.name, study.url)}` times them later"
-        told = f"{len(failed)} of the best trials could not" if timed else "none of the best trials could"
-        run.watch(Stage(f"{told} be timed; {later}"))
+        some = f"{len(failed)} of the best trials could not" if timed else "none of the best trials could"
+        run.watch(Stage(f"{some} be timed; {later}"))
     if timed and all(measured.met is False for measured in timed):
         fastest = min(timed, key=lambda measured: measured.ratio)
         run.watch(
             Stage(
-                f"none of the {len(timed)} best trials keeps to budget.latency = {run.spec.budget.latency}; "
-                f"the fastest takes {_words(fastest)}. Ask for a little less: predictions err."
+                f"none of the {len(timed)} best trials is within budget.latency = {run.spec.budget.latency}; "
+                f"the fastest takes {_words(fastest)}. Set the limit a little lower: predictions err."
             )
         )
 
 
 def judge(problem: Problem, measured: Measurement, ratio: Ratio) -> tuple[bool | None, bool | None]:
-    """Tell whether a measurement keeps to the latency as it was requested, a share of the dense's or ms.
+    """Compare a measurement with the latency limit, in ms or as a share of the dense model's time.
 
     Returns:
-        Whether its median does, and whether all of its interval lies on the same side; None, None where no
-        limit was requested for.
+        Whether the median is within the limit, and whether the whole interval lies on the same side of it.
+        Both are None if there is no limit.
     """
     requested = problem.budget.requested.get(LATENCY)
     if requested is None:
@@ -97,7 +102,7 @@ def judge(problem: Problem, measured: Measurement, ratio: Ratio) -> tuple[bool |
 
 
 def _next_finalists(study: SearchStudy, limit: float) -> Iterator[TrialRecord]:
-    """Iterate over at most MOST finalists; what was timed may bring others onto a front."""
+    """Iterate over at most MOST finalists, read again each time since measurements change the front."""
     seen: set[tuple[int, ...]] = set()
     while len(seen) < MOST:
         pending = [each for each in _finalists(study, limit) if tuple(each.widths.values()) not in seen]
@@ -108,7 +113,7 @@ def _next_finalists(study: SearchStudy, limit: float) -> Iterator[TrialRecord]:
 
 
 def _finalists(study: SearchStudy, limit: float) -> list[TrialRecord]:
-    """Return at most MOST trials of different widths: those expected to keep to the limit, the best first."""
+    """Return at most MOST trials of different widths: the best of those expected within the limit first."""
     if len(study.objectives) > 1:
         front = study.front()
         chosen = np.unique(np.linspace(0, len(front) - 1, min(MOST, len(front))).round().astype(int))
@@ -116,7 +121,8 @@ def _finalists(study: SearchStudy, limit: float) -> list[TrialRecord]:
     else:
         ranked = [record for record in study.records() if record.is_whole]
     by_widths: dict[tuple[int, ...], TrialRecord] = {}
-    # Off the steps of a runtime a candidate takes longer than its space could tell: such come last.
+    # Between the steps of a runtime a candidate is slower than the space assumed when it filled the budget.
+    # Candidates whose expected latency exceeds the limit therefore come last.
     order = {record.number: (record.costs[LATENCY] > limit, -record.scores[-1].score) for record in ranked}
     for record in sorted(ranked, key=lambda record: order[record.number]):
         by_widths.setdefault(tuple(record.widths.values()), record)
@@ -134,7 +140,7 @@ def _open_timing(run: Run) -> contextlib.AbstractContextManager[MeasureSideBySid
 
 
 def _is_elsewhere(run: Run) -> bool:
-    """Return whether the table was measured on another device, or by a probe that is not here; say so."""
+    """Return whether the table is of another device, or of a probe that is missing here, and report it."""
     try:
         if run.table is not None:
             run.table.require(run.prunable, run.spec.usable_runtime)

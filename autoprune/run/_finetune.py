@@ -1,8 +1,9 @@
-"""Retrains the best plan of a study, or one that was picked, reads the test part once, and saves the model.
+"""Retrains the best trial of a study, or a chosen one, evaluates it once on the test part, and saves it.
 
-A killed finetune goes on from its last epoch; a finished one stays. If the trials were cut from a supernet or
-repaired, so is the winner, which may need no finetune: finetune.epochs = 0.
+A killed finetune resumes after its last epoch, and a finished one is not repeated. If the trials were cut
+from a supernet or repaired, the winner is as well. It may then need no finetune (finetune.epochs = 0).
 
+Example:
     result = finetune("digits", "sqlite:///runs/digits.db")
     result.folder, result.test_score
 """
@@ -48,26 +49,29 @@ def finetune(
     config: ConfigSource | None = None,
     watch: Watcher | None = None,
 ) -> FinetuneResult:
-    """Retrain the best plan of a study fully, evaluate it once on the test part, and save it.
+    """Retrain the best trial of a study fully, evaluate it once on the test part, and save it.
 
-    With finetune.epochs = 0 nothing is trained: the candidate is saved as the last rung before a training
-    scored it, repaired if a rung repairs, and recalibrated under the trial's seed.
+    With finetune.epochs = 0 nothing is trained. The candidate is saved as it was scored before the first
+    finetune: repaired if a rung repairs, and recalibrated under the trial's seed.
 
     Args:
-        study: its name.
-        storage: its URL; default runs/STUDY.db.
-        trial: the number of another trial to retrain in place of the best; it has a folder of its own.
-        model: the same dense model, if `search` was given it.
+        study: name of the study.
+        storage: URL of its storage, runs/STUDY.db by default.
+        trial: number of a trial to retrain instead of the best one. It is saved in its own folder.
+        model: the same dense model, if `search` received one.
         data: the same data.
-        overrides: "section.key=value"; all of [finetune], and the keys that `resume` takes.
-        trust: whether code that the study names may run although no config of this user's own named it here.
-        config: a config of your own, as `search` takes it, whose names are trusted.
-        watch: called with events as the training goes on.
+        overrides: changes as "section.key=value": any key of [finetune], and the keys that `resume` accepts.
+        trust: whether code that the study names may run although no config of yours named it here.
+        config: a config of your own, as `search` accepts it. The code that it names is trusted.
+        watch: called with events that report the progress.
+
+    Returns:
+        The scores and costs of the saved model, next to those of the dense model.
 
     Raises:
-        StudyError: no trial has completed, or not the one that was named; or model or data are not those of
-            the study, or its trials run on a device that is not here, or it names code or places that are not
-            trusted.
+        StudyError: the study or the trial does not exist, the trial is not complete, model or data differ
+            from those of the study, this machine lacks the device of the trials, or the study names code or
+            paths that are not trusted.
         TrialError: the training diverged.
     """
     with open_run(study, storage, overrides, trust=trust, config=config) as stored:
@@ -76,11 +80,12 @@ def finetune(
 
 
 def _finetune(stored: StoredRun, trial: int | None, given: Dense | None, watch: Watcher) -> FinetuneResult:
-    """Finetune the best trial, or the one of that number."""
+    """Finetune the best trial, or the trial with the given number."""
     study, spec = stored.study, stored.spec
     name = BEST if trial is None else trial_folder(trial)
     folder = spec.folder / name
-    require_own_path(study, "output.folder", folder, stored.consent)  # it may be a link that was received
+    # In a received output folder this folder may be a link to elsewhere.
+    require_own_path(study, "output.folder", folder, stored.consent)
     record = study.best() if trial is None else _complete(study, trial)
     for file in (WEIGHTS, RECIPE):
         require_unprotected(folder / file, "output.folder", protected_files(study.url, spec))
@@ -110,13 +115,13 @@ def _finetune(stored: StoredRun, trial: int | None, given: Dense | None, watch: 
     extra = {**_extra(result, run), **signed_architecture(study, spec, stored.consent)}
     save_pruned(cut.small.cpu(), cut.plan, folder, extra=extra)
     record_result(study, result, identity)
-    if spec.finetune.epochs:  # else a state that is there is of another finetune, which was stopped
+    if spec.finetune.epochs:  # with 0 the state belongs to another finetune, which was stopped
         state.unlink(missing_ok=True)
     return result
 
 
 def _identity(record: TrialRecord, spec: RunSpec) -> dict[str, Any]:
-    """Return what a finetune is of, and how it trains: one with the same is not repeated."""
+    """Return what identifies a finetune. One with the same identity is not repeated."""
     return {
         "trial": record.number,
         "finetune": dataclasses.asdict(spec.finetune),
@@ -125,10 +130,10 @@ def _identity(record: TrialRecord, spec: RunSpec) -> dict[str, Any]:
 
 
 def _complete(study: SearchStudy, number: int) -> TrialRecord:
-    """Return the record of a trial that climbed every rung.
+    """Return the record of a complete trial.
 
     Raises:
-        StudyError: there is none of that number, or it did not.
+        StudyError: no trial has that number, or it is not complete.
     """
     records = {record.number: record for record in study.records()}
     if number not in records:
@@ -154,7 +159,7 @@ def _announcement(record: TrialRecord, cut: CutTrial, spec: RunSpec) -> str:
 
 
 def _extra(result: FinetuneResult, run: Run) -> dict[str, Any]:
-    """Return what the recipe holds beside the plan: where it comes from, what loads it, what it scored."""
+    """Return what the recipe stores in addition to the plan: origin, dense architecture and scores."""
     model, data = run.spec.model, run.dense.data
     architecture = {
         "name": model.name or model.factory,

@@ -1,8 +1,9 @@
-"""What the finetunes of a study gave: noted in the study, so that none is done twice and `export` finds it.
+"""The results of finetunes, stored in their study so that none is repeated and `export` finds the model.
 
-record_result(study, result, identity)
-find_result(study, BEST, identity)      # the same, as long as its folder holds the model
-saved_folder(study, spec)               # runs/digits/best
+Example:
+    record_result(study, result, identity)
+    find_result(study, BEST, identity)      # the same result, if its folder still holds the model
+    saved_folder(study, spec)               # runs/digits/best
 """
 
 from __future__ import annotations
@@ -33,18 +34,18 @@ _RESULT = "autoprune:finetuned"
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """A finetuned model: where it lies, what it costs and scores, and the dense model beside it.
+    """The folder, costs and scores of a finetuned model, and the costs and scores of the dense model.
 
     Attributes:
-        study: its name.
-        folder: what `save_pruned` wrote.
-        trial: number of the trial whose plan it is.
-        cost: of the small model.
-        dense_cost: of the dense one.
-        val_score: the small model's after the last epoch.
-        test_score: the same on the test part, read once; None where the data have none.
-        dense_val_score: the dense model's.
-        dense_test_score: the dense model's; None where the data have no test part.
+        study: name of the study.
+        folder: the folder that `save_pruned` wrote.
+        trial: number of the trial whose plan was retrained.
+        cost: cost of the small model.
+        dense_cost: cost of the dense model.
+        val_score: score of the small model on the validation part, after the last epoch.
+        test_score: score of the small model on the test part, or None if the data have none.
+        dense_val_score: score of the dense model on the validation part.
+        dense_test_score: score of the dense model on the test part, or None if the data have none.
     """
 
     study: str
@@ -59,7 +60,7 @@ class FinetuneResult:
 
     @property
     def scores(self) -> dict[str, float | None]:
-        """The four scores by their names."""
+        """The four scores by name."""
         return {
             "val_score": self.val_score,
             "test_score": self.test_score,
@@ -69,24 +70,30 @@ class FinetuneResult:
 
 
 def trial_folder(number: int) -> str:
-    """Return the folder under the output folder that receives the model of a trial that was named."""
+    """Return the name of the folder, in the output folder, for a trial that was chosen by its number."""
     return f"{_TRIAL}{number}"
 
 
 def record_result(study: SearchStudy, result: FinetuneResult, identity: Mapping[str, Any]) -> None:
-    """Note a result in its study under the name of its folder; the identity is what it was made from."""
+    """Store a result in its study, under the name of its folder.
+
+    Args:
+        study: the study.
+        result: the result of a finetune.
+        identity: the trial, settings and output folder that it was made with.
+    """
     costs = {name: getattr(result, name).known() for name in ("cost", "dense_cost")}
     study.store_note(_note(result.folder.name), {"identity": dict(identity), **costs, **result.scores})
 
 
 def find_result(study: SearchStudy, name: str, identity: Mapping[str, Any]) -> FinetuneResult | None:
-    """Return the result of the same finetune, as long as the folder `name` holds its model.
+    """Return the result of the same finetune, if the folder `name` still holds its model.
 
-    The best trial may be finetuned as such and by its number. Its test score is read once all the same: a
-    model that lies under the other name is copied, with its note.
+    A trial can be finetuned as the best one and by its number. Its test score must be read only once, so if
+    the model lies in the folder of the other name, that folder is copied together with its note.
 
     Raises:
-        CheckpointError: there is no room for the copy.
+        CheckpointError: the disk has no room for the copy.
         StudyError: the note is damaged.
     """
     known = _known_result(study, name, identity)
@@ -97,9 +104,9 @@ def find_result(study: SearchStudy, name: str, identity: Mapping[str, Any]) -> F
     if twin is None:
         return None
     folder = twin.folder.with_name(name)
-    for file in sorted(twin.folder.iterdir(), key=lambda file: file.name == RECIPE):  # by which it is found
+    for file in sorted(twin.folder.iterdir(), key=lambda file: file.name == RECIPE):  # completes the copy
         if file.is_file():
-            # Never written in place: the folder may be a received one, with links of these names.
+            # Replaced, never written in place: in a received folder these names may be links to elsewhere.
             with saving(folder / file.name, "copy of the finetuned model") as partial:
                 shutil.copyfile(file, partial)
     study.store_note(_note(name), study.note(_note(other)))
@@ -107,22 +114,22 @@ def find_result(study: SearchStudy, name: str, identity: Mapping[str, Any]) -> F
 
 
 def saved_folder(study: SearchStudy, spec: RunSpec) -> Path:
-    """Return where the finetuned model of a study lies, or would: where its last finetune has put it.
+    """Return the folder of a study's finetuned model, whether it exists or not.
 
-    That is the output folder as the finetune was told it; the study's own where nothing is there any more.
+    A finetune may have used another output folder than the study. That one is preferred if it still exists.
     """
     noted = _noted_folder(study, BEST)
     return noted if noted is not None and noted.is_dir() else spec.folder / BEST
 
 
 def saved_trials(study: SearchStudy) -> list[Path]:
-    """Return the folders of trials that were finetuned by their numbers, as far as they are there."""
+    """Return the existing folders of trials that were finetuned by their numbers."""
     noted = (_noted_folder(study, trial_folder(record.number)) for record in study.records())
     return [folder for folder in noted if folder is not None and folder.is_dir()]
 
 
 def known_results(study: SearchStudy) -> list[FinetuneResult]:
-    """Return the results of all finetunes of a study whose folders still hold their models."""
+    """Return the results of all finetunes of a study whose folders still hold the models."""
     names = [BEST, *(trial_folder(record.number) for record in study.records())]
     stored = {name: _stored(study, name) for name in names}
     found = (
@@ -138,11 +145,11 @@ class _Identity(Strict):
 
 
 _OLDER_COSTS = ("macs", "params", "latency_ms", "size_bytes", "peak_memory_bytes")
-"""The costs of an older version, which stored no names."""
+"""The order of costs in notes of older versions, which stored no names."""
 
 
 def _named(costs: Any) -> Any:
-    """Name the costs of an older version, and leave out those that are not known."""
+    """Add names to the costs of an older version, and drop unknown costs."""
     if isinstance(costs, list) and len(costs) <= len(_OLDER_COSTS):
         costs = dict(zip(_OLDER_COSTS, costs, strict=False))
     return {k: v for k, v in costs.items() if v is not None} if isinstance(costs, dict) else costs
@@ -158,7 +165,7 @@ _Costs = Annotated[dict[str, int | float], BeforeValidator(_named), AfterValidat
 
 
 class _Stored(Strict):
-    """The note on a finetune, as a study keeps it."""
+    """The note on a finetune, as a study stores it."""
 
     identity: _Identity
     cost: _Costs
@@ -170,10 +177,10 @@ class _Stored(Strict):
 
 
 def _stored(study: SearchStudy, name: str) -> dict[str, Any] | None:
-    """Return the note on the finetune whose model lies in the folder `name`; None if there is none.
+    """Return the note on the finetune whose model lies in the folder `name`, or None if there is none.
 
     Raises:
-        StudyError: it is damaged.
+        StudyError: the note is damaged.
     """
     values = study.note(_note(name))
     if values is None:
@@ -184,7 +191,7 @@ def _stored(study: SearchStudy, name: str) -> dict[str, Any] | None:
 
 
 def is_untrained(study: SearchStudy, folder: Path) -> bool:
-    """Tell whether a folder holds what finetune.epochs = 0 saved of a study: it is quickly made again."""
+    """Return whether a folder holds a model of finetune.epochs = 0, which is quickly made again."""
     stored = _stored(study, BEST)
     if stored is None:
         return False
@@ -192,7 +199,7 @@ def is_untrained(study: SearchStudy, folder: Path) -> bool:
 
 
 def _note(name: str) -> str:
-    """Return where a study notes the result that lies in the folder `name`."""
+    """Return the key of the study's note on the model in the folder `name`."""
     return _RESULT if name == BEST else f"{_RESULT}:{name}"
 
 
@@ -202,7 +209,7 @@ def _noted_folder(study: SearchStudy, name: str) -> Path | None:
 
 
 def _known_result(study: SearchStudy, name: str, identity: Mapping[str, Any]) -> FinetuneResult | None:
-    """Return the result of the same finetune, where the folder `name` still holds the model."""
+    """Return the result of the same finetune, if the folder `name` still holds the model."""
     stored = _stored(study, name)
     if stored is None or stored["identity"] != identity:
         return None

@@ -1,7 +1,8 @@
-"""What can be known before any training: groups and what they carry, reachable budgets, memory.
+"""Inspects a model before any training: its channel groups with their costs, reachable budgets, and memory.
 
-inspection = inspect(load_config("run.toml"))
-inspection.dense_cost.macs, inspection.smallest.macs, inspection.memory_bytes
+Example:
+    inspection = inspect(load_config("run.toml"))
+    inspection.dense_cost.macs, inspection.smallest.macs, inspection.memory_bytes
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from autoprune.support.usercode import entry
 
 @dataclass(frozen=True)
 class GroupRow:
-    """One channel group and the MACs and parameters of the dense layers that it touches."""
+    """A channel group, with the MACs and parameters of the dense layers that it touches."""
 
     name: str
     width: int
@@ -64,23 +65,23 @@ class CostRange:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `inspect` found.
+    """The result of `inspect`.
 
     Attributes:
-        model: the model's name.
-        groups: in the order of the traced model.
-        variables: how many keep ratios a search proposes.
-        dense_cost: of the whole model.
-        smallest: of the smallest plan of the search space.
-        largest: of its largest plan.
-        costs: by name, what is limited or minimised; without the latency where other limits cannot be met,
-            since it is not measured then.
-        budget: the limits asked for, in absolute numbers; None where the config names none that can be met.
-        plans: how many distinct plans a search can try, if they are few enough to be counted.
-        few_plans: a note that these are fewer than the trials of a search, else "".
+        model: name of the model.
+        groups: the channel groups, in the order of the traced model.
+        variables: number of keep ratios that a search proposes.
+        dense_cost: cost of the dense model.
+        smallest: cost of the smallest plan of the search space.
+        largest: cost of the largest plan of the search space.
+        costs: the ranges of all limited or minimised costs, by name. If other limits cannot be met, latency
+            is not measured, and its range is missing.
+        budget: the limits in absolute numbers, or None if they cannot be met.
+        plans: number of distinct plans within the budget, or None if there are too many to count.
+        few_plans: a note if a search has more trials than distinct plans, else "".
         in_window: whether some plan fills the budget to [0.98, 1.00].
         problem: why the budget cannot be met, else "".
-        memory_bytes: an estimate of what the search will need at its peak, all workers together.
+        memory_bytes: estimated peak memory of the search, of all workers together.
     """
 
     model: str
@@ -100,16 +101,16 @@ class Inspection:
 
 @entry()
 def inspect(config: RunConfig, *, watch: Watcher = silent) -> Inspection:
-    """Trace a config's model and tell what a search would meet; no checkpoint is read.
+    """Trace the model of a config, and report its channel groups, reachable budgets and memory.
 
-    Nothing is written but latencies, where they had to be measured: the search that follows takes them.
+    No checkpoint is read. Only a latency table is written, if latency counts. The search will reuse it.
 
     Args:
-        config: of the run.
-        watch: told what is measured, where search.divisor is "auto" or latency is limited.
+        config: the config of the run.
+        watch: called with events while the divisor or latencies are measured.
 
     Raises:
-        AutopruneError: the model, the data or the search space cannot be had.
+        AutopruneError: the model, the data or the search space cannot be used.
     """
     spec = settle(config)
     check_search(spec)
@@ -152,10 +153,10 @@ def inspect(config: RunConfig, *, watch: Watcher = silent) -> Inspection:
 
 
 def _predict_latency(prunable: Prunable, spec: RunSpec, watch: Watcher) -> LatencyPredictor | None:
-    """Return what predicts the latency, if that counts; whatever is wrong besides is refused before.
+    """Return the predictor of latency, or None if latency is neither limited nor minimised.
 
     Raises:
-        BudgetError: another limit cannot be met.
+        BudgetError: another limit cannot be met. It is checked before latency is measured.
     """
     if not spec.limits_latency:
         return None
@@ -164,7 +165,7 @@ def _predict_latency(prunable: Prunable, spec: RunSpec, watch: Watcher) -> Laten
 
 
 def _unsearchable(prunable: Prunable, dense: Dense, spec: RunSpec, problem: str) -> Inspection:
-    """Return what is found of a model of which nothing may be narrowed; why stands in its groups."""
+    """Return the inspection of a model without searchable groups. Each group names its reason."""
     cost = prunable.cost()
     return Inspection(
         model=_name(spec),
@@ -205,7 +206,7 @@ def _rows(prunable: Prunable, relaxed: Mapping[str, int]) -> tuple[GroupRow, ...
 def _ranges(
     prunable: Prunable, space: SearchSpace, measures: Mapping[str, CostMeasure], spec: RunSpec
 ) -> dict[str, CostRange]:
-    """Return the range of each cost that is limited or minimised and can be told."""
+    """Return the range of each limited or minimised cost that is known."""
     limited = [key.cost for key in budget_keys().values() if getattr(spec.budget, key.name) is not None]
     ends = np.array([[each.low for each in space.variables], [each.high for each in space.variables]])
     cost = expected_cost(prunable, measures)(space.snap(ends)).known()

@@ -1,12 +1,13 @@
-"""The moments that a study repairs and ranks by: measured once, from training images without their labels.
+"""The moments of layer inputs, by which a study repairs candidates and ranks channels.
 
+They are measured once, from training images without labels. Some criteria and warm starts read them before
+the study exists. All trials read the same file, whose hash the study stores. If the file is missing after a
+resume, the moments are measured again, and used only if the hash is the same.
+
+Example:
     moments = moments_of(run)
-    moments()                                        # measured, or read from a file of the same fingerprint
-    prepare_moments(study, moments)                  # kept beside the study's output; None if no rung repairs
-
-Some criteria and warm starts read them before there is a study. The trials read the file whose hash the
-study notes: the same in every process, and after a resume. If the file is gone they are measured once more,
-and used only if their hash is the same.
+    moments()                                        # measured, or read from a file with the same fingerprint
+    prepare_moments(study, moments)                  # None if no rung repairs
 """
 
 from __future__ import annotations
@@ -50,14 +51,14 @@ _FILE = StudyFile("moments", "moments")
 
 @dataclass
 class StudyMoments:
-    """Measures the moments of one model at the first call, and not again.
+    """Measures the moments of a model at the first call, and returns the same ones afterwards.
 
     Attributes:
-        prunable: the traced model that is measured: the dense one, or the same with a supernet's weights.
-        data: its training part gives the images.
+        prunable: the traced model to measure, with the weights of the dense model or of a supernet.
+        data: the data, whose training part provides the images.
         spec: the settings of the run.
         setting: the device and the threads of the trials.
-        watch: is shown what is measured.
+        watch: called with events that report the progress.
     """
 
     prunable: Prunable
@@ -68,23 +69,23 @@ class StudyMoments:
     _measured: Moments | None = field(default=None, init=False)
 
     def __call__(self) -> Moments:
-        """Return the moments: measured before, read from a file of the same fingerprint, or measured now.
+        """Return the moments, read from the file with the same fingerprint or measured now.
 
         Raises:
-            CheckpointError: that file is damaged.
-            DataError: there is no image, or the model fails on one, or its activations are not finite.
+            CheckpointError: the file is damaged.
+            DataError: there is no image, the model fails on one, or its activations are not finite.
         """
         if self._measured is None:
             path = self.path()
             if path.is_file():
                 self._measured = load_moments(path)
-                self.watch(Stage(f"moments: {path.name} is there, of the same model, data and settings"))
+                self.watch(Stage(f"moments: using {path.name}, of the same model, data and settings"))
             else:
                 self._measured = self._measure()
         return self._measured
 
     def path(self) -> Path:
-        """Return the file in which they are kept, or would be: its name holds all that they rest on."""
+        """Return the path of their file, which may not exist. Its name hashes model, data and settings."""
         facts = {
             "model": [weights_hash(self.prunable.model), self.prunable.fingerprint],
             "data": [self.data.fingerprint, self.data.input_shape, self.data.plain is None],
@@ -94,10 +95,10 @@ class StudyMoments:
         return _FILE.path(self.spec, facts)
 
     def keep(self) -> Path:
-        """Write them to their file, if they are not there already.
+        """Write the moments to their file unless it exists, and return its path.
 
         Raises:
-            CheckpointError: the file cannot be written, or one is there that is damaged.
+            CheckpointError: the file cannot be written, or the existing one is damaged.
         """
         path, measured = self.path(), self()
         if not path.is_file():
@@ -105,33 +106,33 @@ class StudyMoments:
         return path
 
     def load(self, note: FileNote, study: str) -> Moments:
-        """Return the moments that a note is about; see `find`."""
+        """Return the moments of a study's note, as `find` locates them."""
         path = self.find(note, study)
         if self._measured is None or path != self.path():
             self._measured = load_moments(path)
         return self._measured
 
     def find(self, note: FileNote, study: str) -> Path:
-        """Return the file here that a note is about. If there is none, measure once more and write it.
+        """Return the file of a study's note. If it is missing here, measure the moments again and write it.
 
         Args:
-            note: of a study.
-            study: its name.
+            note: the note on the file.
+            study: name of the study.
 
         Raises:
-            CheckpointError: this machine measures others, or they cannot be written.
+            CheckpointError: this machine measures other moments, or cannot write them.
         """
         found = _FILE.find(note, self.spec)
         if found is not None:
             return found
-        self.watch(Stage(f"moments: no file here holds those of {study}; they are measured once more"))
+        self.watch(Stage(f"moments: the file of {study} is missing here, so they are measured again"))
         path = self.path()
         with saving(path, "moments") as partial:
             save_moments(self._measure(), partial)
             if checkpoint_hash(partial) != note.sha256:
                 raise CheckpointError(
-                    f"moments {path}: this machine measures other moments than those that the trials of {study} "
-                    f"were scored with; {_FILE.recovery_advice(note)}"
+                    f"moments {path}: this machine measures other moments than those that the trials of "
+                    f"{study} were scored with; {_FILE.recovery_advice(note)}"
                 )
         return path
 
@@ -142,15 +143,15 @@ class StudyMoments:
         total = min(images, part.samples)
         self.watch(Stage(f"measuring moments of {total:,} images"))
         model = copy.deepcopy(self.prunable.model).to(self.setting.device)
-        with cpu_threads(self.setting.threads):  # another number of them may round otherwise
+        with cpu_threads(self.setting.threads):  # their number changes the rounding, and so the hash
             batches = self._counted(part.batches(seed, 0), total)
             measured = measure_model(model, batches, images=images, seed=seed, groups=self.prunable.groups)
-        measured = measured.to("cpu")  # as they are when they are read from a file
+        measured = measured.to("cpu")  # the device to which a file loads them
         self.watch(Stage(_measured_text(measured, time.perf_counter() - started)))
         return measured
 
     def _counted(self, batches: Iterator[Any], total: int) -> Iterator[Tensor]:
-        """Yield the inputs of batches, and show how many images are done."""
+        """Yield the inputs of batches, and report how many images are done."""
         seen = 0
         for inputs, _ in batches:
             yield inputs
@@ -159,19 +160,25 @@ class StudyMoments:
 
 
 def moments_of(run: Run, cut_from: Prunable | None = None) -> StudyMoments:
-    """Return what measures the moments of a run's dense model, or of the same with a supernet's weights."""
+    """Return the moments of a run's dense model, to be measured at the first call.
+
+    Args:
+        run: the resolved run.
+        cut_from: the traced model with the weights of a supernet, if candidates are cut from one.
+    """
     return StudyMoments(cut_from or run.prunable, run.dense.data, run.spec, run.setting, run.watch)
 
 
 def prepare_moments(study: SearchStudy, moments: StudyMoments) -> tuple[FileNote, Moments] | None:
-    """Return a study's moments and the note on their file, measured now if there is none.
+    """Return the moments of a study and the note on their file, and measure them if there is no note yet.
 
-    None if no rung asks for them.
+    If several machines measure at the same time, the first one to finish writes the note.
 
-    If several machines measure them at once, the first to end counts.
+    Returns:
+        The note and the moments, or None if no rung repairs.
 
     Raises:
-        CheckpointError: trials are scored with moments that are gone, and this machine measures others; or
+        CheckpointError: the file of earlier trials is missing and this machine measures other moments, or
             the file cannot be written.
         StudyError: the note is damaged.
     """
@@ -182,9 +189,9 @@ def prepare_moments(study: SearchStudy, moments: StudyMoments) -> tuple[FileNote
 
 
 def try_repair(moments: StudyMoments, importance: Importance) -> float:
-    """Repair a candidate with half of every group's channels, and return the seconds that the refit takes.
+    """Repair a candidate with half of every group's channels, and return the seconds of the refit.
 
-    Layers that a repair leaves as they were cut are shown. If no rung repairs, nothing is done in 0 seconds.
+    Layers that a repair cannot refit are reported. If no rung repairs, the function returns 0 at once.
     """
     if not moments.spec.is_repaired:
         return 0.0
@@ -192,21 +199,22 @@ def try_repair(moments: StudyMoments, importance: Importance) -> float:
     widths = {group.name: (group.width + 1) // 2 for group in prunable.searchable}
     plan = plan_from_importance(prunable, widths, importance)
     small = rebuild(prunable, plan)
-    repaired = repair_closed(prunable, plan, small, measured)  # the first one finds what all share
+    # Not timed: the first repair also computes what all later ones share.
+    repaired = repair_closed(prunable, plan, small, measured)
     if repaired.left:
-        moments.watch(Stage(f"repair: layers that stay as they are cut: {_listed(repaired.left)}"))
+        moments.watch(Stage(f"repair: layers that cannot be refitted: {_listed(repaired.left)}"))
     started = time.perf_counter()
     repair_closed(prunable, plan, small, measured)
     return time.perf_counter() - started
 
 
 def _measured_text(measured: Moments, seconds: float) -> str:
-    """Say of how many layers there are moments, and which have none."""
+    """Return a line that counts the measured layers and names those without moments."""
     words = f"moments: {len(measured.layers)} layers measured in {seconds:.1f} s"
     return f"{words}; without any: {_listed(measured.left_out)}" if measured.left_out else words
 
 
 def _listed(reasons: Mapping[str, str]) -> str:
-    """Name the first of some layers, with its reason, and how many others there are."""
+    """Return the first of some layers, with its reason, and the number of others."""
     name, reason = next(iter(reasons.items()))
     return f"{name} ({reason}){f' and {len(reasons) - 1} more' if len(reasons) > 1 else ''}"

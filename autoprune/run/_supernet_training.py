@@ -59,7 +59,7 @@ def prepare_supernet(run: Run, study: SearchStudy) -> Path | None:
     path = _FILE.path(run.spec, _facts(run, subnets))
     state = path.with_suffix(".training")
     if path.is_file():
-        run.watch(Stage(f"supernet: {path.name} is there, of the same model, data, space and settings"))
+        run.watch(Stage(f"supernet: using {path.name}, of the same model, data, space and settings"))
     else:
         shared = _trained(run, subnets, state)
         if not path.is_file():  # another process may have been faster, and scored trials with its own

@@ -1,7 +1,8 @@
-"""Trains the dense model where the user has none: `autoprune train`, and the searches that ask for it.
+"""Trains the dense model, for `autoprune train` and for searches with train.when_missing.
 
-result = train(load_config("run.toml"))
-result.checkpoint, result.val_score
+Example:
+    result = train(load_config("run.toml"))
+    result.checkpoint, result.val_score
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from autoprune.train import Choice, fastest_setting, fit
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A trained dense model: where it lies, and its metric on the validation part after the last epoch."""
+    """A trained dense model: its file, and its metric on the validation part after the last epoch."""
 
     checkpoint: Path
     val_score: float
@@ -43,29 +44,36 @@ class TrainResult:
 
 @entry()
 def train(config: RunConfig, *, watch: Watcher = silent) -> TrainResult:
-    """Train the dense model of a config and write it to model.checkpoint; a killed training goes on.
+    """Train the dense model of a config and write it to model.checkpoint.
+
+    A killed training resumes after its last epoch when the function is called again.
+
+    Args:
+        config: the config of the run.
+        watch: called with events that report the progress.
+
+    Returns:
+        The file and the validation score.
 
     Raises:
         ConfigError: the checkpoint exists already, does not end in .safetensors, or cannot be written.
-        AutopruneError: the model or the data cannot be had, or the training diverges.
+        AutopruneError: the model or the data cannot be loaded, or the training diverges.
     """
     spec = settle(config)
     if spec.model.checkpoint is None:
-        raise ConfigError(
-            "model.checkpoint: none named; name the .safetensors file that the training writes."
-        )
+        raise ConfigError("model.checkpoint: not set; name the .safetensors file that the training writes.")
     path = trained_path(spec.model.checkpoint)
     if path.exists():
         clear_finished(path)
         raise ConfigError(f"model.checkpoint: {path} exists already; name another file, or remove this one.")
     _ = spec.train_schedule
-    check_amounts(spec.budget, required=False)  # else the search refuses it after this training
+    check_amounts(spec.budget, required=False)  # or a search would refuse it after this training
     probe_writable(path.parent, "model.checkpoint")
     return train_dense(load_dense(spec, trained=False), spec, path, watch=watch)
 
 
 def clear_finished(path: Path) -> None:
-    """Remove the state of a training that was killed after it had written its weights to `path`."""
+    """Remove the state of a training that was killed just after it wrote its weights to `path`."""
     if not path.is_file():
         return
     left_over = [file for file in _states_of(path) if file.is_file()]
@@ -75,27 +83,36 @@ def clear_finished(path: Path) -> None:
 
 
 def _states_of(path: Path) -> tuple[Path, Path]:
-    """Return the files that a training keeps next to its weights: its state and its setting."""
+    """Return the two files that a training keeps next to its weights: its state and its setting."""
     state = path.with_suffix(".training")
     return state, state.with_suffix(".setting.json")
 
 
 def trained_path(checkpoint: str) -> Path:
-    """Return the file that a training of the dense model writes.
+    """Return the file to which the dense model is trained.
 
     Raises:
-        ConfigError: it does not end in .safetensors, the one format that is written.
+        ConfigError: it does not end in .safetensors, the only format that a training writes.
     """
     path = Path(checkpoint)
     if path.suffix != ".safetensors":
         raise ConfigError(
-            f"model.checkpoint: got {path}, expected a name that ends in .safetensors to train to."
+            f"model.checkpoint: got {path}, expected a name that ends in .safetensors for the training."
         )
     return path
 
 
 def train_dense(dense: Dense, spec: RunSpec, path: Path, *, watch: Watcher = silent) -> TrainResult:
-    """Train a fresh dense model in place and write it with its history; the state of every epoch is kept."""
+    """Train a dense model in place, and write its weights and history.
+
+    Every epoch saves the state of the training, from which a killed training resumes.
+
+    Args:
+        dense: the untrained model, with its data and task.
+        spec: the settings of the run.
+        path: the file of weights to write.
+        watch: called with events that report the progress.
+    """
     state, begun_with = _states_of(path)
     try_task(dense)
     try_training(dense)
@@ -128,7 +145,7 @@ def train_dense(dense: Dense, spec: RunSpec, path: Path, *, watch: Watcher = sil
 
 
 def _setting_of(path: Path, dense: Dense, spec: RunSpec, watch: Watcher) -> Setting:
-    """Return the setting that a training began with, so that it goes on under the same; else measure it."""
+    """Return the setting with which a killed training began, or measure the fastest for a new one."""
     if path.exists():
         try:
             begun = read_setting(read_json(path), where="it is damaged")
@@ -139,8 +156,8 @@ def _setting_of(path: Path, dense: Dense, spec: RunSpec, watch: Watcher) -> Sett
             ) from error
         if begun.device != dense.device:
             raise CheckpointError(
-                f"{path}: that training began on {begun.device}, and search.device is {dense.device} here; "
-                "go on where it began, or remove it and the .training file beside it to start over."
+                f"{path}: the training began on {begun.device}, but search.device is {dense.device} here; "
+                "resume it on that device, or remove this and the .training file next to it to start over."
             )
         return fit_to_machine(begun)
     setting = measure_setting(dense, spec, watch).setting
@@ -150,9 +167,9 @@ def _setting_of(path: Path, dense: Dense, spec: RunSpec, watch: Watcher) -> Sett
 
 
 def measure_setting(dense: Dense, spec: RunSpec, watch: Watcher) -> Choice:
-    """Measure which number format and layout trains the fastest here, or time the one that is named."""
+    """Measure which number format and layout trains fastest here, or time the one that is named."""
     named = spec.named_setting
-    if named is not None:  # it was read under another number of threads, maybe
+    if named is not None:  # the number of threads may have changed since it was parsed
         named = dataclasses.replace(named, threads=torch.get_num_threads())
     batch = first_batch(dense.data.train)
     choice = fastest_setting(dense.model, batch, dense.task, dense.device, only=named)

@@ -24,10 +24,10 @@ from autoprune.criteria import Importance, importance, plan_from_importance
 from autoprune.rebuilding import rebuild
 from autoprune.reconstruction import moments, repair
 from autoprune.run._dense import load_dense
+from autoprune.run._heuristics import WARM_STARTS, Proposer
 from autoprune.run._problem import build_problem
 from autoprune.run._resolve import trace_run
 from autoprune.run._statistics import MeasurementContext
-from autoprune.run._warm_starts import WARM_STARTS, Proposer
 from experiments.common import append_row, rows_of
 from experiments.repair.accuracy import CONFIGS, IMAGES, NETS, SETTING, images_of, score
 

@@ -14,7 +14,7 @@ import pytest
 from autoprune.config import load_config
 from autoprune.config.settings import RunConfig
 from autoprune.errors import ConfigError
-from autoprune.run import Event, Stage, _warm_starts, choices
+from autoprune.run import Event, Stage, _heuristics, choices
 from autoprune.run._checks import check_names
 from autoprune.run._choices import TABLES
 from autoprune.run._spec import RunSpec
@@ -55,7 +55,7 @@ def test_defaults_name_rows() -> None:
 def test_a_warm_start_of_the_users_own_is_the_first_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = f"{install_example(_warm_starts, tmp_path, monkeypatch)}:late"
+    name = f"{install_example(_heuristics, tmp_path, monkeypatch)}:late"
     result = tiny_search(warm_starts=[name], trials=3)
     first, *others = result.summary.records
     assert first.origin == name
@@ -71,8 +71,8 @@ def test_a_warm_start_of_the_users_own_is_the_first_trial(
     [
         ("raise ValueError('no idea')", "ValueError: no idea"),
         ("return 'wide'", "ValueError: invalid literal for int() with base 10: 'wide'"),
-        ("return [1, 2, 3, 4, 5]", "it gave [1, 2, 3, 4, 5], expected a level of each variable."),
-        ("return [-1, 0, 0]", "it gave [-1, 0, 0], expected a level of each variable."),
+        ("return [1, 2, 3, 4, 5]", "got [1, 2, 3, 4, 5], expected a level of each variable."),
+        ("return [-1, 0, 0]", "got [-1, 0, 0], expected a level of each variable."),
     ],
 )
 def test_one_that_fails_is_left_out_with_its_reason(

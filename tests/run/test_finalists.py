@@ -173,7 +173,7 @@ def test_where_none_is_within_the_limit_it_is_said_and_the_fastest_taken(tmp_pat
     study, said = Case(tmp_path, "60%", error=0.8).measure()
     measured = [record for record in study.records() if record.measured is not None]
     assert len(measured) == MOST
-    assert f"none of the {MOST} best trials keeps to budget.latency = 60%" in said[-1]
+    assert f"none of the {MOST} best trials is within budget.latency = 60%" in said[-1]
     assert study.best().params == min(int(record.params or 0) for record in measured)
 
 

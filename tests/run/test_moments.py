@@ -227,7 +227,7 @@ def test_a_damaged_file_of_another_search_is_said_before_a_study_is_made(
     events: list[Event] = []
     autoprune.search(model, data, again, watch=events.append)
     assert measurements(events) == 0
-    assert Stage(f"moments: {file.name} is there, of the same model, data and settings") in events
+    assert Stage(f"moments: using {file.name}, of the same model, data and settings") in events
 
 
 def test_a_worker_finds_the_file_or_measures_the_same(
@@ -280,7 +280,7 @@ def test_a_repair_is_timed_and_what_it_leaves_is_shown(model: nn.Module, data: V
     measure._measured = dataclasses.replace(whole, layers=kept, left_out=gone)
     try_repair(measure, ranked)
     assert events[-1] == Stage(
-        "repair: layers that stay as they are cut: layer1.0.conv2.weight (too large) and 1 more"
+        "repair: layers that cannot be refitted: layer1.0.conv2.weight (too large) and 1 more"
     )
     calibrated = dataclasses.replace(settled, score=ScoreSettings(rungs=("calibrate",)))
     assert try_repair(StudyMoments(prunable, data, calibrated, Setting()), ranked) == 0

@@ -192,7 +192,7 @@ def test_only_a_study_that_resume_takes_is_said_to_be_resumed(
     study = optuna.create_study(storage=url, study_name="digits", direction="maximize")
     check_study_is_new(config)
     study.add_trial(optuna.trial.create_trial(value=1.0))
-    with pytest.raises(StudyError, match=r"holds a study of that name that this version .* choose another"):
+    with pytest.raises(StudyError, match=r"has a study of that name that this version .* choose another"):
         check_study_is_new(config)
     create_study(url, "mine", config={}, identity={}, facts=FACTS)
     with pytest.raises(StudyError, match=r"go on with `autoprune resume mine"):

@@ -21,6 +21,7 @@ from autoprune.errors import PlanError
 from autoprune.execution import Setting
 from autoprune.run import Counted, Dense, Event, Stage, Watcher, resume
 from autoprune.run._expected_time import Pace
+from autoprune.run._heuristics import WARM_STARTS, Proposer
 from autoprune.run._ranking import rank_channels
 from autoprune.run._resolve import trace_run
 from autoprune.run._spec import RunSpec
@@ -31,7 +32,7 @@ from autoprune.run._statistics import (
     measure_statistics,
     plan_cuts,
 )
-from autoprune.run._warm_starts import WARM_STARTS, Proposer, choose_warm_starts
+from autoprune.run._warm_starts import choose_warm_starts
 from autoprune.space import Levels
 from autoprune.space._levels import allowed_widths, make_levels
 from autoprune.study import open_study

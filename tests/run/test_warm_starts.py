@@ -21,17 +21,12 @@ from autoprune.errors import ConfigError
 from autoprune.execution import Setting
 from autoprune.run import Dense, Event, Stage, Watcher, resume, silent
 from autoprune.run._checks import check_names
+from autoprune.run._heuristics import WARM_STARTS, Proposer, WarmStartSpec
 from autoprune.run._ranking import rank_channels
 from autoprune.run._resolve import trace_run
 from autoprune.run._spec import RunSpec
 from autoprune.run._statistics import MeasurementContext
-from autoprune.run._warm_starts import (
-    WARM_STARTS,
-    Proposer,
-    WarmStartSpec,
-    choose_warm_starts,
-    enqueue_missing,
-)
+from autoprune.run._warm_starts import choose_warm_starts, enqueue_missing
 from autoprune.space import ShareSpace
 from autoprune.study import SearchStudy, TrialRecord, open_study
 from autoprune.train import Task

@@ -1,0 +1,236 @@
+"""The heuristics behind the warm starts of a search. Each is a function and a row of WARM_STARTS.
+
+A heuristic returns levels of the space's variables, which decide widths alone. search.criterion decides which
+channels stay: "taylor" keeps as many channels of each group as Taylor's ranking would, but the same channels
+only if that is the criterion.
+
+A warm start of your own needs no row. A config names it as `warm_starts = ["uniform", "mypkg.starts:late"]`:
+
+    import numpy as np
+
+    def late(given):
+        # more of the first layers than of the last
+        ladder = given.space.ladder
+        ratios = np.linspace(1.0, 0.2, len(ladder.top))
+        return ladder.of_ratios(ratios[None])[0]      # levels. The search brings them within the budget.
+
+`given.importance("l1")` is {group: importance of its channels} by any criterion.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from autoprune.criteria import Importance
+from autoprune.errors import PlanError
+from autoprune.reconstruction import ErrorLibrary
+from autoprune.run._error_library import least_error, measure_library
+from autoprune.run._moments import moments_of
+from autoprune.run._ranking import rank_channels
+from autoprune.run._statistics import MeasurementContext, Sensitivity, measure_sensitivity
+from autoprune.space import (
+    SearchSpace,
+    channel_values,
+    cut,
+    drop_gates,
+    knapsack,
+    ranking_gates,
+    uniform_gates,
+)
+from autoprune.support.arrays import FloatArray, IntArray
+from autoprune.support.rows import Row, find_row
+
+
+@dataclass(frozen=True)
+class Proposer:
+    """The argument of a heuristic: the space to fill, and measurements that are made at their first use.
+
+    Attributes:
+        context: the resolved run, with its model and data.
+        space: the keep ratios, and the budget to fill.
+        measured: measurements as JSON, by name, which the study stores.
+    """
+
+    context: MeasurementContext
+    space: SearchSpace
+    measured: dict[str, Any] = field(default_factory=dict)
+    _importances: dict[str, Importance] = field(default_factory=dict)
+    _sensitivities: list[Sensitivity] = field(default_factory=list)
+    _libraries: list[ErrorLibrary] = field(default_factory=list)
+
+    def sensitivity(self) -> Sensitivity:
+        """Return the scores as each variable is cut alone, measured once."""
+        if not self._sensitivities:
+            self._sensitivities.append(measure_sensitivity(self.context))
+            self.measured["sensitivity"] = self._sensitivities[0].to_json()
+        return self._sensitivities[0]
+
+    def library(self) -> ErrorLibrary:
+        """Return the output error of each group at every width, measured once.
+
+        Channels go in the order of the study's ranking.
+        """
+        if not self._libraries:
+            started = time.perf_counter()
+            named = {name for variable in self.space.variables for name in variable.groups}
+            groups = [group for group in self.space.channel_groups if group.name in named]
+            run = self.context.run
+            moments = self.context.moments or moments_of(run)
+            library = measure_library(run.prunable.model, groups, moments, run.watch, self.context.ranked)
+            self._libraries.append(library)
+            seconds = time.perf_counter() - started
+            self.measured["reconstruction"] = {"seconds": seconds, **library.to_json()}
+        return self._libraries[0]
+
+    def importance(self, criterion: str) -> Importance:
+        """Return the importance of all channels by a criterion, measured once."""
+        if criterion not in self._importances:
+            context, search = self.context, self.context.run.spec.search
+            self._importances[criterion] = (
+                context.ranked
+                if criterion == search.criterion
+                else rank_channels(context.run, criterion, context.moments)
+            )
+        return self._importances[criterion]
+
+    def scores(self, importance: Mapping[str, FloatArray]) -> list[list[FloatArray]]:
+        """Return importances by variable and group, as `ranking_gates` expects them."""
+        return [[importance[name] for name in variable.groups] for variable in self.space.variables]
+
+
+Heuristic = Callable[[Proposer], IntArray]
+"""Returns levels int64 [k] of the space's variables within the budget. May raise if the model lacks its input."""
+
+
+def uniform(given: Proposer) -> IntArray:
+    """Give every variable the same keep ratio."""
+    ladder = given.space.ladder
+    return cut(ladder, uniform_gates(ladder.rows))
+
+
+def magnitude(criterion: str) -> Heuristic:
+    """Return the heuristic that cuts one ranking of all channels by a norm of their filters.
+
+    Norms grow with the fan-in and the scale of a layer, so each norm is first divided by the mean of its
+    group.
+
+    Reference: the default ("mean") of global pruning in Torch-Pruning, the code of Fang et al., DepGraph,
+        CVPR 2023.
+    """
+
+    def heuristic(given: Proposer) -> IntArray:
+        found = given.importance(criterion)
+        means = {name: max(float(np.mean(values)), np.finfo(float).tiny) for name, values in found.items()}
+        return _cut_ranking(given, {name: values / means[name] for name, values in found.items()})
+
+    return heuristic
+
+
+def batchnorm_scale(given: Proposer) -> IntArray:
+    """Cut one ranking of all channels by the absolute scale of their BatchNorm, without normalisation.
+
+    Reference: Liu et al., Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017,
+        section 3. Differs: the scales are those of the dense model, which need not have been trained towards
+        sparsity. Groups without a BatchNorm are ranked by the fallback of the criterion "bn".
+
+    Raises:
+        PlanError: the model has no BatchNorm with a scale.
+    """
+    modules = given.context.run.dense.model.modules()
+    if not any(isinstance(module, _BatchNorm) and module.weight is not None for module in modules):
+        raise PlanError("the model has no BatchNorm with a scale.")
+    return _cut_ranking(given, given.importance("bn"))
+
+
+def taylor(given: Proposer) -> IntArray:
+    """Cut one ranking of all channels by their Taylor importance, without normalisation.
+
+    Reference: Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019, section 3.
+        Differs: all channels are cut at once. The paper cuts a few at a time between training steps.
+    """
+    return _cut_ranking(given, given.importance("taylor"))
+
+
+def taylor_knapsack(given: Proposer) -> IntArray:
+    """Keep the most Taylor importance within the budget.
+
+    Reference: see `knapsack`.
+    """
+    ladder = given.space.ladder
+    return knapsack(ladder, channel_values(ladder.rows, given.scores(given.importance("taylor"))))
+
+
+def sensitivity(given: Proposer) -> IntArray:
+    """Cut every variable until its score alone drops by a tolerance, the same for all. See `drop_gates`."""
+    ladder = given.space.ladder
+    found = given.sensitivity()
+    return cut(ladder, drop_gates(ladder.rows, found.ratios, found.scores, found.baseline))
+
+
+def reconstruction(given: Proposer) -> IntArray:
+    """Minimise the output error within the budget, after a refit of all layers that read a narrowed group.
+
+    The error of a plan is taken as the sum of the errors of its groups, each narrowed alone to the channels
+    that search.criterion keeps.
+
+    Reference: see `error_library` for the errors and `knapsack` for the choice.
+    """
+    return least_error(given.space, given.library())
+
+
+@dataclass(frozen=True)
+class WarmStartSpec(Row):
+    """A row of WARM_STARTS.
+
+    Attributes:
+        propose: returns levels of the space's variables.
+    """
+
+    propose: Heuristic
+
+
+WARM_STARTS: dict[str, WarmStartSpec] = {
+    "uniform": WarmStartSpec(uniform, about="one keep ratio for all groups"),
+    "reconstruction": WarmStartSpec(
+        reconstruction,
+        reads=("score.moment_images",),
+        about="the least output error within the budget, after a refit of the layers that read a group",
+    ),
+    "taylor-knapsack": WarmStartSpec(
+        taylor_knapsack, about="the most Taylor importance that the budget can carry"
+    ),
+    "sensitivity": WarmStartSpec(
+        sensitivity,
+        reads=(
+            "search.sensitivity_evaluations",
+            "search.sensitivity_images",
+            "search.sensitivity_batches",
+        ),
+        about="each group is cut until its score alone drops by one tolerance, the same for all",
+    ),
+    "taylor": WarmStartSpec(taylor, about="one ranking of all channels by Taylor importance"),
+    "l1": WarmStartSpec(magnitude("l1"), about="one ranking of all channels by the l1 norm of their filters"),
+    "bn": WarmStartSpec(batchnorm_scale, about="one ranking of all channels by their BatchNorm scale"),
+    "l2": WarmStartSpec(magnitude("l2"), about="one ranking of all channels by the l2 norm of their filters"),
+}
+"""{name in search.warm_starts: heuristic}."""
+
+
+def find_warm_start(name: str) -> WarmStartSpec:
+    """Return a row of WARM_STARTS, or a user's own from "package.module:function".
+
+    Raises:
+        ConfigError: the row or the function does not exist. The message suggests the nearest row.
+    """
+    return find_row(name, WARM_STARTS, "search.warm_starts", WarmStartSpec)
+
+
+def _cut_ranking(given: Proposer, importance: Mapping[str, FloatArray]) -> IntArray:
+    ladder = given.space.ladder
+    return cut(ladder, ranking_gates(ladder.rows, given.scores(importance)))
