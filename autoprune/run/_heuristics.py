@@ -105,7 +105,7 @@ class Proposer:
 
 
 Heuristic = Callable[[Proposer], IntArray]
-"""Returns levels int64 [k] of the space's variables within the budget. May raise if the model lacks its input."""
+"""Returns levels int64 [k] of the variables within the budget. May raise if the model lacks its input."""
 
 
 def uniform(given: Proposer) -> IntArray:
