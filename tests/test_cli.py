@@ -512,7 +512,7 @@ def test_a_trial_is_picked_within_limits_and_retrained(
     storage = f"sqlite:///{workplace}/runs/whole.db"
     assert f"Next: autoprune finetune whole --storage {storage} --trial {wanted}" in out
     refused = command("best", "whole", "--params", "1", cwd=workplace)
-    assert_refused(refused, "no complete trial keeps to --params 1; the least there is: ")
+    assert_refused(refused, "no complete trial is within --params 1; the smallest: ")
     assert_refused(command("best", "whole", "--size", "much", cwd=workplace), "--size: got 'much'")
 
     quick = ("--set", "finetune.epochs=1", "--set", f"output.folder={tmp_path}")

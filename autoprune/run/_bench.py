@@ -1,6 +1,7 @@
 """Times exported models side by side.
 
-bench(["dense.onnx", "small.onnx"], threads=2).rows[1].ratio
+Example:
+    bench(["dense.onnx", "small.onnx"], threads=2).rows[1].ratio
 """
 
 from __future__ import annotations
@@ -37,23 +38,23 @@ from autoprune.support.threads import cpu_threads
 from autoprune.support.usercode import entry
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
-"""{name of an input: its sizes}; the name is empty where none was given."""
+"""{name of an input: its sizes}. The name is "" if an option does not give one."""
 
 _MOST_VALUES = 2**40
 _OF_FOLDERS = "PyTorch"
 _RUNTIMES = {".onnx": "ONNX Runtime", ".pt2": "PyTorch"}
-"""What runs a file, by its suffix: a row for each of FILES."""
+"""{suffix of a file: its runtime}, for each of FILES."""
 
 
 @dataclass(frozen=True)
 class BenchRow:
-    """One model's time.
+    """The time of one model.
 
     Attributes:
         path: the file or folder.
-        runtime: what ran it: "ONNX Runtime" or "PyTorch".
-        measurement: its own time.
-        ratio: its time over that of the first; None for the first.
+        runtime: the runtime, "ONNX Runtime" or "PyTorch".
+        measurement: the time of a forward pass.
+        ratio: the time relative to the first model, or None for the first model.
     """
 
     path: Path
@@ -64,7 +65,7 @@ class BenchRow:
 
 @dataclass(frozen=True)
 class Bench:
-    """Models timed in turn, in the order that they were given."""
+    """The times of models in the given order, with the batch, threads and device they were measured at."""
 
     rows: tuple[BenchRow, ...]
     batch: int
@@ -84,26 +85,33 @@ def bench(
     limit_seconds: float = 10.0,
     trust: bool = False,
 ) -> Bench:
-    """Time exported models in turn, on random inputs.
+    """Time exported models side by side, on random inputs.
+
+    The forward passes of the models are interleaved, so that changes in the load of the machine affect all of
+    them alike.
 
     Args:
-        models: .onnx files (run in ONNX Runtime), .pt2 files and folders that `finetune` saved (in PyTorch);
-            the first is what the others are related to.
-        batch: samples a forward pass; by default that of `shapes` or of the files, or 1. All have the same.
+        models: .onnx files, which run in ONNX Runtime, and .pt2 files or folders that `finetune` saved, which
+            run in PyTorch. Ratios refer to the first one.
+        batch: samples per forward pass, the same for all models. By default the batch of `shapes` or of the
+            files, or else 1.
         threads: CPU threads, at most as many as this process has cores.
         device: "cpu", "cuda" or "cuda:1".
-        shapes: of inputs with free sizes besides the batch: "1x3x224x224", or "name=1x3x224x224" if a file
-            has several inputs; these need one for each input with a free size.
-        tolerance: half-width of the ratios' intervals (of the time itself, for a single model) at which to
-            stop, as a share.
-        limit_seconds: when to stop otherwise.
+        shapes: the shapes of inputs that have free sizes besides the batch, as "1x3x224x224", or as
+            "name=1x3x224x224" for each such input if a file has several inputs.
+        tolerance: relative half-width of the intervals of the ratios at which the timing stops. For a single
+            model it refers to the interval of its time.
+        limit_seconds: time limit of the timing, in seconds.
         trust: whether code in these files may run: pickled objects in .pt2 files, and architectures of saved
-            folders that this user's own config did not name.
+            folders that no config of yours named here.
+
+    Returns:
+        One row per model.
 
     Raises:
-        ConfigError: an argument or a shape that cannot be used, or a .pt2 file that is not trusted.
-        CheckpointError: a folder whose model cannot be made again.
-        LatencyError: a file that cannot be opened or run.
+        ConfigError: an argument or a shape cannot be used, or a .pt2 file is not trusted.
+        CheckpointError: the model of a folder cannot be rebuilt.
+        LatencyError: a file cannot be opened or run.
     """
     if not models:
         raise ConfigError("bench: no model is given; name .onnx or .pt2 files, or saved folders.")
@@ -171,7 +179,7 @@ def _runtime(path: Path) -> str:
 
 @contextlib.contextmanager
 def _in_options() -> Iterator[None]:
-    """Name the options that were typed, in place of the config's keys, in what a runtime refuses."""
+    """Replace the config's keys in the errors of a runtime by the options of the command line."""
     try:
         yield
     except (ConfigError, LatencyError) as error:
@@ -180,7 +188,7 @@ def _in_options() -> Iterator[None]:
 
 
 def _read_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """Read "name=1x3x224x224"; the name is empty where none is given."""
+    """Parse texts such as "name=1x3x224x224" or "1x3x224x224"."""
     shapes: dict[str, tuple[int, ...]] = {}
     for text in texts:
         name, _, written = text.rpartition("=")
@@ -199,7 +207,7 @@ def _read_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
 
 
 def _check_names(opened: Iterable[OpenedFile], given: Shapes) -> None:
-    """Refuse sizes that no input of any model takes."""
+    """Check that each given shape belongs to an input of a model."""
     models = list(opened)
     names = list(dict.fromkeys(taken.name for model in models for taken in model.inputs))
     for name, sizes in given.items():
@@ -214,7 +222,7 @@ def _check_names(opened: Iterable[OpenedFile], given: Shapes) -> None:
 
 
 def _settle_batch(opened: Iterable[OpenedFile], batch: int | None, given: Shapes) -> int:
-    """Return the batch of --batch, of the first --shape or of the first file that fixes one; else 1."""
+    """Return the batch of --batch, of the first --shape, or of the first file with a fixed one, or else 1."""
     shaped = [sizes[0] for sizes in given.values()]
     fixed = [size for model in opened for taken in model.inputs[:1] for size in taken.shape[:1]]
     return next((size for size in (batch, *shaped, *fixed) if size is not None), 1)
@@ -223,15 +231,15 @@ def _settle_batch(opened: Iterable[OpenedFile], batch: int | None, given: Shapes
 def _sizes(
     path: Path, model: OpenedFile, batch: int, given: Shapes
 ) -> list[tuple[tuple[int, ...], torch.dtype]]:
-    """Return sizes and type of each input of a file.
+    """Return the sizes and the type of each input of a file.
 
     Raises:
-        ConfigError: sizes are missing or do not fit, or the batch differs from that of the other models.
+        ConfigError: a size is missing or does not fit, or the batch differs from that of the other models.
     """
     found = []
     for taken in model.inputs:
         asked = given.get(taken.name)
-        if len(model.inputs) > 1:  # a free size may be anything there
+        if len(model.inputs) > 1:  # their first axis need not be the batch
             sizes = _size(path, taken, asked, None)
         else:
             sizes = _size(path, taken, asked or given.get(""), batch)
@@ -246,7 +254,7 @@ def _sizes(
 
 
 def _size(path: Path, taken: FileInput, asked: tuple[int, ...] | None, batch: int | None) -> tuple[int, ...]:
-    """Return the sizes of an input: those of the options, or its own with a free batch filled in."""
+    """Return the sizes of an input: the given ones, or its own with the batch filled in if that is free."""
     shown = "x".join("?" if size is None else str(size) for size in taken.shape)
     if asked is None:
         sizes = tuple(batch if size is None and axis == 0 else size for axis, size in enumerate(taken.shape))
@@ -265,12 +273,15 @@ def _size(path: Path, taken: FileInput, asked: tuple[int, ...] | None, batch: in
 
 
 def _x(sizes: Sequence[int]) -> str:
-    """Write sizes as the option takes them: "1x3x224x224"."""
+    """Format sizes as the option accepts them: "1x3x224x224"."""
     return "x".join(map(str, sizes))
 
 
 def _random(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Draw floating values; zeros are an index into anything, and ones a mask that hides nothing."""
+    """Return random floats, or else zeros for integers and ones for booleans.
+
+    Zeros are valid indices into anything, and a mask of ones hides nothing.
+    """
     if dtype.is_floating_point:
         return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
     return torch.ones(shape, dtype=dtype) if dtype == torch.bool else torch.zeros(shape, dtype=dtype)

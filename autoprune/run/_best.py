@@ -1,7 +1,8 @@
-"""Picks the best trial of a study within limits, from what it has tried already: nothing is scored again.
+"""Picks the best trial of a study within limits. Only existing trials are considered.
 
-picked = best("digits", "sqlite:///runs/digits.db", {"flops": "40%", "latency": "3ms"})
-picked.trial.number, picked.command
+Example:
+    picked = best("digits", "sqlite:///runs/digits.db", {"flops": "40%", "latency": "3ms"})
+    picked.trial.number, picked.command
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from autoprune.study import TrialRecord, open_study, study_command
 
 @dataclass(frozen=True)
 class Picked:
-    """A trial of a study, and the way to its finetuned model.
+    """A picked trial, and the command that finetunes it.
 
     Attributes:
-        summary: of the study.
-        trial: the best of its complete trials within the limits.
-        command: retrains exactly that trial; the storage's password is hidden in it.
+        summary: the summary of the study.
+        trial: the best complete trial within the limits.
+        command: the command that retrains this trial. The password of the storage is hidden in it.
     """
 
     summary: StudySummary
@@ -34,20 +35,20 @@ class Picked:
 
 
 def best(study: str, storage: str, limits: Mapping[str, str] | None = None) -> Picked:
-    """Pick the complete trial with the best score within limits, or the study's best where none is given.
+    """Pick the complete trial with the best score within limits, or the best of all without limits.
 
-    A latency is judged as it was measured where the trial was timed on the device, else as predicted. Trials
-    that were measured to be over the search's own limit are taken only where another latency is given here.
+    If a trial was timed on the device, its measured latency counts, else the predicted one. A trial that was
+    measured to exceed the search's own latency limit is only picked if `limits` has another latency.
 
     Args:
-        study: its name.
-        storage: its URL.
-        limits: {key of [budget]: amount as there, or a share of the dense model}.
+        study: name of the study.
+        storage: URL of its storage.
+        limits: {key of [budget]: an amount, or a share of the dense model's cost}.
 
     Raises:
         ConfigError: an amount is malformed, or a share of a cost that the study does not know.
-        StudyError: there is no such study, no trial has completed, or none keeps to the limits: then the
-            least that there is of each cost is named, and that a search with one objective fills its budget.
+        StudyError: the study does not exist, no trial is complete, or none is within the limits. In the last
+            case the message names the smallest value of each limited cost.
     """
     opened = open_study(storage, study)
     summary = summarise(opened)
@@ -63,13 +64,13 @@ def best(study: str, storage: str, limits: Mapping[str, str] | None = None) -> P
 
 
 def _cost(record: TrialRecord, limit: Limit) -> float:
-    """Return what a trial costs of what is limited; infinite where that is not known."""
+    """Return the limited cost of a trial, or infinity if it is not known."""
     return record.cost(limit.key.cost, limit.whole if limit.is_share else None)
 
 
 def _least(complete: Sequence[TrialRecord], limits: Sequence[Limit], summary: StudySummary) -> str:
-    """Say that no trial keeps to the limits, how little of each cost there is, and why if that is known."""
-    told, filled = [], ""
+    """Return the message that no trial is within the limits, with the smallest value of each cost."""
+    smallest_costs, filled = [], ""
     for limit in limits:
         smallest = min(complete, key=lambda record: _cost(record, limit))
         cost = _cost(smallest, limit)
@@ -80,12 +81,13 @@ def _least(complete: Sequence[TrialRecord], limits: Sequence[Limit], summary: St
         if _is_filled(summary, limit.key.cost, cost) and cost > limit.most:
             objectives = f'search.objectives = ["score", "{limit.key.name}"]'
             filled = f" Every trial fills its budget; a search with {objectives} gives a front to pick from."
-        told.append(f"{limit.key.unit.write(cost * limit.key.per_cost)} ({share}trial {smallest.number})")
-    asked = " and ".join(f"{limit.key.option} {limit.text}" for limit in limits)
-    return f"no complete trial keeps to {asked}; the least there is: {', '.join(told)}.{filled}"
+        amount = limit.key.unit.write(cost * limit.key.per_cost)
+        smallest_costs.append(f"{amount} ({share}trial {smallest.number})")
+    requested = " and ".join(f"{limit.key.option} {limit.text}" for limit in limits)
+    return f"no complete trial is within {requested}; the smallest: {', '.join(smallest_costs)}.{filled}"
 
 
 def _is_filled(summary: StudySummary, cost: str, least: float) -> bool:
-    """Tell whether a search proposed nothing that leaves some of its budget of a cost, given the least."""
+    """Return whether all trials of a search filled its budget of a cost, of which `least` is the smallest."""
     several = len(summary.objectives) > 1
     return not several and least >= WINDOW_LOW * summary.limits.get(cost, math.inf)

@@ -1,4 +1,4 @@
-"""Checks and writes the files of curves: pictures and tables, by their suffixes."""
+"""Checks and writes the output files of curves: pictures and tables, by their suffixes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Outputs = Sequence[str | os.PathLike[str]]
 
 
 def setting_of(spec: RunSpec, outputs: Outputs) -> Setting:
-    """Return how curves are computed, once wrong settings and outputs are refused.
+    """Check the settings and the output files of curves, and return the setting that computes them.
 
     Raises:
-        ConfigError: the settings, or a file that is to be written, cannot be used.
+        ConfigError: a setting cannot be used, or an output file cannot be written.
     """
     check_search(spec)
     _ = spec.rungs
@@ -35,5 +35,5 @@ def setting_of(spec: RunSpec, outputs: Outputs) -> Setting:
 
 
 def saved_curves(curves: Curves, outputs: Outputs) -> Curves:
-    """Write curves to files, and return them with the names of these."""
+    """Write curves to files, and return them with the paths of these files."""
     return dataclasses.replace(curves, files=tuple(save_curves(curves, output) for output in outputs))

@@ -1,7 +1,8 @@
-"""Cuts the model of a trial from the weights that the trials were cut from, and retrains it.
+"""Rebuilds the model of a trial as the search scored it, and retrains it.
 
-cut = cut_trial(run, study, study.best())
-val_score = retrain(run, cut.small, study.best(), Path("finetune.training"))
+Example:
+    cut = cut_trial(run, study, study.best())
+    val_score = retrain(run, cut.small, study.best(), Path("finetune.training"))
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ class CutTrial:
 
     Attributes:
         small: the model.
-        plan: that cut it.
-        cost: of the model.
-        share: its MACs over the dense model's.
+        plan: the plan by which it was cut.
+        cost: the cost of the model.
+        share: its MACs as a share of the dense model's.
     """
 
     small: nn.Module
@@ -49,10 +50,10 @@ class CutTrial:
 
 
 def cut_trial(run: Run, study: SearchStudy, record: TrialRecord) -> CutTrial:
-    """Cut a trial's plan from the weights that the trials were cut from, and repair it if they were.
+    """Cut a trial's model from the same weights as in the search, and repair it if the search repairs.
 
     Raises:
-        CheckpointError: the supernet or the moments of the study are gone.
+        CheckpointError: the file of the supernet or of the moments is missing.
     """
     plan = plan_from_importance(run.prunable, record.widths, stored_ranking(study, run.prunable))
     cut_from = with_weights(run.prunable, known_supernet(run, study))
@@ -66,13 +67,19 @@ def cut_trial(run: Run, study: SearchStudy, record: TrialRecord) -> CutTrial:
 
 
 def retrain(run: Run, small: nn.Module, record: TrialRecord, state: Path) -> float:
-    """Train a trial's model in place, from `state` if that is there; return its validation score.
+    """Train the model of a trial in place and return its validation score.
+
+    Args:
+        run: the resolved run.
+        small: the model.
+        record: the record of the trial.
+        state: the file that keeps the state of the training. If it exists, the training resumes from it.
 
     Raises:
         TrialError: the training diverged, or the score is not finite.
     """
     score = _trained(run, small, record, state)
-    if not math.isfinite(score):  # the metric may have been mended since the last epoch
+    if not math.isfinite(score):  # the user may have fixed the metric after the last epoch
         score = evaluate(small, run.dense.data.val, run.dense.task, run.setting)
     if not math.isfinite(score):
         raise TrialError(
@@ -103,7 +110,7 @@ def _trained(run: Run, small: nn.Module, record: TrialRecord, state: Path) -> fl
 
 
 def score_on_test(run: Run, model: nn.Module) -> float | None:
-    """Return a model's score on the test part; None if there is no such part, or the score is not finite."""
+    """Return the score of a model on the test part, or None if there is no such part or no finite score."""
     dense = run.dense
     if dense.data.test is None:
         return None

@@ -1,6 +1,7 @@
-"""The output errors that a trained model's groups cause as they are narrowed, before any search.
+"""The output error of a trained model as a curve over the width of each channel group.
 
-curves = error_curves(load_config("run.toml"), ["errors.png", "errors.csv"])
+Example:
+    curves = error_curves(load_config("run.toml"), ["errors.png", "errors.csv"])
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from autoprune.support.usercode import entry
 
 @entry()
 def error_curves(config: RunConfig, outputs: Outputs = (), *, watch: Watcher = silent) -> Curves:
-    """Find the output error that each group of the dense model causes at every width, from unlabelled images.
+    """Compute the output error of the dense model at every width of each group, from unlabelled images.
 
     Args:
-        config: of the run; its [model] and [data] count, and what it says of moments.
+        config: the config of the run, of which [model], [data] and score.moment_images are used.
         outputs: pictures (PNG, SVG, PDF) and tables (CSV) to write, by their suffixes.
-        watch: is shown how it goes on.
+        watch: called with events that report the progress.
 
     Raises:
-        AutopruneError: model, weights or data cannot be had, or an output cannot be written.
+        AutopruneError: model, weights or data cannot be loaded, or an output cannot be written.
     """
     spec = settle(config)
     setting = setting_of(spec, outputs)

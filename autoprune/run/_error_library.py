@@ -1,7 +1,8 @@
-"""The error library of a run's dense model, and the plan of least error under a budget.
+"""Measures the output error of each channel group at every width, and finds the plan with the least error.
 
-library = measure_library(prunable.model, prunable.searchable, moments, watch)
-levels = least_error(space, library)                     # int64 [k], in well under a second
+Example:
+    library = measure_library(prunable.model, prunable.searchable, moments, watch)
+    levels = least_error(space, library)                     # int64 [k], in well under a second
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ def measure_library(
     watch: Watcher,
     ranked: Importance | None = None,
 ) -> ErrorLibrary:
-    """Find the error of each group at every width.
+    """Compute the output error of each group at every width.
 
     Args:
         model: the dense model.
-        groups: of the traced model.
-        moments: returns the moments of the dense model; they are measured now if they are not yet.
-        watch: is shown how it goes on.
-        ranked: the importance of channels, the least important of which go first; without it, those go first
-            that cost the least.
+        groups: channel groups of the traced model.
+        moments: returns the moments of the dense model, and measures them if necessary.
+        watch: called with events that report the progress.
+        ranked: the importance of channels. The least important ones are removed first. Without it, those are
+            removed first that increase the error least.
     """
     measured = moments()
     watch(Stage(f"error curves of {len(groups)} groups"))
@@ -51,6 +52,6 @@ def measure_library(
 
 
 def least_error(space: SearchSpace, library: ErrorLibrary) -> IntArray:
-    """Return the levels [k] of a space's variables that lose the least summed error within its budget."""
+    """Return the levels [k] of a space's variables with the least sum of errors within its budget."""
     errors = [[library.curves[name].errors for name in variable.groups] for variable in space.variables]
     return knapsack(space.ladder, error_values(space.ladder.rows, errors))

@@ -1,7 +1,8 @@
-"""Estimates how long a search takes.
+"""Estimates the duration of a search.
 
-pace = Pace(step_s=0.1, image_s=2e-4)
-time_text(pace.search_s(spec, data))      # "25 min"
+Example:
+    pace = Pace(step_s=0.1, image_s=2e-4)
+    time_text(pace.search_s(spec, data))      # "25 min"
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from autoprune.train import Schedule
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast the dense model runs here.
+    """The speed of the dense model on this machine.
 
     Attributes:
         step_s: seconds of a training step.
-        image_s: seconds of a forward pass, for each image of a batch.
-        repair_s: seconds of the refit of a candidate; see `moments.try_repair`.
+        image_s: seconds of a forward pass per image.
+        repair_s: seconds of the refit of a candidate. See `try_repair`.
     """
 
     step_s: float
@@ -29,7 +30,7 @@ class Pace:
     repair_s: float = 0.0
 
     def trial_s(self, spec: RunSpec, data: VisionData) -> float:
-        """Return the seconds of a trial that climbs all rungs with a model as slow as the dense one."""
+        """Return the seconds of a trial that climbs all rungs at the speed of the dense model."""
         batch_s = spec.data.batch_size * self.image_s
         # The teacher runs forward in each step.
         step_s = self.step_s + (batch_s if spec.score.teacher == "dense" else 0.0)
@@ -44,32 +45,32 @@ class Pace:
         return total
 
     def search_s(self, spec: RunSpec, data: VisionData) -> float:
-        """Return the seconds of a search whose trials climb all rungs as fast as the dense model would.
+        """Return the seconds of a search whose trials climb all rungs at the speed of the dense model.
 
-        The training of a supernet is counted, too. Most candidates are faster than the dense model. On the
-        other hand, this does not count the time of the samplers, of reading and augmenting images, of cutting
-        models, of measuring a supernet's moments, of starting workers, or of measuring the latency of
-        finalists.
+        The training of a supernet is included. Most candidates are faster than the dense model. On the other
+        hand, the estimate does not include the time of samplers, reading and augmenting images, cutting
+        models, measuring the moments of a supernet, starting workers, or timing the finalists.
         """
         search = spec.search
         at_once = min(search.workers, search.trials) if spec.is_parallel else 1
         return self._supernet_s(spec, data) + search.trials * self.trial_s(spec, data) / at_once
 
     def _supernet_s(self, spec: RunSpec, data: VisionData) -> float:
-        """Return the seconds of its training: a step runs the whole model, the smallest and random ones."""
+        """Return the seconds of the training of the supernet, 0 if there is none."""
         if not spec.has_supernet:
             return 0.0
         settings = spec.score.supernet
+        # Each step trains the whole model, the smallest sub-net and some random ones.
         epoch_s = len(data.train) * (2 + settings.subnets) * self.step_s + data.val.samples * self.image_s
         return settings.epochs * epoch_s
 
     def announcement(self, spec: RunSpec, data: VisionData, plans: int | None) -> str:
-        """Say how long a search will take.
+        """Return a line with the expected duration of a search.
 
         Args:
             spec: the settings of the run.
             data: its data.
-            plans: how many distinct plans there are, if they are few enough to be counted.
+            plans: number of distinct plans, or None if there are too many to count.
         """
         trials = spec.search.trials if plans is None else min(spec.search.trials, plans)
         spec = spec.with_search(trials=trials)
@@ -79,7 +80,7 @@ class Pace:
 
 
 def time_text(seconds: float) -> str:
-    """Return a time in the unit that suits it: "40 s", "25 min", "3.5 h", "12 days"."""
+    """Format a time in a suitable unit: "40 s", "25 min", "3.5 h", "12 days"."""
     for length, unit, most in ((1, "s", 90), (60, "min", 90), (3600, "h", 72)):
         if seconds < most * length:
             value = seconds / length

@@ -1,8 +1,9 @@
-"""Measures the runtime under [latency] before a search: the divisor, and a table of latencies.
+"""Measures the runtime of [latency] before a search: the divisor and the latency table.
 
-measured = measure_runtime(prunable, spec, watch)
-problem = build_problem(prunable, measured.spec, measured.predict)
-stored_table(study)                            # the table of a search that was begun before
+Example:
+    measured = measure_runtime(prunable, spec, watch)
+    problem = build_problem(prunable, measured.spec, measured.predict)
+    stored_table(study)                            # the table of an existing study
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from autoprune.run._spec import RunSpec
 from autoprune.study import SearchStudy, damaged
 
 _DENSE_SECONDS = 2.0
-"""That the dense model is timed for at most before its table is measured."""
+"""Time limit for the dense model before its table is measured, in seconds."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The runtime of a run, as far as the run needs it.
+    """The measurements of a runtime that a run needs.
 
     Attributes:
-        spec: the settings, with a number for a divisor that was measured.
-        stairs: from which it follows.
-        table: of the latencies of operators, if the latency is limited or minimised.
+        spec: the settings, with the measured divisor.
+        stairs: the latencies at several widths from which the divisor follows, if it was measured.
+        table: the latency table, or None if latency is neither limited nor minimised.
     """
 
     spec: RunSpec
@@ -42,20 +43,20 @@ class Measured:
 
     @property
     def predict(self) -> LatencyPredictor | None:
-        """What predicts the latency of candidates."""
+        """The predictor of the latency of candidates, if there is a table."""
         return None if self.table is None else LatencyPredictor(self.table)
 
 
 def measure_runtime(prunable: Prunable, spec: RunSpec, watch: Watcher = silent) -> Measured:
-    """Measure the divisor and the table of latencies, or read a table that is there.
+    """Measure the divisor and the latency table as far as the settings need them, or read an existing table.
 
-    That takes minutes, so whatever is wrong with the other limits and the space is refused first.
+    The measurements take minutes, so the other limits and the search space are checked first.
 
     Raises:
         ConfigError: the runtime of [latency] or the search space cannot be used.
-        BudgetError: the dense model keeps to budget.latency already, or another limit cannot be met.
+        BudgetError: the dense model already meets budget.latency, or another limit cannot be met.
         LatencyError: the file of latency.table belongs to another model, setting or device, or the model
-            does not run there.
+            does not run in the runtime.
     """
     if spec.limits_latency or spec.measures_divisor:
         check_unmeasured_limits(prunable, spec)
@@ -63,20 +64,21 @@ def measure_runtime(prunable: Prunable, spec: RunSpec, watch: Watcher = silent) 
     if not spec.limits_latency:
         return Measured(spec, stairs)
     if stairs is not None and spec.budget != BudgetSettings(latency=spec.budget.latency):
-        check_unmeasured_limits(prunable, spec)  # the other limits may be out of reach with this divisor
+        check_unmeasured_limits(prunable, spec)  # this divisor may put other limits out of reach
     return Measured(spec, stairs, find_table(prunable, spec, watch))
 
 
 def settle_divisor(
     spec: RunSpec, prunable: Prunable, watch: Watcher = silent
 ) -> tuple[RunSpec, Stairs | None]:
-    """Measure the divisor if it is "auto", or left open although latency is limited or minimised.
+    """Measure the divisor if the settings request it, see `RunSpec.measures_divisor`.
 
-    The settings that are returned have a number then.
+    Returns:
+        The settings with the measured divisor, and the measurement, or None if the divisor was given.
 
     Raises:
         ConfigError: the runtime of [latency] cannot be used here.
-        LatencyError: nothing of the model can be measured there.
+        LatencyError: no part of the model can be measured in that runtime.
     """
     if not spec.measures_divisor:
         return spec, None
@@ -93,12 +95,12 @@ def settle_divisor(
 
 
 def find_table(prunable: Prunable, spec: RunSpec, watch: Watcher = silent) -> LatencyTable:
-    """Read the table of a traced model's latencies, or measure it and write its file.
+    """Read the latency table of a traced model, or measure it and write its file.
 
     Raises:
-        BudgetError: the dense model keeps to budget.latency already.
+        BudgetError: the dense model already meets budget.latency.
         LatencyError: the file of latency.table belongs to another model, setting or device, or the model
-            does not run there.
+            does not run in the runtime.
     """
     path = _table_path(spec)
     table = None if path is None or not path.exists() else _read_table(path, prunable, spec)
@@ -116,19 +118,19 @@ def find_table(prunable: Prunable, spec: RunSpec, watch: Watcher = silent) -> La
         if path is not None:
             table.save(path)
     else:
-        watch(Stage(f"the latencies in {path} are taken"))
+        watch(Stage(f"using the latencies in {path}"))
     found = table.calibration
     watch(
         Stage(
             f"latency table: dense model {table.dense_ms:.3g} ms; predictions err by {found.error:.1%} "
-            f"on candidates held out ({found.candidates} timed in {found.seconds:.0f} s)"
+            f"on held-out candidates ({found.candidates} timed in {found.seconds:.0f} s)"
         )
     )
     return table
 
 
 def _table_path(spec: RunSpec) -> Path | None:
-    """Return the file that is named, or one in the output folder, which the next run finds."""
+    """Return the file of latency.table, or else a file in the output folder, which the next run finds."""
     named, folder = spec.latency, spec.output.folder
     if named.table is not None:
         return Path(named.table)
@@ -138,7 +140,11 @@ def _table_path(spec: RunSpec) -> Path | None:
 
 
 def _read_table(path: Path, prunable: Prunable, spec: RunSpec) -> LatencyTable | None:
-    """Read a table; None if nobody named the file and it is of another model, setting or device."""
+    """Read a table. Return None if it belongs to another model, setting or device.
+
+    Raises:
+        LatencyError: it does, and latency.table names the file.
+    """
     try:
         table = load_table(path)
         table.require(prunable, spec.usable_runtime)
@@ -150,12 +156,12 @@ def _read_table(path: Path, prunable: Prunable, spec: RunSpec) -> LatencyTable |
 
 
 def _require_unmet_limit(prunable: Prunable, spec: RunSpec) -> None:
-    """Time the dense model, which may keep to the limit already, before minutes are spent on the rest.
+    """Time the dense model, to refuse a limit in ms that it meets already before the longer measurements.
 
-    It cannot keep to a share of its own time, so that is not looked at.
+    A limit that is a share is below the dense model's own time by definition.
 
     Raises:
-        BudgetError: it does.
+        BudgetError: the dense model meets the limit.
     """
     requested = spec.budget.latency
     if requested is None or is_share(requested):
@@ -167,10 +173,10 @@ def _require_unmet_limit(prunable: Prunable, spec: RunSpec) -> None:
 
 
 def stored_table(study: SearchStudy) -> LatencyTable | None:
-    """Return the table that a study was made with, wherever it goes on.
+    """Return the latency table with which a study began, also on another machine.
 
     Raises:
-        StudyError: it is damaged.
+        StudyError: the table is damaged.
     """
     values = study.facts.latency
     try:

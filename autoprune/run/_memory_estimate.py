@@ -1,6 +1,7 @@
-"""Estimates the memory that a search needs at its peak.
+"""Estimates the peak memory of a search.
 
-estimate_memory(load_dense(spec, trained=False), spec)     # bytes, of all workers together
+Example:
+    estimate_memory(load_dense(spec, trained=False), spec)     # bytes, of all workers together
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from autoprune.run._spec import RunSpec
 from autoprune.support.usercode import forward
 
 _PARAMETER_COPIES = 5
-"""Dense model, candidate, gradients, momentum, and the candidate's weights as they are handed on."""
+"""Dense model, candidate, gradients, momentum, and the candidate's weights for the next rung."""
 
 
 def estimate_memory(dense: Dense, spec: RunSpec) -> int:
-    """Estimate the bytes of data, weights, moments and what a training step keeps for its backward pass."""
+    """Return the estimated bytes of data, weights, moments, and the activations of a training step."""
     weights = sum(leaf.numel() * leaf.element_size() for leaf in dense.model.state_dict().values())
     parts = (dense.data.train, dense.data.val, dense.data.test)
-    # What streams is read a batch at a time; whether a user's own data set lies in memory, it does not say.
+    # Only these parts are known to lie in memory. Others are streamed, or belong to a user's own loader.
     samples = sum(part.samples for part in parts if isinstance(part, DeviceLoader))
     images = samples * dense.example_inputs.numel()
-    inputs, _ = first_batch(dense.data.train)  # a loader of the user's own has a batch size of its own
+    inputs, _ = first_batch(dense.data.train)  # a user's own loader need not use data.batch_size
     step = len(inputs) * _activation_bytes(dense.model, dense.example_inputs)
     workers = spec.search.workers if spec.is_parallel else 1
     moments = _moments_bytes(dense.model) if reads(spec, "score.moment_images") else 0
@@ -39,7 +40,7 @@ def estimate_memory(dense: Dense, spec: RunSpec) -> int:
 
 
 def _activation_bytes(model: nn.Module, example: Tensor) -> int:
-    """Count the bytes a sample that a forward pass keeps for the backward pass, parameters left out."""
+    """Return the bytes per sample that a forward pass saves for the backward pass, without parameters."""
     trained = copy.deepcopy(model).train()
     own = {leaf.untyped_storage().data_ptr() for leaf in trained.state_dict(keep_vars=True).values()}
     kept: dict[int, int] = {}
@@ -59,7 +60,7 @@ def _activation_bytes(model: nn.Module, example: Tensor) -> int:
 
 
 def _moments_bytes(model: nn.Module) -> int:
-    """Return the memory that the moments of a model's convolutions and linear layers take."""
+    """Return the bytes of the moments of a model's convolutions and linear layers."""
     total = 0
     for module in model.modules():
         if isinstance(module, nn.Linear):

@@ -1,9 +1,8 @@
-"""Names the step that comes after a study as it is: a finetune or an export that was done is not named again.
+"""Suggests the next command for a study, such as a finetune or an export that has not been done yet.
 
-The command line prints it below a search and a report:
-
-    note_export(study, folder, path)      # `export` wrote the model in that folder
-    next_step(study, summary)             # "Next: autoprune finetune digits --storage sqlite:///runs/digits.db"
+Example:
+    note_export(study, folder, path)      # `export` wrote the model of that folder
+    next_step(study, summary)             # "Next: autoprune finetune digits --storage sqlite:///runs/d.db"
 """
 
 from __future__ import annotations
@@ -22,17 +21,20 @@ _EXPORTED = "autoprune:exported"
 
 
 def note_export(study: SearchStudy, folder: Path, path: Path) -> None:
-    """Note in a study that the model in `folder` was exported to a file."""
-    with contextlib.suppress(StudyError):  # a study that can only be read is exported all the same
+    """Store in a study that the model in `folder` was exported to the file `path`."""
+    with contextlib.suppress(StudyError):  # a read-only storage must not stop the export
         study.store_note(_EXPORTED, {"folder": str(folder.absolute()), "path": str(path.absolute())})
 
 
 def next_step(study: SearchStudy, summary: StudySummary) -> str:
-    """Return a line that names the next step with a study, or that none is left. "" without a best trial.
+    """Return a line with the next command for a study, or one that nothing is left to do.
 
     Args:
-        study: as it is stored.
-        summary: of it.
+        study: the stored study.
+        summary: its summary.
+
+    Returns:
+        The line, or "" if the study has no complete trial.
     """
     if summary.best is None:
         return ""
@@ -46,7 +48,7 @@ def next_step(study: SearchStudy, summary: StudySummary) -> str:
 
 
 def export_command(study: str, url: str, folder: Path) -> str:
-    """Return the command that exports the finetuned model in a folder of a study."""
+    """Return the command that exports the finetuned model in a study's folder."""
     as_onnx = ("--format", "onnx")
     if folder.name == BEST:
         return study_command("export", study, url, *as_onnx)
@@ -54,7 +56,7 @@ def export_command(study: str, url: str, folder: Path) -> str:
 
 
 def _exported(study: SearchStudy, results: list[FinetuneResult]) -> Path | None:
-    """Return a file that one of these models was exported to, if it is still there."""
+    """Return an existing file to which one of these models was exported, or None."""
     for result in results:
         for name in EXPORTERS:
             usual = result.folder / f"model{find_exporter(name).suffix}"

@@ -1,7 +1,8 @@
-"""Reports which trials of a study other processes hold, and the command that goes on with them.
+"""Reports the trials of a study that other processes run, and the command that takes them over.
 
-report_held_elsewhere(study, watch)      # as a search begins
-report_unended(study, watch)             # as it ends
+Example:
+    report_held_elsewhere(study, watch)      # at the start of a search
+    report_unended(study, watch)             # at its end
 """
 
 from __future__ import annotations
@@ -13,22 +14,22 @@ from autoprune.study import SearchStudy, study_command
 
 
 def report_held_elsewhere(study: SearchStudy, watch: Watcher) -> None:
-    """Report the trials that another host holds: whether it still works on them cannot be seen from here."""
+    """Report the trials that other hosts hold. This host cannot check whether their processes still run."""
     held = study.held_elsewhere()
     if held:
         numbers, hosts = ", ".join(map(str, held)), ", ".join(sorted(set(held.values())))
         watch(
             Stage(
-                f"trials held by other hosts ({hosts}): {numbers}. If those are gone, run them again "
-                f"with `{study_command('resume', study.name, study.url, '--take-over')}`"
+                f"trials held by other hosts ({hosts}): {numbers}. If those hosts are gone, run the trials "
+                f"again with `{study_command('resume', study.name, study.url, '--take-over')}`"
             )
         )
 
 
 def report_unended(study: SearchStudy, watch: Watcher) -> None:
-    """Report the trials that have not ended: another process runs them, or has given them back.
+    """Report the trials that another process still runs or has returned to the queue.
 
-    Nobody goes on with them if that process dies.
+    If that process dies, the trials stay unfinished until somebody resumes the study.
     """
     unended = study.unended()
     if not unended:
@@ -42,7 +43,7 @@ def report_unended(study: SearchStudy, watch: Watcher) -> None:
     trials, them = ("trials", "them") if len(names) > 1 else ("trial", "it")
     watch(
         Stage(
-            f"{trials} {', '.join(names)} had not ended when this search did, and the result is "
-            f"without {them}. If no other process goes on with the study, run `{command}`"
+            f"{trials} {', '.join(names)} had not ended when this search did, so the result does not "
+            f"include {them}. If no other process works on the study, run `{command}`"
         )
     )

@@ -1,8 +1,9 @@
-"""Which channels of a group go first: the order of importance, measured once and kept in the study.
+"""Ranks the channels of each group by importance, and encodes the ranking for the study.
 
-Every plan of a study, in any process and at any later time, is cut from the same order, so that the finetuned
-winner keeps exactly the channels that were scored.
+It is measured once. Every plan of a study is made from the stored ranking, in any process and after any
+resume, so that the finetuned winner keeps exactly the channels that were scored.
 
+Example:
     text = encode_ranking(rank_channels(run, run.spec.search.criterion))
     plan = plan_from_importance(prunable, widths, decode_ranking(text))
 """
@@ -24,16 +25,16 @@ from autoprune.run._run import Run
 from autoprune.train import main_output
 
 _MOST_BYTES = 2**24
-"""Size of the longest order that is read. A short compressed text may stand for a very long one."""
+"""Largest decompressed size that is read, since a short damaged text may decompress to a huge one."""
 
 
 def rank_channels(run: Run, criterion: str, moments: Callable[[], Moments] | None = None) -> Importance:
     """Measure the importance of all channels.
 
     Args:
-        run: its model is ranked. A criterion draws as many training batches as it needs.
-        criterion: its name.
-        moments: returns the dense model's moments, for criteria that read them.
+        run: the resolved run. A criterion draws as many of its training batches as it needs.
+        criterion: name of the criterion.
+        moments: returns the moments of the dense model, for criteria that read them.
     """
 
     def loss(outputs: Any, targets: Tensor) -> Tensor:
@@ -41,12 +42,15 @@ def rank_channels(run: Run, criterion: str, moments: Callable[[], Moments] | Non
 
     seed = run.spec.search.seed
     batches = ((inputs.cpu(), targets.cpu()) for inputs, targets in run.dense.data.train.batches(seed, 0))
-    with unchanged(run.prunable.model):  # a forward pass may leave tensors with a history there
+    with unchanged(run.prunable.model):  # a forward pass may leave tensors with a history on it
         return importance(run.prunable, criterion, batches, loss, seed, moments)
 
 
 def encode_ranking(measured: Importance) -> dict[str, str]:
-    """Write each group's channels, the most important first (ties: the lower index), as a short text."""
+    """Encode the order of each group's channels, the most important first, as a short text.
+
+    Of two equally important channels the one with the lower index comes first.
+    """
     texts = {}
     for name, values in measured.items():
         order = np.argsort(-np.asarray(values), kind="stable").astype("<u4")
@@ -55,10 +59,10 @@ def encode_ranking(measured: Importance) -> dict[str, str]:
 
 
 def decode_ranking(texts: Mapping[str, str]) -> Importance:
-    """Read the orders back as importances, float64 [width]: from the width down to 1.
+    """Decode a ranking into importances float64 [width] of each group, from `width` down to 1.
 
     Raises:
-        ValueError: a text is no order of channels.
+        ValueError: a text does not encode an order of channels.
     """
     decoded: Importance = {}
     for name, text in texts.items():

@@ -1,6 +1,7 @@
-"""Reads a study, in whatever state it is, into a summary and pictures.
+"""Summarises and plots a study, finished or not.
 
-report("digits", "sqlite:///runs/digits.db").plot          # runs/digits/report.png
+Example:
+    report("digits", "sqlite:///runs/digits.db").plot          # runs/digits/report.png
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from autoprune.study import SearchStudy, damaged, open_study
 
 @dataclass(frozen=True)
 class Report:
-    """A study as numbers and pictures.
+    """A summary of a study, with its plots.
 
     Attributes:
-        summary: the numbers.
-        plot: of the trials; None where none has a score.
-        stairs: of the latency against the width, where the divisor was measured; else None.
-        finetuned: the results of the finetunes whose models are still there.
-        next_step: a line that names the next step, or "" before the first complete trial.
+        summary: the trials and figures of the study.
+        plot: file of the plot of the trials, or None if no trial has a score.
+        stairs: file of the plot of latency against width, or None if the divisor was not measured.
+        finetuned: the results of finetunes whose models still exist.
+        next_step: a line that names the next command, or "" before the first complete trial.
     """
 
     summary: StudySummary
@@ -40,16 +41,17 @@ class Report:
 
 
 def report(study: str, storage: str, output: str | os.PathLike[str] | None = None) -> Report:
-    """Summarise a study and plot it; nothing of the study changes.
+    """Summarise a study and plot it. The study itself is not changed.
 
     Args:
-        study: its name.
-        storage: its URL.
-        output: the picture, a PNG, SVG or PDF file by its suffix. Default: report.png in the output folder of
-            the search. Stairs are drawn next to it, in stairs.png.
+        study: name of the study.
+        storage: URL of its storage.
+        output: the picture, a PNG, SVG or PDF file by its suffix. By default it is report.png in the output
+            folder of the search. A plot of latency against width is written next to it, e.g. as stairs.png.
 
     Raises:
-        StudyError: there is no such study, or it names an output folder that is not this user's.
+        StudyError: the study does not exist, or its output folder is neither in the current folder nor named
+            by this user.
         ConfigError: the folder of the pictures cannot be written, or `output` has another suffix.
     """
     suffix = ".png" if output is None else f".{format_of(output)}"
@@ -68,7 +70,7 @@ def report(study: str, storage: str, output: str | os.PathLike[str] | None = Non
     stairs = path.with_name(f"stairs{suffix}")
     for picture in (path, stairs):
         require_unprotected(picture, key, protected_files(opened.url, spec))
-    # Read before anything is drawn: a damaged note leaves no picture behind.
+    # Read before the plots are drawn, so that a damaged note leaves no half-finished report.
     results, step = tuple(known_results(opened)), next_step(opened, summary)
     check_writable(path.parent, key)
     return Report(
@@ -81,7 +83,7 @@ def report(study: str, storage: str, output: str | os.PathLike[str] | None = Non
 
 
 def _stairs(study: SearchStudy) -> Stairs | None:
-    """Return the stairs that a study keeps, if it measured any.
+    """Return the latencies at several widths that a study stores, or None if it measured none.
 
     Raises:
         StudyError: they are damaged.

@@ -1,6 +1,7 @@
-"""Loads a model that `finetune` saved: its recipe names the dense architecture.
+"""Loads a model that `finetune` saved, with the dense architecture that its recipe names.
 
-small = load_saved("runs/digits/best")
+Example:
+    small = load_saved("runs/digits/best")
 """
 
 from __future__ import annotations
@@ -20,15 +21,16 @@ from autoprune.zoo import make_model
 
 
 def load_saved(folder: str | os.PathLike[str], *, trust: bool = False) -> nn.Module:
-    """Load a model that `finetune` saved; the recipe names its architecture.
+    """Load a model that `finetune` saved.
 
     Args:
-        folder: a model that `finetune` saved, here or elsewhere.
-        trust: whether an architecture that is code is made although this user's own config did not name it.
+        folder: the folder of the model, which may come from another machine.
+        trust: whether an architecture of the author's own code may be imported although no config of this
+            user named it.
 
     Raises:
-        CheckpointError: the folder holds no such model, or a script saved it without naming its architecture,
-            or the architecture is code that is not trusted.
+        CheckpointError: the folder holds no such model, its recipe names no architecture, or the architecture
+            is code that is not trusted.
     """
     noted, recipe = noted_architecture(folder), read_recipe(folder)
     if ":" not in noted.name:
@@ -42,9 +44,10 @@ def load_saved(folder: str | os.PathLike[str], *, trust: bool = False) -> nn.Mod
 
 
 def _require_head(noted: Architecture, recipe: Recipe, path: Path) -> None:
-    """Refuse classes and channels that no stored tensor has, before a model is made that large.
+    """Check that some stored tensor has the noted classes and input channels.
 
-    Neither is ever pruned, and a model of the zoo has a layer of each.
+    A damaged recipe could otherwise build a huge model. The check is valid for models of the zoo, which have
+    a layer with each of these sizes, because neither is ever pruned.
     """
     shapes = [leaf.shape for leaf in recipe.tensors.values()]
     channels = noted.input_shape[0]
@@ -57,7 +60,7 @@ def _require_head(noted: Architecture, recipe: Recipe, path: Path) -> None:
 
 
 def _make(noted: Architecture, recipe: Path) -> nn.Module:
-    """Make the dense architecture. Errors name the recipe that it comes from."""
+    """Build the dense architecture. Errors start with the path of the recipe."""
     where = f"{recipe}: extra.architecture"
     try:
         with guarded(f"{where} cannot be made", CheckpointError):
@@ -68,7 +71,7 @@ def _make(noted: Architecture, recipe: Path) -> nn.Module:
 
 
 def noted_architecture(folder: str | os.PathLike[str]) -> Architecture:
-    """Return the dense architecture, as `finetune` notes it in the recipe.
+    """Return the dense architecture that `finetune` stored in the recipe.
 
     Raises:
         CheckpointError: the folder holds no saved model, or its recipe does not name the architecture.

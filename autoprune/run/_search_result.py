@@ -1,4 +1,4 @@
-"""The result of a search that has all its trials."""
+"""The result of a search."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from autoprune.study import TrialRecord
 
 @dataclass(frozen=True)
 class SearchResult:
-    """A search that has all its trials."""
+    """The result of a search whose trials have all ended.
+
+    Attributes:
+        study: name of the study.
+        storage: URL of its storage.
+        output: the output folder.
+        summary: the trials and figures of the study.
+        next_step: a line that names the next command, or "" without a best trial.
+    """
 
     study: str
     storage: str = field(repr=False)  # may hold a password
@@ -25,7 +33,7 @@ class SearchResult:
         """The best complete trial.
 
         Raises:
-            TrialError: there is none.
+            TrialError: no trial is complete.
         """
         if self.summary.best is None:
             failures = self.summary.failures()
@@ -35,5 +43,5 @@ class SearchResult:
 
     @property
     def front(self) -> tuple[TrialRecord, ...]:
-        """The trials that none dominates, the cheapest first, if there are several objectives."""
+        """The trials of the Pareto front, the cheapest first, or () with a single objective."""
         return self.summary.front

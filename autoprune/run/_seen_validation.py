@@ -1,7 +1,10 @@
-"""What a checkpoint has seen: the note that `train` writes beside it, and the question that a search asks.
+"""Ensures that a search does not score on images that its checkpoint was trained on.
 
-save_dense(model, "dense.safetensors", {"data": split_of(settings, data)})     # and dense.json beside it
-require_unseen_validation(spec, data)
+`train` writes a note next to each checkpoint, which describes the held-out images. A search reads it.
+
+Example:
+    save_dense(model, "dense.safetensors", {"data": split_of(settings, data)})     # also writes dense.json
+    require_unseen_validation(spec, data)
 """
 
 from __future__ import annotations
@@ -24,19 +27,19 @@ from autoprune.zoo import checkpoint_hash
 
 
 def split_of(settings: DataSettings, data: VisionData) -> dict[str, Any]:
-    """Describe which images are held out: two equal descriptions name the same validation part."""
+    """Return a description of the held-out images. Equal descriptions mean equal validation parts."""
     return {"fingerprint": data.fingerprint, "val_fraction": settings.val_fraction, "seed": settings.seed}
 
 
 def history_path(checkpoint: str | Path) -> Path:
-    """Return where the note on a checkpoint's training lies: beside it, with the suffix .json."""
+    """Return the path of the note on a checkpoint's training: the same path with the suffix .json."""
     return Path(checkpoint).with_suffix(".json")
 
 
 def save_dense(model: nn.Module, path: str | Path, history: Mapping[str, Any]) -> None:
-    """Write a model's weights as safetensors, and beside them the history of their training.
+    """Write a model's weights as safetensors, and the history of their training to a note next to them.
 
-    The note names the file's hash, so that it vouches for these weights only; it is there before they are.
+    The note includes the hash of the weights, so it is valid for these weights only.
 
     Raises:
         CheckpointError: one of the two cannot be written.
@@ -49,7 +52,7 @@ def save_dense(model: nn.Module, path: str | Path, history: Mapping[str, Any]) -
 
 
 def read_history(checkpoint: str | Path) -> dict[str, Any] | None:
-    """Return the note `save_dense` wrote beside a checkpoint; None if there is none of these weights."""
+    """Return the note of `save_dense` on a checkpoint, or None if there is none for these weights."""
     try:
         note = read_json(history_path(checkpoint))
     except (OSError, ValueError):
@@ -58,14 +61,17 @@ def read_history(checkpoint: str | Path) -> dict[str, Any] | None:
 
 
 def require_unseen_validation(spec: RunSpec, data: VisionData) -> None:
-    """Refuse to score on images that the dense model may have been trained on.
+    """Refuse a validation part on whose images the dense model may have been trained.
+
+    A validation part that is separate from the training part is accepted. A share of the training part needs
+    a note that shows it was held out, or the user's consent.
 
     Args:
-        spec: its checkpoint holds the weights, if it names one; its [data] section may give consent.
-        data: the loaded data; a validation part that came as a part of its own is trusted.
+        spec: the settings, with the checkpoint and with data.checkpoint_saw_validation.
+        data: the loaded data.
 
     Raises:
-        DataError: the validation part is a share of the training part that nothing shows to be held out.
+        DataError: nothing shows that the validation part was held out.
     """
     if is_separate(spec.data) or spec.data.checkpoint_saw_validation:
         return
@@ -79,23 +85,23 @@ def require_unseen_validation(spec: RunSpec, data: VisionData) -> None:
         reason = f"{checkpoint} held out another validation part ({differs})"
     else:
         reason = (
-            f"{checkpoint or 'the model'} may have been trained on the validation part (no note beside it)"
+            f"{checkpoint or 'the model'} may have been trained on the validation part (no note next to it)"
         )
     raise DataError(
-        f"data: {reason}, and scores on images already seen read near 100%; give a validation part of its "
-        "own (a folder with val/, or loaders), or consent with data.checkpoint_saw_validation = true."
+        f"data: {reason}, and scores on training images are near 100%; give a separate validation part (a "
+        "folder with val/, or loaders), or consent with data.checkpoint_saw_validation = true."
     )
 
 
 def is_separate(settings: DataSettings) -> bool:
-    """Return whether the validation part is one of its own, rather than a share of the training part."""
+    """Return whether the validation part is separate, rather than a share of the training part."""
     named = DATASETS.get(settings.name or "")
     is_streamed = named is not None and named.streams
     return settings.loaders is not None or settings.validation is not None or is_streamed
 
 
 def _differences(noted: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """Name what differs, what a user can set first: a fingerprint differs with every setting of the data."""
+    """Return the differences as text. The fingerprint comes last, because it differs with every other one."""
     keys = sorted(wanted, key=lambda key: key == "fingerprint")
     return ", ".join(
         f"{key} {abridged(noted.get(key))} there, {abridged(wanted[key])} here"

@@ -1,6 +1,7 @@
-"""The scores of a trained model as each group alone is cut, before any search.
+"""The score of a trained model as a curve over the keep ratio of each group, cut alone.
 
-curves = sensitivity_curves(load_config("run.toml"), limit_seconds=60)
+Example:
+    curves = sensitivity_curves(load_config("run.toml"), limit_seconds=60)
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from autoprune.space import Levels
 from autoprune.support.usercode import entry
 
 SENSITIVITY_RATIOS = (*RATIOS[1:], RATIOS[0], 0.37, 0.87, 0.06, 0.62, 0.18)
-"""Keep ratios at which each variable is cut alone, in this order: the last are missing if time runs out."""
+"""Keep ratios at which each variable is cut, in this order. If time runs out, the last ones are missing."""
 
 LIMIT_SECONDS = 300.0
 
@@ -45,20 +46,20 @@ def sensitivity_curves(
 ) -> Curves:
     """Cut each variable of the search space alone, at several keep ratios, and score on the validation part.
 
-    The channels that stay are those of search.criterion. BatchNorm is recalibrated, and layers are refitted
-    if score.rungs says "repair". Nothing is trained.
+    search.criterion decides which channels stay. BatchNorm is recalibrated, and layers are refitted if
+    score.rungs has "repair". Nothing is trained.
 
     Args:
-        config: of the run; the search.sensitivity_* keys say on how many images, and how to recalibrate.
+        config: the config of the run. Its keys search.sensitivity_* set the numbers of images and batches.
         outputs: pictures (PNG, SVG, PDF) and tables (CSV) to write, by their suffixes.
-        limit_seconds: no cut begins after so long.
-        watch: is shown how it goes on.
+        limit_seconds: time after which no further cut begins, in seconds.
+        watch: called with events that report the progress.
 
     Raises:
-        AutopruneError: model, weights or data cannot be had, or an output cannot be written.
+        AutopruneError: model, weights or data cannot be loaded, or an output cannot be written.
 
-    Reference: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, figure 2 (b). They test the model
-    as it is cut. Here its BatchNorm is recalibrated first.
+    Reference: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, figure 2 (b). They score the
+    model directly after the cut. Here its BatchNorm is recalibrated first.
     """
     if not 0 < limit_seconds <= MOST_SECONDS:
         raise ConfigError(
@@ -89,7 +90,7 @@ def sensitivity_curves(
 
 
 def _score_cuts(context: MeasurementContext, limit_seconds: float) -> tuple[list[dict[int, float]], float]:
-    """Return {level: score} of each variable, and the score with nothing cut."""
+    """Return {level: score} of each variable, and the score of the uncut model."""
     run, search = context.run, context.run.spec.search
     rows = run.space.ladder.rows
     tried: dict[tuple[int, int], None] = {}
@@ -118,7 +119,7 @@ def _score_cuts(context: MeasurementContext, limit_seconds: float) -> tuple[list
 
 
 def _sensitivity_curve(row: Levels, scores: dict[int, float], baseline: float) -> Curve:
-    """Return the curve of one variable, with the dense model at its upper end."""
+    """Return the curve of one variable. Its upper end is the dense model."""
     levels = sorted(scores)
     full = row.ratios[-1] == 1
     widths = [int(row.widths[level].sum()) for level in levels]

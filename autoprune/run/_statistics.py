@@ -1,10 +1,11 @@
-"""What is measured of every variable before a search begins: what each can lose, and at what price.
+"""Statistics of each keep ratio that are measured before a search, such as its sensitivity.
 
-The warm start "sensitivity" and the samplers that draw by a statistic read it. The study keeps all of it, so
-that a resume measures nothing again. With a supernet, too, it is measured on the dense model: the shared
-weights are trained later, once there is a study.
+The warm start "sensitivity" and some samplers read them. The study stores them, so that a resume measures
+nothing again. They are always measured on the dense model, because a supernet is trained only after the study
+is created.
 
-    measure_statistics(context)         # {"kl": {"layer1.0.conv1": 0.12, ...}} where the sampler wants that
+Example:
+    measure_statistics(context, "kl")        # {"kl": {"layer1.0.conv1": 0.12, ...}}
     measure_sensitivity(context).scores
 """
 
@@ -31,33 +32,33 @@ from autoprune.space import Levels
 from autoprune.support.arrays import FloatArray
 
 RATIOS = 4
-"""Keep ratios at which each variable is cut alone, where the evaluations suffice; two at least."""
+"""Largest number of keep ratios at which each variable is cut alone."""
 
 LIMIT_SHARE = 0.1
-"""Share of the time that the search is expected to take, which the sensitivity may take before it."""
+"""Time limit of the sensitivity, as a share of the expected time of the search."""
 
 LIMIT_S = 10.0
-"""The sensitivity may take so long in any case: an expectation of so short a time is not reliable."""
+"""Seconds that the sensitivity may always take. The expected time of a shorter search is not reliable."""
 
 LEAST_IMAGES = 100
-"""Scores on fewer images are too noisy: time is not saved below this."""
+"""Smallest number of images to which a time limit may lead. Scores on fewer images are too noisy."""
 
 LEAST_EVALUATIONS = 5
-"""Likewise for the evaluations: with fewer, all variables would be cut as one or two."""
+"""Smallest number of evaluations. With fewer, the variables would be cut in only one or two blocks."""
 
 CUT_SHARE = 0.5
-"""The share of its channels that a variable loses for its statistics, the least important ones."""
+"""Share of its channels that a variable loses while its statistics are measured, the least important ones."""
 
 
 @dataclass(frozen=True)
 class MeasurementContext:
-    """What statistics and warm starts are measured on: all of it known before the study is made.
+    """The inputs of statistics and warm starts. All of them are known before the study is created.
 
     Attributes:
-        run: all that is resolved.
+        run: the resolved run.
         ranked: the importance of all channels by search.criterion.
-        pace: of the dense model, or None for measurements without a limit of time.
-        moments: returns the dense model's moments; None if nothing asks for them.
+        pace: the speed of the dense model, or None for measurements without a time limit.
+        moments: returns the moments of the dense model. May be None if nothing reads them.
     """
 
     run: Run
@@ -66,9 +67,9 @@ class MeasurementContext:
     moments: Callable[[], Moments] | None = None
 
     def cutter(self) -> Cutter:
-        """Return what makes cut models; the batches that they are recalibrated on are drawn here.
+        """Return a cutter, which builds cut models and recalibrates them on batches that are drawn here.
 
-        They are repaired if the candidates of the search are.
+        It repairs the models if the search repairs its candidates.
         """
         run, search = self.run, self.run.spec.search
         calibration = first_batches(run.dense.data.train, search.sensitivity_batches, seed=search.seed)
@@ -76,21 +77,21 @@ class MeasurementContext:
         return Cutter(run.prunable, self.ranked, run.setting, calibration, moments)
 
     def counter(self, what: str, total: int) -> Callable[[int], None]:
-        """Return a function that tells how many of a measurement's evaluations are done."""
+        """Return a function that reports how many evaluations of a measurement are done."""
         return lambda done: self.run.watch(Counted(what, done, total))
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """How the score falls as each variable is cut alone.
+    """The scores of the model as each variable is cut alone.
 
     Attributes:
         variables: names of the k variables.
-        ratios: for each the keep ratios of its cuts, ascending, float64 [m].
-        scores: for each the scores of its cuts, float64 [m].
-        baseline: the score with nothing cut.
-        evaluations: models that were evaluated, the whole one included.
-        seconds: that it took.
+        ratios: for each variable the keep ratios of its cuts, ascending, float64 [m].
+        scores: for each variable the scores of its cuts, float64 [m].
+        baseline: score of the uncut model.
+        evaluations: number of evaluated models, including the uncut one.
+        seconds: duration of the measurement.
     """
 
     variables: tuple[str, ...]
@@ -101,7 +102,7 @@ class Sensitivity:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as the study keeps it: the table as {variable: [[keep ratio, score], ...]}."""
+        """Return the values for the study, with the scores as {variable: [[keep ratio, score], ...]}."""
         pairs = (np.stack(each, axis=1).tolist() for each in zip(self.ratios, self.scores, strict=True))
         return {
             "seconds": self.seconds,
@@ -114,13 +115,13 @@ class Sensitivity:
 def measure_sensitivity(context: MeasurementContext) -> Sensitivity:
     """Cut each variable alone at several ratios, recalibrate BatchNorm, and score on validation images.
 
-    Where there are too many variables for `search.sensitivity_evaluations`, fewer ratios are tried, and then
+    If there are too many variables for `search.sensitivity_evaluations`, fewer ratios are tried, and then
     neighbouring variables are cut together and share their scores. A cut model whose outputs are not finite
-    counts as the worst that was seen. Images and evaluations become fewer if all of them would take more than
-    `LIMIT_SHARE` of the time that the search is expected to take.
+    receives the worst finite score. The numbers of images and evaluations are reduced if all of them would
+    take more than `LIMIT_SHARE` of the expected time of the search.
 
     Raises:
-        PlanError: there is no time for `LEAST_EVALUATIONS`.
+        PlanError: the time does not suffice for `LEAST_EVALUATIONS`.
     """
     started = time.perf_counter()
     rows = context.run.space.keep_ratios.ladder.rows
@@ -159,17 +160,17 @@ def measure_sensitivity(context: MeasurementContext) -> Sensitivity:
 
 
 def _affordable(context: MeasurementContext) -> tuple[int, int]:
-    """Return how many evaluations, on how many images, there is time for.
+    """Return how many evaluations on how many images fit into the time limit.
 
     Raises:
-        PlanError: for too few.
+        PlanError: too few do.
     """
     search, data, pace = context.run.spec.search, context.run.dense.data, context.pace
     asked, images = search.sensitivity_evaluations, search.sensitivity_images
     if pace is None:
         return asked, images
     evaluations = 1 + len(plan_cuts(context.run.space.keep_ratios.ladder.rows, asked))
-    # A refit takes the time of so many images more.
+    # In images: those of the recalibration, and as many as take the time of a refit.
     recalibrated = (
         search.sensitivity_batches * context.run.spec.data.batch_size + pace.repair_s / pace.image_s
     )
@@ -188,7 +189,7 @@ def _affordable(context: MeasurementContext) -> tuple[int, int]:
 
 
 def plan_cuts(rows: Sequence[Levels], evaluations: int) -> list[dict[int, int]]:
-    """Return the cuts to evaluate, {variable's position: level} each, at most `evaluations` - 1.
+    """Return at most `evaluations` - 1 cuts to evaluate, each as {variable's position: level}.
 
     Each variable is cut alone at up to `RATIOS` ratios, evenly spaced from its lowest to 1. With more than
     (evaluations - 1) / 2 variables, neighbours are cut together. At least one cut is evaluated.
@@ -208,13 +209,13 @@ def plan_cuts(rows: Sequence[Levels], evaluations: int) -> list[dict[int, int]]:
 
 
 def _level_at(row: Levels, place: float) -> int:
-    """Return the level at a place from the lowest ratio (0) to ratio 1 (1)."""
+    """Return the level at a place between the lowest ratio (place 0) and ratio 1 (place 1)."""
     ratio = row.ratios[0] + (1 - row.ratios[0]) * place
     return int(row.of_ratio(np.array([ratio]))[0])
 
 
 def widths_at(rows: Sequence[Levels], groups: Sequence[str], levels: Mapping[int, int]) -> Cut:
-    """Return the widths of the groups of some variables, {variable's position: level}."""
+    """Return the widths of the groups of some variables, which are given as {variable's position: level}."""
     return {
         groups[column]: int(width)
         for v, level in levels.items()
@@ -225,7 +226,7 @@ def widths_at(rows: Sequence[Levels], groups: Sequence[str], levels: Mapping[int
 def _table(
     row: Levels, variable: int, trials: Sequence[Mapping[int, int]], scores: Sequence[float]
 ) -> tuple[FloatArray, FloatArray]:
-    """Return a variable's keep ratios below 1, ascending, and their scores; the mean where one repeats."""
+    """Return a variable's keep ratios below 1, ascending, and the mean score of each."""
     seen: dict[float, list[float]] = {}
     for levels, score in zip(trials, scores, strict=True):
         if variable in levels and row.ratios[levels[variable]] < 1:
@@ -235,10 +236,11 @@ def _table(
 
 
 def measure_importance(context: MeasurementContext) -> dict[str, float]:
-    """Return the share of its groups' importance in the lower half of a variable's channels, 0 to 0.5.
+    """Return, for each variable, the share of importance in the less important half of its channels.
 
-    Near 0.5 all channels matter alike and any cut costs; near 0 the lower half can go. A plain mean would not
-    do: criteria have units of their own in every layer, and once that is divided out all means are 1.
+    The share lies in [0, 0.5]. Near 0.5 all channels are equally important, and any cut is expensive. Near 0
+    the lower half can be removed. A mean importance would not do: criteria have a different unit in every
+    layer, and after a normalisation by layer all means are 1.
     """
     return {
         variable.name: float(np.mean([lower_share(context.ranked[name]) for name in variable.groups]))
@@ -247,18 +249,19 @@ def measure_importance(context: MeasurementContext) -> dict[str, float]:
 
 
 def lower_share(scores: FloatArray) -> float:
-    """Return the share of the sum of scores [width] that the lower half of them holds; 0 where all are 0."""
+    """Return the share of the lower half of scores [width] in their sum, or 0 if all are 0."""
     ascending = np.sort(scores) - min(0.0, float(np.min(scores)))
     total = float(ascending.sum())
     return float(ascending[: len(scores) - _half(len(scores))].sum()) / total if total > 0 else 0.0
 
 
 def measure_divergence(context: MeasurementContext) -> dict[str, float]:
-    """Return the KL divergence of the outputs as the lower half of a variable's channels goes, in nats.
+    """Return, for each variable, the KL divergence of the outputs in nats as half of its channels are cut.
 
-    The mean over `search.sensitivity_batches` training batches, on which BatchNorm is recalibrated too, since
-    every candidate of a search is. What is not finite counts as the largest divergence seen. Half is far
-    enough for the divergences to differ, and near enough for the outputs to mean something.
+    The divergence is a mean over `search.sensitivity_batches` training batches. BatchNorm is recalibrated on
+    the same batches, as for every candidate of a search. A divergence that is not finite is replaced by the
+    largest finite one. Half of the channels is enough for the divergences to differ, and not so many that
+    the outputs become noise.
     """
     cutter = context.cutter()
     widths = {group.name: group.width for group in context.run.prunable.groups}
@@ -280,7 +283,7 @@ STATISTICS: dict[str, Callable[[MeasurementContext], dict[str, float]]] = {
     "importance": measure_importance,
     "kl": measure_divergence,
 }
-"""Statistics that the `needs` of a sampler may name: {variable: value}, higher if cuts of it hurt more."""
+"""Statistics that a sampler may need, as {variable: value}. A higher value means that cuts harm more."""
 
 
 def measure_statistics(context: MeasurementContext, sampler: str) -> dict[str, dict[str, float]]:
@@ -292,7 +295,7 @@ def needed_statistics(sampler: str) -> tuple[str, ...]:
     """Return the statistics that a sampler needs.
 
     Raises:
-        ConfigError: there is no such sampler, or a user's own needs a statistic that does not exist.
+        ConfigError: the sampler is unknown, or a user's own sampler needs an unknown statistic.
     """
     needs = find_sampler(sampler).needs
     for name in needs:
@@ -302,5 +305,5 @@ def needed_statistics(sampler: str) -> tuple[str, ...]:
 
 
 def _half(width: int) -> int:
-    """Return the channels that are kept as a variable loses `CUT_SHARE` of them."""
+    """Return the number of channels that remain after a cut of `CUT_SHARE`."""
     return max(1, width - int(CUT_SHARE * width))

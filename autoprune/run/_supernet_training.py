@@ -1,11 +1,12 @@
-"""The supernet of a study: trained once, before its first trial, and kept beside the study's output.
+"""Trains the supernet of a study, once and before its first trial.
 
-    weights = prepare_supernet(run, study)      # None if no rung asks for it
+A killed training resumes after its last epoch. A finished one is not repeated: another study with the same
+fingerprint and output folder reuses the file. If several machines train at the same time, the first one to
+finish notes its file in the study. The note is never replaced, because trials may be scored with its weights.
+
+Example:
+    weights = prepare_supernet(run, study)      # None if no rung cuts candidates from a supernet
     prunable = with_weights(run.prunable, weights)
-
-A training that was killed goes on after its last epoch. A finished one is never repeated: another study with
-the same fingerprint and output folder takes the file as it is. If several machines train it at once, the
-first to end counts: its note is never replaced, since trials are scored with those weights by then.
 """
 
 from __future__ import annotations
@@ -35,13 +36,16 @@ _FILE = StudyFile("supernet", "weights")
 
 
 def prepare_supernet(run: Run, study: SearchStudy) -> Path | None:
-    """Return the file of a study's supernet, trained now if it is not there; None if no rung asks for it.
+    """Return the weights of a study's supernet, and train it if the file does not exist.
 
-    The validation part is looked at for the record of each epoch only; the last epoch is what counts.
+    The weights of the last epoch are used. The validation part is evaluated only to report each epoch.
+
+    Returns:
+        The file of weights, or None if no rung cuts candidates from a supernet.
 
     Raises:
-        CheckpointError: trials are scored with weights that are gone, changed, or those of another machine,
-            which was faster; or nothing can be written.
+        CheckpointError: the trials were scored with weights that are missing here, have changed, or lie on
+            another machine that was faster. Or the file cannot be written.
         TrialError: the training diverged.
     """
     known = known_supernet(run, study)
@@ -68,24 +72,25 @@ def prepare_supernet(run: Run, study: SearchStudy) -> Path | None:
     state.unlink(missing_ok=True)
     counts = _FILE.note_once(study, path)
     if counts.sha256 != checkpoint_hash(path):
-        run.watch(Stage("supernet: another process was faster; trials are scored with what it trained"))
+        run.watch(Stage("supernet: another process was faster; trials are scored with its weights"))
     return _FILE.require(counts, study, run.spec)
 
 
 def known_supernet(run: Run, study: SearchStudy) -> Path | None:
-    """Return the file of weights that a study's trials are cut from; None where it has trained none.
+    """Return the weights of a study's supernet, from the output folder or the noted path.
 
-    It is looked for in the output folder, then where it was written.
+    Returns:
+        The file of weights, or None if the study has no supernet yet.
 
     Raises:
-        CheckpointError: it is gone, or holds other weights.
+        CheckpointError: the file is missing, or holds other weights.
     """
     note = _FILE.noted(study)
     return None if note is None else _FILE.require(note, study, run.spec)
 
 
 def _facts(run: Run, subnets: SandwichSampler) -> dict[str, Any]:
-    """Return all that decides the weights, but for the threads and the machine."""
+    """Return all settings that determine the weights, apart from the threads and the machine."""
     spec, setting = run.spec, run.setting
     return {
         **identify(run),
@@ -98,7 +103,7 @@ def _facts(run: Run, subnets: SandwichSampler) -> dict[str, Any]:
 
 
 def _trained(run: Run, subnets: SandwichSampler, state: Path) -> nn.Module:
-    """Return a copy of the dense model, trained with its sub-nets; goes on from `state` if there is one."""
+    """Return a copy of the dense model, trained with its sub-nets. Resume from `state` if it exists."""
     settings, dense = run.spec.score.supernet, run.dense
     run.watch(
         Stage(

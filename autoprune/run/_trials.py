@@ -1,6 +1,7 @@
-"""Runs the trials that a study lacks, on the engine of its settings, and measures its finalists.
+"""Runs the remaining trials of a study on its engine, and times the finalists.
 
-result = run_trials(run, study)
+Example:
+    result = run_trials(run, study)
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from autoprune.study import SearchStudy
 def run_trials(
     run: Run, study: SearchStudy, *, moments: StudyMoments | None = None, take_over: bool = False
 ) -> SearchResult:
-    """Run the trials that a study lacks, time its finalists if latency counts, and summarise it.
+    """Run the remaining trials of a study, time its finalists if latency counts, and summarise it.
 
     Args:
-        run: as it is resolved.
-        study: of the run.
-        moments: of the dense model, if they are measured already.
+        run: the resolved run.
+        study: its study.
+        moments: the moments of the dense model, if they are measured already.
         take_over: also run the trials again that other hosts hold.
     """
     search = run.spec.search
@@ -77,11 +78,11 @@ def run_trials(
 
 
 def _scorer_maker(run: Run, study: SearchStudy, moments: StudyMoments | None) -> MakeScorer:
-    """Return what makes the score as the engine needs it: of the parts at hand, or of names alone.
+    """Return the function that builds the score, from the loaded parts or, in workers, from names.
 
-    What trials are cut from and repaired by is made now, if the study does not have it yet.
+    The supernet and the moments are made first if the study needs them and does not have them yet.
     """
-    stored_ranking(study, run.prunable)  # a damaged one ends the search here, not every trial
+    stored_ranking(study, run.prunable)  # raises here, once, if the ranking is damaged
     ranking = study.facts.ranking
     supernet = prepare_supernet(run, study)
     if moments is None or supernet is not None:
@@ -91,6 +92,6 @@ def _scorer_maker(run: Run, study: SearchStudy, moments: StudyMoments | None) ->
     if not spec.is_parallel:
         score = make_score(dense, run.prunable, spec, setting, ranking, supernet, measured)
         return lambda: score
-    handed_on = dense if spec.model.name is None and spec.model.factory is None else None
+    passed = dense if spec.model.name is None and spec.model.factory is None else None
     parts = identify_parts(dense, run.prunable, supernet)
-    return ScorerFactory(spec, setting, ranking, handed_on, supernet, note, parts)
+    return ScorerFactory(spec, setting, ranking, passed, supernet, note, parts)

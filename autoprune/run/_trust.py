@@ -1,10 +1,11 @@
-"""Decides which code and which folders of a study or a saved model may be used: see `autoprune guide trust`.
+"""Decides which code and paths of a study or a saved model may be used. See `autoprune guide trust`.
 
-A config and what it names is its author's code. A study and a recipe may have been received, and are data:
-the code that they name is imported only if this user's own config named it, or the command says so.
+The code that a user's own config names is trusted. A study or a saved model may come from somebody else, so
+the code that it names is imported only if a config of this user named it, or if the command permits it.
 
-    sign_names(study, spec)                        # by `search`, whose config is this user's own
-    with trusted(study, spec, Consent()):     # by `resume`: StudyError if somebody else's study names code
+Example:
+    sign_names(study, spec)                   # in `search`, whose config is this user's own
+    with trusted(study, spec, Consent()):     # in `resume`: StudyError if another user's study names code
         dense = load_dense(spec)
 """
 
@@ -32,7 +33,7 @@ from autoprune.support.signature import key_name, sign, verifies
 from autoprune.support.userfunction import Imports, importing
 
 NO_IMPORT = ("latency.command", "search.ray.address")
-"""Keys of code that is no function to import."""
+"""Keys that run code without an import: a shell command, and a cluster whose answers are unpickled."""
 
 _NOTE = "autoprune:own:"
 _MOST_SHOWN = 100
@@ -40,11 +41,11 @@ _MOST_SHOWN = 100
 
 @dataclass(frozen=True)
 class Consent:
-    """How far a command trusts the study or the saved model that it is given.
+    """How far a command trusts the study or the saved model that it opens.
 
     Attributes:
-        trust: whether code may run that it names and that this user's own config did not name.
-        own: settings of this user's own config, whose names are trusted.
+        trust: whether code may run that no config of this user named.
+        own: settings of a config of this user. The code that they name is trusted.
         given: keys that the command line sets, such as "output.folder".
     """
 
@@ -54,23 +55,23 @@ class Consent:
 
 
 def consent_of(trust: bool, config: ConfigSource | None, overrides: Sequence[str] = ()) -> Consent:
-    """Return how far a command trusts a study, by its arguments of these names."""
+    """Return the consent that the arguments of a command express."""
     own = None if config is None else settle(config, named=False)
     given = tuple(parse_override(override)[0] for override in overrides)
     return Consent(trust, own, given)
 
 
 UNTRUSTED = Consent()
-"""The consent of a command that gives none: it uses only names of this user's own configs."""
+"""The consent of a command without such arguments: only names in this user's own configs are trusted."""
 
 
 @dataclass(frozen=True)
 class _SignedNames:
-    """What this user's own configs and command lines have named for one study.
+    """The code and paths that this user's own configs and command lines have named for one study.
 
     Attributes:
         code: {key of the config: the code that it names}.
-        folder: the current folder as the config was read, from which that code is imported.
+        folder: the folder from which that code is imported, the current one when the config was read.
         places: folders and files that may be written.
     """
 
@@ -79,7 +80,7 @@ class _SignedNames:
     places: tuple[str, ...] = ()
 
     def of_study(self, name: str) -> dict[str, Any]:
-        """Return the values that are signed."""
+        """Return the values to sign."""
         return {
             "purpose": "study",
             "study": name,
@@ -90,7 +91,7 @@ class _SignedNames:
 
 
 def code_of(spec: RunSpec) -> dict[str, str]:
-    """Return {key: text} of all that runs as code if the config is used: functions, a command, a cluster."""
+    """Return {key: text} of all settings that run code: functions, a command, and a cluster's address."""
     functions = {
         "model.name": spec.model.name,
         "model.factory": spec.model.factory,
@@ -106,20 +107,20 @@ def code_of(spec: RunSpec) -> dict[str, str]:
     if spec.latency.command is not None:
         code["latency.command"] = spec.latency.command
     address = spec.search.ray.address
-    engine = ENGINES.get(spec.search.engine)  # a user's own, not imported here, may join a cluster too
+    engine = ENGINES.get(spec.search.engine)  # None for a user's own engine, which may join a cluster
     if (engine is None or engine.joins_cluster) and address not in (None, "auto", "local"):
         code["search.ray.address"] = str(address)  # the answers of a cluster are unpickled
     return code
 
 
 def _own_names(named: str | Sequence[str]) -> str:
-    """Return the names among those of a key that are functions of the user's own."""
+    """Return those names of a key that are functions rather than rows, separated by commas."""
     names = (named,) if isinstance(named, str) else named
     return ", ".join(name for name in names if ":" in name)
 
 
 def written_paths(spec: RunSpec) -> dict[str, str]:
-    """Return {key: path} of all that may be written if a study with this config goes on."""
+    """Return {key: path} of all folders and files that a run with these settings may write."""
     named = DATASETS.get(spec.data.name or "")
     downloads = named is not None and named.downloads
     places = {
@@ -131,16 +132,16 @@ def written_paths(spec: RunSpec) -> dict[str, str]:
 
 
 def sign_names(study: SearchStudy, spec: RunSpec, keys: Sequence[str] | None = None) -> None:
-    """Note in a study, signed, the code and places that this user has named, with those named before.
+    """Add the code and paths that this user has named to a signed note in the study.
 
     Args:
-        study: it keeps one such note for each user and machine.
-        spec: the settings of this user's own config.
-        keys: those that are the user's own; None for all.
+        study: the study, which stores one note per user and machine.
+        spec: the settings of a config of this user.
+        keys: the keys that this user has set, or None for all.
     """
     name = key_name()
     if name is None:
-        return  # no key can be kept here: the study needs --trust, as one that was received does
+        return  # without a signing key, every later command needs --trust
     before = _signed_names(study)
     code = {key: text for key, text in code_of(spec).items() if keys is None or key in keys}
     places = [path for key, path in written_paths(spec).items() if keys is None or key in keys]
@@ -156,18 +157,18 @@ def sign_names(study: SearchStudy, spec: RunSpec, keys: Sequence[str] | None = N
 
 @contextlib.contextmanager
 def trusted(study: SearchStudy, spec: RunSpec, consent: Consent) -> Iterator[None]:
-    """Give a block in which the code that a study names may be imported.
+    """Allow the import of the code that a study names, inside the `with` block.
 
-    Code of this user's own config is imported from the current folder, or from the folder in which the search
-    began. Code that is merely trusted is imported from installed packages alone.
+    Code that a config of this user names is imported from the current folder, or from the folder in which the
+    search began. Other trusted code is imported only from installed packages.
 
     Args:
-        study: as it was opened.
-        spec: the study's settings, as they are about to be used.
-        consent: of the command.
+        study: the opened study.
+        spec: the settings that will be used.
+        consent: the consent of the command.
 
     Raises:
-        StudyError: the study names code that neither this user's own config nor the command covers.
+        StudyError: the study names code that neither a config of this user nor the command trusts.
     """
     with importing(_imports(study, spec, consent)):
         yield
@@ -179,7 +180,7 @@ def _imports(study: SearchStudy, spec: RunSpec, consent: Consent) -> Imports:
     statement = _signed_names(study)
     unknown = {k: text for k, text in code.items() if text not in (own.get(k), statement.code.get(k))}
     if not unknown:
-        # A config that is given now is at home in the current folder, the study where its search began.
+        # A config of this command refers to the current folder, the study to the folder of its search.
         return Imports() if own else Imports(statement.folder)
     if consent.trust:
         return Imports(None, barred=os.getcwd())
@@ -191,10 +192,16 @@ def _imports(study: SearchStudy, spec: RunSpec, consent: Consent) -> Imports:
 
 
 def require_own_path(study: SearchStudy, key: str, path: str | os.PathLike[str], consent: Consent) -> None:
-    """Refuse a place that a study names outside the current folder, unless this user named it.
+    """Refuse to write to a path that a study names, unless it is in the current folder or this user's own.
+
+    Args:
+        study: the opened study.
+        key: the key or option that names the path, for the message.
+        path: the path that will be written.
+        consent: the consent of the command.
 
     Raises:
-        StudyError: neither the command line nor this user's config names the place.
+        StudyError: the path lies elsewhere, and neither the command line nor a config of this user names it.
     """
     if key in consent.given:
         return
@@ -205,18 +212,18 @@ def require_own_path(study: SearchStudy, key: str, path: str | os.PathLike[str],
         option = "-o PATH" if key == "--output" else f"--set {key}=PATH"
         raise StudyError(
             f"{study.name}: the study wants to write to {_quoted(str(path))}, outside the current folder; "
-            f"say where with {option}."
+            f"choose a path with {option}."
         )
 
 
 def require_own_paths(study: SearchStudy, spec: RunSpec, consent: Consent) -> None:
-    """Refuse places of a study's config that this user has not named: see `require_own_path`."""
+    """Check all paths that a run with these settings may write, as `require_own_path` does."""
     for key, path in written_paths(spec).items():
         require_own_path(study, key, path, consent)
 
 
 def store_consent(study: SearchStudy, spec: RunSpec, consent: Consent) -> None:
-    """Note in the study the names that a command line or a config of this user's own has added."""
+    """Store in the study the code and paths that the command line or a config of this user has added."""
     if consent.own is not None:
         same = {**code_of(consent.own), **written_paths(consent.own)}
         names = {**code_of(spec), **written_paths(spec)}
@@ -226,7 +233,7 @@ def store_consent(study: SearchStudy, spec: RunSpec, consent: Consent) -> None:
 
 
 def signed_architecture(study: SearchStudy, spec: RunSpec, consent: Consent) -> dict[str, Any]:
-    """Return a signed note for a recipe, if its architecture is code that this user's own config named."""
+    """Return a signed note for a recipe if a config of this user named its architecture, else {}."""
     name = spec.model.factory
     if name is None:
         return {}
@@ -241,16 +248,16 @@ def signed_architecture(study: SearchStudy, spec: RunSpec, consent: Consent) -> 
 def trusted_architecture(
     folder: str | os.PathLike[str], name: str, noted: object, *, trust: bool
 ) -> Iterator[None]:
-    """Give a block in which the architecture that a recipe names may be made.
+    """Allow the import of the architecture that a recipe names, inside the `with` block.
 
     Args:
-        folder: of the saved model.
-        name: of the zoo or of a function.
+        folder: the folder of the saved model.
+        name: a name in the zoo, or a function.
         noted: the note of `signed_architecture` in the recipe.
-        trust: whether code may run that this user's own config did not name.
+        trust: whether code may run that no config of this user named.
 
     Raises:
-        CheckpointError: it names code that neither this user's own config nor `trust` covers.
+        CheckpointError: the architecture is code that neither a config of this user nor `trust` permits.
     """
     imports = Imports()
     if ":" in name:
@@ -270,20 +277,20 @@ def trusted_architecture(
 
 
 def require_trusted_file(path: Path, *, trust: bool) -> None:
-    """Refuse a .pt2 file, which may hold pickled objects, unless it is trusted.
+    """Refuse a .pt2 file unless it is trusted, because it may hold pickled objects.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: the file is not trusted.
     """
     if path.suffix == ".pt2" and not trust:
         raise ConfigError(
-            f"{path}: to load a .pt2 file runs any code that is pickled in it; give --trust if you know who "
+            f"{path}: loading a .pt2 file runs any code that is pickled in it; give --trust if you know who "
             "made it, or time the model as .onnx."
         )
 
 
 def _quoted(text: str) -> str:
-    """Quote a text of a received file: it may have control characters and any length."""
+    """Quote a text from a received file, which may contain control characters and be of any length."""
     return json.dumps(text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}...")
 
 
@@ -298,7 +305,7 @@ def _is_signed(noted: object, values: Mapping[str, Any]) -> bool:
 
 
 def _signed_names(study: SearchStudy) -> _SignedNames:
-    """Return the code and places that this user has named for a study, none if no note verifies."""
+    """Return the code and paths that this user has named for a study, or none without a valid note."""
     name = key_name()
     noted = None if name is None else study.note(f"{_NOTE}{name}")
     values = noted.get("values") if isinstance(noted, dict) else None
@@ -308,4 +315,5 @@ def _signed_names(study: SearchStudy) -> _SignedNames:
         return _SignedNames()
     if not verifies(values, noted.get("signature")):
         return _SignedNames()
-    return _SignedNames(values["code"], values["folder"], tuple(values["places"]))  # as it was signed here
+    # Their types need no check: this code signed them.
+    return _SignedNames(values["code"], values["folder"], tuple(values["places"]))

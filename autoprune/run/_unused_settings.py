@@ -1,8 +1,10 @@
-"""Settings that are filled in for nothing: a row of UNUSED is a reason why nothing reads them.
+"""Reports settings that have no effect, because nothing reads them under the other settings.
 
-report_unused(spec, watch)     # search.workers is set, but only search.engine = "processes" or "ray" ...
+A row of UNUSED describes one such case. Settings that only some rows of a table read need no row here: those
+rows declare them in `Row.reads`.
 
-Settings that only some rows of a table read need no row here: see `Row.reads`.
+Example:
+    report_unused(spec, watch)     # search.workers is set, but only search.engine = "processes" or "ray" ...
 """
 
 from __future__ import annotations
@@ -23,11 +25,11 @@ from autoprune.support.rows import quoted
 
 @dataclass(frozen=True)
 class Unused:
-    """Settings, and when they are without effect.
+    """Settings that have no effect under a condition.
 
     Attributes:
         keys: sections ("latency", "search.ray") or keys ("search.workers").
-        when: whether nothing reads them under other settings.
+        when: the condition on the other settings.
         why: the end of the line that begins with "... is set, but ".
     """
 
@@ -51,42 +53,42 @@ UNUSED = (
     Unused(
         ("data.workers",),
         lambda spec: spec.data.name not in _STREAMED,
-        f"only data.name = {quoted(_STREAMED)} is read by workers of ours",
+        f"only data.name = {quoted(_STREAMED)} is read by worker processes of autoprune",
     ),
     Unused(
         ("data.val_fraction", "data.checkpoint_saw_validation"),
         lambda spec: _is_from_a_script(spec) or is_separate(spec.data),
-        "the validation part is one of its own, no share of the training part",
+        "the validation part is separate, not a share of the training part",
     ),
     Unused(
         ("latency",),
         lambda spec: not spec.limits_latency and not spec.measures_divisor,
         "nothing is timed: neither budget.latency, search.objectives nor "
-        f'search.divisor = "{AUTO}" asks for it',
+        f'search.divisor = "{AUTO}" requires it',
     ),
     Unused(
         ("score.teacher", "score.learning_rate"),
         lambda spec: not spec.trains_candidates,
-        'no rung of score.rungs trains, such as "100 steps" would',
+        'no rung of score.rungs trains, as "100 steps" would',
     ),
     Unused(
         ("search.pruner",),
         lambda spec: find_pruner(spec.search.pruner).prunes and len(spec.score.rungs) == 1,
-        "score.rungs has one rung: no trial can be pruned before another",
+        "score.rungs has only one rung, so there is none before which a trial could be pruned",
     ),
 )
-"""What is reported; a key counts as set if it differs from its default."""
+"""All cases. A key counts as set if it differs from its default."""
 
 _DEFAULTS = RunSpec()
 
 
 def report_unused(spec: RunSpec, watch: Watcher, only: Collection[str] | None = None) -> None:
-    """Report which settings differ from their defaults and yet change nothing.
+    """Report the settings that differ from their defaults but have no effect.
 
     Args:
-        spec: the settings of the run, its names checked.
-        watch: gets a line for each row.
-        only: the keys to look at, those that a resume was given; default all.
+        spec: the settings of the run, with checked names.
+        watch: called with an event for each case.
+        only: the keys to check, e.g. those that a resume changes, or None for all.
     """
     for row in UNUSED:
         changed = _changed(row.keys, spec, only)
@@ -99,7 +101,7 @@ def report_unused(spec: RunSpec, watch: Watcher, only: Collection[str] | None = 
 
 
 def _changed(keys: Sequence[str], spec: RunSpec, only: Collection[str] | None) -> list[str]:
-    """Return the keys that differ from their defaults, sections in brackets."""
+    """Return the keys that differ from their defaults, with sections in brackets."""
     return [
         f"[{key}]" if dataclasses.is_dataclass(value(spec)) else key
         for key, value in ((key, operator.attrgetter(key)) for key in keys)
@@ -109,7 +111,7 @@ def _changed(keys: Sequence[str], spec: RunSpec, only: Collection[str] | None) -
 
 
 def _read_by_rows() -> dict[str, list[str]]:
-    """Return {rows in words: keys that these rows alone read}."""
+    """Return {names of rows as text: the keys that only these rows read}."""
     keys = dict.fromkeys(key for table in TABLES.values() for row in table.values() for key in row.reads)
     found: dict[str, list[str]] = {}
     for key in keys:

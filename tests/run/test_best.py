@@ -57,8 +57,8 @@ def test_predictions_stand_where_nothing_was_timed(url: str) -> None:
     for limit, number in (("3ms", 2), ("3.9 ms", 2), ("40%", 3), ("0.1 s", 5), ("2000 us", 1)):
         picked = run.best("toy", url, {"latency": limit})
         assert picked.trial.number == number, limit
-    least = r"the least there is: 1 ms \(10\.0%, trial 0\)\.$"
-    with pytest.raises(StudyError, match=rf"toy: no complete trial keeps to --latency 0\.5ms; {least}"):
+    least = r"the smallest: 1 ms \(10\.0%, trial 0\)\.$"
+    with pytest.raises(StudyError, match=rf"toy: no complete trial is within --latency 0\.5ms; {least}"):
         run.best("toy", url, {"latency": "0.5ms"})
 
 
@@ -130,7 +130,7 @@ def test_the_least_that_there_is_is_one_that_could_be_taken(url: str) -> None:
     study = open_study(url, "toy")
     first, second = sorted(study.records(), key=lambda record: record.macs or 0)[:2]
     study.store_measured(first.number, dataclasses.replace(measured(7.0, 0.7), met=False))
-    with pytest.raises(StudyError, match=rf"the least there is: .*trial {second.number}\)"):
+    with pytest.raises(StudyError, match=rf"the smallest: .*trial {second.number}\)"):
         run.best("toy", url, {"macs": "1"})
 
 
@@ -141,5 +141,5 @@ def test_a_search_that_fills_its_budget_has_nothing_below_it_and_says_so(url: st
         with pytest.raises(StudyError, match=hint):
             run.best("toy", url, limits)
     for limits in ({"params": "1"}, {"latency": "0.5 ms"}, {"flops": "100%", "params": "1"}):
-        with pytest.raises(StudyError, match=r"the least there is: [^;]*\)\.$"):
+        with pytest.raises(StudyError, match=r"the smallest: [^;]*\)\.$"):
             run.best("toy", url, limits)

@@ -310,7 +310,7 @@ def test_a_received_study_writes_below_the_current_folder_alone(place: Path, tmp
         config_naming("data.folder", "images"), output=settle(load_config(values), named=False).output
     )
     received(config)
-    wants = r"fm: the study wants to write to .*outside.*, outside the current folder; say where with"
+    wants = r"fm: the study wants to write to .*outside.*, outside the current folder; choose a path with"
     for consent in (Consent(), Consent(trust=True)):
         with pytest.raises(StudyError, match=wants + " --set output.folder=PATH"):
             resume(consent)
@@ -331,7 +331,7 @@ def test_no_place_escapes(place: Path, key: str, kind: str) -> None:
     config = config_naming(key, escaping(place, kind))
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, name="cifar10"))
     received(config)
-    with pytest.raises(StudyError, match=rf"outside the current folder; say where with --set {key}=PATH"):
+    with pytest.raises(StudyError, match=rf"outside the current folder; choose a path with --set {key}=PATH"):
         resume(Consent(trust=True))
 
 

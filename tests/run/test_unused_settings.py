@@ -64,7 +64,7 @@ READ = [
 ]
 
 LOADERS = {"loaders": "mypkg.data:make"}
-SEPARATE = "the validation part is one of its own"
+SEPARATE = "the validation part is separate"
 
 DATA_CASES: list[tuple[dict[str, Any], str]] = [
     ({"name": "digits", "workers": 4}, 'data.workers is set, but only data.name = "folder"'),
