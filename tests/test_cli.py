@@ -355,7 +355,7 @@ def test_a_killed_search_goes_on_and_equals_an_uninterrupted_one(
     killed = sets("search.study=killed", *WHOLE)
     run_until("trial   1", "search", "digits", *killed, cwd=workplace, then=signal.SIGKILL)
     printed = run_until("trial   3", "resume", "killed", cwd=workplace, then=signal.SIGTERM)
-    assert "Terminated; what is finished is kept. Go on with: autoprune resume killed" in printed
+    assert "Terminated; finished work is kept. Resume with: autoprune resume killed" in printed
     assert "running" not in [record.state for record in proposals(workplace, "killed")]
     code, out, err = command("resume", "killed", cwd=workplace)
     assert code == 0, err
@@ -374,7 +374,7 @@ def test_ctrl_c_in_the_dense_training_leaves_no_study(tmp_path: Path) -> None:
     """The study does not exist yet: the same command goes on with the training."""
     arguments = ("search", "digits", *sets("train.epochs=40"))
     printed = run_until("epoch   2/40", *arguments, cwd=tmp_path, then=signal.SIGINT)
-    assert "Go on with: autoprune search digits --set" in printed
+    assert "Resume with: autoprune search digits --set" in printed
     assert list(tmp_path.rglob("*.db")) == []
 
 
@@ -382,7 +382,7 @@ def test_ctrl_c_in_a_search_names_the_resume(workplace: Path, tmp_path: Path) ->
     checkpoint = f"model.checkpoint={workplace}/runs/digits/dense.safetensors"
     arguments = ("search", "digits", *sets(checkpoint, "search.trials=50"))
     printed = run_until("trial   0", *arguments, cwd=tmp_path, then=signal.SIGINT)
-    assert "Go on with: autoprune resume digits --storage sqlite:///" in printed
+    assert "Resume with: autoprune resume digits --storage sqlite:///" in printed
 
 
 def descendants(pid: int) -> set[int]:
@@ -432,7 +432,7 @@ def test_no_process_is_left_of_a_search_that_was_stopped(
         time.sleep(0.05)
     if then != signal.SIGKILL:  # a half-started worker of a killed search may complain
         assert "Traceback" not in printed
-        assert "Go on with: autoprune resume digits --storage sqlite:///" in printed
+        assert "Resume with: autoprune resume digits --storage sqlite:///" in printed
         assert process.returncode == 128 + then
 
 

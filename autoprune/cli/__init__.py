@@ -1,8 +1,9 @@
-"""The command line: parses, calls the function that a script would call, prints what it returns.
+"""The command line: parses arguments, calls the function that a script would call, and prints its result.
 
-Mistakes of the user end in one line and exit code 2, Ctrl-C in 130, SIGTERM in 143, a terminal that is closed
-in 129, none of them with a traceback:
+A mistake of the user ends in one line and exit code 2. Ctrl-C ends in exit code 130, SIGTERM in 143, and a
+closed terminal in 129. None of them prints a traceback.
 
+Example:
     autoprune search digits --set search.trials=8
 """
 
@@ -28,14 +29,14 @@ def main() -> None:
         try:
             sys.exit(_run())
         except BaseException:
-            # Whatever a signal led to (an import that broke off in the middle raises all sorts of things).
+            # A signal that interrupts an import can surface as almost any exception.
             if caught:
                 sys.exit(caught[0])
             raise
 
 
 def _run() -> int:
-    """Run the command that was typed, and return its exit code. A user's mistake ends here."""
+    """Run the typed command and return its exit code. Turn errors into one line on standard error."""
     from autoprune.cli._console import end_with, prepare_streams
 
     prepare_streams()

@@ -17,14 +17,14 @@ StudyName = Annotated[
 
 
 def _require_once(overrides: list[str] | None) -> list[str] | None:
-    """Refuse a key that is set twice on one command line: one of the two would be ignored."""
+    """Refuse a key that is set twice on one command line, because one of the values would be ignored."""
     from autoprune.config import parse_override
 
     seen = set()
     for override in overrides or ():
         path, _ = parse_override(override)
         if path in seen:
-            raise ConfigError(f"--set {path}: it is given twice; leave one out.")
+            raise ConfigError(f"--set {path}: the key is set twice; leave one out.")
         seen.add(path)
     return overrides
 
@@ -35,17 +35,15 @@ Overrides = Annotated[
         "--set",
         metavar="KEY=VALUE",
         callback=_require_once,
-        help="Override section.key of the config; may be repeated.",
+        help="Override section.key of the config. May be repeated.",
     ),
 ]
 Storage = Annotated[
     str | None,
-    typer.Option("--storage", metavar="URL", help="The study's storage; default runs/STUDY.db."),
+    typer.Option("--storage", metavar="URL", help="The study's storage, by default runs/STUDY.db."),
 ]
-Trust = Annotated[
-    bool, typer.Option("--trust", help="Run code that was received with the study or the model.")
-]
+Trust = Annotated[bool, typer.Option("--trust", help="Run code that the study or the model names.")]
 OwnConfig = Annotated[
     str | None,
-    typer.Option("--config", metavar="CONFIG", help="Your own config, whose names are trusted."),
+    typer.Option("--config", metavar="CONFIG", help="A config of your own. Its code is trusted."),
 ]

@@ -1,7 +1,6 @@
-"""The commands that train, look into, write and time models.
+"""The commands that train, inspect, export and time models.
 
-Each parses, calls the function that a script would call, and prints. Heavy modules are imported inside them,
-so that `autoprune --help` answers at once.
+They import heavy modules only when they run, so that `autoprune --help` answers at once.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from autoprune.errors import ConfigError
 
 
 def train(config: ConfigSource, overrides: Overrides = None) -> None:
-    """Train the dense model with a clean validation part. What it has seen is noted beside it."""
+    """Train the dense model with a held-out validation part. A note next to it records the split."""
     from autoprune import run
     from autoprune.config import load_config
 
@@ -36,23 +35,23 @@ def inspect(
         bool, typer.Option("--errors", help="Show the output error of each group by its width instead.")
     ] = False,
     sensitivity: Annotated[
-        bool, typer.Option("--sensitivity", help="Show the score as each group alone is cut instead.")
+        bool, typer.Option("--sensitivity", help="Show the score as each group is cut alone instead.")
     ] = False,
     output: Annotated[
         list[str] | None,
-        typer.Option("--output", "-o", help="A .png, .svg, .pdf or .csv file of these; may be repeated."),
+        typer.Option("--output", "-o", help="A .png, .svg, .pdf or .csv file of these. May be repeated."),
     ] = None,
-    limit: Annotated[float, typer.Option("--limit", help="Seconds of --sensitivity at most.")] = 300.0,
+    limit: Annotated[float, typer.Option("--limit", help="Time limit of --sensitivity in seconds.")] = 300.0,
 ) -> None:
-    """Show groups, costs and budgets before any training. Also frozen layers and the memory needed."""
+    """Show channel groups, costs and budgets before any training. Also frozen layers and the memory needed."""
     from autoprune import run
     from autoprune.cli._tables import group_table, inspection_notes, inspection_table
     from autoprune.config import load_config
 
     if errors and sensitivity:
-        raise ConfigError("--errors and --sensitivity: give one of them at a time.")
+        raise ConfigError("--errors and --sensitivity: got both, expected at most one.")
     if output and not (errors or sensitivity):
-        raise ConfigError("--output: inspect writes a file with --errors or --sensitivity alone; give one.")
+        raise ConfigError("--output: inspect writes files of --errors or --sensitivity only; add one.")
     settings = load_config(config, overrides or ())
     with screen() as watch:
         if errors:
@@ -71,19 +70,19 @@ def export(
         str,
         typer.Argument(
             metavar="STUDY|FOLDER",
-            help="A study that is finetuned, or scored without training, or a saved model.",
+            help="A study that is finetuned or was scored without training, or the folder of a saved model.",
         ),
     ],
     format_name: Annotated[str, typer.Option("--format", help="onnx, pt2 or safetensors.")] = "onnx",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file to write.")] = None,
     storage: Storage = None,
     dense: Annotated[
-        bool, typer.Option("--dense", help="The dense model of the study, to be timed beside the small one.")
+        bool, typer.Option("--dense", help="Export the dense model of the study, for a comparison.")
     ] = False,
     trust: Trust = False,
     config: OwnConfig = None,
 ) -> None:
-    """Write the small model for another runtime. What was written has to compute the same."""
+    """Export the small model to another format. The file is tested to compute the same."""
     from autoprune import run
 
     report = run.export(
@@ -109,21 +108,21 @@ def bench(
     ],
     batch: Annotated[
         int | None,
-        typer.Option("--batch", help="Images at a time; default as files or shapes say."),
+        typer.Option("--batch", help="Images per forward pass, by default as in the files or shapes."),
     ] = None,
     threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")] = 1,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:1.")] = "cpu",
     tolerance: Annotated[
-        float, typer.Option("--tolerance", help="How exact the ratios shall be: 0.02 is 2% either way.")
+        float, typer.Option("--tolerance", help="Half-width of the ratios' intervals to reach: 0.02 is 2%.")
     ] = 0.02,
-    limit: Annotated[float, typer.Option("--limit", help="Seconds to measure at most.")] = 10.0,
+    limit: Annotated[float, typer.Option("--limit", help="Time limit in seconds.")] = 10.0,
     shape: Annotated[
         list[str] | None,
         typer.Option("--shape", metavar="[NAME=]SIZES", help="Sizes that a file leaves free: 1x3x224x224."),
     ] = None,
     trust: Trust = False,
 ) -> None:
-    """Time exported models side by side. Each runs in its runtime; ratios are to the first."""
+    """Time exported models side by side. Each runs in its own runtime, and ratios refer to the first."""
     from autoprune import run
     from autoprune.cli._tables import bench_notes, bench_table
 

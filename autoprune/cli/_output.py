@@ -1,4 +1,4 @@
-"""Prints the results of the commands. The modules that make tables are imported when they are used."""
+"""Prints the results of commands. Modules that make tables are imported at their first use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def print_search(result: SearchResult) -> None:
     console.print(front_table(result.summary) if several else trial_table(result.summary, most=5))
     if result.summary.failures():
         console.print(failure_table(result.summary))
-    _ = result.best  # raises where no trial completed: there is nothing to go on with
+    _ = result.best  # raises if no trial is complete
     console.print(widths_table(result.summary, result.summary.best))
     notes = summary_notes(result.summary)
     print_notes([*notes, result.next_step])

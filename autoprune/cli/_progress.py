@@ -1,7 +1,8 @@
-"""Live progress of a long verb: a bar with the best score so far, and a line for each step, trial and epoch.
+"""Shows the progress of a long verb: a bar with the best score, and a line for each step, trial and epoch.
 
-with Screen(console) as watch:
-run.search(config=config, watch=watch)
+Example:
+    with Screen(console) as watch:
+        run.search(config=config, watch=watch)
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from autoprune.run import Counted, EpochDone, Event, Stage, TrialDone
 
 
 class Screen:
-    """A watcher that draws events; use it as a context, so that the terminal is left tidy."""
+    """A watcher that draws events. Use it in a `with` block, which removes the bar at its end."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -36,14 +37,14 @@ class Screen:
         self._done_before = 0
 
     def __enter__(self) -> Screen:
-        """Start to draw."""
+        """Start drawing."""
         self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the bar away; the lines stay."""
+        """Remove the bar. The printed lines stay."""
         self._progress.stop()
 
     def __call__(self, event: Event) -> None:
@@ -74,7 +75,7 @@ class Screen:
             if event.best
             else "no score yet"
         )
-        front = f"front of {event.front}, " if event.front else ""
+        front = f"Pareto front of {event.front}, " if event.front else ""
         self._advance("searching", event.done, event.trials, f"{front}{best}")
 
     def _epoch(self, event: EpochDone) -> None:

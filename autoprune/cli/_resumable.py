@@ -1,4 +1,4 @@
-"""Prints, once a command is interrupted, the command that goes on."""
+"""Prints the command that resumes an interrupted one."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ from autoprune.errors import AutopruneError, OutputError, shown_url
 
 
 def same_command() -> str:
-    """Return the command as it was typed, but for the password of a storage."""
+    """Return the command as it was typed, without the password of a storage."""
     return shlex.join(["autoprune", *map(shown_url, sys.argv[1:])])
 
 
 @contextlib.contextmanager
 def resumable(go_on: Callable[[], str]) -> Iterator[None]:
-    """After Ctrl-C, SIGTERM or SIGHUP, print the command that goes on. `go_on` is called only then."""
+    """Print the command that resumes the block if Ctrl-C, SIGTERM or SIGHUP interrupts it.
+
+    Args:
+        go_on: returns that command. It is called only after an interrupt.
+    """
     try:
         yield
     except KeyboardInterrupt as interrupt:
@@ -29,9 +33,9 @@ def resumable(go_on: Callable[[], str]) -> Iterator[None]:
             word, code = ended_by(interrupt)
             try:
                 command = go_on()
-            except AutopruneError:  # the storage cannot be read just now
+            except AutopruneError:  # the storage cannot be read at the moment
                 command = same_command()
-            line = f"{word}; what is finished is kept. Go on with: {command}"
+            line = f"{word}; finished work is kept. Resume with: {command}"
             with contextlib.suppress(OutputError):  # the terminal is gone
                 console.print(line, soft_wrap=True, highlight=False)
         raise typer.Exit(code) from None

@@ -1,10 +1,9 @@
-"""Ctrl-C, SIGTERM and SIGHUP as exceptions that unwind a command, so that its trials are queued again.
+"""Raises Ctrl-C, SIGTERM and SIGHUP as exceptions, so that an interrupted command queues its trials again.
 
-Every command runs inside:
-
+Example:
     with caught_signals() as caught:
-        app()                        # raises KeyboardInterrupt, or Terminated, which is one
-    caught                           # [130] after a Ctrl-C, [143] after SIGTERM, [129] after SIGHUP
+        app()                        # raises KeyboardInterrupt, or its subclass Terminated
+    caught                           # [130] after Ctrl-C, [143] after SIGTERM, [129] after SIGHUP
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ from types import FrameType
 from typing import Any
 
 GRACE_S = 5.0
-"""So long after a signal others are ignored: an impatient second Ctrl-C would break off the unwinding."""
+"""Seconds after a signal in which others are ignored. A second Ctrl-C would interrupt the clean-up."""
 
 _ENDING = {
     getattr(signal, name): word
     for name, word in (("SIGINT", "Interrupted"), ("SIGTERM", "Terminated"), ("SIGHUP", "Hung up"))
     if hasattr(signal, name)  # Windows has no SIGHUP
 }
-"""Signal -> the word for a command that it ended."""
+"""{signal: the word for a command that it ended}."""
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP arrived: unwinds like Ctrl-C."""
+    """SIGTERM or SIGHUP arrived. Handled like Ctrl-C."""
 
     def __init__(self, number: int = signal.SIGTERM) -> None:
         super().__init__()
@@ -37,16 +36,19 @@ class Terminated(KeyboardInterrupt):
 
 
 def ended_by(interrupt: KeyboardInterrupt) -> tuple[str, int]:
-    """Return the word for the end of a command by a signal, and its exit code."""
+    """Return the word and the exit code for a command that a signal ended."""
     number = interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT
     return _ENDING[number], 128 + number
 
 
 @contextlib.contextmanager
 def caught_signals() -> Iterator[list[int]]:
-    """Raise KeyboardInterrupt on Ctrl-C, Terminated on other signals, and yield the exit codes of all so far.
+    """Raise KeyboardInterrupt on Ctrl-C and Terminated on other signals.
 
-    A SIGHUP that is ignored already, as under nohup, stays ignored.
+    A SIGHUP that is already ignored, as under nohup, stays ignored.
+
+    Yields:
+        The exit codes of all signals so far.
     """
     caught: list[int] = []
     owner = os.getpid()
@@ -54,7 +56,7 @@ def caught_signals() -> Iterator[list[int]]:
 
     def unwind(number: int, frame: FrameType | None) -> None:
         nonlocal last
-        if os.getpid() != owner:  # a forked child is no command of its own
+        if os.getpid() != owner:  # a forked child has nothing to clean up
             os._exit(128 + number)
         now = time.monotonic()
         if caught and now - last < GRACE_S:
@@ -69,7 +71,7 @@ def caught_signals() -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def shielded() -> Iterator[None]:
-    """Ignore signals inside the block, in which a command prints its last line."""
+    """Ignore signals inside the block, so that a command can print its last line."""
     with _handling(signal.SIG_IGN):
         yield
 

@@ -1,7 +1,6 @@
-"""The commands that make a study and go on with it.
+"""The commands that create, resume and evaluate a study.
 
-Each parses, calls the function that a script would call, and prints. Heavy modules are imported inside them,
-so that `autoprune --help` answers at once.
+They import heavy modules only when they run, so that `autoprune --help` answers at once.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from autoprune.cost import budget_keys
 
 
 def search(config: ConfigSource, overrides: Overrides = None) -> None:
-    """Search sub-models under the config's budget."""
+    """Search smaller versions of a model under the config's budget."""
     from autoprune import run
     from autoprune.config import load_config
     from autoprune.study import study_command
@@ -44,12 +43,12 @@ def resume(
     overrides: Overrides = None,
     take_over: Annotated[
         bool,
-        typer.Option("--take-over", help="Also run the trials again that other hosts held; they are gone."),
+        typer.Option("--take-over", help="Also run the trials of other hosts, which are gone, again."),
     ] = False,
     trust: Trust = False,
     config: OwnConfig = None,
 ) -> None:
-    """Go on with a search that was stopped or killed. Its storage has all but model and data."""
+    """Resume a search that was stopped or killed."""
     from autoprune import run
 
     with resumable(same_command), screen() as watch:
@@ -66,10 +65,10 @@ def resume(
 
 
 def _with_limits(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for each key of [budget], in place of its keyword arguments."""
+    """Replace the keyword arguments of a command by an option for each key of [budget]."""
     given = list(signature(command).parameters.values())[:-1]
     for key in budget_keys().values():
-        example = f'At most so much, or a share: "{key.unit.example}", "40%".'
+        example = f'Upper limit, or a share: "{key.unit.example}", "40%".'
         kind = Annotated[str | None, typer.Option(key.option, help=example)]
         given.append(Parameter(key.name, Parameter.KEYWORD_ONLY, default=None, annotation=kind))
     vars(command)["__signature__"] = Signature(given)
@@ -83,7 +82,7 @@ def best(
     storage: Storage = None,
     **limits: str | None,
 ) -> None:
-    """Pick the best trial of a study within limits. Nothing is tried anew; the search may still run."""
+    """Pick the best trial of a study within limits. The search may still be running."""
     from autoprune import run
     from autoprune.report import cost_notes, cost_table, trial_table, widths_table
 
@@ -99,13 +98,13 @@ def finetune(
     study: StudyName,
     storage: Storage = None,
     trial: Annotated[
-        int | None, typer.Option("--trial", metavar="N", help="Another trial than the best one.")
+        int | None, typer.Option("--trial", metavar="N", help="A trial to finetune instead of the best.")
     ] = None,
     overrides: Overrides = None,
     trust: Trust = False,
     config: OwnConfig = None,
 ) -> None:
-    """Train the best plan of a study fully. It is tested once; a finetune that was stopped goes on."""
+    """Train the best trial of a study fully and test it once. A stopped finetune resumes."""
     from autoprune import run
     from autoprune.cli._tables import finetune_table
     from autoprune.run import export_command
@@ -132,7 +131,7 @@ def report(
         Path | None, typer.Option("--output", "-o", help="The plot: a .png, .svg or .pdf file.")
     ] = None,
 ) -> None:
-    """Print a study's trials and plot their scores. Plots are against MACs and against evaluations."""
+    """Print a study's trials and plot their scores. The plots are against MACs and against evaluations."""
     from autoprune import run
     from autoprune.cli._tables import finetune_table
     from autoprune.report import failure_table, front_table, summary_notes, trial_table

@@ -1,6 +1,7 @@
-"""How the command line shows an inspection and a finetuned model.
+"""Tables and notes of inspections, timings and finetuned models.
 
-console.print(group_table(pipeline.inspect(config)))
+Example:
+    console.print(group_table(run.inspect(config)))
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _SHOWN_NAMES = 3
 
 
 def group_table(inspection: Inspection) -> Table:
-    """Draw the channel groups of a model and what they carry, one line a group."""
+    """Return a table of a model's channel groups and their costs, one row per group."""
     table = plain_table(f"Channel groups of {inspection.model}")
     table.add_column("group", overflow="fold")
     for column in ("width", "layers", "MACs", "params", "state"):
@@ -39,7 +40,7 @@ def group_table(inspection: Inspection) -> Table:
 
 
 def inspection_table(inspection: Inspection) -> Table:
-    """Draw the dense cost, the reachable budgets and what is asked, for each cost that counts."""
+    """Return a table of the dense cost, the reachable range and the budget, for each relevant cost."""
     dense = inspection.dense_cost
     others = {cost: each for cost, each in inspection.costs.items() if cost not in ("macs", "params")}
     table = Table(title="Budget", title_justify="left")
@@ -56,7 +57,7 @@ def inspection_table(inspection: Inspection) -> Table:
         limits = inspection.budget.limits
         macs, params = limits.get("macs"), limits.get("params")
         table.add_row(
-            "asked",
+            "requested",
             _share(macs, dense.macs),
             _share(None if macs is None else 2 * macs, dense.flops),
             _share(params, dense.params),
@@ -66,7 +67,7 @@ def inspection_table(inspection: Inspection) -> Table:
 
 
 def inspection_notes(inspection: Inspection) -> list[str]:
-    """Say in sentences what is frozen and why, whether the budget can be met, what the search will need."""
+    """Return notes on frozen groups and their reasons, on the budget, and on the memory of a search."""
     notes = [
         *_grouped((row.name, f"frozen ({row.frozen})" if row.frozen else "") for row in inspection.groups),
         *_grouped((row.name, f"crosses {row.crosses}" if row.crosses else "") for row in inspection.groups),
@@ -90,12 +91,12 @@ def inspection_notes(inspection: Inspection) -> list[str]:
             "1 distinct plan meets" if inspection.plans == 1 else f"{inspection.plans} distinct plans meet"
         )
         notes.append(f"{plans} the budget.")
-    notes.append(f"The search needs about {amount(inspection.memory_bytes)}B beside PyTorch itself.")
+    notes.append(f"The search needs about {amount(inspection.memory_bytes)}B in addition to PyTorch itself.")
     return notes
 
 
 def bench_table(bench: Bench) -> Table:
-    """Draw the times of models side by side, with 95% intervals of medians and ratios."""
+    """Return a table of the times of models, with 95% intervals of medians and ratios."""
     threads = f"{bench.threads} thread{'s' if bench.threads > 1 else ''}"
     table = plain_table(f"One forward pass at batch {bench.batch} on {bench.device}, {threads}")
     table.add_column("model", overflow="fold", min_width=10)
@@ -116,16 +117,16 @@ def bench_table(bench: Bench) -> Table:
 
 
 def bench_notes(bench: Bench) -> list[str]:
-    """Say which intervals are wider than was asked when the time was over."""
+    """Return a note on the intervals that were wider than the tolerance at the time limit."""
     judged = [(row, row.ratio or row.measurement) for row in bench.rows if row.ratio or len(bench.rows) == 1]
     loose = [str(row.path) for row, value in judged if not value.tight]
     if not loose:
         return []
-    return [f"Not as exact as asked after the time limit: {', '.join(loose)}. Raise --limit or --tolerance."]
+    return [f"Tolerance not reached within the time limit: {', '.join(loose)}. Raise --limit or --tolerance."]
 
 
 def finetune_table(result: FinetuneResult) -> Table:
-    """Draw the finetuned model beside the dense one."""
+    """Return a table of the finetuned model and the dense one."""
     table = Table(title=f"Finetuned: trial {result.trial}", title_justify="left")
     for column in ("", "MACs", "params", "validation", "test"):
         table.add_column(column, justify="left" if not column else "right")
@@ -144,13 +145,13 @@ def finetune_table(result: FinetuneResult) -> Table:
 
 
 def _digits(number: float) -> str:
-    """Write a number for a column: three digits that count, zeros too; 12.3456 as "12.3", 0.9 as "0.900"."""
+    """Format a number with three significant digits: 12.3456 as "12.3", 0.9 as "0.900"."""
     decimals = max(0, 2 - math.floor(math.log10(number)))
     return f"{number:.{decimals}f}"
 
 
 def _grouped(pairs: Iterable[tuple[str, str]]) -> list[str]:
-    """Put the names of which the same is said into one line; an empty saying is none."""
+    """Return one line for each text, with the names that share it. Names with an empty text are left out."""
     names: dict[str, list[str]] = {}
     for name, saying in pairs:
         if saying:

@@ -1,4 +1,4 @@
-"""The command line's application: its commands in the order of `autoprune --help`, and how a line is run."""
+"""The application of the command line, with its commands in the order of `autoprune --help`."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ app = typer.Typer(
 )
 
 _PAGE_WIDTH = 100
-"""Pages of the guide have lines of at most so many characters: longer ones are hard to read."""
+"""Largest width of the guide's pages in characters. Longer lines are hard to read."""
 
-# All that typer raises over a command line has this base, which typer exports under no name.
+# The base class of all errors that typer raises for a command line. Typer does not export it by name.
 _UsageError = cast(type[typer.BadParameter], typer.BadParameter.__bases__[0])
 
 
 def run_command() -> int:
-    """Run the command that was typed, and return its exit code.
+    """Run the typed command and return its exit code.
 
     Raises:
-        ConfigError: there is no such command, or it does not take these arguments.
-        AutopruneError: the command raises it.
+        ConfigError: the command or an argument is unknown, or an argument has a wrong value.
+        AutopruneError: the command fails.
     """
     typed = sys.argv[1:]
     for word in typed:
@@ -48,7 +48,7 @@ def run_command() -> int:
 
 
 def _require_text(word: str) -> None:
-    """Refuse an argument that no database and no file system takes: one with a NUL, or with no text."""
+    """Refuse an argument that is not UTF-8 or has a NUL, which no database and no file system accepts."""
     try:
         word.encode("utf-8")
     except UnicodeEncodeError:
@@ -57,8 +57,8 @@ def _require_text(word: str) -> None:
         raise ConfigError(f"{shown_value(word)}: this argument holds a NUL character; leave it out.")
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
         console.print(f"autoprune {metadata.version('autoprune')}", highlight=False)
         raise typer.Exit
 
@@ -71,16 +71,16 @@ def options(
 ) -> None:
     """Search smaller versions of a trained PyTorch vision model under a budget.
 
-    `autoprune guide` lists the pages of the guide; `autoprune guide config` has all keys of a config.
+    `autoprune guide` lists the pages of the guide. `autoprune guide config` describes all keys of a config.
     """
 
 
 def guide(
     topic: Annotated[
-        str | None, typer.Argument(metavar="TOPIC", help="A page; without it, the list of pages.")
+        str | None, typer.Argument(metavar="TOPIC", help="A page. By default the pages are listed.")
     ] = None,
 ) -> None:
-    """Print a page of the guide. Without a topic, list the pages."""
+    """Print a page of the guide, or list its pages."""
     from autoprune.guide import show_page, topics
 
     if topic is not None:

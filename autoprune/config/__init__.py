@@ -1,6 +1,7 @@
 """The configuration of a run: its settings, and how they are read from TOML, mappings and `--set`.
 
-config = load_config("digits", overrides=["search.trials=8"])     # a RunConfig
+Example:
+    config = load_config("digits", overrides=["search.trials=8"])     # a RunConfig
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Reads a run's configuration: a TOML file or an embedded default, then `--set section.key=value` on top.
 
-Before: the command line or a script; after: `pipeline`, which receives the frozen `RunConfig`:
-
+Example:
     config = load_config("digits", overrides=["search.trials=8", "budget.flops=25%"])
 """
 
@@ -31,11 +30,11 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
 
     Args:
         source: path of a TOML file, the name of an embedded config ("digits"), or a mapping of sections.
-        overrides: "section.key=value" strings. The value is TOML, and a bare word a string. Of two
-            for one key the later one holds.
+        overrides: "section.key=value" strings. The value is TOML, and a bare word is a string. If a key
+            occurs twice, the later value is used.
 
     Raises:
-        ConfigError: the file is missing or no TOML, a key is unknown, or a value is of the wrong kind.
+        ConfigError: the file is missing or no TOML, a key is unknown, or a value has the wrong type.
     """
     if isinstance(source, Mapping):
         where, values = "config", dict(source)

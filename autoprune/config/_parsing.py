@@ -1,7 +1,6 @@
-"""Checks a run's settings: sections as TOML and JSON give them, or one `--set`, against the known keys.
+"""Parses the settings of a run from sections of TOML or JSON, and from `--set`, and checks keys and types.
 
-Before: `config` reads a file, a study holds the settings of its search as JSON; after: `settings.RunConfig`:
-
+Example:
     config = parse_settings({"model": {"name": "resnet20"}, "budget": {"flops": "50%"}})
     parse_override("search.trials=20")                    # ("search.trials", 20)
 """
@@ -27,18 +26,19 @@ MOVED = {
     "search.address": "search.ray.address",
     "search.gpus_per_trial": "search.ray.gpus_per_trial",
 }
-"""{key or section of earlier versions: today's}. Configs and studies with old ones are still read."""
+"""{key or section of earlier versions: its new place}. Old configs and studies can still be read."""
 
 
 def parse_settings(values: Mapping[str, Any], *, where: str = "config") -> RunConfig:
     """Check a mapping of sections against the known keys and types.
 
     Args:
-        values: {section: {key: value}}, as TOML and JSON give it.
-        where: name of the source (a path), which opens every message.
+        values: {section: {key: value}}, as read from TOML or JSON.
+        where: the source, such as a path, with which every message starts.
 
     Raises:
-        ConfigError: an unknown section or key (the nearest known one is named), or a value of the wrong kind.
+        ConfigError: a section or key is unknown (the message suggests the nearest), or a value has the wrong
+            type.
     """
     values = spell_out(values)
     _check_keys(values, RunConfig, where)
@@ -49,7 +49,7 @@ def parse_settings(values: Mapping[str, Any], *, where: str = "config") -> RunCo
 
 
 def _check_keys(values: Mapping[str, Any], settings: type, where: str, section: str = "") -> None:
-    """Refuse keys that a section does not have, and values in place of a section, at any depth."""
+    """Refuse unknown keys, and values in place of a section, at any depth."""
     hints = get_type_hints(settings)
     for key, content in values.items():
         if key not in hints:
@@ -65,11 +65,10 @@ def _check_keys(values: Mapping[str, Any], settings: type, where: str, section: 
 
 
 def spell_out(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Spell out shorthands, and keys of earlier versions.
+    """Return a copy of the sections with shorthands and keys of earlier versions replaced.
 
-    `score = "supernet"` stands for the section [score] with rungs = ["supernet"]; any other rung can be
-    written so too, and a list of them. A key of MOVED counts unless its new key is there. The rest of the
-    mapping is handed on as it is.
+    `score = "supernet"` is short for a section [score] with rungs = ["supernet"]. It works for every rung and
+    for a list of rungs. A key of MOVED is ignored if its new key is also present.
     """
     values = {key: dict(each) if isinstance(each, Mapping) else each for key, each in values.items()}
     score = values.get("score")
@@ -87,16 +86,22 @@ def spell_out(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _leaves(path: str, content: Any) -> list[tuple[str, Any]]:
-    """Return the keys of a section, with their paths; or what is there in place of a section."""
+    """Return (path, value) of each key of a section, or of the value in place of a section."""
     if isinstance(content, Mapping):
         return [(f"{path}.{name}", each) for name, each in content.items()]
     return [(path, content)]
 
 
 def set_key(values: dict[str, Any], path: str, value: Any, *, replace: bool = True) -> None:
-    """Set "section.key" or "section.subsection.key" in a mapping of sections, which is changed.
+    """Set "section.key" or "section.subsection.key" in a mapping of sections, in place.
 
-    A value in place of a section stays, for `parse_settings` to refuse.
+    If there is a value in place of a section, nothing is set, and `parse_settings` refuses that value.
+
+    Args:
+        values: the sections.
+        path: the dotted key.
+        value: its value.
+        replace: whether to replace an existing value.
     """
     *parents, key = path.split(".")
     for name in parents:
@@ -110,12 +115,12 @@ def set_key(values: dict[str, Any], path: str, value: Any, *, replace: bool = Tr
 
 
 def parse_override(override: str) -> tuple[str, Any]:
-    """Split "section.key=value" at the sign; the value is TOML, a bare word is taken as a string.
+    """Split "section.key=value" into the key and the value. The value is TOML, and a bare word is a string.
 
-    "score=supernet" is short for "score.rungs=['supernet']", and keys of earlier versions stand for today's.
+    "score=supernet" is short for "score.rungs=['supernet']". A key of an earlier version becomes its new key.
 
     Raises:
-        ConfigError: it has not that form, or is more than one assignment.
+        ConfigError: the text does not have this form, or has more than one assignment.
     """
     path, equals, text = override.partition("=")
     if path.strip() == "score" and text.strip():
@@ -134,10 +139,10 @@ def parse_override(override: str) -> tuple[str, Any]:
 
 
 def _value(override: str, text: str) -> Any:
-    """Read a value as TOML; a bare word is a string.
+    """Parse a value as TOML. A bare word is a string.
 
     Raises:
-        ConfigError: it is more than one line of text, or cannot be read.
+        ConfigError: the text has more than one line, or cannot be parsed.
     """
     text = text.strip()
     try:
@@ -145,8 +150,8 @@ def _value(override: str, text: str) -> Any:
     except tomllib.TOMLDecodeError:
         if "\n" in text or "\r" in text:
             raise ConfigError(
-                f"--set {_shown_override(override)}: got several lines, expected one value; quote it as TOML "
-                "does, or give each key a --set of its own."
+                f"--set {_shown_override(override)}: got several lines, expected one value; quote it as in "
+                "TOML, or use one --set for each key."
             ) from None
         return text
     except ValueError as error:
@@ -155,8 +160,8 @@ def _value(override: str, text: str) -> Any:
         ) from None
     if len(read) != 1:
         raise ConfigError(
-            f"--set {_shown_override(override)}: got {len(read)} assignments, expected one; give each key a "
-            "--set of its own."
+            f"--set {_shown_override(override)}: got {len(read)} assignments, expected one; use one --set "
+            "for each key."
         )
     return read["value"]
 
@@ -168,7 +173,7 @@ def _shown_override(override: str) -> str:
 
 
 def _first_problem(error: ValidationError) -> str:
-    """Turn pydantic's report into "section.key: got X, expected Y"; the first problem is enough to act on."""
+    """Return the first problem of a pydantic error as "section.key: got X, expected Y"."""
     problems = error.errors(include_url=False)
     first = problems[0]
     path, spec = _key_at(first["loc"])
@@ -179,7 +184,7 @@ def _first_problem(error: ValidationError) -> str:
 
 
 def _key_at(location: Sequence[int | str]) -> tuple[str, Any]:
-    """Return the dotted key of a place in a config, and its type hint."""
+    """Return the dotted key at a location in a config, and its type hint."""
     spec: Any = RunConfig
     names: list[str] = []
     for name in location:
@@ -191,7 +196,7 @@ def _key_at(location: Sequence[int | str]) -> tuple[str, Any]:
 
 
 def describe_type(spec: Any) -> str:
-    """Return a type hint in a user's words, such as "an integer >= 1"."""
+    """Describe a type hint in plain words, such as "an integer >= 1"."""
     words: Mapping[Any, str] = {
         int: "an integer",
         float: "a number",

@@ -1,9 +1,10 @@
-"""The rungs that train nothing, with their traits, and the score of one rung. One row of RUNGS each.
+"""The rungs that train nothing, one row of RUNGS each, and the score of one rung.
 
+All other rungs are finetunes, such as "25 steps".
+
+Example:
     RungScore(0, "calibrate", score=0.71, seconds=0.4)
     uses_repair(("repair", "25 steps"))          # True
-
-All other rungs are finetunes, such as "25 steps". `score` climbs them by their traits.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ class RungSpec(Row):
     """A rung that trains nothing.
 
     Attributes:
-        follows: the rungs that it may follow; it may always be the first.
-        recalibrates: whether all that it does is to recalibrate BatchNorm, on the weights as they are.
+        follows: the rungs that it may follow. It may always be the first.
+        recalibrates: whether it only recalibrates BatchNorm and changes no weights.
         from_supernet: whether candidates are cut from a supernet's weights rather than the dense model's.
-        repairs: whether the candidate is cut once more and refitted by least squares. The next rungs go on
-            from there.
-        exportable: whether a candidate is worth an export as it is scored here, without a finetune.
-        cure: what to do if its scores do not predict those of later rungs.
+        repairs: whether the candidate is cut again and refitted by least squares. The next rungs continue
+            with the refitted weights.
+        exportable: whether a candidate can be exported as it is scored here, without a finetune.
+        cure: advice for a report if its scores do not predict those of later rungs.
     """
 
     follows: tuple[str, ...] = ()
@@ -48,7 +49,7 @@ RUNGS: Mapping[str, RungSpec] = {
         exportable=True,
         cure="Train the next search's supernet longer (score.supernet.epochs)",
         reads=("score.supernet",),
-        about="candidates are cut from weights that all of them share, trained before the first trial",
+        about="candidates are cut from shared weights, which are trained before the first trial",
     ),
     "repair": RungSpec(
         follows=("supernet",),
@@ -60,18 +61,18 @@ RUNGS: Mapping[str, RungSpec] = {
     ),
 }
 
-FINETUNE = RungSpec(about="a training of so many steps or epochs, which goes on from the rung before")
+FINETUNE = RungSpec(about="a training of the given steps or epochs, which continues the rung before it")
 """The traits of all rungs that are not in RUNGS."""
 
 
 def rung_spec(name: str) -> RungSpec:
-    """Return the traits of a rung, as [score] names it."""
+    """Return the traits of a rung by its name in [score]."""
     return RUNGS.get(name.strip(), FINETUNE)
 
 
 @dataclass(frozen=True)
 class RungScore:
-    """What a rung gave: its index from 0, name, validation metric, and wall seconds of this rung alone."""
+    """The result of a rung: its index from 0, its name, the validation metric, and its own wall time."""
 
     index: int
     name: str
@@ -83,26 +84,26 @@ def uses_supernet(rungs: Sequence[str]) -> bool:
     """Return whether candidates are cut from a supernet's weights rather than the dense model's.
 
     Args:
-        rungs: as [score] names them.
+        rungs: their names in [score].
     """
     return rung_spec(rungs[0]).from_supernet
 
 
 def uses_repair(rungs: Sequence[str]) -> bool:
-    """Return whether candidates are repaired, so that finetunes begin with repaired weights."""
+    """Return whether candidates are repaired, so that finetunes start from repaired weights."""
     return any(rung_spec(rung).repairs for rung in rungs)
 
 
 def recalibrates(rungs: Sequence[str], index: int) -> bool:
     """Return whether BatchNorm is recalibrated at a rung, before it trains or scores.
 
-    The first rung recalibrates, whatever it is, and so does every rung with this trait. A repair cuts the
-    candidate once more, so it recalibrates too, unless the next rung does that: then the repair scores the
-    refitted weights alone.
+    The first rung always recalibrates, and so does every rung with this trait. A repair cuts the candidate
+    again, so it recalibrates as well, unless the next rung does: then the repair scores the refitted weights
+    alone.
 
     Args:
-        rungs: their names.
-        index: of one of them.
+        rungs: their names in [score].
+        index: the index of the rung.
     """
     spec = rung_spec(rungs[index])
     if spec.repairs:
@@ -113,8 +114,8 @@ def recalibrates(rungs: Sequence[str], index: int) -> bool:
 def scores_the_export(rungs: Sequence[str]) -> bool:
     """Return whether the best candidate can be exported as it was scored, without a finetune.
 
-    A rung must have made its weights worth that, and none may have trained them further: the result of that
-    is not kept.
+    One rung must have the trait `exportable`, and none may train, because trained weights of candidates are
+    not kept.
     """
     trains = any(rung.strip() not in RUNGS for rung in rungs)
     return not trains and any(rung_spec(rung).exportable for rung in rungs)

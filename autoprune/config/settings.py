@@ -1,8 +1,9 @@
 """The settings of one run as plain frozen dataclasses, one class per section of the config file.
 
-RunConfig().search.trials                             # 60
-
 The docstrings are the config reference of the guide: `python -m tests.guide.reference` writes it.
+
+Example:
+    RunConfig().search.trials                             # 60
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pydantic import Field
 from autoprune.cost import budget_keys
 
 MOST = 1_000_000
-"""The largest count, length or factor of a setting: larger ones are slips, or runs that never end."""
+"""The largest count, length or factor of a setting. Larger ones are slips, or runs that never end."""
 
 MOST_SECONDS = 86_400
 """The longest time limit: a day."""

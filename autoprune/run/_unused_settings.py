@@ -74,7 +74,7 @@ UNUSED = (
     Unused(
         ("search.pruner",),
         lambda spec: find_pruner(spec.search.pruner).prunes and len(spec.score.rungs) == 1,
-        "score.rungs has only one rung, so there is none before which a trial could be pruned",
+        "score.rungs has one rung, after which nothing is left to prune",
     ),
 )
 """All cases. A key counts as set if it differs from its default."""

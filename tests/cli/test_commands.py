@@ -123,7 +123,7 @@ def typed(
         (["report", "s", "--storage", "x" * 4000], "xxx: File name too long."),
         (["report", "y" * 10_000], 'study "yyy'),
         (["inspect", "digits", "--errors", "--sensitivity"], "--sensitivity: give one of them at a time"),
-        (["inspect", "digits", "-o", "a.png"], "--output: inspect writes a file with --errors or"),
+        (["inspect", "digits", "-o", "a.png"], "--output: inspect writes files of --errors or"),
         (["inspect", "digits", "--errors", "-o", "a.txt"], "a name that ends in .png, .svg, .pdf, .csv."),
         (["inspect", "digits", "--sensitivity", "--limit", "0"], "--limit: got 0, expected more than 0"),
         (["inspect", "digits", "--errors"], "runs/digits/dense.safetensors"),

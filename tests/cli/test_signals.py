@@ -74,7 +74,7 @@ def test_the_command_to_go_on_with_is_named_as_it_was_typed(
         os.kill(os.getpid(), number)
     assert left.value.exit_code == code
     out = capsys.readouterr().out
-    assert out.startswith(f"{word}; what is finished is kept.")
+    assert out.startswith(f"{word}; finished work is kept.")
     assert "autoprune train run.toml --set " in out
     assert "score.rungs=[" in out
 
@@ -113,7 +113,7 @@ def test_three_interrupts_keep_the_command_to_go_on_with(
     with pytest.raises(typer.Exit) as left, caught_signals() as caught, resumable(go_on):
         interrupted_twice()
     assert (left.value.exit_code, caught, unwound) == (130, [130], [True])
-    assert capsys.readouterr().out.endswith("Go on with: autoprune resume digits\n")
+    assert capsys.readouterr().out.endswith("Resume with: autoprune resume digits\n")
 
 
 def test_an_interrupt_that_was_swallowed_can_be_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +134,7 @@ def test_the_command_is_named_though_the_storage_cannot_be_read(
     monkeypatch.setattr(sys, "argv", ["autoprune", "search", "digits"])
     with pytest.raises(typer.Exit), caught_signals(), resumable(go_on):
         press(1)
-    assert "Go on with: autoprune search digits" in capsys.readouterr().out
+    assert "Resume with: autoprune search digits" in capsys.readouterr().out
 
 
 def test_a_hang_up_that_is_ignored_stays_ignored() -> None:

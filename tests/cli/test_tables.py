@@ -43,9 +43,9 @@ def test_the_reach_of_every_cost_that_is_asked_is_shown_beside_the_limit() -> No
         "3 ms (75.0%)",
         "1 ms (25.0%)",
     ]
-    assert found["asked"][2] == "any"
-    assert found["asked"][3].endswith("B (60.0%)")
-    assert found["asked"][4] == "any"
+    assert found["requested"][2] == "any"
+    assert found["requested"][3].endswith("B (60.0%)")
+    assert found["requested"][4] == "any"
 
 
 def test_models_side_by_side_fit_80_columns() -> None:
@@ -73,5 +73,5 @@ def test_models_side_by_side_fit_80_columns() -> None:
         ["small.onnx", "ONNX", "0.0100", "0.00990", "to", "0.0101", "0.0120", "0.500", "0.400", "to", "9.00"],
     ]
     (note,) = bench_notes(found)
-    assert note.startswith("Not as exact as asked after the time limit: small.onnx.")
+    assert note.startswith("Tolerance not reached within the time limit: small.onnx.")
     assert bench_notes(Bench((dense,), batch=1, threads=1, device="cpu")) == []
