@@ -43,7 +43,7 @@ def inspect(
     ] = None,
     limit: Annotated[float, typer.Option("--limit", help="Time limit of --sensitivity in seconds.")] = 300.0,
 ) -> None:
-    """Show channel groups, costs and budgets before any training. Also frozen layers and the memory needed."""
+    """Show channel groups, costs and budgets before any training. Also frozen layers and memory needed."""
     from autoprune import run
     from autoprune.cli._tables import group_table, inspection_notes, inspection_table
     from autoprune.config import load_config
