@@ -164,7 +164,7 @@ def test_the_storage_that_holds_the_study_is_found(tmp_path: Path, monkeypatch: 
     assert find_storage("a") == absolute_storage("runs/a.db")
     with pytest.raises(StudyError, match="no such file"):
         find_storage("a", "sqlite:///nowhere.db")
-    with pytest.raises(StudyError, match="it is a folder"):
+    with pytest.raises(StudyError, match="this is a folder"):
         find_storage("a", str(tmp_path))
 
 
@@ -195,7 +195,7 @@ def test_only_a_study_that_resume_takes_is_said_to_be_resumed(
     with pytest.raises(StudyError, match=r"has a study of that name that this version .* choose another"):
         check_study_is_new(config)
     create_study(url, "mine", config={}, identity={}, facts=FACTS)
-    with pytest.raises(StudyError, match=r"go on with `autoprune resume mine"):
+    with pytest.raises(StudyError, match=r"resume it with `autoprune resume mine"):
         check_study_is_new(settle(load_config("digits", ["search.storage=a.db", "search.study=mine"])))
 
 
