@@ -122,13 +122,16 @@ def typed(
         ),
         (["report", "s", "--storage", "x" * 4000], "xxx: File name too long."),
         (["report", "y" * 10_000], 'study "yyy'),
-        (["inspect", "digits", "--errors", "--sensitivity"], "--sensitivity: give one of them at a time"),
+        (["inspect", "digits", "--errors", "--sensitivity"], "--sensitivity: got both, expected at most one"),
         (["inspect", "digits", "-o", "a.png"], "--output: inspect writes files of --errors or"),
         (["inspect", "digits", "--errors", "-o", "a.txt"], "a name that ends in .png, .svg, .pdf, .csv."),
         (["inspect", "digits", "--sensitivity", "--limit", "0"], "--limit: got 0, expected more than 0"),
         (["inspect", "digits", "--errors"], "runs/digits/dense.safetensors"),
         (["search", "digits", "--set", "search.trails=4"], 'Did you mean "trials"?'),
-        (["search", "digits", "--set", "search.trials=4", "--set", "search.trials=5"], "it is given twice"),
+        (
+            ["search", "digits", "--set", "search.trials=4", "--set", "search.trials=5"],
+            "the key is set twice",
+        ),
         (
             ["bench", "a.onnx", "--limit", "inf"],
             "--limit: got inf, expected more than 0 seconds and at",

@@ -189,7 +189,7 @@ def test_rungs_are_read_from_words() -> None:
 def test_a_key_that_may_not_change_is_answered_with_those_that_may() -> None:
     config = settle(load_config("digits"))
     with pytest.raises(
-        ConfigError, match=r"begin another search\. Those that may: search\.trials, .*finetune\.\*"
+        ConfigError, match=r"begin another search\. Keys that can: search\.trials, .*finetune\.\*"
     ):
         change_spec(config, ["search.sampler=gp"])
     assert change_spec(config, ["search.trials=7"]).search.trials == 7

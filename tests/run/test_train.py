@@ -193,7 +193,7 @@ def test_a_training_that_began_on_another_device_is_not_gone_on_with(tmp_path: P
     begun = dataclasses.asdict(Setting("cuda:77"))
     (tmp_path / "dense.setting.json").write_text(json.dumps(begun), "utf-8")
     config = load_config("digits", [f"model.checkpoint={tmp_path}/dense.safetensors", "search.device=cpu"])
-    refused = r"began on cuda:77, and search.device is cpu here; go on where it began, or remove it"
+    refused = r"began on cuda:77, but search.device is cpu here; resume it on that device, or remove this"
     with pytest.raises(CheckpointError, match=refused):
         train(config)
 
