@@ -79,13 +79,13 @@ def group_lasso(given: PenaltyInput, alpha: float = 4.0) -> Tensor:
     squared norms, which never reach zero; here the norm itself is summed, as in the group lasso of Yuan and
     Lin, 2006.
     """
-    parameters = dict(given.model.named_parameters(remove_duplicate=False))
-    total = torch.zeros((), device=next(iter(parameters.values())).device)
+    sizes = ChannelSizes(given.model)
+    total = sizes.zero
     for group in given.groups:
-        norms = channel_norms(parameters, group)
-        sizes = norms.detach()
-        spread = (sizes.max() - sizes.min()).clamp(min=torch.finfo(sizes.dtype).tiny)
-        total = total + (norms * 2 ** (alpha * (sizes.max() - sizes) / spread)).sum()
+        norms = sizes.norms(group)
+        fixed = norms.detach()
+        spread = (fixed.max() - fixed.min()).clamp(min=torch.finfo(fixed.dtype).tiny)
+        total = total + (norms * 2 ** (alpha * (fixed.max() - fixed) / spread)).sum()
     return total
 
 
@@ -102,12 +102,12 @@ def growing(given: PenaltyInput, rise: float = 0.75) -> Tensor:
     Reference: Wang et al., Neural Pruning via Growing Regularization, ICLR 2021, section 3.2 (GReg-1). It
     raises the weight in steps; here it rises at every step.
     """
-    parameters = dict(given.model.named_parameters(remove_duplicate=False))
-    total = torch.zeros((), device=next(iter(parameters.values())).device)
+    sizes = ChannelSizes(given.model)
+    total = sizes.zero
     for group in given.groups:
         if group.name in given.going:
             going = torch.from_numpy(given.going[group.name]).to(total.device)
-            total = total + channel_squares(parameters, group)[going].sum()
+            total = total + sizes.squares(group)[going].sum()
     return 0.5 * total * min(1.0, given.progress / rise if rise > 0 else 1.0)
 
 
@@ -121,21 +121,38 @@ def soft_threshold(scale: Tensor, amount: float) -> Tensor:
     return scale.sign() * (scale.abs() - amount).clamp(min=0)
 
 
-def channel_squares(parameters: Mapping[str, Tensor], group: ChannelGroup) -> Tensor:
-    """Return the sum of squares [width] of each channel over all parameters of its group, differentiably."""
-    total: Tensor | None = None
-    for member in group.members:
-        parameter = parameters.get(member.parameter)
-        if parameter is None:
-            continue
-        squares = parameter.square().movedim(member.axis, 0).reshape(parameter.shape[member.axis], -1).sum(1)
-        part = squares[torch.from_numpy(member.index).to(squares.device)].sum(1)
-        total = part if total is None else total + part
-    return torch.zeros(group.width) if total is None else total
+class ChannelSizes:
+    """The sums of squares of channels over all parameters of their groups, differentiably.
 
+    The squares of each axis of a parameter are summed once, since many groups may share an axis.
 
-def channel_norms(parameters: Mapping[str, Tensor], group: ChannelGroup) -> Tensor:
-    """Return the norm [width] of each channel over all parameters of its group. At 0 its gradient is 0."""
-    squares = channel_squares(parameters, group)
-    alive = squares > 0
-    return torch.where(alive, squares, 1.0).sqrt() * alive
+    Args:
+        model: the model in training.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._parameters = dict(model.named_parameters(remove_duplicate=False))
+        self._sums: dict[tuple[str, int], Tensor] = {}
+        self.zero = torch.zeros((), device=next(iter(self._parameters.values())).device)
+
+    def squares(self, group: ChannelGroup) -> Tensor:
+        """Return the sum of squares [width] of each channel."""
+        total = self.zero.expand(group.width)
+        for member in group.members:
+            if member.parameter in self._parameters:
+                index = torch.from_numpy(member.index).to(total.device)
+                total = total + self._sum(member.parameter, member.axis)[index].sum(1)
+        return total
+
+    def norms(self, group: ChannelGroup) -> Tensor:
+        """Return the norm [width] of each channel. At 0 its gradient is 0."""
+        squares = self.squares(group)
+        alive = squares > 0
+        return torch.where(alive, squares, 1.0).sqrt() * alive
+
+    def _sum(self, name: str, axis: int) -> Tensor:
+        """Return the sums of squares over all axes but one."""
+        if (name, axis) not in self._sums:
+            squares = self._parameters[name].square().movedim(axis, 0)
+            self._sums[name, axis] = squares.reshape(len(squares), -1).sum(1)
+        return self._sums[name, axis]

@@ -7,15 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from autoprune.criteria import Importance, channel_scales
 from autoprune.errors import ConfigError, unknown
 from autoprune.graph import Prunable
 from autoprune.sparsity._penalties import (
+    ChannelSizes,
     Penalty,
     bn_l1,
-    channel_norms,
     group_lasso,
     growing,
     polarization,
@@ -47,9 +48,9 @@ class PenaltySpec(Row):
         """
         if self.needs == "scales":
             return channel_scales(model, prunable.searchable)
-        parameters = dict(model.named_parameters(remove_duplicate=False))
-        norms = {group.name: channel_norms(parameters, group) for group in prunable.searchable}
-        return {name: norm.detach().double().cpu().numpy() for name, norm in norms.items()}
+        with torch.no_grad():
+            sizes = ChannelSizes(model)
+            return {each.name: sizes.norms(each).double().cpu().numpy() for each in prunable.searchable}
 
     def check_options(self, name: str, options: Mapping[str, float]) -> None:
         """Refuse options that the penalty has not.
