@@ -79,7 +79,7 @@ def make_toy() -> ToyScorer:
 
 def make_paced() -> ToyScorer:
     """Return one whose trials take long enough to be killed between two of them, on a busy machine too."""
-    return ToyScorer(sleep_s=0.02)
+    return ToyScorer(sleep_s=0.06)
 
 
 def make_slow() -> ToyScorer:
