@@ -10,7 +10,6 @@ matplotlib is imported when a picture is drawn, not before.
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections.abc import Mapping
@@ -20,10 +19,9 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from autoprune.errors import StudyError
+from autoprune.report._csv_file import save_csv
 from autoprune.report._pictures import FORMATS, format_of, save_picture
 from autoprune.report._tables import plain_table
-from autoprune.support.atomic import saving
 
 CSV = "csv"
 CURVE_FORMATS = (*FORMATS, CSV)
@@ -117,16 +115,12 @@ def save_curves(curves: Curves, path: str | os.PathLike[str]) -> Path:
 
 
 def _save_csv(curves: Curves, path: Path) -> Path:
-    with (
-        saving(path, "table", StudyError) as partial,
-        partial.open("w", encoding="utf-8", newline="") as file,
-    ):
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["group", "width", "keep_ratio", curves.value])
-        for curve in curves.curves:
-            for width, ratio, value in zip(curve.widths, curve.ratios, curve.values, strict=True):
-                rows.writerow([curve.name, width, f"{ratio:.6g}", f"{value:.6g}"])
-    return path
+    rows = [
+        (curve.name, width, f"{ratio:.6g}", f"{value:.6g}")
+        for curve in curves.curves
+        for width, ratio, value in zip(curve.widths, curve.ratios, curve.values, strict=True)
+    ]
+    return save_csv(path, ("group", "width", "keep_ratio", curves.value), rows)
 
 
 def _draw(curves: Curves, path: str | os.PathLike[str]) -> Path:

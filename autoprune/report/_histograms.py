@@ -9,7 +9,6 @@ matplotlib is imported when a picture is drawn, not before.
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,10 +17,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from autoprune.errors import StudyError
+from autoprune.report._csv_file import save_csv
 from autoprune.report._curves import CSV, CURVE_FORMATS
 from autoprune.report._pictures import format_of, save_picture
-from autoprune.support.atomic import saving
 
 _WIDTH_INCHES = 3.2
 
@@ -82,16 +80,13 @@ def save_histograms(histograms: Histograms, path: str | os.PathLike[str]) -> Pat
 
 
 def _save_csv(histograms: Histograms, path: Path) -> Path:
-    with (
-        saving(path, "table", StudyError) as partial,
-        partial.open("w", encoding="utf-8", newline="") as file,
-    ):
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["histogram", "from", "to", "count"])
-        for name, counts in histograms.counts.items():
-            for low, high, count in zip(histograms.edges[:-1], histograms.edges[1:], counts, strict=True):
-                rows.writerow([name, f"{low:.6g}", f"{high:.6g}", int(count)])
-    return path
+    edges = histograms.edges
+    rows = [
+        (name, f"{low:.6g}", f"{high:.6g}", int(count))
+        for name, counts in histograms.counts.items()
+        for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
+    ]
+    return save_csv(path, ("histogram", "from", "to", "count"), rows)
 
 
 def _draw(histograms: Histograms, path: str | os.PathLike[str]) -> Path:
