@@ -15,7 +15,6 @@ from autoprune.run._checks import study_exists
 from autoprune.run._choices import choices
 from autoprune.run._dense import Dense
 from autoprune.run._error_curves import error_curves
-from autoprune.run._events import Counted, EpochDone, Event, Stage, TrialDone, Watcher, silent
 from autoprune.run._export import export
 from autoprune.run._finetune import finetune
 from autoprune.run._finetune_result import FinetuneResult
@@ -32,6 +31,7 @@ from autoprune.run._spec import RunSpec
 from autoprune.run._stored_config import change_spec, stored_setting, stored_spec
 from autoprune.run._train import TrainResult, train
 from autoprune.run._trust import Consent, trusted
+from autoprune.support.events import Counted, EpochDone, Event, Stage, TrialDone, Watcher, silent
 
 __all__ = [
     "SHORT_OF_WINDOW",

@@ -20,7 +20,6 @@ from autoprune.errors import TrialError
 from autoprune.graph import Cost, Plan
 from autoprune.rebuilding import rebuild
 from autoprune.reconstruction import repair_closed
-from autoprune.run._events import Stage
 from autoprune.run._moments import moments_of, prepare_moments
 from autoprune.run._run import Run
 from autoprune.run._schedules import epoch_reporter, naming_learning_rate
@@ -29,6 +28,7 @@ from autoprune.run._stored_config import stored_ranking
 from autoprune.run._supernet_training import known_supernet
 from autoprune.score import calibrate
 from autoprune.study import SearchStudy, TrialRecord
+from autoprune.support.events import Stage
 from autoprune.train import evaluate, fit
 
 

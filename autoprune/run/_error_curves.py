@@ -14,10 +14,10 @@ from autoprune.report import Curve, Curves
 from autoprune.run._curve_outputs import Outputs, saved_curves, setting_of
 from autoprune.run._dense import load_dense
 from autoprune.run._error_library import measure_library
-from autoprune.run._events import Watcher, silent
 from autoprune.run._moments import StudyMoments
 from autoprune.run._paths import settle
 from autoprune.run._problem import trace_dense
+from autoprune.support.events import Watcher, silent
 from autoprune.support.usercode import entry
 
 

@@ -15,9 +15,9 @@ from torch import nn
 from autoprune.criteria import Importance
 from autoprune.graph import ChannelGroup
 from autoprune.reconstruction import ErrorLibrary, Moments, error_library
-from autoprune.run._events import Counted, Stage, Watcher
 from autoprune.space import SearchSpace, error_values, knapsack
 from autoprune.support.arrays import IntArray
+from autoprune.support.events import Counted, Stage, Watcher
 
 
 def measure_library(

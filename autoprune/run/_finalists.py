@@ -21,11 +21,11 @@ from autoprune.criteria import plan_from_importance
 from autoprune.errors import ConfigError, LatencyError
 from autoprune.latency import Measurement, MeasureSideBySide, Ratio, side_by_side
 from autoprune.rebuilding import rebuild
-from autoprune.run._events import Stage
 from autoprune.run._problem import Problem
 from autoprune.run._run import Run
 from autoprune.run._stored_config import stored_ranking
 from autoprune.study import MeasuredLatency, SearchStudy, TrialRecord, study_command
+from autoprune.support.events import Stage
 
 FINALISTS = 5
 """Number of the best trials that are timed. More follow until one is surely within the budget."""

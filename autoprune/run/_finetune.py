@@ -23,7 +23,6 @@ from autoprune.errors import StudyError
 from autoprune.exporting import RECIPE, WEIGHTS, save_pruned
 from autoprune.run._cut_trial import CutTrial, cut_trial, retrain, score_on_test
 from autoprune.run._dense import GIVEN_MODEL, Dense, given_dense
-from autoprune.run._events import GIVEN_WATCH, Stage, Watcher, silent
 from autoprune.run._finetune_result import BEST, FinetuneResult, find_result, record_result, trial_folder
 from autoprune.run._paths import check_writable, protected_files, require_unprotected
 from autoprune.run._resolve import resolve_stored
@@ -33,6 +32,7 @@ from autoprune.run._stored_config import threads_of
 from autoprune.run._stored_run import StoredRun, open_run
 from autoprune.run._trust import require_own_path, signed_architecture, store_consent
 from autoprune.study import SearchStudy, TrialRecord
+from autoprune.support.events import GIVEN_WATCH, Stage, Watcher, silent
 from autoprune.support.usercode import entry
 
 

@@ -20,7 +20,6 @@ from autoprune.latency.table import LatencyPredictor
 from autoprune.run._budget_amounts import check_amounts, resolve_budget
 from autoprune.run._checks import check_search
 from autoprune.run._dense import Dense, load_dense
-from autoprune.run._events import Watcher, silent
 from autoprune.run._latency import find_table, settle_divisor
 from autoprune.run._memory_estimate import estimate_memory
 from autoprune.run._paths import settle
@@ -37,6 +36,7 @@ from autoprune.run._problem import (
 )
 from autoprune.run._spec import RunSpec
 from autoprune.space import Budget, SearchSpace
+from autoprune.support.events import Watcher, silent
 from autoprune.support.usercode import entry
 
 

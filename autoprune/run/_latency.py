@@ -17,11 +17,11 @@ from autoprune.graph import Cost, Prunable
 from autoprune.latency import Stairs, heavy_blocks, measure_stairs, prepare, time_interleaved
 from autoprune.latency.table import LatencyPredictor, LatencyTable, load_table, measure_table, table_of_json
 from autoprune.run._budget_amounts import is_share, resolve_budget
-from autoprune.run._events import Counted, Stage, Watcher, silent
 from autoprune.run._paths import file_name_of, probe_writable
 from autoprune.run._problem import check_unmeasured_limits
 from autoprune.run._spec import RunSpec
 from autoprune.study import SearchStudy, damaged
+from autoprune.support.events import Counted, Stage, Watcher, silent
 
 _DENSE_SECONDS = 2.0
 """Time limit for the dense model before its table is measured, in seconds."""

@@ -36,12 +36,12 @@ from autoprune.reconstruction import (
     repair_closed,
     save_moments,
 )
-from autoprune.run._events import Counted, Stage, Watcher, silent
 from autoprune.run._run import Run
 from autoprune.run._spec import RunSpec
 from autoprune.run._study_file import FileNote, StudyFile
 from autoprune.study import SearchStudy
 from autoprune.support.atomic import saving
+from autoprune.support.events import Counted, Stage, Watcher, silent
 from autoprune.support.threads import cpu_threads
 from autoprune.train import weights_hash
 from autoprune.zoo import checkpoint_hash

@@ -13,7 +13,6 @@ import time
 from typing import Any
 
 from autoprune.errors import ConfigError
-from autoprune.run._events import Stage
 from autoprune.run._expected_time import Pace
 from autoprune.run._identity import identify
 from autoprune.run._moments import StudyMoments, moments_of, try_repair
@@ -23,6 +22,7 @@ from autoprune.run._run import Run
 from autoprune.run._statistics import MeasurementContext, measure_statistics
 from autoprune.run._warm_starts import choose_warm_starts
 from autoprune.study import SCORE, SearchStudy, StudyFacts, create_study
+from autoprune.support.events import Stage
 from autoprune.train import Choice, evaluate
 
 

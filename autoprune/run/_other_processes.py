@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import socket
 
-from autoprune.run._events import Stage, Watcher
 from autoprune.study import SearchStudy, study_command
+from autoprune.support.events import Stage, Watcher
 
 
 def report_held_elsewhere(study: SearchStudy, watch: Watcher) -> None:

@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 from autoprune.cost import COSTS, LATENCY
 from autoprune.engines import TrialEvent
-from autoprune.run._events import Stage, TrialDone, Watcher
 from autoprune.run._problem import SHORT_OF_WINDOW, Problem, few_plans
 from autoprune.run._run import Run
 from autoprune.run._spec import RunSpec
 from autoprune.space import SHARE
 from autoprune.study import SearchStudy, TrialRecord
+from autoprune.support.events import Stage, TrialDone, Watcher
 
 
 def report_problem(problem: Problem, spec: RunSpec, watch: Watcher) -> None:

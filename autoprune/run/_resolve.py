@@ -13,7 +13,6 @@ from pathlib import Path
 from autoprune.execution import Setting
 from autoprune.latency.table import LatencyPredictor, LatencyTable
 from autoprune.run._dense import Dense, distils, load_data, load_dense, try_model, try_task, try_training
-from autoprune.run._events import Watcher, silent
 from autoprune.run._identity import identify
 from autoprune.run._latency import measure_runtime, stored_table
 from autoprune.run._problem import build_problem, trace_dense
@@ -24,6 +23,7 @@ from autoprune.run._spec import RunSpec
 from autoprune.run._stored_config import stored_setting
 from autoprune.run._train import clear_finished, measure_setting, train_dense
 from autoprune.study import SearchStudy
+from autoprune.support.events import Watcher, silent
 from autoprune.support.threads import cpu_threads, usable_cores
 from autoprune.train import Choice
 from autoprune.zoo import load_checkpoint

@@ -13,9 +13,9 @@ from autoprune.execution import Setting
 from autoprune.latency import Stairs
 from autoprune.latency.table import LatencyTable
 from autoprune.run._dense import Dense
-from autoprune.run._events import Watcher, silent
 from autoprune.run._problem import Problem
 from autoprune.run._spec import RunSpec
+from autoprune.support.events import Watcher, silent
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 from autoprune.config.settings import FinetuneSettings, ScheduleSettings, SupernetSettings
 from autoprune.errors import ConfigError, TrialError, unknown
-from autoprune.run._events import EpochDone, Stage, Watcher
+from autoprune.support.events import EpochDone, Stage, Watcher
 from autoprune.train import OPTIMIZERS, SHAPES, EpochRecord, Schedule
 
 

@@ -17,7 +17,6 @@ from autoprune.data import UserLoaders, VisionData
 from autoprune.errors import ConfigError
 from autoprune.run._checks import check_engine_runs, check_names, check_paths, check_study_is_new
 from autoprune.run._dense import GIVEN_MODEL, Dense, given_dense
-from autoprune.run._events import GIVEN_WATCH, Stage, Watcher, silent
 from autoprune.run._new_study import make_study
 from autoprune.run._other_processes import report_held_elsewhere
 from autoprune.run._paths import settle
@@ -28,6 +27,7 @@ from autoprune.run._stored_run import StoredRun, open_run
 from autoprune.run._trials import run_trials
 from autoprune.run._trust import sign_names, store_consent
 from autoprune.run._unused_settings import report_unused
+from autoprune.support.events import GIVEN_WATCH, Stage, Watcher, silent
 from autoprune.support.usercode import entry
 
 

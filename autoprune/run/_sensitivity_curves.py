@@ -17,7 +17,6 @@ from autoprune.reconstruction import RATIOS
 from autoprune.report import Curve, Curves
 from autoprune.run._curve_outputs import Outputs, saved_curves, setting_of
 from autoprune.run._dense import load_dense
-from autoprune.run._events import Stage, Watcher, silent
 from autoprune.run._latency import settle_divisor
 from autoprune.run._moments import moments_of
 from autoprune.run._paths import settle
@@ -28,6 +27,7 @@ from autoprune.run._seen_validation import require_unseen_validation
 from autoprune.run._statistics import MeasurementContext, widths_at
 from autoprune.score import cut_scores
 from autoprune.space import Levels
+from autoprune.support.events import Stage, Watcher, silent
 from autoprune.support.usercode import entry
 
 SENSITIVITY_RATIOS = (*RATIOS[1:], RATIOS[0], 0.37, 0.87, 0.06, 0.62, 0.18)

@@ -23,13 +23,13 @@ from autoprune.criteria import Importance
 from autoprune.data import first_batches, spread_samples
 from autoprune.errors import ConfigError, PlanError, unknown
 from autoprune.reconstruction import Moments
-from autoprune.run._events import Counted, Stage
 from autoprune.run._expected_time import Pace, time_text
 from autoprune.run._run import Run
 from autoprune.samplers import find_sampler
 from autoprune.score import Cut, Cutter, cut_scores, divergences
 from autoprune.space import Levels
 from autoprune.support.arrays import FloatArray
+from autoprune.support.events import Counted, Stage
 
 RATIOS = 4
 """Largest number of keep ratios at which each variable is cut alone."""

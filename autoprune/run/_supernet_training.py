@@ -19,7 +19,6 @@ from typing import Any
 from torch import nn
 
 from autoprune.errors import TrialError
-from autoprune.run._events import Stage
 from autoprune.run._identity import identify
 from autoprune.run._run import Run
 from autoprune.run._schedules import epoch_reporter
@@ -28,6 +27,7 @@ from autoprune.run._study_file import StudyFile
 from autoprune.score import SandwichSampler
 from autoprune.study import SearchStudy
 from autoprune.support.atomic import saving
+from autoprune.support.events import Stage
 from autoprune.support.tensorfile import write_tensors
 from autoprune.train import fit
 from autoprune.zoo import checkpoint_hash

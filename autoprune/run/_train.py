@@ -21,13 +21,13 @@ from autoprune.errors import CheckpointError, ConfigError, StudyError, reason_of
 from autoprune.execution import Setting, fit_to_machine
 from autoprune.run._budget_amounts import check_amounts
 from autoprune.run._dense import Dense, load_dense, try_task, try_training
-from autoprune.run._events import Stage, Watcher, silent
 from autoprune.run._paths import probe_writable, settle
 from autoprune.run._schedules import epoch_reporter, naming_learning_rate
 from autoprune.run._seen_validation import read_history, save_dense, split_of
 from autoprune.run._spec import RunSpec
 from autoprune.run._stored_config import read_setting
 from autoprune.support.atomic import saving
+from autoprune.support.events import Stage, Watcher, silent
 from autoprune.support.files import read_json
 from autoprune.support.threads import cpu_threads
 from autoprune.support.usercode import entry

@@ -9,7 +9,6 @@ from __future__ import annotations
 from autoprune.engines import MakeScorer, TrialRunner, run_search
 from autoprune.errors import shown_url
 from autoprune.report import summarise
-from autoprune.run._events import Stage
 from autoprune.run._finalists import measure_finalists
 from autoprune.run._moments import StudyMoments, moments_of, prepare_moments
 from autoprune.run._next_step import next_step
@@ -23,6 +22,7 @@ from autoprune.run._stored_config import stored_ranking, threads_of
 from autoprune.run._supernet_training import prepare_supernet
 from autoprune.run._warm_starts import enqueue_missing
 from autoprune.study import SearchStudy
+from autoprune.support.events import Stage
 
 
 def run_trials(

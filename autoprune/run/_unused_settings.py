@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from autoprune.data import DATASETS
 from autoprune.engines import find_pruner
 from autoprune.run._choices import TABLES, readers, reads
-from autoprune.run._events import Stage, Watcher
 from autoprune.run._seen_validation import is_separate
 from autoprune.run._spec import AUTO, RunSpec
+from autoprune.support.events import Stage, Watcher
 from autoprune.support.rows import quoted
 
 

@@ -16,12 +16,12 @@ from dataclasses import replace
 import numpy as np
 
 from autoprune.errors import PlanError, abridged, reason_of, shown_value, summary_of
-from autoprune.run._events import Stage
 from autoprune.run._heuristics import Proposer, find_warm_start
 from autoprune.run._statistics import MeasurementContext
 from autoprune.space import SearchSpace
 from autoprune.study import SearchStudy, WarmStart, WarmStarts, damaged
 from autoprune.support.arrays import IntArray
+from autoprune.support.events import Stage
 
 TRIALS_PER_WARM_START = 3
 """Smallest number of trials for each warm start, so that the sampler proposes most trials."""
