@@ -8,7 +8,7 @@ Example:
 from __future__ import annotations
 
 from autoprune.train._distill import holds_classes
-from autoprune.train._evaluation import evaluate, recalibrate
+from autoprune.train._evaluation import Evaluation, evaluate, measure, recalibrate
 from autoprune.train._fastest import Choice, fastest_setting
 from autoprune.train._hooks import Moment, StepHook
 from autoprune.train._loop import EpochRecord, FitResult, fit
@@ -22,6 +22,7 @@ __all__ = [
     "SHAPES",
     "Choice",
     "EpochRecord",
+    "Evaluation",
     "FitResult",
     "Moment",
     "Schedule",
@@ -38,6 +39,7 @@ __all__ = [
     "learning_rate_at",
     "main_output",
     "make_task",
+    "measure",
     "recalibrate",
     "weights_hash",
 ]

@@ -8,9 +8,11 @@ Example:
 from __future__ import annotations
 
 import itertools
+import math
+from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.data import Loader, endless
@@ -22,8 +24,34 @@ from autoprune.train._metrics import meter_of
 from autoprune.train.task import Task, main_output
 
 
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The metric of a model on a part of the data.
+
+    Attributes:
+        score: the metric.
+        samples: the value of each sample [n] on the CPU, whose mean is the score, or None if the metric is
+            not known to be such a mean.
+    """
+
+    score: float
+    samples: Tensor | None
+
+    @property
+    def standard_error(self) -> float | None:
+        """The standard error of the score over the draw of samples, or None if it is not known."""
+        if self.samples is None or len(self.samples) < 2:
+            return None
+        return float(self.samples.double().std()) / math.sqrt(len(self.samples))
+
+
 def evaluate(model: nn.Module, loader: Loader, task: Task, setting: Setting) -> float:
-    """Return the task's metric over a whole part of the data, without changing the model.
+    """Return the task's metric over a whole part of the data. See `measure`."""
+    return measure(model, loader, task, setting).score
+
+
+def measure(model: nn.Module, loader: Loader, task: Task, setting: Setting) -> Evaluation:
+    """Measure the task's metric over a whole part of the data, without changing the model.
 
     If the metric is a plain function, the outputs of the whole part are kept in memory (see `meter_of`).
 
@@ -46,7 +74,7 @@ def evaluate(model: nn.Module, loader: Loader, task: Task, setting: Setting) -> 
             batches += 1
     if not batches:
         raise DataError("data: the part to evaluate on is empty; give it more data.")
-    return meter.compute()
+    return Evaluation(meter.compute(), meter.samples())
 
 
 def recalibrate(model: nn.Module, loader: Loader, batches: int, setting: Setting, *, seed: int = 0) -> None:

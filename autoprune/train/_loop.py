@@ -73,6 +73,7 @@ def fit(
     hooks: Sequence[StepHook] = (),
     on_epoch: Callable[[EpochRecord], None] | None = None,
     checkpoint: Path | None = None,
+    until: int | None = None,
 ) -> FitResult:
     """Train `model` in place on data.train and evaluate it on data.val after each epoch.
 
@@ -92,6 +93,8 @@ def fit(
         hooks: hooks that act around each step, in this order.
         on_epoch: called with the record of each epoch that this call trains.
         checkpoint: file for the state of the training, which is written after each epoch.
+        until: the epoch after which to stop. A later call with the same checkpoint continues exactly, because
+            the learning rate follows the whole schedule. By default the whole schedule is trained.
 
     Raises:
         TrialError: if the loss is not finite.
@@ -99,6 +102,7 @@ def fit(
     """
     per_epoch = len(data.train)
     total = schedule.total_steps(per_epoch)
+    last = total if until is None else min(total, until * per_epoch)
     if teacher is not None:
         setting.place(teacher).eval()
     identity = {  # of the weights before a hook begins to change them
@@ -111,9 +115,9 @@ def fit(
     )
     with seeded(model_seed(seed)):
         records = _restore(trainer, checkpoint, identity)
-        while trainer.steps < total:
+        while trainer.steps < last:
             record = _run_epoch(
-                trainer, data, setting, task, seed=seed, steps=min(per_epoch, total - trainer.steps)
+                trainer, data, setting, task, seed=seed, steps=min(per_epoch, last - trainer.steps)
             )
             records.append(record)
             if checkpoint is not None:

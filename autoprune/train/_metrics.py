@@ -55,6 +55,12 @@ class Meter(Protocol):
             ConfigError: if the metric raises an error or does not return one number.
         """
 
+    def samples(self) -> Tensor | None:
+        """Return the value of each sample [n], in the order of the samples.
+
+        Their mean is the metric. None if the metric is not known to be such a mean.
+        """
+
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
     """Return the share, in [0, 1], of rows and positions whose largest logit is that of the label."""
@@ -106,6 +112,7 @@ class _ShareMeter:
         self._hits = hits
         self._right: Tensor | int = 0
         self._all = 0
+        self._samples: list[Tensor] = []
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         with guarded(failed_on("metric", self._share, outputs, targets), ConfigError):
@@ -113,9 +120,13 @@ class _ShareMeter:
         # The sum stays on the device, because reading it would make each batch wait for the one before.
         self._right = self._right + hits.sum()
         self._all += hits.numel()
+        self._samples.append(hits.float().flatten(1).mean(1) if hits.ndim > 1 else hits.float())
 
     def compute(self) -> float:
         return int(self._right) / self._all
+
+    def samples(self) -> Tensor | None:
+        return torch.cat(self._samples).cpu()
 
 
 class _StreamMeter:
@@ -140,6 +151,9 @@ class _StreamMeter:
         with guarded(where, ConfigError):
             return one_number(call_plain(self._metric.compute))
 
+    def samples(self) -> None:
+        return None
+
 
 class _WholeMeter:
     """Keeps all outputs for a function that takes a whole part at once."""
@@ -157,6 +171,9 @@ class _WholeMeter:
         outputs, targets = torch.cat(self._outputs), torch.cat(self._targets)
         with guarded(failed_on("metric", self._function, outputs, targets), ConfigError):
             return one_number(call_plain(self._function, outputs, targets))
+
+    def samples(self) -> None:
+        return None
 
 
 def one_number(value: object) -> float:

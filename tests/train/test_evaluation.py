@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from autoprune.data import load, seeded
 from autoprune.errors import TrialError
 from autoprune.execution import Setting
-from autoprune.train import Task, evaluate, recalibrate
+from autoprune.train import Task, evaluate, measure, recalibrate
 from autoprune.zoo import make_model
 
 DATA = load("digits", batch_size=32)
@@ -45,6 +45,21 @@ def test_evaluate_equals_a_loop() -> None:
     right = sum(int((model(inputs).argmax(1) == targets).sum()) for inputs, targets in DATA.val)
     model.train()
     assert evaluate(model, DATA.val, Task(), SETTING) == pytest.approx(right / DATA.val.samples)
+
+
+def pixel_mean(outputs: Tensor, targets: Tensor) -> Tensor:
+    return outputs.mean()
+
+
+def test_the_samples_of_a_mean_metric_give_the_score_and_its_standard_error() -> None:
+    model = make_model("digits_resnet", 10, 1).eval()
+    hits = torch.cat([model(inputs).argmax(1) == targets for inputs, targets in DATA.val]).double()
+    found = measure(model, DATA.val, Task(), SETTING)
+    assert found.samples is not None
+    assert torch.equal(found.samples.double(), hits)
+    assert found.standard_error == pytest.approx(float(hits.std()) / len(hits) ** 0.5)
+    other = measure(model, DATA.val, Task(metric=pixel_mean), SETTING)
+    assert (other.samples, other.standard_error) == (None, None)
 
 
 class Watched:

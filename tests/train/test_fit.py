@@ -100,6 +100,19 @@ def test_resumed_is_bit_identical(tmp_path: Path, setting: Setting) -> None:
     assert_same(whole, run(tmp_path / "state.pt", setting=setting))
 
 
+def test_a_training_in_stages_is_bit_identical(tmp_path: Path) -> None:
+    def train(until: int | None, checkpoint: Path | None) -> tuple[dict[str, Tensor], FitResult]:
+        model = small_model()
+        schedule = Schedule(epochs=2, ema=0.9)
+        result = fit(model, DATA, schedule, SETTINGS[0], Task(), seed=4, checkpoint=checkpoint, until=until)
+        return model.state_dict(), result
+
+    whole, stage = train(None, None), train(1, tmp_path / "state.pt")
+    assert [record.epoch for record in stage[1].records] == [1]
+    assert_same(whole, train(2, tmp_path / "state.pt"))
+    assert train(1, tmp_path / "state.pt")[1].records == train(2, tmp_path / "state.pt")[1].records
+
+
 def test_resumed_after_kill_9_is_bit_identical(tmp_path: Path) -> None:
     state = tmp_path / "state.pt"
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import torch; "
