@@ -27,7 +27,7 @@ A criterion of your own needs no row. A config names its function or its spec,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any, Literal
@@ -47,6 +47,7 @@ from autoprune.criteria._base import (
     undisturbed,
 )
 from autoprune.criteria._plans import plan_from_importance, resolve_widths
+from autoprune.criteria._rules import Rule, greedy_plan, ranked_by_shortcut
 from autoprune.criteria.activations import activation, apoz, chip, hrank
 from autoprune.criteria.gradients import fisher, taylor
 from autoprune.criteria.reconstruction import lasso, obs
@@ -56,7 +57,7 @@ from autoprune.graph.groups import ChannelGroup
 from autoprune.graph.plan import Plan
 from autoprune.graph.prunable import Prunable
 from autoprune.reconstruction import Moments
-from autoprune.support.rows import Row, find_row, guarding
+from autoprune.support.rows import Row, find_row, guarding, quoted
 from autoprune.support.usercode import entry
 
 __all__ = [
@@ -65,9 +66,11 @@ __all__ = [
     "CriterionInput",
     "CriterionSpec",
     "Importance",
+    "Rule",
     "channel_scales",
     "filter_slices",
     "find_criterion",
+    "greedy_plan",
     "importance",
     "make_plan",
     "plan_from_importance",
@@ -146,6 +149,8 @@ def importance(
     seed: int = 0,
     moments: Callable[[], Moments] | None = None,
     widths: Mapping[str, int] | None = None,
+    rule: Rule | None = None,
+    groups: Sequence[ChannelGroup] | None = None,
 ) -> Importance:
     """Rank the channels of every group that is not frozen. The dense model stays unchanged.
 
@@ -160,13 +165,16 @@ def importance(
             measure `data`.
         widths: {group name: channels that will be kept}, if the ranking serves these widths alone. A
             criterion may then choose them more carefully.
+        rule: how residual streams are ranked, and whether the least or the most important channels go.
+            Its `ranking` needs a plan: see `make_plan`.
+        groups: the groups to rank, by default all that are not frozen.
 
     Returns:
         {group name: float64 [width]}. Channels of higher importance are kept first.
 
     Raises:
-        PlanError: the criterion is unknown or lacks the data that it needs, an importance is not finite or
-            has another width than its group, or the seed is negative.
+        PlanError: the criterion is unknown, does not suit the rule or lacks the data that it needs, an
+            importance is not finite or has another width than its group, or the seed is negative.
         DataError: the data has no batches of (inputs, targets) that model and loss accept.
     """
     name = criterion if isinstance(criterion, str) else getattr(criterion, "__name__", "(yours)")
@@ -174,7 +182,15 @@ def importance(
     if data is None and spec.needs != "weights" and (spec.needs != "moments" or moments is None):
         loss_too = ", loss=loss" if spec.needs == "gradients" else ""
         raise PlanError(f'criterion "{name}": needs images; give make_plan(..., data=loader{loss_too}).')
-    groups = tuple(group for group in prunable.groups if group.frozen is None)
+    rule = rule or Rule()
+    groups = tuple(g for g in (prunable.groups if groups is None else groups) if g.frozen is None)
+    if rule.residual == "shortcut":
+        if spec.needs != "weights":
+            raise PlanError(
+                f'residual = "shortcut": criterion "{name}" reads more than the weights of one layer; choose '
+                f"one of {quoted(row for row, each in CRITERIA.items() if each.needs == 'weights')}."
+            )
+        groups = tuple(ranked_by_shortcut(prunable, groups))
     if seed < 0:
         raise PlanError(f"seed: got {seed}, expected 0 or more.")
     with undisturbed(prunable.model, seed), torch.no_grad():
@@ -186,7 +202,8 @@ def importance(
             raise PlanError(
                 f'criterion "{name}": it gave a {type(result).__name__}, expected {{group name: importance}}.'
             )
-        return {group.name: _checked(name, group, result.get(group.name)) for group in groups}
+        sign = 1 if rule.remove == "least" else -1
+        return {group.name: sign * _checked(name, group, result.get(group.name)) for group in groups}
 
 
 def _checked(name: str, group: ChannelGroup, values: Any) -> NDArray[np.float64]:
@@ -220,6 +237,7 @@ def make_plan(
     data: Iterable[Any] | None = None,
     loss: LossFunction | None = None,
     seed: int = 0,
+    rule: Rule | None = None,
 ) -> Plan:
     """Choose the channels to keep at given keep ratios or widths.
 
@@ -233,6 +251,8 @@ def make_plan(
         loss: (outputs in eval mode, targets) -> scalar, for criteria that read gradients; cross-entropy by
             default.
         seed: of every draw.
+        rule: how importances decide which channels stay, by default those of least importance go, each group
+            ranked in the dense model. A greedy ranking reads the data once for each group.
 
     Returns:
         The plan: a mapping {group name: sorted int64 keep index} of the groups that are narrowed.
@@ -242,5 +262,10 @@ def make_plan(
         DataError: the data has no batches of (inputs, targets).
     """
     widths = resolve_widths(prunable, ratio)
-    ranked = importance(prunable, criterion, data, loss, seed, widths=widths)
-    return plan_from_importance(prunable, widths, ranked)
+
+    def rank(model: TracedModel, groups: Sequence[ChannelGroup] | None = None) -> Importance:
+        return importance(model, criterion, data, loss, seed, widths=widths, rule=rule, groups=groups)
+
+    if rule is not None and rule.ranking == "greedy":
+        return greedy_plan(prunable, widths, rank)
+    return plan_from_importance(prunable, widths, rank(prunable))

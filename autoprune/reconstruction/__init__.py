@@ -10,6 +10,7 @@ from __future__ import annotations
 from autoprune.reconstruction._closed import Repaired, repair_closed
 from autoprune.reconstruction._elimination import Reader, eliminate
 from autoprune.reconstruction._exchange import exchange
+from autoprune.reconstruction._intercepts import normalised_by
 from autoprune.reconstruction._library import RATIOS, ErrorCurve, ErrorLibrary, error_library
 from autoprune.reconstruction._modes import MODES, repair
 from autoprune.reconstruction._readers import Readers
@@ -41,6 +42,7 @@ __all__ = [
     "load_moments",
     "measure_model",
     "moments",
+    "normalised_by",
     "repair",
     "repair_closed",
     "repair_sequential",
