@@ -50,7 +50,7 @@ from autoprune.criteria._plans import plan_from_importance, resolve_widths
 from autoprune.criteria._rules import Rule, greedy_plan, ranked_by_shortcut
 from autoprune.criteria.activations import activation, apoz, chip, hrank
 from autoprune.criteria.gradients import fisher, taylor
-from autoprune.criteria.reconstruction import lasso, obs
+from autoprune.criteria.reconstruction import lasso, lasso_by_layers, obs
 from autoprune.criteria.weights import bn, channel_scales, fpgm, l1, l2, lamp, random, scale_members
 from autoprune.errors import AutopruneError, ConfigError, PlanError
 from autoprune.graph.groups import ChannelGroup
@@ -68,9 +68,9 @@ __all__ = [
     "Importance",
     "Rule",
     "channel_scales",
+    "choose_channels",
     "filter_slices",
     "find_criterion",
-    "greedy_plan",
     "importance",
     "make_plan",
     "plan_from_importance",
@@ -87,10 +87,13 @@ class CriterionSpec(Row):
         rank: computes the importance of all channels.
         needs: the data that it reads in addition to the weights: "images", "gradients" (images and targets),
             or "moments" of the layers' inputs, which the search measures.
+        by_layers: chooses the channels of one group after the other, as a greedy ranking needs it. None
+            ranks each group in the model as pruned so far.
     """
 
     rank: Criterion
     needs: Literal["weights", "images", "gradients", "moments"] = "weights"
+    by_layers: Callable[[CriterionInput], Plan] | None = None
 
 
 _MOMENTS = ("score.moment_images",)
@@ -117,6 +120,7 @@ CRITERIA: dict[str, CriterionSpec] = {
     "lasso": CriterionSpec(
         lasso,
         needs="moments",
+        by_layers=lasso_by_layers,
         reads=_MOMENTS,
         about="when it enters the LASSO path that explains the outputs of the layers that read it",
     ),
@@ -177,8 +181,7 @@ def importance(
             importance is not finite or has another width than its group, or the seed is negative.
         DataError: the data has no batches of (inputs, targets) that model and loss accept.
     """
-    name = criterion if isinstance(criterion, str) else getattr(criterion, "__name__", "(yours)")
-    spec = find_criterion(criterion, PlanError) if isinstance(criterion, str) else CriterionSpec(criterion)
+    name, spec = _named(criterion)
     if data is None and spec.needs != "weights" and (spec.needs != "moments" or moments is None):
         loss_too = ", loss=loss" if spec.needs == "gradients" else ""
         raise PlanError(f'criterion "{name}": needs images; give make_plan(..., data=loader{loss_too}).')
@@ -204,6 +207,13 @@ def importance(
             )
         sign = 1 if rule.remove == "least" else -1
         return {group.name: sign * _checked(name, group, result.get(group.name)) for group in groups}
+
+
+def _named(criterion: str | Criterion) -> tuple[str, CriterionSpec]:
+    """Return a criterion's name for messages, and its spec."""
+    if isinstance(criterion, str):
+        return criterion, find_criterion(criterion, PlanError)
+    return getattr(criterion, "__name__", "(yours)"), CriterionSpec(criterion)
 
 
 def _checked(name: str, group: ChannelGroup, values: Any) -> NDArray[np.float64]:
@@ -262,10 +272,43 @@ def make_plan(
         DataError: the data has no batches of (inputs, targets).
     """
     widths = resolve_widths(prunable, ratio)
+    return choose_channels(prunable, widths, criterion, data, loss, seed, rule=rule)
+
+
+def choose_channels(
+    prunable: TracedModel,
+    widths: Mapping[str, int],
+    criterion: str | Criterion = "l1",
+    data: Iterable[Any] | None = None,
+    loss: LossFunction | None = None,
+    seed: int = 0,
+    moments: Callable[[], Moments] | None = None,
+    rule: Rule | None = None,
+) -> Plan:
+    """Choose the channels to keep at given widths. The arguments are those of `importance`.
+
+    Raises:
+        PlanError: as `importance`, or a width does not fit the model.
+        DataError: the data has no batches of (inputs, targets) that model and loss accept.
+    """
+    name, spec = _named(criterion)
+    rule = rule or Rule()
 
     def rank(model: TracedModel, groups: Sequence[ChannelGroup] | None = None) -> Importance:
-        return importance(model, criterion, data, loss, seed, widths=widths, rule=rule, groups=groups)
+        # The moments are those of the dense model. A greedy ranking measures the model as pruned so far.
+        known = moments if rule.ranking == "independent" else None
+        return importance(model, criterion, data, loss, seed, known, widths, rule, groups)
 
-    if rule is not None and rule.ranking == "greedy":
+    if rule.ranking == "independent":
+        return plan_from_importance(prunable, widths, rank(prunable))
+    if spec.by_layers is None:
         return greedy_plan(prunable, widths, rank)
-    return plan_from_importance(prunable, widths, rank(prunable))
+    if rule != Rule(ranking="greedy"):
+        raise PlanError(
+            f'ranking = "greedy": criterion "{name}" chooses the channels of each group itself; leave out '
+            '`residual` and `remove`, or set ranking = "independent".'
+        )
+    traced = prunable if isinstance(prunable, Prunable) else None
+    return spec.by_layers(
+        CriterionInput(prunable.model, prunable.groups, data, loss, seed, prunable=traced, widths=widths)
+    )

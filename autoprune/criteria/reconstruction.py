@@ -15,7 +15,17 @@ from torch import Tensor
 
 from autoprune.criteria._base import CriterionInput, Importance
 from autoprune.criteria.weights import with_norms
-from autoprune.reconstruction import Moments, Reader, Readers, eliminate, exchange, measure_model
+from autoprune.errors import PlanError
+from autoprune.graph import Plan
+from autoprune.reconstruction import (
+    Moments,
+    Reader,
+    Readers,
+    choose_by_layers,
+    eliminate,
+    exchange,
+    measure_model,
+)
 
 
 def obs(given: CriterionInput) -> Importance:
@@ -72,11 +82,35 @@ def lasso(given: CriterionInput) -> Importance:
     return with_norms(given, found)
 
 
+def lasso_by_layers(given: CriterionInput) -> Plan:
+    """Choose channels by LASSO group after group, in the model as pruned and refitted so far.
+
+    The inputs are those of the narrowed model, and the targets the outputs of the dense one. At the end of a
+    residual branch the target also makes up for the error of the shortcut.
+
+    Raises:
+        PlanError: no data or no graph is given.
+        DataError: the data holds no images that the model takes.
+
+    Reference: He, Zhang, Sun, ICCV 2017, section 3. They raise the penalty until few enough channels are
+    left. Here the path gives exactly as many as requested.
+    """
+
+    def choose(readers: list[Reader], width: int, kept: int) -> NDArray[np.int64]:
+        order = np.argsort(-_path_order(readers, width), kind="stable") if readers else np.arange(width)
+        return np.sort(order[:kept])
+
+    if given.prunable is None:
+        raise PlanError('criterion "lasso": needs the graph of the model; give a result of autoprune.trace.')
+    images = given.images("lasso")
+    return choose_by_layers(given.prunable, given.widths or {}, images, choose, seed=given.seed)
+
+
 def _path_order(readers: list[Reader], width: int) -> NDArray[np.float64]:
     """Return the importance [width] of channels by their entry into the path."""
     from sklearn.linear_model import lars_path_gram  # type: ignore[import-untyped]  # it has no hints
 
-    gram = np.zeros((width, width))
+    gram, aims = np.zeros((width, width)), np.zeros(width)
     for reader in readers:
         # The inner product of Z_a and Z_b over samples and outputs, from second moments alone.
         positions = reader.index.flatten()
@@ -85,9 +119,16 @@ def _path_order(readers: list[Reader], width: int) -> NDArray[np.float64]:
         size = reader.index.shape[1]
         of_channels = products.reshape(width, size, width, size).sum(dim=(1, 3)).numpy()
         # Each reader counts alike, whatever the scale of its outputs.
-        gram += of_channels / (of_channels.sum() or 1.0)
-    # The target is the sum of all Z_c, the dense outputs. So its products with Z_c are the sums of the rows.
-    _, _, coefficients = lars_path_gram(Xy=gram.sum(axis=1), Gram=gram, n_samples=1, method="lasso")
+        scale = of_channels.sum() or 1.0
+        gram += of_channels / scale
+        if reader.target is None:
+            # The target is the sum of all Z_c. So its products with Z_c are the sums of the rows.
+            aims += of_channels.sum(axis=1) / scale
+        else:
+            aims += (reader.target[:, positions] * weight).reshape(-1, width, size).sum(
+                (0, 2)
+            ).numpy() / scale
+    _, _, coefficients = lars_path_gram(Xy=aims, Gram=gram, n_samples=1, method="lasso")
     steps = coefficients.shape[1]
     entered = np.where((coefficients != 0).any(axis=1), (coefficients != 0).argmax(axis=1), steps)
     last = np.abs(coefficients[:, -1])

@@ -11,6 +11,7 @@ from autoprune.reconstruction._closed import Repaired, repair_closed
 from autoprune.reconstruction._elimination import Reader, eliminate
 from autoprune.reconstruction._exchange import exchange
 from autoprune.reconstruction._intercepts import normalised_by
+from autoprune.reconstruction._layerwise import choose_by_layers
 from autoprune.reconstruction._library import RATIOS, ErrorCurve, ErrorLibrary, error_library
 from autoprune.reconstruction._modes import MODES, repair
 from autoprune.reconstruction._readers import Readers
@@ -36,6 +37,7 @@ __all__ = [
     "Reader",
     "Readers",
     "Repaired",
+    "choose_by_layers",
     "eliminate",
     "error_library",
     "exchange",

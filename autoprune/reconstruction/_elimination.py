@@ -31,12 +31,15 @@ class Reader:
         index: int64 [width, m], positions of each channel in a patch.
         total: mean square of the whole layer's outputs, of which the error is a share. None means the mean
             square of the outputs from these channels alone.
+        target: float64 [outputs, patch], mean product of the target outputs with the inputs. None means that
+            the layer's own outputs are the target.
     """
 
     moment: Tensor
     weight: Tensor
     index: Tensor
     total: float | None = None
+    target: Tensor | None = None
 
     def system(self, ridge: float) -> tuple[Tensor, Tensor, float]:
         """Return the moment with its ridge, the weight [positions, outputs] and the outputs' mean square.

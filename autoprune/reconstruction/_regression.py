@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from autoprune.reconstruction._leastsquares import Fit, refit
+from autoprune.reconstruction._uses import Cut
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +57,28 @@ class Regression:
         self._inputs = self._inputs + inputs.sum(dim=1)
         self._outputs = self._outputs + outputs.sum(dim=1)
 
+    def cut(self, cut: Cut) -> Regression:
+        """Return the sums of a layer that keeps fewer inputs, and perhaps fewer outputs and groups."""
+
+        def of_outputs(sums: Tensor | float) -> Tensor:
+            flat = torch.as_tensor(sums).flatten(0, 1)[cut.rows]
+            return flat.reshape(len(cut.groups), -1, *flat.shape[1:])
+
+        gram = torch.as_tensor(self._gram)[cut.groups][:, cut.kept[:, None], cut.kept]
+        inputs = torch.as_tensor(self._inputs)[cut.groups][:, cut.kept]
+        cross = of_outputs(self._cross)[..., cut.kept]
+        return Regression(self.rows, gram, cross, of_outputs(self._power), inputs, of_outputs(self._outputs))
+
+    def means(self, *, constant: bool) -> tuple[Tensor, ...]:
+        """Return the means of x x^T, y x^T, y^2, x and y, the first three about the means if `constant`."""
+        sums = (self._gram, self._cross, self._power, self._inputs, self._outputs)
+        gram, cross, power, x, y = (torch.as_tensor(each) / self.rows for each in sums)
+        if constant:
+            gram = gram - x[:, :, None] * x[:, None]
+            cross = cross - y[:, :, None] * x[:, None]
+            power = (power - y.square()).clamp_min(0)
+        return gram, cross, power, x, y
+
     def solve(self, old: Tensor, *, ridge: float | None, constant: bool) -> Solution:
         """Fit y = W x + c.
 
@@ -64,12 +87,7 @@ class Regression:
             ridge: strength of the ridge; see `refit`.
             constant: whether to fit c.
         """
-        sums = (self._gram, self._cross, self._power, self._inputs, self._outputs)
-        gram, cross, power, x, y = (torch.as_tensor(each) / self.rows for each in sums)
-        if constant:
-            gram = gram - x[:, :, None] * x[:, None]
-            cross = cross - y[:, :, None] * x[:, None]
-            power = (power - y.square()).clamp_min(0)
+        gram, cross, power, x, y = self.means(constant=constant)
         fit = refit(gram, cross, old, power, rows=self.rows, ridge=ridge)
         mean = (fit.weight @ x[..., None])[..., 0]
         return Solution(fit, mean, y - mean if constant else torch.zeros_like(y))

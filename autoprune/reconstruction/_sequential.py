@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.errors import DataError
 from autoprune.graph import Plan, Prunable
@@ -23,7 +24,12 @@ from autoprune.graph.capture import call, unchanged
 from autoprune.rebuilding import keep_positions, narrow
 from autoprune.reconstruction._calls import Branch, CallCounter, branches, record
 from autoprune.reconstruction._closed import Repaired
-from autoprune.reconstruction._contractions import Contraction, as_contraction, from_matrices
+from autoprune.reconstruction._contractions import (
+    Contraction,
+    as_contraction,
+    from_matrices,
+    to_matrices,
+)
 from autoprune.reconstruction._intercepts import bias_of, fold_into_norm, folded, norm_of, normalised_by
 from autoprune.reconstruction._regression import Regression
 from autoprune.reconstruction._second_moments import IMAGES, first_images, on_device_of
@@ -78,17 +84,17 @@ def repair_sequential(
     model = narrow(small, {})
     if not kept:
         return Repaired(model, {})
-    inputs = _together(data, images)
+    inputs = together(data, images)
     with unchanged(prunable.model), modes_kept(model), torch.no_grad():
         set_training(prunable.model, False)
         set_training(model, False)
         with guarded("repair: the model failed on the images", DataError, memory_passes=True):
-            paired = _paired(prunable.model, model, inputs)
-            targets = _Targets(paired, positions, torch.Generator().manual_seed(seed))
+            paired = paired_branches(prunable.model, model, inputs)
+            targets = Targets(paired, positions, torch.Generator().manual_seed(seed))
             given = on_device_of(prunable.model, inputs)
             with CallCounter(targets.before, targets.after):
                 call(prunable.model, given)
-            fits = _Fits(model, paired, targets, kept, normalised_by(prunable), ridge)
+            fits = Fits(model, paired, targets, kept, normalised_by(prunable), ridge)
             given = on_device_of(model, inputs)
             with CallCounter(fits.before, fits.after):
                 call(model, given)
@@ -100,14 +106,19 @@ def repair_sequential(
     return Repaired(model, fits.errors, left)
 
 
-def _together(data: Iterable[Any], images: int) -> tuple[Tensor]:
+def together(data: Iterable[Any], images: int) -> tuple[Tensor]:
+    """Return the inputs of the first images as one batch.
+
+    Raises:
+        DataError: there is none.
+    """
     batches = [inputs[0] for inputs in first_images(data, images)]
     if not batches:
         raise DataError("repair: the data gave no images; give a loader that is not empty.")
     return (torch.cat(batches),)
 
 
-def _paired(dense: nn.Module, small: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, Branch]:
+def paired_branches(dense: nn.Module, small: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, Branch]:
     """Return the branches of both models. If the models make different calls, targets are not sums."""
     one = tuple(each[:1] for each in inputs)
     made, made_small = (record(model, on_device_of(model, one)) for model in (dense, small))
@@ -123,7 +134,7 @@ def _paired(dense: nn.Module, small: nn.Module, inputs: tuple[Tensor, ...]) -> d
 
 
 @dataclass(eq=False)
-class _Targets:
+class Targets:
     """Reads the target values of each contraction from a run of the dense model."""
 
     branches: Mapping[str, Branch]
@@ -163,12 +174,12 @@ class _Targets:
 
 
 @dataclass(eq=False)
-class _Fits:
+class Fits:
     """Refits each contraction of the small model just before it runs."""
 
     model: nn.Module
     branches: Mapping[str, Branch]
-    targets: _Targets
+    targets: Targets
     kept: Mapping[str, Axes]
     followers: Mapping[str, str]
     ridge: float | None
@@ -185,39 +196,26 @@ class _Fits:
         """Fit a contraction that is about to run."""
         contraction = as_contraction(function, args, kwargs) if number in self._at else None
         if contraction is not None:
-            self._fit(self._at[number], contraction)
+            self.fit(self._at[number], contraction)
 
     def after(self, number: int, result: Tensor) -> None:
         """Keep the terms of sums in which a later contraction ends."""
         if number in self._wanted:
             self._others[number] = result
 
-    def _fit(self, name: str, contraction: Contraction) -> None:
-        branch = self.branches[name]
-        norm = norm_of(self.model, name, self.followers) if branch.normalised else None
-        bias = bias_of(self.model, name)
-        weight = self.model.get_parameter(name)
-        old = contraction.matrix(precise(weight))
-        scale = None
-        if norm is not None:
-            scale, _ = folded(norm)
-            old = old * scale.reshape(len(old), -1, 1)
+    def fit(self, name: str, contraction: Contraction) -> None:
+        """Refit one contraction from its actual inputs."""
+        sums = self.sums(name, contraction)
+        layer = Layer(self.model, name, self.branches[name], contraction.transposed, self.followers)
+        self.errors[name] = layer.write(sums, contraction.groups, self.ridge)
+
+    def sums(self, name: str, contraction: Contraction) -> Regression:
+        """Return the sums over the patches that a contraction reads and its target values."""
         sums = Regression()
-        for rows, aims in self._rows(name, branch, contraction):
-            sums.add(rows.transpose(0, 1), aims.reshape(len(aims), len(old), -1).transpose(0, 1))
-        found = sums.solve(old, ridge=self.ridge, constant=norm is not None or bias is not None)
-        self.errors[name] = found.fit.error
-        fitted, constant = found.fit.weight, found.constant.flatten()
-        if norm is not None and scale is not None:
-            # The convolution keeps about its old magnitude. The scale of the BatchNorm takes the rest.
-            part = scale.abs().clamp_min(_SMALLEST_SCALE) * torch.where(scale < 0, -1.0, 1.0)
-            fitted = fitted / part.reshape(len(old), -1, 1)
-            mean, variance = found.mean.flatten() / part, found.fit.reached.flatten() / part.square()
-            own = torch.zeros_like(mean) if bias is None else precise(bias)
-            fold_into_norm(norm, part, constant - part * own, mean + own, variance)
-        elif bias is not None:
-            bias.copy_(constant)
-        weight.copy_(from_matrices(fitted, weight, transposed=contraction.transposed))
+        for rows, aims in self._rows(name, self.branches[name], contraction):
+            outputs = aims.reshape(len(aims), contraction.groups, -1).transpose(0, 1)
+            sums.add(rows.transpose(0, 1), outputs)
+        return sums
 
     def _rows(self, name: str, branch: Branch, contraction: Contraction) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over float64 patches [rows, groups, patch] and targets [rows, outputs] of a few images.
@@ -243,3 +241,61 @@ class _Fits:
             part = replace(contraction, input=contraction.input[some])
             rows = part.rows((len(part.input), *shape[1:]), None if places is None else places[some])
             yield precise(rows), precise(values[start * each : (start + step) * each])
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A layer that is refitted, with the BatchNorm behind it or its bias.
+
+    Attributes:
+        model: the model.
+        name: name of the layer's weight.
+        branch: its contraction and target.
+        transposed: whether it is a transposed convolution.
+        followers: {weight: path of the BatchNorm that follows}.
+    """
+
+    model: nn.Module
+    name: str
+    branch: Branch
+    transposed: bool
+    followers: Mapping[str, str]
+
+    @property
+    def norm(self) -> _BatchNorm | None:
+        """The BatchNorm between the layer and its target."""
+        return norm_of(self.model, self.name, self.followers) if self.branch.normalised else None
+
+    @property
+    def has_constant(self) -> bool:
+        """Whether a BatchNorm or a bias takes the constant of a fit."""
+        return self.norm is not None or bias_of(self.model, self.name) is not None
+
+    def matrices(self, groups: int) -> Tensor:
+        """Return the weight, scaled by the BatchNorm, as float64 [groups, outputs, patch]."""
+        weight = precise(self.model.get_parameter(self.name).detach())
+        matrices = to_matrices(weight, groups, transposed=self.transposed)
+        if self.norm is None:
+            return matrices
+        scale, _ = folded(self.norm)
+        return matrices * scale.reshape(groups, -1, 1)
+
+    def write(self, sums: Regression, groups: int, ridge: float | None) -> float:
+        """Refit the layer from its sums. Return the share of the target's variance that is lost."""
+        norm, bias = self.norm, bias_of(self.model, self.name)
+        weight = self.model.get_parameter(self.name)
+        old = self.matrices(groups)
+        found = sums.solve(old, ridge=ridge, constant=self.has_constant)
+        fitted, constant = found.fit.weight, found.constant.flatten()
+        if norm is not None:
+            scale, _ = folded(norm)
+            # The convolution keeps about its old magnitude. The scale of the BatchNorm takes the rest.
+            part = scale.abs().clamp_min(_SMALLEST_SCALE) * torch.where(scale < 0, -1.0, 1.0)
+            fitted = fitted / part.reshape(len(old), -1, 1)
+            mean, variance = found.mean.flatten() / part, found.fit.reached.flatten() / part.square()
+            own = torch.zeros_like(mean) if bias is None else precise(bias)
+            fold_into_norm(norm, part, constant - part * own, mean + own, variance)
+        elif bias is not None:
+            bias.copy_(constant)
+        weight.copy_(from_matrices(fitted, weight, transposed=self.transposed))
+        return found.fit.error

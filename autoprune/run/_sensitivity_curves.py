@@ -24,9 +24,9 @@ from autoprune.run._problem import build_unlimited_problem, trace_dense
 from autoprune.run._ranking import rank_channels
 from autoprune.run._run import Run
 from autoprune.run._seen_validation import require_unseen_validation
-from autoprune.run._statistics import MeasurementContext, widths_at
+from autoprune.run._statistics import MeasurementContext
 from autoprune.score import cut_scores
-from autoprune.space import Levels
+from autoprune.space import Levels, widths_at
 from autoprune.support.events import Stage, Watcher, silent
 from autoprune.support.usercode import entry
 

@@ -27,7 +27,7 @@ from autoprune.run._expected_time import Pace, time_text
 from autoprune.run._run import Run
 from autoprune.samplers import find_sampler
 from autoprune.score import Cut, Cutter, cut_scores, divergences
-from autoprune.space import Levels
+from autoprune.space import Levels, widths_at
 from autoprune.support.arrays import FloatArray
 from autoprune.support.events import Counted, Stage
 
@@ -212,15 +212,6 @@ def _level_at(row: Levels, place: float) -> int:
     """Return the level at a place between the lowest ratio (place 0) and ratio 1 (place 1)."""
     ratio = row.ratios[0] + (1 - row.ratios[0]) * place
     return int(row.of_ratio(np.array([ratio]))[0])
-
-
-def widths_at(rows: Sequence[Levels], groups: Sequence[str], levels: Mapping[int, int]) -> Cut:
-    """Return the widths of the groups of some variables, which are given as {variable's position: level}."""
-    return {
-        groups[column]: int(width)
-        for v, level in levels.items()
-        for column, width in zip(rows[v].columns, rows[v].widths[level], strict=True)
-    }
 
 
 def _table(

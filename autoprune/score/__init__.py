@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autoprune.score._finetune_score import FinetuneScore, Rung, calibrate
-from autoprune.score._sensitivity import Cut, Cutter, cut_scores, divergences
+from autoprune.score._sensitivity import Cut, Cutter, cut_scores, divergences, sensitive_groups
 from autoprune.score._supernet import SandwichSampler, with_model
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "calibrate",
     "cut_scores",
     "divergences",
+    "sensitive_groups",
     "with_model",
 ]

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from autoprune.execution import Setting
 from autoprune.graph import Prunable
 from autoprune.rebuilding import rebuild
 from autoprune.reconstruction import Moments, repair_closed
+from autoprune.space import SearchSpace, widths_at
 from autoprune.support.memory import release_freed_memory
 from autoprune.support.usercode import forward
 from autoprune.train import Task, evaluate, main_output, recalibrate
@@ -86,6 +88,46 @@ def cut_scores(
         if done is not None:
             done(number)
     return scores
+
+
+def sensitive_groups(
+    cutter: Cutter,
+    space: SearchSpace,
+    part: Loader,
+    task: Task,
+    *,
+    keep: float,
+    tolerance: float,
+    done: Callable[[int], None] | None = None,
+) -> tuple[str, ...]:
+    """Return the groups that a score does not let go: those that should stay whole.
+
+    Each variable of the space is cut alone to one keep ratio. Its groups are sensitive if the metric falls by
+    more than the tolerance, or if the outputs are not finite.
+
+    Args:
+        cutter: makes the models.
+        space: its keep ratios are cut, one after the other. Its budget does not matter.
+        part: the part of the data to evaluate on.
+        task: the task with the metric.
+        keep: the keep ratio, in (0, 1).
+        tolerance: the largest fall of the metric that leaves a group free.
+        done: called after each evaluation with their number so far.
+
+    Reference: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, section 3.2. They read the layers
+        to skip off the curves by eye.
+    """
+    rows = space.keep_ratios.ladder.rows
+    wanted = [int(row.of_ratio(np.array([keep]))[0]) for row in rows]
+    cuts = [widths_at(rows, space.groups, {v: level}) for v, level in enumerate(wanted)]
+    baseline, *scores = cut_scores(cutter, [{}, *cuts], part, task, done=done)
+    # The comparison with NaN is false.
+    return tuple(
+        name
+        for cut, score in zip(cuts, scores, strict=True)
+        if not baseline - score <= tolerance
+        for name in cut
+    )
 
 
 def divergences(

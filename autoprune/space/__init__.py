@@ -10,10 +10,10 @@ from autoprune.space._allocation import cut, drop_gates, ranking_gates, uniform_
 from autoprune.space._budget import WINDOW_LOW, Budget, RequestedLimit
 from autoprune.space._knapsack import channel_values, error_values, knapsack
 from autoprune.space._ladder import CostFunction, Ladder
-from autoprune.space._levels import Levels
+from autoprune.space._levels import Levels, widths_at
 from autoprune.space._search_space import Reach, SearchSpace, Variable, build_space
 from autoprune.space._shares import SHARE, ShareSpace
-from autoprune.space._spec import Override, SpaceSpec, Tie, load_spec
+from autoprune.space._spec import Override, SpaceSpec, Tie, load_spec, tie_stages
 
 __all__ = [
     "SHARE",
@@ -38,5 +38,7 @@ __all__ = [
     "knapsack",
     "load_spec",
     "ranking_gates",
+    "tie_stages",
     "uniform_gates",
+    "widths_at",
 ]

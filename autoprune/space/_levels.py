@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,6 +100,21 @@ def make_levels(
     return Levels(
         name, np.asarray(columns, dtype=np.int64), widths, _standing_ratios(widths, full, edges), edges
     )
+
+
+def widths_at(rows: Sequence[Levels], groups: Sequence[str], levels: Mapping[int, int]) -> dict[str, int]:
+    """Return {group name: width} of the groups of some variables.
+
+    Args:
+        rows: the levels of all variables.
+        groups: names of all the model's groups.
+        levels: {position of a variable: its level}.
+    """
+    return {
+        groups[column]: int(width)
+        for v, level in levels.items()
+        for column, width in zip(rows[v].columns, rows[v].widths[level], strict=True)
+    }
 
 
 def _standing_ratios(widths: IntArray, full: Sequence[int], edges: FloatArray) -> FloatArray:

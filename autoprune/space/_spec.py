@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,26 @@ class SpaceSpec:
                 f"{values['high']}, expected low <= high."
             )
         return Bounds(**values)
+
+
+def tie_stages(spec: SpaceSpec, stages: Mapping[tuple[int, ...], Sequence[str]]) -> SpaceSpec:
+    """Return a space in which the groups of each stage share one keep ratio.
+
+    Groups that are skipped, or that a tie of the space names, are left as they are.
+
+    Args:
+        spec: the space.
+        stages: {map size: groups of that size}, as `autoprune.graph.writers.stages` returns them.
+
+    Reference: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, section 3.2.
+    """
+    settled = [*spec.skip, *(pattern for tie in spec.ties for pattern in tie.groups)]
+    ties = []
+    for size, names in stages.items():
+        free = tuple(name for name in names if not matches(name, settled))
+        if len(free) > 1:
+            ties.append(Tie(f"stage {'x'.join(map(str, size)) or 'of vectors'}", free))
+    return replace(spec, ties=(*spec.ties, *ties))
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:

@@ -8,7 +8,7 @@ import torch
 from sklearn.linear_model import lars_path  # type: ignore[import-untyped]  # it has no hints
 from torch import Tensor, nn
 
-from autoprune.criteria import Importance, importance, make_plan
+from autoprune.criteria import Importance, Rule, importance, make_plan
 from autoprune.errors import DataError, PlanError
 from autoprune.graph import Prunable
 from autoprune.reconstruction import Readers, eliminate, exchange, moments
@@ -160,3 +160,60 @@ def test_a_plan_for_known_widths_keeps_the_channels_that_swaps_reach() -> None:
         np.testing.assert_array_equal(plan["stem"], expected)
         differ += not np.array_equal(expected, np.sort(order[group.width - width :]))
     assert differ > 0
+
+
+class Deep(nn.Module):
+    """Three linear layers, two of which can be narrowed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(6, 8), nn.Linear(8, 7), nn.Linear(7, 5)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.head(torch.relu(self.second(torch.relu(self.first(inputs)))))
+        return logits
+
+
+def path(inputs: Tensor, weight: Tensor, target: Tensor, kept: int) -> Tensor:
+    """Return the first channels on the LASSO path that scikit-learn computes from explicit columns."""
+    columns = (inputs - inputs.mean(0))[:, None] * weight[None]
+    scale = float(columns.sum(2).norm())
+    flat, aims = columns.reshape(-1, columns.shape[2]) / scale, (target - target.mean(0)).flatten() / scale
+    _, _, coefficients = lars_path(flat.numpy(), aims.numpy(), method="lasso")
+    entered = np.where((coefficients != 0).any(axis=1), (coefficients != 0).argmax(axis=1), np.inf)
+    return torch.from_numpy(np.sort(entered.argsort(kind="stable")[:kept]))
+
+
+def refitted(inputs: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    """Return the outputs of a layer that is refitted to targets, pulled a little towards its weight."""
+    x, y = inputs - inputs.mean(0), target - target.mean(0)
+    gram = x.T @ x / len(x)
+    ridge = 0.5 * len(gram) / len(x) * gram.diagonal().mean()
+    fitted = (y.T @ x / len(x) + ridge * weight) @ torch.linalg.inv(gram + ridge * torch.eye(len(gram)))
+    outputs: Tensor = x @ fitted.T + target.mean(0)
+    return outputs
+
+
+def test_lasso_by_layers_reads_the_refitted_layers_and_aims_at_the_dense_outputs() -> None:
+    torch.manual_seed(0)
+    model = Deep().double().eval()
+    prunable = trace(model, INPUTS[:1])
+    widths = {"first": 4, "second": 3}
+    plan = make_plan(prunable, widths, "lasso", [INPUTS], rule=Rule(ranking="greedy"))
+    with torch.no_grad():
+        first = torch.relu(model.first(INPUTS))
+        second = model.second(first)
+        kept = path(first, model.second.weight, second, 4)
+        assert plan["first"].tolist() == kept.tolist()
+        narrowed = torch.relu(refitted(first[:, kept], model.second.weight[:, kept], second))
+        dense = model.head(torch.relu(second))
+        assert plan["second"].tolist() == path(narrowed, model.head.weight, dense, 3).tolist()
+
+
+def test_lasso_by_layers_gives_exact_widths_on_a_residual_stream_and_leaves_the_model() -> None:
+    prunable, images = stream(())
+    before = {name: tensor.clone() for name, tensor in prunable.model.state_dict().items()}
+    plan = make_plan(prunable, {"stem": 5, "inner1": 2}, "lasso", [images], rule=Rule(ranking="greedy"))
+    assert plan.widths == {"stem": 5, "inner1": 2}
+    np.testing.assert_array_equal(plan["stem"], make_plan(prunable, {"stem": 5}, "lasso", [images])["stem"])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in prunable.model.state_dict().items())

@@ -28,8 +28,8 @@ def chain(first: list[float], second: list[list[float]]) -> Prunable:
         nn.Conv2d(len(second), 2, 1),
     )
     with torch.no_grad():
-        net[0].weight.copy_(torch.tensor(first).reshape(-1, 1, 1, 1))
-        net[1].weight.copy_(torch.tensor(second)[..., None, None])
+        net.get_parameter("0.weight").copy_(torch.tensor(first).reshape(-1, 1, 1, 1))
+        net.get_parameter("1.weight").copy_(torch.tensor(second)[..., None, None])
     return autoprune.trace(net, torch.zeros(1, 1, 4, 4))
 
 
@@ -112,6 +112,13 @@ def test_a_criterion_of_other_layers_does_not_rank_by_the_shortcut(resnet: Pruna
     data = [(torch.randn(4, 1, 16, 16), torch.arange(4))]
     with pytest.raises(PlanError, match=r'criterion "taylor" reads more than .* choose one of "l1"'):
         autoprune.make_plan(resnet, 0.5, "taylor", data, rule=Rule(residual="shortcut"))
+
+
+def test_lasso_by_layers_takes_no_other_rule(resnet: Prunable) -> None:
+    with pytest.raises(PlanError, match='"lasso" chooses the channels of each group itself'):
+        autoprune.make_plan(resnet, 0.5, "lasso", [], rule=Rule(ranking="greedy", remove="most"))
+    with pytest.raises(PlanError, match='criterion "lasso": needs images'):
+        autoprune.make_plan(resnet, 0.5, "lasso", rule=GREEDY)
 
 
 def test_wrong_values_and_groups_are_refused(resnet: Prunable) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from autoprune.reconstruction._regression import Regression
+from autoprune.reconstruction._uses import Cut
 
 GROUPS, ROWS, PATCH, OUTPUTS = 2, 60, 5, 3
 
@@ -28,3 +29,17 @@ def test_parts_of_the_rows_give_the_least_squares_solution_of_all(constant: bool
     torch.testing.assert_close(found.mean, given.mean(dim=1))
     left = outputs - given - found.constant[:, None]
     torch.testing.assert_close(found.fit.lost, left.square().mean(dim=1), rtol=1e-8, atol=1e-8)
+
+
+def test_sums_of_fewer_inputs_and_outputs_are_those_of_the_rows_cut() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(2, 30, 6, generator=generator, dtype=torch.float64)
+    outputs = torch.randn(2, 30, 3, generator=generator, dtype=torch.float64)
+    sums, fewer = Regression(), Regression()
+    sums.add(inputs, outputs)
+    kept = Cut(torch.tensor([0, 1]), torch.tensor([0, 2, 3, 4]), torch.tensor([1, 2, 5]))
+    fewer.add(inputs[..., kept.kept], torch.stack([outputs[0][:, [0, 2]], outputs[1][:, [0, 1]]]))
+    old = torch.randn(2, 2, 3, generator=generator, dtype=torch.float64)
+    found = [each.solve(old, ridge=0.1, constant=True) for each in (sums.cut(kept), fewer)]
+    torch.testing.assert_close(found[0].fit.weight, found[1].fit.weight)
+    torch.testing.assert_close(found[0].constant, found[1].constant)

@@ -14,8 +14,9 @@ from autoprune.data import VisionData, first_batches, load
 from autoprune.execution import Setting
 from autoprune.rebuilding import rebuild
 from autoprune.reconstruction import moments, repair
-from autoprune.score import Cutter, cut_scores, divergences
+from autoprune.score import Cutter, cut_scores, divergences, sensitive_groups
 from autoprune.score._sensitivity import kl_divergence
+from autoprune.space import Budget, SpaceSpec, Tie, build_space
 from autoprune.tracing import trace
 from autoprune.train import Task, evaluate, recalibrate, weights_hash
 from autoprune.zoo import make_model
@@ -121,3 +122,20 @@ def test_one_output_is_one_class_against_none() -> None:
     assert kl_divergence(Tensor([[0.7]]), Tensor([[-0.4]])) == pytest.approx(expected, rel=1e-6)
     maps = [Tensor([value]).reshape(1, 1, 1, 1).expand(1, 1, 4, 5) for value in (0.7, -0.4)]
     assert kl_divergence(*maps) == pytest.approx(expected, rel=1e-6)
+
+
+def test_groups_whose_cut_costs_more_than_the_tolerance_are_sensitive(
+    cutter: Cutter, data: VisionData
+) -> None:
+    groups, cost = cutter.prunable.groups, cutter.prunable.cost
+    tie = Tie("late", ("layer2.0.conv1", "layer2.1.conv1"))
+    spec = SpaceSpec(skip=("layer1.1.*", "layer2.0.conv2"), ties=(tie,))
+    space = build_space(groups, cost, Budget(macs=int(cost().macs)), spec)
+    variables = [["conv1"], [DEAD], list(tie.groups)]
+    widths = {group.name: group.width // 4 for group in groups}
+    cuts = [{}, *({name: widths[name] for name in names} for names in variables)]
+    baseline, *scores = cut_scores(cutter, cuts, data.val, Task())
+    falls = [baseline - score for score in scores]
+    found = sensitive_groups(cutter, space, data.val, Task(), keep=0.25, tolerance=sorted(falls)[1])
+    assert list(found) == variables[falls.index(max(falls))]
+    assert DEAD not in sensitive_groups(cutter, space, data.val, Task(), keep=0.25, tolerance=0.0)

@@ -10,7 +10,7 @@ import torch
 
 from autoprune import zoo
 from autoprune.errors import BudgetError, ConfigError
-from autoprune.space import Budget, Override, SpaceSpec, Tie, build_space, load_spec
+from autoprune.space import Budget, Override, SpaceSpec, Tie, build_space, load_spec, tie_stages
 from autoprune.tracing import trace
 from tests.space.costs import chain, dense_macs
 from tests.support.test_files import SPECIAL
@@ -132,3 +132,13 @@ def test_a_space_that_is_no_file_is_refused_at_once(
     make(Path("space.toml"))
     with pytest.raises(ConfigError, match=message):
         load_spec("space.toml")
+
+
+def test_the_groups_of_a_stage_share_one_ratio_unless_the_space_says_otherwise() -> None:
+    stages = {(28, 28): ("a", "b", "c", "d"), (14, 14): ("e", "f"), (7, 7): ("g",), (): ("h", "i")}
+    spec = tie_stages(SpaceSpec(skip=("a",), ties=(Tie("mine", ("b", "f")),)), stages)
+    assert spec.ties == (
+        Tie("mine", ("b", "f")),
+        Tie("stage 28x28", ("c", "d")),
+        Tie("stage of vectors", ("h", "i")),
+    )
