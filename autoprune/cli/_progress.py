@@ -13,6 +13,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from autoprune.config.rungs import score_text
 from autoprune.cost import COSTS, LATENCY
 from autoprune.run import Counted, EpochDone, Event, Stage, TrialDone
 
@@ -59,7 +60,7 @@ class Screen:
             self._epoch(event)
 
     def _trial(self, event: TrialDone) -> None:
-        score = "-" if event.score is None else f"{event.score:.4f}"
+        score = score_text(event.score, event.error)
         reason = f"  {event.reason}" if event.reason else ""
         latency = "" if event.latency_ms is None else COSTS[LATENCY].unit.write(event.latency_ms)
         if latency:

@@ -72,12 +72,28 @@ def rung_spec(name: str) -> RungSpec:
 
 @dataclass(frozen=True)
 class RungScore:
-    """The result of a rung: its index from 0, its name, the validation metric, and its own wall time."""
+    """The result of a rung.
+
+    Attributes:
+        index: of the rung, from 0.
+        name: of the rung.
+        score: the validation metric.
+        seconds: its own wall time.
+        error: standard error of the score, or None if the metric is no mean over images.
+    """
 
     index: int
     name: str
     score: float
     seconds: float
+    error: float | None = None
+
+
+def score_text(score: float | None, error: float | None) -> str:
+    """Write a score with its standard error, as far as they are known: "0.9123 ±0.0040"."""
+    if score is None:
+        return "-"
+    return f"{score:.4f}" if error is None else f"{score:.4f} ±{error:.4f}"
 
 
 def uses_supernet(rungs: Sequence[str]) -> bool:

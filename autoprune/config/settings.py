@@ -148,9 +148,11 @@ class TaskSettings:
 
     Attributes:
         loss: of a batch. A function of your own returns the mean as a scalar tensor.
-        metric: of a whole part. A function of your own returns one number, and higher is better. A class or
-            an object with `update(outputs, targets)`, `compute()` and perhaps `reset()`, as in torchmetrics,
-            is called batch by batch instead, so that the outputs need not be kept in memory.
+        metric: of a whole part. "nll" is the negative mean of the loss, and "kl" the negative mean
+            Kullback-Leibler divergence to the outputs of the dense model, which runs on the same images each
+            time. A function of your own returns one number, and higher is better. A class or an object with
+            `update(outputs, targets)`, `compute()` and perhaps `reset()`, as in torchmetrics, is called batch
+            by batch instead, so that the outputs need not be kept in memory.
     """
 
     loss: Text = "cross_entropy"

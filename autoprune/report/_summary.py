@@ -43,6 +43,7 @@ class StudySummary:
         dense_widths: {group: full width} of the groups that are searched.
         limits: {cost: its limit}.
         agreements: of neighbouring rungs, then of the first and the last, if enough trials have both scores.
+        dense_error: standard error of `dense_score`, or None if it is not known.
     """
 
     study: str
@@ -57,6 +58,7 @@ class StudySummary:
     dense_widths: Mapping[str, int]
     limits: Mapping[str, float]
     agreements: tuple[RungAgreement, ...]
+    dense_error: float | None = None
 
     @property
     def by_supernet(self) -> bool:
@@ -153,4 +155,5 @@ def summarise(study: SearchStudy) -> StudySummary:
         dense_widths=study.facts.dense_widths,
         limits=study.facts.limits,
         agreements=agreements(records),
+        dense_error=study.facts.dense_error,
     )

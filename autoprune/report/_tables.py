@@ -14,7 +14,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from autoprune.config.rungs import rung_spec, uses_repair
+from autoprune.config.rungs import rung_spec, score_text, uses_repair
 from autoprune.cost import COSTS, LATENCY, three_digits
 from autoprune.report._agreement import PREDICTS, RungAgreement
 from autoprune.report._summary import StudySummary
@@ -48,14 +48,14 @@ def trial_table(summary: StudySummary, *, most: int | None = None, only: TrialRe
             justify="left" if column in ("origin", "outcome") else "right",
             no_wrap=column == "origin",
         )
-    dense = (f"{summary.dense_score:.4f}", *_dense_costs(summary))
+    dense = (score_text(summary.dense_score, summary.dense_error), *_dense_costs(summary))
     table.add_row("dense", *dense, "", "", "", end_section=True)
     scored = summary.ranked()
     failed = [record for record in summary.records if record.state == "failed" and record.score is None]
     for record in [*scored, *failed][:most] if only is None else [only]:
         table.add_row(
             str(record.number),
-            "-" if record.score is None else f"{record.score:.4f}",
+            score_text(record.score, record.error),
             *_costs_of(summary, record),
             "-" if record.seconds is None else f"{record.seconds:.1f}",
             record.origin.replace(", ", "\n"),
@@ -72,9 +72,10 @@ def front_table(summary: StudySummary) -> Table:
     for column in ("trial", summary.metric, *_cost_headings(summary)):
         table.add_column(column, justify="right")
     table.add_column("origin", no_wrap=True)
-    table.add_row("dense", f"{summary.dense_score:.4f}", *_dense_costs(summary), "", end_section=True)
+    dense = score_text(summary.dense_score, summary.dense_error)
+    table.add_row("dense", dense, *_dense_costs(summary), "", end_section=True)
     for record in summary.front:
-        score = f"{record.score or 0.0:.4f}"
+        score = score_text(record.score, record.error)
         origin = record.origin.replace(", ", "\n")
         table.add_row(str(record.number), score, *_costs_of(summary, record), origin)
     return table
@@ -189,6 +190,11 @@ def next_command(summary: StudySummary, storage: str) -> str:
 def summary_notes(summary: StudySummary) -> list[str]:
     """Return sentences on the meaning of the scores, on latencies, and on the agreement of the rungs."""
     notes = [_meaning(summary)] if summary.ranked() else []
+    if any(record.error is not None for record in summary.records):
+        notes.append(
+            "± is the standard error of a score, since the validation images are a sample. All trials are "
+            "scored on the same images, so a difference of two scores errs less."
+        )
     if summary.front:
         notes.append(_about_front(summary))
     if LATENCY in summary.shown_costs:

@@ -7,7 +7,7 @@ Example:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import NoneType
 
 import torch
@@ -89,7 +89,8 @@ def given_dense(
     task, device = spec.loss_and_metric, spec.device
     if not isinstance(data, VisionData):
         data = wrap_loaders(data, device=device, batch_size=spec.data.batch_size)
-    return Dense(own_copy(model).cpu().eval(), data, task, device)
+    model = own_copy(model).cpu().eval()
+    return Dense(model, data, replace(task, dense=model), device)
 
 
 def try_model(dense: Dense) -> None:
@@ -137,8 +138,27 @@ def try_task(dense: Dense, *, distilled: bool = False) -> None:
             "build it with as many outputs."
         )
     dense.task.require_numbers(outputs, targets)
+    if dense.task.compares and outputs.shape[1:] not in ((), (1,)):
+        _require_classes(dense.task, outputs, targets)
     if distilled:
         holds_classes(dense.task.loss, outputs, targets)
+
+
+def _require_classes(task: Task, outputs: Tensor, targets: Tensor) -> None:
+    """Refuse the metric "kl" for outputs that are no distribution over classes.
+
+    Raises:
+        ConfigError: axis 1 of the outputs does not hold class logits.
+    """
+    try:
+        is_distribution = holds_classes(task.loss, outputs, targets)
+    except ConfigError:
+        is_distribution = False
+    if not is_distribution:
+        raise ConfigError(
+            f'task.metric: "kl" compares distributions over classes, and the outputs {tuple(outputs.shape)} '
+            f'with targets {tuple(targets.shape)} hold none; set task.metric to "nll".'
+        )
 
 
 def try_training(dense: Dense) -> None:
@@ -222,6 +242,6 @@ def load_dense(spec: RunSpec, *, trained: bool = True) -> Dense:
         model = make_architecture(spec, data.classes, data.input_shape[0])
     if trained and spec.model.checkpoint is not None:
         load_checkpoint(model, spec.model.checkpoint)
-    dense = Dense(model, data, task, device)
+    dense = Dense(model, data, replace(task, dense=model), device)
     try_model(dense)
     return dense

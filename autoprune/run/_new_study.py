@@ -12,6 +12,7 @@ import math
 import time
 from typing import Any
 
+from autoprune.config.rungs import score_text
 from autoprune.errors import ConfigError
 from autoprune.run._expected_time import Pace
 from autoprune.run._identity import identify
@@ -23,7 +24,7 @@ from autoprune.run._statistics import MeasurementContext, measure_statistics
 from autoprune.run._warm_starts import choose_warm_starts
 from autoprune.study import SCORE, SearchStudy, StudyFacts, create_study
 from autoprune.support.events import Stage
-from autoprune.train import Choice, evaluate
+from autoprune.train import Choice, Evaluation, measure
 
 
 def make_study(run: Run, choice: Choice, storage: str) -> tuple[SearchStudy, StudyMoments]:
@@ -44,7 +45,7 @@ def make_study(run: Run, choice: Choice, storage: str) -> tuple[SearchStudy, Stu
         StudyError: the storage cannot be used.
     """
     search = run.spec.search
-    dense_score, image_s = _score_dense(run)
+    dense, image_s = _score_dense(run)
     moments = moments_of(run)
     ranked = rank_channels(run, search.criterion, moments)
     pace = Pace(choice.step_ms / 1000, image_s, try_repair(moments, ranked))
@@ -55,7 +56,8 @@ def make_study(run: Run, choice: Choice, storage: str) -> tuple[SearchStudy, Stu
     facts = StudyFacts(
         setting=run.setting.facts,
         ranking=encode_ranking(ranked),
-        dense_score=dense_score,
+        dense_score=dense.score,
+        dense_error=dense.standard_error,
         dense_costs=costs,
         limits=dict(run.budget.limits),
         dense_widths={group.name: group.width for group in run.prunable.searchable},
@@ -77,7 +79,7 @@ def make_study(run: Run, choice: Choice, storage: str) -> tuple[SearchStudy, Stu
     return study, moments
 
 
-def _score_dense(run: Run) -> tuple[float, float]:
+def _score_dense(run: Run) -> tuple[Evaluation, float]:
     """Return the dense model's score on the validation part, and the seconds of a forward pass per image.
 
     Raises:
@@ -85,10 +87,11 @@ def _score_dense(run: Run) -> tuple[float, float]:
     """
     spec, dense = run.spec, run.dense
     started = time.perf_counter()
-    score = evaluate(copy.deepcopy(dense.model), dense.data.val, dense.task, run.setting)
+    found = measure(copy.deepcopy(dense.model), dense.data.val, dense.task, run.setting)
     image_s = (time.perf_counter() - started) / dense.data.val.samples
-    if not math.isfinite(score):
-        raise ConfigError(f"task.metric: {spec.task.metric} is {score} for the dense model.")
+    if not math.isfinite(found.score):
+        raise ConfigError(f"task.metric: {spec.task.metric} is {found.score} for the dense model.")
     source = f" ({spec.model.checkpoint})" if spec.model.checkpoint else ""
-    run.watch(Stage(f"dense model{source}: {spec.task.metric} {score:.4f} on the validation part"))
-    return score, image_s
+    score = score_text(found.score, found.standard_error)
+    run.watch(Stage(f"dense model{source}: {spec.task.metric} {score} on the validation part"))
+    return found, image_s

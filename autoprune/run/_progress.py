@@ -87,6 +87,7 @@ def trial_reporter(run: Run, study: SearchStudy) -> Callable[[TrialEvent], None]
                 trials=run.spec.search.trials,
                 best=None if best is None else (best.score or 0.0, share(best)),
                 front=len(study.front(complete)) if several else 0,
+                error=record.error,
             )
         )
 

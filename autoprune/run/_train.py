@@ -126,7 +126,7 @@ def train_dense(dense: Dense, spec: RunSpec, path: Path, *, watch: Watcher = sil
             dense.data,
             spec.train_schedule,
             setting,
-            dense.task,
+            dense.task.of_dense,
             seed=spec.train.seed,
             on_epoch=epoch_reporter(spec.train.epochs, watch),
             checkpoint=state,

@@ -26,7 +26,7 @@ from autoprune.graph import Plan, Prunable
 from autoprune.rebuilding import rebuild
 from autoprune.reconstruction import Moments, repair_closed
 from autoprune.support.memory import release_freed_memory
-from autoprune.train import Schedule, Task, Trainer, evaluate, recalibrate
+from autoprune.train import Schedule, Task, Trainer, measure, recalibrate
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,9 @@ class FinetuneScore:
                 calibrate(model, self._data, self._calibration_batches, self._setting, seed=seed)
             with seeded(model_seed(seed, index)):
                 self._finetune(model, rung, batches)
-                score = evaluate(model, self._data.val, self._task, self._setting)
-            yield RungScore(index, rung.name, score, time.perf_counter() - started)
+                found = measure(model, self._data.val, self._task, self._setting)
+            seconds = time.perf_counter() - started
+            yield RungScore(index, rung.name, found.score, seconds, found.standard_error)
             started = time.perf_counter()  # the time between two rungs belongs to the caller
 
     def _cut(self, plan: Plan, rung: Rung) -> nn.Module:

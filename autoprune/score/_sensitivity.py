@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from autoprune.criteria import Importance, plan_from_importance
@@ -27,7 +26,7 @@ from autoprune.reconstruction import Moments, repair_closed
 from autoprune.space import SearchSpace, widths_at
 from autoprune.support.memory import release_freed_memory
 from autoprune.support.usercode import forward
-from autoprune.train import Task, evaluate, main_output, recalibrate
+from autoprune.train import Task, divergence, evaluate, main_output, recalibrate
 
 Cut = Mapping[str, int]
 """{group name: width}. Groups that it does not name keep their width."""
@@ -162,17 +161,8 @@ def kl_divergence(reference: Tensor, other: Tensor) -> float:
         reference: logits [n, classes, ...], or binary logits [n] or [n, 1, ...].
         other: logits of the same shape.
     """
-    first, second = (functional.log_softmax(_logits(each), dim=1) for each in (reference, other))
-    value = float((first.exp() * (first - second)).sum(dim=1).mean())
+    value = float(divergence(other, reference).mean())
     return max(value, 0.0) if math.isfinite(value) else math.inf
-
-
-def _logits(outputs: Tensor) -> Tensor:
-    outputs = outputs.double()
-    if outputs.ndim > 1 and outputs.shape[1] > 1:
-        return outputs
-    column = outputs if outputs.ndim > 1 else outputs[:, None]
-    return torch.cat([torch.zeros_like(column), column], dim=1)
 
 
 def _outputs(model: nn.Module, batches: Loader, setting: Setting) -> list[Tensor]:

@@ -49,6 +49,7 @@ class StudyFacts(Strict):
         setting: device, number format, layout and threads of all trials, as `Setting.facts`.
         ranking: {group: its channels by importance}, as `encode_ranking` writes them.
         dense_score: score of the dense model on the validation part.
+        dense_error: its standard error, or None if the metric is no mean over images.
         dense_costs: {cost: that of the dense model}.
         limits: {cost: its limit}, for the costs that the budget limits.
         dense_widths: {group: width} of the groups that are searched.
@@ -63,6 +64,7 @@ class StudyFacts(Strict):
     setting: dict[str, Any]
     ranking: dict[str, str]
     dense_score: float
+    dense_error: float | None = None
     dense_costs: dict[str, int | float] = Field(default_factory=dict)
     limits: dict[str, int | float] = Field(default_factory=dict)
     dense_widths: dict[str, int] = Field(default_factory=dict)

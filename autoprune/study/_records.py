@@ -113,6 +113,11 @@ class TrialRecord:
         return self.scores[-1].score if self.scores else None
 
     @property
+    def error(self) -> float | None:
+        """The standard error of `score`, if it is known."""
+        return self.scores[-1].error if self.scores else None
+
+    @property
     def pruned(self) -> bool:
         """Whether the trial was pruned before the last rung."""
         return self.state == "pruned"
@@ -211,7 +216,8 @@ def read_record(
         state=_STATES[trial.state],
         value=trial.values[0] if trial.values and trial.state in _ENDED else None,
         scores=tuple(
-            RungScore(score.index, score.name, score.score, score.seconds) for score in attributes.scores
+            RungScore(score.index, score.name, score.score, score.seconds, score.error)
+            for score in attributes.scores
         ),
         ratios={name: float(value) for name, value in trial.params.items() if isinstance(value, float)},
         widths={} if proposal is None else dict(proposal.widths),

@@ -56,6 +56,7 @@ class ScoreAttribute(Strict):
     name: Word
     score: float
     seconds: Seconds
+    error: Annotated[float, Field(ge=0)] | None = None
 
 
 class OutcomeAttribute(Strict):

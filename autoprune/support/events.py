@@ -46,6 +46,7 @@ class TrialDone:
         best: the best score so far and its `share`, or None before the first complete trial.
         front: number of trials on the Pareto front so far, or 0 for a search with one objective.
         latency_ms: predicted latency, or None if latency is neither limited nor minimised.
+        error: standard error of the score, or None if it is not known.
     """
 
     number: int
@@ -60,6 +61,7 @@ class TrialDone:
     best: tuple[float, float] | None
     front: int = 0
     latency_ms: float | None = None
+    error: float | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from autoprune.train._evaluation import Evaluation, evaluate, measure, recalibra
 from autoprune.train._fastest import Choice, fastest_setting
 from autoprune.train._hooks import Moment, StepHook
 from autoprune.train._loop import EpochRecord, FitResult, fit
+from autoprune.train._metrics import divergence
 from autoprune.train._schedule import OPTIMIZERS, SHAPES, Schedule, learning_rate_at
 from autoprune.train._trainer import Subnets, Trainer
 from autoprune.train._training_state import weights_hash
@@ -32,6 +33,7 @@ __all__ = [
     "Trainer",
     "batch_loss",
     "cross_entropy",
+    "divergence",
     "evaluate",
     "fastest_setting",
     "fit",

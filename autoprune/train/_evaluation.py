@@ -7,6 +7,7 @@ Example:
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from dataclasses import dataclass
@@ -16,11 +17,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.data import Loader, endless
-from autoprune.errors import DataError, TrialError
+from autoprune.errors import ConfigError, DataError, TrialError
 from autoprune.execution import Setting
 from autoprune.support.modes import modes_kept
 from autoprune.support.usercode import forward
-from autoprune.train._metrics import meter_of
 from autoprune.train.task import Task, main_output
 
 
@@ -53,7 +53,8 @@ def evaluate(model: nn.Module, loader: Loader, task: Task, setting: Setting) -> 
 def measure(model: nn.Module, loader: Loader, task: Task, setting: Setting) -> Evaluation:
     """Measure the task's metric over a whole part of the data, without changing the model.
 
-    If the metric is a plain function, the outputs of the whole part are kept in memory (see `meter_of`).
+    If the metric is a plain function, the outputs of the whole part are kept in memory (see `meter_of`). If
+    it compares with the dense model, that model runs on the same inputs.
 
     Raises:
         DataError: if the part is empty.
@@ -61,7 +62,8 @@ def measure(model: nn.Module, loader: Loader, task: Task, setting: Setting) -> E
         ConfigError: if the metric raises an error or does not return one number.
     """
     setting.place(model)
-    meter = meter_of(task.metric)
+    meter = task.meter()
+    dense = _placed_dense(task, setting) if task.compares else None
     batches = 0
     with modes_kept(model):
         model.eval()
@@ -70,11 +72,21 @@ def measure(model: nn.Module, loader: Loader, task: Task, setting: Setting) -> E
                 outputs = main_output(forward(model, setting.arrange(inputs))).float()
             if not bool(torch.isfinite(outputs).all()):
                 raise TrialError(f"diverged: the model's outputs are not finite ({setting.label}).")
+            if dense is not None:
+                with torch.no_grad(), setting.autocast():
+                    targets = main_output(forward(dense, setting.arrange(inputs))).float()
             meter.update(outputs, targets.to(setting.device, non_blocking=True))
             batches += 1
     if not batches:
         raise DataError("data: the part to evaluate on is empty; give it more data.")
     return Evaluation(meter.compute(), meter.samples())
+
+
+def _placed_dense(task: Task, setting: Setting) -> nn.Module:
+    """Return a copy of the task's dense model, since placing it may change its device and layout."""
+    if task.dense is None:
+        raise ConfigError('task.metric: "kl" compares with the dense model, and the task has none.')
+    return setting.place(copy.deepcopy(task.dense)).eval()
 
 
 def recalibrate(model: nn.Module, loader: Loader, batches: int, setting: Setting, *, seed: int = 0) -> None:

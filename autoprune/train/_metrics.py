@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol, SupportsFloat, cast
 
 import torch
+import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from autoprune.errors import ConfigError
@@ -72,6 +73,43 @@ def top5(outputs: Tensor, targets: Tensor) -> Tensor:
     return _is_among_five(outputs, targets).double().mean()
 
 
+def nll(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the negative mean cross-entropy, at most 0. As `task.metric`, it is that of the task's loss."""
+    return _negative_cross_entropy(outputs, targets).double().mean()
+
+
+def kl(outputs: Tensor, dense_outputs: Tensor) -> Tensor:
+    """Return the negative mean of KL(dense || model) in nats, at most 0. It compares outputs, not labels."""
+    return _negative_divergence(outputs, dense_outputs).mean()
+
+
+def divergence(outputs: Tensor, reference: Tensor) -> Tensor:
+    """Return KL(reference || outputs) in nats, float64 [n, ...], of each sample and position.
+
+    Args:
+        outputs: logits [n, classes, ...], or binary logits [n] or [n, 1, ...].
+        reference: logits of the same shape.
+    """
+    first, second = (functional.log_softmax(_logits(each), dim=1) for each in (reference, outputs))
+    return (first.exp() * (first - second)).sum(dim=1)
+
+
+def _logits(outputs: Tensor) -> Tensor:
+    outputs = outputs.double()
+    if outputs.ndim > 1 and outputs.shape[1] > 1:
+        return outputs
+    column = outputs if outputs.ndim > 1 else outputs[:, None]
+    return torch.cat([torch.zeros_like(column), column], dim=1)
+
+
+def _negative_divergence(outputs: Tensor, reference: Tensor) -> Tensor:
+    return -divergence(outputs, reference).clamp(min=0)  # rounding may leave less than 0
+
+
+def _negative_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    return -functional.cross_entropy(outputs.float(), targets, reduction="none")
+
+
 def _is_largest(outputs: Tensor, targets: Tensor) -> Tensor:
     return outputs.argmax(dim=1) == targets
 
@@ -81,10 +119,15 @@ def _is_among_five(outputs: Tensor, targets: Tensor) -> Tensor:
     return (best == targets[:, None]).any(dim=1)
 
 
-METRICS: Mapping[str, MetricFunction] = {"accuracy": accuracy, "top5": top5}
+METRICS: Mapping[str, MetricFunction] = {"accuracy": accuracy, "top5": top5, "nll": nll, "kl": kl}
 
-_HITS = ((accuracy, _is_largest), (top5, _is_among_five))
-"""Metrics that are a share of hits. Hits can be summed batch by batch."""
+_MEANS = (
+    (accuracy, _is_largest),
+    (top5, _is_among_five),
+    (nll, _negative_cross_entropy),
+    (kl, _negative_divergence),
+)
+"""Metrics that are a mean over samples and positions, which can be summed batch by batch."""
 
 
 def meter_of(metric: Metric) -> Meter:
@@ -96,37 +139,51 @@ def meter_of(metric: Metric) -> Meter:
     Raises:
         ConfigError: if the metric is a class that cannot be made without arguments.
     """
-    for share, hits in _HITS:
-        if metric is share:  # not compared by name, because a user's function may have the same name
-            return _ShareMeter(share, hits)
+    for mean, values in _MEANS:
+        if metric is mean:  # not compared by name, because a user's function may have the same name
+            return MeanMeter("metric", mean, values)
     if hasattr(metric, "update") and hasattr(metric, "compute"):
         return _StreamMeter(metric)
     return _WholeMeter(metric)
 
 
-class _ShareMeter:
-    """Counts hits on the device of the outputs."""
+class MeanMeter:
+    """Averages values over samples and positions.
 
-    def __init__(self, share: MetricFunction, hits: Callable[[Tensor, Tensor], Tensor]) -> None:
-        self._share = share
-        self._hits = hits
-        self._right: Tensor | int = 0
-        self._all = 0
-        self._samples: list[Tensor] = []
+    Args:
+        key: "metric" or "loss", the key of [task] that names the function, for errors.
+        function: the function that the user named.
+        values: returns the values [n, ...] of a batch of n samples and of their positions, or their mean.
+    """
+
+    def __init__(self, key: str, function: object, values: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self._key = key
+        self._function = function
+        self._values = values
+        self._sum: Tensor | float = 0.0
+        self._count = 0
+        self._samples: list[Tensor] | None = []
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        with guarded(failed_on("metric", self._share, outputs, targets), ConfigError):
-            hits = self._hits(outputs, targets)
+        """Add one batch."""
+        with guarded(failed_on(self._key, self._function, outputs, targets), ConfigError):
+            values = self._values(outputs, targets)
+        if not values.ndim:
+            self._samples = None
+            values = values.expand(len(outputs))
         # The sum stays on the device, because reading it would make each batch wait for the one before.
-        self._right = self._right + hits.sum()
-        self._all += hits.numel()
-        self._samples.append(hits.float().flatten(1).mean(1) if hits.ndim > 1 else hits.float())
+        self._sum = self._sum + values.double().sum()
+        self._count += values.numel()
+        if self._samples is not None:
+            self._samples.append(values.float().flatten(1).mean(1) if values.ndim > 1 else values.float())
 
     def compute(self) -> float:
-        return int(self._right) / self._all
+        """Return the mean. The sum of 0.0 turns -0.0 into 0.0."""
+        return float(self._sum) / self._count + 0.0
 
     def samples(self) -> Tensor | None:
-        return torch.cat(self._samples).cpu()
+        """Return the value of each sample [n], or None if only means of batches are known."""
+        return None if self._samples is None else torch.cat(self._samples).cpu()
 
 
 class _StreamMeter:

@@ -10,16 +10,27 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as functional
-from torch import Tensor
+from torch import Tensor, nn
 
 from autoprune.errors import ConfigError
 from autoprune.support.usercode import call_plain, guarded
 from autoprune.support.userfunction import look_up, reference
-from autoprune.train._metrics import METRICS, Metric, accuracy, failed_on, meter_of, one_number
+from autoprune.train._metrics import (
+    METRICS,
+    MeanMeter,
+    Meter,
+    Metric,
+    accuracy,
+    failed_on,
+    kl,
+    meter_of,
+    nll,
+    one_number,
+)
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """(outputs [n, ...], targets [n, ...]) -> scalar tensor, the mean loss of the batch."""
@@ -35,18 +46,44 @@ LOSSES: Mapping[str, LossFunction] = {"cross_entropy": cross_entropy}
 
 @dataclass(frozen=True)
 class Task:
-    """A loss and a metric. Both must be picklable, because a task is sent to workers."""
+    """A loss and a metric. Both must be picklable, because a task is sent to workers.
+
+    Attributes:
+        loss: the loss of a batch.
+        metric: the metric of a whole part.
+        dense: the dense model, with which the metric "kl" compares.
+    """
 
     loss: LossFunction = cross_entropy
     metric: Metric = accuracy
+    dense: nn.Module | None = None
+
+    @property
+    def compares(self) -> bool:
+        """Whether the metric compares outputs with those of the dense model rather than with labels."""
+        return self.metric is kl
+
+    @property
+    def of_dense(self) -> Task:
+        """The task for the training of the dense model, which "kl" would compare with itself."""
+        return replace(self, metric=nll) if self.compares else self
+
+    def meter(self) -> Meter:
+        """Return a new meter of the metric. Its targets are outputs of the dense model if it compares."""
+        if self.metric is nll and self.loss is not cross_entropy:
+            return MeanMeter("loss", self.loss, lambda outputs, targets: -self._mean_loss(outputs, targets))
+        return meter_of(self.metric)
+
+    def _mean_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return torch.as_tensor(one_number(call_plain(self.loss, outputs, targets)))
 
     def measure(self, outputs: Tensor, targets: Tensor) -> float:
-        """Return the metric of one whole part of the data.
+        """Return the metric of one whole part of the data. If it compares, `targets` are dense outputs.
 
         Raises:
             ConfigError: if the metric raises an error or does not return one number.
         """
-        meter = meter_of(self.metric)
+        meter = self.meter()
         meter.update(outputs, targets)
         return meter.compute()
 
@@ -64,7 +101,7 @@ class Task:
                 f'task.loss: "{reference(self.loss)}" is {loss} on the first validation batch, expected a '
                 "finite number; check the loss, the weights and the scale of the images."
             )
-        self.measure(outputs, targets)
+        self.measure(outputs, outputs if self.compares else targets)
 
     def training_loss(self, label_smoothing: float = 0.0) -> LossFunction:
         """Return the loss to train with: the task's loss, with label smoothing if that is above 0.

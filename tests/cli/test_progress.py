@@ -24,6 +24,14 @@ def test_a_trials_line_tells_milliseconds_where_latency_is_asked(latency_ms: flo
     assert console.file.getvalue().splitlines()[0] == line
 
 
+def test_a_trials_line_shows_the_standard_error_of_its_score() -> None:
+    console = Console(file=io.StringIO(), width=100)
+    with Screen(console) as watch:
+        watch(dataclasses.replace(DONE, error=0.00451))
+    assert isinstance(console.file, io.StringIO)
+    assert "score 0.9123 ±0.0045  MACs" in console.file.getvalue()
+
+
 def test_one_bar_at_a_time_is_left_when_another_count_begins() -> None:
     """A count that ends before its total, as a timing does whose candidates settle early, leaves no bar."""
     watch = Screen(Console(file=io.StringIO(), width=80))

@@ -91,6 +91,17 @@ def test_a_score_names_the_rung_that_it_was_measured_after() -> None:
     assert any("a finetune trains the best trial fully" in note for note in summary_notes(SUMMARY))
 
 
+def test_a_standard_error_stands_beside_its_score_and_is_explained() -> None:
+    assert "±" not in drawn(trial_table(SUMMARY)) + "".join(summary_notes(SUMMARY))
+    (record, _) = SUMMARY.records
+    record = dataclasses.replace(record, scores=(RungScore(0, "50 steps", 0.9, 1.0, 0.012),))
+    known = dataclasses.replace(SUMMARY, records=(record,), front=(record,), dense_error=0.0045)
+    for table in (trial_table(known), front_table(known)):
+        assert "0.9000 ±0.0120" in drawn(table)
+        assert "0.9900 ±0.0045" in drawn(table)
+    assert any("± is the standard error of a score" in note for note in summary_notes(known))
+
+
 def test_a_supernets_scores_need_no_finetune() -> None:
     shared = dataclasses.replace(SUMMARY, rungs=("supernet",))
     (note,) = summary_notes(shared)

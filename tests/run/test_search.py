@@ -108,9 +108,11 @@ def test_loaders_of_the_users_own_are_searched_and_the_model_stays(
     made = [DataLoader(part, batch_size=64, shuffle=part is tensors[0]) for part in tensors]
     model.train()
     before = weights_hash(model)
-    few = {**CONFIG, "search": {**CONFIG["search"], "trials": 2}}
+    few = {**CONFIG, "search": {**CONFIG["search"], "trials": 2}, "task": {"metric": "kl"}}
     result = autoprune.search(model, tuple(made), few)
     assert [record.state for record in result.summary.records] == ["complete"] * 2
+    assert (result.summary.dense_score, result.summary.dense_error) == (0.0, 0.0)
+    assert all((record.score or 0) < 0 < (record.error or 0) for record in result.summary.records)
     again = autoprune.resume("own", model=model, data=dict(zip(("train", "val", "test"), made, strict=True)))
     assert again.summary == result.summary
     with pytest.raises(ConfigError, match=r"a script passed its own; resume from Python"):
@@ -151,6 +153,8 @@ def test_a_study_is_summarised_and_drawn(
     assert agreement.tau_interval[0] <= agreement.tau <= agreement.tau_interval[1]
     scores = [record.score or 0.0 for record in summary.ranked()]
     assert scores == sorted(scores, reverse=True)
+    errors = [(score * (1 - score) / (data.val.samples - 1)) ** 0.5 for score in scores]
+    assert [record.error for record in summary.ranked()] == pytest.approx(errors, rel=1e-5)
     assert all(0.49 <= summary.macs_share(record) <= 0.5 for record in summary.records)
     assert plot_study(summary, tmp_path / "new" / "study.png").read_bytes().startswith(b"\x89PNG")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 
 import pytest
@@ -9,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.data import load, seeded
-from autoprune.errors import TrialError
+from autoprune.errors import ConfigError, TrialError
 from autoprune.execution import Setting
-from autoprune.train import Task, evaluate, measure, recalibrate
+from autoprune.train import Task, evaluate, make_task, measure, recalibrate
+from autoprune.train._metrics import nll
 from autoprune.zoo import make_model
 
 DATA = load("digits", batch_size=32)
@@ -60,6 +62,29 @@ def test_the_samples_of_a_mean_metric_give_the_score_and_its_standard_error() ->
     assert found.standard_error == pytest.approx(float(hits.std()) / len(hits) ** 0.5)
     other = measure(model, DATA.val, Task(metric=pixel_mean), SETTING)
     assert (other.samples, other.standard_error) == (None, None)
+
+
+def test_kl_compares_with_the_dense_model_on_the_same_images() -> None:
+    model, dense = net(), net()
+    with torch.no_grad():
+        dense.fc.bias.add_(torch.arange(10) / 10)
+    task = make_task(metric="kl")
+    with pytest.raises(ConfigError, match='"kl" compares with the dense model, and the task has none'):
+        evaluate(model, DATA.val, task, SETTING)
+    task = dataclasses.replace(task, dense=dense.train())
+    found = measure(model, DATA.val, task, SETTING)
+    batches = [inputs for inputs, _ in DATA.val]
+    with torch.no_grad():
+        ours, theirs = (
+            torch.cat([each.eval()(inputs) for inputs in batches]).double().log_softmax(1)
+            for each in (model, dense)
+        )
+    values = -(theirs.exp() * (theirs - ours)).sum(1)
+    assert found.score == pytest.approx(float(values.mean()))
+    assert found.standard_error == pytest.approx(float(values.std()) / len(values) ** 0.5)
+    assert evaluate(dense, DATA.val, task, SETTING) == 0
+    assert task.of_dense.metric is nll  # a model in training would be compared with itself
+    assert make_task().of_dense == make_task()
 
 
 class Watched:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from autoprune.errors import ConfigError
 from autoprune.train import Task, make_task
-from autoprune.train._metrics import Metric, accuracy, meter_of, top5
+from autoprune.train._metrics import Meter, Metric, accuracy, kl, nll, top5
 
 BATCHES = [5, 5, 3]
 """Sizes of the batches, the last one ragged."""
@@ -63,12 +65,16 @@ def part(*positions: int) -> tuple[Tensor, Tensor]:
 
 
 def measured(metric: Metric, outputs: Tensor, targets: Tensor) -> float:
-    meter = meter_of(metric)
+    return metered(Task(metric=metric), outputs, targets).compute()
+
+
+def metered(task: Task, outputs: Tensor, targets: Tensor) -> Meter:
+    meter = task.meter()
     for some_outputs, some_targets in zip(
         *(torch.split(each, BATCHES) for each in (outputs, targets)), strict=True
     ):
         meter.update(some_outputs, some_targets)
-    return meter.compute()
+    return meter
 
 
 @pytest.mark.parametrize("positions", [(), (3, 3)], ids=["classes", "dense prediction"])
@@ -130,3 +136,45 @@ class Refuses(MeanIoU):
 def test_an_object_that_fails_is_named_in_one_line(metric: Metric, message: str) -> None:
     with pytest.raises(ConfigError, match=f"^task.metric: .*{message}"):
         Task(metric=metric).measure(*part())
+
+
+def of_each_sample(metric: str, outputs: Tensor, targets: Tensor) -> np.ndarray:
+    """The value of a metric on each sample by definition."""
+    if metric == "accuracy":
+        values = (outputs.argmax(1) == targets).double()
+    elif metric == "nll":
+        values = outputs.double().log_softmax(1).gather(1, targets[:, None])[:, 0]
+    else:
+        ours, dense = (each.double().softmax(1) for each in (outputs, targets))
+        values = -(dense * (dense / ours).log()).sum(1)
+    return values.flatten(1).mean(1).numpy() if values.ndim > 1 else values.numpy()
+
+
+@pytest.mark.parametrize("positions", [(), (3, 3)], ids=["classes", "dense prediction"])
+@pytest.mark.parametrize("metric", ["accuracy", "nll", "kl"])
+def test_a_mean_over_samples_knows_each_of_them(metric: str, positions: tuple[int, ...]) -> None:
+    outputs, targets = part(*positions)
+    if metric == "kl":
+        targets = outputs.flip(0) * 1.5
+    meter = metered(make_task(metric=metric), outputs, targets)
+    samples, expected = meter.samples(), of_each_sample(metric, outputs, targets)
+    assert meter.compute() == pytest.approx(expected.mean(), rel=1e-6)
+    assert samples is not None
+    np.testing.assert_allclose(samples.numpy(), expected, rtol=1e-5)
+
+
+def test_plain_functions_equal_their_meters() -> None:
+    outputs, targets = part()
+    assert float(nll(outputs, targets)) == pytest.approx(measured(nll, outputs, targets))
+    assert float(kl(outputs, outputs + targets[:, None])) == pytest.approx(0, abs=1e-12)
+    assert str(measured(kl, outputs, outputs)) == "0.0"  # and not -0.0
+
+
+def test_nll_is_the_negative_loss_of_the_task() -> None:
+    outputs, targets = part()
+    values = targets[:, None].expand(-1, 4).float()
+    meter = metered(make_task(loss=functional.mse_loss, metric="nll"), outputs, values)
+    assert meter.compute() == pytest.approx(-float(functional.mse_loss(outputs, values)))
+    assert meter.samples() is None
+    with pytest.raises(ConfigError, match=r"task\.loss: .*mse_loss.* failed on outputs \(5, 4\)"):
+        metered(make_task(loss=functional.mse_loss, metric="nll"), outputs, values[:, :0])
