@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from autoprune.graph import ChannelGroup, Cost, Plan, Prunable
     from autoprune.rebuilding import rebuild, verify
     from autoprune.reconstruction import Moments, load_moments, moments, repair, save_moments
-    from autoprune.run import finetune, resume, search
+    from autoprune.run import finetune, prune, resume, search
     from autoprune.tracing import trace
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "load_pruned",
     "make_plan",
     "moments",
+    "prune",
     "rebuild",
     "repair",
     "resume",
@@ -54,7 +55,7 @@ _HOMES = {
     "graph": ("ChannelGroup", "Cost", "Plan", "Prunable"),
     "rebuilding": ("rebuild", "verify"),
     "reconstruction": ("Moments", "load_moments", "moments", "repair", "save_moments"),
-    "run": ("finetune", "resume", "search"),
+    "run": ("finetune", "prune", "resume", "search"),
     "tracing": ("trace",),
 }
 

@@ -15,8 +15,8 @@ from autoprune import run
 from autoprune.config.settings import RunConfig
 from autoprune.errors import StudyError
 from autoprune.execution import Setting
+from autoprune.flow import schedule_of
 from autoprune.run import Dense
-from autoprune.run._schedules import schedule_of
 from autoprune.study import SearchStudy, open_study
 from autoprune.train import FitResult, evaluate, fit
 

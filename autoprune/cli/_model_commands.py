@@ -5,6 +5,7 @@ They import heavy modules only when they run, so that `autoprune --help` answers
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,35 @@ def train(config: ConfigSource, overrides: Overrides = None) -> None:
     with resumable(same_command), screen() as watch:
         result = run.train(settings, watch=watch)
     print_notes([f"Validation score {result.val_score:.4f}. Saved in {result.checkpoint}."])
+
+
+def prune(
+    config: ConfigSource,
+    method: Annotated[
+        str | None, typer.Option("--method", metavar="NAME", help="A preset. `autoprune methods` lists them.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Make a model smaller by the stages of [flow], without a search. A stopped flow resumes."""
+    from autoprune import run
+    from autoprune.cli._tables import flow_table, pruned_table
+    from autoprune.config import load_config
+
+    chosen = [] if method is None else [f"flow.method={method}"]
+    settings = load_config(config, [*(overrides or ()), *chosen])
+    with resumable(same_command), screen() as watch:
+        result = run.prune(config=settings, watch=watch)
+    console.print(flow_table(result))
+    console.print(pruned_table(result))
+    command = shlex.join(["autoprune", "export", str(result.folder)])
+    print_notes([f"Saved in {result.folder}. Next: {command}"])
+
+
+def methods() -> None:
+    """List the presets of `autoprune prune` with their papers, needs and commands."""
+    from autoprune.cli._tables import method_notes
+
+    print_notes(method_notes())
 
 
 def inspect(

@@ -106,7 +106,7 @@ def finetune(
 ) -> None:
     """Train the best trial of a study fully and test it once. A stopped finetune resumes."""
     from autoprune import run
-    from autoprune.cli._tables import finetune_table
+    from autoprune.cli._tables import pruned_table
     from autoprune.run import export_command
 
     url = run.find_storage(study, storage)
@@ -120,7 +120,7 @@ def finetune(
             config=config,
             watch=watch,
         )
-    console.print(finetune_table(result))
+    console.print(pruned_table(result))
     print_notes([f"Saved in {result.folder}. Next: {export_command(study, url, result.folder)}"])
 
 
@@ -133,7 +133,7 @@ def report(
 ) -> None:
     """Print a study's trials and plot their scores. The plots are against MACs and against evaluations."""
     from autoprune import run
-    from autoprune.cli._tables import finetune_table
+    from autoprune.cli._tables import pruned_table
     from autoprune.report import failure_table, front_table, summary_notes, trial_table
 
     found = run.report(study, run.find_storage(study, storage), output)
@@ -144,7 +144,7 @@ def report(
     if summary.failures():
         console.print(failure_table(summary))
     for result in found.finetuned:
-        console.print(finetune_table(result))
+        console.print(pruned_table(result))
     print_notes(summary_notes(summary))
     plots = ", ".join(str(path) for path in (found.plot, found.stairs) if path is not None)
     print_notes([f"Plotted in {plots}." if plots else "No trial has a score: no plot."])

@@ -11,11 +11,13 @@ from collections.abc import Iterable
 
 from rich.table import Table
 
+from autoprune.config import presets
 from autoprune.cost import COSTS, amount
+from autoprune.flow import NEEDS
 from autoprune.graph import Cost
 from autoprune.graph.prunable import Counts
 from autoprune.report import plain_table
-from autoprune.run import SHORT_OF_WINDOW, Bench, CostRange, FinetuneResult, Inspection
+from autoprune.run import SHORT_OF_WINDOW, Bench, CostRange, FinetuneResult, FlowResult, Inspection
 
 _SHOWN_NAMES = 3
 
@@ -125,9 +127,41 @@ def bench_notes(bench: Bench) -> list[str]:
     return [f"Tolerance not reached within the time limit: {', '.join(loose)}. Raise --limit or --tolerance."]
 
 
-def finetune_table(result: FinetuneResult) -> Table:
-    """Return a table of the finetuned model and the dense one."""
-    table = Table(title=f"Finetuned: trial {result.trial}", title_justify="left")
+def method_notes() -> list[str]:
+    """Return lines about each preset of a flow: what it does, its paper, its needs, and its command."""
+    notes = []
+    for preset in presets().values():
+        needs = ", ".join(NEEDS[name].about for name in preset.needs) or "any model"
+        notes += [
+            f"{preset.name}: {preset.about}",
+            f"    {preset.paper}",
+            f"    needs {needs}",
+            f"    autoprune prune CONFIG.toml --method {preset.name}",
+        ]
+    return notes
+
+
+def flow_table(result: FlowResult) -> Table:
+    """Return a table of the stages of a flow, with score and costs after each."""
+    table = plain_table(f"Flow{'' if result.method is None else f' {result.method}'}")
+    for column in ("pass", "stage", "MACs", "params", "validation", "seconds"):
+        table.add_column(column, justify="left" if column == "stage" else "right", no_wrap=True)
+    for entry in result.stages:
+        table.add_row(
+            str(entry.number),
+            entry.stage,
+            _share(entry.cost["macs"], result.dense_cost.macs),
+            _share(entry.cost["params"], result.dense_cost.params),
+            "" if entry.score is None else f"{entry.score:.4f}",
+            f"{entry.seconds:.1f}",
+        )
+    return table
+
+
+def pruned_table(result: FlowResult | FinetuneResult) -> Table:
+    """Return a table of the small model and the dense one."""
+    trial = f": trial {result.trial}" if isinstance(result, FinetuneResult) else ""
+    table = Table(title=f"Finetuned{trial}" if trial else "Result", title_justify="left")
     for column in ("", "MACs", "params", "validation", "test"):
         table.add_column(column, justify="left" if not column else "right")
     for name, cost, val, test in (

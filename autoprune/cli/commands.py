@@ -9,7 +9,7 @@ from typing import Annotated, cast
 import typer
 
 from autoprune.cli._console import MISTAKE, console
-from autoprune.cli._model_commands import bench, export, inspect, train
+from autoprune.cli._model_commands import bench, export, inspect, methods, prune, train
 from autoprune.cli._study_commands import best, finetune, report, resume, search
 from autoprune.errors import ConfigError, shown_value
 
@@ -91,5 +91,8 @@ def guide(
     console.print("\nRead one with: autoprune guide TOPIC", highlight=False)
 
 
-for command in (search, resume, best, finetune, train, inspect, export, bench, report, guide):
+for command in (
+    *(search, resume, best, finetune, prune, methods),
+    *(train, inspect, export, bench, report, guide),
+):
     app.command()(command)

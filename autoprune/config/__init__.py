@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from autoprune.config._loading import load_config
 from autoprune.config._parsing import parse_override, parse_settings, set_key
+from autoprune.config._presets import Preset, presets
 
 __all__ = [
+    "Preset",
     "load_config",
     "parse_override",
     "parse_settings",
+    "presets",
     "set_key",
 ]

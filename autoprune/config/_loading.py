@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.config._parsing import parse_override, parse_settings, set_key, spell_out
+from autoprune.config._presets import fill_preset
 from autoprune.config.settings import RunConfig
 from autoprune.errors import ConfigError, suggest
 from autoprune.support.toml import parse_toml, read_toml
@@ -26,7 +27,7 @@ def embedded_configs() -> tuple[str, ...]:
 
 
 def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
-    """Read and check a configuration.
+    """Read and check a configuration. The preset that flow.method names fills the keys that it leaves out.
 
     Args:
         source: path of a TOML file, the name of an embedded config ("digits"), or a mapping of sections.
@@ -44,6 +45,7 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     values = spell_out(values)
     for override in overrides:
         set_key(values, *parse_override(override))
+    values = fill_preset(values)
     return parse_settings(values, where=where if not overrides else f"{where} with --set")
 
 

@@ -22,6 +22,7 @@ MOST_SECONDS = 86_400
 """The longest time limit: a day."""
 
 _MOST_WORKERS = 1024
+_MOST_PASSES = 100
 _MOST_AMOUNT = 10**18
 _LONGEST_AMOUNT = 100
 _LONGEST_TEXT = 4096
@@ -64,6 +65,19 @@ Amount = (
     | None
 )
 Names = tuple[Text, ...]
+RateByScore = Annotated[
+    tuple[tuple[Real, PositiveFloat], ...],
+    Field(description="a list of [score, learning rate] with rising scores, such as [[0.8, 0.001]]"),
+]
+Strength = Annotated[
+    NonNegativeFloat | Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)],
+    Field(description="a number of 0 or more, or a list of them"),
+]
+Options = Annotated[dict[str, Real], Field(description="a section of numbers, such as options = { t = 1.4 }")]
+Floor = Annotated[
+    Annotated[int, Field(strict=True, ge=0, le=MOST)] | Ratio,
+    Field(description="channels, such as 2, or a share of the width, such as 0.1"),
+]
 
 WARM_STARTS = ("uniform", "reconstruction", "taylor-knapsack", "sensitivity", "taylor", "l1", "bn", "l2")
 """The heuristics that a search tries first by default, the most promising ones first."""
@@ -330,10 +344,13 @@ class ScheduleSettings:
         epochs: passes over the training part.
         learning_rate: the highest one.
         optimizer: "sgd" has Nesterov momentum.
-        momentum: of SGD, or the first beta of AdamW.
+        momentum: of SGD, or the first beta of Adam and AdamW.
         weight_decay: of the weights of convolutions and linear layers.
-        schedule: how the learning rate falls after the warm-up. "one-cycle" falls linearly.
+        schedule: how the learning rate falls after the warm-up. "one-cycle" falls linearly, "step" to a tenth
+            after half of the steps and again after three quarters.
         warmup: share of the steps in which the learning rate rises linearly.
+        rate_by_score: learning rates by the score on the validation part, in place of `schedule`. With [[0.8,
+            0.001]] the rate is 0.001 after the first epoch with a score of 0.8 or more. It never rises again.
         label_smoothing: share of the target that is spread over all classes.
         ema: decay per step of the average of the weights that is evaluated and kept, or 0 for no average.
         seed: of the order of the images and of all other draws.
@@ -346,6 +363,7 @@ class ScheduleSettings:
     weight_decay: NonNegativeFloat = 5e-4
     schedule: Text = "cosine"
     warmup: Share = 0.05
+    rate_by_score: RateByScore = ()
     label_smoothing: Share = 0.0
     ema: Share = 0.0
     seed: Seed = 0
@@ -433,6 +451,86 @@ class FinetuneSettings(ScheduleSettings):
 
 
 @dataclass(frozen=True)
+class FlowSettings:
+    """The stages by which `autoprune prune` makes a model smaller.
+
+    Attributes:
+        method: a preset, which fills the keys that a config leaves out. `autoprune methods` lists them.
+        stages: their order in a pass. By default ["select", "repair", "finetune"], after "sparsify" if there
+            is a section [sparsify]. "rebuild" follows "select" unless it is listed. A search with "sparsify"
+            sparsifies the dense model first.
+        passes: how often the stages are repeated. Each pass begins with the model of the one before, and the
+            budget is reached in equal steps of the logarithm of its costs.
+        checkpoints: whether each epoch of a training writes PASS-STAGE.pth, a dict of "epoch", "optimizer"
+            and "state_dict" that torch.load(path, weights_only=True) reads.
+    """
+
+    method: Text | None = None
+    stages: Names = ()
+    passes: Annotated[int, Field(strict=True, ge=1, le=_MOST_PASSES)] = 1
+    checkpoints: Flag = False
+
+
+@dataclass(frozen=True)
+class SparsifySettings(ScheduleSettings):
+    """The stage "sparsify": a training with a penalty that drives channels to zero.
+
+    Attributes:
+        penalty: the quantity that is penalised.
+        strength: factor of the penalty. Of several, each is tried in a training of a quarter of the epochs,
+            and the one whose model scores highest after `share` of its channels are cut is trained in full.
+        share: share of the channels that are cut to compare strengths.
+        initial_scale: value of all penalised BatchNorm scales before the training of the first pass, such as
+            0.5 for a model that is trained from scratch. By default they stay.
+        options: numbers that the penalty takes by name, such as `t` of "polarization".
+    """
+
+    penalty: Text = "bn-l1"
+    strength: Strength = 1e-4
+    share: Share = 0.5
+    initial_scale: PositiveFloat | None = None
+    options: Options = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SelectSettings:
+    """The stage "select", which chooses the channels that stay.
+
+    Attributes:
+        by: how the widths of a pass are chosen.
+        criterion: how the channels of a group are ranked. By default `search.criterion`, or for
+            "global-threshold" the sizes that the penalty acts on, which are the BatchNorm scales if nothing
+            was sparsified.
+        floor: channels that each group keeps at least, or the share of its width at the beginning of the
+            pass.
+        share: share of the channels that each pass cuts, in place of a budget, for "global-threshold" and
+            "uniform".
+        threshold: channels of this size and smaller ones are cut, in place of a budget, for
+            "global-threshold".
+    """
+
+    by: Text = "library"
+    criterion: Text | None = None
+    floor: Floor = 1
+    share: Share | None = None
+    threshold: NonNegativeFloat | None = None
+
+
+@dataclass(frozen=True)
+class RepairSettings:
+    """The stage "repair", which refits the layers of the smaller model by least squares.
+
+    Attributes:
+        mode: "closed" refits each layer by itself, "sequential" layer after layer from the outputs of the
+            repaired layers before it.
+        images: training images that it reads, without labels.
+    """
+
+    mode: Text = "closed"
+    images: Positive = 512
+
+
+@dataclass(frozen=True)
 class OutputSettings:
     """Where results are written.
 
@@ -456,4 +554,8 @@ class RunConfig:
     score: ScoreSettings = field(default_factory=ScoreSettings)
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
+    flow: FlowSettings = field(default_factory=FlowSettings)
+    sparsify: SparsifySettings = field(default_factory=SparsifySettings)
+    select: SelectSettings = field(default_factory=SelectSettings)
+    repair: RepairSettings = field(default_factory=RepairSettings)
     output: OutputSettings = field(default_factory=OutputSettings)

@@ -27,6 +27,7 @@ TOPICS = (
     "data",
     "engines",
     "latency",
+    "methods",
     "repair",
     "report",
     "proof",

@@ -18,10 +18,12 @@ from autoprune.run._error_curves import error_curves
 from autoprune.run._export import export
 from autoprune.run._finetune import finetune
 from autoprune.run._finetune_result import FinetuneResult
+from autoprune.run._flow_result import FlowResult
 from autoprune.run._inspect import CostRange, Inspection, inspect
 from autoprune.run._next_step import export_command
 from autoprune.run._paths import find_storage, settle
 from autoprune.run._problem import SHORT_OF_WINDOW
+from autoprune.run._prune import prune
 from autoprune.run._report import report
 from autoprune.run._saved_model import load_saved
 from autoprune.run._search import resume, search
@@ -44,6 +46,7 @@ __all__ = [
     "EpochDone",
     "Event",
     "FinetuneResult",
+    "FlowResult",
     "Inspection",
     "Picked",
     "RunSpec",
@@ -63,6 +66,7 @@ __all__ = [
     "finetune",
     "inspect",
     "load_saved",
+    "prune",
     "report",
     "resume",
     "search",

@@ -14,10 +14,12 @@ from autoprune.config.rungs import RUNGS
 from autoprune.criteria import CRITERIA
 from autoprune.data import DATASETS
 from autoprune.engines import ENGINES, PRUNERS
+from autoprune.flow import REPAIRS, SELECTORS, STAGES
 from autoprune.latency import PROBES
 from autoprune.run._heuristics import WARM_STARTS
 from autoprune.run._spec import RunSpec
 from autoprune.samplers import SAMPLERS
+from autoprune.sparsity import PENALTIES
 from autoprune.support.rows import Row, find_row
 from autoprune.zoo import MODELS
 
@@ -27,6 +29,11 @@ OPEN_TABLES: Mapping[str, Mapping[str, Row]] = {
     "search.engine": ENGINES,
     "search.criterion": CRITERIA,
     "search.warm_starts": WARM_STARTS,
+    "flow.stages": STAGES,
+    "sparsify.penalty": PENALTIES,
+    "select.by": SELECTORS,
+    "select.criterion": CRITERIA,
+    "repair.mode": REPAIRS,
 }
 """{key: its rows} of the keys that also accept a user's own row, as "package.module:function"."""
 
@@ -68,7 +75,7 @@ def _chosen(spec: RunSpec) -> Iterator[tuple[str, Row, bool]]:
     """Yield (key of the table, row, whether it is a user's own) for each row that the settings name."""
     for key, table in TABLES.items():
         named = attrgetter(key)(spec)
-        for name in (named,) if isinstance(named, str) else named:
+        for name in (named,) if isinstance(named, str) else named or ():
             if name.strip() in table:
                 yield key, table[name.strip()], False
             elif key in OPEN_TABLES and ":" in name:

@@ -17,12 +17,12 @@ from torch import nn
 
 from autoprune.criteria import plan_from_importance
 from autoprune.errors import TrialError
+from autoprune.flow import epoch_reporter, naming_learning_rate
 from autoprune.graph import Cost, Plan
 from autoprune.rebuilding import rebuild
 from autoprune.reconstruction import repair_closed
 from autoprune.run._moments import moments_of, prepare_moments
 from autoprune.run._run import Run
-from autoprune.run._schedules import epoch_reporter, naming_learning_rate
 from autoprune.run._scoring import with_weights
 from autoprune.run._stored_config import stored_ranking
 from autoprune.run._supernet_training import known_supernet

@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from autoprune.config.settings import RunConfig
+from autoprune.flow import measure_library
 from autoprune.reconstruction import RATIOS
 from autoprune.report import Curve, Curves
 from autoprune.run._curve_outputs import Outputs, saved_curves, setting_of
 from autoprune.run._dense import load_dense
-from autoprune.run._error_library import measure_library
 from autoprune.run._moments import StudyMoments
 from autoprune.run._paths import settle
 from autoprune.run._problem import trace_dense

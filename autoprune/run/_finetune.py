@@ -27,6 +27,7 @@ from autoprune.run._finetune_result import BEST, FinetuneResult, find_result, re
 from autoprune.run._paths import check_writable, protected_files, require_unprotected
 from autoprune.run._resolve import resolve_stored
 from autoprune.run._run import Run
+from autoprune.run._saved_model import architecture_of
 from autoprune.run._spec import ConfigSource, RunSpec
 from autoprune.run._stored_config import threads_of
 from autoprune.run._stored_run import StoredRun, open_run
@@ -160,10 +161,9 @@ def _announcement(record: TrialRecord, cut: CutTrial, spec: RunSpec) -> str:
 
 def _extra(result: FinetuneResult, run: Run) -> dict[str, Any]:
     """Return what the recipe stores in addition to the plan: origin, dense architecture and scores."""
-    model, data = run.spec.model, run.dense.data
-    architecture = {
-        "name": model.name or model.factory,
-        "classes": data.classes,
-        "input_shape": list(data.input_shape),
+    return {
+        "study": result.study,
+        "trial": result.trial,
+        "architecture": architecture_of(run),
+        **result.scores,
     }
-    return {"study": result.study, "trial": result.trial, "architecture": architecture, **result.scores}

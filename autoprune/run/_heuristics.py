@@ -29,8 +29,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.criteria import Importance
 from autoprune.errors import PlanError
+from autoprune.flow import least_error, measure_library
 from autoprune.reconstruction import ErrorLibrary
-from autoprune.run._error_library import least_error, measure_library
 from autoprune.run._moments import moments_of
 from autoprune.run._ranking import rank_channels
 from autoprune.run._statistics import MeasurementContext, Sensitivity, measure_sensitivity

@@ -45,7 +45,7 @@ def make_study(run: Run, choice: Choice, storage: str) -> tuple[SearchStudy, Stu
         StudyError: the storage cannot be used.
     """
     search = run.spec.search
-    dense, image_s = _score_dense(run)
+    dense, image_s = score_dense(run)
     moments = moments_of(run)
     ranked = rank_channels(run, search.criterion, moments)
     pace = Pace(choice.step_ms / 1000, image_s, try_repair(moments, ranked))
@@ -79,7 +79,7 @@ def make_study(run: Run, choice: Choice, storage: str) -> tuple[SearchStudy, Stu
     return study, moments
 
 
-def _score_dense(run: Run) -> tuple[Evaluation, float]:
+def score_dense(run: Run) -> tuple[Evaluation, float]:
     """Return the dense model's score on the validation part, and the seconds of a forward pass per image.
 
     Raises:

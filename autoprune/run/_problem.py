@@ -106,7 +106,7 @@ def build_problem_from_costs(
     dense_cost = dense_cost_of(prunable, measures)
     budget = resolve_budget(spec.budget, dense_cost, spec.objectives, spec.runtime)
     limited = {name: measure for name, measure in measures.items() if name in budget.limits}
-    space = build_space(prunable.groups, _with_measures(prunable.cost, limited), budget, spec.space)
+    space = build_space(prunable.groups, with_measures(prunable.cost, limited), budget, spec.space)
     if spec.objectives:
         space = ShareSpace(space, spec.objectives)
     return Problem(prunable, dense_cost, budget, space, expected_cost(prunable, measures))
@@ -146,18 +146,18 @@ def measures_of(prunable: Prunable, predict: PredictLatency | None = None) -> di
 def expected_cost(prunable: Prunable, measures: Mapping[str, CostMeasure]) -> CostFunction:
     """Return the function that computes all known costs of candidates, with their expected latency."""
     recorded = {name: getattr(measure, "expected", measure) for name, measure in measures.items()}
-    return _with_measures(prunable.cost, recorded)
+    return with_measures(prunable.cost, recorded)
 
 
 def dense_cost_of(prunable: Prunable, measures: Mapping[str, CostMeasure]) -> Cost:
     """Return all known costs of the dense model."""
     full = np.array([[group.width for group in prunable.groups]], dtype=np.int64)
-    cost = _with_measures(prunable.cost, measures)(full).one()
+    cost = with_measures(prunable.cost, measures)(full).one()
     measured = getattr(measures.get(LATENCY), "dense_ms", None)  # timed, so better than a prediction
     return cost if measured is None else cost.plus(latency_ms=measured)
 
 
-def _with_measures(cost: CostFunction, measures: Mapping[str, CostMeasure]) -> CostFunction:
+def with_measures(cost: CostFunction, measures: Mapping[str, CostMeasure]) -> CostFunction:
     """Return a cost function that adds the measured costs."""
     if not measures:
         return cost

@@ -13,16 +13,13 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from autoprune.criteria import Importance, importance
-from autoprune.graph.capture import unchanged
+from autoprune.criteria import Importance
 from autoprune.reconstruction import Moments
 from autoprune.run._run import Run
-from autoprune.train import main_output
+from autoprune.score import rank
 
 _MOST_BYTES = 2**24
 """Largest decompressed size that is read, since a short damaged text may decompress to a huge one."""
@@ -36,14 +33,8 @@ def rank_channels(run: Run, criterion: str, moments: Callable[[], Moments] | Non
         criterion: name of the criterion.
         moments: returns the moments of the dense model, for criteria that read them.
     """
-
-    def loss(outputs: Any, targets: Tensor) -> Tensor:
-        return run.dense.task.loss(main_output(outputs), targets)
-
-    seed = run.spec.search.seed
-    batches = ((inputs.cpu(), targets.cpu()) for inputs, targets in run.dense.data.train.batches(seed, 0))
-    with unchanged(run.prunable.model):  # a forward pass may leave tensors with a history on it
-        return importance(run.prunable, criterion, batches, loss, seed, moments)
+    dense, seed = run.dense, run.spec.search.seed
+    return rank(run.prunable, dense.data, dense.task, criterion, seed=seed, moments=moments)
 
 
 def encode_ranking(measured: Importance) -> dict[str, str]:

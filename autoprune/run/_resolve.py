@@ -8,14 +8,17 @@ Example:
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
+from autoprune.config.settings import BudgetSettings
 from autoprune.execution import Setting
+from autoprune.graph import Prunable
 from autoprune.latency.table import LatencyPredictor, LatencyTable
 from autoprune.run._dense import Dense, distils, load_data, load_dense, try_model, try_task, try_training
 from autoprune.run._identity import identify
 from autoprune.run._latency import measure_runtime, stored_table
-from autoprune.run._problem import build_problem, trace_dense
+from autoprune.run._problem import Problem, build_problem, build_unlimited_problem, trace_dense
 from autoprune.run._progress import report_problem
 from autoprune.run._run import Run
 from autoprune.run._seen_validation import require_unseen_validation
@@ -29,7 +32,12 @@ from autoprune.train import Choice
 from autoprune.zoo import load_checkpoint
 
 
-def resolve(spec: RunSpec, given: Dense | None, watch: Watcher) -> tuple[Run, Choice]:
+def resolve(
+    spec: RunSpec,
+    given: Dense | None,
+    watch: Watcher,
+    begin: Callable[[Problem, RunSpec, Watcher], None] = report_problem,
+) -> tuple[Run, Choice]:
     """Load or train the dense model, build the problem, and choose the setting of a new study's trials.
 
     If the dense model has to be trained, all checks that do not need its weights run before the training.
@@ -38,6 +46,7 @@ def resolve(spec: RunSpec, given: Dense | None, watch: Watcher) -> tuple[Run, Ch
         spec: the settings, with names and paths filled in by `settle`.
         given: the model and data that a caller passes, or None to load those that the settings name.
         watch: called with events that report the progress.
+        begin: checks the problem, and reports it to the watcher.
 
     Returns:
         The run, and how its setting was chosen.
@@ -51,8 +60,8 @@ def resolve(spec: RunSpec, given: Dense | None, watch: Watcher) -> tuple[Run, Ch
     prunable = trace_dense(dense, spec)
     measured = measure_runtime(prunable, spec, watch)
     spec = measured.spec
-    problem = build_problem(prunable, spec, measured.predict)
-    report_problem(problem, spec, watch)
+    problem = _problem_of(prunable, spec, measured.predict)
+    begin(problem, spec, watch)
     if untrained is not None:
         untrained.parent.mkdir(parents=True, exist_ok=True)
         train_dense(dense, spec, untrained, watch=watch)
@@ -102,8 +111,15 @@ def trace_run(
 ) -> Run:
     """Trace a dense model and build its problem from stored measurements. Nothing is measured."""
     predict = None if table is None else LatencyPredictor(table)
-    problem = build_problem(trace_dense(dense, spec), spec, predict)
+    problem = _problem_of(trace_dense(dense, spec), spec, predict)
     return Run(**vars(problem), spec=spec, dense=dense, setting=setting, table=table, watch=watch)
+
+
+def _problem_of(prunable: Prunable, spec: RunSpec, predict: LatencyPredictor | None) -> Problem:
+    """Build the problem under the budget, or under none for a flow whose [select] says how much is cut."""
+    if spec.budget == BudgetSettings() and not spec.objectives:
+        return build_unlimited_problem(prunable, spec)
+    return build_problem(prunable, spec, predict)
 
 
 def _checked_dense(spec: RunSpec, given: Dense | None, *, is_trained: bool) -> Dense:

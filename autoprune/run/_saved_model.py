@@ -15,6 +15,7 @@ from torch import nn
 
 from autoprune.errors import CheckpointError, ConfigError
 from autoprune.exporting import RECIPE, Architecture, Recipe, load_pruned, read_architecture, read_recipe
+from autoprune.run._run import Run
 from autoprune.run._trust import trusted_architecture
 from autoprune.support.usercode import guarded
 from autoprune.zoo import make_model
@@ -68,6 +69,16 @@ def _make(noted: Architecture, recipe: Path) -> nn.Module:
     except ConfigError as error:
         reason = str(error).removeprefix("model.name: ").removeprefix("model.factory: ")
         raise CheckpointError(f"{where}: {reason}") from error
+
+
+def architecture_of(run: Run) -> dict[str, Any]:
+    """Return the note on the dense architecture for the recipe of a model that was cut from it."""
+    model, data = run.spec.model, run.dense.data
+    return {
+        "name": model.name or model.factory,
+        "classes": data.classes,
+        "input_shape": list(data.input_shape),
+    }
 
 
 def noted_architecture(folder: str | os.PathLike[str]) -> Architecture:

@@ -24,12 +24,12 @@ from autoprune.cost import LATENCY
 from autoprune.engines import Workers, find_engine
 from autoprune.errors import ConfigError, shown_url, unknown
 from autoprune.execution import Setting, resolve_device
+from autoprune.flow import schedule_of
 from autoprune.latency import LatencySetting
 from autoprune.latency.probes import check_probe
 from autoprune.latency.timing import check_device, check_threads
 from autoprune.run._objectives import objective_costs
 from autoprune.run._rungs import parse_rungs
-from autoprune.run._schedules import schedule_of
 from autoprune.samplers import EvolutionRates
 from autoprune.score import Rung
 from autoprune.space import SpaceSpec, load_spec

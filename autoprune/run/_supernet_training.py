@@ -19,9 +19,9 @@ from typing import Any
 from torch import nn
 
 from autoprune.errors import TrialError
+from autoprune.flow import epoch_reporter
 from autoprune.run._identity import identify
 from autoprune.run._run import Run
-from autoprune.run._schedules import epoch_reporter
 from autoprune.run._stored_config import stored_ranking
 from autoprune.run._study_file import StudyFile
 from autoprune.score import SandwichSampler

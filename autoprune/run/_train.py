@@ -19,10 +19,10 @@ from autoprune.config.settings import RunConfig
 from autoprune.data import first_batch
 from autoprune.errors import CheckpointError, ConfigError, StudyError, reason_of
 from autoprune.execution import Setting, fit_to_machine
+from autoprune.flow import epoch_reporter, naming_learning_rate
 from autoprune.run._budget_amounts import check_amounts
 from autoprune.run._dense import Dense, load_dense, try_task, try_training
 from autoprune.run._paths import probe_writable, settle
-from autoprune.run._schedules import epoch_reporter, naming_learning_rate
 from autoprune.run._seen_validation import read_history, save_dense, split_of
 from autoprune.run._spec import RunSpec
 from autoprune.run._stored_config import read_setting

@@ -113,9 +113,9 @@ def code_of(spec: RunSpec) -> dict[str, str]:
     return code
 
 
-def _own_names(named: str | Sequence[str]) -> str:
+def _own_names(named: str | Sequence[str] | None) -> str:
     """Return those names of a key that are functions rather than rows, separated by commas."""
-    names = (named,) if isinstance(named, str) else named
+    names = (named,) if isinstance(named, str) else named or ()
     return ", ".join(name for name in names if ":" in name)
 
 
@@ -234,13 +234,22 @@ def store_consent(study: SearchStudy, spec: RunSpec, consent: Consent) -> None:
 
 def signed_architecture(study: SearchStudy, spec: RunSpec, consent: Consent) -> dict[str, Any]:
     """Return a signed note for a recipe if a config of this user named its architecture, else {}."""
-    name = spec.model.factory
-    if name is None:
+    if spec.model.factory is None:
         return {}
     imports = _imports(study, spec, consent)
-    if imports.folder is None:
+    return {} if imports.folder is None else own_architecture(spec, imports.folder)
+
+
+def own_architecture(spec: RunSpec, folder: str = "") -> dict[str, Any]:
+    """Return a signed note for a recipe of an architecture that a config of this user names, or {}.
+
+    Args:
+        spec: the settings.
+        folder: the folder from which the architecture is imported, the current one by default.
+    """
+    if spec.model.factory is None:
         return {}
-    values = _architecture_values(name, os.path.abspath(imports.folder))
+    values = _architecture_values(spec.model.factory, os.path.abspath(folder))
     return {"own": {"values": values, "signature": sign(values)}}
 
 

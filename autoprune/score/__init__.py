@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autoprune.score._finetune_score import FinetuneScore, Rung, calibrate
+from autoprune.score._ranking import rank
 from autoprune.score._sensitivity import Cut, Cutter, cut_scores, divergences, sensitive_groups
 from autoprune.score._supernet import SandwichSampler, with_model
 
@@ -15,6 +16,7 @@ __all__ = [
     "calibrate",
     "cut_scores",
     "divergences",
+    "rank",
     "sensitive_groups",
     "with_model",
 ]

@@ -22,11 +22,11 @@ A penalty of your own needs no row. `penalty = "mypkg.penalties:squares"` names 
 from __future__ import annotations
 
 from autoprune.sparsity._history import ScaleHistory
-from autoprune.sparsity._hook import PenaltyHook
+from autoprune.sparsity._hook import PenaltyHook, scale_places
 from autoprune.sparsity._penalties import Penalty, PenaltyInput
 from autoprune.sparsity._specs import PENALTIES, PenaltySpec
 from autoprune.sparsity._threshold import threshold_plan, threshold_plan_within
-from autoprune.sparsity._training import Sparsified, StrengthTrial, choose, sparsify
+from autoprune.sparsity._training import Sparsified, StrengthTrial, check_penalty, choose, sparsify
 
 __all__ = [
     "PENALTIES",
@@ -37,7 +37,9 @@ __all__ = [
     "ScaleHistory",
     "Sparsified",
     "StrengthTrial",
+    "check_penalty",
     "choose",
+    "scale_places",
     "sparsify",
     "threshold_plan",
     "threshold_plan_within",

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from autoprune.criteria import Importance, channel_scales
 from autoprune.errors import BudgetError, PlanError
-from autoprune.graph import Plan, Prunable
+from autoprune.graph import Cost, Plan, Prunable
+from autoprune.space import Budget, CostFunction
 from autoprune.support.usercode import entry
 
 
@@ -81,22 +82,24 @@ def threshold_plan(
 @entry(PlanError, prunable=Prunable, macs=int)
 def threshold_plan_within(
     prunable: Prunable,
-    macs: int,
+    budget: Budget,
     *,
+    cost: CostFunction | None = None,
     floor: int | float | None = 1,
     importance: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> Plan:
-    """Cut the channels with the smallest scales, as few as meet a budget of MACs.
+    """Cut the channels with the smallest scales, as few as meet a budget.
 
     Args:
         prunable: the traced model, with the trained weights.
-        macs: the most multiply-adds at batch 1.
+        budget: limits on any costs that never fall as a width grows.
+        cost: computes these costs from widths; by default MACs and parameters.
         floor: see `threshold_plan`.
         importance: see `threshold_plan`.
 
     Raises:
         PlanError: as `threshold_plan`.
-        BudgetError: no share above the floor meets the budget.
+        BudgetError: no share above the floor meets the budget. The message names the smallest cost.
     """
     ranked = _ranked(prunable, importance)
     total = sum(map(len, ranked.values()))
@@ -105,15 +108,19 @@ def threshold_plan_within(
     def cut(count: int) -> Plan:
         return threshold_plan(prunable, count / total, floor=floor, importance=ranked)
 
+    def costs(count: int) -> Cost:
+        widths = cut(count).widths
+        row = [[widths.get(group.name, group.width) for group in prunable.groups]]
+        return (cost or prunable.cost)(np.array(row, dtype=np.int64))
+
     def fits(count: int) -> bool:
-        return int(prunable.cost(cut(count).widths).macs) <= macs
+        return bool(budget.usage(costs(count))[0] <= 1)
 
     if not fits(most):
-        smallest = prunable.cost(cut(most).widths).macs
-        raise BudgetError(
-            f"threshold: got a budget of {macs:,} MACs, but {smallest:,} are left above the floor; raise the "
-            "budget or lower the floor."
-        )
+        smallest = costs(most).one().known()
+        name = max(budget.limits, key=lambda name: float(smallest[name]) / budget.limits[name])
+        words = budget.out_of_reach(name, float(smallest[name]))
+        raise BudgetError(f"{words}, or lower the floor.")
     return cut(bisect.bisect_left(range(most + 1), True, key=fits))  # the plans are nested, so MACs only fall
 
 

@@ -102,7 +102,8 @@ class _Training:
         strength: float,
         schedule: Schedule,
         checkpoint: Path | None,
-        on_epoch: Callable[[EpochRecord], None] | None,
+        pth: Path | None = None,
+        on_epoch: Callable[[EpochRecord], None] | None = None,
     ) -> Sparsified:
         """Train a copy of the dense model."""
         model = copy.deepcopy(self.prunable.model).train()
@@ -129,6 +130,7 @@ class _Training:
             hooks=(hook, *self.hooks),
             on_epoch=on_epoch,
             checkpoint=checkpoint,
+            pth=pth,
         )
         model.to(next(self.prunable.model.parameters()).device).eval()
         trained = dataclasses.replace(self.prunable, model=model)
@@ -138,7 +140,7 @@ class _Training:
         self, strength: float, share: float, schedule: Schedule, checkpoint: Path | None
     ) -> StrengthTrial:
         """Train under one of several strengths, and score the model that the rule cuts from it."""
-        sparse = self.run(strength, schedule, checkpoint, None)
+        sparse = self.run(strength, schedule, checkpoint)
         if self.plan is not None:
             plan = self.plan
         else:
@@ -169,6 +171,7 @@ def sparsify(
     options: Mapping[str, float] | None = None,
     hooks: Sequence[StepHook] = (),
     checkpoint: Path | None = None,
+    pth: Path | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> Sparsified:
     """Train a copy of the dense model under a penalty.
@@ -196,6 +199,7 @@ def sparsify(
         hooks: further hooks of the trainer, which act after the penalty.
         checkpoint: file for the state of the training. With several strengths each has its own next to it. A
             call with the same arguments goes on from there.
+        pth: file for the usual checkpoint of the full training; see `fit`.
         on_epoch: called with the record of every epoch of the full training.
 
     Raises:
@@ -203,10 +207,8 @@ def sparsify(
         TrialError: the loss is not finite.
         CheckpointError: the checkpoint is corrupt, of another training, or cannot be written.
     """
-    spec = find_row(penalty, PENALTIES, "sparsify.penalty", PenaltySpec)
-    spec.check_options(penalty, options or {})
+    spec = check_penalty(prunable, penalty, options, has_plan=bool(plan))
     strengths = _strengths(strength)
-    _check_fit(prunable, penalty, spec, plan)
     training = _Training(
         prunable,
         data,
@@ -221,14 +223,15 @@ def sparsify(
         tuple(hooks),
     )
     if len(strengths) == 1:
-        return training.run(strengths[0], schedule, checkpoint, on_epoch)
+        return training.run(strengths[0], schedule, checkpoint, pth, on_epoch)
     brief = short or _shortened(schedule)
     trials = tuple(
         training.tried(each, share, brief, _numbered(checkpoint, number))
         for number, each in enumerate(strengths, start=1)
     )
     best = choose(trials)
-    return dataclasses.replace(training.run(best.strength, schedule, checkpoint, on_epoch), trials=trials)
+    full = training.run(best.strength, schedule, checkpoint, pth, on_epoch)
+    return dataclasses.replace(full, trials=trials)
 
 
 def choose(trials: Sequence[StrengthTrial]) -> StrengthTrial:
@@ -255,12 +258,22 @@ def _strengths(strength: float | Sequence[float]) -> list[float]:
     return [float(each) for each in given]
 
 
-def _check_fit(prunable: Prunable, name: str, spec: PenaltySpec, plan: Plan | None) -> None:
-    """Refuse a penalty that has nothing to act on.
+def check_penalty(
+    prunable: Prunable, name: str, options: Mapping[str, float] | None = None, *, has_plan: bool = False
+) -> PenaltySpec:
+    """Return the penalty of a name, after a check that it has something to act on.
+
+    Args:
+        prunable: the traced model.
+        name: a row of PENALTIES, or "package.module:function".
+        options: arguments of the penalty by name.
+        has_plan: whether the training will have a plan of the channels to keep.
 
     Raises:
-        ConfigError: there is no BatchNorm, no group or no plan that it needs.
+        ConfigError: there is no such penalty or option, or no BatchNorm, group or plan that it needs.
     """
+    spec = find_row(name, PENALTIES, "sparsify.penalty", PenaltySpec)
+    spec.check_options(name, options or {})
     model = type(prunable.model).__name__
     if not prunable.searchable:
         raise ConfigError(f"sparsify: {model} has no channel group to narrow; see prunable.groups.")
@@ -271,11 +284,12 @@ def _check_fit(prunable: Prunable, name: str, spec: PenaltySpec, plan: Plan | No
             f'sparsify.penalty: "{name}" acts on BatchNorm scales, but {model} does not fit: {lack}; use '
             '"group-lasso".'
         )
-    if spec.needs == "plan" and not plan:
+    if spec.needs == "plan" and not has_plan:
         raise ConfigError(
             f'sparsify.penalty: "{name}" acts on the channels that a plan cuts; give plan, such as '
-            "make_plan(prunable, 0.5)."
+            'make_plan(prunable, 0.5), or in a flow put "select" before "sparsify".'
         )
+    return spec
 
 
 def _shortened(schedule: Schedule) -> Schedule:

@@ -31,7 +31,7 @@ from autoprune.train._evaluation import evaluate
 from autoprune.train._hooks import StepHook
 from autoprune.train._schedule import Schedule
 from autoprune.train._trainer import Subnets, Trainer
-from autoprune.train._training_state import load_state, save_state, weights_hash
+from autoprune.train._training_state import load_state, save_pth, save_state, weights_hash
 from autoprune.train.task import Task
 
 
@@ -74,6 +74,7 @@ def fit(
     on_epoch: Callable[[EpochRecord], None] | None = None,
     checkpoint: Path | None = None,
     until: int | None = None,
+    pth: Path | None = None,
 ) -> FitResult:
     """Train `model` in place on data.train and evaluate it on data.val after each epoch.
 
@@ -95,6 +96,7 @@ def fit(
         checkpoint: file for the state of the training, which is written after each epoch.
         until: the epoch after which to stop. A later call with the same checkpoint continues exactly, because
             the learning rate follows the whole schedule. By default the whole schedule is trained.
+        pth: file for the usual dict of "epoch", "optimizer" and "state_dict", written after each epoch.
 
     Raises:
         TrialError: if the loss is not finite.
@@ -120,6 +122,9 @@ def fit(
                 trainer, data, setting, task, seed=seed, steps=min(per_epoch, last - trainer.steps)
             )
             records.append(record)
+            trainer.best_score = max(trainer.best_score, record.score)
+            if pth is not None:
+                save_pth(pth, record.epoch, trainer.result, trainer.optimizer_state)
             if checkpoint is not None:
                 _save(trainer, records, checkpoint, identity)
             if on_epoch is not None:
@@ -135,7 +140,7 @@ def _identity(
 ) -> dict[str, str]:
     """Return the facts about the start of a training that must be equal when it is resumed."""
     return {
-        **{name: str(value) for name, value in dataclasses.asdict(schedule).items()},
+        **{name: str(value) for name, value in dataclasses.asdict(schedule).items() if value != ()},
         "model": weights_hash(model),
         "teacher": weights_hash(teacher) if teacher is not None else "none",
         **({"subnets": subnets.identity} if subnets is not None else {}),
@@ -160,7 +165,9 @@ def _restore(trainer: Trainer, checkpoint: Path | None, identity: Mapping[str, s
         return []
     trainer.restore(state["trainer"])
     restore_random_states(from_storable(state["random"]))
-    return [EpochRecord(**record) for record in state["records"]]
+    records = [EpochRecord(**record) for record in state["records"]]
+    trainer.best_score = max(record.score for record in records)
+    return records
 
 
 def _save(

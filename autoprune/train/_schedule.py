@@ -27,10 +27,12 @@ class Schedule:
         steps: length in batches.
         learning_rate: the highest learning rate.
         optimizer: a row of OPTIMIZERS.
-        momentum: Nesterov momentum of SGD, or the first beta of AdamW.
+        momentum: Nesterov momentum of SGD, or the first beta of Adam and AdamW.
         weight_decay: weight decay of convolutions and linear layers. Biases and normalisations have none.
         schedule: a row of SHAPES.
         warmup: share of the steps in which the learning rate rises linearly.
+        rate_by_score: (score, learning rate) pairs with rising scores, in place of `schedule`. A rate holds
+            from the first epoch after the validation metric reached its score.
         label_smoothing: share of each target that is spread over all classes.
         ema: decay per step of an exponential moving average of the weights, or 0 for none. The average is
             evaluated and kept.
@@ -49,6 +51,7 @@ class Schedule:
     weight_decay: float = 5e-4
     schedule: str = "cosine"
     warmup: float = 0.05
+    rate_by_score: tuple[tuple[float, float], ...] = ()
     label_smoothing: float = 0.0
     ema: float = 0.0
     distill_weight: float = 0.5
@@ -66,6 +69,8 @@ class Schedule:
             "momentum": 0 <= self.momentum < 1,
             "weight_decay": self.weight_decay >= 0,
             "warmup": 0 <= self.warmup < 1,
+            "rate_by_score": all(rate > 0 for _, rate in self.rate_by_score)
+            and list(self.rate_by_score) == sorted(self.rate_by_score),
             "label_smoothing": 0 <= self.label_smoothing < 1,
             "ema": 0 <= self.ema < 1,
             "distill_weight": 0 <= self.distill_weight <= 1,
@@ -86,12 +91,22 @@ class Schedule:
         return self.steps if self.steps is not None else (self.epochs or 0) * steps_per_epoch
 
 
-def learning_rate_at(schedule: Schedule, step: int, total: int) -> float:
-    """Return the learning rate of step 0, 1, ... total - 1."""
+def learning_rate_at(schedule: Schedule, step: int, total: int, best_score: float = -math.inf) -> float:
+    """Return the learning rate of step 0, 1, ... total - 1.
+
+    Args:
+        schedule: the schedule.
+        step: the step.
+        total: length of the training in steps.
+        best_score: the best validation metric of the epochs before.
+    """
+    reached = [rate for score, rate in schedule.rate_by_score if best_score >= score]
+    rate = reached[-1] if reached else schedule.learning_rate
     rising = round(schedule.warmup * total)
     if step < rising:
-        return schedule.learning_rate * (step + 1) / (rising + 1)
-    return schedule.learning_rate * SHAPES[schedule.schedule]((step - rising) / max(1, total - rising))
+        return rate * (step + 1) / (rising + 1)
+    shape = _constant if schedule.rate_by_score else SHAPES[schedule.schedule]
+    return rate * shape((step - rising) / max(1, total - rising))
 
 
 def _cosine(progress: float) -> float:
@@ -106,10 +121,15 @@ def _constant(progress: float) -> float:
     return 1.0
 
 
+def _step(progress: float) -> float:
+    return 1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01
+
+
 SHAPES: Mapping[str, Callable[[float], float]] = {
     "cosine": _cosine,
     "one-cycle": _one_cycle,
     "constant": _constant,
+    "step": _step,
 }
 """{name: function of the progress in [0, 1) after the warm-up, that returns a share of the learning rate}.
 
@@ -128,6 +148,10 @@ def _sgd(groups: list[dict[str, Any]], schedule: Schedule) -> torch.optim.Optimi
     )
 
 
+def _adam(groups: list[dict[str, Any]], schedule: Schedule) -> torch.optim.Optimizer:
+    return torch.optim.Adam(groups, lr=schedule.learning_rate, betas=(schedule.momentum, 0.999), foreach=True)
+
+
 def _adamw(groups: list[dict[str, Any]], schedule: Schedule) -> torch.optim.Optimizer:
     return torch.optim.AdamW(
         groups, lr=schedule.learning_rate, betas=(schedule.momentum, 0.999), foreach=True
@@ -136,6 +160,7 @@ def _adamw(groups: list[dict[str, Any]], schedule: Schedule) -> torch.optim.Opti
 
 OPTIMIZERS: Mapping[str, Callable[[list[dict[str, Any]], Schedule], torch.optim.Optimizer]] = {
     "sgd": _sgd,
+    "adam": _adam,
     "adamw": _adamw,
 }
 """{name: function of (parameter groups, schedule)}."""

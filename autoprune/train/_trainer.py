@@ -8,6 +8,7 @@ Example:
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -76,6 +77,7 @@ class Trainer:
     ) -> None:
         self.model = setting.place(model)
         self.steps = 0
+        self.best_score = -math.inf  # of the epochs so far, which a learning rate may follow
         self._hooks = tuple(hooks)
         for hook in self._hooks:  # before the average, which starts as a copy of the model
             hook.begin(self.model)
@@ -131,7 +133,13 @@ class Trainer:
     @property
     def learning_rate(self) -> float:
         """The learning rate of the next step, or of the last step at the end."""
-        return learning_rate_at(self._schedule, min(self.steps, self._total - 1), self._total)
+        step = min(self.steps, self._total - 1)
+        return learning_rate_at(self._schedule, step, self._total, self.best_score)
+
+    @property
+    def optimizer_state(self) -> dict[str, Any]:
+        """The state of the optimizer."""
+        return self._optimizer.state_dict()
 
     def state(self) -> dict[str, Any]:
         """Return the state for `restore`: tensors, numbers, strings, lists and dicts."""

@@ -42,9 +42,29 @@ def save_state(path: Path, identity: Mapping[str, str], state: Mapping[str, Any]
     Raises:
         CheckpointError: if the file cannot be written.
     """
-    with saving(path, "training state") as partial, open(partial, "wb") as file:
+    _write(path, "training state", {"identity": dict(identity), "state": dict(state)})
+
+
+def save_pth(path: Path, epoch: int, model: nn.Module, optimizer: Mapping[str, Any]) -> None:
+    """Write the usual checkpoint of a training, which torch.load reads with weights_only=True.
+
+    Args:
+        path: the file.
+        epoch: number of epochs that are done.
+        model: the model as it is evaluated.
+        optimizer: the state of the optimizer.
+
+    Raises:
+        CheckpointError: if the file cannot be written.
+    """
+    content = {"epoch": epoch, "optimizer": dict(optimizer), "state_dict": model.state_dict()}
+    _write(path, "checkpoint", content)
+
+
+def _write(path: Path, what: str, content: Mapping[str, Any]) -> None:
+    with saving(path, what) as partial, open(partial, "wb") as file:
         try:
-            torch.save({"identity": dict(identity), "state": dict(state)}, file)
+            torch.save(content, file)
         except RuntimeError as error:  # torch wraps the OSError of the file
             raise OSError(reason_of(error.__context__ or error)) from error
 

@@ -21,9 +21,9 @@ import torch
 from torch import nn
 
 from autoprune.criteria import Importance, importance, plan_from_importance
+from autoprune.flow import schedule_of
 from autoprune.rebuilding import rebuild
 from autoprune.reconstruction import moments, repair
-from autoprune.run._schedules import schedule_of
 from autoprune.score import calibrate
 from autoprune.train import Schedule, evaluate, fit
 from experiments.common import append_row, rows_of

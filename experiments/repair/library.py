@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 import autoprune
+from autoprune.flow import least_error
 from autoprune.graph import Prunable
 from autoprune.reconstruction import ErrorLibrary, error_library, moments
-from autoprune.run._error_library import least_error
 from autoprune.space import Budget, SpaceSpec, build_space
 from autoprune.support.arrays import IntArray
 from experiments.common import append_row, build, rows_of

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 from autoprune.config.rungs import RungScore
+from autoprune.flow import schedule_of
 from autoprune.run._ranking import encode_ranking
-from autoprune.run._schedules import schedule_of
 from autoprune.run._scoring import make_score
 from autoprune.samplers import trial_seed
 from autoprune.train import fit

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import autoprune.guide
+from autoprune.config import presets
 from autoprune.config._parsing import describe_type
 from autoprune.config.settings import RunConfig
 from autoprune.cost import budget_keys
@@ -28,6 +29,9 @@ from autoprune.zoo import MODELS
 
 PATH = Path(autoprune.guide.__file__).with_name("config.md")
 
+TRAININGS = ("train", "finetune", "sparsify", "score.supernet")
+"""The sections of a training."""
+
 CHOICES: dict[str, Iterable[str]] = {
     "model.name": MODELS,
     "data.name": DATASETS,
@@ -36,8 +40,9 @@ CHOICES: dict[str, Iterable[str]] = {
     "latency.probe": PROBES,
     **TABLES,
     "search.objectives": ("score", *budget_keys()),
-    **{f"{section}.optimizer": OPTIMIZERS for section in ("train", "finetune", "score.supernet")},
-    **{f"{section}.schedule": SHAPES for section in ("train", "finetune", "score.supernet")},
+    "flow.method": presets(),
+    **{f"{section}.optimizer": OPTIMIZERS for section in TRAININGS},
+    **{f"{section}.schedule": SHAPES for section in TRAININGS},
 }
 """{key: the names that it takes}."""
 
@@ -80,9 +85,8 @@ def _keys(settings: Any, section: str) -> Iterator[str]:
         field for field in dataclasses.fields(settings) if not dataclasses.is_dataclass(hints[field.name])
     ]
     for field in keys:
-        yield _wrapped(
-            f"**`{field.name}`** ({_kind(hints[field.name])}{_default(field.default)}): {docs[field.name]}"
-        )
+        default = "" if field.default is dataclasses.MISSING else _default(field.default)
+        yield _wrapped(f"**`{field.name}`** ({_kind(hints[field.name])}{default}): {docs[field.name]}")
         yield from _choices(f"{section}.{field.name}")
     yield ""
 

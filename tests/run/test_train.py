@@ -14,11 +14,11 @@ from torch import nn
 from autoprune.config import load_config
 from autoprune.errors import AutopruneError, CheckpointError, ConfigError, DataError
 from autoprune.execution import Setting
+from autoprune.flow import schedule_of
 from autoprune.run import EpochDone, Event, Stage, search, settle, train
 from autoprune.run._checks import check_paths
 from autoprune.run._dense import load_dense
 from autoprune.run._problem import trace_dense
-from autoprune.run._schedules import schedule_of
 from autoprune.run._seen_validation import history_path, read_history, require_unseen_validation, save_dense
 from autoprune.run._spec import RunSpec
 from autoprune.run._train import clear_finished, train_dense

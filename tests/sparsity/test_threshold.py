@@ -12,6 +12,7 @@ from torch import nn
 import autoprune
 from autoprune.errors import BudgetError, PlanError
 from autoprune.graph import Plan, Prunable
+from autoprune.space import Budget
 from autoprune.sparsity import threshold_plan, threshold_plan_within
 
 
@@ -88,14 +89,17 @@ def test_a_budget_is_met_with_as_few_channels_as_do() -> None:
     prunable = chain(*(rng.random(6).tolist() for _ in range(3)))
     dense = int(prunable.cost().macs)
     for budget in (dense, int(0.6 * dense), int(0.3 * dense)):
-        plan = threshold_plan_within(prunable, budget)
+        plan = threshold_plan_within(prunable, Budget(macs=budget))
         assert int(prunable.cost(plan.widths).macs) <= budget
         cut = 18 - sum(plan.widths.get(name, 6) for name in ("0", "3", "6"))
         if cut:
             one_less = threshold_plan(prunable, share=(cut - 1) / 18, floor=1)
             assert int(prunable.cost(one_less.widths).macs) > budget
-    with pytest.raises(BudgetError, match=r"got a budget of 10 MACs, but \d+ are left above the floor"):
-        threshold_plan_within(prunable, 10)
+    with pytest.raises(
+        BudgetError,
+        match=r"got 10, but \d+ is the smallest reachable .* lower the floor",
+    ):
+        threshold_plan_within(prunable, Budget(macs=10))
 
 
 def test_plans_of_two_passes_compose_to_one_of_the_dense_model() -> None:

@@ -1,4 +1,4 @@
-"""Turns [train], [finetune] and [score.supernet] into schedules, and reports the epochs of a training.
+"""Turns [train], [finetune] and their like into schedules, and reports the epochs of a training.
 
 Example:
     schedule_of(FinetuneSettings(epochs=5)).epochs       # 5
@@ -11,7 +11,12 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 
-from autoprune.config.settings import FinetuneSettings, ScheduleSettings, SupernetSettings
+from autoprune.config.settings import (
+    FinetuneSettings,
+    ScheduleSettings,
+    SparsifySettings,
+    SupernetSettings,
+)
 from autoprune.errors import ConfigError, TrialError, unknown
 from autoprune.support.events import EpochDone, Stage, Watcher
 from autoprune.train import OPTIMIZERS, SHAPES, EpochRecord, Schedule
@@ -34,12 +39,16 @@ def naming_learning_rate(settings: ScheduleSettings) -> Iterator[None]:
 
 
 def _section_of(settings: ScheduleSettings) -> str:
-    names = {FinetuneSettings: "finetune", SupernetSettings: "score.supernet"}
+    names = {
+        FinetuneSettings: "finetune",
+        SparsifySettings: "sparsify",
+        SupernetSettings: "score.supernet",
+    }
     return names.get(type(settings), "train")
 
 
 def schedule_of(settings: ScheduleSettings) -> Schedule:
-    """Turn a [train], [finetune] or [score.supernet] section into a schedule.
+    """Turn a [train], [finetune], [sparsify] or [score.supernet] section into a schedule.
 
     Raises:
         ConfigError: the optimiser or the schedule is unknown. The message names the key of the section.

@@ -1,0 +1,61 @@
+"""A flow: stages that make a model smaller, repeated for several passes.
+
+A stage is a function (Workbench, FlowState) -> StageResult and a row of STAGES. A way to choose channels is a
+function Selection -> Plan and a row of SELECTORS. A preset is a TOML file in autoprune/config/presets with a
+section [preset] and the keys of a config that the method sets.
+
+    sparsify -> select -> rebuild -> repair -> finetune
+
+Stages and selectors of your own need no row. A config names them as "package.module:function":
+
+    from autoprune.flow import Selection
+    from autoprune.graph import Plan
+
+    def first_half(given: Selection) -> Plan:
+        groups = given.prunable.searchable
+        return Plan({group.name: range(group.width // 2) for group in groups})
+"""
+
+from __future__ import annotations
+
+from autoprune.flow._error_library import least_error, measure_library
+from autoprune.flow._fit import NEEDS, NeedSpec, check_fit
+from autoprune.flow._flow import run_flow
+from autoprune.flow._record import FlowRecord, StageEntry, to_values
+from autoprune.flow._repairs import REPAIRS, RepairSpec, find_repair
+from autoprune.flow._schedules import epoch_reporter, naming_learning_rate, schedule_of
+from autoprune.flow._selectors import SELECTORS, Selection, SelectorSpec, check_amounts, find_selector
+from autoprune.flow._stages import STAGES, StageResult, StageSpec, find_stage, stages_of
+from autoprune.flow._state import FlowState
+from autoprune.flow._workbench import Workbench, pass_limits
+
+__all__ = [
+    "NEEDS",
+    "REPAIRS",
+    "SELECTORS",
+    "STAGES",
+    "FlowRecord",
+    "FlowState",
+    "NeedSpec",
+    "RepairSpec",
+    "Selection",
+    "SelectorSpec",
+    "StageEntry",
+    "StageResult",
+    "StageSpec",
+    "Workbench",
+    "check_amounts",
+    "check_fit",
+    "epoch_reporter",
+    "find_repair",
+    "find_selector",
+    "find_stage",
+    "least_error",
+    "measure_library",
+    "naming_learning_rate",
+    "pass_limits",
+    "run_flow",
+    "schedule_of",
+    "stages_of",
+    "to_values",
+]

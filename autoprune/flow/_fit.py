@@ -1,0 +1,72 @@
+"""Checks that a model has what a flow needs, before anything is trained or written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from autoprune.config import presets
+from autoprune.config.settings import RunConfig
+from autoprune.errors import ConfigError
+from autoprune.flow._stages import stages_of
+from autoprune.graph import Prunable
+from autoprune.sparsity import check_penalty, scale_places
+from autoprune.support.rows import Row
+
+
+@dataclass(frozen=True)
+class NeedSpec(Row):
+    """A row of NEEDS.
+
+    Attributes:
+        fits: (traced model) -> whether it has it.
+    """
+
+    fits: Callable[[Prunable], bool]
+
+
+def _has_batchnorm(prunable: Prunable) -> bool:
+    return bool(scale_places(prunable.model, prunable))
+
+
+def _has_residual(prunable: Prunable) -> bool:
+    """Return whether two tensors that the model computes are added."""
+    adds = (torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor)
+    return any(
+        node.target in adds and all(_is_computed(each) for each in node.args[:2])
+        for node in prunable.captured.nodes
+    )
+
+
+def _is_computed(value: object) -> bool:
+    return isinstance(value, torch.fx.Node) and value.op != "placeholder"
+
+
+NEEDS: Mapping[str, NeedSpec] = {
+    "batchnorm": NeedSpec(_has_batchnorm, about="a BatchNorm that scales a searchable channel group"),
+    "residual": NeedSpec(_has_residual, about="residual blocks, which add two of its tensors"),
+}
+"""{name in the `needs` of a preset: what a model must have}."""
+
+
+def check_fit(config: RunConfig, prunable: Prunable) -> None:
+    """Refuse a model that the method or the penalty of a flow cannot work on.
+
+    Raises:
+        ConfigError: the model lacks something.
+    """
+    method, model = config.flow.method, type(prunable.model).__name__
+    for need in presets()[method].needs if method is not None else ():
+        if not NEEDS[need].fits(prunable):
+            raise ConfigError(
+                f'flow.method: "{method}" needs {NEEDS[need].about}, but {model} has none; '
+                "see `autoprune methods`."
+            )
+    if not prunable.searchable:
+        raise ConfigError(f"flow: {model} has no channel group to narrow; see `autoprune inspect`.")
+    stages = stages_of(config)
+    if "sparsify" in stages:
+        first = "select" in stages[: stages.index("sparsify")]
+        check_penalty(prunable, config.sparsify.penalty, config.sparsify.options, has_plan=first)

@@ -1,0 +1,141 @@
+"""Runs the stages of a flow, pass by pass, and goes on after the last one that was done.
+
+Example:
+    state = run_flow(bench, record)
+    state.plan, state.model
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import nn
+
+from autoprune.errors import AutopruneError
+from autoprune.exporting import load_pruned, read_recipe, save_pruned
+from autoprune.flow._record import FlowRecord, StageEntry
+from autoprune.flow._stages import StageResult, find_stage
+from autoprune.flow._state import FlowState, retraced
+from autoprune.flow._workbench import Workbench, pass_limits
+from autoprune.graph import Plan
+from autoprune.score import with_model
+from autoprune.space import Budget
+from autoprune.support.events import Stage
+
+
+def run_flow(bench: Workbench, record: FlowRecord) -> FlowState:
+    """Run the stages that are not done yet, and return the state at the end.
+
+    Each stage begins with the models that the files of the one before hold, so a flow that was killed gives
+    the same model as one that was not.
+
+    Args:
+        bench: settings, data and the limits of the last pass.
+        record: what is done so far. Each stage is added to it.
+    """
+    passes = bench.config.flow.passes
+    todo = [(number, name) for number in range(1, passes + 1) for name in bench.stages]
+    state = _restored(bench, record)
+    for number, name in todo[len(record.stages) :]:
+        if number > state.number:
+            state = state.next_pass(bench.config.model.frozen)
+        at = replace(bench, budget=_budget(bench, number), stage=f"{number}-{name.replace(':', '.')}")
+        bench.watch(Stage(f"pass {number} of {passes}: {name}"))
+        started = time.perf_counter()
+        result = _run_stage(at, name, state, record)
+        state, places = _kept(at, record, state, result)
+        entry = StageEntry(
+            number=number,
+            stage=name,
+            seconds=time.perf_counter() - started,
+            score=result.score,
+            base=places["base"],
+            small=places["small"],
+            cut=None if state.cut is None else {group: index.tolist() for group, index in state.cut.items()},
+            cost=_numbers(bench, state.plan),
+            facts=dict(result.facts),
+        )
+        record.stages.append(entry)
+        record.save()
+        for left_over in bench.folder.glob(f"{at.stage}*.training"):
+            left_over.unlink()
+        if result.score is not None:
+            bench.watch(Stage(f"{bench.config.task.metric} {result.score:.4f} on the validation part"))
+    return state
+
+
+def _run_stage(bench: Workbench, name: str, state: FlowState, record: FlowRecord) -> StageResult:
+    """Run one stage. If the first stage fails before it kept anything, the folder is left as it was."""
+    spec = find_stage(name)
+    record.begun = name if spec.trains else None
+    record.save()
+    try:
+        return spec.run(bench, state)
+    except AutopruneError:
+        if not record.stages and not any(bench.folder.glob(f"{bench.stage}*")):
+            record.discard()
+        raise
+
+
+def _budget(bench: Workbench, number: int) -> Budget | None:
+    """Return the limits of one pass."""
+    passes = bench.config.flow.passes
+    if bench.budget is None or number == passes:
+        return bench.budget
+    limits = pass_limits(bench.budget.limits, _numbers(bench, Plan({})), number, passes)
+    return Budget(requested=None, **limits)
+
+
+def _numbers(bench: Workbench, plan: Plan) -> dict[str, int | float]:
+    """Return {name: cost} of the model that a plan cuts from the original dense one."""
+    costs: Mapping[str, int | float] = bench.cost_of(plan).known()  # type: ignore[assignment]  # of one model
+    return dict(costs)
+
+
+def _kept(
+    bench: Workbench, record: FlowRecord, before: FlowState, result: StageResult
+) -> tuple[FlowState, dict[str, str | None]]:
+    """Write the model that a stage changed.
+
+    Returns:
+        The state with the model as it is read from its file, and the folders of its two models.
+    """
+    state = result.state
+    places = _places(record, before.number)
+    if state.model is before.model:
+        return state, places
+    save_pruned(copy.deepcopy(state.model).cpu(), state.plan, bench.folder / bench.stage)
+    model = _loaded(bench, bench.stage)
+    if state.small is None:
+        return replace(state, prunable=with_model(state.prunable, model)), {**places, "base": bench.stage}
+    return replace(state, small=model), {**places, "small": bench.stage}
+
+
+def _places(record: FlowRecord, number: int) -> dict[str, str | None]:
+    """Return the folders of the models with which the next stage of a pass begins."""
+    if not record.stages:
+        return {"base": None, "small": None}
+    last = record.stages[-1]
+    if last.number < number:
+        return {"base": last.small or last.base, "small": None}
+    return {"base": last.base, "small": last.small}
+
+
+def _restored(bench: Workbench, record: FlowRecord) -> FlowState:
+    """Return the state after the last stage of the record."""
+    if not record.stages:
+        return FlowState(1, bench.origin)
+    last = record.stages[-1]
+    prunable, done = bench.origin, Plan({})
+    if last.base is not None:
+        model, done = _loaded(bench, last.base), read_recipe(bench.folder / last.base).plan
+        prunable = retraced(model, bench.origin, bench.config.model.frozen)
+    small = None if last.small is None else _loaded(bench, last.small)
+    return FlowState(last.number, prunable, done, last.plan, small)
+
+
+def _loaded(bench: Workbench, name: str) -> nn.Module:
+    return load_pruned(bench.folder / name, lambda: copy.deepcopy(bench.dense))

@@ -1,0 +1,179 @@
+"""The ways to choose the channels of a pass, one function and one row of SELECTORS each.
+
+Example:
+    plan = find_selector("uniform").select(Selection(bench, state))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from autoprune.criteria import Importance, channel_scales, plan_from_importance, resolve_widths
+from autoprune.errors import ConfigError, PlanError
+from autoprune.flow._error_library import least_error, measure_library
+from autoprune.flow._state import FlowState
+from autoprune.flow._workbench import Workbench
+from autoprune.graph import Plan, Prunable
+from autoprune.space import SearchSpace, cut, uniform_gates
+from autoprune.sparsity import PENALTIES, PenaltySpec, threshold_plan, threshold_plan_within
+from autoprune.support.arrays import IntArray
+from autoprune.support.rows import Row, find_row
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The input of a selector.
+
+    Attributes:
+        bench: settings, data and the budget of the pass.
+        state: the model to cut.
+    """
+
+    bench: Workbench
+    state: FlowState
+
+    @property
+    def prunable(self) -> Prunable:
+        """The traced model to cut."""
+        return self.state.prunable
+
+    def space(self) -> SearchSpace:
+        """Return the widths that meet the budget of the pass.
+
+        Raises:
+            BudgetError: no plan meets it. The message names the smallest reachable cost.
+        """
+        assert self.bench.budget is not None  # checked before the flow begins
+        return self.bench.search_space(self.prunable, self.bench.budget)
+
+    def plan(self, space: SearchSpace, levels: IntArray) -> Plan:
+        """Return the plan for levels of a space, with the channels that the criterion ranks highest."""
+        widths = dict(zip(space.groups, space.ladder.widths(levels[None])[0].tolist(), strict=True))
+        return plan_from_importance(self.prunable, widths, self.bench.ranked(self.prunable, widths))
+
+
+Selector = Callable[[Selection], Plan]
+"""Returns the channels to keep. The plan need not name groups that stay whole."""
+
+
+def global_threshold(given: Selection) -> Plan:
+    """Cut the smallest channels of all groups, as many as the budget, the share or the threshold asks.
+
+    Reference: Liu et al., Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017,
+    section 3.
+    """
+    select, prunable = given.bench.config.select, given.prunable
+    sizes, floor = _sizes(given), select.floor or None
+    if given.bench.budget is None:
+        return threshold_plan(prunable, select.share, select.threshold, floor=floor, importance=sizes)
+    cost = given.bench.cost(prunable)
+    return threshold_plan_within(prunable, given.bench.budget, cost=cost, floor=floor, importance=sizes)
+
+
+def uniform(given: Selection) -> Plan:
+    """Give all groups one keep ratio, the largest within the budget."""
+    share = given.bench.config.select.share
+    if given.bench.budget is not None:
+        space = given.space()
+        return given.plan(space, cut(space.ladder, uniform_gates(space.ladder.rows)))
+    widths = resolve_widths(given.prunable, 1.0 - (share or 0.0))
+    return plan_from_importance(given.prunable, widths, given.bench.ranked(given.prunable, widths))
+
+
+def library(given: Selection) -> Plan:
+    """Choose the widths that lose the least output error within the budget, after a refit of the readers.
+
+    Reference: see `autoprune.reconstruction.error_library`.
+    """
+    space, bench = given.space(), given.bench
+    named = {name for variable in space.variables for name in variable.groups}
+    groups = [group for group in space.channel_groups if group.name in named]
+    moments, ranked = lambda: bench.moments(given.prunable), bench.ranked(given.prunable)
+    found = measure_library(given.prunable.model, groups, moments, bench.watch, ranked)
+    return given.plan(space, least_error(space, found))
+
+
+def _sizes(given: Selection) -> Importance:
+    """Return the sizes that one threshold compares: by the criterion, or those that the penalty acts on."""
+    bench, prunable = given.bench, given.prunable
+    if bench.config.select.criterion is not None:
+        return bench.ranked(prunable)
+    if "sparsify" in bench.stages:
+        penalty = bench.config.sparsify.penalty
+        spec = find_row(penalty, PENALTIES, "sparsify.penalty", PenaltySpec)
+        return spec.ranked(prunable.model, prunable)
+    return channel_scales(prunable.model, prunable.searchable)
+
+
+@dataclass(frozen=True)
+class SelectorSpec(Row):
+    """A row of SELECTORS.
+
+    Attributes:
+        select: returns the plan of a pass.
+        amounts: keys of [select] that may set how much is cut, in place of a budget.
+    """
+
+    select: Selector
+    amounts: tuple[str, ...] = ()
+
+
+SELECTORS: dict[str, SelectorSpec] = {
+    "library": SelectorSpec(
+        library,
+        reads=("repair.images",),
+        about="the least output error within the budget, after a refit of the layers that read a group",
+    ),
+    "global-threshold": SelectorSpec(
+        global_threshold,
+        amounts=("share", "threshold"),
+        about="one threshold for the channels of all groups, the one that meets the budget",
+    ),
+    "uniform": SelectorSpec(uniform, amounts=("share",), about="one keep ratio for all groups"),
+}
+"""{name in select.by: selector}."""
+
+
+def find_selector(name: str) -> SelectorSpec:
+    """Return a row of SELECTORS, or a user's own from "package.module:function".
+
+    Raises:
+        ConfigError: the row or the function does not exist. The message suggests the nearest row.
+    """
+    return find_row(name, SELECTORS, "select.by", SelectorSpec)
+
+
+def select(given: Selection) -> Plan:
+    """Choose the channels of a pass by the selector that the settings name.
+
+    Raises:
+        PlanError: the plan does not fit the model, or would empty a group.
+        BudgetError: no plan meets the budget.
+    """
+    by = given.bench.config.select.by
+    plan = find_selector(by).select(given)
+    if not isinstance(plan, Plan):
+        raise PlanError(f'select.by: "{by}" gave a {type(plan).__name__}, expected a Plan.')
+    given.prunable.check(plan)
+    return plan
+
+
+def check_amounts(by: str, share: float | None, threshold: float | None, *, has_budget: bool) -> None:
+    """Check that exactly one of the budget, the share and the threshold says how much is cut.
+
+    Raises:
+        ConfigError: none does, or several do, or the selector reads none of the given ones.
+    """
+    spec = find_selector(by)
+    given = [name for name, value in (("share", share), ("threshold", threshold)) if value is not None]
+    for name in given:
+        if name not in spec.amounts:
+            rows = ", ".join(f'"{row}"' for row, each in SELECTORS.items() if name in each.amounts)
+            raise ConfigError(
+                f'select.{name}: select.by = "{by}" does not read it; use {rows}, or set [budget].'
+            )
+    if len(given) + has_budget != 1:
+        got = " and ".join([*(["[budget]"] if has_budget else []), *(f"select.{name}" for name in given)])
+        choices = ["[budget]", *(f"select.{name}" for name in spec.amounts)]
+        raise ConfigError(f"select: got {got or 'no amount to cut'}, expected one of {', '.join(choices)}.")

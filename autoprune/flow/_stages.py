@@ -1,0 +1,224 @@
+"""The stages of a flow, one function and one row of STAGES each.
+
+Example:
+    done = find_stage("repair").run(bench, state)
+    done.state.model, done.facts["errors"]
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from autoprune.config.settings import RunConfig, SparsifySettings
+from autoprune.errors import ConfigError
+from autoprune.flow._repairs import find_repair
+from autoprune.flow._schedules import epoch_reporter, naming_learning_rate, schedule_of
+from autoprune.flow._selectors import Selection, select
+from autoprune.flow._state import FlowState
+from autoprune.flow._workbench import Workbench
+from autoprune.rebuilding import rebuild
+from autoprune.report import Histograms, save_histograms
+from autoprune.score import calibrate, with_model
+from autoprune.sparsity import sparsify
+from autoprune.support.events import Stage
+from autoprune.support.rows import Row, find_row, quoted
+from autoprune.train import fit
+
+_SHOWN_WIDTHS = 60
+"""Number of widths that the line about a selection shows."""
+
+
+@dataclass(frozen=True, eq=False)
+class StageResult:
+    """The result of a stage.
+
+    Attributes:
+        state: the state after it. Its models are new ones if the stage changed weights.
+        score: the metric on the validation part, or None if no model changed.
+        facts: JSON values for the record.
+    """
+
+    state: FlowState
+    score: float | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def sparsify_stage(bench: Workbench, state: FlowState) -> StageResult:
+    """Train the model with a penalty that drives channels to zero."""
+    settings = bench.config.sparsify
+    with naming_learning_rate(settings):
+        found = sparsify(
+            state.prunable,
+            bench.data,
+            schedule_of(settings),
+            bench.setting,
+            bench.task,
+            penalty=settings.penalty,
+            strength=settings.strength,
+            seed=settings.seed,
+            share=settings.share,
+            plan=state.cut,
+            initial_scale=settings.initial_scale if state.number == 1 else None,
+            options=settings.options,
+            checkpoint=bench.checkpoint,
+            pth=bench.pth,
+            on_epoch=epoch_reporter(settings.epochs, bench.watch),
+        )
+    histories = {f"{trial.strength:g}": trial.history for trial in found.trials}
+    histories[f"{found.strength:g}{', in full' if histories else ''}"] = found.history
+    pictures = Histograms.of(
+        f"Sizes of channels under {settings.penalty}",
+        "size",
+        {name: each.last for name, each in histories.items()},
+    )
+    for suffix in (".png", ".csv"):
+        save_histograms(pictures, bench.file(suffix))
+    facts = {
+        "strength": found.strength,
+        "trials": [
+            {"strength": t.strength, "score": t.score, "cut_score": t.cut_score} for t in found.trials
+        ],
+        "share_below_0.01": found.history.share_below(0.01)[-1],
+    }
+    return StageResult(replace(state, prunable=found.prunable), found.result.score, facts)
+
+
+def select_stage(bench: Workbench, state: FlowState) -> StageResult:
+    """Choose the channels that stay."""
+    plan = select(Selection(bench, state))
+    widths = {group.name: plan.widths.get(group.name, group.width) for group in state.prunable.searchable}
+    listed = list(widths.values())
+    more = f" and {len(listed) - _SHOWN_WIDTHS} more" if len(listed) > _SHOWN_WIDTHS else ""
+    shown = " ".join(map(str, listed[:_SHOWN_WIDTHS]))
+    bench.watch(Stage(f"channels kept per group: {shown}{more}"))
+    return StageResult(replace(state, cut=plan), facts={"widths": widths})
+
+
+def rebuild_stage(bench: Workbench, state: FlowState) -> StageResult:
+    """Make the smaller model, with the weights of the channels that stay."""
+    assert state.cut is not None
+    small = rebuild(state.prunable, state.cut)
+    return StageResult(replace(state, small=small), bench.score(small))
+
+
+def repair_stage(bench: Workbench, state: FlowState) -> StageResult:
+    """Refit the layers of the smaller model by least squares."""
+    found = find_repair(bench.config.repair.mode).repair(bench, state)
+    facts = {"errors": dict(found.errors), "left": dict(found.left)}
+    return StageResult(replace(state, small=found.model), bench.score(found.model), facts)
+
+
+def finetune_stage(bench: Workbench, state: FlowState) -> StageResult:
+    """Train the model as [finetune] says, or measure BatchNorm again if it has no epochs."""
+    settings, model = bench.config.finetune, copy.deepcopy(state.model)
+    if settings.epochs == 0:
+        batches = bench.config.score.calibration_batches
+        calibrate(model, bench.data, batches, bench.setting, seed=settings.seed)
+        score = bench.score(model)
+    else:
+        with naming_learning_rate(settings):
+            score = fit(
+                model,
+                bench.data,
+                schedule_of(settings),
+                bench.setting,
+                bench.task,
+                seed=settings.seed,
+                teacher=copy.deepcopy(bench.dense) if settings.teacher == "dense" else None,
+                on_epoch=epoch_reporter(settings.epochs, bench.watch),
+                checkpoint=bench.checkpoint,
+                pth=bench.pth,
+            ).score
+    if state.small is None:
+        return StageResult(replace(state, prunable=with_model(state.prunable, model)), score)
+    return StageResult(replace(state, small=model), score)
+
+
+@dataclass(frozen=True)
+class StageSpec(Row):
+    """A row of STAGES.
+
+    Attributes:
+        run: (bench, state) -> result. It leaves the models of the given state as they are.
+        after: stages of which each that a flow has comes earlier.
+        needs: stages that must come earlier.
+        trains: whether it keeps the state of a stopped training in the folder.
+    """
+
+    run: Callable[[Workbench, FlowState], StageResult]
+    after: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    trains: bool = False
+
+
+STAGES: dict[str, StageSpec] = {
+    "sparsify": StageSpec(
+        sparsify_stage,
+        trains=True,
+        reads=("sparsify",),
+        about="a training with a penalty drives channels to zero",
+    ),
+    "select": StageSpec(select_stage, reads=("select",), about="the channels that stay are chosen"),
+    "rebuild": StageSpec(
+        rebuild_stage,
+        after=("sparsify",),
+        needs=("select",),
+        about="the smaller model is made, with the weights of these channels",
+    ),
+    "repair": StageSpec(
+        repair_stage,
+        needs=("rebuild",),
+        reads=("repair",),
+        about="its layers are refitted by least squares",
+    ),
+    "finetune": StageSpec(finetune_stage, trains=True, reads=("finetune",), about="the model is trained"),
+}
+"""{name in flow.stages: stage}."""
+
+
+def find_stage(name: str) -> StageSpec:
+    """Return a row of STAGES, or a user's own from "package.module:function".
+
+    Raises:
+        ConfigError: the row or the function does not exist. The message suggests the nearest row.
+    """
+    return find_row(name, STAGES, "flow.stages", StageSpec)
+
+
+def stages_of(config: RunConfig) -> tuple[str, ...]:
+    """Return the stages of a pass, those of flow.stages or the default ones.
+
+    Raises:
+        ConfigError: see `ordered`.
+    """
+    first = ("sparsify",) if config.sparsify != SparsifySettings() else ()
+    return ordered(config.flow.stages or (*first, "select", "repair", "finetune"))
+
+
+def ordered(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the stages of a pass, with "rebuild" after "select" if it is not listed.
+
+    Raises:
+        ConfigError: a stage is unknown, comes twice or too early, or "select" is missing.
+    """
+    stages = list(names)
+    if len(set(stages)) < len(stages):
+        twice = next(name for name in stages if stages.count(name) > 1)
+        raise ConfigError(f'flow.stages: got "{twice}" more than once, expected each stage once.')
+    if "select" not in stages:
+        raise ConfigError(f'flow.stages: got {quoted(stages) or "none"}, expected "select" among them.')
+    if "rebuild" not in stages:
+        stages.insert(stages.index("select") + 1, "rebuild")
+    for place, name in enumerate(stages):
+        spec = find_stage(name)
+        late = [each for each in spec.after if each in stages[place:]]
+        late += [each for each in spec.needs if each not in stages[:place]]
+        if late:
+            raise ConfigError(
+                f'flow.stages: "{late[0]}" must come before "{name}"; write e.g. '
+                '["sparsify", "select", "rebuild", "repair", "finetune"].'
+            )
+    return tuple(stages)

@@ -1,0 +1,54 @@
+"""The state that goes from stage to stage of a flow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from autoprune.graph import Plan, Prunable
+from autoprune.tracing import trace
+
+
+@dataclass(frozen=True, eq=False)
+class FlowState:
+    """A model on its way through one pass of a flow.
+
+    Attributes:
+        number: number of the pass, from 1.
+        prunable: the traced model with which the pass began, or with the weights that a stage before the cut
+            trained.
+        done: the plan by which the passes before cut the original dense model.
+        cut: the plan of this pass for `prunable`, or None before "select".
+        small: the model that the cut leaves, or None before "rebuild".
+    """
+
+    number: int
+    prunable: Prunable
+    done: Plan = field(default_factory=lambda: Plan({}))
+    cut: Plan | None = None
+    small: nn.Module | None = None
+
+    @property
+    def model(self) -> nn.Module:
+        """The model as it is now. No stage changes it in place."""
+        return self.prunable.model if self.small is None else self.small
+
+    @property
+    def plan(self) -> Plan:
+        """The plan by which `model` is cut from the original dense model."""
+        return self.done if self.small is None or self.cut is None else self.done.then(self.cut)
+
+    def next_pass(self, frozen: Sequence[str]) -> FlowState:
+        """Return the state at the beginning of the next pass.
+
+        Args:
+            frozen: modules whose channels all stay.
+        """
+        return FlowState(self.number + 1, retraced(self.model, self.prunable, frozen), self.plan)
+
+
+def retraced(model: nn.Module, like: Prunable, frozen: Sequence[str]) -> Prunable:
+    """Trace a model that has the inputs of another one."""
+    return trace(model, like.example_inputs, frozen=frozen)

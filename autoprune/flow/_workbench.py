@@ -1,0 +1,156 @@
+"""Everything that the stages of a flow share: the settings, the data, the budget of the pass, and files."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor, nn
+
+from autoprune.config.settings import RunConfig
+from autoprune.criteria import Importance
+from autoprune.data import VisionData
+from autoprune.execution import Setting
+from autoprune.flow._state import FlowState
+from autoprune.graph import Cost, Plan, Prunable
+from autoprune.reconstruction import Moments, measure_model
+from autoprune.score import rank
+from autoprune.space import Budget, CostFunction, SearchSpace, SpaceSpec, build_space
+from autoprune.support.events import Counted, Stage, Watcher, silent
+from autoprune.train import Task, evaluate
+
+SearchPass = Callable[["Workbench", FlowState], Plan]
+"""Chooses the channels of a pass by a study. The caller of a flow gives it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Workbench:
+    """Everything that the stages of one pass share.
+
+    Attributes:
+        config: all settings.
+        stages: the stages of a pass.
+        origin: the traced original dense model, which is never changed.
+        data: trains on data.train and scores on data.val.
+        task: loss and metric.
+        setting: how forward and backward passes run.
+        space: which widths a pass may choose, such as multiples of a divisor.
+        cost: returns the function that computes all limited costs of a traced model.
+        folder: the folder of the flow.
+        budget: the limits of the pass, or None if [select] has its own measure of a cut.
+        stage: name of the stage, which its files have.
+        watch: called with events that report the progress.
+        search: chooses the channels by a study.
+    """
+
+    config: RunConfig
+    stages: tuple[str, ...]
+    origin: Prunable
+    data: VisionData
+    task: Task
+    setting: Setting
+    space: SpaceSpec
+    cost: Callable[[Prunable], CostFunction]
+    folder: Path
+    budget: Budget | None = None
+    stage: str = ""
+    watch: Watcher = silent
+    search: SearchPass | None = None
+    _moments: dict[int, tuple[Prunable, Moments]] = field(default_factory=dict)
+
+    def file(self, suffix: str) -> Path:
+        """Return a file of this stage and pass, such as 1-sparsify.training."""
+        return self.folder / f"{self.stage}{suffix}"
+
+    @property
+    def dense(self) -> nn.Module:
+        """The original dense model."""
+        return self.origin.model
+
+    def cost_of(self, plan: Plan) -> Cost:
+        """Return all known costs of the model that a plan cuts from the original dense one."""
+        widths = plan.widths
+        row = [[widths.get(group.name, group.width) for group in self.origin.groups]]
+        return self.cost(self.origin)(np.array(row, dtype=np.int64)).one()
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file from which a stopped training resumes."""
+        return self.file(".training")
+
+    @property
+    def pth(self) -> Path | None:
+        """The file for the usual checkpoint of a training, if there is to be one."""
+        return self.file(".pth") if self.config.flow.checkpoints else None
+
+    def score(self, model: nn.Module) -> float:
+        """Return the metric of a model on the validation part."""
+        return evaluate(model, self.data.val, self.task, self.setting)
+
+    def search_space(self, prunable: Prunable, budget: Budget) -> SearchSpace:
+        """Return the widths of a model that meet a budget and the floor of [select]."""
+        floor = self.config.select.floor
+        bounds = {"low": floor} if isinstance(floor, float) else {"floor": max(1, floor, self.space.floor)}
+        spec = SpaceSpec(**{**vars(self.space), **bounds})
+        return build_space(prunable.groups, self.cost(prunable), budget, spec)
+
+    def ranked(self, prunable: Prunable, widths: Mapping[str, int] | None = None) -> Importance:
+        """Return the importance of all channels by the criterion of [select].
+
+        Args:
+            prunable: the traced model.
+            widths: the widths that will be kept, for criteria that choose for them alone.
+        """
+        criterion = self.config.select.criterion or self.config.search.criterion
+        seed, moments = self.config.search.seed, lambda: self.moments(prunable)
+        return rank(prunable, self.data, self.task, criterion, seed=seed, moments=moments, widths=widths)
+
+    def images(self) -> Iterator[Tensor]:
+        """Yield batches of `repair.images` training images without labels."""
+        left = self.config.repair.images
+        for inputs, _ in self.data.unchanged_train.batches(self.config.search.seed, 0):
+            yield inputs[:left].cpu()
+            left -= len(inputs)
+            if left <= 0:
+                return
+
+    def moments(self, prunable: Prunable) -> Moments:
+        """Return the moments of a model, measured once."""
+        if id(prunable) not in self._moments:
+            self._moments.clear()  # those of an earlier model are not read again
+            self._moments[id(prunable)] = prunable, self._measure(prunable)
+        return self._moments[id(prunable)][1]
+
+    def _measure(self, prunable: Prunable) -> Moments:
+        total = min(self.config.repair.images, self.data.unchanged_train.samples)
+        self.watch(Stage(f"measuring moments of {total:,} images"))
+        model = copy.deepcopy(prunable.model).to(self.setting.device)
+        seed, batches = self.config.search.seed, self._counted(total)
+        return measure_model(model, batches, images=total, seed=seed, groups=prunable.groups).to("cpu")
+
+    def _counted(self, total: int) -> Iterator[Tensor]:
+        seen = 0
+        for inputs in self.images():
+            yield inputs
+            seen += len(inputs)
+            self.watch(Counted("moments", seen, total))
+
+
+def pass_limits(
+    limits: Mapping[str, float], dense: Mapping[str, float], number: int, passes: int
+) -> dict[str, float]:
+    """Return the limits of one pass, so that the costs fall by the same factor in every pass.
+
+    Args:
+        limits: those of the last pass, by the name of the cost.
+        dense: the dense model's costs.
+        number: number of the pass, from 1.
+        passes: number of passes.
+    """
+    if number == passes:
+        return dict(limits)
+    found = {name: dense[name] * (limit / dense[name]) ** (number / passes) for name, limit in limits.items()}
+    return {name: int(value) if isinstance(limits[name], int) else value for name, value in found.items()}

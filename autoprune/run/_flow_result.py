@@ -1,0 +1,54 @@
+"""The result of a flow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import nn
+
+from autoprune.flow import FlowRecord, StageEntry
+from autoprune.graph import Cost
+
+
+@dataclass(frozen=True)
+class FlowResult:
+    """The small model of a flow, with its scores and costs next to those of the dense model.
+
+    Attributes:
+        folder: the folder that `save_pruned` wrote, with the record and the models of all stages.
+        method: the preset, or None.
+        cost: cost of the small model.
+        dense_cost: cost of the dense model.
+        val_score: score of the small model on the validation part.
+        test_score: score of the small model on the test part, or None if the data have none.
+        dense_val_score: score of the dense model on the validation part.
+        dense_test_score: score of the dense model on the test part, or None if the data have none.
+        stages: the stages of all passes, with score and cost after each.
+        model: the small model, on the CPU and in evaluation mode.
+    """
+
+    folder: Path
+    method: str | None
+    cost: Cost
+    dense_cost: Cost
+    val_score: float
+    test_score: float | None
+    dense_val_score: float
+    dense_test_score: float | None
+    stages: tuple[StageEntry, ...] = field(repr=False)
+    model: nn.Module = field(repr=False)
+
+    @classmethod
+    def of(cls, record: FlowRecord, model: nn.Module) -> FlowResult:
+        """Return the result of a record that holds one."""
+        assert record.result is not None
+        return cls(
+            folder=record.folder,
+            method=record.config["flow"]["method"],
+            cost=Cost(**record.stages[-1].cost),  # type: ignore[arg-type]  # as they were stored
+            dense_cost=Cost(**record.dense["cost"]),
+            stages=tuple(record.stages),
+            model=model.cpu().eval(),
+            **record.result,
+        )

@@ -1,0 +1,215 @@
+"""Runs a flow: makes a model smaller stage by stage, without a study, and tests it once at the end.
+
+A flow that was stopped goes on after its last epoch when the function is called again.
+
+Example:
+    result = prune(model, data, {"budget": {"flops": "50%"}, "flow": {"method": "network-slimming"}})
+    result.model, result.val_score, result.cost.macs
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from autoprune.config.settings import BudgetSettings
+from autoprune.criteria import find_criterion
+from autoprune.data import UserLoaders, VisionData
+from autoprune.errors import ConfigError
+from autoprune.exporting import load_pruned, save_pruned
+from autoprune.flow import (
+    FlowRecord,
+    Workbench,
+    check_amounts,
+    check_fit,
+    find_repair,
+    find_selector,
+    run_flow,
+    schedule_of,
+    stages_of,
+    to_values,
+)
+from autoprune.graph import Prunable
+from autoprune.latency.table import LatencyPredictor, table_of_json
+from autoprune.run._budget_amounts import check_amounts as check_budget
+from autoprune.run._cut_trial import score_on_test
+from autoprune.run._dense import GIVEN_MODEL, Dense, given_dense, load_dense
+from autoprune.run._flow_result import FlowResult
+from autoprune.run._identity import identify_dense
+from autoprune.run._new_study import score_dense
+from autoprune.run._paths import probe_writable, settle
+from autoprune.run._problem import Problem, measures_of, with_measures
+from autoprune.run._resolve import resolve, trace_run
+from autoprune.run._run import Run
+from autoprune.run._saved_model import architecture_of
+from autoprune.run._spec import ConfigSource, RunSpec
+from autoprune.run._stored_config import read_setting
+from autoprune.run._trust import own_architecture
+from autoprune.space import CostFunction
+from autoprune.support.events import GIVEN_WATCH, Stage, Watcher, silent
+from autoprune.support.threads import cpu_threads
+from autoprune.support.usercode import entry
+
+
+@entry(model=GIVEN_MODEL, watch=GIVEN_WATCH)
+def prune(
+    model: nn.Module | None = None,
+    data: VisionData | UserLoaders | None = None,
+    config: ConfigSource | None = None,
+    *,
+    watch: Watcher | None = None,
+) -> FlowResult:
+    """Make a model smaller by the stages of [flow], evaluate it once on the test part, and save it.
+
+    Pass both `model` and `data`, or neither to load those that the config names. A call with the same
+    arguments goes on where a stopped one was, and a finished flow is not repeated.
+
+    Args:
+        model: the trained dense model. It is copied and never changed.
+        data: the result of `autoprune.data.load`, or loaders of your own, as `search` accepts them.
+        config: a RunConfig, a mapping of sections, the path of a TOML file, or an embedded config's name. The
+            preset of flow.method fills the keys that it leaves out.
+        watch: called with events that report the progress.
+
+    Returns:
+        The small model, its scores and costs next to those of the dense model, and the record of all stages.
+
+    Raises:
+        StudyError: the output folder holds a flow of other settings, another model or other data.
+        AutopruneError: a setting, the model or the data cannot be used.
+    """
+    if config is None:
+        raise ConfigError('prune: no config given; pass at least {"budget": {"flops": "50%"}}.')
+    watch = watch or silent
+    spec = RunSpec.of(config)
+    given = given_dense(model, data, spec)
+    spec = _with_stages(settle(spec if given is None else spec.without_names(), named=given is None))
+    check_flow(spec)
+    folder = flow_folder(spec)
+    record = FlowRecord.open(folder)
+    if record is not None:
+        record.require(spec)
+        run = _reopened(record, spec, given, watch)
+        record.require(spec, identify_dense(run.dense, run.prunable))
+        return _finish(run, record)
+    probe_writable(folder, "output.folder")
+    run, choice = resolve(spec, given, watch, _begin)
+    with cpu_threads(run.setting.threads):
+        dense_score = score_dense(run)[0].score
+    measured = {
+        "setting": run.setting.facts,
+        "divisor": run.spec.space.divisor,
+        "latency": None if run.table is None else run.table.to_json(),
+        "step_ms": choice.step_ms,
+    }
+    dense = {"score": dense_score, "cost": run.dense_cost.known()}
+    identity = identify_dense(run.dense, run.prunable)
+    return _finish(run, FlowRecord(folder, identity, to_values(spec), measured, dense))
+
+
+def flow_folder(spec: RunSpec) -> Path:
+    """Return the folder of a flow, one for each method."""
+    return spec.folder / (spec.flow.method or "flow")
+
+
+def check_flow(spec: RunSpec) -> None:
+    """Check all names and numbers of a flow before anything is loaded.
+
+    Raises:
+        ConfigError: a setting cannot be used. The message names the first one, and the nearest known name.
+    """
+    _ = spec.device, spec.named_setting, spec.loss_and_metric, spec.space, spec.train_schedule
+    stages, select = stages_of(spec), spec.select
+    find_selector(select.by)
+    find_criterion(select.criterion or spec.search.criterion)
+    check_budget(spec.budget, required=False)
+    check_amounts(select.by, select.share, select.threshold, has_budget=spec.budget != BudgetSettings())
+    if spec.limits_latency:
+        _ = spec.usable_runtime
+    if "repair" in stages:
+        find_repair(spec.repair.mode)
+    if "sparsify" in stages:
+        schedule_of(spec.sparsify)
+    if "finetune" in stages and spec.finetune.epochs:
+        _ = spec.finetune_schedule
+
+
+def _with_stages(spec: RunSpec) -> RunSpec:
+    return dataclasses.replace(spec, flow=dataclasses.replace(spec.flow, stages=stages_of(spec)))
+
+
+def _reopened(record: FlowRecord, spec: RunSpec, given: Dense | None, watch: Watcher) -> Run:
+    """Load the dense model of a stopped flow, with the measurements that it began with."""
+    measured = record.measured
+    setting = read_setting(measured["setting"], where=f"{record.folder}: setting")
+    table = None if measured["latency"] is None else table_of_json(measured["latency"])
+    spec = spec.with_search(device=setting.device, divisor=measured["divisor"])
+    return trace_run(given or load_dense(spec), spec, setting, table=table, watch=watch)
+
+
+def _begin(problem: Problem, spec: RunSpec, watch: Watcher) -> None:
+    """Check that the model has what the flow needs, and report the stages."""
+    check_fit(spec, problem.prunable)
+    cost = problem.dense_cost
+    method = "" if spec.flow.method is None else f"{spec.flow.method}: "
+    passes = "" if spec.flow.passes == 1 else f", {spec.flow.passes} passes"
+    watch(
+        Stage(
+            f"{method}{' -> '.join(spec.flow.stages)}{passes}; traced {len(problem.prunable.searchable)} "
+            f"channel groups, dense MACs {cost.macs:,}, params {cost.params:,}"
+        )
+    )
+
+
+def _finish(run: Run, record: FlowRecord) -> FlowResult:
+    """Run the remaining stages, test both models once, and save the small one."""
+    if record.result is not None:
+        run.watch(Stage("this flow is done already; the test part is not read again"))
+        small = load_pruned(record.folder, lambda: copy.deepcopy(run.dense.model))
+        return FlowResult.of(record, small)
+    with cpu_threads(run.setting.threads):
+        state = run_flow(workbench(run, record.folder), record)
+        test_score = score_on_test(run, copy.deepcopy(state.model))
+        dense_test_score = score_on_test(run, copy.deepcopy(run.dense.model))
+    result: dict[str, Any] = {
+        "val_score": record.stages[-1].score,
+        "test_score": test_score,
+        "dense_val_score": record.dense["score"],
+        "dense_test_score": dense_test_score,
+    }
+    extra = {
+        "method": run.spec.flow.method,
+        "architecture": architecture_of(run),
+        **result,
+        **own_architecture(run.spec),
+    }
+    save_pruned(copy.deepcopy(state.model).cpu(), state.plan, record.folder, extra=extra)
+    record.result = result
+    record.save()
+    return FlowResult.of(record, state.model)
+
+
+def workbench(run: Run, folder: Path) -> Workbench:
+    """Return everything that the stages of a flow share."""
+
+    def cost(prunable: Prunable) -> CostFunction:
+        predict = None if run.table is None else LatencyPredictor(run.table)
+        return with_measures(prunable.cost, measures_of(prunable, predict))
+
+    return Workbench(
+        config=run.spec,
+        stages=run.spec.flow.stages,
+        origin=run.prunable,
+        data=run.dense.data,
+        task=run.dense.task,
+        setting=run.setting,
+        space=run.spec.space,
+        cost=cost,
+        folder=folder,
+        budget=run.budget if run.spec.budget != BudgetSettings() else None,
+        watch=run.watch,
+    )

@@ -1,0 +1,174 @@
+"""A flow from the dense model to the saved one: budget, passes, kills, resumes, and refusals."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import autoprune
+from autoprune.errors import AutopruneError, ConfigError, StudyError
+from autoprune.exporting import read_recipe
+from autoprune.run import FlowResult
+from autoprune.support.events import EpochDone, Event
+from autoprune.train import weights_hash
+from tests.flow.nets import DATA, net, settings
+
+
+@pytest.fixture(scope="module")
+def flow(tmp_path_factory: pytest.TempPathFactory) -> FlowResult:
+    """A flow of two passes with all stages."""
+    folder = tmp_path_factory.mktemp("flow")
+    return autoprune.prune(net(), DATA, settings(folder, flow={"passes": 2}))
+
+
+def folder_of(result: FlowResult) -> Path:
+    return result.folder.parent
+
+
+def test_the_budget_is_met_in_equal_steps_of_the_logarithm(flow: FlowResult) -> None:
+    dense = float(flow.dense_cost.macs)
+    after = [entry.cost["macs"] / dense for entry in flow.stages if entry.stage == "rebuild"]
+    assert 0.5 < after[0] <= 0.5**0.5
+    assert after[1] == float(flow.cost.macs) / dense <= 0.5
+
+
+def test_the_plan_in_the_recipe_cuts_the_original_dense_model(flow: FlowResult) -> None:
+    plan = read_recipe(flow.folder).plan
+    prunable = autoprune.trace(net(), torch.zeros(1, 1, 8, 8))
+    assert prunable.cost(plan.widths).macs == flow.cost.macs
+    assert prunable.cost(plan.widths).params == sum(each.numel() for each in flow.model.parameters())
+
+
+def test_the_saved_folder_holds_the_model_of_the_result(flow: FlowResult) -> None:
+    loaded = autoprune.load_pruned(flow.folder, net)
+    assert weights_hash(loaded) == weights_hash(flow.model)
+    assert flow.test_score is not None
+    assert flow.stages[-1].score == flow.val_score
+
+
+def test_a_finished_flow_is_not_repeated(flow: FlowResult) -> None:
+    events: list[Event] = []
+    config = settings(folder_of(flow), flow={"passes": 2})
+    again = autoprune.prune(net(), DATA, config, watch=events.append)
+    assert not any(isinstance(event, EpochDone) for event in events)
+    assert dataclasses.replace(again, model=flow.model) == flow
+    assert weights_hash(again.model) == weights_hash(flow.model)
+
+
+def test_another_config_or_model_is_refused_with_the_way_to_start_over(flow: FlowResult) -> None:
+    config = settings(folder_of(flow), flow={"passes": 2}, finetune={"epochs": 3})
+    with pytest.raises(StudyError, match=r"done with finetune.epochs = 2, now 3; .*remove .*start over"):
+        autoprune.prune(net(), DATA, config)
+    other = net()
+    next(other.parameters()).data.mul_(2)
+    with pytest.raises(StudyError, match=r"done with another model \(its weights\)"):
+        autoprune.prune(other, DATA, settings(folder_of(flow), flow={"passes": 2}))
+
+
+def test_the_dense_model_is_not_changed(tmp_path: Path) -> None:
+    dense = net()
+    before = weights_hash(dense)
+    autoprune.prune(dense, DATA, settings(tmp_path, flow={"stages": ["select", "finetune"]}))
+    assert weights_hash(dense) == before
+
+
+def kill_at(wanted: str, config: dict[str, Any]) -> None:
+    """Run a flow in a child process that is killed at the first event whose text has a word."""
+    child = os.fork()
+    if child == 0:
+
+        def watch(event: Event) -> None:
+            if wanted in str(event):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        autoprune.prune(net(), DATA, config, watch=watch)
+        os._exit(0)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1]), wanted
+
+
+WORDS = ("EpochDone", "select", "channels kept", "rebuild", "measuring moments", "finetune", "EpochDone")
+"""Words of the events at which a flow is killed, one after the other."""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("EpochDone", "channels kept", "EpochDone"), pytest.param(WORDS, marks=pytest.mark.slow)],
+    ids=["three", "all"],
+)
+def test_a_killed_flow_ends_with_the_weights_of_one_that_was_not(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    whole, broken = (settings(tmp_path / name, select={"by": "library"}) for name in ("whole", "broken"))
+    for word in words:
+        kill_at(word, broken)
+    ends = [autoprune.prune(net(), DATA, config) for config in (whole, broken)]
+    assert weights_hash(ends[0].model) == weights_hash(ends[1].model)
+    assert [entry.score for entry in ends[0].stages] == [entry.score for entry in ends[1].stages]
+    assert list((tmp_path / "broken" / "flow").glob("*.training")) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"flow": {"stages": ["select", "repare"]}}, r'flow.stages: unknown .*"repair"'),
+        ({"flow": {"stages": ["repair", "select"]}}, r'"rebuild" must come before "repair"'),
+        ({"flow": {"stages": ["sparsify"]}}, r'expected "select" among them'),
+        ({"select": {"by": "treshold"}}, "select.by: unknown"),
+        ({"select": {"share": 0.5}}, r"got \[budget\] and select.share, expected one of"),
+        ({"select": {"by": "library", "share": 0.5}}, "select.share: select.by = .library. does not read it"),
+        ({"budget": None}, "got no amount to cut, expected one of"),
+        ({"repair": {"mode": "open"}}, "repair.mode: unknown"),
+        ({"flow": {"method": "slimming"}}, r'flow.method: unknown .*"network-slimming"'),
+        ({"sparsify": {"penalty": "l1"}}, "sparsify.penalty: unknown"),
+        ({"sparsify": {"penalty": "growing"}}, "in a flow put .select. before .sparsify."),
+    ],
+)
+def test_a_mistake_is_refused_before_anything_is_written(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        autoprune.prune(net(), DATA, settings(tmp_path / "out", **changes))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "sparsify.penalty: .bn-l1. acts on BatchNorm scales, but Sequential does not fit"),
+        (
+            {"flow": {"method": "network-slimming"}},
+            "needs a BatchNorm that scales .*, but Sequential has none",
+        ),
+        (
+            {
+                "flow": {"stages": ["select"]},
+                "select": {"threshold": 9.0, "floor": 0, "criterion": "l2"},
+                "budget": None,
+            },
+            "the threshold .* would cut all 8 channels",
+        ),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused_before_anything_is_written(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(AutopruneError, match=message):
+        autoprune.prune(net(norm=False), DATA, settings(tmp_path / "out", **changes))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_settings_of_a_stage_that_has_not_begun_may_change(tmp_path: Path) -> None:
+    impossible = {"select": {"threshold": 1e6, "floor": 0}, "budget": None, "repair": {"images": 64}}
+    with pytest.raises(AutopruneError, match="would cut all 8 channels"):
+        autoprune.prune(net(), DATA, settings(tmp_path, **impossible))
+    kept = {**impossible, "select": {"threshold": 1e6, "floor": 2}}
+    events: list[Event] = []
+    result = autoprune.prune(net(), DATA, settings(tmp_path, **kept), watch=events.append)
+    assert sum(isinstance(event, EpochDone) for event in events) == 2  # those of the finetune
+    assert set(result.stages[1].facts["widths"].values()) == {2}
