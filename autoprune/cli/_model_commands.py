@@ -52,7 +52,7 @@ def prune(
 
 
 def methods() -> None:
-    """List the presets of `autoprune prune` with their papers, needs and commands."""
+    """List the presets of prune. Each has its paper, its needs and its command."""
     from autoprune.cli._tables import method_notes
 
     print_notes(method_notes())
