@@ -283,6 +283,8 @@ class SearchSettings:
         space: a file such as those of search_spaces/: which groups are searched, in which range, and which
             share one ratio.
         criterion: how the channels of a group are ranked. The width decides how many stay, the ranking which.
+            With a list of several names each trial chooses one of them for each keep ratio, and the report
+            compares them. Warm starts use the first.
         pruner: which trials stop after a rung. It judges a trial by all trials that reached the rung, pruned
             ones too. "halving", "asha" and "hyperband" count warm starts as well. Warm starts climb every
             rung.
@@ -321,7 +323,7 @@ class SearchSettings:
     storage: Text | None = None
     study: Text | None = None
     space: Text | None = None
-    criterion: Text = "l1"
+    criterion: Text | Annotated[Names, Field(min_length=1)] = "l1"
     pruner: Text = "median"
     device: Text = "auto"
     setting: Text = "auto"

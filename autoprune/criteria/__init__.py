@@ -46,7 +46,7 @@ from autoprune.criteria._base import (
     filter_slices,
     undisturbed,
 )
-from autoprune.criteria._plans import plan_from_importance, resolve_widths
+from autoprune.criteria._plans import mixed, plan_from_importance, resolve_widths
 from autoprune.criteria._rules import Rule, greedy_plan, ranked_by_shortcut
 from autoprune.criteria.activations import activation, apoz, chip, hrank
 from autoprune.criteria.gradients import fisher, taylor
@@ -73,6 +73,7 @@ __all__ = [
     "find_criterion",
     "importance",
     "make_plan",
+    "mixed",
     "plan_from_importance",
     "resolve_widths",
     "scale_members",

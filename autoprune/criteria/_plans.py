@@ -54,6 +54,21 @@ def plan_from_importance(
     return Plan(keep)
 
 
+def mixed(
+    ranking: Mapping[str, NDArray[np.float64]],
+    others: Mapping[str, Mapping[str, NDArray[np.float64]]],
+    criteria: Mapping[str, str],
+) -> dict[str, NDArray[np.float64]]:
+    """Return the importance of each group by the criterion that a candidate chooses for it.
+
+    Args:
+        ranking: {group name: importance} by the first criterion.
+        others: {criterion: such a ranking} of the other criteria.
+        criteria: {group name: criterion}. Groups that are missing are ranked by the first.
+    """
+    return {name: others.get(criteria.get(name, ""), ranking)[name] for name in ranking}
+
+
 def resolve_widths(prunable: TracedModel, ratio: float | Mapping[str, int | float]) -> dict[str, int]:
     """Turn a keep ratio for all groups that are not frozen, or a width or ratio a group, into widths.
 

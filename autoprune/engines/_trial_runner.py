@@ -31,13 +31,12 @@ from autoprune.engines._pruners import EarlyStopping, make_pruner, rung_step
 from autoprune.engines._workers import MAX_DEATHS
 from autoprune.errors import PlanError, StudyError, reason_of
 from autoprune.samplers import SCORES, EvolutionRates, distributions, make_sampler, trial_seed
-from autoprune.space import CostFunction, SearchSpace
+from autoprune.space import Candidate, CostFunction, SearchSpace
 from autoprune.study import (
     SearchStudy,
     TakenOverError,
     TrialRecord,
 )
-from autoprune.support.arrays import IntArray
 
 HOPELESS = 5
 """Number of failures without any success that ends a search: the fault is not in the candidates then."""
@@ -45,7 +44,7 @@ HOPELESS = 5
 _log = logging.getLogger(__name__)
 
 
-Scorer = Callable[[Mapping[str, int], int], Iterator[RungScore]]
+Scorer = Callable[[Candidate, int], Iterator[RungScore]]
 """From (widths, seed) to the scores of one rung after the other. The caller may stop after any rung."""
 
 MakeScorer = Callable[[], Scorer]
@@ -57,7 +56,7 @@ class Job:
     """A request to score the widths of a trial. `claim` identifies this attempt, on all machines."""
 
     number: int
-    widths: Mapping[str, int]
+    widths: Candidate
     seed: int
     claim: str
 
@@ -309,34 +308,35 @@ class TrialRunner:
         """Return the trial's job, or None if the trial failed because its queued ratios cannot be used."""
         seed = trial_seed(self.seed, trial.number)
         try:
-            decoded = self._decoded(trial)
+            widths = self._decoded(trial)
         except (ValueError, PlanError) as error:
             if not self.study.was_queued(trial.number):
                 raise
             reason = f"it was queued with ratios that cannot be used ({reason_of(error)})."
-            self.fail(Job(trial.number, {}, seed, claim), reason)
+            self.fail(Job(trial.number, Candidate(()), seed, claim), reason)
             return None
-        widths = {name: int(width) for name, width in zip(self.space.groups, decoded, strict=True)}
-        known = self._cost(decoded[None]).one().known()
+        row = np.array([[widths[name] for name in self.space.groups]], dtype=np.int64)
+        known = self._cost(row).one().known()
         costs = {name: cost for name, cost in known.items() if isinstance(cost, int | float)}
         self._attempts[claim].costs = [float(costs[name]) for name in self.study.objectives[1:]]
         self.study.store_proposal(trial, widths, costs, seed=seed, device=self.device)
         self.study.constrain(trial, self.space.budget.excess(costs))
         return Job(trial.number, widths, seed, claim)
 
-    def _decoded(self, trial: Trial) -> IntArray:
-        """Return the widths [groups] of the trial's ratios. The sampler proposes ratios if there are none."""
+    def _decoded(self, trial: Trial) -> Candidate:
+        """Return the candidate of the trial's ratios. The sampler proposes ratios if there are none."""
         with self.study.storage_errors():
             ratios = [
                 trial.suggest_float(name, distribution.low, distribution.high)
                 for name, distribution in self._distributions.items()
             ]
-        return self.space.decode(np.array(ratios))
+        return self.space.candidate(np.array(ratios))
 
     def _find_scored(self, job: Job) -> TrialRecord | None:
-        """Return the first finished trial with the same widths, if any."""
+        """Return the first finished trial with the same widths and criteria, if any."""
         for record in self.study.records():
-            if record.state in ("complete", "pruned") and record.scores and record.widths == job.widths:
+            is_scored = record.state in ("complete", "pruned") and record.scores
+            if is_scored and record.widths == job.widths and record.criteria == job.widths.criteria:
                 return record
         return None
 

@@ -91,7 +91,7 @@ def _feed(runner: TrialRunner, pool: list[_Worker]) -> bool:
             worker.job = job
             fed = True
             with contextlib.suppress(OSError):  # a worker that just died is noticed at its pipe's end
-                worker.pipe.send((dict(job.widths), job.seed))
+                worker.pipe.send((job.widths, job.seed))
     return fed
 
 

@@ -6,12 +6,13 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from autoprune.config.rungs import RungScore
 from autoprune.engines._trial_runner import Job, MakeScorer, Scorer, TrialRunner
 from autoprune.engines._workers import Workers
 from autoprune.errors import AutopruneError, TrialError, summary_of
+from autoprune.space import Candidate
 
 
 def run_serial(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers) -> None:
@@ -35,7 +36,7 @@ def run_trial(runner: TrialRunner, scorer: Scorer, job: Job) -> None:
             return
 
 
-def climb(scorer: Scorer, widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
+def climb(scorer: Scorer, widths: Candidate, seed: int) -> Iterator[RungScore]:
     """Yield the scorer's rungs.
 
     Raises:

@@ -17,6 +17,7 @@ from rich.text import Text
 from autoprune.config.rungs import rung_spec, score_text, uses_repair
 from autoprune.cost import COSTS, LATENCY, three_digits
 from autoprune.report._agreement import PREDICTS, RungAgreement
+from autoprune.report._criteria import criterion_scores
 from autoprune.report._summary import StudySummary
 from autoprune.study import TrialRecord, study_command
 
@@ -199,7 +200,19 @@ def summary_notes(summary: StudySummary) -> list[str]:
         notes.append(_about_front(summary))
     if LATENCY in summary.shown_costs:
         notes.append(_about_latency(summary))
+    notes += _about_criteria(summary)
     return notes + [_agreement(found, summary) for found in summary.agreements] + _warning(summary)
+
+
+def _about_criteria(summary: StudySummary) -> list[str]:
+    """Return a sentence that ranks the criteria that trials chose from, or nothing."""
+    found = criterion_scores(summary.records)
+    listed = ", ".join(f"{each.criterion} {score_text(each.score, each.error)}" for each in found)
+    return [
+        f"Criteria, by the scores of {each.trials} trials: {listed}. Each is the expected score of a trial "
+        "that ranks all its groups by that criterion."
+        for each in found[:1]
+    ]
 
 
 def _about_latency(summary: StudySummary) -> str:

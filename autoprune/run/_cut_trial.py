@@ -55,7 +55,7 @@ def cut_trial(run: Run, study: SearchStudy, record: TrialRecord) -> CutTrial:
     Raises:
         CheckpointError: the file of the supernet or of the moments is missing.
     """
-    plan = plan_from_importance(run.prunable, record.widths, stored_ranking(study, run.prunable))
+    plan = plan_from_importance(run.prunable, record.widths, stored_ranking(study, run.prunable, record))
     cut_from = with_weights(run.prunable, known_supernet(run, study))
     small = rebuild(cut_from, plan)
     prepared = prepare_moments(study, moments_of(run, cut_from))

@@ -151,7 +151,7 @@ def _is_elsewhere(run: Run) -> bool:
 
 
 def _time(run: Run, study: SearchStudy, record: TrialRecord, measure: MeasureSideBySide) -> MeasuredLatency:
-    plan = plan_from_importance(run.prunable, record.widths, stored_ranking(study, run.prunable))
+    plan = plan_from_importance(run.prunable, record.widths, stored_ranking(study, run.prunable, record))
     small, _, ratio = measure(rebuild(run.prunable, plan))
     measured = MeasuredLatency(
         small.median_ms, small.interval_ms, ratio.ratio, ratio.interval, *judge(run, small, ratio)

@@ -91,10 +91,10 @@ class Proposer:
     def importance(self, criterion: str) -> Importance:
         """Return the importance of all channels by a criterion, measured once."""
         if criterion not in self._importances:
-            context, search = self.context, self.context.run.spec.search
+            context = self.context
             self._importances[criterion] = (
                 context.ranked
-                if criterion == search.criterion
+                if criterion == context.run.spec.criteria[0]
                 else rank_channels(context.run, criterion, context.moments)
             )
         return self._importances[criterion]

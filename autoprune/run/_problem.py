@@ -21,7 +21,7 @@ from autoprune.graph import Cost, Prunable
 from autoprune.run._budget_amounts import resolve_budget
 from autoprune.run._dense import Dense
 from autoprune.run._spec import RunSpec
-from autoprune.space import Budget, CostFunction, SearchSpace, ShareSpace, build_space
+from autoprune.space import Budget, ChoiceSpace, CostFunction, SearchSpace, ShareSpace, build_space
 from autoprune.study import SCORE
 from autoprune.support.arrays import FloatArray, IntArray
 from autoprune.tracing import trace
@@ -109,6 +109,8 @@ def build_problem_from_costs(
     space = build_space(prunable.groups, with_measures(prunable.cost, limited), budget, spec.space)
     if spec.objectives:
         space = ShareSpace(space, spec.objectives)
+    if len(spec.criteria) > 1:
+        space = ChoiceSpace(space, spec.criteria)
     return Problem(prunable, dense_cost, budget, space, expected_cost(prunable, measures))
 
 

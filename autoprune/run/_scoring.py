@@ -57,6 +57,7 @@ def make_score(
     ranking: Mapping[str, str],
     supernet: Path | None = None,
     moments: Moments | None = None,
+    others: Mapping[str, Mapping[str, str]] | None = None,
 ) -> FinetuneScore:
     """Build the score of a search from a loaded model and loaded data.
 
@@ -68,6 +69,7 @@ def make_score(
         ranking: the order of each group's channels.
         supernet: the file of weights from which candidates are cut, or None for those of the dense model.
         moments: the moments of the model with these weights, for the rung "repair".
+        others: {criterion: such an order} of further criteria that candidates choose from.
     """
     return FinetuneScore(
         with_weights(prunable, supernet),
@@ -80,6 +82,7 @@ def make_score(
         calibration_batches=spec.score.calibration_batches,
         teacher=dense.model if spec.score.teacher == "dense" else None,
         moments=moments,
+        rankings={criterion: decode_ranking(each) for criterion, each in (others or {}).items()},
     )
 
 
@@ -111,6 +114,7 @@ class ScorerFactory:
         moments: the note on the file of moments, for the rung "repair".
         parts: the result of `identify_parts` in the process of the search. On another host the same path may
             lead to different files.
+        others: {criterion: such an order} of further criteria that candidates choose from.
         imports: the folders from which the functions that the config names are imported.
     """
 
@@ -121,6 +125,7 @@ class ScorerFactory:
     supernet: Path | None = None
     moments: FileNote | None = None
     parts: Mapping[str, str] = field(default_factory=dict)
+    others: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     imports: Imports = field(default_factory=current_imports)
 
     def __call__(self) -> FinetuneScore:
@@ -146,4 +151,6 @@ class ScorerFactory:
             given = with_weights(prunable, self.supernet)
             here = StudyMoments(given, dense.data, self.spec, setting)
             moments = here.load(self.moments, str(self.spec.search.study))
-        return make_score(dense, prunable, self.spec, setting, self.ranking, self.supernet, moments)
+        return make_score(
+            dense, prunable, self.spec, setting, self.ranking, self.supernet, moments, self.others
+        )

@@ -235,7 +235,7 @@ def measure_importance(context: MeasurementContext) -> dict[str, float]:
     """
     return {
         variable.name: float(np.mean([lower_share(context.ranked[name]) for name in variable.groups]))
-        for variable in context.run.space.variables
+        for variable in context.run.space.keep_ratios.variables
     }
 
 
@@ -256,7 +256,7 @@ def measure_divergence(context: MeasurementContext) -> dict[str, float]:
     """
     cutter = context.cutter()
     widths = {group.name: group.width for group in context.run.prunable.groups}
-    variables = context.run.space.variables
+    variables = context.run.space.keep_ratios.variables
     cuts = [{name: _half(widths[name]) for name in variable.groups} for variable in variables]
     context.run.watch(
         Stage(f"KL divergence of {len(cuts)} keep ratios: half of the channels of each cut alone")

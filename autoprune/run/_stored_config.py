@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autoprune.config import parse_override, parse_settings, set_key
-from autoprune.criteria import Importance
+from autoprune.criteria import Importance, mixed
 from autoprune.engines import find_engine
 from autoprune.errors import ConfigError, StudyError, abridged, reason_of
 from autoprune.execution import Setting, fit_to_machine, resolve_device
@@ -21,7 +21,7 @@ from autoprune.graph import Prunable
 from autoprune.run._paths import settle
 from autoprune.run._ranking import decode_ranking
 from autoprune.run._spec import RunSpec
-from autoprune.study import SearchStudy, damaged
+from autoprune.study import SearchStudy, TrialRecord, damaged
 from autoprune.support.dtypes import DTYPES
 from autoprune.support.schema import read_as
 from autoprune.support.threads import cpu_threads
@@ -98,19 +98,33 @@ def read_setting(values: Any, *, where: str) -> Setting:
     return setting
 
 
-def stored_ranking(study: SearchStudy, prunable: Prunable) -> Importance:
+def stored_ranking(study: SearchStudy, prunable: Prunable, record: TrialRecord | None) -> Importance:
     """Return the importance of all channels, which was measured before the study was created.
+
+    Args:
+        study: the study.
+        prunable: the traced model.
+        record: the trial whose criteria rank its groups, or None for the study's first criterion.
 
     Raises:
         StudyError: the ranking is damaged, or belongs to other channel groups.
     """
+    ranking = _decoded(study, prunable, "ranking", study.facts.ranking)
+    others = {
+        name: _decoded(study, prunable, f"rankings.{name}", texts)
+        for name, texts in study.facts.rankings.items()
+    }
+    return mixed(ranking, others, {} if record is None else record.criteria)
+
+
+def _decoded(study: SearchStudy, prunable: Prunable, key: str, texts: Mapping[str, str]) -> Importance:
     try:
-        ranking = decode_ranking(study.facts.ranking)
+        ranking = decode_ranking(texts)
     except ValueError as error:
-        raise damaged(study.name, f"chosen.ranking: {reason_of(error)}") from error
+        raise damaged(study.name, f"chosen.{key}: {reason_of(error)}") from error
     for group in prunable.searchable:
         if len(ranking.get(group.name, ())) != group.width:
-            raise damaged(study.name, f"chosen.ranking has no order of the {group.width} of {group.name}")
+            raise damaged(study.name, f"chosen.{key} has no order of the {group.width} of {group.name}")
     return ranking
 
 

@@ -54,7 +54,7 @@ def prepare_supernet(run: Run, study: SearchStudy) -> Path | None:
     settings = run.spec.score.supernet
     subnets = SandwichSampler(
         run.prunable,
-        stored_ranking(study, run.prunable),
+        stored_ranking(study, run.prunable, None),
         run.space,
         random=settings.subnets,
         budget_share=settings.budget_share,

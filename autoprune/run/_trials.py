@@ -82,16 +82,16 @@ def _scorer_maker(run: Run, study: SearchStudy, moments: StudyMoments | None) ->
 
     The supernet and the moments are made first if the study needs them and does not have them yet.
     """
-    stored_ranking(study, run.prunable)  # raises here, once, if the ranking is damaged
-    ranking = study.facts.ranking
+    stored_ranking(study, run.prunable, None)  # raises here, once, if the ranking is damaged
+    ranking, others = study.facts.ranking, study.facts.rankings
     supernet = prepare_supernet(run, study)
     if moments is None or supernet is not None:
         moments = moments_of(run, with_weights(run.prunable, supernet))
     note, measured = prepare_moments(study, moments) or (None, None)
     dense, spec, setting = run.dense, run.spec, run.setting
     if not spec.is_parallel:
-        score = make_score(dense, run.prunable, spec, setting, ranking, supernet, measured)
+        score = make_score(dense, run.prunable, spec, setting, ranking, supernet, measured, others)
         return lambda: score
     passed = dense if spec.model.name is None and spec.model.factory is None else None
     parts = identify_parts(dense, run.prunable, supernet)
-    return ScorerFactory(spec, setting, ranking, passed, supernet, note, parts)
+    return ScorerFactory(spec, setting, ranking, passed, supernet, note, parts, others=others)

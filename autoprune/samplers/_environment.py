@@ -68,7 +68,9 @@ class Walk:
             wanted = low + span * _place(act(states[step]), even)
             rest_least, rest_most = self._costs_of_levels(chosen, step)
             level = int(row.of_ratio(np.array([wanted]))[0])
-            chosen[step] = level = _bounded(level, rest_least, rest_most)
+            if len(row.columns):  # a choice of criterion costs nothing
+                level = _bounded(level, rest_least, rest_most)
+            chosen[step] = level
             most, least = rest_most[level], rest_least[level]
             last = _action((row.ratios[level] - low) / span, even)
         return chosen, states

@@ -123,4 +123,4 @@ def _plans(context: SamplerContext, trials: list[FrozenTrial]) -> dict[int, Floa
 
 def feasible(context: SamplerContext, ratios: FloatArray) -> FloatArray:
     """Return the ratios [..., k] of the plans to which ratios [..., k] decode. Those are fixed points."""
-    return context.space.encode(context.space.decode(ratios))
+    return context.space.settle(ratios)

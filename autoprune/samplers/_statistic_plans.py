@@ -44,9 +44,9 @@ def make_weighted(context: SamplerContext, statistic: str) -> BaseSampler:
     def propose(
         context: SamplerContext, history: History, rng: np.random.Generator, attempt: int
     ) -> FloatArray:
-        levels = draw_cuts(context.space.ladder, cut_weights(values), rng)
-        ratios: FloatArray = context.space.ladder.ratios(levels[None])[0]
-        return ratios
+        ladder = context.space.keep_ratios.ladder
+        levels = draw_cuts(ladder, cut_weights(values), rng)
+        return context.space.complete(ladder.ratios(levels[None])[0], rng)
 
     return PlanSampler(context, propose)
 
@@ -93,7 +93,7 @@ def draw_cuts(ladder: Ladder, weights: FloatArray, rng: np.random.Generator) -> 
 
 def _values(context: SamplerContext, statistic: str) -> FloatArray:
     table: Mapping[str, float] = context.statistics.get(statistic, {})
-    names = [variable.name for variable in context.space.variables]
+    names = [variable.name for variable in context.space.keep_ratios.variables]
     missing = [name for name in names if not math.isfinite(table.get(name, math.nan))]
     if missing:
         lacking = "none is stored" if not table else f"it has no finite value for {', '.join(missing[:3])}"

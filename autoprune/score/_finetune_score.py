@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from torch import nn
 
 from autoprune.config.rungs import RungScore, recalibrates, rung_spec
-from autoprune.criteria import Importance, plan_from_importance
+from autoprune.criteria import Importance, mixed, plan_from_importance
 from autoprune.data import Batch, VisionData, endless, model_seed, seeded
 from autoprune.errors import ConfigError
 from autoprune.execution import Setting
 from autoprune.graph import Plan, Prunable
 from autoprune.rebuilding import rebuild
 from autoprune.reconstruction import Moments, repair_closed
+from autoprune.space import Candidate
 from autoprune.support.memory import release_freed_memory
 from autoprune.train import Schedule, Task, Trainer, measure, recalibrate
 
@@ -88,6 +89,7 @@ class FinetuneScore:
             the first finetune (see `recalibrates`).
         teacher: the model to distill from, or None.
         moments: moments of the dense model, which the rung "repair" needs.
+        rankings: {criterion: such an importance} of further criteria that candidates choose from.
 
     Raises:
         ConfigError: if there are no rungs, or "repair" has no moments.
@@ -106,6 +108,7 @@ class FinetuneScore:
         calibration_batches: int = 20,
         teacher: nn.Module | None = None,
         moments: Moments | None = None,
+        rankings: Mapping[str, Importance] | None = None,
     ) -> None:
         if not rungs:
             raise ConfigError('score.rungs: empty; give at least one, e.g. ["calibrate", "100 steps"].')
@@ -124,6 +127,7 @@ class FinetuneScore:
         # A copy, because placing it changes device and layout, and the dense model is never changed.
         self._teacher = setting.place(copy.deepcopy(teacher)).eval() if teacher is not None else None
         self._moments = moments
+        self._rankings = rankings or {}
 
     def __call__(self, widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
         """Yield the score of each rung. The next rung starts when the caller requests its score.
@@ -135,7 +139,9 @@ class FinetuneScore:
         # At the start, not at the end: Python ignores a Ctrl-C while it closes an unfinished generator.
         release_freed_memory()
         started = time.perf_counter()
-        plan = plan_from_importance(self._prunable, widths, self._importance)
+        criteria = widths.criteria if isinstance(widths, Candidate) else {}
+        ranking = mixed(self._importance, self._rankings, criteria)
+        plan = plan_from_importance(self._prunable, widths, ranking)
         model: nn.Module | None = None
         batches = endless(self._data.train, seed)
         names = [rung.name for rung in self._rungs]

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from autoprune.space._allocation import cut, drop_gates, ranking_gates, uniform_gates
 from autoprune.space._budget import WINDOW_LOW, Budget, RequestedLimit
+from autoprune.space._choices import ChoiceSpace
 from autoprune.space._knapsack import channel_values, error_values, knapsack
 from autoprune.space._ladder import CostFunction, Ladder
 from autoprune.space._levels import Levels, widths_at
-from autoprune.space._search_space import Reach, SearchSpace, Variable, build_space
+from autoprune.space._search_space import Candidate, Reach, SearchSpace, Variable, build_space
 from autoprune.space._shares import SHARE, ShareSpace
 from autoprune.space._spec import Override, SpaceSpec, Tie, load_spec, tie_stages
 
@@ -19,6 +20,8 @@ __all__ = [
     "SHARE",
     "WINDOW_LOW",
     "Budget",
+    "Candidate",
+    "ChoiceSpace",
     "CostFunction",
     "Ladder",
     "Levels",

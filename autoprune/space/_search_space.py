@@ -7,7 +7,7 @@ ratios = space.encode(widths)                                   # space.decode(r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -39,6 +39,19 @@ class Variable:
     groups: tuple[str, ...]
     low: float
     high: float
+
+
+class Candidate(dict[str, int]):
+    """The widths of a candidate, {group name: width}.
+
+    Attributes:
+        criteria: {group name: the criterion that ranks it} of the groups that are narrowed, if the search
+            chooses criteria.
+    """
+
+    def __init__(self, widths: Iterable[tuple[str, int]], criteria: Mapping[str, str] | None = None) -> None:
+        super().__init__(widths)
+        self.criteria = dict(criteria or {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +139,18 @@ class SearchSpace:
             raise PlanError("decode: a proposed ratio is not finite, expected numbers in (0, 1].")
         widths = self.ladder.widths(self.fit(proposals.reshape(-1, len(self.variables))))
         return widths if proposals.ndim == 2 else widths[0]
+
+    def settle(self, ratios: FloatArray) -> FloatArray:
+        """Return the ratios [..., k] of the plans that proposals stand for. They are fixed points."""
+        return self.encode(self.decode(ratios))
+
+    def complete(self, ratios: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """Return a proposal [k] from the ratios of `keep_ratios`, with other choices drawn at random."""
+        return ratios
+
+    def candidate(self, ratios: FloatArray) -> Candidate:
+        """Return the widths that meet the budget and that a proposal [k] stands for."""
+        return Candidate(zip(self.groups, self.decode(ratios).tolist(), strict=True))
 
     def snap(self, ratios: FloatArray) -> IntArray:
         """Translate keep ratios [k] or [n, k] into the nearest widths, whether the budget is met or not.

@@ -23,8 +23,10 @@ from autoprune.study._records import (
 )
 from autoprune.study._search_study import SCORE, SearchStudy
 from autoprune.study._storage_url import file_of, is_in_memory, require_url, study_command
+from autoprune.study._trial_attributes import SAMPLER
 
 __all__ = [
+    "SAMPLER",
     "SCORE",
     "MeasuredLatency",
     "SearchStudy",

@@ -47,7 +47,8 @@ class StudyFacts(Strict):
 
     Attributes:
         setting: device, number format, layout and threads of all trials, as `Setting.facts`.
-        ranking: {group: its channels by importance}, as `encode_ranking` writes them.
+        ranking: {group: its channels by importance}, as `encode_ranking` writes them, by the first criterion.
+        rankings: {criterion: such a ranking} of the other criteria that the search chooses from.
         dense_score: score of the dense model on the validation part.
         dense_error: its standard error, or None if the metric is no mean over images.
         dense_costs: {cost: that of the dense model}.
@@ -63,6 +64,7 @@ class StudyFacts(Strict):
 
     setting: dict[str, Any]
     ranking: dict[str, str]
+    rankings: dict[str, dict[str, str]] = Field(default_factory=dict)
     dense_score: float
     dense_error: float | None = None
     dense_costs: dict[str, int | float] = Field(default_factory=dict)

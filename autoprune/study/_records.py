@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
@@ -18,6 +18,7 @@ from autoprune.config.rungs import RungScore
 from autoprune.cost import LATENCY
 from autoprune.errors import StudyError
 from autoprune.samplers import ENDED_BEFORE, OUTCOME
+from autoprune.space import Candidate
 from autoprune.study._trial_attributes import ORIGIN, PROPOSAL, SAMPLER, OutcomeAttribute, read_attributes
 from autoprune.support.schema import read_as
 
@@ -90,6 +91,7 @@ class TrialRecord:
         reused: number of the trial with the same widths whose scores it took, or None if it took none.
         failure: reason of a failed trial, else None.
         measured: measured latency of a finalist, else None.
+        criteria: {group: the criterion that ranked it} of narrowed groups, if the search chooses criteria.
     """
 
     number: int
@@ -106,6 +108,7 @@ class TrialRecord:
     reused: int | None
     failure: str | None
     measured: MeasuredLatency | None = None
+    criteria: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def score(self) -> float | None:
@@ -175,7 +178,7 @@ def took_scores(trial: FrozenTrial) -> bool:
 
 
 def proposal_attributes(
-    widths: Mapping[str, int], costs: Mapping[str, float], *, seed: int, device: str, origin: str
+    widths: Candidate, costs: Mapping[str, float], *, seed: int, device: str, origin: str
 ) -> dict[str, Any]:
     """Return the attributes to store with a trial as soon as its widths are known.
 
@@ -183,6 +186,8 @@ def proposal_attributes(
     Optuna's dashboard or data frame.
     """
     proposal = {"widths": dict(widths), **costs, "seed": seed, "device": device}
+    if widths.criteria:
+        proposal["criteria"] = widths.criteria
     return {**costs, ORIGIN: origin, PROPOSAL: proposal}
 
 
@@ -229,4 +234,5 @@ def read_record(
         reused=outcome.reused,
         failure=outcome.failure,
         measured=measured,
+        criteria={} if proposal is None else dict(proposal.criteria),
     )

@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from autoprune.cost import LATENCY
 from autoprune.errors import StudyError, abridged
 from autoprune.samplers import QUEUED
+from autoprune.space import Candidate
 from autoprune.study import _queue as queue
 from autoprune.study._header import Header, replace_config
 from autoprune.study._leases import Lease, TakenOverError, this_process
@@ -250,7 +251,7 @@ class SearchStudy:
                 trial.set_user_attr(key, value)
 
     def store_proposal(
-        self, trial: Trial, widths: Mapping[str, int], costs: Mapping[str, float], *, seed: int, device: str
+        self, trial: Trial, widths: Candidate, costs: Mapping[str, float], *, seed: int, device: str
     ) -> None:
         """Store the candidate of a trial as soon as its widths are known."""
         origin = trial.user_attrs.get(ORIGIN, SAMPLER)

@@ -36,9 +36,10 @@ Word = Annotated[str, Field(max_length=500)]
 
 
 class ProposalAttribute(Strict):
-    """The candidate of a trial: its widths, their costs, its seed and its device."""
+    """The candidate of a trial: its widths and criteria, their costs, its seed and its device."""
 
     widths: dict[Word, Width]
+    criteria: dict[Word, Word] = Field(default_factory=dict)
     seed: Annotated[int, Field(ge=0, lt=2**64)] | None = None
     device: Word | None = None
 

@@ -14,7 +14,8 @@ from autoprune.config.rungs import RungScore
 from autoprune.engines import TrialEvent, TrialRunner, run_search
 from autoprune.errors import ConfigError, StudyError, TrialError
 from autoprune.samplers import EvolutionRates
-from autoprune.space import Budget, ShareSpace, SpaceSpec, build_space
+from autoprune.space import Budget, Candidate, ChoiceSpace, ShareSpace, SpaceSpec, build_space
+from autoprune.space._choices import CRITERION
 from autoprune.study import SearchStudy, open_study
 from tests.engines.toy import ToyScorer, Troubled, make_toy, new_study, toy_runner, toy_space
 from tests.space.costs import chain, dense_macs
@@ -137,6 +138,26 @@ def test_widths_seen_before_reuse_their_scores(url: str) -> None:
     assert len(calls) == 2
     assert records[1].scores == records[3].scores == records[0].scores
     assert records[1].value == records[0].value
+
+
+def test_the_same_widths_by_another_criterion_are_another_candidate(url: str) -> None:
+    study, space = new_study(url), ChoiceSpace(toy_space(), ("l1", "obs"))
+    calls: list[Candidate] = []
+
+    def count(widths: Candidate, seed: int) -> Iterator[RungScore]:
+        calls.append(widths)
+        yield from ToyScorer()(widths, seed)
+
+    runner = TrialRunner(study, space, sampler="random", pruner="none", trials=3, rungs=2)
+    half = {variable.name: 0.5 for variable in space.variables}
+    for choice in (0.5, 0.9, 0.95):
+        study.enqueue(half | {f"conv1{CRITERION}": choice}, origin="by hand")
+    run_search("serial", runner, lambda: count)
+    first, second, third = open_study(url, "toy").records()
+    assert first.widths == second.widths == third.widths
+    assert [each.criteria["conv1"] for each in (first, second, third)] == ["l1", "obs", "obs"]
+    assert [each.reused for each in (first, second, third)] == [None, None, 1]
+    assert [each.criteria for each in calls] == [first.criteria, second.criteria]
 
 
 def test_ctrl_c_requeues_the_running_trial(url: str) -> None:

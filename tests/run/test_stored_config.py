@@ -106,11 +106,10 @@ def test_a_damaged_ranking_is_one_line(tmp_path: Path, ranking: Any, message: st
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
     prunable = autoprune.trace(net, torch.zeros(1, 1, 8, 8))
     assert [(group.name, group.width) for group in prunable.searchable] == [("0", 4)]
-    assert stored_ranking(study_with(tmp_path / "whole", ranking={"0": text_of(3, 1, 0, 2)}), prunable)[
-        "0"
-    ].tolist() == [2.0, 3.0, 1.0, 4.0]
+    whole = study_with(tmp_path / "whole", ranking={"0": text_of(3, 1, 0, 2)})
+    assert stored_ranking(whole, prunable, None)["0"].tolist() == [2.0, 3.0, 1.0, 4.0]
     with pytest.raises(StudyError, match=rf"^toy: its header is damaged: chosen\.ranking.*{message}"):
-        stored_ranking(study_with(tmp_path, ranking=ranking), prunable)
+        stored_ranking(study_with(tmp_path, ranking=ranking), prunable, None)
 
 
 @pytest.mark.parametrize("levels", [[], [0], [0, 0, 0, 10**6], [0, 0, 0, -1], [0] * 5])

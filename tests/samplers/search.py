@@ -14,7 +14,7 @@ from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
 from autoprune.samplers import SCORES, PerTrialSampler, distributions, make_sampler
-from autoprune.space import SHARE, Budget, SearchSpace, ShareSpace, SpaceSpec, build_space
+from autoprune.space import SHARE, Budget, ChoiceSpace, SearchSpace, ShareSpace, SpaceSpec, build_space
 from autoprune.study._leases import this_process
 from autoprune.study._queue import claim_trial, requeue_trial, store_score
 from tests.space.costs import chain, dense_macs
@@ -54,7 +54,7 @@ class Search:
 
     Every seventh trial fails, every fifth is stopped early, unless `stops` is off: then it fails too. With
     several objectives, the score and the MACs, none is stopped. The ratios in `queued` come first, as warm
-    starts do.
+    starts do. If there are criteria, each keep ratio gets a choice of them.
     """
 
     def __init__(
@@ -69,10 +69,12 @@ class Search:
         several: bool = False,
         queued: Sequence[dict[str, float]] = (),
         storage: BaseStorage | None = None,
+        criteria: Sequence[str] = (),
     ) -> None:
         self.sampler, self.trials, self.seed = sampler, trials, seed
         self.score, self.stops, self.several = score, stops, several
-        self.problem = shared_space_of(variables) if several else space_of(variables)
+        problem = shared_space_of(variables) if several else space_of(variables)
+        self.problem: SearchSpace = ChoiceSpace(problem, criteria) if criteria else problem
         self.space = distributions(self.problem.variables)
         self.storage = storage or InMemoryStorage()
         directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * several]

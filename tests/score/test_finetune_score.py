@@ -14,6 +14,7 @@ from autoprune.execution import Setting
 from autoprune.rebuilding import rebuild
 from autoprune.reconstruction import Moments, moments, repair
 from autoprune.score import FinetuneScore, Rung
+from autoprune.space import Candidate
 from autoprune.tracing import trace
 from autoprune.train import Schedule, Task, Trainer, evaluate, fit, recalibrate
 from autoprune.zoo import make_model
@@ -72,6 +73,17 @@ def test_equals_the_same_steps_by_hand() -> None:
             Trainer(model, schedule, SETTING, Task(), total_steps=steps).run(batches, steps)
         expected.append(evaluate(model, DATA.val, Task(), SETTING))
     assert scores(scorer()) == expected
+
+
+def test_a_candidate_ranks_each_group_by_its_own_criterion() -> None:
+    rankings = {"random": importance(PRUNABLE, "random", seed=1)}
+    chosen = {"conv1": "random", "layer2.0.conv1": "l1"}
+    mixture = {**L1, "conv1": rankings["random"]["conv1"]}
+    rungs = (Rung("calibrate"),)
+    by_choice = FinetuneScore(PRUNABLE, L1, DATA, Task(), SETTING, rungs, rankings=rankings)
+    by_hand = FinetuneScore(PRUNABLE, mixture, DATA, Task(), SETTING, rungs)
+    found = [next(score(Candidate(HALF.items(), chosen), 5)).score for score in (by_choice, by_hand)]
+    assert found[0] == found[1] != next(by_choice(HALF, 5)).score
 
 
 @pytest.mark.parametrize("follower", [None, "calibrate"])
