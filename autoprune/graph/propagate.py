@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.fx import Node
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
-from torch.utils.flop_counter import FlopCounterMode
 
 from autoprune.graph.capture import Captured, named_tensors
 from autoprune.graph.context import MacTerm, OpContext, Value
@@ -168,6 +167,7 @@ def _rule(node: Node, op: OpContext) -> LayerRule | None:
 
 def _dense_macs(node: Node) -> int:
     """Count the MACs of one operator on the meta device. Return 0 if it has no kernel for that device."""
+    from torch.utils.flop_counter import FlopCounterMode  # it imports triton
 
     def without_data(leaf: object) -> object:
         value = leaf.meta.get("val") if isinstance(leaf, Node) else leaf

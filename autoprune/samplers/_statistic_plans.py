@@ -11,7 +11,6 @@ from collections.abc import Mapping
 
 import numpy as np
 from optuna.samplers import BaseSampler
-from scipy.stats import rankdata
 
 from autoprune.errors import ConfigError
 from autoprune.samplers._context import SamplerContext
@@ -57,6 +56,8 @@ def cut_weights(values: FloatArray) -> FloatArray:
     This is a softmax over minus the rank, not the value. KL divergences span decades, and one outlier would
     make all other weights nearly equal. Equal statistics have equal weights.
     """
+    from scipy.stats import rankdata  # takes a while to import
+
     ranks = (rankdata(values) - 1) / max(1, len(values) - 1)
     weights: FloatArray = np.exp(-SHARPNESS * ranks)
     weights /= weights.sum()

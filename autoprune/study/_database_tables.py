@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy
-from alembic.script import ScriptDirectory
 from optuna.storages._rdb import models, storage
 from sqlalchemy.pool import NullPool
 
@@ -151,5 +150,7 @@ def _optunas() -> Mapping[str, sqlalchemy.Table]:
 @functools.cache
 def _head() -> str:
     """Return the version of the tables that the installed Optuna makes."""
+    from alembic.script import ScriptDirectory  # takes a while to import
+
     folder = os.path.join(os.path.dirname(str(storage.__file__)), "alembic")
     return str(ScriptDirectory(folder).get_current_head())

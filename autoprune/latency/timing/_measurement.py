@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from scipy import stats
 
 Reduction: TypeAlias = Callable[[Sequence[float]], float]
 """(milliseconds of the runs of a slice) -> the slice's value."""
@@ -130,7 +129,9 @@ def median_interval(values: Sequence[float]) -> tuple[float, tuple[float, float]
 @functools.cache
 def _rank(count: int) -> int:
     """Return the rank, from either end, of the values that bound the 95% interval of so many values."""
-    return int(stats.binom.ppf(0.025, count, 0.5))
+    from scipy.stats import binom  # takes a while to import
+
+    return int(binom.ppf(0.025, count, 0.5))
 
 
 def is_tight(median: float, interval: tuple[float, float], tolerance: float) -> bool:
