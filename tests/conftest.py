@@ -1,33 +1,40 @@
-"""One thread for each of pytest's workers: with more they fight over the cores, and spin while they wait.
+"""Settings of every test: one thread for each of pytest's workers, temporary folders in memory.
 
-And a configuration folder that is not the user's own, and a disk that is full for tests of what writes.
+With more threads the workers fight over the cores, and spin while they wait.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 
-# Read by torch when it is imported, which no test module has done yet; what a test starts inherits it.
+# torch reads it as it is imported, which no test module has done yet. Processes of tests inherit it.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
+
+# A trial writes to its study some 45 times, and a disk takes 5 ms for each to be safe. Memory takes none.
+MEMORY = Path("/dev/shm")
+if os.access(MEMORY, os.W_OK | os.X_OK) and shutil.disk_usage(MEMORY).free > 2 * 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 FullDisk = Callable[[int], AbstractContextManager[None]]
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_configuration(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep the key that studies are signed with out of the home of whoever runs the tests."""
+    """Keep the key that signs studies out of the home of the person who runs the tests."""
     os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("configuration"))
 
 
 @pytest.fixture
 def full_disk() -> FullDisk:
-    """Give a block in which no file of this process grows beyond so many bytes: writing fails half-way."""
+    """Return a context in which no file of this process can grow beyond a size: writes fail half-way."""
     resource = pytest.importorskip("resource")
 
     @contextlib.contextmanager

@@ -318,7 +318,7 @@ CASES: dict[str, Case] = {
     "bilinear": Case(topologies.Bilinear, (torch.zeros(1, 4),), {"left": 6, "right": 7, "both": 8}),
     "recurrent": Case(
         topologies.Recurrent,
-        image(),
+        image(size=2),
         {"conv": 6, "mix": 7},
         {"mix:in": "the states of lstm"}
         | dict.fromkeys(("lstm", "lstm:in", *(f"lstm:in:{n}" for n in range(2, 7))), "share one width"),

@@ -13,20 +13,15 @@ from experiments.coverage import pretrained, trained
 from experiments.coverage.models import MODELS
 from experiments.coverage.run import RESULTS, measure
 
-FAST = (
-    "mobilenet_v3_small",
+FAST = ("mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_1", "timm/deit_tiny_patch16_224")
+"""Gates, shuffled channels, concatenation and attention. Each takes a few seconds at one plan a proof."""
+
+HARD = (
     "resnet18",
-    "shufflenet_v2_x0_5",
-    "squeezenet1_1",
     "timm/convnext_atto",
-    "timm/deit_tiny_patch16_224",
     "timm/lcnet_050",
     "timm/resmlp_12_224",
     "timm/starnet_s1",
-)
-"""Each takes a few seconds at one plan a proof."""
-
-HARD = (
     "googlenet",
     "maxvit_t",
     "swin_v2_t",
@@ -41,7 +36,7 @@ HARD = (
     "timm/resnest14d",
     "timm/volo_d1_224",
 )
-"""Auxiliary heads, windows, several outputs, and numbers of their own in lists, halves and shares."""
+"""Plain ones, then auxiliary heads, windows, several outputs, and numbers of a module in lists and shares."""
 
 
 SLOW = [pytest.param(name, marks=[pytest.mark.slow, pytest.mark.timeout(600)]) for name in HARD]

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from autoprune.engines import run_search
 from autoprune.study import open_study
-from tests.engines.toy import ROOT, TRIALS, new_study, start
+from tests.engines.toy import ROOT, TRIALS, make_toy, new_study, start, toy_runner
 from tests.records import comparable
 
 
@@ -39,10 +40,12 @@ def test_resumed_trials_equal_the_uninterrupted_ones(
     sampler: str, pruner: str, scheme: str, objectives: tuple[str, ...], tmp_path: Path
 ) -> None:
     whole, killed = f"{scheme}:///{tmp_path}/whole.db", f"{scheme}:///{tmp_path}/killed.db"
-    assert start(whole, sampler, pruner, "serial", *objectives).wait() == 0
+    run_search(
+        "serial", toy_runner(new_study(whole, objectives or ("score",)), sampler, TRIALS, pruner), make_toy
+    )
     moments = random.Random(f"{sampler} {pruner}")
     done, inside = 0, 0
-    for _ in range(3):
+    for _ in range(2):
         process = start(killed, sampler, pruner, "serial", *objectives)
         # Trials, not seconds: how fast they are differs by machine. And one that is killed twice has failed.
         mark = done + moments.randint(1, 5)
@@ -115,6 +118,7 @@ DEADLY = """
 import sys
 from pathlib import Path
 
+from autoprune.engines import run_search
 from autoprune.engines import run_search
 from autoprune.study import open_study
 from tests.engines.toy import Troubled, toy_runner

@@ -39,7 +39,7 @@ def test_two_workers_give_the_same_scores_as_the_serial_engine(url: str, tmp_pat
         TroubledMaker(calls, "none"),
         workers=2,
     )
-    alone = f"sqlite:///{tmp_path}/alone.db"
+    alone = f"journal:///{tmp_path}/alone.log"
     run_search("serial", toy_runner(new_study(alone), sampler="random", pruner="none"), make_toy)
     for ours, theirs in zip(
         open_study(url, "toy").records(), open_study(alone, "toy").records(), strict=True

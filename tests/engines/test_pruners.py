@@ -78,19 +78,19 @@ def enqueue_warm_starts(study: SearchStudy, count: int) -> None:
         study.enqueue(ratios, f"heuristic {n}")
 
 
-def run_with_warm_starts(pruner: str, warm: list[float], sampler: str = "random") -> list[int]:
-    """Run warm starts of these scores, then the sampler's trials; return the rungs that each climbed."""
-    study = new_study("sqlite:///:memory:")
+def run_with_warm_starts(folder: Path, pruner: str, warm: list[float], sampler: str = "random") -> list[int]:
+    """Run warm starts of these scores, then the sampler's trials. Return the rungs that each climbed."""
+    study = new_study(f"journal:///{folder}/{len(warm)}.log")
     runner = make_runner(study, pruner, sampler)
     enqueue_warm_starts(study, len(warm))
     return [climb(runner, [score] * 3) for score in [*warm, *IN_REACH]]
 
 
 @pytest.mark.parametrize(("name", "level"), [("median", 0.9), ("median", 0.1), ("percentile", 0.9)])
-def test_warm_starts_are_no_bar_to_the_samplers_trials(name: str, level: float) -> None:
+def test_warm_starts_are_no_bar_to_the_samplers_trials(tmp_path: Path, name: str, level: float) -> None:
     """Whatever they scored, the sampler's trials end as they would without them; they climb to the top."""
-    expected = run_with_warm_starts(name, [])
-    assert run_with_warm_starts(name, [level - 0.01 * n for n in range(7)]) == [3] * 7 + expected
+    expected = run_with_warm_starts(tmp_path, name, [])
+    assert run_with_warm_starts(tmp_path, name, [level - 0.01 * n for n in range(7)]) == [3] * 7 + expected
 
 
 def kept_by_quantile(scores: list[float], start_up: int, quantile: float) -> list[int]:
@@ -110,13 +110,13 @@ def kept_by_quantile(scores: list[float], start_up: int, quantile: float) -> lis
 @pytest.mark.parametrize("sampler", ["random", "evolution"])
 @pytest.mark.parametrize(("name", "start_up", "quantile"), [("median", 5, 0.5), ("percentile", 8, 0.75)])
 def test_a_rung_is_compared_with_all_that_reached_it(
-    name: str, start_up: int, quantile: float, sampler: str
+    tmp_path: Path, name: str, start_up: int, quantile: float, sampler: str
 ) -> None:
-    """Stopped trials, too, whether they are told as pruned (random) or as complete (evolution)."""
+    """Pruned trials count too, whether the sampler sees them as pruned (random) or complete (evolution)."""
     expected = kept_by_quantile(IN_REACH, start_up, quantile)
     assert 1 in expected[start_up:]
     assert 3 in expected[start_up:]
-    assert run_with_warm_starts(name, [], sampler) == expected
+    assert run_with_warm_starts(tmp_path, name, [], sampler) == expected
 
 
 @pytest.mark.parametrize("name", ["median", "percentile"])
@@ -131,10 +131,10 @@ def test_a_rung_is_judged_by_its_own_score_where_finetunes_cost_accuracy(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_warm_starts_climb_to_the_top_under_every_pruner(name: str) -> None:
+def test_warm_starts_climb_to_the_top_under_every_pruner(tmp_path: Path, name: str) -> None:
     """Each worse than the one before, after which halving alone would let the first one climb."""
     warm = [0.5 - 0.01 * n for n in range(12)]
-    assert run_with_warm_starts(name, warm)[:12] == [3] * 12
+    assert run_with_warm_starts(tmp_path, name, warm)[:12] == [3] * 12
 
 
 def test_a_pruned_trial_is_shown_to_its_sampler_on_the_scale_of_the_last_rung(study: SearchStudy) -> None:
@@ -152,9 +152,8 @@ def test_a_pruned_trial_is_shown_to_its_sampler_on_the_scale_of_the_last_rung(st
     assert shown.value == pytest.approx(0.905 - 2 * PENALTY * 0.05)
 
 
-def test_optunas_median_alone_would_stop_all_that_follow_good_warm_starts() -> None:
-    """What `AmongSampled` is for."""
-    study = new_study("sqlite:///:memory:")
+def test_optunas_median_alone_would_stop_all_that_follow_good_warm_starts(study: SearchStudy) -> None:
+    """`AmongSampled` is there because of this."""
     bare = make_runner(study, "median")
     bare.early.pruner = MedianPruner(n_startup_trials=5)
     enqueue_warm_starts(study, 7)

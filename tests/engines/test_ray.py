@@ -52,7 +52,7 @@ def assert_same_as_serial(url: str, folder: Path, sampler: str = "random") -> No
 
 
 def serial_records(folder: Path, sampler: str = "random") -> list[TrialRecord]:
-    url = f"sqlite:///{folder}/alone.db"
+    url = f"journal:///{folder}/alone.log"
     run_search("serial", toy_runner(new_study(url), sampler=sampler, pruner="none"), make_toy)
     return open_study(url, "toy").records()
 

@@ -21,7 +21,9 @@ from tests.engines.toy import ToyScorer, Troubled, make_toy, new_study, toy_runn
 from tests.space.costs import chain, dense_macs
 
 
-def test_a_search_ends_with_all_its_trials_and_a_resume_adds_none(url: str) -> None:
+@pytest.mark.parametrize("scheme", ["sqlite", "journal"])
+def test_a_search_ends_with_all_its_trials_and_a_resume_adds_none(scheme: str, tmp_path: Path) -> None:
+    url = f"{scheme}:///{tmp_path}/study"
     events: list[TrialEvent] = []
     run_search("serial", toy_runner(new_study(url), on_event=events.append), make_toy)
     records = open_study(url, "toy").records()

@@ -70,7 +70,7 @@ def searched(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Searc
 
 
 def placed(folder: Path, checkpoint: str, *overrides: str) -> RunConfig:
-    places = [f"search.storage='{folder}/front.db'", f"output.folder='{folder}'"]
+    places = [f"search.storage='journal:///{folder}/front.log'", f"output.folder='{folder}'"]
     return load_config(CONFIG, [*places, f"model.checkpoint='{checkpoint}'", *overrides])
 
 
@@ -129,7 +129,7 @@ def test_a_killed_search_goes_on_as_it_would_have(
 
     with pytest.raises(KeyboardInterrupt):
         run.search(config=placed(tmp_path, checkpoint), watch=interrupt)
-    url = f"sqlite:///{tmp_path}/front.db"
+    url = f"journal:///{tmp_path}/front.log"
     with pytest.raises(KeyboardInterrupt):
         run.resume("front", url, watch=interrupt)
     resumed = run.resume("front", url)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -288,19 +289,32 @@ def test_without_warm_starts_the_sampler_begins(
     assert [record.origin for record in result.summary.records] == ["sampler"] * 3
 
 
-def begin_and_die(call: int) -> None:
-    """Begin a search that is killed as it queues its warm start number `call`; run by the test below."""
+class KilledError(BaseException):
+    """Ends a search as abruptly as one process can: nothing in the package catches it."""
+
+
+def die_in_process() -> None:
+    raise KilledError
+
+
+def die_for_good() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def begin_and_die(call: int, die: Callable[[], None] = die_for_good) -> None:
+    """Begin a search that dies as it queues its warm start number `call`."""
     enqueue = SearchStudy.enqueue
     calls: list[str] = []
 
-    def die(self: SearchStudy, ratios: Any, origin: str) -> None:
+    def enqueue_or_die(self: SearchStudy, ratios: Any, origin: str) -> None:
         calls.append(origin)
         if len(calls) > call:
-            os.kill(os.getpid(), signal.SIGKILL)
+            die()
         enqueue(self, ratios, origin)
 
-    SearchStudy.enqueue = die  # type: ignore[method-assign]  # dies between two writes
-    autoprune.search(make_net(), make_data(), CONFIG)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(SearchStudy, "enqueue", enqueue_or_die)  # dies between two writes
+        autoprune.search(make_net(), make_data(), CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -313,20 +327,38 @@ def uninterrupted(data: VisionData, tmp_path_factory: pytest.TempPathFactory) ->
     return autoprune.search(make_net(), data, {**CONFIG, **places}).summary.records
 
 
-@pytest.mark.parametrize("call", [pytest.param(0, marks=pytest.mark.slow), 2])
-def test_a_kill_before_all_are_queued_loses_none(
+def begin_in_process(call: int, folder: Path) -> None:
+    with pytest.raises(KilledError):
+        begin_and_die(call, die_in_process)
+
+
+def begin_elsewhere(call: int, folder: Path) -> None:
+    """Begin in a process of its own, which kill -9 ends."""
+    code = f"from tests.run.test_warm_starts import begin_and_die; begin_and_die({call})"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    died = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True)
+    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("begin", "call"),
+    [
+        (begin_in_process, 2),
+        pytest.param(begin_elsewhere, 0, marks=pytest.mark.slow),
+        pytest.param(begin_elsewhere, 2, marks=pytest.mark.slow),
+    ],
+)
+def test_a_death_before_all_are_queued_loses_none(
+    begin: Callable[[int, Path], None],
     call: int,
     data: VisionData,
     uninterrupted: tuple[TrialRecord, ...],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """kill -9 between making the study and queueing: the resumed search equals an uninterrupted one."""
+    """The study is made, and a part is queued: the resumed search equals an uninterrupted one."""
     monkeypatch.chdir(tmp_path)
-    code = f"from tests.run.test_warm_starts import begin_and_die; begin_and_die({call})"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    died = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True)
-    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    begin(call, tmp_path)
     assert len(open_study(f"sqlite:///{tmp_path}/runs/own.db", "own").records()) == call
     told = Told()
     resumed = autoprune.resume("own", model=make_net(), data=data, watch=told)

@@ -64,10 +64,10 @@ def _quiet() -> Iterator[None]:
 
 
 @each_case
-def test_the_same_seed_repeats_and_another_differs(name: str, several: bool) -> None:
+def test_another_seed_differs(name: str, several: bool) -> None:
+    """`test_fresh_objects_for_every_trial_change_nothing` repeats a search with the same seed."""
     first = uninterrupted(name, 4, several)
-    second, other = (Search(name, 4, length(name), seed, several=several).run() for seed in (3, 4))
-    assert first == second
+    other = Search(name, 4, length(name), seed=4, several=several).run()
     same = sum(a == b for a, b in zip(first, other, strict=True))
     assert same < 0.1 * len(first)  # agents that have learnt the same may meet at one of the few good plans
     distinct = {tuple(proposal.values()) for proposal in first}
@@ -190,8 +190,8 @@ def test_only_those_that_say_so_learn_from_pruned_trials(name: str, monkeypatch:
 
 
 @each_case_slowly
-@pytest.mark.parametrize("variables", [1, 300])
-def test_one_variable_and_three_hundred(name: str, several: bool, variables: int) -> None:
+@pytest.mark.parametrize("variables", [1, 100])
+def test_one_variable_and_a_hundred(name: str, several: bool, variables: int) -> None:
     trials = 12
     search = Search(name, variables, trials, several=several)
     proposals = search.run()

@@ -28,17 +28,15 @@ from tests.models import CASES
 SETTING = LatencySetting("onnx", batch=2)
 
 NETS = (
-    "residual",
-    "concat",
     "flatten",
-    "depthwise",
-    "squeeze_excite",
-    "chunked",
     "transposed",
     "shuffled",
-    "split",
-    "stages",
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("residual", "concat", "depthwise", "squeeze_excite", "chunked", "split", "stages")
+    ),
 )
+"""Fast ones: a linear layer over a map, weights whose inputs come first, and a reshape with a width in it."""
 
 
 def drawn(prunable: Prunable, seed: int) -> np.ndarray:
