@@ -89,7 +89,9 @@ def test_imports_only_go_down() -> None:
     assert {noun(path) for path in sources()} - {"__main__"} == ARROWS.keys()
     allowed = {name: reachable(name) for name in ARROWS} | {"__main__": {"cli"}}
     assert [
-        sentence for path, module, sentence in own_imports() if module.split(".")[1] not in allowed[noun(path)]
+        sentence
+        for path, module, sentence in own_imports()
+        if module.split(".")[1] not in allowed[noun(path)]
     ] == []
 
 
