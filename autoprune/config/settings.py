@@ -337,6 +337,11 @@ class SearchSettings:
     evolution: EvolutionSettings = field(default_factory=EvolutionSettings)
     ray: RaySettings = field(default_factory=RaySettings)
 
+    @property
+    def criteria(self) -> tuple[str, ...]:
+        """The criteria that a trial chooses from, usually one."""
+        return (self.criterion,) if isinstance(self.criterion, str) else tuple(self.criterion)
+
 
 @dataclass(frozen=True)
 class ScheduleSettings:

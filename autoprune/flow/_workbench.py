@@ -104,7 +104,7 @@ class Workbench:
             prunable: the traced model.
             widths: the widths that will be kept, for criteria that choose for them alone.
         """
-        criterion = self.config.select.criterion or self.config.search.criterion
+        criterion = self.config.select.criterion or self.config.search.criteria[0]
         seed, moments = self.config.search.seed, lambda: self.moments(prunable)
         return rank(prunable, self.data, self.task, criterion, seed=seed, moments=moments, widths=widths)
 

@@ -59,11 +59,13 @@ def check_search(spec: RunSpec) -> None:
     check_sampler(search.sampler, 1 + len(costs), spec.evolution_rates, search.trials)
     needed_statistics(search.sampler)
     pruner = find_pruner(search.pruner)
-    for name in spec.criteria:
+    for name in spec.search.criteria:
         find_criterion(name)
-    if len(set(spec.criteria)) < len(spec.criteria):
-        raise ConfigError(f"search.criterion: got {quoted(spec.criteria)}, expected each criterion once.")
-    if len(spec.criteria) > 1 and spec.has_supernet:
+    if len(set(spec.search.criteria)) < len(spec.search.criteria):
+        raise ConfigError(
+            f"search.criterion: got {quoted(spec.search.criteria)}, expected each criterion once."
+        )
+    if len(spec.search.criteria) > 1 and spec.has_supernet:
         raise ConfigError(
             "search.criterion: got several, but the sub-models of a supernet are all cut by one; name one "
             'criterion, or leave "supernet" out of score.rungs.'

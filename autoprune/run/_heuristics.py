@@ -94,7 +94,7 @@ class Proposer:
             context = self.context
             self._importances[criterion] = (
                 context.ranked
-                if criterion == context.run.spec.criteria[0]
+                if criterion == context.run.spec.search.criteria[0]
                 else rank_channels(context.run, criterion, context.moments)
             )
         return self._importances[criterion]

@@ -47,7 +47,7 @@ def make_study(run: Run, choice: Choice, storage: str) -> tuple[SearchStudy, Stu
     search = run.spec.search
     dense, image_s = score_dense(run)
     moments = moments_of(run)
-    ranked, *others = (rank_channels(run, criterion, moments) for criterion in run.spec.criteria)
+    ranked, *others = (rank_channels(run, criterion, moments) for criterion in run.spec.search.criteria)
     pace = Pace(choice.step_ms / 1000, image_s, try_repair(moments, ranked))
     plans = None if run.space.plans is None else len(run.space.plans)
     run.watch(Stage(pace.announcement(run.spec, run.dense.data, plans)))
@@ -56,7 +56,7 @@ def make_study(run: Run, choice: Choice, storage: str) -> tuple[SearchStudy, Stu
     facts = StudyFacts(
         setting=run.setting.facts,
         ranking=encode_ranking(ranked),
-        rankings=dict(zip(run.spec.criteria[1:], map(encode_ranking, others), strict=True)),
+        rankings=dict(zip(run.spec.search.criteria[1:], map(encode_ranking, others), strict=True)),
         dense_score=dense.score,
         dense_error=dense.standard_error,
         dense_costs=costs,

@@ -109,8 +109,8 @@ def build_problem_from_costs(
     space = build_space(prunable.groups, with_measures(prunable.cost, limited), budget, spec.space)
     if spec.objectives:
         space = ShareSpace(space, spec.objectives)
-    if len(spec.criteria) > 1:
-        space = ChoiceSpace(space, spec.criteria)
+    if len(spec.search.criteria) > 1:
+        space = ChoiceSpace(space, spec.search.criteria)
     return Problem(prunable, dense_cost, budget, space, expected_cost(prunable, measures))
 
 

@@ -125,7 +125,7 @@ def check_flow(spec: RunSpec) -> None:
     _ = spec.device, spec.named_setting, spec.loss_and_metric, spec.space, spec.train_schedule
     stages, select = stages_of(spec), spec.select
     find_selector(select.by)
-    find_criterion(select.criterion or spec.search.criterion)
+    find_criterion(select.criterion or spec.search.criteria[0])
     check_budget(spec.budget, required=False)
     check_amounts(select.by, select.share, select.threshold, has_budget=spec.budget != BudgetSettings())
     if spec.limits_latency:

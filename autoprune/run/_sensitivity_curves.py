@@ -74,12 +74,12 @@ def sensitivity_curves(
     problem = build_unlimited_problem(prunable, spec)
     run = Run(**vars(problem), spec=spec, dense=dense, setting=setting, watch=watch)
     moments, search, metric = moments_of(run), spec.search, spec.task.metric
-    context = MeasurementContext(run, rank_channels(run, spec.criteria[0], moments), moments=moments)
+    context = MeasurementContext(run, rank_channels(run, spec.search.criteria[0], moments), moments=moments)
     scores, baseline = _score_cuts(context, limit_seconds)
     rows = run.space.ladder.rows
     curves = [_sensitivity_curve(row, scores[v], baseline) for v, row in enumerate(rows)]
     found = Curves(
-        f"Sensitivity: {metric} as one group is cut, channels by {spec.criteria[0]}, nothing trained",
+        f"Sensitivity: {metric} as one group is cut, channels by {spec.search.criteria[0]}, nothing trained",
         metric,
         tuple(curve for curve in curves if curve.ratios),
         axis=f"{metric} on {min(search.sensitivity_images, dense.data.val.samples):,} validation images",

@@ -68,12 +68,6 @@ class RunSpec(RunConfig):
         return objective_costs(self.search)
 
     @cached_property
-    def criteria(self) -> tuple[str, ...]:
-        """The criteria that a trial chooses from, usually one."""
-        named = self.search.criterion
-        return (named,) if isinstance(named, str) else tuple(named)
-
-    @cached_property
     def rungs(self) -> tuple[Rung, ...]:
         """The rungs that a candidate climbs."""
         return parse_rungs(self.score)

@@ -60,7 +60,7 @@ def measure(method: str, seed: int) -> dict[str, object]:
         widths, val_after_rungs = dict(best.widths), float(best.score or 0.0)
         search_seconds = sum(record.seconds or 0.0 for record in study.records())
     setting = Setting(device="cpu", dtype="bfloat16", channels_last=True, threads=torch.get_num_threads())
-    ranked = importance(problem.prunable, str(config.search.criterion))
+    ranked = importance(problem.prunable, config.search.criteria[0])
     small = rebuild(problem.prunable, plan_from_importance(problem.prunable, widths, ranked))
     checkpoint = RUNS / f"{method}-{seed}.training"
     fitted, test = finetuned(small, dense, config, setting, seed=seed, checkpoint=checkpoint)

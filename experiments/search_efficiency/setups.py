@@ -57,4 +57,4 @@ def context_of(setup: str, seed: int) -> MeasurementContext:
     config = config_of(setup, seed)
     dense = dense_of(SETUPS[setup][0])
     traced = trace_run(dense, config, SETTING)
-    return MeasurementContext(traced, rank_channels(traced, str(config.search.criterion)))
+    return MeasurementContext(traced, rank_channels(traced, config.search.criteria[0]))

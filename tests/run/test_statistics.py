@@ -72,7 +72,7 @@ def make_context(model: nn.Module, data: VisionData, *overrides: str) -> Measure
     settings = {"budget": {"flops": "40%"}, "search": {"sensitivity_evaluations": 25}}
     spec = RunSpec.of(load_config(settings, overrides))
     run = trace_run(Dense(model, data, Task(), "cpu"), spec, SETTING)
-    return MeasurementContext(run, rank_channels(run, spec.criteria[0]))
+    return MeasurementContext(run, rank_channels(run, spec.search.criteria[0]))
 
 
 def changed(context: MeasurementContext, watch: Watcher, **search: Any) -> MeasurementContext:

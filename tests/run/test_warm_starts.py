@@ -80,7 +80,7 @@ def make_context(
 ) -> MeasurementContext:
     spec = RunSpec.of(load_config(CONFIG, overrides))
     run = trace_run(Dense(model or make_net(), data, Task(), "cpu"), spec, Setting("cpu"), watch=told)
-    return MeasurementContext(run, rank_channels(run, spec.criteria[0]))
+    return MeasurementContext(run, rank_channels(run, spec.search.criteria[0]))
 
 
 @pytest.mark.parametrize("budget", ["60%", "25%"])
