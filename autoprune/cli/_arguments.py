@@ -8,9 +8,9 @@ import typer
 
 from autoprune.errors import ConfigError
 
-ConfigSource = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="A TOML file, or the name of an embedded config: digits.")
-]
+_CONFIG = typer.Argument(metavar="CONFIG", help="A TOML file, or the name of an embedded config: digits.")
+ConfigSource = Annotated[str, _CONFIG]
+OptionalConfig = Annotated[str | None, _CONFIG]
 StudyName = Annotated[
     str, typer.Argument(metavar="STUDY", help="The study's name, as the search printed it.")
 ]

@@ -8,7 +8,7 @@ from autoprune.cli._console import console
 
 if TYPE_CHECKING:
     from autoprune.cli._progress import Screen
-    from autoprune.report import Curves
+    from autoprune.report import BudgetCurve, Curves
     from autoprune.run import SearchResult
 
 
@@ -30,6 +30,13 @@ def print_curves(curves: Curves) -> None:
 
     console.print(curve_table(curves))
     print_notes(curve_notes(curves))
+
+
+def print_budget_curve(curve: BudgetCurve) -> None:
+    from autoprune.report import budget_notes, budget_table
+
+    console.print(budget_table(curve))
+    print_notes(budget_notes(curve))
 
 
 def print_notes(notes: list[str]) -> None:

@@ -12,20 +12,40 @@ from typing import Annotated
 
 import typer
 
-from autoprune.cli._arguments import ConfigSource, Overrides, OwnConfig, Storage, StudyName, Trust
+from autoprune.cli._arguments import OptionalConfig, Overrides, OwnConfig, Storage, StudyName, Trust
 from autoprune.cli._console import console
-from autoprune.cli._output import print_notes, print_search, screen
+from autoprune.cli._output import print_budget_curve, print_notes, print_search, screen
 from autoprune.cli._resumable import resumable, same_command
 from autoprune.cost import budget_keys
+from autoprune.errors import ConfigError
 
 
-def search(config: ConfigSource, overrides: Overrides = None) -> None:
-    """Search smaller versions of a model under the config's budget."""
+def search(
+    config: OptionalConfig = None,
+    overrides: Overrides = None,
+    from_study: Annotated[
+        str | None,
+        typer.Option("--from", metavar="STUDY", help="A study whose settings and measurements are reused."),
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option("--storage", metavar="URL", help="The storage of --from.")
+    ] = None,
+    trust: Trust = False,
+) -> None:
+    """Search smaller versions of a model under the config's budget, or under another one --from a study."""
     from autoprune import run
     from autoprune.config import load_config
     from autoprune.study import study_command
 
-    settings = run.settle(load_config(config, overrides or ()))
+    changes = overrides or ()
+    if (config is None) == (from_study is None):
+        raise ConfigError("search: expected CONFIG or --from STUDY.")
+    if config is None:
+        settings = run.earlier_settings(str(from_study), storage, changes)
+    elif storage is not None:
+        raise ConfigError("--storage names that of --from; set search.storage for the new study.")
+    else:
+        settings = run.settle(load_config(config, changes))
 
     def go_on() -> str:
         if not run.study_exists(settings):
@@ -33,7 +53,12 @@ def search(config: ConfigSource, overrides: Overrides = None) -> None:
         return study_command("resume", str(settings.search.study), str(settings.search.storage))
 
     with resumable(go_on), screen() as watch:
-        result = run.search(config=settings, watch=watch)
+        if from_study is None:
+            result = run.search(config=settings, watch=watch)
+        else:
+            result = run.search(
+                from_study=from_study, from_storage=storage, overrides=changes, trust=trust, watch=watch
+            )
     print_search(result)
 
 
@@ -80,12 +105,37 @@ def _with_limits(command: Callable[..., None]) -> Callable[..., None]:
 def best(
     study: StudyName,
     storage: Storage = None,
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", metavar="RANGE", help='Show predicted errors instead: "flops=20%..60%".'),
+    ] = None,
+    output: Annotated[
+        list[str] | None,
+        typer.Option("--output", "-o", help="A .png, .svg, .pdf or .csv file of these. May be repeated."),
+    ] = None,
+    trust: Trust = False,
+    config: OwnConfig = None,
     **limits: str | None,
 ) -> None:
-    """Pick the best trial of a study within limits. The search may still be running."""
+    """Pick the best trial of a study within limits. The search may still be running.
+
+    With --budget, print the predicted error over a range of budgets, from the study's error library.
+    """
     from autoprune import run
     from autoprune.report import cost_notes, cost_table, trial_table, widths_table
 
+    if budget is not None:
+        if any(limits.values()):
+            raise ConfigError(
+                "--budget shows predictions for plans, and limits pick a trial: give one of them."
+            )
+        with screen() as watch:
+            curve = run.budget_curve(
+                study, storage, budget=budget, outputs=output or (), trust=trust, config=config, watch=watch
+            )
+        return print_budget_curve(curve)
+    if output:
+        raise ConfigError("--output: best writes files of --budget only; add it.")
     given = {name: value for name, value in limits.items() if value is not None}
     picked = run.best(study, run.find_storage(study, storage), given)
     console.print(trial_table(picked.summary, only=picked.trial))

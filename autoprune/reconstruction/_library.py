@@ -8,6 +8,8 @@ Example:
 
 from __future__ import annotations
 
+import base64
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,16 +72,49 @@ class ErrorLibrary:
         return {name: curve.estimate for name, curve in self.curves.items() if curve.estimate is not None}
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values for a study: the errors at a few keep ratios, and which curves are estimates."""
+        """Return JSON values for a study: the curves as short texts, and for people a few errors of each."""
         return {
             "ratios": list(RATIOS),
             "errors": {name: [curve.at(ratio) for ratio in RATIOS] for name, curve in self.curves.items()},
             "estimated": self.estimated,
+            "curves": {
+                name: base64.b64encode(zlib.compress(curve.errors.astype("<f8").tobytes(), 9)).decode("ascii")
+                for name, curve in self.curves.items()
+            },
         }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], widths: Mapping[str, int]) -> ErrorLibrary:
+        """Read the curves of some groups, whose dense widths are known. They have no order of channels.
+
+        Raises:
+            ValueError: a curve is missing, as in studies of earlier versions, or is damaged.
+        """
+        texts, estimated = values.get("curves"), values.get("estimated")
+        if not isinstance(texts, Mapping) or not isinstance(estimated, Mapping):
+            raise ValueError("curves: missing")
+        return cls({name: _read_curve(name, texts, widths[name], estimated.get(name)) for name in widths})
 
     def total(self, widths: Mapping[str, int]) -> float:
         """Return the summed error of groups at these widths. A group that is not named is whole."""
         return sum(float(self.curves[name].errors[width]) for name, width in widths.items())
+
+
+def _read_curve(name: str, texts: Mapping[str, Any], width: int, estimate: object) -> ErrorCurve:
+    """Read the curve of a group.
+
+    Raises:
+        ValueError: it is missing or damaged.
+    """
+    length = 8 * (width + 1)
+    try:
+        content = zlib.decompressobj().decompress(base64.b64decode(texts[name]), length)
+    except (zlib.error, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"curves: {name}: {type(error).__name__}") from error
+    errors = np.frombuffer(content[: len(content) // 8 * 8], "<f8").astype(np.float64)
+    if len(content) != length or not np.isfinite(errors).all() or (np.diff(errors) > 0).any():
+        raise ValueError(f"curves: {name}: no curve of {width} channels")
+    return ErrorCurve(errors, None, None if estimate is None else str(estimate))
 
 
 def error_library(

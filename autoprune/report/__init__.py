@@ -8,6 +8,13 @@ Example:
 from __future__ import annotations
 
 from autoprune.report._agreement import RungAgreement
+from autoprune.report._budget_curve import (
+    BudgetCurve,
+    BudgetPoint,
+    budget_notes,
+    budget_table,
+    save_budget_curve,
+)
 from autoprune.report._curves import CURVE_FORMATS, Curve, Curves, curve_notes, curve_table, save_curves
 from autoprune.report._histograms import Histograms, save_histograms
 from autoprune.report._pictures import format_of
@@ -28,12 +35,16 @@ from autoprune.report._tables import (
 
 __all__ = [
     "CURVE_FORMATS",
+    "BudgetCurve",
+    "BudgetPoint",
     "Curve",
     "Curves",
     "Failure",
     "Histograms",
     "RungAgreement",
     "StudySummary",
+    "budget_notes",
+    "budget_table",
     "cost_notes",
     "cost_table",
     "curve_notes",
@@ -45,6 +56,7 @@ __all__ = [
     "plain_table",
     "plot_stairs",
     "plot_study",
+    "save_budget_curve",
     "save_curves",
     "save_histograms",
     "summarise",

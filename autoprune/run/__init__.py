@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from autoprune.run._bench import Bench, BenchRow, bench
 from autoprune.run._best import Picked, best
+from autoprune.run._budget_curve import budget_curve
 from autoprune.run._checks import study_exists
 from autoprune.run._choices import choices
 from autoprune.run._dense import Dense
@@ -31,6 +32,7 @@ from autoprune.run._search_result import SearchResult
 from autoprune.run._sensitivity_curves import sensitivity_curves
 from autoprune.run._spec import RunSpec
 from autoprune.run._stored_config import change_spec, stored_setting, stored_spec
+from autoprune.run._stored_run import earlier_settings
 from autoprune.run._train import TrainResult, train
 from autoprune.run._trust import Consent, trusted
 from autoprune.support.events import Counted, EpochDone, Event, Stage, TrialDone, Watcher, silent
@@ -57,8 +59,10 @@ __all__ = [
     "Watcher",
     "bench",
     "best",
+    "budget_curve",
     "change_spec",
     "choices",
+    "earlier_settings",
     "error_curves",
     "export",
     "export_command",

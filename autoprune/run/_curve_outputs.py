@@ -26,12 +26,21 @@ def setting_of(spec: RunSpec, outputs: Outputs) -> Setting:
     """
     check_search(spec)
     _ = spec.rungs
-    kept = protected_files(str(spec.search.storage), spec)
+    check_outputs(outputs, str(spec.search.storage), spec)
+    return spec.named_setting or Setting(spec.device, threads=torch.get_num_threads())
+
+
+def check_outputs(outputs: Outputs, storage: str, spec: RunSpec) -> None:
+    """Check that files of curves have a known suffix, can be written, and replace no file of the study.
+
+    Raises:
+        ConfigError: one of them cannot be written.
+    """
+    kept = protected_files(storage, spec)
     for output in outputs:
         format_of(output, CURVE_FORMATS)
         require_unprotected(output, "--output", kept)
         probe_writable(Path(output).parent, "--output")
-    return spec.named_setting or Setting(spec.device, threads=torch.get_num_threads())
 
 
 def saved_curves(curves: Curves, outputs: Outputs) -> Curves:

@@ -32,7 +32,6 @@ from autoprune.errors import PlanError
 from autoprune.flow import least_error, measure_library
 from autoprune.reconstruction import ErrorLibrary
 from autoprune.run._moments import moments_of
-from autoprune.run._ranking import rank_channels
 from autoprune.run._statistics import MeasurementContext, Sensitivity, measure_sensitivity
 from autoprune.space import (
     SearchSpace,
@@ -60,14 +59,13 @@ class Proposer:
     context: MeasurementContext
     space: SearchSpace
     measured: dict[str, Any] = field(default_factory=dict)
-    _importances: dict[str, Importance] = field(default_factory=dict)
     _sensitivities: list[Sensitivity] = field(default_factory=list)
     _libraries: list[ErrorLibrary] = field(default_factory=list)
 
     def sensitivity(self) -> Sensitivity:
         """Return the scores as each variable is cut alone, measured once."""
         if not self._sensitivities:
-            self._sensitivities.append(measure_sensitivity(self.context))
+            self._sensitivities.append(self.context.earlier.sensitivity or measure_sensitivity(self.context))
             self.measured["sensitivity"] = self._sensitivities[0].to_json()
         return self._sensitivities[0]
 
@@ -80,9 +78,10 @@ class Proposer:
             started = time.perf_counter()
             named = {name for variable in self.space.variables for name in variable.groups}
             groups = [group for group in self.space.channel_groups if group.name in named]
-            run = self.context.run
-            moments = self.context.moments or moments_of(run)
-            library = measure_library(run.prunable.model, groups, moments, run.watch, self.context.ranked)
+            context, run = self.context, self.context.run
+            library = context.earlier.library or measure_library(
+                run.prunable.model, groups, context.moments or moments_of(run), run.watch, context.ranked
+            )
             self._libraries.append(library)
             seconds = time.perf_counter() - started
             self.measured["reconstruction"] = {"seconds": seconds, **library.to_json()}
@@ -90,14 +89,7 @@ class Proposer:
 
     def importance(self, criterion: str) -> Importance:
         """Return the importance of all channels by a criterion, measured once."""
-        if criterion not in self._importances:
-            context = self.context
-            self._importances[criterion] = (
-                context.ranked
-                if criterion == context.run.spec.search.criteria[0]
-                else rank_channels(context.run, criterion, context.moments)
-            )
-        return self._importances[criterion]
+        return self.context.importance(criterion)
 
     def scores(self, importance: Mapping[str, FloatArray]) -> list[list[FloatArray]]:
         """Return importances by variable and group, as `ranking_gates` expects them."""

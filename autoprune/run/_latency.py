@@ -47,10 +47,13 @@ class Measured:
         return None if self.table is None else LatencyPredictor(self.table)
 
 
-def measure_runtime(prunable: Prunable, spec: RunSpec, watch: Watcher = silent) -> Measured:
+def measure_runtime(
+    prunable: Prunable, spec: RunSpec, watch: Watcher = silent, known: LatencyTable | None = None
+) -> Measured:
     """Measure the divisor and the latency table as far as the settings need them, or read an existing table.
 
-    The measurements take minutes, so the other limits and the search space are checked first.
+    The measurements take minutes, so the other limits and the search space are checked first. A `known` table
+    is used if it fits.
 
     Raises:
         ConfigError: the runtime of [latency] or the search space cannot be used.
@@ -65,7 +68,7 @@ def measure_runtime(prunable: Prunable, spec: RunSpec, watch: Watcher = silent) 
         return Measured(spec, stairs)
     if stairs is not None and spec.budget != BudgetSettings(latency=spec.budget.latency):
         check_unmeasured_limits(prunable, spec)  # this divisor may put other limits out of reach
-    return Measured(spec, stairs, find_table(prunable, spec, watch))
+    return Measured(spec, stairs, find_table(prunable, spec, watch, known))
 
 
 def settle_divisor(
@@ -94,14 +97,24 @@ def settle_divisor(
     return spec.with_search(divisor=stairs.divisor), stairs
 
 
-def find_table(prunable: Prunable, spec: RunSpec, watch: Watcher = silent) -> LatencyTable:
-    """Read the latency table of a traced model, or measure it and write its file.
+def find_table(
+    prunable: Prunable, spec: RunSpec, watch: Watcher = silent, known: LatencyTable | None = None
+) -> LatencyTable:
+    """Return a known latency table if it fits, or read that of a traced model, or measure it and write it.
 
     Raises:
         BudgetError: the dense model already meets budget.latency.
         LatencyError: the file of latency.table belongs to another model, setting or device, or the model
             does not run in the runtime.
     """
+    if known is not None and spec.latency.table is None:
+        try:
+            known.require(prunable, spec.usable_runtime)
+        except LatencyError as error:
+            watch(Stage(f"the latency table of the earlier study is not reused: {error}"))
+        else:
+            watch(Stage(f"latency table: reused from the earlier study, dense model {known.dense_ms:.3g} ms"))
+            return known
     path = _table_path(spec)
     table = None if path is None or not path.exists() else _read_table(path, prunable, spec)
     if table is None:

@@ -59,6 +59,7 @@ class StudyMoments:
         spec: the settings of the run.
         setting: the device and the threads of the trials.
         watch: called with events that report the progress.
+        earlier: the file of an earlier study that holds the same moments, if there is one.
     """
 
     prunable: Prunable
@@ -66,6 +67,7 @@ class StudyMoments:
     spec: RunSpec
     setting: Setting
     watch: Watcher = silent
+    earlier: Path | None = None
     _measured: Moments | None = field(default=None, init=False)
 
     def __call__(self) -> Moments:
@@ -77,6 +79,8 @@ class StudyMoments:
         """
         if self._measured is None:
             path = self.path()
+            if self.earlier is not None and not path.is_file():
+                path = self.earlier
             if path.is_file():
                 self._measured = load_moments(path)
                 self.watch(Stage(f"moments: using {path.name}, of the same model, data and settings"))
@@ -167,6 +171,12 @@ def moments_of(run: Run, cut_from: Prunable | None = None) -> StudyMoments:
         cut_from: the traced model with the weights of a supernet, if candidates are cut from one.
     """
     return StudyMoments(cut_from or run.prunable, run.dense.data, run.spec, run.setting, run.watch)
+
+
+def noted_moments(study: SearchStudy, spec: RunSpec) -> Path | None:
+    """Return the file of a study's moments, or None if it has none or the file is not here."""
+    note = _FILE.noted(study)
+    return None if note is None else _FILE.find(note, spec)
 
 
 def prepare_moments(study: SearchStudy, moments: StudyMoments) -> tuple[FileNote, Moments] | None:

@@ -19,15 +19,18 @@ from autoprune.run._identity import identify
 from autoprune.run._moments import StudyMoments, moments_of, try_repair
 from autoprune.run._optuna_log import quiet_optuna
 from autoprune.run._ranking import encode_ranking, rank_channels
+from autoprune.run._reuse import reuse
 from autoprune.run._run import Run
-from autoprune.run._statistics import MeasurementContext, measure_statistics
+from autoprune.run._statistics import MeasurementContext, Reused, measure_statistics
 from autoprune.run._warm_starts import choose_warm_starts
 from autoprune.study import SCORE, SearchStudy, StudyFacts, create_study
 from autoprune.support.events import Stage
 from autoprune.train import Choice, Evaluation, measure
 
 
-def make_study(run: Run, choice: Choice, storage: str) -> tuple[SearchStudy, StudyMoments]:
+def make_study(
+    run: Run, choice: Choice, storage: str, earlier: SearchStudy | None = None
+) -> tuple[SearchStudy, StudyMoments]:
     """Measure the dense score, the ranking, the statistics and the warm starts, and create the study.
 
     All measurements precede the study, so a search that is killed during them leaves no half-filled study.
@@ -36,6 +39,7 @@ def make_study(run: Run, choice: Choice, storage: str) -> tuple[SearchStudy, Stu
         run: the resolved run.
         choice: how its setting was chosen.
         storage: URL of the storage, with its password.
+        earlier: a study whose measurements are reused as far as they are valid.
 
     Returns:
         The study and the moments of the dense model, which are measured only if something needed them.
@@ -46,12 +50,16 @@ def make_study(run: Run, choice: Choice, storage: str) -> tuple[SearchStudy, Stu
     """
     search = run.spec.search
     dense, image_s = score_dense(run)
+    reused = Reused() if earlier is None else reuse(run, earlier)
     moments = moments_of(run)
-    ranked, *others = (rank_channels(run, criterion, moments) for criterion in run.spec.search.criteria)
+    moments.earlier = reused.moments
+    ranked, *others = reused.rankings or [
+        rank_channels(run, criterion, moments) for criterion in run.spec.search.criteria
+    ]
     pace = Pace(choice.step_ms / 1000, image_s, try_repair(moments, ranked))
     plans = None if run.space.plans is None else len(run.space.plans)
     run.watch(Stage(pace.announcement(run.spec, run.dense.data, plans)))
-    context = MeasurementContext(run, ranked, pace, moments)
+    context = MeasurementContext(run, ranked, pace, moments, reused)
     costs: dict[str, Any] = run.dense_cost.known()  # of a single model, so numbers rather than arrays
     facts = StudyFacts(
         setting=run.setting.facts,

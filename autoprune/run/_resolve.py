@@ -37,6 +37,7 @@ def resolve(
     given: Dense | None,
     watch: Watcher,
     begin: Callable[[Problem, RunSpec, Watcher], None] = report_problem,
+    known: LatencyTable | None = None,
 ) -> tuple[Run, Choice]:
     """Load or train the dense model, build the problem, and choose the setting of a new study's trials.
 
@@ -47,6 +48,7 @@ def resolve(
         given: the model and data that a caller passes, or None to load those that the settings name.
         watch: called with events that report the progress.
         begin: checks the problem, and reports it to the watcher.
+        known: the latency table of an earlier study, which is used if it fits.
 
     Returns:
         The run, and how its setting was chosen.
@@ -58,7 +60,7 @@ def resolve(
     untrained = path if path is not None and spec.train.when_missing and not path.exists() else None
     dense = _checked_dense(spec, given, is_trained=untrained is None)
     prunable = trace_dense(dense, spec)
-    measured = measure_runtime(prunable, spec, watch)
+    measured = measure_runtime(prunable, spec, watch, known)
     spec = measured.spec
     problem = _problem_of(prunable, spec, measured.predict)
     begin(problem, spec, watch)

@@ -17,26 +17,31 @@ from autoprune.data import UserLoaders, VisionData
 from autoprune.errors import ConfigError
 from autoprune.run._checks import check_engine_runs, check_names, check_paths, check_study_is_new
 from autoprune.run._dense import GIVEN_MODEL, Dense, given_dense
+from autoprune.run._latency import stored_table
 from autoprune.run._new_study import make_study
 from autoprune.run._other_processes import report_held_elsewhere
 from autoprune.run._paths import settle
 from autoprune.run._resolve import resolve, resolve_stored
 from autoprune.run._search_result import SearchResult
 from autoprune.run._spec import ConfigSource, RunSpec
-from autoprune.run._stored_run import StoredRun, open_run
+from autoprune.run._stored_run import StoredRun, open_earlier, open_run
 from autoprune.run._trials import run_trials
-from autoprune.run._trust import sign_names, store_consent
+from autoprune.run._trust import sign_derived, sign_names, store_consent
 from autoprune.run._unused_settings import report_unused
 from autoprune.support.events import GIVEN_WATCH, Stage, Watcher, silent
 from autoprune.support.usercode import entry
 
 
-@entry(model=GIVEN_MODEL, watch=GIVEN_WATCH)
+@entry(model=GIVEN_MODEL, from_study=(str, NoneType), from_storage=(str, NoneType), watch=GIVEN_WATCH)
 def search(
     model: nn.Module | None = None,
     data: VisionData | UserLoaders | None = None,
     config: ConfigSource | None = None,
     *,
+    from_study: str | None = None,
+    from_storage: str | None = None,
+    overrides: Sequence[str] = (),
+    trust: bool = False,
     watch: Watcher | None = None,
 ) -> SearchResult:
     """Search smaller versions of a model under a budget, in a new study.
@@ -50,6 +55,11 @@ def search(
             a dict with these keys. Each is a torch DataLoader, or another iterable of (inputs, targets) with
             a length.
         config: a RunConfig, a mapping of sections, the path of a TOML file, or an embedded config's name.
+        from_study: name of an earlier study in place of a config. The new study has the settings of that one,
+            and reuses its measurements that do not depend on the budget.
+        from_storage: URL of the storage of that study, runs/STUDY.db by default.
+        overrides: changes of its settings as "section.key=value".
+        trust: whether code that the earlier study names may run although no config of yours named it here.
         watch: called with events that report the progress.
 
     Returns:
@@ -58,10 +68,27 @@ def search(
     Raises:
         AutopruneError: a setting, the model or the data cannot be used. The storage is unchanged then.
     """
+    watch = watch or silent
+    if from_study is not None:
+        if config is not None:
+            raise ConfigError("search: got a config and from_study, expected one of them.")
+        with open_earlier(from_study, from_storage, overrides, trust=trust) as stored:
+            return _search(model, data, stored.spec, watch, stored)
+    if overrides:
+        raise ConfigError("search: got overrides without from_study; change the config itself.")
     if config is None:
         raise ConfigError('search: no config given; pass at least {"budget": {"flops": "50%"}}.')
-    watch = watch or silent
-    spec = RunSpec.of(config)
+    return _search(model, data, RunSpec.of(config), watch, None)
+
+
+def _search(
+    model: nn.Module | None,
+    data: VisionData | UserLoaders | None,
+    spec: RunSpec,
+    watch: Watcher,
+    stored: StoredRun | None,
+) -> SearchResult:
+    """Search in a new study, which reuses measurements of a `stored` one if that is given."""
     given = given_dense(model, data, spec)
     spec = settle(spec if given is None else spec.without_names(), named=given is None)
     check_names(spec)
@@ -70,9 +97,13 @@ def search(
     check_engine_runs(spec)
     report_unused(spec, watch)
     storage, spec = str(spec.search.storage), spec.without_password()
-    run, choice = resolve(spec, given, watch)
-    study, moments = make_study(run, choice, storage)
-    sign_names(study, run.spec)
+    earlier = None if stored is None else stored.study
+    run, choice = resolve(spec, given, watch, known=None if earlier is None else stored_table(earlier))
+    study, moments = make_study(run, choice, storage, earlier)
+    if stored is None:
+        sign_names(study, run.spec)
+    else:
+        sign_derived(study, run.spec, stored.consent)
     return run_trials(run, study, moments=moments)
 
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,14 +23,16 @@ import numpy as np
 from autoprune.criteria import Importance
 from autoprune.data import first_batches, spread_samples
 from autoprune.errors import ConfigError, PlanError, unknown
-from autoprune.reconstruction import Moments
+from autoprune.reconstruction import ErrorLibrary, Moments
 from autoprune.run._expected_time import Pace, time_text
+from autoprune.run._ranking import rank_channels
 from autoprune.run._run import Run
 from autoprune.samplers import find_sampler
 from autoprune.score import Cut, Cutter, cut_scores, divergences
 from autoprune.space import Levels, widths_at
 from autoprune.support.arrays import FloatArray
 from autoprune.support.events import Counted, Stage
+from autoprune.support.schema import Strict
 
 RATIOS = 4
 """Largest number of keep ratios at which each variable is cut alone."""
@@ -51,6 +54,26 @@ CUT_SHARE = 0.5
 
 
 @dataclass(frozen=True)
+class Reused:
+    """Measurements of an earlier study that are valid for a new one. Those that are not are None or empty.
+
+    Attributes:
+        rankings: of each criterion, the channels of each group by rank, which is higher for more important
+            ones.
+        library: the error library in the order of the first ranking.
+        sensitivity: the scores as each variable is cut alone.
+        statistics: {statistic: {variable: value}}.
+        moments: the file of moments.
+    """
+
+    rankings: tuple[Importance, ...] = ()
+    library: ErrorLibrary | None = None
+    sensitivity: Sensitivity | None = None
+    statistics: Mapping[str, dict[str, float]] = field(default_factory=dict)
+    moments: Path | None = None
+
+
+@dataclass(frozen=True)
 class MeasurementContext:
     """The inputs of statistics and warm starts. All of them are known before the study is created.
 
@@ -59,12 +82,25 @@ class MeasurementContext:
         ranked: the importance of all channels by search.criterion.
         pace: the speed of the dense model, or None for measurements without a time limit.
         moments: returns the moments of the dense model. May be None if nothing reads them.
+        earlier: measurements of an earlier study that are valid for this run. If it has rankings, `ranked`
+            is the first of them, and holds no importances but ranks.
     """
 
     run: Run
     ranked: Importance
     pace: Pace | None = None
     moments: Callable[[], Moments] | None = None
+    earlier: Reused = field(default_factory=Reused)
+    _importances: dict[str, Importance] = field(default_factory=dict)
+
+    def importance(self, criterion: str) -> Importance:
+        """Return the importance of all channels by a criterion, measured once."""
+        if criterion not in self._importances:
+            is_known = criterion == self.run.spec.search.criteria[0] and not self.earlier.rankings
+            self._importances[criterion] = (
+                self.ranked if is_known else rank_channels(self.run, criterion, self.moments)
+            )
+        return self._importances[criterion]
 
     def cutter(self) -> Cutter:
         """Return a cutter, which builds cut models and recalibrates them on batches that are drawn here.
@@ -110,6 +146,33 @@ class Sensitivity:
             "baseline": self.baseline,
             "scores": dict(zip(self.variables, pairs, strict=True)),
         }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Sensitivity:
+        """Read the values of `to_json` from a study.
+
+        Raises:
+            ValueError: they are damaged.
+        """
+        stored = StoredSensitivity.model_validate(values)
+        tables = [np.array(pairs, dtype=np.float64).reshape(-1, 2).T for pairs in stored.scores.values()]
+        return cls(
+            tuple(stored.scores),
+            tuple(ratios for ratios, _ in tables),
+            tuple(scores for _, scores in tables),
+            stored.baseline,
+            stored.evaluations,
+            stored.seconds,
+        )
+
+
+class StoredSensitivity(Strict):
+    """A sensitivity as a study stores it."""
+
+    seconds: float
+    evaluations: int
+    baseline: float
+    scores: dict[str, list[list[float]]]
 
 
 def measure_sensitivity(context: MeasurementContext) -> Sensitivity:
@@ -233,8 +296,9 @@ def measure_importance(context: MeasurementContext) -> dict[str, float]:
     the lower half can be removed. A mean importance would not do: criteria have a different unit in every
     layer, and after a normalisation by layer all means are 1.
     """
+    measured = context.importance(context.run.spec.search.criteria[0])
     return {
-        variable.name: float(np.mean([lower_share(context.ranked[name]) for name in variable.groups]))
+        variable.name: float(np.mean([lower_share(measured[name]) for name in variable.groups]))
         for variable in context.run.space.keep_ratios.variables
     }
 
@@ -278,8 +342,9 @@ STATISTICS: dict[str, Callable[[MeasurementContext], dict[str, float]]] = {
 
 
 def measure_statistics(context: MeasurementContext, sampler: str) -> dict[str, dict[str, float]]:
-    """Measure the statistics that a sampler needs."""
-    return {name: STATISTICS[name](context) for name in needed_statistics(sampler)}
+    """Measure the statistics that a sampler needs, unless they are known from an earlier study."""
+    known = context.earlier.statistics
+    return {name: known.get(name) or STATISTICS[name](context) for name in needed_statistics(sampler)}
 
 
 def needed_statistics(sampler: str) -> tuple[str, ...]:

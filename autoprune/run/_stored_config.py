@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from autoprune.config import parse_override, parse_settings, set_key
+from autoprune.config.settings import OutputSettings
 from autoprune.criteria import Importance, mixed
 from autoprune.engines import find_engine
 from autoprune.errors import ConfigError, StudyError, abridged, reason_of
@@ -21,7 +23,7 @@ from autoprune.graph import Prunable
 from autoprune.run._paths import settle
 from autoprune.run._ranking import decode_ranking
 from autoprune.run._spec import RunSpec
-from autoprune.study import SearchStudy, TrialRecord, damaged
+from autoprune.study import SearchStudy, TrialRecord, damaged, file_of, is_in_memory
 from autoprune.support.dtypes import DTYPES
 from autoprune.support.schema import read_as
 from autoprune.support.threads import cpu_threads
@@ -109,12 +111,20 @@ def stored_ranking(study: SearchStudy, prunable: Prunable, record: TrialRecord |
     Raises:
         StudyError: the ranking is damaged, or belongs to other channel groups.
     """
-    ranking = _decoded(study, prunable, "ranking", study.facts.ranking)
-    others = {
-        name: _decoded(study, prunable, f"rankings.{name}", texts)
-        for name, texts in study.facts.rankings.items()
-    }
-    return mixed(ranking, others, {} if record is None else record.criteria)
+    ranking, *others = stored_rankings(study, prunable)
+    named = dict(zip(study.facts.rankings, others, strict=True))
+    return mixed(ranking, named, {} if record is None else record.criteria)
+
+
+def stored_rankings(study: SearchStudy, prunable: Prunable) -> tuple[Importance, ...]:
+    """Return the importance of all channels by each criterion of a study, the first criterion first.
+
+    Raises:
+        StudyError: a ranking is damaged, or belongs to other channel groups.
+    """
+    facts = study.facts
+    texts = {"ranking": facts.ranking, **{f"rankings.{name}": each for name, each in facts.rankings.items()}}
+    return tuple(_decoded(study, prunable, key, each) for key, each in texts.items())
 
 
 def _decoded(study: SearchStudy, prunable: Prunable, key: str, texts: Mapping[str, str]) -> Importance:
@@ -134,6 +144,26 @@ def threads_of(engine: str, setting: Setting) -> contextlib.AbstractContextManag
     If workers run the trials, each with its own share of the threads, the context changes nothing.
     """
     return contextlib.nullcontext() if find_engine(engine).parallel else cpu_threads(setting.threads)
+
+
+def derived_spec(study: SearchStudy, overrides: Sequence[str] = ()) -> RunSpec:
+    """Return the settings of a new search: those of a study, in its setting, with any changes.
+
+    The names of the study and of its output folder follow from the new settings. A database server stays the
+    storage. A storage in a file gets its own file.
+
+    Raises:
+        ConfigError: an override has a wrong value.
+        StudyError: the settings of the study cannot be read.
+    """
+    spec = stored_spec(study)
+    setting = read_setting(study.facts.setting, where=f"{study.name}: its header is damaged: setting")
+    storage = None if file_of(study.url) is not None or is_in_memory(study.url) else study.url
+    fresh = spec.with_search(study=None, storage=storage, setting=setting.label)
+    values = dataclasses.asdict(replace(fresh, output=OutputSettings()))
+    for override in overrides:
+        set_key(values, *parse_override(override))
+    return RunSpec.of(parse_settings(values, where="config with --set"))
 
 
 def change_spec(spec: RunSpec, overrides: Sequence[str]) -> RunSpec:

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from autoprune.run._paths import find_storage
+from autoprune.run._paths import find_storage, settle
 from autoprune.run._spec import ConfigSource, RunSpec
-from autoprune.run._stored_config import change_spec, stored_setting, stored_spec
+from autoprune.run._stored_config import change_spec, derived_spec, stored_setting, stored_spec
 from autoprune.run._trust import Consent, consent_of, require_own_paths, trusted
 from autoprune.study import SearchStudy, open_study
 
@@ -37,6 +37,34 @@ class StoredRun:
     def running(self) -> RunSpec:
         """The settings with the device of the study's trials, even if "auto" means another device here."""
         return self.spec.with_search(device=stored_setting(self.study).device)
+
+
+def earlier_settings(study: str, storage: str | None, overrides: Sequence[str] = ()) -> RunSpec:
+    """Return the settled settings of a new search that takes them from a study. No code is imported."""
+    return settle(derived_spec(open_study(find_storage(study, storage), study), overrides), named=False)
+
+
+@contextlib.contextmanager
+def open_earlier(
+    study: str, storage: str | None, overrides: Sequence[str] = (), *, trust: bool = False
+) -> Iterator[StoredRun]:
+    """Open a study for a new one with its settings. Inside the block the code that it names can be imported.
+
+    Args:
+        study: name of the study.
+        storage: URL of its storage, runs/STUDY.db by default.
+        overrides: changes of any settings as "section.key=value".
+        trust: whether code that the study names may run although no config of this user named it here.
+
+    Raises:
+        StudyError: the study does not exist, or it names code or paths that are not trusted.
+        ConfigError: an override has a wrong value.
+    """
+    found = open_study(find_storage(study, storage), study)
+    spec, consent = derived_spec(found, overrides), consent_of(trust, None, overrides)
+    with trusted(found, spec, consent):
+        require_own_paths(found, spec, consent)
+        yield StoredRun(found, spec, consent)
 
 
 @contextlib.contextmanager

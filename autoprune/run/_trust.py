@@ -30,7 +30,7 @@ from autoprune.run._paths import settle
 from autoprune.run._spec import ConfigSource, RunSpec
 from autoprune.study import SearchStudy
 from autoprune.support.signature import key_name, sign, verifies
-from autoprune.support.userfunction import Imports, importing
+from autoprune.support.userfunction import Imports, current_imports, importing
 
 NO_IMPORT = ("latency.command", "search.ray.address")
 """Keys that run code without an import: a shell command, and a cluster whose answers are unpickled."""
@@ -131,13 +131,16 @@ def written_paths(spec: RunSpec) -> dict[str, str]:
     return {key: path for key, path in places.items() if path is not None}
 
 
-def sign_names(study: SearchStudy, spec: RunSpec, keys: Sequence[str] | None = None) -> None:
+def sign_names(
+    study: SearchStudy, spec: RunSpec, keys: Sequence[str] | None = None, *, folder: str = ""
+) -> None:
     """Add the code and paths that this user has named to a signed note in the study.
 
     Args:
         study: the study, which stores one note per user and machine.
         spec: the settings of a config of this user.
         keys: the keys that this user has set, or None for all.
+        folder: the folder from which the code is imported, the current one by default.
     """
     name = key_name()
     if name is None:
@@ -147,12 +150,25 @@ def sign_names(study: SearchStudy, spec: RunSpec, keys: Sequence[str] | None = N
     places = [path for key, path in written_paths(spec).items() if keys is None or key in keys]
     statement = _SignedNames(
         {**before.code, **code},
-        os.getcwd() if set(code) - set(NO_IMPORT) else before.folder,  # only functions are imported from it
+        # Only functions are imported from the folder.
+        folder or os.getcwd() if set(code) - set(NO_IMPORT) else before.folder,
         tuple(dict.fromkeys([*before.places, *places])),
     )
     if statement != before:
         values = statement.of_study(study.name)
         study.store_note(f"{_NOTE}{name}", {"values": values, "signature": sign(values)})
+
+
+def sign_derived(study: SearchStudy, spec: RunSpec, consent: Consent) -> None:
+    """Sign the names of a study that was made from another one, inside the `trusted` block of that one.
+
+    Code that only `consent.trust` permits stays unsigned, since no config of this user names it.
+    """
+    folder = current_imports().folder
+    if folder is None:
+        sign_names(study, spec, consent.given)
+    else:
+        sign_names(study, spec, folder=folder)
 
 
 @contextlib.contextmanager

@@ -185,3 +185,27 @@ def test_no_command_shows_the_help_and_is_a_mistake(
         main()
     assert left.value.code == 2
     assert "resume" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "search: expected CONFIG or --from STUDY"),
+        (["digits", "--from", "half"], "search: expected CONFIG or --from STUDY"),
+        (["digits", "--storage", "x.db"], "--storage names that of --from; set search.storage for the new"),
+        (["--from", "half"], 'study "half": no storage in runs/'),
+    ],
+)
+def test_a_search_takes_a_config_or_a_study(
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["autoprune", "search", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 import autoprune
 from autoprune.criteria import plan_from_importance
 from autoprune.graph import Prunable
-from autoprune.reconstruction import Moments, error_library, moments, repair_closed
+from autoprune.reconstruction import ErrorLibrary, Moments, error_library, moments, repair_closed
 from autoprune.reconstruction._library import UNREAD
 from tests.reconstruction.nets import Residual, images, traced, trained_like
 from tests.reconstruction.test_uses import ONE_INPUT
@@ -98,6 +100,28 @@ def test_the_closed_repair_of_one_narrowed_group_has_at_most_the_error_of_its_cu
     ]
     assert error <= curve.errors[width] + 1e-12
     assert error == pytest.approx(curve.errors[width], abs=0.01)
+
+
+def test_a_library_is_read_back_from_a_study_exactly(prunable: Prunable, measured: Moments) -> None:
+    library = error_library(prunable.model, prunable.searchable, measured)
+    widths = {group.name: group.width for group in prunable.searchable}
+    stored = json.loads(json.dumps(library.to_json()))
+    read = ErrorLibrary.from_json(stored, widths)
+    assert read.estimated == library.estimated
+    for name, curve in library.curves.items():
+        np.testing.assert_array_equal(read.curves[name].errors, curve.errors)
+    name, text = next(iter(stored["curves"].items()))
+    earlier = {key: value for key, value in stored.items() if key != "curves"}
+    for damaged, message in (
+        (earlier, "curves: missing"),
+        ({**stored, "curves": {**stored["curves"], name: text[:-8]}}, f"curves: {name}: "),
+        ({**stored, "curves": {**stored["curves"], name: 7}}, f"curves: {name}: TypeError"),
+        ({**stored, "curves": {}}, "curves: .*: KeyError"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ErrorLibrary.from_json(damaged, widths)
+    with pytest.raises(ValueError, match="no curve of 99 channels"):
+        ErrorLibrary.from_json(stored, {name: 99})
 
 
 def test_a_known_order_has_a_curve_of_its_own(prunable: Prunable, measured: Moments) -> None:

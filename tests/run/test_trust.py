@@ -29,8 +29,9 @@ from autoprune.guide import read_page
 from autoprune.run import Consent, _trust, settle, stored_spec
 from autoprune.run._paths import absolute_storage
 from autoprune.run._spec import RunSpec
-from autoprune.run._trust import code_of, sign_names, written_paths
+from autoprune.run._trust import code_of, sign_derived, sign_names, trusted, written_paths
 from autoprune.study import SearchStudy, create_study
+from autoprune.support.userfunction import current_imports
 from autoprune.train._training_state import load_state
 from autoprune.zoo import make_model
 from autoprune.zoo._checkpoint import read_state
@@ -123,7 +124,11 @@ def export_dense(consent: Consent) -> object:
     return run.export("fm", "onnx", storage=STORAGE, dense=True, trust=consent.trust, config=consent.own)
 
 
-@pytest.mark.parametrize("verb", [resume, finetune, export_dense])
+def search_from(consent: Consent) -> object:
+    return run.search(from_study="fm", from_storage=STORAGE, trust=consent.trust)
+
+
+@pytest.mark.parametrize("verb", [resume, finetune, export_dense, search_from])
 @pytest.mark.parametrize("key", CODE)
 def test_code_that_a_received_study_names_does_not_run(
     place: Path, key: str, verb: Callable[[Consent], object]
@@ -193,6 +198,32 @@ def test_it_is_imported_from_the_folder_of_the_search(
         resume(Consent())
     assert sys.modules["evil"].__file__ == str(home / "evil.py")
     assert not (place / "marker").exists()
+
+
+def test_a_study_made_from_an_own_one_is_signed_with_its_folder(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_naming("task.loss", "evil:make")
+    earlier, study = received(config), received(config, "new")
+    monkeypatch.chdir(tmp_path)
+    sign_names(earlier, config)
+    monkeypatch.chdir(place)
+    with trusted(earlier, config, Consent()):
+        sign_derived(study, config, Consent())
+    with trusted(study, config, Consent()):
+        assert current_imports().folder == str(tmp_path)
+
+
+def test_a_study_made_from_a_received_one_is_not_signed(place: Path) -> None:
+    config = config_naming("task.loss", "evil:make")
+    earlier, study = received(config), received(config, "new")
+    with trusted(earlier, config, Consent(trust=True)):
+        sign_derived(study, config, Consent(trust=True))
+    with (
+        pytest.raises(StudyError, match=r"new: the study names code: task\.loss"),
+        trusted(study, config, Consent()),
+    ):
+        pass
 
 
 def forged(study: SearchStudy, change: Callable[[dict[str, Any]], object]) -> None:
