@@ -91,7 +91,7 @@ def resume(
 
 def _with_limits(command: Callable[..., None]) -> Callable[..., None]:
     """Replace the keyword arguments of a command by an option for each key of [budget]."""
-    given = list(signature(command).parameters.values())[:-1]
+    given = list(signature(command, eval_str=True).parameters.values())[:-1]
     for key in budget_keys().values():
         example = f'Upper limit, or a share: "{key.unit.example}", "40%".'
         kind = Annotated[str | None, typer.Option(key.option, help=example)]

@@ -16,13 +16,13 @@ from torch import nn
 from autoprune.cost import COSTS
 from autoprune.data import UserLoaders, VisionData
 from autoprune.errors import ConfigError, shown_value
+from autoprune.flow import least_error
 from autoprune.latency.table import LatencyPredictor
 from autoprune.reconstruction import ErrorLibrary
 from autoprune.report import BudgetCurve, BudgetPoint, save_budget_curve
 from autoprune.run._budget_amounts import Limit, read_limit
 from autoprune.run._curve_outputs import Outputs, check_outputs
 from autoprune.run._dense import GIVEN_MODEL, given_dense
-from autoprune.run._error_library import least_error
 from autoprune.run._heuristics import Proposer
 from autoprune.run._moments import moments_of
 from autoprune.run._problem import measures_of, with_measures
