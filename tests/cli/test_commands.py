@@ -104,7 +104,6 @@ def typed(
             ["serch", "digits"],
             "No such command 'serch'. Did you mean 'search', 'bench'? See `autoprune",
         ),
-        (["search"], "Missing argument 'CONFIG'. See `autoprune search --help`."),
         (
             ["search", "digits", "more"],
             "(more). See `autoprune search --help`.",
