@@ -42,7 +42,7 @@ class Preset:
 def presets() -> dict[str, Preset]:
     """Return {name: preset} of all files in this package, in alphabetical order."""
     found = {}
-    for entry in sorted(resources.files("autoprune.config.presets").iterdir(), key=lambda entry: entry.name):
+    for entry in sorted(resources.files("autoprune.config.methods").iterdir(), key=lambda entry: entry.name):
         if entry.name.endswith(".toml"):
             sections = parse_toml(entry.read_text("utf-8"))
             head = sections.pop("preset")

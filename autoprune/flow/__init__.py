@@ -1,7 +1,7 @@
 """A flow: stages that make a model smaller, repeated for several passes.
 
 A stage is a function (Workbench, FlowState) -> StageResult and a row of STAGES. A way to choose channels is a
-function Selection -> Plan and a row of SELECTORS. A preset is a TOML file in autoprune/config/presets with a
+function Selection -> Plan and a row of SELECTORS. A preset is a TOML file in autoprune/config/methods with a
 section [preset] and the keys of a config that the method sets.
 
     sparsify -> select -> rebuild -> repair -> finetune
@@ -27,7 +27,7 @@ from autoprune.flow._schedules import epoch_reporter, naming_learning_rate, sche
 from autoprune.flow._selectors import SELECTORS, Selection, SelectorSpec, check_amounts, find_selector
 from autoprune.flow._stages import STAGES, StageResult, StageSpec, find_stage, stages_of
 from autoprune.flow._state import FlowState
-from autoprune.flow._workbench import Workbench, pass_limits
+from autoprune.flow._workbench import SearchPass, Workbench, pass_limits
 
 __all__ = [
     "NEEDS",
@@ -38,6 +38,7 @@ __all__ = [
     "FlowState",
     "NeedSpec",
     "RepairSpec",
+    "SearchPass",
     "Selection",
     "SelectorSpec",
     "StageEntry",

@@ -10,12 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from autoprune.criteria import Importance, channel_scales, plan_from_importance, resolve_widths
+from autoprune.data import first_batches, spread_samples
 from autoprune.errors import ConfigError, PlanError
 from autoprune.flow._error_library import least_error, measure_library
 from autoprune.flow._state import FlowState
 from autoprune.flow._workbench import Workbench
 from autoprune.graph import Plan, Prunable
-from autoprune.space import SearchSpace, cut, uniform_gates
+from autoprune.score import Cutter, plan_cuts, score_single_cuts
+from autoprune.space import SearchSpace, cut, drop_gates, uniform_gates
 from autoprune.sparsity import PENALTIES, PenaltySpec, threshold_plan, threshold_plan_within
 from autoprune.support.arrays import IntArray
 from autoprune.support.rows import Row, find_row
@@ -94,6 +96,29 @@ def library(given: Selection) -> Plan:
     return given.plan(space, least_error(space, found))
 
 
+def sensitivity(given: Selection) -> Plan:
+    """Cut each group until its score alone drops by one tolerance, the same for all.
+
+    Reference: see `autoprune.space.drop_gates`.
+    """
+    space, bench, search = given.space(), given.bench, given.bench.config.search
+    rows = space.ladder.rows
+    trials = plan_cuts(rows, search.sensitivity_evaluations)
+    calibration = first_batches(bench.data.train, search.sensitivity_batches, seed=search.seed)
+    cutter = Cutter(given.prunable, bench.ranked(given.prunable), bench.setting, calibration)
+    images = spread_samples(bench.data.val, search.sensitivity_images)
+    found = score_single_cuts(
+        cutter, space, trials, images, bench.task, done=bench.counter("sensitivity", 1 + len(trials))
+    )
+    return given.plan(space, cut(space.ladder, drop_gates(rows, found.ratios, found.scores, found.baseline)))
+
+
+def by_study(given: Selection) -> Plan:
+    """Search the widths by a study, as [search] and [score] say, and take the best trial."""
+    assert given.bench.search is not None  # a flow outside the verb `prune` has no study
+    return given.bench.search(given.bench, given.state)
+
+
 def _sizes(given: Selection) -> Importance:
     """Return the sizes that one threshold compares: by the criterion, or those that the penalty acts on."""
     bench, prunable = given.bench, given.prunable
@@ -131,6 +156,18 @@ SELECTORS: dict[str, SelectorSpec] = {
         about="one threshold for the channels of all groups, the one that meets the budget",
     ),
     "uniform": SelectorSpec(uniform, amounts=("share",), about="one keep ratio for all groups"),
+    "sensitivity": SelectorSpec(
+        sensitivity,
+        reads=(
+            "search.sensitivity_evaluations",
+            "search.sensitivity_images",
+            "search.sensitivity_batches",
+        ),
+        about="each group is cut until its score alone drops by one tolerance, the same for all",
+    ),
+    "search": SelectorSpec(
+        by_study, about="a study under [search] and [score], whose best trial gives the channels"
+    ),
 }
 """{name in select.by: selector}."""
 

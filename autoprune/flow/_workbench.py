@@ -108,6 +108,10 @@ class Workbench:
         seed, moments = self.config.search.seed, lambda: self.moments(prunable)
         return rank(prunable, self.data, self.task, criterion, seed=seed, moments=moments, widths=widths)
 
+    def counter(self, what: str, total: int) -> Callable[[int], None]:
+        """Return a function that reports how many parts of a measurement are done."""
+        return lambda done: self.watch(Counted(what, done, total))
+
     def images(self) -> Iterator[Tensor]:
         """Yield batches of `repair.images` training images without labels."""
         left = self.config.repair.images

@@ -1,7 +1,7 @@
 """Creates the study of a new search, with all measurements that are made once, before its first trial.
 
 Example:
-    study, moments = make_study(run, choice, storage)
+    study, moments = make_study(run, choice.step_ms, storage)
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from autoprune.run._statistics import MeasurementContext, Reused, measure_statis
 from autoprune.run._warm_starts import choose_warm_starts
 from autoprune.study import SCORE, SearchStudy, StudyFacts, create_study
 from autoprune.support.events import Stage
-from autoprune.train import Choice, Evaluation, measure
+from autoprune.train import Evaluation, measure
 
 
 def make_study(
-    run: Run, choice: Choice, storage: str, earlier: SearchStudy | None = None
+    run: Run, step_ms: float, storage: str, earlier: SearchStudy | None = None
 ) -> tuple[SearchStudy, StudyMoments]:
     """Measure the dense score, the ranking, the statistics and the warm starts, and create the study.
 
@@ -37,7 +37,7 @@ def make_study(
 
     Args:
         run: the resolved run.
-        choice: how its setting was chosen.
+        step_ms: milliseconds of a training step of the dense model.
         storage: URL of the storage, with its password.
         earlier: a study whose measurements are reused as far as they are valid.
 
@@ -56,7 +56,7 @@ def make_study(
     ranked, *others = reused.rankings or [
         rank_channels(run, criterion, moments) for criterion in run.spec.search.criteria
     ]
-    pace = Pace(choice.step_ms / 1000, image_s, try_repair(moments, ranked))
+    pace = Pace(step_ms / 1000, image_s, try_repair(moments, ranked))
     plans = None if run.space.plans is None else len(run.space.plans)
     run.watch(Stage(pace.announcement(run.spec, run.dense.data, plans)))
     context = MeasurementContext(run, ranked, pace, moments, reused)

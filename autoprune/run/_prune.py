@@ -36,6 +36,7 @@ from autoprune.flow import (
 from autoprune.graph import Prunable
 from autoprune.latency.table import LatencyPredictor, table_of_json
 from autoprune.run._budget_amounts import check_amounts as check_budget
+from autoprune.run._checks import check_engine_runs, check_search
 from autoprune.run._cut_trial import score_on_test
 from autoprune.run._dense import GIVEN_MODEL, Dense, given_dense, load_dense
 from autoprune.run._flow_result import FlowResult
@@ -46,6 +47,7 @@ from autoprune.run._problem import Problem, measures_of, with_measures
 from autoprune.run._resolve import resolve, trace_run
 from autoprune.run._run import Run
 from autoprune.run._saved_model import architecture_of
+from autoprune.run._search_pass import search_pass
 from autoprune.run._spec import ConfigSource, RunSpec
 from autoprune.run._stored_config import read_setting
 from autoprune.run._trust import own_architecture
@@ -130,6 +132,14 @@ def check_flow(spec: RunSpec) -> None:
     check_amounts(select.by, select.share, select.threshold, has_budget=spec.budget != BudgetSettings())
     if spec.limits_latency:
         _ = spec.usable_runtime
+    if select.by == "search":
+        if spec.objectives:
+            raise ConfigError(
+                'search.objectives: select.by = "search" takes the best trial, which needs ["score"] alone.'
+            )
+        check_search(spec)
+        check_engine_runs(spec)
+        _ = spec.rungs, spec.supernet_schedule
     if "repair" in stages:
         find_repair(spec.repair.mode)
     if "sparsify" in stages:
@@ -172,7 +182,7 @@ def _finish(run: Run, record: FlowRecord) -> FlowResult:
         small = load_pruned(record.folder, lambda: copy.deepcopy(run.dense.model))
         return FlowResult.of(record, small)
     with cpu_threads(run.setting.threads):
-        state = run_flow(workbench(run, record.folder), record)
+        state = run_flow(_workbench(run, record.folder, record.measured["step_ms"]), record)
         test_score = score_on_test(run, copy.deepcopy(state.model))
         dense_test_score = score_on_test(run, copy.deepcopy(run.dense.model))
     result: dict[str, Any] = {
@@ -193,7 +203,7 @@ def _finish(run: Run, record: FlowRecord) -> FlowResult:
     return FlowResult.of(record, state.model)
 
 
-def workbench(run: Run, folder: Path) -> Workbench:
+def _workbench(run: Run, folder: Path, step_ms: float) -> Workbench:
     """Return everything that the stages of a flow share."""
 
     def cost(prunable: Prunable) -> CostFunction:
@@ -212,4 +222,5 @@ def workbench(run: Run, folder: Path) -> Workbench:
         folder=folder,
         budget=run.budget if run.spec.budget != BudgetSettings() else None,
         watch=run.watch,
+        search=search_pass(run, step_ms),
     )

@@ -99,7 +99,7 @@ def _search(
     storage, spec = str(spec.search.storage), spec.without_password()
     earlier = None if stored is None else stored.study
     run, choice = resolve(spec, given, watch, known=None if earlier is None else stored_table(earlier))
-    study, moments = make_study(run, choice, storage, earlier)
+    study, moments = make_study(run, choice.step_ms, storage, earlier)
     if stored is None:
         sign_names(study, run.spec)
     else:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,10 @@ from autoprune.run._expected_time import Pace, time_text
 from autoprune.run._ranking import rank_channels
 from autoprune.run._run import Run
 from autoprune.samplers import find_sampler
-from autoprune.score import Cut, Cutter, cut_scores, divergences
-from autoprune.space import Levels, widths_at
+from autoprune.score import Cutter, divergences, plan_cuts, score_single_cuts
 from autoprune.support.arrays import FloatArray
 from autoprune.support.events import Counted, Stage
 from autoprune.support.schema import Strict
-
-RATIOS = 4
-"""Largest number of keep ratios at which each variable is cut alone."""
 
 LIMIT_SHARE = 0.1
 """Time limit of the sensitivity, as a share of the expected time of the search."""
@@ -190,8 +186,6 @@ def measure_sensitivity(context: MeasurementContext) -> Sensitivity:
     rows = context.run.space.keep_ratios.ladder.rows
     evaluations, most_images = _affordable(context)
     trials = plan_cuts(rows, evaluations)
-    names = context.run.space.groups
-    cuts: list[Cut] = [{}, *(widths_at(rows, names, levels) for levels in trials)]
     images = spread_samples(context.run.dense.data.val, most_images)
     together = (
         "; neighbours are cut together and share their scores: for each alone raise "
@@ -201,23 +195,21 @@ def measure_sensitivity(context: MeasurementContext) -> Sensitivity:
     )
     context.run.watch(
         Stage(
-            f"sensitivity of {len(rows)} keep ratios: {len(cuts)} evaluations on {images.samples:,} "
+            f"sensitivity of {len(rows)} keep ratios: {1 + len(trials)} evaluations on {images.samples:,} "
             f"validation images{together}"
         )
     )
-    counter = context.counter("sensitivity", len(cuts))
-    scores = cut_scores(context.cutter(), cuts, images, context.run.dense.task, done=counter)
-    worst = min((score for score in scores if math.isfinite(score)), default=0.0)
-    baseline, *measured = (score if math.isfinite(score) else worst for score in scores)
-    tables = [_table(row, v, trials, measured) for v, row in enumerate(rows)]
+    counter = context.counter("sensitivity", 1 + len(trials))
+    task, cutter = context.run.dense.task, context.cutter()
+    found = score_single_cuts(cutter, context.run.space, trials, images, task, done=counter)
     seconds = time.perf_counter() - started
     context.run.watch(Stage(f"sensitivity: measured in {seconds:.1f} s"))
     return Sensitivity(
         tuple(row.name for row in rows),
-        tuple(ratios for ratios, _ in tables),
-        tuple(found for _, found in tables),
-        baseline,
-        len(cuts),
+        found.ratios,
+        found.scores,
+        found.baseline,
+        1 + len(trials),
         seconds,
     )
 
@@ -249,44 +241,6 @@ def _affordable(context: MeasurementContext) -> tuple[int, int]:
         share = f"{LIMIT_SHARE:.0%} of the search, which takes up to {time_text(expected_s)}"
         raise PlanError(f"it would take more than {share}.")
     return possible, images
-
-
-def plan_cuts(rows: Sequence[Levels], evaluations: int) -> list[dict[int, int]]:
-    """Return at most `evaluations` - 1 cuts to evaluate, each as {variable's position: level}.
-
-    Each variable is cut alone at up to `RATIOS` ratios, evenly spaced from its lowest to 1. With more than
-    (evaluations - 1) / 2 variables, neighbours are cut together. At least one cut is evaluated.
-    """
-    most = max(1, evaluations - 1)
-    blocks = np.array_split(np.arange(len(rows)), min(len(rows), max(1, most // 2)))
-    count = max(1, min(RATIOS, most // len(blocks)))
-    cuts: list[dict[int, int]] = []
-    for block in blocks:
-        found: dict[tuple[int, ...], dict[int, int]] = {}
-        for place in np.arange(count) / count:
-            levels = {v: _level_at(rows[v], place) for v in block.tolist()}
-            if any(rows[v].ratios[level] < 1 for v, level in levels.items()):
-                found.setdefault(tuple(levels.values()), levels)
-        cuts += found.values()
-    return cuts
-
-
-def _level_at(row: Levels, place: float) -> int:
-    """Return the level at a place between the lowest ratio (place 0) and ratio 1 (place 1)."""
-    ratio = row.ratios[0] + (1 - row.ratios[0]) * place
-    return int(row.of_ratio(np.array([ratio]))[0])
-
-
-def _table(
-    row: Levels, variable: int, trials: Sequence[Mapping[int, int]], scores: Sequence[float]
-) -> tuple[FloatArray, FloatArray]:
-    """Return a variable's keep ratios below 1, ascending, and the mean score of each."""
-    seen: dict[float, list[float]] = {}
-    for levels, score in zip(trials, scores, strict=True):
-        if variable in levels and row.ratios[levels[variable]] < 1:
-            seen.setdefault(float(row.ratios[levels[variable]]), []).append(score)
-    ratios = sorted(seen)
-    return np.array(ratios), np.array([float(np.mean(seen[ratio])) for ratio in ratios])
 
 
 def measure_importance(context: MeasurementContext) -> dict[str, float]:

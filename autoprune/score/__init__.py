@@ -5,6 +5,7 @@ from __future__ import annotations
 from autoprune.score._finetune_score import FinetuneScore, Rung, calibrate
 from autoprune.score._ranking import rank
 from autoprune.score._sensitivity import Cut, Cutter, cut_scores, divergences, sensitive_groups
+from autoprune.score._single_cuts import SingleCuts, plan_cuts, score_single_cuts
 from autoprune.score._supernet import SandwichSampler, with_model
 
 __all__ = [
@@ -13,10 +14,13 @@ __all__ = [
     "FinetuneScore",
     "Rung",
     "SandwichSampler",
+    "SingleCuts",
     "calibrate",
     "cut_scores",
     "divergences",
+    "plan_cuts",
     "rank",
+    "score_single_cuts",
     "sensitive_groups",
     "with_model",
 ]

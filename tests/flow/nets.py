@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from autoprune.data import load, seeded
 
@@ -19,6 +19,33 @@ def net(*, norm: bool = True, width: int = 8) -> nn.Module:
         first = [nn.Conv2d(1, width, 3, padding=1), norms[0], nn.ReLU()]
         second = [nn.Conv2d(width, width, 3, padding=1), norms[1], nn.ReLU()]
         return nn.Sequential(*first, *second, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * width, 10))
+
+
+class Residual(nn.Module):
+    """A stem and one residual block for 8x8 digits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.block = nn.Sequential(
+            nn.Conv2d(8, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+        )
+        self.fc = nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        logits: Tensor = self.fc(nn.functional.adaptive_avg_pool2d((x + self.block(x)).relu(), 2).flatten(1))
+        return logits
+
+
+def residual() -> nn.Module:
+    """Return a net that fits all presets."""
+    with seeded(0):
+        return Residual()
 
 
 def settings(folder: Path, **sections: Any) -> dict[str, Any]:

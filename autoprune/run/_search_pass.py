@@ -1,0 +1,65 @@
+"""Chooses the channels of a pass of a flow by a study of the pass's model. It resumes with the flow."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from autoprune.criteria import plan_from_importance
+from autoprune.flow import FlowState, SearchPass, Workbench
+from autoprune.graph import Plan
+from autoprune.latency.table import LatencyPredictor
+from autoprune.run._checks import study_exists
+from autoprune.run._identity import identify
+from autoprune.run._new_study import make_study
+from autoprune.run._problem import Problem, dense_cost_of, expected_cost, measures_of
+from autoprune.run._run import Run
+from autoprune.run._stored_config import stored_ranking
+from autoprune.run._trials import run_trials
+from autoprune.study import open_study
+
+
+def search_pass(run: Run, step_ms: float) -> SearchPass:
+    """Return the function that searches the widths of a pass and keeps the channels of the best trial.
+
+    Args:
+        run: the run of the flow.
+        step_ms: milliseconds of a training step of the dense model.
+    """
+
+    def search(bench: Workbench, state: FlowState) -> Plan:
+        inner = _run_of_pass(run, bench, state)
+        storage = str(inner.spec.search.storage)
+        if study_exists(inner.spec):
+            study, moments = open_study(storage, str(inner.spec.search.study)), None
+            study.require(identify(inner))
+        else:
+            study, moments = make_study(inner, step_ms, storage)
+        best = run_trials(inner, study, moments=moments).best
+        return plan_from_importance(inner.prunable, best.widths, stored_ranking(study, inner.prunable, best))
+
+    return search
+
+
+def _run_of_pass(run: Run, bench: Workbench, state: FlowState) -> Run:
+    """Return the search problem of a pass: its model, its budget, and a study in the folder of the flow."""
+    assert bench.budget is not None  # checked before the flow begins
+    prunable = state.prunable
+    measures = measures_of(prunable, None if run.table is None else LatencyPredictor(run.table))
+    spec = run.spec.without_names().with_search(
+        study=f"{run.spec.search.study}-{bench.stage}", storage=f"sqlite:///{bench.file('.db')}"
+    )
+    problem = Problem(
+        prunable,
+        dense_cost_of(prunable, measures),
+        bench.budget,
+        bench.search_space(prunable, bench.budget),
+        expected_cost(prunable, measures),
+    )
+    return Run(
+        **vars(problem),
+        spec=dataclasses.replace(spec, output=dataclasses.replace(spec.output, folder=str(bench.folder))),
+        dense=dataclasses.replace(run.dense, model=prunable.model),
+        setting=run.setting,
+        table=run.table,
+        watch=run.watch,
+    )

@@ -1,0 +1,45 @@
+"""Runs a flow in processes that are killed at events, one after the other.
+
+python -m tests.flow.killing FOLDER WORD ...
+
+Each process is a fork of this one, in which autograd never ran: a fork of one in which it did cannot train.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import autoprune
+from autoprune.support.events import Event
+from tests.flow.nets import DATA, net, settings
+
+
+def config(folder: Path) -> dict[str, Any]:
+    """Return the flow."""
+    return settings(folder, select={"by": "library"})
+
+
+def kill_at(word: str, folder: Path) -> bool:
+    """Run the flow in a child that is killed at the first event with a word. Return whether it was."""
+    child = os.fork()
+    if child == 0:
+
+        def watch(event: Event) -> None:
+            if word in str(event):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        try:
+            autoprune.prune(net(), DATA, config(folder), watch=watch)
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+if __name__ == "__main__":
+    for word in sys.argv[2:]:
+        if not kill_at(word, Path(sys.argv[1])):
+            sys.exit(f"the flow was not killed at {word}")

@@ -1,0 +1,105 @@
+"""Each selector meets the budget of its pass, and cuts what its rule says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import autoprune
+from autoprune.config import load_config
+from autoprune.criteria import channel_scales, importance
+from autoprune.errors import PlanError
+from autoprune.execution import Setting
+from autoprune.flow import SELECTORS, FlowState, Selection, Workbench, find_selector, pass_limits
+from autoprune.flow._selectors import select
+from autoprune.graph import Plan
+from autoprune.space import Budget, SpaceSpec
+from autoprune.train import Task
+from tests.flow.nets import DATA, net, settings
+
+PRUNABLE = autoprune.trace(net(), torch.zeros(1, 1, 8, 8))
+DENSE = int(PRUNABLE.cost().macs)
+with torch.no_grad():
+    for number, norm in enumerate(
+        each for each in PRUNABLE.model.modules() if isinstance(each, nn.BatchNorm2d)
+    ):
+        norm.weight.copy_(torch.linspace(0.1, 1.0, 8) * (1 + number))
+
+
+def selection(folder: Path, budget: Budget | None, **select: Any) -> Selection:
+    bench = Workbench(
+        config=load_config(settings(folder, select=select)),
+        stages=("select", "rebuild"),
+        origin=PRUNABLE,
+        data=DATA,
+        task=Task(),
+        setting=Setting(),
+        space=SpaceSpec(),
+        cost=lambda prunable: prunable.cost,
+        folder=folder,
+        budget=budget,
+    )
+    return Selection(bench, FlowState(1, PRUNABLE))
+
+
+@pytest.mark.parametrize("by", [name for name in SELECTORS if name != "search"])
+@pytest.mark.parametrize("limits", [{"macs": DENSE // 2}, {"params": 400}])
+def test_a_selector_meets_a_budget_of_any_cost_and_no_more(
+    by: str, limits: dict[str, float], tmp_path: Path
+) -> None:
+    plan = select(selection(tmp_path, Budget(**limits), by=by))  # type: ignore[arg-type]
+    cost = PRUNABLE.cost(plan.widths).known()
+    assert all(float(cost[name]) <= limit for name, limit in limits.items())
+    assert all(float(cost[name]) > 0.7 * limit for name, limit in limits.items())
+
+
+def test_one_threshold_separates_what_stays_from_what_goes(tmp_path: Path) -> None:
+    plan = select(selection(tmp_path, None, by="global-threshold", share=0.4))
+    scales = channel_scales(PRUNABLE.model, PRUNABLE.searchable)
+    kept = np.concatenate([scales[name][plan.get(name, np.arange(8))] for name in scales])
+    gone = np.concatenate([np.delete(scales[name], plan.get(name, np.arange(8))) for name in scales])
+    assert len(gone) == round(0.4 * 16)
+    assert gone.max() <= kept.min()
+
+
+def test_a_criterion_replaces_the_scales(tmp_path: Path) -> None:
+    plan = select(selection(tmp_path, None, by="global-threshold", share=0.25, criterion="l2"))
+    norms = importance(PRUNABLE, "l2")
+    gone = np.concatenate([np.delete(norms[name], plan.get(name, np.arange(8))) for name in norms])
+    assert np.sort(gone).tolist() == np.sort(np.concatenate(list(norms.values())))[:4].tolist()
+
+
+def test_a_floor_is_kept_by_every_selector_of_widths(tmp_path: Path) -> None:
+    budget = Budget(macs=int(0.45 * DENSE))
+    for by, floor in (("uniform", 5), ("uniform", 0.6), ("library", 5), ("global-threshold", 5)):
+        plan = select(selection(tmp_path, budget, by=by, floor=floor))
+        assert min(plan.widths.values()) >= 5
+
+
+def test_a_selector_of_your_own_is_named_by_its_function(tmp_path: Path) -> None:
+    plan = select(selection(tmp_path, None, by="tests.flow.test_selectors:first_half"))
+    assert plan.widths == {group.name: 4 for group in PRUNABLE.searchable}
+    with pytest.raises(PlanError, match=r"select.by: .*:nothing. gave a list, expected a Plan"):
+        select(selection(tmp_path, None, by="tests.flow.test_selectors:nothing"))
+    assert find_selector("tests.flow.test_selectors:first_half").amounts == ()
+
+
+def first_half(given: Selection) -> Plan:
+    return Plan({group.name: np.arange(group.width // 2) for group in given.prunable.searchable})
+
+
+def nothing(given: Selection) -> list[int]:
+    return []
+
+
+def test_costs_fall_by_the_same_factor_in_every_pass() -> None:
+    limits, dense = {"macs": 1_000, "latency_ms": 2.0}, {"macs": 8_000, "latency_ms": 16.0}
+    steps = [pass_limits(limits, dense, number, 3) for number in (1, 2, 3)]
+    assert [each["macs"] for each in steps] == [4_000, 2_000, 1_000]
+    assert [each["latency_ms"] for each in steps] == pytest.approx([8.0, 4.0, 2.0])
+    assert all(isinstance(each["macs"], int) for each in steps)
