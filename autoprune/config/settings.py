@@ -468,6 +468,9 @@ class FlowSettings:
             sparsifies the dense model first.
         passes: how often the stages are repeated. Each pass begins with the model of the one before, and the
             budget is reached in equal steps of the logarithm of its costs.
+        narrow: the part of the model that one pass narrows. "group" narrows one group after the other, in the
+            order of execution, and "stage" all groups of one map size. The widths are chosen once for the
+            whole budget, the channels at the beginning of each pass, and there are as many passes as needed.
         checkpoints: whether each epoch of a training writes PASS-STAGE.pth, a dict of "epoch", "optimizer"
             and "state_dict" that torch.load(path, weights_only=True) reads.
     """
@@ -475,6 +478,7 @@ class FlowSettings:
     method: Text | None = None
     stages: Names = ()
     passes: Annotated[int, Field(strict=True, ge=1, le=_MOST_PASSES)] = 1
+    narrow: Literal["all", "group", "stage"] = "all"
     checkpoints: Flag = False
 
 
@@ -514,6 +518,16 @@ class SelectSettings:
             "uniform".
         threshold: channels of this size and smaller ones are cut, in place of a budget, for
             "global-threshold".
+        ranking: "independent" ranks each group in the model at the beginning of the pass. "greedy" ranks
+            group after group, in the order of execution, in the model as pruned so far: weights that read
+            removed channels do not count. With the criterion "lasso" the layers are also refitted in between.
+        residual: "shortcut" ranks the channels of a residual stream by the layer that starts its shortcut
+            alone, such as a projection. "all" ranks them by all layers that write into the stream.
+        remove: the channels that go: the "least" important ones, or the "most" important ones as a control.
+        ties: "stage" gives all groups of one map size the same keep ratio.
+        skip_fall: groups stay whole if the metric falls by more than this when they alone are cut to
+            `skip_at` of their channels. By default no group is tested.
+        skip_at: keep ratio of that test.
     """
 
     by: Text = "library"
@@ -521,6 +535,12 @@ class SelectSettings:
     floor: Floor = 1
     share: Share | None = None
     threshold: NonNegativeFloat | None = None
+    ranking: Literal["independent", "greedy"] = "independent"
+    residual: Literal["all", "shortcut"] = "all"
+    remove: Literal["least", "most"] = "least"
+    ties: Literal["none", "stage"] = "none"
+    skip_fall: NonNegativeFloat | None = None
+    skip_at: Annotated[Real, Field(gt=0, lt=1)] = 0.5
 
 
 @dataclass(frozen=True)

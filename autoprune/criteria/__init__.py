@@ -68,6 +68,7 @@ __all__ = [
     "Importance",
     "Rule",
     "channel_scales",
+    "check_rule",
     "choose_channels",
     "filter_slices",
     "find_criterion",
@@ -188,12 +189,8 @@ def importance(
         raise PlanError(f'criterion "{name}": needs images; give make_plan(..., data=loader{loss_too}).')
     rule = rule or Rule()
     groups = tuple(g for g in (prunable.groups if groups is None else groups) if g.frozen is None)
+    check_rule(criterion, rule)
     if rule.residual == "shortcut":
-        if spec.needs != "weights":
-            raise PlanError(
-                f'residual = "shortcut": criterion "{name}" reads more than the weights of one layer; choose '
-                f"one of {quoted(row for row, each in CRITERIA.items() if each.needs == 'weights')}."
-            )
         groups = tuple(ranked_by_shortcut(prunable, groups))
     if seed < 0:
         raise PlanError(f"seed: got {seed}, expected 0 or more.")
@@ -208,6 +205,30 @@ def importance(
             )
         sign = 1 if rule.remove == "least" else -1
         return {group.name: sign * _checked(name, group, result.get(group.name)) for group in groups}
+
+
+def check_rule(criterion: str | Criterion, rule: Rule, where: str = "") -> None:
+    """Refuse a rule that a criterion cannot follow.
+
+    Args:
+        criterion: a name in CRITERIA, a function, or its "package.module:function".
+        rule: the rule.
+        where: the section of the config with its keys, such as "select.", for messages.
+
+    Raises:
+        PlanError: the criterion is unknown, or cannot follow the rule.
+    """
+    name, spec = _named(criterion)
+    if rule.residual == "shortcut" and spec.needs != "weights":
+        raise PlanError(
+            f'{where}residual = "shortcut": criterion "{name}" reads more than the weights of one layer; '
+            f"choose one of {quoted(row for row, each in CRITERIA.items() if each.needs == 'weights')}."
+        )
+    if rule.ranking == "greedy" and spec.by_layers is not None and rule.remove == "most":
+        raise PlanError(
+            f'{where}ranking = "greedy": criterion "{name}" chooses the channels of each group itself; leave '
+            'out remove = "most", or set ranking = "independent".'
+        )
 
 
 def _named(criterion: str | Criterion) -> tuple[str, CriterionSpec]:
@@ -292,7 +313,7 @@ def choose_channels(
         PlanError: as `importance`, or a width does not fit the model.
         DataError: the data has no batches of (inputs, targets) that model and loss accept.
     """
-    name, spec = _named(criterion)
+    _, spec = _named(criterion)
     rule = rule or Rule()
 
     def rank(model: TracedModel, groups: Sequence[ChannelGroup] | None = None) -> Importance:
@@ -300,15 +321,11 @@ def choose_channels(
         known = moments if rule.ranking == "independent" else None
         return importance(model, criterion, data, loss, seed, known, widths, rule, groups)
 
+    check_rule(criterion, rule)
     if rule.ranking == "independent":
         return plan_from_importance(prunable, widths, rank(prunable))
     if spec.by_layers is None:
         return greedy_plan(prunable, widths, rank)
-    if rule != Rule(ranking="greedy"):
-        raise PlanError(
-            f'ranking = "greedy": criterion "{name}" chooses the channels of each group itself; leave out '
-            '`residual` and `remove`, or set ranking = "independent".'
-        )
     traced = prunable if isinstance(prunable, Prunable) else None
     return spec.by_layers(
         CriterionInput(prunable.model, prunable.groups, data, loss, seed, prunable=traced, widths=widths)

@@ -24,7 +24,14 @@ from autoprune.flow._flow import run_flow
 from autoprune.flow._record import FlowRecord, StageEntry, to_values
 from autoprune.flow._repairs import REPAIRS, RepairSpec, find_repair
 from autoprune.flow._schedules import epoch_reporter, naming_learning_rate, schedule_of
-from autoprune.flow._selectors import SELECTORS, Selection, SelectorSpec, check_amounts, find_selector
+from autoprune.flow._selectors import (
+    SELECTORS,
+    Selection,
+    SelectorSpec,
+    check_amounts,
+    check_rules,
+    find_selector,
+)
 from autoprune.flow._stages import STAGES, StageResult, StageSpec, find_stage, stages_of
 from autoprune.flow._state import FlowState
 from autoprune.flow._workbench import SearchPass, Workbench, pass_limits
@@ -47,6 +54,7 @@ __all__ = [
     "Workbench",
     "check_amounts",
     "check_fit",
+    "check_rules",
     "epoch_reporter",
     "find_repair",
     "find_selector",

@@ -12,6 +12,7 @@ from autoprune.config.settings import RunConfig
 from autoprune.errors import ConfigError
 from autoprune.flow._stages import stages_of
 from autoprune.graph import Prunable
+from autoprune.graph.writers import shortcuts
 from autoprune.sparsity import check_penalty, scale_places
 from autoprune.support.rows import Row
 
@@ -66,6 +67,10 @@ def check_fit(config: RunConfig, prunable: Prunable) -> None:
             )
     if not prunable.searchable:
         raise ConfigError(f"flow: {model} has no channel group to narrow; see `autoprune inspect`.")
+    if config.select.residual == "shortcut" and not shortcuts(prunable):
+        raise ConfigError(
+            f'select.residual: got "shortcut", but {model} has no residual stream; set residual = "all".'
+        )
     stages = stages_of(config)
     if "sparsify" in stages:
         first = "select" in stages[: stages.index("sparsify")]

@@ -36,14 +36,14 @@ def run_flow(bench: Workbench, record: FlowRecord) -> FlowState:
         bench: settings, data and the limits of the last pass.
         record: what is done so far. Each stage is added to it.
     """
-    passes = bench.config.flow.passes
-    todo = [(number, name) for number in range(1, passes + 1) for name in bench.stages]
     state = _restored(bench, record)
-    for number, name in todo[len(record.stages) :]:
+    while len(record.stages) < bench.passes(state) * len(bench.stages):
+        done, place = divmod(len(record.stages), len(bench.stages))
+        number, name = done + 1, bench.stages[place]
         if number > state.number:
             state = state.next_pass(bench.config.model.frozen)
         at = replace(bench, budget=_budget(bench, number), stage=f"{number}-{name.replace(':', '.')}")
-        bench.watch(Stage(f"pass {number} of {passes}: {name}"))
+        bench.watch(Stage(f"pass {number} of {bench.passes(state)}: {name}"))
         started = time.perf_counter()
         result = _run_stage(at, name, state, record)
         state, places = _kept(at, record, state, result)
@@ -83,7 +83,7 @@ def _run_stage(bench: Workbench, name: str, state: FlowState, record: FlowRecord
 def _budget(bench: Workbench, number: int) -> Budget | None:
     """Return the limits of one pass."""
     passes = bench.config.flow.passes
-    if bench.budget is None or number == passes:
+    if bench.budget is None or bench.config.flow.narrow != "all" or number == passes:
         return bench.budget
     limits = pass_limits(bench.budget.limits, _numbers(bench, Plan({})), number, passes)
     return Budget(requested=None, **limits)
@@ -134,7 +134,8 @@ def _restored(bench: Workbench, record: FlowRecord) -> FlowState:
         model, done = _loaded(bench, last.base), read_recipe(bench.folder / last.base).plan
         prunable = retraced(model, bench.origin, bench.config.model.frozen)
     small = None if last.small is None else _loaded(bench, last.small)
-    return FlowState(last.number, prunable, done, last.plan, small)
+    target = next((entry.facts["target"] for entry in record.stages if "target" in entry.facts), None)
+    return FlowState(last.number, prunable, done, last.plan, small, target)
 
 
 def _loaded(bench: Workbench, name: str) -> nn.Module:

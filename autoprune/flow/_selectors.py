@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from autoprune.criteria import Importance, channel_scales, plan_from_importance, resolve_widths
-from autoprune.data import first_batches, spread_samples
+from autoprune.config.settings import SelectSettings
+from autoprune.criteria import Importance, channel_scales, check_rule, resolve_widths
+from autoprune.data import spread_samples
 from autoprune.errors import ConfigError, PlanError
 from autoprune.flow._error_library import least_error, measure_library
 from autoprune.flow._state import FlowState
-from autoprune.flow._workbench import Workbench
+from autoprune.flow._workbench import Workbench, rule_of
 from autoprune.graph import Plan, Prunable
-from autoprune.score import Cutter, plan_cuts, score_single_cuts
+from autoprune.score import plan_cuts, score_single_cuts
 from autoprune.space import SearchSpace, cut, drop_gates, uniform_gates
 from autoprune.sparsity import PENALTIES, PenaltySpec, threshold_plan, threshold_plan_within
 from autoprune.support.arrays import IntArray
-from autoprune.support.rows import Row, find_row
+from autoprune.support.rows import Row, find_row, quoted
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,7 @@ class Selection:
     def plan(self, space: SearchSpace, levels: IntArray) -> Plan:
         """Return the plan for levels of a space, with the channels that the criterion ranks highest."""
         widths = dict(zip(space.groups, space.ladder.widths(levels[None])[0].tolist(), strict=True))
-        return plan_from_importance(self.prunable, widths, self.bench.ranked(self.prunable, widths))
+        return self.bench.choose(self.prunable, widths)
 
 
 Selector = Callable[[Selection], Plan]
@@ -79,8 +80,9 @@ def uniform(given: Selection) -> Plan:
     if given.bench.budget is not None:
         space = given.space()
         return given.plan(space, cut(space.ladder, uniform_gates(space.ladder.rows)))
+    sensitive = given.bench.sensitive(given.prunable)
     widths = resolve_widths(given.prunable, 1.0 - (share or 0.0))
-    return plan_from_importance(given.prunable, widths, given.bench.ranked(given.prunable, widths))
+    return given.bench.choose(given.prunable, {n: w for n, w in widths.items() if n not in sensitive})
 
 
 def library(given: Selection) -> Plan:
@@ -104,12 +106,10 @@ def sensitivity(given: Selection) -> Plan:
     space, bench, search = given.space(), given.bench, given.bench.config.search
     rows = space.ladder.rows
     trials = plan_cuts(rows, search.sensitivity_evaluations)
-    calibration = first_batches(bench.data.train, search.sensitivity_batches, seed=search.seed)
-    cutter = Cutter(given.prunable, bench.ranked(given.prunable), bench.setting, calibration)
     images = spread_samples(bench.data.val, search.sensitivity_images)
-    found = score_single_cuts(
-        cutter, space, trials, images, bench.task, done=bench.counter("sensitivity", 1 + len(trials))
-    )
+    done = bench.counter("sensitivity", 1 + len(trials))
+    cutter = bench.cutter(given.prunable)
+    found = score_single_cuts(cutter, space, trials, images, bench.task, done=done)
     return given.plan(space, cut(space.ladder, drop_gates(rows, found.ratios, found.scores, found.baseline)))
 
 
@@ -138,10 +138,12 @@ class SelectorSpec(Row):
     Attributes:
         select: returns the plan of a pass.
         amounts: keys of [select] that may set how much is cut, in place of a budget.
+        has_rules: whether it follows the keys RULES of [select].
     """
 
     select: Selector
     amounts: tuple[str, ...] = ()
+    has_rules: bool = True
 
 
 SELECTORS: dict[str, SelectorSpec] = {
@@ -153,6 +155,7 @@ SELECTORS: dict[str, SelectorSpec] = {
     "global-threshold": SelectorSpec(
         global_threshold,
         amounts=("share", "threshold"),
+        has_rules=False,
         about="one threshold for the channels of all groups, the one that meets the budget",
     ),
     "uniform": SelectorSpec(uniform, amounts=("share",), about="one keep ratio for all groups"),
@@ -166,7 +169,9 @@ SELECTORS: dict[str, SelectorSpec] = {
         about="each group is cut until its score alone drops by one tolerance, the same for all",
     ),
     "search": SelectorSpec(
-        by_study, about="a study under [search] and [score], whose best trial gives the channels"
+        by_study,
+        has_rules=False,
+        about="a study under [search] and [score], whose best trial gives the channels",
     ),
 }
 """{name in select.by: selector}."""
@@ -194,6 +199,33 @@ def select(given: Selection) -> Plan:
         raise PlanError(f'select.by: "{by}" gave a {type(plan).__name__}, expected a Plan.')
     given.prunable.check(plan)
     return plan
+
+
+RULES = ("ranking", "residual", "remove", "ties", "skip_fall")
+"""Keys of [select] that say which groups are narrowed together, and which channels go."""
+
+
+def check_rules(settings: SelectSettings, criterion: str) -> None:
+    """Check that the selector follows the rules of [select], and the criterion too.
+
+    Args:
+        settings: [select].
+        criterion: the criterion that ranks the channels.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    spec, defaults = find_selector(settings.by), SelectSettings()
+    for key in RULES:
+        if getattr(settings, key) != getattr(defaults, key) and not spec.has_rules:
+            raise ConfigError(
+                f'select.{key}: select.by = "{settings.by}" does not follow it; leave it out, or use '
+                f"{quoted(name for name, row in SELECTORS.items() if row.has_rules)}."
+            )
+    try:
+        check_rule(criterion, rule_of(settings), where="select.")
+    except PlanError as error:
+        raise ConfigError(str(error)) from None
 
 
 def check_amounts(by: str, share: float | None, threshold: float | None, *, has_budget: bool) -> None:

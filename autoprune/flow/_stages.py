@@ -88,13 +88,20 @@ def sparsify_stage(bench: Workbench, state: FlowState) -> StageResult:
 
 def select_stage(bench: Workbench, state: FlowState) -> StageResult:
     """Choose the channels that stay."""
-    plan = select(Selection(bench, state))
+    if bench.config.flow.narrow == "all":
+        plan = select(Selection(bench, state))
+    else:
+        target = state.target or select(Selection(bench, state)).widths
+        state = replace(state, target=target)
+        part = bench.units(state)[state.number - 1]
+        plan = bench.choose(state.prunable, {name: target[name] for name in part})
     widths = {group.name: plan.widths.get(group.name, group.width) for group in state.prunable.searchable}
     listed = list(widths.values())
     more = f" and {len(listed) - _SHOWN_WIDTHS} more" if len(listed) > _SHOWN_WIDTHS else ""
     shown = " ".join(map(str, listed[:_SHOWN_WIDTHS]))
     bench.watch(Stage(f"channels kept per group: {shown}{more}"))
-    return StageResult(replace(state, cut=plan), facts={"widths": widths})
+    facts = {"widths": widths, **({} if state.target is None else {"target": dict(state.target)})}
+    return StageResult(replace(state, cut=plan), facts=facts)
 
 
 def rebuild_stage(bench: Workbench, state: FlowState) -> StageResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -22,6 +22,8 @@ class FlowState:
         done: the plan by which the passes before cut the original dense model.
         cut: the plan of this pass for `prunable`, or None before "select".
         small: the model that the cut leaves, or None before "rebuild".
+        target: {group: width after the last pass}, if each pass narrows a part of the model, or None before
+            it is chosen.
     """
 
     number: int
@@ -29,6 +31,7 @@ class FlowState:
     done: Plan = field(default_factory=lambda: Plan({}))
     cut: Plan | None = None
     small: nn.Module | None = None
+    target: Mapping[str, int] | None = None
 
     @property
     def model(self) -> nn.Module:
@@ -46,7 +49,8 @@ class FlowState:
         Args:
             frozen: modules whose channels all stay.
         """
-        return FlowState(self.number + 1, retraced(self.model, self.prunable, frozen), self.plan)
+        prunable = retraced(self.model, self.prunable, frozen)
+        return FlowState(self.number + 1, prunable, self.plan, target=self.target)
 
 
 def retraced(model: nn.Module, like: Prunable, frozen: Sequence[str]) -> Prunable:

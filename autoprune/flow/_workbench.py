@@ -5,20 +5,24 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from autoprune.config.settings import RunConfig
-from autoprune.criteria import Importance
-from autoprune.data import VisionData
+from autoprune.config.settings import RunConfig, SelectSettings
+from autoprune.criteria import Importance, Rule
+from autoprune.data import VisionData, first_batches, spread_samples
 from autoprune.execution import Setting
 from autoprune.flow._state import FlowState
+from autoprune.flow._units import units
 from autoprune.graph import Cost, Plan, Prunable
+from autoprune.graph.writers import map_stages
 from autoprune.reconstruction import Moments, measure_model
-from autoprune.score import rank
-from autoprune.space import Budget, CostFunction, SearchSpace, SpaceSpec, build_space
+from autoprune.score import Cutter, choose, rank, sensitive_groups
+from autoprune.space import Budget, CostFunction, SearchSpace, SpaceSpec, build_space, tie_stages
 from autoprune.support.events import Counted, Stage, Watcher, silent
 from autoprune.train import Task, evaluate
 
@@ -86,15 +90,33 @@ class Workbench:
         """The file for the usual checkpoint of a training, if there is to be one."""
         return self.file(".pth") if self.config.flow.checkpoints else None
 
+    def units(self, state: FlowState) -> tuple[tuple[str, ...], ...]:
+        """Return the groups that each pass narrows, if passes go through the model layer by layer."""
+        return units(self.origin, self.config.flow.narrow, state.target or {})
+
+    def passes(self, state: FlowState) -> int:
+        """Return the number of passes, which is 1 before the widths of a flow by layers are chosen."""
+        if self.config.flow.narrow == "all":
+            return self.config.flow.passes
+        return max(1, len(self.units(state)))
+
     def score(self, model: nn.Module) -> float:
         """Return the metric of a model on the validation part."""
         return evaluate(model, self.data.val, self.task, self.setting)
 
     def search_space(self, prunable: Prunable, budget: Budget) -> SearchSpace:
-        """Return the widths of a model that meet a budget and the floor of [select]."""
+        """Return the widths of a model that meet a budget, and the floor, ties and skips of [select].
+
+        Raises:
+            BudgetError: no plan meets the budget.
+            PlanError: all groups are sensitive.
+        """
         floor = self.config.select.floor
         bounds = {"low": floor} if isinstance(floor, float) else {"floor": max(1, floor, self.space.floor)}
-        spec = SpaceSpec(**{**vars(self.space), **bounds})
+        skip = (*self.space.skip, *map(escape, self.sensitive(prunable)))
+        spec = SpaceSpec(**{**vars(self.space), **bounds, "skip": skip})
+        if self.config.select.ties == "stage":
+            spec = tie_stages(spec, map_stages(prunable))
         return build_space(prunable.groups, self.cost(prunable), budget, spec)
 
     def ranked(self, prunable: Prunable, widths: Mapping[str, int] | None = None) -> Importance:
@@ -104,9 +126,48 @@ class Workbench:
             prunable: the traced model.
             widths: the widths that will be kept, for criteria that choose for them alone.
         """
-        criterion = self.config.select.criterion or self.config.search.criteria[0]
-        seed, moments = self.config.search.seed, lambda: self.moments(prunable)
-        return rank(prunable, self.data, self.task, criterion, seed=seed, moments=moments, widths=widths)
+        return rank(prunable, self.data, self.task, widths=widths, **self._ranking(prunable))
+
+    def choose(self, prunable: Prunable, widths: Mapping[str, int]) -> Plan:
+        """Return the plan that keeps the channels which the criterion and the rule of [select] choose."""
+        return choose(prunable, self.data, self.task, widths=widths, **self._ranking(prunable))
+
+    def cutter(self, prunable: Prunable) -> Cutter:
+        """Return a cutter, which builds cut models and recalibrates them on batches that are drawn here."""
+        search = self.config.search
+        batches = first_batches(self.data.train, search.sensitivity_batches, seed=search.seed)
+        return Cutter(prunable, self.ranked(prunable), self.setting, batches)
+
+    def sensitive(self, prunable: Prunable) -> tuple[str, ...]:
+        """Return the groups that stay whole by `select.skip_fall`, by cutting each alone."""
+        select = self.config.select
+        if select.skip_fall is None:
+            return ()
+        whole = Budget(macs=int(prunable.cost().macs))
+        space = build_space(prunable.groups, prunable.cost, whole, self.space)
+        images = spread_samples(self.data.val, self.config.search.sensitivity_images)
+        total = 1 + len(space.variables)
+        self.watch(Stage(f"sensitive groups: {total} evaluations on {images.samples:,} validation images"))
+        found = sensitive_groups(
+            self.cutter(prunable),
+            space,
+            images,
+            self.task,
+            keep=select.skip_at,
+            tolerance=select.skip_fall,
+            done=self.counter("sensitive groups", total),
+        )
+        self.watch(Stage(f"groups that stay whole: {', '.join(found) or 'none'}"))
+        return found
+
+    def _ranking(self, prunable: Prunable) -> dict[str, Any]:
+        """Return the arguments of a ranking that [select] gives."""
+        return {
+            "criterion": self.config.select.criterion or self.config.search.criteria[0],
+            "seed": self.config.search.seed,
+            "moments": lambda: self.moments(prunable),
+            "rule": rule_of(self.config.select),
+        }
 
     def counter(self, what: str, total: int) -> Callable[[int], None]:
         """Return a function that reports how many parts of a measurement are done."""
@@ -141,6 +202,11 @@ class Workbench:
             yield inputs
             seen += len(inputs)
             self.watch(Counted("moments", seen, total))
+
+
+def rule_of(settings: SelectSettings) -> Rule:
+    """Return the rule by which [select] chooses channels."""
+    return Rule(settings.ranking, settings.residual, settings.remove)
 
 
 def pass_limits(

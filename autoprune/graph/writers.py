@@ -3,7 +3,7 @@
 Example:
     writers(prunable)["layer2.0.conv2"]      # (Writer("layer2.0.conv2.weight", ...), ...)
     shortcuts(prunable)["layer2.0.conv2"]    # ("layer2.0.downsample.0.weight",)
-    stages(prunable)[(28, 28)]               # ("conv1", "layer1.0.conv1", ...)
+    map_stages(prunable)[(28, 28)]               # ("conv1", "layer1.0.conv1", ...)
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def writers(prunable: Prunable) -> dict[str, tuple[Writer, ...]]:
     return {name: found[name] for name in sorted(found, key=first.__getitem__)}
 
 
-def stages(prunable: Prunable) -> dict[tuple[int, ...], tuple[str, ...]]:
+def map_stages(prunable: Prunable) -> dict[tuple[int, ...], tuple[str, ...]]:
     """Return {map size: searchable groups of that size}, in the order of execution.
 
     The size of a group is that of its first writer's output at the example input.

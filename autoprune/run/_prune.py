@@ -26,6 +26,7 @@ from autoprune.flow import (
     Workbench,
     check_amounts,
     check_fit,
+    check_rules,
     find_repair,
     find_selector,
     run_flow,
@@ -127,7 +128,14 @@ def check_flow(spec: RunSpec) -> None:
     _ = spec.device, spec.named_setting, spec.loss_and_metric, spec.space, spec.train_schedule
     stages, select = stages_of(spec), spec.select
     find_selector(select.by)
-    find_criterion(select.criterion or spec.search.criteria[0])
+    criterion = select.criterion or spec.search.criteria[0]
+    find_criterion(criterion)
+    check_rules(select, criterion)
+    if spec.flow.narrow != "all" and spec.flow.passes != 1:
+        raise ConfigError(
+            f'flow.passes: got {spec.flow.passes}, but flow.narrow = "{spec.flow.narrow}" has one pass for '
+            'each part that is narrowed; leave passes out, or set narrow = "all".'
+        )
     check_budget(spec.budget, required=False)
     check_amounts(select.by, select.share, select.threshold, has_budget=spec.budget != BudgetSettings())
     if spec.limits_latency:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autoprune.score._finetune_score import FinetuneScore, Rung, calibrate
-from autoprune.score._ranking import rank
+from autoprune.score._ranking import choose, rank
 from autoprune.score._sensitivity import Cut, Cutter, cut_scores, divergences, sensitive_groups
 from autoprune.score._single_cuts import SingleCuts, plan_cuts, score_single_cuts
 from autoprune.score._supernet import SandwichSampler, with_model
@@ -16,6 +16,7 @@ __all__ = [
     "SandwichSampler",
     "SingleCuts",
     "calibrate",
+    "choose",
     "cut_scores",
     "divergences",
     "plan_cuts",

@@ -6,14 +6,15 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from autoprune.criteria import Importance, importance
-from autoprune.data import VisionData
-from autoprune.graph import Prunable
+from autoprune.criteria import Importance, Rule, choose_channels, find_criterion, importance
+from autoprune.data import Batch, Loader, VisionData
+from autoprune.graph import Plan, Prunable
 from autoprune.graph.capture import unchanged
 from autoprune.reconstruction import Moments
 from autoprune.train import Task, main_output
@@ -28,6 +29,7 @@ def rank(
     seed: int,
     moments: Callable[[], Moments] | None = None,
     widths: Mapping[str, int] | None = None,
+    rule: Rule | None = None,
 ) -> Importance:
     """Measure the importance of all channels.
 
@@ -39,11 +41,45 @@ def rank(
         seed: of every draw.
         moments: returns the moments of the model, for criteria that read them.
         widths: {group name: channels that will be kept}, if the ranking serves these widths alone.
+        rule: how residual streams are ranked, and whether the least or the most important channels go.
     """
+    with unchanged(prunable.model):  # a forward pass may leave tensors with a history on it
+        batches = _Batches(data.train, seed)
+        return importance(prunable, criterion, batches, _loss_of(task), seed, moments, widths, rule)
 
+
+def choose(
+    prunable: Prunable,
+    data: VisionData,
+    task: Task,
+    criterion: str,
+    widths: Mapping[str, int],
+    *,
+    seed: int,
+    moments: Callable[[], Moments] | None = None,
+    rule: Rule | None = None,
+) -> Plan:
+    """Choose the channels to keep at given widths. The arguments are those of `rank`."""
+    reads_moments = find_criterion(criterion).needs == "moments"
+    batches = _Batches(data.unchanged_train if reads_moments else data.train, seed)
+    with unchanged(prunable.model):
+        return choose_channels(prunable, widths, criterion, batches, _loss_of(task), seed, moments, rule)
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """Training batches on the CPU, which a greedy ranking reads once for each group."""
+
+    loader: Loader
+    seed: int
+
+    def __iter__(self) -> Iterator[Batch]:
+        for inputs, targets in self.loader.batches(self.seed, 0):
+            yield inputs.cpu(), targets.cpu()
+
+
+def _loss_of(task: Task) -> Callable[[Any, Tensor], Tensor]:
     def loss(outputs: Any, targets: Tensor) -> Tensor:
         return task.loss(main_output(outputs), targets)
 
-    batches = ((inputs.cpu(), targets.cpu()) for inputs, targets in data.train.batches(seed, 0))
-    with unchanged(prunable.model):  # a forward pass may leave tensors with a history on it
-        return importance(prunable, criterion, batches, loss, seed, moments, widths)
+    return loss

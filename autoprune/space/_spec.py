@@ -117,7 +117,7 @@ def tie_stages(spec: SpaceSpec, stages: Mapping[tuple[int, ...], Sequence[str]])
 
     Args:
         spec: the space.
-        stages: {map size: groups of that size}, as `autoprune.graph.writers.stages` returns them.
+        stages: {map size: groups of that size}, as `autoprune.graph.writers.map_stages` returns them.
 
     Reference: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, section 3.2.
     """

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import autoprune
 from autoprune.graph import Prunable
-from autoprune.graph.writers import shortcuts, stages, writers
+from autoprune.graph.writers import map_stages, shortcuts, writers
 from autoprune.zoo import make_model
 from tests import models
 
@@ -67,7 +67,7 @@ def test_a_weight_under_a_parametrization_writes_its_channels() -> None:
 
 
 def test_stages_share_a_map_size(resnet: Prunable) -> None:
-    found = stages(resnet)
+    found = map_stages(resnet)
     assert list(found) == [(16, 16), (8, 8), (4, 4)]
     assert found[(8, 8)] == ("layer2.0.conv1", "layer2.0.conv2", "layer2.1.conv1", "layer2.2.conv1")
     assert sum(map(len, found.values())) == len(resnet.searchable)
