@@ -117,7 +117,7 @@ def test_a_stopped_flow_by_layers_ends_with_the_same_weights(tmp_path: Path) -> 
 def striding() -> torch.nn.Module:
     """Return the net with a second map size."""
     made = net()
-    made[3].stride = (2, 2)  # type: ignore[index, union-attr]  # a convolution
+    made[3].stride = (2, 2)  # type: ignore[index]  # a convolution
     return made
 
 
