@@ -73,9 +73,9 @@ def inspect(
     ] = None,
     limit: Annotated[float, typer.Option("--limit", help="Time limit of --sensitivity in seconds.")] = 300.0,
 ) -> None:
-    """Show channel groups, costs and budgets before any training. Also frozen layers and memory needed."""
+    """Show channel groups, droppable blocks, costs and budgets before any training, and the memory needed."""
     from autoprune import run
-    from autoprune.cli._tables import group_table, inspection_notes, inspection_table
+    from autoprune.cli._tables import block_table, group_table, inspection_notes, inspection_table
     from autoprune.config import load_config
 
     if errors and sensitivity:
@@ -91,6 +91,8 @@ def inspect(
             return print_curves(found)
         inspection = run.inspect(settings, watch=watch)
     console.print(group_table(inspection))
+    if inspection.blocks:
+        console.print(block_table(inspection))
     console.print(inspection_table(inspection))
     print_notes(inspection_notes(inspection))
 

@@ -41,6 +41,17 @@ def group_table(inspection: Inspection) -> Table:
     return table
 
 
+def block_table(inspection: Inspection) -> Table:
+    """Return a table of the residual branches that a search may drop, one row per branch."""
+    table = plain_table(f"Droppable blocks of {inspection.model}")
+    table.add_column("block", overflow="fold")
+    for column in ("groups inside", "MACs", "params"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in inspection.blocks:
+        table.add_row(row.name, str(len(row.groups)), amount(row.macs), amount(row.params))
+    return table
+
+
 def inspection_table(inspection: Inspection) -> Table:
     """Return a table of the dense cost, the reachable range and the budget, for each relevant cost."""
     dense = inspection.dense_cost

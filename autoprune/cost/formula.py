@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from autoprune.cost.polynomial import Polynomials, Size, Sum, add_product
-from autoprune.graph import ChannelGroup, Cost
+from autoprune.graph import Block, ChannelGroup, Cost
 from autoprune.graph.capture import named_tensors
 from autoprune.graph.context import Factor, MacTerm
 from autoprune.graph.grouping import Grouping
@@ -29,46 +29,97 @@ class ExactCost:
     """The cost formula of one model.
 
     Attributes:
-        sums: the MACs and the parameters.
-        full: int64 [groups], the dense widths.
+        sums: the MACs and the parameters of models with all blocks.
+        dropping: the same if blocks may be dropped, which takes longer to evaluate.
+        full: int64 [groups + blocks], the dense widths.
     """
 
     sums: Polynomials
+    dropping: Polynomials
     full: IntArray
 
     def __call__(self, widths: IntArray) -> Cost:
-        """Return costs [candidates] of widths [candidates, groups]."""
-        return Cost(*self.sums(widths))
+        """Return costs [candidates] of widths [candidates, groups] or [candidates, groups + blocks]."""
+        return Cost(*for_columns(widths, self.sums, self.dropping)(widths))
 
     def carried(self, *groups: int) -> tuple[int, int]:
-        """Return the MACs and parameters of the dense model's operators that any of the groups touches."""
-        macs, params = self.sums.touching(groups)(self.full[None])[:, 0].tolist()
+        """Return the MACs and parameters of the dense model's operators that any of the columns touches."""
+        macs, params = self.dropping.touching(groups)(self.full[None])[:, 0].tolist()
         return macs, params
 
 
-def make_formula(model: nn.Module, grouping: Grouping, terms: Iterable[MacTerm]) -> ExactCost:
+def make_formula(
+    model: nn.Module, grouping: Grouping, terms: Iterable[MacTerm], blocks: Sequence[Block] = ()
+) -> ExactCost:
     """Turn the counts of operators, and the shapes of parameters, into sums over the widths of the groups.
 
     Args:
         model: the dense model.
         grouping: which group each label belongs to.
         terms: the counts of the operators.
+        blocks: the blocks that may be dropped.
     """
+    terms = list(terms)
+    groups = [group.width for group in grouping.groups]
+    full = np.array([*groups, *(1 for _ in blocks)], dtype=np.int64)
+    sums = _sums(model, grouping, terms, BlockSizes((), len(groups)))
+    dropping = _sums(model, grouping, terms, BlockSizes(blocks, len(groups))) if blocks else sums
+    return ExactCost(sums, dropping, full)
+
+
+def _sums(model: nn.Module, grouping: Grouping, terms: Sequence[MacTerm], blocks: BlockSizes) -> Polynomials:
     macs: Sum = Counter()
     for term in terms:
         sizes = [_even_size(factor, grouping) for factor in term.factors]
         summed = [_even_size(factor, grouping) for factor in term.summed]
-        add_product(macs, sizes, only_above_1=_any_above_1(summed))
+        add_product(macs, [*sizes, *blocks.of_node(term.node)], only_above_1=_any_above_1(summed))
     params: Sum = Counter()
-    for tensor, sizes in tensor_sizes(model, grouping.groups):
+    for name, tensor, sizes in tensor_sizes(model, grouping.groups):
         if isinstance(tensor, nn.Parameter):
-            add_product(params, sizes)
-    full = np.array([group.width for group in grouping.groups], dtype=np.int64)
-    return ExactCost(Polynomials.of([macs, params], len(full)), full)
+            add_product(params, [*sizes, *blocks.of_tensor(name)])
+    return Polynomials.of([macs, params], blocks.columns)
 
 
-def tensor_sizes(model: nn.Module, groups: Sequence[ChannelGroup]) -> Iterator[tuple[Tensor, list[Size]]]:
-    """Yield every parameter and buffer, shared ones once, with the sizes of its axes."""
+@dataclass(frozen=True)
+class BlockSizes:
+    """The widths of blocks, 0 or 1, as factors of the costs of what they hold.
+
+    Attributes:
+        blocks: the blocks that may be dropped.
+        groups: number of groups, whose columns come first.
+    """
+
+    blocks: Sequence[Block]
+    groups: int
+
+    @property
+    def columns(self) -> int:
+        """Number of columns of widths."""
+        return self.groups + len(self.blocks)
+
+    def of_node(self, name: str) -> list[Size]:
+        """Return the widths of the blocks that compute a node."""
+        return [self._width(place) for place, block in enumerate(self.blocks) if name in block.nodes]
+
+    def of_tensor(self, name: str) -> list[Size]:
+        """Return the widths of the blocks that hold a parameter or buffer."""
+        return [self._width(place) for place, block in enumerate(self.blocks) if name in block.tensors]
+
+    def _width(self, place: int) -> Size:
+        times = [0] * self.columns
+        times[self.groups + place] = 1
+        return Size(0, tuple(times))
+
+
+def for_columns(widths: IntArray, *polynomials: Polynomials) -> Polynomials:
+    """Return those of some polynomials that have a column for each column of widths [n, columns]."""
+    return next(each for each in polynomials if each.sizes.times.shape[1] == widths.shape[1])
+
+
+def tensor_sizes(
+    model: nn.Module, groups: Sequence[ChannelGroup]
+) -> Iterator[tuple[str, Tensor, list[Size]]]:
+    """Yield the name of every parameter and buffer, shared ones once, with the sizes of its axes."""
     narrowed: dict[tuple[str, int], list[tuple[int, int]]] = {}
     for position, group in enumerate(groups):
         for member in group.members:
@@ -82,7 +133,7 @@ def tensor_sizes(model: nn.Module, groups: Sequence[ChannelGroup]) -> Iterator[t
                 constant -= often * groups[position].width
                 times[position] += often
             sizes.append(Size(constant, tuple(times)))
-        yield tensor, sizes
+        yield name, tensor, sizes
 
 
 def axis_size(length: int, labels: LabelVector | None, grouping: Grouping) -> tuple[Size, bool]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from autoprune.cost.formula import axis_size, tensor_sizes
+from autoprune.cost.formula import BlockSizes, axis_size, for_columns, tensor_sizes
 from autoprune.cost.polynomial import Polynomials, Size, Sum, add_product
 from autoprune.graph import Prunable
 from autoprune.graph.context import Value
@@ -35,8 +35,8 @@ _START = -1
 
 def size_bytes(prunable: Prunable) -> Bytes:
     """Return a function from widths to the bytes of all parameters and buffers."""
-    saved = Polynomials.of([_weights(prunable)], len(prunable.groups))
-    return lambda widths: saved(widths)[0]
+    saved = [Polynomials.of([_weights(prunable, blocks)], blocks.columns) for blocks in _blocks(prunable)]
+    return lambda widths: for_columns(widths, *saved)(widths)[0]
 
 
 def peak_memory_bytes(prunable: Prunable) -> Bytes:
@@ -45,9 +45,21 @@ def peak_memory_bytes(prunable: Prunable) -> Bytes:
     Axes whose length does not follow from the widths alone count as if they stayed whole, so that the peak is
     never less than it is.
     """
-    storages = list(_storages(prunable))
+    peaks = [_peak(prunable, blocks) for blocks in _blocks(prunable)]
+    return lambda widths: for_columns(widths, *peaks).largest(widths)
+
+
+def _blocks(prunable: Prunable) -> tuple[BlockSizes, BlockSizes]:
+    """Return the factors of widths without columns of blocks, and of widths with them."""
+    groups = len(prunable.groups)
+    return BlockSizes((), groups), BlockSizes(prunable.blocks, groups)
+
+
+def _peak(prunable: Prunable, blocks: BlockSizes) -> Polynomials:
+    """Return the bytes that live at each moment."""
+    storages = _storages(prunable)
     each = Polynomials.of(
-        [_weights(prunable), *(storage.size_bytes for storage in storages)], len(prunable.groups)
+        [_weights(prunable, blocks), *(storage.size_bytes(blocks) for storage in storages)], blocks.columns
     )
     born = np.array([_START, *(storage.born for storage in storages)])
     last = np.array([len(prunable.captured.nodes), *(storage.last for storage in storages)])
@@ -55,7 +67,7 @@ def peak_memory_bytes(prunable: Prunable) -> Bytes:
     alive = (born <= moments) & (moments <= last)
     # As floats, which are exact for numbers of bytes: NumPy has no fast matrix product for integers.
     together = alive.astype(float) @ each.coefficients.astype(float)
-    return replace(each, coefficients=_maximal(together.astype(np.int64))).largest
+    return replace(each, coefficients=_maximal(together.astype(np.int64)))
 
 
 def _maximal(moments: IntArray) -> IntArray:
@@ -68,11 +80,11 @@ def _maximal(moments: IntArray) -> IntArray:
     return np.stack(kept)
 
 
-def _weights(prunable: Prunable) -> Sum:
+def _weights(prunable: Prunable, blocks: BlockSizes) -> Sum:
     """Return the bytes of all parameters and buffers."""
     total: Sum = Counter()
-    for tensor, sizes in tensor_sizes(prunable.model, prunable.groups):
-        add_product(total, sizes, tensor.element_size())
+    for name, tensor, sizes in tensor_sizes(prunable.model, prunable.groups):
+        add_product(total, [*sizes, *blocks.of_tensor(name)], tensor.element_size())
     return total
 
 
@@ -81,14 +93,25 @@ class _Storage:
     """Memory that one operator, or the caller, provides.
 
     Attributes:
-        size_bytes: as a sum of products of sizes.
+        sizes: of its axes.
+        factor: bytes for each element of them.
         born: the number of the operator, or `_START` if it is there from the start.
         last: the number of the last operator that reads it.
+        holders: names of the nodes whose results lie in it.
     """
 
-    size_bytes: Sum
+    sizes: list[Size]
+    factor: int
     born: int
     last: int
+    holders: set[str]
+
+    def size_bytes(self, blocks: BlockSizes) -> Sum:
+        """Return its size as a sum of products of sizes. It goes with a block that computes all holders."""
+        total: Sum = Counter()
+        inside = [set(blocks.of_node(name)) for name in self.holders]
+        add_product(total, [*self.sizes, *set.intersection(*inside)], self.factor)
+        return total
 
 
 def _storages(prunable: Prunable) -> list[_Storage]:
@@ -98,21 +121,22 @@ def _storages(prunable: Prunable) -> list[_Storage]:
     found: dict[int, _Storage] = {}
     weights: set[int] = set()  # counted from the model itself, which may hold some that no graph reads
     for number, node in enumerate(nodes):
-        for argument in node.all_input_nodes:
-            for tensor in _tensors(argument):
-                if _key(tensor) in found:
-                    storage = found[_key(tensor)]
-                    storage.last = len(nodes) if node.op == "output" else max(storage.last, number)
+        read = {_key(tensor) for argument in node.all_input_nodes for tensor in _tensors(argument)}
+        for key in read & found.keys():
+            found[key].last = len(nodes) if node.op == "output" else max(found[key].last, number)
         if node.op == "output":
             continue
         if node.op == "placeholder" and node.name in captured.states:
             weights.update(_key(tensor) for tensor in _tensors(node))
             continue
         for tensor, value in zip(_tensors(node), _values(node, prunable), strict=True):
-            if _key(tensor) not in found and _key(tensor) not in weights:
+            if _key(tensor) in weights:
+                continue
+            if _key(tensor) not in found:
                 found[_key(tensor)] = storage = _new_storage(tensor, value, prunable, number)
                 if node.op == "placeholder":
                     storage.born, storage.last = _START, len(nodes)
+            found[_key(tensor)].holders.add(node.name)
     return list(found.values())
 
 
@@ -127,9 +151,7 @@ def _new_storage(tensor: Tensor, value: Value | None, prunable: Prunable, number
         factor = tensor.element_size()
         axes = zip(value.shape, value.labels, strict=True)
         sizes = [axis_size(length, labels, prunable.grouping)[0] for length, labels in axes]
-    size: Sum = Counter()
-    add_product(size, sizes, factor)
-    return _Storage(size, number, number)
+    return _Storage(sizes, factor, number, number, set())
 
 
 def _tensors(node: Node) -> list[Tensor]:

@@ -81,8 +81,10 @@ class SizeTable:
 
     @classmethod
     def of(cls, sizes: Sequence[Size], groups: int) -> SizeTable:
-        """Put sizes into one table."""
-        times = np.array([size.times for size in sizes], dtype=np.int64).reshape(len(sizes), groups)
+        """Put sizes into one table. Sizes that depend on the first groups alone may leave out the others."""
+        times = np.zeros((len(sizes), groups), dtype=np.int64)
+        for row, size in enumerate(sizes):
+            times[row, : len(size.times)] = size.times
         return cls(np.array([size.constant for size in sizes], dtype=np.int64), times)
 
     def at(self, widths: IntArray) -> FloatArray:

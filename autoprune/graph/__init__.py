@@ -4,8 +4,9 @@
 the order of the steps: `capture`, `labels`, `context`, `propagate` (with `rules`), `grouping`, `prunable`.
 """
 
+from autoprune.graph.blocks import Block
 from autoprune.graph.groups import ChannelGroup, Member
 from autoprune.graph.plan import Plan
 from autoprune.graph.prunable import Cost, CostFormula, Prunable
 
-__all__ = ["ChannelGroup", "Cost", "CostFormula", "Member", "Plan", "Prunable"]
+__all__ = ["Block", "ChannelGroup", "Cost", "CostFormula", "Member", "Plan", "Prunable"]

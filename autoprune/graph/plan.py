@@ -23,6 +23,8 @@ _SHOWN = 4
 class Plan(Mapping[str, NDArray[np.int64]]):
     """A mapping {group name: keep index}. Groups that it does not name keep all channels.
 
+    A droppable block is a group of width 1 that may be empty. Blocks that the plan does not name stay.
+
     Attributes:
         keep: {group name: sorted int64 indices, in [0, width), of the channels kept}.
 
@@ -76,6 +78,11 @@ class Plan(Mapping[str, NDArray[np.int64]]):
     def widths(self) -> dict[str, int]:
         """The number of channels kept, {group name: width}."""
         return {name: len(index) for name, index in self.keep.items()}
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """The names of the blocks that are dropped."""
+        return tuple(name for name, index in self.keep.items() if not len(index))
 
     def then(self, later: Plan) -> Plan:
         """Return the plan that cuts the dense model in one step as this plan and then `later` do.

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from autoprune.errors import PlanError, shown_value, suggest
+from autoprune.graph.blocks import Block, StandIn
 from autoprune.graph.capture import Captured, ExampleInputs, named_tensors
 from autoprune.graph.followers import Follower, followed
 from autoprune.graph.grouping import Grouping
@@ -85,13 +86,13 @@ class Cost:
 
 
 class CostFormula(Protocol):
-    """Exact costs of candidates from their widths."""
+    """Exact costs of candidates from their widths. The columns of blocks may follow those of the groups."""
 
     def __call__(self, widths: NDArray[np.int64]) -> Cost:
-        """Return costs [candidates] of widths [candidates, groups]."""
+        """Return costs [candidates] of widths [candidates, groups] or [candidates, groups + blocks]."""
 
     def carried(self, *groups: int) -> tuple[int, int]:
-        """Return the MACs and parameters of the dense model's operators that any of the groups touches."""
+        """Return the MACs and parameters of the dense model's operators that any of the columns touches."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +108,7 @@ class Prunable:
         captured: the graph in eval mode.
         values: {node name: labelled value} of that graph.
         followers: numbers of the user's own modules that follow a width.
+        blocks: the residual branches that a plan may drop, in model order.
     """
 
     model: nn.Module
@@ -117,6 +119,7 @@ class Prunable:
     captured: Captured
     values: Mapping[str, NodeValue]
     followers: tuple[Follower, ...] = ()
+    blocks: tuple[Block, ...] = ()
 
     def __repr__(self) -> str:
         """Return the model's class, the number of groups and the dense cost in one line."""
@@ -131,6 +134,11 @@ class Prunable:
     def position(self) -> dict[str, int]:
         """{group name: its position in `groups`}."""
         return {group.name: position for position, group in enumerate(self.groups)}
+
+    @cached_property
+    def block_of(self) -> dict[str, Block]:
+        """{block name: the block}."""
+        return {block.name: block for block in self.blocks}
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -167,8 +175,10 @@ class Prunable:
             PlanError: if no group has that name.
         """
         if name not in self.position:
+            known = [*self.position, *self.block_of]
             raise PlanError(
-                f"{name}: no such channel group.{suggest(name, self.position)} See prunable.groups."
+                f"{name}: no such channel group.{suggest(name, known)} See prunable.groups and "
+                "prunable.blocks."
             )
         return self.groups[self.position[name]]
 
@@ -177,7 +187,8 @@ class Prunable:
 
         Args:
             widths: {group name: width}, in which missing groups keep their width, or an integer array
-                [candidates, groups] in the order of `groups`, or None for the dense model.
+                [candidates, groups] in the order of `groups`, or None for the dense model. The width of a
+                block is 0 or 1. The columns of all blocks may follow those of the groups.
 
         Returns:
             A `Cost` of plain numbers for a mapping or None, or of arrays [candidates] for an array.
@@ -188,42 +199,54 @@ class Prunable:
         """
         if isinstance(widths, np.ndarray):
             return self.formula(self._check(np.atleast_2d(widths)))
-        row = np.array([[group.width for group in self.groups]], dtype=np.int64)
         if not isinstance(widths, Mapping | None):
             raise PlanError(
                 f"widths: got {shown_value(widths)}, expected {{group name: width}} or an integer array."
             )
+        full, names = self._columns()
+        row, place = full[None].copy(), {name: column for column, name in enumerate(names)}
         for name, width in (widths or {}).items():
-            group = self.group(name)
+            most = 1 if name in self.block_of else self.group(name).width
             if isinstance(width, bool) or not isinstance(width, numbers.Integral):
                 raise PlanError(
-                    f"{name}: got width {width!r}, expected an integer in 1..{group.width}; make_plan takes "
-                    "keep ratios, and its plan has .widths."
+                    f"{name}: got width {width!r}, expected an integer in {_least(name in self.block_of)}.."
+                    f"{most}; make_plan takes keep ratios, and its plan has .widths."
                 )
-            row[0, self.position[name]] = width
+            row[0, place[name]] = width
         return self.formula(self._check(row)).one()
 
+    def _columns(self) -> tuple[NDArray[np.int64], list[str]]:
+        """Return the dense widths [groups + blocks], and the names."""
+        full = [*(group.width for group in self.groups), *(1 for _ in self.blocks)]
+        return np.array(full, dtype=np.int64), [*self.position, *self.block_of]
+
     def _check(self, widths: NDArray[np.int64]) -> NDArray[np.int64]:
-        full = np.array([group.width for group in self.groups], dtype=np.int64)
-        if widths.ndim != 2 or widths.shape[1] != len(full) or not np.issubdtype(widths.dtype, np.integer):
+        full, names = self._columns()
+        groups = len(self.groups)
+        columns = widths.shape[1] if widths.ndim == 2 else -1
+        if columns not in (groups, len(full)) or not np.issubdtype(widths.dtype, np.integer):
+            blocks = f", or [candidates, {len(full)}] with those of prunable.blocks" if self.blocks else ""
             raise PlanError(
                 f"widths: got {widths.dtype} {list(widths.shape)}, expected integers "
-                f"[candidates, {len(full)}] in the order of prunable.groups."
+                f"[candidates, {groups}] in the order of prunable.groups{blocks}."
             )
         # The least width of a frozen group is its full width.
-        free = np.array([group.frozen is None for group in self.groups], dtype=np.bool_)
-        wrong = (widths < np.where(free, 1, full)) | (widths > full)
-        places = np.flatnonzero(wrong.any(axis=0))
-        if len(places):
-            group, got = self.groups[places[0]], widths[:, places[0]]
-            if group.frozen is not None:
-                width = int(got[wrong[:, places[0]]][0])
+        least = np.zeros_like(full)
+        least[:groups] = [1 if group.frozen is None else group.width for group in self.groups]
+        wrong = (widths < least[:columns]) | (widths > full[:columns])
+        places = np.flatnonzero(wrong.any(axis=0)).tolist()
+        if places:
+            place = places[0]
+            got, reason = widths[:, place], self.groups[place].frozen if place < groups else None
+            if reason is not None:
+                width = int(got[wrong[:, place]][0])
                 raise PlanError(
-                    f"{group.name}: got width {width}, expected {group.width}: the group is frozen "
-                    f"({group.frozen})."
+                    f"{names[place]}: got width {width}, expected {full[place]}: the group is frozen "
+                    f"({reason})."
                 )
             raise PlanError(
-                f"{group.name}: got width {int(got.min())}..{int(got.max())}, expected 1..{group.width}."
+                f"{names[place]}: got width {int(got.min())}..{int(got.max())}, expected "
+                f"{_least(place >= groups)}..{full[place]}."
             )
         return widths
 
@@ -235,6 +258,12 @@ class Prunable:
                 a frozen group, or leaves a group empty.
         """
         for name, index in plan.items():
+            if name in self.block_of:
+                if index.tolist() not in ([], [0]):
+                    raise PlanError(
+                        f"{name}: got keep index {index.tolist()}, expected [] to drop the block, or [0]."
+                    )
+                continue
             group = self.group(name)
             if len(index) == 0 or index[0] < 0 or index[-1] >= group.width:
                 raise PlanError(
@@ -247,6 +276,18 @@ class Prunable:
                     f"({group.frozen})."
                 )
 
+    def of_groups(self, plan: Plan) -> dict[str, NDArray[np.int64]]:
+        """Return the keep indices of a plan without those of blocks."""
+        return {name: index for name, index in plan.items() if name not in self.block_of}
+
+    def dropped_blocks(self, plan: Plan) -> tuple[Block, ...]:
+        """Return the blocks that a plan drops."""
+        return tuple(self.block_of[name] for name in plan.dropped if name in self.block_of)
+
+    def stand_ins(self, plan: Plan) -> tuple[StandIn, ...]:
+        """Return the stand-ins of all modules that a plan drops."""
+        return tuple(each for block in self.dropped_blocks(plan) for each in block.stand_ins)
+
     def dropped(self, plan: Plan) -> NDArray[np.bool_]:
         """Return a bool array [components], True for the channels that `plan` drops.
 
@@ -256,7 +297,7 @@ class Prunable:
         self.check(plan)
         grouping = self.grouping
         keep = np.ones((len(self.groups), max((g.width for g in self.groups), default=1)), bool)
-        for name, index in plan.items():
+        for name, index in self.of_groups(plan).items():
             row = keep[self.position[name]]
             row[:] = False
             row[index] = True
@@ -274,8 +315,15 @@ class Prunable:
         if not self.followers:
             return []
         dropped = self.dropped(plan)
+        gone = tuple(f"{each.path}." for each in self.stand_ins(plan))
+        staying = [each for each in self.followers if not f"{each.module}.".startswith(gone)]
 
         def size(labels: LabelVector) -> int:
             return int(self.grouping.kept(labels, dropped).sum())
 
-        return list(followed(self.model, self.followers, size))
+        return list(followed(self.model, staying, size))
+
+
+def _least(is_block: bool) -> int:
+    """Return the smallest width of a block or of a group."""
+    return 0 if is_block else 1

@@ -1,4 +1,4 @@
-"""Run the dense graph on random tensors with the dropped channels set to zero.
+"""Run the dense graph on random tensors with the dropped channels and branches set to zero.
 
 `verify` compares its outputs with those of a rebuilt model that holds slices of the same random tensors.
 
@@ -66,6 +66,7 @@ class MaskedReference(Interpreter):
         self._dropped = prunable.dropped(plan)
         self._parameters = {name for name, _ in prunable.model.named_parameters()}
         self._fitted: set[str] = set()
+        self._sums = {name: at for block in prunable.dropped_blocks(plan) for name, at in block.sums.items()}
 
     def outputs(self, inputs: object) -> list[Tensor]:
         """Run the graph and return the tensors among its outputs."""
@@ -78,11 +79,14 @@ class MaskedReference(Interpreter):
         return self.states[name] if name in self._parameters else self.states[name].clone()
 
     def fetch_args_kwargs_from_env(self, n: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Mask the input of a layer again.
+        """Mask the input of a layer again, and set a dropped branch to zero in its sum.
 
         The layer's weight is not masked, and the model's code may have written into dropped channels.
         """
         args, kwargs = super().fetch_args_kwargs_from_env(n)
+        if n.name in self._sums:
+            branch = self._sums[n.name]
+            args = (*args[:branch], torch.zeros_like(args[branch]), *args[branch + 1 :])
         if n.op == "call_function" and operator_name(n) in LAYER_OPERATORS:
             source, values = args[0], self._prunable.values[str(n.args[0])]
             if isinstance(source, Tensor) and isinstance(values, Value):

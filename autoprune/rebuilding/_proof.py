@@ -94,7 +94,7 @@ class Proof(float):
 
 @entry(VerificationError, prunable=Prunable, plan=Plan, small=nn.Module)
 def verify(prunable: Prunable, plan: Plan, small: nn.Module, *, seed: int = 0) -> Proof:
-    """Compare a rebuilt model with the dense one whose dropped channels are set to zero.
+    """Compare a rebuilt model with the dense one whose dropped channels and branches are set to zero.
 
     Both models run in float64 on a random input. Untrained heads and layers initialised to zero would hide
     errors, so both hold random parameters and buffers in place of their own, and the small model holds the
@@ -121,7 +121,7 @@ def verify(prunable: Prunable, plan: Plan, small: nn.Module, *, seed: int = 0) -
             plan names; an output is not finite or has the wrong shape; or a forward pass fails.
     """
     trial = _Trial(prunable, plan, seed)
-    _check_slices(prunable.model, trial.positions, small)
+    _check_slices(prunable, plan, trial.positions, small)
     actual = trial.outputs_of(small)
     difference = _largest_difference(actual, trial.reference)
     crossing = _crossing(prunable, plan)
@@ -136,7 +136,7 @@ def verify(prunable: Prunable, plan: Plan, small: nn.Module, *, seed: int = 0) -
 
 def _crossing(prunable: Prunable, plan: Plan) -> list[str]:
     """Return the names of the groups that the plan narrows and that cross a normalisation."""
-    groups = [prunable.group(name) for name in plan]
+    groups = [prunable.group(name) for name in prunable.of_groups(plan)]
     return [each.name for each in groups if each.crosses and len(plan[each.name]) < each.width]
 
 
@@ -175,9 +175,11 @@ def _naming_pass(which: str) -> contextlib.AbstractContextManager[None]:
     return guarded(where, VerificationError, memory_passes=True)
 
 
-def _check_slices(model: nn.Module, positions: KeepPositions, small: nn.Module) -> None:
-    names = first_names(model)
-    dense = dict(named_tensors(model, shared=True))
+def _check_slices(prunable: Prunable, plan: Plan, positions: KeepPositions, small: nn.Module) -> None:
+    names = first_names(prunable.model)
+    gone = {name for block in prunable.dropped_blocks(plan) for name in block.tensors}
+    named = named_tensors(prunable.model, shared=True)
+    dense = {name: tensor for name, tensor in named if names[name] not in gone}
     cut = dict(named_tensors(small, shared=True))
     if dense.keys() != cut.keys():
         odd = sorted(dense.keys() ^ cut.keys())

@@ -9,6 +9,7 @@ Example:
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection, Iterable
 from types import FunctionType
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from autoprune.errors import PlanError
 from autoprune.graph import Plan, Prunable
 from autoprune.graph.attached import note_example, note_plan
+from autoprune.graph.blocks import StandIn, replaced_by
 from autoprune.graph.capture import named_tensors
 from autoprune.graph.orientation import owner_of
 from autoprune.graph.patches import Rules, apply_patches, patches_for, rules_of
@@ -40,6 +42,8 @@ _STANDARD = frozenset(nn.Module().__dict__)
 @entry(PlanError, prunable=Prunable, plan=Plan)
 def rebuild(prunable: Prunable, plan: Plan) -> nn.Module:
     """Build the smaller model that `plan` describes. The dense model is not changed.
+
+    The modules of dropped blocks are replaced by modules that add nothing (see `autoprune.graph.blocks`).
 
     Returns:
         A new module of the same class and in the same mode. Its parameters are copied slices of the dense
@@ -65,7 +69,7 @@ def narrow_to(model: nn.Module, prunable: Prunable, plan: Plan) -> nn.Module:
     Raises:
         PlanError: the plan does not fit the model's groups.
     """
-    small = narrow(model, keep_positions(prunable, plan))
+    small = narrow(model, keep_positions(prunable, plan), prunable.stand_ins(plan))
     apply_patches(small, prunable.numbers(plan))
     return small
 
@@ -77,14 +81,20 @@ def keep_positions(prunable: Prunable, plan: Plan) -> dict[str, dict[int, NDArra
         PlanError: the plan does not fit the model's groups.
     """
     prunable.check(plan)
-    return prunable.positions.kept(plan)
+    return prunable.positions.kept(prunable.of_groups(plan))
 
 
-def narrow(model: nn.Module, positions: KeepPositions) -> nn.Module:
-    """Clone `model` with its tensors cut to `positions`, and set its modules' numbers to the new shapes."""
-    memo: dict[int, object] = {}
+def narrow(model: nn.Module, positions: KeepPositions, stand_ins: Iterable[StandIn] = ()) -> nn.Module:
+    """Clone `model` with its tensors cut to `positions`, and set its modules' numbers to the new shapes.
+
+    Modules that `stand_ins` replace are not cloned, nor are their tensors.
+    """
+    replaced = dict(replaced_by(model, stand_ins))
+    gone = {inner for module in replaced for inner in module.modules()}
+    # A clone takes from the memo whatever is there.
+    memo: dict[int, object] = {id(module): dropped for module, dropped in replaced.items()}
     with torch.no_grad():
-        narrowed = _cut_tensors(model, positions, memo)
+        narrowed = _cut_tensors(model, positions, memo, gone)
     small = clone_structure(model, memo)
     rules: dict[type[nn.Module], Rules] = {}
     for path, dense in narrowed.items():
@@ -103,8 +113,10 @@ def narrow(model: nn.Module, positions: KeepPositions) -> nn.Module:
     return small
 
 
-def _cut_tensors(model: nn.Module, positions: KeepPositions, memo: dict[int, object]) -> dict[str, nn.Module]:
-    """Put the cut copy of each tensor into `memo`.
+def _cut_tensors(
+    model: nn.Module, positions: KeepPositions, memo: dict[int, object], gone: Collection[nn.Module]
+) -> dict[str, nn.Module]:
+    """Put the cut copy of each tensor into `memo`, except those of modules that are `gone`.
 
     Returns:
         {path: module} of the modules that hold a narrowed tensor.
@@ -113,6 +125,8 @@ def _cut_tensors(model: nn.Module, positions: KeepPositions, memo: dict[int, obj
     smaller: set[int] = set()
     narrowed: dict[str, nn.Module] = {}
     for path, module in model.named_modules():
+        if module in gone:
+            continue
         prefix = f"{path}." if path else ""
         cut = False
         for leaf, tensor in (*module._parameters.items(), *module._buffers.items()):

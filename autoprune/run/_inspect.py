@@ -55,6 +55,16 @@ class GroupRow:
 
 
 @dataclass(frozen=True)
+class BlockRow:
+    """A droppable block, with the channel groups inside it and the MACs and parameters of its branch."""
+
+    name: str
+    groups: tuple[str, ...]
+    macs: int
+    params: int
+
+
+@dataclass(frozen=True)
 class CostRange:
     """One cost of the smallest and the largest plan of a search space, and of the dense model."""
 
@@ -70,6 +80,7 @@ class Inspection:
     Attributes:
         model: name of the model.
         groups: the channel groups, in the order of the traced model.
+        blocks: the residual branches that a search may drop.
         variables: number of keep ratios that a search proposes.
         dense_cost: cost of the dense model.
         smallest: cost of the smallest plan of the search space.
@@ -86,6 +97,7 @@ class Inspection:
 
     model: str
     groups: tuple[GroupRow, ...]
+    blocks: tuple[BlockRow, ...]
     variables: int
     dense_cost: Cost
     smallest: Cost
@@ -138,6 +150,7 @@ def inspect(config: RunConfig, *, watch: Watcher = silent) -> Inspection:
     return Inspection(
         model=_name(spec),
         groups=_rows(prunable, whole.relaxed),
+        blocks=_block_rows(prunable),
         variables=len(whole.variables),
         dense_cost=prunable.cost(),
         smallest=reach.smallest.one(),
@@ -170,6 +183,7 @@ def _unsearchable(prunable: Prunable, dense: Dense, spec: RunSpec, problem: str)
     return Inspection(
         model=_name(spec),
         groups=_rows(prunable, {}),
+        blocks=_block_rows(prunable),
         variables=0,
         dense_cost=cost,
         smallest=cost,
@@ -200,6 +214,14 @@ def _rows(prunable: Prunable, relaxed: Mapping[str, int]) -> tuple[GroupRow, ...
             relaxed.get(group.name),
         )
         for position, group in enumerate(prunable.groups)
+    )
+
+
+def _block_rows(prunable: Prunable) -> tuple[BlockRow, ...]:
+    first = len(prunable.groups)
+    return tuple(
+        BlockRow(block.name, block.groups, *prunable.formula.carried(first + place))
+        for place, block in enumerate(prunable.blocks)
     )
 
 

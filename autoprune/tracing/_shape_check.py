@@ -113,7 +113,7 @@ class ShapeCheck:
 
     def _run(self, prunable: Prunable, plan: Plan) -> Fault | None:
         """Run a narrowed model, in train mode too if the dense model can, and return its fault or None."""
-        inputs = _meta_inputs(prunable.example_inputs)
+        inputs = meta_inputs(prunable.example_inputs)
         # meta is the default device here, for forward passes that make tensors without naming a device.
         with torch.no_grad(), torch.device("meta"), unchanged(self.skeleton):
             small = self.skeleton
@@ -208,7 +208,8 @@ def _meta(tensor: Tensor) -> Tensor:
     return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
 
 
-def _meta_inputs(inputs: ExampleInputs) -> ExampleInputs:
+def meta_inputs(inputs: ExampleInputs) -> ExampleInputs:
+    """Return the inputs on the meta device."""
     moved: ExampleInputs = pytree.tree_map_only(Tensor, lambda tensor: tensor.to("meta"), inputs)
     return moved
 

@@ -34,8 +34,10 @@ from autoprune.graph.modules import tie_modules
 from autoprune.graph.orientation import output_axis, owner_of
 from autoprune.graph.propagate import NodeValue, ParameterAxes, propagate
 from autoprune.support.usercode import entry
+from autoprune.tracing._block_check import BlockCheck
+from autoprune.tracing._blocks import find_blocks
 from autoprune.tracing._module_numbers import Proposal, proposals
-from autoprune.tracing._shape_check import Fault, Misfit, ShapeCheck
+from autoprune.tracing._shape_check import Fault, Misfit, ShapeCheck, meta_inputs
 
 _log = logging.getLogger(__name__)
 
@@ -66,8 +68,9 @@ def trace(model: nn.Module, example_inputs: object, *, frozen: Sequence[str] = (
         propagate(trained, axes, store, None)
     _freeze_named(model, axes, store, frozen)
     unused = _unused(model, evaluated, trained)
-    draft = _Draft(model, inputs, evaluated, axes, store, terms, values, unused, trained is not None)
-    return _settle(draft)
+    draft = _Draft(model, inputs, evaluated, axes, store, terms, values, unused, trained)
+    check = ShapeCheck.of(model, trains=trained is not None)
+    return _with_blocks(_settle(draft, check), draft, check)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +85,7 @@ class _Draft:
     terms: list[MacTerm]
     values: Mapping[str, NodeValue]
     unused: frozenset[str]
-    trains: bool
+    trained: Captured | None
     followers: tuple[Follower, ...] = ()
 
     def following(self, proposal: Proposal) -> _Draft:
@@ -163,9 +166,19 @@ class _Checked:
         return _Checked(draft, prunable, check.fault(prunable))
 
 
-def _settle(draft: _Draft) -> Prunable:
+def _with_blocks(prunable: Prunable, draft: _Draft, check: ShapeCheck) -> Prunable:
+    """Return the prunable with the blocks that a plan may drop."""
+    layers = frozenset(term.node for term in draft.terms)
+    copies = BlockCheck(check.skeleton, meta_inputs(draft.inputs), check.trains)
+    blocks = find_blocks(prunable, draft.trained, copies, layers)
+    if not blocks:
+        return prunable
+    formula = make_formula(draft.model, prunable.grouping, draft.terms, blocks)
+    return replace(prunable, formula=formula, blocks=blocks)
+
+
+def _settle(draft: _Draft, check: ShapeCheck) -> Prunable:
     """Apply proposals or freeze groups until the narrowed model has the shapes that the labels predict."""
-    check = ShapeCheck.of(draft.model, trains=draft.trains)
     hopeless: set[type[nn.Module]] = set()
     checked = _Checked.of(draft, check)
     while (fault := checked.fault) is not None:
