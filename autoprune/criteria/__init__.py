@@ -46,7 +46,7 @@ from autoprune.criteria._base import (
     filter_slices,
     undisturbed,
 )
-from autoprune.criteria._plans import mixed, plan_from_importance, resolve_widths
+from autoprune.criteria._plans import mixed, plan_from_importance, resolve_widths, split_blocks
 from autoprune.criteria._rules import Rule, greedy_plan, ranked_by_shortcut
 from autoprune.criteria.activations import activation, apoz, chip, hrank
 from autoprune.criteria.gradients import fisher, taylor
@@ -277,7 +277,7 @@ def make_plan(
         prunable: the traced model.
         ratio: a keep ratio in (0, 1] for every group that is not frozen, or {group name: width or ratio}. An
             int is a width (1 is one channel), and a float is a ratio (1.0 is all). Groups that are missing
-            keep all channels.
+            keep all channels. A block of `prunable.blocks` is dropped by the width 0.
         criterion: a name in `autoprune.criteria.CRITERIA`, a function, or its "package.module:function".
         data: batches (inputs, targets), for criteria that run the model; most of them read no targets.
         loss: (outputs in eval mode, targets) -> scalar, for criteria that read gradients; cross-entropy by
@@ -313,8 +313,22 @@ def choose_channels(
         PlanError: as `importance`, or a width does not fit the model.
         DataError: the data has no batches of (inputs, targets) that model and loss accept.
     """
+    channels, dropped = split_blocks(prunable, widths)
+    plan = _choose(prunable, channels, criterion, data, loss, seed, moments, rule or Rule())
+    return Plan({**plan, **dropped})
+
+
+def _choose(
+    prunable: TracedModel,
+    widths: Mapping[str, int],
+    criterion: str | Criterion,
+    data: Iterable[Any] | None,
+    loss: LossFunction | None,
+    seed: int,
+    moments: Callable[[], Moments] | None,
+    rule: Rule,
+) -> Plan:
     _, spec = _named(criterion)
-    rule = rule or Rule()
 
     def rank(model: TracedModel, groups: Sequence[ChannelGroup] | None = None) -> Importance:
         # The moments are those of the dense model. A greedy ranking measures the model as pruned so far.

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from autoprune.exporting._recipe_schema import DTYPES, FORMAT, VERSION, RecipeFile
 from autoprune.graph.attached import example_of
+from autoprune.graph.blocks import StandIn, stand_ins_of
 from autoprune.graph.capture import ExampleInputs, named_tensors
 from autoprune.graph.patches import Patch, read_patches
 from autoprune.graph.plan import Plan
@@ -62,6 +63,7 @@ class Recipe:
         ties: {other name: first name} of tensors that several modules share.
         patches: numbers of modules that follow from the shapes.
         plan: the keep indices.
+        dropped: the places of the modules that add nothing, in dropped blocks.
         inputs: shapes and dtypes of the example inputs, a list if positional, a dict if by keyword, or None.
         extra: JSON values that the caller added.
         digest: SHA-256 of the file with the tensors.
@@ -71,6 +73,7 @@ class Recipe:
     ties: Mapping[str, str]
     patches: tuple[Patch, ...]
     plan: Plan
+    dropped: tuple[StandIn, ...] = ()
     inputs: list[Any] | dict[str, Any] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     digest: str = ""
@@ -112,6 +115,7 @@ def describe(model: nn.Module, plan: Plan, extra: Mapping[str, object]) -> Recip
         ties=ties,
         patches=tuple(read_patches(model)),
         plan=plan,
+        dropped=stand_ins_of(model),
         inputs=_describe_inputs(example_of(model)),
         extra=dict(extra),
     )
@@ -119,9 +123,10 @@ def describe(model: nn.Module, plan: Plan, extra: Mapping[str, object]) -> Recip
 
 def to_json(recipe: Recipe) -> dict[str, Any]:
     """Return a recipe as JSON values."""
+    dropped = [[each.path, each.gives, each.outputs] for each in recipe.dropped]
     return {
         "format": FORMAT,
-        "version": VERSION,
+        "version": VERSION if dropped else 1,
         "digest": recipe.digest,
         "widths": recipe.plan.widths,
         "inputs": recipe.inputs,
@@ -133,6 +138,7 @@ def to_json(recipe: Recipe) -> dict[str, Any]:
         "ties": recipe.ties,
         "patches": [[patch.module, patch.attribute, patch.value] for patch in recipe.patches],
         "keep": {name: index.tolist() for name, index in recipe.plan.items()},
+        **({"dropped": dropped} if dropped else {}),
     }
 
 
@@ -147,6 +153,7 @@ def from_file(values: RecipeFile) -> Recipe:
         ties=dict(values.ties),
         patches=tuple(Patch(each.module, each.attribute, each.value) for each in values.patches),
         plan=Plan({name: np.array(index, dtype=np.int64) for name, index in values.keep.items()}),
+        dropped=tuple(StandIn(each.path, each.gives, each.outputs) for each in values.dropped),
         inputs=inputs,
         extra=dict(values.extra),
         digest=values.digest,

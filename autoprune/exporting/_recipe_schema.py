@@ -20,11 +20,13 @@ import torch
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 from autoprune.errors import CheckpointError, reason_of
+from autoprune.graph.blocks import SUFFIX
 from autoprune.support.files import read_json
 from autoprune.support.schema import Strict, read_as
 
 FORMAT = "autoprune-pruned"
-VERSION = 1
+VERSION = 2
+"""The newest version that can be read. Only models without some of their blocks need it, others have 1."""
 
 DTYPES = {
     str(value).removeprefix("torch."): value
@@ -84,6 +86,14 @@ class PatchFile(Strict):
     value: Number | float | Annotated[list[Number | float | list[Number]], Field(max_length=64)]
 
 
+class StandInFile(Strict):
+    """The place of a module of a dropped branch; `StandIn` explains the keys."""
+
+    path: Name
+    gives: Literal["nothing", "zero", "zeros"]
+    outputs: Annotated[int, Field(ge=0, le=64)]
+
+
 class InputFile(Strict):
     """One example input that is a tensor."""
 
@@ -104,7 +114,8 @@ class RecipeFile(Strict):
     tensors: dict[Name, Annotated[LeafFile, _row("shape", "dtype", "kind", "requires_grad", "layout")]]
     ties: dict[Name, Name]
     patches: list[Annotated[PatchFile, _row("module", "attribute", "value")]]
-    keep: dict[Name, Annotated[list[Position], Field(min_length=1)]]
+    keep: dict[Name, list[Position]]
+    dropped: list[Annotated[StandInFile, _row("path", "gives", "outputs")]] = Field(default_factory=list)
 
 
 class Architecture(Strict):
@@ -169,6 +180,8 @@ def _check_together(path: Path, recipe: RecipeFile) -> None:
     for name, index in recipe.keep.items():
         if any(later <= earlier for earlier, later in itertools.pairwise(index)):
             raise _wrong(path, f"keep.{name}", "its channels are not in order, each once")
+        if not index and not name.endswith(SUFFIX):
+            raise _wrong(path, f"keep.{name}", "no channel is kept")
         if recipe.widths.get(name) != len(index):
             raise _wrong(path, f"widths.{name}", f"the keep index has {len(index)} channels")
     _refuse(path, "widths", set(recipe.widths) - set(recipe.keep), "has no keep index")

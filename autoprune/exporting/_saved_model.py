@@ -108,6 +108,7 @@ def load_pruned(folder: str | os.PathLike[str], make_model: Callable[[], nn.Modu
             f"load_pruned: make_model returned a {type(model).__name__}, expected a torch.nn.Module."
         )
     with guarded(f"{folder}: the weights cannot be put into the model of make_model", CheckpointError):
+        _drop(model, recipe, f"{folder}")
         _check_architecture(model, recipe, f"{folder}")
         _check_numbers(model, recipe, folder / RECIPE)
         for name, leaf in recipe.tensors.items():
@@ -207,6 +208,19 @@ def _read_tensors(folder: Path, recipe: Recipe) -> dict[str, Tensor]:
     return tensors
 
 
+def _drop(model: nn.Module, recipe: Recipe, where: str) -> None:
+    """Put stand-ins in the places of the modules of dropped blocks."""
+    known = {path for path, _ in model.named_modules(remove_duplicate=False) if path}
+    for each in recipe.dropped:
+        if each.path not in known:
+            raise CheckpointError(
+                f"{where}: the model has no module {each.path}, which the stored one leaves out; make_model "
+                "must return the dense architecture that was pruned."
+            )
+    for each in recipe.dropped:
+        model.set_submodule(each.path, each.make())
+
+
 def _check_architecture(model: nn.Module, recipe: Recipe, where: str) -> None:
     """Compare names, kinds and shapes of the dense architecture's tensors with the stored ones."""
     dense = dict(named_tensors(model, shared=True))
@@ -254,6 +268,8 @@ def _check_numbers(model: nn.Module, recipe: Recipe, path: Path) -> None:
         raise CheckpointError(f"{path}: patches: {error}") from error
     dense = list(named_tensors(model, shared=True))
     for name, index in recipe.plan.items():
+        if not len(index):  # a dropped block
+            continue
         layer = _GROUP_SUFFIX.sub("", name)
         sizes = [
             size for leaf, t in dense if leaf == layer or leaf.startswith(f"{layer}.") for size in t.shape

@@ -170,11 +170,11 @@ class _Draft:
         if not fitting:
             return None
         fit = min(fitting, key=lambda each: len(each.nodes))
-        tail = self.tail or fit.tail
-        return replace(self, tops=fit.tops, last=fit.last, tensors=fit.tensors, tail=tail)
+        # A module that only acts in train mode may end the branch. Its stand-in then does so in both modes.
+        return replace(self, tops=fit.tops, last=fit.last, tensors=fit.tensors, tail=fit.tail)
 
     def stand_ins(self, modules: _Modules, tier: Gives) -> tuple[StandIn, ...]:
-        """Return the stand-ins that give "nothing" at the end of the branch, or "zeros" everywhere."""
+        """Return the stand-ins. The last one of each branch gives `tier`, or all do if that is "zeros"."""
         return tuple(
             StandIn(path, tier if tier == "zeros" or top in self.last else "zero")
             for top in self.tops
@@ -252,11 +252,12 @@ def _is_residual(prunable: Prunable, branch: Branch, layers: frozenset[str]) -> 
 
 
 def _tiers(prunable: Prunable, draft: _Draft) -> list[Gives]:
-    """Return what stand-ins may give, the most likely first.
+    """Return what the last stand-in may give, the cheapest first.
 
-    Zeros like the input fit a sum that always has the channels of the source. Code that works on the result
-    of a branch mostly needs a tensor.
+    Code that works on the result of a branch needs a tensor. Zeros of the full shape are only possible if the
+    sum always has the channels of the source.
     """
+    first: Gives = "zero" if draft.tail else "nothing"
     of_label = prunable.grouping.of_label
     for branch in draft.branches:
         before, after = (prunable.values[node.name] for node in (branch.source, branch.sum))
@@ -265,10 +266,10 @@ def _tiers(prunable: Prunable, draft: _Draft) -> list[Gives]:
         for one, other in zip(before.labels, after.labels, strict=True):
             if one is None or other is None:
                 if one is not other:
-                    return ["nothing"]
+                    return [first]
             elif not np.array_equal(of_label[one], of_label[other]):
-                return ["nothing"]
-    return ["zeros", "nothing"] if draft.tail else ["nothing", "zeros"]
+                return [first]
+    return [first, "zeros"]
 
 
 def _names(modules: _Modules, drafts: Sequence[_Draft]) -> list[str]:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from autoprune.criteria import make_plan
 from autoprune.errors import PlanError
 from autoprune.graph import Plan, Prunable
 from autoprune.rebuilding import rebuild, verify
@@ -78,13 +79,12 @@ def test_costs_of_many_candidates_at_once() -> None:
     free = np.array([group.frozen is None for group in prunable.groups])
     widths = np.where(free, rng.integers(1, groups + 1, (20, len(groups))), groups)
     kept = rng.integers(0, 2, (20, 2))
-    together = prunable.cost(np.hstack([widths, kept]))
+    rows = np.hstack([widths, kept])
+    together = prunable.cost(rows)
     names = [*(group.name for group in prunable.groups), *(block.name for block in prunable.blocks)]
-    for row, macs, params in zip(
-        np.hstack([widths, kept]).tolist(), together.macs, together.params, strict=True
-    ):
+    for place, row in enumerate(rows.tolist()):
         alone = prunable.cost(dict(zip(names, row, strict=True)))
-        assert (alone.macs, alone.params) == (macs, params)
+        assert alone.known() == {name: np.asarray(cost)[place] for name, cost in together.known().items()}
     assert np.array_equal(
         prunable.cost(widths).macs, prunable.cost(np.hstack([widths, np.ones_like(kept)])).macs
     )
@@ -135,3 +135,17 @@ def test_resnet20_without_two_blocks() -> None:
 
 def test_a_block_with_a_stride_keeps_its_branch() -> None:
     assert [block.name for block in trace(Net(Basic(8, 8, 2)), BLOCK_CASES["basic"].inputs).blocks] == []
+
+
+def test_a_plan_from_widths_drops_blocks_and_leaves_out_the_groups_inside() -> None:
+    prunable = traced("basic")
+    first, second = (block.name for block in prunable.blocks)
+    widths = {"stem": 4, "blocks.0.conv1": 2, "blocks.1.conv1": 3, first: 0, second: 1}
+    plan = make_plan(prunable, widths)
+    assert plan.widths == {"stem": 4, "blocks.1.conv1": 3, first: 0}
+    assert plan.dropped == (first,)
+    assert prunable.cost(widths) == prunable.cost(plan.widths)
+    with pytest.raises(PlanError, match=r'Block "blocks\.0:branch": got 2, expected 0 to drop it'):
+        make_plan(prunable, {first: 2})
+    with pytest.raises(PlanError, match=r'no such group\. Did you mean "blocks\.0:branch"'):
+        make_plan(prunable, {"block.0:branch": 0})
