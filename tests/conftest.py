@@ -5,9 +5,11 @@ With more threads the workers fight over the cores, and spin while they wait.
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -22,6 +24,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 MEMORY = Path("/dev/shm")
 if os.access(MEMORY, os.W_OK | os.X_OK) and shutil.disk_usage(MEMORY).free > 2 * 2**30:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+# Tests start a hundred processes that import the package. Without its .pyc files each compiles it again.
+if sys.dont_write_bytecode and "PYTEST_XDIST_WORKER" not in os.environ:
+    compileall.compile_dir(Path(__file__).parents[1] / "autoprune", quiet=1)
 
 FullDisk = Callable[[int], AbstractContextManager[None]]
 

@@ -1,16 +1,18 @@
 """The command line as a user runs it, on scikit-learn's digits: the main job, kills, all kinds of mistakes.
 
-What is killed runs in processes of its own; mistakes are made in this one, through the same `main`.
+Commands that are killed run in processes of their own, and all others in this one, through the same `main`.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from importlib import metadata
 from pathlib import Path
 
@@ -43,7 +45,7 @@ def environment() -> dict[str, str]:
 
 
 def sets(*overrides: str) -> list[str]:
-    """Return the options of a quick run; a test's own overrides stand in the place of these."""
+    """Return the options of a quick run. A test's own overrides replace them."""
     by_key = {override.partition("=")[0]: override for override in (*QUICK, *overrides)}
     return [word for override in by_key.values() for word in ("--set", override)]
 
@@ -77,29 +79,17 @@ def run_until(line_start: str, *arguments: str, cwd: Path, then: signal.Signals)
     return printed
 
 
-class Command:
-    """Runs the command line in this process, in a folder of the test's own."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch = monkeypatch
-        self._capsys = capsys
-
-    def __call__(self, *arguments: str, cwd: Path) -> tuple[int, str, str]:
-        """Return exit code, standard output and standard error."""
-        self._monkeypatch.chdir(cwd)
-        self._monkeypatch.setenv("COLUMNS", "140")
-        self._monkeypatch.setattr(sys, "argv", ["autoprune", *arguments])
-        self._capsys.readouterr()
+def run_here(*arguments: str, cwd: Path) -> tuple[int, str, str]:
+    """Run a command in this process, in a folder. Return exit code, standard output and standard error."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patched, redirect_stdout(out), redirect_stderr(err):
+        patched.chdir(cwd)
+        patched.setenv("COLUMNS", "140")
+        patched.setattr(sys, "argv", ["autoprune", *arguments])
         with pytest.raises(SystemExit) as left:
             main()
-        printed = self._capsys.readouterr()
-        code = left.value.code
-        return code if isinstance(code, int) else 0, printed.out, printed.err
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(monkeypatch, capsys)
+    code = left.value.code
+    return code if isinstance(code, int) else 0, out.getvalue(), err.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +98,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("workplace")
     arguments = ("train", "digits", *sets("train.epochs=3"))
     run_until("epoch   1/3", *arguments, cwd=folder, then=signal.SIGKILL)
-    process = start(*arguments, cwd=folder)
-    printed = process.communicate(timeout=120)[0]
-    assert process.returncode == 0, printed
+    code, printed, err = run_here(*arguments, cwd=folder)
+    assert code == 0, err
     assert "epoch   1/3" not in printed
     assert "epoch   3/3" in printed
     assert (folder / "runs" / "digits" / "dense.safetensors").is_file()
@@ -119,10 +108,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(workplace: Path) -> str:
-    """The finished study "whole" in `workplace`, which several tests read; what its search printed."""
-    process = start("search", "digits", *sets("search.study=whole", *WHOLE), cwd=workplace)
-    printed = process.communicate(timeout=120)[0]
-    assert process.returncode == 0, printed
+    """Make the finished study "whole" in `workplace`, which several tests read. Return what it printed."""
+    code, printed, err = run_here("search", "digits", *sets("search.study=whole", *WHOLE), cwd=workplace)
+    assert code == 0, err
     return printed
 
 
@@ -149,7 +137,7 @@ def write_loaders(folder: Path, module: str, body: str) -> None:
     )
 
 
-def test_memory_that_runs_out_is_said_in_one_line(command: Command, tmp_path: Path) -> None:
+def test_memory_that_runs_out_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "greedy.py").write_text(
         "import torch\n"
         "class Net(torch.nn.Module):\n"
@@ -165,7 +153,7 @@ def test_memory_that_runs_out_is_said_in_one_line(command: Command, tmp_path: Pa
         '[model]\nfactory = "greedy:Net"\ncheckpoint = "dense.safetensors"\n'
         '[data]\nname = "digits"\n[budget]\nflops = "50%"\n'
     )
-    result = command("train", "run.toml", *sets(), cwd=tmp_path)
+    result = run_here("train", "run.toml", *sets(), cwd=tmp_path)
     assert_refused(result, "out of memory: ")
     assert "lower data.batch_size" in result[2]
 
@@ -200,30 +188,28 @@ def test_memory_that_runs_out_is_said_in_one_line(command: Command, tmp_path: Pa
     ],
 )
 def test_bad_input_gets_one_line_and_leaves_no_study(
-    command: Command, workplace: Path, tmp_path: Path, override: str, message: str
+    workplace: Path, tmp_path: Path, override: str, message: str
 ) -> None:
     checkpoint = f"model.checkpoint={workplace}/runs/digits/dense.safetensors"
     overrides = sets("train.when_missing=false", checkpoint, override)
-    assert_refused(command("search", "digits", *overrides, cwd=tmp_path), message)
+    assert_refused(run_here("search", "digits", *overrides, cwd=tmp_path), message)
     assert list(tmp_path.rglob("*.db")) == []
 
 
-def test_a_checkpoint_of_another_shape_is_named_with_both_shapes(
-    command: Command, workplace: Path, tmp_path: Path
-) -> None:
+def test_a_checkpoint_of_another_shape_is_named_with_both_shapes(workplace: Path, tmp_path: Path) -> None:
     state = load_file(workplace / "runs" / "digits" / "dense.safetensors")
     state["fc.weight"] = torch.zeros(7, state["fc.weight"].shape[1])
     save_file(state, tmp_path / "other.safetensors")
-    result = command("search", "digits", *sets("model.checkpoint=other.safetensors"), cwd=tmp_path)
+    result = run_here("search", "digits", *sets("model.checkpoint=other.safetensors"), cwd=tmp_path)
     assert_refused(result, "fc.weight")
     assert "(7, 32)" in result[2]
     assert "(10, 32)" in result[2]
 
 
 @pytest.mark.parametrize("name", ["broken.safetensors", "broken.pt"])
-def test_a_corrupt_checkpoint_is_refused(command: Command, tmp_path: Path, name: str) -> None:
+def test_a_corrupt_checkpoint_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"no weights at all")
-    result = command("search", "digits", *sets(f"model.checkpoint={name}"), cwd=tmp_path)
+    result = run_here("search", "digits", *sets(f"model.checkpoint={name}"), cwd=tmp_path)
     assert_refused(result, "corrupt")
     assert list(tmp_path.rglob("*.db")) == []
 
@@ -243,14 +229,14 @@ def test_a_corrupt_checkpoint_is_refused(command: Command, tmp_path: Path, name:
     ],
 )
 def test_bad_loaders_of_the_users_own_are_refused(
-    command: Command, tmp_path: Path, module: str, body: str, message: str
+    tmp_path: Path, module: str, body: str, message: str
 ) -> None:
     write_loaders(tmp_path, module, body)
     (tmp_path / "run.toml").write_text(
         f'[model]\nname = "digits_resnet"\n[data]\nloaders = "{module}:make"\n[budget]\nflops = "50%"\n'
         "[train]\nwhen_missing = true\nepochs = 1\n"
     )
-    assert_refused(command("search", "run.toml", cwd=tmp_path), message)
+    assert_refused(run_here("search", "run.toml", cwd=tmp_path), message)
     assert list(tmp_path.rglob("*.db")) == []
 
 
@@ -274,7 +260,7 @@ def test_bad_loaders_of_the_users_own_are_refused(
     ],
 )
 def test_a_task_that_does_not_fit_is_refused_before_any_training(
-    command: Command, workplace: Path, tmp_path: Path, body: str, override: str, message: str
+    workplace: Path, tmp_path: Path, body: str, override: str, message: str
 ) -> None:
     (tmp_path / "m.py").write_text(f"import torch\n{body}\n")
     sys.modules.pop("m", None)
@@ -284,60 +270,58 @@ def test_a_task_that_does_not_fit_is_refused_before_any_training(
         f'[model]\n{model}checkpoint = "{weights}.safetensors"\n[data]\nname = "digits"\n'
         'val_fraction = 0.2\nbatch_size = 64\n[budget]\nflops = "50%"\n[train]\nwhen_missing = true\n'
     )
-    result = command("search", "run.toml", *sets(override), cwd=tmp_path)
+    result = run_here("search", "run.toml", *sets(override), cwd=tmp_path)
     assert_refused(result, message)
     assert "epoch" not in result[1]
     assert list(tmp_path.rglob("*.db")) == []
 
 
-def test_what_is_not_there_is_refused(command: Command, tmp_path: Path) -> None:
-    assert_refused(command("search", "nowhere.toml", cwd=tmp_path), "no such config file")
-    assert_refused(command("resume", "nothing", cwd=tmp_path), "no storage in runs/")
+def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
+    assert_refused(run_here("search", "nowhere.toml", cwd=tmp_path), "no such config file")
+    assert_refused(run_here("resume", "nothing", cwd=tmp_path), "no storage in runs/")
     assert_refused(
-        command("export", "nothing", "--format", "tflite", cwd=tmp_path), "Known: onnx, pt2, safetensors"
+        run_here("export", "nothing", "--format", "tflite", cwd=tmp_path), "Known: onnx, pt2, safetensors"
     )
-    assert_refused(command("bench", "nothing.onnx", cwd=tmp_path), "nothing.onnx: no such file")
+    assert_refused(run_here("bench", "nothing.onnx", cwd=tmp_path), "nothing.onnx: no such file")
     (tmp_path / "broken.pt2").write_text("no model")
     assert_refused(
-        command("bench", "broken.pt2", "--trust", cwd=tmp_path), "broken.pt2: torch.export cannot load it"
+        run_here("bench", "broken.pt2", "--trust", cwd=tmp_path), "broken.pt2: torch.export cannot load it"
     )
 
 
-def test_a_locked_storage_and_a_file_that_is_none_are_refused(
-    command: Command, workplace: Path, tmp_path: Path
-) -> None:
+def test_a_locked_storage_and_a_file_that_is_none_are_refused(workplace: Path, tmp_path: Path) -> None:
     checkpoint = f"model.checkpoint={workplace}/runs/digits/dense.safetensors"
     (tmp_path / "text.db").write_text("this is no database at all, but a text of some length")
     overrides = sets(checkpoint, "search.storage=sqlite:///text.db")
-    assert_refused(command("search", "digits", *overrides, cwd=tmp_path), "text.db")
+    assert_refused(run_here("search", "digits", *overrides, cwd=tmp_path), "text.db")
     with sqlite3.connect(tmp_path / "locked.db") as lock:
         lock.execute("CREATE TABLE mine (number INTEGER)")
         lock.commit()
         lock.execute("BEGIN EXCLUSIVE")
         overrides = sets(checkpoint, "search.storage=sqlite:///locked.db?timeout=1")
-        assert_refused(command("search", "digits", *overrides, cwd=tmp_path), "locked")
+        assert_refused(run_here("search", "digits", *overrides, cwd=tmp_path), "locked")
 
 
-def test_help_lists_the_verbs_and_a_missing_argument_is_a_mistake(command: Command, tmp_path: Path) -> None:
-    code, out, _ = command("--help", cwd=tmp_path)
+def test_help_lists_the_verbs_and_a_missing_argument_is_a_mistake(tmp_path: Path) -> None:
+    code, out, _ = run_here("--help", cwd=tmp_path)
     assert code == 0
     assert all(
         verb in out
         for verb in ("search", "resume", "finetune", "export", "bench", "inspect", "train", "report")
     )
     assert "..." not in out.replace("COMMAND [ARGS]...", "")  # no verb's line is cut
-    code, _, err = command("search", cwd=tmp_path)
+    code, _, err = run_here("search", cwd=tmp_path)
     assert code == 2
     assert "CONFIG" in err
 
 
-def test_the_version_is_that_of_the_package(command: Command, tmp_path: Path) -> None:
-    code, out, _ = command("--version", cwd=tmp_path)
+def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:
+    code, out, _ = run_here("--version", cwd=tmp_path)
     assert (code, out.split()) == (0, ["autoprune", metadata.version("autoprune")])
 
 
-def test_inspect_shows_groups_costs_and_memory(command: Command, tmp_path: Path) -> None:
-    code, out, err = command("inspect", "digits", cwd=tmp_path)
+def test_inspect_shows_groups_costs_and_memory(tmp_path: Path) -> None:
+    code, out, err = run_here("inspect", "digits", cwd=tmp_path)
     assert code == 0, err
     words = ("layer1.0.conv1", "model's output", "smallest reachable", "keep ratios are searched", "MB")
     assert all(word in out for word in words)
@@ -348,16 +332,14 @@ def proposals(folder: Path, study: str) -> list[TrialRecord]:
     return open_study(f"sqlite:///{folder}/runs/{study}.db", study).records()
 
 
-def test_a_killed_search_goes_on_and_equals_an_uninterrupted_one(
-    command: Command, workplace: Path, whole: str
-) -> None:
+def test_a_killed_search_goes_on_and_equals_an_uninterrupted_one(workplace: Path, whole: str) -> None:
     """kill -9 in mid-search, SIGTERM in mid-resume, then to the end; trial by trial the same as without."""
     killed = sets("search.study=killed", *WHOLE)
     run_until("trial   1", "search", "digits", *killed, cwd=workplace, then=signal.SIGKILL)
     printed = run_until("trial   3", "resume", "killed", cwd=workplace, then=signal.SIGTERM)
     assert "Terminated; finished work is kept. Resume with: autoprune resume killed" in printed
     assert "running" not in [record.state for record in proposals(workplace, "killed")]
-    code, out, err = command("resume", "killed", cwd=workplace)
+    code, out, err = run_here("resume", "killed", cwd=workplace)
     assert code == 0, err
     assert "trial   0" not in out
     assert "Best: trial" in out
@@ -378,6 +360,7 @@ def test_ctrl_c_in_the_dense_training_leaves_no_study(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*.db")) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_search_names_the_resume(workplace: Path, tmp_path: Path) -> None:
     checkpoint = f"model.checkpoint={workplace}/runs/digits/dense.safetensors"
     arguments = ("search", "digits", *sets(checkpoint, "search.trials=50"))
@@ -436,46 +419,46 @@ def test_no_process_is_left_of_a_search_that_was_stopped(
         assert process.returncode == 128 + then
 
 
-def test_the_main_job_from_search_to_export(command: Command, workplace: Path, whole: str) -> None:
+def test_the_main_job_from_search_to_export(workplace: Path, whole: str) -> None:
     """Search, refuse another model, finetune through a kill, export three ways, load, report."""
     assert "Best: trial" in whole
     records = proposals(workplace, "whole")
     assert all(0.98 <= (record.macs or 0) / (1_123_648 // 4) <= 1.0 for record in records)
     assert_refused(
-        command("search", "digits", *sets("search.study=whole"), cwd=workplace),
+        run_here("search", "digits", *sets("search.study=whole"), cwd=workplace),
         "has a study of that name already",
     )
     assert_refused(
-        command("export", "whole", cwd=workplace), "nothing to export yet; run `autoprune finetune"
+        run_here("export", "whole", cwd=workplace), "nothing to export yet; run `autoprune finetune"
     )
     assert_refused(
-        command("resume", "whole", "--set", "search.sampler=gp", cwd=workplace), "this key cannot change"
+        run_here("resume", "whole", "--set", "search.sampler=gp", cwd=workplace), "this key cannot change"
     )
 
-    code, out, err = command("export", "whole", "--dense", "-o", "dense.onnx", cwd=workplace)
+    code, out, err = run_here("export", "whole", "--dense", "-o", "dense.onnx", cwd=workplace)
     assert code == 0, err
     assert "Wrote dense.onnx (onnx); largest difference to PyTorch" in out
     assert_refused(
-        command("export", "whole", "--dense", "--format", "safetensors", cwd=workplace),
+        run_here("export", "whole", "--dense", "--format", "safetensors", cwd=workplace),
         "--dense: --format safetensors; name a study, and one of onnx, pt2",
     )
 
     printed = run_until("epoch   1/2", "finetune", "whole", cwd=workplace, then=signal.SIGKILL)
     assert "epoch   2/2" not in printed
-    code, out, err = command("finetune", "whole", cwd=workplace)
+    code, out, err = run_here("finetune", "whole", cwd=workplace)
     assert code == 0, err
     assert "epoch   1/2" not in out
     assert "pruned" in out
-    code, out, _ = command("finetune", "whole", cwd=workplace)
+    code, out, _ = run_here("finetune", "whole", cwd=workplace)
     assert code == 0
     assert "the test part is not read again" in out
 
     for name in ("onnx", "pt2"):
-        code, out, err = command("export", "whole", "--format", name, "-o", f"small.{name}", cwd=workplace)
+        code, out, err = run_here("export", "whole", "--format", name, "-o", f"small.{name}", cwd=workplace)
         assert code == 0, err
         assert "largest difference to PyTorch" in out
         assert (workplace / f"small.{name}").is_file()
-    code, out, err = command("export", "whole", "--format", "safetensors", "-o", "small", cwd=workplace)
+    code, out, err = run_here("export", "whole", "--format", "safetensors", "-o", "small", cwd=workplace)
     assert code == 0, err
     small = autoprune.load_pruned(workplace / "small", lambda: make_model("digits_resnet", 10, 1))
     best = open_study(f"sqlite:///{workplace}/runs/whole.db", "whole").best()
@@ -486,12 +469,12 @@ def test_the_main_job_from_search_to_export(command: Command, workplace: Path, w
         ("dense.onnx", "small.onnx", "small.pt2", "small"),
         ("--tolerance", "0.9", "--limit", "1", "--trust"),
     )
-    code, out, err = command("bench", *models, "--batch", "2", *quick, cwd=workplace)
+    code, out, err = run_here("bench", *models, "--batch", "2", *quick, cwd=workplace)
     assert code == 0, err
     assert all(model in out for model in models)
     assert all(word in out for word in ("ratio", "ONNX", "PyTorch"))
 
-    code, out, err = command("report", "whole", "-o", "report.png", cwd=workplace)
+    code, out, err = run_here("report", "whole", "-o", "report.png", cwd=workplace)
     assert code == 0, err
     assert (workplace / "report.png").read_bytes().startswith(b"\x89PNG")
     assert "Finetuned: trial" in out
@@ -499,27 +482,25 @@ def test_the_main_job_from_search_to_export(command: Command, workplace: Path, w
     assert "Next:" not in out
 
 
-def test_a_trial_is_picked_within_limits_and_retrained(
-    command: Command, workplace: Path, whole: str, tmp_path: Path
-) -> None:
+def test_a_trial_is_picked_within_limits_and_retrained(workplace: Path, whole: str, tmp_path: Path) -> None:
     records = [record for record in proposals(workplace, "whole") if record.is_whole]
     most = sorted(record.params or 0 for record in records)[len(records) // 2]
     within = [record for record in records if (record.params or 0) <= most]
     wanted = max(within, key=lambda record: record.score or 0.0).number
-    code, out, err = command("best", "whole", "--params", str(most), "--flops", "25%", cwd=workplace)
+    code, out, err = run_here("best", "whole", "--params", str(most), "--flops", "25%", cwd=workplace)
     assert code == 0, err
     assert f"Best: trial {wanted}" in out
     storage = f"sqlite:///{workplace}/runs/whole.db"
     assert f"Next: autoprune finetune whole --storage {storage} --trial {wanted}" in out
-    refused = command("best", "whole", "--params", "1", cwd=workplace)
+    refused = run_here("best", "whole", "--params", "1", cwd=workplace)
     assert_refused(refused, "no complete trial is within --params 1; the smallest: ")
-    assert_refused(command("best", "whole", "--size", "much", cwd=workplace), "--size: got 'much'")
+    assert_refused(run_here("best", "whole", "--size", "much", cwd=workplace), "--size: got 'much'")
 
     quick = ("--set", "finetune.epochs=1", "--set", f"output.folder={tmp_path}")
-    code, out, err = command("finetune", "whole", "--trial", str(wanted), *quick, cwd=workplace)
+    code, out, err = run_here("finetune", "whole", "--trial", str(wanted), *quick, cwd=workplace)
     assert code == 0, err
     assert f"Next: autoprune export {tmp_path}/trial-{wanted} --format onnx" in out
-    code, out, err = command("export", f"{tmp_path}/trial-{wanted}", cwd=workplace)
+    code, out, err = run_here("export", f"{tmp_path}/trial-{wanted}", cwd=workplace)
     assert code == 0, err
     url = copy_of_whole(workplace, tmp_path)
     study = open_study(url, "whole")
@@ -527,11 +508,11 @@ def test_a_trial_is_picked_within_limits_and_retrained(
     study.store_config(output)
     study.store_note("autoprune:finetuned", None)  # the copy's own folder holds no finetuned model
     assert_refused(
-        command("export", "whole", "--storage", url, cwd=workplace),
+        run_here("export", "whole", "--storage", url, cwd=workplace),
         f"nothing in {tmp_path}/best yet. Finetuned so far: trial-{wanted}; export one with `autoprune "
         f"export {tmp_path}/trial-{wanted}`",
     )
-    assert_refused(command("finetune", "whole", "--trial", "99", cwd=workplace), "whole has trials 0 to 7")
+    assert_refused(run_here("finetune", "whole", "--trial", "99", cwd=workplace), "whole has trials 0 to 7")
 
 
 @pytest.mark.parametrize(
@@ -545,10 +526,12 @@ def test_a_trial_is_picked_within_limits_and_retrained(
     ],
 )
 def test_samplers_with_measurements_or_rates_of_their_own(
-    command: Command, workplace: Path, tmp_path: Path, overrides: list[str], said: str
+    workplace: Path, tmp_path: Path, overrides: list[str], said: str
 ) -> None:
     places = (f"search.storage=sqlite:///{tmp_path}/study.db", f"output.folder={tmp_path}")
-    code, out, err = command("search", "digits", *sets(*places, *overrides, "search.trials=5"), cwd=workplace)
+    code, out, err = run_here(
+        "search", "digits", *sets(*places, *overrides, "search.trials=5"), cwd=workplace
+    )
     assert code == 0, err
     assert said in out
     records = open_study(f"sqlite:///{tmp_path}/study.db", "digits").records()
@@ -556,14 +539,12 @@ def test_samplers_with_measurements_or_rates_of_their_own(
     assert all(record.score is not None for record in records)
 
 
-def test_another_model_is_refused_with_the_difference(
-    command: Command, workplace: Path, whole: str, tmp_path: Path
-) -> None:
+def test_another_model_is_refused_with_the_difference(workplace: Path, whole: str, tmp_path: Path) -> None:
     state = load_file(workplace / "runs" / "digits" / "dense.safetensors")
     state["fc.bias"] += 1
     save_file(state, tmp_path / "other.safetensors")
     other = ("--set", f"model.checkpoint={tmp_path}/other.safetensors", "--set", "search.trials=9")
-    assert_refused(command("resume", "whole", *other, cwd=workplace), "cannot go on: model (its weights) is")
+    assert_refused(run_here("resume", "whole", *other, cwd=workplace), "cannot go on: model (its weights) is")
     assert len(proposals(workplace, "whole")) == TRIALS
 
 
@@ -574,13 +555,11 @@ def copy_of_whole(workplace: Path, folder: Path) -> str:
     return f"sqlite:///{folder}/w.db"
 
 
-def test_more_trials_on_worker_processes(
-    command: Command, workplace: Path, whole: str, tmp_path: Path
-) -> None:
+def test_more_trials_on_worker_processes(workplace: Path, whole: str, tmp_path: Path) -> None:
     url = copy_of_whole(workplace, tmp_path)
-    changed = (f"search.trials={TRIALS + 2}", "search.engine=processes", "search.workers=2")
+    changed = (f"search.trials={TRIALS + 2}", "search.engine=processes", "search.workers=1")
     words = [word for override in changed for word in ("--set", override)]
-    code, _, err = command("resume", "whole", "--storage", url, *words, cwd=workplace)
+    code, _, err = run_here("resume", "whole", "--storage", url, *words, cwd=workplace)
     assert code == 0, err
     study = open_study(url, "whole")
     assert study.records()[:TRIALS] == proposals(workplace, "whole")
@@ -589,7 +568,7 @@ def test_more_trials_on_worker_processes(
 
 
 def test_trials_of_another_host_are_named_and_taken_over_when_told(
-    command: Command, workplace: Path, whole: str, tmp_path: Path
+    workplace: Path, whole: str, tmp_path: Path
 ) -> None:
     url = copy_of_whole(workplace, tmp_path)
     study = open_study(url, "whole")
@@ -597,12 +576,12 @@ def test_trials_of_another_host_are_named_and_taken_over_when_told(
     assert trial is not None
     study.annotate(trial, lease=Lease("gone-box", 7, "boot:1").to_json())
     arguments = ("resume", "whole", "--storage", url, "--set", f"search.trials={TRIALS + 1}")
-    code, out, err = command(*arguments, cwd=workplace)
+    code, out, err = run_here(*arguments, cwd=workplace)
     assert code == 0, err
     assert f"trials held by other hosts (gone-box): {TRIALS}." in out
     assert f"autoprune resume whole --storage {url} --take-over" in out
     assert open_study(url, "whole").records()[-1].state == "running"
-    code, out, err = command(*arguments, "--take-over", cwd=workplace)
+    code, out, err = run_here(*arguments, "--take-over", cwd=workplace)
     assert code == 0, err
     assert "held by other hosts" not in out
     assert open_study(url, "whole").records()[-1].score is not None

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
 from torch.fx import GraphModule, Node
+from torch.fx import config as fx_config
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
@@ -125,7 +126,7 @@ def capture(model: nn.Module, inputs: ExampleInputs, *, training: bool) -> Captu
     with unchanged(model), torch.random.fork_rng(), torch.no_grad():
         set_training(model, training)
         try:
-            with quiet_export():
+            with quiet_export(), _without_stack_traces():
                 program = torch.export.export(model, args, kwargs, strict=False)
         except KeyboardInterrupt:
             raise
@@ -253,6 +254,17 @@ def quiet_export() -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.disabled = False
+
+
+@contextlib.contextmanager
+def _without_stack_traces() -> Iterator[None]:
+    """Keep torch from noting the stack at each node. Nothing reads it, and it takes a sixth of the time."""
+    before = fx_config.do_not_emit_stack_traces
+    fx_config.do_not_emit_stack_traces = True
+    try:
+        yield
+    finally:
+        fx_config.do_not_emit_stack_traces = before
 
 
 def _explain(model: nn.Module, error: BaseException) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 from collections.abc import Sequence
 from types import NoneType
 from typing import Any
@@ -125,7 +126,7 @@ def _identity(record: TrialRecord, spec: RunSpec) -> dict[str, Any]:
     """Return what identifies a finetune. One with the same identity is not repeated."""
     return {
         "trial": record.number,
-        "finetune": dataclasses.asdict(spec.finetune),
+        "finetune": json.loads(json.dumps(dataclasses.asdict(spec.finetune))),  # as it reads back
         "folder": str(spec.folder),
     }
 

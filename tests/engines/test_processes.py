@@ -95,7 +95,7 @@ class UnevenMaker:
         yield from ToyScorer()(widths, seed)
 
 
-@pytest.mark.parametrize("sampler", ["evolution", "ddpg"])
+@pytest.mark.parametrize("sampler", [pytest.param("evolution", marks=pytest.mark.slow), "ddpg"])
 def test_samplers_that_learn_are_those_of_a_replay_where_trials_end_out_of_order(
     url: str, calls: Path, sampler: str
 ) -> None:

@@ -91,9 +91,8 @@ def test_two_workers_record_the_same_trials_as_the_serial_engine(
     assert ray.is_initialized()
 
 
-@pytest.mark.parametrize(
-    ("first", "second"), [("ray", "serial"), pytest.param("serial", "ray", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "second"), [("ray", "serial"), ("serial", "ray")])
 def test_another_engine_goes_on_where_one_was_interrupted(
     url: str, tmp_path: Path, first: str, second: str
 ) -> None:

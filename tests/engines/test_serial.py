@@ -51,7 +51,7 @@ TROUBLES = {
     [
         *(("serial", trouble) for trouble in TROUBLES),
         ("processes", "out of memory"),
-        ("processes", "not finite"),
+        pytest.param("processes", "not finite", marks=pytest.mark.slow),
         pytest.param("processes", "diverges", marks=pytest.mark.slow),
         pytest.param("processes", "too few rungs", marks=pytest.mark.slow),
     ],
@@ -286,7 +286,7 @@ def small_runner(study: SearchStudy, trials: int, *, several: bool = False) -> T
     [
         ("serial", False),
         ("serial", True),
-        ("processes", False),
+        pytest.param("processes", False, marks=pytest.mark.slow),
         pytest.param("ray", False, marks=pytest.mark.slow),
     ],
 )

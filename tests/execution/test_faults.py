@@ -48,7 +48,7 @@ for setting in map(fit_to_machine, settings):
 """
 
 
-@pytest.mark.parametrize("isa", [None, "AVX2"])
+@pytest.mark.parametrize("isa", [pytest.param(None, marks=pytest.mark.slow), "AVX2"])
 def test_no_setting_that_is_offered_kills_or_is_wrong(isa: str | None, tmp_path: Path) -> None:
     """In a process of its own, on any CPU: without the detour it dies if the best set is AVX2."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

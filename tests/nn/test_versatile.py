@@ -129,7 +129,10 @@ def test_criteria_rank_primary_filters() -> None:
     assert make_plan(prunable, 0.5, criterion="l1")["2"].tolist() == expected.tolist()
 
 
-@pytest.mark.parametrize("mode", ["spatial", "both", "both, over the input"])
+@pytest.mark.parametrize(
+    "mode",
+    [*(pytest.param(mode, marks=pytest.mark.slow) for mode in ("spatial", "both, over the input")), "both"],
+)
 def test_saved_and_exported_models_compute_the_same(mode: str, tmp_path: Path) -> None:
     prunable = trace(net(mode), IMAGE)
     plan = random_plan(prunable, 0)

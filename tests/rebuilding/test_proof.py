@@ -139,6 +139,7 @@ def trained(model: nn.Module) -> nn.Module:
     return model
 
 
+@pytest.mark.slow  # test_coverage proves another network with trained statistics
 def test_statistics_as_training_leaves_them_raise_no_alarm() -> None:
     with seeded(0):
         model = trained(mobilenet_v2())

@@ -140,7 +140,7 @@ def test_a_proposal_is_kept_where_the_sampler_is_another_now() -> None:
     assert again.params == first
 
 
-@each_case
+@each_case_slowly
 def test_fresh_objects_for_every_trial_change_nothing(name: str, several: bool) -> None:
     """So whatever a sampler keeps in memory it also finds in the storage."""
 

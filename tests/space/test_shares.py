@@ -37,7 +37,7 @@ def test_each_proposal_fills_the_share_that_it_asks_for(share: float, divisor: i
     limit = int(share * dense_macs(RESNET))
     space = make_space(budget=Budget(macs=limit), spec=SpaceSpec(divisor=divisor))
     assert [variable.name for variable in space.variables][:2] == [SHARE, "conv1"]
-    asked = proposals(space, 300)
+    asked = proposals(space, 100)
     macs = costs_of(space, space.decode(asked), "macs")
     assert (macs <= limit).all()
     nearest = space.shares[np.abs(space.shares[None] - asked[:, :1]).argmin(axis=1)]
@@ -64,7 +64,7 @@ def test_the_share_runs_from_the_smallest_plan_to_the_largest_or_to_the_limit() 
 @pytest.mark.parametrize("budget", [None, Budget(macs=2_000_000), Budget(macs=40_000_000, params=60_000)])
 def test_decoded_widths_round_trip(budget: Budget | None) -> None:
     space = make_space(budget=budget)
-    widths = space.decode(proposals(space, 200))
+    widths = space.decode(proposals(space, 100))
     encoded = space.encode(widths)
     np.testing.assert_array_equal(space.decode(encoded), widths)
     np.testing.assert_array_equal(space.encode(space.decode(encoded)), encoded)
@@ -88,7 +88,7 @@ def test_other_limits_stay_as_they_are() -> None:
     """A small share of the MACs is filled; a large one is met by filling the limit on parameters."""
     params = int(0.3 * costs_of(make_space(), np.array([[g.width for g in RESNET[0]]]), "params")[0])
     space = make_space(budget=Budget(macs=dense_macs(RESNET), params=params))
-    asked = proposals(space, 300)
+    asked = proposals(space, 100)
     widths = space.decode(asked)
     macs = costs_of(space, widths, "macs") / dense_macs(RESNET)
     used = costs_of(space, widths, "params") / params
@@ -106,7 +106,7 @@ def test_several_costs_share_one_share() -> None:
 
     budget = Budget(macs=dense_macs(RESNET), latency_ms=4.8)
     space = ShareSpace(build_space(RESNET[0], cost, budget), ["macs", "latency_ms"])
-    asked = proposals(space, 200)
+    asked = proposals(space, 60)
     usage = space.usage(space.decode(asked))
     shares = space.shares[space.ladder.of_ratios(asked)[:, 0]]
     assert ((usage / shares >= 0.98 - 1e-9) & (usage / shares <= 1 + 1e-9)).all()

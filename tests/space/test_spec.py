@@ -106,7 +106,10 @@ def test_every_shipped_space_has_a_model_here() -> None:
     assert {path.stem for path in SHIPPED.glob("*.toml")} == set(MODELS)
 
 
-@pytest.mark.parametrize("family", MODELS)
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "densenet40")) for name in MODELS],
+)
 def test_shipped_spaces_fit_their_models(family: str) -> None:
     name, size = MODELS[family]
     model = zoo.make_model(name, classes=10)

@@ -1,4 +1,4 @@
-"""Tables: measured on a real runtime, read back equal, refused elsewhere; predictions monotone and fast."""
+"""Tables: they read back equal, and are refused elsewhere. Predictions are monotone and fast."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from autoprune.latency.table import (
 )
 from autoprune.zoo import make_model
 from tests.conftest import FullDisk
+from tests.latency.table.told import told_table
 from tests.support.test_files import SPECIAL
 
 SETTING = LatencySetting("onnx", batch=8)
@@ -47,7 +48,7 @@ def prunable() -> Prunable:
 
 @pytest.fixture(scope="module")
 def table(prunable: Prunable) -> LatencyTable:
-    return measure_table(prunable, SETTING, limit_seconds=0.0, levels=3)
+    return told_table(prunable, SETTING, levels=3)
 
 
 def random_widths(prunable: Prunable, count: int, seed: int = 0) -> np.ndarray:
@@ -56,6 +57,14 @@ def random_widths(prunable: Prunable, count: int, seed: int = 0) -> np.ndarray:
     for group in prunable.searchable:
         widths[:, prunable.position[group.name]] = rng.integers(1, group.width + 1, count)
     return widths
+
+
+def test_a_table_that_was_measured_reads_back_equal_and_never_falls(tmp_path: Path) -> None:
+    layers = (nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(128, 10))
+    small = autoprune.trace(nn.Sequential(*layers).eval(), torch.zeros(1, 1, 8, 8))
+    measured = measure_table(small, SETTING, limit_seconds=0.0, levels=2)
+    test_a_table_reads_back_equal(small, measured, tmp_path)
+    test_predictions_never_fall_where_a_width_grows(small, measured)
 
 
 def test_a_table_reads_back_equal(prunable: Prunable, table: LatencyTable, tmp_path: Path) -> None:

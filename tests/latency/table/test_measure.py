@@ -17,8 +17,9 @@ from autoprune.latency.table import LatencyPredictor
 from autoprune.latency.table._experiment_design import LEVELS_WHOLE
 from autoprune.latency.table._interleaved import RelativeTimes
 from autoprune.latency.table._measure import _operator_ms, tabulate
-from autoprune.latency.table._profiles import Profile, Profiler, ReadyCandidate, make_profiler
+from autoprune.latency.table._profiles import Profiler, ReadyCandidate, make_profiler
 from autoprune.zoo import make_model
+from tests.latency.table.told import CONSTANT_MS, operator_ms, told_table
 
 SETTING = LatencySetting()
 
@@ -138,28 +139,9 @@ def test_the_median_round_of_an_operator_counts() -> None:
 
 
 def test_operators_that_are_told_make_a_table(prunable: Prunable) -> None:
-    """All operators take the time of their sizes' product; a pass is their sum and a constant."""
-    found = make_profiler(prunable, SETTING).found
-
-    def operator_ms(widths: np.ndarray) -> np.ndarray:
-        sizes = [np.prod([float(size.at(widths)) for size in each.sizes]) for each in found.operators]
-        return np.array([1e-3 + 1e-5 * product for product in sizes])
-
-    @contextlib.contextmanager
-    def opened(widths: np.ndarray) -> Iterator[ReadyCandidate]:
-        row = operator_ms(widths)
-        passes: list[np.ndarray] = []
-
-        def run() -> float:
-            passes.append(row)
-            return float(0.05 + row.sum())
-
-        yield ReadyCandidate(run, run, lambda: Profile(np.array(passes), np.ones(len(row), np.int64)))
-
-    table = tabulate(
-        prunable, SETTING, Profiler(found, opened), limit_seconds=0.0, levels=None, progress=None
-    )
+    table = told_table(prunable, SETTING)
     widths = random_widths(prunable, 20)
-    exact = [0.05 + operator_ms(row).sum() for row in widths]
+    operators = make_profiler(prunable, SETTING).found.operators
+    exact = [CONSTANT_MS + operator_ms(operators, row).sum() for row in widths]
     np.testing.assert_allclose(LatencyPredictor(table).expected(widths), exact, rtol=0.02)
     assert table.calibration.candidates == 64
