@@ -36,6 +36,7 @@ def tiny_search(
             "warm_starts": [],
         },
         "score": {"rungs": list(rungs)},
+        "race": {"entrants": 1},
     }
     config["search"].update(search)
     parts = (DataLoader(images, 16), DataLoader(images, 16))

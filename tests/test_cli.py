@@ -33,6 +33,7 @@ QUICK = (
     "score.rungs=['calibrate', '2 steps']",
     "train.epochs=2",
     "finetune.epochs=2",
+    "race.entrants=1",
 )
 
 

@@ -13,12 +13,21 @@ if TYPE_CHECKING:
 
 
 def print_search(result: SearchResult) -> None:
-    from autoprune.report import failure_table, front_table, summary_notes, trial_table, widths_table
+    from autoprune.report import (
+        failure_table,
+        front_table,
+        race_table,
+        summary_notes,
+        trial_table,
+        widths_table,
+    )
 
     several = len(result.summary.objectives) > 1
     console.print(front_table(result.summary) if several else trial_table(result.summary, most=5))
     if result.summary.failures():
         console.print(failure_table(result.summary))
+    if result.summary.race is not None:
+        console.print(race_table(result.summary))
     _ = result.best  # raises if no trial is complete
     console.print(widths_table(result.summary, result.summary.best))
     notes = summary_notes(result.summary)

@@ -184,19 +184,21 @@ def report(
     """Print a study's trials and plot their scores. The plots are against MACs and against evaluations."""
     from autoprune import run
     from autoprune.cli._tables import pruned_table
-    from autoprune.report import failure_table, front_table, summary_notes, trial_table
+    from autoprune.report import failure_table, front_table, race_table, summary_notes, trial_table
 
     found = run.report(study, run.find_storage(study, storage), output)
     summary = found.summary
     console.print(trial_table(summary))
     if summary.front:
         console.print(front_table(summary))
+    if summary.race is not None:
+        console.print(race_table(summary))
     if summary.failures():
         console.print(failure_table(summary))
     for result in found.finetuned:
         console.print(pruned_table(result))
-    print_notes(summary_notes(summary))
     plots = ", ".join(str(path) for path in (found.plot, found.stairs) if path is not None)
     print_notes([f"Plotted in {plots}." if plots else "No trial has a score: no plot."])
+    print_notes(summary_notes(summary))
     if found.next_step:
         print_notes([found.next_step])

@@ -427,6 +427,27 @@ class ScoreSettings:
 
 
 @dataclass(frozen=True)
+class RaceSettings:
+    """The race at the end of a search: the full training of its best trials, in which the weaker ones stop.
+
+    The trainings follow [finetune], so that the winner is trained fully when the search ends. All entrants
+    train for a sixteenth of its epochs. The best quarter of them goes on to a quarter of the epochs, and the
+    best one to the end. The trial with one keep ratio for all groups always trains to the end, as a
+    yardstick. After each stage a copy of each entrant is scored whose learning rate has fallen to 0 over a
+    quarter as many steps.
+
+    Attributes:
+        entrants: how many of the best trials take part. The trial with one keep ratio and the best warm start
+            of each family take part in any case. 1 turns the race off. There is no race either if
+            finetune.epochs is 0, if the best trial can be exported as it is scored, without any training, or
+            if there are several objectives: the trials of a Pareto front differ in their costs, so the better
+            score of two says nothing.
+    """
+
+    entrants: Positive = 6
+
+
+@dataclass(frozen=True)
 class TrainSettings(ScheduleSettings):
     """The training of the dense model, by `autoprune train` or by a search that finds no checkpoint.
 
@@ -579,6 +600,7 @@ class RunConfig:
     latency: LatencySettings = field(default_factory=LatencySettings)
     search: SearchSettings = field(default_factory=SearchSettings)
     score: ScoreSettings = field(default_factory=ScoreSettings)
+    race: RaceSettings = field(default_factory=RaceSettings)
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     flow: FlowSettings = field(default_factory=FlowSettings)

@@ -13,9 +13,9 @@ Engines and pruners of your own need no row. A config names the function or the 
 `engine = "mypkg.search:verbose"` and `pruner = "mypkg.search:floor"`:
 
     from optuna.pruners import BasePruner, ThresholdPruner
-    from autoprune.engines import EngineSpec, MakeScorer, TrialRunner, Workers, run_trial
+    from autoprune.engines import EngineSpec, MakeScorer, Runner, Workers, run_trial
 
-    def run_verbose(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers) -> None:
+    def run_verbose(runner: Runner, make_scorer: MakeScorer, workers: Workers) -> None:
         scorer = make_scorer()
         while (job := runner.ask()) is not None:
             print("trial", job.number, dict(job.widths))
@@ -33,15 +33,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from autoprune.engines._pruners import PRUNERS, PrunerSpec, find_pruner
-from autoprune.engines._trial_runner import Job, MakeScorer, Scorer, TrialEvent, TrialRunner
+from autoprune.engines._runner import Job, MakeScorer, Runner, Scorer
+from autoprune.engines._stage_runner import StageRunner
+from autoprune.engines._trial_runner import TrialEvent, TrialRunner
 from autoprune.engines._workers import Workers, check_cores
 from autoprune.engines.processes import run_processes
 from autoprune.engines.ray import check_ray, run_ray
 from autoprune.engines.serial import run_serial, run_trial
 from autoprune.support.rows import Row, find_row, guarding
 
-Engine = Callable[[TrialRunner, MakeScorer, Workers], None]
-"""Runs trials until the study has them all."""
+Engine = Callable[[Runner, MakeScorer, Workers], None]
+"""Runs jobs until none is left."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +90,16 @@ __all__ = [
     "Job",
     "MakeScorer",
     "PrunerSpec",
+    "Runner",
     "Scorer",
+    "StageRunner",
     "TrialEvent",
     "TrialRunner",
     "Workers",
     "check_engine",
     "find_engine",
     "find_pruner",
+    "run_engine",
     "run_search",
     "run_trial",
 ]
@@ -157,8 +162,18 @@ def run_search(
     check_engine(engine, given, runner.device)
     runner.study.requeue_dead(other_hosts=other_hosts_are_gone)
     try:
-        if runner.left():
-            with guarding(engine, "search.engine"):
-                find_engine(engine).run(runner, make_scorer, given)
+        run_engine(engine, runner, make_scorer, given)
     finally:
         runner.study.release()
+
+
+def run_engine(engine: str, runner: Runner, make_scorer: MakeScorer, workers: Workers) -> None:
+    """Let an engine run all jobs of a runner. Nothing is started if there is no job.
+
+    Raises:
+        ConfigError: the engine is unknown, or a user's own one failed.
+        StudyError: the storage cannot be used.
+    """
+    if runner.left():
+        with guarding(engine, "search.engine"):
+            find_engine(engine).run(runner, make_scorer, workers)

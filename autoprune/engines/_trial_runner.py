@@ -28,6 +28,7 @@ from optuna.trial import Trial, TrialState
 
 from autoprune.config.rungs import RungScore
 from autoprune.engines._pruners import EarlyStopping, make_pruner, rung_step
+from autoprune.engines._runner import Job
 from autoprune.engines._workers import MAX_DEATHS
 from autoprune.errors import PlanError, StudyError, reason_of
 from autoprune.samplers import SCORES, EvolutionRates, distributions, make_sampler, trial_seed
@@ -42,23 +43,6 @@ HOPELESS = 5
 """Number of failures without any success that ends a search: the fault is not in the candidates then."""
 
 _log = logging.getLogger(__name__)
-
-
-Scorer = Callable[[Candidate, int], Iterator[RungScore]]
-"""From (widths, seed) to the scores of one rung after the other. The caller may stop after any rung."""
-
-MakeScorer = Callable[[], Scorer]
-"""Makes the scorer in the process that uses it. Engines with several processes pickle it."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A request to score the widths of a trial. `claim` identifies this attempt, on all machines."""
-
-    number: int
-    widths: Candidate
-    seed: int
-    claim: str
 
 
 @dataclass(frozen=True)

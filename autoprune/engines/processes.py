@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from autoprune.engines._trial_runner import Job, MakeScorer, TrialRunner
+from autoprune.engines._runner import Job, MakeScorer, Runner
 from autoprune.engines._workers import WorkerHealth, Workers, environment
 from autoprune.engines.serial import climb
 from autoprune.errors import StudyError, TrialError, summary_of
@@ -47,11 +47,11 @@ class _Worker:
     broken: bool = False
 
 
-def run_processes(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers) -> None:
-    """Run trials on spawned workers until the study has them all.
+def run_processes(runner: Runner, make_scorer: MakeScorer, workers: Workers) -> None:
+    """Run jobs on spawned workers until none is left.
 
     Args:
-        runner: the trials' lifecycle.
+        runner: hands out the jobs.
         make_scorer: called once in each worker. It is pickled.
         workers: number of processes, and their threads.
 
@@ -80,7 +80,7 @@ def run_processes(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers
         _stop(pool)
 
 
-def _feed(runner: TrialRunner, pool: list[_Worker]) -> bool:
+def _feed(runner: Runner, pool: list[_Worker]) -> bool:
     """Give every free worker a job while the study has any. Return whether a job was given."""
     fed = False
     for worker in pool:
@@ -95,7 +95,7 @@ def _feed(runner: TrialRunner, pool: list[_Worker]) -> bool:
     return fed
 
 
-def _handle(runner: TrialRunner, worker: _Worker, message: tuple[str, Any], health: WorkerHealth) -> None:
+def _handle(runner: Runner, worker: _Worker, message: tuple[str, Any], health: WorkerHealth) -> None:
     """Handle one message of a worker: ready, broken, rung, done or failed."""
     kind, content = message
     if kind == "ready":
@@ -118,7 +118,7 @@ def _handle(runner: TrialRunner, worker: _Worker, message: tuple[str, Any], heal
             runner.fail(job, content)
 
 
-def _bury(runner: TrialRunner, worker: _Worker, health: WorkerHealth) -> None:
+def _bury(runner: Runner, worker: _Worker, health: WorkerHealth) -> None:
     """Queue the trial of a dead worker once more, or fail it if that happened before."""
     worker.process.join(_STOP_TIMEOUT_S)
     job, worker.job = worker.job, None

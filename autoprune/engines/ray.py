@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from autoprune.engines._trial_runner import MakeScorer, TrialRunner
+from autoprune.engines._runner import MakeScorer, Runner
 from autoprune.engines._workers import Workers, check_cores, environment
 from autoprune.errors import ConfigError, reason_of
 
@@ -57,13 +57,13 @@ _QUIET = {
 _log = logging.getLogger(__name__)
 
 
-def run_ray(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers) -> None:
-    """Run trials under Ray Tune until the study has them all.
+def run_ray(runner: Runner, make_scorer: MakeScorer, workers: Workers) -> None:
+    """Run jobs under Ray Tune until none is left.
 
     If this process is already connected to Ray, that connection is used, and stays open.
 
     Args:
-        runner: the trials' lifecycle.
+        runner: hands out the jobs.
         make_scorer: called once in each worker. It is pickled.
         workers: number of trials at once, the resources of each, and the cluster.
 
@@ -255,7 +255,7 @@ def _no_cluster(address: str, error: Exception) -> ConfigError:
     )
 
 
-def _settled(runner: TrialRunner, workers: Workers) -> Workers:
+def _settled(runner: Runner, workers: Workers) -> Workers:
     """Return the workers with numbers in place of None. Warn or refuse if no machine has these resources."""
     import ray
 
@@ -283,7 +283,7 @@ def _cpus(workers: Workers) -> float:
     return workers.threads if workers.cpus is None else workers.cpus
 
 
-def _gpus(runner: TrialRunner, workers: Workers, present: float) -> float:
+def _gpus(runner: Runner, workers: Workers, present: float) -> float:
     """Return the GPUs of a trial: a share so small that all workers run at once."""
     if workers.gpus is not None:
         return workers.gpus

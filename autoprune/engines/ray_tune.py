@@ -27,7 +27,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from autoprune.config.rungs import RungScore
-from autoprune.engines._trial_runner import Job, MakeScorer, Scorer, TrialRunner
+from autoprune.engines._runner import Job, MakeScorer, Runner, Scorer
 from autoprune.engines._workers import WorkerHealth, Workers
 from autoprune.engines.serial import climb
 from autoprune.errors import StudyError, TrialError, reason_of, summary_of
@@ -53,11 +53,11 @@ def pack(make_scorer: MakeScorer) -> bytes:
         ) from error
 
 
-def tune_trials(runner: TrialRunner, parcel: bytes, workers: Workers, folder: str) -> None:
-    """Let Tune run trials until the study has them all.
+def tune_trials(runner: Runner, parcel: bytes, workers: Workers, folder: str) -> None:
+    """Let Tune run jobs until none is left.
 
     Args:
-        runner: the trials' lifecycle.
+        runner: hands out the jobs.
         parcel: from `pack`.
         workers: number of trials at once, and the CPUs and GPUs of each, all of them numbers.
         folder: the folder of Tune's own state, which nothing reads.
@@ -118,7 +118,7 @@ class Bridge:
     is the number of the study's trials that ended, and `cause` is Ray's last report on a dead worker.
     """
 
-    def __init__(self, runner: TrialRunner, number: int) -> None:
+    def __init__(self, runner: Runner, number: int) -> None:
         self.error: Exception | None = None
         self.end = End()
         self.ended = 0

@@ -9,20 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from autoprune.config.rungs import RungScore
-from autoprune.engines._trial_runner import Job, MakeScorer, Scorer, TrialRunner
+from autoprune.engines._runner import Job, MakeScorer, Runner, Scorer
 from autoprune.engines._workers import Workers
 from autoprune.errors import AutopruneError, TrialError, summary_of
 from autoprune.space import Candidate
 
 
-def run_serial(runner: TrialRunner, make_scorer: MakeScorer, workers: Workers) -> None:
-    """Run trials until the study has them all. `workers` is ignored."""
+def run_serial(runner: Runner, make_scorer: MakeScorer, workers: Workers) -> None:
+    """Run jobs until none is left. `workers` is ignored."""
     scorer = make_scorer()
     while (job := runner.ask()) is not None:
         run_trial(runner, scorer, job)
 
 
-def run_trial(runner: TrialRunner, scorer: Scorer, job: Job) -> None:
+def run_trial(runner: Runner, scorer: Scorer, job: Job) -> None:
     """Climb the rungs of one trial. An error of the scorer fails this trial only."""
     rungs = climb(scorer, job.widths, job.seed)
     while True:

@@ -28,10 +28,12 @@ from autoprune.report._tables import (
     front_table,
     next_command,
     plain_table,
+    race_table,
     summary_notes,
     trial_table,
     widths_table,
 )
+from autoprune.report._verdict import Verdict
 
 __all__ = [
     "CURVE_FORMATS",
@@ -43,6 +45,7 @@ __all__ = [
     "Histograms",
     "RungAgreement",
     "StudySummary",
+    "Verdict",
     "budget_notes",
     "budget_table",
     "cost_notes",
@@ -56,6 +59,7 @@ __all__ = [
     "plain_table",
     "plot_stairs",
     "plot_study",
+    "race_table",
     "save_budget_curve",
     "save_curves",
     "save_histograms",

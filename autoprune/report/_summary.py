@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from autoprune.config.rungs import scores_the_export, uses_supernet
 from autoprune.errors import StudyError
 from autoprune.report._agreement import RungAgreement, agreements
-from autoprune.study import SearchStudy, TrialRecord
+from autoprune.report._insights import enough_trials, group_importances
+from autoprune.report._verdict import Verdict, verdict_of
+from autoprune.study import Race, SearchStudy, TrialRecord
 from autoprune.support.schema import Strict, read_as
 
 
@@ -35,7 +38,7 @@ class StudySummary:
         metric: name of the score.
         rungs: names of the rungs. The score of a trial is the metric after the last one.
         records: all trials, ordered by number.
-        best: the best complete trial; None before the first.
+        best: the winner of the race, or before a race the best complete trial; None before the first.
         objectives: "score", then the costs that are minimised.
         front: trials of the Pareto front, the cheapest first; empty with one objective.
         dense_costs: {cost: the dense model's}.
@@ -44,6 +47,9 @@ class StudySummary:
         limits: {cost: its limit}.
         agreements: of neighbouring rungs, then of the first and the last, if enough trials have both scores.
         dense_error: standard error of `dense_score`, or None if it is not known.
+        race: the race of the best trials, or None if there was none.
+        importances: {keep ratio: its share of the variance of the scores}, the largest first; empty if they
+            are not known.
     """
 
     study: str
@@ -59,6 +65,18 @@ class StudySummary:
     limits: Mapping[str, float]
     agreements: tuple[RungAgreement, ...]
     dense_error: float | None = None
+    race: Race | None = None
+    importances: Mapping[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def verdict(self) -> Verdict | None:
+        """The comparison of the winner with uniform, or None without a race."""
+        return None if self.race is None else verdict_of(self.race, self.study)
+
+    @property
+    def enough_trials(self) -> int | None:
+        """After how many trials the best score was within its standard error of the final one, or None."""
+        return enough_trials(self.records)
 
     @property
     def by_supernet(self) -> bool:
@@ -128,8 +146,12 @@ class _Config(Strict):
 _ADVICE = "restore the storage from a copy."
 
 
-def summarise(study: SearchStudy) -> StudySummary:
+def summarise(study: SearchStudy, *, with_importances: bool = False) -> StudySummary:
     """Read a study and summarise it.
+
+    Args:
+        study: the study.
+        with_importances: whether to compute which groups matter, which takes seconds.
 
     Raises:
         StudyError: the study's header is damaged.
@@ -156,4 +178,6 @@ def summarise(study: SearchStudy) -> StudySummary:
         limits=study.facts.limits,
         agreements=agreements(records),
         dense_error=study.facts.dense_error,
+        race=study.race(),
+        importances=group_importances(study) if with_importances else {},
     )

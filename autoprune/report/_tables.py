@@ -21,6 +21,12 @@ from autoprune.report._criteria import criterion_scores
 from autoprune.report._summary import StudySummary
 from autoprune.study import TrialRecord, study_command
 
+_FEWEST_FOR_CURVE = 10
+_LATE = 0.9
+"""A search whose best score still rose after this share of its trials may need more of them."""
+
+_SHOWN_GROUPS = 3
+
 
 def plain_table(title: str) -> Table:
     """Return an empty table with a title and a rule only below its header, so that it fits in 80 columns."""
@@ -62,6 +68,33 @@ def trial_table(summary: StudySummary, *, most: int | None = None, only: TrialRe
             record.origin.replace(", ", "\n"),
             _ended(record),
             style="bold" if summary.best is not None and record.number == summary.best.number else "",
+        )
+    return table
+
+
+def race_table(summary: StudySummary) -> Table:
+    """Return a table of the race, the best trial first: the score of every entrant after each stage."""
+    table = plain_table(f"Race of {summary.study}: {summary.metric} after so many epochs")
+    race = summary.race
+    ends = race.result.ends if race is not None else []
+    for column in ("trial", *map(str, ends)):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("origin", no_wrap=True)
+    if race is None:
+        return table
+    origins = {record.number: record.origin for record in summary.records}
+    scores = {number: [entry.at(end) for end in ends] for number, entry in race.entries.items()}
+
+    def rank(number: int) -> tuple[float, ...]:
+        reached = [stage for stage in scores[number] if stage is not None]
+        return (number != race.result.winner, -len(reached), -reached[-1].score if reached else 0.0)
+
+    for number in sorted(scores, key=rank):
+        cells = ["" if stage is None else score_text(stage.score, stage.error) for stage in scores[number]]
+        ended = ", left the race" if race.entries[number].failure is not None else ""
+        style = "bold" if number == race.result.winner else ""
+        table.add_row(
+            str(number), *cells, f"{origins.get(number, '')}{ended}".replace(", ", "\n"), style=style
         )
     return table
 
@@ -185,11 +218,17 @@ def next_command(summary: StudySummary, storage: str) -> str:
     if summary.is_export_as_scored:
         command = study_command("export", summary.study, storage, "--format", "onnx")
         return f"{command} (or finetune it before)"
-    return study_command("finetune", summary.study, storage)
+    command = study_command("finetune", summary.study, storage)
+    if summary.race is None or summary.verdict is None:
+        return command
+    verdict = summary.verdict
+    is_other = not verdict.is_clear and verdict.uniform not in (None, verdict.winner)
+    also = f", or with --trial {verdict.uniform} uniform" if is_other else ""
+    return f"{command} (reads the test part and saves the winner{also}, without any training)"
 
 
 def summary_notes(summary: StudySummary) -> list[str]:
-    """Return sentences on the meaning of the scores, on latencies, and on the agreement of the rungs."""
+    """Return sentences on the scores, latencies, rungs, trials and groups, with the verdict at the end."""
     notes = [_meaning(summary)] if summary.ranked() else []
     if any(record.error is not None for record in summary.records):
         notes.append(
@@ -201,7 +240,37 @@ def summary_notes(summary: StudySummary) -> list[str]:
     if LATENCY in summary.shown_costs:
         notes.append(_about_latency(summary))
     notes += _about_criteria(summary)
-    return notes + [_agreement(found, summary) for found in summary.agreements] + _warning(summary)
+    notes += [*(_agreement(found, summary) for found in summary.agreements), *_warning(summary)]
+    return [*notes, *_about_trials(summary), *_about_groups(summary), *_verdict(summary)]
+
+
+def _about_trials(summary: StudySummary) -> list[str]:
+    """Return a sentence on how many trials would have been enough, if the search has ended."""
+    enough, total = summary.enough_trials, len(summary.records)
+    is_running = any(not record.has_ended for record in summary.records)
+    if enough is None or is_running or summary.front or total < _FEWEST_FOR_CURVE:
+        return []
+    if enough > _LATE * total:
+        return [
+            f"The best score still rose at trial {enough - 1} of {total}: more trials may find a better one."
+        ]
+    return [
+        f"{enough} of the {total} trials would have been enough: later ones raised the best score by no more "
+        "than noise."
+    ]
+
+
+def _about_groups(summary: StudySummary) -> list[str]:
+    """Return a sentence on the keep ratios that explain most of the scores."""
+    if not summary.importances:
+        return []
+    most = list(summary.importances.items())[:_SHOWN_GROUPS]
+    named = ", ".join(f"{name} ({share:.0%})" for name, share in most)
+    return [f"The keep ratios that explain most of the differences between scores: {named}."]
+
+
+def _verdict(summary: StudySummary) -> list[str]:
+    return [] if summary.verdict is None else [summary.verdict.sentence]
 
 
 def _about_criteria(summary: StudySummary) -> list[str]:
@@ -237,6 +306,11 @@ def _about_latency(summary: StudySummary) -> str:
 
 def _meaning(summary: StudySummary) -> str:
     last, repaired = summary.rungs[-1], uses_repair(summary.rungs)
+    if summary.race is not None:
+        return (
+            f'Scores are those after the rung "{last}". The best trials have raced through the schedule of '
+            "[finetune], so the winner is trained fully."
+        )
     if summary.is_export_as_scored:
         shared = ", on weights of the supernet" if summary.by_supernet else ""
         return (

@@ -2,34 +2,30 @@
 
 Example:
     cut = cut_trial(run, study, study.best())
-    val_score = retrain(run, cut.small, study.best(), Path("finetune.training"))
+    val_score = train_fully(run, cut.small, study.best())
 """
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from torch import nn
 
 from autoprune.criteria import plan_from_importance
 from autoprune.errors import TrialError
-from autoprune.flow import epoch_reporter, naming_learning_rate
 from autoprune.graph import Cost, Plan
-from autoprune.rebuilding import rebuild
-from autoprune.reconstruction import repair_closed
 from autoprune.run._moments import moments_of, prepare_moments
+from autoprune.run._retraining import retrain, training_state
 from autoprune.run._run import Run
 from autoprune.run._scoring import with_weights
 from autoprune.run._stored_config import stored_ranking
 from autoprune.run._supernet_training import known_supernet
-from autoprune.score import calibrate
+from autoprune.score import calibrate, cut_model
 from autoprune.study import SearchStudy, TrialRecord
 from autoprune.support.events import Stage
-from autoprune.train import evaluate, fit
+from autoprune.train import evaluate
 
 
 @dataclass(frozen=True)
@@ -57,28 +53,22 @@ def cut_trial(run: Run, study: SearchStudy, record: TrialRecord) -> CutTrial:
     """
     plan = plan_from_importance(run.prunable, record.widths, stored_ranking(study, run.prunable, record))
     cut_from = with_weights(run.prunable, known_supernet(run, study))
-    small = rebuild(cut_from, plan)
     prepared = prepare_moments(study, moments_of(run, cut_from))
-    if prepared is not None:
-        small = repair_closed(cut_from, plan, small, prepared[1]).model
+    small = cut_model(cut_from, plan, None if prepared is None else prepared[1])
     widths = np.array([[record.widths[name] for name in run.space.groups]], dtype=np.int64)
     cost = run.cost(widths).one()
     return CutTrial(small, plan, cost, int(cost.macs) / int(run.dense_cost.macs))
 
 
-def retrain(run: Run, small: nn.Module, record: TrialRecord, state: Path) -> float:
+def train_fully(run: Run, small: nn.Module, record: TrialRecord) -> float:
     """Train the model of a trial in place and return its validation score.
 
-    Args:
-        run: the resolved run.
-        small: the model.
-        record: the record of the trial.
-        state: the file that keeps the state of the training. If it exists, the training resumes from it.
+    A training that was stopped, or that a race has begun or finished, continues from its state.
 
     Raises:
         TrialError: the training diverged, or the score is not finite.
     """
-    score = _trained(run, small, record, state)
+    score = _trained(run, small, record)
     if not math.isfinite(score):  # the user may have fixed the metric after the last epoch
         score = evaluate(small, run.dense.data.val, run.dense.task, run.setting)
     if not math.isfinite(score):
@@ -89,24 +79,14 @@ def retrain(run: Run, small: nn.Module, record: TrialRecord, state: Path) -> flo
     return score
 
 
-def _trained(run: Run, small: nn.Module, record: TrialRecord, state: Path) -> float:
+def _trained(run: Run, small: nn.Module, record: TrialRecord) -> float:
     settings, dense, setting = run.spec.finetune, run.dense, run.setting
     if settings.epochs == 0:
         batches = run.spec.score.calibration_batches
         calibrate(small, dense.data, batches, setting, seed=record.seed or 0)
         return evaluate(small, dense.data.val, dense.task, setting)
-    with naming_learning_rate(settings):
-        return fit(
-            small,
-            dense.data,
-            run.spec.finetune_schedule,
-            setting,
-            dense.task,
-            seed=settings.seed,
-            teacher=copy.deepcopy(dense.model) if settings.teacher == "dense" else None,
-            on_epoch=epoch_reporter(settings.epochs, run.watch),
-            checkpoint=state,
-        ).score
+    state = training_state(run.spec, record.candidate)
+    return retrain(small, dense, run.spec, setting, state=state, watch=run.watch).score
 
 
 def score_on_test(run: Run, model: nn.Module) -> float | None:

@@ -55,6 +55,12 @@ class Pace:
         at_once = min(search.workers, search.trials) if spec.is_parallel else 1
         return self._supernet_s(spec, data) + search.trials * self.trial_s(spec, data) / at_once
 
+    def race_s(self, spec: RunSpec, data: VisionData, epochs: float) -> float:
+        """Return the seconds of a race whose trainings have so many epochs in sum, at the same speed."""
+        batch_s = spec.data.batch_size * self.image_s
+        step_s = self.step_s + (batch_s if spec.finetune.teacher == "dense" else 0.0)
+        return epochs * (len(data.train) * step_s + data.val.samples * self.image_s)
+
     def _supernet_s(self, spec: RunSpec, data: VisionData) -> float:
         """Return the seconds of the training of the supernet, 0 if there is none."""
         if not spec.has_supernet:
@@ -64,19 +70,24 @@ class Pace:
         epoch_s = len(data.train) * (2 + settings.subnets) * self.step_s + data.val.samples * self.image_s
         return settings.epochs * epoch_s
 
-    def announcement(self, spec: RunSpec, data: VisionData, plans: int | None) -> str:
+    def announcement(self, spec: RunSpec, data: VisionData, plans: int | None, race_epochs: float = 0) -> str:
         """Return a line with the expected duration of a search.
 
         Args:
             spec: the settings of the run.
             data: its data.
             plans: number of distinct plans, or None if there are too many to count.
+            race_epochs: the epochs of all trainings of the race in sum, or 0 if there is none.
         """
         trials = spec.search.trials if plans is None else min(spec.search.trials, plans)
         spec = spec.with_search(trials=trials)
         supernet = " with the training of the supernet" if spec.has_supernet else ""
         count = "1 trial takes" if trials == 1 else f"{trials} trials take"
-        return f"{count} about {time_text(self.search_s(spec, data))}{supernet}, at the dense model's speed"
+        race = (
+            f", and the race about {time_text(self.race_s(spec, data, race_epochs))}" if race_epochs else ""
+        )
+        time = time_text(self.search_s(spec, data))
+        return f"{count} about {time}{supernet}{race}, at the dense model's speed"
 
 
 def time_text(seconds: float) -> str:

@@ -35,6 +35,7 @@ from autoprune.run._finetune_result import BEST, is_untrained, saved_folder, sav
 from autoprune.run._identity import require_weights
 from autoprune.run._next_step import note_export
 from autoprune.run._paths import find_storage, protected_files, require_unprotected
+from autoprune.run._retraining import race_has_trained
 from autoprune.run._saved_model import load_saved, noted_architecture
 from autoprune.run._spec import ConfigSource
 from autoprune.run._stored_config import stored_spec
@@ -57,7 +58,8 @@ def export(
     """Export the finetuned model of a study or a saved model, and check that the file computes the same.
 
     If the rungs of a study are "supernet" or "repair" and none of them trains, no finetune is needed. The
-    best candidate so far is then saved first, as `finetune` does with finetune.epochs = 0.
+    best candidate so far is then saved first, as `finetune` does with finetune.epochs = 0. The winner of a
+    race is trained already, so it is tested and saved first, as `finetune` does.
 
     Args:
         target: the name of a study, or a folder that `save_pruned` wrote.
@@ -148,6 +150,8 @@ def _saved_folder(study: SearchStudy, consent: Consent, *, is_written: bool) -> 
         untrained = ["finetune.epochs=0"]
         tuned = finetune(study.name, study.url, overrides=untrained, trust=consent.trust, config=consent.own)
         return tuned.folder
+    if not folder.is_dir() and race_has_trained(study, study.best(), spec):
+        return finetune(study.name, study.url, trust=consent.trust, config=consent.own).folder
     if not folder.is_dir():
         raise ExportError(f"{study.name}: {_export_advice(study, folder.parent)}")
     if is_written:

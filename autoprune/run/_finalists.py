@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from autoprune.errors import ConfigError, LatencyError
 from autoprune.latency import Measurement, MeasureSideBySide, Ratio, side_by_side
 from autoprune.rebuilding import rebuild
 from autoprune.run._problem import Problem
+from autoprune.run._race_plan import entrants_of
 from autoprune.run._run import Run
 from autoprune.run._stored_config import stored_ranking
 from autoprune.study import MeasuredLatency, SearchStudy, TrialRecord, study_command
@@ -39,7 +41,8 @@ def measure_finalists(run: Run, study: SearchStudy) -> None:
 
     With several objectives these are trials of the Pareto front, at most MOST, spread over it. Trials with
     equal widths are timed once, and measurements from before a resume are reused. A trial that cannot be
-    timed, e.g. because a phone is unplugged, is reported and skipped.
+    timed, e.g. because a phone is unplugged, is reported and skipped. The heuristics that enter the race are
+    timed too.
 
     The function does nothing if latency is neither limited nor minimised, or if the latency table was
     measured on another device.
@@ -51,10 +54,7 @@ def measure_finalists(run: Run, study: SearchStudy) -> None:
     with contextlib.ExitStack() as stack:
         # Prepared at the first use, because compiling or exporting the dense model takes a while.
         measure = functools.cache(lambda: stack.enter_context(_open_timing(run)))
-        for number, record in enumerate(_next_finalists(study, run.budget.limits[LATENCY])):
-            is_sure = any(measured.keeps_surely for measured in timed.values())
-            if len(study.objectives) == 1 and number >= FINALISTS and is_sure:
-                break
+        for record in itertools.chain(_enough_finalists(run, study, timed), _entrants(run, study, failed)):
             try:
                 measured = record.measured or _time(run, study, record, measure())
             except LatencyError as error:
@@ -63,6 +63,25 @@ def measure_finalists(run: Run, study: SearchStudy) -> None:
                 continue
             timed[tuple(record.widths.values())] = measured
     _report_finalists(run, study, list(timed.values()), failed)
+
+
+def _enough_finalists(
+    run: Run, study: SearchStudy, timed: Mapping[tuple[int, ...], MeasuredLatency]
+) -> Iterator[TrialRecord]:
+    """Iterate over the finalists until FINALISTS are timed and one of them is surely within the budget."""
+    for number, record in enumerate(_next_finalists(study, run.budget.limits[LATENCY])):
+        is_sure = any(measured.keeps_surely for measured in timed.values())
+        if len(study.objectives) == 1 and number >= FINALISTS and is_sure:
+            return
+        yield record
+
+
+def _entrants(run: Run, study: SearchStudy, failed: Sequence[int]) -> Iterator[TrialRecord]:
+    """Iterate over the trials that would enter the race and were not timed so far."""
+    if run.spec.has_race and any(record.is_whole for record in study.records()):
+        for record in entrants_of(study, run.spec.race.entrants):
+            if record.measured is None and record.number not in failed:
+                yield record
 
 
 def _report_finalists(

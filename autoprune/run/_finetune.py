@@ -22,11 +22,12 @@ from torch import nn
 from autoprune.data import UserLoaders, VisionData
 from autoprune.errors import StudyError
 from autoprune.exporting import RECIPE, WEIGHTS, save_pruned
-from autoprune.run._cut_trial import CutTrial, cut_trial, retrain, score_on_test
+from autoprune.run._cut_trial import CutTrial, cut_trial, score_on_test, train_fully
 from autoprune.run._dense import GIVEN_MODEL, Dense, given_dense
 from autoprune.run._finetune_result import BEST, FinetuneResult, find_result, record_result, trial_folder
 from autoprune.run._paths import check_writable, protected_files, require_unprotected
 from autoprune.run._resolve import resolve_stored
+from autoprune.run._retraining import race_has_trained, training_state
 from autoprune.run._run import Run
 from autoprune.run._saved_model import architecture_of
 from autoprune.run._spec import ConfigSource, RunSpec
@@ -100,8 +101,7 @@ def _finetune(stored: StoredRun, trial: int | None, given: Dense | None, watch: 
         return known
     run = resolve_stored(study, stored.running, given, watch)
     cut = cut_trial(run, study, record)
-    watch(Stage(_announcement(record, cut, spec)))
-    state = spec.folder / f"finetune-trial-{record.number}.training"
+    watch(Stage(_announcement(record, cut, spec, is_trained=race_has_trained(study, record, spec))))
     with threads_of(spec.search.engine, run.setting):
         result = FinetuneResult(
             study=study.name,
@@ -109,7 +109,7 @@ def _finetune(stored: StoredRun, trial: int | None, given: Dense | None, watch: 
             trial=record.number,
             cost=cut.cost,
             dense_cost=run.dense_cost,
-            val_score=retrain(run, cut.small, record, state),
+            val_score=train_fully(run, cut.small, record),
             test_score=score_on_test(run, cut.small),
             dense_val_score=study.facts.dense_score,
             dense_test_score=score_on_test(run, copy.deepcopy(run.dense.model)),
@@ -118,7 +118,7 @@ def _finetune(stored: StoredRun, trial: int | None, given: Dense | None, watch: 
     save_pruned(cut.small.cpu(), cut.plan, folder, extra=extra)
     record_result(study, result, identity)
     if spec.finetune.epochs:  # with 0 the state belongs to another finetune, which was stopped
-        state.unlink(missing_ok=True)
+        training_state(spec, record.candidate).unlink(missing_ok=True)
     return result
 
 
@@ -150,9 +150,11 @@ def _complete(study: SearchStudy, number: int) -> TrialRecord:
     return records[number]
 
 
-def _announcement(record: TrialRecord, cut: CutTrial, spec: RunSpec) -> str:
+def _announcement(record: TrialRecord, cut: CutTrial, spec: RunSpec, *, is_trained: bool) -> str:
     settings, repaired = spec.finetune, spec.is_repaired
-    if settings.epochs == 0:
+    if is_trained:
+        intended = f"the race has trained it for {settings.epochs} epochs, so it is only tested and saved"
+    elif settings.epochs == 0:
         intended = f"no finetune, {'repaired and ' if repaired else ''}BatchNorm is recalibrated"
     else:
         start = " from repaired weights" if repaired else ""

@@ -9,6 +9,7 @@ Example:
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator
 
+from autoprune.config.settings import FinetuneSettings
 from autoprune.errors import CheckpointError, StudyError
 from autoprune.exporting import RECIPE, read_recipe
 from autoprune.graph import Cost
@@ -208,10 +210,18 @@ def _noted_folder(study: SearchStudy, name: str) -> Path | None:
     return None if stored is None else Path(stored["identity"]["folder"]) / name
 
 
+def _is_same(stored: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
+    """Return whether a stored identity is equal to another one. A version may not have known all settings."""
+    defaults = dataclasses.asdict(FinetuneSettings())
+    both = [{**each, "finetune": {**defaults, **each["finetune"]}} for each in (stored, identity)]
+    first, second = (json.dumps(each, sort_keys=True) for each in both)
+    return first == second
+
+
 def _known_result(study: SearchStudy, name: str, identity: Mapping[str, Any]) -> FinetuneResult | None:
     """Return the result of the same finetune, if the folder `name` still holds the model."""
     stored = _stored(study, name)
-    if stored is None or stored["identity"] != identity:
+    if stored is None or not _is_same(stored["identity"], identity):
         return None
     folder = Path(identity["folder"]) / name
     try:

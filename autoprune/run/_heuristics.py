@@ -182,23 +182,27 @@ class WarmStartSpec(Row):
 
     Attributes:
         propose: returns levels of the space's variables.
+        family: heuristics with one idea in common, of which the best enters the race; "" if it is alone.
     """
 
     propose: Heuristic
+    family: str = ""
 
 
 WARM_STARTS: dict[str, WarmStartSpec] = {
     "uniform": WarmStartSpec(uniform, about="one keep ratio for all groups"),
     "reconstruction": WarmStartSpec(
         reconstruction,
+        family="error",
         reads=("score.moment_images",),
         about="the least output error within the budget, after a refit of the layers that read a group",
     ),
     "taylor-knapsack": WarmStartSpec(
-        taylor_knapsack, about="the most Taylor importance that the budget can carry"
+        taylor_knapsack, family="gradient", about="the most Taylor importance that the budget can carry"
     ),
     "sensitivity": WarmStartSpec(
         sensitivity,
+        family="error",
         reads=(
             "search.sensitivity_evaluations",
             "search.sensitivity_images",
@@ -206,10 +210,22 @@ WARM_STARTS: dict[str, WarmStartSpec] = {
         ),
         about="each group is cut until its score alone drops by one tolerance, the same for all",
     ),
-    "taylor": WarmStartSpec(taylor, about="one ranking of all channels by Taylor importance"),
-    "l1": WarmStartSpec(magnitude("l1"), about="one ranking of all channels by the l1 norm of their filters"),
-    "bn": WarmStartSpec(batchnorm_scale, about="one ranking of all channels by their BatchNorm scale"),
-    "l2": WarmStartSpec(magnitude("l2"), about="one ranking of all channels by the l2 norm of their filters"),
+    "taylor": WarmStartSpec(
+        taylor, family="gradient", about="one ranking of all channels by Taylor importance"
+    ),
+    "l1": WarmStartSpec(
+        magnitude("l1"),
+        family="magnitude",
+        about="one ranking of all channels by the l1 norm of their filters",
+    ),
+    "bn": WarmStartSpec(
+        batchnorm_scale, family="magnitude", about="one ranking of all channels by their BatchNorm scale"
+    ),
+    "l2": WarmStartSpec(
+        magnitude("l2"),
+        family="magnitude",
+        about="one ranking of all channels by the l2 norm of their filters",
+    ),
 }
 """{name in search.warm_starts: heuristic}."""
 
@@ -221,6 +237,12 @@ def find_warm_start(name: str) -> WarmStartSpec:
         ConfigError: the row or the function does not exist. The message suggests the nearest row.
     """
     return find_row(name, WARM_STARTS, "search.warm_starts", WarmStartSpec)
+
+
+def family_of(name: str) -> str:
+    """Return the family of a warm start, which is its name if it has none, or if it is a user's own."""
+    row = WARM_STARTS.get(name)
+    return (row.family if row is not None else "") or name
 
 
 def _cut_ranking(given: Proposer, importance: Mapping[str, FloatArray]) -> IntArray:

@@ -18,6 +18,7 @@ from autoprune.run._expected_time import Pace
 from autoprune.run._identity import identify
 from autoprune.run._moments import StudyMoments, moments_of, try_repair
 from autoprune.run._optuna_log import quiet_optuna
+from autoprune.run._race_plan import expected_epochs
 from autoprune.run._ranking import encode_ranking, rank_channels
 from autoprune.run._reuse import reuse
 from autoprune.run._run import Run
@@ -58,7 +59,7 @@ def make_study(
     ]
     pace = Pace(step_ms / 1000, image_s, try_repair(moments, ranked))
     plans = None if run.space.plans is None else len(run.space.plans)
-    run.watch(Stage(pace.announcement(run.spec, run.dense.data, plans)))
+    run.watch(Stage(pace.announcement(run.spec, run.dense.data, plans, expected_epochs(run.spec))))
     context = MeasurementContext(run, ranked, pace, moments, reused)
     costs: dict[str, Any] = run.dense_cost.known()  # of a single model, so numbers rather than arrays
     facts = StudyFacts(

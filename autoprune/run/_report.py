@@ -56,7 +56,7 @@ def report(study: str, storage: str, output: str | os.PathLike[str] | None = Non
     """
     suffix = ".png" if output is None else f".{format_of(output)}"
     opened = open_study(storage, study)
-    summary = summarise(opened)
+    summary = summarise(opened, with_importances=True)
     measured = _stairs(opened)
     if not summary.ranked() and measured is None:
         return Report(summary, None, None, (), "")

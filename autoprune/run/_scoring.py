@@ -12,6 +12,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from autoprune.errors import StudyError
 from autoprune.execution import Setting, fit_to_machine
@@ -101,6 +102,19 @@ def identify_parts(dense: Dense, prunable: Prunable, supernet: Path | None) -> d
     return parts if supernet is None else {**parts, "supernet": checkpoint_hash(supernet)}
 
 
+class ScoreParts(NamedTuple):
+    """The loaded parts of a score, which are the arguments of `make_score`."""
+
+    dense: Dense
+    prunable: Prunable
+    spec: RunSpec
+    setting: Setting
+    ranking: Mapping[str, str]
+    supernet: Path | None = None
+    moments: Moments | None = None
+    others: Mapping[str, Mapping[str, str]] | None = None
+
+
 @dataclass(frozen=True)
 class ScorerFactory:
     """Builds the score of a search in a worker. All its attributes can be pickled.
@@ -129,7 +143,11 @@ class ScorerFactory:
     imports: Imports = field(default_factory=current_imports)
 
     def __call__(self) -> FinetuneScore:
-        """Load data and model unless they were pickled as well, trace the model, and build the score.
+        """Load the parts, and build the score."""
+        return make_score(*self.load())
+
+    def load(self) -> ScoreParts:
+        """Load data and model unless they were pickled as well, and trace the model.
 
         Raises:
             StudyError: weights, channel groups, data or supernet differ from those of the search.
@@ -151,6 +169,6 @@ class ScorerFactory:
             given = with_weights(prunable, self.supernet)
             here = StudyMoments(given, dense.data, self.spec, setting)
             moments = here.load(self.moments, str(self.spec.search.study))
-        return make_score(
+        return ScoreParts(
             dense, prunable, self.spec, setting, self.ranking, self.supernet, moments, self.others
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from autoprune.errors import TrialError
-from autoprune.report import StudySummary
+from autoprune.report import StudySummary, Verdict
 from autoprune.study import TrialRecord
 
 
@@ -30,7 +30,7 @@ class SearchResult:
 
     @property
     def best(self) -> TrialRecord:
-        """The best complete trial.
+        """The winner of the race, or the best complete trial if there was no race.
 
         Raises:
             TrialError: no trial is complete.
@@ -40,6 +40,11 @@ class SearchResult:
             most = f", {len(failures[0].trials)} of them with: {failures[0].reason}" if failures else "."
             raise TrialError(f"{self.study}: none of {len(self.summary.records)} trials completed{most}")
         return self.summary.best
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the winner gains over one keep ratio for all groups, or None without a race."""
+        return self.summary.verdict
 
     @property
     def front(self) -> tuple[TrialRecord, ...]:

@@ -18,7 +18,7 @@ from typing import Any, Final
 import torch
 
 from autoprune.config import load_config
-from autoprune.config.rungs import uses_repair, uses_supernet
+from autoprune.config.rungs import scores_the_export, uses_repair, uses_supernet
 from autoprune.config.settings import RunConfig
 from autoprune.cost import LATENCY
 from autoprune.engines import Workers, find_engine
@@ -118,6 +118,12 @@ class RunSpec(RunConfig):
     def finetune_schedule(self) -> Schedule:
         """The schedule of the winner's finetune, which must have epochs."""
         return schedule_of(self.finetune)
+
+    @cached_property
+    def has_race(self) -> bool:
+        """Whether the best trials race after the search."""
+        is_trained = self.finetune.epochs > 0 and not scores_the_export(self.score.rungs)
+        return self.race.entrants > 1 and is_trained and not self.objectives
 
     @property
     def is_parallel(self) -> bool:

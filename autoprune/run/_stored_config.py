@@ -42,6 +42,7 @@ CHANGEABLE = (
     "model.checkpoint",
     "data.folder",
     "data.workers",
+    "race.entrants",
     "output.folder",
 )
 """Keys that may change during a search, in addition to [finetune]. Other keys would change its results."""
@@ -54,8 +55,9 @@ def stored_spec(study: SearchStudy) -> RunSpec:
         StudyError: another version of autoprune wrote them, and this one cannot read them.
     """
     try:
-        # Earlier versions stored the password of the storage as well.
-        return RunSpec.of(parse_settings(study.config, where=study.name)).without_password()
+        # Earlier versions held no race, and stored the password of the storage as well.
+        config = {"race": {"entrants": 1}, **study.config}
+        return RunSpec.of(parse_settings(config, where=study.name)).without_password()
     except ConfigError as error:
         raise StudyError(f"{study.name}: its stored config cannot be read by this version: {error}") from None
 

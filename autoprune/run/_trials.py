@@ -1,10 +1,12 @@
-"""Runs the remaining trials of a study on its engine, and times the finalists.
+"""Runs the remaining trials of a study on its engine, times the finalists, and lets the best ones race.
 
 Example:
     result = run_trials(run, study)
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from autoprune.engines import MakeScorer, TrialRunner, run_search
 from autoprune.errors import shown_url
@@ -15,20 +17,22 @@ from autoprune.run._next_step import next_step
 from autoprune.run._optuna_log import quiet_optuna
 from autoprune.run._other_processes import report_unended
 from autoprune.run._progress import trial_reporter
+from autoprune.run._race import run_race
+from autoprune.run._race_trainer import RaceTrainer, RaceTrainerFactory
 from autoprune.run._run import Run
-from autoprune.run._scoring import ScorerFactory, identify_parts, make_score, with_weights
+from autoprune.run._scoring import ScoreParts, ScorerFactory, identify_parts, make_score, with_weights
 from autoprune.run._search_result import SearchResult
 from autoprune.run._stored_config import stored_ranking, threads_of
 from autoprune.run._supernet_training import prepare_supernet
 from autoprune.run._warm_starts import enqueue_missing
 from autoprune.study import SearchStudy
-from autoprune.support.events import Stage
+from autoprune.support.events import Stage, Watcher
 
 
 def run_trials(
     run: Run, study: SearchStudy, *, moments: StudyMoments | None = None, take_over: bool = False
 ) -> SearchResult:
-    """Run the remaining trials of a study, time its finalists if latency counts, and summarise it.
+    """Run the remaining trials of a study, time its finalists if latency counts, race, and summarise it.
 
     Args:
         run: the resolved run.
@@ -59,11 +63,12 @@ def run_trials(
         )
     )
     enqueue_missing(study, run.space)
+    makers = _Makers.of(run, study, moments)
     with quiet_optuna(), threads_of(search.engine, run.setting):
         run_search(
             search.engine,
             runner,
-            _scorer_maker(run, study, moments),
+            makers.scorer(),
             workers=run.spec.workers,
             other_hosts_are_gone=take_over,
         )
@@ -73,25 +78,47 @@ def run_trials(
         run.watch(Stage(f"{tried} tried: the search ends before {search.trials} trials"))
     report_unended(study, run.watch)
     measure_finalists(run, study)
-    summary = summarise(study)
+    with quiet_optuna():
+        run_race(run, study, makers.trainer, take_over=take_over)
+    summary = summarise(study, with_importances=True)
     return SearchResult(study.name, study.url, run.spec.folder, summary, next_step(study, summary))
 
 
-def _scorer_maker(run: Run, study: SearchStudy, moments: StudyMoments | None) -> MakeScorer:
-    """Return the function that builds the score, from the loaded parts or, in workers, from names.
+@dataclass(frozen=True)
+class _Makers:
+    """Makes scorers and trainers: from the loaded parts or, in workers, from names."""
 
-    The supernet and the moments are made first if the study needs them and does not have them yet.
-    """
-    stored_ranking(study, run.prunable, None)  # raises here, once, if the ranking is damaged
-    ranking, others = study.facts.ranking, study.facts.rankings
-    supernet = prepare_supernet(run, study)
-    if moments is None or supernet is not None:
-        moments = moments_of(run, with_weights(run.prunable, supernet))
-    note, measured = prepare_moments(study, moments) or (None, None)
-    dense, spec, setting = run.dense, run.spec, run.setting
-    if not spec.is_parallel:
-        score = make_score(dense, run.prunable, spec, setting, ranking, supernet, measured, others)
+    parts: ScoreParts
+    factory: ScorerFactory | None
+    watch: Watcher
+
+    @classmethod
+    def of(cls, run: Run, study: SearchStudy, moments: StudyMoments | None) -> _Makers:
+        """Make the supernet and the moments if the study needs them and does not have them yet."""
+        stored_ranking(study, run.prunable, None)  # raises here, once, if the ranking is damaged
+        ranking, others = study.facts.ranking, study.facts.rankings
+        supernet = prepare_supernet(run, study)
+        if moments is None or supernet is not None:
+            moments = moments_of(run, with_weights(run.prunable, supernet))
+        note, measured = prepare_moments(study, moments) or (None, None)
+        dense, spec, setting = run.dense, run.spec, run.setting
+        parts = ScoreParts(dense, run.prunable, spec, setting, ranking, supernet, measured, others)
+        if not spec.is_parallel:
+            return cls(parts, None, run.watch)
+        passed = dense if spec.model.name is None and spec.model.factory is None else None
+        hashes = identify_parts(dense, run.prunable, supernet)
+        factory = ScorerFactory(spec, setting, ranking, passed, supernet, note, hashes, others=others)
+        return cls(parts, factory, run.watch)
+
+    def scorer(self) -> MakeScorer:
+        """Return the function that makes the score of the trials."""
+        if self.factory is not None:
+            return self.factory
+        score = make_score(*self.parts)
         return lambda: score
-    passed = dense if spec.model.name is None and spec.model.factory is None else None
-    parts = identify_parts(dense, run.prunable, supernet)
-    return ScorerFactory(spec, setting, ranking, passed, supernet, note, parts, others=others)
+
+    def trainer(self, until: int) -> MakeScorer:
+        """Return the function that makes the trainer of a race's stage, which ends after an epoch."""
+        if self.factory is not None:
+            return RaceTrainerFactory(self.factory, until)
+        return lambda: RaceTrainer(self.parts, until, self.watch)

@@ -72,6 +72,12 @@ UNUSED = (
         'no rung of score.rungs trains, as "100 steps" would',
     ),
     Unused(
+        ("race",),
+        lambda spec: not spec.has_race and spec.race.entrants > 1,
+        "there is no race: finetune.epochs is 0, no rung of score.rungs trains and the best trial can be "
+        "exported as it is scored, or search.objectives has several entries",
+    ),
+    Unused(
         ("search.pruner",),
         lambda spec: find_pruner(spec.search.pruner).prunes and len(spec.score.rungs) == 1,
         "score.rungs has one rung, after which nothing is left to prune",

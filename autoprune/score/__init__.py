@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autoprune.score._finetune_score import FinetuneScore, Rung, calibrate
+from autoprune.score._finetune_score import FinetuneScore, Rung, calibrate, cut_model, plan_of
 from autoprune.score._ranking import choose, rank
 from autoprune.score._sensitivity import Cut, Cutter, cut_scores, divergences, sensitive_groups
 from autoprune.score._single_cuts import SingleCuts, plan_cuts, score_single_cuts
@@ -17,9 +17,11 @@ __all__ = [
     "SingleCuts",
     "calibrate",
     "choose",
+    "cut_model",
     "cut_scores",
     "divergences",
     "plan_cuts",
+    "plan_of",
     "rank",
     "score_single_cuts",
     "sensitive_groups",

@@ -70,6 +70,33 @@ def calibrate(model: nn.Module, data: VisionData, batches: int, setting: Setting
         recalibrate(model, data.train, batches, setting, seed=seed)
 
 
+def plan_of(
+    prunable: Prunable,
+    widths: Mapping[str, int],
+    importance: Importance,
+    rankings: Mapping[str, Importance],
+) -> Plan:
+    """Return the plan of a candidate.
+
+    Args:
+        prunable: the traced model.
+        widths: {group name: width}. A `Candidate` may choose criteria too.
+        importance: {group name: importance of each channel} of the groups that choose no criterion.
+        rankings: {criterion: such an importance} of further criteria.
+
+    Raises:
+        PlanError: if the widths do not fit the groups.
+    """
+    criteria = widths.criteria if isinstance(widths, Candidate) else {}
+    return plan_from_importance(prunable, widths, mixed(importance, rankings, criteria))
+
+
+def cut_model(prunable: Prunable, plan: Plan, moments: Moments | None) -> nn.Module:
+    """Return the model of a plan, repaired if there are moments."""
+    model = rebuild(prunable, plan)
+    return model if moments is None else repair_closed(prunable, plan, model, moments).model
+
+
 class FinetuneScore:
     """Score the widths of one trial, rung by rung.
 
@@ -139,9 +166,7 @@ class FinetuneScore:
         # At the start, not at the end: Python ignores a Ctrl-C while it closes an unfinished generator.
         release_freed_memory()
         started = time.perf_counter()
-        criteria = widths.criteria if isinstance(widths, Candidate) else {}
-        ranking = mixed(self._importance, self._rankings, criteria)
-        plan = plan_from_importance(self._prunable, widths, ranking)
+        plan = plan_of(self._prunable, widths, self._importance, self._rankings)
         model: nn.Module | None = None
         batches = endless(self._data.train, seed)
         names = [rung.name for rung in self._rungs]
@@ -158,10 +183,7 @@ class FinetuneScore:
             started = time.perf_counter()  # the time between two rungs belongs to the caller
 
     def _cut(self, plan: Plan, rung: Rung) -> nn.Module:
-        model = rebuild(self._prunable, plan)
-        if not rung_spec(rung.name).repairs or self._moments is None:
-            return model
-        return repair_closed(self._prunable, plan, model, self._moments).model
+        return cut_model(self._prunable, plan, self._moments if rung_spec(rung.name).repairs else None)
 
     def _finetune(self, model: nn.Module, rung: Rung, batches: Iterator[Batch]) -> None:
         schedule = rung.schedule(self._schedule)

@@ -21,8 +21,8 @@ from autoprune.data import Loader
 from autoprune.errors import TrialError
 from autoprune.execution import Setting
 from autoprune.graph import Prunable
-from autoprune.rebuilding import rebuild
-from autoprune.reconstruction import Moments, repair_closed
+from autoprune.reconstruction import Moments
+from autoprune.score._finetune_score import cut_model
 from autoprune.space import SearchSpace, widths_at
 from autoprune.support.memory import release_freed_memory
 from autoprune.support.usercode import forward
@@ -54,9 +54,7 @@ class Cutter:
         """Return the model at the cut's widths, recalibrated, in eval mode. An empty cut gets the same."""
         release_freed_memory()
         plan = plan_from_importance(self.prunable, cut, self.importance)
-        model = rebuild(self.prunable, plan)
-        if self.moments is not None:
-            model = repair_closed(self.prunable, plan, model, self.moments).model
+        model = cut_model(self.prunable, plan, self.moments)
         recalibrate(model, self.calibration, len(self.calibration), self.setting)
         return self.setting.place(model).eval()
 

@@ -15,6 +15,7 @@ from autoprune.study._facts import StudyFacts, WarmStart, WarmStarts
 from autoprune.study._header import damaged
 from autoprune.study._leases import TakenOverError
 from autoprune.study._opening import create_study, open_study, study_state
+from autoprune.study._race import Race, RaceEntry, RaceResult, Samples, StageRecord
 from autoprune.study._records import (
     MeasuredLatency,
     TrialRecord,
@@ -29,7 +30,12 @@ __all__ = [
     "SAMPLER",
     "SCORE",
     "MeasuredLatency",
+    "Race",
+    "RaceEntry",
+    "RaceResult",
+    "Samples",
     "SearchStudy",
+    "StageRecord",
     "StudyFacts",
     "TakenOverError",
     "TrialRecord",

@@ -3,15 +3,10 @@
 Example:
     write_header(study, Header(config={...}, identity={...}, chosen=StudyFacts(...), objectives=["score"]))
     read_header(study).chosen.dense_score
-
-Servers keep an attribute in a column that may end at 64 KB (TEXT of MySQL and MariaDB), and rankings and
-latency tables take more. A long header is cut into parts, each an attribute that is named by its content.
-The attribute that lists the parts is written last, so that a kill leaves the header as it was before.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -19,22 +14,15 @@ from typing import Annotated, Any, Literal
 import optuna
 from pydantic import Field
 
-from autoprune.errors import StudyError, abridged, reason_of
+from autoprune.errors import StudyError, reason_of
 from autoprune.study._facts import FACTS_VERSION, FLAT_COSTS, StudyFacts
+from autoprune.study._long_values import PART, read_value, write_value
 from autoprune.support.schema import Strict, read_as
 
 HEADER = "autoprune"
 
 FORMAT: Literal[1] = 1
-IN_PARTS = 2
-"""Format of a header that lists its parts. A version that knows of no parts refuses it as a later one."""
-
-PART_CHARS = 30_000
-"""Length of a part in ASCII characters: at most 60 KB, even if each needs an escape in the storage."""
-
 _Cost = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-_PART = "autoprune:part:"
 
 _ADVICE = "restore the storage from a copy, or begin another search."
 
@@ -57,12 +45,6 @@ class Header(Strict):
     format: Literal[1] = FORMAT
 
 
-class _Parts(Strict):
-    """The attribute that lists the parts of a long header."""
-
-    parts: list[str]
-
-
 def write_header(study: optuna.Study, header: Header) -> None:
     """Store a header. It replaces the one that the study may have."""
     _write(study, {**header.model_dump(mode="json"), "chosen": header.chosen.to_json()})
@@ -83,17 +65,7 @@ def replace_config(study: optuna.Study, config: Mapping[str, Any]) -> None:
 def _write(study: optuna.Study, header: Mapping[str, Any]) -> None:
     # The config comes last: if it alone changes, the parts before it are stored already.
     ordered = {key: header[key] for key in sorted(header, key="config".__eq__)}
-    text = json.dumps({**ordered, "format": FORMAT})
-    if len(text) <= PART_CHARS:
-        study.set_user_attr(HEADER, json.loads(text))
-        return
-    parts = [text[start : start + PART_CHARS] for start in range(0, len(text), PART_CHARS)]
-    keys = [_PART + hashlib.sha256(part.encode()).hexdigest()[:32] for part in parts]
-    present = study.user_attrs
-    for key, part in zip(keys, parts, strict=True):
-        if key not in present:
-            study.set_user_attr(key, part)
-    study.set_user_attr(HEADER, {"format": IN_PARTS, "parts": keys})
+    write_value(study, HEADER, json.dumps({**ordered, "format": FORMAT}))
 
 
 def read_header(study: optuna.Study) -> Header | None:
@@ -164,29 +136,13 @@ def _stored(study: optuna.Study) -> dict[str, Any] | None:
     Raises:
         StudyError: it is damaged.
     """
-    attributes = _attributes(study)
-    header = attributes.get(HEADER)
-    if isinstance(header, dict) and header.get("format") == IN_PARTS:
-        header = _joined(study, header, attributes)
+    header = read_value(_attributes(study), HEADER, where=_where(study), advice=_ADVICE)
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         return None
     return header
 
 
-def _joined(study: optuna.Study, header: Mapping[str, Any], attributes: Mapping[str, Any]) -> Any:
-    """Put the parts of a long header together."""
-    keys = read_as(_Parts, header, where=_where(study), error=StudyError, advice=_ADVICE).parts
-    parts = [attributes.get(key) for key in keys]
-    missing = next((key for key, part in zip(keys, parts, strict=True) if not isinstance(part, str)), None)
-    if missing is not None:
-        raise damaged(study.study_name, f"its part {abridged(missing)} is missing")
-    try:
-        return json.loads("".join(map(str, parts)))
-    except (ValueError, RecursionError) as error:
-        raise damaged(study.study_name, f"its parts are no JSON ({reason_of(error)})") from error
-
-
 def is_blank(study: optuna.Study) -> bool:
     """Return whether a study is empty but for parts of a header: the process that made it was killed."""
-    has_notes = any(not key.startswith(_PART) for key in study.user_attrs)
+    has_notes = any(not key.startswith(PART) for key in study.user_attrs)
     return not has_notes and not study.get_trials(deepcopy=False)

@@ -121,6 +121,16 @@ class TrialRecord:
         return self.scores[-1].error if self.scores else None
 
     @property
+    def candidate(self) -> Candidate:
+        """The widths and the criteria of the trial, as a scorer takes them."""
+        return Candidate(self.widths.items(), self.criteria)
+
+    @property
+    def is_warm_start(self) -> bool:
+        """Whether a heuristic proposed the trial, rather than the sampler."""
+        return self.origin != SAMPLER
+
+    @property
     def pruned(self) -> bool:
         """Whether the trial was pruned before the last rung."""
         return self.state == "pruned"

@@ -9,10 +9,11 @@ Example:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any
@@ -26,8 +27,10 @@ from autoprune.samplers import QUEUED
 from autoprune.space import Candidate
 from autoprune.study import _queue as queue
 from autoprune.study._header import Header, replace_config
-from autoprune.study._leases import Lease, TakenOverError, this_process
+from autoprune.study._leases import Lease, TakenOverError, is_alive, this_process
+from autoprune.study._long_values import read_note, write_value
 from autoprune.study._pareto import best_of, front_of
+from autoprune.study._race import LEASE, RACE, Race, RaceEntry, RaceResult, entry_key, read_entry, read_race
 from autoprune.study._records import (
     MeasuredLatency,
     TrialRecord,
@@ -117,14 +120,23 @@ class SearchStudy:
         raise StudyError(f"{self.name}: there is no trial {number}, or it is damaged.")
 
     def best(self) -> TrialRecord:
-        """Return the trial with the best score among those that climbed every rung.
+        """Return the winner of the race, or before a race the best of `contenders`.
 
         Of trials with equal scores, the cheapest by the objectives counts, then the earliest. With several
         objectives, the result is the end of the Pareto front with the best score.
 
-        If the latency of finalists was measured, only finalists count: the best of those whose whole interval
-        is within the budget, else the best of those whose median is, else the fastest. If no latency was
-        measured, trials that are predicted to be within the latency budget come before the others.
+        Raises:
+            StudyError: no trial has completed yet.
+        """
+        race = self.race()
+        return self.best_of(self.contenders()) if race is None else self.record(race.result.winner)
+
+    def contenders(self) -> list[TrialRecord]:
+        """Return the trials that climbed every rung and may be the best one.
+
+        If the latency of finalists was measured, only finalists count: those whose whole interval is within
+        the budget, else those whose median is, else the fastest. If no latency was measured, only trials
+        count that are predicted to be within the latency budget, if there are any.
 
         Raises:
             StudyError: no trial has completed yet.
@@ -134,10 +146,10 @@ class SearchStudy:
         met = [record for record in measured if record.measured and record.measured.met is not False]
         sure = [record for record in met if record.measured and record.measured.keeps_surely]
         if measured and not met:
-            return min(measured, key=lambda record: record.measured.ratio if record.measured else math.inf)
+            return [min(measured, key=lambda record: record.measured.ratio if record.measured else math.inf)]
         limit = self.facts.limits.get(LATENCY, math.inf)
         expected = [record for record in finished if record.costs.get(LATENCY, 0.0) <= limit]
-        return self.best_of(sure or met or expected or finished)
+        return sure or met or expected or finished
 
     def best_of(self, records: Sequence[TrialRecord]) -> TrialRecord:
         """Return the trial with the best score: of equals the cheapest by the objectives, then the first."""
@@ -179,6 +191,60 @@ class SearchStudy:
             for key, values in notes.items()
             if key.startswith(f"{_MEASURED}:") and (number := key.rpartition(":")[2]).isdecimal()
         }
+
+    def race(self) -> Race | None:
+        """Return the race of the best trials, or None if none has ended yet.
+
+        Raises:
+            StudyError: its notes are damaged.
+        """
+        with storage_errors(self.url):
+            return read_race(self.optuna.user_attrs, self.name)
+
+    def race_entry(self, number: int) -> RaceEntry | None:
+        """Return an entrant of a race that may still run, or None if the trial never took part.
+
+        Raises:
+            StudyError: its note is damaged.
+        """
+        values = self.note(entry_key(number))
+        return None if values is None else read_entry(values, self.name, number)
+
+    def store_race_entry(self, number: int, entry: RaceEntry) -> None:
+        """Store an entrant of a race in place of its earlier note."""
+        self.store_note(entry_key(number), entry.model_dump(mode="json"))
+
+    def store_race(self, result: RaceResult) -> None:
+        """Store the result of a race."""
+        self.store_note(RACE, result.model_dump(mode="json"))
+
+    @contextlib.contextmanager
+    def racing(self, *, take_over: bool = False) -> Iterator[Lease | None]:
+        """Claim the race for this process within the block.
+
+        Args:
+            take_over: whether to claim it from a process of another host, which cannot be seen.
+
+        Yields:
+            None, or the lease of another process that has the race.
+        """
+        held = Lease.from_json(self.note(LEASE))
+        alive = is_alive(held)
+        if alive or (alive is None and not take_over):
+            yield held
+            return
+        own = this_process()
+        # The last lease written counts: see `store_note_once`.
+        self.store_note(LEASE, own.to_json())
+        time.sleep(queue.CLAIM_S)
+        found = Lease.from_json(self.note(LEASE))
+        if found is not None and found.claim != own.claim:
+            yield found
+            return
+        try:
+            yield None
+        finally:
+            self.store_note(LEASE, None)
 
     def enqueue(self, ratios: Mapping[str, float], origin: str) -> None:
         """Queue a trial with given ratios, before those of the sampler. `origin` names its source."""
@@ -316,7 +382,7 @@ class SearchStudy:
     def store_note(self, key: str, value: Any) -> None:
         """Store a JSON value with the study, under a key."""
         with storage_errors(self.url):
-            self.optuna.set_user_attr(key, value)
+            write_value(self.optuna, key, json.dumps(value))
 
     def store_note_once(self, key: str, value: Any) -> Any:
         """Store a JSON value unless the key has one, and return the value that counts for all processes.
@@ -331,9 +397,13 @@ class SearchStudy:
         return self.note(key)
 
     def note(self, key: str) -> Any:
-        """Return the value that was stored under a key, or None if there is none."""
+        """Return the value that was stored under a key, or None if there is none.
+
+        Raises:
+            StudyError: it is long, and a part of it is damaged.
+        """
         with storage_errors(self.url):
-            return self.optuna.user_attrs.get(key)
+            return read_note(self.optuna.user_attrs, key, self.name)
 
     def release(self) -> list[int]:
         """Re-queue the running trials that this object has claimed, and return their numbers.

@@ -27,7 +27,7 @@ from autoprune.data import (
 from autoprune.errors import TrialError
 from autoprune.execution import Setting
 from autoprune.support.userfunction import reference
-from autoprune.train._evaluation import evaluate
+from autoprune.train._evaluation import measure
 from autoprune.train._hooks import StepHook
 from autoprune.train._schedule import Schedule
 from autoprune.train._trainer import Subnets, Trainer
@@ -37,7 +37,10 @@ from autoprune.train.task import Task
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch: mean training loss, validation metric, and wall seconds including the evaluation."""
+    """One epoch: mean training loss, validation metric, and wall seconds including the evaluation.
+
+    `standard_error` is that of the score over the draw of the samples, or None if it is not known.
+    """
 
     epoch: int
     steps: int
@@ -45,6 +48,7 @@ class EpochRecord:
     score: float
     learning_rate: float
     seconds: float
+    standard_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -186,7 +190,10 @@ def _run_epoch(
     epoch = trainer.steps // len(data.train)
     try:
         loss = trainer.run(data.train.batches(seed, epoch), steps)
-        score = evaluate(trainer.result, data.val, task, setting)
+        found = measure(trainer.result, data.val, task, setting)
     except TrialError as error:
         raise TrialError(f"epoch {epoch + 1}: {error}") from error
-    return EpochRecord(epoch + 1, trainer.steps, loss, score, learning_rate, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return EpochRecord(
+        epoch + 1, trainer.steps, loss, found.score, learning_rate, seconds, found.standard_error
+    )

@@ -272,7 +272,7 @@ def _trainings() -> Iterator[Scenario]:
         name="finetune",
         kills=12,
         begin=["finetune", STUDY, *_sets({"finetune.epochs": "12"})],
-        due=_after_write(f"runs/{STUDY}/finetune-trial-*.training"),
+        due=_after_write(f"runs/{STUDY}/finetune-*.training"),
         delay_s=0.4,
         equal=lambda whole, killed: _equal_files(whole, killed, [f"runs/{STUDY}/best/model.safetensors"]),
         check=lambda folder: _loads_pruned(folder / f"runs/{STUDY}/best"),

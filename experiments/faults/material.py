@@ -45,6 +45,9 @@ calibration_batches = 2
 [train]
 epochs = 1
 
+[race]
+entrants = 1
+
 [finetune]
 epochs = 1
 """

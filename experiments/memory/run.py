@@ -27,6 +27,7 @@ def main() -> None:
             "digits",
             [
                 *(f"search.trials={TRIALS}", "search.sampler=random", 'score.rungs=["calibrate", "2 steps"]'),
+                "race.entrants=1",
                 *(f"search.storage=sqlite:///{folder}/memory.db", "train.epochs=2"),
                 *(f"model.checkpoint={folder}/dense.safetensors", f"output.folder={folder}"),
             ],

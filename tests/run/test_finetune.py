@@ -23,6 +23,7 @@ from autoprune.run import EpochDone, Event, SearchResult, Stage, TrialDone, stor
 from autoprune.run._dense import load_dense
 from autoprune.run._finetune_result import FinetuneResult
 from autoprune.run._report import Report
+from autoprune.run._retraining import training_state
 from autoprune.study import open_study
 from autoprune.train import Task
 from autoprune.train._metrics import accuracy
@@ -35,6 +36,7 @@ QUICK = (
     "score.rungs=['calibrate']",
     "score.calibration_batches=1",
     "train.epochs=1",
+    "race.entrants=1",
     "budget.flops=25%",
     "budget.params=20%",
 )
@@ -143,9 +145,10 @@ def test_the_best_trial_by_its_number_is_the_same_finetune(
 
 def test_no_finetune_leaves_the_state_of_a_stopped_one(searched: SearchResult, tmp_path: Path) -> None:
     """Of a killed finetune of 20 epochs, which an export without one must not throw away."""
-    state = tmp_path / f"finetune-trial-{searched.best.number}.training"
-    state.write_bytes(b"15 epochs")
     places = [UNTRAINED, f"output.folder={tmp_path}"]
+    spec = run.change_spec(stored_spec(open_study(searched.storage, searched.study)), places)
+    state = training_state(spec, searched.best.candidate)
+    state.write_bytes(b"15 epochs")
     run.finetune(searched.study, searched.storage, overrides=places)
     assert state.read_bytes() == b"15 epochs"
 

@@ -42,6 +42,7 @@ CONFIG: dict[str, dict[str, Any]] = {
     },
     "latency": {"probe": f"{__name__}:in_blocks_of_4"},
     "score": {"rungs": ["calibrate"], "calibration_batches": 1},
+    "race": {"entrants": 1},
 }
 
 

@@ -28,6 +28,9 @@ rungs = ["calibrate", "2 steps"]
 [train]
 when_missing = true
 epochs = 2
+[race]
+entrants = 1
+
 [finetune]
 epochs = 1
 """

@@ -18,6 +18,7 @@ QUICK = (
     "search.warm_starts=[]",  # as many as a third of the trials, so not those of a shorter search
     "search.setting=float32 contiguous",
     "train.epochs=2",
+    "race.entrants=1",
 )
 
 
@@ -65,6 +66,7 @@ def test_a_study_in_memory_may_have_workers(tmp_path: Path, monkeypatch: pytest.
             "warm_starts": [],
         },
         "score": {"rungs": ["calibrate"], "calibration_batches": 1},
+        "race": {"entrants": 1},
     }
     result = autoprune.search(make_model("digits_resnet", 10, 1), load("digits", batch_size=64), settings)
     assert [record.state for record in result.summary.records] == ["complete"] * 3

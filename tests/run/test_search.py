@@ -60,6 +60,7 @@ CONFIG: dict[str, dict[str, Any]] = {
     "budget": {"flops": "50%"},
     "search": {"trials": 5, "study": "own", "sampler": "random", "setting": "float32 contiguous"},
     "score": {"rungs": ["calibrate", "2 steps"], "teacher": "dense"},
+    "race": {"entrants": 1},
     "finetune": {"epochs": 1},
 }
 

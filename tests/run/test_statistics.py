@@ -171,6 +171,7 @@ def test_a_search_draws_by_the_statistic_that_it_measured(
         "budget": {"flops": "60%"},
         "search": {"trials": 12, "study": "own", "sampler": sampler, "warm_starts": [], "pruner": "none"},
         "score": {"rungs": ["calibrate"], "calibration_batches": 1},
+        "race": {"entrants": 1},
     }
     result = autoprune.search(model, data, settings, watch=events.append)
     study = open_study(result.storage, "own")

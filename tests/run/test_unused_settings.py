@@ -37,6 +37,7 @@ CASES: list[tuple[list[str], str]] = [
         ["score.moment_images=9", NO_SENSITIVITY, ONE_RUNG],
         '"lasso" or "obs" or search.warm_starts = "reconstruction" or score.rungs = "repair" reads it',
     ),
+    (["race.entrants=3", "finetune.epochs=0"], "[race] is set, but there is no race: finetune.epochs is 0"),
     (["search.sensitivity_evaluations=9", NO_SENSITIVITY], 'only search.warm_starts = "sensitivity"'),
     (["search.sensitivity_images=9", NO_SENSITIVITY], 'only search.warm_starts = "sensitivity"'),
     (["search.sensitivity_batches=9", NO_SENSITIVITY], '"kl" or search.warm_starts = "sensitivity"'),

@@ -47,6 +47,7 @@ CONFIG: dict[str, dict[str, Any]] = {
         "sensitivity_batches": 1,
     },
     "score": {"rungs": ["calibrate"], "calibration_batches": 2},
+    "race": {"entrants": 1},
 }
 
 

@@ -17,13 +17,12 @@ from autoprune.errors import StudyError
 from autoprune.study import create_study, open_study, study_state
 from autoprune.study._header import (
     HEADER,
-    IN_PARTS,
-    PART_CHARS,
     Header,
     read_header,
     replace_config,
     write_header,
 )
+from autoprune.study._long_values import IN_PARTS, PART_CHARS
 from tests.engines.toy import FACTS, IDENTITY, new_study
 
 LIMIT = 60 * 1024

@@ -162,6 +162,7 @@ CONFIG: dict[str, dict[str, Any]] = {
         "divisor": 1,
     },
     "score": {"rungs": ["calibrate", "2 steps"], "teacher": "dense", "calibration_batches": 1},
+    "race": {"entrants": 1},
     "finetune": {"epochs": 6},
 }
 

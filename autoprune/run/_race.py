@@ -1,0 +1,206 @@
+"""The race: the best trials train by the schedule of [finetune], and after each stage the weaker ones stop.
+
+The learning rate of every stage is that of the whole schedule, so a stopped entrant has simply not been
+trained further, and the winner is trained as a finetune would have trained it. The study stores every stage
+and the output folder the state of every training. A killed race therefore resumes after the last epoch.
+
+Example:
+    run_race(run, study, make_trainer)      # make_trainer(5) makes a scorer that trains to epoch 5
+    study.race().result.winner
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from autoprune.config.rungs import RungScore, score_text
+from autoprune.engines import Job, MakeScorer, StageRunner, run_engine
+from autoprune.errors import TrialError
+from autoprune.run._race_plan import entrants_of, places, race_epochs, stage_ends, survivors, uniform_of
+from autoprune.run._race_trainer import StageScore
+from autoprune.run._retraining import training_settings, training_state
+from autoprune.run._run import Run
+from autoprune.run._stored_config import threads_of
+from autoprune.study import (
+    RaceEntry,
+    RaceResult,
+    SearchStudy,
+    StageRecord,
+    TrialRecord,
+    study_command,
+)
+from autoprune.support.events import Stage
+
+MakeTrainer = Callable[[int], MakeScorer]
+"""From the epoch after which a stage ends to the function that makes its trainer."""
+
+
+def run_race(run: Run, study: SearchStudy, make_trainer: MakeTrainer, *, take_over: bool = False) -> None:
+    """Run the race of a study, or resume it, and store its result.
+
+    Nothing happens if the settings have no race, if fewer than two trials could take part, or if the same
+    trials have raced under the same settings.
+
+    Args:
+        run: the resolved run.
+        study: its study, whose trials have ended.
+        make_trainer: makes the trainer of a stage.
+        take_over: also continue the race that a process on another host has begun.
+
+    Raises:
+        TrialError: all entrants diverged, or a training failed for another reason.
+    """
+    if not run.spec.has_race or not any(record.is_whole for record in study.records()):
+        return
+    entrants = entrants_of(study, run.spec.race.entrants)
+    if len(entrants) < 2 or _has_ended(run, study, entrants):
+        return
+    if study.unended():
+        run.watch(Stage("the race of the best trials begins when all trials have ended"))
+        return
+    with study.racing(take_over=take_over) as held:
+        if held is None:
+            _Race(run, study, make_trainer, entrants).run()
+            return
+    take = study_command("resume", study.name, study.url, "--take-over")
+    holder = f"process {held.pid} on {held.host}"
+    run.watch(Stage(f"{holder} runs the race of this study. If that host is gone, run `{take}`"))
+
+
+def _has_ended(run: Run, study: SearchStudy, entrants: Sequence[TrialRecord]) -> bool:
+    """Return whether the same trials have raced under the same settings."""
+    race = study.race()
+    return (
+        race is not None
+        and race.result.settings == training_settings(run.spec)
+        and race.result.entrants == [each.number for each in entrants]
+    )
+
+
+class _Race:
+    """A race that runs in this process. The engine trains."""
+
+    def __init__(
+        self, run: Run, study: SearchStudy, make_trainer: MakeTrainer, entrants: Sequence[TrialRecord]
+    ) -> None:
+        self._run = run
+        self._study = study
+        self._make_trainer = make_trainer
+        self._records = {record.number: record for record in entrants}
+        self._uniform = uniform_of(entrants)
+        self._settings = training_settings(run.spec)
+        self._epochs = run.spec.finetune.epochs
+        self._ends = stage_ends(self._epochs)
+        self._entries = {number: self._known(number) for number in self._records}
+
+    def run(self) -> None:
+        """Run all stages, and store the result."""
+        others = len(self._records) - (self._uniform is not None)
+        finetunes = race_epochs(self._epochs, others, uniform=self._uniform is not None) / self._epochs
+        ends = ", ".join(map(str, self._ends))
+        self._run.watch(
+            Stage(
+                f"race of {len(self._records)} trials: stages end after {ends} epochs, and all trainings "
+                f"together take {finetunes:.1f} finetunes"
+            )
+        )
+        racing = list(self._records)
+        for stage, end in enumerate(self._ends):
+            if stage > 0:
+                left = len(self._ends) - 1 - stage
+                scores = self._so_far(racing, self._ends[:stage])
+                racing = survivors(scores, places(others, left), uniform=self._uniform)
+            self._train(racing, end)
+            racing = [number for number in racing if self._entries[number].failure is None]
+            self._require_any(racing)
+        final = self._scores(racing, self._epochs)
+        winner = max(final, key=lambda number: (final[number], -number))
+        self._study.store_race(
+            RaceResult(
+                settings=self._settings,
+                entrants=list(self._records),
+                ends=list(self._ends),
+                winner=winner,
+                uniform=self._uniform if self._uniform in final else None,
+            )
+        )
+        self._remove_states(final)
+
+    def _known(self, number: int) -> RaceEntry:
+        """Return the stored entry of a trial under these settings, or a new one."""
+        stored = self._study.race_entry(number)
+        if stored is not None and stored.settings == self._settings:
+            return stored
+        return RaceEntry(settings=self._settings)
+
+    def _train(self, racing: Sequence[int], end: int) -> None:
+        """Train the entrants that are not trained so far to the end of a stage."""
+        jobs = [
+            Job(number, self._records[number].candidate, self._records[number].seed or 0, f"race-{number}")
+            for number in racing
+            if self._entries[number].at(end) is None and self._entries[number].failure is None
+        ]
+        spec = self._run.spec
+        runner = StageRunner(
+            self._study,
+            jobs,
+            device=self._run.setting.device,
+            on_score=lambda number, score: self._store(number, end, score),
+            on_death=self._drop,
+        )
+        with threads_of(spec.search.engine, self._run.setting):
+            run_engine(spec.search.engine, runner, self._make_trainer(end), spec.workers)
+
+    def _store(self, number: int, end: int, score: RungScore) -> None:
+        """Store the score of an entrant after a stage, or the reason why it leaves the race."""
+        failure = score.failure if isinstance(score, StageScore) else None
+        if failure is not None or not math.isfinite(score.score):
+            self._drop(number, failure or f"its score is {score.score}, expected a finite number.")
+            return
+        samples = score.samples if isinstance(score, StageScore) else None
+        stage = StageRecord(epochs=end, score=score.score, error=score.error, seconds=score.seconds)
+        known = self._entries[number]
+        self._keep(number, known.model_copy(update={"stages": [*known.stages, stage], "samples": samples}))
+        origin = f" ({self._records[number].origin})" if self._records[number].is_warm_start else ""
+        reached = f"after {end} of {self._epochs} epochs: {score_text(score.score, score.error)}"
+        self._run.watch(Stage(f"race: trial {number}{origin} {reached}"))
+
+    def _drop(self, number: int, reason: str) -> None:
+        self._keep(number, self._entries[number].model_copy(update={"failure": reason}))
+        self._run.watch(Stage(f"race: trial {number} leaves the race: {reason}"))
+
+    def _keep(self, number: int, entry: RaceEntry) -> None:
+        self._entries[number] = entry
+        self._study.store_race_entry(number, entry)
+
+    def _so_far(self, racing: Sequence[int], ends: Sequence[int]) -> dict[int, tuple[float, ...]]:
+        """Return {trial: its scores after the last rung and after each stage}."""
+        return {
+            number: (
+                self._records[number].scores[-1].score,
+                *(stage.score for end in ends if (stage := self._entries[number].at(end))),
+            )
+            for number in racing
+        }
+
+    def _scores(self, racing: Sequence[int], end: int) -> dict[int, float]:
+        """Return {trial: its score at the end of a stage}."""
+        stages = {number: self._entries[number].at(end) for number in racing}
+        return {number: stage.score for number, stage in stages.items() if stage is not None}
+
+    def _require_any(self, racing: Sequence[int]) -> None:
+        if not racing:
+            number, entry = next(
+                (number, entry) for number, entry in self._entries.items() if entry.failure is not None
+            )
+            raise TrialError(
+                f"{self._study.name}: race: no entrant is left. Trial {number}: {entry.failure} The trials "
+                "are kept."
+            )
+
+    def _remove_states(self, kept: Sequence[int] | dict[int, float]) -> None:
+        """Remove the states of the trainings that stopped. Those that ended are left for a finetune."""
+        for number, record in self._records.items():
+            if number not in kept:
+                training_state(self._run.spec, record.candidate).unlink(missing_ok=True)

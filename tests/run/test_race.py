@@ -1,0 +1,308 @@
+"""The race of a search: its winner is what a finetune makes of it, whatever kills the search in between."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import autoprune
+from autoprune.errors import TrialError
+from autoprune.run import EpochDone, Event, FinetuneResult, SearchResult, Stage
+from autoprune.run._retraining import training_state
+from autoprune.run._spec import RunSpec
+from autoprune.run._stored_config import stored_spec
+from autoprune.study import Race, open_study
+from autoprune.study._leases import this_process
+from autoprune.study._race import LEASE
+
+EPOCHS = 8
+
+CONFIG: dict[str, dict[str, Any]] = {
+    "budget": {"flops": "50%"},
+    "search": {
+        "trials": 9,
+        "study": "own",
+        "sampler": "random",
+        "pruner": "none",
+        "setting": "float32 contiguous",
+        "warm_starts": ["uniform", "l1", "taylor"],
+    },
+    "score": {"rungs": ["calibrate", "1 step"], "calibration_batches": 1},
+    "race": {"entrants": 4},
+    "finetune": {"epochs": EPOCHS, "learning_rate": 0.02, "teacher": "none"},
+}
+
+
+@functools.cache
+def dense_net() -> nn.Module:
+    """Return a net that is trained for a moment."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise((1, 8, 12, 16, 12)):
+        layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 3))
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    for inputs, targets in list(make_parts()[0]) * 4:
+        optimizer.zero_grad()
+        torch.autograd.backward(nn.functional.cross_entropy(net(inputs), targets))
+        optimizer.step()
+    return net.eval()
+
+
+def make_net() -> nn.Module:
+    return copy.deepcopy(dense_net())
+
+
+def make_parts() -> tuple[DataLoader[Any], ...]:
+    """Return a training, a validation and a test part of noise of three strengths, the classes."""
+    torch.manual_seed(1)
+    labels = torch.arange(150) % 3
+    images = torch.randn(150, 1, 6, 6) * (1 + 0.4 * labels)[:, None, None, None]
+    parts = (slice(start, start + 50) for start in (0, 50, 100))
+    return tuple(DataLoader(TensorDataset(images[part], labels[part]), 10) for part in parts)
+
+
+def search(folder: Path, watch: Any = None, **sections: dict[str, Any]) -> SearchResult:
+    places = {"search": {"storage": f"sqlite:///{folder}/study.db"}, "output": {"folder": str(folder)}}
+    names = {**CONFIG, **places, **sections}
+    config = {
+        name: {**CONFIG.get(name, {}), **places.get(name, {}), **sections.get(name, {})} for name in names
+    }
+    return autoprune.search(make_net(), make_parts(), config, watch=watch)
+
+
+def resume(result_storage: str, *overrides: str, watch: Any = None, take_over: bool = False) -> SearchResult:
+    return autoprune.resume(
+        "own",
+        result_storage,
+        model=make_net(),
+        data=make_parts(),
+        overrides=overrides,
+        watch=watch,
+        take_over=take_over,
+    )
+
+
+def finetune(storage: str, *overrides: str, trial: int | None = None, watch: Any = None) -> FinetuneResult:
+    return autoprune.finetune(
+        "own",
+        storage,
+        trial=trial,
+        model=make_net(),
+        data=make_parts(),
+        overrides=overrides,
+        watch=watch,
+    )
+
+
+def weights(tuned: FinetuneResult) -> dict[str, Tensor]:
+    return autoprune.load_pruned(tuned.folder, make_net).state_dict()
+
+
+def facts(race: Race | None) -> Any:
+    """Return all but the times of a race."""
+    assert race is not None
+    entries = {
+        number: [
+            entry.samples,
+            entry.failure,
+            [stage.model_copy(update={"seconds": 0.0}) for stage in entry.stages],
+        ]
+        for number, entry in race.entries.items()
+    }
+    return race.result, entries
+
+
+@dataclasses.dataclass
+class Searched:
+    result: SearchResult
+    events: list[Event]
+    spec: RunSpec
+
+    @property
+    def race(self) -> Race:
+        assert self.result.summary.race is not None
+        return self.result.summary.race
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
+    events: list[Event] = []
+    result = search(tmp_path_factory.mktemp("searched"), events.append)
+    return Searched(result, events, stored_spec(open_study(result.storage, "own")))
+
+
+def epochs_of(events: list[Event]) -> int:
+    return sum(isinstance(event, EpochDone) for event in events)
+
+
+def test_the_best_train_on_and_the_winner_has_the_best_score_of_those_that_reached_the_end(
+    searched: Searched,
+) -> None:
+    race = searched.race
+    assert race.result.ends == [1, 2, EPOCHS]
+    stages = {number: [stage.epochs for stage in entry.stages] for number, entry in race.entries.items()}
+    assert stages[0] == [1, 2, EPOCHS], "uniform trains to the end"
+    assert {tuple(each) for each in stages.values()} == {(1,), (1, 2, EPOCHS)}
+    finals = {number: entry.last for number, entry in race.entries.items() if entry.at(EPOCHS)}
+    assert len(finals) == 2
+    winner = max(finals, key=lambda number: (finals[number].score, -number))
+    assert searched.result.best.number == race.result.winner == winner
+    assert epochs_of(searched.events) == sum(entry.last.epochs for entry in race.entries.values())
+    records = searched.result.summary.records
+    assert {record.number for record in records if record.is_warm_start} < set(race.entries)
+    best = max(records, key=lambda record: (record.score or 0.0, -record.number))
+    assert best.number in race.entries
+
+
+def test_scores_have_their_standard_errors_and_samples(searched: Searched) -> None:
+    for entry in searched.race.entries.values():
+        for stage in entry.stages:
+            expected = (stage.score * (1 - stage.score) / 49) ** 0.5
+            assert stage.error == pytest.approx(expected)
+    samples = searched.race.winner.samples
+    assert samples is not None
+    assert samples.values().mean() == pytest.approx(searched.race.winner.last.score)
+    assert searched.result.verdict is not None
+    assert "at the same budget" in searched.result.verdict.sentence
+
+
+def test_the_winner_is_what_a_finetune_alone_makes_of_it_and_is_not_trained_again(
+    searched: Searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[Event] = []
+    state = training_state(searched.spec, searched.result.best.candidate)
+    assert state.is_file()
+    tuned = finetune(searched.result.storage, watch=events.append)
+    assert epochs_of(events) == 0
+    assert any(isinstance(event, Stage) and "the race has trained it" in event.text for event in events)
+    assert tuned.trial == searched.result.best.number
+    assert tuned.val_score == searched.race.winner.last.score
+    assert tuned.test_score is not None
+    assert not state.exists()
+    alone = finetune(searched.result.storage, f"output.folder={tmp_path}", trial=tuned.trial)
+    assert alone.val_score == tuned.val_score
+    assert all(torch.equal(tensor, weights(alone)[name]) for name, tensor in weights(tuned).items())
+
+
+def test_the_states_of_entrants_that_stopped_are_removed(searched: Searched) -> None:
+    records = {record.number: record for record in searched.result.summary.records}
+    for number, entry in searched.race.entries.items():
+        if entry.at(EPOCHS) is None:
+            assert not training_state(searched.spec, records[number].candidate).exists()
+
+
+class Interrupt:
+    """A watcher that interrupts the search at its n-th event since the race began."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+        self.begun = False
+
+    def __call__(self, event: Event) -> None:
+        self.begun = self.begun or (isinstance(event, Stage) and event.text.startswith("race of "))
+        self.left -= self.begun
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("after", [2, pytest.param(13, marks=pytest.mark.slow), 17])
+def test_an_interrupted_race_resumes_with_the_same_result(
+    searched: Searched, tmp_path: Path, after: int
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path, Interrupt(after))
+    storage = f"sqlite:///{tmp_path}/study.db"
+    assert open_study(storage, "own").race() is None
+    resumed = resume(storage)
+    assert facts(resumed.summary.race) == facts(searched.race)
+    tuned = finetune(storage)
+    assert tuned.val_score == searched.race.winner.last.score
+
+
+def test_a_race_of_more_trials_trains_only_the_new_entrants(searched: Searched, tmp_path: Path) -> None:
+    result = search(tmp_path)
+    events: list[Event] = []
+    assert facts(resume(result.storage, watch=events.append).summary.race) == facts(searched.race)
+    assert epochs_of(events) == 0
+    more = resume(result.storage, "search.trials=12", "race.entrants=7", watch=events.append).summary.race
+    assert more is not None
+    assert set(more.entries) > set(searched.race.entries)
+    before, after = searched.race.entries, more.entries
+    trained = sum(entry.last.epochs for entry in after.values())
+    known = sum(entry.last.epochs for entry in before.values())
+    repeated = sum(  # the states of those that had stopped are gone
+        before[number].last.epochs for number in before if before[number].last != after[number].last
+    )
+    assert epochs_of(events) <= trained - known + repeated
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"race": {"entrants": 1}},
+        {"finetune": {"epochs": 0}},
+        {"score": {"rungs": ["repair"]}},
+        {"search": {"objectives": ["score", "params"], "trials": 4}},
+        {"search": {"trials": 1}},
+    ],
+    ids=["off", "untrained", "exported as scored", "several objectives", "one trial"],
+)
+def test_without_a_race_the_best_score_counts(tmp_path: Path, sections: dict[str, dict[str, Any]]) -> None:
+    result = search(tmp_path, **sections)
+    assert result.summary.race is None
+    assert result.verdict is None
+    best = max(result.summary.records, key=lambda record: (record.score or 0.0, -record.number))
+    assert result.best.score == best.score
+
+
+def test_a_race_that_another_process_runs_is_left_alone(searched: Searched, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path, Interrupt(2))
+    storage = f"sqlite:///{tmp_path}/study.db"
+    study = open_study(storage, "own")
+    theirs = dataclasses.replace(this_process(), host="node-2")
+    study.store_note(LEASE, theirs.to_json())
+    events: list[Event] = []
+    assert resume(storage, watch=events.append).summary.race is None
+    (said,) = [event.text for event in events if isinstance(event, Stage) and "node-2" in event.text]
+    assert said.startswith(f"process {theirs.pid} on node-2 runs the race of this study.")
+    assert "--take-over" in said
+    assert facts(resume(storage, take_over=True).summary.race) == facts(searched.race)
+    assert open_study(storage, "own").note(LEASE) is None
+
+
+def test_entrants_that_diverge_leave_the_race_and_the_trials_are_kept(tmp_path: Path) -> None:
+    with pytest.raises(TrialError, match=r"own: race: no entrant is left.*Set finetune\.learning_rate below"):
+        search(tmp_path, finetune={"learning_rate": 1e6, "schedule": "constant", "warmup": 0.0})
+    storage = f"sqlite:///{tmp_path}/study.db"
+    assert len(open_study(storage, "own").finished()) == 9
+    mended = resume(storage, "finetune.learning_rate=0.02", "finetune.epochs=2")
+    assert mended.summary.race is not None
+    assert all(entry.failure is None for entry in mended.summary.race.entries.values())
+
+
+def test_an_old_study_has_no_race_unless_it_is_requested(searched: Searched) -> None:
+    study = open_study(searched.result.storage, "own")
+    config = copy.deepcopy(study.config)
+    del config["race"]
+    study.config = config
+    assert not stored_spec(study).has_race
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["processes", "ray"])
+def test_workers_race_as_one_process_does(searched: Searched, tmp_path: Path, engine: str) -> None:
+    if engine == "ray":
+        pytest.importorskip("ray")
+    result = search(tmp_path, search={"engine": engine, "workers": 2})
+    assert facts(result.summary.race) == facts(searched.race)
