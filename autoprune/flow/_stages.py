@@ -181,7 +181,7 @@ STAGES: dict[str, StageSpec] = {
         reads=("repair",),
         about="its layers are refitted by least squares",
     ),
-    "finetune": StageSpec(finetune_stage, trains=True, reads=("finetune",), about="the model is trained"),
+    "finetune": StageSpec(finetune_stage, trains=True, about="the model is trained"),
 }
 """{name in flow.stages: stage}."""
 
