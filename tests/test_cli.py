@@ -389,7 +389,7 @@ def is_running(pid: int) -> bool:
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
 @pytest.mark.parametrize("moment", ["engine processes", "trial   0"])
 @pytest.mark.parametrize("then", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_no_process_is_left_of_a_search_that_was_stopped(
+def test_no_process_is_left_of_an_interrupted_search(
     workplace: Path, tmp_path: Path, then: signal.Signals, moment: str
 ) -> None:
     """Workers that compute, and workers that are still importing."""
@@ -568,7 +568,7 @@ def test_more_trials_on_worker_processes(workplace: Path, whole: str, tmp_path: 
     assert study.config["search"]["trials"] == TRIALS + 2
 
 
-def test_trials_of_another_host_are_named_and_taken_over_when_told(
+def test_trials_of_another_host_are_named_and_taken_over_on_request(
     workplace: Path, whole: str, tmp_path: Path
 ) -> None:
     url = copy_of_whole(workplace, tmp_path)

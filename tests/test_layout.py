@@ -126,7 +126,7 @@ def loaded_at_import(path: Path) -> Iterator[str]:
             yield node.module.partition(".")[0]
 
 
-def test_heavy_packages_are_imported_where_they_are_used() -> None:
+def test_heavy_packages_are_imported_only_in_their_users() -> None:
     heavy = {path.name: sorted(set(loaded_at_import(path)) & set(HEAVY)) for path in sources()}
     assert {name: found for name, found in heavy.items() if found} == {
         "ray_tune.py": ["ray"],

@@ -15,7 +15,7 @@ DONE = TrialDone(3, "complete", 0.9123, "MACs", 0.4567, 12.34, "", done=4, trial
 
 
 @pytest.mark.parametrize(("latency_ms", "said"), [(None, ""), (1.0824, "  latency 1.08 ms")])
-def test_a_trials_line_tells_milliseconds_where_latency_is_asked(latency_ms: float | None, said: str) -> None:
+def test_a_trials_line_shows_milliseconds_if_latency_is_limited(latency_ms: float | None, said: str) -> None:
     console = Console(file=io.StringIO(), width=80)
     with Screen(console) as watch:
         watch(dataclasses.replace(DONE, latency_ms=latency_ms))

@@ -28,7 +28,7 @@ def test_each_group_takes_one_line_of_80_columns_and_reasons_follow() -> None:
     assert any("too small for the divisor" in note for note in notes)
 
 
-def test_the_reach_of_every_cost_that_is_asked_is_shown_beside_the_limit() -> None:
+def test_the_reach_of_every_limited_cost_is_shown_next_to_its_limit() -> None:
     inspection = inspect(load_config("digits", ["budget.flops=50%", "budget.peak_memory=60%"]))
     inspection = dataclasses.replace(
         inspection, costs={**inspection.costs, "latency_ms": CostRange(smallest=1, largest=3, dense=4)}

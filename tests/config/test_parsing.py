@@ -83,6 +83,6 @@ def test_mistakes_in_a_section_of_a_section_are_named_with_their_path(values: An
         parse_settings(values)
 
 
-def test_the_first_mistake_is_told_and_the_rest_are_counted() -> None:
+def test_the_first_mistake_is_shown_and_the_rest_are_counted() -> None:
     with pytest.raises(ConfigError, match=r"^study 7: data\.augment: got 3, .*\(2 more like this\)$"):
         parse_settings({"search": {"trials": 0, "seed": -1}, "data": {"augment": 3}}, where="study 7")

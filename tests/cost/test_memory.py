@@ -129,7 +129,7 @@ def test_a_part_of_a_group_counts_as_whole() -> None:
             assert peak >= true_peak
 
 
-def test_bytes_never_fall_where_a_width_grows_and_many_equal_one_by_one() -> None:
+def test_bytes_never_fall_if_a_width_grows_and_many_equal_one_by_one() -> None:
     prunable = trace(make_model("digits_resnet", 10, 1), torch.zeros(1, 1, 8, 8))
     full = np.array([group.width for group in prunable.groups], dtype=np.int64)
     free = [prunable.position[group.name] for group in prunable.searchable]

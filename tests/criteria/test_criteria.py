@@ -126,7 +126,7 @@ def test_fpgm_ranks_the_filter_nearest_to_the_geometric_median_lowest() -> None:
     np.testing.assert_array_equal(make_plan(traced, {"0": 2}, "fpgm")["0"], [0, 3])
 
 
-def test_bn_averages_the_scales_and_falls_back_to_l1_where_there_is_none() -> None:
+def test_bn_averages_the_scales_and_falls_back_to_l1_if_there_is_none() -> None:
     traced = residual()
     ranked = importance(traced, "bn")
     scales = [traced.model.get_parameter(f"{name}.weight").detach().abs() for name in ("norm", "branch_norm")]

@@ -36,7 +36,7 @@ def test_a_plan_keeps_the_channels_that_it_ranks_first(module: str, prunable: Pr
     assert set(plan[group.name].tolist()) == set(spreads.argsort(descending=True)[:3].tolist())
 
 
-def test_a_spec_says_that_it_needs_images(module: str, prunable: Prunable) -> None:
+def test_a_spec_declares_that_it_needs_images(module: str, prunable: Prunable) -> None:
     name = f"{module}:by_images"
     with pytest.raises(PlanError, match=r'criterion ".*:by_images": needs images; give make_plan'):
         importance(prunable, name)

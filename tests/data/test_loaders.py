@@ -160,7 +160,7 @@ def test_stream_seeds_a_samplers_own_generator(batched: bool) -> None:
     assert not same(loader.batches(0, 1), loader.batches(0, 2))
 
 
-def test_a_batch_that_is_none_does_not_end_an_epoch_unsaid() -> None:
+def test_a_batch_that_is_none_does_not_end_an_epoch_silently() -> None:
     batch = (torch.zeros(3, 1, 4, 4), torch.zeros(3, dtype=torch.int64))
     loader = StreamLoader([batch, None, batch], batches=3, samples=9, device="cpu")
     with pytest.raises(DataError, match=r"a loader yielded a NoneType, expected \(inputs, targets\)"):

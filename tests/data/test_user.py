@@ -187,7 +187,7 @@ def test_another_validation_part_than_the_loaders_is_refused() -> None:
         load(f"{__name__}:pair", validation=f"{__name__}:digits_like")
 
 
-def test_workers_that_keep_their_random_states_are_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_workers_that_keep_their_random_states_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     images = TensorDataset(torch.rand(8, 3, 8, 8), torch.arange(8))
     source = DataLoader(images, batch_size=8, num_workers=1, persistent_workers=True)
     wrap_loaders((source, loader()))
@@ -195,7 +195,7 @@ def test_workers_that_keep_their_random_states_are_told(caplog: pytest.LogCaptur
 
 
 @pytest.mark.parametrize("name", ["digits", f"{__name__}:pair"])
-def test_a_size_of_images_is_refused_where_nothing_scales_them(name: str) -> None:
+def test_a_size_of_images_is_refused_if_nothing_scales_them(name: str) -> None:
     with pytest.raises(
         DataError, match=rf'data\.image_size: got 32, but "{name}" is not scaled; leave it out'
     ):

@@ -96,7 +96,7 @@ class UnevenMaker:
 
 
 @pytest.mark.parametrize("sampler", [pytest.param("evolution", marks=pytest.mark.slow), "ddpg"])
-def test_samplers_that_learn_are_those_of_a_replay_where_trials_end_out_of_order(
+def test_samplers_that_learn_equal_a_replay_if_trials_end_out_of_order(
     url: str, calls: Path, sampler: str
 ) -> None:
     """What they would propose next, in the process that ran the search and in one that reads its storage."""
@@ -197,7 +197,7 @@ def test_a_worker_may_have_workers_that_load_its_data(url: str) -> None:
     assert [record.state for record in open_study(url, "toy").records()] == ["complete"] * 2
 
 
-def test_no_process_is_started_where_nothing_is_left_to_do(url: str) -> None:
+def test_no_process_is_started_if_nothing_is_left_to_do(url: str) -> None:
     runner = toy_runner(new_study(url), trials=2)
     run_search("serial", runner, make_toy)
     assert runner.left() == 0
@@ -241,7 +241,7 @@ class Stubborn:
         raise AssertionError("it never travels")
 
 
-def test_whatever_pickling_raises_is_said_in_one_line_and_leaves_no_pipe(url: str) -> None:
+def test_any_error_of_pickling_is_one_line_and_leaves_no_pipe(url: str) -> None:
     descriptors = Path("/proc/self/fd")
     if not descriptors.is_dir():
         pytest.skip("needs /proc")
@@ -264,7 +264,7 @@ def test_a_scorer_that_cannot_be_made_ends_the_search(url: str) -> None:
 
 
 @pytest.mark.slow
-def test_one_worker_that_cannot_make_its_scorer_is_replaced_where_others_could(url: str, calls: Path) -> None:
+def test_one_worker_that_cannot_make_its_scorer_is_replaced_if_others_could(url: str, calls: Path) -> None:
     """The first one is killed by a trial; the next is broken, the third not."""
     runner = toy_runner(new_study(url), sampler="random", pruner="none", trials=6)
     run_search("processes", runner, TroubledStarts(calls, "dies once", broken=(1,)), workers=1)

@@ -120,9 +120,7 @@ def test_a_rung_is_compared_with_all_that_reached_it(
 
 
 @pytest.mark.parametrize("name", ["median", "percentile"])
-def test_a_rung_is_judged_by_its_own_score_where_finetunes_cost_accuracy(
-    study: SearchStudy, name: str
-) -> None:
+def test_a_rung_is_judged_by_its_own_score_if_finetunes_cost_accuracy(study: SearchStudy, name: str) -> None:
     """Its first score would be above all that the others have on the second rung."""
     runner = make_runner(study, name)
     for n in range(10):

@@ -93,7 +93,7 @@ def test_two_workers_record_the_same_trials_as_the_serial_engine(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), [("ray", "serial"), ("serial", "ray")])
-def test_another_engine_goes_on_where_one_was_interrupted(
+def test_another_engine_continues_an_interrupted_search(
     url: str, tmp_path: Path, first: str, second: str
 ) -> None:
     """With one worker TPE proposes what it would without the interruption."""
@@ -150,7 +150,7 @@ def test_a_scorer_that_cannot_be_made_ends_the_search(url: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("broken", [(1,), tuple(range(1, 20))], ids=["once", "for good"])
-def test_a_worker_that_cannot_make_its_scorer_is_borne_where_others_could(
+def test_one_worker_that_cannot_make_its_scorer_is_replaced_if_others_could(
     url: str, calls: Path, broken: tuple[int, ...]
 ) -> None:
     """A trial kills the first worker; the next is broken, for one trial or for good."""
@@ -187,7 +187,7 @@ def test_functions_of_a_script_are_pickled_and_others_refused_in_one_line(url: s
     assert "\n" not in str(raised.value)
 
 
-def test_where_tune_fails_another_goes_on_as_long_as_trials_end(
+def test_a_new_tune_replaces_one_that_fails_as_long_as_trials_end(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In place of a Tune that a lost node breaks: one that scores a trial, and breaks at the next."""

@@ -62,7 +62,7 @@ def refusal(address: str, within_s: float = 15) -> str:
     return str(raised.value)
 
 
-def test_an_address_where_nothing_listens_is_refused_at_once() -> None:
+def test_an_address_without_a_listener_is_refused_at_once() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, but not listening: nobody else gets it
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -127,7 +127,7 @@ def test_more_cores_a_trial_than_this_machine_has_are_refused(engine: str) -> No
         check_engine(engine, Workers(1, cpus=cores + 1))
 
 
-def test_more_gpus_than_this_machine_has_are_refused_where_ray_starts_here() -> None:
+def test_more_gpus_than_this_machine_has_are_refused_if_ray_starts_here() -> None:
     pytest.importorskip("ray")
     present = torch.cuda.device_count()
     with pytest.raises(

@@ -183,7 +183,7 @@ def test_a_file_that_cannot_be_written_or_read_costs_nothing_but_time(
         ("raise SystemExit(3)", "exit code 3"),
     ],
 )
-def test_an_end_that_says_nothing_of_the_setting_is_no_fault(
+def test_an_end_unrelated_to_the_setting_is_no_fault(
     script: str,
     said: str,
     monkeypatch: pytest.MonkeyPatch,

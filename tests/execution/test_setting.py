@@ -22,7 +22,7 @@ def test_place_and_arrange_set_the_layout_both_ways() -> None:
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_what_lies_in_both_layouts_is_run_in_the_one_that_was_asked_for(channels_last: bool) -> None:
+def test_a_tensor_in_both_layouts_runs_in_the_requested_one(channels_last: bool) -> None:
     """torch goes by strides: with those of the other layout it would take the other layout's kernels."""
     setting = Setting(channels_last=channels_last)
     other = torch.contiguous_format if channels_last else torch.channels_last

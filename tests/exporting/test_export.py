@@ -379,7 +379,7 @@ def test_a_file_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.
     ).max_difference == pytest.approx(0.5)
 
 
-def test_what_cannot_be_exported_says_so_in_one_line(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_exported_is_one_line(tmp_path: Path) -> None:
     class Branches(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x if x.sum() > 0 else -x

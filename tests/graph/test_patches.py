@@ -85,7 +85,7 @@ def test_depthwise_by_hand() -> None:
     assert patches_for(conv, {"weight": (8, 1, 3, 3)}) == {"out_channels": 8, "groups": 8, "in_channels": 8}
 
 
-def test_numbers_that_no_tensor_tells_are_left_out() -> None:
+def test_numbers_that_match_no_tensor_are_left_out() -> None:
     assert patches_for(nn.LayerNorm(8, elementwise_affine=False), {}) == {}
     assert patches_for(nn.InstanceNorm2d(8), {}) == {}
     assert patches_for(nn.ReLU(), {}) == {}

@@ -241,7 +241,7 @@ def traced(name: str) -> Prunable:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", ALL)
-def test_operator_keeps_channels_free_or_says_why(name: str) -> None:
+def test_operator_keeps_channels_free_or_gives_the_reason(name: str) -> None:
     prunable = traced(name)
     kind = ALL[name][2]
     groups = [group for group in prunable.groups if group.members[0].parameter.startswith("conv.")]

@@ -60,7 +60,7 @@ def test_masked_weights_are_zero_after_each_step(kind: str, schedule: Schedule, 
 
 
 @pytest.mark.parametrize("kind", ["fixed", "gradual"])
-def test_a_stopped_training_goes_on_bit_for_bit(tmp_path: Path, kind: str) -> None:
+def test_an_interrupted_training_continues_bit_for_bit(tmp_path: Path, kind: str) -> None:
     def run(**arguments: Any) -> tuple[str, Masks]:
         model, hook = net(), hooks()[kind]
         fit(model, DATA, SCHEDULES[0], Setting(), Task(), seed=0, hooks=(hook,), **arguments)

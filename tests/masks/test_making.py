@@ -123,7 +123,7 @@ def test_what_scores_read_leaves_model_and_modes() -> None:
     assert not model.head._forward_pre_hooks
 
 
-def test_growing_masks_keep_what_was_masked() -> None:
+def test_growing_masks_keep_the_masked_weights() -> None:
     rule, model = MaskRule("kernel"), net()
     first = rule.masks(model, 0.3, None, nn.functional.cross_entropy)
     with torch.no_grad():
@@ -160,7 +160,7 @@ def test_a_model_without_layers_is_one_line() -> None:
         make_masks(nn.ReLU(), 0.5)
 
 
-def test_every_granularity_says_what_its_units_are() -> None:
+def test_every_granularity_describes_its_units() -> None:
     assert list(GRANULARITIES) == ["weight", "vector", "kernel", "filter", "2:4"]
     assert all(row.about for row in GRANULARITIES.values())
     assert repr(Masks({"a": torch.tensor([True, False])})) == (

@@ -188,7 +188,7 @@ def test_one_wrong_index_is_caught_in_every_parameter_and_buffer(make: type[nn.M
     assert narrowed - tried == {"head.bias"}
 
 
-def test_a_wrong_number_is_caught_where_a_normalisation_is_crossed() -> None:
+def test_a_wrong_number_is_caught_in_groups_that_cross_a_normalisation() -> None:
     class Normed(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -89,7 +89,7 @@ def notes_on(made: list[TrialRecord]) -> list[str]:
     return summary_notes(dataclasses.replace(SUMMARY, agreements=agreements(made)))
 
 
-def test_a_rung_that_does_not_predict_is_told_with_what_to_do() -> None:
+def test_a_rung_that_does_not_predict_is_reported_with_advice() -> None:
     generator = np.random.default_rng(1)
     cheap, dear = generator.normal(size=(2, 30)).tolist()
     *_, figures, warning = notes_on(records(cheap, dear))
@@ -101,7 +101,7 @@ def test_a_rung_that_does_not_predict_is_told_with_what_to_do() -> None:
     )
 
 
-def test_a_rung_on_which_all_are_equal_is_told_to_tell_nothing() -> None:
+def test_a_rung_on_which_all_are_equal_is_reported_as_uninformative() -> None:
     """As recalibration is where all candidates are at chance."""
     *_, figures, warning = notes_on(records([0.1] * 12, [float(n) for n in range(12)]))
     assert figures == '"calibrate" and "50 steps": all 12 trials are equal on the first.'
@@ -111,7 +111,7 @@ def test_a_rung_on_which_all_are_equal_is_told_to_tell_nothing() -> None:
     )
 
 
-def test_few_trials_are_said_to_tell_nothing_where_that_is_so() -> None:
+def test_too_few_trials_are_reported_as_uninformative() -> None:
     generator = np.random.default_rng(3)
     cheap, dear = generator.normal(size=(2, 12)).tolist()
     *_, figures = notes_on(records(cheap, dear))
@@ -120,7 +120,7 @@ def test_few_trials_are_said_to_tell_nothing_where_that_is_so() -> None:
     assert figures.endswith("over 12 trials.")
 
 
-def test_what_is_stopped_in_a_search_that_has_ended_will_not_climb() -> None:
+def test_pruned_trials_of_a_finished_search_will_not_climb() -> None:
     rising = [float(n) for n in range(12)]
     made = records(rising, rising[:8])
     running = [*made, dataclasses.replace(RECORD, number=12, state="running", scores=())]
@@ -132,7 +132,7 @@ def test_what_is_stopped_in_a_search_that_has_ended_will_not_climb() -> None:
         assert any(note.endswith(said) for note in summary_notes(summary))
 
 
-def test_where_trials_were_stopped_the_warning_is_a_doubt_and_a_resume_can_stop_no_more() -> None:
+def test_with_pruned_trials_the_warning_is_a_doubt_and_a_resume_can_prune_no_more() -> None:
     generator = np.random.default_rng(1)
     cheap, dear = generator.normal(size=(2, 30)).tolist()
     *_, figures, warning = notes_on(records(cheap, dear[:20]))

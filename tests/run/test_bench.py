@@ -136,7 +136,7 @@ def test_each_model_names_the_runtime_that_ran_it(folder: Path) -> None:
     assert [row.runtime for row in found.rows] == ["ONNX Runtime", "PyTorch"]
 
 
-def test_sizes_that_a_file_leaves_free_are_asked_for(folder: Path) -> None:
+def test_sizes_that_a_file_leaves_free_are_requested(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"sizes\.pt2: input images is \?x3x\?x\?; give its sizes with --s"):
         bench([folder / "sizes.pt2"])
     for shape in ("2x3x20x24", "images=2x3x20x24"):

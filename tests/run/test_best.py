@@ -53,7 +53,7 @@ def measured(milliseconds: float, ratio: float) -> MeasuredLatency:
     return MeasuredLatency(milliseconds, (milliseconds, milliseconds), ratio, (ratio, ratio), met=True)
 
 
-def test_predictions_stand_where_nothing_was_timed(url: str) -> None:
+def test_predictions_count_if_nothing_was_timed(url: str) -> None:
     for limit, number in (("3ms", 2), ("3.9 ms", 2), ("40%", 3), ("0.1 s", 5), ("2000 us", 1)):
         picked = run.best("toy", url, {"latency": limit})
         assert picked.trial.number == number, limit
@@ -134,7 +134,7 @@ def test_the_least_that_there_is_is_one_that_could_be_taken(url: str) -> None:
         run.best("toy", url, {"macs": "1"})
 
 
-def test_a_search_that_fills_its_budget_has_nothing_below_it_and_says_so(url: str) -> None:
+def test_a_search_that_fills_its_budget_reports_that_nothing_lies_below_it(url: str) -> None:
     objectives = r'search\.objectives = \["score", "flops"\]'
     hint = rf"Every trial fills its budget; a search with {objectives} gives a front to pick from\.$"
     for limits in ({"flops": "1"}, {"flops": "1", "params": "1"}):

@@ -92,5 +92,5 @@ def test_no_more_trials_are_announced_than_there_are_plans(data: VisionData, pla
         (100 * 3600, "4 days"),
     ],
 )
-def test_times_are_said_in_the_unit_that_suits_them(seconds: float, said: str) -> None:
+def test_times_are_shown_in_a_unit_that_suits_them(seconds: float, said: str) -> None:
     assert time_text(seconds) == said

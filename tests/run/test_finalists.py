@@ -177,7 +177,7 @@ def test_those_that_are_expected_to_be_over_the_limit_are_timed_last(tmp_path: P
 
 
 @pytest.mark.slow
-def test_where_none_is_within_the_limit_it_is_said_and_the_fastest_taken(tmp_path: Path) -> None:
+def test_if_none_is_within_the_limit_it_is_reported_and_the_fastest_wins(tmp_path: Path) -> None:
     study, said = Case(tmp_path, "60%", error=0.8).measure()
     measured = [record for record in study.records() if record.measured is not None]
     assert len(measured) == MOST
@@ -204,7 +204,7 @@ def test_milliseconds_are_judged_as_milliseconds(tmp_path: Path) -> None:
         (0.62, (0.61, 0.63), (False, True)),
     ],
 )
-def test_a_verdict_tells_whether_its_interval_lies_on_its_side(
+def test_a_verdict_shows_whether_its_interval_lies_on_its_side(
     ratio: float, interval: tuple[float, float], verdict: tuple[bool, bool], tmp_path: Path
 ) -> None:
     problem = Case(tmp_path, "60%", error=1.0, trials=0).run
@@ -220,7 +220,7 @@ def test_a_resumed_search_times_nothing_twice(tmp_path: Path) -> None:
     assert not TIMED
 
 
-def test_a_trial_that_cannot_be_timed_is_said_and_the_others_are(
+def test_a_trial_that_cannot_be_timed_is_reported_and_the_others_are_timed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = Case(tmp_path, "60%", error=1.0)
@@ -235,7 +235,7 @@ def test_a_trial_that_cannot_be_timed_is_said_and_the_others_are(
     assert study.best().number == 1
 
 
-def test_where_none_can_be_timed_a_resume_does_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_none_can_be_timed_a_resume_does_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(tmp_path, "60%", error=1.0)
     records = open_study(case.url, "a").records()
     with monkeypatch.context() as unplugged:
@@ -260,7 +260,7 @@ def later(case: Case) -> str:
         ({"probe": "nowhere:probe"}, r"not timed here: latency\.probe: .*nowhere"),
     ],
 )
-def test_elsewhere_nothing_is_timed_and_it_is_said(
+def test_nothing_is_timed_on_another_machine_and_it_is_reported(
     latency: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     calibration = Calibration(constant_ms=0.0, error=0.01, candidates=64, seconds=1.0)
@@ -311,7 +311,7 @@ def test_trials_that_come_onto_the_front_as_others_are_timed_are_timed_too(tmp_p
 
 
 @pytest.mark.slow
-def test_a_front_of_other_costs_is_timed_where_latency_is_limited(tmp_path: Path) -> None:
+def test_a_front_of_other_costs_is_timed_if_latency_is_limited(tmp_path: Path) -> None:
     """Predictions are 30% low: what was measured to be over the limit leaves the front."""
     study, _ = Case(tmp_path, "60%", error=0.7, objectives=("score", "macs")).measure()
     over = {record.number for record in study.records() if record.measured and not record.measured.met}

@@ -60,7 +60,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
     return autoprune.search(config=load_config("digits", [*QUICK, *places]), watch=EVENTS.append)
 
 
-def test_a_trial_is_told_by_the_cost_that_the_budget_limits_most(searched: SearchResult) -> None:
+def test_a_trial_is_described_by_the_cost_that_the_budget_limits_most(searched: SearchResult) -> None:
     told = [(event.cost, event.share) for event in EVENTS if isinstance(event, TrialDone)]
     shares = [searched.summary.share(record, "params") for record in searched.summary.records]
     assert told == [("params", share) for share in shares]
@@ -143,7 +143,7 @@ def test_the_best_trial_by_its_number_is_the_same_finetune(
     assert run.export(study, "safetensors", storage=storage).path == tmp_path / "best"
 
 
-def test_no_finetune_leaves_the_state_of_a_stopped_one(searched: SearchResult, tmp_path: Path) -> None:
+def test_no_finetune_leaves_the_state_of_an_interrupted_one(searched: SearchResult, tmp_path: Path) -> None:
     """Of a killed finetune of 20 epochs, which an export without one must not throw away."""
     places = [UNTRAINED, f"output.folder={tmp_path}"]
     spec = run.change_spec(stored_spec(open_study(searched.storage, searched.study)), places)

@@ -155,7 +155,7 @@ def test_several_objectives_need_no_budget() -> None:
     assert 0 < size.smallest < size.largest == size.dense
 
 
-def test_an_inspection_tells_what_the_latency_can_be(tmp_path: Path) -> None:
+def test_an_inspection_shows_the_reachable_latency(tmp_path: Path) -> None:
     """From a table in the output folder that is twice as fast for every candidate."""
     probe = "tests.run.test_latency:by_parameters"
     values = {"model": {"name": "digits_resnet"}, "data": {"name": "digits"}, "budget": {"latency": "60%"}}
@@ -210,7 +210,7 @@ class FailsInTraining(nn.Module):
         return logits
 
 
-def test_a_model_that_fails_in_training_is_told_in_one_line() -> None:
+def test_a_model_that_fails_in_training_is_one_line() -> None:
     values = {"model": {"factory": f"{__name__}:FailsInTraining"}, "data": {"name": "digits"}}
     with pytest.raises(ConfigError, match=r"model: its forward pass failed in training mode .*Kernel size"):
         inspect(load_config({**values, "budget": {"flops": "50%"}}))

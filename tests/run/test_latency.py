@@ -108,7 +108,7 @@ def slow_between_blocks(model: nn.Module, inputs: Any) -> float:
     return float(1 + sum(-(-width // 4) * (1.0 if width % 4 == 0 else 1.2) for width in widths))
 
 
-def test_where_latency_counts_an_open_divisor_is_measured_so_that_proposals_keep_to_the_limit() -> None:
+def test_an_open_divisor_is_measured_under_a_latency_limit_so_that_proposals_keep_it() -> None:
     """Off the steps the space cannot tell what a candidate takes: at divisor 1 it is above the limit."""
     torch.manual_seed(0)
     dense = Dense(make_model("digits_resnet", 10, 1).eval(), load("digits"), Task(), "cpu")
@@ -242,7 +242,7 @@ def by_parameters(model: nn.Module, inputs: Any) -> float:
         ({"latency": "60%", "params": "3"}, r"budget\.params", 0),
     ],
 )
-def test_what_cannot_be_asked_is_refused_before_a_table_is_measured(
+def test_an_impossible_request_is_refused_before_a_table_is_measured(
     budget: dict[str, str], message: str, models: int
 ) -> None:
     torch.manual_seed(0)
@@ -309,7 +309,9 @@ def test_what_was_measured_is_found_in_the_output_folder_if_it_belongs_here(tmp_
         find_table(prunable, named)
 
 
-def test_a_search_goes_on_where_the_probe_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_continues_on_a_machine_without_the_probe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From the table that the study keeps; the best are then timed where it was measured."""
     torch.manual_seed(0)
     dense = Dense(make_model("digits_resnet", 10, 1).eval(), load("digits", batch_size=64), Task(), "cpu")
@@ -348,7 +350,7 @@ def test_a_search_goes_on_where_the_probe_is_not(tmp_path: Path, monkeypatch: py
         (10, 'skip = ["layer9.*"]', r"space\.skip: layer9\.\* matches no group"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_is_timed(
+def test_a_mistake_is_reported_before_anything_is_timed(
     outputs: int, space: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

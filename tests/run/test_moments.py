@@ -210,7 +210,7 @@ def test_a_file_that_is_damaged_or_changed_is_measured_once_more(
     assert checkpoint_hash(file) == changed
 
 
-def test_a_damaged_file_of_another_search_is_said_before_a_study_is_made(
+def test_a_damaged_file_of_another_search_is_reported_before_a_study_is_made(
     searched: Searched, model: nn.Module, data: VisionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -31,7 +31,7 @@ def hold(study: SearchStudy, number: int, lease: Lease) -> None:
     study.optuna._storage.set_trial_user_attr(trial._trial_id, "lease", lease.to_json())
 
 
-def test_nothing_is_said_where_every_trial_has_ended(study: SearchStudy) -> None:
+def test_nothing_is_reported_if_every_trial_has_ended(study: SearchStudy) -> None:
     assert told(study) == []
 
 

@@ -180,7 +180,7 @@ def test_checks_make_nothing_and_refuse_a_folder_as_storage(
     check_paths(settle(shared, named=False))  # workers never see the storage
 
 
-def test_only_a_study_that_resume_takes_is_said_to_be_resumed(
+def test_resume_is_advised_only_for_a_study_that_it_accepts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -199,7 +199,7 @@ def test_only_a_study_that_resume_takes_is_said_to_be_resumed(
         check_study_is_new(settle(load_config("digits", ["search.storage=a.db", "search.study=mine"])))
 
 
-def test_an_unwritable_folder_is_said_at_once(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"output\.folder: .*file/out cannot be written"):
         check_writable(tmp_path / "file" / "out", "output.folder")

@@ -204,7 +204,7 @@ def test_a_key_that_may_not_change_is_answered_with_those_that_may() -> None:
         assert "secret" not in str(caught.value)
 
 
-def test_a_password_of_the_storage_is_neither_written_nor_told(
+def test_a_password_of_the_storage_is_neither_written_nor_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the URL of a file SQLite takes no notice of it; a server would."""
@@ -384,7 +384,7 @@ def test_a_model_that_gives_no_logits_is_refused_before_its_budget(
     assert list(tmp_path.rglob("*.db")) == []
 
 
-def test_a_budget_that_no_plan_fills_is_told_and_optuna_keeps_quiet(
+def test_a_budget_that_no_plan_fills_is_reported_and_optuna_logs_nothing(
     model: nn.Module,
     data: VisionData,
     tmp_path: Path,
@@ -519,14 +519,14 @@ def test_a_model_that_holds_a_tensor_with_a_history_is_searched(
     assert model.last.grad_fn is not None
 
 
-def test_a_model_that_cannot_be_copied_is_told_what_to_do(data: VisionData) -> None:
+def test_a_model_that_cannot_be_copied_is_refused_with_advice(data: VisionData) -> None:
     model = Remembers(nest=True)
     model(torch.zeros(2, 1, 8, 8))
     with pytest.raises(ConfigError, match=r"model: Remembers cannot be copied: .*; remove from its modules"):
         autoprune.search(model, data, CONFIG)
 
 
-def test_a_search_of_few_plans_says_so_and_ends_when_all_are_tried(
+def test_a_search_of_few_plans_reports_it_and_ends_when_all_are_tried(
     model: nn.Module, data: VisionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

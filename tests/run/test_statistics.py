@@ -116,7 +116,9 @@ SHORT_OF_TIME = "it would take more than 10% of the search, which takes up to 17
 
 
 @pytest.mark.parametrize("enough", [True, False])
-def test_neighbours_that_are_cut_together_are_said(model: nn.Module, data: VisionData, enough: bool) -> None:
+def test_neighbours_that_are_cut_together_are_reported(
+    model: nn.Module, data: VisionData, enough: bool
+) -> None:
     """As many evaluations as the line asks for are enough; with one less some variables share their cuts."""
     told: list[Event] = []
     context = make_context(model, data)
@@ -147,7 +149,7 @@ def test_the_group_with_dead_channels_is_cut_first(model: nn.Module, data: Visio
 
 
 @pytest.mark.parametrize("statistic", ["kl", "importance"])
-def test_a_statistic_is_lowest_where_half_the_channels_can_go(
+def test_a_statistic_is_lowest_for_a_group_that_can_lose_half_its_channels(
     model: nn.Module, data: VisionData, statistic: str
 ) -> None:
     context = make_context(model, data, f"search.sampler={statistic}")

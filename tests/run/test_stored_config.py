@@ -33,7 +33,7 @@ from tests.engines.toy import FACTS, toy_space
 from tests.study.test_facts import EARLIER
 
 
-def test_data_go_where_the_trials_ran_whatever_auto_would_be_here(
+def test_data_go_to_the_device_of_the_trials_whatever_auto_would_choose(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

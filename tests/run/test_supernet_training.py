@@ -191,7 +191,7 @@ def test_another_study_of_the_same_takes_the_weights(
         assert trainings(events) == trained
 
 
-def test_weights_that_are_gone_or_changed_are_said(
+def test_weights_that_are_gone_or_changed_are_refused(
     searched: Searched, data: VisionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -393,7 +393,7 @@ def test_workers_score_as_one_process_does(tmp_path: Path, monkeypatch: pytest.M
     ]
 
 
-def test_a_supernet_that_diverges_is_said(
+def test_a_supernet_that_diverges_is_reported(
     data: VisionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -38,7 +38,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunSpec, list[Eve
     return config, events
 
 
-def test_training_tells_its_epochs_and_leaves_weights_that_load(
+def test_training_reports_its_epochs_and_leaves_weights_that_load(
     trained: tuple[RunSpec, list[Event]],
 ) -> None:
     config, events = trained
@@ -151,7 +151,7 @@ def test_a_checkpoint_is_never_overwritten(trained: tuple[RunSpec, list[Event]])
         train(config)
 
 
-def test_a_setting_that_is_half_written_is_said(tmp_path: Path) -> None:
+def test_a_setting_that_is_half_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "dense.setting.json").write_text("{")
     config = load_config("digits", [f"model.checkpoint={tmp_path}/dense.safetensors"])
     with pytest.raises(CheckpointError, match=r"setting\.json: cannot be read as the setting .*; remove it"):
@@ -198,7 +198,7 @@ def test_a_training_that_began_on_another_device_is_not_gone_on_with(tmp_path: P
         train(config)
 
 
-def test_a_checkpoint_that_is_there_may_lie_where_nothing_can_be_written(tmp_path: Path) -> None:
+def test_an_existing_checkpoint_may_lie_in_a_read_only_folder(tmp_path: Path) -> None:
     there = settle(load_config("digits", ["model.checkpoint=/proc/version", f"output.folder={tmp_path}"]))
     assert there.train.when_missing
     check_paths(there)
@@ -238,7 +238,7 @@ def test_what_a_training_left_that_was_killed_at_its_end_is_removed(tmp_path: Pa
 
 
 @pytest.mark.parametrize("path", ["/", ".", "nothing.safetensors"])
-def test_where_there_are_no_weights_nothing_is_cleared(path: str, tmp_path: Path) -> None:
+def test_nothing_is_cleared_if_there_are_no_weights(path: str, tmp_path: Path) -> None:
     state = tmp_path / "nothing.training"
     state.touch()
     clear_finished(tmp_path / path)

@@ -382,7 +382,7 @@ def test_places_that_this_user_named_are_kept(place: Path, tmp_path: Path) -> No
         resume(Consent())
 
 
-def test_what_the_command_line_says_is_remembered(place: Path, tmp_path: Path) -> None:
+def test_trust_on_the_command_line_is_remembered(place: Path, tmp_path: Path) -> None:
     config = config_naming("output.folder", "/nowhere/at/all")
     study = received(config)
     _trust.store_consent(study, config, Consent(given=("search.trials",)))

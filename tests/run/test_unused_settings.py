@@ -103,25 +103,25 @@ def told_of(config: RunConfig) -> list[str]:
 
 
 @pytest.mark.parametrize(("data", "said"), DATA_CASES)
-def test_what_of_the_data_changes_nothing_is_said(data: dict[str, Any], said: str) -> None:
+def test_a_setting_of_the_data_that_changes_nothing_is_reported(data: dict[str, Any], said: str) -> None:
     """Data without a name are those of a script."""
     (text,) = told_of(load_config({"data": data}))
     assert said in text
 
 
 @pytest.mark.parametrize("data", DATA_READ)
-def test_what_of_the_data_is_read_is_not_said(data: dict[str, Any]) -> None:
+def test_a_setting_of_the_data_that_is_read_is_not_reported(data: dict[str, Any]) -> None:
     assert told_of(load_config({"data": data})) == []
 
 
 @pytest.mark.parametrize(("overrides", "said"), CASES)
-def test_what_changes_nothing_is_said_in_one_line(overrides: list[str], said: str) -> None:
+def test_a_setting_that_changes_nothing_is_one_line(overrides: list[str], said: str) -> None:
     (text,) = told(overrides)
     assert said in text
 
 
 @pytest.mark.parametrize("overrides", READ)
-def test_what_is_read_or_left_alone_is_not_said(overrides: list[str]) -> None:
+def test_a_setting_that_is_read_or_default_is_not_reported(overrides: list[str]) -> None:
     assert told(overrides) == []
 
 
@@ -159,7 +159,7 @@ def test_a_resume_looks_at_what_it_was_given_alone() -> None:
     assert event.text.startswith("search.workers is set, but")
 
 
-def test_a_resume_is_told_what_of_the_data_changes_nothing() -> None:
+def test_a_resume_reports_settings_of_the_data_that_change_nothing() -> None:
     events: list[Event] = []
     spec = RunSpec.of(load_config("digits", ["data.folder=photos", "data.workers=4"]))
     report_unused(spec, events.append, only=["data.workers"])

@@ -187,7 +187,9 @@ class Plain(nn.Module):
         return self.head(hidden.mean((2, 3)))  # type: ignore[no-any-return]  # a module's call is Any
 
 
-def test_what_makes_no_sense_is_told_and_left_out(data: VisionData, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_heuristic_that_makes_no_sense_is_reported_and_left_out(
+    data: VisionData, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(given: Proposer) -> Any:
         raise RuntimeError("no gradient\nhere")
 

@@ -126,7 +126,7 @@ def test_a_half_written_trial_of_an_earlier_version_gets_the_rest() -> None:
     assert again.params[name] == 0.5
 
 
-def test_a_proposal_is_kept_where_the_sampler_is_another_now() -> None:
+def test_a_proposal_is_kept_if_the_sampler_has_changed() -> None:
     search = Search("evolution", 4, 30)
     search.run()
     trial = search.ask()

@@ -52,7 +52,7 @@ def test_a_failure_before_any_success_is_not_shown() -> None:
     assert as_worst([UP], [failed(0, 0), complete(1, [0.5], 1)]) == {}
 
 
-def test_stopped_and_running_trials_are_none() -> None:
+def test_pruned_and_running_trials_are_not_failed() -> None:
     running = create_trial(state=TrialState.RUNNING)
     trials = [complete(0, [0.5], 0), ended(1, [0.1], TrialState.PRUNED, 1), running]
     assert as_worst([UP], trials) == {}

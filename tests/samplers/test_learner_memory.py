@@ -34,7 +34,7 @@ def diary(told: SamplerContext, past: Sequence[Outcome], name: str = "diary") ->
     return learnt(told, past, name, Diary)
 
 
-def test_it_goes_on_where_it_was() -> None:
+def test_it_continues_from_its_last_state() -> None:
     told = context()
     first = diary(told, outcomes([1.0, 2.0]))
     again = diary(told, outcomes([1.0, 2.0, 3.0]))  # other objects, as each reading of the storage makes

@@ -83,7 +83,7 @@ def test_failed_and_pruned_trials_teach_nothing_but_are_known() -> None:
     assert history.seen == {plan.tobytes() for plan in plans}
 
 
-def test_scores_are_higher_for_better_where_the_study_minimises() -> None:
+def test_scores_are_higher_for_better_if_the_study_minimises() -> None:
     study = optuna.create_study(direction="minimize")
     add(study, 0.3, 1)
     assert read_history(context(), study, next_trial(study)).outcomes[0].score == -0.3

@@ -34,7 +34,7 @@ def test_values_by_hand(scores: list[float], expected: float) -> None:
     assert value_of_pruned(scores, climbed=CLIMBED, lowest=lowest, rungs=3) == pytest.approx(expected)
 
 
-def test_where_none_has_climbed_the_score_is_all_there_is() -> None:
+def test_if_none_has_climbed_only_the_score_counts() -> None:
     assert value_of_pruned([0.3], climbed=[], lowest=0.1, rungs=2) == 0.3
 
 

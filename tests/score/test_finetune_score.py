@@ -146,7 +146,7 @@ def test_a_teacher_changes_the_finetune() -> None:
     assert scores(scorer(schedule=schedule, teacher=DENSE)) != scores(scorer(schedule=schedule))
 
 
-def test_no_rung_runs_before_it_is_asked_for() -> None:
+def test_no_rung_runs_before_it_is_requested() -> None:
     diverging = (Rung("calibrate"), Rung("wild", steps=60, learning_rate=1e30))
     climbing = scorer(diverging)(HALF, 0)
     assert next(climbing).name == "calibrate"

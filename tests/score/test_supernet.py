@@ -222,7 +222,7 @@ def test_a_narrower_subnet_lies_inside_a_wider(parts: Parts) -> None:
             assert set(narrow[name]) < set(wide[name])
 
 
-def test_the_identity_tells_samplers_apart(parts: Parts) -> None:
+def test_samplers_have_different_identities(parts: Parts) -> None:
     assert parts.sampler().identity == parts.sampler().identity
     other = dataclasses.replace(parts, ranking={**parts.ranking, "conv1": np.arange(16.0)})
     assert (

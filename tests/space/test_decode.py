@@ -78,7 +78,7 @@ def test_snapping_keeps_to_the_steps_and_leaves_the_budget_out() -> None:
 @pytest.mark.parametrize("share", [0.9, 0.7, 0.5, 0.3, 0.25, 0.2, 0.1])
 @pytest.mark.parametrize("divisor", [1, 2, 4, 8])
 @pytest.mark.parametrize("widths", [(16, 32), (16, 24, 32), (8, 16, 16, 32), (16, 16, 16, 16, 16)])
-def test_the_window_is_hit_exactly_where_brute_force_finds_a_plan(
+def test_the_window_is_met_exactly_if_brute_force_finds_a_plan(
     widths: tuple[int, ...], divisor: int, share: float
 ) -> None:
     if divisor == 1 and len(widths) > 3:

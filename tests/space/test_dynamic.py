@@ -28,7 +28,7 @@ def additive() -> Net:
 
 @pytest.mark.parametrize("budget", [25, 40, 60])
 @pytest.mark.parametrize("seed", range(4))
-def test_one_table_is_exact_where_costs_add_up(budget: int, seed: int) -> None:
+def test_one_table_is_exact_if_costs_add_up(budget: int, seed: int) -> None:
     groups, cost = additive()
     space = build_space(groups, cost, Budget(macs=budget))
     # A unit of cost is BINS / (2 budget) bins at least, and four roundings add up to two bins.

@@ -126,7 +126,7 @@ def test_values_of_errors_are_the_errors_that_a_level_saves() -> None:
     np.testing.assert_allclose(values, [0.0, 1.4])
 
 
-def test_worthless_channels_go_and_nothing_breaks_where_all_are() -> None:
+def test_worthless_channels_go_and_nothing_breaks_if_all_are() -> None:
     net = chain([16, 16, 16])
     space = make_space(net, 0.6)
     scores = scores_of(space, net)

@@ -33,7 +33,7 @@ def test_the_plans_are_those_that_a_grid_of_proposals_decodes_to(share: float, d
     np.testing.assert_array_equal(space.decode(space.encode(space.plans)), space.plans)
 
 
-def test_where_a_share_is_searched_all_plans_within_the_budget_count() -> None:
+def test_all_plans_within_the_budget_count_if_a_share_is_searched() -> None:
     space = ShareSpace(space_of([24, 32, 24], 0.9, 8), ["macs"])
     assert space.plans is not None
     plans = {widths.tobytes() for widths in space.plans}

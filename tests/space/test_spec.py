@@ -137,7 +137,7 @@ def test_a_space_that_is_no_file_is_refused_at_once(
         load_spec("space.toml")
 
 
-def test_the_groups_of_a_stage_share_one_ratio_unless_the_space_says_otherwise() -> None:
+def test_the_groups_of_a_stage_share_one_ratio_unless_the_space_overrides_it() -> None:
     stages = {(28, 28): ("a", "b", "c", "d"), (14, 14): ("e", "f"), (7, 7): ("g",), (): ("h", "i")}
     spec = tie_stages(SpaceSpec(skip=("a",), ties=(Tie("mine", ("b", "f")),)), stages)
     assert spec.ties == (

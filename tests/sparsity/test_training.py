@@ -83,7 +83,7 @@ def test_a_threshold_cuts_the_trained_model() -> None:
 
 
 @pytest.mark.parametrize("penalty", ["bn-l1", "bn-l1-proximal"])
-def test_a_stopped_training_goes_on_bit_for_bit(tmp_path: Path, penalty: str) -> None:
+def test_an_interrupted_training_continues_bit_for_bit(tmp_path: Path, penalty: str) -> None:
     def stop(record: EpochRecord) -> None:
         raise KeyboardInterrupt
 

@@ -100,7 +100,7 @@ def test_files_that_are_no_storage_get_one_line(tmp_path: Path) -> None:
         assert path.read_text().startswith("hello")
 
 
-def test_a_locked_database_is_said_to_be_locked(tmp_path: Path) -> None:
+def test_a_locked_database_is_reported_as_locked(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/study.db?timeout=0.1"
     study = new_study(url)
     blocker = sqlite3.connect(tmp_path / "study.db")
@@ -192,7 +192,7 @@ def study_of_scores(url: str, *scores: float) -> SearchStudy:
     return study
 
 
-def test_where_latency_was_measured_the_best_keeps_to_the_budget(url: str) -> None:
+def test_the_best_keeps_to_the_budget_if_latency_was_measured(url: str) -> None:
     study = study_of_scores(url, 0.9, 0.8, 0.7)
     study.store_measured(0, MeasuredLatency(4.4, (4.3, 4.5), 0.63, (0.62, 0.64), met=False))
     assert study.best().number == 0
@@ -578,7 +578,7 @@ def test_the_url_of_a_hint_wants_its_password_back(url: str) -> None:
 
 
 @pytest.mark.parametrize("password", ["sec@ret", "secret@", "sec@ret:1"])
-def test_a_password_that_would_be_read_as_a_host_is_refused_untold(password: str) -> None:
+def test_a_password_that_would_be_read_as_a_host_is_refused_and_not_shown(password: str) -> None:
     with pytest.raises(StudyError, match=r"^postgresql://user:\*\*\*@host/db: .* %40") as caught:
         open_study(f"postgresql://user:{password}@host/db", "toy")
     assert "ret" not in str(caught.value)

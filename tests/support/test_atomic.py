@@ -191,7 +191,7 @@ def test_what_is_written_follows_no_link(tmp_path: Path) -> None:
     assert not path.is_symlink()
 
 
-def test_the_suffix_is_the_one_asked_for(tmp_path: Path) -> None:
+def test_the_suffix_is_the_requested_one(tmp_path: Path) -> None:
     with replacing(tmp_path / "net", suffix=".pt2") as partial:
         assert partial.suffix == ".pt2"
 
@@ -217,9 +217,7 @@ WRITERS: dict[str, tuple[Callable[[Path], object], type[AutopruneError]]] = {
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_every_writer_says_in_one_line_that_the_disk_is_full(
-    tmp_path: Path, full_disk: FullDisk, name: str
-) -> None:
+def test_every_writer_reports_a_full_disk_in_one_line(tmp_path: Path, full_disk: FullDisk, name: str) -> None:
     write, kind = WRITERS[name]
     path = tmp_path / f"file.{name}"  # an export replaces only its own format
     path.write_text("old")
@@ -233,7 +231,7 @@ def test_every_writer_says_in_one_line_that_the_disk_is_full(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_pruned_model_stays_where_the_next_does_not_fit(tmp_path: Path, full_disk: FullDisk) -> None:
+def test_a_pruned_model_stays_if_the_next_does_not_fit(tmp_path: Path, full_disk: FullDisk) -> None:
     plan = Plan({})
     save_pruned(nn.Linear(2, 2), plan, tmp_path)
     held = {path: path.read_bytes() for path in tmp_path.iterdir()}
@@ -242,7 +240,7 @@ def test_a_pruned_model_stays_where_the_next_does_not_fit(tmp_path: Path, full_d
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == held
 
 
-def test_a_training_that_cannot_note_its_setting_says_so(tmp_path: Path, full_disk: FullDisk) -> None:
+def test_a_training_that_cannot_store_its_setting_reports_it(tmp_path: Path, full_disk: FullDisk) -> None:
     config = settle(load_config("digits", ["search.setting=float32 contiguous"]))
     message = r"setting\.json: cannot be written \(File too large\); free some space"
     dense = load_dense(config, trained=False)

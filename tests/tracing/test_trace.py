@@ -131,7 +131,7 @@ def test_torch_export_keeps_its_pages_to_itself(
     assert [str(each.message) for each in recwarn if "tensor attribute" in str(each.message)] == []
 
 
-def test_fingerprint_tells_architectures_apart() -> None:
+def test_architectures_have_different_fingerprints() -> None:
     wide = Residual()
     wide.inner1, wide.outer1 = nn.Conv2d(8, 7, 1), nn.Conv2d(7, 8, 1)
     assert trace(wide, image()).fingerprint != trace(Residual(), image()).fingerprint

@@ -71,7 +71,7 @@ class Waits(nn.Module):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(("model", "captured"), [(nn.Conv2d(3, 64, 3), True), (Waits(), False)])
-def test_cuda_times_graphs_where_they_capture(
+def test_cuda_times_graphs_if_they_capture(
     model: nn.Module, captured: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     if not torch.cuda.is_available():

@@ -39,7 +39,7 @@ def test_the_nearest_are_the_smallest_of_each_kind(alignment: Alignment) -> None
             assert found == onwards[alignment.is_aligned(onwards) == aligned][0]
 
 
-def test_where_all_are_aligned_there_is_no_other_kind() -> None:
+def test_there_is_one_kind_if_all_are_aligned() -> None:
     with pytest.raises(ValueError, match="all sizes are aligned"):
         Alignment(step=8).nearest(np.arange(3), aligned=False)
 

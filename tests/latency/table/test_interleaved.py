@@ -70,7 +70,7 @@ def profiled(machine: Machine, operators: list[float]) -> ReadyCandidate:
     return ReadyCandidate(run, run, lambda: Profile(np.array(rows), np.array([2, 1, 1])))
 
 
-def test_operators_are_told_without_the_passes_that_warm_up() -> None:
+def test_operators_are_profiled_without_the_passes_that_warm_up() -> None:
     machine = Machine()
     reference = Reference(ReadyCandidate(machine.runs(2.0)))
     times = reference.time(profiled(machine, [1.0, 0.5, 0.1]))

@@ -64,7 +64,7 @@ def test_a_table_that_was_measured_reads_back_equal_and_never_falls(tmp_path: Pa
     small = autoprune.trace(nn.Sequential(*layers).eval(), torch.zeros(1, 1, 8, 8))
     measured = measure_table(small, SETTING, limit_seconds=0.0, levels=2)
     test_a_table_reads_back_equal(small, measured, tmp_path)
-    test_predictions_never_fall_where_a_width_grows(small, measured)
+    test_predictions_never_fall_if_a_width_grows(small, measured)
 
 
 def test_a_table_reads_back_equal(prunable: Prunable, table: LatencyTable, tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_table_reads_back_equal(prunable: Prunable, table: LatencyTable, tmp_p
         again.require(prunable, SETTING)
 
 
-def test_predictions_never_fall_where_a_width_grows(prunable: Prunable, table: LatencyTable) -> None:
+def test_predictions_never_fall_if_a_width_grows(prunable: Prunable, table: LatencyTable) -> None:
     predict = LatencyPredictor(table)
     widths = random_widths(prunable, 400)
     wider = np.maximum(widths, random_widths(prunable, 400, seed=1))

@@ -89,7 +89,7 @@ def test_candidates_that_are_timed_whole_are_fewer(prunable: Prunable) -> None:
     assert calls == [(done, candidates) for done in range(1, candidates + 1)]
 
 
-def test_the_first_round_tells_how_many_there_will_be(prunable: Prunable) -> None:
+def test_the_first_round_shows_how_many_there_will_be(prunable: Prunable) -> None:
     calls: list[tuple[int, int]] = []
     tabulate(
         prunable,
@@ -106,7 +106,7 @@ def relative_times(operators: np.ndarray, events: np.ndarray, whole: float) -> l
     return [RelativeTimes(whole, 1.0, operators, events)] * 3
 
 
-def test_what_noting_a_time_adds_is_taken_off() -> None:
+def test_the_time_that_noting_adds_is_subtracted() -> None:
     """Each noted time adds 2 microseconds; candidates fuse some of their nodes, others do not."""
     rng = np.random.default_rng(0)
     exact = rng.uniform(0.05, 0.3, (40, 3))
@@ -119,7 +119,7 @@ def test_what_noting_a_time_adds_is_taken_off() -> None:
     np.testing.assert_allclose(found, exact, atol=1e-6)
 
 
-def test_where_as_many_times_are_noted_everywhere_nothing_is_taken_off() -> None:
+def test_nothing_is_subtracted_if_all_candidates_note_as_many_times() -> None:
     exact = np.random.default_rng(0).uniform(0.05, 0.3, (10, 3))
     times = [relative_times(row, np.array([1, 2, 1]), 1.0) for row in exact]
     found = _operator_ms(times, 3.0, np.full(10, 3.0))
@@ -127,7 +127,7 @@ def test_where_as_many_times_are_noted_everywhere_nothing_is_taken_off() -> None
     np.testing.assert_allclose(found, 3.0 * exact)
 
 
-def test_a_probe_that_tells_no_operators_has_no_operator_times() -> None:
+def test_a_probe_without_operators_has_no_operator_times() -> None:
     assert _operator_ms([[RelativeTimes(1.0, 1.0)], [RelativeTimes(0.5, 1.0)]], 1.0, np.ones(2)) is None
 
 
@@ -138,7 +138,7 @@ def test_the_median_round_of_an_operator_counts() -> None:
     np.testing.assert_allclose(found, [[1.0]])
 
 
-def test_operators_that_are_told_make_a_table(prunable: Prunable) -> None:
+def test_known_operator_times_make_a_table(prunable: Prunable) -> None:
     table = told_table(prunable, SETTING)
     widths = random_widths(prunable, 20)
     operators = make_profiler(prunable, SETTING).found.operators

@@ -32,7 +32,7 @@ def traced(*widths: int) -> Prunable:
 
 
 @pytest.mark.parametrize("widths", [(2, 2), (2, 2, 2), (3, 3, 3), (2, 8, 2, 8, 8), (16, 16, 16, 16)])
-def test_groups_of_one_width_are_told_apart(widths: tuple[int, ...]) -> None:
+def test_groups_of_one_width_are_distinguished(widths: tuple[int, ...]) -> None:
     prunable = traced(*widths)
     sizes = observe(prunable)
     assert len(sizes.widths) <= MOST_OBSERVATIONS

@@ -93,7 +93,7 @@ def test_the_fastest_sizes_from_here_on_count(axes: int, observed: np.ndarray) -
 
 
 @pytest.mark.parametrize(("axes", "observed"), CASES)
-def test_predictions_never_fall_where_a_width_grows(axes: int, observed: np.ndarray) -> None:
+def test_predictions_never_fall_if_a_width_grows(axes: int, observed: np.ndarray) -> None:
     predict = predictor(surface(axes, observed), axes)
     widths = random_widths(axes, 500)
     wider = np.maximum(widths, random_widths(axes, 500, seed=1))

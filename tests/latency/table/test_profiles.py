@@ -71,7 +71,7 @@ def traced(model: nn.Module) -> Prunable:
 
 
 @pytest.mark.parametrize("probe", ["eager", "onnx"])
-def test_every_pass_is_told_at_any_widths(probe: str) -> None:
+def test_every_pass_is_profiled_at_any_widths(probe: str) -> None:
     model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 4, 3))
     prunable = traced(model)
     profiler = make_profiler(prunable, LatencySetting(probe, batch=2))

@@ -111,7 +111,7 @@ def test_a_form_that_cannot_be_fitted_is_not_chosen() -> None:
     assert best_form(error) == aim
 
 
-def test_a_fit_that_does_not_settle_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_that_does_not_settle_is_one_line_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     def stuck(columns: np.ndarray, target: np.ndarray, maxiter: int) -> tuple[np.ndarray, float]:
         assert maxiter == 30 * columns.shape[1]
         raise RuntimeError("Maximum number of iterations reached.")

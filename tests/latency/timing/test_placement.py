@@ -47,7 +47,7 @@ def test_shared_tensors_stay_shared_and_odd_models_can_be_copied() -> None:
     assert torch.equal(copied(images), model(images))
 
 
-def test_inputs_are_random_where_they_are_floating() -> None:
+def test_floating_inputs_are_random() -> None:
     setting = LatencySetting(batch=3, dtype="float16", channels_last=True)
     inputs = random_inputs(TWO_INPUTS, setting)
     assert isinstance(inputs, dict)

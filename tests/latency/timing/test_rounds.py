@@ -210,7 +210,7 @@ def test_a_slow_model_gets_its_six_rounds_beyond_the_limit() -> None:
     assert len(machine.order) == 2 + FEWEST_ROUNDS  # no run is spent on the caches
 
 
-def test_the_interval_covers_the_true_ratio_as_often_as_it_says() -> None:
+def test_the_interval_covers_the_true_ratio_as_often_as_promised() -> None:
     """Stopping as soon as an interval is tight favours those that are so by chance; it must not cost much."""
     covered = tight = 0
     for seed in range(300):
