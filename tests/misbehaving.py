@@ -355,7 +355,7 @@ class Short(list[Any]):
 
 
 class LeavesInLength(list[Any]):
-    """A loader that ends the process when it is asked for its length."""
+    """A loader that ends the process when its length is read."""
 
     def __len__(self) -> int:
         sys.exit(0)

@@ -1,4 +1,4 @@
-"""What two searches that must agree are compared by."""
+"""The parts of records by which two searches that must agree are compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What errors say of other errors, in one line."""
+"""Errors describe their causes in one line."""
 
 from __future__ import annotations
 

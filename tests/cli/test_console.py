@@ -1,4 +1,4 @@
-"""What reaches the terminal: nothing that steers it, and nothing at all where nobody reads."""
+"""Output that reaches the terminal: no control characters, and nothing at all if nobody reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a candidate takes of memory: predicted bytes equal those of the rebuilt model, saved and running."""
+"""Memory of candidates: predicted bytes equal those of the rebuilt model, saved and running."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from tests.models import CASES
 
 @dataclass(frozen=True)
 class Traced:
-    """Stands for a traced model where the test states the groups by hand."""
+    """Replaces a traced model in tests that state the groups by hand."""
 
     model: nn.Module
     groups: tuple[ChannelGroup, ...]

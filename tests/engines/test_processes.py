@@ -99,7 +99,7 @@ class UnevenMaker:
 def test_samplers_that_learn_equal_a_replay_if_trials_end_out_of_order(
     url: str, calls: Path, sampler: str
 ) -> None:
-    """What they would propose next, in the process that ran the search and in one that reads its storage."""
+    """The next proposal is the same in the process that ran the search and in one that reads its storage."""
 
     def proposal(runner: TrialRunner) -> dict[str, float]:
         trial = create_trial(state=TrialState.RUNNING)

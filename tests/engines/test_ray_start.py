@@ -1,4 +1,4 @@
-"""What the Ray engine refuses before a search costs anything: no Ray, no cluster, shares that cannot be."""
+"""The Ray engine refuses a search at once without Ray, without a cluster, or with impossible shares."""
 
 from __future__ import annotations
 

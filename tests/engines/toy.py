@@ -34,7 +34,7 @@ FACTS = StudyFacts(setting=Setting().facts, ranking={}, dense_score=0.9)
 
 @dataclass(frozen=True)
 class ToyScorer:
-    """A smooth score of the widths, rung by rung; sleeps a little where told."""
+    """A smooth score of the widths, rung by rung. It may sleep a little before each."""
 
     rungs: int = 2
     sleep_s: float = 0.0

@@ -33,7 +33,7 @@ from autoprune.tracing import trace
 
 
 class Net(nn.Module):
-    """What a recipe must carry: grouped layers, norms, a shared weight, a buffer that is not persistent."""
+    """Parts of a recipe: grouped layers, norms, a shared weight, a buffer that is not persistent."""
 
     def __init__(self, width: int = 8) -> None:
         super().__init__()

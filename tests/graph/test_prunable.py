@@ -1,4 +1,4 @@
-"""What a traced model prints: a line, whatever it holds."""
+"""A traced model prints one line, whatever it holds."""
 
 from __future__ import annotations
 

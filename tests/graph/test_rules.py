@@ -160,7 +160,7 @@ def _(x: Tensor, weight: Tensor, heads: int) -> Tensor:
 
 
 class Gain(nn.Module):
-    """A layer of a user's own: an operator of its own, and numbers beside its weight."""
+    """A layer of a user's own: an operator of its own, and numbers in addition to its weight."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

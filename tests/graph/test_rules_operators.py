@@ -304,7 +304,7 @@ class Regions(nn.Module):
 
 
 class Bags(nn.Module):
-    """A bag of embedded words beside a single picture without a batch."""
+    """A bag of embedded words, and a single picture without a batch."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -60,7 +60,7 @@ def test_a_block_has_the_width_and_gives_back_the_channels_that_came_in(width: i
 
 
 class ByKeyword(nn.Module):
-    """A dilated layer with padding, one without, and one that is told its padding in words; by keyword."""
+    """A dilated layer with padding, one without, and one whose padding is a word, passed by keyword."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -83,7 +83,7 @@ def test_stairs_survive_json() -> None:
 
 
 def stepped(model: nn.Module, inputs: object) -> float:
-    """Stand for a runtime with stairs of 8: milliseconds by the width of the first layer alone."""
+    """Act as a runtime with stairs of 8: milliseconds by the width of the first layer alone."""
     return float(-(-len(model.get_parameter("0.weight")) // 8))
 
 

@@ -154,7 +154,7 @@ def test_readers_without_moments_count_as_the_others_do_and_are_listed(
     assert part.curves["stem.0"].order is not None
     assert part.curves["stem.0"].errors[0] == pytest.approx(2, abs=0.01)
     assert part.curves["first.0"].order is None
-    # The head alone is measured, so its curve stands for that of the second convolution.
+    # The head alone is measured, so its curve is used for the second convolution.
     np.testing.assert_allclose(part.curves["first.0"].errors, part.curves["stem.0"].errors / 2)
     assert not np.allclose(part.curves["first.0"].errors, whole["first.0"].errors)
 
@@ -190,7 +190,7 @@ def test_a_layer_counts_once_whatever_its_groups_and_for_its_part_of_what_it_rea
     curves = error_library(prunable.model, prunable.searchable, measured).curves
     assert curves["stem"].errors[0] == pytest.approx(1, abs=0.01)
     without_head = error_library(prunable.model, prunable.searchable, without(measured, "head.weight"))
-    # The layer of two groups is all that is measured, and it stands for one reader.
+    # Only the layer of two groups is measured, and it counts as one reader.
     np.testing.assert_allclose(without_head.curves["other"].errors, curves["stem"].errors)
     layer = measured.layers["head.weight"]
     weight = prunable.model.get_parameter("head.weight").detach().flatten(1)

@@ -1,4 +1,4 @@
-"""What a study says about itself: how many trials were enough, and which groups matter."""
+"""Insights of a study: how many trials were enough, and which groups matter."""
 
 from __future__ import annotations
 

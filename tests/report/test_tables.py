@@ -113,7 +113,7 @@ def test_a_supernets_scores_need_no_finetune() -> None:
 
 
 def test_scores_of_a_rung_that_trained_on_from_the_supernet_do() -> None:
-    """What that rung trained is kept nowhere: an export would write another model than the one scored."""
+    """The weights of that rung are not kept: an export would write another model than the scored one."""
     trained = dataclasses.replace(SUMMARY, rungs=("supernet", "50 steps"))
     (note,) = summary_notes(trained)
     assert 'after the rung "50 steps", which no trial keeps; a finetune trains' in note

@@ -101,7 +101,7 @@ class ByWidth:
 
 
 def test_latency_is_one_more_cost_of_a_front() -> None:
-    """What predicts it comes with the problem; the share is then one of the dense model's time."""
+    """The predictor comes with the problem. The share is then one of the dense model's time."""
     config = load_config(
         {
             "model": {"name": "digits_resnet"},

@@ -1,4 +1,4 @@
-"""What a finetune saves and notes, and how it is found again."""
+"""Finetunes: what they save and store, and how their results are found again."""
 
 from __future__ import annotations
 

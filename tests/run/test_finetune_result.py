@@ -58,7 +58,7 @@ def test_a_damaged_note_of_a_finetune_is_one_line(path: tuple[str, ...], value: 
 
 
 def test_a_model_that_is_copied_is_written_through_no_link(tmp_path: Path) -> None:
-    """A received study may lie beside a folder of links with the names of the files."""
+    """A received study may come with a folder of links that have the names of the files."""
     identity = {**IDENTITY, "folder": str(tmp_path / "runs")}
     study = new_study(f"sqlite:///{tmp_path}/study.db")
     study.store_note("autoprune:finetuned:trial-0", {**NOTE, "identity": identity})

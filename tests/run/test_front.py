@@ -53,7 +53,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Searched:
-    """A finished search, and what was told of it."""
+    """A finished search and its events."""
 
     folder: Path
     url: str
@@ -121,7 +121,7 @@ def test_heuristics_fill_several_shares_in_a_third_of_the_trials(searched: Searc
 def test_a_killed_search_goes_on_as_it_would_have(
     searched: Searched, checkpoint: str, tmp_path: Path
 ) -> None:
-    """Ctrl-C in the middle of a trial, as its score is told."""
+    """Ctrl-C in the middle of a trial, as its score is reported."""
 
     def interrupt(event: Event) -> None:
         if isinstance(event, TrialDone) and event.done in (3, 9):

@@ -96,7 +96,7 @@ def test_moments_take_the_square_of_each_layers_inputs() -> None:
 
 
 class Drawn(Dataset[tuple[Tensor, int]]):
-    """Images that are made as they are asked for: many of them take no memory."""
+    """Images that are made as they are read: many of them take no memory."""
 
     def __init__(self, count: int) -> None:
         self._count = count

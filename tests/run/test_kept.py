@@ -1,4 +1,4 @@
-"""What a verb writes takes the place of no file that a study rests on, and of nothing but regular files."""
+"""A verb never overwrites a file that a study needs, nor anything but a regular file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search measures of the runtime before it begins, by a probe of the user's whose answer is known."""
+"""Measurements of the runtime before a search begins, by a probe of the user's own with known times."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def slow_between_blocks(model: nn.Module, inputs: Any) -> float:
 
 
 def test_an_open_divisor_is_measured_under_a_latency_limit_so_that_proposals_keep_it() -> None:
-    """Off the steps the space cannot tell what a candidate takes: at divisor 1 it is above the limit."""
+    """Off the steps the space cannot predict a candidate: at divisor 1 it is above the limit."""
     torch.manual_seed(0)
     dense = Dense(make_model("digits_resnet", 10, 1).eval(), load("digits"), Task(), "cpu")
     probe = f"{__name__}:slow_between_blocks"

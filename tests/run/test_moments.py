@@ -68,7 +68,7 @@ def config(**sections: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 class InterruptedSearchError(Exception):
-    """Stands for a kill."""
+    """Ends a search as a kill does."""
 
 
 @pytest.fixture(scope="module")

@@ -90,7 +90,7 @@ def test_another_budget_measures_nothing_again(half: Half) -> None:
 
 
 def test_a_fresh_search_under_that_budget_has_the_same_trials(half: Half) -> None:
-    """What is reused is exactly what would be measured."""
+    """Reused measurements equal those that would be made."""
     study, _ = half.search_again("budget.flops=40%", "search.trials=3", "search.study=again")
     search = {**CONFIG["search"], "trials": 3, "study": "fresh"}
     config = {**CONFIG, "budget": {"flops": "40%"}, "search": search}

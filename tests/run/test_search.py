@@ -452,7 +452,7 @@ def test_a_study_whose_device_is_not_here_is_refused_before_a_trial_fails(
 
 
 class StoppedError(Exception):
-    """Stands for Ctrl-C."""
+    """Ends a search as Ctrl-C does."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What settings stand for: parsed when it is first read, once, and never sent to a worker."""
+"""Parsed settings: each is parsed when it is first read, once, and is never sent to a worker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from autoprune.run._rungs import parse_rungs
 from autoprune.run._spec import RunSpec, named_setting
 
 ENTRIES = {"train", "inspect", "error_curves", "sensitivity_curves"}
-"""The verbs that take a config as a user has it, beside those that take any source of one."""
+"""The verbs that take a config as a user has it, and those that take any source of one."""
 
 
 def test_a_setting_is_parsed_once_when_it_is_read() -> None:

@@ -1,4 +1,4 @@
-"""What is measured of each variable: which cuts are looked at, and that a group with dead channels shows."""
+"""Statistics of each variable: which cuts are measured, and that a group with dead channels stands out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a study that goes on takes from how it began: the device and the threads of its trials."""
+"""A resumed study keeps the device and the threads of its first trials."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def config(**sections: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 class InterruptedSearchError(Exception):
-    """Stands for Ctrl-C."""
+    """Ends a search as Ctrl-C does."""
 
 
 def fresh_model() -> nn.Module:
@@ -270,7 +270,7 @@ def machines(data: VisionData, tmp_path: Path) -> Callable[[float], tuple[Machin
 def test_of_two_machines_that_train_the_supernet_the_first_counts(
     machines: Callable[[float], tuple[Machine, Machine]], tmp_path: Path
 ) -> None:
-    """Without a folder in common the other is told where the weights are, and its own count for nothing."""
+    """Without a shared folder the other gets the place of the weights, and its own do not count."""
     first, second = machines(1.001)
     elsewhere = tmp_path / "not-seen-from-there"
     trained: list[Path] = []

@@ -1,4 +1,4 @@
-"""Training the dense model, the note beside its checkpoint, and the question that a search asks of it."""
+"""Training the dense model, the note next to its checkpoint, and how a search reads it."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ IMPORTED = [key for key, text in CODE.items() if ":make" in text]
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, in which a received file lies, and a module `evil` beside it."""
+    """The current folder, with a received file and a module `evil`."""
     folder = tmp_path / "received"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -185,7 +185,7 @@ def test_what_this_users_search_named_needs_no_flag(place: Path) -> None:
 def test_it_is_imported_from_the_folder_of_the_search(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A study that comes back to its author may lie beside another module of that name."""
+    """A study that comes back to its author may come with another module of that name."""
     config = config_naming("task.loss", "evil:make")
     study = received(config)
     home = tmp_path / "home"

@@ -1,4 +1,4 @@
-"""What every sampler must do: repeat itself from the storage alone, wherever it was killed, and more."""
+"""The contract of every sampler: it repeats itself from the storage alone after any kill, and more."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_all_but_the_blind_learn_from_scores(name: str, several: bool) -> None:
 
 @each_case_slowly
 def test_all_but_the_blind_learn_from_the_scores_of_queued_trials(name: str, several: bool) -> None:
-    """As warm starts are: Optuna asks no sampler for them, and what it notes as it is asked, they lack."""
+    """Warm starts are queued. Optuna calls no sampler for them, so they lack the notes of samplers."""
     rng = np.random.default_rng(0)
     space = Search(name, 4, 0, several=several).space
     queued = [{key: rng.uniform(each.low, each.high) for key, each in space.items()} for _ in range(8)]
@@ -256,7 +256,7 @@ def test_foreign_trials_do_no_harm(name: str) -> None:
 
 
 def drawn_blindly(name: str, trials: int) -> Proposals:
-    """What a sampler proposes that never gets beyond its random first trials."""
+    """Return the proposals of a sampler that never gets beyond its random first trials."""
     if name not in WHOLE_PLANS:
         return Search("random", 4, trials).run()
     space, seeds = space_of(4), [trial_seed(3, number) for number in range(trials)]

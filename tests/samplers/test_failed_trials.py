@@ -1,4 +1,4 @@
-"""What is shown of failed trials: the worst that was seen before, once and for all."""
+"""A failed trial is shown with the worst score before it, and that never changes."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def test_a_pruned_trials_value_depends_on_earlier_trials_and_never_changes() -> 
 
 
 def test_a_pruned_trial_without_scores_stays_as_it_is() -> None:
-    """Somebody else added it: what it stands for is not known."""
+    """Somebody else added it, so its meaning is not known."""
     foreign = create_trial(state=TrialState.PRUNED, intermediate_values={1: 0.3})
     assert as_climbed([ended(0, CLIMBED[0], 0), foreign], rungs=3) == {}
 

@@ -1,4 +1,4 @@
-"""Scores of candidates: equal to the steps done by hand, the same for the same seed, failures told."""
+"""Scores of candidates: equal to the steps done by hand, the same for the same seed, failures reported."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ SETTING = Setting()
 
 
 def loss_of(outputs: object) -> Tensor:
-    """Weigh the outputs, lest BatchNorm makes their squares constant."""
+    """Weigh the outputs, because BatchNorm would make their squares constant."""
     total = torch.zeros((), dtype=torch.float64)
     for leaf in leaves(outputs):
         total = total + (leaf * torch.linspace(-1, 2, leaf.numel(), dtype=leaf.dtype).view_as(leaf)).sum()
@@ -101,7 +101,7 @@ def test_gradients_of_a_subnet_are_those_of_differentiable_slices(name: str) -> 
     assert any(bool(gradient.any()) for gradient in expected.values())
     for leaf, gradient in expected.items():
         torch.testing.assert_close(got[leaf], gradient, rtol=1e-10, atol=1e-12, msg=leaf)
-        assert torch.equal(got[leaf] == 0, gradient == 0), leaf  # nothing beside the slices
+        assert torch.equal(got[leaf] == 0, gradient == 0), leaf  # nothing but the slices
 
 
 @pytest.mark.parametrize("name", TYPICAL)
@@ -278,7 +278,7 @@ def test_a_step_descends_the_sum_of_all_losses(parts: Parts) -> None:
 
 
 class InterruptedTrainingError(Exception):
-    """Stands for Ctrl-C."""
+    """Ends a search as Ctrl-C does."""
 
 
 def train_supernet(

@@ -95,7 +95,7 @@ def test_uniform_is_one_ratio() -> None:
 
 
 def test_equal_gates_are_raised_together() -> None:
-    """Where a score tells nothing, no group is favoured for its place in the list."""
+    """If a score is uninformative, no group is favoured for its place in the list."""
     space = make_space(NETS["chain"], 0.4)
     rows = space.ladder.rows
     flat = [np.zeros(len(row.ratios) - 1) for row in rows]

@@ -17,7 +17,7 @@ def space_of(widths: list[int], share: float, divisor: int) -> SearchSpace:
 
 
 def decoded(space: SearchSpace) -> set[bytes]:
-    """What a fine grid of proposals decodes to."""
+    """Return the plans to which a fine grid of proposals decodes."""
     places = [np.linspace(each.low, each.high, 25) for each in space.variables]
     return {widths.tobytes() for widths in space.decode(np.array(list(itertools.product(*places))))}
 

@@ -147,7 +147,7 @@ def dead_process() -> int:
 def test_what_killed_processes_left_is_removed(
     tmp_path: Path, name: str, age_s: float, is_kept: bool
 ) -> None:
-    """What another host left may be in use there: it goes when it is old."""
+    """A file of another host may be in use there, so it is deleted only when it is old."""
     left = tmp_path / name.format(host=atomic._host(), dead=dead_process(), alive=os.getppid())
     left.touch()
     os.utime(left, (time.time() - age_s,) * 2)

@@ -188,7 +188,7 @@ EXPECTED: dict[type[nn.Module], tuple[dict[str, int], set[tuple[str, int | None]
     OneNumberForTwo: ({"heads.0": 6, "heads.0:2": 8}, {("key", None), ("value", None)}),
     ShapeOfScale: ({}, {("shape", 1)}),
 }
-"""{block: (its free groups, beside that of the embedding; (attribute, item) of its followers)}."""
+"""{block: (its free groups except that of the embedding, (attribute, item) of its followers)}."""
 
 
 @pytest.mark.parametrize("kind", EXPECTED)

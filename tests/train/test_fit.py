@@ -26,7 +26,7 @@ SETTINGS = [Setting(), Setting(dtype="bfloat16", channels_last=True)]
 
 
 class InterruptedTrainingError(Exception):
-    """Stands for Ctrl-C."""
+    """Ends a training as Ctrl-C does."""
 
 
 class Net(nn.Module):
@@ -256,7 +256,7 @@ def test_a_training_does_not_go_on_under_other_batches_or_another_loss(
 
 
 class Headed(nn.Module):
-    """Gives logits, and beside them what its training must not take for logits, or must."""
+    """Returns logits, and other outputs that its training must not take for logits, or must."""
 
     def __init__(self, beside: str) -> None:
         super().__init__()

@@ -107,7 +107,7 @@ def test_a_long_output_is_not_kept(tmp_path: Path) -> None:
 
 
 def ends(pid: int) -> bool:
-    """Tell whether a process ends soon; one that nobody acknowledges stays as a zombie."""
+    """Return whether a process ends soon. One that nobody waits for stays as a zombie."""
     for _ in range(200):
         try:
             if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX":

@@ -1,4 +1,4 @@
-"""What every probe owes: it runs any model, times it, and leaves model and threads as they were."""
+"""Every probe runs any model, times it, and leaves model and threads as they were."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SETTINGS = {
 
 
 def counting(model: nn.Module, inputs: dict[str, object]) -> float:
-    """Stand for a user's probe: milliseconds are the batch of the outputs."""
+    """Act as a user's probe: the milliseconds are the batch of the outputs."""
     return float(len(model(**inputs)))
 
 

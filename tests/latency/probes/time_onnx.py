@@ -12,7 +12,7 @@ import onnxruntime  # type: ignore[import-untyped]  # the package ships no types
 def main(path: str) -> None:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
-    # Every size is fixed in the file: the command need not be told the batch.
+    # Every size is fixed in the file, so the command does not need the batch.
     feed = {put.name: np.zeros(put.shape, kinds[put.type]) for put in session.get_inputs()}
     session.run(None, feed)
     started = time.perf_counter()

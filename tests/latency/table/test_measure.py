@@ -31,7 +31,7 @@ def prunable() -> Prunable:
 
 
 def exact_ms(prunable: Prunable, widths: np.ndarray) -> np.ndarray:
-    """Return what candidates take on a machine without noise: so much for each MAC, and a little besides."""
+    """Return the times of candidates on a machine without noise: a constant, and a time per MAC."""
     milliseconds: np.ndarray = 0.1 + 1e-6 * np.asarray(prunable.cost(np.atleast_2d(widths)).macs)
     return milliseconds
 

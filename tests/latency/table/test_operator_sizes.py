@@ -1,4 +1,4 @@
-"""Sizes: what a number that was seen at a few widths stands for."""
+"""Sizes: the meaning of a number that was seen at a few widths."""
 
 from __future__ import annotations
 

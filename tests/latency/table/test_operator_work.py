@@ -118,7 +118,7 @@ def test_a_runtime_that_rounds_up_is_seen_to() -> None:
     errors = {}
     for step in (1, 8):
         (surface,) = fit_operator_work(readings, [Form((Alignment(step=step), Alignment(step=step)))], [work])
-        # What is fitted besides the operators is a constant.
+        # In addition to the operators, only a constant is fitted.
         rest = whole_ms - surface.at(sizes[:, 0])
         errors[step] = float(np.ptp(rest))
     assert errors[8] < 1e-9

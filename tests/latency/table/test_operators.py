@@ -1,4 +1,4 @@
-"""Operators: which calls multiply matrices, and what is said where the calls depend on the widths."""
+"""Operators: the calls that multiply matrices, and the message if the calls depend on the widths."""
 
 from __future__ import annotations
 

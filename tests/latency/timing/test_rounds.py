@@ -255,4 +255,4 @@ def test_a_neighbour_that_slows_the_smaller_model_more_is_left_out() -> None:
         clock=machine.clock,
     )
     assert timings.ratios["small"].ratio == pytest.approx(0.4, rel=0.005)
-    assert timings.measurements["small"].p90_ms > 25  # what was timed is told all the same
+    assert timings.measurements["small"].p90_ms > 25  # the times so far are reported all the same
