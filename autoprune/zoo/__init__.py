@@ -31,7 +31,7 @@ from autoprune.zoo._checkpoint import checkpoint_hash, load_checkpoint
 from autoprune.zoo.densenet import densenet40
 from autoprune.zoo.preresnet import preresnet20, preresnet56, preresnet164
 from autoprune.zoo.resnet import digits_resnet, resnet20, resnet56
-from autoprune.zoo.vgg import vgg16_bn
+from autoprune.zoo.vgg import vgg16_bn, vgg16_bn_half
 
 __all__ = [
     "MODELS",
@@ -54,6 +54,7 @@ MODELS: Mapping[str, ModelSpec] = {
     "resnet20": ModelSpec(resnet20, about="ResNet-20 of the CIFAR family, for small images"),
     "resnet56": ModelSpec(resnet56, about="ResNet-56 of the CIFAR family, for small images"),
     "vgg16_bn": ModelSpec(vgg16_bn, about="VGG-16 with BatchNorm for small images"),
+    "vgg16_bn_half": ModelSpec(vgg16_bn_half, about="vgg16_bn with half of the channels in every layer"),
     "densenet40": ModelSpec(densenet40, about="DenseNet-40 for small images"),
     "densenet40_select": ModelSpec(
         partial(densenet40, select=True), about="densenet40 with channel selection before each BatchNorm"

@@ -21,14 +21,14 @@ class VGG(nn.Module):
         used on CIFAR, with one linear layer as the classifier.
     """
 
-    def __init__(self, classes: int, in_channels: int) -> None:
+    def __init__(self, classes: int, in_channels: int, share: float = 1.0) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels = in_channels
         for stage, widths in enumerate(STAGES):
             if stage:
                 layers.append(nn.MaxPool2d(2))
-            for width in widths:
+            for width in (int(share * width) for width in widths):
                 layers.append(nn.Conv2d(channels, width, 3, 1, 1, bias=False))
                 layers.append(nn.BatchNorm2d(width))
                 layers.append(nn.ReLU(inplace=True))
@@ -49,3 +49,8 @@ class VGG(nn.Module):
 def vgg16_bn(classes: int, in_channels: int) -> nn.Module:
     """Build the CIFAR form of VGG-16 with BatchNorm: thirteen convolutions and one linear layer."""
     return VGG(classes, in_channels)
+
+
+def vgg16_bn_half(classes: int, in_channels: int) -> nn.Module:
+    """Build the same with half of the channels in every convolution."""
+    return VGG(classes, in_channels, share=0.5)

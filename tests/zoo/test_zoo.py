@@ -27,6 +27,7 @@ PARAMETERS = {  # of the papers' nets with 10 classes and 3 channels, plus what 
     "resnet20": 272_474,
     "resnet56": 855_770,
     "vgg16_bn": 14_728_266 - 4_224,
+    "vgg16_bn_half": 3_684_842,
     "densenet40": 1_019_722,
     "preresnet20": 219_482,
     "preresnet164": 1_703_258,
