@@ -60,8 +60,7 @@ def run_flow(bench: Workbench, record: FlowRecord) -> FlowState:
         )
         record.stages.append(entry)
         record.save()
-        for left_over in bench.folder.glob(f"{at.stage}*.training"):
-            left_over.unlink()
+        at.clear_training()
         if result.score is not None:
             bench.watch(Stage(f"{bench.config.task.metric} {result.score:.4f} on the validation part"))
     return state

@@ -100,6 +100,11 @@ class Workbench:
             return self.config.flow.passes
         return max(1, len(self.units(state)))
 
+    def clear_training(self) -> None:
+        """Remove the states of trainings that have ended."""
+        for left_over in self.folder.glob(f"{self.stage}*.training"):
+            left_over.unlink()
+
     def score(self, model: nn.Module) -> float:
         """Return the metric of a model on the validation part."""
         return evaluate(model, self.data.val, self.task, self.setting)

@@ -90,6 +90,8 @@ def given_dense(
     if not isinstance(data, VisionData):
         data = wrap_loaders(data, device=device, batch_size=spec.data.batch_size)
     model = own_copy(model).cpu().eval()
+    if spec.model.checkpoint is not None and not (spec.model.name or spec.model.factory):
+        load_checkpoint(model, spec.model.checkpoint)  # that of a search that sparsified the model first
     return Dense(model, data, replace(task, dense=model), device)
 
 

@@ -23,7 +23,6 @@ from autoprune.errors import ConfigError
 from autoprune.exporting import load_pruned, save_pruned
 from autoprune.flow import (
     FlowRecord,
-    Workbench,
     check_amounts,
     check_fit,
     check_rules,
@@ -34,17 +33,17 @@ from autoprune.flow import (
     stages_of,
     to_values,
 )
-from autoprune.graph import Prunable
-from autoprune.latency.table import LatencyPredictor, table_of_json
+from autoprune.latency.table import table_of_json
 from autoprune.run._budget_amounts import check_amounts as check_budget
 from autoprune.run._checks import check_engine_runs, check_search
 from autoprune.run._cut_trial import score_on_test
 from autoprune.run._dense import GIVEN_MODEL, Dense, given_dense, load_dense
+from autoprune.run._flow_bench import workbench
 from autoprune.run._flow_result import FlowResult
 from autoprune.run._identity import identify_dense
 from autoprune.run._new_study import score_dense
 from autoprune.run._paths import probe_writable, settle
-from autoprune.run._problem import Problem, measures_of, with_measures
+from autoprune.run._problem import Problem
 from autoprune.run._resolve import resolve, trace_run
 from autoprune.run._run import Run
 from autoprune.run._saved_model import architecture_of
@@ -52,7 +51,6 @@ from autoprune.run._search_pass import search_pass
 from autoprune.run._spec import ConfigSource, RunSpec
 from autoprune.run._stored_config import read_setting
 from autoprune.run._trust import own_architecture
-from autoprune.space import CostFunction
 from autoprune.support.events import GIVEN_WATCH, Stage, Watcher, silent
 from autoprune.support.threads import cpu_threads
 from autoprune.support.usercode import entry
@@ -190,7 +188,8 @@ def _finish(run: Run, record: FlowRecord) -> FlowResult:
         small = load_pruned(record.folder, lambda: copy.deepcopy(run.dense.model))
         return FlowResult.of(record, small)
     with cpu_threads(run.setting.threads):
-        state = run_flow(_workbench(run, record.folder, record.measured["step_ms"]), record)
+        search = search_pass(run, record.measured["step_ms"])
+        state = run_flow(workbench(run, record.folder, search), record)
         test_score = score_on_test(run, copy.deepcopy(state.model))
         dense_test_score = score_on_test(run, copy.deepcopy(run.dense.model))
     result: dict[str, Any] = {
@@ -209,26 +208,3 @@ def _finish(run: Run, record: FlowRecord) -> FlowResult:
     record.result = result
     record.save()
     return FlowResult.of(record, state.model)
-
-
-def _workbench(run: Run, folder: Path, step_ms: float) -> Workbench:
-    """Return everything that the stages of a flow share."""
-
-    def cost(prunable: Prunable) -> CostFunction:
-        predict = None if run.table is None else LatencyPredictor(run.table)
-        return with_measures(prunable.cost, measures_of(prunable, predict))
-
-    return Workbench(
-        config=run.spec,
-        stages=run.spec.flow.stages,
-        origin=run.prunable,
-        data=run.dense.data,
-        task=run.dense.task,
-        setting=run.setting,
-        space=run.spec.space,
-        cost=cost,
-        folder=folder,
-        budget=run.budget if run.spec.budget != BudgetSettings() else None,
-        watch=run.watch,
-        search=search_pass(run, step_ms),
-    )

@@ -23,6 +23,7 @@ from autoprune.run._other_processes import report_held_elsewhere
 from autoprune.run._paths import settle
 from autoprune.run._resolve import resolve, resolve_stored
 from autoprune.run._search_result import SearchResult
+from autoprune.run._sparse import begin_search, is_sparsified, sparsified
 from autoprune.run._spec import ConfigSource, RunSpec
 from autoprune.run._stored_run import StoredRun, open_earlier, open_run
 from autoprune.run._trials import run_trials
@@ -98,7 +99,11 @@ def _search(
     report_unused(spec, watch)
     storage, spec = str(spec.search.storage), spec.without_password()
     earlier = None if stored is None else stored.study
-    run, choice = resolve(spec, given, watch, known=None if earlier is None else stored_table(earlier))
+    run, choice = resolve(
+        spec, given, watch, begin_search, known=None if earlier is None else stored_table(earlier)
+    )
+    if is_sparsified(spec):
+        run = sparsified(run)
     study, moments = make_study(run, choice.step_ms, storage, earlier)
     if stored is None:
         sign_names(study, run.spec)

@@ -211,7 +211,9 @@ class RunSpec(RunConfig):
 
         A resume would load a named model instead of the caller's.
         """
-        model = dataclasses.replace(self.model, name=None, factory=None, checkpoint=None, weights=None)
+        model = dataclasses.replace(self.model, name=None, factory=None, weights=None)
+        if self.model.name or self.model.factory:
+            model = dataclasses.replace(model, checkpoint=None)
         return dataclasses.replace(
             self, model=model, data=dataclasses.replace(self.data, name=None, loaders=None)
         )

@@ -1,0 +1,92 @@
+"""Trains the dense model of a new search with the penalty of [sparsify], before the study begins.
+
+Example:
+    run = sparsified(run)      # its dense model is the sparse one, whose file is the checkpoint of the study
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any
+
+from autoprune.config.settings import FlowSettings, SparsifySettings
+from autoprune.errors import ConfigError
+from autoprune.flow import FlowState, find_stage, schedule_of, to_values
+from autoprune.run._flow_bench import workbench
+from autoprune.run._identity import identify_dense
+from autoprune.run._problem import Problem
+from autoprune.run._progress import report_problem
+from autoprune.run._run import Run
+from autoprune.run._seen_validation import read_history, save_dense, split_of
+from autoprune.run._spec import RunSpec
+from autoprune.run._stored_config import threads_of
+from autoprune.score import with_model
+from autoprune.sparsity import check_penalty
+from autoprune.support.events import Stage, Watcher
+from autoprune.zoo import load_checkpoint
+
+STAGE = "sparsify"
+
+
+def is_sparsified(spec: RunSpec) -> bool:
+    """Return whether a search sparsifies its dense model first."""
+    if spec.flow.stages:
+        return STAGE in spec.flow.stages
+    return spec.sparsify != SparsifySettings()
+
+
+def begin_search(problem: Problem, spec: RunSpec, watch: Watcher) -> None:
+    """Check that the penalty of a search fits its model, and report the problem to the watcher."""
+    if is_sparsified(spec):
+        schedule_of(spec.sparsify)
+        check_penalty(problem.prunable, spec.sparsify.penalty, spec.sparsify.options)
+    report_problem(problem, spec, watch)
+
+
+def sparsified(run: Run) -> Run:
+    """Return the run with the sparse model as its dense one, and train it if its file does not exist.
+
+    The settings of the run then name the file as model.checkpoint, and no [flow] and no [sparsify].
+
+    Raises:
+        ConfigError: the file holds a model of other weights, data or settings.
+        TrialError: the training diverged.
+    """
+    spec, dense = run.spec, run.dense
+    path = spec.folder / "sparse.safetensors"
+    origin = {**identify_dense(dense, run.prunable), STAGE: to_values(spec)[STAGE]}
+    bench = dataclasses.replace(workbench(run, spec.folder), stage=STAGE)
+    known = read_history(path) if path.exists() else None
+    if path.exists() and (known is None or known.get("origin") != origin):
+        raise ConfigError(
+            f"{path}: holds a sparse model of other weights, data or [sparsify]; remove it, or set another "
+            "output.folder."
+        )
+    if known is None:
+        run.watch(Stage(f"sparsifying the dense model: {spec.sparsify.epochs} epochs"))
+        with threads_of(spec.search.engine, run.setting):
+            found = find_stage(STAGE).run(bench, FlowState(1, run.prunable))
+        history: dict[str, Any] = {
+            "data": split_of(spec.data, dense.data),
+            "config": to_values(spec.without_password()),
+            "origin": origin,
+            "val_score": found.score,
+        }
+        save_dense(found.state.model, path, history)
+        bench.clear_training()
+    model = copy.deepcopy(dense.model)
+    load_checkpoint(model, path)
+    task = dataclasses.replace(dense.task, dense=model)
+    settled = dataclasses.replace(
+        spec,
+        model=dataclasses.replace(spec.model, checkpoint=str(path), weights=None),
+        flow=FlowSettings(),
+        sparsify=SparsifySettings(),
+    )
+    return dataclasses.replace(
+        run,
+        spec=settled,
+        dense=dataclasses.replace(dense, model=model, task=task),
+        prunable=with_model(run.prunable, model),
+    )
