@@ -150,7 +150,7 @@ class FlowRecord:
         """
         begun = {entry.stage for entry in self.stages} | {self.begun}
         waiting = [name for name in self.config["flow"]["stages"] if name not in begun]
-        later = {key for name in waiting for key in find_stage(name).reads}
+        later = {key for name in waiting for key in find_stage(name).sections}
         now, before = dict(_leaves(to_values(config))), dict(_leaves(self.config))
         for key in sorted({*now, *before}):
             free = any(f"{key}.".startswith(f"{each}.") for each in (*_FREE, *later))

@@ -149,7 +149,6 @@ class SelectorSpec(Row):
 SELECTORS: dict[str, SelectorSpec] = {
     "library": SelectorSpec(
         library,
-        reads=("repair.images",),
         about="the least output error within the budget, after a refit of the layers that read a group",
     ),
     "global-threshold": SelectorSpec(
@@ -161,11 +160,6 @@ SELECTORS: dict[str, SelectorSpec] = {
     "uniform": SelectorSpec(uniform, amounts=("share",), about="one keep ratio for all groups"),
     "sensitivity": SelectorSpec(
         sensitivity,
-        reads=(
-            "search.sensitivity_evaluations",
-            "search.sensitivity_images",
-            "search.sensitivity_batches",
-        ),
         about="each group is cut until its score alone drops by one tolerance, the same for all",
     ),
     "search": SelectorSpec(

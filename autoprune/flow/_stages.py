@@ -152,12 +152,14 @@ class StageSpec(Row):
         run: (bench, state) -> result. It leaves the models of the given state as they are.
         after: stages of which each that a flow has comes earlier.
         needs: stages that must come earlier.
+        sections: of the settings that it reads. They may change until it begins.
         trains: whether it keeps the state of a stopped training in the folder.
     """
 
     run: Callable[[Workbench, FlowState], StageResult]
     after: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    sections: tuple[str, ...] = ()
     trains: bool = False
 
 
@@ -165,10 +167,10 @@ STAGES: dict[str, StageSpec] = {
     "sparsify": StageSpec(
         sparsify_stage,
         trains=True,
-        reads=("sparsify",),
+        sections=("sparsify",),
         about="a training with a penalty drives channels to zero",
     ),
-    "select": StageSpec(select_stage, reads=("select",), about="the channels that stay are chosen"),
+    "select": StageSpec(select_stage, sections=("select",), about="the channels that stay are chosen"),
     "rebuild": StageSpec(
         rebuild_stage,
         after=("sparsify",),
@@ -178,10 +180,10 @@ STAGES: dict[str, StageSpec] = {
     "repair": StageSpec(
         repair_stage,
         needs=("rebuild",),
-        reads=("repair",),
+        sections=("repair",),
         about="its layers are refitted by least squares",
     ),
-    "finetune": StageSpec(finetune_stage, trains=True, about="the model is trained"),
+    "finetune": StageSpec(finetune_stage, trains=True, sections=("finetune",), about="the model is trained"),
 }
 """{name in flow.stages: stage}."""
 

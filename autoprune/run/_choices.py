@@ -29,21 +29,25 @@ OPEN_TABLES: Mapping[str, Mapping[str, Row]] = {
     "search.engine": ENGINES,
     "search.criterion": CRITERIA,
     "search.warm_starts": WARM_STARTS,
+}
+"""{key: its rows} of the keys of a search that also accept a user's own row, as "package.module:function"."""
+
+TABLES: Mapping[str, Mapping[str, Row]] = {**OPEN_TABLES, "score.rungs": RUNGS}
+"""{key: its rows} of all keys of a search that name rows."""
+
+FLOW_TABLES: Mapping[str, Mapping[str, Row]] = {
     "flow.stages": STAGES,
     "sparsify.penalty": PENALTIES,
     "select.by": SELECTORS,
     "select.criterion": CRITERIA,
     "repair.mode": REPAIRS,
 }
-"""{key: its rows} of the keys that also accept a user's own row, as "package.module:function"."""
-
-TABLES: Mapping[str, Mapping[str, Row]] = {**OPEN_TABLES, "score.rungs": RUNGS}
-"""{key: its rows} of all keys that name rows."""
+"""{key: its rows} of the keys of a flow. They also accept a user's own row."""
 
 
 def choices() -> dict[str, dict[str, str]]:
     """Return {key of the config: {accepted name: one line about it}}."""
-    tables = {**TABLES, "latency.probe": PROBES, "data.name": DATASETS, "model.name": MODELS}
+    tables = {**TABLES, **FLOW_TABLES, "latency.probe": PROBES, "data.name": DATASETS, "model.name": MODELS}
     return {key: {name: row.about for name, row in table.items()} for key, table in tables.items()}
 
 

@@ -25,7 +25,7 @@ from autoprune.config import parse_override
 from autoprune.data import DATASETS
 from autoprune.engines import ENGINES
 from autoprune.errors import CheckpointError, ConfigError, StudyError
-from autoprune.run._choices import OPEN_TABLES
+from autoprune.run._choices import FLOW_TABLES, OPEN_TABLES
 from autoprune.run._paths import settle
 from autoprune.run._spec import ConfigSource, RunSpec
 from autoprune.study import SearchStudy
@@ -101,7 +101,7 @@ def code_of(spec: RunSpec) -> dict[str, str]:
         "task.loss": spec.task.loss,
         "task.metric": spec.task.metric,
         "latency.probe": spec.latency.probe,
-        **{key: _own_names(attrgetter(key)(spec)) for key in OPEN_TABLES},
+        **{key: _own_names(attrgetter(key)(spec)) for key in (*OPEN_TABLES, *FLOW_TABLES)},
     }
     code = {key: name for key, name in functions.items() if name is not None and ":" in name}
     if spec.latency.command is not None:

@@ -21,7 +21,7 @@ from autoprune.config.settings import RunConfig
 from autoprune.cost import budget_keys
 from autoprune.data import DATASETS
 from autoprune.latency.probes import PROBES
-from autoprune.run._choices import TABLES
+from autoprune.run._choices import FLOW_TABLES, TABLES
 from autoprune.train._metrics import METRICS
 from autoprune.train._schedule import OPTIMIZERS, SHAPES
 from autoprune.train.task import LOSSES
@@ -39,6 +39,7 @@ CHOICES: dict[str, Iterable[str]] = {
     "task.metric": METRICS,
     "latency.probe": PROBES,
     **TABLES,
+    **FLOW_TABLES,
     "search.objectives": ("score", *budget_keys()),
     "flow.method": presets(),
     **{f"{section}.optimizer": OPTIMIZERS for section in TRAININGS},

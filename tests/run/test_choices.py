@@ -16,7 +16,7 @@ from autoprune.config.settings import RunConfig
 from autoprune.errors import ConfigError
 from autoprune.run import Event, Stage, _heuristics, choices
 from autoprune.run._checks import check_names
-from autoprune.run._choices import TABLES
+from autoprune.run._choices import FLOW_TABLES, TABLES
 from autoprune.run._spec import RunSpec
 from autoprune.study import open_study
 from tests.own_rows import install_example, tiny_search
@@ -41,12 +41,12 @@ def keys_of(config: Any, prefix: str = "") -> Iterator[str]:
 
 def test_rows_are_read_by_keys_that_exist() -> None:
     known = set(keys_of(RunConfig()))
-    assert set(TABLES) <= known
+    assert {*TABLES, *FLOW_TABLES} <= known
     assert {key for rows in TABLES.values() for row in rows.values() for key in row.reads} <= known
 
 
 def test_defaults_name_rows() -> None:
-    for key, rows in TABLES.items():
+    for key, rows in {**TABLES, **FLOW_TABLES}.items():
         named = attrgetter(key)(RunConfig())
         first = [named] if isinstance(named, str) else (named or ())[:1]
         assert set(first) <= set(rows), key
