@@ -44,6 +44,7 @@ from autoprune.criteria._base import (
     LossFunction,
     TracedModel,
     filter_slices,
+    nothing_done,
     undisturbed,
 )
 from autoprune.criteria._plans import mixed, plan_from_importance, resolve_widths, split_blocks
@@ -306,15 +307,18 @@ def choose_channels(
     seed: int = 0,
     moments: Callable[[], Moments] | None = None,
     rule: Rule | None = None,
+    done: Callable[[int, int], None] = nothing_done,
 ) -> Plan:
     """Choose the channels to keep at given widths. The arguments are those of `importance`.
+
+    A greedy ranking calls `done` with (groups done, all groups).
 
     Raises:
         PlanError: as `importance`, or a width does not fit the model.
         DataError: the data has no batches of (inputs, targets) that model and loss accept.
     """
     channels, dropped = split_blocks(prunable, widths)
-    plan = _choose(prunable, channels, criterion, data, loss, seed, moments, rule or Rule())
+    plan = _choose(prunable, channels, criterion, data, loss, seed, moments, rule or Rule(), done)
     return Plan({**plan, **dropped})
 
 
@@ -327,6 +331,7 @@ def _choose(
     seed: int,
     moments: Callable[[], Moments] | None,
     rule: Rule,
+    done: Callable[[int, int], None],
 ) -> Plan:
     _, spec = _named(criterion)
 
@@ -339,8 +344,10 @@ def _choose(
     if rule.ranking == "independent":
         return plan_from_importance(prunable, widths, rank(prunable))
     if spec.by_layers is None:
-        return greedy_plan(prunable, widths, rank)
+        return greedy_plan(prunable, widths, rank, done)
     traced = prunable if isinstance(prunable, Prunable) else None
     return spec.by_layers(
-        CriterionInput(prunable.model, prunable.groups, data, loss, seed, prunable=traced, widths=widths)
+        CriterionInput(
+            prunable.model, prunable.groups, data, loss, seed, prunable=traced, widths=widths, done=done
+        )
     )

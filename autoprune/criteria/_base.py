@@ -48,6 +48,10 @@ class TracedModel(Protocol):
         ...
 
 
+def nothing_done(groups: int, total: int) -> None:
+    """Report no progress."""
+
+
 @dataclass(frozen=True)
 class CriterionInput:
     """The input of a criterion, which changes none of it.
@@ -62,6 +66,7 @@ class CriterionInput:
             None, a criterion that needs moments measures `data`.
         prunable: the traced model with its graph, or None if groups were stated without one.
         widths: {group name: channels that will be kept}, or None if one ranking serves several widths.
+        done: called with (groups done, all groups) by a criterion that goes from group to group.
     """
 
     model: nn.Module
@@ -72,6 +77,7 @@ class CriterionInput:
     moments: Callable[[], Moments] | None = None
     prunable: Prunable | None = None
     widths: Mapping[str, int] | None = None
+    done: Callable[[int, int], None] = nothing_done
 
     def images(self, criterion: str) -> Iterable[Any]:
         """Return the data, for a criterion that reads the images alone.

@@ -60,6 +60,7 @@ def greedy_plan(
     prunable: TracedModel,
     widths: Mapping[str, int],
     rank: Callable[[TracedModel, Sequence[ChannelGroup]], Importance],
+    done: Callable[[int, int], None],
 ) -> Plan:
     """Choose the channels of one group after the other, each ranked in the model as pruned so far.
 
@@ -67,6 +68,7 @@ def greedy_plan(
         prunable: the traced model, which is not changed.
         widths: {group name: channels to keep}. Groups that are missing keep all channels.
         rank: returns the importance of some groups of a model, which has the weights as pruned so far.
+        done: called with (groups done, all groups).
 
     Raises:
         PlanError: the model's graph is unknown, or the widths do not fit the model.
@@ -75,12 +77,13 @@ def greedy_plan(
     working = dataclasses.replace(traced, model=copy.deepcopy(traced.model))
     chosen: dict[str, NDArray[np.int64]] = {}
     place = {name: number for number, name in enumerate(writers(traced))}
-    for name in sorted(widths, key=lambda name: place.get(name, 0)):
+    for number, name in enumerate(sorted(widths, key=lambda name: place.get(name, 0)), start=1):
         group = traced.group(name)
         ranked = rank(working, [group]) if widths[name] < group.width and group.frozen is None else {}
         plan = plan_from_importance(traced, {name: widths[name]}, ranked)
         chosen |= plan
         _stop_reading(working.model, group, plan.get(name, np.arange(group.width)))
+        done(number, len(widths))
     return Plan(chosen)
 
 

@@ -103,7 +103,8 @@ def lasso_by_layers(given: CriterionInput) -> Plan:
     if given.prunable is None:
         raise PlanError('criterion "lasso": needs the graph of the model; give a result of autoprune.trace.')
     images = given.images("lasso")
-    return choose_by_layers(given.prunable, given.widths or {}, images, choose, seed=given.seed)
+    widths = given.widths or {}
+    return choose_by_layers(given.prunable, widths, images, choose, seed=given.seed, done=given.done)
 
 
 def _path_order(readers: list[Reader], width: int) -> NDArray[np.float64]:

@@ -20,9 +20,10 @@ def units(prunable: Prunable, narrow: str, widths: Mapping[str, int]) -> tuple[t
         narrow: "group" or "stage", as flow.narrow.
         widths: {group name: width after the last pass}.
     """
-    cut = {name for name, width in widths.items() if width < prunable.group(name).width}
+    full = {group.name: group.width for group in prunable.groups}
+    cut = {name for name, width in widths.items() if width < full.get(name, 1)}  # 1 is that of a block
     families = map_stages(prunable).values() if narrow == "stage" else [(name,) for name in writers(prunable)]
     found = [tuple(name for name in family if name in cut) for family in families]
-    # A group that no convolution or linear layer writes belongs to no stage.
+    # A dropped block, and a group that no convolution or linear layer writes, belong to no stage.
     rest = [(name,) for name in cut.difference(*found)]
     return tuple(names for names in (*found, *sorted(rest)) if names)

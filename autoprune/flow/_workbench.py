@@ -135,7 +135,11 @@ class Workbench:
 
     def choose(self, prunable: Prunable, widths: Mapping[str, int]) -> Plan:
         """Return the plan that keeps the channels which the criterion and the rule of [select] choose."""
-        return choose(prunable, self.data, self.task, widths=widths, **self._ranking(prunable))
+
+        def done(groups: int, total: int) -> None:
+            self.watch(Counted("groups ranked", groups, total))
+
+        return choose(prunable, self.data, self.task, widths=widths, done=done, **self._ranking(prunable))
 
     def cutter(self, prunable: Prunable) -> Cutter:
         """Return a cutter, which builds cut models and recalibrates them on batches that are drawn here."""

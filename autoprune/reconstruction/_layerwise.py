@@ -50,6 +50,7 @@ def choose_by_layers(
     positions: int = POSITIONS,
     ridge: float | None = None,
     seed: int = 0,
+    done: Callable[[int, int], None] | None = None,
 ) -> Plan:
     """Choose the channels of each group, and refit the layers that read it before the next group's turn.
 
@@ -65,6 +66,7 @@ def choose_by_layers(
         positions: number of output positions drawn from each image.
         ridge: strength of the pull towards the weights before a fit; see `refit`.
         seed: seed of the positions.
+        done: called with (groups done, groups that are narrowed).
 
     Raises:
         PlanError: a width does not fit the model's groups.
@@ -86,9 +88,12 @@ def choose_by_layers(
             with CallCounter(targets.before, targets.after):
                 call(prunable.model, given)
             step = _Step(prunable, targets, inputs, normalised_by(prunable), ridge)
-            for name in writers(prunable):
-                if widths.get(name, prunable.group(name).width) < prunable.group(name).width:
-                    model, plan = step.cut(model, plan, prunable.group(name), widths[name], choose)
+            order = [prunable.group(name) for name in writers(prunable)]
+            narrowed = [group for group in order if widths.get(group.name, group.width) < group.width]
+            for number, group in enumerate(narrowed, start=1):
+                model, plan = step.cut(model, plan, group, widths[group.name], choose)
+                if done is not None:
+                    done(number, len(narrowed))
     return plan
 
 

@@ -58,12 +58,18 @@ def choose(
     seed: int,
     moments: Callable[[], Moments] | None = None,
     rule: Rule | None = None,
+    done: Callable[[int, int], None],
 ) -> Plan:
-    """Choose the channels to keep at given widths. The arguments are those of `rank`."""
+    """Choose the channels to keep at given widths. The arguments are those of `rank`.
+
+    A greedy ranking calls `done` with (groups done, all groups).
+    """
     reads_moments = find_criterion(criterion).needs == "moments"
     batches = _Batches(data.unchanged_train if reads_moments else data.train, seed)
     with unchanged(prunable.model):
-        return choose_channels(prunable, widths, criterion, batches, _loss_of(task), seed, moments, rule)
+        return choose_channels(
+            prunable, widths, criterion, batches, _loss_of(task), seed, moments, rule, done
+        )
 
 
 @dataclass(frozen=True)

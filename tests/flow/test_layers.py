@@ -15,7 +15,7 @@ from autoprune.errors import ConfigError
 from autoprune.exporting import read_recipe
 from autoprune.flow._units import units
 from autoprune.graph import Prunable
-from autoprune.support.events import Event, Stage
+from autoprune.support.events import Counted, Event, Stage
 from autoprune.train import weights_hash
 from autoprune.zoo import make_model
 from tests.flow.nets import DATA, net, settings
@@ -142,3 +142,15 @@ def test_rules_that_do_not_fit_are_one_line(tmp_path: Path, changes: dict[str, A
     with pytest.raises(ConfigError, match=message):
         autoprune.prune(net(), DATA, pruning(tmp_path / "out", **changes))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_ranking_by_layers_shows_its_progress(tmp_path: Path) -> None:
+    counted: list[Counted] = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Counted) and event.what == "groups ranked":
+            counted.append(event)
+
+    select = {"criterion": "lasso", "ranking": "greedy"}
+    autoprune.prune(net(), DATA, pruning(tmp_path, select=select, finetune={"epochs": 0}), watch=watch)
+    assert [(each.done, each.total) for each in counted] == [(1, 2), (2, 2)]
