@@ -354,7 +354,7 @@ def test_a_killed_search_goes_on_and_equals_an_uninterrupted_one(workplace: Path
 
 @pytest.mark.slow
 def test_ctrl_c_in_the_dense_training_leaves_no_study(tmp_path: Path) -> None:
-    """The study does not exist yet: the same command goes on with the training."""
+    """The study does not exist yet: the same command continues the training."""
     arguments = ("search", "digits", *sets("train.epochs=40"))
     printed = run_until("epoch   2/40", *arguments, cwd=tmp_path, then=signal.SIGINT)
     assert "Resume with: autoprune search digits --set" in printed

@@ -146,7 +146,7 @@ def test_neither_the_import_nor_the_help_loads_torch() -> None:
 
 
 def test_no_module_has_the_name_of_a_public_function() -> None:
-    """Python would set the module as an attribute of the package, in place of the function."""
+    """Python would set the module as an attribute of the package instead of the function."""
     import autoprune
 
     assert not {noun(path) for path in sources()} & set(autoprune.__all__)

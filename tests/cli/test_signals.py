@@ -25,7 +25,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def test_a_signal_in_an_import_ends_the_command_with_its_code(
     number: signal.Signals, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Even where a half-done import turns the interrupt into an error of its own."""
+    """Even if a half-done import turns the interrupt into an error of its own."""
 
     def importing() -> NoReturn:
         try:

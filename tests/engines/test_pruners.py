@@ -94,7 +94,7 @@ def test_warm_starts_are_no_bar_to_the_samplers_trials(tmp_path: Path, name: str
 
 
 def kept_by_quantile(scores: list[float], start_up: int, quantile: float) -> list[int]:
-    """Return the rungs climbed by trials of one score each, where all that reached a rung are compared."""
+    """Return the rungs climbed by trials of one score each if all that reached a rung are compared."""
     reached: list[list[float]] = [[], [], []]
     climbed = []
     for number, score in enumerate(scores):
@@ -226,7 +226,7 @@ def judged_by_optuna(name: str, scores: list[list[float]]) -> list[int]:
 def test_rungs_are_those_of_an_uninterrupted_study_of_optunas(
     study: SearchStudy, name: str, killed: bool
 ) -> None:
-    """Of three rungs; where killed, each trial dies once, after one, two or three of them, and runs again."""
+    """There are three rungs. If killed, each trial dies once after one, two or three, and runs again."""
     scores = [
         [0.3 + 0.5 * ((11 * n) % 29) / 29 + 0.1 * ((7 * n * rung) % 5) for rung in range(3)]
         for n in range(24)  # no widths come twice among so many

@@ -190,7 +190,7 @@ def test_functions_of_a_script_are_pickled_and_others_refused_in_one_line(url: s
 def test_a_new_tune_replaces_one_that_fails_as_long_as_trials_end(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In place of a Tune that a lost node breaks: one that scores a trial, and breaks at the next."""
+    """A Tune that scores a trial and fails at the next replaces one that a lost node breaks."""
 
     def fail_after(scored: int) -> Callable[[Bridge, bytes, Workers, str], None]:
         def run(bridge: Bridge, parcel: bytes, resources: Workers, folder: str) -> None:

@@ -61,7 +61,7 @@ class Located:
 
 
 def die() -> ToyScorer:
-    """Make no scorer: as where a worker's machine runs out of memory, or has another Python."""
+    """Make no scorer, as if a worker's machine runs out of memory or has another Python."""
     os._exit(3)
 
 

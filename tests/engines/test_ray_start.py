@@ -86,7 +86,7 @@ def test_a_malformed_address_is_refused(address: str) -> None:
 
 
 def test_auto_without_a_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is none, and where the last one has left its address behind."""
+    """If there is none, and if the last one has left its address behind."""
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     assert "no Ray cluster at 'auto' (Connection refused)" in refusal("auto")
     monkeypatch.delenv("RAY_ADDRESS")

@@ -83,7 +83,7 @@ class TroubledMaker:
 @pytest.mark.parametrize("ratio", ["half", math.inf, math.nan])
 @pytest.mark.parametrize("sampler", ["gp", "tpe", "evolution"])
 def test_a_queued_trial_that_cannot_be_proposed_fails_alone(url: str, sampler: str, ratio: object) -> None:
-    """Also where the search goes on in another process after it."""
+    """Also if the search continues in another process."""
     study = new_study(url)
     for _ in range(2):
         study.optuna.enqueue_trial({"conv0": ratio})
@@ -196,7 +196,7 @@ def test_faults_of_our_own_are_not_taken_for_failed_trials(url: str) -> None:
     ],
 )
 def test_errors_of_a_watcher_are_never_the_trials(url: str, engine: str, kind: str, left: list[str]) -> None:
-    """Not even where they look like a scorer's: what has ended stays so, what runs is queued again."""
+    """Not even if they look like a scorer's: ended trials stay, and running ones are queued again."""
 
     def broken(event: TrialEvent) -> None:
         if event.kind == kind:

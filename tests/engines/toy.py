@@ -130,7 +130,7 @@ def toy_runner(
     pruner: str = "median",
     on_event: Callable[[TrialEvent], None] | None = None,
 ) -> TrialRunner:
-    """Run trials on the toy space; where the study has several objectives, the share of its budget too."""
+    """Run trials on the toy space. If the study has several objectives, its budget share is searched too."""
     costs = study.objectives[1:]
     space = ShareSpace(toy_space(costs), costs) if costs else toy_space()
     statistic = {variable.name: float(i) for i, variable in enumerate(space.variables)}

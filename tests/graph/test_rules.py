@@ -1,4 +1,4 @@
-"""Rules and the check of shapes on nets that narrow wrongly where a rule is naive; each was once a fault."""
+"""Rules and the check of shapes on nets that a naive rule narrows wrongly. Each was once a fault."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def test_a_rung_that_does_not_predict_is_reported_with_advice() -> None:
 
 
 def test_a_rung_on_which_all_are_equal_is_reported_as_uninformative() -> None:
-    """As recalibration is where all candidates are at chance."""
+    """As recalibration is if all candidates are at chance."""
     *_, figures, warning = notes_on(records([0.1] * 12, [float(n) for n in range(12)]))
     assert figures == '"calibrate" and "50 steps": all 12 trials are equal on the first.'
     assert warning == (

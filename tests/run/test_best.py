@@ -1,4 +1,4 @@
-"""Picks by latency: as it was measured where a trial was timed, else as it was predicted."""
+"""Picks by latency: as it was measured if a trial was timed, else as it was predicted."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Predictor:
         return self.error * exact
 
     def expected(self, widths: IntArray) -> FloatArray:
-        """Return more than what is filled by where the first group's width is odd: a stair."""
+        """Return more than the budget is filled by if the first group's width is odd: a stair."""
         return self(widths) * np.where(widths[:, 0] % 2 == 1, self.odd, 1.0)
 
 

@@ -81,7 +81,7 @@ def test_a_divisor_that_is_auto_is_measured_kept_and_drawn(
 
 
 class InBlocksOf4:
-    """Knows what the probe below will say, and the lowest that never falls where a width grows."""
+    """Knows the times of the probe below, and the lowest that never fall if a width grows."""
 
     def __init__(self, prunable: Prunable) -> None:
         full = np.array([group.width for group in prunable.groups])
@@ -312,7 +312,7 @@ def test_what_was_measured_is_found_in_the_output_folder_if_it_belongs_here(tmp_
 def test_a_search_continues_on_a_machine_without_the_probe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the table that the study keeps; the best are then timed where it was measured."""
+    """From the table that the study keeps. The best are timed later, on the device of the table."""
     torch.manual_seed(0)
     dense = Dense(make_model("digits_resnet", 10, 1).eval(), load("digits", batch_size=64), Task(), "cpu")
     values = {

@@ -186,7 +186,7 @@ def test_a_killed_search_goes_on_as_if_it_was_not(
 def test_a_file_that_is_damaged_or_changed_is_measured_once_more(
     model: nn.Module, data: VisionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same moments must come of it: a machine that measures others cannot go on, and loses nothing."""
+    """The same moments must result: a machine that measures others cannot continue, and loses nothing."""
     monkeypatch.chdir(tmp_path)
     begun = autoprune.search(model, data, config(search={"trials": 1}))
     (file,) = begun.output.glob("moments-*")

@@ -52,8 +52,8 @@ def upside_down(params: dict[str, float]) -> float:
 class Search:
     """A search whose process can be killed: `restart` keeps nothing but the storage.
 
-    Every seventh trial fails, every fifth is stopped early, unless `stops` is off: then it fails too. With
-    several objectives, the score and the MACs, none is stopped. The ratios in `queued` come first, as warm
+    Every seventh trial fails. Every fifth is pruned, or fails too if `stops` is off. With
+    several objectives, the score and the MACs, none is pruned. The ratios in `queued` come first, as warm
     starts do. If there are criteria, each keep ratio gets a choice of them.
     """
 

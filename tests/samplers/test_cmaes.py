@@ -41,7 +41,7 @@ def warm_starts(context: SamplerContext) -> FloatArray:
 
 
 def first_generation(variables: int, scores: list[float], late: float = 0.0) -> FloatArray:
-    """Where its proposals lie [8, k], after warm starts with these scores; one more is queued half-way."""
+    """Return the places [8, k] of proposals after warm starts of these scores. One is queued half-way."""
     context = brief_of(variables)
     warm = warm_starts(context)[: len(scores)]
     search = Search("cmaes", variables, 60, queued=[named(context, ratios) for ratios in warm])
@@ -58,7 +58,7 @@ def first_generation(variables: int, scores: list[float], late: float = 0.0) -> 
 
 
 class Hostile:
-    """Its pickle makes a file where it is loaded."""
+    """Its pickle makes a file when it is loaded."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -109,7 +109,7 @@ def distance(drawn: FloatArray, centre: FloatArray) -> float:
 @pytest.mark.parametrize("variables", [4, 60])  # above 50 it is separable
 @pytest.mark.parametrize("best", [0, 1, None])
 def test_the_first_generation_lies_around_the_best_warm_start(variables: int, best: int | None) -> None:
-    """Around the centre where there is none, whatever the random first trial was; bounds only draw nearer."""
+    """Around the centre if there is none, whatever the random first trial was. Bounds only draw nearer."""
     context = brief_of(variables)
     starts = places(context, warm_starts(context))
     scores = [] if best is None else [float(n == best) for n in range(len(starts))]

@@ -42,7 +42,7 @@ each_case = pytest.mark.parametrize(("name", "several"), ONE + SEVERAL)
 """Each sampler with one objective, and with several those that take them."""
 
 each_case_slowly = pytest.mark.parametrize(("name", "several"), ONE + SEVERAL_SLOWLY)
-"""The same, where several objectives take minutes in all."""
+"""The same, but cases of several objectives are slow, because they take minutes in all."""
 
 
 def length(name: str) -> int:
@@ -274,7 +274,7 @@ def test_the_blind_control_is_the_fallback_of_a_sampler(name: str) -> None:
 
 
 def test_parameters_of_no_space_are_drawn_each_from_a_stream_of_its_own() -> None:
-    """Also where their names end alike."""
+    """Also if their names end alike."""
 
     def draw(number: int) -> list[float]:
         search = Search("random", 1, 2)
@@ -320,7 +320,7 @@ def test_failures_are_not_sought(name: str, several: bool) -> None:
         else:
             search.study.tell(trial, search.values(trial.params))
     assert any(failed)
-    assert sum(failed[-20:]) < 15  # 19 where Optuna's own GP and TPE are not shown them
+    assert sum(failed[-20:]) < 15  # 19 if Optuna's own GP and TPE are not shown them
 
 
 @each_case_slowly

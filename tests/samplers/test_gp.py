@@ -39,6 +39,6 @@ def test_the_half_written_proposal_of_another_process_is_passed_over() -> None:
 
 
 def test_a_whole_one_is_kept_away_from() -> None:
-    """It lies where the process expects most."""
+    """It lies at the point of which the process expects most."""
     corner = '{"conv0": 0.125, "conv1": 1.0, "conv2": 0.125, "conv3": 1.0}'
     assert proposed_beside(corner) != proposed_beside(None)

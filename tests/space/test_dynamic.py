@@ -1,4 +1,4 @@
-"""The dynamic programme: exact where costs add up, and never worse than the plan that it starts from."""
+"""The dynamic programme: exact if costs add up, and never worse than the plan that it starts from."""
 
 from __future__ import annotations
 

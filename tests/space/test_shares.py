@@ -33,7 +33,7 @@ def costs_of(space: ShareSpace, widths: Widths, name: str) -> np.ndarray:
 @pytest.mark.parametrize("share", [1.0, 0.6, 0.25])
 @pytest.mark.parametrize("divisor", [1, 2])
 def test_each_proposal_fills_the_share_that_it_asks_for(share: float, divisor: int) -> None:
-    """Of the whole model's cost where nothing is limited, else of the limit, which nothing exceeds."""
+    """Of the whole model's cost if nothing is limited, else of the limit, which nothing exceeds."""
     limit = int(share * dense_macs(RESNET))
     space = make_space(budget=Budget(macs=limit), spec=SpaceSpec(divisor=divisor))
     assert [variable.name for variable in space.variables][:2] == [SHARE, "conv1"]
@@ -74,7 +74,7 @@ def test_decoded_widths_round_trip(budget: Budget | None) -> None:
 
 
 def test_any_plan_under_the_limit_has_a_share_that_decodes_to_it() -> None:
-    """Small nets too, where a share of the parameters is a handful, and windows are missed by many plans."""
+    """Small nets too: there a share of the parameters is a handful, and many plans miss the windows."""
     for net in (RESNET, chain([4, 3, 5]), chain([2, 2])):
         for costs, budget in (("macs", Budget(macs=dense_macs(net))), ("params", Budget(params=10**9))):
             space = make_space(net, budget, costs=costs)

@@ -1,4 +1,4 @@
-"""Files that are none: every reader refuses them at once, where opening them would wait for ever."""
+"""Paths that are no regular file: every reader refuses them at once, because opening one may never end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Freed memory goes back to the system where it should, and stays where passes are timed."""
+"""Freed memory goes back to the system after trials, and stays while passes are timed."""
 
 from __future__ import annotations
 
@@ -63,5 +63,5 @@ def test_keeps_what_is_freed_until_the_outermost_block_ends() -> None:
         [sys.executable, "-c", FAULTS_OF_PASSES], capture_output=True, text=True, check=True, timeout=60
     )
     before, nested, outer, after = map(int, done.stdout.split())
-    assert min(before, after) > 40  # some 50 huge pages, where the system has them, else 25,600 pages
+    assert min(before, after) > 40  # some 50 huge pages if the system has them, else 25,600 pages
     assert max(nested, outer) < 10

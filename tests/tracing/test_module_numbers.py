@@ -58,7 +58,7 @@ class WidthOfInput(nn.Module):
 
 
 class WrittenOut(nn.Module):
-    """Attention whose head width stands in its code as a number: nothing can make it follow."""
+    """Attention whose head width is a number in its code: nothing can make it follow."""
 
     def __init__(self, width: int = 24) -> None:
         super().__init__()

@@ -186,7 +186,7 @@ def test_an_emulated_number_format_costs_one_partial_step() -> None:
 
 
 def test_the_cold_start_of_the_first_one_hides_no_hopeless_one() -> None:
-    """As where channels-last is left out: float32 has one layout, whose first step starts the threads."""
+    """As if channels-last is left out: float32 has one layout, whose first step starts the threads."""
     clock = Clock()
     times = iter([1.2, 0.2, 1.5])
 

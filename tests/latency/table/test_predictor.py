@@ -123,7 +123,7 @@ def test_an_operator_of_one_size_is_rounded_in_the_envelope_too() -> None:
 
 
 def test_kinds_without_readings_are_not_taken_for_fast_ones() -> None:
-    """The in size was never seen unaligned but where the out size was too: it is as slow as both."""
+    """The in size was seen unaligned only together with the out size, so it is as slow as both."""
     rng = np.random.default_rng(0)
     sizes = rng.integers(9, LARGEST + 1, (600, 1, 2))
     on = aligned_axes((ALIGNMENT, ALIGNMENT), sizes[:, 0])

@@ -136,7 +136,7 @@ def test_what_a_slow_model_prepares_again_is_not_timed() -> None:
     machine, kept = Machine(), 20
 
     def model(name: str, milliseconds: float) -> Callable[[], float]:
-        """Return a model that takes a quarter longer where more than `kept` others ran since it did."""
+        """Return a model that takes a quarter longer if more than `kept` others ran since it did."""
 
         def draw() -> float:
             others = itertools.takewhile(lambda other: other != name, reversed(machine.order))
