@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from autoprune.study import TrialRecord
+from autoprune.study import Race, TrialRecord
 
 FEWEST_TRIALS = 5
 """Number of trials with both scores that an interval needs."""
@@ -94,27 +94,49 @@ def agreements(records: Iterable[TrialRecord]) -> tuple[RungAgreement, ...]:
     return tuple(each for each in found if each is not None)
 
 
+def race_agreement(race: Race, records: Iterable[TrialRecord]) -> RungAgreement | None:
+    """Compare the last rung with the first stage of a race, over its entrants, or return None for too few."""
+    last = {record.number: record.scores[-1] for record in records if record.scores}
+    end = race.result.ends[0]
+    stages = {number: stage.score for number, entry in race.entries.items() if (stage := entry.at(end))}
+    both = [(last[number].score, score) for number, score in stages.items() if number in last]
+    names = (
+        next((last[number].name for number in stages if number in last), ""),
+        f"{end} epoch{'s' if end > 1 else ''}",
+    )
+    return _agreement(names, both, reached=len(both))
+
+
 def _compare(records: Sequence[TrialRecord], lower: int, upper: int) -> RungAgreement | None:
+    both = [record.scores for record in records if len(record.scores) > upper]
+    if not both:
+        return None
+    names = both[0][lower].name, both[0][upper].name
+    pairs = [(scores[lower].score, scores[upper].score) for scores in both]
+    return _agreement(names, pairs, reached=sum(len(record.scores) > lower for record in records))
+
+
+def _agreement(
+    names: tuple[str, str], pairs: Sequence[tuple[float, float]], *, reached: int
+) -> RungAgreement | None:
     from scipy.stats import kendalltau, spearmanr
 
-    both = [record.scores for record in records if len(record.scores) > upper]
-    below, above = ([scores[rung].score for scores in both] for rung in (lower, upper))
+    below, above = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     is_constant = len(set(below)) == 1
-    if len(both) < (FEWEST_TO_WARN if is_constant else FEWEST_TRIALS) or len(set(above)) < 2:
+    if len(pairs) < (FEWEST_TO_WARN if is_constant else FEWEST_TRIALS) or len(set(above)) < 2:
         return None
     tau, rho = (
         math.nan if is_constant else float(measure(below, above).statistic)
         for measure in (kendalltau, spearmanr)
     )
     return RungAgreement(
-        both[0][lower].name,
-        both[0][upper].name,
+        *names,
         tau=tau,
-        tau_interval=tau_interval(tau, len(both)),
+        tau_interval=tau_interval(tau, len(pairs)),
         rho=rho,
-        rho_interval=rho_interval(rho, len(both)),
-        trials=len(both),
-        reached=sum(len(record.scores) > lower for record in records),
+        rho_interval=rho_interval(rho, len(pairs)),
+        trials=len(pairs),
+        reached=reached,
     )
 
 

@@ -17,15 +17,10 @@ from rich.text import Text
 from autoprune.config.rungs import rung_spec, score_text, uses_repair
 from autoprune.cost import COSTS, LATENCY, three_digits
 from autoprune.report._agreement import PREDICTS, RungAgreement
+from autoprune.report._conclusions import conclusions
 from autoprune.report._criteria import criterion_scores
 from autoprune.report._summary import StudySummary
 from autoprune.study import TrialRecord, study_command
-
-_FEWEST_FOR_CURVE = 10
-_LATE = 0.9
-"""A search whose best score still rose after this share of its trials may need more of them."""
-
-_SHOWN_GROUPS = 3
 
 
 def plain_table(title: str) -> Table:
@@ -73,7 +68,7 @@ def trial_table(summary: StudySummary, *, most: int | None = None, only: TrialRe
 
 
 def race_table(summary: StudySummary) -> Table:
-    """Return a table of the race, the best trial first: the score of every entrant after each stage."""
+    """Return a table of the race, the winner first: the score of every entrant after each stage."""
     table = plain_table(f"Race of {summary.study}: {summary.metric} after so many epochs")
     race = summary.race
     ends = race.result.ends if race is not None else []
@@ -91,11 +86,10 @@ def race_table(summary: StudySummary) -> Table:
 
     for number in sorted(scores, key=rank):
         cells = ["" if stage is None else score_text(stage.score, stage.error) for stage in scores[number]]
-        ended = ", left the race" if race.entries[number].failure is not None else ""
+        left = ", left the race" if race.entries[number].failure is not None else ""
         style = "bold" if number == race.result.winner else ""
-        table.add_row(
-            str(number), *cells, f"{origins.get(number, '')}{ended}".replace(", ", "\n"), style=style
-        )
+        origin = f"{origins.get(number, '')}{left}".replace(", ", "\n")
+        table.add_row(str(number), *cells, origin, style=style)
     return table
 
 
@@ -241,36 +235,7 @@ def summary_notes(summary: StudySummary) -> list[str]:
         notes.append(_about_latency(summary))
     notes += _about_criteria(summary)
     notes += [*(_agreement(found, summary) for found in summary.agreements), *_warning(summary)]
-    return [*notes, *_about_trials(summary), *_about_groups(summary), *_verdict(summary)]
-
-
-def _about_trials(summary: StudySummary) -> list[str]:
-    """Return a sentence on how many trials would have been enough, if the search has ended."""
-    enough, total = summary.enough_trials, len(summary.records)
-    is_running = any(not record.has_ended for record in summary.records)
-    if enough is None or is_running or summary.front or total < _FEWEST_FOR_CURVE:
-        return []
-    if enough > _LATE * total:
-        return [
-            f"The best score still rose at trial {enough - 1} of {total}: more trials may find a better one."
-        ]
-    return [
-        f"{enough} of the {total} trials would have been enough: later ones raised the best score by no more "
-        "than noise."
-    ]
-
-
-def _about_groups(summary: StudySummary) -> list[str]:
-    """Return a sentence on the keep ratios that explain most of the scores."""
-    if not summary.importances:
-        return []
-    most = list(summary.importances.items())[:_SHOWN_GROUPS]
-    named = ", ".join(f"{name} ({share:.0%})" for name, share in most)
-    return [f"The keep ratios that explain most of the differences between scores: {named}."]
-
-
-def _verdict(summary: StudySummary) -> list[str]:
-    return [] if summary.verdict is None else [summary.verdict.sentence]
+    return [*notes, *conclusions(summary)]
 
 
 def _about_criteria(summary: StudySummary) -> list[str]:

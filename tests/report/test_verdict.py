@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from autoprune.config.rungs import RungScore
 from autoprune.errors import StudyError
+from autoprune.report import race_table, summary_notes
+from autoprune.report._agreement import agreements
 from autoprune.report._verdict import Verdict, paired_interval, verdict_of
 from autoprune.study import Race, RaceEntry, RaceResult, Samples, StageRecord
 from autoprune.support.arrays import FloatArray
+from tests.report.test_tables import RECORD, SUMMARY, drawn
 
 
 def hits(rng: np.random.Generator, images: int, gain: float) -> tuple[FloatArray, FloatArray]:
@@ -111,3 +117,46 @@ def test_samples_are_read_as_they_were_stored(found: FloatArray) -> None:
     )
     with pytest.raises(StudyError, match="s: the samples of a race are damaged"):
         verdict_of(damaged, "s")
+
+
+def test_the_report_ends_with_the_verdict_after_what_else_was_found() -> None:
+    records = tuple(
+        dataclasses.replace(
+            RECORD,
+            number=number,
+            scores=(
+                RungScore(0, "calibrate", 0.1 * number, 0.1),
+                RungScore(1, "25 steps", 0.5 - 0.1 * (number - 3) ** 2, 0.1),
+                RungScore(2, "75 steps", 0.9 - 0.1 * (number - 3) ** 2, 0.1),
+            ),
+            origin="uniform" if number == 0 else "sampler",
+        )
+        for number in range(12)
+    )
+    entries = {
+        number: RaceEntry(settings="s", stages=[StageRecord(epochs=1, score=0.1 * number, error=0.01)])
+        for number in range(5)
+    }
+    entries[4] = entries[4].model_copy(update={"failure": "diverged"})
+    finished = Race(RaceResult(settings="s", entrants=list(range(5)), ends=[1], winner=3, uniform=0), entries)
+    summary = dataclasses.replace(
+        SUMMARY,
+        rungs=("calibrate", "25 steps", "75 steps"),
+        records=records,
+        best=records[3],
+        agreements=agreements(records),
+        race=finished,
+        importances={"b": 0.7, "a": 0.3},
+    )
+    *_, rung, race_note, trials, groups, verdict = summary_notes(summary)
+    assert rung == '"25 steps" predicted "75 steps" best of the cheaper rungs, with tau 1.00.'
+    assert race_note.startswith('"75 steps" predicted the race after 1 epoch with tau 0.74 (')
+    assert trials.startswith("4 of the 12 trials would have been enough")
+    assert groups.endswith(": b (70%), a (30%).")
+    assert "Trial 3 is 0.3 above uniform, trial 0" in verdict
+    table = drawn(race_table(summary))
+    rows = [line.split()[0] for line in table.splitlines() if line.strip() and line.split()[0].isdigit()]
+    assert rows == ["3", "4", "2", "1", "0"]
+    assert "0.4000 ±0.0100" in table
+    assert "left the race" in table
+    assert "trained fully" in summary_notes(summary)[0]

@@ -27,6 +27,7 @@ from autoprune.run import Dense, Event, Stage
 from autoprune.run._finalists import FINALISTS, MOST, judge, measure_finalists
 from autoprune.run._latency import stored_table
 from autoprune.run._problem import build_problem, trace_dense
+from autoprune.run._race_plan import entrants_of
 from autoprune.run._ranking import encode_ranking, rank_channels
 from autoprune.run._run import Run
 from autoprune.run._spec import RunSpec
@@ -92,6 +93,7 @@ class Case:
         odd: float = 1.0,
         table: Mapping[str, Any] | None = None,
         trials: int = 20,
+        uniform: bool = False,
     ) -> None:
         spec = RunSpec.of(
             {
@@ -121,8 +123,13 @@ class Case:
             trials=trials,
             cost=self.run.cost,
         )
+        if uniform:  # the first trial, which scores worst
+            study.enqueue(
+                dict.fromkeys((variable.name for variable in self.run.space.variables), 0.5), "uniform"
+            )
         while (job := runner.ask()) is not None:
             score = -job.number if len(objectives) == 1 else sum(job.widths.values())
+            score -= trials if uniform and job.number == 0 else 0
             runner.report(job, RungScore(0, "calibrate", score, 0.0))
             runner.finish(job)
 
@@ -145,6 +152,16 @@ def test_the_first_that_is_within_the_limit_wins_and_five_are_timed(tmp_path: Pa
     assert all(record.measured.met for record in measured)  # type: ignore[union-attr]
     assert study.best().number == 0
     assert len(said) == FINALISTS
+
+
+def test_the_heuristics_that_enter_the_race_are_timed_too(tmp_path: Path) -> None:
+    study, _ = Case(tmp_path, "60%", error=1.0, uniform=True).measure()
+    measured = [record.number for record in study.records() if record.measured is not None]
+    assert measured == list(range(FINALISTS + 1))
+    assert [record.number for record in entrants_of(study, 3)] == [0, 1, 2, 3]
+    slow, _ = Case(tmp_path / "slow", "60%", error=0.5, uniform=True).measure()
+    assert slow.record(0).was_over_limit
+    assert entrants_of(slow, 3) == [slow.best()], "if all are over the budget, the fastest is alone"
 
 
 def test_a_prediction_that_is_too_low_is_found_out(tmp_path: Path) -> None:

@@ -6,6 +6,10 @@ import copy
 import dataclasses
 import functools
 import itertools
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +231,29 @@ def test_an_interrupted_race_resumes_with_the_same_result(
     assert facts(resumed.summary.race) == facts(searched.race)
     tuned = finetune(storage)
     assert tuned.val_score == searched.race.winner.last.score
+
+
+def die(folder: str, after: int) -> None:
+    """Search until the n-th event of the race, and kill this process there."""
+
+    def watch(event: Event) -> None:
+        try:
+            interrupt(event)
+        except KeyboardInterrupt:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    interrupt = Interrupt(after)
+    search(Path(folder), watch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [3, 15])
+def test_a_killed_race_resumes_with_the_same_result(searched: Searched, tmp_path: Path, after: int) -> None:
+    code = f"import tests.run.test_race as race; race.die({str(tmp_path)!r}, {after})"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    killed = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert facts(resume(f"sqlite:///{tmp_path}/study.db").summary.race) == facts(searched.race)
 
 
 def test_a_race_of_more_trials_trains_only_the_new_entrants(searched: Searched, tmp_path: Path) -> None:

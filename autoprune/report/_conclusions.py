@@ -1,0 +1,67 @@
+"""The end of a report: which rung predicted, how many trials were enough, which groups matter, the verdict.
+
+Example:
+    conclusions(summary)[-1]          # "The winner, trial 17, is 0.80 points (95% interval ..."
+"""
+
+from __future__ import annotations
+
+from autoprune.report._agreement import race_agreement
+from autoprune.report._summary import StudySummary
+
+_FEWEST_FOR_CURVE = 10
+"""Trials that a sentence on their number needs."""
+
+_LATE = 0.9
+"""A search whose best score still rose after this share of its trials may need more of them."""
+
+_SHOWN_GROUPS = 3
+
+
+def conclusions(summary: StudySummary) -> list[str]:
+    """Return sentences on rungs, trials and keep ratios, with the verdict at the end."""
+    verdict = [] if summary.verdict is None else [summary.verdict.sentence]
+    return [*_about_rungs(summary), *_about_trials(summary), *_about_groups(summary), *verdict]
+
+
+def _about_rungs(summary: StudySummary) -> list[str]:
+    """Return sentences on which rung predicted the last one best, and on how that one predicts the race."""
+    notes = []
+    last = summary.rungs[-1]
+    below = [found for found in summary.agreements if found.upper == last and not found.is_constant]
+    if len(below) > 1:
+        best = max(below, key=lambda found: found.tau)
+        notes.append(f'"{best.lower}" predicted "{last}" best of the cheaper rungs, with tau {best.tau:.2f}.')
+    race = None if summary.race is None else race_agreement(summary.race, summary.records)
+    if race is not None and not race.is_constant:
+        low, high = race.tau_interval
+        notes.append(
+            f'"{race.lower}" predicted the race after {race.upper} with tau {race.tau:.2f} ({low:.2f} to '
+            f"{high:.2f}) over its {race.trials} entrants, which are close to each other."
+        )
+    return notes
+
+
+def _about_trials(summary: StudySummary) -> list[str]:
+    """Return a sentence on how many trials would have been enough, if the search has ended."""
+    enough, total = summary.enough_trials, len(summary.records)
+    is_running = any(not record.has_ended for record in summary.records)
+    if enough is None or is_running or summary.front or total < _FEWEST_FOR_CURVE:
+        return []
+    if enough > _LATE * total:
+        return [
+            f"The best score still rose at trial {enough - 1} of {total}: more trials may find a better one."
+        ]
+    return [
+        f"{enough} of the {total} trials would have been enough: later ones raised the best score by no more "
+        "than noise."
+    ]
+
+
+def _about_groups(summary: StudySummary) -> list[str]:
+    """Return a sentence on the keep ratios that explain most of the scores."""
+    if not summary.importances:
+        return []
+    most = list(summary.importances.items())[:_SHOWN_GROUPS]
+    named = ", ".join(f"{name} ({share:.0%})" for name, share in most)
+    return [f"The keep ratios that explain most of the differences between scores: {named}."]
