@@ -8,6 +8,7 @@ Example:
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -51,7 +52,7 @@ def run_flow(bench: Workbench, record: FlowRecord) -> FlowState:
             number=number,
             stage=name,
             seconds=time.perf_counter() - started,
-            score=result.score,
+            score=None if result.score is None or not math.isfinite(result.score) else result.score,
             base=places["base"],
             small=places["small"],
             cut=None if state.cut is None else {group: index.tolist() for group, index in state.cut.items()},

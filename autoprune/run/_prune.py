@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import nn
 from autoprune.config.settings import BudgetSettings
 from autoprune.criteria import find_criterion
 from autoprune.data import UserLoaders, VisionData
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, TrialError
 from autoprune.exporting import load_pruned, save_pruned
 from autoprune.flow import (
     FlowRecord,
@@ -51,9 +52,11 @@ from autoprune.run._search_pass import search_pass
 from autoprune.run._spec import ConfigSource, RunSpec
 from autoprune.run._stored_config import read_setting
 from autoprune.run._trust import own_architecture
+from autoprune.sparsity import check_strengths
 from autoprune.support.events import GIVEN_WATCH, Stage, Watcher, silent
 from autoprune.support.threads import cpu_threads
 from autoprune.support.usercode import entry
+from autoprune.train import evaluate
 
 
 @entry(model=GIVEN_MODEL, watch=GIVEN_WATCH)
@@ -150,6 +153,7 @@ def check_flow(spec: RunSpec) -> None:
         find_repair(spec.repair.mode)
     if "sparsify" in stages:
         schedule_of(spec.sparsify)
+        check_strengths(spec.sparsify.strength)
     if "finetune" in stages and spec.finetune.epochs:
         _ = spec.finetune_schedule
 
@@ -192,8 +196,16 @@ def _finish(run: Run, record: FlowRecord) -> FlowResult:
         state = run_flow(workbench(run, record.folder, search), record)
         test_score = score_on_test(run, copy.deepcopy(state.model))
         dense_test_score = score_on_test(run, copy.deepcopy(run.dense.model))
+        val_score = record.stages[-1].score
+        if val_score is None:  # the last stage changed no model, or a metric was not finite and is mended
+            val_score = evaluate(copy.deepcopy(state.model), run.dense.data.val, run.dense.task, run.setting)
+    if not math.isfinite(val_score):
+        raise TrialError(
+            f"flow: task.metric is {val_score} on the validation part at the end, expected a finite number; "
+            "fix the metric and run the same command again: the trained weights are kept."
+        )
     result: dict[str, Any] = {
-        "val_score": record.stages[-1].score,
+        "val_score": val_score,
         "test_score": test_score,
         "dense_val_score": record.dense["score"],
         "dense_test_score": dense_test_score,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from typing import Any
 
 from autoprune.config.settings import FlowSettings, SparsifySettings
@@ -22,7 +23,7 @@ from autoprune.run._seen_validation import read_history, save_dense, split_of
 from autoprune.run._spec import RunSpec
 from autoprune.run._stored_config import threads_of
 from autoprune.score import with_model
-from autoprune.sparsity import check_penalty
+from autoprune.sparsity import check_penalty, check_strengths
 from autoprune.support.events import Stage, Watcher
 from autoprune.zoo import load_checkpoint
 
@@ -40,6 +41,7 @@ def begin_search(problem: Problem, spec: RunSpec, watch: Watcher) -> None:
     """Check that the penalty of a search fits its model, and report the problem to the watcher."""
     if is_sparsified(spec):
         schedule_of(spec.sparsify)
+        check_strengths(spec.sparsify.strength)
         check_penalty(problem.prunable, spec.sparsify.penalty, spec.sparsify.options)
     report_problem(problem, spec, watch)
 
@@ -71,7 +73,7 @@ def sparsified(run: Run) -> Run:
             "data": split_of(spec.data, dense.data),
             "config": to_values(spec.without_password()),
             "origin": origin,
-            "val_score": found.score,
+            "val_score": found.score if found.score is not None and math.isfinite(found.score) else None,
         }
         save_dense(found.state.model, path, history)
         bench.clear_training()

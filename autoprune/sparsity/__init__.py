@@ -26,7 +26,14 @@ from autoprune.sparsity._hook import PenaltyHook, scale_places
 from autoprune.sparsity._penalties import Penalty, PenaltyInput
 from autoprune.sparsity._specs import PENALTIES, PenaltySpec
 from autoprune.sparsity._threshold import threshold_plan, threshold_plan_within
-from autoprune.sparsity._training import Sparsified, StrengthTrial, check_penalty, choose, sparsify
+from autoprune.sparsity._training import (
+    Sparsified,
+    StrengthTrial,
+    check_penalty,
+    check_strengths,
+    choose,
+    sparsify,
+)
 
 __all__ = [
     "PENALTIES",
@@ -38,6 +45,7 @@ __all__ = [
     "Sparsified",
     "StrengthTrial",
     "check_penalty",
+    "check_strengths",
     "choose",
     "scale_places",
     "sparsify",

@@ -208,7 +208,7 @@ def sparsify(
         CheckpointError: the checkpoint is corrupt, of another training, or cannot be written.
     """
     spec = check_penalty(prunable, penalty, options, has_plan=bool(plan))
-    strengths = _strengths(strength)
+    strengths = check_strengths(strength)
     training = _Training(
         prunable,
         data,
@@ -239,7 +239,7 @@ def choose(trials: Sequence[StrengthTrial]) -> StrengthTrial:
     return min(trials, key=lambda trial: (-trial.cut_score, trial.strength))
 
 
-def _strengths(strength: float | Sequence[float]) -> list[float]:
+def check_strengths(strength: float | Sequence[float]) -> list[float]:
     """Return the strengths to try.
 
     Raises:

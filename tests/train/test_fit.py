@@ -113,6 +113,36 @@ def test_a_training_in_stages_is_bit_identical(tmp_path: Path) -> None:
     assert train(1, tmp_path / "state.pt")[1].records == train(2, tmp_path / "state.pt")[1].records
 
 
+def test_a_rate_by_score_falls_with_the_epochs_and_after_a_resume(tmp_path: Path) -> None:
+    schedule = Schedule(epochs=3, learning_rate=0.1, warmup=0.0, rate_by_score=((0.0, 0.02), (2.0, 0.001)))
+
+    def train(stop_after: int) -> FitResult:
+        def on_epoch(record: EpochRecord) -> None:
+            if record.epoch == stop_after:
+                raise InterruptedTrainingError
+
+        state = tmp_path / "state.pt"
+        return fit(
+            small_model(), DATA, schedule, SETTINGS[0], Task(), seed=4, on_epoch=on_epoch, checkpoint=state
+        )
+
+    with pytest.raises(InterruptedTrainingError):
+        train(2)
+    assert [record.learning_rate for record in train(0).records] == [0.1, 0.02, 0.02]
+
+
+def test_the_usual_checkpoint_goes_on_in_a_loop_of_torch(tmp_path: Path) -> None:
+    model = small_model()
+    fit(model, DATA, Schedule(epochs=2), SETTINGS[0], Task(), seed=4, pth=tmp_path / "last.pth")
+    saved = torch.load(tmp_path / "last.pth", weights_only=True)
+    assert saved["epoch"] == 2
+    assert all(torch.equal(tensor, saved["state_dict"][name]) for name, tensor in model.state_dict().items())
+    groups = [[each for each in model.parameters() if (each.ndim >= 2) == wide] for wide in (True, False)]
+    optimizer = torch.optim.SGD([{"params": group} for group in groups], lr=0.1)
+    optimizer.load_state_dict(saved["optimizer"])
+    assert all("momentum_buffer" in state for state in optimizer.state.values())
+
+
 def test_resumed_after_kill_9_is_bit_identical(tmp_path: Path) -> None:
     state = tmp_path / "state.pt"
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import torch; "

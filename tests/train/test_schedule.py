@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from torch import nn
 
@@ -30,6 +32,19 @@ def test_warmup_rises_to_the_highest_rate_and_falls_from_it() -> None:
 
 def test_constant_stays() -> None:
     assert rates(Schedule(steps=3, learning_rate=0.1, warmup=0.0, schedule="constant"), 3) == [0.1] * 3
+
+
+def test_step_falls_to_a_tenth_at_half_and_at_three_quarters() -> None:
+    got = rates(Schedule(steps=8, learning_rate=1.0, warmup=0.0, schedule="step"), 8)
+    assert got == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_a_rate_by_score_holds_from_its_score_on() -> None:
+    schedule = Schedule(steps=9, learning_rate=0.2, warmup=0.0, rate_by_score=((0.8, 0.1), (0.9, 0.01)))
+    got = [learning_rate_at(schedule, 5, 9, best) for best in (-math.inf, 0.79, 0.8, 0.89, 0.9, 1.0)]
+    assert got == [0.2, 0.2, 0.1, 0.1, 0.01, 0.01]
+    with pytest.raises(ConfigError, match=r"schedule.rate_by_score: .* is out of its range"):
+        Schedule(steps=1, rate_by_score=((0.9, 0.1), (0.8, 0.01)))
 
 
 def test_length_in_epochs_or_steps() -> None:
