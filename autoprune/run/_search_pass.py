@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from autoprune.config.settings import RaceSettings
 from autoprune.criteria import plan_from_importance
 from autoprune.flow import FlowState, SearchPass, Workbench
 from autoprune.graph import Plan
@@ -55,9 +56,11 @@ def _run_of_pass(run: Run, bench: Workbench, state: FlowState) -> Run:
         bench.search_space(prunable, bench.budget),
         expected_cost(prunable, measures),
     )
+    output = dataclasses.replace(spec.output, folder=str(bench.folder))
     return Run(
         **vars(problem),
-        spec=dataclasses.replace(spec, output=dataclasses.replace(spec.output, folder=str(bench.folder))),
+        # Without a race, since the flow itself trains the winner.
+        spec=dataclasses.replace(spec, output=output, race=RaceSettings(entrants=1)),
         dense=dataclasses.replace(run.dense, model=prunable.model),
         setting=run.setting,
         table=run.table,
