@@ -29,6 +29,7 @@ CONFIG: dict[str, dict[str, Any]] = {
         "warm_starts": ["uniform"],
     },
     "score": {"rungs": ["calibrate"]},
+    "race": {"entrants": 1},
     "finetune": {"epochs": 0},
 }
 
@@ -45,11 +46,12 @@ def test_the_saved_model_has_the_channels_that_its_trials_criteria_keep(
     torch.manual_seed(0)
     model = make_model("digits_resnet", 10, 1)
     result = autoprune.search(model, data, CONFIG)
+    assert result.summary.records[0].origin == "uniform"
     warm, *proposed = result.summary.records
     assert set(warm.criteria.values()) == {"l1"}
     assert {name for each in proposed for name in each.criteria.values()} == {"l1", "random", "fpgm"}
-    more = {**CONFIG, "search": {**CONFIG["search"], "trials": 3, "study": "stopped"}}
-    autoprune.search(model, data, more)
+    fewer = {**CONFIG, "search": {**CONFIG["search"], "trials": 3, "study": "stopped"}}
+    autoprune.search(model, data, fewer)
     resumed = autoprune.resume("stopped", model=model, data=data, overrides=["search.trials=4"])
     assert list(map(comparable, resumed.summary.records)) == list(map(comparable, result.summary.records))
     trial = proposed[0]
