@@ -225,10 +225,14 @@ def check_rules(settings: SelectSettings, criterion: str) -> None:
 def check_amounts(by: str, share: float | None, threshold: float | None, *, has_budget: bool) -> None:
     """Check that exactly one of the budget, the share and the threshold says how much is cut.
 
+    A user's own selector may read any of them, or none.
+
     Raises:
         ConfigError: none does, or several do, or the selector reads none of the given ones.
     """
     spec = find_selector(by)
+    if ":" in by and not spec.amounts:
+        return
     given = [name for name, value in (("share", share), ("threshold", threshold)) if value is not None]
     for name in given:
         if name not in spec.amounts:

@@ -10,17 +10,17 @@ import pytest
 import torch
 from torch import nn
 
-import autoprune
+import autoprune.flow
 from autoprune.config import load_config
 from autoprune.criteria import channel_scales, importance
 from autoprune.errors import PlanError
 from autoprune.execution import Setting
-from autoprune.flow import SELECTORS, FlowState, Selection, Workbench, find_selector, pass_limits
+from autoprune.flow import SELECTORS, FlowState, Selection, Workbench, check_amounts, pass_limits
 from autoprune.flow._selectors import select
-from autoprune.graph import Plan
 from autoprune.space import Budget, SpaceSpec
 from autoprune.train import Task
 from tests.flow.nets import DATA, net, settings
+from tests.own_rows import install_example
 
 PRUNABLE = autoprune.trace(net(), torch.zeros(1, 1, 8, 8))
 DENSE = int(PRUNABLE.cost().macs)
@@ -81,16 +81,15 @@ def test_a_floor_is_kept_by_every_selector_of_widths(tmp_path: Path) -> None:
         assert min(plan.widths.values()) >= 5
 
 
-def test_a_selector_of_your_own_is_named_by_its_function(tmp_path: Path) -> None:
-    plan = select(selection(tmp_path, None, by="tests.flow.test_selectors:first_half"))
+def test_a_selector_of_the_users_own_is_named_by_its_function(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by = f"{install_example(autoprune.flow, tmp_path, monkeypatch)}:first_half"
+    plan = select(selection(tmp_path, None, by=by))
     assert plan.widths == {group.name: 4 for group in PRUNABLE.searchable}
+    check_amounts(by, None, None, has_budget=False)
     with pytest.raises(PlanError, match=r"select.by: .*:nothing. gave a list, expected a Plan"):
         select(selection(tmp_path, None, by="tests.flow.test_selectors:nothing"))
-    assert find_selector("tests.flow.test_selectors:first_half").amounts == ()
-
-
-def first_half(given: Selection) -> Plan:
-    return Plan({group.name: np.arange(group.width // 2) for group in given.prunable.searchable})
 
 
 def nothing(given: Selection) -> list[int]:

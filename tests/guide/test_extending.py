@@ -50,6 +50,21 @@ small = autoprune.rebuild(prunable, plan)
 assert small[1].width == 8
 assert autoprune.verify(prunable, plan, small).right
 
+loader = [(torch.randn(16, 1, 8, 8), torch.arange(16) % 3)]
+flow = autoprune.prune(
+    model,
+    (loader, loader),
+    {
+        "search": {"setting": "float32 contiguous"},
+        "flow": {"stages": ["select", "mypkg.flows:test_early", "finetune"]},
+        "select": {"by": "mypkg.flows:every_second"},
+        "finetune": {"epochs": 1},
+    },
+)
+stages = [entry.stage for entry in flow.stages]
+assert stages == ["select", "rebuild", "mypkg.flows:test_early", "finetune"], stages
+assert flow.stages[2].score == flow.stages[1].score
+
 prunable = autoprune.trace(model.eval(), torch.zeros(2, 1, 8, 8))
 small = autoprune.rebuild(prunable, autoprune.make_plan(prunable, 0.5))
 assert autoprune.export(small, "small.ts", format="mypkg.formats:script").max_difference < 1e-4
