@@ -150,7 +150,8 @@ def _saved_folder(study: SearchStudy, consent: Consent, *, is_written: bool) -> 
         untrained = ["finetune.epochs=0"]
         tuned = finetune(study.name, study.url, overrides=untrained, trust=consent.trust, config=consent.own)
         return tuned.folder
-    if not folder.is_dir() and race_has_trained(study, study.best(), spec):
+    is_named = spec.model.name is not None or spec.model.factory is not None
+    if not folder.is_dir() and is_named and race_has_trained(study, study.best(), spec):
         return finetune(study.name, study.url, trust=consent.trust, config=consent.own).folder
     if not folder.is_dir():
         raise ExportError(f"{study.name}: {_export_advice(study, folder.parent)}")

@@ -19,9 +19,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import autoprune
+from autoprune import run
+from autoprune.config import load_config
 from autoprune.errors import TrialError
+from autoprune.exporting import read_recipe
 from autoprune.run import EpochDone, Event, FinetuneResult, SearchResult, Stage
-from autoprune.run._retraining import training_state
+from autoprune.run._retraining import race_has_trained, training_state
 from autoprune.run._spec import RunSpec
 from autoprune.run._stored_config import stored_spec
 from autoprune.study import Race, open_study
@@ -193,9 +196,37 @@ def test_the_winner_is_what_a_finetune_alone_makes_of_it_and_is_not_trained_agai
     assert tuned.val_score == searched.race.winner.last.score
     assert tuned.test_score is not None
     assert not state.exists()
+    assert run.best("own", searched.result.storage).trial.number == tuned.trial
     alone = finetune(searched.result.storage, f"output.folder={tmp_path}", trial=tuned.trial)
     assert alone.val_score == tuned.val_score
     assert all(torch.equal(tensor, weights(alone)[name]) for name, tensor in weights(tuned).items())
+
+
+def test_the_other_trial_that_trained_to_the_end_is_saved_without_training_too(searched: Searched) -> None:
+    winner = searched.result.best
+    other = next(
+        number
+        for number, entry in searched.race.entries.items()
+        if entry.at(EPOCHS) is not None and number != winner.number
+    )
+    record = searched.result.summary.records[other]
+    assert race_has_trained(open_study(searched.result.storage, "own"), record, searched.spec)
+    tuned = finetune(searched.result.storage, trial=other)
+    assert tuned.val_score == searched.race.entries[other].last.score
+    assert not race_has_trained(open_study(searched.result.storage, "own"), record, searched.spec)
+
+
+def test_an_export_saves_the_trained_winner_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    overrides = ["search.trials=2", "search.sampler=random", "search.warm_starts=[]", "score=calibrate"]
+    overrides += ["search.setting=float32 contiguous", "train.epochs=1", "finetune.epochs=1"]
+    result = autoprune.search(config=load_config("digits", overrides))
+    assert result.summary.race is not None
+    exported = run.export("digits", "safetensors")
+    assert read_recipe(exported.path).extra["trial"] == result.best.number
+    assert read_recipe(exported.path).extra["val_score"] == result.summary.race.winner.last.score
+    assert result.verdict is not None
+    assert "won the race. No trial with one keep ratio" in result.verdict.sentence
 
 
 def test_the_states_of_entrants_that_stopped_are_removed(searched: Searched) -> None:
@@ -279,17 +310,14 @@ def test_a_race_of_more_trials_trains_only_the_new_entrants(searched: Searched, 
         {"race": {"entrants": 1}},
         {"finetune": {"epochs": 0}},
         {"score": {"rungs": ["repair"]}},
-        {"search": {"objectives": ["score", "params"], "trials": 4}},
-        {"search": {"trials": 1}},
+        {"score": {"rungs": ["supernet"]}},
+        {"search": {"objectives": ["score", "params"]}},
     ],
-    ids=["off", "untrained", "exported as scored", "several objectives", "one trial"],
+    ids=["off", "untrained", "exported as repaired", "exported as scored", "several objectives"],
 )
-def test_without_a_race_the_best_score_counts(tmp_path: Path, sections: dict[str, dict[str, Any]]) -> None:
-    result = search(tmp_path, **sections)
-    assert result.summary.race is None
-    assert result.verdict is None
-    best = max(result.summary.records, key=lambda record: (record.score or 0.0, -record.number))
-    assert result.best.score == best.score
+def test_some_settings_have_no_race(sections: dict[str, dict[str, Any]]) -> None:
+    assert RunSpec.of({}).has_race
+    assert not RunSpec.of(sections).has_race
 
 
 def test_a_race_that_another_process_runs_is_left_alone(searched: Searched, tmp_path: Path) -> None:

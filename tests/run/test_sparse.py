@@ -32,6 +32,7 @@ def config(folder: Path, **sections: Any) -> dict[str, Any]:
         },
         "score": {"rungs": ["calibrate"], "calibration_batches": 1},
         "sparsify": {"epochs": 2, "strength": 1e-2},
+        "race": {"entrants": 1},
         "finetune": {"epochs": 1},
         "output": {"folder": str(folder)},
         **sections,
