@@ -63,7 +63,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-@each_case
+@each_case_slowly
 def test_another_seed_differs(name: str, several: bool) -> None:
     """`test_fresh_objects_for_every_trial_change_nothing` repeats a search with the same seed."""
     first = uninterrupted(name, 4, several)
@@ -96,7 +96,7 @@ def proposed_before_and_after_a_kill(search: Search) -> tuple[dict[str, float], 
     return first, again.params
 
 
-@each_case
+@each_case_slowly
 def test_a_proposal_is_kept_whatever_ends_before_its_trial_runs_again(name: str, several: bool) -> None:
     """Else its first half would be of one proposal, and the rest of another."""
     search = Search(name, 4, length(name), several=several)
