@@ -122,7 +122,7 @@ def best(
     With --budget, print the predicted error over a range of budgets, from the study's error library.
     """
     from autoprune import run
-    from autoprune.report import cost_notes, cost_table, trial_table, widths_table
+    from autoprune.report import cost_notes, cost_table, tolerance_notes, trial_table, widths_table
 
     if budget is not None:
         if any(limits.values()):
@@ -141,7 +141,8 @@ def best(
     console.print(trial_table(picked.summary, only=picked.trial))
     console.print(widths_table(picked.summary, picked.trial))
     console.print(cost_table(picked.summary, picked.trial))
-    print_notes([*cost_notes(picked.trial), f"Next: {picked.command}"])
+    within = [] if given else tolerance_notes(picked.summary)
+    print_notes([*within, *cost_notes(picked.trial), f"Next: {picked.command}"])
 
 
 def finetune(

@@ -64,6 +64,13 @@ Amount = (
     ]
     | None
 )
+Tolerance = (
+    Annotated[
+        PositiveFloat | Annotated[str, Field(max_length=_LONGEST_AMOUNT)],
+        Field(description='points such as "0.5 points" or a number above 0'),
+    ]
+    | None
+)
 Names = tuple[Text, ...]
 RateByScore = Annotated[
     tuple[tuple[Real, PositiveFloat], ...],
@@ -184,8 +191,17 @@ class BudgetSettings(_BudgetKeys):  # type: ignore[misc]  # its fields are the k
     TB, KiB, MiB, GiB and TiB.
     """
 
+    tolerance: Tolerance = None
+    of: Text | None = None
+
 
 _KEYS = [f"{key.name}: {key.help}" for key in budget_keys().values()]
+_KEYS += [
+    "tolerance: searches for the smallest model whose score is at most this far below the dense model's:",
+    '    "0.5 points", each 0.01 of the score, or a number in the unit of the score. It takes the place of a',
+    "    limit. The budget moves between trials, and no trial is pruned.",
+    'of: the cost that is made small under `tolerance`, a key of this section: "flops" by default.',
+]
 BudgetSettings.__doc__ = "\n        ".join([f"{BudgetSettings.__doc__}\n    Attributes:", *_KEYS])
 
 
@@ -440,7 +456,7 @@ class RaceSettings:
         entrants: how many of the best trials take part. The trial with one keep ratio and the best warm start
             of each family take part in any case. 1 turns the race off. There is no race either if
             finetune.epochs is 0, if the best trial can be exported as it is scored, without any training, or
-            if there are several objectives: the trials of a Pareto front differ in their costs, so the better
+            if there are several objectives or a tolerance: such trials differ in their costs, so the better
             score of two says nothing.
     """
 

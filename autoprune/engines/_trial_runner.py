@@ -31,7 +31,14 @@ from autoprune.engines._pruners import EarlyStopping, make_pruner, rung_step
 from autoprune.engines._runner import Job
 from autoprune.engines._workers import MAX_DEATHS
 from autoprune.errors import PlanError, StudyError, reason_of
-from autoprune.samplers import SCORES, EvolutionRates, distributions, make_sampler, trial_seed
+from autoprune.samplers import (
+    SCORES,
+    EvolutionRates,
+    MovingBudget,
+    distributions,
+    make_sampler,
+    trial_seed,
+)
 from autoprune.space import Candidate, CostFunction, SearchSpace
 from autoprune.study import (
     SearchStudy,
@@ -84,10 +91,12 @@ class TrialRunner:
         shapes: {parameter: dense shape} for the samplers that look at layers.
         rates: settings of the sampler "evolution".
         cost: computes the costs of a candidate for its record. By default it is the space's function.
+        moving: chooses the share of the budget of each trial, if the search is for the smallest model.
         on_event: called with every `TrialEvent`, in this process, after the event is stored. If it raises an
             error, the search ends. The trial has ended before, or goes back to the queue.
 
-    If the study has several objectives, every trial climbs all rungs: a low score alone is no reason to stop.
+    If the study has several objectives or the budget moves, every trial climbs all rungs: a low score alone
+    is no reason to stop.
 
     Another process may take a trial over, if two processes resume a search at once, or one of them runs
     trials of other hosts again. Reports of such a trial are dropped with one warning, and the search
@@ -112,6 +121,7 @@ class TrialRunner:
         shapes: Mapping[str, tuple[int, ...]] | None = None,
         rates: EvolutionRates | None = None,
         cost: CostFunction | None = None,
+        moving: MovingBudget | None = None,
         on_event: Callable[[TrialEvent], None] | None = None,
     ) -> None:
         self.study = study
@@ -123,7 +133,8 @@ class TrialRunner:
         self._on_event = on_event or (lambda event: None)
         self._distributions = distributions(space.variables)
         self._cost = cost or space.cost
-        judge = make_pruner(pruner, rungs) if len(study.objectives) == 1 else NopPruner()
+        is_fixed = len(study.objectives) == 1 and moving is None
+        judge = make_pruner(pruner, rungs) if is_fixed else NopPruner()
         self.early = EarlyStopping(study.optuna, judge)
         self._attempts: dict[str, _Attempt] = {}
         study.optuna.sampler = make_sampler(
@@ -136,6 +147,7 @@ class TrialRunner:
             rates=rates,
             objectives=len(study.objectives),
             rungs=rungs,
+            moving=moving,
         )
 
     def left(self) -> int:

@@ -33,6 +33,7 @@ from autoprune.report._tables import (
     trial_table,
     widths_table,
 )
+from autoprune.report._tolerance import tolerance_notes
 from autoprune.report._verdict import Verdict
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "save_histograms",
     "summarise",
     "summary_notes",
+    "tolerance_notes",
     "trial_table",
     "widths_table",
 ]

@@ -41,7 +41,7 @@ def plot_study(summary: StudySummary, path: str | os.PathLike[str]) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    costs = summary.objectives[1:] or ("macs",)
+    costs = summary.objectives[1:] or (summary.smallest or "macs",)
     figure = Figure(figsize=(5 + 5 * len(costs), 4), layout="constrained")
     FigureCanvasAgg(figure)
     over_trials, *over_costs = figure.subplots(1, 1 + len(costs), sharey=True)
@@ -117,5 +117,7 @@ def _draw_cost(axes: Axes, summary: StudySummary, floor: float, cost: str) -> No
     if limit < summary.dense_costs[cost]:
         axes.axvline(100 * limit / summary.dense_costs[cost], color=_DENSE, linestyle=":")
     axes.axhline(summary.dense_score, color=_DENSE, linestyle="--")
+    if summary.least_score is not None:
+        axes.axhline(summary.least_score, color=_DENSE, linestyle=":")
     axes.set_xlabel(f"{COSTS[cost].label}, % of the dense model")
     axes.grid(alpha=0.3)

@@ -50,6 +50,8 @@ class StudySummary:
         race: the race of the best trials, or None if there was none.
         importances: {keep ratio: its share of the variance of the scores}, the largest first; empty if they
             are not known.
+        smallest: the cost that is made small within a tolerance; None for a search without one.
+        least_score: the smallest score within that tolerance.
     """
 
     study: str
@@ -67,6 +69,8 @@ class StudySummary:
     dense_error: float | None = None
     race: Race | None = None
     importances: Mapping[str, float] = field(default_factory=dict)
+    smallest: str | None = None
+    least_score: float | None = None
 
     @cached_property
     def verdict(self) -> Verdict | None:
@@ -103,13 +107,26 @@ class StudySummary:
         """Return a trial's MACs over the dense model's, or NaN if it has none yet."""
         return self.share(record, "macs")
 
+    def is_within(self, record: TrialRecord) -> bool:
+        """Return whether a complete trial is within the tolerance of the search."""
+        least = self.least_score
+        return least is not None and record.is_whole and record.score is not None and record.score >= least
+
     def ranked(self) -> list[TrialRecord]:
-        """Return the trials with a score: complete trials first, then the others, the best first in each."""
+        """Return the trials with a score: complete trials first, then the others, the best first in each.
+
+        If the search has a tolerance, the trials within it come first, the smallest one first.
+        """
         scored = [record for record in self.records if record.score is not None]
-        return sorted(
-            scored,
-            key=lambda record: (record.state != "complete", -(record.score or 0.0)),
-        )
+
+        def rank(record: TrialRecord) -> tuple[bool, bool, float]:
+            is_small = self.smallest is not None and self.is_within(record)
+            amount = (
+                self.share(record, self.smallest) if is_small and self.smallest else -(record.score or 0.0)
+            )
+            return record.state != "complete", not is_small, amount
+
+        return sorted(scored, key=rank)
 
     def failures(self) -> list[Failure]:
         """Return the reasons for which trials failed, the most frequent first."""
@@ -180,4 +197,6 @@ def summarise(study: SearchStudy, *, with_importances: bool = False) -> StudySum
         dense_error=study.facts.dense_error,
         race=study.race(),
         importances=group_importances(study) if with_importances else {},
+        smallest=None if study.facts.tolerance is None else study.facts.tolerance.cost,
+        least_score=study.least_score,
     )

@@ -20,6 +20,7 @@ from autoprune.report._agreement import PREDICTS, RungAgreement
 from autoprune.report._conclusions import conclusions
 from autoprune.report._criteria import criterion_scores
 from autoprune.report._summary import StudySummary
+from autoprune.report._tolerance import tolerance_notes
 from autoprune.study import TrialRecord, study_command
 
 
@@ -229,6 +230,7 @@ def summary_notes(summary: StudySummary) -> list[str]:
             "± is the standard error of a score, since the validation images are a sample. All trials are "
             "scored on the same images, so a difference of two scores errs less."
         )
+    notes += tolerance_notes(summary)
     if summary.front:
         notes.append(_about_front(summary))
     if LATENCY in summary.shown_costs:

@@ -53,8 +53,8 @@ def check_amounts(settings: BudgetSettings, *, required: bool = True) -> None:
             )
     if required and all(amount is None for _, amount in written):
         raise ConfigError(
-            'budget: no limit is given; write e.g. flops = "50%", macs = "20M", params = "40%" or '
-            'latency = "4 ms".'
+            'budget: no limit is given; write e.g. flops = "50%", macs = "20M", params = "40%", '
+            'latency = "4 ms" or tolerance = "0.5 points".'
         )
 
 

@@ -38,7 +38,7 @@ def check_names(spec: RunSpec, *, measured: bool = False) -> None:
     """
     check_search(spec)
     _ = spec.device, spec.named_setting, spec.loss_and_metric
-    check_amounts(spec.budget, required=not spec.objectives)
+    check_amounts(spec.budget, required=not spec.moved_costs)
     _ = spec.rungs
     is_timed = spec.measures_divisor or spec.latency != LatencySettings() or spec.limits_latency
     if is_timed and not measured:
@@ -70,11 +70,16 @@ def check_search(spec: RunSpec) -> None:
             "search.criterion: got several, but the sub-models of a supernet are all cut by one; name one "
             'criterion, or leave "supernet" out of score.rungs.'
         )
-    if costs and pruner.prunes and search.pruner != SearchSettings().pruner:
+    if spec.moved_costs and pruner.prunes and search.pruner != SearchSettings().pruner:
         none = quoted(name for name, row in PRUNERS.items() if not row.prunes)
+        reason = (
+            f"search.objectives has {1 + len(costs)} entries"
+            if costs
+            else "budget.tolerance moves the budget"
+        )
         raise ConfigError(
-            f'search.pruner: "{search.pruner}" judges by the score alone, but search.objectives has '
-            f"{1 + len(costs)} entries, and then every trial climbs all rungs. Set {none}, or leave it out."
+            f'search.pruner: "{search.pruner}" judges by the score alone, but {reason}, and then every trial '
+            f"climbs all rungs. Set {none}, or leave it out."
         )
     for name in search.warm_starts:
         find_warm_start(name)

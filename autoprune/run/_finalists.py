@@ -140,12 +140,22 @@ def _finalists(study: SearchStudy, limit: float) -> list[TrialRecord]:
     else:
         ranked = [record for record in study.records() if record.is_whole]
     by_widths: dict[tuple[int, ...], TrialRecord] = {}
-    # Between the steps of a runtime a candidate is slower than the space assumed when it filled the budget.
-    # Candidates whose expected latency exceeds the limit therefore come last.
-    order = {record.number: (record.costs[LATENCY] > limit, -record.scores[-1].score) for record in ranked}
-    for record in sorted(ranked, key=lambda record: order[record.number]):
+    for record in sorted(ranked, key=lambda record: _rank(study, record, limit)):
         by_widths.setdefault(tuple(record.widths.values()), record)
     return list(by_widths.values())[:MOST]
+
+
+def _rank(study: SearchStudy, record: TrialRecord, limit: float) -> tuple[float, ...]:
+    """Return the sort key of a finalist: the best first or, with a tolerance, the smallest within it.
+
+    Between the steps of a runtime a candidate is slower than the space assumed when it filled the budget.
+    Candidates whose expected latency exceeds the limit therefore come last.
+    """
+    over, score = record.costs[LATENCY] > limit, record.scores[-1].score
+    tolerance, least = study.facts.tolerance, study.least_score
+    if tolerance is None or least is None:
+        return over, -score
+    return over, score < least, record.costs[tolerance.cost]
 
 
 def _open_timing(run: Run) -> contextlib.AbstractContextManager[MeasureSideBySide]:

@@ -22,6 +22,7 @@ from torch import nn
 from autoprune.data import UserLoaders, VisionData
 from autoprune.errors import StudyError
 from autoprune.exporting import RECIPE, WEIGHTS, save_pruned
+from autoprune.report import summarise, tolerance_notes
 from autoprune.run._cut_trial import CutTrial, cut_trial, score_on_test, train_fully
 from autoprune.run._dense import GIVEN_MODEL, Dense, given_dense
 from autoprune.run._finetune_result import BEST, FinetuneResult, find_result, record_result, trial_folder
@@ -90,6 +91,8 @@ def _finetune(stored: StoredRun, trial: int | None, given: Dense | None, watch: 
     # In a received output folder this folder may be a link to elsewhere.
     require_own_path(study, "output.folder", folder, stored.consent)
     record = study.best() if trial is None else _complete(study, trial)
+    if trial is None and study.facts.tolerance is not None:
+        watch(Stage(*tolerance_notes(summarise(study))))
     for file in (WEIGHTS, RECIPE):
         require_unprotected(folder / file, "output.folder", protected_files(study.url, spec))
     check_writable(spec.folder, "output.folder")

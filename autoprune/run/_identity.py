@@ -35,11 +35,12 @@ def identify_dense(dense: Dense, prunable: Prunable) -> dict[str, str]:
 def identify(run: Run) -> dict[str, str]:
     """Return a fingerprint of each part of a run that all trials of a study share."""
     space = json.dumps(dataclasses.asdict(run.spec.space), sort_keys=True)
-    objectives = run.spec.objectives
+    objectives, tolerance = run.spec.objectives, run.spec.tolerance
     return {
         **identify_dense(run.dense, run.prunable),
         "space": hashlib.sha256(space.encode()).hexdigest(),
         "budget": ", ".join(f"{name} {limit}" for name, limit in run.budget.limits.items()),
+        **({} if tolerance is None else {"tolerance": f"{tolerance.allowed} of {tolerance.key.cost}"}),
         **({"objectives": ", ".join((SCORE, *objectives))} if objectives else {}),
     }
 

@@ -126,7 +126,7 @@ def inspect(config: RunConfig, *, watch: Watcher = silent) -> Inspection:
     """
     spec = settle(config)
     check_search(spec)
-    check_amounts(spec.budget, required=not spec.objectives)
+    check_amounts(spec.budget, required=not spec.moved_costs)
     _ = spec.rungs
     dense = load_dense(spec, trained=False)
     prunable = trace_dense(dense, spec)
@@ -140,7 +140,7 @@ def inspect(config: RunConfig, *, watch: Watcher = silent) -> Inspection:
     try:
         measures = measures_of(prunable, _predict_latency(prunable, spec, watch))
         dense_costs = dense_cost_of(prunable, measures)
-        budget = resolve_budget(spec.budget, dense_costs, spec.objectives, spec.runtime)
+        budget = resolve_budget(spec.budget, dense_costs, spec.moved_costs, spec.runtime)
         space = build_problem_from_costs(prunable, spec, measures).space
         in_window, few = space.reach().in_window, few_plans(space, spec.search.trials)
         plans = None if space.plans is None else len(space.plans)
@@ -233,7 +233,7 @@ def _ranges(
     ends = np.array([[each.low for each in space.variables], [each.high for each in space.variables]])
     cost = expected_cost(prunable, measures)(space.snap(ends)).known()
     dense = dense_cost_of(prunable, measures).known()
-    names = dict.fromkeys([*spec.objectives, *limited])
+    names = dict.fromkeys([*spec.moved_costs, *limited])
     return {
         name: CostRange(float(smallest), float(largest), float(dense[name]))
         for name in names

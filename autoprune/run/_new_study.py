@@ -23,8 +23,8 @@ from autoprune.run._ranking import encode_ranking, rank_channels
 from autoprune.run._reuse import reuse
 from autoprune.run._run import Run
 from autoprune.run._statistics import MeasurementContext, Reused, measure_statistics
-from autoprune.run._warm_starts import choose_warm_starts
-from autoprune.study import SCORE, SearchStudy, StudyFacts, create_study
+from autoprune.run._warm_starts import choose_plans, choose_warm_starts
+from autoprune.study import SCORE, SearchStudy, StudyFacts, ToleranceFacts, WarmStarts, create_study
 from autoprune.support.events import Stage
 from autoprune.train import Evaluation, measure
 
@@ -61,6 +61,7 @@ def make_study(
     plans = None if run.space.plans is None else len(run.space.plans)
     run.watch(Stage(pace.announcement(run.spec, run.dense.data, plans, expected_epochs(run.spec))))
     context = MeasurementContext(run, ranked, pace, moments, reused)
+    tolerance, starts = _tolerance_and_starts(context)
     costs: dict[str, Any] = run.dense_cost.known()  # of a single model, so numbers rather than arrays
     facts = StudyFacts(
         setting=run.setting.facts,
@@ -75,7 +76,8 @@ def make_study(
         stairs=None if run.stairs is None else run.stairs.to_json(),
         latency=None if run.table is None else run.table.to_json(),
         statistics=measure_statistics(context, search.sampler),
-        warm_starts=choose_warm_starts(context),
+        warm_starts=starts,
+        tolerance=tolerance,
     )
     with quiet_optuna():
         study = create_study(
@@ -87,6 +89,15 @@ def make_study(
             objectives=(SCORE, *run.spec.objectives),
         )
     return study, moments
+
+
+def _tolerance_and_starts(context: MeasurementContext) -> tuple[ToleranceFacts | None, WarmStarts]:
+    """Return the tolerance of a search with its plans, and the trials that are queued before all others."""
+    tolerance = context.run.spec.tolerance
+    if tolerance is None:
+        return None, choose_warm_starts(context)
+    plans, starts = choose_plans(context)
+    return ToleranceFacts(cost=tolerance.key.cost, allowed=tolerance.allowed, plans=plans), starts
 
 
 def score_dense(run: Run) -> tuple[Evaluation, float]:

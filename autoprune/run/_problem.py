@@ -58,8 +58,9 @@ class Problem:
     Attributes:
         prunable: the traced model.
         dense_cost: all known costs of the dense model.
-        budget: the limits. With several objectives it limits each of the minimised costs as well.
-        space: the search space. With several objectives it includes the share of the budget to fill.
+        budget: the limits. With several objectives it limits each of the minimised costs as well, and with a
+            tolerance the cost that is made small.
+        space: the search space. In both cases it includes the share of the budget to fill.
         cost: computes all known costs of candidates for their records, with the expected latency. The space
             itself fills the budget by the lower bound that `PredictLatency` returns.
     """
@@ -104,11 +105,11 @@ def build_problem_from_costs(
 ) -> Problem:
     """Build a problem as `build_problem` does, from functions that measure further costs."""
     dense_cost = dense_cost_of(prunable, measures)
-    budget = resolve_budget(spec.budget, dense_cost, spec.objectives, spec.runtime)
+    budget = resolve_budget(spec.budget, dense_cost, spec.moved_costs, spec.runtime)
     limited = {name: measure for name, measure in measures.items() if name in budget.limits}
     space = build_space(prunable.groups, with_measures(prunable.cost, limited), budget, spec.space)
-    if spec.objectives:
-        space = ShareSpace(space, spec.objectives)
+    if spec.moved_costs:
+        space = ShareSpace(space, spec.moved_costs)
     if len(spec.search.criteria) > 1:
         space = ChoiceSpace(space, spec.search.criteria)
     return Problem(prunable, dense_cost, budget, space, expected_cost(prunable, measures))
@@ -131,7 +132,7 @@ def check_unmeasured_limits(prunable: Prunable, spec: RunSpec) -> None:
         ConfigError: the space cannot be built as written, e.g. a pattern in it matches no group.
         BudgetError: a limit is not below the dense model's cost, or no plan meets it.
     """
-    others = dataclasses.replace(spec.budget, **{"latency": None})
+    others = dataclasses.replace(spec.budget, **{"latency": None, "tolerance": None, "of": None})
     spec = dataclasses.replace(spec.with_search(objectives=(SCORE,)), budget=others)
     if others == BudgetSettings():
         build_unlimited_problem(prunable, spec)

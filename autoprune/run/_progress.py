@@ -43,21 +43,23 @@ def report_problem(problem: Problem, spec: RunSpec, watch: Watcher) -> None:
 
 
 def _report_shares(problem: Problem, spec: RunSpec, watch: Watcher) -> None:
-    """Report the range of budget shares of a search with several objectives, and that it prunes no trial."""
+    """Report the range of budget shares, if trials have different ones, and that no trial is pruned."""
     share = problem.space.variables[0]
     if share.name == SHARE:
-        watch(
-            Stage(
-                f"objectives {', '.join(spec.search.objectives)}: the share of the budget is searched from "
-                f"{share.low:.1%} to {share.high:.0%}, and every trial climbs all rungs"
-            )
+        tolerance = spec.tolerance
+        why = (
+            f"objectives {', '.join(spec.search.objectives)}: the share of the budget is searched"
+            if tolerance is None
+            else f"tolerance {tolerance.allowed:g}: the share of the {tolerance.key.name} moves"
         )
+        watch(Stage(f"{why} from {share.low:.1%} to {share.high:.0%}, and every trial climbs all rungs"))
 
 
 def trial_reporter(run: Run, study: SearchStudy) -> Callable[[TrialEvent], None]:
     """Return a function that translates the events of an engine into events for the run's watcher."""
     dense = run.dense_cost.known()
-    cost = min(run.budget.limits, key=lambda name: run.budget.limits[name] / dense[name])
+    tightest = min(run.budget.limits, key=lambda name: run.budget.limits[name] / dense[name])
+    cost = tightest if run.spec.tolerance is None else run.spec.tolerance.key.cost
     seen = {record.number: record for record in study.records() if record.has_ended}
 
     def share(record: TrialRecord) -> float:

@@ -30,6 +30,7 @@ from autoprune.latency.probes import check_probe
 from autoprune.latency.timing import check_device, check_threads
 from autoprune.run._objectives import objective_costs
 from autoprune.run._rungs import parse_rungs
+from autoprune.run._tolerance import Tolerance, tolerance_of
 from autoprune.samplers import EvolutionRates
 from autoprune.score import Rung
 from autoprune.space import SpaceSpec, load_spec
@@ -66,6 +67,26 @@ class RunSpec(RunConfig):
     def objectives(self) -> tuple[str, ...]:
         """The costs that are minimised in addition to the score."""
         return objective_costs(self.search)
+
+    @cached_property
+    def tolerance(self) -> Tolerance | None:
+        """The tolerance of [budget], or None."""
+        return tolerance_of(self.budget)
+
+    @cached_property
+    def moved_costs(self) -> tuple[str, ...]:
+        """The costs whose budget differs between trials: those that are minimised, or that of the tolerance.
+
+        Raises:
+            ConfigError: there are both.
+        """
+        if self.tolerance is None:
+            return self.objectives
+        if self.objectives:
+            raise ConfigError(
+                "budget.tolerance: got several search.objectives as well; leave out one of the two."
+            )
+        return (self.tolerance.key.cost,)
 
     @cached_property
     def rungs(self) -> tuple[Rung, ...]:
@@ -123,7 +144,7 @@ class RunSpec(RunConfig):
     def has_race(self) -> bool:
         """Whether the best trials race after the search."""
         is_trained = self.finetune.epochs > 0 and not scores_the_export(self.score.rungs)
-        return self.race.entrants > 1 and is_trained and not self.objectives
+        return self.race.entrants > 1 and is_trained and not self.moved_costs
 
     @property
     def is_parallel(self) -> bool:
@@ -159,7 +180,7 @@ class RunSpec(RunConfig):
     @cached_property
     def limits_latency(self) -> bool:
         """Whether the latency is limited or minimised."""
-        return self.budget.latency is not None or LATENCY in self.objectives
+        return self.budget.latency is not None or LATENCY in self.moved_costs
 
     @cached_property
     def _space_file(self) -> SpaceSpec:

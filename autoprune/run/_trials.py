@@ -24,7 +24,7 @@ from autoprune.run._scoring import ScoreParts, ScorerFactory, identify_parts, ma
 from autoprune.run._search_result import SearchResult
 from autoprune.run._stored_config import stored_ranking, threads_of
 from autoprune.run._supernet_training import prepare_supernet
-from autoprune.run._warm_starts import enqueue_missing
+from autoprune.run._warm_starts import enqueue_missing, moving_budget
 from autoprune.study import SearchStudy
 from autoprune.support.events import Stage, Watcher
 
@@ -54,6 +54,7 @@ def run_trials(
         shapes=run.prunable.shapes,
         rates=run.spec.evolution_rates,
         cost=run.cost,
+        moving=moving_budget(study, run.space, search.trials),
         on_event=trial_reporter(run, study),
     )
     run.watch(

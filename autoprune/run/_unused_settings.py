@@ -75,7 +75,7 @@ UNUSED = (
         ("race",),
         lambda spec: not spec.has_race and spec.race.entrants > 1,
         "there is no race: finetune.epochs is 0, no rung of score.rungs trains and the best trial can be "
-        "exported as it is scored, or search.objectives has several entries",
+        "exported as it is scored, or trials differ in their budgets",
     ),
     Unused(
         ("search.pruner",),

@@ -11,6 +11,7 @@ Example:
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy as np
 from autoprune.errors import PlanError, abridged, reason_of, shown_value, summary_of
 from autoprune.run._heuristics import Proposer, find_warm_start
 from autoprune.run._statistics import MeasurementContext
+from autoprune.samplers import MovingBudget
 from autoprune.space import SearchSpace
 from autoprune.study import SearchStudy, WarmStart, WarmStarts, damaged
 from autoprune.support.arrays import IntArray
@@ -28,6 +30,12 @@ TRIALS_PER_WARM_START = 3
 
 SHARES = 5
 """Number of budget shares that each heuristic fills, if the share of the budget is searched."""
+
+BISECTED = 32
+"""Number of budgets for which a search with a tolerance has a plan of each heuristic."""
+
+FIRST = "reconstruction"
+"""The heuristic whose plans are bisected, if `search.warm_starts` has it."""
 
 
 def choose_warm_starts(context: MeasurementContext) -> WarmStarts:
@@ -68,6 +76,59 @@ def choose_warm_starts(context: MeasurementContext) -> WarmStarts:
     return WarmStarts(trials=trials, seconds=seconds, **given.measured)
 
 
+def choose_plans(context: MeasurementContext) -> tuple[dict[str, list[list[int]]], WarmStarts]:
+    """Run the heuristics of `search.warm_starts` under BISECTED budgets each, for a search with a tolerance.
+
+    The least output error comes first, because its plans are bisected. A heuristic that fails is reported and
+    left out.
+
+    Returns:
+        {heuristic: levels of all variables, by ascending budget}, and the measurements without any trials.
+    """
+    space = context.run.space
+    given = Proposer(context, space)
+    names = sorted(dict.fromkeys(context.run.spec.search.warm_starts), key=FIRST.__ne__)
+    plans: dict[str, list[list[int]]] = {}
+    seconds: dict[str, float] = {}
+    for name in names:
+        started = time.perf_counter()
+        heuristic = find_warm_start(name).propose
+        try:
+            plans[name] = [
+                _decoded(space, part, heuristic(replace(given, space=part))).tolist()
+                for _, part in space.spread(BISECTED, by_ratio=True)
+            ]
+        except Exception as error:
+            context.run.watch(Stage(f"warm start {name} is left out: {_line(error)}"))
+        seconds[name] = time.perf_counter() - started
+    if plans:
+        bisected, *others = plans
+        compared = f", then compared with {', '.join(others)}" if others else ""
+        context.run.watch(Stage(f"the budget is bisected over plans of {bisected}{compared}"))
+    return plans, WarmStarts(trials=[], seconds=seconds, **given.measured)
+
+
+def moving_budget(study: SearchStudy, space: SearchSpace, trials: int) -> MovingBudget | None:
+    """Return the rule that moves the budget of a study, or None if its search has no tolerance.
+
+    Raises:
+        StudyError: the stored plans are not of the space.
+    """
+    tolerance, least = study.facts.tolerance, study.least_score
+    if tolerance is None or least is None:
+        return None
+    for name, rows in tolerance.plans.items():
+        if not rows or not all(_is_of_space(row, space) for row in rows):
+            raise damaged(study.name, f"the plans of {abridged(name)} are not of its space")
+    plans = {name: np.array(rows, dtype=np.int64) for name, rows in tolerance.plans.items()}
+    return MovingBudget(space, least, plans, trials)
+
+
+def _is_of_space(levels: Sequence[int], space: SearchSpace) -> bool:
+    tops = space.ladder.top.tolist()
+    return len(levels) == len(tops) and all(0 <= each <= top for each, top in zip(levels, tops, strict=True))
+
+
 def enqueue_missing(study: SearchStudy, space: SearchSpace) -> None:
     """Queue those warm starts of a study that have no trial yet, in their order.
 
@@ -90,8 +151,7 @@ def _require_levels(study: SearchStudy, entry: WarmStart, space: SearchSpace) ->
     Raises:
         StudyError: they do not.
     """
-    levels, tops = entry.levels, space.ladder.top.tolist()
-    if len(levels) != len(tops) or any(not 0 <= each <= top for each, top in zip(levels, tops, strict=True)):
+    if not _is_of_space(entry.levels, space):
         raise damaged(study.name, f"the warm start {abridged(entry.origin)} is not of its space")
 
 

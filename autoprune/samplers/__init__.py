@@ -29,6 +29,7 @@ from collections.abc import Mapping
 from autoprune.errors import ConfigError
 from autoprune.samplers._attributes import QUEUED, SCORES
 from autoprune.samplers._context import EvolutionRates, SamplerContext
+from autoprune.samplers._moving_budget import PLANNED, MovingBudget
 from autoprune.samplers._past_trials import ENDED_BEFORE, OUTCOME
 from autoprune.samplers._per_trial import PROPOSED, PerTrialSampler, distributions, trial_seed
 from autoprune.samplers._plan_sampler import PlanSampler
@@ -98,11 +99,13 @@ SAMPLERS: dict[str, SamplerSpec] = {
 __all__ = [
     "ENDED_BEFORE",
     "OUTCOME",
+    "PLANNED",
     "PROPOSED",
     "QUEUED",
     "SAMPLERS",
     "SCORES",
     "EvolutionRates",
+    "MovingBudget",
     "PerTrialSampler",
     "PlanSampler",
     "SamplerContext",
@@ -155,6 +158,7 @@ def make_sampler(
     rates: EvolutionRates | None = None,
     objectives: int = 1,
     rungs: int = 1,
+    moving: MovingBudget | None = None,
 ) -> PerTrialSampler:
     """Make a sampler by name.
 
@@ -168,6 +172,7 @@ def make_sampler(
         rates: settings of the sampler "evolution".
         objectives: number of values that a complete trial has.
         rungs: number of rungs that a trial climbs if it is not pruned.
+        moving: chooses the share of the budget for each trial, if the search is for the smallest model.
 
     Raises:
         ConfigError: the name is unknown (the nearest is suggested), the sampler lacks a statistic, or it
@@ -186,6 +191,8 @@ def make_sampler(
         rates=rates,
         rungs=rungs,
     )
-    sampler = PerTrialSampler(spec.make, context, learns_from_pruned=spec.learns_from_pruned, name=name)
+    sampler = PerTrialSampler(
+        spec.make, context, learns_from_pruned=spec.learns_from_pruned, name=name, moving=moving
+    )
     sampler.make_inner(seed)  # refuses now, not in the first trial
     return sampler

@@ -28,11 +28,12 @@ from optuna.trial import FrozenTrial, TrialState
 from autoprune.samplers._attributes import set_attribute, without_constraints
 from autoprune.samplers._context import SamplerContext
 from autoprune.samplers._failed_trials import as_worst
+from autoprune.samplers._moving_budget import PLANNED, MovingBudget, without_share
 from autoprune.samplers._past_trials import feasible, places, plans_tried, ratios_at
 from autoprune.samplers._pruned_trials import as_climbed
 from autoprune.samplers._spec import SamplerFactory
 from autoprune.samplers._study_view import view_study
-from autoprune.space import Variable
+from autoprune.space import SHARE, Variable
 from autoprune.support.arrays import FloatArray
 from autoprune.support.rows import guarding
 
@@ -62,6 +63,8 @@ class PerTrialSampler(BaseSampler):
             one of the space's variables.
         learns_from_pruned: see `SamplerSpec`.
         name: the sampler's name in the config, for errors of a user's own sampler.
+        moving: chooses the share of the budget, which is the first variable of the context's space. The inner
+            samplers then propose in the space without it, under the budget of their trial.
     """
 
     def __init__(
@@ -71,11 +74,13 @@ class PerTrialSampler(BaseSampler):
         *,
         learns_from_pruned: bool = True,
         name: str = "",
+        moving: MovingBudget | None = None,
     ) -> None:
         self._make = make
         self._context = context
         self._learns_from_pruned = learns_from_pruned
         self._name = name
+        self._moving = moving
         self._space = distributions(context.space.variables)
 
     @property
@@ -102,21 +107,47 @@ class PerTrialSampler(BaseSampler):
         return dict(zip(self._space, kept, strict=True))
 
     def _propose(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
-        view = self._own_trials(study)
-        with guarding(self._name, "search.sampler"):
-            proposal = self._inner_proposal(view, trial)
-        return self._untried(view, trial, proposal)
+        if self._moving is None:
+            proposal = self._inner_proposal(study, trial)
+            return self._untried(self._own_trials(study), trial, proposal)
+        step = self._moving.next(self._all_own(study), trial.number)
+        set_attribute(study, trial, PLANNED, step.planned)
+        share = {SHARE: float(self._moving.space.shares[step.level])}
+        if step.plan is not None:
+            ratios = self._context.space.ladder.ratios(step.plan[None])[0]
+            return {**dict(zip(self._space, ratios.tolist(), strict=True)), **share}
+        proposal = {**share, **self._inner_proposal(study, trial, step.level)}
+        return {**self._untried(self._own_trials(study), trial, proposal), **share}
 
-    def _inner_proposal(self, view: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+    def _context_at(self, level: int | None) -> SamplerContext:
+        """Return the context, or that of one level of a moving budget, which does not have the share.
+
+        A past proposal stands for another plan under another budget, so each level has its own caches.
+        """
+        if self._moving is None or level is None:
+            return self._context
+        memory = self._context.memory.setdefault(f"budget {level}", {})
+        return replace(self._context, space=self._moving.space.at(level), memory=memory)
+
+    def _inner_proposal(
+        self, study: optuna.Study, trial: FrozenTrial, level: int | None = None
+    ) -> dict[str, Any]:
         """Return the proposal of the inner sampler."""
-        inner = self._inner(trial)
+        view, context = self._own_trials(study, level), self._context_at(level)
+        with guarding(self._name, "search.sampler"):
+            return self._proposal_of(self._inner(trial, context), view, trial, context)
+
+    def _proposal_of(
+        self, inner: BaseSampler, view: optuna.Study, trial: FrozenTrial, context: SamplerContext
+    ) -> dict[str, Any]:
         inner.before_trial(view, trial)
         # Some samplers propose a part of the variables together, or none, and draw the rest one by one.
         together = inner.infer_relative_search_space(view, trial)
         proposal = inner.sample_relative(view, trial, together)
-        for name, distribution in self._space.items():
-            if name not in proposal:
-                proposal[name] = inner.sample_independent(view, trial, name, distribution)
+        for variable in context.space.variables:
+            if variable.name not in proposal:
+                distribution = self._space[variable.name]
+                proposal[variable.name] = inner.sample_independent(view, trial, variable.name, distribution)
         return proposal
 
     def sample_independent(
@@ -137,27 +168,32 @@ class PerTrialSampler(BaseSampler):
         """Let the inner sampler store its notes. It gets the trial as samplers of later trials see it."""
         ended = copy.copy(trial)
         ended.state, ended.values = state, values
+        level = None if self._moving is None else self._moving.level_of(trial)
         others = [each for each in self._all_own(study) if each.number != trial.number]
-        shown = self._stand_ins(study, [*others, ended]).get(trial.number, ended)
+        shown = self._shown(study, [*others, ended], level).get(trial.number, ended)
         with guarding(self._name, "search.sampler"):
-            self._inner(trial).after_trial(
-                self._own_trials(study), without_constraints(trial), shown.state, shown.values
+            self._inner(trial, self._context_at(level)).after_trial(
+                self._own_trials(study, level),
+                without_share(without_constraints(trial)),
+                shown.state,
+                shown.values,
             )
 
-    def make_inner(self, seed: int) -> BaseSampler:
-        """Make an inner sampler.
+    def make_inner(self, seed: int, context: SamplerContext | None = None) -> BaseSampler:
+        """Make an inner sampler. With a moving budget, the context is that of one level, the last by default.
 
         Raises:
             ConfigError: it does not suit the search, or a user's own function makes no sampler.
         """
         with guarding(self._name, "search.sampler"):
-            inner: object = self._make(replace(self._context, seed=seed))
+            last = None if self._moving is None else len(self._moving.space.shares) - 1
+            inner: object = self._make(replace(context or self._context_at(last), seed=seed))
             if not isinstance(inner, BaseSampler):
                 raise TypeError(f"it gave a {type(inner).__name__}, expected a sampler of Optuna's")
         return inner
 
-    def _inner(self, trial: FrozenTrial) -> BaseSampler:
-        return self.make_inner(trial_seed(self._context.search_seed, trial.number))
+    def _inner(self, trial: FrozenTrial, context: SamplerContext) -> BaseSampler:
+        return self.make_inner(trial_seed(self._context.search_seed, trial.number), context)
 
     def _untried(self, study: optuna.Study, trial: FrozenTrial, proposal: dict[str, Any]) -> dict[str, Any]:
         """Return the proposal if its plan is new, otherwise the ratios of a new plan near it."""
@@ -195,15 +231,22 @@ class PerTrialSampler(BaseSampler):
         moved = np.abs(places(self._context, ratios) + rng.normal(0.0, spread, len(ratios)))
         return ratios_at(self._context, np.where(moved > 1, 2 - moved, moved))
 
-    def _own_trials(self, study: optuna.Study) -> optuna.Study:
-        own = self._all_own(study)
-        visible = {trial.number for trial in own}
-        stand_ins = self._stand_ins(study, own)
+    def _own_trials(self, study: optuna.Study, level: int | None = None) -> optuna.Study:
+        shown = self._shown(study, self._all_own(study), level)
         return view_study(
             study,
-            lambda trial: trial.number in visible and self._is_own(trial),
-            shown_as=lambda trial: without_constraints(stand_ins.get(trial.number, trial)),
+            lambda trial: trial.number in shown and self._is_own(trial),
+            shown_as=lambda trial: without_constraints(shown.get(trial.number, trial)),
         )
+
+    def _shown(
+        self, study: optuna.Study, own: Sequence[FrozenTrial], level: int | None
+    ) -> dict[int, FrozenTrial]:
+        """Return {number: the trial as it is shown}. With a level, these are the trials near that budget."""
+        if self._moving is not None and level is not None:
+            near = self._moving.near(own, level)
+            return near | as_worst(study.directions, list(near.values()))
+        return {each.number: each for each in own} | self._stand_ins(study, own)
 
     def _all_own(self, study: optuna.Study) -> list[FrozenTrial]:
         return [trial for trial in study.get_trials(deepcopy=False) if self._is_own(trial)]

@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial
 from autoprune.errors import summary_of
 from autoprune.samplers._attributes import QUEUED, set_attribute
 from autoprune.samplers._context import SamplerContext
+from autoprune.samplers._moving_budget import PLANNED
 from autoprune.samplers._past_trials import read_history
 from autoprune.samplers._study_view import view_study
 
@@ -80,7 +81,9 @@ class _FromTheBest(CmaEsSampler):
         return start
 
     def _best_queued(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, float] | None:
-        queued = view_study(study, lambda other: QUEUED in other.system_attrs)
+        queued = view_study(
+            study, lambda other: QUEUED in other.system_attrs or bool(other.system_attrs.get(PLANNED))
+        )
         outcomes = read_history(self._context, queued, trial).outcomes
         if not outcomes:
             return None

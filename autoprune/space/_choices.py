@@ -57,9 +57,18 @@ class ChoiceSpace(SearchSpace):
         """The space of the keep ratios alone, under the whole budget."""
         return self._base.keep_ratios
 
-    def spread(self, count: int) -> list[tuple[float | None, SearchSpace]]:
+    @property
+    def shares(self) -> FloatArray:
+        """The levels of the searched share of the budget."""
+        return self._base.shares
+
+    def at(self, level: int) -> ChoiceSpace:
+        """Return the space without the share of the budget, under one level of it."""
+        return ChoiceSpace(self._base.at(level), self._criteria)
+
+    def spread(self, count: int, *, by_ratio: bool = False) -> list[tuple[float | None, SearchSpace]]:
         """Return the spaces that heuristics fill. They choose no criterion."""
-        return self._base.spread(count)
+        return self._base.spread(count, by_ratio=by_ratio)
 
     def fit(self, ratios: FloatArray) -> IntArray:
         """Return the levels [n, k] that meet the budget, with the choices as proposed."""

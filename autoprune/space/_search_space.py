@@ -106,8 +106,20 @@ class SearchSpace:
         """The space of the keep ratios alone, under the whole budget."""
         return self
 
-    def spread(self, count: int) -> list[tuple[float | None, SearchSpace]]:
-        """Return the spaces that heuristics fill: (share of the budget that is searched or None, space)."""
+    @property
+    def shares(self) -> FloatArray:
+        """The levels of the searched share of the budget, ascending. A space without a share has one."""
+        return np.ones(1)
+
+    def at(self, level: int) -> SearchSpace:
+        """Return the space without the share of the budget, under one level of it."""
+        return self
+
+    def spread(self, count: int, *, by_ratio: bool = False) -> list[tuple[float | None, SearchSpace]]:
+        """Return the spaces that heuristics fill: (share of the budget that is searched or None, space).
+
+        If the share is searched, there are up to `count` spaces, at equal distances or at equal ratios.
+        """
         return [(None, self)]
 
     def fit(self, ratios: FloatArray) -> IntArray:

@@ -92,10 +92,14 @@ class ShareSpace(SearchSpace):
             self._spaces[level] = SearchSpace(self.channel_groups, ladder, budget, self.relaxed)
         return self._spaces[level]
 
-    def spread(self, count: int) -> list[tuple[float | None, SearchSpace]]:
-        """Return the spaces under `count` shares, each in the middle of its part of the range."""
+    def spread(self, count: int, *, by_ratio: bool = False) -> list[tuple[float | None, SearchSpace]]:
+        """Return the spaces under `count` shares, each in the middle of its part of the range.
+
+        The parts have equal lengths, or equal ratios of their ends.
+        """
         low, high = self.shares[0], self.shares[-1]
-        wanted = low + (high - low) * (np.arange(count) + 0.5) / count
+        place = (np.arange(count) + 0.5) / count
+        wanted = low * (high / low) ** place if by_ratio else low + (high - low) * place
         levels = dict.fromkeys(self.ladder.rows[0].of_ratio(wanted).tolist())
         return [(float(self.shares[level]), self.at(level)) for level in levels]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from autoprune.cost import COSTS
 from autoprune.support.schema import Strict
@@ -42,6 +42,28 @@ class WarmStarts(Strict):
         return self.model_extra or {}
 
 
+class ToleranceFacts(Strict):
+    """The tolerance of a search for the smallest model.
+
+    Attributes:
+        cost: the cost that is made small.
+        allowed: how far the score may be below the dense model's.
+        plans: {heuristic: levels of all variables for each of several budgets, the smallest budget first}.
+            The first heuristic is bisected.
+    """
+
+    cost: str
+    allowed: float = Field(gt=0)
+    plans: dict[str, list[list[int]]]
+
+    @field_validator("cost")
+    @classmethod
+    def _is_known(cls, cost: str) -> str:
+        if cost not in COSTS:
+            raise ValueError(f"one of {', '.join(COSTS)}")
+        return cost
+
+
 class StudyFacts(Strict):
     """The measurements and choices that a search makes once, at its start.
 
@@ -59,6 +81,7 @@ class StudyFacts(Strict):
         latency: the latency table, as `LatencyTable.to_json`, or None if there is none.
         statistics: {statistic: {variable: value}} for a sampler that draws by one, or None for the others.
         warm_starts: the first trials of the search.
+        tolerance: of a search for the smallest model, or None for the others.
         version: of these facts.
     """
 
@@ -75,6 +98,7 @@ class StudyFacts(Strict):
     latency: dict[str, Any] | None = None
     statistics: dict[str, dict[str, float]] | None = None
     warm_starts: WarmStarts = Field(default_factory=lambda: WarmStarts(trials=[]))
+    tolerance: ToleranceFacts | None = None
     version: int = FACTS_VERSION
 
     @model_validator(mode="before")

@@ -47,6 +47,26 @@ def best_of(
     return min(records, key=lambda record: (*_loss(record, objectives, dense_ms), record.number))
 
 
+def smallest_of(
+    records: Sequence[TrialRecord], cost: str, least: float, dense_ms: float | None = None
+) -> TrialRecord:
+    """Return the trial with the lowest cost among those with a score of at least `least`.
+
+    Of equal costs the better score counts, then the first trial. If no score is high enough, the trial with
+    the best score is returned.
+    """
+
+    def rank(record: TrialRecord) -> tuple[bool, float, float, int]:
+        score, amount = record.score or 0.0, record.cost(cost, dense_ms)
+        return (
+            (False, amount, -score, record.number)
+            if score >= least
+            else (True, -score, amount, record.number)
+        )
+
+    return min(records, key=rank)
+
+
 def _loss(record: TrialRecord, objectives: Sequence[str], dense_ms: float | None) -> tuple[float, ...]:
     """Return the values to minimise: minus the score, then the costs."""
     return (-(record.score or 0.0), *(record.cost(name, dense_ms) for name in objectives[1:]))

@@ -23,13 +23,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from autoprune.cost import LATENCY
 from autoprune.errors import StudyError, abridged
-from autoprune.samplers import QUEUED
+from autoprune.samplers import PLANNED, QUEUED
 from autoprune.space import Candidate
 from autoprune.study import _queue as queue
 from autoprune.study._header import Header, replace_config
 from autoprune.study._leases import Lease, TakenOverError, is_alive, this_process
 from autoprune.study._long_values import read_note, write_value
-from autoprune.study._pareto import best_of, front_of
+from autoprune.study._pareto import best_of, front_of, smallest_of
 from autoprune.study._race import LEASE, RACE, Race, RaceEntry, RaceResult, entry_key, read_entry, read_race
 from autoprune.study._records import (
     MeasuredLatency,
@@ -151,8 +151,19 @@ class SearchStudy:
         expected = [record for record in finished if record.costs.get(LATENCY, 0.0) <= limit]
         return sure or met or expected or finished
 
+    @property
+    def least_score(self) -> float | None:
+        """The smallest score within the tolerance of the search, or None if it has no tolerance."""
+        tolerance = self.facts.tolerance
+        return None if tolerance is None else self.facts.dense_score - tolerance.allowed
+
     def best_of(self, records: Sequence[TrialRecord]) -> TrialRecord:
-        """Return the trial with the best score: of equals the cheapest by the objectives, then the first."""
+        """Return the trial with the best score: of equals the cheapest by the objectives, then the first.
+
+        If the search has a tolerance, it is the smallest trial within it, or the nearest (`smallest_of`).
+        """
+        if self.facts.tolerance is not None and self.least_score is not None:
+            return smallest_of(records, self.facts.tolerance.cost, self.least_score, self.dense_ms)
         return best_of(records, self.objectives, self.dense_ms)
 
     def front(self, records: Iterable[TrialRecord] | None = None) -> list[TrialRecord]:
@@ -320,7 +331,8 @@ class SearchStudy:
         self, trial: Trial, widths: Candidate, costs: Mapping[str, float], *, seed: int, device: str
     ) -> None:
         """Store the candidate of a trial as soon as its widths are known."""
-        origin = trial.user_attrs.get(ORIGIN, SAMPLER)
+        planned = self._trial(trial.number).system_attrs.get(PLANNED)
+        origin = planned[0] if planned else trial.user_attrs.get(ORIGIN, SAMPLER)
         self.annotate(trial, **proposal_attributes(widths, costs, seed=seed, device=device, origin=origin))
 
     def store_outcome(

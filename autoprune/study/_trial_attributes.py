@@ -15,7 +15,7 @@ from pydantic import Field
 
 from autoprune.cost import COSTS
 from autoprune.errors import StudyError
-from autoprune.samplers import ENDED_BEFORE, OUTCOME, PROPOSED, QUEUED, SCORES
+from autoprune.samplers import ENDED_BEFORE, OUTCOME, PLANNED, PROPOSED, QUEUED, SCORES
 from autoprune.samplers.cmaes import START
 from autoprune.support.schema import Strict, read_as
 
@@ -100,6 +100,7 @@ class _SamplerAttributes(Strict):
     proposed: list[float] | None = None
     start: dict[str, float] | None = None
     queued: dict[str, Any] | None = None
+    planned: Annotated[list[str | int], Field(min_length=2, max_length=2)] | None = None
 
 
 def read_attributes(trial: FrozenTrial, objectives: int) -> TrialAttributes:
@@ -116,7 +117,7 @@ def read_attributes(trial: FrozenTrial, objectives: int) -> TrialAttributes:
     attributes: TrialAttributes = _read(TrialAttributes, trial.user_attrs, where)
     for name, cost in attributes.proposal.costs.items() if attributes.proposal else ():
         _read(Amount, cost, f"{where}: {PROPOSAL}.{name}")
-    kept = {"proposed": PROPOSED, "start": START, "queued": QUEUED}
+    kept = {"proposed": PROPOSED, "start": START, "queued": QUEUED, "planned": PLANNED}
     of_samplers = {name: trial.system_attrs.get(key) for name, key in kept.items()}
     _read(_SamplerAttributes, of_samplers, where)
     # Optuna's samplers use these without a check: NSGA-II a number, CMA-ES its state as hexadecimal text.

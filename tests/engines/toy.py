@@ -15,14 +15,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import optuna
 
 from autoprune.config.rungs import RungScore
 from autoprune.engines import TrialEvent, TrialRunner, run_search
 from autoprune.errors import TrialError
 from autoprune.execution import Setting
+from autoprune.samplers import MovingBudget
 from autoprune.space import Budget, SearchSpace, ShareSpace, build_space
-from autoprune.study import SearchStudy, StudyFacts, create_study, open_study
+from autoprune.study import SearchStudy, StudyFacts, ToleranceFacts, create_study, open_study
 from autoprune.study._storage import open_storage
 from tests.space.costs import chain, dense_macs
 
@@ -119,8 +121,20 @@ def toy_space(costs: Sequence[str] = ("macs",)) -> SearchSpace:
 
 
 def new_study(url: str, objectives: Sequence[str] = ("score",)) -> SearchStudy:
+    """Create the study of a search with these objectives, or of one with a tolerance: ("tolerance",)."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return create_study(url, "toy", config={"seed": 5}, identity=IDENTITY, facts=FACTS, objectives=objectives)
+    facts = FACTS
+    if tuple(objectives) == ("tolerance",):
+        space, objectives = moving_space(), ("score",)
+        widths = [part.decode(np.full(4, 0.5)) for _, part in space.spread(16)]
+        plans = {"uniform": space.ladder.of_ratios(space.encode(np.array(widths))).tolist()}
+        tolerance = ToleranceFacts(cost="macs", allowed=0.5, plans=plans)
+        facts = FACTS.model_copy(update={"tolerance": tolerance})
+    return create_study(url, "toy", config={"seed": 5}, identity=IDENTITY, facts=facts, objectives=objectives)
+
+
+def moving_space() -> ShareSpace:
+    return ShareSpace(toy_space(), ["macs"])
 
 
 def toy_runner(
@@ -133,6 +147,11 @@ def toy_runner(
     """Run trials on the toy space. If the study has several objectives, its budget share is searched too."""
     costs = study.objectives[1:]
     space = ShareSpace(toy_space(costs), costs) if costs else toy_space()
+    moving = None
+    if study.facts.tolerance is not None and study.least_score is not None:
+        space = moving_space()
+        plans = {name: np.array(rows) for name, rows in study.facts.tolerance.plans.items()}
+        moving = MovingBudget(space, study.least_score, plans, trials)
     statistic = {variable.name: float(i) for i, variable in enumerate(space.variables)}
     return TrialRunner(
         study,
@@ -143,6 +162,7 @@ def toy_runner(
         rungs=2,
         seed=5,
         statistics=dict.fromkeys(("importance", "kl"), statistic),
+        moving=moving,
         on_event=on_event,
     )
 

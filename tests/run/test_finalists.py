@@ -31,7 +31,7 @@ from autoprune.run._race_plan import entrants_of
 from autoprune.run._ranking import encode_ranking, rank_channels
 from autoprune.run._run import Run
 from autoprune.run._spec import RunSpec
-from autoprune.study import SearchStudy, create_study, open_study
+from autoprune.study import SearchStudy, ToleranceFacts, create_study, open_study
 from autoprune.study._pareto import front_of
 from autoprune.support.arrays import FloatArray, IntArray
 from autoprune.train import Task
@@ -94,10 +94,12 @@ class Case:
         table: Mapping[str, Any] | None = None,
         trials: int = 20,
         uniform: bool = False,
+        tolerance: float | None = None,
     ) -> None:
+        moves = {} if tolerance is None else {"tolerance": tolerance, "of": "latency"}
         spec = RunSpec.of(
             {
-                "budget": {} if latency is None else {"latency": latency},
+                "budget": moves if latency is None else {"latency": latency},
                 "search": {"objectives": list(objectives)},
                 "latency": {"probe": f"{__name__}:by_parameters", "limit_seconds": 0.01},
             }
@@ -112,7 +114,15 @@ class Case:
             "a",
             config=dataclasses.asdict(spec),
             identity={},
-            facts=FACTS.model_copy(update={"ranking": ranking, "latency": table}),
+            facts=FACTS.model_copy(
+                update={
+                    "ranking": ranking,
+                    "latency": table,
+                    "tolerance": None
+                    if tolerance is None
+                    else ToleranceFacts(cost="latency_ms", allowed=tolerance, plans={}),
+                }
+            ),
             objectives=("score", *spec.objectives),
         )
         runner = TrialRunner(
@@ -179,6 +189,15 @@ def test_a_prediction_that_is_too_low_is_found_out(tmp_path: Path) -> None:
         record.number for record in records if int(record.params or 0) <= limit
     )
     assert sum(": over 60%" in text for text in said) == verdicts.count(False)
+
+
+def test_the_fastest_within_a_tolerance_are_timed_and_the_fastest_of_them_wins(tmp_path: Path) -> None:
+    """The score of trial n is -n, and that of the dense model 0.9: trials 0 to 11 are within."""
+    study, _ = Case(tmp_path, None, error=1.0, tolerance=12.5).measure()
+    within = sorted(study.records()[:12], key=lambda record: record.costs["latency_ms"])
+    measured = {record.number for record in study.records() if record.measured is not None}
+    assert measured == {record.number for record in within[:FINALISTS]}
+    assert study.best().number == within[0].number
 
 
 def test_those_that_are_expected_to_be_over_the_limit_are_timed_last(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
-from autoprune.samplers import SCORES, PerTrialSampler, distributions, make_sampler
+from autoprune.samplers import SCORES, MovingBudget, PerTrialSampler, distributions, make_sampler
 from autoprune.space import SHARE, Budget, ChoiceSpace, SearchSpace, ShareSpace, SpaceSpec, build_space
 from autoprune.study._leases import this_process
 from autoprune.study._queue import claim_trial, requeue_trial, store_score
@@ -35,6 +35,16 @@ def shared_space_of(variables: int) -> ShareSpace:
     """The same net, and the share of its MACs is searched."""
     net = chain([24 + 8 * (i % 2) for i in range(variables)])
     return ShareSpace(build_space(*net, Budget(macs=dense_macs(net)), SpaceSpec()), ["macs"])
+
+
+def moving_of(space: SearchSpace, trials: int) -> MovingBudget:
+    """Look for the smallest share at which a plan scores -1, from plans of one ratio and of narrow ends."""
+    ends = np.linspace(1.0, 0.2, len(space.keep_ratios.variables))
+    plans = {}
+    for name, ratios in (("uniform", np.full(len(ends), 0.5)), ("narrow ends", ends)):
+        widths = [part.decode(ratios) for _, part in space.spread(16)]
+        plans[name] = space.ladder.of_ratios(space.encode(np.array(widths)))
+    return MovingBudget(space, least=-1.0, plans=plans, trials=trials)
 
 
 def statistic(space: SearchSpace) -> dict[str, float]:
@@ -67,14 +77,16 @@ class Search:
         score: Score = waves,
         stops: bool = True,
         several: bool = False,
+        moves: bool = False,
         queued: Sequence[dict[str, float]] = (),
         storage: BaseStorage | None = None,
         criteria: Sequence[str] = (),
     ) -> None:
         self.sampler, self.trials, self.seed = sampler, trials, seed
-        self.score, self.stops, self.several = score, stops, several
-        problem = shared_space_of(variables) if several else space_of(variables)
+        self.score, self.stops, self.several = score, stops and not moves, several
+        problem = shared_space_of(variables) if several or moves else space_of(variables)
         self.problem: SearchSpace = ChoiceSpace(problem, criteria) if criteria else problem
+        self.moving = moving_of(self.problem, trials) if moves else None
         self.space = distributions(self.problem.variables)
         self.storage = storage or InMemoryStorage()
         directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * several]
@@ -92,6 +104,7 @@ class Search:
             statistics={name: statistic(self.problem) for name in ("importance", "kl")},
             objectives=1 + self.several,
             rungs=2,
+            moving=self.moving,
         )
         self.study = optuna.load_study(study_name="s", storage=self.storage, sampler=sampler)
 
@@ -129,6 +142,9 @@ class Search:
 
     def values(self, params: dict[str, float]) -> list[float]:
         """The score, which grows with the share, and the MACs."""
+        if self.moving is not None:
+            plan = {name: ratio for name, ratio in params.items() if name != SHARE}
+            return [self.score(plan) / 10 + math.log(params[SHARE])]
         if not self.several:
             return [self.score(params)]
         macs = self.problem.cost(self.problem.decode(np.array(list(params.values())))).macs

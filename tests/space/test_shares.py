@@ -136,6 +136,8 @@ def test_heuristics_get_shares_spread_over_the_range() -> None:
         widths = part.decode(np.full(len(part.variables), 0.5))
         np.testing.assert_array_equal(space.decode(space.encode(widths)), widths)
     assert space.keep_ratios.spread(4) == [(None, space.keep_ratios)]
+    by_ratio = [share or 0.0 for share, _ in space.spread(4, by_ratio=True)]
+    np.testing.assert_allclose(by_ratio, low * (high / low) ** (np.array([1, 3, 5, 7]) / 8), rtol=0.02)
 
 
 def test_a_space_of_one_size_has_one_share() -> None:
