@@ -143,6 +143,7 @@ CHOSEN: dict[str, Any] = {
     "dense_widths": {"conv0": 16},
     "relaxed": {"conv0": 2},
     "stairs": None,
+    "rankings": {},
     "latency": None,
     "statistics": {"kl": {"conv0": 0.1}},
     "warm_starts": {"trials": [{"origin": "uniform", "levels": [3]}], "seconds": {"uniform": 1.0}},
