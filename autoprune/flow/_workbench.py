@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from autoprune.config.settings import RunConfig, SelectSettings
 from autoprune.criteria import Importance, Rule
 from autoprune.data import VisionData, first_batches, spread_samples
+from autoprune.errors import BudgetError, PlanError
 from autoprune.execution import Setting
 from autoprune.flow._state import FlowState
 from autoprune.flow._units import units
@@ -118,11 +119,18 @@ class Workbench:
         """
         floor = self.config.select.floor
         bounds = {"low": floor} if isinstance(floor, float) else {"floor": max(1, floor, self.space.floor)}
-        skip = (*self.space.skip, *map(escape, self.sensitive(prunable)))
+        sensitive = self.sensitive(prunable)
+        skip = (*self.space.skip, *map(escape, sensitive))
         spec = SpaceSpec(**{**vars(self.space), **bounds, "skip": skip})
         if self.config.select.ties == "stage":
             spec = tie_stages(spec, map_stages(prunable))
-        return build_space(prunable.groups, self.cost(prunable), budget, spec)
+        try:
+            return build_space(prunable.groups, self.cost(prunable), budget, spec)
+        except (BudgetError, PlanError) as error:
+            if not sensitive:
+                raise
+            whole = f"Or raise select.skip_fall, which leaves {', '.join(sensitive)} whole."
+            raise type(error)(f"{error} {whole}") from None
 
     def ranked(self, prunable: Prunable, widths: Mapping[str, int] | None = None) -> Importance:
         """Return the importance of all channels by the criterion of [select].

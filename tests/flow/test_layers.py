@@ -11,12 +11,13 @@ import torch
 
 import autoprune
 from autoprune.criteria import Rule, make_plan
-from autoprune.errors import ConfigError
+from autoprune.errors import ConfigError, PlanError
+from autoprune.execution import Setting
 from autoprune.exporting import read_recipe
 from autoprune.flow._units import units
 from autoprune.graph import Prunable
 from autoprune.support.events import Counted, Event, Stage
-from autoprune.train import weights_hash
+from autoprune.train import Schedule, Task, fit, weights_hash
 from autoprune.zoo import make_model
 from tests.flow.nets import DATA, net, settings
 
@@ -86,6 +87,16 @@ def test_sensitive_groups_stay_whole(tmp_path: Path) -> None:
     widths = result.stages[0].facts["widths"]
     assert (widths["3"] == 8) == ("3" in whole)
     assert widths["0"] < 8
+
+
+def test_a_budget_that_sensitive_groups_forbid_names_them(tmp_path: Path) -> None:
+    dense = net()
+    fit(dense, DATA, Schedule(epochs=3, learning_rate=0.1), Setting(), Task(), seed=0)
+    tight = pruning(tmp_path / "tight", budget={"macs": "5%"}, select={"skip_fall": 0.0, "skip_at": 0.13})
+    with pytest.raises(
+        PlanError, match=r"no group is left .* Or raise select\.skip_fall, which leaves 0, 3 whole\."
+    ):
+        autoprune.prune(dense, DATA, tight)
 
 
 def test_passes_go_layer_by_layer_and_each_trains(tmp_path: Path) -> None:
