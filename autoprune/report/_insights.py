@@ -47,14 +47,15 @@ def group_importances(study: SearchStudy) -> dict[str, float]:
     """Return {variable: its share of the variance of the scores}, the largest first.
 
     Returns:
-        The importances, or {} if the study has several objectives, or too few complete trials.
+        The importances, or {} if the study has several objectives or a tolerance, so that budgets differ, or
+        too few complete trials.
 
     Reference:
         Hutter et al., "An efficient approach for assessing hyperparameter importance", ICML 2014 (fANOVA).
         Watanabe et al., "PED-ANOVA", IJCAI 2023, for studies with more trials.
     """
     complete = sum(record.is_whole for record in study.records())
-    if len(study.objectives) > 1 or complete < FEWEST_TRIALS:
+    if len(study.objectives) > 1 or study.least_score is not None or complete < FEWEST_TRIALS:
         return {}
     evaluator = (
         FanovaImportanceEvaluator(seed=0) if complete <= MOST_FOR_FANOVA else PedAnovaImportanceEvaluator()

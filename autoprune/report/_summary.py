@@ -79,8 +79,11 @@ class StudySummary:
 
     @property
     def enough_trials(self) -> int | None:
-        """After how many trials the best score was within its standard error of the final one, or None."""
-        return enough_trials(self.records)
+        """After how many trials the best score was within its standard error of the final one, or None.
+
+        Scores of different budgets say nothing on this, so it is None if the search has a tolerance.
+        """
+        return enough_trials(self.records) if self.smallest is None else None
 
     @property
     def by_supernet(self) -> bool:

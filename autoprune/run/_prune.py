@@ -138,6 +138,11 @@ def check_flow(spec: RunSpec) -> None:
             'each part that is narrowed; leave passes out, or set narrow = "all".'
         )
     check_budget(spec.budget, required=False)
+    if spec.tolerance is not None:
+        raise ConfigError(
+            "budget.tolerance: only `autoprune search` moves the budget; give the flow a limit, such as "
+            'flops = "50%".'
+        )
     check_amounts(select.by, select.share, select.threshold, has_budget=spec.budget != BudgetSettings())
     if spec.limits_latency:
         _ = spec.usable_runtime

@@ -108,6 +108,7 @@ def test_a_killed_flow_ends_with_the_weights_of_one_that_was_not(
         ({"select": {"by": "treshold"}}, "select.by: unknown"),
         ({"select": {"share": 0.5}}, r"got \[budget\] and select.share, expected one of"),
         ({"select": {"by": "library", "share": 0.5}}, "select.share: select.by = .library. does not read it"),
+        ({"budget": {"tolerance": 0.1}}, "budget.tolerance: only `autoprune search` moves the budget"),
         ({"budget": None}, "got no amount to cut, expected one of"),
         ({"repair": {"mode": "open"}}, "repair.mode: unknown"),
         ({"flow": {"method": "slimming"}}, r'flow.method: unknown .*"network-slimming"'),

@@ -86,6 +86,8 @@ def test_the_winner_is_the_smallest_trial_within_the_tolerance(searched: Searche
     assert summary.best.macs == min(record.macs or 0 for record in within)
     assert summary.ranked()[0] == summary.best == searched.study.best()
     assert run.best("small", searched.url).trial == summary.best
+    assert summary.enough_trials is None
+    assert summary.importances == {}
     (note,) = tolerance_notes(summary)
     assert note.startswith(
         f"The smallest of {len(within)} trials within the tolerance, 0.0300 below the dense"
