@@ -22,10 +22,13 @@ from autoprune.flow._workbench import Workbench
 from autoprune.rebuilding import rebuild
 from autoprune.report import Histograms, save_histograms
 from autoprune.score import calibrate, with_model
-from autoprune.sparsity import sparsify
+from autoprune.sparsity import StrengthTrial, sparsify
 from autoprune.support.events import Stage
 from autoprune.support.rows import Row, find_row, quoted
 from autoprune.train import fit
+
+_SMALL = 0.01
+"""Channels of a smaller size count as sparse in reports."""
 
 _SHOWN_WIDTHS = 60
 """Number of widths that the line about a selection shows."""
@@ -66,6 +69,7 @@ def sparsify_stage(bench: Workbench, state: FlowState) -> StageResult:
             checkpoint=bench.checkpoint,
             pth=bench.pth,
             on_epoch=epoch_reporter(settings.epochs, bench.watch),
+            on_trial=lambda trial: bench.watch(Stage(_tried_text(trial, settings.share))),
         )
     histories = {f"{trial.strength:g}": trial.history for trial in found.trials}
     histories[f"{found.strength:g}{', in full' if histories else ''}"] = found.history
@@ -81,9 +85,17 @@ def sparsify_stage(bench: Workbench, state: FlowState) -> StageResult:
         "trials": [
             {"strength": t.strength, "score": t.score, "cut_score": t.cut_score} for t in found.trials
         ],
-        "share_below_0.01": found.history.share_below(0.01)[-1],
+        "share_below": {f"{_SMALL:g}": found.history.share_below(_SMALL)[-1]},
     }
     return StageResult(replace(state, prunable=found.prunable), found.result.score, facts)
+
+
+def _tried_text(trial: StrengthTrial, share: float) -> str:
+    below = trial.history.share_below(_SMALL)[-1]
+    return (
+        f"strength {trial.strength:g}: {trial.score:.4f}, and {trial.cut_score:.4f} with {share:.0%} of the "
+        f"channels cut; {below:.0%} of them end below {_SMALL:g}"
+    )
 
 
 def select_stage(bench: Workbench, state: FlowState) -> StageResult:

@@ -173,6 +173,7 @@ def sparsify(
     checkpoint: Path | None = None,
     pth: Path | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
+    on_trial: Callable[[StrengthTrial], None] | None = None,
 ) -> Sparsified:
     """Train a copy of the dense model under a penalty.
 
@@ -201,6 +202,7 @@ def sparsify(
             call with the same arguments goes on from there.
         pth: file for the usual checkpoint of the full training; see `fit`.
         on_epoch: called with the record of every epoch of the full training.
+        on_trial: called with each of several strengths that was tried.
 
     Raises:
         ConfigError: the penalty is unknown or does not fit the model, or a strength or option is wrong.
@@ -225,13 +227,14 @@ def sparsify(
     if len(strengths) == 1:
         return training.run(strengths[0], schedule, checkpoint, pth, on_epoch)
     brief = short or _shortened(schedule)
-    trials = tuple(
-        training.tried(each, share, brief, _numbered(checkpoint, number))
-        for number, each in enumerate(strengths, start=1)
-    )
+    trials: list[StrengthTrial] = []
+    for number, each in enumerate(strengths, start=1):
+        trials.append(training.tried(each, share, brief, _numbered(checkpoint, number)))
+        if on_trial is not None:
+            on_trial(trials[-1])
     best = choose(trials)
     full = training.run(best.strength, schedule, checkpoint, pth, on_epoch)
-    return dataclasses.replace(full, trials=trials)
+    return dataclasses.replace(full, trials=tuple(trials))
 
 
 def choose(trials: Sequence[StrengthTrial]) -> StrengthTrial:

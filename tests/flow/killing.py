@@ -1,6 +1,6 @@
 """Runs a flow in processes that are killed at events, one after the other.
 
-python -m tests.flow.killing FOLDER WORD ...
+python -m tests.flow.killing FOLDER SELECTOR WORD ...
 
 Each process is a fork of this one, in which autograd never ran: a fork of one in which it did cannot train.
 """
@@ -18,12 +18,17 @@ from autoprune.support.events import Event
 from tests.flow.nets import DATA, net, settings
 
 
-def config(folder: Path) -> dict[str, Any]:
-    """Return the flow."""
-    return settings(folder, select={"by": "library"})
+def config(folder: Path, by: str) -> dict[str, Any]:
+    """Return a flow whose channels a selector chooses."""
+    return settings(
+        folder,
+        select={"by": by},
+        search={"setting": "float32 contiguous", "trials": 3, "low": 0.2},
+        score={"rungs": ["calibrate"], "calibration_batches": 1},
+    )
 
 
-def kill_at(word: str, folder: Path) -> bool:
+def kill_at(word: str, folder: Path, by: str) -> bool:
     """Run the flow in a child that is killed at the first event with a word. Return whether it was."""
     child = os.fork()
     if child == 0:
@@ -33,13 +38,14 @@ def kill_at(word: str, folder: Path) -> bool:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         try:
-            autoprune.prune(net(), DATA, config(folder), watch=watch)
+            autoprune.prune(net(), DATA, config(folder, by), watch=watch)
         finally:
             os._exit(0)
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
 if __name__ == "__main__":
-    for word in sys.argv[2:]:
-        if not kill_at(word, Path(sys.argv[1])):
+    folder, by, *words = sys.argv[1:]
+    for word in words:
+        if not kill_at(word, Path(folder), by):
             sys.exit(f"the flow was not killed at {word}")

@@ -84,16 +84,20 @@ WORDS = ("EpochDone", "select", "channels kept", "rebuild", "measuring moments",
 
 
 @pytest.mark.parametrize(
-    "words",
-    [("EpochDone",), pytest.param(WORDS, marks=pytest.mark.slow)],
-    ids=["one", "all"],
+    ("by", "words"),
+    [
+        ("library", ("EpochDone",)),
+        pytest.param("library", WORDS, marks=pytest.mark.slow),
+        pytest.param("search", ("warm starts", "number=0", "rebuild"), marks=pytest.mark.slow),
+    ],
+    ids=["one", "all", "search"],
 )
 def test_a_killed_flow_ends_with_the_weights_of_one_that_was_not(
-    tmp_path: Path, words: tuple[str, ...]
+    tmp_path: Path, by: str, words: tuple[str, ...]
 ) -> None:
-    command = [sys.executable, "-m", "tests.flow.killing", str(tmp_path / "broken"), *words]
+    command = [sys.executable, "-m", "tests.flow.killing", str(tmp_path / "broken"), by, *words]
     subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
-    ends = [autoprune.prune(net(), DATA, config(tmp_path / name)) for name in ("whole", "broken")]
+    ends = [autoprune.prune(net(), DATA, config(tmp_path / name, by)) for name in ("whole", "broken")]
     assert weights_hash(ends[0].model) == weights_hash(ends[1].model)
     assert [entry.score for entry in ends[0].stages] == [entry.score for entry in ends[1].stages]
     assert list((tmp_path / "broken" / "flow").glob("*.training")) == []
@@ -159,3 +163,17 @@ def test_settings_of_a_stage_that_has_not_begun_may_change(tmp_path: Path) -> No
     result = autoprune.prune(net(), DATA, settings(tmp_path, **kept), watch=events.append)
     assert sum(isinstance(event, EpochDone) for event in events) == 2  # those of the finetune
     assert set(result.stages[1].facts["widths"].values()) == {2}
+
+
+def test_several_strengths_are_tried_shown_and_stored(tmp_path: Path) -> None:
+    events: list[Event] = []
+    sections = {"flow": {"stages": ["sparsify", "select"]}, "sparsify": {"strength": [1e-4, 1e-1]}}
+    result = autoprune.prune(net(), DATA, settings(tmp_path, **sections), watch=events.append)
+    facts = result.stages[0].facts
+    best = min(facts["trials"], key=lambda trial: (-trial["cut_score"], trial["strength"]))
+    assert facts["strength"] == best["strength"]
+    shown = [event.text for event in events if isinstance(event, Stage) and event.text.startswith("strength")]
+    assert [line.split(":")[0] for line in shown] == ["strength 0.0001", "strength 0.1"]
+    table = (result.folder / "1-sparsify.csv").read_text().splitlines()
+    assert {line.partition(",")[0] for line in table[1:]} >= {"0.0001", "0.1"}
+    assert (result.folder / "1-sparsify.png").stat().st_size > 0
