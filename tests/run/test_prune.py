@@ -15,7 +15,7 @@ import autoprune
 from autoprune.errors import AutopruneError, ConfigError, StudyError
 from autoprune.exporting import read_recipe
 from autoprune.run import FlowResult
-from autoprune.support.events import EpochDone, Event
+from autoprune.support.events import EpochDone, Event, Stage
 from autoprune.train import weights_hash
 from tests.flow.killing import config
 from tests.flow.nets import DATA, net, settings
