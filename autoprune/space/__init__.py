@@ -9,6 +9,7 @@ from __future__ import annotations
 from autoprune.space._allocation import cut, drop_gates, ranking_gates, uniform_gates
 from autoprune.space._budget import WINDOW_LOW, Budget, RequestedLimit
 from autoprune.space._choices import ChoiceSpace
+from autoprune.space._depth import DepthSpace, build_depth_space
 from autoprune.space._knapsack import channel_values, error_values, knapsack
 from autoprune.space._ladder import CostFunction, Ladder
 from autoprune.space._levels import Levels, widths_at
@@ -23,6 +24,7 @@ __all__ = [
     "Candidate",
     "ChoiceSpace",
     "CostFunction",
+    "DepthSpace",
     "Ladder",
     "Levels",
     "Override",
@@ -33,6 +35,7 @@ __all__ = [
     "SpaceSpec",
     "Tie",
     "Variable",
+    "build_depth_space",
     "build_space",
     "channel_values",
     "cut",

@@ -47,7 +47,7 @@ class ChoiceSpace(SearchSpace):
                 raise ConfigError(f'space: "{row.name}" is the name of a searched criterion; rename the tie.')
         ladder = base.ladder
         joined = Ladder([*ladder.rows, *rows], ladder.full, ladder.cost, base.budget)
-        super().__init__(base.channel_groups, joined, base.budget, base.relaxed)
+        super().__init__(base.channel_groups, joined, base.budget, base.relaxed, base.blocks)
         self._wholes = [
             (row.widths == self._full[row.columns]).all(axis=1) for row in base.keep_ratios.ladder.rows
         ]
@@ -66,9 +66,11 @@ class ChoiceSpace(SearchSpace):
         """Return the space without the share of the budget, under one level of it."""
         return ChoiceSpace(self._base.at(level), self._criteria)
 
-    def spread(self, count: int, *, by_ratio: bool = False) -> list[tuple[float | None, SearchSpace]]:
+    def spread(
+        self, count: int, *, by_ratio: bool = False, dropping: bool = False
+    ) -> list[tuple[float | None, SearchSpace]]:
         """Return the spaces that heuristics fill. They choose no criterion."""
-        return self._base.spread(count, by_ratio=by_ratio)
+        return self._base.spread(count, by_ratio=by_ratio, dropping=dropping)
 
     def fit(self, ratios: FloatArray) -> IntArray:
         """Return the levels [n, k] that meet the budget, with the choices as proposed."""
@@ -116,12 +118,13 @@ class ChoiceSpace(SearchSpace):
     def _settled(self, ratios: FloatArray) -> IntArray:
         """Return the levels [n, k] of proposals. Variables that narrow nothing have the first criterion."""
         levels, base = self.fit(ratios), len(self._base.variables)
-        skipped = base - len(self._wholes)  # a searched share of the budget comes before the keep ratios
+        skipped = base - len(self._wholes)  # a searched share and blocks come before the keep ratios
         for v, whole in enumerate(self._wholes):
             levels[whole[levels[:, skipped + v]], base + v] = 0
         return levels
 
-    def _list_plans(self) -> IntArray | None:
+    def list_levels(self) -> IntArray | None:
+        """Return the levels [n, k] of all plans, or None if they are too many."""
         return None
 
     def reach(self) -> Reach:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.errors import BudgetError, ConfigError, PlanError, suggest
+from autoprune.graph.blocks import Block
 from autoprune.graph.groups import ChannelGroup
 from autoprune.space._budget import Budget
 from autoprune.space._fill import Filler
@@ -74,18 +75,25 @@ class SearchSpace:
 
     Attributes:
         variables: the ratios that a sampler proposes, in the order of `decode`'s columns.
-        groups: names of all the model's groups, in the order of widths' columns.
+        groups: names of all the model's groups and of the blocks, in the order of widths' columns.
         relaxed: {group name: step} of the groups too small for the divisor, with the step that they got.
         budget: the limits that every decoded proposal meets.
         ladder: the levels that each variable may take, and the cost of any combination of them.
-        channel_groups: all the model's groups, in the order of `groups`.
+        channel_groups: all the model's channel groups.
+        blocks: the blocks that may be dropped, whose columns follow those of the channel groups.
     """
 
     def __init__(
-        self, groups: Sequence[ChannelGroup], ladder: Ladder, budget: Budget, relaxed: dict[str, int]
+        self,
+        groups: Sequence[ChannelGroup],
+        ladder: Ladder,
+        budget: Budget,
+        relaxed: dict[str, int],
+        blocks: Sequence[Block] = (),
     ) -> None:
         self.channel_groups = tuple(groups)
-        self.groups = tuple(group.name for group in groups)
+        self.blocks = tuple(blocks)
+        self.groups = (*(group.name for group in groups), *(block.name for block in blocks))
         self.budget = budget
         self.relaxed = relaxed
         self.variables = tuple(
@@ -97,7 +105,8 @@ class SearchSpace:
             )
             for row in ladder.rows
         )
-        self._full: IntArray = np.array([group.width for group in groups], dtype=np.int64)
+        full = [*(group.width for group in groups), *(1 for _ in blocks)]
+        self._full: IntArray = np.array(full, dtype=np.int64)
         self.ladder = ladder
         self._require_reachable()
 
@@ -115,9 +124,16 @@ class SearchSpace:
         """Return the space without the share of the budget, under one level of it."""
         return self
 
-    def spread(self, count: int, *, by_ratio: bool = False) -> list[tuple[float | None, SearchSpace]]:
+    def under(self, budget: Budget) -> SearchSpace:
+        """Return the same space under another budget."""
+        return SearchSpace(self.channel_groups, self.ladder.under(budget), budget, self.relaxed)
+
+    def spread(
+        self, count: int, *, by_ratio: bool = False, dropping: bool = False
+    ) -> list[tuple[float | None, SearchSpace]]:
         """Return the spaces that heuristics fill: (share of the budget that is searched or None, space).
 
+        They have keep ratios alone, unless the heuristic is `dropping` blocks too.
         If the share is searched, there are up to `count` spaces, at equal distances or at equal ratios.
         """
         return [(None, self)]
@@ -216,10 +232,11 @@ class SearchSpace:
 
         Most spaces have far more plans than a search has trials, so no more than a few are listed.
         """
-        listed = self._list_plans()
+        listed = self.list_levels()
         return None if listed is None else self.ladder.widths(listed)
 
-    def _list_plans(self) -> IntArray | None:
+    def list_levels(self) -> IntArray | None:
+        """Return the levels [n, k] of `plans`."""
         return self._filler.plans(COUNTED)
 
     @cached_property
@@ -254,7 +271,30 @@ def build_space(
             another tie or of a group outside it, or overrides leave a group no ratio.
         PlanError: no group is left to search.
     """
-    spec = spec or SpaceSpec()
+    ladder, relaxed = build_ladder(groups, cost, budget, spec or SpaceSpec())
+    return SearchSpace(groups, ladder, budget, relaxed)
+
+
+def build_ladder(
+    groups: Sequence[ChannelGroup],
+    cost: CostFunction,
+    budget: Budget,
+    spec: SpaceSpec,
+    blocks: Sequence[Block] = (),
+) -> tuple[Ladder, dict[str, int]]:
+    """Return the levels of all keep ratios, and {group name: step} of the groups too small for the divisor.
+
+    Args:
+        groups: all groups of the model.
+        cost: of widths [n, groups + blocks].
+        budget: the limits.
+        spec: ratios, divisor, floor and ties.
+        blocks: the blocks that may be dropped. Here they are kept.
+
+    Raises:
+        ConfigError: as from `build_space`.
+        PlanError: as from `build_space`.
+    """
     searched = {
         position: group
         for position, group in enumerate(groups)
@@ -263,7 +303,7 @@ def build_space(
     _require_matches(groups, spec)
     relaxed: dict[str, int] = {}
     rows: list[Levels] = []
-    full = np.array([group.width for group in groups], dtype=np.int64)
+    full = np.array([*(group.width for group in groups), *(1 for _ in blocks)], dtype=np.int64)
     for name, columns in _tied(searched, spec).items():
         allowed = [_allowed(searched[column], spec, relaxed) for column in columns]
         row = make_levels(name, columns, [searched[column].width for column in columns], allowed)
@@ -275,7 +315,7 @@ def build_space(
         raise PlanError(
             "space: no group is left to search: every group is frozen, skipped or has a single width."
         )
-    return SearchSpace(groups, Ladder(rows, full, cost, budget), budget, relaxed)
+    return Ladder(rows, full, cost, budget), relaxed
 
 
 def _allowed(group: ChannelGroup, spec: SpaceSpec, relaxed: dict[str, int]) -> NDArray[np.int64]:

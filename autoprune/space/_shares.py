@@ -68,9 +68,8 @@ class ShareSpace(SearchSpace):
                 "leave out the limits of [budget], or search for the score alone."
             )
         budget = base.budget
-        super().__init__(
-            base.channel_groups, Ladder(rows, ladder.full, ladder.cost, budget), budget, base.relaxed
-        )
+        joined = Ladder(rows, ladder.full, ladder.cost, budget)
+        super().__init__(base.channel_groups, joined, budget, base.relaxed, base.blocks)
 
     @property
     def shares(self) -> FloatArray:
@@ -80,19 +79,20 @@ class ShareSpace(SearchSpace):
     @property
     def keep_ratios(self) -> SearchSpace:
         """The space of the keep ratios alone, under the whole budget."""
-        return self._base
+        return self._base.keep_ratios
 
     def at(self, level: int) -> SearchSpace:
-        """Return the space of the keep ratios alone, under one level of the share."""
+        """Return the space without the share, under one level of it."""
         if level not in self._spaces:
             if len(self._spaces) == KEPT:
                 del self._spaces[next(iter(self._spaces))]
             budget = self.budget.scaled(float(self.shares[level]), self._costs)
-            ladder = self._base.ladder.under(budget)
-            self._spaces[level] = SearchSpace(self.channel_groups, ladder, budget, self.relaxed)
+            self._spaces[level] = self._base.under(budget)
         return self._spaces[level]
 
-    def spread(self, count: int, *, by_ratio: bool = False) -> list[tuple[float | None, SearchSpace]]:
+    def spread(
+        self, count: int, *, by_ratio: bool = False, dropping: bool = False
+    ) -> list[tuple[float | None, SearchSpace]]:
         """Return the spaces under `count` shares, each in the middle of its part of the range.
 
         The parts have equal lengths, or equal ratios of their ends.
@@ -101,7 +101,8 @@ class ShareSpace(SearchSpace):
         place = (np.arange(count) + 0.5) / count
         wanted = low * (high / low) ** place if by_ratio else low + (high - low) * place
         levels = dict.fromkeys(self.ladder.rows[0].of_ratio(wanted).tolist())
-        return [(float(self.shares[level]), self.at(level)) for level in levels]
+        spaces = ((float(self.shares[level]), self.at(level)) for level in levels)
+        return [(share, part) for share, space in spaces for _, part in space.spread(1, dropping=dropping)]
 
     def fit(self, ratios: FloatArray) -> IntArray:
         """Return the levels [n, k] that fill the share that each row of ratios [n, k] begins with."""
@@ -120,9 +121,10 @@ class ShareSpace(SearchSpace):
         encoded = np.column_stack([shares, ratios])
         return encoded if np.ndim(widths) == 2 else encoded[0]
 
-    def _list_plans(self) -> IntArray | None:
+    def list_levels(self) -> IntArray | None:
+        """Return the levels [n, k] of all plans, or None if they are too many."""
         # The windows of the shares overlap, so a proposal can decode to any plan within the whole budget.
-        listed = list_plans(self._base.ladder, 0.0, COUNTED)
+        listed = None if self.blocks else list_plans(self._base.ladder, 0.0, COUNTED)
         return None if listed is None else np.insert(listed, 0, 0, axis=1)
 
     def reach(self) -> Reach:
