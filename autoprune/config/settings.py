@@ -301,6 +301,8 @@ class SearchSettings:
         criterion: how the channels of a group are ranked. The width decides how many stay, the ranking which.
             With a list of several names each trial chooses one of them for each keep ratio, and the report
             compares them. Warm starts use the first.
+        depth: whether residual blocks may be dropped as a whole, in addition to narrowing. The shortcut of a
+            dropped block stays. `autoprune inspect` lists the blocks.
         pruner: which trials stop after a rung. It judges a trial by all trials that reached the rung, pruned
             ones too. "halving", "asha" and "hyperband" count warm starts as well. Warm starts climb every
             rung.
@@ -318,7 +320,8 @@ class SearchSettings:
             most a third of the trials. They give widths alone: "taylor" keeps as many channels of each group
             as a ranking by Taylor would, but the same channels only if `criterion` is "taylor".
             "reconstruction" measures the output error of each group at every width on score.moment_images
-            training images and gives the widths with the least error within the budget.
+            training images and gives the widths with the least error within the budget. With `depth` the
+            second one is "depth", which drops blocks. The others keep all blocks, if the budget allows.
         sensitivity_evaluations: most cut models that the warm start "sensitivity" scores. It cuts each of N
             keep ratios alone if this is 2N + 1 or more. With fewer, neighbours are cut together and share
             their scores.
@@ -340,6 +343,7 @@ class SearchSettings:
     study: Text | None = None
     space: Text | None = None
     criterion: Text | Annotated[Names, Field(min_length=1)] = "l1"
+    depth: Flag = False
     pruner: Text = "median"
     device: Text = "auto"
     setting: Text = "auto"

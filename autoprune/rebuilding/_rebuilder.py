@@ -77,11 +77,17 @@ def narrow_to(model: nn.Module, prunable: Prunable, plan: Plan) -> nn.Module:
 def keep_positions(prunable: Prunable, plan: Plan) -> dict[str, dict[int, NDArray[np.int64]]]:
     """Return {tensor: {axis: the positions that the plan keeps}}; axes that stay whole are left out.
 
+    Tensors of dropped blocks are left out too.
+
     Raises:
         PlanError: the plan does not fit the model's groups.
     """
     prunable.check(plan)
-    return prunable.positions.kept(prunable.of_groups(plan))
+    kept = prunable.positions.kept(prunable.of_groups(plan))
+    for block in prunable.dropped_blocks(plan):
+        for name in block.tensors:
+            kept.pop(name, None)
+    return kept
 
 
 def narrow(model: nn.Module, positions: KeepPositions, stand_ins: Iterable[StandIn] = ()) -> nn.Module:

@@ -82,7 +82,7 @@ def choose_by_layers(
         set_training(prunable.model, False)
         set_training(model, False)
         with guarded("lasso: the model failed on the images", DataError, memory_passes=True):
-            branches = paired_branches(prunable.model, model, inputs)
+            branches, _ = paired_branches(prunable.model, model, inputs)
             targets = Targets(branches, positions, torch.Generator().manual_seed(seed))
             given = on_device_of(prunable.model, inputs)
             with CallCounter(targets.before, targets.after):

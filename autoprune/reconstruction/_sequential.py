@@ -89,12 +89,12 @@ def repair_sequential(
         set_training(prunable.model, False)
         set_training(model, False)
         with guarded("repair: the model failed on the images", DataError, memory_passes=True):
-            paired = paired_branches(prunable.model, model, inputs)
-            targets = Targets(paired, positions, torch.Generator().manual_seed(seed))
+            dense_ends, ends = paired_branches(prunable.model, model, inputs)
+            targets = Targets(dense_ends, positions, torch.Generator().manual_seed(seed))
             given = on_device_of(prunable.model, inputs)
             with CallCounter(targets.before, targets.after):
                 call(prunable.model, given)
-            fits = Fits(model, paired, targets, kept, normalised_by(prunable), ridge)
+            fits = Fits(model, ends, targets, kept, normalised_by(prunable), ridge)
             given = on_device_of(model, inputs)
             with CallCounter(fits.before, fits.after):
                 call(model, given)
@@ -118,19 +118,24 @@ def together(data: Iterable[Any], images: int) -> tuple[Tensor]:
     return (torch.cat(batches),)
 
 
-def paired_branches(dense: nn.Module, small: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, Branch]:
-    """Return the branches of both models. If the models make different calls, targets are not sums."""
+def paired_branches(
+    dense: nn.Module, small: nn.Module, inputs: tuple[Tensor, ...]
+) -> tuple[dict[str, Branch], dict[str, Branch]]:
+    """Return the branches of the dense model, and those of the small one.
+
+    If the models make different calls, because blocks are dropped, each contraction is its own target.
+    """
     one = tuple(each[:1] for each in inputs)
     made, made_small = (record(model, on_device_of(model, one)) for model in (dense, small))
     found = branches(made)
     if [each.function for each in made] == [each.function for each in made_small]:
-        return found
+        return found, found
     small_found = branches(made_small)
-    return {
-        name: Branch(small_found[name].call, branch.call)
-        for name, branch in found.items()
-        if name in small_found
-    }
+    alone = (
+        {name: Branch(branch.call, branch.call) for name, branch in each.items() if name in small_found}
+        for each in (found, small_found)
+    )
+    return next(alone), next(alone)
 
 
 @dataclass(eq=False)

@@ -23,7 +23,7 @@ def workbench(run: Run, folder: Path, search: SearchPass | None = None) -> Workb
     """
 
     def cost(prunable: Prunable) -> CostFunction:
-        predict = None if run.table is None else LatencyPredictor(run.table)
+        predict = None if run.table is None else LatencyPredictor(run.table, prunable.blocks)
         return with_measures(prunable.cost, measures_of(prunable, predict))
 
     return Workbench(

@@ -19,6 +19,7 @@ A warm start of your own needs no row. A config names it as `warm_starts = ["uni
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -32,8 +33,9 @@ from autoprune.errors import PlanError
 from autoprune.flow import least_error, measure_library
 from autoprune.reconstruction import ErrorLibrary
 from autoprune.run._moments import moments_of
-from autoprune.run._statistics import MeasurementContext, Sensitivity, measure_sensitivity
+from autoprune.run._statistics import MeasurementContext, Sensitivity, measure_blocks, measure_sensitivity
 from autoprune.space import (
+    DepthSpace,
     SearchSpace,
     channel_values,
     cut,
@@ -68,6 +70,15 @@ class Proposer:
             self._sensitivities.append(self.context.earlier.sensitivity or measure_sensitivity(self.context))
             self.measured["sensitivity"] = self._sensitivities[0].to_json()
         return self._sensitivities[0]
+
+    def falls(self) -> Mapping[str, float]:
+        """Return {block: fall of the score} as each block is dropped alone, measured once."""
+        if "blocks" not in self.measured:
+            started = time.perf_counter()
+            falls = measure_blocks(self.context)
+            self.measured["blocks"] = {"seconds": time.perf_counter() - started, "falls": falls}
+        found: Mapping[str, float] = self.measured["blocks"]["falls"]
+        return found
 
     def library(self) -> ErrorLibrary:
         """Return the output error of each group at every width, measured once.
@@ -176,6 +187,35 @@ def reconstruction(given: Proposer) -> IntArray:
     return least_error(given.space, given.library())
 
 
+def depth(given: Proposer) -> IntArray:
+    """Drop blocks for half of the cut, and give the rest one keep ratio.
+
+    Those blocks go first whose fall of the score, each dropped alone, is least for the cost that they save.
+
+    Raises:
+        PlanError: the space has no blocks, or there is no time to score them.
+    """
+    space = given.space
+    if not isinstance(space, DepthSpace):
+        raise PlanError("search.depth is not set.")
+    falls, ladder = given.falls(), space.ladder
+    alone = np.repeat(ladder.top[None], len(space.blocks), axis=0)
+    np.fill_diagonal(alone, 0)
+    whole = float(ladder.usage(ladder.top[None])[0])
+    saved = whole - ladder.usage(alone)
+    loss = np.array([falls[block.name] for block in space.blocks]) / np.maximum(saved, 1e-9)
+    kept, levels = np.ones(len(space.blocks), dtype=np.bool_), ladder.top.copy()
+    for place in np.argsort(loss, kind="stable").tolist():
+        kept[place], levels[place] = False, 0
+        # Half of the cut on a logarithmic scale: the widths then save as large a share again.
+        if float(ladder.usage(levels[None])[0]) <= math.sqrt(whole):
+            break
+    part = space.with_blocks(kept)
+    widths = part.ladder.widths(cut(part.ladder, uniform_gates(part.ladder.rows))[None])[0]
+    nearest: IntArray = ladder.of_ratios(space.encode(widths)[None])[0]
+    return nearest
+
+
 @dataclass(frozen=True)
 class WarmStartSpec(Row):
     """A row of WARM_STARTS.
@@ -183,14 +223,26 @@ class WarmStartSpec(Row):
     Attributes:
         propose: returns levels of the space's variables.
         family: heuristics with one idea in common, of which the best enters the race; "" if it is alone.
+        drops_blocks: whether the space that it fills has the blocks among its variables. By default all
+            blocks are kept.
     """
 
     propose: Heuristic
     family: str = ""
+    drops_blocks: bool = False
 
+
+DEPTH = "depth"
+"""Name of the warm start that drops blocks."""
 
 WARM_STARTS: dict[str, WarmStartSpec] = {
     "uniform": WarmStartSpec(uniform, about="one keep ratio for all groups"),
+    DEPTH: WarmStartSpec(
+        depth,
+        drops_blocks=True,
+        reads=("search.sensitivity_images", "search.sensitivity_batches"),
+        about="drops the blocks that cost the least score, for half of the cut, if search.depth is set",
+    ),
     "reconstruction": WarmStartSpec(
         reconstruction,
         family="error",

@@ -42,6 +42,7 @@ def identify(run: Run) -> dict[str, str]:
         "budget": ", ".join(f"{name} {limit}" for name, limit in run.budget.limits.items()),
         **({} if tolerance is None else {"tolerance": f"{tolerance.allowed} of {tolerance.key.cost}"}),
         **({"objectives": ", ".join((SCORE, *objectives))} if objectives else {}),
+        **({"depth": ", ".join(each.name for each in run.space.blocks)} if run.space.blocks else {}),
     }
 
 

@@ -174,7 +174,7 @@ def _predict_latency(prunable: Prunable, spec: RunSpec, watch: Watcher) -> Laten
     if not spec.limits_latency:
         return None
     check_unmeasured_limits(prunable, spec)
-    return LatencyPredictor(find_table(prunable, spec, watch))
+    return LatencyPredictor(find_table(prunable, spec, watch), prunable.blocks)
 
 
 def _unsearchable(prunable: Prunable, dense: Dense, spec: RunSpec, problem: str) -> Inspection:

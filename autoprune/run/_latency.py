@@ -2,7 +2,7 @@
 
 Example:
     measured = measure_runtime(prunable, spec, watch)
-    problem = build_problem(prunable, measured.spec, measured.predict)
+    problem = build_problem(prunable, measured.spec, measured.predictor(prunable))
     stored_table(study)                            # the table of an existing study
 """
 
@@ -41,10 +41,9 @@ class Measured:
     stairs: Stairs | None = None
     table: LatencyTable | None = None
 
-    @property
-    def predict(self) -> LatencyPredictor | None:
-        """The predictor of the latency of candidates, if there is a table."""
-        return None if self.table is None else LatencyPredictor(self.table)
+    def predictor(self, prunable: Prunable) -> LatencyPredictor | None:
+        """Return the predictor of the latency of candidates, if there is a table."""
+        return None if self.table is None else LatencyPredictor(self.table, prunable.blocks)
 
 
 def measure_runtime(

@@ -71,7 +71,8 @@ def make_study(
         dense_error=dense.standard_error,
         dense_costs=costs,
         limits=dict(run.budget.limits),
-        dense_widths={group.name: group.width for group in run.prunable.searchable},
+        dense_widths={group.name: group.width for group in run.prunable.searchable}
+        | {block.name: 1 for block in run.space.blocks},
         relaxed=dict(run.space.relaxed),
         stairs=None if run.stairs is None else run.stairs.to_json(),
         latency=None if run.table is None else run.table.to_json(),

@@ -21,7 +21,15 @@ from autoprune.graph import Cost, Prunable
 from autoprune.run._budget_amounts import resolve_budget
 from autoprune.run._dense import Dense
 from autoprune.run._spec import RunSpec
-from autoprune.space import Budget, ChoiceSpace, CostFunction, SearchSpace, ShareSpace, build_space
+from autoprune.space import (
+    Budget,
+    ChoiceSpace,
+    CostFunction,
+    SearchSpace,
+    ShareSpace,
+    build_depth_space,
+    build_space,
+)
 from autoprune.study import SCORE
 from autoprune.support.arrays import FloatArray, IntArray
 from autoprune.tracing import trace
@@ -41,10 +49,10 @@ class PredictLatency(Protocol):
     dense_ms: float
 
     def __call__(self, widths: IntArray) -> FloatArray:
-        """Return the latency in ms [n] of widths [n, groups]. It never falls as a width grows."""
+        """Return the latency in ms [n] of widths [n, groups + blocks]. It never falls as a width grows."""
 
     def expected(self, widths: IntArray) -> FloatArray:
-        """Return the expected latency in ms [n] of widths [n, groups]."""
+        """Return the expected latency in ms [n] of widths [n, groups + blocks]."""
 
 
 CostMeasure = Callable[[IntArray], IntArray | FloatArray]
@@ -107,7 +115,7 @@ def build_problem_from_costs(
     dense_cost = dense_cost_of(prunable, measures)
     budget = resolve_budget(spec.budget, dense_cost, spec.moved_costs, spec.runtime)
     limited = {name: measure for name, measure in measures.items() if name in budget.limits}
-    space = build_space(prunable.groups, with_measures(prunable.cost, limited), budget, spec.space)
+    space = _build_space(prunable, with_measures(prunable.cost, limited), budget, spec)
     if spec.moved_costs:
         space = ShareSpace(space, spec.moved_costs)
     if len(spec.search.criteria) > 1:
@@ -119,8 +127,22 @@ def build_unlimited_problem(prunable: Prunable, spec: RunSpec) -> Problem:
     """Build the problem of a model that may keep all of its MACs."""
     dense_cost = prunable.cost()
     whole = Budget(macs=int(dense_cost.macs))
-    space = build_space(prunable.groups, prunable.cost, whole, spec.space)
+    space = _build_space(prunable, prunable.cost, whole, spec)
     return Problem(prunable, dense_cost, whole, space, prunable.cost)
+
+
+def _build_space(prunable: Prunable, cost: CostFunction, budget: Budget, spec: RunSpec) -> SearchSpace:
+    """Build the space of the keep ratios, and of the blocks if the depth is searched.
+
+    Raises:
+        ConfigError: the depth is searched, and the model has no block.
+    """
+    if not spec.search.depth:
+        return build_space(prunable.groups, cost, budget, spec.space)
+    if not prunable.blocks:
+        kind = type(prunable.model).__name__
+        raise ConfigError(f"search.depth: {kind} has no residual block that can be dropped; leave it out.")
+    return build_depth_space(prunable.groups, prunable.blocks, cost, budget, spec.space)
 
 
 def check_unmeasured_limits(prunable: Prunable, spec: RunSpec) -> None:

@@ -62,7 +62,7 @@ def resolve(
     prunable = trace_dense(dense, spec)
     measured = measure_runtime(prunable, spec, watch, known)
     spec = measured.spec
-    problem = _problem_of(prunable, spec, measured.predict)
+    problem = _problem_of(prunable, spec, measured.predictor(prunable))
     begin(problem, spec, watch)
     if untrained is not None:
         untrained.parent.mkdir(parents=True, exist_ok=True)
@@ -112,8 +112,9 @@ def trace_run(
     watch: Watcher = silent,
 ) -> Run:
     """Trace a dense model and build its problem from stored measurements. Nothing is measured."""
-    predict = None if table is None else LatencyPredictor(table)
-    problem = _problem_of(trace_dense(dense, spec), spec, predict)
+    prunable = trace_dense(dense, spec)
+    predict = None if table is None else LatencyPredictor(table, prunable.blocks)
+    problem = _problem_of(prunable, spec, predict)
     return Run(**vars(problem), spec=spec, dense=dense, setting=setting, table=table, watch=watch)
 
 

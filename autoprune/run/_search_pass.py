@@ -45,7 +45,8 @@ def _run_of_pass(run: Run, bench: Workbench, state: FlowState) -> Run:
     """Return the search problem of a pass: its model, its budget, and a study in the folder of the flow."""
     assert bench.budget is not None  # checked before the flow begins
     prunable = state.prunable
-    measures = measures_of(prunable, None if run.table is None else LatencyPredictor(run.table))
+    predict = None if run.table is None else LatencyPredictor(run.table, prunable.blocks)
+    measures = measures_of(prunable, predict)
     spec = run.spec.without_names().with_search(
         study=f"{run.spec.search.study}-{bench.stage}", storage=f"sqlite:///{bench.file('.db')}"
     )

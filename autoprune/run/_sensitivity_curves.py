@@ -76,7 +76,7 @@ def sensitivity_curves(
     moments, search, metric = moments_of(run), spec.search, spec.task.metric
     context = MeasurementContext(run, rank_channels(run, spec.search.criteria[0], moments), moments=moments)
     scores, baseline = _score_cuts(context, limit_seconds)
-    rows = run.space.ladder.rows
+    rows = run.space.keep_ratios.ladder.rows
     curves = [_sensitivity_curve(row, scores[v], baseline) for v, row in enumerate(rows)]
     found = Curves(
         f"Sensitivity: {metric} as one group is cut, channels by {spec.search.criteria[0]}, nothing trained",
@@ -92,7 +92,7 @@ def sensitivity_curves(
 def _score_cuts(context: MeasurementContext, limit_seconds: float) -> tuple[list[dict[int, float]], float]:
     """Return {level: score} of each variable, and the score of the uncut model."""
     run, search = context.run, context.run.spec.search
-    rows = run.space.ladder.rows
+    rows = run.space.keep_ratios.ladder.rows
     tried: dict[tuple[int, int], None] = {}
     for ratio in SENSITIVITY_RATIOS:
         for v, row in enumerate(rows):

@@ -28,7 +28,7 @@ from autoprune.run._expected_time import Pace, time_text
 from autoprune.run._ranking import rank_channels
 from autoprune.run._run import Run
 from autoprune.samplers import find_sampler
-from autoprune.score import Cutter, divergences, plan_cuts, score_single_cuts
+from autoprune.score import Cut, Cutter, cut_scores, divergences, plan_cuts, score_single_cuts
 from autoprune.support.arrays import FloatArray
 from autoprune.support.events import Counted, Stage
 from autoprune.support.schema import Strict
@@ -184,8 +184,9 @@ def measure_sensitivity(context: MeasurementContext) -> Sensitivity:
     """
     started = time.perf_counter()
     rows = context.run.space.keep_ratios.ladder.rows
-    evaluations, most_images = _affordable(context)
-    trials = plan_cuts(rows, evaluations)
+    asked = context.run.spec.search.sensitivity_evaluations
+    possible, most_images = _affordable(context, 1 + len(plan_cuts(rows, asked)))
+    trials = plan_cuts(rows, possible or asked)
     images = spread_samples(context.run.dense.data.val, most_images)
     together = (
         "; neighbours are cut together and share their scores: for each alone raise "
@@ -214,17 +215,36 @@ def measure_sensitivity(context: MeasurementContext) -> Sensitivity:
     )
 
 
-def _affordable(context: MeasurementContext) -> tuple[int, int]:
-    """Return how many evaluations on how many images fit into the time limit.
+def measure_blocks(context: MeasurementContext) -> dict[str, float]:
+    """Return {block: fall of the score} as each block of the search space is dropped alone.
+
+    The models are scored as those of `measure_sensitivity`. A score that is not finite counts as the worst.
+
+    Raises:
+        PlanError: the time does not suffice for all blocks.
+    """
+    names = [block.name for block in context.run.space.blocks]
+    possible, images = _affordable(context, 1 + len(names))
+    if possible is not None:
+        raise PlanError(f"there is no time to score {1 + len(names)} models; raise search.trials.")
+    part = spread_samples(context.run.dense.data.val, images)
+    cuts: list[Cut] = [{}, *({name: 0} for name in names)]
+    counter = context.counter("blocks", len(cuts))
+    scores = np.array(cut_scores(context.cutter(), cuts, part, context.run.dense.task, done=counter))
+    scores = np.where(np.isfinite(scores), scores, np.min(scores[np.isfinite(scores)], initial=0.0))
+    return dict(zip(names, (scores[0] - scores[1:]).tolist(), strict=True))
+
+
+def _affordable(context: MeasurementContext, evaluations: int) -> tuple[int | None, int]:
+    """Return how many of some evaluations fit into the time limit, None for all, and on how many images.
 
     Raises:
         PlanError: too few do.
     """
     search, data, pace = context.run.spec.search, context.run.dense.data, context.pace
-    asked, images = search.sensitivity_evaluations, search.sensitivity_images
+    images = search.sensitivity_images
     if pace is None:
-        return asked, images
-    evaluations = 1 + len(plan_cuts(context.run.space.keep_ratios.ladder.rows, asked))
+        return None, images
     # In images: those of the recalibration, and as many as take the time of a refit.
     recalibrated = (
         search.sensitivity_batches * context.run.spec.data.batch_size + pace.repair_s / pace.image_s
@@ -236,7 +256,7 @@ def _affordable(context: MeasurementContext) -> tuple[int, int]:
         images = max(LEAST_IMAGES, images // 2)
     possible = int(passes / (recalibrated + images))
     if possible >= evaluations:
-        return asked, images
+        return None, images
     if possible < min(evaluations, LEAST_EVALUATIONS):
         share = f"{LIMIT_SHARE:.0%} of the search, which takes up to {time_text(expected_s)}"
         raise PlanError(f"it would take more than {share}.")

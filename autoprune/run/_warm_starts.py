@@ -16,8 +16,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from autoprune.config.settings import SearchSettings
 from autoprune.errors import PlanError, abridged, reason_of, shown_value, summary_of
-from autoprune.run._heuristics import Proposer, find_warm_start
+from autoprune.run._heuristics import DEPTH, Proposer, find_warm_start
 from autoprune.run._statistics import MeasurementContext
 from autoprune.samplers import MovingBudget
 from autoprune.space import SearchSpace
@@ -56,20 +57,20 @@ def choose_warm_starts(context: MeasurementContext) -> WarmStarts:
     origins: dict[tuple[int, ...], list[str]] = {}
     seconds: dict[str, float] = {}
     crowded = []
-    for name in dict.fromkeys(search.warm_starts):
+    for name in _names(search):
         room = most - len(origins)
         if room == 0:
             crowded.append(name)
             continue
         started = time.perf_counter()
-        for share, part in space.spread(min(SHARES, room)):
-            try:
-                levels = _decoded(space, part, find_warm_start(name).propose(replace(given, space=part)))
-            except Exception as error:
-                context.run.watch(Stage(f"warm start {name} is left out: {_line(error)}"))
-                break
-            origin = name if share is None else f"{name} at {share:.0%} of the budget"
-            origins.setdefault(tuple(levels.tolist()), []).append(origin)
+        try:
+            spec = find_warm_start(name)
+            for share, part in space.spread(min(SHARES, room), dropping=spec.drops_blocks):
+                levels = _decoded(space, part, spec.propose(replace(given, space=part)))
+                origin = name if share is None else f"{name} at {share:.0%} of the budget"
+                origins.setdefault(tuple(levels.tolist()), []).append(origin)
+        except Exception as error:
+            context.run.watch(Stage(f"warm start {name} is left out: {_line(error)}"))
         seconds[name] = time.perf_counter() - started
     _report_choice(context, list(origins.values()), crowded)
     trials = [WarmStart(origin=", ".join(names), levels=list(levels)) for levels, names in origins.items()]
@@ -87,16 +88,16 @@ def choose_plans(context: MeasurementContext) -> tuple[dict[str, list[list[int]]
     """
     space = context.run.space
     given = Proposer(context, space)
-    names = sorted(dict.fromkeys(context.run.spec.search.warm_starts), key=FIRST.__ne__)
+    names = sorted(_names(context.run.spec.search), key=FIRST.__ne__)
     plans: dict[str, list[list[int]]] = {}
     seconds: dict[str, float] = {}
     for name in names:
         started = time.perf_counter()
-        heuristic = find_warm_start(name).propose
         try:
+            spec = find_warm_start(name)
             plans[name] = [
-                _decoded(space, part, heuristic(replace(given, space=part))).tolist()
-                for _, part in space.spread(BISECTED, by_ratio=True)
+                _decoded(space, part, spec.propose(replace(given, space=part))).tolist()
+                for _, part in space.spread(BISECTED, by_ratio=True, dropping=spec.drops_blocks)
             ]
         except Exception as error:
             context.run.watch(Stage(f"warm start {name} is left out: {_line(error)}"))
@@ -127,6 +128,14 @@ def moving_budget(study: SearchStudy, space: SearchSpace, trials: int) -> Moving
 def _is_of_space(levels: Sequence[int], space: SearchSpace) -> bool:
     tops = space.ladder.top.tolist()
     return len(levels) == len(tops) and all(0 <= each <= top for each, top in zip(levels, tops, strict=True))
+
+
+def _names(search: SearchSettings) -> list[str]:
+    """Return the warm starts of a search. If the depth is searched, the second one drops blocks."""
+    names = list(dict.fromkeys(search.warm_starts))
+    if search.depth and names and DEPTH not in names:
+        names.insert(1, DEPTH)
+    return names
 
 
 def enqueue_missing(study: SearchStudy, space: SearchSpace) -> None:

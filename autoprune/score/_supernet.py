@@ -131,8 +131,10 @@ class SandwichSampler:
 @torch.no_grad()
 def add_gradients(model: nn.Module, small: nn.Module, positions: KeepPositions) -> None:
     """Add a sub-net's gradients to the model's, at the positions that the sub-net keeps."""
-    for (name, parameter), (_, cut) in zip(model.named_parameters(), small.named_parameters(), strict=True):
-        if cut.grad is None:
+    small_parameters = dict(small.named_parameters())  # without those of dropped blocks
+    for name, parameter in model.named_parameters():
+        cut = small_parameters.get(name)
+        if cut is None or cut.grad is None:
             continue
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)

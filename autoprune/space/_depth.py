@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -75,12 +76,24 @@ class DepthSpace(SearchSpace):
     @property
     def keep_ratios(self) -> SearchSpace:
         """The space of the keep ratios alone, with as many blocks as the budget allows."""
+        return self._keep_ratios
+
+    @cached_property
+    def _keep_ratios(self) -> SearchSpace:
         kept = np.ones(len(self.blocks), dtype=np.bool_)
         for block in self._by_cost():
             if self._ends(kept)[0] <= 1:
                 break
             kept[block] = False
-        return self._narrowed(kept, list(range(len(self._widths_only.rows))))
+        return self.with_blocks(kept)
+
+    def with_blocks(self, kept: BoolArray) -> SearchSpace:
+        """Return the space of all keep ratios with some blocks kept.
+
+        Raises:
+            BudgetError: no widths meet the budget.
+        """
+        return self._narrowed(kept, range(len(self._widths_only.rows)))
 
     def spread(
         self, count: int, *, by_ratio: bool = False, dropping: bool = False
@@ -133,7 +146,8 @@ class DepthSpace(SearchSpace):
                 continue
             found, inside = self._filled(kept, ratios[None])
             if inside[0]:
-                return found[0]
+                best = found[0]
+                break
             if self._usage(found[0]) > self._usage(best):
                 best = found[0]
         return best

@@ -11,10 +11,11 @@ import math
 from typing import Annotated, Any
 
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from autoprune.cost import COSTS
 from autoprune.errors import StudyError
+from autoprune.graph.blocks import SUFFIX
 from autoprune.samplers import ENDED_BEFORE, OUTCOME, PLANNED, PROPOSED, QUEUED, SCORES
 from autoprune.samplers.cmaes import START
 from autoprune.support.schema import Strict, read_as
@@ -29,16 +30,27 @@ SAMPLER = "sampler"
 _ADVICE = "it is left out"
 
 Count = Annotated[int, Field(ge=0, lt=2**31)]
-Width = Annotated[int, Field(gt=0, lt=2**31)]
 Amount = Annotated[int | float, Field(ge=0, lt=1e30)]
 Seconds = Annotated[float, Field(ge=0, lt=1e12)]
 Word = Annotated[str, Field(max_length=500)]
 
 
+def _none_empty(widths: dict[str, int]) -> dict[str, int]:
+    """Refuse a channel group without channels. Only a block may have the width 0, which drops it."""
+    for name, width in widths.items():
+        if width == 0 and not name.endswith(SUFFIX):
+            raise ValueError(f"{name} has a width above 0")
+    return widths
+
+
+Widths = Annotated[dict[Word, Count], AfterValidator(_none_empty)]
+"""{group or block: width}."""
+
+
 class ProposalAttribute(Strict):
     """The candidate of a trial: its widths and criteria, their costs, its seed and its device."""
 
-    widths: dict[Word, Width]
+    widths: Widths
     criteria: dict[Word, Word] = Field(default_factory=dict)
     seed: Annotated[int, Field(ge=0, lt=2**64)] | None = None
     device: Word | None = None

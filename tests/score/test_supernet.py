@@ -33,6 +33,7 @@ from autoprune.zoo.resnet import ResNet
 from tests.cost.test_formula import random_plan
 from tests.models import CASES
 from tests.rebuilding.test_rebuilder import leaves
+from tests.residual import Basic, Net
 
 SETTING = Setting()
 
@@ -125,6 +126,19 @@ def test_gradients_predict_how_the_loss_of_a_subnet_moves(name: str) -> None:
 
     slope = sum(float((gradient * direction[leaf]).sum()) for leaf, gradient in own_gradients(model).items())
     assert slope == pytest.approx((moved(1e-6) - moved(-1e-6)) / 2e-6, rel=1e-5)
+
+
+def test_a_subnet_without_a_block_gives_no_gradient_to_it() -> None:
+    torch.manual_seed(0)
+    prunable = trace(Net(Basic(), Basic()), torch.zeros(1, 3, 8, 8))
+    plan = Plan({prunable.blocks[0].name: np.empty(0, np.int64), "blocks.1.conv1": np.array([0, 2])})
+    small = narrow_to(prunable.model, prunable, plan)
+    torch.autograd.backward(loss_of(small(torch.randn(4, 3, 8, 8))))
+    add_gradients(prunable.model, small, keep_positions(prunable, plan))
+    parameters = dict(prunable.model.named_parameters())
+    without = {name for name, each in parameters.items() if each.grad is None}
+    assert without == prunable.blocks[0].tensors & parameters.keys()
+    torch.testing.assert_close(parameters["stem.weight"].grad, small.get_parameter("stem.weight").grad)
 
 
 def test_the_whole_model_as_a_subnet_gives_its_own_gradients_exactly() -> None:

@@ -1,4 +1,4 @@
-"""The searched depth: blocks stay as proposed if widths can fill the budget, and every plan is a fixed point."""
+"""The searched depth: blocks stay as proposed if widths can fill the budget, and plans are fixed points."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_tied_groups_share_their_ratio_if_only_some_blocks_are_dropped() -> None
 
 
 def test_blocks_are_dropped_if_the_budget_needs_it() -> None:
-    smallest = make_space(0.9).reach().smallest.one().macs
+    smallest = int(make_space(0.9).reach().smallest.one().macs)
     (groups, cost), blocks = with_blocks(PLAIN, NAMES)
     spec = SpaceSpec(low=0.5)
     least = int(build_space(groups, PLAIN[1], Budget(macs=DENSE), spec).reach().smallest.one().macs)

@@ -89,6 +89,11 @@ class Operator:
     signature: str
     sizes: tuple[Size, ...]
 
+    @property
+    def layer(self) -> str | None:
+        """The layer with the operator's weight, or None if it has no weight."""
+        return None if " " in self.name else self.name
+
 
 def sizes_of(operators: Sequence[Operator], groups: int) -> Callable[[IntArray], IntArray]:
     """Return a function from widths [n, groups] to sizes [n, operators, 2], 0 if an operator has fewer."""

@@ -5,6 +5,7 @@ Spaces and samplers use the predictor like the exact cost formula.
 Example:
     predict = LatencyPredictor(table)
     predict(widths)               # float64 [n] for int64 widths [n, groups]; never falls when a width grows
+    # If the predictor knows the blocks of the model, their columns may follow: 0 for a dropped block.
     predict.expected(widths)      # float64 [n]: the best estimate
     predict.error                 # 0.03: mean absolute relative error on held-out candidates
 """
@@ -15,10 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from autoprune.graph import Block
 from autoprune.latency.table._latency_table import LatencyTable
 from autoprune.latency.table._operators import Operator, sizes_of
 from autoprune.latency.table._surfaces import Surface
-from autoprune.support.arrays import FloatArray, IntArray
+from autoprune.support.arrays import BoolArray, FloatArray, IntArray
 
 _CHUNK = 2048
 """Number of candidates predicted at once, which bounds the memory and keeps the arrays in the caches."""
@@ -33,22 +35,35 @@ class LatencyPredictor:
     axis) at which it was measured. The envelope is exact at multiples of the step. Elsewhere it is too low by
     the time that the next larger multiple would save.
 
+    The operators of a dropped block take no time. These are the operators of its layers, and those without a
+    weight that run between them.
+
+    Args:
+        table: the measured table.
+        blocks: the blocks of the model that may be dropped.
+
     Attributes:
         table: the measured table.
         dense_ms: measured latency of the dense model.
         error: mean absolute relative error of `expected` on candidates that took no part in the fit.
     """
 
-    def __init__(self, table: LatencyTable) -> None:
+    def __init__(self, table: LatencyTable, blocks: Sequence[Block] = ()) -> None:
         self.table = table
         self.dense_ms = table.dense_ms
         self.error = table.calibration.error
-        by_signature: dict[str, list[Operator]] = {}
-        for operator in table.operators:
-            by_signature.setdefault(operator.signature, []).append(operator)
+        by_signature: dict[str, list[int]] = {}
+        for place, operator in enumerate(table.operators):
+            by_signature.setdefault(operator.signature, []).append(place)
+        inside = _inside(table.operators, blocks)
         self._parts = [
-            _Part(table.surfaces[signature], operators, table.groups)
-            for signature, operators in by_signature.items()
+            _Part(
+                table.surfaces[signature],
+                [table.operators[place] for place in places],
+                table.groups,
+                inside[places],
+            )
+            for signature, places in by_signature.items()
         ]
 
     def __call__(self, widths: IntArray) -> FloatArray:
@@ -71,23 +86,44 @@ class LatencyPredictor:
 class _Part:
     """The operators of one signature."""
 
-    def __init__(self, surface: Surface, operators: Sequence[Operator], groups: int) -> None:
+    def __init__(
+        self, surface: Surface, operators: Sequence[Operator], groups: int, inside: BoolArray
+    ) -> None:
         self.surface = surface
+        self._groups = groups
+        self._inside = inside.astype(np.int64)
         self.sizes = sizes_of(operators, groups)
 
     def exact(self, widths: IntArray) -> FloatArray:
         """Return the milliseconds [n] of all operators of the signature together."""
-        sizes = self.sizes(widths)
-        total: FloatArray = self.surface.at(sizes.reshape(-1, 2)).reshape(sizes.shape[:2]).sum(axis=1)
-        return total
+        sizes = self.sizes(widths[:, : self._groups])
+        return self._total(self.surface.at(sizes.reshape(-1, 2)).reshape(sizes.shape[:2]), widths)
 
     def envelope(self, widths: IntArray) -> FloatArray:
         """Return the milliseconds [n] of all operators, each at the fastest sizes not below its own."""
-        sizes = self.sizes(widths)
-        flat = sizes.reshape(-1, 2)
-        fastest = np.minimum.reduce(list(_alternatives(self.surface, flat)))
-        total: FloatArray = fastest.reshape(sizes.shape[:2]).sum(axis=1)
+        sizes = self.sizes(widths[:, : self._groups])
+        fastest = np.minimum.reduce(list(_alternatives(self.surface, sizes.reshape(-1, 2))))
+        return self._total(fastest.reshape(sizes.shape[:2]), widths)
+
+    def _total(self, milliseconds: FloatArray, widths: IntArray) -> FloatArray:
+        """Add up the milliseconds [n, operators] of those operators whose blocks are all kept."""
+        kept = widths[:, self._groups :]
+        if kept.shape[1]:
+            milliseconds = milliseconds * ((1 - kept) @ self._inside.T == 0)
+        total: FloatArray = milliseconds.sum(axis=1)
         return total
+
+
+def _inside(operators: Sequence[Operator], blocks: Sequence[Block]) -> BoolArray:
+    """Return which operators belong to which blocks, bool [operators, blocks]."""
+    found = np.zeros((len(operators), len(blocks)), dtype=np.bool_)
+    for column, block in enumerate(blocks):
+        paths = tuple(f"{each.path}." for each in block.stand_ins)
+        layers = [place for place, operator in enumerate(operators) if f"{operator.name}.".startswith(paths)]
+        found[layers, column] = True
+        for place in range(layers[0], layers[-1]) if layers else ():
+            found[place, column] |= operators[place].layer is None
+    return found
 
 
 def _alternatives(surface: Surface, sizes: IntArray) -> Iterator[FloatArray]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from autoprune.cost.polynomial import Size
+from autoprune.graph import Block
+from autoprune.graph.blocks import StandIn
 from autoprune.latency import Fingerprint, LatencySetting
 from autoprune.latency.table import LatencyPredictor, LatencyTable
 from autoprune.latency.table._alignment import Alignment, aligned_axes
@@ -134,3 +137,30 @@ def test_kinds_without_readings_are_not_taken_for_fast_ones() -> None:
     np.testing.assert_array_equal(found.observed, [[True, False], [False, True]])
     unseen = np.array([[33, 32], [32, 33], [21, 60]])
     np.testing.assert_allclose(found.at(unseen), 0.1 + 3e-3 * unseen.prod(axis=1), rtol=0.02)
+
+
+def test_dropped_blocks_take_no_time() -> None:
+    """The operators of the layers of a block, and those without a weight between them."""
+    names = ("stem", "block.conv1", "softmax 2", "block.conv2", "project", "add 5")
+    sizes = (Size(0, (1, 0)),)
+    table = LatencyTable(
+        setting=LatencySetting(),
+        device=Fingerprint({}),
+        model="",
+        groups=2,
+        operators=tuple(Operator(name, f"s{place % 2}", sizes) for place, name in enumerate(names)),
+        surfaces={f"s{place}": surface(1, ALL, place) for place in range(2)},
+        calibration=Calibration(0.25, 0.01, 64, 1.0),
+        dense_ms=1.0,
+    )
+    stand_ins = (StandIn("block.conv1", "zero"), StandIn("block.conv2", "nothing"))
+    block = Block("block:branch", stand_ins, (), frozenset(), frozenset(), {})
+    predict = LatencyPredictor(table, [block])
+    widths = np.array([[20, 7], [33, 7]])
+    kept, dropped = (np.column_stack([widths, np.full(2, value)]) for value in (1, 0))
+    for latency in (predict, predict.expected):
+        np.testing.assert_array_equal(latency(kept), latency(widths))
+        alone = [LatencyPredictor(replace(table, operators=(each,))) for each in table.operators]
+        each_ms = np.array([(one if latency == predict else one.expected)(widths) - 0.25 for one in alone])
+        np.testing.assert_allclose(latency(widths), 0.25 + each_ms.sum(axis=0))
+        np.testing.assert_allclose(latency(dropped), 0.25 + each_ms[[0, 4, 5]].sum(axis=0))
