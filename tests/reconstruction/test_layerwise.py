@@ -49,7 +49,7 @@ def test_the_end_of_a_branch_aims_at_the_sum_less_the_shortcut_of_the_narrowed_m
     dense, inputs = prunable.model, (images(),)
     assert isinstance(dense, Residual)
     small = narrow(dense, {}).eval()
-    branches = paired_branches(dense, small, inputs)
+    branches, _ = paired_branches(dense, small, inputs)
     targets = Targets(branches, ALL, torch.Generator())
     with CallCounter(targets.before, targets.after):
         call(dense, inputs)
