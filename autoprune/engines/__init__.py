@@ -33,8 +33,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from autoprune.engines._pruners import PRUNERS, PrunerSpec, find_pruner
+from autoprune.engines._race_runner import RaceRunner
 from autoprune.engines._runner import Job, MakeScorer, Runner, Scorer
-from autoprune.engines._stage_runner import StageRunner
 from autoprune.engines._trial_runner import TrialEvent, TrialRunner
 from autoprune.engines._workers import Workers, check_cores
 from autoprune.engines.processes import run_processes
@@ -90,9 +90,9 @@ __all__ = [
     "Job",
     "MakeScorer",
     "PrunerSpec",
+    "RaceRunner",
     "Runner",
     "Scorer",
-    "StageRunner",
     "TrialEvent",
     "TrialRunner",
     "Workers",

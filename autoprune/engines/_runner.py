@@ -38,7 +38,7 @@ class Job:
 class Runner(Protocol):
     """Hands out jobs and takes their scores, in the process of the search.
 
-    `TrialRunner` does so for the trials of a search, and `StageRunner` for one stage of a race. After `ask`,
+    `TrialRunner` does so for the trials of a search, and `RaceRunner` for a race. After `ask`,
     an engine calls `report` for each rung, and then one of `finish`, `fail`, `requeue` and `bury`.
 
     Attributes:
@@ -53,7 +53,7 @@ class Runner(Protocol):
         """Return the number of jobs that have not ended."""
 
     def ask(self) -> Job | None:
-        """Return the next job, or None if none is left."""
+        """Return the next job, or None if there is none now. Ask again after each job that ends."""
 
     def begin(self, job: Job) -> None:
         """Start the job's clock again, if an engine took the job before a worker was ready."""

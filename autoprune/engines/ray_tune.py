@@ -136,7 +136,7 @@ class Bridge:
             with self._keeping_errors():
                 job = self._runner.ask()
         if job is None:
-            self._exhausted = True  # until a death puts a trial back into the queue
+            self._exhausted = True  # until a trial ends: it may return to the queue, or the next stage begins
         else:
             self._jobs[key] = job
         return job
@@ -159,11 +159,11 @@ class Bridge:
         job = self._jobs.pop(key, None)
         if job is None or self.end.reached:
             return
+        self._exhausted = False
         with self._keeping_errors():
             if result.get("broken"):
                 self._health.note_broken(result["broken"], f" on {result['host']}")
                 self._runner.requeue(job)
-                self._exhausted = False
                 return
             if result.get("failure"):
                 self._runner.fail(job, result["failure"])

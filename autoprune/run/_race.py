@@ -5,17 +5,17 @@ trained further, and the winner is trained as a finetune would have trained it. 
 and the output folder the state of every training. A killed race therefore resumes after the last epoch.
 
 Example:
-    run_race(run, study, make_trainer)      # make_trainer(5) makes a scorer that trains to epoch 5
+    run_race(run, study, make_trainer)      # make_trainer() makes a `RaceTrainer`
     study.race().result.winner
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 from autoprune.config.rungs import RungScore, score_text
-from autoprune.engines import Job, MakeScorer, StageRunner, run_engine
+from autoprune.engines import Job, MakeScorer, RaceRunner, run_engine
 from autoprune.errors import TrialError
 from autoprune.run._race_plan import entrants_of, places, race_epochs, stage_ends, survivors, uniform_of
 from autoprune.run._race_trainer import StageScore
@@ -32,11 +32,8 @@ from autoprune.study import (
 )
 from autoprune.support.events import Stage
 
-MakeTrainer = Callable[[int], MakeScorer]
-"""From the epoch after which a stage ends to the function that makes its trainer."""
 
-
-def run_race(run: Run, study: SearchStudy, make_trainer: MakeTrainer, *, take_over: bool = False) -> None:
+def run_race(run: Run, study: SearchStudy, make_trainer: MakeScorer, *, take_over: bool = False) -> None:
     """Run the race of a study, or resume it, and store its result.
 
     Nothing happens if the settings have no race, if fewer than two trials could take part, or if the same
@@ -45,7 +42,7 @@ def run_race(run: Run, study: SearchStudy, make_trainer: MakeTrainer, *, take_ov
     Args:
         run: the resolved run.
         study: its study, whose trials have ended.
-        make_trainer: makes the trainer of a stage.
+        make_trainer: makes the trainer in the process that uses it.
         take_over: also continue the race that a process on another host has begun.
 
     Raises:
@@ -82,7 +79,7 @@ class _Race:
     """A race that runs in this process. The engine trains."""
 
     def __init__(
-        self, run: Run, study: SearchStudy, make_trainer: MakeTrainer, entrants: Sequence[TrialRecord]
+        self, run: Run, study: SearchStudy, make_trainer: MakeScorer, entrants: Sequence[TrialRecord]
     ) -> None:
         self._run = run
         self._study = study
@@ -93,6 +90,7 @@ class _Race:
         self._epochs = run.spec.finetune.epochs
         self._ends = stage_ends(self._epochs)
         self._entries = {number: self._known(number) for number in self._records}
+        self._stage = 0
 
     def run(self) -> None:
         """Run all stages, and store the result."""
@@ -105,16 +103,42 @@ class _Race:
                 f"together take {finetunes:.1f} finetunes"
             )
         )
+        jobs = self._jobs()
+        runner = RaceRunner(
+            self._study,
+            lambda: next((stage for stage in jobs if stage), ()),
+            device=self._run.setting.device,
+            on_score=self._store,
+            on_death=self._drop,
+        )
+        spec = self._run.spec
+        with threads_of(spec.search.engine, self._run.setting):
+            run_engine(spec.search.engine, runner, self._make_trainer, spec.workers)
+
+    def _jobs(self) -> Iterator[list[Job]]:
+        """Yield the jobs of each stage that are not done. Each is requested when the one before has ended."""
+        others = len(self._records) - (self._uniform is not None)
         racing = list(self._records)
         for stage, end in enumerate(self._ends):
             if stage > 0:
                 left = len(self._ends) - 1 - stage
                 scores = self._so_far(racing, self._ends[:stage])
                 racing = survivors(scores, places(others, left), uniform=self._uniform)
-            self._train(racing, end)
+            self._stage = end
+            yield [self._job(number, end) for number in racing if self._is_open(number, end)]
             racing = [number for number in racing if self._entries[number].failure is None]
             self._require_any(racing)
-        final = self._scores(racing, self._epochs)
+        self._conclude(self._scores(racing, self._epochs))
+
+    def _job(self, number: int, end: int) -> Job:
+        """Return the job that trains an entrant to the end of a stage."""
+        return Job(number, self._records[number].candidate, seed=end, claim=f"race-{number}-{end}")
+
+    def _is_open(self, number: int, end: int) -> bool:
+        return self._entries[number].at(end) is None and self._entries[number].failure is None
+
+    def _conclude(self, final: Mapping[int, float]) -> None:
+        """Store the result. Of equal scores the earlier trial counts."""
         winner = max(final, key=lambda number: (final[number], -number))
         self._study.store_race(
             RaceResult(
@@ -134,26 +158,9 @@ class _Race:
             return stored
         return RaceEntry(settings=self._settings)
 
-    def _train(self, racing: Sequence[int], end: int) -> None:
-        """Train the entrants that are not trained so far to the end of a stage."""
-        jobs = [
-            Job(number, self._records[number].candidate, self._records[number].seed or 0, f"race-{number}")
-            for number in racing
-            if self._entries[number].at(end) is None and self._entries[number].failure is None
-        ]
-        spec = self._run.spec
-        runner = StageRunner(
-            self._study,
-            jobs,
-            device=self._run.setting.device,
-            on_score=lambda number, score: self._store(number, end, score),
-            on_death=self._drop,
-        )
-        with threads_of(spec.search.engine, self._run.setting):
-            run_engine(spec.search.engine, runner, self._make_trainer(end), spec.workers)
-
-    def _store(self, number: int, end: int, score: RungScore) -> None:
+    def _store(self, number: int, score: RungScore) -> None:
         """Store the score of an entrant after a stage, or the reason why it leaves the race."""
+        end = self._stage
         failure = score.failure if isinstance(score, StageScore) else None
         if failure is not None or not math.isfinite(score.score):
             self._drop(number, failure or f"its score is {score.score}, expected a finite number.")
@@ -199,7 +206,7 @@ class _Race:
                 "are kept."
             )
 
-    def _remove_states(self, kept: Sequence[int] | dict[int, float]) -> None:
+    def _remove_states(self, kept: Container[int]) -> None:
         """Remove the states of the trainings that stopped. Those that ended are left for a finetune."""
         for number, record in self._records.items():
             if number not in kept:

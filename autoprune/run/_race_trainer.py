@@ -1,8 +1,8 @@
-"""Trains the entrants of a race to the end of one stage, in the process of the search or in workers.
+"""Trains the entrants of a race to the end of a stage, in the process of the search or in workers.
 
 Example:
-    trainer = RaceTrainer(parts, until=5)
-    next(trainer(widths, seed)).score
+    trainer = RaceTrainer(parts)
+    next(trainer(widths, 5)).score          # trains to epoch 5
 """
 
 from __future__ import annotations
@@ -43,46 +43,48 @@ class RaceTrainer:
 
     Args:
         parts: model, data and settings.
-        until: the epoch after which the stage ends.
         watch: called with an event for each epoch.
     """
 
-    def __init__(self, parts: ScoreParts, until: int, watch: Watcher = silent) -> None:
+    def __init__(self, parts: ScoreParts, watch: Watcher = silent) -> None:
         self._parts = parts
         self._cut_from = with_weights(parts.prunable, parts.supernet)
         self._importance = decode_ranking(parts.ranking)
         others = parts.others or {}
         self._rankings = {criterion: decode_ranking(each) for criterion, each in others.items()}
-        self._until = until
         self._watch = watch
 
-    def __call__(self, widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
-        """Yield the score after the stage. The seed is not used: [finetune] has one for all entrants."""
+    def __call__(self, widths: Mapping[str, int], until: int) -> Iterator[RungScore]:
+        """Yield the score after a stage.
+
+        Args:
+            widths: the candidate.
+            until: the epoch after which the stage ends. It takes the place of a seed, which [finetune] has.
+        """
         release_freed_memory()
         started = time.perf_counter()
-        name = f"{self._until} epochs"
         try:
-            score = self._train(widths)
+            score = self._train(widths, until)
         except TrialError as error:
-            yield StageScore(0, name, float("nan"), time.perf_counter() - started, failure=str(error))
+            yield StageScore(0, _name(until), float("nan"), time.perf_counter() - started, failure=str(error))
         else:
             yield score
 
-    def _train(self, widths: Mapping[str, int]) -> StageScore:
+    def _train(self, widths: Mapping[str, int], until: int) -> StageScore:
         started = time.perf_counter()
         dense, _, spec, setting, *_ = self._parts
         plan = plan_of(self._parts.prunable, widths, self._importance, self._rankings)
         small = cut_model(self._cut_from, plan, self._parts.moments)
         state = training_state(spec, widths)
-        trained = retrain(small, dense, spec, setting, state=state, until=self._until, watch=self._watch)
-        record, samples = trained.records[self._until - 1], None
-        if self._until == spec.finetune.epochs:
+        trained = retrain(small, dense, spec, setting, state=state, until=until, watch=self._watch)
+        record, samples = trained.records[until - 1], None
+        if until == spec.finetune.epochs:
             found = measure(small, dense.data.val, dense.task, setting).samples
             samples = None if found is None else Samples.pack(found.numpy().astype(np.float64))
         elif not spec.finetune.ema:  # the average of the weights needs no cool-down
-            record = cool_down(small, dense, spec, setting, after=self._until)
-        seconds, name = time.perf_counter() - started, f"{self._until} epochs"
-        return StageScore(0, name, record.score, seconds, record.standard_error, samples=samples)
+            record = cool_down(small, dense, spec, setting, after=until)
+        seconds = time.perf_counter() - started
+        return StageScore(0, _name(until), record.score, seconds, record.standard_error, samples=samples)
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,11 @@ class RaceTrainerFactory:
     """Builds a trainer in a worker. All its attributes can be pickled."""
 
     scorer: ScorerFactory
-    until: int
 
     def __call__(self) -> RaceTrainer:
         """Load the parts, as the scorer of the search does, and build the trainer."""
-        return RaceTrainer(self.scorer.load(), self.until)
+        return RaceTrainer(self.scorer.load())
+
+
+def _name(until: int) -> str:
+    return f"{until} epochs"

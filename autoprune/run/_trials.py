@@ -80,7 +80,7 @@ def run_trials(
     report_unended(study, run.watch)
     measure_finalists(run, study)
     with quiet_optuna():
-        run_race(run, study, makers.trainer, take_over=take_over)
+        run_race(run, study, makers.trainer(), take_over=take_over)
     summary = summarise(study, with_importances=True)
     return SearchResult(study.name, study.url, run.spec.folder, summary, next_step(study, summary))
 
@@ -118,8 +118,8 @@ class _Makers:
         score = make_score(*self.parts)
         return lambda: score
 
-    def trainer(self, until: int) -> MakeScorer:
-        """Return the function that makes the trainer of a race's stage, which ends after an epoch."""
+    def trainer(self) -> MakeScorer:
+        """Return the function that makes the trainer of a race."""
         if self.factory is not None:
-            return RaceTrainerFactory(self.factory, until)
-        return lambda: RaceTrainer(self.parts, until, self.watch)
+            return RaceTrainerFactory(self.factory)
+        return lambda: RaceTrainer(self.parts, self.watch)

@@ -1,4 +1,4 @@
-"""One stage of a race on engines: every job ends with one score, wherever it runs and whatever dies."""
+"""The jobs of a race on engines: every job ends with one score, wherever it runs and whatever dies."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from autoprune.config.rungs import RungScore
-from autoprune.engines import Job, StageRunner, Workers, run_engine
+from autoprune.engines import Job, RaceRunner, Workers, run_engine
 from autoprune.errors import TrialError
 from autoprune.space import Candidate
 from autoprune.study import SearchStudy
 from tests.engines.toy import make_toy, new_study
 
 
-class Stage:
-    """A stage of three jobs whose scores and deaths are kept."""
+class Stages:
+    """A stage of three jobs and one of two, whose scores and deaths are kept."""
 
     def __init__(self, folder: Path) -> None:
         self.study: SearchStudy = new_study(f"journal:///{folder}/study.log")
@@ -24,11 +24,12 @@ class Stage:
         self.deaths: dict[int, str] = {}
         self.jobs = [
             Job(number, Candidate({"c0": 4 + number, "c1": 8, "c2": 16}.items()), number, "")
-            for number in (2, 5, 7)
+            for number in (2, 5, 7, 3, 4)
         ]
-        self.runner = StageRunner(
+        stages = iter([self.jobs[:3], self.jobs[3:]])
+        self.runner = RaceRunner(
             self.study,
-            self.jobs,
+            lambda: next(stages, []),
             device="cpu",
             on_score=self.scores.__setitem__,
             on_death=self.deaths.__setitem__,
@@ -36,12 +37,12 @@ class Stage:
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Stage:
-    return Stage(tmp_path)
+def stage(tmp_path: Path) -> Stages:
+    return Stages(tmp_path)
 
 
 @pytest.mark.parametrize("engine", ["serial", pytest.param("processes", marks=pytest.mark.slow)])
-def test_every_job_gets_one_score(stage: Stage, engine: str) -> None:
+def test_every_job_gets_one_score(stage: Stages, engine: str) -> None:
     run_engine(engine, stage.runner, make_toy, Workers(2))
     scorer = make_toy()
     assert stage.runner.left() == 0
@@ -50,7 +51,7 @@ def test_every_job_gets_one_score(stage: Stage, engine: str) -> None:
     }
 
 
-def test_a_job_whose_worker_dies_comes_again_and_is_given_up_the_second_time(stage: Stage) -> None:
+def test_a_job_whose_worker_dies_comes_again_and_is_given_up_the_second_time(stage: Stages) -> None:
     first = stage.runner.ask()
     assert first is not None
     stage.runner.bury(first, "killed by signal 9")
@@ -60,6 +61,10 @@ def test_a_job_whose_worker_dies_comes_again_and_is_given_up_the_second_time(sta
     stage.runner.bury(first, "killed by signal 9")
     assert stage.deaths == {2: "its worker process died 2 times (killed by signal 9)."}
     assert stage.runner.left() == 2
+    assert stage.runner.ask() is None, "the stage has not ended"
+    for job in stage.jobs[1:3]:
+        stage.runner.finish(job)
+    assert stage.runner.ask() == stage.jobs[3]
 
 
 def broken(widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
@@ -67,6 +72,6 @@ def broken(widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
     yield  # a scorer is a generator
 
 
-def test_an_error_ends_the_race(stage: Stage) -> None:
+def test_an_error_ends_the_race(stage: Stages) -> None:
     with pytest.raises(TrialError, match=r"toy: race: trial 2: RuntimeError: no data"):
         run_engine("serial", stage.runner, lambda: broken, Workers())

@@ -1,14 +1,14 @@
-"""Hands the jobs of one stage of a race to an engine. Each job ends with one score.
+"""Hands the jobs of a race to an engine, one stage after the other. Each job ends with one score.
 
 Example:
-    runner = StageRunner(study, jobs, device="cpu", on_score=store, on_death=drop)
+    runner = RaceRunner(study, next_jobs, device="cpu", on_score=store, on_death=drop)
     run_engine("processes", runner, make_trainer, workers=Workers(2))
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from autoprune.config.rungs import RungScore
 from autoprune.engines._runner import Job
@@ -17,12 +17,13 @@ from autoprune.errors import TrialError
 from autoprune.study import SearchStudy
 
 
-class StageRunner:
-    """Runs the jobs of one stage, and passes on their scores.
+class RaceRunner:
+    """Runs the jobs of a race, and passes on their scores.
 
     Args:
         study: the study of the race.
-        jobs: the jobs.
+        next_jobs: returns the jobs of the next stage, or none after the last one. It is called when all
+            earlier jobs have ended.
         device: name of the device that trains.
         on_score: called with the number of a trial and its score.
         on_death: called with the number of a trial whose worker died again and again, and the cause.
@@ -31,7 +32,7 @@ class StageRunner:
     def __init__(
         self,
         study: SearchStudy,
-        jobs: Iterable[Job],
+        next_jobs: Callable[[], Sequence[Job]],
         *,
         device: str,
         on_score: Callable[[int, RungScore], None],
@@ -39,18 +40,21 @@ class StageRunner:
     ) -> None:
         self.study = study
         self.device = device
-        self._waiting = deque(jobs)
+        self._next_jobs = next_jobs
+        self._waiting = deque(next_jobs())
         self._running: set[int] = set()
         self._deaths: Counter[int] = Counter()
         self._on_score = on_score
         self._on_death = on_death
 
     def left(self) -> int:
-        """Return the number of jobs that have not ended."""
+        """Return the number of jobs of this stage that have not ended."""
         return len(self._waiting) + len(self._running)
 
     def ask(self) -> Job | None:
-        """Return the next job, or None if none waits."""
+        """Return the next job, or None if none is left, or if the stage waits for its last jobs."""
+        if not self.left():
+            self._waiting.extend(self._next_jobs())
         if not self._waiting:
             return None
         job = self._waiting.popleft()
