@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,9 +45,12 @@ CONFIG: dict[str, dict[str, Any]] = {
         "warm_starts": ["uniform", "l1", "taylor"],
     },
     "score": {"rungs": ["calibrate", "1 step"], "calibration_batches": 1},
-    "race": {"entrants": 4},
+    "race": {"entrants": 1},
     "finetune": {"epochs": EPOCHS, "learning_rate": 0.02, "teacher": "none"},
 }
+
+
+RACE = ("race.entrants=4",)
 
 
 @functools.cache
@@ -78,25 +82,28 @@ def make_parts() -> tuple[DataLoader[Any], ...]:
     return tuple(DataLoader(TensorDataset(images[part], labels[part]), 10) for part in parts)
 
 
-def search(folder: Path, watch: Any = None, **sections: dict[str, Any]) -> SearchResult:
+def search(folder: Path) -> SearchResult:
+    """Search without a race."""
     places = {"search": {"storage": f"sqlite:///{folder}/study.db"}, "output": {"folder": str(folder)}}
-    names = {**CONFIG, **places, **sections}
-    config = {
-        name: {**CONFIG.get(name, {}), **places.get(name, {}), **sections.get(name, {})} for name in names
-    }
-    return autoprune.search(make_net(), make_parts(), config, watch=watch)
+    config = {name: {**CONFIG.get(name, {}), **places.get(name, {})} for name in {**CONFIG, **places}}
+    return autoprune.search(make_net(), make_parts(), config)
 
 
-def resume(result_storage: str, *overrides: str, watch: Any = None, take_over: bool = False) -> SearchResult:
+def resume(folder: Path, *overrides: str, watch: Any = None, take_over: bool = False) -> SearchResult:
+    """Resume the study in a folder, with a race."""
     return autoprune.resume(
         "own",
-        result_storage,
+        storage_in(folder),
         model=make_net(),
         data=make_parts(),
-        overrides=overrides,
+        overrides=(f"output.folder={folder}", *RACE, *overrides),
         watch=watch,
         take_over=take_over,
     )
+
+
+def storage_in(folder: Path) -> str:
+    return f"sqlite:///{folder}/study.db"
 
 
 def finetune(storage: str, *overrides: str, trial: int | None = None, watch: Any = None) -> FinetuneResult:
@@ -142,10 +149,25 @@ class Searched:
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
+def unraced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a search without a race, which tests copy."""
+    folder = tmp_path_factory.mktemp("unraced")
+    assert search(folder).summary.race is None
+    return folder
+
+
+@pytest.fixture(scope="module")
+def searched(unraced: Path, tmp_path_factory: pytest.TempPathFactory) -> Searched:
+    folder = shutil.copytree(unraced, tmp_path_factory.mktemp("searched") / "out")
     events: list[Event] = []
-    result = search(tmp_path_factory.mktemp("searched"), events.append)
+    result = resume(folder, watch=events.append)
     return Searched(result, events, stored_spec(open_study(result.storage, "own")))
+
+
+@pytest.fixture
+def folder(unraced: Path, tmp_path: Path) -> Path:
+    """Return a folder with a copy of the search without a race."""
+    return shutil.copytree(unraced, tmp_path / "out")
 
 
 def epochs_of(events: list[Event]) -> int:
@@ -252,20 +274,17 @@ class Interrupt:
 
 @pytest.mark.parametrize("after", [2, pytest.param(13, marks=pytest.mark.slow), 17])
 def test_an_interrupted_race_resumes_with_the_same_result(
-    searched: Searched, tmp_path: Path, after: int
+    searched: Searched, folder: Path, after: int
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        search(tmp_path, Interrupt(after))
-    storage = f"sqlite:///{tmp_path}/study.db"
-    assert open_study(storage, "own").race() is None
-    resumed = resume(storage)
-    assert facts(resumed.summary.race) == facts(searched.race)
-    tuned = finetune(storage)
-    assert tuned.val_score == searched.race.winner.last.score
+        resume(folder, watch=Interrupt(after))
+    assert open_study(storage_in(folder), "own").race() is None
+    assert facts(resume(folder).summary.race) == facts(searched.race)
+    assert finetune(storage_in(folder)).val_score == searched.race.winner.last.score
 
 
 def die(folder: str, after: int) -> None:
-    """Search until the n-th event of the race, and kill this process there."""
+    """Race until the n-th event, and kill this process there."""
 
     def watch(event: Event) -> None:
         try:
@@ -274,25 +293,25 @@ def die(folder: str, after: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     interrupt = Interrupt(after)
-    search(Path(folder), watch)
+    resume(Path(folder), watch=watch)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [3, 15])
-def test_a_killed_race_resumes_with_the_same_result(searched: Searched, tmp_path: Path, after: int) -> None:
-    code = f"import tests.run.test_race as race; race.die({str(tmp_path)!r}, {after})"
+def test_a_killed_race_resumes_with_the_same_result(searched: Searched, folder: Path, after: int) -> None:
+    code = f"import tests.run.test_race as race; race.die({str(folder)!r}, {after})"
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     killed = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert facts(resume(f"sqlite:///{tmp_path}/study.db").summary.race) == facts(searched.race)
+    assert facts(resume(folder).summary.race) == facts(searched.race)
 
 
 def test_a_race_of_more_trials_trains_only_the_new_entrants(searched: Searched, tmp_path: Path) -> None:
-    result = search(tmp_path)
+    folder = shutil.copytree(searched.result.output, tmp_path / "out")
     events: list[Event] = []
-    assert facts(resume(result.storage, watch=events.append).summary.race) == facts(searched.race)
+    assert facts(resume(folder, watch=events.append).summary.race) == facts(searched.race)
     assert epochs_of(events) == 0
-    more = resume(result.storage, "search.trials=12", "race.entrants=7", watch=events.append).summary.race
+    more = resume(folder, "search.trials=12", "race.entrants=7", watch=events.append).summary.race
     assert more is not None
     assert set(more.entries) > set(searched.race.entries)
     before, after = searched.race.entries, more.entries
@@ -320,30 +339,27 @@ def test_some_settings_have_no_race(sections: dict[str, dict[str, Any]]) -> None
     assert not RunSpec.of(sections).has_race
 
 
-def test_a_race_that_another_process_runs_is_left_alone(searched: Searched, tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        search(tmp_path, Interrupt(2))
-    storage = f"sqlite:///{tmp_path}/study.db"
-    study = open_study(storage, "own")
+def test_a_race_that_another_process_runs_is_left_alone(searched: Searched, folder: Path) -> None:
+    study = open_study(storage_in(folder), "own")
     theirs = dataclasses.replace(this_process(), host="node-2")
     study.store_note(LEASE, theirs.to_json())
     events: list[Event] = []
-    assert resume(storage, watch=events.append).summary.race is None
+    assert resume(folder, watch=events.append).summary.race is None
     (said,) = [event.text for event in events if isinstance(event, Stage) and "node-2" in event.text]
     assert said.startswith(f"process {theirs.pid} on node-2 runs the race of this study.")
     assert "--take-over" in said
-    assert facts(resume(storage, take_over=True).summary.race) == facts(searched.race)
-    assert open_study(storage, "own").note(LEASE) is None
+    assert facts(resume(folder, take_over=True).summary.race) == facts(searched.race)
+    assert open_study(storage_in(folder), "own").note(LEASE) is None
 
 
-def test_entrants_that_diverge_leave_the_race_and_the_trials_are_kept(tmp_path: Path) -> None:
+def test_entrants_that_diverge_leave_the_race_and_the_trials_are_kept(folder: Path) -> None:
+    wild = ("finetune.learning_rate=1000000.0", "finetune.schedule=constant", "finetune.warmup=0.0")
     with pytest.raises(TrialError, match=r"own: race: no entrant is left.*Set finetune\.learning_rate below"):
-        search(tmp_path, finetune={"learning_rate": 1e6, "schedule": "constant", "warmup": 0.0})
-    storage = f"sqlite:///{tmp_path}/study.db"
-    assert len(open_study(storage, "own").finished()) == 9
-    mended = resume(storage, "finetune.learning_rate=0.02", "finetune.epochs=2")
-    assert mended.summary.race is not None
-    assert all(entry.failure is None for entry in mended.summary.race.entries.values())
+        resume(folder, *wild)
+    assert len(open_study(storage_in(folder), "own").finished()) == 9
+    mended = resume(folder, "finetune.learning_rate=0.02", "finetune.epochs=2").summary.race
+    assert mended is not None
+    assert all(entry.failure is None for entry in mended.entries.values())
 
 
 def test_an_old_study_has_no_race_unless_it_is_requested(searched: Searched) -> None:
@@ -356,8 +372,8 @@ def test_an_old_study_has_no_race_unless_it_is_requested(searched: Searched) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["processes", "ray"])
-def test_workers_race_as_one_process_does(searched: Searched, tmp_path: Path, engine: str) -> None:
+def test_workers_race_as_one_process_does(searched: Searched, folder: Path, engine: str) -> None:
     if engine == "ray":
         pytest.importorskip("ray")
-    result = search(tmp_path, search={"engine": engine, "workers": 2})
+    result = resume(folder, f"search.engine={engine}", "search.workers=2")
     assert facts(result.summary.race) == facts(searched.race)
