@@ -64,6 +64,7 @@ def run_flow(bench: Workbench, record: FlowRecord) -> FlowState:
         at.clear_training()
         if result.score is not None:
             bench.watch(Stage(f"{bench.config.task.metric} {result.score:.4f} on the validation part"))
+    bench.clear_training()  # also of a stage after whose record a flow was killed
     return state
 
 

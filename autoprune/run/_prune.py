@@ -17,12 +17,13 @@ from typing import Any
 
 from torch import nn
 
-from autoprune.config.settings import BudgetSettings
+from autoprune.config.settings import BudgetSettings, RunConfig
 from autoprune.criteria import find_criterion
 from autoprune.data import UserLoaders, VisionData
 from autoprune.errors import ConfigError, TrialError
 from autoprune.exporting import load_pruned, save_pruned
 from autoprune.flow import (
+    STAGES,
     FlowRecord,
     check_amounts,
     check_fit,
@@ -179,6 +180,10 @@ def _reopened(record: FlowRecord, spec: RunSpec, given: Dense | None, watch: Wat
 def _begin(problem: Problem, spec: RunSpec, watch: Watcher) -> None:
     """Check that the model has what the flow needs, and report the stages."""
     check_fit(spec, problem.prunable)
+    for name, row in STAGES.items():
+        for section in row.sections:
+            if name not in spec.flow.stages and getattr(spec, section) != getattr(RunConfig(), section):
+                watch(Stage(f'[{section}] is set, but flow.stages has no "{name}"'))
     cost = problem.dense_cost
     method = "" if spec.flow.method is None else f"{spec.flow.method}: "
     passes = "" if spec.flow.passes == 1 else f", {spec.flow.passes} passes"

@@ -72,11 +72,15 @@ def test_another_config_or_model_is_refused_with_the_way_to_start_over(flow: Flo
         autoprune.prune(other, DATA, settings(folder_of(flow), flow={"passes": 2}))
 
 
-def test_the_dense_model_is_not_changed(tmp_path: Path) -> None:
+def test_the_dense_model_is_not_changed_and_settings_without_a_stage_are_reported(tmp_path: Path) -> None:
     dense = net()
     before = weights_hash(dense)
-    autoprune.prune(dense, DATA, settings(tmp_path, flow={"stages": ["select", "finetune"]}))
+    events: list[Event] = []
+    given = settings(tmp_path, flow={"stages": ["select", "finetune"]})
+    autoprune.prune(dense, DATA, given, watch=events.append)
     assert weights_hash(dense) == before
+    unused = '[sparsify] is set, but flow.stages has no "sparsify"'
+    assert unused in [event.text for event in events if isinstance(event, Stage)]
 
 
 WORDS = ("EpochDone", "select", "channels kept", "rebuild", "measuring moments", "finetune", "EpochDone")
