@@ -92,6 +92,7 @@ def inspection_notes(inspection: Inspection) -> list[str]:
             for row in inspection.groups
         ),
         f"{inspection.variables} keep ratio{' is' if inspection.variables == 1 else 's are'} searched.",
+        *(["Blocks may be dropped too."] if inspection.drops_blocks else []),
     ]
     if inspection.problem:
         notes.append(f"The budget cannot be met: {inspection.problem}")

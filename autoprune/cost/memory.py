@@ -6,7 +6,9 @@ The peak is counted at batch 1, over the operators of the traced graph in their 
 inputs stay. Every other tensor lives from the operator that makes it to the last one that reads it. Views and
 in-place results share the memory of the tensor that they are made of. The outputs of the model stay to the
 end. A runtime needs that much if it frees a tensor after its last use. The workspace that an operator takes
-for itself while it runs, such as a convolution's, does not follow from the graph and is not counted.
+for itself while it runs, such as a convolution's, does not follow from the graph and is not counted. Of a
+dropped block nothing lives but the sum, if that is made in place of the branch. The single zeros that pass
+through the block's code are not counted.
 """
 
 from __future__ import annotations

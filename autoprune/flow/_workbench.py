@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from autoprune.config.settings import RunConfig, SelectSettings
@@ -19,11 +18,19 @@ from autoprune.errors import BudgetError, PlanError
 from autoprune.execution import Setting
 from autoprune.flow._state import FlowState
 from autoprune.flow._units import units
-from autoprune.graph import Cost, Plan, Prunable
+from autoprune.graph import Block, Cost, Plan, Prunable
 from autoprune.graph.writers import map_stages
 from autoprune.reconstruction import Moments, measure_model
 from autoprune.score import Cutter, choose, rank, sensitive_groups
-from autoprune.space import Budget, CostFunction, SearchSpace, SpaceSpec, build_space, tie_stages
+from autoprune.space import (
+    Budget,
+    CostFunction,
+    SearchSpace,
+    SpaceSpec,
+    build_depth_space,
+    build_space,
+    tie_stages,
+)
 from autoprune.support.events import Counted, Stage, Watcher, silent
 from autoprune.train import Task, evaluate
 
@@ -77,9 +84,7 @@ class Workbench:
 
     def cost_of(self, plan: Plan) -> Cost:
         """Return all known costs of the model that a plan cuts from the original dense one."""
-        widths = plan.widths
-        row = [[widths.get(group.name, group.width) for group in self.origin.groups]]
-        return self.cost(self.origin)(np.array(row, dtype=np.int64)).one()
+        return self.cost(self.origin)(self.origin.row(plan.widths)).one()
 
     @property
     def checkpoint(self) -> Path:
@@ -110,8 +115,10 @@ class Workbench:
         """Return the metric of a model on the validation part."""
         return evaluate(model, self.data.val, self.task, self.setting)
 
-    def search_space(self, prunable: Prunable, budget: Budget) -> SearchSpace:
+    def search_space(self, prunable: Prunable, budget: Budget, blocks: Sequence[Block] = ()) -> SearchSpace:
         """Return the widths of a model that meet a budget, and the floor, ties and skips of [select].
+
+        If there are blocks, it may drop those too.
 
         Raises:
             BudgetError: no plan meets the budget.
@@ -125,6 +132,8 @@ class Workbench:
         if self.config.select.ties == "stage":
             spec = tie_stages(spec, map_stages(prunable))
         try:
+            if blocks:
+                return build_depth_space(prunable.groups, blocks, self.cost(prunable), budget, spec)
             return build_space(prunable.groups, self.cost(prunable), budget, spec)
         except (BudgetError, PlanError) as error:
             if not sensitive:

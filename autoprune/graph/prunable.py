@@ -203,9 +203,20 @@ class Prunable:
             raise PlanError(
                 f"widths: got {shown_value(widths)}, expected {{group name: width}} or an integer array."
             )
+        return self.formula(self._check(self.row(widths or {}))).one()
+
+    def row(self, widths: Mapping[str, int]) -> NDArray[np.int64]:
+        """Return the widths of all groups, then of all blocks, int64 [1, groups + blocks].
+
+        Args:
+            widths: {group or block name: width}. Those that are missing keep their width.
+
+        Raises:
+            PlanError: a name is unknown, or a width is not an integer.
+        """
         full, names = self._columns()
         row, place = full[None].copy(), {name: column for column, name in enumerate(names)}
-        for name, width in (widths or {}).items():
+        for name, width in widths.items():
             most = 1 if name in self.block_of else self.group(name).width
             if isinstance(width, bool) or not isinstance(width, numbers.Integral):
                 raise PlanError(
@@ -213,7 +224,7 @@ class Prunable:
                     f"{most}; make_plan takes keep ratios, and its plan has .widths."
                 )
             row[0, place[name]] = width
-        return self.formula(self._check(row)).one()
+        return row
 
     def _columns(self) -> tuple[NDArray[np.int64], list[str]]:
         """Return the dense widths [groups + blocks], and the names."""

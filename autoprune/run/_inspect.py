@@ -82,6 +82,7 @@ class Inspection:
         groups: the channel groups, in the order of the traced model.
         blocks: the residual branches that a search may drop.
         variables: number of keep ratios that a search proposes.
+        drops_blocks: whether the search may drop blocks too.
         dense_cost: cost of the dense model.
         smallest: cost of the smallest plan of the search space.
         largest: cost of the largest plan of the search space.
@@ -99,6 +100,7 @@ class Inspection:
     groups: tuple[GroupRow, ...]
     blocks: tuple[BlockRow, ...]
     variables: int
+    drops_blocks: bool
     dense_cost: Cost
     smallest: Cost
     largest: Cost
@@ -151,7 +153,8 @@ def inspect(config: RunConfig, *, watch: Watcher = silent) -> Inspection:
         model=_name(spec),
         groups=_rows(prunable, whole.relaxed),
         blocks=_block_rows(prunable),
-        variables=len(whole.variables),
+        variables=len(whole.keep_ratios.variables),
+        drops_blocks=bool(whole.blocks),
         dense_cost=prunable.cost(),
         smallest=reach.smallest.one(),
         largest=reach.largest.one(),
@@ -185,6 +188,7 @@ def _unsearchable(prunable: Prunable, dense: Dense, spec: RunSpec, problem: str)
         groups=_rows(prunable, {}),
         blocks=_block_rows(prunable),
         variables=0,
+        drops_blocks=False,
         dense_cost=cost,
         smallest=cost,
         largest=cost,

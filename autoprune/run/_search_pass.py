@@ -54,7 +54,7 @@ def _run_of_pass(run: Run, bench: Workbench, state: FlowState) -> Run:
         prunable,
         dense_cost_of(prunable, measures),
         bench.budget,
-        bench.search_space(prunable, bench.budget),
+        bench.search_space(prunable, bench.budget, prunable.blocks if spec.search.depth else ()),
         expected_cost(prunable, measures),
     )
     output = dataclasses.replace(spec.output, folder=str(bench.folder))

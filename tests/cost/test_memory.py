@@ -22,6 +22,7 @@ from autoprune.tracing import trace
 from autoprune.zoo import make_model
 from tests.cost.test_formula import random_plan
 from tests.models import CASES, image
+from tests.residual import BLOCK_CASES
 
 
 def storages(values: object) -> dict[int, int]:
@@ -142,3 +143,20 @@ def test_bytes_never_fall_if_a_width_grows_and_many_equal_one_by_one() -> None:
             wider = rows.copy()
             wider[:, column] = np.minimum(rows[:, column] + 1, full[column])
             assert (measure(wider) >= many).all()
+
+
+@pytest.mark.parametrize("name", [name for name, case in BLOCK_CASES.items() if case.blocks])
+def test_bytes_of_models_without_blocks(name: str) -> None:
+    case = BLOCK_CASES[name]
+    prunable = trace(case.make(), case.inputs)
+    plan = Plan({block.name: np.empty(0, np.int64) for block in prunable.blocks})
+    row = prunable.row(plan.widths)
+    size, peak = measured(rebuild(prunable, plan), case.inputs)
+    assert size_bytes(prunable)(row)[0] == size
+    # The zero that the layer scale multiplies has 32 bytes. A sum in place counts from the end of its branch
+    # on, while the input of a projection still lives: 2,048 bytes.
+    below, above = {"next": (32, 0), "projection": (0, 2048)}.get(name, (0, 0))
+    assert peak - below <= peak_memory_bytes(prunable)(row)[0] <= peak + above
+    whole = prunable.row({})
+    for measure in (size_bytes(prunable), peak_memory_bytes(prunable)):
+        assert measure(whole)[0] == measure(whole[:, : len(prunable.groups)])[0]

@@ -17,6 +17,7 @@ from autoprune.config import load_config
 from autoprune.data import VisionData, load
 from autoprune.errors import ConfigError, StudyError
 from autoprune.execution import Setting
+from autoprune.exporting import read_recipe
 from autoprune.run import Dense, SearchResult, TrialDone, finetune, resume
 from autoprune.run._ranking import rank_channels
 from autoprune.run._resolve import trace_run
@@ -164,3 +165,24 @@ def test_every_sampler_proposes_plans_with_and_without_blocks(data: VisionData, 
     kept = np.array(found)[:, -len(BLOCKS) :]
     assert 0 < kept.mean() < 1
     assert len(np.unique(np.array(found), axis=0)) == 12
+
+
+def test_a_flow_whose_pass_is_a_search_drops_blocks_too(data: VisionData, tmp_path: Path) -> None:
+    # Widths alone cannot meet the budget of a pass.
+    search = {**CONFIG["search"], "trials": 2, "warm_starts": [], "sampler": "random", "low": 0.9}
+    config = {
+        **CONFIG,
+        "budget": {"flops": "60%"},
+        "search": search,
+        "flow": {"stages": ["select", "rebuild"], "passes": 2},
+        "select": {"by": "search"},
+        "score": {"rungs": ["calibrate"], "calibration_batches": 1},
+        "output": {"folder": str(tmp_path)},
+    }
+    result = autoprune.prune(make_net(), data, config)
+    recipe = read_recipe(result.folder)
+    loaded = autoprune.load_pruned(result.folder, make_net)
+    prunable = autoprune.trace(make_net(), torch.zeros(1, 1, 8, 8))
+    assert recipe.plan.dropped
+    cost = prunable.cost(recipe.plan.widths)
+    assert (cost.macs, cost.params) == (result.cost.macs, sum(each.numel() for each in loaded.parameters()))

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from autoprune.cli._tables import inspection_notes
+import autoprune
+from autoprune.cli._tables import block_table, inspection_notes
 from autoprune.config import load_config
 from autoprune.errors import ConfigError
 from autoprune.latency import LatencySetting
@@ -214,3 +215,24 @@ def test_a_model_that_fails_in_training_is_one_line() -> None:
     values = {"model": {"factory": f"{__name__}:FailsInTraining"}, "data": {"name": "digits"}}
     with pytest.raises(ConfigError, match=r"model: its forward pass failed in training mode .*Kernel size"):
         inspect(load_config({**values, "budget": {"flops": "50%"}}))
+
+
+@pytest.mark.parametrize("depth", [False, True])
+def test_droppable_blocks_are_listed_with_what_they_save(depth: bool) -> None:
+    inspection = inspect(load_config("digits", [f"search.depth={str(depth).lower()}"]))
+    plain = inspect(load_config("digits"))
+    assert [row.name for row in inspection.blocks] == [
+        "layer1.0:branch",
+        "layer1.1:branch",
+        "layer2.1:branch",
+    ]
+    prunable = autoprune.trace(make_model("digits_resnet", 10, 1), torch.zeros(1, 1, 8, 8))
+    for row in inspection.blocks:
+        assert row.groups == (f"{row.name.removesuffix(':branch')}.conv1",)
+        left = prunable.cost({row.name: 0})
+        assert prunable.cost().macs - left.macs == row.macs
+        assert prunable.cost().params - left.params == row.params
+    assert inspection.variables == plain.variables
+    assert ("Blocks may be dropped too." in inspection_notes(inspection)) == depth
+    assert (inspection.smallest.macs < plain.smallest.macs) == depth
+    assert block_table(inspection).row_count == 3
