@@ -64,8 +64,8 @@ def run_trials(
         )
     )
     enqueue_missing(study, run.space)
-    makers = _Makers.of(run, study, moments)
     with quiet_optuna(), threads_of(search.engine, run.setting):
+        makers = _Makers.of(run, study, moments)
         run_search(
             search.engine,
             runner,
