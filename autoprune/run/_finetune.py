@@ -55,6 +55,8 @@ def finetune(
 ) -> FinetuneResult:
     """Retrain the best trial of a study fully, evaluate it once on the test part, and save it.
 
+    The winner of a race is trained already, so it is only evaluated and saved.
+
     With finetune.epochs = 0 nothing is trained. The candidate is saved as it was scored before the first
     finetune: repaired if a rung repairs, and recalibrated under the trial's seed.
 
