@@ -39,8 +39,11 @@ CASES: list[tuple[list[str], str]] = [
     ),
     (["race.entrants=3", "finetune.epochs=0"], "[race] is set, but there is no race: finetune.epochs is 0"),
     (["search.sensitivity_evaluations=9", NO_SENSITIVITY], 'only search.warm_starts = "sensitivity"'),
-    (["search.sensitivity_images=9", NO_SENSITIVITY], 'only search.warm_starts = "sensitivity"'),
-    (["search.sensitivity_batches=9", NO_SENSITIVITY], '"kl" or search.warm_starts = "sensitivity"'),
+    (["search.sensitivity_images=9", NO_SENSITIVITY], 'only search.warm_starts = "depth" or "sensitivity"'),
+    (
+        ["search.sensitivity_batches=9", NO_SENSITIVITY],
+        '"kl" or search.warm_starts = "depth" or "sensitivity"',
+    ),
     (["search.pruner=halving", ONE_RUNG], "search.pruner is set, but score.rungs has one rung"),
 ]
 
