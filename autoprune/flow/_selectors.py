@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from autoprune.config.settings import SelectSettings
-from autoprune.criteria import Importance, channel_scales, check_rule, resolve_widths
+from autoprune.criteria import Importance, channel_scales, check_rule
 from autoprune.data import spread_samples
 from autoprune.errors import ConfigError, PlanError
 from autoprune.flow._error_library import least_error, measure_library
@@ -18,7 +20,7 @@ from autoprune.flow._state import FlowState
 from autoprune.flow._workbench import Workbench, rule_of
 from autoprune.graph import Plan, Prunable
 from autoprune.score import plan_cuts, score_single_cuts
-from autoprune.space import SearchSpace, cut, drop_gates, uniform_gates
+from autoprune.space import Budget, SearchSpace, cut, drop_gates, uniform_gates
 from autoprune.sparsity import PENALTIES, PenaltySpec, threshold_plan, threshold_plan_within
 from autoprune.support.arrays import IntArray
 from autoprune.support.rows import Row, find_row, quoted
@@ -42,13 +44,13 @@ class Selection:
         return self.state.prunable
 
     def space(self) -> SearchSpace:
-        """Return the widths that meet the budget of the pass.
+        """Return the widths that meet the budget of the pass, or all widths if it has none.
 
         Raises:
             BudgetError: no plan meets it. The message names the smallest reachable cost.
         """
-        assert self.bench.budget is not None  # checked before the flow begins
-        return self.bench.search_space(self.prunable, self.bench.budget)
+        whole = Budget(macs=int(self.prunable.cost().macs))
+        return self.bench.search_space(self.prunable, self.bench.budget or whole)
 
     def plan(self, space: SearchSpace, levels: IntArray) -> Plan:
         """Return the plan for levels of a space, with the channels that the criterion ranks highest."""
@@ -75,14 +77,12 @@ def global_threshold(given: Selection) -> Plan:
 
 
 def uniform(given: Selection) -> Plan:
-    """Give all groups one keep ratio, the largest within the budget."""
-    share = given.bench.config.select.share
-    if given.bench.budget is not None:
-        space = given.space()
+    """Give all groups one keep ratio: the largest within the budget, or the one that the share leaves."""
+    space, bench = given.space(), given.bench
+    if bench.budget is not None:
         return given.plan(space, cut(space.ladder, uniform_gates(space.ladder.rows)))
-    sensitive = given.bench.sensitive(given.prunable)
-    widths = resolve_widths(given.prunable, 1.0 - (share or 0.0))
-    return given.bench.choose(given.prunable, {n: w for n, w in widths.items() if n not in sensitive})
+    kept = 1.0 - (bench.config.select.share or 0.0)
+    return given.plan(space, space.ladder.of_ratios(np.full((1, len(space.variables)), kept))[0])
 
 
 def library(given: Selection) -> Plan:

@@ -105,7 +105,8 @@ def select_stage(bench: Workbench, state: FlowState) -> StageResult:
     else:
         target = state.target or select(Selection(bench, state)).widths
         state = replace(state, target=target)
-        part = bench.units(state)[state.number - 1]
+        units = bench.units(state)
+        part = units[state.number - 1] if units else ()  # none if all groups stay whole
         plan = bench.choose(state.prunable, {name: target[name] for name in part})
     widths = {group.name: plan.widths.get(group.name, group.width) for group in state.prunable.searchable}
     listed = list(widths.values())

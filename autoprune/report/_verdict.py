@@ -62,7 +62,7 @@ class Verdict:
             )
         if self.is_clear:
             return f"The winner, trial {self.winner}, is {self._amount()} above uniform at the same budget."
-        opening = "is as good within noise here" if self.interval[1] > 0 else "is the best here"
+        opening = "is as good within noise here" if self.interval[1] >= 0 else "is the best here"
         which = "The winner, trial" if self.winner == self.other else "The best other one, trial"
         return (
             f"Uniform, trial {self.uniform}, {opening}: take it. {which} {self.other}, is {self._amount()} "

@@ -31,7 +31,7 @@ def pruning(folder: Path, **sections: Any) -> dict[str, Any]:
         "finetune": FINETUNE,
     }
     for name, keys in sections.items():
-        changes[name] = {**changes.get(name, {}), **keys}
+        changes[name] = None if keys is None else {**changes.get(name, {}), **keys}
     return settings(folder, **changes)
 
 
@@ -123,6 +123,13 @@ def test_a_stopped_flow_by_layers_ends_with_the_same_weights(tmp_path: Path) -> 
             autoprune.prune(striding(), DATA, broken, watch=watch)
     ends = [autoprune.prune(striding(), DATA, config) for config in (whole, broken)]
     assert weights_hash(ends[0].model) == weights_hash(ends[1].model)
+
+
+def test_a_flow_by_layers_with_nothing_to_narrow_trains_the_whole_model(tmp_path: Path) -> None:
+    config = pruning(tmp_path, flow={"narrow": "group"}, select={"share": 0.01}, budget=None)
+    result = autoprune.prune(net(), DATA, config)
+    assert [entry.stage for entry in result.stages] == ["select", "rebuild", "finetune"]
+    assert result.cost.macs == result.dense_cost.macs
 
 
 def striding() -> torch.nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,16 @@ def test_a_floor_is_kept_by_every_selector_of_widths(tmp_path: Path) -> None:
     for by, floor in (("uniform", 5), ("uniform", 0.6), ("library", 5), ("global-threshold", 5)):
         plan = select(selection(tmp_path, budget, by=by, floor=floor))
         assert min(plan.widths.values()) >= 5
+
+
+def test_a_share_for_all_groups_follows_the_floor_and_the_space(tmp_path: Path) -> None:
+    def widths(space: SpaceSpec, floor: int = 1) -> dict[str, int]:
+        given = selection(tmp_path, None, by="uniform", share=0.7, floor=floor)
+        return select(Selection(replace(given.bench, space=space), given.state)).widths
+
+    assert widths(SpaceSpec()) == {"0": 2, "3": 2}
+    assert widths(SpaceSpec(), floor=4) == {"0": 4, "3": 4}
+    assert widths(SpaceSpec(skip=("0",), divisor=4)) == {"3": 4}
 
 
 def test_a_selector_of_the_users_own_is_named_by_its_function(
