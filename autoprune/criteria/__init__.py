@@ -137,15 +137,22 @@ CRITERIA: dict[str, CriterionSpec] = {
 """{name: criterion}. `about` is the quantity by which a channel is ranked."""
 
 
-def find_criterion(name: str, error_class: type[AutopruneError] = ConfigError) -> CriterionSpec:
+def find_criterion(
+    name: str, error_class: type[AutopruneError] = ConfigError, *, where: str = "search.criterion"
+) -> CriterionSpec:
     """Return a row of CRITERIA, or the user's own from "package.module:function".
+
+    Args:
+        name: name of the row or the function.
+        error_class: class of the error if there is no such row.
+        where: the key that gave the name, if the error is a ConfigError.
 
     Raises:
         AutopruneError: there is no such row (the nearest is suggested). Its class is `error_class`.
         ConfigError: there is no such function.
     """
-    where = "search.criterion" if error_class is ConfigError else "criterion"
-    return find_row(name, CRITERIA, where, CriterionSpec, error_class)
+    key = where if error_class is ConfigError else "criterion"
+    return find_row(name, CRITERIA, key, CriterionSpec, error_class)
 
 
 def importance(

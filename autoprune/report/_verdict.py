@@ -49,8 +49,8 @@ class Verdict:
         """The verdict in one sentence, or in two."""
         if self.uniform is None:
             return (
-                f"Trial {self.winner} won the race. No trial with one keep ratio for all groups took part, "
-                'so the gain of the search is not known: search.warm_starts should have "uniform".'
+                f"Trial {self.winner} won the race. No trial with one keep ratio for all groups trained to "
+                'the end, so the gain of the search is not known. Is "uniform" in search.warm_starts?'
             )
         if self.other is None:
             return f"Uniform, trial {self.uniform}, won the race: take it. No other trial trained to the end."

@@ -131,7 +131,7 @@ def check_flow(spec: RunSpec) -> None:
     stages, select = stages_of(spec), spec.select
     find_selector(select.by)
     criterion = select.criterion or spec.search.criteria[0]
-    find_criterion(criterion)
+    find_criterion(criterion, where="search.criterion" if select.criterion is None else "select.criterion")
     check_rules(select, criterion)
     if spec.flow.narrow != "all" and spec.flow.passes != 1:
         raise ConfigError(

@@ -82,7 +82,8 @@ class RaceTrainer:
             found = measure(small, dense.data.val, dense.task, setting).samples
             samples = None if found is None else Samples.pack(found.numpy().astype(np.float64))
         elif not spec.finetune.ema:  # the average of the weights needs no cool-down
-            record = cool_down(small, dense, spec, setting, after=until)
+            best = max(each.score for each in trained.records)
+            record = cool_down(small, dense, spec, setting, after=until, best_score=best)
         seconds = time.perf_counter() - started
         return StageScore(0, _name(until), record.score, seconds, record.standard_error, samples=samples)
 

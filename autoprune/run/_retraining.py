@@ -102,7 +102,9 @@ def retrain(
         )
 
 
-def cool_down(small: nn.Module, dense: Dense, spec: RunSpec, setting: Setting, *, after: int) -> EpochRecord:
+def cool_down(
+    small: nn.Module, dense: Dense, spec: RunSpec, setting: Setting, *, after: int, best_score: float
+) -> EpochRecord:
     """Return the score that a stopped training has once its learning rate has fallen to 0, on a copy.
 
     At a high learning rate the scores of good candidates are noise. The learning rate falls linearly, over a
@@ -114,6 +116,7 @@ def cool_down(small: nn.Module, dense: Dense, spec: RunSpec, setting: Setting, *
         spec: the settings, of which [finetune] counts.
         setting: how forward and backward passes run.
         after: the epochs that the candidate was trained for.
+        best_score: the best score of these epochs, which a learning rate by score follows.
 
     Raises:
         TrialError: the training diverged.
@@ -128,9 +131,10 @@ def cool_down(small: nn.Module, dense: Dense, spec: RunSpec, setting: Setting, *
         whole,
         epochs=None,
         steps=max(1, round(COOL_DOWN * steps)),
-        learning_rate=learning_rate_at(whole, steps, whole.total_steps(per_epoch)),
+        learning_rate=learning_rate_at(whole, steps, whole.total_steps(per_epoch), best_score),
         schedule="one-cycle",
         warmup=0.0,
+        rate_by_score=(),
     )
     cooled = fit(
         copy.deepcopy(small),

@@ -80,7 +80,7 @@ def test_the_sentence_says_what_was_found() -> None:
         "Uniform, trial 0, is as good within noise here: take it. The winner, trial 7, is 0.10 points (95% "
     )
     same = verdict_of(race(worse, worse, 0), "s")
-    assert same.sentence.startswith("Uniform, trial 0, is as good within noise here: take it. The best other ")
+    assert same.sentence.startswith("Uniform, trial 0, is as good within noise here: take it. The best ")
     lost = verdict_of(race(worse, better, 0), "s")
     assert lost.sentence.startswith(
         "Uniform, trial 0, is the best here: take it. The best other one, trial 7, is 8.00 points (95% "

@@ -118,6 +118,7 @@ def test_a_killed_flow_ends_with_the_weights_of_one_that_was_not(
         ({"select": {"by": "library", "share": 0.5}}, "select.share: select.by = .library. does not read it"),
         ({"budget": {"tolerance": 0.1}}, "budget.tolerance: only `autoprune search` moves the budget"),
         ({"budget": None}, "got no amount to cut, expected one of"),
+        ({"select": {"criterion": "l3"}}, "select.criterion: unknown"),
         ({"repair": {"mode": "open"}}, "repair.mode: unknown"),
         ({"flow": {"method": "slimming"}}, r'flow.method: unknown .*"network-slimming"'),
         ({"sparsify": {"penalty": "l1"}}, "sparsify.penalty: unknown"),
