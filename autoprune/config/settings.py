@@ -554,7 +554,7 @@ class SelectSettings:
             "global-threshold" the sizes that the penalty acts on, which are the BatchNorm scales if nothing
             was sparsified.
         floor: channels that each group keeps at least, or the share of its width at the beginning of the
-            pass.
+            pass. "search" reads `search.low` instead.
         share: share of the channels that each pass cuts, in place of a budget, for "global-threshold" and
             "uniform".
         threshold: channels of this size and smaller ones are cut, in place of a budget, for

@@ -109,6 +109,7 @@ def select_stage(bench: Workbench, state: FlowState) -> StageResult:
         part = units[state.number - 1] if units else ()  # none if all groups stay whole
         plan = bench.choose(state.prunable, {name: target[name] for name in part})
     widths = {group.name: plan.widths.get(group.name, group.width) for group in state.prunable.searchable}
+    widths |= {name: width for name, width in plan.widths.items() if width == 0}  # dropped blocks
     listed = list(widths.values())
     more = f" and {len(listed) - _SHOWN_WIDTHS} more" if len(listed) > _SHOWN_WIDTHS else ""
     shown = " ".join(map(str, listed[:_SHOWN_WIDTHS]))

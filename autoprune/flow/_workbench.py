@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
@@ -18,7 +18,7 @@ from autoprune.errors import BudgetError, PlanError
 from autoprune.execution import Setting
 from autoprune.flow._state import FlowState
 from autoprune.flow._units import units
-from autoprune.graph import Block, Cost, Plan, Prunable
+from autoprune.graph import Cost, Plan, Prunable
 from autoprune.graph.writers import map_stages
 from autoprune.reconstruction import Moments, measure_model
 from autoprune.score import Cutter, choose, rank, sensitive_groups
@@ -27,7 +27,6 @@ from autoprune.space import (
     CostFunction,
     SearchSpace,
     SpaceSpec,
-    build_depth_space,
     build_space,
     tie_stages,
 )
@@ -51,6 +50,7 @@ class Workbench:
         setting: how forward and backward passes run.
         space: which widths a pass may choose, such as multiples of a divisor.
         cost: returns the function that computes all limited costs of a traced model.
+        known: computes all known costs of the original dense model's widths.
         folder: the folder of the flow.
         budget: the limits of the pass, or None if [select] has its own measure of a cut.
         stage: name of the stage, which its files have.
@@ -66,6 +66,7 @@ class Workbench:
     setting: Setting
     space: SpaceSpec
     cost: Callable[[Prunable], CostFunction]
+    known: CostFunction
     folder: Path
     budget: Budget | None = None
     stage: str = ""
@@ -84,7 +85,7 @@ class Workbench:
 
     def cost_of(self, plan: Plan) -> Cost:
         """Return all known costs of the model that a plan cuts from the original dense one."""
-        return self.cost(self.origin)(self.origin.row(plan.widths)).one()
+        return self.known(self.origin.row(plan.widths)).one()
 
     @property
     def checkpoint(self) -> Path:
@@ -115,10 +116,8 @@ class Workbench:
         """Return the metric of a model on the validation part."""
         return evaluate(model, self.data.val, self.task, self.setting)
 
-    def search_space(self, prunable: Prunable, budget: Budget, blocks: Sequence[Block] = ()) -> SearchSpace:
+    def search_space(self, prunable: Prunable, budget: Budget) -> SearchSpace:
         """Return the widths of a model that meet a budget, and the floor, ties and skips of [select].
-
-        If there are blocks, it may drop those too.
 
         Raises:
             BudgetError: no plan meets the budget.
@@ -132,8 +131,6 @@ class Workbench:
         if self.config.select.ties == "stage":
             spec = tie_stages(spec, map_stages(prunable))
         try:
-            if blocks:
-                return build_depth_space(prunable.groups, blocks, self.cost(prunable), budget, spec)
             return build_space(prunable.groups, self.cost(prunable), budget, spec)
         except (BudgetError, PlanError) as error:
             if not sensitive:

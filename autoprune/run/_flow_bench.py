@@ -24,7 +24,9 @@ def workbench(run: Run, folder: Path, search: SearchPass | None = None) -> Workb
 
     def cost(prunable: Prunable) -> CostFunction:
         predict = None if run.table is None else LatencyPredictor(run.table, prunable.blocks)
-        return with_measures(prunable.cost, measures_of(prunable, predict))
+        measures = measures_of(prunable, predict)
+        limited = {name: measure for name, measure in measures.items() if name in run.budget.limits}
+        return with_measures(prunable.cost, limited)
 
     return Workbench(
         config=run.spec,
@@ -35,6 +37,7 @@ def workbench(run: Run, folder: Path, search: SearchPass | None = None) -> Workb
         setting=run.setting,
         space=run.spec.space,
         cost=cost,
+        known=run.cost,
         folder=folder,
         budget=run.budget if run.spec.budget != BudgetSettings() else None,
         watch=run.watch,

@@ -109,11 +109,19 @@ def build_problem(prunable: Prunable, spec: RunSpec, predict: PredictLatency | N
 
 
 def build_problem_from_costs(
-    prunable: Prunable, spec: RunSpec, measures: Mapping[str, CostMeasure]
+    prunable: Prunable, spec: RunSpec, measures: Mapping[str, CostMeasure], budget: Budget | None = None
 ) -> Problem:
-    """Build a problem as `build_problem` does, from functions that measure further costs."""
+    """Build a problem as `build_problem` does, from functions that measure further costs.
+
+    Args:
+        prunable: the traced model.
+        spec: the settings.
+        measures: functions that compute costs other than MACs and parameters.
+        budget: the limits, or None for those of [budget].
+    """
     dense_cost = dense_cost_of(prunable, measures)
-    budget = resolve_budget(spec.budget, dense_cost, spec.moved_costs, spec.runtime)
+    if budget is None:
+        budget = resolve_budget(spec.budget, dense_cost, spec.moved_costs, spec.runtime)
     limited = {name: measure for name, measure in measures.items() if name in budget.limits}
     space = _build_space(prunable, with_measures(prunable.cost, limited), budget, spec)
     if spec.moved_costs:

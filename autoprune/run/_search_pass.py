@@ -12,7 +12,7 @@ from autoprune.latency.table import LatencyPredictor
 from autoprune.run._checks import study_exists
 from autoprune.run._identity import identify
 from autoprune.run._new_study import make_study
-from autoprune.run._problem import Problem, dense_cost_of, expected_cost, measures_of
+from autoprune.run._problem import build_problem_from_costs, measures_of
 from autoprune.run._run import Run
 from autoprune.run._stored_config import stored_ranking
 from autoprune.run._trials import run_trials
@@ -48,15 +48,11 @@ def _run_of_pass(run: Run, bench: Workbench, state: FlowState) -> Run:
     predict = None if run.table is None else LatencyPredictor(run.table, prunable.blocks)
     measures = measures_of(prunable, predict)
     spec = run.spec.without_names().with_search(
-        study=f"{run.spec.search.study}-{bench.stage}", storage=f"sqlite:///{bench.file('.db')}"
+        study=f"{run.spec.search.study}-{bench.stage}",
+        storage=f"sqlite:///{bench.file('.db')}",
+        depth=run.spec.search.depth and bool(prunable.blocks),  # a pass before may have dropped them all
     )
-    problem = Problem(
-        prunable,
-        dense_cost_of(prunable, measures),
-        bench.budget,
-        bench.search_space(prunable, bench.budget, prunable.blocks if spec.search.depth else ()),
-        expected_cost(prunable, measures),
-    )
+    problem = build_problem_from_costs(prunable, spec, measures, bench.budget)
     output = dataclasses.replace(spec.output, folder=str(bench.folder))
     return Run(
         **vars(problem),

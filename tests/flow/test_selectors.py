@@ -42,6 +42,7 @@ def selection(folder: Path, budget: Budget | None, **select: Any) -> Selection:
         setting=Setting(),
         space=SpaceSpec(),
         cost=lambda prunable: prunable.cost,
+        known=PRUNABLE.cost,
         folder=folder,
         budget=budget,
     )

@@ -17,10 +17,11 @@ from autoprune.config import load_config, presets
 from autoprune.errors import ConfigError
 from autoprune.flow import NEEDS, find_stage
 from autoprune.support.events import EpochDone, Event, TrialDone
+from autoprune.train import weights_hash
 from tests.flow.nets import DATA, net, residual, settings
 from tests.guide.markdown import unknown_words
 
-BRIEF = {
+BRIEF: dict[str, Any] = {
     "search": {"setting": "float32 contiguous", "trials": 2, "warm_starts": []},
     "score": {"rungs": ["calibrate"], "calibration_batches": 1},
     "sparsify": {"epochs": 1, "strength": 1e-3},
@@ -95,3 +96,15 @@ def test_checkpoints_of_a_training_are_read_with_weights_only(tmp_path: Path) ->
     assert checkpoint["optimizer"]["state"]
     small = result.model.state_dict()
     assert all(torch.equal(tensor, small[name]) for name, tensor in checkpoint["state_dict"].items())
+
+
+def test_a_study_in_a_flow_may_drop_the_blocks_and_go_on_without_any(tmp_path: Path) -> None:
+    """Widths alone cannot meet the budget of the first pass."""
+    search = {"depth": True, "criterion": ["l1", "bn"], "low": 0.8}
+    config = {**BRIEF, "budget": {"macs": "40%"}, "output": {"folder": str(tmp_path)}}
+    config |= {"flow": {"method": "sampling", "passes": 2}, "search": {**BRIEF["search"], **search}}
+    result = autoprune.prune(residual(), DATA, config)
+    assert 0 in result.stages[0].facts["widths"].values()
+    assert result.cost.params == sum(each.numel() for each in result.model.parameters())
+    loaded = autoprune.load_pruned(result.folder, residual)
+    assert weights_hash(loaded) == weights_hash(result.model)
