@@ -120,27 +120,29 @@ def is_share(amount: float | str) -> bool:
     return isinstance(amount, str) and amount.strip().endswith("%")
 
 
-def read_limit(name: str, text: str, dense: Mapping[str, float]) -> Limit:
+def read_limit(name: str, text: str, dense: Mapping[str, float], where: str | None = None) -> Limit:
     """Parse an upper limit on one cost of a trial, such as "3ms", "40%" or "2G".
 
     Args:
         name: a key of [budget].
         text: the amount.
         dense: the costs of the dense model by name, to which shares refer.
+        where: the option that held both, for messages. By default the option of the key.
 
     Raises:
         ConfigError: the name is unknown, the amount is malformed, or it is a share of an unknown cost.
     """
     named = budget_keys()
     if name not in named:
-        raise ConfigError(unknown("limits", name, named, kind="cost"))
+        raise ConfigError(unknown(where or "limits", name, named, kind="cost"))
     key = named[name]
     whole = dense.get(key.cost, 0.0)
     limit = Limit(key, text, 0.0, is_share=False, whole=whole)
-    amount = _parse(key.option, text, key)
+    option = where or key.option
+    amount = _parse(option, text, key)
     if amount.is_share and not whole:
         raise ConfigError(
-            f"{key.option}: got {shown_value(text)}, but the dense model's cost is not known; write e.g. "
+            f"{option}: got {shown_value(text)}, but the dense model's cost is not known; write e.g. "
             f'"{key.unit.example}".'
         )
     most = amount.units(whole) if amount.is_share else amount.number / key.per_cost

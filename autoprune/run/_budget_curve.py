@@ -99,7 +99,8 @@ def read_range(text: str, dense_costs: dict[str, int | float]) -> list[Limit]:
     low, dots, high = amounts.partition("..")
     if not equals or (dots and not high):
         raise ConfigError(f'--budget: got {shown_value(text)}, expected e.g. "flops=20%..60%".')
-    ends = [read_limit(name.strip(), each.strip(), dense_costs) for each in ([low, high] if dots else [low])]
+    written = [low, high] if dots else [low]
+    ends = [read_limit(name.strip(), each.strip(), dense_costs, "--budget") for each in written]
     most = [end.most for end in ends]
     if min(most) <= 0 or most != sorted(most) or (ends[-1].whole and most[-1] >= ends[-1].whole):
         raise ConfigError(
@@ -115,7 +116,7 @@ def read_range(text: str, dense_costs: dict[str, int | float]) -> list[Limit]:
         dataclasses.replace(
             ends[0],
             most=each,
-            text=f"{each / ends[0].whole:.1%}" if is_share else unit.write(each * per_cost),
+            text=f"{100 * each / ends[0].whole:.3g}%" if is_share else unit.write(each * per_cost),
         )
         for each in spread
     ]
