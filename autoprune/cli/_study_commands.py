@@ -39,7 +39,8 @@ def search(
 
     changes = overrides or ()
     if (config is None) == (from_study is None):
-        raise ConfigError("search: expected CONFIG or --from STUDY.")
+        got = "neither" if config is None else "both"
+        raise ConfigError(f"search: expected CONFIG or --from STUDY, got {got}.")
     if config is None:
         settings = run.earlier_settings(str(from_study), storage, changes)
     elif storage is not None:

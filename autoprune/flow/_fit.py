@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import torch
-
 from autoprune.config import presets
 from autoprune.config.settings import RunConfig
 from autoprune.errors import ConfigError
@@ -33,21 +31,12 @@ def _has_batchnorm(prunable: Prunable) -> bool:
 
 
 def _has_residual(prunable: Prunable) -> bool:
-    """Return whether two tensors that the model computes are added."""
-    adds = (torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor)
-    return any(
-        node.target in adds and all(_is_computed(each) for each in node.args[:2])
-        for node in prunable.captured.nodes
-    )
-
-
-def _is_computed(value: object) -> bool:
-    return isinstance(value, torch.fx.Node) and value.op != "placeholder"
+    return bool(shortcuts(prunable))
 
 
 NEEDS: Mapping[str, NeedSpec] = {
     "batchnorm": NeedSpec(_has_batchnorm, about="a BatchNorm that scales a searchable channel group"),
-    "residual": NeedSpec(_has_residual, about="residual blocks, which add two of its tensors"),
+    "residual": NeedSpec(_has_residual, about="residual blocks, whose branches are added to shortcuts"),
 }
 """{name in the `needs` of a preset: what a model must have}."""
 

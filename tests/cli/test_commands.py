@@ -189,8 +189,8 @@ def test_no_command_shows_the_help_and_is_a_mistake(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "search: expected CONFIG or --from STUDY"),
-        (["digits", "--from", "half"], "search: expected CONFIG or --from STUDY"),
+        ([], "search: expected CONFIG or --from STUDY, got neither"),
+        (["digits", "--from", "half"], "search: expected CONFIG or --from STUDY, got both"),
         (["digits", "--storage", "x.db"], "--storage names that of --from; set search.storage for the new"),
         (["--from", "half"], 'study "half": no storage in runs/'),
     ],
