@@ -12,6 +12,7 @@ Example:
 
 from __future__ import annotations
 
+import ast
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ from autoprune.latency.table._candidates import narrowed
 from autoprune.latency.table._operator_sizes import Observations
 from autoprune.latency.table._operators import Call
 from autoprune.support.arrays import IntArray
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+"""Key under which the exporter lists the modules around a node, and then the node."""
 
 _LONGEST_CONSTANT = 64
 """Number of elements up to which an integer tensor may hold shapes and positions. Larger ones are data."""
@@ -199,5 +203,16 @@ def _calls(file: Any) -> Iterator[Call]:
             kind=f"{node.op_type} {ranks} {[(name, len(values)) for name, values in integers]}",
             shapes=tuple(shapes[name] for name in names),
             integers=tuple(number for _, values in integers for number in values),
-            weights={place: name for place, name in enumerate(names) if len(weights.get(name, ())) > 1},
+            weights={
+                place: _weight_name(name, node)
+                for place, name in enumerate(names)
+                if len(weights.get(name, ())) > 1
+            },
         )
+
+
+def _weight_name(name: str, node: Any) -> str:
+    """Return the name of a weight. The exporter calls a transposed one "val_7", so its layer names it."""
+    scopes = next((each.value for each in node.metadata_props if each.key == _SCOPES), "")
+    paths: list[str] = ast.literal_eval(scopes) if name.startswith("val_") and scopes else []
+    return f"{paths[-2]}.weight" if len(paths) > 1 and paths[-2] else name

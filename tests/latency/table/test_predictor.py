@@ -16,7 +16,11 @@ from autoprune.latency.table import LatencyPredictor, LatencyTable
 from autoprune.latency.table._alignment import Alignment, aligned_axes
 from autoprune.latency.table._latency_table import Calibration
 from autoprune.latency.table._operators import Operator
+from autoprune.latency.table._predictor import _inside
+from autoprune.latency.table._profiles import make_profiler
 from autoprune.latency.table._surfaces import Form, Readings, Surface, fit_surfaces
+from autoprune.tracing import trace
+from tests.residual import BLOCK_CASES
 
 ALIGNMENT = Alignment(4, 16, 8)
 LARGEST = 64
@@ -164,3 +168,16 @@ def test_dropped_blocks_take_no_time() -> None:
         each_ms = np.array([(one if latency == predict else one.expected)(widths) - 0.25 for one in alone])
         np.testing.assert_allclose(latency(widths), 0.25 + each_ms.sum(axis=0))
         np.testing.assert_allclose(latency(dropped), 0.25 + each_ms[[0, 4, 5]].sum(axis=0))
+
+
+@pytest.mark.parametrize("probe", ["eager", "onnx"])
+def test_the_operators_of_each_runtime_belong_to_their_blocks(probe: str) -> None:
+    """Those of linear layers too, whose weights the ONNX exporter renames."""
+    case = BLOCK_CASES["encoder"]
+    prunable = trace(case.make().eval(), case.inputs)
+    operators = make_profiler(prunable, LatencySetting(probe)).found.operators
+    attention, mlp = _inside(operators, prunable.blocks).T
+    names = np.array([operator.name for operator in operators])
+    assert {*names[mlp]} == {"blocks.0.mlp.0", "blocks.0.mlp.2"}
+    assert all(name.startswith(("blocks.0.attention", "MatMul")) for name in names[attention])
+    assert {*names[~attention & ~mlp]} == {"stem.0", "head"}
