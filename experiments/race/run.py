@@ -15,7 +15,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, rankdata
 
 from autoprune import run
 from autoprune.config import load_config
@@ -66,17 +66,22 @@ def train(seed: int, folder: str) -> None:
                     row["test"] = evaluate(small, dense.data.test, dense.task, setting)
                 else:
                     row[f"epoch {end}"] = trained.score
-                    row[f"cooled {end}"] = cool_down(small, dense, spec, setting, after=end).score
+                    best = max(each.score for each in trained.records)
+                    cooled = cool_down(small, dense, spec, setting, after=end, best_score=best)
+                    row[f"cooled {end}"] = cooled.score
             append_row(RESULTS, row)
 
 
 def summarise() -> None:
     """Print Kendall's tau of each score with the accuracy at the end, for each seed."""
-    print("| seed | candidates | " + " | ".join(PREDICTORS) + " |")
+    print("| seed | candidates | " + " | ".join([*PREDICTORS, "mean rank"]) + " |")
     for seed in SEEDS:
         rows = [row for row in rows_of(RESULTS) if row["seed"] == str(seed)]
         final = [(287 * float(row["val"]) + 359 * float(row["test"])) / 646 for row in rows]
-        taus = [kendalltau([float(row[name]) for row in rows], final).statistic for name in PREDICTORS]
+        columns = {name: [float(row[name]) for row in rows] for name in PREDICTORS}
+        ranks = [rankdata(columns[name]) for name in ("rung", "cooled 1", "cooled 4")]
+        columns["mean rank"] = [float(sum(each)) for each in zip(*ranks, strict=True)]
+        taus = [kendalltau(column, final).statistic for column in columns.values()]
         print(f"| {seed} | {len(rows)} | " + " | ".join(f"{tau:.2f}" for tau in taus) + " |")
 
 
