@@ -21,7 +21,7 @@ from __future__ import annotations
 from autoprune.flow._error_library import least_error, measure_library
 from autoprune.flow._fit import NEEDS, NeedSpec, check_fit
 from autoprune.flow._flow import run_flow
-from autoprune.flow._record import FlowRecord, StageEntry, to_values
+from autoprune.flow._record import FlowRecord, FlowScores, Measured, StageEntry, to_values
 from autoprune.flow._repairs import REPAIRS, RepairSpec, find_repair
 from autoprune.flow._schedules import epoch_reporter, naming_learning_rate, schedule_of
 from autoprune.flow._selectors import (
@@ -42,7 +42,9 @@ __all__ = [
     "SELECTORS",
     "STAGES",
     "FlowRecord",
+    "FlowScores",
     "FlowState",
+    "Measured",
     "NeedSpec",
     "RepairSpec",
     "SearchPass",

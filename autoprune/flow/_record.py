@@ -4,7 +4,7 @@ A folder holds flow.json, the state of a training that was stopped, and for each
 folder with the model, as `save_pruned` writes it.
 
 Example:
-    record = FlowRecord.open(folder) or FlowRecord(folder, identity, config, measured, dense)
+    record = FlowRecord.open(folder) or FlowRecord(folder, identity, config, measured)
     record.stages[-1].score
 """
 
@@ -30,7 +30,11 @@ from autoprune.support.schema import Strict, read_as
 
 FILE = "flow.json"
 
-_FREE = ("output", "data.folder", "data.workers", "model.checkpoint", "search.storage", "search.study")
+_FREE = (
+    *("output", "data.folder", "data.workers", "model.checkpoint"),
+    *("search.storage", "search.study", "search.engine", "search.workers"),
+    *("search.cpus_per_trial", "search.ray"),
+)
 """Sections and keys that do not change a result, or whose content is compared instead."""
 
 
@@ -56,7 +60,7 @@ class StageEntry(Strict):
     base: str | None
     small: str | None
     cut: dict[str, list[int]] | None
-    cost: dict[str, float]
+    cost: dict[str, int | float]
     facts: dict[str, Any]
 
     @property
@@ -67,14 +71,42 @@ class StageEntry(Strict):
         return Plan({name: np.array(index, dtype=np.int64) for name, index in self.cut.items()})
 
 
+class Measured(Strict):
+    """What was measured once, before the first stage.
+
+    Attributes:
+        setting: number format, layout, threads and device of all trainings.
+        divisor: of the widths.
+        latency: the latency table, if latency is limited.
+        step_ms: milliseconds of a training step of the dense model.
+        score: of the dense model on the validation part.
+        cost: of the dense model.
+    """
+
+    setting: dict[str, Any]
+    divisor: int
+    latency: dict[str, Any] | None
+    step_ms: float
+    score: float
+    cost: dict[str, int | float]
+
+
+class FlowScores(Strict):
+    """The scores at the end. Those on the test part are None if the data have none."""
+
+    val_score: float
+    test_score: float | None
+    dense_val_score: float
+    dense_test_score: float | None
+
+
 class _Content(Strict):
     identity: dict[str, str]
-    config: dict[str, Any]
-    measured: dict[str, Any]
-    dense: dict[str, Any]
+    config: dict[str, dict[str, Any]]
+    measured: Measured
     stages: list[StageEntry]
     begun: str | None
-    result: dict[str, Any] | None
+    result: FlowScores | None
 
 
 @dataclass
@@ -85,21 +117,19 @@ class FlowRecord:
         folder: the folder of the flow.
         identity: fingerprints of the dense model and the data.
         config: the settings, as sections.
-        measured: what was measured once: the setting of all trainings, the divisor and the latency table.
-        dense: score and costs of the dense model.
+        measured: what was measured once.
         stages: the stages that are done.
         begun: the training that began last, whose state may lie in the folder.
-        result: scores and costs at the end, or None before it.
+        result: the scores at the end, or None before it.
     """
 
     folder: Path
     identity: Mapping[str, str]
-    config: Mapping[str, Any]
-    measured: Mapping[str, Any]
-    dense: Mapping[str, Any]
+    config: Mapping[str, Mapping[str, Any]]
+    measured: Measured
     stages: list[StageEntry] = field(default_factory=list)
     begun: str | None = None
-    result: dict[str, Any] | None = None
+    result: FlowScores | None = None
 
     @classmethod
     def open(cls, folder: Path) -> FlowRecord | None:
@@ -125,10 +155,9 @@ class FlowRecord:
         Raises:
             CheckpointError: the file cannot be written.
         """
-        values = {name: getattr(self, name) for name in _Content.model_fields}
-        values["stages"] = [entry.model_dump() for entry in self.stages]
+        content = _Content(**{name: getattr(self, name) for name in _Content.model_fields})
         with saving(self.folder / FILE, "record of the flow") as partial:
-            partial.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", "utf-8")
+            partial.write_text(content.model_dump_json(indent=1) + "\n", "utf-8")
 
     def discard(self) -> None:
         """Remove the record, and its folder if nothing else is in it."""
@@ -149,9 +178,11 @@ class FlowRecord:
             StudyError: something differs. The message names it.
         """
         begun = {entry.stage for entry in self.stages} | {self.begun}
-        waiting = [name for name in self.config["flow"]["stages"] if name not in begun]
+        waiting = [name for name in self.config.get("flow", {}).get("stages", ()) if name not in begun]
         later = {key for name in waiting for key in find_stage(name).sections}
-        now, before = dict(_leaves(to_values(config))), dict(_leaves(self.config))
+        now = dict(_leaves(to_values(config)))
+        # The record of an earlier version may lack keys.
+        before = dict([*_leaves(to_values(RunConfig())), *_leaves(self.config)])
         for key in sorted({*now, *before}):
             free = any(f"{key}.".startswith(f"{each}.") for each in (*_FREE, *later))
             if not free and now.get(key) != before.get(key):
@@ -177,7 +208,7 @@ def to_values(config: RunConfig) -> dict[str, Any]:
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     found = []
     for name, value in values.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping):
             found += _leaves(value, f"{prefix}{name}.")
         else:
             found.append((f"{prefix}{name}", value))

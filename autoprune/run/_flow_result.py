@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -45,10 +47,14 @@ class FlowResult:
         assert record.result is not None
         return cls(
             folder=record.folder,
-            method=record.config["flow"]["method"],
-            cost=Cost(**record.stages[-1].cost),  # type: ignore[arg-type]  # as they were stored
-            dense_cost=Cost(**record.dense["cost"]),
+            method=record.config.get("flow", {}).get("method"),
+            cost=_cost(record.stages[-1].cost),
+            dense_cost=_cost(record.measured.cost),
             stages=tuple(record.stages),
             model=model.cpu().eval(),
-            **record.result,
+            **record.result.model_dump(),
         )
+
+
+def _cost(known: Mapping[str, Any]) -> Cost:
+    return Cost(**known)

@@ -25,6 +25,8 @@ from autoprune.exporting import load_pruned, save_pruned
 from autoprune.flow import (
     STAGES,
     FlowRecord,
+    FlowScores,
+    Measured,
     check_amounts,
     check_fit,
     check_rules,
@@ -92,7 +94,8 @@ def prune(
     watch = watch or silent
     spec = RunSpec.of(config)
     given = given_dense(model, data, spec)
-    spec = _with_stages(settle(spec if given is None else spec.without_names(), named=given is None))
+    spec = settle(spec if given is None else spec.without_names(), named=given is None)
+    spec = _with_stages(spec.without_password())
     check_flow(spec)
     folder = flow_folder(spec)
     record = FlowRecord.open(folder)
@@ -105,15 +108,17 @@ def prune(
     run, choice = resolve(spec, given, watch, _begin)
     with cpu_threads(run.setting.threads):
         dense_score = score_dense(run)[0].score
-    measured = {
-        "setting": run.setting.facts,
-        "divisor": run.spec.space.divisor,
-        "latency": None if run.table is None else run.table.to_json(),
-        "step_ms": choice.step_ms,
-    }
-    dense = {"score": dense_score, "cost": run.dense_cost.known()}
+    costs: dict[str, Any] = run.dense_cost.known()  # of a single model, so numbers rather than arrays
+    measured = Measured(
+        setting=run.setting.facts,
+        divisor=run.spec.space.divisor or 1,
+        latency=None if run.table is None else run.table.to_json(),
+        step_ms=choice.step_ms,
+        score=dense_score,
+        cost=costs,
+    )
     identity = identify_dense(run.dense, run.prunable)
-    return _finish(run, FlowRecord(folder, identity, to_values(spec), measured, dense))
+    return _finish(run, FlowRecord(folder, identity, to_values(spec), measured))
 
 
 def flow_folder(spec: RunSpec) -> Path:
@@ -171,9 +176,9 @@ def _with_stages(spec: RunSpec) -> RunSpec:
 def _reopened(record: FlowRecord, spec: RunSpec, given: Dense | None, watch: Watcher) -> Run:
     """Load the dense model of a stopped flow, with the measurements that it began with."""
     measured = record.measured
-    setting = read_setting(measured["setting"], where=f"{record.folder}: setting")
-    table = None if measured["latency"] is None else table_of_json(measured["latency"])
-    spec = spec.with_search(device=setting.device, divisor=measured["divisor"])
+    setting = read_setting(measured.setting, where=f"{record.folder}: setting")
+    table = None if measured.latency is None else table_of_json(measured.latency)
+    spec = spec.with_search(device=setting.device, divisor=measured.divisor)
     return trace_run(given or load_dense(spec), spec, setting, table=table, watch=watch)
 
 
@@ -202,7 +207,7 @@ def _finish(run: Run, record: FlowRecord) -> FlowResult:
         small = load_pruned(record.folder, lambda: copy.deepcopy(run.dense.model))
         return FlowResult.of(record, small)
     with cpu_threads(run.setting.threads):
-        search = search_pass(run, record.measured["step_ms"])
+        search = search_pass(run, record.measured.step_ms)
         state = run_flow(workbench(run, record.folder, search), record)
         test_score = score_on_test(run, copy.deepcopy(state.model))
         dense_test_score = score_on_test(run, copy.deepcopy(run.dense.model))
@@ -214,16 +219,16 @@ def _finish(run: Run, record: FlowRecord) -> FlowResult:
             f"flow: task.metric is {val_score} on the validation part at the end, expected a finite number; "
             "fix the metric and run the same command again: the trained weights are kept."
         )
-    result: dict[str, Any] = {
-        "val_score": val_score,
-        "test_score": test_score,
-        "dense_val_score": record.dense["score"],
-        "dense_test_score": dense_test_score,
-    }
+    result = FlowScores(
+        val_score=val_score,
+        test_score=test_score,
+        dense_val_score=record.measured.score,
+        dense_test_score=dense_test_score,
+    )
     extra = {
         "method": run.spec.flow.method,
         "architecture": architecture_of(run),
-        **result,
+        **result.model_dump(),
         **own_architecture(run.spec),
     }
     save_pruned(copy.deepcopy(state.model).cpu(), state.plan, record.folder, extra=extra)

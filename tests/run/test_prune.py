@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 import autoprune
-from autoprune.errors import AutopruneError, ConfigError, StudyError
+from autoprune.errors import AutopruneError, CheckpointError, ConfigError, StudyError
 from autoprune.exporting import read_recipe
 from autoprune.run import FlowResult
 from autoprune.support.events import EpochDone, Event, Stage
@@ -70,6 +71,21 @@ def test_another_config_or_model_is_refused_with_the_way_to_start_over(flow: Flo
     next(other.parameters()).data.mul_(2)
     with pytest.raises(StudyError, match=r"done with another model \(its weights\)"):
         autoprune.prune(other, DATA, settings(folder_of(flow), flow={"passes": 2}))
+
+
+def test_a_record_of_an_earlier_version_goes_on_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    given = settings(tmp_path, flow={"stages": ["select"]}, select={"by": "uniform"}, repair=None)
+    whole = autoprune.prune(net(), DATA, given)
+    path = whole.folder / "flow.json"
+    values = json.loads(path.read_text())
+    del values["config"]["flow"]["checkpoints"]
+    del values["config"]["repair"]
+    path.write_text(json.dumps(values))
+    assert autoprune.prune(net(), DATA, given).val_score == whole.val_score
+    values["stages"][0]["seconds"] = "long"
+    path.write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=r"flow.json: stages.0.seconds: got 'long', .* to start over"):
+        autoprune.prune(net(), DATA, given)
 
 
 def test_the_dense_model_is_not_changed_and_settings_without_a_stage_are_reported(tmp_path: Path) -> None:
