@@ -61,16 +61,18 @@ def whole_channels(prunable: Prunable, masks: Masks) -> Masks:
 
 @entry(MaskError, prunable=Prunable, plan=Plan)
 def channel_masks(prunable: Prunable, plan: Plan) -> Masks:
-    """Mask all parameters of the channels that a plan drops: the plan as 0 and 1 for each weight.
+    """Mask all parameters of the channels and blocks that a plan drops: the plan as 0 and 1 for each weight.
 
     Raises:
         PlanError: the plan does not fit the model's groups.
     """
     prunable.check(plan)
-    widths = {name: prunable.group(name).width for name in plan}
-    return _without(
-        prunable, {name: np.setdiff1d(np.arange(widths[name]), kept) for name, kept in plan.items()}
-    )
+    kept = prunable.of_groups(plan)
+    gone = {name: np.setdiff1d(np.arange(prunable.group(name).width), kept[name]) for name in kept}
+    tensors = {name for block in prunable.dropped_blocks(plan) for name in block.tensors}
+    parameters = prunable.model.named_parameters()
+    dropped = {name: torch.zeros_like(p, dtype=torch.bool) for name, p in parameters if name in tensors}
+    return _without(prunable, gone).also(dropped)
 
 
 def _without(prunable: Prunable, gone: Mapping[str, NDArray[np.int64]]) -> Masks:

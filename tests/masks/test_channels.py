@@ -17,6 +17,7 @@ from autoprune.masks import MaskHook, Masks, channel_masks, compile_masks, make_
 from autoprune.train import Schedule, Task, evaluate, fit
 from tests.masks.nets import DATA, net, traced
 from tests.models import CASES
+from tests.residual import Basic, Net
 
 COMPILED = (
     *("residual", "concat", "flatten", "depthwise", "squeeze_excite", "attention", "hand_attention", "twice"),
@@ -147,3 +148,14 @@ def test_two_of_four_runs_on_sparse_tensor_cores() -> None:
     sparse = torch.sparse.to_sparse_semi_structured(layer.weight.detach())
     layer.weight = nn.Parameter(sparse, requires_grad=False)
     torch.testing.assert_close(layer(inputs), dense, rtol=1e-2, atol=1e-2)
+
+
+def test_the_masks_of_a_dropped_block_leave_its_shortcut() -> None:
+    with seeded(0):
+        prunable = autoprune.trace(Net(Basic(), Basic()).eval(), torch.zeros(1, 3, 8, 8))
+    plan = autoprune.make_plan(prunable, {"stem": 5, "blocks.1.conv1": 3, prunable.blocks[0].name: 0})
+    masked = copy.deepcopy(prunable.model)
+    channel_masks(prunable, plan).apply(masked)
+    inputs = torch.randn(4, 3, 8, 8)
+    small = autoprune.rebuild(prunable, plan)
+    torch.testing.assert_close(masked(inputs), small(inputs), rtol=1e-4, atol=1e-6)
