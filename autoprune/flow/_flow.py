@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from autoprune.errors import AutopruneError, ConfigError
+from autoprune.errors import AutopruneError
 from autoprune.exporting import load_pruned, read_recipe, save_pruned
 from autoprune.flow._record import FlowRecord, StageEntry
 from autoprune.flow._stages import StageResult, find_stage
@@ -25,7 +25,6 @@ from autoprune.graph import Plan
 from autoprune.score import with_model
 from autoprune.space import Budget
 from autoprune.support.events import Stage
-from autoprune.support.rows import guarding
 
 
 def run_flow(bench: Workbench, record: FlowRecord) -> FlowState:
@@ -75,13 +74,7 @@ def _run_stage(bench: Workbench, name: str, state: FlowState, record: FlowRecord
     record.begun = name if spec.trains else None
     record.save()
     try:
-        with guarding(name, "flow.stages"):
-            result = spec.run(bench, state)
-        if not isinstance(result, StageResult):
-            raise ConfigError(
-                f'flow.stages: "{name}" gave a {type(result).__name__}, expected a StageResult.'
-            )
-        return result
+        return spec.run(bench, state)
     except AutopruneError:
         if not record.stages and not any(bench.folder.glob(f"{bench.stage}*")):
             record.discard()

@@ -23,7 +23,7 @@ from autoprune.score import plan_cuts, score_single_cuts
 from autoprune.space import Budget, SearchSpace, cut, drop_gates, uniform_gates
 from autoprune.sparsity import PENALTIES, PenaltySpec, threshold_plan, threshold_plan_within
 from autoprune.support.arrays import IntArray
-from autoprune.support.rows import Row, find_row, guarding, quoted
+from autoprune.support.rows import Row, find_row, quoted
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,8 +188,7 @@ def select(given: Selection) -> Plan:
         BudgetError: no plan meets the budget.
     """
     by = given.bench.config.select.by
-    with guarding(by, "select.by"):
-        plan = find_selector(by).select(given)
+    plan = find_selector(by).select(given)
     if not isinstance(plan, Plan):
         raise PlanError(f'select.by: "{by}" gave a {type(plan).__name__}, expected a Plan.')
     given.prunable.check(plan)

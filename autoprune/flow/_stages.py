@@ -24,7 +24,7 @@ from autoprune.report import Histograms, save_histograms
 from autoprune.score import calibrate, with_model
 from autoprune.sparsity import StrengthTrial, sparsify
 from autoprune.support.events import Stage
-from autoprune.support.rows import Row, find_row, guarding, quoted
+from autoprune.support.rows import Row, find_row, quoted
 from autoprune.train import fit
 
 _SMALL = 0.01
@@ -127,9 +127,7 @@ def rebuild_stage(bench: Workbench, state: FlowState) -> StageResult:
 
 def repair_stage(bench: Workbench, state: FlowState) -> StageResult:
     """Refit the layers of the smaller model by least squares."""
-    mode = bench.config.repair.mode
-    with guarding(mode, "repair.mode"):
-        found = find_repair(mode).repair(bench, state)
+    found = find_repair(bench.config.repair.mode).repair(bench, state)
     facts = {"errors": dict(found.errors), "left": dict(found.left)}
     return StageResult(replace(state, small=found.model), bench.score(found.model), facts)
 

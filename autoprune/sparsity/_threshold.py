@@ -119,7 +119,7 @@ def threshold_plan_within(
     if not fits(most):
         smallest = costs(most).one().known()
         name = max(budget.limits, key=lambda name: float(smallest[name]) / budget.limits[name])
-        words = budget.out_of_reach(name, np.asarray(smallest[name]).item())
+        words = budget.out_of_reach(name, float(smallest[name]))
         raise BudgetError(f"{words}, or lower the floor.")
     return cut(bisect.bisect_left(range(most + 1), True, key=fits))  # the plans are nested, so MACs only fall
 

@@ -255,9 +255,7 @@ class SearchStudy:
         try:
             yield None
         finally:
-            found = Lease.from_json(self.note(LEASE))
-            if found is not None and found.claim == own.claim:  # another host may have taken the race over
-                self.store_note(LEASE, None)
+            self.store_note(LEASE, None)
 
     def enqueue(self, ratios: Mapping[str, float], origin: str) -> None:
         """Queue a trial with given ratios, before those of the sampler. `origin` names its source."""

@@ -77,9 +77,8 @@ class _Modules:
         self.at = {path: module for module, paths in self.paths.items() for path in paths}
         self.first = first_names(model)
 
-    @cached_property
     def holders(self) -> dict[str, set[nn.Module]]:
-        """{first name of a tensor: the modules that hold it}."""
+        """Return {first name of a tensor: the modules that hold it}."""
         found: dict[str, set[nn.Module]] = {}
         for name, first in self.first.items():
             found.setdefault(first, set()).add(self.at[name.rpartition(".")[0]])
@@ -88,7 +87,7 @@ class _Modules:
     def tensors(self, tops: Iterable[nn.Module]) -> frozenset[str] | None:
         """Return the first names of the tensors in some modules, or None if others hold any of them too."""
         inner = {module for top in tops for module in top.modules()}
-        found = {name: held for name, held in self.holders.items() if held & inner}
+        found = {name: held for name, held in self.holders().items() if held & inner}
         return frozenset(found) if all(held <= inner for held in found.values()) else None
 
 

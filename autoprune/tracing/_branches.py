@@ -1,7 +1,7 @@
 """Find the residual branches of a graph: values that only one sum reads, beside a shortcut from their source.
 
 Example:
-    for branch in Graph(captured).branches(): ...
+    for branch in branches(captured): ...
     branch.sum, branch.nodes, branch.source       # the node that adds, those of the branch, and its input
 """
 

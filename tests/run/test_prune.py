@@ -175,37 +175,6 @@ def test_a_model_that_does_not_fit_is_refused_before_anything_is_written(
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def failing(*given: object) -> None:
-    raise ValueError("no such channel")
-
-
-def giving_nothing(*given: object) -> None:
-    return None
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"flow": {"stages": ["{}:failing", "select"]}}, 'flow.stages: ".*" failed: .* no such channel'),
-        (
-            {"flow": {"stages": ["{}:giving_nothing", "select"]}},
-            'flow.stages: ".*" gave a NoneType, expected',
-        ),
-        ({"select": {"by": "{}:failing"}}, 'select.by: ".*" failed: .* no such channel'),
-        ({"repair": {"mode": "{}:failing"}}, 'repair.mode: ".*" failed: .* no such channel'),
-    ],
-)
-def test_a_part_of_the_users_own_that_fails_is_one_line(
-    tmp_path: Path, changes: dict[str, Any], message: str
-) -> None:
-    config = settings(tmp_path / "out", **{"flow": {"stages": ["select", "repair"]}, **changes})
-    named = json.loads(json.dumps(config).replace("{}:", f"{__name__}:"))
-    with pytest.raises(AutopruneError, match=message):
-        autoprune.prune(net(), DATA, named)
-    kept = [] if "repair" not in changes else ["1-rebuild", "flow.json"]
-    assert [path.name for path in sorted(tmp_path.glob("out/flow/*"))] == kept
-
-
 def test_settings_of_a_stage_that_has_not_begun_may_change(tmp_path: Path) -> None:
     impossible = {"select": {"threshold": 1e6, "floor": 0}, "budget": None, "repair": {"images": 64}}
     with pytest.raises(AutopruneError, match="would cut all 8 channels"):

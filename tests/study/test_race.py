@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +9,8 @@ import pytest
 
 from autoprune.errors import StudyError
 from autoprune.study import RaceEntry, RaceResult, Samples, SearchStudy, StageRecord
-from autoprune.study._leases import this_process
 from autoprune.study._long_values import PART_CHARS
-from autoprune.study._race import LEASE, RACE, entry_key
+from autoprune.study._race import RACE, entry_key
 from tests.engines.toy import new_study
 
 
@@ -39,18 +37,6 @@ def test_entries_of_many_images_are_read_as_they_were_stored(study: SearchStudy)
     assert race is not None
     assert race.entries == {3: long, 5: entry(10)}
     assert (race.winner, study.race_entry(3), study.race_entry(4)) == (entry(10), long, None)
-
-
-def test_the_end_of_a_race_leaves_the_lease_of_a_host_that_took_it_over(study: SearchStudy) -> None:
-    with study.racing() as held:
-        assert held is None
-        other = replace(this_process(), host="elsewhere")
-        study.store_note(LEASE, other.to_json())
-    with study.racing() as held:
-        assert held == other
-    with study.racing(take_over=True) as held:
-        assert held is None
-    assert study.note(LEASE) is None
 
 
 def test_damaged_notes_are_refused_with_their_key(study: SearchStudy) -> None:

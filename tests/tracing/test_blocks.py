@@ -149,16 +149,3 @@ def test_a_plan_from_widths_drops_blocks_and_leaves_out_the_groups_inside() -> N
         make_plan(prunable, {first: 2})
     with pytest.raises(PlanError, match=r'no such group\. Did you mean "blocks\.0:branch"'):
         make_plan(prunable, {"block.0:branch": 0})
-
-
-@pytest.mark.parametrize("name", ["basic", "pre_activation"])
-def test_plans_of_two_passes_drop_blocks_as_one(name: str) -> None:
-    case, prunable = BLOCK_CASES[name], traced(name)
-    first = make_plan(prunable, {"stem": 4, prunable.blocks[0].name: 0})
-    middle = rebuild(prunable, first)
-    again = trace(middle, case.inputs)
-    second = make_plan(again, {"stem": 3} | {block.name: 0 for block in again.blocks})
-    images = torch.randn(2, 3, 8, 8)
-    with torch.no_grad():
-        both = rebuild(prunable, first.then(second)).eval()(images)
-        assert torch.equal(both, rebuild(again, second).eval()(images))
