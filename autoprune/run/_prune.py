@@ -21,6 +21,7 @@ from autoprune.config.settings import BudgetSettings, RunConfig
 from autoprune.criteria import find_criterion
 from autoprune.data import UserLoaders, VisionData
 from autoprune.errors import ConfigError, TrialError
+from autoprune.execution import fit_to_machine, resolve_device
 from autoprune.exporting import load_pruned, save_pruned
 from autoprune.flow import (
     STAGES,
@@ -176,7 +177,8 @@ def _with_stages(spec: RunSpec) -> RunSpec:
 def _reopened(record: FlowRecord, spec: RunSpec, given: Dense | None, watch: Watcher) -> Run:
     """Load the dense model of a stopped flow, with the measurements that it began with."""
     measured = record.measured
-    setting = read_setting(measured.setting, where=f"{record.folder}: setting")
+    setting = fit_to_machine(read_setting(measured.setting, where=f"{record.folder}: setting"))
+    resolve_device(setting.device)  # raises if this machine lacks it
     table = None if measured.latency is None else table_of_json(measured.latency)
     spec = spec.with_search(device=setting.device, divisor=measured.divisor)
     return trace_run(given or load_dense(spec), spec, setting, table=table, watch=watch)
