@@ -73,7 +73,7 @@ def inspect(
     ] = None,
     limit: Annotated[float, typer.Option("--limit", help="Time limit of --sensitivity in seconds.")] = 300.0,
 ) -> None:
-    """Show channel groups, droppable blocks, costs and budgets before any training, and the memory needed."""
+    """Show channel groups, droppable blocks, costs and budgets. Nothing is trained."""
     from autoprune import run
     from autoprune.cli._tables import block_table, group_table, inspection_notes, inspection_table
     from autoprune.config import load_config

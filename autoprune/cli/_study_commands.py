@@ -32,7 +32,7 @@ def search(
     ] = None,
     trust: Trust = False,
 ) -> None:
-    """Search smaller versions of a model under the config's budget, or under another one --from a study."""
+    """Search smaller versions of a model under a budget."""
     from autoprune import run
     from autoprune.config import load_config
     from autoprune.study import study_command

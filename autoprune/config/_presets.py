@@ -52,7 +52,7 @@ def presets() -> dict[str, Preset]:
 
 
 def fill_preset(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return sections with the keys of the preset that flow.method names, where they have none.
+    """Return sections, filled up with the keys of the preset that flow.method names.
 
     Raises:
         ConfigError: there is no such preset. The message suggests the nearest one.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 
-import optuna
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 
 from autoprune.space import SHARE
@@ -61,6 +60,6 @@ def group_importances(study: SearchStudy) -> dict[str, float]:
         FanovaImportanceEvaluator(seed=0) if complete <= MOST_FOR_FANOVA else PedAnovaImportanceEvaluator()
     )
     with warnings.catch_warnings(), study.storage_errors():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.simplefilter("ignore")  # that a method is experimental, or that all scores are equal
         found = get_param_importances(study.optuna, evaluator=evaluator)
     return {name: float(value) for name, value in found.items() if name != SHARE}
