@@ -20,7 +20,7 @@ from autoprune.flow._state import FlowState
 from autoprune.flow._workbench import Workbench, rule_of
 from autoprune.graph import Plan, Prunable
 from autoprune.score import plan_cuts, score_single_cuts
-from autoprune.space import Budget, SearchSpace, cut, drop_gates, uniform_gates
+from autoprune.space import Budget, SearchSpace, cut, drop_gates, matches, uniform_gates
 from autoprune.sparsity import PENALTIES, PenaltySpec, threshold_plan, threshold_plan_within
 from autoprune.support.arrays import IntArray
 from autoprune.support.rows import Row, find_row, quoted
@@ -120,15 +120,20 @@ def by_study(given: Selection) -> Plan:
 
 
 def _sizes(given: Selection) -> Importance:
-    """Return the sizes that one threshold compares: by the criterion, or those that the penalty acts on."""
+    """Return the sizes that one threshold compares, without the groups that the search space skips.
+
+    They are those of the criterion if [select] names one, or those that the penalty acts on.
+    """
     bench, prunable = given.bench, given.prunable
     if bench.config.select.criterion is not None:
-        return bench.ranked(prunable)
-    if "sparsify" in bench.stages:
+        sizes = bench.ranked(prunable)
+    elif "sparsify" in bench.stages:
         penalty = bench.config.sparsify.penalty
         spec = find_row(penalty, PENALTIES, "sparsify.penalty", PenaltySpec)
-        return spec.ranked(prunable.model, prunable)
-    return channel_scales(prunable.model, prunable.searchable)
+        sizes = spec.ranked(prunable.model, prunable)
+    else:
+        sizes = channel_scales(prunable.model, prunable.searchable)
+    return {name: values for name, values in sizes.items() if not matches(name, bench.space.skip)}
 
 
 @dataclass(frozen=True)
@@ -139,11 +144,14 @@ class SelectorSpec(Row):
         select: returns the plan of a pass.
         amounts: keys of [select] that may set how much is cut, in place of a budget.
         has_rules: whether it follows the keys RULES of [select].
+        has_space: whether its widths are those of the search space. If not, it only leaves the groups whole
+            that the space skips.
     """
 
     select: Selector
     amounts: tuple[str, ...] = ()
     has_rules: bool = True
+    has_space: bool = True
 
 
 SELECTORS: dict[str, SelectorSpec] = {
@@ -155,6 +163,7 @@ SELECTORS: dict[str, SelectorSpec] = {
         global_threshold,
         amounts=("share", "threshold"),
         has_rules=False,
+        has_space=False,
         about="one threshold for the channels of all groups, the one that meets the budget",
     ),
     "uniform": SelectorSpec(uniform, amounts=("share",), about="one keep ratio for all groups"),

@@ -106,6 +106,7 @@ def prune(
         record.require(spec, identify_dense(run.dense, run.prunable))
         return _finish(run, record)
     probe_writable(folder, "output.folder")
+    _report_unread(spec, watch)
     run, choice = resolve(spec, given, watch, _begin)
     with cpu_threads(run.setting.threads):
         dense_score = score_dense(run)[0].score
@@ -184,13 +185,26 @@ def _reopened(record: FlowRecord, spec: RunSpec, given: Dense | None, watch: Wat
     return trace_run(given or load_dense(spec), spec, setting, table=table, watch=watch)
 
 
-def _begin(problem: Problem, spec: RunSpec, watch: Watcher) -> None:
-    """Check that the model has what the flow needs, and report the stages."""
-    check_fit(spec, problem.prunable)
+def _report_unread(spec: RunSpec, watch: Watcher) -> None:
+    """Report settings that no stage of the flow reads."""
     for name, row in STAGES.items():
         for section in row.sections:
             if name not in spec.flow.stages and getattr(spec, section) != getattr(RunConfig(), section):
                 watch(Stage(f'[{section}] is set, but flow.stages has no "{name}"'))
+    given = [key for key in ("space", "low", "high", "divisor") if getattr(spec.search, key) is not None]
+    if given and not find_selector(spec.select.by).has_space:
+        keys = " and ".join(f"search.{key}" for key in given)
+        watch(
+            Stage(
+                f'{keys} {"is" if len(given) == 1 else "are"} set, but select.by = "{spec.select.by}" cuts '
+                "channels one by one: it only leaves the groups whole that the space skips"
+            )
+        )
+
+
+def _begin(problem: Problem, spec: RunSpec, watch: Watcher) -> None:
+    """Check that the model has what the flow needs, and report the stages."""
+    check_fit(spec, problem.prunable)
     cost = problem.dense_cost
     method = "" if spec.flow.method is None else f"{spec.flow.method}: "
     passes = "" if spec.flow.passes == 1 else f", {spec.flow.passes} passes"

@@ -15,7 +15,7 @@ from autoprune.space._ladder import CostFunction, Ladder
 from autoprune.space._levels import Levels, widths_at
 from autoprune.space._search_space import Candidate, Reach, SearchSpace, Variable, build_space
 from autoprune.space._shares import SHARE, ShareSpace
-from autoprune.space._spec import Override, SpaceSpec, Tie, load_spec, tie_stages
+from autoprune.space._spec import Override, SpaceSpec, Tie, load_spec, matches, tie_stages
 
 __all__ = [
     "SHARE",
@@ -43,6 +43,7 @@ __all__ = [
     "error_values",
     "knapsack",
     "load_spec",
+    "matches",
     "ranking_gates",
     "tie_stages",
     "uniform_gates",

@@ -69,6 +69,15 @@ def test_one_threshold_separates_what_stays_from_what_goes(tmp_path: Path) -> No
     assert gone.max() <= kept.min()
 
 
+def test_one_threshold_leaves_skipped_groups_whole(tmp_path: Path) -> None:
+    given = selection(tmp_path, None, by="global-threshold", share=0.4)
+    first, second = (group.name for group in PRUNABLE.searchable)
+    bench = replace(given.bench, space=SpaceSpec(skip=(first,)))
+    plan = select(Selection(bench, given.state))
+    assert set(plan) == {second}
+    assert len(plan[second]) == 8 - round(0.4 * 8)
+
+
 def test_a_criterion_replaces_the_scales(tmp_path: Path) -> None:
     plan = select(selection(tmp_path, None, by="global-threshold", share=0.25, criterion="l2"))
     norms = importance(PRUNABLE, "l2")

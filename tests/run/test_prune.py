@@ -92,11 +92,13 @@ def test_the_dense_model_is_not_changed_and_settings_without_a_stage_are_reporte
     dense = net()
     before = weights_hash(dense)
     events: list[Event] = []
-    given = settings(tmp_path, flow={"stages": ["select", "finetune"]})
+    given = settings(tmp_path, flow={"stages": ["select", "finetune"]}, search={"low": 0.5, "divisor": 4})
     autoprune.prune(dense, DATA, given, watch=events.append)
     assert weights_hash(dense) == before
-    unused = '[sparsify] is set, but flow.stages has no "sparsify"'
-    assert unused in [event.text for event in events if isinstance(event, Stage)]
+    lines = [event.text for event in events if isinstance(event, Stage)]
+    assert '[sparsify] is set, but flow.stages has no "sparsify"' in lines
+    (line,) = [line for line in lines if line.startswith("search.low and search.divisor are set, but")]
+    assert 'select.by = "global-threshold" cuts channels one by one' in line
 
 
 WORDS = ("EpochDone", "select", "channels kept", "rebuild", "measuring moments", "finetune", "EpochDone")
