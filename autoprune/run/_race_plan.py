@@ -139,8 +139,14 @@ def uniform_of(entrants: Iterable[TrialRecord]) -> int | None:
 
 
 def _distinct(records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Return the records of different candidates, the best score first, of equals the earliest."""
+    """Return the records of different candidates, the best score first, of equals the earliest.
+
+    If workers scored a candidate more than once, a warm start stands for it, because its origin counts.
+    """
     found: dict[tuple[object, ...], TrialRecord] = {}
     for record in sorted(records, key=lambda record: (-(record.score or 0.0), record.number)):
-        found.setdefault((*record.widths.values(), *record.criteria.values()), record)
+        key = (*record.widths.values(), *record.criteria.values())
+        known = found.setdefault(key, record)
+        if record.is_warm_start and not known.is_warm_start:
+            found[key] = record
     return list(found.values())

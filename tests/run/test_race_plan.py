@@ -89,3 +89,10 @@ def test_the_best_trials_uniform_and_the_best_of_each_family_enter_once() -> Non
     within = choose_entrants(records[4:], records[4:], most=3)
     assert [each.number for each in within] == [4, 5, 7]
     assert uniform_of(within) is None
+
+
+def test_a_warm_start_enters_for_a_trial_of_the_same_candidate() -> None:
+    records = [record(0, 0.2, "uniform", width=4), record(1, 0.5, width=4), record(2, 0.3)]
+    entrants = choose_entrants(records, records, most=2)
+    assert [each.number for each in entrants] == [0, 2]
+    assert uniform_of(entrants) == 0
