@@ -25,16 +25,17 @@ def finished(url: str) -> int:
 SEVERAL = ("score", "macs")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampler", "pruner", "scheme", "objectives"),
     [
-        pytest.param("tpe", "halving", "sqlite", (), marks=pytest.mark.slow),
-        pytest.param("cmaes", "hyperband", "journal", (), marks=pytest.mark.slow),
+        ("tpe", "halving", "sqlite", ()),
+        ("cmaes", "hyperband", "journal", ()),
         ("tpe", "median", "journal", SEVERAL),
-        pytest.param("nsga2", "median", "sqlite", SEVERAL, marks=pytest.mark.slow),
-        pytest.param("nsga2", "median", "sqlite", (), marks=pytest.mark.slow),
-        pytest.param("gp", "percentile", "sqlite", (), marks=pytest.mark.slow),
-        pytest.param("tpe", "median", "sqlite", ("tolerance",), marks=pytest.mark.slow),
+        ("nsga2", "median", "sqlite", SEVERAL),
+        ("nsga2", "median", "sqlite", ()),
+        ("gp", "percentile", "sqlite", ()),
+        ("tpe", "median", "sqlite", ("tolerance",)),
     ],
 )
 def test_resumed_trials_equal_the_uninterrupted_ones(
