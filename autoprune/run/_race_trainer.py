@@ -81,7 +81,8 @@ class RaceTrainer:
         if until == spec.finetune.epochs:
             found = measure(small, dense.data.val, dense.task, setting).samples
             samples = None if found is None else Samples.pack(found.numpy().astype(np.float64))
-        elif not spec.finetune.ema:  # the average of the weights needs no cool-down
+        elif not spec.finetune.ema and len(trained.records) == until:
+            # The average of the weights needs no cool-down, and a finetune may have left later weights.
             best = max(each.score for each in trained.records)
             record = cool_down(small, dense, spec, setting, after=until, best_score=best)
         seconds = time.perf_counter() - started
