@@ -20,18 +20,25 @@ from torch import Tensor, nn
 
 from autoprune.errors import DataError
 from autoprune.graph import ChannelGroup, Member, Plan, Prunable
-from autoprune.graph.capture import call, unchanged
+from autoprune.graph.capture import unchanged
 from autoprune.graph.patches import apply_patches
 from autoprune.graph.positions import KeepPositions
 from autoprune.graph.writers import writers
 from autoprune.rebuilding import keep_positions, narrow
-from autoprune.reconstruction._calls import CallCounter
 from autoprune.reconstruction._contractions import Contraction
 from autoprune.reconstruction._elimination import Reader
 from autoprune.reconstruction._intercepts import normalised_by
 from autoprune.reconstruction._regression import Regression
-from autoprune.reconstruction._second_moments import IMAGES, on_device_of
-from autoprune.reconstruction._sequential import POSITIONS, Fits, Layer, Targets, paired_branches, together
+from autoprune.reconstruction._second_moments import IMAGES
+from autoprune.reconstruction._sequential import (
+    POSITIONS,
+    Fits,
+    Layer,
+    Targets,
+    paired_branches,
+    together,
+    watched,
+)
 from autoprune.reconstruction._uses import cut_of
 from autoprune.support.modes import set_training
 from autoprune.support.usercode import guarded
@@ -84,9 +91,7 @@ def choose_by_layers(
         with guarded("lasso: the model failed on the images", DataError, memory_passes=True):
             branches, _ = paired_branches(prunable.model, model, inputs)
             targets = Targets(branches, positions, torch.Generator().manual_seed(seed))
-            given = on_device_of(prunable.model, inputs)
-            with CallCounter(targets.before, targets.after):
-                call(prunable.model, given)
+            watched(prunable.model, inputs, targets)
             step = _Step(prunable, targets, inputs, normalised_by(prunable), ridge)
             order = [prunable.group(name) for name in writers(prunable)]
             narrowed = [group for group in order if widths.get(group.name, group.width) < group.width]
@@ -136,9 +141,7 @@ class _Step:
             contractions=dict(self.targets.contractions),
         )
         reads = _Reads(model, branches, targets, kept, self.followers, self.ridge)
-        given = on_device_of(model, self.inputs)
-        with CallCounter(reads.before, reads.after):
-            call(model, given)
+        watched(model, self.inputs, reads)
         return reads.found
 
 

@@ -91,19 +91,22 @@ def repair_sequential(
         with guarded("repair: the model failed on the images", DataError, memory_passes=True):
             dense_ends, ends = paired_branches(prunable.model, model, inputs)
             targets = Targets(dense_ends, positions, torch.Generator().manual_seed(seed))
-            given = on_device_of(prunable.model, inputs)
-            with CallCounter(targets.before, targets.after):
-                call(prunable.model, given)
+            watched(prunable.model, inputs, targets)
             fits = Fits(model, ends, targets, kept, normalised_by(prunable), ridge)
-            given = on_device_of(model, inputs)
-            with CallCounter(fits.before, fits.after):
-                call(model, given)
+            watched(model, inputs, fits)
     left = {
         name: why_not(prunable, name) or "the model calls it more than once"
         for name in read_fewer(prunable, kept)
         if name not in fits.errors
     }
     return Repaired(model, fits.errors, left)
+
+
+def watched(model: nn.Module, inputs: tuple[Tensor, ...], watcher: Targets | Fits) -> None:
+    """Run a model on inputs, wherever it lies, and show each of its calls to a watcher."""
+    given = on_device_of(model, inputs)
+    with CallCounter(watcher.before, watcher.after):
+        call(model, given)
 
 
 def together(data: Iterable[Any], images: int) -> tuple[Tensor]:

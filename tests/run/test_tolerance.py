@@ -51,7 +51,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Searched:
-    """A finished search, and what was told of it."""
+    """A finished search and the lines that it printed."""
 
     url: str
     summary: StudySummary
