@@ -26,6 +26,7 @@ from autoprune.space import SHARE, ShareSpace
 from autoprune.study import open_study
 from autoprune.zoo import make_model
 from tests.records import comparable
+from tests.run.dense import trained_checkpoint
 
 CONFIG: dict[str, dict[str, Any]] = {
     "model": {"name": "digits_resnet"},
@@ -46,9 +47,7 @@ CONFIG: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A dense model that has learnt enough for a front."""
-    path = tmp_path_factory.mktemp("dense") / "dense.safetensors"
-    run.train(load_config(CONFIG, [f"model.checkpoint='{path}'", f"output.folder='{path.parent}'"]))
-    return str(path)
+    return trained_checkpoint(CONFIG, tmp_path_factory.mktemp("dense"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,6 +24,7 @@ from autoprune.study._pareto import smallest_of
 from tests.engines.toy import FACTS, moving_space, new_study
 from tests.records import comparable
 from tests.report.test_tables import RECORD, SUMMARY, drawn
+from tests.run.dense import trained_checkpoint
 
 CONFIG: dict[str, dict[str, Any]] = {
     "model": {"name": "digits_resnet"},
@@ -44,9 +45,7 @@ CONFIG: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("dense") / "dense.safetensors"
-    run.train(load_config(CONFIG, [f"model.checkpoint='{path}'", f"output.folder='{path.parent}'"]))
-    return str(path)
+    return trained_checkpoint(CONFIG, tmp_path_factory.mktemp("dense"))
 
 
 @dataclasses.dataclass(frozen=True)
