@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from autoprune.samplers import PerTrialSampler, trial_seed
 from autoprune.study import open_study
 from tests.engines.test_serial import TroubledMaker
 from tests.engines.toy import (
+    Meeting,
     ToyScorer,
     TroubledStarts,
     make_broken,
@@ -36,7 +38,7 @@ def test_two_workers_give_the_same_scores_as_the_serial_engine(url: str, tmp_pat
     run_search(
         "processes",
         toy_runner(new_study(url), sampler="random", pruner="none"),
-        TroubledMaker(calls, "none"),
+        partial(Meeting, calls, guests=2),
         workers=2,
     )
     alone = f"journal:///{tmp_path}/alone.log"
@@ -45,7 +47,7 @@ def test_two_workers_give_the_same_scores_as_the_serial_engine(url: str, tmp_pat
         open_study(url, "toy").records(), open_study(alone, "toy").records(), strict=True
     ):
         assert (ours.widths, ours.value, ours.state) == (theirs.widths, theirs.value, theirs.state)
-    assert len({path.name.split("-")[1] for path in calls.iterdir()}) == 2
+    assert len({path.read_text() for path in calls.iterdir()}) == 2  # processes
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,14 +13,13 @@ import torch
 ray = pytest.importorskip("ray")
 
 
-from autoprune.config.rungs import RungScore  # noqa: E402
 from autoprune.engines import TrialEvent, Workers, ray_tune, run_search  # noqa: E402
 from autoprune.engines.ray import _gpus  # noqa: E402
 from autoprune.engines.ray_tune import Bridge  # noqa: E402
-from autoprune.errors import ConfigError, StudyError, TrialError  # noqa: E402
+from autoprune.errors import ConfigError, StudyError  # noqa: E402
 from autoprune.study import TrialRecord, open_study  # noqa: E402
 from tests.engines.test_serial import TROUBLES, TroubledMaker  # noqa: E402
-from tests.engines.toy import ToyScorer, TroubledStarts, make_broken, make_toy, new_study, toy_runner  # noqa: E402
+from tests.engines.toy import Meeting, TroubledStarts, make_broken, make_toy, new_study, toy_runner  # noqa: E402
 from tests.records import comparable  # noqa: E402
 
 OBJECT_STORE = 100 * 2**20
@@ -55,28 +50,6 @@ def serial_records(folder: Path, sampler: str = "random") -> list[TrialRecord]:
     url = f"journal:///{folder}/alone.log"
     run_search("serial", toy_runner(new_study(url), sampler=sampler, pruner="none"), make_toy)
     return open_study(url, "toy").records()
-
-
-@dataclass(frozen=True)
-class Meeting:
-    """Scores as ToyScorer does once so many trials have begun: none would end if they ran one after another.
-
-    Rungs are named after what `gpus` sees there, if it is given.
-    """
-
-    folder: Path
-    guests: int
-    gpus: Callable[[], str] | None = None
-
-    def __call__(self, widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
-        (self.folder / str(seed)).write_text(str(os.getpid()))
-        deadline = time.monotonic() + 200
-        while len(list(self.folder.iterdir())) < self.guests:
-            if time.monotonic() > deadline:
-                raise TrialError("the others did not come")
-            time.sleep(0.05)
-        for rung in ToyScorer()(widths, seed):
-            yield rung if self.gpus is None else dataclasses.replace(rung, name=self.gpus())
 
 
 def test_two_workers_record_the_same_trials_as_the_serial_engine(
