@@ -1,7 +1,7 @@
 """Criteria that read the weights alone: l1, l2, lamp, bn, random and fpgm.
 
 If several layers write into one group (residual connections), a channel's importance is the sum over these
-layers. For "bn" it is the mean.
+layers. For "bn" and "lamp" it is the mean.
 
 Example:
     l1(given)["layer1.0.conv1"]     # float64 [width]
@@ -46,10 +46,11 @@ def lamp(given: CriterionInput) -> Importance:
     The largest filter of each layer scores 1, so scores compare across layers, and no layer loses all.
 
     Reference: Lee et al., Layer-Adaptive Sparsity for the Magnitude-based Pruning, ICLR 2021, section 3,
-    equation 1. The paper scores single weights. Here a filter is scored as a whole, and the scores of all
-    layers that write into a group are added.
+    equation 1. The paper scores single weights. Here a filter is scored as a whole, and the scores are
+    averaged over all layers that write into a group, so that they compare across groups too.
     """
-    return _over_filters(given, _lamp_scores)
+    layers = {group.name: max(1, len(filter_slices(given.model, group))) for group in given.groups}
+    return {name: total / layers[name] for name, total in _over_filters(given, _lamp_scores).items()}
 
 
 def fpgm(given: CriterionInput) -> Importance:

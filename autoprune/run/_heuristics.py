@@ -26,11 +26,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.criteria import Importance
 from autoprune.errors import PlanError
 from autoprune.flow import least_error, measure_library
+from autoprune.graph.topology import topologies
 from autoprune.reconstruction import ErrorLibrary
 from autoprune.run._moments import moments_of
 from autoprune.run._statistics import MeasurementContext, Sensitivity, measure_blocks, measure_sensitivity
@@ -151,13 +153,36 @@ def batchnorm_scale(given: Proposer) -> IntArray:
     return _cut_ranking(given, given.importance("bn"))
 
 
-def taylor(given: Proposer) -> IntArray:
-    """Cut one ranking of all channels by their Taylor importance, without normalisation.
+def threshold(criterion: str) -> Heuristic:
+    """Return the heuristic that cuts one ranking of all channels by a criterion, without normalisation.
 
-    Reference: Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019, section 3.
-        Differs: all channels are cut at once. The paper cuts a few at a time between training steps.
+    Reference: for "taylor", Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019,
+        section 3. For "lamp", Lee et al., Layer-Adaptive Sparsity for the Magnitude-based Pruning, ICLR 2021,
+        section 3. For "fisher", Theis et al., Faster Gaze Prediction with Dense Networks and Fisher Pruning,
+        2018, section 2, which estimates the saliency of LeCun et al., Optimal Brain Damage, NIPS 1989, by
+        squared gradients. All differ: channels are cut at once, not a few at a time between training steps.
     """
-    return _cut_ranking(given, given.importance("taylor"))
+    return lambda given: _cut_ranking(given, given.importance(criterion))
+
+
+def isomorphic(given: Proposer) -> IntArray:
+    """Cut one ranking by Taylor importance for each topology, all at the same share of their channels.
+
+    Importances of layers that differ in kind do not compare, but those of groups of one topology do.
+
+    Reference: Fang et al., Isomorphic Pruning for Vision Models, ECCV 2024, section 3. See `topologies`.
+    """
+    found, topology = given.importance("taylor"), topologies(given.context.run.prunable)
+    classes: dict[int, list[str]] = {}
+    for variable in given.space.variables:
+        for name in variable.groups:
+            classes.setdefault(topology[name], []).append(name)
+    shares: dict[str, FloatArray] = {}
+    for names in classes.values():
+        ranks = rankdata(np.concatenate([found[name] for name in names]))
+        ends = np.cumsum([len(found[name]) for name in names])
+        shares.update(zip(names, np.split(ranks / len(ranks), ends[:-1]), strict=True))
+    return _cut_ranking(given, shares)
 
 
 def taylor_knapsack(given: Proposer) -> IntArray:
@@ -263,7 +288,7 @@ WARM_STARTS: dict[str, WarmStartSpec] = {
         about="each group is cut until its score alone drops by one tolerance, the same for all",
     ),
     "taylor": WarmStartSpec(
-        taylor, family="gradient", about="one ranking of all channels by Taylor importance"
+        threshold("taylor"), family="gradient", about="one ranking of all channels by Taylor importance"
     ),
     "l1": WarmStartSpec(
         magnitude("l1"),
@@ -277,6 +302,21 @@ WARM_STARTS: dict[str, WarmStartSpec] = {
         magnitude("l2"),
         family="magnitude",
         about="one ranking of all channels by the l2 norm of their filters",
+    ),
+    "lamp": WarmStartSpec(
+        threshold("lamp"),
+        family="magnitude",
+        about="one ranking of all channels by the share of their squared norm in their layer",
+    ),
+    "fisher": WarmStartSpec(
+        threshold("fisher"),
+        family="gradient",
+        about="one ranking of all channels by their saliency from squared gradients",
+    ),
+    "isomorphic": WarmStartSpec(
+        isomorphic,
+        family="gradient",
+        about="one ranking by Taylor importance for each kind of groups, all cut by the same share",
     ),
 }
 """{name in search.warm_starts: heuristic}."""

@@ -20,6 +20,7 @@ from autoprune.config import load_config, settings
 from autoprune.data import VisionData, load
 from autoprune.errors import ConfigError
 from autoprune.execution import Setting
+from autoprune.graph.topology import topologies
 from autoprune.run import Dense, Event, Stage, Watcher, resume, silent
 from autoprune.run._checks import check_names
 from autoprune.run._heuristics import DEPTH, WARM_STARTS, Proposer, WarmStartSpec
@@ -30,6 +31,7 @@ from autoprune.run._statistics import MeasurementContext
 from autoprune.run._warm_starts import choose_warm_starts, enqueue_missing
 from autoprune.space import ShareSpace
 from autoprune.study import SearchStudy, TrialRecord, open_study
+from autoprune.support.arrays import FloatArray, IntArray
 from autoprune.train import Task
 from autoprune.zoo import make_model
 from tests.records import comparable
@@ -86,7 +88,10 @@ def make_context(
 
 @pytest.mark.parametrize(("budget", "divisor"), [("60%", 1), ("25%", 4)])
 def test_every_warm_start_lies_in_the_window(data: VisionData, budget: str, divisor: int) -> None:
-    context = make_context(data, f"budget.flops={budget}", f"search.divisor={divisor}", "search.trials=60")
+    names = f"search.warm_starts={sorted(WARM_STARTS.keys() - {DEPTH})}"
+    context = make_context(
+        data, f"budget.flops={budget}", f"search.divisor={divisor}", "search.trials=60", names
+    )
     space = context.run.space
     chosen = choose_warm_starts(context)
     origins = [name for entry in chosen.trials for name in entry.origin.split(", ")]
@@ -217,6 +222,43 @@ def test_rankings_are_taken_raw_or_by_the_mean_of_their_group(data: VisionData) 
     third = Proposer(context, context.run.space)
     place = [variable.name for variable in third.space.variables].index("layer2.0.conv1")
     assert WARM_STARTS["bn"].propose(third)[place] == third.space.ladder.top[place]
+
+
+@pytest.mark.parametrize("limit", ["budget.flops=30%", "budget.params=25%"])
+@pytest.mark.parametrize("name", ["lamp", "fisher", "isomorphic"])
+def test_one_threshold_gives_the_widths(data: VisionData, name: str, limit: str) -> None:
+    """The widths are those of the lowest threshold that meets the budget, and channels that still fit in."""
+    context = make_context(data, limit)
+    space = context.run.space
+    found = context.importance("taylor" if name == "isomorphic" else name)
+    if name == "isomorphic":
+        # Of each group, the share of the channels of its kind that are not above each channel.
+        found = {group: shares_of_kind(context, group, values) for group, values in found.items()}
+    places = [space.groups.index(variable.name) for variable in space.variables]
+
+    def levels(threshold: float) -> IntArray:
+        kept = [int((found[variable.name] >= threshold).sum()) for variable in space.variables]
+        least = space.ladder.widths(np.zeros((1, len(kept)), dtype=np.int64))[0][places]
+        found_levels: IntArray = np.maximum(kept, least) - least
+        return found_levels
+
+    descending = sorted(np.concatenate([found[variable.name] for variable in space.variables]), reverse=True)
+    fits = [levels(each) for each in descending if space.ladder.usage(levels(each)[None])[0] <= 1]
+    proposed = WARM_STARTS[name].propose(Proposer(context, space))
+    assert (proposed >= fits[-1]).all()
+    usage = space.ladder.usage(proposed[None])[0]
+    raised = np.minimum(proposed + np.eye(len(proposed), dtype=np.int64), space.ladder.top)
+    more = space.ladder.usage(raised[(raised != proposed).any(axis=1)])
+    assert usage <= 1
+    assert usage >= 0.98 or (more > 1).all()
+
+
+def shares_of_kind(context: MeasurementContext, group: str, values: FloatArray) -> FloatArray:
+    kinds = topologies(context.run.prunable)
+    searched = {name for variable in context.run.space.variables for name in variable.groups}
+    same = [name for name in searched if kinds[name] == kinds[group]] or [group]
+    scores = np.concatenate([context.importance("taylor")[name] for name in same])
+    return np.array([np.mean(scores <= value) for value in values])
 
 
 def test_the_defaults_are_all_there_are_and_unknown_names_suggest_the_nearest() -> None:
