@@ -1,13 +1,18 @@
 """Rows of the experiments on methods: variants of one flow, each pruned, finetuned and tested once.
 
-measure(Path("results.csv"), "experiments/methods/resnet20.toml", "66%", {"smallest": (), ...}, (0, 1, 2))
+options = read_options(__doc__)
+measure(results, [Case("resnet20", "66%", {"smallest": (), ...})], options.seeds)
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 import autoprune
 from autoprune import run
@@ -16,44 +21,94 @@ from autoprune.config.settings import RunConfig
 from autoprune.run import FlowResult
 from experiments.common import append_row, markdown_table, rows_of
 
-Variants = Mapping[str, Sequence[str]]
+CONFIGS = Path("experiments/methods")
+RUNS = Path("runs/methods")
+
+Variants = dict[str, Sequence[str]]
 """{name of a variant: its overrides, as on the command line}."""
 
 
-def measure(
-    results: Path, config: str, flops: str, variants: Variants, seeds: Iterable[int], more: Sequence[str] = ()
-) -> None:
-    """Append a row for each variant and seed that has none yet. A flow that was stopped goes on.
+@dataclass(frozen=True)
+class Options:
+    """What a script shall do.
+
+    Attributes:
+        tiny: whether it tries everything on digits only.
+        seeds: in the order in which they are measured.
+    """
+
+    tiny: bool
+    seeds: tuple[int, ...]
+
+    def folder(self, here: Path) -> Path:
+        """Return the folder of the results, that of the script or one under runs/ if it only tries."""
+        folder = RUNS / f"tiny-{here.name}" if self.tiny else here
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def read_options(about: str | None) -> Options:
+    """Read the command line of a script, and use one thread."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tiny", action="store_true", help="try all of it on digits, under runs/")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    return Options(given.tiny, (0,) if given.tiny else tuple(given.seeds))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A net under a budget, and the variants to compare there.
+
+    Attributes:
+        net: name of a config in this folder.
+        budget: "66%" of the FLOPs, or another name if `limits` are given.
+        variants: the variants.
+        limits: overrides that set the budget.
+    """
+
+    net: str
+    budget: str
+    variants: Variants
+    limits: Sequence[str] = ()
+
+    def settings(self, *overrides: str) -> RunConfig:
+        """Return the config of the net under the budget."""
+        return config_of(self.net, *(self.limits or (f"budget.flops={self.budget}",)), *overrides)
+
+
+def config_of(net: str, *overrides: str) -> RunConfig:
+    """Return the config of a net."""
+    return load_config(CONFIGS / f"{net}.toml", overrides)
+
+
+def measure(results: Path, cases: Iterable[Case], seeds: Iterable[int], more: Sequence[str] = ()) -> None:
+    """Append a row for each seed, case and variant that has none yet. A flow that was stopped goes on.
 
     Args:
         results: the CSV file.
-        config: path of the config. Its dense model is trained first if its checkpoint is missing.
-        flops: the budget.
-        variants: the variants.
-        seeds: of the draws and of the finetune.
+        cases: what to measure for each seed. Missing dense models are trained first.
+        seeds: of the draws and of all trainings of a flow.
         more: overrides of all variants.
     """
-    net = Path(config).stem
-    done = {(row["net"], row["flops"], row["variant"], row["seed"]) for row in rows_of(results)}
+    listed = list(cases)
     for seed in seeds:
-        for variant, overrides in variants.items():
-            if (net, flops, variant, str(seed)) in done:
-                continue
-            folder = f"runs/methods/{results.parent.name}/{net}-{flops}-{variant}-{seed}"
-            settings = load_config(
-                config,
-                (
-                    f"budget.flops={flops}",
-                    f"output.folder='{folder}'",
-                    f"search.seed={seed}",
-                    f"finetune.seed={seed}",
-                    *more,
-                    *overrides,
-                ),
-            )
-            train_missing(settings)
-            row = {"net": net, "flops": flops, "variant": variant, "seed": seed}
-            append_row(results, {**row, **_figures(autoprune.prune(config=settings))})
+        for case in listed:
+            for variant, overrides in case.variants.items():
+                row = {"net": case.net, "budget": case.budget, "variant": variant, "seed": seed}
+                if is_measured(results, row):
+                    continue
+                folder = RUNS / results.parent.name / "-".join(map(str, row.values())).replace(" ", "-")
+                seeded = [f"{section}.seed={seed}" for section in ("search", "sparsify", "finetune")]
+                settings = case.settings(f"output.folder='{folder}'", *seeded, *more, *overrides)
+                train_missing(settings)
+                append_row(results, {**row, **_figures(autoprune.prune(config=settings))})
+
+
+def is_measured(results: Path, row: Mapping[str, object]) -> bool:
+    """Return whether a row with these values is there."""
+    return any(all(each[name] == str(value) for name, value in row.items()) for each in rows_of(results))
 
 
 def train_missing(settings: RunConfig) -> None:
@@ -64,13 +119,11 @@ def train_missing(settings: RunConfig) -> None:
 
 def _figures(result: FlowResult) -> dict[str, float | None]:
     """Return the scores before and after the finetunes, and the costs as shares of the dense model's."""
-    before = [
-        entry.score for entry in result.stages if entry.number == 1 and entry.stage in ("rebuild", "repair")
-    ]
+    cut = [entry.score for entry in result.stages if entry.stage in ("rebuild", "repair")]
     return {
         "macs": round(int(result.cost.macs) / int(result.dense_cost.macs), 4),
         "params": round(int(result.cost.params) / int(result.dense_cost.params), 4),
-        "before": before[-1],
+        "before": cut[-1] if result.stages[-1].number == 1 else None,
         "val": result.val_score,
         "test": result.test_score,
         "dense_test": result.dense_test_score,
@@ -86,30 +139,36 @@ def table(results: Path, reference: str) -> list[str]:
         reference: the variant with which the others of the same net, budget and seed are compared.
     """
     rows = rows_of(results)
-    tests = {(row["net"], row["flops"], row["variant"], row["seed"]): float(row["test"]) for row in rows}
+    tests = {(row["net"], row["budget"], row["variant"], row["seed"]): float(row["test"]) for row in rows}
     listed = []
-    for net, flops, variant in dict.fromkeys((row["net"], row["flops"], row["variant"]) for row in rows):
-        mine = [row for row in rows if (row["net"], row["flops"], row["variant"]) == (net, flops, variant)]
+    for net, budget, variant in dict.fromkeys((row["net"], row["budget"], row["variant"]) for row in rows):
+        mine = [row for row in rows if (row["net"], row["budget"], row["variant"]) == (net, budget, variant)]
         pairs = [
-            100 * (float(row["test"]) - tests[(net, flops, reference, row["seed"])])
+            100 * (float(row["test"]) - tests[(net, budget, reference, row["seed"])])
             for row in mine
-            if (net, flops, reference, row["seed"]) in tests
+            if (net, budget, reference, row["seed"]) in tests
         ]
+        before = [100 * float(row["before"]) for row in mine if row["before"]]
+        loss = [100 * (float(row["test"]) - float(row["dense_test"])) for row in mine]
         listed.append(
             [
                 net,
+                budget,
                 f"{statistics.mean(float(row['macs']) for row in mine):.1%}",
+                f"{statistics.mean(float(row['params']) for row in mine):.1%}",
                 variant,
-                f"{100 * statistics.mean(float(row['before']) for row in mine):.1f}",
-                _spread([100 * float(row["test"]) for row in mine]),
-                "0" if variant == reference else _spread(pairs, signed=True),
+                f"{statistics.mean(before):.1f}" if before else "-",
+                spread([100 * float(row["test"]) for row in mine]),
+                spread(loss, signed=True),
+                "0" if variant == reference else spread(pairs, signed=True),
             ]
         )
-    heads = ["net", "MACs", "variant", "before finetune, %", "test, % (seeds)", f"to {reference}, points"]
-    return markdown_table(heads, listed)
+    heads = ["net", "budget", "MACs", "parameters", "variant", "before finetune, %", "test, % (seeds)"]
+    return markdown_table([*heads, "to dense, points", f"to {reference}, points"], listed)
 
 
-def _spread(values: Sequence[float], *, signed: bool = False) -> str:
+def spread(values: Sequence[float], *, signed: bool = False) -> str:
+    """Return mean, standard deviation and number of values."""
     if not values:
         return "-"
     mean = f"{statistics.mean(values):{'+' if signed else ''}.2f}"
