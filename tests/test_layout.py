@@ -38,7 +38,7 @@ ARROWS = {
     "study": "samplers",
     "engines": "study",
     "report": "study latency",
-    "flow": "tracing score sparsity report",
+    "flow": "tracing score sparsity masks report",
     "run": "flow engines zoo",
     "guide": "errors",
     "cli": "run guide",

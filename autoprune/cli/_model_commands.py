@@ -48,7 +48,8 @@ def prune(
     console.print(flow_table(result))
     console.print(pruned_table(result))
     command = shlex.join(["autoprune", "export", str(result.folder)])
-    print_notes([f"Saved in {result.folder}. Next: {command}"])
+    masked = [] if result.remaining is None else [f"Masks leave {result.remaining}."]
+    print_notes([*masked, f"Saved in {result.folder}. Next: {command}"])
 
 
 def methods() -> None:

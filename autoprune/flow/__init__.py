@@ -4,7 +4,7 @@ A stage is a function (Workbench, FlowState) -> StageResult and a row of STAGES.
 function Selection -> Plan and a row of SELECTORS. A preset is a TOML file in autoprune/config/methods with a
 section [preset] and the keys of a config that the method sets.
 
-    sparsify -> select -> rebuild -> repair -> finetune
+    sparsify -> select -> rebuild -> repair -> mask -> finetune
 
 Stages and selectors of your own need no row. A config names them as "package.module:function":
 
@@ -21,6 +21,7 @@ from __future__ import annotations
 from autoprune.flow._error_library import least_error, measure_library
 from autoprune.flow._fit import NEEDS, NeedSpec, check_fit
 from autoprune.flow._flow import run_flow
+from autoprune.flow._masking import check_masks, keep_masks
 from autoprune.flow._record import FlowRecord, FlowScores, Measured, StageEntry, to_values
 from autoprune.flow._repairs import REPAIRS, RepairSpec, find_repair
 from autoprune.flow._schedules import epoch_reporter, naming_learning_rate, schedule_of
@@ -56,11 +57,13 @@ __all__ = [
     "Workbench",
     "check_amounts",
     "check_fit",
+    "check_masks",
     "check_rules",
     "epoch_reporter",
     "find_repair",
     "find_selector",
     "find_stage",
+    "keep_masks",
     "least_error",
     "measure_library",
     "naming_learning_rate",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from autoprune.config import presets
 from autoprune.config.settings import RunConfig
 from autoprune.errors import ConfigError
+from autoprune.flow._masking import check_maskable
 from autoprune.flow._stages import stages_of
 from autoprune.graph import Prunable
 from autoprune.graph.writers import shortcuts
@@ -54,13 +55,15 @@ def check_fit(config: RunConfig, prunable: Prunable) -> None:
                 f'flow.method: "{method}" needs {NEEDS[need].about}, but {model} has none; '
                 "see `autoprune methods`."
             )
-    if not prunable.searchable:
+    if not prunable.searchable and "select" in stages_of(config):
         raise ConfigError(f"flow: {model} has no channel group to narrow; see `autoprune inspect`.")
     if config.select.residual == "shortcut" and not shortcuts(prunable):
         raise ConfigError(
             f'select.residual: got "shortcut", but {model} has no residual stream; set residual = "all".'
         )
     stages = stages_of(config)
+    if "mask" in stages:
+        check_maskable(config, stages, prunable)
     if "sparsify" in stages:
         first = "select" in stages[: stages.index("sparsify")]
         check_penalty(prunable, config.sparsify.penalty, config.sparsify.options, has_plan=first)

@@ -17,12 +17,12 @@ from torch import nn
 
 from autoprune.errors import AutopruneError
 from autoprune.exporting import load_pruned, read_recipe, save_pruned
+from autoprune.flow._masking import keep_masks, kept_masks, remaining_facts
 from autoprune.flow._record import FlowRecord, StageEntry
 from autoprune.flow._stages import StageResult, find_stage
 from autoprune.flow._state import FlowState, retraced
 from autoprune.flow._workbench import Workbench, pass_limits
 from autoprune.graph import Plan
-from autoprune.score import with_model
 from autoprune.space import Budget
 from autoprune.support.events import Stage
 
@@ -47,7 +47,8 @@ def run_flow(bench: Workbench, record: FlowRecord) -> FlowState:
         bench.watch(Stage(f"pass {number} of {bench.passes(state)}: {name}"))
         started = time.perf_counter()
         result = _run_stage(at, name, state, record)
-        state, places = _kept(at, record, state, result)
+        before = state
+        state, places = _kept(at, record, before, result)
         entry = StageEntry(
             number=number,
             stage=name,
@@ -57,7 +58,8 @@ def run_flow(bench: Workbench, record: FlowRecord) -> FlowState:
             small=places["small"],
             cut=None if state.cut is None else {group: index.tolist() for group, index in state.cut.items()},
             cost=_numbers(bench, state.plan),
-            facts=dict(result.facts),
+            masks=places["masks"],
+            facts={**result.facts, **remaining_facts(at, before, state)},
         )
         record.stages.append(entry)
         record.save()
@@ -99,30 +101,34 @@ def _numbers(bench: Workbench, plan: Plan) -> dict[str, int | float]:
 def _kept(
     bench: Workbench, record: FlowRecord, before: FlowState, result: StageResult
 ) -> tuple[FlowState, dict[str, str | None]]:
-    """Write the model that a stage changed.
+    """Write the model that a stage changed, and its masks. The masked weights of the file are zero.
 
     Returns:
-        The state with the model as it is read from its file, and the folders of its two models.
+        The state with the model as it is read from its file, the folders of its two models, and the
+        fingerprint of its masks.
     """
     state = result.state
     places = _places(record, before.number)
     if state.model is before.model:
         return state, places
-    save_pruned(copy.deepcopy(state.model).cpu(), state.plan, bench.folder / bench.stage)
-    model = _loaded(bench, bench.stage)
-    if state.small is None:
-        return replace(state, prunable=with_model(state.prunable, model)), {**places, "base": bench.stage}
-    return replace(state, small=model), {**places, "small": bench.stage}
+    folder = bench.folder / bench.stage
+    save_pruned(state.masks.applied(state.model).cpu(), state.plan, folder)
+    state = state.with_weights(_loaded(bench, bench.stage))
+    changed = {
+        "base" if state.small is None else "small": bench.stage,
+        "masks": keep_masks(state.masks, folder),
+    }
+    return state, {**places, **changed}
 
 
 def _places(record: FlowRecord, number: int) -> dict[str, str | None]:
-    """Return the folders of the models with which the next stage of a pass begins."""
+    """Return the folders of the models with which the next stage of a pass begins, and their masks."""
     if not record.stages:
-        return {"base": None, "small": None}
+        return {"base": None, "small": None, "masks": None}
     last = record.stages[-1]
     if last.number < number:
-        return {"base": last.small or last.base, "small": None}
-    return {"base": last.base, "small": last.small}
+        return {"base": last.small or last.base, "small": None, "masks": last.masks}
+    return {"base": last.base, "small": last.small, "masks": last.masks}
 
 
 def _restored(bench: Workbench, record: FlowRecord) -> FlowState:
@@ -136,7 +142,8 @@ def _restored(bench: Workbench, record: FlowRecord) -> FlowState:
         prunable = retraced(model, bench.origin, bench.config.model.frozen)
     small = None if last.small is None else _loaded(bench, last.small)
     target = next((entry.facts["target"] for entry in record.stages if "target" in entry.facts), None)
-    return FlowState(last.number, prunable, done, last.plan, small, target)
+    masks = kept_masks(bench.folder / (last.small or last.base or ""), last.masks)
+    return FlowState(last.number, prunable, done, last.plan, small, target, masks)
 
 
 def _loaded(bench: Workbench, name: str) -> nn.Module:

@@ -50,6 +50,7 @@ class StageEntry(Strict):
         small: folder of the smaller model, or None before "rebuild".
         cut: {group: keep index} of this pass, or None before "select".
         cost: the costs of the model after it.
+        masks: fingerprint of the model's masks, whose file lies next to its weights, or None.
         facts: values that the stage reports.
     """
 
@@ -61,6 +62,7 @@ class StageEntry(Strict):
     small: str | None
     cut: dict[str, list[int]] | None
     cost: dict[str, int | float]
+    masks: str | None = None
     facts: dict[str, Any]
 
     @property

@@ -14,14 +14,16 @@ from typing import Any
 
 from autoprune.config.settings import RunConfig, SparsifySettings
 from autoprune.errors import ConfigError
+from autoprune.flow._masking import mask_model, training_mask
 from autoprune.flow._repairs import find_repair
 from autoprune.flow._schedules import epoch_reporter, naming_learning_rate, schedule_of
 from autoprune.flow._selectors import Selection, select
 from autoprune.flow._state import FlowState
 from autoprune.flow._workbench import Workbench
+from autoprune.masks import compile_masks, narrow_masks
 from autoprune.rebuilding import rebuild
 from autoprune.report import Histograms, save_histograms
-from autoprune.score import calibrate, with_model
+from autoprune.score import calibrate
 from autoprune.sparsity import StrengthTrial, sparsify
 from autoprune.support.events import Stage
 from autoprune.support.rows import Row, find_row, quoted
@@ -51,7 +53,7 @@ class StageResult:
 
 def sparsify_stage(bench: Workbench, state: FlowState) -> StageResult:
     """Train the model with a penalty that drives channels to zero."""
-    settings = bench.config.sparsify
+    settings, mask = bench.config.sparsify, training_mask(bench, state)
     with naming_learning_rate(settings):
         found = sparsify(
             state.prunable,
@@ -66,6 +68,7 @@ def sparsify_stage(bench: Workbench, state: FlowState) -> StageResult:
             plan=state.cut,
             initial_scale=settings.initial_scale if state.number == 1 else None,
             options=settings.options,
+            hooks=() if mask is None else (mask,),
             checkpoint=bench.checkpoint,
             pth=bench.pth,
             on_epoch=epoch_reporter(settings.epochs, bench.watch),
@@ -119,15 +122,29 @@ def select_stage(bench: Workbench, state: FlowState) -> StageResult:
 
 
 def rebuild_stage(bench: Workbench, state: FlowState) -> StageResult:
-    """Make the smaller model, with the weights of the channels that stay."""
-    assert state.cut is not None
-    small = rebuild(state.prunable, state.cut)
-    return StageResult(replace(state, small=small), bench.score(small))
+    """Make the smaller model, with the weights of the channels that stay.
+
+    If nothing was selected, the channels that masks hold at zero go.
+    """
+    if state.cut is None:
+        found = compile_masks(state.prunable, state.masks)
+        cut, small, masks = found.plan, found.model, found.masks
+    else:
+        cut, small = state.cut, rebuild(state.prunable, state.cut)
+        masks = narrow_masks(state.prunable, state.masks, cut)
+    return StageResult(replace(state, cut=cut, small=small, masks=masks), bench.score(small))
+
+
+def mask_stage(bench: Workbench, state: FlowState) -> StageResult:
+    """Hold weights at zero, from now on or during the finetune."""
+    masked = mask_model(bench, state)
+    return StageResult(masked, None if masked is state else bench.score(masked.model))
 
 
 def repair_stage(bench: Workbench, state: FlowState) -> StageResult:
     """Refit the layers of the smaller model by least squares."""
     found = find_repair(bench.config.repair.mode).repair(bench, state)
+    state.masks.apply(found.model)
     facts = {"errors": dict(found.errors), "left": dict(found.left)}
     return StageResult(replace(state, small=found.model), bench.score(found.model), facts)
 
@@ -135,6 +152,7 @@ def repair_stage(bench: Workbench, state: FlowState) -> StageResult:
 def finetune_stage(bench: Workbench, state: FlowState) -> StageResult:
     """Train the model as [finetune] says, or measure BatchNorm again if it has no epochs."""
     settings, model = bench.config.finetune, copy.deepcopy(state.model)
+    mask = training_mask(bench, state, grows=True)
     if settings.epochs == 0:
         batches = bench.config.score.calibration_batches
         calibrate(model, bench.data, batches, bench.setting, seed=settings.seed)
@@ -149,13 +167,13 @@ def finetune_stage(bench: Workbench, state: FlowState) -> StageResult:
                 bench.task,
                 seed=settings.seed,
                 teacher=copy.deepcopy(bench.dense) if settings.teacher == "dense" else None,
+                hooks=() if mask is None else (mask,),
                 on_epoch=epoch_reporter(settings.epochs, bench.watch),
                 checkpoint=bench.checkpoint,
                 pth=bench.pth,
             ).score
-    if state.small is None:
-        return StageResult(replace(state, prunable=with_model(state.prunable, model)), score)
-    return StageResult(replace(state, small=model), score)
+    masks = state.masks if mask is None else mask.masks
+    return StageResult(replace(state.with_weights(model), masks=masks), score)
 
 
 @dataclass(frozen=True)
@@ -165,7 +183,7 @@ class StageSpec(Row):
     Attributes:
         run: (bench, state) -> result. It leaves the models of the given state as they are.
         after: stages of which each that a flow has comes earlier.
-        needs: stages that must come earlier.
+        needs: stages of which one must come earlier.
         sections: of the settings that it reads. They may change until it begins.
         trains: whether it keeps the state of a stopped training in the folder.
     """
@@ -187,8 +205,8 @@ STAGES: dict[str, StageSpec] = {
     "select": StageSpec(select_stage, sections=("select",), about="the channels that stay are chosen"),
     "rebuild": StageSpec(
         rebuild_stage,
-        after=("sparsify",),
-        needs=("select",),
+        after=("sparsify", "select"),
+        needs=("select", "mask"),
         about="the smaller model is made, with the weights of these channels",
     ),
     "repair": StageSpec(
@@ -196,6 +214,12 @@ STAGES: dict[str, StageSpec] = {
         needs=("rebuild",),
         sections=("repair",),
         about="its layers are refitted by least squares",
+    ),
+    "mask": StageSpec(
+        mask_stage,
+        after=("sparsify", "repair"),
+        sections=("mask",),
+        about="weights are held at zero while the others train on",
     ),
     "finetune": StageSpec(finetune_stage, trains=True, sections=("finetune",), about="the model is trained"),
 }
@@ -225,20 +249,23 @@ def ordered(names: Sequence[str]) -> tuple[str, ...]:
     """Return the stages of a pass, with "rebuild" after "select" if it is not listed.
 
     Raises:
-        ConfigError: a stage is unknown, comes twice or too early, or "select" is missing.
+        ConfigError: a stage is unknown, comes twice or too early, or "select" and "mask" are both missing.
     """
     stages = list(names)
     if len(set(stages)) < len(stages):
         twice = next(name for name in stages if stages.count(name) > 1)
         raise ConfigError(f'flow.stages: got "{twice}" more than once, expected each stage once.')
-    if "select" not in stages:
-        raise ConfigError(f'flow.stages: got {quoted(stages) or "none"}, expected "select" among them.')
-    if "rebuild" not in stages:
+    if "select" not in stages and "mask" not in stages:
+        raise ConfigError(
+            f'flow.stages: got {quoted(stages) or "none"}, expected "select" or "mask" among them.'
+        )
+    if "select" in stages and "rebuild" not in stages:
         stages.insert(stages.index("select") + 1, "rebuild")
     for place, name in enumerate(stages):
         spec = find_stage(name)
         late = [each for each in spec.after if each in stages[place:]]
-        late += [each for each in spec.needs if each not in stages[:place]]
+        if spec.needs and not set(spec.needs) & set(stages[:place]):
+            late.append(spec.needs[0])
         if late:
             raise ConfigError(
                 f'flow.stages: "{late[0]}" must come before "{name}"; write e.g. '

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
 from autoprune.graph import Plan, Prunable
+from autoprune.masks import Masks
+from autoprune.score import with_model
 from autoprune.tracing import trace
 
 
@@ -24,6 +26,7 @@ class FlowState:
         small: the model that the cut leaves, or None before "rebuild".
         target: {group: width after the last pass}, if each pass narrows a part of the model, or None before
             it is chosen.
+        masks: of the parameters of `model`. Without masks the mapping is empty.
     """
 
     number: int
@@ -32,6 +35,7 @@ class FlowState:
     cut: Plan | None = None
     small: nn.Module | None = None
     target: Mapping[str, int] | None = None
+    masks: Masks = field(default_factory=lambda: Masks({}))
 
     @property
     def model(self) -> nn.Module:
@@ -43,14 +47,28 @@ class FlowState:
         """The plan by which `model` is cut from the original dense model."""
         return self.done if self.small is None or self.cut is None else self.done.then(self.cut)
 
+    def with_weights(self, model: nn.Module) -> FlowState:
+        """Return the state with a model that differs from `self.model` in its weights alone."""
+        if self.small is None:
+            return replace(self, prunable=with_model(self.prunable, model))
+        return replace(self, small=model)
+
+    def traced(self, frozen: Sequence[str]) -> Prunable:
+        """Return `model` as a traced model.
+
+        Args:
+            frozen: modules whose channels all stay.
+        """
+        return self.prunable if self.small is None else retraced(self.small, self.prunable, frozen)
+
     def next_pass(self, frozen: Sequence[str]) -> FlowState:
         """Return the state at the beginning of the next pass.
 
         Args:
             frozen: modules whose channels all stay.
         """
-        prunable = retraced(self.model, self.prunable, frozen)
-        return FlowState(self.number + 1, prunable, self.plan, target=self.target)
+        prunable = self.traced(frozen)
+        return FlowState(self.number + 1, prunable, self.plan, target=self.target, masks=self.masks)
 
 
 def retraced(model: nn.Module, like: Prunable, frozen: Sequence[str]) -> Prunable:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from autoprune.config.settings import RunConfig, SelectSettings
 from autoprune.criteria import Importance, Rule
-from autoprune.data import VisionData, first_batches, spread_samples
+from autoprune.data import Batch, VisionData, first_batches, spread_samples
 from autoprune.errors import BudgetError, PlanError
 from autoprune.execution import Setting
 from autoprune.flow._state import FlowState
@@ -198,11 +198,15 @@ class Workbench:
 
     def images(self) -> Iterator[Tensor]:
         """Yield batches of `repair.images` training images without labels."""
-        left = self.config.repair.images
-        for inputs, _ in self.data.unchanged_train.batches(self.config.search.seed, 0):
-            yield inputs[:left].cpu()
-            left -= len(inputs)
-            if left <= 0:
+        for inputs, _ in self.batches(self.config.repair.images):
+            yield inputs.cpu()
+
+    def batches(self, images: int) -> Iterator[Batch]:
+        """Yield batches of as many training images, without augmentation."""
+        for inputs, targets in self.data.unchanged_train.batches(self.config.search.seed, 0):
+            yield inputs[:images], targets[:images]
+            images -= len(inputs)
+            if images <= 0:
                 return
 
     def moments(self, prunable: Prunable) -> Moments:

@@ -20,8 +20,8 @@ A score of your own needs no row. `score = "mypkg.scores:squares"` names its fun
 
 from __future__ import annotations
 
-from autoprune.masks._channels import Compiled, channel_masks, compile_masks, whole_channels
-from autoprune.masks._counts import Remaining, remaining
+from autoprune.masks._channels import Compiled, channel_masks, compile_masks, narrow_masks, whole_channels
+from autoprune.masks._counts import Remaining, remaining, remaining_of
 from autoprune.masks._granularity import GRANULARITIES, GranularitySpec
 from autoprune.masks._hook import GradualMasks, MaskHook, cubic_sparsity
 from autoprune.masks._making import MaskRule, make_masks
@@ -45,7 +45,9 @@ __all__ = [
     "cubic_sparsity",
     "load_masks",
     "make_masks",
+    "narrow_masks",
     "remaining",
+    "remaining_of",
     "save_masks",
     "whole_channels",
 ]

@@ -37,11 +37,13 @@ class Compiled:
     Attributes:
         plan: the channels that stay.
         model: the smaller model, with the remaining masked weights at zero.
+        masks: its masks.
         difference: largest relative difference of its outputs to those of the masked model, in float64.
     """
 
     plan: Plan
     model: nn.Module
+    masks: Masks
     difference: float
 
 
@@ -104,8 +106,7 @@ def compile_masks(prunable: Prunable, masks: Masks) -> Compiled:
         MaskError: the masks are of another model.
         VerificationError: the smaller model gives other outputs than the masked one.
     """
-    masked = copy.deepcopy(prunable.model)
-    masks.apply(masked)
+    masked = masks.applied(prunable.model)
     keep: dict[str, NDArray[np.int64]] = {}
     for group in prunable.searchable:
         gone = _masked(masks, _parameters_of(prunable, group), group)
@@ -119,7 +120,23 @@ def compile_masks(prunable: Prunable, masks: Masks) -> Compiled:
             f"compile_masks: the outputs differ by {difference:.1e}, expected at most {TOLERANCE:.0e}; "
             "please report this model."
         )
-    return Compiled(plan, small, difference)
+    return Compiled(plan, small, narrow_masks(prunable, masks, plan), difference)
+
+
+def narrow_masks(prunable: Prunable, masks: Masks, plan: Plan) -> Masks:
+    """Return the masks of the model that `rebuild(prunable, plan)` gives.
+
+    Raises:
+        MaskError: the masks are of another model.
+    """
+    ones = copy.deepcopy(prunable.model)
+    with torch.no_grad():
+        for parameter in ones.parameters():
+            parameter.fill_(1)
+    masks.apply(ones)
+    small = dict(rebuild(replace(prunable, model=ones), plan).named_parameters(remove_duplicate=False))
+    left = {name: small[name].detach() != 0 for name in masks if name in small}
+    return Masks({name: mask for name, mask in left.items() if not mask.all()})
 
 
 def _parameters_of(prunable: Prunable, group: ChannelGroup) -> list[Member]:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from autoprune.graph import Prunable
-from autoprune.graph.capture import call, unchanged
+from autoprune.graph import Cost, Prunable
+from autoprune.graph.capture import ExampleInputs, call, unchanged
 from autoprune.masks._masks import Masks
 from autoprune.support.modes import modes_kept, set_training
 
@@ -53,18 +53,25 @@ def remaining(prunable: Prunable, masks: Masks) -> Remaining:
     Raises:
         MaskError: the masks are of another model.
     """
-    placed = zip(masks, masks.placed(prunable.model), strict=True)
+    return remaining_of(prunable.model, prunable.example_inputs, prunable.cost(), masks)
+
+
+def remaining_of(model: nn.Module, inputs: ExampleInputs, cost: Cost, masks: Masks) -> Remaining:
+    """Count the weights and the theoretical MACs that masks leave of a model with a known cost.
+
+    Raises:
+        MaskError: the masks are of another model.
+    """
+    placed = zip(masks, masks.placed(model), strict=True)
     zeros = {name: int(zero.sum()) for name, (_, zero) in placed}
-    uses = _uses(prunable)
+    uses = _uses(model, inputs)
     spared = sum(count * uses.get(name, 0) for name, count in zeros.items())
-    cost = prunable.cost()
     params, macs = int(cost.params), int(cost.macs)
     return Remaining(params - sum(zeros.values()), params, macs - spared, macs)
 
 
-def _uses(prunable: Prunable) -> dict[str, int]:
+def _uses(model: nn.Module, inputs: ExampleInputs) -> dict[str, int]:
     """Return {weight: number of multiply-adds at batch 1 of each of its elements}."""
-    model = prunable.model
     found: dict[str, int] = {}
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
@@ -86,7 +93,7 @@ def _uses(prunable: Prunable) -> dict[str, int]:
     try:
         with torch.no_grad(), modes_kept(model), unchanged(model):
             set_training(model, False)
-            call(model, prunable.example_inputs)
+            call(model, inputs)
     finally:
         for handle in handles:
             handle.remove()

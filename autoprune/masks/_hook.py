@@ -74,6 +74,7 @@ class GradualMasks(MaskHook):
         begin_share: share of the training before the first update.
         end_share: share of the training after which the masks stay.
         updates: number of updates, the first and the last included.
+        start: masks that hold from the beginning.
         prunable: the traced model, so that whole channels are masked in all parameters of their group.
         data: batches (inputs, targets), for scores that run the model.
         loss: (outputs, targets) -> scalar, for scores that read gradients.
@@ -93,11 +94,12 @@ class GradualMasks(MaskHook):
         begin_share: float = 0.0,
         end_share: float = 0.75,
         updates: int = 20,
+        start: Masks | None = None,
         prunable: Prunable | None = None,
         data: Iterable[Any] | None = None,
         loss: LossFunction = functional.cross_entropy,
     ) -> None:
-        super().__init__(Masks({}))
+        super().__init__(start or Masks({}))
         if rule.units.two_of_four:
             raise MaskError('gradual masks: "2:4" has one sparsity only; make its masks in one shot.')
         rule.check(sparsity)
@@ -111,16 +113,19 @@ class GradualMasks(MaskHook):
         self._rule, self._sparsity, self._initial = rule, sparsity, initial
         self._shares, self._updates = (begin_share, end_share), updates
         self._prunable, self._data, self._loss = prunable, data, loss
+        self._start = self.masks
         self._model: nn.Module | None = None
         graph = prunable.fingerprint if prunable is not None else "none"
         schedule = f"{initial} to {sparsity} in {updates} updates from {begin_share} to {end_share}"
-        self.identity = f"{rule}, {schedule}, loss {reference(loss)}, groups {graph}"
+        begun = f", {self.identity}" if start else ""
+        self.identity = f"{rule}, {schedule}, loss {reference(loss)}, groups {graph}{begun}"
 
     def begin(self, model: nn.Module) -> None:
-        """Start without masks."""
+        """Set the weights to zero that are masked from the beginning."""
         self._rule.maskable(model)
         self._model = model
-        self._set(Masks({}), model)
+        self._set(self._start, model)
+        _zero(self._pairs)
 
     def after_step(self, model: nn.Module, moment: Moment) -> None:
         """Let the masks grow if it is time, and set the masked weights to zero."""

@@ -54,8 +54,8 @@ class MaskRule:
             ("scope", self.scope, SCOPES),
         ):
             if name not in known:
-                raise MaskError(unknown(f"masks.{where}", name, known))
-        find_row(self.score, SCORES, "masks.score", ScoreSpec, MaskError)
+                raise MaskError(unknown(f"mask.{where}", name, known))
+        find_row(self.score, SCORES, "mask.score", ScoreSpec, MaskError)
 
     @property
     def units(self) -> GranularitySpec:
@@ -84,7 +84,7 @@ class MaskRule:
         modules = dict(model.named_modules())
         for name in self.skip:
             if name not in modules:
-                raise MaskError(unknown("masks.skip", name, modules, kind="module"))
+                raise MaskError(unknown("mask.skip", name, modules, kind="module"))
         found: dict[str, nn.Parameter] = {}
         seen: set[int] = set()
         for path, module in modules.items():
@@ -97,6 +97,17 @@ class MaskRule:
         if not found:
             raise MaskError(f"masks: {type(model).__name__} has no convolution or linear layer to mask.")
         return found
+
+    def require_suited(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """Return the weights to mask, after a check that they suit the granularity.
+
+        Raises:
+            MaskError: there is none, a module to skip does not exist, or a layer does not suit.
+        """
+        weights = self.maskable(model)
+        if self.units.two_of_four:
+            require_fours(weights)
+        return weights
 
     def masks(
         self,
@@ -111,11 +122,9 @@ class MaskRule:
         Raises:
             MaskError: data are missing, or a layer does not suit the granularity.
         """
-        weights = self.maskable(model)
-        if self.units.two_of_four:
-            require_fours(weights)
-        spec = find_row(self.score, SCORES, "masks.score", ScoreSpec, MaskError)
-        with guarding(self.score, "masks.score"):
+        weights = self.require_suited(model)
+        spec = find_row(self.score, SCORES, "mask.score", ScoreSpec, MaskError)
+        with guarding(self.score, "mask.score"):
             scores = spec.scores(self.score, ScoreInput(model, weights, data, loss))
         if self.units.two_of_four:
             return Masks({name: two_of_four(score) for name, score in scores.items() if name in weights})

@@ -8,6 +8,7 @@ Example:
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -113,6 +114,16 @@ class Masks(Mapping[str, Tensor]):
         """
         for parameter, zero in self.placed(model):
             parameter.masked_fill_(zero, 0)
+
+    def applied(self, model: nn.Module) -> nn.Module:
+        """Return a copy of a model with the masked weights at zero.
+
+        Raises:
+            MaskError: the masks are of another model.
+        """
+        masked = copy.deepcopy(model)
+        self.apply(masked)
+        return masked
 
     def also(self, other: Mapping[str, Tensor]) -> Masks:
         """Return masks with the zeros of both."""

@@ -16,6 +16,7 @@ from autoprune.data import DATASETS
 from autoprune.engines import ENGINES, PRUNERS
 from autoprune.flow import REPAIRS, SELECTORS, STAGES
 from autoprune.latency import PROBES
+from autoprune.masks import GRANULARITIES, SCORES
 from autoprune.run._heuristics import WARM_STARTS
 from autoprune.run._spec import RunSpec
 from autoprune.samplers import SAMPLERS
@@ -40,9 +41,11 @@ FLOW_TABLES: Mapping[str, Mapping[str, Row]] = {
     "sparsify.penalty": PENALTIES,
     "select.by": SELECTORS,
     "select.criterion": CRITERIA,
+    "mask.granularity": GRANULARITIES,
+    "mask.score": SCORES,
     "repair.mode": REPAIRS,
 }
-"""{key: its rows} of the keys of a flow. They also accept a user's own row."""
+"""{key: its rows} of the keys of a flow. All but "mask.granularity" also accept a user's own row."""
 
 
 def choices() -> dict[str, dict[str, str]]:

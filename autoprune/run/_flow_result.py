@@ -11,6 +11,7 @@ from torch import nn
 
 from autoprune.flow import FlowRecord, StageEntry
 from autoprune.graph import Cost
+from autoprune.masks import Remaining
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class FlowResult:
         test_score: score of the small model on the test part, or None if the data have none.
         dense_val_score: score of the dense model on the validation part.
         dense_test_score: score of the dense model on the test part, or None if the data have none.
+        remaining: the weights and theoretical MACs that masks leave, or None if nothing is masked.
         stages: the stages of all passes, with score and cost after each.
         model: the small model, on the CPU and in evaluation mode.
     """
@@ -38,6 +40,7 @@ class FlowResult:
     test_score: float | None
     dense_val_score: float
     dense_test_score: float | None
+    remaining: Remaining | None
     stages: tuple[StageEntry, ...] = field(repr=False)
     model: nn.Module = field(repr=False)
 
@@ -45,11 +48,13 @@ class FlowResult:
     def of(cls, record: FlowRecord, model: nn.Module) -> FlowResult:
         """Return the result of a record that holds one."""
         assert record.result is not None
+        left = record.stages[-1].facts.get("remaining")
         return cls(
             folder=record.folder,
             method=record.config.get("flow", {}).get("method"),
             cost=_cost(record.stages[-1].cost),
             dense_cost=_cost(record.measured.cost),
+            remaining=None if left is None else Remaining(**left),
             stages=tuple(record.stages),
             model=model.cpu().eval(),
             **record.result.model_dump(),

@@ -71,6 +71,7 @@ def settle(config: ConfigSource, *, named: bool = True) -> RunSpec:
             space=_checked_path("search.space", search.space),
             storage=absolute_storage(search.storage or f"{RUNS}/{study}.db"),
         ),
+        mask=dataclasses.replace(spec.mask, file=_checked_path("mask.file", spec.mask.file)),
         latency=dataclasses.replace(spec.latency, table=_checked_path("latency.table", spec.latency.table)),
         output=dataclasses.replace(
             spec.output, folder=_checked_path("output.folder", spec.output.folder or f"{RUNS}/{study}")

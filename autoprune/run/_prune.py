@@ -30,9 +30,11 @@ from autoprune.flow import (
     Measured,
     check_amounts,
     check_fit,
+    check_masks,
     check_rules,
     find_repair,
     find_selector,
+    keep_masks,
     run_flow,
     schedule_of,
     stages_of,
@@ -96,6 +98,7 @@ def prune(
     spec = RunSpec.of(config)
     given = given_dense(model, data, spec)
     spec = settle(spec if given is None else spec.without_names(), named=given is None)
+    given_budget = spec.budget
     spec = _with_stages(spec.without_password())
     check_flow(spec)
     folder = flow_folder(spec)
@@ -106,7 +109,7 @@ def prune(
         record.require(spec, identify_dense(run.dense, run.prunable))
         return _finish(run, record)
     probe_writable(folder, "output.folder")
-    _report_unread(spec, watch)
+    _report_unread(dataclasses.replace(spec, budget=given_budget), watch)
     run, choice = resolve(spec, given, watch, _begin)
     with cpu_threads(run.setting.threads):
         dense_score = score_dense(run)[0].score
@@ -151,7 +154,9 @@ def check_flow(spec: RunSpec) -> None:
             "budget.tolerance: only `autoprune search` moves the budget; give the flow a limit, such as "
             'flops = "50%".'
         )
-    check_amounts(select.by, select.share, select.threshold, has_budget=spec.budget != BudgetSettings())
+    if "select" in stages:
+        has_budget = spec.budget != BudgetSettings()
+        check_amounts(select.by, select.share, select.threshold, has_budget=has_budget)
     if spec.limits_latency:
         _ = spec.usable_runtime
     if select.by == "search":
@@ -162,6 +167,13 @@ def check_flow(spec: RunSpec) -> None:
         check_search(spec)
         check_engine_runs(spec)
         _ = spec.rungs, spec.supernet_schedule
+    _check_sections(spec, stages)
+
+
+def _check_sections(spec: RunSpec, stages: tuple[str, ...]) -> None:
+    """Check the sections of the stages that a flow has."""
+    if "mask" in stages:
+        check_masks(spec, stages)
     if "repair" in stages:
         find_repair(spec.repair.mode)
     if "sparsify" in stages:
@@ -172,7 +184,10 @@ def check_flow(spec: RunSpec) -> None:
 
 
 def _with_stages(spec: RunSpec) -> RunSpec:
-    return dataclasses.replace(spec, flow=dataclasses.replace(spec.flow, stages=stages_of(spec)))
+    """Return the settings with all stages, and without a budget that no stage reads."""
+    stages = stages_of(spec)
+    budget = spec.budget if "select" in stages else BudgetSettings()
+    return dataclasses.replace(spec, budget=budget, flow=dataclasses.replace(spec.flow, stages=stages))
 
 
 def _reopened(record: FlowRecord, spec: RunSpec, given: Dense | None, watch: Watcher) -> Run:
@@ -187,6 +202,10 @@ def _reopened(record: FlowRecord, spec: RunSpec, given: Dense | None, watch: Wat
 
 def _report_unread(spec: RunSpec, watch: Watcher) -> None:
     """Report settings that no stage of the flow reads."""
+    if "select" not in spec.flow.stages and spec.budget != BudgetSettings():
+        watch(
+            Stage('[budget] is set, but flow.stages has no "select": only mask.sparsity says how much goes')
+        )
     for name, row in STAGES.items():
         for section in row.sections:
             if name not in spec.flow.stages and getattr(spec, section) != getattr(RunConfig(), section):
@@ -246,8 +265,10 @@ def _finish(run: Run, record: FlowRecord) -> FlowResult:
         "architecture": architecture_of(run),
         **result.model_dump(),
         **own_architecture(run.spec),
+        **{name: each for name, each in record.stages[-1].facts.items() if name == "remaining"},
     }
     save_pruned(copy.deepcopy(state.model).cpu(), state.plan, record.folder, extra=extra)
+    keep_masks(state.masks, record.folder)
     record.result = result
     record.save()
     return FlowResult.of(record, state.model)

@@ -45,7 +45,7 @@ def rank(
     """
     with unchanged(prunable.model):  # a forward pass may leave tensors with a history on it
         batches = _Batches(data.train, seed)
-        return importance(prunable, criterion, batches, _loss_of(task), seed, moments, widths, rule)
+        return importance(prunable, criterion, batches, loss_of(task), seed, moments, widths, rule)
 
 
 def choose(
@@ -67,9 +67,7 @@ def choose(
     reads_moments = find_criterion(criterion).needs == "moments"
     batches = _Batches(data.unchanged_train if reads_moments else data.train, seed)
     with unchanged(prunable.model):
-        return choose_channels(
-            prunable, widths, criterion, batches, _loss_of(task), seed, moments, rule, done
-        )
+        return choose_channels(prunable, widths, criterion, batches, loss_of(task), seed, moments, rule, done)
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,9 @@ class _Batches:
             yield inputs.cpu(), targets.cpu()
 
 
-def _loss_of(task: Task) -> Callable[[Any, Tensor], Tensor]:
+def loss_of(task: Task) -> Callable[[Any, Tensor], Tensor]:
+    """Return the loss of a model's whole outputs, which may have auxiliary ones."""
+
     def loss(outputs: Any, targets: Tensor) -> Tensor:
         return task.loss(main_output(outputs), targets)
 

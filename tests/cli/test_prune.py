@@ -53,6 +53,20 @@ def test_a_flow_is_printed_by_stages_and_its_folder_can_be_exported(
     )
 
 
+def test_a_flow_of_masks_prints_what_is_left_and_refuses_widths_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masks = ("--set", "flow.stages=['mask']", "--set", "mask.granularity=2:4")
+    assert typed(tmp_path, monkeypatch, *masks) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert 'granularity "2:4": the number of inputs must divide by 4' in said
+    assert [path.name for path in tmp_path.iterdir()] == ["flow.toml"]
+    assert typed(tmp_path, monkeypatch, *masks, "--set", "mask.skip=['stem']") == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Masks leave")]
+    assert "weights (" in line
+    assert "in theory: zeros alone do not run faster" in line
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [

@@ -15,11 +15,13 @@ from typing import Any
 
 import autoprune
 from autoprune.support.events import Event
-from tests.flow.nets import DATA, net, settings
+from tests.flow.nets import DATA, masked, net, settings
 
 
 def config(folder: Path, by: str) -> dict[str, Any]:
-    """Return a flow whose channels a selector chooses."""
+    """Return a flow whose channels a selector chooses, or a flow of two passes of masks."""
+    if by == "mask":
+        return masked(folder, flow={"passes": 2}, mask={"schedule": "cubic"})
     return settings(
         folder,
         select={"by": by},

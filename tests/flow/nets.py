@@ -48,6 +48,14 @@ def residual() -> nn.Module:
         return Residual()
 
 
+def masked(folder: Path, **sections: Any) -> dict[str, Any]:
+    """Return a config of a flow of masks with a training of two epochs."""
+    changes: dict[str, Any] = {"flow": {"stages": ["mask", "finetune"]}, "mask": {"sparsity": 0.75}}
+    for name, keys in sections.items():
+        changes[name] = {**changes.get(name, {}), **keys}
+    return settings(folder, **{"budget": None, "select": None, "sparsify": None, "repair": None, **changes})
+
+
 def settings(folder: Path, **sections: Any) -> dict[str, Any]:
     """Return a config of a whole flow with trainings of two epochs."""
     training = {"epochs": 2, "learning_rate": 0.1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,8 +14,16 @@ from autoprune.data import seeded
 from autoprune.errors import MaskError
 from autoprune.execution import Setting
 from autoprune.graph import Plan
-from autoprune.masks import MaskHook, Masks, channel_masks, compile_masks, make_masks, remaining
-from autoprune.train import Schedule, Task, evaluate, fit
+from autoprune.masks import (
+    MaskHook,
+    Masks,
+    channel_masks,
+    compile_masks,
+    make_masks,
+    narrow_masks,
+    remaining,
+)
+from autoprune.train import Schedule, Task, evaluate, fit, weights_hash
 from tests.masks.nets import DATA, net, traced
 from tests.models import CASES
 from tests.residual import Basic, Net
@@ -125,6 +134,17 @@ def test_a_group_that_is_masked_whole_keeps_one_channel() -> None:
     compiled = compile_masks(prunable, masks)
     assert compiled.plan.widths == {"inner": 1}
     assert compiled.difference <= 1e-12
+
+
+def test_the_masks_of_a_smaller_model_are_those_of_its_weights() -> None:
+    prunable = traced()
+    masks = Masks({name: torch.rand(p.shape) > 0.3 for name, p in prunable.model.named_parameters()})
+    plan = autoprune.make_plan(prunable, {"inner": 5, "stem": 3})
+    narrowed = narrow_masks(prunable, masks, plan)
+    small = narrowed.applied(autoprune.rebuild(prunable, plan))
+    masked = autoprune.rebuild(replace(prunable, model=masks.applied(prunable.model)), plan)
+    assert weights_hash(small) == weights_hash(masked)
+    assert narrowed["inner.weight"].shape == (5, 3, 3, 3)
 
 
 def test_masks_of_another_model_are_one_line() -> None:

@@ -101,6 +101,18 @@ def test_the_sparsity_follows_the_cubic_schedule() -> None:
     assert cubic_sparsity(0.2, 0.8, 0.5) == pytest.approx(middle)
 
 
+def test_growing_masks_may_start_from_masks() -> None:
+    start = make_masks(net(), 0.3)
+    hook = GradualMasks(MaskRule(), 0.6, initial=0.3, begin_share=0.5, start=start)
+    assert hook.identity != GradualMasks(MaskRule(), 0.6, initial=0.3, begin_share=0.5).identity
+    model = net()
+    hook.begin(model)
+    assert weights_hash(model) == weights_hash(start.applied(net()))
+    fit(model, DATA, Schedule(epochs=2), Setting(), Task(), seed=0, hooks=(hook,))
+    assert hook.masks.sparsity == pytest.approx(0.6, abs=0.01)
+    assert all(not bool((hook.masks[name] & ~mask).any()) for name, mask in start.items())
+
+
 def test_growing_filters_take_their_whole_channels() -> None:
     prunable = traced()
     hook = GradualMasks(MaskRule("filter", skip=("head",)), 0.5, updates=3, prunable=prunable)

@@ -141,10 +141,10 @@ def test_skipped_modules_stay_dense() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"granularity": "kernels"}, r'masks.granularity: unknown name "kernels"\. Did you mean "kernel"'),
-        ({"scope": "all"}, 'masks.scope: unknown name "all"'),
-        ({"score": "magnitud"}, 'masks.score: unknown name "magnitud". Did you mean "magnitude"'),
-        ({"skip": ["heat"]}, 'masks.skip: unknown module "heat". Did you mean "head"'),
+        ({"granularity": "kernels"}, r'mask.granularity: unknown name "kernels"\. Did you mean "kernel"'),
+        ({"scope": "all"}, 'mask.scope: unknown name "all"'),
+        ({"score": "magnitud"}, 'mask.score: unknown name "magnitud". Did you mean "magnitude"'),
+        ({"skip": ["heat"]}, 'mask.skip: unknown module "heat". Did you mean "head"'),
         ({"score": "activation"}, 'score "activation": needs images; give data'),
         ({"sparsity": 1.0}, r"sparsity: got 1.0, expected the share of weights to drop, in \[0, 1\)"),
         ({"sparsity": float("nan")}, "sparsity: got nan"),

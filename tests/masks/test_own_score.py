@@ -28,10 +28,10 @@ def test_a_function_and_a_spec_rank_as_they_say(tmp_path: Path, monkeypatch: pyt
         (
             "raise ValueError('no idea')",
             ConfigError,
-            r'masks.score: "own_scores:p" failed: ValueError: no idea',
+            r'mask.score: "own_scores:p" failed: ValueError: no idea',
         ),
         ("return {}", MaskError, r'score "own_scores:p": stem.weight needs a finite score of shape'),
-        ("return 3", ConfigError, r'masks.score: "own_scores:p" failed: TypeError'),
+        ("return 3", ConfigError, r'mask.score: "own_scores:p" failed: TypeError'),
     ],
 )
 def test_errors_are_one_line(

@@ -48,12 +48,16 @@ def test_a_preset_runs_within_the_budget(name: str, tmp_path: Path) -> None:
         **BRIEF,
     }
     result = autoprune.prune(residual(), DATA, config, watch=events.append)
-    assert float(result.cost.macs) <= 0.6 * float(result.dense_cost.macs)
+    if "mask" in presets()[name].sections:
+        assert result.remaining is not None
+        assert result.remaining.sparsity > 0.6
+    else:
+        assert float(result.cost.macs) <= 0.6 * float(result.dense_cost.macs)
     assert result.folder == tmp_path / name
     assert [entry.number for entry in result.stages] == sorted(entry.number for entry in result.stages)
     trained = [entry for entry in result.stages if find_stage(entry.stage).trains]
     assert sum(isinstance(event, EpochDone) for event in events) == len(trained)
-    by_study = presets()[name].sections["select"]["by"] == "search"
+    by_study = presets()[name].sections.get("select", {}).get("by") == "search"
     assert any(isinstance(event, TrialDone) for event in events) == by_study
 
 

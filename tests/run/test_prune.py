@@ -110,9 +110,12 @@ WORDS = ("EpochDone", "select", "channels kept", "rebuild", "measuring moments",
     [
         ("library", ("EpochDone",)),
         pytest.param("library", WORDS, marks=pytest.mark.slow),
+        pytest.param(
+            "mask", ("pass 1 of 2: finetune", "EpochDone", "pass 2", "EpochDone"), marks=pytest.mark.slow
+        ),
         pytest.param("search", ("warm starts", "number=0", "rebuild"), marks=pytest.mark.slow),
     ],
-    ids=["one", "all", "search"],
+    ids=["one", "all", "masks", "search"],
 )
 def test_a_killed_flow_ends_with_the_weights_of_one_that_was_not(
     tmp_path: Path, by: str, words: tuple[str, ...]
@@ -130,7 +133,7 @@ def test_a_killed_flow_ends_with_the_weights_of_one_that_was_not(
     [
         ({"flow": {"stages": ["select", "repare"]}}, r'flow.stages: unknown .*"repair"'),
         ({"flow": {"stages": ["repair", "select"]}}, r'"rebuild" must come before "repair"'),
-        ({"flow": {"stages": ["sparsify"]}}, r'expected "select" among them'),
+        ({"flow": {"stages": ["sparsify"]}}, r'expected "select" or "mask" among them'),
         ({"select": {"by": "treshold"}}, "select.by: unknown"),
         ({"select": {"share": 0.5}}, r"got \[budget\] and select.share, expected one of"),
         ({"select": {"by": "library", "share": 0.5}}, "select.share: select.by = .library. does not read it"),

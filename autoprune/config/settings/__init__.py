@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from autoprune.config.settings._flow import FlowSettings, RepairSettings, SelectSettings
+from autoprune.config.settings._flow import FlowSettings, MaskSettings, RepairSettings, SelectSettings
 from autoprune.config.settings._inputs import (
     BudgetSettings,
     DataSettings,
@@ -39,6 +39,7 @@ __all__ = [
     "FinetuneSettings",
     "FlowSettings",
     "LatencySettings",
+    "MaskSettings",
     "ModelSettings",
     "OutputSettings",
     "RaceSettings",
@@ -83,5 +84,6 @@ class RunConfig:
     flow: FlowSettings = field(default_factory=FlowSettings)
     sparsify: SparsifySettings = field(default_factory=SparsifySettings)
     select: SelectSettings = field(default_factory=SelectSettings)
+    mask: MaskSettings = field(default_factory=MaskSettings)
     repair: RepairSettings = field(default_factory=RepairSettings)
     output: OutputSettings = field(default_factory=OutputSettings)

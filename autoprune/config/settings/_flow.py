@@ -86,6 +86,37 @@ class SelectSettings:
 
 
 @dataclass(frozen=True)
+class MaskSettings:
+    """The stage "mask", which holds weights at zero while the others train on.
+
+    The masks hold in all later stages. They are kept next to the weights, as masks.safetensors. Zeros alone
+    do not run faster. If the flow has no "select", a stage "rebuild" after the finetune cuts the masked
+    filters.
+
+    Attributes:
+        granularity: the units that are masked. "2:4" masks two weights of every four inputs.
+        score: how weights are ranked. The units with the lowest mean score are masked.
+        scope: "layer" masks the same share of every layer, and "global" ranks the units of all layers.
+        sparsity: share of the weights that are masked at the end of the last pass. Each pass leaves the same
+            share of the weights of the pass before.
+        schedule: "one-shot" masks all weights before the finetune, and "cubic" more and more of them during
+            the first three quarters of the finetune, most of them early.
+        skip: modules that stay dense.
+        images: training images for scores that run the model.
+        file: masks that are read in place of made ones, as a flow or `autoprune.masks.save_masks` wrote them.
+    """
+
+    granularity: Text = "weight"
+    score: Text = "magnitude"
+    scope: Literal["layer", "global"] = "layer"
+    sparsity: Share = 0.5
+    schedule: Literal["one-shot", "cubic"] = "one-shot"
+    skip: Names = ()
+    images: Positive = 512
+    file: Text | None = None
+
+
+@dataclass(frozen=True)
 class RepairSettings:
     """The stage "repair", which refits the layers of the smaller model by least squares.
 

@@ -1,0 +1,198 @@
+"""Masks in a flow: the stage that makes them, the hook that holds them, and their file.
+
+Example:
+    state = mask_model(bench, state)             # its model has zeros, and state.masks says where
+    hook = training_mask(bench, state)           # holds them while the model trains
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from autoprune.config.settings import MaskSettings, RunConfig
+from autoprune.data import Batch
+from autoprune.errors import CheckpointError, ConfigError
+from autoprune.flow._state import FlowState
+from autoprune.flow._workbench import Workbench
+from autoprune.graph import Prunable
+from autoprune.masks import (
+    SCORES,
+    GradualMasks,
+    MaskHook,
+    MaskRule,
+    Masks,
+    ScoreSpec,
+    load_masks,
+    remaining_of,
+    save_masks,
+    whole_channels,
+)
+from autoprune.score import loss_of
+from autoprune.support.events import Stage
+from autoprune.support.rows import find_row
+
+FILE = "masks.safetensors"
+"""Name of the file of the masks, next to the weights of the masked model."""
+
+
+def rule_of_masks(settings: MaskSettings) -> MaskRule:
+    """Return the rule by which [mask] chooses weights.
+
+    Raises:
+        MaskError: a name is unknown, or the sparsity is not one of the granularity.
+    """
+    rule = MaskRule(settings.granularity, settings.score, settings.scope, settings.skip)
+    rule.check(settings.sparsity)
+    return rule
+
+
+def check_masks(config: RunConfig, stages: tuple[str, ...]) -> None:
+    """Check the settings of [mask] before anything is loaded.
+
+    Raises:
+        ConfigError: they do not fit the stages.
+        MaskError: a name is unknown, or the sparsity is not one of the granularity.
+    """
+    settings = config.mask
+    rule_of_masks(settings)
+    trains = "finetune" in stages[stages.index("mask") :] and config.finetune.epochs > 0
+    reasons = {
+        "mask.file gives masks that do not grow": settings.file is not None,
+        '"2:4" has one sparsity only': settings.granularity == "2:4",
+        'no "finetune" with epochs follows "mask"': not trains,
+    }
+    reason = next((reason for reason, holds in reasons.items() if holds), None)
+    if settings.schedule == "cubic" and reason is not None:
+        raise ConfigError(
+            f'mask.schedule: "cubic" lets masks grow during the finetune, but {reason}; use "one-shot".'
+        )
+    is_made_of = settings.granularity if settings.file is None else "filter"
+    if "select" not in stages and "rebuild" in stages and is_made_of != "filter":
+        raise ConfigError(
+            'flow.stages: without "select", "rebuild" cuts masked filters, but mask.granularity is '
+            f'"{is_made_of}"; use "filter", or leave "rebuild" out.'
+        )
+
+
+def check_maskable(config: RunConfig, stages: tuple[str, ...], prunable: Prunable) -> None:
+    """Check that a dense model can have the masks of [mask].
+
+    Raises:
+        MaskError: it has no such layers, its widths do not suit the granularity, or mask.file is of another
+            model.
+        CheckpointError: mask.file cannot be read.
+    """
+    settings, rule = config.mask, rule_of_masks(config.mask)
+    masks = None if settings.file is None else load_masks(Path(settings.file))
+    if "select" in stages[: stages.index("mask")]:  # the widths are not known yet
+        rule.maskable(prunable.model)
+    elif masks is not None:
+        masks.placed(prunable.model)
+    else:
+        rule.require_suited(prunable.model)
+
+
+def mask_model(bench: Workbench, state: FlowState) -> FlowState:
+    """Return the state with the masks of this pass, and their weights at zero.
+
+    Masks that grow during the finetune begin with it, so the state stays as it is.
+    """
+    settings = bench.config.mask
+    if settings.schedule == "cubic":
+        return state
+    prunable = state.traced(bench.config.model.frozen)
+    if settings.file is not None:
+        made = load_masks(Path(settings.file))
+    else:
+        made = rule_of_masks(settings).masks(
+            prunable.model,
+            _sparsity(bench, state, state.number),
+            _batches(bench),
+            loss_of(bench.task),
+            before=state.masks,
+        )
+    masks = whole_channels(prunable, made.also(state.masks))
+    return replace(state.with_weights(masks.applied(state.model)), masks=masks)
+
+
+def training_mask(bench: Workbench, state: FlowState, *, grows: bool = False) -> MaskHook | None:
+    """Return the hook that holds the masks of a state in a training, or None if it has none.
+
+    Args:
+        bench: settings, data and the stages of the pass.
+        state: the model to train.
+        grows: whether masks with the cubic schedule grow in this training.
+    """
+    settings = bench.config.mask
+    if not (grows and settings.schedule == "cubic" and "mask" in bench.stages):
+        return MaskHook(state.masks) if state.masks else None
+    return GradualMasks(
+        rule_of_masks(settings),
+        _sparsity(bench, state, state.number),
+        initial=_sparsity(bench, state, state.number - 1) if state.masks else 0.0,
+        start=state.masks,
+        prunable=state.traced(bench.config.model.frozen),
+        data=_batches(bench),
+        loss=loss_of(bench.task),
+    )
+
+
+def keep_masks(masks: Masks, folder: Path) -> str | None:
+    """Write masks next to the weights of their model, and return their fingerprint. None are not written."""
+    if not masks:
+        return None
+    save_masks(masks, folder / FILE)
+    return masks.fingerprint
+
+
+def kept_masks(folder: Path, fingerprint: str | None) -> Masks:
+    """Read the masks that `keep_masks` wrote.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds other masks.
+    """
+    if fingerprint is None:
+        return Masks({})
+    masks = load_masks(folder / FILE)
+    if masks.fingerprint != fingerprint:
+        raise CheckpointError(
+            f"{folder / FILE}: holds other masks than those of the flow; restore it, or remove "
+            f"{folder.parent} to start over."
+        )
+    return masks
+
+
+def _sparsity(bench: Workbench, state: FlowState, number: int) -> float:
+    """Return the sparsity after a pass.
+
+    The share of weights that stay is the same in every pass. If a pass cuts its masked filters, the masks of
+    the next one begin again.
+    """
+    settings, passes = bench.config.mask, bench.passes(state)
+    if settings.granularity == "2:4":
+        return settings.sparsity
+    begins_again = "select" not in bench.stages and "rebuild" in bench.stages
+    share = float((1 - settings.sparsity) ** (1 / passes))
+    if begins_again:
+        return 1 - share
+    return settings.sparsity if number == passes else 1 - share**number
+
+
+def _batches(bench: Workbench) -> list[Batch] | None:
+    """Return the images that the score of [mask] reads, or None if it reads the weights alone."""
+    settings = bench.config.mask
+    spec = find_row(settings.score, SCORES, "mask.score", ScoreSpec)
+    return None if spec.needs == "weights" else list(bench.batches(settings.images))
+
+
+def remaining_facts(bench: Workbench, before: FlowState, state: FlowState) -> dict[str, Any]:
+    """Return the size of a masked model for the record, and report it if a stage changed its masks."""
+    if not state.masks:
+        return {}
+    cost = bench.cost_of(state.plan)
+    left = remaining_of(state.model, bench.origin.example_inputs, cost, state.masks)
+    if state.masks is not before.masks:
+        bench.watch(Stage(f"masks leave {left}"))
+    return {"remaining": asdict(left)}
