@@ -73,6 +73,7 @@ def sparsified(run: Run) -> Run:
             "data": split_of(spec.data, dense.data),
             "config": to_values(spec.without_password()),
             "origin": origin,
+            "facts": dict(found.facts),
             "val_score": found.score if found.score is not None and math.isfinite(found.score) else None,
         }
         save_dense(found.state.model, path, history)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from autoprune import run
 from autoprune.config import load_config
 from autoprune.config.settings import RunConfig
 from autoprune.run import FlowResult
+from autoprune.run._dense import load_dense
+from autoprune.train import evaluate
 from experiments.common import append_row, markdown_table, rows_of
 
 CONFIGS = Path("experiments/methods")
@@ -79,11 +81,26 @@ class Case:
 
 
 def config_of(net: str, *overrides: str) -> RunConfig:
-    """Return the config of a net."""
-    return load_config(CONFIGS / f"{net}.toml", overrides)
+    """Return the config of a net. "digits_NET" without a config of its own is a net of the zoo on digits."""
+    path = CONFIGS / f"{net}.toml"
+    if not path.exists():
+        path = CONFIGS / "digits_resnet.toml"
+        named = (f"model.name={net.removeprefix('digits_')}", f"model.checkpoint='{RUNS}/{net}.safetensors'")
+        overrides = (*named, *overrides)
+    return load_config(path, overrides)
 
 
-def measure(results: Path, cases: Iterable[Case], seeds: Iterable[int], more: Sequence[str] = ()) -> None:
+Figures = Callable[[FlowResult], dict[str, float]]
+
+
+def measure(
+    results: Path,
+    cases: Iterable[Case],
+    seeds: Iterable[int],
+    more: Sequence[str] = (),
+    dense_test: float | None = None,
+    figures: Figures = lambda result: {},
+) -> None:
     """Append a row for each seed, case and variant that has none yet. A flow that was stopped goes on.
 
     Args:
@@ -91,6 +108,8 @@ def measure(results: Path, cases: Iterable[Case], seeds: Iterable[int], more: Se
         cases: what to measure for each seed. Missing dense models are trained first.
         seeds: of the draws and of all trainings of a flow.
         more: overrides of all variants.
+        dense_test: score of the dense model, if the flows begin with another one, such as a sparse model.
+        figures: gives more columns.
     """
     listed = list(cases)
     for seed in seeds:
@@ -103,12 +122,44 @@ def measure(results: Path, cases: Iterable[Case], seeds: Iterable[int], more: Se
                 seeded = [f"{section}.seed={seed}" for section in ("search", "sparsify", "finetune")]
                 settings = case.settings(f"output.folder='{folder}'", *seeded, *more, *overrides)
                 train_missing(settings)
-                append_row(results, {**row, **_figures(autoprune.prune(config=settings))})
+                result = autoprune.prune(config=settings)
+                append_row(results, {**row, **_figures(result, dense_test), **figures(result)})
+
+
+def whole_row(
+    results: Path, settings: RunConfig, row: Mapping[str, object], dense_test: float | None = None
+) -> float:
+    """Append a row of a model that is not pruned, unless it is there, and return its score on the test part.
+
+    Args:
+        results: the CSV file, whose other rows `measure` writes.
+        settings: name the model and the data.
+        row: its net, budget, variant and seed.
+        dense_test: score of the dense model, if this is another one.
+    """
+    if not is_measured(results, row):
+        train_missing(settings)
+        spec = run.settle(settings)
+        dense, setting = load_dense(spec), spec.named_setting
+        assert dense.data.test is not None
+        assert setting is not None
+        val, test = (
+            evaluate(dense.model, part, dense.task, setting) for part in (dense.data.val, dense.data.test)
+        )
+        scores = {"macs": 1.0, "params": 1.0, "before": None, "val": val, "test": test}
+        compared = test if dense_test is None else dense_test
+        append_row(results, {**row, **scores, "dense_test": compared, "seconds": None})
+    return float(next(each["test"] for each in rows_of(results) if is_like(each, row)))
 
 
 def is_measured(results: Path, row: Mapping[str, object]) -> bool:
     """Return whether a row with these values is there."""
-    return any(all(each[name] == str(value) for name, value in row.items()) for each in rows_of(results))
+    return any(is_like(each, row) for each in rows_of(results))
+
+
+def is_like(found: Mapping[str, str], row: Mapping[str, object]) -> bool:
+    """Return whether a row that was read has these values."""
+    return all(found[name] == str(value) for name, value in row.items())
 
 
 def train_missing(settings: RunConfig) -> None:
@@ -117,7 +168,7 @@ def train_missing(settings: RunConfig) -> None:
         run.train(settings, watch=print)
 
 
-def _figures(result: FlowResult) -> dict[str, float | None]:
+def _figures(result: FlowResult, dense_test: float | None) -> dict[str, float | None]:
     """Return the scores before and after the finetunes, and the costs as shares of the dense model's."""
     cut = [entry.score for entry in result.stages if entry.stage in ("rebuild", "repair")]
     return {
@@ -126,7 +177,7 @@ def _figures(result: FlowResult) -> dict[str, float | None]:
         "before": cut[-1] if result.stages[-1].number == 1 else None,
         "val": result.val_score,
         "test": result.test_score,
-        "dense_test": result.dense_test_score,
+        "dense_test": result.dense_test_score if dense_test is None else dense_test,
         "seconds": round(sum(entry.seconds for entry in result.stages), 1),
     }
 

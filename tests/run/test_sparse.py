@@ -69,7 +69,7 @@ def test_the_study_began_with_the_sparse_model(searched: SearchResult) -> None:
     assert stored_spec(study).model.checkpoint == str(file)
     note = read_history(file)
     assert note is not None
-    assert note["config"]["sparsify"]["strength"] == 1e-2
+    assert note["config"]["sparsify"]["strength"] == note["facts"]["strength"] == 1e-2
     assert not list(searched.output.glob("*.training"))
 
 
