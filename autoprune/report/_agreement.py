@@ -98,7 +98,7 @@ def race_agreement(race: Race, records: Iterable[TrialRecord]) -> RungAgreement 
     """Compare the last rung with the first stage of a race, over its entrants, or return None for too few."""
     last = {record.number: record.scores[-1] for record in records if record.scores}
     end = race.result.ends[0]
-    stages = {number: stage.score for number, entry in race.entries.items() if (stage := entry.at(end))}
+    stages = {number: stage.score for number in race.entries if (stage := race.stage(number, end))}
     both = [(last[number].score, score) for number, score in stages.items() if number in last]
     names = (
         next((last[number].name for number in stages if number in last), ""),

@@ -6,6 +6,7 @@ Example:
 
 from __future__ import annotations
 
+from autoprune.config.rungs import score_text
 from autoprune.report._agreement import race_agreement
 from autoprune.report._summary import StudySummary
 
@@ -21,7 +22,8 @@ _SHOWN_GROUPS = 3
 def conclusions(summary: StudySummary) -> list[str]:
     """Return sentences on rungs, trials and keep ratios, with the verdict at the end."""
     verdict = [] if summary.verdict is None else [summary.verdict.sentence]
-    return [*_about_rungs(summary), *_about_trials(summary), *_about_groups(summary), *verdict]
+    notes = [*_about_rungs(summary), *_about_trials(summary), *_about_groups(summary)]
+    return [*notes, *_about_learning_rates(summary), *verdict]
 
 
 def _about_rungs(summary: StudySummary) -> list[str]:
@@ -40,6 +42,23 @@ def _about_rungs(summary: StudySummary) -> list[str]:
             f"{high:.2f}) over its {race.trials} entrants, which are close to each other."
         )
     return notes
+
+
+def _about_learning_rates(summary: StudySummary) -> list[str]:
+    """Return a sentence on the learning rates that the race has compared."""
+    result = None if summary.race is None else summary.race.result
+    if result is None or result.compared is None:
+        return []
+    scores = {
+        each.learning_rate: "diverged" if each.score is None else score_text(each.score, None)
+        for each in result.tried
+    }
+    compared = ", ".join(f"{rate:g} ({score})" for rate, score in scores.items())
+    chosen = result.tried[0].learning_rate if result.learning_rate is None else result.learning_rate
+    return [
+        f"The race compared learning rates by the mean score after {result.compared} epochs: {compared}. "
+        f"All trainings went on with {chosen:g}."
+    ]
 
 
 def _about_trials(summary: StudySummary) -> list[str]:

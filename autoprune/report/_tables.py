@@ -79,7 +79,7 @@ def race_table(summary: StudySummary) -> Table:
     if race is None:
         return table
     origins = {record.number: record.origin for record in summary.records}
-    scores = {number: [entry.at(end) for end in ends] for number, entry in race.entries.items()}
+    scores = {number: [race.stage(number, end) for end in ends] for number in race.entries}
 
     def rank(number: int) -> tuple[float, ...]:
         reached = [stage for stage in scores[number] if stage is not None]

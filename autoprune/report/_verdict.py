@@ -88,7 +88,7 @@ def verdict_of(race: Race, study: str) -> Verdict:
     """
     winner, uniform = race.result.winner, race.result.uniform
     end = race.result.ends[-1]
-    finals = {number: stage.score for number, entry in race.entries.items() if (stage := entry.at(end))}
+    finals = {number: stage.score for number in race.entries if (stage := race.stage(number, end))}
     others = [number for number in finals if number != uniform and race.entries[number].failure is None]
     if uniform is None or not others:
         return Verdict(winner, uniform)

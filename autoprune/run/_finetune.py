@@ -28,7 +28,7 @@ from autoprune.run._dense import GIVEN_MODEL, Dense, given_dense
 from autoprune.run._finetune_result import BEST, FinetuneResult, find_result, record_result, trial_folder
 from autoprune.run._paths import check_writable, protected_files, require_unprotected
 from autoprune.run._resolve import resolve_stored
-from autoprune.run._retraining import race_has_trained, training_state
+from autoprune.run._retraining import race_has_trained, raced_spec, training_state
 from autoprune.run._run import Run
 from autoprune.run._saved_model import architecture_of
 from autoprune.run._spec import ConfigSource, RunSpec
@@ -87,7 +87,11 @@ def finetune(
 
 def _finetune(stored: StoredRun, trial: int | None, given: Dense | None, watch: Watcher) -> FinetuneResult:
     """Finetune the best trial, or the trial with the given number."""
-    study, spec = stored.study, stored.spec
+    study = stored.study
+    as_raced = stored.spec
+    if "finetune.learning_rate" not in stored.consent.given:
+        stored = dataclasses.replace(stored, spec=raced_spec(study, as_raced))
+    spec = stored.spec
     name = BEST if trial is None else trial_folder(trial)
     folder = spec.folder / name
     # In a received output folder this folder may be a link to elsewhere.
@@ -106,7 +110,8 @@ def _finetune(stored: StoredRun, trial: int | None, given: Dense | None, watch: 
         return known
     run = resolve_stored(study, stored.running, given, watch)
     cut = cut_trial(run, study, record)
-    watch(Stage(_announcement(record, cut, spec, is_trained=race_has_trained(study, record, spec))))
+    is_trained = race_has_trained(study, record, as_raced)
+    watch(Stage(_announcement(record, cut, spec, is_trained=is_trained)))
     with threads_of(spec.search.engine, run.setting):
         result = FinetuneResult(
             study=study.name,
@@ -158,7 +163,8 @@ def _complete(study: SearchStudy, number: int) -> TrialRecord:
 def _announcement(record: TrialRecord, cut: CutTrial, spec: RunSpec, *, is_trained: bool) -> str:
     settings, repaired = spec.finetune, spec.is_repaired
     if is_trained:
-        intended = f"the race has trained it for {settings.epochs} epochs, so it is only tested and saved"
+        rate = f"{settings.epochs} epochs at the learning rate {settings.learning_rate:g}"
+        intended = f"the race has trained it for {rate}, so it is only tested and saved"
     elif settings.epochs == 0:
         intended = f"no finetune, {'repaired and ' if repaired else ''}BatchNorm is recalibrated"
     else:

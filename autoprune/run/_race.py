@@ -17,7 +17,16 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from autoprune.config.rungs import RungScore, score_text
 from autoprune.engines import Job, MakeScorer, RaceRunner, run_engine
 from autoprune.errors import TrialError
-from autoprune.run._race_plan import entrants_of, places, race_epochs, stage_ends, survivors, uniform_of
+from autoprune.run._race_plan import (
+    entrants_of,
+    learning_rates,
+    places,
+    race_epochs,
+    stage_code,
+    stage_ends,
+    survivors,
+    uniform_of,
+)
 from autoprune.run._race_trainer import StageScore
 from autoprune.run._retraining import training_settings, training_state
 from autoprune.run._run import Run
@@ -28,6 +37,7 @@ from autoprune.study import (
     SearchStudy,
     StageRecord,
     TrialRecord,
+    TriedRate,
     study_command,
 )
 from autoprune.support.events import Stage
@@ -72,6 +82,7 @@ def _has_ended(run: Run, study: SearchStudy, entrants: Sequence[TrialRecord]) ->
         race is not None
         and race.result.settings == training_settings(run.spec)
         and race.result.entrants == [each.number for each in entrants]
+        and [each.learning_rate for each in race.result.tried[1:]] == list(learning_rates(run.spec)[1:])
     )
 
 
@@ -89,13 +100,18 @@ class _Race:
         self._settings = training_settings(run.spec)
         self._epochs = run.spec.finetune.epochs
         self._ends = stage_ends(self._epochs)
+        self._rates = learning_rates(run.spec)
+        self._compared = self._ends[-2] if len(self._rates) > 1 else None
+        self._tried: list[TriedRate] = []
         self._entries = {number: self._known(number) for number in self._records}
         self._stage = 0
+        self._rate: float | None = None
 
     def run(self) -> None:
         """Run all stages, and store the result."""
         others = len(self._records) - (self._uniform is not None)
-        finetunes = race_epochs(self._epochs, others, uniform=self._uniform is not None) / self._epochs
+        has_uniform, rates = self._uniform is not None, len(self._rates)
+        finetunes = race_epochs(self._epochs, others, uniform=has_uniform, rates=rates) / self._epochs
         ends = ", ".join(map(str, self._ends))
         self._run.watch(
             Stage(
@@ -125,17 +141,52 @@ class _Race:
                 scores = self._so_far(racing, self._ends[:stage])
                 racing = survivors(scores, places(others, left), uniform=self._uniform)
             self._stage = end
-            yield [self._job(number, end) for number in racing if self._is_open(number, end)]
+            # The jobs of one learning rate after those of another: an engine knows jobs by their trials.
+            for rate in self._rates if end == self._compared else (self._rate,):
+                self._rate = rate
+                yield [self._job(number) for number in racing if self._is_open(number)]
+            if end == self._compared:
+                self._choose_rate(racing)
             racing = [number for number in racing if self._entries[number].failure is None]
             self._require_any(racing)
-        self._conclude(self._scores(racing, self._epochs))
+        self._conclude(self._scores(racing))
 
-    def _job(self, number: int, end: int) -> Job:
-        """Return the job that trains an entrant to the end of a stage."""
-        return Job(number, self._records[number].candidate, seed=end, claim=f"race-{number}-{end}")
+    def _job(self, number: int) -> Job:
+        """Return the job that trains an entrant to the end of the stage."""
+        code = stage_code(self._run.spec, self._stage, self._rate)
+        return Job(number, self._records[number].candidate, seed=code, claim=f"race-{number}-{code}")
 
-    def _is_open(self, number: int, end: int) -> bool:
-        return self._entries[number].at(end) is None and self._entries[number].failure is None
+    def _is_open(self, number: int) -> bool:
+        entry = self._entries[number]
+        is_known = entry.at(self._stage, self._rate) is not None or self._rate in entry.diverged
+        return not is_known and entry.failure is None
+
+    def _choose_rate(self, racing: Sequence[int]) -> None:
+        """Go on with the learning rate of the highest mean score. Of equal ones the first counts.
+
+        A learning rate at which more trainings diverged than at another is out. Entrants that diverged at the
+        chosen one leave the race.
+        """
+        # A worker that died says nothing about a learning rate.
+        entries = {n: each for n in racing if (each := self._entries[n]).failure is None or each.diverged}
+        stages = {rate: [each.at(self._stage, rate) for each in entries.values()] for rate in self._rates}
+        scores = {rate: [stage.score for stage in each if stage] for rate, each in stages.items()}
+        most = max(map(len, scores.values()))
+        means = {rate: sum(each) / most for rate, each in scores.items() if len(each) == most > 0}
+        self._tried = [TriedRate(learning_rate=self._value(rate), score=means.get(rate)) for rate in scores]
+        self._rate = max(means, key=means.__getitem__, default=None)
+        compared = ", ".join(
+            f"{each.learning_rate:g} ({'diverged' if each.score is None else score_text(each.score, None)})"
+            for each in self._tried
+        )
+        chosen = f"race: learning rates after {self._stage} epochs: {compared}"
+        self._run.watch(Stage(f"{chosen}; it goes on with {self._value(self._rate):g}"))
+        for number, entry in entries.items():
+            if entry.failure is None and entry.at(self._stage, self._rate) is None:
+                self._drop(number, f"its training diverged at the learning rate {self._value(self._rate):g}.")
+
+    def _value(self, rate: float | None) -> float:
+        return self._run.spec.finetune.learning_rate if rate is None else rate
 
     def _conclude(self, final: Mapping[int, float]) -> None:
         """Store the result. Of equal scores the earlier trial counts."""
@@ -147,6 +198,9 @@ class _Race:
                 ends=list(self._ends),
                 winner=winner,
                 uniform=self._uniform if self._uniform in final else None,
+                tried=self._tried,
+                compared=self._compared,
+                learning_rate=self._rate,
             )
         )
         self._remove_states(final)
@@ -160,17 +214,26 @@ class _Race:
 
     def _store(self, number: int, score: RungScore) -> None:
         """Store the score of an entrant after a stage, or the reason why it leaves the race."""
-        end = self._stage
+        end, known = self._stage, self._entries[number]
         failure = score.failure if isinstance(score, StageScore) else None
         if failure is not None or not math.isfinite(score.score):
-            self._drop(number, failure or f"its score is {score.score}, expected a finite number.")
+            if end == self._compared:
+                self._keep(number, known.model_copy(update={"diverged": [*known.diverged, self._rate]}))
+            else:
+                self._drop(number, failure or f"its score is {score.score}, expected a finite number.")
             return
         samples = score.samples if isinstance(score, StageScore) else None
-        stage = StageRecord(epochs=end, score=score.score, error=score.error, seconds=score.seconds)
-        known = self._entries[number]
+        stage = StageRecord(
+            epochs=end,
+            score=score.score,
+            error=score.error,
+            seconds=score.seconds,
+            learning_rate=self._rate,
+        )
         self._keep(number, known.model_copy(update={"stages": [*known.stages, stage], "samples": samples}))
         origin = f" ({self._records[number].origin})" if self._records[number].is_warm_start else ""
-        reached = f"after {end} of {self._epochs} epochs: {score_text(score.score, score.error)}"
+        rate = "" if self._compared is None else f" at the learning rate {self._value(self._rate):g}"
+        reached = f"after {end} of {self._epochs} epochs{rate}: {score_text(score.score, score.error)}"
         self._run.watch(Stage(f"race: trial {number}{origin} {reached}"))
 
     def _drop(self, number: int, reason: str) -> None:
@@ -186,14 +249,19 @@ class _Race:
         return {
             number: (
                 self._records[number].scores[-1].score,
-                *(stage.score for end in ends if (stage := self._entries[number].at(end))),
+                *(stage.score for end in ends if (stage := self._at(number, end))),
             )
             for number in racing
         }
 
-    def _scores(self, racing: Sequence[int], end: int) -> dict[int, float]:
-        """Return {trial: its score at the end of a stage}."""
-        stages = {number: self._entries[number].at(end) for number in racing}
+    def _at(self, number: int, end: int) -> StageRecord | None:
+        """Return a stage of an entrant, at the chosen learning rate once several are compared."""
+        is_before = self._compared is None or end < self._compared
+        return self._entries[number].at(end, None if is_before else self._rate)
+
+    def _scores(self, racing: Sequence[int]) -> dict[int, float]:
+        """Return {trial: its score at the end of this stage}."""
+        stages = {number: self._at(number, self._stage) for number in racing}
         return {number: stage.score for number, stage in stages.items() if stage is not None}
 
     def _require_any(self, racing: Sequence[int]) -> None:
@@ -209,5 +277,7 @@ class _Race:
     def _remove_states(self, kept: Container[int]) -> None:
         """Remove the states of the trainings that stopped. Those that ended are left for a finetune."""
         for number, record in self._records.items():
-            if number not in kept:
-                training_state(self._run.spec, record.candidate).unlink(missing_ok=True)
+            for rate in self._rates:
+                if number not in kept or rate != self._rate:
+                    spec = self._run.spec.with_learning_rate(rate)
+                    training_state(spec, record.candidate).unlink(missing_ok=True)

@@ -36,6 +36,24 @@ def stage_ends(epochs: int) -> tuple[int, ...]:
     return tuple(sorted({max(1, round(epochs / share)) for share in shares}))
 
 
+def learning_rates(spec: RunSpec) -> tuple[float | None, ...]:
+    """Return the learning rates of a race. The first is None, which stands for finetune.learning_rate."""
+    known = spec.finetune.learning_rate
+    others = dict.fromkeys(rate for rate in spec.race.learning_rates if rate != known)
+    return (None, *others) if len(stage_ends(spec.finetune.epochs)) > 1 else (None,)
+
+
+def stage_code(spec: RunSpec, end: int, learning_rate: float | None) -> int:
+    """Return the epochs and the learning rate of a training as one number, as which a job carries them."""
+    return learning_rates(spec).index(learning_rate) * (spec.finetune.epochs + 1) + end
+
+
+def stage_of(spec: RunSpec, code: int) -> tuple[int, float | None]:
+    """Return the epochs and the learning rate that a number stands for."""
+    place, end = divmod(code, spec.finetune.epochs + 1)
+    return end, learning_rates(spec)[place]
+
+
 def places(entrants: int, stages_left: int) -> int:
     """Return how many entrants, without uniform, take part in a stage.
 
@@ -70,13 +88,14 @@ def survivors(scores: Mapping[int, Sequence[float]], count: int, *, uniform: int
     return best if uniform is None or uniform not in scores else [*best, uniform]
 
 
-def race_epochs(epochs: int, entrants: int, *, uniform: bool) -> float:
+def race_epochs(epochs: int, entrants: int, *, uniform: bool, rates: int = 1) -> float:
     """Return the epochs that all trainings of a race have in sum, with the cool-downs.
 
     Args:
         epochs: length of the whole schedule.
         entrants: number of entrants without uniform.
         uniform: whether uniform takes part as well.
+        rates: number of learning rates that are compared. The first one is assumed to go on.
     """
     ends = stage_ends(epochs)
     total, before = float(epochs if uniform else 0), 0
@@ -84,6 +103,8 @@ def race_epochs(epochs: int, entrants: int, *, uniform: bool) -> float:
         count = entrants if stage == 0 else places(entrants, len(ends) - 1 - stage)
         total += count * (end - before)
         total += (count + uniform) * COOL_DOWN * end if end < epochs else 0.0
+        if end == ends[-2:][0] < epochs:
+            total += (rates - 1) * (count + uniform) * (1 + COOL_DOWN) * end
         before = end
     return total
 
@@ -96,7 +117,8 @@ def expected_epochs(spec: RunSpec) -> float:
     starts = search.warm_starts[: search.trials // TRIALS_PER_WARM_START]
     families = {family_of(name) for name in starts} - {UNIFORM}
     entrants = min(spec.race.entrants + len(families), search.trials)
-    return race_epochs(spec.finetune.epochs, entrants, uniform=UNIFORM in starts)
+    rates = len(learning_rates(spec))
+    return race_epochs(spec.finetune.epochs, entrants, uniform=UNIFORM in starts, rates=rates)
 
 
 def entrants_of(study: SearchStudy, most: int) -> list[TrialRecord]:

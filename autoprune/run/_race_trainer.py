@@ -15,9 +15,11 @@ import numpy as np
 
 from autoprune.config.rungs import RungScore
 from autoprune.errors import TrialError
+from autoprune.run._race_plan import stage_of
 from autoprune.run._ranking import decode_ranking
 from autoprune.run._retraining import cool_down, retrain, training_state
 from autoprune.run._scoring import ScoreParts, ScorerFactory, with_weights
+from autoprune.run._spec import RunSpec
 from autoprune.score import cut_model, plan_of
 from autoprune.study import Samples
 from autoprune.support.events import Watcher, silent
@@ -54,25 +56,27 @@ class RaceTrainer:
         self._rankings = {criterion: decode_ranking(each) for criterion, each in others.items()}
         self._watch = watch
 
-    def __call__(self, widths: Mapping[str, int], until: int) -> Iterator[RungScore]:
+    def __call__(self, widths: Mapping[str, int], code: int) -> Iterator[RungScore]:
         """Yield the score after a stage.
 
         Args:
             widths: the candidate.
-            until: the epoch after which the stage ends. It takes the place of a seed, which [finetune] has.
+            code: the epoch after which the stage ends, and the learning rate, by `stage_code`. It takes the
+                place of a seed, which [finetune] has.
         """
         release_freed_memory()
         started = time.perf_counter()
+        until, learning_rate = stage_of(self._parts.spec, code)
         try:
-            score = self._train(widths, until)
+            score = self._train(widths, until, self._parts.spec.with_learning_rate(learning_rate))
         except TrialError as error:
             yield StageScore(0, _name(until), float("nan"), time.perf_counter() - started, failure=str(error))
         else:
             yield score
 
-    def _train(self, widths: Mapping[str, int], until: int) -> StageScore:
+    def _train(self, widths: Mapping[str, int], until: int, spec: RunSpec) -> StageScore:
         started = time.perf_counter()
-        dense, _, spec, setting, *_ = self._parts
+        dense, setting = self._parts.dense, self._parts.setting
         plan = plan_of(self._parts.prunable, widths, self._importance, self._rankings)
         small = cut_model(self._cut_from, plan, self._parts.moments)
         state = training_state(spec, widths)

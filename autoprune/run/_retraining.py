@@ -49,16 +49,31 @@ def training_state(spec: RunSpec, widths: Mapping[str, int]) -> Path:
     return spec.folder / f"finetune-{name}.training"
 
 
+def raced_spec(study: SearchStudy, spec: RunSpec) -> RunSpec:
+    """Return the settings with the learning rate that the race of a study chose, if it ran under them."""
+    race = study.race()
+    if race is None or race.result.settings != training_settings(spec):
+        return spec
+    return spec.with_learning_rate(race.result.learning_rate)
+
+
 def race_has_trained(study: SearchStudy, record: TrialRecord, spec: RunSpec) -> bool:
-    """Return whether a race has trained a trial to the end, and the weights are in the output folder."""
-    entry = study.race_entry(record.number)
+    """Return whether a race has trained a trial to the end, and the weights are in the output folder.
+
+    Args:
+        study: the study.
+        record: the trial.
+        spec: the settings with which the race ran.
+    """
+    entry, raced = study.race_entry(record.number), raced_spec(study, spec)
     if (
         entry is None
         or entry.settings != training_settings(spec)
-        or not training_state(spec, record.candidate).is_file()
+        or not training_state(raced, record.candidate).is_file()
     ):
         return False
-    return entry.at(spec.finetune.epochs) is not None
+    chosen = None if raced is spec else raced.finetune.learning_rate
+    return entry.at(spec.finetune.epochs, chosen) is not None
 
 
 def retrain(

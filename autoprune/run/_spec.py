@@ -222,6 +222,14 @@ class RunSpec(RunConfig):
         """Return a copy with other settings in [search]."""
         return dataclasses.replace(self, search=dataclasses.replace(self.search, **settings))
 
+    def with_learning_rate(self, learning_rate: float | None) -> RunSpec:
+        """Return a copy with another learning rate in [finetune], or the same settings for None."""
+        if learning_rate is None:
+            return self
+        return dataclasses.replace(
+            self, finetune=dataclasses.replace(self.finetune, learning_rate=learning_rate)
+        )
+
     def without_password(self) -> RunSpec:
         """Return a copy without the storage's password, which can be stored and sent to workers."""
         storage = self.search.storage

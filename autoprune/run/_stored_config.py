@@ -43,6 +43,7 @@ CHANGEABLE = (
     "data.folder",
     "data.workers",
     "race.entrants",
+    "race.learning_rates",
     "output.folder",
 )
 """Keys that may change during a search, in addition to [finetune]. Other keys would change its results."""

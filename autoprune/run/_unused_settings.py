@@ -78,6 +78,11 @@ UNUSED = (
         "exported as it is scored, or trials differ in their budgets",
     ),
     Unused(
+        ("race.learning_rates",),
+        lambda spec: spec.race.entrants == 1 or (spec.has_race and spec.finetune.epochs == 1),
+        "a race of several stages compares them, and race.entrants is 1 or finetune.epochs is 1",
+    ),
+    Unused(
         ("search.pruner",),
         lambda spec: find_pruner(spec.search.pruner).prunes and len(spec.score.rungs) == 1,
         "score.rungs has one rung, after which nothing is left to prune",

@@ -15,7 +15,7 @@ from autoprune.study._facts import StudyFacts, ToleranceFacts, WarmStart, WarmSt
 from autoprune.study._header import damaged
 from autoprune.study._leases import TakenOverError
 from autoprune.study._opening import create_study, open_study, study_state
-from autoprune.study._race import Race, RaceEntry, RaceResult, Samples, StageRecord
+from autoprune.study._race import Race, RaceEntry, RaceResult, Samples, StageRecord, TriedRate
 from autoprune.study._records import (
     MeasuredLatency,
     TrialRecord,
@@ -40,6 +40,7 @@ __all__ = [
     "TakenOverError",
     "ToleranceFacts",
     "TrialRecord",
+    "TriedRate",
     "WarmStart",
     "WarmStarts",
     "create_study",

@@ -76,12 +76,14 @@ class StageRecord(Strict):
         score: the metric on the validation part.
         error: standard error of the score over the draw of the samples, or None if it is not known.
         seconds: duration of the stage.
+        learning_rate: the highest one of the training, or None for finetune.learning_rate.
     """
 
     epochs: int
     score: float
     error: float | None = None
     seconds: float = 0.0
+    learning_rate: float | None = None
 
 
 class RaceEntry(Strict):
@@ -93,21 +95,41 @@ class RaceEntry(Strict):
         samples: the values of the samples after the last epoch, or None if the metric is not a mean over
             samples.
         failure: why the entrant left the race, or None.
+        diverged: the learning rates at which the training diverged while several were compared.
     """
 
     settings: str
     stages: list[StageRecord] = Field(default_factory=list)
     samples: Samples | None = None
     failure: str | None = None
+    diverged: list[float | None] = Field(default_factory=list)
 
-    def at(self, epochs: int) -> StageRecord | None:
-        """Return the stage that ended after some epochs, or None if the entrant was not trained so far."""
-        return next((stage for stage in self.stages if stage.epochs == epochs), None)
+    def at(self, epochs: int, learning_rate: float | None = None) -> StageRecord | None:
+        """Return the stage that ended after some epochs, or None if the entrant was not trained so far.
+
+        Args:
+            epochs: length of the training.
+            learning_rate: its learning rate, or None for finetune.learning_rate.
+        """
+        wanted = (epochs, learning_rate)
+        return next((each for each in self.stages if (each.epochs, each.learning_rate) == wanted), None)
 
     @property
     def last(self) -> StageRecord:
         """The last stage that the entrant has trained."""
         return self.stages[-1]
+
+
+class TriedRate(Strict):
+    """A learning rate that a race has compared with others.
+
+    Attributes:
+        learning_rate: the highest one of the trainings.
+        score: the mean score of the entrants that trained with it, or None if some of them diverged.
+    """
+
+    learning_rate: float
+    score: float | None
 
 
 class RaceResult(Strict):
@@ -119,6 +141,9 @@ class RaceResult(Strict):
         ends: the epochs after which the stages ended.
         winner: number of the trial that won.
         uniform: number of the trial with one keep ratio for all groups, or None if it did not take part.
+        tried: the learning rates that were compared, finetune.learning_rate first, or none.
+        compared: the epochs after which they were compared, or None.
+        learning_rate: the one of all trainings from there on, or None for finetune.learning_rate.
     """
 
     settings: str
@@ -126,6 +151,9 @@ class RaceResult(Strict):
     ends: list[int]
     winner: int
     uniform: int | None = None
+    tried: list[TriedRate] = Field(default_factory=list)
+    compared: int | None = None
+    learning_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -139,6 +167,15 @@ class Race:
     def winner(self) -> RaceEntry:
         """The entry of the winner."""
         return self.entries[self.result.winner]
+
+    def stage(self, number: int, end: int) -> StageRecord | None:
+        """Return the stage of an entrant by its epochs, or None if it was not trained so far.
+
+        If learning rates were compared by then, it is the stage at the chosen one.
+        """
+        compared = self.result.compared
+        chosen = None if compared is None or end < compared else self.result.learning_rate
+        return self.entries[number].at(end, chosen)
 
 
 def entry_key(number: int) -> str:

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from autoprune import run
 from autoprune.config import load_config
 from autoprune.errors import TrialError
 from autoprune.exporting import read_recipe
+from autoprune.report import summary_notes
 from autoprune.run import EpochDone, Event, FinetuneResult, SearchResult, Stage
 from autoprune.run._retraining import race_has_trained, training_state
 from autoprune.run._spec import RunSpec
@@ -129,6 +131,7 @@ def facts(race: Race | None) -> Any:
         number: [
             entry.samples,
             entry.failure,
+            entry.diverged,
             [stage.model_copy(update={"seconds": 0.0}) for stage in entry.stages],
         ]
         for number, entry in race.entries.items()
@@ -377,3 +380,90 @@ def test_workers_race_as_one_process_does(searched: Searched, folder: Path, engi
         pytest.importorskip("ray")
     result = resume(folder, f"search.engine={engine}", "search.workers=2")
     assert facts(result.summary.race) == facts(searched.race)
+
+
+RATES = ("race.learning_rates=[1000000.0, 0.0005]",)
+"""Besides that of CONFIG, which is too high here: one at which all trainings diverge, and a good one."""
+
+
+@pytest.fixture(scope="module")
+def tuned(unraced: Path, tmp_path_factory: pytest.TempPathFactory) -> Searched:
+    """Return a search whose race compares three learning rates."""
+    folder = shutil.copytree(unraced, tmp_path_factory.mktemp("tuned") / "out")
+    events: list[Event] = []
+    result = resume(folder, *RATES, watch=events.append)
+    return Searched(result, events, stored_spec(open_study(result.storage, "own")))
+
+
+def test_learning_rates_are_compared_before_the_last_stage(tuned: Searched) -> None:
+    entries, result = tuned.race.entries, tuned.race.result
+    stages = {n: [(each.epochs, each.learning_rate) for each in entry.stages] for n, entry in entries.items()}
+    whole = ((1, None), (2, None), (2, 0.0005), (EPOCHS, 0.0005))
+    assert {tuple(each) for each in stages.values()} == {whole[:1], whole}
+    racing = [entry for entry in entries.values() if entry.at(2) is not None]
+    assert [entry.diverged for entry in racing] == [[1e6]] * len(racing)
+    assert all(entry.failure is None for entry in entries.values())
+    means = [np.mean([stage.score for entry in racing if (stage := entry.at(2, r))]) for r in (None, 0.0005)]
+    assert [each.learning_rate for each in result.tried] == [0.02, 1e6, 0.0005]
+    assert [each.score for each in result.tried] == pytest.approx([means[0], None, means[1]])
+    assert means[1] > means[0]
+    assert (result.compared, result.learning_rate) == (2, 0.0005)
+    notes = " ".join(summary_notes(tuned.result.summary))
+    assert f"after 2 epochs: 0.02 ({means[0]:.4f}), 1e+06 (diverged), 0.0005 ({means[1]:.4f})." in notes
+    assert "All trainings went on with 0.0005." in notes
+
+
+def test_the_winner_is_what_a_finetune_at_the_chosen_learning_rate_makes_of_it(
+    tuned: Searched, tmp_path: Path
+) -> None:
+    events: list[Event] = []
+    raced = finetune(tuned.result.storage, watch=events.append)
+    assert epochs_of(events) == 0
+    assert raced.val_score == tuned.race.winner.last.score
+    assert [file.name for file in tuned.result.output.glob("finetune-*")] != [], "uniform is kept, too"
+    places = (f"output.folder={tmp_path}", "finetune.learning_rate=0.0005")
+    alone = finetune(tuned.result.storage, *places, trial=raced.trial, watch=events.append)
+    assert epochs_of(events) == EPOCHS
+    assert alone.val_score == raced.val_score
+    assert all(torch.equal(tensor, weights(alone)[name]) for name, tensor in weights(raced).items())
+    own = finetune(
+        tuned.result.storage, f"output.folder={tmp_path}", "finetune.learning_rate=0.02", watch=events.append
+    )
+    assert epochs_of(events) == 2 * EPOCHS, "a learning rate of the command line counts"
+    assert not all(torch.equal(tensor, weights(own)[name]) for name, tensor in weights(raced).items())
+
+
+def test_a_worse_learning_rate_changes_nothing_else(searched: Searched, folder: Path) -> None:
+    race = resume(folder, "race.learning_rates=[2.0]").summary.race
+    assert race is not None
+    assert race.result.learning_rate is None
+    for number, entry in searched.race.entries.items():
+        assert [stage.score for stage in entry.stages] == [
+            stage.score for stage in race.entries[number].stages if stage.learning_rate is None
+        ]
+    assert race.result.winner == searched.race.result.winner
+    again = resume(folder, "race.learning_rates=[]").summary.race
+    assert again is not None
+    assert again.result == searched.race.result
+
+
+@pytest.mark.parametrize("after", [9, pytest.param(17, marks=pytest.mark.slow)])
+def test_an_interrupted_comparison_resumes_with_the_same_result(
+    tuned: Searched, folder: Path, after: int
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        resume(folder, *RATES, watch=Interrupt(after))
+    events: list[Event] = []
+    assert facts(resume(folder, *RATES, watch=events.append).summary.race) == facts(tuned.race)
+    assert epochs_of(events) < epochs_of(tuned.events)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["processes", "ray"])
+def test_workers_compare_learning_rates_as_one_process_does(
+    tuned: Searched, folder: Path, engine: str
+) -> None:
+    if engine == "ray":
+        pytest.importorskip("ray")
+    result = resume(folder, *RATES, f"search.engine={engine}", "search.workers=2")
+    assert facts(result.summary.race) == facts(tuned.race)

@@ -11,9 +11,12 @@ from autoprune.config.settings import RaceSettings
 from autoprune.run._race_plan import (
     choose_entrants,
     expected_epochs,
+    learning_rates,
     places,
     race_epochs,
+    stage_code,
     stage_ends,
+    stage_of,
     survivors,
     uniform_of,
 )
@@ -55,6 +58,25 @@ def test_the_epochs_of_a_race_are_those_of_its_stages(epochs: int, uniform: bool
         cooled += COOL_DOWN * end * len(racing) if end < epochs else 0
     found = race_epochs(epochs, 10 - uniform, uniform=uniform)
     assert found == pytest.approx(sum(trained.values()) + cooled)
+
+
+@pytest.mark.parametrize("epochs", [2, 20])
+def test_each_further_learning_rate_trains_those_before_the_last_stage(epochs: int) -> None:
+    plain, more = (race_epochs(epochs, 6, uniform=True, rates=rates) for rates in (1, 3))
+    end = stage_ends(epochs)[-2]
+    racing = 1 + (places(6, 1) if len(stage_ends(epochs)) > 2 else 6)
+    assert more - plain == pytest.approx(2 * racing * (1 + COOL_DOWN) * end)
+
+
+def test_learning_rates_and_epochs_make_one_number() -> None:
+    spec = dataclasses.replace(RunSpec(), race=RaceSettings(learning_rates=(0.2, 0.05, 0.01, 0.2)))
+    assert learning_rates(spec) == (None, 0.2, 0.01), "0.05 is that of [finetune]"
+    stages = [(end, rate) for end in (1, 5, 20) for rate in learning_rates(spec)]
+    assert [stage_of(spec, stage_code(spec, *stage)) for stage in stages] == stages
+    assert stage_code(spec, 5, None) == 5
+    short = dataclasses.replace(spec, finetune=dataclasses.replace(spec.finetune, epochs=1))
+    assert learning_rates(short) == (None,)
+    assert expected_epochs(spec) > expected_epochs(RunSpec())
 
 
 def test_a_race_by_default_takes_about_three_finetunes() -> None:

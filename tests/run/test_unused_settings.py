@@ -38,6 +38,8 @@ CASES: list[tuple[list[str], str]] = [
         '"lasso" or "obs" or search.warm_starts = "reconstruction" or score.rungs = "repair" reads it',
     ),
     (["race.entrants=3", "finetune.epochs=0"], "[race] is set, but there is no race: finetune.epochs is 0"),
+    (["race.learning_rates=[0.2]", "race.entrants=1"], "race.learning_rates is set, but a race of several"),
+    (["race.learning_rates=[0.2]", "finetune.epochs=1"], "race.learning_rates is set, but a race of several"),
     (["search.sensitivity_evaluations=9", NO_SENSITIVITY], 'only search.warm_starts = "sensitivity"'),
     (["search.sensitivity_images=9", NO_SENSITIVITY], 'only search.warm_starts = "depth" or "sensitivity"'),
     (
@@ -65,6 +67,7 @@ READ = [
     ["search.pruner=halving", "score.rungs=['calibrate', '1 epoch']"],
     ["search.pruner=none", ONE_RUNG],
     ["search.workers=2", "score.teacher=none", ONE_RUNG],
+    ["race.learning_rates=[0.2]"],
 ]
 
 LOADERS = {"loaders": "mypkg.data:make"}

@@ -196,6 +196,10 @@ class RaceSettings:
             finetune.epochs is 0, if the best trial can be exported as it is scored, without any training, or
             if there are several objectives or a tolerance: such trials differ in their costs, so the better
             score of two says nothing.
+        learning_rates: further learning rates to try besides finetune.learning_rate. The entrants that are
+            left for the stage before the last one train with each of them, and the one with the highest mean
+            score is that of all trainings from there on. A schedule of one epoch tries none.
     """
 
     entrants: Positive = 6
+    learning_rates: tuple[PositiveFloat, ...] = ()
