@@ -5,7 +5,8 @@
 For each net, budget and criterion the uniform plan is cut from the dense model. It is scored on the
 validation part after BatchNorm recalibration alone, after a closed repair (with recalibration behind it) and
 after a sequential one. Criteria, moments and repairs see 512 unlabelled training images (taylor reads their
-labels); one thread, float32. Appends a row to accuracy.csv as it comes, and goes on after those there.
+labels); one thread, float32. A dense model without a checkpoint is trained first. Appends a row to
+accuracy.csv as it comes, and goes on after those there.
 """
 
 from __future__ import annotations
@@ -29,9 +30,13 @@ from autoprune.run._problem import Problem, build_problem, trace_dense
 from autoprune.space import cut, uniform_gates
 from autoprune.train import evaluate, recalibrate
 from experiments.common import append_row, rows_of
+from experiments.methods.pruned_rows import train_missing
 
-CONFIGS = Path("experiments/search_efficiency")
-NETS = {"resnet20": "resnet20.toml", "mobilenet_v3_small": "mobilenet.toml"}
+NETS = {
+    "resnet20": "experiments/search_efficiency/resnet20.toml",
+    "mobilenet_v3_small": "experiments/search_efficiency/mobilenet.toml",
+    "vgg16_bn_half": "experiments/methods/vgg16_bn_half.toml",
+}
 BUDGETS = ("50%", "25%", "12%")
 CRITERIA = ("l1", "taylor", "lasso", "obs")
 IMAGES = 512
@@ -48,7 +53,8 @@ def main() -> None:
             left = [criterion for criterion in CRITERIA if (net, budget, criterion) not in done]
             if not left:
                 continue
-            config = run.settle(load_config(CONFIGS / file, (f"budget.flops={budget}",)))
+            train_missing(load_config(file, ()))
+            config = run.settle(load_config(file, (f"budget.flops={budget}",)))
             dense = load_dense(config)
             problem = build_problem(trace_dense(dense, config), config)
             batches = images_of(dense)

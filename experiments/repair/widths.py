@@ -29,7 +29,7 @@ from autoprune.run._problem import build_problem
 from autoprune.run._resolve import trace_run
 from autoprune.run._statistics import MeasurementContext
 from experiments.common import append_row, rows_of
-from experiments.repair.accuracy import CONFIGS, IMAGES, NETS, SETTING, images_of, score
+from experiments.repair.accuracy import IMAGES, NETS, SETTING, images_of, score
 
 BUDGETS = ("50%", "25%", "12%")
 ALLOCATIONS = {
@@ -51,7 +51,7 @@ def main() -> None:
 
 def measure(net: str, left: Sequence[tuple[str, str]]) -> None:
     """Append a row for each (budget, warm start) of a net."""
-    config = run.settle(load_config(CONFIGS / NETS[net]))
+    config = run.settle(load_config(NETS[net]))
     dense = load_dense(config)
     traced = trace_run(dense, config, SETTING)
     prunable = traced.prunable
