@@ -177,17 +177,29 @@ def finetune(
 
 
 def report(
-    study: StudyName,
+    study: Annotated[
+        str,
+        typer.Argument(metavar="STUDY|FOLDER", help="A study, or a folder with flows of `prune` to compare."),
+    ],
     storage: Storage = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The plot: a .png, .svg or .pdf file.")
     ] = None,
 ) -> None:
-    """Print a study's trials and plot their scores. The plots are against MACs and against evaluations."""
+    """Print a study's trials and plot their scores, or rank the flows in a folder by their scores."""
     from autoprune import run
-    from autoprune.cli._tables import pruned_table
+    from autoprune.cli._tables import comparison_notes, comparison_table, pruned_table
     from autoprune.report import failure_table, front_table, race_table, summary_notes, trial_table
 
+    if run.holds_flows(study):
+        if storage is not None or output is not None:
+            raise ConfigError(
+                f"report: {study} holds flows, which have no storage and no plot; leave them out."
+            )
+        for compared in run.compare_flows(study):
+            console.print(comparison_table(compared))
+            print_notes(comparison_notes(compared))
+        return
     found = run.report(study, run.find_storage(study, storage), output)
     summary = found.summary
     console.print(trial_table(summary))

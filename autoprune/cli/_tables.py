@@ -17,7 +17,15 @@ from autoprune.flow import NEEDS
 from autoprune.graph import Cost
 from autoprune.graph.prunable import Counts
 from autoprune.report import plain_table
-from autoprune.run import SHORT_OF_WINDOW, Bench, CostRange, FinetuneResult, FlowResult, Inspection
+from autoprune.run import (
+    SHORT_OF_WINDOW,
+    Bench,
+    CostRange,
+    FinetuneResult,
+    FlowComparison,
+    FlowResult,
+    Inspection,
+)
 
 _SHOWN_NAMES = 3
 
@@ -168,6 +176,29 @@ def flow_table(result: FlowResult) -> Table:
             f"{entry.seconds:.1f}",
         )
     return table
+
+
+def comparison_table(compared: FlowComparison) -> Table:
+    """Return a table of finished flows of one dense model, the best first."""
+    table = plain_table(f"Flows by {compared.metric}")
+    table.add_column("flow", overflow="fold")
+    table.add_column("settings that differ", overflow="fold")
+    for column in ("MACs", "validation"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_row("dense", "", "100.0%", f"{compared.dense_score:.4f}")
+    for flow in compared.flows:
+        settings = ", ".join(f"{key}={value}" for key, value in flow.settings.items())
+        table.add_row(str(flow.folder), settings, f"{flow.share:.1%}", f"{flow.val_score:.4f}")
+    return table
+
+
+def comparison_notes(compared: FlowComparison) -> list[str]:
+    """Return a line for each setting whose values were measured under the same other settings."""
+    return [
+        f"{key}, by the mean score with all other settings equal: "
+        f"{', '.join(f'{value} {score:.4f}' for value, score in ranking)}."
+        for key, ranking in compared.rankings.items()
+    ]
 
 
 def pruned_table(result: FlowResult | FinetuneResult) -> Table:

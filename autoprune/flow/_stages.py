@@ -86,7 +86,8 @@ def sparsify_stage(bench: Workbench, state: FlowState) -> StageResult:
     facts = {
         "strength": found.strength,
         "trials": [
-            {"strength": t.strength, "score": t.score, "cut_score": t.cut_score} for t in found.trials
+            {name: getattr(trial, name) for name in ("strength", "score", "cut_score", "cut_error")}
+            for trial in found.trials
         ],
         "share_below": {f"{_SMALL:g}": found.history.share_below(_SMALL)[-1]},
     }

@@ -17,6 +17,10 @@ FEWEST_SPARE = 3
 """Number of trials that a comparison needs in addition to one for each criterion."""
 
 
+_COLLINEAR = 1e-8
+"""Shares count as collinear if their smallest singular value is below this part of the largest."""
+
+
 @dataclass(frozen=True)
 class CriterionScore:
     """A criterion as the scores of a study show it.
@@ -43,7 +47,9 @@ def criterion_scores(records: Iterable[TrialRecord]) -> tuple[CriterionScore, ..
     are chosen with care.
 
     Returns:
-        The criteria, the one with the highest score first, or nothing if there are too few trials.
+        The criteria, the one with the highest score first, or nothing if there are too few trials. A
+        criterion is left out if trials always used it in a fixed proportion to others, because its part in
+        their scores cannot be separated.
     """
     compared = [
         each
@@ -51,17 +57,21 @@ def criterion_scores(records: Iterable[TrialRecord]) -> tuple[CriterionScore, ..
         if each.is_whole and each.criteria and each.origin == SAMPLER and each.reused is None
     ]
     names = sorted({name for record in compared for name in record.criteria.values()})
-    spare = len(compared) - len(names)
-    if len(names) < 2 or spare < FEWEST_SPARE:
+    if len(names) < 2 or len(compared) - len(names) < FEWEST_SPARE:
         return ()
     chosen = [list(record.criteria.values()) for record in compared]
     shares = np.array([[each.count(name) / len(each) for name in names] for each in chosen])
     scores = np.array([record.score for record in compared], dtype=np.float64)
-    fitted = np.linalg.lstsq(shares, scores, rcond=None)[0]
+    # Not from shares.T @ shares: its squared condition loses small directions, and with them errors.
+    inverse = np.linalg.pinv(shares, rcond=_COLLINEAR)
+    fitted = inverse @ scores
+    spare = len(compared) - int(np.linalg.matrix_rank(shares, tol=_COLLINEAR * np.linalg.norm(shares, 2)))
     variance = float(np.square(scores - shares @ fitted).sum()) / spare
-    errors = np.sqrt(variance * np.diag(np.linalg.pinv(shares.T @ shares)))
+    errors = np.sqrt(variance * np.square(inverse).sum(axis=1))
+    is_separate = np.isclose(np.diag(inverse @ shares), 1)
     found = [
         CriterionScore(name, float(score), float(error), float(share), len(compared))
         for name, score, error, share in zip(names, fitted, errors, shares.mean(axis=0), strict=True)
     ]
-    return tuple(sorted(found, key=lambda each: -each.score))
+    ranked = [each for each, separate in zip(found, is_separate, strict=True) if separate]
+    return tuple(sorted(ranked, key=lambda each: -each.score)) if len(ranked) > 1 else ()

@@ -17,7 +17,7 @@ from autoprune.errors import StudyError
 from autoprune.report._agreement import RungAgreement, agreements
 from autoprune.report._insights import enough_trials, group_importances
 from autoprune.report._verdict import Verdict, verdict_of
-from autoprune.study import Race, SearchStudy, TrialRecord
+from autoprune.study import Race, SearchStudy, StrengthFacts, TrialRecord
 from autoprune.support.schema import Strict, read_as
 
 
@@ -52,6 +52,7 @@ class StudySummary:
             are not known.
         smallest: the cost that is made small within a tolerance; None for a search without one.
         least_score: the smallest score within that tolerance.
+        strengths: strengths of a penalty that were tried before the search, the best first.
     """
 
     study: str
@@ -71,6 +72,7 @@ class StudySummary:
     importances: Mapping[str, float] = field(default_factory=dict)
     smallest: str | None = None
     least_score: float | None = None
+    strengths: tuple[StrengthFacts, ...] = ()
 
     @cached_property
     def verdict(self) -> Verdict | None:
@@ -202,4 +204,5 @@ def summarise(study: SearchStudy, *, with_importances: bool = False) -> StudySum
         importances=group_importances(study) if with_importances else {},
         smallest=None if study.facts.tolerance is None else study.facts.tolerance.cost,
         least_score=study.least_score,
+        strengths=tuple(sorted(study.facts.strengths, key=lambda each: (-each.cut_score, each.strength))),
     )

@@ -235,9 +235,22 @@ def summary_notes(summary: StudySummary) -> list[str]:
         notes.append(_about_front(summary))
     if LATENCY in summary.shown_costs:
         notes.append(_about_latency(summary))
-    notes += _about_criteria(summary)
+    notes += [*_about_strengths(summary), *_about_criteria(summary)]
     notes += [*(_agreement(found, summary) for found in summary.agreements), *_warning(summary)]
     return [*notes, *conclusions(summary)]
+
+
+def _about_strengths(summary: StudySummary) -> list[str]:
+    """Return a sentence that ranks the strengths of a penalty that were tried, or nothing."""
+    listed = ", ".join(
+        f"{each.penalty} {each.strength:g} {score_text(each.cut_score, each.cut_error)}"
+        for each in summary.strengths
+    )
+    return [
+        f"Penalties, by the score after a short training and a cut of {best.share:.0%} of the channels: "
+        f"{listed}. The dense model of this search was trained with the first."
+        for best in summary.strengths[:1]
+    ]
 
 
 def _about_criteria(summary: StudySummary) -> list[str]:

@@ -19,6 +19,7 @@ from autoprune.run._error_curves import error_curves
 from autoprune.run._export import export
 from autoprune.run._finetune import finetune
 from autoprune.run._finetune_result import FinetuneResult
+from autoprune.run._flow_report import ComparedFlow, FlowComparison, compare_flows, holds_flows
 from autoprune.run._flow_result import FlowResult
 from autoprune.run._inspect import CostRange, Inspection, inspect
 from autoprune.run._next_step import export_command
@@ -41,6 +42,7 @@ __all__ = [
     "SHORT_OF_WINDOW",
     "Bench",
     "BenchRow",
+    "ComparedFlow",
     "Consent",
     "CostRange",
     "Counted",
@@ -48,6 +50,7 @@ __all__ = [
     "EpochDone",
     "Event",
     "FinetuneResult",
+    "FlowComparison",
     "FlowResult",
     "Inspection",
     "Picked",
@@ -62,12 +65,14 @@ __all__ = [
     "budget_curve",
     "change_spec",
     "choices",
+    "compare_flows",
     "earlier_settings",
     "error_curves",
     "export",
     "export_command",
     "find_storage",
     "finetune",
+    "holds_flows",
     "inspect",
     "load_saved",
     "prune",

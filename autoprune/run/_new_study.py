@@ -22,6 +22,7 @@ from autoprune.run._race_plan import expected_epochs
 from autoprune.run._ranking import encode_ranking, rank_channels
 from autoprune.run._reuse import reuse
 from autoprune.run._run import Run
+from autoprune.run._sparse import tried_strengths
 from autoprune.run._statistics import MeasurementContext, Reused, measure_statistics
 from autoprune.run._warm_starts import choose_plans, choose_warm_starts
 from autoprune.study import SCORE, SearchStudy, StudyFacts, ToleranceFacts, WarmStarts, create_study
@@ -79,6 +80,7 @@ def make_study(
         statistics=measure_statistics(context, search.sampler),
         warm_starts=starts,
         tolerance=tolerance,
+        strengths=tried_strengths(run.spec),
     )
     with quiet_optuna():
         study = create_study(

@@ -9,22 +9,25 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any
 
 from autoprune.config.settings import FlowSettings, SparsifySettings
-from autoprune.errors import ConfigError
+from autoprune.errors import CheckpointError, ConfigError
 from autoprune.flow import FlowState, find_stage, schedule_of, to_values
 from autoprune.run._flow_bench import workbench
 from autoprune.run._identity import identify_dense
 from autoprune.run._problem import Problem
 from autoprune.run._progress import report_problem
 from autoprune.run._run import Run
-from autoprune.run._seen_validation import read_history, save_dense, split_of
+from autoprune.run._seen_validation import history_path, read_history, save_dense, split_of
 from autoprune.run._spec import RunSpec
 from autoprune.run._stored_config import threads_of
 from autoprune.score import with_model
 from autoprune.sparsity import check_penalty, check_strengths
+from autoprune.study import StrengthFacts
 from autoprune.support.events import Stage, Watcher
+from autoprune.support.schema import Strict, read_as
 from autoprune.zoo import load_checkpoint
 
 STAGE = "sparsify"
@@ -44,6 +47,53 @@ def begin_search(problem: Problem, spec: RunSpec, watch: Watcher) -> None:
         check_strengths(spec.sparsify.strength)
         check_penalty(problem.prunable, spec.sparsify.penalty, spec.sparsify.options)
     report_problem(problem, spec, watch)
+
+
+class _Trial(Strict, allow_inf_nan=True):
+    strength: float
+    score: float
+    cut_score: float
+    cut_error: float | None = None
+
+
+class _Facts(Strict):
+    trials: list[_Trial]
+
+
+class _Settings(Strict):
+    penalty: str
+    share: float
+
+
+class _Origin(Strict):
+    sparsify: _Settings
+
+
+class _Note(Strict):
+    """The keys of the note on a sparse model that say which strengths were tried."""
+
+    facts: _Facts
+    origin: _Origin
+
+
+def tried_strengths(spec: RunSpec) -> list[StrengthFacts]:
+    """Return the strengths that were tried to make the dense model sparse, as the note on its file says.
+
+    Raises:
+        CheckpointError: the note is damaged.
+    """
+    path = spec.model.checkpoint
+    note = None if path is None or not Path(path).exists() else read_history(path)
+    if note is None or "facts" not in note:
+        return []
+    advice = "remove the note and its checkpoint to train the sparse model again."
+    read = read_as(_Note, note, where=str(history_path(str(path))), error=CheckpointError, advice=advice)
+    settings = read.origin.sparsify
+    return [
+        StrengthFacts(penalty=settings.penalty, share=settings.share, **vars(trial))
+        for trial in read.facts.trials
+        if math.isfinite(trial.score) and math.isfinite(trial.cut_score)
+    ]
 
 
 def sparsified(run: Run) -> Run:

@@ -31,7 +31,7 @@ from autoprune.sparsity._specs import PENALTIES, PenaltySpec
 from autoprune.sparsity._threshold import threshold_plan
 from autoprune.support.rows import find_row
 from autoprune.support.usercode import entry
-from autoprune.train import EpochRecord, FitResult, Schedule, StepHook, Task, evaluate, fit, recalibrate
+from autoprune.train import EpochRecord, FitResult, Schedule, StepHook, Task, fit, measure, recalibrate
 
 SHORT = 0.25
 """Length of the training of each of several strengths, as a share of the whole training."""
@@ -48,12 +48,14 @@ class StrengthTrial:
         strength: of the penalty.
         score: metric on the validation part after the training.
         cut_score: the same after the cut that the rule makes, with BatchNorm measured again.
+        cut_error: standard error of `cut_score`, or None if the metric is no mean over images.
         history: the scales.
     """
 
     strength: float
     score: float
     cut_score: float
+    cut_error: float | None
     history: ScaleHistory
 
 
@@ -149,8 +151,8 @@ class _Training:
         small = rebuild(sparse.prunable, plan)
         with seeded(model_seed(self.seed)):
             recalibrate(small, self.data.train, CALIBRATION_BATCHES, self.setting, seed=self.seed)
-            cut_score = evaluate(small, self.data.val, self.task, self.setting)
-        return StrengthTrial(strength, sparse.result.score, cut_score, sparse.history)
+            cut = measure(small, self.data.val, self.task, self.setting)
+        return StrengthTrial(strength, sparse.result.score, cut.score, cut.standard_error, sparse.history)
 
 
 @entry(ConfigError, prunable=Prunable, data=VisionData, schedule=Schedule, plan=(Plan, NoneType))

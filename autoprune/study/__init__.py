@@ -11,7 +11,7 @@ are made once, before the first trial.
 from __future__ import annotations
 
 from autoprune.study._database_tables import names_in_file
-from autoprune.study._facts import StudyFacts, ToleranceFacts, WarmStart, WarmStarts
+from autoprune.study._facts import StrengthFacts, StudyFacts, ToleranceFacts, WarmStart, WarmStarts
 from autoprune.study._header import damaged
 from autoprune.study._leases import TakenOverError
 from autoprune.study._opening import create_study, open_study, study_state
@@ -36,6 +36,7 @@ __all__ = [
     "Samples",
     "SearchStudy",
     "StageRecord",
+    "StrengthFacts",
     "StudyFacts",
     "TakenOverError",
     "ToleranceFacts",

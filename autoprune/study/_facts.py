@@ -64,6 +64,26 @@ class ToleranceFacts(Strict):
         return cost
 
 
+class StrengthFacts(Strict):
+    """A strength of a penalty that was tried before the search, as the dense model was made sparse.
+
+    Attributes:
+        penalty: its name.
+        strength: its factor.
+        score: of the model after a short training.
+        cut_score: of that model after `share` of its channels were cut.
+        cut_error: standard error of `cut_score`, or None if the metric is no mean over images.
+        share: of the channels.
+    """
+
+    penalty: str
+    strength: float
+    score: float
+    cut_score: float
+    cut_error: float | None = None
+    share: float
+
+
 class StudyFacts(Strict):
     """The measurements and choices that a search makes once, at its start.
 
@@ -82,6 +102,7 @@ class StudyFacts(Strict):
         statistics: {statistic: {variable: value}} for a sampler that draws by one, or None for the others.
         warm_starts: the first trials of the search.
         tolerance: of a search for the smallest model, or None for the others.
+        strengths: the strengths of a penalty that were tried to make the dense model sparse.
         version: of these facts.
     """
 
@@ -99,6 +120,7 @@ class StudyFacts(Strict):
     statistics: dict[str, dict[str, float]] | None = None
     warm_starts: WarmStarts = Field(default_factory=lambda: WarmStarts(trials=[]))
     tolerance: ToleranceFacts | None = None
+    strengths: list[StrengthFacts] = Field(default_factory=list)
     version: int = FACTS_VERSION
 
     @model_validator(mode="before")

@@ -46,6 +46,33 @@ def test_the_standard_error_covers_noise() -> None:
     assert max(each.error for each in found) < 0.05
 
 
+def test_the_standard_error_grows_as_shares_come_close_to_collinear() -> None:
+    def errors(spread: float) -> list[float]:
+        """Return the errors of trials whose shares of two criteria differ by little."""
+        rng, found = np.random.default_rng(0), []
+        for number in range(40):
+            count = round(500 + spread * rng.uniform(-500, 500))
+            chosen = ["l1"] * count + ["obs"] * (1000 - count)
+            scores = (RungScore(0, "50 steps", 0.9 + 0.01 * rng.normal(), 0.0),)
+            criteria = {f"group{place}": name for place, name in enumerate(chosen)}
+            found.append(dataclasses.replace(RECORD, number=number, scores=scores, criteria=criteria))
+        return [each.error for each in criterion_scores(found)]
+
+    assert min(errors(0.01)) > 50 * max(errors(1.0))
+
+
+def test_criteria_in_a_fixed_proportion_are_not_ranked() -> None:
+    def always_both(record: TrialRecord, number: int) -> TrialRecord:
+        pairs = 1 + number % 3
+        names = ["l1", "obs"] * pairs + ["taylor"] * (8 - 2 * pairs)
+        return dataclasses.replace(
+            record, criteria={f"group{place}": name for place, name in enumerate(names)}
+        )
+
+    records = [always_both(record, number) for number, record in enumerate(trials(20, noise=0.05))]
+    assert criterion_scores(records) == ()  # taylor alone is separate, so there is nothing to compare
+
+
 def test_warm_starts_reused_scores_and_pruned_trials_do_not_count() -> None:
     records = trials(12)
     wrong = (RungScore(0, "50 steps", 0.0, 0.0),)

@@ -9,6 +9,7 @@ import pytest
 
 import autoprune
 from autoprune.errors import ConfigError
+from autoprune.report import summarise, summary_notes
 from autoprune.run import SearchResult, stored_spec
 from autoprune.run._seen_validation import read_history
 from autoprune.study import open_study
@@ -80,6 +81,19 @@ def test_later_commands_take_the_model_that_the_search_was_given(searched: Searc
         searched.study, searched.storage, model=net(), data=DATA, overrides=["search.trials=3"]
     )
     assert more.summary.dense_score == searched.summary.dense_score
+
+
+def test_the_report_ranks_the_strengths_that_were_tried(tmp_path: Path) -> None:
+    sparse = {"epochs": 2, "strength": [1e-4, 1e-1], "share": 0.25}
+    result = autoprune.search(net(), DATA, config(tmp_path, sparsify=sparse))
+    found = summarise(open_study(result.storage, result.study)).strengths
+    assert sorted(each.strength for each in found) == [1e-4, 1e-1]
+    assert found[0].cut_score >= found[1].cut_score
+    assert all(each.cut_error is not None and each.cut_error > 0 for each in found)
+    (line,) = [note for note in summary_notes(result.summary) if note.startswith("Penalties")]
+    first, second = (f"bn-l1 {each.strength:g} {each.cut_score:.4f} ±" for each in found)
+    assert "a cut of 25% of the channels" in line
+    assert line.index(first) < line.index(second)
 
 
 def test_a_sparse_model_of_other_settings_is_not_taken(searched: SearchResult) -> None:

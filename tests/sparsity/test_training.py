@@ -118,7 +118,7 @@ def test_several_strengths_are_tried_and_the_best_after_the_cut_is_trained_in_fu
 def test_of_equal_scores_after_the_cut_the_weaker_strength_wins() -> None:
     history = run(traced(), schedule=Schedule(steps=1)).history
     trials = [
-        StrengthTrial(strength, 1.0, cut_score, history)
+        StrengthTrial(strength, 1.0, cut_score, None, history)
         for strength, cut_score in ((1e-2, 0.9), (1e-3, 0.9), (1e-4, 0.8))
     ]
     assert choose(trials).strength == 1e-3

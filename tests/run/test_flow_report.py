@@ -1,0 +1,87 @@
+"""Flows in a folder are ranked by their scores, and so are the settings in which they differ."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import autoprune
+from autoprune.cli import main
+from autoprune.errors import StudyError
+from autoprune.run import compare_flows, holds_flows
+from tests.flow.nets import DATA, masked, net
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The record of a finished flow of masks."""
+    folder = tmp_path_factory.mktemp("flow")
+    result = autoprune.prune(net(), DATA, masked(folder, finetune={"epochs": 0}))
+    read: dict[str, Any] = json.loads((result.folder / "flow.json").read_text())
+    return read
+
+
+def write(folder: Path, record: Mapping[str, Any], score: float, **sections: Mapping[str, Any]) -> None:
+    """Write a copy of a record with other settings and another score."""
+    config = {name: {**keys, **sections.get(name, {})} for name, keys in record["config"].items()}
+    copy = {**record, "config": config, "result": {**record["result"], "val_score": score}}
+    folder.mkdir(parents=True)
+    (folder / "flow.json").write_text(json.dumps(copy))
+
+
+def test_settings_are_ranked_where_all_others_are_equal(tmp_path: Path, record: dict[str, Any]) -> None:
+    for number, (schedule, seed, score) in enumerate(
+        [("cubic", 0, 0.9), ("cubic", 1, 0.8), ("one-shot", 0, 0.7), ("one-shot", 1, 0.8)]
+    ):
+        mask, finetune = {"schedule": schedule}, {"seed": seed}
+        unread = {"penalty": f"penalty {number}"}
+        write(tmp_path / str(number), record, score, mask=mask, finetune=finetune, sparsify=unread)
+    write(tmp_path / "more", record, 0.95, mask={"schedule": "cubic", "sparsity": 0.5})
+    (compared,) = compare_flows(tmp_path)
+    assert [flow.folder.name for flow in compared.flows] == ["more", "0", "1", "3", "2"]
+    assert compared.flows[1].settings.keys() == {"mask.schedule", "mask.sparsity", "finetune.seed"}
+    rounded = {
+        key: [(value, round(score, 6)) for value, score in each] for key, each in compared.rankings.items()
+    }
+    assert rounded == {
+        "mask.schedule": [("cubic", 0.85), ("one-shot", 0.75)],
+        "mask.sparsity": [("0.5", 0.95), ("0.75", 0.85)],
+    }
+    assert compared.flows[0].share < 0.5  # the multiply-adds of masked weights do not count
+
+
+def test_flows_of_other_models_are_not_mixed_and_unfinished_ones_are_left_out(
+    tmp_path: Path, record: dict[str, Any]
+) -> None:
+    assert not holds_flows(tmp_path)
+    write(tmp_path / "a", record, 0.5)
+    other = {**record, "identity": {**record["identity"], "model (its weights)": "another"}}
+    write(tmp_path / "deep" / "b", other, 0.6)
+    assert holds_flows(tmp_path)
+    assert [[flow.folder.name for flow in each.flows] for each in compare_flows(tmp_path)] == [["a"], ["b"]]
+    path = tmp_path / "deep" / "b" / "flow.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "result": None}))
+    with pytest.raises(StudyError, match="deep: no flow is finished; run `autoprune prune`"):
+        compare_flows(tmp_path / "deep")
+
+
+def test_the_command_prints_the_ranking(
+    tmp_path: Path,
+    record: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write(tmp_path / "a", record, 0.5)
+    write(tmp_path / "b", record, 0.6, mask={"score": "gradient"})
+    monkeypatch.setattr(sys, "argv", ["autoprune", "report", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == (
+        "mask.score, by the mean score with all other settings equal: gradient 0.6000, magnitude 0.5000."
+    )
