@@ -7,6 +7,7 @@ measure(results, [Case("resnet20", "66%", {"smallest": (), ...})], options.seeds
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ import autoprune
 from autoprune import run
 from autoprune.config import load_config
 from autoprune.config.settings import RunConfig
-from autoprune.run import FlowResult
+from autoprune.execution import Setting
+from autoprune.run import Dense, FlowResult
 from autoprune.run._dense import load_dense
 from autoprune.train import evaluate
 from experiments.common import append_row, markdown_table, rows_of
@@ -140,16 +142,26 @@ def whole_row(
     if not is_measured(results, row):
         train_missing(settings)
         spec = run.settle(settings)
-        dense, setting = load_dense(spec), spec.named_setting
-        assert dense.data.test is not None
-        assert setting is not None
-        val, test = (
-            evaluate(dense.model, part, dense.task, setting) for part in (dense.data.val, dense.data.test)
-        )
-        scores = {"macs": 1.0, "params": 1.0, "before": None, "val": val, "test": test}
-        compared = test if dense_test is None else dense_test
-        append_row(results, {**row, **scores, "dense_test": compared, "seconds": None})
+        scores = whole_scores(load_dense(spec), spec.named_setting)
+        compared = scores["test"] if dense_test is None else dense_test
+        whole = {"macs": 1.0, "params": 1.0, "before": None, **scores, "dense_test": compared}
+        append_row(results, {**row, **whole, "seconds": None})
     return float(next(each["test"] for each in rows_of(results) if is_like(each, row)))
+
+
+def whole_scores(dense: Dense, setting: Setting | None) -> dict[str, float]:
+    """Return the scores of a dense model on the validation part and on the test part.
+
+    Args:
+        dense: the model and the data.
+        setting: how it runs, which the configs of this folder name.
+    """
+    assert dense.data.test is not None
+    assert setting is not None
+    parts = {"val": dense.data.val, "test": dense.data.test}
+    return {
+        name: evaluate(copy.deepcopy(dense.model), part, dense.task, setting) for name, part in parts.items()
+    }
 
 
 def is_measured(results: Path, row: Mapping[str, object]) -> bool:
