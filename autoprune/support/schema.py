@@ -6,6 +6,7 @@ Example:
 
 from __future__ import annotations
 
+import functools
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -38,11 +39,17 @@ def read_as(kind: type[T], values: Any, *, where: str, error: type[AutopruneErro
         AutopruneError: of the class `error`, if a value is missing or has the wrong type.
     """
     try:
-        return TypeAdapter(kind).validate_python(values)
+        value: T = _adapter(kind).validate_python(values)
+        return value
     except ValidationError as invalid:
         raise error(f"{where}: {_first_problem(invalid)}; {advice}") from None
     except RecursionError:
         raise error(f"{where}: lists and objects are nested too deep; {advice}") from None
+
+
+@functools.cache  # every proposal reads all trials of its study, several values each
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def _first_problem(invalid: ValidationError) -> str:

@@ -90,7 +90,7 @@ class UnevenMaker:
 
     def score(self, widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
         (self.folder / str(seed)).touch()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 200
         while seed == trial_seed(5, self.slow) and len(list(self.folder.iterdir())) < self.slow + 3:
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -247,17 +247,22 @@ def test_any_error_of_pickling_is_one_line_and_leaves_no_pipe(url: str) -> None:
     descriptors = Path("/proc/self/fd")
     if not descriptors.is_dir():
         pytest.skip("needs /proc")
+
+    def sockets() -> set[str]:
+        # The end of another test's file or the end of a thread must not count.
+        targets = {os.readlink(each) for each in descriptors.iterdir() if each.is_symlink()}
+        return {target for target in targets if target.startswith("socket:")}
+
     runner = toy_runner(new_study(url))
     kept: list[pytest.ExceptionInfo[StudyError]] = []  # and with them all that their frames hold
-    counts: list[int] = []
+    before = sockets()
     for _ in range(3):
         with pytest.raises(
             StudyError, match=r"\(RuntimeError: Cowardly refusing to serialize non-leaf"
         ) as raised:
             run_search("processes", runner, Stubborn(), workers=1)
         kept.append(raised)
-        counts.append(len(list(descriptors.iterdir())))
-    assert counts[0] == counts[1] == counts[2]
+    assert sockets() <= before
 
 
 def test_a_scorer_that_cannot_be_made_ends_the_search(url: str) -> None:

@@ -20,6 +20,7 @@ from autoprune.execution import _faults as faults
 from autoprune.execution.fault_probe import try_setting
 from autoprune.train import Task, fastest_setting
 from autoprune.zoo import make_model
+from tests.clocks import StandingClock
 
 SETTINGS = [Setting("cpu", dtype, last) for dtype in ("float32", "bfloat16") for last in (False, True)]
 LAST = Setting(channels_last=True)
@@ -62,19 +63,21 @@ def test_no_setting_that_is_offered_kills_or_is_wrong(isa: str | None, tmp_path:
     assert tried == [[setting.label, ""] for setting in SETTINGS]
 
 
-def test_what_hangs_is_left_out_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_hangs_is_left_out_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A corrupted heap may leave the child waiting for a lock for ever."""
-    script = """
+    hangs = tmp_path / "hangs"
+    script = f"""
 import json, sys, time
 for arguments in json.load(sys.stdin):
     if arguments["channels_last"] and arguments["dtype"] == "float32":
-        time.sleep(60)
+        open({str(hangs)!r}, "w").close()
+        time.sleep(600)
     print(json.dumps(""), flush=True)
 """
     monkeypatch.setattr(faults, "_CHILD", script)
-    monkeypatch.setattr(faults, "LIMIT_S", 2.0)
-    found = {setting.label: fault for setting, fault in faults_of(SETTINGS).items()}
-    assert found == {"float32 channels_last": "not finished after 2 s"}
+    monkeypatch.setattr(faults, "LIMIT_S", 0.6)
+    monkeypatch.setattr(subprocess, "_time", StandingClock(hangs.exists))
+    assert faults_of([LAST, Setting()]) == {LAST: "not finished after 1 s"}
 
 
 def test_what_dies_is_found_by_the_way_its_process_ended(

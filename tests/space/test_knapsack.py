@@ -141,10 +141,10 @@ def test_worthless_channels_go_and_nothing_breaks_if_all_are() -> None:
 def test_hundreds_of_groups_take_seconds() -> None:
     net = resnet(50)
     space = make_space(net, 0.3)
-    started = time.perf_counter()
+    started = time.process_time()
     knapsack(space.ladder, channel_values(space.ladder.rows, scores_of(space, net)))
     assert len(space.variables) > 150
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
 
 
 @pytest.mark.parametrize("divisor", [8, 1])

@@ -126,7 +126,6 @@ def test_shipped_spaces_fit_their_models(family: str) -> None:
 
 
 @pytest.mark.parametrize("kind", SPECIAL)
-@pytest.mark.timeout(60)
 def test_a_space_that_is_no_file_is_refused_at_once(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,7 +95,6 @@ def test_a_broken_line_within_is_named(path: Path, url: str, line: bytes) -> Non
 
 
 @pytest.mark.parametrize("target", ["study.log", "elsewhere/study.log"])
-@pytest.mark.timeout(60)
 def test_the_lock_of_a_dead_process_is_taken_over(
     path: Path, url: str, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,7 +121,6 @@ def test_an_empty_file_is_taken_for_a_new_storage(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", SPECIAL)
 @pytest.mark.parametrize("scheme", ["sqlite", "journal"])
-@pytest.mark.timeout(60)
 def test_a_storage_that_is_no_file_is_refused_at_once(
     kind: str, scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,7 +135,6 @@ def test_a_storage_that_is_no_file_is_refused_at_once(
 
 
 @pytest.mark.parametrize("kind", ["fifo", "device", "folder"])
-@pytest.mark.timeout(60)
 def test_a_search_for_a_study_skips_entries_that_are_no_files(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

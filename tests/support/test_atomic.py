@@ -112,11 +112,11 @@ def write_slowly(path: Path, text: str, meet: Callable[[], object]) -> None:
 def test_two_processes_that_write_one_file_do_not_meet(tmp_path: Path) -> None:
     path = tmp_path / "table.json"
     spawn = multiprocessing.get_context("spawn")
-    barrier = spawn.Barrier(2, timeout=100)
+    barrier = spawn.Barrier(2, timeout=250)
     other = spawn.Process(target=write_slowly, args=(path, "the other's, and longer", barrier.wait))
     other.start()
     write_slowly(path, "ours", barrier.wait)
-    other.join(100)
+    other.join()
     assert other.exitcode == 0
     assert path.read_text() in ("ours", "the other's, and longer")
     assert list(tmp_path.iterdir()) == [path]

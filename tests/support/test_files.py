@@ -13,8 +13,6 @@ import pytest
 from autoprune.support import files
 from autoprune.support.files import open_regular, read_json, read_text, require_regular
 
-pytestmark = pytest.mark.timeout(60)
-
 
 def a_fifo(path: Path) -> None:
     os.mkfifo(path)

@@ -60,7 +60,7 @@ print(fewest_faults())
 def test_keeps_what_is_freed_until_the_outermost_block_ends() -> None:
     """In a process of its own, whose heap has no hole that would hold a large block anyway."""
     done = subprocess.run(
-        [sys.executable, "-c", FAULTS_OF_PASSES], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", FAULTS_OF_PASSES], capture_output=True, text=True, check=True
     )
     before, nested, outer, after = map(int, done.stdout.split())
     assert min(before, after) > 40  # some 50 huge pages if the system has them, else 25,600 pages

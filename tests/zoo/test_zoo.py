@@ -295,7 +295,6 @@ def test_names_of_any_length_are_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["fifo", "socket", "device"])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-@pytest.mark.timeout(60)
 def test_weights_that_are_no_file_are_refused_at_once(
     kind: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
