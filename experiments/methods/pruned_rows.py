@@ -129,7 +129,11 @@ def measure(
 
 
 def whole_row(
-    results: Path, settings: RunConfig, row: Mapping[str, object], dense_test: float | None = None
+    results: Path,
+    settings: RunConfig,
+    row: Mapping[str, object],
+    dense_test: float | None = None,
+    more: Mapping[str, object] | None = None,
 ) -> float:
     """Append a row of a model that is not pruned, unless it is there, and return its score on the test part.
 
@@ -138,6 +142,7 @@ def whole_row(
         settings: name the model and the data.
         row: its net, budget, variant and seed.
         dense_test: score of the dense model, if this is another one.
+        more: values of the columns that `figures` gives for the other rows.
     """
     if not is_measured(results, row):
         train_missing(settings)
@@ -145,7 +150,7 @@ def whole_row(
         scores = whole_scores(load_dense(spec), spec.named_setting)
         compared = scores["test"] if dense_test is None else dense_test
         whole = {"macs": 1.0, "params": 1.0, "before": None, **scores, "dense_test": compared}
-        append_row(results, {**row, **whole, "seconds": None})
+        append_row(results, {**row, **whole, "seconds": None, **(more or {})})
     return float(next(each["test"] for each in rows_of(results) if is_like(each, row)))
 
 
