@@ -31,7 +31,8 @@ def print_search(result: SearchResult) -> None:
     _ = result.best  # raises if no trial is complete
     console.print(widths_table(result.summary, result.summary.best))
     notes = summary_notes(result.summary)
-    print_notes([*notes, result.next_step])
+    page = [] if result.page is None else [f"Report in {result.page}."]
+    print_notes([*notes, *page, result.next_step])
 
 
 def print_curves(curves: Curves) -> None:

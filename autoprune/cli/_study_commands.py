@@ -183,8 +183,11 @@ def report(
     ],
     storage: Storage = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The plot: a .png, .svg or .pdf file.")
+        Path | None, typer.Option("--output", "-o", help="The plot (.png, .svg, .pdf) or the page (.html).")
     ] = None,
+    html: Annotated[
+        bool, typer.Option("--html", help="Write one HTML page in place of the plot, to share or to print.")
+    ] = False,
 ) -> None:
     """Print a study's trials and plot their scores, or rank the flows in a folder by their scores."""
     from autoprune import run
@@ -192,15 +195,15 @@ def report(
     from autoprune.report import failure_table, front_table, race_table, summary_notes, trial_table
 
     if run.holds_flows(study):
-        if storage is not None or output is not None:
+        if storage is not None or output is not None or html:
             raise ConfigError(
-                f"report: {study} holds flows, which have no storage and no plot; leave them out."
+                f"report: {study} holds flows, which have no storage, plot or page; leave them out."
             )
         for compared in run.compare_flows(study):
             console.print(comparison_table(compared))
             print_notes(comparison_notes(compared))
         return
-    found = run.report(study, run.find_storage(study, storage), output)
+    found = run.report(study, run.find_storage(study, storage), output, html=html)
     summary = found.summary
     console.print(trial_table(summary))
     if summary.front:
@@ -212,7 +215,10 @@ def report(
     for result in found.finetuned:
         console.print(pruned_table(result))
     plots = ", ".join(str(path) for path in (found.plot, found.stairs) if path is not None)
-    print_notes([f"Plotted in {plots}." if plots else "No trial has a score: no plot."])
+    if found.page is not None:
+        print_notes([f"Report in {found.page}."])
+    else:
+        print_notes([f"Plotted in {plots}." if plots else "No trial has a score: no plot."])
     print_notes(summary_notes(summary))
     if found.next_step:
         print_notes([found.next_step])

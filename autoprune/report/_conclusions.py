@@ -7,8 +7,10 @@ Example:
 from __future__ import annotations
 
 from autoprune.config.rungs import score_text
+from autoprune.cost import COSTS
 from autoprune.report._agreement import race_agreement
 from autoprune.report._summary import StudySummary
+from autoprune.report._tolerance import tolerance_notes
 
 _FEWEST_FOR_CURVE = 10
 """Trials that a sentence on their number needs."""
@@ -17,6 +19,29 @@ _LATE = 0.9
 """A search whose best score still rose after this share of its trials may need more of them."""
 
 _SHOWN_GROUPS = 3
+
+
+def headline(summary: StudySummary) -> str:
+    """Return the result of a study in a sentence or two: the verdict if it has raced."""
+    best = summary.best
+    if best is None:
+        failed = sum(len(failure.trials) for failure in summary.failures())
+        if not summary.records:
+            return "The search has no trials yet."
+        return f"No trial has completed yet; {failed} of {len(summary.records)} failed."
+    if summary.front:
+        points = f"{len(summary.front)} trial{'s' if len(summary.front) > 1 else ''}"
+        against = ", ".join(COSTS[cost].label for cost in summary.objectives[1:])
+        return f"The Pareto front of {summary.metric} against {against} has {points}: pick one by a limit."
+    if summary.smallest is not None:
+        return tolerance_notes(summary)[0]
+    if summary.verdict is not None:
+        return summary.verdict.sentence
+    return (
+        f"Trial {best.number} is the best: {summary.metric} {score_text(best.score, best.error)} after "
+        f"{best.scores[-1].name}, with {summary.macs_share(best):.1%} of the MACs. It has not raced against "
+        "one keep ratio for all groups."
+    )
 
 
 def conclusions(summary: StudySummary) -> list[str]:

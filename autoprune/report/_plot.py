@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from autoprune.cost import COSTS
 from autoprune.errors import StudyError
+from autoprune.report._history import best_so_far, is_partial, score_floor
 from autoprune.report._pictures import save_picture
 from autoprune.report._summary import StudySummary
 
@@ -45,7 +46,7 @@ def plot_study(summary: StudySummary, path: str | os.PathLike[str]) -> Path:
     figure = Figure(figsize=(5 + 5 * len(costs), 4), layout="constrained")
     FigureCanvasAgg(figure)
     over_trials, *over_costs = figure.subplots(1, 1 + len(costs), sharey=True)
-    floor = _floor(summary)
+    floor = score_floor(summary)
     _draw_trials(over_trials, summary, floor)
     for axes, cost in zip(over_costs, costs, strict=True):
         _draw_cost(axes, summary, floor, cost)
@@ -53,40 +54,23 @@ def plot_study(summary: StudySummary, path: str | os.PathLike[str]) -> Path:
     return save_picture(figure, path)
 
 
-def _floor(summary: StudySummary) -> float:
-    """Return the lowest score on the axis: scores of pruned trials far below would compress the others."""
-    scores = [record.score or 0.0 for record in summary.ranked()]
-    whole = [record.score or 0.0 for record in summary.ranked() if not _is_partial(record)]
-    low, high = min(whole or scores), max(*scores, summary.dense_score)
-    return max(min(scores), low - 0.2 * (high - low))
-
-
-def _is_partial(record: TrialRecord) -> bool:
-    """Return whether a trial's score is that of a lower rung, because it was pruned or failed."""
-    return record.state != "complete"
-
-
 def _draw_trials(axes: Axes, summary: StudySummary, floor: float) -> None:
     finished = sorted(summary.ranked(), key=lambda record: record.number)
-    partial = [record for record in finished if _is_partial(record)]
+    partial = [record for record in finished if is_partial(record)]
     for chosen, color, marker, words in (
         ([record for record in partial if (record.score or 0.0) < floor], _PARTIAL, "v", "pruned, below"),
         ([record for record in partial if (record.score or 0.0) >= floor], _PARTIAL, "o", "pruned"),
-        ([record for record in finished if not _is_partial(record)], _TRIALS, "o", "complete"),
+        ([record for record in finished if not is_partial(record)], _TRIALS, "o", "complete"),
     ):
         if chosen:
             numbers = [record.number for record in chosen]
             heights = [max(record.score or 0.0, floor) for record in chosen]
             axes.scatter(numbers, heights, s=18, color=color, marker=marker, label=words)
-    best, numbers, heights = float("-inf"), [], []
-    for record in finished:
-        if not _is_partial(record) and record.score is not None:
-            best = max(best, record.score)
-            numbers.append(record.number)
-            heights.append(best)
-    if numbers:
+    best = best_so_far(summary)
+    numbers, heights = [number for number, _ in best], [score for _, score in best]
+    if best:
         numbers.append(finished[-1].number)
-        heights.append(best)
+        heights.append(heights[-1])
     axes.step(numbers, heights, where="post", color=_BEST, label="best so far")
     axes.axhline(summary.dense_score, color=_DENSE, linestyle="--", label="dense")
     axes.set_xlabel("trial")
@@ -101,7 +85,7 @@ def _draw_cost(axes: Axes, summary: StudySummary, floor: float, cost: str) -> No
 
     scored = [record for record in summary.ranked() if (record.score or 0.0) >= floor]
     for partial, color in ((True, _PARTIAL), (False, _TRIALS)):
-        chosen = [record for record in scored if _is_partial(record) is partial]
+        chosen = [record for record in scored if is_partial(record) is partial]
         if chosen:
             axes.scatter(*points(chosen), s=18, color=color)
     if summary.front:

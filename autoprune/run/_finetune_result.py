@@ -132,8 +132,9 @@ def saved_trials(study: SearchStudy) -> list[Path]:
 
 def known_results(study: SearchStudy) -> list[FinetuneResult]:
     """Return the results of all finetunes of a study whose folders still hold the models."""
+    noted = {key.removeprefix(_RESULT).lstrip(":") or BEST for key in study.noted(_RESULT)}
     names = [BEST, *(trial_folder(record.number) for record in study.records())]
-    stored = {name: _stored(study, name) for name in names}
+    stored = {name: _stored(study, name) for name in names if name in noted}
     found = (
         _known_result(study, name, note["identity"]) for name, note in stored.items() if note is not None
     )

@@ -9,11 +9,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import platform
 import time
+from importlib import metadata
 from typing import Any
 
 from autoprune.config.rungs import score_text
 from autoprune.errors import ConfigError
+from autoprune.latency import LatencySetting, device_fingerprint
 from autoprune.run._expected_time import Pace
 from autoprune.run._identity import identify
 from autoprune.run._moments import StudyMoments, moments_of, try_repair
@@ -81,6 +84,7 @@ def make_study(
         warm_starts=starts,
         tolerance=tolerance,
         strengths=tried_strengths(run.spec),
+        environment=_environment(run.setting.device),
     )
     with quiet_optuna():
         study = create_study(
@@ -92,6 +96,13 @@ def make_study(
             objectives=(SCORE, *run.spec.objectives),
         )
     return study, moments
+
+
+def _environment(device: str) -> dict[str, str]:
+    """Return the versions of the packages that a search rests on, and the facts of the machine."""
+    versions = {name: metadata.version(name) for name in ("autoprune", "optuna", "numpy")}
+    machine = device_fingerprint(LatencySetting(device=device)).facts
+    return {"python": platform.python_version(), **versions, **machine}
 
 
 def _tolerance_and_starts(context: MeasurementContext) -> tuple[ToleranceFacts | None, WarmStarts]:

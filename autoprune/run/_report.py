@@ -1,7 +1,8 @@
-"""Summarises and plots a study, finished or not.
+"""Summarises a study, finished or not, and draws it as a plot or as an HTML page.
 
 Example:
-    report("digits", "sqlite:///runs/digits.db").plot          # runs/digits/report.png
+    report("digits", "sqlite:///runs/digits.db").plot                # runs/digits/report.png
+    report("digits", "sqlite:///runs/digits.db", html=True).page     # runs/digits/report.html
 """
 
 from __future__ import annotations
@@ -10,25 +11,27 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoprune.errors import LatencyError
-from autoprune.latency import Stairs
-from autoprune.report import StudySummary, format_of, plot_stairs, plot_study, summarise
+from autoprune.report import FORMATS, StudySummary, format_of, plot_stairs, plot_study, summarise
 from autoprune.run._finetune_result import FinetuneResult, known_results
 from autoprune.run._next_step import next_step
+from autoprune.run._page import stored_stairs, write_page
 from autoprune.run._paths import check_writable, protected_files, require_unprotected
 from autoprune.run._stored_config import stored_spec
 from autoprune.run._trust import UNTRUSTED, require_own_path
-from autoprune.study import SearchStudy, damaged, open_study
+from autoprune.study import open_study
+
+HTML = "html"
 
 
 @dataclass(frozen=True)
 class Report:
-    """A summary of a study, with its plots.
+    """A summary of a study, with its plots or its page.
 
     Attributes:
         summary: the trials and figures of the study.
         plot: file of the plot of the trials, or None if no trial has a score.
         stairs: file of the plot of latency against width, or None if the divisor was not measured.
+        page: the HTML page, or None if a plot was requested.
         finetuned: the results of finetunes whose models still exist.
         next_step: a line that names the next command, or "" before the first complete trial.
     """
@@ -38,41 +41,50 @@ class Report:
     stairs: Path | None
     finetuned: tuple[FinetuneResult, ...]
     next_step: str
+    page: Path | None = None
 
 
-def report(study: str, storage: str, output: str | os.PathLike[str] | None = None) -> Report:
-    """Summarise a study and plot it. The study itself is not changed.
+def report(
+    study: str, storage: str, output: str | os.PathLike[str] | None = None, *, html: bool = False
+) -> Report:
+    """Summarise a study, and plot it or write it as an HTML page. The study itself is not changed.
 
     Args:
         study: name of the study.
         storage: URL of its storage.
-        output: the picture, a PNG, SVG or PDF file by its suffix. By default it is report.png in the output
-            folder of the search. A plot of latency against width is written next to it, e.g. as stairs.png.
+        output: the picture, a PNG, SVG or PDF file by its suffix, or the page, an HTML file. By default it is
+            report.png or report.html in the output folder of the search. A plot of latency against width is
+            written next to a picture, e.g. as stairs.png.
+        html: whether to write a page. It needs no other file and no network.
 
     Raises:
         StudyError: the study does not exist, or its output folder is neither in the current folder nor named
             by this user.
-        ConfigError: the folder of the pictures cannot be written, or `output` has another suffix.
+        ConfigError: the folder of the files cannot be written, or `output` has another suffix.
     """
-    suffix = ".png" if output is None else f".{format_of(output)}"
+    formats = (HTML,) if html else (*FORMATS, HTML)
+    suffix = f".{HTML if html else 'png'}" if output is None else f".{format_of(output, formats)}"
     opened = open_study(storage, study)
     summary = summarise(opened, with_importances=True)
-    measured = _stairs(opened)
-    if not summary.ranked() and measured is None:
+    measured = stored_stairs(opened)
+    is_page = suffix == f".{HTML}"
+    if not summary.ranked() and measured is None and not is_page:
         return Report(summary, None, None, (), "")
     spec = stored_spec(opened)
     if output is not None:
         path = Path(output)
     else:
-        path = spec.folder / "report.png"
+        path = spec.folder / f"report{suffix}"
         require_own_path(opened, "--output", path, UNTRUSTED)
     key = "--output" if output is not None else "output.folder"
     stairs = path.with_name(f"stairs{suffix}")
-    for picture in (path, stairs):
-        require_unprotected(picture, key, protected_files(opened.url, spec))
+    for written in (path,) if is_page else (path, stairs):
+        require_unprotected(written, key, protected_files(opened.url, spec))
     # Read before the plots are drawn, so that a damaged note leaves no half-finished report.
     results, step = tuple(known_results(opened)), next_step(opened, summary)
     check_writable(path.parent, key)
+    if is_page:
+        return Report(summary, None, None, results, step, write_page(opened, summary, path))
     return Report(
         summary,
         plot_study(summary, path) if summary.ranked() else None,
@@ -80,18 +92,3 @@ def report(study: str, storage: str, output: str | os.PathLike[str] | None = Non
         results,
         step,
     )
-
-
-def _stairs(study: SearchStudy) -> Stairs | None:
-    """Return the latencies at several widths that a study stores, or None if it measured none.
-
-    Raises:
-        StudyError: they are damaged.
-    """
-    values = study.facts.stairs
-    if values is None:
-        return None
-    try:
-        return Stairs.from_json(values)
-    except LatencyError as error:
-        raise damaged(study.name, f"chosen.stairs: {error}") from error

@@ -20,6 +20,7 @@ class SearchResult:
         output: the output folder.
         summary: the trials and figures of the study.
         next_step: a line that names the next command, or "" without a best trial.
+        page: the HTML report, or None if it could not be written.
     """
 
     study: str
@@ -27,6 +28,7 @@ class SearchResult:
     output: Path
     summary: StudySummary
     next_step: str = ""
+    page: Path | None = None
 
     @property
     def best(self) -> TrialRecord:

@@ -7,19 +7,23 @@ Example:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from autoprune.engines import MakeScorer, TrialRunner, run_search
-from autoprune.errors import shown_url
-from autoprune.report import summarise
+from autoprune.errors import AutopruneError, shown_url
+from autoprune.report import StudySummary, summarise
 from autoprune.run._finalists import measure_finalists
 from autoprune.run._moments import StudyMoments, moments_of, prepare_moments
 from autoprune.run._next_step import next_step
 from autoprune.run._optuna_log import quiet_optuna
 from autoprune.run._other_processes import report_unended
+from autoprune.run._page import PAGE, write_page
+from autoprune.run._paths import protected_files, require_unprotected
 from autoprune.run._progress import trial_reporter
 from autoprune.run._race import run_race
 from autoprune.run._race_trainer import RaceTrainer, RaceTrainerFactory
 from autoprune.run._run import Run
+from autoprune.run._savings import store_savings
 from autoprune.run._scoring import ScoreParts, ScorerFactory, identify_parts, make_score, with_weights
 from autoprune.run._search_result import SearchResult
 from autoprune.run._stored_config import stored_ranking, threads_of
@@ -82,7 +86,20 @@ def run_trials(
     with quiet_optuna():
         run_race(run, study, makers.trainer(), take_over=take_over)
     summary = summarise(study, with_importances=True)
-    return SearchResult(study.name, study.url, run.spec.folder, summary, next_step(study, summary))
+    step = next_step(study, summary)
+    return SearchResult(study.name, study.url, run.spec.folder, summary, step, _page(run, study, summary))
+
+
+def _page(run: Run, study: SearchStudy, summary: StudySummary) -> Path | None:
+    """Write the HTML report. A search does not fail if it cannot be written, since the study has it all."""
+    path = run.spec.folder / PAGE
+    try:
+        store_savings(run, study, summary)
+        require_unprotected(path, "output.folder", protected_files(study.url, run.spec))
+        return write_page(study, summary, path)
+    except AutopruneError as error:
+        run.watch(Stage(f"warning: no HTML report: {error}"))
+        return None
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,7 @@ class StudyFacts(Strict):
         warm_starts: the first trials of the search.
         tolerance: of a search for the smallest model, or None for the others.
         strengths: the strengths of a penalty that were tried to make the dense model sparse.
+        environment: {name: version, device or other fact} of the machine on which the search began.
         version: of these facts.
     """
 
@@ -121,6 +122,7 @@ class StudyFacts(Strict):
     warm_starts: WarmStarts = Field(default_factory=lambda: WarmStarts(trials=[]))
     tolerance: ToleranceFacts | None = None
     strengths: list[StrengthFacts] = Field(default_factory=list)
+    environment: dict[str, str] = Field(default_factory=dict)
     version: int = FACTS_VERSION
 
     @model_validator(mode="before")

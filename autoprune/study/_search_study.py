@@ -417,6 +417,11 @@ class SearchStudy:
         with storage_errors(self.url):
             return read_note(self.optuna.user_attrs, key, self.name)
 
+    def noted(self, prefix: str) -> list[str]:
+        """Return the keys of all notes that begin with a prefix."""
+        with storage_errors(self.url):
+            return [key for key in self.optuna.user_attrs if key.startswith(prefix)]
+
     def release(self) -> list[int]:
         """Re-queue the running trials that this object has claimed, and return their numbers.
 

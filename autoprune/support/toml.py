@@ -1,14 +1,17 @@
-"""Read TOML files and texts. An invalid one raises an error with a message of one line.
+r"""Read TOML files and texts, and write them. An invalid one raises an error with a message of one line.
 
 Example:
     read_toml("run.toml", "a config file")       # {"model": {"name": "resnet20"}, ...}
     parse_toml("trials = 3")                     # {"trials": 3}
+    write_toml({"search": {"trials": 3}})        # "[search]\ntrials = 3\n"
 """
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,39 @@ def parse_toml(text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except RecursionError:
         raise ValueError("its lists or tables are nested too deeply") from None
+
+
+def write_toml(values: Mapping[str, Any]) -> str:
+    """Write nested dicts of strings, numbers, booleans and lists as TOML.
+
+    `parse_toml` gives the values back. TOML has no None, and empty tables say nothing: both are left out.
+    """
+    return "\n".join(_table(values, ())).strip() + "\n"
+
+
+def _table(values: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
+    plain = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
+    given = [f"{_key(key)} = {_value(value)}" for key, value in plain.items() if value is not None]
+    if given and path:
+        yield f"\n[{'.'.join(map(_key, path))}]"
+    yield from given
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _table(value, (*path, key))
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _value(key)
+
+
+def _value(value: Any) -> str:
+    """Write a value. A JSON string is a TOML string, but JSON leaves one control character unescaped."""
+    if isinstance(value, Mapping):
+        given = (f"{_key(key)} = {_value(each)}" for key, each in value.items() if each is not None)
+        return f"{{{', '.join(given)}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_value, value))}]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def read_toml(path: str | Path, kind: str) -> dict[str, Any]:

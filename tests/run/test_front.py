@@ -21,6 +21,7 @@ from autoprune.report import StudySummary, cost_table, front_table, plot_study, 
 from autoprune.run import Event, Stage, TrialDone
 from autoprune.run._dense import load_dense
 from autoprune.run._problem import build_problem, trace_dense
+from autoprune.run._savings import stored_savings
 from autoprune.run._spec import RunSpec
 from autoprune.space import SHARE, ShareSpace
 from autoprune.study import open_study
@@ -106,6 +107,24 @@ def test_the_front_is_the_result(searched: Searched) -> None:
     assert ends[-1].best == (scores[-1], summary.share(summary.front[-1], "macs"))
     stages = [event.text for event in searched.told if isinstance(event, Stage)]
     assert any("objectives score, flops: the share of the budget is searched from" in text for text in stages)
+
+
+def test_the_page_of_the_search_shows_the_front_and_the_savings_of_each_of_its_groups(
+    searched: Searched, tmp_path: Path
+) -> None:
+    page = (searched.folder / "report.html").read_text("utf-8")
+    assert f"has {len(searched.summary.front)} trials: pick one by a limit" in page
+    savings = stored_savings(open_study(searched.url, "front"))
+    assert savings.keys() == {record.number for record in searched.summary.front}
+    for record in searched.summary.front:
+        for cost, dense in searched.summary.dense_costs.items():
+            saved = sum(each[cost] for each in savings[record.number].values())
+            assert saved == pytest.approx(dense - record.costs[cost])
+    again = run.report("front", searched.url, tmp_path / "again.html")
+    assert (again.page, again.plot) == (tmp_path / "again.html", None)
+    assert (tmp_path / "again.html").read_text("utf-8").count("on the front") == len(searched.summary.front)
+    with pytest.raises(ConfigError, match=r"--output page\.png: expected a name that ends in \.html\."):
+        run.report("front", searched.url, "page.png", html=True)
 
 
 def test_heuristics_fill_several_shares_in_a_third_of_the_trials(searched: Searched) -> None:

@@ -422,6 +422,9 @@ def test_a_search_whose_every_trial_failed_is_reported_without_a_plot(
         _ = result.best
     found = report("own", result.storage)
     assert found.plot is None
+    page = report("own", result.storage, html=True).page
+    assert page is not None
+    assert "No trial has completed yet; 2 of 2 failed." in page.read_text("utf-8")
     assert [failure.trials for failure in found.summary.failures()] == [(0, 1)]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from autoprune.errors import ConfigError
-from autoprune.support.toml import parse_toml, read_toml
+from autoprune.support.toml import parse_toml, read_toml, write_toml
 
 
 @pytest.mark.parametrize("content", [b"a = 1\n", b"\xef\xbb\xbfa = 1\n", b"a = 1\r\n"])
@@ -62,3 +62,21 @@ def test_a_pipe_that_nobody_writes_to_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ConfigError, match="it is a named pipe, expected a regular file"):
         read_toml(tmp_path / "pipe", "a config file")
+
+
+def test_values_are_written_as_toml_that_gives_them_back() -> None:
+    values = {
+        "plain": True,
+        "a": {
+            "n": 3,
+            "x": 1e-05,
+            "text": 'quote " back \\ line\n \x7f \x01 \U0001f600 é',
+            "list": [1, [2.5, "b"], []],
+            "tables": [{"a key": 1}, {"b.c": [False]}],
+            "none": None,
+            "inner table": {"k": "v", "deep": {"z": 0}},
+        },
+    }
+    read = parse_toml(write_toml(values))
+    expected = {**values, "a": {key: value for key, value in values["a"].items() if value is not None}}  # type: ignore[attr-defined]
+    assert read == expected

@@ -1,0 +1,95 @@
+"""Writes the HTML report of a study into its output folder.
+
+Example:
+    write_page(study, summary, spec.folder / PAGE)       # runs/digits/report.html
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from autoprune.config.settings import RunConfig
+from autoprune.errors import LatencyError, shown_url
+from autoprune.latency import Stairs
+from autoprune.report import Page, StudySummary, Tuned, save_page
+from autoprune.run._finetune_result import known_results
+from autoprune.run._next_step import next_step
+from autoprune.run._savings import stored_savings
+from autoprune.study import SearchStudy, damaged, study_command
+from autoprune.support.toml import write_toml
+
+PAGE = "report.html"
+"""Name of the file in the output folder."""
+
+
+def write_page(study: SearchStudy, summary: StudySummary, path: str | os.PathLike[str]) -> Path:
+    """Write the HTML report of a study to a file.
+
+    Raises:
+        StudyError: a part of the study is damaged, or the file cannot be written.
+    """
+    return save_page(make_page(study, summary), path)
+
+
+def make_page(study: SearchStudy, summary: StudySummary) -> Page:
+    """Collect the contents of the HTML report of a study.
+
+    Raises:
+        StudyError: a part of the study is damaged.
+    """
+    return Page(
+        summary=summary,
+        facts=study.facts,
+        settings=write_toml(changed(study.config, json.loads(json.dumps(dataclasses.asdict(RunConfig()))))),
+        identity=study.identity,
+        stairs=stored_stairs(study),
+        savings=stored_savings(study),
+        tuned=[Tuned(each.trial, each.folder, each.scores) for each in known_results(study)],
+        commands=_commands(study),
+        next_step=next_step(study, summary),
+    )
+
+
+def changed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the nested values that differ from the defaults."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        default = defaults.get(key)
+        if isinstance(value, Mapping) and isinstance(default, Mapping):
+            found[key] = changed(value, default)
+        elif value != default:
+            found[key] = value
+    return found
+
+
+def _commands(study: SearchStudy) -> dict[str, str]:
+    budget = ("--set", "budget.flops=30%")
+    return {
+        "The same search again, with the settings below in a file": "autoprune search settings.toml",
+        "Go on, or add trials": study_command("resume", study.name, study.url),
+        "Another budget, with the same measurements": shlex.join(
+            ["autoprune", "search", "--from", study.name, "--storage", shown_url(study.url), *budget]
+        ),
+        "This page again": study_command("report", study.name, study.url, "--html"),
+    }
+
+
+def stored_stairs(study: SearchStudy) -> Stairs | None:
+    """Return the latencies at several widths that a study stores, or None if it measured none.
+
+    Raises:
+        StudyError: they are damaged.
+    """
+    values = study.facts.stairs
+    if values is None:
+        return None
+    try:
+        return Stairs.from_json(values)
+    except LatencyError as error:
+        raise damaged(study.name, f"chosen.stairs: {error}") from error
