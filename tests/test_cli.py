@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 import autoprune
 from autoprune.cli import main
 from autoprune.study import TrialRecord, open_study
-from autoprune.study._leases import Lease
+from autoprune.support.leases import Lease
 from autoprune.zoo import make_model
 
 ROOT = Path(__file__).parents[1]

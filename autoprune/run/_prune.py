@@ -20,7 +20,7 @@ from torch import nn
 from autoprune.config.settings import BudgetSettings, RunConfig
 from autoprune.criteria import find_criterion
 from autoprune.data import UserLoaders, VisionData
-from autoprune.errors import ConfigError, TrialError
+from autoprune.errors import ConfigError, StudyError, TrialError
 from autoprune.execution import fit_to_machine, resolve_device
 from autoprune.exporting import load_pruned, save_pruned
 from autoprune.flow import (
@@ -60,9 +60,12 @@ from autoprune.run._stored_config import read_setting
 from autoprune.run._trust import own_architecture
 from autoprune.sparsity import check_strengths
 from autoprune.support.events import GIVEN_WATCH, Stage, Watcher, silent
+from autoprune.support.leases import locked, require_unlocked
 from autoprune.support.threads import cpu_threads
 from autoprune.support.usercode import entry
 from autoprune.train import evaluate
+
+_LOCK = "flow.lock"
 
 
 @entry(model=GIVEN_MODEL, watch=GIVEN_WATCH)
@@ -89,7 +92,8 @@ def prune(
         The small model, its scores and costs next to those of the dense model, and the record of all stages.
 
     Raises:
-        StudyError: the output folder holds a flow of other settings, another model or other data.
+        StudyError: the output folder holds a flow of other settings, another model or other data, or another
+            process runs it.
         AutopruneError: a setting, the model or the data cannot be used.
     """
     if config is None:
@@ -102,6 +106,7 @@ def prune(
     spec = _with_stages(spec.without_password())
     check_flow(spec)
     folder = flow_folder(spec)
+    require_unlocked(folder / _LOCK, "flow")
     record = FlowRecord.open(folder)
     if record is not None:
         record.require(spec)
@@ -236,11 +241,22 @@ def _begin(problem: Problem, spec: RunSpec, watch: Watcher) -> None:
 
 
 def _finish(run: Run, record: FlowRecord) -> FlowResult:
-    """Run the remaining stages, test both models once, and save the small one."""
+    """Finish a flow, unless another process runs it."""
     if record.result is not None:
         run.watch(Stage("this flow is done already; the test part is not read again"))
         small = load_pruned(record.folder, lambda: copy.deepcopy(run.dense.model))
         return FlowResult.of(record, small)
+    with locked(record.folder / _LOCK, "flow"):
+        if FlowRecord.open(record.folder) not in (None, record):
+            raise StudyError(
+                f"{record.folder}: another process has worked on this flow since this command began; run the "
+                "same command again."
+            )
+        return _run_to_end(run, record)
+
+
+def _run_to_end(run: Run, record: FlowRecord) -> FlowResult:
+    """Run the remaining stages, test both models once, and save the small one."""
     with cpu_threads(run.setting.threads):
         search = search_pass(run, record.measured.step_ms)
         state = run_flow(workbench(run, record.folder, search), record)

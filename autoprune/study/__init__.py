@@ -13,7 +13,6 @@ from __future__ import annotations
 from autoprune.study._database_tables import names_in_file
 from autoprune.study._facts import StrengthFacts, StudyFacts, ToleranceFacts, WarmStart, WarmStarts
 from autoprune.study._header import damaged
-from autoprune.study._leases import TakenOverError
 from autoprune.study._opening import create_study, open_study, study_state
 from autoprune.study._race import Race, RaceEntry, RaceResult, Samples, StageRecord, TriedRate
 from autoprune.study._records import (
@@ -25,6 +24,7 @@ from autoprune.study._records import (
 from autoprune.study._search_study import SCORE, SearchStudy
 from autoprune.study._storage_url import file_of, is_in_memory, require_url, study_command
 from autoprune.study._trial_attributes import SAMPLER
+from autoprune.support.leases import TakenOverError
 
 __all__ = [
     "SAMPLER",

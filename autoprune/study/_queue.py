@@ -25,14 +25,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from autoprune.samplers import ENDED_BEFORE, OUTCOME
-from autoprune.study._leases import Lease, is_alive
 from autoprune.study._trial_attributes import INTERRUPTIONS, LEASE, ORIGIN, PROPOSAL
-
-CLAIM_S = 0.3
-"""Seconds to wait for a claim. It usually takes less from taking the trial to writing the lease.
-
-If a claim takes longer, the trial may be queued again. One of the two attempts at it is dropped then.
-"""
+from autoprune.support.leases import CLAIM_S, Lease, is_alive
 
 MAX_INTERRUPTIONS = 2
 """A trial fails after its process has died so often: the trial itself may kill the process."""

@@ -27,7 +27,6 @@ from autoprune.samplers import PLANNED, QUEUED
 from autoprune.space import Candidate
 from autoprune.study import _queue as queue
 from autoprune.study._header import Header, replace_config
-from autoprune.study._leases import Lease, TakenOverError, is_alive, this_process
 from autoprune.study._long_values import read_note, write_value
 from autoprune.study._pareto import best_of, front_of, smallest_of
 from autoprune.study._race import LEASE, RACE, Race, RaceEntry, RaceResult, entry_key, read_entry, read_race
@@ -41,6 +40,7 @@ from autoprune.study._records import (
 from autoprune.study._sound_trials import sound_view
 from autoprune.study._storage_errors import storage_errors
 from autoprune.study._trial_attributes import DEATHS, ORIGIN, SAMPLER
+from autoprune.support.leases import CLAIM_S, Lease, TakenOverError, is_alive, this_process
 
 SCORE = "score"
 
@@ -247,7 +247,7 @@ class SearchStudy:
         own = this_process()
         # The last lease written counts: see `store_note_once`.
         self.store_note(LEASE, own.to_json())
-        time.sleep(queue.CLAIM_S)
+        time.sleep(CLAIM_S)
         found = Lease.from_json(self.note(LEASE))
         if found is not None and found.claim != own.claim:
             yield found
@@ -405,7 +405,7 @@ class SearchStudy:
         """
         if self.note(key) is None:
             self.store_note(key, value)
-        time.sleep(queue.CLAIM_S)
+        time.sleep(CLAIM_S)
         return self.note(key)
 
     def note(self, key: str) -> Any:

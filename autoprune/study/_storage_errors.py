@@ -16,7 +16,7 @@ import sqlalchemy.exc
 from optuna.exceptions import OptunaError, UpdateFinishedTrialError
 
 from autoprune.errors import StudyError, reason_of, shown_url
-from autoprune.study._leases import TakenOverError
+from autoprune.support.leases import TakenOverError
 
 DRIVERS = {
     "postgresql": ("psycopg", "postgresql", "postgresql+psycopg"),

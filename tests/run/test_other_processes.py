@@ -10,7 +10,7 @@ import pytest
 from autoprune.run import Event, Stage
 from autoprune.run._other_processes import report_unended
 from autoprune.study import SearchStudy, open_study
-from autoprune.study._leases import Lease
+from autoprune.support.leases import Lease
 from tests.engines.toy import new_study
 
 

@@ -180,6 +180,21 @@ def test_a_model_that_does_not_fit_is_refused_before_anything_is_written(
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+def test_a_second_process_is_refused_while_a_flow_runs(tmp_path: Path) -> None:
+    given = settings(tmp_path, flow={"stages": ["select"]}, select={"by": "uniform"})
+    refused: list[str] = []
+
+    def watch(event: Event) -> None:
+        if "select" in str(event) and (tmp_path / "flow" / "flow.lock").exists():
+            with pytest.raises(StudyError, match=r"process \d+ on .* runs this flow; wait for it") as caught:
+                autoprune.prune(net(), DATA, given)
+            refused.append(str(caught.value))
+
+    autoprune.prune(net(), DATA, given, watch=watch)
+    assert len(refused) == 1
+    assert not (tmp_path / "flow" / "flow.lock").exists()
+
+
 def test_settings_of_a_stage_that_has_not_begun_may_change(tmp_path: Path) -> None:
     impossible = {"select": {"threshold": 1e6, "floor": 0}, "budget": None, "repair": {"images": 64}}
     with pytest.raises(AutopruneError, match="would cut all 8 channels"):

@@ -31,8 +31,8 @@ from autoprune.run._retraining import race_has_trained, training_state
 from autoprune.run._spec import RunSpec
 from autoprune.run._stored_config import stored_spec
 from autoprune.study import Race, open_study
-from autoprune.study._leases import this_process
 from autoprune.study._race import LEASE
+from autoprune.support.leases import this_process
 
 EPOCHS = 8
 

@@ -15,8 +15,8 @@ from optuna.trial import Trial, TrialState
 
 from autoprune.samplers import SCORES, MovingBudget, PerTrialSampler, distributions, make_sampler
 from autoprune.space import SHARE, Budget, ChoiceSpace, SearchSpace, ShareSpace, SpaceSpec, build_space
-from autoprune.study._leases import this_process
 from autoprune.study._queue import claim_trial, requeue_trial, store_score
+from autoprune.support.leases import this_process
 from tests.space.costs import chain, dense_macs
 
 Proposals = list[dict[str, float]]

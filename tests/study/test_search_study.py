@@ -29,7 +29,7 @@ from autoprune.study import (
     study_command,
 )
 from autoprune.study import _queue as queue
-from autoprune.study._leases import Lease, _started, is_alive, this_process
+from autoprune.support.leases import Lease, _started, this_process
 from tests.engines.toy import FACTS, IDENTITY, ToyScorer, new_study, toy_runner
 
 SCHEMES = ("sqlite", "journal")
@@ -491,20 +491,6 @@ def test_outcomes_keep_the_order_in_which_trials_ended(url: str) -> None:
             score_to_the_end(runner, job)
     trials = open_study(url, "toy").optuna.get_trials()
     assert [trial.user_attrs[OUTCOME][ENDED_BEFORE] for trial in trials] == [2, 0, 1]
-
-
-def test_leases_tell_processes_apart() -> None:
-    mine = this_process()
-    assert is_alive(mine)
-    assert is_alive(Lease.from_json(mine.to_json()))
-    assert Lease.from_json(mine.to_json()) == mine == this_process()
-    assert mine.claim != this_process().claim
-    assert is_alive(Lease(mine.host, mine.pid, "another start")) is False
-    assert is_alive(Lease("elsewhere", mine.pid, mine.started)) is None
-    assert is_alive(Lease.from_json({"host": "x"})) is False
-    child = subprocess.Popen([sys.executable, "-c", "pass"])
-    child.wait()
-    assert is_alive(Lease(mine.host, child.pid, mine.started)) is False
 
 
 def test_a_commit_survives_a_power_cut(tmp_path: Path) -> None:

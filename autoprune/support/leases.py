@@ -1,24 +1,39 @@
-"""The lease of a running trial: which process runs the trial, and whether this process still lives.
+"""Leases: which process holds a trial or a folder, and whether this process still lives.
 
 Example:
     lease = this_process()                 # Lease(host="box", pid=4711, started="5f3c...:81234", claim="9d")
     is_alive(lease)                        # True, False, or None if it is of another host
+
+    with locked(folder / "flow.lock", "flow"):
+        ...                                # no other process runs the flow of this folder
 
 `SearchStudy.ask` stores a lease with every trial. A resume re-queues the trials of dead processes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
 import os
 import socket
 import subprocess
+import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autoprune.errors import StudyError
+from autoprune.errors import StudyError, reason_of
+from autoprune.support.atomic import replacing
+from autoprune.support.files import read_json
+
+CLAIM_S = 0.3
+"""Seconds to wait for a claim. It usually takes less from taking a trial or a file to writing the lease.
+
+If a claim of a trial takes longer, the trial may be queued again. One of the two attempts is dropped then.
+"""
 
 _UNKNOWN = "unknown"
 
@@ -78,6 +93,81 @@ def is_alive(lease: Lease | None) -> bool | None:
         return False
     # The system gives the number of a dead process to a new one. The start time distinguishes them.
     return _UNKNOWN in (started, lease.started) or started == lease.started
+
+
+@contextlib.contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold a file with the lease of this process within the block. The file of a dead process is replaced.
+
+    Args:
+        path: the file, whose folder is made if it is missing.
+        what: the name of the work that one process at a time may do, for messages.
+
+    Raises:
+        StudyError: another process holds the file, or it cannot be written.
+    """
+    own = this_process()
+    try:
+        if not _created(path, own):
+            require_unlocked(path, what)
+            with replacing(path) as partial:  # two processes may both find the last holder dead
+                partial.write_text(json.dumps(own.to_json()), "utf-8")
+            time.sleep(CLAIM_S)
+            require_unlocked(path, what, own)
+    except OSError as error:
+        raise StudyError(
+            f"{path}: cannot be written ({reason_of(error)}); choose another place, then run the same "
+            "command again."
+        ) from error
+    try:
+        yield
+    finally:
+        found = _holder(path)
+        if found is not None and found.claim == own.claim:
+            with contextlib.suppress(OSError):
+                path.unlink()
+                path.parent.rmdir()  # a folder that is not empty stays
+
+
+def require_unlocked(path: Path, what: str, own: Lease | None = None) -> None:
+    """Refuse a file that a process other than `own` holds.
+
+    Raises:
+        StudyError: another process holds it. The message names the process and what to do.
+    """
+    if not path.exists():
+        return
+    held = _holder(path)
+    if held is None:  # its writer has just created it, or was killed at this moment
+        time.sleep(CLAIM_S)
+        held = _holder(path)
+    alive = is_alive(held)
+    if held is None or alive is False or (own is not None and held.claim == own.claim):
+        return
+    process = f"process {held.pid} on {held.host}"
+    raise StudyError(
+        f"{path.parent}: {process} runs this {what}; wait for it or end it, then run the same command again."
+        if alive
+        else f"{path.parent}: {process} may still run this {what}; if it is gone, remove {path}."
+    )
+
+
+def _created(path: Path, lease: Lease) -> bool:
+    """Create a file with a lease, and return whether it did not exist."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(json.dumps(lease.to_json()))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _holder(path: Path) -> Lease | None:
+    try:
+        return Lease.from_json(read_json(path))
+    except (OSError, ValueError):
+        return None
 
 
 def _started(pid: int) -> str | None:
