@@ -326,7 +326,7 @@ def choose_channels(
     """
     channels, dropped = split_blocks(prunable, widths)
     plan = _choose(prunable, channels, criterion, data, loss, seed, moments, rule or Rule(), done)
-    return Plan({**plan, **dropped})
+    return Plan({**plan, **dropped}, plan.ranking)
 
 
 def _choose(

@@ -38,6 +38,7 @@ def plan_from_importance(
             importance is missing.
     """
     widths, keep = split_blocks(prunable, widths)
+    ranking: dict[str, NDArray[np.int64]] = {}
     for name, width in widths.items():
         group = _group(prunable, name)
         _check_width(group, width)
@@ -50,9 +51,9 @@ def plan_from_importance(
                 f'Group "{name}": {group.width} channels need an importance of shape ({group.width},), '
                 f"got {got}; compute it with autoprune.criteria.importance on the same model."
             )
-        order = np.argsort(-np.asarray(values), kind="stable")
-        keep[name] = np.sort(order[:width]).astype(np.int64)
-    return Plan(keep)
+        ranking[name] = np.argsort(-np.asarray(values), kind="stable").astype(np.int64)
+        keep[name] = ranking[name][:width]
+    return Plan(keep, ranking)
 
 
 def mixed(

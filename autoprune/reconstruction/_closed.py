@@ -19,10 +19,11 @@ from autoprune.graph import Plan, Prunable
 from autoprune.graph.capture import named_tensors
 from autoprune.rebuilding import keep_positions, narrow
 from autoprune.reconstruction._contractions import from_matrices, to_matrices
+from autoprune.reconstruction._factors import ranked_inputs
 from autoprune.reconstruction._intercepts import bias_of, fold_into_norm, folded, norm_of, normalised_by
 from autoprune.reconstruction._layer_moments import LayerMoments
-from autoprune.reconstruction._leastsquares import Fit, refit
-from autoprune.reconstruction._products import Product, products_of
+from autoprune.reconstruction._leastsquares import Fit, refit, ridge_for, solved_in, strength_for
+from autoprune.reconstruction._products import Products, products_of
 from autoprune.reconstruction._second_moments import Moments
 from autoprune.reconstruction._sums import precise, precise_device
 from autoprune.reconstruction._uses import Cut, cut_of, read_fewer, why_not
@@ -52,14 +53,19 @@ def repair_closed(
     that a normalisation over narrowed channels, such as a LayerNorm, gives other values than over all.
 
     The fit runs on the device of `small`, or on the CPU instead of MPS, which has no float64. The first
-    repair with some moments takes longer, because the products of the dense layers are computed then.
+    repair takes longer, because the factors of the layers are computed then. They serve all plans of one
+    ranking, such as those of `make_plan` with one criterion, and increase the memory of the moments by half,
+    at most to `LIMIT_BYTES` together. Layers beyond it and those that read several concatenated groups are
+    fitted directly, and so are all layers of plans without a ranking. This takes several times as long for
+    large layers.
 
     Args:
         prunable: the traced dense model.
         plan: the plan that `small` was rebuilt with.
         small: the rebuilt model with the dense model's weights.
         moments: second moments of the inputs of the dense model's layers.
-        ridge: strength of the pull towards the old weights; see `refit`.
+        ridge: strength of the pull towards the old weights, as a share of the mean variance of the dense
+            layer's inputs. None means `ridge_for` half of them.
 
     Raises:
         PlanError: the plan does not fit the model's groups.
@@ -67,92 +73,126 @@ def repair_closed(
     model = narrow(small, {})
     dense = dict(named_tensors(prunable.model))
     on = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    product_of = products_of(prunable.model, moments, precise_device(on))
+    products = products_of(prunable.model, moments, precise_device(on))
     followers = normalised_by(prunable)
     errors: dict[str, float] = {}
     left: dict[str, str] = {}
     with torch.no_grad():
         for name, axes in read_fewer(prunable, keep_positions(prunable, plan)).items():
-            layer = product_of.moments.layers.get(name)
+            layer = products.moments.layers.get(name)
             if layer is None:
                 left[name] = why_not(prunable, name) or moments.left_out.get(name, "it has no moments")
                 continue
             norm, bias = norm_of(model, name, followers), bias_of(model, name)
             cut = cut_of(dense[name].shape, axes, layer.groups, transposed=layer.transposed)
             if len(cut.kept) < layer.mean.shape[1]:
-                centred = norm is not None or bias is not None
-                product = product_of(name, centred=centred)
-                problem = _problem(dense[name].detach(), layer, product, cut, centred=centred)
-                fit = problem.solve(ridge)
-                _put(model.get_parameter(name), norm, bias, problem, fit)
+                order = ranked_inputs(prunable, plan, name, layer)
+                narrowed = _Narrowed(
+                    name, products, cut.to(layer.second.device), norm is not None or bias is not None, ridge
+                )
+                fit = narrowed.fit(order)
+                _put(model.get_parameter(name), norm, bias, narrowed, fit)
                 errors[name] = fit.error
     return Repaired(model, errors, left)
 
 
 @dataclass(frozen=True, eq=False)
-class _Problem:
-    """The least-squares problem of one layer: its kept outputs from its kept inputs.
+class _Narrowed:
+    """A layer that reads fewer channels.
 
     Attributes:
-        gram: float64 [groups, inputs, inputs]; `refit` explains this and the next three.
-        cross: float64 [groups, outputs, inputs].
-        old: float64 [groups, outputs, inputs].
-        power: float64 [groups, outputs].
-        inputs: float64 [groups, 1, patch], mean of the kept inputs.
-        outputs: float64 [channels], mean of the kept dense outputs, without the layer's constant.
-        layer: the dense layer's moments.
-        dtype: type of the weights.
+        name: name of its weight.
+        products: products and factors of the dense model.
+        cut: the kept part of the layer.
+        centred: whether a constant is fitted too.
+        ridge: strength of the ridge; see `repair_closed`.
     """
 
-    gram: Tensor
-    cross: Tensor
-    old: Tensor
-    power: Tensor
-    inputs: Tensor
-    outputs: Tensor
-    layer: LayerMoments
-    dtype: torch.dtype
+    name: str
+    products: Products
+    cut: Cut
+    centred: bool
+    ridge: float | None
 
-    def solve(self, ridge: float | None) -> Fit:
-        """Return the refitted weight."""
-        rows = self.layer.rows * self.layer.span
-        return refit(self.gram, self.cross, self.old, self.power, rows=rows, ridge=ridge, dtype=self.dtype)
+    @property
+    def moments(self) -> LayerMoments:
+        """Moments of the dense layer."""
+        return self.products.moments.layers[self.name]
 
+    @property
+    def places(self) -> Tensor:
+        """The kept entries of the second moment."""
+        span = self.moments.span
+        return self.cut.kept[::span] // span
 
-def _problem(dense: Tensor, layer: LayerMoments, product: Product, cut: Cut, *, centred: bool) -> _Problem:
-    """Select the problem of a narrowed layer from the dense layer's moments, about the means if `centred`."""
-    device = layer.second.device
-    groups, rows, kept = cut.groups.to(device), cut.rows.to(device), cut.kept.to(device)
-    places = kept[:: layer.span] // layer.span
-    mean = layer.mean[groups][:, None, kept]
-    gram = layer.second if len(groups) == layer.groups else layer.second[groups]
-    gram = gram[:, places[:, None], places]
-    if centred:
-        pooled = layer.pooled(mean)
-        gram.baddbmm_(pooled.mT, pooled, alpha=-1 / layer.span)
+    @property
+    def weight(self) -> Tensor:
+        """The dense weight, [dense groups, outputs, m]."""
+        weight = self.products.model.get_parameter(self.name).detach()
+        matrices = to_matrices(weight, self.moments.groups, transposed=self.moments.transposed)
+        return self.moments.pooled(matrices).to(self.cut.rows.device)
 
-    def of_rows(matrices: Tensor) -> Tensor:
+    def fit(self, order: Tensor | None) -> Fit:
+        """Fit the kept outputs from the kept inputs.
+
+        Args:
+            order: the dense layer's inputs in the order of a ranking, if there is one.
+        """
+        layer, places = self.moments, self.places
+        variances = layer.variances(centred=self.centred)
+        rows = layer.rows * layer.span
+        # All candidates have the ridge of half the inputs, so that one factor serves all of them.
+        ridge = ridge_for(variances.shape[1] / 2, rows) if self.ridge is None else self.ridge
+        strength, weight = strength_for(variances, ridge), self.weight
+        if order is not None:
+            order, dtype = order.to(places.device), solved_in(variances, strength, weight.dtype)
+            factor = self.products.factor(
+                self.name, order, float(strength), centred=self.centred, dtype=dtype
+            )
+            if factor is not None:
+                outputs = self.cut.rows[:, None] * layer.span + torch.arange(layer.span, device=places.device)
+                return factor.refit(weight[0], outputs.flatten(), len(places))
+        product = self.products(self.name, centred=self.centred)
+        groups = self.cut.groups
+        cross, old, power = (self._of_rows(each) for each in (product.cross, weight, product.power))
+        cross, old = cross[..., places].double(), old[..., places].double()
+        return refit(self._gram(), cross, old, power, strength[groups], dtype=weight.dtype)
+
+    def _gram(self) -> Tensor:
+        """Return the second moment of the kept inputs, float64 [groups, inputs, inputs]."""
+        layer, places, groups = self.moments, self.places, self.cut.groups
+        gram = layer.second if len(groups) == layer.groups else layer.second[groups]
+        gram = gram[:, places[:, None], places]
+        if self.centred:
+            pooled = layer.pooled(self.inputs)
+            gram.baddbmm_(pooled.mT, pooled, alpha=-1 / layer.span)
+        return gram
+
+    def _of_rows(self, matrices: Tensor) -> Tensor:
         """Select the kept outputs from matrices [dense groups, outputs, ...]."""
-        outputs = matrices.reshape(-1, layer.span, *matrices.shape[2:])
-        return outputs[rows].reshape(len(groups), -1, *matrices.shape[2:])
+        outputs = matrices.reshape(-1, self.moments.span, *matrices.shape[2:])
+        return outputs[self.cut.rows].reshape(len(self.cut.groups), -1, *matrices.shape[2:])
 
-    matrices = to_matrices(dense, layer.groups, transposed=layer.transposed)
-    old = matrices.flatten(0, 1)[cut.rows.to(dense.device)][:, cut.kept.to(dense.device)]
-    old = layer.pooled(old.reshape(len(groups), -1, len(kept)).to(device).double())
-    cross = of_rows(product.cross)[..., places].double()
-    outputs = product.mean.flatten()[rows]
-    return _Problem(gram, cross, old, of_rows(product.power), mean, outputs, layer, dense.dtype)
+    @property
+    def inputs(self) -> Tensor:
+        """Mean of the kept inputs, float64 [groups, 1, patch]."""
+        return self.moments.mean[self.cut.groups][:, None, self.cut.kept]
+
+    @property
+    def outputs(self) -> Tensor:
+        """Mean of the kept dense outputs without the layer's constant, float64 [channels]."""
+        return self.products.mean(self.name)[self.cut.rows]
 
 
 def _put(
-    weight: nn.Parameter, norm: _BatchNorm | None, bias: nn.Parameter | None, problem: _Problem, fit: Fit
+    weight: nn.Parameter, norm: _BatchNorm | None, bias: nn.Parameter | None, narrowed: _Narrowed, fit: Fit
 ) -> None:
     """Write a refitted weight into the model, and its constant into the next BatchNorm or into its bias."""
-    layer = problem.layer
+    layer = narrowed.moments
     fitted = layer.unpooled(fit.weight)
     weight.copy_(from_matrices(fitted, weight, transposed=layer.transposed))
-    reached = (fitted * problem.inputs).sum(dim=2).flatten()
-    offset = problem.outputs - reached
+    reached = (fitted * narrowed.inputs).sum(dim=2).flatten()
+    offset = narrowed.outputs - reached
     if norm is not None:
         scale, shift = folded(norm)
         offset, reached = offset.to(scale.device), reached.to(scale.device)

@@ -43,7 +43,14 @@ class LayerMoments:
     def covariance(self) -> Tensor:
         """The second moment about the mean, float64 [groups, m, m]."""
         mean = self.pooled(self.mean[:, None])
-        return self.second - mean.mT @ mean / self.span
+        return torch.baddbmm(self.second, mean.mT, mean, alpha=-1 / self.span)
+
+    def variances(self, *, centred: bool) -> Tensor:
+        """Return the diagonal [groups, m] of the second moment, about the mean if `centred`."""
+        squares = self.second.diagonal(dim1=1, dim2=2)
+        if not centred:
+            return squares
+        return squares - self.pooled(self.mean[:, None]).square().sum(dim=1) / self.span
 
     def part(self, positions: Tensor) -> Tensor:
         """Return the covariance of some inputs, float64 [groups, n, n] on the CPU, for positions [n]."""

@@ -26,7 +26,7 @@ to 1 times the number of inputs for each row.
 LEAST_RIDGE = 1e-5
 """Smallest ridge. Without any, inputs that are sums of others or always zero would make the fit singular."""
 
-_CONDITION = 2.0**15
+_CONDITION = 1e5
 """Largest condition number for float32: two digits remain in the worst case, and usually four or five."""
 
 
@@ -53,7 +53,7 @@ class Fit:
         return float(self.lost.sum()) / total if total > 0 else 0.0
 
 
-def ridge_for(inputs: int, rows: int) -> float:
+def ridge_for(inputs: float, rows: int) -> float:
     """Return the ridge, as a share of the inputs' mean variance, for a fit on this number of rows.
 
     The fewer rows there are for each input, the more a fit follows chance correlations. With a ridge in
@@ -66,14 +66,30 @@ def ridge_for(inputs: int, rows: int) -> float:
     return max(LEAST_RIDGE, RIDGE_PER_LOAD * inputs / max(rows, 1))
 
 
+def strength_for(variances: Tensor, ridge: float) -> Tensor:
+    """Return the strength [groups] of a ridge that is a share of the mean of variances [groups, inputs]."""
+    strength = ridge * variances.mean(dim=1)
+    # If all inputs of a group are zero, any positive ridge returns its old weights.
+    return torch.where(strength > 0, strength, torch.ones_like(strength))
+
+
+def solved_in(variances: Tensor, strength: Tensor, dtype: torch.dtype) -> torch.dtype:
+    """Return the type to solve a fit in: float32 for weights of 32 bits if that loses no accuracy.
+
+    The condition number is at most the sum of the variances over the strength, plus 1.
+    """
+    if dtype == torch.float64 or bool((variances.sum(dim=1) > _CONDITION * strength).any()):
+        return torch.float64
+    return torch.float32
+
+
 def refit(
     gram: Tensor,
     cross: Tensor,
     old: Tensor,
     power: Tensor,
+    strength: Tensor,
     *,
-    rows: int,
-    ridge: float | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> Fit:
     """Fit outputs y from inputs x, given their second moments: minimise |W x - y|^2 + r |W - old|^2.
@@ -81,16 +97,12 @@ def refit(
     The ridge pulls towards the old weights instead of zero, so a layer that keeps all inputs keeps its
     weights.
 
-    The system for weights of 32 bits is solved in float32 if that loses no accuracy. Its condition number is
-    at most inputs / ridge, which is twice the number of rows with the default ridge.
-
     Args:
         gram: float64 [groups, inputs, inputs], mean of x x^T.
         cross: float64 [groups, outputs, inputs], mean of y x^T.
         old: float64 [groups, outputs, inputs], weights before the fit.
         power: float64 [groups, outputs], mean of y^2.
-        rows: number of rows in these means.
-        ridge: r as a share of the mean of the gram's diagonal. None means `ridge_for`.
+        strength: float64 [groups], r, which must be positive.
         dtype: type of the weights that will hold the result.
 
     Returns:
@@ -99,18 +111,12 @@ def refit(
     Reference: He, Zhang, Sun, Channel Pruning for Accelerating Very Deep Neural Networks, ICCV 2017,
     section 3.1, step (ii). It samples patches and solves without a ridge.
     """
-    if ridge is None:
-        ridge = ridge_for(gram.shape[1], rows)
-    strength = ridge * gram.diagonal(dim1=1, dim2=2).mean(dim=1)
-    # If all inputs of a group are zero, any positive ridge returns its old weights.
-    strength = torch.where(strength > 0, strength, torch.ones_like(strength))[:, None, None]
-    short = dtype != torch.float64 and gram.shape[1] <= _CONDITION * ridge
-    solved_in = torch.float32 if short else torch.float64
-    damped = gram.to(solved_in, copy=True)
-    damped.diagonal(dim1=1, dim2=2).add_(strength[..., 0])
+    damped = gram.to(solved_in(gram.diagonal(dim1=1, dim2=2), strength, dtype), copy=True)
+    damped.diagonal(dim1=1, dim2=2).add_(strength[:, None])
+    strength = strength[:, None, None]
     factor = torch.linalg.cholesky(damped)
     half = torch.linalg.solve_triangular(
-        factor.mT, (cross + strength * old).to(solved_in), upper=True, left=False
+        factor.mT, (cross + strength * old).to(factor.dtype), upper=True, left=False
     )
     fitted = torch.linalg.solve_triangular(factor, half, upper=False, left=False).double()
     # The normal equations give W x x^T without another product with the gram.

@@ -74,7 +74,8 @@ def repair(
         mode: "closed" refits each layer by itself, from the dense model's moments alone. "sequential" refits
             layer after layer, from the outputs of the repaired layers before it, and needs images.
         ridge: strength of the pull towards the weights before the fit, as a share of the inputs' mean
-            variance. None means half of inputs / rows of the fit, which was best on held-out images.
+            variance. None means half of inputs / rows of the fit, which was best on held-out images. Mode
+            "closed" takes half of the dense layer's inputs.
 
     Returns:
         A new model of the same widths, in the mode of `small`.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autoprune.reconstruction._leastsquares import Fit, refit
+from autoprune.reconstruction._leastsquares import Fit, refit, ridge_for, strength_for
 from autoprune.reconstruction._uses import Cut
 
 
@@ -88,6 +88,8 @@ class Regression:
             constant: whether to fit c.
         """
         gram, cross, power, x, y = self.means(constant=constant)
-        fit = refit(gram, cross, old, power, rows=self.rows, ridge=ridge)
+        if ridge is None:
+            ridge = ridge_for(gram.shape[1], self.rows)
+        fit = refit(gram, cross, old, power, strength_for(gram.diagonal(dim1=1, dim2=2), ridge))
         mean = (fit.weight @ x[..., None])[..., 0]
         return Solution(fit, mean, y - mean if constant else torch.zeros_like(y))

@@ -59,6 +59,10 @@ class Cut:
     rows: Tensor
     kept: Tensor
 
+    def to(self, device: torch.device) -> Cut:
+        """Return the cut on a device."""
+        return Cut(self.groups.to(device), self.rows.to(device), self.kept.to(device))
+
 
 def cut_of(shape: torch.Size, axes: Axes, groups: int, *, transposed: bool) -> Cut:
     """Return the kept part of a dense weight.

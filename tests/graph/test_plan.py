@@ -22,7 +22,17 @@ def test_keep_indices_are_sorted_and_read_only_whatever_integers_they_were(dtype
     assert given.flags.writeable
     assert plan.widths == {"conv": 3}
     assert plan == Plan({"conv": np.array([0, 3, 5])})
-    assert hash(plan) == hash(Plan({"conv": np.array([3, 5, 0])}))
+    ranked = Plan({"conv": np.array([3, 5, 0])}, {"conv": np.array([5, 0, 3, 1, 2, 4])})
+    assert ranked == plan
+    assert hash(ranked) == hash(plan)
+
+
+@pytest.mark.parametrize("order", [[0, 5, 1, 2, 4, 3], [5, 0, 3], [5, 0, 3, 3, 3, 3]])
+def test_a_ranking_orders_all_channels_with_the_kept_ones_first(order: list[int]) -> None:
+    with pytest.raises(
+        PlanError, match="conv: got a ranking that is no order of all channels with the 3 kept"
+    ):
+        Plan({"conv": np.array([0, 3, 5])}, {"conv": np.array(order)})
 
 
 @pytest.mark.parametrize("mask", [np.array([True, False, True, True]), torch.tensor([True, False, True])])

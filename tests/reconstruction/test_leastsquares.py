@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import Ridge  # type: ignore[import-untyped]  # it has no hints
 from torch import Tensor
 
-from autoprune.reconstruction._leastsquares import Fit, refit
+from autoprune.reconstruction._leastsquares import Fit, refit, ridge_for, strength_for
 
 ROWS, PATCH, OUTPUTS = 300, 8, 5
 KEPT = torch.tensor([0, 2, 3, 6])
@@ -25,8 +25,13 @@ def cut(moment: Tensor, weight: Tensor, kept: Tensor, *, ridge: float | None = N
     """Fit the outputs of a dense weight from some of its inputs."""
     cross = weight @ moment
     power = (cross * weight).sum(dim=2)
-    return refit(
-        moment[:, kept][..., kept], cross[..., kept], weight[..., kept], power, rows=ROWS, ridge=ridge
+    gram = moment[:, kept][..., kept]
+    return refit(gram, cross[..., kept], weight[..., kept], power, strength_of(gram, ROWS, ridge))
+
+
+def strength_of(gram: Tensor, rows: int, ridge: float | None) -> Tensor:
+    return strength_for(
+        gram.diagonal(dim1=1, dim2=2), ridge_for(gram.shape[1], rows) if ridge is None else ridge
     )
 
 
@@ -74,7 +79,8 @@ def test_all_inputs_keep_their_weights() -> None:
 def test_inputs_that_are_always_zero_keep_their_weights() -> None:
     old = torch.ones(1, 2, 3, dtype=torch.float64)
     zeros = torch.zeros(1, 3, 3, dtype=torch.float64)
-    fit = refit(zeros, torch.zeros(1, 2, 3, dtype=torch.float64), old, torch.zeros(1, 2).double(), rows=ROWS)
+    strength = strength_of(zeros, ROWS, None)
+    fit = refit(zeros, torch.zeros(1, 2, 3, dtype=torch.float64), old, torch.zeros(1, 2).double(), strength)
     assert torch.equal(fit.weight, old)
     assert fit.error == 0
 
@@ -96,7 +102,8 @@ def test_the_ridge_by_the_rule_is_near_the_best_on_other_rows(rows: int) -> None
     power = (cross * weight).sum(dim=2)
 
     def lost(ridge: float | None) -> float:
-        fit = refit(moment[:, :40, :40], cross[..., :40], weight[..., :40], power, rows=rows, ridge=ridge)
+        gram = moment[:, :40, :40]
+        fit = refit(gram, cross[..., :40], weight[..., :40], power, strength_of(gram, rows, ridge))
         return float((others @ weight[0].T - others[:, kept] @ fit.weight[0].T).square().mean())
 
     best = min(lost(10.0**exponent) for exponent in range(-5, 3))
@@ -116,15 +123,10 @@ def test_weights_of_32_bits_are_solved_for_in_32_bits_without_a_loss() -> None:
     cross = weight @ moment
     power = (cross * weight).sum(dim=2)
     kept = torch.arange(0, 400, 2)
+    gram = moment[:, kept][..., kept]
+    strength = strength_of(gram, 600, None)
     long, short = (
-        refit(
-            moment[:, kept][..., kept],
-            cross[..., kept],
-            weight[..., kept],
-            power,
-            rows=600,
-            dtype=dtype,
-        )
+        refit(gram, cross[..., kept], weight[..., kept], power, strength, dtype=dtype)
         for dtype in (torch.float64, torch.float32)
     )
     assert not torch.equal(long.weight, short.weight)

@@ -1,0 +1,121 @@
+"""Refit a layer at any width from one Cholesky factor, if its inputs are always removed in the same order.
+
+Example:
+    factor = factorise(covariance, matrix, order, strength)     # once for a dense model and a ranking
+    factor.refit(matrix, kept=64).weight                        # one triangular solve
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autoprune.graph import Plan, Prunable
+from autoprune.reconstruction._layer_moments import LayerMoments
+from autoprune.reconstruction._leastsquares import Fit
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """The Cholesky factor of a layer's second moments with their ridge, with the inputs in an order.
+
+    If the moments are L L^T, those of the first k inputs are the product of the first k rows of L. So the
+    first columns of weight @ L hold the parts of the outputs that the first inputs explain, and the other
+    columns hold the error.
+
+    Attributes:
+        order: int64 [inputs], the inputs, the last to be removed first.
+        lower: [inputs, inputs], L.
+        parts: [outputs, inputs], weight @ L.
+        strength: strength of the ridge.
+    """
+
+    order: Tensor
+    lower: Tensor
+    parts: Tensor
+    strength: float
+
+    def refit(self, weight: Tensor, rows: Tensor, kept: int) -> Fit:
+        """Fit some outputs of the dense layer from its first inputs. `refit` gives the same from the moments.
+
+        Args:
+            weight: float64 [outputs, inputs], the dense weights.
+            rows: int64 [n], the outputs to fit.
+            kept: number of inputs to keep.
+
+        Returns:
+            The fit, with one group and its inputs in ascending order.
+        """
+        parts, old = self.parts[rows], weight[rows].index_select(1, self.order)
+        fitted = torch.linalg.solve_triangular(
+            self.lower[:kept, :kept], parts[:, :kept], upper=False, left=False
+        ).double()
+        explained, left = (_squares(each) for each in (parts[:, :kept], parts[:, kept:]))
+        first, removed = old[:, :kept], _squares(old[:, kept:])
+        # The factor is that of the moments with their ridge, whose share is subtracted.
+        reached = explained - self.strength * _squares(fitted)
+        power = explained + left - self.strength * (_squares(first) + removed)
+        lost = left - self.strength * (_squares(fitted - first) + removed)
+        ascending = fitted.index_select(1, self.order[:kept].argsort())
+        return Fit(ascending[None], *(each.clamp_min(0)[None] for each in (lost, power, reached)))
+
+
+def factorise(moment: Tensor, weight: Tensor, order: Tensor, strength: float, dtype: torch.dtype) -> Factor:
+    """Factorise a layer's second moments.
+
+    Args:
+        moment: float64 [inputs, inputs].
+        weight: float64 [outputs, inputs].
+        order: int64 [inputs], the inputs, the last to be removed first.
+        strength: strength of the ridge, added to the diagonal.
+        dtype: type to compute in.
+    """
+    damped = moment.to(dtype).index_select(0, order).index_select(1, order)
+    damped.diagonal().add_(strength)
+    lower = torch.linalg.cholesky(damped)
+    return Factor(order, lower, weight.to(dtype).index_select(1, order) @ lower, strength)
+
+
+def ranked_inputs(prunable: Prunable, plan: Plan, name: str, layer: LayerMoments) -> Tensor | None:
+    """Return the entries of a layer's second moment in the order of a plan's ranking.
+
+    Args:
+        prunable: the traced dense model.
+        plan: the plan.
+        name: name of the layer's weight.
+        layer: its moments.
+
+    Returns:
+        int64 [m] on the CPU, the most important first, or None if no ranking orders all of them or the layer
+        has groups.
+    """
+    axis = 0 if layer.transposed else 1
+    group, index = _sole_groups(prunable).get((name, axis), ("", np.empty((0, 0), np.int64)))
+    ranking = plan.ranking.get(group)
+    if ranking is None or len(ranking) != len(index) or layer.groups > 1:
+        return None
+    channels = torch.from_numpy(index[ranking].reshape(-1))
+    kernel = math.prod(prunable.shapes[name][2:])
+    return (channels[:, None] * kernel + torch.arange(kernel)).flatten()[:: layer.span] // layer.span
+
+
+@lru_cache(maxsize=8)
+def _sole_groups(prunable: Prunable) -> dict[tuple[str, int], tuple[str, NDArray[np.int64]]]:
+    """Return {(tensor, axis): (group, positions of its channels)} of axes that belong to one group alone."""
+    return {
+        (member.parameter, member.axis): (group.name, member.index)
+        for group in prunable.groups
+        for member in group.members
+        if member.index.size == prunable.shapes[member.parameter][member.axis]
+    }
+
+
+def _squares(matrix: Tensor) -> Tensor:
+    """Return the sum of squares of each row, in float64."""
+    return matrix.double().square().sum(dim=1)
