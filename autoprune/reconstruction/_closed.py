@@ -126,11 +126,11 @@ class _Narrowed:
         return self.cut.kept[::span] // span
 
     @property
-    def weight(self) -> Tensor:
-        """The dense weight, [dense groups, outputs, m]."""
-        weight = self.products.model.get_parameter(self.name).detach()
-        matrices = to_matrices(weight, self.moments.groups, transposed=self.moments.transposed)
-        return self.moments.pooled(matrices).to(self.cut.rows.device)
+    def old(self) -> Tensor:
+        """The kept part of the dense weight, [groups, outputs, inputs]."""
+        layer, weight = self.moments, self.products.model.get_parameter(self.name).detach()
+        matrices = layer.pooled(to_matrices(weight, layer.groups, transposed=layer.transposed))
+        return self._of_rows(matrices.to(self.places.device)).index_select(2, self.places)
 
     def fit(self, order: Tensor | None) -> Fit:
         """Fit the kept outputs from the kept inputs.
@@ -138,25 +138,24 @@ class _Narrowed:
         Args:
             order: the dense layer's inputs in the order of a ranking, if there is one.
         """
-        layer, places = self.moments, self.places
+        layer, places, old = self.moments, self.places, self.old
         variances = layer.variances(centred=self.centred)
         rows = layer.rows * layer.span
         # All candidates have the ridge of half the inputs, so that one factor serves all of them.
         ridge = ridge_for(variances.shape[1] / 2, rows) if self.ridge is None else self.ridge
-        strength, weight = strength_for(variances, ridge), self.weight
+        strength = strength_for(variances, ridge)
         if order is not None:
-            order, dtype = order.to(places.device), solved_in(variances, strength, weight.dtype)
+            order, dtype = order.to(places.device), solved_in(variances, strength, old.dtype)
             factor = self.products.factor(
                 self.name, order, float(strength), centred=self.centred, dtype=dtype
             )
             if factor is not None:
                 outputs = self.cut.rows[:, None] * layer.span + torch.arange(layer.span, device=places.device)
-                return factor.refit(weight[0], outputs.flatten(), len(places))
+                return factor.refit(old[0], outputs.flatten())
         product = self.products(self.name, centred=self.centred)
-        groups = self.cut.groups
-        cross, old, power = (self._of_rows(each) for each in (product.cross, weight, product.power))
-        cross, old = cross[..., places].double(), old[..., places].double()
-        return refit(self._gram(), cross, old, power, strength[groups], dtype=weight.dtype)
+        cross, power = self._of_rows(product.cross)[..., places].double(), self._of_rows(product.power)
+        strength = strength[self.cut.groups]
+        return refit(self._gram(), cross, old.double(), power, strength, dtype=old.dtype)
 
     def _gram(self) -> Tensor:
         """Return the second moment of the kept inputs, float64 [groups, inputs, inputs]."""
@@ -191,7 +190,7 @@ def _put(
     layer = narrowed.moments
     fitted = layer.unpooled(fit.weight)
     weight.copy_(from_matrices(fitted, weight, transposed=layer.transposed))
-    reached = (fitted * narrowed.inputs).sum(dim=2).flatten()
+    reached = (fitted @ narrowed.inputs.to(fitted.dtype).mT).double().flatten()
     offset = narrowed.outputs - reached
     if norm is not None:
         scale, shift = folded(norm)

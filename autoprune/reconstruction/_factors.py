@@ -1,8 +1,8 @@
 """Refit a layer at any width from one Cholesky factor, if its inputs are always removed in the same order.
 
 Example:
-    factor = factorise(covariance, matrix, order, strength)     # once for a dense model and a ranking
-    factor.refit(matrix, kept=64).weight                        # one triangular solve
+    factor = factorise(ordered_covariance, weight, order, strength)     # once for a dense model and a ranking
+    factor.refit(old, rows).weight                                      # one triangular solve
 """
 
 from __future__ import annotations
@@ -33,53 +33,55 @@ class Factor:
         order: int64 [inputs], the inputs, the last to be removed first.
         lower: [inputs, inputs], L.
         parts: [outputs, inputs], weight @ L.
+        total: float64 [outputs], sum of squares of the parts.
+        squares: float64 [outputs], sum of squares of the weight.
         strength: strength of the ridge.
     """
 
     order: Tensor
     lower: Tensor
     parts: Tensor
+    total: Tensor
+    squares: Tensor
     strength: float
 
-    def refit(self, weight: Tensor, rows: Tensor, kept: int) -> Fit:
+    def refit(self, old: Tensor, rows: Tensor) -> Fit:
         """Fit some outputs of the dense layer from its first inputs. `refit` gives the same from the moments.
 
         Args:
-            weight: float64 [outputs, inputs], the dense weights.
+            old: [n, kept], the dense weights of these outputs and inputs, with the inputs in ascending order.
             rows: int64 [n], the outputs to fit.
-            kept: number of inputs to keep.
 
         Returns:
             The fit, with one group and its inputs in ascending order.
         """
-        parts, old = self.parts[rows], weight[rows].index_select(1, self.order)
-        fitted = torch.linalg.solve_triangular(
-            self.lower[:kept, :kept], parts[:, :kept], upper=False, left=False
-        ).double()
-        explained, left = (_squares(each) for each in (parts[:, :kept], parts[:, kept:]))
-        first, removed = old[:, :kept], _squares(old[:, kept:])
+        kept = old.shape[1]
+        parts = self.parts[:, :kept].index_select(0, rows)
+        fitted = torch.linalg.solve_triangular(self.lower[:kept, :kept], parts, upper=False, left=False)
+        fitted = fitted.index_select(1, self.order[:kept].argsort())
+        explained, own = _squares(parts), _squares(fitted)
+        shared = (fitted * old.to(fitted.dtype)).sum(dim=1).double()
         # The factor is that of the moments with their ridge, whose share is subtracted.
-        reached = explained - self.strength * _squares(fitted)
-        power = explained + left - self.strength * (_squares(first) + removed)
-        lost = left - self.strength * (_squares(fitted - first) + removed)
-        ascending = fitted.index_select(1, self.order[:kept].argsort())
-        return Fit(ascending[None], *(each.clamp_min(0)[None] for each in (lost, power, reached)))
+        reached = explained - self.strength * own
+        power = self.total[rows] - self.strength * self.squares[rows]
+        lost = self.total[rows] - explained - self.strength * (own - 2 * shared + self.squares[rows])
+        return Fit(fitted[None], *(each.clamp_min(0)[None] for each in (lost, power, reached)))
 
 
-def factorise(moment: Tensor, weight: Tensor, order: Tensor, strength: float, dtype: torch.dtype) -> Factor:
+def factorise(moment: Tensor, weight: Tensor, order: Tensor, strength: float) -> Factor:
     """Factorise a layer's second moments.
 
     Args:
-        moment: float64 [inputs, inputs].
-        weight: float64 [outputs, inputs].
+        moment: [inputs, inputs], with the inputs in the order. The ridge is added to it.
+        weight: [outputs, inputs], the dense weights.
         order: int64 [inputs], the inputs, the last to be removed first.
-        strength: strength of the ridge, added to the diagonal.
-        dtype: type to compute in.
+        strength: strength of the ridge.
     """
-    damped = moment.to(dtype).index_select(0, order).index_select(1, order)
-    damped.diagonal().add_(strength)
-    lower = torch.linalg.cholesky(damped)
-    return Factor(order, lower, weight.to(dtype).index_select(1, order) @ lower, strength)
+    moment.diagonal().add_(strength)
+    lower = torch.linalg.cholesky(moment)
+    weight = weight.to(moment.dtype)
+    parts = weight.index_select(1, order) @ lower
+    return Factor(order, lower, parts, _squares(parts), _squares(weight), strength)
 
 
 def ranked_inputs(prunable: Prunable, plan: Plan, name: str, layer: LayerMoments) -> Tensor | None:
@@ -117,5 +119,6 @@ def _sole_groups(prunable: Prunable) -> dict[tuple[str, int], tuple[str, NDArray
 
 
 def _squares(matrix: Tensor) -> Tensor:
-    """Return the sum of squares of each row, in float64."""
-    return matrix.double().square().sum(dim=1)
+    """Return the sum of squares of each row, as float64."""
+    squares: Tensor = torch.linalg.vector_norm(matrix, dim=1).double().square()
+    return squares

@@ -11,6 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+_ROWS = 512
+"""Number of rows of a second moment that are copied at once."""
+
 
 @dataclass(frozen=True, eq=False)
 class LayerMoments:
@@ -43,7 +46,7 @@ class LayerMoments:
     def covariance(self) -> Tensor:
         """The second moment about the mean, float64 [groups, m, m]."""
         mean = self.pooled(self.mean[:, None])
-        return torch.baddbmm(self.second, mean.mT, mean, alpha=-1 / self.span)
+        return self.second - mean.mT @ mean / self.span
 
     def variances(self, *, centred: bool) -> Tensor:
         """Return the diagonal [groups, m] of the second moment, about the mean if `centred`."""
@@ -51,6 +54,25 @@ class LayerMoments:
         if not centred:
             return squares
         return squares - self.pooled(self.mean[:, None]).square().sum(dim=1) / self.span
+
+    def ordered(self, order: Tensor, *, centred: bool, dtype: torch.dtype) -> Tensor:
+        """Return the second moment of a layer without groups, [m, m], with its inputs in another order.
+
+        Args:
+            order: int64 [m].
+            centred: whether it is about the mean.
+            dtype: type of the result.
+        """
+        mean = self.pooled(self.mean[:, None])[0]
+        ordered = torch.empty_like(self.second[0], dtype=dtype)
+        # Few rows at a time, because a float64 copy of the largest layer would take much memory.
+        for start in range(0, len(order), _ROWS):
+            rows = order[start : start + _ROWS]
+            block = self.second[0].index_select(0, rows)
+            if centred:
+                block.addmm_(mean[:, rows].T, mean, alpha=-1 / self.span)
+            ordered[start : start + _ROWS] = block.index_select(1, order)
+        return ordered
 
     def part(self, positions: Tensor) -> Tensor:
         """Return the covariance of some inputs, float64 [groups, n, n] on the CPU, for positions [n]."""

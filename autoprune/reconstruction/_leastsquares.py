@@ -35,7 +35,7 @@ class Fit:
     """A refitted weight.
 
     Attributes:
-        weight: float64 [groups, outputs, inputs].
+        weight: [groups, outputs, inputs], in the type that it was solved in.
         lost: float64 [groups, outputs], mean squared difference to the target outputs.
         power: float64 [groups, outputs], mean square of the target outputs.
         reached: float64 [groups, outputs], mean square of the outputs with the new weight.
@@ -118,9 +118,10 @@ def refit(
     half = torch.linalg.solve_triangular(
         factor.mT, (cross + strength * old).to(factor.dtype), upper=True, left=False
     )
-    fitted = torch.linalg.solve_triangular(factor, half, upper=False, left=False).double()
+    fitted = torch.linalg.solve_triangular(factor, half, upper=False, left=False)
     # The normal equations give W x x^T without another product with the gram.
-    products = cross + strength * (old - fitted)
-    reached = (products * fitted).sum(dim=2)
-    lost = power - 2 * (cross * fitted).sum(dim=2) + reached
+    new = fitted.double()
+    products = cross + strength * (old - new)
+    reached = (products * new).sum(dim=2)
+    lost = power - 2 * (cross * new).sum(dim=2) + reached
     return Fit(fitted, lost.clamp_min(0), power, reached.clamp_min(0))

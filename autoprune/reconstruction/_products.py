@@ -52,6 +52,7 @@ class Products:
     _known: dict[tuple[str, bool, int], Product] = field(default_factory=dict)
     _means: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     _factors: dict[tuple[object, ...], Factor] = field(default_factory=dict)
+    _chosen: dict[int, set[str]] = field(default_factory=dict)
 
     def __call__(self, name: str, *, centred: bool) -> Product:
         """Return the product of one layer.
@@ -95,8 +96,8 @@ class Products:
         if known is None:
             layer = self.moments.layers[name]
             self._make_room(_factor_bytes(layer, dtype.itemsize))
-            moment = (layer.covariance if centred else layer.second)[0]
-            known = factorise(moment, layer.pooled(self._matrices(name))[0], order, strength, dtype)
+            moment = layer.ordered(order, centred=centred, dtype=dtype)
+            known = factorise(moment, layer.pooled(self._matrices(name))[0], order, strength)
         self._factors[key] = known
         return known
 
@@ -117,6 +118,11 @@ class Products:
 
         They depend on the moments alone. Otherwise the rounding of a repair would depend on those before it.
         """
+        if itemsize not in self._chosen:
+            self._chosen[itemsize] = self._choose(itemsize)
+        return self._chosen[itemsize]
+
+    def _choose(self, itemsize: int) -> set[str]:
         room, chosen = self._room, set()
         layers = {name: layer for name, layer in self.moments.layers.items() if layer.groups == 1}
         for name in sorted(layers, key=lambda name: -layers[name].second.nbytes):

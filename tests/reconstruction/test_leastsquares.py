@@ -135,5 +135,5 @@ def test_weights_of_32_bits_are_solved_for_in_32_bits_without_a_loss() -> None:
     def lost(weight: Tensor) -> float:
         return float((outputs - inputs[:, kept] @ weight.T).square().mean())
 
-    assert lost(short.weight[0]) == pytest.approx(lost(long.weight[0]), rel=1e-4)
+    assert lost(short.weight[0].double()) == pytest.approx(lost(long.weight[0]), rel=1e-4)
     assert short.error == pytest.approx(long.error, rel=1e-2)
