@@ -2,7 +2,7 @@
 
 Example:
     cut = cut_trial(run, study, study.best())
-    val_score = train_fully(run, cut.small, study.best())
+    val_score, epochs = train_fully(run, cut.small, study.best())
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from autoprune.run._supernet_training import known_supernet
 from autoprune.score import calibrate, cut_model
 from autoprune.study import SearchStudy, TrialRecord
 from autoprune.support.events import Stage
-from autoprune.train import evaluate
+from autoprune.train import EpochRecord, evaluate
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,15 @@ def cut_trial(run: Run, study: SearchStudy, record: TrialRecord) -> CutTrial:
     return CutTrial(small, plan, cost, int(cost.macs) / int(run.dense_cost.macs))
 
 
-def train_fully(run: Run, small: nn.Module, record: TrialRecord) -> float:
-    """Train the model of a trial in place and return its validation score.
+def train_fully(run: Run, small: nn.Module, record: TrialRecord) -> tuple[float, tuple[EpochRecord, ...]]:
+    """Train the model of a trial in place and return its validation score, and the epochs of the training.
 
     A training that was stopped, or that a race has begun or finished, continues from its state.
 
     Raises:
         TrialError: the training diverged, or the score is not finite.
     """
-    score = _trained(run, small, record)
+    score, epochs = _trained(run, small, record)
     if not math.isfinite(score):  # the user may have fixed the metric after the last epoch
         score = evaluate(small, run.dense.data.val, run.dense.task, run.setting)
     if not math.isfinite(score):
@@ -76,17 +76,18 @@ def train_fully(run: Run, small: nn.Module, record: TrialRecord) -> float:
             f"finetune: task.metric is {score} on the validation part after the training, expected a finite "
             "number; fix the metric and run the same command again: the trained weights are kept."
         )
-    return score
+    return score, epochs
 
 
-def _trained(run: Run, small: nn.Module, record: TrialRecord) -> float:
+def _trained(run: Run, small: nn.Module, record: TrialRecord) -> tuple[float, tuple[EpochRecord, ...]]:
     settings, dense, setting = run.spec.finetune, run.dense, run.setting
     if settings.epochs == 0:
         batches = run.spec.score.calibration_batches
         calibrate(small, dense.data, batches, setting, seed=record.seed or 0)
-        return evaluate(small, dense.data.val, dense.task, setting)
+        return evaluate(small, dense.data.val, dense.task, setting), ()
     state = training_state(run.spec, record.candidate)
-    return retrain(small, dense, run.spec, setting, state=state, watch=run.watch).score
+    result = retrain(small, dense, run.spec, setting, state=state, watch=run.watch)
+    return result.score, result.records
 
 
 def score_on_test(run: Run, model: nn.Module) -> float | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from types import NoneType
 from typing import Any
@@ -22,10 +23,11 @@ from torch import nn
 from autoprune.data import UserLoaders, VisionData
 from autoprune.errors import StudyError
 from autoprune.exporting import RECIPE, WEIGHTS, save_pruned
-from autoprune.report import summarise, tolerance_notes
+from autoprune.report import Epoch, summarise, tolerance_notes
 from autoprune.run._cut_trial import CutTrial, cut_trial, score_on_test, train_fully
 from autoprune.run._dense import GIVEN_MODEL, Dense, given_dense
 from autoprune.run._finetune_result import BEST, FinetuneResult, find_result, record_result, trial_folder
+from autoprune.run._page import refresh_page
 from autoprune.run._paths import check_writable, protected_files, require_unprotected
 from autoprune.run._resolve import resolve_stored
 from autoprune.run._retraining import race_has_trained, raced_spec, training_state
@@ -38,6 +40,7 @@ from autoprune.run._trust import require_own_path, signed_architecture, store_co
 from autoprune.study import SearchStudy, TrialRecord
 from autoprune.support.events import GIVEN_WATCH, Stage, Watcher, silent
 from autoprune.support.usercode import entry
+from autoprune.train import EpochRecord
 
 
 @entry(study=str, storage=(str, NoneType), trial=(int, NoneType), model=GIVEN_MODEL, watch=GIVEN_WATCH)
@@ -113,23 +116,32 @@ def _finetune(stored: StoredRun, trial: int | None, given: Dense | None, watch: 
     is_trained = race_has_trained(study, record, as_raced)
     watch(Stage(_announcement(record, cut, spec, is_trained=is_trained)))
     with threads_of(spec.search.engine, run.setting):
+        score, epochs = train_fully(run, cut.small, record)
         result = FinetuneResult(
             study=study.name,
             folder=folder,
             trial=record.number,
             cost=cut.cost,
             dense_cost=run.dense_cost,
-            val_score=train_fully(run, cut.small, record),
+            val_score=score,
             test_score=score_on_test(run, cut.small),
             dense_val_score=study.facts.dense_score,
             dense_test_score=score_on_test(run, copy.deepcopy(run.dense.model)),
+            epochs=_finite(epochs),
         )
     extra = {**_extra(result, run), **signed_architecture(study, spec, stored.consent)}
     save_pruned(cut.small.cpu(), cut.plan, folder, extra=extra)
     record_result(study, result, identity)
     if spec.finetune.epochs:  # with 0 the state belongs to another finetune, which was stopped
         training_state(spec, record.candidate).unlink(missing_ok=True)
+    refresh_page(study, spec, watch)
     return result
+
+
+def _finite(records: Sequence[EpochRecord]) -> tuple[Epoch, ...]:
+    """Return the epochs of a training, or () if the metric was no number after one of them."""
+    found = tuple(Epoch(each.loss, each.score) for each in records)
+    return found if all(math.isfinite(each.loss + each.score) for each in found) else ()
 
 
 def _identity(record: TrialRecord, spec: RunSpec) -> dict[str, Any]:

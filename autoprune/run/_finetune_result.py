@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from autoprune.config.settings import FinetuneSettings
 from autoprune.errors import CheckpointError, StudyError
 from autoprune.exporting import RECIPE, read_recipe
 from autoprune.graph import Cost
+from autoprune.report import Epoch
 from autoprune.run._spec import RunSpec
 from autoprune.study import SearchStudy
 from autoprune.support.atomic import saving
@@ -48,6 +49,7 @@ class FinetuneResult:
         test_score: score of the small model on the test part, or None if the data have none.
         dense_val_score: score of the dense model on the validation part.
         dense_test_score: score of the dense model on the test part, or None if the data have none.
+        epochs: the epochs of the training, or () if nothing was trained or an earlier version trained it.
     """
 
     study: str
@@ -59,6 +61,7 @@ class FinetuneResult:
     test_score: float | None
     dense_val_score: float
     dense_test_score: float | None
+    epochs: tuple[Epoch, ...] = ()
 
     @property
     def scores(self) -> dict[str, float | None]:
@@ -85,7 +88,9 @@ def record_result(study: SearchStudy, result: FinetuneResult, identity: Mapping[
         identity: the trial, settings and output folder that it was made with.
     """
     costs = {name: getattr(result, name).known() for name in ("cost", "dense_cost")}
-    study.store_note(_note(result.folder.name), {"identity": dict(identity), **costs, **result.scores})
+    epochs = [[epoch.loss, epoch.score] for epoch in result.epochs]
+    values = {"identity": dict(identity), **costs, **result.scores, "epochs": epochs}
+    study.store_note(_note(result.folder.name), values)
 
 
 def find_result(study: SearchStudy, name: str, identity: Mapping[str, Any]) -> FinetuneResult | None:
@@ -177,6 +182,7 @@ class _Stored(Strict):
     test_score: float | None
     dense_val_score: float
     dense_test_score: float | None
+    epochs: list[Annotated[list[float], Field(min_length=2, max_length=2)]] = Field(default_factory=list)
 
 
 def _stored(study: SearchStudy, name: str) -> dict[str, Any] | None:
@@ -190,7 +196,7 @@ def _stored(study: SearchStudy, name: str) -> dict[str, Any] | None:
         return None
     where, advice = f"{study.name}: {_note(name)} is damaged", "restore the storage from a copy."
     read = read_as(_Stored, values, where=where, error=StudyError, advice=advice)
-    return {**values, "cost": read.cost, "dense_cost": read.dense_cost}
+    return {**values, "cost": read.cost, "dense_cost": read.dense_cost, "epochs": read.epochs}
 
 
 def is_untrained(study: SearchStudy, folder: Path) -> bool:
@@ -240,4 +246,5 @@ def _known_result(study: SearchStudy, name: str, identity: Mapping[str, Any]) ->
         test_score=stored["test_score"],
         dense_val_score=stored["dense_val_score"],
         dense_test_score=stored["dense_test_score"],
+        epochs=tuple(Epoch(*each) for each in stored["epochs"]),
     )

@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.config.settings import RunConfig
-from autoprune.errors import LatencyError, shown_url
+from autoprune.errors import AutopruneError, LatencyError, shown_url
 from autoprune.latency import Stairs
-from autoprune.report import Page, StudySummary, Tuned, save_page
+from autoprune.report import Page, StudySummary, Tuned, save_page, summarise
 from autoprune.run._finetune_result import known_results
 from autoprune.run._next_step import next_step
+from autoprune.run._paths import protected_files, require_unprotected
 from autoprune.run._savings import stored_savings
+from autoprune.run._spec import RunSpec
 from autoprune.study import SearchStudy, damaged, study_command
+from autoprune.support.events import Stage, Watcher
 from autoprune.support.toml import write_toml
 
 PAGE = "report.html"
@@ -37,6 +40,25 @@ def write_page(study: SearchStudy, summary: StudySummary, path: str | os.PathLik
     return save_page(make_page(study, summary), path)
 
 
+def refresh_page(
+    study: SearchStudy, spec: RunSpec, watch: Watcher, summary: StudySummary | None = None
+) -> Path | None:
+    """Write the HTML report into the output folder, after a verb that has changed the study.
+
+    If it cannot be written, a warning says why, since the result of the verb is stored already.
+
+    Returns:
+        The file, or None if it could not be written.
+    """
+    path = spec.folder / PAGE
+    try:
+        require_unprotected(path, "output.folder", protected_files(study.url, spec))
+        return write_page(study, summary or summarise(study, with_importances=True), path)
+    except AutopruneError as error:
+        watch(Stage(f"warning: no HTML report: {error}"))
+        return None
+
+
 def make_page(study: SearchStudy, summary: StudySummary) -> Page:
     """Collect the contents of the HTML report of a study.
 
@@ -50,7 +72,7 @@ def make_page(study: SearchStudy, summary: StudySummary) -> Page:
         identity=study.identity,
         stairs=stored_stairs(study),
         savings=stored_savings(study),
-        tuned=[Tuned(each.trial, each.folder, each.scores) for each in known_results(study)],
+        tuned=[Tuned(each.trial, each.folder, each.scores, each.epochs) for each in known_results(study)],
         commands=_commands(study),
         next_step=next_step(study, summary),
     )

@@ -7,18 +7,16 @@ Example:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from autoprune.engines import MakeScorer, TrialRunner, run_search
-from autoprune.errors import AutopruneError, shown_url
-from autoprune.report import StudySummary, summarise
+from autoprune.errors import shown_url
+from autoprune.report import summarise
 from autoprune.run._finalists import measure_finalists
 from autoprune.run._moments import StudyMoments, moments_of, prepare_moments
 from autoprune.run._next_step import next_step
 from autoprune.run._optuna_log import quiet_optuna
 from autoprune.run._other_processes import report_unended
-from autoprune.run._page import PAGE, write_page
-from autoprune.run._paths import protected_files, require_unprotected
+from autoprune.run._page import refresh_page
 from autoprune.run._progress import trial_reporter
 from autoprune.run._race import run_race
 from autoprune.run._race_trainer import RaceTrainer, RaceTrainerFactory
@@ -87,19 +85,9 @@ def run_trials(
         run_race(run, study, makers.trainer(), take_over=take_over)
     summary = summarise(study, with_importances=True)
     step = next_step(study, summary)
-    return SearchResult(study.name, study.url, run.spec.folder, summary, step, _page(run, study, summary))
-
-
-def _page(run: Run, study: SearchStudy, summary: StudySummary) -> Path | None:
-    """Write the HTML report. A search does not fail if it cannot be written, since the study has it all."""
-    path = run.spec.folder / PAGE
-    try:
-        store_savings(run, study, summary)
-        require_unprotected(path, "output.folder", protected_files(study.url, run.spec))
-        return write_page(study, summary, path)
-    except AutopruneError as error:
-        run.watch(Stage(f"warning: no HTML report: {error}"))
-        return None
+    store_savings(run, study, summary)
+    page = refresh_page(study, run.spec, run.watch, summary)
+    return SearchResult(study.name, study.url, run.spec.folder, summary, step, page)
 
 
 @dataclass(frozen=True)

@@ -190,6 +190,22 @@ def use_metric(monkeypatch: pytest.MonkeyPatch, metric: Callable[..., float | to
     monkeypatch.setattr("autoprune.run._spec.make_task", lambda loss, name: Task(metric=metric))
 
 
+def test_the_epochs_of_a_finetune_are_kept_and_drawn_on_the_page(
+    searched: SearchResult, tmp_path: Path
+) -> None:
+    events: list[Event] = []
+    overrides = ["finetune.epochs=2", "finetune.teacher=none", f"output.folder={tmp_path}"]
+    study, url = searched.study, copy_without_finetunes(searched, tmp_path)
+    tuned = run.finetune(study, url, overrides=overrides, watch=events.append)
+    ended = [event for event in events if isinstance(event, EpochDone)]
+    assert [(each.loss, each.score) for each in tuned.epochs] == [(each.loss, each.score) for each in ended]
+    assert len(tuned.epochs) == 2
+    assert run.finetune(study, url, overrides=overrides) == tuned
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "Loss of the finetune" in page
+    assert f"Epoch 2: score on the validation part {tuned.val_score:.4f}" in page
+
+
 def test_a_metric_that_is_no_number_on_the_test_part_costs_no_training(
     searched: SearchResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ NOTE: dict[str, Any] = {
     "test_score": None,
     "dense_val_score": 0.9,
     "dense_test_score": None,
+    "epochs": [[0.7, 0.8]],
 }
 
 
@@ -43,6 +44,8 @@ NOTE: dict[str, Any] = {
         (("dense_cost",), ["1"]),
         (("val_score",), "high"),
         (("test_score",), ...),
+        (("epochs",), [[0.5]]),
+        (("epochs",), [[0.5, "high"]]),
     ],
 )
 def test_a_damaged_note_of_a_finetune_is_one_line(path: tuple[str, ...], value: Any, tmp_path: Path) -> None:

@@ -43,6 +43,9 @@
     mark.classList.add("here");
     tip.textContent = texts.get(mark);
     tip.hidden = false;
+    beside(mark);
+  };
+  const beside = (mark) => {
     const box = mark.getBoundingClientRect();
     const left = Math.min(Math.max(8, box.left + box.width / 2 - tip.offsetWidth / 2), innerWidth - tip.offsetWidth - 8);
     const above = box.top - tip.offsetHeight - 10;
@@ -71,7 +74,11 @@
       point(ordered[place]);
     });
   }
-  addEventListener("scroll", hide, { passive: true });
+  // The keyboard may move the page to the chart that it has just reached.
+  addEventListener("scroll", () => {
+    if (lit.length && document.activeElement.contains(lit[0]) && document.activeElement !== document.body) beside(lit[0]);
+    else hide();
+  }, { passive: true });
 
   // Tables: sort by a column, and show the first rows alone until the reader wants all.
   for (const table of document.querySelectorAll("table.sortable")) {
