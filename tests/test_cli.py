@@ -25,6 +25,8 @@ from autoprune.cli import main
 from autoprune.study import TrialRecord, open_study
 from autoprune.support.leases import Lease
 from autoprune.zoo import make_model
+from tests import children
+from tests.children import run_child
 
 ROOT = Path(__file__).parents[1]
 QUICK = (
@@ -63,20 +65,14 @@ def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     )
 
 
-def run_until(line_start: str, *arguments: str, cwd: Path, then: signal.Signals) -> str:
-    """Run a command until a line begins so, then send it a signal; return all that it printed."""
-    process = start(*arguments, cwd=cwd)
-    assert process.stdout is not None
-    printed = ""
-    for line in process.stdout:
-        printed += line
-        if line.startswith(line_start):
-            process.send_signal(then)
-            break
-    printed += process.communicate(timeout=120)[0]
-    expected = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 143}[then]
+def send_at(moment: str, number: signal.Signals, *arguments: str, cwd: Path) -> str:
+    """Run a command that gets a signal at a moment (see `children.send_at`). Return all that it printed."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("COLUMNS", "140")
+        code, printed = run_child(children.send_at, moment, number, *arguments, cwd=cwd)
+    expected = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 143}[number]
     assert "Traceback" not in printed
-    assert process.returncode == expected, printed
+    assert code == expected, printed
     return printed
 
 
@@ -98,7 +94,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which `autoprune train` has trained the dense digits model, killed once on the way."""
     folder = tmp_path_factory.mktemp("workplace")
     arguments = ("train", "digits", *sets("train.epochs=3"))
-    run_until("epoch   1/3", *arguments, cwd=folder, then=signal.SIGKILL)
+    send_at("EpochDone(epoch=1,", signal.SIGKILL, *arguments, cwd=folder)
     code, printed, err = run_here(*arguments, cwd=folder)
     assert code == 0, err
     assert "epoch   1/3" not in printed
@@ -336,8 +332,8 @@ def proposals(folder: Path, study: str) -> list[TrialRecord]:
 def test_a_killed_search_goes_on_and_equals_an_uninterrupted_one(workplace: Path, whole: str) -> None:
     """kill -9 in mid-search, SIGTERM in mid-resume, then to the end; trial by trial the same as without."""
     killed = sets("search.study=killed", *WHOLE)
-    run_until("trial   1", "search", "digits", *killed, cwd=workplace, then=signal.SIGKILL)
-    printed = run_until("trial   3", "resume", "killed", cwd=workplace, then=signal.SIGTERM)
+    send_at("rung of trial 2", signal.SIGKILL, "search", "digits", *killed, cwd=workplace)
+    printed = send_at("TrialDone(number=3,", signal.SIGTERM, "resume", "killed", cwd=workplace)
     assert "Terminated; finished work is kept. Resume with: autoprune resume killed" in printed
     assert "running" not in [record.state for record in proposals(workplace, "killed")]
     code, out, err = run_here("resume", "killed", cwd=workplace)
@@ -356,7 +352,7 @@ def test_a_killed_search_goes_on_and_equals_an_uninterrupted_one(workplace: Path
 def test_ctrl_c_in_the_dense_training_leaves_no_study(tmp_path: Path) -> None:
     """The study does not exist yet: the same command continues the training."""
     arguments = ("search", "digits", *sets("train.epochs=40"))
-    printed = run_until("epoch   2/40", *arguments, cwd=tmp_path, then=signal.SIGINT)
+    printed = send_at("EpochDone(epoch=2,", signal.SIGINT, *arguments, cwd=tmp_path)
     assert "Resume with: autoprune search digits --set" in printed
     assert list(tmp_path.rglob("*.db")) == []
 
@@ -365,7 +361,7 @@ def test_ctrl_c_in_the_dense_training_leaves_no_study(tmp_path: Path) -> None:
 def test_ctrl_c_in_a_search_names_the_resume(workplace: Path, tmp_path: Path) -> None:
     checkpoint = f"model.checkpoint={workplace}/runs/digits/dense.safetensors"
     arguments = ("search", "digits", *sets(checkpoint, "search.trials=50"))
-    printed = run_until("trial   0", *arguments, cwd=tmp_path, then=signal.SIGINT)
+    printed = send_at("TrialDone(number=0,", signal.SIGINT, *arguments, cwd=tmp_path)
     assert "Resume with: autoprune resume digits --storage sqlite:///" in printed
 
 
@@ -444,7 +440,7 @@ def test_the_main_job_from_search_to_export(workplace: Path, whole: str) -> None
         "--dense: --format safetensors; name a study, and one of onnx, pt2",
     )
 
-    printed = run_until("epoch   1/2", "finetune", "whole", cwd=workplace, then=signal.SIGKILL)
+    printed = send_at("EpochDone(epoch=1,", signal.SIGKILL, "finetune", "whole", cwd=workplace)
     assert "epoch   2/2" not in printed
     code, out, err = run_here("finetune", "whole", cwd=workplace)
     assert code == 0, err

@@ -189,7 +189,7 @@ def report(
         bool, typer.Option("--html", help="Write one HTML page in place of the plot, to share or to print.")
     ] = False,
 ) -> None:
-    """Print a study's trials and plot their scores, or rank the flows in a folder by their scores."""
+    """Print and plot a study's trials, or rank the flows in a folder."""
     from autoprune import run
     from autoprune.cli._tables import comparison_notes, comparison_table, pruned_table
     from autoprune.report import failure_table, front_table, race_table, summary_notes, trial_table

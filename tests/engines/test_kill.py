@@ -101,21 +101,6 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_ctrl_c_requeues_the_running_trial_and_loses_none(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/study.db"
-    process = start(url, "random", "none", "processes")
-    deadline = time.monotonic() + 60
-    while not any(record.state == "complete" for record in open_study(url, "toy").records()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) != 0
-    states = [record.state for record in open_study(url, "toy").records()]
-    assert "running" not in states
-    assert "failed" not in states
-    assert "complete" in states
-
-
 DEADLY = """
 import sys
 from pathlib import Path

@@ -199,6 +199,25 @@ def test_a_worker_may_have_workers_that_load_its_data(url: str) -> None:
     assert [record.state for record in open_study(url, "toy").records()] == ["complete"] * 2
 
 
+def test_ctrl_c_requeues_the_running_trial_and_loses_none(url: str) -> None:
+    events: list[TrialEvent] = []
+
+    def interrupt(event: TrialEvent) -> None:
+        events.append(event)
+        if (event.kind, event.number) == ("rung", 1):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    runner = toy_runner(new_study(url), sampler="random", pruner="none", on_event=interrupt)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_search("processes", runner, make_toy, workers=1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert events[-1].number == 1
+    assert [record.state for record in open_study(url, "toy").records()] == ["complete", "waiting"]
+
+
 def test_no_process_is_started_if_nothing_is_left_to_do(url: str) -> None:
     runner = toy_runner(new_study(url), trials=2)
     run_search("serial", runner, make_toy)

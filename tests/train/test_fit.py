@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
-import subprocess
-import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from autoprune.errors import CheckpointError, TrialError
 from autoprune.execution import Setting
 from autoprune.train import EpochRecord, FitResult, Schedule, Task, Trainer, cross_entropy, fit
 from autoprune.zoo import make_model
+from tests.children import run_child
 
 DATA = load("digits", batch_size=64)
 SCHEDULE = Schedule(epochs=3, learning_rate=0.1, warmup=0.1, ema=0.9)
@@ -53,13 +53,24 @@ def small_model() -> Net:
         return Net()
 
 
+def stop() -> None:
+    raise InterruptedTrainingError
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def run(
-    checkpoint: Path | None, *, setting: Setting = SETTINGS[0], stop_after: int = 0, pause: float = 0.0
+    checkpoint: Path | None,
+    *,
+    setting: Setting = SETTINGS[0],
+    stop_after: int = 0,
+    end: Callable[[], None] = stop,
 ) -> Trained:
     def on_epoch(record: EpochRecord) -> None:
-        time.sleep(pause)
         if record.epoch == stop_after:
-            raise InterruptedTrainingError
+            end()
 
     model = small_model()
     result = fit(model, DATA, SCHEDULE, setting, Task(), seed=4, on_epoch=on_epoch, checkpoint=checkpoint)
@@ -145,17 +156,14 @@ def test_the_usual_checkpoint_goes_on_in_a_loop_of_torch(tmp_path: Path) -> None
 
 def test_resumed_after_kill_9_is_bit_identical(tmp_path: Path) -> None:
     state = tmp_path / "state.pt"
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import torch; "
-    code += f"torch.set_num_threads({torch.get_num_threads()}); from pathlib import Path; import test_fit; "
-    code += f"test_fit.run(Path({str(state)!r}), pause=30)"
-    with subprocess.Popen([sys.executable, "-c", code]) as child:
-        for _ in range(600):
-            if state.exists() or child.poll() is not None:
-                break
-            time.sleep(0.1)
-        child.send_signal(signal.SIGKILL)
-    assert child.returncode == -signal.SIGKILL
+    assert run_child(begin_and_die, state, torch.get_num_threads(), cwd=tmp_path)[0] == -signal.SIGKILL
+    assert state.exists()
     assert_same(run(None), run(state))
+
+
+def begin_and_die(state: Path, threads: int) -> None:
+    torch.set_num_threads(threads)
+    run(state, stop_after=1, end=die)
 
 
 def test_global_random_states_stay() -> None:
