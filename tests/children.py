@@ -74,8 +74,8 @@ def send_at(moment: str, number: signal.Signals, *arguments: str) -> None:
         show(self, event)
         meet(str(event))
 
-    def reported(self: TrialRunner, job: Job, score: RungScore) -> bool:
-        goes_on = report(self, job, score)
+    def reported(self: TrialRunner, job: Job, rung: RungScore) -> bool:
+        goes_on = report(self, job, rung)
         meet(f"rung of trial {job.number}")
         return goes_on
 

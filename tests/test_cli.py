@@ -27,6 +27,9 @@ from autoprune.support.leases import Lease
 from autoprune.zoo import make_model
 from tests import children
 from tests.children import run_child
+from tests.kept_traces import kept_traces
+
+__all__ = ["kept_traces"]
 
 ROOT = Path(__file__).parents[1]
 QUICK = (

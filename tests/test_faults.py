@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.faults import child
 from experiments.faults.cases import VERBS, Case, load_cases
 from experiments.faults.child import Limits, Outcome, run_case
 from experiments.faults.fuzz import command_in_child, preload
@@ -78,20 +79,24 @@ def test_each_fault_is_seen(change: Mapping[str, object], fault: str) -> None:
         ("raise ValueError", "traceback"),
         ("import sys; sys.exit(3)", "exit_code"),
         ("pass", "accepted"),
-        ("import time; time.sleep(60)", "hang"),
+        ("import time; time.sleep(600)", "hang"),
         ("open('new', 'w'); raise SystemExit(2)", "message changed"),
         ("import os; open(os.environ['FAULTS_RAN'], 'w'); raise SystemExit(0)", "accepted ran_code changed"),
         (
-            "import subprocess; subprocess.Popen(['sleep', '60'], start_new_session=True)",
+            "import subprocess; subprocess.Popen(['sleep', '600'], start_new_session=True)",
             "accepted processes",
         ),
     ],
 )
 @pytest.mark.usefixtures("orphans")
-def test_faults_of_a_command_are_seen(code: str, fault: str, tmp_path: Path) -> None:
+def test_faults_of_a_command_are_seen(
+    code: str, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "_PATIENCE_S", 0.1)  # nothing here ends late
     folders = Folders(tmp_path / "w00")
     folders.make()
-    case = Case(id="script", kind="python", verb="python", arguments=(code,), seconds=3.0)
+    seconds = 0.1 if fault == "hang" else 200.0
+    case = Case(id="script", kind="python", verb="python", arguments=(code,), seconds=seconds)
     assert sorted(judge(case, run_case(case, folders, Limits()), Limits())) == sorted(fault.split())
 
 
@@ -106,13 +111,13 @@ def quick_cases() -> list[Case]:
         and (case.verb == "train" or (case.verb == "inspect" and case.kind != "amounts"))
         and "timed.toml" not in case.arguments
     ]
-    return cases[:: len(cases) // 16]
+    return cases[:: len(cases) // 8]
 
 
 def test_some_cases_of_each_class_have_no_fault(tmp_path: Path) -> None:
     preload(tmp_path)
     material = Material.make(tmp_path / "material", command_in_child, commands=())
-    limits = Limits()
+    limits = Limits(seconds=200.0)
     wrong = {}
     for case in quick_cases():
         outcome = run_case(case, material.fresh(), limits)

@@ -72,7 +72,8 @@ def run_processes(runner: Runner, make_scorer: MakeScorer, workers: Workers) -> 
                 except (EOFError, OSError):
                     _bury(runner, worker, health)
                     pool.remove(worker)
-                    _spawn(pool, make_scorer, workers.threads)
+                    if len(pool) < runner.left():
+                        _spawn(pool, make_scorer, workers.threads)
                 else:
                     _handle(runner, worker, message, health)
             _feed(runner, pool)

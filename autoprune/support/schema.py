@@ -7,7 +7,7 @@ Example:
 from __future__ import annotations
 
 import functools
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -39,7 +39,7 @@ def read_as(kind: type[T], values: Any, *, where: str, error: type[AutopruneErro
         AutopruneError: of the class `error`, if a value is missing or has the wrong type.
     """
     try:
-        value: T = _adapter(kind).validate_python(values)
+        value: T = _adapter(cast(Any, kind)).validate_python(values)
         return value
     except ValidationError as invalid:
         raise error(f"{where}: {_first_problem(invalid)}; {advice}") from None

@@ -87,7 +87,6 @@ def run_case(case: Case, folders: Folders, limits: Limits) -> Outcome:
         ValueError: the case cannot be prepared.
     """
     own, others = _resident("self"), children()
-    started = time.monotonic()
     # Pipes, since a file of output would be cut by the limits of a case whose disk is full.
     pipes = [os.pipe() for _ in range(3)]
     pid = os.fork()
@@ -95,11 +94,14 @@ def run_case(case: Case, folders: Folders, limits: Limits) -> Outcome:
         _child(case, folders, [write for _, write in pipes])
     for _, write in pipes:
         os.close(write)
-    streams = _Streams([read for read, _ in pipes])
+    with os.fdopen(pipes[2][0]) as prepared:
+        told = prepared.read()  # until the folders are prepared, which counts for no limit
+    started = time.monotonic()
+    streams = _Streams([read for read, _ in pipes[:2]])
     hung, peak, status = _wait(pid, streams, case.seconds or limits.seconds, limits.memory_mib, own)
     seconds = time.monotonic() - started
     left = end_orphans(_PATIENCE_S, others)
-    output, errors, told = streams.close()
+    output, errors = streams.close()
     code = os.waitstatus_to_exitcode(status)
     if code == UNPREPARED or not told:
         raise ValueError(f"{case.id}: cannot be prepared:\n{errors}")

@@ -66,7 +66,7 @@ def test_another_architecture_and_a_wrong_recipe_are_refused(tmp_path: Path) -> 
         load_pruned(tmp_path, BLOCK_CASES["basic"].make)
 
 
-@pytest.mark.parametrize("name", ["basic", "inverted", "encoder"])
+@pytest.mark.parametrize("name", ["basic", pytest.param("inverted", marks=pytest.mark.slow), "encoder"])
 def test_nothing_of_a_dropped_branch_is_in_an_onnx_file(name: str, tmp_path: Path) -> None:
     case = BLOCK_CASES[name]
     counted = []

@@ -19,7 +19,7 @@ from autoprune.data import load
 from autoprune.engines import TrialRunner
 from autoprune.execution import Setting
 from autoprune.graph import Prunable
-from autoprune.latency import LatencySetting, Measurement, Ratio, device_fingerprint
+from autoprune.latency import LatencySetting, Measurement, Ratio, device_fingerprint, time_interleaved
 from autoprune.latency.table import LatencyTable
 from autoprune.latency.table._latency_table import Calibration
 from autoprune.report import summarise, summary_notes
@@ -67,6 +67,13 @@ class Predictor:
     def expected(self, widths: IntArray) -> FloatArray:
         """Return more than the budget is filled by if the first group's width is odd: a stair."""
         return self(widths) * np.where(widths[:, 0] % 2 == 1, self.odd, 1.0)
+
+
+@pytest.fixture(autouse=True)
+def _slices_of_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the probe run once a slice, since it always returns the same milliseconds."""
+    at_once = functools.partial(time_interleaved, slice_seconds=1e-9)
+    monkeypatch.setattr("autoprune.latency._side_by_side.time_interleaved", at_once)
 
 
 @functools.cache

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from autoprune.exporting import read_recipe
 from autoprune.run import FlowResult
 from autoprune.support.events import EpochDone, Event, Stage
 from autoprune.train import weights_hash
-from tests.flow.killing import config
+from tests.children import run_child
+from tests.flow.killing import config, prune_until
 from tests.flow.nets import DATA, net, settings
 
 
@@ -120,8 +120,9 @@ WORDS = ("EpochDone", "select", "channels kept", "rebuild", "measuring moments",
 def test_a_killed_flow_ends_with_the_weights_of_one_that_was_not(
     tmp_path: Path, by: str, words: tuple[str, ...]
 ) -> None:
-    command = [sys.executable, "-m", "tests.flow.killing", str(tmp_path / "broken"), by, *words]
-    subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
+    for word in words:
+        code, printed = run_child(prune_until, word, tmp_path / "broken", by, cwd=tmp_path)
+        assert code == -signal.SIGKILL, printed
     ends = [autoprune.prune(net(), DATA, config(tmp_path / name, by)) for name in ("whole", "broken")]
     assert weights_hash(ends[0].model) == weights_hash(ends[1].model)
     assert [entry.score for entry in ends[0].stages] == [entry.score for entry in ends[1].stages]

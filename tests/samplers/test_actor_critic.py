@@ -17,7 +17,7 @@ def weights(agent: Agent) -> FloatArray:
     return parameters_to_vector(parameters).detach().numpy().copy()
 
 
-@pytest.mark.parametrize("best", [0.2, 0.8])
+@pytest.mark.parametrize("best", [pytest.param(0.2, marks=pytest.mark.slow), 0.8])
 def test_the_actor_finds_the_action_that_is_rewarded(best: float) -> None:
     agent, rng = Agent(seed=1), np.random.default_rng(2)
     state = np.full(STATE, 0.5)

@@ -30,16 +30,22 @@ WHOLE_PLANS = {"evolution", "ddpg", "policy_gradient", "importance", "kl"}
 """Samplers whose proposals are the ratios of the widths that are scored."""
 
 
+SLOW = pytest.mark.slow
 ONE = [pytest.param(name, False, id=name) for name in SAMPLERS]
 SEVERAL = [
     pytest.param(name, True, id=f"{name}-several")
     for name, spec in SAMPLERS.items()
     if spec.several_objectives
 ]
-SEVERAL_SLOWLY = [pytest.param(*case.values, id=case.id, marks=pytest.mark.slow) for case in SEVERAL]
+USUAL_FOR_SEVERAL = ("nsga2", "tpe")
+FOR_SEVERAL = [
+    case if case.values[0] in USUAL_FOR_SEVERAL else pytest.param(*case.values, id=case.id, marks=SLOW)
+    for case in SEVERAL
+]
+SEVERAL_SLOWLY = [pytest.param(*case.values, id=case.id, marks=SLOW) for case in SEVERAL]
 
-each_case = pytest.mark.parametrize(("name", "several"), ONE + SEVERAL)
-"""Each sampler with one objective, and with several those that take them."""
+each_case = pytest.mark.parametrize(("name", "several"), ONE + FOR_SEVERAL)
+"""Each sampler with one objective, and with several those that take them: fast are only the usual ones."""
 
 each_case_slowly = pytest.mark.parametrize(("name", "several"), ONE + SEVERAL_SLOWLY)
 """The same, but cases of several objectives are slow, because they take minutes in all."""

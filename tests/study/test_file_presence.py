@@ -80,20 +80,21 @@ def test_a_storage_that_is_lost_ends_the_search(scheme: str, event: str, tmp_pat
 def test_a_search_on_a_full_disk_ends_in_one_line_and_goes_on_later(
     scheme: str, growth: int, tmp_path: Path, full_disk: FullDisk
 ) -> None:
+    trials = 12 if growth else 6
     whole, path = new_study(f"{scheme}:///{tmp_path}/whole.db"), tmp_path / "study.db"
-    run_search("serial", toy_runner(whole, "tpe", trials=12), make_toy)
+    run_search("serial", toy_runner(whole, "tpe", trials=trials), make_toy)
     study = new_study(f"{scheme}:///{path}")
     size = max(each.stat().st_size for each in tmp_path.glob("study.db*") if not each.name.endswith("shm"))
     with (
         pytest.raises(StudyError, match=r"study\.db: the disk (is full|cannot be written)") as caught,
         full_disk(size + growth),
     ):
-        run_search("serial", toy_runner(study, "tpe", trials=12), make_toy)
+        run_search("serial", toy_runner(study, "tpe", trials=trials), make_toy)
     assert "then run the same command again" in str(caught.value)
     again = open_study(f"{scheme}:///{path}", "toy")
     again.requeue_dead()
     held = [trial.number for trial in again.optuna.get_trials() if trial.state.name == "RUNNING"]
     for number in held:  # of this process, which lives
         again.requeue(number)
-    run_search("serial", toy_runner(again, "tpe", trials=12), make_toy)
+    run_search("serial", toy_runner(again, "tpe", trials=trials), make_toy)
     assert [comparable(each) for each in again.records()] == [comparable(each) for each in whole.records()]

@@ -13,6 +13,8 @@ from autoprune.errors import TraceError
 from autoprune.graph.context import OpContext, Value
 from autoprune.graph.rules import LAYER_RULES
 from autoprune.tracing import trace
+from autoprune.zoo import make_model
+from tests import kept_traces
 from tests.models import CASES, Residual, image
 
 
@@ -57,6 +59,34 @@ def test_leaves_the_model_and_random_states_alone(training: bool) -> None:
     assert model.stem.weight.requires_grad is False
     assert handle.id in model.head._forward_hooks
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_trace_that_tests_share_is_that_of_the_model_itself() -> None:
+    first, second = (make_model("digits_resnet", 10, 1) for _ in range(2))
+    images = torch.zeros(1, 1, 8, 8)
+    kept_traces.trace(first, images)
+    shared, own = kept_traces.trace(second, images), trace(second, images)
+    assert shared.model is second
+    assert shared.fingerprint == own.fingerprint
+    assert [(group.name, group.frozen) for group in shared.groups] == [
+        (group.name, group.frozen) for group in own.groups
+    ]
+    assert [block.name for block in shared.blocks] == [block.name for block in own.blocks]
+    widths = {group.name: 5 for group in own.searchable}
+    assert shared.cost(widths).known() == own.cost(widths).known()
+
+
+def test_what_a_trace_depends_on_tells_nets_apart() -> None:
+    def structure(*layers: nn.Module) -> object:
+        return kept_traces.structure_of(nn.Sequential(*layers), image())
+
+    conv = structure(nn.Conv2d(3, 4, 3))
+    assert conv == structure(nn.Conv2d(3, 4, 3)) != structure(nn.Conv2d(3, 4, 3, stride=2))
+    assert conv != structure(nn.Conv2d(3, 4, 3), nn.ReLU())
+    assert structure(Residual()) is None, "of a class of the tests' own it may depend on more"
+    hooked = nn.ReLU()
+    hooked.register_forward_hook(lambda *_: None)
+    assert structure(hooked) is None
 
 
 def test_the_batch_of_the_example_does_not_matter() -> None:

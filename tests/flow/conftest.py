@@ -1,0 +1,5 @@
+"""All tests of flows share traces."""
+
+from tests.kept_traces import kept_traces
+
+__all__ = ["kept_traces"]
