@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,9 +108,10 @@ def load_pruned(folder: str | os.PathLike[str], make_model: Callable[[], nn.Modu
             f"load_pruned: make_model returned a {type(model).__name__}, expected a torch.nn.Module."
         )
     with guarded(f"{folder}: the weights cannot be put into the model of make_model", CheckpointError):
+        dense = [(name, tuple(tensor.shape)) for name, tensor in named_tensors(model, shared=True)]
         _drop(model, recipe, f"{folder}")
         _check_architecture(model, recipe, f"{folder}")
-        _check_numbers(model, recipe, folder / RECIPE)
+        _check_numbers(model, recipe, folder / RECIPE, dense)
         for name, leaf in recipe.tensors.items():
             _put(model, name, _as_leaf(tensors[name], leaf, _device_of(model, name)))
         for name, first in recipe.ties.items():
@@ -259,20 +260,28 @@ def _kind_of(dtype: torch.dtype) -> tuple[bool, bool]:
     return dtype.is_floating_point, dtype.is_complex
 
 
-def _check_numbers(model: nn.Module, recipe: Recipe, path: Path) -> None:
-    """Compare the patches and the keep indices with the architecture and the stored shapes."""
+def _check_numbers(
+    model: nn.Module, recipe: Recipe, path: Path, dense: Sequence[tuple[str, tuple[int, ...]]]
+) -> None:
+    """Compare the patches and the keep indices with the architecture and the stored shapes.
+
+    Args:
+        model: the architecture, without the dropped blocks.
+        recipe: the recipe.
+        path: its file.
+        dense: (name, shape) of the tensors of the whole architecture, after whose layers groups are named.
+    """
     shapes = {name: leaf.shape for name, leaf in recipe.leaves.items()}
     try:
         require_written(model, recipe.patches, shapes)
     except PlanError as error:
         raise CheckpointError(f"{path}: patches: {error}") from error
-    dense = list(named_tensors(model, shared=True))
     for name, index in recipe.plan.items():
         if not len(index):  # a dropped block
             continue
         layer = _GROUP_SUFFIX.sub("", name)
         sizes = [
-            size for leaf, t in dense if leaf == layer or leaf.startswith(f"{layer}.") for size in t.shape
+            size for leaf, shape in dense if leaf == layer or leaf.startswith(f"{layer}.") for size in shape
         ]
         if int(index[-1]) >= max(sizes, default=0):
             problem = f"{layer} has no channel {index[-1]}" if sizes else "the model has no such layer"

@@ -42,7 +42,7 @@ def run_flow(bench: Workbench, record: FlowRecord) -> FlowState:
         done, place = divmod(len(record.stages), len(bench.stages))
         number, name = done + 1, bench.stages[place]
         if number > state.number:
-            state = state.next_pass(bench.config.model.frozen)
+            state = state.next_pass(bench.origin)
         at = replace(bench, budget=_budget(bench, number), stage=f"{number}-{name.replace(':', '.')}")
         bench.watch(Stage(f"pass {number} of {bench.passes(state)}: {name}"))
         started = time.perf_counter()
@@ -139,7 +139,7 @@ def _restored(bench: Workbench, record: FlowRecord) -> FlowState:
     prunable, done = bench.origin, Plan({})
     if last.base is not None:
         model, done = _loaded(bench, last.base), read_recipe(bench.folder / last.base).plan
-        prunable = retraced(model, bench.origin, bench.config.model.frozen)
+        prunable = retraced(model, bench.origin, done)
     small = None if last.small is None else _loaded(bench, last.small)
     target = next((entry.facts["target"] for entry in record.stages if "target" in entry.facts), None)
     masks = kept_masks(bench.folder / (last.small or last.base or ""), last.masks)

@@ -102,7 +102,7 @@ def mask_model(bench: Workbench, state: FlowState) -> FlowState:
     settings = bench.config.mask
     if settings.schedule == "cubic":
         return state
-    prunable = state.traced(bench.config.model.frozen)
+    prunable = state.traced(bench.origin)
     if settings.file is not None:
         made = load_masks(Path(settings.file))
     else:
@@ -133,7 +133,7 @@ def training_mask(bench: Workbench, state: FlowState, *, grows: bool = False) ->
         _sparsity(bench, state, state.number),
         initial=_sparsity(bench, state, state.number - 1) if state.masks else 0.0,
         start=state.masks,
-        prunable=state.traced(bench.config.model.frozen),
+        prunable=state.traced(bench.origin),
         data=_batches(bench),
         loss=loss_of(bench.task),
     )

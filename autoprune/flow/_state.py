@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from torch import nn
@@ -53,24 +53,16 @@ class FlowState:
             return replace(self, prunable=with_model(self.prunable, model))
         return replace(self, small=model)
 
-    def traced(self, frozen: Sequence[str]) -> Prunable:
-        """Return `model` as a traced model.
+    def traced(self, origin: Prunable) -> Prunable:
+        """Return `model` as a traced model, with the groups that are left of the original dense model."""
+        return self.prunable if self.small is None else retraced(self.small, origin, self.plan)
 
-        Args:
-            frozen: modules whose channels all stay.
-        """
-        return self.prunable if self.small is None else retraced(self.small, self.prunable, frozen)
-
-    def next_pass(self, frozen: Sequence[str]) -> FlowState:
-        """Return the state at the beginning of the next pass.
-
-        Args:
-            frozen: modules whose channels all stay.
-        """
-        prunable = self.traced(frozen)
+    def next_pass(self, origin: Prunable) -> FlowState:
+        """Return the state at the beginning of the next pass of a flow of an original dense model."""
+        prunable = self.traced(origin)
         return FlowState(self.number + 1, prunable, self.plan, target=self.target, masks=self.masks)
 
 
-def retraced(model: nn.Module, like: Prunable, frozen: Sequence[str]) -> Prunable:
-    """Trace a model that has the inputs of another one."""
-    return trace(model, like.example_inputs, frozen=frozen)
+def retraced(model: nn.Module, origin: Prunable, plan: Plan) -> Prunable:
+    """Trace a model that a plan cut from another one. Modules that were frozen there are frozen in it too."""
+    return trace(model, origin.example_inputs, rebuilt_from=(origin, plan))

@@ -17,6 +17,7 @@ from torch import nn
 from autoprune.graph.context import MacTerm
 from autoprune.graph.groups import ChannelGroup, Member
 from autoprune.graph.labels import FIXED, STRUCTURAL, Components, LabelVector
+from autoprune.graph.lineage import Lineage
 from autoprune.graph.orientation import output_axis, owner_of
 from autoprune.graph.propagate import ParameterAxes
 
@@ -65,6 +66,7 @@ def make_groups(
     components: Components,
     terms: Sequence[MacTerm],
     unused: frozenset[str],
+    lineage: Lineage | None = None,
 ) -> Grouping:
     """Form the channel groups of a model.
 
@@ -74,7 +76,10 @@ def make_groups(
         components: connected components of the labels.
         terms: MAC counts. Channels that occur in them unequally often belong to different groups.
         unused: names of parameters that no graph reads.
+        lineage: groups whose names and numbers of channels the model's own take.
     """
+    lineage = lineage or Lineage()
+    inherited = lineage.channels(axes, components)
     parameters = {name for name, _ in model.named_parameters()}
     listed = list(_labelled_axes(axes, components, terms))
     occurrences = _occurrences(listed, len(np.unique(components.of_label)))
@@ -87,9 +92,10 @@ def make_groups(
         frozen = components.frozen.get(component)
         if frozen != STRUCTURAL:
             # The reasons are part of the key, so that each group has one reason for all its channels.
-            key = (occurrences[component], frozen, components.crosses.get(component))
+            key = (occurrences[component], frozen, components.crosses.get(component), inherited[0][component])
             families.setdefault(key, []).append(component)
-    return _number(model, listed, families, components, unused, len(occurrences))
+    names = [group.name for group in lineage.groups]
+    return _number(model, listed, families, components, unused, names, inherited)
 
 
 def _labelled_axes(axes: ParameterAxes, components: Components, terms: Sequence[MacTerm]) -> Iterator[_Axis]:
@@ -124,8 +130,10 @@ def _number(
     families: dict[tuple[object, ...], list[int]],
     components: Components,
     unused: frozenset[str],
-    count: int,
+    names: Sequence[str],
+    inherited: tuple[LabelVector, LabelVector],
 ) -> Grouping:
+    count = len(inherited[0])
     family_of = np.full(count, -1, np.int64)
     for number, family in enumerate(families.values()):
         family_of[family] = number
@@ -136,9 +144,14 @@ def _number(
     channel_of = np.full(count, -1, np.int64)
     groups: list[ChannelGroup] = []
     taken: set[str] = set()
+    wanted = [
+        names[inherited[0][family[0]]] if inherited[0][family[0]] >= 0 else "" for family in families.values()
+    ]
     for number in order:
         lead = listed[leads[number]]
         channels = _channels_in_order(lead, family_of, number)
+        if wanted[number]:
+            channels = channels[np.argsort(inherited[1][channels], kind="stable")]
         group_of[channels] = len(groups)
         channel_of[channels] = np.arange(len(channels))
         first = int(channels[0])
@@ -148,7 +161,7 @@ def _number(
         reason = components.frozen.get(first)
         if reason is None and all(member.parameter in unused for member in members):
             reason = f"{members[0].parameter}: the forward pass never reads it"
-        name = _unique_name(model, lead, taken)
+        name = _unique_name(wanted[number] or _name(model, lead), taken)
         groups.append(ChannelGroup(name, len(channels), members, reason, components.crosses.get(first)))
     return Grouping(tuple(groups), group_of, channel_of, components.of_label)
 
@@ -194,9 +207,12 @@ def _member(axis: _Axis, family_of: LabelVector, family: int, channel_of: LabelV
     return Member(str(axis.parameter), axis.axis, by_channel.reshape(width, -1).astype(np.int64))
 
 
-def _unique_name(model: nn.Module, axis: _Axis, taken: set[str]) -> str:
+def _name(model: nn.Module, axis: _Axis) -> str:
     module = owner_of(str(axis.parameter))[0] or str(axis.parameter)
-    base = module if axis.axis == 0 or _makes_output(model, axis) else f"{module}:in"
+    return module if axis.axis == 0 or _makes_output(model, axis) else f"{module}:in"
+
+
+def _unique_name(base: str, taken: set[str]) -> str:
     name, number = base, 1
     while name in taken:
         number += 1

@@ -17,7 +17,7 @@ from torch import nn
 
 from autoprune.cost.formula import make_formula
 from autoprune.errors import TraceError, suggest
-from autoprune.graph import Prunable
+from autoprune.graph import Plan, Prunable
 from autoprune.graph.capture import (
     Captured,
     ExampleInputs,
@@ -30,12 +30,14 @@ from autoprune.graph.context import MacTerm
 from autoprune.graph.followers import Follower
 from autoprune.graph.grouping import make_groups
 from autoprune.graph.labels import LabelStore
+from autoprune.graph.lineage import Lineage
 from autoprune.graph.modules import tie_modules
 from autoprune.graph.orientation import output_axis, owner_of
 from autoprune.graph.propagate import NodeValue, ParameterAxes, propagate
 from autoprune.support.usercode import entry
 from autoprune.tracing._block_check import BlockCheck
 from autoprune.tracing._blocks import find_blocks
+from autoprune.tracing._lineage import lineage_of
 from autoprune.tracing._module_numbers import Proposal, proposals
 from autoprune.tracing._shape_check import Fault, Misfit, ShapeCheck, meta_inputs
 
@@ -43,7 +45,13 @@ _log = logging.getLogger(__name__)
 
 
 @entry(TraceError, model=nn.Module, frozen=Iterable)
-def trace(model: nn.Module, example_inputs: object, *, frozen: Sequence[str] = ()) -> Prunable:
+def trace(
+    model: nn.Module,
+    example_inputs: object,
+    *,
+    frozen: Sequence[str] = (),
+    rebuilt_from: tuple[Prunable, Plan] | None = None,
+) -> Prunable:
     """Trace a model and find which of its channels can be dropped together.
 
     Args:
@@ -51,8 +59,11 @@ def trace(model: nn.Module, example_inputs: object, *, frozen: Sequence[str] = (
         example_inputs: a Tensor, a tuple of inputs, or a dict of keyword inputs, with the batch on axis 0.
             Costs are counted at batch 1 of these sizes.
         frozen: names of modules whose output channels must all be kept.
+        rebuilt_from: the traced model and the plan from which `model` was rebuilt. Its groups then have the
+            names, the channels and the frozen parts of that model, so that `plan.then` composes both plans.
 
     Raises:
+        PlanError: the plan of `rebuilt_from` does not fit its model.
         TraceError: `torch.export` cannot follow the forward pass, or a name in `frozen` is not a module or is
             a module without parameters.
     """
@@ -67,8 +78,11 @@ def trace(model: nn.Module, example_inputs: object, *, frozen: Sequence[str] = (
     if trained is not None:
         propagate(trained, axes, store, None)
     _freeze_named(model, axes, store, frozen)
+    lineage = None if rebuilt_from is None else lineage_of(*rebuilt_from, model)
+    if lineage is not None:
+        lineage.tie(axes, store)
     unused = _unused(model, evaluated, trained)
-    draft = _Draft(model, inputs, evaluated, axes, store, terms, values, unused, trained)
+    draft = _Draft(model, inputs, evaluated, axes, store, terms, values, unused, trained, lineage)
     check = ShapeCheck.of(model, trains=trained is not None)
     return _with_blocks(_settle(draft, check), draft, check)
 
@@ -86,6 +100,7 @@ class _Draft:
     values: Mapping[str, NodeValue]
     unused: frozenset[str]
     trained: Captured | None
+    lineage: Lineage | None
     followers: tuple[Follower, ...] = ()
 
     def following(self, proposal: Proposal) -> _Draft:
@@ -97,7 +112,8 @@ class _Draft:
 
     def prunable(self) -> Prunable:
         """Return the groups and costs for the labels as they are tied and frozen now."""
-        grouping = make_groups(self.model, self.axes, self.store.components(), self.terms, self.unused)
+        components = self.store.components()
+        grouping = make_groups(self.model, self.axes, components, self.terms, self.unused, self.lineage)
         formula = make_formula(self.model, grouping, self.terms)
         return Prunable(
             self.model,

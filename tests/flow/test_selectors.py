@@ -16,8 +16,10 @@ from autoprune.config import load_config
 from autoprune.criteria import channel_scales, importance
 from autoprune.errors import PlanError
 from autoprune.execution import Setting
+from autoprune.exporting import read_recipe
 from autoprune.flow import SELECTORS, FlowState, Selection, Workbench, check_amounts, pass_limits
 from autoprune.flow._selectors import select
+from autoprune.graph import Plan
 from autoprune.space import Budget, SpaceSpec
 from autoprune.train import Task
 from tests.flow.nets import DATA, net, settings
@@ -111,6 +113,38 @@ def test_a_selector_of_the_users_own_is_named_by_its_function(
     check_amounts(by, None, None, has_budget=False)
     with pytest.raises(PlanError, match=r"select.by: .*:nothing. gave a list, expected a Plan"):
         select(selection(tmp_path, None, by="tests.flow.test_selectors:nothing"))
+
+
+class Projected(nn.Module):
+    """A block whose shortcut is a projection, so its channels are named after the branch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 8, 3, padding=1))
+        self.project, self.head = nn.Conv2d(1, 8, 1), nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = (self.branch(x) + self.project(x)).relu()
+        return self.head(y.mean((2, 3)))  # type: ignore[no-any-return]  # modules return Any
+
+
+def without_branch(given: Selection) -> Plan:
+    """Drop the branch in the first pass, and half of the channels that are left in the second."""
+    blocks = given.prunable.blocks
+    if blocks:
+        return Plan({blocks[0].name: np.empty(0, np.int64)})
+    return Plan({"branch.2": np.arange(4)})
+
+
+def test_a_pass_goes_on_after_one_that_dropped_the_layers_which_name_a_group(tmp_path: Path) -> None:
+    config = settings(
+        tmp_path,
+        flow={"stages": ["select"], "passes": 2},
+        select={"by": "tests.flow.test_selectors:without_branch"},
+    )
+    result = autoprune.prune(Projected(), DATA, config)
+    assert read_recipe(result.folder).plan.widths == {"branch:branch": 0, "branch.2": 4}
+    assert result.cost.params == sum(each.numel() for each in result.model.parameters()) == 8 + 50
 
 
 def nothing(given: Selection) -> list[int]:
