@@ -23,6 +23,7 @@ from autoprune.run._next_step import next_step
 from autoprune.run._paths import protected_files, require_unprotected
 from autoprune.run._savings import stored_savings
 from autoprune.run._spec import RunSpec
+from autoprune.run._stored_config import stored_spec
 from autoprune.study import SearchStudy, damaged, study_command
 from autoprune.support.events import Stage, Watcher
 from autoprune.support.toml import write_toml
@@ -65,10 +66,13 @@ def make_page(study: SearchStudy, summary: StudySummary) -> Page:
     Raises:
         StudyError: a part of the study is damaged.
     """
+    settings, defaults = (
+        json.loads(json.dumps(dataclasses.asdict(each))) for each in (stored_spec(study), RunConfig())
+    )
     return Page(
         summary=summary,
         facts=study.facts,
-        settings=write_toml(changed(study.config, json.loads(json.dumps(dataclasses.asdict(RunConfig()))))),
+        settings=write_toml(changed(settings, defaults)),
         identity=study.identity,
         stairs=stored_stairs(study),
         savings=stored_savings(study),

@@ -240,6 +240,9 @@ def test_a_password_of_the_storage_is_neither_written_nor_shown(
 
     study = open_study(url, "digits")
     study.store_config({**study.config, "search": {**study.config["search"], "storage": url}})  # as once
+    page = report("digits", url, html=True).page
+    assert page is not None
+    assert "secret" not in page.read_text("utf-8")
     autoprune.resume("digits", url, overrides=["search.trials=2"], watch=note)
     assert open_study(url, "digits").config["search"]["storage"] == shown
     assert any("password=***" in line for line in told)
