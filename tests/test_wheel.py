@@ -1,4 +1,4 @@
-"""The built wheel: it holds every file of the package that is no module, such as pages, templates and configs."""
+"""The built wheel: it holds every file of the package, pages, templates and configs too."""
 
 from __future__ import annotations
 
