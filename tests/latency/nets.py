@@ -23,6 +23,16 @@ class TwoInputs(nn.Module):
 TWO_INPUTS = {"images": torch.zeros(1, 3, 8, 8), "kinds": torch.tensor([3])}
 
 
+def four_layers() -> nn.Module:
+    """Return three convolutions, one of them pointwise, and a linear layer for 8x8 images."""
+    torch.manual_seed(0)
+    first = [nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()]
+    second = [nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.BatchNorm2d(32), nn.ReLU()]
+    pointwise = [nn.Conv2d(32, 32, 1), nn.ReLU()]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)]
+    return nn.Sequential(*first, *second, *pointwise, *head).eval()
+
+
 class Sees(nn.Module):
     """Notes what it is run on, and how."""
 

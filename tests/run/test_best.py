@@ -31,7 +31,7 @@ def url(tmp_path: Path) -> str:
 
     Trial n takes n + 1 of 10 ms by prediction; the slower ones score better.
     """
-    url = f"sqlite:///{tmp_path}/study.db"
+    url = f"journal:///{tmp_path}/study.log"
     config = {"task": {"metric": "accuracy"}, "score": {"rungs": ["calibrate"]}}
     space = toy_space()
     costs = {"latency_ms": DENSE_MS, "macs": 10**7, "params": 10**5}
@@ -80,7 +80,7 @@ def test_what_was_over_the_searchs_own_limit_is_taken_only_under_another_latency
 
 
 def test_a_study_without_a_complete_trial_has_no_best(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/study.db"
+    url = f"journal:///{tmp_path}/study.log"
     config = {"task": {"metric": "accuracy"}, "score": {"rungs": ["calibrate"]}}
     create_study(url, "toy", config=config, identity=IDENTITY, facts=FACTS)
     with pytest.raises(StudyError, match="toy: no trial has completed yet"):

@@ -74,7 +74,7 @@ def searched(data: VisionData, tmp_path_factory: pytest.TempPathFactory) -> Sear
 
 
 def placed(folder: Path) -> dict[str, dict[str, Any]]:
-    search = {**CONFIG["search"], "storage": f"sqlite:///{folder}/deep.db"}
+    search = {**CONFIG["search"], "storage": f"journal:///{folder}/deep.log"}
     return {**copy.deepcopy(CONFIG), "search": search, "output": {"folder": str(folder)}}
 
 

@@ -49,7 +49,7 @@ NOTE: dict[str, Any] = {
     ],
 )
 def test_a_damaged_note_of_a_finetune_is_one_line(path: tuple[str, ...], value: Any, tmp_path: Path) -> None:
-    study = new_study(f"sqlite:///{tmp_path}/study.db")
+    study = new_study(f"journal:///{tmp_path}/study.log")
     study.store_note("autoprune:finetuned", NOTE)
     assert not is_untrained(study, tmp_path)
     study.store_note("autoprune:finetuned", with_damage(NOTE, path, value))
@@ -63,7 +63,7 @@ def test_a_damaged_note_of_a_finetune_is_one_line(path: tuple[str, ...], value: 
 def test_a_model_that_is_copied_is_written_through_no_link(tmp_path: Path) -> None:
     """A received study may come with a folder of links that have the names of the files."""
     identity = {**IDENTITY, "folder": str(tmp_path / "runs")}
-    study = new_study(f"sqlite:///{tmp_path}/study.db")
+    study = new_study(f"journal:///{tmp_path}/study.log")
     study.store_note("autoprune:finetuned:trial-0", {**NOTE, "identity": identity})
     save_pruned(nn.Linear(2, 2), Plan({}), tmp_path / "runs" / "trial-0", extra={"trial": 0})
     (tmp_path / "runs" / "best").mkdir()

@@ -100,7 +100,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory, model: nn.Module, data: V
     """A whole search, in a folder that tests only read."""
     folder = tmp_path_factory.mktemp("whole")
     places = config(
-        search={"storage": f"sqlite:///{folder}/study.db"}, output={"folder": str(folder / "out")}
+        search={"storage": f"journal:///{folder}/study.log"}, output={"folder": str(folder / "out")}
     )
     events: list[Event] = []
     result = autoprune.search(model, data, places, watch=events.append)

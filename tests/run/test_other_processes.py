@@ -16,7 +16,7 @@ from tests.engines.toy import new_study
 
 @pytest.fixture
 def study(tmp_path: Path) -> SearchStudy:
-    return new_study(f"sqlite:///{tmp_path}/study.db")
+    return new_study(f"journal:///{tmp_path}/study.log")
 
 
 def told(study: SearchStudy) -> list[str]:

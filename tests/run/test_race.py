@@ -86,7 +86,7 @@ def make_parts() -> tuple[DataLoader[Any], ...]:
 
 def search(folder: Path) -> SearchResult:
     """Search without a race."""
-    places = {"search": {"storage": f"sqlite:///{folder}/study.db"}, "output": {"folder": str(folder)}}
+    places = {"search": {"storage": f"journal:///{folder}/study.log"}, "output": {"folder": str(folder)}}
     config = {name: {**CONFIG.get(name, {}), **places.get(name, {})} for name in {**CONFIG, **places}}
     return autoprune.search(make_net(), make_parts(), config)
 
@@ -105,7 +105,7 @@ def resume(folder: Path, *overrides: str, watch: Any = None, take_over: bool = F
 
 
 def storage_in(folder: Path) -> str:
-    return f"sqlite:///{folder}/study.db"
+    return f"journal:///{folder}/study.log"
 
 
 def finetune(storage: str, *overrides: str, trial: int | None = None, watch: Any = None) -> FinetuneResult:

@@ -29,7 +29,7 @@ def config(folder: Path, **sections: Any) -> dict[str, Any]:
             "criterion": "bn",
             "setting": "float32 contiguous",
             "study": "sparse",
-            "storage": f"sqlite:///{folder}/study.db",
+            "storage": f"journal:///{folder}/study.log",
         },
         "score": {"rungs": ["calibrate"], "calibration_batches": 1},
         "sparsify": {"epochs": 2, "strength": 1e-2},

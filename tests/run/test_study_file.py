@@ -24,7 +24,7 @@ def config_in(folder: Path) -> RunSpec:
 @pytest.mark.parametrize("note", [[], "text", {}, {"path": "a"}, {"path": 1, "sha256": "b"}])
 @pytest.mark.parametrize("name", ["supernet", "moments"])
 def test_a_damaged_note_is_one_line(name: str, note: Any, tmp_path: Path) -> None:
-    study = new_study(f"sqlite:///{tmp_path}/study.db")
+    study = new_study(f"journal:///{tmp_path}/study.log")
     study.store_note(f"autoprune:{name}", note)
     with pytest.raises(StudyError, match=rf"^toy: its note on the {name} is damaged: .*; restore"):
         StudyFile(name, "weights").noted(study)
@@ -39,7 +39,7 @@ def test_the_name_holds_all_facts_in_any_order(tmp_path: Path) -> None:
 
 
 def test_the_first_note_counts_and_its_file_is_found_by_its_hash(tmp_path: Path) -> None:
-    study = new_study(f"sqlite:///{tmp_path}/study.db")
+    study = new_study(f"journal:///{tmp_path}/study.log")
     here, elsewhere = config_in(tmp_path / "here"), config_in(tmp_path / "elsewhere")
     first, second = (KIND.path(each, {}) for each in (here, elsewhere))
     for path, content in ((first, "one"), (second, "two")):

@@ -94,7 +94,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory, data: VisionData) -> Sear
     """A whole search, in a folder that tests only read."""
     folder = tmp_path_factory.mktemp("whole")
     places = config(
-        search={"storage": f"sqlite:///{folder}/study.db"}, output={"folder": str(folder / "out")}
+        search={"storage": f"journal:///{folder}/study.log"}, output={"folder": str(folder / "out")}
     )
     events: list[Event] = []
     result = autoprune.search(fresh_model(), data, places, watch=events.append)
@@ -249,7 +249,7 @@ class Machine:
 @pytest.fixture
 def machines(data: VisionData, tmp_path: Path) -> Callable[[float], tuple[Machine, Machine]]:
     """Return what makes two machines that begin to train the supernet of one study; the second rounds so."""
-    url = f"sqlite:///{tmp_path}/study.db"
+    url = f"journal:///{tmp_path}/study.log"
     places = config(
         search={"storage": url},
         output={"folder": str(tmp_path / "out")},

@@ -368,7 +368,7 @@ def uninterrupted(data: VisionData, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("whole")
     places = {
         "output": {"folder": str(folder)},
-        "search": {**CONFIG["search"], "storage": f"{folder}/whole.db"},
+        "search": {**CONFIG["search"], "storage": f"journal:///{folder}/whole.log"},
     }
     return autoprune.search(make_net(), data, {**CONFIG, **places}).summary.records
 

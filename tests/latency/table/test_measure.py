@@ -18,7 +18,7 @@ from autoprune.latency.table._experiment_design import LEVELS_WHOLE
 from autoprune.latency.table._interleaved import RelativeTimes
 from autoprune.latency.table._measure import _operator_ms, tabulate
 from autoprune.latency.table._profiles import Profiler, ReadyCandidate, make_profiler
-from autoprune.zoo import make_model
+from tests.latency.nets import four_layers
 from tests.latency.table.told import CONSTANT_MS, operator_ms, told_table
 
 SETTING = LatencySetting()
@@ -26,8 +26,7 @@ SETTING = LatencySetting()
 
 @pytest.fixture(scope="module")
 def prunable() -> Prunable:
-    torch.manual_seed(0)
-    return autoprune.trace(make_model("digits_resnet", 10, 1).eval(), torch.zeros(1, 1, 8, 8))
+    return autoprune.trace(four_layers(), torch.zeros(1, 1, 8, 8))
 
 
 def exact_ms(prunable: Prunable, widths: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from autoprune.latency.table._operator_work import TERMS, fit_operator_work, kin
 from autoprune.latency.table._operators import Number, Share, sizes_of
 from autoprune.latency.table._profiles import make_profiler
 from autoprune.latency.table._surfaces import Form, Readings, sum_surfaces
-from autoprune.zoo import make_model
+from tests.latency.nets import four_layers
 
 IN, OUT = Share(1.0, 0), Share(1.0, 1)
 
@@ -79,8 +79,7 @@ def test_what_the_last_layer_computes_and_moves() -> None:
 
 @pytest.mark.parametrize(("per_mac", "per_parameter"), [(1e-6, 0.0), (1e-6, 2e-5)])
 def test_a_latency_of_macs_and_parameters_is_found(per_mac: float, per_parameter: float) -> None:
-    torch.manual_seed(0)
-    prunable = autoprune.trace(make_model("digits_resnet", 10, 1).eval(), torch.zeros(1, 1, 8, 8))
+    prunable = autoprune.trace(four_layers(), torch.zeros(1, 1, 8, 8))
     found = make_profiler(prunable, LatencySetting()).found
     signatures = list(found.work)
     rng = np.random.default_rng(0)
