@@ -1,6 +1,7 @@
 """Pictures of the experiments on methods: means over seeds with their range, line by line.
 
 draw_lines(path, {"kernel": [(0.5, [0.91, 0.90]), (0.8, [0.89])]}, title="Masks", axes=("zeros", "accuracy"))
+draw_variants(path, rows_of(results))
 """
 
 from __future__ import annotations
@@ -63,4 +64,28 @@ def draw_lines(
     plot.set_ylabel(axes[1])
     plot.grid(alpha=0.3)
     plot.legend(fontsize=8)
+    save_picture(figure, path)
+
+
+def draw_variants(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """Draw the test accuracy of each variant, a panel for each net and budget, and a dot for each seed.
+
+    Args:
+        path: of the picture.
+        rows: as `pruned_rows.measure` writes them.
+    """
+    panels = list(dict.fromkeys((row["net"], row["budget"]) for row in rows))
+    variants = list(dict.fromkeys(row["variant"] for row in rows))[::-1]
+    figure = Figure(figsize=(2 + 3.2 * len(panels), 1.2 + 0.35 * len(variants)), layout="constrained")
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for plot, panel in zip(grid, panels, strict=True):
+        mine = [row for row in rows if (row["net"], row["budget"]) == panel]
+        dense = statistics.mean(100 * float(row["dense_test"]) for row in mine)
+        plot.axvline(dense, color="k", linewidth=1, linestyle=":")
+        tests = [100 * float(row["test"]) for row in mine]
+        plot.plot(tests, [variants.index(row["variant"]) for row in mine], "o", alpha=0.6)
+        plot.set_title("\n".join(panel), fontsize=9)
+        plot.set_xlabel("test accuracy, %")
+        plot.grid(alpha=0.3)
+    grid[0].set_yticks(range(len(variants)), variants)
     save_picture(figure, path)

@@ -5,8 +5,8 @@
 Draws the sensitivity of each net as sensitivity-NET.png and .csv. Then each variant is pruned at equal MACs,
 finetuned for equal epochs and tested once, for three seeds: filters with the smallest or the largest sum of
 weights, or random ones; greedy rankings; streams ranked by their shortcut alone; sensitive groups left whole;
-a finetune after the cut of each map size against one at the end. Appends rows to results.csv and goes on
-after those there. --tiny tries all of it on digits within minutes, under runs/.
+a finetune after the cut of each map size against one at the end. Appends rows to results.csv, goes on
+after those there, and draws accuracy.png. --tiny tries all of it on digits within minutes, under runs/.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from autoprune import run
-from experiments.common import write_measured
+from experiments.common import rows_of, write_measured
+from experiments.methods.pictures import draw_variants
 from experiments.methods.pruned_rows import (
     Case,
     Variants,
@@ -59,6 +60,7 @@ def main() -> None:
         if not all(path.exists() for path in pictures):
             run.sensitivity_curves(settings, pictures, limit_seconds=900, watch=print)
     measure(results, cases, options.seeds)
+    draw_variants(folder / "accuracy.png", rows_of(results))
     lines = table(results, "smallest")
     print("\n".join(lines))
     if not options.tiny:

@@ -4,15 +4,16 @@
 
 Each variant is pruned at equal MACs, scored before its finetune, finetuned for equal epochs and tested once,
 for three seeds: l1 as it is cut, l1 with refitted layers, LASSO of the dense model with refitted layers, and
-LASSO by layers, which chooses in the model as pruned and refitted so far. Appends rows to results.csv and
-goes on after those there. --tiny tries all of it on digits within minutes, under runs/.
+LASSO by layers, which chooses in the model as pruned and refitted so far. Appends rows to results.csv,
+goes on after those there, and draws accuracy.png. --tiny tries all of it on digits within minutes.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.common import write_measured
+from experiments.common import rows_of, write_measured
+from experiments.methods.pictures import draw_variants
 from experiments.methods.pruned_rows import Case, Variants, measure, read_options, table
 
 HERE = Path(__file__).parent
@@ -37,8 +38,10 @@ TINY = (Case("digits_resnet", "33.3%", VARIANTS),)
 
 def main() -> None:
     options = read_options(__doc__)
-    results = options.folder(HERE) / "results.csv"
+    folder = options.folder(HERE)
+    results = folder / "results.csv"
     measure(results, TINY if options.tiny else CASES, options.seeds)
+    draw_variants(folder / "accuracy.png", rows_of(results))
     lines = table(results, "l1")
     print("\n".join(lines))
     if not options.tiny:

@@ -6,15 +6,16 @@ A pre-activation ResNet-20 and a DenseNet-40 are trained under a penalty on thei
 seeds, each strength in a short training and the best in full. One threshold then cuts the sparse model to
 half of the MACs, once with channel selections, so that each layer drops channels of its own choice, and once
 without. Both finetune for equal epochs and are tested once. Draws the histograms of the scales as
-scales-NET.png. Appends rows to results.csv and goes on after those there. --tiny tries all of it on digits
-within minutes, under runs/.
+scales-NET.png. Appends rows to results.csv, goes on after those there, and draws accuracy.png. --tiny tries
+all of it on digits within minutes, under runs/.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.common import write_measured
+from experiments.common import rows_of, write_measured
+from experiments.methods.pictures import draw_variants
 from experiments.methods.pruned_rows import (
     RUNS,
     Case,
@@ -54,6 +55,7 @@ def main() -> None:
             whole_row(results, config_of(net, begun), _row(net, "sparse", seed), dense)
             case = Case(net, "50%", variants(net.removeprefix("digits_")))
             measure(results, [case], (seed,), (begun, "select.by=global-threshold"), dense)
+    draw_variants(folder / "accuracy.png", rows_of(results))
     lines = table(results, WITHOUT)
     print("\n".join(lines))
     if not options.tiny:

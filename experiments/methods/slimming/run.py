@@ -6,14 +6,16 @@ Strengths of the penalty on BatchNorm scales are compared once, and their histog
 chosen one holds for all rows. Then the budget is reached in 1, 2 or 3 passes of sparse training, one
 threshold and a finetune, with equal epochs in all, for three seeds. A control cuts filters with the smallest
 sum of weights by one ratio and finetunes for as many epochs. Each row is tested once. Appends rows to
-results.csv and goes on after those there. --tiny tries all of it on digits within minutes, under runs/.
+results.csv, goes on after those there, and draws accuracy.png. --tiny tries all of it on digits within
+minutes, under runs/.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.common import write_measured
+from experiments.common import rows_of, write_measured
+from experiments.methods.pictures import draw_variants
 from experiments.methods.pruned_rows import RUNS, Case, Variants, config_of, measure, read_options, table
 from experiments.methods.sparse import chosen_strength, copy_histograms, sparse_checkpoint
 
@@ -50,6 +52,7 @@ def main() -> None:
     limits = (f"budget.flops={flops}%", f"budget.params={params}%")
     case = Case(net, f"{flops}% and {params}% of the parameters", variants(epochs), limits)
     measure(results, [case], options.seeds, (f"sparsify.strength={chosen_strength(sparse)}",))
+    draw_variants(folder / "accuracy.png", rows_of(results))
     lines = table(results, "1 pass")
     print("\n".join(lines))
     if not options.tiny:
