@@ -49,11 +49,13 @@ class Reader:
         positions = self.index.flatten()
         moment = self.moment[positions[:, None], positions]
         weight = self.weight[:, positions].T.contiguous()
-        own = float((weight * (moment @ weight)).sum())
-        total = (own if self.total is None else self.total) or 1.0
+        total = self.total
+        if total is None:
+            total = float((weight * (moment @ weight)).sum())
         strength = ridge * float(moment.diagonal().mean())
         # If all inputs are zero, any ridge makes the moment invertible, and removing them costs nothing.
-        return moment + (strength or 1.0) * torch.eye(len(moment), dtype=moment.dtype), weight, total
+        moment.diagonal().add_(strength or 1.0)
+        return moment, weight, total or 1.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -146,7 +146,8 @@ def measure_model(
         raise DataError("moments: the data gave no images; give a loader that is not empty.")
     layers = sums.layers()
     for name, layer in layers.items():
-        if not bool(layer.second.isfinite().all()):
+        # If the diagonal is finite, all other products are.
+        if not bool(layer.second.diagonal(dim1=1, dim2=2).isfinite().all()):
             raise DataError(
                 f"moments: the inputs of {name} are not finite; check the images and the weights."
             )

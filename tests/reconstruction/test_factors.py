@@ -96,6 +96,7 @@ def test_only_the_inputs_of_one_ranked_group_have_an_order(prunable: Prunable, m
         assert torch.equal(found, expected.flatten())
     assert order("two") is None
     assert order("one", Plan(plan.keep)) is None
+    assert order("one", autoprune.make_plan(prunable, 0.5)) is not None
 
 
 @pytest.mark.parametrize("width", [2, 3, 5])
