@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from autoprune import tracing
-from autoprune.graph import Prunable
+from autoprune.graph import Plan, Prunable
 from autoprune.graph.capture import named_tensors, normalise_inputs
 
 _ROOMS = ("torch.nn.modules", "autoprune.zoo")
@@ -32,11 +32,17 @@ def kept_traces() -> Iterator[None]:
         yield
 
 
-def trace(model: nn.Module, example_inputs: object, *, frozen: Sequence[str] = ()) -> Prunable:
+def trace(
+    model: nn.Module,
+    example_inputs: object,
+    *,
+    frozen: Sequence[str] = (),
+    rebuilt_from: tuple[Prunable, Plan] | None = None,
+) -> Prunable:
     """Trace a model, or take the trace of another one of the same structure."""
-    structure = structure_of(model, example_inputs)
+    structure = structure_of(model, example_inputs) if rebuilt_from is None else None
     if structure is None:
-        return tracing.trace(model, example_inputs, frozen=frozen)
+        return tracing.trace(model, example_inputs, frozen=frozen, rebuilt_from=rebuilt_from)
     key = (structure, tuple(frozen))
     if key not in _KEPT:
         _KEPT[key] = tracing.trace(model, example_inputs, frozen=frozen)

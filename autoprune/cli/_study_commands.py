@@ -43,6 +43,10 @@ def search(
         raise ConfigError(f"search: expected CONFIG or --from STUDY, got {got}.")
     if config is None:
         settings = run.earlier_settings(str(from_study), storage, changes)
+    elif trust:
+        raise ConfigError(
+            "--trust: the code that your own CONFIG names is trusted; give --trust with --from."
+        )
     elif storage is not None:
         raise ConfigError("--storage names that of --from; set search.storage for the new study.")
     else:
@@ -135,8 +139,9 @@ def best(
                 study, storage, budget=budget, outputs=output or (), trust=trust, config=config, watch=watch
             )
         return print_budget_curve(curve)
-    if output:
-        raise ConfigError("--output: best writes files of --budget only; add it.")
+    for option, value in (("--output", output), ("--trust", trust), ("--config", config)):
+        if value:
+            raise ConfigError(f"{option}: best reads it with --budget alone; add that, or leave it out.")
     given = {name: value for name, value in limits.items() if value is not None}
     picked = run.best(study, run.find_storage(study, storage), given)
     console.print(trial_table(picked.summary, only=picked.trial))

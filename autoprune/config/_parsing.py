@@ -117,6 +117,7 @@ def set_key(values: dict[str, Any], path: str, value: Any, *, replace: bool = Tr
 def parse_override(override: str) -> tuple[str, Any]:
     """Split "section.key=value" into the key and the value. The value is TOML, and a bare word is a string.
 
+    "none" is None for a key that may be left out without a default, such as budget.flops. It unsets the key.
     "score=supernet" is short for "score.rungs=['supernet']". A key of an earlier version becomes its new key.
 
     Raises:
@@ -135,7 +136,19 @@ def parse_override(override: str) -> tuple[str, Any]:
             f"--set {_shown_override(override)}: expected section.key=value with one section and one key, "
             'e.g. "search.trials=20" or "search.ray.address=auto".'
         )
-    return path, _value(override, text)
+    value = _value(override, text)
+    return path, None if value == "none" and _may_be_unset(path) else value
+
+
+def _may_be_unset(path: str) -> bool:
+    """Return whether a key accepts None. Keys that do not exist are refused later."""
+    *sections, key = path.split(".")
+    spec: Any = RunConfig
+    for name in sections:
+        spec = get_type_hints(spec).get(name)
+        if not dataclasses.is_dataclass(spec):
+            return False
+    return type(None) in get_args(get_type_hints(spec, include_extras=True).get(key))
 
 
 def _value(override: str, text: str) -> Any:

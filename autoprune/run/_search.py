@@ -73,6 +73,11 @@ def search(
     if from_study is not None:
         if config is not None:
             raise ConfigError("search: got a config and from_study, expected one of them.")
+        if not overrides:
+            raise ConfigError(
+                "search: without changes, a search from a study repeats it; add one such as "
+                "--set budget.flops=30%, or search.seed for a repetition."
+            )
         with open_earlier(from_study, from_storage, overrides, trust=trust) as stored:
             return _search(model, data, stored.spec, watch, stored)
     if overrides:

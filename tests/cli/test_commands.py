@@ -122,6 +122,13 @@ def typed(
         (["report", "s", "--storage", "x" * 4000], "xxx: File name too long."),
         (["report", "y" * 10_000], 'study "yyy'),
         (["inspect", "digits", "--errors", "--sensitivity"], "--sensitivity: got both, expected at most one"),
+        (
+            ["best", "s", "-o", "a.png"],
+            "--output: best reads it with --budget alone; add that, or leave it out",
+        ),
+        (["best", "s", "--trust"], "--trust: best reads it with --budget alone"),
+        (["best", "s", "--config", "digits"], "--config: best reads it with --budget alone"),
+        (["search", "digits", "--trust"], "--trust: the code that your own CONFIG names is trusted"),
         (["inspect", "digits", "-o", "a.png"], "--output: inspect writes files of --errors or"),
         (["inspect", "digits", "--errors", "-o", "a.txt"], "a name that ends in .png, .svg, .pdf, .csv."),
         (["inspect", "digits", "--sensitivity", "--limit", "0"], "--limit: got 0, expected more than 0"),

@@ -12,6 +12,7 @@ from autoprune.cli import main
 from autoprune.zoo import make_model
 
 OVERRIDES = (
+    "budget.flops=none",
     "train.epochs=1",
     "train.when_missing=true",
     "search.setting=float32 contiguous",
@@ -24,7 +25,7 @@ def typed(folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     """Type `autoprune prune` with a config of a model of one's own, and return the exit code."""
     (folder / "flow.toml").write_text(
         '[model]\nfactory = "tests.flow.nets:residual"\ncheckpoint = "dense.safetensors"\n'
-        '[data]\nname = "digits"\n'
+        '[data]\nname = "digits"\n[budget]\nflops = "50%"\n'
     )
     sets = [word for override in OVERRIDES for word in ("--set", override)]
     monkeypatch.chdir(folder)

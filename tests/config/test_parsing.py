@@ -46,6 +46,11 @@ def test_a_word_for_the_score_stands_for_its_rungs() -> None:
         ("search.address=auto", ("search.ray.address", "auto")),
         ("evolution.population=9", ("search.evolution.population", 9)),
         ("score=['calibrate', '25 steps']", ("score.rungs", ["calibrate", "25 steps"])),
+        ("budget.flops=none", ("budget.flops", None)),
+        ("search.space='none'", ("search.space", None)),
+        ("finetune.teacher=none", ("finetune.teacher", "none")),
+        ("search.pruner=none", ("search.pruner", "none")),
+        ("budget.flop=none", ("budget.flop", "none")),
     ],
 )
 def test_an_override_is_a_section_a_key_and_a_toml_value(override: str, parts: tuple[str, Any]) -> None:

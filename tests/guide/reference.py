@@ -52,7 +52,8 @@ HEAD = """\
 
 A run is one TOML file of the sections below. [model], [data] and [budget] suffice: every other key has a
 default. The command line overrides one key by `--set section.key=value`, as in `--set search.trials=100`.
-Unknown keys are refused with the nearest known one.
+The value none unsets a key without a default, as in `--set budget.flops=none`. Unknown keys are refused with
+the nearest known one.
 
 Samplers, engines, pruners, criteria, warm starts, probes, losses and metrics may also be functions of your
 own, `"mypkg.module:function"` ([extending](extending.md)).

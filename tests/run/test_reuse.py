@@ -186,5 +186,9 @@ def test_a_range_that_cannot_be_used_is_refused_in_one_line(
 def test_a_config_or_a_study_and_not_both(half: Half) -> None:
     with pytest.raises(ConfigError, match="search: got a config and from_study, expected one of them"):
         autoprune.search(half.model, half.data, CONFIG, from_study="half")
+    with pytest.raises(
+        ConfigError, match=r"without changes, a search from a study repeats it; .* search.seed"
+    ):
+        autoprune.search(half.model, half.data, from_study="half")
     with pytest.raises(ConfigError, match="search: got overrides without from_study"):
         autoprune.search(half.model, half.data, CONFIG, overrides=["budget.flops=30%"])

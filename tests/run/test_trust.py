@@ -125,7 +125,8 @@ def export_dense(consent: Consent) -> object:
 
 
 def search_from(consent: Consent) -> object:
-    return run.search(from_study="fm", from_storage=STORAGE, trust=consent.trust)
+    changes = ["search.seed=1"]
+    return run.search(from_study="fm", from_storage=STORAGE, overrides=changes, trust=consent.trust)
 
 
 @pytest.mark.parametrize("verb", [resume, finetune, export_dense, search_from])
