@@ -66,6 +66,11 @@ class Curve:
     milliseconds: tuple[float, ...]
     errors: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        """Refuse values of different lengths, or none."""
+        if not 0 < len(self.widths) == len(self.milliseconds) == len(self.errors):
+            raise ValueError("as many widths as milliseconds and errors")
+
 
 @dataclass(frozen=True)
 class Stairs:
@@ -80,6 +85,11 @@ class Stairs:
     divisor: int
     runtime: str
     curves: Mapping[str, Curve]
+
+    def __post_init__(self) -> None:
+        """Refuse a divisor that divides nothing."""
+        if self.divisor < 1:
+            raise ValueError("a divisor of at least 1")
 
     def to_json(self) -> dict[str, Any]:
         """Return the stairs as JSON values."""

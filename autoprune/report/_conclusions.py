@@ -37,10 +37,11 @@ def headline(summary: StudySummary) -> str:
         return tolerance_notes(summary)[0]
     if summary.verdict is not None:
         return summary.verdict.sentence
+    so_far = "" if all(record.has_ended for record in summary.records) else " so far"
     return (
-        f"Trial {best.number} is the best: {summary.metric} {score_text(best.score, best.error)} after "
-        f"{best.scores[-1].name}, with {summary.macs_share(best):.1%} of the MACs. It has not raced against "
-        "one keep ratio for all groups."
+        f"Trial {best.number} is the best{so_far}: {summary.metric} {score_text(best.score, best.error)} "
+        f"after {best.scores[-1].name}, with {summary.macs_share(best):.1%} of the MACs. It has not raced "
+        "against one keep ratio for all groups."
     )
 
 

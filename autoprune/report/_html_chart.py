@@ -21,6 +21,9 @@ HEIGHT = 240.0
 MANY = 150
 """A chart with more marks than this draws them smaller."""
 
+_LARGEST = 1e100
+"""Values beyond this, which only a damaged study has, are drawn at the end of an axis."""
+
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 _TICKS = 5
 
@@ -52,7 +55,7 @@ class Axis:
         cls, values: Iterable[float], *, write: Callable[[float], str] | None = None, pad: float = 0.06
     ) -> Axis:
         """Return an axis that shows some values, with free room of a share `pad` on both sides."""
-        known = [value for value in values if math.isfinite(value)] or [0.0]
+        known = [value for value in values if abs(value) < _LARGEST] or [0.0]
         low, high = min(known), max(known)
         room = pad * (high - low) or 0.05 * abs(high) or 0.5
         return cls(low - room, high + room, write)

@@ -88,13 +88,14 @@ def history_chart(summary: StudySummary) -> Chart | None:
     top = max(summary.dense_score, *(record.score or 0.0 for record in scored))
     last = max(record.number for record in summary.records)
     plot = Plot(Axis(-0.5 - 0.01 * last, last + 0.5 + 0.01 * last, _whole), Axis.over([floor, top]))
+    for record in scored if len(scored) <= MANY else ():
+        first, final = (max(floor, each.score) for each in (record.scores[0], record.scores[-1]))
+        if first != final:
+            plot.line((record.number, first), (record.number, final), "climb")
     plot.across(summary.dense_score, "dense")
     if best:
         plot.steps([*best, (last, best[-1][1])], "best")
     for record in _by_importance(scored, summary):
-        if len(record.scores) > 1 and len(scored) <= MANY:
-            first, final = (max(floor, each.score) for each in (record.scores[0], record.scores[-1]))
-            plot.line((record.number, first), (record.number, final), "climb")
         _add_trial(plot, record.number, record, summary, floor, describe(record, summary))
     for record in summary.records:
         if record.state == "failed" and record.score is None:
@@ -263,7 +264,7 @@ def curve_chart(
 
 def strip_chart(summary: StudySummary, trial: TrialRecord, savings: Savings) -> Chart | None:
     """Return the width that each group keeps, above the MACs that it saves; None if widths are not known."""
-    rows = [row for row in width_rows(summary, trial) if row.dense]
+    rows = [row for row in width_rows(summary, trial) if row.dense and row.dense > 0]
     if not rows:
         return None
     widest = max(row.dense or 1 for row in rows)

@@ -148,7 +148,7 @@ class RaceResult(Strict):
 
     settings: str
     entrants: list[int]
-    ends: list[int]
+    ends: list[int] = Field(min_length=1)
     winner: int
     uniform: int | None = None
     tried: list[TriedRate] = Field(default_factory=list)

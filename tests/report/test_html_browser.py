@@ -70,7 +70,7 @@ def test_it_fits_a_phone_without_scrolling_sideways(
         long = HOSTILE * 10
         summary = searched(20)
         best = dataclasses.replace(summary.records[7], widths={long: 3}, origin=long)
-        summary = dataclasses.replace(summary, study=long, best=best, dense_widths={long: 9})
+        summary = dataclasses.replace(summary, study=long, metric=long, best=best, dense_widths={long: 9})
         hostile = Page(
             summary, FACTS, identity={long: long}, settings=long, commands={long: long}, next_step=long
         )

@@ -199,6 +199,19 @@ def test_texts_of_a_study_are_escaped_and_their_control_characters_shown() -> No
     assert not {"\u202e", "\x1b", "\ud800"} & set(written)
 
 
+def test_numbers_that_no_search_stores_have_a_page_as_well() -> None:
+    large = tuple(
+        dataclasses.replace(RECORD, number=number, scores=(RungScore(0, "50 steps", score, 0.1),))
+        for number, score in enumerate((1e308, -1e308, 0.5))
+    )
+    widths = {"conv1": -3, "conv2": 0, "conv3": 8}
+    best = dataclasses.replace(large[2], widths=dict.fromkeys(widths, 2))
+    summary = dataclasses.replace(SUMMARY, records=large, best=best, dense_widths=widths)
+    page = parsed(summary)
+    assert "2 / 8" in page.text
+    assert not any("nan" in value or "inf" in value for _, found in page.elements for value in found.values())
+
+
 def test_a_study_without_trials_and_one_with_failures_alone_have_a_page() -> None:
     empty = parsed(dataclasses.replace(SUMMARY, records=(), best=None))
     assert empty.sections == ["budget", "trials", "reproduce"]

@@ -122,12 +122,29 @@ def test_a_warm_start_of_another_space_is_one_line(tmp_path: Path, levels: list[
     assert study.records() == []
 
 
-def test_damaged_stairs_and_tables_are_one_line(tmp_path: Path) -> None:
-    study = study_with(tmp_path, stairs={"divisor": 8}, latency={"format": 3})
+SOUND = {"divisor": 8, "runtime": "eager", "curves": {}}
+SHORT = {"widths": [1, 2], "milliseconds": [0.1], "errors": [0.1]}
+
+
+@pytest.mark.parametrize(
+    ("stairs", "problem"),
+    [
+        ({"divisor": 8}, "runtime is missing"),
+        ({**SOUND, "divisor": 0}, ".*expected a divisor of at least 1"),
+        ({**SOUND, "curves": {"conv1": SHORT}}, r"curves\.conv1: .*expected as many widths as milliseconds"),
+    ],
+)
+def test_damaged_stairs_are_one_line(tmp_path: Path, stairs: dict[str, Any], problem: str) -> None:
+    study = study_with(tmp_path, stairs=stairs)
     with pytest.raises(
-        StudyError, match=r"toy: its header is damaged: chosen\.stairs: stairs: runtime is missing"
+        StudyError,
+        match=rf"toy: its header is damaged: chosen\.stairs: stairs: {problem}.*; measure them again",
     ):
         report("toy", study.url)
+
+
+def test_a_damaged_latency_table_is_one_line(tmp_path: Path) -> None:
+    study = study_with(tmp_path, latency={"format": 3})
     with pytest.raises(StudyError, match=r"toy: its header is damaged: chosen\.latency: latency table: "):
         stored_table(study)
 
