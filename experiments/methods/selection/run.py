@@ -30,7 +30,7 @@ from experiments.methods.sparse import copy_histograms, sparse_checkpoint
 
 HERE = Path(__file__).parent
 
-WITHOUT = "without selection"
+WITHOUT, WHOLE = "without selection", "100%"
 STRENGTHS = (1e-3, 3e-3, 1e-2)
 EPOCHS = {"preresnet20": 8, "densenet40": 6, "digits_preresnet20": 3}
 """{net: epochs of the sparse training}."""
@@ -55,7 +55,8 @@ def main() -> None:
             whole_row(results, config_of(net, begun), _row(net, "sparse", seed), dense)
             case = Case(net, "50%", variants(net.removeprefix("digits_")))
             measure(results, [case], (seed,), (begun, "select.by=global-threshold"), dense)
-    draw_variants(folder / "accuracy.png", rows_of(results))
+    cut = [row for row in rows_of(results) if row["budget"] != WHOLE]
+    draw_variants(folder / "accuracy.png", cut)
     lines = table(results, WITHOUT)
     print("\n".join(lines))
     if not options.tiny:
@@ -63,7 +64,7 @@ def main() -> None:
 
 
 def _row(net: str, variant: str, seed: int) -> dict[str, object]:
-    return {"net": net, "budget": "100%", "variant": variant, "seed": seed}
+    return {"net": net, "budget": WHOLE, "variant": variant, "seed": seed}
 
 
 def variants(model: str) -> Variants:
