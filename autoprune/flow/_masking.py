@@ -57,11 +57,15 @@ def check_masks(config: RunConfig, stages: tuple[str, ...]) -> None:
     """
     settings = config.mask
     rule_of_masks(settings)
-    trains = "finetune" in stages[stages.index("mask") :] and config.finetune.epochs > 0
+    cuts = "select" not in stages and "rebuild" in stages
+    later = stages[stages.index("mask") :]
+    trains = "finetune" in later and config.finetune.epochs > 0
     reasons = {
         "mask.file gives masks that do not grow": settings.file is not None,
         '"2:4" has one sparsity only': settings.granularity == "2:4",
         'no "finetune" with epochs follows "mask"': not trains,
+        '"rebuild" cuts the masked filters before it': cuts
+        and "finetune" in stages[stages.index("rebuild") :],
     }
     reason = next((reason for reason, holds in reasons.items() if holds), None)
     if settings.schedule == "cubic" and reason is not None:
@@ -69,7 +73,7 @@ def check_masks(config: RunConfig, stages: tuple[str, ...]) -> None:
             f'mask.schedule: "cubic" lets masks grow during the finetune, but {reason}; use "one-shot".'
         )
     is_made_of = settings.granularity if settings.file is None else "filter"
-    if "select" not in stages and "rebuild" in stages and is_made_of != "filter":
+    if cuts and is_made_of != "filter":
         raise ConfigError(
             'flow.stages: without "select", "rebuild" cuts masked filters, but mask.granularity is '
             f'"{is_made_of}"; use "filter", or leave "rebuild" out.'

@@ -157,6 +157,13 @@ OTHER = {"stem.0.weight": torch.ones(8, 3, 3, 3, dtype=torch.bool)}
         ({"mask": {"skip": ["head"]}}, 'mask.skip: unknown module "head"'),
         ({"mask": {"schedule": "cubic"}, "finetune": {"epochs": 0}}, 'no "finetune" with epochs follows'),
         ({"mask": {"schedule": "cubic", "granularity": "2:4", "sparsity": 0.5}}, "has one sparsity only"),
+        (
+            {
+                "flow": {"stages": ["mask", "rebuild", "finetune"]},
+                "mask": {"schedule": "cubic", "granularity": "filter"},
+            },
+            '"rebuild" cuts the masked filters before it; use "one-shot"',
+        ),
         ({"flow": {"stages": ["mask", "rebuild"]}}, 'mask.granularity is "weight"; use "filter"'),
         ({"flow": {"stages": ["finetune"]}}, 'expected "select" or "mask" among them'),
         ({"flow": {"stages": ["select", "mask", "repair"]}}, '"repair" must come before "mask"'),
