@@ -199,10 +199,11 @@ def report(
     from autoprune.cli._tables import comparison_notes, comparison_table, pruned_table
     from autoprune.report import failure_table, front_table, race_table, summary_notes, trial_table
 
-    if run.holds_flows(study):
-        if storage is not None or output is not None or html:
+    if storage is None and run.holds_flows(study):
+        if output is not None or html:
             raise ConfigError(
-                f"report: {study} holds flows, which have no storage, plot or page; leave them out."
+                f"report: {study} holds flows, which have no plot and no page; leave these options out, or "
+                "name the --storage of a study."
             )
         for compared in run.compare_flows(study):
             console.print(comparison_table(compared))

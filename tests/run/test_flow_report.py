@@ -78,6 +78,10 @@ def test_the_command_prints_the_ranking(
 ) -> None:
     write(tmp_path / "a", record, 0.5)
     write(tmp_path / "b", record, 0.6, mask={"score": "gradient"})
+    monkeypatch.setattr(sys, "argv", ["autoprune", "report", str(tmp_path), "--html"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "holds flows, which have no plot and no page; leave these options out" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["autoprune", "report", str(tmp_path)])
     with pytest.raises(SystemExit):
         main()
