@@ -22,8 +22,8 @@ from autoprune.config.rungs import RungScore
 from autoprune.engines import Job, TrialRunner
 from autoprune.support.events import Event
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["autoprune.cli.commands", "autoprune.run", "torch.export._trace"])
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["autoprune.cli.commands", "autoprune.run", "torch.export._trace"])
 
 
 def run_child(function: Callable[..., object], *arguments: object, cwd: Path) -> tuple[int | None, str]:
@@ -34,7 +34,7 @@ def run_child(function: Callable[..., object], *arguments: object, cwd: Path) ->
     """
     with tempfile.NamedTemporaryFile() as printed:
         given = (function, arguments, str(cwd), printed.name, dict(os.environ))
-        process = _CONTEXT.Process(target=_call, args=given)
+        process = CONTEXT.Process(target=_call, args=given)
         process.start()
         process.join()
         return process.exitcode, printed.read().decode()

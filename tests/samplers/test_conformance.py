@@ -16,12 +16,21 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from autoprune.errors import ConfigError
-from autoprune.samplers import SAMPLERS, SamplerContext, make_sampler, trial_seed
+from autoprune.samplers import SAMPLERS, SamplerContext, distributions, make_sampler, trial_seed
 from autoprune.samplers._past_trials import feasible
 from autoprune.samplers._plan_sampler import random_ratios
 from autoprune.study._queue import requeue_trial
 from autoprune.study._storage import open_storage
-from tests.samplers.search import Proposals, Score, Search, kill_somewhere, space_of, upside_down, waves
+from tests.samplers.search import (
+    Proposals,
+    Score,
+    Search,
+    kill_somewhere,
+    shared_space_of,
+    space_of,
+    upside_down,
+    waves,
+)
 
 BLIND = {"random", "importance", "kl"}
 """Samplers that do not look at scores."""
@@ -329,14 +338,21 @@ def test_failures_are_not_sought(name: str, several: bool) -> None:
     assert sum(failed[-20:]) < 15  # 19 if Optuna's own GP and TPE are not shown them
 
 
+@functools.cache
+def plans_on_a_grid(several: bool) -> set[bytes]:
+    """Return the plans that a fine grid of two keep ratios meets."""
+    space = shared_space_of(2) if several else space_of(2)
+    ranges = distributions(space.variables).values()
+    grid = np.array(np.meshgrid(*[np.linspace(each.low, each.high, 60) for each in ranges]))
+    return {row.tobytes() for row in space.decode(grid.reshape(len(ranges), -1).T)}
+
+
 @each_case_slowly
 def test_no_plan_is_proposed_twice_while_there_are_others(name: str, several: bool) -> None:
     """Two variables of few widths: about as many plans as trials."""
     search = Search(name, 2, 24, several=several)
     ratios = np.array([list(proposal.values()) for proposal in search.run()])
-    space = search.problem
-    grid = np.array(np.meshgrid(*[np.linspace(each.low, each.high, 60) for each in search.space.values()]))
-    found = {row.tobytes() for row in space.decode(grid.reshape(len(search.space), -1).T)}
+    space, found = search.problem, plans_on_a_grid(several)
     tried = {row.tobytes() for row in space.decode(ratios)}
     assert space.plans is not None
     plans = {row.tobytes() for row in space.plans}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from autoprune.support import atomic
 from autoprune.support.atomic import replacing, saving
 from autoprune.support.tensorfile import write_tensors
 from autoprune.train._training_state import save_state
+from tests.children import CONTEXT
 from tests.conftest import FullDisk
 
 LARGE = 1 << 18
@@ -111,9 +111,8 @@ def write_slowly(path: Path, text: str, meet: Callable[[], object]) -> None:
 
 def test_two_processes_that_write_one_file_do_not_meet(tmp_path: Path) -> None:
     path = tmp_path / "table.json"
-    spawn = multiprocessing.get_context("spawn")
-    barrier = spawn.Barrier(2, timeout=250)
-    other = spawn.Process(target=write_slowly, args=(path, "the other's, and longer", barrier.wait))
+    barrier = CONTEXT.Barrier(2, timeout=250)
+    other = CONTEXT.Process(target=write_slowly, args=(path, "the other's, and longer", barrier.wait))
     other.start()
     write_slowly(path, "ours", barrier.wait)
     other.join()
