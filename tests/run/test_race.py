@@ -286,7 +286,7 @@ def test_an_interrupted_race_resumes_with_the_same_result(
     assert finetune(storage_in(folder)).val_score == searched.race.winner.last.score
 
 
-def die(folder: str, after: int) -> None:
+def die(folder: str, after: int, *overrides: str) -> None:
     """Race until the n-th event, and kill this process there."""
 
     def watch(event: Event) -> None:
@@ -296,16 +296,21 @@ def die(folder: str, after: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     interrupt = Interrupt(after)
-    resume(Path(folder), watch=watch)
+    resume(Path(folder), *overrides, watch=watch)
+
+
+def kill_resumed(folder: Path, after: int, *overrides: str) -> None:
+    """Resume a search in a process of its own, which kill -9 ends at the n-th event of the race."""
+    code = f"import tests.run.test_race as race; race.die({str(folder)!r}, {after}, *{overrides!r})"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    killed = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [3, 15])
 def test_a_killed_race_resumes_with_the_same_result(searched: Searched, folder: Path, after: int) -> None:
-    code = f"import tests.run.test_race as race; race.die({str(folder)!r}, {after})"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    killed = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
-    assert killed.returncode == -signal.SIGKILL
+    kill_resumed(folder, after)
     assert facts(resume(folder).summary.race) == facts(searched.race)
 
 
@@ -456,6 +461,12 @@ def test_an_interrupted_comparison_resumes_with_the_same_result(
     events: list[Event] = []
     assert facts(resume(folder, *RATES, watch=events.append).summary.race) == facts(tuned.race)
     assert epochs_of(events) < epochs_of(tuned.events)
+
+
+@pytest.mark.slow
+def test_a_killed_comparison_resumes_with_the_same_result(tuned: Searched, folder: Path) -> None:
+    kill_resumed(folder, 15, *RATES)
+    assert facts(resume(folder, *RATES).summary.race) == facts(tuned.race)
 
 
 @pytest.mark.slow
