@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -480,6 +481,12 @@ def test_the_main_job_from_search_to_export(workplace: Path, whole: str) -> None
     assert "Finetuned: trial" in out
     assert f"is finetuned and exported to {workplace}/small." in out
     assert "Next:" not in out
+    code, out, err = run_here("report", "whole", "--html", cwd=workplace)
+    assert code == 0, err
+    (page,) = re.findall(r"Report in (.*report\.html)\.", out)
+    assert f"is finetuned and exported to {workplace}/small." in Path(page).read_text("utf-8")
+    refused = run_here("report", "whole", "--html", "-o", "page.png", cwd=workplace)
+    assert_refused(refused, "--output page.png: expected a name that ends in .html.")
 
 
 def test_a_trial_is_picked_within_limits_and_retrained(workplace: Path, whole: str, tmp_path: Path) -> None:
