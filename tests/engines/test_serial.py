@@ -191,7 +191,7 @@ def test_faults_of_our_own_are_not_taken_for_failed_trials(url: str) -> None:
         ("serial", "started", ["waiting"]),
         ("serial", "rung", ["waiting"]),
         ("serial", "finished", ["complete"]),
-        ("processes", "finished", ["complete"]),
+        pytest.param("processes", "finished", ["complete"], marks=pytest.mark.slow),
         pytest.param("processes", "rung", ["waiting"], marks=pytest.mark.slow),
     ],
 )
