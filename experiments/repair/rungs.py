@@ -1,12 +1,12 @@
 """Claim: the score after a repair predicts as 100 training steps do, at a tenth of their cost.
 
-    python -m experiments.repair.rungs [--ladders obs-repair] [--numbers 0 28]
+    python -m experiments.repair.rungs [--setup resnet20-25] [--ladders obs-repair] [--numbers 0 28]
     python -m experiments.repair.rungs --table
 
-The 28 candidates of ResNet-20 at 25% of the FLOPs whose accuracy after 4 epochs is in
-experiments/search_efficiency/correlation.csv climb each ladder of rungs. Rows are appended to rungs.csv as
-they come: the score of each rung and its processor seconds, evaluation included. `--table` prints Kendall's
-tau of each rung with that accuracy, over all candidates and over the better half. The test part is not read.
+The 28 candidates of a setup climb each ladder of rungs. Their accuracy after 4 epochs is in
+experiments/search_efficiency/correlations/SETUP.csv. Rows are appended to rungs.csv as they come: the score
+of each rung and its processor seconds, evaluation included. `--table` prints Kendall's tau of each rung with
+that accuracy, over all candidates and over the better half. The test part is not read.
 """
 
 from __future__ import annotations
@@ -31,10 +31,9 @@ from autoprune.score import FinetuneScore
 from autoprune.train import Schedule, evaluate
 from experiments.common import append_row, markdown_table, rows_of
 from experiments.repair.accuracy import images_of
-from experiments.search_efficiency.correlation import CANDIDATES, SEED, SETUP
-from experiments.search_efficiency.correlation import RESULTS as FINETUNED
+from experiments.search_efficiency.correlation import CANDIDATES, SEED, SETUP, results_of
 from experiments.search_efficiency.finetunes import widths_of
-from experiments.search_efficiency.setups import SETTING, context_of
+from experiments.search_efficiency.setups import SETTING, SETUPS, context_of
 
 RESULTS = Path(__file__).with_name("rungs.csv")
 
@@ -58,6 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--setup", default=SETUP, choices=SETUPS)
     parser.add_argument("--ladders", nargs="+", default=list(LADDERS), choices=LADDERS)
     parser.add_argument(
         "--numbers", type=int, nargs=2, default=(0, CANDIDATES), help="first, one after the last"
@@ -68,31 +68,32 @@ def main() -> None:
         print("\n".join(table()))
         return
     torch.set_num_threads(SETTING.threads)
-    candidates = {int(row["candidate"]): row["widths"] for row in rows_of(FINETUNED)}
+    setup: str = options.setup
+    candidates = {int(row["candidate"]): row["widths"] for row in rows_of(results_of(setup))}
     for ladder in options.ladders:
         for number in range(*options.numbers):
-            done = {(row["ladder"], int(row["candidate"])) for row in rows_of(RESULTS)}
-            if (ladder, number) not in done:
-                for row in climb(ladder, number, candidates[number]):
-                    append_row(RESULTS, {"ladder": ladder, "candidate": number, **row})
+            done = {(row["setup"], row["ladder"], int(row["candidate"])) for row in rows_of(RESULTS)}
+            if (setup, ladder, number) not in done:
+                for row in climb(setup, ladder, number, candidates[number]):
+                    append_row(RESULTS, {"setup": setup, "ladder": ladder, "candidate": number, **row})
 
 
-def climb(ladder: str, number: int, widths: str) -> list[dict[str, object]]:
-    """Score one candidate on all rungs of a ladder; returns a row for each."""
+def climb(setup: str, ladder: str, number: int, widths: str) -> list[dict[str, object]]:
+    """Score one candidate on all rungs of a ladder, and return a row for each."""
     criterion, names = LADDERS[ladder]
-    context = context_of(SETUP, SEED)
-    kept = widths_of(SETUP, SEED, widths)
+    context = context_of(setup, SEED)
+    kept = widths_of(setup, SEED, widths)
     if names == (SEQUENTIAL,):
-        return [_sequential(criterion, kept)]
+        return [_sequential(setup, criterion, kept)]
     score = FinetuneScore(
         context.run.prunable,
-        ranked(criterion),
+        ranked(setup, criterion),
         context.run.dense.data,
         context.run.dense.task,
         SETTING,
         parse_rungs(ScoreSettings(rungs=names)),
         schedule=Schedule(steps=1, warmup=0.0),
-        moments=measured(),
+        moments=measured(setup),
     )
     rows: list[dict[str, object]] = []
     started = time.process_time()
@@ -102,11 +103,11 @@ def climb(ladder: str, number: int, widths: str) -> list[dict[str, object]]:
     return rows
 
 
-def _sequential(criterion: str, widths: dict[str, int]) -> dict[str, object]:
-    context = context_of(SETUP, SEED)
+def _sequential(setup: str, criterion: str, widths: dict[str, int]) -> dict[str, object]:
+    context = context_of(setup, SEED)
     prunable, dense = context.run.prunable, context.run.dense
     started = time.process_time()
-    plan = plan_from_importance(prunable, widths, ranked(criterion))
+    plan = plan_from_importance(prunable, widths, ranked(setup, criterion))
     model = repair(prunable, plan, rebuild(prunable, plan), images_of(dense), mode="sequential")
     score = evaluate(SETTING.place(model), dense.data.val, dense.task, SETTING)
     return _row(SEQUENTIAL, score, time.process_time() - started)
@@ -117,16 +118,16 @@ def _row(rung: str, score: float, seconds: float) -> dict[str, object]:
 
 
 @functools.cache
-def measured() -> Moments:
+def measured(setup: str) -> Moments:
     """Return the moments of the dense model."""
-    context = context_of(SETUP, SEED)
+    context = context_of(setup, SEED)
     return moments(context.run.prunable, images_of(context.run.dense))
 
 
 @functools.cache
-def ranked(criterion: str) -> Importance:
+def ranked(setup: str, criterion: str) -> Importance:
     """Return the importance of all channels by a criterion."""
-    context = context_of(SETUP, SEED)
+    context = context_of(setup, SEED)
     return importance(
         context.run.prunable, criterion, images_of(context.run.dense), context.run.dense.task.loss
     )
@@ -134,17 +135,25 @@ def ranked(criterion: str) -> Importance:
 
 def table() -> list[str]:
     """Return the lines of a table of tau and seconds, a row for each rung of each ladder."""
-    finetuned = {int(row["candidate"]): float(row["finetuned"]) for row in rows_of(FINETUNED)}
-    better = sorted(finetuned, key=lambda number: -finetuned[number])[: len(finetuned) // 2]
-    found: dict[tuple[str, str], dict[int, dict[str, str]]] = {}
+    found: dict[tuple[str, str, str], dict[int, dict[str, str]]] = {}
     for row in rows_of(RESULTS):
-        found.setdefault((row["ladder"], row["rung"]), {})[int(row["candidate"])] = row
+        found.setdefault((row["setup"], row["ladder"], row["rung"]), {})[int(row["candidate"])] = row
     lines = []
-    for (ladder, rung), rows in found.items():
+    for (setup, ladder, rung), rows in found.items():
+        finetuned = {int(row["candidate"]): float(row["finetuned"]) for row in rows_of(results_of(setup))}
+        better = sorted(finetuned, key=lambda number: -finetuned[number])[: len(finetuned) // 2]
         seconds = float(np.median([float(row["seconds"]) for row in rows.values()]))
         taus = [_tau(rows, finetuned, set(part)) for part in (finetuned, better)]
-        lines.append([ladder, rung, str(len(rows)), *taus, f"{seconds:.1f}"])
-    head = ["ladder", "rung", "candidates", "tau (95%)", "tau, better half", "processor seconds, median"]
+        lines.append([setup, ladder, rung, str(len(rows)), *taus, f"{seconds:.1f}"])
+    head = [
+        "setup",
+        "ladder",
+        "rung",
+        "candidates",
+        "tau (95%)",
+        "tau, better half",
+        "processor seconds, median",
+    ]
     return markdown_table(head, lines)
 
 

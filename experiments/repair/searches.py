@@ -30,13 +30,15 @@ from experiments.search_efficiency.setups import RUNS, SETTING, SETUPS, config_o
 RESULTS = Path(__file__).with_name("searches.csv")
 WINNERS = Path(__file__).with_name("winners.csv")
 
-LADDERS = {
-    "calibrate": ("calibrate", "25 steps", "75 steps"),
-    "repair": ("repair", "25 steps", "75 steps"),
-    "repair alone": ("repair",),
-    "repair, 100 steps": ("repair", "100 steps"),
+RANDOM = ("search.sampler=random", "search.trials=300", "search.warm_starts=[]")
+LADDERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "calibrate": (("calibrate", "25 steps", "75 steps"), ()),
+    "repair": (("repair", "25 steps", "75 steps"), ()),
+    "repair alone": (("repair",), ()),
+    "repair, 100 steps": (("repair", "100 steps"), ()),
+    "repair, 300 random": (("repair", "25 steps", "75 steps"), RANDOM),
 }
-"""{name: score.rungs}."""
+"""{name: (score.rungs, other overrides)}."""
 
 
 def main() -> None:
@@ -64,15 +66,17 @@ def main() -> None:
 
 def config_for(setup: str, ladder: str, seed: int) -> RunSpec:
     """Return the config of one search."""
+    rungs, overrides = LADDERS[ladder]
     name = f"repair-{setup}-{ladder.replace(', ', '-').replace(' ', '-')}-{seed}"
     return config_of(
         setup,
         seed,
-        f"score.rungs={list(LADDERS[ladder])}",
+        f"score.rungs={list(rungs)}",
         f"search.setting={SETTING.dtype} channels_last",
         f"search.study={name}",
         f"search.storage=sqlite:///{RUNS}/{name}.db",
         f"output.folder={RUNS}/{name}",
+        *overrides,
     )
 
 

@@ -1,14 +1,14 @@
 """Claim: the rungs predict: Kendall's tau of their scores with the accuracy after 4 epochs is above 0.65.
 
-28 candidates at 25% of the FLOPs. Chosen by their trial numbers alone, before any score is looked at: all
+28 candidates of a setup. Chosen by their trial numbers alone, before any score is looked at: all
 distinct warm starts of seed 0's curves, then trials of its random-300 in the order that
 `numpy.random.default_rng(0).permutation(300)` gives, until there are 28. Each climbs the rungs with a seed of
 its own, as in a search; then it is cut anew and finetuned for 4 epochs by the recipe of `finetunes`.
 
-    python -m experiments.search_efficiency.correlation [--numbers 0 14]
+    python -m experiments.search_efficiency.correlation [--setup resnet20-25] [--numbers 0 14]
 
-Each candidate is appended to correlation.csv as it comes; one that was cut off goes on at its last epoch.
-`--numbers 0 14` leaves those from number 14 on to another process. The test part is not touched.
+Each candidate is appended to correlations/SETUP.csv as it comes. A finetune that was cut off goes on at its
+last epoch. `--numbers 0 14` leaves those from number 14 on to another process. The test part is not read.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import copy
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from autoprune.train import fit
 from experiments.common import append_row, rows_of
 from experiments.search_efficiency.curves import LARGE
 from experiments.search_efficiency.finetunes import of_widths, widths_of
-from experiments.search_efficiency.setups import HERE, RUNS, SETTING, config_of, context_of
+from experiments.search_efficiency.setups import HERE, RUNS, SETTING, SETUPS, config_of, context_of
 
 SETUP, SEED = "resnet20-25", 0
 CANDIDATES = 28
@@ -39,7 +40,10 @@ EPOCHS = 4
 RUNGS = {"calibrate": "calibrate", "100 steps": "steps_100", "200 steps": "steps_300"}
 """The rungs, and the columns of their scores: finetunes add up."""
 
-RESULTS = HERE / "correlation.csv"
+
+def results_of(setup: str) -> Path:
+    """Return the file of a setup's candidates."""
+    return HERE / "correlations" / f"{setup}.csv"
 
 
 @dataclass(frozen=True)
@@ -55,16 +59,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--setup", default=SETUP, choices=SETUPS)
     parser.add_argument(
         "--numbers", type=int, nargs=2, default=(0, CANDIDATES), help="first, and the one after the last"
     )
     options = parser.parse_args()
     RUNS.mkdir(parents=True, exist_ok=True)
-    done = {int(row["candidate"]) for row in rows_of(RESULTS)}
-    chosen = choose(SETUP, CANDIDATES)
+    results = results_of(options.setup)
+    results.parent.mkdir(exist_ok=True)
+    done = {int(row["candidate"]) for row in rows_of(results)}
+    chosen = choose(options.setup, CANDIDATES)
     for number in range(*options.numbers):
         if number not in done:
-            append_row(RESULTS, measure(number, chosen[number]))
+            append_row(results, measure(options.setup, number, chosen[number]))
 
 
 def choose(setup: str, count: int) -> list[Choice]:
@@ -101,20 +108,20 @@ def climb(setup: str, number: int, choice: Choice, rungs: Sequence[str]) -> list
     return list(score(widths_of(setup, SEED, choice.widths), trial_seed(SEED, number)))
 
 
-def measure(number: int, choice: Choice) -> dict[str, object]:
+def measure(setup: str, number: int, choice: Choice) -> dict[str, object]:
     """Score a candidate on every rung, then finetune it."""
-    dense = context_of(SETUP, SEED).run.dense
-    rungs = climb(SETUP, number, choice, list(RUNGS))
-    candidate = of_widths(SETUP, SEED, widths_of(SETUP, SEED, choice.widths), 0.0)
+    dense = context_of(setup, SEED).run.dense
+    rungs = climb(setup, number, choice, list(RUNGS))
+    candidate = of_widths(setup, SEED, widths_of(setup, SEED, choice.widths), 0.0)
     finetuned = fit(
         candidate.model,
         dense.data,
-        dataclasses.replace(schedule_of(config_of(SETUP, SEED).finetune), epochs=EPOCHS),
+        dataclasses.replace(schedule_of(config_of(setup, SEED).finetune), epochs=EPOCHS),
         SETTING,
         dense.task,
         seed=SEED,
         teacher=copy.deepcopy(dense.model),
-        checkpoint=RUNS / f"correlation-{number}.training",
+        checkpoint=RUNS / f"correlation-{setup}-{number}.training",
     )
     return {
         "candidate": number,

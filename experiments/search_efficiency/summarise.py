@@ -195,7 +195,7 @@ def _fastnas_lines() -> list[str]:
 
 def summarise_correlation() -> Part:
     """Tell Kendall's tau of every rung with the finetuned accuracy; the default's are in rungs/."""
-    rows = rows_of(HERE / "correlation.csv")
+    rows = rows_of(correlation.results_of(correlation.SETUP))
     default = {row["widths"]: row for row in rows_of(HERE / "rungs" / f"{correlation.SETUP}.csv")}
     count = f"{len(rows)} of {correlation.CANDIDATES} candidates"
     if len(rows) < FEWEST_TRIALS:
