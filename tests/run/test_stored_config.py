@@ -58,7 +58,7 @@ SETTING = Setting().facts
 def study_with(tmp_path: Path, **chosen: Any) -> SearchStudy:
     """Make a study whose header stores the given values, whatever they are, and open it."""
     config = dataclasses.asdict(settle(load_config("digits", [f"output.folder={tmp_path}"])))
-    url = f"sqlite:///{tmp_path}/study.db"
+    url = f"journal:///{tmp_path}/study.log"
     made = create_study(url, "toy", config=config, identity={}, facts=FACTS).optuna
     header = made.user_attrs[HEADER]
     made.set_user_attr(HEADER, {**header, "chosen": {**header["chosen"], **chosen}})

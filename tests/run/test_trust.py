@@ -37,7 +37,7 @@ from autoprune.zoo import make_model
 from autoprune.zoo._checkpoint import read_state
 from tests.engines.toy import FACTS
 
-STORAGE = "sqlite:///study.db"
+STORAGE = "journal:///study.log"
 
 CODE = {
     "model.name": "evil:make",
@@ -524,7 +524,7 @@ def test_the_commands_take_the_options_of_the_page(
     dense = ["--dense"] if verb == "export" else []
     printed = {}
     for option in ((), ("--trust",), ("--config", "own.toml")):
-        monkeypatch.setattr(sys, "argv", ["autoprune", verb, "fm", "--storage", "study.db", *dense, *option])
+        monkeypatch.setattr(sys, "argv", ["autoprune", verb, "fm", "--storage", STORAGE, *dense, *option])
         with pytest.raises(SystemExit) as left:
             main()
         assert left.value.code == 2
