@@ -23,7 +23,7 @@ from autoprune.execution import Setting
 from autoprune.run import Dense, FlowResult
 from autoprune.run._dense import load_dense
 from autoprune.train import evaluate
-from experiments.common import append_row, markdown_table, rows_of
+from experiments.common import append_row, markdown_table, rows_of, write_measured
 
 CONFIGS = Path("experiments/methods")
 RUNS = Path("runs/methods")
@@ -59,6 +59,21 @@ def read_options(about: str | None) -> Options:
     given = parser.parse_args()
     torch.set_num_threads(1)
     return Options(given.tiny, (0,) if given.tiny else tuple(given.seeds))
+
+
+def report(options: Options, here: Path, lines: Sequence[str], pictures: Sequence[str]) -> None:
+    """Print the lines of a table, and write them into the README of a script's folder unless it only tries.
+
+    Args:
+        options: of the script.
+        here: folder of the script.
+        lines: of the table.
+        pictures: names of files beside the table.
+    """
+    print("\n".join(lines))
+    if not options.tiny:
+        shown = [f"![{Path(picture).stem}]({picture})" for picture in pictures]
+        write_measured(here / "README.md", [*lines, *shown])
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from autoprune import run
-from experiments.common import rows_of, write_measured
+from experiments.common import rows_of
 from experiments.methods.pictures import draw_variants
 from experiments.methods.pruned_rows import (
     Case,
@@ -22,6 +22,7 @@ from experiments.methods.pruned_rows import (
     config_of,
     measure,
     read_options,
+    report,
     table,
     train_missing,
 )
@@ -53,7 +54,8 @@ def main() -> None:
     folder = options.folder(HERE)
     results = folder / "results.csv"
     cases = TINY if options.tiny else CASES
-    for net in dict.fromkeys(case.net for case in cases):
+    nets = list(dict.fromkeys(case.net for case in cases))
+    for net in nets:
         settings = config_of(net)
         train_missing(settings)
         pictures = [folder / f"sensitivity-{net}{suffix}" for suffix in (".png", ".csv")]
@@ -62,9 +64,7 @@ def main() -> None:
     measure(results, cases, options.seeds)
     draw_variants(folder / "accuracy.png", rows_of(results))
     lines = table(results, "smallest")
-    print("\n".join(lines))
-    if not options.tiny:
-        write_measured(HERE / "README.md", lines)
+    report(options, HERE, lines, ["accuracy.png", *(f"sensitivity-{net}.png" for net in nets)])
 
 
 if __name__ == "__main__":

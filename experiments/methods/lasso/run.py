@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.common import rows_of, write_measured
+from experiments.common import rows_of
 from experiments.methods.pictures import draw_variants
-from experiments.methods.pruned_rows import Case, Variants, measure, read_options, table
+from experiments.methods.pruned_rows import Case, Variants, measure, read_options, report, table
 
 HERE = Path(__file__).parent
 
@@ -43,9 +43,7 @@ def main() -> None:
     measure(results, TINY if options.tiny else CASES, options.seeds)
     draw_variants(folder / "accuracy.png", rows_of(results))
     lines = table(results, "l1")
-    print("\n".join(lines))
-    if not options.tiny:
-        write_measured(HERE / "README.md", lines)
+    report(options, HERE, lines, ["accuracy.png"])
 
 
 if __name__ == "__main__":

@@ -28,13 +28,14 @@ from autoprune.run._dense import load_dense
 from autoprune.run._problem import trace_dense
 from autoprune.score import with_model
 from autoprune.train import Schedule, evaluate, fit
-from experiments.common import append_row, markdown_table, rows_of, write_measured
+from experiments.common import append_row, markdown_table, rows_of
 from experiments.methods.pictures import draw_lines
 from experiments.methods.pruned_rows import (
     RUNS,
     config_of,
     is_measured,
     read_options,
+    report,
     spread,
     train_missing,
     whole_scores,
@@ -197,9 +198,7 @@ def main() -> None:
             if not is_measured(results, row):
                 measure(bench, row)
     lines = summarise(results, folder / "sparsity.png", dense)
-    print("\n".join(lines))
-    if not options.tiny:
-        write_measured(HERE / "README.md", [f"Dense: {dense:.2%} on the test part.", *lines])
+    report(options, HERE, [f"Dense: {dense:.2%} on the test part.", *lines], ["sparsity.png"])
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import statistics
 from pathlib import Path
 
 from autoprune.run import FlowResult
-from experiments.common import markdown_table, rows_of, write_measured
+from experiments.common import markdown_table, rows_of
 from experiments.methods.pictures import draw_lines
 from experiments.methods.pruned_rows import (
     RUNS,
@@ -25,6 +25,7 @@ from experiments.methods.pruned_rows import (
     config_of,
     measure,
     read_options,
+    report,
     spread,
     train_missing,
     whole_row,
@@ -124,9 +125,7 @@ def main() -> None:
         ]
         measure(results, cases, (seed,), (begun,), dense, sizes)
     lines = summarise(results, folder / "shares.png", path.stat().st_size)
-    print("\n".join(lines))
-    if not options.tiny:
-        write_measured(HERE / "README.md", lines)
+    report(options, HERE, lines, ["shares.png", "scales.png"])
 
 
 if __name__ == "__main__":

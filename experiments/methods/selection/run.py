@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.common import rows_of, write_measured
+from experiments.common import rows_of
 from experiments.methods.pictures import draw_variants
 from experiments.methods.pruned_rows import (
     RUNS,
@@ -23,6 +23,7 @@ from experiments.methods.pruned_rows import (
     config_of,
     measure,
     read_options,
+    report,
     table,
     whole_row,
 )
@@ -58,9 +59,7 @@ def main() -> None:
     cut = [row for row in rows_of(results) if row["budget"] != WHOLE]
     draw_variants(folder / "accuracy.png", cut)
     lines = table(results, WITHOUT)
-    print("\n".join(lines))
-    if not options.tiny:
-        write_measured(HERE / "README.md", lines)
+    report(options, HERE, lines, ["accuracy.png", *(f"scales-{net}.png" for net in nets)])
 
 
 def _row(net: str, variant: str, seed: int) -> dict[str, object]:

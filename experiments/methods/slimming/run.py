@@ -14,9 +14,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.common import rows_of, write_measured
+from experiments.common import rows_of
 from experiments.methods.pictures import draw_variants
-from experiments.methods.pruned_rows import RUNS, Case, Variants, config_of, measure, read_options, table
+from experiments.methods.pruned_rows import (
+    RUNS,
+    Case,
+    Variants,
+    config_of,
+    measure,
+    read_options,
+    report,
+    table,
+)
 from experiments.methods.sparse import chosen_strength, copy_histograms, sparse_checkpoint
 
 HERE = Path(__file__).parent
@@ -54,9 +63,7 @@ def main() -> None:
     measure(results, [case], options.seeds, (f"sparsify.strength={chosen_strength(sparse)}",))
     draw_variants(folder / "accuracy.png", rows_of(results))
     lines = table(results, "1 pass")
-    print("\n".join(lines))
-    if not options.tiny:
-        write_measured(HERE / "README.md", [f"Strength: {chosen_strength(sparse):g}.", *lines])
+    report(options, HERE, [f"Strength: {chosen_strength(sparse):g}.", *lines], ["accuracy.png", "scales.png"])
 
 
 if __name__ == "__main__":

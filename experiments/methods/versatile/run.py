@@ -33,10 +33,18 @@ from autoprune.run import Dense, RunSpec
 from autoprune.run._dense import load_dense
 from autoprune.run._problem import build_problem, trace_dense
 from autoprune.tracing import trace
-from experiments.common import append_row, markdown_table, rows_of, write_measured
+from experiments.common import append_row, markdown_table, rows_of
 from experiments.finetuning import finetuned
 from experiments.methods.pictures import draw_lines
-from experiments.methods.pruned_rows import RUNS, config_of, is_measured, read_options, spread, train_missing
+from experiments.methods.pruned_rows import (
+    RUNS,
+    config_of,
+    is_measured,
+    read_options,
+    report,
+    spread,
+    train_missing,
+)
 from experiments.repair.accuracy import uniform_widths
 
 HERE = Path(__file__).parent
@@ -223,9 +231,7 @@ def main() -> None:
         for bench in benches:
             measure(bench, results, seed)
     lines = summarise(folder, results, latencies)
-    print("\n".join(lines))
-    if not options.tiny:
-        write_measured(HERE / "README.md", lines)
+    report(options, HERE, lines, [f"{bench.net}-parameters.png" for bench in benches])
 
 
 if __name__ == "__main__":
