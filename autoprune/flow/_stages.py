@@ -20,6 +20,7 @@ from autoprune.flow._schedules import epoch_reporter, naming_learning_rate, sche
 from autoprune.flow._selectors import Selection, select
 from autoprune.flow._state import FlowState
 from autoprune.flow._workbench import Workbench
+from autoprune.graph import Plan
 from autoprune.masks import compile_masks, narrow_masks
 from autoprune.rebuilding import rebuild
 from autoprune.report import Histograms, save_histograms
@@ -119,7 +120,8 @@ def select_stage(bench: Workbench, state: FlowState) -> StageResult:
     shown = " ".join(map(str, listed[:_SHOWN_WIDTHS]))
     bench.watch(Stage(f"channels kept per group: {shown}{more}"))
     facts = {"widths": widths, **({} if state.target is None else {"target": dict(state.target)})}
-    return StageResult(replace(state, cut=plan), facts=facts)
+    # Without its ranking, as a resumed flow reads it: repairs of plans with a ranking are rounded otherwise.
+    return StageResult(replace(state, cut=Plan(plan.keep)), facts=facts)
 
 
 def rebuild_stage(bench: Workbench, state: FlowState) -> StageResult:
