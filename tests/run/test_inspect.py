@@ -84,7 +84,10 @@ def test_a_larger_batch_and_more_workers_need_more_memory() -> None:
 
 
 def test_moments_take_the_square_of_each_layers_inputs() -> None:
-    """Of the digits' net: convolutions of 3 x 3 and 1 x 1 pixels, and a linear layer."""
+    """Of the digits' net: convolutions of 3 x 3 and 1 x 1 pixels, and a linear layer.
+
+    Moments are float64, and the factors of a ranking float32.
+    """
     none, repair = "search.warm_starts=[]", "score=repair"
     without = inspect(load_config("digits", [none, "score=calibrate"]))
     repaired = inspect(load_config("digits", [none, repair]))
@@ -92,7 +95,7 @@ def test_moments_take_the_square_of_each_layers_inputs() -> None:
     several = inspect(load_config("digits", [none, repair, *spread]))
     model = make_model("digits_resnet", 10, 1)
     inputs = [weight[0].numel() for weight in model.parameters() if weight.ndim > 1]
-    assert repaired.memory_bytes - without.memory_bytes == sum(8 * size**2 for size in inputs)
+    assert repaired.memory_bytes - without.memory_bytes == sum((8 + 4) * size**2 for size in inputs)
     assert several.memory_bytes == 3 * repaired.memory_bytes
 
 

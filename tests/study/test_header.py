@@ -147,6 +147,8 @@ CHOSEN: dict[str, Any] = {
     "latency": None,
     "statistics": {"kl": {"conv0": 0.1}},
     "warm_starts": {"trials": [{"origin": "uniform", "levels": [3]}], "seconds": {"uniform": 1.0}},
+    "environment": {"torch": "2.14.1"},
+    "strengths": [],
     "version": 2,
 }
 WHOLE = {**stored(SHORT), "chosen": CHOSEN}
