@@ -48,14 +48,14 @@ class RaceRunner:
         self._on_death = on_death
 
     def left(self) -> int:
-        """Return the number of jobs of this stage that have not ended."""
+        """Return the number of jobs of this stage that have not ended, or of the next one if all have."""
+        if not (self._waiting or self._running):
+            self._waiting.extend(self._next_jobs())
         return len(self._waiting) + len(self._running)
 
     def ask(self) -> Job | None:
         """Return the next job, or None if none is left, or if the stage waits for its last jobs."""
-        if not self.left():
-            self._waiting.extend(self._next_jobs())
-        if not self._waiting:
+        if not (self.left() and self._waiting):
             return None
         job = self._waiting.popleft()
         self._running.add(job.number)

@@ -7,6 +7,7 @@ Example:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def check_masks(config: RunConfig, stages: tuple[str, ...]) -> None:
     """
     settings = config.mask
     rule_of_masks(settings)
-    cuts = "select" not in stages and "rebuild" in stages
+    cuts = _cuts_masked(stages)
     later = stages[stages.index("mask") :]
     trains = "finetune" in later and config.finetune.epochs > 0
     reasons = {
@@ -72,11 +73,16 @@ def check_masks(config: RunConfig, stages: tuple[str, ...]) -> None:
         raise ConfigError(
             f'mask.schedule: "cubic" lets masks grow during the finetune, but {reason}; use "one-shot".'
         )
-    is_made_of = settings.granularity if settings.file is None else "filter"
-    if cuts and is_made_of != "filter":
+    repeats = config.flow.passes > 1 or config.flow.narrow != "all"
+    if settings.file is not None and repeats and "rebuild" in stages:
+        raise ConfigError(
+            "mask.file: got masks of one model, but each pass has another one, since flow.stages has "
+            '"rebuild"; use one pass, or leave mask.file out.'
+        )
+    if cuts and settings.file is None and settings.granularity != "filter":
         raise ConfigError(
             'flow.stages: without "select", "rebuild" cuts masked filters, but mask.granularity is '
-            f'"{is_made_of}"; use "filter", or leave "rebuild" out.'
+            f'"{settings.granularity}"; use "filter", or leave "rebuild" out.'
         )
 
 
@@ -135,7 +141,7 @@ def training_mask(bench: Workbench, state: FlowState, *, grows: bool = False) ->
     return GradualMasks(
         rule_of_masks(settings),
         _sparsity(bench, state, state.number),
-        initial=_sparsity(bench, state, state.number - 1) if state.masks else 0.0,
+        initial=_initial_sparsity(bench, state),
         start=state.masks,
         prunable=state.traced(bench.origin),
         data=_batches(bench),
@@ -168,6 +174,18 @@ def kept_masks(folder: Path, fingerprint: str | None) -> Masks:
     return masks
 
 
+def _cuts_masked(stages: Sequence[str]) -> bool:
+    """Return whether "rebuild" cuts the masked filters, so that the masks of the next pass begin again."""
+    return "select" not in stages and "rebuild" in stages
+
+
+def _initial_sparsity(bench: Workbench, state: FlowState) -> float:
+    """Return the sparsity from which masks grow in a pass. Filters that a cut left masked do not count."""
+    if not state.masks or _cuts_masked(bench.stages):
+        return 0.0
+    return _sparsity(bench, state, state.number - 1)
+
+
 def _sparsity(bench: Workbench, state: FlowState, number: int) -> float:
     """Return the sparsity after a pass.
 
@@ -177,9 +195,8 @@ def _sparsity(bench: Workbench, state: FlowState, number: int) -> float:
     settings, passes = bench.config.mask, bench.passes(state)
     if settings.granularity == "2:4":
         return settings.sparsity
-    begins_again = "select" not in bench.stages and "rebuild" in bench.stages
     share = float((1 - settings.sparsity) ** (1 / passes))
-    if begins_again:
+    if _cuts_masked(bench.stages):
         return 1 - share
     return settings.sparsity if number == passes else 1 - share**number
 

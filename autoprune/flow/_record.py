@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -167,6 +167,16 @@ class FlowRecord:
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 
+    def settings(self, without: Iterable[str] = ()) -> dict[str, Any]:
+        """Return {key: value} of the settings that may change the result.
+
+        Keys that the record of an earlier version lacks have their defaults.
+
+        Args:
+            without: sections and keys to leave out.
+        """
+        return _compared(self.config, without)
+
     def require(self, config: RunConfig, identity: Mapping[str, str] | None = None) -> None:
         """Refuse to go on with other settings, another model or other data.
 
@@ -182,12 +192,9 @@ class FlowRecord:
         begun = {entry.stage for entry in self.stages} | {self.begun}
         waiting = [name for name in self.config.get("flow", {}).get("stages", ()) if name not in begun]
         later = {key for name in waiting for key in find_stage(name).sections}
-        now = dict(_leaves(to_values(config)))
-        # The record of an earlier version may lack keys.
-        before = dict([*_leaves(to_values(RunConfig())), *_leaves(self.config)])
+        now, before = _compared(to_values(config), later), self.settings(later)
         for key in sorted({*now, *before}):
-            free = any(f"{key}.".startswith(f"{each}.") for each in (*_FREE, *later))
-            if not free and now.get(key) != before.get(key):
+            if now.get(key) != before.get(key):
                 raise self._other(f"{key} = {shown_value(before.get(key))}, now {shown_value(now.get(key))}")
         for name, fingerprint in (identity or {}).items():
             if self.identity.get(name) != fingerprint:
@@ -205,6 +212,13 @@ def to_values(config: RunConfig) -> dict[str, Any]:
     """Return settings as JSON values."""
     values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
     return values
+
+
+def _compared(config: Mapping[str, Any], without: Iterable[str]) -> dict[str, Any]:
+    """Return {key: value} of settings, without those of _FREE and of some sections and keys."""
+    free = tuple(f"{each}." for each in (*_FREE, *without))
+    values = dict([*_leaves(to_values(RunConfig())), *_leaves(config)])
+    return {key: value for key, value in values.items() if not f"{key}.".startswith(free)}
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

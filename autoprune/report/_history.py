@@ -7,6 +7,7 @@ Example:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -89,7 +90,7 @@ def origins(records: Iterable[TrialRecord]) -> list[Origin]:
         whole = sorted((each for each in group if each.is_whole), key=lambda each: -(each.score or 0.0))
         ended = sum(each.has_ended for each in group)
         found.append(Origin(name, tuple(whole), ended - len(whole)))
-    return sorted(found, key=lambda each: -((each.best and each.best.score) or float("-inf")))
+    return sorted(found, key=lambda each: math.inf if each.best is None else -(each.best.score or 0.0))
 
 
 def origin_note(summary: StudySummary) -> str:

@@ -19,11 +19,8 @@ from typing import Any
 from autoprune.errors import StudyError
 from autoprune.flow import STAGES, FlowRecord
 
-_SHARED = ("flow", "budget")
-"""Sections that a flow reads whatever its stages are."""
-
-_UNREAD = ("flow.method", "flow.checkpoints")
-"""Keys of these sections that change nothing: a method is a name for other keys."""
+_UNREAD = ("train", "race", "flow.method", "flow.checkpoints")
+"""Sections and keys that change no flow: a method is a name for other keys."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +29,8 @@ class ComparedFlow:
 
     Attributes:
         folder: the folder of the flow.
-        settings: {key of the config: value} of the keys in which the flows differ. Keys that no stage of the
-            flow reads are left out.
+        settings: {key of the config: value} of the keys in which the flows differ. The sections of stages
+            that the flow does not have are left out.
         val_score: the metric on the validation part at the end.
         share: multiply-adds as a share of the dense model's. Those of masked weights are left out.
     """
@@ -109,18 +106,11 @@ def _compared(records: Sequence[FlowRecord]) -> FlowComparison:
 
 
 def _read_settings(record: FlowRecord) -> dict[str, str]:
-    """Return {key: value} of the settings that the stages of a flow read."""
+    """Return {key: value} of the settings, without the sections of stages that the flow does not have."""
     stages = record.config.get("flow", {}).get("stages", ())
     # Stages of the user's own are not imported: the folder may come from another machine.
-    own = [STAGES[stage] for stage in stages if stage in STAGES]
-    sections = {*_SHARED, *(section for spec in own for section in spec.sections)}
-    return {
-        f"{section}.{key}": str(value)
-        for section, keys in record.config.items()
-        if section in sections
-        for key, value in keys.items()
-        if f"{section}.{key}" not in _UNREAD
-    }
+    unread = [section for name, row in STAGES.items() if name not in stages for section in row.sections]
+    return {key: str(value) for key, value in record.settings((*_UNREAD, *unread)).items()}
 
 
 def _flow(record: FlowRecord, settings: Mapping[str, str]) -> ComparedFlow:

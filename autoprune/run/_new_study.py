@@ -101,7 +101,9 @@ def make_study(
 def _environment(device: str) -> dict[str, str]:
     """Return the versions of the packages that a search rests on, and the facts of the machine."""
     versions = {name: metadata.version(name) for name in ("autoprune", "optuna", "numpy")}
-    machine = device_fingerprint(LatencySetting(device=device)).facts
+    # A latency is measured on a CPU or with CUDA. Other devices, such as "mps", have no facts of their own.
+    measurable = device if device.startswith("cuda") else "cpu"
+    machine = device_fingerprint(LatencySetting(device=measurable)).facts
     return {"python": platform.python_version(), **versions, **machine}
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,14 +106,14 @@ def prune(
     given_budget = spec.budget
     spec = _with_stages(spec.without_password())
     check_flow(spec)
-    folder = flow_folder(spec)
+    settings, folder = to_values(spec), flow_folder(spec)
     require_unlocked(folder / _LOCK, "flow")
     record = FlowRecord.open(folder)
     if record is not None:
         record.require(spec)
         run = _reopened(record, spec, given, watch)
         record.require(spec, identify_dense(run.dense, run.prunable))
-        return _finish(run, record)
+        return _finish(run, record, settings)
     probe_writable(folder, "output.folder")
     _report_unread(dataclasses.replace(spec, budget=given_budget), watch)
     run, choice = resolve(spec, given, watch, _begin)
@@ -128,7 +129,7 @@ def prune(
         cost=costs,
     )
     identity = identify_dense(run.dense, run.prunable)
-    return _finish(run, FlowRecord(folder, identity, to_values(spec), measured))
+    return _finish(run, FlowRecord(folder, identity, settings, measured), settings)
 
 
 def flow_folder(spec: RunSpec) -> Path:
@@ -240,8 +241,14 @@ def _begin(problem: Problem, spec: RunSpec, watch: Watcher) -> None:
     )
 
 
-def _finish(run: Run, record: FlowRecord) -> FlowResult:
-    """Finish a flow, unless another process runs it."""
+def _finish(run: Run, record: FlowRecord, settings: Mapping[str, Mapping[str, Any]]) -> FlowResult:
+    """Finish a flow, unless another process runs it.
+
+    Args:
+        run: the resolved run.
+        record: what is done so far.
+        settings: those of this call. They may differ from the recorded ones in stages that have not begun.
+    """
     if record.result is not None:
         run.watch(Stage("this flow is done already; the test part is not read again"))
         small = load_pruned(record.folder, lambda: copy.deepcopy(run.dense.model))
@@ -252,6 +259,7 @@ def _finish(run: Run, record: FlowRecord) -> FlowResult:
                 f"{record.folder}: another process has worked on this flow since this command began; run the "
                 "same command again."
             )
+        record.config = settings
         return _run_to_end(run, record)
 
 

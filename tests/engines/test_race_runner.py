@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,7 +67,26 @@ def test_a_job_whose_worker_dies_comes_again_and_is_given_up_the_second_time(sta
     assert stage.runner.ask() is None, "the stage has not ended"
     for job in stage.jobs[1:3]:
         stage.runner.finish(job)
+    assert stage.runner.left() == 2, "those of the next stage"
     assert stage.runner.ask() == stage.jobs[3]
+
+
+def deadly(widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:
+    """Kill this process at the last job of the first stage."""
+    if seed == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return make_toy()(widths, seed)
+
+
+def make_deadly() -> Any:
+    return deadly
+
+
+@pytest.mark.slow
+def test_a_stage_whose_last_job_kills_the_only_worker_is_followed_by_the_next(stage: Stages) -> None:
+    run_engine("processes", stage.runner, make_deadly, Workers(1))
+    assert stage.deaths.keys() == {7}
+    assert stage.scores.keys() == {2, 5, 3, 4}
 
 
 def broken(widths: Mapping[str, int], seed: int) -> Iterator[RungScore]:

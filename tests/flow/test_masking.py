@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,17 @@ import torch
 from torch import nn
 
 import autoprune
+from autoprune.config import load_config
 from autoprune.errors import AutopruneError, CheckpointError
+from autoprune.execution import Setting
 from autoprune.exporting import read_recipe
+from autoprune.flow import FlowState, Workbench
+from autoprune.flow._masking import training_mask
 from autoprune.masks import Masks, load_masks, make_masks, save_masks
 from autoprune.run import FlowResult
+from autoprune.space import SpaceSpec
 from autoprune.support.events import EpochDone, Event
-from autoprune.train import weights_hash
+from autoprune.train import Moment, Task, weights_hash
 from tests.flow.nets import DATA, masked, net, residual
 
 
@@ -98,6 +104,36 @@ def test_masks_grow_over_the_passes_and_end_at_their_sparsity(tmp_path: Path, ma
     assert are_zero(result.model, last)
 
 
+@pytest.mark.parametrize(
+    ("stages", "share"), [(["mask", "finetune"], 0.5), (["mask", "finetune", "rebuild"], 0.25)]
+)
+def test_masks_grow_from_those_of_the_pass_before_unless_it_has_cut_them(
+    tmp_path: Path, stages: list[str], share: float
+) -> None:
+    prunable = autoprune.trace(residual().eval(), torch.zeros(1, 1, 8, 8))
+    mask = {"granularity": "filter", "schedule": "cubic", "sparsity": 0.75}
+    bench = Workbench(
+        config=load_config(masked(tmp_path, flow={"stages": stages, "passes": 2}, mask=mask)),
+        stages=tuple(stages),
+        origin=prunable,
+        data=DATA,
+        task=Task(),
+        setting=Setting(),
+        space=SpaceSpec(),
+        cost=lambda prunable: prunable.cost,
+        known=prunable.cost,
+        folder=tmp_path,
+    )
+    left = make_masks(prunable, 0.25, granularity="filter")
+    hook = training_mask(bench, FlowState(2, prunable, masks=left), grows=True)
+    assert hook is not None
+    model = copy.deepcopy(prunable.model)
+    hook.begin(model)
+    hook.after_step(model, Moment(0, 100, 0.1))
+    assert Masks({"": hook.masks["stem.0.weight"]}).sparsity == share
+    assert all(not bool((hook.masks[name] & ~mask).any()) for name, mask in left.items())
+
+
 def test_masks_of_a_file_hold_in_another_training(tmp_path: Path) -> None:
     masks = make_masks(residual(), 0.6)
     save_masks(masks, tmp_path / "masks.safetensors")
@@ -150,6 +186,10 @@ OTHER = {"stem.0.weight": torch.ones(8, 3, 3, 3, dtype=torch.bool)}
         (
             {"mask": {"file": "other.safetensors"}},
             r"stem.0.weight: the masks are of another model: got a mask",
+        ),
+        (
+            {"mask": {"file": "other.safetensors"}, "flow": {"stages": ["mask", "rebuild"], "passes": 2}},
+            'mask.file: got masks of one model, but each pass has another one, since .* has "rebuild"',
         ),
         ({"mask": {"file": "none.safetensors"}}, "masks .*none.safetensors: cannot be read"),
         ({"mask": {"granularity": "kernels"}}, 'mask.granularity: unknown .*"kernel"'),

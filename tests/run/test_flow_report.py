@@ -55,6 +55,22 @@ def test_settings_are_ranked_where_all_others_are_equal(tmp_path: Path, record: 
     assert compared.flows[0].share < 0.5  # the multiply-adds of masked weights do not count
 
 
+def test_flows_that_differ_outside_the_sections_of_their_stages_are_no_repetitions(
+    tmp_path: Path, record: dict[str, Any]
+) -> None:
+    for number, (criterion, sparsity, score) in enumerate(
+        [("l1", 0.5, 0.9), ("l2", 0.5, 0.7), ("l1", 0.75, 0.8)]
+    ):
+        search, output = {"criterion": criterion, "study": f"study {number}"}, {"folder": f"folder {number}"}
+        mask = {"sparsity": sparsity}
+        write(tmp_path / str(number), record, score, mask=mask, search=search, output=output)
+    (compared,) = compare_flows(tmp_path)
+    assert compared.rankings == {
+        "mask.sparsity": [("0.5", 0.9), ("0.75", 0.8)],
+        "search.criterion": [("l1", 0.9), ("l2", 0.7)],
+    }
+
+
 def test_flows_of_other_models_are_not_mixed_and_unfinished_ones_are_left_out(
     tmp_path: Path, record: dict[str, Any]
 ) -> None:

@@ -205,6 +205,9 @@ def test_settings_of_a_stage_that_has_not_begun_may_change(tmp_path: Path) -> No
     result = autoprune.prune(net(), DATA, settings(tmp_path, **kept), watch=events.append)
     assert sum(isinstance(event, EpochDone) for event in events) == 2  # those of the finetune
     assert set(result.stages[1].facts["widths"].values()) == {2}
+    record = json.loads((result.folder / "flow.json").read_text())
+    assert record["config"]["select"]["floor"] == 2
+    assert autoprune.prune(net(), DATA, settings(tmp_path, **kept)).val_score == result.val_score
 
 
 def test_several_strengths_are_tried_shown_and_stored(tmp_path: Path) -> None:
