@@ -131,8 +131,8 @@ def cost_charts(summary: StudySummary) -> list[Chart]:
     charts = {cost: chart for cost in wanted if (chart := _cost_chart(summary, cost)) is not None}
     spread = {cost: _spread(summary, cost) for cost in charts}
     # All trials fill the budget, so a score against that cost shows little.
-    telling = [charts[cost] for cost in charts if spread[cost] > _FILLED or cost in summary.objectives]
-    return telling or list(charts.values())
+    differing = [charts[cost] for cost in charts if spread[cost] > _FILLED or cost in summary.objectives]
+    return differing or list(charts.values())
 
 
 def _spread(summary: StudySummary, cost: str) -> float:

@@ -9,7 +9,6 @@ Example:
 from __future__ import annotations
 
 import base64
-import dataclasses
 import hashlib
 import math
 import os
@@ -239,7 +238,7 @@ def _environment() -> Environment:
         finalize=_visible,
     )
     made.filters |= {"percent": _percent, "score": score_text, "amount": _amount, "outcome": outcome}
-    made.globals |= {"costs_table": COSTS, "asdict": dataclasses.asdict, "isnan": math.isnan}
+    made.globals["costs_table"] = COSTS
     return made
 
 

@@ -6,8 +6,6 @@ Example:
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
 import shlex
 from collections.abc import Mapping
@@ -16,6 +14,7 @@ from typing import Any
 
 from autoprune.config.settings import RunConfig
 from autoprune.errors import AutopruneError, LatencyError, shown_url
+from autoprune.flow import to_values
 from autoprune.latency import Stairs
 from autoprune.report import Page, StudySummary, Tuned, save_page, summarise
 from autoprune.run._finetune_result import known_results
@@ -66,13 +65,10 @@ def make_page(study: SearchStudy, summary: StudySummary) -> Page:
     Raises:
         StudyError: a part of the study is damaged.
     """
-    settings, defaults = (
-        json.loads(json.dumps(dataclasses.asdict(each))) for each in (stored_spec(study), RunConfig())
-    )
     return Page(
         summary=summary,
         facts=study.facts,
-        settings=write_toml(changed(settings, defaults)),
+        settings=write_toml(changed(to_values(stored_spec(study)), to_values(RunConfig()))),
         identity=study.identity,
         stairs=stored_stairs(study),
         savings=stored_savings(study),

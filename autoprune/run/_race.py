@@ -158,8 +158,10 @@ class _Race:
 
     def _is_open(self, number: int) -> bool:
         entry = self._entries[number]
-        is_known = entry.at(self._stage, self._rate) is not None or self._rate in entry.diverged
-        return not is_known and entry.failure is None
+        stage = entry.at(self._stage, self._rate)
+        # An earlier race may have trained the entrant to the end at another learning rate since.
+        is_known = stage is not None and (self._stage < self._epochs or stage == entry.last)
+        return not is_known and self._rate not in entry.diverged and entry.failure is None
 
     def _choose_rate(self, racing: Sequence[int]) -> None:
         """Go on with the learning rate of the highest mean score. Of equal ones the first counts.
@@ -223,6 +225,7 @@ class _Race:
                 self._drop(number, failure or f"its score is {score.score}, expected a finite number.")
             return
         samples = score.samples if isinstance(score, StageScore) else None
+        others = [each for each in known.stages if (each.epochs, each.learning_rate) != (end, self._rate)]
         stage = StageRecord(
             epochs=end,
             score=score.score,
@@ -230,7 +233,8 @@ class _Race:
             seconds=score.seconds,
             learning_rate=self._rate,
         )
-        self._keep(number, known.model_copy(update={"stages": [*known.stages, stage], "samples": samples}))
+        kept = {"stages": [*others, stage], "samples": known.samples if samples is None else samples}
+        self._keep(number, known.model_copy(update=kept))
         origin = f" ({self._records[number].origin})" if self._records[number].is_warm_start else ""
         rate = "" if self._compared is None else f" at the learning rate {self._value(self._rate):g}"
         reached = f"after {end} of {self._epochs} epochs{rate}: {score_text(score.score, score.error)}"

@@ -92,8 +92,8 @@ class RaceEntry(Strict):
     Attributes:
         settings: fingerprint of the settings of its training.
         stages: the stages that it has trained, in order.
-        samples: the values of the samples after the last epoch, or None if the metric is not a mean over
-            samples.
+        samples: the values of the samples after the last epoch of the latest whole training, or None if the
+            metric is not a mean over samples.
         failure: why the entrant left the race, or None.
         diverged: the learning rates at which the training diverged while several were compared.
     """
@@ -116,8 +116,8 @@ class RaceEntry(Strict):
 
     @property
     def last(self) -> StageRecord:
-        """The last stage that the entrant has trained."""
-        return self.stages[-1]
+        """The end of the longest training, and of equal ones of the latest, whose samples are kept."""
+        return max(reversed(self.stages), key=lambda stage: stage.epochs)
 
 
 class TriedRate(Strict):

@@ -113,7 +113,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
             with replacing(path) as partial:  # two processes may both find the last holder dead
                 partial.write_text(json.dumps(own.to_json()), "utf-8")
             time.sleep(CLAIM_S)
-            require_unlocked(path, what, own)
+        require_unlocked(path, what, own)  # another process may have seen the new file before its lease
     except OSError as error:
         raise StudyError(
             f"{path}: cannot be written ({reason_of(error)}); choose another place, then run the same "

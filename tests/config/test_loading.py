@@ -80,6 +80,7 @@ def test_overrides_leave_the_mapping_alone() -> None:
             "search.warm_starts=[uniform]",
             r"got '\[uniform\]', expected a list of strings \(\[\"a\", \"b\"\]\)\.",
         ),
+        ("race.learning_rates=0.1", r"learning_rates: got 0\.1, expected a list of positive numbers"),
         ("budget.flops=[1]", r"budget\.flops: got \[1\], expected a share such as \"50%\" or an amount"),
         ("data.val_fraction=1.0", r"data\.val_fraction: got 1\.0, expected a number > 0 and < 1\."),
         ("finetune.teacher=me", r'finetune\.teacher: got \'me\', expected one of "dense", "none"\.'),

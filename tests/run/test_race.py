@@ -452,6 +452,27 @@ def test_a_worse_learning_rate_changes_nothing_else(searched: Searched, folder: 
     assert again.result == searched.race.result
 
 
+@pytest.mark.slow
+def test_a_later_comparison_keeps_the_samples_of_the_trainings_that_count(
+    searched: Searched, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(searched.result.output, tmp_path / "out")
+    verdict = searched.result.verdict
+    assert verdict is not None
+    assert verdict.interval is not None
+    worse = resume(folder, "race.learning_rates=[2.0]")
+    assert worse.verdict == verdict
+    assert worse.summary.race is not None
+    assert worse.summary.race.winner.last == searched.race.winner.last
+    better = resume(folder, *RATES).summary.race
+    assert better is not None
+    assert better.winner.last.learning_rate == better.result.learning_rate == 0.0005
+    again = resume(folder, "race.learning_rates=[]")
+    assert again.verdict == verdict
+    assert again.summary.race is not None
+    assert again.summary.race.winner.last.score == searched.race.winner.last.score
+
+
 @pytest.mark.parametrize("after", [9, pytest.param(17, marks=pytest.mark.slow)])
 def test_an_interrupted_comparison_resumes_with_the_same_result(
     tuned: Searched, folder: Path, after: int

@@ -202,4 +202,6 @@ class RaceSettings:
     """
 
     entrants: Positive = 6
-    learning_rates: tuple[PositiveFloat, ...] = ()
+    learning_rates: Annotated[
+        tuple[PositiveFloat, ...], Field(description="a list of positive numbers, such as [0.01]")
+    ] = ()
