@@ -119,7 +119,7 @@ class FlowRecord:
         folder: the folder of the flow.
         identity: fingerprints of the dense model and the data.
         config: the settings, as sections.
-        measured: what was measured once.
+        measured: the measurements that the passes share.
         stages: the stages that are done.
         begun: the training that began last, whose state may lie in the folder.
         result: the scores at the end, or None before it.

@@ -107,7 +107,7 @@ def ranked_inputs(prunable: Prunable, plan: Plan, name: str, layer: LayerMoments
     return (channels[:, None] * kernel + torch.arange(kernel)).flatten()[:: layer.span] // layer.span
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=1)  # quickly made again, and each entry keeps a traced model in memory
 def _sole_groups(prunable: Prunable) -> dict[tuple[str, int], tuple[str, NDArray[np.int64]]]:
     """Return {(tensor, axis): (group, positions of its channels)} of axes that belong to one group alone."""
     return {
