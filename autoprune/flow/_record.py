@@ -74,7 +74,7 @@ class StageEntry(Strict):
 
 
 class Measured(Strict):
-    """What was measured once, before the first stage.
+    """The measurements that are made once, before the first stage.
 
     Attributes:
         setting: number format, layout, threads and device of all trainings.
@@ -119,7 +119,7 @@ class FlowRecord:
         folder: the folder of the flow.
         identity: fingerprints of the dense model and the data.
         config: the settings, as sections.
-        measured: the measurements that the passes share.
+        measured: the measurements made before the first stage.
         stages: the stages that are done.
         begun: the training that began last, whose state may lie in the folder.
         result: the scores at the end, or None before it.
