@@ -18,7 +18,7 @@ from autoprune.execution import Setting
 from autoprune.flow import schedule_of
 from autoprune.run import Dense
 from autoprune.study import SearchStudy, open_study
-from autoprune.train import FitResult, evaluate, fit
+from autoprune.training import FitResult, evaluate, fit
 
 
 def searched(config: RunConfig) -> SearchStudy:

@@ -24,5 +24,5 @@ def test_a_wheel_holds_all_files_of_the_package(tmp_path: Path) -> None:
     (wheel,) = (copy / "wheel").iterdir()
     held = set(zipfile.ZipFile(wheel).namelist())
     files = {str(path.relative_to(copy)) for path in (copy / "autoprune").rglob("*") if path.is_file()}
-    assert {"autoprune/report/templates/page.html", "autoprune/guide/report.md"} <= files
+    assert {"autoprune/reporting/templates/page.html", "autoprune/guide/report.md"} <= files
     assert files - held == set()

@@ -8,12 +8,12 @@ from autoprune.cli._console import console
 
 if TYPE_CHECKING:
     from autoprune.cli._progress import Screen
-    from autoprune.report import BudgetCurve, Curves
+    from autoprune.reporting import BudgetCurve, Curves
     from autoprune.run import SearchResult
 
 
 def print_search(result: SearchResult) -> None:
-    from autoprune.report import (
+    from autoprune.reporting import (
         failure_table,
         front_table,
         race_table,
@@ -36,14 +36,14 @@ def print_search(result: SearchResult) -> None:
 
 
 def print_curves(curves: Curves) -> None:
-    from autoprune.report import curve_notes, curve_table
+    from autoprune.reporting import curve_notes, curve_table
 
     console.print(curve_table(curves))
     print_notes(curve_notes(curves))
 
 
 def print_budget_curve(curve: BudgetCurve) -> None:
-    from autoprune.report import budget_notes, budget_table
+    from autoprune.reporting import budget_notes, budget_table
 
     console.print(budget_table(curve))
     print_notes(budget_notes(curve))

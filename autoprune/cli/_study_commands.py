@@ -127,7 +127,7 @@ def best(
     With --budget, print the predicted error over a range of budgets, from the study's error library.
     """
     from autoprune import run
-    from autoprune.report import cost_notes, cost_table, tolerance_notes, trial_table, widths_table
+    from autoprune.reporting import cost_notes, cost_table, tolerance_notes, trial_table, widths_table
 
     if budget is not None:
         if any(limits.values()):
@@ -197,7 +197,7 @@ def report(
     """Print and plot a study's trials, or rank the flows in a folder."""
     from autoprune import run
     from autoprune.cli._tables import comparison_notes, comparison_table, pruned_table
-    from autoprune.report import failure_table, front_table, race_table, summary_notes, trial_table
+    from autoprune.reporting import failure_table, front_table, race_table, summary_notes, trial_table
 
     if storage is None and run.holds_flows(study):
         if output is not None or html:

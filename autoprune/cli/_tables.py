@@ -16,7 +16,7 @@ from autoprune.cost import COSTS, amount
 from autoprune.flow import NEEDS
 from autoprune.graph import Cost
 from autoprune.graph.prunable import Counts
-from autoprune.report import plain_table
+from autoprune.reporting import plain_table
 from autoprune.run import (
     SHORT_OF_WINDOW,
     Bench,

@@ -19,7 +19,7 @@ from autoprune.config.settings import (
 )
 from autoprune.errors import ConfigError, TrialError, unknown
 from autoprune.support.events import EpochDone, Stage, Watcher
-from autoprune.train import OPTIMIZERS, SHAPES, EpochRecord, Schedule
+from autoprune.training import OPTIMIZERS, SHAPES, EpochRecord, Schedule
 
 
 @contextlib.contextmanager

@@ -23,12 +23,12 @@ from autoprune.flow._workbench import Workbench
 from autoprune.graph import Plan
 from autoprune.masks import compile_masks, narrow_masks
 from autoprune.rebuilding import rebuild
-from autoprune.report import Histograms, save_histograms
+from autoprune.reporting import Histograms, save_histograms
 from autoprune.score import calibrate
 from autoprune.sparsity import StrengthTrial, sparsify
 from autoprune.support.events import Stage
 from autoprune.support.rows import Row, find_row, quoted
-from autoprune.train import fit
+from autoprune.training import fit
 
 _SMALL = 0.01
 """Channels of a smaller size count as sparse in reports."""

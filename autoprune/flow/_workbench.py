@@ -31,7 +31,7 @@ from autoprune.space import (
     tie_stages,
 )
 from autoprune.support.events import Counted, Stage, Watcher, silent
-from autoprune.train import Task, evaluate
+from autoprune.training import Task, evaluate
 
 SearchPass = Callable[["Workbench", FlowState], Plan]
 """Chooses the channels of a pass by a study. The caller of a flow gives it."""

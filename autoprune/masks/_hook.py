@@ -16,7 +16,7 @@ from autoprune.masks._making import MaskRule
 from autoprune.masks._masks import Masks
 from autoprune.masks._scores import LossFunction
 from autoprune.support.userfunction import reference
-from autoprune.train import Moment, StepHook
+from autoprune.training import Moment, StepHook
 
 
 class MaskHook(StepHook):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from autoprune.cost import LATENCY
 from autoprune.errors import StudyError
-from autoprune.report import StudySummary, summarise
+from autoprune.reporting import StudySummary, summarise
 from autoprune.run._budget_amounts import Limit, read_limit
 from autoprune.space import WINDOW_LOW
 from autoprune.study import TrialRecord, open_study, study_command

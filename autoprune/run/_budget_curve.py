@@ -19,7 +19,7 @@ from autoprune.errors import ConfigError, shown_value
 from autoprune.flow import least_error
 from autoprune.latency.table import LatencyPredictor
 from autoprune.reconstruction import ErrorLibrary
-from autoprune.report import BudgetCurve, BudgetPoint, save_budget_curve
+from autoprune.reporting import BudgetCurve, BudgetPoint, save_budget_curve
 from autoprune.run._budget_amounts import Limit, read_limit
 from autoprune.run._curve_outputs import Outputs, check_outputs
 from autoprune.run._dense import GIVEN_MODEL, given_dense

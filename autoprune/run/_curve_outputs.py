@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from autoprune.execution import Setting
-from autoprune.report import CURVE_FORMATS, Curves, format_of, save_curves
+from autoprune.reporting import CURVE_FORMATS, Curves, format_of, save_curves
 from autoprune.run._checks import check_search
 from autoprune.run._paths import probe_writable, protected_files, require_unprotected
 from autoprune.run._spec import RunSpec

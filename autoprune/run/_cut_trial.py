@@ -25,7 +25,7 @@ from autoprune.run._supernet_training import known_supernet
 from autoprune.score import calibrate, cut_model
 from autoprune.study import SearchStudy, TrialRecord
 from autoprune.support.events import Stage
-from autoprune.train import EpochRecord, evaluate
+from autoprune.training import EpochRecord, evaluate
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from autoprune.graph.capture import missing_values, unchanged
 from autoprune.rebuilding import narrow
 from autoprune.run._spec import RunSpec
 from autoprune.support.usercode import forward, guarded
-from autoprune.train import Task, batch_loss, cross_entropy, holds_classes, main_output
+from autoprune.training import Task, batch_loss, cross_entropy, holds_classes, main_output
 from autoprune.zoo import load_checkpoint, make_model
 
 GIVEN_MODEL = (nn.Module, NoneType)

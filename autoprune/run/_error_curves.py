@@ -11,7 +11,7 @@ import numpy as np
 from autoprune.config.settings import RunConfig
 from autoprune.flow import measure_library
 from autoprune.reconstruction import RATIOS
-from autoprune.report import Curve, Curves
+from autoprune.reporting import Curve, Curves
 from autoprune.run._curve_outputs import Outputs, saved_curves, setting_of
 from autoprune.run._dense import load_dense
 from autoprune.run._moments import StudyMoments

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from autoprune.config.rungs import recalibrates
 from autoprune.data import VisionData
 from autoprune.run._spec import RunSpec
-from autoprune.train import Schedule
+from autoprune.training import Schedule
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from torch import nn
 from autoprune.data import UserLoaders, VisionData
 from autoprune.errors import StudyError
 from autoprune.exporting import RECIPE, WEIGHTS, save_pruned
-from autoprune.report import Epoch, summarise, tolerance_notes
+from autoprune.reporting import Epoch, summarise, tolerance_notes
 from autoprune.run._cut_trial import CutTrial, cut_trial, score_on_test, train_fully
 from autoprune.run._dense import GIVEN_MODEL, Dense, given_dense
 from autoprune.run._finetune_result import BEST, FinetuneResult, find_result, record_result, trial_folder
@@ -40,7 +40,7 @@ from autoprune.run._trust import require_own_path, signed_architecture, store_co
 from autoprune.study import SearchStudy, TrialRecord
 from autoprune.support.events import GIVEN_WATCH, Stage, Watcher, silent
 from autoprune.support.usercode import entry
-from autoprune.train import EpochRecord
+from autoprune.training import EpochRecord
 
 
 @entry(study=str, storage=(str, NoneType), trial=(int, NoneType), model=GIVEN_MODEL, watch=GIVEN_WATCH)

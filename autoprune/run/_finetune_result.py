@@ -22,7 +22,7 @@ from autoprune.config.settings import FinetuneSettings
 from autoprune.errors import CheckpointError, StudyError
 from autoprune.exporting import RECIPE, read_recipe
 from autoprune.graph import Cost
-from autoprune.report import Epoch
+from autoprune.reporting import Epoch
 from autoprune.run._spec import RunSpec
 from autoprune.study import SearchStudy
 from autoprune.support.atomic import saving

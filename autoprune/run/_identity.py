@@ -18,7 +18,7 @@ from autoprune.run._dense import Dense
 from autoprune.run._run import Run
 from autoprune.run._spec import RunSpec
 from autoprune.study import SCORE, SearchStudy
-from autoprune.train import weights_hash
+from autoprune.training import weights_hash
 
 _WEIGHTS = "model (its weights)"
 

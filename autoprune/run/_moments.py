@@ -43,7 +43,7 @@ from autoprune.study import SearchStudy
 from autoprune.support.atomic import saving
 from autoprune.support.events import Counted, Stage, Watcher, silent
 from autoprune.support.threads import cpu_threads
-from autoprune.train import weights_hash
+from autoprune.training import weights_hash
 from autoprune.zoo import checkpoint_hash
 
 _FILE = StudyFile("moments", "moments")

@@ -30,7 +30,7 @@ from autoprune.run._statistics import MeasurementContext, Reused, measure_statis
 from autoprune.run._warm_starts import choose_plans, choose_warm_starts
 from autoprune.study import SCORE, SearchStudy, StudyFacts, ToleranceFacts, WarmStarts, create_study
 from autoprune.support.events import Stage
-from autoprune.train import Evaluation, measure
+from autoprune.training import Evaluation, measure
 
 
 def make_study(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from autoprune.errors import StudyError
 from autoprune.exporting import EXPORTERS, find_exporter
-from autoprune.report import StudySummary, next_command
+from autoprune.reporting import StudySummary, next_command
 from autoprune.run._finetune_result import BEST, FinetuneResult, known_results
 from autoprune.study import SearchStudy, study_command
 

@@ -16,7 +16,7 @@ from autoprune.config.settings import RunConfig
 from autoprune.errors import AutopruneError, LatencyError, shown_url
 from autoprune.flow import to_values
 from autoprune.latency import Stairs
-from autoprune.report import Page, StudySummary, Tuned, save_page, summarise
+from autoprune.reporting import Page, StudySummary, Tuned, save_page, summarise
 from autoprune.run._finetune_result import known_results
 from autoprune.run._next_step import next_step
 from autoprune.run._paths import protected_files, require_unprotected

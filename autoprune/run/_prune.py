@@ -64,7 +64,7 @@ from autoprune.support.events import GIVEN_WATCH, Stage, Watcher, silent
 from autoprune.support.leases import locked, require_unlocked
 from autoprune.support.threads import cpu_threads
 from autoprune.support.usercode import entry
-from autoprune.train import evaluate
+from autoprune.training import evaluate
 
 _LOCK = "flow.lock"
 

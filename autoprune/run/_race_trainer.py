@@ -24,7 +24,7 @@ from autoprune.score import cut_model, plan_of
 from autoprune.study import Samples
 from autoprune.support.events import Watcher, silent
 from autoprune.support.memory import release_freed_memory
-from autoprune.train import measure
+from autoprune.training import measure
 
 
 @dataclass(frozen=True)

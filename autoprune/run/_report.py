@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoprune.report import FORMATS, StudySummary, format_of, plot_stairs, plot_study, summarise
+from autoprune.reporting import FORMATS, StudySummary, format_of, plot_stairs, plot_study, summarise
 from autoprune.run._finetune_result import FinetuneResult, known_results
 from autoprune.run._next_step import next_step
 from autoprune.run._page import stored_stairs, write_page

@@ -28,7 +28,7 @@ from autoprune.run._train import clear_finished, measure_setting, train_dense
 from autoprune.study import SearchStudy
 from autoprune.support.events import Watcher, silent
 from autoprune.support.threads import cpu_threads, usable_cores
-from autoprune.train import Choice
+from autoprune.training import Choice
 from autoprune.zoo import load_checkpoint
 
 

@@ -26,7 +26,7 @@ from autoprune.run._spec import RunSpec
 from autoprune.space import Candidate
 from autoprune.study import SearchStudy, TrialRecord
 from autoprune.support.events import Watcher, silent
-from autoprune.train import EpochRecord, FitResult, fit, learning_rate_at
+from autoprune.training import EpochRecord, FitResult, fit, learning_rate_at
 
 COOL_DOWN = 0.25
 """Length of a cool-down as a share of the steps before it."""

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from autoprune.errors import StudyError
-from autoprune.report import Savings, StudySummary
+from autoprune.reporting import Savings, StudySummary
 from autoprune.run._run import Run
 from autoprune.space import CostFunction
 from autoprune.study import SearchStudy

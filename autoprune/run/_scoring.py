@@ -27,7 +27,7 @@ from autoprune.run._study_file import FileNote
 from autoprune.score import FinetuneScore, with_model
 from autoprune.support.userfunction import Imports, current_imports, importing
 from autoprune.tracing import trace
-from autoprune.train import Schedule
+from autoprune.training import Schedule
 from autoprune.zoo import checkpoint_hash, load_checkpoint
 
 

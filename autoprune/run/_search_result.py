@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from autoprune.errors import TrialError
-from autoprune.report import StudySummary, Verdict
+from autoprune.reporting import StudySummary, Verdict
 from autoprune.study import TrialRecord
 
 

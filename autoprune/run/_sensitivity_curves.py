@@ -14,7 +14,7 @@ from autoprune.config.settings import MOST_SECONDS, RunConfig
 from autoprune.data import spread_samples
 from autoprune.errors import ConfigError
 from autoprune.reconstruction import RATIOS
-from autoprune.report import Curve, Curves
+from autoprune.reporting import Curve, Curves
 from autoprune.run._curve_outputs import Outputs, saved_curves, setting_of
 from autoprune.run._dense import load_dense
 from autoprune.run._latency import settle_divisor

@@ -35,7 +35,7 @@ from autoprune.samplers import EvolutionRates
 from autoprune.score import Rung
 from autoprune.space import SpaceSpec, load_spec
 from autoprune.support.dtypes import DTYPES
-from autoprune.train import Schedule, Task, make_task
+from autoprune.training import Schedule, Task, make_task
 
 ConfigSource = RunConfig | str | Path | Mapping[str, Any]
 """A config, the path of a TOML file, the name of an embedded config, or a mapping of sections."""

@@ -29,7 +29,7 @@ from autoprune.study import SearchStudy
 from autoprune.support.atomic import saving
 from autoprune.support.events import Stage
 from autoprune.support.tensorfile import write_tensors
-from autoprune.train import fit
+from autoprune.training import fit
 from autoprune.zoo import checkpoint_hash
 
 _FILE = StudyFile("supernet", "weights")

@@ -31,7 +31,7 @@ from autoprune.support.events import Stage, Watcher, silent
 from autoprune.support.files import read_json
 from autoprune.support.threads import cpu_threads
 from autoprune.support.usercode import entry
-from autoprune.train import Choice, fastest_setting, fit
+from autoprune.training import Choice, fastest_setting, fit
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from autoprune.engines import MakeScorer, TrialRunner, run_search
 from autoprune.errors import shown_url
-from autoprune.report import summarise
+from autoprune.reporting import summarise
 from autoprune.run._finalists import measure_finalists
 from autoprune.run._moments import StudyMoments, moments_of, prepare_moments
 from autoprune.run._next_step import next_step

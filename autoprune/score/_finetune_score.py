@@ -27,7 +27,7 @@ from autoprune.rebuilding import rebuild
 from autoprune.reconstruction import Moments, repair_closed
 from autoprune.space import Candidate
 from autoprune.support.memory import release_freed_memory
-from autoprune.train import Schedule, Task, Trainer, measure, recalibrate
+from autoprune.training import Schedule, Task, Trainer, measure, recalibrate
 
 
 @dataclass(frozen=True)

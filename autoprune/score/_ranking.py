@@ -17,7 +17,7 @@ from autoprune.data import Batch, Loader, VisionData
 from autoprune.graph import Plan, Prunable
 from autoprune.graph.capture import unchanged
 from autoprune.reconstruction import Moments
-from autoprune.train import Task, main_output
+from autoprune.training import Task, main_output
 
 
 def rank(

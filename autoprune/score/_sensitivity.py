@@ -26,7 +26,7 @@ from autoprune.score._finetune_score import cut_model
 from autoprune.space import SearchSpace, widths_at
 from autoprune.support.memory import release_freed_memory
 from autoprune.support.usercode import forward
-from autoprune.train import Task, divergence, evaluate, main_output, recalibrate
+from autoprune.training import Task, divergence, evaluate, main_output, recalibrate
 
 Cut = Mapping[str, int]
 """{group name: width}. Groups that it does not name keep their width."""

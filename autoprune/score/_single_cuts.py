@@ -18,7 +18,7 @@ from autoprune.data import Loader
 from autoprune.score._sensitivity import Cut, Cutter, cut_scores
 from autoprune.space import Levels, SearchSpace, widths_at
 from autoprune.support.arrays import FloatArray
-from autoprune.train import Task
+from autoprune.training import Task
 
 RATIOS = 4
 """Largest number of keep ratios at which each variable is cut alone."""

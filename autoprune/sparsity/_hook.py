@@ -18,7 +18,7 @@ from autoprune.sparsity._history import ScaleHistory
 from autoprune.sparsity._penalties import PenaltyInput
 from autoprune.sparsity._specs import PenaltySpec
 from autoprune.support.rows import guarding
-from autoprune.train import Moment, StepHook
+from autoprune.training import Moment, StepHook
 
 
 class PenaltyHook(StepHook):

@@ -31,7 +31,7 @@ from autoprune.sparsity._specs import PENALTIES, PenaltySpec
 from autoprune.sparsity._threshold import threshold_plan
 from autoprune.support.rows import find_row
 from autoprune.support.usercode import entry
-from autoprune.train import EpochRecord, FitResult, Schedule, StepHook, Task, fit, measure, recalibrate
+from autoprune.training import EpochRecord, FitResult, Schedule, StepHook, Task, fit, measure, recalibrate
 
 SHORT = 0.25
 """Length of the training of each of several strengths, as a share of the whole training."""

@@ -25,7 +25,7 @@ from autoprune.run._rungs import parse_rungs
 from autoprune.samplers import trial_seed
 from autoprune.score import FinetuneScore
 from autoprune.support.arrays import IntArray
-from autoprune.train import Schedule, evaluate, fit
+from autoprune.training import Schedule, evaluate, fit
 from experiments.allocation.setups import HERE, SETTING, SETUPS, Context, context_of, widths_of
 from experiments.common import append_row, rows_of
 

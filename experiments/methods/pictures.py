@@ -12,7 +12,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from autoprune.report._pictures import save_picture
+from autoprune.reporting._pictures import save_picture
 
 Line = Sequence[tuple[float, Sequence[float]]]
 """(x, values of y, one for each seed) of each point."""

@@ -22,7 +22,7 @@ from autoprune.config.settings import RunConfig
 from autoprune.execution import Setting
 from autoprune.run import Dense, FlowResult
 from autoprune.run._dense import load_dense
-from autoprune.train import evaluate
+from autoprune.training import evaluate
 from experiments.common import append_row, markdown_table, rows_of, write_measured
 
 CONFIGS = Path("experiments/methods")

@@ -23,7 +23,7 @@ from autoprune.run._cut_trial import cut_trial
 from autoprune.run._resolve import resolve_stored
 from autoprune.run._retraining import cool_down, retrain, training_state
 from autoprune.run._stored_run import open_run
-from autoprune.train import evaluate
+from autoprune.training import evaluate
 from experiments.common import append_row, rows_of
 
 RESULTS = Path(__file__).with_name("results.csv")

@@ -28,7 +28,7 @@ from autoprune.run import Dense
 from autoprune.run._dense import load_dense
 from autoprune.run._problem import Problem, build_problem, trace_dense
 from autoprune.space import cut, uniform_gates
-from autoprune.train import evaluate, recalibrate
+from autoprune.training import evaluate, recalibrate
 from experiments.common import append_row, rows_of
 from experiments.methods.pruned_rows import train_missing
 

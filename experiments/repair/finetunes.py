@@ -25,7 +25,7 @@ from autoprune.flow import schedule_of
 from autoprune.rebuilding import rebuild
 from autoprune.reconstruction import moments, repair
 from autoprune.score import calibrate
-from autoprune.train import Schedule, evaluate, fit
+from autoprune.training import Schedule, evaluate, fit
 from experiments.common import append_row, rows_of
 from experiments.repair.accuracy import CALIBRATION_BATCHES, images_of, uniform_widths
 from experiments.search_efficiency.setups import RUNS, SETTING, context_of

@@ -31,7 +31,7 @@ from autoprune.graph import Plan, Prunable
 from autoprune.rebuilding import rebuild
 from autoprune.reconstruction import Moments, moments, repair_closed, repair_sequential
 from autoprune.tracing import trace
-from autoprune.train import recalibrate
+from autoprune.training import recalibrate
 from experiments.common import append_row, rows_of
 from experiments.coverage.pretrained import efficientnet_lite0
 

@@ -24,11 +24,11 @@ from autoprune.config.settings import ScoreSettings
 from autoprune.criteria import Importance, importance, plan_from_importance
 from autoprune.rebuilding import rebuild
 from autoprune.reconstruction import Moments, moments, repair
-from autoprune.report._agreement import tau_interval
+from autoprune.reporting._agreement import tau_interval
 from autoprune.run._rungs import parse_rungs
 from autoprune.samplers import trial_seed
 from autoprune.score import FinetuneScore
-from autoprune.train import Schedule, evaluate
+from autoprune.training import Schedule, evaluate
 from experiments.common import append_row, markdown_table, rows_of
 from experiments.repair.accuracy import images_of
 from experiments.search_efficiency.correlation import CANDIDATES, SEED, SETUP, results_of

@@ -32,7 +32,7 @@ from autoprune.score import FinetuneScore, Rung
 from autoprune.space import Budget, build_space
 from autoprune.study import StudyFacts, create_study
 from autoprune.tracing import trace
-from autoprune.train import Task, fastest_setting
+from autoprune.training import Task, fastest_setting
 from autoprune.zoo import load_checkpoint, make_model
 from experiments.common import append_row
 

@@ -28,7 +28,7 @@ from autoprune.flow import schedule_of
 from autoprune.run._ranking import encode_ranking
 from autoprune.run._scoring import make_score
 from autoprune.samplers import trial_seed
-from autoprune.train import fit
+from autoprune.training import fit
 from experiments.common import append_row, rows_of
 from experiments.search_efficiency.curves import LARGE
 from experiments.search_efficiency.finetunes import of_widths, widths_of

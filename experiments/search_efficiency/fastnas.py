@@ -32,7 +32,7 @@ from autoprune.data import Loader, first_batches
 from autoprune.rebuilding import rebuild
 from autoprune.run._statistics import MeasurementContext
 from autoprune.support.tensorfile import write_tensors
-from autoprune.train import evaluate
+from autoprune.training import evaluate
 from experiments.common import count_macs
 from experiments.search_efficiency.setups import HERE, SETTING, context_of
 

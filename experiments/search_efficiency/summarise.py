@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.stats import kendalltau
 
-from autoprune.report._agreement import FEWEST_TRIALS, tau_interval
+from autoprune.reporting._agreement import FEWEST_TRIALS, tau_interval
 from experiments.common import Part, markdown_table, rows_of, write_summary
 from experiments.search_efficiency import correlation, ladders, rungs
 from experiments.search_efficiency.curves import LARGE, METHODS

@@ -12,9 +12,9 @@ import pytest
 from autoprune.cli import main
 from autoprune.cli._output import print_search
 from autoprune.cli._resumable import same_command
-from autoprune.report import StudySummary, next_command
+from autoprune.reporting import StudySummary, next_command
 from autoprune.run import SearchResult
-from tests.report.test_tables import RECORD, SUMMARY
+from tests.reporting.test_tables import RECORD, SUMMARY
 
 
 def last_line(summary: StudySummary, capsys: pytest.CaptureFixture[str], storage: str) -> str:

@@ -18,7 +18,7 @@ from autoprune.execution import Setting, faults_of, fit_to_machine
 from autoprune.execution import _fault_cache as cache
 from autoprune.execution import _faults as faults
 from autoprune.execution.fault_probe import try_setting
-from autoprune.train import Task, fastest_setting
+from autoprune.training import Task, fastest_setting
 from autoprune.zoo import make_model
 from tests.clocks import StandingClock
 

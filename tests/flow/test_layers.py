@@ -17,7 +17,7 @@ from autoprune.exporting import read_recipe
 from autoprune.flow._units import units
 from autoprune.graph import Prunable
 from autoprune.support.events import Counted, Event, Stage
-from autoprune.train import Schedule, Task, fit, weights_hash
+from autoprune.training import Schedule, Task, fit, weights_hash
 from autoprune.zoo import make_model
 from tests.flow.nets import DATA, net, settings
 

@@ -22,7 +22,7 @@ from autoprune.masks import Masks, load_masks, make_masks, save_masks
 from autoprune.run import FlowResult
 from autoprune.space import SpaceSpec
 from autoprune.support.events import EpochDone, Event
-from autoprune.train import Moment, Task, weights_hash
+from autoprune.training import Moment, Task, weights_hash
 from tests.flow.nets import DATA, masked, net, residual
 
 

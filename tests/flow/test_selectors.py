@@ -21,7 +21,7 @@ from autoprune.flow import SELECTORS, FlowState, Selection, Workbench, check_amo
 from autoprune.flow._selectors import select
 from autoprune.graph import Plan
 from autoprune.space import Budget, SpaceSpec
-from autoprune.train import Task
+from autoprune.training import Task
 from tests.flow.nets import DATA, net, settings
 from tests.own_rows import install_example
 

@@ -22,9 +22,9 @@ from autoprune.cost import budget_keys
 from autoprune.data import DATASETS
 from autoprune.latency.probes import PROBES
 from autoprune.run._choices import FLOW_TABLES, TABLES
-from autoprune.train._metrics import METRICS
-from autoprune.train._schedule import OPTIMIZERS, SHAPES
-from autoprune.train.task import LOSSES
+from autoprune.training._metrics import METRICS
+from autoprune.training._schedule import OPTIMIZERS, SHAPES
+from autoprune.training.task import LOSSES
 from autoprune.zoo import MODELS
 
 PATH = Path(autoprune.guide.__file__).with_name("config.md")

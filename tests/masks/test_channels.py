@@ -23,7 +23,7 @@ from autoprune.masks import (
     narrow_masks,
     remaining,
 )
-from autoprune.train import Schedule, Task, evaluate, fit, weights_hash
+from autoprune.training import Schedule, Task, evaluate, fit, weights_hash
 from tests.masks.nets import DATA, net, traced
 from tests.models import CASES
 from tests.residual import Basic, Net

@@ -12,7 +12,7 @@ from torch import nn
 from autoprune.errors import CheckpointError, MaskError
 from autoprune.execution import Setting
 from autoprune.masks import GradualMasks, MaskHook, MaskRule, Masks, cubic_sparsity, make_masks
-from autoprune.train import EpochRecord, Moment, Schedule, StepHook, Task, fit, weights_hash
+from autoprune.training import EpochRecord, Moment, Schedule, StepHook, Task, fit, weights_hash
 from tests.masks.nets import DATA, net, traced
 
 

@@ -9,7 +9,7 @@ import torch
 
 from autoprune.errors import CheckpointError, MaskError
 from autoprune.masks import Masks, load_masks, make_masks, save_masks
-from autoprune.train import weights_hash
+from autoprune.training import weights_hash
 from tests.masks.nets import net
 
 

@@ -21,13 +21,13 @@ from autoprune.data import first_batches, spread_samples
 from autoprune.errors import ConfigError
 from autoprune.execution import Setting
 from autoprune.rebuilding import rebuild
-from autoprune.report import Curves
+from autoprune.reporting import Curves
 from autoprune.run import Counted, Event, Stage, error_curves, sensitivity_curves
 from autoprune.run._dense import load_dense
 from autoprune.run._paths import settle
 from autoprune.run._ranking import rank_channels
 from autoprune.run._resolve import trace_run
-from autoprune.train import evaluate, recalibrate
+from autoprune.training import evaluate, recalibrate
 from autoprune.zoo import make_model
 
 QUICK = (

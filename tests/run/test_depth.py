@@ -27,7 +27,7 @@ from autoprune.run._warm_starts import choose_warm_starts
 from autoprune.samplers import distributions, make_sampler
 from autoprune.space import DepthSpace
 from autoprune.study import open_study
-from autoprune.train import Task
+from autoprune.training import Task
 from autoprune.zoo import make_model
 from tests.records import comparable
 

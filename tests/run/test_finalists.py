@@ -22,7 +22,7 @@ from autoprune.graph import Prunable
 from autoprune.latency import LatencySetting, Measurement, Ratio, device_fingerprint, time_interleaved
 from autoprune.latency.table import LatencyTable
 from autoprune.latency.table._latency_table import Calibration
-from autoprune.report import summarise, summary_notes
+from autoprune.reporting import summarise, summary_notes
 from autoprune.run import Dense, Event, Stage
 from autoprune.run._finalists import FINALISTS, MOST, judge, measure_finalists
 from autoprune.run._latency import stored_table
@@ -34,7 +34,7 @@ from autoprune.run._spec import RunSpec
 from autoprune.study import SearchStudy, ToleranceFacts, create_study, open_study
 from autoprune.study._pareto import front_of
 from autoprune.support.arrays import FloatArray, IntArray
-from autoprune.train import Task
+from autoprune.training import Task
 from autoprune.zoo import make_model
 from tests.engines.toy import FACTS
 

@@ -25,8 +25,8 @@ from autoprune.run._finetune_result import FinetuneResult
 from autoprune.run._report import Report
 from autoprune.run._retraining import training_state
 from autoprune.study import open_study
-from autoprune.train import Task
-from autoprune.train._metrics import accuracy
+from autoprune.training import Task
+from autoprune.training._metrics import accuracy
 
 QUICK = (
     "search.trials=2",

@@ -17,7 +17,7 @@ from autoprune import run
 from autoprune.config import load_config
 from autoprune.config.settings import RunConfig
 from autoprune.errors import ConfigError, StudyError
-from autoprune.report import StudySummary, cost_table, front_table, plot_study, summary_notes
+from autoprune.reporting import StudySummary, cost_table, front_table, plot_study, summary_notes
 from autoprune.run import Event, Stage, TrialDone
 from autoprune.run._dense import load_dense
 from autoprune.run._problem import build_problem, trace_dense

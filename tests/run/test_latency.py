@@ -27,7 +27,7 @@ from autoprune.run._spec import RunSpec
 from autoprune.study import open_study
 from autoprune.support.arrays import FloatArray, IntArray
 from autoprune.support.threads import usable_cores
-from autoprune.train import Task
+from autoprune.training import Task
 from autoprune.zoo import make_model
 
 CONFIG: dict[str, dict[str, Any]] = {

@@ -17,7 +17,7 @@ from autoprune.config import load_config, presets
 from autoprune.errors import ConfigError
 from autoprune.flow import NEEDS, find_stage
 from autoprune.support.events import EpochDone, Event, TrialDone
-from autoprune.train import weights_hash
+from autoprune.training import weights_hash
 from tests.flow.nets import DATA, net, residual, settings
 from tests.guide.markdown import unknown_words
 

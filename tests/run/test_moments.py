@@ -41,7 +41,7 @@ from autoprune.run._study_file import FileNote
 from autoprune.score import calibrate, with_model
 from autoprune.study import TrialRecord, open_study
 from autoprune.tracing import trace
-from autoprune.train import Schedule, Task, evaluate, fit
+from autoprune.training import Schedule, Task, evaluate, fit
 from autoprune.zoo import checkpoint_hash
 from autoprune.zoo.resnet import ResNet
 

@@ -16,7 +16,7 @@ from autoprune.errors import AutopruneError, CheckpointError, ConfigError, Study
 from autoprune.exporting import read_recipe
 from autoprune.run import FlowResult
 from autoprune.support.events import EpochDone, Event, Stage
-from autoprune.train import weights_hash
+from autoprune.training import weights_hash
 from tests.children import run_child
 from tests.flow.killing import config, prune_until
 from tests.flow.nets import DATA, net, settings

@@ -25,7 +25,7 @@ from autoprune import run
 from autoprune.config import load_config
 from autoprune.errors import TrialError
 from autoprune.exporting import read_recipe
-from autoprune.report import summary_notes
+from autoprune.reporting import summary_notes
 from autoprune.run import EpochDone, Event, FinetuneResult, SearchResult, Stage
 from autoprune.run._retraining import race_has_trained, training_state
 from autoprune.run._spec import RunSpec

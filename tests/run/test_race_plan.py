@@ -23,7 +23,7 @@ from autoprune.run._race_plan import (
 from autoprune.run._retraining import COOL_DOWN
 from autoprune.run._spec import RunSpec
 from autoprune.study import TrialRecord
-from tests.report.test_tables import RECORD
+from tests.reporting.test_tables import RECORD
 
 
 @pytest.mark.parametrize(

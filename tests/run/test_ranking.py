@@ -14,7 +14,7 @@ from autoprune.run._ranking import decode_ranking, encode_ranking, rank_channels
 from autoprune.run._resolve import trace_run
 from autoprune.run._run import Run
 from autoprune.run._spec import RunSpec
-from autoprune.train import Task
+from autoprune.training import Task
 from autoprune.zoo import make_model
 
 

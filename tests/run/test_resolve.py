@@ -16,7 +16,7 @@ from autoprune.run import Dense, settle, silent
 from autoprune.run import _problem as problem
 from autoprune.run._resolve import resolve
 from autoprune.run._spec import RunSpec
-from autoprune.train import Task
+from autoprune.training import Task
 from autoprune.zoo import load_checkpoint, make_model
 
 

@@ -12,7 +12,7 @@ from autoprune.execution import Setting
 from autoprune.run._dense import Dense
 from autoprune.run._retraining import COOL_DOWN, cool_down
 from autoprune.run._spec import RunSpec
-from autoprune.train import Task, fit
+from autoprune.training import Task, fit
 from tests.flow.nets import net
 
 DATA = load("digits", batch_size=64)

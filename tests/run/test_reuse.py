@@ -14,11 +14,11 @@ from torch import nn
 import autoprune
 from autoprune.data import VisionData, load
 from autoprune.errors import AutopruneError, BudgetError, ConfigError
-from autoprune.report import BudgetCurve, budget_notes, budget_table
+from autoprune.reporting import BudgetCurve, budget_notes, budget_table
 from autoprune.run import Event, Stage, budget_curve
 from autoprune.study import SearchStudy, open_study
 from autoprune.zoo import make_model
-from tests.report.test_tables import drawn
+from tests.reporting.test_tables import drawn
 
 CONFIG: dict[str, dict[str, Any]] = {
     "budget": {"flops": "50%"},

@@ -27,7 +27,7 @@ from autoprune.engines import MakeScorer
 from autoprune.errors import ConfigError, DataError, ExportError, StudyError, TrialError
 from autoprune.execution import _faults as faults
 from autoprune.graph import Prunable
-from autoprune.report import plot_study, summarise
+from autoprune.reporting import plot_study, summarise
 from autoprune.run import (
     SHORT_OF_WINDOW,
     Dense,
@@ -53,7 +53,7 @@ from autoprune.study import open_study
 from autoprune.study._header import HEADER
 from autoprune.support.tensorfile import write_tensors
 from autoprune.support.threads import cpu_threads
-from autoprune.train import weights_hash
+from autoprune.training import weights_hash
 from autoprune.zoo import make_model
 
 CONFIG: dict[str, dict[str, Any]] = {

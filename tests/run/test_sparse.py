@@ -9,12 +9,12 @@ import pytest
 
 import autoprune
 from autoprune.errors import ConfigError
-from autoprune.report import summarise, summary_notes
+from autoprune.reporting import summarise, summary_notes
 from autoprune.run import SearchResult, stored_spec
 from autoprune.run._seen_validation import read_history
 from autoprune.study import open_study
 from autoprune.support.events import EpochDone, Event
-from autoprune.train import weights_hash
+from autoprune.training import weights_hash
 from autoprune.zoo import load_checkpoint
 from tests.flow.nets import DATA, net
 

@@ -32,7 +32,7 @@ from autoprune.run._statistics import (
 )
 from autoprune.run._warm_starts import choose_warm_starts
 from autoprune.study import open_study
-from autoprune.train import Schedule, Task, Trainer
+from autoprune.training import Schedule, Task, Trainer
 from autoprune.zoo import make_model
 
 DEAD = "layer2.0.conv1"

@@ -45,7 +45,7 @@ from autoprune.score import calibrate
 from autoprune.study import open_study
 from autoprune.support.threads import cpu_threads
 from autoprune.tracing import trace
-from autoprune.train import FitResult, Task, evaluate, fit, weights_hash
+from autoprune.training import FitResult, Task, evaluate, fit, weights_hash
 from autoprune.zoo import checkpoint_hash, load_checkpoint
 from autoprune.zoo.resnet import ResNet
 

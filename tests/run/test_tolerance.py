@@ -13,7 +13,7 @@ from autoprune.config import load_config
 from autoprune.config.rungs import RungScore
 from autoprune.config.settings import BudgetSettings, RunConfig
 from autoprune.errors import AutopruneError, ConfigError, StudyError
-from autoprune.report import StudySummary, plot_study, tolerance_notes, trial_table
+from autoprune.reporting import StudySummary, plot_study, tolerance_notes, trial_table
 from autoprune.run import Event, Stage, TrialDone, settle
 from autoprune.run._checks import check_names
 from autoprune.run._tolerance import tolerance_of
@@ -23,7 +23,7 @@ from autoprune.study import SearchStudy, ToleranceFacts, open_study
 from autoprune.study._pareto import smallest_of
 from tests.engines.toy import FACTS, moving_space, new_study
 from tests.records import comparable
-from tests.report.test_tables import RECORD, SUMMARY, drawn
+from tests.reporting.test_tables import RECORD, SUMMARY, drawn
 from tests.run.dense import trained_checkpoint
 
 CONFIG: dict[str, dict[str, Any]] = {

@@ -23,7 +23,7 @@ from autoprune.run._seen_validation import history_path, read_history, require_u
 from autoprune.run._spec import RunSpec
 from autoprune.run._train import clear_finished, train_dense
 from autoprune.support.threads import cpu_threads
-from autoprune.train import Task
+from autoprune.training import Task
 
 SERVER = "postgresql://user:secret@host/db"
 

@@ -32,7 +32,7 @@ from autoprune.run._spec import RunSpec
 from autoprune.run._trust import code_of, sign_derived, sign_names, trusted, written_paths
 from autoprune.study import SearchStudy, create_study
 from autoprune.support.userfunction import current_imports
-from autoprune.train._training_state import load_state
+from autoprune.training._training_state import load_state
 from autoprune.zoo import make_model
 from autoprune.zoo._checkpoint import read_state
 from tests.engines.toy import FACTS

@@ -32,7 +32,7 @@ from autoprune.run._warm_starts import choose_warm_starts, enqueue_missing
 from autoprune.space import ShareSpace
 from autoprune.study import SearchStudy, TrialRecord, open_study
 from autoprune.support.arrays import FloatArray, IntArray
-from autoprune.train import Task
+from autoprune.training import Task
 from autoprune.zoo import make_model
 from tests.records import comparable
 

@@ -16,7 +16,7 @@ from autoprune.reconstruction import Moments, moments, repair
 from autoprune.score import FinetuneScore, Rung
 from autoprune.space import Candidate
 from autoprune.tracing import trace
-from autoprune.train import Schedule, Task, Trainer, evaluate, fit, recalibrate
+from autoprune.training import Schedule, Task, Trainer, evaluate, fit, recalibrate
 from autoprune.zoo import make_model
 
 DATA = load("digits", batch_size=64)

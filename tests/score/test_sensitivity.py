@@ -18,7 +18,7 @@ from autoprune.score import Cutter, cut_scores, divergences, sensitive_groups
 from autoprune.score._sensitivity import kl_divergence
 from autoprune.space import Budget, SpaceSpec, Tie, build_space
 from autoprune.tracing import trace
-from autoprune.train import Task, evaluate, recalibrate, weights_hash
+from autoprune.training import Task, evaluate, recalibrate, weights_hash
 from autoprune.zoo import make_model
 
 SETTING = Setting("cpu")

@@ -27,8 +27,8 @@ from autoprune.score import SandwichSampler, calibrate, with_model
 from autoprune.score._supernet import CHUNK, add_gradients
 from autoprune.space import Budget, SearchSpace, SpaceSpec, build_space
 from autoprune.tracing import trace
-from autoprune.train import EpochRecord, Schedule, Task, Trainer, evaluate, fit, weights_hash
-from autoprune.train._distill import distillation_loss
+from autoprune.training import EpochRecord, Schedule, Task, Trainer, evaluate, fit, weights_hash
+from autoprune.training._distill import distillation_loss
 from autoprune.zoo.resnet import ResNet
 from tests.cost.test_formula import random_plan
 from tests.models import CASES

@@ -16,7 +16,7 @@ from autoprune.errors import ConfigError
 from autoprune.graph import Plan, Prunable
 from autoprune.sparsity import PENALTIES, PenaltyHook
 from autoprune.support.rows import find_row
-from autoprune.train import Moment
+from autoprune.training import Moment
 from tests.models import Residual
 from tests.own_rows import install_example
 

@@ -17,7 +17,7 @@ from autoprune.errors import ConfigError
 from autoprune.execution import Setting
 from autoprune.graph import Prunable
 from autoprune.sparsity import Sparsified, StrengthTrial, choose, sparsify, threshold_plan
-from autoprune.train import EpochRecord, Schedule, Task, evaluate, weights_hash
+from autoprune.training import EpochRecord, Schedule, Task, evaluate, weights_hash
 
 DATA = load("digits", batch_size=256)
 SCHEDULE = Schedule(epochs=3, learning_rate=0.1)

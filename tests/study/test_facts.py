@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from autoprune.errors import StudyError
-from autoprune.report import summarise
+from autoprune.reporting import summarise
 from autoprune.study import StudyFacts, WarmStart, open_study
 from tests.engines.toy import FACTS
 

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from autoprune.cost import COSTS
 from autoprune.engines import run_search
 from autoprune.errors import StudyError
-from autoprune.report._agreement import agreements
+from autoprune.reporting._agreement import agreements
 from autoprune.samplers import PROPOSED, SAMPLERS, distributions
 from autoprune.study import SearchStudy, create_study, open_study
 from autoprune.study._pareto import front_of

@@ -27,7 +27,7 @@ from autoprune.run._train import train_dense
 from autoprune.support import atomic
 from autoprune.support.atomic import replacing, saving
 from autoprune.support.tensorfile import write_tensors
-from autoprune.train._training_state import save_state
+from autoprune.training._training_state import save_state
 from tests.children import CONTEXT
 from tests.conftest import FullDisk
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import autoprune
 from autoprune.data import seeded
 from autoprune.graph import Plan, Prunable
-from autoprune.train import weights_hash
+from autoprune.training import weights_hash
 from tests.residual import BLOCK_CASES
 
 NONE = np.empty(0, np.int64)

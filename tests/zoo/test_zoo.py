@@ -16,7 +16,7 @@ from torch import nn
 from autoprune import make_plan, rebuild, trace, verify
 from autoprune.errors import CheckpointError, ConfigError
 from autoprune.nn import ChannelSelection, add_channel_selection
-from autoprune.train import weights_hash
+from autoprune.training import weights_hash
 from autoprune.zoo import MODELS, checkpoint_hash, load_checkpoint, make_model, model_names
 from autoprune.zoo._checkpoint import read_state
 from autoprune.zoo.densenet import DenseNet

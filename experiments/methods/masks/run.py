@@ -27,7 +27,7 @@ from autoprune.run import Dense
 from autoprune.run._dense import load_dense
 from autoprune.run._problem import trace_dense
 from autoprune.score import with_model
-from autoprune.train import Schedule, evaluate, fit
+from autoprune.training import Schedule, evaluate, fit
 from experiments.common import append_row, markdown_table, rows_of
 from experiments.methods.pictures import draw_lines
 from experiments.methods.pruned_rows import (

@@ -1,0 +1,199 @@
+"""The full training, which evaluates the model and saves its state after each epoch. The last epoch counts.
+
+Example:
+    result = fit(model, data, Schedule(epochs=30), setting, Task(), seed=0, checkpoint=Path("state.pt"))
+    result.score        # metric on the validation part after the last epoch
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from autoprune.data import (
+    VisionData,
+    from_storable,
+    model_seed,
+    random_states,
+    restore_random_states,
+    seeded,
+    to_storable,
+)
+from autoprune.errors import TrialError
+from autoprune.execution import Setting
+from autoprune.support.userfunction import reference
+from autoprune.training._evaluation import measure
+from autoprune.training._hooks import StepHook
+from autoprune.training._schedule import Schedule
+from autoprune.training._trainer import Subnets, Trainer
+from autoprune.training._training_state import load_state, save_pth, save_state, weights_hash
+from autoprune.training.task import Task
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch: mean training loss, validation metric, and wall seconds including the evaluation.
+
+    `standard_error` is that of the score over the draw of the samples, or None if it is not known.
+    """
+
+    epoch: int
+    steps: int
+    loss: float
+    score: float
+    learning_rate: float
+    seconds: float
+    standard_error: float | None = None
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """The result of a training: the validation metric after the last epoch, and a record of each epoch."""
+
+    score: float
+    records: tuple[EpochRecord, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds of all epochs, including evaluations."""
+        return sum(record.seconds for record in self.records)
+
+
+def fit(
+    model: nn.Module,
+    data: VisionData,
+    schedule: Schedule,
+    setting: Setting,
+    task: Task,
+    *,
+    seed: int,
+    teacher: nn.Module | None = None,
+    subnets: Subnets | None = None,
+    hooks: Sequence[StepHook] = (),
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+    checkpoint: Path | None = None,
+    until: int | None = None,
+    pth: Path | None = None,
+) -> FitResult:
+    """Train `model` in place on data.train and evaluate it on data.val after each epoch.
+
+    If the file `checkpoint` exists, training continues from its state. The state must belong to a training
+    with the same weights, teacher, sub-nets, hooks, data, batches, loss, schedule and seed. On a CPU the
+    result is bit-identical to that of an uninterrupted training. The global random states do not change.
+
+    Args:
+        model: the model to train. If the schedule averages weights, it holds the average at the end.
+        data: the data, of which data.test is not used.
+        schedule: length, learning rate, optimiser and the like.
+        setting: how forward and backward passes run.
+        task: the loss and the metric.
+        seed: seed of the batches and of all randomness in the model.
+        teacher: a model to distill from, with the schedule's distill_weight. It is put into eval mode.
+        subnets: sub-nets of the model to train with it.
+        hooks: hooks that act around each step, in this order.
+        on_epoch: called with the record of each epoch that this call trains.
+        checkpoint: file for the state of the training, which is written after each epoch.
+        until: the epoch after which to stop. A later call with the same checkpoint continues exactly, because
+            the learning rate follows the whole schedule. By default the whole schedule is trained.
+        pth: file for the usual dict of "epoch", "optimizer" and "state_dict", written after each epoch.
+
+    Raises:
+        TrialError: if the loss is not finite.
+        CheckpointError: if the checkpoint is corrupt, belongs to another training, or cannot be written.
+    """
+    per_epoch = len(data.train)
+    total = schedule.total_steps(per_epoch)
+    last = total if until is None else min(total, until * per_epoch)
+    if teacher is not None:
+        setting.place(teacher).eval()
+    identity = {  # of the weights before a hook begins to change them
+        **_identity(schedule, model, teacher, subnets),
+        **_identity_of_steps(data, setting, task, seed),
+        **{f"hook {number}": hook.identity for number, hook in enumerate(hooks, start=1)},
+    }
+    trainer = Trainer(
+        model, schedule, setting, task, total_steps=total, teacher=teacher, subnets=subnets, hooks=hooks
+    )
+    with seeded(model_seed(seed)):
+        records = _restore(trainer, checkpoint, identity)
+        while trainer.steps < last:
+            record = _run_epoch(
+                trainer, data, setting, task, seed=seed, steps=min(per_epoch, last - trainer.steps)
+            )
+            records.append(record)
+            trainer.best_score = max(trainer.best_score, record.score)
+            if pth is not None:
+                save_pth(pth, record.epoch, trainer.result, trainer.optimizer_state)
+            if checkpoint is not None:
+                _save(trainer, records, checkpoint, identity)
+            if on_epoch is not None:
+                on_epoch(record)
+    model.zero_grad(set_to_none=True)
+    if trainer.result is not model:
+        model.load_state_dict(trainer.result.state_dict())
+    return FitResult(records[-1].score, tuple(records))
+
+
+def _identity(
+    schedule: Schedule, model: nn.Module, teacher: nn.Module | None, subnets: Subnets | None
+) -> dict[str, str]:
+    """Return the facts about the start of a training that must be equal when it is resumed."""
+    return {
+        **{name: str(value) for name, value in dataclasses.asdict(schedule).items() if value != ()},
+        "model": weights_hash(model),
+        "teacher": weights_hash(teacher) if teacher is not None else "none",
+        **({"subnets": subnets.identity} if subnets is not None else {}),
+    }
+
+
+def _identity_of_steps(data: VisionData, setting: Setting, task: Task, seed: int) -> dict[str, str]:
+    """Return the facts that each step depends on, which must be equal too."""
+    return {
+        "dtype": setting.dtype,
+        "seed": str(seed),
+        "data": data.fingerprint,
+        "batches": f"{len(data.train)} an epoch, augmented by {data.augmentation}",
+        "loss": reference(task.loss),
+    }
+
+
+def _restore(trainer: Trainer, checkpoint: Path | None, identity: Mapping[str, str]) -> list[EpochRecord]:
+    """Restore trainer and random states of a stopped training, and return the records of its epochs."""
+    state = load_state(checkpoint, identity) if checkpoint else None
+    if state is None:
+        return []
+    trainer.restore(state["trainer"])
+    restore_random_states(from_storable(state["random"]))
+    records = [EpochRecord(**record) for record in state["records"]]
+    trainer.best_score = max(record.score for record in records)
+    return records
+
+
+def _save(
+    trainer: Trainer, records: Sequence[EpochRecord], checkpoint: Path, identity: Mapping[str, str]
+) -> None:
+    kept = [dataclasses.asdict(each) for each in records]
+    state = {"trainer": trainer.state(), "records": kept, "random": to_storable(random_states())}
+    save_state(checkpoint, identity, state)
+
+
+def _run_epoch(
+    trainer: Trainer, data: VisionData, setting: Setting, task: Task, *, seed: int, steps: int
+) -> EpochRecord:
+    started = time.perf_counter()
+    learning_rate = trainer.learning_rate
+    epoch = trainer.steps // len(data.train)
+    try:
+        loss = trainer.run(data.train.batches(seed, epoch), steps)
+        found = measure(trainer.result, data.val, task, setting)
+    except TrialError as error:
+        raise TrialError(f"epoch {epoch + 1}: {error}") from error
+    seconds = time.perf_counter() - started
+    return EpochRecord(
+        epoch + 1, trainer.steps, loss, found.score, learning_rate, seconds, found.standard_error
+    )
