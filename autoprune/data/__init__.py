@@ -28,7 +28,7 @@ from autoprune.data._randomness import (
 )
 from autoprune.data._sources import SOURCES
 from autoprune.data._user import UserLoaders, load_user, wrap_loaders
-from autoprune.data._vision import LoadOptions, VisionData
+from autoprune.data._vision import LoadOptions, Preprocessing, VisionData
 from autoprune.errors import DataError, unknown
 from autoprune.support.rows import Row, quoted
 
@@ -40,6 +40,7 @@ __all__ = [
     "DeviceLoader",
     "LoadOptions",
     "Loader",
+    "Preprocessing",
     "StreamLoader",
     "UserLoaders",
     "VisionData",

@@ -15,7 +15,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from autoprune.data._loaders import StreamLoader
-from autoprune.data._vision import LoadOptions, VisionData
+from autoprune.data._vision import LoadOptions, Preprocessing, VisionData
 from autoprune.errors import DataError, reason_of
 
 MEAN = (0.485, 0.456, 0.406)
@@ -68,6 +68,8 @@ def load_folder(options: LoadOptions) -> VisionData:
         fingerprint=digest.hexdigest(),
         augmentation=f"{'crops and flips' if options.augment else 'nothing'} at {size} pixels",
         plain=_loader(plain, options, train=True),
+        class_names=tuple(classes),
+        preprocessing=Preprocessing(MEAN, STD, resize=_resize(size)),
     )
 
 
@@ -99,11 +101,16 @@ def _transform(options: LoadOptions, *, train: bool) -> Callable[..., Any]:
     if train and options.augment:
         steps = [transforms.RandomResizedCrop(size), transforms.RandomHorizontalFlip()]
     else:
-        steps = [transforms.Resize(round(size * 256 / 224)), transforms.CenterCrop(size)]
+        steps = [transforms.Resize(_resize(size)), transforms.CenterCrop(size)]
     composed: Callable[..., Any] = transforms.Compose(
         [*steps, transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
     )
     return composed
+
+
+def _resize(size: int) -> int:
+    """Return the shorter side in pixels before the centre crop."""
+    return round(size * 256 / 224)
 
 
 def _loader(dataset: Any, options: LoadOptions, *, train: bool) -> StreamLoader:

@@ -14,7 +14,7 @@ from torch import Tensor
 from autoprune.data._loaders import Augment, DeviceLoader
 from autoprune.data._sources import Arrays, Part, split
 from autoprune.data._user import load_user_validation
-from autoprune.data._vision import LoadOptions, VisionData
+from autoprune.data._vision import LoadOptions, Preprocessing, VisionData
 from autoprune.errors import DataError
 
 EVALUATION_BATCH = 250
@@ -77,6 +77,8 @@ def load_arrays(name: str, arrays: Arrays, options: LoadOptions) -> VisionData:
         fingerprint=digest.hexdigest(),
         augmentation=str(augment),
         plain=train.without_changes(),
+        class_names=arrays.class_names,
+        preprocessing=Preprocessing(tuple(mean.tolist()), tuple(std.tolist())),
     )
 
 

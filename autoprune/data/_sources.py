@@ -26,6 +26,12 @@ from autoprune.errors import DataError, summary_of
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Folder in which Debian's package dataset-fashion-mnist installs the four files."""
 
+FASHION_MNIST = (
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
+"""The names of its classes."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -41,8 +47,13 @@ class Arrays:
 
     train: Part
     test: Part
-    classes: int
+    class_names: tuple[str, ...]
     augment: Augment
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
 
 
 def digits(folder: Path) -> Arrays:
@@ -56,7 +67,7 @@ def digits(folder: Path) -> Arrays:
     return Arrays(
         train=Part(images[train], labels[train]),
         test=Part(images[test], labels[test]),
-        classes=10,
+        class_names=tuple(map(str, range(10))),
         augment=Augment(pad=1),
     )
 
@@ -66,29 +77,27 @@ def fashion_mnist(folder: Path) -> Arrays:
     candidates = (folder, folder / "FashionMNIST" / "raw", folder / "fashion-mnist", DEBIAN_FASHION_MNIST)
     for place in candidates:
         if _idx_file(place, "train-images-idx3-ubyte") is not None:
-            parts = [
+            train, test = (
                 Part(
                     torch.from_numpy(_read_idx(place, f"{prefix}-images-idx3-ubyte", 3))[:, None],
                     torch.from_numpy(_read_idx(place, f"{prefix}-labels-idx1-ubyte", 1).astype(np.int64)),
                 )
                 for prefix in ("train", "t10k")
-            ]
+            )
             break
     else:
-        parts = _from_torchvision("FashionMNIST", folder)
-    return Arrays(train=parts[0], test=parts[1], classes=10, augment=Augment(pad=2, flip=True))
+        train, test, _ = _from_torchvision("FashionMNIST", folder)
+    return Arrays(train, test, FASHION_MNIST, Augment(pad=2, flip=True))
 
 
 def cifar10(folder: Path) -> Arrays:
     """Read CIFAR-10 with torchvision, which downloads it if `folder` does not contain it."""
-    train, test = _from_torchvision("CIFAR10", folder)
-    return Arrays(train=train, test=test, classes=10, augment=Augment(pad=4, flip=True))
+    return Arrays(*_from_torchvision("CIFAR10", folder), Augment(pad=4, flip=True))
 
 
 def cifar100(folder: Path) -> Arrays:
     """Read CIFAR-100 with torchvision, which downloads it if `folder` does not contain it."""
-    train, test = _from_torchvision("CIFAR100", folder)
-    return Arrays(train=train, test=test, classes=100, augment=Augment(pad=4, flip=True))
+    return Arrays(*_from_torchvision("CIFAR100", folder), Augment(pad=4, flip=True))
 
 
 SOURCES: Mapping[str, Callable[[Path], Arrays]] = {
@@ -121,7 +130,8 @@ def split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.flatnonzero(~mask)), torch.from_numpy(np.flatnonzero(mask))
 
 
-def _from_torchvision(class_name: str, folder: Path) -> list[Part]:
+def _from_torchvision(class_name: str, folder: Path) -> tuple[Part, Part, tuple[str, ...]]:
+    """Return the training part, the test part and the names of the classes."""
     from torchvision import datasets  # type: ignore[import-untyped]  # ships no types
 
     dataset_class: Callable[..., Any] = getattr(datasets, class_name)
@@ -137,7 +147,7 @@ def _from_torchvision(class_name: str, folder: Path) -> list[Part]:
         images = torch.as_tensor(dataset.data)
         images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
         parts.append(Part(images, torch.as_tensor(dataset.targets, dtype=torch.int64)))
-    return parts
+    return parts[0], parts[1], tuple(dataset.classes)
 
 
 def _idx_file(folder: Path, name: str) -> Path | None:

@@ -116,6 +116,7 @@ def wrap_loaders(
         classes=classes,
         input_shape=scans["train"].shape,
         fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
+        class_names=_class_names(parts["train"], classes),
     )
 
 
@@ -157,6 +158,13 @@ def _parts(name: str, made: Any) -> tuple[dict[str, Any], int | None]:
             f'data {name}: "classes": got {shown_value(classes)}, expected the number of classes, e.g. 10.'
         )
     return {part: source for part, source in named.items() if source is not None}, classes
+
+
+def _class_names(source: Any, classes: int) -> tuple[str, ...]:
+    """Return the names of the classes that a data set of torchvision's kind holds, or ()."""
+    names = getattr(getattr(source, "dataset", None), "classes", ())
+    is_list = isinstance(names, (list, tuple)) and len(names) == classes
+    return tuple(names) if is_list and all(isinstance(name, str) for name in names) else ()
 
 
 def _described(made: Any) -> str:

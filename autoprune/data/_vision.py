@@ -13,6 +13,22 @@ from autoprune.data._loaders import Loader
 
 
 @dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes an input: its values in [0, 1], less `mean`, over `std`.
+
+    Attributes:
+        mean: of each channel.
+        std: standard deviation of each channel.
+        resize: the shorter side in pixels before the centre crop to the input's size, or None if images have
+            that size already.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: int | None = None
+
+
+@dataclass(frozen=True)
 class VisionData:
     """The loaders of a data set.
 
@@ -28,6 +44,8 @@ class VisionData:
             of training samples, and all validation samples.
         augmentation: describes the augmentation of training images, which the fingerprint does not cover.
         plain: the training part without augmentation, or None for a user's loaders.
+        class_names: the names of the classes by their numbers, or () if they are not known.
+        preprocessing: how images become inputs, or None for a user's loaders.
     """
 
     name: str
@@ -39,6 +57,8 @@ class VisionData:
     fingerprint: str
     augmentation: str = "their loader"
     plain: Loader | None = None
+    class_names: tuple[str, ...] = ()
+    preprocessing: Preprocessing | None = None
 
     @property
     def unchanged_train(self) -> Loader:

@@ -38,6 +38,23 @@ def test_parts_shapes_and_reproducible_batches(tmp_path: Path, workers: int) -> 
     assert first[0].shape == (4, 3, 24, 24)
     assert torch.equal(first[0], again[0])
     assert not torch.equal(first[0], other[0])
+    assert data.class_names == ("cats", "dogs")
+
+
+def test_the_stated_steps_make_an_image_an_input(tmp_path: Path) -> None:
+    """The image has the size to which the shorter side is scaled already, so only the crop is left."""
+    write_images(tmp_path)
+    steps = open_folder(tmp_path).preprocessing
+    assert steps is not None
+    size = steps.resize
+    assert size is not None
+    pixels = np.random.default_rng(1).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    for place in (tmp_path / "val").rglob("*.png"):
+        Image.fromarray(pixels).save(place)
+    middle = round((size - 24) / 2)
+    values = torch.from_numpy(pixels[middle : middle + 24, middle : middle + 24] / 255).permute(2, 0, 1)
+    expected = (values - torch.tensor(steps.mean)[:, None, None]) / torch.tensor(steps.std)[:, None, None]
+    assert torch.allclose(next(iter(open_folder(tmp_path).val))[0][0], expected.float(), atol=1e-5)
 
 
 def test_the_plain_training_part_is_changed_by_no_chance(tmp_path: Path) -> None:

@@ -40,6 +40,16 @@ def test_digits_parts_do_not_meet_and_make_up_the_whole() -> None:
     assert data.classes == 10
 
 
+def test_images_of_raw_pixels_become_the_inputs_of_the_loaders() -> None:
+    data, pixels = load("digits"), digits(Path()).test.images
+    assert data.test is not None
+    steps = data.preprocessing
+    assert steps is not None
+    inputs = (pixels / 255 - torch.tensor(steps.mean)) / torch.tensor(steps.std)
+    assert torch.allclose(torch.cat([images for images, _ in data.test]), inputs, atol=1e-5)
+    assert data.class_names == tuple("0123456789")
+
+
 def test_split_is_by_class_and_fixed() -> None:
     labels = torch.arange(200) % 4
     kept, held_out = split(labels, 0.1, seed=0)

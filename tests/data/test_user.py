@@ -103,6 +103,14 @@ def test_classes_and_shape_are_found() -> None:
     assert data.fingerprint == load(f"{__name__}:pair").fingerprint
 
 
+def test_the_names_of_the_classes_are_those_of_the_data_set() -> None:
+    train = loader()
+    assert wrap_loaders((train, loader())).class_names == ()
+    for names, found in ((["a", "b", "c", "d"], ("a", "b", "c", "d")), (["a"], ()), (4, ())):
+        train.dataset.classes = names  # type: ignore[attr-defined]  # as torchvision's data sets have them
+        assert wrap_loaders((train, loader())).class_names == found
+
+
 def test_a_dict_may_name_the_classes() -> None:
     data = load(f"{__name__}:triple_in_a_dict")
     assert data.classes == 9
