@@ -2,7 +2,7 @@
 
 Example:
     while (job := runner.ask()) is not None:
-        for rung in scorer(job.widths, job.seed):
+        for rung in scorer(job.widths, job.variant):
             if not runner.report(job, rung):
                 break
         runner.finish(job)
@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from autoprune.config.rungs import RungScore
 from autoprune.space import Candidate
 from autoprune.study import SearchStudy
 
-Scorer = Callable[[Candidate, int], Iterator[RungScore]]
-"""From (widths, seed) to the scores of one rung after the other. The caller may stop after any rung."""
+Scorer = Callable[[Candidate, Any], Iterator[RungScore]]
+"""From (widths, variant) to the scores of one rung after the other. The caller may stop after any rung."""
 
 MakeScorer = Callable[[], Scorer]
 """Makes the scorer in the process that uses it. Engines with several processes pickle it."""
@@ -27,11 +27,18 @@ MakeScorer = Callable[[], Scorer]
 
 @dataclass(frozen=True)
 class Job:
-    """A request to score the widths of a trial. `claim` identifies this attempt, on all machines."""
+    """A request to score the widths of a trial.
+
+    Attributes:
+        number: of the trial.
+        widths: its candidate.
+        variant: which score is requested, which can be pickled: the seed of a trial, or the stage of a race.
+        claim: identifies this attempt, on all machines.
+    """
 
     number: int
     widths: Candidate
-    seed: int
+    variant: Any
     claim: str
 
 

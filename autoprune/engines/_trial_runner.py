@@ -3,7 +3,7 @@
 Example:
     runner = TrialRunner(study, space, sampler="tpe", pruner="median", trials=60, rungs=2)
     while (job := runner.ask()) is not None:
-        for rung in scorer(job.widths, job.seed):
+        for rung in scorer(job.widths, job.variant):
             if not runner.report(job, rung):
                 break
         runner.finish(job)

@@ -92,7 +92,7 @@ def _feed(runner: Runner, pool: list[_Worker]) -> bool:
             worker.job = job
             fed = True
             with contextlib.suppress(OSError):  # a worker that just died is noticed at its pipe's end
-                worker.pipe.send((job.widths, job.seed))
+                worker.pipe.send((job.widths, job.variant))
     return fed
 
 
@@ -226,9 +226,9 @@ def _serve(make_scorer: MakeScorer, pipe: Connection) -> None:
         return
     pipe.send(("ready", None))
     while True:
-        widths, seed = pipe.recv()
+        widths, variant = pipe.recv()
         try:
-            for rung in climb(scorer, widths, seed):
+            for rung in climb(scorer, widths, variant):
                 pipe.send(("rung", rung))
                 if not pipe.recv():
                     break

@@ -319,7 +319,7 @@ class Climb(tune.Trainable):
         job: Job = new_config["job"]
         if self._scorer is None:
             self._scorer = self._make_scorer()
-        self._rungs = iter(()) if self._scorer is None else climb(self._scorer, job.widths, job.seed)
+        self._rungs = iter(()) if self._scorer is None else climb(self._scorer, job.widths, job.variant)
         return True
 
     def _make_scorer(self) -> Scorer | None:

@@ -7,6 +7,7 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from autoprune.config.rungs import RungScore
 from autoprune.engines._runner import Job, MakeScorer, Runner, Scorer
@@ -24,7 +25,7 @@ def run_serial(runner: Runner, make_scorer: MakeScorer, workers: Workers) -> Non
 
 def run_trial(runner: Runner, scorer: Scorer, job: Job) -> None:
     """Climb the rungs of one trial. An error of the scorer fails this trial only."""
-    rungs = climb(scorer, job.widths, job.seed)
+    rungs = climb(scorer, job.widths, job.variant)
     while True:
         try:
             rung = next(rungs, None)
@@ -36,13 +37,13 @@ def run_trial(runner: Runner, scorer: Scorer, job: Job) -> None:
             return
 
 
-def climb(scorer: Scorer, widths: Candidate, seed: int) -> Iterator[RungScore]:
+def climb(scorer: Scorer, widths: Candidate, variant: Any) -> Iterator[RungScore]:
     """Yield the scorer's rungs.
 
     Raises:
         TrialError: the scorer raised any error. The message is one line.
     """
-    rungs = scorer(widths, seed)
+    rungs = scorer(widths, variant)
     while True:
         try:
             rung = next(rungs, None)

@@ -75,11 +75,7 @@ def _about_learning_rates(summary: StudySummary) -> list[str]:
     result = None if summary.race is None else summary.race.result
     if result is None or result.compared is None:
         return []
-    scores = {
-        each.learning_rate: "diverged" if each.score is None else score_text(each.score, None)
-        for each in result.tried
-    }
-    compared = ", ".join(f"{rate:g} ({score})" for rate, score in scores.items())
+    compared = ", ".join(map(str, result.tried))
     chosen = result.tried[0].learning_rate if result.learning_rate is None else result.learning_rate
     return [
         f"The race compared learning rates by the mean score after {result.compared} epochs: {compared}. "

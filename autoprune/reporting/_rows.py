@@ -97,10 +97,10 @@ def race_rows(summary: StudySummary) -> list[RaceRow]:
             number,
             tuple(race.stage(number, end) for end in race.result.ends),
             origins.get(number, ""),
-            entry.failure,
+            race.failure(number),
             number == race.result.winner,
         )
-        for number, entry in race.entries.items()
+        for number in race.entries
     ]
 
     def rank(row: RaceRow) -> tuple[float, ...]:

@@ -89,7 +89,7 @@ def verdict_of(race: Race, study: str) -> Verdict:
     winner, uniform = race.result.winner, race.result.uniform
     end = race.result.ends[-1]
     finals = {number: stage.score for number in race.entries if (stage := race.stage(number, end))}
-    others = [number for number in finals if number != uniform and race.entries[number].failure is None]
+    others = [number for number in finals if number != uniform and race.failure(number) is None]
     if uniform is None or not others:
         return Verdict(winner, uniform)
     other = max(others, key=lambda number: (finals[number], -number))

@@ -18,11 +18,11 @@ from autoprune.config.rungs import RungScore, score_text
 from autoprune.engines import Job, MakeScorer, RaceRunner, run_engine
 from autoprune.errors import TrialError
 from autoprune.run._race_plan import (
+    RaceStage,
     entrants_of,
     learning_rates,
     places,
     race_epochs,
-    stage_code,
     stage_ends,
     survivors,
     uniform_of,
@@ -35,9 +35,11 @@ from autoprune.study import (
     RaceEntry,
     RaceResult,
     SearchStudy,
+    StageFailure,
     StageRecord,
     TrialRecord,
     TriedRate,
+    race_key,
     study_command,
 )
 from autoprune.support.events import Stage
@@ -81,9 +83,14 @@ def _has_ended(run: Run, study: SearchStudy, entrants: Sequence[TrialRecord]) ->
     return (
         race is not None
         and race.result.settings == training_settings(run.spec)
-        and race.result.entrants == [each.number for each in entrants]
-        and [each.learning_rate for each in race.result.tried[1:]] == list(learning_rates(run.spec)[1:])
+        and race.result.key == _key_of(run, entrants)
     )
+
+
+def _key_of(run: Run, entrants: Sequence[TrialRecord]) -> str:
+    """Return the name of a race among those with equal settings of [finetune]."""
+    others = [rate for rate in learning_rates(run.spec) if rate is not None]
+    return race_key([each.number for each in entrants], others)
 
 
 class _Race:
@@ -97,6 +104,7 @@ class _Race:
         self._make_trainer = make_trainer
         self._records = {record.number: record for record in entrants}
         self._uniform = uniform_of(entrants)
+        self._key = _key_of(run, entrants)
         self._settings = training_settings(run.spec)
         self._epochs = run.spec.finetune.epochs
         self._ends = stage_ends(self._epochs)
@@ -137,9 +145,9 @@ class _Race:
         racing = list(self._records)
         for stage, end in enumerate(self._ends):
             if stage > 0:
-                left = len(self._ends) - 1 - stage
+                to_come = len(self._ends) - 1 - stage
                 scores = self._so_far(racing, self._ends[:stage])
-                racing = survivors(scores, places(others, left), uniform=self._uniform)
+                racing = survivors(scores, places(others, to_come), uniform=self._uniform)
             self._stage = end
             # The jobs of one learning rate after those of another: an engine knows jobs by their trials.
             for rate in self._rates if end == self._compared else (self._rate,):
@@ -147,21 +155,32 @@ class _Race:
                 yield [self._job(number) for number in racing if self._is_open(number)]
             if end == self._compared:
                 self._choose_rate(racing)
-            racing = [number for number in racing if self._entries[number].failure is None]
-            self._require_any(racing)
+            # A later failure counts later only, or a resumed race would promote others than before.
+            left = {number: found for number in racing if (found := self._failure(number)) is not None}
+            racing = [number for number in racing if number not in left]
+            if not racing:
+                number, failure = next(iter(left.items()))
+                raise TrialError(
+                    f"{self._study.name}: race: no entrant is left. Trial {number}: {failure.reason} The "
+                    "trials are kept."
+                )
         self._conclude(self._scores(racing))
 
     def _job(self, number: int) -> Job:
         """Return the job that trains an entrant to the end of the stage."""
-        code = stage_code(self._run.spec, self._stage, self._rate)
-        return Job(number, self._records[number].candidate, seed=code, claim=f"race-{number}-{code}")
+        stage = RaceStage(self._stage, self._rate)
+        return Job(number, self._records[number].candidate, stage, claim=f"race-{number}-{stage}")
 
     def _is_open(self, number: int) -> bool:
         entry = self._entries[number]
         stage = entry.at(self._stage, self._rate)
         # An earlier race may have trained the entrant to the end at another learning rate since.
         is_known = stage is not None and (self._stage < self._epochs or stage == entry.last)
-        return not is_known and self._rate not in entry.diverged and entry.failure is None
+        return not is_known and self._failure(number) is None
+
+    def _failure(self, number: int) -> StageFailure | None:
+        """Return the failure of an entrant in this stage at this learning rate."""
+        return self._entries[number].failure(self._stage, self._rate, self._key)
 
     def _choose_rate(self, racing: Sequence[int]) -> None:
         """Go on with the learning rate of the highest mean score. Of equal ones the first counts.
@@ -170,22 +189,18 @@ class _Race:
         chosen one leave the race.
         """
         # A worker that died says nothing about a learning rate.
-        entries = {n: each for n in racing if (each := self._entries[n]).failure is None or each.diverged}
-        stages = {rate: [each.at(self._stage, rate) for each in entries.values()] for rate in self._rates}
+        alive = [number for number in racing if (found := self._failure(number)) is None or not found.race]
+        stages = {rate: [self._entries[n].at(self._stage, rate) for n in alive] for rate in self._rates}
         scores = {rate: [stage.score for stage in each if stage] for rate, each in stages.items()}
         most = max(map(len, scores.values()))
         means = {rate: sum(each) / most for rate, each in scores.items() if len(each) == most > 0}
         self._tried = [TriedRate(learning_rate=self._value(rate), score=means.get(rate)) for rate in scores]
         self._rate = max(means, key=means.__getitem__, default=None)
-        compared = ", ".join(
-            f"{each.learning_rate:g} ({'diverged' if each.score is None else score_text(each.score, None)})"
-            for each in self._tried
-        )
-        chosen = f"race: learning rates after {self._stage} epochs: {compared}"
-        self._run.watch(Stage(f"{chosen}; it goes on with {self._value(self._rate):g}"))
-        for number, entry in entries.items():
-            if entry.failure is None and entry.at(self._stage, self._rate) is None:
-                self._drop(number, f"its training diverged at the learning rate {self._value(self._rate):g}.")
+        compared = f"race: learning rates after {self._stage} epochs: {', '.join(map(str, self._tried))}"
+        self._run.watch(Stage(f"{compared}. It goes on with {self._value(self._rate):g}"))
+        for number in alive:
+            if (failure := self._failure(number)) is not None:
+                self._report_left(number, failure.reason)
 
     def _value(self, rate: float | None) -> float:
         return self._run.spec.finetune.learning_rate if rate is None else rate
@@ -219,10 +234,10 @@ class _Race:
         end, known = self._stage, self._entries[number]
         failure = score.failure if isinstance(score, StageScore) else None
         if failure is not None or not math.isfinite(score.score):
-            if end == self._compared:
-                self._keep(number, known.model_copy(update={"diverged": [*known.diverged, self._rate]}))
-            else:
-                self._drop(number, failure or f"its score is {score.score}, expected a finite number.")
+            reason = failure or f"its score is {score.score}, expected a finite number."
+            self._store_failure(number, reason)
+            if end != self._compared:  # else the other learning rates count as well
+                self._report_left(number, reason)
             return
         samples = score.samples if isinstance(score, StageScore) else None
         others = [each for each in known.stages if (each.epochs, each.learning_rate) != (end, self._rate)]
@@ -241,7 +256,16 @@ class _Race:
         self._run.watch(Stage(f"race: trial {number}{origin} {reached}"))
 
     def _drop(self, number: int, reason: str) -> None:
-        self._keep(number, self._entries[number].model_copy(update={"failure": reason}))
+        """Store that the worker of an entrant died again and again."""
+        self._store_failure(number, reason, race=self._key)
+        self._report_left(number, reason)
+
+    def _store_failure(self, number: int, reason: str, race: str | None = None) -> None:
+        known = self._entries[number]
+        failure = StageFailure(epochs=self._stage, learning_rate=self._rate, reason=reason, race=race)
+        self._keep(number, known.model_copy(update={"failures": [*known.failures, failure]}))
+
+    def _report_left(self, number: int, reason: str) -> None:
         self._run.watch(Stage(f"race: trial {number} leaves the race: {reason}"))
 
     def _keep(self, number: int, entry: RaceEntry) -> None:
@@ -267,16 +291,6 @@ class _Race:
         """Return {trial: its score at the end of this stage}."""
         stages = {number: self._at(number, self._stage) for number in racing}
         return {number: stage.score for number, stage in stages.items() if stage is not None}
-
-    def _require_any(self, racing: Sequence[int]) -> None:
-        if not racing:
-            number, entry = next(
-                (number, entry) for number, entry in self._entries.items() if entry.failure is not None
-            )
-            raise TrialError(
-                f"{self._study.name}: race: no entrant is left. Trial {number}: {entry.failure} The trials "
-                "are kept."
-            )
 
     def _remove_states(self, kept: Container[int]) -> None:
         """Remove the states of the trainings that stopped. Those that ended are left for a finetune."""

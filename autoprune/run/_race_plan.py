@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from scipy.stats import rankdata
 
@@ -27,6 +28,21 @@ UNIFORM = "uniform"
 """The warm start that is the yardstick: it trains to the end."""
 
 
+class RaceStage(NamedTuple):
+    """A stage as a job of a race carries it.
+
+    Attributes:
+        end: the epoch after which it ends.
+        learning_rate: the highest one of the training, or None for finetune.learning_rate.
+    """
+
+    end: int
+    learning_rate: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.end}" if self.learning_rate is None else f"{self.end}-{self.learning_rate:g}"
+
+
 def stage_ends(epochs: int) -> tuple[int, ...]:
     """Return the epochs after which the stages of a schedule end.
 
@@ -41,17 +57,6 @@ def learning_rates(spec: RunSpec) -> tuple[float | None, ...]:
     known = spec.finetune.learning_rate
     others = dict.fromkeys(rate for rate in spec.race.learning_rates if rate != known)
     return (None, *others) if len(stage_ends(spec.finetune.epochs)) > 1 else (None,)
-
-
-def stage_code(spec: RunSpec, end: int, learning_rate: float | None) -> int:
-    """Return the epochs and the learning rate of a training as one number, as which a job carries them."""
-    return learning_rates(spec).index(learning_rate) * (spec.finetune.epochs + 1) + end
-
-
-def stage_of(spec: RunSpec, code: int) -> tuple[int, float | None]:
-    """Return the epochs and the learning rate that a number stands for."""
-    place, end = divmod(code, spec.finetune.epochs + 1)
-    return end, learning_rates(spec)[place]
 
 
 def places(entrants: int, stages_left: int) -> int:

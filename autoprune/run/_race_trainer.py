@@ -2,7 +2,7 @@
 
 Example:
     trainer = RaceTrainer(parts)
-    next(trainer(widths, 5)).score          # trains to epoch 5
+    next(trainer(widths, RaceStage(5))).score          # trains to epoch 5
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from autoprune.config.rungs import RungScore
 from autoprune.errors import TrialError
-from autoprune.run._race_plan import stage_of
+from autoprune.run._race_plan import RaceStage
 from autoprune.run._ranking import decode_ranking
 from autoprune.run._retraining import cool_down, retrain, training_state
 from autoprune.run._scoring import ScoreParts, ScorerFactory, with_weights
@@ -56,19 +56,18 @@ class RaceTrainer:
         self._rankings = {criterion: decode_ranking(each) for criterion, each in others.items()}
         self._watch = watch
 
-    def __call__(self, widths: Mapping[str, int], code: int) -> Iterator[RungScore]:
+    def __call__(self, widths: Mapping[str, int], stage: RaceStage) -> Iterator[RungScore]:
         """Yield the score after a stage.
 
         Args:
             widths: the candidate.
-            code: the epoch after which the stage ends, and the learning rate, by `stage_code`. It takes the
-                place of a seed, which [finetune] has.
+            stage: the epoch after which to stop, and the learning rate. The seed is that of [finetune].
         """
         release_freed_memory()
         started = time.perf_counter()
-        until, learning_rate = stage_of(self._parts.spec, code)
+        until = stage.end
         try:
-            score = self._train(widths, until, self._parts.spec.with_learning_rate(learning_rate))
+            score = self._train(widths, until, self._parts.spec.with_learning_rate(stage.learning_rate))
         except TrialError as error:
             yield StageScore(0, _name(until), float("nan"), time.perf_counter() - started, failure=str(error))
         else:

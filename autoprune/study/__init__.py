@@ -14,7 +14,16 @@ from autoprune.study._database_tables import names_in_file
 from autoprune.study._facts import StrengthFacts, StudyFacts, ToleranceFacts, WarmStart, WarmStarts
 from autoprune.study._header import damaged
 from autoprune.study._opening import create_study, open_study, study_state
-from autoprune.study._race import Race, RaceEntry, RaceResult, Samples, StageRecord, TriedRate
+from autoprune.study._race import (
+    Race,
+    RaceEntry,
+    RaceResult,
+    Samples,
+    StageFailure,
+    StageRecord,
+    TriedRate,
+    race_key,
+)
 from autoprune.study._records import (
     MeasuredLatency,
     TrialRecord,
@@ -35,6 +44,7 @@ __all__ = [
     "RaceResult",
     "Samples",
     "SearchStudy",
+    "StageFailure",
     "StageRecord",
     "StrengthFacts",
     "StudyFacts",
@@ -51,6 +61,7 @@ __all__ = [
     "is_warm_start",
     "names_in_file",
     "open_study",
+    "race_key",
     "require_url",
     "study_command",
     "study_state",

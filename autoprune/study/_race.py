@@ -10,13 +10,14 @@ Example:
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
+from autoprune.config.rungs import score_text
 from autoprune.errors import StudyError
 from autoprune.study._long_values import read_note
 from autoprune.support.arrays import FloatArray
@@ -86,23 +87,38 @@ class StageRecord(Strict):
     learning_rate: float | None = None
 
 
+class StageFailure(Strict):
+    """The failure of an entrant in a stage.
+
+    Attributes:
+        epochs: the epochs after which the stage ends.
+        learning_rate: the highest one of the training, or None for finetune.learning_rate.
+        reason: the cause in a sentence.
+        race: the race in which a worker died, by `race_key`. None if the training diverged, as it would in
+            every race.
+    """
+
+    epochs: int
+    learning_rate: float | None
+    reason: str
+    race: str | None = None
+
+
 class RaceEntry(Strict):
     """An entrant of a race.
 
     Attributes:
         settings: fingerprint of the settings of its training.
         stages: the stages that it has trained, in order.
+        failures: the stages in which it failed.
         samples: the values of the samples after the last epoch of the latest whole training, or None if the
             metric is not a mean over samples.
-        failure: why the entrant left the race, or None.
-        diverged: the learning rates at which the training diverged while several were compared.
     """
 
     settings: str
     stages: list[StageRecord] = Field(default_factory=list)
+    failures: list[StageFailure] = Field(default_factory=list)
     samples: Samples | None = None
-    failure: str | None = None
-    diverged: list[float | None] = Field(default_factory=list)
 
     def at(self, epochs: int, learning_rate: float | None = None) -> StageRecord | None:
         """Return the stage that ended after some epochs, or None if the entrant was not trained so far.
@@ -113,6 +129,27 @@ class RaceEntry(Strict):
         """
         wanted = (epochs, learning_rate)
         return next((each for each in self.stages if (each.epochs, each.learning_rate) == wanted), None)
+
+    def failure(self, epochs: int, learning_rate: float | None, race: str) -> StageFailure | None:
+        """Return the failure in a stage of a race, or None.
+
+        A dead worker counts in its own race only, but there at each learning rate, about which it says
+        nothing.
+
+        Args:
+            epochs: the epochs after which the stage ends.
+            learning_rate: that of the training, or None for finetune.learning_rate.
+            race: the race, by `race_key`.
+        """
+        return next(
+            (
+                each
+                for each in self.failures
+                if each.epochs == epochs
+                and (each.learning_rate == learning_rate if each.race is None else each.race == race)
+            ),
+            None,
+        )
 
     @property
     def last(self) -> StageRecord:
@@ -130,6 +167,12 @@ class TriedRate(Strict):
 
     learning_rate: float
     score: float | None
+
+    def __str__(self) -> str:
+        """Return such as "0.02 (0.9134)" or "1 (diverged)"."""
+        return (
+            f"{self.learning_rate:g} ({'diverged' if self.score is None else score_text(self.score, None)})"
+        )
 
 
 class RaceResult(Strict):
@@ -155,6 +198,28 @@ class RaceResult(Strict):
     compared: int | None = None
     learning_rate: float | None = None
 
+    @property
+    def key(self) -> str:
+        """The race by its entrants and learning rates."""
+        return race_key(self.entrants, [each.learning_rate for each in self.tried[1:]])
+
+    def rate_at(self, end: int) -> float | None:
+        """Return the learning rate of the stage that ends after some epochs: the chosen one if known by then.
+
+        It is None for finetune.learning_rate.
+        """
+        return None if self.compared is None or end < self.compared else self.learning_rate
+
+
+def race_key(entrants: Sequence[int], others: Sequence[float]) -> str:
+    """Return the name of a race among those with equal settings of [finetune].
+
+    Args:
+        entrants: numbers of the trials that take part.
+        others: the learning rates that are compared with finetune.learning_rate.
+    """
+    return f"{list(entrants)} {list(others)}"
+
 
 @dataclass(frozen=True)
 class Race:
@@ -169,13 +234,14 @@ class Race:
         return self.entries[self.result.winner]
 
     def stage(self, number: int, end: int) -> StageRecord | None:
-        """Return the stage of an entrant by its epochs, or None if it was not trained so far.
+        """Return the stage of an entrant by its epochs, or None if it was not trained so far."""
+        return self.entries[number].at(end, self.result.rate_at(end))
 
-        If learning rates were compared by then, it is the stage at the chosen one.
-        """
-        compared = self.result.compared
-        chosen = None if compared is None or end < compared else self.result.learning_rate
-        return self.entries[number].at(end, chosen)
+    def failure(self, number: int) -> str | None:
+        """Return why an entrant left the race, or None."""
+        entry, result = self.entries[number], self.result
+        found = (entry.failure(end, result.rate_at(end), result.key) for end in result.ends)
+        return next((each.reason for each in found if each is not None), None)
 
 
 def entry_key(number: int) -> str:

@@ -82,7 +82,7 @@ def run_trial(runner: TrialRunner, scorer: FinetuneScore) -> tuple[Mapping[str, 
     job = runner.ask()
     if job is None:
         raise AssertionError("the study has all its trials")
-    for rung in climb(scorer, job.widths, job.seed):
+    for rung in climb(scorer, job.widths, job.variant):
         if not runner.report(job, rung):
             break
     runner.finish(job)

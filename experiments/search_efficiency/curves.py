@@ -111,7 +111,7 @@ def run(setup: str, seed: int, method: Method) -> list[dict[str, object]]:
         spent += time.perf_counter() - before
         if job is None:
             break
-        (rung,) = score(job.widths, job.seed)
+        (rung,) = score(job.widths, job.variant)
         runner.report(job, rung)
         before = time.perf_counter()
         runner.finish(job)

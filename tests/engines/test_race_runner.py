@@ -50,7 +50,7 @@ def test_every_job_gets_one_score(stage: Stages, engine: str) -> None:
     scorer = make_toy()
     assert stage.runner.left() == 0
     assert {number: score.score for number, score in stage.scores.items()} == {
-        job.number: next(scorer(job.widths, job.seed)).score for job in stage.jobs
+        job.number: next(scorer(job.widths, job.variant)).score for job in stage.jobs
     }
 
 

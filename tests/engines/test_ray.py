@@ -171,7 +171,7 @@ def test_a_new_tune_replaces_one_that_fails_as_long_as_trials_end(
                 job = bridge.propose(f"{folder}-{key}")
                 if job is None:
                     return
-                for rung in make_toy()(job.widths, job.seed):
+                for rung in make_toy()(job.widths, job.variant):
                     bridge.report(f"{folder}-{key}", rung)
                 bridge.conclude(f"{folder}-{key}", {})
             bridge.propose("lost")

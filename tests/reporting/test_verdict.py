@@ -12,7 +12,7 @@ from autoprune.errors import StudyError
 from autoprune.reporting import race_table, summary_notes
 from autoprune.reporting._agreement import agreements
 from autoprune.reporting._verdict import Verdict, paired_interval, verdict_of
-from autoprune.study import Race, RaceEntry, RaceResult, Samples, StageRecord
+from autoprune.study import Race, RaceEntry, RaceResult, Samples, StageFailure, StageRecord
 from autoprune.support.arrays import FloatArray
 from tests.reporting.test_tables import RECORD, SUMMARY, drawn
 
@@ -139,7 +139,8 @@ def test_the_report_ends_with_the_verdict_after_what_else_was_found() -> None:
         number: RaceEntry(settings="s", stages=[StageRecord(epochs=1, score=0.1 * number, error=0.01)])
         for number in range(5)
     }
-    entries[4] = entries[4].model_copy(update={"failure": "diverged"})
+    diverged = StageFailure(epochs=1, learning_rate=None, reason="diverged")
+    entries[4] = entries[4].model_copy(update={"failures": [diverged]})
     finished = Race(RaceResult(settings="s", entrants=list(range(5)), ends=[1], winner=3, uniform=0), entries)
     summary = dataclasses.replace(
         SUMMARY,

@@ -130,8 +130,7 @@ def facts(race: Race | None) -> Any:
     entries = {
         number: [
             entry.samples,
-            entry.failure,
-            entry.diverged,
+            entry.failures,
             [stage.model_copy(update={"seconds": 0.0}) for stage in entry.stages],
         ]
         for number, entry in race.entries.items()
@@ -367,7 +366,7 @@ def test_entrants_that_diverge_leave_the_race_and_the_trials_are_kept(folder: Pa
     assert len(open_study(storage_in(folder), "own").finished()) == 9
     mended = resume(folder, "finetune.learning_rate=0.02", "finetune.epochs=2").summary.race
     assert mended is not None
-    assert all(entry.failure is None for entry in mended.entries.values())
+    assert all(mended.failure(number) is None for number in mended.entries)
 
 
 def test_an_old_study_has_no_race_unless_it_is_requested(searched: Searched) -> None:
@@ -406,8 +405,9 @@ def test_learning_rates_are_compared_before_the_last_stage(tuned: Searched) -> N
     whole = ((1, None), (2, None), (2, 0.0005), (EPOCHS, 0.0005))
     assert {tuple(each) for each in stages.values()} == {whole[:1], whole}
     racing = [entry for entry in entries.values() if entry.at(2) is not None]
-    assert [entry.diverged for entry in racing] == [[1e6]] * len(racing)
-    assert all(entry.failure is None for entry in entries.values())
+    failed = [[(each.epochs, each.learning_rate) for each in entry.failures] for entry in racing]
+    assert failed == [[(2, 1e6)]] * len(racing)
+    assert all(tuned.race.failure(number) is None for number in entries)
     means = [np.mean([stage.score for entry in racing if (stage := entry.at(2, r))]) for r in (None, 0.0005)]
     assert [each.learning_rate for each in result.tried] == [0.02, 1e6, 0.0005]
     assert [each.score for each in result.tried] == pytest.approx([means[0], None, means[1]])

@@ -14,9 +14,7 @@ from autoprune.run._race_plan import (
     learning_rates,
     places,
     race_epochs,
-    stage_code,
     stage_ends,
-    stage_of,
     survivors,
     uniform_of,
 )
@@ -68,12 +66,9 @@ def test_each_further_learning_rate_trains_those_before_the_last_stage(epochs: i
     assert more - plain == pytest.approx(2 * racing * (1 + COOL_DOWN) * end)
 
 
-def test_learning_rates_and_epochs_make_one_number() -> None:
+def test_learning_rates_are_compared_unless_there_is_one_stage() -> None:
     spec = dataclasses.replace(RunSpec(), race=RaceSettings(learning_rates=(0.2, 0.05, 0.01, 0.2)))
     assert learning_rates(spec) == (None, 0.2, 0.01), "0.05 is that of [finetune]"
-    stages = [(end, rate) for end in (1, 5, 20) for rate in learning_rates(spec)]
-    assert [stage_of(spec, stage_code(spec, *stage)) for stage in stages] == stages
-    assert stage_code(spec, 5, None) == 5
     short = dataclasses.replace(spec, finetune=dataclasses.replace(spec.finetune, epochs=1))
     assert learning_rates(short) == (None,)
     assert expected_epochs(spec) > expected_epochs(RunSpec())

@@ -8,6 +8,7 @@ import autoprune
 from autoprune.criteria import importance
 from autoprune.execution import Setting
 from autoprune.run._dense import given_dense
+from autoprune.run._race_plan import RaceStage
 from autoprune.run._race_trainer import RaceTrainer
 from autoprune.run._ranking import encode_ranking
 from autoprune.run._retraining import retrain, training_state
@@ -25,8 +26,8 @@ def test_a_training_that_is_beyond_a_stage_has_the_score_of_its_epoch(tmp_path: 
     ranked = importance(prunable, "l1")
     widths = {group.name: group.width // 2 for group in prunable.searchable}
     trainer = RaceTrainer(ScoreParts(dense, prunable, spec, setting, encode_ranking(ranked)))
-    next(iter(trainer(widths, EPOCHS)))
-    early = next(iter(trainer(widths, 2)))
+    next(iter(trainer(widths, RaceStage(EPOCHS))))
+    early = next(iter(trainer(widths, RaceStage(2))))
     small = cut_model(prunable, plan_of(prunable, widths, ranked, {}), None)
     whole = retrain(small, dense, spec, setting, state=training_state(spec, widths))
     assert early.score == whole.records[1].score

@@ -154,7 +154,7 @@ def test_a_record_reads_back_as_it_was_stored(url: str) -> None:
     assert record.scores == scores
     assert (record.state, record.value, record.score, record.pruned) == ("complete", 0.75, 0.75, False)
     assert record.widths == job.widths
-    assert record.seed == job.seed
+    assert record.seed == job.variant
     assert record.origin == "sampler"
     assert record.ratios.keys() == {"conv0", "conv1", "conv2", "conv3"}
     limit = runner.space.budget.limits["macs"]
@@ -330,7 +330,7 @@ def leave_dead(study: SearchStudy, number: int) -> None:
 
 def score_to_the_end(runner: TrialRunner, job: Job) -> list[bool]:
     """Report what a toy scorer gives; return what each report was answered."""
-    answers = [runner.report(job, rung) for rung in ToyScorer()(job.widths, job.seed)]
+    answers = [runner.report(job, rung) for rung in ToyScorer()(job.widths, job.variant)]
     runner.finish(job)
     return answers
 
@@ -403,7 +403,7 @@ def test_late_reports_of_a_trial_that_was_taken_over_are_dropped(
     score_to_the_end(slow, other)
     records = first.records()
     assert [record.state for record in records] == ["complete"] * 2
-    expected = [score.score for score in ToyScorer()(job.widths, job.seed)]
+    expected = [score.score for score in ToyScorer()(job.widths, job.variant)]
     assert [score.score for score in records[0].scores] == expected
 
 
