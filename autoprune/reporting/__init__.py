@@ -16,6 +16,8 @@ from autoprune.reporting._budget_curve import (
     save_budget_curve,
 )
 from autoprune.reporting._curves import CURVE_FORMATS, Curve, Curves, curve_notes, curve_table, save_curves
+from autoprune.reporting._figures import history_figure, importance_figure, pareto_figure, rung_figure
+from autoprune.reporting._frame import trial_frame
 from autoprune.reporting._histograms import Histograms, save_histograms
 from autoprune.reporting._html_charts import Savings
 from autoprune.reporting._html_page import Epoch, Page, Tuned, save_page
@@ -62,11 +64,15 @@ __all__ = [
     "failure_table",
     "format_of",
     "front_table",
+    "history_figure",
+    "importance_figure",
     "next_command",
+    "pareto_figure",
     "plain_table",
     "plot_stairs",
     "plot_study",
     "race_table",
+    "rung_figure",
     "save_budget_curve",
     "save_curves",
     "save_histograms",
@@ -74,6 +80,7 @@ __all__ = [
     "summarise",
     "summary_notes",
     "tolerance_notes",
+    "trial_frame",
     "trial_table",
     "widths_table",
 ]

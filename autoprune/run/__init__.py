@@ -4,7 +4,7 @@ Each verb resolves its settings, model and data into a `Run` first, and then wor
 
 Example:
     result = search(model, data, "run.toml")
-    tuned = finetune(result.study, result.storage, model=model, data=data)
+    tuned = finetune(result.name, result.storage, model=model, data=data)
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Example:
     result = search(model, data, "run.toml", watch=print)
-    result = resume(result.study, result.storage, model=model, data=data)   # after a kill
+    result = resume(result.name, result.storage, model=model, data=data)   # after a kill
 """
 
 from __future__ import annotations

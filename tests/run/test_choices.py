@@ -60,7 +60,7 @@ def test_a_warm_start_of_the_users_own_is_the_first_trial(
     first, *others = result.summary.records
     assert first.origin == name
     assert all(record.origin == "sampler" for record in others)
-    dense = open_study(result.storage, result.study).facts.dense_widths
+    dense = open_study(result.storage, result.name).facts.dense_widths
     shares = [first.widths[name] / width for name, width in dense.items()]
     assert shares == sorted(shares, reverse=True)
     assert shares[0] > shares[-1]

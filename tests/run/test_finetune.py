@@ -73,7 +73,7 @@ def copy_without_finetunes(searched: SearchResult, folder: Path) -> str:
     with sqlite3.connect(original) as study, sqlite3.connect(folder / "copy.db") as copy:
         study.backup(copy)
     url = f"sqlite:///{folder}/copy.db"
-    opened = open_study(url, searched.study)
+    opened = open_study(url, searched.name)
     for note in opened.optuna.user_attrs:
         if note.startswith("autoprune:finetuned"):
             opened.store_note(note, None)
@@ -83,7 +83,7 @@ def copy_without_finetunes(searched: SearchResult, folder: Path) -> str:
 def test_a_report_names_the_step_that_is_next_and_the_test_score(
     searched: SearchResult, tmp_path: Path
 ) -> None:
-    study, url = searched.study, copy_without_finetunes(searched, tmp_path)
+    study, url = searched.name, copy_without_finetunes(searched, tmp_path)
 
     def report() -> Report:
         return run.report(study, url, tmp_path / "report.svg")
@@ -110,7 +110,7 @@ def test_an_export_takes_what_the_last_finetune_saved(
     searched: SearchResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    study, storage = searched.study, searched.storage
+    study, storage = searched.name, searched.storage
     for name in ("one", "two"):
         elsewhere = [UNTRAINED, f"output.folder={tmp_path}/{name}"]
         tuned = run.finetune(study, storage, overrides=elsewhere)
@@ -129,7 +129,7 @@ def test_the_best_trial_by_its_number_is_the_same_finetune(
     number = searched.best.number
     overrides = [UNTRAINED, f"output.folder={tmp_path}"]
     first, second = (None, number) if best_first else (number, None)
-    study, storage = searched.study, searched.storage
+    study, storage = searched.name, searched.storage
     begun = run.finetune(study, storage, trial=first, overrides=overrides)
     monkeypatch.setattr(sys.modules["autoprune.run._cut_trial"], "evaluate", None)
     again = run.finetune(study, storage, trial=second, overrides=overrides)
@@ -146,19 +146,19 @@ def test_the_best_trial_by_its_number_is_the_same_finetune(
 def test_no_finetune_leaves_the_state_of_an_interrupted_one(searched: SearchResult, tmp_path: Path) -> None:
     """Of a killed finetune of 20 epochs, which an export without one must not throw away."""
     places = [UNTRAINED, f"output.folder={tmp_path}"]
-    spec = run.change_spec(stored_spec(open_study(searched.storage, searched.study)), places)
+    spec = run.change_spec(stored_spec(open_study(searched.storage, searched.name)), places)
     state = training_state(spec, searched.best.candidate)
     state.write_bytes(b"15 epochs")
-    run.finetune(searched.study, searched.storage, overrides=places)
+    run.finetune(searched.name, searched.storage, overrides=places)
     assert state.read_bytes() == b"15 epochs"
 
 
 def test_the_dense_model_that_is_exported_is_the_studys(searched: SearchResult, tmp_path: Path) -> None:
     exported = run.export(
-        searched.study, "pt2", storage=searched.storage, dense=True, output=tmp_path / "dense.pt2"
+        searched.name, "pt2", storage=searched.storage, dense=True, output=tmp_path / "dense.pt2"
     )
     assert exported.path.is_file()
-    study = open_study(searched.storage, searched.study)
+    study = open_study(searched.storage, searched.name)
     checkpoint = Path(study.config["model"]["checkpoint"])
     kept = checkpoint.read_bytes()
     weights = {name: 2 * tensor for name, tensor in load_file(checkpoint).items()}
@@ -168,7 +168,7 @@ def test_the_dense_model_that_is_exported_is_the_studys(searched: SearchResult, 
             ExportError, match=r"dense\.safetensors does not hold the weights that the search"
         ):
             run.export(
-                searched.study, "pt2", storage=searched.storage, dense=True, output=tmp_path / "other.pt2"
+                searched.name, "pt2", storage=searched.storage, dense=True, output=tmp_path / "other.pt2"
             )
     finally:
         checkpoint.write_bytes(kept)
@@ -195,7 +195,7 @@ def test_the_epochs_of_a_finetune_are_kept_and_drawn_on_the_page(
 ) -> None:
     events: list[Event] = []
     overrides = ["finetune.epochs=2", "finetune.teacher=none", f"output.folder={tmp_path}"]
-    study, url = searched.study, copy_without_finetunes(searched, tmp_path)
+    study, url = searched.name, copy_without_finetunes(searched, tmp_path)
     tuned = run.finetune(study, url, overrides=overrides, watch=events.append)
     ended = [event for event in events if isinstance(event, EpochDone)]
     assert [(each.loss, each.score) for each in tuned.epochs] == [(each.loss, each.score) for each in ended]
@@ -209,12 +209,12 @@ def test_the_epochs_of_a_finetune_are_kept_and_drawn_on_the_page(
 def test_a_metric_that_is_no_number_on_the_test_part_costs_no_training(
     searched: SearchResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    test = load_dense(stored_spec(open_study(searched.storage, searched.study))).data.test
+    test = load_dense(stored_spec(open_study(searched.storage, searched.name))).data.test
     assert test is not None
     use_metric(monkeypatch, MetricOfParts(test.samples))
     events: list[Event] = []
     result = run.finetune(
-        searched.study,
+        searched.name,
         searched.storage,
         overrides=[f"output.folder={tmp_path}/out", "finetune.epochs=1", "finetune.teacher=none"],
         watch=events.append,
@@ -229,14 +229,14 @@ def test_a_metric_that_is_no_number_on_the_test_part_costs_no_training(
 def test_a_metric_that_is_no_number_after_a_finetune_can_be_mended(
     searched: SearchResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = open_study(searched.storage, searched.study)
+    opened = open_study(searched.storage, searched.name)
     images = load_dense(stored_spec(opened)).data.val.samples
     overrides = [f"output.folder={tmp_path}/out", "finetune.epochs=1", "finetune.teacher=none"]
     events: list[Event] = []
 
     def tune(metric: Callable[..., float | torch.Tensor]) -> FinetuneResult:
         use_metric(monkeypatch, metric)
-        return run.finetune(searched.study, searched.storage, overrides=overrides, watch=events.append)
+        return run.finetune(searched.name, searched.storage, overrides=overrides, watch=events.append)
 
     with pytest.raises(TrialError, match=r"finetune: task\.metric is nan on the validation part after"):
         tune(MetricOfParts(images))

@@ -51,7 +51,7 @@ class Half:
             self.model, self.data, from_study="half", overrides=overrides, watch=events.append
         )
         lines = [event.text for event in events if isinstance(event, Stage)]
-        return open_study(result.storage, result.study), lines
+        return open_study(result.storage, result.name), lines
 
 
 @pytest.fixture(scope="module")

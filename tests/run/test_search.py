@@ -86,6 +86,12 @@ def test_a_script_searches_resumes_and_finetunes_its_own_model(
     assert result.best.score == max(
         record.score or 0 for record in result.summary.records if not record.pruned
     )
+    assert result.study.best_trial.number == result.best.number
+    assert list(result.to_dataframe().score) == [record.score for record in result.summary.records]
+    figures = (result.plot_history(), result.plot_pareto("params"), result.plot_rungs())
+    assert all(figure.layout.title.text.startswith("own: score") for figure in figures)
+    with pytest.raises(StudyError, match="own: importances need 20 complete trials"):
+        result.plot_importance()
     with pytest.raises(StudyError, match="has a study of that name already"):
         autoprune.search(model, data, CONFIG)
     again = autoprune.resume("own", model=model, data=data)

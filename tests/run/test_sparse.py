@@ -65,7 +65,7 @@ def test_the_study_began_with_the_sparse_model(searched: SearchResult) -> None:
     sparse = net()
     file = searched.output / "sparse.safetensors"
     load_checkpoint(sparse, file)
-    study = open_study(searched.storage, searched.study)
+    study = open_study(searched.storage, searched.name)
     assert study.identity["model (its weights)"] == weights_hash(sparse) != weights_hash(net())
     assert stored_spec(study).model.checkpoint == str(file)
     note = read_history(file)
@@ -75,10 +75,10 @@ def test_the_study_began_with_the_sparse_model(searched: SearchResult) -> None:
 
 
 def test_later_commands_take_the_model_that_the_search_was_given(searched: SearchResult) -> None:
-    tuned = autoprune.finetune(searched.study, searched.storage, model=net(), data=DATA)
+    tuned = autoprune.finetune(searched.name, searched.storage, model=net(), data=DATA)
     assert tuned.dense_val_score == searched.summary.dense_score
     more = autoprune.resume(
-        searched.study, searched.storage, model=net(), data=DATA, overrides=["search.trials=3"]
+        searched.name, searched.storage, model=net(), data=DATA, overrides=["search.trials=3"]
     )
     assert more.summary.dense_score == searched.summary.dense_score
 
@@ -86,7 +86,7 @@ def test_later_commands_take_the_model_that_the_search_was_given(searched: Searc
 def test_the_report_ranks_the_strengths_that_were_tried(tmp_path: Path) -> None:
     sparse = {"epochs": 2, "strength": [1e-4, 1e-1], "share": 0.25}
     result = autoprune.search(net(), DATA, config(tmp_path, sparsify=sparse))
-    found = summarise(open_study(result.storage, result.study)).strengths
+    found = summarise(open_study(result.storage, result.name)).strengths
     assert sorted(each.strength for each in found) == [1e-4, 1e-1]
     assert found[0].cut_score >= found[1].cut_score
     assert all(each.cut_error is not None and each.cut_error > 0 for each in found)
