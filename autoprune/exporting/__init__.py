@@ -22,6 +22,7 @@ its spec, such as "mypkg.formats:script":
     script = ExporterSpec(write_script, suffix=".pt")
 """
 
+from autoprune.exporting._onnx import OnnxSignature, OnnxTensor, onnx_feed, read_signature, write_onnx
 from autoprune.exporting._recipe import Recipe
 from autoprune.exporting._recipe_schema import Architecture, read_architecture
 from autoprune.exporting._runtimes import (
@@ -31,8 +32,6 @@ from autoprune.exporting._runtimes import (
     ExportReport,
     export,
     find_exporter,
-    onnx_feed,
-    write_onnx,
 )
 from autoprune.exporting._saved_model import RECIPE, WEIGHTS, load_pruned, read_recipe, save_pruned
 
@@ -44,6 +43,8 @@ __all__ = [
     "Architecture",
     "ExportReport",
     "ExporterSpec",
+    "OnnxSignature",
+    "OnnxTensor",
     "Recipe",
     "export",
     "find_exporter",
@@ -51,6 +52,7 @@ __all__ = [
     "onnx_feed",
     "read_architecture",
     "read_recipe",
+    "read_signature",
     "save_pruned",
     "write_onnx",
 ]

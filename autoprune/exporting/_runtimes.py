@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import io
 import os
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias, cast
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from autoprune.errors import ExportError, reason_of, summary_of
+from autoprune.exporting._onnx import Runner, call_with_free_batch, export_onnx, read_signature
 from autoprune.exporting._saved_model import save_pruned
 from autoprune.graph.attached import example_of, plan_of
 from autoprune.graph.capture import (
@@ -40,9 +40,6 @@ from autoprune.support.usercode import entry, guarded
 FOLDER = "safetensors"
 """Name of the format that is a folder with weights and a recipe instead of a file."""
 
-Runner: TypeAlias = Callable[[ExampleInputs], list[Tensor]]
-"""inputs -> output tensors of the exported file, in the model's order."""
-
 Exporter: TypeAlias = Callable[[nn.Module, ExampleInputs, Path], Runner]
 """(model in eval mode, inputs at batch 2, path) -> Runner of the written file, which takes any batch size."""
 
@@ -54,10 +51,12 @@ class ExporterSpec(Row):
     Attributes:
         write: writes the file, and returns a function that runs it.
         suffix: suffix of the file with its dot. By default it is the name of the row or of the function.
+        has_opset: whether `write` takes a version of ONNX's operators, as `opset`.
     """
 
     write: Exporter
     suffix: str = ""
+    has_opset: bool = False
 
 
 CHECKED_BATCHES = (1, 3)
@@ -75,11 +74,13 @@ class ExportReport:
         path: the written file.
         format: a name in EXPORTERS.
         max_difference: largest absolute difference between the file's outputs and the model's.
+        opset: version of ONNX's operators in the file, or None for other formats.
     """
 
     path: Path
     format: str
     max_difference: float
+    opset: int | None = None
 
 
 @entry(ExportError, small=nn.Module, path=(str, PathLike), format=str)
@@ -90,6 +91,7 @@ def export(
     example_inputs: object = None,
     *,
     tolerance: float | None = None,
+    opset: int | None = None,
 ) -> ExportReport:
     """Write a model for a runtime, with a free batch size, and compare the file's outputs with the model's.
 
@@ -102,16 +104,19 @@ def export(
         example_inputs: a Tensor, a tuple of inputs or a dict of keyword inputs, with the batch on axis 0.
             Models from `rebuild` or `load_pruned` do not need them.
         tolerance: largest difference over max(1, largest output); 1e-4 by default in float32.
+        opset: version of ONNX's operators for the format "onnx", by default that of torch's exporter.
 
     Raises:
-        ExportError: the format is unknown, there are no example inputs, the path is a file of another kind,
-            the model cannot be exported, the file cannot be written, or outputs differ by more than the
-            tolerance.
+        ExportError: the format is unknown or has no such opset, there are no example inputs, the path is a
+            file of another kind, the model cannot be exported, the file cannot be written, or outputs differ
+            by more than the tolerance.
     """
     path = Path(path)
     if format == FOLDER:
         return _export_folder(small, path)
     spec = find_exporter(format)
+    if opset is not None:
+        spec = with_opset(spec, opset, format)
     if not path.name or path.is_dir():
         raise ExportError(f"{path}: is a folder; name a file in it.")
     if path.suffix != spec.suffix and path.is_file():
@@ -135,7 +140,8 @@ def export(
             difference = _compare(small, run, inputs, path, tolerance)
     except OSError as error:
         raise ExportError(f"{path}: cannot be written ({reason_of(error)}); choose another path.") from error
-    return ExportReport(path, format, difference)
+    written = read_signature(path).opset if spec.has_opset else None
+    return ExportReport(path, format, difference, written)
 
 
 def _export_folder(small: nn.Module, path: Path) -> ExportReport:
@@ -154,58 +160,12 @@ def _export_folder(small: nn.Module, path: Path) -> ExportReport:
     return ExportReport(path, FOLDER, 0.0)
 
 
-def export_onnx(model: nn.Module, inputs: ExampleInputs, path: Path) -> Runner:
-    """Write one ONNX file with its weights, and open it in onnxruntime on the CPU."""
-    import onnxruntime  # type: ignore[import-untyped]  # the package ships no types
-
-    write_onnx(model, inputs, path)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-
-    def run(inputs: ExampleInputs) -> list[Tensor]:
-        return [torch.from_numpy(output) for output in session.run(None, onnx_feed(session, inputs))]
-
-    return run
-
-
-def write_onnx(model: nn.Module, inputs: ExampleInputs, path: Path, *, free_batch: bool = True) -> None:
-    """Write one ONNX file with its weights.
-
-    Args:
-        model: the model, in eval mode.
-        inputs: example inputs, with at least 2 samples if the batch size is to be free.
-        path: the file to write.
-        free_batch: whether the file takes any batch size, or only that of the inputs.
-    """
-    args, kwargs, shapes = _call_with_free_batch(inputs)
-    with warnings.catch_warnings():
-        # torch warns if two inputs share one batch axis, which is intended here.
-        warnings.filterwarnings("ignore", message="# The axis name", category=UserWarning)
-        torch.onnx.export(
-            model,
-            args,
-            path,
-            kwargs=kwargs,
-            dynamo=True,
-            dynamic_shapes=shapes if free_batch else None,
-            external_data=False,
-            verbose=False,
-        )
-
-
-def onnx_feed(session: Any, inputs: ExampleInputs) -> dict[str, NDArray[Any]]:
-    """Return {name: array} of the tensors among the inputs, for a session of onnxruntime."""
-    values = inputs.items() if isinstance(inputs, dict) else enumerate(inputs)
-    tensors = {name: value for name, value in values if isinstance(value, Tensor)}
-    names = tensors if isinstance(inputs, dict) else [taken.name for taken in session.get_inputs()]
-    return {str(name): tensor.cpu().numpy() for name, tensor in zip(names, tensors.values(), strict=True)}
-
-
 def export_pt2(model: nn.Module, inputs: ExampleInputs, path: Path) -> Runner:
     """Write an archive of `torch.export` and load it back.
 
     It is made in memory first, because torch's own file writer ends the process if the disk is full.
     """
-    args, kwargs, shapes = _call_with_free_batch(inputs)
+    args, kwargs, shapes = call_with_free_batch(inputs)
     program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
     archive = io.BytesIO()
     torch.export.save(program, archive)
@@ -215,7 +175,9 @@ def export_pt2(model: nn.Module, inputs: ExampleInputs, path: Path) -> Runner:
 
 
 EXPORTERS: dict[str, ExporterSpec] = {
-    "onnx": ExporterSpec(export_onnx, about="one ONNX file, which runs in onnxruntime and elsewhere"),
+    "onnx": ExporterSpec(
+        export_onnx, has_opset=True, about="one ONNX file, which runs in onnxruntime and elsewhere"
+    ),
     "pt2": ExporterSpec(export_pt2, about="torch.export's archive, for torch.export.load"),
 }
 """{name: exporter}."""
@@ -230,6 +192,17 @@ def find_exporter(format: str, where: str = "format") -> ExporterSpec:
     """
     spec = find_row(format, EXPORTERS, where, ExporterSpec, ExportError)
     return replace(spec, suffix=spec.suffix or f".{format.rpartition(':')[2].rpartition('.')[2]}")
+
+
+def with_opset(spec: ExporterSpec, opset: int, format: str) -> ExporterSpec:
+    """Return an exporter that writes a version of ONNX's operators.
+
+    Raises:
+        ExportError: its files have no such version.
+    """
+    if not spec.has_opset:
+        raise ExportError(f'opset: got {opset}, but the format "{format}" has none; use the format "onnx".')
+    return replace(spec, write=partial(cast(Callable[..., Runner], spec.write), opset=opset))
 
 
 def _example(model: nn.Module, given: object) -> ExampleInputs:
@@ -250,27 +223,13 @@ def _on_device(inputs: ExampleInputs, model: nn.Module) -> ExampleInputs:
     return moved
 
 
-def _call_with_free_batch(
-    inputs: ExampleInputs,
-) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any] | tuple[Any, ...]]:
-    """Return positional arguments, keyword arguments, and dynamic shapes with a free batch axis."""
-    batch = torch.export.Dim("batch")
-
-    def free(value: object) -> dict[int, Any] | None:
-        return {0: batch} if isinstance(value, Tensor) and value.ndim else None
-
-    if isinstance(inputs, dict):
-        return (), inputs, {name: free(value) for name, value in inputs.items()}
-    return inputs, {}, tuple(free(value) for value in inputs)
-
-
 def _write(model: nn.Module, inputs: ExampleInputs, part: Path, path: Path, spec: ExporterSpec) -> Runner:
     try:
         run: object = spec.write(model, inputs, part)
         if not callable(run):
             raise TypeError(f"it gave a {type(run).__name__}, expected a function that runs the file")
         return run
-    except (OSError, KeyboardInterrupt):
+    except (OSError, ExportError, KeyboardInterrupt):
         raise
     except BaseException as error:  # exporters and the model's code may raise anything, even SystemExit
         raise ExportError(

@@ -233,14 +233,16 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_export() -> Iterator[None]:
-    """Silence torch's own output during an export: graph dumps, advice and tracebacks.
+    """Silence the output of torch and onnxscript during an export: graph dumps, advice and tracebacks.
 
     Other text that the forward pass writes to standard error is printed if the block succeeds.
     """
     loggers = [
         logger
         for name, logger in list(logging.root.manager.loggerDict.items())
-        if name.partition(".")[0] == "torch" and isinstance(logger, logging.Logger) and not logger.disabled
+        if name.partition(".")[0] in ("torch", "onnxscript")
+        and isinstance(logger, logging.Logger)
+        and not logger.disabled
     ]
     written = io.StringIO()
     for logger in loggers:

@@ -25,6 +25,7 @@ from autoprune.exporting import (
     read_recipe,
     save_pruned,
 )
+from autoprune.exporting._onnx import Runner
 from autoprune.graph.attached import example_of, note_example
 from autoprune.graph.capture import ExampleInputs, call
 from autoprune.graph.plan import Plan
@@ -362,7 +363,7 @@ def test_a_model_with_keyword_inputs_and_several_outputs(tmp_path: Path) -> None
 
 
 def test_a_file_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def careless(model: nn.Module, inputs: ExampleInputs, path: Path) -> _runtimes.Runner:
+    def careless(model: nn.Module, inputs: ExampleInputs, path: Path) -> Runner:
         path.write_text("junk")
         return lambda inputs: [output + 0.5 for output in _runtimes._tensors(call(model, inputs))]
 
