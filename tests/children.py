@@ -17,9 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from autoprune.cli import main
-from autoprune.cli._progress import Screen
 from autoprune.config.rungs import RungScore
 from autoprune.engines import Job, TrialRunner
+from autoprune.progress import Screen
 from autoprune.support.events import Event
 
 CONTEXT = multiprocessing.get_context("forkserver")

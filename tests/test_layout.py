@@ -20,6 +20,7 @@ ARROWS = {
     "graph": "support",
     "cost": "graph",
     "rebuilding": "graph",
+    "progress": "config",
     "tracing": "cost rebuilding",
     "nn": "tracing",
     "execution": "support",
@@ -39,7 +40,7 @@ ARROWS = {
     "engines": "study",
     "reporting": "study latency",
     "flow": "tracing score sparsity masks reporting",
-    "run": "flow engines zoo",
+    "run": "flow engines zoo progress",
     "guide": "errors",
     "cli": "run guide",
 }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from autoprune.cli._console import console
 
 if TYPE_CHECKING:
-    from autoprune.cli._progress import Screen
+    from autoprune.progress import Screen
     from autoprune.reporting import BudgetCurve, Curves
     from autoprune.run import SearchResult
 
@@ -55,6 +55,6 @@ def print_notes(notes: list[str]) -> None:
 
 
 def screen() -> Screen:
-    from autoprune.cli._progress import Screen
+    from autoprune.progress import Screen
 
     return Screen(console)

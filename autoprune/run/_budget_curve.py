@@ -18,6 +18,7 @@ from autoprune.data import UserLoaders, VisionData
 from autoprune.errors import ConfigError, shown_value
 from autoprune.flow import least_error
 from autoprune.latency.table import LatencyPredictor
+from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.reconstruction import ErrorLibrary
 from autoprune.reporting import BudgetCurve, BudgetPoint, save_budget_curve
 from autoprune.run._budget_amounts import Limit, read_limit
@@ -35,7 +36,7 @@ from autoprune.run._stored_config import stored_ranking
 from autoprune.run._stored_run import open_run
 from autoprune.space import Budget, RequestedLimit, build_space
 from autoprune.study import SearchStudy
-from autoprune.support.events import GIVEN_WATCH, Stage, Watcher, silent
+from autoprune.support.events import Stage
 from autoprune.support.usercode import entry
 
 POINTS = 9
@@ -53,7 +54,7 @@ def budget_curve(
     data: VisionData | UserLoaders | None = None,
     trust: bool = False,
     config: ConfigSource | None = None,
-    watch: Watcher | None = None,
+    watch: Watch = True,
 ) -> BudgetCurve:
     """Predict the least error within each of several budgets. Nothing is trained, and no trial is added.
 
@@ -68,19 +69,19 @@ def budget_curve(
         data: the same data.
         trust: whether code that the study names may run although no config of yours named it here.
         config: a config of your own, as `search` accepts it. The code that it names is trusted.
-        watch: called with events that report the progress.
+        watch: called with events that report the progress. True shows them if there is a terminal or a
+            notebook, and None or False shows nothing.
 
     Raises:
         ConfigError: the budget is malformed, or the study does not know its cost.
         BudgetError: no plan meets one of the budgets. The message names the smallest reachable cost.
         StudyError: model or data differ from those of the study, or it names code that is not trusted.
     """
-    watch = watch or silent
-    with open_run(study, storage, trust=trust, config=config) as stored:
+    with watching(watch) as show, open_run(study, storage, trust=trust, config=config) as stored:
         opened = stored.study
         limits = read_range(budget, opened.facts.dense_costs)
         check_outputs(outputs, opened.url, stored.spec)
-        run = resolve_stored(opened, stored.running, given_dense(model, data, stored.running), watch)
+        run = resolve_stored(opened, stored.running, given_dense(model, data, stored.running), show)
         library = _library(run, opened)
         points = tuple(_point(run, library, limit) for limit in limits)
     dense = {cost: run.dense_cost.known()[cost] for cost in points[0].costs}

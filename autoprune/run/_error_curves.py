@@ -10,6 +10,7 @@ import numpy as np
 
 from autoprune.config.settings import RunConfig
 from autoprune.flow import measure_library
+from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.reconstruction import RATIOS
 from autoprune.reporting import Curve, Curves
 from autoprune.run._curve_outputs import Outputs, saved_curves, setting_of
@@ -17,18 +18,18 @@ from autoprune.run._dense import load_dense
 from autoprune.run._moments import StudyMoments
 from autoprune.run._paths import settle
 from autoprune.run._problem import trace_dense
-from autoprune.support.events import Watcher, silent
 from autoprune.support.usercode import entry
 
 
-@entry()
-def error_curves(config: RunConfig, outputs: Outputs = (), *, watch: Watcher = silent) -> Curves:
+@entry(watch=GIVEN_WATCH)
+def error_curves(config: RunConfig, outputs: Outputs = (), *, watch: Watch = True) -> Curves:
     """Compute the output error of the dense model at every width of each group, from unlabelled images.
 
     Args:
         config: the config of the run, of which [model], [data] and score.moment_images are used.
         outputs: pictures (PNG, SVG, PDF) and tables (CSV) to write, by their suffixes.
-        watch: called with events that report the progress.
+        watch: called with events that report the progress. True shows them if there is a terminal or a
+            notebook, and None or False shows nothing.
 
     Raises:
         AutopruneError: model, weights or data cannot be loaded, or an output cannot be written.
@@ -37,8 +38,9 @@ def error_curves(config: RunConfig, outputs: Outputs = (), *, watch: Watcher = s
     setting = setting_of(spec, outputs)
     dense = load_dense(spec)
     prunable = trace_dense(dense, spec)
-    moments = StudyMoments(prunable, dense.data, spec, setting, watch)
-    library = measure_library(prunable.model, prunable.searchable, moments, watch)
+    with watching(watch) as show:
+        moments = StudyMoments(prunable, dense.data, spec, setting, show)
+        library = measure_library(prunable.model, prunable.searchable, moments, show)
     curves = [
         Curve(
             name,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from autoprune.config.rungs import recalibrates
 from autoprune.data import VisionData
+from autoprune.progress import time_text
 from autoprune.run._spec import RunSpec
 from autoprune.training import Schedule
 
@@ -88,12 +89,3 @@ class Pace:
         )
         time = time_text(self.search_s(spec, data))
         return f"{count} about {time}{supernet}{race}, at the dense model's speed"
-
-
-def time_text(seconds: float) -> str:
-    """Format a time in a suitable unit: "40 s", "25 min", "3.5 h", "12 days"."""
-    for length, unit, most in ((1, "s", 90), (60, "min", 90), (3600, "h", 72)):
-        if seconds < most * length:
-            value = seconds / length
-            return f"{value:.1f} {unit}" if unit == "h" and value < 10 else f"{max(1, round(value))} {unit}"
-    return f"{seconds / 86400:.0f} days"

@@ -23,6 +23,7 @@ from torch import nn
 from autoprune.data import UserLoaders, VisionData
 from autoprune.errors import StudyError
 from autoprune.exporting import RECIPE, WEIGHTS, save_pruned
+from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.reporting import Epoch, summarise, tolerance_notes
 from autoprune.run._cut_trial import CutTrial, cut_trial, score_on_test, train_fully
 from autoprune.run._dense import GIVEN_MODEL, Dense, given_dense
@@ -38,7 +39,7 @@ from autoprune.run._stored_config import threads_of
 from autoprune.run._stored_run import StoredRun, open_run
 from autoprune.run._trust import require_own_path, signed_architecture, store_consent
 from autoprune.study import SearchStudy, TrialRecord
-from autoprune.support.events import GIVEN_WATCH, Stage, Watcher, silent
+from autoprune.support.events import Stage, Watcher
 from autoprune.support.usercode import entry
 from autoprune.training import EpochRecord
 
@@ -54,7 +55,7 @@ def finetune(
     overrides: Sequence[str] = (),
     trust: bool = False,
     config: ConfigSource | None = None,
-    watch: Watcher | None = None,
+    watch: Watch = True,
 ) -> FinetuneResult:
     """Retrain the best trial of a study fully, evaluate it once on the test part, and save it.
 
@@ -72,7 +73,8 @@ def finetune(
         overrides: changes as "section.key=value": any key of [finetune], and the keys that `resume` accepts.
         trust: whether code that the study names may run although no config of yours named it here.
         config: a config of your own, as `search` accepts it. The code that it names is trusted.
-        watch: called with events that report the progress.
+        watch: called with events that report the progress. True shows them if there is a terminal or a
+            notebook, and None or False shows nothing.
 
     Returns:
         The scores and costs of the saved model, next to those of the dense model.
@@ -83,9 +85,9 @@ def finetune(
             paths that are not trusted.
         TrialError: the training diverged.
     """
-    with open_run(study, storage, overrides, trust=trust, config=config) as stored:
+    with watching(watch) as show, open_run(study, storage, overrides, trust=trust, config=config) as stored:
         given = given_dense(model, data, stored.running)
-        return _finetune(stored, trial, given, watch or silent)
+        return _finetune(stored, trial, given, show)
 
 
 def _finetune(stored: StoredRun, trial: int | None, given: Dense | None, watch: Watcher) -> FinetuneResult:

@@ -17,6 +17,7 @@ from autoprune.cost import budget_keys
 from autoprune.errors import BudgetError, PlanError
 from autoprune.graph import Cost, Prunable
 from autoprune.latency.table import LatencyPredictor
+from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.run._budget_amounts import check_amounts, resolve_budget
 from autoprune.run._checks import check_search
 from autoprune.run._dense import Dense, load_dense
@@ -36,7 +37,7 @@ from autoprune.run._problem import (
 )
 from autoprune.run._spec import RunSpec
 from autoprune.space import Budget, SearchSpace
-from autoprune.support.events import Watcher, silent
+from autoprune.support.events import Watcher
 from autoprune.support.usercode import entry
 
 
@@ -113,20 +114,26 @@ class Inspection:
     memory_bytes: int
 
 
-@entry()
-def inspect(config: RunConfig, *, watch: Watcher = silent) -> Inspection:
+@entry(watch=GIVEN_WATCH)
+def inspect(config: RunConfig, *, watch: Watch = True) -> Inspection:
     """Trace the model of a config, and report its channel groups, reachable budgets and memory.
 
     No checkpoint is read. Only a latency table is written, if latency counts. The search will reuse it.
 
     Args:
         config: the config of the run.
-        watch: called with events while the divisor or latencies are measured.
+        watch: called with events while the divisor or latencies are measured. True shows them if there is a
+            terminal or a notebook, and None or False shows nothing.
 
     Raises:
         AutopruneError: the model, the data or the search space cannot be used.
     """
-    spec = settle(config)
+    with watching(watch) as show:
+        return _inspect(settle(config), show)
+
+
+def _inspect(spec: RunSpec, watch: Watcher) -> Inspection:
+    """Inspect the model of a config whose paths are settled."""
     check_search(spec)
     check_amounts(spec.budget, required=not spec.moved_costs)
     _ = spec.rungs

@@ -42,6 +42,7 @@ from autoprune.flow import (
     to_values,
 )
 from autoprune.latency.table import table_of_json
+from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.run._budget_amounts import check_amounts as check_budget
 from autoprune.run._checks import check_engine_runs, check_search
 from autoprune.run._cut_trial import score_on_test
@@ -60,7 +61,7 @@ from autoprune.run._spec import ConfigSource, RunSpec
 from autoprune.run._stored_config import read_setting
 from autoprune.run._trust import own_architecture
 from autoprune.sparsity import check_strengths
-from autoprune.support.events import GIVEN_WATCH, Stage, Watcher, silent
+from autoprune.support.events import Stage, Watcher
 from autoprune.support.leases import locked, require_unlocked
 from autoprune.support.threads import cpu_threads
 from autoprune.support.usercode import entry
@@ -75,7 +76,7 @@ def prune(
     data: VisionData | UserLoaders | None = None,
     config: ConfigSource | None = None,
     *,
-    watch: Watcher | None = None,
+    watch: Watch = True,
 ) -> FlowResult:
     """Make a model smaller by the stages of [flow], evaluate it once on the test part, and save it.
 
@@ -87,7 +88,8 @@ def prune(
         data: the result of `autoprune.data.load`, or loaders of your own, as `search` accepts them.
         config: a RunConfig, a mapping of sections, the path of a TOML file, or an embedded config's name. The
             preset of flow.method fills the keys that it leaves out.
-        watch: called with events that report the progress.
+        watch: called with events that report the progress. True shows them if there is a terminal or a
+            notebook, and None or False shows nothing.
 
     Returns:
         The small model, its scores and costs next to those of the dense model, and the record of all stages.
@@ -99,7 +101,14 @@ def prune(
     """
     if config is None:
         raise ConfigError('prune: no config given; pass at least {"budget": {"flops": "50%"}}.')
-    watch = watch or silent
+    with watching(watch) as show:
+        return _prune(model, data, config, show)
+
+
+def _prune(
+    model: nn.Module | None, data: VisionData | UserLoaders | None, config: ConfigSource, watch: Watcher
+) -> FlowResult:
+    """Begin a flow, or go on with a stopped one, and finish it."""
     spec = RunSpec.of(config)
     given = given_dense(model, data, spec)
     spec = settle(spec if given is None else spec.without_names(), named=given is None)

@@ -15,6 +15,7 @@ from torch import nn
 
 from autoprune.data import UserLoaders, VisionData
 from autoprune.errors import ConfigError
+from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.run._checks import check_engine_runs, check_names, check_paths, check_study_is_new
 from autoprune.run._dense import GIVEN_MODEL, Dense, given_dense
 from autoprune.run._latency import stored_table
@@ -29,7 +30,7 @@ from autoprune.run._stored_run import StoredRun, open_earlier, open_run
 from autoprune.run._trials import run_trials
 from autoprune.run._trust import sign_derived, sign_names, store_consent
 from autoprune.run._unused_settings import report_unused
-from autoprune.support.events import GIVEN_WATCH, Stage, Watcher, silent
+from autoprune.support.events import Stage, Watcher
 from autoprune.support.usercode import entry
 
 
@@ -43,7 +44,7 @@ def search(
     from_storage: str | None = None,
     overrides: Sequence[str] = (),
     trust: bool = False,
-    watch: Watcher | None = None,
+    watch: Watch = True,
 ) -> SearchResult:
     """Search smaller versions of a model under a budget, in a new study.
 
@@ -61,7 +62,8 @@ def search(
         from_storage: URL of the storage of that study, runs/STUDY.db by default.
         overrides: changes of its settings as "section.key=value".
         trust: whether code that the earlier study names may run although no config of yours named it here.
-        watch: called with events that report the progress.
+        watch: called with events that report the progress. True shows them if there is a terminal or a
+            notebook, and None or False shows nothing.
 
     Returns:
         The result of the search, with the best trial.
@@ -69,7 +71,6 @@ def search(
     Raises:
         AutopruneError: a setting, the model or the data cannot be used. The storage is unchanged then.
     """
-    watch = watch or silent
     if from_study is not None:
         if config is not None:
             raise ConfigError("search: got a config and from_study, expected one of them.")
@@ -78,13 +79,15 @@ def search(
                 "search: without changes, a search from a study repeats it; add one such as "
                 "--set budget.flops=30%, or search.seed for a repetition."
             )
-        with open_earlier(from_study, from_storage, overrides, trust=trust) as stored:
-            return _search(model, data, stored.spec, watch, stored)
+        earlier = open_earlier(from_study, from_storage, overrides, trust=trust)
+        with watching(watch) as show, earlier as stored:
+            return _search(model, data, stored.spec, show, stored)
     if overrides:
         raise ConfigError("search: got overrides without from_study; change the config itself.")
     if config is None:
         raise ConfigError('search: no config given; pass at least {"budget": {"flops": "50%"}}.')
-    return _search(model, data, RunSpec.of(config), watch, None)
+    with watching(watch) as show:
+        return _search(model, data, RunSpec.of(config), show, None)
 
 
 def _search(
@@ -128,7 +131,7 @@ def resume(
     take_over: bool = False,
     trust: bool = False,
     config: ConfigSource | None = None,
-    watch: Watcher | None = None,
+    watch: Watch = True,
 ) -> SearchResult:
     """Resume a search that was stopped or killed, or extend it by more trials.
 
@@ -143,7 +146,8 @@ def resume(
         take_over: also run the trials again that other hosts hold. Set it only if those hosts are gone.
         trust: whether code that the study names may run although no config of yours named it here.
         config: a config of your own, as `search` accepts it. The code that it names is trusted.
-        watch: called with events that report the progress.
+        watch: called with events that report the progress. True shows them if there is a terminal or a
+            notebook, and None or False shows nothing.
 
     Returns:
         The result of the search, with the best trial.
@@ -157,9 +161,9 @@ def resume(
         If search.trials grows, the settings of the samplers that depend on it change for the new trials:
         sizes of populations, start-up trials, and the decay of exploration noise.
     """
-    with open_run(study, storage, overrides, trust=trust, config=config) as stored:
+    with watching(watch) as show, open_run(study, storage, overrides, trust=trust, config=config) as stored:
         given = given_dense(model, data, stored.running)
-        return _go_on(stored, given, watch or silent, take_over=take_over)
+        return _go_on(stored, given, show, take_over=take_over)
 
 
 def _go_on(stored: StoredRun, given: Dense | None, watch: Watcher, *, take_over: bool) -> SearchResult:

@@ -13,6 +13,7 @@ import numpy as np
 from autoprune.config.settings import MOST_SECONDS, RunConfig
 from autoprune.data import spread_samples
 from autoprune.errors import ConfigError
+from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.reconstruction import RATIOS
 from autoprune.reporting import Curve, Curves
 from autoprune.run._curve_outputs import Outputs, saved_curves, setting_of
@@ -27,7 +28,7 @@ from autoprune.run._seen_validation import require_unseen_validation
 from autoprune.run._statistics import MeasurementContext
 from autoprune.score import cut_scores
 from autoprune.space import Levels, widths_at
-from autoprune.support.events import Stage, Watcher, silent
+from autoprune.support.events import Stage
 from autoprune.support.usercode import entry
 
 SENSITIVITY_RATIOS = (*RATIOS[1:], RATIOS[0], 0.37, 0.87, 0.06, 0.62, 0.18)
@@ -36,13 +37,13 @@ SENSITIVITY_RATIOS = (*RATIOS[1:], RATIOS[0], 0.37, 0.87, 0.06, 0.62, 0.18)
 LIMIT_SECONDS = 300.0
 
 
-@entry()
+@entry(watch=GIVEN_WATCH)
 def sensitivity_curves(
     config: RunConfig,
     outputs: Outputs = (),
     *,
     limit_seconds: float = LIMIT_SECONDS,
-    watch: Watcher = silent,
+    watch: Watch = True,
 ) -> Curves:
     """Cut each variable of the search space alone, at several keep ratios, and score on the validation part.
 
@@ -53,7 +54,8 @@ def sensitivity_curves(
         config: the config of the run. Its keys search.sensitivity_* set the numbers of images and batches.
         outputs: pictures (PNG, SVG, PDF) and tables (CSV) to write, by their suffixes.
         limit_seconds: time after which no further cut begins, in seconds.
-        watch: called with events that report the progress.
+        watch: called with events that report the progress. True shows them if there is a terminal or a
+            notebook, and None or False shows nothing.
 
     Raises:
         AutopruneError: model, weights or data cannot be loaded, or an output cannot be written.
@@ -70,12 +72,13 @@ def sensitivity_curves(
     dense = load_dense(spec)
     require_unseen_validation(spec, dense.data)
     prunable = trace_dense(dense, spec)
-    spec, _ = settle_divisor(spec, prunable, watch)
-    problem = build_unlimited_problem(prunable, spec)
-    run = Run(**vars(problem), spec=spec, dense=dense, setting=setting, watch=watch)
-    moments, search, metric = moments_of(run), spec.search, spec.task.metric
-    context = MeasurementContext(run, rank_channels(run, spec.search.criteria[0], moments), moments=moments)
-    scores, baseline = _score_cuts(context, limit_seconds)
+    with watching(watch) as show:
+        spec, _ = settle_divisor(spec, prunable, show)
+        problem = build_unlimited_problem(prunable, spec)
+        run = Run(**vars(problem), spec=spec, dense=dense, setting=setting, watch=show)
+        moments, search, metric = moments_of(run), spec.search, spec.task.metric
+        ranking = rank_channels(run, spec.search.criteria[0], moments)
+        scores, baseline = _score_cuts(MeasurementContext(run, ranking, moments=moments), limit_seconds)
     rows = run.space.keep_ratios.ladder.rows
     curves = [_sensitivity_curve(row, scores[v], baseline) for v, row in enumerate(rows)]
     found = Curves(

@@ -23,8 +23,9 @@ import numpy as np
 from autoprune.criteria import Importance
 from autoprune.data import first_batches, spread_samples
 from autoprune.errors import ConfigError, PlanError, unknown
+from autoprune.progress import time_text
 from autoprune.reconstruction import ErrorLibrary, Moments
-from autoprune.run._expected_time import Pace, time_text
+from autoprune.run._expected_time import Pace
 from autoprune.run._ranking import rank_channels
 from autoprune.run._run import Run
 from autoprune.samplers import find_sampler

@@ -20,6 +20,7 @@ from autoprune.data import first_batch
 from autoprune.errors import CheckpointError, ConfigError, StudyError, reason_of
 from autoprune.execution import Setting, fit_to_machine
 from autoprune.flow import epoch_reporter, naming_learning_rate
+from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.run._budget_amounts import check_amounts
 from autoprune.run._dense import Dense, load_dense, try_task, try_training
 from autoprune.run._paths import probe_writable, settle
@@ -42,15 +43,16 @@ class TrainResult:
     val_score: float
 
 
-@entry()
-def train(config: RunConfig, *, watch: Watcher = silent) -> TrainResult:
+@entry(watch=GIVEN_WATCH)
+def train(config: RunConfig, *, watch: Watch = True) -> TrainResult:
     """Train the dense model of a config and write it to model.checkpoint.
 
     A killed training resumes after its last epoch when the function is called again.
 
     Args:
         config: the config of the run.
-        watch: called with events that report the progress.
+        watch: called with events that report the progress. True shows them if there is a terminal or a
+            notebook, and None or False shows nothing.
 
     Returns:
         The file and the validation score.
@@ -69,7 +71,8 @@ def train(config: RunConfig, *, watch: Watcher = silent) -> TrainResult:
     _ = spec.train_schedule
     check_amounts(spec.budget, required=False)  # or a search would refuse it after this training
     probe_writable(path.parent, "model.checkpoint")
-    return train_dense(load_dense(spec, trained=False), spec, path, watch=watch)
+    with watching(watch) as show:
+        return train_dense(load_dense(spec, trained=False), spec, path, watch=show)
 
 
 def clear_finished(path: Path) -> None:

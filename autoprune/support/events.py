@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import NoneType
 
 
 @dataclass(frozen=True)
@@ -22,11 +21,21 @@ class Stage:
 
 @dataclass(frozen=True)
 class Counted:
-    """`done` of `total` steps are done, such as the evaluations of a measurement."""
+    """`done` of `total` steps are done, such as the evaluations of a measurement.
+
+    Attributes:
+        what: name of the count.
+        done: number of steps that are done.
+        total: number of all steps.
+        note: a result so far, or "".
+        is_phase: whether other counts run inside this one, such as epochs inside a race.
+    """
 
     what: str
     done: int
     total: int
+    note: str = ""
+    is_phase: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,9 +86,6 @@ class EpochDone:
 
 Event = Stage | Counted | TrialDone | EpochDone
 Watcher = Callable[[Event], None]
-
-GIVEN_WATCH = (Callable, NoneType)
-"""The classes of an optional argument `watch`."""
 
 
 def silent(event: Event) -> None:

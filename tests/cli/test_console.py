@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
-from autoprune.cli._console import PrintableConsole, end_with
+from autoprune.cli._console import end_with
+from autoprune.support.printing import PrintableConsole
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "net\x1b[31m\x00\x07\u202e.db"

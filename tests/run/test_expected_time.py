@@ -8,7 +8,7 @@ import pytest
 
 from autoprune.config import load_config
 from autoprune.data import VisionData, load
-from autoprune.run._expected_time import Pace, time_text
+from autoprune.run._expected_time import Pace
 from autoprune.run._spec import RunSpec
 
 PACE = Pace(step_s=0.5, image_s=0.001)
@@ -77,20 +77,3 @@ def test_no_more_trials_are_announced_than_there_are_plans(data: VisionData, pla
     config = config.with_search(trials=10)
     config = dataclasses.replace(config, score=dataclasses.replace(config.score, calibration_batches=0))
     assert PACE.announcement(config, data, plans).startswith(said)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [
-        (0.2, "1 s"),
-        (40, "40 s"),
-        (89, "89 s"),
-        (91, "2 min"),
-        (25 * 60, "25 min"),
-        (100 * 60, "1.7 h"),
-        (30 * 3600, "30 h"),
-        (100 * 3600, "4 days"),
-    ],
-)
-def test_times_are_shown_in_a_unit_that_suits_them(seconds: float, said: str) -> None:
-    assert time_text(seconds) == said
