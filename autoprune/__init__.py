@@ -14,11 +14,23 @@ if TYPE_CHECKING:
     from autoprune.config import load_config
     from autoprune.criteria import make_plan
     from autoprune.errors import AutopruneError
-    from autoprune.exporting import ExportReport, export, load_pruned, save_pruned
+    from autoprune.exporting import ExportReport, load_pruned, save_pruned
     from autoprune.graph import ChannelGroup, Cost, Plan, Prunable
     from autoprune.rebuilding import rebuild, verify
     from autoprune.reconstruction import Moments, load_moments, moments, repair, save_moments
-    from autoprune.run import finetune, prune, resume, search
+    from autoprune.run import (
+        bench,
+        best,
+        export,
+        finetune,
+        inspect,
+        prune,
+        recalibrate,
+        report,
+        resume,
+        search,
+        train,
+    )
     from autoprune.tracing import trace
 
 __all__ = [
@@ -29,8 +41,11 @@ __all__ = [
     "Moments",
     "Plan",
     "Prunable",
+    "bench",
+    "best",
     "export",
     "finetune",
+    "inspect",
     "load_config",
     "load_moments",
     "load_pruned",
@@ -38,12 +53,15 @@ __all__ = [
     "moments",
     "prune",
     "rebuild",
+    "recalibrate",
     "repair",
+    "report",
     "resume",
     "save_moments",
     "save_pruned",
     "search",
     "trace",
+    "train",
     "verify",
 ]
 
@@ -51,11 +69,23 @@ _HOMES = {
     "config": ("load_config",),
     "criteria": ("make_plan",),
     "errors": ("AutopruneError",),
-    "exporting": ("ExportReport", "export", "load_pruned", "save_pruned"),
+    "exporting": ("ExportReport", "load_pruned", "save_pruned"),
     "graph": ("ChannelGroup", "Cost", "Plan", "Prunable"),
     "rebuilding": ("rebuild", "verify"),
     "reconstruction": ("Moments", "load_moments", "moments", "repair", "save_moments"),
-    "run": ("finetune", "prune", "resume", "search"),
+    "run": (
+        "bench",
+        "best",
+        "export",
+        "finetune",
+        "inspect",
+        "prune",
+        "recalibrate",
+        "report",
+        "resume",
+        "search",
+        "train",
+    ),
     "tracing": ("trace",),
 }
 

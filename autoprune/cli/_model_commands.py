@@ -120,8 +120,8 @@ def export(
 
     report = run.export(
         target,
+        output,
         format_name,
-        output=output,
         storage=storage,
         dense=dense,
         trust=trust,

@@ -16,7 +16,8 @@ from autoprune.run._checks import study_exists
 from autoprune.run._choices import choices
 from autoprune.run._dense import Dense
 from autoprune.run._error_curves import error_curves
-from autoprune.run._export import export
+from autoprune.run._export import export_saved
+from autoprune.run._export_target import export
 from autoprune.run._finetune import finetune
 from autoprune.run._finetune_result import FinetuneResult
 from autoprune.run._flow_report import ComparedFlow, FlowComparison, compare_flows, holds_flows
@@ -26,11 +27,13 @@ from autoprune.run._next_step import export_command
 from autoprune.run._paths import find_storage, settle
 from autoprune.run._problem import SHORT_OF_WINDOW
 from autoprune.run._prune import prune
-from autoprune.run._report import report
+from autoprune.run._recalibrate import recalibrate
+from autoprune.run._report import Report, report
 from autoprune.run._saved_model import load_saved
 from autoprune.run._search import resume, search
 from autoprune.run._search_result import SearchResult
 from autoprune.run._sensitivity_curves import sensitivity_curves
+from autoprune.run._session import Session
 from autoprune.run._spec import RunSpec
 from autoprune.run._stored_config import change_spec, stored_setting, stored_spec
 from autoprune.run._stored_run import earlier_settings
@@ -54,8 +57,10 @@ __all__ = [
     "FlowResult",
     "Inspection",
     "Picked",
+    "Report",
     "RunSpec",
     "SearchResult",
+    "Session",
     "Stage",
     "TrainResult",
     "TrialDone",
@@ -70,12 +75,14 @@ __all__ = [
     "error_curves",
     "export",
     "export_command",
+    "export_saved",
     "find_storage",
     "finetune",
     "holds_flows",
     "inspect",
     "load_saved",
     "prune",
+    "recalibrate",
     "report",
     "resume",
     "search",

@@ -10,13 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import NoneType
 
 from autoprune.cost import LATENCY
 from autoprune.errors import StudyError
 from autoprune.reporting import StudySummary, summarise
 from autoprune.run._budget_amounts import Limit, read_limit
+from autoprune.run._paths import find_storage
+from autoprune.run._session import STUDY, StudyRef, of_study
 from autoprune.space import WINDOW_LOW
 from autoprune.study import TrialRecord, open_study, study_command
+from autoprune.support.usercode import entry
 
 
 @dataclass(frozen=True)
@@ -34,23 +38,34 @@ class Picked:
     command: str
 
 
-def best(study: str, storage: str, limits: Mapping[str, str] | None = None) -> Picked:
+@entry(study=STUDY, storage=(str, NoneType))
+def best(study: StudyRef, storage: str | None = None, limits: Mapping[str, str] | None = None) -> Picked:
     """Pick the complete trial with the best score within limits, or the best of all without limits.
 
     If a trial was timed on the device, its measured latency counts, else the predicted one. A trial that was
     measured to exceed the search's own latency limit is only picked if `limits` has another latency.
 
     Args:
-        study: name of the study.
-        storage: URL of its storage.
-        limits: {key of [budget]: an amount, or a share of the dense model's cost}.
+        study: name of the study, or a result that belongs to it.
+        storage: URL of its storage, runs/STUDY.db by default.
+        limits: {key of [budget]: an amount such as "20M" or "3 ms", or a share of the dense model's cost such
+            as "40%"}.
+
+    Returns:
+        The trial, the summary of its study, and the command that finetunes it.
 
     Raises:
         ConfigError: an amount is malformed, or a share of a cost that the study does not know.
         StudyError: the study does not exist, no trial is complete, or none is within the limits. In the last
             case the message names the smallest value of each limited cost.
+
+    Example:
+        picked = autoprune.best("digits", limits={"flops": "40%"})
+        picked.trial.number, picked.trial.score
     """
-    opened = open_study(storage, study)
+    name, given, _ = of_study(study, storage)
+    url = find_storage(name, given)
+    opened = open_study(url, name)
     summary = summarise(opened)
     read = [read_limit(name, value, summary.dense_costs) for name, value in (limits or {}).items()]
     complete = opened.finished()
@@ -58,9 +73,9 @@ def best(study: str, storage: str, limits: Mapping[str, str] | None = None) -> P
     allowed = [record for record in complete if judged or not record.was_over_limit] or complete
     within = [record for record in allowed if all(_cost(record, each) <= each.most for each in read)]
     if not within:
-        raise StudyError(f"{study}: {_least(allowed, read, summary)}")
+        raise StudyError(f"{name}: {_least(allowed, read, summary)}")
     trial = opened.best_of(within) if read else opened.best()
-    return Picked(summary, trial, study_command("finetune", study, storage, "--trial", str(trial.number)))
+    return Picked(summary, trial, study_command("finetune", name, url, "--trial", str(trial.number)))
 
 
 def _cost(record: TrialRecord, limit: Limit) -> float:

@@ -45,13 +45,18 @@ class CutTrial:
     share: float
 
 
+def plan_of_trial(run: Run, study: SearchStudy, record: TrialRecord) -> Plan:
+    """Return the channels that the model of a trial keeps."""
+    return plan_from_importance(run.prunable, record.widths, stored_ranking(study, run.prunable, record))
+
+
 def cut_trial(run: Run, study: SearchStudy, record: TrialRecord) -> CutTrial:
     """Cut a trial's model from the same weights as in the search, and repair it if the search repairs.
 
     Raises:
         CheckpointError: the file of the supernet or of the moments is missing.
     """
-    plan = plan_from_importance(run.prunable, record.widths, stored_ranking(study, run.prunable, record))
+    plan = plan_of_trial(run, study, record)
     cut_from = with_weights(run.prunable, known_supernet(run, study))
     prepared = prepare_moments(study, moments_of(run, cut_from))
     small = cut_model(cut_from, plan, None if prepared is None else prepared[1])

@@ -1,16 +1,16 @@
 """Exports a finetuned model to another format, or as a folder that `load_pruned` reads.
 
 Example:
-    export("digits", "onnx")                  # the finetuned model of a study in runs/
-    export("digits", "onnx", dense=True)      # the dense model of the study, for a comparison
-    export("runs/digits/best", "pt2", output="small.pt2")
+    export_saved("digits", "onnx")                  # the finetuned model of a study in runs/
+    export_saved("digits", "onnx", dense=True)      # the dense model of the study, for a comparison
+    export_saved("runs/digits/best", "pt2", output="small.pt2")
 """
 
 from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -29,7 +29,7 @@ from autoprune.exporting import (
     save_pruned,
 )
 from autoprune.exporting import export as export_model
-from autoprune.run._dense import load_dense
+from autoprune.run._dense import given_dense, load_dense
 from autoprune.run._finetune import finetune
 from autoprune.run._finetune_result import BEST, is_untrained, saved_folder, saved_trials
 from autoprune.run._identity import require_weights
@@ -37,6 +37,7 @@ from autoprune.run._next_step import note_export
 from autoprune.run._paths import find_storage, protected_files, require_unprotected
 from autoprune.run._retraining import race_has_trained
 from autoprune.run._saved_model import load_saved, noted_architecture
+from autoprune.run._session import Session
 from autoprune.run._spec import ConfigSource
 from autoprune.run._stored_config import stored_spec
 from autoprune.run._trust import Consent, consent_of, require_own_path, trusted
@@ -45,7 +46,7 @@ from autoprune.support.usercode import entry
 
 
 @entry()
-def export(
+def export_saved(
     target: str | os.PathLike[str],
     format_name: str = "onnx",
     *,
@@ -54,6 +55,7 @@ def export(
     dense: bool = False,
     trust: bool = False,
     config: ConfigSource | None = None,
+    session: Session | None = None,
 ) -> ExportReport:
     """Export the finetuned model of a study or a saved model, and check that the file computes the same.
 
@@ -72,6 +74,7 @@ def export(
         trust: whether code that the study or the saved model names may run although no config of yours
             named it here.
         config: a config of your own, as `search` accepts it. The code that it names is trusted.
+        session: the model and the data, if `search` received them.
 
     Returns:
         The path, the format, and the largest difference to the outputs of the saved model.
@@ -87,37 +90,43 @@ def export(
         raise ExportError(unknown("--format", format_name, formats))
     if format_name != FOLDER:
         find_exporter(format_name, "--format")
-    consent = consent_of(trust, config)
+    consent, session = consent_of(trust, config), session or Session()
     if dense:
-        return _export_dense(str(target), format_name, output, storage, consent)
+        return _export_dense(str(target), format_name, output, storage, consent, session)
     study = None if Path(target).is_dir() else open_study(find_storage(str(target), storage), str(target))
-    folder = Path(target) if study is None else _saved_folder(study, consent, is_written=output is None)
+    folder = (
+        Path(target)
+        if study is None
+        else saved_model_folder(study, consent, session, is_written=output is None)
+    )
     kept = {} if study is None else protected_files(study.url, stored_spec(study))
-    report = _export_saved(folder, format_name, output, kept, trust=consent.trust)
+    report = _export_folder_of(folder, format_name, output, kept, trust=consent.trust, model=session.model)
     if study is not None:
         note_export(study, folder, report.path)
     return report
 
 
-def _export_saved(
+def _export_folder_of(
     folder: Path,
     format_name: str,
     output: str | os.PathLike[str] | None,
     kept: Mapping[Path, str],
     *,
     trust: bool,
+    model: nn.Module | None,
 ) -> ExportReport:
     own = (WEIGHTS, RECIPE)
     if format_name == FOLDER:
         where = Path(output) if output is not None else folder
         for name in own:
             require_unprotected(where / name, "--output", kept)
-        return _export_folder(load_saved(folder, trust=trust), folder, where, trust=trust)
+        return _export_folder(folder, where, trust=trust, model=model)
     path = Path(output) if output is not None else folder / f"model{find_exporter(format_name).suffix}"
     require_unprotected(path, "--output", {**kept, **{folder / name: "the model to export" for name in own}})
-    small = load_saved(folder, trust=trust)
-    shape = noted_architecture(folder).input_shape
-    return export_model(small, path, format=format_name, example_inputs=torch.zeros(1, *shape))
+    small = load_saved(folder, trust=trust, model=model)
+    # A model that was loaded as a caller's own knows the inputs that it was traced with.
+    example = None if model is not None else torch.zeros(1, *noted_architecture(folder).input_shape)
+    return export_model(small, path, format=format_name, example_inputs=example)
 
 
 def _export_dense(
@@ -126,6 +135,7 @@ def _export_dense(
     output: str | os.PathLike[str] | None,
     storage: str | None,
     consent: Consent,
+    session: Session,
 ) -> ExportReport:
     if format_name == FOLDER or Path(study).is_dir():
         what = f"--format {FOLDER}" if format_name == FOLDER else f"{study} is a folder"
@@ -137,27 +147,53 @@ def _export_dense(
         require_own_path(opened, "--output", path, consent)
     require_unprotected(path, "--output", protected_files(opened.url, spec))
     with trusted(opened, spec, consent):
-        dense = load_dense(spec)
+        dense = given_dense(session.model, session.data, spec) or load_dense(spec)
     require_weights(dense, opened, spec)
     return export_model(dense.model, path, format=format_name, example_inputs=dense.example_inputs)
 
 
-def _saved_folder(study: SearchStudy, consent: Consent, *, is_written: bool) -> Path:
-    """Return the folder of a study's saved model. If it is written, this user must have named it."""
+def saved_model_folder(
+    study: SearchStudy, consent: Consent, session: Session, *, is_written: bool = False
+) -> Path:
+    """Return the folder of a study's trained model, which is saved first if the search has trained it.
+
+    Args:
+        study: the opened study.
+        consent: the consent of the command.
+        session: the model and the data, if `search` received them.
+        is_written: whether a file will be written into the folder, which this user must have named then.
+
+    Raises:
+        ExportError: no model is trained yet.
+    """
     spec = stored_spec(study)
     folder = saved_folder(study, spec)
     if scores_the_export(spec.score.rungs) and (not folder.is_dir() or is_untrained(study, folder)):
         untrained = ["finetune.epochs=0"]
-        tuned = finetune(study.name, study.url, overrides=untrained, trust=consent.trust, config=consent.own)
-        return tuned.folder
-    is_named = spec.model.name is not None or spec.model.factory is not None
-    if not folder.is_dir() and is_named and race_has_trained(study, study.best(), spec):
-        return finetune(study.name, study.url, trust=consent.trust, config=consent.own).folder
+        return _tuned_folder(study, consent, session, untrained)
+    is_known = session.model is not None or spec.model.name is not None or spec.model.factory is not None
+    if not folder.is_dir() and is_known and race_has_trained(study, study.best(), spec):
+        return _tuned_folder(study, consent, session)
     if not folder.is_dir():
         raise ExportError(f"{study.name}: {_export_advice(study, folder.parent)}")
     if is_written:
         require_own_path(study, "--output", folder, consent)
     return folder
+
+
+def _tuned_folder(
+    study: SearchStudy, consent: Consent, session: Session, overrides: Sequence[str] = ()
+) -> Path:
+    """Finetune the best trial, which trains nothing that the search has trained, and return its folder."""
+    return finetune(
+        study.name,
+        study.url,
+        model=session.model,
+        data=session.data,
+        overrides=overrides,
+        trust=consent.trust,
+        config=consent.own,
+    ).folder
 
 
 def _export_advice(study: SearchStudy, folder: Path) -> str:
@@ -170,12 +206,12 @@ def _export_advice(study: SearchStudy, folder: Path) -> str:
     return f"nothing in {folder / BEST} yet. Finetuned so far: {names}; export one with `{command}`."
 
 
-def _export_folder(small: nn.Module, folder: Path, output: Path, *, trust: bool) -> ExportReport:
+def _export_folder(folder: Path, output: Path, *, trust: bool, model: nn.Module | None) -> ExportReport:
     """Write weights and recipe to a folder, load them from it, and compare every tensor with the original."""
-    recipe = read_recipe(folder)
+    recipe, small = read_recipe(folder), load_saved(folder, trust=trust, model=model)
     if output.resolve() != folder.resolve():
         save_pruned(small, recipe.plan, output, extra=recipe.extra)
-    loaded, saved = load_saved(output, trust=trust).state_dict(), small.state_dict()
+    loaded, saved = load_saved(output, trust=trust, model=model).state_dict(), small.state_dict()
     differences = [
         float((loaded[name].double() - leaf.double()).abs().max())
         for name, leaf in saved.items()

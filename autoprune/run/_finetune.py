@@ -34,6 +34,7 @@ from autoprune.run._resolve import resolve_stored
 from autoprune.run._retraining import race_has_trained, raced_spec, training_state
 from autoprune.run._run import Run
 from autoprune.run._saved_model import architecture_of
+from autoprune.run._session import STUDY, Session, StudyRef, of_study
 from autoprune.run._spec import ConfigSource, RunSpec
 from autoprune.run._stored_config import threads_of
 from autoprune.run._stored_run import StoredRun, open_run
@@ -44,9 +45,9 @@ from autoprune.support.usercode import entry
 from autoprune.training import EpochRecord
 
 
-@entry(study=str, storage=(str, NoneType), trial=(int, NoneType), model=GIVEN_MODEL, watch=GIVEN_WATCH)
+@entry(study=STUDY, storage=(str, NoneType), trial=(int, NoneType), model=GIVEN_MODEL, watch=GIVEN_WATCH)
 def finetune(
-    study: str,
+    study: StudyRef,
     storage: str | None = None,
     *,
     trial: int | None = None,
@@ -65,7 +66,7 @@ def finetune(
     finetune: repaired if a rung repairs, and recalibrated under the trial's seed.
 
     Args:
-        study: name of the study.
+        study: name of the study, or the result of its search, which also knows its storage, model and data.
         storage: URL of its storage, runs/STUDY.db by default.
         trial: number of a trial to retrain instead of the best one. It is saved in its own folder.
         model: the same dense model, if `search` received one.
@@ -85,9 +86,11 @@ def finetune(
             paths that are not trusted.
         TrialError: the training diverged.
     """
-    with watching(watch) as show, open_run(study, storage, overrides, trust=trust, config=config) as stored:
-        given = given_dense(model, data, stored.running)
-        return _finetune(stored, trial, given, show)
+    name, storage, session = of_study(study, storage, Session(model, data))
+    with watching(watch) as show, open_run(name, storage, overrides, trust=trust, config=config) as stored:
+        given = given_dense(session.model, session.data, stored.running)
+        result = _finetune(stored, trial, given, show)
+    return dataclasses.replace(result, session=session)
 
 
 def _finetune(stored: StoredRun, trial: int | None, given: Dense | None, watch: Watcher) -> FinetuneResult:
@@ -121,6 +124,7 @@ def _finetune(stored: StoredRun, trial: int | None, given: Dense | None, watch: 
         score, epochs = train_fully(run, cut.small, record)
         result = FinetuneResult(
             study=study.name,
+            storage=study.url,
             folder=folder,
             trial=record.number,
             cost=cut.cost,

@@ -10,19 +10,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
+from torch import nn
 
 from autoprune.config.settings import FinetuneSettings
 from autoprune.errors import CheckpointError, StudyError
-from autoprune.exporting import RECIPE, read_recipe
-from autoprune.graph import Cost
+from autoprune.exporting import RECIPE, ExportReport, read_recipe
+from autoprune.graph import Cost, Plan
 from autoprune.reporting import Epoch
+from autoprune.run._saved_model import load_saved
+from autoprune.run._session import Session
 from autoprune.run._spec import RunSpec
 from autoprune.study import SearchStudy
 from autoprune.support.atomic import saving
@@ -50,6 +55,8 @@ class FinetuneResult:
         dense_val_score: score of the dense model on the validation part.
         dense_test_score: score of the dense model on the test part, or None if the data have none.
         epochs: the epochs of the training, or () if nothing was trained or an earlier version trained it.
+        storage: URL of the storage of the study.
+        session: the objects that the caller of `finetune` has passed.
     """
 
     study: str
@@ -62,6 +69,33 @@ class FinetuneResult:
     dense_val_score: float
     dense_test_score: float | None
     epochs: tuple[Epoch, ...] = ()
+    storage: str = field(default="", repr=False)  # may hold a password
+    session: Session = field(default_factory=Session, repr=False, compare=False)
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """The name of the study and the URL of its storage."""
+        return self.study, self.storage
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The small model, on the CPU and in evaluation mode, loaded from `folder`.
+
+        Raises:
+            CheckpointError: the folder is gone, or its recipe names no architecture that can be built.
+        """
+        return load_saved(self.folder, model=self.session.model).eval()
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The channels that the small model keeps."""
+        return read_recipe(self.folder).plan
+
+    def export(self, path: str | os.PathLike[str] | None = None, format: str = "onnx") -> ExportReport:
+        """Export the small model, as `autoprune.export` does. By default the file lies in `folder`."""
+        from autoprune.run._export import export_saved  # it imports this module
+
+        return export_saved(self.folder, format, output=path, session=self.session)
 
     @property
     def scores(self) -> dict[str, float | None]:
@@ -238,6 +272,7 @@ def _known_result(study: SearchStudy, name: str, identity: Mapping[str, Any]) ->
         return None
     return FinetuneResult(
         study=study.name,
+        storage=study.url,
         folder=folder,
         trial=int(identity["trial"]),
         cost=Cost(**stored["cost"]),

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from autoprune.exporting import ExportReport, read_recipe
 from autoprune.flow import FlowRecord, StageEntry
-from autoprune.graph import Cost
+from autoprune.graph import Cost, Plan
 from autoprune.masks import Remaining
+from autoprune.run._export import export_saved
+from autoprune.run._session import Session
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class FlowResult:
         remaining: the weights and theoretical MACs that masks leave, or None if nothing is masked.
         stages: the stages of all passes, with score and cost after each.
         model: the small model, on the CPU and in evaluation mode.
+        session: the model and the data that the caller of `prune` has passed.
     """
 
     folder: Path
@@ -43,6 +49,16 @@ class FlowResult:
     remaining: Remaining | None
     stages: tuple[StageEntry, ...] = field(repr=False)
     model: nn.Module = field(repr=False)
+    session: Session = field(default_factory=Session, repr=False, compare=False)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The channels that the small model keeps."""
+        return read_recipe(self.folder).plan
+
+    def export(self, path: str | os.PathLike[str] | None = None, format: str = "onnx") -> ExportReport:
+        """Export the small model, as `autoprune.export` does. By default the file lies in `folder`."""
+        return export_saved(self.folder, format, output=path, session=self.session)
 
     @classmethod
     def of(cls, record: FlowRecord, model: nn.Module) -> FlowResult:

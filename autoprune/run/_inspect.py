@@ -11,16 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from torch import nn
 
-from autoprune.config.settings import RunConfig
 from autoprune.cost import budget_keys
+from autoprune.data import UserLoaders, VisionData
 from autoprune.errors import BudgetError, PlanError
 from autoprune.graph import Cost, Prunable
 from autoprune.latency.table import LatencyPredictor
 from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.run._budget_amounts import check_amounts, resolve_budget
 from autoprune.run._checks import check_search
-from autoprune.run._dense import Dense, load_dense
+from autoprune.run._dense import GIVEN_MODEL, Dense, given_dense, load_dense
 from autoprune.run._latency import find_table, settle_divisor
 from autoprune.run._memory_estimate import estimate_memory
 from autoprune.run._paths import settle
@@ -35,7 +36,7 @@ from autoprune.run._problem import (
     measures_of,
     trace_dense,
 )
-from autoprune.run._spec import RunSpec
+from autoprune.run._spec import ConfigSource, RunSpec
 from autoprune.space import Budget, SearchSpace
 from autoprune.support.events import Watcher
 from autoprune.support.usercode import entry
@@ -114,30 +115,48 @@ class Inspection:
     memory_bytes: int
 
 
-@entry(watch=GIVEN_WATCH)
-def inspect(config: RunConfig, *, watch: Watch = True) -> Inspection:
+@entry(model=GIVEN_MODEL, watch=GIVEN_WATCH)
+def inspect(
+    config: ConfigSource,
+    *,
+    model: nn.Module | None = None,
+    data: VisionData | UserLoaders | None = None,
+    watch: Watch = True,
+) -> Inspection:
     """Trace the model of a config, and report its channel groups, reachable budgets and memory.
 
     No checkpoint is read. Only a latency table is written, if latency counts. The search will reuse it.
 
     Args:
-        config: the config of the run.
+        config: a RunConfig, a mapping of sections, the path of a TOML file, or an embedded config's name.
+        model: a model of your own in place of the one that the config names. It needs no training.
+        data: its data, as `search` accepts them.
         watch: called with events while the divisor or latencies are measured. True shows them if there is a
             terminal or a notebook, and None or False shows nothing.
 
+    Returns:
+        The channel groups with their costs, and the reachable budgets.
+
     Raises:
         AutopruneError: the model, the data or the search space cannot be used.
+
+    Example:
+        inspection = autoprune.inspect("digits")
+        inspection.smallest.macs / inspection.dense_cost.macs  # the smallest reachable share
     """
+    spec = RunSpec.of(config)
+    given = given_dense(model, data, spec)
+    spec = settle(spec if given is None else spec.without_names(), named=given is None)
     with watching(watch) as show:
-        return _inspect(settle(config), show)
+        return _inspect(given, spec, show)
 
 
-def _inspect(spec: RunSpec, watch: Watcher) -> Inspection:
-    """Inspect the model of a config whose paths are settled."""
+def _inspect(given: Dense | None, spec: RunSpec, watch: Watcher) -> Inspection:
+    """Inspect a model that a caller has passed, or the one that the settled config names."""
     check_search(spec)
     check_amounts(spec.budget, required=not spec.moved_costs)
     _ = spec.rungs
-    dense = load_dense(spec, trained=False)
+    dense = given or load_dense(spec, trained=False)
     prunable = trace_dense(dense, spec)
     spec, _ = settle_divisor(spec, prunable, watch)
     try:
@@ -157,7 +176,7 @@ def _inspect(spec: RunSpec, watch: Watcher) -> Inspection:
         problem = str(error)
     reach = whole.reach()
     return Inspection(
-        model=_name(spec),
+        model=_name(dense, spec),
         groups=_rows(prunable, whole.relaxed),
         blocks=_block_rows(prunable),
         variables=len(whole.keep_ratios.variables),
@@ -191,7 +210,7 @@ def _unsearchable(prunable: Prunable, dense: Dense, spec: RunSpec, problem: str)
     """Return the inspection of a model without searchable groups. Each group names its reason."""
     cost = prunable.cost()
     return Inspection(
-        model=_name(spec),
+        model=_name(dense, spec),
         groups=_rows(prunable, {}),
         blocks=_block_rows(prunable),
         variables=0,
@@ -209,8 +228,8 @@ def _unsearchable(prunable: Prunable, dense: Dense, spec: RunSpec, problem: str)
     )
 
 
-def _name(spec: RunSpec) -> str:
-    return spec.model.name or spec.model.factory or ""
+def _name(dense: Dense, spec: RunSpec) -> str:
+    return spec.model.name or spec.model.factory or type(dense.model).__name__
 
 
 def _rows(prunable: Prunable, relaxed: Mapping[str, int]) -> tuple[GroupRow, ...]:

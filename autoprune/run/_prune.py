@@ -57,6 +57,7 @@ from autoprune.run._resolve import resolve, trace_run
 from autoprune.run._run import Run
 from autoprune.run._saved_model import architecture_of
 from autoprune.run._search_pass import search_pass
+from autoprune.run._session import Session
 from autoprune.run._spec import ConfigSource, RunSpec
 from autoprune.run._stored_config import read_setting
 from autoprune.run._trust import own_architecture
@@ -101,16 +102,14 @@ def prune(
     """
     if config is None:
         raise ConfigError('prune: no config given; pass at least {"budget": {"flops": "50%"}}.')
-    with watching(watch) as show:
-        return _prune(model, data, config, show)
-
-
-def _prune(
-    model: nn.Module | None, data: VisionData | UserLoaders | None, config: ConfigSource, watch: Watcher
-) -> FlowResult:
-    """Begin a flow, or go on with a stopped one, and finish it."""
     spec = RunSpec.of(config)
-    given = given_dense(model, data, spec)
+    with watching(watch) as show:
+        result = _prune(given_dense(model, data, spec), spec, show)
+    return dataclasses.replace(result, session=Session(model, data))
+
+
+def _prune(given: Dense | None, spec: RunSpec, watch: Watcher) -> FlowResult:
+    """Begin a flow, or go on with a stopped one, and finish it."""
     spec = settle(spec if given is None else spec.without_names(), named=given is None)
     given_budget = spec.budget
     spec = _with_stages(spec.without_password())

@@ -10,15 +10,18 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 
 from autoprune.reporting import FORMATS, StudySummary, format_of, plot_stairs, plot_study, summarise
 from autoprune.run._finetune_result import FinetuneResult, known_results
 from autoprune.run._next_step import next_step
 from autoprune.run._page import stored_stairs, write_page
-from autoprune.run._paths import check_writable, protected_files, require_unprotected
+from autoprune.run._paths import check_writable, find_storage, protected_files, require_unprotected
+from autoprune.run._session import STUDY, StudyRef, of_study
 from autoprune.run._stored_config import stored_spec
 from autoprune.run._trust import UNTRUSTED, require_own_path
 from autoprune.study import open_study
+from autoprune.support.usercode import entry
 
 HTML = "html"
 
@@ -44,27 +47,39 @@ class Report:
     page: Path | None = None
 
 
+@entry(study=STUDY, storage=(str, NoneType))
 def report(
-    study: str, storage: str, output: str | os.PathLike[str] | None = None, *, html: bool = False
+    study: StudyRef,
+    storage: str | None = None,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    html: bool = False,
 ) -> Report:
     """Summarise a study, and plot it or write it as an HTML page. The study itself is not changed.
 
     Args:
-        study: name of the study.
-        storage: URL of its storage.
+        study: name of the study, or a result that belongs to it.
+        storage: URL of its storage, runs/STUDY.db by default.
         output: the picture, a PNG, SVG or PDF file by its suffix, or the page, an HTML file. By default it is
             report.png or report.html in the output folder of the search. A plot of latency against width is
             written next to a picture, e.g. as stairs.png.
         html: whether to write a page. It needs no other file and no network.
 
+    Returns:
+        The summary of the study, and the files.
+
     Raises:
         StudyError: the study does not exist, or its output folder is neither in the current folder nor named
             by this user.
         ConfigError: the folder of the files cannot be written, or `output` has another suffix.
+
+    Example:
+        autoprune.report("digits", html=True).page  # runs/digits/report.html
     """
     formats = (HTML,) if html else (*FORMATS, HTML)
     suffix = f".{HTML if html else 'png'}" if output is None else f".{format_of(output, formats)}"
-    opened = open_study(storage, study)
+    name, url, _ = of_study(study, storage)
+    opened = open_study(find_storage(name, url), name)
     summary = summarise(opened, with_importances=True)
     measured = stored_stairs(opened)
     is_page = suffix == f".{HTML}"

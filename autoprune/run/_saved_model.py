@@ -15,17 +15,22 @@ from torch import nn
 
 from autoprune.errors import CheckpointError, ConfigError
 from autoprune.exporting import RECIPE, Architecture, Recipe, load_pruned, read_architecture, read_recipe
+from autoprune.run._dense import own_copy
 from autoprune.run._run import Run
 from autoprune.run._trust import trusted_architecture
 from autoprune.support.usercode import guarded
 from autoprune.zoo import make_model
 
 
-def load_saved(folder: str | os.PathLike[str], *, trust: bool = False) -> nn.Module:
+def load_saved(
+    folder: str | os.PathLike[str], *, trust: bool = False, model: nn.Module | None = None
+) -> nn.Module:
     """Load a model that `finetune` saved.
 
     Args:
         folder: the folder of the model, which may come from another machine.
+        model: the dense model, if a caller has passed its own. The architecture is then not read from the
+            recipe.
         trust: whether an architecture of the author's own code may be imported although no config of this
             user named it.
 
@@ -33,6 +38,8 @@ def load_saved(folder: str | os.PathLike[str], *, trust: bool = False) -> nn.Mod
         CheckpointError: the folder holds no such model, its recipe names no architecture, or the architecture
             is code that is not trusted.
     """
+    if model is not None:
+        return load_pruned(folder, lambda: own_copy(model))
     noted, recipe = noted_architecture(folder), read_recipe(folder)
     if ":" not in noted.name:
         _require_head(noted, recipe, Path(folder) / RECIPE)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import replace
 from types import NoneType
 
 from torch import nn
@@ -24,6 +25,7 @@ from autoprune.run._other_processes import report_held_elsewhere
 from autoprune.run._paths import settle
 from autoprune.run._resolve import resolve, resolve_stored
 from autoprune.run._search_result import SearchResult
+from autoprune.run._session import STUDY, Session, StudyRef, of_study
 from autoprune.run._sparse import begin_search, is_sparsified, sparsified
 from autoprune.run._spec import ConfigSource, RunSpec
 from autoprune.run._stored_run import StoredRun, open_earlier, open_run
@@ -34,13 +36,13 @@ from autoprune.support.events import Stage, Watcher
 from autoprune.support.usercode import entry
 
 
-@entry(model=GIVEN_MODEL, from_study=(str, NoneType), from_storage=(str, NoneType), watch=GIVEN_WATCH)
+@entry(model=GIVEN_MODEL, from_study=(*STUDY, NoneType), from_storage=(str, NoneType), watch=GIVEN_WATCH)
 def search(
     model: nn.Module | None = None,
     data: VisionData | UserLoaders | None = None,
     config: ConfigSource | None = None,
     *,
-    from_study: str | None = None,
+    from_study: StudyRef | None = None,
     from_storage: str | None = None,
     overrides: Sequence[str] = (),
     trust: bool = False,
@@ -57,8 +59,8 @@ def search(
             a dict with these keys. Each is a torch DataLoader, or another iterable of (inputs, targets) with
             a length.
         config: a RunConfig, a mapping of sections, the path of a TOML file, or an embedded config's name.
-        from_study: name of an earlier study in place of a config. The new study has the settings of that one,
-            and reuses its measurements that do not depend on the budget.
+        from_study: name of an earlier study, or its result, in place of a config. The new study has the
+            settings of that one, and reuses its measurements that do not depend on the budget.
         from_storage: URL of the storage of that study, runs/STUDY.db by default.
         overrides: changes of its settings as "section.key=value".
         trust: whether code that the earlier study names may run although no config of yours named it here.
@@ -79,26 +81,21 @@ def search(
                 "search: without changes, a search from a study repeats it; add one such as "
                 "--set budget.flops=30%, or search.seed for a repetition."
             )
-        earlier = open_earlier(from_study, from_storage, overrides, trust=trust)
+        name, storage, session = of_study(from_study, from_storage, Session(model, data))
+        earlier = open_earlier(name, storage, overrides, trust=trust)
         with watching(watch) as show, earlier as stored:
-            return _search(model, data, stored.spec, show, stored)
+            return _search(session, stored.spec, show, stored)
     if overrides:
         raise ConfigError("search: got overrides without from_study; change the config itself.")
     if config is None:
         raise ConfigError('search: no config given; pass at least {"budget": {"flops": "50%"}}.')
     with watching(watch) as show:
-        return _search(model, data, RunSpec.of(config), show, None)
+        return _search(Session(model, data), RunSpec.of(config), show, None)
 
 
-def _search(
-    model: nn.Module | None,
-    data: VisionData | UserLoaders | None,
-    spec: RunSpec,
-    watch: Watcher,
-    stored: StoredRun | None,
-) -> SearchResult:
+def _search(session: Session, spec: RunSpec, watch: Watcher, stored: StoredRun | None) -> SearchResult:
     """Search in a new study, which reuses measurements of a `stored` one if that is given."""
-    given = given_dense(model, data, spec)
+    given = given_dense(session.model, session.data, spec)
     spec = settle(spec if given is None else spec.without_names(), named=given is None)
     check_names(spec)
     check_paths(spec)
@@ -117,12 +114,12 @@ def _search(
         sign_names(study, run.spec)
     else:
         sign_derived(study, run.spec, stored.consent)
-    return run_trials(run, study, moments=moments)
+    return replace(run_trials(run, study, moments=moments), session=session)
 
 
-@entry(study=str, storage=(str, NoneType), model=GIVEN_MODEL, watch=GIVEN_WATCH)
+@entry(study=STUDY, storage=(str, NoneType), model=GIVEN_MODEL, watch=GIVEN_WATCH)
 def resume(
-    study: str,
+    study: StudyRef,
     storage: str | None = None,
     *,
     model: nn.Module | None = None,
@@ -138,7 +135,7 @@ def resume(
     Pass the same model and data if `search` received them.
 
     Args:
-        study: name of the study.
+        study: name of the study, or the result of a search, which also knows its storage, model and data.
         storage: URL of its storage, runs/STUDY.db by default.
         model: the same dense model.
         data: the same data.
@@ -161,9 +158,11 @@ def resume(
         If search.trials grows, the settings of the samplers that depend on it change for the new trials:
         sizes of populations, start-up trials, and the decay of exploration noise.
     """
-    with watching(watch) as show, open_run(study, storage, overrides, trust=trust, config=config) as stored:
-        given = given_dense(model, data, stored.running)
-        return _go_on(stored, given, show, take_over=take_over)
+    name, storage, session = of_study(study, storage, Session(model, data))
+    with watching(watch) as show, open_run(name, storage, overrides, trust=trust, config=config) as stored:
+        given = given_dense(session.model, session.data, stored.running)
+        result = _go_on(stored, given, show, take_over=take_over)
+    return replace(result, session=session)
 
 
 def _go_on(stored: StoredRun, given: Dense | None, watch: Watcher, *, take_over: bool) -> SearchResult:

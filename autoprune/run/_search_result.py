@@ -1,15 +1,27 @@
-"""The result of a search."""
+"""The result of a search.
+
+Example:
+    result = autoprune.search(model, data, {"budget": {"flops": "50%"}})
+    result.best.score, result.plan.widths
+    result.finetune().export("small.onnx")
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import optuna
+from torch import nn
 
 from autoprune.errors import TrialError
+from autoprune.exporting import ExportReport
+from autoprune.graph import Plan
+from autoprune.progress import Watch
 from autoprune.reporting import (
     StudySummary,
     Verdict,
@@ -19,7 +31,19 @@ from autoprune.reporting import (
     rung_figure,
     trial_frame,
 )
+from autoprune.run._cut_trial import plan_of_trial
+from autoprune.run._dense import given_dense
+from autoprune.run._export import export_saved, saved_model_folder
+from autoprune.run._finetune import finetune
+from autoprune.run._finetune_result import FinetuneResult
+from autoprune.run._report import Report, report
+from autoprune.run._resolve import resolve_stored
+from autoprune.run._saved_model import load_saved
+from autoprune.run._session import Session
+from autoprune.run._stored_run import open_run
+from autoprune.run._trust import UNTRUSTED
 from autoprune.study import TrialRecord, open_study
+from autoprune.support.events import silent
 
 
 @dataclass(frozen=True)
@@ -33,6 +57,7 @@ class SearchResult:
         summary: the trials and figures of the study.
         next_step: a line that names the next command, or "" without a best trial.
         page: the HTML report, or None if it could not be written.
+        session: the objects that the caller of `search` has passed.
     """
 
     name: str
@@ -41,6 +66,7 @@ class SearchResult:
     summary: StudySummary
     next_step: str = ""
     page: Path | None = None
+    session: Session = field(default_factory=Session, repr=False, compare=False)
 
     @property
     def best(self) -> TrialRecord:
@@ -54,6 +80,64 @@ class SearchResult:
             most = f", {len(failures[0].trials)} of them with: {failures[0].reason}" if failures else "."
             raise TrialError(f"{self.name}: none of {len(self.summary.records)} trials completed{most}")
         return self.summary.best
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """The name of the study and the URL of its storage."""
+        return self.name, self.storage
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The channels that the best model keeps. The dense model is loaded and traced for it.
+
+        Raises:
+            TrialError: no trial is complete.
+        """
+        best = self.best
+        with open_run(self.name, self.storage) as stored:
+            given = given_dense(self.session.model, self.session.data, stored.running)
+            run = resolve_stored(stored.study, stored.running, given, silent)
+            return plan_of_trial(run, stored.study, best)
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The best model, trained, on the CPU and in evaluation mode.
+
+        The winner of a race is trained already, and so is the best model of a search whose rungs train
+        nothing. It is then tested and saved first, as `finetune` does. Otherwise call `finetune`, which
+        trains it.
+
+        Raises:
+            ExportError: the best model is not trained yet.
+        """
+        opened = open_study(self.storage, self.name)
+        folder = saved_model_folder(opened, UNTRUSTED, self.session)
+        return load_saved(folder, model=self.session.model).eval()
+
+    def finetune(
+        self,
+        *,
+        trial: int | None = None,
+        overrides: Sequence[str] = (),
+        watch: Watch = True,
+    ) -> FinetuneResult:
+        """Retrain the best trial or a chosen one, evaluate it once on the test part, and save it.
+
+        The arguments are those of `autoprune.finetune`.
+        """
+        return finetune(self, trial=trial, overrides=overrides, watch=watch)
+
+    def export(self, path: str | os.PathLike[str] | None = None, format: str = "onnx") -> ExportReport:
+        """Export the best model, as `autoprune.export` does. By default it lies next to the saved model.
+
+        Raises:
+            ExportError: the best model is not trained yet, and neither a race nor rungs have trained it.
+        """
+        return export_saved(self.name, format, output=path, storage=self.storage, session=self.session)
+
+    def report(self, path: str | os.PathLike[str] | None = None) -> Report:
+        """Write the HTML report to a file, by default report.html in the output folder."""
+        return report(self, output=path, html=True)
 
     @property
     def verdict(self) -> Verdict | None:

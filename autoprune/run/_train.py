@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 
-from autoprune.config.settings import RunConfig
 from autoprune.data import first_batch
 from autoprune.errors import CheckpointError, ConfigError, StudyError, reason_of
 from autoprune.execution import Setting, fit_to_machine
@@ -25,10 +24,10 @@ from autoprune.run._budget_amounts import check_amounts
 from autoprune.run._dense import Dense, load_dense, try_task, try_training
 from autoprune.run._paths import probe_writable, settle
 from autoprune.run._seen_validation import read_history, save_dense, split_of
-from autoprune.run._spec import RunSpec
+from autoprune.run._spec import ConfigSource, RunSpec
 from autoprune.run._stored_config import read_setting
 from autoprune.support.atomic import saving
-from autoprune.support.events import Stage, Watcher, silent
+from autoprune.support.events import GIVEN_WATCH, Stage, Watcher, silent
 from autoprune.support.files import read_json
 from autoprune.support.threads import cpu_threads
 from autoprune.support.usercode import entry
@@ -44,13 +43,14 @@ class TrainResult:
 
 
 @entry(watch=GIVEN_WATCH)
-def train(config: RunConfig, *, watch: Watch = True) -> TrainResult:
+def train(config: ConfigSource, *, watch: Watch = True) -> TrainResult:
     """Train the dense model of a config and write it to model.checkpoint.
 
     A killed training resumes after its last epoch when the function is called again.
 
     Args:
-        config: the config of the run.
+        config: a RunConfig, a mapping of sections, the path of a TOML file, or an embedded config's name. It
+            names the model and the data.
         watch: called with events that report the progress. True shows them if there is a terminal or a
             notebook, and None or False shows nothing.
 
@@ -60,6 +60,10 @@ def train(config: RunConfig, *, watch: Watch = True) -> TrainResult:
     Raises:
         ConfigError: the checkpoint exists already, does not end in .safetensors, or cannot be written.
         AutopruneError: the model or the data cannot be loaded, or the training diverges.
+
+    Example:
+        result = autoprune.train({"model": {"name": "digits_resnet"}, "data": {"name": "digits"}})
+        result.val_score, result.checkpoint  # runs/digits_resnet-digits.safetensors
     """
     spec = settle(config)
     if spec.model.checkpoint is None:

@@ -28,6 +28,7 @@ _NAMES: Mapping[str, str] = {
     "Iterable": "an iterable",
     "PathLike": "a path",
     "NoneType": "None",
+    "StudyResult": "the result of a search",
     "str": "a text",
     "int": "an integer",
 }
@@ -103,7 +104,7 @@ def entry(
 
 def _wrong_kind(where: str, value: object, kind: type | tuple[type, ...]) -> str:
     kinds = kind if isinstance(kind, tuple) else (kind,)
-    names = " or ".join(_NAMES.get(each.__name__, each.__name__) for each in kinds)
+    names = " or ".join(_NAMES.get(each.__name__, f"a {each.__name__}") for each in kinds)
     is_short = value is None or isinstance(value, (str, int, float))
     got = shown_value(value) if is_short else f"a {type(value).__name__}"
     hint = " Call the class." if isinstance(value, type) and issubclass(value, kinds) else ""

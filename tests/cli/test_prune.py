@@ -45,7 +45,7 @@ def test_a_flow_is_printed_by_stages_and_its_folder_can_be_exported(
     assert stages == [[number, name] for number in "123" for name in ("select", "rebuild", "finetune")]
     assert [row[1] for row in rows if row[:1] == ["\u2502"]] == ["dense", "pruned"]
     assert rows[-1][-3:-1] == ["autoprune", "export"]
-    exported = run.export(rows[-1][-1], "safetensors", output=tmp_path / "exported")
+    exported = run.export_saved(rows[-1][-1], "safetensors", output=tmp_path / "exported")
     assert exported.max_difference == 0
     dense = make_model("tests.flow.nets:residual", 10, 1)
     small = run.load_saved(exported.path)

@@ -94,7 +94,7 @@ def test_a_report_names_the_step_that_is_next_and_the_test_score(
     assert tuned.test_score is not None
     assert report().finetuned == (tuned,)
     assert report().next_step == f"Next: autoprune export {study} --storage {url} --format onnx"
-    exported = run.export(study, "safetensors", storage=url, output=tmp_path / "small").path
+    exported = run.export_saved(study, "safetensors", storage=url, output=tmp_path / "small").path
     done = f"Nothing is left to do: trial {tuned.trial} is finetuned and exported to {exported}."
     assert report().next_step == done
     shutil.rmtree(exported)
@@ -114,11 +114,11 @@ def test_an_export_takes_what_the_last_finetune_saved(
     for name in ("one", "two"):
         elsewhere = [UNTRAINED, f"output.folder={tmp_path}/{name}"]
         tuned = run.finetune(study, storage, overrides=elsewhere)
-        exported = run.export(study, "safetensors", storage=storage)
+        exported = run.export_saved(study, "safetensors", storage=storage)
         assert exported.path == tuned.folder == tmp_path / name / "best"
     shutil.rmtree(tmp_path / "two")
     with pytest.raises(ExportError, match="nothing to export yet"):
-        run.export(study, "safetensors", storage=storage)
+        run.export_saved(study, "safetensors", storage=storage)
 
 
 @pytest.mark.parametrize("best_first", [True, False])
@@ -140,7 +140,7 @@ def test_the_best_trial_by_its_number_is_the_same_finetune(
     for name, tensor in run.load_saved(again.folder).state_dict().items():
         assert torch.equal(tensor, theirs[name])
     monkeypatch.chdir(tmp_path)
-    assert run.export(study, "safetensors", storage=storage).path == tmp_path / "best"
+    assert run.export_saved(study, "safetensors", storage=storage).path == tmp_path / "best"
 
 
 def test_no_finetune_leaves_the_state_of_an_interrupted_one(searched: SearchResult, tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_no_finetune_leaves_the_state_of_an_interrupted_one(searched: SearchResu
 
 
 def test_the_dense_model_that_is_exported_is_the_studys(searched: SearchResult, tmp_path: Path) -> None:
-    exported = run.export(
+    exported = run.export_saved(
         searched.name, "pt2", storage=searched.storage, dense=True, output=tmp_path / "dense.pt2"
     )
     assert exported.path.is_file()
@@ -167,7 +167,7 @@ def test_the_dense_model_that_is_exported_is_the_studys(searched: SearchResult, 
         with pytest.raises(
             ExportError, match=r"dense\.safetensors does not hold the weights that the search"
         ):
-            run.export(
+            run.export_saved(
                 searched.name, "pt2", storage=searched.storage, dense=True, output=tmp_path / "other.pt2"
             )
     finally:

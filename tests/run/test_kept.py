@@ -16,7 +16,7 @@ from autoprune.errors import CheckpointError, ConfigError, ExportError
 from autoprune.exporting import export as export_model
 from autoprune.exporting import read_recipe, save_pruned
 from autoprune.graph.plan import Plan
-from autoprune.run import export, settle
+from autoprune.run import export_saved, settle
 from autoprune.run._paths import protected_files, require_unprotected
 from autoprune.run._spec import RunSpec
 from autoprune.support.atomic import replacing
@@ -89,7 +89,7 @@ def test_an_export_keeps_the_model_that_it_is_of(tmp_path: Path, name: str) -> N
     save_pruned(make_model("digits_resnet", 10, 1).eval(), Plan({}), tmp_path, extra={"architecture": noted})
     before = (tmp_path / name).read_bytes()
     with pytest.raises(ConfigError, match=r"is the model to export; name another file"):
-        export(tmp_path, "pt2", output=tmp_path / name)
+        export_saved(tmp_path, "pt2", output=tmp_path / name)
     assert (tmp_path / name).read_bytes() == before
 
 
@@ -97,7 +97,7 @@ def test_a_folder_of_pipes_is_no_saved_model(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
     os.mkfifo(tmp_path / "recipe.json")
     with pytest.raises(CheckpointError, match="it is a named pipe, expected a regular file"):
-        export(tmp_path, "pt2", output=tmp_path / "net.pt2")
+        export_saved(tmp_path, "pt2", output=tmp_path / "net.pt2")
 
 
 @pytest.mark.parametrize("name", ["run.toml", "study.db", "dense.safetensors", "notes", "small.pt2"])

@@ -246,7 +246,7 @@ def test_an_export_saves_the_trained_winner_first(tmp_path: Path, monkeypatch: p
     overrides += ["search.setting=float32 contiguous", "train.epochs=1", "finetune.epochs=1"]
     result = autoprune.search(config=load_config("digits", overrides))
     assert result.summary.race is not None
-    exported = run.export("digits", "safetensors")
+    exported = run.export_saved("digits", "safetensors")
     assert read_recipe(exported.path).extra["trial"] == result.best.number
     assert read_recipe(exported.path).extra["val_score"] == result.summary.race.winner.last.score
     assert result.verdict is not None

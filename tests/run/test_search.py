@@ -37,10 +37,12 @@ from autoprune.run import (
     TrialDone,
     best,
     change_spec,
-    export,
     report,
     search,
     settle,
+)
+from autoprune.run import (
+    export_saved as export,
 )
 from autoprune.run._dense import load_dense
 from autoprune.run._problem import trace_dense

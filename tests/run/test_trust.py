@@ -121,7 +121,9 @@ def finetune(consent: Consent) -> object:
 
 
 def export_dense(consent: Consent) -> object:
-    return run.export("fm", "onnx", storage=STORAGE, dense=True, trust=consent.trust, config=consent.own)
+    return run.export_saved(
+        "fm", "onnx", storage=STORAGE, dense=True, trust=consent.trust, config=consent.own
+    )
 
 
 def search_from(consent: Consent) -> object:
@@ -415,11 +417,11 @@ def bench_of(target: Path, consent: Consent) -> object:
 
 
 def export_of(target: Path, consent: Consent) -> object:
-    return run.export(target, "pt2", trust=consent.trust, config=consent.own)
+    return run.export_saved(target, "pt2", trust=consent.trust, config=consent.own)
 
 
 def copy_of(target: Path, consent: Consent) -> object:
-    return run.export(target, "safetensors", output="copy", trust=consent.trust, config=consent.own)
+    return run.export_saved(target, "safetensors", output="copy", trust=consent.trust, config=consent.own)
 
 
 @pytest.mark.parametrize("verb", [bench_of, export_of, copy_of])

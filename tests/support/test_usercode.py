@@ -105,7 +105,7 @@ WRONG: dict[str, tuple[Callable[..., Any], type[AutopruneError], str]] = {
     "resume": (
         lambda *_: autoprune.resume(3),  # type: ignore[arg-type]
         ConfigError,
-        "resume: study: got 3, expected a text.",
+        "resume: study: got 3, expected a text or the result of a search.",
     ),
     "finetune": (
         lambda *_: autoprune.finetune("own", trial="best"),  # type: ignore[arg-type]
@@ -145,7 +145,7 @@ WRONG: dict[str, tuple[Callable[..., Any], type[AutopruneError], str]] = {
     "export": (
         lambda *_: autoprune.export(lambda x: x, "small.onnx"),  # type: ignore[arg-type]
         ExportError,
-        "export: small: got a function, expected a torch.nn.Module.",
+        "export: target: got a function, expected a torch.nn.Module or a text or a path or",
     ),
 }
 
