@@ -65,8 +65,9 @@ def export(
         The path, the format, and the largest difference to the outputs of the model.
 
     Raises:
-        ExportError: the format is unknown or has no such opset, there is nothing to export yet, the path is missing or a file of
-            another kind, the model cannot be exported, or the outputs differ by more than the tolerance.
+        ExportError: the format is unknown or has no such opset, there is nothing to export yet, the path is
+            missing or a file of another kind, the model cannot be exported, or the outputs differ by more
+            than the tolerance.
         CheckpointError: the saved model cannot be loaded, or names code that is not trusted.
         StudyError: the study names code or paths that are not trusted.
         ConfigError: the model or the data that the study's config names cannot be loaded.

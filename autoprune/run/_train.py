@@ -27,7 +27,7 @@ from autoprune.run._seen_validation import read_history, save_dense, split_of
 from autoprune.run._spec import ConfigSource, RunSpec
 from autoprune.run._stored_config import read_setting
 from autoprune.support.atomic import saving
-from autoprune.support.events import GIVEN_WATCH, Stage, Watcher, silent
+from autoprune.support.events import Stage, Watcher, silent
 from autoprune.support.files import read_json
 from autoprune.support.threads import cpu_threads
 from autoprune.support.usercode import entry
