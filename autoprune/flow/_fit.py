@@ -12,6 +12,7 @@ from autoprune.flow._masking import check_maskable
 from autoprune.flow._stages import stages_of
 from autoprune.graph import Prunable
 from autoprune.graph.writers import shortcuts
+from autoprune.space import SpaceSpec
 from autoprune.sparsity import check_penalty, scale_places
 from autoprune.support.rows import Row
 
@@ -42,8 +43,13 @@ NEEDS: Mapping[str, NeedSpec] = {
 """{name in the `needs` of a preset: what a model must have}."""
 
 
-def check_fit(config: RunConfig, prunable: Prunable) -> None:
-    """Refuse a model that the method or the penalty of a flow cannot work on.
+def check_fit(config: RunConfig, prunable: Prunable, space: SpaceSpec) -> None:
+    """Refuse a model that the method, the penalty or the masks of a flow cannot work on.
+
+    Args:
+        config: the settings.
+        prunable: the traced dense model.
+        space: the widths that a pass may choose.
 
     Raises:
         ConfigError: the model lacks something.
@@ -63,7 +69,7 @@ def check_fit(config: RunConfig, prunable: Prunable) -> None:
         )
     stages = stages_of(config)
     if "mask" in stages:
-        check_maskable(config, stages, prunable)
+        check_maskable(config, stages, prunable, space)
     if "sparsify" in stages:
         first = "select" in stages[: stages.index("sparsify")]
         check_penalty(prunable, config.sparsify.penalty, config.sparsify.options, has_plan=first)

@@ -7,14 +7,15 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from autoprune.config.settings import MaskSettings, RunConfig
 from autoprune.data import Batch
-from autoprune.errors import CheckpointError, ConfigError
+from autoprune.errors import CheckpointError, ConfigError, MaskError
+from autoprune.flow._selectors import find_selector
 from autoprune.flow._state import FlowState
 from autoprune.flow._workbench import Workbench
 from autoprune.graph import Prunable
@@ -31,6 +32,7 @@ from autoprune.masks import (
     whole_channels,
 )
 from autoprune.score import loss_of
+from autoprune.space import SpaceSpec, matches
 from autoprune.support.events import Stage
 from autoprune.support.rows import find_row
 
@@ -86,8 +88,14 @@ def check_masks(config: RunConfig, stages: tuple[str, ...]) -> None:
         )
 
 
-def check_maskable(config: RunConfig, stages: tuple[str, ...], prunable: Prunable) -> None:
-    """Check that a dense model can have the masks of [mask].
+def check_maskable(config: RunConfig, stages: tuple[str, ...], prunable: Prunable, space: SpaceSpec) -> None:
+    """Check that a dense model and all its smaller versions can have the masks of [mask].
+
+    Args:
+        config: the settings.
+        stages: of a pass.
+        prunable: the traced dense model.
+        space: the widths that a pass may choose.
 
     Raises:
         MaskError: it has no such layers, its widths do not suit the granularity, or mask.file is of another
@@ -96,12 +104,35 @@ def check_maskable(config: RunConfig, stages: tuple[str, ...], prunable: Prunabl
     """
     settings, rule = config.mask, rule_of_masks(config.mask)
     masks = None if settings.file is None else load_masks(Path(settings.file))
-    if "select" in stages[: stages.index("mask")]:  # the widths are not known yet
+    cuts_first = "select" in stages[: stages.index("mask")]
+    if masks is None:
+        weights = rule.require_suited(prunable.model)
+        has_more = config.flow.passes > 1 or config.flow.narrow != "all"
+        if rule.units.two_of_four and (cuts_first or ("select" in stages and has_more)):
+            _require_narrowed_fours(config.select.by, weights, prunable, space)
+    elif cuts_first:  # the widths are not known yet
         rule.maskable(prunable.model)
-    elif masks is not None:
-        masks.placed(prunable.model)
     else:
-        rule.require_suited(prunable.model)
+        masks.placed(prunable.model)
+
+
+def _require_narrowed_fours(by: str, weights: Collection[str], prunable: Prunable, space: SpaceSpec) -> None:
+    """Refuse 2:4 masks of layers whose inputs may not divide by four once channels are cut.
+
+    Raises:
+        MaskError: there are such layers. The first is named.
+    """
+    follows = find_selector(by).has_space
+    for group in prunable.searchable:
+        divisor = space.resolved(group.name).divisor if follows else 1
+        for member in group.members:
+            is_read = member.axis == 1 and member.parameter in weights
+            if is_read and divisor * member.index.shape[1] % 4 and not matches(group.name, space.skip):
+                raise MaskError(
+                    f'mask.granularity: "2:4" needs inputs that divide by 4, but "select" may leave other '
+                    f"widths of {group.name}, which {member.parameter} reads; set search.divisor = 4 and a "
+                    f"select.by that follows it, or leave the layer dense with mask.skip."
+                )
 
 
 def mask_model(bench: Workbench, state: FlowState) -> FlowState:

@@ -1,4 +1,7 @@
-"""The ways to refit the layers of a smaller model, one function and one row of REPAIRS each."""
+"""The ways to refit the layers of a smaller model, one function and one row of REPAIRS each.
+
+Masked weights of the refitted model are zero.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from autoprune.score import calibrate
 from autoprune.support.rows import Row, find_row
 
 Repair = Callable[[Workbench, FlowState], Repaired]
-"""Refits a copy of the smaller model of a state."""
+"""Refits a copy of the smaller model of a state, and holds its masks."""
 
 
 def closed(bench: Workbench, state: FlowState) -> Repaired:
@@ -21,6 +24,7 @@ def closed(bench: Workbench, state: FlowState) -> Repaired:
     assert state.small is not None
     moments = bench.moments(state.prunable)
     found = repair_closed(state.prunable, state.cut, state.small, moments)
+    state.masks.apply(found.model)  # first, since the statistics of BatchNorm follow the weights
     batches, seed = bench.config.score.calibration_batches, bench.config.search.seed
     calibrate(found.model, bench.data, batches, bench.setting, seed=seed)
     return found
@@ -30,8 +34,17 @@ def sequential(bench: Workbench, state: FlowState) -> Repaired:
     """Refit layer after layer, from the outputs of the repaired layers before it."""
     assert state.cut is not None
     assert state.small is not None
-    images, seed = bench.config.repair.images, bench.config.search.seed
-    return repair_sequential(state.prunable, state.cut, state.small, bench.images(), images=images, seed=seed)
+    found = repair_sequential(
+        state.prunable,
+        state.cut,
+        state.small,
+        bench.images(),
+        images=bench.config.repair.images,
+        seed=bench.config.search.seed,
+        masks=state.masks,
+    )
+    state.masks.apply(found.model)  # the layers that it left as they were
+    return found
 
 
 @dataclass(frozen=True)

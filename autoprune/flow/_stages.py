@@ -147,7 +147,6 @@ def mask_stage(bench: Workbench, state: FlowState) -> StageResult:
 def repair_stage(bench: Workbench, state: FlowState) -> StageResult:
     """Refit the layers of the smaller model by least squares."""
     found = find_repair(bench.config.repair.mode).repair(bench, state)
-    state.masks.apply(found.model)
     facts = {"errors": dict(found.errors), "left": dict(found.left)}
     return StageResult(replace(state, small=found.model), bench.score(found.model), facts)
 

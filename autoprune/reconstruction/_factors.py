@@ -45,6 +45,11 @@ class Factor:
     squares: Tensor
     strength: float
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the two large matrices."""
+        return self.lower.nbytes + self.parts.nbytes
+
     def refit(self, old: Tensor, rows: Tensor) -> Fit:
         """Fit some outputs of the dense layer from its first inputs. `refit` gives the same from the moments.
 

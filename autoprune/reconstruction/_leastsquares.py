@@ -53,6 +53,25 @@ class Fit:
         return float(self.lost.sum()) / total if total > 0 else 0.0
 
 
+def masked(fit: Fit, zero: Tensor, gram: Tensor, cross: Tensor) -> Fit:
+    """Return a fit whose weights are zero at the places [groups, outputs, inputs] that are True in `zero`.
+
+    The other weights stay as they are fitted, because a fit of its own for the places of each output would
+    take a factor for each.
+
+    Args:
+        fit: of all weights.
+        zero: the places.
+        gram: float64 [groups, inputs, inputs], mean of x x^T.
+        cross: float64 [groups, outputs, inputs], mean of y x^T.
+    """
+    weight = fit.weight.masked_fill(zero, 0)
+    new = weight.double()
+    reached = ((new @ gram) * new).sum(dim=2)
+    lost = fit.power - 2 * (cross * new).sum(dim=2) + reached
+    return Fit(weight, lost.clamp_min(0), fit.power, reached.clamp_min(0))
+
+
 def ridge_for(inputs: float, rows: int) -> float:
     """Return the ridge, as a share of the inputs' mean variance, for a fit on this number of rows.
 

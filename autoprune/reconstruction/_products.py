@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from autoprune.reconstruction._contractions import to_matrices
 from autoprune.reconstruction._factors import Factor, factorise
-from autoprune.reconstruction._layer_moments import LayerMoments
 from autoprune.reconstruction._second_moments import LIMIT_BYTES, Moments
 
 
@@ -95,7 +94,7 @@ class Products:
         known = self._factors.pop(key, None)
         if known is None:
             layer = self.moments.layers[name]
-            self._make_room(_factor_bytes(layer, dtype.itemsize))
+            self._make_room(self._factor_bytes(name, dtype.itemsize))
             moment = layer.ordered(order, centred=centred, dtype=dtype)
             known = factorise(moment, layer.pooled(self._matrices(name))[0], order, strength)
         self._factors[key] = known
@@ -103,7 +102,7 @@ class Products:
 
     def _make_room(self, needed: int) -> None:
         """Drop the factors that were not used for longest."""
-        sizes = {key: factor.lower.nbytes for key, factor in self._factors.items()}
+        sizes = {key: factor.nbytes for key, factor in self._factors.items()}
         for key in sizes:
             if sum(sizes[each] for each in self._factors) + needed > self._room:
                 del self._factors[key]
@@ -126,11 +125,16 @@ class Products:
         room, chosen = self._room, set()
         layers = {name: layer for name, layer in self.moments.layers.items() if layer.groups == 1}
         for name in sorted(layers, key=lambda name: -layers[name].second.nbytes):
-            needed = _factor_bytes(layers[name], itemsize)
+            needed = self._factor_bytes(name, itemsize)
             if needed <= room:
                 room -= needed
                 chosen.add(name)
         return chosen
+
+    def _factor_bytes(self, name: str, itemsize: int) -> int:
+        """Return the size of the factor of a layer, which has a part for each weight."""
+        weight = self.model.get_parameter(name)
+        return (self.moments.layers[name].second[0].numel() + weight.numel()) * itemsize
 
     def _matrices(self, name: str) -> Tensor:
         """Return the weight of a layer as float64 matrices."""
@@ -149,11 +153,6 @@ class Products:
             cross -= (pooled @ means.mT) @ means / layer.span
         power = (cross * pooled).sum(dim=2)
         return Product(cross.to(self.model.get_parameter(name).dtype), power)
-
-
-def _factor_bytes(layer: LayerMoments, itemsize: int) -> int:
-    """Return the size of the factor of a layer."""
-    return layer.second[0].numel() * itemsize
 
 
 _PRODUCTS: WeakKeyDictionary[Moments, Products] = WeakKeyDictionary()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autoprune.reconstruction._leastsquares import Fit, refit, ridge_for, strength_for
+from autoprune.reconstruction._leastsquares import Fit, masked, refit, ridge_for, strength_for
 from autoprune.reconstruction._uses import Cut
 
 
@@ -79,17 +79,22 @@ class Regression:
             power = (power - y.square()).clamp_min(0)
         return gram, cross, power, x, y
 
-    def solve(self, old: Tensor, *, ridge: float | None, constant: bool) -> Solution:
+    def solve(
+        self, old: Tensor, *, ridge: float | None, constant: bool, zero: Tensor | None = None
+    ) -> Solution:
         """Fit y = W x + c.
 
         Args:
             old: float64 [groups, outputs, patch], weights towards which the ridge pulls.
             ridge: strength of the ridge; see `refit`.
             constant: whether to fit c.
+            zero: [groups, outputs, patch], True for the weights that are zero, or None.
         """
         gram, cross, power, x, y = self.means(constant=constant)
         if ridge is None:
             ridge = ridge_for(gram.shape[1], self.rows)
         fit = refit(gram, cross, old, power, strength_for(gram.diagonal(dim1=1, dim2=2), ridge))
+        if zero is not None:
+            fit = masked(fit, zero, gram, cross)
         mean = (fit.weight @ x[..., None])[..., 0]
         return Solution(fit, mean, y - mean if constant else torch.zeros_like(y))

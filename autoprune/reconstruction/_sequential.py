@@ -58,8 +58,11 @@ def repair_sequential(
     positions: int = POSITIONS,
     ridge: float | None = None,
     seed: int = 0,
+    masks: Mapping[str, Tensor] | None = None,
 ) -> Repaired:
     """Refit all layers of a narrowed model in the order of their calls, from unlabelled images.
+
+    Masked weights are zero before the layers behind them are fitted, which then correct the error.
 
     All images and the activations of one forward pass are in memory at once, on the device of `small`: use
     about 100 images of 224 px. Sums are float64, on the CPU instead of MPS, which has no float64.
@@ -73,6 +76,7 @@ def repair_sequential(
         positions: number of output positions drawn from each image.
         ridge: strength of the pull towards the weights before the fit; see `refit`.
         seed: seed of the positions.
+        masks: {weight of `small`: bool tensor of its shape}, False for the weights that are zero.
 
     Raises:
         PlanError: the plan does not fit the model's groups.
@@ -92,7 +96,7 @@ def repair_sequential(
             dense_ends, ends = paired_branches(prunable.model, model, inputs)
             targets = Targets(dense_ends, positions, torch.Generator().manual_seed(seed))
             watched(prunable.model, inputs, targets)
-            fits = Fits(model, ends, targets, kept, normalised_by(prunable), ridge)
+            fits = Fits(model, ends, targets, kept, normalised_by(prunable), ridge, masks or {})
             watched(model, inputs, fits)
     left = {
         name: why_not(prunable, name) or "the model calls it more than once"
@@ -191,6 +195,7 @@ class Fits:
     kept: Mapping[str, Axes]
     followers: Mapping[str, str]
     ridge: float | None
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
     _others: dict[int, Tensor] = field(default_factory=dict)
 
@@ -215,7 +220,7 @@ class Fits:
         """Refit one contraction from its actual inputs."""
         sums = self.sums(name, contraction)
         layer = Layer(self.model, name, self.branches[name], contraction.transposed, self.followers)
-        self.errors[name] = layer.write(sums, contraction.groups, self.ridge)
+        self.errors[name] = layer.write(sums, contraction.groups, self.ridge, self.masks.get(name))
 
     def sums(self, name: str, contraction: Contraction) -> Regression:
         """Return the sums over the patches that a contraction reads and its target values."""
@@ -288,12 +293,14 @@ class Layer:
         scale, _ = folded(self.norm)
         return matrices * scale.reshape(groups, -1, 1)
 
-    def write(self, sums: Regression, groups: int, ridge: float | None) -> float:
+    def write(self, sums: Regression, groups: int, ridge: float | None, mask: Tensor | None = None) -> float:
         """Refit the layer from its sums. Return the share of the target's variance that is lost."""
         norm, bias = self.norm, bias_of(self.model, self.name)
         weight = self.model.get_parameter(self.name)
         old = self.matrices(groups)
-        found = sums.solve(old, ridge=ridge, constant=self.has_constant)
+        kept = None if mask is None else to_matrices(mask.to(old.device), groups, transposed=self.transposed)
+        zero = None if kept is None else ~kept
+        found = sums.solve(old, ridge=ridge, constant=self.has_constant, zero=zero)
         fitted, constant = found.fit.weight, found.constant.flatten()
         if norm is not None:
             scale, _ = folded(norm)

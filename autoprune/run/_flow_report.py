@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -49,8 +49,9 @@ class FlowComparison:
         metric: name of the score.
         dense_score: the dense model's.
         flows: the flows, the one with the highest score first.
-        rankings: {key: (value, mean score), the best first} of each setting whose values were measured under
-            the same other settings. Flows that differ in seeds alone count as repetitions.
+        rankings: {key: (value, mean score), the best first} of each setting, over the values that were
+            measured under the same other settings. The means are over the seeds and other settings that these
+            values have in common.
     """
 
     metric: str
@@ -121,20 +122,25 @@ def _flow(record: FlowRecord, settings: Mapping[str, str]) -> ComparedFlow:
 
 
 def _ranking(key: str, flows: Sequence[ComparedFlow]) -> list[tuple[str, float]]:
-    """Rank the values of a setting over flows that differ in it, and else in seeds alone.
+    """Rank the values of a setting over flows that differ in nothing else.
 
-    Only other settings under which every value was measured count, so all values have the same conditions.
+    A value that was measured under no common conditions, seeds included, is left out. If several sets of
+    values could be compared, the one with the most values counts, then the one with the most conditions.
     """
     scores: dict[tuple[tuple[str, str], ...], dict[str, list[float]]] = {}
     for flow in flows:
         if key in flow.settings:
-            others = tuple((k, v) for k, v in flow.settings.items() if k != key and not _is_seed(k))
+            others = tuple((k, v) for k, v in flow.settings.items() if k != key)
             scores.setdefault(others, {}).setdefault(flow.settings[key], []).append(flow.val_score)
-    values = {value for each in scores.values() for value in each}
-    whole = [each for each in scores.values() if each.keys() == values]
-    if len(values) < 2 or not whole:
+
+    def common(values: Iterable[str]) -> list[dict[str, list[float]]]:
+        """Return the scores under the conditions that some values have in common."""
+        return [each for each in scores.values() if each.keys() >= set(values)]
+
+    values = max(scores.values(), key=lambda each: (len(each), len(common(each))), default={})
+    if len(values) < 2:
         return []
-    means = [(value, fmean(fmean(each[value]) for each in whole)) for value in values]
+    means = [(value, fmean(fmean(each[value]) for each in common(values))) for value in values]
     return sorted(means, key=lambda each: (-each[1], each[0]))
 
 

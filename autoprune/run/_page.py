@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.config.settings import RunConfig
-from autoprune.errors import AutopruneError, LatencyError, shown_url
+from autoprune.errors import AutopruneError, LatencyError, shown_url, summary_of
 from autoprune.flow import to_values
 from autoprune.latency import Stairs
 from autoprune.reporting import Page, StudySummary, Tuned, save_page, summarise
@@ -45,7 +45,7 @@ def refresh_page(
 ) -> Path | None:
     """Write the HTML report into the output folder, after a verb that has changed the study.
 
-    If it cannot be written, a warning says why, since the result of the verb is stored already.
+    The result of the verb is stored already. A fault of any kind is therefore no more than a warning.
 
     Returns:
         The file, or None if it could not be written.
@@ -54,8 +54,9 @@ def refresh_page(
     try:
         require_unprotected(path, "output.folder", protected_files(study.url, spec))
         return write_page(study, summary or summarise(study, with_importances=True), path)
-    except AutopruneError as error:
-        watch(Stage(f"warning: no HTML report: {error}"))
+    except Exception as error:
+        reason = str(error) if isinstance(error, AutopruneError) else summary_of(error)
+        watch(Stage(f"warning: no HTML report: {reason}"))
         return None
 
 

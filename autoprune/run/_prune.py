@@ -237,7 +237,7 @@ def _report_unread(spec: RunSpec, watch: Watcher) -> None:
 
 def _begin(problem: Problem, spec: RunSpec, watch: Watcher) -> None:
     """Check that the model has what the flow needs, and report the stages."""
-    check_fit(spec, problem.prunable)
+    check_fit(spec, problem.prunable, spec.space)
     cost = problem.dense_cost
     method = "" if spec.flow.method is None else f"{spec.flow.method}: "
     passes = "" if spec.flow.passes == 1 else f", {spec.flow.passes} passes"

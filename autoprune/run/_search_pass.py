@@ -53,7 +53,7 @@ def _run_of_pass(run: Run, bench: Workbench, state: FlowState) -> Run:
         depth=run.spec.search.depth and bool(prunable.blocks),  # a pass before may have dropped them all
     )
     problem = build_problem_from_costs(prunable, spec, measures, bench.budget)
-    output = dataclasses.replace(spec.output, folder=str(bench.folder))
+    output = dataclasses.replace(spec.output, folder=str(bench.folder / bench.stage))  # of its report
     return Run(
         **vars(problem),
         # Without a race, since the flow itself trains the winner.

@@ -108,20 +108,9 @@ def locked(path: Path, what: str) -> Iterator[None]:
     """
     own = this_process()
     try:
-        if not _created(path, own):
-            require_unlocked(path, what)
-            with replacing(path) as partial:  # two processes may both find the last holder dead
-                partial.write_text(json.dumps(own.to_json()), "utf-8")
-            time.sleep(CLAIM_S)
-        require_unlocked(path, what, own)  # another process may have seen the new file before its lease
-    except OSError as error:
-        raise StudyError(
-            f"{path}: cannot be written ({reason_of(error)}); choose another place, then run the same "
-            "command again."
-        ) from error
-    try:
+        _take(path, what, own)
         yield
-    finally:
+    finally:  # also after Ctrl-C while the claim is waited for
         found = _holder(path)
         if found is not None and found.claim == own.claim:
             with contextlib.suppress(OSError):
@@ -150,6 +139,22 @@ def require_unlocked(path: Path, what: str, own: Lease | None = None) -> None:
         if alive
         else f"{path.parent}: {process} may still run this {what}; if it is gone, remove {path}."
     )
+
+
+def _take(path: Path, what: str, own: Lease) -> None:
+    """Write a lease into a file that no other process holds."""
+    try:
+        if not _created(path, own):
+            require_unlocked(path, what)
+            with replacing(path) as partial:  # two processes may both find the last holder dead
+                partial.write_text(json.dumps(own.to_json()), "utf-8")
+            time.sleep(CLAIM_S)
+        require_unlocked(path, what, own)  # another process may have seen the new file before its lease
+    except OSError as error:
+        raise StudyError(
+            f"{path}: cannot be written ({reason_of(error)}); choose another place, then run the same "
+            "command again."
+        ) from error
 
 
 def _created(path: Path, lease: Lease) -> bool:

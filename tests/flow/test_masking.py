@@ -20,6 +20,7 @@ from autoprune.flow import FlowState, Workbench
 from autoprune.flow._masking import training_mask
 from autoprune.masks import Masks, load_masks, make_masks, save_masks
 from autoprune.run import FlowResult
+from autoprune.score import calibrate
 from autoprune.space import SpaceSpec
 from autoprune.support.events import EpochDone, Event
 from autoprune.training import Moment, Task, weights_hash
@@ -175,6 +176,8 @@ def test_masks_that_the_flow_did_not_write_are_refused(tmp_path: Path) -> None:
         autoprune.prune(residual(), DATA, config)
 
 
+FOURS = {"granularity": "2:4", "sparsity": 0.5}
+CUT_FIRST = {"flow": {"stages": ["select", "mask"]}, "budget": {"macs": "60%"}, "mask": FOURS}
 OTHER = {"stem.0.weight": torch.ones(8, 3, 3, 3, dtype=torch.bool)}
 
 
@@ -182,6 +185,21 @@ OTHER = {"stem.0.weight": torch.ones(8, 3, 3, 3, dtype=torch.bool)}
     ("changes", "message"),
     [
         ({"mask": {"granularity": "2:4", "sparsity": 0.5}}, r'"2:4": .* does not in stem.0.weight \(1 inp'),
+        ({**CUT_FIRST, "select": {"by": "uniform"}}, r"in stem.0.weight \(1 inp"),
+        (
+            {**CUT_FIRST, "select": {"by": "uniform"}, "mask": {**FOURS, "skip": ["stem"]}},
+            "may leave other widths of .*which block.*weight reads; set search.divisor = 4",
+        ),
+        (
+            {
+                **CUT_FIRST,
+                "flow": {"stages": ["mask", "select"], "passes": 2},
+                "select": {"by": "global-threshold"},
+                "search": {"divisor": 4},
+                "mask": {**FOURS, "skip": ["stem"]},
+            },
+            "may leave other widths of .*which block.*weight reads",
+        ),
         ({"mask": {"granularity": "2:4"}}, 'got 0.75, but "2:4" keeps half of the weights'),
         (
             {"mask": {"file": "other.safetensors"}},
@@ -220,6 +238,25 @@ def test_a_mistake_is_one_line_and_nothing_is_written(
         autoprune.prune(residual(), DATA, masked(tmp_path / "out", **changes))
     assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["other.safetensors"]
+
+
+def test_widths_that_four_divides_can_have_masks_of_two_of_four(tmp_path: Path) -> None:
+    changes = {**CUT_FIRST, "mask": {**FOURS, "skip": ["stem"]}, "search": {"divisor": 4}}
+    result = autoprune.prune(residual(), DATA, masked(tmp_path, **changes, select={"by": "uniform"}))
+    assert result.cost.macs < result.dense_cost.macs
+    for name, mask in load_masks(result.folder / "masks.safetensors").items():
+        assert mask.shape[1] % 4 == 0, name
+        assert bool((mask.movedim(1, -1).reshape(-1, 4).sum(1) == 2).all())
+
+
+def test_batchnorm_is_measured_behind_masked_weights(flow: FlowResult) -> None:
+    model, masks = kept(flow, "2-repair")
+    assert masks
+    again = copy.deepcopy(model)
+    calibrate(again, DATA, 20, Setting(), seed=0)
+    for name, value in model.state_dict().items():
+        if "running" in name:
+            torch.testing.assert_close(again.state_dict()[name], value)
 
 
 def test_a_budget_that_no_stage_reads_is_reported(tmp_path: Path) -> None:

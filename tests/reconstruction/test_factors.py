@@ -125,11 +125,12 @@ def test_factors_stay_within_the_memory_limit() -> None:
     measured = moments(prunable, [images()])
     name, small = "second.0.weight", "head.weight"
     used = sum(layer.second.nbytes for layer in measured.layers.values())
-    room = measured.layers[name].second.nbytes * 2 + 100
+    room = (measured.layers[name].second.nbytes + model.get_parameter(name).nbytes) * 2 + 200
     products = Products(model, measured, torch.device("cpu"), limit_bytes=used + room)
     order = torch.arange(54)
     first = products.factor(name, order, 0.1, centred=True, dtype=torch.float64)
     assert first is not None
+    assert first.lower.nbytes + first.parts.nbytes == (room - 200) // 2
     assert products.factor(name, order.clone(), 0.1, centred=True, dtype=torch.float64) is first
     for _ in range(2):
         assert products.factor(name, order.flip(0), 0.1, centred=True, dtype=torch.float64) is not None

@@ -192,3 +192,26 @@ def test_a_cuda_device_gives_what_the_cpu_gives() -> None:
             torch.testing.assert_close(found.model.state_dict()[name].cpu(), tensor, rtol=1e-4, atol=1e-5)
     measured = moments(other, [images()])
     assert all(layer.second.is_cuda for layer in measured.layers.values())
+
+
+@pytest.mark.parametrize("norm", [True, False], ids=["BatchNorm", "bias"])
+def test_masks_hold_in_each_layer_before_the_layers_behind_it_are_fitted(norm: bool) -> None:
+    prunable = traced(trained_like(Residual(norm=norm)))
+    plan = autoprune.make_plan(prunable, 0.67)
+    small = autoprune.rebuild(prunable, plan)
+    masks = {"first.0.weight": torch.arange(16 * 9).reshape(4, 4, 3, 3) % 3 > 0}
+    assert small.get_parameter("first.0.weight").shape == masks["first.0.weight"].shape
+    held = repair_sequential(prunable, plan, small, [images()], positions=ALL, masks=masks).model
+    late = repair_sequential(prunable, plan, small, [images()], positions=ALL).model
+    with torch.no_grad():
+        late.get_parameter("first.0.weight").masked_fill_(~masks["first.0.weight"], 0)
+    assert torch.equal(held.get_parameter("first.0.weight") != 0, masks["first.0.weight"])
+    assert distance(prunable, held) < distance(prunable, late)
+    before = [value.clone() for name, value in held.state_dict().items() if "running" in name]
+    momentum = [module for module in held.modules() if isinstance(module, nn.BatchNorm2d)]
+    for module in momentum:
+        module.momentum = 1.0
+    held.train()(images())
+    after = [value for name, value in held.state_dict().items() if "running" in name]
+    for old, new in zip(before, after, strict=True):
+        torch.testing.assert_close(new, old, rtol=2e-3, atol=1e-3)  # of an unbiased variance

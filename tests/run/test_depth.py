@@ -180,6 +180,8 @@ def test_a_flow_whose_pass_is_a_search_drops_blocks_too(data: VisionData, tmp_pa
         "output": {"folder": str(tmp_path)},
     }
     result = autoprune.prune(make_net(), data, config)
+    pages = [path.relative_to(result.folder).as_posix() for path in result.folder.rglob("report.html")]
+    assert sorted(pages) == ["1-select/report.html", "2-select/report.html"]
     recipe = read_recipe(result.folder)
     loaded = autoprune.load_pruned(result.folder, make_net)
     prunable = autoprune.trace(make_net(), torch.zeros(1, 1, 8, 8))

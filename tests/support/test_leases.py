@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,20 @@ def test_the_file_of_a_dead_process_is_taken_over(tmp_path: Path, content: str) 
     path.write_text(dead if content == "dead" else content)
     with locked(path, "flow"):
         assert Lease.from_json(json.loads(path.read_text())) == mine
+    assert not path.exists()
+
+
+def test_an_interrupted_takeover_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "flow.lock"
+    path.write_text(json.dumps(Lease(this_process().host, os.getpid(), "another start", "claim").to_json()))
+
+    def interrupt(seconds: float) -> None:
+        assert Lease.from_json(json.loads(path.read_text())) == this_process()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("autoprune.support.leases.time.sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt), locked(path, "flow"):
+        pass
     assert not path.exists()
 
 
