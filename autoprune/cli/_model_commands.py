@@ -38,8 +38,8 @@ def prune(
 ) -> None:
     """Make a model smaller by the stages of [flow], without a search. A stopped flow resumes."""
     from autoprune import run
-    from autoprune.cli._tables import flow_table, pruned_table
     from autoprune.config import load_config
+    from autoprune.run import flow_table, pruned_table
 
     chosen = [] if method is None else [f"flow.method={method}"]
     settings = load_config(config, [*(overrides or ()), *chosen])
@@ -54,7 +54,7 @@ def prune(
 
 def methods() -> None:
     """List the presets of prune. Each has its paper, its needs and its command."""
-    from autoprune.cli._tables import method_notes
+    from autoprune.run import method_notes
 
     print_notes(method_notes())
 
@@ -76,8 +76,8 @@ def inspect(
 ) -> None:
     """Show channel groups, droppable blocks, costs and budgets. Nothing is trained."""
     from autoprune import run
-    from autoprune.cli._tables import block_table, group_table, inspection_notes, inspection_table
     from autoprune.config import load_config
+    from autoprune.run import block_table, group_table, inspection_notes, inspection_table
 
     if errors and sensitivity:
         raise ConfigError("--errors and --sensitivity: got both, expected at most one.")
@@ -157,7 +157,7 @@ def bench(
 ) -> None:
     """Time exported models side by side. Each runs in its own runtime, and ratios refer to the first."""
     from autoprune import run
-    from autoprune.cli._tables import bench_notes, bench_table
+    from autoprune.run import bench_notes, bench_table
 
     found = run.bench(
         models,

@@ -163,8 +163,7 @@ def finetune(
 ) -> None:
     """Train the best trial of a study fully and test it once. A stopped finetune resumes."""
     from autoprune import run
-    from autoprune.cli._tables import pruned_table
-    from autoprune.run import export_command
+    from autoprune.run import export_command, pruned_table
 
     url = run.find_storage(study, storage)
     with resumable(same_command), screen() as watch:
@@ -196,8 +195,8 @@ def report(
 ) -> None:
     """Print and plot a study's trials, or rank the flows in a folder."""
     from autoprune import run
-    from autoprune.cli._tables import comparison_notes, comparison_table, pruned_table
     from autoprune.reporting import failure_table, front_table, race_table, summary_notes, trial_table
+    from autoprune.run import comparison_notes, comparison_table, pruned_table
 
     if storage is None and run.holds_flows(study):
         if output is not None or html:

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.table import Table
 
 from autoprune.errors import PlanError
+from autoprune.support.notebook import as_html
 
 _SHOWN = 4
 """Number of groups whose widths the printed plan shows."""
@@ -85,6 +87,17 @@ class Plan(Mapping[str, NDArray[np.int64]]):
         more = [f"{len(self) - _SHOWN} more"] if len(self) > _SHOWN else []
         groups = "1 group" if len(self) == 1 else f"{len(self)} groups"
         return f"<Plan of {groups}{': ' if shown else ''}{', '.join([*shown, *more])}>"
+
+    def _repr_html_(self) -> str:
+        """Return the widths that are kept as HTML, for notebooks."""
+        table = Table(title="Channels kept")
+        table.add_column("group")
+        table.add_column("width kept", justify="right")
+        for name, width in self.widths.items():
+            table.add_row(name, str(width))
+        return as_html(
+            f"Plan of {len(self)} groups, which keeps {sum(self.widths.values()):,} channels", [table]
+        )
 
     @property
     def widths(self) -> dict[str, int]:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.table import Table
 from torch import nn
 
 from autoprune.errors import PlanError, shown_value, suggest
@@ -29,6 +30,7 @@ from autoprune.graph.patches import Patch
 from autoprune.graph.plan import Plan
 from autoprune.graph.positions import PositionTable
 from autoprune.graph.propagate import NodeValue
+from autoprune.support.notebook import as_html
 
 Counts = int | NDArray[np.int64]
 Milliseconds = float | NDArray[np.float64]
@@ -129,6 +131,16 @@ class Prunable:
             f"<Prunable {type(self.model).__name__}: {len(self.groups)} channel groups, {frozen} of them "
             f"frozen; dense cost {cost.macs:,} MACs, {cost.params:,} params>"
         )
+
+    def _repr_html_(self) -> str:
+        """Return the groups and their costs as HTML, for notebooks."""
+        table = Table(title="Channel groups, with the MACs and parameters of the layers that each touches")
+        for column in ("group", "width", "MACs", "params", "frozen because of"):
+            table.add_column(column, justify="right" if column in ("width", "MACs", "params") else "left")
+        for position, group in enumerate(self.groups):
+            macs, params = self.formula.carried(position)
+            table.add_row(group.name, str(group.width), f"{macs:,}", f"{params:,}", group.frozen or "")
+        return as_html(repr(self).strip("<>"), [table])
 
     @cached_property
     def position(self) -> dict[str, int]:

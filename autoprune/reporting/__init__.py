@@ -15,6 +15,7 @@ from autoprune.reporting._budget_curve import (
     budget_table,
     save_budget_curve,
 )
+from autoprune.reporting._conclusions import headline
 from autoprune.reporting._curves import CURVE_FORMATS, Curve, Curves, curve_notes, curve_table, save_curves
 from autoprune.reporting._figures import history_figure, importance_figure, pareto_figure, rung_figure
 from autoprune.reporting._frame import trial_frame
@@ -64,6 +65,7 @@ __all__ = [
     "failure_table",
     "format_of",
     "front_table",
+    "headline",
     "history_figure",
     "importance_figure",
     "next_command",

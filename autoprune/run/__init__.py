@@ -37,6 +37,19 @@ from autoprune.run._session import Session
 from autoprune.run._spec import RunSpec
 from autoprune.run._stored_config import change_spec, stored_setting, stored_spec
 from autoprune.run._stored_run import earlier_settings
+from autoprune.run._tables import (
+    bench_notes,
+    bench_table,
+    block_table,
+    comparison_notes,
+    comparison_table,
+    flow_table,
+    group_table,
+    inspection_notes,
+    inspection_table,
+    method_notes,
+    pruned_table,
+)
 from autoprune.run._train import TrainResult, train
 from autoprune.run._trust import Consent, trusted
 from autoprune.support.events import Counted, EpochDone, Event, Stage, TrialDone, Watcher, silent
@@ -66,11 +79,16 @@ __all__ = [
     "TrialDone",
     "Watcher",
     "bench",
+    "bench_notes",
+    "bench_table",
     "best",
+    "block_table",
     "budget_curve",
     "change_spec",
     "choices",
     "compare_flows",
+    "comparison_notes",
+    "comparison_table",
     "earlier_settings",
     "error_curves",
     "export",
@@ -78,10 +96,16 @@ __all__ = [
     "export_saved",
     "find_storage",
     "finetune",
+    "flow_table",
+    "group_table",
     "holds_flows",
     "inspect",
+    "inspection_notes",
+    "inspection_table",
     "load_saved",
+    "method_notes",
     "prune",
+    "pruned_table",
     "recalibrate",
     "report",
     "resume",

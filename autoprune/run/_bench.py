@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import torch
+from rich.table import Table
 from torch import Tensor
 
 from autoprune.config.settings import MOST, MOST_SECONDS
@@ -32,8 +33,10 @@ from autoprune.latency import (
 )
 from autoprune.latency.timing import check_threads
 from autoprune.run._saved_model import load_saved, noted_architecture
+from autoprune.run._tables import bench_table
 from autoprune.run._trust import require_trusted_file
 from autoprune.support.files import require_regular
+from autoprune.support.notebook import Shown
 from autoprune.support.threads import cpu_threads
 from autoprune.support.usercode import entry
 
@@ -63,14 +66,21 @@ class BenchRow:
     ratio: Ratio | None
 
 
-@dataclass(frozen=True)
-class Bench:
+@dataclass(frozen=True, repr=False)
+class Bench(Shown):
     """The times of models in the given order, with the batch, threads and device they were measured at."""
 
     rows: tuple[BenchRow, ...]
     batch: int
     threads: int
     device: str
+
+    def _headline(self) -> str:
+        times = ", ".join(f"{row.path} {row.measurement.median_ms:.3g} ms" for row in self.rows)
+        return f"batch {self.batch} on {self.device}, {self.threads} threads: {times}"
+
+    def _tables(self) -> list[Table]:
+        return [bench_table(self)]
 
 
 @entry()

@@ -12,19 +12,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType
 
+from rich.table import Table
+
+from autoprune.config.rungs import score_text
 from autoprune.cost import LATENCY
 from autoprune.errors import StudyError
-from autoprune.reporting import StudySummary, summarise
+from autoprune.reporting import StudySummary, cost_table, summarise, widths_table
 from autoprune.run._budget_amounts import Limit, read_limit
 from autoprune.run._paths import find_storage
 from autoprune.run._session import STUDY, StudyRef, of_study
 from autoprune.space import WINDOW_LOW
 from autoprune.study import TrialRecord, open_study, study_command
+from autoprune.support.notebook import Shown
 from autoprune.support.usercode import entry
 
 
-@dataclass(frozen=True)
-class Picked:
+@dataclass(frozen=True, repr=False)
+class Picked(Shown):
     """A picked trial, and the command that finetunes it.
 
     Attributes:
@@ -36,6 +40,13 @@ class Picked:
     summary: StudySummary
     trial: TrialRecord
     command: str
+
+    def _headline(self) -> str:
+        share, score = self.summary.macs_share(self.trial), score_text(self.trial.score, self.trial.error)
+        return f"{self.summary.study}, trial {self.trial.number}: {score} with {share:.1%} of the MACs"
+
+    def _tables(self) -> list[Table]:
+        return [cost_table(self.summary, self.trial), widths_table(self.summary, self.trial)]
 
 
 @entry(study=STUDY, storage=(str, NoneType))

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
+from rich.table import Table
 from torch import nn
 
 from autoprune.config.settings import FinetuneSettings
@@ -29,8 +30,10 @@ from autoprune.reporting import Epoch
 from autoprune.run._saved_model import load_saved
 from autoprune.run._session import Session
 from autoprune.run._spec import RunSpec
+from autoprune.run._tables import pruned_table, scores_line
 from autoprune.study import SearchStudy
 from autoprune.support.atomic import saving
+from autoprune.support.notebook import Shown
 from autoprune.support.schema import Strict, read_as
 
 BEST = "best"
@@ -40,8 +43,8 @@ _TRIAL = "trial-"
 _RESULT = "autoprune:finetuned"
 
 
-@dataclass(frozen=True)
-class FinetuneResult:
+@dataclass(frozen=True, repr=False)
+class FinetuneResult(Shown):
     """The folder, costs and scores of a finetuned model, and the costs and scores of the dense model.
 
     Attributes:
@@ -69,8 +72,14 @@ class FinetuneResult:
     dense_val_score: float
     dense_test_score: float | None
     epochs: tuple[Epoch, ...] = ()
-    storage: str = field(default="", repr=False)  # may hold a password
-    session: Session = field(default_factory=Session, repr=False, compare=False)
+    storage: str = ""
+    session: Session = field(default_factory=Session, compare=False)
+
+    def _headline(self) -> str:
+        return f"{self.study}, trial {self.trial}: {scores_line(self)}; saved in {self.folder}"
+
+    def _tables(self) -> list[Table]:
+        return [pruned_table(self)]
 
     @property
     def place(self) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
 from torch import nn
 
 from autoprune.exporting import ExportReport, read_recipe
@@ -17,10 +18,12 @@ from autoprune.graph import Cost, Plan
 from autoprune.masks import Remaining
 from autoprune.run._export import export_saved
 from autoprune.run._session import Session
+from autoprune.run._tables import flow_table, pruned_table, scores_line
+from autoprune.support.notebook import Shown
 
 
-@dataclass(frozen=True)
-class FlowResult:
+@dataclass(frozen=True, repr=False)
+class FlowResult(Shown):
     """The small model of a flow, with its scores and costs next to those of the dense model.
 
     Attributes:
@@ -47,9 +50,15 @@ class FlowResult:
     dense_val_score: float
     dense_test_score: float | None
     remaining: Remaining | None
-    stages: tuple[StageEntry, ...] = field(repr=False)
-    model: nn.Module = field(repr=False)
-    session: Session = field(default_factory=Session, repr=False, compare=False)
+    stages: tuple[StageEntry, ...]
+    model: nn.Module
+    session: Session = field(default_factory=Session, compare=False)
+
+    def _headline(self) -> str:
+        return f"{self.method or 'flow'}: {scores_line(self)}; saved in {self.folder}"
+
+    def _tables(self) -> list[Table]:
+        return [pruned_table(self), flow_table(self)]
 
     @cached_property
     def plan(self) -> Plan:

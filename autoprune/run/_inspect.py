@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from rich.table import Table
 from torch import nn
 
 from autoprune.cost import budget_keys
@@ -37,8 +38,10 @@ from autoprune.run._problem import (
     trace_dense,
 )
 from autoprune.run._spec import ConfigSource, RunSpec
+from autoprune.run._tables import block_table, group_table, inspection_table
 from autoprune.space import Budget, SearchSpace
 from autoprune.support.events import Watcher
+from autoprune.support.notebook import Shown
 from autoprune.support.usercode import entry
 
 
@@ -75,8 +78,8 @@ class CostRange:
     dense: float
 
 
-@dataclass(frozen=True)
-class Inspection:
+@dataclass(frozen=True, repr=False)
+class Inspection(Shown):
     """The result of `inspect`.
 
     Attributes:
@@ -113,6 +116,17 @@ class Inspection:
     in_window: bool
     problem: str
     memory_bytes: int
+
+    def _headline(self) -> str:
+        dense, smallest = int(self.dense_cost.macs), int(self.smallest.macs)
+        return (
+            f"{self.model}, {len(self.groups)} channel groups, {dense:,} MACs, at least "
+            f"{smallest / dense:.1%} of them reachable. {self.problem}"
+        ).rstrip()
+
+    def _tables(self) -> list[Table]:
+        blocks = [block_table(self)] if self.blocks else []
+        return [inspection_table(self), group_table(self), *blocks]
 
 
 @entry(model=GIVEN_MODEL, watch=GIVEN_WATCH)

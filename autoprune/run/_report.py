@@ -12,22 +12,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
 
-from autoprune.reporting import FORMATS, StudySummary, format_of, plot_stairs, plot_study, summarise
+from rich.table import Table
+
+from autoprune.reporting import (
+    FORMATS,
+    StudySummary,
+    failure_table,
+    format_of,
+    front_table,
+    headline,
+    plot_stairs,
+    plot_study,
+    race_table,
+    summarise,
+    trial_table,
+)
 from autoprune.run._finetune_result import FinetuneResult, known_results
 from autoprune.run._next_step import next_step
 from autoprune.run._page import stored_stairs, write_page
 from autoprune.run._paths import check_writable, find_storage, protected_files, require_unprotected
 from autoprune.run._session import STUDY, StudyRef, of_study
 from autoprune.run._stored_config import stored_spec
+from autoprune.run._tables import pruned_table
 from autoprune.run._trust import UNTRUSTED, require_own_path
 from autoprune.study import open_study
+from autoprune.support.notebook import Shown
 from autoprune.support.usercode import entry
 
 HTML = "html"
 
 
-@dataclass(frozen=True)
-class Report:
+@dataclass(frozen=True, repr=False)
+class Report(Shown):
     """A summary of a study, with its plots or its page.
 
     Attributes:
@@ -45,6 +61,21 @@ class Report:
     finetuned: tuple[FinetuneResult, ...]
     next_step: str
     page: Path | None = None
+
+    def _headline(self) -> str:
+        files = [str(path) for path in (self.page, self.plot, self.stairs) if path is not None]
+        written = f" Written: {', '.join(files)}." if files else ""
+        return f"{self.summary.study}: {headline(self.summary)}{written}"
+
+    def _tables(self) -> list[Table]:
+        tables = [trial_table(self.summary, most=10)]
+        if self.summary.front:
+            tables.append(front_table(self.summary))
+        if self.summary.race is not None:
+            tables.append(race_table(self.summary))
+        if self.summary.failures():
+            tables.append(failure_table(self.summary))
+        return [*tables, *map(pruned_table, self.finetuned)]
 
 
 @entry(study=STUDY, storage=(str, NoneType))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from rich.table import Table
 from torch import nn
 
 from autoprune.errors import TrialError
@@ -25,11 +26,16 @@ from autoprune.progress import Watch
 from autoprune.reporting import (
     StudySummary,
     Verdict,
+    cost_table,
+    failure_table,
+    headline,
     history_figure,
     importance_figure,
     pareto_figure,
     rung_figure,
     trial_frame,
+    trial_table,
+    widths_table,
 )
 from autoprune.run._cut_trial import plan_of_trial
 from autoprune.run._dense import given_dense
@@ -44,10 +50,11 @@ from autoprune.run._stored_run import open_run
 from autoprune.run._trust import UNTRUSTED
 from autoprune.study import TrialRecord, open_study
 from autoprune.support.events import silent
+from autoprune.support.notebook import Shown
 
 
-@dataclass(frozen=True)
-class SearchResult:
+@dataclass(frozen=True, repr=False)
+class SearchResult(Shown):
     """The result of a search whose trials have all ended.
 
     Attributes:
@@ -61,12 +68,25 @@ class SearchResult:
     """
 
     name: str
-    storage: str = field(repr=False)  # may hold a password
+    storage: str
     output: Path
     summary: StudySummary
     next_step: str = ""
     page: Path | None = None
-    session: Session = field(default_factory=Session, repr=False, compare=False)
+    session: Session = field(default_factory=Session, compare=False)
+
+    def _headline(self) -> str:
+        return f"{self.name}: {headline(self.summary)}"
+
+    def _tables(self) -> list[Table]:
+        best = self.summary.best
+        if best is None:
+            return [failure_table(self.summary)]
+        return [
+            cost_table(self.summary, best),
+            trial_table(self.summary, most=5),
+            widths_table(self.summary, best),
+        ]
 
     @property
     def best(self) -> TrialRecord:

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import autoprune
-from autoprune.cli._tables import block_table, inspection_notes
 from autoprune.config import load_config
 from autoprune.errors import ConfigError
 from autoprune.latency import LatencySetting
-from autoprune.run import CostRange, inspect
+from autoprune.run import CostRange, block_table, inspect, inspection_notes
 from autoprune.run._dense import load_dense
 from autoprune.run._problem import trace_dense
 from autoprune.run._spec import RunSpec

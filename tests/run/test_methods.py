@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import autoprune
-from autoprune.cli._tables import method_notes
 from autoprune.config import load_config, presets
 from autoprune.errors import ConfigError
 from autoprune.flow import NEEDS, find_stage
+from autoprune.run import method_notes
 from autoprune.support.events import EpochDone, Event, TrialDone
 from autoprune.training import weights_hash
 from tests.flow.nets import DATA, net, residual, settings

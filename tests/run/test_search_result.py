@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 import autoprune
 from autoprune.errors import ConfigError, ExportError
 from autoprune.run import SearchResult
+from autoprune.support.notebook import MOST_BYTES
 from tests.own_rows import tiny_search
 
 
@@ -42,6 +44,18 @@ def test_a_result_goes_on_with_the_model_and_the_data_of_its_search(result: Sear
     assert result.export("small.pt2", "pt2").max_difference < 1e-4
     assert autoprune.export(tuned, "dense.pt2", "pt2", dense=True).path == Path("dense.pt2")
     assert result.report("page.html").page == Path("page.html")
+    for shown in (
+        result,
+        tuned,
+        autoprune.report(result),
+        autoprune.best(result),
+        autoprune.inspect("digits"),
+    ):
+        page = shown._repr_html_()
+        assert len(page.encode()) < MOST_BYTES
+        assert escape(repr(shown).strip("<>")) in page
+        assert "own.log" not in repr(shown)
+    assert f"trial {tuned.trial}" in repr(tuned)
     assert autoprune.resume(result).summary.records == result.summary.records
     assert autoprune.best(tuned).trial.number == result.best.number
 

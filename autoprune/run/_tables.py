@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
@@ -17,15 +18,14 @@ from autoprune.flow import NEEDS
 from autoprune.graph import Cost
 from autoprune.graph.prunable import Counts
 from autoprune.reporting import plain_table
-from autoprune.run import (
-    SHORT_OF_WINDOW,
-    Bench,
-    CostRange,
-    FinetuneResult,
-    FlowComparison,
-    FlowResult,
-    Inspection,
-)
+from autoprune.run._problem import SHORT_OF_WINDOW
+
+if TYPE_CHECKING:  # these modules import this one, so that their results can be shown
+    from autoprune.run._bench import Bench
+    from autoprune.run._finetune_result import FinetuneResult
+    from autoprune.run._flow_report import FlowComparison
+    from autoprune.run._flow_result import FlowResult
+    from autoprune.run._inspect import CostRange, Inspection
 
 _SHOWN_NAMES = 3
 
@@ -203,8 +203,8 @@ def comparison_notes(compared: FlowComparison) -> list[str]:
 
 def pruned_table(result: FlowResult | FinetuneResult) -> Table:
     """Return a table of the small model and the dense one."""
-    trial = f": trial {result.trial}" if isinstance(result, FinetuneResult) else ""
-    table = Table(title=f"Finetuned{trial}" if trial else "Result", title_justify="left")
+    trial = getattr(result, "trial", None)  # a flow has none
+    table = Table(title="Result" if trial is None else f"Finetuned: trial {trial}", title_justify="left")
     for column in ("", "MACs", "params", "validation", "test"):
         table.add_column(column, justify="left" if not column else "right")
     for name, cost, val, test in (
@@ -219,6 +219,15 @@ def pruned_table(result: FlowResult | FinetuneResult) -> Table:
             "-" if test is None else f"{test:.4f}",
         )
     return table
+
+
+def scores_line(result: FlowResult | FinetuneResult) -> str:
+    """Return the score and the MACs of a small model next to those of the dense one, in one line."""
+    share = int(result.cost.macs) / int(result.dense_cost.macs)
+    small, dense, part = result.test_score, result.dense_test_score, "test"
+    if small is None or dense is None:
+        small, dense, part = result.val_score, result.dense_val_score, "validation"
+    return f"{part} score {small:.4f} at {share:.1%} of the MACs, dense {dense:.4f}"
 
 
 def _digits(number: float) -> str:

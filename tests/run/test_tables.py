@@ -8,10 +8,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from autoprune.cli._tables import bench_notes, bench_table, group_table, inspection_notes, inspection_table
 from autoprune.config import load_config
 from autoprune.latency import Measurement, Ratio
-from autoprune.run import Bench, BenchRow, CostRange, inspect
+from autoprune.run import (
+    Bench,
+    BenchRow,
+    CostRange,
+    bench_notes,
+    bench_table,
+    group_table,
+    inspect,
+    inspection_notes,
+    inspection_table,
+)
 
 
 def test_each_group_takes_one_line_of_80_columns_and_reasons_follow() -> None:
