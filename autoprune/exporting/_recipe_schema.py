@@ -124,6 +124,7 @@ class Architecture(Strict):
     name: Name
     classes: Annotated[int, Field(ge=1, le=10**6)]
     input_shape: Annotated[list[Annotated[int, Field(ge=1, le=2**20)]], Field(min_length=3, max_length=3)]
+    new_head: bool = False
 
 
 def read_values(path: Path) -> RecipeFile:

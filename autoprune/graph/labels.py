@@ -22,6 +22,9 @@ LabelVector = NDArray[np.int64]
 FIXED = -1
 """The label of a position that no plan may drop."""
 
+OUTPUT = "the model's output"
+"""The reason for the channels of the model's outputs."""
+
 STRUCTURAL = ""
 """The reason for an axis that holds no channels, such as a kernel's height. No report lists it."""
 

@@ -22,7 +22,7 @@ from torch.utils import _pytree as pytree
 
 from autoprune.graph.capture import Captured, named_tensors
 from autoprune.graph.context import MacTerm, OpContext, Value
-from autoprune.graph.labels import LabelStore, LabelVector
+from autoprune.graph.labels import OUTPUT, LabelStore, LabelVector
 from autoprune.graph.orientation import WITH_KERNELS, owner_of
 from autoprune.graph.rules import LAYER_RULES, LayerRule, elementwise
 
@@ -248,7 +248,7 @@ def _freeze_outputs(node: Node, values: dict[str, NodeValue], store: LabelStore)
         found = values[argument.name]
         for value in found if isinstance(found, list) else [found]:
             for vector in value.labels:
-                store.freeze(vector, "the model's output")
+                store.freeze(vector, OUTPUT)
         return argument
 
     map_arg(node.args, visit)

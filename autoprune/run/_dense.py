@@ -8,6 +8,7 @@ Example:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from types import NoneType
 
 import torch
@@ -21,7 +22,7 @@ from autoprune.rebuilding import narrow
 from autoprune.run._spec import RunSpec
 from autoprune.support.usercode import forward, guarded
 from autoprune.training import Task, batch_loss, cross_entropy, holds_classes, main_output
-from autoprune.zoo import load_checkpoint, make_model
+from autoprune.zoo import find_heads, load_checkpoint, make_model, replace_heads
 
 GIVEN_MODEL = (nn.Module, NoneType)
 """The classes of an optional argument `model`."""
@@ -39,12 +40,14 @@ class Dense:
         data: the data, with its parts on `device`.
         task: the loss and the metric.
         device: the device by its name in torch, such as "cuda:0".
+        new_heads: names of its last layers, if these are new and not trained.
     """
 
     model: nn.Module
     data: VisionData
     task: Task
     device: str
+    new_heads: tuple[str, ...] = ()
 
     @property
     def example_inputs(self) -> Tensor:
@@ -92,7 +95,9 @@ def given_dense(
     model = own_copy(model).cpu().eval()
     if spec.model.checkpoint is not None and not (spec.model.name or spec.model.factory):
         load_checkpoint(model, spec.model.checkpoint)  # that of a search that sparsified the model first
-    return Dense(model, data, replace(task, dense=model), device)
+    with seeded(spec.train.seed):
+        new_heads = fit_heads(model, data) if spec.model.new_head else ()
+    return Dense(model, data, replace(task, dense=model), device, new_heads)
 
 
 def try_model(dense: Dense) -> None:
@@ -213,11 +218,42 @@ def load_data(spec: RunSpec) -> VisionData:
     )
 
 
-def make_architecture(spec: RunSpec, classes: int, in_channels: int) -> nn.Module:
-    """Build the dense architecture that [model] names, without a checkpoint's weights."""
+def make_architecture(spec: RunSpec, data: VisionData) -> tuple[nn.Module, tuple[str, ...]]:
+    """Build the dense architecture that [model] names for some data, without a checkpoint's weights.
+
+    Returns:
+        The model, and the names of its last layers if these were replaced.
+    """
     settings = spec.model
-    model = make_model(settings.name or settings.factory or "", classes, in_channels, settings.weights)
-    return (own_copy(model) if settings.factory is not None else model).eval()
+    model = make_model(
+        settings.name or settings.factory or "",
+        data.classes,
+        data.input_shape[0],
+        settings.weights,
+        any_classes=settings.new_head,
+    )
+    model = (own_copy(model) if settings.factory is not None else model).eval()
+    is_fitting = settings.weights is None and settings.factory is None
+    return model, fit_heads(model, data) if settings.new_head and not is_fitting else ()
+
+
+def fit_heads(model: nn.Module, data: VisionData) -> tuple[str, ...]:
+    """Replace the last layers of a model, in place, unless it has one output for each class.
+
+    Returns:
+        Their names, or () if they stay.
+    """
+    inputs = torch.zeros(1, *data.input_shape)
+    if _outputs(model, inputs).shape[1:2] == (data.classes,):
+        return ()
+    heads = replace_heads(model, inputs, data.classes)
+    outputs = tuple(_outputs(model, inputs).shape)
+    if outputs[1:2] != (data.classes,):
+        raise ConfigError(
+            f"model.new_head: with {data.classes} outputs of {', '.join(heads)} the model returns {outputs} "
+            "for one image; give a model.factory that makes the model for the classes of the data."
+        )
+    return heads
 
 
 def load_dense(spec: RunSpec, *, trained: bool = True) -> Dense:
@@ -241,9 +277,11 @@ def load_dense(spec: RunSpec, *, trained: bool = True) -> Dense:
     device, task = spec.device, spec.loss_and_metric
     data = load_data(spec)
     with seeded(spec.train.seed):
-        model = make_architecture(spec, data.classes, data.input_shape[0])
+        model, new_heads = make_architecture(spec, data)
     if trained and spec.model.checkpoint is not None:
-        load_checkpoint(model, spec.model.checkpoint)
-    dense = Dense(model, data, replace(task, dense=model), device)
+        inputs = torch.zeros(1, *data.input_shape)
+        search = partial(find_heads, model, inputs) if spec.model.new_head else None
+        new_heads = load_checkpoint(model, spec.model.checkpoint, search)
+    dense = Dense(model, data, replace(task, dense=model), device, new_heads)
     try_model(dense)
     return dense

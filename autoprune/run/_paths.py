@@ -50,8 +50,7 @@ def settle(config: ConfigSource, *, named: bool = True) -> RunSpec:
         _require_function("model", "factory", model.name, model.factory)
         _require_function("data", "loaders", data.name, data.loaders)
         _require_persistent(search.storage)
-    model_label = model.name or model.factory
-    label = file_name_of(f"{model_label or 'model'}-{data.name or data.loaders or 'data'}")
+    label = _label(spec)
     limits = {key: value for key, value in dataclasses.asdict(spec.budget).items() if value is not None}
     study = search.study
     if study is None:
@@ -59,7 +58,15 @@ def settle(config: ConfigSource, *, named: bool = True) -> RunSpec:
         study = file_name_of("-".join([label, *words]))[:_LONGEST_NAME]
     _require_file_name(study)
     checkpoint = model.checkpoint
-    if checkpoint is None and model.weights is None and model.name is not None:
+    if model.new_head:
+        if named and Path(head_file(spec)).exists():
+            checkpoint, model = head_file(spec), dataclasses.replace(model, weights=None)
+        elif checkpoint is None and model.weights is None and model.name is not None:
+            raise ConfigError(
+                "model.new_head: replaces the last layer of trained weights, and none are named; set "
+                "model.checkpoint or model.weights."
+            )
+    elif checkpoint is None and model.weights is None and model.name is not None:
         checkpoint = f"{RUNS}/{label}.safetensors"
     return dataclasses.replace(
         spec,
@@ -77,6 +84,18 @@ def settle(config: ConfigSource, *, named: bool = True) -> RunSpec:
             spec.output, folder=_checked_path("output.folder", spec.output.folder or f"{RUNS}/{study}")
         ),
     )
+
+
+def _label(spec: RunSpec) -> str:
+    """Return the name of the model and the data as a part of a file name."""
+    model = spec.model.name or spec.model.factory or "model"
+    return file_name_of(f"{model}-{spec.data.name or spec.data.loaders or 'data'}")
+
+
+def head_file(spec: RunSpec) -> str:
+    """Return the file that holds the model after `train` has trained its new last layer."""
+    source = spec.model.weights if spec.model.checkpoint is None else Path(spec.model.checkpoint).stem
+    return f"{RUNS}/{_label(spec)}-{file_name_of(source or 'head')}.safetensors"
 
 
 def absolute_storage(storage: str) -> str:

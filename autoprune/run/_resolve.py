@@ -12,12 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from autoprune.config.settings import BudgetSettings
+from autoprune.errors import ConfigError
 from autoprune.execution import Setting
 from autoprune.graph import Prunable
 from autoprune.latency.table import LatencyPredictor, LatencyTable
 from autoprune.run._dense import Dense, distils, load_data, load_dense, try_model, try_task, try_training
 from autoprune.run._identity import identify
 from autoprune.run._latency import measure_runtime, stored_table
+from autoprune.run._paths import head_file
 from autoprune.run._problem import Problem, build_problem, build_unlimited_problem, trace_dense
 from autoprune.run._progress import report_problem
 from autoprune.run._run import Run
@@ -26,7 +28,7 @@ from autoprune.run._spec import RunSpec
 from autoprune.run._stored_config import stored_setting
 from autoprune.run._train import clear_finished, measure_setting, train_dense
 from autoprune.study import SearchStudy
-from autoprune.support.events import Watcher, silent
+from autoprune.support.events import Stage, Watcher, silent
 from autoprune.support.threads import cpu_threads, usable_cores
 from autoprune.training import Choice
 from autoprune.zoo import load_checkpoint
@@ -56,9 +58,12 @@ def resolve(
     Raises:
         AutopruneError: something that the settings name cannot be used.
     """
-    path = None if spec.model.checkpoint is None else Path(spec.model.checkpoint)
-    untrained = path if path is not None and spec.train.when_missing and not path.exists() else None
+    untrained = _missing_checkpoint(spec)
     dense = _checked_dense(spec, given, is_trained=untrained is None)
+    if dense.new_heads and given is None and spec.train.when_missing:
+        untrained = Path(head_file(spec)).absolute()
+    elif dense.new_heads:
+        _report_new_heads(dense, spec, watch)
     prunable = trace_dense(dense, spec)
     measured = measure_runtime(prunable, spec, watch, known)
     spec = measured.spec
@@ -68,8 +73,10 @@ def resolve(
         untrained.parent.mkdir(parents=True, exist_ok=True)
         train_dense(dense, spec, untrained, watch=watch)
         load_checkpoint(dense.model, untrained)
+        trained = dataclasses.replace(spec.model, checkpoint=str(untrained), weights=None)
+        spec = dataclasses.replace(spec, model=trained)
         # Loaded again, because a loader may keep state, such as its random generator, from the training.
-        dense = dataclasses.replace(dense, data=load_data(spec))
+        dense = dataclasses.replace(dense, data=load_data(spec), new_heads=())
         require_unseen_validation(spec, dense.data)
     choice = _choose_setting(dense, spec, watch)
     run = Run(
@@ -82,6 +89,30 @@ def resolve(
         watch=watch,
     )
     return run, choice
+
+
+def _missing_checkpoint(spec: RunSpec) -> Path | None:
+    """Return the checkpoint that a search has to train first, if it may and there is none."""
+    if spec.model.checkpoint is None or spec.model.new_head or not spec.train.when_missing:
+        return None
+    path = Path(spec.model.checkpoint)
+    return None if path.exists() else path
+
+
+def _report_new_heads(dense: Dense, spec: RunSpec, watch: Watcher) -> None:
+    """Report that the last layers are new, before a search that begins with an untrained model.
+
+    Raises:
+        ConfigError: a training would follow the outputs of these layers.
+    """
+    layers = ", ".join(dense.new_heads)
+    if distils(spec):
+        raise ConfigError(
+            f"model.new_head: {layers} is new and not trained, so no training can follow the dense model; "
+            "train it first with `autoprune train CONFIG` or train.when_missing = true, or set "
+            'finetune.teacher = "none" and leave score.teacher and score.rungs = "supernet" out.'
+        )
+    watch(Stage(f"{layers} is new and not trained: the dense score is that of an untrained model"))
 
 
 def resolve_stored(study: SearchStudy, spec: RunSpec, given: Dense | None, watch: Watcher) -> Run:
@@ -139,9 +170,10 @@ def _checked_dense(spec: RunSpec, given: Dense | None, *, is_trained: bool) -> D
         clear_finished(Path(spec.model.checkpoint))
     dense = given or load_dense(spec, trained=is_trained)
     try_task(dense, distilled=distils(spec))
-    if not is_trained or spec.trains_candidates:
+    if not is_trained or dense.new_heads or spec.trains_candidates:
         try_training(dense)
-    if given is None and is_trained:
+    # Weights for other classes were not trained on these images with these labels.
+    if given is None and is_trained and not dense.new_heads:
         require_unseen_validation(spec, dense.data)
     return dense
 

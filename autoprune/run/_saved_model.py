@@ -19,7 +19,7 @@ from autoprune.run._dense import own_copy
 from autoprune.run._run import Run
 from autoprune.run._trust import trusted_architecture
 from autoprune.support.usercode import guarded
-from autoprune.zoo import make_model
+from autoprune.zoo import make_model, replace_heads
 
 
 def load_saved(
@@ -72,7 +72,10 @@ def _make(noted: Architecture, recipe: Path) -> nn.Module:
     where = f"{recipe}: extra.architecture"
     try:
         with guarded(f"{where} cannot be made", CheckpointError):
-            return make_model(noted.name, noted.classes, noted.input_shape[0])
+            model = make_model(noted.name, noted.classes, noted.input_shape[0])
+            if noted.new_head:
+                replace_heads(model.eval(), torch.zeros(1, *noted.input_shape), noted.classes)
+            return model
     except ConfigError as error:
         reason = str(error).removeprefix("model.name: ").removeprefix("model.factory: ")
         raise CheckpointError(f"{where}: {reason}") from error
@@ -85,6 +88,8 @@ def architecture_of(run: Run) -> dict[str, Any]:
         "name": model.name or model.factory,
         "classes": data.classes,
         "input_shape": list(data.input_shape),
+        # A named architecture is made for any number of classes, and so are most factories.
+        **({"new_head": True} if model.new_head and model.factory is not None else {}),
     }
 
 

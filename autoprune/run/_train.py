@@ -22,7 +22,7 @@ from autoprune.flow import epoch_reporter, naming_learning_rate
 from autoprune.progress import GIVEN_WATCH, Watch, watching
 from autoprune.run._budget_amounts import check_amounts
 from autoprune.run._dense import Dense, load_dense, try_task, try_training
-from autoprune.run._paths import probe_writable, settle
+from autoprune.run._paths import head_file, probe_writable, settle
 from autoprune.run._seen_validation import read_history, save_dense, split_of
 from autoprune.run._spec import ConfigSource, RunSpec
 from autoprune.run._stored_config import read_setting
@@ -66,17 +66,30 @@ def train(config: ConfigSource, *, watch: Watch = True) -> TrainResult:
         result.val_score, result.checkpoint  # runs/digits_resnet-digits.safetensors
     """
     spec = settle(config)
-    if spec.model.checkpoint is None:
-        raise ConfigError("model.checkpoint: not set; name the .safetensors file that the training writes.")
-    path = trained_path(spec.model.checkpoint)
+    path = _file_to_write(spec)
     if path.exists():
         clear_finished(path)
         raise ConfigError(f"model.checkpoint: {path} exists already; name another file, or remove this one.")
     _ = spec.train_schedule
     check_amounts(spec.budget, required=False)  # or a search would refuse it after this training
     probe_writable(path.parent, "model.checkpoint")
+    dense = load_dense(spec, trained=spec.model.new_head)
+    if spec.model.new_head and not dense.new_heads:
+        raise ConfigError(
+            f"model.new_head: the last layer of {spec.model.checkpoint or 'the model'} has "
+            f"{dense.data.classes} outputs, as the data need; it is not new, so nothing is left to train."
+        )
     with watching(watch) as show:
-        return train_dense(load_dense(spec, trained=False), spec, path, watch=show)
+        return train_dense(dense, spec, path, watch=show)
+
+
+def _file_to_write(spec: RunSpec) -> Path:
+    """Return the file to which the dense model is trained: not its checkpoint if its last layer is new."""
+    if spec.model.new_head:
+        return Path(head_file(spec)).absolute()
+    if spec.model.checkpoint is None:
+        raise ConfigError("model.checkpoint: not set; name the .safetensors file that the training writes.")
+    return trained_path(spec.model.checkpoint)
 
 
 def clear_finished(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Models by name: small-image models of this package, torchvision's classifiers, and a user's own factory.
+"""Models by name: nets for small images, those of torchvision and timm, and a user's own factory.
 
     model = make_model("resnet20", classes=10, in_channels=1)
     load_checkpoint(model, "dense.safetensors")
@@ -28,18 +28,22 @@ from autoprune.support.rows import Row
 from autoprune.support.usercode import call_with_offered
 from autoprune.support.userfunction import load_function
 from autoprune.zoo._checkpoint import checkpoint_hash, load_checkpoint
+from autoprune.zoo._new_head import find_heads, replace_heads
 from autoprune.zoo.densenet import densenet40
 from autoprune.zoo.preresnet import preresnet20, preresnet56, preresnet164
 from autoprune.zoo.resnet import digits_resnet, resnet20, resnet56
+from autoprune.zoo.timm_nets import PREFIX, make_timm_model, timm_classes
 from autoprune.zoo.vgg import vgg16_bn, vgg16_bn_half
 
 __all__ = [
     "MODELS",
     "ModelSpec",
     "checkpoint_hash",
+    "find_heads",
     "load_checkpoint",
     "make_model",
     "model_names",
+    "replace_heads",
 ]
 
 
@@ -84,38 +88,51 @@ def model_names() -> list[str]:
     return [*MODELS, *(name for name in theirs if name not in MODELS), *shadowed]
 
 
-def make_model(name: str, classes: int, in_channels: int = 3, weights: str | None = None) -> nn.Module:
-    """Build a model with new weights, or with trained weights of torchvision.
+def make_model(
+    name: str, classes: int, in_channels: int = 3, weights: str | None = None, *, any_classes: bool = False
+) -> nn.Module:
+    """Build a model with new weights, or with trained weights of torchvision or timm.
 
     Args:
         name: a row of MODELS, a classifier of torchvision ("torchvision/NAME" if MODELS has the same name),
-            or "package.module:factory". A factory is called with those of classes=, num_classes= and
-            in_channels= that it accepts.
+            "timm/NAME", or "package.module:factory". A factory is called with those of classes=,
+            num_classes= and in_channels= that it accepts.
         classes: number of outputs.
         in_channels: number of channels of the images.
-        weights: torchvision's name of trained weights, such as "DEFAULT". torchvision downloads them.
+        weights: name of trained weights, such as "DEFAULT", which torchvision or timm downloads.
+        any_classes: whether trained weights may be for another number of classes. The model then has theirs.
 
     Raises:
         ConfigError: if the name or the weights are unknown, or the weights have another number of classes.
     """
     if weights is not None and (":" in name or name in MODELS):
         raise ConfigError(
-            f'model.weights: "{weights}" given, but {name} is not one of torchvision\'s models; '
+            f'model.weights: "{weights}" given, but {name} is no model of torchvision or timm; '
             "use model.checkpoint for weights of your own."
         )
     if ":" in name:
         return _call_factory(name, classes, in_channels)
     if name in MODELS:
         return MODELS[name].make(classes, in_channels)
-    from autoprune.zoo.torchvision_nets import make_vision_model, vision_names
+    from autoprune.zoo.torchvision_nets import make_vision_model, vision_classes, vision_names
 
-    plain = name.removeprefix("torchvision/")
-    if plain not in vision_names():
+    plain = name.removeprefix("torchvision/").removeprefix(PREFIX)
+    is_timm = name.startswith(PREFIX)
+    if not is_timm and plain not in vision_names():
         raise ConfigError(
             f'model.name: unknown model "{name}"; expected one of {", ".join(MODELS)}, or the name of a '
-            f"torchvision classifier.{suggest(name, model_names())}"
+            f"torchvision classifier, or {PREFIX}NAME.{suggest(name, model_names())}"
         )
-    return make_vision_model(plain, classes, in_channels, weights)
+    if weights is not None:
+        trained_for = (timm_classes if is_timm else vision_classes)(plain, weights)
+        if trained_for != classes and not any_classes:
+            raise ConfigError(
+                f'model.weights: "{weights}" of {name} is for {trained_for} classes, the data have '
+                f"{classes}; replace the last layer with model.new_head = true, leave model.weights out and "
+                "train, or give a model.checkpoint of your own."
+            )
+        classes = trained_for
+    return (make_timm_model if is_timm else make_vision_model)(plain, classes, in_channels, weights)
 
 
 def _call_factory(reference: str, classes: int, in_channels: int) -> nn.Module:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -47,7 +47,9 @@ def checkpoint_hash(path: str | Path) -> str:
         raise CheckpointError(f"checkpoint {path}: cannot be read ({reason_of(error)}).") from error
 
 
-def load_checkpoint(model: nn.Module, path: str | Path) -> None:
+def load_checkpoint(
+    model: nn.Module, path: str | Path, find_heads: Callable[[], Collection[str]] | None = None
+) -> tuple[str, ...]:
     """Copy all weights of a file into `model`, or none if any of them does not fit.
 
     Args:
@@ -56,6 +58,11 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
             the state_dict itself, or a dict with the state_dict under one of the keys WRAPPERS. If all names
             start with "module.", that prefix is removed. Channel selections that the file does not have
             stay as they are, so that a net with selections takes the weights of the plain net.
+        find_heads: returns the names of the last layers. Those of another shape in the file keep the weights
+            that they have. It is called only if a shape differs. By default no layer may differ.
+
+    Returns:
+        The names of the last layers that keep their weights.
 
     Raises:
         CheckpointError: if the file is missing or corrupt, or its tensors do not fit the model.
@@ -64,6 +71,11 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
     with guarded(f"checkpoint {path}: the model does not give its state_dict", CheckpointError):
         own = model.state_dict()
     optional = {f"{path}.index" for path, each in model.named_modules() if isinstance(each, ChannelSelection)}
+    heads = () if find_heads is None else _differing(state, own, find_heads)
+    if heads:
+        insides = tuple(f"{head}." for head in heads)
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(insides)}
+        optional |= {name for name in own if name.startswith(insides)}
     missing = [n for n in own if n not in state and n not in optional and not n.endswith(COUNTER)]
     unexpected = sorted((name for name in state if name not in own), key=lambda name: name.endswith(COUNTER))
     if missing or unexpected:
@@ -83,6 +95,16 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
         _require_like(f"checkpoint {path}: {shortened(name, _LONGEST_NAME)}", tensor, own[name])
     with guarded(f"checkpoint {path}: the model cannot load it", CheckpointError):
         model.load_state_dict({**own, **state})
+    return heads
+
+
+def _differing(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], find_heads: Callable[[], Collection[str]]
+) -> tuple[str, ...]:
+    """Return the names of the last layers whose tensors have other shapes in a file than in the model."""
+    names = [name for name in state if name in own and state[name].shape != own[name].shape]
+    heads = find_heads() if names else ()
+    return tuple(head for head in heads if any(name.startswith(f"{head}.") for name in names))
 
 
 def _require_like(where: str, tensor: Tensor, own: Tensor) -> None:
@@ -97,12 +119,22 @@ def _require_like(where: str, tensor: Tensor, own: Tensor) -> None:
     if tensor.shape != own.shape:
         raise CheckpointError(
             f"{where} is {tuple(tensor.shape)}, the model's is {tuple(own.shape)}; check the number of "
-            "classes and input channels."
+            f"classes and input channels.{_hint(tensor, own)}"
         )
     if _kind(tensor.dtype) != _kind(own.dtype) and not where.endswith(COUNTER):
         raise CheckpointError(f"{where} is {tensor.dtype}, expected {own.dtype}; {advice}")
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
         raise CheckpointError(f"{where} has values that are not finite.")
+
+
+def _hint(tensor: Tensor, own: Tensor) -> str:
+    """Return advice if only the number of outputs differs, as it does in the last layer for other classes."""
+    if tensor.ndim == 0 or tensor.shape[1:] != own.shape[1:]:
+        return ""
+    return (
+        f" If this is the last layer, the file is for {len(tensor)} classes instead of {len(own)}: "
+        "model.new_head = true replaces the layer."
+    )
 
 
 def _oddity(tensor: Tensor) -> str:

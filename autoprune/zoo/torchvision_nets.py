@@ -27,11 +27,11 @@ def make_vision_model(name: str, classes: int, in_channels: int, weights: str | 
     even if `weights` are given.
 
     Raises:
-        ConfigError: if the weights are unknown, are for another number of classes, or cannot be downloaded.
+        ConfigError: if the weights are unknown or cannot be downloaded.
     """
     options: dict[str, Any] = {"num_classes": classes}
     if weights is not None:
-        options["weights"] = _find_weights(name, weights, classes)
+        options["weights"] = _find_weights(name, weights)
     try:
         with warnings.catch_warnings():
             # Some nets announce that their initial weights will be drawn otherwise one day.
@@ -48,18 +48,20 @@ def make_vision_model(name: str, classes: int, in_channels: int, weights: str | 
     return model
 
 
-def _find_weights(name: str, weights: str, classes: int) -> Any:
+def vision_classes(name: str, weights: str) -> int:
+    """Return the number of classes of trained weights.
+
+    Raises:
+        ConfigError: if the weights are unknown.
+    """
+    return len(_find_weights(name, weights).meta["categories"])
+
+
+def _find_weights(name: str, weights: str) -> Any:
     known = torchvision.models.get_model_weights(name)
     if weights not in known.__members__:
         raise ConfigError(unknown(f"model.weights of {name}", weights, known.__members__))
-    found = known[weights]
-    trained_for = len(found.meta["categories"])
-    if trained_for != classes:
-        raise ConfigError(
-            f'model.weights: "{weights}" of {name} is for {trained_for} classes, the data have {classes}; '
-            "leave model.weights out and train, or give a model.checkpoint of your own."
-        )
-    return found
+    return known[weights]
 
 
 def _replace_first_convolution(model: nn.Module, in_channels: int) -> None:

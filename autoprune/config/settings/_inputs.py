@@ -29,14 +29,19 @@ class ModelSettings:
     """Where the dense model comes from: a name or a factory of your own, and its weights.
 
     Attributes:
-        name: a model of the zoo, or any classifier of torchvision. "torchvision/NAME" is the one of
-            torchvision if the zoo has a model of the same name.
+        name: a model of the zoo, any classifier of torchvision, or "timm/NAME" for a model of timm.
+            "torchvision/NAME" is the one of torchvision if the zoo has a model of the same name.
         factory: a function of your own, "mypkg.nets:make", in place of `name`. It is called with those of
             `classes` (or `num_classes`) and `in_channels` that it takes, by these names, and returns the
             dense nn.Module with one output per class. It may load its own weights.
         checkpoint: a file of weights: safetensors, or a state_dict that torch saved. The default for a named
             model is runs/NAME-DATA.safetensors.
-        weights: the name of trained weights of torchvision, such as "DEFAULT", in place of `checkpoint`.
+        weights: the name of trained weights of torchvision or timm, such as "DEFAULT", in place of
+            `checkpoint`.
+        new_head: whether the last layer is replaced by a new one if the checkpoint or the weights are for
+            another number of classes than the data have. `autoprune train` trains the model with the new
+            layer, and writes it to runs/NAME-DATA-CHECKPOINT.safetensors. A search loads that file if it
+            exists.
         frozen: modules, by their names in `named_modules`, whose channels all stay: ["layer1.0.conv1"].
     """
 
@@ -44,6 +49,7 @@ class ModelSettings:
     factory: Text | None = None
     checkpoint: Text | None = None
     weights: Text | None = None
+    new_head: Flag = False
     frozen: Names = ()
 
 
