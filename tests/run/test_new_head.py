@@ -103,14 +103,14 @@ def test_a_search_can_train_it_first_and_its_finetune_can_train_it_as_well(seven
     new = search(config=finetuned, watch=lambda event: lines.append(str(event)))
     assert any("is new and not trained: the dense score is" in line for line in lines)
     assert not Path(TRAINED).exists()
-    small = finetune(new.study, new.storage)
+    small = finetune(new)
     assert load_saved(small.folder)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
 
     settings = config(model, train={"epochs": 1, "when_missing": True})
     settings["search"]["study"] = "t"
     old = search(config=settings)
     assert Path(TRAINED).is_file()
-    assert finetune(old.study, old.storage).test_score is not None
+    assert finetune(old).test_score is not None
 
 
 def test_a_factory_for_a_fixed_number_of_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +123,7 @@ def test_a_factory_for_a_fixed_number_of_classes(tmp_path: Path, monkeypatch: py
     assert torch.equal(load_dense(settle(own)).model.state_dict()["last.weight"], weights["last.weight"])
     assert inspect(load_config(own)).groups[-1].width == 10
     result = search(config=own)
-    small = finetune(result.study, result.storage)
+    small = finetune(result)
     assert load_saved(small.folder)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
 
 
